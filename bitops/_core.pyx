@@ -1,0 +1,355 @@
+# cython: embedsignature=True
+"""The native module: checks shapes, releases the GIL, calls the drivers of bitops.h.
+
+Array arguments are C-contiguous words or numbers made ready by the public functions, which also
+own the error messages a user should see; what is checked here keeps memory safe. Outputs come last
+and are named ``*_out``. Every call uses ``get_num_threads()`` threads.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+
+cimport bitops._kernels as c
+
+BOOL8 = c.BITOPS_BOOL8
+I8 = c.BITOPS_I8
+I16 = c.BITOPS_I16
+I32 = c.BITOPS_I32
+I64 = c.BITOPS_I64
+F32 = c.BITOPS_F32
+F64 = c.BITOPS_F64
+
+cdef enum:
+    CACHE_LINE = 64  # bytes; vectors of panels must not straddle two lines
+
+
+# ---- configuration ---------------------------------------------------------------------------
+
+def isa_names():
+    """Names of the ISAs compiled in, best first."""
+    return [c.bitops_isa_get(i).name.decode() for i in range(c.bitops_isa_count())]
+
+
+def isa_runs(str name):
+    """Whether this machine can run the ISA ``name``."""
+    cdef const c.bitops_isa *isa = c.bitops_isa_find(name.encode())
+    return isa != NULL and bool(c.bitops_isa_runs(isa))
+
+
+def isa_active():
+    """Name of the ISA in force."""
+    return c.bitops_isa_active().name.decode()
+
+
+def isa_use(str name):
+    """Put the ISA ``name``, which must run here, in force."""
+    if not isa_runs(name):
+        raise ValueError(f"[isa.use] the ISA must run on this machine, got {name!r}")
+    c.bitops_isa_use(c.bitops_isa_find(name.encode()))
+
+
+def kernels():
+    """All kernels compiled in, as a list of (operation, ISA)."""
+    cdef const char *op = NULL
+    cdef const char *isa = NULL
+    cdef size_t i = 0
+    found = []
+    while c.bitops_kernel_name(i, &op, &isa):
+        found.append((op.decode(), isa.decode()))
+        i += 1
+    return found
+
+
+def has_openmp():
+    """Whether the module was compiled with OpenMP."""
+    return bool(c.bitops_has_openmp())
+
+
+def compiler():
+    """Name and version of the C compiler."""
+    return c.bitops_compiler().decode()
+
+
+def get_num_threads():
+    """Threads that the next call may use."""
+    return c.bitops_get_num_threads()
+
+
+def set_num_threads(int n):
+    """Let calls use at most ``n`` >= 1 threads."""
+    c.bitops_set_num_threads(n)
+
+
+# ---- pack, unpack, popcount ------------------------------------------------------------------
+
+cdef size_t item_size(int dtype) except 0:
+    if dtype == c.BITOPS_BOOL8 or dtype == c.BITOPS_I8:
+        return 1
+    if dtype == c.BITOPS_I16:
+        return 2
+    if dtype == c.BITOPS_I32 or dtype == c.BITOPS_F32:
+        return 4
+    if dtype == c.BITOPS_I64 or dtype == c.BITOPS_F64:
+        return 8
+    raise ValueError(f"[_core] unknown dtype code, got {dtype}")
+
+
+cdef int check_size(str name, Py_ssize_t got, Py_ssize_t wanted) except -1:
+    if got != wanted:
+        raise ValueError(f"[_core] {name} must have size {wanted}, got {got}")
+    return 0
+
+
+def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1] words_out):
+    """Pack the signs of rows of values; returns whether a NaN was met.
+
+    Parameters
+    ----------
+    dtype : int
+        One of the codes BOOL8 .. F64.
+    x : IN, bytes of rows * n values
+    words_out : OUT, shape (rows, ceil(n / 64))
+    """
+    cdef int nan
+    check_size("x", x.shape[0], rows * n * item_size(dtype))
+    check_size("rows of words_out", words_out.shape[0], rows)
+    check_size("words of a row", words_out.shape[1], c.bitops_words(n))
+    if rows == 0 or n == 0:
+        return False
+    with nogil:
+        nan = c.bitops_pack_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &words_out[0, 0],
+                                 c.bitops_get_num_threads())
+    return nan != 0
+
+
+def unpack(int dtype, const uint64_t[:, ::1] words, size_t n, uint8_t[::1] x_out):
+    """Write +1 and -1 for the bits of rows of n bits.
+
+    Parameters
+    ----------
+    dtype : int
+        I8 or F32.
+    words : IN, shape (rows, ceil(n / 64))
+    x_out : OUT, bytes of rows * n values
+    """
+    if dtype != c.BITOPS_I8 and dtype != c.BITOPS_F32:
+        raise ValueError(f"[_core] unpack writes I8 or F32, got {dtype}")
+    check_size("x_out", x_out.shape[0], words.shape[0] * n * item_size(dtype))
+    check_size("words of a row", words.shape[1], c.bitops_words(n))
+    if x_out.shape[0] == 0:
+        return
+    with nogil:
+        c.bitops_unpack_rows(<c.bitops_dtype>dtype, &words[0, 0], words.shape[0], n, &x_out[0],
+                             c.bitops_get_num_threads())
+
+
+def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
+    """Count the 1 bits of every row of words.
+
+    Parameters
+    ----------
+    words : IN, shape (rows, k_words)
+    count_out : OUT, shape (rows,)
+    """
+    check_size("count_out", count_out.shape[0], words.shape[0])
+    if words.shape[0] == 0:
+        return
+    if words.shape[1] == 0:
+        count_out[:] = 0
+        return
+    with nogil:
+        c.bitops_popcount_rows(&words[0, 0], words.shape[0], words.shape[1], &count_out[0],
+                               c.bitops_get_num_threads())
+
+
+# ---- products --------------------------------------------------------------------------------
+
+cdef void *align(void *p) noexcept nogil:
+    return <void *>((<uintptr_t>p + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1))
+
+
+cdef class Panels:
+    """The rows of a packed matrix in the register panels of the ISA in force when it was made.
+
+    Parameters
+    ----------
+    w : IN, shape (n, k_words)
+    """
+
+    cdef const c.bitops_isa *isa
+    cdef void *memory
+    cdef uint64_t *words
+    cdef readonly size_t n
+    cdef readonly size_t k_words
+    cdef readonly size_t nbytes
+
+    def __cinit__(self, const uint64_t[:, ::1] w):
+        self.isa = c.bitops_isa_active()
+        self.n = w.shape[0]
+        self.k_words = w.shape[1]
+        self.nbytes = c.bitops_prepack_size(self.isa, self.n, self.k_words) * sizeof(uint64_t)
+        self.memory = malloc(self.nbytes + CACHE_LINE)
+        if self.memory == NULL:
+            raise MemoryError()
+        self.words = <uint64_t *>align(self.memory)
+        if self.n == 0 or self.k_words == 0:
+            return
+        with nogil:
+            c.bitops_prepack_all(self.isa, &w[0, 0], self.k_words, self.n, self.k_words,
+                                 self.words, c.bitops_get_num_threads())
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    @property
+    def isa_name(self):
+        return self.isa.name.decode()
+
+
+cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
+             Py_ssize_t c_columns, c.bitops_store *store) except -1:
+    """Fill in the operands, check them against each other, find scratch memory and call."""
+    cdef c.bitops_gemm_args args
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef const uint64_t[:, ::1] rows
+    cdef const int64_t[::1] a_index, w_index
+    cdef Py_ssize_t count = 1
+    cdef void *memory = NULL
+    cdef size_t bytes
+
+    args.store = store[0]
+    args.m = a.shape[0]
+    args.k_words = a.shape[1]
+    args.lda = args.k_words
+    args.ldw = args.k_words
+    args.w = NULL
+    args.panels = NULL
+    check_size("words of a row of a", a.shape[1], c.bitops_words(store.k))
+    if isinstance(w, Panels):
+        isa = (<Panels>w).isa
+        args.n = (<Panels>w).n
+        args.panels = (<Panels>w).words
+        check_size("words of a row of w", (<Panels>w).k_words, a.shape[1])
+    else:
+        rows = w
+        args.n = rows.shape[0]
+        check_size("words of a row of w", rows.shape[1], a.shape[1])
+        if rows.shape[0] and rows.shape[1]:
+            args.w = &rows[0, 0]
+    if batch is not None:
+        args.m, args.n, a_index, w_index = batch
+        count = a_index.shape[0]
+        check_size("w_index", w_index.shape[0], count)
+    check_size("rows of the output", c_rows, count * args.m)
+    check_size("columns of the output", c_columns,
+               c.bitops_words(args.n) if store.kind == c.BITOPS_STORE_SIGN else args.n)
+    if c_rows == 0 or c_columns == 0:
+        return 0
+
+    args.a = &a[0, 0] if args.k_words else NULL
+    bytes = c.bitops_gemm_workspace_size(isa, &args)
+    if bytes:
+        memory = malloc(bytes + CACHE_LINE)
+        if memory == NULL:
+            raise MemoryError()
+    with nogil:
+        if batch is None:
+            c.bitops_gemm(isa, &args, align(memory), c.bitops_get_num_threads())
+        else:
+            c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], align(memory),
+                                c.bitops_get_num_threads())
+        free(memory)
+    return 0
+
+
+cdef c.bitops_store make_store(c.bitops_store_kind kind, int32_t k, void *out, size_t ldc) noexcept:
+    cdef c.bitops_store store
+    store.kind = kind
+    store.k = k
+    store.c = out
+    store.ldc = ldc
+    store.alpha = NULL
+    store.k_map = NULL
+    store.bias = NULL
+    store.threshold = NULL
+    store.flip = NULL
+    return store
+
+
+def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, tuple batch=None):
+    """c = k - 2 popcount(a ^ w), for all pairs of rows.
+
+    Parameters
+    ----------
+    a : IN, shape (m, k_words)
+    w : IN, shape (n, k_words), or Panels
+    k : int
+        Bits of a row.
+    c_out : OUT, shape (m, n)
+    batch : tuple, optional
+        (m, n, a_index, w_index): product i multiplies block a_index[i] of m rows of a by block
+        w_index[i] of n rows of w into block i of m rows of c_out. w is not Panels then.
+    """
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, k, out, c_out.shape[1])
+    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+
+
+def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] alpha,
+                const float[::1] k_map, const float[::1] bias, float[:, ::1] c_out,
+                tuple batch=None):
+    """c = float32(dot) * alpha[column] * k_map[row] + bias[column]; see gemm.
+
+    Parameters
+    ----------
+    alpha, bias : IN, shape (n,), or None
+    k_map : IN, shape (rows of c_out,), or None
+    """
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, out, c_out.shape[1])
+    if out != NULL and alpha is not None:
+        check_size("alpha", alpha.shape[0], c_out.shape[1])
+        store.alpha = &alpha[0]
+    if out != NULL and k_map is not None:
+        check_size("k_map", k_map.shape[0], c_out.shape[0])
+        store.k_map = &k_map[0]
+    if out != NULL and bias is not None:
+        check_size("bias", bias.shape[0], c_out.shape[1])
+        store.bias = &bias[0]
+    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+
+
+def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] threshold,
+              const uint64_t[::1] flip, uint64_t[:, ::1] c_out, tuple batch=None):
+    """Bits (dot > threshold[column]) ^ flip[column], packed along the columns; see gemm.
+
+    Parameters
+    ----------
+    threshold : IN, shape (n,)
+    flip : IN, shape (ceil(n / 64),) of packed bits, or None
+    c_out : OUT, shape (m, ceil(n / 64))
+    """
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, out, c_out.shape[1])
+    check_size("words of threshold", c.bitops_words(threshold.shape[0]), c_out.shape[1])
+    if out != NULL:
+        store.threshold = &threshold[0]
+    if out != NULL and flip is not None:
+        check_size("flip", flip.shape[0], c_out.shape[1])
+        store.flip = &flip[0]
+    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+
+
+def hamming(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out,
+            tuple batch=None):
+    """c = popcount(a ^ w), for all pairs of rows; see gemm."""
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, out, c_out.shape[1])
+    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+
+
+def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, uint16_t[:, ::1] c_out,
+              tuple batch=None):
+    """c = popcount(a ^ w) as uint16, k <= 65535; see gemm."""
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING16, k, out, c_out.shape[1])
+    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)

@@ -1,0 +1,82 @@
+# Declarations of bitops.h, nothing else.
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+
+cdef extern from "bitops.h" nogil:
+    ctypedef enum bitops_store_kind:
+        BITOPS_STORE_DOT
+        BITOPS_STORE_SCALED
+        BITOPS_STORE_HAMMING
+        BITOPS_STORE_HAMMING16
+        BITOPS_STORE_SIGN
+
+    ctypedef struct bitops_store:
+        bitops_store_kind kind
+        int32_t k
+        void *c
+        size_t ldc
+        const float *alpha
+        const float *k_map
+        const float *bias
+        const int32_t *threshold
+        const uint64_t *flip
+
+    ctypedef struct bitops_isa:
+        const char *name
+        uint32_t features
+        size_t mr
+        size_t nr
+
+    ctypedef enum bitops_dtype:
+        BITOPS_BOOL8
+        BITOPS_I8
+        BITOPS_I16
+        BITOPS_I32
+        BITOPS_I64
+        BITOPS_F32
+        BITOPS_F64
+
+    ctypedef struct bitops_gemm_args:
+        const uint64_t *a
+        size_t lda
+        size_t m
+        const uint64_t *w
+        size_t ldw
+        size_t n
+        const uint64_t *panels
+        size_t k_words
+        bitops_store store
+
+    size_t bitops_words(size_t bits) noexcept
+
+    size_t bitops_isa_count() noexcept
+    const bitops_isa *bitops_isa_get(size_t index) noexcept
+    int bitops_isa_runs(const bitops_isa *isa) noexcept
+    const bitops_isa *bitops_isa_find(const char *name) noexcept
+    const bitops_isa *bitops_isa_active() noexcept
+    void bitops_isa_use(const bitops_isa *isa) noexcept
+    int bitops_kernel_name(size_t index, const char **op, const char **isa) noexcept
+
+    const char *bitops_compiler() noexcept
+    int bitops_has_openmp() noexcept
+    int bitops_get_num_threads() noexcept
+    void bitops_set_num_threads(int n) noexcept
+
+    int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
+                         uint64_t *words_out, int n_threads) noexcept
+    void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
+                            void *x_out, int n_threads) noexcept
+    void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words,
+                              int64_t *count_out, int n_threads) noexcept
+
+    size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
+    void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                            size_t k_words, uint64_t *panels_out, int n_threads) noexcept
+
+    size_t bitops_gemm_workspace_size(const bitops_isa *isa,
+                                      const bitops_gemm_args *args) noexcept
+    void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
+                     int n_threads) noexcept
+    void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
+                           const int64_t *a_index, const int64_t *w_index, void *workspace,
+                           int n_threads) noexcept

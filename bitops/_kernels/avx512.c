@@ -1,0 +1,432 @@
+/* avx512.c: AVX-512 F, BW, VL, VPOPCNTDQ.
+ *
+ * Product: carry-save popcount with the XOR inside. Per output a bit plane `ones` and a counter
+ * are kept, and k is taken 2 x 32 bits at a time, (a1, w1) and (a2, w2):
+ *     u     = a1 ^ w1 ^ ones
+ *     next  = a2 ^ w2 ^ u
+ *     carry = u ? ~next : ones        the majority of ones, a1 ^ w1, a2 ^ w2
+ *     count += popcnt(carry)          ones = next
+ * so that mismatches = 2 count + popcnt(ones): five vector operations per 2 x 512 bits instead of
+ * six, and half of the popcounts.
+ *
+ *   intrinsic                     instruction   Ice Lake and later    Zen 4 (zmm)
+ *   _mm512_ternarylogic_epi32     vpternlogd    latency 1, p05        1, two per cycle
+ *   _mm512_popcnt_epi32           vpopcntd      latency 3, p5         2, one per cycle
+ *   _mm512_add_epi32              vpaddd        latency 1, p05        1, two per cycle
+ *   _mm512_set1_epi32 (memory)    vpbroadcastd  load ports only       load ports only
+ * Bottleneck: 2.5 cycles per 2 x 512 bits on the two vector ports, 410 bits per cycle.
+ *
+ * Panel of 32 columns: for every 64-bit word of k and each half of the columns, the low 32 bits of
+ * 16 columns and then their high 32 bits. One zmm holds the same 32 bits of 16 columns, so that
+ * counts come out in column order without horizontal sums.
+ *
+ * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
+ * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
+#include "bitops.h"
+#include "store.h"
+#include "target.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+#include <immintrin.h>
+#include <string.h>
+
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq")
+
+enum { MR = 4, NR = 32, LANES = 16, ZMM_WORDS = 8 };
+
+/* ---- primitives ---------------------------------------------------------------------------- */
+
+BITOPS_INLINE uint64_t low_bits64(size_t n) {
+    return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1;
+}
+
+BITOPS_INLINE __mmask16 low_bits16(size_t n) {
+    return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1);
+}
+
+BITOPS_INLINE __mmask8 low_bits8(size_t n) {
+    return (__mmask8)(n >= 8 ? 0xff : (1u << n) - 1);
+}
+
+BITOPS_INLINE __m512i xor3(__m512i a, __m512i b, __m512i c) {
+    return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+}
+
+/* The counter of one output, or of one vector of outputs. */
+typedef struct tally {
+    __m512i ones, count;
+} tally;
+
+BITOPS_INLINE tally tally_zero(void) {
+    return (tally){_mm512_setzero_si512(), _mm512_setzero_si512()};
+}
+
+/* Adds the bits of a1 ^ w1 and a2 ^ w2; each yields next ones, and the carry to count. */
+BITOPS_INLINE __m512i tally_carry(tally *t, __m512i a1, __m512i w1, __m512i a2, __m512i w2) {
+    const __m512i u = xor3(a1, w1, t->ones);
+    const __m512i next = xor3(a2, w2, u);
+    const __m512i carry = _mm512_ternarylogic_epi32(u, next, t->ones, 0x3a); /* u ? ~next : ones */
+    t->ones = next;
+    return carry;
+}
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+/* Signs of the elements of x selected by mask, which are all that is read. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, uint64_t mask, __mmask16 *nan) {
+    (void)nan;
+    const __m512i v = _mm512_maskz_loadu_epi8(mask, x);
+    return _mm512_test_epi8_mask(v, v);
+}
+
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, uint64_t mask, __mmask16 *nan) {
+    (void)nan;
+    return mask & ~_mm512_movepi8_mask(_mm512_maskz_loadu_epi8(mask, x));
+}
+
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, uint64_t mask, __mmask16 *nan) {
+    (void)nan;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m512i v = _mm512_maskz_loadu_epi16((__mmask32)(mask >> 32 * i), x + 32 * i);
+        negative |= (uint64_t)_mm512_movepi16_mask(v) << 32 * i;
+    }
+    return mask & ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, uint64_t mask, __mmask16 *nan) {
+    (void)nan;
+    const __m512i zero = _mm512_setzero_si512();
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const __m512i v = _mm512_maskz_loadu_epi32((__mmask16)(mask >> 16 * i), x + 16 * i);
+        negative |= (uint64_t)_mm512_cmplt_epi32_mask(v, zero) << 16 * i;
+    }
+    return mask & ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, uint64_t mask, __mmask16 *nan) {
+    (void)nan;
+    const __m512i zero = _mm512_setzero_si512();
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m512i v = _mm512_maskz_loadu_epi64((__mmask8)(mask >> 8 * i), x + 8 * i);
+        negative |= (uint64_t)_mm512_cmplt_epi64_mask(v, zero) << 8 * i;
+    }
+    return mask & ~negative;
+}
+
+/* A compare, not a move of sign bits: -0.0 is +1. */
+BITOPS_INLINE uint64_t signs_f32(const float *x, uint64_t mask, __mmask16 *nan) {
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const __m512 v = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16 * i), x + 16 * i);
+        plus |= (uint64_t)_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GE_OQ) << 16 * i;
+        *nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    }
+    return mask & plus;
+}
+
+BITOPS_INLINE uint64_t signs_f64(const double *x, uint64_t mask, __mmask16 *nan) {
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m512d v = _mm512_maskz_loadu_pd((__mmask8)(mask >> 8 * i), x + 8 * i);
+        plus |= (uint64_t)_mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_GE_OQ) << 8 * i;
+        *nan |= _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q);
+    }
+    return mask & plus;
+}
+
+#define DEFINE_PACK(op, type, signs)                                                               \
+    void bitops_##op##_avx512(const type *x, size_t n, uint64_t *words_out, int *nan) {            \
+        __mmask16 found = 0;                                                                       \
+        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x += BITOPS_WORD_BITS)                \
+            *words_out++ = signs(x, ~(uint64_t)0, &found);                                         \
+        if (n)                                                                                     \
+            *words_out = signs(x, low_bits64(n), &found);                                          \
+        if (found)                                                                                 \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_PACK(pack_bool8, uint8_t, signs_bool8)
+DEFINE_PACK(pack_i8, int8_t, signs_i8)
+DEFINE_PACK(pack_i16, int16_t, signs_i16)
+DEFINE_PACK(pack_i32, int32_t, signs_i32)
+DEFINE_PACK(pack_i64, int64_t, signs_i64)
+DEFINE_PACK(pack_f32, float, signs_f32)
+DEFINE_PACK(pack_f64, double, signs_f64)
+
+void bitops_unpack_i8_avx512(const uint64_t *words, size_t n, int8_t *x_out) {
+    const __m512i minus = _mm512_set1_epi8(-1), plus = _mm512_set1_epi8(1);
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x_out += BITOPS_WORD_BITS)
+        _mm512_storeu_si512(x_out, _mm512_mask_blend_epi8(*words++, minus, plus));
+    if (n)
+        _mm512_mask_storeu_epi8(x_out, low_bits64(n), _mm512_mask_blend_epi8(*words, minus, plus));
+}
+
+void bitops_unpack_f32_avx512(const uint64_t *words, size_t n, float *x_out) {
+    const __m512 minus = _mm512_set1_ps(-1), plus = _mm512_set1_ps(1);
+    for (size_t i = 0; i < n; i += LANES) {
+        const __mmask16 bits = (__mmask16)(words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS);
+        _mm512_mask_storeu_ps(x_out + i, low_bits16(n - i),
+                              _mm512_mask_blend_ps(bits, minus, plus));
+    }
+}
+
+void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *count_out) {
+    /* Four sums, because the addition of one would wait for the popcount before it. */
+    __m512i sums[4];
+    for (int i = 0; i < 4; i++)
+        sums[i] = _mm512_setzero_si512();
+    for (; n_words >= 4 * ZMM_WORDS; n_words -= 4 * ZMM_WORDS, words += 4 * ZMM_WORDS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const __m512i v = _mm512_loadu_si512(words + i * ZMM_WORDS);
+            sums[i] = _mm512_add_epi64(sums[i], _mm512_popcnt_epi64(v));
+        }
+    }
+    for (size_t i = 0; i < n_words; i += ZMM_WORDS) {
+        const __m512i v = _mm512_maskz_loadu_epi64(low_bits8(n_words - i), words + i);
+        sums[0] = _mm512_add_epi64(sums[0], _mm512_popcnt_epi64(v));
+    }
+    const __m512i sum =
+        _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
+    *count_out = (uint64_t)_mm512_reduce_add_epi64(sum);
+}
+
+/* ---- the output transform, 16 columns at a time -------------------------------------------- */
+
+/* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row. */
+BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
+                               const bitops_store *store) {
+    const size_t first = row * store->ldc + col;
+    const __m512i dot =
+        _mm512_sub_epi32(_mm512_set1_epi32(store->k), _mm512_slli_epi32(mismatches, 1));
+    switch (store->kind) {
+    case BITOPS_STORE_DOT:
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
+        break;
+    case BITOPS_STORE_SCALED: {
+        __m512 c = _mm512_cvtepi32_ps(dot);
+        if (store->alpha)
+            c = _mm512_mul_ps(c, _mm512_maskz_loadu_ps(mask, store->alpha + col));
+        if (store->k_map)
+            c = _mm512_mul_ps(c, _mm512_set1_ps(store->k_map[row]));
+        if (store->bias)
+            c = _mm512_add_ps(c, _mm512_maskz_loadu_ps(mask, store->bias + col));
+        _mm512_mask_storeu_ps((float *)store->c + first, mask, c);
+        break;
+    }
+    case BITOPS_STORE_HAMMING:
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, mismatches);
+        break;
+    case BITOPS_STORE_HAMMING16:
+        _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches);
+        break;
+    case BITOPS_STORE_SIGN: {
+        const __m512i threshold = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
+        unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot, threshold);
+        /* As many bytes as the columns need: the next byte may belong to another thread. */
+        const size_t bytes = mask > 0xff ? 2 : 1;
+        uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
+        if (store->flip) {
+            uint16_t flip = 0;
+            memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
+            bits ^= flip;
+        }
+        c[0] = (uint8_t)bits;
+        if (bytes == 2)
+            c[1] = (uint8_t)(bits >> 8);
+        break;
+    }
+    case BITOPS_STORE_ACCUMULATE: {
+        int32_t *c = (int32_t *)store->c + first;
+        const __m512i sum = _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, c), mismatches);
+        _mm512_mask_storeu_epi32(c, mask, sum);
+        break;
+    }
+    }
+}
+
+/* ---- gemm on panels ------------------------------------------------------------------------ */
+
+void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                           uint64_t *panel_out) {
+    BITOPS_ASSUME(n <= NR);
+    for (size_t p = 0; p < k_words; p++)
+        for (size_t half = 0; half < NR; half += LANES) {
+            uint32_t *low = (uint32_t *)(panel_out + p * NR + half), *high = low + LANES;
+            for (size_t j = 0; j < LANES; j++) {
+                const uint64_t word = half + j < n ? w[(half + j) * ldw + p] : 0;
+                low[j] = (uint32_t)word;
+                high[j] = (uint32_t)(word >> 32);
+            }
+        }
+}
+
+/* rows x vecs vectors of 16 columns; both are constants at every call, so the loops unroll. */
+BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_t lda,
+                        const uint64_t *panel, size_t n, size_t k_words, size_t row, size_t col,
+                        const bitops_store *store) {
+    tally t[MR][2];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vecs; v++)
+            t[i][v] = tally_zero();
+
+    for (size_t p = 0; p < k_words; p++, panel += NR) {
+        __m512i w_low[2], w_high[2];
+        BITOPS_UNROLL
+        for (int v = 0; v < vecs; v++) {
+            w_low[v] = _mm512_loadu_si512(panel + 2 * v * ZMM_WORDS);
+            w_high[v] = _mm512_loadu_si512(panel + (2 * v + 1) * ZMM_WORDS);
+        }
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++) {
+            const uint64_t word = a[(size_t)i * lda + p];
+            const __m512i a_low = _mm512_set1_epi32((int)(uint32_t)word);
+            const __m512i a_high = _mm512_set1_epi32((int)(uint32_t)(word >> 32));
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++) {
+                const __m512i carry = tally_carry(&t[i][v], a_low, w_low[v], a_high, w_high[v]);
+                t[i][v].count = _mm512_add_epi32(t[i][v].count, _mm512_popcnt_epi32(carry));
+            }
+        }
+    }
+
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++)
+        BITOPS_UNROLL
+    for (int v = 0; v < vecs; v++) {
+        const __m512i mismatches = _mm512_add_epi32(_mm512_slli_epi32(t[i][v].count, 1),
+                                                    _mm512_popcnt_epi32(t[i][v].ones));
+        const size_t first = (size_t)v * LANES;
+        store_lanes(mismatches, low_bits16(n - first), row + (size_t)i, col + first, store);
+    }
+}
+
+BITOPS_INLINE void tile_edge(size_t rows, const int vecs, const uint64_t *a, size_t lda,
+                             const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                             size_t col, const bitops_store *store) {
+    switch (rows) {
+    case 1:
+        tile(1, vecs, a, lda, panel, n, k_words, row, col, store);
+        break;
+    case 2:
+        tile(2, vecs, a, lda, panel, n, k_words, row, col, store);
+        break;
+    case 3:
+        tile(3, vecs, a, lda, panel, n, k_words, row, col, store);
+        break;
+    }
+}
+
+void bitops_gemm_panel_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                              size_t n, size_t k_words, size_t row, size_t col,
+                              const bitops_store *store) {
+    BITOPS_ASSUME(n > 0 && n <= NR && col % NR == 0);
+    size_t i = 0;
+    if (n > LANES) {
+        for (; i + MR <= m; i += MR)
+            tile(MR, 2, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+        tile_edge(m - i, 2, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+    } else {
+        for (; i + MR <= m; i += MR)
+            tile(MR, 1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+        tile_edge(m - i, 1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+    }
+}
+
+/* ---- gemm on plain rows -------------------------------------------------------------------- */
+
+enum { GROUP = 8 }; /* rows of w taken together: eight tallies, and one vector of eight sums */
+
+/* Lane j of the result is the sum of the eight lanes of v[j]. */
+BITOPS_INLINE __m512i sum_lanes(const __m512i v[GROUP]) {
+    __m512i pairs[4], quads[2];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        pairs[i] = _mm512_add_epi64(_mm512_unpacklo_epi64(v[2 * i], v[2 * i + 1]),
+                                    _mm512_unpackhi_epi64(v[2 * i], v[2 * i + 1]));
+    /* pairs[i]: (2i, 2i+1) four times, once per 128 bits. */
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++)
+        quads[i] = _mm512_add_epi64(_mm512_shuffle_i64x2(pairs[2 * i], pairs[2 * i + 1], 0x88),
+                                    _mm512_shuffle_i64x2(pairs[2 * i], pairs[2 * i + 1], 0xdd));
+    /* quads[i]: pairs 2i, 2i, 2i+1, 2i+1. */
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(quads[0], quads[1], 0x88),
+                            _mm512_shuffle_i64x2(quads[0], quads[1], 0xdd));
+}
+
+/* Mismatches of one row of a with `columns` <= 8 rows of w, as eight int32. */
+BITOPS_INLINE __m256i group_mismatches(const uint64_t *a, const uint64_t *w, size_t ldw,
+                                       size_t columns, size_t k_words) {
+    const uint64_t *rows[GROUP]; /* absent rows repeat the last one; their sums are not stored */
+    tally t[GROUP];
+    BITOPS_UNROLL
+    for (int j = 0; j < GROUP; j++) {
+        rows[j] = w + ((size_t)j < columns ? (size_t)j : columns - 1) * ldw;
+        t[j] = tally_zero();
+    }
+    size_t p = 0;
+    for (; p + 2 * ZMM_WORDS <= k_words; p += 2 * ZMM_WORDS) {
+        const __m512i a1 = _mm512_loadu_si512(a + p), a2 = _mm512_loadu_si512(a + p + ZMM_WORDS);
+        BITOPS_UNROLL
+        for (int j = 0; j < GROUP; j++) {
+            const __m512i w1 = _mm512_loadu_si512(rows[j] + p);
+            const __m512i w2 = _mm512_loadu_si512(rows[j] + p + ZMM_WORDS);
+            const __m512i carry = tally_carry(&t[j], a1, w1, a2, w2);
+            t[j].count = _mm512_add_epi64(t[j].count, _mm512_popcnt_epi64(carry));
+        }
+    }
+    if (p < k_words) {
+        const __mmask8 m1 = low_bits8(k_words - p);
+        const __mmask8 m2 = k_words - p > ZMM_WORDS ? low_bits8(k_words - p - ZMM_WORDS) : 0;
+        const __m512i a1 = _mm512_maskz_loadu_epi64(m1, a + p);
+        const __m512i a2 = _mm512_maskz_loadu_epi64(m2, a + p + ZMM_WORDS);
+        BITOPS_UNROLL
+        for (int j = 0; j < GROUP; j++) {
+            const __m512i w1 = _mm512_maskz_loadu_epi64(m1, rows[j] + p);
+            const __m512i w2 = _mm512_maskz_loadu_epi64(m2, rows[j] + p + ZMM_WORDS);
+            const __m512i carry = tally_carry(&t[j], a1, w1, a2, w2);
+            t[j].count = _mm512_add_epi64(t[j].count, _mm512_popcnt_epi64(carry));
+        }
+    }
+    __m512i sums[GROUP];
+    BITOPS_UNROLL
+    for (int j = 0; j < GROUP; j++)
+        sums[j] =
+            _mm512_add_epi64(_mm512_slli_epi64(t[j].count, 1), _mm512_popcnt_epi64(t[j].ones));
+    return _mm512_cvtepi64_epi32(sum_lanes(sums));
+}
+
+void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
+                             size_t n, size_t k_words, size_t row, size_t col,
+                             const bitops_store *store) {
+    BITOPS_ASSUME(col % GROUP == 0);
+    for (size_t j = 0; j < n; j += LANES) {
+        const size_t columns = n - j < LANES ? n - j : LANES;
+        for (size_t i = 0; i < m; i++) {
+            const uint64_t *a_row = a + i * lda, *w_rows = w + j * ldw;
+            const size_t low = columns < GROUP ? columns : GROUP;
+            __m512i mismatches =
+                _mm512_castsi256_si512(group_mismatches(a_row, w_rows, ldw, low, k_words));
+            if (columns > GROUP)
+                mismatches = _mm512_inserti64x4(
+                    mismatches,
+                    group_mismatches(a_row, w_rows + GROUP * ldw, ldw, columns - GROUP, k_words),
+                    1);
+            store_lanes(mismatches, low_bits16(columns), row + i, col + j, store);
+        }
+    }
+}
+
+BITOPS_TARGET_END
+
+#endif

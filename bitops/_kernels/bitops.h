@@ -1,0 +1,208 @@
+/* bitops.h: the contract between the kernels, their drivers and the Cython module.
+ *
+ * Encoding, stated once
+ *   A bit 1 is the value +1, a bit 0 is -1. Element i of the packed axis is bit i % 64 of word
+ *   i / 64. The bits after the last element ("padding bits") are 0 in every array, so that they
+ *   cancel in a ^ w. A row of k elements takes k_words = ceil(k / 64) words.
+ *   With d = popcount(a ^ w), the number of mismatches of two rows: dot = k - 2 d.
+ *
+ * Names and units
+ *   k counts bits, k_words counts 64-bit words; lda, ldw, ldc are the distances between rows in
+ *   elements of the array they belong to (words, int32, float, ...). gemm is
+ *   C[m,n] = A[m,k] W[n,k]^T, row-major. mr x nr is the register tile of an ISA, "panel" is its
+ *   private order of nr rows of W.
+ *
+ * Kernels (kernels.inc) run on the calling thread and never allocate, print or abort. Drivers
+ * (bitops_pack_rows and below) block for the caches and share the work out to OpenMP threads.
+ * There is no C = alpha A W + beta C as in BLAS: an int32 result is read once by what follows, and
+ * the scales that binary networks use are per row and per column.
+ */
+#ifndef BITOPS_H
+#define BITOPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "bitops packs little-endian words and does not support big-endian machines"
+#endif
+
+enum { BITOPS_WORD_BITS = 64 };
+
+static inline size_t bitops_words(size_t bits) {
+    return bits / BITOPS_WORD_BITS + (bits % BITOPS_WORD_BITS != 0);
+}
+
+/* The one place where mismatches become the product of two +-1 rows. */
+static inline int32_t bitops_dot(int32_t k, int32_t mismatches) {
+    return k - 2 * mismatches;
+}
+
+/* ---- what a GEMM does with its mismatch counts ------------------------------------------- */
+
+typedef enum bitops_store_kind {
+    BITOPS_STORE_DOT,        /* int32   c = dot */
+    BITOPS_STORE_SCALED,     /* float   c = dot [* alpha[col]] [* k_map[row]] [+ bias[col]] */
+    BITOPS_STORE_HAMMING,    /* int32   c = mismatches */
+    BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
+    BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
+    BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
+} bitops_store_kind;
+
+/* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
+ * absent. threshold has n entries, flip n bits; both NULL unless the kind is SIGN. */
+typedef struct bitops_store {
+    bitops_store_kind kind;
+    int32_t k;  /* bits */
+    void *c;    /* OUT, first element of row 0 */
+    size_t ldc; /* elements of c; words for SIGN */
+    const float *alpha;
+    const float *k_map;
+    const float *bias;
+    const int32_t *threshold;
+    const uint64_t *flip;
+} bitops_store;
+
+/* ---- kernels: one function type per operation --------------------------------------------- */
+
+/* n elements of x to bitops_words(n) words, padding bits 0. *nan is set to 1 if a NaN was met and
+ * left alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. */
+typedef void bitops_pack_bool8_fn(const uint8_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_i8_fn(const int8_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_i16_fn(const int16_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_i32_fn(const int32_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_i64_fn(const int64_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_f32_fn(const float *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, int *nan);
+
+/* n bits to n values +1 / -1. */
+typedef void bitops_unpack_i8_fn(const uint64_t *words, size_t n, int8_t *x_out);
+typedef void bitops_unpack_f32_fn(const uint64_t *words, size_t n, float *x_out);
+
+/* Number of 1 bits in n_words words. */
+typedef void bitops_popcount_fn(const uint64_t *words, size_t n_words, uint64_t *count_out);
+
+/* n <= nr rows of w to one panel of nr * k_words words (columns n..nr-1 are zero). */
+typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                               uint64_t *panel_out);
+
+/* Rows [0, m) of a times the n <= nr columns of one panel, stored at (row, col) of store.
+ * col is a multiple of nr. */
+typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                                  size_t n, size_t k_words, size_t row, size_t col,
+                                  const bitops_store *store);
+
+/* Rows [0, m) of a times rows [0, n) of w as they lie in memory; for few rows, where ordering w
+ * into panels would cost more than the product. col is a multiple of 8. */
+typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
+                                 size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                                 const bitops_store *store);
+
+/* Prototypes bitops_<op>_<isa> of every line of the list. */
+#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns)
+#define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
+#define BITOPS_ISA_END(isa)
+#include "kernels.inc"
+#undef BITOPS_ISA_BEGIN
+#undef BITOPS_KERNEL
+#undef BITOPS_ISA_END
+
+/* ---- dispatch ----------------------------------------------------------------------------- */
+
+typedef struct bitops_isa {
+    const char *name;
+    uint32_t features; /* bits of cpu.h that the CPU must have */
+    size_t mr, nr;     /* register tile of gemm_panel */
+    bitops_pack_bool8_fn *pack_bool8;
+    bitops_pack_i8_fn *pack_i8;
+    bitops_pack_i16_fn *pack_i16;
+    bitops_pack_i32_fn *pack_i32;
+    bitops_pack_i64_fn *pack_i64;
+    bitops_pack_f32_fn *pack_f32;
+    bitops_pack_f64_fn *pack_f64;
+    bitops_unpack_i8_fn *unpack_i8;
+    bitops_unpack_f32_fn *unpack_f32;
+    bitops_popcount_fn *popcount;
+    bitops_prepack_fn *prepack;
+    bitops_gemm_panel_fn *gemm_panel;
+    bitops_gemm_rows_fn *gemm_rows;
+} bitops_isa;
+
+/* Rows of the table that were compiled in, best first. */
+size_t bitops_isa_count(void);
+const bitops_isa *bitops_isa_get(size_t index);
+/* 1 if this CPU and operating system can run the row. */
+int bitops_isa_runs(const bitops_isa *isa);
+/* NULL if no row has that name. */
+const bitops_isa *bitops_isa_find(const char *name);
+/* The row in force: the best that runs until bitops_isa_use chooses another (which must run). */
+const bitops_isa *bitops_isa_active(void);
+void bitops_isa_use(const bitops_isa *isa);
+
+/* Name of entry i of kernels.inc, "op" and "isa"; 0 past the end. */
+int bitops_kernel_name(size_t index, const char **op, const char **isa);
+
+/* Name and version of the C compiler. */
+const char *bitops_compiler(void);
+
+/* ---- threads ------------------------------------------------------------------------------ */
+
+/* 1 if compiled with OpenMP. */
+int bitops_has_openmp(void);
+/* Threads that the next call may use: the number set, within OpenMP's own limit; 1 in a process
+ * forked after OpenMP has run, where its thread pool no longer exists. */
+int bitops_get_num_threads(void);
+/* n >= 1. Also sets OpenMP's limit for the calling thread. */
+void bitops_set_num_threads(int n);
+
+/* ---- drivers ------------------------------------------------------------------------------ */
+
+typedef enum bitops_dtype {
+    BITOPS_BOOL8,
+    BITOPS_I8,
+    BITOPS_I16,
+    BITOPS_I32,
+    BITOPS_I64,
+    BITOPS_F32,
+    BITOPS_F64,
+} bitops_dtype;
+
+/* rows x n contiguous values to rows x bitops_words(n) words; returns 1 if a NaN was met. */
+int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
+                     int n_threads);
+/* dtype is BITOPS_I8 or BITOPS_F32. */
+void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
+                        void *x_out, int n_threads);
+/* Number of 1 bits of each of the rows, k_words words apart. */
+void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
+                          int n_threads);
+
+/* Words of all panels of an n x k_words matrix in the order of isa. */
+size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
+void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                        size_t k_words, uint64_t *panels_out, int n_threads);
+
+/* One product, or a batch of products that share n, m and k. */
+typedef struct bitops_gemm_args {
+    const uint64_t *a; /* IN  m x k_words, rows lda words apart */
+    size_t lda;
+    size_t m;
+    const uint64_t *w; /* IN  n x k_words, rows ldw words apart; NULL if panels are given */
+    size_t ldw;
+    size_t n;
+    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL */
+    size_t k_words;
+    bitops_store store;
+} bitops_gemm_args;
+
+/* Bytes of scratch (64-byte aligned) that bitops_gemm needs; at most 8 MiB, 0 for few rows. */
+size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args);
+void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
+                 int n_threads);
+/* Product i multiplies block a_index[i] of m rows of a by block w_index[i] of n rows of w, and
+ * stores to block i of m rows of c (and of k_map). */
+void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
+                       const int64_t *a_index, const int64_t *w_index, void *workspace,
+                       int n_threads);
+
+#endif

@@ -1,0 +1,86 @@
+/* dispatch.c: the const table of ISAs made from kernels.inc, and the row in force. */
+#include "bitops.h"
+#include "cpu.h"
+
+#include <string.h>
+
+static const bitops_isa table[] = {
+#define BITOPS_ISA_BEGIN(isa, features_, tile_rows, tile_columns)                                  \
+    {                                                                                              \
+        .name = #isa, .features = (features_), .mr = (tile_rows), .nr = (tile_columns),
+#define BITOPS_KERNEL(op, isa) .op = bitops_##op##_##isa,
+#define BITOPS_ISA_END(isa)                                                                        \
+    }                                                                                              \
+    ,
+#include "kernels.inc"
+#undef BITOPS_ISA_BEGIN
+#undef BITOPS_KERNEL
+#undef BITOPS_ISA_END
+};
+
+static const char *const names[][2] = {
+#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns)
+#define BITOPS_KERNEL(op, isa) {#op, #isa},
+#define BITOPS_ISA_END(isa)
+#include "kernels.inc"
+#undef BITOPS_ISA_BEGIN
+#undef BITOPS_KERNEL
+#undef BITOPS_ISA_END
+};
+
+static const bitops_isa *active = NULL;
+
+size_t bitops_isa_count(void) {
+    return sizeof table / sizeof table[0];
+}
+
+const bitops_isa *bitops_isa_get(size_t index) {
+    return &table[index];
+}
+
+int bitops_isa_runs(const bitops_isa *isa) {
+    return (bitops_cpu_features() & isa->features) == isa->features;
+}
+
+const bitops_isa *bitops_isa_find(const char *name) {
+    for (size_t i = 0; i < bitops_isa_count(); i++)
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}
+
+const bitops_isa *bitops_isa_active(void) {
+    if (active)
+        return active;
+    size_t i = 0;
+    while (!bitops_isa_runs(&table[i])) /* generic, the last row, always runs */
+        i++;
+    return active = &table[i];
+}
+
+void bitops_isa_use(const bitops_isa *isa) {
+    active = isa;
+}
+
+int bitops_kernel_name(size_t index, const char **op, const char **isa) {
+    if (index >= sizeof names / sizeof names[0])
+        return 0;
+    *op = names[index][0];
+    *isa = names[index][1];
+    return 1;
+}
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+const char *bitops_compiler(void) {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "msvc " TEXT(_MSC_VER);
+#else
+    return "unknown";
+#endif
+}

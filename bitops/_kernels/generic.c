@@ -1,0 +1,99 @@
+/* generic.c: portable C, no intrinsics; the specification in C and the fallback.
+ *
+ * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
+ * instruction. Panel: for every word of k, the word of each of the nr columns. */
+#include "bitops.h"
+#include "store.h"
+#include "target.h"
+
+enum { NR = 8 };
+
+BITOPS_INLINE uint64_t popcount64(uint64_t x) {
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return x * 0x0101010101010101u >> 56;
+}
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+#define DEFINE_PACK(op, type, is_plus, is_nan)                                                     \
+    void bitops_##op##_generic(const type *x, size_t n, uint64_t *words_out, int *nan) {           \
+        int found = 0;                                                                             \
+        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
+            const size_t left = n - first;                                                         \
+            const size_t bits = left < BITOPS_WORD_BITS ? left : BITOPS_WORD_BITS;                 \
+            uint64_t word = 0;                                                                     \
+            for (size_t i = 0; i < bits; i++) {                                                    \
+                const type v = x[first + i];                                                       \
+                word |= (uint64_t)(is_plus) << i;                                                  \
+                found |= (is_nan);                                                                 \
+            }                                                                                      \
+            words_out[first / BITOPS_WORD_BITS] = word;                                            \
+        }                                                                                          \
+        if (found)                                                                                 \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_PACK(pack_bool8, uint8_t, v != 0, 0)
+DEFINE_PACK(pack_i8, int8_t, v >= 0, 0)
+DEFINE_PACK(pack_i16, int16_t, v >= 0, 0)
+DEFINE_PACK(pack_i32, int32_t, v >= 0, 0)
+DEFINE_PACK(pack_i64, int64_t, v >= 0, 0)
+DEFINE_PACK(pack_f32, float, v >= 0, v != v)
+DEFINE_PACK(pack_f64, double, v >= 0, v != v)
+
+void bitops_unpack_i8_generic(const uint64_t *words, size_t n, int8_t *x_out) {
+    for (size_t i = 0; i < n; i++)
+        x_out[i] = (int8_t)(2 * (int)(words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS & 1) - 1);
+}
+
+void bitops_unpack_f32_generic(const uint64_t *words, size_t n, float *x_out) {
+    for (size_t i = 0; i < n; i++)
+        x_out[i] = words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS & 1 ? 1.0f : -1.0f;
+}
+
+void bitops_popcount_generic(const uint64_t *words, size_t n_words, uint64_t *count_out) {
+    uint64_t count = 0;
+    for (size_t i = 0; i < n_words; i++)
+        count += popcount64(words[i]);
+    *count_out = count;
+}
+
+/* ---- gemm ---------------------------------------------------------------------------------- */
+
+void bitops_prepack_generic(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                            uint64_t *panel_out) {
+    for (size_t p = 0; p < k_words; p++)
+        for (size_t j = 0; j < NR; j++)
+            panel_out[p * NR + j] = j < n ? w[j * ldw + p] : 0;
+}
+
+void bitops_gemm_panel_generic(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                               size_t n, size_t k_words, size_t row, size_t col,
+                               const bitops_store *store) {
+    BITOPS_ASSUME(n <= NR && col % NR == 0);
+    for (size_t i = 0; i < m; i++) {
+        int32_t mismatches[NR] = {0};
+        for (size_t p = 0; p < k_words; p++)
+            for (size_t j = 0; j < NR; j++)
+                mismatches[j] += (int32_t)popcount64(a[i * lda + p] ^ panel[p * NR + j]);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
+}
+
+void bitops_gemm_rows_generic(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
+                              size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                              const bitops_store *store) {
+    BITOPS_ASSUME(col % NR == 0);
+    for (size_t first = 0; first < n; first += NR) {
+        const size_t columns = n - first < NR ? n - first : NR;
+        for (size_t i = 0; i < m; i++) {
+            int32_t mismatches[NR] = {0};
+            for (size_t j = 0; j < columns; j++)
+                for (size_t p = 0; p < k_words; p++)
+                    mismatches[j] += (int32_t)popcount64(a[i * lda + p] ^ w[(first + j) * ldw + p]);
+            store_block(mismatches, NR, 1, columns, row + i, col + first, store);
+        }
+    }
+}

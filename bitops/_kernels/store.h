@@ -1,0 +1,75 @@
+/* store.h: the output transform of bitops_store, for a block of mismatch counts in memory.
+ *
+ * Used by the ISAs without a vector form of their own and by the driver of products cut along k.
+ * Loops run over columns with one operation each, so that compilers vectorise them. */
+#ifndef BITOPS_STORE_H
+#define BITOPS_STORE_H
+
+#include "bitops.h"
+#include "target.h"
+
+BITOPS_INLINE void store_scaled_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                                    const bitops_store *store) {
+    float *c = (float *)store->c + row * store->ldc + col;
+    for (size_t j = 0; j < n; j++)
+        c[j] = (float)bitops_dot(store->k, mismatches[j]);
+    if (store->alpha)
+        for (size_t j = 0; j < n; j++)
+            c[j] *= store->alpha[col + j];
+    if (store->k_map)
+        for (size_t j = 0; j < n; j++)
+            c[j] *= store->k_map[row];
+    if (store->bias)
+        for (size_t j = 0; j < n; j++)
+            c[j] += store->bias[col + j];
+}
+
+BITOPS_INLINE void store_sign_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                                  const bitops_store *store) {
+    /* col is a multiple of 8, so whole bytes are written and no byte is shared by two calls. */
+    uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
+    const uint8_t *flip = store->flip ? (const uint8_t *)store->flip + col / 8 : NULL;
+    for (size_t byte = 0; byte * 8 < n; byte++) {
+        const size_t bits = n - byte * 8 < 8 ? n - byte * 8 : 8;
+        unsigned signs = 0;
+        for (size_t j = 0; j < bits; j++) {
+            const int32_t dot = bitops_dot(store->k, mismatches[byte * 8 + j]);
+            signs |= (unsigned)(dot > store->threshold[col + byte * 8 + j]) << j;
+        }
+        c[byte] = (uint8_t)(flip ? signs ^ flip[byte] : signs);
+    }
+}
+
+/* rows x n mismatch counts, ld apart, to the block of c at (row, col). */
+BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
+                               size_t row, size_t col, const bitops_store *store) {
+    for (size_t i = 0; i < rows; i++, mismatches += ld) {
+        const size_t first = (row + i) * store->ldc + col;
+        switch (store->kind) {
+        case BITOPS_STORE_DOT:
+            for (size_t j = 0; j < n; j++)
+                ((int32_t *)store->c)[first + j] = bitops_dot(store->k, mismatches[j]);
+            break;
+        case BITOPS_STORE_SCALED:
+            store_scaled_row(mismatches, n, row + i, col, store);
+            break;
+        case BITOPS_STORE_HAMMING:
+            for (size_t j = 0; j < n; j++)
+                ((int32_t *)store->c)[first + j] = mismatches[j];
+            break;
+        case BITOPS_STORE_HAMMING16:
+            for (size_t j = 0; j < n; j++)
+                ((uint16_t *)store->c)[first + j] = (uint16_t)mismatches[j];
+            break;
+        case BITOPS_STORE_SIGN:
+            store_sign_row(mismatches, n, row + i, col, store);
+            break;
+        case BITOPS_STORE_ACCUMULATE:
+            for (size_t j = 0; j < n; j++)
+                ((int32_t *)store->c)[first + j] += mismatches[j];
+            break;
+        }
+    }
+}
+
+#endif

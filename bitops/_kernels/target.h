@@ -1,0 +1,52 @@
+/* target.h: target regions, forced inlining and assumptions, for gcc, clang and MSVC.
+ *
+ * A region enables an instruction set for the functions between its two macros, whatever flags
+ * the file is compiled with; system headers are included above it. MSVC needs no region. */
+#ifndef BITOPS_TARGET_H
+#define BITOPS_TARGET_H
+
+#include <assert.h>
+
+#define BITOPS_PRAGMA(text) _Pragma(#text)
+
+#if defined(__clang__)
+#define BITOPS_TARGET_BEGIN(features)                                                              \
+    BITOPS_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define BITOPS_TARGET_END BITOPS_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define BITOPS_TARGET_BEGIN(features)                                                              \
+    BITOPS_PRAGMA(GCC push_options) BITOPS_PRAGMA(GCC target(features))
+#define BITOPS_TARGET_END BITOPS_PRAGMA(GCC pop_options)
+#else
+#define BITOPS_TARGET_BEGIN(features)
+#define BITOPS_TARGET_END
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define BITOPS_INLINE static inline __attribute__((always_inline))
+#define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
+#else
+#define BITOPS_INLINE static __forceinline
+#define BITOPS_UNROLL
+#endif
+
+/* The loop after it is shared out to `threads` OpenMP threads; without OpenMP it just runs. */
+#if defined(_OPENMP)
+#define BITOPS_PARALLEL_FOR(threads, ...)                                                          \
+    BITOPS_PRAGMA(omp parallel for num_threads(threads) __VA_ARGS__)
+#else
+#define BITOPS_PARALLEL_FOR(threads, ...) (void)(threads);
+#endif
+
+/* A precondition: checked in debug builds, told to the optimiser in release builds. */
+#if defined(NDEBUG) && (defined(__GNUC__) || defined(__clang__))
+#define BITOPS_ASSUME(condition)                                                                   \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            __builtin_unreachable();                                                               \
+    } while (0)
+#else
+#define BITOPS_ASSUME(condition) assert(condition)
+#endif
+
+#endif

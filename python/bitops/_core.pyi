@@ -1,0 +1,64 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOOL8: int
+I8: int
+I16: int
+I32: int
+I64: int
+F32: int
+F64: int
+
+_Words = NDArray[np.uint64]
+_Batch = tuple[Any, ...] | None
+
+def isa_names() -> list[str]: ...
+def isa_runs(name: str) -> bool: ...
+def isa_active() -> str: ...
+def isa_use(name: str) -> None: ...
+def kernels() -> list[tuple[str, str]]: ...
+def compiler() -> str: ...
+def has_openmp() -> bool: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def pack(dtype: int, x: NDArray[np.uint8], rows: int, n: int, words_out: _Words) -> bool: ...
+def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
+def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
+
+class Panels:
+    n: int
+    k_words: int
+    nbytes: int
+    isa_name: str
+    def __init__(self, w: _Words) -> None: ...
+
+def gemm(
+    a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.int32], batch: _Batch = None
+) -> None: ...
+def gemm_scaled(
+    a: _Words,
+    w: _Words | Panels,
+    k: int,
+    alpha: NDArray[np.float32] | None,
+    k_map: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    c_out: NDArray[np.float32],
+    batch: _Batch = None,
+) -> None: ...
+def gemm_sign(
+    a: _Words,
+    w: _Words | Panels,
+    k: int,
+    threshold: NDArray[np.int32],
+    flip: _Words | None,
+    c_out: _Words,
+    batch: _Batch = None,
+) -> None: ...
+def hamming(
+    a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.int32], batch: _Batch = None
+) -> None: ...
+def hamming16(
+    a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.uint16], batch: _Batch = None
+) -> None: ...

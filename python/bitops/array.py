@@ -1,0 +1,449 @@
+"""BitArray, and the functions between values and bits: pack, unpack, popcount."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _core
+
+__all__ = ["BitArray", "pack", "popcount", "unpack"]
+
+WORD_BITS = 64
+
+_PACK_CODES = {
+    np.dtype(np.bool_): _core.BOOL8,
+    np.dtype(np.int8): _core.I8,
+    np.dtype(np.int16): _core.I16,
+    np.dtype(np.int32): _core.I32,
+    np.dtype(np.int64): _core.I64,
+    np.dtype(np.float32): _core.F32,
+    np.dtype(np.float64): _core.F64,
+}
+_UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
+
+
+def word_count(bits: int) -> int:
+    """Words that `bits` bits take."""
+    return -(-bits // WORD_BITS)
+
+
+class BitArray:
+    """An array of +1 and -1, packed to one bit each along one axis.
+
+    Made by `pack`, `from_words` and the functions that return bits. A bit 1 means +1, a bit 0
+    means -1; element i of the packed axis is bit ``i % 64`` of word ``i // 64``, and the padding
+    bits of the last word are 0. ``np.asarray(b)`` gives the int8 values.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The logical shape, in elements.
+    axis : int
+        The packed axis, 0 <= axis < ndim.
+    words : ndarray, uint64
+        The bits: the other axes in their order, then the words of the packed axis. Shared, not
+        copied; padding bits must stay 0.
+    """
+
+    __slots__ = ("_axis", "_shape", "_words")
+    __array_ufunc__ = None  # ndarray @ BitArray asks us; arithmetic starts from np.asarray(b)
+    __hash__ = None  # type: ignore[assignment]
+
+    _words: NDArray[np.uint64]
+    _shape: tuple[int, ...]
+    _axis: int
+
+    def __init__(self) -> None:
+        raise TypeError("[BitArray] use pack(values) or BitArray.from_words(words, shape)")
+
+    @classmethod
+    def _make(cls, words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
+        """Adopt words that are known to fit."""
+        self = object.__new__(cls)
+        self._words = words
+        self._shape = shape
+        self._axis = axis
+        return self
+
+    @classmethod
+    def from_words(cls, words: NDArray[np.uint64], shape: Sequence[int]) -> BitArray:
+        """Adopt bits that are packed along the last axis, without a copy.
+
+        Parameters
+        ----------
+        words : ndarray of shape (..., ceil(k / 64)), uint64
+        shape : sequence of int
+            The logical shape (..., k).
+
+        Raises
+        ------
+        TypeError
+            If `words` is not a uint64 array.
+        ValueError
+            If the shapes do not fit or a padding bit is set.
+        """
+        if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
+            got = words.dtype if isinstance(words, np.ndarray) else type(words).__name__
+            raise TypeError(f"[from_words] words must be an ndarray of uint64, got {got}")
+        if not words.dtype.isnative or not words.flags.aligned:
+            words = words.astype(np.uint64)
+        shape = tuple(int(size) for size in shape)
+        if not shape or min(shape) < 0:
+            raise ValueError(
+                f"[from_words] shape must have an axis and no negative size, got {shape}"
+            )
+        k = shape[-1]
+        wanted = (*shape[:-1], word_count(k))
+        if words.shape != wanted:
+            raise ValueError(
+                f"[from_words] words of shape {shape} must have shape {wanted}, got {words.shape}"
+            )
+        if k % WORD_BITS and (words[..., -1] >> np.uint64(k % WORD_BITS)).any():
+            raise ValueError(
+                f"[from_words] padding bits must be 0, got set bits after element {k - 1}"
+            )
+        return cls._make(words, shape, len(shape) - 1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def axis(self) -> int:
+        return self._axis
+
+    @property
+    def words(self) -> NDArray[np.uint64]:
+        return self._words
+
+    @property
+    def ndim(self) -> int:
+        """Number of logical axes."""
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self._shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the words."""
+        return self._words.nbytes
+
+    @property
+    def T(self) -> BitArray:
+        """The axes in reverse order, without a copy; the packed axis moves along."""
+        lead = range(self.ndim - 2, -1, -1)
+        words = self._words.transpose(*lead, self.ndim - 1)
+        return self._make(words, self._shape[::-1], self.ndim - 1 - self._axis)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __iter__(self) -> Iterator[BitArray]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"BitArray(shape={self._shape}, packed axis={self._axis}, {self.nbytes} bytes)"
+
+    def __getitem__(self, index: Any) -> BitArray:
+        items = _expand_index(index, self.ndim)
+        place = _item_of_axis(items, self._axis)
+        taken = items[place]
+        if not (isinstance(taken, slice) and taken == slice(None)):
+            raise IndexError(
+                f"[BitArray] the packed axis {self._axis} takes only ':', got {taken!r}; "
+                "use np.asarray(b) or unpack(b) for single elements"
+            )
+        before, after = items[:place], items[place + 1 :]
+        if after and not all(_is_basic(item) for item in items):
+            raise IndexError(
+                "[BitArray] index arrays need the packed axis last, "
+                f"got packed axis {self._axis} of {self.ndim}"
+            )
+        words = self._words[(*before, *after, slice(None))]
+        behind = sum(not _is_integer(item) for item in after)
+        axis = words.ndim - 1 - behind
+        lead = words.shape[:-1]
+        return self._make(words, (*lead[:axis], self._shape[self._axis], *lead[axis:]), axis)
+
+    def reshape(self, *shape: Any) -> BitArray:
+        """Change the shape of the axes before the packed one, which must be and stay the last.
+
+        Parameters
+        ----------
+        *shape : int, or one sequence of int
+            The new logical shape; one size may be -1. The last size must be that of the packed
+            axis.
+
+        Raises
+        ------
+        ValueError
+            If the packed axis is not the last, or its size would change, or sizes do not fit.
+        """
+        new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        k = self._shape[-1]
+        if self._axis != self.ndim - 1 or not new or new[-1] not in (k, -1):
+            raise ValueError(
+                f"[reshape] the packed axis must stay last with its {k} elements, "
+                f"got shape {new} and packed axis {self._axis} of {self.ndim}"
+            )
+        rows = math.prod(self._shape[:-1])
+        if new[-1] == -1:
+            if math.prod(new[:-1]) != rows:
+                raise ValueError(f"[reshape] cannot reshape {self._shape} to {new}")
+        try:
+            lead = np.broadcast_to(np.False_, rows).reshape(new[:-1]).shape  # resolves a -1
+        except ValueError:
+            raise ValueError(f"[reshape] cannot reshape {self._shape} to {new}") from None
+        return self._make(self._words.reshape(*lead, self._words.shape[-1]), (*lead, k), len(lead))
+
+    def copy(self) -> BitArray:
+        """A BitArray with words of its own."""
+        return self._make(self._words.copy(), self._shape, self._axis)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (np.ascontiguousarray(self._words), self._shape, self._axis)
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("[BitArray] unpacking always copies, got copy=False")
+        values = unpack(self)
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __eq__(self, other: object) -> np.bool_:  # type: ignore[override]
+        """Whether shape and elements are equal: one truth value, whichever axes are packed."""
+        if not isinstance(other, BitArray):
+            return NotImplemented
+        if self._shape != other._shape:
+            return np.False_
+        same = repack(other, self._axis)
+        return np.bool_(np.array_equal(self._words, same._words))
+
+    def __matmul__(self, other: Any) -> NDArray[np.int32]:
+        from .linalg import matmul
+
+        return matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> NDArray[np.int32]:
+        from .linalg import matmul
+
+        return matmul(other, self)
+
+
+def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
+    """Rebuild from a pickle."""
+    return BitArray._make(words, shape, axis)
+
+
+def _is_integer(item: Any) -> bool:
+    return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
+
+
+def _is_basic(item: Any) -> bool:
+    return item is None or isinstance(item, slice) or _is_integer(item)
+
+
+def _axes_taken(item: Any) -> int:
+    """Axes that one item of an index consumes; a mask consumes as many as it has."""
+    if item is None:
+        return 0
+    if _is_basic(item):
+        return 1
+    array = np.asarray(item)
+    return array.ndim if array.dtype == np.bool_ else 1
+
+
+def _expand_index(index: Any, ndim: int) -> tuple[Any, ...]:
+    """The index as a tuple that names every axis."""
+    items = index if isinstance(index, tuple) else (index,)
+    dots = [i for i, item in enumerate(items) if isinstance(item, EllipsisType)]
+    if len(dots) > 1:
+        raise IndexError("[BitArray] an index can hold one '...', got several")
+    at = dots[0] if dots else len(items)
+    rest = (*items[:at], *items[at + 1 :])
+    missing = ndim - sum(_axes_taken(item) for item in rest)
+    if missing < 0:
+        raise IndexError(f"[BitArray] too many indices for {ndim} axes, got {index!r}")
+    return (*rest[:at], *(slice(None),) * missing, *rest[at:])
+
+
+def _item_of_axis(items: tuple[Any, ...], axis: int) -> int:
+    """Position of the item that takes the axis."""
+    taken = 0
+    for place, item in enumerate(items):
+        taken += _axes_taken(item)
+        if taken > axis:
+            return place
+    raise AssertionError("an expanded index names every axis")
+
+
+def normalize_axis(function: str, axis: Any, ndim: int) -> int:
+    """The axis as a number in [0, ndim), or an error in the name of `function`."""
+    if not _is_integer(axis):
+        raise TypeError(f"[{function}] axis must be an integer, got {axis!r}")
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"[{function}] axis must be in [{-ndim}, {ndim}), got {axis}")
+    return int(axis) % ndim
+
+
+def real_array(function: str, name: str, x: ArrayLike) -> NDArray[Any]:
+    """`x` as a native, aligned array of bool, integers or floats, or an error."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"[{function}] {name} must hold real numbers, got dtype {array.dtype}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy()
+
+
+def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
+    """Pack the signs of an array along one axis: a bit 1 where ``x >= 0``, else 0.
+
+    So 0.0 and -0.0 are +1. Booleans are bits already: True is +1, False is -1.
+
+    Parameters
+    ----------
+    x : array_like of bool, integers or floats, at least 1-d; or BitArray
+        A BitArray comes back packed along `axis`.
+    axis : int, default -1
+        The axis to pack.
+
+    Returns
+    -------
+    BitArray
+        Of the shape of `x`. Its words are those of
+        ``np.packbits(x >= 0, axis, bitorder="little")``, padded with 0 to whole words.
+
+    Raises
+    ------
+    TypeError
+        If `x` does not hold real numbers.
+    ValueError
+        If `x` holds a NaN, which has no sign, or is 0-d, or has no such axis.
+
+    Examples
+    --------
+    >>> pack([0.5, -1.0, 0.0]).words
+    array([5], dtype=uint64)
+    """
+    return pack_operand("pack", "x", x, axis)
+
+
+def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
+    """`pack`, with errors in the name of the function that takes the operand."""
+    if isinstance(x, BitArray):
+        return repack(x, normalize_axis(function, axis, x.ndim))
+    array = real_array(function, name, x)
+    if array.ndim == 0:
+        raise ValueError(f"[{function}] {name} must have at least one axis, got a scalar")
+    axis = normalize_axis(function, axis, array.ndim)
+    rows = np.ascontiguousarray(np.moveaxis(array, axis, -1))
+    words, has_nan = _sign_words(rows)
+    if has_nan:
+        raise ValueError(f"[{function}] {name} must not hold NaN, which has no sign, got NaN")
+    return BitArray._make(words, array.shape, axis)
+
+
+def _sign_words(x: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
+    """Words of the signs of a contiguous array along its last axis, and whether it holds NaN."""
+    k = x.shape[-1]
+    words = np.empty((*x.shape[:-1], word_count(k)), np.uint64)
+    if words.size == 0:
+        return words, False
+    if x.dtype.kind == "u":
+        words[...] = ~np.uint64(0)
+        words[..., -1] >>= np.uint64(-k % WORD_BITS)
+        return words, False
+    has_nan = False
+    if x.dtype not in _PACK_CODES:  # float16, long double
+        has_nan = bool(np.isnan(x).any())
+        x = x >= 0
+    rows = math.prod(x.shape[:-1])
+    has_nan |= _core.pack(
+        _PACK_CODES[x.dtype], x.reshape(-1).view(np.uint8), rows, k, words.reshape(rows, -1)
+    )
+    return words, has_nan
+
+
+def repack(b: BitArray, axis: int) -> BitArray:
+    """`b` packed along another axis (non-negative)."""
+    return b if b.axis == axis else pack(unpack(b), axis)
+
+
+def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
+    """The words as a C-contiguous matrix, a row for each position of the other axes."""
+    words = b.words
+    if words.ndim == 2 and words.flags.c_contiguous:
+        return words
+    rows = math.prod(words.shape[:-1])
+    return np.ascontiguousarray(words).reshape(rows, words.shape[-1])
+
+
+def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
+    """The values +1 and -1 of packed bits.
+
+    Parameters
+    ----------
+    b : BitArray
+    dtype : dtype, default int8
+        A signed integer or floating type, or bool (True for +1).
+
+    Returns
+    -------
+    ndarray of the shape of `b`, `dtype`
+
+    Raises
+    ------
+    TypeError
+        If `b` is not a BitArray, or `dtype` cannot hold -1.
+    """
+    if not isinstance(b, BitArray):
+        raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "bif":
+        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype}")
+    native = dtype if dtype in _UNPACK_CODES else np.dtype(np.int8)
+    k = b.shape[b.axis]
+    values = np.empty((*b.words.shape[:-1], k), native)
+    if values.size:
+        out = values.reshape(-1).view(np.uint8)
+        _core.unpack(_UNPACK_CODES[native], contiguous_rows(b), k, out)
+    if dtype.kind == "b":
+        values = values > 0
+    elif native != dtype:
+        values = values.astype(dtype)
+    return np.moveaxis(values, -1, b.axis)
+
+
+def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
+    """Number of elements that are +1.
+
+    Parameters
+    ----------
+    x : BitArray, or array_like of real numbers, packed by sign on the fly
+    axis : int, optional
+        The axis to count along; by default the whole array. Counting along the packed axis is the
+        fast case.
+
+    Returns
+    -------
+    int, or ndarray of int64 with the shape of `x` less `axis`
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `pack`.
+    """
+    any_axis = x.axis if isinstance(x, BitArray) else -1
+    b = pack_operand("popcount", "x", x, any_axis if axis is None else axis)
+    counts = np.empty(math.prod(b.words.shape[:-1]), np.int64)
+    _core.popcount(contiguous_rows(b), counts)
+    return int(counts.sum()) if axis is None else counts.reshape(b.words.shape[:-1])

@@ -1,0 +1,493 @@
+"""Products of packed matrices: gemm and its kin, matmul, Hamming distances.
+
+All of them compute ``dot = k - 2 popcount(a ^ w)`` for pairs of rows of k bits, and differ in what
+they store.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _core
+from .array import (
+    BitArray,
+    contiguous_rows,
+    normalize_axis,
+    pack_operand,
+    real_array,
+    repack,
+    word_count,
+)
+
+__all__ = ["Prepacked", "gemm", "gemm_sign", "hamming", "matmul", "prepack"]
+
+MAX_BITS = 2**31 - 1
+INT32 = np.iinfo(np.int32)
+
+
+class Prepacked:
+    """A packed matrix of weights whose rows stand in the register panels of the ISA in force.
+
+    Made by `prepack`; opaque, never saved. Takes the place of `w` in `gemm`, `gemm_sign` and
+    `hamming`. If another ISA is put in force, the panels are made anew at the next use.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, k), in elements.
+    nbytes : int
+        Bytes of the panels.
+    """
+
+    __slots__ = ("_bits", "_panels")
+
+    def __init__(self, bits: BitArray) -> None:
+        self._bits = bits
+        self._panels = _core.Panels(contiguous_rows(bits))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._bits.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self._panels.nbytes
+
+    @property
+    def bits(self) -> BitArray:
+        """The matrix the panels were made from."""
+        return self._bits
+
+    def panels(self) -> _core.Panels:
+        """Panels for the ISA in force."""
+        if self._panels.isa_name != _core.isa_active():
+            self._panels = _core.Panels(contiguous_rows(self._bits))
+        return self._panels
+
+    def __repr__(self) -> str:
+        return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._panels.isa_name})"
+
+
+def prepack(w: ArrayLike | BitArray) -> Prepacked:
+    """Order the rows of a matrix of weights into register panels, once for many products.
+
+    Parameters
+    ----------
+    w : BitArray of shape (n, k) packed along k; or array_like of real numbers, packed by sign
+
+    Returns
+    -------
+    Prepacked
+        To be passed as `w` to `gemm`, `gemm_sign` or `hamming`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `pack`, or if `w` is not a matrix packed along its last axis.
+    """
+    bits = _rows_operand("prepack", "w", w)
+    if bits.ndim != 2:
+        raise ValueError(f"[prepack] w must have shape (n, k), got {bits.shape}")
+    return Prepacked(bits)
+
+
+class _Product(NamedTuple):
+    """Checked operands of one call into the native module."""
+
+    function: str
+    a: NDArray[np.uint64]  # rows of words
+    w: NDArray[np.uint64] | _core.Panels
+    k: int
+    shape: tuple[int, ...]  # of the result: (..., m, n)
+    batch: tuple[Any, ...] | None
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+
+def _rows_operand(function: str, name: str, x: ArrayLike | BitArray) -> BitArray:
+    """An operand as bits along the last of at least two axes."""
+    if isinstance(x, Prepacked):
+        raise TypeError(f"[{function}] {name} must be an array, got Prepacked")
+    if isinstance(x, BitArray):
+        bits = x
+    else:
+        bits = pack_operand(function, name, x, -1)
+    if bits.ndim < 2:
+        raise ValueError(f"[{function}] {name} must have at least two axes, got shape {bits.shape}")
+    if bits.axis != bits.ndim - 1:
+        raise ValueError(
+            f"[{function}] {name} must be packed along its last axis, "
+            f"got packed axis {bits.axis} of shape {bits.shape}"
+        )
+    return bits
+
+
+def _product(
+    function: str,
+    a: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    names: tuple[str, str] = ("a", "w"),
+) -> _Product:
+    """Check two operands (..., m, k) and (..., n, k) against each other and pair their batches."""
+    a_bits = _rows_operand(function, names[0], a)
+    w_bits = w.bits if isinstance(w, Prepacked) else _rows_operand(function, names[1], w)
+    k = a_bits.shape[-1]
+    if w_bits.shape[-1] != k:
+        raise ValueError(
+            f"[{function}] {names[0]} and {names[1]} must have the same k, "
+            f"got {k} and {w_bits.shape[-1]}"
+        )
+    if k > MAX_BITS:
+        raise ValueError(f"[{function}] k must be at most {MAX_BITS} bits, got {k}")
+    m, n = a_bits.shape[-2], w_bits.shape[-2]
+    a_lead, w_lead = a_bits.shape[:-2], w_bits.shape[:-2]
+    if not a_lead and not w_lead:
+        lead: tuple[int, ...] = ()
+    else:
+        try:
+            lead = np.broadcast_shapes(a_lead, w_lead)
+        except ValueError:
+            raise ValueError(
+                f"[{function}] leading axes must broadcast, got {a_lead} and {w_lead}"
+            ) from None
+    operand = w.panels() if isinstance(w, Prepacked) else contiguous_rows(w_bits)
+    batch = None
+    if math.prod(w_lead) != 1 or math.prod(a_lead) != math.prod(lead):
+        batch = (m, n, _block_numbers(a_lead, lead), _block_numbers(w_lead, lead))
+    return _Product(function, contiguous_rows(a_bits), operand, k, (*lead, m, n), batch)
+
+
+def _block_numbers(lead: tuple[int, ...], broadcast: tuple[int, ...]) -> NDArray[np.int64]:
+    """Which block of an operand each product of the broadcast batch takes."""
+    blocks = np.arange(math.prod(lead), dtype=np.int64).reshape(lead)
+    return np.ascontiguousarray(np.broadcast_to(blocks, broadcast)).reshape(-1)
+
+
+def _check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"[{function}] out must be an ndarray, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"[{function}] out must have dtype {np.dtype(dtype)}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"[{function}] out must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"[{function}] out must be writeable, got a read-only array")
+
+
+def _result_buffer(product: _Product, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
+    """Where the kernels write: `out` itself if they can, else a new array."""
+    if (
+        out is not None
+        and out.flags.c_contiguous
+        and out.flags.aligned
+        and out.dtype.isnative
+        and not np.may_share_memory(out, product.a)
+        and not (isinstance(product.w, np.ndarray) and np.may_share_memory(out, product.w))
+    ):
+        return out
+    return np.empty(product.shape, dtype)
+
+
+def _deliver(buffer: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+    if out is None or buffer is out:
+        return buffer
+    out[...] = buffer.reshape(out.shape)
+    return out
+
+
+def _scale(product: _Product, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """alpha, k_map or bias as a flat float32 array of the size of `shape`; None stays None."""
+    if value is None:
+        return None
+    array = real_array(product.function, name, value)
+    if array.ndim and array.shape != shape:
+        raise ValueError(
+            f"[{product.function}] {name} must be a scalar or have shape {shape}, got {array.shape}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(array, shape), np.float32).reshape(-1)
+
+
+def gemm(
+    a: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    *,
+    alpha: ArrayLike | None = None,
+    k_map: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Product of the rows of two packed matrices, ``C[m, n] = A[m, k] W[n, k]^T`` on +1 and -1.
+
+    Parameters
+    ----------
+    a : BitArray of shape (..., m, k), packed along k; or array_like, packed by sign on the fly
+    w : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked of shape (n, k)
+        Leading axes of `a` and `w` broadcast as in ``np.matmul``.
+    alpha : scalar or array_like of shape (n,), optional
+        Scale of each column (filter), used as float32.
+    k_map : scalar or array_like of shape (..., m), optional
+        Scale of each row (output position), used as float32.
+    bias : scalar or array_like of shape (n,), optional
+        Added to each column, used as float32.
+    out : ndarray of shape (..., m, n), optional
+        Where to put the result, of exactly its dtype.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), int32; float32 if alpha, k_map or bias is given
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not real, or `out` is not an ndarray of the dtype of the result.
+    ValueError
+        If k differs, a shape does not fit, an operand holds NaN, or `out` is read-only.
+
+    Notes
+    -----
+    ``dot = k - 2 popcount(a ^ w)`` is exact. A scaled result is
+    ``float32(dot) * alpha[n] * k_map[m] + bias[n]``, evaluated from left to right with each step
+    rounded to float32, on every ISA; absent factors are skipped. With alpha the mean absolute
+    weight of a filter and k_map the K of the input this is XNOR-Net's approximation.
+
+    References
+    ----------
+    M. Rastegari et al., "XNOR-Net", 2016, equation 11.
+
+    Examples
+    --------
+    >>> gemm([[1.5, -2.0, 0.0]], [[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]])
+    array([[1, 1]], dtype=int32)
+    """
+    product = _product("gemm", a, w)
+    scaled = not (alpha is None and k_map is None and bias is None)
+    dtype = np.float32 if scaled else np.int32
+    if out is not None:
+        _check_out("gemm", out, product.shape, dtype)
+    if not scaled:
+        return _dot(product, out)
+    n = product.shape[-1]
+    columns = _scale(product, "alpha", alpha, (n,))
+    rows = _scale(product, "k_map", k_map, product.shape[:-1])
+    shifts = _scale(product, "bias", bias, (n,))
+    buffer = _result_buffer(product, out, np.float32)
+    _core.gemm_scaled(
+        product.a,
+        product.w,
+        product.k,
+        columns,
+        rows,
+        shifts,
+        buffer.reshape(product.rows, n),
+        product.batch,
+    )
+    return _deliver(buffer, out)
+
+
+def _dot(product: _Product, out: NDArray[Any] | None) -> NDArray[np.int32]:
+    buffer = _result_buffer(product, out, np.int32)
+    matrix = buffer.reshape(product.rows, product.shape[-1])
+    _core.gemm(product.a, product.w, product.k, matrix, product.batch)
+    return _deliver(buffer, out)
+
+
+def gemm_sign(
+    a: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    threshold: ArrayLike,
+    *,
+    flip: ArrayLike | None = None,
+) -> BitArray:
+    """Product whose result is compared with thresholds and packed again: a layer, bits to bits.
+
+    Parameters
+    ----------
+    a, w
+        As in `gemm`.
+    threshold : integer, or array_like of integers of shape (n,)
+    flip : bool, or array_like of bool of shape (n,), optional
+        Columns whose bits are inverted.
+
+    Returns
+    -------
+    BitArray of shape (..., m, n), packed along n
+        The bit is ``(dot > threshold[n]) ^ flip[n]``.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not real, `threshold` not of integers, or `flip` not of bool.
+    ValueError
+        If k differs, a shape does not fit, or an operand holds NaN.
+
+    Notes
+    -----
+    BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
+    """
+    product = _product("gemm_sign", a, w)
+    n = product.shape[-1]
+    limits = _column_vector("gemm_sign", "threshold", threshold, "iu", n)
+    # No dot product lies outside int32, so a threshold out there compares like its end.
+    limits = np.clip(limits, INT32.min, INT32.max).astype(np.int32)
+    flips = None
+    if flip is not None:
+        flips = pack_operand("gemm_sign", "flip", _flip_vector(flip, n), -1).words
+    words = np.empty((*product.shape[:-1], word_count(n)), np.uint64)
+    _core.gemm_sign(
+        product.a,
+        product.w,
+        product.k,
+        limits,
+        flips,
+        words.reshape(product.rows, word_count(n)),
+        product.batch,
+    )
+    return BitArray._make(words, product.shape, len(product.shape) - 1)
+
+
+def _flip_vector(flip: ArrayLike, n: int) -> NDArray[np.bool_]:
+    return np.ascontiguousarray(_column_vector("gemm_sign", "flip", flip, "b", n))
+
+
+_KIND_NAMES = {"iu": "integers", "b": "bool"}
+
+
+def _column_vector(function: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
+    """A value per column of a dtype of the given kinds; a scalar stands for all columns."""
+    array = np.asarray(value)
+    if array.dtype.kind not in kinds:
+        raise TypeError(
+            f"[{function}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}"
+        )
+    if array.shape not in ((), (n,)):
+        raise ValueError(
+            f"[{function}] {name} must be a scalar or have shape ({n},), got {array.shape}"
+        )
+    return np.broadcast_to(array, (n,))
+
+
+def hamming(
+    a: ArrayLike | BitArray,
+    b: ArrayLike | BitArray | Prepacked,
+    *,
+    dtype: DTypeLike = np.int32,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Hamming distances of all pairs of rows: the number of elements in which they differ.
+
+    Parameters
+    ----------
+    a : BitArray of shape (..., m, k), packed along k; or array_like, packed by sign on the fly
+    b : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked
+        Leading axes broadcast as in ``np.matmul``.
+    dtype : int32 or uint16, default int32
+        Of the result. uint16 needs k <= 65535.
+    out : ndarray of shape (..., m, n), optional
+        Where to put the result, of exactly its dtype.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), `dtype`
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not real, `dtype` is another one, or `out` does not have it.
+    ValueError
+        If k differs or does not fit `dtype`, a shape does not fit, or an operand holds NaN.
+
+    Examples
+    --------
+    >>> hamming([[1.0, -1.0, 1.0]], [[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
+    array([[1, 3]], dtype=int32)
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in (np.dtype(np.int32), np.dtype(np.uint16)):
+        raise TypeError(f"[hamming] dtype must be int32 or uint16, got {dtype}")
+    product = _product("hamming", a, b, ("a", "b"))
+    if dtype == np.uint16 and product.k > 65535:
+        raise ValueError(f"[hamming] uint16 distances need k <= 65535, got {product.k}")
+    if out is not None:
+        _check_out("hamming", out, product.shape, dtype)
+    buffer = _result_buffer(product, out, dtype)
+    matrix = buffer.reshape(product.rows, product.shape[-1])
+    call = _core.hamming if dtype == np.int32 else _core.hamming16
+    call(product.a, product.w, product.k, matrix, product.batch)
+    return _deliver(buffer, out)
+
+
+def matmul(
+    a: ArrayLike | BitArray, b: ArrayLike | BitArray, *, out: NDArray[Any] | None = None
+) -> NDArray[np.int32]:
+    """``np.matmul`` of the +1 and -1 values.
+
+    Parameters
+    ----------
+    a : BitArray or array_like of shape (..., m, k) or (k,)
+    b : BitArray or array_like of shape (..., k, n) or (k,)
+        Real operands are packed by sign. A BitArray packed along another axis than the one of k
+        is packed anew; ``pack(x, axis=-1)`` for `a` and ``pack(x, axis=-2)`` for `b` avoid that.
+    out : ndarray, int32, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray, int32
+        Of the shape that ``np.matmul`` gives.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not real, or `out` is not an int32 ndarray.
+    ValueError
+        If shapes do not fit, an operand is a scalar or holds NaN, or `out` is read-only.
+
+    Examples
+    --------
+    >>> matmul([[1.0, -1.0], [1.0, 1.0]], [[1.0], [-1.0]])
+    array([[2],
+           [0]], dtype=int32)
+    """
+    left = _packed_along("a", a, -1)
+    right = _packed_along("b", b, -2)
+    # b of shape (..., k, n) packed along k has the words of (..., n, k) packed along k.
+    k, wanted = right.shape[right.axis], left.shape[-1]
+    if k != wanted:
+        raise ValueError(
+            f"[matmul] a and b must have the same k, got shapes {left.shape} and {right.shape}"
+        )
+    a_rows = left if left.ndim > 1 else _as_row(left)
+    b_rows = _swap_last(right) if right.ndim > 1 else _as_row(right)
+    product = _product("matmul", a_rows, b_rows, ("a", "b"))
+    shape = product.shape
+    if right.ndim == 1:
+        shape = shape[:-1]
+    if left.ndim == 1:
+        shape = (*shape[: len(product.shape) - 2], *shape[len(product.shape) - 1 :])
+    if out is None:
+        return _dot(product, None).reshape(shape)
+    _check_out("matmul", out, shape, np.int32)
+    out[...] = _dot(product, None).reshape(shape)
+    return out
+
+
+def _packed_along(name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
+    """An operand of matmul packed along k; a vector has only one axis."""
+    ndim = x.ndim if isinstance(x, BitArray) else np.ndim(x)
+    return pack_operand("matmul", name, x, axis if ndim != 1 else -1)
+
+
+def _as_row(b: BitArray) -> BitArray:
+    return BitArray._make(b.words[None], (1, *b.shape), 1)
+
+
+def _swap_last(b: BitArray) -> BitArray:
+    """(..., k, n) packed along k as (..., n, k) packed along k: the same words."""
+    *lead, k, n = b.shape
+    return BitArray._make(b.words, (*lead, n, k), b.ndim - 1)

@@ -1,0 +1,90 @@
+"""Builds bitops._core: Cython over the C kernels. Metadata is in pyproject.toml.
+
+Environment variables read at build time:
+  BITOPS_NO_OPENMP=1   build single-threaded (also done when the compiler has no OpenMP)
+  BITOPS_CHECKED=1     Cython bounds and None checks, C assertions
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+KERNELS = Path("bitops/_kernels")
+CHECKED = os.environ.get("BITOPS_CHECKED") == "1"
+MSVC = sys.platform == "win32"
+
+# No fused multiply-add: scaled outputs must round alike on every ISA. No -march: kernels choose
+# their instructions by target regions and are chosen at run time.
+COMPILE_ARGS = (
+    ["/std:c11", "/O2"] if MSVC else ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+)
+OPENMP = ("/openmp", None) if MSVC else ("-fopenmp", "-fopenmp")
+
+OPENMP_PROGRAM = """
+#include <omp.h>
+int main(void) { return omp_get_max_threads() < 1; }
+"""
+
+
+class BuildExt(build_ext):
+    """build_ext that adds OpenMP where the compiler has it."""
+
+    def build_extensions(self):
+        if os.environ.get("BITOPS_NO_OPENMP") != "1" and self.has_openmp():
+            for extension in self.extensions:
+                extension.extra_compile_args.append(OPENMP[0])
+                if OPENMP[1]:
+                    extension.extra_link_args.append(OPENMP[1])
+        else:
+            print("bitops: building without OpenMP, single-threaded")
+        super().build_extensions()
+
+    def has_openmp(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "openmp.c")
+            source.write_text(OPENMP_PROGRAM)
+            try:
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=[OPENMP[0]]
+                )
+                self.compiler.link_executable(
+                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP[1] or ""]
+                )
+            except (CompileError, LinkError):
+                return False
+        return True
+
+
+core = Extension(
+    "bitops._core",
+    sources=["bitops/_core.pyx", *sorted(str(path) for path in KERNELS.glob("*.c"))],
+    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in KERNELS.glob(pattern)),
+    include_dirs=[str(KERNELS)],
+    extra_compile_args=COMPILE_ARGS,
+    define_macros=[] if CHECKED else [("NDEBUG", None)],
+    undef_macros=["NDEBUG"] if CHECKED else [],
+)
+
+setup(
+    package_dir={"": "python"},
+    packages=find_packages("python"),
+    package_data={"bitops": ["py.typed", "*.pyi"]},
+    ext_modules=cythonize(
+        [core],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": CHECKED,
+            "wraparound": False,
+            "nonecheck": CHECKED,
+            "initializedcheck": CHECKED,
+            "cdivision": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildExt},
+)
