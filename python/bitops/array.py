@@ -212,7 +212,7 @@ class BitArray:
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (np.ascontiguousarray(self._words), self._shape, self._axis)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("[BitArray] unpacking always copies, got copy=False")
         values = unpack(self)

@@ -16,10 +16,8 @@ from . import _core
 from .array import (
     BitArray,
     contiguous_rows,
-    normalize_axis,
     pack_operand,
     real_array,
-    repack,
     word_count,
 )
 
