@@ -25,9 +25,15 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define BITOPS_INLINE static inline __attribute__((always_inline))
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
+/* Empty statements that make the compiler hold a vector in a register, or a number in memory,
+ * where it would load again or move between register files. They change no value. */
+#define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
+#define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
 #else
 #define BITOPS_INLINE static __forceinline
 #define BITOPS_UNROLL
+#define BITOPS_IN_REGISTER(vector)
+#define BITOPS_IN_MEMORY(number)
 #endif
 
 /* The loop after it is shared out to `threads` OpenMP threads; without OpenMP it just runs. */
