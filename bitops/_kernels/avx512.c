@@ -37,7 +37,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq")
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
 
 enum { MR = 4, NR = 32, LANES = 16, ZMM_WORDS = 8 };
 
@@ -267,6 +267,15 @@ BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, s
     }
 }
 
+/* Asks for the cache lines that store_lanes will write, while the sums are still being made. */
+BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_SIGN)
+        return;
+    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
+    for (int v = 0; v < vecs; v++)
+        __builtin_prefetch(c + 64 * v, 1, 3);
+}
+
 /* ---- gemm on panels ------------------------------------------------------------------------ */
 
 void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
@@ -288,9 +297,11 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
                         const uint64_t *panel, size_t n, size_t k_words, size_t row, size_t col,
                         const bitops_store *store) {
     tally t[MR][2];
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
+        prefetch_lanes(row + (size_t)i, col, vecs, store);
         for (int v = 0; v < vecs; v++)
             t[i][v] = tally_zero();
+    }
 
     for (size_t p = 0; p < k_words; p++, panel += NR) {
         __m512i w1[2], w12[2];
@@ -314,7 +325,7 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
                 const __m512i next = xor3(s->ones, w12[v], a12);
                 const __m512i x1 = _mm512_xor_si512(w1[v], a1);
                 /* ones != next ? ones : x1 */
-                const __m512i carry = _mm512_ternarylogic_epi32(x1, s->ones, next, 0xb2);
+                const __m512i carry = _mm512_ternarylogic_epi32(x1, s->ones, next, 0xd4);
                 s->count = _mm512_add_epi32(s->count, _mm512_popcnt_epi32(carry));
                 s->ones = next;
             }
