@@ -318,8 +318,10 @@ class TestGemmSign:
 
     @pytest.mark.parametrize(
         "threshold",
-        (INT32_MAX, -INT32_MAX - 1, INT32_MAX + 1, -(2**31) - 1, 2**40, -(2**40), 2**63 - 1)
-        + (-(2**63), 2**64 - 1, 301, 300, -301, -302, 2**32, -(2**32), 2**32 + 5),
+        (
+            *(INT32_MAX, -INT32_MAX - 1, INT32_MAX + 1, -INT32_MAX - 2, 2**32, -(2**32), 2**32 + 5),
+            *(2**40, -(2**40), 2**63 - 1, -(2**63), 2**64 - 1, 301, 300, -301, -302),
+        ),
     )
     def test_huge_thresholds(self, isa, threshold):
         """Nothing wraps round: beyond +-k the answer is constant."""
