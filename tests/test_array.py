@@ -183,6 +183,7 @@ def test_array_likes(isa):
     assert_array_equal(bo.pack(Wrapper()).words, ref.pack(np.arange(-3, 3)))
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_subclasses(isa, rng):
     x = rng.standard_normal((4, 70))
     assert_array_equal(bo.pack(np.matrix(x)).words, ref.pack(x))

@@ -273,7 +273,7 @@ def test_k_over_int32():
 
 def test_results_too_large_for_memory():
     """Sizes over any address space raise before anything is computed."""
-    rows = bo.BitArray.from_words(np.broadcast_to(np.uint64(0), (2**40, 1)), (2**40, 64))
+    rows = bo.BitArray.from_words(np.broadcast_to(np.uint64(0), (2**58, 1)), (2**58, 64))
     with pytest.raises((MemoryError, ValueError)):
         bo.gemm(rows, rows)
     with pytest.raises((MemoryError, ValueError)):
