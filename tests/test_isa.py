@@ -84,7 +84,7 @@ class TestUse:
     @pytest.mark.parametrize("name", ("sse9", "", "AVX2 ", "generic\0", "\u00e9"))
     def test_unknown_name(self, name):
         before = bo.isa.active()
-        with pytest.raises(ValueError, match=r"^\[(isa\.)?use\] .*generic.*got") as info:
+        with pytest.raises(ValueError, match=r"^\[isa\.use\] .*got") as info:
             bo.isa.use(name)
         assert all(known in str(info.value) for known in AVAILABLE)
         assert bo.isa.active() == before
@@ -96,7 +96,7 @@ class TestUse:
 
     @pytest.mark.parametrize("name", (None, 3, b"generic", ["generic"]), ids=repr)
     def test_not_a_name(self, name):
-        with pytest.raises(TypeError, match=r"^\[(isa\.)?use\] "):
+        with pytest.raises(TypeError, match=r"^\[isa\.use\] "):
             bo.isa.use(name)
 
 
