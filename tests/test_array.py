@@ -125,6 +125,12 @@ def test_zero_size(isa, shape):
             assert_array_equal(bo.popcount(b, other), ref.popcount(x, other), strict=True)
 
 
+def test_any_true_byte(isa):
+    """A bool that came from foreign bytes may be any non-zero byte."""
+    octets = np.arange(256, dtype=np.uint8)
+    assert_array_equal(np.asarray(bo.pack(octets.view(np.bool_))), np.where(octets, 1, -1))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("negative", (False, True))
 def test_nan_anywhere(isa, dtype, negative):
