@@ -1,0 +1,260 @@
+"""The array functions of bitops in plain NumPy: readable specification and oracle of the tests.
+
+Encoding: a bit 1 means +1 (x >= 0, so also 0.0 and -0.0), a bit 0 means -1; NaN has no sign.
+Element i of the packed axis is bit ``i % 64`` of word ``i // 64``, and padding bits are 0.
+Two sign vectors of k elements differ in h places, and their product is
+
+    dot = (k - h) - h = k - 2 * popcount(a ^ w),
+
+where XOR also clears the padding bits, which are equal in both operands.
+
+The functions have the names and the meaning of the public ones, but take plain arrays of real
+numbers (packed by sign) and return plain arrays: packed words for `pack`, +-1 values in int8
+wherever the public function returns a `BitArray`. Speed is no aim here, and neither is the checking
+of arguments.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+__all__ = [
+    "binarize_weights",
+    "gemm",
+    "gemm_sign",
+    "hamming",
+    "matmul",
+    "pack",
+    "popcount",
+    "sign",
+    "unpack",
+]
+
+WORD_BITS = 64
+WORD_BYTES = WORD_BITS // 8
+
+
+def sign(x: ArrayLike, dtype: DTypeLike = np.int8) -> NDArray[Any]:
+    """Return the sign of every element, never 0.
+
+    Parameters
+    ----------
+    x : array_like, bool or real
+        A bool array already holds bits: True is +1 and False is -1.
+    dtype : dtype, default=np.int8
+        Type of the result.
+
+    Returns
+    -------
+    ndarray of the shape of x
+        +1 where x >= 0 (0.0 and -0.0 included), else -1.
+
+    Raises
+    ------
+    ValueError
+        If x has a NaN.
+    """
+    x = np.asarray(x)
+    if np.isnan(x).any():
+        raise ValueError(f"[sign] x must not hold NaN, got {np.isnan(x).sum()} of them")
+    positive = x if x.dtype == np.bool_ else x >= 0
+    return np.where(positive, 1, -1).astype(dtype)
+
+
+def pack(x: ArrayLike, axis: int = -1) -> NDArray[np.uint64]:
+    """Pack the signs of x into 64-bit words.
+
+    Parameters
+    ----------
+    x : array_like, bool or real
+        At least 1-D, without NaN.
+    axis : int, default=-1
+        Axis of k elements to pack. It is the last one of the result.
+
+    Returns
+    -------
+    ndarray of shape (..., ceil(k / 64)), uint64
+        The other axes of x in order, then the words; padding bits are 0.
+    """
+    positive = np.moveaxis(sign(x), axis, -1) > 0
+    k = positive.shape[-1]
+    k_words = -(-k // WORD_BITS)
+    octets = np.zeros((*positive.shape[:-1], k_words * WORD_BYTES), np.uint8)
+    octets[..., : -(-k // 8)] = np.packbits(positive, axis=-1, bitorder="little")
+    # The byte order of the words is little-endian as well; astype makes them native.
+    return octets.view("<u8").astype(np.uint64)
+
+
+def unpack(words: ArrayLike, k: int, axis: int = -1, dtype: DTypeLike = np.int8) -> NDArray[Any]:
+    """Return the signs that `pack` has put into words.
+
+    Parameters
+    ----------
+    words : array_like of shape (..., ceil(k / 64)), uint64
+        The result of `pack`.
+    k : int
+        Number of elements of the packed axis.
+    axis : int, default=-1
+        Where the packed axis goes in the result.
+    dtype : dtype, default=np.int8
+        Type of the result; bool gives True for +1.
+
+    Returns
+    -------
+    ndarray, dtype
+        +1 and -1.
+    """
+    octets = np.ascontiguousarray(words, "<u8").view(np.uint8)
+    bits = np.unpackbits(octets, axis=-1, count=k, bitorder="little").astype(np.bool_)
+    values = bits if np.dtype(dtype) == np.bool_ else sign(bits, dtype)
+    return np.moveaxis(values, -1, axis)
+
+
+def popcount(x: ArrayLike, axis: int | None = None) -> Any:
+    """Count the +1 elements of x, over all axes or over one.
+
+    Parameters
+    ----------
+    x : array_like, bool or real
+        Values without NaN.
+    axis : int or None, default=None
+        Axis to count along; None counts over all of them.
+
+    Returns
+    -------
+    int, or ndarray of int64 when an axis is given
+    """
+    count = np.sum(sign(x) > 0, axis=axis, dtype=np.int64)
+    return int(count) if axis is None else np.asarray(count)
+
+
+def matmul(a: ArrayLike, b: ArrayLike) -> NDArray[np.int32]:
+    """Return ``sign(a) @ sign(b)`` with the meaning of `numpy.matmul`.
+
+    Parameters
+    ----------
+    a, b : array_like, bool or real
+        1-D operands and broadcasting of leading axes as in `numpy.matmul`.
+
+    Returns
+    -------
+    ndarray or scalar, int32
+    """
+    # Sums of fewer than 2**53 units are exact in float64, where BLAS makes the oracle quick.
+    return np.matmul(sign(a, np.float64), sign(b, np.float64)).astype(np.int32)
+
+
+def gemm(
+    a: ArrayLike,
+    w: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    k_map: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[Any]:
+    """Product of the signs of all rows of a with all rows of w, optionally scaled.
+
+    Parameters
+    ----------
+    a : array_like of shape (..., m, k), bool or real
+    w : array_like of shape (..., n, k), bool or real
+        The leading axes of both broadcast.
+    alpha : None, float or array_like of shape (n,)
+        Scale of every row of w (XNOR-Net alpha).
+    k_map : None, float or array_like of shape (..., m)
+        Scale of every row of a (XNOR-Net K).
+    bias : None, float or array_like of shape (n,)
+        Added last.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n)
+        int32, or float32 if any of alpha, k_map and bias is given.
+
+    Notes
+    -----
+    ``C[i, j] = (dot(a[i], w[j]) * alpha[j]) * k_map[i] + bias[j]``, each step rounded to float32.
+    """
+    dot = matmul(a, np.swapaxes(sign(w), -1, -2))
+    if alpha is None and k_map is None and bias is None:
+        return dot
+    t = dot.astype(np.float32)
+    if alpha is not None:
+        t *= np.asarray(alpha, np.float32)
+    if k_map is not None:
+        t *= np.asarray(k_map, np.float32)[..., np.newaxis]
+    if bias is not None:
+        t += np.asarray(bias, np.float32)
+    return t
+
+
+def gemm_sign(
+    a: ArrayLike, w: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | None = None
+) -> NDArray[np.int8]:
+    """Compare the products of all rows of a and w with thresholds.
+
+    Parameters
+    ----------
+    a : array_like of shape (..., m, k), bool or real
+    w : array_like of shape (..., n, k), bool or real
+    threshold : int or array_like of shape (n,), integer
+    flip : None, bool or array_like of shape (n,), bool
+        Where to turn the result around.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), int8
+        +1 where ``(dot > threshold) ^ flip``, else -1.
+    """
+    above = gemm(a, w) > np.asarray(threshold)
+    return sign(above if flip is None else above ^ np.asarray(flip, np.bool_))
+
+
+def hamming(a: ArrayLike, b: ArrayLike, *, dtype: DTypeLike = np.int32) -> NDArray[Any]:
+    """Count the elements in which every row of a differs from every row of b.
+
+    Parameters
+    ----------
+    a : array_like of shape (..., m, k), bool or real
+    b : array_like of shape (..., n, k), bool or real
+        The leading axes of both broadcast.
+    dtype : dtype, default=np.int32
+        int32 or uint16.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), dtype
+    """
+    mismatch = pack(a)[..., :, np.newaxis, :] ^ pack(b)[..., np.newaxis, :, :]
+    return np.bitwise_count(mismatch).sum(axis=-1, dtype=dtype)
+
+
+def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Replace real filters by signs and one scale a filter.
+
+    Parameters
+    ----------
+    w : array_like of shape (n, ...), real
+        n filters.
+
+    Returns
+    -------
+    signs : ndarray of the shape of w, int8
+    alpha : ndarray of shape (n,), float32
+        Mean absolute weight of every filter, summed in float64.
+
+    Notes
+    -----
+    ``alpha * sign(w)`` minimises the squared error: its derivative in alpha vanishes at
+    ``alpha = ||w||_1 / size``.
+
+    References
+    ----------
+    Rastegari et al., XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+    Networks, ECCV 2016, equations 4 to 6.
+    """
+    w = np.asarray(w)
+    magnitudes = np.abs(w, dtype=np.float64)
+    alpha = magnitudes.mean(axis=tuple(range(1, w.ndim)))
+    return sign(w), alpha.astype(np.float32)

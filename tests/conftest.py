@@ -1,0 +1,113 @@
+"""Fixtures and edge sizes shared by all tests; BITOPS_TEST_SEED changes the fixed seed."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import bitops as bo
+
+ISAS = ("generic", "avx2", "avx512", "neon")
+SEED = int(os.environ.get("BITOPS_TEST_SEED", "20160316"))
+
+# Rows and columns: nothing, one, around every register tile and vector, primes.
+EDGE_ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 47, 48, 49, 61, 63, 64, 65, 70)
+# Bits: the same for bytes, words, vectors of 128 to 512 bits and a few of those; primes.
+EDGE_BITS = (
+    *(
+        0,
+        1,
+        2,
+        3,
+        7,
+        8,
+        9,
+        15,
+        16,
+        17,
+        31,
+        32,
+        33,
+        61,
+        63,
+        64,
+        65,
+        97,
+        127,
+        128,
+        129,
+        191,
+        192,
+        193,
+    ),
+    *(211, 255, 256, 257, 300, 383, 384, 385, 511, 512, 513, 575, 576, 577, 640, 769, 1009),
+    *(1023, 1024, 1025, 1535, 1536, 1537, 2047, 2048, 2049, 4095, 4096, 4097, 4160),
+)
+
+# Derandomized: a run of the suite is the same everywhere, and leaves no database behind.
+settings.register_profile(
+    "bitops",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=60,
+    # The fixture `isa` only selects kernels, so that it may span the examples of one test.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("bitops")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"bitops: ISAs {', '.join(bo.isa.available())}; random seed {SEED} (BITOPS_TEST_SEED)"
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test with the kernels of one ISA; skipped only where the CPU lacks it."""
+    name: str = request.param
+    if name not in bo.isa.available():
+        pytest.skip(f"this CPU has no {name}")
+    with bo.isa.use(name):
+        assert bo.isa.active() == name
+        yield name
+        assert bo.isa.active() == name
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Generator with a fixed seed, which pytest shows with the output of a failed test."""
+    print(f"rng seed: {SEED}")
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture(params=(1, 2))
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test with one and with two threads."""
+    before = bo.get_num_threads()
+    bo.set_num_threads(request.param)
+    yield request.param
+    bo.set_num_threads(before)
+
+
+def signs(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random +-1 values in int8."""
+    return rng.integers(0, 2, shape, np.int8) * np.int8(2) - np.int8(1)
+
+
+def random_shapes(rng: np.random.Generator, count: int) -> list[tuple[int, int, int]]:
+    """Sizes (m, n, k): m and n in 0..70; k in 0..300 or next to multiples of 64, 128 and 512."""
+    shapes = []
+    for i in range(count):
+        m, n = (
+            int(rng.choice(EDGE_ROWS)) if rng.random() < 0.4 else int(rng.integers(0, 71))
+            for _ in range(2)
+        )
+        if i % 2:
+            k = int(rng.integers(0, 301))
+        else:
+            step, most = ((64, 34), (128, 20), (512, 9))[i // 2 % 3]
+            k = step * int(rng.integers(1, most)) + int(rng.integers(-3, 4))
+        shapes.append((m, n, k))
+    return shapes

@@ -1,0 +1,279 @@
+"""Bad calls: the type of the exception, and a message `[function] rule, value got`."""
+
+import re
+
+import numpy as np
+import pytest
+
+import bitops as bo
+
+A = np.ones((3, 70))  # 3 rows
+W = np.ones((5, 70))  # 5 filters of the same k
+NAN = np.where(np.arange(70) == 69, np.nan, np.ones((5, 70)))
+PACKED = bo.pack(A)
+COLUMNS = bo.pack(A, axis=0)
+PANELS = bo.prepack(W)
+
+NOT_REAL = {
+    "complex": np.ones((5, 70), np.complex64),
+    "object": np.ones((5, 70), object),
+    "str": np.full((5, 70), "1"),
+    "bytes": np.full((5, 70), b"1"),
+    "datetime": np.zeros((5, 70), "datetime64[s]"),
+    "timedelta": np.zeros((5, 70), "timedelta64[s]"),
+    "record": np.zeros((5, 70), [("x", "f4")]),
+    "void": np.zeros((5, 70), "V4"),
+    "None": None,
+    "text": "abc",
+    "dict": {},
+    "set": {1, 2},
+}
+
+
+def out(*shape, dtype=np.int32):
+    return np.zeros(shape, dtype)
+
+
+def read_only(*shape):
+    array = out(*shape)
+    array.flags.writeable = False
+    return array
+
+
+# function -> (what is wrong, call, exception, words of the rule)
+BAD_CALLS = {
+    "pack": (
+        ("NaN", lambda: bo.pack(NAN), ValueError, "NaN"),
+        ("NaN of float16", lambda: bo.pack(NAN.astype(np.float16)), ValueError, "NaN"),
+        ("NaN of longdouble", lambda: bo.pack(NAN.astype(np.longdouble)), ValueError, "NaN"),
+        ("NaN in a list", lambda: bo.pack([1.0, float("nan")]), ValueError, "NaN"),
+        ("0-d", lambda: bo.pack(1.0), ValueError, "axis"),
+        ("axis too large", lambda: bo.pack(A, 2), ValueError, "axis.*2"),
+        ("axis too small", lambda: bo.pack(A, -3), ValueError, "axis.*-3"),
+        ("axis of a float", lambda: bo.pack(A, 1.0), TypeError, "axis"),
+        ("axis None", lambda: bo.pack(A, None), TypeError, "axis"),
+        ("axis a tuple", lambda: bo.pack(A, (0, 1)), TypeError, "axis"),
+        *((name, lambda x=x: bo.pack(x), TypeError, "x") for name, x in NOT_REAL.items()),
+    ),
+    "unpack": (
+        ("uint8", lambda: bo.unpack(PACKED, dtype=np.uint8), TypeError, "dtype.*uint8"),
+        ("uint64", lambda: bo.unpack(PACKED, dtype=np.uint64), TypeError, "dtype.*uint64"),
+        ("complex", lambda: bo.unpack(PACKED, dtype=complex), TypeError, "dtype.*complex"),
+        ("object", lambda: bo.unpack(PACKED, dtype=object), TypeError, "dtype.*object"),
+        ("str", lambda: bo.unpack(PACKED, dtype="U1"), TypeError, "dtype"),
+        ("an array", lambda: bo.unpack(A), TypeError, "BitArray.*ndarray"),
+        ("words", lambda: bo.unpack(PACKED.words), TypeError, "BitArray.*ndarray"),
+        ("None", lambda: bo.unpack(None), TypeError, "BitArray.*NoneType"),
+    ),
+    "popcount": (
+        ("axis", lambda: bo.popcount(PACKED, 2), ValueError, "axis.*2"),
+        ("axis of an array", lambda: bo.popcount(A, -3), ValueError, "axis.*-3"),
+        ("axis of a float", lambda: bo.popcount(PACKED, 0.5), TypeError, "axis"),
+        ("NaN", lambda: bo.popcount(NAN), ValueError, "NaN"),
+        ("complex", lambda: bo.popcount(NOT_REAL["complex"]), TypeError, "complex"),
+    ),
+    "gemm": (
+        ("k", lambda: bo.gemm(A, W[:, :69]), ValueError, "k.*70.*69"),
+        ("k of the same words", lambda: bo.gemm(A[:, :65], W), ValueError, "k.*65.*70"),
+        ("k packed", lambda: bo.gemm(PACKED, bo.pack(W[:, :64])), ValueError, "k.*70.*64"),
+        ("k prepacked", lambda: bo.gemm(A[:, :66], PANELS), ValueError, "k.*66.*70"),
+        ("k 0", lambda: bo.gemm(A[:, :0], W), ValueError, "k.*0.*70"),
+        ("1-D a", lambda: bo.gemm(A[0], W), ValueError, r"a .*\(70,\)"),
+        ("1-D w", lambda: bo.gemm(A, W[0]), ValueError, r"w .*\(70,\)"),
+        ("0-d a", lambda: bo.gemm(1.0, W), ValueError, "a"),
+        ("packed axis of a", lambda: bo.gemm(COLUMNS, COLUMNS), ValueError, "last axis"),
+        ("packed axis of w", lambda: bo.gemm(PACKED, bo.pack(W, 0)), ValueError, "last axis"),
+        ("a prepacked", lambda: bo.gemm(PANELS, W), TypeError, "a.*Prepacked"),
+        ("NaN in a", lambda: bo.gemm(NAN, W), ValueError, "NaN"),
+        ("NaN in w", lambda: bo.gemm(A, NAN), ValueError, "NaN"),
+        *((f"a: {name}", lambda x=x: bo.gemm(x, W), TypeError, "") for name, x in NOT_REAL.items()),
+        *((f"w: {name}", lambda x=x: bo.gemm(A, x), TypeError, "") for name, x in NOT_REAL.items()),
+        ("batch", lambda: bo.gemm(np.ones((2, 3, 7)), np.ones((3, 5, 7))), ValueError, "2.*3"),
+        ("batch of panels", lambda: bo.gemm(A, [W, W], out=out(3, 5)), ValueError, "out"),
+        ("out shape", lambda: bo.gemm(A, W, out=out(5, 3)), ValueError, r"out.*\(3, 5\).*\(5, 3\)"),
+        ("out larger", lambda: bo.gemm(A, W, out=out(4, 5)), ValueError, "out"),
+        ("out of one row", lambda: bo.gemm(A, W, out=out(5)), ValueError, "out"),
+        ("out batch", lambda: bo.gemm(A, W, out=out(1, 3, 5)), ValueError, "out"),
+        ("out int64", lambda: bo.gemm(A, W, out=out(3, 5, dtype="i8")), TypeError, "out.*int32"),
+        ("out uint32", lambda: bo.gemm(A, W, out=out(3, 5, dtype="u4")), TypeError, "out.*int32"),
+        ("out bool", lambda: bo.gemm(A, W, out=out(3, 5, dtype="?")), TypeError, "out.*int32"),
+        ("out float", lambda: bo.gemm(A, W, out=out(3, 5, dtype="f4")), TypeError, "out.*int32"),
+        (
+            "out int32 of a scaled product",
+            lambda: bo.gemm(A, W, alpha=2, out=out(3, 5)),
+            TypeError,
+            "out.*float32.*int32",
+        ),
+        (
+            "out float64",
+            lambda: bo.gemm(A, W, bias=2, out=out(3, 5, dtype="f8")),
+            TypeError,
+            "out.*float32.*float64",
+        ),
+        ("out read-only", lambda: bo.gemm(A, W, out=read_only(3, 5)), ValueError, "out.*writ"),
+        ("out a list", lambda: bo.gemm(A, W, out=[[0] * 5] * 3), TypeError, "out.*list"),
+        ("out a BitArray", lambda: bo.gemm(A, W, out=bo.pack(out(3, 5))), TypeError, "out"),
+        ("alpha shape", lambda: bo.gemm(A, W, alpha=np.ones(3)), ValueError, "alpha.*5.*3"),
+        ("alpha column", lambda: bo.gemm(A, W, alpha=np.ones((3, 1))), ValueError, "alpha"),
+        ("alpha matrix", lambda: bo.gemm(A, W, alpha=np.ones((3, 5))), ValueError, "alpha"),
+        ("bias shape", lambda: bo.gemm(A, W, bias=np.ones(6)), ValueError, "bias.*5.*6"),
+        ("bias empty", lambda: bo.gemm(A, W, bias=[]), ValueError, "bias"),
+        ("k_map shape", lambda: bo.gemm(A, W, k_map=np.ones(5)), ValueError, "k_map.*3.*5"),
+        ("k_map batch", lambda: bo.gemm(A, W, k_map=np.ones((2, 3))), ValueError, "k_map"),
+        ("k_map column", lambda: bo.gemm(A, W, k_map=np.ones((3, 1))), ValueError, "k_map"),
+        ("alpha complex", lambda: bo.gemm(A, W, alpha=1j), TypeError, "alpha.*complex"),
+        ("alpha text", lambda: bo.gemm(A, W, alpha="1"), TypeError, "alpha"),
+        ("bias object", lambda: bo.gemm(A, W, bias=np.ones(5, object)), TypeError, "bias"),
+        ("k_map complex", lambda: bo.gemm(A, W, k_map=np.ones(3, complex)), TypeError, "k_map"),
+    ),
+    "gemm_sign": (
+        ("k", lambda: bo.gemm_sign(A, W[:, :69], 0), ValueError, "k.*70.*69"),
+        ("1-D a", lambda: bo.gemm_sign(A[0], W, 0), ValueError, "a"),
+        ("NaN", lambda: bo.gemm_sign(A, NAN, 0), ValueError, "NaN"),
+        ("threshold float", lambda: bo.gemm_sign(A, W, 0.5), TypeError, "threshold.*float"),
+        ("threshold floats", lambda: bo.gemm_sign(A, W, np.ones(5)), TypeError, "threshold.*float"),
+        ("threshold complex", lambda: bo.gemm_sign(A, W, 1j), TypeError, "threshold"),
+        ("threshold None", lambda: bo.gemm_sign(A, W, None), TypeError, "threshold"),
+        ("threshold text", lambda: bo.gemm_sign(A, W, "0"), TypeError, "threshold"),
+        (
+            "threshold shape",
+            lambda: bo.gemm_sign(A, W, np.zeros(3, int)),
+            ValueError,
+            "threshold.*5.*3",
+        ),
+        (
+            "threshold matrix",
+            lambda: bo.gemm_sign(A, W, np.zeros((3, 5), int)),
+            ValueError,
+            "threshold",
+        ),
+        (
+            "flip shape",
+            lambda: bo.gemm_sign(A, W, 0, flip=np.ones(4, bool)),
+            ValueError,
+            "flip.*5.*4",
+        ),
+        ("flip ints", lambda: bo.gemm_sign(A, W, 0, flip=np.ones(5, int)), TypeError, "flip.*bool"),
+        ("flip floats", lambda: bo.gemm_sign(A, W, 0, flip=np.ones(5)), TypeError, "flip.*bool"),
+    ),
+    "hamming": (
+        ("k", lambda: bo.hamming(A, W[:, :69]), ValueError, "k.*70.*69"),
+        ("1-D", lambda: bo.hamming(A, W[0]), ValueError, ""),
+        ("NaN", lambda: bo.hamming(NAN, W), ValueError, "NaN"),
+        ("dtype", lambda: bo.hamming(A, W, dtype=np.int64), TypeError, "dtype.*int64"),
+        ("dtype uint8", lambda: bo.hamming(A, W, dtype=np.uint8), TypeError, "dtype.*uint8"),
+        ("dtype float", lambda: bo.hamming(A, W, dtype=float), TypeError, "dtype.*float"),
+        (
+            "k over uint16",
+            lambda: bo.hamming(np.ones((1, 65536)), np.ones((1, 65536)), dtype=np.uint16),
+            ValueError,
+            "65535.*65536",
+        ),
+        (
+            "out dtype",
+            lambda: bo.hamming(A, W, dtype=np.uint16, out=out(3, 5)),
+            TypeError,
+            "out.*uint16.*int32",
+        ),
+        ("out shape", lambda: bo.hamming(A, W, out=out(3, 4)), ValueError, "out"),
+        ("out read-only", lambda: bo.hamming(A, W, out=read_only(3, 5)), ValueError, "out.*writ"),
+    ),
+    "matmul": (
+        ("k", lambda: bo.matmul(A, W), ValueError, "70.*5"),
+        ("k of vectors", lambda: bo.matmul(A[0], W[0, :5]), ValueError, "70.*5"),
+        ("0-d", lambda: bo.matmul(A, 2.0), ValueError, ""),
+        ("NaN", lambda: bo.matmul(A, NAN.T), ValueError, "NaN"),
+        ("complex", lambda: bo.matmul(A, NOT_REAL["complex"].T), TypeError, "complex"),
+        ("text", lambda: bo.matmul("abc", A), TypeError, ""),
+        ("out shape", lambda: bo.matmul(A, W.T, out=out(5, 3)), ValueError, "out"),
+        ("out of a row", lambda: bo.matmul(A, W[0], out=out(3, 1)), ValueError, "out"),
+        ("out dtype", lambda: bo.matmul(A, W.T, out=out(3, 5, dtype="i8")), TypeError, "out"),
+        ("out read-only", lambda: bo.matmul(A, W.T, out=read_only(3, 5)), ValueError, "out.*writ"),
+    ),
+    "prepack": (
+        ("1-D", lambda: bo.prepack(W[0]), ValueError, r"\(70,\)"),
+        ("3-D", lambda: bo.prepack(np.ones((2, 5, 70))), ValueError, r"\(2, 5, 70\)"),
+        ("packed axis", lambda: bo.prepack(COLUMNS), ValueError, "last axis"),
+        ("NaN", lambda: bo.prepack(NAN), ValueError, "NaN"),
+        ("complex", lambda: bo.prepack(NOT_REAL["complex"]), TypeError, "complex"),
+        ("twice", lambda: bo.prepack(PANELS), TypeError, "Prepacked"),
+    ),
+    "binarize_weights": (
+        ("NaN", lambda: bo.binarize_weights(NAN), ValueError, "NaN"),
+        ("0-d", lambda: bo.binarize_weights(1.0), ValueError, ""),
+        ("complex", lambda: bo.binarize_weights(NOT_REAL["complex"]), TypeError, "complex"),
+        ("1-D", lambda: bo.binarize_weights(A[0]), ValueError, r"\(70,\)"),
+        ("text", lambda: bo.binarize_weights("abc"), TypeError, ""),
+    ),
+}
+CASES = [
+    pytest.param(function, call, error, rule, id=f"{function}: {what}")
+    for function, cases in BAD_CALLS.items()
+    for what, call, error, rule in cases
+]
+
+
+@pytest.mark.parametrize("function, call, error, rule", CASES)
+def test_bad_call(function, call, error, rule):
+    with pytest.raises(error) as info:
+        call()
+    message = str(info.value)
+    assert re.fullmatch(rf"\[{function}\] .*got .+", message, re.DOTALL), message
+    assert re.search(rule, message, re.DOTALL), message
+
+
+def test_keyword_only():
+    for call in (
+        lambda: bo.gemm(A, W, 2.0),
+        lambda: bo.gemm_sign(A, W, 0, True),
+        lambda: bo.hamming(A, W, np.uint16),
+        lambda: bo.matmul(A, W.T, out(3, 5)),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    (
+        lambda o: bo.gemm(A, NAN, out=o),
+        lambda o: bo.gemm(NAN, W, out=np.concatenate([o, o])[:5]),
+        lambda o: bo.gemm(A, W[:, :69], out=o),
+        lambda o: bo.gemm(A, W[:4], out=o),
+        lambda o: bo.gemm(A, W, alpha=np.ones(4), out=o.view(np.float32)),
+        lambda o: bo.gemm(A, W, alpha=1j, out=o.view(np.float32)),
+        lambda o: bo.gemm(A, W, k_map=np.ones(4), out=o.view(np.float32)),
+        lambda o: bo.gemm(A, W, bias=["x"] * 5, out=o.view(np.float32)),
+        lambda o: bo.gemm(A, W, out=o.view(np.float32)),
+        lambda o: bo.hamming(A, NAN, out=o),
+        lambda o: bo.hamming(A, W, dtype=np.int16, out=o),
+        lambda o: bo.hamming(np.ones((3, 70000)), np.ones((5, 70000)), dtype="u2", out=o),
+        lambda o: bo.matmul(A, NAN.T, out=o),
+        lambda o: bo.matmul(A, W, out=o),
+    ),
+)
+def test_nothing_is_written(isa, call):
+    """A call that fails leaves out as it was."""
+    result = np.full((3, 5), 1234567, np.int32)
+    with pytest.raises((ValueError, TypeError)):
+        call(result)
+    assert (result == 1234567).all()
+
+
+def test_k_over_int32():
+    """A dot product of more than 2**31 - 1 bits has no int32: refused, never wrapped round."""
+    k = 2**31
+    words = np.broadcast_to(np.uint64(0), (1, k // 64))
+    b = bo.BitArray.from_words(words, (1, k))
+    for call in (lambda: bo.gemm(b, b), lambda: bo.gemm_sign(b, b, 0), lambda: bo.hamming(b, b)):
+        with pytest.raises(ValueError, match=r"^\[\w+\] .*got 2147483648"):
+            call()
+
+
+def test_results_too_large_for_memory():
+    """Sizes over any address space raise before anything is computed."""
+    rows = bo.BitArray.from_words(np.broadcast_to(np.uint64(0), (2**58, 1)), (2**58, 64))
+    with pytest.raises((MemoryError, ValueError)):
+        bo.gemm(rows, rows)
+    with pytest.raises((MemoryError, ValueError)):
+        bo.hamming(rows, rows)

@@ -1,0 +1,95 @@
+"""No kernel touches memory outside its arrays: arrays that end, or begin, at a forbidden page.
+
+A kernel that reads or writes one byte too far dies here with a segmentation fault.
+"""
+
+import ctypes
+import mmap
+
+import numpy as np
+import pytest
+from conftest import signs
+from numpy.testing import assert_array_equal
+
+import bitops as bo
+from bitops import reference as ref
+
+KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
+
+
+class Fenced:
+    """Memory between two pages that must not be touched."""
+
+    def __init__(self, nbytes):
+        page = mmap.PAGESIZE
+        pages = -(-nbytes // page)
+        memory = mmap.mmap(-1, (pages + 2) * page)
+        inside = np.frombuffer(memory, np.uint8)
+        address = inside.ctypes.data
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        for fence in (address, address + (pages + 1) * page):
+            if libc.mprotect(fence, page, 0):
+                pytest.skip("mprotect is refused here")
+        self.inside = inside[page:-page]
+
+    def place(self, array, end):
+        """Copy the array against the end (or the beginning) of the memory."""
+        array = np.ascontiguousarray(array)
+        start = self.inside.size - array.nbytes if end else 0
+        view = self.inside[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        view[...] = array
+        return view
+
+
+@pytest.fixture(scope="module")
+def fenced():
+    """One fenced memory for each operand of a product."""
+    if not hasattr(ctypes.CDLL(None), "mprotect"):
+        pytest.skip("needs mprotect")
+    return [Fenced(200_000) for _ in range(6)]
+
+
+@pytest.mark.parametrize("end", (True, False), ids=("end", "begin"))
+@pytest.mark.parametrize(
+    "dtype", (np.bool_, np.int8, np.int16, np.int32, np.int64, np.float32, np.float64)
+)
+def test_pack(isa, rng, fenced, dtype, end):
+    for k in KS:
+        for rows in (1, 3):
+            x = signs(rng, rows, k).clip(0 if dtype is np.bool_ else -1).astype(dtype)
+            placed = fenced[0].place(x, end)
+            assert_array_equal(bo.pack(placed).words, ref.pack(x))
+
+
+@pytest.mark.parametrize("end", (True, False), ids=("end", "begin"))
+def test_unpack_and_popcount(isa, rng, fenced, end):
+    for k in KS:
+        x = signs(rng, 3, k)
+        b = bo.BitArray.from_words(fenced[0].place(ref.pack(x), end), x.shape)
+        assert_array_equal(bo.unpack(b), x)
+        assert_array_equal(bo.unpack(b, np.float32), x)
+        assert_array_equal(bo.popcount(b, -1), ref.popcount(x, -1))
+
+
+@pytest.mark.parametrize("end", (True, False), ids=("end", "begin"))
+def test_products(isa, rng, fenced, end):
+    for m in (1, 2, 3, 4, 5, 7, 9, 16, 17, 21):
+        for n in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65):
+            for k in (1, 64, 65, 129, 192, 257, 512, 577):
+                a, w = signs(rng, m, k), signs(rng, n, k)
+                pa = bo.BitArray.from_words(fenced[0].place(ref.pack(a), end), a.shape)
+                pw = bo.BitArray.from_words(fenced[1].place(ref.pack(w), end), w.shape)
+                alpha = fenced[2].place(rng.standard_normal(n).astype(np.float32), end)
+                k_map = fenced[3].place(rng.standard_normal(m).astype(np.float32), end)
+                factors = {"alpha": alpha, "k_map": k_map, "bias": alpha}
+                dot = ref.gemm(a, w)
+                out = fenced[4].place(np.empty_like(dot), end)
+                out16 = fenced[5].place(np.empty(dot.shape, np.uint16), end)
+                for weights in (pw, bo.prepack(pw)):
+                    assert np.array_equal(bo.gemm(pa, weights, out=out), dot)
+                    scaled = bo.gemm(pa, weights, out=out.view(np.float32), **factors)
+                    assert np.isfinite(scaled).all()
+                    bo.hamming(pa, weights, dtype=np.uint16, out=out16)
+                    assert np.array_equal(k - 2 * out16.astype(int), dot)
+                    assert bo.gemm_sign(pa, weights, 0) == bo.pack(dot > 0)
