@@ -162,17 +162,10 @@ class BitArray:
                 f"[BitArray] the packed axis {self._axis} takes only ':', got {taken!r}; "
                 "use np.asarray(b) or unpack(b) for single elements"
             )
-        before, after = items[:place], items[place + 1 :]
-        if after and not all(_is_basic(item) for item in items):
-            raise IndexError(
-                "[BitArray] index arrays need the packed axis last, "
-                f"got packed axis {self._axis} of {self.ndim}"
-            )
-        words = self._words[(*before, *after, slice(None))]
-        behind = sum(not _is_integer(item) for item in after)
-        axis = words.ndim - 1 - behind
-        lead = words.shape[:-1]
-        return self._make(words, (*lead[:axis], self._shape[self._axis], *lead[axis:]), axis)
+        words = np.moveaxis(self._words, -1, self._axis)[items]
+        axis = _result_axis(items, place)
+        shape = words.shape[:axis] + self._shape[self._axis : self._axis + 1]
+        return self._make(np.moveaxis(words, axis, -1), (*shape, *words.shape[axis + 1 :]), axis)
 
     def reshape(self, *shape: Any) -> BitArray:
         """Change the shape of the axes before the packed one, which must be and stay the last.
@@ -283,6 +276,26 @@ def _item_of_axis(items: tuple[Any, ...], axis: int) -> int:
         if taken > axis:
             return place
     raise AssertionError("an expanded index names every axis")
+
+
+def _result_axis(items: tuple[Any, ...], place: int) -> int:
+    """Axis of the result that the slice at `place` of an expanded index becomes."""
+    kept = [place for place, item in enumerate(items) if item is None or isinstance(item, slice)]
+    before = kept.index(place)
+    if all(_is_basic(item) for item in items):
+        return before
+    # NumPy's rule: integers count as index arrays beside one. The axes of all of them together
+    # stand where they stood if they were neighbours, else first.
+    taken = [place for place in range(len(items)) if place not in kept]
+    neighbours = taken[-1] - taken[0] == len(taken) - 1
+    arrays = np.broadcast(*(_positions(items[i]) for i in taken))
+    return before if neighbours and place < taken[0] else before + arrays.ndim
+
+
+def _positions(item: Any) -> NDArray[Any]:
+    """An index array as positions; a mask stands for those of its True elements."""
+    array = np.asarray(item)
+    return array.nonzero()[0] if array.dtype == np.bool_ else array
 
 
 def normalize_axis(function: str, axis: Any, ndim: int) -> int:

@@ -178,18 +178,20 @@ def _check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike
         raise ValueError(f"[{function}] out must be writeable, got a read-only array")
 
 
-def _result_buffer(product: _Product, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
+def _result_buffer(
+    product: _Product, out: NDArray[Any] | None, dtype: DTypeLike, *factors: Any
+) -> NDArray[Any]:
     """Where the kernels write: `out` itself if they can, else a new array."""
-    if (
-        out is not None
-        and out.flags.c_contiguous
+    if out is None:
+        return np.empty(product.shape, dtype)
+    inputs = [x for x in (product.a, product.w, *factors) if isinstance(x, np.ndarray)]
+    usable = (
+        out.flags.c_contiguous
         and out.flags.aligned
         and out.dtype.isnative
-        and not np.may_share_memory(out, product.a)
-        and not (isinstance(product.w, np.ndarray) and np.may_share_memory(out, product.w))
-    ):
-        return out
-    return np.empty(product.shape, dtype)
+        and not any(np.may_share_memory(out, x) for x in inputs)
+    )
+    return out if usable else np.empty(product.shape, dtype)
 
 
 def _deliver(buffer: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
@@ -274,7 +276,7 @@ def gemm(
     columns = _scale(product, "alpha", alpha, (n,))
     rows = _scale(product, "k_map", k_map, product.shape[:-1])
     shifts = _scale(product, "bias", bias, (n,))
-    buffer = _result_buffer(product, out, np.float32)
+    buffer = _result_buffer(product, out, np.float32, columns, rows, shifts)
     _core.gemm_scaled(
         product.a,
         product.w,
@@ -469,7 +471,7 @@ def matmul(
     if left.ndim == 1:
         shape = (*shape[: len(product.shape) - 2], *shape[len(product.shape) - 1 :])
     if out is None:
-        return _dot(product, None).reshape(shape)
+        return _dot(product, None).reshape(shape)[()]  # a scalar for two vectors
     _check_out("matmul", out, shape, np.int32)
     out[...] = _dot(product, None).reshape(shape)
     return out
