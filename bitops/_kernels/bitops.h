@@ -33,9 +33,10 @@ static inline size_t bitops_words(size_t bits) {
     return bits / BITOPS_WORD_BITS + (bits % BITOPS_WORD_BITS != 0);
 }
 
-/* The one place where mismatches become the product of two +-1 rows. */
+/* The one place where mismatches become the product of two +-1 rows; 2 * mismatches would overflow
+ * where k does not. */
 static inline int32_t bitops_dot(int32_t k, int32_t mismatches) {
-    return k - 2 * mismatches;
+    return k - mismatches - mismatches;
 }
 
 /* ---- what a GEMM does with its mismatch counts ------------------------------------------- */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
 from typing import Any
@@ -38,7 +39,8 @@ class BitArray:
 
     Made by `pack`, `from_words` and the functions that return bits. A bit 1 means +1, a bit 0
     means -1; element i of the packed axis is bit ``i % 64`` of word ``i // 64``, and the padding
-    bits of the last word are 0. ``np.asarray(b)`` gives the int8 values.
+    bits of the last word are 0. ``np.asarray(b)`` gives the int8 values,
+    ``np.asarray(b, dtype=bool)`` the bits.
 
     Attributes
     ----------
@@ -93,7 +95,7 @@ class BitArray:
             raise TypeError(f"[from_words] words must be an ndarray of uint64, got {got}")
         if not words.dtype.isnative or not words.flags.aligned:
             words = words.astype(np.uint64)
-        shape = tuple(int(size) for size in shape)
+        shape = _as_sizes("from_words", shape)
         if not shape or min(shape) < 0:
             raise ValueError(
                 f"[from_words] shape must have an axis and no negative size, got {shape}"
@@ -147,6 +149,9 @@ class BitArray:
     def __len__(self) -> int:
         return self._shape[0]
 
+    def __bool__(self) -> bool:
+        raise ValueError("[BitArray] the truth value of an array is ambiguous; compare with ==")
+
     def __iter__(self) -> Iterator[BitArray]:
         return (self[i] for i in range(len(self)))
 
@@ -181,7 +186,8 @@ class BitArray:
         ValueError
             If the packed axis is not the last, or its size would change, or sizes do not fit.
         """
-        new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        single = len(shape) == 1 and not _is_integer(shape[0])
+        new = _as_sizes("reshape", shape[0] if single else shape)
         k = self._shape[-1]
         if self._axis != self.ndim - 1 or not new or new[-1] not in (k, -1):
             raise ValueError(
@@ -208,8 +214,10 @@ class BitArray:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("[BitArray] unpacking always copies, got copy=False")
-        values = unpack(self)
-        return values if dtype is None else values.astype(dtype, copy=False)
+        dtype = np.dtype(np.int8 if dtype is None else dtype)
+        if dtype.kind == "b":  # True for +1; a cast of -1 would give True too
+            return unpack(self, dtype)
+        return unpack(self).astype(dtype, copy=False)
 
     def __eq__(self, other: object) -> np.bool_:  # type: ignore[override]
         """Whether shape and elements are equal: one truth value, whichever axes are packed."""
@@ -234,6 +242,14 @@ class BitArray:
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
     """Rebuild from a pickle."""
     return BitArray._make(words, shape, axis)
+
+
+def _as_sizes(function: str, shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple of plain integers."""
+    try:
+        return tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise TypeError(f"[{function}] shape must be integers, got {shape!r}") from None
 
 
 def _is_integer(item: Any) -> bool:

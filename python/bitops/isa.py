@@ -67,6 +67,7 @@ def use(name: str) -> _Chosen:
     """
     if not isinstance(name, str):
         raise TypeError(f"[isa.use] name must be a string, got {type(name).__name__}")
+    name = str(name)  # of a subclass of str too
     _require("isa.use", name)
     before = active()
     _core.isa_use(name)

@@ -43,7 +43,10 @@ class Prepacked:
 
     __slots__ = ("_bits", "_panels")
 
-    def __init__(self, bits: BitArray) -> None:
+    def __init__(self, w: ArrayLike | BitArray) -> None:
+        bits = _rows_operand("prepack", "w", w)
+        if bits.ndim != 2:
+            raise ValueError(f"[prepack] w must have shape (n, k), got {bits.shape}")
         self._bits = bits
         self._panels = _core.Panels(contiguous_rows(bits))
 
@@ -87,10 +90,7 @@ def prepack(w: ArrayLike | BitArray) -> Prepacked:
     TypeError, ValueError
         As in `pack`, or if `w` is not a matrix packed along its last axis.
     """
-    bits = _rows_operand("prepack", "w", w)
-    if bits.ndim != 2:
-        raise ValueError(f"[prepack] w must have shape (n, k), got {bits.shape}")
-    return Prepacked(bits)
+    return Prepacked(w)
 
 
 class _Product(NamedTuple):
@@ -150,7 +150,7 @@ def _product(
     else:
         try:
             lead = np.broadcast_shapes(a_lead, w_lead)
-        except ValueError:
+        except (ValueError, RuntimeError):  # RuntimeError: more axes than NumPy broadcasts
             raise ValueError(
                 f"[{function}] leading axes must broadcast, got {a_lead} and {w_lead}"
             ) from None
@@ -188,7 +188,6 @@ def _result_buffer(
     usable = (
         out.flags.c_contiguous
         and out.flags.aligned
-        and out.dtype.isnative
         and not any(np.may_share_memory(out, x) for x in inputs)
     )
     return out if usable else np.empty(product.shape, dtype)
@@ -206,11 +205,13 @@ def _scale(product: _Product, name: str, value: Any, shape: tuple[int, ...]) -> 
     if value is None:
         return None
     array = real_array(product.function, name, value)
-    if array.ndim and array.shape != shape:
+    try:
+        array = np.broadcast_to(array, shape)
+    except ValueError:
         raise ValueError(
-            f"[{product.function}] {name} must be a scalar or have shape {shape}, got {array.shape}"
-        )
-    return np.ascontiguousarray(np.broadcast_to(array, shape), np.float32).reshape(-1)
+            f"[{product.function}] {name} must broadcast to shape {shape}, got {array.shape}"
+        ) from None
+    return np.ascontiguousarray(array, np.float32).reshape(-1)
 
 
 def gemm(
@@ -231,7 +232,7 @@ def gemm(
         Leading axes of `a` and `w` broadcast as in ``np.matmul``.
     alpha : scalar or array_like of shape (n,), optional
         Scale of each column (filter), used as float32.
-    k_map : scalar or array_like of shape (..., m), optional
+    k_map : scalar or array_like that broadcasts to shape (..., m), optional
         Scale of each row (output position), used as float32.
     bias : scalar or array_like of shape (n,), optional
         Added to each column, used as float32.
