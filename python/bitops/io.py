@@ -1,0 +1,230 @@
+"""Model files: packed words, thresholds, flips and scales as safetensors, the graph as JSON metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from .array import BitArray, pack, unpack
+from .layers.base import MAX_FEATURES, Layer
+from .layers.container import Packed
+from .layers.dense import PackedDense
+from .layers.norm import PackedBatchNorm
+from .layers.quantizers import PackedSign
+
+FORMAT = "bitops.packed"
+VERSION = 1
+
+# safetensors' names of the dtypes that a field may have
+_FIELDS = {
+    "weight": ("U64",),
+    "threshold": ("I32", "F32"),
+    "flip": ("U64",),
+    "alpha": ("F32",),
+    "bias": ("F32",),
+}
+_LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
+    "PackedDense": (PackedDense, ("weight", "threshold", "flip", "alpha", "bias")),
+    "PackedBatchNorm": (PackedBatchNorm, ("alpha", "bias")),
+    "PackedSign": (PackedSign, ("threshold", "flip")),
+}
+
+
+def save(model: Packed, path: str | os.PathLike) -> None:
+    """Write a packed model to a file.
+
+    The file appears whole or not at all: it is written beside `path` and then renamed, so that a
+    model already there survives a failure.
+
+    Parameters
+    ----------
+    model : Packed
+    path : path
+        Replaced if it exists.
+
+    Notes
+    -----
+    Tensors are named `<layer index>.<field>`: weight and flip as uint64 words (bit i of an axis is
+    bit i % 64 of word i // 64), threshold int32 or float32, alpha and bias float32. The metadata
+    holds `format`, `version`, `graph` (JSON: a list of layers with type, in_features, out_features
+    and fields) and `sha256` over the graph and all tensors.
+    """
+    if not isinstance(model, Packed):
+        raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
+    tensors, graph = {}, []
+    for i, layer in enumerate(model.layers):
+        fields = [f for f in _LAYERS[layer.name][1] if getattr(layer, f) is not None]
+        for name in fields:
+            value = getattr(layer, name)
+            if name == "flip":
+                value = pack(value)
+            tensors[f"{i}.{name}"] = value.words if isinstance(value, BitArray) else value
+        graph.append(
+            {
+                "type": layer.name,
+                "in_features": layer.in_features,
+                "out_features": layer.out_features,
+                "fields": fields,
+            }
+        )
+    text = json.dumps(graph)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "graph": text,
+        "sha256": _digest(text, tensors),
+    }
+    _replace(Path(path), safetensors.numpy.save(tensors, metadata))
+
+
+def load(path: str | os.PathLike) -> Packed:
+    """Read a packed model from a file that `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Packed
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is truncated, damaged, or no packed model. Everything is checked before any layer is
+        built; nothing in the file is executed.
+    """
+    path = Path(path)
+    path.open("rb").close()  # OSErrors come from here, in their usual form
+    try:
+        graph, tensors = _read(path)
+        built = [_build(spec, i, tensors) for i, spec in enumerate(graph)]
+        return Packed(built)
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file beside `path`, then put it there in one step."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _digest(graph: str, tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 over everything that makes the model."""
+    digest = hashlib.sha256(graph.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
+        # bytes in little-endian order, as in the file
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Graph and tensors, checked against each other."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"format must be {FORMAT}, got {metadata.get('format')}")
+        if metadata.get("version") != str(VERSION):
+            raise ValueError(f"version must be {VERSION}, got {metadata.get('version')}")
+        text = metadata.get("graph", "")
+        graph = _parse(text)
+        expected = {}
+        for i, spec in enumerate(graph):
+            expected.update(_expected_tensors(spec, i))
+        if set(file.keys()) != set(expected):
+            raise ValueError(f"tensors must be {sorted(expected)}, got {sorted(file.keys())}")
+        for name, (dtypes, shape) in expected.items():
+            tensor = file.get_slice(name)
+            found = tensor.get_dtype(), tuple(tensor.get_shape())
+            if found[0] not in dtypes or found[1] != shape:
+                raise ValueError(
+                    f"tensor {name} must be {' or '.join(dtypes)} of shape {shape}, got {found}"
+                )
+        tensors = {name: file.get_tensor(name) for name in expected}
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise ValueError("sha256 must be that of the content, got another one")
+    return graph, tensors
+
+
+def _parse(text: str) -> list[dict[str, Any]]:
+    """The graph, each entry checked for its keys, types and ranges."""
+    try:
+        graph = json.loads(text)
+    except RecursionError:
+        raise ValueError("graph must be a list of layers, got deeply nested JSON") from None
+    if not isinstance(graph, list) or not graph:
+        raise ValueError(f"graph must be a list of layers, got {text[:80]!r}")
+    for i, spec in enumerate(graph):
+        if not isinstance(spec, dict) or set(spec) != {
+            "type",
+            "in_features",
+            "out_features",
+            "fields",
+        }:
+            raise ValueError(f"layer {i} must have type, features and fields, got {spec!r:.80}")
+        kind, fields = spec["type"], spec["fields"]
+        if not isinstance(kind, str) or kind not in _LAYERS:
+            raise ValueError(f"layer {i} must be one of {', '.join(_LAYERS)}, got {kind!r:.80}")
+        if not isinstance(fields, list) or fields != [f for f in _LAYERS[kind][1] if f in fields]:
+            raise ValueError(
+                f"fields of layer {i} must be from {_LAYERS[kind][1]}, got {fields!r:.80}"
+            )
+        for key in ("in_features", "out_features"):
+            size = spec[key]
+            # only a PackedSign without thresholds knows no sizes
+            if size is None and not fields:
+                continue
+            if type(size) is not int or not 1 <= size <= MAX_FEATURES:
+                raise ValueError(
+                    f"{key} of layer {i} must be in 1..{MAX_FEATURES}, got {size!r:.80}"
+                )
+    return graph
+
+
+def _expected_tensors(spec: dict, i: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Name, dtypes and shape of every tensor of a layer."""
+    rows, columns = spec["out_features"], spec["in_features"]
+    shapes: dict[str, tuple[int, ...]] = {field: (rows,) for field in spec["fields"]}
+    if "weight" in shapes:
+        shapes["weight"] = (rows, _words(columns))
+    if "flip" in shapes:
+        shapes["flip"] = (_words(rows),)
+    return {f"{i}.{field}": (_FIELDS[field], shape) for field, shape in shapes.items()}
+
+
+def _words(bits: int) -> int:
+    return (bits + 63) // 64
+
+
+def _build(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> Layer:
+    kind, _ = _LAYERS[spec["type"]]
+    values: dict[str, Any] = {field: tensors[f"{i}.{field}"] for field in spec["fields"]}
+    rows, columns = spec["out_features"], spec["in_features"]
+    if "flip" in values:
+        values["flip"] = unpack(BitArray.from_words(values["flip"], (rows,)), dtype=np.bool_)
+    if "weight" in values:
+        return kind(BitArray.from_words(values.pop("weight"), (rows, columns)), **values)
+    if kind is PackedDense:
+        raise ValueError(f"layer {i} must have a weight, got fields {spec['fields']}")
+    return kind(**values)
