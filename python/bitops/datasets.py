@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -156,12 +157,8 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
             f"got {data[:4].hex(' ') or 'nothing'} ({len(data)} bytes)"
         )
     shape = tuple(int(size) for size in np.frombuffer(data, dtype=">u4", count=ndim, offset=4))
-    # Python integers: the product of sizes in a damaged header may exceed 64 bits
-    expected = header
-    size = 1
-    for length in shape:
-        size *= length
-    expected += size
+    # math.prod of Python integers: the sizes in a damaged header may exceed 64 bits together
+    expected = header + math.prod(shape)
     if len(data) != expected:
         raise ValueError(
             f"[read_idx] {path} must have {expected} bytes for shape {shape}, got {len(data)}"

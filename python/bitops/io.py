@@ -1,4 +1,4 @@
-"""Model files: packed words, thresholds, flips and scales as safetensors, the graph as JSON metadata."""
+"""Model files: packed words, thresholds, flips and scales as safetensors, the graph as JSON."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def load(path: str | os.PathLike) -> Packed:
     path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
         graph, tensors = _read(path)
-        built = [_build(spec, i, tensors) for i, spec in enumerate(graph)]
-        return Packed(built)
+        values = [_decode(spec, i, tensors) for i, spec in enumerate(graph)]
+        return Packed([_LAYERS[s["type"]][0](**v) for s, v in zip(graph, values, strict=True)])
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
 
@@ -176,30 +176,30 @@ def _parse(text: str) -> list[dict[str, Any]]:
     if not isinstance(graph, list) or not graph:
         raise ValueError(f"graph must be a list of layers, got {text[:80]!r}")
     for i, spec in enumerate(graph):
-        if not isinstance(spec, dict) or set(spec) != {
-            "type",
-            "in_features",
-            "out_features",
-            "fields",
-        }:
-            raise ValueError(f"layer {i} must have type, features and fields, got {spec!r:.80}")
-        kind, fields = spec["type"], spec["fields"]
-        if not isinstance(kind, str) or kind not in _LAYERS:
-            raise ValueError(f"layer {i} must be one of {', '.join(_LAYERS)}, got {kind!r:.80}")
-        if not isinstance(fields, list) or fields != [f for f in _LAYERS[kind][1] if f in fields]:
-            raise ValueError(
-                f"fields of layer {i} must be from {_LAYERS[kind][1]}, got {fields!r:.80}"
-            )
-        for key in ("in_features", "out_features"):
-            size = spec[key]
-            # only a PackedSign without thresholds knows no sizes
-            if size is None and not fields:
-                continue
-            if type(size) is not int or not 1 <= size <= MAX_FEATURES:
-                raise ValueError(
-                    f"{key} of layer {i} must be in 1..{MAX_FEATURES}, got {size!r:.80}"
-                )
+        keys = {"type", "in_features", "out_features", "fields"}
+        if not isinstance(spec, dict) or set(spec) != keys:
+            raise ValueError(f"layer {i} must have the keys {sorted(keys)}, got {spec!r:.80}")
+        _check_spec(spec, i)
     return graph
+
+
+def _check_spec(spec: dict[str, Any], i: int) -> None:
+    kind, fields = spec["type"], spec["fields"]
+    if not isinstance(kind, str) or kind not in _LAYERS:
+        raise ValueError(f"layer {i} must be one of {', '.join(_LAYERS)}, got {kind!r:.80}")
+    known = _LAYERS[kind][1]
+    if not isinstance(fields, list) or fields != [f for f in known if f in fields]:
+        raise ValueError(f"fields of layer {i} must be from {known}, got {fields!r:.80}")
+    if kind == "PackedDense" and "weight" not in fields:
+        raise ValueError(f"fields of layer {i} must include weight, got {fields}")
+    sizes = spec["in_features"], spec["out_features"]
+    if not fields and sizes == (None, None):
+        return  # a PackedSign without thresholds takes any number of features
+    for size in sizes:
+        if type(size) is not int or not 1 <= size <= MAX_FEATURES:
+            raise ValueError(
+                f"features of layer {i} must be in 1..{MAX_FEATURES}, got {size!r:.80}"
+            )
 
 
 def _expected_tensors(spec: dict, i: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
@@ -217,14 +217,12 @@ def _words(bits: int) -> int:
     return (bits + 63) // 64
 
 
-def _build(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> Layer:
-    kind, _ = _LAYERS[spec["type"]]
+def _decode(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arguments of the layer's constructor; set padding bits are refused here."""
     values: dict[str, Any] = {field: tensors[f"{i}.{field}"] for field in spec["fields"]}
     rows, columns = spec["out_features"], spec["in_features"]
+    if "weight" in values:
+        values["w"] = BitArray.from_words(values.pop("weight"), (rows, columns))
     if "flip" in values:
         values["flip"] = unpack(BitArray.from_words(values["flip"], (rows,)), dtype=np.bool_)
-    if "weight" in values:
-        return kind(BitArray.from_words(values.pop("weight"), (rows, columns)), **values)
-    if kind is PackedDense:
-        raise ValueError(f"layer {i} must have a weight, got fields {spec['fields']}")
-    return kind(**values)
+    return values

@@ -10,8 +10,8 @@ import numpy as np
 
 from .layers.base import Parameter
 
-# Five float32 streams of this many elements fit a level-2 cache; one sweep over whole weight matrices
-# would read and write main memory in each of the dozen passes below.
+# Five float32 streams of this many elements fit a level-2 cache; sweeps over whole weight matrices
+# would go to main memory in each of the dozen passes below.
 _BLOCK = 32768
 
 
@@ -115,9 +115,7 @@ class ExponentialDecay:
 
     def __post_init__(self):
         if not (self.start > 0 and self.final > 0):
-            raise ValueError(
-                f"[ExponentialDecay] start and final must be positive, got {self.start}, {self.final}"
-            )
+            raise ValueError(f"[ExponentialDecay] start and final must be positive, got {self}")
 
     def __call__(self, epoch: int, epochs: int) -> float:
         return self.start * (self.final / self.start) ** (epoch / epochs)

@@ -1,7 +1,7 @@
 """Layers of binarized networks: training layers, their packed twins, and the chains of both."""
 
-from .base import Layer, Parameter, Summary, TrainingLayer
-from .container import Packed, Sequential
+from .base import Layer, Parameter, TrainingLayer
+from .container import Packed, Sequential, Summary
 from .dense import BinaryDense, PackedDense
 from .freeze import freeze
 from .norm import BatchNorm, PackedBatchNorm

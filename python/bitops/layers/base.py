@@ -1,15 +1,16 @@
-"""What every layer and every model shares: parameters, input checks, batched inference, the summary table."""
+"""What every layer shares: its interface, parameters, and the checks of inputs and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..array import BitArray, unpack
 
-# 255 * k stays below 2**31 and k below 2**24: dot products fit int32, and float32 holds those of bits exactly.
+# 255 * k stays below 2**31, so that every dot product fits int32, and k below 2**24, so that
+# float32 holds those of bits exactly.
 MAX_FEATURES = 2**23
 
 Activation = np.ndarray | BitArray
@@ -68,6 +69,55 @@ def as_float(x: Activation) -> np.ndarray:
     if isinstance(x, BitArray):
         return unpack(x, dtype=np.float32)
     return x.astype(np.float32, copy=False)
+
+
+def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
+    """Check thresholds: int32 (clipped, which changes no comparison) or float32, one a feature."""
+    threshold = np.asarray(threshold)
+    if threshold.dtype.kind in "iu":
+        limits = np.iinfo(np.int32)
+        threshold = np.clip(threshold, limits.min, limits.max).astype(np.int32)
+    elif threshold.dtype.kind == "f":
+        threshold = threshold.astype(np.float32)
+        if np.isnan(threshold).any():
+            raise ValueError(f"[{where}] threshold must not be NaN")
+    else:
+        raise TypeError(f"[{where}] threshold must be integer or real, got {threshold.dtype}")
+    return per_feature(where, "threshold", threshold, features)
+
+
+def as_flips(where: str, flip, features: int) -> np.ndarray | None:
+    """Check flips: bool, one a feature; None stands for no flip at all."""
+    if flip is None:
+        return None
+    flip = np.asarray(flip)
+    if flip.dtype != np.bool_:
+        raise TypeError(f"[{where}] flip must be bool, got {flip.dtype}")
+    flip = per_feature(where, "flip", flip, features)
+    return flip if flip.any() else None
+
+
+def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray | None:
+    """Check a float32 factor or term, one a feature; None stands for an absent one."""
+    if value is None:
+        return None
+    value = np.asarray(value)
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"[{where}] {name} must be real, got {value.dtype}")
+    return per_feature(where, name, value.astype(np.float32), features)
+
+
+def per_feature(where: str, name: str, value: np.ndarray, features: int | None) -> np.ndarray:
+    """`value`, a scalar or one number a feature, as a read-only array of shape (features,)."""
+    if features is None and value.ndim == 1 and value.size:
+        features = value.size
+    if features is None or value.shape not in ((), (features,)):
+        raise ValueError(
+            f"[{where}] {name} must have shape ({features or 'features'},), got {value.shape}"
+        )
+    value = np.array(np.broadcast_to(value, (features,)))  # a copy: the caller's may change
+    value.flags.writeable = False
+    return value
 
 
 def saved_for_backward(layer: Layer, value):
@@ -197,164 +247,3 @@ class TrainingLayer(Layer):
     def restore(self, state: Sequence) -> None:
         for parameter, value in zip(self.parameters(), state, strict=True):
             parameter.assign(value)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a summary. Bytes and multiply-adds (MACs); the latter for one input row."""
-
-    layer: str
-    output: str
-    parameters: int
-    packed_bytes: int
-    float_bytes: int
-    binary_macs: int
-    float_macs: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The table that `summary()` returns; `print` shows it.
-
-    `packed_bytes` counts binary weights at one bit each, in whole 64-bit words, and all other
-    numbers at 32 bits; `float_bytes` counts everything at 32 bits.
-    """
-
-    rows: tuple[Row, ...]
-    total: Row
-
-    def __str__(self) -> str:
-        head = ("layer", "output", "parameters", "1-bit bytes", "32-bit bytes")
-        table = [(*head, "binary MACs", "float MACs")]
-        for row in (*self.rows, self.total):
-            numbers = (row.parameters, row.packed_bytes, row.float_bytes)
-            counts = (*numbers, row.binary_macs, row.float_macs)
-            table.append((row.layer, row.output, *(f"{count:,}" for count in counts)))
-        widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-        lines = []
-        for line in table:
-            left = [cell.ljust(width) for cell, width in zip(line[:2], widths, strict=False)]
-            right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
-            lines.append("  ".join(left + right))
-        rule = "-" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-    __repr__ = __str__
-
-
-def check_layers(where: str, layers: Sequence, kind: type[Layer]) -> None:
-    """Refuse an empty list, foreign objects, and neighbours whose features differ."""
-    if not layers:
-        raise ValueError(f"[{where}] at least one layer is needed, got none")
-    features = None
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, kind):
-            raise TypeError(f"[{where}] layer {i} must be a {kind.__name__}, got {layer!r}")
-        if None not in (features, layer.in_features) and features != layer.in_features:
-            raise ValueError(
-                f"[{where}] layer {i} must take the {features} features of the layer before it, "
-                f"got {layer!r}"
-            )
-        features = layer.out_features or features
-
-
-class Model:
-    """Batched inference over `forward`, shared by the training graph and the packed model."""
-
-    def forward(self, x) -> Activation:
-        raise NotImplementedError
-
-    def flat_layers(self) -> list[Layer]:
-        """The layers in order, those of nested sequences included."""
-        raise NotImplementedError
-
-    def _batches(self, x, batch_size: int) -> Iterator[Activation]:
-        batch_size = check_size(type(self).__name__, "batch_size", batch_size)
-        if not isinstance(x, BitArray):
-            x = np.asarray(x)
-        if x.ndim == 0:
-            raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
-        # an input without rows still runs once: the output needs its shape and dtype
-        for start in range(0, max(len(x), 1), batch_size):
-            yield self.forward(x[start : start + batch_size])
-
-    def outputs(self, x, *, batch_size: int = 1000) -> Activation:
-        """`forward` in batches, so that no more than one batch of hidden activations exists.
-
-        Parameters
-        ----------
-        x : BitArray or array_like of shape (n, in_features)
-        batch_size : int
-            Rows for each call of `forward`.
-
-        Returns
-        -------
-        ndarray or BitArray of shape (n, out_features)
-        """
-        parts = list(self._batches(x, batch_size))
-        if not isinstance(parts[0], BitArray):
-            return np.concatenate(parts)
-        words = np.concatenate([part.words for part in parts])
-        return BitArray.from_words(words, (len(words), *parts[0].shape[1:]))
-
-    def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
-        """Label of each row: the index of its largest score, the first of equal ones.
-
-        Returns
-        -------
-        ndarray of shape (n,), int64
-        """
-        labels = []
-        for scores in self._batches(x, batch_size):
-            if isinstance(scores, BitArray):
-                raise TypeError("[predict] the model must end in scores, got one that ends in bits")
-            labels.append(np.argmax(scores, axis=-1))
-        return np.concatenate(labels)
-
-    def evaluate(self, x, y, *, batch_size: int = 1000) -> float:
-        """Error: the share, 0 to 1, of rows whose predicted label is not the one in `y`.
-
-        Parameters
-        ----------
-        x : BitArray or array_like of shape (n, in_features)
-        y : array_like of shape (n,), integer
-        batch_size : int
-        """
-        y = np.asarray(y)
-        predicted = self.predict(x, batch_size=batch_size)
-        if y.shape != predicted.shape or not y.size:
-            raise ValueError(
-                f"[evaluate] x and y must have the same n >= 1 rows, got {predicted.shape} labels "
-                f"for y of shape {y.shape}"
-            )
-        return float(np.mean(predicted != y))
-
-    def summary(self) -> Summary:
-        """Table of the layers: output, parameters, bytes, and multiply-adds for one input row."""
-        rows: list[Row] = []
-        features, bits = None, False
-        for layer in self.flat_layers():
-            cost = layer.cost(bits)
-            features, bits = layer.out_features or features, layer.emits_bits(bits)
-            output = f"{features or '?'} {'bits' if bits else 'numbers'}"
-            rows.append(
-                Row(
-                    layer.name,
-                    output,
-                    cost.parameters,
-                    cost.packed_bytes,
-                    4 * cost.parameters,
-                    cost.binary_macs,
-                    cost.float_macs,
-                )
-            )
-        total = Row(
-            "total",
-            "",
-            sum(row.parameters for row in rows),
-            sum(row.packed_bytes for row in rows),
-            sum(row.float_bytes for row in rows),
-            sum(row.binary_macs for row in rows),
-            sum(row.float_macs for row in rows),
-        )
-        return Summary(tuple(rows), total)

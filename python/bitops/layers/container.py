@@ -1,13 +1,15 @@
-"""Chains of layers: the training graph and the packed inference model."""
+"""Chains of layers: batched inference, summary, the training graph and the packed model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .base import Activation, Layer, Model, Parameter, TrainingLayer, check_layers
+from ..array import BitArray
+from .base import Activation, Layer, Parameter, TrainingLayer, check_size
 
 if TYPE_CHECKING:
     from ..train import History
@@ -20,9 +22,177 @@ def _as_list(layers: tuple) -> list:
     return list(layers)
 
 
+def _ends(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
+    """Features that the chain takes and gives; None where no layer says."""
+    ins = [layer.in_features for layer in layers if layer.in_features is not None]
+    outs = [layer.out_features for layer in layers if layer.out_features is not None]
+    return (ins[0] if ins else None), (outs[-1] if outs else None)
+
+
 def _describe(name: str, layers: Iterable) -> str:
     lines = [repr(layer).replace("\n", "\n    ") for layer in layers]
     return f"{name}(\n" + "".join(f"    {line},\n" for line in lines) + ")"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a summary. Bytes and multiply-adds (MACs); the latter for one input row."""
+
+    layer: str
+    output: str
+    parameters: int
+    packed_bytes: int
+    float_bytes: int
+    binary_macs: int
+    float_macs: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table that `summary()` returns; `print` shows it.
+
+    `packed_bytes` counts binary weights at one bit each, in whole 64-bit words, and all other
+    numbers at 32 bits; `float_bytes` counts everything at 32 bits.
+    """
+
+    rows: tuple[Row, ...]
+    total: Row
+
+    def __str__(self) -> str:
+        head = ("layer", "output", "parameters", "1-bit bytes", "32-bit bytes")
+        table = [(*head, "binary MACs", "float MACs")]
+        for row in (*self.rows, self.total):
+            numbers = (row.parameters, row.packed_bytes, row.float_bytes)
+            counts = (*numbers, row.binary_macs, row.float_macs)
+            table.append((row.layer, row.output, *(f"{count:,}" for count in counts)))
+        widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+        lines = []
+        for line in table:
+            left = [cell.ljust(width) for cell, width in zip(line[:2], widths, strict=False)]
+            right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+            lines.append("  ".join(left + right))
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    __repr__ = __str__
+
+
+def check_layers(where: str, layers: Sequence, kind: type[Layer]) -> None:
+    """Refuse an empty list, foreign objects, and neighbours whose features differ."""
+    if not layers:
+        raise ValueError(f"[{where}] at least one layer is needed, got none")
+    features = None
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, kind):
+            raise TypeError(f"[{where}] layer {i} must be a {kind.__name__}, got {layer!r}")
+        if None not in (features, layer.in_features) and features != layer.in_features:
+            raise ValueError(
+                f"[{where}] layer {i} must take the {features} features of the layer before it, "
+                f"got {layer!r}"
+            )
+        features = layer.out_features or features
+
+
+class Model:
+    """Batched inference over `forward`, shared by the training graph and the packed model."""
+
+    def forward(self, x) -> Activation:
+        raise NotImplementedError
+
+    def flat_layers(self) -> list[Layer]:
+        """The layers in order, those of nested sequences included."""
+        raise NotImplementedError
+
+    def _batches(self, x, batch_size: int) -> Iterator[Activation]:
+        batch_size = check_size(type(self).__name__, "batch_size", batch_size)
+        if not isinstance(x, BitArray):
+            x = np.asarray(x)
+        if x.ndim == 0:
+            raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
+        # an input without rows still runs once: the output needs its shape and dtype
+        for start in range(0, max(len(x), 1), batch_size):
+            yield self.forward(x[start : start + batch_size])
+
+    def outputs(self, x, *, batch_size: int = 1000) -> Activation:
+        """`forward` in batches, so that no more than one batch of hidden activations exists.
+
+        Parameters
+        ----------
+        x : BitArray or array_like of shape (n, in_features)
+        batch_size : int
+            Rows for each call of `forward`.
+
+        Returns
+        -------
+        ndarray or BitArray of shape (n, out_features)
+        """
+        parts = list(self._batches(x, batch_size))
+        if not isinstance(parts[0], BitArray):
+            return np.concatenate(parts)
+        words = np.concatenate([part.words for part in parts])
+        return BitArray.from_words(words, (len(words), *parts[0].shape[1:]))
+
+    def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
+        """Label of each row: the index of its largest score, the first of equal ones.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+        """
+        labels = []
+        for scores in self._batches(x, batch_size):
+            if isinstance(scores, BitArray):
+                raise TypeError("[predict] the model must end in scores, got one that ends in bits")
+            labels.append(np.argmax(scores, axis=-1))
+        return np.concatenate(labels)
+
+    def evaluate(self, x, y, *, batch_size: int = 1000) -> float:
+        """Error: the share, 0 to 1, of rows whose predicted label is not the one in `y`.
+
+        Parameters
+        ----------
+        x : BitArray or array_like of shape (n, in_features)
+        y : array_like of shape (n,), integer
+        batch_size : int
+        """
+        y = np.asarray(y)
+        predicted = self.predict(x, batch_size=batch_size)
+        if y.shape != predicted.shape or not y.size:
+            raise ValueError(
+                f"[evaluate] x and y must have the same n >= 1 rows, got {predicted.shape} labels "
+                f"for y of shape {y.shape}"
+            )
+        return float(np.mean(predicted != y))
+
+    def summary(self) -> Summary:
+        """Table of the layers: output, parameters, bytes, and multiply-adds for one input row."""
+        rows: list[Row] = []
+        features, bits = None, False
+        for layer in self.flat_layers():
+            cost = layer.cost(bits)
+            features, bits = layer.out_features or features, layer.emits_bits(bits)
+            output = f"{features or '?'} {'bits' if bits else 'numbers'}"
+            rows.append(
+                Row(
+                    layer.name,
+                    output,
+                    cost.parameters,
+                    cost.packed_bytes,
+                    4 * cost.parameters,
+                    cost.binary_macs,
+                    cost.float_macs,
+                )
+            )
+        total = Row(
+            "total",
+            "",
+            sum(row.parameters for row in rows),
+            sum(row.packed_bytes for row in rows),
+            sum(row.float_bytes for row in rows),
+            sum(row.binary_macs for row in rows),
+            sum(row.float_macs for row in rows),
+        )
+        return Summary(tuple(rows), total)
 
 
 class Sequential(Model, TrainingLayer):
@@ -44,10 +214,7 @@ class Sequential(Model, TrainingLayer):
     def __init__(self, *layers):
         self.layers: list[TrainingLayer] = _as_list(layers)
         check_layers("Sequential", self.layers, TrainingLayer)
-        self.in_features = next((i.in_features for i in self.layers if i.in_features), None)
-        self.out_features = next(
-            (i.out_features for i in self.layers[::-1] if i.out_features), None
-        )
+        self.in_features, self.out_features = _ends(self.layers)
 
     def forward(self, x, *, training: bool = False) -> Activation:
         for layer in self.layers:
@@ -115,10 +282,7 @@ class Packed(Model, Layer):
         for layer in self.layers:
             if isinstance(layer, TrainingLayer | Packed):
                 raise TypeError(f"[Packed] layers must be packed ones, got {layer!r}")
-        self.in_features = next((i.in_features for i in self.layers if i.in_features), None)
-        self.out_features = next(
-            (i.out_features for i in self.layers[::-1] if i.out_features), None
-        )
+        self.in_features, self.out_features = _ends(self.layers)
 
     def forward(self, x) -> Activation:
         for layer in self.layers:

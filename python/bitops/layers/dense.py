@@ -15,11 +15,14 @@ from .base import (
     Parameter,
     TrainingLayer,
     as_activation,
+    as_flips,
     as_float,
+    as_scales,
+    as_thresholds,
     check_size,
     saved_for_backward,
 )
-from .quantizers import as_flips, as_scales, as_thresholds, compare
+from .quantizers import compare
 
 
 def sign_product(x: np.ndarray, w: BitArray) -> np.ndarray:

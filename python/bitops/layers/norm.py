@@ -13,10 +13,10 @@ from .base import (
     TrainingLayer,
     as_activation,
     as_float,
+    as_scales,
     check_size,
     saved_for_backward,
 )
-from .quantizers import as_scales
 
 
 class BatchNorm(TrainingLayer):
@@ -43,7 +43,7 @@ class BatchNorm(TrainingLayer):
     Evaluation:  y = x * scale + shift,  scale = gamma * inv_std,  shift = beta - mean * scale, with
     the running statistics, each operation rounded to float32.
     The running statistics average inv_std itself, as the code released with BinaryNet does. Batch t
-    enters with weight max(momentum, 1/t), so that short trainings are not left with the start values.
+    enters with weight max(momentum, 1/t), so that short trainings do not keep the start values.
 
     References
     ----------

@@ -11,64 +11,17 @@ from .base import (
     Layer,
     TrainingLayer,
     as_activation,
+    as_flips,
     as_float,
+    as_thresholds,
     saved_for_backward,
 )
-
-
-def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
-    """Check thresholds: int32 (clipped, which cannot change a comparison) or float32, one a feature."""
-    threshold = np.asarray(threshold)
-    if threshold.dtype.kind in "iu":
-        limits = np.iinfo(np.int32)
-        threshold = np.clip(threshold, limits.min, limits.max).astype(np.int32)
-    elif threshold.dtype.kind == "f":
-        threshold = threshold.astype(np.float32)
-        if np.isnan(threshold).any():
-            raise ValueError(f"[{where}] threshold must not be NaN")
-    else:
-        raise TypeError(f"[{where}] threshold must be integer or real, got {threshold.dtype}")
-    return per_feature(where, "threshold", threshold, features)
-
-
-def as_flips(where: str, flip, features: int) -> np.ndarray | None:
-    """Check flips: bool, one a feature; None stands for no flip at all."""
-    if flip is None:
-        return None
-    flip = np.asarray(flip)
-    if flip.dtype != np.bool_:
-        raise TypeError(f"[{where}] flip must be bool, got {flip.dtype}")
-    flip = per_feature(where, "flip", flip, features)
-    return flip if flip.any() else None
-
-
-def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray | None:
-    """Check a float32 factor or term, one a feature; None stands for an absent one."""
-    if value is None:
-        return None
-    value = np.asarray(value)
-    if value.dtype.kind not in "iuf":
-        raise TypeError(f"[{where}] {name} must be real, got {value.dtype}")
-    return per_feature(where, name, value.astype(np.float32), features)
-
-
-def per_feature(where: str, name: str, value: np.ndarray, features: int | None) -> np.ndarray:
-    """`value`, a scalar or one number a feature, as a read-only array of shape (features,)."""
-    if features is None and value.ndim == 1 and value.size:
-        features = value.size
-    if features is None or value.shape not in ((), (features,)):
-        raise ValueError(
-            f"[{where}] {name} must have shape ({features or 'features'},), got {value.shape}"
-        )
-    value = np.ascontiguousarray(np.broadcast_to(value, (features,)))
-    value.flags.writeable = False
-    return value
 
 
 def compare(where: str, z: np.ndarray, threshold: np.ndarray, flip: np.ndarray | None) -> BitArray:
     """bit = (z > threshold) ^ flip, packed along the last axis.
 
-    Exact integers meet float32 thresholds as float32, the form in which the training graph sees them.
+    Exact integers meet float32 thresholds as float32, as the training graph sees them.
     """
     if z.dtype.kind == "f" and np.isnan(z).any():
         raise ValueError(f"[{where}] x must not give NaN, which has no sign")
@@ -158,7 +111,7 @@ class PackedSign(Layer):
 
 
 class Dropout(TrainingLayer):
-    """Inverted dropout: in training each value is zeroed with probability `rate`, the others scaled.
+    """Inverted dropout: training zeroes each value with probability `rate` and scales the others.
 
     In evaluation the input passes through as it is, bits as bits.
 
