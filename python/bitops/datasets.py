@@ -37,8 +37,8 @@ class Dataset:
 def load_digits() -> Dataset:
     """The 1797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
 
-    Pixels are 0..16. Of every seven images in a row, the fourth is for validation, the sixth for
-    the test (257 each), and the other five (1283) are for training.
+    Pixels are 0..16. Of every seven images in a row, the fourth is for validation (257), the sixth
+    for the test (256), and the other five for training (1284).
 
     Raises
     ------

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .array import BitArray, pack, unpack
+from .array import BitArray, pack, unpack, word_count
 from .layers.base import MAX_FEATURES, Layer
 from .layers.container import Packed
 from .layers.dense import PackedDense
@@ -66,7 +66,8 @@ def save(model: Packed, path: str | os.PathLike) -> None:
             value = getattr(layer, name)
             if name == "flip":
                 value = pack(value)
-            tensors[f"{i}.{name}"] = value.words if isinstance(value, BitArray) else value
+            words_or_numbers = value.words if isinstance(value, BitArray) else value
+            tensors[f"{i}.{name}"] = np.ascontiguousarray(words_or_numbers)
         graph.append(
             {
                 "type": layer.name,
@@ -207,14 +208,10 @@ def _expected_tensors(spec: dict, i: int) -> dict[str, tuple[tuple[str, ...], tu
     rows, columns = spec["out_features"], spec["in_features"]
     shapes: dict[str, tuple[int, ...]] = {field: (rows,) for field in spec["fields"]}
     if "weight" in shapes:
-        shapes["weight"] = (rows, _words(columns))
+        shapes["weight"] = (rows, word_count(columns))
     if "flip" in shapes:
-        shapes["flip"] = (_words(rows),)
+        shapes["flip"] = (word_count(rows),)
     return {f"{i}.{field}": (_FIELDS[field], shape) for field, shape in shapes.items()}
-
-
-def _words(bits: int) -> int:
-    return (bits + 63) // 64
 
 
 def _decode(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -222,7 +219,7 @@ def _decode(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> dict[str, Any
     values: dict[str, Any] = {field: tensors[f"{i}.{field}"] for field in spec["fields"]}
     rows, columns = spec["out_features"], spec["in_features"]
     if "weight" in values:
-        values["w"] = BitArray.from_words(values.pop("weight"), (rows, columns))
+        values["w"] = BitArray.fromword_count(values.pop("weight"), (rows, columns))
     if "flip" in values:
-        values["flip"] = unpack(BitArray.from_words(values["flip"], (rows,)), dtype=np.bool_)
+        values["flip"] = unpack(BitArray.fromword_count(values["flip"], (rows,)), dtype=np.bool_)
     return values
