@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from bitops.datasets import load_digits, load_mnist, read_idx
 
-NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte") + (
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )

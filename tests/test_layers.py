@@ -369,10 +369,8 @@ def test_sequential_backward_chains_the_layers():
     model.forward(x, training=True)
     dx = model.backward(grad)
     flat = model.flat_layers()
-    assert [layer.name for layer in flat] == ["BinaryDense", "BatchNorm", "Sign"] + [
-        "BinaryDense",
-        "BatchNorm",
-    ]
+    names = ["BinaryDense", "BatchNorm", "Sign", "BinaryDense", "BatchNorm"]
+    assert [layer.name for layer in flat] == names
     expected = grad
     for layer in reversed(flat):
         expected = layer.backward(expected)
