@@ -30,19 +30,18 @@ def path(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def rewrite(path, *, tensors=None, graph=None, **metadata):
+def rewrite(path, *, tensors=None, document=None, **entries):
     """Change parts of a model file and give it a digest that fits, as a careful forger would."""
     with safetensors.safe_open(path, framework="numpy") as file:
-        old = file.metadata()
+        description = json.loads(file.metadata()["bitops"])
         arrays = {name: file.get_tensor(name) for name in file.keys()}
     arrays.update(tensors or {})
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    new = {**old, **metadata}
-    if graph is not None:
-        new["graph"] = graph if isinstance(graph, str) else json.dumps(graph)
-    if "sha256" not in metadata:
-        new["sha256"] = _digest(new["graph"], arrays)
-    path.write_bytes(safetensors.numpy.save(arrays, new))
+    description.update(entries)
+    if "sha256" not in entries:
+        description["sha256"] = _digest(description, arrays)
+    text = json.dumps(description) if document is None else document
+    path.write_bytes(safetensors.numpy.save(arrays, {"bitops": text}))
 
 
 def test_round_trip_of_every_layer(path):
@@ -155,11 +154,14 @@ def test_foreign_files_are_refused(path, content):
 
 def test_foreign_safetensors_are_refused(path):
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path)
-    with pytest.raises(ValueError, match=r"format must be bitops.packed, got None"):
+    with pytest.raises(ValueError, match="metadata bitops must be JSON, got ''"):
         load(path)
     every_kind().save(path)
-    rewrite(path, version="2")
+    rewrite(path, version=2)
     with pytest.raises(ValueError, match="version must be 1, got 2"):
+        load(path)
+    rewrite(path, format="other", version=1)
+    with pytest.raises(ValueError, match=r"format must be bitops\.packed"):
         load(path)
     every_kind().save(path)
     rewrite(path, sha256="0" * 64)
@@ -179,10 +181,13 @@ WORDS = np.zeros((3, 2), np.uint64)
 @pytest.mark.parametrize(
     "change",
     [
-        {"graph": "not JSON"},
-        {"graph": "[" * 100000 + "]" * 100000},
-        {"graph": "{}"},
-        {"graph": "[]"},
+        {"document": "not JSON"},
+        {"document": "[" * 100000 + "]" * 100000},
+        {"document": "[]"},
+        {"document": "{}"},
+        {"graph": {}},
+        {"graph": []},
+        {"graph": "PackedDense"},
         {"graph": [None]},
         {"graph": [{**SPEC, "type": "Sign"}]},
         {"graph": [{**SPEC, "type": ["PackedDense"]}]},

@@ -40,7 +40,7 @@ def test_first_step_by_hand():
     parameter = Parameter([0.5, -0.5])
     parameter.grad[...] = [3.0, -0.001]
     Adam([parameter], lr=0.125).step()
-    np.testing.assert_allclose(parameter.value, [0.375, -0.375], rtol=1e-4)
+    np.testing.assert_allclose(parameter.value, [0.375, -0.375], atol=1e-4)
 
 
 def test_step_marks_the_parameter_as_changed_and_keeps_the_gradient():

@@ -3,11 +3,12 @@ import time
 
 import numpy as np
 import pytest
-from bitops import datasets, train
 from bitops.array import pack
 from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
 from bitops.models import mlp
 from bitops.optim import Adam, ExponentialDecay
+
+from bitops import datasets, train
 
 
 def prototypes(n=240, features=96, classes=4, seed=0):
@@ -189,10 +190,7 @@ def test_digits_end_to_end(tmp_path):
     pytest.importorskip("sklearn")
     data = datasets.load_digits()
     model = mlp(64, 256, 2, 10, seed=0)
-    validation = data.x_validation, data.y_validation
-    model.fit(
-        data.x_train, data.y_train, epochs=12, batch_size=50, validation=validation, verbose=0
-    )
+    model.fit(data.x_train, data.y_train, epochs=12, batch_size=50, verbose=0)
     assert model.evaluate(data.x_test, data.y_test) < 0.09
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))

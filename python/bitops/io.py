@@ -54,12 +54,14 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     -----
     Tensors are named `<layer index>.<field>`: weight and flip as uint64 words (bit i of an axis is
     bit i % 64 of word i // 64), threshold int32 or float32, alpha and bias float32. The metadata
-    holds `format`, `version`, `graph` (JSON: a list of layers with type, in_features, out_features
-    and fields) and `sha256` over the graph and all tensors.
+    entry `bitops` is JSON with `format`, `version`, `graph` (a list of layers, each with type,
+    in_features, out_features and fields) and `sha256` over these and all tensors. The same model
+    always gives the same bytes.
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
-    tensors, graph = {}, []
+    tensors: dict[str, np.ndarray] = {}
+    graph: list[dict[str, Any]] = []
     for i, layer in enumerate(model.layers):
         fields = [f for f in _LAYERS[layer.name][1] if getattr(layer, f) is not None]
         for name in fields:
@@ -76,14 +78,10 @@ def save(model: Packed, path: str | os.PathLike) -> None:
                 "fields": fields,
             }
         )
-    text = json.dumps(graph)
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "graph": text,
-        "sha256": _digest(text, tensors),
-    }
-    _replace(Path(path), safetensors.numpy.save(tensors, metadata))
+    document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "graph": graph}
+    document["sha256"] = _digest(document, tensors)
+    # one entry only: safetensors writes several in an order that changes from call to call
+    _replace(Path(path), safetensors.numpy.save(tensors, {"bitops": json.dumps(document)}))
 
 
 def load(path: str | os.PathLike) -> Packed:
@@ -129,9 +127,10 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _digest(graph: str, tensors: dict[str, np.ndarray]) -> str:
+def _digest(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
     """SHA-256 over everything that makes the model."""
-    digest = hashlib.sha256(graph.encode())
+    described = {key: value for key, value in document.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
@@ -143,14 +142,9 @@ def _digest(graph: str, tensors: dict[str, np.ndarray]) -> str:
 def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Graph and tensors, checked against each other."""
     with safetensors.safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"format must be {FORMAT}, got {metadata.get('format')}")
-        if metadata.get("version") != str(VERSION):
-            raise ValueError(f"version must be {VERSION}, got {metadata.get('version')}")
-        text = metadata.get("graph", "")
-        graph = _parse(text)
-        expected = {}
+        document = _parse((file.metadata() or {}).get("bitops", ""))
+        graph = document["graph"]
+        expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         for i, spec in enumerate(graph):
             expected.update(_expected_tensors(spec, i))
         if set(file.keys()) != set(expected):
@@ -163,25 +157,30 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
                     f"tensor {name} must be {' or '.join(dtypes)} of shape {shape}, got {found}"
                 )
         tensors = {name: file.get_tensor(name) for name in expected}
-    if metadata.get("sha256") != _digest(text, tensors):
+    if document.get("sha256") != _digest(document, tensors):
         raise ValueError("sha256 must be that of the content, got another one")
     return graph, tensors
 
 
-def _parse(text: str) -> list[dict[str, Any]]:
-    """The graph, each entry checked for its keys, types and ranges."""
+def _parse(text: str) -> dict[str, Any]:
+    """The description of the model, each layer checked for its keys, types and ranges."""
     try:
-        graph = json.loads(text)
-    except RecursionError:
-        raise ValueError("graph must be a list of layers, got deeply nested JSON") from None
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"metadata bitops must be JSON, got {text[:80]!r}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"format must be {FORMAT}, got {text[:80]!r}")
+    if document.get("version") != VERSION:
+        raise ValueError(f"version must be {VERSION}, got {document.get('version')!r:.80}")
+    graph = document.get("graph")
     if not isinstance(graph, list) or not graph:
-        raise ValueError(f"graph must be a list of layers, got {text[:80]!r}")
+        raise ValueError(f"graph must be a list of layers, got {graph!r:.80}")
     for i, spec in enumerate(graph):
         keys = {"type", "in_features", "out_features", "fields"}
         if not isinstance(spec, dict) or set(spec) != keys:
             raise ValueError(f"layer {i} must have the keys {sorted(keys)}, got {spec!r:.80}")
         _check_spec(spec, i)
-    return graph
+    return document
 
 
 def _check_spec(spec: dict[str, Any], i: int) -> None:
@@ -219,7 +218,7 @@ def _decode(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> dict[str, Any
     values: dict[str, Any] = {field: tensors[f"{i}.{field}"] for field in spec["fields"]}
     rows, columns = spec["out_features"], spec["in_features"]
     if "weight" in values:
-        values["w"] = BitArray.fromword_count(values.pop("weight"), (rows, columns))
+        values["w"] = BitArray.from_words(values.pop("weight"), (rows, columns))
     if "flip" in values:
-        values["flip"] = unpack(BitArray.fromword_count(values["flip"], (rows,)), dtype=np.bool_)
+        values["flip"] = unpack(BitArray.from_words(values["flip"], (rows,)), dtype=np.bool_)
     return values

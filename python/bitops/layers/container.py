@@ -59,8 +59,8 @@ class Summary:
     total: Row
 
     def __str__(self) -> str:
-        head = ("layer", "output", "parameters", "1-bit bytes", "32-bit bytes")
-        table = [(*head, "binary MACs", "float MACs")]
+        head = "layer", "output", "parameters", "1-bit bytes", "32-bit bytes"
+        table: list[tuple[str, ...]] = [(*head, "binary MACs", "float MACs")]
         for row in (*self.rows, self.total):
             numbers = (row.parameters, row.packed_bytes, row.float_bytes)
             counts = (*numbers, row.binary_macs, row.float_macs)
@@ -127,10 +127,11 @@ class Model:
         ndarray or BitArray of shape (n, out_features)
         """
         parts = list(self._batches(x, batch_size))
-        if not isinstance(parts[0], BitArray):
+        bits = [part for part in parts if isinstance(part, BitArray)]
+        if not bits:
             return np.concatenate(parts)
-        words = np.concatenate([part.words for part in parts])
-        return BitArray.from_words(words, (len(words), *parts[0].shape[1:]))
+        words = np.concatenate([part.words for part in bits])
+        return BitArray.from_words(words, (len(words), *bits[0].shape[1:]))
 
     def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
         """Label of each row: the index of its largest score, the first of equal ones.

@@ -130,8 +130,9 @@ class BinaryDense(TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         saved = saved_for_backward(self, self._x)
-        x = as_float(saved).reshape(-1, self.in_features)
-        dy = grad.reshape(-1, self.out_features)
+        out_features, in_features = self.weight.shape
+        x = as_float(saved).reshape(-1, in_features)
+        dy = grad.reshape(-1, out_features)
         np.matmul(dy.T, x, out=self.weight.grad)
         if self.bias is not None:
             np.sum(dy, axis=0, out=self.bias.grad)

@@ -28,7 +28,8 @@ def freeze(model: Sequential) -> Packed:
     -------
     Packed
         A model of its own: later changes of `model` do not reach it. For the same input its output
-        equals that of `model` in evaluation, bit for bit.
+        equals that of `model` in evaluation, bit for bit; a BinaryDense without bias at the end
+        gives the same integers as int32.
 
     Raises
     ------
@@ -84,8 +85,9 @@ class _Group:
         if self.dense is None:
             features = self.norms[0].gamma.size
             return PackedSign(*fold(self.expression, features))
-        k = self.dense.in_features if bits_in else None
-        return PackedDense(self.dense.bits, *fold(self.expression, self.dense.out_features, k))
+        out_features, in_features = self.dense.weight.shape
+        k = in_features if bits_in else None
+        return PackedDense(self.dense.bits, *fold(self.expression, out_features, k))
 
 
 def _groups(model: Sequential) -> list[_Group]:
@@ -143,9 +145,13 @@ def fold(
     last = k if k is not None else _LARGEST_FLOAT_KEY
 
     def is_positive(keys: np.ndarray) -> np.ndarray:
-        # products near the end of float32 may overflow to infinity, which keeps their sign
-        with np.errstate(over="ignore"):
-            return (expression(value(keys)[np.newaxis]) >= 0)[0]
+        # Products near the end of float32 may overflow to infinity, which keeps their sign. If a
+        # gamma of 0 makes that NaN, the channel is constant: any other product speaks for it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = expression(value(keys)[np.newaxis])[0]
+        return np.where(np.isnan(y), at_zero, y) >= 0
+
+    at_zero = expression(np.zeros((1, features), dtype=np.float32))[0]
 
     low = np.full(features, -last, dtype=np.int64)
     high = np.full(features, last, dtype=np.int64)

@@ -137,11 +137,15 @@ class PackedBatchNorm(Layer):
     """
 
     def __init__(self, alpha, bias):
-        if alpha is None or bias is None:
-            raise ValueError(f"[PackedBatchNorm] alpha and bias are needed, got {alpha}, {bias}")
-        self.alpha = as_scales("PackedBatchNorm", "alpha", alpha, None)
+        alphas = as_scales("PackedBatchNorm", "alpha", alpha, None)
+        biases = as_scales("PackedBatchNorm", "bias", bias, None)
+        if alphas is None or biases is None or alphas.size != biases.size:
+            raise ValueError(
+                f"[PackedBatchNorm] alpha and bias must have the same features, "
+                f"got {alpha!r} and {bias!r}"
+            )
+        self.alpha, self.bias = alphas, biases
         self.in_features = self.out_features = self.alpha.size
-        self.bias = as_scales("PackedBatchNorm", "bias", bias, self.alpha.size)
 
     def forward(self, x) -> np.ndarray:
         y = as_float(as_activation("PackedBatchNorm", x, self.in_features)) * self.alpha
