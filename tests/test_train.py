@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 from bitops.array import pack
+from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
 from bitops.models import mlp
 from bitops.optim import Adam, ExponentialDecay
@@ -106,6 +107,20 @@ def test_fit_takes_bits_and_real_input(kind):
     model.fit(given, y, epochs=6, batch_size=20, verbose=0)
     assert model.evaluate(given, y) <= 0.05
     np.testing.assert_array_equal(model.freeze()(given), model(given))
+
+
+def test_number_of_threads_is_put_back():
+    before = get_num_threads()
+    set_num_threads(2)
+    try:
+        wanted = get_num_threads()
+        train_small(epochs=1)
+        assert get_num_threads() == wanted
+        with pytest.raises(ZeroDivisionError):
+            train_small(epochs=1, schedule=lambda epoch, epochs: 1 / 0)
+        assert get_num_threads() == wanted
+    finally:
+        set_num_threads(before)
 
 
 def test_silent(capfd):
