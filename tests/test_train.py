@@ -201,7 +201,19 @@ def test_training_twin_of_sign_moves_the_layer_below():
     assert np.abs(model.layers[0].weight.grad).max() > 0
 
 
-def test_digits_end_to_end(tmp_path):
+def numpy_outputs(packed, x):
+    """The packed model in plain NumPy; a fault that both our graphs share would show here."""
+    values = x.astype(np.int64)
+    for layer in packed.layers:
+        z = values @ np.asarray(layer.weight).T.astype(np.int64)
+        if layer.threshold is None:
+            return z.astype(np.float32) * layer.alpha + layer.bias
+        flip = False if layer.flip is None else layer.flip
+        values = np.where((z > layer.threshold) ^ flip, 1, -1)
+    return values
+
+
+def test_digits_end_to_end():
     pytest.importorskip("sklearn")
     data = datasets.load_digits()
     model = mlp(64, 256, 2, 10, seed=0)
@@ -209,6 +221,7 @@ def test_digits_end_to_end(tmp_path):
     assert model.evaluate(data.x_test, data.y_test) < 0.09
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))
+    np.testing.assert_array_equal(packed.outputs(data.x_test), numpy_outputs(packed, data.x_test))
 
 
 def test_mnist_one_epoch():
@@ -223,3 +236,4 @@ def test_mnist_one_epoch():
     assert time.perf_counter() - start < 120
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))
+    np.testing.assert_array_equal(packed.outputs(data.x_test), numpy_outputs(packed, data.x_test))
