@@ -1,0 +1,160 @@
+"""Batch normalisation: the training layer and the scale and shift that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .base import (
+    Cost,
+    Layer,
+    Parameter,
+    TrainingLayer,
+    as_activation,
+    as_float,
+    as_scales,
+    check_size,
+    saved_for_backward,
+)
+
+
+class BatchNorm(TrainingLayer):
+    """Normalise every feature over the batch, then scale by gamma and shift by beta.
+
+    Parameters
+    ----------
+    features : int
+    eps : float
+        Added to the variance.
+    momentum : float
+        Weight, in (0, 1], of a new batch in the running statistics.
+
+    Attributes
+    ----------
+    gamma, beta : Parameter of shape (features,)
+    running_mean, running_inv_std : ndarray of shape (features,), float32
+
+    Notes
+    -----
+    Training:  y = gamma * xhat + beta,  xhat = (x - mean) * inv_std,  inv_std = (var + eps)^-1/2.
+    Backward:  dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)),
+    dgamma = sum(dy * xhat),  dbeta = sum(dy).
+    Evaluation:  y = x * scale + shift,  scale = gamma * inv_std,  shift = beta - mean * scale, with
+    the running statistics, each operation rounded to float32.
+    The running statistics average inv_std itself, as the code released with BinaryNet does. Batch t
+    enters with weight max(momentum, 1/t), so that short trainings do not keep the start values.
+
+    References
+    ----------
+    Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
+        self.in_features = self.out_features = check_size("BatchNorm", "features", features)
+        if not 0 < eps < np.inf:
+            raise ValueError(f"[BatchNorm] eps must be positive and finite, got {eps}")
+        if not 0 < momentum <= 1:
+            raise ValueError(f"[BatchNorm] momentum must be in (0, 1], got {momentum}")
+        self.eps = float(eps)
+        self.momentum = float(momentum)
+        self.gamma = Parameter(np.ones(features))
+        self.beta = Parameter(np.zeros(features))
+        self.running_mean = np.zeros(features, dtype=np.float32)
+        self.running_inv_std = np.ones(features, dtype=np.float32)
+        self.batches_seen = 0
+        self._saved: tuple[np.ndarray, np.ndarray] | None = None
+
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift of the evaluation graph, float32."""
+        scale = self.gamma.value * self.running_inv_std
+        return scale, self.beta.value - self.running_mean * scale
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = as_float(as_activation("BatchNorm", x, self.in_features))
+        if not training:
+            scale, shift = self.affine()
+            y = x * scale
+            y += shift
+            return y
+        axes = tuple(range(x.ndim - 1))
+        mean = x.mean(axis=axes)
+        xhat = x - mean
+        inv_std = 1 / np.sqrt(np.square(xhat).mean(axis=axes) + np.float32(self.eps))
+        xhat *= inv_std
+        self._update_running(mean, inv_std)
+        self._saved = xhat, inv_std
+        y = xhat * self.gamma.value
+        y += self.beta.value
+        return y
+
+    def _update_running(self, mean: np.ndarray, inv_std: np.ndarray) -> None:
+        self.batches_seen += 1
+        weight = np.float32(max(self.momentum, 1 / self.batches_seen))
+        self.running_mean += weight * (mean - self.running_mean)
+        self.running_inv_std += weight * (inv_std - self.running_inv_std)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        xhat, inv_std = saved_for_backward(self, self._saved)
+        axes = tuple(range(grad.ndim - 1))
+        count = np.float32(grad.size // grad.shape[-1])
+        np.sum(grad * xhat, axis=axes, out=self.gamma.grad)
+        np.sum(grad, axis=axes, out=self.beta.grad)
+        dx = xhat * (self.gamma.grad / -count)
+        dx += grad
+        dx -= self.beta.grad / count
+        dx *= self.gamma.value * inv_std
+        return dx
+
+    def parameters(self) -> list[Parameter]:
+        return [self.gamma, self.beta]
+
+    def state(self) -> list:
+        running = [self.running_mean.copy(), self.running_inv_std.copy()]
+        return [*super().state(), *running, np.array(self.batches_seen)]
+
+    def restore(self, state: Sequence) -> None:
+        *parameters, mean, inv_std, batches_seen = state
+        super().restore(parameters)
+        self.running_mean[...] = mean
+        self.running_inv_std[...] = inv_std
+        self.batches_seen = int(batches_seen)
+
+    def cost(self, bits_in: bool) -> Cost:
+        features = self.gamma.size
+        return Cost(2 * features, 8 * features, float_macs=features)
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
+
+
+class PackedBatchNorm(Layer):
+    """Packed twin of a BatchNorm that no product can absorb: y = x * alpha + bias in float32.
+
+    Parameters
+    ----------
+    alpha, bias : array_like of shape (features,), float32
+    """
+
+    def __init__(self, alpha, bias):
+        alphas = as_scales("PackedBatchNorm", "alpha", alpha, None)
+        biases = as_scales("PackedBatchNorm", "bias", bias, None)
+        if alphas is None or biases is None or alphas.size != biases.size:
+            raise ValueError(
+                f"[PackedBatchNorm] alpha and bias must have the same features, "
+                f"got {alpha!r} and {bias!r}"
+            )
+        self.alpha, self.bias = alphas, biases
+        self.in_features = self.out_features = self.alpha.size
+
+    def forward(self, x) -> np.ndarray:
+        y = as_float(as_activation("PackedBatchNorm", x, self.in_features)) * self.alpha
+        y += self.bias
+        return y
+
+    def cost(self, bits_in: bool) -> Cost:
+        features = self.alpha.size
+        return Cost(2 * features, 8 * features, float_macs=features)
+
+    def __repr__(self) -> str:
+        return f"PackedBatchNorm({self.alpha.size})"
