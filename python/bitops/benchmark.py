@@ -1,0 +1,245 @@
+"""Timing, machine stamp and the GEMM measurement behind `bitops bench`, `bitops demo` and bench/.
+
+Rules kept here once: set-up stays outside the timer, rivals are timed in turns within one run (so that
+a drifting clock or a busy neighbour hits both sides of a ratio), every timed result is compared with the
+float32 BLAS product, and a figure never travels without the machine it came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config
+
+#: (m, n, k): three squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
+GEMM_SHAPES = (
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (196, 256, 2304),
+    (100, 4096, 4096),
+    (1, 4096, 4096),
+)
+
+MIN_ROUNDS = 3
+# Long enough that the clock's resolution and the interpreter's loop do not show.
+BLOCK_SECONDS = 0.005
+
+
+class WrongResult(RuntimeError):
+    """A timed call returned something else than the reference."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call over the rounds of one measurement.
+
+    Attributes
+    ----------
+    best, median : float
+        Fastest and middle round, in seconds.
+    spread : float
+        Distance between the quartiles as a fraction of the median.
+    rounds : int
+        How many rounds were timed.
+    """
+
+    best: float
+    median: float
+    spread: float
+    rounds: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Timing:
+        """Summarise one list of seconds per call."""
+        low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+        return cls(min(seconds), float(median), float((high - low) / median), len(seconds))
+
+
+def _seconds_per_call(call: Callable[[], Any], count: int) -> tuple[float, Any]:
+    start = time.perf_counter()
+    for _ in range(count):
+        result = call()
+    return (time.perf_counter() - start) / count, result
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]],
+    *,
+    seconds: float,
+    check: Callable[[str, Any], None] | None = None,
+) -> dict[str, Timing]:
+    """Time several calls in turns: one block of each, then the next round.
+
+    Parameters
+    ----------
+    calls : mapping of str to callable
+        What to time; arguments and output buffers are bound beforehand.
+    seconds : float
+        Time budget of all rounds together; at least `MIN_ROUNDS` rounds are made.
+    check : callable, optional
+        Called outside the timer with the name and the result of every block; raises `WrongResult`.
+
+    Returns
+    -------
+    dict of str to Timing
+
+    Notes
+    -----
+    Operands are warm: an untimed call opens each block, so that worker threads which the previous call
+    left spinning have gone to sleep and the operands are back in cache.
+    """
+    counts = {}
+    for name, call in calls.items():
+        call()
+        counts[name] = max(1, round(BLOCK_SECONDS / max(_seconds_per_call(call, 1)[0], 1e-9)))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    deadline = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < MIN_ROUNDS or time.perf_counter() < deadline:
+        for name, call in calls.items():
+            call()
+            elapsed, result = _seconds_per_call(call, counts[name])
+            samples[name].append(elapsed)
+            if check is not None:
+                check(name, result)
+        rounds += 1
+    return {name: Timing.of(values) for name, values in samples.items()}
+
+
+def can_limit_blas() -> bool:
+    """Tell whether threadpoolctl is installed, without which BLAS keeps its own thread count."""
+    try:
+        import threadpoolctl  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run a block with `count` threads in bitops and, where threadpoolctl is installed, in BLAS."""
+    before = get_num_threads()
+    with contextlib.ExitStack() as stack:
+        if can_limit_blas():
+            from threadpoolctl import threadpool_limits
+
+            stack.enter_context(threadpool_limits(limits=count, user_api="blas"))
+        stack.callback(set_num_threads, before)
+        set_num_threads(count)
+        yield
+
+
+def thread_counts() -> tuple[int, ...]:
+    """Return the thread counts worth measuring here: one, and all if that is more."""
+    return tuple(sorted({1, get_num_threads()}))
+
+
+def random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw an ndarray of +1 and -1, float32."""
+    return rng.integers(0, 2, size=shape).astype(np.float32) * 2 - 1
+
+
+@dataclass(frozen=True)
+class GemmResult:
+    """One row of the GEMM table: float32 BLAS, packed operands, and packing `a` as part of the call."""
+
+    m: int
+    n: int
+    k: int
+    threads: int
+    isa: str
+    blas: Timing
+    packed: Timing
+    with_packing: Timing
+
+    def gmacs(self, timing: Timing) -> float:
+        """Return 1e9 multiply-accumulates per second, a binary one counted like a real one."""
+        return self.m * self.n * self.k / timing.best / 1e9
+
+    def ratio(self, timing: Timing) -> float:
+        """Return how many times faster than float32 BLAS, best time against best time."""
+        return self.blas.best / timing.best
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything measured and derived, for JSON."""
+        return asdict(self) | {
+            "gmacs": {
+                "blas": self.gmacs(self.blas),
+                "packed": self.gmacs(self.packed),
+                "with_packing": self.gmacs(self.with_packing),
+            },
+            "ratio": {
+                "packed": self.ratio(self.packed),
+                "with_packing": self.ratio(self.with_packing),
+            },
+        }
+
+
+class GemmOperands:
+    """Operands and output buffers of one GEMM, float32 and packed, with a check of the results."""
+
+    def __init__(self, m: int, n: int, k: int, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        self.shape = (m, n, k)
+        self.a, self.w = random_signs(rng, (m, k)), random_signs(rng, (n, k))
+        self.a_bits, self.w_bits = pack(self.a), prepack(pack(self.w))
+        self.float_out = np.empty((m, n), np.float32)
+        self.out = np.empty((m, n), np.int32)
+        # Exact: every partial sum of +-1 is an integer below 2**24, which float32 holds.
+        assert k <= 1 << 24
+        self.expected = self.a @ self.w.T
+
+    def blas(self) -> np.ndarray:
+        """float32 BLAS on the +-1 values."""
+        return np.matmul(self.a, self.w.T, out=self.float_out)
+
+    def packed(self) -> np.ndarray:
+        """Both operands packed beforehand."""
+        return gemm(self.a_bits, self.w_bits, out=self.out)
+
+    def with_packing(self) -> np.ndarray:
+        """float32 activations packed within the call; weights packed beforehand, as in a network."""
+        return gemm(pack(self.a), self.w_bits, out=self.out)
+
+    def check(self, name: str, result: np.ndarray) -> None:
+        """Compare with the float32 product, then spoil the buffer so that an unwritten one is found."""
+        if not np.array_equal(result, self.expected):
+            raise WrongResult(f"[bench] {name} gave a wrong product for (m, n, k) = {self.shape}")
+        result.fill(np.iinfo(np.int32).min)
+
+
+def measure_gemm(operands: GemmOperands, thread_count: int, *, seconds: float) -> GemmResult:
+    """Time one shape with one thread count on the running ISA.
+
+    Raises
+    ------
+    WrongResult
+        If any timed product differs from the float32 one.
+    """
+    calls = {
+        name: partial(getattr(operands, name)) for name in ("blas", "packed", "with_packing")
+    }
+    with threads(thread_count):
+        timings = interleave(calls, seconds=seconds, check=operands.check)
+    return GemmResult(*operands.shape, threads=thread_count, isa=isa.active(), **timings)
+
+
+def machine_stamp() -> dict[str, Any]:
+    """Return what a figure needs beside it: package, processor, ISA, compiler, threads, BLAS, load."""
+    return show_config(mode="dicts") | {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "load": os.getloadavg()[0],
+        "blas_threads_limited": can_limit_blas(),
+    }
