@@ -1,8 +1,8 @@
 """Timing, machine stamp and the GEMM measurement behind `bitops bench`, `bitops demo` and bench/.
 
-Rules kept here once: set-up stays outside the timer, rivals are timed in turns within one run (so that
-a drifting clock or a busy neighbour hits both sides of a ratio), every timed result is compared with the
-float32 BLAS product, and a figure never travels without the machine it came from.
+Rules kept here once: set-up stays outside the timer, rivals are timed in turns within one run (so
+that a drifting clock or a busy neighbour hits both sides of a ratio), every timed result is compared
+with the float32 BLAS product, and a figure never travels without the machine it came from.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config
 
-#: (m, n, k): three squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
+# (m, n, k): squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
 GEMM_SHAPES = (
     (512, 512, 512),
     (1024, 1024, 1024),
@@ -95,8 +94,8 @@ def interleave(
 
     Notes
     -----
-    Operands are warm: an untimed call opens each block, so that worker threads which the previous call
-    left spinning have gone to sleep and the operands are back in cache.
+    Operands are warm: an untimed call opens each block, which brings them back into cache and gives
+    worker threads that the previous call left spinning time to go to sleep.
     """
     counts = {}
     for name, call in calls.items():
@@ -151,7 +150,7 @@ def random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
 
 @dataclass(frozen=True)
 class GemmResult:
-    """One row of the GEMM table: float32 BLAS, packed operands, and packing `a` as part of the call."""
+    """One row of the GEMM table: float32 BLAS, packed operands, `a` packed within the call."""
 
     m: int
     n: int
@@ -208,11 +207,11 @@ class GemmOperands:
         return gemm(self.a_bits, self.w_bits, out=self.out)
 
     def with_packing(self) -> np.ndarray:
-        """float32 activations packed within the call; weights packed beforehand, as in a network."""
+        """float32 `a` packed within the call, weights beforehand, as in a network."""
         return gemm(pack(self.a), self.w_bits, out=self.out)
 
     def check(self, name: str, result: np.ndarray) -> None:
-        """Compare with the float32 product, then spoil the buffer so that an unwritten one is found."""
+        """Compare with the float32 product, then spoil the buffer, to find an unwritten one."""
         if not np.array_equal(result, self.expected):
             raise WrongResult(f"[bench] {name} gave a wrong product for (m, n, k) = {self.shape}")
         result.fill(np.iinfo(np.int32).min)
@@ -227,7 +226,9 @@ def measure_gemm(operands: GemmOperands, thread_count: int, *, seconds: float) -
         If any timed product differs from the float32 one.
     """
     calls = {
-        name: partial(getattr(operands, name)) for name in ("blas", "packed", "with_packing")
+        "blas": operands.blas,
+        "packed": operands.packed,
+        "with_packing": operands.with_packing,
     }
     with threads(thread_count):
         timings = interleave(calls, seconds=seconds, check=operands.check)
@@ -235,7 +236,7 @@ def measure_gemm(operands: GemmOperands, thread_count: int, *, seconds: float) -
 
 
 def machine_stamp() -> dict[str, Any]:
-    """Return what a figure needs beside it: package, processor, ISA, compiler, threads, BLAS, load."""
+    """Return what belongs beside a figure: processor, ISA, compiler, threads, BLAS, load."""
     return show_config(mode="dicts") | {
         "python": platform.python_version(),
         "numpy": np.__version__,

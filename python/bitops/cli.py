@@ -1,0 +1,224 @@
+"""The command `bitops`: info, demo, bench.
+
+Exit codes: 0 done, 1 the work failed or a check did not hold, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__, benchmark
+
+EPILOG = """\
+environment:
+  BITOPS_ISA       force an instruction set (see `bitops info`), e.g. BITOPS_ISA=generic
+  OMP_NUM_THREADS  threads used by bitops (and by most BLAS libraries)
+"""
+
+
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make an argparse type that takes numbers above zero."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def seed(text: str) -> int:
+    """Parse a seed, which numpy.random.default_rng wants non-negative."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
+def output_file(text: str) -> Path:
+    """Parse the path of a file to write; refuse it now rather than after minutes of work."""
+    # A link is followed, since os.replace would put the file in the link's own place.
+    path = Path(os.path.realpath(text))
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise argparse.ArgumentTypeError(f"is not a regular file: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such directory: {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"directory is not writable: {path.parent}")
+    return path
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(data, indent=1) + "\n", encoding="ascii")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def print_pairs(pairs: dict[str, Any]) -> None:
+    """Print names and values in two columns."""
+    for name, value in pairs.items():
+        print(f"{name:<10} {value}")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the machine stamp in the words that `info` and `bench` print."""
+    stamp = benchmark.machine_stamp()
+    threads = stamp["threads"]
+    return {
+        "bitops": stamp["version"],
+        "cpu": stamp["cpu"],
+        "isa": f"{stamp['isa']} (found: {', '.join(stamp['isas'])})",
+        "threads": threads if stamp["openmp"] else f"{threads} (built without OpenMP)",
+        "compiler": stamp["compiler"],
+        "openmp": stamp["openmp"] or "no",
+        "blas": stamp["blas"],
+        "numpy": stamp["numpy"],
+        "python": stamp["python"],
+    }
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print what this installation is and what it found on this machine."""
+    print_pairs(describe_machine())
+    return 0
+
+
+BENCH_HEADER = (
+    f"{'m':>5} {'n':>5} {'k':>5} {'threads':>7}  {'float32':>8} {'packed':>8} {'ratio':>6}"
+    f"  {'+ packing':>9} {'ratio':>6}  {'spread':>6}"
+)
+
+
+def bench_row(result: benchmark.GemmResult) -> str:
+    """Format one row of the GEMM table."""
+    r = result
+    return (
+        f"{r.m:>5} {r.n:>5} {r.k:>5} {r.threads:>7}  {r.gmacs(r.blas):>8.1f}"
+        f" {r.gmacs(r.packed):>8.1f} {r.ratio(r.packed):>6.1f}"
+        f"  {r.gmacs(r.with_packing):>9.1f} {r.ratio(r.with_packing):>6.1f}"
+        f"  {max(r.blas.spread, r.packed.spread):>6.0%}"
+    )
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Print the GEMM table; write it as JSON where asked."""
+    stamp = benchmark.machine_stamp()
+    print_pairs(describe_machine())
+    print(f"{'load':<10} {stamp['load']:.2f} before the start")
+    if not benchmark.can_limit_blas():
+        print("note       BLAS keeps its own thread count: pip install threadpoolctl to limit it")
+    print(
+        "\nGMAC/s (1e9 multiply-accumulates a second), best of the rounds; operands warm.\n"
+        "float32: NumPy matmul. packed: gemm on packed a and prepacked w. + packing: a packed from\n"
+        "float32 in the call. ratio: to float32. spread: quartile distance over the median.\n"
+        f"\n{BENCH_HEADER}"
+    )
+    results = []
+    for shape in benchmark.GEMM_SHAPES:
+        operands = benchmark.GemmOperands(*shape)
+        for threads in benchmark.thread_counts():
+            results.append(
+                benchmark.measure_gemm(operands, threads, seconds=0.3 if args.quick else 2.0)
+            )
+            # A table row is the progress; flush so that it shows through a pipe as well.
+            print(bench_row(results[-1]), flush=True)
+    print(f"\nAll {3 * len(results)} timed results equal the float32 product.")
+    if args.json:
+        write_json(args.json, {"stamp": stamp, "gemm": [r.as_dict() for r in results]})
+        print(f"Written to {args.json}")
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Train, pack, check and time one network."""
+    # Imported here so that `info` and `bench` do not load the training code.
+    from . import demo
+
+    return demo.run(args)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of the three subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="bitops",
+        description="Packed-bit GEMM and binarized neural networks for NumPy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"bitops {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    info = commands.add_parser("info", help="version, processor, instruction sets, threads, BLAS")
+    info.set_defaults(run=run_info)
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a small network, pack it, check and time the packed one",
+        description="Train a binarized MLP, freeze it to packed bits, check that the packed "
+        "network's scores equal the training graph's on every test image, and time it against "
+        "float32 BLAS. "
+        "Without --data it uses the digits that scikit-learn carries; nothing is downloaded.",
+    )
+    add_demo_options(demo)
+    demo.set_defaults(run=run_demo)
+
+    bench = commands.add_parser(
+        "bench",
+        help="time binary GEMM against float32 BLAS",
+        description="Time binary GEMM against float32 BLAS on one thread and on all, and check "
+        "every timed result. Takes about a minute, with --quick about ten seconds.",
+    )
+    bench.add_argument("--quick", action="store_true", help="fewer rounds, noisier figures")
+    bench.add_argument("--json", type=output_file, metavar="FILE", help="also write the results")
+    bench.set_defaults(run=run_bench)
+    return parser
+
+
+def add_demo_options(demo: argparse.ArgumentParser) -> None:
+    """Add the options of `bitops demo`; None stands for the data set's own default."""
+    demo.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with the four MNIST IDX files (.gz or not)"
+    )
+    demo.add_argument("--epochs", type=positive(int), help="passes over the training images")
+    demo.add_argument("--width", type=positive(int), help="units of a hidden layer")
+    demo.add_argument("--depth", type=positive(int), help="number of hidden layers")
+    demo.add_argument("--batch", type=positive(int), help="images in a training step")
+    demo.add_argument("--lr", type=positive(float), help="learning rate of the first epoch")
+    demo.add_argument("--seed", type=seed, default=0, help="of initial weights and shuffling (0)")
+    demo.add_argument(
+        "--save", type=output_file, metavar="FILE", help="keep the packed model, a safetensors file"
+    )
+    demo.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        code = args.run(args)
+        # Here rather than at exit, where a closed pipe could no longer be reported.
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("\nbitops: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, say `head`, has seen enough; the interpreter must not flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ImportError, OSError, ValueError, benchmark.WrongResult) as error:
+        print(f"bitops {args.command}: error: {error}", file=sys.stderr)
+        return 1
