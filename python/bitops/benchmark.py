@@ -1,8 +1,8 @@
 """Timing, machine stamp and the GEMM measurement behind `bitops bench`, `bitops demo` and bench/.
 
 Rules kept here once: set-up stays outside the timer, rivals are timed in turns within one run (so
-that a drifting clock or a busy neighbour hits both sides of a ratio), every timed result is compared
-with the float32 BLAS product, and a figure never travels without the machine it came from.
+that a drifting clock or a busy neighbour hits both sides of a ratio), every timed result is checked
+against float32 BLAS, and a figure never travels without the machine it came from.
 """
 
 from __future__ import annotations

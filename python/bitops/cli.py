@@ -122,8 +122,8 @@ def run_bench(args: argparse.Namespace) -> int:
         print("note       BLAS keeps its own thread count: pip install threadpoolctl to limit it")
     print(
         "\nGMAC/s (1e9 multiply-accumulates a second), best of the rounds; operands warm.\n"
-        "float32: NumPy matmul. packed: gemm on packed a and prepacked w. + packing: a packed from\n"
-        "float32 in the call. ratio: to float32. spread: quartile distance over the median.\n"
+        "float32: NumPy matmul. packed: gemm on packed a and prepacked w. + packing: a packed in\n"
+        "the call as well. ratio: to float32. spread: quartile distance over the median.\n"
         f"\n{BENCH_HEADER}"
     )
     results = []

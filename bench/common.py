@@ -1,0 +1,73 @@
+"""What the bench files share: the stamp with the commit, and one way to time, check and compare.
+
+Timer, thread limits, shapes and the result check are those of `bitops bench` (bitops.benchmark).
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bitops.benchmark import interleave, machine_stamp, threads
+
+
+def commit() -> str:
+    """Return the commit of this checkout, marked when files differ from it."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def stamp() -> dict[str, Any]:
+    """Return the machine stamp with the commit; the installed package must be built from it."""
+    return machine_stamp() | {"commit": commit()}
+
+
+def case_id(value: Any) -> str | None:
+    """Name a shape MxNxK in a test's identifier; leave other parameters to pytest."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else None
+
+
+def run(
+    benchmark: Any,
+    call: Callable[[], Any],
+    *,
+    check: Callable[[str, Any], None],
+    rival: Callable[[], Any],
+    work: float,
+    unit: str,
+    thread_count: int = 1,
+) -> None:
+    """Time `call` with pytest-benchmark and its ratio to `rival` in turns, and check every result.
+
+    Parameters
+    ----------
+    benchmark : BenchmarkFixture
+        Receives rate, unit, ratio and spread in `extra_info`; the summary of conftest.py prints them.
+    call, rival : callable
+        What to time, with operands and buffers bound beforehand; the rival is NumPy or float32 BLAS.
+    check : callable
+        Called with a name and a result; raises `bitops.benchmark.WrongResult`.
+    work, unit : float, str
+        Work of one call, in billions: multiply-accumulates for "GMAC/s", bytes for "GB/s".
+    """
+    with threads(thread_count):
+        check("bitops", benchmark(call))
+        pair = interleave({"bitops": call, "rival": rival}, seconds=0.5, check=check)
+    ours = pair["bitops"]
+    benchmark.extra_info.update(
+        rate=work / ours.best,
+        unit=unit,
+        ratio=pair["rival"].best / ours.best,
+        spread=ours.spread,
+        threads=thread_count,
+    )
