@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import common
 import pytest
 
 import bitops as bo
+import common
 from bitops.benchmark import GEMM_SHAPES, GemmOperands, thread_counts
 
 # Portable C is the specification, not a rival: it gets the shapes that do not take seconds a call.

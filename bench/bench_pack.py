@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import common
 import numpy as np
 import pytest
 
 import bitops as bo
+import common
 from bitops.benchmark import WrongResult, random_signs
 
 # Whole words in cache and in memory, and rows that end inside a word.

@@ -52,9 +52,9 @@ def run(
     Parameters
     ----------
     benchmark : BenchmarkFixture
-        Receives rate, unit, ratio and spread in `extra_info`; the summary of conftest.py prints them.
+        Receives rate, unit, ratio and spread in `extra_info`, which conftest.py prints.
     call, rival : callable
-        What to time, with operands and buffers bound beforehand; the rival is NumPy or float32 BLAS.
+        What to time, operands and buffers bound beforehand; the rival is NumPy or float32 BLAS.
     check : callable
         Called with a name and a result; raises `bitops.benchmark.WrongResult`.
     work, unit : float, str

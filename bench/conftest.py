@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import common
 import pytest
+
+import common
 
 
 def pytest_report_header() -> list[str]:
