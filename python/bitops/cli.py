@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,10 +45,10 @@ def seed(text: str) -> int:
 
 def output_file(text: str) -> Path:
     """Parse the path of a file to write; refuse it now rather than after minutes of work."""
-    # A link is followed, since os.replace would put the file in the link's own place.
-    path = Path(os.path.realpath(text))
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        raise argparse.ArgumentTypeError(f"is not a regular file: {text}")
+    path = Path(text).absolute()
+    # The file is put in place by a rename, which would replace a link or a device, /dev/stdout say.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"exists and is not a regular file: {text}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no such directory: {path.parent}")
     if not os.access(path.parent, os.W_OK):
