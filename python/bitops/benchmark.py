@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config
+from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config, unpack
+from .layers import Packed, PackedDense
 
 # (m, n, k): squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
 GEMM_SHAPES = (
@@ -32,6 +33,8 @@ GEMM_SHAPES = (
 MIN_ROUNDS = 3
 # Long enough that the clock's resolution and the interpreter's loop do not show.
 BLOCK_SECONDS = 0.005
+
+NO_BLAS_LIMIT = "note: BLAS keeps its own thread count; threadpoolctl, if installed, limits it"
 
 
 class WrongResult(RuntimeError):
@@ -244,3 +247,91 @@ def machine_stamp() -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "blas_threads_limited": can_limit_blas(),
     }
+
+
+class FloatNet:
+    """A packed MLP in NumPy float32: BLAS product, scale and shift, sign; the rival of inference.
+
+    Parameters
+    ----------
+    model : Packed
+        Of PackedDense layers only.
+
+    Notes
+    -----
+    Gives the very scores of `model` while every product is an integer below 2**24, as for bits and
+    8-bit images: (z > t) ^ flip is the sign of z - t' or of t - z, where t' lies above t, and no
+    product between the two.
+    """
+
+    def __init__(self, model: Packed):
+        self._steps = []
+        for layer in model.layers:
+            if not isinstance(layer, PackedDense):
+                raise TypeError(f"[FloatNet] layers must be PackedDense, got {layer!r}")
+            weight = unpack(layer.weight, dtype=np.float32).T
+            if layer.threshold is None:
+                self._steps.append((weight, layer.alpha, layer.bias, False))
+            else:
+                self._steps.append((weight, *self._scale_and_shift(layer), True))
+
+    @staticmethod
+    def _scale_and_shift(layer: PackedDense) -> tuple[np.ndarray, np.ndarray]:
+        threshold = layer.threshold.astype(np.float32)
+        if layer.threshold.dtype.kind == "i":
+            above = threshold + np.float32(0.5)
+        else:
+            above = np.nextafter(threshold, np.float32(np.inf))
+        flip = np.zeros(threshold.shape, bool) if layer.flip is None else layer.flip
+        return np.where(flip, np.float32(-1), np.float32(1)), np.where(flip, threshold, -above)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the scores of float32 rows."""
+        for weight, scale, shift, signs in self._steps:
+            x = x @ weight
+            if scale is not None:
+                x *= scale
+            if shift is not None:
+                x += shift
+            if signs:
+                np.copysign(np.float32(1), x, out=x)
+        return x
+
+
+@dataclass(frozen=True)
+class InferenceResult:
+    """Seconds per batch of a packed model and of its float32 twin."""
+
+    batch: int
+    threads: int
+    blas: Timing
+    packed: Timing
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster than float32 BLAS, best time against best time."""
+        return self.blas.best / self.packed.best
+
+
+def measure_inference(
+    model: Packed, rows: np.ndarray, thread_count: int, *, seconds: float
+) -> InferenceResult:
+    """Time one batch through a packed model and through its float32 twin, checking all scores.
+
+    Raises
+    ------
+    WrongResult
+        If the two disagree in any score.
+    """
+    rival = FloatNet(model)
+    numbers = rows.astype(np.float32)
+    expected = model(rows)
+
+    def check(name: str, scores: np.ndarray) -> None:
+        if not np.array_equal(scores, expected):
+            raise WrongResult(f"[bench] {name} gave other scores for a batch of {len(rows)}")
+
+    calls = {"blas": lambda: rival(numbers), "packed": lambda: model(rows)}
+    with threads(thread_count):
+        timings = interleave(calls, seconds=seconds, check=check)
+    return InferenceResult(len(rows), thread_count, **timings)

@@ -118,7 +118,7 @@ def run_bench(args: argparse.Namespace) -> int:
     print_pairs(describe_machine())
     print(f"{'load':<10} {stamp['load']:.2f} before the start")
     if not benchmark.can_limit_blas():
-        print("note       BLAS keeps its own thread count: pip install threadpoolctl to limit it")
+        print(benchmark.NO_BLAS_LIMIT)
     print(
         "\nGMAC/s (1e9 multiply-accumulates a second), best of the rounds; operands warm.\n"
         "float32: NumPy matmul. packed: gemm on packed a and prepacked w. + packing: a packed in\n"
@@ -218,6 +218,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, say `head`, has seen enough; the interpreter must not flush into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ImportError, OSError, ValueError, benchmark.WrongResult) as error:
+    except (ImportError, MemoryError, OSError, ValueError, benchmark.WrongResult) as error:
         print(f"bitops {args.command}: error: {error}", file=sys.stderr)
         return 1
