@@ -1,4 +1,4 @@
-"""`bitops demo`: train an MLP, pack it, prove that the packed one computes the same, and time it."""
+"""`bitops demo`: train an MLP, pack it, check that the packed one computes the same, time it."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def count_differences(model: Sequential, packed: Packed, x: np.ndarray) -> int:
 def print_speed(packed: Packed, x: np.ndarray) -> None:
     """Time packed and float32 inference at batch 1 and 100, on one thread and on all."""
     print(
-        "\nInference, ms a batch: best of the rounds, operands warm. float32: the same net in NumPy,\n"
-        "BLAS product, scale and shift, sign. Every score of both was compared."
+        "\nInference, ms a batch: best of the rounds, operands warm. float32: the same net in\n"
+        "NumPy, BLAS product, scale and shift, sign. Every score of both was compared."
     )
     if not benchmark.can_limit_blas():
         print(benchmark.NO_BLAS_LIMIT)
@@ -111,7 +111,7 @@ def print_speed(packed: Packed, x: np.ndarray) -> None:
         for threads in benchmark.thread_counts():
             result = benchmark.measure_inference(packed, x[:batch], threads, seconds=0.5)
             print(
-                f"{batch:>5} {threads:>7} {result.blas.best * 1e3:>9.3f} "
+                f"{result.batch:>5} {threads:>7} {result.blas.best * 1e3:>9.3f} "
                 f"{result.packed.best * 1e3:>9.3f} {result.ratio:>6.1f}",
                 flush=True,
             )
