@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -241,8 +240,6 @@ def measure_gemm(operands: GemmOperands, thread_count: int, *, seconds: float) -
 def machine_stamp() -> dict[str, Any]:
     """Return what belongs beside a figure: processor, ISA, compiler, threads, BLAS, load."""
     return show_config(mode="dicts") | {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "load": os.getloadavg()[0],
         "blas_threads_limited": can_limit_blas(),

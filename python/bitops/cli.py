@@ -75,14 +75,13 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 def describe_machine() -> dict[str, Any]:
     """Return the machine stamp in the words that `info` and `bench` print."""
     stamp = benchmark.machine_stamp()
-    threads = stamp["threads"]
     return {
         "bitops": stamp["version"],
         "cpu": stamp["cpu"],
         "isa": f"{stamp['isa']} (found: {', '.join(stamp['isas'])})",
-        "threads": threads if stamp["openmp"] else f"{threads} (built without OpenMP)",
+        "threads": stamp["threads"],
         "compiler": stamp["compiler"],
-        "openmp": stamp["openmp"] or "no",
+        "openmp": "yes" if stamp["openmp"] else "no (single-threaded build)",
         "blas": stamp["blas"],
         "numpy": stamp["numpy"],
         "python": stamp["python"],
