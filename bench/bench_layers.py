@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import common
 import numpy as np
 import pytest
 
+import common
 from bitops.benchmark import FloatNet, WrongResult, random_signs, thread_counts
 from bitops.layers import Packed, PackedDense
 

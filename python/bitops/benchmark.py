@@ -234,12 +234,20 @@ def measure_gemm(operands: GemmOperands, thread_count: int, *, seconds: float) -
     }
     with threads(thread_count):
         timings = interleave(calls, seconds=seconds, check=operands.check)
-    return GemmResult(*operands.shape, threads=thread_count, isa=isa.active(), **timings)
+    return GemmResult(
+        *operands.shape,
+        thread_count,
+        isa.active(),
+        timings["blas"],
+        timings["packed"],
+        timings["with_packing"],
+    )
 
 
 def machine_stamp() -> dict[str, Any]:
     """Return what belongs beside a figure: processor, ISA, compiler, threads, BLAS, load."""
-    return show_config(mode="dicts") | {
+    config: Any = show_config(mode="dicts")
+    return config | {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "load": os.getloadavg()[0],
         "blas_threads_limited": can_limit_blas(),
@@ -262,7 +270,7 @@ class FloatNet:
     """
 
     def __init__(self, model: Packed):
-        self._steps = []
+        self._steps: list[tuple[Any, Any, Any, bool]] = []
         for layer in model.layers:
             if not isinstance(layer, PackedDense):
                 raise TypeError(f"[FloatNet] layers must be PackedDense, got {layer!r}")
@@ -270,17 +278,20 @@ class FloatNet:
             if layer.threshold is None:
                 self._steps.append((weight, layer.alpha, layer.bias, False))
             else:
-                self._steps.append((weight, *self._scale_and_shift(layer), True))
+                scale, shift = self._scale_and_shift(layer.threshold, layer.flip)
+                self._steps.append((weight, scale, shift, True))
 
     @staticmethod
-    def _scale_and_shift(layer: PackedDense) -> tuple[np.ndarray, np.ndarray]:
-        threshold = layer.threshold.astype(np.float32)
-        if layer.threshold.dtype.kind == "i":
-            above = threshold + np.float32(0.5)
+    def _scale_and_shift(
+        threshold: np.ndarray, flip: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        at = threshold.astype(np.float32)
+        if threshold.dtype.kind == "i":
+            above = at + np.float32(0.5)
         else:
-            above = np.nextafter(threshold, np.float32(np.inf))
-        flip = np.zeros(threshold.shape, bool) if layer.flip is None else layer.flip
-        return np.where(flip, np.float32(-1), np.float32(1)), np.where(flip, threshold, -above)
+            above = np.nextafter(at, np.float32(np.inf))
+        flips = np.zeros(at.shape, bool) if flip is None else flip
+        return np.where(flips, np.float32(-1), np.float32(1)), np.where(flips, at, -above)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the scores of float32 rows."""
@@ -331,4 +342,4 @@ def measure_inference(
     calls = {"blas": lambda: rival(numbers), "packed": lambda: model(rows)}
     with threads(thread_count):
         timings = interleave(calls, seconds=seconds, check=check)
-    return InferenceResult(len(rows), thread_count, **timings)
+    return InferenceResult(len(rows), thread_count, timings["blas"], timings["packed"])

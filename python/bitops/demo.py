@@ -12,7 +12,7 @@ import numpy as np
 
 from . import benchmark, io
 from .datasets import Dataset, load_digits, load_mnist
-from .layers import Packed, Sequential
+from .layers import Packed, PackedDense, Sequential
 from .models import mlp
 from .optim import ExponentialDecay
 
@@ -72,6 +72,7 @@ def train(data: Dataset, recipe: Recipe, seed: int, quiet: bool) -> Sequential:
         verbose=0 if quiet else 1,
     )
     best = history.best
+    assert best is not None  # given a validation set, fit always keeps one
     print(
         f"trained in {history.seconds:.1f} s; kept epoch {best.number}, "
         f"validation error {best.validation_error:.2%}"
@@ -89,7 +90,7 @@ def write_and_read(packed: Packed) -> tuple[Packed, int]:
 
 def count_differences(model: Sequential, packed: Packed, x: np.ndarray) -> int:
     """Count the rows whose scores or label differ in any bit between the two."""
-    trained, frozen = model.outputs(x), packed.outputs(x)
+    trained, frozen = np.asarray(model.outputs(x)), np.asarray(packed.outputs(x))
     if trained.dtype != frozen.dtype or trained.shape != frozen.shape:
         return len(x)
     # Compared as bytes: a zero of the other sign would be a difference, and so would a NaN not be.
@@ -142,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     )
     error = packed.evaluate(data.x_test, data.y_test)
     print(f"error    {error:.2%} of the test images ({round(error * total):,} of {total:,})")
-    float_bytes = 4 * sum(layer.weight.size for layer in packed.layers)
+    float_bytes = 4 * sum(i.weight.size for i in packed.layers if isinstance(i, PackedDense))
     print(
         f"size     packed file {file_bytes:,} bytes, float32 weights {float_bytes:,} bytes: "
         f"{float_bytes / file_bytes:.1f} times smaller"
