@@ -35,7 +35,7 @@ class Recipe:
         return cls(**{k: getattr(default, k) if v is None else v for k, v in given.items()})
 
 
-DIGITS = Recipe(width=256, depth=2, epochs=30, batch=50, lr=3e-3)
+DIGITS = Recipe(width=512, depth=3, epochs=30, batch=50, lr=3e-3)
 MNIST = Recipe(width=1024, depth=3, epochs=15, batch=100, lr=3e-3)
 
 
