@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, benchmark
+from .io import write_file
 
 EPILOG = """\
 environment:
@@ -54,16 +55,6 @@ def output_file(text: str) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"directory is not writable: {path.parent}")
     return path
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(data, indent=1) + "\n", encoding="ascii")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:
@@ -137,7 +128,8 @@ def run_bench(args: argparse.Namespace) -> int:
             print(bench_row(results[-1]), flush=True)
     print(f"\nAll {3 * len(results)} timed results equal the float32 product.")
     if args.json:
-        write_json(args.json, {"stamp": stamp, "gemm": [r.as_dict() for r in results]})
+        data = {"stamp": stamp, "gemm": [r.as_dict() for r in results]}
+        write_file(args.json, (json.dumps(data, indent=1) + "\n").encode())
         print(f"Written to {args.json}")
     return 0
 

@@ -81,7 +81,7 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "graph": graph}
     document["sha256"] = _digest(document, tensors)
     # one entry only: safetensors writes several in an order that changes from call to call
-    _replace(Path(path), safetensors.numpy.save(tensors, {"bitops": json.dumps(document)}))
+    write_file(Path(path), safetensors.numpy.save(tensors, {"bitops": json.dumps(document)}))
 
 
 def load(path: str | os.PathLike) -> Packed:
@@ -113,8 +113,8 @@ def load(path: str | os.PathLike) -> Packed:
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside `path`, then put it there in one step."""
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside `path` first, then renamed to it in one step."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with partial.open("xb") as file:
