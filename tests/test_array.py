@@ -5,11 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import EDGE_BITS, signs
 from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from conftest import EDGE_BITS, signs
 
 FLOATS = (np.float16, np.float32, np.float64, np.longdouble)
 SIGNED = (np.int8, np.int16, np.int32, np.int64)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from bitops.datasets import load_digits, load_mnist, read_idx
 
 NAMES = (

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from bitops.array import BitArray, pack, unpack
 from bitops.layers import (
     BatchNorm,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+
 from bitops.array import pack
 from bitops.io import _digest, load, save
 from bitops.layers import Packed, PackedBatchNorm, PackedDense, PackedSign, Sequential, Sign

@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ISAS, signs
 from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import _core
 from bitops import reference as ref
+from conftest import ISAS, signs
 
 AVAILABLE = bo.isa.available()
 BEST_FIRST = ("avx512", "avx2", "neon", "generic")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from bitops.array import BitArray, pack, unpack
 from bitops.layers import (
     BatchNorm,

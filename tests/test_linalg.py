@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import EDGE_BITS, EDGE_ROWS, SEED, random_shapes, signs
 from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from conftest import EDGE_BITS, EDGE_ROWS, SEED, random_shapes, signs
 
 INT32_MAX = 2**31 - 1
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from bitops.losses import signed_one_hot, squared_hinge
 
 

@@ -8,11 +8,11 @@ import mmap
 
 import numpy as np
 import pytest
-from conftest import signs
 from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from conftest import signs
 
 KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
 

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from bitops.layers import Parameter
 from bitops.optim import Adam, ExponentialDecay
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import signs
 from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from conftest import signs
 
 
 @pytest.mark.parametrize("shape", ((1, 1), (4, 3), (10, 65), (64, 3, 3, 70), (2, 5, 128), (0, 7)))

@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pytest
 import threadpoolctl
-from conftest import signs
 from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from conftest import signs
 
 
 @pytest.fixture(autouse=True)

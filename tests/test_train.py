@@ -3,13 +3,13 @@ import time
 
 import numpy as np
 import pytest
+
+from bitops import datasets, train
 from bitops.array import pack
 from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
 from bitops.models import mlp
 from bitops.optim import Adam, ExponentialDecay
-
-from bitops import datasets, train
 
 
 def prototypes(n=240, features=96, classes=4, seed=0):

@@ -75,7 +75,7 @@ int bitops_kernel_name(size_t index, const char **op, const char **isa) {
 
 const char *bitops_compiler(void) {
 #if defined(__clang__)
-    return "clang " __clang_version__;
+    return "clang " TEXT(__clang_major__) "." TEXT(__clang_minor__) "." TEXT(__clang_patchlevel__);
 #elif defined(__GNUC__)
     return "gcc " __VERSION__;
 #elif defined(_MSC_VER)
