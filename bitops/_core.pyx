@@ -215,6 +215,7 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
     cdef Py_ssize_t count = 1
     cdef void *memory = NULL
     cdef size_t bytes
+    cdef int n_threads = c.bitops_get_num_threads()
 
     args.store = store[0]
     args.m = a.shape[0]
@@ -246,17 +247,17 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
         return 0
 
     args.a = &a[0, 0] if args.k_words else NULL
-    bytes = c.bitops_gemm_workspace_size(isa, &args)
+    bytes = c.bitops_gemm_workspace_size(isa, &args, n_threads)
     if bytes:
         memory = malloc(bytes + CACHE_LINE)
         if memory == NULL:
             raise MemoryError()
     with nogil:
         if batch is None:
-            c.bitops_gemm(isa, &args, align(memory), c.bitops_get_num_threads())
+            c.bitops_gemm(isa, &args, align(memory), n_threads)
         else:
             c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], align(memory),
-                                c.bitops_get_num_threads())
+                                n_threads)
         free(memory)
     return 0
 

@@ -74,7 +74,8 @@ cdef extern from "bitops.h" nogil:
                             size_t k_words, uint64_t *panels_out, int n_threads) noexcept
 
     size_t bitops_gemm_workspace_size(const bitops_isa *isa,
-                                      const bitops_gemm_args *args) noexcept
+                                      const bitops_gemm_args *args,
+                                      int n_threads) noexcept
     void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
                      int n_threads) noexcept
     void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,

@@ -74,6 +74,10 @@ BITOPS_INLINE tally tally_zero(void) {
     return (tally){_mm512_setzero_si512(), _mm512_setzero_si512()};
 }
 
+BITOPS_INLINE __m512i tally_total(tally t) {
+    return _mm512_add_epi32(_mm512_add_epi32(t.count, t.count), _mm512_popcnt_epi32(t.ones));
+}
+
 /* Adds the bits of a1 ^ w1 and a2 ^ w2 where a12 and w12 are not at hand; returns the carry. */
 BITOPS_INLINE __m512i tally_carry(tally *t, __m512i a1, __m512i w1, __m512i a2, __m512i w2) {
     const __m512i u = xor3(a1, w1, t->ones);
@@ -219,8 +223,8 @@ void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *cou
 BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
                                const bitops_store *store) {
     const size_t first = row * store->ldc + col;
-    const __m512i dot =
-        _mm512_sub_epi32(_mm512_set1_epi32(store->k), _mm512_slli_epi32(mismatches, 1));
+    const __m512i k = _mm512_set1_epi32(store->k);
+    const __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
     switch (store->kind) {
     case BITOPS_STORE_DOT:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
@@ -278,18 +282,123 @@ BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops
 
 /* ---- gemm on panels ------------------------------------------------------------------------ */
 
+/* Transposes 8 x 8 words: afterwards word i of v[p] is word p of the former v[i]. */
+BITOPS_INLINE void transpose_words(__m512i v[8]) {
+    __m512i pairs[8], quads[8];
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm512_unpacklo_epi64(v[i], v[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi64(v[i], v[i + 1]);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++) { /* 128-bit parts 0, 2 (i / 2 even) or 1, 3 of rows 0-3 and 4-7 */
+        const int from = i % 2 + i / 4 * 4, odd = i / 2 % 2;
+        quads[i] = odd ? _mm512_shuffle_i64x2(pairs[from], pairs[from + 2], 0xdd)
+                       : _mm512_shuffle_i64x2(pairs[from], pairs[from + 2], 0x88);
+    }
+    BITOPS_UNROLL
+    for (int p = 0; p < 8; p++) {
+        const int from = p % 2 + p / 2 % 2 * 2;
+        v[p] = p < 4 ? _mm512_shuffle_i64x2(quads[from], quads[from + 4], 0x88)
+                     : _mm512_shuffle_i64x2(quads[from], quads[from + 4], 0xdd);
+    }
+}
+
+/* Up to 8 words of 16 columns, those of the n <= 16 rows of w, to half a panel. */
+BITOPS_INLINE void prepack_half(const uint64_t *w, size_t ldw, size_t n, size_t words,
+                                uint64_t *panel_out) {
+    const __m512i even =
+        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    __m512i v[LANES];
+    for (size_t j = 0; j < LANES; j++)
+        v[j] = j < n ? _mm512_maskz_loadu_epi64(low_bits8(words), w + j * ldw)
+                     : _mm512_setzero_si512();
+    transpose_words(v);
+    transpose_words(v + 8);
+    for (size_t p = 0; p < words; p++) {
+        const __m512i w1 = _mm512_permutex2var_epi32(v[p], even, v[8 + p]);
+        const __m512i w2 = _mm512_permutex2var_epi32(v[p], odd, v[8 + p]);
+        _mm512_storeu_si512(panel_out + p * NR, w1);
+        _mm512_storeu_si512(panel_out + p * NR + ZMM_WORDS, _mm512_xor_si512(w1, w2));
+    }
+}
+
 void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                            uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
-    for (size_t p = 0; p < k_words; p++)
-        for (size_t half = 0; half < NR; half += LANES) {
-            uint32_t *w1 = (uint32_t *)(panel_out + p * NR + half), *w12 = w1 + LANES;
-            for (size_t j = 0; j < LANES; j++) {
-                const uint64_t word = half + j < n ? w[(half + j) * ldw + p] : 0;
-                w1[j] = (uint32_t)word;
-                w12[j] = (uint32_t)word ^ (uint32_t)(word >> 32);
-            }
+    for (size_t half = 0; half < NR; half += LANES)
+        for (size_t p = 0; p < k_words; p += ZMM_WORDS) {
+            const size_t rows = n < half ? 0 : n - half < LANES ? n - half : LANES;
+            const size_t words = k_words - p < ZMM_WORDS ? k_words - p : ZMM_WORDS;
+            prepack_half(rows ? w + half * ldw + p : w, ldw, rows, words,
+                         panel_out + p * NR + half);
         }
+}
+
+void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t k_words,
+                                uint64_t *rows_out) {
+    for (size_t i = 0; i < m; i++, a += lda, rows_out += k_words)
+        for (size_t p = 0; p < k_words; p += ZMM_WORDS) {
+            const __mmask8 mask = low_bits8(k_words - p);
+            const __m512i v = _mm512_maskz_loadu_epi64(mask, a + p);
+            const __m512i folded = _mm512_xor_si512(v, _mm512_slli_epi64(v, 32));
+            _mm512_mask_storeu_epi64(rows_out + p, mask, folded);
+        }
+}
+
+/* Adds one folded word (a1, a12) of a row to the tally of 16 columns. */
+BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1, __m512i w12) {
+    const __m512i next = xor3(t->ones, w12, broadcast32((const char *)word + 4));
+    const __m512i x1 = _mm512_xor_si512(w1, broadcast32((const char *)word));
+    /* ones != next ? ones : x1 */
+    const __m512i carry = _mm512_ternarylogic_epi32(x1, t->ones, next, 0xd4);
+    t->count = _mm512_add_epi32(t->count, _mm512_popcnt_epi32(carry));
+    t->ones = next;
+}
+
+/* tally_word for two rows and 2 x 16 columns. Written out, because the order decides: each step
+ * for four outputs at a time, words broadcast within the operation. In the order of compilers, or
+ * with each output finished before the next begins, Zen 4 loses 7 % and compilers spill. */
+BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
+                              const uint64_t *word_t, const __m512i w1[2], const __m512i w12[2]) {
+#if defined(__GNUC__)
+    __asm__("vmovdqa64 %[s0], %%zmm20\n\t"
+            "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_0], %[s0]\n\t"
+            "vmovdqa64 %[s1], %%zmm21\n\t"
+            "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_1], %[s1]\n\t"
+            "vmovdqa64 %[t0], %%zmm22\n\t"
+            "vpternlogd $0x96, 4(%[wt])%{1to16%}, %[w12_0], %[t0]\n\t"
+            "vmovdqa64 %[t1], %%zmm23\n\t"
+            "vpternlogd $0x96, 4(%[wt])%{1to16%}, %[w12_1], %[t1]\n\t"
+            "vpxord (%[ws])%{1to16%}, %[w1_0], %%zmm16\n\t"
+            "vpxord (%[ws])%{1to16%}, %[w1_1], %%zmm17\n\t"
+            "vpxord (%[wt])%{1to16%}, %[w1_0], %%zmm18\n\t"
+            "vpxord (%[wt])%{1to16%}, %[w1_1], %%zmm19\n\t"
+            "vpternlogd $0xd4, %[s0], %%zmm20, %%zmm16\n\t"
+            "vpternlogd $0xd4, %[s1], %%zmm21, %%zmm17\n\t"
+            "vpternlogd $0xd4, %[t0], %%zmm22, %%zmm18\n\t"
+            "vpternlogd $0xd4, %[t1], %%zmm23, %%zmm19\n\t"
+            "vpopcntd %%zmm16, %%zmm16\n\t"
+            "vpopcntd %%zmm17, %%zmm17\n\t"
+            "vpopcntd %%zmm18, %%zmm18\n\t"
+            "vpopcntd %%zmm19, %%zmm19\n\t"
+            "vpaddd %%zmm16, %[sc0], %[sc0]\n\t"
+            "vpaddd %%zmm17, %[sc1], %[sc1]\n\t"
+            "vpaddd %%zmm18, %[tc0], %[tc0]\n\t"
+            "vpaddd %%zmm19, %[tc1], %[tc1]"
+            : [s0] "+&v"(s[0].ones), [s1] "+&v"(s[1].ones), [t0] "+&v"(t[0].ones),
+              [t1] "+&v"(t[1].ones), [sc0] "+&v"(s[0].count), [sc1] "+&v"(s[1].count),
+              [tc0] "+&v"(t[0].count), [tc1] "+&v"(t[1].count)
+            : [w1_0] "v"(w1[0]), [w1_1] "v"(w1[1]), [w12_0] "v"(w12[0]), [w12_1] "v"(w12[1]),
+              [ws] "r"(word_s), [wt] "r"(word_t), "m"(*word_s), "m"(*word_t)
+            : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
+#else
+    for (int v = 0; v < 2; v++) {
+        tally_word(&s[v], word_s, w1[v], w12[v]);
+        tally_word(&t[v], word_t, w1[v], w12[v]);
+    }
+#endif
 }
 
 /* rows x vecs vectors of 16 columns; both are constants at every call, so the loops unroll. */
@@ -309,26 +418,17 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
         for (int v = 0; v < vecs; v++) {
             w1[v] = _mm512_loadu_si512(panel + 2 * v * ZMM_WORDS);
             w12[v] = _mm512_loadu_si512(panel + (2 * v + 1) * ZMM_WORDS);
-            BITOPS_IN_REGISTER(w1[v]); /* or they are loaded again for every row */
-            BITOPS_IN_REGISTER(w12[v]);
         }
+        const int paired = vecs == 2 ? rows / 2 * 2 : 0;
         BITOPS_UNROLL
-        for (int i = 0; i < rows; i++) {
-            const uint64_t word = a[(size_t)i * lda + p];
-            uint64_t folded = word ^ word << 32; /* a1 and a12, to be broadcast from memory */
-            BITOPS_IN_MEMORY(folded);
-            const __m512i a1 = broadcast32((const char *)&folded);
-            const __m512i a12 = broadcast32((const char *)&folded + 4);
+        for (int i = 0; i < paired; i += 2)
+            tally_quad(t[i], t[i + 1], a + (size_t)i * lda + p, a + (size_t)(i + 1) * lda + p, w1,
+                       w12);
+        BITOPS_UNROLL
+        for (int i = paired; i < rows; i++) {
             BITOPS_UNROLL
-            for (int v = 0; v < vecs; v++) {
-                tally *const s = &t[i][v];
-                const __m512i next = xor3(s->ones, w12[v], a12);
-                const __m512i x1 = _mm512_xor_si512(w1[v], a1);
-                /* ones != next ? ones : x1 */
-                const __m512i carry = _mm512_ternarylogic_epi32(x1, s->ones, next, 0xd4);
-                s->count = _mm512_add_epi32(s->count, _mm512_popcnt_epi32(carry));
-                s->ones = next;
-            }
+            for (int v = 0; v < vecs; v++)
+                tally_word(&t[i][v], a + (size_t)i * lda + p, w1[v], w12[v]);
         }
     }
 
@@ -336,10 +436,9 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
     for (int i = 0; i < rows; i++) {
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++) {
-            const __m512i mismatches = _mm512_add_epi32(_mm512_slli_epi32(t[i][v].count, 1),
-                                                        _mm512_popcnt_epi32(t[i][v].ones));
             const size_t first = (size_t)v * LANES;
-            store_lanes(mismatches, low_bits16(n - first), row + (size_t)i, col + first, store);
+            store_lanes(tally_total(t[i][v]), low_bits16(n - first), row + (size_t)i, col + first,
+                        store);
         }
     }
 }

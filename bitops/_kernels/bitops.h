@@ -87,8 +87,13 @@ typedef void bitops_popcount_fn(const uint64_t *words, size_t n_words, uint64_t 
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                uint64_t *panel_out);
 
-/* Rows [0, m) of a times the n <= nr columns of one panel, stored at (row, col) of store.
- * col is a multiple of nr. */
+/* m rows of a to the form that gemm_panel of the ISA reads, k_words words apart. Absent where that
+ * form is the rows as they lie. */
+typedef void bitops_prepack_rows_fn(const uint64_t *a, size_t lda, size_t m, size_t k_words,
+                                    uint64_t *rows_out);
+
+/* Rows [0, m) of a (after prepack_rows) times the n <= nr columns of one panel, stored at (row,
+ * col) of store. col is a multiple of nr. */
 typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                                   size_t n, size_t k_words, size_t row, size_t col,
                                   const bitops_store *store);
@@ -125,6 +130,7 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_prepack_fn *prepack;
+    bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
 } bitops_isa;
@@ -197,7 +203,8 @@ typedef struct bitops_gemm_args {
 } bitops_gemm_args;
 
 /* Bytes of scratch (64-byte aligned) that bitops_gemm needs; at most 8 MiB, 0 for few rows. */
-size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args);
+size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                  int n_threads);
 void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
                  int n_threads);
 /* Product i multiplies block a_index[i] of m rows of a by block w_index[i] of n rows of w, and

@@ -1,15 +1,15 @@
 /* gemm.c: the driver of every product with bits on both sides: cache blocks, panels, threads.
  *
- *   for jc in n by nc                 as many panels as the workspace holds (all, if prepacked)
- *     for ic in m by mc               all of m, unless k is cut
+ *   for jc in n by columns            as many panels as the workspace holds (all, if prepacked)
+ *     for ic in m                     all of m at once, unless k is cut
  *       for pc in k by KC_WORDS       usually one slice
  *         order the slice of w into panels
  *         for each block of rows x group of panels: gemm_panel        shared out to threads
  *       mismatches of all slices -> c
  *
  * A panel of one slice stays in the first-level cache while the rows of a block pass over it; the
- * rows of a block stay in the second-level cache. If k is cut, mismatches are summed in a block of
- * int32 and transformed after the last slice. */
+ * rows of a block, in the form the kernel reads, stay in the second-level cache. If k is cut,
+ * mismatches are summed in a block of int32 and transformed after the last slice. */
 #include "bitops.h"
 #include "store.h"
 #include "target.h"
@@ -21,10 +21,12 @@ enum {
     PANEL_WORDS = 1 << 19, /* workspace for panels: 4 MiB */
     SLICED_COLUMNS = 1024, /* columns and rows of the int32 block of a product cut along k: */
     SLICED_ROWS = 512,     /* 2 MiB, beside panels of 2 MiB */
-    BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB */
-    GROUP_PANELS = 4,      /* panels a task takes its rows over */
-    FEW_ROWS = 16,         /* up to here w is read as it lies */
-    THREAD_WORK = 1 << 19, /* word products below which one thread is faster */
+    BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB a thread, */
+    ROWS_WORDS = 1 << 18,  /* at most 2 MiB for all threads */
+    MAX_THREADS = ROWS_WORDS / (4 * KC_WORDS), /* at least 4 rows for each */
+    TASKS_A_THREAD = 4,                        /* so that no thread waits long for the last one */
+    FEW_ROWS = 16,                             /* up to here w is read as it lies */
+    THREAD_WORK = 1 << 19,                     /* word products below which one thread is faster */
 };
 
 static size_t min_size(size_t a, size_t b) {
@@ -35,43 +37,61 @@ static size_t ceil_div(size_t a, size_t b) {
     return (a + b - 1) / b;
 }
 
-/* Columns whose panels are made at a time. */
-static size_t column_block(const bitops_isa *isa, const bitops_gemm_args *args) {
-    const size_t all = ceil_div(args->n, isa->nr) * isa->nr;
-    if (args->k_words > KC_WORDS)
-        return min_size(all, SLICED_COLUMNS);
-    if (args->panels || args->k_words == 0)
-        return all;
-    const size_t fit = PANEL_WORDS / args->k_words / isa->nr * isa->nr;
-    return min_size(all, fit);
-}
-
-static int reads_plain_rows(const bitops_gemm_args *args) {
-    return !args->panels && args->m <= FEW_ROWS;
-}
-
-static int is_sliced(const bitops_gemm_args *args) {
-    return args->k_words > KC_WORDS;
-}
-
-static size_t panel_words(const bitops_isa *isa, const bitops_gemm_args *args) {
-    if (args->panels)
-        return 0;
-    return column_block(isa, args) * min_size(args->k_words, KC_WORDS);
-}
-
-size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args) {
-    if (reads_plain_rows(args))
-        return 0;
-    size_t bytes = panel_words(isa, args) * sizeof(uint64_t);
-    if (is_sliced(args))
-        bytes += min_size(args->m, SLICED_ROWS) * column_block(isa, args) * sizeof(int32_t);
-    return bytes;
+static size_t round_up(size_t a, size_t b) {
+    return ceil_div(a, b) * b;
 }
 
 static int team(const bitops_gemm_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
-    return work < THREAD_WORK ? 1 : n_threads;
+    if (work < THREAD_WORK)
+        return 1;
+    return n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+}
+
+/* How one product is cut, and where in the workspace its parts lie. */
+typedef struct plan {
+    const bitops_isa *isa;
+    const bitops_gemm_args *args;
+    int threads;
+    int plain_rows;                              /* w is read as it lies; nothing below is used */
+    int sliced;                                  /* k is cut */
+    size_t depth;                                /* words of k in a slice */
+    size_t columns;                              /* columns whose panels exist at a time */
+    size_t rows;                                 /* rows of a block of a */
+    size_t panels_words, rows_words, sums_words; /* of workspace */
+} plan;
+
+static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, int n_threads) {
+    plan p = {.isa = isa, .args = args, .threads = team(args, n_threads)};
+    p.plain_rows = !args->panels && args->m <= FEW_ROWS;
+    p.sliced = args->k_words > KC_WORDS;
+    p.depth = min_size(args->k_words, KC_WORDS);
+    const size_t depth = p.depth ? p.depth : 1;
+
+    p.columns = round_up(args->n, isa->nr);
+    if (p.sliced)
+        p.columns = min_size(p.columns, SLICED_COLUMNS);
+    else if (!args->panels)
+        p.columns = min_size(p.columns, PANEL_WORDS / depth / isa->nr * isa->nr);
+
+    const size_t share = round_up(ceil_div(args->m, (size_t)p.threads), isa->mr);
+    const size_t block_words = min_size(BLOCK_WORDS, ROWS_WORDS / (size_t)p.threads);
+    p.rows = min_size(share, block_words / depth / isa->mr * isa->mr);
+
+    p.panels_words = args->panels ? 0 : p.columns * p.depth;
+    p.rows_words = isa->prepack_rows ? p.rows * p.depth : 0;
+    if (p.sliced) /* two int32 to a word */
+        p.sums_words = round_up(min_size(args->m, SLICED_ROWS) * p.columns, 2) / 2;
+    return p;
+}
+
+size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                  int n_threads) {
+    const plan p = make_plan(isa, args, n_threads);
+    if (p.plain_rows)
+        return 0;
+    const size_t words = p.panels_words + p.sums_words + p.rows_words * (size_t)p.threads;
+    return words * sizeof(uint64_t);
 }
 
 /* Kernels write the bytes of their columns; the rest of the last word is ours. */
@@ -81,14 +101,15 @@ static void clear_last_words(const bitops_gemm_args *args) {
         ((uint64_t *)args->store.c)[i * args->store.ldc + last] = 0;
 }
 
-static void gemm_plain_rows(const bitops_isa *isa, const bitops_gemm_args *args, int n_threads) {
+static void gemm_plain_rows(const plan *p) {
+    const bitops_gemm_args *args = p->args;
     /* Spans of 64 columns: whole words of bits, whole cache lines of numbers. */
     const size_t span = 64;
-    BITOPS_PARALLEL_FOR(n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(p->threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, span); task++) {
         const size_t col = (size_t)task * span;
-        isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
-                       min_size(span, args->n - col), args->k_words, 0, col, &args->store);
+        p->isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
+                          min_size(span, args->n - col), args->k_words, 0, col, &args->store);
     }
 }
 
@@ -103,42 +124,60 @@ typedef struct slice {
     const bitops_store *store;
 } slice;
 
-static void gemm_slice(const bitops_isa *isa, const slice *s, int n_threads) {
-    const size_t rows = BLOCK_WORDS / (s->k_words ? s->k_words : 1) / isa->mr * isa->mr;
-    const size_t panels = ceil_div(s->n, isa->nr), groups = ceil_div(panels, GROUP_PANELS);
-    const ptrdiff_t tasks = (ptrdiff_t)(ceil_div(s->m, rows) * groups);
-    BITOPS_PARALLEL_FOR(n_threads, schedule(dynamic))
-    for (ptrdiff_t task = 0; task < tasks; task++) {
-        const size_t i = (size_t)task / groups * rows;
-        const size_t first = (size_t)task % groups * GROUP_PANELS;
-        for (size_t panel = first; panel < min_size(first + GROUP_PANELS, panels); panel++) {
-            const size_t j = panel * isa->nr;
-            isa->gemm_panel(s->a + i * s->lda, s->lda, min_size(rows, s->m - i),
-                            s->panels + panel * s->panel_stride, min_size(isa->nr, s->n - j),
-                            s->k_words, s->row + i, s->col + j, s->store);
-        }
+/* A block of rows against the panels [first, last), one panel at a time. */
+static void gemm_block(const bitops_isa *isa, const slice *s, size_t i, size_t rows, size_t first,
+                       size_t last, uint64_t *rows_scratch) {
+    const uint64_t *a = s->a + i * s->lda;
+    size_t lda = s->lda;
+    if (isa->prepack_rows) {
+        isa->prepack_rows(a, lda, rows, s->k_words, rows_scratch);
+        a = rows_scratch;
+        lda = s->k_words;
+    }
+    for (size_t panel = first; panel < last; panel++) {
+        const size_t j = panel * isa->nr;
+        isa->gemm_panel(a, lda, rows, s->panels + panel * s->panel_stride,
+                        min_size(isa->nr, s->n - j), s->k_words, s->row + i, s->col + j, s->store);
     }
 }
 
-/* The panels of columns [jc, jc + n) and words [pc, pc + k_words): in place if prepacked, else
- * made in the workspace. */
-static const uint64_t *slice_panels(const bitops_isa *isa, const bitops_gemm_args *args, size_t jc,
-                                    size_t n, size_t pc, size_t k_words, uint64_t *workspace,
-                                    size_t *panel_stride, int n_threads) {
-    if (args->panels) {
-        *panel_stride = isa->nr * args->k_words;
-        return args->panels + jc * args->k_words + pc * isa->nr;
+static void gemm_slice(const plan *p, const slice *s, uint64_t *rows_scratch) {
+    const size_t panels = ceil_div(s->n, p->isa->nr), blocks = ceil_div(s->m, p->rows);
+    size_t groups = 1;
+    if (p->threads > 1)
+        groups = min_size(panels, ceil_div((size_t)p->threads * TASKS_A_THREAD, blocks));
+    const size_t group = ceil_div(panels, groups);
+    BITOPS_PARALLEL_FOR(p->threads, schedule(dynamic))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
+        const size_t i = (size_t)task / groups * p->rows;
+        const size_t first = min_size((size_t)task % groups * group, panels);
+        gemm_block(p->isa, s, i, min_size(p->rows, s->m - i), first,
+                   min_size(first + group, panels),
+                   rows_scratch + p->rows_words * (size_t)bitops_thread_number());
     }
-    *panel_stride = isa->nr * k_words;
-    bitops_prepack_all(isa, args->w + jc * args->ldw + pc, args->ldw, n, k_words, workspace,
-                       n_threads);
-    return workspace;
+}
+
+/* Words [pc, pc + depth) of the panels of the columns [jc, jc + n) of a slice: in place if
+ * prepacked, else made in the workspace. */
+static void set_panels(const plan *p, slice *s, size_t jc, size_t pc, uint64_t *scratch) {
+    const bitops_gemm_args *args = p->args;
+    const size_t nr = p->isa->nr;
+    if (args->panels) {
+        s->panel_stride = nr * args->k_words;
+        s->panels = args->panels + jc * args->k_words + pc * nr;
+        return;
+    }
+    s->panel_stride = nr * s->k_words;
+    s->panels = scratch;
+    bitops_prepack_all(p->isa, args->w + jc * args->ldw + pc, args->ldw, s->n, s->k_words, scratch,
+                       p->threads);
 }
 
 /* The sums of all slices of k for the block (ic, jc) of m x n outputs, then their transform. */
-static void gemm_sliced_block(const bitops_isa *isa, const bitops_gemm_args *args, size_t ic,
-                              size_t m, size_t jc, size_t n, uint64_t *workspace, int n_threads) {
-    int32_t *sums = (int32_t *)(workspace + panel_words(isa, args));
+static void gemm_sliced_block(const plan *p, size_t ic, size_t m, size_t jc, size_t n,
+                              uint64_t *workspace) {
+    const bitops_gemm_args *args = p->args;
+    int32_t *sums = (int32_t *)(workspace + p->panels_words);
     const bitops_store accumulate = {.kind = BITOPS_STORE_ACCUMULATE, .c = sums, .ldc = n};
     for (size_t i = 0; i < m * n; i++)
         sums[i] = 0;
@@ -149,36 +188,32 @@ static void gemm_sliced_block(const bitops_isa *isa, const bitops_gemm_args *arg
                    .n = n,
                    .k_words = min_size(KC_WORDS, args->k_words - pc),
                    .store = &accumulate};
-        s.panels =
-            slice_panels(isa, args, jc, n, pc, s.k_words, workspace, &s.panel_stride, n_threads);
-        gemm_slice(isa, &s, n_threads);
+        set_panels(p, &s, jc, pc, workspace);
+        gemm_slice(p, &s, workspace + p->panels_words + p->sums_words);
     }
     store_block(sums, n, m, n, ic, jc, &args->store);
 }
 
-static void gemm_sliced(const bitops_isa *isa, const bitops_gemm_args *args, uint64_t *workspace,
-                        int n_threads) {
-    const size_t nc = column_block(isa, args);
-    for (size_t jc = 0; jc < args->n; jc += nc)
+static void gemm_sliced(const plan *p, uint64_t *workspace) {
+    const bitops_gemm_args *args = p->args;
+    for (size_t jc = 0; jc < args->n; jc += p->columns)
         for (size_t ic = 0; ic < args->m; ic += SLICED_ROWS)
-            gemm_sliced_block(isa, args, ic, min_size(SLICED_ROWS, args->m - ic), jc,
-                              min_size(nc, args->n - jc), workspace, n_threads);
+            gemm_sliced_block(p, ic, min_size(SLICED_ROWS, args->m - ic), jc,
+                              min_size(p->columns, args->n - jc), workspace);
 }
 
-static void gemm_whole(const bitops_isa *isa, const bitops_gemm_args *args, uint64_t *workspace,
-                       int n_threads) {
-    const size_t nc = column_block(isa, args);
-    for (size_t jc = 0; jc < args->n; jc += nc) {
+static void gemm_whole(const plan *p, uint64_t *workspace) {
+    const bitops_gemm_args *args = p->args;
+    for (size_t jc = 0; jc < args->n; jc += p->columns) {
         slice s = {.a = args->a,
                    .lda = args->lda,
                    .m = args->m,
-                   .n = min_size(nc, args->n - jc),
+                   .n = min_size(p->columns, args->n - jc),
                    .k_words = args->k_words,
                    .col = jc,
                    .store = &args->store};
-        s.panels =
-            slice_panels(isa, args, jc, s.n, 0, s.k_words, workspace, &s.panel_stride, n_threads);
-        gemm_slice(isa, &s, n_threads);
+        set_panels(p, &s, jc, 0, workspace);
+        gemm_slice(p, &s, workspace + p->panels_words);
     }
 }
 
@@ -186,15 +221,15 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
                  int n_threads) {
     if (args->m == 0 || args->n == 0)
         return;
-    const int threads = team(args, n_threads);
+    const plan p = make_plan(isa, args, n_threads);
     if (args->store.kind == BITOPS_STORE_SIGN)
         clear_last_words(args);
-    if (reads_plain_rows(args))
-        gemm_plain_rows(isa, args, threads);
-    else if (is_sliced(args))
-        gemm_sliced(isa, args, (uint64_t *)workspace, threads);
+    if (p.plain_rows)
+        gemm_plain_rows(&p);
+    else if (p.sliced)
+        gemm_sliced(&p, (uint64_t *)workspace);
     else
-        gemm_whole(isa, args, (uint64_t *)workspace, threads);
+        gemm_whole(&p, (uint64_t *)workspace);
 }
 
 static size_t element_size(bitops_store_kind kind) {

@@ -36,11 +36,15 @@
 #define BITOPS_IN_MEMORY(number)
 #endif
 
-/* The loop after it is shared out to `threads` OpenMP threads; without OpenMP it just runs. */
+/* The loop after it is shared out to `threads` OpenMP threads, numbered from 0; without OpenMP it
+ * just runs. */
 #if defined(_OPENMP)
+#include <omp.h>
+#define bitops_thread_number() omp_get_thread_num()
 #define BITOPS_PARALLEL_FOR(threads, ...)                                                          \
     BITOPS_PRAGMA(omp parallel for num_threads(threads) __VA_ARGS__)
 #else
+#define bitops_thread_number() 0
 #define BITOPS_PARALLEL_FOR(threads, ...) (void)(threads);
 #endif
 
