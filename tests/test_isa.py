@@ -135,13 +135,13 @@ class TestEnvironment:
 
 class TestKernels:
     def test_every_row_is_complete(self):
-        """Every ISA of this machine has every operation of generic, once."""
+        """Every ISA of this machine has every operation of generic, once; it may have more."""
         kernels = list(_core.kernels())
         assert len(set(kernels)) == len(kernels)
         rows = {name: {op for op, isa in kernels if isa == name} for name in AVAILABLE}
         assert rows["generic"]
         for name in AVAILABLE:
-            assert rows[name] == rows["generic"]
+            assert rows[name] >= rows["generic"]
         assert {isa for _, isa in kernels} <= set(ISAS)
 
     def test_the_forced_kernels_run(self, rng):

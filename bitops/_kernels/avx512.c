@@ -11,9 +11,10 @@
  *     next  = ones ^ a12 ^ w12            one operation on three inputs
  *     x1    = a1 ^ w1                     one on two inputs
  *     carry = ones != next ? ones : x1    one on three inputs
- * makes five vector operations per pair, with popcnt and add. The form without a12 and w12 that
- * plain rows use has five as well, but all three on three inputs: a Zen 4 core ran it at 3.0 cycles
- * a pair of zmm instead of 2.5, as if it read at most four vectors a cycle.
+ * makes five vector operations per pair, with popcnt and add. Five without a12 and w12 exist too,
+ * u = ones ^ a1 ^ w1, next = u ^ a2 ^ w2, carry = u ? ~next : ones, but all on three inputs: a Zen
+ * 4 core ran them at 3.0 cycles a pair of zmm instead of 2.5, as if it read at most four vectors a
+ * cycle.
  *
  *   intrinsic                     instruction   Ice Lake and later    Zen 4 (zmm)
  *   _mm512_ternarylogic_epi32     vpternlogd    latency 1, p05        1, two per cycle
@@ -78,11 +79,13 @@ BITOPS_INLINE __m512i tally_total(tally t) {
     return _mm512_add_epi32(_mm512_add_epi32(t.count, t.count), _mm512_popcnt_epi32(t.ones));
 }
 
-/* Adds the bits of a1 ^ w1 and a2 ^ w2 where a12 and w12 are not at hand; returns the carry. */
-BITOPS_INLINE __m512i tally_carry(tally *t, __m512i a1, __m512i w1, __m512i a2, __m512i w2) {
-    const __m512i u = xor3(a1, w1, t->ones);
-    const __m512i next = xor3(a2, w2, u);
-    const __m512i carry = _mm512_ternarylogic_epi32(u, next, t->ones, 0x3a); /* u ? ~next : ones */
+/* Adds the bits of a1 ^ w1 and a2 ^ w2, given a12 = a1 ^ a2 and w12 = w1 ^ w2; returns the carry,
+ * which is to be counted. */
+BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1, __m512i a12, __m512i w1, __m512i w12) {
+    const __m512i next = xor3(t->ones, w12, a12);
+    const __m512i x1 = _mm512_xor_si512(w1, a1);
+    /* ones != next ? ones : x1 */
+    const __m512i carry = _mm512_ternarylogic_epi32(x1, t->ones, next, 0xd4);
     t->ones = next;
     return carry;
 }
@@ -349,12 +352,9 @@ void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t 
 
 /* Adds one folded word (a1, a12) of a row to the tally of 16 columns. */
 BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1, __m512i w12) {
-    const __m512i next = xor3(t->ones, w12, broadcast32((const char *)word + 4));
-    const __m512i x1 = _mm512_xor_si512(w1, broadcast32((const char *)word));
-    /* ones != next ? ones : x1 */
-    const __m512i carry = _mm512_ternarylogic_epi32(x1, t->ones, next, 0xd4);
-    t->count = _mm512_add_epi32(t->count, _mm512_popcnt_epi32(carry));
-    t->ones = next;
+    const __m512i a1 = broadcast32((const char *)word);
+    const __m512i a12 = broadcast32((const char *)word + 4);
+    t->count = _mm512_add_epi32(t->count, _mm512_popcnt_epi32(tally_add(t, a1, a12, w1, w12)));
 }
 
 /* tally_word for two rows and 2 x 16 columns. Written out, because the order decides: each step
@@ -477,7 +477,7 @@ void bitops_gemm_panel_avx512(const uint64_t *a, size_t lda, size_t m, const uin
 
 /* ---- gemm on plain rows -------------------------------------------------------------------- */
 
-enum { GROUP = 8 }; /* rows of w taken together: eight tallies, and one vector of eight sums */
+enum { GROUP = 8 }; /* products made together: eight tallies, and one vector of eight sums */
 
 /* Lane j of the result is the sum of the eight lanes of v[j]. */
 BITOPS_INLINE __m512i sum_lanes(const __m512i v[GROUP]) {
@@ -496,65 +496,98 @@ BITOPS_INLINE __m512i sum_lanes(const __m512i v[GROUP]) {
                             _mm512_shuffle_i64x2(quads[0], quads[1], 0xdd));
 }
 
-/* Mismatches of one row of a with `columns` <= 8 rows of w, as eight int32. */
-BITOPS_INLINE __m256i group_mismatches(const uint64_t *a, const uint64_t *w, size_t ldw,
-                                       size_t columns, size_t k_words) {
-    const uint64_t *rows[GROUP]; /* absent rows repeat the last one; their sums are not stored */
-    tally t[GROUP];
+/* A vector of words of a row, all of them or those that mask selects. */
+BITOPS_INLINE __m512i load_words(const uint64_t *words, const int all, __mmask8 mask) {
+    return all ? _mm512_loadu_si512(words) : _mm512_maskz_loadu_epi64(mask, words);
+}
+
+/* Adds 2 x 8 words at p of na rows of a and nw rows of w, na * nw = 8, both constants at every
+ * call; `left` words remain. The words that follow in the next group of w are asked for. */
+BITOPS_INLINE void group_step(tally t[GROUP], const int na, const int nw, const uint64_t *const *a,
+                              const uint64_t *const *w, size_t p, const int all, size_t left,
+                              size_t ahead) {
+    const __mmask8 m1 = low_bits8(left);
+    const __mmask8 m2 = low_bits8(left > ZMM_WORDS ? left - ZMM_WORDS : 0);
+    __m512i a1[2], a12[2];
     BITOPS_UNROLL
-    for (int j = 0; j < GROUP; j++) {
-        rows[j] = w + ((size_t)j < columns ? (size_t)j : columns - 1) * ldw;
-        t[j] = tally_zero();
+    for (int i = 0; i < na; i++) {
+        a1[i] = load_words(a[i] + p, all, m1);
+        a12[i] = _mm512_xor_si512(a1[i], load_words(a[i] + p + ZMM_WORDS, all, m2));
     }
+    BITOPS_UNROLL
+    for (int j = 0; j < nw; j++) {
+        const __m512i w1 = load_words(w[j] + p, all, m1);
+        const __m512i w12 = _mm512_xor_si512(w1, load_words(w[j] + p + ZMM_WORDS, all, m2));
+        __builtin_prefetch(w[j] + p + ahead, 0, 3);
+        __builtin_prefetch(w[j] + p + ahead + ZMM_WORDS, 0, 3);
+        BITOPS_UNROLL
+        for (int i = 0; i < na; i++) {
+            tally *const s = &t[i * nw + j];
+            const __m512i carry = tally_add(s, a1[i], a12[i], w1, w12);
+            s->count = _mm512_add_epi64(s->count, _mm512_popcnt_epi64(carry));
+        }
+    }
+}
+
+/* Mismatches of na rows of a with nw rows of w, row of a by row of a, as eight int32. Columns from
+ * `columns` on repeat the last one. */
+BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_t *a, size_t lda,
+                                       const uint64_t *w, size_t ldw, size_t columns,
+                                       size_t k_words) {
+    const uint64_t *a_rows[2], *w_rows[GROUP];
+    tally t[GROUP];
+    for (int i = 0; i < na; i++)
+        a_rows[i] = a + (size_t)i * lda;
+    for (int j = 0; j < nw; j++)
+        w_rows[j] = w + ((size_t)j < columns ? (size_t)j : columns - 1) * ldw;
+    for (int i = 0; i < GROUP; i++)
+        t[i] = tally_zero();
     size_t p = 0;
-    for (; p + 2 * ZMM_WORDS <= k_words; p += 2 * ZMM_WORDS) {
-        const __m512i a1 = _mm512_loadu_si512(a + p), a2 = _mm512_loadu_si512(a + p + ZMM_WORDS);
-        BITOPS_UNROLL
-        for (int j = 0; j < GROUP; j++) {
-            const __m512i w1 = _mm512_loadu_si512(rows[j] + p);
-            const __m512i w2 = _mm512_loadu_si512(rows[j] + p + ZMM_WORDS);
-            const __m512i carry = tally_carry(&t[j], a1, w1, a2, w2);
-            t[j].count = _mm512_add_epi64(t[j].count, _mm512_popcnt_epi64(carry));
-        }
-    }
-    if (p < k_words) {
-        const __mmask8 m1 = low_bits8(k_words - p);
-        const __mmask8 m2 = k_words - p > ZMM_WORDS ? low_bits8(k_words - p - ZMM_WORDS) : 0;
-        const __m512i a1 = _mm512_maskz_loadu_epi64(m1, a + p);
-        const __m512i a2 = _mm512_maskz_loadu_epi64(m2, a + p + ZMM_WORDS);
-        BITOPS_UNROLL
-        for (int j = 0; j < GROUP; j++) {
-            const __m512i w1 = _mm512_maskz_loadu_epi64(m1, rows[j] + p);
-            const __m512i w2 = _mm512_maskz_loadu_epi64(m2, rows[j] + p + ZMM_WORDS);
-            const __m512i carry = tally_carry(&t[j], a1, w1, a2, w2);
-            t[j].count = _mm512_add_epi64(t[j].count, _mm512_popcnt_epi64(carry));
-        }
-    }
+    for (; p + 2 * ZMM_WORDS <= k_words; p += 2 * ZMM_WORDS)
+        group_step(t, na, nw, a_rows, w_rows, p, 1, 2 * ZMM_WORDS, (size_t)nw * ldw);
+    if (p < k_words)
+        group_step(t, na, nw, a_rows, w_rows, p, 0, k_words - p, (size_t)nw * ldw);
     __m512i sums[GROUP];
     BITOPS_UNROLL
-    for (int j = 0; j < GROUP; j++)
-        sums[j] =
-            _mm512_add_epi64(_mm512_slli_epi64(t[j].count, 1), _mm512_popcnt_epi64(t[j].ones));
+    for (int i = 0; i < GROUP; i++)
+        sums[i] = _mm512_add_epi64(_mm512_add_epi64(t[i].count, t[i].count),
+                                   _mm512_popcnt_epi64(t[i].ones));
     return _mm512_cvtepi64_epi32(sum_lanes(sums));
+}
+
+/* Mismatches of na rows of a with `columns` <= 16 rows of w, na a constant at every call. */
+BITOPS_INLINE void rows_mismatches(const int na, const uint64_t *a, size_t lda, const uint64_t *w,
+                                   size_t ldw, size_t columns, size_t k_words,
+                                   int32_t mismatches_out[2][LANES]) {
+    const int nw = GROUP / na;
+    for (size_t j = 0; j < columns; j += (size_t)nw) {
+        const __m256i eight =
+            group_mismatches(na, nw, a, lda, w + j * ldw, ldw, columns - j, k_words);
+        if (na == 1) {
+            _mm256_storeu_si256((__m256i *)&mismatches_out[0][j], eight);
+        } else {
+            _mm_storeu_si128((__m128i *)&mismatches_out[0][j], _mm256_castsi256_si128(eight));
+            _mm_storeu_si128((__m128i *)&mismatches_out[1][j], _mm256_extracti128_si256(eight, 1));
+        }
+    }
 }
 
 void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                              size_t n, size_t k_words, size_t row, size_t col,
                              const bitops_store *store) {
     BITOPS_ASSUME(col % GROUP == 0);
-    for (size_t j = 0; j < n; j += LANES) {
+    for (size_t j = 0; j < n; j += LANES, w += LANES * ldw) {
         const size_t columns = n - j < LANES ? n - j : LANES;
-        for (size_t i = 0; i < m; i++) {
-            const uint64_t *a_row = a + i * lda, *w_rows = w + j * ldw;
-            const size_t low = columns < GROUP ? columns : GROUP;
-            __m512i mismatches =
-                _mm512_castsi256_si512(group_mismatches(a_row, w_rows, ldw, low, k_words));
-            if (columns > GROUP)
-                mismatches = _mm512_inserti64x4(
-                    mismatches,
-                    group_mismatches(a_row, w_rows + GROUP * ldw, ldw, columns - GROUP, k_words),
-                    1);
-            store_lanes(mismatches, low_bits16(columns), row + i, col + j, store);
+        for (size_t i = 0; i < m; i += 2) {
+            int32_t mismatches[2][LANES];
+            const size_t rows = m - i < 2 ? 1 : 2;
+            if (rows == 2)
+                rows_mismatches(2, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
+            else
+                rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
+            for (size_t r = 0; r < rows; r++)
+                store_lanes(_mm512_loadu_si512(mismatches[r]), low_bits16(columns), row + i + r,
+                            col + j, store);
         }
     }
 }

