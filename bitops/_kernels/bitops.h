@@ -48,6 +48,8 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
+    BITOPS_STORE_TOPK,       /* uint64  c = heap of the ldc nearest columns of a row (topk.h), which
+                                        must meet its columns in increasing order */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
@@ -212,5 +214,14 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
 void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads);
+
+/* The `count` nearest rows of w for every row of a, by distance and then by index; n <= 2^32 and
+ * 1 <= count <= n. Of args->store only k is read. distances_out and indices_out are m x count. The
+ * workspace is 64-byte aligned and at most 8 MiB. */
+size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                          size_t count, int n_threads);
+void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                         int32_t *distances_out, int64_t *indices_out, void *workspace,
+                         int n_threads);
 
 #endif

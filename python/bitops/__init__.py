@@ -5,7 +5,7 @@ from importlib.metadata import version as _version
 from . import isa
 from .array import BitArray, pack, popcount, unpack
 from .config import get_num_threads, set_num_threads, show_config
-from .linalg import Prepacked, gemm, gemm_sign, hamming, matmul, prepack
+from .linalg import Prepacked, gemm, gemm_sign, hamming, hamming_topk, matmul, prepack
 from .scaling import binarize_weights
 
 __version__ = _version("bitops")
@@ -19,6 +19,7 @@ __all__ = [
     "gemm_sign",
     "get_num_threads",
     "hamming",
+    "hamming_topk",
     "isa",
     "matmul",
     "pack",
