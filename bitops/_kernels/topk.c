@@ -25,7 +25,8 @@ enum {
     MAX_THREADS = 64,      /* so that a block has rows and panels take at most 4 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
-    FEW_ROWS = 16,         /* up to here w is read as it lies */
+    FEW_ROWS = 8,          /* up to here w is read as it lies, */
+    FEW_ROWS_WORDS = 16,   /* if its rows are not shorter: measured, see README.md */
     ROW_COLUMNS = 64,      /* columns taken at a time then */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
@@ -45,7 +46,7 @@ static size_t ceil_div(size_t a, size_t b) {
 }
 
 static int reads_plain_rows(const bitops_gemm_args *args) {
-    return !args->panels && args->m <= FEW_ROWS;
+    return !args->panels && args->m <= FEW_ROWS && args->k_words >= FEW_ROWS_WORDS;
 }
 
 static int is_long(const bitops_gemm_args *args) {
