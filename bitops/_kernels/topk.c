@@ -14,6 +14,7 @@
  * shared out. A panel is made again for every block of rows, which costs about as much as one row
  * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
+#include "sizes.h"
 #include "store.h"
 #include "target.h"
 #include "topk.h"
@@ -32,18 +33,6 @@ enum {
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 19, /* word products below which one thread is faster, as in gemm.c */
 };
-
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static size_t max_size(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
-static size_t ceil_div(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
 
 static int reads_plain_rows(const bitops_gemm_args *args) {
     return !args->panels && args->m <= FEW_ROWS && args->k_words >= FEW_ROWS_WORDS;
@@ -71,16 +60,16 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_
     plan p;
     p.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
     const size_t step = max_size(isa->nr, ROW_COLUMNS);
-    p.columns = ceil_div(ceil_div(args->n, p.spans), step) * step;
+    p.columns = round_up(ceil_div(args->n, p.spans), step);
     p.spans = ceil_div(args->n, p.columns);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / max_size(args->k_words, 1);
     p.rows = min_size(fit, ceil_div(args->m * p.spans, threads));
-    p.rows = ceil_div(max_size(p.rows, 1), isa->mr) * isa->mr;
+    p.rows = round_up(max_size(p.rows, 1), isa->mr);
     p.blocks = ceil_div(args->m, p.rows);
     p.workers = min_size(threads, p.blocks * p.spans);
     const int plain = reads_plain_rows(args);
     p.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
-    p.rows_words = plain || !isa->prepack_rows ? 0 : ceil_div(p.rows * args->k_words, 8) * 8;
+    p.rows_words = plain || !isa->prepack_rows ? 0 : round_up(p.rows * args->k_words, 8);
     p.heap_keys = (p.spans - 1) * keys;
     return p;
 }
