@@ -23,10 +23,19 @@
 #if defined(__x86_64__) || defined(_M_X64)
 
 #include <immintrin.h>
+#include <string.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
 
-enum { MR = 4, NR = 32, YMM_WORDS = 4, FLUSH_WORDS = 3, MAX_WORDS = 1023 };
+enum {
+    MR = 4,
+    NR = 128,
+    HALF = NR / 2,
+    YMM_WORDS = 4,
+    FLUSH_WORDS = 3,
+    MAX_WORDS = 1023,
+    MANY_ROWS = 32, /* from here on tables pay (measured) */
+};
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
 
@@ -117,8 +126,11 @@ BITOPS_INLINE uint64_t signs_f64(const double *x, int *nan) {
         int found = 0;                                                                             \
         for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x += BITOPS_WORD_BITS)                \
             *words_out++ = signs(x, &found);                                                       \
-        if (n)                                                                                     \
-            bitops_##op##_generic(x, n, words_out, &found);                                        \
+        if (n) {                                                                                   \
+            type padded[BITOPS_WORD_BITS] = {0};                                                   \
+            memcpy(padded, x, n * sizeof *x);                                                      \
+            *words_out = signs(padded, &found) & (((uint64_t)1 << n) - 1);                         \
+        }                                                                                          \
         if (found)                                                                                 \
             *nan = 1;                                                                              \
     }
@@ -195,40 +207,87 @@ void bitops_popcount_avx2(const uint64_t *words, size_t n_words, uint64_t *count
     *count_out = count;
 }
 
-/* ---- gemm on panels ------------------------------------------------------------------------ */
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Byte y of the 32 words, for each y: an 8 x 32 transpose in three rounds of interleaving. */
+BITOPS_INLINE void transpose_bytes(const uint64_t *words, __m256i bytes[8]) {
+    const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0,
+                                           8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    __m256i x[8], y[8];
+    for (int i = 0; i < 8; i++) { /* columns 2i, 2i+1 in the lower half, 16 columns on above */
+        const __m128i low = _mm_load_si128((const __m128i *)(words + 2 * i));
+        const __m128i high = _mm_load_si128((const __m128i *)(words + 16 + 2 * i));
+        x[i] = _mm256_shuffle_epi8(_mm256_set_m128i(high, low), pairs);
+    }
+    for (int i = 0; i < 4; i++) {
+        y[i] = _mm256_unpacklo_epi16(x[2 * i], x[2 * i + 1]);     /* 4 columns, bytes 0-3 */
+        y[4 + i] = _mm256_unpackhi_epi16(x[2 * i], x[2 * i + 1]); /* bytes 4-7 */
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) { /* 8 columns; bytes i + 2j and i + 2j + 1 */
+            x[i + 2 * j] =
+                j ? _mm256_unpackhi_epi32(y[i], y[i + 1]) : _mm256_unpacklo_epi32(y[i], y[i + 1]);
+            x[i + 2 * j + 1] = j ? _mm256_unpackhi_epi32(y[i + 2], y[i + 3])
+                                 : _mm256_unpacklo_epi32(y[i + 2], y[i + 3]);
+        }
+    for (int i = 0; i < 8; i += 2) {
+        bytes[i] = _mm256_unpacklo_epi64(x[i], x[i + 1]);
+        bytes[i + 1] = _mm256_unpackhi_epi64(x[i], x[i + 1]);
+    }
+}
 
 void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                          uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
-    uint8_t *panel = (uint8_t *)panel_out;
-    for (size_t p = 0; p < k_words; p++, panel += 8 * NR)
-        for (size_t j = 0; j < NR; j++) {
-            const uint64_t word = j < n ? w[j * ldw + p] : 0;
-            for (size_t byte = 0; byte < 8; byte++)
-                panel[byte * NR + j] = (uint8_t)(word >> 8 * byte);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    for (size_t p = 0; p < k_words; p++)
+        for (size_t half = 0; half < NR; half += HALF) {
+            _Alignas(32) uint64_t words[HALF];
+            for (size_t j = 0; j < HALF; j++)
+                words[j] = half + j < n ? w[(half + j) * ldw + p] : 0;
+            __m256i first[8], second[8];
+            transpose_bytes(words, first);
+            transpose_bytes(words + 32, second);
+            __m256i *out = (__m256i *)(panel_out + p * NR + half);
+            for (int i = 0; i < 8; i++) {
+                const __m256i low = _mm256_slli_epi16(_mm256_and_si256(second[i], nibble), 4);
+                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(first[i], 4), nibble);
+                _mm256_storeu_si256(out + 2 * i,
+                                    _mm256_or_si256(low, _mm256_and_si256(first[i], nibble)));
+                _mm256_storeu_si256(out + 2 * i + 1,
+                                    _mm256_or_si256(high, _mm256_andnot_si256(nibble, second[i])));
+            }
         }
 }
 
-/* mismatch_tables[b]: the table of the low nibble of b, then that of its high nibble. */
-#define COUNT(x) (((x)&1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
-#define COUNTS4(v, e)                                                                              \
-    COUNT((v) ^ (e)), COUNT((v) ^ (e + 1)), COUNT((v) ^ (e + 2)), COUNT((v) ^ (e + 3))
-#define TABLE(v) COUNTS4(v, 0), COUNTS4(v, 4), COUNTS4(v, 8), COUNTS4(v, 12)
-#define TABLES(low, high)                                                                          \
-    { TABLE(low), TABLE(high) }
-#define TABLES16(high)                                                                             \
-    TABLES(0, high), TABLES(1, high), TABLES(2, high), TABLES(3, high), TABLES(4, high),           \
-        TABLES(5, high), TABLES(6, high), TABLES(7, high), TABLES(8, high), TABLES(9, high),       \
-        TABLES(10, high), TABLES(11, high), TABLES(12, high), TABLES(13, high), TABLES(14, high),  \
-        TABLES(15, high)
+/* ---- nibble counters ----------------------------------------------------------------------- */
 
-static const _Alignas(64) uint8_t mismatch_tables[256][32] = {
-    TABLES16(0),  TABLES16(1),  TABLES16(2),  TABLES16(3), TABLES16(4),  TABLES16(5),
-    TABLES16(6),  TABLES16(7),  TABLES16(8),  TABLES16(9), TABLES16(10), TABLES16(11),
-    TABLES16(12), TABLES16(13), TABLES16(14), TABLES16(15)};
+/* Two counts to a byte, "low" and "high" nibbles; sums of up to 15 need no carry. add_nibbles adds
+ * such sums to 8-bit counters of the low nibbles and to `high`, 16-bit lanes in which the counter
+ * of the lower byte's high nibble and that of the upper byte's stand 256 apart, on top of 16 times
+ * the counter of the upper byte's low nibble, which the shift let through: a mask saved for each
+ * sum, taken off again by split_counts. It is exact modulo 65536 while each of the four counters
+ * of a lane is at most 255. */
+typedef struct nibble_counts {
+    __m256i low, high;
+} nibble_counts;
 
-BITOPS_INLINE __m256i table(const uint8_t *entries) {
-    return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)entries));
+BITOPS_INLINE void add_nibbles(nibble_counts *counts, __m256i sums) {
+    const __m256i low = _mm256_and_si256(sums, _mm256_set1_epi8(15));
+    counts->low = _mm256_add_epi8(counts->low, low);
+    counts->high = _mm256_add_epi16(counts->high, _mm256_srli_epi16(sums, 4));
+}
+
+/* Counts of 16 bits: low nibbles of even bytes, of odd bytes, then high nibbles alike. */
+BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split[4]) {
+    const __m256i byte = _mm256_set1_epi16(0xff);
+    const __m256i through =
+        _mm256_and_si256(_mm256_srli_epi16(counts.low, 4), _mm256_set1_epi16(0xff0));
+    const __m256i high = _mm256_sub_epi16(counts.high, through);
+    split[0] = _mm256_and_si256(counts.low, byte);
+    split[1] = _mm256_srli_epi16(counts.low, 8);
+    split[2] = _mm256_and_si256(high, byte);
+    split[3] = _mm256_srli_epi16(high, 8);
 }
 
 /* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order. */
@@ -242,44 +301,271 @@ BITOPS_INLINE void write_counts(__m256i even, __m256i odd, int32_t *out) {
         _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts[i]));
 }
 
-/* rows is a constant at every call, so the loops over it unroll. */
-BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uint64_t *panel,
-                        size_t n, size_t k_words, size_t row, size_t col,
-                        const bitops_store *store) {
-    const __m256i nibble = _mm256_set1_epi8(15), low_byte = _mm256_set1_epi16(0xff);
-    __m256i even[MR], odd[MR];
-    for (int i = 0; i < rows; i++)
-        even[i] = odd[i] = _mm256_setzero_si256();
+BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {
+    return word >> (bits & 63) | word << (-bits & 63);
+}
 
-    for (size_t p = 0; p < k_words;) {
-        const size_t end = k_words - p < FLUSH_WORDS ? k_words : p + FLUSH_WORDS;
-        __m256i counts[MR];
-        for (int i = 0; i < rows; i++)
-            counts[i] = _mm256_setzero_si256();
-        for (; p < end; p++)
-            for (size_t byte = 0; byte < 8; byte++) {
-                const __m256i w = load((const uint8_t *)(panel + p * NR) + byte * NR);
-                const __m256i low = _mm256_and_si256(w, nibble);
-                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(w, 4), nibble);
-                BITOPS_UNROLL
-                for (int i = 0; i < rows; i++) {
-                    const uint8_t *tables =
-                        mismatch_tables[((const uint8_t *)(a + (size_t)i * lda + p))[byte]];
-                    counts[i] = _mm256_add_epi8(counts[i], _mm256_shuffle_epi8(table(tables), low));
-                    counts[i] =
-                        _mm256_add_epi8(counts[i], _mm256_shuffle_epi8(table(tables + 16), high));
-                }
+/* ---- few rows: shuffles -------------------------------------------------------------------- */
+
+/* The table of a pair of nibbles, b = low | high << 4: entry e counts the bits of low ^ e in its
+ * low nibble, those of high ^ e in its high nibble. */
+#define COUNT(x) (((x)&1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
+#define ENTRY(b, e) (COUNT(((b)&15) ^ (e)) | COUNT((b) >> 4 ^ (e)) << 4)
+#define ENTRIES4(b, e) ENTRY(b, e), ENTRY(b, (e) + 1), ENTRY(b, (e) + 2), ENTRY(b, (e) + 3)
+#define TABLE(b)                                                                                   \
+    { ENTRIES4(b, 0), ENTRIES4(b, 4), ENTRIES4(b, 8), ENTRIES4(b, 12) }
+#define TABLES4(b) TABLE(b), TABLE((b) + 1), TABLE((b) + 2), TABLE((b) + 3)
+#define TABLES16(b) TABLES4(b), TABLES4((b) + 4), TABLES4((b) + 8), TABLES4((b) + 12)
+
+static const _Alignas(64) uint8_t pair_tables[256][16] = {
+    TABLES16(0),   TABLES16(16),  TABLES16(32),  TABLES16(48),  TABLES16(64),  TABLES16(80),
+    TABLES16(96),  TABLES16(112), TABLES16(128), TABLES16(144), TABLES16(160), TABLES16(176),
+    TABLES16(192), TABLES16(208), TABLES16(224), TABLES16(240)};
+
+/* Bytes of the even nibbles of two words, then of their odd nibbles. */
+BITOPS_INLINE void pair_nibbles(uint64_t low, uint64_t high, uint64_t pairs[2]) {
+    const uint64_t even = 0x0f0f0f0f0f0f0f0fu;
+    pairs[0] = (low & even) | (high & even) << 4;
+    pairs[1] = (low >> 4 & even) | (high & ~even);
+}
+
+BITOPS_INLINE __m256i pair_table(const uint8_t *tables, uint64_t pairs, unsigned byte) {
+    const size_t offset = rotate_right(pairs, 8 * byte - 4) & 0xff0;
+    return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(tables + offset)));
+}
+
+enum { PAIRS = MR / 2 };
+
+/* Nibbles [begin, end) of one word, at most 3, so that sums are at most 12. */
+BITOPS_INLINE void shuffle_nibbles(unsigned begin, unsigned end, const uint8_t *tables,
+                                   uint64_t (*pairs)[2], const __m256i *panel,
+                                   nibble_counts (*counts)[2]) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    __m256i sums[PAIRS][2];
+    for (unsigned b = begin; b < end; b++) {
+        const __m256i w = _mm256_loadu_si256(panel + b);
+        const __m256i columns[2] = {_mm256_and_si256(w, nibble),
+                                    _mm256_and_si256(_mm256_srli_epi16(w, 4), nibble)};
+        for (int i = 0; i < PAIRS; i++) {
+            const __m256i table = pair_table(tables, pairs[i][b % 2], b / 2);
+            for (int h = 0; h < 2; h++) {
+                const __m256i found = _mm256_shuffle_epi8(table, columns[h]);
+                sums[i][h] = b == begin ? found : _mm256_add_epi8(sums[i][h], found);
             }
-        for (int i = 0; i < rows; i++) {
-            even[i] = _mm256_add_epi16(even[i], _mm256_and_si256(counts[i], low_byte));
-            odd[i] = _mm256_add_epi16(odd[i], _mm256_srli_epi16(counts[i], 8));
         }
     }
+    for (int i = 0; i < PAIRS; i++)
+        for (int h = 0; h < 2; h++)
+            add_nibbles(&counts[i][h], sums[i][h]);
+}
 
-    int32_t mismatches[MR * NR];
-    for (int i = 0; i < rows; i++)
-        write_counts(even[i], odd[i], mismatches + i * NR);
-    store_block(mismatches, NR, (size_t)rows, n, row, col, store);
+/* Words [0, n_words), at most FLUSH_WORDS, of rows[0..MR) and 64 columns, added to `totals`. */
+BITOPS_INLINE void shuffle_words(const uint64_t *const *rows, size_t p, size_t n_words,
+                                 const uint64_t *panel, __m256i (*totals)[2][4]) {
+    nibble_counts counts[PAIRS][2];
+    const uint8_t *tables = &pair_tables[0][0];
+    BITOPS_IN_POINTER(tables);
+    for (int i = 0; i < PAIRS; i++)
+        for (int h = 0; h < 2; h++)
+            counts[i][h].low = counts[i][h].high = _mm256_setzero_si256();
+    for (size_t end = p + n_words; p < end; p++) {
+        const __m256i *columns = (const __m256i *)(panel + p * NR);
+        uint64_t pairs[PAIRS][2];
+        for (int i = 0; i < PAIRS; i++)
+            pair_nibbles(rows[2 * i][p], rows[2 * i + 1][p], pairs[i]);
+        shuffle_nibbles(0, 3, tables, pairs, columns, counts);
+        shuffle_nibbles(3, 6, tables, pairs, columns, counts);
+        shuffle_nibbles(6, 9, tables, pairs, columns, counts);
+        shuffle_nibbles(9, 12, tables, pairs, columns, counts);
+        shuffle_nibbles(12, 14, tables, pairs, columns, counts);
+        shuffle_nibbles(14, 16, tables, pairs, columns, counts);
+    }
+    for (int i = 0; i < PAIRS; i++)
+        for (int h = 0; h < 2; h++) {
+            __m256i split[4];
+            split_counts(counts[i][h], split);
+            for (int j = 0; j < 4; j++)
+                totals[i][h][j] = _mm256_add_epi16(totals[i][h][j], split[j]);
+        }
+}
+
+/* rows <= MR rows and n <= HALF columns. */
+static void shuffle_tile(const uint64_t *a, size_t lda, size_t rows, const uint64_t *panel,
+                         size_t n, size_t k_words, size_t row, size_t col,
+                         const bitops_store *store) {
+    const uint64_t *lines[MR]; /* missing rows repeat the last one and are not stored */
+    for (size_t i = 0; i < MR; i++)
+        lines[i] = a + (i < rows ? i : rows - 1) * lda;
+    __m256i totals[PAIRS][2][4];
+    for (int i = 0; i < PAIRS; i++)
+        for (int j = 0; j < 8; j++)
+            totals[i][j / 4][j % 4] = _mm256_setzero_si256();
+    for (size_t p = 0; p < k_words; p += FLUSH_WORDS)
+        shuffle_words(lines, p, k_words - p < FLUSH_WORDS ? k_words - p : FLUSH_WORDS, panel,
+                      totals);
+    /* Low nibbles belong to the first row of a pair, high nibbles to the second. */
+    int32_t mismatches[MR * HALF];
+    for (int i = 0; i < MR; i++)
+        for (int h = 0; h < 2; h++)
+            write_counts(totals[i / 2][h][i % 2 * 2], totals[i / 2][h][i % 2 * 2 + 1],
+                         mismatches + i * HALF + 32 * h);
+    store_block(mismatches, HALF, rows, n, row, col, store);
+}
+
+/* ---- many rows: four Russians -------------------------------------------------------------- */
+
+/* Entry e of the table of a group: the mismatches of its GROUP_BITS bits with 64 columns (then
+ * with the 64 others), nibble counters. The tables of one word take 27 KiB. TABLE_STRIDE is a line
+ * more than a table so that equal bits in all groups, as in rows of zeros, look up lines of
+ * different cache sets: loads from one set at a time cost twice as much (measured). */
+enum {
+    GROUP_BITS = 5,
+    GROUPS = 13, /* 12 of 5 bits and one of 4 */
+    ENTRY_BYTES = 64,
+    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
+    BLOCK_ROWS = 96, /* counters on the stack: 36 KiB */
+};
+
+/* The counters of a row: 8-bit ones (at most 64 a word, so full after FLUSH_WORDS), 16-bit ones. */
+typedef struct row_counts {
+    nibble_counts bytes[2];
+    __m256i totals[2][4];
+} row_counts;
+
+/* The bits `bit` of 64 columns, in nibbles. */
+BITOPS_INLINE __m256i bit_plane(const __m256i *panel, int bit) {
+    const __m256i nibbles = _mm256_loadu_si256(panel + bit / 4);
+    return _mm256_and_si256(_mm256_srli_epi16(nibbles, bit % 4), _mm256_set1_epi8(0x11));
+}
+
+/* The table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each nibble;
+ * byte adds do that without regard to borrows, because every result lies in 0..5. */
+BITOPS_INLINE void make_table(const __m256i *panel, int first, int bits, uint8_t *table) {
+    const __m256i one = _mm256_set1_epi8(0x11);
+    __m256i flip[GROUP_BITS], entries[8];
+    entries[0] = _mm256_setzero_si256();
+    for (int i = 0; i < bits; i++) {
+        const __m256i plane = bit_plane(panel, first + i);
+        entries[0] = _mm256_add_epi8(entries[0], plane);
+        flip[i] = _mm256_sub_epi8(one, _mm256_add_epi8(plane, plane));
+    }
+    for (int i = 1; i < 8; i++)
+        entries[i] = _mm256_add_epi8(entries[i & (i - 1)], flip[i & 1 ? 0 : i & 2 ? 1 : 2]);
+    for (int high = 0; high < 1 << bits >> 3; high++) {
+        for (int i = 0; i < 8; i++) {
+            __m256i entry = high & 1 ? _mm256_add_epi8(entries[i], flip[3]) : entries[i];
+            if (high & 2)
+                entry = _mm256_add_epi8(entry, flip[4]);
+            _mm256_store_si256((__m256i *)(table + (8 * high + i) * ENTRY_BYTES), entry);
+        }
+    }
+}
+
+static void make_tables(const uint64_t *panel, uint8_t *tables) {
+    for (int h = 0; h < 2; h++) {
+        const __m256i *half = (const __m256i *)(panel + HALF * h);
+        uint8_t *out = tables + 32 * h;
+        for (int g = 0; g < GROUPS - 1; g++)
+            make_table(half, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
+        make_table(half, 60, 4, out + (GROUPS - 1) * TABLE_STRIDE);
+    }
+}
+
+/* Where the entry for group g of a word lies. */
+BITOPS_INLINE const uint8_t *entry_of(const uint8_t *tables, uint64_t word, unsigned g) {
+    const size_t mask = (g == GROUPS - 1 ? 15 : 31) * ENTRY_BYTES;
+    return tables + g * TABLE_STRIDE + (rotate_right(word, GROUP_BITS * g - 6) & mask);
+}
+
+/* Groups [begin, end), at most 3, so that sums are at most 15. halves is a constant at every
+ * call. */
+BITOPS_INLINE void add_groups(const int halves, unsigned begin, unsigned end, const uint8_t *tables,
+                              uint64_t word, nibble_counts *counts) {
+    __m256i sums[2];
+    for (unsigned g = begin; g < end; g++) {
+        const __m256i *entry = (const __m256i *)entry_of(tables, word, g);
+        for (int h = 0; h < halves; h++) {
+            const __m256i found = _mm256_load_si256(entry + h);
+            sums[h] = g == begin ? found : _mm256_add_epi8(sums[h], found);
+        }
+    }
+    for (int h = 0; h < halves; h++) {
+        add_nibbles(&counts[h], sums[h]);
+        /* Without these gcc sums all groups first and spills. */
+        BITOPS_IN_REGISTER(counts[h].low);
+        BITOPS_IN_REGISTER(counts[h].high);
+    }
+}
+
+BITOPS_INLINE void add_word(const int halves, const uint8_t *tables, uint64_t word,
+                            nibble_counts *counts) {
+    add_groups(halves, 0, 3, tables, word, counts);
+    add_groups(halves, 3, 6, tables, word, counts);
+    add_groups(halves, 6, 9, tables, word, counts);
+    add_groups(halves, 9, 12, tables, word, counts);
+    add_groups(halves, 12, 13, tables, word, counts);
+}
+
+/* One word of m rows. first: the 8-bit counters start at 0; last: they are emptied after it. */
+BITOPS_INLINE void add_column(const int halves, const int first, const int last, const uint64_t *a,
+                              size_t lda, size_t m, const uint8_t *tables, row_counts *rows) {
+    BITOPS_IN_POINTER(tables);
+    for (size_t i = 0; i < m; i++, a += lda, rows++) {
+        nibble_counts counts[2];
+        for (int h = 0; h < halves; h++) {
+            counts[h].low = first ? _mm256_setzero_si256() : rows->bytes[h].low;
+            counts[h].high = first ? _mm256_setzero_si256() : rows->bytes[h].high;
+        }
+        add_word(halves, tables, *a, counts);
+        for (int h = 0; h < halves; h++) {
+            __m256i split[4];
+            if (!last) {
+                rows->bytes[h] = counts[h];
+                continue;
+            }
+            split_counts(counts[h], split);
+            for (int j = 0; j < 4; j++)
+                rows->totals[h][j] = _mm256_add_epi16(rows->totals[h][j], split[j]);
+        }
+    }
+}
+
+BITOPS_INLINE void add_columns(const int halves, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t k_words, row_counts *rows) {
+    _Alignas(64) uint8_t tables[GROUPS * TABLE_STRIDE];
+    for (size_t p = 0; p < k_words; p++) {
+        const int first = p % FLUSH_WORDS == 0;
+        const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
+        make_tables(panel + p * NR, tables);
+        if (first && last)
+            add_column(halves, 1, 1, a + p, lda, m, tables, rows);
+        else if (first)
+            add_column(halves, 1, 0, a + p, lda, m, tables, rows);
+        else if (last)
+            add_column(halves, 0, 1, a + p, lda, m, tables, rows);
+        else
+            add_column(halves, 0, 0, a + p, lda, m, tables, rows);
+    }
+}
+
+/* m <= BLOCK_ROWS rows and n <= NR columns. */
+static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
+                        size_t k_words, size_t row, size_t col, const bitops_store *store) {
+    row_counts rows[BLOCK_ROWS];
+    for (size_t i = 0; i < m; i++)
+        for (int j = 0; j < 8; j++)
+            rows[i].totals[j / 4][j % 4] = _mm256_setzero_si256();
+    if (n <= HALF)
+        add_columns(1, a, lda, m, panel, k_words, rows);
+    else
+        add_columns(2, a, lda, m, panel, k_words, rows);
+    for (size_t i = 0; i < m; i++) {
+        int32_t mismatches[NR];
+        for (int j = 0; j < 4; j++)
+            write_counts(rows[i].totals[j / 2][j % 2 * 2], rows[i].totals[j / 2][j % 2 * 2 + 1],
+                         mismatches + 32 * j);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
 }
 
 void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
@@ -287,39 +573,67 @@ void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint6
                             const bitops_store *store) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
     size_t i = 0;
-    for (; i + MR <= m; i += MR)
-        tile(MR, a + i * lda, lda, panel, n, k_words, row + i, col, store);
-    for (; i < m; i++)
-        tile(1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+    for (size_t rows; m - i >= MANY_ROWS; i += rows) {
+        rows = m - i < BLOCK_ROWS ? m - i : BLOCK_ROWS;
+        table_block(a + i * lda, lda, rows, panel, n, k_words, row + i, col, store);
+    }
+    for (; i < m; i += MR)
+        for (size_t j = 0; j < n; j += HALF)
+            shuffle_tile(a + i * lda, lda, m - i < MR ? m - i : MR, panel + j,
+                         n - j < HALF ? n - j : HALF, k_words, row + i, col + j, store);
 }
 
 /* ---- gemm on plain rows -------------------------------------------------------------------- */
 
-enum { GROUP = 8 }; /* rows of w whose results are stored together */
+enum { ROW_GROUP = 4 }; /* rows of w that share the loads of a */
 
-BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
-    __m256i sum = _mm256_setzero_si256();
+/* Mismatches of a with `rows` rows of w. Bytes grow by 8 a vector and are summed every 31. */
+BITOPS_INLINE void row_mismatches(const int rows, const uint64_t *a, const uint64_t *w, size_t ldw,
+                                  size_t k_words, int32_t *mismatches) {
+    __m256i sums[ROW_GROUP];
+    for (int j = 0; j < rows; j++)
+        sums[j] = _mm256_setzero_si256();
     size_t p = 0;
-    for (; p + YMM_WORDS <= k_words; p += YMM_WORDS)
-        sum = _mm256_add_epi64(
-            sum, sum_bytes(popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p)))));
-    uint64_t count = sum_lanes(sum);
-    for (; p < k_words; p++)
-        count += (uint64_t)_mm_popcnt_u64(a[p] ^ w[p]);
-    return (int32_t)count;
+    while (p + YMM_WORDS <= k_words) {
+        const size_t vectors = (k_words - p) / YMM_WORDS;
+        const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
+        __m256i bytes[ROW_GROUP];
+        for (int j = 0; j < rows; j++)
+            bytes[j] = _mm256_setzero_si256();
+        for (; p < end; p += YMM_WORDS) {
+            const __m256i row = load(a + p);
+            for (int j = 0; j < rows; j++) {
+                const __m256i differ = _mm256_xor_si256(row, load(w + (size_t)j * ldw + p));
+                bytes[j] = _mm256_add_epi8(bytes[j], popcount_bytes(differ));
+            }
+        }
+        for (int j = 0; j < rows; j++)
+            sums[j] = _mm256_add_epi64(sums[j], sum_bytes(bytes[j]));
+    }
+    for (int j = 0; j < rows; j++) {
+        uint64_t count = sum_lanes(sums[j]);
+        for (size_t rest = p; rest < k_words; rest++)
+            count += (uint64_t)_mm_popcnt_u64(a[rest] ^ w[(size_t)j * ldw + rest]);
+        mismatches[j] = (int32_t)count;
+    }
 }
 
 void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
-    BITOPS_ASSUME(col % GROUP == 0);
-    for (size_t j = 0; j < n; j += GROUP) {
-        const size_t columns = n - j < GROUP ? n - j : GROUP;
+    enum { COLUMNS = 8 }; /* stored together: a byte of bits */
+    BITOPS_ASSUME(col % COLUMNS == 0);
+    for (size_t j = 0; j < n; j += COLUMNS) {
+        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
         for (size_t i = 0; i < m; i++) {
-            int32_t mismatches[GROUP];
-            for (size_t l = 0; l < columns; l++)
-                mismatches[l] = row_mismatches(a + i * lda, w + (j + l) * ldw, k_words);
-            store_block(mismatches, GROUP, 1, columns, row + i, col + j, store);
+            int32_t mismatches[COLUMNS];
+            size_t l = 0;
+            for (; l + ROW_GROUP <= columns; l += ROW_GROUP)
+                row_mismatches(ROW_GROUP, a + i * lda, w + (j + l) * ldw, ldw, k_words,
+                               mismatches + l);
+            for (; l < columns; l++)
+                row_mismatches(1, a + i * lda, w + (j + l) * ldw, ldw, k_words, mismatches + l);
+            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
         }
     }
 }

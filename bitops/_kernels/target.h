@@ -30,12 +30,14 @@
  * where it would load again or move between register files. They change no value. */
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
 #define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
+#define BITOPS_IN_POINTER(pointer) __asm__("" : "+r"(pointer))
 #else
 #define BITOPS_INLINE static __forceinline
 #define BITOPS_NOINLINE static __declspec(noinline)
 #define BITOPS_UNROLL
 #define BITOPS_IN_REGISTER(vector)
 #define BITOPS_IN_MEMORY(number)
+#define BITOPS_IN_POINTER(pointer)
 #endif
 
 /* The loop after it is shared out to `threads` OpenMP threads, numbered from 0; without OpenMP it
