@@ -423,14 +423,16 @@ enum {
     GROUPS = 13, /* 12 of 5 bits and one of 4 */
     ENTRY_BYTES = 64,
     TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
-    BLOCK_ROWS = 96, /* counters on the stack: 36 KiB */
 };
 
-/* The counters of a row: 8-bit ones (at most 64 a word, so full after FLUSH_WORDS), 16-bit ones. */
+/* The counters of a row, in the caller's scratch: 8-bit ones (at most 64 a word, so full after
+ * FLUSH_WORDS), 16-bit ones. */
 typedef struct row_counts {
     nibble_counts bytes[2];
     __m256i totals[2][4];
 } row_counts;
+
+_Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
 
 /* The bits `bit` of 64 columns, in nibbles. */
 BITOPS_INLINE __m256i bit_plane(const __m256i *panel, int bit) {
@@ -548,10 +550,9 @@ BITOPS_INLINE void add_columns(const int halves, const uint64_t *a, size_t lda, 
     }
 }
 
-/* m <= BLOCK_ROWS rows and n <= NR columns. */
 static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
-                        size_t k_words, size_t row, size_t col, const bitops_store *store) {
-    row_counts rows[BLOCK_ROWS];
+                        size_t k_words, size_t row, size_t col, const bitops_store *store,
+                        row_counts *rows) {
     for (size_t i = 0; i < m; i++)
         for (int j = 0; j < 8; j++)
             rows[i].totals[j / 4][j % 4] = _mm256_setzero_si256();
@@ -570,14 +571,13 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
 
 void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                             size_t n, size_t k_words, size_t row, size_t col,
-                            const bitops_store *store) {
+                            const bitops_store *store, uint64_t *scratch) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
-    size_t i = 0;
-    for (size_t rows; m - i >= MANY_ROWS; i += rows) {
-        rows = m - i < BLOCK_ROWS ? m - i : BLOCK_ROWS;
-        table_block(a + i * lda, lda, rows, panel, n, k_words, row + i, col, store);
+    if (m >= MANY_ROWS) {
+        table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
+        return;
     }
-    for (; i < m; i += MR)
+    for (size_t i = 0; i < m; i += MR)
         for (size_t j = 0; j < n; j += HALF)
             shuffle_tile(a + i * lda, lda, m - i < MR ? m - i : MR, panel + j,
                          n - j < HALF ? n - j : HALF, k_words, row + i, col + j, store);

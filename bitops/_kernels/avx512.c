@@ -482,7 +482,8 @@ BITOPS_INLINE void tile_edge(size_t rows, const int vecs, const uint64_t *a, siz
 
 void bitops_gemm_panel_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                               size_t n, size_t k_words, size_t row, size_t col,
-                              const bitops_store *store) {
+                              const bitops_store *store, uint64_t *scratch) {
+    (void)scratch;
     BITOPS_ASSUME(n > 0 && n <= NR && col % NR == 0);
     size_t i = 0;
     if (n > LANES) {

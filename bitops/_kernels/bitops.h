@@ -95,10 +95,11 @@ typedef void bitops_prepack_rows_fn(const uint64_t *a, size_t lda, size_t m, siz
                                     uint64_t *rows_out);
 
 /* Rows [0, m) of a (after prepack_rows) times the n <= nr columns of one panel, stored at (row,
- * col) of store. col is a multiple of nr. */
+ * col) of store. col is a multiple of nr. scratch has row_words words for each row, 64-byte
+ * aligned; unused if the ISA asks for none. */
 typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                                   size_t n, size_t k_words, size_t row, size_t col,
-                                  const bitops_store *store);
+                                  const bitops_store *store, uint64_t *scratch);
 
 /* Rows [0, m) of a times rows [0, n) of w as they lie in memory; for few rows, where ordering w
  * into panels would cost more than the product. col is a multiple of 8. */
@@ -107,7 +108,7 @@ typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const 
                                  const bitops_store *store);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns)
+#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -121,6 +122,7 @@ typedef struct bitops_isa {
     const char *name;
     uint32_t features; /* bits of cpu.h that the CPU must have */
     size_t mr, nr;     /* register tile of gemm_panel */
+    size_t row_words;  /* scratch of gemm_panel, words for each row of a */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;

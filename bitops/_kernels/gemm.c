@@ -66,9 +66,14 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, int n
     const size_t share = round_up(ceil_div(args->m, (size_t)p.threads), isa->mr);
     const size_t block_words = min_size(BLOCK_WORDS, ROWS_WORDS / (size_t)p.threads);
     p.rows = min_size(share, block_words / depth / isa->mr * isa->mr);
+    if (isa->row_words) { /* scratch, not a, fills the cache; blocks are as equal as can be */
+        const size_t fit = block_words / isa->row_words / isa->mr * isa->mr;
+        const size_t blocks = ceil_div(share ? share : 1, fit);
+        p.rows = round_up(ceil_div(share, blocks), isa->mr);
+    }
 
     p.panels_words = args->panels ? 0 : p.columns * p.depth;
-    p.rows_words = isa->prepack_rows ? p.rows * p.depth : 0;
+    p.rows_words = p.rows * (isa->prepack_rows ? p.depth : isa->row_words);
     if (p.sliced) /* two int32 to a word */
         p.sums_words = round_up(min_size(args->m, SLICED_ROWS) * p.columns, 2) / 2;
     return p;
@@ -126,7 +131,8 @@ static void gemm_block(const bitops_isa *isa, const slice *s, size_t i, size_t r
     for (size_t panel = first; panel < last; panel++) {
         const size_t j = panel * isa->nr;
         isa->gemm_panel(a, lda, rows, s->panels + panel * s->panel_stride,
-                        min_size(isa->nr, s->n - j), s->k_words, s->row + i, s->col + j, s->store);
+                        min_size(isa->nr, s->n - j), s->k_words, s->row + i, s->col + j, s->store,
+                        rows_scratch);
     }
 }
 

@@ -71,7 +71,8 @@ void bitops_prepack_generic(const uint64_t *w, size_t ldw, size_t n, size_t k_wo
 
 void bitops_gemm_panel_generic(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                                size_t n, size_t k_words, size_t row, size_t col,
-                               const bitops_store *store) {
+                               const bitops_store *store, uint64_t *scratch) {
+    (void)scratch;
     BITOPS_ASSUME(n <= NR && col % NR == 0);
     for (size_t i = 0; i < m; i++) {
         int32_t mismatches[NR] = {0};
