@@ -34,7 +34,7 @@ enum {
     YMM_WORDS = 4,
     FLUSH_WORDS = 3,
     MAX_WORDS = 1023,
-    MANY_ROWS = 32, /* from here on tables pay (measured) */
+    MANY_ROWS = 48, /* from here on tables pay (measured) */
 };
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
@@ -336,17 +336,18 @@ BITOPS_INLINE __m256i pair_table(const uint8_t *tables, uint64_t pairs, unsigned
 
 enum { PAIRS = MR / 2 };
 
-/* Nibbles [begin, end) of one word, at most 3, so that sums are at most 12. */
-BITOPS_INLINE void shuffle_nibbles(unsigned begin, unsigned end, const uint8_t *tables,
-                                   uint64_t (*pairs)[2], const __m256i *panel,
-                                   nibble_counts (*counts)[2]) {
+/* Nibbles [begin, end) of one word, at most 3, so that sums are at most 12. n_pairs is a constant
+ * at every call. */
+BITOPS_INLINE void shuffle_nibbles(const int n_pairs, unsigned begin, unsigned end,
+                                   const uint8_t *tables, uint64_t (*pairs)[2],
+                                   const __m256i *panel, nibble_counts (*counts)[2]) {
     const __m256i nibble = _mm256_set1_epi8(15);
     __m256i sums[PAIRS][2];
     for (unsigned b = begin; b < end; b++) {
         const __m256i w = _mm256_loadu_si256(panel + b);
         const __m256i columns[2] = {_mm256_and_si256(w, nibble),
                                     _mm256_and_si256(_mm256_srli_epi16(w, 4), nibble)};
-        for (int i = 0; i < PAIRS; i++) {
+        for (int i = 0; i < n_pairs; i++) {
             const __m256i table = pair_table(tables, pairs[i][b % 2], b / 2);
             for (int h = 0; h < 2; h++) {
                 const __m256i found = _mm256_shuffle_epi8(table, columns[h]);
@@ -354,33 +355,33 @@ BITOPS_INLINE void shuffle_nibbles(unsigned begin, unsigned end, const uint8_t *
             }
         }
     }
-    for (int i = 0; i < PAIRS; i++)
+    for (int i = 0; i < n_pairs; i++)
         for (int h = 0; h < 2; h++)
             add_nibbles(&counts[i][h], sums[i][h]);
 }
 
-/* Words [0, n_words), at most FLUSH_WORDS, of rows[0..MR) and 64 columns, added to `totals`. */
-BITOPS_INLINE void shuffle_words(const uint64_t *const *rows, size_t p, size_t n_words,
-                                 const uint64_t *panel, __m256i (*totals)[2][4]) {
+/* Words [p, p + n_words), at most FLUSH_WORDS, of the rows and 64 columns, added to `totals`. */
+BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows, size_t p,
+                                 size_t n_words, const uint64_t *panel, __m256i (*totals)[2][4]) {
     nibble_counts counts[PAIRS][2];
     const uint8_t *tables = &pair_tables[0][0];
     BITOPS_IN_POINTER(tables);
-    for (int i = 0; i < PAIRS; i++)
+    for (int i = 0; i < n_pairs; i++)
         for (int h = 0; h < 2; h++)
             counts[i][h].low = counts[i][h].high = _mm256_setzero_si256();
     for (size_t end = p + n_words; p < end; p++) {
         const __m256i *columns = (const __m256i *)(panel + p * NR);
         uint64_t pairs[PAIRS][2];
-        for (int i = 0; i < PAIRS; i++)
+        for (int i = 0; i < n_pairs; i++)
             pair_nibbles(rows[2 * i][p], rows[2 * i + 1][p], pairs[i]);
-        shuffle_nibbles(0, 3, tables, pairs, columns, counts);
-        shuffle_nibbles(3, 6, tables, pairs, columns, counts);
-        shuffle_nibbles(6, 9, tables, pairs, columns, counts);
-        shuffle_nibbles(9, 12, tables, pairs, columns, counts);
-        shuffle_nibbles(12, 14, tables, pairs, columns, counts);
-        shuffle_nibbles(14, 16, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 0, 3, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 3, 6, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 6, 9, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 9, 12, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 12, 14, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 14, 16, tables, pairs, columns, counts);
     }
-    for (int i = 0; i < PAIRS; i++)
+    for (int i = 0; i < n_pairs; i++)
         for (int h = 0; h < 2; h++) {
             __m256i split[4];
             split_counts(counts[i][h], split);
@@ -389,27 +390,42 @@ BITOPS_INLINE void shuffle_words(const uint64_t *const *rows, size_t p, size_t n
         }
 }
 
-/* rows <= MR rows and n <= HALF columns. */
-static void shuffle_tile(const uint64_t *a, size_t lda, size_t rows, const uint64_t *panel,
-                         size_t n, size_t k_words, size_t row, size_t col,
-                         const bitops_store *store) {
+/* rows <= 2 n_pairs rows and n <= HALF columns. */
+BITOPS_INLINE void shuffle_tile(const int n_pairs, const uint64_t *a, size_t lda, size_t rows,
+                                const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                                size_t col, const bitops_store *store) {
     const uint64_t *lines[MR]; /* missing rows repeat the last one and are not stored */
     for (size_t i = 0; i < MR; i++)
         lines[i] = a + (i < rows ? i : rows - 1) * lda;
     __m256i totals[PAIRS][2][4];
-    for (int i = 0; i < PAIRS; i++)
+    for (int i = 0; i < n_pairs; i++)
         for (int j = 0; j < 8; j++)
             totals[i][j / 4][j % 4] = _mm256_setzero_si256();
     for (size_t p = 0; p < k_words; p += FLUSH_WORDS)
-        shuffle_words(lines, p, k_words - p < FLUSH_WORDS ? k_words - p : FLUSH_WORDS, panel,
-                      totals);
+        shuffle_words(n_pairs, lines, p, k_words - p < FLUSH_WORDS ? k_words - p : FLUSH_WORDS,
+                      panel, totals);
     /* Low nibbles belong to the first row of a pair, high nibbles to the second. */
     int32_t mismatches[MR * HALF];
-    for (int i = 0; i < MR; i++)
+    for (int i = 0; i < 2 * n_pairs; i++)
         for (int h = 0; h < 2; h++)
             write_counts(totals[i / 2][h][i % 2 * 2], totals[i / 2][h][i % 2 * 2 + 1],
                          mismatches + i * HALF + 32 * h);
     store_block(mismatches, HALF, rows, n, row, col, store);
+}
+
+/* m rows, n <= NR columns, half a panel after the other so that it stays in the cache. */
+static void shuffle_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
+                         size_t k_words, size_t row, size_t col, const bitops_store *store) {
+    for (size_t j = 0; j < n; j += HALF) {
+        const size_t columns = n - j < HALF ? n - j : HALF;
+        size_t i = 0;
+        for (; i + 2 < m; i += MR)
+            shuffle_tile(PAIRS, a + i * lda, lda, m - i < MR ? m - i : MR, panel + j, columns,
+                         k_words, row + i, col + j, store);
+        if (i < m)
+            shuffle_tile(1, a + i * lda, lda, m - i, panel + j, columns, k_words, row + i, col + j,
+                         store);
+    }
 }
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
@@ -577,45 +593,30 @@ void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint6
         table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
         return;
     }
-    for (size_t i = 0; i < m; i += MR)
-        for (size_t j = 0; j < n; j += HALF)
-            shuffle_tile(a + i * lda, lda, m - i < MR ? m - i : MR, panel + j,
-                         n - j < HALF ? n - j : HALF, k_words, row + i, col + j, store);
+    shuffle_rows(a, lda, m, panel, n, k_words, row, col, store);
 }
 
 /* ---- gemm on plain rows -------------------------------------------------------------------- */
 
-enum { ROW_GROUP = 4 }; /* rows of w that share the loads of a */
-
-/* Mismatches of a with `rows` rows of w. Bytes grow by 8 a vector and are summed every 31. */
-BITOPS_INLINE void row_mismatches(const int rows, const uint64_t *a, const uint64_t *w, size_t ldw,
-                                  size_t k_words, int32_t *mismatches) {
-    __m256i sums[ROW_GROUP];
-    for (int j = 0; j < rows; j++)
-        sums[j] = _mm256_setzero_si256();
+/* Rows of w are read one after the other, a single stream for the prefetcher: several at a time
+ * lost a quarter from the third-level cache on. Bytes grow by 8 a vector and are summed after 31.
+ */
+BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
+    __m256i sum = _mm256_setzero_si256();
     size_t p = 0;
     while (p + YMM_WORDS <= k_words) {
         const size_t vectors = (k_words - p) / YMM_WORDS;
         const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
-        __m256i bytes[ROW_GROUP];
-        for (int j = 0; j < rows; j++)
-            bytes[j] = _mm256_setzero_si256();
-        for (; p < end; p += YMM_WORDS) {
-            const __m256i row = load(a + p);
-            for (int j = 0; j < rows; j++) {
-                const __m256i differ = _mm256_xor_si256(row, load(w + (size_t)j * ldw + p));
-                bytes[j] = _mm256_add_epi8(bytes[j], popcount_bytes(differ));
-            }
-        }
-        for (int j = 0; j < rows; j++)
-            sums[j] = _mm256_add_epi64(sums[j], sum_bytes(bytes[j]));
+        __m256i bytes = _mm256_setzero_si256();
+        for (; p < end; p += YMM_WORDS)
+            bytes =
+                _mm256_add_epi8(bytes, popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p))));
+        sum = _mm256_add_epi64(sum, sum_bytes(bytes));
     }
-    for (int j = 0; j < rows; j++) {
-        uint64_t count = sum_lanes(sums[j]);
-        for (size_t rest = p; rest < k_words; rest++)
-            count += (uint64_t)_mm_popcnt_u64(a[rest] ^ w[(size_t)j * ldw + rest]);
-        mismatches[j] = (int32_t)count;
-    }
+    uint64_t count = sum_lanes(sum);
+    for (; p < k_words; p++)
+        count += (uint64_t)_mm_popcnt_u64(a[p] ^ w[p]);
+    return (int32_t)count;
 }
 
 void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
@@ -627,12 +628,8 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
         const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
         for (size_t i = 0; i < m; i++) {
             int32_t mismatches[COLUMNS];
-            size_t l = 0;
-            for (; l + ROW_GROUP <= columns; l += ROW_GROUP)
-                row_mismatches(ROW_GROUP, a + i * lda, w + (j + l) * ldw, ldw, k_words,
-                               mismatches + l);
-            for (; l < columns; l++)
-                row_mismatches(1, a + i * lda, w + (j + l) * ldw, ldw, k_words, mismatches + l);
+            for (size_t l = 0; l < columns; l++)
+                mismatches[l] = row_mismatches(a + i * lda, w + (j + l) * ldw, k_words);
             store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
         }
     }
