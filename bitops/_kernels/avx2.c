@@ -301,6 +301,15 @@ BITOPS_INLINE void write_counts(__m256i even, __m256i odd, int32_t *out) {
         _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts[i]));
 }
 
+/* Asks for the cache lines of one row of results before they are written. */
+BITOPS_INLINE void prefetch_results(size_t row, size_t col, size_t n, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
+        return;
+    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
+    for (size_t j = 0; j < n; j += 16)
+        _mm_prefetch(c + j * sizeof(int32_t), _MM_HINT_T0);
+}
+
 BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {
     return word >> (bits & 63) | word << (-bits & 63);
 }
@@ -395,8 +404,10 @@ BITOPS_INLINE void shuffle_tile(const int n_pairs, const uint64_t *a, size_t lda
                                 const uint64_t *panel, size_t n, size_t k_words, size_t row,
                                 size_t col, const bitops_store *store) {
     const uint64_t *lines[MR]; /* missing rows repeat the last one and are not stored */
-    for (size_t i = 0; i < MR; i++)
+    for (size_t i = 0; i < MR; i++) {
         lines[i] = a + (i < rows ? i : rows - 1) * lda;
+        prefetch_results(row + i, col, n, store);
+    }
     __m256i totals[PAIRS][2][4];
     for (int i = 0; i < n_pairs; i++)
         for (int j = 0; j < 8; j++)
@@ -438,6 +449,7 @@ enum {
     GROUP_BITS = 5,
     GROUPS = 13, /* 12 of 5 bits and one of 4 */
     ENTRY_BYTES = 64,
+    PREFETCH_ROWS = 4, /* hides a third-level cache */
     TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
@@ -578,6 +590,7 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
         add_columns(2, a, lda, m, panel, k_words, rows);
     for (size_t i = 0; i < m; i++) {
         int32_t mismatches[NR];
+        prefetch_results(row + i + PREFETCH_ROWS, col, n, store);
         for (int j = 0; j < 4; j++)
             write_counts(rows[i].totals[j / 2][j % 2 * 2], rows[i].totals[j / 2][j % 2 * 2 + 1],
                          mismatches + 32 * j);
