@@ -62,14 +62,16 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_
     const size_t step = max_size(isa->nr, ROW_COLUMNS);
     p.columns = round_up(ceil_div(args->n, p.spans), step);
     p.spans = ceil_div(args->n, p.columns);
-    const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / max_size(args->k_words, 1);
+    const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
+    const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
     p.rows = min_size(fit, ceil_div(args->m * p.spans, threads));
     p.rows = round_up(max_size(p.rows, 1), isa->mr);
     p.blocks = ceil_div(args->m, p.rows);
     p.workers = min_size(threads, p.blocks * p.spans);
     const int plain = reads_plain_rows(args);
     p.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
-    p.rows_words = plain || !isa->prepack_rows ? 0 : round_up(p.rows * args->k_words, 8);
+    const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
+    p.rows_words = plain ? 0 : round_up(p.rows * row_words, 8);
     p.heap_keys = (p.spans - 1) * keys;
     return p;
 }
@@ -131,7 +133,7 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
     const uint64_t *a = args->a + i * args->lda;
     size_t lda = args->lda;
     clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
-    if (p->rows_words) {
+    if (p->rows_words && isa->prepack_rows) {
         isa->prepack_rows(a, lda, m, args->k_words, scratch + p->panel_words);
         a = scratch + p->panel_words;
         lda = args->k_words;
@@ -147,7 +149,7 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
             panel = args->panels + j * args->k_words;
         else
             isa->prepack(w, args->ldw, n, args->k_words, scratch);
-        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store);
+        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store, scratch + p->panel_words);
     }
 }
 
