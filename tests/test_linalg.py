@@ -109,6 +109,18 @@ def test_every_m_and_n(isa, rng, k):
             assert np.array_equal(bo.gemm(pa[:m], panels), want[:m, :n]), (m, n)
 
 
+@pytest.mark.parametrize("k", (64, 192, 200, 449))
+def test_every_n_of_wide_panels(isa, rng, k):
+    a, w = signs(rng, 51, k), signs(rng, 270, k)
+    pa, pw = bo.pack(a), bo.pack(w)
+    want = ref.gemm(a, w)
+    for n in range(60, 271):
+        columns, panels = pw[:n], bo.prepack(pw[:n])
+        for m in (2, 3, 17, 47, 48, 51):
+            assert np.array_equal(bo.gemm(pa[:m], columns), want[:m, :n]), (m, n)
+            assert np.array_equal(bo.gemm(pa[:m], panels), want[:m, :n]), (m, n)
+
+
 @pytest.mark.parametrize("k", (65, 300))
 def test_every_store_at_tile_edges(isa, rng, k):
     a, w = signs(rng, 70, k), signs(rng, 70, k)
@@ -146,7 +158,14 @@ def test_every_k(isa, rng, m, n):
     "m, n, k",
     (
         *((1, 5000, 700), (2, 3001, 64), (2000, 3, 300), (129, 1025, 520), (513, 700, 65)),
-        *((300, 257, 5000), (70, 2100, 1030), (1031, 70, 2050), (5, 9, 33000), (257, 1, 4097)),
+        *(
+            (300, 257, 5000),
+            (70, 2100, 1030),
+            (1400, 130, 200),
+            (1031, 70, 2050),
+            (5, 9, 33000),
+            (257, 1, 4097),
+        ),
     ),
 )
 def test_blocks_and_threads(isa, threads, m, n, k):
@@ -159,7 +178,7 @@ def large_case(m, n, k):
     return make_case(np.random.default_rng(SEED), m, n, k)
 
 
-@pytest.mark.parametrize("m, n", ((1, 1), (1, 40), (9, 33), (17, 33)))
+@pytest.mark.parametrize("m, n", ((1, 1), (1, 40), (9, 33), (17, 33), (48, 65), (50, 130)))
 def test_counters_do_not_overflow(isa, m, n):
     """All ones against all zeros, at every number of words near a narrow counter's end."""
     words = (*range(1, 70), 85, 86, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025)
@@ -177,6 +196,21 @@ def test_counters_do_not_overflow(isa, m, n):
                 else:
                     with pytest.raises(ValueError, match=r"^\[hamming\] .*65535"):
                         bo.hamming(ones, weights, dtype=np.uint16)
+
+
+@pytest.mark.parametrize("run", (1, 2, 32, 64))
+@pytest.mark.parametrize("m", (2, 5, 48))
+def test_full_counters_beside_empty_ones(isa, m, run):
+    """Counters that share a lane: one at its end does not reach the next, in any order."""
+    n = 130
+    ones = np.arange(n) // run % 2 == 1
+    rows = np.arange(m) % 2 == 1
+    for words in (*range(1, 14), 63, 64, 65, 256, 257, 1025):
+        k = 64 * words
+        a, w = (bo.pack(np.repeat(x[:, None], k, axis=1)) for x in (rows, ones))
+        want = np.where(rows[:, None] == ones, np.int32(k), np.int32(-k))
+        assert_array_equal(bo.gemm(a, w), want)
+        assert_array_equal(bo.gemm(a, bo.prepack(w)), want)
 
 
 @pytest.mark.parametrize("k", (65535, 65536, 65537, 70001, 200000))

@@ -209,15 +209,17 @@ void bitops_popcount_avx2(const uint64_t *words, size_t n_words, uint64_t *count
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
-/* Byte y of the 32 words, for each y: an 8 x 32 transpose in three rounds of interleaving. */
-BITOPS_INLINE void transpose_bytes(const uint64_t *words, __m256i bytes[8]) {
+/* Byte y of 32 words that lie `stride` apart, for each y: an 8 x 32 transpose in three rounds of
+ * interleaving. */
+BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i bytes[8]) {
     const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0,
                                            8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     __m256i x[8], y[8];
-    for (int i = 0; i < 8; i++) { /* columns 2i, 2i+1 in the lower half, 16 columns on above */
-        const __m128i low = _mm_load_si128((const __m128i *)(words + 2 * i));
-        const __m128i high = _mm_load_si128((const __m128i *)(words + 16 + 2 * i));
-        x[i] = _mm256_shuffle_epi8(_mm256_set_m128i(high, low), pairs);
+    for (size_t i = 0; i < 8; i++) { /* columns 2i, 2i+1 in the lower half, 16 columns on above */
+        const uint64_t *low = words + 2 * i * stride, *high = low + 16 * stride;
+        x[i] = _mm256_set_epi64x((long long)high[stride], (long long)high[0],
+                                 (long long)low[stride], (long long)low[0]);
+        x[i] = _mm256_shuffle_epi8(x[i], pairs);
     }
     for (int i = 0; i < 4; i++) {
         y[i] = _mm256_unpacklo_epi16(x[2 * i], x[2 * i + 1]);     /* 4 columns, bytes 0-3 */
@@ -236,27 +238,37 @@ BITOPS_INLINE void transpose_bytes(const uint64_t *words, __m256i bytes[8]) {
     }
 }
 
+/* One word of 64 columns: 16 vectors, each a nibble of the columns j (low) and j + 32 (high). */
+BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *panel_out) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    __m256i first[8], second[8], *out = (__m256i *)panel_out;
+    transpose_bytes(words, stride, first);
+    transpose_bytes(words + 32 * stride, stride, second);
+    for (int i = 0; i < 8; i++) {
+        const __m256i low = _mm256_slli_epi16(_mm256_and_si256(second[i], nibble), 4);
+        const __m256i high = _mm256_and_si256(_mm256_srli_epi16(first[i], 4), nibble);
+        _mm256_storeu_si256(out + 2 * i, _mm256_or_si256(low, _mm256_and_si256(first[i], nibble)));
+        _mm256_storeu_si256(out + 2 * i + 1,
+                            _mm256_or_si256(high, _mm256_andnot_si256(nibble, second[i])));
+    }
+}
+
 void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                          uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
-    const __m256i nibble = _mm256_set1_epi8(15);
-    for (size_t p = 0; p < k_words; p++)
-        for (size_t half = 0; half < NR; half += HALF) {
-            _Alignas(32) uint64_t words[HALF];
-            for (size_t j = 0; j < HALF; j++)
-                words[j] = half + j < n ? w[(half + j) * ldw + p] : 0;
-            __m256i first[8], second[8];
-            transpose_bytes(words, first);
-            transpose_bytes(words + 32, second);
-            __m256i *out = (__m256i *)(panel_out + p * NR + half);
-            for (int i = 0; i < 8; i++) {
-                const __m256i low = _mm256_slli_epi16(_mm256_and_si256(second[i], nibble), 4);
-                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(first[i], 4), nibble);
-                _mm256_storeu_si256(out + 2 * i,
-                                    _mm256_or_si256(low, _mm256_and_si256(first[i], nibble)));
-                _mm256_storeu_si256(out + 2 * i + 1,
-                                    _mm256_or_si256(high, _mm256_andnot_si256(nibble, second[i])));
+    /* One half after the other: its lines of w stay in the cache for 8 words. */
+    for (size_t half = 0; half < NR; half += HALF)
+        for (size_t p = 0; p < k_words; p++) {
+            const uint64_t *from = w + half * ldw + p;
+            uint64_t *out = panel_out + p * NR + half;
+            if (half + HALF <= n) {
+                order_word(from, ldw, out);
+                continue;
             }
+            uint64_t words[HALF];
+            for (size_t j = 0; j < HALF; j++)
+                words[j] = half + j < n ? from[j * ldw] : 0;
+            order_word(words, 1, out);
         }
 }
 

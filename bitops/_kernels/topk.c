@@ -23,7 +23,8 @@ enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
     BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB, for the second-level cache, */
     ROWS_WORDS = 1 << 18,  /* at most 2 MiB for all threads */
-    MAX_THREADS = 64,      /* so that a block has rows and panels take at most 4 MiB */
+    MAX_THREADS = 64,      /* so that a block has rows */
+    PANEL_WORDS = 1 << 19, /* panels of all threads: 4 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
     FEW_ROWS = 8,          /* up to here w is read as it lies, */
@@ -55,9 +56,13 @@ typedef struct plan {
 static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                       int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
-    const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, MAX_THREADS);
     const size_t keys = args->m * count;
+    const int plain = reads_plain_rows(args);
     plan p;
+    p.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
+    const size_t fit_panels = max_size(PANEL_WORDS / max_size(p.panel_words, 1), 1);
+    const size_t most = min_size(MAX_THREADS, fit_panels);
+    const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
     p.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
     const size_t step = max_size(isa->nr, ROW_COLUMNS);
     p.columns = round_up(ceil_div(args->n, p.spans), step);
@@ -68,8 +73,6 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_
     p.rows = round_up(max_size(p.rows, 1), isa->mr);
     p.blocks = ceil_div(args->m, p.rows);
     p.workers = min_size(threads, p.blocks * p.spans);
-    const int plain = reads_plain_rows(args);
-    p.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
     const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
     p.rows_words = plain ? 0 : round_up(p.rows * row_words, 8);
     p.heap_keys = (p.spans - 1) * keys;
