@@ -209,6 +209,12 @@ void bitops_popcount_avx2(const uint64_t *words, size_t n_words, uint64_t *count
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
+/* A function of its own because gcc makes vectors of two numbers through memory, with a stall. */
+BITOPS_INLINE __m128i load_two(const uint64_t *low, const uint64_t *high) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)low),
+                              _mm_loadl_epi64((const __m128i *)high));
+}
+
 /* Byte y of 32 words that lie `stride` apart, for each y: an 8 x 32 transpose in three rounds of
  * interleaving. */
 BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i bytes[8]) {
@@ -217,8 +223,7 @@ BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i
     __m256i x[8], y[8];
     for (size_t i = 0; i < 8; i++) { /* columns 2i, 2i+1 in the lower half, 16 columns on above */
         const uint64_t *low = words + 2 * i * stride, *high = low + 16 * stride;
-        x[i] = _mm256_set_epi64x((long long)high[stride], (long long)high[0],
-                                 (long long)low[stride], (long long)low[0]);
+        x[i] = _mm256_set_m128i(load_two(high, high + stride), load_two(low, low + stride));
         x[i] = _mm256_shuffle_epi8(x[i], pairs);
     }
     for (int i = 0; i < 4; i++) {
@@ -256,19 +261,22 @@ BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *pa
 void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                          uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
-    /* One half after the other: its lines of w stay in the cache for 8 words. */
+    /* Each cache line of w is read once, however many lines its rows make fall into one set. */
+    enum { LINE = 8 };
     for (size_t half = 0; half < NR; half += HALF)
-        for (size_t p = 0; p < k_words; p++) {
-            const uint64_t *from = w + half * ldw + p;
-            uint64_t *out = panel_out + p * NR + half;
-            if (half + HALF <= n) {
-                order_word(from, ldw, out);
-                continue;
+        for (size_t p = 0; p < k_words; p += LINE) {
+            const size_t words = k_words - p < LINE ? k_words - p : LINE;
+            uint64_t lines[HALF * LINE];
+            for (size_t j = 0; j < HALF; j++) {
+                if (half + j >= n)
+                    memset(lines + j * LINE, 0, LINE * sizeof *lines);
+                else if (words == LINE)
+                    memcpy(lines + j * LINE, w + (half + j) * ldw + p, LINE * sizeof *lines);
+                else
+                    memcpy(lines + j * LINE, w + (half + j) * ldw + p, words * sizeof *lines);
             }
-            uint64_t words[HALF];
-            for (size_t j = 0; j < HALF; j++)
-                words[j] = half + j < n ? from[j * ldw] : 0;
-            order_word(words, 1, out);
+            for (size_t i = 0; i < words; i++)
+                order_word(lines + i, LINE, panel_out + (p + i) * NR + half);
         }
 }
 
