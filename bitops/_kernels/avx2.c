@@ -1,21 +1,28 @@
 /* avx2.c: AVX2, BMI2, POPCNT.
  *
- * Product: there is no vector popcount, so mismatches are looked up. A nibble of a row selects one
- * of 16 tables with 16 entries of a byte, popcount(row nibble ^ entry), and pshufb looks the same
- * nibble of 32 columns up in it at once.
+ * Product: there is no vector popcount, so mismatches are looked up, and two 4-bit counters share a
+ * byte while they are small (nibble_counts).
+ *   Many rows: four Russians. For 5 bits of k and 128 columns, a table of the mismatches with all
+ *   32 patterns; each row loads the entry that its own 5 bits select and adds it.
+ *   Few rows: a pair of nibbles of two rows selects one of 256 tables of 16 bytes, and pshufb looks
+ *   the same nibble of 32 columns up in it, for both rows at once.
  *
  *   intrinsic                        instruction     Skylake and later   Zen 3, 4
- *   _mm256_shuffle_epi8              vpshufb         latency 1, p5       1, two per cycle
+ *   _mm256_add_epi8 (memory)         vpaddb          two loads a cycle   two loads a cycle
  *   _mm256_add_epi8                  vpaddb          latency 1, p015     1, four per cycle
+ *   _mm256_srli_epi16                vpsrlw          latency 1, p01      1, two per cycle
+ *   _mm256_shuffle_epi8              vpshufb         latency 1, p5       1, two per cycle
  *   _mm256_broadcastsi128 (memory)   vbroadcasti128  load ports only     load ports only
- * Bottleneck: the shuffle, two for 8 bits of 32 columns.
+ * Bottleneck of tables: instructions, about 110 for 64 bits of a row and 128 columns, and loads
+ * from lines of one cache set; of shuffles: vector operations, 3 shuffles in 9.
  *
- * Panel of 32 columns: for every byte of k (least significant first), that byte of each column, so
- * that one ymm is one byte of all the columns.
+ * Panel of 128 columns: for each word of k and each half of 64 columns, the 16 nibbles of the word
+ * (least significant first), 32 bytes each: byte j holds column j (low) and j + 32 (high).
  *
- * Overflow: 8-bit counters grow by at most 64 a word and are emptied into 16-bit counters every
- * 3 words (192 <= 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts
- * k into much shorter slices. Tails: portable code for pack; k is made of whole words. */
+ * Overflow: 4-bit sums are at most 15 (three groups of 5 bits, three nibbles for 12); 8-bit
+ * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
+ * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
+ * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
 #include "bitops.h"
 #include "store.h"
 #include "target.h"
@@ -34,7 +41,7 @@ enum {
     YMM_WORDS = 4,
     FLUSH_WORDS = 3,
     MAX_WORDS = 1023,
-    MANY_ROWS = 48, /* from here on tables pay (measured) */
+    MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
 };
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
