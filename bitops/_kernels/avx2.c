@@ -407,6 +407,9 @@ BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows,
             counts[i][h].low = counts[i][h].high = _mm256_setzero_si256();
     for (size_t end = p + n_words; p < end; p++) {
         const __m256i *columns = (const __m256i *)(panel + p * NR);
+        if (n_pairs == 1) /* the panel is met once, so it comes from memory */
+            for (int i = 0; i < 16; i += 2)
+                _mm_prefetch((const char *)(columns + i) + 4096, _MM_HINT_T0);
         uint64_t pairs[PAIRS][2];
         for (int i = 0; i < n_pairs; i++)
             pair_nibbles(rows[2 * i][p], rows[2 * i + 1][p], pairs[i]);
@@ -662,8 +665,8 @@ BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_
 void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
-    enum { COLUMNS = 8 }; /* stored together: a byte of bits */
-    BITOPS_ASSUME(col % COLUMNS == 0);
+    enum { COLUMNS = 32 }; /* stored together; few enough to stay in the cache for all rows of a */
+    BITOPS_ASSUME(col % 8 == 0);
     for (size_t j = 0; j < n; j += COLUMNS) {
         const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
         for (size_t i = 0; i < m; i++) {
