@@ -354,3 +354,89 @@ def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, uint16_t[:, ::1] c_
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING16, k, out, c_out.shape[1])
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+
+
+# ---- numbers times weights -------------------------------------------------------------------
+
+cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, const float[::1] alpha,
+               const float[::1] bias, Py_ssize_t c_rows, Py_ssize_t c_columns) except -1:
+    """Fill in the weights and scales, check all sizes against each other and call."""
+    args.n = w.shape[0]
+    args.ldw = w.shape[1]
+    check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
+    check_size("rows of the output", c_rows, args.m)
+    check_size("columns of the output", c_columns, args.n)
+    args.alpha = NULL
+    args.bias = NULL
+    if c_rows == 0 or c_columns == 0:
+        return 0
+    if alpha is not None:
+        check_size("alpha", alpha.shape[0], c_columns)
+        args.alpha = &alpha[0]
+    if bias is not None:
+        check_size("bias", bias.shape[0], c_columns)
+        args.bias = &bias[0]
+    args.w = &w[0, 0] if w.shape[1] else NULL
+    with nogil:
+        c.bitops_mixed(c.bitops_isa_active(), args, c.bitops_get_num_threads())
+    return 0
+
+
+def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,
+                const float[::1] bias, float[:, ::1] c_out):
+    """c = (x times the signs of w) * alpha[column] + bias[column] in float32.
+
+    Parameters
+    ----------
+    x : IN, shape (m, k)
+    w : IN, shape (n, ceil(k / 64))
+    alpha, bias : IN, shape (n,), or None
+    c_out : OUT, shape (m, n)
+    """
+    cdef c.bitops_mixed_args args
+    args.is_float = 1
+    args.m = x.shape[0]
+    args.k = x.shape[1]
+    args.x = &x[0, 0] if args.m and args.k else NULL
+    args.c = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    mixed(&args, w, alpha, bias, c_out.shape[0], c_out.shape[1])
+
+
+cdef int bitplane(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,
+                  const float[::1] bias, void *out, Py_ssize_t c_rows,
+                  Py_ssize_t c_columns) except -1:
+    cdef c.bitops_mixed_args args
+    args.is_float = 0
+    args.m = x.shape[0]
+    args.k = x.shape[1]
+    args.x = &x[0, 0] if args.m and args.k else NULL
+    args.c = out
+    return mixed(&args, w, alpha, bias, c_rows, c_columns)
+
+
+def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int32_t[:, ::1] c_out):
+    """c = x times the signs of w, exact.
+
+    Parameters
+    ----------
+    x : IN, shape (m, k), 255 * k < 2**31
+    w : IN, shape (n, ceil(k / 64))
+    c_out : OUT, shape (m, n)
+    """
+    bitplane(x, w, None, None, &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL,
+             c_out.shape[0], c_out.shape[1])
+
+
+def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w,
+                         const float[::1] alpha, const float[::1] bias, float[:, ::1] c_out):
+    """c = float32(x times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
+
+    Parameters
+    ----------
+    alpha, bias : IN, shape (n,), at most one of them None
+    c_out : OUT, shape (m, n)
+    """
+    if alpha is None and bias is None:
+        raise ValueError("[_core] alpha or bias must be given, got None for both")
+    bitplane(x, w, alpha, bias, &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL,
+             c_out.shape[0], c_out.shape[1])

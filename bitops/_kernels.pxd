@@ -81,3 +81,17 @@ cdef extern from "bitops.h" nogil:
     void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                            const int64_t *a_index, const int64_t *w_index, void *workspace,
                            int n_threads) noexcept
+
+    ctypedef struct bitops_mixed_args:
+        int is_float
+        const void *x
+        size_t m, k
+        const uint64_t *w
+        size_t ldw
+        size_t n
+        const float *alpha
+        const float *bias
+        void *c
+
+    void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args,
+                      int n_threads) noexcept
