@@ -171,7 +171,7 @@ BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup 
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++)
             bits[v] = _mm512_loadu_si512(panel + v * LANES);
-        BITOPS_UNROLL
+        BITOPS_NO_UNROLL /* or vectors are moved to memory and back */
         for (int group = 0; group < HALF_BITS / 4; group++, tables += LANES) {
             BITOPS_UNROLL
             for (int i = 0; i < rows; i++) {
@@ -213,12 +213,13 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
             BITOPS_UNROLL
             for (int v = 0; v < vecs; v++)
                 bits[v] = _mm512_loadu_si512(panel + v * LANES);
-            BITOPS_UNROLL
+            BITOPS_NO_UNROLL
             for (int group = 0; group < HALF_BITS / 8; group++, tables += 2 * LANES) {
                 BITOPS_UNROLL
-                for (int v = 0; v < vecs; v++) /* (bits & nibbles) | halves */
-                    at[v] = _mm512_ternarylogic_epi32(
-                        _mm512_srli_epi32(bits[v], 4 * (unsigned)group), nibbles, halves, 0xea);
+                for (int v = 0; v < vecs; v++) {
+                    at[v] = _mm512_ternarylogic_epi32(bits[v], nibbles, halves, 0xea);
+                    bits[v] = _mm512_srli_epi32(bits[v], 4);
+                }
                 BITOPS_UNROLL
                 for (int i = 0; i < rows; i++) {
                     const __m512i table =

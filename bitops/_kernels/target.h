@@ -25,6 +25,7 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define BITOPS_INLINE static inline __attribute__((always_inline))
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
+#define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
 /* Empty statements that make the compiler hold a vector in a register, or a number in memory,
  * where it would load again or move between register files. They change no value. */
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
@@ -32,6 +33,7 @@
 #else
 #define BITOPS_INLINE static __forceinline
 #define BITOPS_UNROLL
+#define BITOPS_NO_UNROLL
 #define BITOPS_IN_REGISTER(vector)
 #define BITOPS_IN_MEMORY(number)
 #endif
