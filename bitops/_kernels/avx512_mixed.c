@@ -7,11 +7,13 @@
  *   intrinsic                       instruction   Ice Lake and later    Zen 4 (zmm)
  *   _mm512_permutexvar_ps           vpermps       latency 3, p5         4, one per cycle
  *   _mm512_permutexvar_epi16        vpermw        latency 3 to 7, p5    4, one per cycle
- *   _mm512_add_ps                   vaddps        latency 4, p05        3, one per cycle
+ *   _mm512_fmadd_ps                 vfmadd231ps   latency 4, p05        4, one per cycle
  *   _mm512_add_epi16                vpaddw        latency 1, p05        1, two per cycle
  *   _mm512_srli_epi32               vpsrld        latency 1, p0         1, one per cycle
- * Bottleneck: the permutation, one for 4 elements of 16 columns (float32) or of 32 (uint8: the low
- * and the high half of the 32 bits of a column look their sums up in the two halves of a table).
+ * Sums of float32 are added by a multiplication with 1, which changes no result: Zen 4 adds on
+ * ports that permutations and shifts need as well, and multiplies on others. Bottleneck: the
+ * permutation, one for 4 elements of 16 columns (float32) or of 32 (uint8: the low and the high
+ * half of the 32 bits of a column look their sums up in the two halves of a table).
  *
  * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
  * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
@@ -164,6 +166,8 @@ BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup 
                          : _mm512_maskz_loadu_ps(lane_mask(t->n, (size_t)v * LANES),
                                                  (float *)t->c + (size_t)i * t->ldc + v * LANES);
     }
+    __m512 one = _mm512_set1_ps(1);
+    BITOPS_IN_REGISTER(one); /* or the compiler makes an addition of it */
     const float *tables = t->tables;
     const uint32_t *panel = t->panel;
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS) {
@@ -172,13 +176,14 @@ BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup 
         for (int v = 0; v < vecs; v++)
             bits[v] = _mm512_loadu_si512(panel + v * LANES);
         BITOPS_NO_UNROLL /* or vectors are moved to memory and back */
-        for (int group = 0; group < HALF_BITS / 4; group++, tables += LANES) {
+            for (int group = 0; group < HALF_BITS / 4; group++, tables += LANES) {
             BITOPS_UNROLL
             for (int i = 0; i < rows; i++) {
                 const __m512 table = _mm512_loadu_ps(tables + (size_t)i * t->table_stride / 4);
                 BITOPS_UNROLL
                 for (int v = 0; v < vecs; v++)
-                    sums[i][v] = _mm512_add_ps(sums[i][v], _mm512_permutexvar_ps(bits[v], table));
+                    sums[i][v] =
+                        _mm512_fmadd_ps(_mm512_permutexvar_ps(bits[v], table), one, sums[i][v]);
             }
             BITOPS_UNROLL
             for (int v = 0; v < vecs; v++)
