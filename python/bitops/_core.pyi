@@ -62,3 +62,18 @@ def hamming(
 def hamming16(
     a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.uint16], batch: _Batch = None
 ) -> None: ...
+def weight_gemm(
+    x: NDArray[np.float32],
+    w: _Words,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    c_out: NDArray[np.float32],
+) -> None: ...
+def bitplane_gemm(x: NDArray[np.uint8], w: _Words, c_out: NDArray[np.int32]) -> None: ...
+def bitplane_gemm_scaled(
+    x: NDArray[np.uint8],
+    w: _Words,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    c_out: NDArray[np.float32],
+) -> None: ...
