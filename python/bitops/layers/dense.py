@@ -192,6 +192,7 @@ class PackedDense(Layer):
             self.threshold = as_thresholds("PackedDense", threshold, self.out_features)
             self._integer_threshold = _floor(self.threshold)
         self.flip = as_flips("PackedDense", flip, self.out_features)
+        self._flip_bits = None if self.flip is None else pack(self.flip)
         self.alpha = as_scales("PackedDense", "alpha", alpha, self.out_features)
         self.bias = as_scales("PackedDense", "bias", bias, self.out_features)
 
@@ -199,7 +200,7 @@ class PackedDense(Layer):
         x = as_activation("PackedDense", x, self.in_features)
         if isinstance(x, BitArray):
             if self.threshold is not None:
-                return gemm_sign(x, self._prepacked, self._integer_threshold, flip=self.flip)
+                return gemm_sign(x, self._prepacked, self._integer_threshold, flip=self._flip_bits)
             return gemm(x, self._prepacked, alpha=self.alpha, bias=self.bias)
         if self.threshold is not None:
             z = mixed_product(x, self.weight)
@@ -211,7 +212,7 @@ class PackedDense(Layer):
 
     def cost(self, bits_in: bool) -> Cost:
         numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]
-        flip_bytes = 0 if self.flip is None else pack(self.flip).nbytes
+        flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
         return _dense_cost(
             self.weight,
             bits_in,
