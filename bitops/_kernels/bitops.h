@@ -136,7 +136,7 @@ typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns)
+#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, plane_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -150,6 +150,7 @@ typedef struct bitops_isa {
     const char *name;
     uint32_t features; /* bits of cpu.h that the CPU must have */
     size_t mr, nr;     /* register tile of gemm_panel */
+    int plane_bits;    /* up to here products of bit planes are faster than the lookup */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;
@@ -255,16 +256,23 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
  * other rows. */
 typedef struct bitops_mixed_args {
     int is_float;  /* x is float32, else uint8 */
+    int bits;      /* of the numbers in x, 1 to 8, for uint8 */
     const void *x; /* IN  m rows of k elements, contiguous */
     size_t m, k;
     const uint64_t *w; /* IN  n x bitops_words(k), rows ldw words apart */
     size_t ldw;
     size_t n;
+    const uint64_t
+        *panels;        /* IN  all of w in the panel order of isa, or NULL; w is given as well */
     const float *alpha; /* IN  n, or NULL */
     const float *bias;  /* IN  n, or NULL */
     void *c;            /* OUT m x n */
 } bitops_mixed_args;
 
-void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads);
+/* Bytes of scratch (64-byte aligned) that bitops_mixed needs; at most 8 MiB. */
+size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                   int n_threads);
+void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                  int n_threads);
 
 #endif

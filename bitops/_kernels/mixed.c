@@ -8,9 +8,11 @@
  *         for each panel: lookup; after the last block of k: scale
  *
  * Tables of a block of k stay in the first-level cache while the panels pass over them, and the
- * outputs of a task in the second-level cache. All scratch memory is on the stack of the thread,
- * and each output is summed in the order of k, so results do not depend on blocks or threads. */
+ * outputs of a task in the second-level cache. All scratch memory of it is on the stack of the
+ * thread, and each output is summed in the order of k, so results do not depend on blocks or
+ * threads. Numbers of few bits go to planes.c instead. */
 #include "bitops.h"
+#include "mixed.h"
 #include "target.h"
 
 #include <string.h>
@@ -26,10 +28,6 @@ enum {
     PANEL_SPACE = GROUP_PANELS * COLUMNS * (ROW_BITS / ROWS / HALF_BITS), /* 32 KiB */
     THREAD_WORK = 1 << 19, /* products below which one thread is faster */
 };
-
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
 
 static size_t ceil_div(size_t a, size_t b) {
     return (a + b - 1) / b;
@@ -51,8 +49,7 @@ static void make_tables(const bitops_isa *isa, const bitops_mixed_args *args, si
     }
 }
 
-/* Scales n sums of a row at column col, in place: both are 4 bytes wide. */
-static void scale_row(const bitops_mixed_args *args, void *c, size_t col, size_t n) {
+static void scale_chunk(const bitops_mixed_args *args, void *c, size_t col, size_t n) {
     float t[COLUMNS];
     if (args->is_float)
         for (size_t j = 0; j < n; j++)
@@ -66,8 +63,13 @@ static void scale_row(const bitops_mixed_args *args, void *c, size_t col, size_t
     if (args->bias)
         for (size_t j = 0; j < n; j++)
             t[j] += args->bias[col + j];
-    for (size_t j = 0; j < n; j++)
-        ((float *)c)[j] = t[j];
+    memcpy(c, t, n * sizeof *t);
+}
+
+void bitops_mixed_scale(const bitops_mixed_args *args, void *c, size_t col, size_t n) {
+    if (args->alpha || args->bias)
+        for (size_t j = 0; j < n; j += COLUMNS)
+            scale_chunk(args, (char *)c + j * sizeof(float), col + j, bitops_min(COLUMNS, n - j));
 }
 
 static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitops_lookup *tile,
@@ -78,27 +80,27 @@ static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitop
         isa->lookup_f32(tile);
     else
         isa->lookup_u8(tile);
-    if (last && (args->alpha || args->bias))
+    if (last)
         for (size_t r = 0; r < tile->rows; r++)
-            scale_row(args, c + r * args->n * sizeof(float), col, tile->n);
+            bitops_mixed_scale(args, c + r * args->n * sizeof(float), col, tile->n);
 }
 
 /* One block of k: words [p, p + k_words) of a task. */
 static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, const block *b,
                       size_t p, size_t k_words, char *tables, uint32_t *panels) {
     const size_t first = p * BITOPS_WORD_BITS;
-    const size_t bits = min_size(k_words * BITOPS_WORD_BITS, args->k - first);
+    const size_t bits = bitops_min(k_words * BITOPS_WORD_BITS, args->k - first);
     /* With one group of rows each panel is used once and the next can take its place. */
     const size_t panel_size = b->m > ROWS ? 2 * k_words * COLUMNS : 0;
     bitops_lookup tile = {.tables = tables, .ldc = args->n, .first = p == 0};
     tile.halves = ceil_div(bits, HALF_BITS);
     tile.table_stride = tile.halves * BITOPS_LOOKUP_BYTES;
     for (size_t i = 0; i < b->m; i += ROWS) {
-        tile.rows = min_size(ROWS, b->m - i);
+        tile.rows = bitops_min(ROWS, b->m - i);
         make_tables(isa, args, b->i + i, tile.rows, first, bits, tile.table_stride, tables);
         uint32_t *panel = panels;
         for (size_t j = 0; j < b->n; j += COLUMNS, panel += panel_size) {
-            tile.n = min_size(COLUMNS, b->n - j);
+            tile.n = bitops_min(COLUMNS, b->n - j);
             tile.panel = panel;
             if (i == 0)
                 isa->lookup_panel(args->w + (b->j + j) * args->ldw + p, args->ldw, tile.n, k_words,
@@ -114,33 +116,24 @@ static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, cons
     const size_t rows = b->m == 1 ? 1 : b->m == 2 ? 2 : ROWS;
     const size_t all = bitops_words(args->k), step = ROW_BITS / BITOPS_WORD_BITS / rows;
     for (size_t p = 0; p < all; p += step)
-        run_slice(isa, args, b, p, min_size(step, all - p), tables, panels);
+        run_slice(isa, args, b, p, bitops_min(step, all - p), tables, panels);
 }
 
 /* Panels of a task: as many as there are, unless threads would stay without work. */
 static size_t group_panels(const bitops_mixed_args *args, int threads) {
     const size_t panels = ceil_div(args->n, COLUMNS), row_blocks = ceil_div(args->m, BLOCK_ROWS);
     const size_t share = panels * row_blocks / (4 * (size_t)threads);
-    return share < 1 ? 1 : min_size(share, GROUP_PANELS);
+    return share < 1 ? 1 : bitops_min(share, GROUP_PANELS);
 }
 
 /* The outputs of an empty k. */
 static void store_zeros(const bitops_mixed_args *args) {
+    memset(args->c, 0, args->m * args->n * sizeof(float));
     for (size_t i = 0; i < args->m; i++)
-        for (size_t j = 0; j < args->n; j += COLUMNS) {
-            const size_t n = min_size(COLUMNS, args->n - j);
-            char *c = (char *)args->c + (i * args->n + j) * sizeof(float);
-            memset(c, 0, n * sizeof(float));
-            if (args->alpha || args->bias)
-                scale_row(args, c, j, n);
-        }
+        bitops_mixed_scale(args, (float *)args->c + i * args->n, 0, args->n);
 }
 
-void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
-    if (args->k == 0)
-        store_zeros(args);
-    if (args->m == 0 || args->n == 0 || args->k == 0)
-        return;
+static void lookup_blocks(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k;
     const int threads = work < THREAD_WORK ? 1 : n_threads;
     const size_t span = group_panels(args, threads) * COLUMNS;
@@ -149,8 +142,27 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, int n_th
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
     for (ptrdiff_t task = 0; task < tasks; task++) {
         block b = {.i = (size_t)task / groups * BLOCK_ROWS, .j = (size_t)task % groups * span};
-        b.m = min_size(BLOCK_ROWS, args->m - b.i);
-        b.n = min_size(span, args->n - b.j);
+        b.m = bitops_min(BLOCK_ROWS, args->m - b.i);
+        b.n = bitops_min(span, args->n - b.j);
         run_block(isa, args, &b);
     }
+}
+
+size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                   int n_threads) {
+    if (args->m == 0 || args->n == 0 || !bitops_planes_are_faster(isa, args))
+        return 0;
+    return bitops_planes_workspace_size(isa, args, n_threads);
+}
+
+void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                  int n_threads) {
+    if (args->m == 0 || args->n == 0)
+        return;
+    if (args->k == 0)
+        store_zeros(args);
+    else if (bitops_planes_are_faster(isa, args))
+        bitops_planes(isa, args, workspace, n_threads);
+    else
+        lookup_blocks(isa, args, n_threads);
 }

@@ -69,11 +69,19 @@ def weight_gemm(
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
 ) -> None: ...
-def bitplane_gemm(x: NDArray[np.uint8], w: _Words, c_out: NDArray[np.int32]) -> None: ...
+def bitplane_gemm(
+    x: NDArray[np.uint8],
+    w: _Words,
+    bits: int,
+    c_out: NDArray[np.int32],
+    panels: Panels | None = None,
+) -> None: ...
 def bitplane_gemm_scaled(
     x: NDArray[np.uint8],
     w: _Words,
+    bits: int,
     alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
+    panels: Panels | None = None,
 ) -> None: ...

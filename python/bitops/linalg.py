@@ -613,7 +613,7 @@ def bitplane_gemm(
     x : array_like of shape (..., m, k), uint8
     w : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
     bits : int in 1..8, default 8
-        Numbers are in 0..2**bits - 1.
+        Numbers are in 0..2**bits - 1. Products of one or two bits are faster.
     alpha : scalar or array_like of shape (n,), optional
         Scale of each column (filter), used as float32.
     bias : scalar or array_like of shape (n,), optional
@@ -674,10 +674,11 @@ def bitplane_gemm(
     shifts = _scale(product, "bias", bias, (n,))
     buffer = _result_buffer(product, out, dtype, columns, shifts)
     matrix = buffer.reshape(product.rows, n)
+    panels = w.panels() if isinstance(w, Prepacked) else None
     if scaled:
-        _core.bitplane_gemm_scaled(product.a, product.w, columns, shifts, matrix)
+        _core.bitplane_gemm_scaled(product.a, product.w, bits, columns, shifts, matrix, panels)
     else:
-        _core.bitplane_gemm(product.a, product.w, matrix)
+        _core.bitplane_gemm(product.a, product.w, bits, matrix, panels)
     return _deliver(buffer, out)
 
 
