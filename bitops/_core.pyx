@@ -205,23 +205,17 @@ cdef class Panels:
         return self.isa.name.decode()
 
 
-cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
-             Py_ssize_t c_columns, c.bitops_store *store) except -1:
-    """Fill in the operands, check them against each other, find scratch memory and call."""
-    cdef c.bitops_gemm_args args
+cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bitops_store *store,
+                                      c.bitops_gemm_args *args) except NULL:
+    """Fill in the operands, checked against each other; returns the ISA to run."""
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
     cdef const uint64_t[:, ::1] rows
-    cdef const int64_t[::1] a_index, w_index
-    cdef Py_ssize_t count = 1
-    cdef void *memory = NULL
-    cdef size_t bytes
-    cdef int n_threads = c.bitops_get_num_threads()
-
     args.store = store[0]
     args.m = a.shape[0]
     args.k_words = a.shape[1]
     args.lda = args.k_words
     args.ldw = args.k_words
+    args.a = &a[0, 0] if args.m and args.k_words else NULL
     args.w = NULL
     args.panels = NULL
     check_size("words of a row of a", a.shape[1], c.bitops_words(store.k))
@@ -236,6 +230,20 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
         check_size("words of a row of w", rows.shape[1], a.shape[1])
         if rows.shape[0] and rows.shape[1]:
             args.w = &rows[0, 0]
+    return isa
+
+
+cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
+             Py_ssize_t c_columns, c.bitops_store *store) except -1:
+    """Fill in the operands, find scratch memory and call."""
+    cdef c.bitops_gemm_args args
+    cdef const c.bitops_isa *isa = set_operands(a, w, store, &args)
+    cdef const int64_t[::1] a_index, w_index
+    cdef Py_ssize_t count = 1
+    cdef void *memory = NULL
+    cdef size_t bytes
+    cdef int n_threads = c.bitops_get_num_threads()
+
     if batch is not None:
         args.m, args.n, a_index, w_index = batch
         count = a_index.shape[0]
@@ -246,7 +254,6 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
     if c_rows == 0 or c_columns == 0:
         return 0
 
-    args.a = &a[0, 0] if args.k_words else NULL
     bytes = c.bitops_gemm_workspace_size(isa, &args, n_threads)
     if bytes:
         memory = malloc(bytes + CACHE_LINE)
@@ -354,6 +361,38 @@ def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, uint16_t[:, ::1] c_
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING16, k, out, c_out.shape[1])
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+
+
+def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] distances_out,
+                 int64_t[:, ::1] indices_out):
+    """The nearest rows of w for every row of a, by distance and then by index.
+
+    Parameters
+    ----------
+    a, w, k
+        As for gemm; w has at most 2**32 rows.
+    distances_out, indices_out : OUT, shape (m, count), 1 <= count <= n
+    """
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, NULL, 0)
+    cdef c.bitops_gemm_args args
+    cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
+    cdef size_t count = distances_out.shape[1]
+    cdef int threads = c.bitops_get_num_threads()
+    cdef void *memory
+    check_size("rows of distances_out", distances_out.shape[0], args.m)
+    check_size("rows of indices_out", indices_out.shape[0], args.m)
+    check_size("columns of indices_out", indices_out.shape[1], count)
+    if not 1 <= count <= args.n <= 1 << 32:
+        raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
+    if args.m == 0:
+        return
+    memory = malloc(c.bitops_hamming_topk_workspace_size(isa, &args, count, threads) + CACHE_LINE)
+    if memory == NULL:
+        raise MemoryError()
+    with nogil:
+        c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
+                              align(memory), threads)
+        free(memory)
 
 
 # ---- numbers times weights -------------------------------------------------------------------

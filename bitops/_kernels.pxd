@@ -82,6 +82,12 @@ cdef extern from "bitops.h" nogil:
                            const int64_t *a_index, const int64_t *w_index, void *workspace,
                            int n_threads) noexcept
 
+    size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                              size_t count, int n_threads) noexcept
+    void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                             int32_t *distances_out, int64_t *indices_out, void *workspace,
+                             int n_threads) noexcept
+
     ctypedef struct bitops_mixed_args:
         int is_float
         int bits

@@ -60,6 +60,15 @@ def test_popcount():
     assert ref.popcount(A, axis=1).dtype == np.int64
 
 
+def test_hamming_topk():
+    # Distances of the one row: 1, 0, 1, 2.
+    rows = [[1, -1, 1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1]]
+    distances, indices = ref.hamming_topk([[1, 1, 1]], rows, 3)
+    assert distances.tolist() == [[0, 1, 1]]
+    assert indices.tolist() == [[1, 0, 2]]
+    assert (distances.dtype, indices.dtype) == (np.int32, np.int64)
+
+
 def test_gemm():
     got = ref.gemm(A, W)
     assert got.dtype == np.int32

@@ -222,6 +222,19 @@ void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *cou
 
 /* ---- the output transform, 16 columns at a time -------------------------------------------- */
 
+/* The columns that hits selects enter the heap of their row, unless the one before has raised the
+ * bar. Rare, and a call of its own: inlined, it would cost every tile its registers. */
+BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, uint64_t *heap,
+                                size_t count) {
+    uint32_t distances[LANES];
+    _mm512_storeu_si512(distances, mismatches);
+    for (; hits; hits &= hits - 1) {
+        const unsigned j = (unsigned)__builtin_ctz(hits);
+        if (distances[j] < topk_limit(heap))
+            topk_replace_root(heap, count, topk_key(distances[j], col + j));
+    }
+}
+
 /* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row. */
 BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
                                const bitops_store *store) {
@@ -271,12 +284,20 @@ BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, s
         _mm512_mask_storeu_epi32(c, mask, sum);
         break;
     }
+    case BITOPS_STORE_TOPK: {
+        uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
+        const __m512i limit = _mm512_set1_epi32((int32_t)topk_limit(heap));
+        const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches, limit);
+        if (hits)
+            store_hits(mismatches, hits, col, heap, store->ldc);
+        break;
+    }
     }
 }
 
 /* Asks for the cache lines that store_lanes will write, while the sums are still being made. */
 BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops_store *store) {
-    if (store->kind == BITOPS_STORE_SIGN)
+    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
         return;
     const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
     for (int v = 0; v < vecs; v++)

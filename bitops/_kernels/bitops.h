@@ -48,6 +48,8 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
+    BITOPS_STORE_TOPK,       /* uint64  c = heap of the ldc nearest columns of a row (topk.h), which
+                                        must meet its columns in increasing order */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
@@ -250,6 +252,15 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads);
 
+/* The `count` nearest rows of w for every row of a, by distance and then by index; n <= 2^32 and
+ * 1 <= count <= n. Of args->store only k is read. distances_out and indices_out are m x count. The
+ * workspace is 64-byte aligned and at most 8 MiB. */
+size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                          size_t count, int n_threads);
+void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                         int32_t *distances_out, int64_t *indices_out, void *workspace,
+                         int n_threads);
+
 /* Numbers times +-1 weights: c = [m, k] of x times w^T, then [* alpha[col]] [+ bias[col]], each
  * step rounded to float32. x is float32, or uint8 with 255 * k < 2^31. c is float, but int32 for
  * uint8 without alpha and bias. Results do not depend on n_threads, nor on the ISA, nor on the
@@ -262,11 +273,10 @@ typedef struct bitops_mixed_args {
     const uint64_t *w; /* IN  n x bitops_words(k), rows ldw words apart */
     size_t ldw;
     size_t n;
-    const uint64_t
-        *panels;        /* IN  all of w in the panel order of isa, or NULL; w is given as well */
-    const float *alpha; /* IN  n, or NULL */
-    const float *bias;  /* IN  n, or NULL */
-    void *c;            /* OUT m x n */
+    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL; beside w */
+    const float *alpha;     /* IN  n, or NULL */
+    const float *bias;      /* IN  n, or NULL */
+    void *c;                /* OUT m x n */
 } bitops_mixed_args;
 
 /* Bytes of scratch (64-byte aligned) that bitops_mixed needs; at most 8 MiB. */

@@ -11,6 +11,7 @@
  * rows of a block, in the form the kernel reads, stay in the second-level cache. If k is cut,
  * mismatches are summed in a block of int32 and transformed after the last slice. */
 #include "bitops.h"
+#include "sizes.h"
 #include "store.h"
 #include "target.h"
 
@@ -28,18 +29,6 @@ enum {
     FEW_ROWS = 16,                             /* up to here w is read as it lies */
     THREAD_WORK = 1 << 19,                     /* word products below which one thread is faster */
 };
-
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static size_t ceil_div(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
-
-static size_t round_up(size_t a, size_t b) {
-    return ceil_div(a, b) * b;
-}
 
 static int team(const bitops_gemm_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;

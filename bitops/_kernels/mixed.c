@@ -29,10 +29,6 @@ enum {
     THREAD_WORK = 1 << 19, /* products below which one thread is faster */
 };
 
-static size_t ceil_div(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
-
 /* One task: rows [i, i + m), columns [j, j + n). */
 typedef struct block {
     size_t i, m, j, n;
@@ -69,7 +65,7 @@ static void scale_chunk(const bitops_mixed_args *args, void *c, size_t col, size
 void bitops_mixed_scale(const bitops_mixed_args *args, void *c, size_t col, size_t n) {
     if (args->alpha || args->bias)
         for (size_t j = 0; j < n; j += COLUMNS)
-            scale_chunk(args, (char *)c + j * sizeof(float), col + j, bitops_min(COLUMNS, n - j));
+            scale_chunk(args, (char *)c + j * sizeof(float), col + j, min_size(COLUMNS, n - j));
 }
 
 static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitops_lookup *tile,
@@ -89,18 +85,18 @@ static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitop
 static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, const block *b,
                       size_t p, size_t k_words, char *tables, uint32_t *panels) {
     const size_t first = p * BITOPS_WORD_BITS;
-    const size_t bits = bitops_min(k_words * BITOPS_WORD_BITS, args->k - first);
+    const size_t bits = min_size(k_words * BITOPS_WORD_BITS, args->k - first);
     /* With one group of rows each panel is used once and the next can take its place. */
     const size_t panel_size = b->m > ROWS ? 2 * k_words * COLUMNS : 0;
     bitops_lookup tile = {.tables = tables, .ldc = args->n, .first = p == 0};
     tile.halves = ceil_div(bits, HALF_BITS);
     tile.table_stride = tile.halves * BITOPS_LOOKUP_BYTES;
     for (size_t i = 0; i < b->m; i += ROWS) {
-        tile.rows = bitops_min(ROWS, b->m - i);
+        tile.rows = min_size(ROWS, b->m - i);
         make_tables(isa, args, b->i + i, tile.rows, first, bits, tile.table_stride, tables);
         uint32_t *panel = panels;
         for (size_t j = 0; j < b->n; j += COLUMNS, panel += panel_size) {
-            tile.n = bitops_min(COLUMNS, b->n - j);
+            tile.n = min_size(COLUMNS, b->n - j);
             tile.panel = panel;
             if (i == 0)
                 isa->lookup_panel(args->w + (b->j + j) * args->ldw + p, args->ldw, tile.n, k_words,
@@ -116,14 +112,14 @@ static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, cons
     const size_t rows = b->m == 1 ? 1 : b->m == 2 ? 2 : ROWS;
     const size_t all = bitops_words(args->k), step = ROW_BITS / BITOPS_WORD_BITS / rows;
     for (size_t p = 0; p < all; p += step)
-        run_slice(isa, args, b, p, bitops_min(step, all - p), tables, panels);
+        run_slice(isa, args, b, p, min_size(step, all - p), tables, panels);
 }
 
 /* Panels of a task: as many as there are, unless threads would stay without work. */
 static size_t group_panels(const bitops_mixed_args *args, int threads) {
     const size_t panels = ceil_div(args->n, COLUMNS), row_blocks = ceil_div(args->m, BLOCK_ROWS);
     const size_t share = panels * row_blocks / (4 * (size_t)threads);
-    return share < 1 ? 1 : bitops_min(share, GROUP_PANELS);
+    return share < 1 ? 1 : min_size(share, GROUP_PANELS);
 }
 
 /* The outputs of an empty k. */
@@ -142,8 +138,8 @@ static void lookup_blocks(const bitops_isa *isa, const bitops_mixed_args *args, 
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
     for (ptrdiff_t task = 0; task < tasks; task++) {
         block b = {.i = (size_t)task / groups * BLOCK_ROWS, .j = (size_t)task % groups * span};
-        b.m = bitops_min(BLOCK_ROWS, args->m - b.i);
-        b.n = bitops_min(span, args->n - b.j);
+        b.m = min_size(BLOCK_ROWS, args->m - b.i);
+        b.n = min_size(span, args->n - b.j);
         run_block(isa, args, &b);
     }
 }

@@ -3,10 +3,7 @@
 #define BITOPS_MIXED_H
 
 #include "bitops.h"
-
-static inline size_t bitops_min(size_t a, size_t b) {
-    return a < b ? a : b;
-}
+#include "sizes.h"
 
 /* Scales n sums of one row at column col by alpha and bias, in place; nothing if both are NULL. */
 void bitops_mixed_scale(const bitops_mixed_args *args, void *c, size_t col, size_t n);

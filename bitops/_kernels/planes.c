@@ -39,9 +39,9 @@ typedef struct plan {
 
 static plan make_plan(const bitops_mixed_args *args) {
     plan p = {.k_words = bitops_words(args->k), .planes = (size_t)args->bits};
-    const size_t most = bitops_min(PLANE_ROWS, PLANE_WORDS / p.k_words) - 1;
-    p.rows = bitops_min(args->m, most / p.planes);
-    p.columns = bitops_min(args->n, PLANE_COLUMNS);
+    const size_t most = min_size(PLANE_ROWS, PLANE_WORDS / p.k_words) - 1;
+    p.rows = min_size(args->m, most / p.planes);
+    p.columns = min_size(args->n, PLANE_COLUMNS);
     return p;
 }
 
@@ -67,11 +67,11 @@ static bitops_gemm_args block_args(const plan *p, const bitops_mixed_args *args,
 
 /* Where the parts of the workspace begin, in words. */
 static size_t counts_at(const plan *p) {
-    return (block_rows(p, p->rows) * p->k_words + 7) / 8 * 8;
+    return round_up(block_rows(p, p->rows) * p->k_words, 8);
 }
 
 static size_t gemm_at(const plan *p) {
-    return counts_at(p) + (block_rows(p, p->rows) * p->columns + 15) / 16 * 8;
+    return counts_at(p) + round_up(block_rows(p, p->rows) * p->columns, 16) / 2;
 }
 
 size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
@@ -88,7 +88,7 @@ static void pack_plane(const bitops_isa *isa, const uint8_t *x, size_t k, size_t
     uint8_t bits[CHUNK];
     int nan = 0;
     for (size_t first = 0; first < k; first += CHUNK) {
-        const size_t n = bitops_min(CHUNK, k - first);
+        const size_t n = min_size(CHUNK, k - first);
         for (size_t i = 0; i < n; i++)
             bits[i] = (uint8_t)(x[first + i] & 1u << plane);
         isa->pack_bool8(bits, n, words_out + first / BITOPS_WORD_BITS, &nan);
@@ -139,10 +139,10 @@ void bitops_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *w
     uint64_t *words = workspace;
     int32_t *counts = (int32_t *)(words + counts_at(&p));
     for (size_t i = 0; i < args->m; i += p.rows) {
-        const size_t rows = bitops_min(p.rows, args->m - i);
+        const size_t rows = min_size(p.rows, args->m - i);
         pack_block(isa, &p, args, i, rows, words, n_threads);
         for (size_t j = 0; j < args->n; j += p.columns) {
-            const size_t n = bitops_min(p.columns, args->n - j);
+            const size_t n = min_size(p.columns, args->n - j);
             bitops_gemm_args gemm = block_args(&p, args, rows, j, n);
             gemm.a = words;
             gemm.store.c = counts;

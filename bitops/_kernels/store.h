@@ -7,6 +7,7 @@
 
 #include "bitops.h"
 #include "target.h"
+#include "topk.h"
 
 BITOPS_INLINE void store_scaled_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
                                     const bitops_store *store) {
@@ -40,6 +41,14 @@ BITOPS_INLINE void store_sign_row(const int32_t *mismatches, size_t n, size_t ro
     }
 }
 
+BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                                  const bitops_store *store) {
+    uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
+    for (size_t j = 0; j < n; j++)
+        if ((uint32_t)mismatches[j] < topk_limit(heap))
+            topk_replace_root(heap, store->ldc, topk_key((uint32_t)mismatches[j], col + j));
+}
+
 /* rows x n mismatch counts, ld apart, to the block of c at (row, col). */
 BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
                                size_t row, size_t col, const bitops_store *store) {
@@ -67,6 +76,9 @@ BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows
         case BITOPS_STORE_ACCUMULATE:
             for (size_t j = 0; j < n; j++)
                 ((int32_t *)store->c)[first + j] += mismatches[j];
+            break;
+        case BITOPS_STORE_TOPK:
+            store_topk_row(mismatches, n, row + i, col, store);
             break;
         }
     }

@@ -24,6 +24,7 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define BITOPS_INLINE static inline __attribute__((always_inline))
+#define BITOPS_NOINLINE static __attribute__((noinline))
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
 #define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
 /* Empty statements that make the compiler hold a vector in a register, or a number in memory,
@@ -32,6 +33,7 @@
 #define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
 #else
 #define BITOPS_INLINE static __forceinline
+#define BITOPS_NOINLINE static __declspec(noinline)
 #define BITOPS_UNROLL
 #define BITOPS_NO_UNROLL
 #define BITOPS_IN_REGISTER(vector)

@@ -62,6 +62,13 @@ def hamming(
 def hamming16(
     a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.uint16], batch: _Batch = None
 ) -> None: ...
+def hamming_topk(
+    a: _Words,
+    w: _Words | Panels,
+    k: int,
+    distances_out: NDArray[np.int32],
+    indices_out: NDArray[np.int64],
+) -> None: ...
 def weight_gemm(
     x: NDArray[np.float32],
     w: _Words,

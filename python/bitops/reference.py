@@ -25,6 +25,7 @@ __all__ = [
     "gemm",
     "gemm_sign",
     "hamming",
+    "hamming_topk",
     "matmul",
     "pack",
     "popcount",
@@ -230,6 +231,28 @@ def hamming(a: ArrayLike, b: ArrayLike, *, dtype: DTypeLike = np.int32) -> NDArr
     """
     mismatch = pack(a)[..., :, np.newaxis, :] ^ pack(b)[..., np.newaxis, :, :]
     return np.bitwise_count(mismatch).sum(axis=-1, dtype=dtype)
+
+
+def hamming_topk(
+    a: ArrayLike, w: ArrayLike, count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Find the rows of w that differ least from every row of a, equal ones by index.
+
+    Parameters
+    ----------
+    a : array_like of shape (m, k), bool or real
+    w : array_like of shape (n, k), bool or real
+    count : int
+        Rows to find for each row of a, at most n.
+
+    Returns
+    -------
+    distances : ndarray of shape (m, count), int32
+    indices : ndarray of shape (m, count), int64
+    """
+    distances = hamming(a, w)
+    indices = np.argsort(distances, axis=-1, kind="stable")[:, :count].astype(np.int64)
+    return np.take_along_axis(distances, indices, axis=-1), indices
 
 
 def weight_gemm(

@@ -1,0 +1,205 @@
+/* topk.c: the driver of hamming_topk: the nearest rows of w for every row of a, without a matrix of
+ * distances.
+ *
+ *   for each block of rows x span of columns                        shared out to threads
+ *     heaps of the block and span := empty
+ *     for each panel of the span      ordered into the worker's scratch just before its use
+ *       gemm_panel, whose store pushes distances below the row's limit into the row's heap
+ *   for each row                                                    shared out to threads
+ *     heaps of all spans -> one, sorted -> distances, indices
+ *
+ * A row meets the columns of its span in increasing order and in one thread, so that results do not
+ * depend on the number of threads. The heaps of the first span are the array of indices itself;
+ * more spans cost memory, so they are made only while their heaps are small, and else rows are
+ * shared out. A panel is made again for every block of rows, which costs about as much as one row
+ * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
+#include "bitops.h"
+#include "sizes.h"
+#include "store.h"
+#include "target.h"
+#include "topk.h"
+
+enum {
+    LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
+    BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB, for the second-level cache, */
+    ROWS_WORDS = 1 << 18,  /* at most 2 MiB for all threads */
+    MAX_THREADS = 64,      /* so that a block has rows and panels take at most 4 MiB */
+    HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
+    SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
+    FEW_ROWS = 8,          /* up to here w is read as it lies, */
+    FEW_ROWS_WORDS = 16,   /* if its rows are not shorter: measured, see README.md */
+    ROW_COLUMNS = 64,      /* columns taken at a time then */
+    LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
+    LONG_COLUMNS = 1024,
+    THREAD_WORK = 1 << 19, /* word products below which one thread is faster, as in gemm.c */
+};
+
+static int reads_plain_rows(const bitops_gemm_args *args) {
+    return !args->panels && args->m <= FEW_ROWS && args->k_words >= FEW_ROWS_WORDS;
+}
+
+static int is_long(const bitops_gemm_args *args) {
+    return args->k_words > LONG_WORDS && !reads_plain_rows(args);
+}
+
+/* How the work is cut: blocks of `rows` rows times spans of `columns` columns. */
+typedef struct plan {
+    size_t workers;
+    size_t blocks, rows;
+    size_t spans, columns;
+    size_t panel_words, rows_words; /* scratch of each worker: a panel, a block of rows; whole
+                                       cache lines, which the next panel begins with */
+    size_t heap_keys;               /* heaps of the spans after the first */
+} plan;
+
+static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                      int n_threads) {
+    const double work = (double)args->m * (double)args->n * (double)args->k_words;
+    const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, MAX_THREADS);
+    const size_t keys = args->m * count;
+    plan p;
+    p.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
+    const size_t step = max_size(isa->nr, ROW_COLUMNS);
+    p.columns = round_up(ceil_div(args->n, p.spans), step);
+    p.spans = ceil_div(args->n, p.columns);
+    const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / max_size(args->k_words, 1);
+    p.rows = min_size(fit, ceil_div(args->m * p.spans, threads));
+    p.rows = round_up(max_size(p.rows, 1), isa->mr);
+    p.blocks = ceil_div(args->m, p.rows);
+    p.workers = min_size(threads, p.blocks * p.spans);
+    const int plain = reads_plain_rows(args);
+    p.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
+    p.rows_words = plain || !isa->prepack_rows ? 0 : round_up(p.rows * args->k_words, 8);
+    p.heap_keys = (p.spans - 1) * keys;
+    return p;
+}
+
+/* A block of distances of long rows, as a product of its own. */
+static bitops_gemm_args long_block(const bitops_gemm_args *args, size_t i, size_t j,
+                                   int32_t *distances) {
+    bitops_gemm_args block = *args;
+    block.a += i * args->lda;
+    block.m = min_size(LONG_ROWS, args->m - i);
+    block.n = min_size(LONG_COLUMNS, args->n - j);
+    if (args->panels)
+        block.panels += j * args->k_words;
+    else
+        block.w += j * args->ldw;
+    block.store.kind = BITOPS_STORE_HAMMING;
+    block.store.c = distances;
+    block.store.ldc = block.n;
+    return block;
+}
+
+size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                          size_t count, int n_threads) {
+    if (args->m == 0)
+        return 0;
+    if (is_long(args)) {
+        const bitops_gemm_args block = long_block(args, 0, 0, NULL);
+        return LONG_ROWS * LONG_COLUMNS * sizeof(int32_t) +
+               bitops_gemm_workspace_size(isa, &block, n_threads);
+    }
+    const plan p = make_plan(isa, args, count, n_threads);
+    return (p.workers * (p.panel_words + p.rows_words) + p.heap_keys) * sizeof(uint64_t);
+}
+
+static void clear_heaps(uint64_t *heaps, size_t keys) {
+    for (size_t i = 0; i < keys; i++)
+        heaps[i] = TOPK_NONE;
+}
+
+static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
+                      const bitops_store *store, void *workspace, int n_threads) {
+    int32_t *distances = workspace;
+    char *rest = (char *)workspace + LONG_ROWS * LONG_COLUMNS * sizeof(int32_t);
+    clear_heaps(store->c, args->m * store->ldc);
+    for (size_t i = 0; i < args->m; i += LONG_ROWS)
+        for (size_t j = 0; j < args->n; j += LONG_COLUMNS) {
+            const bitops_gemm_args block = long_block(args, i, j, distances);
+            bitops_gemm(isa, &block, rest, n_threads);
+            store_block(distances, block.n, block.m, block.n, i, j, store);
+        }
+}
+
+/* One block of rows and span of columns. */
+static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const plan *p,
+                       size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
+    const size_t i = block * p->rows, m = min_size(p->rows, args->m - i);
+    const size_t end = min_size((span + 1) * p->columns, args->n);
+    const size_t step = reads_plain_rows(args) ? ROW_COLUMNS : isa->nr;
+    const uint64_t *a = args->a + i * args->lda;
+    size_t lda = args->lda;
+    clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
+    if (p->rows_words) {
+        isa->prepack_rows(a, lda, m, args->k_words, scratch + p->panel_words);
+        a = scratch + p->panel_words;
+        lda = args->k_words;
+    }
+    for (size_t j = span * p->columns; j < end; j += step) {
+        const uint64_t *w = args->w + j * args->ldw, *panel = scratch;
+        const size_t n = min_size(step, end - j);
+        if (reads_plain_rows(args)) {
+            isa->gemm_rows(a, lda, m, w, args->ldw, n, args->k_words, i, j, store);
+            continue;
+        }
+        if (args->panels)
+            panel = args->panels + j * args->k_words;
+        else
+            isa->prepack(w, args->ldw, n, args->k_words, scratch);
+        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store);
+    }
+}
+
+static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, const plan *p,
+                       const bitops_store *store, uint64_t *heaps, uint64_t *scratch) {
+    BITOPS_PARALLEL_FOR((int)p->workers, schedule(static))
+    for (ptrdiff_t worker = 0; worker < (ptrdiff_t)p->workers; worker++)
+        for (size_t task = (size_t)worker; task < p->blocks * p->spans; task += p->workers) {
+            const size_t span = task % p->spans;
+            bitops_store own = *store;
+            if (span > 0)
+                own.c = heaps + (span - 1) * args->m * store->ldc;
+            topk_block(isa, args, p, task / p->spans, span, &own,
+                       scratch + (size_t)worker * (p->panel_words + p->rows_words));
+        }
+}
+
+/* The keys of a heap in increasing order. */
+static void sort_heap(uint64_t *heap, size_t count) {
+    for (size_t last = count; last-- > 1;) {
+        const uint64_t key = heap[last];
+        heap[last] = heap[0];
+        topk_replace_root(heap, last, key);
+    }
+}
+
+void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                         int32_t *distances_out, int64_t *indices_out, void *workspace,
+                         int n_threads) {
+    if (args->m == 0)
+        return;
+    uint64_t *const heaps = (uint64_t *)indices_out, *more = NULL;
+    const bitops_store store = {
+        .kind = BITOPS_STORE_TOPK, .k = args->store.k, .c = heaps, .ldc = count};
+    const plan p = make_plan(isa, args, count, n_threads);
+    const size_t extra = is_long(args) ? 0 : p.spans - 1;
+    if (is_long(args)) {
+        topk_long(isa, args, &store, workspace, n_threads);
+    } else {
+        more = (uint64_t *)workspace + p.workers * (p.panel_words + p.rows_words);
+        topk_fused(isa, args, &p, &store, more, workspace);
+    }
+    BITOPS_PARALLEL_FOR((int)min_size(p.workers, args->m), schedule(static))
+    for (ptrdiff_t row = 0; row < (ptrdiff_t)args->m; row++) {
+        uint64_t *heap = heaps + (size_t)row * count;
+        for (size_t span = 0; span < extra; span++)
+            for (size_t i = 0; i < count; i++)
+                topk_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
+        sort_heap(heap, count);
+        for (size_t i = 0; i < count; i++) {
+            distances_out[(size_t)row * count + i] = (int32_t)(heap[i] >> 32);
+            heap[i] &= UINT32_MAX;
+        }
+    }
+}

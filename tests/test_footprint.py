@@ -1,0 +1,92 @@
+"""A product takes at most 8 MiB besides operands and result, whatever its shape: measured.
+
+Linux keeps the largest resident size of a process, and sets it back to the present one on request.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bitops as bo
+
+LIMIT = 8 << 20  # bytes
+
+PROGRAM = """
+import sys
+import numpy as np
+import bitops as bo
+
+def resident(field):
+    for line in open("/proc/self/status"):
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+
+def extra(call, result_bytes):
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew
+    before = resident("VmRSS")
+    call()
+    return resident("VmHWM") - before - result_bytes
+
+def bits(rng, rows, k):
+    return bo.BitArray.from_words(rng.integers(0, 2**64, (rows, k // 64), np.uint64), (rows, k))
+
+m, n, k = map(int, sys.argv[1:])
+rng = np.random.default_rng(0)
+a, w = bits(rng, m, k), bits(rng, n, k)
+out = np.ones((m, n), np.int32)  # its pages exist
+small = bits(rng, 64, 8192)
+count = min(10, n)
+for threads in (1, 2, 64):
+    bo.set_num_threads(threads)
+    bo.hamming_topk(small, small, 1), bo.gemm(small, small)  # threads and their stacks exist
+    for weights in (w, bo.prepack(w)):
+        print(
+            extra(lambda: bo.gemm(a, weights, out=out), 0),
+            extra(lambda: bo.gemm_sign(a, weights, 0), (n + 63) // 64 * 8 * m),
+            extra(lambda: bo.hamming_topk(a, weights, count), m * count * 12),
+        )
+"""
+
+
+def extra_bytes(*arguments: int) -> list[int]:
+    # A fixed threshold makes glibc give memory back once freed: no call profits from the last.
+    environment = {"BITOPS_ISA": bo.isa.active(), "MALLOC_MMAP_THRESHOLD_": "65536"}
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return [int(word) for word in result.stdout.split()]
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs /proc/self/clear_refs"
+)
+@pytest.mark.parametrize(
+    ("m", "n", "k"),
+    (
+        (3000, 3000, 64),
+        (2000, 3000, 4096),
+        (1000, 1500, 16384),
+        (1500, 1000, 32768),
+        (100, 2500, 1 << 17),
+        (20, 100, 1 << 20),
+        (300, 33, 1 << 20),
+        (16, 4000, 8192),
+        (17, 200_000, 256),
+        (200_000, 17, 256),
+    ),
+)
+def test_extra_memory(isa, m, n, k):
+    if isa == "generic" and m * n * k > 1e10:
+        pytest.skip("takes seconds in portable C")
+    found = extra_bytes(m, n, k)
+    assert len(found) == 18
+    assert max(found) <= LIMIT
