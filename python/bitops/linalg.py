@@ -646,7 +646,7 @@ def weight_gemm(
     numbers = np.asarray(x)
     if numbers.dtype.kind not in "iuf":
         raise TypeError(f"[weight_gemm] x must hold real numbers, got dtype {numbers.dtype}")
-    product = _mixed_product("weight_gemm", numbers, np.float32, w)
+    product, words = _mixed_product("weight_gemm", numbers, np.float32, w)
     if out is not None:
         _check_out("weight_gemm", out, product.shape, np.float32)
     n = product.shape[-1]
@@ -654,7 +654,7 @@ def weight_gemm(
     shifts = _scale(product, "bias", bias, (n,))
     buffer = _result_buffer(product, out, np.float32, columns, shifts)
     matrix = buffer.reshape(product.rows, n)
-    _core.weight_gemm(product.a, product.w, columns, shifts, matrix)
+    _core.weight_gemm(product.a, words, columns, shifts, matrix)
     return _deliver(buffer, out)
 
 
@@ -717,7 +717,7 @@ def bitplane_gemm(
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
     _check_bits(bits)
-    product = _mixed_product("bitplane_gemm", numbers, np.uint8, w)
+    product, words = _mixed_product("bitplane_gemm", numbers, np.uint8, w)
     if 255 * product.k > MAX_BITS:
         raise ValueError(
             f"[bitplane_gemm] k must be at most {MAX_BITS // 255} for int32 sums, got {product.k}"
@@ -737,9 +737,9 @@ def bitplane_gemm(
     matrix = buffer.reshape(product.rows, n)
     panels = w.panels() if isinstance(w, Prepacked) else None
     if scaled:
-        _core.bitplane_gemm_scaled(product.a, product.w, bits, columns, shifts, matrix, panels)
+        _core.bitplane_gemm_scaled(product.a, words, bits, columns, shifts, matrix, panels)
     else:
-        _core.bitplane_gemm(product.a, product.w, bits, matrix, panels)
+        _core.bitplane_gemm(product.a, words, bits, matrix, panels)
     return _deliver(buffer, out)
 
 
@@ -752,8 +752,8 @@ def _check_bits(bits: Any) -> None:
 
 def _mixed_product(
     function: str, x: NDArray[Any], dtype: DTypeLike, w: ArrayLike | BitArray | Prepacked
-) -> _Product:
-    """Check numbers (..., m, k) and weights (n, k) against each other."""
+) -> tuple[_Product, NDArray[np.uint64]]:
+    """Check numbers (..., m, k) and weights (n, k) against each other; also the weights' words."""
     weights = w.bits if isinstance(w, Prepacked) else _rows_operand(function, "w", w)
     if weights.ndim != 2:
         raise ValueError(f"[{function}] w must have shape (n, k), got {weights.shape}")
@@ -765,4 +765,5 @@ def _mixed_product(
     rows = np.require(x, dtype, ("C", "A"))
     if x.ndim != 2:
         rows = rows.reshape(math.prod(x.shape[:-1]), k)
-    return _Product(function, rows, contiguous_rows(weights), k, (*x.shape[:-1], n), None)
+    words = contiguous_rows(weights)
+    return _Product(function, rows, words, k, (*x.shape[:-1], n), None), words
