@@ -393,3 +393,115 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
                               align(memory), threads)
         free(memory)
+
+
+# ---- numbers times weights -------------------------------------------------------------------
+
+cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panels,
+               const float[::1] alpha, const float[::1] bias, Py_ssize_t c_rows,
+               Py_ssize_t c_columns) except -1:
+    """Fill in weights and scales, check all sizes, find scratch memory and call."""
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef void *memory = NULL
+    cdef size_t bytes
+    cdef int n_threads = c.bitops_get_num_threads()
+
+    args.n = w.shape[0]
+    args.ldw = w.shape[1]
+    args.panels = NULL
+    args.alpha = NULL
+    args.bias = NULL
+    check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
+    check_size("rows of the output", c_rows, args.m)
+    check_size("columns of the output", c_columns, args.n)
+    if c_rows == 0 or c_columns == 0:
+        return 0
+    if panels is not None:
+        check_size("n of panels", panels.n, args.n)
+        check_size("words of panels", panels.k_words, w.shape[1])
+        if panels.isa == isa:
+            args.panels = panels.words
+    if alpha is not None:
+        check_size("alpha", alpha.shape[0], c_columns)
+        args.alpha = &alpha[0]
+    if bias is not None:
+        check_size("bias", bias.shape[0], c_columns)
+        args.bias = &bias[0]
+    args.w = &w[0, 0] if w.shape[1] else NULL
+    bytes = c.bitops_mixed_workspace_size(isa, args, n_threads)
+    if bytes:
+        memory = malloc(bytes + CACHE_LINE)
+        if memory == NULL:
+            raise MemoryError()
+    with nogil:
+        c.bitops_mixed(isa, args, align(memory), n_threads)
+        free(memory)
+    return 0
+
+
+def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,
+                const float[::1] bias, float[:, ::1] c_out):
+    """c = (x times the signs of w) * alpha[column] + bias[column] in float32.
+
+    Parameters
+    ----------
+    x : IN, shape (m, k)
+    w : IN, shape (n, ceil(k / 64))
+    alpha, bias : IN, shape (n,), or None
+    c_out : OUT, shape (m, n)
+    """
+    cdef c.bitops_mixed_args args
+    args.is_float = 1
+    args.bits = 0
+    args.m = x.shape[0]
+    args.k = x.shape[1]
+    args.x = &x[0, 0] if args.m and args.k else NULL
+    args.c = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    mixed(&args, w, None, alpha, bias, c_out.shape[0], c_out.shape[1])
+
+
+cdef void small_numbers(c.bitops_mixed_args *args, const uint8_t[:, ::1] x, int bits,
+                        void *out) noexcept:
+    args.is_float = 0
+    args.bits = bits
+    args.m = x.shape[0]
+    args.k = x.shape[1]
+    args.x = &x[0, 0] if args.m and args.k else NULL
+    args.c = out
+
+
+def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
+                  int32_t[:, ::1] c_out, Panels panels=None):
+    """c = x times the signs of w, exact.
+
+    Parameters
+    ----------
+    x : IN, shape (m, k), 255 * k < 2**31
+    w : IN, shape (n, ceil(k / 64))
+    bits : int
+        Numbers in x are below 2**bits.
+    c_out : OUT, shape (m, n)
+    panels : IN, of w, or None
+    """
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_mixed_args args
+    small_numbers(&args, x, bits, out)
+    mixed(&args, w, panels, None, None, c_out.shape[0], c_out.shape[1])
+
+
+def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
+                         const float[::1] alpha, const float[::1] bias, float[:, ::1] c_out,
+                         Panels panels=None):
+    """c = float32(x times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
+
+    Parameters
+    ----------
+    alpha, bias : IN, shape (n,), at most one of them None
+    c_out : OUT, shape (m, n)
+    """
+    if alpha is None and bias is None:
+        raise ValueError("[_core] alpha or bias must be given, got None for both")
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_mixed_args args
+    small_numbers(&args, x, bits, out)
+    mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])

@@ -87,3 +87,21 @@ cdef extern from "bitops.h" nogil:
     void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                              int32_t *distances_out, int64_t *indices_out, void *workspace,
                              int n_threads) noexcept
+
+    ctypedef struct bitops_mixed_args:
+        int is_float
+        int bits
+        const void *x
+        size_t m, k
+        const uint64_t *w
+        size_t ldw
+        size_t n
+        const uint64_t *panels
+        const float *alpha
+        const float *bias
+        void *c
+
+    size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                       int n_threads) noexcept
+    void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                      int n_threads) noexcept

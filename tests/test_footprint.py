@@ -14,7 +14,7 @@ import bitops as bo
 
 LIMIT = 8 << 20  # bytes
 
-PROGRAM = """
+FUNCTIONS = """
 import sys
 import numpy as np
 import bitops as bo
@@ -33,7 +33,9 @@ def extra(call, result_bytes):
 
 def bits(rng, rows, k):
     return bo.BitArray.from_words(rng.integers(0, 2**64, (rows, k // 64), np.uint64), (rows, k))
+"""
 
+PROGRAM = """
 m, n, k = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)
 a, w = bits(rng, m, k), bits(rng, n, k)
@@ -51,12 +53,28 @@ for threads in (1, 2, 64):
         )
 """
 
+MIXED_PROGRAM = """
+m, n, k = map(int, sys.argv[1:])
+rng = np.random.default_rng(0)
+x, w = rng.integers(0, 2, (m, k), np.uint8), bits(rng, n, k)
+real, out = x.astype(np.float32), np.ones((m, n), np.int32)
+small = bits(rng, 64, 8192)
+for threads in (1, 2, 64):
+    bo.set_num_threads(threads)
+    bo.gemm(small, small)  # threads and their stacks exist
+    bo.weight_gemm(np.ones((64, 8192), np.float32), small)
+    for weights in (w, bo.prepack(w)):
+        print(extra(lambda: bo.weight_gemm(real, weights, out=out.view(np.float32)), 0))
+        for count in (1, 4, 8):
+            print(extra(lambda: bo.bitplane_gemm(x, weights, bits=count, out=out), 0))
+"""
 
-def extra_bytes(*arguments: int) -> list[int]:
+
+def extra_bytes(program: str, *arguments: int) -> list[int]:
     # A fixed threshold makes glibc give memory back once freed: no call profits from the last.
     environment = {"BITOPS_ISA": bo.isa.active(), "MALLOC_MMAP_THRESHOLD_": "65536"}
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        [sys.executable, "-c", FUNCTIONS + program, *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -66,9 +84,12 @@ def extra_bytes(*arguments: int) -> list[int]:
     return [int(word) for word in result.stdout.split()]
 
 
-@pytest.mark.skipif(
+needs_clear_refs = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="needs /proc/self/clear_refs"
 )
+
+
+@needs_clear_refs
 @pytest.mark.parametrize(
     ("m", "n", "k"),
     (
@@ -87,6 +108,18 @@ def extra_bytes(*arguments: int) -> list[int]:
 def test_extra_memory(isa, m, n, k):
     if isa == "generic" and m * n * k > 1e10:
         pytest.skip("takes seconds in portable C")
-    found = extra_bytes(m, n, k)
+    found = extra_bytes(PROGRAM, m, n, k)
     assert len(found) == 18
+    assert max(found) <= LIMIT
+
+
+@needs_clear_refs
+@pytest.mark.parametrize(
+    ("m", "n", "k"), ((300, 2000, 4096), (20, 100, 1 << 17), (5, 20_000, 8192), (20_000, 33, 256))
+)
+def test_extra_memory_of_numbers_times_weights(isa, m, n, k):
+    if isa == "generic" and m * n * k > 1e9:
+        pytest.skip("takes seconds in portable C")
+    found = extra_bytes(MIXED_PROGRAM, m, n, k)
+    assert len(found) == 24
     assert max(found) <= LIMIT

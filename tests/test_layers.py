@@ -13,7 +13,7 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.layers.dense import sign_product
+from bitops.layers.dense import mixed_product
 
 
 def signs(x):
@@ -36,7 +36,7 @@ def numeric_gradient(loss, x, step=1e-2):
 
 @pytest.mark.parametrize("k", [1, 63, 64, 65, 200])
 @pytest.mark.parametrize("bias", [False, True])
-def test_dense_forward_equals_the_sign_product(k, bias):
+def test_dense_forward_equals_the_product_of_signs(k, bias):
     rng = np.random.default_rng(k)
     layer = BinaryDense(k, 7, bias=bias, seed=0)
     b = np.zeros(7, dtype=np.float32)
@@ -75,7 +75,7 @@ def test_uint8_products_are_exact_beyond_float32(k):
     x[1] = rng.integers(256, size=k)
     w = np.ones((2, k), dtype=np.int64)
     w[1] = rng.choice([-1, 1], size=k)
-    z = sign_product(x, pack(w))
+    z = mixed_product(x, pack(w))
     assert z.dtype == np.int32
     np.testing.assert_array_equal(z, x.astype(np.int64) @ w.T)
 

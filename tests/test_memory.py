@@ -93,3 +93,24 @@ def test_products(isa, rng, fenced, end):
                     bo.hamming(pa, weights, dtype=np.uint16, out=out16)
                     assert np.array_equal(k - 2 * out16.astype(int), dot)
                     assert bo.gemm_sign(pa, weights, 0) == bo.pack(dot > 0)
+
+
+@pytest.mark.parametrize("end", (True, False), ids=("end", "begin"))
+def test_numbers_times_weights(isa, rng, fenced, end):
+    for m in (1, 2, 3, 4, 5, 9):
+        for n in (1, 2, 8, 15, 16, 17, 33, 63, 64, 65):
+            for k in (1, 31, 32, 33, 64, 65, 129, 257, 577, 1100):
+                x = fenced[0].place(rng.standard_normal((m, k)).astype(np.float32), end)
+                u = fenced[1].place(rng.integers(0, 256, (m, k)).astype(np.uint8), end)
+                w = signs(rng, n, k)
+                pw = bo.BitArray.from_words(fenced[2].place(ref.pack(w), end), w.shape)
+                alpha = fenced[3].place(rng.standard_normal(n).astype(np.float32), end)
+                out = fenced[4].place(np.empty((m, n), np.float32), end)
+                bo.weight_gemm(x, pw, alpha=alpha, bias=alpha, out=out)
+                assert np.isfinite(out).all()
+                whole = out.view(np.int32)
+                want = (u.astype(np.float64) @ w.T).astype(np.int32)
+                assert np.array_equal(bo.bitplane_gemm(u, pw, out=whole), want)
+                low = u & np.uint8(1)
+                want = (low.astype(np.float64) @ w.T).astype(np.int32)
+                assert np.array_equal(bo.bitplane_gemm(low, pw, bits=1, out=whole), want)

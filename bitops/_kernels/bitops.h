@@ -107,8 +107,39 @@ typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const 
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
 
+/* Numbers times weights by lookup: every 4 elements of a row of x have 16 sums with all signs, a
+ * table, from which 4 bits of a row of w select one. A panel holds `n` <= BITOPS_LOOKUP_COLUMNS
+ * rows of w: for every 32 bits of k, those of each column. Tables are aligned to 64 bytes and take
+ * BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA. */
+enum { BITOPS_LOOKUP_COLUMNS = 64, BITOPS_LOOKUP_ROWS = 4, BITOPS_LOOKUP_BYTES = 512 };
+
+/* n rows of w, k_words words long, to a panel of 2 * k_words * BITOPS_LOOKUP_COLUMNS numbers. */
+typedef void bitops_lookup_panel_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                    uint32_t *panel_out);
+
+/* k elements of a row, as if 0 followed, to ceil(k / 32) groups of tables. A sum of float32 is
+ * ((x0 +- x1) +- x2) +- x3, each step rounded. */
+typedef void bitops_lookup_tables_f32_fn(const void *x, size_t k, void *tables_out);
+typedef void bitops_lookup_tables_u8_fn(const void *x, size_t k, void *tables_out);
+
+/* A block of rows x n sums of what the tables of `rows` rows hold for the bits of a panel. The sum
+ * of an output goes through k in order, one table after the other, and starts at 0 or at c. */
+typedef struct bitops_lookup {
+    const void *tables;
+    size_t table_stride;   /* bytes from a row's tables to the next row's */
+    const uint32_t *panel; /* `halves` groups of 32 bits of k */
+    size_t halves;
+    size_t rows; /* 1 .. BITOPS_LOOKUP_ROWS */
+    size_t n;    /* 1 .. BITOPS_LOOKUP_COLUMNS */
+    void *c;     /* IN unless first, OUT; float, or int32 for uint8 */
+    size_t ldc;
+    int first;
+} bitops_lookup;
+typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
+typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
+
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words)
+#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words, plane_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -123,6 +154,7 @@ typedef struct bitops_isa {
     uint32_t features; /* bits of cpu.h that the CPU must have */
     size_t mr, nr;     /* register tile of gemm_panel */
     size_t row_words;  /* scratch of gemm_panel, words for each row of a */
+    int plane_bits;    /* up to here products of bit planes are faster than the lookup */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;
@@ -137,6 +169,11 @@ typedef struct bitops_isa {
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
+    bitops_lookup_panel_fn *lookup_panel;
+    bitops_lookup_tables_f32_fn *lookup_tables_f32;
+    bitops_lookup_tables_u8_fn *lookup_tables_u8;
+    bitops_lookup_f32_fn *lookup_f32;
+    bitops_lookup_u8_fn *lookup_u8;
 } bitops_isa;
 
 /* Rows of the table that were compiled in, best first. */
@@ -225,5 +262,29 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
 void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                          int32_t *distances_out, int64_t *indices_out, void *workspace,
                          int n_threads);
+
+/* Numbers times +-1 weights: c = [m, k] of x times w^T, then [* alpha[col]] [+ bias[col]], each
+ * step rounded to float32. x is float32, or uint8 with 255 * k < 2^31. c is float, but int32 for
+ * uint8 without alpha and bias. Results do not depend on n_threads, nor on the ISA, nor on the
+ * other rows. */
+typedef struct bitops_mixed_args {
+    int is_float;  /* x is float32, else uint8 */
+    int bits;      /* of the numbers in x, 1 to 8, for uint8 */
+    const void *x; /* IN  m rows of k elements, contiguous */
+    size_t m, k;
+    const uint64_t *w; /* IN  n x bitops_words(k), rows ldw words apart */
+    size_t ldw;
+    size_t n;
+    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL; beside w */
+    const float *alpha;     /* IN  n, or NULL */
+    const float *bias;      /* IN  n, or NULL */
+    void *c;                /* OUT m x n */
+} bitops_mixed_args;
+
+/* Bytes of scratch (64-byte aligned) that bitops_mixed needs; at most 8 MiB. */
+size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                   int n_threads);
+void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                  int n_threads);
 
 #endif

@@ -98,3 +98,52 @@ void bitops_gemm_rows_generic(const uint64_t *a, size_t lda, size_t m, const uin
         }
     }
 }
+
+/* ---- numbers times weights ----------------------------------------------------------------- */
+
+enum { COLUMNS = BITOPS_LOOKUP_COLUMNS, HALF_BITS = 32, ENTRIES = 16 };
+
+void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                 uint32_t *panel_out) {
+    BITOPS_ASSUME(n > 0 && n <= COLUMNS);
+    for (size_t j = 0; j < COLUMNS; j++) {
+        const uint64_t *row = w + (j < n ? j : n - 1) * ldw; /* absent rows repeat the last one */
+        for (size_t p = 0; p < k_words; p++) {
+            panel_out[2 * p * COLUMNS + j] = (uint32_t)row[p];
+            panel_out[(2 * p + 1) * COLUMNS + j] = (uint32_t)(row[p] >> HALF_BITS);
+        }
+    }
+}
+
+/* Tables of sums of type `sum`: bit i of an entry's number is the sign of element i. */
+#define DEFINE_LOOKUP(type, number, sum)                                                           \
+    void bitops_lookup_tables_##type##_generic(const void *x_in, size_t k, void *tables_out) {     \
+        const number *x = x_in;                                                                    \
+        sum *table = tables_out;                                                                   \
+        for (size_t group = 0; group < (k + HALF_BITS - 1) / HALF_BITS * (HALF_BITS / 4); group++) \
+            for (size_t entry = 0; entry < ENTRIES; entry++, table++)                              \
+                for (size_t i = 0; i < 4; i++) {                                                   \
+                    const sum v = 4 * group + i < k ? (sum)x[4 * group + i] : 0;                   \
+                    const sum term = entry >> i & 1 ? v : -v;                                      \
+                    *table = i ? *table + term : term;                                             \
+                }                                                                                  \
+    }                                                                                              \
+    void bitops_lookup_##type##_generic(const bitops_lookup *t) {                                  \
+        for (size_t row = 0; row < t->rows; row++) {                                               \
+            const sum *table = (const void *)((const char *)t->tables + row * t->table_stride);    \
+            sum *c = (sum *)t->c + row * t->ldc;                                                   \
+            if (t->first)                                                                          \
+                for (size_t j = 0; j < t->n; j++)                                                  \
+                    c[j] = 0;                                                                      \
+            for (size_t group = 0; group < t->halves * (HALF_BITS / 4);                            \
+                 group++, table += ENTRIES) {                                                      \
+                const uint32_t *bits = t->panel + group / (HALF_BITS / 4) * COLUMNS;               \
+                const size_t shift = 4 * (group % (HALF_BITS / 4));                                \
+                for (size_t j = 0; j < t->n; j++)                                                  \
+                    c[j] += table[bits[j] >> shift & 15];                                          \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+DEFINE_LOOKUP(f32, float, float)
+DEFINE_LOOKUP(u8, uint8_t, int32_t)

@@ -26,6 +26,7 @@
 #define BITOPS_INLINE static inline __attribute__((always_inline))
 #define BITOPS_NOINLINE static __attribute__((noinline))
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
+#define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
 /* Empty statements that make the compiler hold a vector in a register, or a number in memory,
  * where it would load again or move between register files. They change no value. */
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
@@ -35,6 +36,7 @@
 #define BITOPS_INLINE static __forceinline
 #define BITOPS_NOINLINE static __declspec(noinline)
 #define BITOPS_UNROLL
+#define BITOPS_NO_UNROLL
 #define BITOPS_IN_REGISTER(vector)
 #define BITOPS_IN_MEMORY(number)
 #define BITOPS_IN_POINTER(pointer)

@@ -5,7 +5,17 @@ from importlib.metadata import version as _version
 from . import isa
 from .array import BitArray, pack, popcount, unpack
 from .config import get_num_threads, set_num_threads, show_config
-from .linalg import Prepacked, gemm, gemm_sign, hamming, hamming_topk, matmul, prepack
+from .linalg import (
+    Prepacked,
+    bitplane_gemm,
+    gemm,
+    gemm_sign,
+    hamming,
+    hamming_topk,
+    matmul,
+    prepack,
+    weight_gemm,
+)
 from .scaling import binarize_weights
 
 __version__ = _version("bitops")
@@ -15,6 +25,7 @@ __all__ = [
     "Prepacked",
     "__version__",
     "binarize_weights",
+    "bitplane_gemm",
     "gemm",
     "gemm_sign",
     "get_num_threads",
@@ -28,4 +39,5 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "unpack",
+    "weight_gemm",
 ]

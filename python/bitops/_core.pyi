@@ -69,3 +69,26 @@ def hamming_topk(
     distances_out: NDArray[np.int32],
     indices_out: NDArray[np.int64],
 ) -> None: ...
+def weight_gemm(
+    x: NDArray[np.float32],
+    w: _Words,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    c_out: NDArray[np.float32],
+) -> None: ...
+def bitplane_gemm(
+    x: NDArray[np.uint8],
+    w: _Words,
+    bits: int,
+    c_out: NDArray[np.int32],
+    panels: Panels | None = None,
+) -> None: ...
+def bitplane_gemm_scaled(
+    x: NDArray[np.uint8],
+    w: _Words,
+    bits: int,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    c_out: NDArray[np.float32],
+    panels: Panels | None = None,
+) -> None: ...

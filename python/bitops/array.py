@@ -391,7 +391,8 @@ def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -
     if array.ndim == 0:
         raise ValueError(f"[{function}] {name} must have at least one axis, got a scalar")
     axis = normalize_axis(function, axis, array.ndim)
-    rows = np.ascontiguousarray(np.moveaxis(array, axis, -1))
+    # moveaxis takes microseconds, and the last axis is the usual one
+    rows = np.ascontiguousarray(array if axis == array.ndim - 1 else np.moveaxis(array, axis, -1))
     words, has_nan = _sign_words(rows)
     if has_nan:
         raise ValueError(f"[{function}] {name} must not hold NaN, which has no sign, got NaN")

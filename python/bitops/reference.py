@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = [
     "binarize_weights",
+    "bitplane_gemm",
     "gemm",
     "gemm_sign",
     "hamming",
@@ -30,6 +31,7 @@ __all__ = [
     "popcount",
     "sign",
     "unpack",
+    "weight_gemm",
 ]
 
 WORD_BITS = 64
@@ -251,6 +253,88 @@ def hamming_topk(
     distances = hamming(a, w)
     indices = np.argsort(distances, axis=-1, kind="stable")[:, :count].astype(np.int64)
     return np.take_along_axis(distances, indices, axis=-1), indices
+
+
+def weight_gemm(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[np.float32]:
+    """Product of real numbers with the signs of all rows of w, in a fixed order of summation.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., m, k), real
+        Used as float32.
+    w : array_like of shape (n, k), bool or real
+    alpha, bias : None, float or array_like of shape (n,)
+        Scale of every row of w, and what is added last.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), float32
+
+    Notes
+    -----
+    Every step is rounded to float32: ``((+-x0 +-x1) +-x2) +-x3`` for each four elements of k, with
+    zeros behind the last, and the sums of fours one after the other, beginning with 0.
+    """
+    x, signs = np.asarray(x, np.float32), sign(w, np.float32)
+    k = x.shape[-1]
+    padding = [(0, 0)] * (x.ndim - 1) + [(0, -k % 4)]
+    x = np.pad(x, padding)
+    signs = np.pad(signs, [(0, 0), (0, -k % 4)], constant_values=-1)
+    t = np.zeros((*x.shape[:-1], len(signs)), np.float32)
+    for first in range(0, k, 4):
+        terms = [x[..., i, np.newaxis] * signs[:, i] for i in range(first, first + 4)]
+        t += ((terms[0] + terms[1]) + terms[2]) + terms[3]
+    return _scale(t, alpha, bias)
+
+
+def bitplane_gemm(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    bits: int = 8,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[Any]:
+    """Product of small unsigned integers with the signs of all rows of w, plane by plane.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., m, k), uint8
+        Numbers below ``2**bits``.
+    w : array_like of shape (n, k), bool or real
+    bits : int, default=8
+    alpha, bias : None, float or array_like of shape (n,)
+        Scale of every row of w, and what is added last.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n)
+        int32, or float32 if alpha or bias is given.
+
+    References
+    ----------
+    Courbariaux, Hubara et al., Binarized Neural Networks, 2016, equation 8.
+    """
+    x, signs = np.asarray(x), sign(w, np.float64)
+    planes = (2.0**bit * np.matmul(x >> bit & 1, signs.T) for bit in range(bits))
+    dot = sum(planes, np.zeros(())).astype(np.int32)
+    return dot if alpha is None and bias is None else _scale(dot.astype(np.float32), alpha, bias)
+
+
+def _scale(
+    t: NDArray[np.float32], alpha: ArrayLike | None, bias: ArrayLike | None
+) -> NDArray[np.float32]:
+    if alpha is not None:
+        t *= np.asarray(alpha, np.float32)
+    if bias is not None:
+        t += np.asarray(bias, np.float32)
+    return t
 
 
 def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..array import BitArray, pack, unpack
-from ..linalg import gemm, gemm_sign, prepack
+from ..linalg import bitplane_gemm, gemm, gemm_sign, prepack, weight_gemm
 from .base import (
     Activation,
     Cost,
@@ -25,37 +25,29 @@ from .base import (
 from .quantizers import compare
 
 
-def sign_product(x: np.ndarray, w: BitArray) -> np.ndarray:
-    """Numbers times +-1 weights, x @ w.T.
+def mixed_product(
+    x: np.ndarray,
+    w: BitArray,
+    *,
+    alpha: np.ndarray | float | None = None,
+    bias: np.ndarray | None = None,
+) -> np.ndarray:
+    """Numbers times +-1 weights: exact integers for uint8, the fixed order of `weight_gemm` else.
 
     Parameters
     ----------
     x : ndarray of shape (..., k), uint8 or float32
     w : BitArray of shape (n, k)
+    alpha, bias : scalar or ndarray of shape (n,), float32, optional
+        Scales and shifts of the columns.
 
     Returns
     -------
     ndarray of shape (..., n)
-        int32, exact, for uint8; float32 for float32.
+        int32 for uint8 without alpha and bias, else float32.
     """
-    if x.dtype != np.uint8:
-        return x @ unpack(w, dtype=np.float32).T
-    # Every partial sum is an integer of at most 255 * k: below 2**24 float32 holds each one, so the
-    # order in which BLAS adds them cannot matter.
-    dtype = np.float32 if 255 * w.shape[-1] < 2**24 else np.float64
-    return (x.astype(dtype) @ unpack(w, dtype=dtype).T).astype(np.int32)
-
-
-def scaled(z: np.ndarray, alpha: np.ndarray | None, bias: np.ndarray | None) -> np.ndarray:
-    """z * alpha + bias in float32, each step rounded: what `gemm` does when it stores."""
-    if alpha is None and bias is None:
-        return z
-    y = z.astype(np.float32)
-    if alpha is not None:
-        y *= alpha
-    if bias is not None:
-        y += bias
-    return y
+    product = bitplane_gemm if x.dtype == np.uint8 else weight_gemm
+    return product(x, w, alpha=alpha, bias=bias)
 
 
 class BinaryDense(TrainingLayer):
@@ -78,7 +70,7 @@ class BinaryDense(TrainingLayer):
     Notes
     -----
     Forward, with Wb = sign(W):  y = x Wb^T + b.  Bits meet bits in the packed `gemm`; uint8 input
-    gives the exact integer product; real input goes to float32 BLAS.
+    gives the exact integer product, and real input that of `weight_gemm`.
     Backward:  dx = dy Wb,  dWb = dy^T x,  db = sum dy.  The gradient of Wb is applied to W as it
     is, without a mask; the clip of W does the rest.
     The learning rate of W is multiplied by sqrt((in_features + out_features) / 1.5).
@@ -118,11 +110,11 @@ class BinaryDense(TrainingLayer):
         self._refresh()
         if training:
             self._x = x
+        bias = None if self.bias is None else self.bias.value
+        # alpha = 1 makes exact integers come as float32
         if isinstance(x, BitArray):
-            # alpha = 1 makes gemm store its exact integers as float32
-            bias = None if self.bias is None else self.bias.value
             return gemm(x, self._prepacked, alpha=1.0, bias=bias)
-        return self.add_bias(sign_product(x, self._bits).astype(np.float32, copy=False))
+        return mixed_product(x, self._bits, alpha=1.0, bias=bias)
 
     def add_bias(self, z: np.ndarray) -> np.ndarray:
         """The layer's output for the products `z`, float32."""
@@ -176,7 +168,7 @@ class PackedDense(Layer):
     Notes
     -----
     Takes what `BinaryDense` takes: bits (packed product, integer thresholds), uint8 numbers (exact
-    integer products) and real numbers (float32 BLAS). A float32 threshold t compares with integers
+    integer products) and real numbers (`weight_gemm`). A float32 threshold t compares with integers
     as floor(t) does, since dot > t and dot > floor(t) are the same for every integer dot.
     """
 
@@ -200,6 +192,7 @@ class PackedDense(Layer):
             self.threshold = as_thresholds("PackedDense", threshold, self.out_features)
             self._integer_threshold = _floor(self.threshold)
         self.flip = as_flips("PackedDense", flip, self.out_features)
+        self._flip_bits = None if self.flip is None else pack(self.flip)
         self.alpha = as_scales("PackedDense", "alpha", alpha, self.out_features)
         self.bias = as_scales("PackedDense", "bias", bias, self.out_features)
 
@@ -207,19 +200,19 @@ class PackedDense(Layer):
         x = as_activation("PackedDense", x, self.in_features)
         if isinstance(x, BitArray):
             if self.threshold is not None:
-                return gemm_sign(x, self._prepacked, self._integer_threshold, flip=self.flip)
+                return gemm_sign(x, self._prepacked, self._integer_threshold, flip=self._flip_bits)
             return gemm(x, self._prepacked, alpha=self.alpha, bias=self.bias)
-        z = sign_product(x, self.weight)
         if self.threshold is not None:
+            z = mixed_product(x, self.weight)
             return compare("PackedDense", z, self.threshold, self.flip)
-        return scaled(z, self.alpha, self.bias)
+        return mixed_product(x, self.weight, alpha=self.alpha, bias=self.bias)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return self.threshold is not None
 
     def cost(self, bits_in: bool) -> Cost:
         numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]
-        flip_bytes = 0 if self.flip is None else pack(self.flip).nbytes
+        flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
         return _dense_cost(
             self.weight,
             bits_in,

@@ -1,0 +1,284 @@
+/* avx512_mixed.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
+ *
+ * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, which fill one zmm of float32, or
+ * half a zmm of int16. Four bits of a weight row select one: a permutation looks 16 (32) of them up
+ * at once, and an addition does the rest.
+ *
+ *   intrinsic                       instruction   Ice Lake and later    Zen 4 (zmm)
+ *   _mm512_permutexvar_ps           vpermps       latency 3, p5         4, one per cycle
+ *   _mm512_permutexvar_epi16        vpermw        latency 3 to 7, p5    4, one per cycle
+ *   _mm512_fmadd_ps                 vfmadd231ps   latency 4, p05        4, one per cycle
+ *   _mm512_add_epi16                vpaddw        latency 1, p05        1, two per cycle
+ *   _mm512_srli_epi32               vpsrld        latency 1, p0         1, one per cycle
+ * Sums of float32 are added by a multiplication with 1, which changes no result: Zen 4 adds on
+ * ports that permutations and shifts need as well, and multiplies on others. Bottleneck: the
+ * permutation, one for 4 elements of 16 columns (float32) or of 32 (uint8: the low and the high
+ * half of the 32 bits of a column look their sums up in the two halves of a table).
+ *
+ * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
+ * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
+#include "bitops.h"
+#include "target.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+#include <immintrin.h>
+#include <string.h>
+
+BITOPS_TARGET_BEGIN("avx2,bmi2,avx512f,avx512bw,avx512vl")
+
+enum {
+    COLUMNS = BITOPS_LOOKUP_COLUMNS,
+    LANES = 16,
+    VECS = COLUMNS / LANES,
+    HALF_BITS = 32,   /* the bits of a column in one lane of a panel */
+    FLUSH_HALVES = 8, /* 256 elements */
+};
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Rows i and i + 4 of w, 256 bits each, in one vector. */
+BITOPS_INLINE __m512i row_pair(const uint64_t *const rows[LANES], size_t i, size_t p,
+                               __mmask8 words) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_maskz_loadu_epi64(words, rows[i] + p)),
+                              _mm256_maskz_loadu_epi64(words, rows[i + 4] + p), 1);
+}
+
+/* 16 rows of 256 bits to 8 vectors of the same 32 bits of 16 columns, COLUMNS lanes apart. */
+BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, size_t k_words,
+                             uint32_t *panel) {
+    const __mmask8 words = (__mmask8)_bzhi_u32(15, (uint32_t)(k_words - p));
+    __m512i r[8], t[8], u[8];
+    BITOPS_UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        r[i] = row_pair(rows, i, p, words);
+        r[i + 4] = row_pair(rows, i + 8, p, words);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    /* u[i]: 128-bit lanes i and i + 4 of rows 0-3, then of rows 4-7; u[i + 4]: of 8-11, 12-15. */
+    const size_t halves = 2 * (k_words - p);
+    BITOPS_UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        if (i < halves)
+            _mm512_storeu_si512(panel + i * COLUMNS, _mm512_shuffle_i64x2(u[i], u[i + 4], 0x88));
+        if (i + 4 < halves)
+            _mm512_storeu_si512(panel + (i + 4) * COLUMNS,
+                                _mm512_shuffle_i64x2(u[i], u[i + 4], 0xdd));
+    }
+}
+
+void bitops_lookup_panel_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                uint32_t *panel_out) {
+    BITOPS_ASSUME(n > 0 && n <= COLUMNS);
+    for (size_t j = 0; j < (n > LANES ? COLUMNS : LANES); j += LANES) {
+        const uint64_t *rows[LANES]; /* absent rows repeat the last one */
+        for (size_t i = 0; i < LANES; i++)
+            rows[i] = w + (j + i < n ? j + i : n - 1) * ldw;
+        for (size_t p = 0; p < k_words; p += 4)
+            transpose(rows, p, k_words, panel_out + j + 2 * p * COLUMNS);
+    }
+}
+
+/* ---- tables -------------------------------------------------------------------------------- */
+
+BITOPS_INLINE void tables_f32(const float *x, float *out) {
+    /* Bit i of the number of a lane is the sign of x[i]. Multiplying by +-1 is exact, so that each
+     * fused step rounds once, like an addition. */
+    const __m512 plus = _mm512_set1_ps(1), minus = _mm512_set1_ps(-1);
+    BITOPS_UNROLL
+    for (int group = 0; group < HALF_BITS / 4; group++, x += 4, out += LANES) {
+        __m512 t = _mm512_mul_ps(_mm512_set1_ps(x[0]), _mm512_mask_mov_ps(minus, 0xaaaa, plus));
+        t = _mm512_fmadd_ps(_mm512_set1_ps(x[1]), _mm512_mask_mov_ps(minus, 0xcccc, plus), t);
+        t = _mm512_fmadd_ps(_mm512_set1_ps(x[2]), _mm512_mask_mov_ps(minus, 0xf0f0, plus), t);
+        t = _mm512_fmadd_ps(_mm512_set1_ps(x[3]), _mm512_mask_mov_ps(minus, 0xff00, plus), t);
+        _mm512_storeu_ps(out, t);
+    }
+}
+
+void bitops_lookup_tables_f32_avx512(const void *x_in, size_t k, void *tables_out) {
+    const float *x = x_in;
+    float *out = tables_out;
+    for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += HALF_BITS / 4 * LANES)
+        tables_f32(x, out);
+    if (k) {
+        float padded[HALF_BITS] = {0};
+        memcpy(padded, x, k * sizeof *x);
+        tables_f32(padded, out);
+    }
+}
+
+BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
+    /* Table i: in its low half the sums of x[4i] .. x[4i + 3], in its high half those of
+     * x[16 + 4i] .. x[16 + 4i + 3]. Bytes of a 16-bit lane are two numbers, or their signs. */
+    const __m512i plus = _mm512_set1_epi8(1), minus = _mm512_set1_epi8(-1);
+    const __m512i signs01 = _mm512_mask_mov_epi8(minus, 0xe4e4e4e4e4e4e4e4u, plus);
+    const __m512i signs23 = _mm512_mask_mov_epi8(minus, 0xffaa5500ffaa5500u, plus);
+    const __m512i start = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(8), 1);
+    const __m512i all = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)x));
+    BITOPS_UNROLL
+    for (short i = 0; i < HALF_BITS / 8; i++, out += 2 * LANES) {
+        const __m512i at01 = _mm512_add_epi16(start, _mm512_set1_epi16((short)(2 * i)));
+        const __m512i at23 = _mm512_add_epi16(start, _mm512_set1_epi16((short)(2 * i + 1)));
+        const __m512i t01 = _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at01, all), signs01);
+        const __m512i t23 = _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at23, all), signs23);
+        _mm512_storeu_si512(out, _mm512_add_epi16(t01, t23));
+    }
+}
+
+void bitops_lookup_tables_u8_avx512(const void *x_in, size_t k, void *tables_out) {
+    const uint8_t *x = x_in;
+    int16_t *out = tables_out;
+    for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += HALF_BITS / 4 * LANES)
+        tables_u8(x, out);
+    if (k) {
+        uint8_t padded[HALF_BITS] = {0};
+        memcpy(padded, x, k);
+        tables_u8(padded, out);
+    }
+}
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+BITOPS_INLINE __mmask16 lane_mask(size_t n, size_t first) {
+    return (__mmask16)_bzhi_u32(0xffff, (uint32_t)(n > first ? n - first : 0));
+}
+
+/* rows and vecs are constants at every call, so the loops over them unroll. */
+BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup *t) {
+    __m512 sums[BITOPS_LOOKUP_ROWS][VECS];
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++) {
+        BITOPS_UNROLL
+        for (int v = 0; v < vecs; v++)
+            sums[i][v] =
+                t->first ? _mm512_setzero_ps()
+                         : _mm512_maskz_loadu_ps(lane_mask(t->n, (size_t)v * LANES),
+                                                 (float *)t->c + (size_t)i * t->ldc + v * LANES);
+    }
+    __m512 one = _mm512_set1_ps(1);
+    BITOPS_IN_REGISTER(one); /* or the compiler makes an addition of it */
+    const float *tables = t->tables;
+    const uint32_t *panel = t->panel;
+    for (size_t p = 0; p < t->halves; p++, panel += COLUMNS) {
+        __m512i bits[VECS];
+        BITOPS_UNROLL
+        for (int v = 0; v < vecs; v++)
+            bits[v] = _mm512_loadu_si512(panel + v * LANES);
+        BITOPS_NO_UNROLL /* or vectors are moved to memory and back */
+            for (int group = 0; group < HALF_BITS / 4; group++, tables += LANES) {
+            BITOPS_UNROLL
+            for (int i = 0; i < rows; i++) {
+                const __m512 table = _mm512_loadu_ps(tables + (size_t)i * t->table_stride / 4);
+                BITOPS_UNROLL
+                for (int v = 0; v < vecs; v++)
+                    sums[i][v] =
+                        _mm512_fmadd_ps(_mm512_permutexvar_ps(bits[v], table), one, sums[i][v]);
+            }
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++)
+                bits[v] = _mm512_srli_epi32(bits[v], 4);
+        }
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++) {
+        BITOPS_UNROLL
+        for (int v = 0; v < vecs; v++)
+            _mm512_mask_storeu_ps((float *)t->c + (size_t)i * t->ldc + v * LANES,
+                                  lane_mask(t->n, (size_t)v * LANES), sums[i][v]);
+    }
+}
+
+BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *t) {
+    const __m512i nibbles = _mm512_set1_epi32(0x000f000f), halves = _mm512_set1_epi32(0x00100000);
+    const int16_t *tables = t->tables;
+    const uint32_t *panel = t->panel;
+    for (size_t p = 0; p < t->halves;) {
+        const int first = t->first && p == 0;
+        const size_t end = p + FLUSH_HALVES < t->halves ? p + FLUSH_HALVES : t->halves;
+        __m512i sums[BITOPS_LOOKUP_ROWS][VECS];
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++) {
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++)
+                sums[i][v] = _mm512_setzero_si512();
+        }
+        for (; p < end; p++, panel += COLUMNS) {
+            __m512i bits[VECS], at[VECS];
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++)
+                bits[v] = _mm512_loadu_si512(panel + v * LANES);
+            BITOPS_NO_UNROLL
+            for (int group = 0; group < HALF_BITS / 8; group++, tables += 2 * LANES) {
+                BITOPS_UNROLL
+                for (int v = 0; v < vecs; v++) {
+                    at[v] = _mm512_ternarylogic_epi32(bits[v], nibbles, halves, 0xea);
+                    bits[v] = _mm512_srli_epi32(bits[v], 4);
+                }
+                BITOPS_UNROLL
+                for (int i = 0; i < rows; i++) {
+                    const __m512i table =
+                        _mm512_loadu_si512(tables + (size_t)i * t->table_stride / 2);
+                    BITOPS_UNROLL
+                    for (int v = 0; v < vecs; v++)
+                        sums[i][v] =
+                            _mm512_add_epi16(sums[i][v], _mm512_permutexvar_epi16(at[v], table));
+                }
+            }
+        }
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++) {
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++) {
+                const __mmask16 mask = lane_mask(t->n, (size_t)v * LANES);
+                int32_t *c = (int32_t *)t->c + (size_t)i * t->ldc + v * LANES;
+                const __m512i before =
+                    first ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(mask, c);
+                const __m512i wide = _mm512_madd_epi16(sums[i][v], _mm512_set1_epi16(1));
+                _mm512_mask_storeu_epi32(c, mask, _mm512_add_epi32(before, wide));
+            }
+        }
+    }
+}
+
+#define DEFINE_LOOKUP(type)                                                                        \
+    BITOPS_INLINE void rows_##type(const int vecs, const bitops_lookup *t) {                       \
+        switch (t->rows) {                                                                         \
+        case 1:                                                                                    \
+            tile_##type(1, vecs, t);                                                               \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            tile_##type(2, vecs, t);                                                               \
+            break;                                                                                 \
+        case 3:                                                                                    \
+            tile_##type(3, vecs, t);                                                               \
+            break;                                                                                 \
+        case 4:                                                                                    \
+            tile_##type(4, vecs, t);                                                               \
+            break;                                                                                 \
+        }                                                                                          \
+    }                                                                                              \
+    void bitops_lookup_##type##_avx512(const bitops_lookup *t) {                                   \
+        BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);                                                \
+        if (t->n > LANES)                                                                          \
+            rows_##type(VECS, t);                                                                  \
+        else                                                                                       \
+            rows_##type(1, t);                                                                     \
+    }
+
+DEFINE_LOOKUP(f32)
+DEFINE_LOOKUP(u8)
+
+BITOPS_TARGET_END
+
+#endif

@@ -1,0 +1,153 @@
+/* planes.c: numbers of few bits times +-1 weights, as products of their bit planes with gemm.
+ *
+ * A number is x = sum over b of 2^b x_b with bits x_b, and for a row w of bits
+ *     sum of x_b times +-1 = popcount(w) - popcount(x_b ^ w),
+ * so that with d_b = popcount(x_b ^ w), the mismatches of plane b,
+ *     dot = (2^bits - 1) popcount(w) - sum over b of 2^b d_b.
+ * popcount(w) = k - d of a row of ones, which stands behind the planes of a block of rows. The
+ * mismatches of a block of planes and columns are made by gemm and summed while in the cache.
+ *
+ * No overflow: both terms are at most 255 k < 2^31. */
+#include "bitops.h"
+#include "mixed.h"
+#include "target.h"
+
+#include <string.h>
+
+enum {
+    PLANE_ROWS = 256, /* planes of a block, the row of ones included; */
+    PLANE_COLUMNS = 1024,
+    PLANE_WORDS = 1 << 17, /* 1 MiB of words, and 1 MiB of mismatches */
+    MAX_WORDS = 4096,      /* of a row: at least 31 planes in a block */
+    CHUNK = 512,           /* elements of a plane packed at a time */
+    FEW_ROWS = 16,         /* up to here w is read as it lies, which needs no panels */
+    THREAD_WORK = 1 << 16, /* numbers to be split, or sums: below, one thread is faster */
+};
+
+/* Measured: gemm takes time in proportion to the bits, the lookup does not; see README.md. */
+int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return !args->is_float && args->bits <= isa->plane_bits && args->k > 0 &&
+           bitops_words(args->k) <= MAX_WORDS;
+}
+
+/* The blocks of one product. */
+typedef struct plan {
+    size_t k_words, planes;
+    size_t rows; /* of x in a block */
+    size_t columns;
+} plan;
+
+static plan make_plan(const bitops_mixed_args *args) {
+    plan p = {.k_words = bitops_words(args->k), .planes = (size_t)args->bits};
+    const size_t most = min_size(PLANE_ROWS, PLANE_WORDS / p.k_words) - 1;
+    p.rows = min_size(args->m, most / p.planes);
+    p.columns = min_size(args->n, PLANE_COLUMNS);
+    return p;
+}
+
+static size_t block_rows(const plan *p, size_t rows) {
+    return p->planes * rows + 1;
+}
+
+/* The product of the planes of `rows` rows with the columns [j, j + n). */
+static bitops_gemm_args block_args(const plan *p, const bitops_mixed_args *args, size_t rows,
+                                   size_t j, size_t n) {
+    const size_t m = block_rows(p, rows);
+    bitops_gemm_args gemm = {
+        .lda = p->k_words, .m = m, .ldw = args->ldw, .n = n, .k_words = p->k_words};
+    if (args->panels && m > FEW_ROWS)
+        gemm.panels = args->panels + j * p->k_words;
+    else
+        gemm.w = args->w + j * args->ldw;
+    gemm.store.kind = BITOPS_STORE_HAMMING;
+    gemm.store.k = (int32_t)args->k;
+    gemm.store.ldc = n;
+    return gemm;
+}
+
+/* Where the parts of the workspace begin, in words. */
+static size_t counts_at(const plan *p) {
+    return round_up(block_rows(p, p->rows) * p->k_words, 8);
+}
+
+static size_t gemm_at(const plan *p) {
+    return counts_at(p) + round_up(block_rows(p, p->rows) * p->columns, 16) / 2;
+}
+
+size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                    int n_threads) {
+    const plan p = make_plan(args);
+    /* The last block may have few rows and so read plain w, which needs no more. */
+    const bitops_gemm_args gemm = block_args(&p, args, p.rows, 0, p.columns);
+    return gemm_at(&p) * sizeof(uint64_t) + bitops_gemm_workspace_size(isa, &gemm, n_threads);
+}
+
+/* Bit `plane` of k numbers. */
+static void pack_plane(const bitops_isa *isa, const uint8_t *x, size_t k, size_t plane,
+                       uint64_t *words_out) {
+    uint8_t bits[CHUNK];
+    int nan = 0;
+    for (size_t first = 0; first < k; first += CHUNK) {
+        const size_t n = min_size(CHUNK, k - first);
+        for (size_t i = 0; i < n; i++)
+            bits[i] = (uint8_t)(x[first + i] & 1u << plane);
+        isa->pack_bool8(bits, n, words_out + first / BITOPS_WORD_BITS, &nan);
+    }
+}
+
+static void pack_block(const bitops_isa *isa, const plan *p, const bitops_mixed_args *args,
+                       size_t first, size_t rows, uint64_t *words, int n_threads) {
+    const int threads = rows * args->k < THREAD_WORK ? 1 : n_threads;
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
+    for (ptrdiff_t row = 0; row < (ptrdiff_t)(p->planes * rows); row++) {
+        const size_t plane = (size_t)row / rows, i = first + (size_t)row % rows;
+        pack_plane(isa, (const uint8_t *)args->x + i * args->k, args->k, plane,
+                   words + (size_t)row * p->k_words);
+    }
+    uint64_t *ones = words + p->planes * rows * p->k_words;
+    memset(ones, 0xff, p->k_words * sizeof *ones);
+    ones[p->k_words - 1] >>= p->k_words * BITOPS_WORD_BITS - args->k;
+}
+
+/* Mismatches, n to a row, to the outputs of one row of x at (row, col). */
+static void combine_row(const plan *p, const bitops_mixed_args *args, const int32_t *counts,
+                        size_t rows, size_t i, size_t n, size_t row, size_t col) {
+    const int32_t top = (int32_t)((1u << p->planes) - 1), k = (int32_t)args->k;
+    int32_t *c = (int32_t *)args->c + row * args->n + col;
+    const int32_t *ones = counts + p->planes * rows * n;
+    for (size_t j = 0; j < n; j++)
+        c[j] = top * (k - ones[j]);
+    for (size_t b = 0; b < p->planes; b++) {
+        const int32_t *d = counts + (b * rows + i) * n;
+        for (size_t j = 0; j < n; j++)
+            c[j] -= d[j] << b;
+    }
+    bitops_mixed_scale(args, c, col, n);
+}
+
+static void combine_block(const plan *p, const bitops_mixed_args *args, const int32_t *counts,
+                          size_t first, size_t rows, size_t j, size_t n, int n_threads) {
+    const int threads = rows * n < THREAD_WORK ? 1 : n_threads;
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)rows; i++)
+        combine_row(p, args, counts, rows, (size_t)i, n, first + (size_t)i, j);
+}
+
+void bitops_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                   int n_threads) {
+    const plan p = make_plan(args);
+    uint64_t *words = workspace;
+    int32_t *counts = (int32_t *)(words + counts_at(&p));
+    for (size_t i = 0; i < args->m; i += p.rows) {
+        const size_t rows = min_size(p.rows, args->m - i);
+        pack_block(isa, &p, args, i, rows, words, n_threads);
+        for (size_t j = 0; j < args->n; j += p.columns) {
+            const size_t n = min_size(p.columns, args->n - j);
+            bitops_gemm_args gemm = block_args(&p, args, rows, j, n);
+            gemm.a = words;
+            gemm.store.c = counts;
+            bitops_gemm(isa, &gemm, words + gemm_at(&p), n_threads);
+            combine_block(&p, args, counts, i, rows, j, n, n_threads);
+        }
+    }
+}
