@@ -30,6 +30,7 @@
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
 #include "bitops.h"
+#include "columns.h"
 #include "store.h"
 #include "target.h"
 
@@ -199,7 +200,7 @@ void bitops_unpack_f32_avx512(const uint64_t *words, size_t n, float *x_out) {
     }
 }
 
-void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *count_out) {
+BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
     /* Four sums, because the addition of one would wait for the popcount before it. */
     __m512i sums[4];
     for (int i = 0; i < 4; i++)
@@ -217,7 +218,26 @@ void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *cou
     }
     const __m512i sum =
         _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
-    *count_out = (uint64_t)_mm512_reduce_add_epi64(sum);
+    return _mm512_reduce_add_epi64(sum);
+}
+
+void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
+                            int64_t *count_out) {
+    if (n_words > ZMM_WORDS) {
+        for (size_t row = 0; row < rows; row++)
+            count_out[row] = count_words(words + row * n_words, n_words);
+        return;
+    }
+    const __mmask8 mask = low_bits8(n_words);
+    for (size_t row = 0; row < rows; row++) {
+        const __m512i v = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
+        count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v));
+    }
+}
+
+void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                   int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
 }
 
 /* ---- the output transform, 16 columns at a time -------------------------------------------- */
