@@ -59,6 +59,24 @@ def kernels():
     return found
 
 
+def port_bound(size_t steps):
+    """Run the step of the product on registers alone, for benchmarks.
+
+    Returns
+    -------
+    int or None
+        The multiply-accumulates that the steps stand for; None if the ISA in force has no such
+        loop.
+    """
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef uint64_t macs
+    if isa.port_bound == NULL:
+        return None
+    with nogil:
+        isa.port_bound(steps, &macs)
+    return macs
+
+
 def has_openmp():
     """Whether the module was compiled with OpenMP."""
     return bool(c.bitops_has_openmp())

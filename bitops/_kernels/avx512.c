@@ -633,6 +633,31 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
     }
 }
 
+/* ---- the bound, for benchmarks ------------------------------------------------------------- */
+
+void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
+    enum { OUTPUTS = 8 }; /* vectors of a tile */
+    __m512i a1 = _mm512_set1_epi32(0x5a3c6996), a12 = _mm512_set1_epi32(0x0ff0c33c);
+    __m512i w1 = _mm512_set1_epi32(0x13579bdf), w12 = _mm512_set1_epi32(0x2468ace0);
+    tally t[OUTPUTS];
+    for (int i = 0; i < OUTPUTS; i++)
+        t[i] = tally_zero();
+    for (size_t step = 0; step < steps; step++) {
+        BITOPS_UNROLL
+        for (int i = 0; i < OUTPUTS; i++) {
+            BITOPS_IN_REGISTER(a1); /* or what does not change would leave the loop */
+            BITOPS_IN_REGISTER(a12);
+            t[i].count = _mm512_add_epi32(t[i].count,
+                                          _mm512_popcnt_epi32(tally_add(&t[i], a1, a12, w1, w12)));
+        }
+    }
+    for (int i = 0; i < OUTPUTS; i++) {
+        BITOPS_IN_REGISTER(t[i].count);
+        BITOPS_IN_REGISTER(t[i].ones);
+    }
+    *macs_out = steps * OUTPUTS * 2 * sizeof(__m512i) * 8; /* two vectors of bits a step */
+}
+
 BITOPS_TARGET_END
 
 #endif

@@ -143,6 +143,11 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
+/* The step of the product on registers alone, `steps` times, for benchmarks: how many
+ * multiply-accumulates it stands for, in the shortest time the core can make them. Absent where
+ * the bound is not known. */
+typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
+
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, plane_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
@@ -179,6 +184,7 @@ typedef struct bitops_isa {
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 
 /* Rows of the table that were compiled in, best first. */
