@@ -2,10 +2,10 @@
 
     python bench/compare.py main [--cpu 1] [--json compare.json]
 
-The other commit and the tracked files of this tree as they are (changes included) are built and installed
-into temporary folders, which are removed afterwards. Subprocesses of the two alternate, pinned to
-one CPU with one thread; each reports its median, and the best of a tree counts, so that a busy
-moment does not. A shape below the limit is measured again, up to --retries times.
+The other commit and the tracked files of this tree as they are (changes included) are built and
+installed into temporary folders, which are removed afterwards. Subprocesses of the two alternate,
+pinned to one CPU with one thread; each reports its median, and the best of a tree counts, so that a
+busy moment does not. A shape below the limit is measured again, up to --retries times.
 """
 
 from __future__ import annotations

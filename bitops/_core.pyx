@@ -65,8 +65,8 @@ def port_bound(size_t steps):
     Returns
     -------
     int or None
-        The multiply-accumulates that the steps stand for; None if the ISA in force has no such
-        loop.
+        The multiply-accumulates that the steps stand for; None if the ISA in force, or the
+        compiler of this module, has no such loop.
     """
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
     cdef uint64_t macs
@@ -74,7 +74,7 @@ def port_bound(size_t steps):
         return None
     with nogil:
         isa.port_bound(steps, &macs)
-    return macs
+    return macs or None
 
 
 def has_openmp():
