@@ -59,6 +59,24 @@ def kernels():
     return found
 
 
+def port_bound(size_t steps):
+    """Run the step of the product on registers alone, for benchmarks.
+
+    Returns
+    -------
+    int or None
+        The multiply-accumulates that the steps stand for; None if the ISA in force, or the
+        compiler of this module, has no such loop.
+    """
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef uint64_t macs
+    if isa.port_bound == NULL:
+        return None
+    with nogil:
+        isa.port_bound(steps, &macs)
+    return macs or None
+
+
 def has_openmp():
     """Whether the module was compiled with OpenMP."""
     return bool(c.bitops_has_openmp())
@@ -121,6 +139,25 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
     return nan != 0
 
 
+def transpose(const uint64_t[:, :, ::1] words, uint64_t[:, :, ::1] words_out):
+    """Matrices of bits packed along their columns to the same packed along their rows.
+
+    Parameters
+    ----------
+    words : IN, shape (outer, rows, ceil(columns / 64))
+    words_out : OUT, shape (outer, columns, ceil(rows / 64))
+    """
+    cdef size_t rows = words.shape[1], columns = words_out.shape[1]
+    check_size("matrices of words_out", words_out.shape[0], words.shape[0])
+    check_size("words of a row", words.shape[2], c.bitops_words(columns))
+    check_size("words of a column", words_out.shape[2], c.bitops_words(rows))
+    if words.shape[0] == 0 or rows == 0 or columns == 0:
+        return
+    with nogil:
+        c.bitops_transpose(&words[0, 0, 0], words.shape[0], rows, columns, &words_out[0, 0, 0],
+                           c.bitops_get_num_threads())
+
+
 def unpack(int dtype, const uint64_t[:, ::1] words, size_t n, uint8_t[::1] x_out):
     """Write +1 and -1 for the bits of rows of n bits.
 
@@ -159,6 +196,26 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
     with nogil:
         c.bitops_popcount_rows(&words[0, 0], words.shape[0], words.shape[1], &count_out[0],
                                c.bitops_get_num_threads())
+
+
+def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
+    """Count the 1 bits at each position over the middle axis.
+
+    Parameters
+    ----------
+    words : IN, shape (outer, rows, n_words)
+    count_out : OUT, shape (outer, 64 * n_words)
+    """
+    check_size("rows of count_out", count_out.shape[0], words.shape[0])
+    check_size("columns of count_out", count_out.shape[1], words.shape[2] * 64)
+    if count_out.shape[0] == 0 or count_out.shape[1] == 0:
+        return
+    if words.shape[1] == 0:
+        count_out[:, :] = 0
+        return
+    with nogil:
+        c.bitops_popcount_columns(&words[0, 0, 0], words.shape[0], words.shape[1], words.shape[2],
+                                  &count_out[0, 0], c.bitops_get_num_threads())
 
 
 # ---- products --------------------------------------------------------------------------------

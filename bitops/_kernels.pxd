@@ -26,6 +26,7 @@ cdef extern from "bitops.h" nogil:
         uint32_t features
         size_t mr
         size_t nr
+        void (*port_bound)(size_t steps, uint64_t *macs_out) noexcept nogil
 
     ctypedef enum bitops_dtype:
         BITOPS_BOOL8
@@ -64,10 +65,14 @@ cdef extern from "bitops.h" nogil:
 
     int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
                          uint64_t *words_out, int n_threads) noexcept
+    void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
+                          uint64_t *words_out, int n_threads) noexcept
     void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                             void *x_out, int n_threads) noexcept
     void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words,
                               int64_t *count_out, int n_threads) noexcept
+    void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
+                                 int64_t *count_out, int n_threads) noexcept
 
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,

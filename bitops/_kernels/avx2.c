@@ -24,6 +24,7 @@
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
  * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
 #include "bitops.h"
+#include "columns.h"
 #include "store.h"
 #include "target.h"
 
@@ -203,7 +204,7 @@ BITOPS_INLINE uint64_t sum_lanes(__m256i v) {
     return (uint64_t)_mm_extract_epi64(pair, 0) + (uint64_t)_mm_extract_epi64(pair, 1);
 }
 
-void bitops_popcount_avx2(const uint64_t *words, size_t n_words, uint64_t *count_out) {
+BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
     __m256i sum = _mm256_setzero_si256();
     size_t i = 0;
     for (; i + YMM_WORDS <= n_words; i += YMM_WORDS)
@@ -211,7 +212,17 @@ void bitops_popcount_avx2(const uint64_t *words, size_t n_words, uint64_t *count
     uint64_t count = sum_lanes(sum);
     for (; i < n_words; i++)
         count += (uint64_t)_mm_popcnt_u64(words[i]);
-    *count_out = count;
+    return (int64_t)count;
+}
+
+void bitops_popcount_avx2(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++)
+        count_out[row] = count_words(words + row * n_words, n_words);
+}
+
+void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
 }
 
 /* ---- panels -------------------------------------------------------------------------------- */

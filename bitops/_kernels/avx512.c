@@ -30,6 +30,7 @@
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
 #include "bitops.h"
+#include "columns.h"
 #include "store.h"
 #include "target.h"
 
@@ -199,7 +200,7 @@ void bitops_unpack_f32_avx512(const uint64_t *words, size_t n, float *x_out) {
     }
 }
 
-void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *count_out) {
+BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
     /* Four sums, because the addition of one would wait for the popcount before it. */
     __m512i sums[4];
     for (int i = 0; i < 4; i++)
@@ -217,7 +218,26 @@ void bitops_popcount_avx512(const uint64_t *words, size_t n_words, uint64_t *cou
     }
     const __m512i sum =
         _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
-    *count_out = (uint64_t)_mm512_reduce_add_epi64(sum);
+    return _mm512_reduce_add_epi64(sum);
+}
+
+void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
+                            int64_t *count_out) {
+    if (n_words > ZMM_WORDS) {
+        for (size_t row = 0; row < rows; row++)
+            count_out[row] = count_words(words + row * n_words, n_words);
+        return;
+    }
+    const __mmask8 mask = low_bits8(n_words);
+    for (size_t row = 0; row < rows; row++) {
+        const __m512i v = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
+        count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v));
+    }
+}
+
+void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                    int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
 }
 
 /* ---- the output transform, 16 columns at a time -------------------------------------------- */
@@ -612,6 +632,46 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
                             col + j, store);
         }
     }
+}
+
+/* ---- the bound, for benchmarks ------------------------------------------------------------- */
+
+/* tally_quad with every operand in a register: outputs s0 s1 t0 t1, counters c0 to c3. */
+#define BOUND_QUAD(s0, s1, t0, t1, c0, c1, c2, c3)                                                 \
+    "vmovdqa64 %%" s0 ", %%zmm20\n\tvpternlogd $0x96, %%zmm28, %%zmm30, %%" s0 "\n\t"              \
+    "vmovdqa64 %%" s1 ", %%zmm21\n\tvpternlogd $0x96, %%zmm28, %%zmm31, %%" s1 "\n\t"              \
+    "vmovdqa64 %%" t0 ", %%zmm22\n\tvpternlogd $0x96, %%zmm29, %%zmm30, %%" t0 "\n\t"              \
+    "vmovdqa64 %%" t1 ", %%zmm23\n\tvpternlogd $0x96, %%zmm29, %%zmm31, %%" t1 "\n\t"              \
+    "vpxord %%zmm24, %%zmm26, %%zmm16\n\tvpxord %%zmm24, %%zmm27, %%zmm17\n\t"                     \
+    "vpxord %%zmm25, %%zmm26, %%zmm18\n\tvpxord %%zmm25, %%zmm27, %%zmm19\n\t"                     \
+    "vpternlogd $0xd4, %%" s0 ", %%zmm20, %%zmm16\n\t"                                             \
+    "vpternlogd $0xd4, %%" s1 ", %%zmm21, %%zmm17\n\t"                                             \
+    "vpternlogd $0xd4, %%" t0 ", %%zmm22, %%zmm18\n\t"                                             \
+    "vpternlogd $0xd4, %%" t1 ", %%zmm23, %%zmm19\n\t"                                             \
+    "vpopcntd %%zmm16, %%zmm16\n\tvpopcntd %%zmm17, %%zmm17\n\t"                                   \
+    "vpopcntd %%zmm18, %%zmm18\n\tvpopcntd %%zmm19, %%zmm19\n\t"                                   \
+    "vpaddd %%zmm16, %%" c0 ", %%" c0 "\n\tvpaddd %%zmm17, %%" c1 ", %%" c1 "\n\t"                 \
+    "vpaddd %%zmm18, %%" c2 ", %%" c2 "\n\tvpaddd %%zmm19, %%" c3 ", %%" c3 "\n\t"
+
+/* Whatever the registers hold is the data. Written out, because compilers change the order, and
+ * lose 15 %. */
+void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
+    enum { OUTPUTS = 8 };
+    *macs_out = steps * OUTPUTS * 2 * sizeof(__m512i) * 8; /* two vectors of bits an output */
+#if defined(__GNUC__)
+    if (steps)
+        __asm__ volatile(
+            "1:\n\t" BOUND_QUAD("zmm0", "zmm1", "zmm2", "zmm3", "zmm8", "zmm9", "zmm10", "zmm11")
+                BOUND_QUAD("zmm4", "zmm5", "zmm6", "zmm7", "zmm12", "zmm13", "zmm14",
+                           "zmm15") "dec %0\n\tjnz 1b"
+            : "+r"(steps)
+            :
+            : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+              "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",
+              "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
+#else
+    *macs_out = 0; /* not measured */
+#endif
 }
 
 BITOPS_TARGET_END

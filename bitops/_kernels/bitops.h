@@ -82,8 +82,14 @@ typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, 
 typedef void bitops_unpack_i8_fn(const uint64_t *words, size_t n, int8_t *x_out);
 typedef void bitops_unpack_f32_fn(const uint64_t *words, size_t n, float *x_out);
 
-/* Number of 1 bits in n_words words. */
-typedef void bitops_popcount_fn(const uint64_t *words, size_t n_words, uint64_t *count_out);
+/* Number of 1 bits in each of `rows` rows of n_words words, one after the other. */
+typedef void bitops_popcount_fn(const uint64_t *words, size_t rows, size_t n_words,
+                                int64_t *count_out);
+
+/* Number of rows with a 1 at each of the 64 n_words positions; rows are ld words apart. */
+enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
+typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
+                                        size_t n_words, int64_t *count_out);
 
 /* n <= nr rows of w to one panel of nr * k_words words (columns n..nr-1 are zero). */
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
@@ -138,6 +144,11 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
+/* The step of the product on registers alone, `steps` times, for benchmarks: how many
+ * multiply-accumulates it stands for, in the shortest time the core can make them. Absent where
+ * the bound is not known. */
+typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
+
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words, plane_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
@@ -165,6 +176,7 @@ typedef struct bitops_isa {
     bitops_unpack_i8_fn *unpack_i8;
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
+    bitops_popcount_columns_fn *popcount_columns;
     bitops_prepack_fn *prepack;
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
@@ -174,6 +186,7 @@ typedef struct bitops_isa {
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 
 /* Rows of the table that were compiled in, best first. */
@@ -218,12 +231,20 @@ typedef enum bitops_dtype {
 /* rows x n contiguous values to rows x bitops_words(n) words; returns 1 if a NaN was met. */
 int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
                      int n_threads);
+/* outer matrices of rows x columns bits, packed along the columns, to the same packed along the
+ * rows: outer x columns x bitops_words(rows) words. */
+void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
+                      uint64_t *words_out, int n_threads);
 /* dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                         void *x_out, int n_threads);
 /* Number of 1 bits of each of the rows, k_words words apart. */
 void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
                           int n_threads);
+/* Number of 1 bits at each position, over the middle axis of outer x rows x n_words words, to
+ * outer x 64 n_words counts. */
+void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
+                             int64_t *count_out, int n_threads);
 
 /* Words of all panels of an n x k_words matrix in the order of isa. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);

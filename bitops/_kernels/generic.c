@@ -3,6 +3,7 @@
  * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
  * instruction. Panel: for every word of k, the word of each of the nr columns. */
 #include "bitops.h"
+#include "columns.h"
 #include "store.h"
 #include "target.h"
 
@@ -53,11 +54,19 @@ void bitops_unpack_f32_generic(const uint64_t *words, size_t n, float *x_out) {
         x_out[i] = words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS & 1 ? 1.0f : -1.0f;
 }
 
-void bitops_popcount_generic(const uint64_t *words, size_t n_words, uint64_t *count_out) {
-    uint64_t count = 0;
-    for (size_t i = 0; i < n_words; i++)
-        count += popcount64(words[i]);
-    *count_out = count;
+void bitops_popcount_generic(const uint64_t *words, size_t rows, size_t n_words,
+                             int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++, words += n_words) {
+        uint64_t count = 0;
+        for (size_t i = 0; i < n_words; i++)
+            count += popcount64(words[i]);
+        count_out[row] = (int64_t)count;
+    }
+}
+
+void bitops_popcount_columns_generic(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                     int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
 }
 
 /* ---- gemm ---------------------------------------------------------------------------------- */

@@ -27,6 +27,7 @@
 #define BITOPS_NOINLINE static __attribute__((noinline))
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
 #define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
+#define BITOPS_PREFETCH(address) __builtin_prefetch(address)
 /* Empty statements that make the compiler hold a vector in a register, or a number in memory,
  * where it would load again or move between register files. They change no value. */
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
@@ -37,6 +38,7 @@
 #define BITOPS_NOINLINE static __declspec(noinline)
 #define BITOPS_UNROLL
 #define BITOPS_NO_UNROLL
+#define BITOPS_PREFETCH(address)
 #define BITOPS_IN_REGISTER(vector)
 #define BITOPS_IN_MEMORY(number)
 #define BITOPS_IN_POINTER(pointer)

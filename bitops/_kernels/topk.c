@@ -32,7 +32,7 @@ enum {
     ROW_COLUMNS = 64,      /* columns taken at a time then */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
-    THREAD_WORK = 1 << 19, /* word products below which one thread is faster, as in gemm.c */
+    THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
 };
 
 static int reads_plain_rows(const bitops_gemm_args *args) {

@@ -16,6 +16,9 @@ from . import _core
 __all__ = ["BitArray", "pack", "popcount", "unpack"]
 
 WORD_BITS = 64
+# An array is packed along another axis than the last by turning bits packed along the last; with
+# fewer of these than half a word it is faster to copy the values.
+MIN_COLUMNS = 32
 CACHE_LINE = 64  # bytes
 LARGE = 1 << 16  # bytes from which the microsecond that alignment takes is well spent
 
@@ -391,16 +394,21 @@ def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -
     if array.ndim == 0:
         raise ValueError(f"[{function}] {name} must have at least one axis, got a scalar")
     axis = normalize_axis(function, axis, array.ndim)
-    # moveaxis takes microseconds, and the last axis is the usual one
-    rows = np.ascontiguousarray(array if axis == array.ndim - 1 else np.moveaxis(array, axis, -1))
-    words, has_nan = _sign_words(rows)
+    words, has_nan = _sign_words(array, axis)
     if has_nan:
         raise ValueError(f"[{function}] {name} must not hold NaN, which has no sign, got NaN")
     return BitArray._make(words, array.shape, axis)
 
 
-def _sign_words(x: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
-    """Words of the signs of a contiguous array along its last axis, and whether it holds NaN."""
+def _sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
+    """Words of the signs of an array along an axis, and whether it holds NaN."""
+    if x.ndim == 2 and x.flags.f_contiguous:  # the same words, from an array in C order
+        x, axis = x.T, 1 - axis
+    if axis != x.ndim - 1 and x.shape[-1] >= MIN_COLUMNS and x.flags.c_contiguous:
+        words, has_nan = _sign_words(x, x.ndim - 1)
+        return _turn(words, x.shape, axis), has_nan
+    # moveaxis takes microseconds, and the last axis is the usual one
+    x = np.ascontiguousarray(x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1))
     k = x.shape[-1]
     words = aligned_empty((*x.shape[:-1], word_count(k)), np.uint64)
     if words.size == 0:
@@ -420,9 +428,28 @@ def _sign_words(x: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
     return words, has_nan
 
 
+def _turn(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> NDArray[np.uint64]:
+    """Words packed along the last axis of an array of this shape, packed along another one."""
+    *lead, k = shape
+    words = np.ascontiguousarray(np.moveaxis(words, axis, -2))
+    n = lead.pop(axis)
+    turned = aligned_empty((*lead, k, word_count(n)), np.uint64)
+    outer = math.prod(lead)
+    _core.transpose(words.reshape(outer, n, word_count(k)), turned.reshape(outer, k, word_count(n)))
+    return turned
+
+
 def repack(b: BitArray, axis: int) -> BitArray:
     """`b` packed along another axis (non-negative)."""
-    return b if b.axis == axis else pack(unpack(b), axis)
+    if b.axis == axis:
+        return b
+    # The other axes in their order and the packed one last, as the words lie.
+    others = [i for i in range(b.ndim) if i != b.axis]
+    shape = (*(b.shape[i] for i in others), b.shape[b.axis])
+    words = _turn(b.words, shape, others.index(axis))
+    left = [i for i in others if i != axis]
+    place = sum(i < b.axis for i in left)  # of the formerly packed axis, now last but the words
+    return BitArray._make(np.moveaxis(words, -2, place), b.shape, axis)
 
 
 def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
@@ -477,8 +504,7 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
     ----------
     x : BitArray, or array_like of real numbers, packed by sign on the fly
     axis : int, optional
-        The axis to count along; by default the whole array. Counting along the packed axis is the
-        fast case.
+        The axis to count along, packed or not; by default the whole array.
 
     Returns
     -------
@@ -489,8 +515,33 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
     TypeError, ValueError
         As in `pack`.
     """
-    any_axis = x.axis if isinstance(x, BitArray) else -1
-    b = pack_operand("popcount", "x", x, any_axis if axis is None else axis)
-    counts = np.empty(math.prod(b.words.shape[:-1]), np.int64)
-    _core.popcount(contiguous_rows(b), counts)
-    return int(counts.sum()) if axis is None else counts.reshape(b.words.shape[:-1])
+    if axis is None:
+        b = pack_operand("popcount", "x", x, x.axis if isinstance(x, BitArray) else -1)
+        total = np.empty(1, np.int64)
+        _core.popcount(contiguous_rows(b).reshape(1, -1), total)  # padding bits are 0
+        return int(total[0])
+    if isinstance(x, BitArray):
+        axis = normalize_axis("popcount", axis, x.ndim)
+        if axis != x.axis:
+            return _popcount_across(x, axis)
+    b = pack_operand("popcount", "x", x, axis)
+    counts = np.empty(b.words.shape[:-1], np.int64)
+    _core.popcount(contiguous_rows(b), counts.reshape(-1))
+    return counts
+
+
+def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
+    """Counts along another axis than the packed one: at each position of the words."""
+    words = np.ascontiguousarray(b.words)
+    place = axis - (axis > b.axis)  # of the axis among those of the words
+    lead = (*words.shape[:place], *words.shape[place + 1 : -1])
+    blocks = (
+        math.prod(words.shape[:place]),
+        words.shape[place],
+        math.prod(words.shape[place + 1 :]),
+    )
+    counts = np.empty((*lead, words.shape[-1] * WORD_BITS), np.int64)
+    if counts.size:
+        _core.popcount_columns(words.reshape(blocks), counts.reshape(blocks[0], -1))
+    positions = counts[..., : b.shape[b.axis]]
+    return np.ascontiguousarray(np.moveaxis(positions, -1, b.axis - (axis < b.axis)))
