@@ -159,19 +159,18 @@ def _product(
         raise ValueError(f"[{function}] k must be at most {MAX_BITS} bits, got {k}")
     m, n = a_bits.shape[-2], w_bits.shape[-2]
     a_lead, w_lead = a_bits.shape[:-2], w_bits.shape[:-2]
-    if not a_lead and not w_lead:
-        lead: tuple[int, ...] = ()
-    else:
+    lead: tuple[int, ...] = ()
+    batch = None
+    if a_lead or w_lead:
         try:
             lead = np.broadcast_shapes(a_lead, w_lead)
         except (ValueError, RuntimeError):  # RuntimeError: more axes than NumPy broadcasts
             raise ValueError(
                 f"[{function}] leading axes must broadcast, got {a_lead} and {w_lead}"
             ) from None
+        if math.prod(w_lead) != 1 or math.prod(a_lead) != math.prod(lead):
+            batch = (m, n, _block_numbers(a_lead, lead), _block_numbers(w_lead, lead))
     operand = w.panels() if isinstance(w, Prepacked) else contiguous_rows(w_bits)
-    batch = None
-    if math.prod(w_lead) != 1 or math.prod(a_lead) != math.prod(lead):
-        batch = (m, n, _block_numbers(a_lead, lead), _block_numbers(w_lead, lead))
     return _Product(function, contiguous_rows(a_bits), operand, k, (*lead, m, n), batch)
 
 
@@ -198,13 +197,24 @@ def _result_buffer(
     """Where the kernels write: `out` itself if they can, else a new array."""
     if out is None:
         return aligned_empty(product.shape, dtype)
-    inputs = [x for x in (product.a, product.w, *factors) if isinstance(x, np.ndarray)]
     usable = (
         out.flags.c_contiguous
         and out.flags.aligned
-        and not any(np.may_share_memory(out, x) for x in inputs)
+        and not _overlap(out, product.a)
+        and not _overlap(out, product.w)
+        and not any(_overlap(out, factor) for factor in factors)
     )
     return out if usable else aligned_empty(product.shape, dtype)
+
+
+def _overlap(out: NDArray[Any], x: Any) -> bool:
+    """Whether an operand, unless it is panels or absent, may share memory with the result."""
+    return isinstance(x, np.ndarray) and np.may_share_memory(out, x)
+
+
+def _as_matrix(product: _Product, buffer: NDArray[Any]) -> NDArray[Any]:
+    """A buffer of the shape of the result as a matrix of all its rows."""
+    return buffer if buffer.ndim == 2 else buffer.reshape(product.rows, buffer.shape[-1])
 
 
 def _deliver(buffer: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
@@ -307,7 +317,7 @@ def gemm(
         columns,
         rows,
         shifts,
-        buffer.reshape(product.rows, n),
+        _as_matrix(product, buffer),
         product.batch,
     )
     return _deliver(buffer, out)
@@ -315,7 +325,7 @@ def gemm(
 
 def _dot(product: _Product, out: NDArray[Any] | None) -> NDArray[np.int32]:
     buffer = _result_buffer(product, out, np.int32)
-    matrix = buffer.reshape(product.rows, product.shape[-1])
+    matrix = _as_matrix(product, buffer)
     _core.gemm(product.a, product.w, product.k, matrix, product.batch)
     return _deliver(buffer, out)
 
@@ -364,7 +374,7 @@ def gemm_sign(
         product.k,
         limits,
         flips,
-        words.reshape(product.rows, word_count(n)),
+        _as_matrix(product, words),
         product.batch,
     )
     return BitArray._make(words, product.shape, len(product.shape) - 1)
@@ -451,7 +461,7 @@ def hamming(
     if out is not None:
         _check_out("hamming", out, product.shape, dtype)
     buffer = _result_buffer(product, out, dtype)
-    matrix = buffer.reshape(product.rows, product.shape[-1])
+    matrix = _as_matrix(product, buffer)
     call = _core.hamming if dtype == np.int32 else _core.hamming16
     call(product.a, product.w, product.k, matrix, product.batch)
     return _deliver(buffer, out)
@@ -653,7 +663,7 @@ def weight_gemm(
     columns = _scale(product, "alpha", alpha, (n,))
     shifts = _scale(product, "bias", bias, (n,))
     buffer = _result_buffer(product, out, np.float32, columns, shifts)
-    matrix = buffer.reshape(product.rows, n)
+    matrix = _as_matrix(product, buffer)
     _core.weight_gemm(product.a, words, columns, shifts, matrix)
     return _deliver(buffer, out)
 
@@ -734,7 +744,7 @@ def bitplane_gemm(
     columns = _scale(product, "alpha", alpha, (n,))
     shifts = _scale(product, "bias", bias, (n,))
     buffer = _result_buffer(product, out, dtype, columns, shifts)
-    matrix = buffer.reshape(product.rows, n)
+    matrix = _as_matrix(product, buffer)
     panels = w.panels() if isinstance(w, Prepacked) else None
     if scaled:
         _core.bitplane_gemm_scaled(product.a, words, bits, columns, shifts, matrix, panels)
