@@ -1,5 +1,6 @@
 /* pack.c: drivers of pack, unpack, popcount and prepack: rows shared out to threads. */
 #include "bitops.h"
+#include "sizes.h"
 #include "target.h"
 
 /* Below this many words one thread is as fast. Measured on two Zen 4 cores with threads awake: 512
@@ -109,10 +110,6 @@ static void transpose_tile(const bit_tile *in, size_t columns, bit_tile *out) {
                 squares[i][p] = in->rows[p * BITOPS_WORD_BITS + i][c];
         transpose_squares(squares);
     }
-}
-
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
 }
 
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
