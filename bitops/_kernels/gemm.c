@@ -19,6 +19,7 @@ enum {
     /* 16384 bits: a panel of 32 columns takes 64 KiB. Short enough for the 16-bit counters of
      * avx2.c (1023 words). */
     KC_WORDS = 256,
+    LINE_WORDS = 8,        /* of a cache line */
     PANEL_WORDS = 1 << 19, /* workspace for panels: 4 MiB */
     SLICED_COLUMNS = 1024, /* columns and rows of the int32 block of a product cut along k: */
     SLICED_ROWS = 512,     /* 2 MiB, beside panels of 2 MiB */
@@ -75,10 +76,11 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, int n
         p.rows = round_up(ceil_div(share, blocks), isa->mr);
     }
 
-    p.panels_words = args->panels ? 0 : p.columns * p.depth;
-    p.rows_words = p.rows * (isa->prepack_rows ? p.depth : isa->row_words);
+    p.panels_words = args->panels ? 0 : p.columns * p.depth; /* columns is a multiple of 8 */
+    /* Whole cache lines, so that what follows stays aligned. */
+    p.rows_words = round_up(p.rows * (isa->prepack_rows ? p.depth : isa->row_words), LINE_WORDS);
     if (p.sliced) /* two int32 to a word */
-        p.sums_words = round_up(min_size(args->m, SLICED_ROWS) * p.columns, 2) / 2;
+        p.sums_words = round_up(min_size(args->m, SLICED_ROWS) * p.columns / 2, LINE_WORDS);
     return p;
 }
 
