@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import isa
 from .array import BitArray, pack, popcount, unpack
 from .config import get_num_threads, set_num_threads, show_config
+from .conv import conv2d, conv2d_sign, im2col
 from .linalg import (
     Prepacked,
     bitplane_gemm,
@@ -26,11 +27,14 @@ __all__ = [
     "__version__",
     "binarize_weights",
     "bitplane_gemm",
+    "conv2d",
+    "conv2d_sign",
     "gemm",
     "gemm_sign",
     "get_num_threads",
     "hamming",
     "hamming_topk",
+    "im2col",
     "isa",
     "matmul",
     "pack",

@@ -59,8 +59,10 @@ class Prepacked:
 
     def __init__(self, w: ArrayLike | BitArray) -> None:
         bits = _rows_operand("prepack", "w", w)
-        if bits.ndim != 2:
-            raise ValueError(f"[prepack] w must have shape (n, k), got {bits.shape}")
+        if bits.ndim not in (2, 4):
+            raise ValueError(
+                f"[prepack] w must have shape (n, k) or (o, kh, kw, i), got {bits.shape}"
+            )
         self._bits = bits
         self._panels = _core.Panels(contiguous_rows(bits))
 
