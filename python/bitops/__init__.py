@@ -17,7 +17,7 @@ from .linalg import (
     prepack,
     weight_gemm,
 )
-from .scaling import binarize_weights
+from .scaling import binarize_weights, k_map
 
 __version__ = _version("bitops")
 
@@ -36,6 +36,7 @@ __all__ = [
     "hamming_topk",
     "im2col",
     "isa",
+    "k_map",
     "matmul",
     "pack",
     "popcount",

@@ -1,24 +1,46 @@
 """Patches of images of numbers as rows of a matrix, in blocks, and back: im2col and col2im.
 
 A convolution of numbers is a product of such rows with the filters. The rows of all positions
-would take kh * kw times the memory of the images; blocks of them fit the cache.
+would take kh * kw times the memory of the images; blocks of them fit the cache. Sums over windows
+need no rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from .array import BitArray, real_array
 from .geometry import Window
 
-__all__ = ["add_patches", "patch_blocks", "position_blocks"]
+__all__ = [
+    "add_patches",
+    "number_images",
+    "patch_blocks",
+    "position_blocks",
+    "sum_windows",
+    "tap_slices",
+]
 
 MAX_BYTES = 4 << 20  # of the rows of one block
 
 Block = tuple[slice, slice, slice]  # of images, output rows and output columns
+
+
+def number_images(function: str, x: ArrayLike | BitArray) -> NDArray[Any]:
+    """Images of integers or floats, native and aligned, or an error in the name of `function`."""
+    if isinstance(x, BitArray):
+        raise TypeError(f"[{function}] x must hold numbers, got a BitArray")
+    images = real_array(function, "x", x)
+    if images.dtype.kind == "b":
+        raise TypeError(f"[{function}] x must hold numbers, got dtype {images.dtype}")
+    if images.ndim != 4:
+        raise ValueError(f"[{function}] x must have shape (n, h, w, c), got {images.shape}")
+    return images
 
 
 def position_blocks(
@@ -198,15 +220,39 @@ def add_patches(
     shape = tuple(part.stop - part.start for part in block)
     patches = rows.reshape(*shape, kh, kw, out.shape[3])
     image = out[images]
-    vertical = [_tap_slices(window, 0, ky, positions[0]) for ky in range(kh)]
-    horizontal = [_tap_slices(window, 1, kx, positions[1]) for kx in range(kw)]
+    vertical = [tap_slices(window, 0, ky, positions[0]) for ky in range(kh)]
+    horizontal = [tap_slices(window, 1, kx, positions[1]) for kx in range(kw)]
     for ky, (seen_y, y) in enumerate(vertical):
         for kx, (seen_x, x) in enumerate(horizontal):
             target = image[:, y, x]
             target += patches[:, seen_y, seen_x, ky, kx]
 
 
-def _tap_slices(window: Window, direction: int, tap: int, positions: slice) -> tuple[slice, slice]:
+def sum_windows(x: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+    """Sum over every window, with zeros outside; taps are added row by row, beginning with 0.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, h, w, ...), float32
+    window : Window
+
+    Returns
+    -------
+    ndarray of shape (n, oh, ow, ...), float32
+    """
+    oh, ow = window.output
+    total = np.zeros((len(x), oh, ow, *x.shape[3:]), np.float32)
+    horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in range(window.kernel[1])]
+    for ky in range(window.kernel[0]):
+        seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
+        for seen_x, columns in horizontal:
+            # A sum that began with 0 is never -0, so that zeros outside need not be added.
+            part = total[:, seen_y, seen_x]
+            np.add(part, x[:, rows, columns], out=part)
+    return total
+
+
+def tap_slices(window: Window, direction: int, tap: int, positions: slice) -> tuple[slice, slice]:
     """Which of some output positions see the image at a tap, from the first on, and where in it."""
     stride, size = window.stride[direction], window.image[direction]
     offset = tap * window.dilation[direction] - window.padding[direction][0]
