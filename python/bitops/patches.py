@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 4 << 20  # of the rows of one block
+IMAGE_BYTES = 1 << 19  # of images of one block
 
 Block = tuple[slice, slice, slice]  # of images, output rows and output columns
 
@@ -41,6 +42,12 @@ def number_images(function: str, x: ArrayLike | BitArray) -> NDArray[Any]:
     if images.ndim != 4:
         raise ValueError(f"[{function}] x must have shape (n, h, w, c), got {images.shape}")
     return images
+
+
+def image_blocks(x: NDArray[Any]) -> Iterator[slice]:
+    """Cut images (n, ...) into blocks that stay in the cache while they are passed repeatedly."""
+    step = max(IMAGE_BYTES * len(x) // max(x.nbytes, 1), 1)
+    return (slice(first, min(first + step, len(x))) for first in range(0, len(x), step))
 
 
 def position_blocks(
@@ -240,15 +247,16 @@ def sum_windows(x: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
     -------
     ndarray of shape (n, oh, ow, ...), float32
     """
-    oh, ow = window.output
+    (oh, ow), (kh, kw) = window.output, window.kernel
     total = np.zeros((len(x), oh, ow, *x.shape[3:]), np.float32)
-    horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in range(window.kernel[1])]
-    for ky in range(window.kernel[0]):
-        seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
-        for seen_x, columns in horizontal:
-            # A sum that began with 0 is never -0, so that zeros outside need not be added.
-            part = total[:, seen_y, seen_x]
-            np.add(part, x[:, rows, columns], out=part)
+    vertical = [tap_slices(window, 0, ky, slice(0, oh)) for ky in range(kh)]
+    horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in range(kw)]
+    for images in image_blocks(x):
+        for seen_y, rows in vertical:
+            for seen_x, columns in horizontal:
+                # A sum that began with 0 is never -0, so that zeros outside need not be added.
+                part = total[images, seen_y, seen_x]
+                np.add(part, x[images, rows, columns], out=part)
     return total
 
 

@@ -102,10 +102,10 @@ def k_map(
 
     Examples
     --------
-    Two channels with the means A = [2, 4, 6], and windows of three positions:
+    Two channels with the means A = [3, 6, 9], and windows of three positions:
 
-    >>> k_map([[[[1, -3], [-4, 4], [0, 12]]]], (1, 3), padding=(0, 1))
-    array([[[2., 4., 3.33333325]]], dtype=float32)
+    >>> k_map([[[[2, -4], [-6, 6], [0, 18]]]], (1, 3), padding=(0, 1))
+    array([[[3., 6., 5.]]], dtype=float32)
     """
     images = number_images("k_map", x)
     window = make_window("k_map", images.shape[1:3], kernel_size, stride, padding, dilation)
