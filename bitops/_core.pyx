@@ -7,6 +7,7 @@ and are named ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 cimport bitops._kernels as c
 
@@ -230,6 +231,9 @@ cdef class Panels:
     Parameters
     ----------
     w : IN, shape (n, k_words)
+    groups : int
+        The rows are cut into as many equal parts, each with panels of its own, one part after the
+        other.
     """
 
     cdef const c.bitops_isa *isa
@@ -237,13 +241,20 @@ cdef class Panels:
     cdef uint64_t *words
     cdef readonly size_t n
     cdef readonly size_t k_words
+    cdef readonly size_t groups
     cdef readonly size_t nbytes
 
-    def __cinit__(self, const uint64_t[:, ::1] w):
+    def __cinit__(self, const uint64_t[:, ::1] w, size_t groups=1):
+        cdef size_t group, share, group_words
+        if groups == 0 or w.shape[0] % groups:
+            raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
         self.n = w.shape[0]
         self.k_words = w.shape[1]
-        self.nbytes = c.bitops_prepack_size(self.isa, self.n, self.k_words) * sizeof(uint64_t)
+        self.groups = groups
+        share = self.n // groups
+        group_words = c.bitops_prepack_size(self.isa, share, self.k_words)
+        self.nbytes = groups * group_words * sizeof(uint64_t)
         self.memory = malloc(self.nbytes + CACHE_LINE)
         if self.memory == NULL:
             raise MemoryError()
@@ -251,8 +262,10 @@ cdef class Panels:
         if self.n == 0 or self.k_words == 0:
             return
         with nogil:
-            c.bitops_prepack_all(self.isa, &w[0, 0], self.k_words, self.n, self.k_words,
-                                 self.words, c.bitops_get_num_threads())
+            for group in range(groups):
+                c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
+                                     self.k_words, self.words + group * group_words,
+                                     c.bitops_get_num_threads())
 
     def __dealloc__(self):
         free(self.memory)
@@ -267,17 +280,17 @@ cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bito
     """Fill in the operands, checked against each other; returns the ISA to run."""
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
     cdef const uint64_t[:, ::1] rows
+    memset(args, 0, sizeof(args[0]))
     args.store = store[0]
     args.m = a.shape[0]
     args.k_words = a.shape[1]
     args.lda = args.k_words
     args.ldw = args.k_words
     args.a = &a[0, 0] if args.m and args.k_words else NULL
-    args.w = NULL
-    args.panels = NULL
     check_size("words of a row of a", a.shape[1], c.bitops_words(store.k))
     if isinstance(w, Panels):
         isa = (<Panels>w).isa
+        check_size("groups of panels", (<Panels>w).groups, 1)
         args.n = (<Panels>w).n
         args.panels = (<Panels>w).words
         check_size("words of a row of w", (<Panels>w).k_words, a.shape[1])
@@ -328,16 +341,40 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
 
 cdef c.bitops_store make_store(c.bitops_store_kind kind, int32_t k, void *out, size_t ldc) noexcept:
     cdef c.bitops_store store
+    memset(&store, 0, sizeof(store))
     store.kind = kind
     store.k = k
     store.c = out
     store.ldc = ldc
-    store.alpha = NULL
-    store.k_map = NULL
-    store.bias = NULL
-    store.threshold = NULL
-    store.flip = NULL
     return store
+
+
+cdef int set_scales(c.bitops_store *store, const float[::1] alpha, const float[::1] k_map,
+                    const float[::1] bias, float[:, ::1] c_out) except -1:
+    if c_out.shape[0] == 0 or c_out.shape[1] == 0:
+        return 0
+    if alpha is not None:
+        check_size("alpha", alpha.shape[0], c_out.shape[1])
+        store.alpha = &alpha[0]
+    if k_map is not None:
+        check_size("k_map", k_map.shape[0], c_out.shape[0])
+        store.k_map = &k_map[0]
+    if bias is not None:
+        check_size("bias", bias.shape[0], c_out.shape[1])
+        store.bias = &bias[0]
+    return 0
+
+
+cdef int set_thresholds(c.bitops_store *store, const int32_t[::1] threshold,
+                        const uint64_t[::1] flip, uint64_t[:, ::1] c_out) except -1:
+    check_size("words of threshold", c.bitops_words(threshold.shape[0]), c_out.shape[1])
+    if c_out.shape[0] == 0 or c_out.shape[1] == 0:
+        return 0
+    store.threshold = &threshold[0]
+    if flip is not None:
+        check_size("flip", flip.shape[0], c_out.shape[1])
+        store.flip = &flip[0]
+    return 0
 
 
 def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, tuple batch=None):
@@ -371,15 +408,7 @@ def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] 
     """
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, out, c_out.shape[1])
-    if out != NULL and alpha is not None:
-        check_size("alpha", alpha.shape[0], c_out.shape[1])
-        store.alpha = &alpha[0]
-    if out != NULL and k_map is not None:
-        check_size("k_map", k_map.shape[0], c_out.shape[0])
-        store.k_map = &k_map[0]
-    if out != NULL and bias is not None:
-        check_size("bias", bias.shape[0], c_out.shape[1])
-        store.bias = &bias[0]
+    set_scales(&store, alpha, k_map, bias, c_out)
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
@@ -395,12 +424,7 @@ def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] 
     """
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, out, c_out.shape[1])
-    check_size("words of threshold", c.bitops_words(threshold.shape[0]), c_out.shape[1])
-    if out != NULL:
-        store.threshold = &threshold[0]
-    if out != NULL and flip is not None:
-        check_size("flip", flip.shape[0], c_out.shape[1])
-        store.flip = &flip[0]
+    set_thresholds(&store, threshold, flip, c_out)
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
@@ -450,6 +474,161 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
                               align(memory), threads)
         free(memory)
+
+
+# ---- convolutions ----------------------------------------------------------------------------
+
+cdef int set_image(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint outside,
+                   c.bitops_image *im) except -1:
+    """Fill in images and windows; channels is the number of bits of a tap."""
+    cdef size_t height, width, pad_bottom, pad_right
+    memset(im, 0, sizeof(im[0]))
+    ((height, width), (im.kernel_height, im.kernel_width), (im.stride_y, im.stride_x),
+     ((im.pad_top, pad_bottom), (im.pad_left, pad_right)), (im.dilation_y, im.dilation_x),
+     (im.out_height, im.out_width)) = window
+    check_size("height", height, x.shape[1])
+    check_size("width", width, x.shape[2])
+    if not (im.stride_y and im.stride_x and im.dilation_y and im.dilation_x):
+        raise ValueError("[_core] strides and dilations must be at least 1")
+    im.height = height
+    im.width = width
+    im.pixel_words = x.shape[3]
+    im.channels = channels
+    im.outside = ~<uint64_t>0 if outside else 0
+    im.x = &x[0, 0, 0, 0] if x.shape[0] and height and width and im.pixel_words else NULL
+    return 0
+
+
+def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint outside,
+           uint64_t[:, ::1] rows_out):
+    """What every output position of a convolution sees, as rows of bits.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, ceil(channels / 64))
+    window : tuple
+        A Window of geometry.py.
+    channels : int
+        Bits of a pixel.
+    outside : bool
+        The bit of positions outside.
+    rows_out : OUT, shape (n * oh * ow, ceil(kh * kw * channels / 64))
+    """
+    cdef c.bitops_image im
+    set_image(x, window, channels, outside, &im)
+    check_size("words of a pixel", x.shape[3], c.bitops_words(channels))
+    check_size("rows", rows_out.shape[0], x.shape[0] * im.out_height * im.out_width)
+    check_size("words of a row", rows_out.shape[1],
+               c.bitops_words(im.kernel_height * im.kernel_width * channels))
+    if rows_out.shape[0] == 0 or rows_out.shape[1] == 0:
+        return
+    with nogil:
+        c.bitops_im2col(&im, x.shape[0], &rows_out[0, 0], c.bitops_get_num_threads())
+
+
+cdef int run_conv(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups,
+                  object w, const int32_t[:, ::1] tap_sums, bint outside, Py_ssize_t c_rows,
+                  size_t filters, c.bitops_store *store) except -1:
+    """Fill in the operands, checked against each other, find scratch memory and call."""
+    cdef c.bitops_conv_args args
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef const uint64_t[:, ::1] rows
+    cdef size_t taps, w_rows = filters, w_words
+    cdef void *memory
+    cdef int n_threads = c.bitops_get_num_threads()
+
+    memset(&args, 0, sizeof(args))
+    set_image(x, window, channels, outside, &args.image)
+    args.images = x.shape[0]
+    args.filters = filters
+    args.groups = groups
+    args.store = store[0]
+    taps = args.image.kernel_height * args.image.kernel_width
+    w_words = c.bitops_words(taps * channels)
+    check_size("groups of filters", 0 if groups == 0 else filters % groups, 0)
+    check_size("words of a pixel", x.shape[3], c.bitops_words(channels * groups))
+    check_size("k", store.k, taps * channels)
+    check_size("rows of the output", c_rows,
+               args.images * args.image.out_height * args.image.out_width)
+    if c_rows == 0 or filters == 0:
+        return 0
+    if tap_sums is not None and taps:
+        check_size("taps of tap_sums", tap_sums.shape[0], taps)
+        check_size("filters of tap_sums", tap_sums.shape[1], filters)
+        args.tap_sums = &tap_sums[0, 0]
+    if isinstance(w, Panels):
+        isa = (<Panels>w).isa
+        check_size("filters of panels", (<Panels>w).n, filters)
+        check_size("groups of panels", (<Panels>w).groups, groups)
+        check_size("words of a filter", (<Panels>w).k_words, w_words)
+        args.panels = (<Panels>w).words
+    else:
+        rows = w
+        if groups > 1 and channels == 1:
+            w_rows = filters // groups * taps
+            w_words = args.image.pixel_words
+        check_size("rows of w", rows.shape[0], w_rows)
+        check_size("words of a row of w", rows.shape[1], w_words)
+        if rows.shape[0] and rows.shape[1]:
+            args.w = &rows[0, 0]
+    memory = malloc(c.bitops_conv_workspace_size(isa, &args, n_threads) + CACHE_LINE)
+    if memory == NULL:
+        raise MemoryError()
+    with nogil:
+        c.bitops_conv(isa, &args, align(memory), n_threads)
+        free(memory)
+    return 0
+
+
+def conv2d(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups, object w,
+           const int32_t[:, ::1] tap_sums, bint outside, int32_t k, int32_t[:, ::1] c_out):
+    """Dot products of all windows of the images with the filters of their group.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, ceil(channels * groups / 64))
+    window : tuple
+        A Window of geometry.py.
+    channels : int
+        Of a group.
+    w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups; with one channel a group
+        and several groups, shape (filters / groups * taps, words of a pixel): for each filter of
+        a group and each tap, the bits of all groups
+    tap_sums : IN, shape (taps, filters), or None
+        Sums of the weights of each tap; positions outside then add nothing.
+    outside : bool
+        The bit of positions outside, if they add something.
+    k : int
+        Bits of a filter, taps * channels.
+    c_out : OUT, shape (n * oh * ow, filters)
+    """
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, k, out, c_out.shape[1])
+    run_conv(x, window, channels, groups, w, tap_sums, outside, c_out.shape[0], c_out.shape[1],
+             &store)
+
+
+def conv2d_scaled(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups,
+                  object w, const int32_t[:, ::1] tap_sums, bint outside, int32_t k,
+                  const float[::1] alpha, const float[::1] k_map, const float[::1] bias,
+                  float[:, ::1] c_out):
+    """c = float32(dot) * alpha[filter] * k_map[row] + bias[filter]; see conv2d."""
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, out, c_out.shape[1])
+    set_scales(&store, alpha, k_map, bias, c_out)
+    run_conv(x, window, channels, groups, w, tap_sums, outside, c_out.shape[0], c_out.shape[1],
+             &store)
+
+
+def conv2d_sign(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups,
+                object w, const int32_t[:, ::1] tap_sums, bint outside, int32_t k,
+                const int32_t[::1] threshold, const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
+    """Bits (dot > threshold[filter]) ^ flip[filter], packed along the filters; see conv2d."""
+    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, out, c_out.shape[1])
+    set_thresholds(&store, threshold, flip, c_out)
+    run_conv(x, window, channels, groups, w, tap_sums, outside, c_out.shape[0],
+             threshold.shape[0], &store)
 
 
 # ---- numbers times weights -------------------------------------------------------------------

@@ -37,7 +37,20 @@ cdef extern from "bitops.h" nogil:
         BITOPS_F32
         BITOPS_F64
 
+    ctypedef struct bitops_image:
+        const uint64_t *x
+        size_t pixel_words
+        size_t height, width
+        size_t first_channel, channels
+        size_t kernel_height, kernel_width
+        size_t stride_y, stride_x
+        size_t pad_top, pad_left
+        size_t dilation_y, dilation_x
+        size_t out_height, out_width
+        uint64_t outside
+
     ctypedef struct bitops_gemm_args:
+        const bitops_image *image
         const uint64_t *a
         size_t lda
         size_t m
@@ -86,6 +99,24 @@ cdef extern from "bitops.h" nogil:
     void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                            const int64_t *a_index, const int64_t *w_index, void *workspace,
                            int n_threads) noexcept
+
+    void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
+                       int n_threads) noexcept
+
+    ctypedef struct bitops_conv_args:
+        bitops_image image
+        size_t images
+        const uint64_t *w
+        size_t filters
+        size_t groups
+        const uint64_t *panels
+        const int32_t *tap_sums
+        bitops_store store
+
+    size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
+                                      int n_threads) noexcept
+    void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
+                     int n_threads) noexcept
 
     size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                               size_t count, int n_threads) noexcept

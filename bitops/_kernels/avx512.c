@@ -260,7 +260,9 @@ BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, s
                                const bitops_store *store) {
     const size_t first = row * store->ldc + col;
     const __m512i k = _mm512_set1_epi32(store->k);
-    const __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
+    __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
+    if (store->offset)
+        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, store_offset(store, row) + col));
     switch (store->kind) {
     case BITOPS_STORE_DOT:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
@@ -380,15 +382,28 @@ void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_wor
         }
 }
 
+/* One row, k_words >= 1, masked at its end. */
+BITOPS_INLINE void fold_row(const uint64_t *a, size_t k_words, __mmask8 last, uint64_t *out) {
+    size_t p = 0;
+    for (; p + ZMM_WORDS < k_words; p += ZMM_WORDS) {
+        const __m512i v = _mm512_loadu_si512(a + p);
+        _mm512_storeu_si512(out + p, _mm512_xor_si512(v, _mm512_slli_epi64(v, 32)));
+    }
+    const __m512i v = _mm512_maskz_loadu_epi64(last, a + p);
+    _mm512_mask_storeu_epi64(out + p, last, _mm512_xor_si512(v, _mm512_slli_epi64(v, 32)));
+}
+
 void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t k_words,
-                                uint64_t *rows_out) {
-    for (size_t i = 0; i < m; i++, a += lda, rows_out += k_words)
-        for (size_t p = 0; p < k_words; p += ZMM_WORDS) {
-            const __mmask8 mask = low_bits8(k_words - p);
-            const __m512i v = _mm512_maskz_loadu_epi64(mask, a + p);
-            const __m512i folded = _mm512_xor_si512(v, _mm512_slli_epi64(v, 32));
-            _mm512_mask_storeu_epi64(rows_out + p, mask, folded);
-        }
+                                uint64_t *rows_out, size_t ld_out) {
+    if (k_words == 0)
+        return;
+    if (lda == k_words && ld_out == k_words) { /* without gaps: one long row */
+        k_words *= m;
+        m = m != 0;
+    }
+    const __mmask8 last = low_bits8((k_words - 1) % ZMM_WORDS + 1);
+    for (size_t i = 0; i < m; i++, a += lda, rows_out += ld_out)
+        fold_row(a, k_words, last, rows_out);
 }
 
 /* Adds one folded word (a1, a12) of a row to the tally of 16 columns. */

@@ -33,9 +33,10 @@ def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 class Panels:
     n: int
     k_words: int
+    groups: int
     nbytes: int
     isa_name: str
-    def __init__(self, w: _Words) -> None: ...
+    def __init__(self, w: _Words, groups: int = 1) -> None: ...
 
 def gemm(
     a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.int32], batch: _Batch = None
@@ -72,6 +73,14 @@ def hamming_topk(
     distances_out: NDArray[np.int32],
     indices_out: NDArray[np.int64],
 ) -> None: ...
+def im2col(
+    x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
+) -> None: ...
+
+# The operands of one convolution come unpacked from a tuple, then what differs.
+def conv2d(*arguments: Any) -> None: ...
+def conv2d_scaled(*arguments: Any) -> None: ...
+def conv2d_sign(*arguments: Any) -> None: ...
 def weight_gemm(
     x: NDArray[np.float32],
     w: _Words,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Pair = tuple[int, int]
 
-MAX_SIZE = 2**31 - 1  # of every length, and of the positions inside a padded image
+MAX_SIZE = 2**31 - 1  # of every length of a padded image or kernel
+MAX_ELEMENTS = 2**59  # of a result
 
 
 class Window(NamedTuple):
@@ -87,6 +90,15 @@ def make_window(
             )
         output.append((padded - span) // step + 1)
     return Window(image, kernel, strides, sides, dilations, (output[0], output[1]))
+
+
+def check_result(function: str, shape: Sequence[int]) -> None:
+    """Refuse a result whose elements, up to 8 bytes each, no array could hold."""
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ValueError(
+            f"[{function}] the result must have at most {MAX_ELEMENTS} elements, "
+            f"got shape {tuple(shape)}"
+        )
 
 
 def _integer(value: Any) -> int | None:

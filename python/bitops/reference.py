@@ -698,4 +698,4 @@ def global_avg_pool(x: ArrayLike) -> NDArray[np.float32]:
     ndarray of shape (n, c), float32
         Summed in float64.
     """
-    return np.mean(np.asarray(x), axis=(1, 2), dtype=np.float64).astype(np.float32)
+    return np.asarray(np.mean(np.asarray(x), axis=(1, 2), dtype=np.float64), np.float32)
