@@ -17,7 +17,8 @@ from .linalg import (
     prepack,
     weight_gemm,
 )
-from .scaling import binarize_weights
+from .pool import avg_pool2d, global_avg_pool, max_pool2d
+from .scaling import binarize_weights, k_map
 
 __version__ = _version("bitops")
 
@@ -25,6 +26,7 @@ __all__ = [
     "BitArray",
     "Prepacked",
     "__version__",
+    "avg_pool2d",
     "binarize_weights",
     "bitplane_gemm",
     "conv2d",
@@ -32,11 +34,14 @@ __all__ = [
     "gemm",
     "gemm_sign",
     "get_num_threads",
+    "global_avg_pool",
     "hamming",
     "hamming_topk",
     "im2col",
     "isa",
+    "k_map",
     "matmul",
+    "max_pool2d",
     "pack",
     "popcount",
     "prepack",
