@@ -17,7 +17,9 @@ from .linalg import (
     prepack,
     weight_gemm,
 )
-from .scaling import binarize_weights
+from .mixed_conv import bitplane_conv2d, weight_conv2d
+from .pool import avg_pool2d, global_avg_pool, max_pool2d
+from .scaling import binarize_weights, k_map
 
 __version__ = _version("bitops")
 
@@ -25,23 +27,29 @@ __all__ = [
     "BitArray",
     "Prepacked",
     "__version__",
+    "avg_pool2d",
     "binarize_weights",
+    "bitplane_conv2d",
     "bitplane_gemm",
     "conv2d",
     "conv2d_sign",
     "gemm",
     "gemm_sign",
     "get_num_threads",
+    "global_avg_pool",
     "hamming",
     "hamming_topk",
     "im2col",
     "isa",
+    "k_map",
     "matmul",
+    "max_pool2d",
     "pack",
     "popcount",
     "prepack",
     "set_num_threads",
     "show_config",
     "unpack",
+    "weight_conv2d",
     "weight_gemm",
 ]
