@@ -17,6 +17,7 @@ from .linalg import (
     prepack,
     weight_gemm,
 )
+from .mixed_conv import bitplane_conv2d, weight_conv2d
 from .pool import avg_pool2d, global_avg_pool, max_pool2d
 from .scaling import binarize_weights, k_map
 
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "avg_pool2d",
     "binarize_weights",
+    "bitplane_conv2d",
     "bitplane_gemm",
     "conv2d",
     "conv2d_sign",
@@ -48,5 +50,6 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "unpack",
+    "weight_conv2d",
     "weight_gemm",
 ]

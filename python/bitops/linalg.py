@@ -786,16 +786,9 @@ def bitplane_gemm(
     numbers = np.asarray(x)
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
-    _check_bits(bits)
+    _check_bits("bitplane_gemm", bits)
     product, words = _mixed_product("bitplane_gemm", numbers, np.uint8, w)
-    if 255 * product.k > MAX_BITS:
-        raise ValueError(
-            f"[bitplane_gemm] k must be at most {MAX_BITS // 255} for int32 sums, got {product.k}"
-        )
-    if bits < 8 and numbers.size and int(numbers.max()) >> bits:
-        raise ValueError(
-            f"[bitplane_gemm] x must be at most {2**bits - 1} for bits={bits}, got {numbers.max()}"
-        )
+    _check_sums("bitplane_gemm", numbers, bits, product.k)
     scaled = not (alpha is None and bias is None)
     dtype = np.float32 if scaled else np.int32
     if out is not None:
@@ -813,11 +806,23 @@ def bitplane_gemm(
     return _deliver(buffer, out)
 
 
-def _check_bits(bits: Any) -> None:
+def _check_bits(function: str, bits: Any) -> None:
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
-        raise TypeError(f"[bitplane_gemm] bits must be an integer, got {bits!r}")
+        raise TypeError(f"[{function}] bits must be an integer, got {bits!r}")
     if not 1 <= bits <= 8:
-        raise ValueError(f"[bitplane_gemm] bits must be in 1..8, got {bits}")
+        raise ValueError(f"[{function}] bits must be in 1..8, got {bits}")
+
+
+def _check_sums(function: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
+    """Check that numbers have so few bits, and that sums of k of any numbers fit int32."""
+    if 255 * k > MAX_BITS:
+        raise ValueError(
+            f"[{function}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}"
+        )
+    if bits < 8 and x.size and int(x.max()) >> bits:
+        raise ValueError(
+            f"[{function}] x must be at most {2**bits - 1} for bits={bits}, got {x.max()}"
+        )
 
 
 def _mixed_product(
