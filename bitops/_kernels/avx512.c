@@ -255,14 +255,15 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, u
     }
 }
 
-/* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row. */
+/* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row; offset is
+ * what is added to the dot products of the row, or NULL. */
 BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
-                               const bitops_store *store) {
+                               const int32_t *offset, const bitops_store *store) {
     const size_t first = row * store->ldc + col;
     const __m512i k = _mm512_set1_epi32(store->k);
     __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
-    if (store->offset)
-        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, store_offset(store, row) + col));
+    if (offset)
+        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, offset + col));
     switch (store->kind) {
     case BITOPS_STORE_DOT:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
@@ -490,11 +491,12 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
 
     BITOPS_UNROLL
     for (int i = 0; i < rows; i++) {
+        const int32_t *offset = store_offset(store, row + (size_t)i);
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++) {
             const size_t first = (size_t)v * LANES;
             store_lanes(tally_total(t[i][v]), low_bits16(n - first), row + (size_t)i, col + first,
-                        store);
+                        offset, store);
         }
     }
 }
@@ -644,7 +646,7 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
                 rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
             for (size_t r = 0; r < rows; r++)
                 store_lanes(_mm512_loadu_si512(mismatches[r]), low_bits16(columns), row + i + r,
-                            col + j, store);
+                            col + j, NULL, store);
         }
     }
 }

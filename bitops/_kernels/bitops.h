@@ -54,8 +54,9 @@ typedef enum bitops_store_kind {
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
  * absent. threshold has n entries, flip n bits; both NULL unless the kind is SIGN.
- * The dot product of DOT, SCALED and SIGN is k - 2 mismatches + offset[offset_row[row - first_row]]
- * [col], where offset is not NULL; a convolution so takes back what positions outside added. */
+ * With an offset table, the dot product of DOT, SCALED and SIGN is k - 2 mismatches plus row
+ * offset_row[row - first_row] of the table, whose row 0 is left out; a convolution so takes back
+ * what positions outside added. */
 typedef struct bitops_store {
     bitops_store_kind kind;
     int32_t k;             /* bits */

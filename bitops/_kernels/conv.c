@@ -6,7 +6,7 @@
  * Positions outside that add nothing: they are gathered as zeros, that is -1, and each output gets
  * back the sum of the weights that met them. Which taps lie outside depends on the line and on the
  * column of the output alone, and few cases occur, so there is a table of offsets with a row for
- * each pair of cases: bitops_store.offset.
+ * each pair of cases: bitops_store.offset. Row 0 is for outputs with all taps inside.
  *
  * Groups: the mismatches of a block of rows with the filters of all groups go to a block of int32,
  * which is transformed as a whole, since the columns of a group need not begin at a byte of the
@@ -14,6 +14,7 @@
 #include "bitops.h"
 #include "sizes.h"
 #include "store.h"
+#include "taps.h"
 #include "target.h"
 
 #include <string.h>
@@ -41,61 +42,28 @@ static size_t count_rows(const bitops_conv_args *args) {
 
 /* ---- offsets of positions outside ---------------------------------------------------------- */
 
-/* One direction of a convolution. */
-typedef struct axis {
-    size_t outputs, taps, stride, dilation, pad, size;
-} axis;
-
-static axis vertical(const bitops_image *im) {
-    const axis a = {im->out_height, im->kernel_height, im->stride_y,
-                    im->dilation_y, im->pad_top,       im->height};
-    return a;
-}
-
-static axis horizontal(const bitops_image *im) {
-    const axis a = {im->out_width,  im->kernel_width, im->stride_x,
-                    im->dilation_x, im->pad_left,     im->width};
-    return a;
-}
-
-/* The taps that lie inside: [begin, end). */
-typedef struct tap_range {
-    size_t begin, end;
-} tap_range;
-
-static tap_range taps_inside(const axis *a, size_t output) {
-    const size_t first = output * a->stride, end = a->size + a->pad;
-    tap_range r = {0, a->taps};
-    if (first < a->pad)
-        r.begin = min_size(ceil_div(a->pad - first, a->dilation), a->taps);
-    if (first + (a->taps - 1) * a->dilation >= end)
-        r.end = end > first ? ceil_div(end - first, a->dilation) : 0;
-    r.end = max_size(r.begin, r.end);
-    return r;
-}
-
-/* Whether an output begins a case of its own. Both ends of its range fall from output to output, so
- * that equal ranges are neighbours. */
-static int begins_case(const axis *a, size_t output) {
-    if (output == 0)
-        return 1;
-    const tap_range before = taps_inside(a, output - 1), here = taps_inside(a, output);
-    return before.begin != here.begin || before.end != here.end;
-}
-
-static size_t count_cases(const axis *a) {
-    size_t count = 0;
-    for (size_t output = 0; output < a->outputs; output++)
-        count += (size_t)begins_case(a, output);
-    return count;
-}
-
-static void number_cases(const axis *a, uint32_t *number_out) {
-    uint32_t number = 0;
+/* Numbers the cases of one direction: 0 for all taps inside, then one after the other; equal ranges
+ * are neighbours, because both ends of a range fall from output to output. number_out has an entry
+ * for each output, ranges_out one for each case; either may be NULL. Returns how many there are. */
+static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *ranges_out) {
+    tap_range last = {0, a->taps};
+    size_t count = 1, number = 0;
+    if (ranges_out)
+        ranges_out[0] = last;
     for (size_t output = 0; output < a->outputs; output++) {
-        number += output && begins_case(a, output);
-        number_out[output] = number;
+        const tap_range r = taps_inside(a, output);
+        if (r.begin == 0 && r.end == a->taps) {
+            number = 0;
+        } else if (r.begin != last.begin || r.end != last.end) {
+            number = count++;
+            if (ranges_out)
+                ranges_out[number] = r;
+        }
+        last = r;
+        if (number_out)
+            number_out[output] = (uint32_t)number;
     }
+    return count;
 }
 
 /* The row of the table for two cases: the sums of the taps that lie outside in either direction. */
@@ -112,18 +80,21 @@ static void add_outside(const bitops_conv_args *args, tap_range y, tap_range x, 
         }
 }
 
-static void fill_table(const bitops_conv_args *args, int32_t *table) {
-    const axis v = vertical(&args->image), h = horizontal(&args->image);
-    for (size_t y = 0; y < v.outputs; y++) {
-        if (!begins_case(&v, y))
-            continue;
-        for (size_t x = 0; x < h.outputs; x++) {
-            if (!begins_case(&h, x))
-                continue;
-            add_outside(args, taps_inside(&v, y), taps_inside(&h, x), table);
-            table += args->filters;
-        }
-    }
+/* Where the parts of the offsets lie in the workspace. */
+typedef struct offsets {
+    int32_t *table;
+    uint32_t *number_y, *number_x;
+    tap_range *ranges_y, *ranges_x;
+} offsets;
+
+static void fill_offsets(const bitops_conv_args *args, const offsets *o) {
+    const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
+    const size_t cases_y = number_cases(&v, o->number_y, o->ranges_y);
+    const size_t cases_x = number_cases(&h, o->number_x, o->ranges_x);
+    for (size_t y = 0; y < cases_y; y++)
+        for (size_t x = 0; x < cases_x; x++)
+            add_outside(args, o->ranges_y[y], o->ranges_x[x],
+                        o->table + (y * cases_x + x) * args->filters);
 }
 
 /* ---- the plan ------------------------------------------------------------------------------ */
@@ -131,7 +102,8 @@ static void fill_table(const bitops_conv_args *args, int32_t *table) {
 /* Sizes are in words of the workspace. */
 typedef struct plan {
     size_t cases_y, cases_x;
-    size_t offsets_words; /* the table and the two numberings, */
+    size_t table_words, number_y_words, number_x_words, ranges_words;
+    size_t offsets_words; /* all of them */
     size_t rows;          /* of a block of all groups */
     size_t sums_words, rows_words;
 } plan;
@@ -143,11 +115,15 @@ static size_t words_of_int32(size_t n) {
 static plan make_plan(const bitops_conv_args *args) {
     plan p = {0};
     if (args->tap_sums) {
-        const axis v = vertical(&args->image), h = horizontal(&args->image);
-        p.cases_y = count_cases(&v);
-        p.cases_x = count_cases(&h);
-        p.offsets_words = words_of_int32(p.cases_y * p.cases_x * args->filters) +
-                          words_of_int32(v.outputs) + words_of_int32(h.outputs);
+        const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
+        p.cases_y = number_cases(&v, NULL, NULL);
+        p.cases_x = number_cases(&h, NULL, NULL);
+        p.table_words = words_of_int32(p.cases_y * p.cases_x * args->filters);
+        p.number_y_words = words_of_int32(v.outputs);
+        p.number_x_words = words_of_int32(h.outputs);
+        p.ranges_words =
+            round_up((p.cases_y + p.cases_x) * sizeof(tap_range) / sizeof(uint64_t), LINE_WORDS);
+        p.offsets_words = p.table_words + p.number_y_words + p.number_x_words + p.ranges_words;
     }
     if (args->groups > 1) {
         p.rows = min_size(max_size(SUMS / args->filters, 1), min_size(SUMS_ROWS, count_rows(args)));
@@ -311,18 +287,17 @@ void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *work
     own.image.offset_y = own.image.offset_x = NULL;
     own.store.offset = NULL;
     if (args->tap_sums) {
-        const axis v = vertical(&args->image), h = horizontal(&args->image);
-        int32_t *table = workspace;
-        uint32_t *number_y =
-            (uint32_t *)table + 2 * words_of_int32(p.cases_y * p.cases_x * args->filters);
-        uint32_t *number_x = number_y + 2 * words_of_int32(v.outputs);
-        fill_table(args, table);
-        number_cases(&v, number_y);
-        number_cases(&h, number_x);
-        own.image.offset_y = number_y;
-        own.image.offset_x = number_x;
+        uint64_t *words = workspace;
+        offsets o = {.table = (int32_t *)words};
+        o.number_y = (uint32_t *)(words += p.table_words);
+        o.number_x = (uint32_t *)(words += p.number_y_words);
+        o.ranges_y = (tap_range *)(words += p.number_x_words);
+        o.ranges_x = o.ranges_y + p.cases_y;
+        fill_offsets(args, &o);
+        own.image.offset_y = o.number_y;
+        own.image.offset_x = o.number_x;
         own.image.offsets_x = p.cases_x;
-        own.store.offset = table;
+        own.store.offset = o.table;
         own.store.ld_offset = args->filters;
     }
     uint64_t *rest = (uint64_t *)workspace + p.offsets_words;

@@ -6,6 +6,7 @@
  * tap. Other channel counts are appended bit by bit to each row, a word at a time. */
 #include "bitops.h"
 #include "sizes.h"
+#include "taps.h"
 #include "target.h"
 
 enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
@@ -52,6 +53,7 @@ static const uint64_t *pixels(const bitops_image *im, const line *l, size_t ky) 
 typedef struct words_plan {
     const bitops_image *im;
     bitops_prepack_rows_fn *prepack_rows;
+    taps_axis horizontal;
     size_t tap_words;
     size_t inner_begin, inner_end; /* outputs of a line whose taps are all inside, horizontally */
     uint64_t outside;              /* prepared */
@@ -62,6 +64,7 @@ static words_plan plan_words(const bitops_image *im, bitops_prepack_rows_fn *pre
                              size_t ld_out) {
     words_plan p = {.im = im,
                     .prepack_rows = prepack_rows ? prepack_rows : copy_rows,
+                    .horizontal = horizontal_taps(im),
                     .tap_words = im->channels / BITOPS_WORD_BITS,
                     .inner_begin = ceil_div(im->pad_left, im->stride_x),
                     .outside = im->outside,
@@ -74,35 +77,34 @@ static words_plan plan_words(const bitops_image *im, bitops_prepack_rows_fn *pre
     return p;
 }
 
-/* n outputs of a line with every tap inside. */
-static void gather_inner(const words_plan *p, const uint64_t *pixels, size_t x, size_t n,
-                         uint64_t *rows_out) {
+/* Taps [begin, end) of n outputs of a line, all inside; taps_out is the place of tap 0. */
+static void gather_taps(const words_plan *p, const uint64_t *pixels, size_t x, size_t n,
+                        size_t begin, size_t end, uint64_t *taps_out) {
     const bitops_image *im = p->im;
     const size_t step = im->stride_x * im->pixel_words;
-    const uint64_t *first = pixels + (x * im->stride_x - im->pad_left) * im->pixel_words;
+    const size_t first = x * im->stride_x + begin * im->dilation_x - im->pad_left;
+    const uint64_t *from = pixels + first * im->pixel_words;
+    uint64_t *out = taps_out + begin * p->tap_words;
     if (im->dilation_x == 1 && p->tap_words == im->pixel_words) {
-        p->prepack_rows(first, step, n, im->kernel_width * p->tap_words, rows_out, p->ld_out);
+        p->prepack_rows(from, step, n, (end - begin) * p->tap_words, out, p->ld_out);
         return;
     }
-    for (size_t kx = 0; kx < im->kernel_width; kx++)
-        p->prepack_rows(first + kx * im->dilation_x * im->pixel_words, step, n, p->tap_words,
-                        rows_out + kx * p->tap_words, p->ld_out);
+    for (; begin < end; begin++, out += p->tap_words, from += im->dilation_x * im->pixel_words)
+        p->prepack_rows(from, step, n, p->tap_words, out, p->ld_out);
 }
 
 /* n outputs of a line that may have taps outside. */
 static void gather_border(const words_plan *p, const uint64_t *pixels, size_t x, size_t n,
                           uint64_t *rows_out) {
     const bitops_image *im = p->im;
-    for (size_t i = 0; i < n; i++, rows_out += p->ld_out)
-        for (size_t kx = 0; kx < im->kernel_width; kx++) {
-            const size_t at = (x + i) * im->stride_x + kx * im->dilation_x;
-            uint64_t *tap = rows_out + kx * p->tap_words;
-            if (at < im->pad_left || at - im->pad_left >= im->width)
-                fill_rows(p->outside, 1, p->tap_words, tap, 0);
-            else
-                p->prepack_rows(pixels + (at - im->pad_left) * im->pixel_words, 0, 1, p->tap_words,
-                                tap, 0);
-        }
+    for (; n; n--, x++, rows_out += p->ld_out) {
+        const tap_range inside = taps_inside(&p->horizontal, x);
+        fill_rows(p->outside, 1, inside.begin * p->tap_words, rows_out, 0);
+        if (inside.begin < inside.end)
+            gather_taps(p, pixels, x, 1, inside.begin, inside.end, rows_out);
+        fill_rows(p->outside, 1, (im->kernel_width - inside.end) * p->tap_words,
+                  rows_out + inside.end * p->tap_words, 0);
+    }
 }
 
 static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out) {
@@ -119,7 +121,8 @@ static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out)
         }
         row += im->first_channel / BITOPS_WORD_BITS;
         gather_border(p, row, l->x, a - l->x, out);
-        gather_inner(p, row, a, b - a, out + (a - l->x) * p->ld_out);
+        if (a < b)
+            gather_taps(p, row, a, b - a, 0, im->kernel_width, out + (a - l->x) * p->ld_out);
         gather_border(p, row, b, end - b, out + (b - l->x) * p->ld_out);
     }
 }

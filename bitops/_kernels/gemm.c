@@ -27,7 +27,7 @@ enum {
     SLICED_COLUMNS = 1024, /* columns and rows of the int32 block of a product cut along k: */
     SLICED_ROWS = 512,     /* 2 MiB, beside panels of 2 MiB */
     BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB a thread, */
-    IMAGE_WORDS = 1 << 15, /* the same, if gathered */
+    IMAGE_WORDS = 1 << 12, /* of images, gathered: 32 KiB */
     ROWS_WORDS = 1 << 18,  /* at most 2 MiB for all threads */
     MAX_THREADS = ROWS_WORDS / (4 * KC_WORDS), /* at least 4 rows for each */
     TASKS_A_THREAD = 4,                        /* so that no thread waits long for the last one */
@@ -76,8 +76,8 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, int n
 
     const int copied = args->image || isa->prepack_rows;
     const size_t share = round_up(ceil_div(args->m, (size_t)p.threads), isa->mr);
-    const size_t block_words =
-        min_size(args->image ? IMAGE_WORDS : BLOCK_WORDS, ROWS_WORDS / (size_t)p.threads);
+    const size_t block_words = min_size(args->image && !isa->row_words ? IMAGE_WORDS : BLOCK_WORDS,
+                                        ROWS_WORDS / (size_t)p.threads);
     p.rows = min_size(share, max_size(block_words / depth / isa->mr, 1) * isa->mr);
     if (isa->row_words) { /* scratch, not a, fills the cache; blocks are as equal as can be */
         const size_t row_words = isa->row_words + (args->image ? p.depth : 0);

@@ -9,9 +9,10 @@
 #include "target.h"
 #include "topk.h"
 
-/* What is added to the dot products of a row; offset is not NULL. */
+/* What is added to the dot products of a row, from column 0 on, or NULL. */
 BITOPS_INLINE const int32_t *store_offset(const bitops_store *store, size_t row) {
-    return store->offset + store->offset_row[row - store->first_row] * store->ld_offset;
+    const uint32_t offset_row = store->offset ? store->offset_row[row - store->first_row] : 0;
+    return offset_row ? store->offset + offset_row * store->ld_offset : NULL;
 }
 
 BITOPS_INLINE int32_t store_dot(int32_t mismatches, const int32_t *offset, size_t j,
@@ -71,7 +72,7 @@ BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows
                                size_t row, size_t col, const bitops_store *store) {
     for (size_t i = 0; i < rows; i++, mismatches += ld) {
         const size_t first = (row + i) * store->ldc + col;
-        const int32_t *offset = store->offset ? store_offset(store, row + i) + col : NULL;
+        const int32_t *own = store_offset(store, row + i), *offset = own ? own + col : NULL;
         switch (store->kind) {
         case BITOPS_STORE_DOT:
             store_dot_row(mismatches, offset, n, (int32_t *)store->c + first, store);

@@ -6,6 +6,7 @@ positions see, with the filters; `conv2d` makes that product without the matrix.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -170,52 +171,70 @@ class _Convolution(NamedTuple):
         )
 
 
+class _Settings(NamedTuple):
+    """What the shapes and settings of a convolution, without the batch, come to."""
+
+    window: Window
+    channels: int  # of a group
+    k: int
+
+
+def _check_settings(
+    function: str,
+    image: tuple[int, ...],
+    filters: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    pad_value: Any,
+) -> _Settings:
+    """Check images (h, w, c), filters (o, kh, kw, i) and settings against each other."""
+    if pad_value not in (-1, 0, 1):
+        raise ValueError(f"[{function}] pad_value must be -1, 0 or 1, got {pad_value!r}")
+    check_groups(function, image[2], filters, groups)
+    window = make_window(function, (image[0], image[1]), filters[1:3], stride, padding, dilation)
+    k = window.taps * filters[3]
+    if k > MAX_BITS:
+        raise ValueError(f"[{function}] filters must have at most {MAX_BITS} bits, got {k}")
+    return _Settings(window, filters[3], k)
+
+
+# The checks take longer than a small convolution, and networks repeat theirs call after call.
+_known_settings = functools.lru_cache(maxsize=256)(_check_settings)
+
+
 def _convolution(
     function: str,
     x: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    pad_value: int,
+    *settings: Any,
 ) -> _Convolution:
-    """Check images, filters and settings against each other."""
-    if pad_value not in (-1, 0, 1):
-        raise ValueError(f"[{function}] pad_value must be -1, 0 or 1, got {pad_value!r}")
-    filters = _filters(function, w)
+    """Check images, filters and settings (as in `_check_settings`) against each other."""
+    filters = w.bits if isinstance(w, Prepacked) and w.bits.ndim == 4 else _filters(function, w)
     bits = _images(function, x)
-    n, height, width, channels = bits.shape
-    groups = check_groups(function, channels, filters.shape, groups)
-    window = make_window(function, (height, width), filters.shape[1:3], stride, padding, dilation)
-    share = filters.shape[3]
-    k = window.taps * share
-    if k > MAX_BITS:
-        raise ValueError(f"[{function}] filters must have at most {MAX_BITS} bits, got {k}")
-    shape = (n, *window.output, filters.shape[0])
+    shapes = function, bits.shape[1:], filters.shape
+    try:
+        window, channels, k = _known_settings(*shapes, *settings)
+    except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+        window, channels, k = _check_settings(*shapes, *settings)
+    groups, pad_value = settings[-2:]
+    shape = (bits.shape[0], *window.output, filters.shape[0])
     check_result(function, shape)
     weights = w if isinstance(w, Prepacked) else None
     tap_sums = None
     if pad_value == 0 and window.is_padded:
         tap_sums = _cached(weights, "tap_sums", lambda: _tap_sums(filters))
     operand: Any
-    if groups > 1 and share == 1:
-        operand = _cached(weights, "depthwise", lambda: _depthwise_words(filters, channels))
+    if groups > 1 and channels == 1:
+        operand = _cached(weights, "depthwise", lambda: _depthwise_words(filters, groups))
     elif weights is not None:
         operand = weights.panels(groups)
     else:
         operand = filter_rows(filters)
+    words = np.ascontiguousarray(bits.words)
     return _Convolution(
-        function,
-        np.ascontiguousarray(bits.words),
-        operand,
-        window,
-        share,
-        groups,
-        tap_sums,
-        pad_value == 1,
-        k,
-        shape,
+        function, words, operand, window, channels, groups, tap_sums, pad_value == 1, k, shape
     )
 
 
