@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .array import BitArray, aligned_empty
-from .geometry import Pair, Window, make_window
+from .geometry import Pair, Window, check_result, make_window
 from .patches import image_blocks, number_images, sum_windows, tap_slices
 
 __all__ = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
@@ -155,6 +155,7 @@ def _pool_window(
                 f"[{function}] padding must be smaller than the window, "
                 f"got {max(sides)} for {name} {kernel}"
             )
+    check_result(function, (shape[0], *window.output, shape[3]))
     return window
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .array import BitArray, pack_operand, real_array
-from .geometry import make_window
+from .geometry import check_result, make_window
 from .patches import number_images, sum_windows
 
 __all__ = ["binarize_weights", "k_map"]
@@ -109,7 +109,8 @@ def k_map(
     """
     images = number_images("k_map", x)
     window = make_window("k_map", images.shape[1:3], kernel_size, stride, padding, dilation)
-    with np.errstate(over="ignore", invalid="ignore"):
+    check_result("k_map", (len(images), *window.output))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
         means = _channel_means(np.require(images, np.float32, ("C", "A")))
         total = sum_windows(means, window)
     return np.divide(total, np.float32(window.taps), out=total)
