@@ -77,10 +77,30 @@ def im2col(
     x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
 ) -> None: ...
 
-# The operands of one convolution come unpacked from a tuple, then what differs.
-def conv2d(*arguments: Any) -> None: ...
-def conv2d_scaled(*arguments: Any) -> None: ...
-def conv2d_sign(*arguments: Any) -> None: ...
+class Convolution:
+    def __init__(
+        self,
+        window: tuple[Any, ...],
+        channels: int,
+        groups: int,
+        filters: int,
+        w: _Words | Panels,
+        tap_sums: NDArray[np.int32] | None,
+        outside: bool,
+    ) -> None: ...
+    def dot(self, x: _Words, c_out: NDArray[np.int32]) -> None: ...
+    def scaled(
+        self,
+        x: _Words,
+        alpha: NDArray[np.float32] | None,
+        k_map: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        c_out: NDArray[np.float32],
+    ) -> None: ...
+    def sign(
+        self, x: _Words, threshold: NDArray[np.int32], flip: _Words | None, c_out: _Words
+    ) -> None: ...
+
 def weight_gemm(
     x: NDArray[np.float32],
     w: _Words,
