@@ -141,3 +141,20 @@ cdef extern from "bitops.h" nogil:
                                        int n_threads) noexcept
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
+
+
+cdef extern from "optim.h" nogil:
+    ctypedef struct bitops_adam_args:
+        size_t rows, n
+        const float *g
+        float *w
+        float *m
+        float *v
+        uint64_t *words
+        float beta1_rest, beta2_rest
+        float eps
+        float rate
+        float keep
+        float clip
+
+    int bitops_adam(const bitops_adam_args *args, int n_threads) noexcept

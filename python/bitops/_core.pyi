@@ -104,3 +104,16 @@ def bitplane_gemm_scaled(
     c_out: NDArray[np.float32],
     panels: Panels | None = None,
 ) -> None: ...
+def adam(
+    g: NDArray[np.float32],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...

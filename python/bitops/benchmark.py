@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config, unpack
+from .geometry import Window
 from .layers import Packed, PackedDense
+from .patches import patch_blocks
 
 # (m, n, k): squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
 GEMM_SHAPES = (
@@ -252,6 +254,29 @@ def machine_stamp() -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "blas_threads_limited": can_limit_blas(),
     }
+
+
+def float_conv2d(
+    x: np.ndarray, filters: np.ndarray, window: Window, *, out: np.ndarray
+) -> np.ndarray:
+    """Convolve float32 images in NumPy: patches as rows, in blocks that fit the cache, and BLAS.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, h, w, c), float32
+    filters : ndarray of shape (kh * kw * c, o), float32
+    window : Window
+        Outside the image are zeros.
+    out : ndarray of shape (n, oh, ow, o), float32, C-contiguous
+
+    Returns
+    -------
+    ndarray
+        `out`.
+    """
+    for block, rows in patch_blocks(x, window):
+        np.matmul(rows, filters, out=out[block].reshape(len(rows), -1))
+    return out
 
 
 class FloatNet:

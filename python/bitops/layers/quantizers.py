@@ -1,4 +1,4 @@
-"""Sign activation: the straight-through quantizer, its packed twin, and Dropout between layers."""
+"""Activations: the straight-through Sign and its packed twin, ReLU, and Dropout between layers."""
 
 from __future__ import annotations
 
@@ -108,6 +108,37 @@ class PackedSign(Layer):
 
     def __repr__(self) -> str:
         return f"PackedSign({'' if self.threshold is None else f'features={self.threshold.size}'})"
+
+
+class PackedReLU(Layer):
+    """y = max(x, 0), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return np.maximum(as_float(as_activation(self.name, x)), 0)
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+class ReLU(PackedReLU, TrainingLayer):
+    """Activation y = max(x, 0), float32.
+
+    Notes
+    -----
+    Backward:  dx = dy * (x > 0).
+    """
+
+    def __init__(self) -> None:
+        self._passes: np.ndarray | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        y = super().forward(x)
+        if training:
+            self._passes = y > 0
+        return y
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return grad * saved_for_backward(self, self._passes)
 
 
 class Dropout(TrainingLayer):
