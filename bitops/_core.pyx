@@ -199,6 +199,25 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
                                c.bitops_get_num_threads())
 
 
+def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
+    """Mean of the absolute values of every row.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    mean_out : OUT, shape (rows,)
+    """
+    check_size("mean_out", mean_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        mean_out[:] = 0
+        return
+    with nogil:
+        c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0],
+                                c.bitops_get_num_threads())
+
+
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
     """Count the 1 bits at each position over the middle axis.
 

@@ -148,7 +148,8 @@ def _pool_window(
     """Windows over images of a shape (n, h, w, c), each of which sees a position of the image."""
     _check_positions(function, shape)
     image: Pair = (shape[1], shape[2])
-    window = make_window(function, image, size, size if stride is None else stride, padding)
+    step = size if stride is None else stride
+    window = make_window(function, image, size, step, padding, name="size")
     for name, kernel, sides in zip(("height", "width"), window.kernel, window.padding, strict=True):
         if max(sides) >= kernel:
             raise ValueError(
