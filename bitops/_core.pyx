@@ -199,6 +199,25 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
                                c.bitops_get_num_threads())
 
 
+def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
+    """Mean of the absolute values of every row.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    mean_out : OUT, shape (rows,)
+    """
+    check_size("mean_out", mean_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        mean_out[:] = 0
+        return
+    with nogil:
+        c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0],
+                                c.bitops_get_num_threads())
+
+
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
     """Count the 1 bits at each position over the middle axis.
 
@@ -478,25 +497,24 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
 
 # ---- convolutions ----------------------------------------------------------------------------
 
-cdef int set_image(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint outside,
-                   c.bitops_image *im) except -1:
-    """Fill in images and windows; channels is the number of bits of a tap."""
-    cdef size_t height, width, pad_bottom, pad_right
+cdef int set_window(object window, size_t channels, bint outside, c.bitops_image *im) except -1:
+    """Fill in all but the images; channels is the number of bits of a tap."""
+    cdef size_t pad_bottom, pad_right
     memset(im, 0, sizeof(im[0]))
-    ((height, width), (im.kernel_height, im.kernel_width), (im.stride_y, im.stride_x),
+    ((im.height, im.width), (im.kernel_height, im.kernel_width), (im.stride_y, im.stride_x),
      ((im.pad_top, pad_bottom), (im.pad_left, pad_right)), (im.dilation_y, im.dilation_x),
      (im.out_height, im.out_width)) = window
-    check_size("height", height, x.shape[1])
-    check_size("width", width, x.shape[2])
     if not (im.stride_y and im.stride_x and im.dilation_y and im.dilation_x):
         raise ValueError("[_core] strides and dilations must be at least 1")
-    im.height = height
-    im.width = width
-    im.pixel_words = x.shape[3]
     im.channels = channels
     im.outside = ~<uint64_t>0 if outside else 0
-    im.x = &x[0, 0, 0, 0] if x.shape[0] and height and width and im.pixel_words else NULL
     return 0
+
+
+cdef const uint64_t *first_word(const uint64_t[:, :, :, ::1] x) noexcept:
+    if x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3]:
+        return &x[0, 0, 0, 0]
+    return NULL
 
 
 def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint outside,
@@ -515,120 +533,138 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     rows_out : OUT, shape (n * oh * ow, ceil(kh * kw * channels / 64))
     """
     cdef c.bitops_image im
-    set_image(x, window, channels, outside, &im)
-    check_size("words of a pixel", x.shape[3], c.bitops_words(channels))
+    set_window(window, channels, outside, &im)
+    im.pixel_words = c.bitops_words(channels)
+    check_size("height", x.shape[1], im.height)
+    check_size("width", x.shape[2], im.width)
+    check_size("words of a pixel", x.shape[3], im.pixel_words)
     check_size("rows", rows_out.shape[0], x.shape[0] * im.out_height * im.out_width)
     check_size("words of a row", rows_out.shape[1],
                c.bitops_words(im.kernel_height * im.kernel_width * channels))
     if rows_out.shape[0] == 0 or rows_out.shape[1] == 0:
         return
+    im.x = first_word(x)
     with nogil:
         c.bitops_im2col(&im, x.shape[0], &rows_out[0, 0], c.bitops_get_num_threads())
 
 
-cdef int run_conv(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups,
-                  object w, const int32_t[:, ::1] tap_sums, bint outside, Py_ssize_t c_rows,
-                  size_t filters, c.bitops_store *store) except -1:
-    """Fill in the operands, checked against each other, find scratch memory and call."""
-    cdef c.bitops_conv_args args
-    cdef const c.bitops_isa *isa = c.bitops_isa_active()
-    cdef const uint64_t[:, ::1] rows
-    cdef size_t taps, w_rows = filters, w_words
-    cdef void *memory
-    cdef int n_threads = c.bitops_get_num_threads()
-
-    memset(&args, 0, sizeof(args))
-    set_image(x, window, channels, outside, &args.image)
-    args.images = x.shape[0]
-    args.filters = filters
-    args.groups = groups
-    args.store = store[0]
-    taps = args.image.kernel_height * args.image.kernel_width
-    w_words = c.bitops_words(taps * channels)
-    check_size("groups of filters", 0 if groups == 0 else filters % groups, 0)
-    check_size("words of a pixel", x.shape[3], c.bitops_words(channels * groups))
-    check_size("k", store.k, taps * channels)
-    check_size("rows of the output", c_rows,
-               args.images * args.image.out_height * args.image.out_width)
-    if c_rows == 0 or filters == 0:
-        return 0
-    if tap_sums is not None and taps:
-        check_size("taps of tap_sums", tap_sums.shape[0], taps)
-        check_size("filters of tap_sums", tap_sums.shape[1], filters)
-        args.tap_sums = &tap_sums[0, 0]
-    if isinstance(w, Panels):
-        isa = (<Panels>w).isa
-        check_size("filters of panels", (<Panels>w).n, filters)
-        check_size("groups of panels", (<Panels>w).groups, groups)
-        check_size("words of a filter", (<Panels>w).k_words, w_words)
-        args.panels = (<Panels>w).words
-    else:
-        rows = w
-        if groups > 1 and channels == 1:
-            w_rows = filters // groups * taps
-            w_words = args.image.pixel_words
-        check_size("rows of w", rows.shape[0], w_rows)
-        check_size("words of a row of w", rows.shape[1], w_words)
-        if rows.shape[0] and rows.shape[1]:
-            args.w = &rows[0, 0]
-    memory = malloc(c.bitops_conv_workspace_size(isa, &args, n_threads) + CACHE_LINE)
-    if memory == NULL:
-        raise MemoryError()
-    with nogil:
-        c.bitops_conv(isa, &args, align(memory), n_threads)
-        free(memory)
-    return 0
-
-
-def conv2d(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups, object w,
-           const int32_t[:, ::1] tap_sums, bint outside, int32_t k, int32_t[:, ::1] c_out):
-    """Dot products of all windows of the images with the filters of their group.
+cdef class Convolution:
+    """Filters, windows and settings of a convolution, checked once for many batches of images.
 
     Parameters
     ----------
-    x : IN, shape (n, h, w, ceil(channels * groups / 64))
     window : tuple
         A Window of geometry.py.
     channels : int
         Of a group.
-    w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups; with one channel a group
-        and several groups, shape (filters / groups * taps, words of a pixel): for each filter of
-        a group and each tap, the bits of all groups
+    groups : int
+    filters : int
+    w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups
+        k = taps * channels bits each. With one channel a group and several groups, shape (filters
+        / groups * taps, words of a pixel): for each filter of a group and each tap, the bits of
+        all groups.
     tap_sums : IN, shape (taps, filters), or None
         Sums of the weights of each tap; positions outside then add nothing.
     outside : bool
         The bit of positions outside, if they add something.
-    k : int
-        Bits of a filter, taps * channels.
-    c_out : OUT, shape (n * oh * ow, filters)
     """
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, k, out, c_out.shape[1])
-    run_conv(x, window, channels, groups, w, tap_sums, outside, c_out.shape[0], c_out.shape[1],
-             &store)
 
+    cdef c.bitops_conv_args args
+    cdef const c.bitops_isa *isa
+    cdef object w  # keeps the memory of args alive
+    cdef object tap_sums
 
-def conv2d_scaled(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups,
-                  object w, const int32_t[:, ::1] tap_sums, bint outside, int32_t k,
-                  const float[::1] alpha, const float[::1] k_map, const float[::1] bias,
-                  float[:, ::1] c_out):
-    """c = float32(dot) * alpha[filter] * k_map[row] + bias[filter]; see conv2d."""
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, out, c_out.shape[1])
-    set_scales(&store, alpha, k_map, bias, c_out)
-    run_conv(x, window, channels, groups, w, tap_sums, outside, c_out.shape[0], c_out.shape[1],
-             &store)
+    def __cinit__(self, object window, size_t channels, size_t groups, size_t filters, object w,
+                  const int32_t[:, ::1] tap_sums, bint outside):
+        cdef const uint64_t[:, ::1] rows
+        cdef size_t taps, w_rows = filters, w_words
+        memset(&self.args, 0, sizeof(self.args))
+        self.isa = c.bitops_isa_active()
+        self.w = w
+        self.tap_sums = tap_sums
+        set_window(window, channels, outside, &self.args.image)
+        self.args.image.pixel_words = c.bitops_words(channels * groups)
+        self.args.filters = filters
+        self.args.groups = groups
+        taps = self.args.image.kernel_height * self.args.image.kernel_width
+        w_words = c.bitops_words(taps * channels)
+        check_size("groups of filters", 0 if groups == 0 else filters % groups, 0)
+        if taps * channels >= <size_t>1 << 31:
+            raise ValueError(f"[_core] k must be below 2**31, got {taps * channels}")
+        self.args.store.k = taps * channels
+        if tap_sums is not None and taps and filters:
+            check_size("taps of tap_sums", tap_sums.shape[0], taps)
+            check_size("filters of tap_sums", tap_sums.shape[1], filters)
+            self.args.tap_sums = &tap_sums[0, 0]
+        if isinstance(w, Panels):
+            self.isa = (<Panels>w).isa
+            check_size("filters of panels", (<Panels>w).n, filters)
+            check_size("groups of panels", (<Panels>w).groups, groups)
+            check_size("words of a filter", (<Panels>w).k_words, w_words)
+            self.args.panels = (<Panels>w).words
+            return
+        rows = w
+        if groups > 1 and channels == 1:
+            w_rows = filters // groups * taps
+            w_words = self.args.image.pixel_words
+        check_size("rows of w", rows.shape[0], w_rows)
+        check_size("words of a row of w", rows.shape[1], w_words)
+        if w_rows and w_words:
+            self.args.w = &rows[0, 0]
 
+    cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
+                 c.bitops_store *store) except -1:
+        """Check images and output, find scratch memory and call."""
+        cdef c.bitops_conv_args args = self.args
+        cdef int n_threads = c.bitops_get_num_threads()
+        cdef void *memory
+        check_size("height", x.shape[1], args.image.height)
+        check_size("width", x.shape[2], args.image.width)
+        check_size("words of a pixel", x.shape[3], args.image.pixel_words)
+        check_size("filters of the output", filters, args.filters)
+        check_size("rows of the output", c_rows,
+                   x.shape[0] * args.image.out_height * args.image.out_width)
+        if c_rows == 0 or filters == 0:
+            return 0
+        args.image.x = first_word(x)
+        args.images = x.shape[0]
+        args.store = store[0]
+        args.store.k = self.args.store.k
+        memory = malloc(c.bitops_conv_workspace_size(self.isa, &args, n_threads) + CACHE_LINE)
+        if memory == NULL:
+            raise MemoryError()
+        with nogil:
+            c.bitops_conv(self.isa, &args, align(memory), n_threads)
+            free(memory)
+        return 0
 
-def conv2d_sign(const uint64_t[:, :, :, ::1] x, object window, size_t channels, size_t groups,
-                object w, const int32_t[:, ::1] tap_sums, bint outside, int32_t k,
-                const int32_t[::1] threshold, const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
-    """Bits (dot > threshold[filter]) ^ flip[filter], packed along the filters; see conv2d."""
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, out, c_out.shape[1])
-    set_thresholds(&store, threshold, flip, c_out)
-    run_conv(x, window, channels, groups, w, tap_sums, outside, c_out.shape[0],
-             threshold.shape[0], &store)
+    def dot(self, const uint64_t[:, :, :, ::1] x, int32_t[:, ::1] c_out):
+        """Dot products of all windows of the images with the filters of their group.
+
+        Parameters
+        ----------
+        x : IN, shape (n, h, w, ceil(channels * groups / 64))
+        c_out : OUT, shape (n * oh * ow, filters)
+        """
+        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, 0, out, c_out.shape[1])
+        self.run(x, c_out.shape[0], c_out.shape[1], &store)
+
+    def scaled(self, const uint64_t[:, :, :, ::1] x, const float[::1] alpha,
+               const float[::1] k_map, const float[::1] bias, float[:, ::1] c_out):
+        """c = float32(dot) * alpha[filter] * k_map[row] + bias[filter]; see dot."""
+        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, 0, out, c_out.shape[1])
+        set_scales(&store, alpha, k_map, bias, c_out)
+        self.run(x, c_out.shape[0], c_out.shape[1], &store)
+
+    def sign(self, const uint64_t[:, :, :, ::1] x, const int32_t[::1] threshold,
+             const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
+        """Bits (dot > threshold[filter]) ^ flip[filter], packed along the filters; see dot."""
+        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, 0, out, c_out.shape[1])
+        set_thresholds(&store, threshold, flip, c_out)
+        self.run(x, c_out.shape[0], threshold.shape[0], &store)
 
 
 # ---- numbers times weights -------------------------------------------------------------------
@@ -741,3 +777,39 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int 
     cdef c.bitops_mixed_args args
     small_numbers(&args, x, bits, out)
     mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
+
+
+# ---- training --------------------------------------------------------------------------------
+
+def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
+         float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
+         uint64_t[:, ::1] words_out=None):
+    """One step of Adam, in place; optim.h states it. Returns whether a packed weight is NaN.
+
+    Parameters
+    ----------
+    g : IN, gradient, shape (rows, n)
+    rate, beta1_rest, beta2_rest, eps, keep, clip : float
+        w = clip(w * keep - rate * (m / (sqrt(v) + eps))), the rests being 1 - beta.
+    w, m, v : IN, OUT, shape (rows, n)
+    words_out : OUT, signs of w, shape (rows, ceil(n / 64)), or None
+    """
+    cdef c.bitops_adam_args args
+    cdef int nan
+    args.rows = g.shape[0]
+    args.n = g.shape[1]
+    for name, array in (("w", w), ("m", m), ("v", v)):
+        check_size(f"rows of {name}", array.shape[0], args.rows)
+        check_size(f"columns of {name}", array.shape[1], args.n)
+    if words_out is not None:
+        check_size("rows of words_out", words_out.shape[0], args.rows)
+        check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))
+    if args.rows == 0 or args.n == 0:
+        return False
+    args.g, args.w, args.m, args.v = &g[0, 0], &w[0, 0], &m[0, 0], &v[0, 0]
+    args.words = &words_out[0, 0] if words_out is not None else NULL
+    args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
+    args.eps, args.keep, args.clip = eps, keep, clip
+    with nogil:
+        nan = c.bitops_adam(&args, c.bitops_get_num_threads())
+    return nan != 0

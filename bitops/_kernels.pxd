@@ -82,6 +82,8 @@ cdef extern from "bitops.h" nogil:
                           uint64_t *words_out, int n_threads) noexcept
     void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                             void *x_out, int n_threads) noexcept
+    void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
+                               int n_threads) noexcept
     void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words,
                               int64_t *count_out, int n_threads) noexcept
     void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
@@ -141,3 +143,20 @@ cdef extern from "bitops.h" nogil:
                                        int n_threads) noexcept
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
+
+
+cdef extern from "optim.h" nogil:
+    ctypedef struct bitops_adam_args:
+        size_t rows, n
+        const float *g
+        float *w
+        float *m
+        float *v
+        uint64_t *words
+        float beta1_rest, beta2_rest
+        float eps
+        float rate
+        float keep
+        float clip
+
+    int bitops_adam(const bitops_adam_args *args, int n_threads) noexcept

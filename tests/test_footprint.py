@@ -75,6 +75,7 @@ rng = np.random.default_rng(0)
 x = bo.pack(rng.standard_normal((n, h, h, c), np.float32))
 w = bo.pack(rng.standard_normal((c, 3, 3, c // groups), np.float32))
 out, k_map = np.ones((n, h, h, c), np.int32), np.ones((n, h, h), np.float32)
+real = out.view(np.float32)
 small = bits(rng, 64, 8192)
 threshold = np.zeros(c, np.int32)
 for threads in (1, 2, 64):
@@ -86,7 +87,7 @@ for threads in (1, 2, 64):
             bo.conv2d(x[:1, :1], weights, **settings)  # what prepacked filters keep exists
             print(
                 extra(lambda: bo.conv2d(x, weights, out=out, **settings), 0),
-                extra(lambda: bo.conv2d(x, weights, k_map=k_map, out=out.view("f4"), **settings), 0),
+                extra(lambda: bo.conv2d(x, weights, k_map=k_map, out=real, **settings), 0),
                 extra(
                     lambda: bo.conv2d_sign(x, weights, threshold, **settings),
                     n * h * h * ((c + 63) // 64) * 8,

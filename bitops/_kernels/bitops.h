@@ -245,6 +245,9 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
 /* dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                         void *x_out, int n_threads);
+/* Mean magnitude of each row of n numbers, 0 for n = 0; the order of the sums is stated in
+ * magnitude.c. */
+void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads);
 /* Number of 1 bits of each of the rows, k_words words apart. */
 void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
                           int n_threads);

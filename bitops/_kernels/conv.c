@@ -151,18 +151,25 @@ static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_a
     return product;
 }
 
+/* Scratch of the product of m rows, in words. */
+static size_t product_words(const bitops_isa *isa, const bitops_conv_args *args, size_t m,
+                            int n_threads) {
+    bitops_gemm_args product = group_product(isa, args, 0, 0, m);
+    product.store.offset = args->tap_sums; /* not NULL: room for offset_row */
+    return bitops_gemm_workspace_size(isa, &product, n_threads) / sizeof(uint64_t);
+}
+
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                   int n_threads) {
     const plan p = make_plan(args);
-    size_t words = p.offsets_words + p.sums_words + p.rows_words;
-    if (args->filters && !is_depthwise(args)) {
-        const size_t m = args->groups > 1 ? p.rows : count_rows(args);
-        bitops_gemm_args product = group_product(isa, args, 0, 0, m);
-        if (args->groups == 1)
-            product.store.offset = args->tap_sums; /* not NULL: room for offset_row */
-        words += bitops_gemm_workspace_size(isa, &product, n_threads) / sizeof(uint64_t);
-    }
-    return words * sizeof(uint64_t);
+    const size_t rows = count_rows(args);
+    size_t words = 0;
+    if (args->filters && rows && args->groups == 1)
+        words = product_words(isa, args, rows, n_threads);
+    else if (args->filters && rows && !is_depthwise(args)) /* fewer rows may be cut less evenly */
+        words = max_size(product_words(isa, args, p.rows, n_threads),
+                         product_words(isa, args, rows % p.rows, n_threads));
+    return (words + p.offsets_words + p.sums_words + p.rows_words) * sizeof(uint64_t);
 }
 
 /* ---- depthwise ----------------------------------------------------------------------------- */

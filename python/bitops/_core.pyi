@@ -27,6 +27,7 @@ def set_num_threads(n: int) -> None: ...
 def pack(dtype: int, x: NDArray[np.uint8], rows: int, n: int, words_out: _Words) -> bool: ...
 def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
 def transpose(words: _Words, words_out: _Words) -> None: ...
+def mean_magnitude(x: NDArray[np.float32], mean_out: NDArray[np.float32]) -> None: ...
 def popcount_columns(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 
@@ -77,10 +78,30 @@ def im2col(
     x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
 ) -> None: ...
 
-# The operands of one convolution come unpacked from a tuple, then what differs.
-def conv2d(*arguments: Any) -> None: ...
-def conv2d_scaled(*arguments: Any) -> None: ...
-def conv2d_sign(*arguments: Any) -> None: ...
+class Convolution:
+    def __init__(
+        self,
+        window: tuple[Any, ...],
+        channels: int,
+        groups: int,
+        filters: int,
+        w: _Words | Panels,
+        tap_sums: NDArray[np.int32] | None,
+        outside: bool,
+    ) -> None: ...
+    def dot(self, x: _Words, c_out: NDArray[np.int32]) -> None: ...
+    def scaled(
+        self,
+        x: _Words,
+        alpha: NDArray[np.float32] | None,
+        k_map: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        c_out: NDArray[np.float32],
+    ) -> None: ...
+    def sign(
+        self, x: _Words, threshold: NDArray[np.int32], flip: _Words | None, c_out: _Words
+    ) -> None: ...
+
 def weight_gemm(
     x: NDArray[np.float32],
     w: _Words,
@@ -104,3 +125,16 @@ def bitplane_gemm_scaled(
     c_out: NDArray[np.float32],
     panels: Panels | None = None,
 ) -> None: ...
+def adam(
+    g: NDArray[np.float32],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...

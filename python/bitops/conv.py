@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _core
 from .array import BitArray, aligned_empty, pack, pack_operand, popcount, unpack, word_count
-from .geometry import Window, check_result, make_window
+from .geometry import check_result, make_window
 from .linalg import (
     MAX_BITS,
     Prepacked,
@@ -105,6 +105,8 @@ def _filters(function: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
     """Filters as bits packed along their channels."""
     if isinstance(w, Prepacked):
         w = w.bits
+        if w.ndim == 4:
+            return w
     shape = w.shape if isinstance(w, BitArray) else np.shape(w)
     if len(shape) != 4 or 0 in shape[1:3]:
         raise ValueError(
@@ -138,109 +140,78 @@ def check_groups(function: str, channels: int, filters: tuple[int, ...], groups:
     return int(groups)
 
 
-class _Convolution(NamedTuple):
-    """Checked operands of one call into the native module; `a` and `w` are what it reads."""
+class _Task(NamedTuple):
+    """Checked operands of one call."""
 
     function: str
-    a: NDArray[np.uint64]  # (n, h, w, words)
-    w: NDArray[np.uint64] | _core.Panels
-    window: Window
-    channels: int  # of a group
-    groups: int
-    tap_sums: NDArray[np.int32] | None
-    outside: bool
-    k: int
+    a: NDArray[np.uint64]  # images (n, h, w, words)
+    w: NDArray[np.uint64] | None  # rows of filters, unless they are prepacked
+    convolution: _core.Convolution
     shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
 
     @property
     def rows(self) -> int:
         return math.prod(self.shape[:-1])
 
-    @property
-    def operands(self) -> Any:
-        """The first arguments of the native functions."""
-        return (
-            self.a,
-            self.window,
-            self.channels,
-            self.groups,
-            self.w,
-            self.tap_sums,
-            self.outside,
-            self.k,
-        )
+
+def _task(
+    function: str,
+    x: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    *settings: Any,
+) -> _Task:
+    """Check images, filters and settings (as in `_convolution`) against each other."""
+    filters = _filters(function, w)
+    bits = _images(function, x)
+    if isinstance(w, Prepacked):
+        # The checks take longer than a small convolution, and networks repeat theirs.
+        key = function, bits.shape[1:], settings
+        make = functools.partial(_convolution, function, bits.shape[1:], filters, w, *settings)
+        try:
+            convolution, output = w.derived(key, make)
+        except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+            convolution, output = make()
+        rows = None
+    else:
+        rows = filter_rows(filters)
+        convolution, output = _convolution(function, bits.shape[1:], filters, rows, *settings)
+    shape = (bits.shape[0], *output)
+    check_result(function, shape)
+    words = bits.words
+    if not words.flags.c_contiguous:
+        words = np.ascontiguousarray(words)
+    return _Task(function, words, rows, convolution, shape)
 
 
-class _Settings(NamedTuple):
-    """What the shapes and settings of a convolution, without the batch, come to."""
-
-    window: Window
-    channels: int  # of a group
-    k: int
-
-
-def _check_settings(
+def _convolution(
     function: str,
     image: tuple[int, ...],
-    filters: tuple[int, ...],
+    filters: BitArray,
+    w: Prepacked | NDArray[np.uint64],
     stride: Any,
     padding: Any,
     dilation: Any,
     groups: Any,
     pad_value: Any,
-) -> _Settings:
-    """Check images (h, w, c), filters (o, kh, kw, i) and settings against each other."""
+) -> tuple[_core.Convolution, tuple[int, ...]]:
+    """Check images (h, w, c), filters, given also as rows or panels, and settings; the output."""
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"[{function}] pad_value must be -1, 0 or 1, got {pad_value!r}")
-    check_groups(function, image[2], filters, groups)
-    window = make_window(function, (image[0], image[1]), filters[1:3], stride, padding, dilation)
-    k = window.taps * filters[3]
-    if k > MAX_BITS:
-        raise ValueError(f"[{function}] filters must have at most {MAX_BITS} bits, got {k}")
-    return _Settings(window, filters[3], k)
-
-
-# The checks take longer than a small convolution, and networks repeat theirs call after call.
-_known_settings = functools.lru_cache(maxsize=256)(_check_settings)
-
-
-def _convolution(
-    function: str,
-    x: ArrayLike | BitArray,
-    w: ArrayLike | BitArray | Prepacked,
-    *settings: Any,
-) -> _Convolution:
-    """Check images, filters and settings (as in `_check_settings`) against each other."""
-    filters = w.bits if isinstance(w, Prepacked) and w.bits.ndim == 4 else _filters(function, w)
-    bits = _images(function, x)
-    shapes = function, bits.shape[1:], filters.shape
-    try:
-        window, channels, k = _known_settings(*shapes, *settings)
-    except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
-        window, channels, k = _check_settings(*shapes, *settings)
-    groups, pad_value = settings[-2:]
-    shape = (bits.shape[0], *window.output, filters.shape[0])
-    check_result(function, shape)
-    weights = w if isinstance(w, Prepacked) else None
-    tap_sums = None
-    if pad_value == 0 and window.is_padded:
-        tap_sums = _cached(weights, "tap_sums", lambda: _tap_sums(filters))
-    operand: Any
+    groups = check_groups(function, image[2], filters.shape, groups)
+    o, kh, kw, channels = filters.shape
+    window = make_window(function, (image[0], image[1]), (kh, kw), stride, padding, dilation)
+    if window.taps * channels > MAX_BITS:
+        raise ValueError(
+            f"[{function}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
+        )
+    operand: Any = w
     if groups > 1 and channels == 1:
-        operand = _cached(weights, "depthwise", lambda: _depthwise_words(filters, groups))
-    elif weights is not None:
-        operand = weights.panels(groups)
-    else:
-        operand = filter_rows(filters)
-    words = np.ascontiguousarray(bits.words)
-    return _Convolution(
-        function, words, operand, window, channels, groups, tap_sums, pad_value == 1, k, shape
-    )
-
-
-def _cached(weights: Prepacked | None, key: str, make: Any) -> Any:
-    """What `make` derives from filters, kept with them if they are prepacked."""
-    return make() if weights is None else weights.derived(key, make)
+        operand = _depthwise_words(filters, groups)
+    elif isinstance(w, Prepacked):
+        operand = w.panels(groups)
+    tap_sums = _tap_sums(filters) if pad_value == 0 and window.is_padded else None
+    convolution = _core.Convolution(window, channels, groups, o, operand, tap_sums, pad_value == 1)
+    return convolution, (*window.output, o)
 
 
 def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
@@ -329,21 +300,21 @@ def conv2d(
     array([[12, 12],
            [12, 12]], dtype=int32)
     """
-    task = _convolution("conv2d", x, w, stride, padding, dilation, groups, pad_value)
+    task = _task("conv2d", x, w, stride, padding, dilation, groups, pad_value)
     scaled = not (alpha is None and k_map is None and bias is None)
     dtype = np.float32 if scaled else np.int32
     if out is not None:
         _check_out("conv2d", out, task.shape, dtype)
     if not scaled:
         buffer = _result_buffer(task, out, np.int32)
-        _core.conv2d(*task.operands, _as_matrix(task, buffer))
+        task.convolution.dot(task.a, _as_matrix(task, buffer))
         return _deliver(buffer, out)
     n = task.shape[-1]
     columns = _scale(task, "alpha", alpha, (n,))
     positions = _scale(task, "k_map", k_map, task.shape[:-1])
     shifts = _scale(task, "bias", bias, (n,))
     buffer = _result_buffer(task, out, np.float32, columns, positions, shifts)
-    _core.conv2d_scaled(*task.operands, columns, positions, shifts, _as_matrix(task, buffer))
+    task.convolution.scaled(task.a, columns, positions, shifts, _as_matrix(task, buffer))
     return _deliver(buffer, out)
 
 
@@ -385,10 +356,10 @@ def conv2d_sign(
     -----
     BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
     """
-    task = _convolution("conv2d_sign", x, w, stride, padding, dilation, groups, pad_value)
+    task = _task("conv2d_sign", x, w, stride, padding, dilation, groups, pad_value)
     n = task.shape[-1]
     limits = _thresholds("conv2d_sign", threshold, n)
     flips = None if flip is None else _flip_words("conv2d_sign", flip, n)
     words = aligned_empty((*task.shape[:-1], word_count(n)), np.uint64)
-    _core.conv2d_sign(*task.operands, limits, flips, _as_matrix(task, words))
+    task.convolution.sign(task.a, limits, flips, _as_matrix(task, words))
     return BitArray._make(words, task.shape, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ def make_window(
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
+    *,
+    name: str = "kernel_size",
 ) -> Window:
     """Check the settings of a convolution or pooling and find the size of its output.
 
@@ -52,6 +55,8 @@ def make_window(
     ----------
     function : str
         Who asks, for the message of an error.
+    name : str
+        What the caller calls `kernel_size`, for the same.
     image : (int, int)
         Height and width.
     kernel_size, stride, dilation : int or pair of int, at least 1
@@ -68,7 +73,23 @@ def make_window(
     ValueError
         If a setting is too small, the kernel exceeds the padded image, or a length 2^31 - 1.
     """
-    kernel = _pair(function, "kernel_size", kernel_size, 1)
+    settings = function, image, kernel_size, stride, padding, dilation, name
+    try:
+        return _known_window(*settings)
+    except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+        return _make_window(*settings)
+
+
+def _make_window(
+    function: str,
+    image: Pair,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    name: str,
+) -> Window:
+    kernel = _pair(function, name, kernel_size, 1)
     strides = _pair(function, "stride", stride, 1)
     dilations = _pair(function, "dilation", dilation, 1)
     spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
@@ -90,6 +111,10 @@ def make_window(
             )
         output.append((padded - span) // step + 1)
     return Window(image, kernel, strides, sides, dilations, (output[0], output[1]))
+
+
+# The checks take as long as the pooling of a small image, and networks repeat theirs.
+_known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
 
 
 def check_result(function: str, shape: Sequence[int]) -> None:

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 MAX_BITS = 2**31 - 1
+MAX_DERIVED = 256  # so that settings for images of ever new sizes do not pile up
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 INT32 = np.iinfo(np.int32)
 
@@ -67,6 +68,8 @@ class Prepacked:
             raise ValueError(
                 f"[prepack] w must have shape (n, k) or (o, kh, kw, i), got {bits.shape}"
             )
+        if 0 in bits.shape[1:-1]:
+            raise ValueError(f"[prepack] kh and kw must be at least 1, got shape {bits.shape}")
         self._bits = bits
         self._derived: dict[Any, Any] = {}
         self._isa = ""
@@ -88,12 +91,13 @@ class Prepacked:
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` derives from the weights for the ISA in force: made once for each key."""
         isa = _core.isa_active()
-        if self._isa != isa:
+        if self._isa != isa or len(self._derived) > MAX_DERIVED:
             self._derived.clear()
             self._isa = isa
-        if key not in self._derived:
-            self._derived[key] = make()
-        return self._derived[key]
+        value = self._derived.get(key)
+        if value is None:
+            value = self._derived[key] = make()
+        return value
 
     def rows(self) -> NDArray[np.uint64]:
         """The weights as a matrix of words; the bits of a filter follow each other without gaps."""

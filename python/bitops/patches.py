@@ -159,47 +159,71 @@ def _gather(
     rows: NDArray[np.generic],
 ) -> None:
     """Write the patches of one block, of shape (images, rows, columns, kh * kw * c)."""
-    seen = _seen_part(x, window, block, outside)
-    c, itemsize = x.shape[3], x.itemsize
-    (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
-    image, line, pixel, _ = seen.strides
-    # Elements that are neighbours in the image and in the row travel as one: a line of the kernel,
-    # or the channels of a tap where taps lie apart. NumPy copies such an element in one step.
-    run, taps, step = (kw * c, 1, 0) if dx == 1 else (c, kw, dx * pixel)
-    element = np.dtype((np.void, run * itemsize))
-    lead = rows.shape[:3]
-    source = np.ndarray(
-        (*lead, kh, taps),
-        element,
-        seen,
-        strides=(image, sy * line, sx * pixel, dy * line, step),
-    )
-    np.copyto(rows.view(element).reshape(*lead, kh, taps), source)
-
-
-def _seen_part(
-    x: NDArray[np.generic], window: Window, block: Block, outside: float
-) -> NDArray[np.generic]:
-    """The part of the padded images that the positions of a block see, C-contiguous."""
-    images, *positions = block
-    bounds = []  # (first, last) of the padded image for height and width
+    bounds = []  # (first, last) of the seen part of the padded image, for height and width
     for part, kernel, stride, dilation in zip(
-        positions, window.kernel, window.stride, window.dilation, strict=True
+        block[1:], window.kernel, window.stride, window.dilation, strict=True
     ):
         last = (part.stop - 1) * stride + (kernel - 1) * dilation + 1
         bounds.append((part.start * stride, last))
-    inner, place = [], []  # the same without what lies outside: where in x, where in the part
+    seen = math.prod(last - first for first, last in bounds)
+    if seen > math.prod(rows.shape[1:3]) * window.taps:  # most of that part is between the taps
+        _gather_taps(x, window, block, outside, rows)
+    else:
+        _gather_runs(_padded_part(x[block[0]], window, bounds, outside), window, rows)
+
+
+def _gather_taps(
+    x: NDArray[np.generic],
+    window: Window,
+    block: Block,
+    outside: float,
+    rows: NDArray[np.generic],
+) -> None:
+    """Copy the patches tap by tap."""
+    (kh, kw), c = window.kernel, x.shape[3]
+    rows.fill(outside)
+    for ky in range(kh):
+        seen_y, lines = tap_slices(window, 0, ky, block[1])
+        for kx in range(kw):
+            seen_x, pixels = tap_slices(window, 1, kx, block[2])
+            first = (ky * kw + kx) * c
+            rows[:, seen_y, seen_x, first : first + c] = x[block[0], lines, pixels]
+
+
+def _gather_runs(part: NDArray[np.generic], window: Window, rows: NDArray[np.generic]) -> None:
+    """Copy the patches from the part of the padded images that they see.
+
+    Elements that are neighbours in the image and in the row travel as one: a line of the kernel, or
+    the channels of a tap where taps lie apart. NumPy copies such an element in one step.
+    """
+    c, itemsize = part.shape[3], part.itemsize
+    (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
+    image, line, pixel, _ = part.strides
+    run, taps, step = (kw * c, 1, 0) if dx == 1 else (c, kw, dx * pixel)
+    element = np.dtype((np.void, run * itemsize))
+    shape = (*rows.shape[:3], kh, taps)
+    strides = (image, sy * line, sx * pixel, dy * line, step)
+    source = np.ndarray(shape, element, part, strides=strides)
+    np.copyto(rows.view(element).reshape(shape), source)
+
+
+def _padded_part(
+    x: NDArray[np.generic], window: Window, bounds: list[tuple[int, int]], outside: float
+) -> NDArray[np.generic]:
+    """What lies within bounds of the padded images, C-contiguous."""
+    inner, place = [], []  # what lies in the image: where there, and where in the part
     for (first, last), (before, _), size in zip(bounds, window.padding, window.image, strict=True):
-        start, stop = max(first - before, 0), min(last - before, size)
-        inner.append(slice(start, max(start, stop)))
-        place.append(slice(start + before - first, max(start, stop) + before - first))
-    inside = x[images, inner[0], inner[1]]
-    shape = (len(inside), *(last - first for first, last in bounds), x.shape[3])
+        start = max(first - before, 0)
+        stop = max(min(last - before, size), start)
+        inner.append(slice(start, stop))
+        place.append(slice(start + before - first, stop + before - first))
+    inside = x[:, inner[0], inner[1]]
+    shape = (len(x), *(last - first for first, last in bounds), x.shape[3])
     if inside.shape == shape:
         return np.ascontiguousarray(inside)
-    padded = np.full(shape, outside, x.dtype)
-    padded[:, place[0], place[1]] = inside
-    return padded
+    part = np.full(shape, outside, x.dtype)
+    part[:, place[0], place[1]] = inside
+    return part
 
 
 def add_patches(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .array import BitArray, aligned_empty
-from .geometry import Pair, Window, make_window
+from .geometry import Pair, Window, check_result, make_window
 from .patches import image_blocks, number_images, sum_windows, tap_slices
 
 __all__ = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
@@ -148,13 +148,15 @@ def _pool_window(
     """Windows over images of a shape (n, h, w, c), each of which sees a position of the image."""
     _check_positions(function, shape)
     image: Pair = (shape[1], shape[2])
-    window = make_window(function, image, size, size if stride is None else stride, padding)
+    step = size if stride is None else stride
+    window = make_window(function, image, size, step, padding, name="size")
     for name, kernel, sides in zip(("height", "width"), window.kernel, window.padding, strict=True):
         if max(sides) >= kernel:
             raise ValueError(
                 f"[{function}] padding must be smaller than the window, "
                 f"got {max(sides)} for {name} {kernel}"
             )
+    check_result(function, (shape[0], *window.output, shape[3]))
     return window
 
 

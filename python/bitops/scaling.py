@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import _core
 from .array import BitArray, pack_operand, real_array
-from .geometry import make_window
+from .geometry import check_result, make_window
 from .patches import number_images, sum_windows
 
 __all__ = ["binarize_weights", "k_map"]
-
-LANES = 16  # sums of channels made side by side; fixes the order of summation
-BLOCK_BYTES = 1 << 20  # of the magnitudes of one block, which stay in the cache
 
 
 def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
@@ -109,35 +106,10 @@ def k_map(
     """
     images = number_images("k_map", x)
     window = make_window("k_map", images.shape[1:3], kernel_size, stride, padding, dilation)
-    with np.errstate(over="ignore", invalid="ignore"):
-        means = _channel_means(np.require(images, np.float32, ("C", "A")))
+    check_result("k_map", (len(images), *window.output))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
+        values = np.require(images, np.float32, ("C", "A"))
+        means = np.empty(values.shape[:3], np.float32)
+        _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
         total = sum_windows(means, window)
     return np.divide(total, np.float32(window.taps), out=total)
-
-
-def _channel_means(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean magnitude over the last axis of a contiguous array of shape (n, h, w, c)."""
-    c = x.shape[3]
-    pixels = x.reshape(math.prod(x.shape[:3]), c)
-    means = np.zeros(len(pixels), np.float32)
-    if pixels.size == 0:
-        return means.reshape(x.shape[:3])
-    # Lanes that no channel reaches would only add zeros.
-    lanes = min(LANES, 1 << (c - 1).bit_length())
-    filled = -(-c // lanes) * lanes
-    step = max(BLOCK_BYTES // (4 * filled), 1)
-    magnitudes = np.zeros((min(step, len(pixels)), filled), np.float32)
-    for first in range(0, len(pixels), step):
-        block = pixels[first : first + step]
-        part = magnitudes[: len(block)]
-        np.abs(block, out=part[:, :c])
-        sums = part[:, :lanes]
-        for lane in range(lanes, filled, lanes):
-            sums += part[:, lane : lane + lanes]
-        # Turned, every sum of two lanes runs along all pixels of the block.
-        sums = np.ascontiguousarray(sums.T)
-        while len(sums) > 1:
-            half = len(sums) // 2
-            sums = sums[:half] + sums[half:]
-        np.divide(sums[0], np.float32(c), out=means[first : first + step])
-    return means.reshape(x.shape[:3])
