@@ -526,6 +526,9 @@ class PackedResidual(Branches):
     Bits (+-1) and integers add up to int32, and with a float32 branch to float32.
     """
 
+    body: Packed
+    shortcut: Packed | None
+
     def __init__(self, body, shortcut=None):
         chain = None if shortcut is None else _as_packed(shortcut)
         self._set_branches(_as_packed(body), chain, Packed)
