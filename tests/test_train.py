@@ -163,19 +163,6 @@ def test_bad_input(change, error):
         mlp(96, 16, 1, 4).fit(**arguments)
 
 
-def test_mlp_has_the_stated_order():
-    names = [layer.name for layer in mlp(9, 8, 2, 3, dropout=0.5, input_dropout=0.2).layers]
-    hidden = ["BinaryDense", "BatchNorm", "Sign", "Dropout"]
-    assert names == ["Dropout", *hidden, *hidden, "BinaryDense", "BatchNorm"]
-    linear = mlp(9, 8, 0, 3)
-    assert [layer.name for layer in linear.layers] == ["BinaryDense", "BatchNorm"]
-    assert linear(np.ones((2, 9))).shape == (2, 3)
-    with pytest.raises(ValueError, match=r"\[mlp\] depth"):
-        mlp(9, 8, -1, 3)
-    a, b = mlp(9, 8, 1, 3, seed=4), mlp(9, 8, 1, 3, seed=4)
-    np.testing.assert_array_equal(a.layers[0].weight.value, b.layers[0].weight.value)
-
-
 def test_gradients_of_a_smooth_chain_match_finite_differences():
     """Dense -> BatchNorm without a Sign is smooth in its input: the whole backward chain counts."""
     rng = np.random.default_rng(5)
