@@ -2,7 +2,6 @@
  *
  * An element costs 28 bytes of traffic (g is read; w, m and v are read and written), a root and a
  * division. Spans are packed while the weights just written are still in the first-level cache. */
-#include "adam.h"
 #include "bitops.h"
 #include "optim.h"
 #include "sizes.h"
@@ -13,10 +12,6 @@ enum {
     SPAN = SPAN_WORDS * BITOPS_WORD_BITS,
     THREAD_ELEMENTS = 1 << 15, /* below, one thread is as fast */
 };
-
-BITOPS_NOINLINE void update(const bitops_adam_args *args, size_t first, size_t n) {
-    adam_update(args->g + first, args->w + first, args->m + first, args->v + first, n, args);
-}
 
 int bitops_adam(const bitops_adam_args *args, int n_threads) {
     const bitops_isa *isa = bitops_isa_active();
@@ -31,7 +26,7 @@ int bitops_adam(const bitops_adam_args *args, int n_threads) {
         const size_t row = (size_t)task / spans, span = (size_t)task % spans;
         const size_t first = row * n + span * SPAN, count = min_size(n - span * SPAN, SPAN);
         int nan = 0;
-        update(args, first, count);
+        isa->adam(args, first, count);
         if (args->words)
             isa->pack_f32(args->w + first, count, args->words + row * k_words + span * SPAN_WORDS,
                           &nan);

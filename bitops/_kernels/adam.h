@@ -11,7 +11,7 @@
 
 #include <math.h>
 
-BITOPS_INLINE void adam_update(const float *restrict g, float *restrict w, float *restrict m,
+BITOPS_INLINE void adam_arrays(const float *restrict g, float *restrict w, float *restrict m,
                                float *restrict v, size_t n, const bitops_adam_args *args) {
     /* copies, since stores to the arrays could change *args as far as compilers know */
     const float beta1_rest = args->beta1_rest, beta2_rest = args->beta2_rest;
@@ -27,6 +27,10 @@ BITOPS_INLINE void adam_update(const float *restrict g, float *restrict w, float
         v[i] = square;
         w[i] = raised > high ? high : raised;
     }
+}
+
+BITOPS_INLINE void adam_update(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_arrays(args->g + first, args->w + first, args->m + first, args->v + first, n, args);
 }
 
 #endif

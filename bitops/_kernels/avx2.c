@@ -23,6 +23,7 @@
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
  * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
+#include "adam.h"
 #include "bitops.h"
 #include "columns.h"
 #include "store.h"
@@ -687,6 +688,12 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
             store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
         }
     }
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
 }
 
 BITOPS_TARGET_END

@@ -29,6 +29,7 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
+#include "adam.h"
 #include "bitops.h"
 #include "columns.h"
 #include "store.h"
@@ -689,6 +690,12 @@ void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
 #else
     *macs_out = 0; /* not measured */
 #endif
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
 }
 
 BITOPS_TARGET_END

@@ -20,6 +20,8 @@
 #ifndef BITOPS_H
 #define BITOPS_H
 
+#include "optim.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -151,6 +153,9 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
+/* The steps of optim.h on elements [first, first + n) of the matrix; no words are written. */
+typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
+
 /* The step of the product on registers alone, `steps` times, for benchmarks: how many
  * multiply-accumulates it stands for, in the shortest time the core can make them. Absent where
  * the bound is not known. */
@@ -193,6 +198,7 @@ typedef struct bitops_isa {
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_adam_fn *adam;
     bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 

@@ -2,6 +2,7 @@
  *
  * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
  * instruction. Panel: for every word of k, the word of each of the nr columns. */
+#include "adam.h"
 #include "bitops.h"
 #include "columns.h"
 #include "store.h"
@@ -156,3 +157,9 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
 
 DEFINE_LOOKUP(f32, float, float)
 DEFINE_LOOKUP(u8, uint8_t, int32_t)
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}

@@ -159,7 +159,7 @@ def check_layers(where: str, layers: Sequence, kind: type[Layer], input_shape: S
         features = shape[-1] if shape else None
         if None not in (features, layer.in_features) and features != layer.in_features:
             raise ValueError(
-                f"[{where}] layer {i} must take the {features} features of the layer before it, "
+                f"[{where}] layer {i} must take the {features} features that reach it, "
                 f"got {layer!r}"
             )
         try:
@@ -525,6 +525,9 @@ class PackedResidual(Branches):
     -----
     Bits (+-1) and integers add up to int32, and with a float32 branch to float32.
     """
+
+    body: Packed
+    shortcut: Packed | None
 
     def __init__(self, body, shortcut=None):
         chain = None if shortcut is None else _as_packed(shortcut)

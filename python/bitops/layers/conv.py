@@ -92,7 +92,7 @@ class BinaryConvolution(Convolution):
     k_map: bool
 
     def _set_padding(self, pad_value: int, k_map: bool) -> None:
-        if isinstance(pad_value, bool) or pad_value not in (0, 1, -1):
+        if type(pad_value) is not int or pad_value not in (0, 1, -1):
             raise ValueError(f"[{self.name}] pad_value must be 0, 1 or -1, got {pad_value!r}")
         self.pad_value = int(pad_value)
         self.k_map = check_flag(self.name, "k_map", k_map)
