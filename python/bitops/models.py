@@ -243,13 +243,13 @@ def lenet5(
 
     Notes
     -----
-    Networks of this kind reach 99.2 % on MNIST when they are trained for 60 epochs with Adam and
-    cross-entropy from a rate of 0.01, a tenth of it every 15 epochs.
+    The code named below reports 99.23 % on MNIST (99.34 % in full precision) for 60 epochs of Adam
+    and cross-entropy with batches of 128 and a rate of 0.01, divided by 10 every 15 epochs.
 
     References
     ----------
-    The LeNet-5 of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not kept above
-    0.01, and all of them learn gamma and beta.
+    Layers as in the LeNet-5 of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not
+    kept above 0.01, and all of them learn gamma and beta.
     """
     seeds = _seeds(seed)
     first, second = channels
@@ -315,12 +315,12 @@ def nin(
 
     Notes
     -----
-    Networks of this kind reach 86.3 % on CIFAR-10 when they are trained for 320 epochs with Adam
-    and cross-entropy from a rate of 0.01, a tenth of it after epochs 120, 200, 240 and 280.
+    The code named below reports 86.28 % on CIFAR-10 (89.67 % in full precision) for 320 epochs of
+    Adam and cross-entropy with a rate of 0.01, divided by 10 after epochs 120, 200, 240 and 280.
 
     References
     ----------
-    The network in network of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not
+    Layers as in the NIN of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not
     kept above 0.01, and all of them learn gamma and beta.
     Lin et al., "Network in network", 2014.
     """
