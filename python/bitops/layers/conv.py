@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, pack
+from ..array import BitArray, above_operand, pack
 from ..conv import conv2d, conv2d_sign
 from ..geometry import Window
 from ..linalg import Prepacked
@@ -31,7 +31,6 @@ from .base import (
     saved_for_backward,
 )
 from .product import BinaryProduct, FloatProduct, PackedProduct, float_cost
-from .quantizers import compare
 
 # Images that the backward pass holds as float32 at a time; their patches take a few MiB more.
 MAX_BLOCK_BYTES = 8 << 20
@@ -326,7 +325,9 @@ class PackedConv2D(BinaryConvolution, PackedProduct):
 
     def _signs(self, x: Activation, threshold: np.ndarray) -> BitArray:
         if not isinstance(x, BitArray):
-            return compare(self.name, self._product(x, self._prepacked), threshold, self.flip)
+            return above_operand(
+                self.name, self._product(x, self._prepacked), threshold, self._flip_bits
+            )
         return conv2d_sign(
             x,
             self._prepacked,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..array import BitArray
+from ..array import BitArray, above_operand
 from ..linalg import bitplane_gemm, gemm, gemm_sign, weight_gemm
 from .base import (
     Activation,
@@ -19,7 +19,6 @@ from .base import (
     saved_for_backward,
 )
 from .product import BinaryProduct, FloatProduct, PackedProduct, float_cost
-from .quantizers import compare
 
 
 def mixed_product(
@@ -163,7 +162,7 @@ class PackedDense(PackedProduct):
             return gemm(x, self._prepacked, alpha=self.alpha, bias=self.bias)
         if self.threshold is not None:
             z = mixed_product(x, self.weight)
-            return compare("PackedDense", z, self.threshold, self.flip)
+            return above_operand("PackedDense", z, self.threshold, self._flip_bits)
         return mixed_product(x, self.weight, alpha=self.alpha, bias=self.bias)
 
     def __repr__(self) -> str:
