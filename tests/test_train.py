@@ -1,4 +1,5 @@
 import os
+import sys
 import time
 
 import numpy as np
@@ -140,6 +141,26 @@ def test_one_line_an_epoch(capfd, monkeypatch, bar):
     assert lines == [str(epoch) for epoch in history.epochs]
     assert "validation error" in lines[0]
     assert str(history).splitlines()[-1] == f"kept the model of epoch {history.best.number}"
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_lines_appear_epoch_by_epoch(tmp_path, monkeypatch, bar):
+    """Also where the output is a file or a pipe, which Python writes to in blocks."""
+    if bar:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setattr(train, "tqdm", None)
+    path, seen = tmp_path / "output", []
+
+    def schedule(epoch, epochs):
+        seen.append(len(path.read_text().splitlines()))
+        return 1e-3
+
+    with open(path, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        train_small(verbose=1, epochs=3, schedule=schedule)
+        monkeypatch.undo()
+    assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

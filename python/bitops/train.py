@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,4 +207,9 @@ def _progress(steps: int, verbose: int) -> Iterator[tuple[Callable[[], object], 
     else:
         # disable=None: no bar where the output is not a terminal
         with tqdm(total=steps, unit="step", leave=False, disable=None) as bar:
-            yield bar.update, tqdm.write
+
+            def say(line: str) -> None:
+                tqdm.write(line)
+                sys.stdout.flush()  # an epoch takes minutes; its line must show through a pipe
+
+            yield bar.update, say
