@@ -131,7 +131,7 @@ class BinaryProduct(Product):
     ):
         start = np.random.default_rng(seed).random(shape, dtype=np.float32) * 2 - 1
         glorot = math.sqrt((fan_in + fan_out) / 1.5)
-        super().__init__(Parameter(start, clip_value=1.0, lr_scale=glorot), bias)
+        super().__init__(Parameter(start, clip_value=1.0, lr_scale=glorot, binary=True), bias)
         self.scaled = check_flag(self.name, "alpha", alpha)
         self._packed_version: int | None = None
 
@@ -143,7 +143,7 @@ class BinaryProduct(Product):
         if self.scaled:
             self._bits, self._alpha = binarize_weights(self.weight.value)
         else:
-            self._bits = pack(self.weight.value)
+            self._bits = self.weight.signs()
         self._prepacked = prepack(self._bits)
         self._packed_version = self.weight.version
 
