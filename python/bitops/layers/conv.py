@@ -14,6 +14,7 @@ from ..linalg import Prepacked
 from ..mixed_conv import bitplane_conv2d, weight_conv2d
 from ..patches import add_patches, patch_blocks
 from ..scaling import k_map as make_k_map
+from .backward import conv_input_gradient, conv_weight_gradient
 from .base import (
     Activation,
     Cost,
@@ -232,17 +233,22 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         x, data, scale_map, passes = saved_for_backward(self, self._saved)
         dy = grad if scale_map is None else grad * scale_map[..., np.newaxis]
         window = self.windows.on(self.name, x)
-        outside = self.pad_value if isinstance(x, BitArray) else 0
-        dx = conv_gradients(
-            x,
-            dy,
-            self.values(),
-            window,
-            self.groups,
-            outside=outside,
-            weight_grad=self.weight.grad,
-            with_dx=not data,
-        )
+        dx = None
+        if isinstance(x, BitArray) and self.groups == 1:
+            conv_weight_gradient(dy, x, window, self.pad_value, out=self.weight.grad)
+            if not data:
+                dx = conv_input_gradient(self.scale_gradient(dy), self.turned, window, x.shape)
+        else:
+            dx = conv_gradients(
+                x,
+                dy,
+                self.values(),
+                window,
+                self.groups,
+                outside=self.pad_value if isinstance(x, BitArray) else 0,
+                weight_grad=self.weight.grad,
+                with_dx=not data,
+            )
         self._keep_gradients(grad)
         if dx is not None and passes is not None:
             dx *= passes

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..array import BitArray, above_operand
 from ..linalg import bitplane_gemm, gemm, gemm_sign, weight_gemm
+from .backward import weight_gradient
 from .base import (
     Activation,
     Cost,
@@ -109,11 +110,16 @@ class BinaryDense(BinaryProduct):
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         saved = saved_for_backward(self, self._x)
         out_features, in_features = self.weight.shape
-        x = as_float(saved).reshape(-1, in_features)
         dy = grad.reshape(-1, out_features)
-        np.matmul(dy.T, x, out=self.weight.grad)
+        x = saved.reshape(-1, in_features)
+        if isinstance(x, BitArray):
+            weight_gradient(dy, x, out=self.weight.grad)
+        else:
+            np.matmul(dy.T, as_float(x), out=self.weight.grad)
         self._keep_gradients(dy)
-        return None if is_data(saved) else (dy @ self.values()).reshape(saved.shape)
+        if is_data(saved):
+            return None  # no layer below learns from it
+        return weight_gemm(self.scale_gradient(dy), self.turned).reshape(saved.shape)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else ", bias=True"
