@@ -140,6 +140,38 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
     return nan != 0
 
 
+def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] threshold,
+            const uint64_t[::1] flip, uint64_t[:, ::1] words_out):
+    """Bits (x > threshold[column]) ^ flip[column]; returns whether an x was NaN.
+
+    Parameters
+    ----------
+    dtype : int
+        I32 or F32.
+    x : IN, bytes of rows * n values
+    threshold : IN, shape (n,)
+    flip : IN, shape (ceil(n / 64),) of packed bits, or None
+    words_out : OUT, shape (rows, ceil(n / 64))
+    """
+    cdef const uint64_t *flips = NULL
+    cdef size_t n = threshold.shape[0]
+    cdef int nan
+    if dtype != c.BITOPS_I32 and dtype != c.BITOPS_F32:
+        raise ValueError(f"[_core] compare takes I32 or F32, got {dtype}")
+    check_size("x", x.shape[0], rows * n * item_size(dtype))
+    check_size("rows of words_out", words_out.shape[0], rows)
+    check_size("words of a row", words_out.shape[1], c.bitops_words(n))
+    if rows == 0 or n == 0:
+        return False
+    if flip is not None:
+        check_size("flip", flip.shape[0], words_out.shape[1])
+        flips = &flip[0]
+    with nogil:
+        nan = c.bitops_compare_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &threshold[0], flips,
+                                    &words_out[0, 0], c.bitops_get_num_threads())
+    return nan != 0
+
+
 def transpose(const uint64_t[:, :, ::1] words, uint64_t[:, :, ::1] words_out):
     """Matrices of bits packed along their columns to the same packed along their rows.
 

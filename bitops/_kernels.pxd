@@ -78,6 +78,9 @@ cdef extern from "bitops.h" nogil:
 
     int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
                          uint64_t *words_out, int n_threads) noexcept
+    int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
+                            const float *threshold, const uint64_t *flip, uint64_t *words_out,
+                            int n_threads) noexcept
     void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                           uint64_t *words_out, int n_threads) noexcept
     void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,

@@ -156,6 +156,16 @@ BAD_CALLS = {
         ("axis a tuple", lambda: bo.pack(A, (0, 1)), TypeError, "axis"),
         *((name, lambda x=x: bo.pack(x), TypeError, "x") for name, x in NOT_REAL.items()),
     ),
+    "pack_above": (
+        ("NaN", lambda: bo.pack_above(NAN, 0), ValueError, "x.*NaN"),
+        ("NaN of threshold", lambda: bo.pack_above(A, np.nan), ValueError, "threshold.*NaN"),
+        ("0-d", lambda: bo.pack_above(1.0, 0), ValueError, "axis"),
+        ("text", lambda: bo.pack_above("abc", 0), TypeError, "x"),
+        ("threshold of rows", lambda: bo.pack_above(A, np.zeros(3)), ValueError, r"70.*\(3,\)"),
+        ("threshold of text", lambda: bo.pack_above(A, "a"), TypeError, "threshold"),
+        ("flip of ints", lambda: bo.pack_above(A, 0, flip=np.ones(70, int)), TypeError, "flip"),
+        ("flip of rows", lambda: bo.pack_above(A, 0, flip=[True] * 3), ValueError, r"flip.*\(3,\)"),
+    ),
     "unpack": (
         ("uint8", lambda: bo.unpack(PACKED, dtype=np.uint8), TypeError, "dtype.*uint8"),
         ("uint64", lambda: bo.unpack(PACKED, dtype=np.uint64), TypeError, "dtype.*uint64"),

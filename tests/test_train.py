@@ -9,8 +9,10 @@ from bitops import datasets, train
 from bitops.array import pack
 from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
+from bitops.losses import cross_entropy, hinge
 from bitops.models import mlp
-from bitops.optim import Adam, ExponentialDecay
+from bitops.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
+from bitops.schedules import CosineDecay, Halving
 
 
 def prototypes(n=240, features=96, classes=4, seed=0):
@@ -39,6 +41,36 @@ def test_fit_learns():
     assert history.seconds > 0
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(x), model.outputs(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule", "loss"),
+    [
+        (SGD, CosineDecay(0.1), cross_entropy),
+        (AdaMax, CosineDecay(1e-2), hinge),
+        (ShiftAdaMax, Halving(2**-5, 2), hinge),
+        (Bop, CosineDecay(1e-2), cross_entropy),
+    ],
+)
+def test_fit_learns_with_every_optimizer_and_loss(kind, schedule, loss):
+    x, y = prototypes()
+    model = mlp(96, 64, 1, 4, seed=0)
+    options = {"threshold": 1e-6, "adaptivity": 1e-2} if kind is Bop else {}
+    optimizer = kind(model.parameters(), **options)
+    start = model.evaluate(x[160:], y[160:])
+    model.fit(
+        x[:160],
+        y[:160],
+        epochs=8,
+        batch_size=20,
+        optimizer=optimizer,
+        schedule=schedule,
+        loss=loss,
+        verbose=0,
+    )
+    assert start > 0.4
+    assert model.evaluate(x[160:], y[160:]) <= 0.05
+    np.testing.assert_array_equal(model.freeze().outputs(x), model.outputs(x))
 
 
 def test_latent_weights_stay_in_their_range():

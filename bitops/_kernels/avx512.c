@@ -184,6 +184,42 @@ DEFINE_PACK(pack_i64, int64_t, signs_i64)
 DEFINE_PACK(pack_f32, float, signs_f32)
 DEFINE_PACK(pack_f64, double, signs_f64)
 
+/* Bits x > threshold of up to 16 elements. */
+
+BITOPS_INLINE __mmask16 above_i32(const int32_t *x, __m512 threshold, __mmask16 mask,
+                                  __mmask16 *nan) {
+    (void)nan;
+    const __m512 v = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x));
+    return _mm512_mask_cmp_ps_mask(mask, v, threshold, _CMP_GT_OQ);
+}
+
+BITOPS_INLINE __mmask16 above_f32(const float *x, __m512 threshold, __mmask16 mask,
+                                  __mmask16 *nan) {
+    const __m512 v = _mm512_maskz_loadu_ps(mask, x);
+    *nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_mask_cmp_ps_mask(mask, v, threshold, _CMP_GT_OQ);
+}
+
+#define DEFINE_COMPARE(op, type, above)                                                            \
+    void bitops_##op##_avx512(const type *x, const float *threshold, size_t n,                     \
+                              uint64_t *words_out, int *nan) {                                     \
+        __mmask16 found = 0;                                                                       \
+        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
+            uint64_t word = 0;                                                                     \
+            for (size_t i = 0; i < BITOPS_WORD_BITS && first + i < n; i += LANES) {                \
+                const __mmask16 mask = low_bits16(n - first - i);                                  \
+                const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + first + i);               \
+                word |= (uint64_t)above(x + first + i, t, mask, &found) << i;                      \
+            }                                                                                      \
+            words_out[first / BITOPS_WORD_BITS] = word;                                            \
+        }                                                                                          \
+        if (found)                                                                                 \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_COMPARE(compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(compare_f32, float, above_f32)
+
 void bitops_unpack_i8_avx512(const uint64_t *words, size_t n, int8_t *x_out) {
     const __m512i minus = _mm512_set1_epi8(-1), plus = _mm512_set1_epi8(1);
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x_out += BITOPS_WORD_BITS)

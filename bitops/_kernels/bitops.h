@@ -87,6 +87,12 @@ typedef void bitops_pack_i64_fn(const int64_t *x, size_t n, uint64_t *words_out,
 typedef void bitops_pack_f32_fn(const float *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, int *nan);
 
+/* Bits x > threshold of n elements, as above; int32 compares as the nearest float32. */
+typedef void bitops_compare_i32_fn(const int32_t *x, const float *threshold, size_t n,
+                                   uint64_t *words_out, int *nan);
+typedef void bitops_compare_f32_fn(const float *x, const float *threshold, size_t n,
+                                   uint64_t *words_out, int *nan);
+
 /* n bits to n values +1 / -1. */
 typedef void bitops_unpack_i8_fn(const uint64_t *words, size_t n, int8_t *x_out);
 typedef void bitops_unpack_f32_fn(const uint64_t *words, size_t n, float *x_out);
@@ -185,6 +191,8 @@ typedef struct bitops_isa {
     bitops_pack_i64_fn *pack_i64;
     bitops_pack_f32_fn *pack_f32;
     bitops_pack_f64_fn *pack_f64;
+    bitops_compare_i32_fn *compare_i32;
+    bitops_compare_f32_fn *compare_f32;
     bitops_unpack_i8_fn *unpack_i8;
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
@@ -244,6 +252,11 @@ typedef enum bitops_dtype {
 /* rows x n contiguous values to rows x bitops_words(n) words; returns 1 if a NaN was met. */
 int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
                      int n_threads);
+/* rows x n contiguous int32 or float32 to bits (x > threshold[column]) ^ flip[column]; flip has n
+ * packed bits or is NULL. Returns 1 if an x was NaN. */
+int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
+                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+                        int n_threads);
 /* outer matrices of rows x columns bits, packed along the columns, to the same packed along the
  * rows: outer x columns x bitops_words(rows) words. */
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,

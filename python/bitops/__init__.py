@@ -3,7 +3,7 @@
 from importlib.metadata import version as _version
 
 from . import isa
-from .array import BitArray, pack, popcount, unpack
+from .array import BitArray, pack, pack_above, popcount, unpack
 from .config import get_num_threads, set_num_threads, show_config
 from .conv import conv2d, conv2d_sign, im2col
 from .linalg import (
@@ -45,6 +45,7 @@ __all__ = [
     "matmul",
     "max_pool2d",
     "pack",
+    "pack_above",
     "popcount",
     "prepack",
     "set_num_threads",

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .array import BitArray, aligned_empty, pack, pack_operand, popcount, unpack, word_count
+from .array import (
+    BitArray,
+    aligned_empty,
+    flip_words,
+    pack,
+    pack_operand,
+    popcount,
+    unpack,
+    word_count,
+)
 from .geometry import check_result, make_window
 from .linalg import (
     MAX_BITS,
@@ -22,7 +31,6 @@ from .linalg import (
     _as_matrix,
     _check_out,
     _deliver,
-    _flip_words,
     _result_buffer,
     _scale,
     _thresholds,
@@ -359,7 +367,7 @@ def conv2d_sign(
     task = _task("conv2d_sign", x, w, stride, padding, dilation, groups, pad_value)
     n = task.shape[-1]
     limits = _thresholds("conv2d_sign", threshold, n)
-    flips = None if flip is None else _flip_words("conv2d_sign", flip, n)
+    flips = None if flip is None else flip_words("conv2d_sign", flip, n)
     words = aligned_empty((*task.shape[:-1], word_count(n)), np.uint64)
     task.convolution.sign(task.a, limits, flips, _as_matrix(task, words))
     return BitArray._make(words, task.shape, 3)

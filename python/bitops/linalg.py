@@ -20,7 +20,9 @@ from .array import (
     WORD_BITS,
     BitArray,
     aligned_empty,
+    column_vector,
     contiguous_rows,
+    flip_words,
     pack_operand,
     real_array,
     word_count,
@@ -432,7 +434,7 @@ def gemm_sign(
     product = _product("gemm_sign", a, w)
     n = product.shape[-1]
     limits = _thresholds("gemm_sign", threshold, n)
-    flips = None if flip is None else _flip_words("gemm_sign", flip, n)
+    flips = None if flip is None else flip_words("gemm_sign", flip, n)
     words = aligned_empty((*product.shape[:-1], word_count(n)), np.uint64)
     _core.gemm_sign(
         product.a,
@@ -448,37 +450,11 @@ def gemm_sign(
 
 def _thresholds(function: str, threshold: ArrayLike, n: int) -> NDArray[np.int32]:
     """One int32 a column."""
-    limits = _column_vector(function, "threshold", threshold, "iu", n)
+    limits = column_vector(function, "threshold", threshold, "iu", n)
     if limits.dtype != np.int32:
         # No dot product lies outside int32, so a threshold out there compares like its end.
         limits = np.clip(limits, INT32.min, INT32.max).astype(np.int32)
     return np.require(limits, requirements=("C", "A"))
-
-
-def _flip_words(function: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
-    """One bit a column."""
-    if not isinstance(flip, BitArray):
-        flip = pack_operand(function, "flip", _column_vector(function, "flip", flip, "b", n), 0)
-    if flip.shape != (n,):
-        raise ValueError(f"[{function}] flip must have shape ({n},), got {flip.shape}")
-    return np.ascontiguousarray(flip.words)
-
-
-_KIND_NAMES = {"iu": "integers", "b": "bool"}
-
-
-def _column_vector(function: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
-    """A value per column of a dtype of the given kinds; a scalar stands for all columns."""
-    array = np.asarray(value)
-    if array.dtype.kind not in kinds:
-        raise TypeError(
-            f"[{function}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}"
-        )
-    if array.shape not in ((), (n,)):
-        raise ValueError(
-            f"[{function}] {name} must be a scalar or have shape ({n},), got {array.shape}"
-        )
-    return array if array.shape == (n,) else np.broadcast_to(array, (n,))
 
 
 def hamming(

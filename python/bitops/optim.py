@@ -145,7 +145,7 @@ class Optimizer:
 
     def _warn_of_latent_weights(self) -> None:
         for parameter, decays in zip(self.parameters, self._decays, strict=True):
-            if decays and (parameter.clip_value is not None or is_binary(parameter)):
+            if decays and (parameter.clip_value is not None or parameter.binary):
                 warnings.warn(
                     f"[{self.name}] weight_decay acts on latent weights of shape "
                     f"{parameter.shape}, of which only the signs count: it makes them flip more "
@@ -156,11 +156,6 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{self.name}({len(self.parameters)} parameters, lr={self.lr:.4g})"
-
-
-def is_binary(parameter: Parameter) -> bool:
-    """Whether a layer uses only the signs of the parameter."""
-    return getattr(parameter, "binary", False)
 
 
 def _zeros(count: int, size: int) -> tuple[np.ndarray, ...]:
@@ -266,13 +261,12 @@ class Adam(Optimizer):
         g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
         clip = math.inf if parameter.clip_value is None else parameter.clip_value
         numbers = rate, 1 - self.beta1, 1 - self.beta2, self.eps, keep, clip
-        adopt_signs = getattr(parameter, "adopt_signs", None)
-        if adopt_signs is None or not is_binary(parameter):
+        if not parameter.binary:
             _core.adam(g, *numbers, w, m, v)
             return
         words = np.empty((rows, word_count(n)), np.uint64)
         if not _core.adam(g, *numbers, w, m, v, words):  # a NaN is left for packing to refuse
-            adopt_signs(BitArray.from_words(words.reshape(*shape[:-1], -1), shape))
+            parameter.adopt_signs(BitArray.from_words(words.reshape(*shape[:-1], -1), shape))
 
 
 class AdaMax(Optimizer):
@@ -412,7 +406,7 @@ class Bop(Optimizer):
         adaptivity: float = 1e-4,
     ):
         parameters = list(parameters)
-        binary = [p for p in parameters if is_binary(p)]
+        binary = [p for p in parameters if p.binary]
         if not binary:
             raise ValueError("[Bop] parameters must hold binary ones, got none")
         if not threshold >= 0:
@@ -420,7 +414,7 @@ class Bop(Optimizer):
         if not 0 < adaptivity <= 1:
             raise ValueError(f"[Bop] adaptivity must be in (0, 1], got {adaptivity}")
         super().__init__(binary, lr)
-        self.inner = Adam([p for p in parameters if not is_binary(p)], lr)
+        self.inner = Adam([p for p in parameters if not p.binary], lr)
         self.threshold, self.adaptivity = threshold, adaptivity
 
     def step(self) -> None:

@@ -14,7 +14,8 @@ from .array import BitArray
 from .config import get_num_threads, set_num_threads
 from .layers.container import Sequential
 from .losses import squared_hinge
-from .optim import Adam, ExponentialDecay
+from .optim import Adam, Optimizer
+from .schedules import ExponentialDecay, Schedule
 
 try:
     from tqdm import tqdm
@@ -22,7 +23,6 @@ except ImportError:  # the progress bar is optional; the lines for each epoch ar
     tqdm = None
 
 Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
-Schedule = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fit(
     batch_size: int = 100,
     validation: tuple | None = None,
     schedule: Schedule | None = None,
-    optimizer: Adam | None = None,
+    optimizer: Optimizer | None = None,
     loss: Loss = squared_hinge,
     seed=0,
     verbose: int = 1,
@@ -97,7 +97,7 @@ def fit(
         `model` holds at the end. Without it the last one stays.
     schedule : callable (epoch, epochs) -> learning rate, optional
         `ExponentialDecay()` by default.
-    optimizer : Adam, optional
+    optimizer : Optimizer, optional
         A fresh `Adam` over the model's parameters by default.
     loss : callable (scores, labels) -> (value, gradient)
     seed : int, SeedSequence or Generator

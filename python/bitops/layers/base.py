@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, unpack
+from ..array import BitArray, pack, unpack
 from ..geometry import Pair, Window, make_window
 
 # 255 * k stays below 2**31, so that every dot product fits int32, and k below 2**24, so that
@@ -246,6 +246,8 @@ class Parameter:
         The optimizer clips the array to [-clip_value, clip_value] after each step.
     lr_scale : float
         Multiplies the learning rate.
+    binary : bool
+        Whether the layer uses only the signs, packed along the last axis.
 
     Attributes
     ----------
@@ -256,12 +258,22 @@ class Parameter:
         it is stale.
     """
 
-    def __init__(self, value, *, clip_value: float | None = None, lr_scale: float = 1.0):
+    def __init__(
+        self,
+        value,
+        *,
+        clip_value: float | None = None,
+        lr_scale: float = 1.0,
+        binary: bool = False,
+    ):
         self._value = np.array(value, dtype=np.float32, order="C")
         self.grad = np.zeros_like(self._value)
         self.clip_value = clip_value
         self.lr_scale = lr_scale
+        self.binary = binary
         self.version = 0
+        self._signs: BitArray | None = None
+        self._signs_version = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -289,6 +301,17 @@ class Parameter:
         if value.shape != self.shape:
             raise ValueError(f"[Parameter] value must have shape {self.shape}, got {value.shape}")
         np.copyto(self.writable(), value, casting="same_kind")
+
+    def signs(self) -> BitArray:
+        """Signs of the value, packed along the last axis; packed anew only after a change."""
+        if self._signs is None or self._signs_version != self.version:
+            self.adopt_signs(pack(self._value))
+        assert self._signs is not None
+        return self._signs
+
+    def adopt_signs(self, signs: BitArray) -> None:
+        """Take the signs of the present value from who has just packed them."""
+        self._signs, self._signs_version = signs, self.version
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, lr_scale={self.lr_scale:.4g})"

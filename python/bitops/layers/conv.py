@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, pack
+from ..array import BitArray, above_operand, pack
 from ..conv import conv2d, conv2d_sign
 from ..geometry import Window
 from ..linalg import Prepacked
 from ..mixed_conv import bitplane_conv2d, weight_conv2d
 from ..patches import add_patches, patch_blocks
 from ..scaling import k_map as make_k_map
+from .backward import conv_input_gradient, conv_weight_gradient
 from .base import (
     Activation,
     Cost,
@@ -31,7 +32,6 @@ from .base import (
     saved_for_backward,
 )
 from .product import BinaryProduct, FloatProduct, PackedProduct, float_cost
-from .quantizers import compare
 
 # Images that the backward pass holds as float32 at a time; their patches take a few MiB more.
 MAX_BLOCK_BYTES = 8 << 20
@@ -233,17 +233,22 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         x, data, scale_map, passes = saved_for_backward(self, self._saved)
         dy = grad if scale_map is None else grad * scale_map[..., np.newaxis]
         window = self.windows.on(self.name, x)
-        outside = self.pad_value if isinstance(x, BitArray) else 0
-        dx = conv_gradients(
-            x,
-            dy,
-            self.values(),
-            window,
-            self.groups,
-            outside=outside,
-            weight_grad=self.weight.grad,
-            with_dx=not data,
-        )
+        dx = None
+        if isinstance(x, BitArray) and self.groups == 1:
+            conv_weight_gradient(dy, x, window, self.pad_value, out=self.weight.grad)
+            if not data:
+                dx = conv_input_gradient(self.scale_gradient(dy), self.turned, window, x.shape)
+        else:
+            dx = conv_gradients(
+                x,
+                dy,
+                self.values(),
+                window,
+                self.groups,
+                outside=self.pad_value if isinstance(x, BitArray) else 0,
+                weight_grad=self.weight.grad,
+                with_dx=not data,
+            )
         self._keep_gradients(grad)
         if dx is not None and passes is not None:
             dx *= passes
@@ -326,7 +331,9 @@ class PackedConv2D(BinaryConvolution, PackedProduct):
 
     def _signs(self, x: Activation, threshold: np.ndarray) -> BitArray:
         if not isinstance(x, BitArray):
-            return compare(self.name, self._product(x, self._prepacked), threshold, self.flip)
+            return above_operand(
+                self.name, self._product(x, self._prepacked), threshold, self._flip_bits
+            )
         return conv2d_sign(
             x,
             self._prepacked,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..array import BitArray
+from ..array import BitArray, above_operand
 from ..linalg import bitplane_gemm, gemm, gemm_sign, weight_gemm
+from .backward import weight_gradient
 from .base import (
     Activation,
     Cost,
@@ -19,7 +20,6 @@ from .base import (
     saved_for_backward,
 )
 from .product import BinaryProduct, FloatProduct, PackedProduct, float_cost
-from .quantizers import compare
 
 
 def mixed_product(
@@ -110,11 +110,16 @@ class BinaryDense(BinaryProduct):
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         saved = saved_for_backward(self, self._x)
         out_features, in_features = self.weight.shape
-        x = as_float(saved).reshape(-1, in_features)
         dy = grad.reshape(-1, out_features)
-        np.matmul(dy.T, x, out=self.weight.grad)
+        x = saved.reshape(-1, in_features)
+        if isinstance(x, BitArray):
+            weight_gradient(dy, x, out=self.weight.grad)
+        else:
+            np.matmul(dy.T, as_float(x), out=self.weight.grad)
         self._keep_gradients(dy)
-        return None if is_data(saved) else (dy @ self.values()).reshape(saved.shape)
+        if is_data(saved):
+            return None  # no layer below learns from it
+        return weight_gemm(self.scale_gradient(dy), self.turned).reshape(saved.shape)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else ", bias=True"
@@ -163,7 +168,7 @@ class PackedDense(PackedProduct):
             return gemm(x, self._prepacked, alpha=self.alpha, bias=self.bias)
         if self.threshold is not None:
             z = mixed_product(x, self.weight)
-            return compare("PackedDense", z, self.threshold, self.flip)
+            return above_operand("PackedDense", z, self.threshold, self._flip_bits)
         return mixed_product(x, self.weight, alpha=self.alpha, bias=self.bias)
 
     def __repr__(self) -> str:

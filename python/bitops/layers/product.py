@@ -131,7 +131,7 @@ class BinaryProduct(Product):
     ):
         start = np.random.default_rng(seed).random(shape, dtype=np.float32) * 2 - 1
         glorot = math.sqrt((fan_in + fan_out) / 1.5)
-        super().__init__(Parameter(start, clip_value=1.0, lr_scale=glorot), bias)
+        super().__init__(Parameter(start, clip_value=1.0, lr_scale=glorot, binary=True), bias)
         self.scaled = check_flag(self.name, "alpha", alpha)
         self._packed_version: int | None = None
 
@@ -143,8 +143,9 @@ class BinaryProduct(Product):
         if self.scaled:
             self._bits, self._alpha = binarize_weights(self.weight.value)
         else:
-            self._bits = pack(self.weight.value)
+            self._bits = self.weight.signs()
         self._prepacked = prepack(self._bits)
+        self._turned: BitArray | None = None
         self._packed_version = self.weight.version
 
     @property
@@ -158,6 +159,17 @@ class BinaryProduct(Product):
         """`bits` in register panels."""
         self._refresh()
         return self._prepacked
+
+    @property
+    def turned(self) -> BitArray:
+        """`bits` as a matrix (weights of a filter, filters), packed along the filters."""
+        self._refresh()
+        if self._turned is None:
+            filters, *rest = self.weight.shape
+            # the rows of a convolution's filters follow each other without gaps
+            rows = BitArray.from_words(self._prepacked.rows(), (filters, math.prod(rest)))
+            self._turned = pack(rows.T)
+        return self._turned
 
     @property
     def alpha(self) -> np.ndarray | None:
@@ -175,6 +187,10 @@ class BinaryProduct(Product):
         if self.alpha is not None:
             z = z * self.alpha
         return z if self.bias is None else z + self.bias.value
+
+    def scale_gradient(self, dy: np.ndarray) -> np.ndarray:
+        """dy alpha: what the gradient of the outputs is to the products with sign(W)."""
+        return dy if self.alpha is None else dy * self.alpha
 
     def values(self) -> np.ndarray:
         """The weights that the products see, alpha * sign(W), float32."""
