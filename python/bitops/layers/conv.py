@@ -14,7 +14,7 @@ from ..linalg import Prepacked
 from ..mixed_conv import bitplane_conv2d, weight_conv2d
 from ..patches import add_patches, patch_blocks
 from ..scaling import k_map as make_k_map
-from .backward import conv_input_gradient, conv_weight_gradient
+from .backward import Gradient, conv_input_gradient, conv_weight_gradient
 from .base import (
     Activation,
     Cost,
@@ -235,9 +235,12 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         window = self.windows.on(self.name, x)
         dx = None
         if isinstance(x, BitArray) and self.groups == 1:
-            conv_weight_gradient(dy, x, window, self.pad_value, out=self.weight.grad)
+            conv_weight_gradient(
+                Gradient(dy, self.rounding), x, window, self.pad_value, self.weight.grad
+            )
             if not data:
-                dx = conv_input_gradient(self.scale_gradient(dy), self.turned, window, x.shape)
+                scaled = Gradient(self.scale_gradient(dy), self.rounding)
+                dx = conv_input_gradient(scaled, self.turned, window, x.shape)
         else:
             dx = conv_gradients(
                 x,

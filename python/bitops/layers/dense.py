@@ -6,7 +6,7 @@ import numpy as np
 
 from ..array import BitArray, above_operand
 from ..linalg import bitplane_gemm, gemm, gemm_sign, weight_gemm
-from .backward import weight_gradient
+from .backward import Gradient, weight_gradient
 from .base import (
     Activation,
     Cost,
@@ -113,13 +113,14 @@ class BinaryDense(BinaryProduct):
         dy = grad.reshape(-1, out_features)
         x = saved.reshape(-1, in_features)
         if isinstance(x, BitArray):
-            weight_gradient(dy, x, out=self.weight.grad)
+            weight_gradient(Gradient(dy, self.rounding), x, self.weight.grad)
         else:
             np.matmul(dy.T, as_float(x), out=self.weight.grad)
         self._keep_gradients(dy)
         if is_data(saved):
             return None  # no layer below learns from it
-        return weight_gemm(self.scale_gradient(dy), self.turned).reshape(saved.shape)
+        scaled = Gradient(self.scale_gradient(dy), self.rounding)
+        return scaled.times(scaled.matrix(), self.turned).reshape(saved.shape)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else ", bias=True"

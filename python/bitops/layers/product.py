@@ -9,6 +9,7 @@ import numpy as np
 
 from ..array import BitArray, pack, unpack
 from ..linalg import Prepacked, prepack
+from ..quantizers import ByteGradient
 from ..scaling import binarize_weights
 from .base import (
     Cost,
@@ -117,7 +118,14 @@ class BinaryProduct(Product):
         Whether to scale each filter by its mean absolute latent weight.
     seed : int, SeedSequence or Generator, optional
         Source of the first weights, uniform in [-1, 1).
+
+    Attributes
+    ----------
+    rounding : ByteGradient or None
+        If set, the backward products with bits take gradients rounded to 8 bits.
     """
+
+    rounding: ByteGradient | None = None
 
     def __init__(
         self,
