@@ -20,9 +20,12 @@ CHECKED = os.environ.get("BITOPS_CHECKED") == "1"
 MSVC = sys.platform == "win32"
 
 # No fused multiply-add: scaled outputs must round alike on every ISA. No -march: kernels choose
-# their instructions by target regions and are chosen at run time.
+# their instructions by target regions and are chosen at run time. No errno: else a root would be a
+# call of its own, and no loop with one would become vectors.
 COMPILE_ARGS = (
-    ["/std:c11", "/O2"] if MSVC else ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+    ["/std:c11", "/O2"]
+    if MSVC
+    else ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 )
 OPENMP = ("/openmp", None) if MSVC else ("-fopenmp", "-fopenmp")
 

@@ -41,10 +41,10 @@ TOPK = (1000, 1_000_000, 1024, 10)
 BOUND_STEPS = 100_000  # about half a millisecond
 
 
-def load_peers() -> dict[str, Any]:
+def load_peers(names: tuple[str, ...]) -> dict[str, Any]:
     """Import what is installed, and name what is not."""
     found = {}
-    for name in PEERS:
+    for name in names:
         try:
             found[name] = importlib.import_module(name)
         except ImportError as error:
@@ -219,7 +219,7 @@ def main() -> None:
     stamp = common.stamp()
     for name, value in stamp.items():
         print(f"{name}: {value}")
-    peers = load_peers()
+    peers = load_peers(PEERS)
     report: dict[str, Any] = {"machine": stamp, "gemm": [], "topk": []}
     for count in thread_counts():
         print(f"\nGMAC/s and how many times faster bitops prepacked is, {count} thread(s), medians")

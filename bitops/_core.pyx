@@ -5,8 +5,9 @@ Array arguments are C-contiguous words or numbers made ready by the public funct
 own the error messages a user should see; what is checked here keeps memory safe. Outputs come last
 and are named ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 cimport bitops._kernels as c
 
@@ -139,6 +140,38 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
     return nan != 0
 
 
+def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] threshold,
+            const uint64_t[::1] flip, uint64_t[:, ::1] words_out):
+    """Bits (x > threshold[column]) ^ flip[column]; returns whether an x was NaN.
+
+    Parameters
+    ----------
+    dtype : int
+        I32 or F32.
+    x : IN, bytes of rows * n values
+    threshold : IN, shape (n,)
+    flip : IN, shape (ceil(n / 64),) of packed bits, or None
+    words_out : OUT, shape (rows, ceil(n / 64))
+    """
+    cdef const uint64_t *flips = NULL
+    cdef size_t n = threshold.shape[0]
+    cdef int nan
+    if dtype != c.BITOPS_I32 and dtype != c.BITOPS_F32:
+        raise ValueError(f"[_core] compare takes I32 or F32, got {dtype}")
+    check_size("x", x.shape[0], rows * n * item_size(dtype))
+    check_size("rows of words_out", words_out.shape[0], rows)
+    check_size("words of a row", words_out.shape[1], c.bitops_words(n))
+    if rows == 0 or n == 0:
+        return False
+    if flip is not None:
+        check_size("flip", flip.shape[0], words_out.shape[1])
+        flips = &flip[0]
+    with nogil:
+        nan = c.bitops_compare_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &threshold[0], flips,
+                                    &words_out[0, 0], c.bitops_get_num_threads())
+    return nan != 0
+
+
 def transpose(const uint64_t[:, :, ::1] words, uint64_t[:, :, ::1] words_out):
     """Matrices of bits packed along their columns to the same packed along their rows.
 
@@ -198,6 +231,43 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
                                c.bitops_get_num_threads())
 
 
+def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] out):
+    """x * scale + 128, rounded up or down at random.
+
+    Parameters
+    ----------
+    x : IN, shape (n,)
+    scale : float
+        Brings x into -127..127.
+    seed : int
+    out : OUT, shape (n,)
+    """
+    check_size("out", out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    with nogil:
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &out[0], c.bitops_get_num_threads())
+
+
+def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
+    """Mean of the absolute values of every row.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    mean_out : OUT, shape (rows,)
+    """
+    check_size("mean_out", mean_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        mean_out[:] = 0
+        return
+    with nogil:
+        c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0],
+                                c.bitops_get_num_threads())
+
+
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
     """Count the 1 bits at each position over the middle axis.
 
@@ -230,6 +300,9 @@ cdef class Panels:
     Parameters
     ----------
     w : IN, shape (n, k_words)
+    groups : int
+        The rows are cut into as many equal parts, each with panels of its own, one part after the
+        other.
     """
 
     cdef const c.bitops_isa *isa
@@ -237,13 +310,20 @@ cdef class Panels:
     cdef uint64_t *words
     cdef readonly size_t n
     cdef readonly size_t k_words
+    cdef readonly size_t groups
     cdef readonly size_t nbytes
 
-    def __cinit__(self, const uint64_t[:, ::1] w):
+    def __cinit__(self, const uint64_t[:, ::1] w, size_t groups=1):
+        cdef size_t group, share, group_words
+        if groups == 0 or w.shape[0] % groups:
+            raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
         self.n = w.shape[0]
         self.k_words = w.shape[1]
-        self.nbytes = c.bitops_prepack_size(self.isa, self.n, self.k_words) * sizeof(uint64_t)
+        self.groups = groups
+        share = self.n // groups
+        group_words = c.bitops_prepack_size(self.isa, share, self.k_words)
+        self.nbytes = groups * group_words * sizeof(uint64_t)
         self.memory = malloc(self.nbytes + CACHE_LINE)
         if self.memory == NULL:
             raise MemoryError()
@@ -251,8 +331,10 @@ cdef class Panels:
         if self.n == 0 or self.k_words == 0:
             return
         with nogil:
-            c.bitops_prepack_all(self.isa, &w[0, 0], self.k_words, self.n, self.k_words,
-                                 self.words, c.bitops_get_num_threads())
+            for group in range(groups):
+                c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
+                                     self.k_words, self.words + group * group_words,
+                                     c.bitops_get_num_threads())
 
     def __dealloc__(self):
         free(self.memory)
@@ -267,17 +349,17 @@ cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bito
     """Fill in the operands, checked against each other; returns the ISA to run."""
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
     cdef const uint64_t[:, ::1] rows
+    memset(args, 0, sizeof(args[0]))
     args.store = store[0]
     args.m = a.shape[0]
     args.k_words = a.shape[1]
     args.lda = args.k_words
     args.ldw = args.k_words
     args.a = &a[0, 0] if args.m and args.k_words else NULL
-    args.w = NULL
-    args.panels = NULL
     check_size("words of a row of a", a.shape[1], c.bitops_words(store.k))
     if isinstance(w, Panels):
         isa = (<Panels>w).isa
+        check_size("groups of panels", (<Panels>w).groups, 1)
         args.n = (<Panels>w).n
         args.panels = (<Panels>w).words
         check_size("words of a row of w", (<Panels>w).k_words, a.shape[1])
@@ -328,16 +410,40 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
 
 cdef c.bitops_store make_store(c.bitops_store_kind kind, int32_t k, void *out, size_t ldc) noexcept:
     cdef c.bitops_store store
+    memset(&store, 0, sizeof(store))
     store.kind = kind
     store.k = k
     store.c = out
     store.ldc = ldc
-    store.alpha = NULL
-    store.k_map = NULL
-    store.bias = NULL
-    store.threshold = NULL
-    store.flip = NULL
     return store
+
+
+cdef int set_scales(c.bitops_store *store, const float[::1] alpha, const float[::1] k_map,
+                    const float[::1] bias, float[:, ::1] c_out) except -1:
+    if c_out.shape[0] == 0 or c_out.shape[1] == 0:
+        return 0
+    if alpha is not None:
+        check_size("alpha", alpha.shape[0], c_out.shape[1])
+        store.alpha = &alpha[0]
+    if k_map is not None:
+        check_size("k_map", k_map.shape[0], c_out.shape[0])
+        store.k_map = &k_map[0]
+    if bias is not None:
+        check_size("bias", bias.shape[0], c_out.shape[1])
+        store.bias = &bias[0]
+    return 0
+
+
+cdef int set_thresholds(c.bitops_store *store, const int32_t[::1] threshold,
+                        const uint64_t[::1] flip, uint64_t[:, ::1] c_out) except -1:
+    check_size("words of threshold", c.bitops_words(threshold.shape[0]), c_out.shape[1])
+    if c_out.shape[0] == 0 or c_out.shape[1] == 0:
+        return 0
+    store.threshold = &threshold[0]
+    if flip is not None:
+        check_size("flip", flip.shape[0], c_out.shape[1])
+        store.flip = &flip[0]
+    return 0
 
 
 def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, tuple batch=None):
@@ -371,15 +477,7 @@ def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] 
     """
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, out, c_out.shape[1])
-    if out != NULL and alpha is not None:
-        check_size("alpha", alpha.shape[0], c_out.shape[1])
-        store.alpha = &alpha[0]
-    if out != NULL and k_map is not None:
-        check_size("k_map", k_map.shape[0], c_out.shape[0])
-        store.k_map = &k_map[0]
-    if out != NULL and bias is not None:
-        check_size("bias", bias.shape[0], c_out.shape[1])
-        store.bias = &bias[0]
+    set_scales(&store, alpha, k_map, bias, c_out)
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
@@ -395,12 +493,7 @@ def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] 
     """
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, out, c_out.shape[1])
-    check_size("words of threshold", c.bitops_words(threshold.shape[0]), c_out.shape[1])
-    if out != NULL:
-        store.threshold = &threshold[0]
-    if out != NULL and flip is not None:
-        check_size("flip", flip.shape[0], c_out.shape[1])
-        store.flip = &flip[0]
+    set_thresholds(&store, threshold, flip, c_out)
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
@@ -450,6 +543,178 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
                               align(memory), threads)
         free(memory)
+
+
+# ---- convolutions ----------------------------------------------------------------------------
+
+cdef int set_window(object window, size_t channels, bint outside, c.bitops_image *im) except -1:
+    """Fill in all but the images; channels is the number of bits of a tap."""
+    cdef size_t pad_bottom, pad_right
+    memset(im, 0, sizeof(im[0]))
+    ((im.height, im.width), (im.kernel_height, im.kernel_width), (im.stride_y, im.stride_x),
+     ((im.pad_top, pad_bottom), (im.pad_left, pad_right)), (im.dilation_y, im.dilation_x),
+     (im.out_height, im.out_width)) = window
+    if not (im.stride_y and im.stride_x and im.dilation_y and im.dilation_x):
+        raise ValueError("[_core] strides and dilations must be at least 1")
+    im.channels = channels
+    im.outside = ~<uint64_t>0 if outside else 0
+    return 0
+
+
+cdef const uint64_t *first_word(const uint64_t[:, :, :, ::1] x) noexcept:
+    if x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3]:
+        return &x[0, 0, 0, 0]
+    return NULL
+
+
+def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint outside,
+           uint64_t[:, ::1] rows_out):
+    """What every output position of a convolution sees, as rows of bits.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, ceil(channels / 64))
+    window : tuple
+        A Window of geometry.py.
+    channels : int
+        Bits of a pixel.
+    outside : bool
+        The bit of positions outside.
+    rows_out : OUT, shape (n * oh * ow, ceil(kh * kw * channels / 64))
+    """
+    cdef c.bitops_image im
+    set_window(window, channels, outside, &im)
+    im.pixel_words = c.bitops_words(channels)
+    check_size("height", x.shape[1], im.height)
+    check_size("width", x.shape[2], im.width)
+    check_size("words of a pixel", x.shape[3], im.pixel_words)
+    check_size("rows", rows_out.shape[0], x.shape[0] * im.out_height * im.out_width)
+    check_size("words of a row", rows_out.shape[1],
+               c.bitops_words(im.kernel_height * im.kernel_width * channels))
+    if rows_out.shape[0] == 0 or rows_out.shape[1] == 0:
+        return
+    im.x = first_word(x)
+    with nogil:
+        c.bitops_im2col(&im, x.shape[0], &rows_out[0, 0], c.bitops_get_num_threads())
+
+
+cdef class Convolution:
+    """Filters, windows and settings of a convolution, checked once for many batches of images.
+
+    Parameters
+    ----------
+    window : tuple
+        A Window of geometry.py.
+    channels : int
+        Of a group.
+    groups : int
+    filters : int
+    w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups
+        k = taps * channels bits each. With one channel a group and several groups, shape (filters
+        / groups * taps, words of a pixel): for each filter of a group and each tap, the bits of
+        all groups.
+    tap_sums : IN, shape (taps, filters), or None
+        Sums of the weights of each tap; positions outside then add nothing.
+    outside : bool
+        The bit of positions outside, if they add something.
+    """
+
+    cdef c.bitops_conv_args args
+    cdef const c.bitops_isa *isa
+    cdef object w  # keeps the memory of args alive
+    cdef object tap_sums
+
+    def __cinit__(self, object window, size_t channels, size_t groups, size_t filters, object w,
+                  const int32_t[:, ::1] tap_sums, bint outside):
+        cdef const uint64_t[:, ::1] rows
+        cdef size_t taps, w_rows = filters, w_words
+        memset(&self.args, 0, sizeof(self.args))
+        self.isa = c.bitops_isa_active()
+        self.w = w
+        self.tap_sums = tap_sums
+        set_window(window, channels, outside, &self.args.image)
+        self.args.image.pixel_words = c.bitops_words(channels * groups)
+        self.args.filters = filters
+        self.args.groups = groups
+        taps = self.args.image.kernel_height * self.args.image.kernel_width
+        w_words = c.bitops_words(taps * channels)
+        check_size("groups of filters", 0 if groups == 0 else filters % groups, 0)
+        if taps * channels >= <size_t>1 << 31:
+            raise ValueError(f"[_core] k must be below 2**31, got {taps * channels}")
+        self.args.store.k = taps * channels
+        if tap_sums is not None and taps and filters:
+            check_size("taps of tap_sums", tap_sums.shape[0], taps)
+            check_size("filters of tap_sums", tap_sums.shape[1], filters)
+            self.args.tap_sums = &tap_sums[0, 0]
+        if isinstance(w, Panels):
+            self.isa = (<Panels>w).isa
+            check_size("filters of panels", (<Panels>w).n, filters)
+            check_size("groups of panels", (<Panels>w).groups, groups)
+            check_size("words of a filter", (<Panels>w).k_words, w_words)
+            self.args.panels = (<Panels>w).words
+            return
+        rows = w
+        if groups > 1 and channels == 1:
+            w_rows = filters // groups * taps
+            w_words = self.args.image.pixel_words
+        check_size("rows of w", rows.shape[0], w_rows)
+        check_size("words of a row of w", rows.shape[1], w_words)
+        if w_rows and w_words:
+            self.args.w = &rows[0, 0]
+
+    cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
+                 c.bitops_store *store) except -1:
+        """Check images and output, find scratch memory and call."""
+        cdef c.bitops_conv_args args = self.args
+        cdef int n_threads = c.bitops_get_num_threads()
+        cdef void *memory
+        check_size("height", x.shape[1], args.image.height)
+        check_size("width", x.shape[2], args.image.width)
+        check_size("words of a pixel", x.shape[3], args.image.pixel_words)
+        check_size("filters of the output", filters, args.filters)
+        check_size("rows of the output", c_rows,
+                   x.shape[0] * args.image.out_height * args.image.out_width)
+        if c_rows == 0 or filters == 0:
+            return 0
+        args.image.x = first_word(x)
+        args.images = x.shape[0]
+        args.store = store[0]
+        args.store.k = self.args.store.k
+        memory = malloc(c.bitops_conv_workspace_size(self.isa, &args, n_threads) + CACHE_LINE)
+        if memory == NULL:
+            raise MemoryError()
+        with nogil:
+            c.bitops_conv(self.isa, &args, align(memory), n_threads)
+            free(memory)
+        return 0
+
+    def dot(self, const uint64_t[:, :, :, ::1] x, int32_t[:, ::1] c_out):
+        """Dot products of all windows of the images with the filters of their group.
+
+        Parameters
+        ----------
+        x : IN, shape (n, h, w, ceil(channels * groups / 64))
+        c_out : OUT, shape (n * oh * ow, filters)
+        """
+        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, 0, out, c_out.shape[1])
+        self.run(x, c_out.shape[0], c_out.shape[1], &store)
+
+    def scaled(self, const uint64_t[:, :, :, ::1] x, const float[::1] alpha,
+               const float[::1] k_map, const float[::1] bias, float[:, ::1] c_out):
+        """c = float32(dot) * alpha[filter] * k_map[row] + bias[filter]; see dot."""
+        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, 0, out, c_out.shape[1])
+        set_scales(&store, alpha, k_map, bias, c_out)
+        self.run(x, c_out.shape[0], c_out.shape[1], &store)
+
+    def sign(self, const uint64_t[:, :, :, ::1] x, const int32_t[::1] threshold,
+             const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
+        """Bits (dot > threshold[filter]) ^ flip[filter], packed along the filters; see dot."""
+        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, 0, out, c_out.shape[1])
+        set_thresholds(&store, threshold, flip, c_out)
+        self.run(x, c_out.shape[0], threshold.shape[0], &store)
 
 
 # ---- numbers times weights -------------------------------------------------------------------
@@ -562,3 +827,39 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int 
     cdef c.bitops_mixed_args args
     small_numbers(&args, x, bits, out)
     mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
+
+
+# ---- training --------------------------------------------------------------------------------
+
+def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
+         float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
+         uint64_t[:, ::1] words_out=None):
+    """One step of Adam, in place; optim.h states it. Returns whether a packed weight is NaN.
+
+    Parameters
+    ----------
+    g : IN, gradient, shape (rows, n)
+    rate, beta1_rest, beta2_rest, eps, keep, clip : float
+        w = clip(w * keep - rate * (m / (sqrt(v) + eps))), the rests being 1 - beta.
+    w, m, v : IN, OUT, shape (rows, n)
+    words_out : OUT, signs of w, shape (rows, ceil(n / 64)), or None
+    """
+    cdef c.bitops_adam_args args
+    cdef int nan
+    args.rows = g.shape[0]
+    args.n = g.shape[1]
+    for name, array in (("w", w), ("m", m), ("v", v)):
+        check_size(f"rows of {name}", array.shape[0], args.rows)
+        check_size(f"columns of {name}", array.shape[1], args.n)
+    if words_out is not None:
+        check_size("rows of words_out", words_out.shape[0], args.rows)
+        check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))
+    if args.rows == 0 or args.n == 0:
+        return False
+    args.g, args.w, args.m, args.v = &g[0, 0], &w[0, 0], &m[0, 0], &v[0, 0]
+    args.words = &words_out[0, 0] if words_out is not None else NULL
+    args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
+    args.eps, args.keep, args.clip = eps, keep, clip
+    with nogil:
+        nan = c.bitops_adam(&args, c.bitops_get_num_threads())
+    return nan != 0

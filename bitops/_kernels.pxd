@@ -1,5 +1,5 @@
 # Declarations of bitops.h, nothing else.
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "bitops.h" nogil:
@@ -37,7 +37,20 @@ cdef extern from "bitops.h" nogil:
         BITOPS_F32
         BITOPS_F64
 
+    ctypedef struct bitops_image:
+        const uint64_t *x
+        size_t pixel_words
+        size_t height, width
+        size_t first_channel, channels
+        size_t kernel_height, kernel_width
+        size_t stride_y, stride_x
+        size_t pad_top, pad_left
+        size_t dilation_y, dilation_x
+        size_t out_height, out_width
+        uint64_t outside
+
     ctypedef struct bitops_gemm_args:
+        const bitops_image *image
         const uint64_t *a
         size_t lda
         size_t m
@@ -65,10 +78,17 @@ cdef extern from "bitops.h" nogil:
 
     int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
                          uint64_t *words_out, int n_threads) noexcept
+    int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
+                            const float *threshold, const uint64_t *flip, uint64_t *words_out,
+                            int n_threads) noexcept
     void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                           uint64_t *words_out, int n_threads) noexcept
     void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                             void *x_out, int n_threads) noexcept
+    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+                         int n_threads) noexcept
+    void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
+                               int n_threads) noexcept
     void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words,
                               int64_t *count_out, int n_threads) noexcept
     void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
@@ -86,6 +106,24 @@ cdef extern from "bitops.h" nogil:
     void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                            const int64_t *a_index, const int64_t *w_index, void *workspace,
                            int n_threads) noexcept
+
+    void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
+                       int n_threads) noexcept
+
+    ctypedef struct bitops_conv_args:
+        bitops_image image
+        size_t images
+        const uint64_t *w
+        size_t filters
+        size_t groups
+        const uint64_t *panels
+        const int32_t *tap_sums
+        bitops_store store
+
+    size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
+                                      int n_threads) noexcept
+    void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
+                     int n_threads) noexcept
 
     size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                               size_t count, int n_threads) noexcept
@@ -110,3 +148,20 @@ cdef extern from "bitops.h" nogil:
                                        int n_threads) noexcept
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
+
+
+cdef extern from "optim.h" nogil:
+    ctypedef struct bitops_adam_args:
+        size_t rows, n
+        const float *g
+        float *w
+        float *m
+        float *v
+        uint64_t *words
+        float beta1_rest, beta2_rest
+        float eps
+        float rate
+        float keep
+        float clip
+
+    int bitops_adam(const bitops_adam_args *args, int n_threads) noexcept

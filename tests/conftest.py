@@ -1,5 +1,7 @@
 """Fixtures and edge sizes shared by all tests; BITOPS_TEST_SEED changes the fixed seed."""
 
+import ctypes
+import mmap
 import os
 from collections.abc import Iterator
 
@@ -111,3 +113,36 @@ def random_shapes(rng: np.random.Generator, count: int) -> list[tuple[int, int, 
             k = step * int(rng.integers(1, most)) + int(rng.integers(-3, 4))
         shapes.append((m, n, k))
     return shapes
+
+
+class Fenced:
+    """Memory between two pages that must not be touched."""
+
+    def __init__(self, nbytes):
+        page = mmap.PAGESIZE
+        pages = -(-nbytes // page)
+        memory = mmap.mmap(-1, (pages + 2) * page)
+        inside = np.frombuffer(memory, np.uint8)
+        address = inside.ctypes.data
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        for fence in (address, address + (pages + 1) * page):
+            if libc.mprotect(fence, page, 0):
+                pytest.skip("mprotect is refused here")
+        self.inside = inside[page:-page]
+
+    def place(self, array, end):
+        """Copy the array against the end (or the beginning) of the memory."""
+        array = np.ascontiguousarray(array)
+        start = self.inside.size - array.nbytes if end else 0
+        view = self.inside[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        view[...] = array
+        return view
+
+
+@pytest.fixture(scope="session")
+def fenced():
+    """One fenced memory for each operand of a product."""
+    if not hasattr(ctypes.CDLL(None), "mprotect"):
+        pytest.skip("needs mprotect")
+    return [Fenced(200_000) for _ in range(6)]

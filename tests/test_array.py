@@ -486,3 +486,45 @@ class TestFromWords:
         except TypeError:
             return
         assert_array_equal(bo.gemm(b, b), ref.gemm(x, x))
+
+
+@pytest.mark.parametrize("dtype", (np.int32, np.float32, np.float64, np.int64, np.uint8, np.bool_))
+def test_pack_above(isa, threads, rng, dtype):
+    for k in EDGE_BITS:
+        for rows in (1, 3) if k else (2,):
+            x = rng.integers(0, 7, (rows, k)).astype(dtype)
+            for threshold in (
+                rng.integers(0, 7, k).astype(np.float32) + np.float32(0.5),
+                rng.integers(0, 7, k).astype(np.int32),
+                np.float32(3),
+                3,
+            ):
+                flip = rng.random(k) < 0.5
+                above = x > threshold
+                got = bo.pack_above(x, threshold)
+                assert bo.BitArray.from_words(got.words, x.shape) == bo.pack(above)
+                assert bo.pack_above(x, threshold, flip=flip) == bo.pack(above ^ flip)
+                assert bo.pack_above(x, threshold, flip=bo.pack(flip)) == bo.pack(above ^ flip)
+
+
+def test_pack_above_compares_int32_as_float32(isa):
+    """As a network of float32 sees its integers: 2^24 + 1 is 2^24 there."""
+    x = np.int32([[2**24 + 1, 2**24 + 2, -(2**24) - 1, 2**31 - 1]] * 17)
+    threshold = np.float32([2**24, 2**24, -(2**24), 2**31 - 128])
+    bits = np.asarray(bo.pack_above(x, threshold), bool)
+    assert_array_equal(bits, x.astype(np.float32) > threshold)
+    assert_array_equal(bits[0], [False, True, False, True])
+
+
+def test_pack_above_edges(isa):
+    inf = np.float32(np.inf)
+    x = np.float32([-inf, -0.0, 0.0, 1e-45, inf])
+    assert_array_equal(np.asarray(bo.pack_above(x, np.float32(0)), bool), x > 0)
+    assert_array_equal(np.asarray(bo.pack_above(x, inf), bool), [False] * 5)
+    assert_array_equal(np.asarray(bo.pack_above(x, -inf), bool), [False] + [True] * 4)
+    for k in (1, 7, 8, 16, 65, 130):
+        for at in {0, k - 1}:
+            bad = np.zeros((2, k), np.float32)
+            bad[1, at] = np.nan
+            with pytest.raises(ValueError, match=r"\[pack_above\] x.*NaN"):
+                bo.pack_above(bad, np.float32(0))

@@ -1,16 +1,27 @@
 """The command line, run as its user runs it, and the timing code behind it."""
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
-from bitops import benchmark, cli, demo, io
-from bitops.layers import Packed, PackedBatchNorm, PackedDense
+from bitops import benchmark, cli, demo, reference
+from bitops import io as model_file
+from bitops.geometry import make_window
+from bitops.layers import (
+    Packed,
+    PackedBatchNorm,
+    PackedConv2D,
+    PackedDense,
+    PackedFlatten,
+    PackedMaxPool2D,
+)
 
 SMALL_NET = ["--width", "48", "--depth", "1", "--epochs", "2", "--quiet"]
 
@@ -98,6 +109,8 @@ def test_interrupt(monkeypatch, capsys):
         (["demo", "--lr", "nan"], "--lr: must be above 0, got nan"),
         (["demo", "--lr", "inf"], "--lr: must be above 0, got inf"),
         (["demo", "--seed", "-1"], "--seed: must not be negative, got -1"),
+        (["demo", "--conv"], "--conv needs --data DIR, a folder with CIFAR-10"),
+        (["demo", "--conv", "--data", ".", "--depth", "2"], "--depth is for the MLP"),
         (["demo", "--save", "no/such/place"], "--save: no such directory"),
         (["bench", "--json", "."], "--json: exists and is not a regular file: ."),
         (["bench", "--json", "/dev/null"], "--json: exists and is not a regular file: /dev/null"),
@@ -157,7 +170,7 @@ def test_demo(quick, capsys, tmp_path):
     out = capsys.readouterr().out
     data = demo.load_digits()
     assert f"bit for bit, on all {len(data.y_test)} test images" in out
-    packed = io.load(path)
+    packed = model_file.load(path)
     error = packed.evaluate(data.x_test, data.y_test)
     assert f"error    {error:.2%}" in out
     assert f"packed file {path.stat().st_size:,} bytes" in out
@@ -200,6 +213,62 @@ def test_demo_on_idx_files(quick, capsys, rng, tmp_path):
     assert "bit for bit, on all 120 test images" in out
 
 
+def write_cifar(folder, rng, kind):
+    """Ten images of each of ten classes to train on and four to test, told apart by brightness."""
+    parts = {"train": np.arange(100) % 10, "test": np.arange(40) % 10}
+    for part, labels in parts.items():
+        pixels = rng.integers(0, 20, (len(labels), 32, 32, 3)) + 25 * labels[:, None, None, None]
+        pixels = pixels.astype(np.uint8)
+        if kind == "jpeg":
+            write_tar(folder / f"{part}.tar", pixels, labels)
+            continue
+        planes = pixels.transpose(0, 3, 1, 2).reshape(len(labels), -1)
+        records = np.concatenate([labels[:, None].astype(np.uint8), planes], axis=1)
+        names = [f"data_batch_{i}.bin" for i in range(1, 6)] if part == "train" else []
+        for name, batch in zip(
+            names or ["test_batch.bin"], np.split(records, len(names) or 1), strict=True
+        ):
+            (folder / name).write_bytes(batch.tobytes())
+
+
+def write_tar(path, pixels, labels):
+    image = pytest.importorskip("PIL.Image")
+    with tarfile.open(path, "w") as tar:
+        for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
+            stream = io.BytesIO()
+            image.fromarray(picture).save(stream, "JPEG")
+            member = tarfile.TarInfo(f"class{label}/{i}.jpg")
+            member.size = len(stream.getvalue())
+            tar.addfile(member, io.BytesIO(stream.getvalue()))
+
+
+@pytest.mark.parametrize("kind", ["bin", "jpeg"])
+def test_demo_of_convolutions(quick, capsys, rng, tmp_path, kind):
+    write_cifar(tmp_path, rng, kind)
+    path = tmp_path / "net.safetensors"
+    options = ["--width", "4", "--epochs", "2", "--batch", "10", "--save", str(path)]
+    assert cli.main(["demo", "--conv", "--data", str(tmp_path), *options]) == 0
+    out = capsys.readouterr().out
+    assert "90 training, 10 validation and 40 test images of 32 x 32 x 3" in out
+    assert "net      2x4C3-P2-2x8C3-P2-2x16C3-P2-32-32-10," in out
+    assert "bit for bit, on all 40 test images" in out
+    name = {"bin": "CIFAR-10", "jpeg": "CIFAR-10 (JPEG copies)"}[kind]
+    data = demo.load_cifar10(tmp_path)
+    error = model_file.load(path).evaluate(data.x_test, data.y_test)
+    assert f"error    {error:.2%} of the test images" in out
+    lines = out.splitlines()
+    for start in ("trained ", "error "):
+        (line,) = (line for line in lines if line.startswith(start))
+        assert line.endswith(f" on {name}")
+    # the lines of the epochs stand below one that names the data
+    (start,) = (i for i, line in enumerate(lines) if line.endswith(f"; errors on {name}"))
+    assert [line.startswith("epoch ") for line in lines[start + 1 : start + 4]] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def test_demo_without_data(capsys, tmp_path):
     message = failure(capsys, "demo", "--data", str(tmp_path))
     assert message.startswith("bitops demo: error:")
@@ -237,6 +306,44 @@ def test_float_net_equals_packed(rng, integer):
     assert_array_equal(benchmark.FloatNet(model)(x.astype(np.float32)), model(x))
 
 
-def test_float_net_refuses_other_layers():
-    with pytest.raises(TypeError, match="PackedBatchNorm"):
-        benchmark.FloatNet(Packed([PackedBatchNorm([1.0], [0.0])]))
+def test_float_net_of_convolutions(rng):
+    """Pools of bits and of signs agree, also where they take the smallest of a window."""
+    threshold = np.array([-20, -3, 0, 2, 9, 30])
+    flip = rng.random(6) < 0.5
+    model = Packed(
+        [
+            PackedConv2D(rng.choice([-1, 1], (6, 3, 3, 2)), threshold * 40.5, flip, padding=1),
+            PackedMaxPool2D(2, minimum=rng.random(6) < 0.5),
+            PackedConv2D(rng.choice([-1, 1], (6, 2, 3, 6)), threshold, flip, stride=(2, 1)),
+            PackedFlatten(),
+            PackedDense(rng.choice([-1, 1], (4, 48)), alpha=[1, 2, -1, 0.5], bias=[0.1] * 4),
+        ]
+    )
+    x = rng.integers(0, 256, (30, 8, 12, 2), np.uint8)
+    expected = model(x)
+    assert len(np.unique(expected)) > 10
+    assert_array_equal(benchmark.FloatNet(model)(x.astype(np.float32)), expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        PackedBatchNorm([1.0], [0.0]),
+        PackedConv2D(np.ones((2, 3, 3, 1)), k_map=True),
+        PackedConv2D(np.ones((2, 3, 3, 1)), padding=1, pad_value=1),
+        PackedConv2D(np.ones((2, 3, 3, 1)), groups=2),
+    ],
+)
+def test_float_net_refuses_other_layers(layer):
+    with pytest.raises(TypeError, match=r"^\[FloatNet\] no float32 twin"):
+        benchmark.FloatNet(Packed([layer]))
+
+
+def test_float_conv2d_is_the_convolution(rng):
+    x = rng.integers(-3, 4, (2, 7, 6, 3)).astype(np.float32)
+    w = rng.choice([-1.0, 1.0], (4, 3, 2, 3)).astype(np.float32)
+    window = make_window("test", (7, 6), (3, 2), stride=2, padding=1)
+    out = np.full((2, *window.output, 4), np.nan, np.float32)
+    result = benchmark.float_conv2d(x, w.reshape(4, -1).T, window, out=out)
+    assert result is out
+    assert_array_equal(out, reference.weight_conv2d(x, w, stride=2, padding=1))

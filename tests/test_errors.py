@@ -13,6 +13,9 @@ NAN = np.where(np.arange(70) == 69, np.nan, np.ones((5, 70)))
 PACKED = bo.pack(A)
 COLUMNS = bo.pack(A, axis=0)
 PANELS = bo.prepack(W)
+X = np.ones((2, 6, 5, 8))  # 2 images of 6 x 5 with 8 channels
+F = np.ones((4, 3, 3, 8))  # 4 filters
+NAN_IMAGE = np.where(np.arange(8) == 7, np.nan, X)
 
 NOT_REAL = {
     "complex": np.ones((5, 70), np.complex64),
@@ -40,8 +43,106 @@ def read_only(*shape):
     return array
 
 
+def bad_windows(call):
+    """Settings that no convolution takes; `call` takes them by name."""
+    return (
+        ("stride 0", lambda: call(stride=0), ValueError, "stride.*at least 1.*0"),
+        ("stride negative", lambda: call(stride=(1, -2)), ValueError, "stride.*at least 1.*-2"),
+        ("stride a float", lambda: call(stride=1.0), TypeError, "stride.*integer.*1.0"),
+        ("stride a bool", lambda: call(stride=True), TypeError, "stride.*integer.*True"),
+        ("three strides", lambda: call(stride=(1, 1, 1)), TypeError, "stride.*pair"),
+        ("dilation 0", lambda: call(dilation=0), ValueError, "dilation.*at least 1.*0"),
+        ("padding negative", lambda: call(padding=-1), ValueError, "padding.*at least 0.*-1"),
+        ("padding unknown", lambda: call(padding="full"), ValueError, "same.*valid.*full"),
+        ("padding of three", lambda: call(padding=(1, 2, 3)), TypeError, "padding.*pair"),
+        ("padding mixed", lambda: call(padding=((1, 2), 3)), TypeError, "padding"),
+        ("kernel too large", lambda: call(dilation=3), ValueError, "kernel.*fit.*height 7.* 6"),
+        ("padding overflow", lambda: call(padding=2**31), ValueError, "padding.*at most"),
+        ("image overflow", lambda: call(padding=2**31 - 1), ValueError, "padded.*at most"),
+        ("kernel overflow", lambda: call(dilation=2**31 - 1), ValueError, "kernel.*at most"),
+        ("result overflow", lambda: call(padding=2**30 - 9), ValueError, "result.*elements"),
+    )
+
+
+def bad_convolutions(call):
+    """Operands and settings that no binary convolution takes; call(x, w, **settings)."""
+    return (
+        *bad_windows(lambda **settings: call(X, F, **settings)),
+        ("x of 3 axes", lambda: call(X[0], F), ValueError, r"x.*\(n, h, w, c\).*\(6, 5, 8\)"),
+        ("w of 3 axes", lambda: call(X, F[0]), ValueError, r"w.*\(o, kh, kw, i\).*\(3, 3, 8\)"),
+        ("kernel of 0", lambda: call(X, F[:, :0]), ValueError, "kh and kw must be at least 1"),
+        ("a prepacked matrix", lambda: call(X, PANELS), ValueError, r"w.*got \(5, 70\)"),
+        ("x prepacked", lambda: call(bo.prepack(F), F), TypeError, "x.*Prepacked"),
+        ("x packed along w", lambda: call(bo.pack(X, 2), F), ValueError, "axis 3.*axis 2"),
+        ("w packed along o", lambda: call(X, bo.pack(F, 0)), ValueError, "axis 3.*axis 0"),
+        ("other channels", lambda: call(X, F[..., :7]), ValueError, "8 channels, got 7"),
+        ("groups 3", lambda: call(X, F, groups=3), ValueError, "divisible by groups.*8, 4 and 3"),
+        ("groups of filters", lambda: call(X, F[:3, ..., :4], groups=2), ValueError, "divisible"),
+        ("groups and channels", lambda: call(X, F, groups=2), ValueError, "4 channels, got 8"),
+        ("groups 0", lambda: call(X, F, groups=0), ValueError, "groups.*at least 1.*0"),
+        ("groups a float", lambda: call(X, F, groups=1.0), TypeError, "groups.*integer.*1.0"),
+        ("pad_value", lambda: call(X, F, pad_value=2), ValueError, "pad_value.*2"),
+        ("pad_value of a text", lambda: call(X, F, pad_value="0"), ValueError, "pad_value.*'0'"),
+        ("NaN in x", lambda: call(NAN_IMAGE, F), ValueError, "x.*NaN"),
+        ("NaN in w", lambda: call(X, F * np.nan), ValueError, "w.*NaN"),
+        ("x complex", lambda: call(X.astype(complex), F), TypeError, "x.*complex"),
+        ("w of text", lambda: call(X, F.astype(str)), TypeError, "w.*<U"),
+    )
+
+
 # function -> (what is wrong, call, exception, words of the rule)
 BAD_CALLS = {
+    "im2col": (
+        *bad_windows(lambda **settings: bo.im2col(X, 3, **settings)),
+        ("kernel of 0", lambda: bo.im2col(X, 0), ValueError, "kernel_size.*at least 1.*0"),
+        ("kernel of text", lambda: bo.im2col(X, "3"), TypeError, "kernel_size.*'3'"),
+        ("kernel None", lambda: bo.im2col(X, None), TypeError, "kernel_size.*None"),
+        ("pad_value 0", lambda: bo.im2col(X, 3, pad_value=0), ValueError, "pad_value.*-1 or 1.*0"),
+        ("x of 2 axes", lambda: bo.im2col(A, 3), ValueError, "x must have shape"),
+        ("x packed along h", lambda: bo.im2col(bo.pack(X, 1), 3), ValueError, "axis 3.*axis 1"),
+    ),
+    "conv2d": (
+        *bad_convolutions(bo.conv2d),
+        (
+            "alpha of channels",
+            lambda: bo.conv2d(X, F, alpha=np.ones(8)),
+            ValueError,
+            r"alpha.*\(4,\), got \(8,\)",
+        ),
+        (
+            "k_map of the input",
+            lambda: bo.conv2d(X, F, k_map=np.ones((2, 6, 5))),
+            ValueError,
+            r"k_map.*\(2, 4, 3\), got \(2, 6, 5\)",
+        ),
+        ("bias complex", lambda: bo.conv2d(X, F, bias=1j), TypeError, "bias.*complex"),
+        ("out float", lambda: bo.conv2d(X, F, out=out(2, 4, 3, 4, dtype="f4")), TypeError, "int32"),
+        (
+            "out of another shape",
+            lambda: bo.conv2d(X, F, out=out(2, 6, 5, 4)),
+            ValueError,
+            r"out.*\(2, 4, 3, 4\), got \(2, 6, 5, 4\)",
+        ),
+        ("out read-only", lambda: bo.conv2d(X, F, out=read_only(2, 4, 3, 4)), ValueError, "read-o"),
+        ("out a list", lambda: bo.conv2d(X, F, out=[0]), TypeError, "out.*ndarray.*list"),
+    ),
+    "conv2d_sign": (
+        *bad_convolutions(lambda x, w, **settings: bo.conv2d_sign(x, w, 0, **settings)),
+        ("threshold real", lambda: bo.conv2d_sign(X, F, 0.5), TypeError, "threshold.*float"),
+        (
+            "thresholds of channels",
+            lambda: bo.conv2d_sign(X, F, np.zeros(8, int)),
+            ValueError,
+            r"threshold.*\(4,\), got \(8,\)",
+        ),
+        ("flip of ints", lambda: bo.conv2d_sign(X, F, 0, flip=[1, 0, 1, 0]), TypeError, "flip.*b"),
+        (
+            "flip of channels",
+            lambda: bo.conv2d_sign(X, F, 0, flip=np.ones(8, bool)),
+            ValueError,
+            r"flip.*\(4,\), got \(8,\)",
+        ),
+    ),
     "pack": (
         ("NaN", lambda: bo.pack(NAN), ValueError, "NaN"),
         ("NaN of float16", lambda: bo.pack(NAN.astype(np.float16)), ValueError, "NaN"),
@@ -54,6 +155,16 @@ BAD_CALLS = {
         ("axis None", lambda: bo.pack(A, None), TypeError, "axis"),
         ("axis a tuple", lambda: bo.pack(A, (0, 1)), TypeError, "axis"),
         *((name, lambda x=x: bo.pack(x), TypeError, "x") for name, x in NOT_REAL.items()),
+    ),
+    "pack_above": (
+        ("NaN", lambda: bo.pack_above(NAN, 0), ValueError, "x.*NaN"),
+        ("NaN of threshold", lambda: bo.pack_above(A, np.nan), ValueError, "threshold.*NaN"),
+        ("0-d", lambda: bo.pack_above(1.0, 0), ValueError, "axis"),
+        ("text", lambda: bo.pack_above("abc", 0), TypeError, "x"),
+        ("threshold of rows", lambda: bo.pack_above(A, np.zeros(3)), ValueError, r"70.*\(3,\)"),
+        ("threshold of text", lambda: bo.pack_above(A, "a"), TypeError, "threshold"),
+        ("flip of ints", lambda: bo.pack_above(A, 0, flip=np.ones(70, int)), TypeError, "flip"),
+        ("flip of rows", lambda: bo.pack_above(A, 0, flip=[True] * 3), ValueError, r"flip.*\(3,\)"),
     ),
     "unpack": (
         ("uint8", lambda: bo.unpack(PACKED, dtype=np.uint8), TypeError, "dtype.*uint8"),

@@ -69,6 +69,32 @@ for threads in (1, 2, 64):
             print(extra(lambda: bo.bitplane_gemm(x, weights, bits=count, out=out), 0))
 """
 
+CONV_PROGRAM = """
+n, h, c, groups = map(int, sys.argv[1:])
+rng = np.random.default_rng(0)
+x = bo.pack(rng.standard_normal((n, h, h, c), np.float32))
+w = bo.pack(rng.standard_normal((c, 3, 3, c // groups), np.float32))
+out, k_map = np.ones((n, h, h, c), np.int32), np.ones((n, h, h), np.float32)
+real = out.view(np.float32)
+small = bits(rng, 64, 8192)
+threshold = np.zeros(c, np.int32)
+for threads in (1, 2, 64):
+    bo.set_num_threads(threads)
+    bo.gemm(small, small)  # threads and their stacks exist
+    for weights in (w, bo.prepack(w)):
+        for pad_value in (0, 1):
+            settings = dict(padding=1, groups=groups, pad_value=pad_value)
+            bo.conv2d(x[:1, :1], weights, **settings)  # what prepacked filters keep exists
+            print(
+                extra(lambda: bo.conv2d(x, weights, out=out, **settings), 0),
+                extra(lambda: bo.conv2d(x, weights, k_map=k_map, out=real, **settings), 0),
+                extra(
+                    lambda: bo.conv2d_sign(x, weights, threshold, **settings),
+                    n * h * h * ((c + 63) // 64) * 8,
+                ),
+            )
+"""
+
 
 def extra_bytes(program: str, *arguments: int) -> list[int]:
     # A fixed threshold makes glibc give memory back once freed: no call profits from the last.
@@ -122,4 +148,17 @@ def test_extra_memory_of_numbers_times_weights(isa, m, n, k):
         pytest.skip("takes seconds in portable C")
     found = extra_bytes(MIXED_PROGRAM, m, n, k)
     assert len(found) == 24
+    assert max(found) <= LIMIT
+
+
+@needs_clear_refs
+@pytest.mark.parametrize(
+    ("n", "h", "c", "groups"),
+    ((8, 56, 64, 1), (2, 14, 512, 1), (1, 7, 2048, 1), (2, 28, 256, 4), (8, 56, 64, 64)),
+)
+def test_extra_memory_of_convolutions(isa, n, h, c, groups):
+    if isa == "generic" and n * h * h * c * c * 9 / groups > 2e9:
+        pytest.skip("takes seconds in portable C")
+    found = extra_bytes(CONV_PROGRAM, n, h, c, groups)
+    assert len(found) == 36
     assert max(found) <= LIMIT

@@ -1,5 +1,7 @@
+import base64
 import json
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -7,8 +9,25 @@ import safetensors
 import safetensors.numpy
 
 from bitops.array import pack
-from bitops.io import _digest, load, save
-from bitops.layers import Packed, PackedBatchNorm, PackedDense, PackedSign, Sequential, Sign
+from bitops.io import _KINDS, MAX_DEPTH, _digest, load, save
+from bitops.layers import (
+    FloatConv2D,
+    FloatDense,
+    Layer,
+    Packed,
+    PackedAvgPool2D,
+    PackedBatchNorm,
+    PackedConv2D,
+    PackedDense,
+    PackedFlatten,
+    PackedGlobalAvgPool2D,
+    PackedMaxPool2D,
+    PackedReLU,
+    PackedResidual,
+    PackedSign,
+    Sequential,
+    Sign,
+)
 from bitops.models import mlp
 
 
@@ -24,6 +43,58 @@ def every_kind():
         PackedSign(),
         PackedDense(rng.normal(size=(5, 33)), bias=rng.normal(size=5)),
     )
+
+
+def every_image_kind():
+    """The same for images: (9, 10, 3) uint8 or real."""
+    rng = np.random.default_rng(1)
+
+    def bits(*shape):
+        return rng.normal(size=shape)
+
+    return Packed(
+        PackedConv2D(bits(8, 3, 2, 3), rng.integers(-9, 9, 8), rng.random(8) < 0.5, padding="same"),
+        PackedMaxPool2D(2, padding=((0, 1), (0, 0)), minimum=rng.random(8) < 0.5),
+        PackedResidual(
+            [
+                PackedConv2D(bits(8, 3, 3, 8), padding=1, pad_value=-1, alpha=rng.random(8)),
+                PackedMaxPool2D((3, 1), 1, (1, 0)),
+                PackedResidual(PackedSign()),
+            ],
+            [PackedResidual(PackedReLU(), PackedBatchNorm(rng.random(8), rng.random(8)))],
+        ),
+        PackedConv2D(bits(6, 3, 3, 4), groups=2, dilation=(1, 2), padding=2, k_map=True),
+        FloatConv2D(bits(4, 1, 2, 3), rng.random(4), stride=(1, 2), groups=2),
+        PackedSign(rng.normal(size=4)),
+        PackedConv2D(bits(4, 1, 1, 1), rng.normal(size=4), groups=4),
+        PackedAvgPool2D(2, 1),
+        PackedResidual([PackedFlatten(), FloatDense(bits(4, 24))], PackedGlobalAvgPool2D()),
+        FloatDense(bits(2, 4), rng.random(2)),
+        input_shape=(9, 10, 3),
+    )
+
+
+def flat(layers):
+    """The layers in order, with those inside branches."""
+    for layer in layers:
+        yield layer
+        for branch in layer.branches().values():
+            yield from flat(branch)
+
+
+# What the first version of `save` wrote, in zlib and base64: PackedBatchNorm of 3 features,
+# PackedSign with threshold and flip, PackedDense(3 to 5, threshold, flip), PackedSign without,
+# PackedDense(5 to 4, float32 threshold), PackedDense(4 to 2, alpha, bias).
+VERSION_1 = (
+    "eNqlVcuK2zAUTZ9Q6Kr9gaC1CJIiyXE2U0opzKYUSldxCLItx6ae2MRKSwmB+bPOj5X2ynLaNKNMYmpIru+Vzjn3Ie"
+    "HJ80H7bNFicaONSpVRiwWablFcmKpu0BRtI5RV6xtlIjQdRl18VKvki04jhCH0Va+bolrZdWr95VrVufVmgDXfa+2Q"
+    "H1vIW2WS/AMQOmyxWmRamc1aN3bX2MaqjbkfzApdpq07i5Aq61w5grhQEJ3v8NAj9qlYrv5Hx+SwlFdlV2hWFvVJrX"
+    "d61ejLxcQ9sW+6WObGMfQRPlnkalOWPul9/EC9d03CR8wvram3HPfJsQflPGdkbp0mV0xIJ5uEYSgzEhMWBIwyIsMw"
+    "pYprloxllpAw1VIwkgoVxySllLMky4I4VFzGgWbjMEI7tMOIjuyA7K1JbUlwaT5LjrCVst6MzjFqb1aVZY02cKtmBE"
+    "+gCYj1R04wlQ7qqj0NFtgDpxKLFs/P4rkPLySetKmLs3jmw08gf8ItARm1IzrEvx+zA/zYkz2BpFz9ZGTH2g8NxVPW"
+    "Zk9Hf45jPwoG+XPiGngBBfdQcIKpm4E41wLmgcMEqOQO/nALfGgJDQyYO0De/K//oRAeigAGGwLFbjh85j4fg1edfd"
+    "TZx5192tknR/6LI9zLzr4+Wt/zDAa3V/B3B7+rv/7tD+e3dtCtwfsd2OF+75v9XpvbL3j2+fyE998SRAWF"
+)
 
 
 @pytest.fixture
@@ -45,6 +116,16 @@ def rewrite(path, *, tensors=None, document=None, **entries):
     path.write_bytes(safetensors.numpy.save(arrays, {"bitops": text}))
 
 
+def assert_same_layers(model, again):
+    for a, b in zip(flat(model.layers), flat(again.layers), strict=True):
+        assert type(a) is type(b) and a.settings() == b.settings()
+        for name in ("weight", "threshold", "flip", "alpha", "bias", "minimum"):
+            old, new = getattr(a, name, None), getattr(b, name, None)
+            assert np.array_equal(np.asarray(old), np.asarray(new))
+            if isinstance(old, np.ndarray):
+                assert old.dtype == new.dtype
+
+
 def test_round_trip_of_every_layer(path):
     model = every_kind()
     save(model, path)
@@ -52,20 +133,44 @@ def test_round_trip_of_every_layer(path):
     x = np.random.default_rng(1).normal(size=(20, 70))
     np.testing.assert_array_equal(again(x), model(x))
     assert repr(again) == repr(model)
-    for a, b in zip(model.layers, again.layers, strict=True):
-        for name in ("weight", "threshold", "flip", "alpha", "bias"):
-            old, new = getattr(a, name, None), getattr(b, name, None)
-            assert np.array_equal(np.asarray(old), np.asarray(new))
-            if isinstance(old, np.ndarray):
-                assert old.dtype == new.dtype
+    assert_same_layers(model, again)
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_round_trip_of_every_layer_for_images(path):
+    model = every_image_kind()
+    save(model, path)
+    again = load(path)
+    rng = np.random.default_rng(1)
+    for x in (
+        rng.integers(256, size=(2, 9, 10, 3), dtype=np.uint8),
+        rng.normal(size=(2, 9, 10, 3)),
+    ):
+        np.testing.assert_array_equal(again(x), model(x))
+    assert repr(again) == repr(model)
+    assert again.input_shape == (9, 10, 3)
+    assert_same_layers(model, again)
+    kinds = {type(layer) for made in (every_kind(), model) for layer in flat(made.layers)}
+    assert kinds >= {kind.layer for kind in _KINDS.values()} | {PackedResidual}
+
+
+def test_files_of_the_first_version_are_read(path):
+    path.write_bytes(zlib.decompress(base64.b64decode(VERSION_1)))
+    model = load(path)
+    names = ["BatchNorm", "Sign", "Dense", "Sign", "Dense", "Dense"]
+    assert [layer.name for layer in model.layers] == ["Packed" + name for name in names]
+    x = np.array([[1, 2, 3], [-1, 0.5, 2], [0, -3, -1], [4, -1, 1]], np.float32)
+    np.testing.assert_array_equal(model(x), [[0, -1], [1, 3], [1, 3], [0, -1]])
+    model.save(path)  # as the version of today
+    assert_same_layers(model, load(path))
+
+
 def test_same_model_same_bytes(path):
-    every_kind().save(str(path))
-    first = path.read_bytes()
-    load(path).save(path)
-    assert path.read_bytes() == first
+    for model in (every_kind(), every_image_kind()):
+        model.save(str(path))
+        first = path.read_bytes()
+        load(path).save(path)
+        assert path.read_bytes() == first
 
 
 def test_weights_packed_along_a_strided_axis(path):
@@ -88,6 +193,22 @@ def test_only_packed_models_are_saved(path):
     with pytest.raises(TypeError, match=r"\[save\] model must be a Packed, got Sequential"):
         save(Sequential(Sign()), path)
     assert not path.exists()
+
+
+def test_models_that_load_would_refuse_are_not_saved(path):
+    layer = PackedReLU()
+    for _ in range(MAX_DEPTH):
+        layer = PackedResidual(layer)
+    save(Packed(layer), path)
+    load(path)
+    with pytest.raises(ValueError, match=r"\[save\] residual blocks must be nested at most"):
+        save(Packed(PackedResidual(layer)), path)
+
+    class Other(Layer):
+        pass
+
+    with pytest.raises(TypeError, match=r"\[save\] layers must be packed ones"):
+        save(Packed(Other()), path)
 
 
 def test_failed_save_leaves_the_old_file(path, monkeypatch):
@@ -114,7 +235,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_truncated_files_are_refused(path):
-    Packed(PackedDense(np.ones((3, 70)), 0)).save(path)
+    Packed(PackedResidual(PackedDense(np.ones((5, 5))))).save(path)
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
@@ -158,10 +279,11 @@ def test_foreign_safetensors_are_refused(path):
     with pytest.raises(ValueError, match="metadata bitops must be JSON, got ''"):
         load(path)
     every_kind().save(path)
-    rewrite(path, version=2)
-    with pytest.raises(ValueError, match="version must be 1, got 2"):
-        load(path)
-    rewrite(path, format="other", version=1)
+    for version in (3, 0, True, "1", None, [2]):
+        rewrite(path, version=version)
+        with pytest.raises(ValueError, match="version must be 1 or 2, got "):
+            load(path)
+    rewrite(path, format="other", version=2)
     with pytest.raises(ValueError, match=r"format must be bitops\.packed"):
         load(path)
     every_kind().save(path)
@@ -172,11 +294,28 @@ def test_foreign_safetensors_are_refused(path):
 
 SPEC = {
     "type": "PackedDense",
-    "in_features": 70,
-    "out_features": 3,
-    "fields": ["weight", "threshold", "flip"],
+    "fields": {"weight": [3, 70], "threshold": [3], "flip": [3]},
+    "settings": {},
 }
 WORDS = np.zeros((3, 2), np.uint64)
+TENSORS = [
+    {"0.weight": WORDS.view(np.int64)},
+    {"0.weight": WORDS.view(np.float64)},
+    {"0.weight": WORDS[:2]},
+    {"0.weight": WORDS.reshape(-1)},
+    {"0.weight": WORDS + np.uint64(1 << 6)},  # a padding bit in each word 1
+    {"0.weight": None},
+    {"0.threshold": np.zeros(3, np.int64)},
+    {"0.threshold": np.full(3, np.nan, np.float32)},
+    {"0.threshold": np.zeros((3, 1), np.int32)},
+    {"0.flip": np.array([8], np.uint64)},
+    {"0.flip": np.zeros(3, np.bool_)},
+    {"1.weight": WORDS},
+]
+
+
+def fields(**change):
+    return {"graph": [{**SPEC, "fields": {**SPEC["fields"], **change}}]}
 
 
 @pytest.mark.parametrize(
@@ -193,33 +332,34 @@ WORDS = np.zeros((3, 2), np.uint64)
         {"graph": [{**SPEC, "type": "Sign"}]},
         {"graph": [{**SPEC, "type": ["PackedDense"]}]},
         {"graph": [{**SPEC, "type": "PackedSign"}]},
+        {"graph": [{**SPEC, "type": "PackedResidual"}]},
         {"graph": [{**SPEC, "extra": 1}]},
         {"graph": [{**SPEC, "fields": "weight"}]},
-        {"graph": [{**SPEC, "fields": [["weight"]]}]},
-        {"graph": [{**SPEC, "fields": ["threshold", "weight", "flip"]}]},
-        {"graph": [{**SPEC, "fields": ["weight", "threshold"]}]},
-        {"graph": [{**SPEC, "fields": ["threshold", "flip"]}]},
-        {"graph": [{**SPEC, "fields": []}]},
-        {"graph": [{**SPEC, "in_features": 71.0}]},
-        {"graph": [{**SPEC, "in_features": True}]},
-        {"graph": [{**SPEC, "in_features": -70}]},
-        {"graph": [{**SPEC, "in_features": None}]},
-        {"graph": [{**SPEC, "in_features": 10**30}]},
-        {"graph": [{**SPEC, "in_features": 64}]},
-        {"graph": [{**SPEC, "out_features": 4}]},
+        {"graph": [{**SPEC, "fields": ["weight", "threshold", "flip"]}]},
+        {"graph": [{**SPEC, "fields": {"weight": [3, 70], "threshold": [3]}}]},
+        {"graph": [{**SPEC, "fields": {"threshold": [3], "flip": [3]}}]},
+        {"graph": [{**SPEC, "fields": {}}]},
+        {"graph": [{**SPEC, "settings": {"stride": 1}}]},
+        {"graph": [{**SPEC, "settings": None}]},
+        fields(weight=[3, 71.0]),
+        fields(weight=[3, True]),
+        fields(weight=[3, -70]),
+        fields(weight=[3, None]),
+        fields(weight=[3, 10**30]),
+        fields(weight=[3, 64]),
+        fields(weight=[4, 70]),
+        fields(weight=[3, 7, 10]),
+        fields(weight=[210]),
+        fields(weight=70),
+        fields(flip=[2]),
+        fields(minimum=[3]),
         {"graph": [SPEC, SPEC]},
-        {"tensors": {"0.weight": WORDS.view(np.int64)}},
-        {"tensors": {"0.weight": WORDS.view(np.float64)}},
-        {"tensors": {"0.weight": WORDS[:2]}},
-        {"tensors": {"0.weight": WORDS.reshape(-1)}},
-        {"tensors": {"0.weight": WORDS + np.uint64(1 << 6)}},  # a padding bit in each word 1
-        {"tensors": {"0.weight": None}},
-        {"tensors": {"0.threshold": np.zeros(3, np.int64)}},
-        {"tensors": {"0.threshold": np.full(3, np.nan, np.float32)}},
-        {"tensors": {"0.threshold": np.zeros((3, 1), np.int32)}},
-        {"tensors": {"0.flip": np.array([8], np.uint64)}},
-        {"tensors": {"0.flip": np.zeros(3, np.bool_)}},
-        {"tensors": {"1.weight": WORDS}},
+        {"input_shape": 70},
+        {"input_shape": []},
+        {"input_shape": [70.0]},
+        {"input_shape": [0]},
+        {"input_shape": [71]},
+        *({"tensors": tensors} for tensors in TENSORS),
     ],
 )
 def test_forged_files_are_refused(path, change):
@@ -231,12 +371,129 @@ def test_forged_files_are_refused(path, change):
         load(path)
 
 
+SPEC_1 = {
+    "type": "PackedDense",
+    "in_features": 70,
+    "out_features": 3,
+    "fields": ["weight", "threshold", "flip"],
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": {}},
+        {"graph": []},
+        {"graph": [None]},
+        {"graph": [SPEC]},
+        {"graph": [{**SPEC_1, "type": "Sign"}]},
+        {"graph": [{**SPEC_1, "type": ["PackedDense"]}]},
+        {"graph": [{**SPEC_1, "type": "FloatDense", "fields": ["weight"]}]},
+        {"graph": [{**SPEC_1, "extra": 1}]},
+        {"graph": [{**SPEC_1, "fields": "weight"}]},
+        {"graph": [{**SPEC_1, "fields": None}]},
+        {"graph": [{**SPEC_1, "fields": [["weight"]]}]},
+        {"graph": [{**SPEC_1, "fields": ["threshold", "weight", "flip"]}]},
+        {"graph": [{**SPEC_1, "fields": ["weight", "threshold"]}]},
+        {"graph": [{**SPEC_1, "fields": ["threshold", "flip"]}]},
+        {"graph": [{**SPEC_1, "fields": []}]},
+        {"graph": [{**SPEC_1, "in_features": 71.0}]},
+        {"graph": [{**SPEC_1, "in_features": True}]},
+        {"graph": [{**SPEC_1, "in_features": -70}]},
+        {"graph": [{**SPEC_1, "in_features": None}]},
+        {"graph": [{**SPEC_1, "in_features": 10**30}]},
+        {"graph": [{**SPEC_1, "in_features": 64}]},
+        {"graph": [{**SPEC_1, "out_features": 4}]},
+        {"graph": [SPEC_1, SPEC_1]},
+        *({"tensors": tensors} for tensors in TENSORS),
+    ],
+)
+def test_forged_files_of_the_first_version_are_refused(path, change):
+    Packed(PackedDense(np.ones((3, 70)), 0, [True, False, True])).save(path)
+    rewrite(path, version=1, graph=[SPEC_1])
+    load(path)
+    rewrite(path, version=1, **{"graph": [SPEC_1], **change})
+    with pytest.raises(ValueError, match=r"^\[load\]"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stride", [0, 1]),
+        ("stride", [1, 2**31]),
+        ("stride", [1.5, 1]),
+        ("stride", "2"),
+        ("stride", None),
+        ("padding", [[-1, 0], [0, 0]]),
+        ("padding", "full"),
+        ("padding", {}),
+        ("padding", [[10**30, 0], [0, 0]]),
+        ("dilation", [0, 0]),
+        ("dilation", True),
+        ("groups", 0),
+        ("groups", 3),
+        ("groups", 2.0),
+        ("groups", 10**30),
+        ("pad_value", 2),
+        ("pad_value", True),
+        ("pad_value", 1.0),
+        ("k_map", 1),
+        ("k_map", "yes"),
+        ("k_map", True),  # with thresholds
+    ],
+)
+def test_forged_settings_are_refused(path, name, value):
+    Packed(PackedResidual(PackedConv2D(np.ones((4, 3, 3, 2)), 0, groups=2, padding=1))).save(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        graph = json.loads(file.metadata()["bitops"])["graph"]
+    rewrite(path, graph=graph)
+    load(path)
+    graph[0]["body"][0]["settings"][name] = value
+    rewrite(path, graph=graph)
+    with pytest.raises(ValueError, match=r"^\[load\]"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        {"body": None},
+        {"body": []},
+        {"body": {}},
+        {"body": SPEC},
+        {"body": [{"type": "PackedFlatten", "fields": {}, "settings": {"axis": 1}}]},
+        {"body": [{"type": "PackedFlatten", "fields": {"weight": [3]}, "settings": {}}]},
+        {"shortcut": []},
+        {"shortcut": "identity"},
+        {"shortcut": [SPEC]},
+    ],
+)
+def test_forged_branches_are_refused(path, branches):
+    flatten = {"type": "PackedFlatten", "fields": {}, "settings": {}}
+    block = {"type": "PackedResidual", "body": [flatten], "shortcut": None}
+    Packed(PackedReLU()).save(path)
+    rewrite(path, graph=[block])
+    load(path)
+    rewrite(path, graph=[{**block, **branches}])
+    with pytest.raises(ValueError, match=r"^\[load\]"):
+        load(path)
+
+
+def test_deep_nesting_is_refused(path):
+    graph = [{"type": "PackedReLU", "fields": {}, "settings": {}}]
+    for _ in range(MAX_DEPTH + 1):
+        graph = [{"type": "PackedResidual", "body": graph, "shortcut": None}]
+    Packed(PackedReLU()).save(path)
+    rewrite(path, graph=graph)
+    with pytest.raises(ValueError, match=r"^\[load\] .*nested at most"):
+        load(path)
+
+
 def test_layers_that_do_not_fit_are_refused(path):
     Packed(PackedDense(np.ones((3, 70))), PackedDense(np.ones((2, 3)))).save(path)
-    graph = [
-        {"type": "PackedDense", "in_features": 70, "out_features": 3, "fields": ["weight"]},
-        {"type": "PackedDense", "in_features": 4, "out_features": 2, "fields": ["weight"]},
-    ]
+    shapes = ([3, 70], [2, 4])
+    graph = [{**SPEC, "fields": {"weight": shape}} for shape in shapes]
     rewrite(path, graph=graph)
     with pytest.raises(ValueError, match=r"^\[load\] .*layer 1 must take the 3 features"):
         load(path)

@@ -3,9 +3,6 @@
 A kernel that reads or writes one byte too far dies here with a segmentation fault.
 """
 
-import ctypes
-import mmap
-
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -15,39 +12,6 @@ from bitops import reference as ref
 from conftest import signs
 
 KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
-
-
-class Fenced:
-    """Memory between two pages that must not be touched."""
-
-    def __init__(self, nbytes):
-        page = mmap.PAGESIZE
-        pages = -(-nbytes // page)
-        memory = mmap.mmap(-1, (pages + 2) * page)
-        inside = np.frombuffer(memory, np.uint8)
-        address = inside.ctypes.data
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        for fence in (address, address + (pages + 1) * page):
-            if libc.mprotect(fence, page, 0):
-                pytest.skip("mprotect is refused here")
-        self.inside = inside[page:-page]
-
-    def place(self, array, end):
-        """Copy the array against the end (or the beginning) of the memory."""
-        array = np.ascontiguousarray(array)
-        start = self.inside.size - array.nbytes if end else 0
-        view = self.inside[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        view[...] = array
-        return view
-
-
-@pytest.fixture(scope="module")
-def fenced():
-    """One fenced memory for each operand of a product."""
-    if not hasattr(ctypes.CDLL(None), "mprotect"):
-        pytest.skip("needs mprotect")
-    return [Fenced(200_000) for _ in range(6)]
 
 
 @pytest.mark.parametrize("end", (True, False), ids=("end", "begin"))

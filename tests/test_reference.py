@@ -1,13 +1,16 @@
 """The oracle itself, on numbers worked by hand."""
 
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy.signal import correlate
 
 from bitops import reference as ref
+from conftest import signs
 
 # Two rows of a and three rows of w, k = 4. Dot products counted by eye:
 # a0.w0 = +1+1-1-1 = 0, a0.w1 = 4 (same row), a0.w2 = -4 (opposite), and so on.
@@ -127,11 +130,176 @@ def test_binarize_weights():
     assert alpha.tolist() == [2.0, 0.5]
 
 
+# ---- convolution and pooling ---------------------------------------------------------------------
+
+# Image of 2 x 3 positions and one channel; the kernel of 2 x 2 sees two windows.
+IMAGE = np.array([[1, -1, 1], [-1, -1, 1]]).reshape(1, 2, 3, 1)
+KERNEL = np.array([[1, 1], [-1, 1]]).reshape(1, 2, 2, 1)
+
+
+def test_im2col():
+    got = ref.im2col(IMAGE, 2)
+    assert got.dtype == np.int8
+    assert got.tolist() == [[[[1, -1, -1, -1], [-1, 1, -1, 1]]]]
+    # Two channels: those of a tap are neighbours.
+    both = np.concatenate([IMAGE, -IMAGE], axis=3)
+    assert ref.im2col(both, (1, 2))[0, 0, 0].tolist() == [1, -1, -1, 1]
+    # One position above: the upper taps of the upper windows lie outside.
+    for value in (-1, 1):
+        rows = ref.im2col(IMAGE, 2, padding=((1, 0), (0, 0)), pad_value=value)
+        assert rows[0, 0].tolist() == [[value, value, 1, -1], [value, value, -1, 1]]
+
+
+def test_conv2d():
+    # 1*1 - 1*1 + 1*1 - 1*1 = 0; -1 + 1 + 1 + 1 = 2.
+    got = ref.conv2d(IMAGE, KERNEL)
+    assert got.dtype == np.int32
+    assert got.tolist() == [[[[0], [2]]]]
+    # The upper taps 1, 1 lie outside: -1 - 1 = -2 and 1 + 1 = 2 inside, and 0, 2 or -2 outside.
+    above = {"padding": ((1, 0), (0, 0))}
+    assert ref.conv2d(IMAGE, KERNEL, **above)[0, 0, :, 0].tolist() == [-2, 2]
+    assert ref.conv2d(IMAGE, KERNEL, **above, pad_value=1)[0, 0, :, 0].tolist() == [0, 4]
+    assert ref.conv2d(IMAGE, KERNEL, **above, pad_value=-1)[0, 0, :, 0].tolist() == [-4, 0]
+
+
+def test_conv2d_scales():
+    # 2 * 0.5 * 3 + 1 = 4 and 0 * ... + 1 = 1.
+    got = ref.conv2d(IMAGE, KERNEL, alpha=[0.5], k_map=[[[7, 3]]], bias=1)
+    assert got.dtype == np.float32
+    assert got.ravel().tolist() == [1, 4]
+
+
+def test_conv2d_sign():
+    got = ref.conv2d_sign(IMAGE, KERNEL, [1])
+    assert got.dtype == np.int8
+    assert got.ravel().tolist() == [-1, 1]
+    assert ref.conv2d_sign(IMAGE, KERNEL, 2).ravel().tolist() == [-1, -1]
+    assert ref.conv2d_sign(IMAGE, KERNEL, 1, flip=[True]).ravel().tolist() == [1, -1]
+
+
+def test_weight_conv2d():
+    x = np.array([0.5, 2, 4]).reshape(1, 1, 3, 1)
+    w = np.array([1, -1]).reshape(1, 1, 2, 1)
+    got = ref.weight_conv2d(x, w, padding=((0, 0), (0, 1)), alpha=2, bias=[1])
+    assert got.dtype == np.float32
+    assert got.ravel().tolist() == [-2, -3, 9]
+
+
+def test_bitplane_conv2d():
+    x = np.array([255, 3, 1], np.uint8).reshape(1, 1, 3, 1)
+    w = np.array([[1, -1], [1, 1]]).reshape(2, 1, 2, 1)
+    got = ref.bitplane_conv2d(x, w)
+    assert got.dtype == np.int32
+    assert got.tolist() == [[[[252, 258], [2, 4]]]]
+    assert ref.bitplane_conv2d(x, w, alpha=0.5).dtype == np.float32
+
+
+@pytest.mark.parametrize("groups", (1, 2, 4))
+@pytest.mark.parametrize("stride", (1, 2, (3, 1)))
+@pytest.mark.parametrize("dilation", (1, (2, 3)))
+@pytest.mark.parametrize("padding", (((0, 0), (0, 0)), ((2, 1), (0, 3))))
+def test_convolution_against_scipy(rng, groups, stride, dilation, padding):
+    """Padding by np.pad, strides by slicing, dilation by zeros in the kernel, groups by parts."""
+    x = rng.integers(-5, 6, (2, 9, 10, 8)).astype(np.float32)
+    w = signs(rng, 4, 3, 2, 8 // groups)
+    octets = rng.integers(0, 256, x.shape).astype(np.uint8)
+    sy, sx = (stride, stride) if isinstance(stride, int) else stride
+    dy, dx = (dilation, dilation) if isinstance(dilation, int) else dilation
+    spread = np.zeros((4, 2 * dy + 1, dx + 1, 8 // groups))
+    spread[:, ::dy, ::dx] = w
+
+    def convolve(values, outside):
+        values = np.pad(values.astype(float), ((0, 0), *padding, (0, 0)), constant_values=outside)
+        parts = [
+            correlate(values[:, :, :, group], kernel[None], mode="valid", method="direct")
+            for kernel, group in zip(
+                spread, np.repeat(np.arange(8).reshape(groups, -1), 4 // groups, 0), strict=True
+            )
+        ]
+        return np.concatenate(parts, axis=3)[:, ::sy, ::sx]
+
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    for outside in (-1, 0, 1):
+        got = ref.conv2d(x, w, **settings, pad_value=outside)
+        assert_array_equal(got, convolve(ref.sign(x), outside))
+    # Small integers: every sum is exact in float32.
+    assert_array_equal(ref.weight_conv2d(x, w, **settings), convolve(x, 0))
+    assert_array_equal(ref.bitplane_conv2d(octets, w, **settings), convolve(octets, 0))
+
+
+def test_k_map():
+    # A: (1 + 3) / 2, (4 + 4) / 2, (0 + 12) / 2, and half of it below.
+    x = np.array([[[1, -3], [-4, 4], [0, 12]], [[-1, 1], [2, 2], [3, -3]]])[None]
+    a = [[2, 4, 6], [1, 2, 3]]
+    assert ref.k_map(x, 1).tolist() == [a]
+    assert ref.k_map(x, (1, 2)).tolist() == [[[3, 5], [1.5, 2.5]]]
+    assert ref.k_map(x, 2, stride=(1, 2)).tolist() == [[[2.25]]]
+    assert ref.k_map(x, (1, 2), dilation=2).tolist() == [[[4], [2]]]
+    # Zeros outside, and the divisor stays 2.
+    got = ref.k_map(x, (1, 2), padding=((0, 1), (1, 0)))
+    assert got.tolist() == [[[1, 3, 5], [0.5, 1.5, 2.5], [0, 0, 0]]]
+    assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "ones, lost",
+    (
+        ((16, 8), True),  # each meets channel 0 alone
+        ((1, 8), True),
+        ((4, 12), False),  # meet each other first
+        ((1, 9), False),
+        ((1, 17), False),
+        ((2, 6), False),
+    ),
+)
+def test_k_map_order_of_channels(ones, lost):
+    """2**24 + 1 is no float32 and rounds to 2**24, but 2**24 + 2 is one."""
+    x = np.zeros((1, 1, 1, 32))
+    x[..., 0] = 2**24
+    x[..., ones] = 1
+    assert ref.k_map(x, 1).item() * 32 == 2**24 + (0 if lost else 2)
+
+
+def test_k_map_and_avg_pool2d_order_of_taps():
+    for values, total in (((2**24, 1, 1, 0), 2**24), ((1, 1, 2**24, 0), 2**24 + 2)):
+        x = np.array(values).reshape(1, 2, 2, 1)
+        assert ref.k_map(x, 2).item() * 4 == total
+        assert ref.avg_pool2d(x, 2).item() * 4 == total
+
+
+def test_max_pool2d():
+    x = np.array([[1, 5, -2], [3, -9, -4]]).reshape(1, 2, 3, 1)
+    assert ref.max_pool2d(x, 2, stride=1).ravel().tolist() == [5, 5]
+    assert ref.max_pool2d(x, (2, 1)).ravel().tolist() == [3, 5, -2]
+    assert ref.max_pool2d(x, 2).ravel().tolist() == [5]
+    # Of -4 alone, with the rest of its window outside.
+    assert ref.max_pool2d(x, 2, padding=((0, 0), (0, 1))).ravel().tolist() == [5, -2]
+    assert ref.max_pool2d(x.astype(np.float16), 2).dtype == np.float16
+    assert np.isnan(ref.max_pool2d(np.array([1, np.nan, 2, 0]).reshape(1, 2, 2, 1), 2))
+
+
+def test_avg_pool2d():
+    x = np.array([[1, 5, -2], [3, -9, -4]]).reshape(1, 2, 3, 1)
+    assert ref.avg_pool2d(x, 2, stride=1).ravel().tolist() == [0, -2.5]
+    assert ref.avg_pool2d(x, 2, padding=((0, 0), (0, 1))).ravel().tolist() == [0, -1.5]
+    assert ref.avg_pool2d(x, 2).dtype == np.float32
+
+
+def test_global_avg_pool():
+    x = np.arange(12).reshape(1, 2, 3, 2)
+    assert ref.global_avg_pool(x).tolist() == [[5, 6]]
+    assert ref.global_avg_pool(x).dtype == np.float32
+
+
 def test_it_needs_no_native_module():
-    # Loaded by path: importing it through the package would import the package's _core first.
+    # An empty package in the place of the real one, whose import would import _core first.
     code = (
-        "import runpy, sys;"
-        f"runpy.run_path({ref.__file__!r});"
-        "assert not [name for name in sys.modules if name.startswith('bitops')]"
+        "import importlib, sys, types;"
+        "package = types.ModuleType('bitops');"
+        f"package.__path__ = [{os.path.dirname(ref.__file__)!r}];"
+        "sys.modules['bitops'] = package;"
+        "importlib.import_module('bitops.reference');"
+        "names = sorted(name for name in sys.modules if name.startswith('bitops'));"
+        "assert names == ['bitops', 'bitops.geometry', 'bitops.reference'], names"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,5 @@
 import os
+import sys
 import time
 
 import numpy as np
@@ -8,8 +9,10 @@ from bitops import datasets, train
 from bitops.array import pack
 from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
+from bitops.losses import cross_entropy, hinge
 from bitops.models import mlp
-from bitops.optim import Adam, ExponentialDecay
+from bitops.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
+from bitops.schedules import CosineDecay, Halving
 
 
 def prototypes(n=240, features=96, classes=4, seed=0):
@@ -38,6 +41,36 @@ def test_fit_learns():
     assert history.seconds > 0
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(x), model.outputs(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule", "loss"),
+    [
+        (SGD, CosineDecay(0.1), cross_entropy),
+        (AdaMax, CosineDecay(1e-2), hinge),
+        (ShiftAdaMax, Halving(2**-5, 2), hinge),
+        (Bop, CosineDecay(1e-2), cross_entropy),
+    ],
+)
+def test_fit_learns_with_every_optimizer_and_loss(kind, schedule, loss):
+    x, y = prototypes()
+    model = mlp(96, 64, 1, 4, seed=0)
+    options = {"threshold": 1e-6, "adaptivity": 1e-2} if kind is Bop else {}
+    optimizer = kind(model.parameters(), **options)
+    start = model.evaluate(x[160:], y[160:])
+    model.fit(
+        x[:160],
+        y[:160],
+        epochs=8,
+        batch_size=20,
+        optimizer=optimizer,
+        schedule=schedule,
+        loss=loss,
+        verbose=0,
+    )
+    assert start > 0.4
+    assert model.evaluate(x[160:], y[160:]) <= 0.05
+    np.testing.assert_array_equal(model.freeze().outputs(x), model.outputs(x))
 
 
 def test_latent_weights_stay_in_their_range():
@@ -142,6 +175,26 @@ def test_one_line_an_epoch(capfd, monkeypatch, bar):
     assert str(history).splitlines()[-1] == f"kept the model of epoch {history.best.number}"
 
 
+@pytest.mark.parametrize("bar", [True, False])
+def test_lines_appear_epoch_by_epoch(tmp_path, monkeypatch, bar):
+    """Also where the output is a file or a pipe, which Python writes to in blocks."""
+    if bar:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setattr(train, "tqdm", None)
+    path, seen = tmp_path / "output", []
+
+    def schedule(epoch, epochs):
+        seen.append(len(path.read_text().splitlines()))
+        return 1e-3
+
+    with open(path, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        train_small(verbose=1, epochs=3, schedule=schedule)
+        monkeypatch.undo()
+    assert seen == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -161,19 +214,6 @@ def test_bad_input(change, error):
     arguments = {"x": x, "y": y, "verbose": 0, **change}
     with pytest.raises(error, match=r"^\[\w+\] "):
         mlp(96, 16, 1, 4).fit(**arguments)
-
-
-def test_mlp_has_the_stated_order():
-    names = [layer.name for layer in mlp(9, 8, 2, 3, dropout=0.5, input_dropout=0.2).layers]
-    hidden = ["BinaryDense", "BatchNorm", "Sign", "Dropout"]
-    assert names == ["Dropout", *hidden, *hidden, "BinaryDense", "BatchNorm"]
-    linear = mlp(9, 8, 0, 3)
-    assert [layer.name for layer in linear.layers] == ["BinaryDense", "BatchNorm"]
-    assert linear(np.ones((2, 9))).shape == (2, 3)
-    with pytest.raises(ValueError, match=r"\[mlp\] depth"):
-        mlp(9, 8, -1, 3)
-    a, b = mlp(9, 8, 1, 3, seed=4), mlp(9, 8, 1, 3, seed=4)
-    np.testing.assert_array_equal(a.layers[0].weight.value, b.layers[0].weight.value)
 
 
 def test_gradients_of_a_smooth_chain_match_finite_differences():

@@ -23,6 +23,7 @@
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
  * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
+#include "adam.h"
 #include "bitops.h"
 #include "columns.h"
 #include "store.h"
@@ -150,6 +151,47 @@ DEFINE_PACK(pack_i32, int32_t, signs_i32)
 DEFINE_PACK(pack_i64, int64_t, signs_i64)
 DEFINE_PACK(pack_f32, float, signs_f32)
 DEFINE_PACK(pack_f64, double, signs_f64)
+
+/* Bits x > threshold of 8 elements. */
+
+BITOPS_INLINE unsigned above_i32(const int32_t *x, __m256 threshold, __m256 *unordered) {
+    (void)unordered;
+    const __m256 v = _mm256_cvtepi32_ps(load(x));
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_GT_OQ));
+}
+
+BITOPS_INLINE unsigned above_f32(const float *x, __m256 threshold, __m256 *unordered) {
+    const __m256 v = _mm256_loadu_ps(x);
+    *unordered = _mm256_or_ps(*unordered, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_GT_OQ));
+}
+
+/* The last elements, fewer than 8, one by one. */
+#define DEFINE_COMPARE(op, type, above, is_nan)                                                    \
+    void bitops_##op##_avx2(const type *x, const float *threshold, size_t n, uint64_t *words_out,  \
+                            int *nan) {                                                            \
+        __m256 unordered = _mm256_setzero_ps();                                                    \
+        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
+            const size_t bits = n - first < BITOPS_WORD_BITS ? n - first : BITOPS_WORD_BITS;       \
+            uint64_t word = 0;                                                                     \
+            size_t i = 0;                                                                          \
+            for (; i + 8 <= bits; i += 8) {                                                        \
+                const __m256 t = _mm256_loadu_ps(threshold + first + i);                           \
+                word |= (uint64_t)above(x + first + i, t, &unordered) << i;                        \
+            }                                                                                      \
+            for (; i < bits; i++) {                                                                \
+                const type v = x[first + i];                                                       \
+                word |= (uint64_t)((float)v > threshold[first + i]) << i;                          \
+                *nan |= (is_nan);                                                                  \
+            }                                                                                      \
+            words_out[first / BITOPS_WORD_BITS] = word;                                            \
+        }                                                                                          \
+        if (_mm256_movemask_ps(unordered))                                                         \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_COMPARE(compare_i32, int32_t, above_i32, 0)
+DEFINE_COMPARE(compare_f32, float, above_f32, v != v)
 
 void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
     /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */
@@ -687,6 +729,12 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
             store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
         }
     }
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
 }
 
 BITOPS_TARGET_END

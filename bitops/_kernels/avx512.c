@@ -29,6 +29,7 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
+#include "adam.h"
 #include "bitops.h"
 #include "columns.h"
 #include "store.h"
@@ -183,6 +184,42 @@ DEFINE_PACK(pack_i64, int64_t, signs_i64)
 DEFINE_PACK(pack_f32, float, signs_f32)
 DEFINE_PACK(pack_f64, double, signs_f64)
 
+/* Bits x > threshold of up to 16 elements. */
+
+BITOPS_INLINE __mmask16 above_i32(const int32_t *x, __m512 threshold, __mmask16 mask,
+                                  __mmask16 *nan) {
+    (void)nan;
+    const __m512 v = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x));
+    return _mm512_mask_cmp_ps_mask(mask, v, threshold, _CMP_GT_OQ);
+}
+
+BITOPS_INLINE __mmask16 above_f32(const float *x, __m512 threshold, __mmask16 mask,
+                                  __mmask16 *nan) {
+    const __m512 v = _mm512_maskz_loadu_ps(mask, x);
+    *nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_mask_cmp_ps_mask(mask, v, threshold, _CMP_GT_OQ);
+}
+
+#define DEFINE_COMPARE(op, type, above)                                                            \
+    void bitops_##op##_avx512(const type *x, const float *threshold, size_t n,                     \
+                              uint64_t *words_out, int *nan) {                                     \
+        __mmask16 found = 0;                                                                       \
+        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
+            uint64_t word = 0;                                                                     \
+            for (size_t i = 0; i < BITOPS_WORD_BITS && first + i < n; i += LANES) {                \
+                const __mmask16 mask = low_bits16(n - first - i);                                  \
+                const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + first + i);               \
+                word |= (uint64_t)above(x + first + i, t, mask, &found) << i;                      \
+            }                                                                                      \
+            words_out[first / BITOPS_WORD_BITS] = word;                                            \
+        }                                                                                          \
+        if (found)                                                                                 \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_COMPARE(compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(compare_f32, float, above_f32)
+
 void bitops_unpack_i8_avx512(const uint64_t *words, size_t n, int8_t *x_out) {
     const __m512i minus = _mm512_set1_epi8(-1), plus = _mm512_set1_epi8(1);
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x_out += BITOPS_WORD_BITS)
@@ -255,12 +292,15 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, u
     }
 }
 
-/* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row. */
+/* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row; offset is
+ * what is added to the dot products of the row, or NULL. */
 BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
-                               const bitops_store *store) {
+                               const int32_t *offset, const bitops_store *store) {
     const size_t first = row * store->ldc + col;
     const __m512i k = _mm512_set1_epi32(store->k);
-    const __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
+    __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
+    if (offset)
+        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, offset + col));
     switch (store->kind) {
     case BITOPS_STORE_DOT:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
@@ -380,15 +420,28 @@ void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_wor
         }
 }
 
+/* One row, k_words >= 1, masked at its end. */
+BITOPS_INLINE void fold_row(const uint64_t *a, size_t k_words, __mmask8 last, uint64_t *out) {
+    size_t p = 0;
+    for (; p + ZMM_WORDS < k_words; p += ZMM_WORDS) {
+        const __m512i v = _mm512_loadu_si512(a + p);
+        _mm512_storeu_si512(out + p, _mm512_xor_si512(v, _mm512_slli_epi64(v, 32)));
+    }
+    const __m512i v = _mm512_maskz_loadu_epi64(last, a + p);
+    _mm512_mask_storeu_epi64(out + p, last, _mm512_xor_si512(v, _mm512_slli_epi64(v, 32)));
+}
+
 void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t k_words,
-                                uint64_t *rows_out) {
-    for (size_t i = 0; i < m; i++, a += lda, rows_out += k_words)
-        for (size_t p = 0; p < k_words; p += ZMM_WORDS) {
-            const __mmask8 mask = low_bits8(k_words - p);
-            const __m512i v = _mm512_maskz_loadu_epi64(mask, a + p);
-            const __m512i folded = _mm512_xor_si512(v, _mm512_slli_epi64(v, 32));
-            _mm512_mask_storeu_epi64(rows_out + p, mask, folded);
-        }
+                                uint64_t *rows_out, size_t ld_out) {
+    if (k_words == 0)
+        return;
+    if (lda == k_words && ld_out == k_words) { /* without gaps: one long row */
+        k_words *= m;
+        m = m != 0;
+    }
+    const __mmask8 last = low_bits8((k_words - 1) % ZMM_WORDS + 1);
+    for (size_t i = 0; i < m; i++, a += lda, rows_out += ld_out)
+        fold_row(a, k_words, last, rows_out);
 }
 
 /* Adds one folded word (a1, a12) of a row to the tally of 16 columns. */
@@ -475,11 +528,12 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
 
     BITOPS_UNROLL
     for (int i = 0; i < rows; i++) {
+        const int32_t *offset = store_offset(store, row + (size_t)i);
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++) {
             const size_t first = (size_t)v * LANES;
             store_lanes(tally_total(t[i][v]), low_bits16(n - first), row + (size_t)i, col + first,
-                        store);
+                        offset, store);
         }
     }
 }
@@ -629,7 +683,7 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
                 rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
             for (size_t r = 0; r < rows; r++)
                 store_lanes(_mm512_loadu_si512(mismatches[r]), low_bits16(columns), row + i + r,
-                            col + j, store);
+                            col + j, NULL, store);
         }
     }
 }
@@ -672,6 +726,12 @@ void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
 #else
     *macs_out = 0; /* not measured */
 #endif
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
 }
 
 BITOPS_TARGET_END

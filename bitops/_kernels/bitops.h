@@ -20,6 +20,8 @@
 #ifndef BITOPS_H
 #define BITOPS_H
 
+#include "optim.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,12 +55,19 @@ typedef enum bitops_store_kind {
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
- * absent. threshold has n entries, flip n bits; both NULL unless the kind is SIGN. */
+ * absent. threshold has n entries, flip n bits; both NULL unless the kind is SIGN.
+ * With an offset table, the dot product of DOT, SCALED and SIGN is k - 2 mismatches plus row
+ * offset_row[row - first_row] of the table, whose row 0 is left out; a convolution so takes back
+ * what positions outside added. */
 typedef struct bitops_store {
     bitops_store_kind kind;
-    int32_t k;  /* bits */
-    void *c;    /* OUT, first element of row 0 */
-    size_t ldc; /* elements of c; words for SIGN */
+    int32_t k;             /* bits */
+    void *c;               /* OUT, first element of row 0 */
+    size_t ldc;            /* elements of c; words for SIGN */
+    const int32_t *offset; /* rows of ld_offset */
+    size_t ld_offset;
+    const uint32_t *offset_row;
+    size_t first_row;
     const float *alpha;
     const float *k_map;
     const float *bias;
@@ -78,6 +87,12 @@ typedef void bitops_pack_i64_fn(const int64_t *x, size_t n, uint64_t *words_out,
 typedef void bitops_pack_f32_fn(const float *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, int *nan);
 
+/* Bits x > threshold of n elements, as above; int32 compares as the nearest float32. */
+typedef void bitops_compare_i32_fn(const int32_t *x, const float *threshold, size_t n,
+                                   uint64_t *words_out, int *nan);
+typedef void bitops_compare_f32_fn(const float *x, const float *threshold, size_t n,
+                                   uint64_t *words_out, int *nan);
+
 /* n bits to n values +1 / -1. */
 typedef void bitops_unpack_i8_fn(const uint64_t *words, size_t n, int8_t *x_out);
 typedef void bitops_unpack_f32_fn(const uint64_t *words, size_t n, float *x_out);
@@ -95,10 +110,10 @@ typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                uint64_t *panel_out);
 
-/* m rows of a to the form that gemm_panel of the ISA reads, k_words words apart. Absent where that
- * form is the rows as they lie. */
+/* m rows of a to the form that gemm_panel of the ISA reads, ld_out words apart; words do not depend
+ * on each other, and rows_out may be a itself. Absent where that form is the rows as they lie. */
 typedef void bitops_prepack_rows_fn(const uint64_t *a, size_t lda, size_t m, size_t k_words,
-                                    uint64_t *rows_out);
+                                    uint64_t *rows_out, size_t ld_out);
 
 /* Rows [0, m) of a (after prepack_rows) times the n <= nr columns of one panel, stored at (row,
  * col) of store. col is a multiple of nr. scratch has row_words words for each row, 64-byte
@@ -144,6 +159,9 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
+/* The steps of optim.h on elements [first, first + n) of the matrix; no words are written. */
+typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
+
 /* The step of the product on registers alone, `steps` times, for benchmarks: how many
  * multiply-accumulates it stands for, in the shortest time the core can make them. Absent where
  * the bound is not known. */
@@ -173,6 +191,8 @@ typedef struct bitops_isa {
     bitops_pack_i64_fn *pack_i64;
     bitops_pack_f32_fn *pack_f32;
     bitops_pack_f64_fn *pack_f64;
+    bitops_compare_i32_fn *compare_i32;
+    bitops_compare_f32_fn *compare_f32;
     bitops_unpack_i8_fn *unpack_i8;
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
@@ -186,6 +206,7 @@ typedef struct bitops_isa {
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_adam_fn *adam;
     bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 
@@ -231,6 +252,11 @@ typedef enum bitops_dtype {
 /* rows x n contiguous values to rows x bitops_words(n) words; returns 1 if a NaN was met. */
 int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
                      int n_threads);
+/* rows x n contiguous int32 or float32 to bits (x > threshold[column]) ^ flip[column]; flip has n
+ * packed bits or is NULL. Returns 1 if an x was NaN. */
+int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
+                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+                        int n_threads);
 /* outer matrices of rows x columns bits, packed along the columns, to the same packed along the
  * rows: outer x columns x bitops_words(rows) words. */
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
@@ -238,6 +264,13 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
 /* dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                         void *x_out, int n_threads);
+/* n numbers, whose products with scale lie in -127..127, to these plus 128, each rounded up or down
+ * at random so that its mean is kept; 0 gives 128. The same seed gives the same result. */
+void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+                     int n_threads);
+/* Mean magnitude of each row of n numbers, 0 for n = 0; the order of the sums is stated in
+ * magnitude.c. */
+void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads);
 /* Number of 1 bits of each of the rows, k_words words apart. */
 void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
                           int n_threads);
@@ -251,9 +284,42 @@ size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                         size_t k_words, uint64_t *panels_out, int n_threads);
 
+/* Packed images and the windows that a convolution puts over them. Row `row` of their im2col matrix
+ * belongs to output position `row` in the order (image, y, x), and holds the `channels` bits of
+ * each tap, from first_channel on, tap after tap without gaps: kernel_height * kernel_width *
+ * channels bits. All lengths are below 2^31. */
+typedef struct bitops_image {
+    const uint64_t *x;  /* IN  images x height x width pixels */
+    size_t pixel_words; /* of a pixel, all its channels */
+    size_t height, width;
+    size_t first_channel, channels;
+    size_t kernel_height, kernel_width;
+    size_t stride_y, stride_x;
+    size_t pad_top, pad_left;
+    size_t dilation_y, dilation_x;
+    size_t out_height, out_width;
+    uint64_t outside; /* 64 bits of a position outside, all 0 or all 1 */
+    /* Or NULL: which row of store.offset belongs to output (y, x), namely
+     * offset_y[y] * offsets_x + offset_x[x]. */
+    const uint32_t *offset_y, *offset_x;
+    size_t offsets_x;
+} bitops_image;
+
+/* Rows [first, first + rows) of the im2col matrix, ld_out words apart, padding bits 0; in the form
+ * of prepack_rows, or as they are if that is NULL. Runs on the calling thread. */
+void bitops_gather(const bitops_image *image, size_t first, size_t rows,
+                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out);
+/* Their rows of store.offset. */
+void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
+                           uint32_t *offset_row_out);
+/* All rows, bitops_words(bits of a row) apart. */
+void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, int n_threads);
+
 /* One product, or a batch of products that share n, m and k. */
 typedef struct bitops_gemm_args {
-    const uint64_t *a; /* IN  m x k_words, rows lda words apart */
+    const bitops_image *image; /* IN  or NULL; then a is its im2col matrix, from row image_row on */
+    size_t image_row;
+    const uint64_t *a; /* IN  m x k_words, rows lda words apart; NULL if there is an image */
     size_t lda;
     size_t m;
     const uint64_t *w; /* IN  n x k_words, rows ldw words apart; NULL if panels are given */
@@ -274,6 +340,29 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
 void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads);
+
+/* Convolution of packed images with packed filters, whose rows hold the bits of their taps as those
+ * of the im2col matrix do. The images' channels and the filters are cut into `groups` equal parts,
+ * part by part convolved; image.channels is that of one part and image.first_channel is 0. If
+ * image.channels is 1 and there are several groups ("depthwise"), w holds instead, for each filter
+ * j of a group and each tap, the bits of all groups: filters / groups x taps x pixel_words. */
+typedef struct bitops_conv_args {
+    bitops_image image; /* offset_y to offsets_x are set by bitops_conv */
+    size_t images;
+    const uint64_t *w; /* IN  filters x bitops_words(store.k); NULL if panels are given */
+    size_t filters;
+    size_t groups;
+    const uint64_t *panels;  /* IN  those of all groups, one after the other, or NULL */
+    const int32_t *tap_sums; /* IN  taps x filters, each the sum of the +-1 weights of a tap: then
+                                positions outside add nothing and image.outside is 0; or NULL */
+    bitops_store store;      /* DOT, SCALED or SIGN; rows are output positions */
+} bitops_conv_args;
+
+/* Bytes of scratch (64-byte aligned) that bitops_conv needs. */
+size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
+                                  int n_threads);
+void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
+                 int n_threads);
 
 /* The `count` nearest rows of w for every row of a, by distance and then by index; n <= 2^32 and
  * 1 <= count <= n. Of args->store only k is read. distances_out and indices_out are m x count. The

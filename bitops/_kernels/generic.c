@@ -2,6 +2,7 @@
  *
  * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
  * instruction. Panel: for every word of k, the word of each of the nr columns. */
+#include "adam.h"
 #include "bitops.h"
 #include "columns.h"
 #include "store.h"
@@ -43,6 +44,20 @@ DEFINE_PACK(pack_i32, int32_t, v >= 0, 0)
 DEFINE_PACK(pack_i64, int64_t, v >= 0, 0)
 DEFINE_PACK(pack_f32, float, v >= 0, v != v)
 DEFINE_PACK(pack_f64, double, v >= 0, v != v)
+
+#define DEFINE_COMPARE(op, type, is_nan)                                                           \
+    void bitops_##op##_generic(const type *x, const float *threshold, size_t n,                    \
+                               uint64_t *words_out, int *nan) {                                    \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const size_t bit = i % BITOPS_WORD_BITS;                                               \
+            uint64_t *word = words_out + i / BITOPS_WORD_BITS;                                     \
+            *word = (bit ? *word : 0) | (uint64_t)((float)x[i] > threshold[i]) << bit;             \
+            *nan |= (is_nan);                                                                      \
+        }                                                                                          \
+    }
+
+DEFINE_COMPARE(compare_i32, int32_t, 0)
+DEFINE_COMPARE(compare_f32, float, x[i] != x[i])
 
 void bitops_unpack_i8_generic(const uint64_t *words, size_t n, int8_t *x_out) {
     for (size_t i = 0; i < n; i++)
@@ -156,3 +171,9 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
 
 DEFINE_LOOKUP(f32, float, float)
 DEFINE_LOOKUP(u8, uint8_t, int32_t)
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}

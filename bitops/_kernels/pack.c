@@ -80,6 +80,37 @@ int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, u
     return any_nan;
 }
 
+static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *x,
+                         const float *threshold, size_t n, uint64_t *words_out, int *nan) {
+    if (dtype == BITOPS_I32)
+        isa->compare_i32(x, threshold, n, words_out, nan);
+    else
+        isa->compare_f32(x, threshold, n, words_out, nan);
+}
+
+int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
+                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+                        int n_threads) {
+    const bitops_isa *isa = bitops_isa_active();
+    const size_t k_words = bitops_words(n);
+    const size_t share = max_size(SPAN_WORDS / max_size(k_words, 1), 1); /* rows of a task */
+    int any_nan = 0;
+    BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
+        int nan = 0;
+        for (size_t row = begin; row < end; row++) {
+            uint64_t *words = words_out + row * k_words;
+            compare_span(isa, dtype, (const char *)x + row * n * sizeof(float), threshold, n, words,
+                         &nan);
+            for (size_t p = 0; flip && p < k_words; p++)
+                words[p] ^= flip[p];
+        }
+        any_nan |= nan;
+    }
+    return any_nan;
+}
+
 enum { LINE = 8, TILE_BITS = LINE * BITOPS_WORD_BITS };
 
 /* In each of 8 squares side by side, bit j of row i becomes bit i of row j: halves of ever smaller

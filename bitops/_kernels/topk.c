@@ -137,7 +137,7 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
     size_t lda = args->lda;
     clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
     if (p->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, args->k_words, scratch + p->panel_words);
+        isa->prepack_rows(a, lda, m, args->k_words, scratch + p->panel_words, args->k_words);
         a = scratch + p->panel_words;
         lda = args->k_words;
     }

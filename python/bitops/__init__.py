@@ -3,8 +3,9 @@
 from importlib.metadata import version as _version
 
 from . import isa
-from .array import BitArray, pack, popcount, unpack
+from .array import BitArray, pack, pack_above, popcount, unpack
 from .config import get_num_threads, set_num_threads, show_config
+from .conv import conv2d, conv2d_sign, im2col
 from .linalg import (
     Prepacked,
     bitplane_gemm,
@@ -16,7 +17,9 @@ from .linalg import (
     prepack,
     weight_gemm,
 )
-from .scaling import binarize_weights
+from .mixed_conv import bitplane_conv2d, weight_conv2d
+from .pool import avg_pool2d, global_avg_pool, max_pool2d
+from .scaling import binarize_weights, k_map
 
 __version__ = _version("bitops")
 
@@ -24,20 +27,30 @@ __all__ = [
     "BitArray",
     "Prepacked",
     "__version__",
+    "avg_pool2d",
     "binarize_weights",
+    "bitplane_conv2d",
     "bitplane_gemm",
+    "conv2d",
+    "conv2d_sign",
     "gemm",
     "gemm_sign",
     "get_num_threads",
+    "global_avg_pool",
     "hamming",
     "hamming_topk",
+    "im2col",
     "isa",
+    "k_map",
     "matmul",
+    "max_pool2d",
     "pack",
+    "pack_above",
     "popcount",
     "prepack",
     "set_num_threads",
     "show_config",
     "unpack",
+    "weight_conv2d",
     "weight_gemm",
 ]

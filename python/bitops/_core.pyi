@@ -25,17 +25,28 @@ def has_openmp() -> bool: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def pack(dtype: int, x: NDArray[np.uint8], rows: int, n: int, words_out: _Words) -> bool: ...
+def compare(
+    dtype: int,
+    x: NDArray[np.uint8],
+    rows: int,
+    threshold: NDArray[np.float32],
+    flip: _Words | None,
+    words_out: _Words,
+) -> bool: ...
 def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
 def transpose(words: _Words, words_out: _Words) -> None: ...
+def quantize(x: NDArray[np.float32], scale: float, seed: int, out: NDArray[np.uint8]) -> None: ...
+def mean_magnitude(x: NDArray[np.float32], mean_out: NDArray[np.float32]) -> None: ...
 def popcount_columns(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 
 class Panels:
     n: int
     k_words: int
+    groups: int
     nbytes: int
     isa_name: str
-    def __init__(self, w: _Words) -> None: ...
+    def __init__(self, w: _Words, groups: int = 1) -> None: ...
 
 def gemm(
     a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.int32], batch: _Batch = None
@@ -72,6 +83,34 @@ def hamming_topk(
     distances_out: NDArray[np.int32],
     indices_out: NDArray[np.int64],
 ) -> None: ...
+def im2col(
+    x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
+) -> None: ...
+
+class Convolution:
+    def __init__(
+        self,
+        window: tuple[Any, ...],
+        channels: int,
+        groups: int,
+        filters: int,
+        w: _Words | Panels,
+        tap_sums: NDArray[np.int32] | None,
+        outside: bool,
+    ) -> None: ...
+    def dot(self, x: _Words, c_out: NDArray[np.int32]) -> None: ...
+    def scaled(
+        self,
+        x: _Words,
+        alpha: NDArray[np.float32] | None,
+        k_map: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        c_out: NDArray[np.float32],
+    ) -> None: ...
+    def sign(
+        self, x: _Words, threshold: NDArray[np.int32], flip: _Words | None, c_out: _Words
+    ) -> None: ...
+
 def weight_gemm(
     x: NDArray[np.float32],
     w: _Words,
@@ -95,3 +134,16 @@ def bitplane_gemm_scaled(
     c_out: NDArray[np.float32],
     panels: Panels | None = None,
 ) -> None: ...
+def adam(
+    g: NDArray[np.float32],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...

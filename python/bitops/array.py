@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _core
 
-__all__ = ["BitArray", "pack", "popcount", "unpack"]
+__all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
 WORD_BITS = 64
 # An array is packed along another axis than the last by turning bits packed along the last; with
@@ -384,6 +384,102 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     array([5], dtype=uint64)
     """
     return pack_operand("pack", "x", x, axis)
+
+
+def pack_above(
+    x: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | BitArray | None = None
+) -> BitArray:
+    """Compare numbers with thresholds along the last axis, and pack the bits.
+
+    Parameters
+    ----------
+    x : array_like of bool, integers or floats, shape (..., k)
+    threshold : real number, or array_like of shape (k,)
+    flip : array_like of bool of shape (k,), or BitArray of shape (k,), optional
+        Elements whose bits are inverted.
+
+    Returns
+    -------
+    BitArray of shape (..., k), packed along the last axis
+        The bit is ``(x > threshold) ^ flip``.
+
+    Raises
+    ------
+    TypeError
+        If `x` or `threshold` does not hold real numbers, or `flip` is not of bool.
+    ValueError
+        If a shape does not fit, or `x` or `threshold` holds a NaN.
+
+    Notes
+    -----
+    int32 and float32 numbers meet float32 thresholds in float32, in one pass; all other types as
+    in NumPy's comparison.
+
+    Examples
+    --------
+    >>> pack_above([[1.0, 2.0, 3.0]], [1.0, 1.5, 4.0]).words
+    array([[2]], dtype=uint64)
+    """
+    return above_operand("pack_above", x, threshold, flip)
+
+
+def above_operand(
+    function: str, x: ArrayLike, threshold: ArrayLike, flip: ArrayLike | BitArray | None
+) -> BitArray:
+    """`pack_above`, with errors in the name of the function that takes the operand."""
+    array = real_array(function, "x", x)
+    if array.ndim == 0:
+        raise ValueError(f"[{function}] x must have at least one axis, got a scalar")
+    k = array.shape[-1]
+    limits = real_array(function, "threshold", threshold)
+    if limits.shape not in ((), (k,)):
+        raise ValueError(
+            f"[{function}] threshold must be a number or have shape ({k},), got {limits.shape}"
+        )
+    if limits.dtype.kind == "f" and np.isnan(limits).any():
+        raise ValueError(f"[{function}] threshold must not hold NaN, got NaN")
+    flips = None if flip is None else flip_words(function, flip, k)
+    if array.dtype not in (np.float32, np.int32) or limits.dtype != np.float32:
+        has_nan = array.dtype.kind == "f" and bool(np.isnan(array).any())
+        words, _ = _sign_words(array > limits, array.ndim - 1)
+        if flips is not None:
+            words ^= flips
+    else:
+        array = np.ascontiguousarray(array)
+        limits = np.ascontiguousarray(np.broadcast_to(limits, (k,)))
+        words = aligned_empty((*array.shape[:-1], word_count(k)), np.uint64)
+        rows = math.prod(array.shape[:-1])
+        values, out = array.reshape(-1).view(np.uint8), words.reshape(rows, word_count(k))
+        has_nan = _core.compare(_PACK_CODES[array.dtype], values, rows, limits, flips, out)
+    if has_nan:
+        raise ValueError(f"[{function}] x must not hold NaN, which is above nothing, got NaN")
+    return BitArray._make(words, array.shape, array.ndim - 1)
+
+
+def flip_words(function: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
+    """Bools or bits, one for each of n columns, as packed words; one bool stands for all."""
+    if not isinstance(flip, BitArray):
+        flip = pack_operand(function, "flip", column_vector(function, "flip", flip, "b", n), 0)
+    if flip.shape != (n,):
+        raise ValueError(f"[{function}] flip must have shape ({n},), got {flip.shape}")
+    return np.ascontiguousarray(flip.words)
+
+
+_KIND_NAMES = {"iu": "integers", "b": "bool"}
+
+
+def column_vector(function: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
+    """A value per column of a dtype of the given kinds; a scalar stands for all columns."""
+    array = np.asarray(value)
+    if array.dtype.kind not in kinds:
+        raise TypeError(
+            f"[{function}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}"
+        )
+    if array.shape not in ((), (n,)):
+        raise ValueError(
+            f"[{function}] {name} must be a scalar or have shape ({n},), got {array.shape}"
+        )
+    return array if array.shape == (n,) else np.broadcast_to(array, (n,))
 
 
 def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:

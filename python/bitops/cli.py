@@ -136,6 +136,10 @@ def run_bench(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Train, pack, check and time one network."""
+    if args.conv and args.data is None:
+        args.refuse("--conv needs --data DIR, a folder with CIFAR-10")
+    if args.conv and args.depth is not None:
+        args.refuse("--depth is for the MLP, not for --conv")
     # Imported here so that `info` and `bench` do not load the training code.
     from . import demo
 
@@ -159,13 +163,13 @@ def make_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="train a small network, pack it, check and time the packed one",
-        description="Train a binarized MLP, freeze it to packed bits, check that the packed "
-        "network's scores equal the training graph's on every test image, and time it against "
-        "float32 BLAS. "
+        description="Train a binarized MLP, or with --conv a binarized ConvNet, freeze it to "
+        "packed bits, check that the packed network's scores equal the training graph's on every "
+        "test image, and time it against float32 BLAS. "
         "Without --data it uses the digits that scikit-learn carries; nothing is downloaded.",
     )
     add_demo_options(demo)
-    demo.set_defaults(run=run_demo)
+    demo.set_defaults(run=run_demo, refuse=demo.error)
 
     bench = commands.add_parser(
         "bench",
@@ -182,10 +186,21 @@ def make_parser() -> argparse.ArgumentParser:
 def add_demo_options(demo: argparse.ArgumentParser) -> None:
     """Add the options of `bitops demo`; None stands for the data set's own default."""
     demo.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with the four MNIST IDX files (.gz or not)"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with the four MNIST IDX files (.gz or not); with --conv with CIFAR-10, its "
+        "binary version or train.tar and test.tar of JPEG copies",
+    )
+    demo.add_argument(
+        "--conv", action="store_true", help="BinaryNet's ConvNet on CIFAR-10 instead of an MLP"
     )
     demo.add_argument("--epochs", type=positive(int), help="passes over the training images")
-    demo.add_argument("--width", type=positive(int), help="units of a hidden layer")
+    demo.add_argument(
+        "--width",
+        type=positive(int),
+        help="units of a hidden layer; with --conv channels of the first stage",
+    )
     demo.add_argument("--depth", type=positive(int), help="number of hidden layers")
     demo.add_argument("--batch", type=positive(int), help="images in a training step")
     demo.add_argument("--lr", type=positive(float), help="learning rate of the first epoch")

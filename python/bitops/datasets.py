@@ -1,26 +1,37 @@
-"""Image data sets as uint8 rows, with a fixed split into training, validation and test."""
+"""Image data sets as uint8 arrays, with a fixed split into training, validation and test."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
+import struct
+import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+
+CIFAR_SHAPE = (32, 32, 3)
+# The largest of the JPEG copies has 1,124 bytes; far beyond that it is another kind of file.
+MAX_JPEG_BYTES = 1 << 16
+# One file of the binary version holds 10,000 records of a label and three planes of pixels.
+CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)
+MAX_CIFAR_RECORDS = 10_000
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images as rows of uint8 numbers, and their labels as int64.
+    """Images as uint8 numbers, and their labels as int64.
 
-    `x_*` have shape (n, height * width); `x.reshape(-1, *image_shape)` gives images again.
+    Grey images (`image_shape` is (height, width)) are rows: `x_*` have shape (n, height * width).
+    Colour images (`image_shape` is (height, width, channels)) are images: (n, *image_shape).
     """
 
     name: str
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     classes: int
     x_train: np.ndarray
     y_train: np.ndarray
@@ -28,6 +39,11 @@ class Dataset:
     y_validation: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+    def images(self, x: np.ndarray) -> np.ndarray:
+        """Return `x`, rows or images of this data set, in shape (n, height, width, channels)."""
+        height, width, *channels = self.image_shape
+        return x.reshape(len(x), height, width, *(channels or [1]))
 
     def __repr__(self) -> str:
         sizes = f"{len(self.y_train)} + {len(self.y_validation)} + {len(self.y_test)} images"
@@ -164,3 +180,155 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
             f"[read_idx] {path} must have {expected} bytes for shape {shape}, got {len(data)}"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def load_cifar10(folder: str | os.PathLike) -> Dataset:
+    """CIFAR-10, original or as JPEG copies: 32 x 32 images in colour, (n, 32, 32, 3).
+
+    The last tenth of each class in the order of the training images is for validation: 45,000
+    training, 5,000 validation and 10,000 test images, every class equally often in each.
+
+    Parameters
+    ----------
+    folder : path
+        Holds either data_batch_1.bin .. data_batch_5.bin and test_batch.bin, the "binary version"
+        of the original, in its order; or train.tar and test.tar, uncompressed, of JPEG files
+        <anything>/<class>/<name>.jpg, taken in the order of their names, with the classes labelled
+        in alphabetical order. If both are there, the original is read.
+
+    Returns
+    -------
+    Dataset
+        Named "CIFAR-10" or "CIFAR-10 (JPEG copies)". JPEG changes the pixels: errors measured on
+        the copies do not compare with published ones.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ImportError
+        If there are JPEG copies to read, and Pillow is missing.
+    ValueError
+        If a file is damaged, an image is not of 32 x 32 pixels in colour, or the classes of a part
+        are not equally frequent or not the same in both parts.
+    """
+    folder = Path(folder)
+    if not (folder / "data_batch_1.bin").is_file() and (folder / "train.tar").is_file():
+        name = "CIFAR-10 (JPEG copies)"
+        x, classes = _read_jpegs(_cifar_file(folder, "train.tar"))
+        x_test, test_classes = _read_jpegs(_cifar_file(folder, "test.tar"))
+    else:
+        name = "CIFAR-10"
+        batches = [_read_batch(_cifar_file(folder, f"data_batch_{i}.bin")) for i in (1, 2, 3, 4, 5)]
+        x, classes = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        x_test, test_classes = _read_batch(_cifar_file(folder, "test_batch.bin"))
+    names, y, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    test_names, y_test, test_counts = np.unique(
+        test_classes, return_inverse=True, return_counts=True
+    )
+    # A tar file cut off between two images still reads without an error; its classes tell.
+    if not np.array_equal(names, test_names) or np.ptp(counts) or np.ptp(test_counts):
+        raise ValueError(
+            f"[load_cifar10] {folder} must hold the same classes for training and test, all "
+            f"equally often, got {dict(zip(names.tolist(), counts.tolist(), strict=True))} and "
+            f"{dict(zip(test_names.tolist(), test_counts.tolist(), strict=True))}"
+        )
+    validation = np.zeros(len(y), bool)
+    for label in range(len(names)):
+        own = np.flatnonzero(y == label)
+        validation[own[len(own) - len(own) // 10 :]] = True
+    return Dataset(
+        name,
+        CIFAR_SHAPE,
+        len(names),
+        x[~validation],
+        y[~validation],
+        x[validation],
+        y[validation],
+        x_test,
+        y_test,
+    )
+
+
+def _cifar_file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if path.is_file():
+        return path
+    raise FileNotFoundError(
+        f"[load_cifar10] {name} must be in {folder}: either the binary version of CIFAR-10, "
+        "data_batch_1.bin .. data_batch_5.bin and test_batch.bin, or JPEG copies in train.tar and "
+        "test.tar"
+    )
+
+
+def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 32, 32, 3) and labels of one file of the binary version."""
+    size = path.stat().st_size
+    count, rest = divmod(size, CIFAR_RECORD)
+    if rest or not 1 <= count <= MAX_CIFAR_RECORDS:
+        raise ValueError(
+            f"[load_cifar10] {path} must hold 1 to {MAX_CIFAR_RECORDS:,} records of "
+            f"{CIFAR_RECORD:,} bytes, got {size:,} bytes"
+        )
+    records = np.fromfile(path, np.uint8).reshape(count, CIFAR_RECORD)
+    labels = records[:, 0]
+    if labels.max() > 9:
+        raise ValueError(f"[load_cifar10] labels in {path} must be 0..9, got {labels.max()}")
+    height, width, channels = CIFAR_SHAPE
+    planes = records[:, 1:].reshape(count, channels, height, width)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
+
+
+def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 32, 32, 3) of a tar file in the order of their names, and their class names."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "[load_cifar10] Pillow is needed for JPEG copies: pip install 'bitops[demo]'"
+        ) from error
+
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = sorted((m for m in tar if not m.isdir()), key=lambda m: m.name)
+            classes = [_class_of(path, member) for member in members]
+            images = np.empty((len(members), *CIFAR_SHAPE), np.uint8)
+            for image, member in zip(images, members, strict=True):
+                file = tar.extractfile(member)
+                assert file is not None  # _class_of has refused all but regular files
+                image[...] = _decode(Image, path, member.name, file.read())
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"[load_cifar10] {path} must be a complete tar file: {error}") from error
+    if not classes:
+        raise ValueError(f"[load_cifar10] {path} must hold JPEG files, got none")
+    return images, np.array(classes)
+
+
+def _class_of(path: Path, member: tarfile.TarInfo) -> str:
+    """The folder of a JPEG file, once it is clear that it is one of sound size."""
+    name = PurePosixPath(member.name)
+    if not (member.isreg() and name.suffix == ".jpg" and name.parent.name):
+        raise ValueError(
+            f"[load_cifar10] {path} must hold files <class>/<name>.jpg, got {member.name!r}"
+        )
+    if member.size > MAX_JPEG_BYTES:
+        raise ValueError(
+            f"[load_cifar10] {member.name} in {path} must have at most {MAX_JPEG_BYTES:,} bytes, "
+            f"got {member.size:,}"
+        )
+    return name.parent.name
+
+
+def _decode(image_module, path: Path, name: str, data: bytes) -> np.ndarray:
+    """Pixels of one JPEG file; its header is checked before they are unpacked."""
+    try:
+        with image_module.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            height, width, _ = CIFAR_SHAPE
+            if image.size != (width, height) or image.mode != "RGB":
+                raise ValueError(f"got {image.size} pixels, {image.mode}")
+            return np.asarray(image)
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error) as error:
+        raise ValueError(
+            f"[load_cifar10] {name} in {path} must be a complete JPEG image of 32 x 32 pixels in "
+            f"colour: {error}"
+        ) from error

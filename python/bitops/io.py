@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -15,27 +16,64 @@ import safetensors.numpy
 
 from .array import BitArray, pack, unpack, word_count
 from .layers.base import MAX_FEATURES, Layer
-from .layers.container import Packed
-from .layers.dense import PackedDense
+from .layers.container import Packed, PackedResidual
+from .layers.conv import FloatConv2D, PackedConv2D
+from .layers.dense import FloatDense, PackedDense
 from .layers.norm import PackedBatchNorm
-from .layers.quantizers import PackedSign
+from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
+from .layers.quantizers import PackedReLU, PackedSign
 
 FORMAT = "bitops.packed"
-VERSION = 1
+VERSION = 2
+MAX_DEPTH = 16  # of residual blocks inside each other
 
-# safetensors' names of the dtypes that a field may have
-_FIELDS = {
-    "weight": ("U64",),
-    "threshold": ("I32", "F32"),
-    "flip": ("U64",),
-    "alpha": ("F32",),
-    "bias": ("F32",),
+# safetensors' names of the dtypes that a field may have; U64 holds bits
+_BITS, _REAL, _THRESHOLD = ("U64",), ("F32",), ("I32", "F32")
+
+
+class _Kind(NamedTuple):
+    """How a type of layer is stored: its arrays, with dtypes and axes, and its settings."""
+
+    layer: type[Layer]
+    fields: dict[str, tuple[tuple[str, ...], int]]
+    needed: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+def _product_fields(weight: tuple[str, ...], axes: int) -> dict[str, tuple[tuple[str, ...], int]]:
+    fields = {"weight": (weight, axes), "bias": (_REAL, 1)}
+    if weight is _BITS:
+        fields |= {"threshold": (_THRESHOLD, 1), "flip": (_BITS, 1), "alpha": (_REAL, 1)}
+    return fields
+
+
+_WINDOWS = ("stride", "padding")
+_CONVOLUTION = (*_WINDOWS, "dilation", "groups")
+_KINDS = {
+    kind.layer.__name__: kind
+    for kind in (
+        _Kind(PackedDense, _product_fields(_BITS, 2), ("weight",)),
+        _Kind(
+            PackedConv2D,
+            _product_fields(_BITS, 4),
+            ("weight",),
+            (*_CONVOLUTION, "pad_value", "k_map"),
+        ),
+        _Kind(FloatDense, _product_fields(_REAL, 2), ("weight",)),
+        _Kind(FloatConv2D, _product_fields(_REAL, 4), ("weight",), _CONVOLUTION),
+        _Kind(PackedBatchNorm, {"alpha": (_REAL, 1), "bias": (_REAL, 1)}, ("alpha", "bias")),
+        _Kind(PackedSign, {"threshold": (_THRESHOLD, 1), "flip": (_BITS, 1)}),
+        _Kind(PackedReLU, {}),
+        _Kind(PackedMaxPool2D, {"minimum": (_BITS, 1)}, (), ("size", *_WINDOWS)),
+        _Kind(PackedAvgPool2D, {}, (), ("size", *_WINDOWS)),
+        _Kind(PackedGlobalAvgPool2D, {}),
+        _Kind(PackedFlatten, {}),
+    )
 }
-_LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
-    "PackedDense": (PackedDense, ("weight", "threshold", "flip", "alpha", "bias")),
-    "PackedBatchNorm": (PackedBatchNorm, ("alpha", "bias")),
-    "PackedSign": (PackedSign, ("threshold", "flip")),
-}
+_RESIDUAL = PackedResidual.__name__
+_BOOL_FIELDS = ("flip", "minimum")  # bool arrays of the layers, bits in the file
+
+Spec = dict[str, Any]
 
 
 def save(model: Packed, path: str | os.PathLike) -> None:
@@ -52,40 +90,64 @@ def save(model: Packed, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    Tensors are named `<layer index>.<field>`: weight and flip as uint64 words (bit i of an axis is
-    bit i % 64 of word i // 64), threshold int32 or float32, alpha and bias float32. The metadata
-    entry `bitops` is JSON with `format`, `version`, `graph` (a list of layers, each with type,
-    in_features, out_features and fields) and `sha256` over these and all tensors. The same model
-    always gives the same bytes.
+    Tensors are named `<layer index>.<field>`: bits (weight, flip, minimum) as uint64 words (bit i
+    of the last axis is bit i % 64 of word i // 64), threshold int32 or float32, the others
+    float32; inside a residual block the name goes on, as `3.body.0.weight`. The metadata entry
+    `bitops` is JSON with `format`, `version`, `input_shape` (null if not known), `graph` and
+    `sha256` over these and all tensors. `graph` lists the layers, each with `type`, `fields` (the
+    logical shape of each array that there is) and `settings` (the other arguments of its
+    constructor); a residual block has `type`, `body` and `shortcut`, lists of layers too, the
+    latter null for the identity. The same model always gives the same bytes.
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
     tensors: dict[str, np.ndarray] = {}
-    graph: list[dict[str, Any]] = []
-    for i, layer in enumerate(model.layers):
-        fields = [f for f in _LAYERS[layer.name][1] if getattr(layer, f) is not None]
-        for name in fields:
-            value = getattr(layer, name)
-            if name == "flip":
-                value = pack(value)
-            words_or_numbers = value.words if isinstance(value, BitArray) else value
-            tensors[f"{i}.{name}"] = np.ascontiguousarray(words_or_numbers)
-        graph.append(
-            {
-                "type": layer.name,
-                "in_features": layer.in_features,
-                "out_features": layer.out_features,
-                "fields": fields,
-            }
-        )
-    document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "graph": graph}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "input_shape": model.input_shape,
+        "graph": _encode_chain(model, "", tensors),
+    }
+    try:
+        _check_document(json.loads(json.dumps(document)))  # what `load` refuses is not written
+    except ValueError as error:
+        raise ValueError(f"[save] {error}") from None
     document["sha256"] = _digest(document, tensors)
     # one entry only: safetensors writes several in an order that changes from call to call
     write_file(Path(path), safetensors.numpy.save(tensors, {"bitops": json.dumps(document)}))
 
 
+def _encode_chain(model: Packed, prefix: str, tensors: dict[str, np.ndarray]) -> list[Spec]:
+    """Descriptions of the layers of a chain, whose arrays go to `tensors`."""
+    return [_encode(layer, f"{prefix}{i}.", tensors) for i, layer in enumerate(model.layers)]
+
+
+def _encode(layer: Layer, prefix: str, tensors: dict[str, np.ndarray]) -> Spec:
+    if isinstance(layer, PackedResidual):
+        branches = {"body": layer.body, "shortcut": layer.shortcut}
+        chains = {
+            name: None if branch is None else _encode_chain(branch, f"{prefix}{name}.", tensors)
+            for name, branch in branches.items()
+        }
+        return {"type": _RESIDUAL, **chains}
+    kind = _KINDS.get(layer.name)
+    if kind is None:
+        raise TypeError(f"[save] layers must be packed ones of this package, got {layer!r}")
+    shapes = {}
+    for name in kind.fields:
+        value = getattr(layer, name)
+        if value is None:
+            continue
+        shapes[name] = value.shape
+        if name in _BOOL_FIELDS:
+            value = pack(value)
+        words_or_numbers = value.words if isinstance(value, BitArray) else value
+        tensors[prefix + name] = np.ascontiguousarray(words_or_numbers)
+    return {"type": layer.name, "fields": shapes, "settings": layer.settings()}
+
+
 def load(path: str | os.PathLike) -> Packed:
-    """Read a packed model from a file that `save` wrote.
+    """Read a packed model from a file that `save` wrote, in this or the previous format.
 
     Parameters
     ----------
@@ -106,9 +168,8 @@ def load(path: str | os.PathLike) -> Packed:
     path = Path(path)
     path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
-        graph, tensors = _read(path)
-        values = [_decode(spec, i, tensors) for i, spec in enumerate(graph)]
-        return Packed([_LAYERS[s["type"]][0](**v) for s, v in zip(graph, values, strict=True)])
+        document, tensors = _read(path)
+        return _decode_chain(document["graph"], "", tensors, document["input_shape"])
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
 
@@ -139,14 +200,12 @@ def _digest(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Graph and tensors, checked against each other."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Description and tensors, checked against each other."""
     with safetensors.safe_open(path, framework="numpy") as file:
-        document = _parse((file.metadata() or {}).get("bitops", ""))
-        graph = document["graph"]
-        expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-        for i, spec in enumerate(graph):
-            expected.update(_expected_tensors(spec, i))
+        described = _parse((file.metadata() or {}).get("bitops", ""))
+        document = _CURRENT[described["version"]](described)
+        expected = dict(_expected_tensors(document["graph"], ""))
         if set(file.keys()) != set(expected):
             raise ValueError(f"tensors must be {sorted(expected)}, got {sorted(file.keys())}")
         for name, (dtypes, shape) in expected.items():
@@ -157,68 +216,142 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
                     f"tensor {name} must be {' or '.join(dtypes)} of shape {shape}, got {found}"
                 )
         tensors = {name: file.get_tensor(name) for name in expected}
-    if document.get("sha256") != _digest(document, tensors):
+    if described.get("sha256") != _digest(described, tensors):
         raise ValueError("sha256 must be that of the content, got another one")
-    return graph, tensors
+    return document, tensors
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """The description of the model, each layer checked for its keys, types and ranges."""
+    """The description of the model as it is in the file: format and version are known."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"metadata bitops must be JSON, got {text[:80]!r}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"format must be {FORMAT}, got {text[:80]!r}")
-    if document.get("version") != VERSION:
-        raise ValueError(f"version must be {VERSION}, got {document.get('version')!r:.80}")
+    version = document.get("version")
+    if type(version) is not int or version not in _CURRENT:
+        raise ValueError(f"version must be 1 or {VERSION}, got {version!r:.80}")
+    return document
+
+
+def _check_document(document: dict[str, Any]) -> dict[str, Any]:
+    """The description of version 2, each layer checked for its keys, types and ranges."""
+    shape = document.get("input_shape")
+    if shape is not None:
+        _check_sizes(shape, "input_shape", None)
+    _check_chain(document.get("graph"), "graph", 0)
+    return {**document, "input_shape": shape}
+
+
+def _check_chain(chain: Any, where: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"residual blocks must be nested at most {MAX_DEPTH} deep, got more")
+    if not isinstance(chain, list) or not chain:
+        raise ValueError(f"{where} must be a list of layers, got {chain!r:.80}")
+    for i, spec in enumerate(chain):
+        _check_spec(spec, f"layer {i} of {where}", depth)
+
+
+def _check_spec(spec: Any, where: str, depth: int) -> None:
+    name = spec.get("type") if isinstance(spec, dict) else None
+    keys = ("type", "body", "shortcut") if name == _RESIDUAL else ("type", "fields", "settings")
+    if not isinstance(spec, dict) or set(spec) != set(keys):
+        raise ValueError(f"{where} must have the keys {', '.join(keys)}, got {spec!r:.80}")
+    if name == _RESIDUAL:
+        _check_chain(spec["body"], f"body of {where}", depth + 1)
+        if spec["shortcut"] is not None:
+            _check_chain(spec["shortcut"], f"shortcut of {where}", depth + 1)
+        return
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(
+            f"{where} must be one of {', '.join(_KINDS)}, {_RESIDUAL}, got {name!r:.80}"
+        )
+    kind, fields, settings = _KINDS[name], spec["fields"], spec["settings"]
+    if not isinstance(fields, dict) or not set(kind.needed) <= set(fields) <= set(kind.fields):
+        raise ValueError(
+            f"fields of {where} must be from {', '.join(kind.fields) or 'none'}, with "
+            f"{' and '.join(kind.needed) or 'none'}, got {fields!r:.80}"
+        )
+    for field, shape in fields.items():
+        _check_sizes(shape, f"{field} of {where}", kind.fields[field][1])
+    # the values are checked by the constructor
+    if not isinstance(settings, dict) or set(settings) != set(kind.settings):
+        raise ValueError(f"settings of {where} must be {kind.settings}, got {settings!r:.80}")
+
+
+def _check_sizes(shape: Any, where: str, axes: int | None) -> None:
+    """A logical shape: a list of as many sizes."""
+    if not isinstance(shape, list) or not shape or axes not in (None, len(shape)):
+        raise ValueError(f"{where} must have {axes or 'some'} sizes, got {shape!r:.80}")
+    for size in shape:
+        if type(size) is not int or not 1 <= size <= MAX_FEATURES:
+            raise ValueError(f"sizes of {where} must be in 1..{MAX_FEATURES}, got {size!r:.80}")
+
+
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """A description of version 1, of dense layers only, as one of version 2, checked."""
     graph = document.get("graph")
     if not isinstance(graph, list) or not graph:
         raise ValueError(f"graph must be a list of layers, got {graph!r:.80}")
+    layers = []
     for i, spec in enumerate(graph):
         keys = {"type", "in_features", "out_features", "fields"}
         if not isinstance(spec, dict) or set(spec) != keys:
             raise ValueError(f"layer {i} must have the keys {sorted(keys)}, got {spec!r:.80}")
-        _check_spec(spec, i)
-    return document
+        kind, fields = spec["type"], spec["fields"]
+        if kind not in ("PackedDense", "PackedBatchNorm", "PackedSign"):
+            raise ValueError(f"layer {i} must be of a type of version 1, got {kind!r:.80}")
+        known = [f for f in ("weight", "threshold", "flip", "alpha", "bias") if f in fields]
+        if not isinstance(fields, list) or fields != known:
+            raise ValueError(f"fields of layer {i} must be in order, got {fields!r:.80}")
+        rows, columns = spec["out_features"], spec["in_features"]
+        shapes = {field: [rows, columns] if field == "weight" else [rows] for field in fields}
+        layers.append({"type": kind, "fields": shapes, "settings": {}})
+    return _check_document({"input_shape": None, "graph": layers})
 
 
-def _check_spec(spec: dict[str, Any], i: int) -> None:
-    kind, fields = spec["type"], spec["fields"]
-    if not isinstance(kind, str) or kind not in _LAYERS:
-        raise ValueError(f"layer {i} must be one of {', '.join(_LAYERS)}, got {kind!r:.80}")
-    known = _LAYERS[kind][1]
-    if not isinstance(fields, list) or fields != [f for f in known if f in fields]:
-        raise ValueError(f"fields of layer {i} must be from {known}, got {fields!r:.80}")
-    if kind == "PackedDense" and "weight" not in fields:
-        raise ValueError(f"fields of layer {i} must include weight, got {fields}")
-    sizes = spec["in_features"], spec["out_features"]
-    if not fields and sizes == (None, None):
-        return  # a PackedSign without thresholds takes any number of features
-    for size in sizes:
-        if type(size) is not int or not 1 <= size <= MAX_FEATURES:
-            raise ValueError(
-                f"features of layer {i} must be in 1..{MAX_FEATURES}, got {size!r:.80}"
-            )
+# how a description of each version becomes one of this version, checked
+_CURRENT = {1: _from_version_1, 2: _check_document}
 
 
-def _expected_tensors(spec: dict, i: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Name, dtypes and shape of every tensor of a layer."""
-    rows, columns = spec["out_features"], spec["in_features"]
-    shapes: dict[str, tuple[int, ...]] = {field: (rows,) for field in spec["fields"]}
-    if "weight" in shapes:
-        shapes["weight"] = (rows, word_count(columns))
-    if "flip" in shapes:
-        shapes["flip"] = (word_count(rows),)
-    return {f"{i}.{field}": (_FIELDS[field], shape) for field, shape in shapes.items()}
+def _expected_tensors(
+    chain: list[Spec], prefix: str
+) -> Iterator[tuple[str, tuple[tuple[str, ...], tuple[int, ...]]]]:
+    """Name, dtypes and shape of every tensor of a chain of layers."""
+    for i, spec in enumerate(chain):
+        name = f"{prefix}{i}."
+        if spec["type"] == _RESIDUAL:
+            yield from _expected_tensors(spec["body"], f"{name}body.")
+            yield from _expected_tensors(spec["shortcut"] or [], f"{name}shortcut.")
+            continue
+        for field, shape in spec["fields"].items():
+            dtypes = _KINDS[spec["type"]].fields[field][0]
+            last = word_count(shape[-1]) if dtypes is _BITS else shape[-1]
+            yield name + field, (dtypes, (*shape[:-1], last))
 
 
-def _decode(spec: dict, i: int, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arguments of the layer's constructor; set padding bits are refused here."""
-    values: dict[str, Any] = {field: tensors[f"{i}.{field}"] for field in spec["fields"]}
-    rows, columns = spec["out_features"], spec["in_features"]
-    if "weight" in values:
-        values["w"] = BitArray.from_words(values.pop("weight"), (rows, columns))
-    if "flip" in values:
-        values["flip"] = unpack(BitArray.from_words(values["flip"], (rows,)), dtype=np.bool_)
-    return values
+def _decode_chain(
+    chain: list[Spec], prefix: str, tensors: dict[str, np.ndarray], input_shape: list | None = None
+) -> Packed:
+    layers = [_decode(spec, f"{prefix}{i}.", tensors) for i, spec in enumerate(chain)]
+    return Packed(layers, input_shape=input_shape)
+
+
+def _decode(spec: Spec, prefix: str, tensors: dict[str, np.ndarray]) -> Layer:
+    """The layer of a description; set padding bits are refused here."""
+    if spec["type"] == _RESIDUAL:
+        body = _decode_chain(spec["body"], f"{prefix}body.", tensors)
+        if spec["shortcut"] is None:
+            return PackedResidual(body)
+        return PackedResidual(body, _decode_chain(spec["shortcut"], f"{prefix}shortcut.", tensors))
+    kind = _KINDS[spec["type"]]
+    arguments: dict[str, Any] = dict(spec["settings"])
+    for field, shape in spec["fields"].items():
+        value: Any = tensors[prefix + field]
+        if kind.fields[field][0] is _BITS:
+            value = BitArray.from_words(value, shape)
+        if field in _BOOL_FIELDS:
+            value = unpack(value, dtype=np.bool_)
+        arguments["w" if field == "weight" else field] = value
+    return kind.layer(**arguments)

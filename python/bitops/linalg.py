@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _core
 from .array import (
+    WORD_BITS,
     BitArray,
     aligned_empty,
+    column_vector,
     contiguous_rows,
+    flip_words,
     pack_operand,
     real_array,
     word_count,
 )
+from .geometry import make_window
 
 __all__ = [
     "Prepacked",
@@ -37,32 +42,40 @@ __all__ = [
 ]
 
 MAX_BITS = 2**31 - 1
+MAX_DERIVED = 256  # so that settings for images of ever new sizes do not pile up
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 INT32 = np.iinfo(np.int32)
 
 
 class Prepacked:
-    """A packed matrix of weights whose rows stand in the register panels of the ISA in force.
+    """Packed weights whose rows stand in the register panels of the ISA in force.
 
-    Made by `prepack`; opaque, never saved. Takes the place of `w` in `gemm`, `gemm_sign` and
-    `hamming`. If another ISA is put in force, the panels are made anew at the next use.
+    Made by `prepack`; opaque, never saved. Takes the place of `w` in the products (a matrix) or in
+    the convolutions (filters). If another ISA is put in force, the panels are made anew at the next
+    use.
 
     Attributes
     ----------
     shape : tuple of int
-        (n, k), in elements.
+        (n, k), or (o, kh, kw, i) of filters, in elements.
     nbytes : int
         Bytes of the panels.
     """
 
-    __slots__ = ("_bits", "_panels")
+    __slots__ = ("_bits", "_derived", "_isa")
 
     def __init__(self, w: ArrayLike | BitArray) -> None:
         bits = _rows_operand("prepack", "w", w)
-        if bits.ndim != 2:
-            raise ValueError(f"[prepack] w must have shape (n, k), got {bits.shape}")
+        if bits.ndim not in (2, 4):
+            raise ValueError(
+                f"[prepack] w must have shape (n, k) or (o, kh, kw, i), got {bits.shape}"
+            )
+        if 0 in bits.shape[1:-1]:
+            raise ValueError(f"[prepack] kh and kw must be at least 1, got shape {bits.shape}")
         self._bits = bits
-        self._panels = _core.Panels(contiguous_rows(bits))
+        self._derived: dict[Any, Any] = {}
+        self._isa = ""
+        self.panels()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,41 +83,87 @@ class Prepacked:
 
     @property
     def nbytes(self) -> int:
-        return self._panels.nbytes
+        return self.panels().nbytes
 
     @property
     def bits(self) -> BitArray:
-        """The matrix the panels were made from."""
+        """The weights the panels were made from."""
         return self._bits
 
-    def panels(self) -> _core.Panels:
-        """Panels for the ISA in force."""
-        if self._panels.isa_name != _core.isa_active():
-            self._panels = _core.Panels(contiguous_rows(self._bits))
-        return self._panels
+    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` derives from the weights for the ISA in force: made once for each key."""
+        isa = _core.isa_active()
+        if self._isa != isa or len(self._derived) > MAX_DERIVED:
+            self._derived.clear()
+            self._isa = isa
+        value = self._derived.get(key)
+        if value is None:
+            value = self._derived[key] = make()
+        return value
+
+    def rows(self) -> NDArray[np.uint64]:
+        """The weights as a matrix of words; the bits of a filter follow each other without gaps."""
+        return self.derived("rows", lambda: filter_rows(self._bits))
+
+    def panels(self, groups: int = 1) -> _core.Panels:
+        """Panels for the ISA in force, each of `groups` equal parts of the rows with its own."""
+        return self.derived(("panels", groups), lambda: _core.Panels(self.rows(), groups))
 
     def __repr__(self) -> str:
-        return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._panels.isa_name})"
+        return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._isa})"
+
+
+def filter_rows(w: BitArray) -> NDArray[np.uint64]:
+    """Words of weights, a row for each of the first axis, with the bits of all others in order.
+
+    A matrix (n, k), or filters (o, kh, kw, i), whose rows become those of their im2col matrix.
+    """
+    if w.ndim == 2:
+        return contiguous_rows(w)
+    o, kh, kw, channels = w.shape
+    words = np.ascontiguousarray(w.words)
+    if channels % WORD_BITS == 0:
+        return words.reshape(o, kh * kw * words.shape[-1])
+    rows = np.empty((o, word_count(kh * kw * channels)), np.uint64)
+    _core.im2col(words, make_window("prepack", (kh, kw), (kh, kw)), channels, False, rows)
+    return rows
 
 
 def prepack(w: ArrayLike | BitArray) -> Prepacked:
-    """Order the rows of a matrix of weights into register panels, once for many products.
+    """Order weights into register panels, once for many products or convolutions.
 
     Parameters
     ----------
-    w : BitArray of shape (n, k) packed along k; or array_like of real numbers, packed by sign
+    w : BitArray of shape (n, k), or of filters (o, kh, kw, i), packed along the last axis
+        Or array_like of real numbers, packed by sign.
 
     Returns
     -------
     Prepacked
-        To be passed as `w` to `gemm`, `gemm_sign` or `hamming`.
+        To be passed as `w` to `gemm`, `gemm_sign`, `hamming` and their kin, or, made of filters, to
+        `conv2d` and its kin.
 
     Raises
     ------
     TypeError, ValueError
-        As in `pack`, or if `w` is not a matrix packed along its last axis.
+        As in `pack`, or if `w` does not have one of these shapes, packed along its last axis.
     """
     return Prepacked(w)
+
+
+class Operands(Protocol):
+    """What the checks of results and scales need to know of one call."""
+
+    @property
+    def function(self) -> str: ...
+    @property
+    def a(self) -> NDArray[Any]: ...
+    @property
+    def w(self) -> Any: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # of the result
+    @property
+    def rows(self) -> int: ...
 
 
 class _Product(NamedTuple):
@@ -140,6 +199,15 @@ def _rows_operand(function: str, name: str, x: ArrayLike | BitArray) -> BitArray
     return bits
 
 
+def _weights(function: str, name: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
+    """The right operand as bits; prepacked filters of a convolution are none."""
+    if not isinstance(w, Prepacked):
+        return _rows_operand(function, name, w)
+    if w.bits.ndim != 2:
+        raise ValueError(f"[{function}] {name} must be a prepacked matrix, got shape {w.shape}")
+    return w.bits
+
+
 def _product(
     function: str,
     a: ArrayLike | BitArray,
@@ -148,7 +216,7 @@ def _product(
 ) -> _Product:
     """Check two operands (..., m, k) and (..., n, k) against each other and pair their batches."""
     a_bits = _rows_operand(function, names[0], a)
-    w_bits = w.bits if isinstance(w, Prepacked) else _rows_operand(function, names[1], w)
+    w_bits = _weights(function, names[1], w)
     k = a_bits.shape[-1]
     if w_bits.shape[-1] != k:
         raise ValueError(
@@ -192,7 +260,7 @@ def _check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike
 
 
 def _result_buffer(
-    product: _Product, out: NDArray[Any] | None, dtype: DTypeLike, *factors: Any
+    product: Operands, out: NDArray[Any] | None, dtype: DTypeLike, *factors: Any
 ) -> NDArray[Any]:
     """Where the kernels write: `out` itself if they can, else a new array."""
     if out is None:
@@ -212,7 +280,7 @@ def _overlap(out: NDArray[Any], x: Any) -> bool:
     return isinstance(x, np.ndarray) and np.may_share_memory(out, x)
 
 
-def _as_matrix(product: _Product, buffer: NDArray[Any]) -> NDArray[Any]:
+def _as_matrix(product: Operands, buffer: NDArray[Any]) -> NDArray[Any]:
     """A buffer of the shape of the result as a matrix of all its rows."""
     return buffer if buffer.ndim == 2 else buffer.reshape(product.rows, buffer.shape[-1])
 
@@ -224,7 +292,7 @@ def _deliver(buffer: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
     return out
 
 
-def _scale(product: _Product, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+def _scale(product: Operands, name: str, value: Any, shape: tuple[int, ...]) -> Any:
     """alpha, k_map or bias as a flat float32 array of the size of `shape`; None stays None."""
     if value is None:
         return None
@@ -365,8 +433,8 @@ def gemm_sign(
     """
     product = _product("gemm_sign", a, w)
     n = product.shape[-1]
-    limits = _thresholds(threshold, n)
-    flips = None if flip is None else _flip_words(flip, n)
+    limits = _thresholds("gemm_sign", threshold, n)
+    flips = None if flip is None else flip_words("gemm_sign", flip, n)
     words = aligned_empty((*product.shape[:-1], word_count(n)), np.uint64)
     _core.gemm_sign(
         product.a,
@@ -380,41 +448,13 @@ def gemm_sign(
     return BitArray._make(words, product.shape, len(product.shape) - 1)
 
 
-def _thresholds(threshold: ArrayLike, n: int) -> NDArray[np.int32]:
+def _thresholds(function: str, threshold: ArrayLike, n: int) -> NDArray[np.int32]:
     """One int32 a column."""
-    limits = _column_vector("gemm_sign", "threshold", threshold, "iu", n)
+    limits = column_vector(function, "threshold", threshold, "iu", n)
     if limits.dtype != np.int32:
         # No dot product lies outside int32, so a threshold out there compares like its end.
         limits = np.clip(limits, INT32.min, INT32.max).astype(np.int32)
     return np.require(limits, requirements=("C", "A"))
-
-
-def _flip_words(flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
-    """One bit a column."""
-    if not isinstance(flip, BitArray):
-        flip = pack_operand(
-            "gemm_sign", "flip", _column_vector("gemm_sign", "flip", flip, "b", n), 0
-        )
-    if flip.shape != (n,):
-        raise ValueError(f"[gemm_sign] flip must have shape ({n},), got {flip.shape}")
-    return np.ascontiguousarray(flip.words)
-
-
-_KIND_NAMES = {"iu": "integers", "b": "bool"}
-
-
-def _column_vector(function: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
-    """A value per column of a dtype of the given kinds; a scalar stands for all columns."""
-    array = np.asarray(value)
-    if array.dtype.kind not in kinds:
-        raise TypeError(
-            f"[{function}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}"
-        )
-    if array.shape not in ((), (n,)):
-        raise ValueError(
-            f"[{function}] {name} must be a scalar or have shape ({n},), got {array.shape}"
-        )
-    return array if array.shape == (n,) else np.broadcast_to(array, (n,))
 
 
 def hamming(
@@ -726,16 +766,9 @@ def bitplane_gemm(
     numbers = np.asarray(x)
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
-    _check_bits(bits)
+    _check_bits("bitplane_gemm", bits)
     product, words = _mixed_product("bitplane_gemm", numbers, np.uint8, w)
-    if 255 * product.k > MAX_BITS:
-        raise ValueError(
-            f"[bitplane_gemm] k must be at most {MAX_BITS // 255} for int32 sums, got {product.k}"
-        )
-    if bits < 8 and numbers.size and int(numbers.max()) >> bits:
-        raise ValueError(
-            f"[bitplane_gemm] x must be at most {2**bits - 1} for bits={bits}, got {numbers.max()}"
-        )
+    _check_sums("bitplane_gemm", numbers, bits, product.k)
     scaled = not (alpha is None and bias is None)
     dtype = np.float32 if scaled else np.int32
     if out is not None:
@@ -753,18 +786,30 @@ def bitplane_gemm(
     return _deliver(buffer, out)
 
 
-def _check_bits(bits: Any) -> None:
+def _check_bits(function: str, bits: Any) -> None:
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
-        raise TypeError(f"[bitplane_gemm] bits must be an integer, got {bits!r}")
+        raise TypeError(f"[{function}] bits must be an integer, got {bits!r}")
     if not 1 <= bits <= 8:
-        raise ValueError(f"[bitplane_gemm] bits must be in 1..8, got {bits}")
+        raise ValueError(f"[{function}] bits must be in 1..8, got {bits}")
+
+
+def _check_sums(function: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
+    """Check that numbers have so few bits, and that sums of k of any numbers fit int32."""
+    if 255 * k > MAX_BITS:
+        raise ValueError(
+            f"[{function}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}"
+        )
+    if bits < 8 and x.size and int(x.max()) >> bits:
+        raise ValueError(
+            f"[{function}] x must be at most {2**bits - 1} for bits={bits}, got {x.max()}"
+        )
 
 
 def _mixed_product(
     function: str, x: NDArray[Any], dtype: DTypeLike, w: ArrayLike | BitArray | Prepacked
 ) -> tuple[_Product, NDArray[np.uint64]]:
     """Check numbers (..., m, k) and weights (n, k) against each other; also the weights' words."""
-    weights = w.bits if isinstance(w, Prepacked) else _rows_operand(function, "w", w)
+    weights = _weights(function, "w", w)
     if weights.ndim != 2:
         raise ValueError(f"[{function}] w must have shape (n, k), got {weights.shape}")
     if x.ndim < 2:

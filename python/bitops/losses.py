@@ -4,6 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
+__all__ = ["cross_entropy", "hinge", "signed_one_hot", "squared_hinge"]
+
+
+def _check_labels(where: str, labels, classes: int) -> np.ndarray:
+    """Labels as an array of shape (n,), each in 0..classes-1."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"[{where}] labels must be integers, got {labels.dtype}")
+    if labels.ndim != 1:
+        raise ValueError(f"[{where}] labels must have shape (n,), got {labels.shape}")
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise ValueError(f"[{where}] labels must be in 0..{classes - 1}, got {wrong[0]}")
+    return labels
+
+
+def _check_batch(where: str, scores, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Scores as float32 of shape (n, classes), n >= 1, and as many labels."""
+    scores = np.asarray(scores, dtype=np.float32)
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(
+            f"[{where}] scores must have shape (n, classes), both >= 1, got {scores.shape}"
+        )
+    labels = _check_labels(where, labels, scores.shape[1])
+    if len(labels) != len(scores):
+        raise ValueError(
+            f"[{where}] scores and labels must have the same n, got {len(scores)} and {len(labels)}"
+        )
+    return scores, labels
+
 
 def signed_one_hot(labels, classes: int) -> np.ndarray:
     """Targets of +1 at the label and -1 elsewhere.
@@ -18,16 +48,7 @@ def signed_one_hot(labels, classes: int) -> np.ndarray:
     -------
     ndarray of shape (n, classes), float32
     """
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"[signed_one_hot] labels must be integers, got {labels.dtype}")
-    if labels.ndim != 1:
-        raise ValueError(f"[signed_one_hot] labels must have shape (n,), got {labels.shape}")
-    if labels.size and not (0 <= labels.min() and labels.max() < classes):
-        raise ValueError(
-            f"[signed_one_hot] labels must be in 0..{classes - 1}, "
-            f"got {labels.min()}..{labels.max()}"
-        )
+    labels = _check_labels("signed_one_hot", labels, classes)
     targets = np.full((labels.size, classes), -1, dtype=np.float32)
     targets[np.arange(labels.size), labels] = 1
     return targets
@@ -56,16 +77,70 @@ def squared_hinge(scores, labels) -> tuple[float, np.ndarray]:
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2 (L2-SVM output layer).
     """
-    scores = np.asarray(scores, dtype=np.float32)
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"[squared_hinge] scores must have shape (n, classes), got {scores.shape}")
+    scores, labels = _check_batch("squared_hinge", scores, labels)
     targets = signed_one_hot(labels, scores.shape[1])
-    if len(targets) != len(scores):
-        raise ValueError(
-            f"[squared_hinge] scores and labels must have the same n, "
-            f"got {len(scores)} and {len(targets)}"
-        )
     margin = np.maximum(0, 1 - targets * scores)
     grad = targets * margin
     grad *= np.float32(-2 / scores.size)
     return float(np.mean(np.square(margin))), grad
+
+
+def hinge(scores, labels) -> tuple[float, np.ndarray]:
+    """Mean hinge of scores against +-1 one-hot targets.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, classes), float32
+    labels : array_like of shape (n,), integer
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of shape (n, classes), float32
+        Gradient with respect to `scores`; 0 where the margin is met exactly.
+
+    Notes
+    -----
+    loss = mean(max(0, 1 - t * o)) over all n * classes elements;
+    grad = -t * (1 - t * o > 0) / (n * classes).
+    """
+    scores, labels = _check_batch("hinge", scores, labels)
+    targets = signed_one_hot(labels, scores.shape[1])
+    margin = np.maximum(0, 1 - targets * scores)
+    grad = targets * (margin > 0)
+    grad *= np.float32(-1 / scores.size)
+    return float(np.mean(margin)), grad
+
+
+def cross_entropy(scores, labels) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy of the softmax of scores.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, classes), float32
+        Logarithms of probabilities, up to a constant for each row.
+    labels : array_like of shape (n,), integer
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of shape (n, classes), float32
+        Gradient with respect to `scores`.
+
+    Notes
+    -----
+    With z = o - max(o) of a row, so that no exponential overflows:
+    loss = mean(log(sum(exp(z))) - z[label]) over the n rows;
+    grad = (softmax(o) - 1{class = label}) / n.
+    """
+    scores, labels = _check_batch("cross_entropy", scores, labels)
+    n = len(labels)
+    z = scores - scores.max(axis=1, keepdims=True)
+    exponentials = np.exp(z)
+    sums = exponentials.sum(axis=1)
+    rows = np.arange(n)
+    loss = np.mean(np.log(sums) - z[rows, labels])
+    grad = exponentials / sums[:, None]
+    grad[rows, labels] -= 1
+    grad /= np.float32(n)
+    return float(loss), grad

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import _core
 from .array import BitArray, pack_operand, real_array
+from .geometry import check_result, make_window
+from .patches import number_images, sum_windows
 
-__all__ = ["binarize_weights"]
+__all__ = ["binarize_weights", "k_map"]
 
 
 def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
@@ -50,3 +55,61 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
     magnitudes = np.abs(array.astype(np.float64))
     alpha = magnitudes.sum(axis=tuple(range(1, array.ndim))) / n_weights
     return b, alpha.astype(np.float32)
+
+
+def k_map(
+    x: ArrayLike, kernel_size: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+) -> NDArray[np.float32]:
+    """The scale K of every output position of a binarized convolution (XNOR-Net).
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, c), integers or floats, used as float32
+        Input of the convolution, before its signs are taken.
+    kernel_size, stride, padding, dilation
+        Those of the convolution, as in `conv2d`.
+
+    Returns
+    -------
+    ndarray of shape (n, oh, ow), float32
+        To be passed as `k_map` to `conv2d`.
+
+    Raises
+    ------
+    TypeError
+        If `x` is packed or does not hold integers or floats, or a setting is of another type.
+    ValueError
+        If `x` does not have four axes, a setting is too small, or the kernel exceeds the padded
+        image.
+
+    Notes
+    -----
+    ``A = mean over the channels of abs(I)``, and K is the mean of A over the kh * kw positions that
+    an output position sees: ``I * W ~= (sign(I) * sign(W)) K alpha``. Outside the image A is 0
+    whatever the `pad_value` of the convolution, and the divisor is kh * kw at the border too.
+    Infinities and NaN in `x` go where float32 arithmetic takes them.
+
+    The sums are made in one order: channel i is added to sum ``i % 16``, the sums j and j + 8, then
+    j + 4, j + 2 and j + 1 are added, and the result is divided by c; the taps are added row by row
+    and divided by kh * kw. Each step is rounded to float32.
+
+    References
+    ----------
+    M. Rastegari et al., "XNOR-Net", 2016, section 3.2 and equation 11.
+
+    Examples
+    --------
+    Two channels with the means A = [3, 6, 9], and windows of three positions:
+
+    >>> k_map([[[[2, -4], [-6, 6], [0, 18]]]], (1, 3), padding=(0, 1))
+    array([[[3., 6., 5.]]], dtype=float32)
+    """
+    images = number_images("k_map", x)
+    window = make_window("k_map", images.shape[1:3], kernel_size, stride, padding, dilation)
+    check_result("k_map", (len(images), *window.output))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
+        values = np.require(images, np.float32, ("C", "A"))
+        means = np.empty(values.shape[:3], np.float32)
+        _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
+        total = sum_windows(means, window)
+    return np.divide(total, np.float32(window.taps), out=total)

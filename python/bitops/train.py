@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from .array import BitArray
 from .config import get_num_threads, set_num_threads
 from .layers.container import Sequential
 from .losses import squared_hinge
-from .optim import Adam, ExponentialDecay
+from .optim import Adam, Optimizer
+from .schedules import ExponentialDecay, Schedule
 
 try:
     from tqdm import tqdm
@@ -21,7 +23,6 @@ except ImportError:  # the progress bar is optional; the lines for each epoch ar
     tqdm = None
 
 Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
-Schedule = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def fit(
     batch_size: int = 100,
     validation: tuple | None = None,
     schedule: Schedule | None = None,
-    optimizer: Adam | None = None,
+    optimizer: Optimizer | None = None,
     loss: Loss = squared_hinge,
     seed=0,
     verbose: int = 1,
@@ -96,7 +97,7 @@ def fit(
         `model` holds at the end. Without it the last one stays.
     schedule : callable (epoch, epochs) -> learning rate, optional
         `ExponentialDecay()` by default.
-    optimizer : Adam, optional
+    optimizer : Optimizer, optional
         A fresh `Adam` over the model's parameters by default.
     loss : callable (scores, labels) -> (value, gradient)
     seed : int, SeedSequence or Generator
@@ -206,4 +207,9 @@ def _progress(steps: int, verbose: int) -> Iterator[tuple[Callable[[], object], 
     else:
         # disable=None: no bar where the output is not a terminal
         with tqdm(total=steps, unit="step", leave=False, disable=None) as bar:
-            yield bar.update, tqdm.write
+
+            def say(line: str) -> None:
+                tqdm.write(line)
+                sys.stdout.flush()  # an epoch takes minutes; its line must show through a pipe
+
+            yield bar.update, say

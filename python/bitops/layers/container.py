@@ -1,15 +1,28 @@
-"""Chains of layers: batched inference, summary, the training graph and the packed model."""
+"""Chains of layers and branches: batched inference, summary, training graph, packed model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..array import BitArray
-from .base import Activation, Layer, Parameter, TrainingLayer, check_size
+from ..array import BitArray, unpack
+from .base import (
+    Activation,
+    Cost,
+    Layer,
+    Parameter,
+    Shape,
+    TrainingLayer,
+    as_activation,
+    as_float,
+    check_size,
+    is_data,
+    saved_for_backward,
+)
 
 if TYPE_CHECKING:
     from ..train import History
@@ -22,11 +35,20 @@ def _as_list(layers: tuple) -> list:
     return list(layers)
 
 
-def _ends(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
-    """Features that the chain takes and gives; None where no layer says."""
-    ins = [layer.in_features for layer in layers if layer.in_features is not None]
-    outs = [layer.out_features for layer in layers if layer.out_features is not None]
-    return (ins[0] if ins else None), (outs[-1] if outs else None)
+def _taken(layers: Sequence[Layer]) -> int | None:
+    """Features that the chain takes; None where it takes any number, or where it depends."""
+    for layer in layers:
+        if layer.in_features is not None or layer.mixes_axes:
+            return layer.in_features
+    return None
+
+
+def _flat(layers: Iterable[Layer]) -> list[Layer]:
+    """The layers, with sequences among them replaced by their own."""
+    flat: list[Layer] = []
+    for layer in layers:
+        flat += _flat(layer.layers) if isinstance(layer, Sequential | Packed) else [layer]
+    return flat
 
 
 def _describe(name: str, layers: Iterable) -> str:
@@ -36,15 +58,18 @@ def _describe(name: str, layers: Iterable) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a summary. Bytes and multiply-adds (MACs); the latter for one input row."""
+    """One line of a summary. Bytes and multiply-adds (MACs); the latter for one example.
+
+    MACs are None where they depend on the size of an image that is not known.
+    """
 
     layer: str
     output: str
     parameters: int
     packed_bytes: int
     float_bytes: int
-    binary_macs: int
-    float_macs: int
+    binary_macs: int | None
+    float_macs: int | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,8 @@ class Summary:
         for row in (*self.rows, self.total):
             numbers = (row.parameters, row.packed_bytes, row.float_bytes)
             counts = (*numbers, row.binary_macs, row.float_macs)
-            table.append((row.layer, row.output, *(f"{count:,}" for count in counts)))
+            cells = ("?" if count is None else f"{count:,}" for count in counts)
+            table.append((row.layer, row.output, *cells))
         widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
         lines = []
         for line in table:
@@ -77,24 +103,85 @@ class Summary:
     __repr__ = __str__
 
 
-def check_layers(where: str, layers: Sequence, kind: type[Layer]) -> None:
-    """Refuse an empty list, foreign objects, and neighbours whose features differ."""
+def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
+    """The line of a layer whose output is of a shape."""
+    known = [size for size in shape[:-1] if size is not None]
+    positions = math.prod(known) if len(known) == len(shape[:-1]) else None
+
+    def times(macs: int) -> int | None:
+        if macs == 0:
+            return 0
+        return None if positions is None else macs * positions
+
+    sizes = "x".join("?" if size is None else str(size) for size in shape) or "?"
+    return Row(
+        name,
+        f"{sizes} {'bits' if bits else 'numbers'}",
+        cost.parameters,
+        cost.packed_bytes,
+        4 * cost.parameters,
+        times(cost.binary_macs),
+        times(cost.float_macs),
+    )
+
+
+def _rows(layers: Iterable[Layer], shape: Shape, bits: bool, indent: str = "") -> Iterator[Row]:
+    """Lines of a chain of layers that gets inputs of a shape, as bits or not."""
+    for layer in layers:
+        for name, branch in layer.branches().items():
+            yield from _rows(branch, shape, bits, f"{indent}{name}: ")
+        cost = layer.cost(bits)
+        shape, bits = layer.output_shape(shape), layer.emits_bits(bits)
+        yield _row(indent + layer.name, cost, shape, bits)
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """Sum, None if a part of it is not known."""
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def check_layers(where: str, layers: Sequence, kind: type[Layer], input_shape: Shape = ()) -> Shape:
+    """Refuse an empty list, foreign objects, and neighbours that do not fit; shape of the output.
+
+    Of images without a known size only the channels are checked.
+    """
     if not layers:
         raise ValueError(f"[{where}] at least one layer is needed, got none")
-    features = None
+    shape = input_shape
     for i, layer in enumerate(layers):
         if not isinstance(layer, kind):
             raise TypeError(f"[{where}] layer {i} must be a {kind.__name__}, got {layer!r}")
+        features = shape[-1] if shape else None
         if None not in (features, layer.in_features) and features != layer.in_features:
             raise ValueError(
-                f"[{where}] layer {i} must take the {features} features of the layer before it, "
+                f"[{where}] layer {i} must take the {features} features that reach it, "
                 f"got {layer!r}"
             )
-        features = layer.out_features or features
+        try:
+            shape = layer.output_shape(shape)
+        except ValueError as error:
+            raise ValueError(f"[{where}] layer {i} must fit its input: {error}") from None
+    return shape
+
+
+def check_shape(where: str, shape: Any) -> tuple[int, ...] | None:
+    """An input shape, without the axis of examples, as plain integers; None stays None."""
+    if shape is None:
+        return None
+    if not isinstance(shape, tuple | list) or not shape:
+        raise TypeError(f"[{where}] input_shape must be a tuple of integers, got {shape!r}")
+    return tuple(check_size(where, "input_shape", size) for size in shape)
 
 
 class Model:
     """Batched inference over `forward`, shared by the training graph and the packed model."""
+
+    input_shape: tuple[int, ...] | None
 
     def forward(self, x) -> Activation:
         raise NotImplementedError
@@ -118,7 +205,7 @@ class Model:
 
         Parameters
         ----------
-        x : BitArray or array_like of shape (n, in_features)
+        x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         batch_size : int
             Rows for each call of `forward`.
 
@@ -152,7 +239,7 @@ class Model:
 
         Parameters
         ----------
-        x : BitArray or array_like of shape (n, in_features)
+        x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         y : array_like of shape (n,), integer
         batch_size : int
         """
@@ -165,35 +252,29 @@ class Model:
             )
         return float(np.mean(predicted != y))
 
-    def summary(self) -> Summary:
-        """Table of the layers: output, parameters, bytes, and multiply-adds for one input row."""
-        rows: list[Row] = []
-        features, bits = None, False
-        for layer in self.flat_layers():
-            cost = layer.cost(bits)
-            features, bits = layer.out_features or features, layer.emits_bits(bits)
-            output = f"{features or '?'} {'bits' if bits else 'numbers'}"
-            rows.append(
-                Row(
-                    layer.name,
-                    output,
-                    cost.parameters,
-                    cost.packed_bytes,
-                    4 * cost.parameters,
-                    cost.binary_macs,
-                    cost.float_macs,
-                )
-            )
+    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+        """Table of the layers: output, parameters, bytes, and multiply-adds for one example.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            Shape of one example, such as (32, 32, 3) of an image; that of the model by default.
+            Without either, only what does not depend on it is shown.
+        """
+        given = check_shape("summary", input_shape) or self.input_shape or ()
+        layers = self.flat_layers()
+        check_layers("summary", layers, Layer, given)
+        rows = tuple(_rows(layers, given, False))
         total = Row(
             "total",
             "",
             sum(row.parameters for row in rows),
             sum(row.packed_bytes for row in rows),
             sum(row.float_bytes for row in rows),
-            sum(row.binary_macs for row in rows),
-            sum(row.float_macs for row in rows),
+            _total(row.binary_macs for row in rows),
+            _total(row.float_macs for row in rows),
         )
-        return Summary(tuple(rows), total)
+        return Summary(rows, total)
 
 
 class Sequential(Model, TrainingLayer):
@@ -203,6 +284,9 @@ class Sequential(Model, TrainingLayer):
     ----------
     *layers : TrainingLayer
         One by one, or a single list.
+    input_shape : tuple of int, optional
+        Shape of one example, such as (32, 32, 3) of an image. With it the sizes of images are
+        checked here too, not only features, and `summary` shows them.
 
     Examples
     --------
@@ -212,10 +296,12 @@ class Sequential(Model, TrainingLayer):
     >>> model.freeze().save("model.safetensors")                         # doctest: +SKIP
     """
 
-    def __init__(self, *layers):
+    def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)
-        check_layers("Sequential", self.layers, TrainingLayer)
-        self.in_features, self.out_features = _ends(self.layers)
+        self.input_shape = check_shape("Sequential", input_shape)
+        shape = check_layers("Sequential", self.layers, TrainingLayer, self.input_shape or ())
+        self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
+        self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
 
     def forward(self, x, *, training: bool = False) -> Activation:
         for layer in self.layers:
@@ -240,11 +326,11 @@ class Sequential(Model, TrainingLayer):
         for layer, part in zip(self.layers, state, strict=True):
             layer.restore(part)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return check_layers("Sequential", self.layers, TrainingLayer, shape)
+
     def flat_layers(self) -> list[Layer]:
-        flat: list[Layer] = []
-        for layer in self.layers:
-            flat += layer.flat_layers() if isinstance(layer, Sequential) else [layer]
-        return flat
+        return _flat(self.layers)
 
     def fit(self, x, y, **options) -> History:
         """Train in place; see `bitops.train.fit` for the options and the result."""
@@ -268,27 +354,34 @@ class Packed(Model, Layer):
 
     Parameters
     ----------
-    *layers : PackedDense, PackedBatchNorm or PackedSign
+    *layers : PackedDense, PackedConv2D, PackedMaxPool2D, FloatDense, ...
         One by one, or a single list.
+    input_shape : tuple of int, optional
+        Shape of one example, as in `Sequential`.
 
     Notes
     -----
-    `Sequential.freeze` makes one from a trained network; `PackedDense(w, threshold, flip)` builds
-    one by hand from a network trained elsewhere. Either way it needs no training code.
+    `Sequential.freeze` makes one from a trained network; `PackedDense(w, threshold, flip)` and its
+    like build one by hand from a network trained elsewhere. Either way it needs no training code.
     """
 
-    def __init__(self, *layers):
+    def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[Layer] = _as_list(layers)
-        check_layers("Packed", self.layers, Layer)
+        self.input_shape = check_shape("Packed", input_shape)
+        shape = check_layers("Packed", self.layers, Layer, self.input_shape or ())
         for layer in self.layers:
             if isinstance(layer, TrainingLayer | Packed):
                 raise TypeError(f"[Packed] layers must be packed ones, got {layer!r}")
-        self.in_features, self.out_features = _ends(self.layers)
+        self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
+        self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
 
     def forward(self, x) -> Activation:
         for layer in self.layers:
             x = layer.forward(x)
         return x
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return check_layers("Packed", self.layers, Layer, shape)
 
     def flat_layers(self) -> list[Layer]:
         return self.layers
@@ -306,3 +399,156 @@ class Packed(Model, Layer):
 
     def __repr__(self) -> str:
         return _describe("Packed", self.layers)
+
+
+class Branches(Layer):
+    """What a residual block and its twin share: two branches whose outputs are added."""
+
+    body: Layer
+    shortcut: Layer | None
+
+    def _set_branches(self, body: Layer, shortcut: Layer | None, kind: type[Layer]) -> None:
+        for name, branch in (("body", body), ("shortcut", shortcut)):
+            if not isinstance(branch, kind) and (name == "body" or branch is not None):
+                raise TypeError(f"[{self.name}] {name} must be a {kind.__name__}, got {branch!r}")
+        self.body, self.shortcut = body, shortcut
+        given = {branch.in_features for branch in (body, shortcut) if branch is not None} - {None}
+        if len(given) > 1:
+            raise ValueError(
+                f"[{self.name}] body and shortcut must take the same features, "
+                f"got {body!r} and {shortcut!r}"
+            )
+        self.in_features = given.pop() if given else None
+        shape = self.output_shape(() if self.in_features is None else (self.in_features,))
+        self.out_features = shape[-1] if shape else None
+        self.mixes_axes = any(branch.mixes_axes for branch in (body, shortcut) if branch)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        main = self.body.output_shape(shape)
+        other = shape if self.shortcut is None else self.shortcut.output_shape(shape)
+        both = [pair for pair in zip(reversed(main), reversed(other), strict=False)]
+        if any(None not in pair and pair[0] != pair[1] for pair in both):
+            raise ValueError(
+                f"[{self.name}] body and shortcut must give the same shape, got {main} and {other}"
+            )
+        longer = main if len(main) >= len(other) else other
+        known = [main_size or other_size for main_size, other_size in both]
+        return (*longer[: len(longer) - len(both)], *reversed(known))
+
+    def branches(self) -> dict[str, Sequence[Layer]]:
+        chains: dict[str, Sequence[Layer]] = {"body": _flat([self.body])}
+        if self.shortcut is not None:
+            chains["shortcut"] = _flat([self.shortcut])
+        return chains
+
+    def _check_sum(self, main: Activation, other: Activation) -> None:
+        if main.shape != other.shape:
+            raise ValueError(
+                f"[{self.name}] body and shortcut must give the same shape, "
+                f"got {main.shape} and {other.shape}"
+            )
+
+    def __repr__(self) -> str:
+        branches = [self.body] if self.shortcut is None else [self.body, self.shortcut]
+        return _describe(self.name, branches)
+
+
+class Residual(Branches, TrainingLayer):
+    """y = body(x) + shortcut(x), float32; bits count as +-1.
+
+    Parameters
+    ----------
+    body : TrainingLayer
+        A layer or a Sequential.
+    shortcut : TrainingLayer, optional
+        The identity by default.
+
+    Notes
+    -----
+    Backward: dx is the sum of what the two branches give for dy.
+
+    References
+    ----------
+    He et al., "Deep residual learning for image recognition", 2016.
+    """
+
+    body: TrainingLayer
+    shortcut: TrainingLayer | None
+
+    def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
+        self._set_branches(body, shortcut, TrainingLayer)
+        self._has_gradient: bool | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = as_activation("Residual", x, self.in_features)
+        main = as_float(self.body.forward(x, training=training))
+        other = x
+        if self.shortcut is not None:
+            other = self.shortcut.forward(x, training=training)
+        self._check_sum(main, other)
+        if training:
+            self._has_gradient = not is_data(x)
+        return main + as_float(other)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        has_gradient = saved_for_backward(self, self._has_gradient)
+        main = self.body.backward(grad)
+        other = grad if self.shortcut is None else self.shortcut.backward(grad)
+        if main is None or other is None or not has_gradient:
+            return None
+        return main + other
+
+    def parameters(self) -> list[Parameter]:
+        return [parameter for branch in self._both() for parameter in branch.parameters()]
+
+    def state(self) -> list:
+        return [branch.state() for branch in self._both()]
+
+    def restore(self, state: Sequence) -> None:
+        for branch, part in zip(self._both(), state, strict=True):
+            branch.restore(part)
+
+    def _both(self) -> list[TrainingLayer]:
+        return [self.body] if self.shortcut is None else [self.body, self.shortcut]
+
+
+class PackedResidual(Branches):
+    """Twin of `Residual` for inference: y = body(x) + shortcut(x).
+
+    Parameters
+    ----------
+    body : Packed, packed layer, or list of them
+    shortcut : the same, optional
+        The identity by default.
+
+    Notes
+    -----
+    Bits (+-1) and integers add up to int32, and with a float32 branch to float32.
+    """
+
+    body: Packed
+    shortcut: Packed | None
+
+    def __init__(self, body, shortcut=None):
+        chain = None if shortcut is None else _as_packed(shortcut)
+        self._set_branches(_as_packed(body), chain, Packed)
+
+    def forward(self, x) -> np.ndarray:
+        x = as_activation("PackedResidual", x, self.in_features)
+        main = self.body.forward(x)
+        other = x if self.shortcut is None else self.shortcut.forward(x)
+        self._check_sum(main, other)
+        main, other = _numbers(main), _numbers(other)
+        dtype = np.int32 if main.dtype == other.dtype == np.int32 else np.float32
+        return main.astype(dtype, copy=False) + other.astype(dtype, copy=False)
+
+
+def _as_packed(branch) -> Packed:
+    return branch if isinstance(branch, Packed) else Packed(branch)
+
+
+def _numbers(x: Activation) -> np.ndarray:
+    """The values as float32 where they are, else as int32."""
+    if isinstance(x, BitArray):
+        return unpack(x, dtype=np.int32)
+    return x if x.dtype == np.float32 else x.astype(np.int32, copy=False)

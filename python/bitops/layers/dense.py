@@ -1,28 +1,25 @@
-"""Fully connected layers with +-1 weights: the training layer and its packed twin."""
+"""Fully connected layers: +-1 weights and float32 ones, the training layers and their twins."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from ..array import BitArray, pack, unpack
-from ..linalg import bitplane_gemm, gemm, gemm_sign, prepack, weight_gemm
+from ..array import BitArray, above_operand
+from ..linalg import bitplane_gemm, gemm, gemm_sign, weight_gemm
+from .backward import Gradient, weight_gradient
 from .base import (
     Activation,
     Cost,
     Layer,
-    Parameter,
-    TrainingLayer,
     as_activation,
-    as_flips,
     as_float,
     as_scales,
-    as_thresholds,
+    as_weights,
     check_size,
+    is_data,
     saved_for_backward,
 )
-from .quantizers import compare
+from .product import BinaryProduct, FloatProduct, PackedProduct, float_cost
 
 
 def mixed_product(
@@ -36,7 +33,7 @@ def mixed_product(
 
     Parameters
     ----------
-    x : ndarray of shape (..., k), uint8 or float32
+    x : ndarray of shape (..., k), uint8, int32 or float32
     w : BitArray of shape (n, k)
     alpha, bias : scalar or ndarray of shape (n,), float32, optional
         Scales and shifts of the columns.
@@ -50,7 +47,7 @@ def mixed_product(
     return product(x, w, alpha=alpha, bias=bias)
 
 
-class BinaryDense(TrainingLayer):
+class BinaryDense(BinaryProduct):
     """Dense layer whose weights are the signs of trained float32 latent weights.
 
     Parameters
@@ -58,6 +55,8 @@ class BinaryDense(TrainingLayer):
     in_features, out_features : int
     bias : bool
         Whether to add a trained float32 bias.
+    alpha : bool
+        Whether to scale every output by the mean absolute latent weight of its row (XNOR-Net).
     seed : int, SeedSequence or Generator, optional
         Source of the first weights, uniform in [-1, 1).
 
@@ -69,82 +68,67 @@ class BinaryDense(TrainingLayer):
 
     Notes
     -----
-    Forward, with Wb = sign(W):  y = x Wb^T + b.  Bits meet bits in the packed `gemm`; uint8 input
-    gives the exact integer product, and real input that of `weight_gemm`.
-    Backward:  dx = dy Wb,  dWb = dy^T x,  db = sum dy.  The gradient of Wb is applied to W as it
-    is, without a mask; the clip of W does the rest.
+    Forward, with Wb = sign(W), or alpha sign(W):  y = x Wb^T + b.  Bits meet bits in the packed
+    `gemm`; uint8 input gives the exact integer product, and real input that of `weight_gemm`.
+    Backward:  dx = dy Wb,  dWb = dy^T x,  db = sum dy.  Without alpha the gradient of Wb is applied
+    to W as it is, without a mask; the clip of W does the rest. With alpha it is
+    dW = dWb (1/in_features + alpha 1{abs(W) < 1}).
     The learning rate of W is multiplied by sqrt((in_features + out_features) / 1.5).
 
     References
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1; start values and
     the scale of the learning rate are those of the code released with it.
+    Rastegari et al., "XNOR-Net", 2016, section 3.1: alpha, and the gradient with it.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False, seed=None):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        alpha: bool = False,
+        seed=None,
+    ):
         self.in_features = check_size("BinaryDense", "in_features", in_features)
         self.out_features = check_size("BinaryDense", "out_features", out_features)
         shape = (self.out_features, self.in_features)
-        start = np.random.default_rng(seed).random(shape, dtype=np.float32) * 2 - 1
-        glorot = math.sqrt((self.in_features + self.out_features) / 1.5)
-        self.weight = Parameter(start, clip_value=1.0, lr_scale=glorot)
-        self.bias = Parameter(np.zeros(self.out_features)) if bias else None
-        self._packed_version: int | None = None
+        super().__init__(
+            shape, self.in_features, self.out_features, bias=bias, alpha=alpha, seed=seed
+        )
         self._x: Activation | None = None
-
-    def _refresh(self) -> None:
-        """Pack the signs of the latent weights again if those have changed."""
-        if self._packed_version != self.weight.version:
-            self._bits = pack(self.weight.value)
-            self._prepacked = prepack(self._bits)
-            self._packed_version = self.weight.version
-
-    @property
-    def bits(self) -> BitArray:
-        """Signs of the weights, a BitArray of shape (out_features, in_features)."""
-        self._refresh()
-        return self._bits
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_activation("BinaryDense", x, self.in_features)
-        self._refresh()
         if training:
             self._x = x
-        bias = None if self.bias is None else self.bias.value
-        # alpha = 1 makes exact integers come as float32
         if isinstance(x, BitArray):
-            return gemm(x, self._prepacked, alpha=1.0, bias=bias)
-        return mixed_product(x, self._bits, alpha=1.0, bias=bias)
-
-    def add_bias(self, z: np.ndarray) -> np.ndarray:
-        """The layer's output for the products `z`, float32."""
-        return z if self.bias is None else z + self.bias.value
+            return gemm(x, self.prepacked, **self.scales())
+        return mixed_product(x, self.bits, **self.scales())
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         saved = saved_for_backward(self, self._x)
         out_features, in_features = self.weight.shape
-        x = as_float(saved).reshape(-1, in_features)
         dy = grad.reshape(-1, out_features)
-        np.matmul(dy.T, x, out=self.weight.grad)
-        if self.bias is not None:
-            np.sum(dy, axis=0, out=self.bias.grad)
-        if not isinstance(saved, BitArray) and saved.dtype == np.uint8:
-            return None  # image data: no layer below learns from it
-        return (dy @ unpack(self.bits, dtype=np.float32)).reshape(saved.shape)
-
-    def parameters(self) -> list[Parameter]:
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
-
-    def cost(self, bits_in: bool) -> Cost:
-        bias = 0 if self.bias is None else self.bias.size
-        return _dense_cost(self.bits, bits_in, numbers=bias, number_bytes=4 * bias)
+        x = saved.reshape(-1, in_features)
+        if isinstance(x, BitArray):
+            weight_gradient(Gradient(dy, self.rounding), x, self.weight.grad)
+        else:
+            np.matmul(dy.T, as_float(x), out=self.weight.grad)
+        self._keep_gradients(dy)
+        if is_data(saved):
+            return None  # no layer below learns from it
+        scaled = Gradient(self.scale_gradient(dy), self.rounding)
+        return scaled.times(scaled.matrix(), self.turned).reshape(saved.shape)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else ", bias=True"
-        return f"BinaryDense({self.in_features}, {self.out_features}{bias})"
+        alpha = ", alpha=True" if self.scaled else ""
+        return f"BinaryDense({self.in_features}, {self.out_features}{bias}{alpha})"
 
 
-class PackedDense(Layer):
+class PackedDense(PackedProduct):
     """Dense layer on packed +-1 weights, for inference.
 
     Parameters
@@ -173,28 +157,9 @@ class PackedDense(Layer):
     """
 
     def __init__(self, w, threshold=None, flip=None, *, alpha=None, bias=None):
-        w = w if isinstance(w, BitArray) else pack(w)
-        if w.ndim != 2 or w.axis != 1 or 0 in w.shape:
-            raise ValueError(
-                f"[PackedDense] w must have shape (out_features, in_features), both >= 1, and be "
-                f"packed along the last axis, got {w!r}"
-            )
-        if threshold is None and flip is not None:
-            raise ValueError("[PackedDense] flip must come with a threshold, got threshold=None")
-        if threshold is not None and not (alpha is None and bias is None):
-            raise ValueError("[PackedDense] give either threshold or alpha and bias, got both")
-        self.out_features = check_size("PackedDense", "out_features", w.shape[0])
-        self.in_features = check_size("PackedDense", "in_features", w.shape[1])
-        self.weight = w
-        self._prepacked = prepack(w)
-        self.threshold: np.ndarray | None = None
-        if threshold is not None:
-            self.threshold = as_thresholds("PackedDense", threshold, self.out_features)
-            self._integer_threshold = _floor(self.threshold)
-        self.flip = as_flips("PackedDense", flip, self.out_features)
-        self._flip_bits = None if self.flip is None else pack(self.flip)
-        self.alpha = as_scales("PackedDense", "alpha", alpha, self.out_features)
-        self.bias = as_scales("PackedDense", "bias", bias, self.out_features)
+        super().__init__(w, "out_features, in_features", threshold, flip, alpha, bias)
+        self.out_features = check_size("PackedDense", "out_features", self.weight.shape[0])
+        self.in_features = check_size("PackedDense", "in_features", self.weight.shape[1])
 
     def forward(self, x) -> Activation:
         x = as_activation("PackedDense", x, self.in_features)
@@ -204,42 +169,94 @@ class PackedDense(Layer):
             return gemm(x, self._prepacked, alpha=self.alpha, bias=self.bias)
         if self.threshold is not None:
             z = mixed_product(x, self.weight)
-            return compare("PackedDense", z, self.threshold, self.flip)
+            return above_operand("PackedDense", z, self.threshold, self._flip_bits)
         return mixed_product(x, self.weight, alpha=self.alpha, bias=self.bias)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return self.threshold is not None
+    def __repr__(self) -> str:
+        return f"PackedDense({self.in_features}, {self.out_features}{self._fields()})"
 
-    def cost(self, bits_in: bool) -> Cost:
-        numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]
-        flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
-        return _dense_cost(
-            self.weight,
-            bits_in,
-            numbers=sum(a.size for a in numbers),
-            number_bytes=sum(a.nbytes for a in numbers) + flip_bytes,
-        )
+
+class Dense(FloatProduct):
+    """Dense layer with float32 weights, for the layers that stay in full precision.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether to add a trained bias, 0 at the start.
+    seed : int, SeedSequence or Generator, optional
+        Source of the first weights, normal with variance 2 / in_features.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (out_features, in_features)
+    bias : Parameter of shape (out_features,) or None
+
+    Notes
+    -----
+    Forward:  y = x W^T + b in BLAS; bits count as +-1.
+    Backward:  dx = dy W,  dW = dy^T x,  db = sum dy.
+
+    References
+    ----------
+    He et al., "Delving deep into rectifiers", 2015, equation 10: the start values.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed=None):
+        self.in_features = check_size("Dense", "in_features", in_features)
+        self.out_features = check_size("Dense", "out_features", out_features)
+        super().__init__((self.out_features, self.in_features), bias=bias, seed=seed)
+        self._x: Activation | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = as_activation("Dense", x, self.in_features)
+        if training:
+            self._x = x
+        return float_product(x, self.weight.value, self.bias_value)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        saved = saved_for_backward(self, self._x)
+        out_features, in_features = self.weight.shape
+        dy = grad.reshape(-1, out_features)
+        np.matmul(dy.T, as_float(saved).reshape(-1, in_features), out=self.weight.grad)
+        self._keep_bias_gradient(dy)
+        return None if is_data(saved) else (dy @ self.weight.value).reshape(saved.shape)
 
     def __repr__(self) -> str:
-        names = ("threshold", "flip", "alpha", "bias")
-        parts = "".join(f", {name}" for name in names if getattr(self, name) is not None)
-        return f"PackedDense({self.in_features}, {self.out_features}{parts})"
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"Dense({self.in_features}, {self.out_features}{bias})"
 
 
-def _floor(threshold: np.ndarray) -> np.ndarray:
-    """The int32 thresholds that compare with integers as `threshold` does."""
-    if threshold.dtype == np.int32:
-        return threshold
-    limits = np.iinfo(np.int32)
-    # through float64, which holds the limits of int32 exactly
-    floor = np.floor(threshold.astype(np.float64))
-    return np.clip(floor, limits.min, limits.max).astype(np.int32)
+class FloatDense(Layer):
+    """Twin of `Dense` for inference: float32 weights, kept as they are.
+
+    Parameters
+    ----------
+    w : array_like of shape (out_features, in_features), float32
+    bias : array_like of shape (out_features,), float32, optional
+    """
+
+    def __init__(self, w, bias=None):
+        self.weight = as_weights("FloatDense", w, "out_features, in_features")
+        self.out_features = check_size("FloatDense", "out_features", self.weight.shape[0])
+        self.in_features = check_size("FloatDense", "in_features", self.weight.shape[1])
+        self.bias = as_scales("FloatDense", "bias", bias, self.out_features)
+
+    def forward(self, x) -> np.ndarray:
+        x = as_activation("FloatDense", x, self.in_features)
+        return float_product(x, self.weight, self.bias)
+
+    def cost(self, bits_in: bool) -> Cost:
+        return float_cost(self.weight, self.bias)
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias is None else ", bias"
+        return f"FloatDense({self.in_features}, {self.out_features}{bias})"
 
 
-def _dense_cost(w: BitArray, bits_in: bool, numbers: int, number_bytes: int) -> Cost:
-    return Cost(
-        parameters=w.size + numbers,
-        packed_bytes=w.nbytes + number_bytes,
-        binary_macs=w.size if bits_in else 0,
-        float_macs=0 if bits_in else w.size,
-    )
+def float_product(x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """y = x W^T + bias in float32, the same code in training and inference."""
+    y = (as_float(x).reshape(-1, w.shape[1]) @ w.T).reshape(*x.shape[:-1], len(w))
+    if bias is not None:
+        y += bias
+    return y

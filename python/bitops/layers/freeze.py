@@ -8,12 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .base import Layer
-from .container import Packed, Sequential
-from .dense import BinaryDense, PackedDense
+from .container import Packed, PackedResidual, Residual, Sequential
+from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D
+from .dense import BinaryDense, Dense, FloatDense, PackedDense
 from .norm import BatchNorm, PackedBatchNorm
-from .quantizers import Dropout, PackedSign, Sign
+from .pool import (
+    AvgPool2D,
+    Flatten,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    PackedAvgPool2D,
+    PackedFlatten,
+    PackedGlobalAvgPool2D,
+    PackedMaxPool2D,
+)
+from .quantizers import Dropout, PackedReLU, PackedSign, ReLU, Sign
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
+
+Step = BatchNorm | MaxPool2D | ReLU
 
 
 def freeze(model: Sequential) -> Packed:
@@ -22,14 +35,14 @@ def freeze(model: Sequential) -> Packed:
     Parameters
     ----------
     model : Sequential
-        Of BinaryDense, BatchNorm, Sign and Dropout layers, nested sequences included.
+        Of the layers of this package, nested sequences included.
 
     Returns
     -------
     Packed
         A model of its own: later changes of `model` do not reach it. For the same input its output
-        equals that of `model` in evaluation, bit for bit; a BinaryDense without bias at the end
-        gives the same integers as int32.
+        equals that of `model` in evaluation, bit for bit; a product or a sum at the end that is
+        an integer comes as int32.
 
     Raises
     ------
@@ -38,81 +51,184 @@ def freeze(model: Sequential) -> Packed:
 
     Notes
     -----
-    BinaryDense -> BatchNorm -> Sign becomes one PackedDense with a threshold a channel (see
-    `fold`); a last BinaryDense -> BatchNorm becomes one with alpha and bias; Dropout vanishes.
+    A product (BinaryDense or BinaryConv2D) followed by any of BatchNorm, MaxPool2D and ReLU and
+    ended by Sign becomes a packed product with a threshold a channel (see `fold`), then pools of
+    bits. Each of these layers keeps or reverses the order of values in a channel. Let f be all of
+    them before a pool and t the threshold: where f rises, the largest product of a window decides,
+    and one bit z > t in it is enough (OR); where f falls, the smallest does, and it takes all of
+    them (AND). Bits that are flipped turn OR into AND and AND into OR.
     Layers that receive bits get integer thresholds. Those that receive the model's input get
     float32 ones, which decide every real number and every integer as the training graph does.
+
+    A BinaryConv2D with k_map scales each position by another number: it stays in float32, and what
+    follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers flow: the
+    first BatchNorm behind a product becomes its alpha and bias. Residual, the layers with float32
+    weights, averages and Flatten stand alone; Dropout vanishes.
     """
+    return Packed(_pack_chain(model.flat_layers(), False), input_shape=model.input_shape)
+
+
+def _pack_chain(layers: list[Layer], bits_in: bool) -> list[Layer]:
     packed: list[Layer] = []
-    bits_in = False
-    for group in _groups(model):
-        packed += group.pack(bits_in)
-        bits_in = group.signs
-    return Packed(packed)
+    for group in _groups(layers):
+        for layer in group.pack(bits_in):
+            packed.append(layer)
+            bits_in = layer.emits_bits(bits_in)
+    return packed
 
 
 @dataclass
 class _Group:
-    """At most one product, the BatchNorms behind it, and whether a Sign ends them."""
+    """At most one layer that is no step, the steps behind it, and whether a Sign ends them."""
 
-    dense: BinaryDense | None = None
-    norms: list[BatchNorm] = field(default_factory=list)
+    head: Layer | None = None
+    steps: list[Step] = field(default_factory=list)
     signs: bool = False
 
-    def expression(self, z: np.ndarray) -> np.ndarray:
-        """What the evaluation graph makes of the products `z`, by the layers' own code."""
-        if self.dense is not None:
-            z = self.dense.add_bias(z)
-        for norm in self.norms:
-            z = norm.forward(z)
-        return z
-
     def pack(self, bits_in: bool) -> list[Layer]:
+        if isinstance(self.head, BinaryDense | BinaryConv2D):
+            if not _has_k_map(self.head):
+                return self._pack_product(self.head, bits_in)
+            return [_pack_numbers(self.head), *self._pack_steps()]
+        head = [] if self.head is None else [_pack_alone(self.head, bits_in)]
+        return head + self._pack_steps()
+
+    def _pack_product(self, product: BinaryDense | BinaryConv2D, bits_in: bool) -> list[Layer]:
         if self.signs:
-            return [self._pack_sign(bits_in)]
-        affine = [norm.affine() for norm in self.norms]
+            filters = product.weight.shape[0]
+            k = product.weight.size // filters if bits_in else None
+
+            def expression(z: np.ndarray) -> np.ndarray:
+                return product.scale_products(z)
+
+            threshold, flip = fold(_chained(expression, self.steps), filters, k)
+            pools = _pack_pools(expression, self.steps, flip, filters, k)
+            return [_packed_product(product, threshold=threshold, flip=flip), *pools]
+        plain = product.bias is None and product.alpha is None
+        if plain and self.steps and isinstance(norm := self.steps[0], BatchNorm):
+            alpha, bias = norm.affine()
+            packed = _packed_product(product, alpha=alpha, bias=bias)
+            return [packed, *(_pack_step(step) for step in self.steps[1:])]
+        return [_pack_numbers(product), *(_pack_step(step) for step in self.steps)]
+
+    def _pack_steps(self) -> list[Layer]:
+        """Layers for numbers that no product folds with."""
+        steps = list(self.steps)
+        norms = [step for step in steps if isinstance(step, BatchNorm)]
+        if not self.signs or not norms:
+            return [_pack_step(step) for step in steps] + [PackedSign()] * self.signs
         packed: list[Layer] = []
-        if self.dense is not None and self.dense.bias is not None:
-            packed.append(PackedDense(self.dense.bits, bias=self.dense.bias.value))
-        elif self.dense is not None:
-            alpha, bias = affine.pop(0) if affine else (None, None)
-            packed.append(PackedDense(self.dense.bits, alpha=alpha, bias=bias))
-        return packed + [PackedBatchNorm(alpha, bias) for alpha, bias in affine]
-
-    def _pack_sign(self, bits_in: bool) -> Layer:
-        if self.dense is None and not self.norms:
-            return PackedSign()
-        if self.dense is None:
-            features = self.norms[0].gamma.size
-            return PackedSign(*fold(self.expression, features))
-        out_features, in_features = self.dense.weight.shape
-        k = in_features if bits_in else None
-        return PackedDense(self.dense.bits, *fold(self.expression, out_features, k))
+        while isinstance(steps[0], MaxPool2D):  # fewer numbers are compared behind it
+            packed.append(_pack_step(steps.pop(0)))
+        features = norms[0].gamma.size
+        threshold, flip = fold(_chained(_identity, steps), features)
+        pools = _pack_pools(_identity, steps, flip, features, None)
+        return [*packed, PackedSign(threshold, flip), *pools]
 
 
-def _groups(model: Sequential) -> list[_Group]:
-    """Cut the chain before every product and behind every Sign."""
+def _groups(layers: list[Layer]) -> list[_Group]:
+    """Cut the chain before every head and behind every Sign."""
     groups = [_Group()]
-    for layer in model.flat_layers():
+    for layer in layers:
         group = groups[-1]
-        if isinstance(layer, BinaryDense):
-            if group.dense is not None or group.norms or group.signs:
-                groups.append(group := _Group())
-            group.dense = layer
-        elif isinstance(layer, BatchNorm | Sign):
+        if isinstance(layer, Dropout):
+            continue
+        if isinstance(layer, Step | Sign):
             if group.signs:
                 groups.append(group := _Group())
             if isinstance(layer, Sign):
                 group.signs = True
             else:
-                group.norms.append(layer)
-        elif not isinstance(layer, Dropout):
-            raise TypeError(f"[freeze] no packed form is known for this layer, got {layer!r}")
-    return [group for group in groups if group.dense or group.norms or group.signs]
+                group.steps.append(layer)
+        else:
+            groups.append(_Group(layer))
+    return [group for group in groups if group.head or group.steps or group.signs]
+
+
+def _has_k_map(product: BinaryDense | BinaryConv2D) -> bool:
+    return isinstance(product, BinaryConv2D) and product.k_map
+
+
+def _packed_product(product: BinaryDense | BinaryConv2D, **outputs) -> PackedDense | PackedConv2D:
+    if isinstance(product, BinaryDense):
+        return PackedDense(product.bits, **outputs)
+    settings = {"pad_value": product.pad_value, "k_map": product.k_map, **product.settings()}
+    return PackedConv2D(product.bits, **outputs, **settings)
+
+
+def _pack_numbers(product: BinaryDense | BinaryConv2D) -> PackedDense | PackedConv2D:
+    return _packed_product(product, alpha=product.alpha, bias=product.bias_value)
+
+
+def _pack_step(step: Step) -> Layer:
+    """A step on numbers, or a pool of bits that stand for values."""
+    if isinstance(step, BatchNorm):
+        return PackedBatchNorm(*step.affine())
+    return PackedMaxPool2D(**step.settings()) if isinstance(step, MaxPool2D) else PackedReLU()
+
+
+def _pack_alone(layer: Layer, bits_in: bool) -> Layer:
+    """The twin of a layer that folds with nothing."""
+    if isinstance(layer, Conv2D):
+        return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
+    if isinstance(layer, Dense):
+        return FloatDense(layer.weight.value, layer.bias_value)
+    if isinstance(layer, AvgPool2D):
+        return PackedAvgPool2D(**layer.settings())
+    if isinstance(layer, GlobalAvgPool2D):
+        return PackedGlobalAvgPool2D()
+    if isinstance(layer, Flatten):
+        return PackedFlatten()
+    if isinstance(layer, Residual):
+        chains = {name: _pack_chain(list(c), bits_in) for name, c in layer.branches().items()}
+        # a shortcut of nothing but Dropout is the identity
+        return PackedResidual(chains["body"], chains.get("shortcut") or None)
+    raise TypeError(f"[freeze] no packed form is known for this layer, got {layer!r}")
+
+
+Expression = Callable[[np.ndarray], np.ndarray]
+
+
+def _identity(z: np.ndarray) -> np.ndarray:
+    return z
+
+
+def _chained(expression: Expression, steps: list[Step]) -> Expression:
+    """What the evaluation graph makes of products, by the layers' own code; pools are left out."""
+    layers = [step for step in steps if not isinstance(step, MaxPool2D)]
+
+    def chained(z: np.ndarray) -> np.ndarray:
+        z = expression(z)
+        for layer in layers:
+            z = layer.forward(z)
+        return z
+
+    return chained
+
+
+def _pack_pools(
+    expression: Expression, steps: list[Step], flip: np.ndarray, features: int, k: int | None
+) -> list[Layer]:
+    """Pools of the bits of products, for those of the numbers that an expression makes of them."""
+    pools: list[Layer] = []
+    for i, step in enumerate(steps):
+        if isinstance(step, MaxPool2D):
+            minimum = flip ^ _falls(_chained(expression, steps[:i]), features, k)
+            pools.append(PackedMaxPool2D(**step.settings(), minimum=minimum))
+    return pools
+
+
+def _falls(expression: Expression, features: int, k: int | None) -> np.ndarray:
+    """Which channels of a monotone expression fall."""
+    largest = np.float32(k) if k is not None else np.finfo(np.float32).max
+    ends = np.array([[-largest], [largest]], np.float32).repeat(features, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, last = expression(ends)
+    return first > last  # NaN, like equal ends, marks a constant, for which both pools do
 
 
 def fold(
-    expression: Callable[[np.ndarray], np.ndarray], features: int, k: int | None = None
+    expression: Expression, features: int, k: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Thresholds and flips that decide as the sign of a float32 expression does.
 

@@ -1,10 +1,10 @@
-"""Sign activation: the straight-through quantizer, its packed twin, and Dropout between layers."""
+"""Activations: the straight-through Sign and its packed twin, ReLU, and Dropout between layers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..array import BitArray, pack
+from ..array import BitArray, above_operand, pack
 from .base import (
     Activation,
     Cost,
@@ -16,19 +16,6 @@ from .base import (
     as_thresholds,
     saved_for_backward,
 )
-
-
-def compare(where: str, z: np.ndarray, threshold: np.ndarray, flip: np.ndarray | None) -> BitArray:
-    """bit = (z > threshold) ^ flip, packed along the last axis.
-
-    Exact integers meet float32 thresholds as float32, as the training graph sees them.
-    """
-    if z.dtype.kind == "f" and np.isnan(z).any():
-        raise ValueError(f"[{where}] x must not give NaN, which has no sign")
-    if threshold.dtype == np.float32:
-        z = z.astype(np.float32, copy=False)
-    bits = z > threshold
-    return pack(bits if flip is None else bits ^ flip)
 
 
 class Sign(TrainingLayer):
@@ -85,17 +72,18 @@ class PackedSign(Layer):
     def __init__(self, threshold=None, flip=None):
         if threshold is None and flip is not None:
             raise ValueError("[PackedSign] flip must come with a threshold, got threshold=None")
-        self.threshold = self.flip = None
+        self.threshold = self.flip = self._flip_bits = None
         if threshold is not None:
             self.threshold = as_thresholds("PackedSign", threshold, None)
             self.in_features = self.out_features = self.threshold.size
             self.flip = as_flips("PackedSign", flip, self.threshold.size)
+            self._flip_bits = None if self.flip is None else pack(self.flip)
 
     def forward(self, x) -> BitArray:
         values = as_float(as_activation("PackedSign", x, self.in_features))
         if self.threshold is None:
             return pack(values)
-        return compare("PackedSign", values, self.threshold, self.flip)
+        return above_operand("PackedSign", values, self.threshold, self._flip_bits)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return True
@@ -103,11 +91,42 @@ class PackedSign(Layer):
     def cost(self, bits_in: bool) -> Cost:
         if self.threshold is None:
             return Cost()
-        flip_bytes = 0 if self.flip is None else pack(self.flip).nbytes
+        flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
         return Cost(self.threshold.size, self.threshold.nbytes + flip_bytes)
 
     def __repr__(self) -> str:
         return f"PackedSign({'' if self.threshold is None else f'features={self.threshold.size}'})"
+
+
+class PackedReLU(Layer):
+    """y = max(x, 0), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return np.maximum(as_float(as_activation(self.name, x)), 0)
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+class ReLU(PackedReLU, TrainingLayer):
+    """Activation y = max(x, 0), float32.
+
+    Notes
+    -----
+    Backward:  dx = dy * (x > 0).
+    """
+
+    def __init__(self) -> None:
+        self._passes: np.ndarray | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        y = super().forward(x)
+        if training:
+            self._passes = y > 0
+        return y
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return grad * saved_for_backward(self, self._passes)
 
 
 class Dropout(TrainingLayer):

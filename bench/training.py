@@ -1,0 +1,230 @@
+"""Training steps (forward, backward, update) against PyTorch's emulation of the same network.
+
+    python bench/training.py [--seconds 20] [--json training.json]
+
+The MLP 784-4096x3-10 with batch 100 and BinaryNet's ConvNet for CIFAR-10 with batch 50, on one
+thread. The rival keeps the +-1 values in float32, and is written as an optimised one: sign is one
+operation with a gradient of its own, weights are binarized without a copy besides the signs
+themselves, Adam is the fused one, images are channels_last. It starts from the same weights; the
+loss, and the gradients of the first step, are compared before anything is timed. Both take turns,
+and figures are medians. `pip install torch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import common
+from bitops.benchmark import WrongResult, interleave, threads
+from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Flatten, MaxPool2D, Sequential, Sign
+from bitops.losses import squared_hinge
+from bitops.models import binarynet, mlp
+from bitops.optim import Adam
+from peers import limit_peers, load_peers
+
+CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = (
+    ("MLP 784-4096x3-10", lambda: mlp(784, 4096, 3, seed=0), (784,), 100),
+    ("MLP 784-1024x3-10", lambda: mlp(784, 1024, 3, seed=0), (784,), 100),
+    ("BinaryNet ConvNet", lambda: binarynet(seed=0), (32, 32, 3), 50),
+)
+RATE = 1e-4
+
+
+class TorchTwin:
+    """The network in PyTorch: +-1 values as float32, straight-through gradients."""
+
+    def __init__(self, torch: Any, model: Sequential):
+        self.torch = torch
+        self.parameters: list[Any] = []
+        self.weights: list[Any] = []
+        self.rates: list[float] = []
+        self.signs = sign_functions(torch)
+        self.steps = [self._step(layer) for layer in model.layers]
+        groups = [
+            {"params": [parameter], "lr": RATE * rate}
+            for parameter, rate in zip(self.parameters, self.rates, strict=True)
+        ]
+        self.adam = torch.optim.Adam(groups, eps=1e-8, fused=True)
+
+    def _parameter(self, value: np.ndarray, rate: float = 1.0) -> Any:
+        parameter = self.torch.nn.Parameter(self.torch.from_numpy(value.copy()))
+        self.parameters.append(parameter)
+        self.rates.append(rate)
+        return parameter
+
+    def _step(self, layer: Any) -> Callable[[Any], Any]:
+        functional = self.torch.nn.functional
+        sign_of_weights, sign_of_activations = self.signs
+        if isinstance(layer, BinaryDense | BinaryConv2D):
+            values = layer.weight.value
+            if isinstance(layer, BinaryConv2D):  # OHWI to OIHW, still channels last in memory
+                values = values.transpose(0, 3, 1, 2)
+            weight = self._parameter(values, layer.weight.lr_scale)
+            self.weights.append(weight)
+            if isinstance(layer, BinaryDense):
+                return lambda x: functional.linear(x, sign_of_weights(weight))
+            last = self.torch.channels_last
+            weight.data = weight.data.contiguous(memory_format=last)
+            padding = [
+                side[0] for side in layer.windows.on("bench", np.empty((1, 32, 32, 1))).padding
+            ]
+            return lambda x: functional.conv2d(x, sign_of_weights(weight), padding=padding)
+        if isinstance(layer, BatchNorm):
+            gamma, beta = self._parameter(layer.gamma.value), self._parameter(layer.beta.value)
+            mean, var = self.torch.zeros(gamma.shape), self.torch.ones(gamma.shape)
+            return lambda x: functional.batch_norm(
+                x, mean, var, gamma, beta, training=True, momentum=layer.momentum, eps=layer.eps
+            )
+        if isinstance(layer, Sign):
+            return sign_of_activations
+        if isinstance(layer, MaxPool2D):
+            return lambda x: functional.max_pool2d(x, layer.windows.kernel_size)
+        if isinstance(layer, Flatten):
+            return lambda x: x.permute(0, 2, 3, 1).flatten(1)
+        raise TypeError(f"no twin is known of {layer!r}")
+
+    def loss(self, x: Any, targets: Any) -> Any:
+        for step in self.steps:
+            x = step(x)
+        return self.torch.clamp(1 - targets * x, min=0).square().mean()
+
+    def backward(self, x: Any, targets: Any) -> float:
+        self.adam.zero_grad(set_to_none=True)
+        loss = self.loss(x, targets)
+        loss.backward()
+        return loss.item()
+
+    def train(self, x: Any, targets: Any) -> float:
+        loss = self.backward(x, targets)
+        self.adam.step()
+        with self.torch.no_grad():
+            self.torch._foreach_clamp_min_(self.weights, -1)
+            self.torch._foreach_clamp_max_(self.weights, 1)
+        return loss
+
+
+def sign_functions(torch: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Sign with the identity as gradient, and with that of the hard tanh."""
+
+    class WeightSign(torch.autograd.Function):  # type: ignore[name-defined, misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return torch.where(x >= 0, 1.0, -1.0)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad
+
+    class ActivationSign(torch.autograd.Function):  # type: ignore[name-defined, misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return torch.where(x >= 0, 1.0, -1.0)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return grad * (x.abs() <= 1)
+
+    return WeightSign.apply, ActivationSign.apply
+
+
+class Ours:
+    """The network of bitops with its optimizer."""
+
+    def __init__(self, model: Sequential):
+        self.model = model
+        self.adam = Adam(model.parameters(), lr=RATE)
+
+    def backward(self, x: np.ndarray, labels: np.ndarray) -> float:
+        loss, grad = squared_hinge(self.model.forward(x, training=True), labels)
+        self.model.backward(grad)
+        return loss
+
+    def train(self, x: np.ndarray, labels: np.ndarray) -> float:
+        loss = self.backward(x, labels)
+        self.adam.step()
+        return loss
+
+
+def check_gradients(ours: Ours, twin: TorchTwin) -> None:
+    """Compare the gradients of all binary weights after the same first step."""
+    layers = [i for i in ours.model.layers if isinstance(i, BinaryDense | BinaryConv2D)]
+    for layer, weight in zip(layers, twin.weights, strict=True):
+        grad = weight.grad
+        if grad.ndim == 4:
+            grad = grad.permute(0, 2, 3, 1)
+        expected = grad.numpy()
+        error = np.linalg.norm(layer.weight.grad - expected) / np.linalg.norm(expected)
+        # A sum of the BatchNorm that rounds to the other side of 0 flips an activation.
+        if not error < 0.02:
+            raise WrongResult(f"[training] the gradients of {layer!r} differ by {error:.1%}")
+
+
+def measure(
+    case: tuple[str, Callable[[], Sequential], tuple[int, ...], int], torch: Any, seconds: float
+) -> dict[str, Any]:
+    """Median time of a training step, ours and torch's."""
+    name, make, shape, batch = case
+    rng = np.random.default_rng(0)
+    x, labels = rng.integers(0, 256, (batch, *shape), np.uint8), rng.integers(0, 10, batch)
+    ours = Ours(make())
+    twin = TorchTwin(torch, ours.model)
+    numbers = torch.from_numpy(x.astype(np.float32))
+    if x.ndim == 4:
+        numbers = numbers.permute(0, 3, 1, 2)  # channels_last in memory
+    targets = torch.from_numpy(np.where(np.arange(10) == labels[:, None], 1, -1).astype("f4"))
+    losses = ours.backward(x, labels), twin.backward(numbers, targets)
+    if not np.isclose(*losses, rtol=1e-3):
+        raise WrongResult(f"[training] the losses of {name} differ: {losses}")
+    check_gradients(ours, twin)
+    calls = {
+        "bitops": lambda: ours.train(x, labels),
+        "torch": lambda: twin.train(numbers, targets),
+    }
+    timings = interleave(calls, seconds=seconds)
+    return {
+        "net": name,
+        "batch": batch,
+        "seconds": {side: timing.median for side, timing in timings.items()},
+        "spread": {side: timing.spread for side, timing in timings.items()},
+        "ratio": timings["torch"].median / timings["bitops"].median,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each net")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args()
+    stamp = common.stamp()
+    for name, value in stamp.items():
+        print(f"{name}: {value}")
+    peers = load_peers(("torch",))
+    if not peers:
+        parser.exit(1, "training: PyTorch is the rival: pip install torch\n")
+    print(f"torch: {peers['torch'].__version__}")
+    print("\nms a training step, medians, one thread")
+    print(f"{'net':<20} {'batch':>5} {'bitops':>9} {'torch':>9} {'ratio':>6}")
+    rows = []
+    with threads(1):
+        limit_peers(peers, 1)
+        for case in CASES:
+            row = measure(case, peers["torch"], options.seconds)
+            rows.append(row)
+            ours, rival = (1e3 * row["seconds"][side] for side in ("bitops", "torch"))
+            line = f"{row['net']:<20} {row['batch']:>5} {ours:>9.1f} {rival:>9.1f}"
+            print(f"{line} {row['ratio']:>6.2f}", flush=True)
+    if options.json:
+        report = {"machine": stamp, "training": rows}
+        options.json.write_text(json.dumps(report, indent=2, default=str))
+
+
+if __name__ == "__main__":
+    main()

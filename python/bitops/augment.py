@@ -1,0 +1,200 @@
+"""Images made ready for training: random flips and crops, contrast, whitening.
+
+Images are NHWC, uint8 or real. `random_flip` and `random_crop` keep the dtype; the others return
+float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
+
+__all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
+
+_BATCH = 4096  # rows whitened at a time, so that float32 copies of a large data set stay small
+
+
+def _images(where: str, x: ArrayLike) -> NDArray[Any]:
+    images = np.asarray(x)
+    if images.dtype.kind not in "iuf":
+        raise TypeError(f"[{where}] x must hold numbers, got {images.dtype}")
+    if images.ndim != 4:
+        raise ValueError(f"[{where}] x must have shape (n, h, w, channels), got {images.shape}")
+    return images
+
+
+def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
+    """Images, each mirrored left to right with probability 1/2.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, channels)
+    seed : int, SeedSequence or Generator, optional
+
+    Returns
+    -------
+    ndarray of the shape and dtype of `x`; a copy
+    """
+    images = _images("random_flip", x)
+    chosen = np.random.default_rng(seed).random(len(images)) < 0.5
+    result = images.copy()
+    result[chosen] = images[chosen, :, ::-1]
+    return result
+
+
+def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -> NDArray[Any]:
+    """Images, each shifted by up to `padding` pixels along both axes.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, channels)
+    padding : int
+        Pixels added on each side; a window of the old size is cut out at a random place.
+    seed : int, SeedSequence or Generator, optional
+    fill : float
+        Value of the added pixels.
+
+    Returns
+    -------
+    ndarray of the shape and dtype of `x`; a copy
+    """
+    images = _images("random_crop", x)
+    if isinstance(padding, bool) or not isinstance(padding, int | np.integer):
+        raise TypeError(f"[random_crop] padding must be an integer, got {padding!r}")
+    if padding < 0:
+        raise ValueError(f"[random_crop] padding must be >= 0, got {padding}")
+    n, h, w, channels = images.shape
+    padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
+    padded[:, padding : padding + h, padding : padding + w] = images
+    rows, columns = np.random.default_rng(seed).integers(0, 2 * padding + 1, (2, n))
+    # (n, 1, 1), (n, h, 1) and (n, 1, w) broadcast to one place for every pixel
+    return padded[
+        np.arange(n)[:, None, None],
+        (rows[:, None] + np.arange(h))[:, :, None],
+        (columns[:, None] + np.arange(w))[:, None, :],
+    ]
+
+
+def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray[np.float32]:
+    """Global contrast normalization: every image centred and brought to one norm.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, ...)
+    scale : float
+        Norm of the result.
+    min_norm : float
+        An image whose norm divided by `scale` is smaller is only centred.
+
+    Returns
+    -------
+    ndarray of the shape of `x`, float32
+
+    Notes
+    -----
+    y = (x - mean(x)) / d, d = norm(x - mean(x)) / scale, or 1 if that is below `min_norm`; mean and
+    norm over all pixels and channels of an image.
+
+    References
+    ----------
+    Goodfellow et al., "Maxout Networks", 2013, section 5.2 (CIFAR-10); scale 55 is that of the
+    script of pylearn2 that makes the data of BinaryConnect.
+    """
+    images = np.asarray(x)
+    if images.ndim < 2:
+        raise ValueError(f"[gcn] x must have shape (n, ...), got {images.shape}")
+    if not scale > 0:
+        raise ValueError(f"[gcn] scale must be positive, got {scale}")
+    axes = tuple(range(1, images.ndim))
+    if not images.size:
+        return np.zeros(images.shape, np.float32)
+    y = images.astype(np.float32)  # a copy
+    y -= y.mean(axis=axes, keepdims=True)
+    d = np.sqrt(np.square(y).sum(axis=axes, keepdims=True)) / np.float32(scale)
+    y /= np.where(d < np.float32(min_norm), np.float32(1), d)
+    return y
+
+
+class ZCA:
+    """Whitening that leaves images as near to themselves as it can.
+
+    Parameters
+    ----------
+    bias : float
+        Added to the variances, so that directions without variance are not blown up.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (features,), float32
+    matrix : ndarray of shape (features, features), float32
+        Symmetric.
+
+    Notes
+    -----
+    y = (x - mean) P, P = V (D + bias)^(-1/2) V^T, where V D V^T is the covariance of the data that
+    `fit` saw, divided by n. Covariance and P are computed in float64.
+
+    References
+    ----------
+    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, appendix A; bias 0.1
+    is the default of pylearn2.
+
+    Examples
+    --------
+    >>> zca = ZCA().fit(gcn(x_train))
+    >>> x_test = zca.apply(gcn(x_test))
+    """
+
+    def __init__(self, bias: float = 0.1):
+        if not bias > 0:
+            raise ValueError(f"[ZCA] bias must be positive, got {bias}")
+        self.bias = float(bias)
+        self.mean: NDArray[np.float32] | None = None
+        self.matrix: NDArray[np.float32] | None = None
+
+    def fit(self, x: ArrayLike) -> ZCA:
+        """Learn mean and covariance from x of shape (n, ...), n >= 1; returns itself."""
+        rows = self._rows(x)
+        if not rows.size:
+            raise ValueError(f"[ZCA] x must hold at least one row, got shape {rows.shape}")
+        mean = rows.mean(axis=0, dtype=np.float64)
+        covariance = np.zeros((rows.shape[1], rows.shape[1]))
+        for start in range(0, len(rows), _BATCH):
+            centred = rows[start : start + _BATCH] - mean
+            covariance += centred.T @ centred
+        covariance /= len(rows)
+        variances, directions = linalg.eigh(covariance)
+        # rounding may leave variances of 0 slightly below
+        scales = 1 / np.sqrt(np.maximum(variances, 0) + self.bias)
+        self.mean = mean.astype(np.float32)
+        self.matrix = ((directions * scales) @ directions.T).astype(np.float32)
+        return self
+
+    def apply(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Whiten x of shape (n, ...), with the features of what `fit` saw."""
+        if self.mean is None or self.matrix is None:
+            raise RuntimeError("[ZCA] apply needs fit(x) before it")
+        rows = self._rows(x)
+        if rows.shape[1] != len(self.mean):
+            raise ValueError(f"[ZCA] x must have {len(self.mean)} features, got {rows.shape[1]}")
+        result = np.empty(rows.shape, np.float32)
+        for start in range(0, len(rows), _BATCH):
+            batch = slice(start, start + _BATCH)
+            np.matmul(rows[batch].astype(np.float32) - self.mean, self.matrix, out=result[batch])
+        return result.reshape(np.shape(x))
+
+    @staticmethod
+    def _rows(x: ArrayLike) -> NDArray[Any]:
+        images = np.asarray(x)
+        if images.dtype.kind not in "iuf":
+            raise TypeError(f"[ZCA] x must hold numbers, got {images.dtype}")
+        if images.ndim < 2:
+            raise ValueError(f"[ZCA] x must have shape (n, ...), got {images.shape}")
+        return images.reshape(len(images), int(np.prod(images.shape[1:])))
+
+    def __repr__(self) -> str:
+        features = "" if self.mean is None else f", features={len(self.mean)}"
+        return f"ZCA(bias={self.bias:g}{features})"

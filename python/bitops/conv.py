@@ -1,0 +1,367 @@
+"""Convolution of packed images with packed filters: im2col, conv2d, conv2d_sign.
+
+A convolution is the product of the im2col matrix of the images, whose rows are what the output
+positions see, with the filters; `conv2d` makes that product without the matrix.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .array import (
+    BitArray,
+    aligned_empty,
+    flip_words,
+    pack,
+    pack_operand,
+    popcount,
+    unpack,
+    word_count,
+)
+from .geometry import check_result, make_window
+from .linalg import (
+    MAX_BITS,
+    Prepacked,
+    _as_matrix,
+    _check_out,
+    _deliver,
+    _result_buffer,
+    _scale,
+    _thresholds,
+    filter_rows,
+)
+
+__all__ = ["conv2d", "conv2d_sign", "im2col"]
+
+
+def im2col(
+    x: ArrayLike | BitArray,
+    kernel_size: int | tuple[int, int],
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, int] = 1,
+    pad_value: int = -1,
+) -> BitArray:
+    """What every output position of a convolution sees, as rows of bits.
+
+    Parameters
+    ----------
+    x : BitArray of shape (n, h, w, c), packed along c; or array_like, packed by sign on the fly
+    kernel_size : int or (kh, kw)
+    stride, dilation : int or (height, width), at least 1
+    padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
+        As in `conv2d`.
+    pad_value : {-1, 1}
+        Value of the positions outside the image; a bit cannot be 0.
+
+    Returns
+    -------
+    BitArray of shape (n, oh, ow, kh * kw * c), packed along the last axis
+        Tap after tap, row by row of the kernel, the channels of each without gaps.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not real or a setting of another type.
+    ValueError
+        If a shape or a setting does not fit, or `x` holds NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.array([[[1], [-1]], [[-1], [1]]])[None]
+    >>> np.asarray(im2col(image, 2))
+    array([[[[ 1, -1, -1,  1]]]], dtype=int8)
+    """
+    if pad_value not in (-1, 1):
+        raise ValueError(f"[im2col] pad_value must be -1 or 1, got {pad_value!r}")
+    bits = _images("im2col", x)
+    n, h, w, channels = bits.shape
+    window = make_window("im2col", (h, w), kernel_size, stride, padding, dilation)
+    shape = (n, *window.output, window.taps * channels)
+    check_result("im2col", shape)
+    words = aligned_empty((*shape[:-1], word_count(shape[-1])), np.uint64)
+    rows = words.reshape(math.prod(shape[:-1]), words.shape[-1])
+    _core.im2col(np.ascontiguousarray(bits.words), window, channels, pad_value == 1, rows)
+    return BitArray._make(words, shape, 3)
+
+
+def _images(function: str, x: ArrayLike | BitArray) -> BitArray:
+    """Images as bits packed along their channels."""
+    if isinstance(x, Prepacked):
+        raise TypeError(f"[{function}] x must be an array, got Prepacked")
+    return _along_channels(function, "x", "n, h, w, c", x)
+
+
+def _filters(function: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
+    """Filters as bits packed along their channels."""
+    bits = w.bits if isinstance(w, Prepacked) else w
+    bits = _along_channels(function, "w", "o, kh, kw, i", bits)
+    if 0 in bits.shape[1:3]:
+        raise ValueError(f"[{function}] kh and kw must be at least 1, got shape {bits.shape}")
+    return bits
+
+
+def _along_channels(function: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
+    """An operand of four axes as bits packed along the last."""
+    shape = x.shape if isinstance(x, BitArray) else np.shape(x)
+    if len(shape) != 4:
+        raise ValueError(f"[{function}] {name} must have shape ({axes}), got {shape}")
+    bits = x if isinstance(x, BitArray) else pack_operand(function, name, x, -1)
+    if bits.axis != 3:
+        raise ValueError(
+            f"[{function}] {name} must be packed along its channels, axis 3, got packed axis "
+            f"{bits.axis} of shape {bits.shape}"
+        )
+    return bits
+
+
+def check_groups(function: str, channels: int, filters: tuple[int, ...], groups: Any) -> int:
+    """Check that images' channels and filters (o, kh, kw, i) fit each other in `groups` parts."""
+    if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)):
+        raise TypeError(f"[{function}] groups must be an integer, got {groups!r}")
+    if groups < 1:
+        raise ValueError(f"[{function}] groups must be at least 1, got {groups}")
+    if channels % groups or filters[0] % groups:
+        raise ValueError(
+            f"[{function}] channels and filters must be divisible by groups, "
+            f"got {channels}, {filters[0]} and {groups}"
+        )
+    if filters[3] * groups != channels:
+        raise ValueError(
+            f"[{function}] filters must have channels / groups = {channels // groups} channels, "
+            f"got {filters[3]}"
+        )
+    return int(groups)
+
+
+class _Task(NamedTuple):
+    """Checked operands of one call."""
+
+    function: str
+    a: NDArray[np.uint64]  # images (n, h, w, words)
+    w: NDArray[np.uint64] | None  # rows of filters, unless they are prepacked
+    convolution: _core.Convolution
+    shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+
+def _task(
+    function: str,
+    x: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    *settings: Any,
+) -> _Task:
+    """Check images, filters and settings (as in `_convolution`) against each other."""
+    filters = _filters(function, w)
+    bits = _images(function, x)
+    if isinstance(w, Prepacked):
+        # The checks take longer than a small convolution, and networks repeat theirs.
+        key = function, bits.shape[1:], settings
+        make = functools.partial(_convolution, function, bits.shape[1:], filters, w, *settings)
+        try:
+            convolution, output = w.derived(key, make)
+        except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+            convolution, output = make()
+        rows = None
+    else:
+        rows = filter_rows(filters)
+        convolution, output = _convolution(function, bits.shape[1:], filters, rows, *settings)
+    shape = (bits.shape[0], *output)
+    check_result(function, shape)
+    words = bits.words
+    if not words.flags.c_contiguous:
+        words = np.ascontiguousarray(words)
+    return _Task(function, words, rows, convolution, shape)
+
+
+def _convolution(
+    function: str,
+    image: tuple[int, ...],
+    filters: BitArray,
+    w: Prepacked | NDArray[np.uint64],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    pad_value: Any,
+) -> tuple[_core.Convolution, tuple[int, ...]]:
+    """Check images (h, w, c), filters, given also as rows or panels, and settings; the output."""
+    if pad_value not in (-1, 0, 1):
+        raise ValueError(f"[{function}] pad_value must be -1, 0 or 1, got {pad_value!r}")
+    groups = check_groups(function, image[2], filters.shape, groups)
+    o, kh, kw, channels = filters.shape
+    window = make_window(function, (image[0], image[1]), (kh, kw), stride, padding, dilation)
+    if window.taps * channels > MAX_BITS:
+        raise ValueError(
+            f"[{function}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
+        )
+    operand: Any = w
+    if groups > 1 and channels == 1:
+        operand = _depthwise_words(filters, groups)
+    elif isinstance(w, Prepacked):
+        operand = w.panels(groups)
+    tap_sums = _tap_sums(filters) if pad_value == 0 and window.is_padded else None
+    convolution = _core.Convolution(window, channels, groups, o, operand, tap_sums, pad_value == 1)
+    return convolution, (*window.output, o)
+
+
+def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
+    """Sum of the weights of every tap, shape (taps, o)."""
+    o, kh, kw, channels = filters.shape
+    sums = 2 * popcount(filters, axis=3) - channels
+    return np.ascontiguousarray(sums.reshape(o, kh * kw).T, np.int32)
+
+
+def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:
+    """Filters (o, kh, kw, 1) packed across groups: a row for each filter of a group and tap."""
+    o, kh, kw, _ = filters.shape
+    values = unpack(filters).reshape(groups, o // groups, kh * kw)
+    return pack(values.transpose(1, 2, 0)).words.reshape(o // groups * kh * kw, -1)
+
+
+def conv2d(
+    x: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    pad_value: int = 0,
+    alpha: ArrayLike | None = None,
+    k_map: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Convolution (cross-correlation, as networks use it) of images and filters of +1 and -1.
+
+    Parameters
+    ----------
+    x : BitArray of shape (n, h, w, c), packed along c; or array_like, packed by sign on the fly
+    w : BitArray of shape (o, kh, kw, c / groups), packed along its last axis; or array_like; or
+        Prepacked
+    stride, dilation : int or (height, width), at least 1
+    padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
+        Positions added outside the image. "same" makes the output ``ceil(h / stride)`` high, with
+        an odd position at the bottom, and alike for the width.
+    groups : int
+        The channels and the filters are cut into as many equal parts; filters of a part see the
+        channels of that part. ``groups=c`` is a depthwise convolution.
+    pad_value : {0, -1, 1}
+        What the positions outside are worth: 0 adds nothing to the sums.
+    alpha : scalar or array_like of shape (o,), optional
+        Scale of each filter, used as float32.
+    k_map : scalar or array_like that broadcasts to shape (n, oh, ow), optional
+        Scale of each output position, used as float32; see `bitops.k_map`.
+    bias : scalar or array_like of shape (o,), optional
+        Added to each filter's outputs, used as float32.
+    out : ndarray of shape (n, oh, ow, o), optional
+        Where to put the result, of exactly its dtype.
+
+    Returns
+    -------
+    ndarray of shape (n, oh, ow, o), int32; float32 if alpha, k_map or bias is given
+        ``oh = (h + top + bottom - (kh - 1) * dilation - 1) // stride + 1``, and alike for ow.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not real, a setting of another type, or `out` not an ndarray of the dtype of
+        the result.
+    ValueError
+        If channels, filters and groups do not fit, the kernel exceeds the padded image, a setting
+        is out of range, a shape does not fit, an operand holds NaN, or `out` is read-only.
+
+    Notes
+    -----
+    The dot products are exact; scales are applied as in `gemm`. With B and alpha of
+    `binarize_weights` and K of `bitops.k_map`, ``conv2d(I, B, alpha=alpha, k_map=K)`` is
+    XNOR-Net's approximation ``(sign(I) * sign(W)) K alpha`` of the convolution of I with W. No
+    im2col matrix is made: besides the result and, for real `x`, its bits, at most 8 MiB are taken
+    for filters of usual sizes. Prepacked filters save a few microseconds of every call.
+
+    References
+    ----------
+    M. Rastegari et al., "XNOR-Net", 2016, equation 11.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d(np.ones((1, 2, 2, 3)), np.ones((1, 3, 3, 3)), padding=1)[0, ..., 0]
+    array([[12, 12],
+           [12, 12]], dtype=int32)
+    """
+    task = _task("conv2d", x, w, stride, padding, dilation, groups, pad_value)
+    scaled = not (alpha is None and k_map is None and bias is None)
+    dtype = np.float32 if scaled else np.int32
+    if out is not None:
+        _check_out("conv2d", out, task.shape, dtype)
+    if not scaled:
+        buffer = _result_buffer(task, out, np.int32)
+        task.convolution.dot(task.a, _as_matrix(task, buffer))
+        return _deliver(buffer, out)
+    n = task.shape[-1]
+    columns = _scale(task, "alpha", alpha, (n,))
+    positions = _scale(task, "k_map", k_map, task.shape[:-1])
+    shifts = _scale(task, "bias", bias, (n,))
+    buffer = _result_buffer(task, out, np.float32, columns, positions, shifts)
+    task.convolution.scaled(task.a, columns, positions, shifts, _as_matrix(task, buffer))
+    return _deliver(buffer, out)
+
+
+def conv2d_sign(
+    x: ArrayLike | BitArray,
+    w: ArrayLike | BitArray | Prepacked,
+    threshold: ArrayLike,
+    *,
+    flip: ArrayLike | BitArray | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    pad_value: int = 0,
+) -> BitArray:
+    """Convolution whose result is compared with thresholds and packed again: bits to bits.
+
+    Parameters
+    ----------
+    x, w, stride, padding, dilation, groups, pad_value
+        As in `conv2d`.
+    threshold : integer, or array_like of integers of shape (o,)
+    flip : bool, array_like of bool of shape (o,), or BitArray of shape (o,), optional
+        Filters whose bits are inverted.
+
+    Returns
+    -------
+    BitArray of shape (n, oh, ow, o), packed along o
+        The bit is ``(dot > threshold[o]) ^ flip[o]``.
+
+    Raises
+    ------
+    TypeError
+        As in `conv2d`, or if `threshold` is not of integers, or `flip` not of bool.
+    ValueError
+        As in `conv2d`.
+
+    Notes
+    -----
+    BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
+    """
+    task = _task("conv2d_sign", x, w, stride, padding, dilation, groups, pad_value)
+    n = task.shape[-1]
+    limits = _thresholds("conv2d_sign", threshold, n)
+    flips = None if flip is None else flip_words("conv2d_sign", flip, n)
+    words = aligned_empty((*task.shape[:-1], word_count(n)), np.uint64)
+    task.convolution.sign(task.a, limits, flips, _as_matrix(task, words))
+    return BitArray._make(words, task.shape, 3)

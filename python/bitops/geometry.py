@@ -1,0 +1,181 @@
+"""Where the windows of a convolution or pooling lie: sizes, strides, padding, dilation, checked."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+Pair = tuple[int, int]
+
+MAX_SIZE = 2**31 - 1  # of every length of a padded image or kernel
+MAX_ELEMENTS = 2**59  # of a result
+
+
+class Window(NamedTuple):
+    """Windows of one convolution or pooling; every pair is (height, width).
+
+    Output position (oy, ox) sees, at tap (ky, kx), the image position
+    ``(oy * stride[0] + ky * dilation[0] - padding[0][0], ox * stride[1] + ...)``, which may lie
+    outside.
+    """
+
+    image: Pair
+    kernel: Pair
+    stride: Pair
+    padding: tuple[Pair, Pair]  # (top, bottom), (left, right)
+    dilation: Pair
+    output: Pair
+
+    @property
+    def taps(self) -> int:
+        """Positions in the kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def is_padded(self) -> bool:
+        return self.padding != ((0, 0), (0, 0))
+
+
+def make_window(
+    function: str,
+    image: Pair,
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    *,
+    name: str = "kernel_size",
+) -> Window:
+    """Check the settings of a convolution or pooling and find the size of its output.
+
+    Parameters
+    ----------
+    function : str
+        Who asks, for the message of an error.
+    name : str
+        What the caller calls `kernel_size`, for the same.
+    image : (int, int)
+        Height and width.
+    kernel_size, stride, dilation : int or pair of int, at least 1
+        One number stands for both directions, a pair is (height, width).
+    padding : int, pair of int, pair of pairs of int, "same" or "valid"
+        Positions added outside, at least 0: everywhere; (height, width); or
+        ((top, bottom), (left, right)). "valid" adds none; "same" as many as make the output
+        ``ceil(image / stride)``, the odd one at the bottom or right.
+
+    Raises
+    ------
+    TypeError
+        If a setting is of another type.
+    ValueError
+        If a setting is too small, the kernel exceeds the padded image, or a length 2^31 - 1.
+    """
+    settings = function, image, kernel_size, stride, padding, dilation, name
+    try:
+        return _known_window(*settings)
+    except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+        return _make_window(*settings)
+
+
+def _make_window(
+    function: str,
+    image: Pair,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    name: str,
+) -> Window:
+    kernel = _pair(function, name, kernel_size, 1)
+    strides = _pair(function, "stride", stride, 1)
+    dilations = _pair(function, "dilation", dilation, 1)
+    spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    sides = _padding(function, padding, image, spans, strides)
+    output = []
+    for name, size, side, span, step in zip(
+        ("height", "width"), image, sides, spans, strides, strict=True
+    ):
+        padded = size + sum(side)
+        if padded > MAX_SIZE or span > MAX_SIZE:
+            raise ValueError(
+                f"[{function}] the padded {name} and the {name} of the kernel must be at most "
+                f"{MAX_SIZE}, got {padded} and {span}"
+            )
+        if span > padded:
+            raise ValueError(
+                f"[{function}] the kernel must fit the padded image, got {name} {span} "
+                f"(dilation included) in {padded}"
+            )
+        output.append((padded - span) // step + 1)
+    return Window(image, kernel, strides, sides, dilations, (output[0], output[1]))
+
+
+# The checks take as long as the pooling of a small image, and networks repeat theirs.
+_known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
+
+
+def check_result(function: str, shape: Sequence[int]) -> None:
+    """Refuse a result whose elements, up to 8 bytes each, no array could hold."""
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ValueError(
+            f"[{function}] the result must have at most {MAX_ELEMENTS} elements, "
+            f"got shape {tuple(shape)}"
+        )
+
+
+def _integer(value: Any) -> int | None:
+    """A plain int, or None for what is not one; a bool is not."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _pair(function: str, name: str, value: Any, least: int) -> Pair:
+    """An integer, or two of them, as (height, width)."""
+    one = _integer(value)
+    items: tuple[Any, ...] = (one, one)
+    if one is None:
+        items = tuple(value) if isinstance(value, (tuple, list)) else ()
+        items = tuple(_integer(item) for item in items)
+    if len(items) != 2 or None in items:
+        raise TypeError(f"[{function}] {name} must be an integer or a pair of them, got {value!r}")
+    if min(items) < least:
+        raise ValueError(f"[{function}] {name} must be at least {least}, got {value!r}")
+    if max(items) > MAX_SIZE:
+        raise ValueError(f"[{function}] {name} must be at most {MAX_SIZE}, got {value!r}")
+    return items[0], items[1]
+
+
+def _padding(
+    function: str, padding: Any, image: Pair, spans: tuple[int, ...], strides: Pair
+) -> tuple[Pair, Pair]:
+    """((top, bottom), (left, right)) for everything that `padding` may be."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return (0, 0), (0, 0)
+        if padding != "same":
+            raise ValueError(
+                f"[{function}] padding must be 'same', 'valid' or numbers, got {padding!r}"
+            )
+        sides = []
+        for size, span, step in zip(image, spans, strides, strict=True):
+            total = max((-(-size // step) - 1) * step + span - size, 0)
+            sides.append((total // 2, total - total // 2))
+        return sides[0], sides[1]
+    if (
+        isinstance(padding, (tuple, list))
+        and len(padding) == 2
+        and all(isinstance(side, (tuple, list)) for side in padding)
+    ):
+        return (
+            _pair(function, "padding", tuple(padding[0]), 0),
+            _pair(function, "padding", tuple(padding[1]), 0),
+        )
+    height, width = _pair(function, "padding", padding, 0)
+    return (height, height), (width, width)

@@ -1,0 +1,325 @@
+"""Layers that make images smaller or flat: pools of bits and numbers, Flatten, their twins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..array import BitArray, pack, unpack
+from ..conv import im2col
+from ..geometry import Window
+from ..patches import image_blocks, tap_slices
+from ..pool import avg_pool2d, global_avg_pool, max_pool2d
+from .base import (
+    Activation,
+    Cost,
+    Layer,
+    Shape,
+    TrainingLayer,
+    Windows,
+    as_activation,
+    as_flips,
+    as_float,
+    as_images,
+    image_shape,
+    is_data,
+    saved_for_backward,
+)
+
+# Images, then rows and columns, of what a tap sees and of where it does.
+Part = tuple[slice, slice, slice]
+
+
+class Pool(Layer):
+    """What the pools with windows share: settings, shape of the output, repr."""
+
+    windows: Windows
+
+    def _set_windows(self, size: Any, stride: Any, padding: Any) -> None:
+        stride = size if stride is None else stride
+        self.windows = windows = Windows.of(self.name, size, stride, padding)
+        if not isinstance(windows.padding, str):
+            for length, sides in zip(windows.kernel_size, windows.padding, strict=True):
+                if max(sides) >= length:  # a window must not lie outside altogether
+                    raise ValueError(
+                        f"[{self.name}] padding must be smaller than size, got {padding} and {size}"
+                    )
+
+    def _options(self) -> dict[str, Any]:
+        return {"stride": self.windows.stride, "padding": self.windows.padding}
+
+    def settings(self) -> dict[str, Any]:
+        return {"size": self.windows.kernel_size, **self._options()}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        height, width, channels = image_shape(self.name, shape)
+        return (*self.windows.output(self.name, (height, width)), channels)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.windows})"
+
+
+class MaxPool2D(Pool, TrainingLayer):
+    """Largest value of every window, of bits or numbers; positions outside the image do not count.
+
+    Parameters
+    ----------
+    size, padding
+        As in `bitops.max_pool2d`; padding smaller than size.
+    stride : int or pair of int, optional
+        That of `size` by default.
+
+    Notes
+    -----
+    Backward: the gradient of a window goes to its first maximum, row by row. Of bits this is the
+    first +1, or the first tap where all are -1.
+    """
+
+    def __init__(self, size, stride=None, padding=0):
+        self._set_windows(size, stride, padding)
+        self._saved: tuple[Activation, Activation] | None = None
+
+    def forward(self, x, *, training: bool = False) -> Activation:
+        x = as_images("MaxPool2D", x)
+        y = max_pool2d(x, self.windows.kernel_size, **self._options())
+        if training:
+            self._saved = x, y
+        return y
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        x, y = saved_for_backward(self, self._saved)
+        if is_data(x):
+            return None
+        window = self.windows.on("MaxPool2D", x)
+        dx = np.zeros(x.shape, np.float32)
+        for images in image_blocks(dx):
+            values, maxima = _values(x[images]), _values(y[images])
+            _to_first_maximum(values, maxima, grad[images], window, dx[images])
+        return dx
+
+    def emits_bits(self, bits_in: bool) -> bool:
+        return bits_in
+
+
+def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
+    """For each tap, row by row, the outputs that see the image there, and what they see."""
+    (oh, ow), (kh, kw) = window.output, window.kernel
+    for ky in range(kh):
+        seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
+        for kx in range(kw):
+            seen_x, columns = tap_slices(window, 1, kx, slice(0, ow))
+            yield (slice(None), seen_y, seen_x), (slice(None), rows, columns)
+
+
+def _values(x: Activation) -> np.ndarray:
+    """Something that compares as the values do; bits stay as small as they can."""
+    return unpack(x) if isinstance(x, BitArray) else x
+
+
+def _to_first_maximum(
+    x: np.ndarray, y: np.ndarray, dy: np.ndarray, window: Window, dx: np.ndarray
+) -> None:
+    """Add dy to dx where x has the maximum y of a window for the first time."""
+    searching = np.ones(y.shape, np.bool_)
+    for seen, place in _taps(window):
+        hit = x[place] == y[seen]
+        hit &= searching[seen]
+        searching[seen] ^= hit
+        target = dx[place]
+        target += dy[seen] * hit
+
+
+class PackedMaxPool2D(Pool):
+    """Pool for inference: OR of bits, or the largest number, of every window.
+
+    Parameters
+    ----------
+    size, padding
+        As in `bitops.max_pool2d`; padding smaller than size.
+    stride : int or pair of int, optional
+        That of `size` by default.
+    minimum : array_like of shape (channels,), bool, optional
+        Channels of which the smallest value is taken, for bits AND. A max-pool before a falling
+        threshold becomes this behind it.
+    """
+
+    def __init__(self, size, stride=None, padding=0, minimum=None):
+        self._set_windows(size, stride, padding)
+        self.minimum: np.ndarray | None = None
+        if minimum is not None:
+            self.in_features = self.out_features = np.size(minimum)
+            self.minimum = as_flips("PackedMaxPool2D", minimum, self.in_features, "minimum")
+        self._mask = None if self.minimum is None else pack(self.minimum).words
+
+    def forward(self, x) -> Activation:
+        x = as_images("PackedMaxPool2D", x, self.in_features)
+        y = max_pool2d(self._turned(x), self.windows.kernel_size, **self._options())
+        return self._turned(y)
+
+    def _turned(self, x: Activation) -> Activation:
+        """The order of the values reversed in the channels of `minimum`."""
+        if self.minimum is None or self._mask is None:
+            return x
+        if isinstance(x, BitArray):
+            return BitArray.from_words(x.words ^ self._mask, x.shape)
+        reverse = np.negative if x.dtype.kind == "f" else np.invert
+        return np.where(self.minimum, reverse(x), x)
+
+    def emits_bits(self, bits_in: bool) -> bool:
+        return bits_in
+
+    def cost(self, bits_in: bool) -> Cost:
+        # the mask is a bit a channel, no number that was trained
+        return Cost(packed_bytes=0 if self._mask is None else self._mask.nbytes)
+
+    def __repr__(self) -> str:
+        minimum = "" if self.minimum is None else ", minimum"
+        return f"PackedMaxPool2D({self.windows}{minimum})"
+
+
+class PackedAvgPool2D(Pool):
+    """Mean of every window, float32; positions outside the image count as zeros.
+
+    Parameters
+    ----------
+    size, padding
+        As in `bitops.avg_pool2d`; padding smaller than size.
+    stride : int or pair of int, optional
+        That of `size` by default.
+    """
+
+    def __init__(self, size, stride=None, padding=0):
+        self._set_windows(size, stride, padding)
+
+    def forward(self, x) -> np.ndarray:
+        return self._mean(as_images(self.name, x))
+
+    def _mean(self, x: Activation) -> np.ndarray:
+        return avg_pool2d(as_float(x), self.windows.kernel_size, **self._options())
+
+
+class AvgPool2D(PackedAvgPool2D, TrainingLayer):
+    """Mean of every window, float32; positions outside the image count as zeros.
+
+    Parameters
+    ----------
+    size, padding
+        As in `bitops.avg_pool2d`; padding smaller than size.
+    stride : int or pair of int, optional
+        That of `size` by default.
+
+    Notes
+    -----
+    Backward: every position of a window gets dy / (height * width of the window).
+    """
+
+    def __init__(self, size, stride=None, padding=0):
+        super().__init__(size, stride, padding)
+        self._saved: tuple[Window, tuple[int, ...], bool] | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = as_images("AvgPool2D", x)
+        if training:
+            self._saved = self.windows.on("AvgPool2D", x), x.shape, is_data(x)
+        return self._mean(x)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        window, shape, data = saved_for_backward(self, self._saved)
+        if data:
+            return None
+        share = grad / np.float32(window.taps)
+        dx = np.zeros(shape, np.float32)
+        for seen, place in _taps(window):
+            dx[place] += share[seen]
+        return dx
+
+
+class PackedGlobalAvgPool2D(Layer):
+    """Mean of every channel over the image: (n, h, w, c) to (n, c), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return self._mean(as_images(self.name, x))
+
+    def _mean(self, x: Activation) -> np.ndarray:
+        return global_avg_pool(as_float(x))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return image_shape(self.name, shape)[2:]
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+class GlobalAvgPool2D(PackedGlobalAvgPool2D, TrainingLayer):
+    """Mean of every channel over the image: (n, h, w, c) to (n, c), float32.
+
+    Notes
+    -----
+    Backward: every position gets dy / (h * w).
+    """
+
+    def __init__(self) -> None:
+        self._saved: tuple[tuple[int, ...], bool] | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = as_images("GlobalAvgPool2D", x)
+        if training:
+            self._saved = x.shape, is_data(x)
+        return self._mean(x)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        shape, data = saved_for_backward(self, self._saved)
+        if data:
+            return None
+        share = grad / np.float32(shape[1] * shape[2])
+        return np.broadcast_to(share[:, np.newaxis, np.newaxis], shape).copy()
+
+
+class PackedFlatten(Layer):
+    """All features of an example in one row: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+
+    mixes_axes = True
+
+    def forward(self, x) -> Activation:
+        return self._flat(as_activation(self.name, x))
+
+    def _flat(self, x: Activation) -> Activation:
+        n, features = x.shape[0], math.prod(x.shape[1:])
+        if not isinstance(x, BitArray):
+            return x.reshape(n, features)
+        channels = x.shape[-1]
+        if x.words.shape[-1] * 64 == channels or x.ndim == 2:  # no padding bits between the words
+            return BitArray.from_words(x.words.reshape(n, -1), (n, features))
+        pixels = features // channels
+        rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
+        return rows.reshape(n, features)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) < 2 or None in shape:  # with one axis known, there may be more
+            return (None,)
+        return (math.prod(size for size in shape if size is not None),)
+
+    def emits_bits(self, bits_in: bool) -> bool:
+        return bits_in
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+class Flatten(PackedFlatten, TrainingLayer):
+    """All features of an example in one row: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] | None = None
+
+    def forward(self, x, *, training: bool = False) -> Activation:
+        x = as_activation("Flatten", x)
+        if training:
+            self._shape = x.shape
+        return self._flat(x)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return grad.reshape(saved_for_backward(self, self._shape))

@@ -1,0 +1,263 @@
+"""Convolution of images of numbers with filters of +1 and -1: weight_conv2d, bitplane_conv2d.
+
+What the output positions see is copied in blocks to rows of a matrix, and these are multiplied with
+the filters as in `weight_gemm` and `bitplane_gemm`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .array import BitArray
+from .conv import _filters, check_groups
+from .geometry import Window, check_result, make_window
+from .linalg import (
+    Prepacked,
+    _check_bits,
+    _check_out,
+    _check_sums,
+    _deliver,
+    _result_buffer,
+    _scale,
+    filter_rows,
+)
+from .patches import number_images, patch_blocks
+
+__all__ = ["bitplane_conv2d", "weight_conv2d"]
+
+# rows, which filters, and where their products go
+_Multiply = Callable[[NDArray[Any], slice, NDArray[Any]], None]
+
+
+class _Task(NamedTuple):
+    """Checked operands of one convolution."""
+
+    function: str
+    a: NDArray[Any]  # images
+    w: NDArray[np.uint64]  # a row of bits for each filter
+    panels: _core.Panels | None  # of the same rows
+    window: Window
+    groups: int
+    k: int
+    shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+
+def _task(
+    function: str,
+    images: NDArray[Any],
+    w: ArrayLike | BitArray | Prepacked,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> _Task:
+    """Check images, filters and settings against each other."""
+    filters = _filters(function, w)
+    n, height, width, channels = images.shape
+    groups = check_groups(function, channels, filters.shape, groups)
+    window = make_window(function, (height, width), filters.shape[1:3], stride, padding, dilation)
+    shape = (n, *window.output, filters.shape[0])
+    check_result(function, shape)
+    panels = None
+    if isinstance(w, Prepacked):
+        rows = w.rows()
+        if groups == 1:
+            panels = w.panels()
+    else:
+        rows = filter_rows(filters)
+    k = window.taps * filters.shape[3]
+    return _Task(function, images, rows, panels, window, groups, k, shape)
+
+
+def weight_conv2d(
+    x: ArrayLike,
+    w: ArrayLike | BitArray | Prepacked,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Convolution of images of numbers with filters of +1 and -1, which stay one bit each.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, c), integers or floats, used as float32
+    w : BitArray of shape (o, kh, kw, c / groups), packed along its last axis; or array_like, packed
+        by sign; or Prepacked
+    stride, padding, dilation, groups
+        As in `conv2d`. Positions outside the image are 0.
+    alpha : scalar or array_like of shape (o,), optional
+        Scale of each filter, used as float32.
+    bias : scalar or array_like of shape (o,), optional
+        Added to each filter's outputs, used as float32.
+    out : ndarray of shape (n, oh, ow, o), float32, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray of shape (n, oh, ow, o), float32
+
+    Raises
+    ------
+    TypeError
+        If `x` is packed or does not hold integers or floats, another dtype is not real, a setting
+        is of another type, or `out` is not an ndarray of float32.
+    ValueError
+        If channels, filters and groups do not fit, the kernel exceeds the padded image, a setting
+        is out of range, a shape does not fit, `w` holds NaN, or `out` is read-only.
+
+    Notes
+    -----
+    Each output is summed as in `weight_gemm` along the elements of a filter in their order, the
+    channels of the first tap first: the same result on every ISA and with any number of threads.
+
+    References
+    ----------
+    M. Rastegari et al., "XNOR-Net", 2016, section 3.1 (Binary-Weight-Networks), equation 1.
+
+    Examples
+    --------
+    >>> weight_conv2d([[[[0.5], [2.0], [-1.0]]]], [[[[1.0], [-1.0]]]]).ravel()
+    array([-1.5,  3. ], dtype=float32)
+    """
+    images = number_images("weight_conv2d", x)
+    task = _task("weight_conv2d", images, w, stride, padding, dilation, groups)
+    if out is not None:
+        _check_out("weight_conv2d", out, task.shape, np.float32)
+    n = task.shape[-1]
+    columns = _scale(task, "alpha", alpha, (n,))
+    shifts = _scale(task, "bias", bias, (n,))
+    buffer = _result_buffer(task, out, np.float32, columns, shifts)
+
+    def multiply(rows: NDArray[Any], filters: slice, matrix: NDArray[Any]) -> None:
+        scales = _part(columns, filters), _part(shifts, filters)
+        _core.weight_gemm(rows, task.w[filters], *scales, matrix)
+
+    _convolve(task._replace(a=images.astype(np.float32, copy=False)), multiply, buffer)
+    return _deliver(buffer, out)
+
+
+def bitplane_conv2d(
+    x: ArrayLike,
+    w: ArrayLike | BitArray | Prepacked,
+    *,
+    bits: int = 8,
+    stride: int | tuple[int, int] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Convolution of images of small unsigned integers with filters of +1 and -1, exact.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, c), uint8
+    w : BitArray of shape (o, kh, kw, c / groups), packed along its last axis; or array_like, packed
+        by sign; or Prepacked
+    bits : int in 1..8, default 8
+        Numbers are in 0..2**bits - 1. Convolutions of one or two bits are faster.
+    stride, padding, dilation, groups
+        As in `conv2d`. Positions outside the image are 0.
+    alpha : scalar or array_like of shape (o,), optional
+        Scale of each filter, used as float32.
+    bias : scalar or array_like of shape (o,), optional
+        Added to each filter's outputs, used as float32.
+    out : ndarray of shape (n, oh, ow, o), optional
+        Where to put the result, of exactly its dtype.
+
+    Returns
+    -------
+    ndarray of shape (n, oh, ow, o), int32; float32 if alpha or bias is given
+
+    Raises
+    ------
+    TypeError
+        If `x` is not of uint8, `bits` not an integer, another dtype not real, a setting of another
+        type, or `out` not an ndarray of the dtype of the result.
+    ValueError
+        If a number exceeds ``2**bits - 1``, `bits` is not in 1..8, or a filter has so many elements
+        k that ``255 * k`` exceeds int32; if channels, filters and groups do not fit, the kernel
+        exceeds the padded image, a setting is out of range, a shape does not fit, `w` holds NaN, or
+        `out` is read-only.
+
+    Notes
+    -----
+    The sums are exact; scales are applied as in `bitplane_gemm`.
+
+    References
+    ----------
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equation 8: the first layer as a
+    sum over the bit planes of 8-bit inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.array([255, 3, 1], np.uint8).reshape(1, 1, 3, 1)
+    >>> bitplane_conv2d(image, [[[[1.0], [-1.0]]]]).ravel()
+    array([252,   2], dtype=int32)
+    """
+    images = number_images("bitplane_conv2d", x)
+    if images.dtype != np.uint8:
+        raise TypeError(f"[bitplane_conv2d] x must be of uint8, got dtype {images.dtype}")
+    _check_bits("bitplane_conv2d", bits)
+    task = _task("bitplane_conv2d", images, w, stride, padding, dilation, groups)
+    _check_sums("bitplane_conv2d", images, bits, task.k)
+    scaled = not (alpha is None and bias is None)
+    dtype = np.float32 if scaled else np.int32
+    if out is not None:
+        _check_out("bitplane_conv2d", out, task.shape, dtype)
+    n = task.shape[-1]
+    columns = _scale(task, "alpha", alpha, (n,))
+    shifts = _scale(task, "bias", bias, (n,))
+    buffer = _result_buffer(task, out, dtype, columns, shifts)
+
+    def multiply(rows: NDArray[Any], filters: slice, matrix: NDArray[Any]) -> None:
+        words = task.w[filters]
+        if scaled:
+            scales = _part(columns, filters), _part(shifts, filters)
+            _core.bitplane_gemm_scaled(rows, words, bits, *scales, matrix, task.panels)
+        else:
+            _core.bitplane_gemm(rows, words, bits, matrix, task.panels)
+
+    _convolve(task, multiply, buffer)
+    return _deliver(buffer, out)
+
+
+def _part(scales: NDArray[np.float32] | None, filters: slice) -> NDArray[np.float32] | None:
+    return None if scales is None else scales[filters]
+
+
+def _convolve(task: _Task, multiply: _Multiply, result: NDArray[Any]) -> None:
+    """Multiply the rows of every block and group with its filters, into a contiguous result."""
+    if result.size == 0:
+        return
+    share, o = task.a.shape[3] // task.groups, task.shape[3]
+    per = o // task.groups
+    for group in range(task.groups):
+        images = task.a[..., group * share : (group + 1) * share]
+        filters = slice(group * per, (group + 1) * per)
+        for block, rows in patch_blocks(images, task.window):
+            part = result[block]
+            if task.groups == 1:
+                multiply(rows, filters, part.reshape(len(rows), o))  # a view: blocks lie together
+            else:
+                matrix = np.empty((len(rows), per), result.dtype)
+                multiply(rows, filters, matrix)
+                part[..., filters] = matrix.reshape(*part.shape[:3], per)

@@ -1,0 +1,207 @@
+"""Pooling of images of bits or numbers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .array import BitArray, aligned_empty
+from .geometry import Pair, Window, check_result, make_window
+from .patches import image_blocks, number_images, sum_windows, tap_slices
+
+__all__ = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
+
+
+@overload
+def max_pool2d(x: BitArray, size: Any, *, stride: Any = None, padding: Any = 0) -> BitArray: ...
+@overload
+def max_pool2d(
+    x: ArrayLike, size: Any, *, stride: Any = None, padding: Any = 0
+) -> NDArray[Any]: ...
+def max_pool2d(
+    x: ArrayLike | BitArray, size: Any, *, stride: Any = None, padding: Any = 0
+) -> NDArray[Any] | BitArray:
+    """The largest value of every window, channel by channel.
+
+    Parameters
+    ----------
+    x : BitArray of shape (n, h, w, c), packed along c; or array_like of integers or floats
+    size : int or pair of int
+        Height and width of the window.
+    stride : int or pair of int, optional
+        Step from window to window, by default `size`.
+    padding : int, pair, pair of pairs, "same" or "valid", default 0
+        As in `conv2d`, but smaller than the window. Positions outside do not count.
+
+    Returns
+    -------
+    BitArray or ndarray of shape (n, oh, ow, c)
+        Bits for bits, else numbers of the dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        If `x` does not hold bits or numbers (bool counts as neither), or a setting is of another
+        type.
+    ValueError
+        If `x` does not have four axes, or bits are packed along another than the last; if a
+        setting is too small, the window exceeds the padded image or the padding reaches the window.
+
+    Notes
+    -----
+    A bit 1 is +1 and a bit 0 is -1, so that the largest is the OR. NaN in a window gives NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> max_pool2d(np.array([[1, 2, -1, -2], [3, 0, -5, -3]]).reshape(1, 2, 4, 1), 2).ravel()
+    array([ 3, -1])
+    """
+    if isinstance(x, BitArray):
+        if x.ndim != 4 or x.axis != 3:
+            raise ValueError(
+                "[max_pool2d] x must have shape (n, h, w, c) and be packed along c, "
+                f"got packed axis {x.axis} of shape {x.shape}"
+            )
+        window = _pool_window("max_pool2d", x.shape, size, stride, padding)
+        words = _combine_windows(x.words, window, np.bitwise_or, 0)
+        return BitArray._make(words, (*words.shape[:3], x.shape[3]), 3)
+    images = number_images("max_pool2d", x)
+    window = _pool_window("max_pool2d", images.shape, size, stride, padding)
+    least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
+    return _combine_windows(images, window, np.maximum, least)
+
+
+def avg_pool2d(
+    x: ArrayLike, size: Any, *, stride: Any = None, padding: Any = 0
+) -> NDArray[np.float32]:
+    """The mean of every window, channel by channel.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, c), integers or floats, used as float32
+    size, stride, padding
+        As in `max_pool2d`, but positions outside count as zeros.
+
+    Returns
+    -------
+    ndarray of shape (n, oh, ow, c), float32
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `max_pool2d`; also if `x` is packed.
+
+    Notes
+    -----
+    The values of a window are added row by row and divided by their number, with zeros outside;
+    each step is rounded to float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d(np.array([[1, 2, -1, -2], [3, 0, -5, -3]]).reshape(1, 2, 4, 1), 2).ravel()
+    array([ 1.5 , -2.75], dtype=float32)
+    """
+    images = number_images("avg_pool2d", x)
+    window = _pool_window("avg_pool2d", images.shape, size, stride, padding)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
+        total = sum_windows(images.astype(np.float32, copy=False), window)
+    return np.divide(total, np.float32(window.taps), out=total)
+
+
+def global_avg_pool(x: ArrayLike) -> NDArray[np.float32]:
+    """The mean of every channel of every image.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, c), integers or floats
+
+    Returns
+    -------
+    ndarray of shape (n, c), float32
+        Summed in float64.
+
+    Raises
+    ------
+    TypeError
+        If `x` is packed or does not hold integers or floats.
+    ValueError
+        If `x` does not have four axes, or images have no positions.
+    """
+    images = number_images("global_avg_pool", x)
+    _check_positions("global_avg_pool", images.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.mean(images, axis=(1, 2), dtype=np.float64), np.float32)
+
+
+def _check_positions(function: str, shape: tuple[int, ...]) -> None:
+    if 0 in shape[1:3]:
+        raise ValueError(f"[{function}] the images of x must have positions, got shape {shape}")
+
+
+def _pool_window(
+    function: str, shape: tuple[int, ...], size: Any, stride: Any, padding: Any
+) -> Window:
+    """Windows over images of a shape (n, h, w, c), each of which sees a position of the image."""
+    _check_positions(function, shape)
+    image: Pair = (shape[1], shape[2])
+    step = size if stride is None else stride
+    window = make_window(function, image, size, step, padding, name="size")
+    for name, kernel, sides in zip(("height", "width"), window.kernel, window.padding, strict=True):
+        if max(sides) >= kernel:
+            raise ValueError(
+                f"[{function}] padding must be smaller than the window, "
+                f"got {max(sides)} for {name} {kernel}"
+            )
+    check_result(function, (shape[0], *window.output, shape[3]))
+    return window
+
+
+def _combine_windows(
+    x: NDArray[Any], window: Window, combine: np.ufunc, start: Any
+) -> NDArray[Any]:
+    """Reduce every window with a ufunc that may take its values in any order and repeatedly.
+
+    First down the columns, in long contiguous steps, then along the rows that are left.
+    """
+    (oh, ow), (n, _, w, c) = window.output, x.shape
+    out = aligned_empty((n, oh, ow, c), x.dtype)
+    for images in image_blocks(x):
+        rows = np.empty((images.stop - images.start, oh, w, c), x.dtype)
+        _combine_taps(x[images], window, 0, combine, start, rows)
+        _combine_taps(rows, window, 1, combine, start, out[images])
+    return out
+
+
+@functools.lru_cache(maxsize=256)  # found in as long as a small image is pooled
+def _taps(window: Window, direction: int) -> list[tuple[slice, slice]]:
+    """For each tap of one direction, which outputs see the image, and where in it."""
+    outputs = slice(0, window.output[direction])
+    return [tap_slices(window, direction, tap, outputs) for tap in range(window.kernel[direction])]
+
+
+def _combine_taps(
+    x: NDArray[Any],
+    window: Window,
+    direction: int,
+    combine: np.ufunc,
+    start: Any,
+    out: NDArray[Any],
+) -> None:
+    """Reduce the windows along the height (direction 0) or width (1)."""
+    ahead = (slice(None),) * (1 + direction)
+    taps = _taps(window, direction)
+    if window.padding[direction] == (0, 0):  # every tap sees the image everywhere
+        seen = [x[(*ahead, place)] for _, place in taps]
+        combine(seen[0], seen[-1], out=out)
+        for values in seen[1:-1]:
+            combine(out, values, out=out)
+        return
+    out.fill(start)
+    for positions, place in taps:
+        part = out[(*ahead, positions)]
+        combine(part, x[(*ahead, place)], out=part)

@@ -1,0 +1,175 @@
+"""Learning-rate schedules: callables (epoch, epochs) -> learning rate, epoch = 0 .. epochs-1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["CosineDecay", "ExponentialDecay", "Halving", "Schedule", "StepDecay", "Warmup"]
+
+Schedule = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """Learning rate that falls by the same factor every epoch.
+
+    Parameters
+    ----------
+    start, final : float
+        Rate of the first epoch, and the one that the epoch after the last would have.
+
+    Notes
+    -----
+    lr(epoch) = start * (final / start)^(epoch / epochs), epoch = 0 .. epochs-1.
+    """
+
+    start: float = 3e-3
+    final: float = 3e-7
+
+    def __post_init__(self):
+        if not (self.start > 0 and self.final > 0):
+            raise ValueError(f"[ExponentialDecay] start and final must be positive, got {self}")
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        return self.start * (self.final / self.start) ** (epoch / epochs)
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """Learning rate that is multiplied by a factor at each of some epochs.
+
+    Parameters
+    ----------
+    start : float
+        Rate before the first of them.
+    boundaries : tuple of int
+        Epochs, counted from 0 and increasing, from which on a further factor applies.
+    factor : float or tuple of float
+        One for all boundaries, or one for each.
+    """
+
+    start: float
+    boundaries: tuple[int, ...]
+    factor: float | tuple[float, ...] = 0.1
+
+    def __post_init__(self):
+        steps = list(self.boundaries)
+        if not self.start > 0:
+            raise ValueError(f"[StepDecay] start must be positive, got {self.start}")
+        if sorted(set(steps)) != steps or (steps and steps[0] < 1):
+            raise ValueError(
+                f"[StepDecay] boundaries must be >= 1 and increase, got {self.boundaries}"
+            )
+        if isinstance(self.factor, tuple) and len(self.factor) != len(steps):
+            raise ValueError(
+                f"[StepDecay] factor must be one number or one for each of {len(steps)} "
+                f"boundaries, got {self.factor}"
+            )
+        if not all(factor > 0 for factor in self._factors()):
+            raise ValueError(f"[StepDecay] factor must be positive, got {self.factor}")
+
+    def _factors(self) -> tuple[float, ...]:
+        if isinstance(self.factor, tuple):
+            return self.factor
+        return (self.factor,) * len(self.boundaries)
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        pairs = zip(self.boundaries, self._factors(), strict=True)
+        return self.start * math.prod(factor for boundary, factor in pairs if epoch >= boundary)
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Learning rate that is halved every so many epochs; a power of two stays one.
+
+    Notes
+    -----
+    lr(epoch) = start * 2^-(epoch // every).
+
+    References
+    ----------
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016 (shift-based training: a rate of
+    2^-6 halved every 20 epochs on MNIST in the Torch program released with it).
+    """
+
+    start: float = 2.0**-6
+    every: int = 20
+
+    def __post_init__(self):
+        if not self.start > 0:
+            raise ValueError(f"[Halving] start must be positive, got {self.start}")
+        if self.every < 1:
+            raise ValueError(f"[Halving] every must be >= 1, got {self.every}")
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        return self.start * 2.0 ** -(epoch // self.every)
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """Learning rate along half a cosine.
+
+    Parameters
+    ----------
+    start, final : float
+        Rate of the first epoch, and the one that the epoch after the last would have.
+
+    Notes
+    -----
+    lr(epoch) = final + (start - final) * (1 + cos(pi * epoch / epochs)) / 2.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR", 2017, equation 5, without restarts.
+    """
+
+    start: float
+    final: float = 0.0
+
+    def __post_init__(self):
+        if not (self.start > 0 and self.final >= 0):
+            raise ValueError(
+                f"[CosineDecay] start must be positive and final >= 0, got {self.start} "
+                f"and {self.final}"
+            )
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        share = (1 + math.cos(math.pi * epoch / epochs)) / 2
+        return self.final + (self.start - self.final) * share
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Another schedule after some epochs in which the rate rises in equal steps to its start.
+
+    Parameters
+    ----------
+    schedule : callable (epoch, epochs) -> learning rate
+        Sees the epochs after the warm-up as if they were all.
+    epochs : int
+        Length of the warm-up.
+
+    Notes
+    -----
+    With u = `epochs`: lr(epoch) = (epoch + 1) / (u + 1) * schedule(0, epochs - u) for epoch < u,
+    and schedule(epoch - u, epochs - u) afterwards.
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.2 (gradual warm-up).
+    """
+
+    schedule: Schedule
+    epochs: int
+
+    def __post_init__(self):
+        if self.epochs < 0:
+            raise ValueError(f"[Warmup] epochs must be >= 0, got {self.epochs}")
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        rest = max(epochs - self.epochs, 1)  # a run may be shorter than its warm-up
+        if epoch < self.epochs:
+            return (epoch + 1) / (self.epochs + 1) * self.schedule(0, rest)
+        return self.schedule(epoch - self.epochs, rest)
