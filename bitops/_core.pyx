@@ -5,7 +5,7 @@ Array arguments are C-contiguous words or numbers made ready by the public funct
 own the error messages a user should see; what is checked here keeps memory safe. Outputs come last
 and are named ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -229,6 +229,24 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
     with nogil:
         c.bitops_popcount_rows(&words[0, 0], words.shape[0], words.shape[1], &count_out[0],
                                c.bitops_get_num_threads())
+
+
+def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] out):
+    """x * scale + 128, rounded up or down at random.
+
+    Parameters
+    ----------
+    x : IN, shape (n,)
+    scale : float
+        Brings x into -127..127.
+    seed : int
+    out : OUT, shape (n,)
+    """
+    check_size("out", out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    with nogil:
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &out[0], c.bitops_get_num_threads())
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):

@@ -1,5 +1,5 @@
 # Declarations of bitops.h, nothing else.
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "bitops.h" nogil:
@@ -85,6 +85,8 @@ cdef extern from "bitops.h" nogil:
                           uint64_t *words_out, int n_threads) noexcept
     void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                             void *x_out, int n_threads) noexcept
+    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+                         int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                int n_threads) noexcept
     void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words,

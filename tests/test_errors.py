@@ -70,7 +70,7 @@ def bad_convolutions(call):
         *bad_windows(lambda **settings: call(X, F, **settings)),
         ("x of 3 axes", lambda: call(X[0], F), ValueError, r"x.*\(n, h, w, c\).*\(6, 5, 8\)"),
         ("w of 3 axes", lambda: call(X, F[0]), ValueError, r"w.*\(o, kh, kw, i\).*\(3, 3, 8\)"),
-        ("kernel of 0", lambda: call(X, F[:, :0]), ValueError, "kh and kw at least 1"),
+        ("kernel of 0", lambda: call(X, F[:, :0]), ValueError, "kh and kw must be at least 1"),
         ("a prepacked matrix", lambda: call(X, PANELS), ValueError, r"w.*got \(5, 70\)"),
         ("x prepacked", lambda: call(bo.prepack(F), F), TypeError, "x.*Prepacked"),
         ("x packed along w", lambda: call(bo.pack(X, 2), F), ValueError, "axis 3.*axis 2"),

@@ -264,6 +264,10 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
 /* dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
                         void *x_out, int n_threads);
+/* n numbers, whose products with scale lie in -127..127, to these plus 128, each rounded up or down
+ * at random so that its mean is kept; 0 gives 128. The same seed gives the same result. */
+void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+                     int n_threads);
 /* Mean magnitude of each row of n numbers, 0 for n = 0; the order of the sums is stated in
  * magnitude.c. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads);

@@ -97,33 +97,27 @@ def _images(function: str, x: ArrayLike | BitArray) -> BitArray:
     """Images as bits packed along their channels."""
     if isinstance(x, Prepacked):
         raise TypeError(f"[{function}] x must be an array, got Prepacked")
-    shape = x.shape if isinstance(x, BitArray) else np.shape(x)
-    if len(shape) != 4:
-        raise ValueError(f"[{function}] x must have shape (n, h, w, c), got {shape}")
-    bits = x if isinstance(x, BitArray) else pack_operand(function, "x", x, -1)
-    if bits.axis != 3:
-        raise ValueError(
-            f"[{function}] x must be packed along its channels, axis 3, got packed axis "
-            f"{bits.axis} of shape {bits.shape}"
-        )
-    return bits
+    return _along_channels(function, "x", "n, h, w, c", x)
 
 
 def _filters(function: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
     """Filters as bits packed along their channels."""
-    if isinstance(w, Prepacked):
-        w = w.bits
-        if w.ndim == 4:
-            return w
-    shape = w.shape if isinstance(w, BitArray) else np.shape(w)
-    if len(shape) != 4 or 0 in shape[1:3]:
-        raise ValueError(
-            f"[{function}] w must have shape (o, kh, kw, i) with kh and kw at least 1, got {shape}"
-        )
-    bits = w if isinstance(w, BitArray) else pack_operand(function, "w", w, -1)
+    bits = w.bits if isinstance(w, Prepacked) else w
+    bits = _along_channels(function, "w", "o, kh, kw, i", bits)
+    if 0 in bits.shape[1:3]:
+        raise ValueError(f"[{function}] kh and kw must be at least 1, got shape {bits.shape}")
+    return bits
+
+
+def _along_channels(function: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
+    """An operand of four axes as bits packed along the last."""
+    shape = x.shape if isinstance(x, BitArray) else np.shape(x)
+    if len(shape) != 4:
+        raise ValueError(f"[{function}] {name} must have shape ({axes}), got {shape}")
+    bits = x if isinstance(x, BitArray) else pack_operand(function, name, x, -1)
     if bits.axis != 3:
         raise ValueError(
-            f"[{function}] w must be packed along its channels, axis 3, got packed axis "
+            f"[{function}] {name} must be packed along its channels, axis 3, got packed axis "
             f"{bits.axis} of shape {bits.shape}"
         )
     return bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, overload
 
 import numpy as np
@@ -176,6 +177,13 @@ def _combine_windows(
     return out
 
 
+@functools.lru_cache(maxsize=256)  # found in as long as a small image is pooled
+def _taps(window: Window, direction: int) -> list[tuple[slice, slice]]:
+    """For each tap of one direction, which outputs see the image, and where in it."""
+    outputs = slice(0, window.output[direction])
+    return [tap_slices(window, direction, tap, outputs) for tap in range(window.kernel[direction])]
+
+
 def _combine_taps(
     x: NDArray[Any],
     window: Window,
@@ -186,8 +194,7 @@ def _combine_taps(
 ) -> None:
     """Reduce the windows along the height (direction 0) or width (1)."""
     ahead = (slice(None),) * (1 + direction)
-    size = slice(0, window.output[direction])
-    taps = [tap_slices(window, direction, tap, size) for tap in range(window.kernel[direction])]
+    taps = _taps(window, direction)
     if window.padding[direction] == (0, 0):  # every tap sees the image everywhere
         seen = [x[(*ahead, place)] for _, place in taps]
         combine(seen[0], seen[-1], out=out)

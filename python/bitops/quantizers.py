@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import _core
+
 __all__ = [
     "AnnealedSign",
     "ApproxSign",
+    "ByteGradient",
     "ClippedGradient",
     "DoReFaActivation",
     "DoReFaGradient",
@@ -803,6 +806,48 @@ class DoReFaGradient:
         noise = (self._rng.random(grad.shape, dtype=np.float32) - ONE / 2) / _levels(self.bits)
         share = grad / np.where(most > 0, 2 * most, ONE) + ONE / 2 + noise
         return 2 * most * (_quantize(np.clip(share, 0, 1), self.bits) - ONE / 2)
+
+
+@dataclass(frozen=True)
+class ByteGradient:
+    """Gradients rounded at random to one byte each, for products with bits.
+
+    Parameters
+    ----------
+    seed : int, SeedSequence or Generator, optional
+        Source of the rounding.
+
+    Notes
+    -----
+    With m the largest abs(g) and step = m / 127, a number is stored as byte b = floor(g / step +
+    128 + u), u uniform in [0, 1), and stands for (b - 128) step: its mean is g, and 0 stays 0. One
+    step serves a whole array, so that products with +-1 are exact integers times that step.
+
+    References
+    ----------
+    Zhou et al., "DoReFa-Net", 2016, section 2.5, which rounds each sample by itself.
+    """
+
+    ZERO: ClassVar[int] = 128  # the byte that stands for 0
+
+    seed: Any = None
+    _rng: np.random.Generator = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+
+    def round(self, g: ArrayLike) -> tuple[NDArray[np.uint8], float]:
+        """Bytes of an array and the step; infinities and NaN are refused."""
+        numbers = np.ascontiguousarray(g, np.float32)
+        most = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
+        if not math.isfinite(most):
+            raise ValueError("[ByteGradient] g must be finite, got infinity or NaN")
+        # Rounded down, so that the largest number does not pass 127.
+        scale = np.nextafter(np.float32(min(127 / most if most else 1.0, LARGEST)), np.float32(0))
+        codes = np.empty(numbers.shape, np.uint8)
+        seed = int(self._rng.integers(2**32))
+        _core.quantize(numbers.reshape(-1), scale, seed, codes.reshape(-1))
+        return codes, 1 / float(scale)
 
 
 # ---- gradients of weights --------------------------------------------------------------------

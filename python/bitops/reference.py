@@ -190,7 +190,15 @@ def gemm(
     -----
     ``C[i, j] = (dot(a[i], w[j]) * alpha[j]) * k_map[i] + bias[j]``, each step rounded to float32.
     """
-    dot = matmul(a, np.swapaxes(sign(w), -1, -2))
+    return _scaled(matmul(a, np.swapaxes(sign(w), -1, -2)), alpha, k_map, bias)
+
+
+def _scaled(
+    dot: NDArray[np.int32],
+    alpha: ArrayLike | None,
+    k_map: ArrayLike | None,
+    bias: ArrayLike | None,
+) -> NDArray[Any]:
     if alpha is None and k_map is None and bias is None:
         return dot
     t = dot.astype(np.float32)
@@ -480,16 +488,7 @@ def conv2d(
     dot = np.empty((len(x), *window.output, len(w)), np.int32)
     for rows, filters in _groups(x, len(w), window, groups, pad_value):
         dot[..., filters] = rows @ w[filters].reshape(filters.stop - filters.start, -1).T
-    if alpha is None and k_map is None and bias is None:
-        return dot
-    t = dot.astype(np.float32)
-    if alpha is not None:
-        t *= np.asarray(alpha, np.float32)
-    if k_map is not None:
-        t *= np.asarray(k_map, np.float32)[..., np.newaxis]
-    if bias is not None:
-        t += np.asarray(bias, np.float32)
-    return t
+    return _scaled(dot, alpha, k_map, bias)
 
 
 def conv2d_sign(

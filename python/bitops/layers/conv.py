@@ -14,7 +14,7 @@ from ..linalg import Prepacked
 from ..mixed_conv import bitplane_conv2d, weight_conv2d
 from ..patches import add_patches, patch_blocks
 from ..scaling import k_map as make_k_map
-from .backward import conv_input_gradient, conv_weight_gradient
+from .backward import Gradient, conv_input_gradient, conv_weight_gradient
 from .base import (
     Activation,
     Codes,
@@ -275,9 +275,11 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         window = self.windows.on(self.name, x)
         dx = None
         if isinstance(x, BitArray) and self.groups == 1 and planes.is_single:
-            conv_weight_gradient(dy, x, window, self.pad_value, out=self.weight.grad)
+            conv_weight_gradient(
+                Gradient(dy, self.rounding), x, window, self.pad_value, self.weight.grad
+            )
             if not data:
-                scaled = dy if planes.alpha is None else dy * planes.alpha
+                scaled = planes.scale_gradient(dy, self.rounding)
                 dx = conv_input_gradient(scaled, planes.turned[0], window, x.shape)
         else:
             dx = conv_gradients(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..array import BitArray
 from ..linalg import Prepacked, bitplane_gemm, gemm, gemm_sign, weight_gemm
-from .backward import weight_gradient
+from .backward import Gradient, weight_gradient
 from .base import (
     Activation,
     Codes,
@@ -164,13 +164,13 @@ class BinaryDense(BinaryProduct):
         dy = grad.reshape(-1, out_features)
         x = saved.reshape(-1, in_features)
         if isinstance(x, BitArray):
-            weight_gradient(dy, x, out=self.weight.grad)
+            weight_gradient(Gradient(dy, self.rounding), x, self.weight.grad)
         else:
             np.matmul(dy.T, as_float(x), out=self.weight.grad)
         self._keep_gradients(dy)
         if is_data(saved):
             return None  # no layer below learns from it
-        return planes.input_gradient(dy).reshape(saved.shape)
+        return planes.input_gradient(dy, self.rounding).reshape(saved.shape)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.in_features}, {self.out_features}{self._options()})"

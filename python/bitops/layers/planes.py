@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..array import BitArray, pack, unpack
-from ..linalg import prepack, weight_gemm
+from ..linalg import prepack
 from ..quantizers import (
+    ByteGradient,
     DoReFaWeight,
     LeastSquaresTernary,
     MagnitudeAwareSign,
@@ -21,6 +22,7 @@ from ..quantizers import (
     XnorSign,
 )
 from ..scaling import binarize_weights
+from .backward import Gradient
 
 WeightQuantizer = (
     DoReFaWeight
@@ -103,12 +105,15 @@ class Planes:
         z = sum_planes([multiply(plane) for plane in self.prepacked], self.coefficients)
         return scaled(z, scale, bias)
 
-    def input_gradient(self, dy: np.ndarray) -> np.ndarray:
+    def scale_gradient(self, dy: np.ndarray, rounding: ByteGradient | None) -> Gradient:
+        """dy alpha: what the gradient of the outputs is to the products with the planes."""
+        return Gradient(dy if self.alpha is None else dy * self.alpha, rounding)
+
+    def input_gradient(self, dy: np.ndarray, rounding: ByteGradient | None = None) -> np.ndarray:
         """dy W for rows dy of shape (m, n)."""
-        scaled_dy = dy if self.alpha is None else dy * self.alpha
-        return sum_planes(
-            [weight_gemm(scaled_dy, plane) for plane in self.turned], self.coefficients
-        )
+        gradient = self.scale_gradient(dy, rounding)
+        rows = gradient.matrix()
+        return sum_planes([gradient.times(rows, plane) for plane in self.turned], self.coefficients)
 
 
 def sum_planes(parts: Sequence[np.ndarray], coefficients: Sequence[int]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..array import BitArray, above_operand, pack, popcount
 from ..linalg import prepack
-from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
+from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign
 from ..scaling import binarize_weights
 from .base import (
     Activation,
@@ -120,7 +120,14 @@ class BinaryProduct(Product):
         of a filter).
     seed : int, SeedSequence or Generator, optional
         Source of the first weights, and of the signs that are drawn.
+
+    Attributes
+    ----------
+    rounding : ByteGradient or None
+        If set, the backward products with bits take gradients rounded to 8 bits.
     """
+
+    rounding: ByteGradient | None = None
 
     def __init__(
         self,

@@ -1,0 +1,134 @@
+"""Backward products with bits: those of float32 BLAS, exactly ordered or rounded to bytes."""
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import bitops as bo
+from bitops.geometry import make_window
+from bitops.layers.backward import (
+    Gradient,
+    conv_input_gradient,
+    conv_weight_gradient,
+    weight_gradient,
+)
+from bitops.layers.conv import conv_gradients
+from bitops.quantizers import ByteGradient
+from conftest import signs
+
+
+def close(got, want, scale=1.0):
+    assert_allclose(got, want, rtol=0, atol=scale * 1e-5 * np.abs(want).max(initial=1))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), ((1, 1, 1), (7, 65, 130), (100, 33, 64), (130, 5, 700)))
+def test_dense_gradients(isa, threads, rng, m, n, k):
+    dy = rng.standard_normal((m, n), np.float32)
+    x, w = signs(rng, m, k), signs(rng, n, k)
+    grad = np.empty((n, k), np.float32)
+    weight_gradient(Gradient(dy), bo.pack(x), grad)
+    close(grad, dy.T @ x)
+    exact = Gradient(dy)
+    close(exact.times(exact.matrix(), bo.pack(w.T)), dy @ w)
+
+
+@pytest.mark.parametrize("pad_value", (0, -1, 1))
+@pytest.mark.parametrize("padding", (0, 2, ((0, 3), (1, 0))))
+def test_conv_gradients(rng, padding, pad_value):
+    """The same as through float32 patches and BLAS, for every geometry."""
+    for stride, dilation, kernel in itertools.product((1, 2, (1, 3)), (1, 2), (1, 3, (2, 3))):
+        kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        window = make_window("test", (9, 8), kernel_size, stride, padding, dilation)
+        x, w = signs(rng, 3, 9, 8, 5), signs(rng, 6, *kernel_size, 5)
+        dy = rng.standard_normal((3, *window.output, 6), np.float32)
+        want, got = np.empty(w.shape, np.float32), np.empty(w.shape, np.float32)
+        options = {"outside": pad_value, "weight_grad": want, "with_dx": True}
+        dx = conv_gradients(bo.pack(x), dy, w.astype(np.float32), window, 1, **options)
+        turned = bo.pack(bo.pack(w.reshape(6, -1)).T)
+        for rounding, scale in ((None, 1.0), (ByteGradient(0), 1e5 / 127)):
+            gradient = Gradient(dy, rounding)
+            conv_weight_gradient(gradient, bo.pack(x), window, pad_value, got)
+            positions = dy[..., 0].size
+            close(got, want, scale * (1 if rounding is None else 4 * np.sqrt(positions)))
+            back = conv_input_gradient(gradient, turned, window, x.shape)
+            close(back, dx, scale * (1 if rounding is None else 4 * np.sqrt(w[..., 0].size)))
+
+
+def test_many_images_are_summed_in_blocks(rng):
+    x, w = signs(rng, 40, 16, 16, 3), signs(rng, 4, 3, 3, 3)
+    window = make_window("test", (16, 16), (3, 3), 1, 1)
+    dy = rng.standard_normal((40, 16, 16, 4), np.float32)
+    want, got = np.empty(w.shape, np.float32), np.empty(w.shape, np.float32)
+    conv_gradients(bo.pack(x), dy, w.astype(np.float32), window, 1, weight_grad=want, with_dx=False)
+    conv_weight_gradient(Gradient(dy), bo.pack(x), window, 0, got)
+    close(got, want)
+
+
+def test_equal_on_every_isa_and_thread_count(rng):
+    dy = rng.standard_normal((64, 12, 12, 33), np.float32)
+    x = bo.pack(signs(rng, 64, 12, 12, 40))
+    window = make_window("test", (12, 12), (3, 3), 1, 1)
+    results = []
+    for name in bo.isa.available():
+        for threads in (1, 2):
+            before = bo.get_num_threads()
+            bo.set_num_threads(threads)
+            with bo.isa.use(name):
+                for rounding in (None, ByteGradient(5)):
+                    grad = np.empty((33, 3, 3, 40), np.float32)
+                    conv_weight_gradient(Gradient(dy, rounding), x, window, 0, grad)
+                    results.append(grad)
+            bo.set_num_threads(before)
+    for exact, rounded in zip(results[::2], results[1::2], strict=True):
+        assert_array_equal(exact, results[0])
+        assert_array_equal(rounded, results[1])
+
+
+def test_bytes_keep_the_mean_and_zero(threads, rng):
+    g = rng.standard_normal((300, 100)).astype(np.float32) * np.float32(1e-3)
+    g[:, :7] = 0
+    rounding, trials = ByteGradient(3), 100
+    total = np.zeros(g.shape)
+    for _ in range(trials):
+        codes, step = rounding.round(g)
+        assert codes.dtype == np.uint8
+        assert (codes[:, :7] == 128).all()
+        assert codes.min() >= 1
+        assert abs(np.abs(codes.astype(int) - 128).max() - 127) <= 1
+        values = (codes.astype(np.float64) - 128) * step
+        assert np.abs(values - g).max() < 1.001 * step
+        total += values
+    error = (total / trials - g) / step
+    # The deviation of a rounding is at most 1/2, and that of the mean of all errors far smaller.
+    assert abs(error.mean()) < 4 * 0.5 / np.sqrt(trials * g.size)
+    assert error.std() < 0.5 / np.sqrt(trials)
+
+
+def test_bytes_depend_on_the_seed_alone(rng):
+    g = rng.standard_normal(20_000, np.float32)
+    first, again, other = (ByteGradient(seed).round(g)[0] for seed in (1, 1, 2))
+    assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("value", (0.0, 1e-45, 1e-38, 1.0, 3e38))
+def test_bytes_of_extreme_numbers(value):
+    g = np.float32([[value, -value, 0]])
+    codes, step = ByteGradient(1).round(g)
+    assert np.isfinite(step)
+    assert codes[0, 2] == 128
+    assert np.abs((codes - 128.0) * step - g).max() <= 1.001 * step
+
+
+def test_empty():
+    codes, step = ByteGradient(1).round(np.empty((0, 4), np.float32))
+    assert codes.shape == (0, 4)
+    assert np.isfinite(step)
+
+
+@pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
+def test_bytes_refuse_what_is_not_finite(bad):
+    with pytest.raises(ValueError, match=r"\[ByteGradient\] g must be finite"):
+        ByteGradient(1).round(np.float32([0, bad, 1]))
