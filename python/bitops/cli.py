@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, benchmark
-from .io import write_file
+from .files import write_file
 
 EPILOG = """\
 environment:
