@@ -399,7 +399,7 @@ class TrainingLayer(Layer):
         return []
 
     def state(self) -> list:
-        """Copies of all that evaluation depends on; `restore` takes them back."""
+        """Copies of all arrays that what follows depends on; `restore` takes them back."""
         return [p.value.copy() for p in self.parameters()]
 
     def restore(self, state: Sequence) -> None:
