@@ -9,7 +9,8 @@ import safetensors
 import safetensors.numpy
 
 from bitops.array import pack
-from bitops.io import _KINDS, MAX_DEPTH, _digest, load, save
+from bitops.files import digest
+from bitops.io import _KINDS, MAX_DEPTH, load, save
 from bitops.layers import (
     FloatConv2D,
     FloatDense,
@@ -124,7 +125,7 @@ def rewrite(path, *, tensors=None, document=None, **entries):
     arrays = {name: array for name, array in arrays.items() if array is not None}
     description.update(entries)
     if "sha256" not in entries:
-        description["sha256"] = _digest(description, arrays)
+        description["sha256"] = digest(description, arrays)
     text = json.dumps(description) if document is None else document
     path.write_bytes(safetensors.numpy.save(arrays, {"bitops": text}))
 

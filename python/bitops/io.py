@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from .array import BitArray, pack, unpack, word_count
+from .files import digest, parse_description, write_tensors
 from .layers.base import MAX_FEATURES, Layer
 from .layers.container import Packed, PackedResidual
 from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
@@ -129,9 +127,7 @@ def save(model: Packed, path: str | os.PathLike) -> None:
         _check_document(json.loads(json.dumps(document)))  # what `load` refuses is not written
     except ValueError as error:
         raise ValueError(f"[save] {error}") from None
-    document["sha256"] = _digest(document, tensors)
-    # one entry only: safetensors writes several in an order that changes from call to call
-    write_file(Path(path), safetensors.numpy.save(tensors, {"bitops": json.dumps(document)}))
+    write_tensors(Path(path), document, tensors)
 
 
 def _encode_chain(model: Packed, prefix: str, tensors: dict[str, np.ndarray]) -> list[Spec]:
@@ -191,32 +187,6 @@ def load(path: str | os.PathLike) -> Packed:
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside `path` first, then renamed to it in one step."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _digest(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over everything that makes the model."""
-    described = {key: value for key, value in document.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        # bytes in little-endian order, as in the file
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Description and tensors, checked against each other."""
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -233,19 +203,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                     f"tensor {name} must be {' or '.join(dtypes)} of shape {shape}, got {found}"
                 )
         tensors = {name: file.get_tensor(name) for name in expected}
-    if described.get("sha256") != _digest(described, tensors):
+    if described.get("sha256") != digest(described, tensors):
         raise ValueError("sha256 must be that of the content, got another one")
     return document, tensors
 
 
 def _parse(text: str) -> dict[str, Any]:
     """The description of the model as it is in the file: format and version are known."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"metadata bitops must be JSON, got {text[:80]!r}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"format must be {FORMAT}, got {text[:80]!r}")
+    document = parse_description(text, FORMAT)
     version = document.get("version")
     if type(version) is not int or version not in _CURRENT:
         raise ValueError(f"version must be 1 to {VERSION}, got {version!r:.80}")

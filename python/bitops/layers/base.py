@@ -448,8 +448,15 @@ class TrainingLayer(Layer):
     def parameters(self) -> list[Parameter]:
         return []
 
+    def generators(self) -> list[np.random.Generator]:
+        """Sources of the random numbers that `forward` draws; their states belong to a checkpoint.
+
+        An outer layer lists those of the layers in it, in the order of `parameters`.
+        """
+        return []
+
     def state(self) -> list:
-        """Copies of all that evaluation depends on; `restore` takes them back."""
+        """Copies of all arrays that what follows depends on; `restore` takes them back."""
         return [p.value.copy() for p in self.parameters()]
 
     def restore(self, state: Sequence) -> None:

@@ -321,6 +321,9 @@ class Sequential(Model, TrainingLayer):
     def parameters(self) -> list[Parameter]:
         return [parameter for layer in self.layers for parameter in layer.parameters()]
 
+    def generators(self) -> list[np.random.Generator]:
+        return [generator for layer in self.layers for generator in layer.generators()]
+
     def state(self) -> list:
         return [layer.state() for layer in self.layers]
 
@@ -502,6 +505,9 @@ class Residual(Branches, TrainingLayer):
 
     def parameters(self) -> list[Parameter]:
         return [parameter for branch in self._both() for parameter in branch.parameters()]
+
+    def generators(self) -> list[np.random.Generator]:
+        return [generator for branch in self._both() for generator in branch.generators()]
 
     def state(self) -> list:
         return [branch.state() for branch in self._both()]

@@ -373,6 +373,9 @@ class Dropout(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * saved_for_backward(self, self._mask)
 
+    def generators(self) -> list[np.random.Generator]:
+        return [self._rng]
+
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
 
