@@ -200,6 +200,26 @@ def test_start_and_rate_of_latent_weights():
     assert QuantizedDense(800, 50, q.TwnTernary(), clip_value=0.5).weight.clip_value == 0.5
 
 
+def test_random_layers_name_their_generators():
+    x, _ = problem(np.random.default_rng(15), n=40)
+    model = Sequential(
+        BinaryDense(20, 30, stochastic=True, seed=0), BatchNorm(30),
+        Sign(quantizer=q.ClippedGradient(q.StochasticSign(seed=1), 1.0)),
+        BinaryDense(30, 2, seed=2), QuantizeGradient(4, seed=3),
+    )  # fmt: skip
+    assert len(model.generators()) == 3
+    states = [generator.bit_generator.state for generator in model.generators()]
+    passes = []
+    for _ in range(2):
+        for generator, state in zip(model.generators(), states, strict=True):
+            generator.bit_generator.state = state
+        scores = model.forward(x, training=True)
+        model.backward(np.ones_like(scores))
+        passes.append((scores, model.layers[0].weight.grad.copy()))
+    np.testing.assert_array_equal(passes[0][0], passes[1][0])
+    np.testing.assert_array_equal(passes[0][1], passes[1][1])
+
+
 # activations
 
 

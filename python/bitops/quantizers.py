@@ -429,6 +429,11 @@ class StochasticSign:
         _check_clip("StochasticSign", self.clip_value, LARGEST)
         object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
 
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
+
     def forward(self, x: ArrayLike) -> Array:
         x = _real("StochasticSign", x)
         chance = (x / np.float32(self.clip_value) + 1) / 2
@@ -794,6 +799,11 @@ class DoReFaGradient:
         _check_bits("DoReFaGradient", self.bits)
         object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
 
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
+
     def forward(self, x: ArrayLike) -> Array:
         return np.array(x, dtype=np.float32)
 
@@ -835,6 +845,11 @@ class ByteGradient:
 
     def __post_init__(self):
         object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
 
     def round(self, g: ArrayLike) -> tuple[NDArray[np.uint8], float]:
         """Bytes of an array and the step; infinities and NaN are refused."""

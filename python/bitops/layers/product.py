@@ -166,7 +166,7 @@ class BinaryProduct(Product):
             ),
             bias,
         )
-        self._sampler = StochasticSign(seed=rng) if self.stochastic else None
+        self._sampler: StochasticSign | None = StochasticSign(seed=rng) if stochastic else None
         self._planes_version: int | None = None
 
     def planes(self, training: bool = False) -> Planes:
@@ -219,6 +219,10 @@ class BinaryProduct(Product):
         alpha = 0 if self.alpha is None else self.alpha.size
         planes = self.planes().bits
         return product_cost(planes, bits_in, numbers=bias, number_bytes=4 * (bias + alpha))
+
+    def generators(self) -> list[np.random.Generator]:
+        sources = [self._sampler, self.rounding]
+        return [source.generator for source in sources if source is not None]
 
     def _options(self) -> str:
         """What differs from the default, for a repr."""
@@ -301,8 +305,8 @@ class QuantizedProduct(BinaryProduct):
         Product.__init__(self, Parameter(latent, clip_value=clip_value, lr_scale=lr_scale), bias)
         self.quantizer = self.estimator = quantizer
         self.scaled = self.stochastic = self.real_evaluation = self.center = False
-        self._sampler = None
-        self._planes_version = None
+        self._sampler: StochasticSign | None = None
+        self._planes_version: int | None = None
         check_sums(self.name, math.prod(shape[1:]), 255, self.planes().coefficients)
 
     def _quantized(self) -> Planes:

@@ -88,6 +88,10 @@ class Sign(TrainingLayer):
             return grad * saved
         return self.quantizer.backward(saved, grad)
 
+    def generators(self) -> list[np.random.Generator]:
+        quantizer = _innermost(self.quantizer)
+        return [quantizer.generator] if isinstance(quantizer, StochasticSign) else []
+
     def emits_bits(self, bits_in: bool) -> bool:
         return True
 
@@ -330,6 +334,9 @@ class QuantizeGradient(TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return self.quantizer.backward(grad, grad)
+
+    def generators(self) -> list[np.random.Generator]:
+        return [self.quantizer.generator]
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
