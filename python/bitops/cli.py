@@ -1,4 +1,4 @@
-"""The command `bitops`: info, demo, bench.
+"""The command `bitops`: info, demo, plot, bench.
 
 Exit codes: 0 done, 1 the work failed or a check did not hold, 2 wrong usage, 130 interrupted.
 """
@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, benchmark
-from .io import write_file
+from .files import write_file
+
+# what is reported in one line; anything else is a fault of ours and shows its traceback
+FAILURES = (
+    *(FloatingPointError, ImportError, MemoryError, OSError, ValueError),
+    benchmark.WrongResult,
+)
 
 EPILOG = """\
 environment:
@@ -146,8 +152,17 @@ def run_demo(args: argparse.Namespace) -> int:
     return demo.run(args)
 
 
+def run_plot(args: argparse.Namespace) -> int:
+    """Draw the log of a training."""
+    from .plot import plot
+
+    for path in plot(args.log, args.out):
+        print(path)
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """Build the parser of the three subcommands."""
+    """Build the parser of the subcommands."""
     parser = argparse.ArgumentParser(
         prog="bitops",
         description="Packed-bit GEMM and binarized neural networks for NumPy.",
@@ -170,6 +185,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_demo_options(demo)
     demo.set_defaults(run=run_demo, refuse=demo.error)
+
+    plot = commands.add_parser(
+        "plot",
+        help="draw the log of a training as PNG pictures",
+        description="Draw loss and errors, flip ratios, saturated activations and histograms of "
+        "latent weights from a log of bitops.log.Log, also while the training still runs. Needs "
+        "matplotlib.",
+    )
+    plot.add_argument("log", type=Path, metavar="LOG", help="a .csv or .jsonl file")
+    plot.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the pictures (that of LOG)"
+    )
+    plot.set_defaults(run=run_plot)
 
     bench = commands.add_parser(
         "bench",
@@ -226,6 +254,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, say `head`, has seen enough; the interpreter must not flush into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ImportError, MemoryError, OSError, ValueError, benchmark.WrongResult) as error:
+    except FAILURES as error:
         print(f"bitops {args.command}: error: {error}", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ import numpy as np
 from ..array import BitArray, unpack
 from .base import (
     Activation,
+    Codes,
     Cost,
     Layer,
     Parameter,
@@ -198,7 +199,8 @@ class Model:
             raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
         # an input without rows still runs once: the output needs its shape and dtype
         for start in range(0, max(len(x), 1), batch_size):
-            yield self.forward(x[start : start + batch_size])
+            y = self.forward(x[start : start + batch_size])
+            yield y.values() if isinstance(y, Codes) else y
 
     def outputs(self, x, *, batch_size: int = 1000) -> Activation:
         """`forward` in batches, so that no more than one batch of hidden activations exists.
@@ -318,6 +320,9 @@ class Sequential(Model, TrainingLayer):
 
     def parameters(self) -> list[Parameter]:
         return [parameter for layer in self.layers for parameter in layer.parameters()]
+
+    def generators(self) -> list[np.random.Generator]:
+        return [generator for layer in self.layers for generator in layer.generators()]
 
     def state(self) -> list:
         return [layer.state() for layer in self.layers]
@@ -501,6 +506,9 @@ class Residual(Branches, TrainingLayer):
     def parameters(self) -> list[Parameter]:
         return [parameter for branch in self._both() for parameter in branch.parameters()]
 
+    def generators(self) -> list[np.random.Generator]:
+        return [generator for branch in self._both() for generator in branch.generators()]
+
     def state(self) -> list:
         return [branch.state() for branch in self._both()]
 
@@ -551,4 +559,5 @@ def _numbers(x: Activation) -> np.ndarray:
     """The values as float32 where they are, else as int32."""
     if isinstance(x, BitArray):
         return unpack(x, dtype=np.int32)
+    x = np.asarray(x)
     return x if x.dtype == np.float32 else x.astype(np.int32, copy=False)
