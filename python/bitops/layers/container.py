@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..array import BitArray, unpack
+from ..quantizers import ByteGradient
 from .base import (
     Activation,
     Codes,
@@ -24,6 +25,7 @@ from .base import (
     is_data,
     saved_for_backward,
 )
+from .product import BinaryProduct
 
 if TYPE_CHECKING:
     from ..train import History
@@ -279,6 +281,14 @@ class Model:
         return Summary(rows, total)
 
 
+def _within(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Layers in order, those of branches included."""
+    for layer in layers:
+        yield layer
+        for chain in layer.branches().values():
+            yield from _within(chain)
+
+
 class Sequential(Model, TrainingLayer):
     """Layers applied one after the other; sequences may contain sequences.
 
@@ -336,6 +346,24 @@ class Sequential(Model, TrainingLayer):
 
     def flat_layers(self) -> list[Layer]:
         return _flat(self.layers)
+
+    def round_gradients(self, seed=None) -> None:
+        """Let the backward products of all binary layers take gradients rounded to 8 bits.
+
+        Training steps get shorter, and gradients noisier but not biased; see
+        `bitops.quantizers.ByteGradient`. Set a layer's attribute `rounding` to None to undo it.
+
+        Parameters
+        ----------
+        seed : int or SeedSequence, optional
+            Source of the rounding, from which each layer gets one of its own.
+        """
+        sequence = (
+            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        )
+        for layer in _within(self.flat_layers()):
+            if isinstance(layer, BinaryProduct):
+                layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
     def fit(self, x, y, **options) -> History:
         """Train in place; see `bitops.train.fit` for the options and the result."""
