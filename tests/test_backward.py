@@ -145,7 +145,7 @@ def test_bytes_refuse_what_is_not_finite(bad):
 
 def test_a_network_learns_with_rounded_gradients(rng):
     """All binary layers round, those within branches too; the same seed trains the same weights."""
-    x = rng.integers(0, 256, (128, 6, 6, 2)).astype(np.uint8)
+    x = rng.integers(0, 256, (64, 6, 6, 2)).astype(np.uint8)
     labels = (x[:, :3].sum(axis=(1, 2, 3), dtype=int) > x[:, 3:].sum(axis=(1, 2, 3), dtype=int)) * 1
 
     def train(seed):
@@ -163,7 +163,7 @@ def test_a_network_learns_with_rounded_gradients(rng):
             model.round_gradients(seed)
             assert body.layers[2].rounding is not None
             assert len(model.generators()) == 3
-        history = model.fit(x, labels, epochs=30, batch_size=32, verbose=0)
+        history = model.fit(x, labels, epochs=20, batch_size=16, verbose=0)
         return history, model.layers[0].weight.value.copy()
 
     history, weights = train(3)
