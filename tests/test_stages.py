@@ -104,9 +104,13 @@ def test_ternary_stages():
     np.testing.assert_array_equal(second.layers[0].weight.value, first.layers[0].weight.value)
     ternary = q.LeastSquaresTernary().forward(first.layers[0].weight.value)
     np.testing.assert_allclose(second.layers[0].values(), ternary, rtol=1e-6)
+    step = second.layers[0].quantizer.delta
+    assert step == q.LeastSquaresTernary().step(first.layers[0].weight.value)
+    assert second.layers[2].quantizer.delta != step
     train(second, x, y, 1e-3)
     assert second.evaluate(x, y) < 0.1
     np.testing.assert_array_equal(second.freeze()(x), second(x))
+    assert set(np.abs(np.unique(second.layers[0].values()))) <= {0, np.float32(step)}
     # the pseudo-gradient is the derivative of tanh
     sign, tanh = second.layers[1], Tanh()
     z = np.float32([[-2, -0.5, 0, 1]])

@@ -84,7 +84,7 @@ def to_ternary(
     model : Sequential
         Trained, with Dense and Conv2D layers; it stays as it is.
     quantizer : quantizer of weights, optional
-        `LeastSquaresTernary()` by default.
+        By default `LeastSquaresTernary` of the step that suits the trained weights of each layer.
     activation : quantizer of signs, optional
         Of the Sign layers that take the place of Tanh; by default the derivative of tanh is their
         pseudo-gradient. ReLU stays.
@@ -108,7 +108,6 @@ def to_ternary(
     Hwang and Sung, "Fixed-point feedforward deep neural network design using weights +1, 0, and
     -1", 2014.
     """
-    weights = LeastSquaresTernary() if quantizer is None else quantizer
     signs = AnnealedSign(1.0, 1.0) if activation is None else activation
     kept = {id(model.layers[place]) for place in keep}
 
@@ -120,6 +119,9 @@ def to_ternary(
         if not isinstance(layer, Dense | Conv2D):
             return copy.deepcopy(layer)
         bias = layer.bias is not None
+        weights = quantizer
+        if weights is None:
+            weights = LeastSquaresTernary(LeastSquaresTernary().step(layer.weight.value))
         made: Product
         if isinstance(layer, Dense):
             outputs, inputs = layer.weight.shape
