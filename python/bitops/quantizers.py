@@ -565,6 +565,11 @@ class TwnTernary:
 class LeastSquaresTernary:
     """Ternary weights with the step that makes the squared error of a layer smallest.
 
+    Parameters
+    ----------
+    delta : float, optional
+        A step found before, to be kept; finding it sorts all weights.
+
     Notes
     -----
     Forward: q = delta * sign(x) * min(floor(abs(x) / delta + 1/2), 1), delta for the whole array
@@ -579,8 +584,16 @@ class LeastSquaresTernary:
     -1", 2014 (M = 3 levels).
     """
 
+    delta: float | None = None
+
+    def __post_init__(self):
+        if self.delta is not None and not 0 <= self.delta < math.inf:
+            raise ValueError(
+                f"[LeastSquaresTernary] delta must be >= 0 and finite, got {self.delta}"
+            )
+
     def step(self, x: ArrayLike) -> float:
-        """The step delta; 0 for zeros only."""
+        """The step delta that suits x best; 0 for zeros only."""
         sizes = np.sort(np.abs(_real("LeastSquaresTernary", x)), axis=None)[::-1]
         if not sizes.size:
             raise ValueError("[LeastSquaresTernary] x must not be empty, got no element")
@@ -591,8 +604,8 @@ class LeastSquaresTernary:
 
     def split(self, x: ArrayLike) -> tuple[Array, Array]:
         """Values t, and the step delta: x is about delta * t."""
-        delta = np.float32(self.step(x))
-        x = np.asarray(x, dtype=np.float32)
+        delta = np.float32(self.step(x) if self.delta is None else self.delta)
+        x = _real("LeastSquaresTernary", x)
         return np.sign(x) * (np.abs(x) >= delta / 2), np.asarray(delta)
 
     def forward(self, x: ArrayLike) -> Array:
@@ -938,7 +951,9 @@ def xnor_weight_gradient(
     size = np.abs(w)
     alpha = size.mean(axis=axes, keepdims=True)
     if form == "paper":
-        dw = g * (alpha * (size < 1) + ONE / n)
+        dw = alpha * (size < 1)
+        dw += ONE / n
+        dw *= g
     else:
         s = _signs(w)
         dw = alpha * (size <= 1) * g + s * ((g * s).sum(axis=axes, keepdims=True) / n)

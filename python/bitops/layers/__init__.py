@@ -17,6 +17,7 @@ from .dense import (
     PackedDense,
     PackedPlanesDense,
     QuantizedDense,
+    TanhDense,
 )
 from .freeze import freeze
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
@@ -87,6 +88,7 @@ __all__ = [
     "Sign",
     "Summary",
     "Tanh",
+    "TanhDense",
     "TrainingLayer",
     "freeze",
 ]

@@ -352,16 +352,20 @@ class Dense(FloatProduct):
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed=None):
-        self.in_features = check_size("Dense", "in_features", in_features)
-        self.out_features = check_size("Dense", "out_features", out_features)
+        self.in_features = check_size(self.name, "in_features", in_features)
+        self.out_features = check_size(self.name, "out_features", out_features)
         super().__init__((self.out_features, self.in_features), bias=bias, seed=seed)
         self._x: Activation | None = None
 
+    def values(self) -> np.ndarray:
+        """The weights that products see."""
+        return self.weight.value
+
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_activation("Dense", x, self.in_features)
+        x = as_activation(self.name, x, self.in_features)
         if training:
             self._x = x
-        return float_product(x, self.weight.value, self.bias_value)
+        return float_product(x, self.values(), self.bias_value)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         saved = saved_for_backward(self, self._x)
@@ -369,11 +373,45 @@ class Dense(FloatProduct):
         dy = grad.reshape(-1, out_features)
         np.matmul(dy.T, as_float(saved).reshape(-1, in_features), out=self.weight.grad)
         self._keep_bias_gradient(dy)
-        return None if is_data(saved) else (dy @ self.weight.value).reshape(saved.shape)
+        return None if is_data(saved) else (dy @ self.values()).reshape(saved.shape)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
-        return f"Dense({self.in_features}, {self.out_features}{bias})"
+        return f"{self.name}({self.in_features}, {self.out_features}{bias})"
+
+
+class TanhDense(Dense):
+    """Dense layer whose weights and bias are compressed into (-1, 1): y = x tanh(W)^T + tanh(b).
+
+    Parameters
+    ----------
+    in_features, out_features, bias, seed
+        As in `Dense`.
+
+    Notes
+    -----
+    Backward, with V = tanh(W):  dx = dy V,  dW = (dy^T x) (1 - V^2),
+    db = sum(dy) (1 - tanh(b)^2).
+
+    References
+    ----------
+    Kim and Smaragdis, "Bitwise Neural Networks", 2016: the first stage of their training, which
+    leaves weights whose signs matter.
+    """
+
+    def values(self) -> np.ndarray:
+        return np.tanh(self.weight.value)
+
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else np.tanh(self.bias.value)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        dx = super().backward(grad)
+        self.weight.grad *= 1 - np.square(self.values())
+        if self.bias is not None:
+            self.bias.grad *= 1 - np.square(np.tanh(self.bias.value))
+        return dx
 
 
 class FloatDense(Layer):

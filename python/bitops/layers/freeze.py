@@ -284,7 +284,7 @@ def _pack_alone(layer: Layer) -> Layer:
     if isinstance(layer, Conv2D):
         return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
     if isinstance(layer, Dense):
-        return FloatDense(layer.weight.value, layer.bias_value)
+        return FloatDense(layer.values(), layer.bias_value)
     if isinstance(layer, AvgPool2D):
         return PackedAvgPool2D(**layer.settings())
     if isinstance(layer, GlobalAvgPool2D):

@@ -65,6 +65,10 @@ class Planes:
         self.alpha = alpha
         self.prepacked = tuple(prepack(plane) for plane in self.bits)
 
+    def __deepcopy__(self, memo: dict) -> Planes:
+        """Itself: planes do not change once made, and panels cannot be copied."""
+        return self
+
     @property
     def is_single(self) -> bool:
         """Whether one plane with coefficient 1 is all: the weights are alpha * B."""
