@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 from bitops.array import pack
 from bitops.augment import random_crop, random_flip
-from bitops.callbacks import Callback, EarlyStopping
+from bitops.callbacks import Annealing, Callback, EarlyStopping
 from bitops.checkpoint import Checkpoint
 from bitops.files import digest
 from bitops.layers import (
@@ -23,13 +23,26 @@ from bitops.layers import (
     BinaryDense,
     Dropout,
     Flatten,
+    Quantize,
+    QuantizedDense,
+    QuantizeGradient,
     Residual,
     Sequential,
+    ShiftBatchNorm,
     Sign,
 )
 from bitops.losses import cross_entropy, hinge, squared_hinge
 from bitops.models import mlp
 from bitops.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
+from bitops.quantizers import (
+    AnnealedSign,
+    ByteGradient,
+    ClippedGradient,
+    DoReFaActivation,
+    ProgressiveSign,
+    StochasticSign,
+    Ternary,
+)
 from bitops.schedules import CosineDecay
 
 
@@ -104,11 +117,13 @@ def check_resumed(path, make, optimizer=Adam, interrupt=press, step=7, written=N
     kind, history = fit(model)
     broken = make()
     error = {press: KeyboardInterrupt, crash: Crash}[interrupt]
+    callbacks = [*options.get("callbacks", []), written or Checkpoint(path), At(step, interrupt)]
     with pytest.raises(error):
-        fit(broken, callbacks=[written or Checkpoint(path), At(step, interrupt)])
+        fit(broken, callbacks=callbacks)
     resumed = make(seed=9)  # its weights and generators come from the file
     other_kind, other_history = fit(resumed, resume=path)
     assert_same(model, resumed)
+    assert_array_equal(model.outputs(x), resumed.outputs(x))
     for name, array in kind.state().items():
         assert_array_equal(array, other_kind.state()[name])
     assert without_times(other_history.epochs) == without_times(history.epochs)
@@ -207,6 +222,47 @@ def test_resumed_images_with_augmentation_and_residual_block(tmp_path):
     check_resumed(
         tmp_path / "c", make, data=images, augment=augment, validation=images, loss=cross_entropy
     )
+
+
+def stochastic(seed):
+    layers = BinaryDense(40, 16, stochastic=True, seed=seed), QuantizeGradient(4, seed)
+    source = StochasticSign(seed=np.random.default_rng(seed))
+    sign = Sign(quantizer=ClippedGradient(source, 0.1))
+    return [*layers, ShiftBatchNorm(16), sign, BinaryDense(16, 4, seed=seed)]
+
+
+def rounded(seed):
+    layer = BinaryDense(40, 70, seed=seed)
+    above = BinaryDense(70, 4, seed=seed)
+    layer.rounding, above.rounding = ByteGradient(seed), ByteGradient(seed)
+    return [layer, BatchNorm(70), Sign(), above]
+
+
+def centred(seed):
+    return [BinaryDense(40, 16, center=True, seed=seed), Sign(), BinaryDense(16, 4, seed=seed)]
+
+
+def quantized(seed):
+    layer = QuantizedDense(40, 16, Ternary(), seed=seed)
+    return [layer, BatchNorm(16), Quantize(DoReFaActivation(2)), BinaryDense(16, 4, seed=seed)]
+
+
+def annealed(seed):
+    signs = Sign(quantizer=AnnealedSign()), Sign(quantizer=ProgressiveSign())
+    layers = BinaryDense(40, 16, seed=seed), BatchNorm(16), signs[0], BinaryDense(16, 8, seed=seed)
+    return [*layers, BatchNorm(8), signs[1], BinaryDense(8, 4, seed=seed)]
+
+
+@pytest.mark.parametrize("layers", [stochastic, rounded, centred, quantized, annealed])
+@pytest.mark.parametrize("step", [7, 8])
+def test_resumed_with_every_state_a_layer_has(tmp_path, layers, step):
+    """Also where the model is used between two steps."""
+
+    def make(seed=0):
+        return Sequential(*layers(seed), BatchNorm(4))
+
+    use = At(8, lambda run: run.model.outputs(data()[0]))
+    check_resumed(tmp_path / "c", make, step=step, callbacks=[Annealing(), use])
 
 
 def test_resumed_on_bits(tmp_path):

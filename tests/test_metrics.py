@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -8,6 +10,7 @@ from bitops.layers import (
     BinaryDense,
     Dense,
     Dropout,
+    Quantize,
     ReLU,
     Residual,
     Sequential,
@@ -21,6 +24,7 @@ from bitops.metrics import (
     saturation,
     watched,
 )
+from bitops.quantizers import ClippedGradient, DoReFaActivation, StochasticSign
 
 
 def nested():
@@ -80,6 +84,10 @@ def test_saturation():
     x = np.array([[0.5, -0.5, 0.6, -3.0]])
     assert saturation(model, x) == {"0.Sign": 0.5, "1.Sign": 0.0}
     assert saturation(Sequential(ReLU()), x) == {}
+    clipped = Sign(quantizer=ClippedGradient(StochasticSign(0.55, seed=0), 1.0))
+    assert saturation(Sequential(clipped, Sign(math.inf)), x) == {"0.Sign": 0.5, "1.Sign": 0.0}
+    codes = Sequential(Quantize(DoReFaActivation(2, 0.25)), Sign(0.2))
+    assert saturation(codes, x) == {"0.Quantize": 1.0, "1.Sign": 0.5}
     assert saturation(Sequential(Sign(0.5)), pack(x)) == {"0.Sign": 1.0}
 
 

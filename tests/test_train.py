@@ -9,12 +9,13 @@ import pytest
 
 from bitops import datasets, train
 from bitops.array import pack
-from bitops.callbacks import Callback, EarlyStopping
+from bitops.callbacks import Annealing, Callback, EarlyStopping
 from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
 from bitops.losses import cross_entropy, hinge
 from bitops.models import mlp
 from bitops.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
+from bitops.quantizers import AnnealedSign, ClippedGradient, ProgressiveSign
 from bitops.schedules import CosineDecay, Halving
 
 
@@ -223,6 +224,25 @@ def test_early_stopping():
         mlp(96, 32, 1, 4).fit(x, y, callbacks=[EarlyStopping(1)], verbose=0)
     with pytest.raises(ValueError, match=r"^\[EarlyStopping\] patience .* got 0"):
         EarlyStopping(0)
+
+
+def test_annealing():
+    plain, inner = ProgressiveSign(), AnnealedSign()
+    signs = Sign(quantizer=plain), Sign(quantizer=ClippedGradient(inner, 1.0))
+    model = Sequential(BinaryDense(96, 8, seed=0), signs[0], BinaryDense(8, 4, seed=1), signs[1])
+    seen = []
+
+    class Look(Callback):
+        def on_start(self, run):
+            seen.append((plain.progress, inner.progress))
+
+        on_batch = on_start
+
+    x, y = prototypes()
+    plain.progress = 0.7  # left by an earlier training
+    callbacks = [Annealing(), Look()]
+    model.fit(x, y, epochs=2, batch_size=120, callbacks=callbacks, verbose=0)
+    assert seen == [(share, share) for share in (0, 0.25, 0.5, 0.75, 1)]
 
 
 def test_interrupt_falls_between_two_steps():

@@ -9,10 +9,11 @@ import numpy as np
 
 from .array import BitArray
 from .layers.container import Sequential
+from .metrics import holders, named_layers
 from .optim import Optimizer
 from .schedules import Schedule
 
-__all__ = ["Callback", "EarlyStopping", "Epoch", "History", "Run"]
+__all__ = ["Annealing", "Callback", "EarlyStopping", "Epoch", "History", "Run"]
 
 Data = tuple[np.ndarray | BitArray, np.ndarray]
 Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
@@ -192,3 +193,22 @@ class EarlyStopping(Callback):
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.patience})"
+
+
+class Annealing(Callback):
+    """Tell annealed and progressive signs how much of the training is over, after every step.
+
+    Without it an `AnnealedSign` or `ProgressiveSign` of `bitops.quantizers` keeps its `progress`.
+    """
+
+    def on_start(self, run: Run) -> None:
+        self.on_batch(run)
+
+    def on_batch(self, run: Run) -> None:
+        for _, layer in named_layers(run.model.flat_layers()):
+            for holder in holders(layer):
+                if hasattr(holder, "progress"):
+                    holder.progress = run.step / (run.epochs * run.batches)
+
+    def __repr__(self) -> str:
+        return "Annealing()"

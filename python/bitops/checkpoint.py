@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -63,6 +64,7 @@ class Checkpoint(Callback):
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"[Checkpoint] no such directory: {self.path.parent}")
         self._written = None
+        settings_of(run)  # now, before anything in them changes
 
     def on_batch(self, run: Run) -> None:
         if self.steps is not None and run.step % self.steps == 0:
@@ -171,7 +173,7 @@ def settings_of(run: Run) -> dict[str, str]:
     """In words, all that a checkpoint does not carry and that must be equal in the next run."""
     if run.settings is None:
         run.settings = {
-            **{f"layer {i}": repr(layer) for i, layer in enumerate(run.model.flat_layers())},
+            **{f"layer {i}": _words(layer) for i, layer in enumerate(run.model.flat_layers())},
             "optimizer": f"{run.optimizer.name} {run.optimizer.settings()}",
             "loss": _name(run.loss),
             "schedule": _name(run.schedule),
@@ -191,8 +193,12 @@ def _name(function: Any) -> str:
     """A callable in words that are the same in another process: code, or an object's settings."""
     if isinstance(function, partial):
         return f"partial({_name(function.func)}, {function.args}, {function.keywords})"
-    text = getattr(function, "__qualname__", None) or repr(function)
-    return type(function).__qualname__ if " at 0x" in text else text
+    return getattr(function, "__qualname__", None) or _words(function)
+
+
+def _words(thing: Any) -> str:
+    """The repr without addresses, which are others in every process."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
 
 
 def _describe(x: Any) -> str:

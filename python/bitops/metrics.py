@@ -71,12 +71,12 @@ def saturation(model: Sequential, x) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Keys as "2.Sign": place and type of each layer that has a `clip_value`.
+        Keys as "2.Sign": place and type of each layer whose quantizer has a `clip_value`.
     """
     shares: dict[str, float] = {}
 
     def look(place: str, layer: Layer, given: Any, _: Any) -> None:
-        clip_value = getattr(layer, "clip_value", None)
+        clip_value = _clip_value(layer)
         if clip_value is not None:
             outside = np.abs(as_float(given)) > np.float32(clip_value)
             shares[f"{place}.{layer.name}"] = float(np.mean(outside))
@@ -88,6 +88,21 @@ def saturation(model: Sequential, x) -> dict[str, float]:
     for generator, state in zip(generators, states, strict=True):
         generator.bit_generator.state = state
     return shares
+
+
+def _clip_value(layer: Layer) -> float | None:
+    """Clip value of an activation: its own, or that of its quantizer."""
+    if not isinstance(layer, TrainingLayer) or layer.parameters():
+        return None
+    return next((h.clip_value for h in holders(layer) if hasattr(h, "clip_value")), None)
+
+
+def holders(layer: Layer) -> Iterator[Any]:
+    """A layer, its quantizer if it has one, the quantizer in that, and so on."""
+    holder: Any = layer
+    while holder is not None:
+        yield holder
+        holder = getattr(holder, "quantizer", None)
 
 
 def histograms(model: Sequential, bins: int = 20) -> dict[str, dict[float, float]]:
@@ -199,7 +214,7 @@ def _broken_gradient(model: Sequential) -> str | None:
 
 def is_finite(x) -> bool:
     """Whether an array holds neither NaN nor infinity; its extremes tell, without a copy."""
-    if x is None or isinstance(x, BitArray) or x.dtype.kind != "f" or not x.size:
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
         return True
     with np.errstate(invalid="ignore"):
         return bool(np.isfinite(x.min()) and np.isfinite(x.max()))

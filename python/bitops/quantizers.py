@@ -303,7 +303,7 @@ class AnnealedSign:
 
     start: float = 0.1
     end: float = 10.0
-    progress: float = 0.0
+    progress: float = field(default=0.0, repr=False)
 
     def __post_init__(self):
         _check_sharpness("AnnealedSign", self.start, self.end)
@@ -337,7 +337,7 @@ class ProgressiveSign:
 
     start: float = 1.0
     end: float = 100.0
-    progress: float = 0.0
+    progress: float = field(default=0.0, repr=False)
 
     def __post_init__(self):
         _check_sharpness("ProgressiveSign", self.start, self.end)

@@ -180,6 +180,15 @@ class BinaryProduct(Product):
             return Planes([pack(self._sampler.forward(self.weight.value))])
         return self._planes
 
+    def state(self) -> list:
+        self.planes()  # centred now, where the next forward pass would centre them
+        return super().state()
+
+    def restore(self, state: Sequence) -> None:
+        super().restore(state)
+        # as they were: what is centred and clipped once more is no longer the same
+        self._planes, self._planes_version = self._quantized(), self.weight.version
+
     def _quantized(self) -> Planes:
         if self.scaled:
             bits, alpha = binarize_weights(self.weight.value)
