@@ -566,3 +566,29 @@ def test_layers_that_do_not_fit_are_refused(path):
     rewrite(path, graph=graph)
     with pytest.raises(ValueError, match=r"^\[load\] .*layer 1 must take the 3 features"):
         load(path)
+
+
+def test_notes_come_back(tmp_path):
+    path = tmp_path / "net.safetensors"
+    layer = PackedDense(np.ones((3, 5)))
+    Packed(layer, notes={"preprocessing": "unit"}).save(path)
+    assert load(path).notes == {"preprocessing": "unit"}
+    rewrite(path, notes={"preprocessing": "pixels"})
+    assert load(path).notes == {"preprocessing": "pixels"}
+    Packed(layer).save(path)
+    assert load(path).notes == {}
+
+
+@pytest.mark.parametrize("notes", [["unit"], {"preprocessing": 3}, "unit", None])
+def test_bad_notes_are_refused(tmp_path, notes):
+    path = tmp_path / "net.safetensors"
+    layer = PackedDense(np.ones((3, 5)))
+    Packed(layer).save(path)
+    rewrite(path, notes=notes)
+    with pytest.raises(ValueError, match=r"^\[load\] .* notes must be strings by name"):
+        load(path)
+    if notes:
+        model = Packed(layer)
+        model.notes = notes
+        with pytest.raises(ValueError, match=r"^\[save\] notes must be strings by name"):
+            model.save(path)

@@ -108,11 +108,11 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     Tensors are named `<layer index>.<field>`: bits (weight, flip, minimum) as uint64 words (bit i
     of the last axis is bit i % 64 of word i // 64), threshold int32 or float32, the others
     float32; inside a residual block the name goes on, as `3.body.0.weight`. The metadata entry
-    `bitops` is JSON with `format`, `version`, `input_shape` (null if not known), `graph` and
-    `sha256` over these and all tensors. `graph` lists the layers, each with `type`, `fields` (the
-    logical shape of each array that there is) and `settings` (the other arguments of its
-    constructor); a residual block has `type`, `body` and `shortcut`, lists of layers too, the
-    latter null for the identity. The same model always gives the same bytes.
+    `bitops` is JSON with `format`, `version`, `input_shape` (null if not known), `graph`, perhaps
+    `notes` (strings by name), and `sha256` over these and all tensors. `graph` lists the layers,
+    each with `type`, `fields` (the logical shape of each array that there is) and `settings` (the
+    other arguments of its constructor); a residual block has `type`, `body` and `shortcut`, lists
+    of layers too, the latter null for the identity. The same model always gives the same bytes.
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
@@ -123,6 +123,8 @@ def save(model: Packed, path: str | os.PathLike) -> None:
         "input_shape": model.input_shape,
         "graph": _encode_chain(model, "", tensors),
     }
+    if model.notes:
+        document["notes"] = model.notes
     try:
         _check_document(json.loads(json.dumps(document)))  # what `load` refuses is not written
     except ValueError as error:
@@ -182,7 +184,9 @@ def load(path: str | os.PathLike) -> Packed:
     path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
         document, tensors = _read(path)
-        return _decode_chain(document["graph"], "", tensors, document["input_shape"])
+        packed = _decode_chain(document["graph"], "", tensors, document["input_shape"])
+        packed.notes = document["notes"]
+        return packed
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
 
@@ -223,7 +227,10 @@ def _check_document(document: dict[str, Any]) -> dict[str, Any]:
     if shape is not None:
         _check_sizes(shape, "input_shape", None)
     _check_chain(document.get("graph"), "graph", 0)
-    return {**document, "input_shape": shape}
+    notes = document.get("notes", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise ValueError(f"notes must be strings by name, got {notes!r:.80}")
+    return {**document, "input_shape": shape, "notes": notes}
 
 
 def _check_chain(chain: Any, where: str, depth: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -391,6 +391,9 @@ class Packed(Model, Layer):
         One by one, or a single list.
     input_shape : tuple of int, optional
         Shape of one example, as in `Sequential`.
+    notes : mapping of str to str, optional
+        Whatever the user of a model file should know, such as how images are to be prepared. Kept
+        in the file.
 
     Notes
     -----
@@ -398,8 +401,14 @@ class Packed(Model, Layer):
     like build one by hand from a network trained elsewhere. Either way it needs no training code.
     """
 
-    def __init__(self, *layers, input_shape: Sequence[int] | None = None):
+    def __init__(
+        self,
+        *layers,
+        input_shape: Sequence[int] | None = None,
+        notes: Mapping[str, str] | None = None,
+    ):
         self.layers: list[Layer] = _as_list(layers)
+        self.notes = dict(notes or {})
         self.input_shape = check_shape("Packed", input_shape)
         shape = check_layers("Packed", self.layers, Layer, self.input_shape or ())
         for layer in self.layers:
