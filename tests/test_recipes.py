@@ -454,3 +454,12 @@ def test_eval_of_a_model_without_notes(capsys, folder, tmp_path):
     error = model.evaluate(blobs(count=120).x_test, blobs(count=120).y_test)
     assert lines["error"].startswith(f"{error:.2%} ")
     assert lines["model"].endswith("recipe -")
+
+
+def test_gradients_of_bytes():
+    trained, _ = train_small("bnn-theano", "mnist", byte_gradients=True)
+    layers = [layer for layer in trained.model.layers if isinstance(layer, BinaryDense)]
+    assert len(layers) == 4
+    assert all(layer.rounding is not None for layer in layers)
+    epochs = trained.histories[0].epochs
+    assert epochs[-1].loss < epochs[0].loss

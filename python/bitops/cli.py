@@ -292,6 +292,12 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--batch", type=positive(int), metavar="B", help="images in a step")
     train.add_argument("--lr", type=positive(float), help="learning rate of the first epoch")
     train.add_argument(
+        "--byte-gradients",
+        action="store_const",
+        const=True,
+        help="round gradients to 8 bits in the backward products of binary layers: shorter steps",
+    )
+    train.add_argument(
         "--seed",
         type=seed,
         default=0,

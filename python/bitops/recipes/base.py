@@ -31,6 +31,7 @@ class Plan:
     batch: int
     lr: float  # of the first epoch
     dropout: float = 0.0  # behind hidden layers
+    byte_gradients: bool = False  # backward products of binary layers with gradients of 8 bits
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class Stage:
     ) -> tuple[Sequential, History]:
         model = self.build(data, plan, seed, previous)
         say(f"net      {describe(model)}")
+        if plan.byte_gradients:
+            model.round_gradients(seed)
         history = fit(
             model,
             inputs(model, data, data.x_train),

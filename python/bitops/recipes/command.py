@@ -84,7 +84,7 @@ def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan, seed
         f"validation and {len(data.y_test):,} test images of {size}; "
         f"pixels: {setting.preprocessing_of(plan)}\n"
         f"settings {plan.epochs} epochs, batch {plan.batch}, learning rate from {plan.lr:g}, "
-        f"dropout {plan.dropout:g}, seed {seed}",
+        f"dropout {plan.dropout:g}, seed {seed}{', gradients of 8 bits' * plan.byte_gradients}",
         flush=True,
     )
 

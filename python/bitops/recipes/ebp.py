@@ -36,6 +36,8 @@ class Expectation:
                 raise ValueError(f"[ebp] {name} must not be given, it is not written, got {path}")
         if plan.dropout:
             raise ValueError(f"[ebp] dropout must be 0, got {plan.dropout}")
+        if plan.byte_gradients:
+            raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
         sizes = data.x_train[0].size, plan.width, plan.width, data.classes
         say(f"net      {'-'.join(map(str, sizes))}")
         distribution = EBP(sizes, eta=plan.lr, spread=SPREAD, seed=seed)
