@@ -20,14 +20,15 @@
 #ifndef BITOPS_H
 #define BITOPS_H
 
+/* Before the headers of the system, which may be missing for such a machine. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "bitops packs little-endian words and does not support big-endian machines"
+#endif
+
 #include "optim.h"
 
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "bitops packs little-endian words and does not support big-endian machines"
-#endif
 
 enum { BITOPS_WORD_BITS = 64 };
 
@@ -123,7 +124,8 @@ typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const
                                   const bitops_store *store, uint64_t *scratch);
 
 /* Rows [0, m) of a times rows [0, n) of w as they lie in memory; for few rows, where ordering w
- * into panels would cost more than the product. col is a multiple of 8. */
+ * into panels would cost more than the product. col is a multiple of 8. The store has no offsets.
+ */
 typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
