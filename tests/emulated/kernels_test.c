@@ -680,7 +680,11 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     args.image.out_height = (H + 2 - KERNEL) / stride + 1;
     args.image.out_width = (W + 2 - KERNEL) / stride + 1;
     args.image.outside = zeros ? 0 : UINT64_MAX;
-    args.tap_sums = zeros ? sums : NULL;
+    void *offsets = NULL;
+    if (zeros) {
+        offsets = aligned_alloc(64, (bitops_conv_offsets_size(&args) + 63) / 64 * 64);
+        bitops_conv_fill_offsets(&args, sums, offsets);
+    }
     const size_t m = IMAGES * args.image.out_height * args.image.out_width;
     args.store = make_store(i, filters, k);
     args.store.offset = NULL; /* the driver's */
@@ -692,6 +696,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     args.store.c = out.want;
     run_conv(generic, &args);
     check_outputs(channels, filters, (size_t)i);
+    free(offsets);
 }
 
 static void test_conv_driver(const bitops_isa *isa) {
