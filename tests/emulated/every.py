@@ -1,4 +1,4 @@
-"""A plugin for pytest: of all tests, only those that BITOPS_EVERY divides, since emulation is slow."""
+"""A plugin for pytest: every BITOPS_EVERY-th test only, since emulation is slow."""
 
 import os
 
