@@ -622,7 +622,7 @@ cdef class Convolution:
     cdef c.bitops_conv_args args
     cdef const c.bitops_isa *isa
     cdef object w  # keeps the memory of args alive
-    cdef object tap_sums
+    cdef void *memory
 
     def __cinit__(self, object window, size_t channels, size_t groups, size_t filters, object w,
                   const int32_t[:, ::1] tap_sums, bint outside):
@@ -631,7 +631,6 @@ cdef class Convolution:
         memset(&self.args, 0, sizeof(self.args))
         self.isa = c.bitops_isa_active()
         self.w = w
-        self.tap_sums = tap_sums
         set_window(window, channels, outside, &self.args.image)
         self.args.image.pixel_words = c.bitops_words(channels * groups)
         self.args.filters = filters
@@ -645,7 +644,10 @@ cdef class Convolution:
         if tap_sums is not None and taps and filters:
             check_size("taps of tap_sums", tap_sums.shape[0], taps)
             check_size("filters of tap_sums", tap_sums.shape[1], filters)
-            self.args.tap_sums = &tap_sums[0, 0]
+            self.memory = malloc(c.bitops_conv_offsets_size(&self.args) + CACHE_LINE)
+            if self.memory == NULL:
+                raise MemoryError()
+            c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], align(self.memory))
         if isinstance(w, Panels):
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
@@ -661,6 +663,9 @@ cdef class Convolution:
         check_size("words of a row of w", rows.shape[1], w_words)
         if w_rows and w_words:
             self.args.w = &rows[0, 0]
+
+    def __dealloc__(self):
+        free(self.memory)
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:

@@ -117,8 +117,12 @@ cdef extern from "bitops.h" nogil:
         size_t filters
         size_t groups
         const uint64_t *panels
-        const int32_t *tap_sums
+        const int32_t *offsets
         bitops_store store
+
+    size_t bitops_conv_offsets_size(const bitops_conv_args *args) noexcept
+    void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
+                                  void *memory) noexcept
 
     size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                       int n_threads) noexcept

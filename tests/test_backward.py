@@ -8,6 +8,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
 from bitops.geometry import make_window
+from bitops.layers import (
+    BatchNorm,
+    BinaryConv2D,
+    BinaryDense,
+    Flatten,
+    Residual,
+    Sequential,
+    Sign,
+)
 from bitops.layers.backward import (
     Gradient,
     conv_input_gradient,
@@ -132,3 +141,33 @@ def test_empty():
 def test_bytes_refuse_what_is_not_finite(bad):
     with pytest.raises(ValueError, match=r"\[ByteGradient\] g must be finite"):
         ByteGradient(1).round(np.float32([0, bad, 1]))
+
+
+def test_a_network_learns_with_rounded_gradients(rng):
+    """All binary layers round, those within branches too; the same seed trains the same weights."""
+    x = rng.integers(0, 256, (64, 6, 6, 2)).astype(np.uint8)
+    labels = (x[:, :3].sum(axis=(1, 2, 3), dtype=int) > x[:, 3:].sum(axis=(1, 2, 3), dtype=int)) * 1
+
+    def train(seed):
+        body = Sequential(BatchNorm(8), Sign(), BinaryConv2D(8, 8, 3, padding=1, seed=1))
+        model = Sequential(
+            BinaryConv2D(2, 8, 3, padding=1, seed=0),
+            Residual(body),
+            BatchNorm(8),
+            Sign(),
+            Flatten(),
+            BinaryDense(288, 2, seed=2),
+            BatchNorm(2),
+        )
+        if seed is not None:
+            model.round_gradients(seed)
+            assert body.layers[2].rounding is not None
+            assert len(model.generators()) == 3
+        history = model.fit(x, labels, epochs=20, batch_size=16, verbose=0)
+        return history, model.layers[0].weight.value.copy()
+
+    history, weights = train(3)
+    assert history.epochs[-1].loss < 0.7 * history.epochs[0].loss
+    assert_array_equal(train(3)[1], weights)
+    assert (train(4)[1] != weights).any()
+    assert (train(None)[1] != weights).any()

@@ -32,7 +32,7 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.layers.product import latent_gradient
+from bitops.quantizers import xnor_weight_gradient
 
 
 def signs(x):
@@ -235,15 +235,6 @@ def test_gradient_with_alpha(make):
     np.testing.assert_allclose(scaled.weight.grad, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_latent_gradient_by_hand():
-    grad = np.array([[1, 2, 3, 4], [1, 1, 1, 1]], np.float32)
-    latent = np.array([[0.5, -1, 1, -0.5], [2, -2, 0, 0]], np.float32)
-    alpha = np.array([0.75, 1], np.float32)
-    result = latent_gradient(grad, latent, alpha)
-    np.testing.assert_array_equal(result, [[1, 0.5, 0.75, 4], [0.25, 0.25, 1.25, 1.25]])
-    assert result is grad
-
-
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("alpha", [False, True])
 def test_k_map_layer(settings, alpha):
@@ -270,7 +261,7 @@ def test_k_map_layer(settings, alpha):
     np.testing.assert_allclose(layer.backward(dy), expected, rtol=1e-4, atol=1e-5)
     dw = twin.weight.grad
     if alpha:
-        dw = latent_gradient(dw.copy(), w, factor)
+        dw = xnor_weight_gradient(w, dw)
     np.testing.assert_allclose(layer.weight.grad, dw, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.bias.grad, dy.sum(axis=(0, 1, 2)), rtol=1e-4)
 

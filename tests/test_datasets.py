@@ -7,8 +7,16 @@ import tarfile
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
-from bitops.datasets import load_cifar10, load_digits, load_mnist, read_idx
+from bitops.datasets import (
+    load_cifar10,
+    load_dataset,
+    load_digits,
+    load_mnist,
+    load_svhn,
+    read_idx,
+)
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -355,3 +363,82 @@ def test_real_cifar10():
     # Mean red, green and blue of the training images; JPEG does not move them this far.
     mean = (data.x_train.mean((0, 1, 2)) * 9 + data.x_validation.mean((0, 1, 2))) / 10
     np.testing.assert_allclose(mean, [125.3, 123.0, 113.9], atol=0.3)
+
+
+def write_svhn(folder, train=100, test=20):
+    """A miniature of SVHN; returns its images and labels as they are in the files."""
+    rng = np.random.default_rng(4)
+    parts = {}
+    for part, count in (("train", train), ("test", test)):
+        x = rng.integers(256, size=(32, 32, 3, count), dtype=np.uint8)
+        y = (np.arange(count, dtype=np.uint8) % 10 + 1)[:, None]
+        savemat(folder / f"{part}_32x32.mat", {"X": x, "y": y}, do_compression=True)
+        parts[part] = x, y
+    return parts
+
+
+def test_svhn_files(tmp_path):
+    parts = write_svhn(tmp_path)
+    data = load_svhn(tmp_path)
+    x, y = parts["train"]
+    images = x.transpose(3, 0, 1, 2)
+    np.testing.assert_array_equal(data.x_train, images[:90])
+    np.testing.assert_array_equal(data.x_validation, images[90:])
+    np.testing.assert_array_equal(np.r_[data.y_train, data.y_validation], y[:, 0] % 10)
+    assert data.y_train[9] == 0  # the digit 0 is 10 in the file
+    np.testing.assert_array_equal(data.x_test, parts["test"][0].transpose(3, 0, 1, 2))
+    assert (data.classes, data.image_shape, data.x_train.dtype) == (10, (32, 32, 3), np.uint8)
+
+
+def test_svhn_with_a_missing_file(tmp_path):
+    write_svhn(tmp_path)
+    (tmp_path / "test_32x32.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"\[load_svhn\] test_32x32.mat must be in"):
+        load_svhn(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y": np.ones((3, 1))}, r"X in .* got none"),
+        ({"X": np.zeros((32, 32, 3, 3)), "y": np.ones((3, 1))}, "X in .* got float64 of shape"),
+        ({"X": np.zeros((32, 30, 3, 3), np.uint8), "y": np.ones((3, 1))}, "X in "),
+        ({"X": np.zeros((32, 32, 3, 3), np.uint8)}, "y in .* got none"),
+        ({"X": np.zeros((32, 32, 3, 3), np.uint8), "y": np.ones((4, 1))}, "y in .* got"),
+        ({"X": np.zeros((32, 32, 3, 3), np.uint8), "y": np.zeros((3, 1))}, "y in .* got 0"),
+    ],
+)
+def test_svhn_with_other_arrays(tmp_path, arrays, message):
+    write_svhn(tmp_path)
+    savemat(tmp_path / "train_32x32.mat", arrays)
+    with pytest.raises(ValueError, match=rf"^\[load_svhn\] {message}"):
+        load_svhn(tmp_path)
+
+
+def test_damaged_svhn_is_refused(tmp_path):
+    """Cut anywhere, or with another byte in a header, it is an error that names the file."""
+    write_svhn(tmp_path, train=3, test=3)
+    path = tmp_path / "train_32x32.mat"
+    whole = path.read_bytes()
+    damaged = [b"", b"text" * 100, *(whole[:size] for size in (1, 100, 127, 129, 200, 9000))]
+    damaged += [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in (125, 128, 136, 5000)]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"^\[load_svhn\] .*train_32x32.mat"):
+            load_svhn(tmp_path)
+
+
+def test_data_sets_are_told_apart(tmp_path):
+    for name, write in (("mnist", write_mnist), ("svhn", write_svhn)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write(folder)
+        kind, data = load_dataset(folder)
+        assert kind == name
+        assert len(data.y_train)
+    # one file is enough to know which others are missing
+    (tmp_path / "test_batch.bin").touch()
+    with pytest.raises(FileNotFoundError, match=r"data_batch_1\.bin must be in"):
+        load_dataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match="must hold the files of MNIST"):
+        load_dataset(tmp_path / "nowhere")

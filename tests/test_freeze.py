@@ -25,13 +25,27 @@ from bitops.layers import (
     PackedDense,
     PackedMaxPool2D,
     PackedSign,
+    Quantize,
+    QuantizedConv2D,
+    QuantizeGradient,
     ReLU,
     Residual,
     Sequential,
+    ShiftBatchNorm,
     Sign,
     TrainingLayer,
 )
 from bitops.layers.freeze import fold
+from bitops.quantizers import (
+    DoReFaActivation,
+    DoReFaWeight,
+    Heaviside,
+    LeastSquaresTernary,
+    MagnitudeAwareSign,
+    ShareTernary,
+    Ternary,
+    TwnTernary,
+)
 
 
 def disturb(model, rng, scale=1.0):
@@ -218,6 +232,18 @@ def test_fold_decides_every_float_like_the_expression():
 # convolutional networks
 
 
+QUANTIZERS = (
+    Ternary(0.3),
+    TwnTernary(),
+    LeastSquaresTernary(),
+    ShareTernary(0.4),
+    MagnitudeAwareSign(),
+    DoReFaWeight(1),
+    DoReFaWeight(2),
+    DoReFaWeight(3),
+)
+
+
 class RandomNet:
     """Chains of layers that fit, drawn at random; every rule of folding comes up."""
 
@@ -238,20 +264,23 @@ class RandomNet:
         groups = 2 if self.channels % 2 == out % 2 == 0 and self.chance(0.5) else 1
         kernel = int(self.rng.choice([1, 3]))
         stride = 1 if same_size or self.chance(0.7) else 2
-        k_map = not self.is_bits and self.chance(0.4)
-        layer = BinaryConv2D(
-            self.channels,
-            out,
-            kernel,
-            stride=stride,
-            padding="same",
-            groups=groups,
-            pad_value=int(self.rng.choice([-1, 0, 1])) if self.is_bits else 0,
-            bias=self.chance(0.3),
-            alpha=self.chance(0.3),
-            k_map=k_map,
-            seed=self.seed(),
-        )
+        settings = {
+            "stride": stride,
+            "padding": "same",
+            "groups": groups,
+            "pad_value": int(self.rng.choice([-1, 0, 1])) if self.is_bits else 0,
+            "bias": self.chance(0.3),
+            "seed": self.seed(),
+        }
+        if self.chance(0.3):
+            quantizer = QUANTIZERS[self.rng.integers(len(QUANTIZERS))]
+            layer = QuantizedConv2D(self.channels, out, kernel, quantizer, **settings)
+        elif settings["pad_value"] == 0 and self.chance(0.1):
+            layer = BinaryConv2D(self.channels, out, kernel, real_evaluation=True, **settings)
+        else:
+            k_map = not self.is_bits and self.chance(0.3)
+            settings |= {"alpha": self.chance(0.3), "k_map": k_map, "center": self.chance(0.2)}
+            layer = BinaryConv2D(self.channels, out, kernel, **settings)
         self.size, self.channels, self.is_bits = -(-self.size // stride), out, False
         return layer
 
@@ -261,7 +290,8 @@ class RandomNet:
         for _ in range(self.rng.integers(5)):
             kind = self.rng.choice(["norm", "norm", "pool", "relu", "dropout"])
             if kind == "norm":
-                steps.append(BatchNorm(self.channels))
+                norm = ShiftBatchNorm if self.chance(0.2) else BatchNorm
+                steps.append(norm(self.channels))
                 self.is_bits = False
             elif kind == "pool" and self.size >= 2:
                 steps.append(MaxPool2D(2, padding=((0, self.size % 2), (self.size % 2, 0))))
@@ -276,8 +306,14 @@ class RandomNet:
         return steps
 
     def sign(self):
-        self.is_bits = True
-        return [Sign()]
+        """A Sign, or another activation of few levels, which is numbers to the next layer."""
+        self.is_bits = self.chance(0.5)
+        if self.is_bits:
+            return [Sign()]
+        quantizer = Heaviside()
+        if self.chance(0.6):
+            quantizer = DoReFaActivation(int(self.rng.integers(1, 4)), self.rng.choice([1.0, 0.7]))
+        return [QuantizeGradient(4), Quantize(quantizer)]
 
     def block(self):
         kind = self.rng.choice(["conv", "conv", "conv", "steps", "residual", "float", "avg"])
@@ -299,7 +335,7 @@ class RandomNet:
         channels, is_bits = self.channels, self.is_bits
         first = self.conv(same_size=True)
         between = [BatchNorm(self.channels), *self.sign()] if self.chance(0.5) else []
-        self.is_bits = bool(between)
+        self.is_bits = self.is_bits and bool(between)
         body = [first, *between, self.conv(same_size=True, out=channels)]
         body += [BatchNorm(channels)] if self.chance(0.5) else []
         shortcut = None
@@ -334,7 +370,7 @@ def all_layers(chain):
 
 def test_random_networks_compute_the_same_packed(tmp_path):
     rng = np.random.default_rng(0)
-    kinds, minima = set(), 0
+    kinds, minima, input_bits = set(), 0, set()
     for seed in range(120):
         model = RandomNet(seed).make()
         if all(isinstance(layer, Dropout) for layer in model.layers):
@@ -354,6 +390,7 @@ def test_random_networks_compute_the_same_packed(tmp_path):
         for layer in all_layers(packed.layers):
             kinds.add(layer.name + ("*" if getattr(layer, "threshold", None) is not None else ""))
             minima += getattr(layer, "minimum", None) is not None
+            input_bits.add(getattr(layer, "input_bits", None))
     # every kind of twin came up, those with thresholds (*) too
     assert kinds >= {
         "FloatConv2D",
@@ -365,13 +402,18 @@ def test_random_networks_compute_the_same_packed(tmp_path):
         "PackedDense",
         "PackedFlatten",
         "PackedGlobalAvgPool2D",
+        "PackedLevels",
         "PackedMaxPool2D",
+        "PackedPlanesConv2D",
+        "PackedPlanesConv2D*",
+        "PackedQuantize",
         "PackedReLU",
         "PackedResidual",
         "PackedSign",
         "PackedSign*",
     }
     assert minima > 10
+    assert input_bits == {None, 1, 2, 3}
 
 
 def test_pools_between_product_and_sign_become_pools_of_bits():

@@ -9,7 +9,8 @@ import safetensors
 import safetensors.numpy
 
 from bitops.array import pack
-from bitops.io import _KINDS, MAX_DEPTH, _digest, load, save
+from bitops.files import digest
+from bitops.io import _KINDS, MAX_DEPTH, load, save
 from bitops.layers import (
     FloatConv2D,
     FloatDense,
@@ -21,10 +22,15 @@ from bitops.layers import (
     PackedDense,
     PackedFlatten,
     PackedGlobalAvgPool2D,
+    PackedLevels,
     PackedMaxPool2D,
+    PackedPlanesConv2D,
+    PackedPlanesDense,
+    PackedQuantize,
     PackedReLU,
     PackedResidual,
     PackedSign,
+    PackedTanh,
     Sequential,
     Sign,
 )
@@ -41,7 +47,14 @@ def every_kind():
         PackedDense(rng.normal(size=(64, 65)), rng.normal(size=64)),
         PackedDense(rng.normal(size=(33, 64)), alpha=rng.random(33)),
         PackedSign(),
-        PackedDense(rng.normal(size=(5, 33)), bias=rng.normal(size=5)),
+        PackedPlanesDense(rng.normal(size=(2, 9, 33)), [1, 1], rng.integers(-9, 9, 9)),
+        PackedDense(rng.normal(size=(7, 9)), bias=rng.normal(size=7), input_bits=1),
+        PackedTanh(),
+        PackedQuantize(3, 0.75),
+        PackedPlanesDense(rng.normal(size=(3, 8, 7)), [1, 2, 4], input_bits=3),
+        PackedQuantize(2),
+        PackedLevels(1 / 3),
+        PackedDense(rng.normal(size=(5, 8)), bias=rng.normal(size=5)),
     )
 
 
@@ -68,6 +81,7 @@ def every_image_kind():
         PackedSign(rng.normal(size=4)),
         PackedConv2D(bits(4, 1, 1, 1), rng.normal(size=4), groups=4),
         PackedAvgPool2D(2, 1),
+        PackedPlanesConv2D(bits(2, 4, 1, 3, 2), (1, 1), padding="same", groups=2, alpha=0.5),
         PackedResidual([PackedFlatten(), FloatDense(bits(4, 24))], PackedGlobalAvgPool2D()),
         FloatDense(bits(2, 4), rng.random(2)),
         input_shape=(9, 10, 3),
@@ -111,7 +125,7 @@ def rewrite(path, *, tensors=None, document=None, **entries):
     arrays = {name: array for name, array in arrays.items() if array is not None}
     description.update(entries)
     if "sha256" not in entries:
-        description["sha256"] = _digest(description, arrays)
+        description["sha256"] = digest(description, arrays)
     text = json.dumps(description) if document is None else document
     path.write_bytes(safetensors.numpy.save(arrays, {"bitops": text}))
 
@@ -163,6 +177,57 @@ def test_files_of_the_first_version_are_read(path):
     np.testing.assert_array_equal(model(x), [[0, -1], [1, 3], [1, 3], [0, -1]])
     model.save(path)  # as the version of today
     assert_same_layers(model, load(path))
+
+
+def as_version_2(chain):
+    """The graph of a file as the second version had it: products without input_bits."""
+    for spec in chain:
+        for branch in ("body", "shortcut"):
+            as_version_2(spec.get(branch) or [])
+        spec.get("settings", {}).pop("input_bits", None)
+    return chain
+
+
+def test_files_of_the_second_version_are_read(path):
+    conv = PackedConv2D(np.ones((4, 3, 3, 2)), 0, groups=2, padding=1)
+    shortcut = [PackedFlatten(), PackedDense(np.ones((4, 4)))]
+    model = Packed(
+        PackedResidual(conv, PackedResidual(conv)), PackedResidual(PackedFlatten(), shortcut)
+    )
+    model.save(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        graph = json.loads(file.metadata()["bitops"])["graph"]
+    rewrite(path, version=2, graph=as_version_2(graph))
+    assert_same_layers(model, load(path))
+    graph[0]["body"][0]["settings"]["input_bits"] = None  # which that version did not have
+    rewrite(path, version=2, graph=graph)
+    with pytest.raises(ValueError, match="settings of layer 0 of body of layer 0"):
+        load(path)
+    rewrite(path, version=2, graph=[{"type": "PackedResidual", "body": 3, "shortcut": [7]}])
+    with pytest.raises(ValueError, match="body of layer 0"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("coefficients", [1]),
+        ("coefficients", [1, 0]),
+        ("coefficients", [1, 2.0]),
+        ("coefficients", 3),
+        ("coefficients", None),
+        ("coefficients", [1, 10**20]),
+        ("input_bits", "2"),
+    ],
+)
+def test_forged_planes_are_refused(path, name, value):
+    Packed(PackedPlanesDense(np.ones((2, 3, 4)), (1, 2), input_bits=2)).save(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        graph = json.loads(file.metadata()["bitops"])["graph"]
+    graph[0]["settings"][name] = value
+    rewrite(path, graph=graph)
+    with pytest.raises(ValueError, match=r"^\[load\]"):
+        load(path)
 
 
 def test_same_model_same_bytes(path):
@@ -279,9 +344,9 @@ def test_foreign_safetensors_are_refused(path):
     with pytest.raises(ValueError, match="metadata bitops must be JSON, got ''"):
         load(path)
     every_kind().save(path)
-    for version in (3, 0, True, "1", None, [2]):
+    for version in (4, 0, True, "1", None, [2]):
         rewrite(path, version=version)
-        with pytest.raises(ValueError, match="version must be 1 or 2, got "):
+        with pytest.raises(ValueError, match="version must be 1 to 3, got "):
             load(path)
     rewrite(path, format="other", version=2)
     with pytest.raises(ValueError, match=r"format must be bitops\.packed"):
@@ -295,7 +360,7 @@ def test_foreign_safetensors_are_refused(path):
 SPEC = {
     "type": "PackedDense",
     "fields": {"weight": [3, 70], "threshold": [3], "flip": [3]},
-    "settings": {},
+    "settings": {"input_bits": None},
 }
 WORDS = np.zeros((3, 2), np.uint64)
 TENSORS = [
@@ -441,6 +506,10 @@ def test_forged_files_of_the_first_version_are_refused(path, change):
         ("k_map", 1),
         ("k_map", "yes"),
         ("k_map", True),  # with thresholds
+        ("input_bits", 0),
+        ("input_bits", 9),
+        ("input_bits", 1.0),
+        ("input_bits", True),
     ],
 )
 def test_forged_settings_are_refused(path, name, value):
@@ -497,3 +566,29 @@ def test_layers_that_do_not_fit_are_refused(path):
     rewrite(path, graph=graph)
     with pytest.raises(ValueError, match=r"^\[load\] .*layer 1 must take the 3 features"):
         load(path)
+
+
+def test_notes_come_back(tmp_path):
+    path = tmp_path / "net.safetensors"
+    layer = PackedDense(np.ones((3, 5)))
+    Packed(layer, notes={"preprocessing": "unit"}).save(path)
+    assert load(path).notes == {"preprocessing": "unit"}
+    rewrite(path, notes={"preprocessing": "pixels"})
+    assert load(path).notes == {"preprocessing": "pixels"}
+    Packed(layer).save(path)
+    assert load(path).notes == {}
+
+
+@pytest.mark.parametrize("notes", [["unit"], {"preprocessing": 3}, "unit", None])
+def test_bad_notes_are_refused(tmp_path, notes):
+    path = tmp_path / "net.safetensors"
+    layer = PackedDense(np.ones((3, 5)))
+    Packed(layer).save(path)
+    rewrite(path, notes=notes)
+    with pytest.raises(ValueError, match=r"^\[load\] .* notes must be strings by name"):
+        load(path)
+    if notes:
+        model = Packed(layer)
+        model.notes = notes
+        with pytest.raises(ValueError, match=r"^\[save\] notes must be strings by name"):
+            model.save(path)

@@ -34,7 +34,10 @@ def test_version_is_that_of_the_metadata():
 
 
 def test_inference_does_not_load_training_code():
-    unwanted = "bitops.train bitops.optim bitops.losses bitops.demo sklearn tqdm threadpoolctl"
+    unwanted = (
+        "bitops.train bitops.callbacks bitops.checkpoint bitops.optim bitops.losses bitops.demo "
+        "sklearn tqdm threadpoolctl matplotlib"
+    )
     code = (
         "import sys, bitops, bitops.io, bitops.layers;"
         f"print(sorted(set('{unwanted}'.split()) & set(sys.modules)))"

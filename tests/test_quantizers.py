@@ -362,3 +362,36 @@ def test_nan_is_refused(quantizer):
 def test_bad_settings_and_input(make, error):
     with pytest.raises(error, match=r"^\[\w+\] .*, (got|which)"):
         make()
+
+
+def test_ternary_of_a_given_step():
+    x = [0.2, -0.3, 0.49, 0.5, -0.5, 3.0]
+    quantizer = LeastSquaresTernary(1.0)
+    np.testing.assert_array_equal(quantizer.forward(x), [0, 0, 0, 1, -1, 1])
+    t, delta = LeastSquaresTernary(0.5).split(x)
+    np.testing.assert_array_equal(t, [0, -1, 1, 1, -1, 1])
+    assert delta == 0.5
+    with pytest.raises(ValueError, match=r"\[LeastSquaresTernary\] delta"):
+        LeastSquaresTernary(-1.0)
+
+
+@pytest.mark.parametrize("quantizer", (Ternary(0.1), TwnTernary(), LeastSquaresTernary()))
+def test_split_is_values_and_scale(quantizer):
+    x = np.random.default_rng(0).standard_normal((5, 40), np.float32)
+    t, scale = quantizer.split(x)
+    assert set(np.unique(t)) == {-1, 0, 1}
+    np.testing.assert_array_equal(scale * t, quantizer.forward(x))
+
+
+def test_codes_are_the_levels():
+    x = np.random.default_rng(1).standard_normal(200).astype(np.float32)
+    for bits in (2, 5):
+        codes = DoReFaWeight(bits).codes(x)
+        assert codes.min() == 0 and codes.max() == 2**bits - 1
+        np.testing.assert_allclose(
+            2 * codes / (2**bits - 1) - 1, DoReFaWeight(bits).forward(x), atol=1e-6
+        )
+    for quantizer in (Heaviside(), DoReFaActivation(3, 0.5)):
+        codes = quantizer.codes(x)
+        assert codes.dtype == np.uint8 and codes.max() == 2**quantizer.bits - 1
+        np.testing.assert_allclose(codes * quantizer.step, quantizer.forward(x), atol=1e-6)

@@ -1,7 +1,7 @@
 import pytest
 
 from bitops import optim
-from bitops.schedules import CosineDecay, ExponentialDecay, Halving, StepDecay, Warmup
+from bitops.schedules import CosineDecay, ExponentialDecay, Halving, StepDecay, Stretched, Warmup
 
 
 def rates(schedule, epochs):
@@ -47,6 +47,26 @@ def test_warmup():
     assert rates(schedule, 2) == [0.25, 0.5]  # a run that ends in the warm-up
 
 
+def test_stretched():
+    """Ten epochs stand for a hundred, and a hundred for ten; a single one is the first."""
+    inner = Halving(1.0, 20)
+    assert rates(Stretched(inner, 100), 10) == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+        1 / 8,
+        1 / 8,
+        1 / 16,
+        1 / 16,
+    ]
+    assert rates(Stretched(inner, 100), 100) == rates(inner, 100)
+    assert rates(Stretched(StepDecay(1.0, (3,)), 10), 20) == [1.0] * 6 + [0.1] * 14
+    assert rates(Stretched(inner, 100), 1) == [1]
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -61,6 +81,7 @@ def test_warmup():
         (lambda: CosineDecay(0.0), "CosineDecay"),
         (lambda: CosineDecay(1.0, -0.1), "CosineDecay"),
         (lambda: Warmup(CosineDecay(1.0), -1), "Warmup"),
+        (lambda: Stretched(CosineDecay(1.0), 0), "Stretched"),
     ],
 )
 def test_bad_settings(make, name):

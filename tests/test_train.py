@@ -1,4 +1,6 @@
 import os
+import re
+import signal
 import sys
 import time
 
@@ -7,11 +9,13 @@ import pytest
 
 from bitops import datasets, train
 from bitops.array import pack
+from bitops.callbacks import Annealing, Callback, EarlyStopping
 from bitops.config import get_num_threads, set_num_threads
-from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
+from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
 from bitops.losses import cross_entropy, hinge
 from bitops.models import mlp
 from bitops.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
+from bitops.quantizers import AnnealedSign, ClippedGradient, ProgressiveSign
 from bitops.schedules import CosineDecay, Halving
 
 
@@ -142,6 +146,305 @@ def test_fit_takes_bits_and_real_input(kind):
     np.testing.assert_array_equal(model.freeze()(given), model(given))
 
 
+class Calls(Callback):
+    """Keeps what it is called for, and does something at one step."""
+
+    def __init__(self, at=None, do=None):
+        self.names, self.at, self.do = [], at, do
+
+    def on_start(self, run):
+        self.names.append("start")
+
+    def on_batch(self, run):
+        self.names.append(run.step)
+        if run.step == self.at:
+            self.do(run)
+
+    def on_epoch(self, run):
+        self.names.append(f"epoch {run.epoch}")
+
+    def on_end(self, run):
+        self.names.append("interrupted" if run.interrupted else "end")
+
+
+def stop(run):
+    run.stop = True
+
+
+def press(run):
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_callbacks_are_called_in_order():
+    seen = []
+
+    class Look(Callback):
+        def on_batch(self, run):
+            seen.append((run.epoch, run.batch, run.step, len(run.rows), run.optimizer.steps))
+            assert 0 <= run.error <= 1 and run.mean_loss > 0
+
+        def on_epoch(self, run):
+            assert run.history.epochs[-1].loss == run.mean_loss
+            assert run.history.epochs[-1].train_error == run.error
+
+    calls = Calls()
+    train_small(epochs=2, batch_size=70, callbacks=[calls, Look()])
+    assert calls.names == ["start", 1, 2, "epoch 1", 3, 4, "epoch 2", "end"]
+    assert seen == [(1, 1, 1, 70, 1), (1, 2, 2, 70, 2), (2, 1, 3, 70, 3), (2, 2, 4, 70, 4)]
+
+
+def test_callbacks_change_nothing():
+    states = [train_small(callbacks=c)[0].state() for c in ([], [Calls(), EarlyStopping(9)])]
+    for a, b in zip(*states, strict=True):
+        for left, right in zip(a, b, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("at", "names", "epochs"),
+    [(3, ["start", 1, 2, 3, "end"], 0), (4, ["start", 1, 2, 3, 4, "epoch 1", "end"], 1)],
+)
+def test_a_callback_stops_the_training(at, names, epochs):
+    calls = Calls(at, stop)
+    _, history = train_small(batch_size=40, callbacks=[calls])
+    assert calls.names == names
+    assert len(history.epochs) == epochs
+
+
+def test_early_stopping():
+    model, history = train_small(
+        epochs=20,
+        schedule=lambda epoch, epochs: 3e-3 if epoch < 2 else 10.0,
+        callbacks=[EarlyStopping(3)],
+    )
+    x, y = prototypes()
+    assert len(history.epochs) == history.best.number + 3 < 20
+    assert model.evaluate(x[160:], y[160:]) == history.best.validation_error
+    with pytest.raises(ValueError, match=r"^\[EarlyStopping\] .* got None"):
+        mlp(96, 32, 1, 4).fit(x, y, callbacks=[EarlyStopping(1)], verbose=0)
+    with pytest.raises(ValueError, match=r"^\[EarlyStopping\] patience .* got 0"):
+        EarlyStopping(0)
+
+
+def test_annealing():
+    plain, inner = ProgressiveSign(), AnnealedSign()
+    signs = Sign(quantizer=plain), Sign(quantizer=ClippedGradient(inner, 1.0))
+    model = Sequential(BinaryDense(96, 8, seed=0), signs[0], BinaryDense(8, 4, seed=1), signs[1])
+    seen = []
+
+    class Look(Callback):
+        def on_start(self, run):
+            seen.append((plain.progress, inner.progress))
+
+        on_batch = on_start
+
+    x, y = prototypes()
+    plain.progress = 0.7  # left by an earlier training
+    callbacks = [Annealing(), Look()]
+    model.fit(x, y, epochs=2, batch_size=120, callbacks=callbacks, verbose=0)
+    assert seen == [(share, share) for share in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def test_interrupt_falls_between_two_steps():
+    calls = Calls(5, press)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train_small(batch_size=40, callbacks=[calls])
+    assert calls.names == ["start", 1, 2, 3, 4, "epoch 1", 5, "interrupted"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_second_interrupt_does_not_wait():
+    calls = Calls(5, lambda run: [press(run), press(run)])
+    with pytest.raises(KeyboardInterrupt):
+        train_small(batch_size=40, callbacks=[calls])
+    assert calls.names == ["start", 1, 2, 3, 4, "epoch 1", 5]
+
+
+def test_interrupt_keeps_the_last_model():
+    """Not that of the best epoch, which is another one here."""
+    states = []
+    calls = Calls(9, lambda run: [states.append(run.model.state()), press(run)])
+    model = mlp(96, 32, 1, 4, seed=0)
+    x, y = prototypes()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=60, validation=(x, y), verbose=0, callbacks=[calls])
+    for a, b in zip(states[0], model.state(), strict=True):
+        for left, right in zip(a, b, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_handler_of_the_program_stays():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        _, history = train_small(callbacks=[Calls(2, press)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]
+    assert len(history.epochs) == 4
+
+
+def test_augment():
+    seen = []
+
+    def augment(x, rng):
+        seen.append((x.shape, rng.integers(1000)))
+        x[:, :48] = 0  # the rows are a copy
+        return x
+
+    x, y = prototypes()
+    given = x.copy()
+    mlp(96, 16, 1, 4).fit(x, y, epochs=2, batch_size=80, augment=augment, verbose=0)
+    np.testing.assert_array_equal(x, given)
+    assert [shape for shape, _ in seen] == [(80, 96)] * 6
+    assert len({number for _, number in seen}) > 1
+    with pytest.raises(ValueError, match=r"^\[fit\] augment must keep the 80 rows, got \(79, 96\)"):
+        mlp(96, 16, 1, 4).fit(x, y, batch_size=80, augment=lambda x, rng: x[1:], verbose=0)
+
+
+def test_without_augment_the_rows_come_as_ever():
+    """The first permutations of the seed."""
+    orders = []
+
+    class Look(Callback):
+        def on_epoch(self, run):
+            orders.append(run.order.copy())
+
+    train_small(epochs=3, seed=5, callbacks=[Look()])
+    rng = np.random.default_rng(5)
+    for order in orders:
+        np.testing.assert_array_equal(order, rng.permutation(160))
+
+
+def breaks(place, what, step):
+    """A callback that spoils a parameter or the running statistics after a step."""
+
+    class Break(Callback):
+        def on_batch(self, run):
+            if run.step == step:
+                layer = run.model.flat_layers()[place]
+                if what == "running_mean":
+                    layer.running_mean[0] = np.nan
+                else:
+                    getattr(layer, what).writable().reshape(-1)[0] = np.nan
+
+    return Break()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("place", "what", "text"),
+    [
+        (1, "gamma", "parameters of layer 1, BatchNorm"),
+        (0, "weight", "parameters of layer 0, BinaryDense"),
+    ],
+)
+def test_not_finite_parameters_name_step_and_layer(place, what, text):
+    message = (
+        rf"^\[fit\] loss must be finite, got NaN or infinity in the {text}.* at step 6, epoch 2"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        train_small(batch_size=40, callbacks=[breaks(place, what, 5)])
+    # after the last step of an epoch, before the validation
+    message = rf"^\[fit\] parameters must be finite, got NaN .* the {text}.* after step 4"
+    with pytest.raises(FloatingPointError, match=message):
+        train_small(batch_size=40, callbacks=[breaks(place, what, 4)])
+
+
+def fit_dense(*layers, **options):
+    """Train a net of float layers on real numbers."""
+    x, y = prototypes()
+    options = {"epochs": 3, "batch_size": 40, "verbose": 0, "loss": cross_entropy, **options}
+    return Sequential(*layers).fit(x.astype(np.float32), y, **options)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_not_finite_outputs_name_step_and_layer():
+    def augment(x, rng):
+        calls.append(1)
+        return x if len(calls) < 5 else x * np.float32(1e36)
+
+    calls = []
+    body = Sequential(Dense(8, 8, seed=2), Dense(8, 8, seed=3))
+    layers = Dense(96, 8, seed=0), Residual(body), Dense(8, 4, seed=1)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"got NaN or infinity in the output of layer 0, Dense\(96, 8\) at step 5, epoch 1$",
+    ):
+        fit_dense(*layers, augment=augment)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_not_finite_output_inside_a_residual_block():
+    body = Sequential(Dense(8, 8, seed=2), Dense(8, 8, seed=3))
+    body.layers[1].weight.assign(np.full((8, 8), 3e38, np.float32))
+    with pytest.raises(FloatingPointError, match=r"the output of layer 1\.body\.1, Dense\(8, 8\)"):
+        fit_dense(Dense(96, 8, seed=0), Residual(body), Dense(8, 4, seed=1))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_not_finite_gradients_name_the_layer():
+    def explode(scores, labels):
+        value, grad = cross_entropy(scores, labels)
+        return value, grad * np.float32(np.inf) if len(steps) == 3 else grad
+
+    steps = []
+    model = Dense(96, 8, seed=0), Dense(8, 4, seed=1)
+    count = Calls()
+    count.on_batch = lambda run: steps.append(run.step)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the gradient of layer 1, Dense\(8, 4\) at step 5, epoch 1",
+    ):
+        fit_dense(*model, loss=explode, callbacks=[count])
+
+
+def test_not_finite_inputs_and_losses():
+    with pytest.raises(FloatingPointError, match=r"got NaN or infinity in the inputs at step 1,"):
+        fit_dense(Dense(96, 4), augment=lambda x, rng: x * np.float32(np.nan))
+    with pytest.raises(
+        FloatingPointError, match=r"loss must be finite, got inf at step 1, epoch 1"
+    ):
+        fit_dense(Dense(96, 4), loss=lambda scores, labels: (np.inf, scores))
+
+
+def test_layers_are_left_as_they_were_after_an_error():
+    layer = Dense(96, 4)
+    with pytest.raises(FloatingPointError):
+        fit_dense(layer, loss=lambda scores, labels: (np.nan, scores))
+    assert not {"forward", "backward"} & set(vars(layer))
+
+
+class Threads(Callback):
+    """What both pools have during the training."""
+
+    def on_start(self, run):
+        self.ours = get_num_threads()
+        threadpoolctl = pytest.importorskip("threadpoolctl")
+        pools = threadpoolctl.threadpool_info()
+        self.blas = {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+
+
+def test_only_one_pool_has_several_threads(monkeypatch):
+    before = get_num_threads()
+    set_num_threads(2)
+    try:
+        wanted = get_num_threads()
+        threads = Threads()
+        train_small(epochs=1, callbacks=[threads])
+        assert (threads.ours, threads.blas) == (wanted, {1})
+        monkeypatch.setattr(train, "threadpool_limits", None)
+        train_small(epochs=1, callbacks=[threads])
+        assert threads.ours == 1
+        monkeypatch.undo()
+        fit_dense(Dense(96, 4), callbacks=[threads])
+        assert threads.ours == 1
+        assert get_num_threads() == wanted
+    finally:
+        set_num_threads(before)
+
+
 def test_number_of_threads_is_put_back():
     before = get_num_threads()
     set_num_threads(2)
@@ -175,6 +478,26 @@ def test_one_line_an_epoch(capfd, monkeypatch, bar):
     assert str(history).splitlines()[-1] == f"kept the model of epoch {history.best.number}"
 
 
+def test_bar_shows_loss_error_rate_and_time_left(monkeypatch):
+    tqdm = pytest.importorskip("tqdm")
+    bars, texts = [], []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **{**options, "disable": False, "mininterval": 0})
+            bars.append(self)
+
+        def display(self, *args, **options):
+            texts.append(str(self))
+
+    monkeypatch.setattr(train, "tqdm", Bar)
+    _, history = train_small(verbose=1, epochs=2, batch_size=40)
+    assert bars[0].n == bars[0].total == 320
+    assert f"loss={history.epochs[-1].loss:.4f}" in texts[-1]
+    assert f"error={history.epochs[-1].train_error:.2%}" in texts[-1]
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*images/s", texts[-1])
+
+
 @pytest.mark.parametrize("bar", [True, False])
 def test_lines_appear_epoch_by_epoch(tmp_path, monkeypatch, bar):
     """Also where the output is a file or a pipe, which Python writes to in blocks."""
@@ -206,13 +529,20 @@ def test_lines_appear_epoch_by_epoch(tmp_path, monkeypatch, bar):
         ({"x": np.zeros((0, 96)), "y": np.zeros(0, int)}, ValueError),
         ({"x": np.zeros(240)}, ValueError),
         ({"x": np.zeros((240, 95))}, ValueError),
+        ({"y": np.full(240, -1)}, ValueError),
         ({"validation": (np.zeros((2, 96)), [0])}, ValueError),
+        ({"validation": (np.zeros((2, 96)), [0, 4])}, ValueError),
+        ({"validation": (np.zeros((0, 96)), np.zeros(0, int))}, ValueError),
+        ({"x": np.full((240, 96), np.nan)}, ValueError),
+        ({"x": np.full((240, 96), -np.inf)}, ValueError),
+        ({"callbacks": [print]}, TypeError),
+        ({"callbacks": [EarlyStopping]}, TypeError),
     ],
 )
 def test_bad_input(change, error):
     x, y = prototypes()
     arguments = {"x": x, "y": y, "verbose": 0, **change}
-    with pytest.raises(error, match=r"^\[\w+\] "):
+    with pytest.raises(error, match=r"^\[\w+\] .*, got "):
         mlp(96, 16, 1, 4).fit(**arguments)
 
 

@@ -20,14 +20,15 @@
 #ifndef BITOPS_H
 #define BITOPS_H
 
+/* Before the headers of the system, which may be missing for such a machine. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "bitops packs little-endian words and does not support big-endian machines"
+#endif
+
 #include "optim.h"
 
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "bitops packs little-endian words and does not support big-endian machines"
-#endif
 
 enum { BITOPS_WORD_BITS = 64 };
 
@@ -123,7 +124,8 @@ typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const
                                   const bitops_store *store, uint64_t *scratch);
 
 /* Rows [0, m) of a times rows [0, n) of w as they lie in memory; for few rows, where ordering w
- * into panels would cost more than the product. col is a multiple of 8. */
+ * into panels would cost more than the product. col is a multiple of 8. The store has no offsets.
+ */
 typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
@@ -347,16 +349,22 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
  * image.channels is 1 and there are several groups ("depthwise"), w holds instead, for each filter
  * j of a group and each tap, the bits of all groups: filters / groups x taps x pixel_words. */
 typedef struct bitops_conv_args {
-    bitops_image image; /* offset_y to offsets_x are set by bitops_conv */
+    bitops_image image;
     size_t images;
     const uint64_t *w; /* IN  filters x bitops_words(store.k); NULL if panels are given */
     size_t filters;
     size_t groups;
-    const uint64_t *panels;  /* IN  those of all groups, one after the other, or NULL */
-    const int32_t *tap_sums; /* IN  taps x filters, each the sum of the +-1 weights of a tap: then
-                                positions outside add nothing and image.outside is 0; or NULL */
-    bitops_store store;      /* DOT, SCALED or SIGN; rows are output positions */
+    const uint64_t *panels; /* IN  those of all groups, one after the other, or NULL */
+    const int32_t *offsets; /* as bitops_conv_fill_offsets left it, or NULL: then positions outside
+                               count as image.outside */
+    bitops_store store;     /* DOT, SCALED or SIGN; rows are output positions */
 } bitops_conv_args;
+
+/* For positions outside that add nothing: bytes of memory (64-byte aligned) for the offsets, and
+ * how they are made, once for all images of a size. tap_sums is taps x filters, each the sum of the
+ * +-1 weights of a tap; image.outside is 0. Sets `offsets` and what belongs to it in image. */
+size_t bitops_conv_offsets_size(const bitops_conv_args *args);
+void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory);
 
 /* Bytes of scratch (64-byte aligned) that bitops_conv needs. */
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,

@@ -67,64 +67,80 @@ static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *
 }
 
 /* The row of the table for two cases: the sums of the taps that lie outside in either direction. */
-static void add_outside(const bitops_conv_args *args, tap_range y, tap_range x, int32_t *row) {
+static void add_outside(const bitops_conv_args *args, const int32_t *tap_sums, tap_range y,
+                        tap_range x, int32_t *row) {
     const bitops_image *im = &args->image;
     memset(row, 0, args->filters * sizeof *row);
     for (size_t ky = 0; ky < im->kernel_height; ky++)
         for (size_t kx = 0; kx < im->kernel_width; kx++) {
             if (ky >= y.begin && ky < y.end && kx >= x.begin && kx < x.end)
                 continue;
-            const int32_t *sums = args->tap_sums + (ky * im->kernel_width + kx) * args->filters;
+            const int32_t *sums = tap_sums + (ky * im->kernel_width + kx) * args->filters;
             for (size_t j = 0; j < args->filters; j++)
                 row[j] += sums[j];
         }
 }
 
-/* Where the parts of the offsets lie in the workspace. */
+/* Where the parts of the offsets lie, one after the other from a cache line on. */
 typedef struct offsets {
+    size_t cases_x, words;
     int32_t *table;
     uint32_t *number_y, *number_x;
     tap_range *ranges_y, *ranges_x;
 } offsets;
 
-static void fill_offsets(const bitops_conv_args *args, const offsets *o) {
-    const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
-    const size_t cases_y = number_cases(&v, o->number_y, o->ranges_y);
-    const size_t cases_x = number_cases(&h, o->number_x, o->ranges_x);
-    for (size_t y = 0; y < cases_y; y++)
-        for (size_t x = 0; x < cases_x; x++)
-            add_outside(args, o->ranges_y[y], o->ranges_x[x],
-                        o->table + (y * cases_x + x) * args->filters);
-}
-
-/* ---- the plan ------------------------------------------------------------------------------ */
-
-/* Sizes are in words of the workspace. */
-typedef struct plan {
-    size_t cases_y, cases_x;
-    size_t table_words, number_y_words, number_x_words, ranges_words;
-    size_t offsets_words; /* all of them */
-    size_t rows;          /* of a block of all groups */
-    size_t sums_words, rows_words;
-} plan;
-
 static size_t words_of_int32(size_t n) {
     return round_up(n, 2 * LINE_WORDS) / 2;
 }
 
+static offsets place_offsets(const bitops_conv_args *args, uint64_t *memory) {
+    const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
+    const size_t cases_y = number_cases(&v, NULL, NULL), cases_x = number_cases(&h, NULL, NULL);
+    const size_t number_y = words_of_int32(cases_y * cases_x * args->filters);
+    const size_t number_x = number_y + words_of_int32(v.outputs);
+    const size_t ranges_y = number_x + words_of_int32(h.outputs);
+    const size_t ranges_x = ranges_y + cases_y * sizeof(tap_range) / sizeof(uint64_t);
+    offsets o = {.cases_x = cases_x,
+                 .words = ranges_x + cases_x * sizeof(tap_range) / sizeof(uint64_t)};
+    if (memory) {
+        o.table = (int32_t *)memory;
+        o.number_y = (uint32_t *)(memory + number_y);
+        o.number_x = (uint32_t *)(memory + number_x);
+        o.ranges_y = (tap_range *)(memory + ranges_y);
+        o.ranges_x = (tap_range *)(memory + ranges_x);
+    }
+    return o;
+}
+
+size_t bitops_conv_offsets_size(const bitops_conv_args *args) {
+    return place_offsets(args, NULL).words * sizeof(uint64_t);
+}
+
+void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory) {
+    const offsets o = place_offsets(args, memory);
+    const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
+    const size_t cases_y = number_cases(&v, o.number_y, o.ranges_y);
+    number_cases(&h, o.number_x, o.ranges_x);
+    for (size_t y = 0; y < cases_y; y++)
+        for (size_t x = 0; x < o.cases_x; x++)
+            add_outside(args, tap_sums, o.ranges_y[y], o.ranges_x[x],
+                        o.table + (y * o.cases_x + x) * args->filters);
+    args->image.offset_y = o.number_y;
+    args->image.offset_x = o.number_x;
+    args->image.offsets_x = o.cases_x;
+    args->offsets = o.table;
+}
+
+/* ---- the plan ------------------------------------------------------------------------------ */
+
+/* A block of all groups; sizes are in words of the workspace. */
+typedef struct plan {
+    size_t rows;
+    size_t sums_words, rows_words;
+} plan;
+
 static plan make_plan(const bitops_conv_args *args) {
     plan p = {0};
-    if (args->tap_sums) {
-        const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
-        p.cases_y = number_cases(&v, NULL, NULL);
-        p.cases_x = number_cases(&h, NULL, NULL);
-        p.table_words = words_of_int32(p.cases_y * p.cases_x * args->filters);
-        p.number_y_words = words_of_int32(v.outputs);
-        p.number_x_words = words_of_int32(h.outputs);
-        p.ranges_words =
-            round_up((p.cases_y + p.cases_x) * sizeof(tap_range) / sizeof(uint64_t), LINE_WORDS);
-        p.offsets_words = p.table_words + p.number_y_words + p.number_x_words + p.ranges_words;
-    }
     if (args->groups > 1) {
         p.rows = min_size(max_size(SUMS / args->filters, 1), min_size(SUMS_ROWS, count_rows(args)));
         p.sums_words = words_of_int32(p.rows * args->filters);
@@ -155,7 +171,7 @@ static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_a
 static size_t product_words(const bitops_isa *isa, const bitops_conv_args *args, size_t m,
                             int n_threads) {
     bitops_gemm_args product = group_product(isa, args, 0, 0, m);
-    product.store.offset = args->tap_sums; /* not NULL: room for offset_row */
+    product.store.offset = args->offsets; /* if not NULL, room for offset_row */
     return bitops_gemm_workspace_size(isa, &product, n_threads) / sizeof(uint64_t);
 }
 
@@ -169,7 +185,7 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
     else if (args->filters && rows && !is_depthwise(args)) /* fewer rows may be cut less evenly */
         words = max_size(product_words(isa, args, p.rows, n_threads),
                          product_words(isa, args, rows % p.rows, n_threads));
-    return (words + p.offsets_words + p.sums_words + p.rows_words) * sizeof(uint64_t);
+    return (words + p.sums_words + p.rows_words) * sizeof(uint64_t);
 }
 
 /* ---- depthwise ----------------------------------------------------------------------------- */
@@ -291,27 +307,12 @@ void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *work
         return;
     const plan p = make_plan(args);
     bitops_conv_args own = *args;
-    own.image.offset_y = own.image.offset_x = NULL;
-    own.store.offset = NULL;
-    if (args->tap_sums) {
-        uint64_t *words = workspace;
-        offsets o = {.table = (int32_t *)words};
-        o.number_y = (uint32_t *)(words += p.table_words);
-        o.number_x = (uint32_t *)(words += p.number_y_words);
-        o.ranges_y = (tap_range *)(words += p.number_x_words);
-        o.ranges_x = o.ranges_y + p.cases_y;
-        fill_offsets(args, &o);
-        own.image.offset_y = o.number_y;
-        own.image.offset_x = o.number_x;
-        own.image.offsets_x = p.cases_x;
-        own.store.offset = o.table;
-        own.store.ld_offset = args->filters;
-    }
-    uint64_t *rest = (uint64_t *)workspace + p.offsets_words;
+    own.store.offset = args->offsets;
+    own.store.ld_offset = args->filters;
     if (args->groups > 1) {
-        conv_groups(isa, &own, &p, rest, n_threads);
+        conv_groups(isa, &own, &p, workspace, n_threads);
     } else {
         const bitops_gemm_args product = group_product(isa, &own, 0, 0, count_rows(args));
-        bitops_gemm(isa, &product, rest, n_threads);
+        bitops_gemm(isa, &product, workspace, n_threads);
     }
 }

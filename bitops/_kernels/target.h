@@ -25,8 +25,13 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define BITOPS_INLINE static inline __attribute__((always_inline))
 #define BITOPS_NOINLINE static __attribute__((noinline))
+#if defined(__clang__) /* which reads past pragmas of GCC */
+#define BITOPS_UNROLL BITOPS_PRAGMA(clang loop unroll(full))
+#define BITOPS_NO_UNROLL BITOPS_PRAGMA(clang loop unroll(disable))
+#else
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
 #define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
+#endif
 #define BITOPS_PREFETCH(address) __builtin_prefetch(address)
 /* Empty statements that make the compiler hold a vector in a register, or a number in memory,
  * where it would load again or move between register files. They change no value. */

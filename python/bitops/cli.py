@@ -1,4 +1,4 @@
-"""The command `bitops`: info, demo, bench.
+"""The command `bitops`: info, recipes, train, eval, plot, demo, bench.
 
 Exit codes: 0 done, 1 the work failed or a check did not hold, 2 wrong usage, 130 interrupted.
 """
@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, benchmark
-from .io import write_file
+from .files import write_file
+
+# what is reported in one line; anything else is a fault of ours and shows its traceback
+FAILURES = (
+    *(FloatingPointError, ImportError, MemoryError, OSError, ValueError),
+    benchmark.WrongResult,
+)
 
 EPILOG = """\
 environment:
@@ -44,6 +50,14 @@ def seed(text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    """Parse a rate of dropout."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1), got {text}")
+    return value
+
+
 def output_file(text: str) -> Path:
     """Parse the path of a file to write; refuse it now rather than after minutes of work."""
     path = Path(text).absolute()
@@ -55,6 +69,13 @@ def output_file(text: str) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"directory is not writable: {path.parent}")
     return path
+
+
+def log_file(text: str) -> Path:
+    """Parse the path of a log, whose ending says its format."""
+    if Path(text).suffix not in (".csv", ".jsonl"):
+        raise argparse.ArgumentTypeError(f"must end in .csv or .jsonl, got {text}")
+    return output_file(text)
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:
@@ -146,8 +167,25 @@ def run_demo(args: argparse.Namespace) -> int:
     return demo.run(args)
 
 
+def run_recipe_command(args: argparse.Namespace) -> int:
+    """List, train or test recipes."""
+    # Imported here for the same reason.
+    from .recipes import command
+
+    return getattr(command, f"run_{args.command}")(args)
+
+
+def run_plot(args: argparse.Namespace) -> int:
+    """Draw the log of a training."""
+    from .plot import plot
+
+    for path in plot(args.log, args.out):
+        print(path)
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """Build the parser of the three subcommands."""
+    """Build the parser of the subcommands."""
     parser = argparse.ArgumentParser(
         prog="bitops",
         description="Packed-bit GEMM and binarized neural networks for NumPy.",
@@ -171,6 +209,19 @@ def make_parser() -> argparse.ArgumentParser:
     add_demo_options(demo)
     demo.set_defaults(run=run_demo, refuse=demo.error)
 
+    plot = commands.add_parser(
+        "plot",
+        help="draw the log of a training as PNG pictures",
+        description="Draw loss and errors, flip ratios, saturated activations and histograms of "
+        "latent weights from a log of bitops.log.Log, also while the training still runs. Needs "
+        "matplotlib.",
+    )
+    plot.add_argument("log", type=Path, metavar="LOG", help="a .csv or .jsonl file")
+    plot.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the pictures (that of LOG)"
+    )
+    plot.set_defaults(run=run_plot)
+
     bench = commands.add_parser(
         "bench",
         help="time binary GEMM against float32 BLAS",
@@ -180,7 +231,90 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="fewer rounds, noisier figures")
     bench.add_argument("--json", type=output_file, metavar="FILE", help="also write the results")
     bench.set_defaults(run=run_bench)
+
+    recipes = commands.add_parser(
+        "recipes", help="list the published ways to train that `train` knows"
+    )
+    recipes.set_defaults(run=run_recipe_command)
+
+    train = commands.add_parser(
+        "train",
+        help="train a network as published, pack it, check the packed one",
+        description="Train a network as published (`bitops recipes` lists them) on MNIST, CIFAR-10 "
+        "or SVHN, whichever is in the folder; keep the epoch with the smallest validation error; "
+        "test it, freeze it to packed bits, and check that the packed network's scores equal the "
+        "training graph's on every test image. Numbers not given are those of the source, or with "
+        "--quick those of a training that fits a laptop. Schedules stretch to the epochs.",
+    )
+    add_train_options(train)
+    train.set_defaults(run=run_recipe_command, refuse=train.error)
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="test error and speed of a packed model",
+        description="Print the test error of a packed model, as `bitops train --save` writes it, "
+        "and the images it classifies in a second.",
+    )
+    evaluate.add_argument("model", type=Path, metavar="MODEL", help="a file of a packed model")
+    add_data_option(evaluate)
+    evaluate.set_defaults(run=run_recipe_command)
     return parser
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of a data set, which is told by its files."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder with the files of MNIST, CIFAR-10 or SVHN",
+    )
+
+
+def add_train_options(train: argparse.ArgumentParser) -> None:
+    """Add the options of `bitops train`; None stands for the recipe's own number."""
+    train.add_argument("recipe", metavar="RECIPE", help="a name that `bitops recipes` lists")
+    add_data_option(train)
+    train.add_argument("--quick", action="store_true", help="numbers for a laptop, see `recipes`")
+    train.add_argument(
+        "--epochs", type=positive(int), metavar="N", help="passes over the training images"
+    )
+    train.add_argument(
+        "--width",
+        type=positive(int),
+        metavar="W",
+        help="units of a hidden layer, or channels of the first convolution",
+    )
+    train.add_argument(
+        "--dropout", type=share, metavar="D", help="rate behind hidden layers, in [0, 1)"
+    )
+    train.add_argument("--batch", type=positive(int), metavar="B", help="images in a step")
+    train.add_argument("--lr", type=positive(float), help="learning rate of the first epoch")
+    train.add_argument(
+        "--byte-gradients",
+        action="store_const",
+        const=True,
+        help="round gradients to 8 bits in the backward products of binary layers: shorter steps",
+    )
+    train.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="S",
+        help="of start weights, dropout and the order of the images (0)",
+    )
+    train.add_argument(
+        "--log", type=log_file, metavar="FILE", help="write a row an epoch, .csv or .jsonl"
+    )
+    train.add_argument(
+        "--checkpoint", type=output_file, metavar="FILE", help="write all that --resume needs"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint, if there is one"
+    )
+    train.add_argument("--save", type=output_file, metavar="MODEL", help="keep the packed model")
+    train.add_argument("--quiet", action="store_true", help="no line for each epoch")
 
 
 def add_demo_options(demo: argparse.ArgumentParser) -> None:
@@ -226,6 +360,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, say `head`, has seen enough; the interpreter must not flush into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ImportError, MemoryError, OSError, ValueError, benchmark.WrongResult) as error:
+    except FAILURES as error:
         print(f"bitops {args.command}: error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,6 @@ positions see, with the filters; `conv2d` makes that product without the matrix.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -147,7 +146,7 @@ class _Task(NamedTuple):
 
     function: str
     a: NDArray[np.uint64]  # images (n, h, w, words)
-    w: NDArray[np.uint64] | None  # rows of filters, unless they are prepacked
+    w: NDArray[np.uint64] | None  # words of filters, unless they are prepacked
     convolution: _core.Convolution
     shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
 
@@ -163,40 +162,39 @@ def _task(
     *settings: Any,
 ) -> _Task:
     """Check images, filters and settings (as in `_convolution`) against each other."""
-    filters = _filters(function, w)
     bits = _images(function, x)
+    image = bits.shape[1:]
     if isinstance(w, Prepacked):
         # The checks take longer than a small convolution, and networks repeat theirs.
-        key = function, bits.shape[1:], settings
-        make = functools.partial(_convolution, function, bits.shape[1:], filters, w, *settings)
+        arguments = function, image, w, *settings
         try:
-            convolution, output = w.derived(key, make)
+            convolution, output = w.derived((function, image, settings), _convolution, *arguments)
         except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
-            convolution, output = make()
+            convolution, output = _convolution(*arguments)
         rows = None
     else:
-        rows = filter_rows(filters)
-        convolution, output = _convolution(function, bits.shape[1:], filters, rows, *settings)
+        rows = _filters(function, w)
+        convolution, output = _convolution(function, image, rows, *settings)
     shape = (bits.shape[0], *output)
     check_result(function, shape)
     words = bits.words
     if not words.flags.c_contiguous:
         words = np.ascontiguousarray(words)
-    return _Task(function, words, rows, convolution, shape)
+    return _Task(function, words, None if rows is None else rows.words, convolution, shape)
 
 
 def _convolution(
     function: str,
     image: tuple[int, ...],
-    filters: BitArray,
-    w: Prepacked | NDArray[np.uint64],
+    w: Prepacked | BitArray,
     stride: Any,
     padding: Any,
     dilation: Any,
     groups: Any,
     pad_value: Any,
 ) -> tuple[_core.Convolution, tuple[int, ...]]:
-    """Check images (h, w, c), filters, given also as rows or panels, and settings; the output."""
+    """Check images (h, w, c), filters and settings; also the output's shape (oh, ow, o)."""
+    filters = _filters(function, w)
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"[{function}] pad_value must be -1, 0 or 1, got {pad_value!r}")
     groups = check_groups(function, image[2], filters.shape, groups)
@@ -206,11 +204,13 @@ def _convolution(
         raise ValueError(
             f"[{function}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
         )
-    operand: Any = w
+    operand: Any
     if groups > 1 and channels == 1:
         operand = _depthwise_words(filters, groups)
     elif isinstance(w, Prepacked):
         operand = w.panels(groups)
+    else:
+        operand = filter_rows(filters)
     tap_sums = _tap_sums(filters) if pad_value == 0 and window.is_padded else None
     convolution = _core.Convolution(window, channels, groups, o, operand, tap_sums, pad_value == 1)
     return convolution, (*window.output, o)

@@ -9,6 +9,7 @@ import os
 import struct
 import tarfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +21,7 @@ MAX_JPEG_BYTES = 1 << 16
 # One file of the binary version holds 10,000 records of a label and three planes of pixels.
 CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)
 MAX_CIFAR_RECORDS = 10_000
+SVHN_SHAPE = (32, 32, 3)
 
 
 @dataclass(frozen=True)
@@ -233,10 +235,7 @@ def load_cifar10(folder: str | os.PathLike) -> Dataset:
             f"equally often, got {dict(zip(names.tolist(), counts.tolist(), strict=True))} and "
             f"{dict(zip(test_names.tolist(), test_counts.tolist(), strict=True))}"
         )
-    validation = np.zeros(len(y), bool)
-    for label in range(len(names)):
-        own = np.flatnonzero(y == label)
-        validation[own[len(own) - len(own) // 10 :]] = True
+    validation = _last_tenth_of_each(y)
     return Dataset(
         name,
         CIFAR_SHAPE,
@@ -248,6 +247,15 @@ def load_cifar10(folder: str | os.PathLike) -> Dataset:
         x_test,
         y_test,
     )
+
+
+def _last_tenth_of_each(y: np.ndarray) -> np.ndarray:
+    """Which examples are the last tenth of their class."""
+    chosen = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        own = np.flatnonzero(y == label)
+        chosen[own[len(own) - len(own) // 10 :]] = True
+    return chosen
 
 
 def _cifar_file(folder: Path, name: str) -> Path:
@@ -332,3 +340,116 @@ def _decode(image_module, path: Path, name: str, data: bytes) -> np.ndarray:
             f"[load_cifar10] {name} in {path} must be a complete JPEG image of 32 x 32 pixels in "
             f"colour: {error}"
         ) from error
+
+
+def load_svhn(folder: str | os.PathLike) -> Dataset:
+    """SVHN, cropped digits: 32 x 32 images in colour, (n, 32, 32, 3), labelled by their digit.
+
+    The last tenth of each class in the order of the training images is for validation. The extra
+    training images are not read.
+
+    Parameters
+    ----------
+    folder : path
+        Holds train_32x32.mat and test_32x32.mat ("format 2"), files of MATLAB 5.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If one is damaged, of another version, or does not hold images X and labels y.
+    """
+    folder = Path(folder)
+    x, y = _read_svhn(folder / "train_32x32.mat")
+    x_test, y_test = _read_svhn(folder / "test_32x32.mat")
+    validation = _last_tenth_of_each(y)
+    return Dataset(
+        "SVHN",
+        SVHN_SHAPE,
+        10,
+        x[~validation],
+        y[~validation],
+        x[validation],
+        y[validation],
+        x_test,
+        y_test,
+    )
+
+
+def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 32, 32, 3) and labels 0..9 of one file."""
+    # imported here: reading the other data sets does without it
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"[load_svhn] {path.name} must be in {path.parent}: the cropped digits of SVHN, "
+            "train_32x32.mat and test_32x32.mat"
+        )
+    try:
+        arrays = loadmat(path, variable_names=("X", "y"))
+    except (
+        # what loadmat raises depends on which bytes are damaged; version 7.3 is not implemented
+        *(ArithmeticError, EOFError, LookupError, MatReadError, MemoryError),
+        *(NotImplementedError, OSError, TypeError, ValueError, zlib.error),
+    ) as error:
+        raise ValueError(f"[load_svhn] {path} must be a complete MATLAB 5 file: {error}") from error
+    x, y = arrays.get("X"), arrays.get("y")
+    if x is None or x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != SVHN_SHAPE:
+        found = "none" if x is None else f"{x.dtype} of shape {x.shape}"
+        raise ValueError(
+            f"[load_svhn] X in {path} must be uint8 of shape (32, 32, 3, n), got {found}"
+        )
+    count = x.shape[3]
+    if y is None or y.dtype.kind not in "iuf" or y.shape != (count, 1) or not count:
+        found = "none" if y is None else f"{y.dtype} of shape {y.shape}"
+        raise ValueError(f"[load_svhn] y in {path} must have shape ({count}, 1), got {found}")
+    labels = y[:, 0].astype(np.int64)
+    if not (1 <= labels.min() and labels.max() <= 10):
+        raise ValueError(
+            f"[load_svhn] y in {path} must be in 1..10, got {labels.min()}..{labels.max()}"
+        )
+    return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), labels % 10  # 10 stands for the digit 0
+
+
+# Files that tell the data sets apart, and who reads them.
+_MARKS: dict[str, tuple[tuple[str, ...], Callable[[str | os.PathLike], Dataset]]] = {
+    "mnist": (
+        tuple(
+            f"{part}-images-idx3-ubyte{end}" for part in ("train", "t10k") for end in ("", ".gz")
+        ),
+        load_mnist,
+    ),
+    "cifar10": (("data_batch_1.bin", "test_batch.bin", "train.tar", "test.tar"), load_cifar10),
+    "svhn": (("train_32x32.mat", "test_32x32.mat"), load_svhn),
+}
+
+
+def load_dataset(folder: str | os.PathLike) -> tuple[str, Dataset]:
+    """Read whichever data set is in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        As for `load_mnist`, `load_cifar10` or `load_svhn`, which come in this order.
+
+    Returns
+    -------
+    kind : {"mnist", "cifar10", "svhn"}
+        "mnist" is any data set in MNIST's files.
+    data : Dataset
+
+    Raises
+    ------
+    FileNotFoundError
+        If it holds the files of none of them; and what the loader raises.
+    """
+    for kind, (names, load) in _MARKS.items():
+        if any((Path(folder) / name).is_file() for name in names):
+            return kind, load(folder)
+    raise FileNotFoundError(
+        f"[load_dataset] {folder} must hold the files of MNIST (train-images-idx3-ubyte, ...), "
+        "CIFAR-10 (data_batch_1.bin, ... or train.tar) or SVHN (train_32x32.mat, ...), got none"
+    )

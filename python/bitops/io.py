@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from .array import BitArray, pack, unpack, word_count
+from .files import digest, parse_description, write_tensors
 from .layers.base import MAX_FEATURES, Layer
 from .layers.container import Packed, PackedResidual
-from .layers.conv import FloatConv2D, PackedConv2D
-from .layers.dense import FloatDense, PackedDense
+from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
+from .layers.dense import FloatDense, PackedDense, PackedPlanesDense
 from .layers.norm import PackedBatchNorm
 from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
-from .layers.quantizers import PackedReLU, PackedSign
+from .layers.quantizers import PackedLevels, PackedQuantize, PackedReLU, PackedSign, PackedTanh
 
 FORMAT = "bitops.packed"
-VERSION = 2
+VERSION = 3
 MAX_DEPTH = 16  # of residual blocks inside each other
 
 # safetensors' names of the dtypes that a field may have; U64 holds bits
@@ -49,21 +47,37 @@ def _product_fields(weight: tuple[str, ...], axes: int) -> dict[str, tuple[tuple
 
 _WINDOWS = ("stride", "padding")
 _CONVOLUTION = (*_WINDOWS, "dilation", "groups")
+_BINARY_CONVOLUTION = (*_CONVOLUTION, "pad_value", "input_bits")
 _KINDS = {
     kind.layer.__name__: kind
     for kind in (
-        _Kind(PackedDense, _product_fields(_BITS, 2), ("weight",)),
+        _Kind(PackedDense, _product_fields(_BITS, 2), ("weight",), ("input_bits",)),
         _Kind(
             PackedConv2D,
             _product_fields(_BITS, 4),
             ("weight",),
-            (*_CONVOLUTION, "pad_value", "k_map"),
+            (*_BINARY_CONVOLUTION, "k_map"),
+        ),
+        _Kind(
+            PackedPlanesDense,
+            _product_fields(_BITS, 3),
+            ("weight",),
+            ("coefficients", "input_bits"),
+        ),
+        _Kind(
+            PackedPlanesConv2D,
+            _product_fields(_BITS, 5),
+            ("weight",),
+            (*_BINARY_CONVOLUTION, "coefficients"),
         ),
         _Kind(FloatDense, _product_fields(_REAL, 2), ("weight",)),
         _Kind(FloatConv2D, _product_fields(_REAL, 4), ("weight",), _CONVOLUTION),
         _Kind(PackedBatchNorm, {"alpha": (_REAL, 1), "bias": (_REAL, 1)}, ("alpha", "bias")),
         _Kind(PackedSign, {"threshold": (_THRESHOLD, 1), "flip": (_BITS, 1)}),
+        _Kind(PackedQuantize, {}, (), ("bits", "clip_value")),
+        _Kind(PackedLevels, {}, (), ("step",)),
         _Kind(PackedReLU, {}),
+        _Kind(PackedTanh, {}),
         _Kind(PackedMaxPool2D, {"minimum": (_BITS, 1)}, (), ("size", *_WINDOWS)),
         _Kind(PackedAvgPool2D, {}, (), ("size", *_WINDOWS)),
         _Kind(PackedGlobalAvgPool2D, {}),
@@ -71,6 +85,7 @@ _KINDS = {
     )
 }
 _RESIDUAL = PackedResidual.__name__
+_BRANCHES = ("body", "shortcut")
 _BOOL_FIELDS = ("flip", "minimum")  # bool arrays of the layers, bits in the file
 
 Spec = dict[str, Any]
@@ -93,11 +108,11 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     Tensors are named `<layer index>.<field>`: bits (weight, flip, minimum) as uint64 words (bit i
     of the last axis is bit i % 64 of word i // 64), threshold int32 or float32, the others
     float32; inside a residual block the name goes on, as `3.body.0.weight`. The metadata entry
-    `bitops` is JSON with `format`, `version`, `input_shape` (null if not known), `graph` and
-    `sha256` over these and all tensors. `graph` lists the layers, each with `type`, `fields` (the
-    logical shape of each array that there is) and `settings` (the other arguments of its
-    constructor); a residual block has `type`, `body` and `shortcut`, lists of layers too, the
-    latter null for the identity. The same model always gives the same bytes.
+    `bitops` is JSON with `format`, `version`, `input_shape` (null if not known), `graph`, perhaps
+    `notes` (strings by name), and `sha256` over these and all tensors. `graph` lists the layers,
+    each with `type`, `fields` (the logical shape of each array that there is) and `settings` (the
+    other arguments of its constructor); a residual block has `type`, `body` and `shortcut`, lists
+    of layers too, the latter null for the identity. The same model always gives the same bytes.
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
@@ -108,13 +123,13 @@ def save(model: Packed, path: str | os.PathLike) -> None:
         "input_shape": model.input_shape,
         "graph": _encode_chain(model, "", tensors),
     }
+    if model.notes:
+        document["notes"] = model.notes
     try:
         _check_document(json.loads(json.dumps(document)))  # what `load` refuses is not written
     except ValueError as error:
         raise ValueError(f"[save] {error}") from None
-    document["sha256"] = _digest(document, tensors)
-    # one entry only: safetensors writes several in an order that changes from call to call
-    write_file(Path(path), safetensors.numpy.save(tensors, {"bitops": json.dumps(document)}))
+    write_tensors(Path(path), document, tensors)
 
 
 def _encode_chain(model: Packed, prefix: str, tensors: dict[str, np.ndarray]) -> list[Spec]:
@@ -147,7 +162,7 @@ def _encode(layer: Layer, prefix: str, tensors: dict[str, np.ndarray]) -> Spec:
 
 
 def load(path: str | os.PathLike) -> Packed:
-    """Read a packed model from a file that `save` wrote, in this or the previous format.
+    """Read a packed model from a file that `save` wrote, in this or an earlier format.
 
     Parameters
     ----------
@@ -169,35 +184,11 @@ def load(path: str | os.PathLike) -> Packed:
     path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
         document, tensors = _read(path)
-        return _decode_chain(document["graph"], "", tensors, document["input_shape"])
+        packed = _decode_chain(document["graph"], "", tensors, document["input_shape"])
+        packed.notes = document["notes"]
+        return packed
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside `path` first, then renamed to it in one step."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _digest(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over everything that makes the model."""
-    described = {key: value for key, value in document.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        # bytes in little-endian order, as in the file
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -216,32 +207,30 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                     f"tensor {name} must be {' or '.join(dtypes)} of shape {shape}, got {found}"
                 )
         tensors = {name: file.get_tensor(name) for name in expected}
-    if described.get("sha256") != _digest(described, tensors):
+    if described.get("sha256") != digest(described, tensors):
         raise ValueError("sha256 must be that of the content, got another one")
     return document, tensors
 
 
 def _parse(text: str) -> dict[str, Any]:
     """The description of the model as it is in the file: format and version are known."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"metadata bitops must be JSON, got {text[:80]!r}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"format must be {FORMAT}, got {text[:80]!r}")
+    document = parse_description(text, FORMAT)
     version = document.get("version")
     if type(version) is not int or version not in _CURRENT:
-        raise ValueError(f"version must be 1 or {VERSION}, got {version!r:.80}")
+        raise ValueError(f"version must be 1 to {VERSION}, got {version!r:.80}")
     return document
 
 
 def _check_document(document: dict[str, Any]) -> dict[str, Any]:
-    """The description of version 2, each layer checked for its keys, types and ranges."""
+    """The description of version 3, each layer checked for its keys, types and ranges."""
     shape = document.get("input_shape")
     if shape is not None:
         _check_sizes(shape, "input_shape", None)
     _check_chain(document.get("graph"), "graph", 0)
-    return {**document, "input_shape": shape}
+    notes = document.get("notes", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise ValueError(f"notes must be strings by name, got {notes!r:.80}")
+    return {**document, "input_shape": shape, "notes": notes}
 
 
 def _check_chain(chain: Any, where: str, depth: int) -> None:
@@ -255,7 +244,7 @@ def _check_chain(chain: Any, where: str, depth: int) -> None:
 
 def _check_spec(spec: Any, where: str, depth: int) -> None:
     name = spec.get("type") if isinstance(spec, dict) else None
-    keys = ("type", "body", "shortcut") if name == _RESIDUAL else ("type", "fields", "settings")
+    keys = ("type", *_BRANCHES) if name == _RESIDUAL else ("type", "fields", "settings")
     if not isinstance(spec, dict) or set(spec) != set(keys):
         raise ValueError(f"{where} must have the keys {', '.join(keys)}, got {spec!r:.80}")
     if name == _RESIDUAL:
@@ -290,7 +279,7 @@ def _check_sizes(shape: Any, where: str, axes: int | None) -> None:
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """A description of version 1, of dense layers only, as one of version 2, checked."""
+    """A description of version 1, of dense layers only, as one of version 3, checked."""
     graph = document.get("graph")
     if not isinstance(graph, list) or not graph:
         raise ValueError(f"graph must be a list of layers, got {graph!r:.80}")
@@ -308,11 +297,39 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
         rows, columns = spec["out_features"], spec["in_features"]
         shapes = {field: [rows, columns] if field == "weight" else [rows] for field in fields}
         layers.append({"type": kind, "fields": shapes, "settings": {}})
-    return _check_document({"input_shape": None, "graph": layers})
+    return _from_version_2({"input_shape": None, "graph": layers})
+
+
+def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
+    """A description of version 2, which knew no codes, as one of version 3, checked."""
+    return _check_document({**document, "graph": _without_codes(document.get("graph"), 0)})
+
+
+def _without_codes(chain: Any, depth: int) -> Any:
+    """A chain of version 2 whose products are told that their input is no codes.
+
+    What is no chain stays as it is, for the checks to refuse.
+    """
+    if not isinstance(chain, list) or depth > MAX_DEPTH:
+        return chain
+    specs = []
+    for spec in chain:
+        name = spec.get("type") if isinstance(spec, dict) else None
+        if name == _RESIDUAL:
+            branches = {key: _without_codes(spec.get(key), depth + 1) for key in _BRANCHES}
+            spec = {**spec, **branches}
+        elif name in (PackedDense.__name__, PackedConv2D.__name__):
+            settings = spec.get("settings")
+            if isinstance(settings, dict) and "input_bits" not in settings:
+                spec = {**spec, "settings": {**settings, "input_bits": None}}
+            else:
+                spec = {**spec, "settings": None}
+        specs.append(spec)
+    return specs
 
 
 # how a description of each version becomes one of this version, checked
-_CURRENT = {1: _from_version_1, 2: _check_document}
+_CURRENT = {1: _from_version_1, 2: _from_version_2, 3: _check_document}
 
 
 def _expected_tensors(

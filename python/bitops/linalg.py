@@ -90,7 +90,7 @@ class Prepacked:
         """The weights the panels were made from."""
         return self._bits
 
-    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
+    def derived(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
         """What `make` derives from the weights for the ISA in force: made once for each key."""
         isa = _core.isa_active()
         if self._isa != isa or len(self._derived) > MAX_DERIVED:
@@ -98,7 +98,7 @@ class Prepacked:
             self._isa = isa
         value = self._derived.get(key)
         if value is None:
-            value = self._derived[key] = make()
+            value = self._derived[key] = make(*arguments)
         return value
 
     def rows(self) -> NDArray[np.uint64]:

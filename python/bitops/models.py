@@ -63,7 +63,7 @@ def mlp(
     """
     if depth < 0:
         raise ValueError(f"[mlp] depth must be >= 0, got {depth}")
-    seeds = _seeds(seed)
+    seeds = seed_stream(seed)
     layers: Layers = []
     if input_dropout:
         layers.append(Dropout(input_dropout, seed=next(seeds)))
@@ -114,7 +114,7 @@ def binarynet(
     CIFAR-10; order of layers as in the code released with it. For SVHN they use channels
     (64, 128, 256).
     """
-    seeds = _seeds(seed)
+    seeds = seed_stream(seed)
     layers: Layers = []
     inputs = _channels("binarynet", image_shape)
     for outputs in channels:
@@ -129,7 +129,7 @@ def binarynet(
         ]
         inputs = outputs
     layers.append(Flatten())
-    features = _features(layers, image_shape)
+    features = features_of(layers, image_shape)
     for _ in range(2):
         layers += [BinaryDense(features, hidden, seed=next(seeds)), BatchNorm(hidden), Sign()]
         features = hidden
@@ -177,7 +177,7 @@ def alexnet(
     Rastegari et al., "XNOR-Net", 2016, section 3.2 (the block) and 4.1 (AlexNet); sizes and order
     as in the code released with it, whose fully connected layers are convolutions too.
     """
-    seeds = _seeds(seed)
+    seeds = seed_stream(seed)
     sizes = _scaled("alexnet", (96, 256, 384, 384, 256, 4096, 4096), width)
     scales = {"alpha": alpha, "k_map": k_map}
     inputs = _channels("alexnet", image_shape)
@@ -214,6 +214,7 @@ def lenet5(
     alpha: bool = True,
     k_map: bool = False,
     seed=None,
+    **latent: Any,
 ) -> Sequential:
     """LeNet-5 as an XNOR-Net: second convolution and first dense layer binary, the others not.
 
@@ -233,6 +234,8 @@ def lenet5(
         Whether the binary convolution keeps the scale of its input.
     seed : int or SeedSequence, optional
         Source of start weights.
+    **latent
+        How binary layers start and learn: further options of BinaryConv2D and BinaryDense.
 
     Returns
     -------
@@ -251,7 +254,7 @@ def lenet5(
     Layers as in the LeNet-5 of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not
     kept above 0.01, and all of them learn gamma and beta.
     """
-    seeds = _seeds(seed)
+    seeds = seed_stream(seed)
     first, second = channels
     inputs = _channels("lenet5", image_shape)
     layers: Layers = [
@@ -259,16 +262,18 @@ def lenet5(
         BatchNorm(first),
         ReLU(),
         MaxPool2D(2),
-        *_xnor_conv(first, second, 5, bias=True, alpha=alpha, k_map=k_map, seed=next(seeds)),
+        *_xnor_conv(
+            first, second, 5, bias=True, alpha=alpha, k_map=k_map, seed=next(seeds), **latent
+        ),
         ReLU(),
         MaxPool2D(2),
         BatchNorm(second),
         Sign(),
         Flatten(),
     ]
-    features = _features(layers, image_shape)
+    features = features_of(layers, image_shape)
     layers += [
-        BinaryDense(features, hidden, bias=True, alpha=alpha, seed=next(seeds)),
+        BinaryDense(features, hidden, bias=True, alpha=alpha, seed=next(seeds), **latent),
         ReLU(),
         Dense(hidden, classes, seed=next(seeds)),
     ]
@@ -284,6 +289,7 @@ def nin(
     alpha: bool = True,
     k_map: bool = False,
     seed=None,
+    **latent: Any,
 ) -> Sequential:
     """Network in network as an XNOR-Net: seven binary convolutions between two real ones.
 
@@ -304,6 +310,8 @@ def nin(
         Whether binary layers keep the scale of their input.
     seed : int or SeedSequence, optional
         Source of start weights and dropout masks.
+    **latent
+        How binary layers start and learn: further options of BinaryConv2D and BinaryDense.
 
     Returns
     -------
@@ -326,7 +334,7 @@ def nin(
     """
     if dropout and k_map:
         raise ValueError(f"[nin] dropout must be 0 with k_map, got {dropout}")
-    seeds = _seeds(seed)
+    seeds = seed_stream(seed)
     first, *sizes = _scaled("nin", (192, 160, 96, 192, 192, 192, 192, 192), width)
     kernels = (1, 1, 5, 1, 1, 3, 1)
     pools: dict[int, TrainingLayer] = {
@@ -354,6 +362,7 @@ def nin(
             k_map=k_map,
             dropout=rate,
             seed=next(seeds),
+            **latent,
         )
         layers.append(ReLU())
         inputs = outputs
@@ -406,7 +415,7 @@ def resnet18(
     "Deep residual learning for image recognition", 2016. No code was released for it: stem and end
     are those of the latter.
     """
-    seeds = _seeds(seed)
+    seeds = seed_stream(seed)
     layers: Layers = [
         Conv2D(
             _channels("resnet18", image_shape),
@@ -480,7 +489,7 @@ def _xnor_conv(
     return layers
 
 
-def _seeds(seed) -> Iterator[np.random.SeedSequence]:
+def seed_stream(seed) -> Iterator[np.random.SeedSequence]:
     """Independent sources, one for each layer that asks."""
     sequence = (
         np.random.SeedSequence(seed) if not isinstance(seed, np.random.SeedSequence) else seed
@@ -498,7 +507,7 @@ def _channels(function: str, image_shape: Sequence[int]) -> int:
     return image_shape[2]
 
 
-def _features(layers: Layers, image_shape: Sequence[int]) -> int:
+def features_of(layers: Layers, image_shape: Sequence[int]) -> int:
     """What the last of some layers gives for an image."""
     features = Sequential(layers).output_shape(tuple(image_shape))[-1]
     assert features is not None  # the size of the image is known

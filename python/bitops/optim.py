@@ -51,6 +51,7 @@ class Optimizer:
     """
 
     moments: tuple[str, ...] = ()  # names of the arrays kept for each parameter
+    varying: tuple[str, ...] = ("lr", "steps")  # numbers that may change between steps
 
     def __init__(
         self,
@@ -109,6 +110,13 @@ class Optimizer:
     def _block(self, w, g, rate: np.float32, *moments) -> None:
         """The equations of the class, in place."""
         raise NotImplementedError
+
+    def settings(self) -> dict[str, float]:
+        """The numbers that stay the same from step to step, by name."""
+        numbers = {
+            name: value for name, value in vars(self).items() if isinstance(value, int | float)
+        }
+        return {name: value for name, value in numbers.items() if name not in self.varying}
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all that the next steps depend on, besides parameters and settings."""
@@ -396,6 +404,7 @@ class Bop(Optimizer):
     """
 
     moments = ("m",)
+    varying = (*Optimizer.varying, "adaptivity")
 
     def __init__(
         self,

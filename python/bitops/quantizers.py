@@ -20,20 +20,24 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 
 __all__ = [
+    "AnnealedSign",
     "ApproxSign",
     "ByteGradient",
+    "ClippedGradient",
     "DoReFaActivation",
     "DoReFaGradient",
     "DoReFaWeight",
     "Heaviside",
     "LeastSquaresTernary",
     "MagnitudeAwareSign",
+    "ProgressiveSign",
     "ShareTernary",
     "SteSign",
     "StochasticSign",
     "SwishSign",
     "Ternary",
     "TwnTernary",
+    "XnorSign",
     "ap2",
     "xnor_weight_gradient",
 ]
@@ -242,6 +246,158 @@ class MagnitudeAwareSign:
 
 
 @dataclass(frozen=True)
+class XnorSign:
+    """Sign of weights, scaled by the mean magnitude of each filter, whose gradient reaches alpha.
+
+    Parameters
+    ----------
+    form : {"paper", "chain"}
+    released_scale : bool
+        See `xnor_weight_gradient`.
+
+    Notes
+    -----
+    Forward: q = alpha * sign(x), alpha the mean of abs(x) over a filter.
+    Pseudo-gradient: that of `xnor_weight_gradient`.
+
+    References
+    ----------
+    Rastegari et al., "XNOR-Net", 2016, section 3.1.
+    """
+
+    form: Literal["paper", "chain"] = "paper"
+    released_scale: bool = False
+
+    def __post_init__(self):
+        _check_form("XnorSign", self.form)
+
+    def forward(self, x: ArrayLike) -> Array:
+        return MagnitudeAwareSign().forward(x)
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        return xnor_weight_gradient(x, grad, form=self.form, released_scale=self.released_scale)
+
+
+@dataclass
+class AnnealedSign:
+    """Sign whose pseudo-gradient sharpens from nearly the identity to nearly that of the sign.
+
+    Parameters
+    ----------
+    start, end : float
+        Sharpness t for progress 0 and 1.
+    progress : float
+        Share of the training that is over, in [0, 1]; to be set as it goes on.
+
+    Notes
+    -----
+    Forward: q = +1 if x >= 0 else -1.
+    Pseudo-gradient: dx = dq * k t (1 - tanh(t x)^2), t = start * (end / start)^progress and
+    k = max(1 / t, 1).
+
+    References
+    ----------
+    Qin et al., "Forward and backward information retention for accurate binary neural networks",
+    2020, equations 11 and 12.
+    """
+
+    start: float = 0.1
+    end: float = 10.0
+    progress: float = field(default=0.0, repr=False)
+
+    def __post_init__(self):
+        _check_sharpness("AnnealedSign", self.start, self.end)
+
+    def forward(self, x: ArrayLike) -> Array:
+        return _signs(_real("AnnealedSign", x))
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        t = _sharpness(self)
+        slope = np.maximum(t, ONE) * (1 - np.square(np.tanh(t * np.asarray(x, dtype=np.float32))))
+        return np.asarray(grad, dtype=np.float32) * slope
+
+
+@dataclass
+class ProgressiveSign:
+    """Hard tanh that steepens into the sign: real activations at first, nearly binary at the end.
+
+    Parameters
+    ----------
+    start, end : float
+        Slope s for progress 0 and 1.
+    progress : float
+        Share of the training that is over, in [0, 1]; to be set as it goes on.
+
+    Notes
+    -----
+    Forward: q = clip(s x, -1, 1), s = start * (end / start)^progress.
+    Gradient: dx = dq * s (abs(s x) <= 1).
+    For evaluation take `SteSign`.
+    """
+
+    start: float = 1.0
+    end: float = 100.0
+    progress: float = field(default=0.0, repr=False)
+
+    def __post_init__(self):
+        _check_sharpness("ProgressiveSign", self.start, self.end)
+
+    def forward(self, x: ArrayLike) -> Array:
+        return np.clip(_sharpness(self) * _real("ProgressiveSign", x), -1, 1)
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        s = _sharpness(self)
+        inside = np.abs(s * np.asarray(x, dtype=np.float32)) <= 1
+        return np.asarray(grad, dtype=np.float32) * (s * inside)
+
+
+def _check_sharpness(where: str, start: float, end: float) -> None:
+    if not 0 < start <= end < math.inf:
+        raise ValueError(f"[{where}] start and end must rise from above 0, got {start} and {end}")
+
+
+def _sharpness(quantizer: AnnealedSign | ProgressiveSign) -> np.float32:
+    """Geometric way from start to end."""
+    if not 0 <= quantizer.progress <= 1:
+        raise ValueError(
+            f"[{type(quantizer).__name__}] progress must be in [0, 1], got {quantizer.progress}"
+        )
+    return np.float32(quantizer.start * (quantizer.end / quantizer.start) ** quantizer.progress)
+
+
+@dataclass(frozen=True)
+class ClippedGradient:
+    """Another quantizer, which is given no gradient beyond a limit.
+
+    Parameters
+    ----------
+    quantizer : any quantizer
+    limit : float
+
+    Notes
+    -----
+    Forward: that of `quantizer`.
+    Pseudo-gradient: that of `quantizer` for clip(dq, -limit, limit).
+    """
+
+    quantizer: Any
+    limit: float
+
+    def __post_init__(self):
+        if not 0 < self.limit < math.inf:
+            raise ValueError(
+                f"[ClippedGradient] limit must be positive and finite, got {self.limit}"
+            )
+
+    def forward(self, x: ArrayLike) -> Array:
+        return self.quantizer.forward(x)
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        limit = np.float32(self.limit)
+        return self.quantizer.backward(x, np.clip(np.asarray(grad, np.float32), -limit, limit))
+
+
+@dataclass(frozen=True)
 class StochasticSign:
     """Sign drawn at random, of activations or of weights.
 
@@ -273,6 +429,11 @@ class StochasticSign:
         _check_clip("StochasticSign", self.clip_value, LARGEST)
         object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
 
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
+
     def forward(self, x: ArrayLike) -> Array:
         x = _real("StochasticSign", x)
         chance = (x / np.float32(self.clip_value) + 1) / 2
@@ -298,8 +459,22 @@ class Heaviside:
     def __post_init__(self):
         _check_clip("Heaviside", self.clip_value)
 
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return 1
+
+    @property
+    def step(self) -> float:
+        """Value of one code."""
+        return 1.0
+
+    def codes(self, x: ArrayLike) -> NDArray[np.uint8]:
+        """The values as integers."""
+        return (_real("Heaviside", x) >= 0).astype(np.uint8)
+
     def forward(self, x: ArrayLike) -> Array:
-        return (_real("Heaviside", x) >= 0).astype(np.float32)
+        return self.codes(x).astype(np.float32)
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         return _pass_within(x, grad, self.clip_value)
@@ -335,6 +510,10 @@ class Ternary:
         if not self.threshold >= 0:
             raise ValueError(f"[Ternary] threshold must be >= 0, got {self.threshold}")
         _check_clip("Ternary", self.clip_value)
+
+    def split(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Values t and the scale, which is 1."""
+        return self.forward(x), np.ones((), np.float32)
 
     def forward(self, x: ArrayLike) -> Array:
         return _ternary(_real("Ternary", x), np.float32(self.threshold))
@@ -386,6 +565,11 @@ class TwnTernary:
 class LeastSquaresTernary:
     """Ternary weights with the step that makes the squared error of a layer smallest.
 
+    Parameters
+    ----------
+    delta : float, optional
+        A step found before, to be kept; finding it sorts all weights.
+
     Notes
     -----
     Forward: q = delta * sign(x) * min(floor(abs(x) / delta + 1/2), 1), delta for the whole array
@@ -400,8 +584,16 @@ class LeastSquaresTernary:
     -1", 2014 (M = 3 levels).
     """
 
+    delta: float | None = None
+
+    def __post_init__(self):
+        if self.delta is not None and not 0 <= self.delta < math.inf:
+            raise ValueError(
+                f"[LeastSquaresTernary] delta must be >= 0 and finite, got {self.delta}"
+            )
+
     def step(self, x: ArrayLike) -> float:
-        """The step delta; 0 for zeros only."""
+        """The step delta that suits x best; 0 for zeros only."""
         sizes = np.sort(np.abs(_real("LeastSquaresTernary", x)), axis=None)[::-1]
         if not sizes.size:
             raise ValueError("[LeastSquaresTernary] x must not be empty, got no element")
@@ -410,10 +602,15 @@ class LeastSquaresTernary:
         best = int(np.argmax(np.square(sums) / counts))
         return float(sums[best] / counts[best])
 
+    def split(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Values t, and the step delta: x is about delta * t."""
+        delta = np.float32(self.step(x) if self.delta is None else self.delta)
+        x = _real("LeastSquaresTernary", x)
+        return np.sign(x) * (np.abs(x) >= delta / 2), np.asarray(delta)
+
     def forward(self, x: ArrayLike) -> Array:
-        delta = np.float32(self.step(x))
-        x = np.asarray(x, dtype=np.float32)
-        return delta * np.sign(x) * (np.abs(x) >= delta / 2)
+        t, delta = self.split(x)
+        return delta * t
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         return _pass_within(x, grad, math.inf)
@@ -445,6 +642,10 @@ class ShareTernary:
         if not 0 <= self.zeros < 1:
             raise ValueError(f"[ShareTernary] zeros must be in [0, 1), got {self.zeros}")
 
+    def split(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Values t and the scale, which is 1."""
+        return self.forward(x), np.ones((), np.float32)
+
     def forward(self, x: ArrayLike) -> Array:
         x = _real("ShareTernary", x)
         count = int(self.zeros * x.size)
@@ -462,9 +663,14 @@ def _levels(bits: int) -> np.float32:
     return np.float32(2**bits - 1)
 
 
+def _codes(x: Array, bits: int) -> Array:
+    """Numbers in [0, 1] to 0, 1, ..., 2^bits - 1: the nearest level, halves to the even one."""
+    return np.rint(x * _levels(bits))
+
+
 def _quantize(x: Array, bits: int) -> Array:
-    """Numbers in [0, 1] to the nearest of 2^bits levels, halves to the even one."""
-    return np.rint(x * _levels(bits)) / _levels(bits)
+    """Numbers in [0, 1] to the nearest of 2^bits levels in [0, 1]."""
+    return _codes(x, bits) / _levels(bits)
 
 
 @dataclass(frozen=True)
@@ -501,11 +707,18 @@ class DoReFaWeight:
             raise ValueError("[DoReFaWeight] x must not be empty, got no element")
         if self.bits == 1:
             return np.abs(x).mean() * _signs(x)
+        if not x.any():
+            return np.zeros_like(x)
+        return 2 * (self._codes(x) / _levels(self.bits)) - 1
+
+    def codes(self, x: ArrayLike) -> NDArray[np.int32]:
+        """Q as integers 0..2^bits - 1, for more than one bit: q = 2 codes / (2^bits - 1) - 1."""
+        return self._codes(_real("DoReFaWeight", x)).astype(np.int32)
+
+    def _codes(self, x: Array) -> Array:
         t = np.tanh(x)
-        most = np.abs(t).max()
-        if not most:
-            return np.zeros_like(t)
-        return 2 * _quantize(t / (2 * most) + np.float32(0.5), self.bits) - 1
+        most = np.float32(np.abs(t).max()) or ONE
+        return _codes(np.asarray(t / (2 * most) + ONE / 2, np.float32), self.bits)
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         grad = np.array(grad, dtype=np.float32)
@@ -545,11 +758,23 @@ class DoReFaActivation:
 
     def __post_init__(self):
         _check_bits("DoReFaActivation", self.bits)
-        _check_clip("DoReFaActivation", self.clip_value)
+        _check_clip("DoReFaActivation", self.clip_value, LARGEST)
+
+    @property
+    def step(self) -> float:
+        """Value of one code, rounded to float32."""
+        return float(np.float32(self.clip_value) / _levels(self.bits))
+
+    def codes(self, x: ArrayLike) -> NDArray[np.uint16]:
+        """Q as integers 0..2^bits - 1."""
+        return self._codes(x).astype(np.uint8 if self.bits <= 8 else np.uint16)
+
+    def _codes(self, x: ArrayLike) -> Array:
+        share = np.clip(_real("DoReFaActivation", x) / np.float32(self.clip_value), 0, 1)
+        return _codes(share, self.bits)
 
     def forward(self, x: ArrayLike) -> Array:
-        c = np.float32(self.clip_value)
-        return c * _quantize(np.clip(_real("DoReFaActivation", x) / c, 0, 1), self.bits)
+        return np.float32(self.clip_value) * (self._codes(x) / _levels(self.bits))
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         x = np.asarray(x, dtype=np.float32)
@@ -586,6 +811,11 @@ class DoReFaGradient:
     def __post_init__(self):
         _check_bits("DoReFaGradient", self.bits)
         object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
 
     def forward(self, x: ArrayLike) -> Array:
         return np.array(x, dtype=np.float32)
@@ -629,6 +859,11 @@ class ByteGradient:
     def __post_init__(self):
         object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
 
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
+
     def round(self, g: ArrayLike) -> tuple[NDArray[np.uint8], float]:
         """Bytes of an array and the step; infinities and NaN are refused."""
         numbers = np.ascontiguousarray(g, np.float32)
@@ -644,6 +879,11 @@ class ByteGradient:
 
 
 # ---- gradients of weights --------------------------------------------------------------------
+
+
+def _check_form(where: str, form: str) -> None:
+    if form not in ("paper", "chain"):
+        raise ValueError(f"[{where}] form must be 'paper' or 'chain', got {form!r}")
 
 
 def xnor_weight_gradient(
@@ -701,6 +941,7 @@ def xnor_weight_gradient(
     Rastegari et al., "XNOR-Net", 2016, section 3.1 and the program released with it ("paper").
     """
     where = "xnor_weight_gradient"
+    _check_form(where, form)
     w = _real(where, w)
     g = np.asarray(grad, dtype=np.float32)
     axes = _filter_axes(where, w)
@@ -710,10 +951,10 @@ def xnor_weight_gradient(
     size = np.abs(w)
     alpha = size.mean(axis=axes, keepdims=True)
     if form == "paper":
-        dw = g * (alpha * (size < 1) + ONE / n)
-    elif form == "chain":
+        dw = alpha * (size < 1)
+        dw += ONE / n
+        dw *= g
+    else:
         s = _signs(w)
         dw = alpha * (size <= 1) * g + s * ((g * s).sum(axis=axes, keepdims=True) / n)
-    else:
-        raise ValueError(f"[{where}] form must be 'paper' or 'chain', got {form!r}")
     return dw * np.float32((1 - 1 / w.shape[-1]) * n) if released_scale else dw

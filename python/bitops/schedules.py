@@ -6,7 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["CosineDecay", "ExponentialDecay", "Halving", "Schedule", "StepDecay", "Warmup"]
+__all__ = [
+    "CosineDecay",
+    "ExponentialDecay",
+    "Halving",
+    "Schedule",
+    "StepDecay",
+    "Stretched",
+    "Warmup",
+]
 
 Schedule = Callable[[int, int], float]
 
@@ -173,3 +181,29 @@ class Warmup:
         if epoch < self.epochs:
             return (epoch + 1) / (self.epochs + 1) * self.schedule(0, rest)
         return self.schedule(epoch - self.epochs, rest)
+
+
+@dataclass(frozen=True)
+class Stretched:
+    """Another schedule, made for a certain number of epochs, over a run of any length.
+
+    Parameters
+    ----------
+    schedule : callable (epoch, epochs) -> learning rate
+    epochs : int
+        Those that `schedule` was made for.
+
+    Notes
+    -----
+    With E = `epochs`: lr(epoch) = schedule(floor(epoch * E / epochs of the run), E).
+    """
+
+    schedule: Schedule
+    epochs: int
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"[Stretched] epochs must be >= 1, got {self.epochs}")
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        return self.schedule(epoch * self.epochs // epochs, self.epochs)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from .array import BitArray
+from .callbacks import Augment, Callback, Data, Epoch, History, Loss, Run
 from .config import get_num_threads, set_num_threads
 from .layers.container import Sequential
 from .losses import squared_hinge
+from .metrics import binary_parameters, check_parameters, first_not_finite, is_finite
 from .optim import Adam, Optimizer
 from .schedules import ExponentialDecay, Schedule
 
@@ -22,48 +27,12 @@ try:
 except ImportError:  # the progress bar is optional; the lines for each epoch are not
     tqdm = None
 
-Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+try:
+    from threadpoolctl import threadpool_limits
+except ImportError:  # optional too, see `_one_pool`
+    threadpool_limits = None
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to. Errors are shares, 0 to 1."""
-
-    number: int
-    learning_rate: float
-    loss: float
-    train_error: float
-    validation_error: float | None
-    seconds: float
-
-    def __str__(self) -> str:
-        errors = f"train error {100 * self.train_error:6.2f} %"
-        if self.validation_error is not None:
-            errors += f"  validation error {100 * self.validation_error:6.2f} %"
-        return f"epoch {self.number:3d}  loss {self.loss:.5f}  {errors}  {self.seconds:5.1f} s"
-
-
-@dataclass
-class History:
-    """Result of `fit`: the epochs in order, and the one whose model was kept.
-
-    `train_error` of an epoch is measured on its batches while the network learns.
-    """
-
-    epochs: list[Epoch] = field(default_factory=list)
-    best: Epoch | None = None
-
-    @property
-    def seconds(self) -> float:
-        return sum(epoch.seconds for epoch in self.epochs)
-
-    def __str__(self) -> str:
-        lines = [str(epoch) for epoch in self.epochs]
-        if self.best is not None:
-            lines.append(f"kept the model of epoch {self.best.number}")
-        return "\n".join(lines)
-
-    __repr__ = __str__
+__all__ = ["Epoch", "History", "fit"]
 
 
 def fit(
@@ -79,6 +48,9 @@ def fit(
     loss: Loss = squared_hinge,
     seed=0,
     verbose: int = 1,
+    augment: Augment | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: str | os.PathLike | None = None,
 ) -> History:
     """Train a model in place.
 
@@ -103,61 +75,145 @@ def fit(
     seed : int, SeedSequence or Generator
         Orders the rows. The same seed, data, model and number of threads give the same weights.
     verbose : int
-        0 is silent; 1 prints a line an epoch, below it a progress bar if tqdm is installed and the
-        output is a terminal.
+        0 is silent; 1 prints a line an epoch, below it a progress bar with loss, error, images a
+        second and time left if tqdm is installed and the output is a terminal.
+    augment : callable (x, rng) -> x, optional
+        Changes the rows of a step, a copy, as the functions of `bitops.augment` do; random numbers
+        come from the generator that orders the rows.
+    callbacks : sequence of Callback
+        Called in order; see `bitops.callbacks`. `EarlyStopping` is there, `Checkpoint` in
+        `bitops.checkpoint`, `Log` in `bitops.log`.
+    resume : path, optional
+        Checkpoint to go on from, of a training that was started with the same model, data and
+        options. Model and optimizer take their values from it.
 
     Returns
     -------
     History
+
+    Raises
+    ------
+    FloatingPointError
+        If NaN or infinity appears in the loss or in the parameters; the message says at which step
+        and in which layer first.
+    KeyboardInterrupt
+        After Ctrl-C, between two steps and after the callbacks' `on_end`; the model holds its last
+        weights. A second Ctrl-C does not wait.
+
+    Notes
+    -----
+    If threadpoolctl is installed and the model has binary weights, BLAS computes on one thread
+    meanwhile and bitops on as many as before; otherwise it is the other way round.
     """
-    x, y = _check_data("fit", x, y)
+    x, y = _check_data(model, x, y)
     if validation is not None:
-        validation = _check_data("fit", *validation)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"[fit] {name} must be >= 1, got {value}")
-    batch_size = min(batch_size, len(y))
-    schedule = ExponentialDecay() if schedule is None else schedule
-    optimizer = Adam(model.parameters()) if optimizer is None else optimizer
+        validation = _check_data(model, *validation)
+    _check_options(epochs, batch_size, callbacks)
     rng = np.random.default_rng(seed)
-    history, best_state = History(), None
-    progress = _progress(epochs * (len(y) // batch_size), verbose)
-    with _bits_on_one_thread(), progress as (advance, say):
-        for number in range(1, epochs + 1):
-            start = time.perf_counter()
-            optimizer.lr = schedule(number - 1, epochs)
-            order = rng.permutation(len(y))
-            mean_loss, error = _run_epoch(model, x, y, order, batch_size, optimizer, loss, advance)
-            checked = None if validation is None else model.evaluate(*validation)
-            seconds = time.perf_counter() - start
-            epoch = Epoch(number, optimizer.lr, mean_loss, error, checked, seconds)
-            history.epochs.append(epoch)
-            say(str(epoch))
-            if _is_better(epoch, history.best):
-                history.best = epoch
-                best_state = None if validation is None else model.state()
-    if best_state is not None:
-        model.restore(best_state)
-    return history
+    run = Run(
+        model=model,
+        optimizer=Adam(model.parameters()) if optimizer is None else optimizer,
+        data=(x, y),
+        validation=validation,
+        epochs=epochs,
+        batch_size=min(batch_size, len(y)),
+        schedule=ExponentialDecay() if schedule is None else schedule,
+        loss=loss,
+        augment=augment,
+        rng=rng,
+        seed=_describe_seed(seed, rng),
+    )
+    if resume is not None:
+        from .checkpoint import restore
+
+        restore(run, resume)
+    with _one_pool(model), _interrupts() as interrupted, _progress(run, verbose) as progress:
+        for callback in callbacks:
+            callback.on_start(run)
+        _run_epochs(run, [progress, *callbacks], interrupted)
+        run.interrupted = interrupted()
+        for callback in callbacks:
+            callback.on_end(run)
+        if interrupted():
+            raise KeyboardInterrupt
+    if run.best_state is not None:
+        model.restore(run.best_state)
+    return run.history
 
 
-def _run_epoch(
-    model, x, y, order, batch_size, optimizer, loss: Loss, advance
-) -> tuple[float, float]:
-    """One pass over the data; the mean loss and the error on the batches as they were trained."""
-    total, wrong = 0.0, 0
-    batches = len(order) // batch_size
-    for i in range(batches):
-        rows = order[i * batch_size : (i + 1) * batch_size]
-        labels = y[rows]
-        scores = model.forward(x[rows], training=True)
-        value, grad = loss(scores, labels)
-        model.backward(grad)
-        optimizer.step()
-        total += value
-        wrong += int(np.count_nonzero(scores.argmax(axis=-1) != labels))
-        advance()
-    return total / batches, wrong / (batches * batch_size)
+def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], bool]) -> None:
+    """All epochs that are left, the first of which may have begun before a checkpoint."""
+
+    def over() -> bool:
+        return run.stop or interrupted()
+
+    while len(run.history.epochs) < run.epochs and not over():
+        before, start = run.seconds, time.perf_counter()
+        if run.epoch == len(run.history.epochs):
+            _begin_epoch(run)
+            before = 0.0
+        run.optimizer.lr = float(run.schedule(run.epoch - 1, run.epochs))
+        while run.batch < run.batches:
+            _run_step(run)
+            run.seconds = before + time.perf_counter() - start
+            for callback in callbacks:
+                callback.on_batch(run)
+            if over():
+                break
+        if run.batch < run.batches:
+            return
+        _finish_epoch(run, before - start)
+        for callback in callbacks:
+            callback.on_epoch(run)
+
+
+def _begin_epoch(run: Run) -> None:
+    run.epoch += 1
+    run.batch, run.total_loss, run.wrong, run.seconds = 0, 0.0, 0, 0.0
+    run.order = run.rng.permutation(len(run.data[1]))
+    run.signs = [parameter.signs() for parameter in binary_parameters(run.model).values()]
+
+
+def _run_step(run: Run) -> None:
+    """Forward, backward and update on the next rows."""
+    run.batch += 1
+    rows = run.rows
+    x, labels = run.data[0][rows], run.data[1][rows]
+    if run.augment is not None:
+        x = run.augment(x, run.rng)
+        if len(x) != len(labels):
+            raise ValueError(f"[fit] augment must keep the {len(labels)} rows, got {x.shape}")
+    cause: ValueError | None = None
+    try:
+        scores = np.asarray(run.model.forward(x, training=True))
+        value, grad = run.loss(scores, labels)
+        if math.isfinite(value):
+            run.model.backward(grad)
+    except ValueError as error:  # packing refuses NaN, which then never reaches the loss
+        value, cause = math.nan, error
+    if not math.isfinite(value):
+        where = first_not_finite(run.model, x, labels, run.loss)
+        if cause is not None and where is None:
+            raise cause
+        raise FloatingPointError(
+            f"[fit] loss must be finite, got {where or value} at step {run.step}, epoch {run.epoch}"
+        ) from cause
+    run.optimizer.step()
+    run.total_loss += float(value)
+    run.wrong += int(np.count_nonzero(scores.argmax(axis=-1) != labels))
+
+
+def _finish_epoch(run: Run, started: float) -> None:
+    """Validate, write the history, and keep the model if it is the best so far."""
+    check_parameters(run.model, run.step)
+    checked = None if run.validation is None else run.model.evaluate(*run.validation)
+    run.seconds = started + time.perf_counter()
+    results = run.optimizer.lr, run.mean_loss, run.error, checked, run.seconds
+    epoch = Epoch(run.epoch, *results)
+    run.history.epochs.append(epoch)
+    if _is_better(epoch, run.history.best):
+        run.history.best = epoch
+        run.best_state = None if run.validation is None else run.model.state()
 
 
 def _is_better(epoch: Epoch, best: Epoch | None) -> bool:
@@ -167,28 +223,58 @@ def _is_better(epoch: Epoch, best: Epoch | None) -> bool:
     return epoch.validation_error < best.validation_error
 
 
-def _check_data(where: str, x, y):
-    """Rows and labels as arrays of equal length, at least one row."""
+def _check_options(epochs: int, batch_size: int, callbacks: Sequence[Callback]) -> None:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"[fit] {name} must be >= 1, got {value}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"[fit] callbacks must be Callback objects, got {callback!r}")
+
+
+def _check_data(model: Sequential, x, y) -> Data:
+    """Rows and labels as arrays of equal length, at least one row, all within range."""
     x = x if isinstance(x, BitArray) else np.asarray(x)
     y = np.asarray(y)
     if y.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] y must be integer labels, got {y.dtype}")
+        raise TypeError(f"[fit] y must be integer labels, got {y.dtype}")
     if x.ndim < 2 or y.shape != x.shape[:1] or not y.size:
         raise ValueError(
-            f"[{where}] x and y must have shapes (n, features) and (n,), n >= 1, "
+            f"[fit] x and y must have shapes (n, features) and (n,), n >= 1, "
             f"got {x.shape} and {y.shape}"
         )
+    if not is_finite(x):
+        raise ValueError("[fit] x must be finite, got NaN or infinity")
+    classes = model.out_features
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or (classes is not None and high >= classes):
+        allowed = ">= 0" if classes is None else f"in 0..{classes - 1}"
+        raise ValueError(f"[fit] labels must be {allowed}, got {low if low < 0 else high}")
     return x, y
 
 
-@contextmanager
-def _bits_on_one_thread() -> Iterator[None]:
-    """Leave the cores to BLAS while training.
+def _describe_seed(seed, rng: np.random.Generator) -> str:
+    """The seed in words, the same for the same start."""
+    if isinstance(seed, int | np.integer):
+        return str(int(seed))
+    if isinstance(seed, np.random.SeedSequence):
+        return f"SeedSequence({seed.entropy}, spawn_key={seed.spawn_key})"
+    return "None" if seed is None else str(rng.bit_generator.state)
 
-    A step alternates between long float products and bit products a hundredth as long. With two
-    pools of threads, each waits actively for a while after its work and so delays the other: on two
-    cores with nothing else to do a step of a 3 x 1024 network took 74 ms with both and 22 with one.
+
+@contextmanager
+def _one_pool(model: Sequential) -> Iterator[None]:
+    """Let only one of the two pools of threads, that of BLAS and ours, have several.
+
+    A step alternates between the products of the two, and threads wait actively for a while after
+    their work, so that two pools delay each other: on two cores with nothing else to do a step of a
+    3 x 1024 network took 74 ms with both and 22 with one. The work of binary layers is ours; but
+    without threadpoolctl only ours can be told to rest.
     """
+    if threadpool_limits is not None and binary_parameters(model):
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+        return
     before = get_num_threads()
     set_num_threads(1)
     try:
@@ -198,18 +284,66 @@ def _bits_on_one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(steps: int, verbose: int) -> Iterator[tuple[Callable[[], object], Callable]]:
-    """Functions to count a step and to print a line, with a bar between them where possible."""
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C was pressed, which at first does nothing else.
+
+    So it falls between two steps, where a checkpoint can be exact. The second one is not held back.
+    Signals reach only the main thread; a handler of the program's own stays in place.
+    """
+    pressed = False
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+    def handle(number, frame) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if ours:
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Progress(Callback):
+    """A line an epoch, and a bar where there is one."""
+
+    def __init__(self, say: Callable[[str], object], bar=None):
+        self._say, self._bar = say, bar
+
+    def on_batch(self, run: Run) -> None:
+        if self._bar is not None:
+            texts = {"loss": f"{run.mean_loss:.4f}", "error": f"{run.error:.2%}"}
+            self._bar.set_postfix(texts, refresh=False)
+            self._bar.update(run.batch_size)
+
+    def on_epoch(self, run: Run) -> None:
+        self._say(str(run.history.epochs[-1]))
+
+
+@contextmanager
+def _progress(run: Run, verbose: int) -> Iterator[Callback]:
+    """The progress to call first, with a bar where possible."""
     if not verbose:
-        yield (lambda: None), (lambda line: None)
-    elif tqdm is None:
-        yield (lambda: None), (lambda line: print(line, flush=True))
-    else:
-        # disable=None: no bar where the output is not a terminal
-        with tqdm(total=steps, unit="step", leave=False, disable=None) as bar:
+        yield Callback()
+        return
+    if tqdm is None:
+        yield _Progress(lambda line: print(line, flush=True))
+        return
 
-            def say(line: str) -> None:
-                tqdm.write(line)
-                sys.stdout.flush()  # an epoch takes minutes; its line must show through a pipe
+    def say(line: str) -> None:
+        tqdm.write(line)
+        sys.stdout.flush()  # an epoch takes minutes; its line must show through a pipe
 
-            yield bar.update, say
+    images = run.epochs * run.batches * run.batch_size
+    done = run.step * run.batch_size
+    # disable=None: no bar where the output is not a terminal
+    with tqdm(
+        total=images, initial=done, unit=" images", unit_scale=True, leave=False, disable=None
+    ) as bar:
+        yield _Progress(say, bar)

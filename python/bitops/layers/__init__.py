@@ -1,11 +1,26 @@
 """Layers of binarized networks: training layers, their packed twins, and the chains of both."""
 
-from .base import Layer, Parameter, TrainingLayer
+from .base import Codes, Layer, Parameter, TrainingLayer
 from .container import Packed, PackedResidual, Residual, Sequential, Summary
-from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D
-from .dense import BinaryDense, Dense, FloatDense, PackedDense
+from .conv import (
+    BinaryConv2D,
+    Conv2D,
+    FloatConv2D,
+    PackedConv2D,
+    PackedPlanesConv2D,
+    QuantizedConv2D,
+)
+from .dense import (
+    BinaryDense,
+    Dense,
+    FloatDense,
+    PackedDense,
+    PackedPlanesDense,
+    QuantizedDense,
+    TanhDense,
+)
 from .freeze import freeze
-from .norm import BatchNorm, PackedBatchNorm
+from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
 from .pool import (
     AvgPool2D,
     Flatten,
@@ -16,13 +31,26 @@ from .pool import (
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
 )
-from .quantizers import Dropout, PackedReLU, PackedSign, ReLU, Sign
+from .quantizers import (
+    Dropout,
+    PackedLevels,
+    PackedQuantize,
+    PackedReLU,
+    PackedSign,
+    PackedTanh,
+    Quantize,
+    QuantizeGradient,
+    ReLU,
+    Sign,
+    Tanh,
+)
 
 __all__ = [
     "AvgPool2D",
     "BatchNorm",
     "BinaryConv2D",
     "BinaryDense",
+    "Codes",
     "Conv2D",
     "Dense",
     "Dropout",
@@ -39,16 +67,28 @@ __all__ = [
     "PackedDense",
     "PackedFlatten",
     "PackedGlobalAvgPool2D",
+    "PackedLevels",
     "PackedMaxPool2D",
+    "PackedPlanesConv2D",
+    "PackedPlanesDense",
+    "PackedQuantize",
     "PackedReLU",
     "PackedResidual",
     "PackedSign",
+    "PackedTanh",
     "Parameter",
+    "Quantize",
+    "QuantizeGradient",
+    "QuantizedConv2D",
+    "QuantizedDense",
     "ReLU",
     "Residual",
     "Sequential",
+    "ShiftBatchNorm",
     "Sign",
     "Summary",
+    "Tanh",
+    "TanhDense",
     "TrainingLayer",
     "freeze",
 ]

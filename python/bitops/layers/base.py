@@ -18,7 +18,53 @@ MAX_FEATURES = 2**23
 # Part of an image that no setting of a window exceeds; stands for images of unknown size.
 _LARGE_IMAGE = 2**30
 
-Activation = np.ndarray | BitArray
+
+@dataclass(frozen=True)
+class Codes:
+    """Activations of few levels in the training graph: step * code.
+
+    Unlike uint8 numbers, which are data, they have a gradient, that of the values.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (..., features), uint8
+        The codes, in 0..2^bits - 1.
+    bits : int
+        1 to 8.
+    step : float
+        Value of the code 1, a float32 number.
+    """
+
+    numbers: np.ndarray
+    bits: int
+    step: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.numbers.ndim
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index) -> Codes:
+        return Codes(self.numbers[index], self.bits, self.step)
+
+    def reshape(self, *shape) -> Codes:
+        return Codes(self.numbers.reshape(*shape), self.bits, self.step)
+
+    def values(self) -> np.ndarray:
+        """The activations, float32."""
+        return self.numbers * np.float32(self.step)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.values().astype(dtype or np.float32, copy=False)
+
+
+Activation = np.ndarray | BitArray | Codes
 Shape = tuple[int | None, ...]  # the last axes of an activation, None where a length is unknown
 
 
@@ -38,21 +84,30 @@ def check_flag(where: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
+def check_input_bits(where: str, name: str, value: int) -> int:
+    """`value` as a plain int in 1..8, the bits of a code."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"[{where}] {name} must be an integer, got {value!r}")
+    if not 1 <= value <= 8:
+        raise ValueError(f"[{where}] {name} must be in 1..8, got {value}")
+    return int(value)
+
+
 def as_activation(where: str, x, features: int | None = None) -> Activation:
-    """Check a layer's input and give it one of the four forms that layers know.
+    """Check a layer's input and give it one of the five forms that layers know.
 
     Parameters
     ----------
     where : str
         Name of the layer, for the message of an error.
-    x : BitArray or array_like of shape (..., features)
-        Bits packed along the last axis, uint8 numbers, or real numbers.
+    x : BitArray, Codes, or array_like of shape (..., features)
+        Bits packed along the last axis, activations of few levels, uint8 numbers, or real numbers.
     features : int, optional
         Length that the last axis must have.
 
     Returns
     -------
-    BitArray, or ndarray of uint8, int32 or float32
+    BitArray, Codes, or ndarray of uint8, int32 or float32
 
     Raises
     ------
@@ -64,7 +119,7 @@ def as_activation(where: str, x, features: int | None = None) -> Activation:
     if isinstance(x, BitArray):
         if x.axis != x.ndim - 1:
             raise ValueError(f"[{where}] x must be packed along its last axis, got {x!r}")
-    else:
+    elif not isinstance(x, Codes):
         x = np.asarray(x)
         if x.dtype.kind not in "iuf":
             raise TypeError(f"[{where}] x must be a BitArray, uint8 or real, got dtype {x.dtype}")
@@ -87,13 +142,15 @@ def as_images(where: str, x, channels: int | None = None) -> Activation:
 
 def is_data(x: Activation) -> bool:
     """Whether an input is integer data, below which nothing learns, rather than activations."""
-    return not isinstance(x, BitArray) and x.dtype == np.uint8
+    return isinstance(x, np.ndarray) and x.dtype == np.uint8
 
 
 def as_float(x: Activation) -> np.ndarray:
     """The values of `x` as float32: +-1 for bits, the numbers themselves otherwise."""
     if isinstance(x, BitArray):
         return unpack(x, dtype=np.float32)
+    if isinstance(x, Codes):
+        return x.values()
     return x.astype(np.float32, copy=False)
 
 
@@ -391,8 +448,15 @@ class TrainingLayer(Layer):
     def parameters(self) -> list[Parameter]:
         return []
 
+    def generators(self) -> list[np.random.Generator]:
+        """Sources of the random numbers that `forward` draws; their states belong to a checkpoint.
+
+        An outer layer lists those of the layers in it, in the order of `parameters`.
+        """
+        return []
+
     def state(self) -> list:
-        """Copies of all that evaluation depends on; `restore` takes them back."""
+        """Copies of all arrays that what follows depends on; `restore` takes them back."""
         return [p.value.copy() for p in self.parameters()]
 
     def restore(self, state: Sequence) -> None:

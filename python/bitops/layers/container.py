@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..array import BitArray, unpack
+from ..quantizers import ByteGradient
 from .base import (
     Activation,
+    Codes,
     Cost,
     Layer,
     Parameter,
@@ -23,6 +25,7 @@ from .base import (
     is_data,
     saved_for_backward,
 )
+from .product import BinaryProduct
 
 if TYPE_CHECKING:
     from ..train import History
@@ -198,7 +201,8 @@ class Model:
             raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
         # an input without rows still runs once: the output needs its shape and dtype
         for start in range(0, max(len(x), 1), batch_size):
-            yield self.forward(x[start : start + batch_size])
+            y = self.forward(x[start : start + batch_size])
+            yield y.values() if isinstance(y, Codes) else y
 
     def outputs(self, x, *, batch_size: int = 1000) -> Activation:
         """`forward` in batches, so that no more than one batch of hidden activations exists.
@@ -277,6 +281,14 @@ class Model:
         return Summary(rows, total)
 
 
+def _within(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Layers in order, those of branches included."""
+    for layer in layers:
+        yield layer
+        for chain in layer.branches().values():
+            yield from _within(chain)
+
+
 class Sequential(Model, TrainingLayer):
     """Layers applied one after the other; sequences may contain sequences.
 
@@ -319,6 +331,9 @@ class Sequential(Model, TrainingLayer):
     def parameters(self) -> list[Parameter]:
         return [parameter for layer in self.layers for parameter in layer.parameters()]
 
+    def generators(self) -> list[np.random.Generator]:
+        return [generator for layer in self.layers for generator in layer.generators()]
+
     def state(self) -> list:
         return [layer.state() for layer in self.layers]
 
@@ -331,6 +346,24 @@ class Sequential(Model, TrainingLayer):
 
     def flat_layers(self) -> list[Layer]:
         return _flat(self.layers)
+
+    def round_gradients(self, seed=None) -> None:
+        """Let the backward products of all binary layers take gradients rounded to 8 bits.
+
+        Training steps get shorter, and gradients noisier but not biased; see
+        `bitops.quantizers.ByteGradient`. Set a layer's attribute `rounding` to None to undo it.
+
+        Parameters
+        ----------
+        seed : int or SeedSequence, optional
+            Source of the rounding, from which each layer gets one of its own.
+        """
+        sequence = (
+            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        )
+        for layer in _within(self.flat_layers()):
+            if isinstance(layer, BinaryProduct):
+                layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
     def fit(self, x, y, **options) -> History:
         """Train in place; see `bitops.train.fit` for the options and the result."""
@@ -358,6 +391,9 @@ class Packed(Model, Layer):
         One by one, or a single list.
     input_shape : tuple of int, optional
         Shape of one example, as in `Sequential`.
+    notes : mapping of str to str, optional
+        Whatever the user of a model file should know, such as how images are to be prepared. Kept
+        in the file.
 
     Notes
     -----
@@ -365,8 +401,14 @@ class Packed(Model, Layer):
     like build one by hand from a network trained elsewhere. Either way it needs no training code.
     """
 
-    def __init__(self, *layers, input_shape: Sequence[int] | None = None):
+    def __init__(
+        self,
+        *layers,
+        input_shape: Sequence[int] | None = None,
+        notes: Mapping[str, str] | None = None,
+    ):
         self.layers: list[Layer] = _as_list(layers)
+        self.notes = dict(notes or {})
         self.input_shape = check_shape("Packed", input_shape)
         shape = check_layers("Packed", self.layers, Layer, self.input_shape or ())
         for layer in self.layers:
@@ -501,6 +543,9 @@ class Residual(Branches, TrainingLayer):
     def parameters(self) -> list[Parameter]:
         return [parameter for branch in self._both() for parameter in branch.parameters()]
 
+    def generators(self) -> list[np.random.Generator]:
+        return [generator for branch in self._both() for generator in branch.generators()]
+
     def state(self) -> list:
         return [branch.state() for branch in self._both()]
 
@@ -551,4 +596,5 @@ def _numbers(x: Activation) -> np.ndarray:
     """The values as float32 where they are, else as int32."""
     if isinstance(x, BitArray):
         return unpack(x, dtype=np.int32)
+    x = np.asarray(x)
     return x if x.dtype == np.float32 else x.astype(np.int32, copy=False)

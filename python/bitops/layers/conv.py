@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, above_operand, pack
+from ..array import BitArray, pack
 from ..conv import conv2d, conv2d_sign
 from ..geometry import Window
 from ..linalg import Prepacked
@@ -17,6 +17,7 @@ from ..scaling import k_map as make_k_map
 from .backward import Gradient, conv_input_gradient, conv_weight_gradient
 from .base import (
     Activation,
+    Codes,
     Cost,
     Layer,
     Shape,
@@ -31,7 +32,16 @@ from .base import (
     is_data,
     saved_for_backward,
 )
-from .product import BinaryProduct, FloatProduct, PackedProduct, float_cost
+from .planes import WeightQuantizer, sum_planes
+from .product import (
+    BinaryProduct,
+    FloatProduct,
+    PackedPlanes,
+    PackedProduct,
+    PackedSingle,
+    QuantizedProduct,
+    float_cost,
+)
 
 # Images that the backward pass holds as float32 at a time; their patches take a few MiB more.
 MAX_BLOCK_BYTES = 8 << 20
@@ -98,7 +108,7 @@ class BinaryConvolution(Convolution):
         self.k_map = check_flag(self.name, "k_map", k_map)
 
     def _input(self, x) -> Activation:
-        """The input as bits, or as numbers that this layer can take."""
+        """The input as bits, codes, or numbers that this layer can take."""
         x = as_images(self.name, x, self.in_features)
         if self.k_map:
             if isinstance(x, BitArray):
@@ -116,14 +126,21 @@ class BinaryConvolution(Convolution):
         return make_k_map(x, self.windows.kernel_size, **self.windows.options)
 
     def _product(
-        self, x: Activation, w: Prepacked, *, scale_map: np.ndarray | None = None, **scales: Any
+        self,
+        x: BitArray | np.ndarray,
+        w: Prepacked,
+        *,
+        bits: int = 8,
+        scale_map: np.ndarray | None = None,
+        **scales: Any,
     ) -> np.ndarray:
-        """Convolution of bits or numbers; `scales` are alpha and bias."""
+        """Convolution of bits or numbers, uint8 of so many bits; `scales` are alpha and bias."""
         options = {**self.windows.options, "groups": self.groups, **scales}
         if isinstance(x, BitArray):
             return conv2d(x, w, pad_value=self.pad_value, k_map=scale_map, **options)
-        product = bitplane_conv2d if x.dtype == np.uint8 else weight_conv2d
-        return product(x, w, **options)
+        if x.dtype == np.uint8:
+            return bitplane_conv2d(x, w, bits=bits, **options)
+        return weight_conv2d(x, w, **options)
 
     def _extras(self) -> str:
         pad_value = f", pad_value={self.pad_value}" if self.pad_value else ""
@@ -150,7 +167,10 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
     clip_value : float
         With k_map, gradients pass the binarization where abs(x) <= clip_value.
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights, uniform in [-1, 1).
+        Source of the first weights, and of the signs that are drawn.
+    **latent
+        gradient, stochastic, real_evaluation, center, lr_scale, start, as in `BinaryDense`. With
+        "normal" first weights have the variance 2 / (weights of a filter).
 
     Attributes
     ----------
@@ -161,8 +181,8 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
     Notes
     -----
     Forward, with Wb = sign(W), or alpha sign(W):  y = x * Wb + b, and y = K . (sign(x) * Wb) + b
-    with k_map. Bits meet bits in the packed `conv2d`; uint8 input gives the exact integers of
-    `bitplane_conv2d`, and real input what `weight_conv2d` does.
+    with k_map. Bits meet bits in the packed `conv2d`; uint8 input and codes give the exact integers
+    of `bitplane_conv2d`, and real input what `weight_conv2d` does.
     Backward, with c(x) the patches as rows (im2col):  dWb = (K . dy)^T c(x),  dc = (K . dy) Wb,
     which is added up to dx, and db = sum dy; with k_map dx is masked by abs(x) <= clip_value. No
     gradient flows through K, as in the released code of XNOR-Net, which leaves K out altogether.
@@ -175,7 +195,9 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1; start values and
     the scale of the learning rate are those of the code released with it.
-    Rastegari et al., "XNOR-Net", 2016, section 3: alpha, K, and the gradient with alpha.
+    Courbariaux et al., "BinaryConnect", 2015: stochastic weights and evaluation with real ones.
+    Rastegari et al., "XNOR-Net", 2016, section 3: alpha, K, and the gradient with alpha; center is
+    a step of the code released with it.
     """
 
     def __init__(
@@ -194,16 +216,12 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         k_map: bool = False,
         clip_value: float = 1.0,
         seed=None,
+        **latent: Any,
     ):
         shape = self._set_geometry(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups
         )
-        self._set_padding(pad_value, k_map)
-        if not 0 < clip_value < np.inf:
-            raise ValueError(
-                f"[BinaryConv2D] clip_value must be positive and finite, got {clip_value}"
-            )
-        self.clip_value = float(clip_value)
+        self._set_input(pad_value, k_map, clip_value)
         taps = shape[1] * shape[2]
         BinaryProduct.__init__(
             self,
@@ -213,39 +231,61 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
             bias=bias,
             alpha=alpha,
             seed=seed,
+            **latent,
         )
+        if self.k_map and self.real_evaluation:
+            raise ValueError("[BinaryConv2D] give either k_map or real_evaluation, got both")
+
+    def _set_input(self, pad_value: int, k_map: bool, clip_value: float) -> None:
+        self._set_padding(pad_value, k_map)
+        if not 0 < clip_value < np.inf:
+            raise ValueError(
+                f"[{self.name}] clip_value must be positive and finite, got {clip_value}"
+            )
+        self.clip_value = float(clip_value)
         self._saved: tuple[Any, ...] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        data = is_data(x) if isinstance(x, np.ndarray) else False
+        data = is_data(x)
         x = self._input(x)
+        if self.real_evaluation and not training:
+            window = self.windows.on(self.name, x)
+            return float_convolution(x, self.weight.value, self.bias_value, window, self.groups)
         scale_map = passes = None
         if self.k_map:
             if training:
                 passes = np.abs(x) <= np.float32(self.clip_value)
             scale_map = self._scale_map(x)
             x = pack(x)
+        planes = self.planes(training)
         if training:
-            self._saved = x, data, scale_map, passes
-        return self._product(x, self.prepacked, scale_map=scale_map, **self.scales())
+            self._saved = x, planes, data, scale_map, passes
+        numbers, bits, step = x, 8, 1.0
+        if isinstance(x, Codes):
+            numbers, bits, step = x.numbers, x.bits, x.step
+
+        def multiply(plane: Prepacked, **scales: Any) -> np.ndarray:
+            return self._product(numbers, plane, bits=bits, scale_map=scale_map, **scales)
+
+        return planes.outputs(multiply, step=step, bias=self.bias_value)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        x, data, scale_map, passes = saved_for_backward(self, self._saved)
+        x, planes, data, scale_map, passes = saved_for_backward(self, self._saved)
         dy = grad if scale_map is None else grad * scale_map[..., np.newaxis]
         window = self.windows.on(self.name, x)
         dx = None
-        if isinstance(x, BitArray) and self.groups == 1:
+        if isinstance(x, BitArray) and self.groups == 1 and planes.is_single:
             conv_weight_gradient(
                 Gradient(dy, self.rounding), x, window, self.pad_value, self.weight.grad
             )
             if not data:
-                scaled = Gradient(self.scale_gradient(dy), self.rounding)
-                dx = conv_input_gradient(scaled, self.turned, window, x.shape)
+                scaled = planes.scale_gradient(dy, self.rounding)
+                dx = conv_input_gradient(scaled, planes.turned[0], window, x.shape)
         else:
             dx = conv_gradients(
                 x,
                 dy,
-                self.values(),
+                planes.values(),
                 window,
                 self.groups,
                 outside=self.pad_value if isinstance(x, BitArray) else 0,
@@ -261,12 +301,94 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         return BinaryProduct.cost(self, bits_in or self.k_map)
 
     def _extras(self) -> str:
-        bias = "" if self.bias is None else ", bias=True"
-        alpha = ", alpha=True" if self.scaled else ""
-        return bias + alpha + super()._extras()
+        return self._options() + super()._extras()
 
 
-class PackedConv2D(BinaryConvolution, PackedProduct):
+class QuantizedConv2D(QuantizedProduct, BinaryConv2D):
+    """Convolution whose filters are ternary, or of few bits, made from latent ones by a quantizer.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or (kh, kw)
+    quantizer : Ternary, TwnTernary, LeastSquaresTernary, ShareTernary, DoReFaWeight, ...
+        Of `bitops.quantizers`; its `backward` gives the gradient of the latent weights.
+    stride, padding, dilation, groups, pad_value
+        As in `BinaryConv2D`.
+    bias, clip_value, lr_scale, start, seed
+        As in `QuantizedDense`.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (out_channels, kh, kw, in_channels / groups)
+    bias : Parameter of shape (out_channels,) or None
+
+    Notes
+    -----
+    Forward, with Q the quantized filters:  y = x * Q + b, as many products of bits as Q has planes,
+    see `QuantizedDense`. Backward as in `BinaryConv2D`, the gradient of Q by the quantizer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        quantizer: WeightQuantizer,
+        *,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        pad_value: int = 0,
+        bias: bool = False,
+        clip_value: float | None = None,
+        lr_scale: float = 1.0,
+        start: str = "normal",
+        seed=None,
+    ):
+        shape = self._set_geometry(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+        )
+        self._set_input(pad_value, False, 1.0)
+        QuantizedProduct.__init__(
+            self,
+            shape,
+            quantizer,
+            bias=bias,
+            clip_value=clip_value,
+            lr_scale=lr_scale,
+            start=start,
+            seed=seed,
+        )
+
+
+class PackedConvolution(BinaryConvolution, PackedProduct):
+    """What the packed convolutions share: their settings, and what codes exclude."""
+
+    def _set_windows_of(
+        self, share: int, out_channels: int, kernel: tuple[int, int], options: dict[str, Any]
+    ) -> None:
+        """Take the settings for filters of `share` channels each."""
+        in_channels = share * check_size(self.name, "groups", options["groups"])
+        names = ("stride", "padding", "dilation", "groups")
+        self._set_geometry(in_channels, out_channels, kernel, *(options[name] for name in names))
+        self._set_padding(options["pad_value"], options.get("k_map", False))
+        if self.input_bits is not None and (self.pad_value or self.k_map):
+            raise ValueError(
+                f"[{self.name}] pad_value must be 0 and k_map False with input_bits, "
+                f"got {self.pad_value} and {self.k_map}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        settings = {**self.windows.options, "groups": self.groups}
+        return {**settings, "pad_value": self.pad_value, "input_bits": self.input_bits}
+
+    def _extras(self) -> str:
+        return self._fields() + super()._extras()
+
+
+class PackedConv2D(PackedConvolution, PackedSingle):
     """Convolution with packed +-1 filters, for inference.
 
     Parameters
@@ -285,6 +407,9 @@ class PackedConv2D(BinaryConvolution, PackedProduct):
         makes it. Excludes thresholds.
     stride, padding, dilation, groups, pad_value
         As in `bitops.conv2d`. Numbers take only pad_value = 0.
+    input_bits : int in 1..8, optional
+        The input is codes in 0..2^input_bits - 1 of uint8, and nothing else; for 1 also bits, which
+        then stand for 0 and 1. Positions outside the image are 0.
 
     Raises
     ------
@@ -311,50 +436,114 @@ class PackedConv2D(BinaryConvolution, PackedProduct):
         dilation=1,
         groups: int = 1,
         pad_value: int = 0,
+        input_bits: int | None = None,
     ):
         axes = "out_channels, kh, kw, in_channels / groups"
-        PackedProduct.__init__(self, w, axes, threshold, flip, alpha, bias)
+        PackedSingle.__init__(self, w, axes, threshold, flip, alpha, bias, input_bits)
         out_channels, kh, kw, share = self.weight.shape
-        in_channels = share * check_size("PackedConv2D", "groups", groups)
-        self._set_geometry(in_channels, out_channels, (kh, kw), stride, padding, dilation, groups)
-        self._set_padding(pad_value, k_map)
+        options = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "pad_value": pad_value,
+            "k_map": k_map,
+        }
+        self._set_windows_of(share, out_channels, (kh, kw), options)
         if self.k_map and threshold is not None:
             raise ValueError("[PackedConv2D] give either threshold or k_map, got both")
+        # among +-1 bits that stand for 0 and 1, outside is what stands for 0
+        self._outside = self.pad_value if self._sums is None else -1
+
+    def forward(self, x) -> Activation:
+        x = self._packed_input(self._input(x))
+        if isinstance(x, BitArray):
+            return self._of_bits(x)
+        if self.k_map:
+            scale_map = self._scale_map(as_float(x))
+            signs = pack(as_float(x))
+            return self._product(
+                signs, self._prepacked, scale_map=scale_map, alpha=self.alpha, bias=self.bias
+            )
+        bits = self.input_bits or 8
+        if self.threshold is not None:
+            return self._finish(self._product(x, self._prepacked, bits=bits))
+        return self._product(x, self._prepacked, bits=bits, alpha=self.alpha, bias=self.bias)
+
+    def _of_bits(self, x: BitArray) -> Activation:
+        options = {
+            **self.windows.options,
+            "groups": self.groups,
+            "pad_value": self._outside,
+        }
+        if self.threshold is not None:
+            return conv2d_sign(
+                x, self._prepacked, self._integer_threshold, flip=self._flip_bits, **options
+            )
+        if self._sums is not None:
+            return self._finish(self._of_units(conv2d(x, self._prepacked, **options)))
+        return conv2d(x, self._prepacked, alpha=self.alpha, bias=self.bias, **options)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "k_map": self.k_map}
+
+    def cost(self, bits_in: bool) -> Cost:
+        return PackedSingle.cost(self, bits_in or self.k_map)
+
+
+class PackedPlanesConv2D(PackedConvolution, PackedPlanes):
+    """Convolution with filters that are a sum of +-1 planes, for inference.
+
+    Parameters
+    ----------
+    w : BitArray or array_like of shape (planes, out_channels, kh, kw, in_channels / groups)
+    coefficients : sequence of int
+        What each plane counts, as in `PackedPlanesDense`.
+    threshold, flip, alpha, bias, stride, padding, dilation, groups, pad_value, input_bits
+        As in `PackedConv2D`; dot is the sum of those with each plane times its coefficient.
+    """
+
+    def __init__(
+        self,
+        w,
+        coefficients,
+        threshold=None,
+        flip=None,
+        *,
+        alpha=None,
+        bias=None,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        pad_value: int = 0,
+        input_bits: int | None = None,
+    ):
+        axes = "planes, out_channels, kh, kw, in_channels / groups"
+        PackedPlanes.__init__(self, w, coefficients, axes, threshold, flip, alpha, bias, input_bits)
+        _, out_channels, kh, kw, share = self.weight.shape
+        options = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "pad_value": pad_value,
+        }
+        self._set_windows_of(share, out_channels, (kh, kw), options)
+        self._layers = [
+            PackedConv2D(plane, input_bits=input_bits, **options) for plane in self.weight
+        ]
 
     def forward(self, x) -> Activation:
         x = self._input(x)
-        if self.threshold is not None:
-            return self._signs(x, self.threshold)
-        scale_map = None
-        if self.k_map:
-            scale_map = self._scale_map(x)
-            x = pack(x)
-        scales = {"alpha": self.alpha, "bias": self.bias}
-        return self._product(x, self._prepacked, scale_map=scale_map, **scales)
-
-    def _signs(self, x: Activation, threshold: np.ndarray) -> BitArray:
-        if not isinstance(x, BitArray):
-            return above_operand(
-                self.name, self._product(x, self._prepacked), threshold, self._flip_bits
-            )
-        return conv2d_sign(
-            x,
-            self._prepacked,
-            self._integer_threshold,
-            flip=self._flip_bits,
-            groups=self.groups,
-            pad_value=self.pad_value,
-            **self.windows.options,
-        )
+        products = [np.asarray(layer(x)) for layer in self._layers]
+        return self._finish(sum_planes(products, self.coefficients))
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "pad_value": self.pad_value, "k_map": self.k_map}
-
-    def cost(self, bits_in: bool) -> Cost:
-        return PackedProduct.cost(self, bits_in or self.k_map)
+        return {**super().settings(), "coefficients": list(self.coefficients)}
 
     def _extras(self) -> str:
-        return self._fields() + super()._extras()
+        return f", planes={len(self._layers)}{super()._extras()}"
 
 
 class Conv2D(Convolution, FloatProduct):

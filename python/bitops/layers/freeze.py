@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..array import BitArray
+from ..quantizers import Heaviside
 from .base import Layer
 from .container import Packed, PackedResidual, Residual, Sequential
-from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D
-from .dense import BinaryDense, Dense, FloatDense, PackedDense
+from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D, PackedPlanesConv2D
+from .dense import BinaryDense, Dense, FloatDense, PackedDense, PackedPlanesDense
 from .norm import BatchNorm, PackedBatchNorm
+from .planes import scaled
 from .pool import (
     AvgPool2D,
     Flatten,
@@ -22,11 +25,24 @@ from .pool import (
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
 )
-from .quantizers import Dropout, PackedReLU, PackedSign, ReLU, Sign
+from .quantizers import (
+    Dropout,
+    PackedLevels,
+    PackedQuantize,
+    PackedReLU,
+    PackedSign,
+    PackedTanh,
+    Quantize,
+    QuantizeGradient,
+    ReLU,
+    Sign,
+    Tanh,
+)
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
 
 Step = BatchNorm | MaxPool2D | ReLU
+Product = BinaryDense | BinaryConv2D
 
 
 def freeze(model: Sequential) -> Packed:
@@ -51,113 +67,191 @@ def freeze(model: Sequential) -> Packed:
 
     Notes
     -----
-    A product (BinaryDense or BinaryConv2D) followed by any of BatchNorm, MaxPool2D and ReLU and
-    ended by Sign becomes a packed product with a threshold a channel (see `fold`), then pools of
-    bits. Each of these layers keeps or reverses the order of values in a channel. Let f be all of
-    them before a pool and t the threshold: where f rises, the largest product of a window decides,
-    and one bit z > t in it is enough (OR); where f falls, the smallest does, and it takes all of
-    them (AND). Bits that are flipped turn OR into AND and AND into OR.
+    A product (BinaryDense, BinaryConv2D or their kin with quantized weights) followed by any of
+    BatchNorm, MaxPool2D and ReLU and ended by Sign becomes a packed product with a threshold a
+    channel (see `fold`), then pools of bits. Each of these layers keeps or reverses the order of
+    values in a channel. Let f be all of them before a pool and t the threshold: where f rises, the
+    largest product of a window decides, and one bit z > t in it is enough (OR); where f falls, the
+    smallest does, and it takes all of them (AND). Bits that are flipped turn OR into AND and AND
+    into OR.
     Layers that receive bits get integer thresholds. Those that receive the model's input get
     float32 ones, which decide every real number and every integer as the training graph does.
+
+    A Quantize of one bit ends a product like a Sign; its bits stand for 0 and 1, which the next
+    product is told. One of more bits stays a layer of its own, whose codes the next product takes
+    as bit planes. Where codes meet anything but products, max-pools and Flatten, PackedLevels turns
+    them into numbers.
 
     A BinaryConv2D with k_map scales each position by another number: it stays in float32, and what
     follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers flow: the
     first BatchNorm behind a product becomes its alpha and bias. Residual, the layers with float32
-    weights, averages and Flatten stand alone; Dropout vanishes.
+    weights, averages and Flatten stand alone, like products that are evaluated with their real
+    weights; Dropout and QuantizeGradient vanish.
     """
-    return Packed(_pack_chain(model.flat_layers(), False), input_shape=model.input_shape)
+    packed, flow = _pack_chain(model.flat_layers(), _NUMBERS)
+    return Packed(packed + flow.to_numbers(), input_shape=model.input_shape)
 
 
-def _pack_chain(layers: list[Layer], bits_in: bool) -> list[Layer]:
+@dataclass(frozen=True)
+class _Flow:
+    """What a chain has come to: numbers, bits that are +-1, or codes that count `step`.
+
+    Codes have so many bits; those of one bit are bits too, or uint8.
+    """
+
+    is_bits: bool = False
+    code_bits: int | None = None
+    step: float = 1.0
+
+    @property
+    def largest(self) -> int | None:
+        """Largest magnitude of the integers that flow; None if they are any numbers."""
+        if self.code_bits is not None:
+            return 2**self.code_bits - 1
+        return 1 if self.is_bits else None
+
+    def to_numbers(self) -> list[Layer]:
+        """What turns codes into numbers."""
+        return [] if self.code_bits is None else [PackedLevels(self.step)]
+
+
+_NUMBERS, _BITS = _Flow(), _Flow(is_bits=True)
+
+
+def _pack_chain(layers: list[Layer], flow: _Flow) -> tuple[list[Layer], _Flow]:
     packed: list[Layer] = []
     for group in _groups(layers):
-        for layer in group.pack(bits_in):
-            packed.append(layer)
-            bits_in = layer.emits_bits(bits_in)
-    return packed
+        made, flow = group.pack(flow)
+        packed += made
+    return packed, flow
 
 
 @dataclass
 class _Group:
-    """At most one layer that is no step, the steps behind it, and whether a Sign ends them."""
+    """At most one layer that is no step, the steps behind it, and what of few levels ends them."""
 
     head: Layer | None = None
     steps: list[Step] = field(default_factory=list)
-    signs: bool = False
+    end: Sign | Quantize | None = None
 
-    def pack(self, bits_in: bool) -> list[Layer]:
-        if isinstance(self.head, BinaryDense | BinaryConv2D):
-            if not _has_k_map(self.head):
-                return self._pack_product(self.head, bits_in)
-            return [_pack_numbers(self.head), *self._pack_steps()]
-        head = [] if self.head is None else [_pack_alone(self.head, bits_in)]
-        return head + self._pack_steps()
+    def pack(self, flow: _Flow) -> tuple[list[Layer], _Flow]:
+        head = self.head
+        if isinstance(head, Product) and not (_has_k_map(head) or head.real_evaluation):
+            return self._pack_product(head, flow)
+        if head is None:
+            packed: list[Layer] = []
+        elif isinstance(head, Flatten):
+            packed = [PackedFlatten()]
+        elif isinstance(head, Residual):
+            packed, flow = [_pack_residual(head, flow)], _NUMBERS
+        else:
+            packed, flow = [*flow.to_numbers(), _pack_alone(head)], _NUMBERS
+        while self.steps and isinstance(self.steps[0], MaxPool2D):
+            packed.append(_pack_step(self.steps.pop(0)))
+        if not self.steps and self.end is None:
+            return packed, flow
+        packed += flow.to_numbers()
+        made, flow = self._pack_steps()
+        return packed + made, flow
 
-    def _pack_product(self, product: BinaryDense | BinaryConv2D, bits_in: bool) -> list[Layer]:
-        if self.signs:
+    def _pack_product(self, product: Product, flow: _Flow) -> tuple[list[Layer], _Flow]:
+        planes = product.planes()
+        scale, bias = planes.scale(flow.step), product.bias_value
+        if self.end is not None and _is_binary(self.end):
             filters = product.weight.shape[0]
-            k = product.weight.size // filters if bits_in else None
+            k = None
+            if flow.largest is not None:
+                k = product.weight.size // filters * flow.largest * sum(planes.coefficients)
 
             def expression(z: np.ndarray) -> np.ndarray:
-                return product.scale_products(z)
+                return scaled(z, scale, bias)
 
-            threshold, flip = fold(_chained(expression, self.steps), filters, k)
+            threshold, flip = fold(_chained(expression, self.steps, self.end), filters, k)
             pools = _pack_pools(expression, self.steps, flip, filters, k)
-            return [_packed_product(product, threshold=threshold, flip=flip), *pools]
-        plain = product.bias is None and product.alpha is None
-        if plain and self.steps and isinstance(norm := self.steps[0], BatchNorm):
-            alpha, bias = norm.affine()
-            packed = _packed_product(product, alpha=alpha, bias=bias)
-            return [packed, *(_pack_step(step) for step in self.steps[1:])]
-        return [_pack_numbers(product), *(_pack_step(step) for step in self.steps)]
-
-    def _pack_steps(self) -> list[Layer]:
-        """Layers for numbers that no product folds with."""
+            packed = _packed_product(product, flow, threshold=threshold, flip=flip)
+            return [packed, *pools], _flow_of(self.end)
         steps = list(self.steps)
-        norms = [step for step in steps if isinstance(step, BatchNorm)]
-        if not self.signs or not norms:
-            return [_pack_step(step) for step in steps] + [PackedSign()] * self.signs
-        packed: list[Layer] = []
-        while isinstance(steps[0], MaxPool2D):  # fewer numbers are compared behind it
-            packed.append(_pack_step(steps.pop(0)))
+        if scale is None and bias is None and steps and isinstance(norm := steps[0], BatchNorm):
+            scale, bias = norm.affine()
+            steps = steps[1:]
+        layers = [_packed_product(product, flow, alpha=scale, bias=bias)]
+        layers += [_pack_step(step) for step in steps]
+        if self.end is None:
+            return layers, _NUMBERS
+        return [*layers, _pack_quantize(self.end)], _flow_of(self.end)
+
+    def _pack_steps(self) -> tuple[list[Layer], _Flow]:
+        """Layers for numbers that no product folds with; the first of them is no pool."""
+        if self.end is None:
+            return [_pack_step(step) for step in self.steps], _NUMBERS
+        flow = _flow_of(self.end)
+        norms = [step for step in self.steps if isinstance(step, BatchNorm)]
+        if not norms or not _is_binary(self.end):
+            return [*(_pack_step(step) for step in self.steps), _pack_quantize(self.end)], flow
         features = norms[0].gamma.size
-        threshold, flip = fold(_chained(_identity, steps), features)
-        pools = _pack_pools(_identity, steps, flip, features, None)
-        return [*packed, PackedSign(threshold, flip), *pools]
+        threshold, flip = fold(_chained(_identity, self.steps, self.end), features)
+        pools = _pack_pools(_identity, self.steps, flip, features, None)
+        return [PackedSign(threshold, flip), *pools], flow
 
 
 def _groups(layers: list[Layer]) -> list[_Group]:
-    """Cut the chain before every head and behind every Sign."""
+    """Cut the chain before every head and behind every layer that leaves few levels."""
     groups = [_Group()]
     for layer in layers:
         group = groups[-1]
-        if isinstance(layer, Dropout):
+        if isinstance(layer, Dropout | QuantizeGradient):
             continue
-        if isinstance(layer, Step | Sign):
-            if group.signs:
+        if isinstance(layer, Step | Sign | Quantize):
+            if group.end is not None:
                 groups.append(group := _Group())
-            if isinstance(layer, Sign):
-                group.signs = True
+            if isinstance(layer, Sign | Quantize):
+                group.end = layer
             else:
                 group.steps.append(layer)
         else:
             groups.append(_Group(layer))
-    return [group for group in groups if group.head or group.steps or group.signs]
+    return [group for group in groups if group.head or group.steps or group.end]
 
 
-def _has_k_map(product: BinaryDense | BinaryConv2D) -> bool:
+def _has_k_map(product: Product) -> bool:
     return isinstance(product, BinaryConv2D) and product.k_map
 
 
-def _packed_product(product: BinaryDense | BinaryConv2D, **outputs) -> PackedDense | PackedConv2D:
-    if isinstance(product, BinaryDense):
-        return PackedDense(product.bits, **outputs)
-    settings = {"pad_value": product.pad_value, "k_map": product.k_map, **product.settings()}
-    return PackedConv2D(product.bits, **outputs, **settings)
+def _is_binary(end: Sign | Quantize) -> bool:
+    """Whether thresholds decide what a layer makes."""
+    return isinstance(end, Sign) or end.levels.bits == 1
 
 
-def _pack_numbers(product: BinaryDense | BinaryConv2D) -> PackedDense | PackedConv2D:
-    return _packed_product(product, alpha=product.alpha, bias=product.bias_value)
+def _flow_of(end: Sign | Quantize) -> _Flow:
+    if isinstance(end, Sign):
+        return _BITS
+    return _Flow(code_bits=end.levels.bits, step=end.levels.step)
+
+
+def _pack_quantize(end: Sign | Quantize) -> Layer:
+    """The twin of a Sign or Quantize on numbers."""
+    if isinstance(end, Sign) or isinstance(end.levels, Heaviside):
+        return PackedSign()
+    return PackedQuantize(end.levels.bits, end.levels.clip_value)
+
+
+def _packed_product(product: Product, flow: _Flow, **outputs) -> Layer:
+    options = {**outputs, "input_bits": flow.code_bits}
+    planes = product.planes()
+    if isinstance(product, BinaryConv2D):
+        options |= {"pad_value": product.pad_value, **product.settings()}
+        if planes.is_single:
+            return PackedConv2D(planes.bits[0], k_map=product.k_map, **options)
+        return PackedPlanesConv2D(_stacked(planes.bits), planes.coefficients, **options)
+    if planes.is_single:
+        return PackedDense(planes.bits[0], **options)
+    return PackedPlanesDense(_stacked(planes.bits), planes.coefficients, **options)
+
+
+def _stacked(planes: Sequence[BitArray]) -> BitArray:
+    """Planes along a new first axis."""
+    words = np.stack([plane.words for plane in planes])
+    return BitArray.from_words(words, (len(planes), *planes[0].shape))
 
 
 def _pack_step(step: Step) -> Layer:
@@ -167,22 +261,36 @@ def _pack_step(step: Step) -> Layer:
     return PackedMaxPool2D(**step.settings()) if isinstance(step, MaxPool2D) else PackedReLU()
 
 
-def _pack_alone(layer: Layer, bits_in: bool) -> Layer:
+def _pack_residual(block: Residual, flow: _Flow) -> PackedResidual:
+    """The twin of a residual block; the identity, too, has to turn codes into numbers."""
+    chains: dict[str, list[Layer]] = {"body": [], "shortcut": []}
+    for name in chains:
+        branch = list(block.branches().get(name, ()))
+        packed, last = _pack_chain(branch, flow)
+        chains[name] = packed + last.to_numbers()
+    # a shortcut of nothing but Dropout is the identity
+    return PackedResidual(chains["body"], chains["shortcut"] or None)
+
+
+def _pack_alone(layer: Layer) -> Layer:
     """The twin of a layer that folds with nothing."""
+    if isinstance(layer, Product):
+        if not layer.real_evaluation:
+            scales = {"alpha": layer.alpha, "bias": layer.bias_value}
+            return _packed_product(layer, _NUMBERS, **scales)
+        if isinstance(layer, BinaryConv2D):
+            return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
+        return FloatDense(layer.weight.value, layer.bias_value)
     if isinstance(layer, Conv2D):
         return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
     if isinstance(layer, Dense):
-        return FloatDense(layer.weight.value, layer.bias_value)
+        return FloatDense(layer.values(), layer.bias_value)
     if isinstance(layer, AvgPool2D):
         return PackedAvgPool2D(**layer.settings())
     if isinstance(layer, GlobalAvgPool2D):
         return PackedGlobalAvgPool2D()
-    if isinstance(layer, Flatten):
-        return PackedFlatten()
-    if isinstance(layer, Residual):
-        chains = {name: _pack_chain(list(c), bits_in) for name, c in layer.branches().items()}
-        # a shortcut of nothing but Dropout is the identity
-        return PackedResidual(chains["body"], chains.get("shortcut") or None)
+    if isinstance(layer, Tanh):
+        return PackedTanh()
     raise TypeError(f"[freeze] no packed form is known for this layer, got {layer!r}")
 
 
@@ -193,17 +301,31 @@ def _identity(z: np.ndarray) -> np.ndarray:
     return z
 
 
-def _chained(expression: Expression, steps: list[Step]) -> Expression:
-    """What the evaluation graph makes of products, by the layers' own code; pools are left out."""
+def _chained(
+    expression: Expression, steps: list[Step], end: Sign | Quantize | None = None
+) -> Expression:
+    """What the evaluation graph makes of products, by the layers' own code; pools are left out.
+
+    With an `end` it is positive or zero where that gives +1, or the code 1.
+    """
     layers = [step for step in steps if not isinstance(step, MaxPool2D)]
 
     def chained(z: np.ndarray) -> np.ndarray:
         z = expression(z)
         for layer in layers:
             z = layer.forward(z)
+        if isinstance(end, Quantize):
+            z = _codes_or_nan(end, z)
         return z
 
     return chained
+
+
+def _codes_or_nan(end: Quantize, z: np.ndarray) -> np.ndarray:
+    """Codes less one half; NaN, which `fold` knows to handle, stays."""
+    missing = np.isnan(z)
+    codes = end.codes(np.where(missing, 0, z)).numbers - np.float32(0.5)
+    return np.where(missing, np.float32(np.nan), codes)
 
 
 def _pack_pools(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..quantizers import ap2
 from .base import (
     Cost,
     Layer,
@@ -51,11 +52,11 @@ class BatchNorm(TrainingLayer):
     """
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
-        self.in_features = self.out_features = check_size("BatchNorm", "features", features)
+        self.in_features = self.out_features = check_size(self.name, "features", features)
         if not 0 < eps < np.inf:
-            raise ValueError(f"[BatchNorm] eps must be positive and finite, got {eps}")
+            raise ValueError(f"[{self.name}] eps must be positive and finite, got {eps}")
         if not 0 < momentum <= 1:
-            raise ValueError(f"[BatchNorm] momentum must be in (0, 1], got {momentum}")
+            raise ValueError(f"[{self.name}] momentum must be in (0, 1], got {momentum}")
         self.eps = float(eps)
         self.momentum = float(momentum)
         self.gamma = Parameter(np.ones(features))
@@ -71,7 +72,7 @@ class BatchNorm(TrainingLayer):
         return scale, self.beta.value - self.running_mean * scale
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_float(as_activation("BatchNorm", x, self.in_features))
+        x = as_float(as_activation(self.name, x, self.in_features))
         if not training:
             scale, shift = self.affine()
             y = x * scale
@@ -125,7 +126,82 @@ class BatchNorm(TrainingLayer):
         return Cost(2 * features, 8 * features, float_macs=features)
 
     def __repr__(self) -> str:
-        return f"BatchNorm({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
+        return f"{self.name}({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
+
+
+class ShiftBatchNorm(BatchNorm):
+    """Batch normalisation whose factors are powers of two, so that it multiplies by shifting.
+
+    Parameters
+    ----------
+    features : int
+    eps : float
+        Added to the approximate variance.
+    momentum : float
+        Weight, in (0, 1], of a new batch in the running statistics.
+
+    Attributes
+    ----------
+    gamma, beta : Parameter of shape (features,)
+    running_mean, running_inv_std : ndarray of shape (features,), float32
+        0 and 1 at the start.
+
+    Notes
+    -----
+    With AP2(z) = sign(z) * 2^round(log2(abs(z))), see `quantizers.ap2`:
+    Training:  c = x - mean,  s = (mean(c * AP2(c)) + eps)^-1/2,
+    y = c * AP2(s) * AP2(gamma) + beta.
+    Backward, with C = AP2(c) and sigma = AP2(s):
+    dx = (dy - mean(dy) - C * mean(C * dy) * sigma^2) * sigma * AP2(gamma),
+    dgamma = sum(dy * AP2(c * sigma)), given to gamma itself,  dbeta = sum(dy).
+    Evaluation:  y = x * scale + shift,  scale = AP2(running_inv_std) * AP2(gamma),
+    shift = beta - running_mean * scale.
+    The running statistics average the mean and s, before AP2, with the weight `momentum`.
+
+    References
+    ----------
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 3; these equations are
+    those of the Torch program released with it.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125):
+        super().__init__(features, eps, momentum)
+
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        scale = ap2(self.running_inv_std) * ap2(self.gamma.value)
+        return scale, self.beta.value - self.running_mean * scale
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        if not training:
+            return super().forward(x)
+        x = as_float(as_activation(self.name, x, self.in_features))
+        axes = tuple(range(x.ndim - 1))
+        mean = x.mean(axis=axes)
+        c = x - mean
+        inv_std = 1 / np.sqrt((c * ap2(c)).mean(axis=axes) + np.float32(self.eps))
+        self._update_running(mean, inv_std)
+        sigma = ap2(inv_std)
+        self._saved = c, sigma
+        y = c * (sigma * ap2(self.gamma.value))
+        y += self.beta.value
+        return y
+
+    def _update_running(self, mean: np.ndarray, inv_std: np.ndarray) -> None:
+        self.batches_seen += 1
+        weight = np.float32(self.momentum)
+        self.running_mean += weight * (mean - self.running_mean)
+        self.running_inv_std += weight * (inv_std - self.running_inv_std)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        c, sigma = saved_for_backward(self, self._saved)
+        axes = tuple(range(grad.ndim - 1))
+        np.sum(grad * ap2(c * sigma), axis=axes, out=self.gamma.grad)
+        np.sum(grad, axis=axes, out=self.beta.grad)
+        power = ap2(c)
+        dx = grad - grad.mean(axis=axes)
+        dx -= power * ((power * grad).mean(axis=axes) * np.square(sigma))
+        dx *= sigma * ap2(self.gamma.value)
+        return dx
 
 
 class PackedBatchNorm(Layer):

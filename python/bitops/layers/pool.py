@@ -15,6 +15,7 @@ from ..patches import image_blocks, tap_slices
 from ..pool import avg_pool2d, global_avg_pool, max_pool2d
 from .base import (
     Activation,
+    Codes,
     Cost,
     Layer,
     Shape,
@@ -84,7 +85,12 @@ class MaxPool2D(Pool, TrainingLayer):
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_images("MaxPool2D", x)
-        y = max_pool2d(x, self.windows.kernel_size, **self._options())
+        y: Activation
+        if isinstance(x, Codes):
+            codes = max_pool2d(x.numbers, self.windows.kernel_size, **self._options())
+            y = Codes(codes, x.bits, x.step)
+        else:
+            y = max_pool2d(x, self.windows.kernel_size, **self._options())
         if training:
             self._saved = x, y
         return y
@@ -116,7 +122,9 @@ def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
 
 def _values(x: Activation) -> np.ndarray:
     """Something that compares as the values do; bits stay as small as they can."""
-    return unpack(x) if isinstance(x, BitArray) else x
+    if isinstance(x, BitArray):
+        return unpack(x)
+    return x.numbers if isinstance(x, Codes) else x
 
 
 def _to_first_maximum(
@@ -165,6 +173,7 @@ class PackedMaxPool2D(Pool):
             return x
         if isinstance(x, BitArray):
             return BitArray.from_words(x.words ^ self._mask, x.shape)
+        x = np.asarray(x)
         reverse = np.negative if x.dtype.kind == "f" else np.invert
         return np.where(self.minimum, reverse(x), x)
 

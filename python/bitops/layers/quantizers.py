@@ -1,12 +1,27 @@
-"""Activations: the straight-through Sign and its packed twin, ReLU, and Dropout between layers."""
+"""Activations: Sign, Quantize and their packed twins, ReLU, Tanh, and what only training has."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..array import BitArray, above_operand, pack
+from ..array import BitArray, above_operand, pack, unpack
+from ..quantizers import (
+    AnnealedSign,
+    ApproxSign,
+    ClippedGradient,
+    DoReFaActivation,
+    DoReFaGradient,
+    Heaviside,
+    ProgressiveSign,
+    SteSign,
+    StochasticSign,
+    SwishSign,
+)
 from .base import (
     Activation,
+    Codes,
     Cost,
     Layer,
     TrainingLayer,
@@ -14,48 +29,184 @@ from .base import (
     as_flips,
     as_float,
     as_thresholds,
+    check_input_bits,
     saved_for_backward,
 )
 
 
 class Sign(TrainingLayer):
-    """Activation q = sign(x), with sign(0) = +1, trained straight through.
+    """Activation q = sign(x), with sign(0) = +1, trained by a pseudo-gradient.
 
     Parameters
     ----------
     clip_value : float
-        Gradients pass where abs(x) <= clip_value.
+        Gradients pass where abs(x) <= clip_value; infinity lets every gradient pass.
+    quantizer : quantizer, optional
+        Of `bitops.quantizers`, instead of a clip_value: SteSign, ApproxSign, SwishSign,
+        AnnealedSign, StochasticSign, ProgressiveSign, or a ClippedGradient of one of them. Training
+        takes its `forward` and `backward`; evaluation is always the sign.
 
     Notes
     -----
-    Forward: q = +1 if x >= 0 else -1, returned as a BitArray packed along the features.
-    Pseudo-gradient: dx = dq * (abs(x) <= clip_value), that of the hard tanh for clip_value = 1.
+    Forward: q = +1 if x >= 0 else -1, returned as a BitArray packed along the features. Training
+    returns what the quantizer makes: random signs of StochasticSign, numbers of ProgressiveSign.
+    Pseudo-gradient: dx = dq * (abs(x) <= clip_value), that of the hard tanh for clip_value = 1, or
+    that of the quantizer.
 
     References
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, eqs. 1 and 4.
     """
 
-    def __init__(self, clip_value: float = 1.0):
-        if not 0 < clip_value < np.inf:
-            raise ValueError(f"[Sign] clip_value must be positive and finite, got {clip_value}")
-        self.clip_value = float(clip_value)
-        self._passes: np.ndarray | None = None
+    def __init__(self, clip_value: float | None = None, *, quantizer: Any = None):
+        if clip_value is not None and quantizer is not None:
+            raise ValueError("[Sign] give either clip_value or quantizer, got both")
+        if quantizer is None:
+            clip_value = 1.0 if clip_value is None else float(clip_value)
+            if not clip_value > 0:
+                raise ValueError(f"[Sign] clip_value must be positive, got {clip_value}")
+            quantizer = SteSign(clip_value)
+        if not _makes_signs(quantizer):
+            raise TypeError(f"[Sign] quantizer must be one of signs, got {quantizer!r}")
+        self.quantizer = quantizer
+        self._saved: np.ndarray | None = None
 
-    def forward(self, x, *, training: bool = False) -> BitArray:
+    def forward(self, x, *, training: bool = False) -> Activation:
         values = as_float(as_activation("Sign", x))
-        if training:
-            self._passes = np.abs(values) <= np.float32(self.clip_value)
-        return pack(values)
+        if not training:
+            return pack(values)
+        if isinstance(self.quantizer, SteSign):  # a mask is smaller than the values
+            self._saved = np.abs(values) <= np.float32(self.quantizer.clip_value)
+            return pack(values)
+        self._saved = values
+        signs = self.quantizer.forward(values)
+        return signs if isinstance(_innermost(self.quantizer), ProgressiveSign) else pack(signs)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        return grad * saved_for_backward(self, self._passes)
+        saved = saved_for_backward(self, self._saved)
+        if isinstance(self.quantizer, SteSign):
+            return grad * saved
+        return self.quantizer.backward(saved, grad)
+
+    def generators(self) -> list[np.random.Generator]:
+        quantizer = _innermost(self.quantizer)
+        return [quantizer.generator] if isinstance(quantizer, StochasticSign) else []
 
     def emits_bits(self, bits_in: bool) -> bool:
         return True
 
     def __repr__(self) -> str:
-        return f"Sign(clip_value={self.clip_value:g})"
+        if isinstance(self.quantizer, SteSign):
+            return f"Sign(clip_value={self.quantizer.clip_value:g})"
+        return f"Sign({self.quantizer!r})"
+
+
+_SIGNS = AnnealedSign | ApproxSign | ProgressiveSign | SteSign | StochasticSign | SwishSign
+
+
+def _innermost(quantizer: Any) -> Any:
+    while isinstance(quantizer, ClippedGradient):
+        quantizer = quantizer.quantizer
+    return quantizer
+
+
+def _makes_signs(quantizer: Any) -> bool:
+    return isinstance(_innermost(quantizer), _SIGNS)
+
+
+class Quantize(TrainingLayer):
+    """Activation of few levels: 0 and 1 of a Heaviside step, or the 2^k levels of DoReFa-Net.
+
+    Parameters
+    ----------
+    quantizer : Heaviside, DoReFaActivation, or ClippedGradient of one
+        Of `bitops.quantizers`, of at most 8 bits.
+
+    Notes
+    -----
+    Forward: q = step * code, handed on as Codes: products with binary weights are made of the
+    integer codes, exactly, and multiplied by the step.
+    Pseudo-gradient: that of the quantizer.
+    """
+
+    def __init__(self, quantizer: Any):
+        self.levels = _innermost(quantizer)
+        if not isinstance(self.levels, Heaviside | DoReFaActivation):
+            raise TypeError(
+                f"[Quantize] quantizer must be Heaviside or DoReFaActivation, got {quantizer!r}"
+            )
+        check_input_bits("Quantize", "bits", self.levels.bits)
+        self.quantizer = quantizer
+        self._x: np.ndarray | None = None
+
+    def codes(self, x) -> Codes:
+        """The levels of numbers."""
+        values = as_float(as_activation("Quantize", x))
+        return Codes(self.levels.codes(values), self.levels.bits, self.levels.step)
+
+    def forward(self, x, *, training: bool = False) -> Codes:
+        if training:
+            self._x = as_float(as_activation("Quantize", x))
+        return self.codes(x)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return self.quantizer.backward(saved_for_backward(self, self._x), grad)
+
+    def emits_bits(self, bits_in: bool) -> bool:
+        return self.levels.bits == 1
+
+    def __repr__(self) -> str:
+        return f"Quantize({self.quantizer!r})"
+
+
+class PackedQuantize(Layer):
+    """Packed twin of a Quantize of k bits: code = round((2^k - 1) clip(x / c, 0, 1)), uint8.
+
+    Parameters
+    ----------
+    bits : int in 1..8
+    clip_value : float
+        c.
+    """
+
+    def __init__(self, bits: int, clip_value: float = 1.0):
+        check_input_bits("PackedQuantize", "bits", bits)
+        self._levels = DoReFaActivation(bits, clip_value)
+
+    def forward(self, x) -> np.ndarray:
+        return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
+
+    def settings(self) -> dict[str, Any]:
+        return {"bits": self._levels.bits, "clip_value": self._levels.clip_value}
+
+    def __repr__(self) -> str:
+        return f"PackedQuantize(bits={self._levels.bits}, clip_value={self._levels.clip_value:g})"
+
+
+class PackedLevels(Layer):
+    """Codes as the numbers they stand for: y = step * code, float32.
+
+    Parameters
+    ----------
+    step : float
+        A bit of a BitArray stands for the code 0 or 1.
+    """
+
+    def __init__(self, step: float = 1.0):
+        if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < np.inf:
+            raise ValueError(f"[PackedLevels] step must be positive and finite, got {step!r}")
+        self.step = float(step)
+
+    def forward(self, x) -> np.ndarray:
+        x = as_activation("PackedLevels", x)
+        codes = unpack(x, dtype=np.bool_) if isinstance(x, BitArray) else x
+        return as_float(codes) * np.float32(self.step)
+
+    def settings(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def __repr__(self) -> str:
+        return f"PackedLevels(step={self.step:g})"
 
 
 class PackedSign(Layer):
@@ -129,6 +280,71 @@ class ReLU(PackedReLU, TrainingLayer):
         return grad * saved_for_backward(self, self._passes)
 
 
+class PackedTanh(Layer):
+    """y = tanh(x), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return np.tanh(as_float(as_activation(self.name, x)))
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+class Tanh(PackedTanh, TrainingLayer):
+    """Activation y = tanh(x), float32.
+
+    Notes
+    -----
+    Backward:  dx = dy * (1 - y^2).
+    """
+
+    def __init__(self) -> None:
+        self._y: np.ndarray | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        y = super().forward(x)
+        if training:
+            self._y = y
+        return y
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return grad * (1 - np.square(saved_for_backward(self, self._y)))
+
+
+class QuantizeGradient(TrainingLayer):
+    """The identity, whose gradients are rounded at random to k bits (DoReFa-Net).
+
+    Parameters
+    ----------
+    bits : int
+    seed : int, SeedSequence or Generator, optional
+        Source of the noise.
+
+    Notes
+    -----
+    Forward: y = x, bits as bits. Backward: that of `quantizers.DoReFaGradient`; it stands behind
+    the product whose gradient it rounds.
+    """
+
+    def __init__(self, bits: int, seed=None):
+        self.quantizer = DoReFaGradient(bits, seed)
+
+    def forward(self, x, *, training: bool = False) -> Activation:
+        return as_activation("QuantizeGradient", x)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return self.quantizer.backward(grad, grad)
+
+    def generators(self) -> list[np.random.Generator]:
+        return [self.quantizer.generator]
+
+    def emits_bits(self, bits_in: bool) -> bool:
+        return bits_in
+
+    def __repr__(self) -> str:
+        return f"QuantizeGradient(bits={self.quantizer.bits})"
+
+
 class Dropout(TrainingLayer):
     """Inverted dropout: training zeroes each value with probability `rate` and scales the others.
 
@@ -163,6 +379,9 @@ class Dropout(TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * saved_for_backward(self, self._mask)
+
+    def generators(self) -> list[np.random.Generator]:
+        return [self._rng]
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in

@@ -1,0 +1,643 @@
+/* neon.c: AArch64 Advanced SIMD as every AArch64 has it (no dot product, no SHA3, no SVE).
+ *
+ * Product, two ways to count the mismatches of a row with 128 columns:
+ *   Many rows: four Russians. For 5 bits of k, a table of the mismatches with all 32 patterns, two
+ *   4-bit counters to a byte; each row loads the entry that its own 5 bits select and adds it.
+ *   Few rows: the 8 bits of a byte of the row and of 16 columns meet in eor, cnt and add.
+ *
+ *   intrinsic            instruction   per 64 bits of a row and 128 columns
+ *   many rows
+ *   vld1q_u8             ldr q         13 groups x 4 vectors = 52, and the counters of the row
+ *   vaddq_u8             add           9 x 4 within threes of groups, 5 x 4 to the counters
+ *   vsraq_n_u8           usra          4 x 4: shifts high nibbles down and adds them
+ *   few rows
+ *   vld1q_dup_u8         ld1r          8, one for each byte
+ *   veorq_u8             eor           8 x 8
+ *   vcntq_u8             cnt           8 x 8
+ *   vaddq_u8             add           8 x 8
+ * Bottleneck: of tables, the instructions altogether (about 180 for 8192 multiply-accumulates), of
+ * few rows the vector pipes (200). Carry-save has nothing to save here: without a logic operation
+ * on three inputs that is not a select, a full adder with its XORs costs what it spares, see
+ * README.md. Counts are from the compiled code; nothing was timed.
+ *
+ * Panel of 128 columns: for each word of k, its 8 bytes (least significant first), 128 bytes each:
+ * byte j is that of column j. Counters are in the order of columns then, and so are sums.
+ *
+ * Overflow: 4-bit sums are at most 15 (three groups of 5 bits). 8-bit counters grow by at most 64 a
+ * word and are emptied every 3 words (192 <= 255); those of few rows by at most 8 a byte and are
+ * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
+ * 1023. The driver cuts k into much shorter slices. Tails: pack copies them to a whole word of
+ * values; k is made of whole words; panels of missing columns are 0. */
+#include "adam.h"
+#include "bitops.h"
+#include "columns.h"
+#include "store.h"
+#include "target.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+#include <string.h>
+
+enum {
+    MR = 2,
+    NR = 128,
+    LANES = 16,
+    PANEL_BYTES = NR * 8, /* of one word of k */
+    MAX_WORDS = 1023,
+    MANY_ROWS = 48, /* from here on tables pay: counted, see README.md */
+};
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+/* Bit i of the result is that of byte i of 4 x 16 masks, 0 or -1: each byte keeps the bit of its
+ * place among eight, and pairs are added until eight bytes are one. */
+BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks[4]) {
+    const uint8x16_t place = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bits[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        bits[i] = vandq_u8(masks[i], place);
+    const uint8x16_t quads = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads, quads)), 0);
+}
+
+/* Masks of ever fewer bits: the lower half of each lane. */
+
+BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a, uint16x8_t b) {
+    return vuzp1q_u8(vreinterpretq_u8_u16(a), vreinterpretq_u8_u16(b));
+}
+
+BITOPS_INLINE uint16x8_t narrow32(uint32x4_t a, uint32x4_t b) {
+    return vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
+}
+
+BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a, uint64x2_t b) {
+    return vuzp1q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b));
+}
+
+/* Signs of 64 elements. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, int *nan) {
+    (void)nan;
+    uint8x16_t masks[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const uint8x16_t v = vld1q_u8(x + 16 * i);
+        masks[i] = vtstq_u8(v, v);
+    }
+    return mask_bits(masks);
+}
+
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, int *nan) {
+    (void)nan;
+    uint8x16_t masks[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        masks[i] = vcgezq_s8(vld1q_s8(x + 16 * i));
+    return mask_bits(masks);
+}
+
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, int *nan) {
+    (void)nan;
+    uint8x16_t masks[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks[i] = narrow16(vcgezq_s16(vld1q_s16(x)), vcgezq_s16(vld1q_s16(x + 8)));
+    return mask_bits(masks);
+}
+
+BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
+    return narrow32(vcgezq_s32(vld1q_s32(x)), vcgezq_s32(vld1q_s32(x + 4)));
+}
+
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, int *nan) {
+    (void)nan;
+    uint8x16_t masks[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks[i] = narrow16(plus_i32(x), plus_i32(x + 8));
+    return mask_bits(masks);
+}
+
+BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
+    return narrow64(vcgezq_s64(vld1q_s64(x)), vcgezq_s64(vld1q_s64(x + 2)));
+}
+
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, int *nan) {
+    (void)nan;
+    uint8x16_t masks[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks[i] = narrow16(narrow32(plus_i64(x), plus_i64(x + 4)),
+                            narrow32(plus_i64(x + 8), plus_i64(x + 12)));
+    return mask_bits(masks);
+}
+
+/* A compare, not a move of sign bits: -0.0 is +1. `ordered` stays -1 where no NaN was met. */
+
+BITOPS_INLINE uint32x4_t plus_f32(const float *x, uint32x4_t *ordered) {
+    const float32x4_t v = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v, v));
+    return vcgezq_f32(v);
+}
+
+BITOPS_INLINE uint64_t signs_f32(const float *x, int *nan) {
+    uint8x16_t masks[4];
+    uint32x4_t ordered = vdupq_n_u32(UINT32_MAX);
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks[i] = narrow16(narrow32(plus_f32(x, &ordered), plus_f32(x + 4, &ordered)),
+                            narrow32(plus_f32(x + 8, &ordered), plus_f32(x + 12, &ordered)));
+    *nan |= vminvq_u32(ordered) == 0;
+    return mask_bits(masks);
+}
+
+BITOPS_INLINE uint32x4_t plus_f64(const double *x, uint32x4_t *ordered) {
+    const float64x2_t a = vld1q_f64(x), b = vld1q_f64(x + 2);
+    *ordered = vandq_u32(*ordered, narrow64(vceqq_f64(a, a), vceqq_f64(b, b)));
+    return narrow64(vcgezq_f64(a), vcgezq_f64(b));
+}
+
+BITOPS_INLINE uint64_t signs_f64(const double *x, int *nan) {
+    uint8x16_t masks[4];
+    uint32x4_t ordered = vdupq_n_u32(UINT32_MAX);
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks[i] = narrow16(narrow32(plus_f64(x, &ordered), plus_f64(x + 4, &ordered)),
+                            narrow32(plus_f64(x + 8, &ordered), plus_f64(x + 12, &ordered)));
+    *nan |= vminvq_u32(ordered) == 0;
+    return mask_bits(masks);
+}
+
+#define DEFINE_PACK(op, type, signs)                                                               \
+    void bitops_##op##_neon(const type *x, size_t n, uint64_t *words_out, int *nan) {              \
+        int found = 0;                                                                             \
+        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x += BITOPS_WORD_BITS)                \
+            *words_out++ = signs(x, &found);                                                       \
+        if (n) {                                                                                   \
+            type padded[BITOPS_WORD_BITS] = {0};                                                   \
+            memcpy(padded, x, n * sizeof *x);                                                      \
+            *words_out = signs(padded, &found) & (((uint64_t)1 << n) - 1);                         \
+        }                                                                                          \
+        if (found)                                                                                 \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_PACK(pack_bool8, uint8_t, signs_bool8)
+DEFINE_PACK(pack_i8, int8_t, signs_i8)
+DEFINE_PACK(pack_i16, int16_t, signs_i16)
+DEFINE_PACK(pack_i32, int32_t, signs_i32)
+DEFINE_PACK(pack_i64, int64_t, signs_i64)
+DEFINE_PACK(pack_f32, float, signs_f32)
+DEFINE_PACK(pack_f64, double, signs_f64)
+
+/* Masks x > threshold of 4 elements. */
+
+BITOPS_INLINE uint32x4_t above_i32(const int32_t *x, const float *threshold, uint32x4_t *ordered) {
+    (void)ordered;
+    return vcgtq_f32(vcvtq_f32_s32(vld1q_s32(x)), vld1q_f32(threshold));
+}
+
+BITOPS_INLINE uint32x4_t above_f32(const float *x, const float *threshold, uint32x4_t *ordered) {
+    const float32x4_t v = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v, v));
+    return vcgtq_f32(v, vld1q_f32(threshold));
+}
+
+/* Padded with zeros: 0 > 0 is false. */
+#define DEFINE_COMPARE(op, type, above)                                                            \
+    BITOPS_INLINE uint64_t op##_word(const type *x, const float *t, uint32x4_t *ordered) {         \
+        uint8x16_t masks[4];                                                                       \
+        BITOPS_UNROLL                                                                              \
+        for (int i = 0; i < 4; i++, x += 16, t += 16)                                              \
+            masks[i] =                                                                             \
+                narrow16(narrow32(above(x, t, ordered), above(x + 4, t + 4, ordered)),             \
+                         narrow32(above(x + 8, t + 8, ordered), above(x + 12, t + 12, ordered)));  \
+        return mask_bits(masks);                                                                   \
+    }                                                                                              \
+    void bitops_##op##_neon(const type *x, const float *threshold, size_t n, uint64_t *words_out,  \
+                            int *nan) {                                                            \
+        uint32x4_t ordered = vdupq_n_u32(UINT32_MAX);                                              \
+        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS) {                                     \
+            *words_out++ = op##_word(x, threshold, &ordered);                                      \
+            x += BITOPS_WORD_BITS;                                                                 \
+            threshold += BITOPS_WORD_BITS;                                                         \
+        }                                                                                          \
+        if (n) {                                                                                   \
+            type padded[BITOPS_WORD_BITS] = {0};                                                   \
+            float thresholds[BITOPS_WORD_BITS] = {0};                                              \
+            memcpy(padded, x, n * sizeof *x);                                                      \
+            memcpy(thresholds, threshold, n * sizeof *threshold);                                  \
+            *words_out = op##_word(padded, thresholds, &ordered);                                  \
+        }                                                                                          \
+        if (vminvq_u32(ordered) == 0)                                                              \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_COMPARE(compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(compare_f32, float, above_f32)
+
+void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
+    /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */
+    const uint8x16_t byte_of = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const uint8x16_t bit_of = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        const uint8x16_t word = vreinterpretq_u8_u64(vdupq_n_u64(*words));
+        BITOPS_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const uint8x16_t at = vaddq_u8(byte_of, vdupq_n_u8((uint8_t)(2 * i)));
+            const uint8x16_t set = vtstq_u8(vqtbl1q_u8(word, at), bit_of);
+            const uint8x16_t v = vornq_u8(vdupq_n_u8(1), set); /* 1 where set, else -1 */
+            vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v));
+        }
+    }
+    bitops_unpack_i8_generic(words, n, x_out);
+}
+
+void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
+    const uint32x4_t bit_of = {1, 2, 4, 8};
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 16; i++) {
+            const uint32x4_t set = vtstq_u32(vdupq_n_u32((uint32_t)(*words >> 4 * i)), bit_of);
+            vst1q_f32(x_out + 4 * i, vbslq_f32(set, vdupq_n_f32(1), vdupq_n_f32(-1)));
+        }
+    }
+    bitops_unpack_f32_generic(words, n, x_out);
+}
+
+/* Bytes of the result count the bits of a ^ w, or of a alone if not `both`, a constant. */
+BITOPS_INLINE uint8x16_t count_vector(const int both, const uint64_t *a, const uint64_t *w) {
+    const uint8x16_t v = vld1q_u8((const uint8_t *)a);
+    return vcntq_u8(both ? veorq_u8(v, vld1q_u8((const uint8_t *)w)) : v);
+}
+
+enum { STEP_WORDS = 8, STEPS = 1023 }; /* a step adds at most 2 * 32 to a 16-bit counter */
+
+/* Number of 1 bits of a ^ w, or of a alone. */
+BITOPS_INLINE uint64_t count_words(const int both, const uint64_t *a, const uint64_t *w,
+                                   size_t n_words) {
+    uint64x2_t sum = vdupq_n_u64(0);
+    size_t p = 0;
+    while (p + STEP_WORDS <= n_words) {
+        const size_t steps = (n_words - p) / STEP_WORDS;
+        const size_t end = p + (steps < STEPS ? steps : STEPS) * STEP_WORDS;
+        uint16x8_t counts = vdupq_n_u16(0);
+        for (; p < end; p += STEP_WORDS) {
+            uint8x16_t c[4];
+            BITOPS_UNROLL
+            for (int i = 0; i < 4; i++)
+                c[i] = count_vector(both, a + p + 2 * i, w + p + 2 * i);
+            counts = vpadalq_u8(counts, vaddq_u8(vaddq_u8(c[0], c[1]), vaddq_u8(c[2], c[3])));
+        }
+        sum = vpadalq_u32(sum, vpaddlq_u16(counts));
+    }
+    for (; p + 2 <= n_words; p += 2)
+        sum = vpadalq_u32(sum, vpaddlq_u16(vpaddlq_u8(count_vector(both, a + p, w + p))));
+    const uint64_t last = p < n_words ? (both ? a[p] ^ w[p] : a[p]) : 0;
+    return vaddvq_u64(sum) + vaddv_u8(vcnt_u8(vcreate_u8(last)));
+}
+
+void bitops_popcount_neon(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++, words += n_words)
+        count_out[row] = (int64_t)count_words(0, words, words, n_words);
+}
+
+void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Byte i of v[y] becomes byte y of v[i]: a round of zips moves the number of a vector, one bit, to
+ * the number of a byte, and four rounds exchange them. */
+BITOPS_INLINE void transpose_bytes(uint8x16_t v[LANES]) {
+    BITOPS_UNROLL
+    for (int round = 0; round < 4; round++) {
+        uint8x16_t zipped[LANES];
+        BITOPS_UNROLL
+        for (int i = 0; i < LANES / 2; i++) {
+            zipped[2 * i] = vzip1q_u8(v[i], v[i + LANES / 2]);
+            zipped[2 * i + 1] = vzip2q_u8(v[i], v[i + LANES / 2]);
+        }
+        BITOPS_UNROLL
+        for (int i = 0; i < LANES; i++)
+            v[i] = zipped[i];
+    }
+}
+
+/* Two words, or one if there is no other, of the n <= 16 rows of w to 16 columns of a panel. */
+BITOPS_INLINE void prepack_columns(const uint64_t *w, size_t ldw, size_t n, size_t words,
+                                   uint8_t *panel_out) {
+    uint8x16_t v[LANES];
+    for (size_t j = 0; j < LANES; j++) {
+        const uint64_t *row = w + j * ldw;
+        if (j >= n)
+            v[j] = vdupq_n_u8(0);
+        else if (words == 2)
+            v[j] = vld1q_u8((const uint8_t *)row);
+        else
+            v[j] = vcombine_u8(vcreate_u8(*row), vcreate_u8(0));
+    }
+    transpose_bytes(v);
+    for (size_t y = 0; y < 8 * words; y++)
+        vst1q_u8(panel_out + y * NR, v[y]);
+}
+
+void bitops_prepack_neon(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                         uint64_t *panel_out) {
+    BITOPS_ASSUME(n <= NR);
+    for (size_t j = 0; j < NR; j += LANES) {
+        const size_t rows = n < j ? 0 : n - j < LANES ? n - j : LANES;
+        for (size_t p = 0; p < k_words; p += 2)
+            prepack_columns(rows ? w + j * ldw + p : w, ldw, rows, k_words - p < 2 ? 1 : 2,
+                            (uint8_t *)panel_out + p * PANEL_BYTES + j);
+    }
+}
+
+/* ---- few rows ------------------------------------------------------------------------------ */
+
+enum { VECS = NR / LANES, FLUSH_BYTES = 31 };
+
+BITOPS_INLINE uint8x16_t add_mismatches(uint8x16_t counts, uint8x16_t a, uint8x16_t w) {
+    return vaddq_u8(counts, vcntq_u8(veorq_u8(a, w)));
+}
+
+BITOPS_INLINE void clear_counts(uint8x16_t counts[VECS]) {
+    BITOPS_UNROLL
+    for (int v = 0; v < VECS; v++)
+        counts[v] = vdupq_n_u8(0);
+}
+
+BITOPS_INLINE void widen_counts(const uint8x16_t counts[VECS], uint16x8_t totals[2 * VECS]) {
+    BITOPS_UNROLL
+    for (int v = 0; v < VECS; v++) {
+        totals[2 * v] = vaddw_u8(totals[2 * v], vget_low_u8(counts[v]));
+        totals[2 * v + 1] = vaddw_high_u8(totals[2 * v + 1], counts[v]);
+    }
+}
+
+/* n bytes of k, at most FLUSH_BYTES, of one row, or of two if b is not NULL, added to `totals`. b
+ * is known at every call. (No loop over rows: clang would keep the counters in memory.) */
+BITOPS_INLINE void count_bytes(const uint8_t *a, const uint8_t *b, size_t n, const uint8_t *panel,
+                               uint16x8_t (*totals)[2 * VECS]) {
+    uint8x16_t a_counts[VECS], b_counts[VECS];
+    clear_counts(a_counts);
+    clear_counts(b_counts);
+    for (size_t y = 0; y < n; y++, panel += NR) {
+        const uint8x16_t a_bits = vld1q_dup_u8(a + y);
+        const uint8x16_t b_bits = b ? vld1q_dup_u8(b + y) : a_bits;
+        BITOPS_UNROLL
+        for (int v = 0; v < VECS; v++) {
+            const uint8x16_t columns = vld1q_u8(panel + v * LANES);
+            a_counts[v] = add_mismatches(a_counts[v], a_bits, columns);
+            if (b)
+                b_counts[v] = add_mismatches(b_counts[v], b_bits, columns);
+        }
+    }
+    widen_counts(a_counts, totals[0]);
+    if (b)
+        widen_counts(b_counts, totals[1]);
+}
+
+/* 8 n counts of 16 bits, in the order of columns. */
+BITOPS_INLINE void write_counts(const uint16x8_t *counts, int n, int32_t *out) {
+    for (int i = 0; i < n; i++) {
+        vst1q_s32(out + 8 * i, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(counts[i]))));
+        vst1q_s32(out + 8 * i + 4, vreinterpretq_s32_u32(vmovl_high_u16(counts[i])));
+    }
+}
+
+/* rows is a constant, 1 or 2, at every call. */
+BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uint64_t *panel,
+                        size_t n, size_t k_words, size_t row, size_t col,
+                        const bitops_store *store) {
+    const uint8_t *first = (const uint8_t *)a, *second = (const uint8_t *)(a + lda);
+    const uint8_t *columns = (const uint8_t *)panel;
+    const size_t bytes = k_words * sizeof *a;
+    uint16x8_t totals[MR][2 * VECS];
+    int32_t mismatches[MR * NR];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < 2 * VECS; v++)
+            totals[i][v] = vdupq_n_u16(0);
+    for (size_t y = 0; y < bytes; y += FLUSH_BYTES)
+        count_bytes(first + y, rows == 2 ? second + y : NULL,
+                    bytes - y < FLUSH_BYTES ? bytes - y : FLUSH_BYTES, columns + y * NR, totals);
+    for (int i = 0; i < rows; i++)
+        write_counts(totals[i], 2 * VECS, mismatches + i * NR);
+    store_block(mismatches, NR, (size_t)rows, n, row, col, store);
+}
+
+/* ---- many rows: four Russians -------------------------------------------------------------- */
+
+/* Entry e of the table of a group: the mismatches of its GROUP_BITS bits with the pattern e, four
+ * vectors of 32 columns each: byte j counts column j in its low nibble and j + 16 in its high one.
+ * TABLE_STRIDE is a line more than a table so that equal bits in all groups, as in rows of zeros,
+ * look up lines of different cache sets. */
+enum {
+    GROUP_BITS = 5,
+    GROUPS = 13,     /* 12 of 5 bits and one of 4 */
+    FLUSH_WORDS = 3, /* 8-bit counters grow by 64 a word */
+    QUARTERS = 4,    /* of a panel, 32 columns each */
+    QUARTER = NR / QUARTERS,
+    ENTRY_BYTES = NR / 2,
+    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
+};
+
+/* 8-bit counters: `high` those of high nibbles, `all` the sum of whole bytes modulo 256, which is
+ * those of low nibbles plus 16 high. */
+typedef struct nibble_counts {
+    uint8x16_t all, high;
+} nibble_counts;
+
+BITOPS_INLINE void add_nibbles(nibble_counts *counts, uint8x16_t sums) {
+    counts->all = vaddq_u8(counts->all, sums);
+    counts->high = vsraq_n_u8(counts->high, sums, 4);
+}
+
+/* Adds the counters to 16-bit ones of 32 columns. */
+BITOPS_INLINE void add_counts(nibble_counts counts, uint16x8_t totals[4]) {
+    const uint8x16_t low = vsubq_u8(counts.all, vshlq_n_u8(counts.high, 4));
+    totals[0] = vaddw_u8(totals[0], vget_low_u8(low));
+    totals[1] = vaddw_high_u8(totals[1], low);
+    totals[2] = vaddw_u8(totals[2], vget_low_u8(counts.high));
+    totals[3] = vaddw_high_u8(totals[3], counts.high);
+}
+
+/* The counters of a row, in the caller's scratch. */
+typedef struct row_counts {
+    nibble_counts bytes[QUARTERS];
+    uint16x8_t totals[4 * QUARTERS];
+} row_counts;
+
+_Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
+
+/* The 16 nibbles of a word of 32 columns, those of columns j (low) and j + 16 (high) in a byte. */
+BITOPS_INLINE void pair_nibbles(const uint8_t *panel, uint8x16_t nibbles[16]) {
+    BITOPS_UNROLL
+    for (int y = 0; y < 8; y++, panel += NR) {
+        const uint8x16_t first = vld1q_u8(panel), second = vld1q_u8(panel + LANES);
+        nibbles[2 * y] = vsliq_n_u8(first, second, 4);
+        nibbles[2 * y + 1] = vsriq_n_u8(second, first, 4);
+    }
+}
+
+/* The table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each nibble;
+ * byte adds do that without regard to borrows, because every result lies in 0..5. */
+BITOPS_INLINE void make_table(const uint8x16_t nibbles[16], const int first, const int bits,
+                              uint8_t *table) {
+    const uint8x16_t one = vdupq_n_u8(0x11);
+    uint8x16_t flip[GROUP_BITS], entries[8];
+    entries[0] = vdupq_n_u8(0);
+    BITOPS_UNROLL
+    for (int i = 0; i < bits; i++) {
+        const int8x16_t down = vdupq_n_s8((int8_t)(-((first + i) % 4)));
+        const uint8x16_t plane = vandq_u8(vshlq_u8(nibbles[(first + i) / 4], down), one);
+        entries[0] = vaddq_u8(entries[0], plane);
+        flip[i] = vsubq_u8(one, vaddq_u8(plane, plane));
+    }
+    BITOPS_UNROLL
+    for (int i = 1; i < 8; i++)
+        entries[i] = vaddq_u8(entries[i & (i - 1)], flip[i & 1 ? 0 : i & 2 ? 1 : 2]);
+    BITOPS_UNROLL
+    for (int high = 0; high < 1 << bits >> 3; high++) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 8; i++) {
+            uint8x16_t entry = high & 1 ? vaddq_u8(entries[i], flip[3]) : entries[i];
+            if (high & 2)
+                entry = vaddq_u8(entry, flip[4]);
+            vst1q_u8(table + (8 * high + i) * ENTRY_BYTES, entry);
+        }
+    }
+}
+
+static void make_tables(const uint8_t *panel, const int quarters, uint8_t *tables) {
+    for (int q = 0; q < quarters; q++) {
+        uint8x16_t nibbles[16];
+        uint8_t *out = tables + LANES * q;
+        pair_nibbles(panel + QUARTER * q, nibbles);
+        BITOPS_UNROLL
+        for (int g = 0; g < GROUPS - 1; g++)
+            make_table(nibbles, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
+        make_table(nibbles, GROUP_BITS * (GROUPS - 1), 4, out + (GROUPS - 1) * TABLE_STRIDE);
+    }
+}
+
+/* Groups [begin, end), at most 3, so that sums are at most 15. quarters is a constant at every
+ * call. */
+BITOPS_INLINE void add_groups(const int quarters, const int begin, const int end,
+                              const uint8_t *tables, uint64_t word, nibble_counts *counts) {
+    uint8x16_t sums[QUARTERS];
+    BITOPS_UNROLL
+    for (int g = begin; g < end; g++) {
+        const uint8_t *entry = tables + (word >> GROUP_BITS * g & 31) * ENTRY_BYTES;
+        BITOPS_UNROLL
+        for (int q = 0; q < quarters; q++) {
+            const uint8x16_t found = vld1q_u8(entry + g * TABLE_STRIDE + q * LANES);
+            sums[q] = g == begin ? found : vaddq_u8(sums[q], found);
+        }
+    }
+    BITOPS_UNROLL
+    for (int q = 0; q < quarters; q++)
+        add_nibbles(&counts[q], sums[q]);
+}
+
+/* One word of m rows. first: the 8-bit counters start at 0; last: they are emptied after it. */
+BITOPS_INLINE void add_column(const int quarters, const int first, const int last,
+                              const uint64_t *a, size_t lda, size_t m, const uint8_t *tables,
+                              row_counts *rows) {
+    for (size_t i = 0; i < m; i++, a += lda, rows++) {
+        nibble_counts counts[QUARTERS];
+        for (int q = 0; q < quarters; q++) {
+            counts[q].all = first ? vdupq_n_u8(0) : rows->bytes[q].all;
+            counts[q].high = first ? vdupq_n_u8(0) : rows->bytes[q].high;
+        }
+        BITOPS_UNROLL
+        for (int g = 0; g < GROUPS; g += 3)
+            add_groups(quarters, g, g + 3 < GROUPS ? g + 3 : GROUPS, tables, *a, counts);
+        for (int q = 0; q < quarters; q++) {
+            if (last)
+                add_counts(counts[q], rows->totals + 4 * q);
+            else
+                rows->bytes[q] = counts[q];
+        }
+    }
+}
+
+BITOPS_INLINE void add_columns(const int quarters, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t k_words, row_counts *rows) {
+    _Alignas(64) uint8_t tables[GROUPS * TABLE_STRIDE];
+    for (size_t p = 0; p < k_words; p++) {
+        const int first = p % FLUSH_WORDS == 0;
+        const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
+        make_tables((const uint8_t *)(panel + p * NR), quarters, tables);
+        if (first && last)
+            add_column(quarters, 1, 1, a + p, lda, m, tables, rows);
+        else if (first)
+            add_column(quarters, 1, 0, a + p, lda, m, tables, rows);
+        else if (last)
+            add_column(quarters, 0, 1, a + p, lda, m, tables, rows);
+        else
+            add_column(quarters, 0, 0, a + p, lda, m, tables, rows);
+    }
+}
+
+static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
+                        size_t k_words, size_t row, size_t col, const bitops_store *store,
+                        row_counts *rows) {
+    for (size_t i = 0; i < m; i++)
+        for (int j = 0; j < 4 * QUARTERS; j++)
+            rows[i].totals[j] = vdupq_n_u16(0);
+    if (n <= NR / 2)
+        add_columns(QUARTERS / 2, a, lda, m, panel, k_words, rows);
+    else
+        add_columns(QUARTERS, a, lda, m, panel, k_words, rows);
+    for (size_t i = 0; i < m; i++) {
+        int32_t mismatches[NR];
+        write_counts(rows[i].totals, 4 * QUARTERS, mismatches);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
+}
+
+void bitops_gemm_panel_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                            size_t n, size_t k_words, size_t row, size_t col,
+                            const bitops_store *store, uint64_t *scratch) {
+    BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS) {
+        table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
+        return;
+    }
+    size_t i = 0;
+    for (; i + MR <= m; i += MR)
+        tile(MR, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+    if (i < m)
+        tile(1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+}
+
+/* ---- gemm on plain rows -------------------------------------------------------------------- */
+
+void bitops_gemm_rows_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
+                           size_t n, size_t k_words, size_t row, size_t col,
+                           const bitops_store *store) {
+    enum { COLUMNS = 32 }; /* stored together; few enough to stay in the cache for all rows of a */
+    BITOPS_ASSUME(col % 8 == 0);
+    for (size_t j = 0; j < n; j += COLUMNS) {
+        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
+        for (size_t i = 0; i < m; i++) {
+            int32_t mismatches[COLUMNS];
+            for (size_t l = 0; l < columns; l++)
+                mismatches[l] = (int32_t)count_words(1, a + i * lda, w + (j + l) * ldw, k_words);
+            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
+        }
+    }
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}
+
+#endif

@@ -1,0 +1,263 @@
+/* neon_mixed.c: numbers times +-1 weights by lookup; AArch64 Advanced SIMD.
+ *
+ * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3. As float32 they fill four vectors,
+ * in which tbl looks up the bytes of 4 columns; as int16, which holds 4 * 255, two vectors, for 8
+ * columns. The numbers of bytes are made once for all rows of a tile.
+ *
+ *   intrinsic            instruction       per 4 elements of a row and 16 columns
+ *   vld1q_u8_x4, _x2     ld1 {4}, ld1 {2}  1
+ *   vqtbl4q_u8           tbl {4}           4 (float32)
+ *   vaddq_f32            fadd              4
+ *   vqtbl2q_u8           tbl {2}           2 (uint8)
+ *   vaddq_s16            add               2
+ * Bottleneck: float32, tbl on four vectors, the slow one on most cores; uint8, the vector pipes.
+ *
+ * Overflow: int16 counters grow by at most 1020 for 4 elements and are emptied every 4 halves (128
+ * elements, 32640 <= 32767) into int32, which hold 255 * k < 2^31. Tails: x is padded with zeros; a
+ * block of outputs whose columns do not fill a tile goes through memory of its own. */
+#include "bitops.h"
+#include "target.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+#include <string.h>
+
+enum {
+    COLUMNS = BITOPS_LOOKUP_COLUMNS,
+    ROWS = BITOPS_LOOKUP_ROWS,
+    WIDTH = 16, /* columns of a tile */
+    VECS = 4,   /* vectors of its sums, for each row */
+    HALF_BITS = 32,
+    GROUPS = HALF_BITS / 4,
+    FLUSH_HALVES = 4,
+};
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Two words of 4 rows to 4 vectors of the same 32 bits of 4 columns, COLUMNS lanes apart. */
+BITOPS_INLINE void transpose(const uint64_t *const rows[4], size_t p, uint32_t *panel) {
+    uint32x4_t v[4], t[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        v[i] = vreinterpretq_u32_u64(vld1q_u64(rows[i] + p));
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        t[2 * i] = vzip1q_u32(v[i], v[i + 2]);
+        t[2 * i + 1] = vzip2q_u32(v[i], v[i + 2]);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        vst1q_u32(panel + 2 * i * COLUMNS, vzip1q_u32(t[i], t[i + 2]));
+        vst1q_u32(panel + (2 * i + 1) * COLUMNS, vzip2q_u32(t[i], t[i + 2]));
+    }
+}
+
+void bitops_lookup_panel_neon(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                              uint32_t *panel_out) {
+    BITOPS_ASSUME(n > 0 && n <= COLUMNS);
+    const size_t whole = k_words / 2 * 2;
+    for (size_t j = 0; j < COLUMNS; j += 4) {
+        const uint64_t *rows[4]; /* absent rows repeat the last one */
+        for (size_t i = 0; i < 4; i++)
+            rows[i] = w + (j + i < n ? j + i : n - 1) * ldw;
+        for (size_t p = 0; p < whole; p += 2)
+            transpose(rows, p, panel_out + j + 2 * p * COLUMNS);
+    }
+    if (whole < k_words)
+        bitops_lookup_panel_generic(w + whole, ldw, n, 1, panel_out + 2 * whole * COLUMNS);
+}
+
+/* ---- tables -------------------------------------------------------------------------------- */
+
+/* Entries 4 i .. 4 i + 3 are vector i: bits 0 and 1 of their number differ within it, bit 2 and 3
+ * are those of i. */
+BITOPS_INLINE void tables_f32(const float *x, float *out) {
+    const uint32x4_t bit0 = {1u << 31, 0, 1u << 31, 0}, bit1 = {1u << 31, 1u << 31, 0, 0};
+    for (int group = 0; group < GROUPS; group++, x += 4, out += 16) {
+        const uint32x4_t x0 = vreinterpretq_u32_f32(vdupq_n_f32(x[0]));
+        const uint32x4_t x1 = vreinterpretq_u32_f32(vdupq_n_f32(x[1]));
+        const float32x4_t x2 = vdupq_n_f32(x[2]), x3 = vdupq_n_f32(x[3]);
+        const float32x4_t two = vaddq_f32(vreinterpretq_f32_u32(veorq_u32(x0, bit0)),
+                                          vreinterpretq_f32_u32(veorq_u32(x1, bit1)));
+        const float32x4_t three[2] = {vsubq_f32(two, x2), vaddq_f32(two, x2)};
+        BITOPS_UNROLL
+        for (int i = 0; i < 2; i++) {
+            vst1q_f32(out + 4 * i, vsubq_f32(three[i], x3));
+            vst1q_f32(out + 4 * i + 8, vaddq_f32(three[i], x3));
+        }
+    }
+}
+
+/* Entries 8 i .. 8 i + 7 are vector i, bit 3 of whose number is i. */
+BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
+    const int16x8_t bit0 = {-1, 1, -1, 1, -1, 1, -1, 1}, bit1 = {-1, -1, 1, 1, -1, -1, 1, 1};
+    const int16x8_t bit2 = {-1, -1, -1, -1, 1, 1, 1, 1};
+    for (int group = 0; group < GROUPS; group++, x += 4, out += 16) {
+        int16x8_t three = vmulq_n_s16(bit0, x[0]);
+        three = vmlaq_n_s16(three, bit1, x[1]);
+        three = vmlaq_n_s16(three, bit2, x[2]);
+        vst1q_s16(out, vsubq_s16(three, vdupq_n_s16(x[3])));
+        vst1q_s16(out + 8, vaddq_s16(three, vdupq_n_s16(x[3])));
+    }
+}
+
+#define DEFINE_TABLES(type, number, sum)                                                           \
+    void bitops_lookup_tables_##type##_neon(const void *x_in, size_t k, void *tables_out) {        \
+        const number *x = x_in;                                                                    \
+        sum *out = tables_out;                                                                     \
+        for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += GROUPS * 16)                 \
+            tables_##type(x, out);                                                                 \
+        if (k) {                                                                                   \
+            number padded[HALF_BITS] = {0};                                                        \
+            memcpy(padded, x, k * sizeof *x);                                                      \
+            tables_##type(padded, out);                                                            \
+        }                                                                                          \
+    }
+
+DEFINE_TABLES(f32, float, float)
+DEFINE_TABLES(u8, uint8_t, int16_t)
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+/* Columns [col, col + 16) of the panel. rows is a constant at every call, so that loops over rows
+ * unroll. */
+BITOPS_INLINE void tile_f32(const int rows, const bitops_lookup *t, size_t col, float *c,
+                            size_t ldc) {
+    const uint32x4_t first_byte = vdupq_n_u32(0x03020100), bytes = vdupq_n_u32(0x04040404);
+    float32x4_t sums[ROWS][VECS];
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++) {
+        BITOPS_UNROLL
+        for (int v = 0; v < VECS; v++)
+            sums[i][v] = t->first ? vdupq_n_f32(0) : vld1q_f32(c + (size_t)i * ldc + 4 * v);
+    }
+    const uint8_t *tables = t->tables;
+    const uint32_t *panel = t->panel + col;
+    for (size_t p = 0; p < t->halves; p++, panel += COLUMNS)
+        for (int group = 0; group < GROUPS; group++, tables += 16 * sizeof(float)) {
+            uint8x16_t at[VECS];
+            BITOPS_UNROLL
+            for (int v = 0; v < VECS; v++) {
+                const uint32x4_t down =
+                    vshlq_u32(vld1q_u32(panel + 4 * v), vdupq_n_s32(-4 * group));
+                const uint32x4_t entry = vandq_u32(down, vdupq_n_u32(15));
+                at[v] = vreinterpretq_u8_u32(vmlaq_u32(first_byte, entry, bytes));
+            }
+            BITOPS_UNROLL
+            for (int i = 0; i < rows; i++) {
+                const uint8x16x4_t table = vld1q_u8_x4(tables + (size_t)i * t->table_stride);
+                BITOPS_UNROLL
+                for (int v = 0; v < VECS; v++) {
+                    const uint8x16_t entry = vqtbl4q_u8(table, at[v]);
+                    sums[i][v] = vaddq_f32(sums[i][v], vreinterpretq_f32_u8(entry));
+                }
+            }
+        }
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++) {
+        BITOPS_UNROLL
+        for (int v = 0; v < VECS; v++)
+            vst1q_f32(c + (size_t)i * ldc + 4 * v, sums[i][v]);
+    }
+}
+
+/* Sums of 8 columns in each vector: those of one half of 32 elements. */
+BITOPS_INLINE void half_u8(const int rows, const uint32_t *panel, const uint8_t *tables,
+                           size_t stride, int16x8_t (*sums)[2]) {
+    const uint16x8_t first_byte = vdupq_n_u16(0x0100), bytes = vdupq_n_u16(0x0202);
+    uint16x8_t bits[2][2]; /* bits 0-15 of 8 columns, bits 16-31 */
+    BITOPS_UNROLL
+    for (int v = 0; v < 2; v++) {
+        const uint16x8_t low = vreinterpretq_u16_u32(vld1q_u32(panel + 8 * v));
+        const uint16x8_t high = vreinterpretq_u16_u32(vld1q_u32(panel + 8 * v + 4));
+        bits[0][v] = vuzp1q_u16(low, high);
+        bits[1][v] = vuzp2q_u16(low, high);
+    }
+    BITOPS_UNROLL
+    for (int group = 0; group < GROUPS; group++, tables += 16 * sizeof(int16_t)) {
+        const int16x8_t down = vdupq_n_s16((int16_t)(-4 * (group % 4)));
+        uint8x16_t at[2];
+        BITOPS_UNROLL
+        for (int v = 0; v < 2; v++) {
+            const uint16x8_t entry =
+                vandq_u16(vshlq_u16(bits[group / 4][v], down), vdupq_n_u16(15));
+            at[v] = vreinterpretq_u8_u16(vmlaq_u16(first_byte, entry, bytes));
+        }
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++) {
+            const uint8x16x2_t table = vld1q_u8_x2(tables + (size_t)i * stride);
+            BITOPS_UNROLL
+            for (int v = 0; v < 2; v++)
+                sums[i][v] = vaddq_s16(sums[i][v], vreinterpretq_s16_u8(vqtbl2q_u8(table, at[v])));
+        }
+    }
+}
+
+/* Adds 8 sums to c, or to 0 if `first`. */
+BITOPS_INLINE void widen_sums(int16x8_t sums, int first, int32_t *c) {
+    const int32x4_t zero = vdupq_n_s32(0);
+    vst1q_s32(c, vaddw_s16(first ? zero : vld1q_s32(c), vget_low_s16(sums)));
+    vst1q_s32(c + 4, vaddw_high_s16(first ? zero : vld1q_s32(c + 4), sums));
+}
+
+BITOPS_INLINE void tile_u8(const int rows, const bitops_lookup *t, size_t col, int32_t *c,
+                           size_t ldc) {
+    const uint8_t *tables = t->tables;
+    const uint32_t *panel = t->panel + col;
+    for (size_t p = 0; p < t->halves; p += FLUSH_HALVES) {
+        const size_t left = t->halves - p, halves = left < FLUSH_HALVES ? left : FLUSH_HALVES;
+        int16x8_t sums[ROWS][2];
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++)
+            sums[i][0] = sums[i][1] = vdupq_n_s16(0);
+        for (size_t h = 0; h < halves; h++, panel += COLUMNS) {
+            half_u8(rows, panel, tables, t->table_stride, sums);
+            tables += GROUPS * 16 * sizeof(int16_t);
+        }
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++) {
+            widen_sums(sums[i][0], t->first && p == 0, c + (size_t)i * ldc);
+            widen_sums(sums[i][1], t->first && p == 0, c + (size_t)i * ldc + 8);
+        }
+    }
+}
+
+/* `tile` with a constant number of rows; columns beyond n go to memory of their own. */
+#define DEFINE_LOOKUP(type, sum)                                                                   \
+    static void rows_##type(const bitops_lookup *t, size_t col, sum *c, size_t ldc) {              \
+        switch (t->rows) {                                                                         \
+        case 1:                                                                                    \
+            tile_##type(1, t, col, c, ldc);                                                        \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            tile_##type(2, t, col, c, ldc);                                                        \
+            break;                                                                                 \
+        case 3:                                                                                    \
+            tile_##type(3, t, col, c, ldc);                                                        \
+            break;                                                                                 \
+        case 4:                                                                                    \
+            tile_##type(4, t, col, c, ldc);                                                        \
+            break;                                                                                 \
+        }                                                                                          \
+    }                                                                                              \
+    void bitops_lookup_##type##_neon(const bitops_lookup *t) {                                     \
+        BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);                                                \
+        const size_t whole = t->n / WIDTH * WIDTH, rest = t->n - whole;                            \
+        sum *c = t->c;                                                                             \
+        for (size_t col = 0; col < whole; col += WIDTH)                                            \
+            rows_##type(t, col, c + col, t->ldc);                                                  \
+        if (rest) {                                                                                \
+            sum edge[ROWS * WIDTH] = {0};                                                          \
+            for (size_t i = 0; i < t->rows && !t->first; i++)                                      \
+                memcpy(edge + i * WIDTH, c + i * t->ldc + whole, rest * sizeof *c);                \
+            rows_##type(t, whole, edge, WIDTH);                                                    \
+            for (size_t i = 0; i < t->rows; i++)                                                   \
+                memcpy(c + i * t->ldc + whole, edge + i * WIDTH, rest * sizeof *c);                \
+        }                                                                                          \
+    }
+
+DEFINE_LOOKUP(f32, float)
+DEFINE_LOOKUP(u8, int32_t)
+
+#endif

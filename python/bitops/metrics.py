@@ -1,0 +1,220 @@
+"""What goes on inside a network that learns: flips, saturation, latent weights, where it broke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from .array import BitArray
+from .layers.base import Layer, Parameter, TrainingLayer, as_float
+from .layers.container import Sequential
+
+__all__ = ["check_parameters", "flip_ratios", "histograms", "named_layers", "saturation"]
+
+Watcher = Callable[[str, Layer, Any, Any], None]
+
+
+def named_layers(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Layers with their places, as "3" or "3.body.0"; those with branches before their branches."""
+    for i, layer in enumerate(layers):
+        yield f"{prefix}{i}", layer
+        for branch, chain in layer.branches().items():
+            yield from named_layers(chain, f"{prefix}{i}.{branch}.")
+
+
+def binary_parameters(model: Sequential) -> dict[str, Parameter]:
+    """Parameters used by their signs, as "0.BinaryDense", in the order of `parameters()`."""
+    found: dict[str, Parameter] = {}
+    for place, layer in named_layers(model.flat_layers()):
+        if isinstance(layer, TrainingLayer) and not layer.branches():
+            for parameter in layer.parameters():
+                if parameter.binary:
+                    name = f"{place}.{layer.name}"
+                    found[name if name not in found else f"{name}.{len(found)}"] = parameter
+    return found
+
+
+def flip_ratios(model: Sequential, before: Iterable[BitArray]) -> dict[str, float]:
+    """Share of binary weights of each layer whose sign has changed.
+
+    Parameters
+    ----------
+    model : Sequential
+    before : iterable of BitArray
+        Earlier signs of the binary parameters, in the order of `parameters()`.
+
+    Returns
+    -------
+    dict of str to float
+        Keys as "0.BinaryDense": place and type of the layer.
+    """
+    ratios = {}
+    for (name, parameter), old in zip(binary_parameters(model).items(), before, strict=True):
+        changed = np.bitwise_count(old.words ^ parameter.signs().words)
+        ratios[name] = float(changed.sum(dtype=np.int64) / parameter.size)
+    return ratios
+
+
+def saturation(model: Sequential, x) -> dict[str, float]:
+    """Share of the values before each sign that are outside its clip value.
+
+    They have no gradient. The model is run in evaluation mode and is not changed.
+
+    Parameters
+    ----------
+    model : Sequential
+    x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
+
+    Returns
+    -------
+    dict of str to float
+        Keys as "2.Sign": place and type of each layer whose quantizer has a `clip_value`.
+    """
+    shares: dict[str, float] = {}
+
+    def look(place: str, layer: Layer, given: Any, _: Any) -> None:
+        clip_value = _clip_value(layer)
+        if clip_value is not None:
+            outside = np.abs(as_float(given)) > np.float32(clip_value)
+            shares[f"{place}.{layer.name}"] = float(np.mean(outside))
+
+    generators = model.generators()
+    states = [generator.bit_generator.state for generator in generators]
+    with watched(model, "forward", look):
+        model.forward(x)
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
+    return shares
+
+
+def _clip_value(layer: Layer) -> float | None:
+    """Clip value of an activation: its own, or that of its quantizer."""
+    if not isinstance(layer, TrainingLayer) or layer.parameters():
+        return None
+    return next((h.clip_value for h in holders(layer) if hasattr(h, "clip_value")), None)
+
+
+def holders(layer: Layer) -> Iterator[Any]:
+    """A layer, its quantizer if it has one, the quantizer in that, and so on."""
+    holder: Any = layer
+    while holder is not None:
+        yield holder
+        holder = getattr(holder, "quantizer", None)
+
+
+def histograms(model: Sequential, bins: int = 20) -> dict[str, dict[float, float]]:
+    """How the latent weights of each layer spread between their limits.
+
+    Parameters
+    ----------
+    model : Sequential
+    bins : int
+
+    Returns
+    -------
+    dict of str to dict of float to float
+        For each layer, as "0.BinaryDense", the share of weights around the middle of each of the
+        bins of equal width in [-clip_value, clip_value], or in [-1, 1] without clip value; weights
+        beyond count in the outer bins.
+    """
+    found = {}
+    for name, parameter in binary_parameters(model).items():
+        limit = parameter.clip_value or 1.0
+        edges = np.linspace(-limit, limit, bins + 1)
+        inside = np.clip(parameter.value, -limit, limit)
+        counts, _ = np.histogram(inside, bins, (-limit, limit))
+        middles = (edges[:-1] + edges[1:]) / 2
+        found[name] = {
+            float(middle): float(count / parameter.size)
+            for middle, count in zip(middles, counts, strict=True)
+        }
+    return found
+
+
+@contextmanager
+def watched(model: Sequential, method: str, watcher: Watcher) -> Iterator[None]:
+    """Let `watcher(place, layer, argument, result)` see the calls of a method of every layer."""
+    wrapped = []
+    try:
+        for place, layer in named_layers(model.flat_layers()):
+            if method not in vars(layer):  # a layer may be in the model twice
+                vars(layer)[method] = _with_watcher(getattr(layer, method), place, layer, watcher)
+                wrapped.append(layer)
+        yield
+    finally:
+        for layer in wrapped:
+            del vars(layer)[method]
+
+
+def _with_watcher(call: Callable, place: str, layer: Layer, watcher: Watcher) -> Callable:
+    def watching(argument, **options):
+        result = call(argument, **options)
+        watcher(place, layer, argument, result)
+        return result
+
+    return watching
+
+
+def check_parameters(model: Sequential, step: int) -> None:
+    """Raise FloatingPointError if a step has left NaN or infinity in the parameters."""
+    where = _broken_parameter(model)
+    if where is not None:
+        raise FloatingPointError(f"[fit] parameters must be finite, got {where} after step {step}")
+
+
+def first_not_finite(model: Sequential, x, labels: np.ndarray, loss: Callable) -> str | None:
+    """Where NaN or infinity first appears in a training step; None if it does not.
+
+    Runs the step again, so that running statistics and generators move on.
+    """
+    if not is_finite(x):
+        return "NaN or infinity in the inputs"
+    where = _broken_parameter(model)
+    if where is not None:
+        return where
+    found: list[str] = []
+
+    def look(what: str) -> Watcher:
+        def watch(place: str, layer: Layer, _: Any, result: Any) -> None:
+            if not is_finite(result):
+                found.append(f"NaN or infinity in {what} of layer {place}, {layer!r}")
+
+        return watch
+
+    # ValueError is what packing says to a NaN
+    with suppress(ValueError), np.errstate(all="ignore"):
+        with watched(model, "forward", look("the output")):
+            scores = model.forward(x, training=True)
+        with watched(model, "backward", look("the input gradient")):
+            model.backward(loss(scores, labels)[1])
+    return found[0] if found else _broken_gradient(model)
+
+
+def _broken_parameter(model: Sequential) -> str | None:
+    """Which parameters are not finite, and if that is why, which gradient."""
+    for place, layer in named_layers(model.flat_layers()):
+        if isinstance(layer, TrainingLayer) and not layer.branches():
+            if not all(is_finite(parameter.value) for parameter in layer.parameters()):
+                gradient = _broken_gradient(model)
+                return gradient or f"NaN or infinity in the parameters of layer {place}, {layer!r}"
+    return None
+
+
+def _broken_gradient(model: Sequential) -> str | None:
+    """The first gradient of parameters that is not finite, in the order of the backward pass."""
+    for place, layer in reversed(list(named_layers(model.flat_layers()))):
+        if isinstance(layer, TrainingLayer) and not layer.branches():
+            if not all(is_finite(parameter.grad) for parameter in layer.parameters()):
+                return f"NaN or infinity in the gradient of layer {place}, {layer!r}"
+    return None
+
+
+def is_finite(x) -> bool:
+    """Whether an array holds neither NaN nor infinity; its extremes tell, without a copy."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(np.isfinite(x.min()) and np.isfinite(x.max()))

@@ -1,0 +1,156 @@
+"""`bitops plot`: pictures of a training log, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .files import write_file
+from .log import Row, read_log
+
+__all__ = ["plot"]
+
+COLUMNS = 4  # histograms beside each other
+
+
+def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> list[Path]:
+    """Draw a log that `Log` wrote.
+
+    Parameters
+    ----------
+    log : path
+    folder : path, optional
+        Where the pictures go, by default beside the log; made if it does not exist.
+
+    Returns
+    -------
+    list of Path
+        `<log>-curves.png` with loss and errors, `<log>-flips.png` with the flip ratios,
+        `<log>-saturation.png` and `<log>-weights.png` with the histograms of latent weights at the
+        beginning, in the middle and at the end; of the last three those that the log has data for.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the file is no log, or has no rows yet.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            f"[plot] matplotlib must be installed (pip install 'bitops[plot]'), got: {error}"
+        ) from None
+    log = Path(log)
+    rows = read_log(log)
+    if not rows:
+        raise ValueError(f"[plot] {log} must have at least one epoch, got none")
+    folder = log.parent if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, draw in _PICTURES.items():
+        figure = Figure(layout="constrained")
+        if draw(figure, rows):
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png", dpi=120)
+            written.append(folder / f"{log.stem}-{name}.png")
+            write_file(written[-1], picture.getvalue())
+    return written
+
+
+def _curves(figure: Any, rows: list[Row]) -> bool:
+    """Loss above, errors below, over the epochs."""
+    figure.set_size_inches(8, 7)
+    above, below = figure.subplots(2, sharex=True)
+    _lines(above, rows, {"loss": "training"}, 1, log=True)
+    above.set(ylabel="mean loss")
+    _lines(below, rows, {"train_error": "training", "validation_error": "validation"}, 100)
+    below.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
+    _whole_epochs(below)
+    return True
+
+
+def _flips(figure: Any, rows: list[Row]) -> bool:
+    return _by_layer(figure, rows, "flips/", "binary weights flipped in the epoch, %", log=True)
+
+
+def _saturation(figure: Any, rows: list[Row]) -> bool:
+    return _by_layer(figure, rows, "saturated/", "values beyond the clip value, %")
+
+
+def _by_layer(figure: Any, rows: list[Row], prefix: str, label: str, log: bool = False) -> bool:
+    """One line a layer; nothing without columns of that prefix."""
+    labels = {name: name.removeprefix(prefix) for name in rows[0] if name.startswith(prefix)}
+    if not labels:
+        return False
+    figure.set_size_inches(8, 5)
+    axes = figure.subplots()
+    _lines(axes, rows, labels, 100, log=log)
+    axes.set(xlabel="epoch", ylabel=label)
+    _whole_epochs(axes)
+    return True
+
+
+def _weights(figure: Any, rows: list[Row]) -> bool:
+    """A histogram a layer, as outlines of three epochs on top of each other."""
+    layers: dict[str, dict[float, str]] = {}
+    for column in rows[0]:
+        if column.startswith("latent/"):
+            _, layer, middle = column.split("/")
+            layers.setdefault(layer, {})[float(middle)] = column
+    if not layers:
+        return False
+    across = min(len(layers), COLUMNS)
+    down = math.ceil(len(layers) / across)
+    figure.set_size_inches(max(3.2 * across, 5), 2.8 * down + 0.4)
+    grid = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    chosen = sorted({0, (len(rows) - 1) // 2, len(rows) - 1})
+    for axes, (layer, bins) in zip(grid, layers.items(), strict=False):
+        middles = sorted(bins)
+        half = (middles[1] - middles[0]) / 2 if len(middles) > 1 else 1.0
+        edges = [middles[0] - half, *(middle + half for middle in middles)]
+        for number in chosen:
+            row = rows[number]
+            shares = [100 * (row[bins[middle]] or 0.0) for middle in middles]
+            axes.stairs(shares, edges, label=f"epoch {row['epoch']:.0f}", linewidth=1.5)
+        axes.set(title=layer, ylim=(0, None))
+    for axes in grid[len(layers) :]:
+        axes.set_visible(False)
+    grid[0].legend()
+    figure.supxlabel("latent weight")
+    figure.supylabel("weights, %")
+    return True
+
+
+def _lines(
+    axes: Any, rows: list[Row], labels: dict[str, str], factor: float, log: bool = False
+) -> None:
+    """Columns over the epochs, named; those without any number are left out."""
+    epochs = [row["epoch"] for row in rows]
+    for column, label in labels.items():
+        values = [row.get(column) for row in rows]
+        if any(value is not None for value in values):
+            points = [math.nan if value is None else factor * value for value in values]
+            axes.plot(epochs, points, marker="." if len(rows) < 50 else None, label=label)
+    # zeros have no place on a logarithmic axis
+    if log and any((row.get(column) or 0) > 0 for row in rows for column in labels):
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _whole_epochs(axes: Any) -> None:
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+_PICTURES: dict[str, Callable[[Any, list[Row]], bool]] = {
+    "curves": _curves,
+    "flips": _flips,
+    "saturation": _saturation,
+    "weights": _weights,
+}

@@ -1,0 +1,32 @@
+"""Published ways to train binarized networks, as `bitops train` runs them."""
+
+from .base import Plan, Recipe, Setting, Stage
+from .binary import BINARYCONNECT, BNN_THEANO, BNN_TORCH, FLOAT32
+from .dorefa import DOREFA
+from .ebp import EBP_D
+from .retrained import BITWISE, TERNARY
+from .xnor import BWN, XNOR
+
+__all__ = ["RECIPES", "Plan", "Recipe", "Setting", "Stage", "find"]
+
+RECIPES = (
+    BNN_THEANO,
+    BNN_TORCH,
+    BINARYCONNECT,
+    BWN,
+    XNOR,
+    DOREFA,
+    EBP_D,
+    BITWISE,
+    TERNARY,
+    FLOAT32,
+)
+
+
+def find(name: str) -> Recipe:
+    """The recipe of a name, or an error that lists the names there are."""
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    known = ", ".join(recipe.name for recipe in RECIPES)
+    raise ValueError(f"[find] recipe must be one of {known}, got {name!r:.80}")

@@ -1,0 +1,165 @@
+"""Second stages of training: a float network becomes one of few levels and is trained again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from .layers.base import TrainingLayer
+from .layers.container import Residual, Sequential
+from .layers.conv import Conv2D, QuantizedConv2D
+from .layers.dense import BinaryDense, Dense, QuantizedDense, TanhDense
+from .layers.planes import WeightQuantizer
+from .layers.product import Product
+from .layers.quantizers import ReLU, Sign, Tanh
+from .quantizers import AnnealedSign, LeastSquaresTernary, ShareTernary, SteSign
+
+__all__ = ["to_bitwise", "to_ternary"]
+
+
+def to_bitwise(
+    model: Sequential, *, zeros: float | None = None, activation: Any = None
+) -> Sequential:
+    """Second stage of a bitwise neural network, from a first one with TanhDense and Tanh.
+
+    Parameters
+    ----------
+    model : Sequential
+        Trained; it stays as it is.
+    zeros : float, optional
+        Share of the weights of a layer that become 0. Without it they are +-1.
+    activation : quantizer of signs, optional
+        Of the new Sign layers; `SteSign(inf)`, the identity backward, by default.
+
+    Returns
+    -------
+    Sequential
+        TanhDense has become BinaryDense, or QuantizedDense with `ShareTernary(zeros)`, whose latent
+        weights and bias are tanh of those of the first stage; Tanh has become Sign. Other layers
+        are copied. To be trained again, and frozen.
+
+    Notes
+    -----
+    The paper calls this noisy backpropagation: forward with bipolar weights and activations, the
+    errors flow back as if those were real, and the real weights are updated. Latent weights keep
+    their gradient as it is, and the learning rate is not scaled. The paper's biases are bipolar
+    too; these stay real.
+
+    References
+    ----------
+    Kim and Smaragdis, "Bitwise Neural Networks", 2016, section 3.
+    """
+    quantizer = SteSign(float("inf")) if activation is None else activation
+
+    def convert(layer: TrainingLayer) -> TrainingLayer:
+        if isinstance(layer, Tanh):
+            return Sign(quantizer=copy.deepcopy(quantizer))
+        if not isinstance(layer, TanhDense):
+            return copy.deepcopy(layer)
+        outputs, inputs = layer.weight.shape
+        bias = layer.bias is not None
+        made: Product
+        if zeros is None:
+            made = BinaryDense(inputs, outputs, bias=bias, lr_scale=1.0)
+        else:
+            weights = ShareTernary(zeros)
+            made = QuantizedDense(inputs, outputs, weights, bias=bias, clip_value=1.0)
+        return _with(made, layer.values(), layer.bias_value)
+
+    return _converted("to_bitwise", model, convert)
+
+
+def to_ternary(
+    model: Sequential,
+    quantizer: WeightQuantizer | None = None,
+    *,
+    activation: Any = None,
+    keep: tuple[int, ...] = (),
+) -> Sequential:
+    """Second stage of a network of weights of few levels, from a trained float one.
+
+    Parameters
+    ----------
+    model : Sequential
+        Trained, with Dense and Conv2D layers; it stays as it is.
+    quantizer : quantizer of weights, optional
+        By default `LeastSquaresTernary` of the step that suits the trained weights of each layer.
+    activation : quantizer of signs, optional
+        Of the Sign layers that take the place of Tanh; by default the derivative of tanh is their
+        pseudo-gradient. ReLU stays.
+    keep : tuple of int
+        Places of layers of `model` that stay as they are.
+
+    Returns
+    -------
+    Sequential
+        Dense has become QuantizedDense and Conv2D QuantizedConv2D, with weights and bias of the
+        trained ones as latent weights and bias. Other layers are copied. To be trained again, and
+        frozen.
+
+    Notes
+    -----
+    The second training quantizes weights and signals in the forward pass, takes the quantized ones
+    backward too, and updates the real weights.
+
+    References
+    ----------
+    Hwang and Sung, "Fixed-point feedforward deep neural network design using weights +1, 0, and
+    -1", 2014.
+    """
+    signs = AnnealedSign(1.0, 1.0) if activation is None else activation
+    kept = {id(model.layers[place]) for place in keep}
+
+    def convert(layer: TrainingLayer) -> TrainingLayer:
+        if id(layer) in kept or isinstance(layer, TanhDense | ReLU):
+            return copy.deepcopy(layer)
+        if isinstance(layer, Tanh):
+            return Sign(quantizer=copy.deepcopy(signs))
+        if not isinstance(layer, Dense | Conv2D):
+            return copy.deepcopy(layer)
+        bias = layer.bias is not None
+        weights = quantizer
+        if weights is None:
+            weights = LeastSquaresTernary(LeastSquaresTernary().step(layer.weight.value))
+        made: Product
+        if isinstance(layer, Dense):
+            outputs, inputs = layer.weight.shape
+            made = QuantizedDense(inputs, outputs, weights, bias=bias)
+        else:
+            made = QuantizedConv2D(
+                layer.in_features,
+                layer.out_features,
+                layer.windows.kernel_size,
+                weights,
+                bias=bias,
+                **layer.settings(),
+            )
+        return _with(made, layer.weight.value, layer.bias_value)
+
+    return _converted("to_ternary", model, convert)
+
+
+def _with(layer: Product, weight, bias) -> Product:
+    """A layer that starts from given weights."""
+    layer.weight.assign(weight)
+    if layer.bias is not None:
+        layer.bias.assign(bias)
+    return layer
+
+
+def _converted(
+    where: str, model: Sequential, convert: Callable[[TrainingLayer], TrainingLayer]
+) -> Sequential:
+    """A copy of a chain, with every layer converted, those of inner chains too."""
+    if not isinstance(model, Sequential):
+        raise TypeError(f"[{where}] model must be a Sequential, got {model!r}")
+
+    def of(layer: TrainingLayer) -> TrainingLayer:
+        if isinstance(layer, Sequential):
+            return _converted(where, layer, convert)
+        if isinstance(layer, Residual):
+            return Residual(of(layer.body), None if layer.shortcut is None else of(layer.shortcut))
+        return convert(layer)
+
+    return Sequential([of(layer) for layer in model.layers], input_shape=model.input_shape)

@@ -1,0 +1,465 @@
+"""Recipes: each learns a small problem and freezes to the same outputs; and their commands."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bitops import cli, io
+from bitops.augment import ZCA, gcn
+from bitops.datasets import Dataset
+from bitops.layers import BatchNorm, BinaryDense, PackedDense, Sequential
+from bitops.models import mlp
+from bitops.recipes import RECIPES, Plan, find
+from bitops.recipes.base import Files, describe, inputs
+from bitops.recipes.preprocess import STEPS, preprocess
+from bitops.recipes.training import train
+
+CASES = [(recipe.name, kind) for recipe in RECIPES for kind in recipe.settings]
+SHAPES = {"mnist": (16, 16), "cifar10": (8, 8, 3), "svhn": (8, 8, 3)}
+
+LARGER = {("dorefa", "mnist"): (24, 24), ("dorefa", "svhn"): (24, 24, 3)}
+
+
+def blobs(shape=(16, 16), count=100, classes=4, seed=0, noise=30) -> Dataset:
+    """Images of 3 x 3 bright or dark tiles, one pattern a class, with noise."""
+    rng = np.random.default_rng(seed)
+    height, width, *channels = shape
+    tiles = rng.integers(2, size=(classes, 3, 3, *channels)) * 140 + 30
+    patterns = tiles.repeat(-(-height // 3), axis=1)[:, :height]
+    patterns = patterns.repeat(-(-width // 3), axis=2)[:, :, :width]
+    parts = []
+    for part in (count, 40, 40):
+        y = rng.permutation(np.arange(part) % classes)
+        x = (patterns[y] + rng.integers(-noise, noise + 1, size=(part, *shape))).astype(np.uint8)
+        parts += [x if channels else x.reshape(part, -1), y]
+    return Dataset("blobs", shape, classes, *parts)
+
+
+def small_plan(setting, **changes) -> Plan:
+    """A plan for a hundred images; learning rates stay those of the recipe."""
+    width = {48: 16, 500: 150, 64: 16, 128: 16, 192: 48}.get(setting.plan.width, 64)
+    narrow = {"width": width, "epochs": 6, "batch": 20, "dropout": 0.0}
+    return replace(setting.plan, **narrow | changes)
+
+
+def train_small(name, kind, seed=3, **changes):
+    setting = find(name).setting(kind)
+    plan = small_plan(setting, **changes)
+    shape = LARGER.get((name, kind), SHAPES[kind])
+    # whitening makes noise as strong as patterns unless it is below the bias
+    noise = 5 if setting.preprocessing == "whitened" else 30
+    data = preprocess(blobs(shape, noise=noise), setting.preprocessing_of(plan))
+    return train(setting, data, plan, seed=seed), data
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_recipe_learns_and_freezes(name, kind):
+    # random signs of few whitened channels say little
+    wider = {"width": 48} if (name, kind) == ("bnn-torch", "cifar10") else {}
+    trained, data = train_small(name, kind, **wider)
+    for history in trained.histories:
+        losses = [epoch.loss for epoch in history.epochs]
+        assert losses[-1] < 0.8 * losses[0]
+    model = trained.model
+    x = inputs(model, data, data.x_test)
+    if kind == "mnist":
+        assert model.evaluate(x, data.y_test) < 0.5  # chance is 0.75
+    packed = model.freeze()
+    np.testing.assert_array_equal(packed.outputs(x), model.outputs(x))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("bnn-theano", "mnist"), ("xnor", "cifar10")])
+def test_recipe_with_dropout(name, kind):
+    trained, data = train_small(name, kind, dropout=0.3, epochs=8, width=48)
+    losses = [epoch.loss for epoch in trained.histories[-1].epochs]
+    assert losses[-1] < 0.9 * losses[0]
+    packed, x = trained.model.freeze(), inputs(trained.model, data, data.x_test)
+    np.testing.assert_array_equal(packed.outputs(x), trained.model.outputs(x))
+
+
+def test_recipes_are_those_of_the_papers():
+    names = [recipe.name for recipe in RECIPES]
+    assert len(set(names)) == len(names)
+    assert "mnist" in {kind for _, kind in CASES}
+    for recipe in RECIPES:
+        assert find(recipe.name) is recipe
+        assert "mnist" in recipe.settings
+        for setting in recipe.settings.values():
+            assert setting.preprocessing in STEPS
+            assert setting.resolve(quick=True).epochs < setting.plan.epochs
+
+
+def test_same_seed_same_weights():
+    first, _ = train_small("bnn-theano", "mnist", epochs=2, dropout=0.2)
+    again, _ = train_small("bnn-theano", "mnist", epochs=2, dropout=0.2)
+    other, _ = train_small("bnn-theano", "mnist", epochs=2, dropout=0.2, seed=4)
+    weights = [t.model.parameters()[0].value for t in (first, again, other)]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert (weights[0] != weights[2]).any()
+
+
+def test_plans():
+    setting = find("bnn-theano").setting("mnist")
+    assert setting.resolve() == Plan(4096, 1000, 100, 3e-3, 0.5)
+    assert setting.resolve(width=64, lr=None) == Plan(64, 1000, 100, 3e-3, 0.5)
+    quick = setting.resolve(quick=True, dropout=0.1)
+    assert (quick.width, quick.dropout) == (2048, 0.1)
+    # dropped inputs are grey, the 0 of scaled pixels; without dropout bytes do
+    assert setting.preprocessing_of(setting.plan) == "unit"
+    assert setting.preprocessing_of(setting.resolve(dropout=0.0)) == "pixels"
+    with pytest.raises(ValueError, match=r"^\[bwn\] the data must be MNIST, got CIFAR-10"):
+        find("bwn").setting("cifar10")
+
+
+def test_schedules_stretch_to_the_run():
+    bnn = find("bnn-theano").setting("mnist").stages[0].schedule(3e-3)
+    assert bnn(0, 10) == 3e-3
+    assert bnn(5, 10) == pytest.approx(3e-5)
+    xnor = find("xnor").setting("mnist").stages[0].schedule(1e-2)
+    assert [xnor(epoch, 60) for epoch in (0, 14, 15, 30, 59)] == pytest.approx(
+        [1e-2, 1e-2, 1e-3, 1e-4, 1e-5]
+    )
+    assert [xnor(epoch, 8) for epoch in range(8)] == pytest.approx(
+        [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
+    )
+
+
+def test_rates_of_the_torch_program():
+    """sqrt(n / 1.5) for gamma on MNIST; on CIFAR-10 powers of two, and every parameter clipped."""
+    norms, weights = {}, {}
+    for kind in ("mnist", "cifar10"):
+        setting = find("bnn-torch").setting(kind)
+        plan = small_plan(setting, width=24)
+        model = setting.stages[0].build(blobs(SHAPES[kind]), plan, 0, None)
+        setting.stages[0].optimizer(model, plan.lr)
+        weights[kind], norms[kind] = model.layers[0].weight, model.layers[1]
+    assert weights["mnist"].lr_scale == pytest.approx(((256 + 24) / 1.5) ** 0.5)
+    assert norms["mnist"].gamma.lr_scale == 4
+    assert norms["mnist"].beta.lr_scale == 1
+    assert (weights["mnist"].clip_value, norms["mnist"].gamma.clip_value) == (1.0, None)
+    assert weights["cifar10"].lr_scale == 16  # sqrt(9 (3 + 24) / 1.5) is 12.7
+    assert norms["cifar10"].gamma.lr_scale == 1
+    assert norms["cifar10"].beta.clip_value == 1.0
+
+
+def test_nets_in_words():
+    words = {}
+    for name, kind, shape in (
+        ("bnn-theano", "mnist", (28, 28)),
+        ("bnn-theano", "cifar10", (32, 32, 3)),
+        ("xnor", "mnist", (28, 28)),
+        ("bwn", "mnist", (28, 28)),
+        ("dorefa", "svhn", (32, 32, 3)),
+    ):
+        setting = find(name).setting(kind)
+        plan = replace(setting.plan, width=setting.plan.width // 2)
+        model = setting.stages[0].build(blobs(shape, 4, classes=10), plan, 0, None)
+        words[name, kind] = describe(model)
+    lenet = "10C5-P2-25C5-P2-250-10"
+    assert list(words.values()) == [
+        "784-2048-2048-2048-10",
+        "64C3-64C3-P2-128C3-128C3-P2-256C3-256C3-P2-512-512-10",
+        lenet,
+        lenet,
+        "24C5-P2-32C3-32C3-P2-64C3-64C3-64C3-256C3-10",
+    ]
+
+
+def test_pixels_and_scaled_pixels_train_the_same(rng):
+    """Behind a BatchNorm neither scale nor offset of the input matters, nor in the gradients."""
+    x, y = rng.integers(0, 256, (50, 60), np.uint8), rng.integers(0, 3, 50)
+    scaled = x * np.float32(2 / 255) - 1
+    grads = []
+    for images in (x, scaled):
+        model = Sequential(BinaryDense(60, 8, seed=1), BatchNorm(8), BinaryDense(8, 3, seed=2))
+        scores = model.forward(images, training=True)
+        model.backward(np.eye(3, dtype=np.float32)[y] - scores / 10)
+        grads.append(model.parameters()[0].grad.copy())
+    np.testing.assert_allclose(grads[0], grads[1], rtol=1e-2, atol=2e-3 * np.abs(grads[0]).max())
+
+
+# ---- preprocessing ---------------------------------------------------------------------------
+
+
+def test_pixels_stay():
+    data = blobs()
+    assert preprocess(data, "pixels") is data
+
+
+def test_unit():
+    data = blobs()
+    scaled = preprocess(data, "unit")
+    np.testing.assert_allclose(scaled.x_test, data.x_test / 127.5 - 1, atol=1e-6)
+    assert scaled.x_train.dtype == np.float32
+    np.testing.assert_array_equal(scaled.y_train, data.y_train)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 8, 3)])
+def test_standard(shape):
+    data = blobs(shape)
+    x = preprocess(data, "standard")
+    assert x.x_train.dtype == np.float32
+    assert x.x_train.shape == data.x_train.shape
+    values = x.x_train.reshape(-1, shape[2] if len(shape) == 3 else 1)
+    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-4)
+    # test images by the statistics of the training images
+    raw = data.x_train.reshape(values.shape).astype(np.float64)
+    test = data.x_test.reshape(-1, values.shape[1])
+    expected = (test - raw.mean(axis=0)) / raw.std(axis=0)
+    np.testing.assert_allclose(x.x_test.reshape(test.shape), expected, atol=1e-4)
+
+
+def test_bipolar_and_fraction():
+    data = blobs()
+    np.testing.assert_array_equal(preprocess(data, "bipolar").x_test > 0, data.x_test >= 128)
+    np.testing.assert_array_equal(np.abs(preprocess(data, "bipolar").x_train), 1)
+    np.testing.assert_array_equal(preprocess(data, "fraction").x_test, data.x_test / 256)
+
+
+def test_whitened_and_contrast():
+    data = blobs((8, 8, 3))
+    x = preprocess(data, "whitened")
+    zca = ZCA().fit(gcn(data.x_train))
+    np.testing.assert_array_equal(x.x_test, zca.apply(gcn(data.x_test)))
+    contrast = preprocess(data, "contrast").x_test
+    np.testing.assert_allclose(contrast.std(axis=(1, 2, 3)), 1, rtol=1e-5)
+
+
+def test_unknown_preprocessing():
+    with pytest.raises(ValueError, match=r"one of pixels, unit, .* got 'sepia'"):
+        preprocess(blobs(), "sepia")
+
+
+# ---- commands --------------------------------------------------------------------------------
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of MNIST's four files with few and small images."""
+    data, path = blobs(count=120), tmp_path / "tiles"
+    path.mkdir()
+    x, y = np.concatenate([data.x_train, data.x_validation]), np.r_[data.y_train, data.y_validation]
+    for part, images, labels in (("train", x, y), ("t10k", data.x_test, data.y_test)):
+        write_idx(path / f"{part}-images-idx3-ubyte", images.reshape(-1, 16, 16))
+        write_idx(path / f"{part}-labels-idx1-ubyte", labels)
+    return path
+
+
+SMALL = ("--epochs", "3", "--width", "32", "--batch", "20", "--dropout", "0", "--quiet")
+
+
+def lines_of(text):
+    """Lines of an output by their first word."""
+    return dict(line.split(maxsplit=1) for line in text.splitlines() if line and line[0] != " ")
+
+
+def failure(capsys, *argv):
+    """The only line on stderr of a command that fails; the code must be 1."""
+    assert cli.main(argv) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def refusal(capsys, *argv):
+    """The last line on stderr of a wrong command line; the code must be 2."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["bnn-theano", "xnor"])
+def test_train_and_eval(capsys, folder, tmp_path, name):
+    path = tmp_path / "net.safetensors"
+    width = ("--width", "100") if name == "xnor" else ()
+    argv = ("train", name, "--data", str(folder), *SMALL, *width, "--save", str(path))
+    assert cli.main(argv) == 0
+    lines = lines_of(capsys.readouterr().out)
+    assert lines["recipe"].startswith(f"{name}: ")
+    assert "134 training, 26 validation and 40 test images of 16 x 16" in lines["data"]
+    assert lines["settings"].startswith("3 epochs, batch 20, learning rate from 0.0")
+    assert "seed 0" in lines["settings"]
+    net = {"bnn-theano": "256-32-32-32-4", "xnor": "4C5-P2-10C5-P2-100-4"}[name]
+    assert lines["net"] == net
+    assert "bit for bit, on all 40 test images" in lines["packed"]
+    assert re.fullmatch(r"epoch [123], validation error \d+\.\d\d%", lines["best"])
+    error = re.match(r"error (\S+%)", lines["test"])[1]
+    assert f"error {error};" in lines["packed"]
+    assert f"the source reports {find(name).settings['mnist'].published} %" in lines["test"]
+
+    packed = io.load(path)
+    assert packed.notes["recipe"] == name
+    assert cli.main(["eval", str(path), "--data", str(folder)]) == 0
+    lines = lines_of(capsys.readouterr().out)
+    assert lines["error"].startswith(f"{error} (")
+    assert "images a second" in lines["speed"]
+    assert f"recipe {name}" in lines["model"]
+
+
+def test_log_checkpoint_and_resume(capsys, folder, tmp_path):
+    """A training in two pieces gives the file of one in a single piece."""
+    files = [tmp_path / name for name in ("whole", "parts", "run.ckpt", "run.csv")]
+    whole, parts, checkpoint, log = files
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--dropout", "0.1"]
+    assert cli.main([*argv, "--save", str(whole)]) == 0
+
+    def interrupt(self, run):
+        if run.epoch == 2 and run.batch == 3:
+            raise KeyboardInterrupt
+
+    keep = ["--checkpoint", str(checkpoint), "--log", str(log)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bitops.log.Log.on_batch", interrupt)
+        assert cli.main([*argv, *keep]) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    assert len(log.read_text().splitlines()) == 2
+    assert cli.main([*argv, *keep, "--resume", "--save", str(parts)]) == 0
+    assert whole.read_bytes() == parts.read_bytes()
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_resume_of_another_training(capsys, folder, tmp_path):
+    checkpoint = str(tmp_path / "run.ckpt")
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--checkpoint", checkpoint]
+    assert cli.main(argv) == 0
+    capsys.readouterr()
+    message = failure(capsys, *argv, "--resume", "--width", "40")
+    assert "resume must be a checkpoint of this training" in message
+
+
+def test_files_of_stages(tmp_path):
+    files = Files(tmp_path / "run.ckpt", tmp_path / "run.csv", True)
+    assert files.of_stage(1, 1) is files
+    assert files.of_stage(2, 3) == Files(tmp_path / "run.2.ckpt", tmp_path / "run.2.csv", True)
+    assert Files().of_stage(2, 3) == Files()
+
+
+def test_recipe_of_two_stages(capsys, folder, tmp_path):
+    argv = ["train", "ternary", "--data", str(folder), *SMALL]
+    argv += ["--checkpoint", str(tmp_path / "run.ckpt"), "--log", str(tmp_path / "run.csv")]
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "stage    1 of 2: float32 weights, tanh\nnet      256-32-32-32-4\n" in out
+    assert "stage    2 of 2: ternary weights, signs\nnet      256-32-32-32-4\n" in out
+    written = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert written == ["run.1.ckpt", "run.1.csv", "run.2.ckpt", "run.2.csv"]
+    # resuming a finished training trains nothing, and says the same
+    assert cli.main([*argv, "--resume"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [x for x in lines if x[:4] in ("best", "test")] == [
+        x for x in out.splitlines() if x[:4] in ("best", "test")
+    ]
+
+
+def test_expectation_backpropagation(capsys, folder, tmp_path):
+    argv = ("train", "ebp", "--data", str(folder), *SMALL)
+    assert cli.main(argv) == 0
+    lines = lines_of(capsys.readouterr().out)
+    assert re.fullmatch(
+        r"test error \d+\.\d\d% by the means of the weights \(EBP-P\)", lines["means"]
+    )
+    assert lines["net"] == "256-32-32-4"
+    message = failure(capsys, *argv, "--log", str(tmp_path / "run.csv"))
+    assert "[ebp] log must not be given" in message
+    assert "[ebp] dropout must be 0" in failure(capsys, *argv, "--dropout", "0.2")
+
+
+def test_packed_network_that_differs(capsys, folder, monkeypatch, tmp_path):
+    freeze, path = Sequential.freeze, tmp_path / "net.safetensors"
+
+    def wrong(model):
+        packed = freeze(model)
+        *hidden, last = packed.layers
+        bias = last.bias.copy()
+        bias[0] = np.nextafter(bias[0], np.float32(np.inf))  # one unit in the last place
+        packed.layers = [*hidden, PackedDense(last.weight, alpha=last.alpha, bias=bias)]
+        return packed
+
+    monkeypatch.setattr(Sequential, "freeze", wrong)
+    argv = ("train", "bnn-theano", "--data", str(folder), *SMALL, "--save", str(path))
+    assert "FAILED: packed and trained network differ on" in failure(capsys, *argv)
+    assert not path.exists()
+
+
+def test_recipes_are_listed(capsys):
+    assert cli.main(["recipes"]) == 0
+    out = capsys.readouterr().out
+    for recipe in RECIPES:
+        (line,) = (line for line in out.splitlines() if line.startswith(f"{recipe.name} "))
+        assert recipe.paper in line
+        assert recipe.settings["mnist"].published in line
+
+
+def test_wrong_usage(capsys, folder):
+    message = refusal(capsys, "train", "bnn-thano", "--data", str(folder))
+    assert "recipe must be one of bnn-theano, " in message
+    assert message.endswith("got 'bnn-thano'")
+    data = ("bnn-theano", "--data", str(folder))
+    for option, value, rule in (
+        ("--dropout", "1", "must be in [0, 1), got 1"),
+        ("--dropout", "nan", "must be in [0, 1), got nan"),
+        ("--epochs", "0", "must be above 0, got 0"),
+        ("--seed", "-1", "must not be negative, got -1"),
+        ("--save", "no/such/place", "no such directory"),
+        ("--log", "run.txt", "must end in .csv or .jsonl"),
+    ):
+        assert rule in refusal(capsys, "train", *data, option, value)
+    assert "--resume needs --checkpoint" in refusal(capsys, "train", *data, "--resume")
+    assert "--data" in refusal(capsys, "train", "bnn-theano")
+
+
+def test_bad_data(capsys, folder, tmp_path):
+    message = failure(capsys, "train", "xnor", "--data", str(tmp_path / "nowhere"))
+    assert "nowhere must hold the files of MNIST" in message
+    images = folder / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1])
+    message = failure(capsys, "train", "xnor", "--data", str(folder))
+    assert f"{images} must have" in message
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    images.unlink()
+    message = failure(capsys, "train", "xnor", "--data", str(folder))
+    assert "train-images-idx3-ubyte" in message
+
+
+def test_eval_of_other_files(capsys, folder, tmp_path):
+    data = ("--data", str(folder))
+    path = tmp_path / "net.safetensors"
+    assert "No such file" in failure(capsys, "eval", str(path), *data)
+    path.write_bytes(b"no model")
+    assert "must be a packed bitops model" in failure(capsys, "eval", str(path), *data)
+    mlp(256, 8, 1, 3, seed=0).freeze().save(path)
+    assert "must give 4 scores for tiles, got 3" in failure(capsys, "eval", str(path), *data)
+    mlp(99, 8, 1, 4, seed=0).freeze().save(path)
+    assert "99 features" in failure(capsys, "eval", str(path), *data)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "sha256" in failure(capsys, "eval", str(path), *data)
+
+
+def test_eval_of_a_model_without_notes(capsys, folder, tmp_path):
+    path = tmp_path / "net.safetensors"
+    model = mlp(256, 8, 1, 4, seed=0)
+    model.freeze().save(path)
+    assert cli.main(["eval", str(path), "--data", str(folder)]) == 0
+    lines = lines_of(capsys.readouterr().out)
+    error = model.evaluate(blobs(count=120).x_test, blobs(count=120).y_test)
+    assert lines["error"].startswith(f"{error:.2%} ")
+    assert lines["model"].endswith("recipe -")
+
+
+def test_gradients_of_bytes():
+    trained, _ = train_small("bnn-theano", "mnist", byte_gradients=True)
+    layers = [layer for layer in trained.model.layers if isinstance(layer, BinaryDense)]
+    assert len(layers) == 4
+    assert all(layer.rounding is not None for layer in layers)
+    epochs = trained.histories[0].epochs
+    assert epochs[-1].loss < epochs[0].loss
