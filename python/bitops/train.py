@@ -267,8 +267,8 @@ def _one_pool(model: Sequential) -> Iterator[None]:
     """Let only one of the two pools of threads, that of BLAS and ours, have several.
 
     A step alternates between the products of the two, and threads wait actively for a while after
-    their work, so that two pools delay each other: on two cores with nothing else to do a step of a
-    3 x 1024 network took 74 ms with both and 22 with one. The work of binary layers is ours; but
+    their work, so that two pools delay each other: on two cores with some other work a step of a
+    3 x 1024 network took 42 ms with both and 12 with one. The work of binary layers is ours; but
     without threadpoolctl only ours can be told to rest.
     """
     if threadpool_limits is not None and binary_parameters(model):
