@@ -3,19 +3,21 @@
 A layer y = x W^T with x and W of +-1 has the gradients dx = dy W and dW = dy^T x. Both are real
 numbers times signs, and `weight_gemm` makes them two to three times faster than float32 BLAS.
 Rounded to 8 bits at random (`quantizers.ByteGradient`), gradients take half as long again in
-`bitplane_gemm`.
+`bitplane_gemm`, and patches of them are small enough to make dx of a convolution a convolution too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..array import BitArray, pack, popcount
 from ..conv import im2col
-from ..geometry import Window
+from ..geometry import Pair, Window
 from ..linalg import bitplane_gemm, weight_gemm
+from ..mixed_conv import bitplane_conv2d
 from ..patches import add_patches, position_blocks, tap_slices
 from ..quantizers import ByteGradient
 
@@ -35,10 +37,15 @@ class Gradient:
     """
 
     def __init__(self, dy: np.ndarray, rounding: ByteGradient | None = None):
+        self.exact, self.rounding = dy, rounding
         self.numbers = dy
         self.step: float | None = None
         if rounding is not None:
             self.numbers, self.step = rounding.round(dy)
+
+    def scaled(self, alpha: np.ndarray | None) -> Gradient:
+        """That of the products before they are scaled by alpha, one a filter; None for ones."""
+        return self if alpha is None else Gradient(self.exact * alpha, self.rounding)
 
     def matrix(self, index=slice(None)) -> np.ndarray:
         """Rows of some positions."""
@@ -55,10 +62,21 @@ class Gradient:
         """Rows taken from `numbers`, or from their transpose, times bits (k, rows' length)."""
         if self.step is None:
             return weight_gemm(rows, bits, out=out)
-        # A byte stands for (byte - 128) * step; 128 times the sum of the bits comes off again.
-        sums = 2 * popcount(bits, axis=1) - bits.shape[1]
-        shifts = (-ByteGradient.ZERO * self.step) * sums
-        return bitplane_gemm(rows, bits, alpha=self.step, bias=shifts, out=out)
+        return bitplane_gemm(rows, bits, alpha=self.step, bias=self._shifts(bits), out=out)
+
+    def _shifts(self, bits: BitArray) -> np.ndarray:
+        """A byte stands for (byte - 128) step: what takes 128 times the sums of bits off again."""
+        assert self.step is not None
+        ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
+        return (-ByteGradient.ZERO * self.step) * (2 * ones - math.prod(bits.shape[1:]))
+
+    def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
+        """Convolution of rounded images with filters of bits; positions outside are 0."""
+        assert self.step is not None
+        sides = ((0, 0), *padding, (0, 0))
+        images = np.pad(self.numbers, sides, constant_values=ByteGradient.ZERO)
+        shifts = self._shifts(filters)
+        return bitplane_conv2d(images, filters, dilation=dilation, alpha=self.step, bias=shifts)
 
 
 def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
@@ -145,8 +163,29 @@ def conv_input_gradient(
     -------
     ndarray of this shape, float32
     """
+    around = _padding_around(window)
+    if dy.step is not None and around is not None:
+        return dy.convolve(_flipped(turned, window, shape[3]), around, window.dilation)
     dx = np.zeros(shape, np.float32)
     width = turned.shape[0]
     for block in position_blocks(shape[0], window, 4 * width):
         add_patches(dy.times(dy.matrix(block), turned), window, dx, block)
     return dx
+
+
+def _padding_around(window: Window) -> tuple[Pair, Pair] | None:
+    """Padding of dy with which a convolution of it covers the image; None if there is none."""
+    if window.stride != (1, 1):
+        return None
+    reach = [(size - 1) * step for size, step in zip(window.kernel, window.dilation, strict=True)]
+    (top, bottom), (left, right) = window.padding
+    height, width = reach
+    sides = (height - top, height - bottom), (width - left, width - right)
+    return sides if min(map(min, sides)) >= 0 else None
+
+
+def _flipped(turned: BitArray, window: Window, channels: int) -> BitArray:
+    """Filters (c, kh, kw, o) that see from an input what the others see of it, packed along o."""
+    words = turned.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
+    shape = channels, *window.kernel, turned.shape[1]
+    return BitArray.from_words(np.ascontiguousarray(words), shape)

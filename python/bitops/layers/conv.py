@@ -275,11 +275,10 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
         window = self.windows.on(self.name, x)
         dx = None
         if isinstance(x, BitArray) and self.groups == 1 and planes.is_single:
-            conv_weight_gradient(
-                Gradient(dy, self.rounding), x, window, self.pad_value, self.weight.grad
-            )
+            gradient = Gradient(dy, self.rounding)
+            conv_weight_gradient(gradient, x, window, self.pad_value, self.weight.grad)
             if not data:
-                scaled = planes.scale_gradient(dy, self.rounding)
+                scaled = gradient.scaled(planes.alpha)
                 dx = conv_input_gradient(scaled, planes.turned[0], window, x.shape)
         else:
             dx = conv_gradients(

@@ -12,7 +12,6 @@ import numpy as np
 from ..array import BitArray, pack, unpack
 from ..linalg import prepack
 from ..quantizers import (
-    ByteGradient,
     DoReFaWeight,
     LeastSquaresTernary,
     MagnitudeAwareSign,
@@ -109,13 +108,9 @@ class Planes:
         z = sum_planes([multiply(plane) for plane in self.prepacked], self.coefficients)
         return scaled(z, scale, bias)
 
-    def scale_gradient(self, dy: np.ndarray, rounding: ByteGradient | None) -> Gradient:
-        """dy alpha: what the gradient of the outputs is to the products with the planes."""
-        return Gradient(dy if self.alpha is None else dy * self.alpha, rounding)
-
-    def input_gradient(self, dy: np.ndarray, rounding: ByteGradient | None = None) -> np.ndarray:
+    def input_gradient(self, dy: Gradient) -> np.ndarray:
         """dy W for rows dy of shape (m, n)."""
-        gradient = self.scale_gradient(dy, rounding)
+        gradient = dy.scaled(self.alpha)
         rows = gradient.matrix()
         return sum_planes([gradient.times(rows, plane) for plane in self.turned], self.coefficients)
 
