@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,6 +64,13 @@ settings.load_profile("bitops")
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"bitops: ISAs {', '.join(bo.isa.available())}; random seed {SEED} (BITOPS_TEST_SEED)"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Ctrl-C raises, also where a shell that runs the tests in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=ISAS)

@@ -1,6 +1,8 @@
 """Bad calls: the type of the exception, and a message `[function] rule, value got`."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -388,3 +390,20 @@ def test_results_too_large_for_memory():
         bo.gemm(rows, rows)
     with pytest.raises((MemoryError, ValueError)):
         bo.hamming(rows, rows)
+
+
+def test_a_result_too_large_is_refused_before_tables_of_its_size():
+    """In an address space of 6 GiB, since such tables would take the memory of the machine."""
+    pytest.importorskip("resource")
+    code = (
+        "import numpy as np, bitops as bo, resource\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"
+        "x, f = np.ones((1, 2, 2, 8)), np.ones((1, 1, 1, 8))\n"
+        "for w in (f, bo.prepack(f)):\n"
+        "    try:\n"
+        "        bo.conv2d(x, w, padding=2**30 - 9)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.count("[conv2d] the result must have at most") == 2, result.stderr

@@ -8,6 +8,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from bitops import files
 from bitops.array import pack
 from bitops.files import digest
 from bitops.io import _KINDS, MAX_DEPTH, load, save
@@ -592,3 +593,17 @@ def test_bad_notes_are_refused(tmp_path, notes):
         model.notes = notes
         with pytest.raises(ValueError, match=r"^\[save\] notes must be strings by name"):
             model.save(path)
+
+
+def test_long_descriptions_are_neither_written_nor_parsed(path, monkeypatch):
+    """Parsed JSON takes many times its size."""
+    net = Packed([PackedDense(np.ones((2, 64), np.int8))])
+    net.notes = {"note": "x" * files.MAX_DESCRIPTION}
+    with pytest.raises(ValueError, match="metadata must have at most 16777216 bytes"):
+        save(net, path)
+    assert not path.exists()
+    text = "[" + "[]," * (files.MAX_DESCRIPTION // 3) + "[]]"
+    safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, path, {"bitops": text})
+    monkeypatch.setattr(files.json, "loads", lambda text: pytest.fail("parsed"))
+    with pytest.raises(ValueError, match="metadata must have at most 16777216 bytes"):
+        load(path)

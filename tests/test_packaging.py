@@ -1,12 +1,18 @@
 """The package that is imported is a whole one."""
 
+import ast
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import bitops
-from bitops import _core
+from bitops import _core, io
+from bitops.models import mlp
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(bitops.__file__).parent
@@ -45,3 +51,97 @@ def test_inference_does_not_load_training_code():
     argv = [sys.executable, "-c", code]
     result = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_import_opens_no_connection():
+    """Of the package with every module of it, training code too."""
+    code = (
+        "import importlib, pkgutil, socket, sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event.startswith('socket.') and event != 'socket.__new__':\n"
+        "        raise RuntimeError(event)\n"
+        "sys.addaudithook(refuse)\n"
+        "try:\n"
+        "    socket.getaddrinfo('localhost', 80)\n"
+        "except RuntimeError:\n"
+        "    print('refused')\n"
+        "import bitops\n"
+        "names = [m.name for m in pkgutil.walk_packages(bitops.__path__, 'bitops.')]\n"
+        "for name in names:\n"
+        "    if not name.endswith('__main__'):\n"
+        "        importlib.import_module(name)\n"
+        "print(len(names))\n"
+    )
+    argv = [sys.executable, "-c", code]
+    result = subprocess.run(argv, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    refused, count = result.stdout.split()
+    assert refused == "refused" and int(count) > 20
+
+
+def _unsafe(tree):
+    """Names in a module by which a file could run code: imports, calls, arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            yield from (n for n in names if n.split(".")[0] in UNSAFE_MODULES)
+        elif isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            yield from {name} & {"eval", "exec", "__import__"}
+            if ast.unparse(node.func) in {"np.load", "yaml.load", "torch.load"}:
+                yield ast.unparse(node.func)
+            yield from (k.arg for k in node.keywords if k.arg == "allow_pickle")
+
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
+UNSAFE_MODULES |= {"urllib", "http", "requests", "socket", "ftplib"}
+
+
+def test_no_module_reads_pickles_or_the_network():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        if names := list(_unsafe(ast.parse(path.read_text()))):
+            found[path.name] = names
+    assert not found
+    source = "import pickle\nnp.load(f, allow_pickle=True)\neval(x)"
+    assert set(_unsafe(ast.parse(source))) == {"pickle", "np.load", "allow_pickle", "eval"}
+
+
+class Planted:
+    """What would leave a file behind if it were unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", ("pickle", "npy", "npz"))
+def test_pickled_payloads_are_refused(tmp_path, suffix):
+    sign = tmp_path / "executed"
+    path = tmp_path / f"model.{suffix}"
+    objects = np.array([Planted(sign)], object)
+    if suffix == "pickle":
+        path.write_bytes(pickle.dumps(Planted(sign)))
+    elif suffix == "npy":
+        np.save(path, objects, allow_pickle=True)
+    else:
+        np.savez(path, weight=objects)
+    with pytest.raises(ValueError, match=r"^\[load\] .* must be a packed bitops model"):
+        io.load(path)
+    x, y = np.zeros((8, 4), np.uint8), np.arange(8) % 2
+    with pytest.raises(ValueError, match=r"^\[fit\] resume must be a checkpoint"):
+        mlp(4, 8, 1, 2, seed=0).fit(x, y, epochs=1, verbose=0, resume=path)
+    assert not sign.exists()
+    pickle.loads(pickle.dumps(Planted(sign)))
+    assert sign.exists()  # the payload is a live one
+
+
+def test_tested_versions_of_python_have_wheels():
+    text = (ROOT / "pyproject.toml").read_text()
+    named = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', text)
+    wheels = re.findall(r"cp3(\d+)-\*", text)
+    assert named
+    assert set(named) <= set(wheels)
+    assert re.search(r'^requires-python = ">=3\.(\d+)"$', text, flags=re.M).group(1) == wheels[0]

@@ -204,6 +204,8 @@ def _convolution(
         raise ValueError(
             f"[{function}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
         )
+    # of one image, before the tables below, which grow with the output; `_task` knows the number
+    check_result(function, (*window.output, o))
     operand: Any
     if groups > 1 and channels == 1:
         operand = _depthwise_words(filters, groups)

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+# bytes of a description: real ones have thousands, and JSON grows many times when it is parsed
+MAX_DESCRIPTION = 2**24
+
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: beside `path` first, then renamed to it in one step."""
@@ -32,10 +35,10 @@ def write_tensors(
     path: Path, description: dict[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
     """Write arrays, and as the metadata entry `bitops` their description with its `sha256`."""
-    document = {**description, "sha256": digest(description, tensors)}
+    text = json.dumps({**description, "sha256": digest(description, tensors)})
+    _check_length(text)
     # one entry only: safetensors writes several in an order that changes from call to call
-    metadata = {"bitops": json.dumps(document)}
-    write_file(path, safetensors.numpy.save(dict(tensors), metadata))
+    write_file(path, safetensors.numpy.save(dict(tensors), {"bitops": text}))
 
 
 def digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
@@ -52,6 +55,7 @@ def digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
 
 def parse_description(text: str, name: str) -> dict[str, Any]:
     """The metadata entry `bitops` of a file of the format `name`."""
+    _check_length(text)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -59,3 +63,8 @@ def parse_description(text: str, name: str) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != name:
         raise ValueError(f"format must be {name}, got {text[:80]!r}")
     return document
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_DESCRIPTION:
+        raise ValueError(f"metadata must have at most {MAX_DESCRIPTION} bytes, got {len(text)}")
