@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -202,7 +202,7 @@ def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     return shape
 
 
-def _read_at_most(file: IO[bytes], count: int) -> bytes:
+def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
     """The next bytes in pieces, so that only those that there are take memory."""
     parts = []
     while count and (part := file.read(min(count, 1 << 20))):
