@@ -111,7 +111,7 @@ class MaxPool2D(Pool, TrainingLayer):
 
 
 def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
-    """For each tap that sees the image, row by row, the outputs that see the image there, and what they see."""
+    """For each tap, row by row, the outputs that see the image there, if any, and what they see."""
     oh, ow = window.output
     for ky in seeing_taps(window, 0):
         seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
