@@ -504,6 +504,65 @@ def test_content_that_does_not_fit_is_refused(checkpoint, spoil, message):
         resume(checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("history", 0, "number"), 2, "epoch 1 must be in its place, got 2"),
+        (("history", 0, "loss"), "low", "loss must be of type float, got 'low'"),
+        (("history", 0, "more"), 1.0, "more"),
+        (("history",), [None], ""),
+        (("history",), 7, ""),
+        (("best",), 0, r"best must be in 1\.\.1, got 0"),
+        (("best",), 2, r"best must be in 1\.\.1, got 2"),
+        (("position",), {}, ""),
+        (("position", "epoch"), 0, "epoch must be at least 1, got 0"),
+        (("position", "epoch"), 3, r"epoch must be in 0\.\.2, got 3"),
+        (("position", "batch"), -1, r"batch must be in 0\.\.\d+, got -1"),
+        (("position", "wrong"), 1.0, "wrong must be of type int, got 1.0"),
+        (("position", "seconds"), 10**400, ""),
+        (("generators", 0, "state"), {"state": "text", "inc": 1}, ""),
+        (("generators", 0, "state"), None, ""),
+        (("settings",), None, ""),
+    ],
+)
+def test_forged_descriptions_are_refused(checkpoint, place, value, message):
+    description, tensors = read(checkpoint)
+    part = description
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    write(checkpoint, description, tensors)
+    assert_refused(checkpoint, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "forge", "message"),
+    [
+        ("order", lambda a: a[1:], "order must hold each of 100 rows once"),
+        ("order", lambda a: a + 1, "order must hold each of 100 rows once"),
+        ("order", lambda a: a.astype(np.float64), "order must hold each of 100 rows once"),
+        ("signs.0", lambda a: a[1:], "words of shape"),
+        ("signs.0", lambda a: a | ~np.uint64(0), "padding bits must be 0"),
+        ("optimizer.steps", lambda a: -a, "optimizer.steps must count from 0"),
+    ],
+)
+def test_forged_tensors_are_refused(checkpoint, name, forge, message):
+    description, tensors = read(checkpoint)
+    tensors[name] = np.array(forge(tensors[name]))
+    write(checkpoint, description, tensors)
+    assert_refused(checkpoint, message)
+
+
+def assert_refused(checkpoint, message):
+    """By an error that names the file, before the model changes."""
+    model = dense()
+    before = [parameter.value.copy() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match=rf"(?s)^\[fit\] resume must be .*{message}"):
+        model.fit(*data(), resume=checkpoint, **OPTIONS)
+    for parameter, value in zip(model.parameters(), before, strict=True):
+        assert_array_equal(parameter.value, value)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_last_good_checkpoint_stays(tmp_path):
     """NaN arises in a step, and is in the parameters when the next checkpoint is due."""

@@ -4,6 +4,8 @@ import os
 import struct
 import sys
 import tarfile
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from bitops.datasets import (
     load_svhn,
     read_idx,
 )
+from bitops.matlab import read_arrays
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -397,6 +400,20 @@ def test_svhn_with_a_missing_file(tmp_path):
         load_svhn(tmp_path)
 
 
+def test_a_zipped_idx_file_is_read_no_further_than_its_header_says(tmp_path):
+    """A small file may unzip to gigabytes."""
+    path = tmp_path / "file.gz"
+    header = GOOD[:16]
+    path.write_bytes(gzip.compress(header + bytes(64 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"^\[read_idx\] .* must have 12 bytes .*, got more"):
+            read_idx(path, ndim=3)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -406,6 +423,8 @@ def test_svhn_with_a_missing_file(tmp_path):
         ({"X": np.zeros((32, 32, 3, 3), np.uint8)}, "y in .* got none"),
         ({"X": np.zeros((32, 32, 3, 3), np.uint8), "y": np.ones((4, 1))}, "y in .* got"),
         ({"X": np.zeros((32, 32, 3, 3), np.uint8), "y": np.zeros((3, 1))}, "y in .* got 0"),
+        ({"X": np.zeros((32, 32, 3, 1), np.uint8), "y": np.array([[np.nan]])}, "y in .* got nan"),
+        ({"X": np.zeros((32, 32, 3, 1), np.uint8), "y": np.array([[1.5]])}, "y in .* got 1.5"),
     ],
 )
 def test_svhn_with_other_arrays(tmp_path, arrays, message):
@@ -413,6 +432,58 @@ def test_svhn_with_other_arrays(tmp_path, arrays, message):
     savemat(tmp_path / "train_32x32.mat", arrays)
     with pytest.raises(ValueError, match=rf"^\[load_svhn\] {message}"):
         load_svhn(tmp_path)
+
+
+def test_svhn_of_another_class_or_type(tmp_path):
+    """Of these, char and sparse arrays make scipy's loadmat crash."""
+    write_svhn(tmp_path)
+    path = tmp_path / "train_32x32.mat"
+    savemat(path, {"X": np.zeros((32, 32, 3, 3), np.uint8), "y": np.ones((3, 1))})
+    whole = path.read_bytes()
+    load_svhn(tmp_path)
+    head = 128 + 8
+    places = {"class": head + 8, "flags": head + 9, "stored": head + 16 + 24 + 8}
+    assert whole[places["class"]] == 9 and whole[places["stored"]] == 2
+    for name, place in places.items():
+        for byte in set(range(256)) - {whole[place]}:
+            if (name == "flags" and not byte & 8) or (name == "stored" and byte == 1):
+                continue  # another flag than that of complex numbers; int8
+            path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+            with pytest.raises(ValueError, match=r"^\[load_svhn\]"):
+                load_svhn(tmp_path)
+
+
+def test_matlab_arrays(tmp_path, rng):
+    """As SciPy reads them, whatever their type, byte order and packing."""
+    arrays = {
+        "a": rng.integers(0, 256, (3, 4, 2), dtype=np.uint8),
+        "b": np.array([[1.5, -2.0, np.inf]]),
+        "c": rng.integers(-9, 9, (5, 1)),
+        "d": np.zeros((0, 3), np.float32),
+    }
+    for compressed in (False, True):
+        savemat(tmp_path / "x.mat", {**arrays, "text": "abc"}, do_compression=compressed)
+        data = (tmp_path / "x.mat").read_bytes()
+        found = read_arrays(data, tuple(arrays))
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+        with pytest.raises(ValueError, match="text must be an array of real numbers"):
+            read_arrays(data, ("text",))
+    with pytest.raises(ValueError, match="MATLAB 5"):
+        read_arrays(data[:124] + b"\0\2IM" + data[128:], ("a",))
+
+
+def test_a_packed_matlab_array_takes_no_more_than_its_head_says(tmp_path):
+    packed = zlib.compress(struct.pack("<II", 14, 64) + bytes(64 << 20))
+    data = bytes(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="must have 64 bytes"):
+            read_arrays(data, ("X",))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_damaged_svhn_is_refused(tmp_path):

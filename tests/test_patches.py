@@ -8,7 +8,14 @@ from numpy.testing import assert_array_equal
 
 from bitops import reference as ref
 from bitops.geometry import make_window
-from bitops.patches import add_patches, patch_blocks, position_blocks, sum_windows
+from bitops.patches import (
+    add_patches,
+    patch_blocks,
+    position_blocks,
+    seeing_taps,
+    sum_windows,
+    tap_slices,
+)
 
 IMAGES = ((5, 6), (1, 12), (7, 3))
 KERNELS = (1, 2, (3, 2), (1, 4), (5, 6))
@@ -146,3 +153,19 @@ def test_sum_windows_begins_with_zero(rng):
         assert_array_equal(got.view(np.int32), want.view(np.int32))
     zeros = sum_windows(np.full((1, 2, 2, 1), -0.0, np.float32), make_window("patches", (2, 2), 1))
     assert not np.signbit(zeros).any()
+
+
+def test_seeing_taps():
+    """All taps that see the image are among them, and few more if the window is large."""
+    sizes = itertools.product((1, 2, 5), (1, 2, 5, 9), (1, 2, 3), (1, 2, 3), (0, 1, 4), (0, 3))
+    for size, kernel, stride, dilation, before, after in sizes:
+        if (kernel - 1) * dilation >= size + before + after:
+            continue
+        padding = ((before, after), (0, 0))
+        window = make_window("test", (size, 1), (kernel, 1), (stride, 1), padding, (dilation, 1))
+        positions = slice(0, window.output[0])
+        seen = [tap_slices(window, 0, tap, positions)[0] for tap in range(kernel)]
+        found = [tap for tap, part in enumerate(seen) if part.stop > part.start]
+        assert set(found) <= set(seeing_taps(window, 0)) <= set(range(kernel))
+    large = make_window("test", (3, 1), 2**30 + 1, padding="same")
+    assert len(seeing_taps(large, 0)) == 5

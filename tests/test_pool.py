@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
@@ -248,3 +248,17 @@ class TestErrors:
     def test_operands(self, call, error, rule):
         with pytest.raises(error, match=rf"^\[\w+\] .*{rule}"):
             call()
+
+
+def test_windows_far_larger_than_the_image(rng):
+    """Taps that see nothing take neither time nor memory."""
+    x = number_images(rng, np.float32, 2, 3, 2, 5)
+    everywhere = x.max(axis=(1, 2), keepdims=True) * np.ones((1, 3, 2, 1), np.float32)
+    for size in (15, 2**24 + 1, 2**30 + 1):
+        assert_array_equal(bo.max_pool2d(x, size, stride=1, padding="same"), everywhere)
+        bits = bo.max_pool2d(bo.pack(x), size, stride=1, padding="same")
+        assert bits == bo.pack(everywhere)
+    means = bo.avg_pool2d(x, 2**24 + 1, stride=1, padding="same")
+    wanted = x.sum(axis=(1, 2), keepdims=True) / (2**24 + 1) ** 2
+    assert_allclose(means, np.broadcast_to(wanted, x.shape), rtol=1e-4)
+    assert np.isfinite(bo.k_map(x, 2**30 + 1, padding="same")).all()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -111,6 +111,19 @@ def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
 _POSITION = ("epoch", "batch", "total_loss", "wrong", "seconds")
 
 
+class _Restored(NamedTuple):
+    """All that a checkpoint changes in a run, checked."""
+
+    optimizer: Tensors
+    model: Any
+    best_state: Any
+    order: np.ndarray
+    signs: list[BitArray]
+    generators: list[dict[str, Any]]
+    history: History
+    position: dict[str, Any]
+
+
 def restore(run: Run, path: str | os.PathLike) -> None:
     """Put a new run where a checkpoint was written.
 
@@ -125,36 +138,93 @@ def restore(run: Run, path: str | os.PathLike) -> None:
     path = Path(path)
     path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
-        description, tensors = _read(path)
-        _check_settings(description["settings"], settings_of(run))
-        _check_tensors(tensors, run)
-        _check_generators(description["generators"], run)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        restored = _checked(run, *_read(path))
+    except (
+        *(safetensors.SafetensorError, ValueError, TypeError),
+        *(ArithmeticError, AttributeError, LookupError),  # of JSON in an unexpected form
+    ) as error:
         raise ValueError(
             f"[fit] resume must be a checkpoint of this training, got {path}: {error}"
         ) from error
-    _apply(run, description, tensors)
+    _apply(run, restored)
 
 
-def _apply(run: Run, description: dict[str, Any], tensors: Tensors) -> None:
+def _checked(run: Run, description: dict[str, Any], tensors: Tensors) -> _Restored:
+    """What the file says, or an error if this run could not go on with it."""
+    _check_settings(description["settings"], settings_of(run))
+    _check_tensors(tensors, run)
     mark = "optimizer."
-    optimizer = {k[len(mark) :]: v for k, v in tensors.items() if k.startswith(mark)}
-    run.optimizer.restore(optimizer)
     template = run.model.state()
-    run.model.restore(_shaped(template, _chosen("model", tensors)))
     best = list(_chosen("best", tensors))
-    run.best_state = _shaped(template, iter(best)) if best else None
-    run.order = tensors["order"]
     shapes = [parameter.shape for parameter in binary_parameters(run.model).values()]
-    words = _chosen("signs", tensors)
-    run.signs = [BitArray.from_words(w, s) for w, s in zip(words, shapes, strict=False)]
-    for generator, state in zip(_generators(run), description["generators"], strict=True):
-        generator.bit_generator.state = _from_json(state)
-    run.history = History([Epoch(**epoch) for epoch in description["history"]])
-    if description["best"] is not None:
-        run.history.best = run.history.epochs[description["best"] - 1]
-    for name in _POSITION:
-        setattr(run, name, description["position"][name])
+    words = list(_chosen("signs", tensors))
+    history = _history(description["history"], description["best"])
+    position = _position(description["position"], run, len(history.epochs))
+    rows = len(run.data[1]) if position["epoch"] else 0
+    order = tensors["order"]
+    if order.dtype != np.int64 or not np.array_equal(np.sort(order), np.arange(rows)):
+        raise ValueError(f"order must hold each of {rows} rows once, got {order!r:.80}")
+    return _Restored(
+        {k[len(mark) :]: v for k, v in tensors.items() if k.startswith(mark)},
+        _shaped(template, _chosen("model", tensors)),
+        _shaped(template, iter(best)) if best else None,
+        order,
+        # before the first epoch there are none
+        [BitArray.from_words(w, s) for w, s in zip(words, shapes if rows else [], strict=True)],
+        _generator_states(description["generators"], run),
+        history,
+        position,
+    )
+
+
+def _history(epochs: list[dict[str, Any]], best: Any) -> History:
+    """Epochs 1, 2, ..., and the one that is kept, if any."""
+    history = History([_epoch(i, fields) for i, fields in enumerate(epochs, 1)])
+    if best is not None:
+        if type(best) is not int or not 1 <= best <= len(epochs):
+            raise ValueError(f"best must be in 1..{len(epochs)}, got {best!r:.80}")
+        history.best = history.epochs[best - 1]
+    return history
+
+
+def _epoch(number: int, fields: dict[str, Any]) -> Epoch:
+    if type(fields["number"]) is not int or fields["number"] != number:
+        raise ValueError(f"epoch {number} must be in its place, got {fields['number']!r:.80}")
+    for name in fields.keys() - {"number"}:
+        if name != "validation_error" or fields[name] is not None:
+            _check_number(name, fields[name], float)
+    return Epoch(**fields)
+
+
+def _position(position: dict[str, Any], run: Run, complete: int) -> dict[str, Any]:
+    """The epoch under way or just complete, and where in it the run stands."""
+    rows = len(run.data[1])
+    for name, most in (("epoch", complete + 1), ("batch", run.batches), ("wrong", rows)):
+        _check_number(name, position[name], int)
+        if not 0 <= position[name] <= most:
+            raise ValueError(f"{name} must be in 0..{most}, got {position[name]}")
+    if position["epoch"] < complete:
+        raise ValueError(f"epoch must be at least {complete}, got {position['epoch']}")
+    for name in ("total_loss", "seconds"):
+        _check_number(name, position[name], float)
+    return {name: position[name] for name in _POSITION}
+
+
+def _check_number(name: str, value: Any, kind: type) -> None:
+    if type(value) is not int and (kind is int or type(value) is not float):
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r:.80}")
+    float(value)  # an integer that is too long raises OverflowError
+
+
+def _apply(run: Run, restored: _Restored) -> None:
+    run.optimizer.restore(restored.optimizer)
+    run.model.restore(restored.model)
+    run.best_state, run.order, run.signs = restored.best_state, restored.order, restored.signs
+    for generator, state in zip(_generators(run), restored.generators, strict=True):
+        generator.bit_generator.state = state
+    run.history = restored.history
+    for name, value in restored.position.items():
+        setattr(run, name, value)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
@@ -235,16 +305,23 @@ def _check_tensors(tensors: Tensors, run: Run) -> None:
         if found is None or (found.shape, found.dtype) != (array.shape, array.dtype):
             got = "none" if found is None else f"{found.dtype} of shape {found.shape}"
             raise ValueError(f"{name} must be {array.dtype} of shape {array.shape}, got {got}")
+        if array.dtype.kind in "iu" and (found < 0).any():  # steps, batches
+            raise ValueError(f"{name} must count from 0, got {found!r:.80}")
     for name in tensors.keys() - expected.keys():
         if name != "order" and not name.startswith("signs."):
             raise ValueError(f"tensors must be those of the model and the optimizer, got {name}")
 
 
-def _check_generators(states: list[dict], run: Run) -> None:
+def _generator_states(states: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
+    """States of the random generators, each tried on another generator of its kind."""
     there = [state["bit_generator"] for state in states]
     here = [generator.bit_generator.state["bit_generator"] for generator in _generators(run)]
     if there != here:
         raise ValueError(f"random generators are {there} there and {here} here")
+    restored = [_from_json(state) for state in states]
+    for generator, state in zip(_generators(run), restored, strict=True):
+        type(generator.bit_generator)().state = state
+    return restored
 
 
 def _generators(run: Run) -> list[np.random.Generator]:

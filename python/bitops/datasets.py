@@ -12,8 +12,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
+
+from .matlab import read_arrays
 
 CIFAR_SHAPE = (32, 32, 3)
 # The largest of the JPEG copies has 1,124 bytes; far beyond that it is another kind of file.
@@ -21,6 +24,8 @@ MAX_JPEG_BYTES = 1 << 16
 # One file of the binary version holds 10,000 records of a label and three planes of pixels.
 CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)
 MAX_CIFAR_RECORDS = 10_000
+# The largest IDX file of images known, of EMNIST, has less than a third of it.
+MAX_IDX_BYTES = 1 << 31
 SVHN_SHAPE = (32, 32, 3)
 
 
@@ -157,7 +162,8 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the header is another one, or the data is shorter or longer than it says.
+        If the header is another one, or the data is shorter or longer than it says, or more than
+        2 GiB.
 
     Notes
     -----
@@ -165,23 +171,44 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     """
     path = Path(path)
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _idx_shape(path, file.read(4 + 4 * ndim), ndim)
+            expected = math.prod(shape)
+            data = _read_at_most(file, expected + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"[read_idx] {path} must be a complete gzip file: {error}") from error
-    header = 4 + 4 * ndim
-    if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):
+    if len(data) != expected:
+        more = "more" if len(data) > expected else str(len(data))
+        raise ValueError(
+            f"[read_idx] {path} must have {expected} bytes for shape {shape} after its header, "
+            f"got {more}"
+        )
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
+    """The sizes that the header of an IDX file gives."""
+    if len(header) < 4 + 4 * ndim or header[:4] != bytes([0, 0, 8, ndim]):
         raise ValueError(
             f"[read_idx] {path} must start with the IDX header of {ndim}-D bytes, "
-            f"got {data[:4].hex(' ') or 'nothing'} ({len(data)} bytes)"
+            f"got {header[:4].hex(' ') or 'nothing'} ({len(header)} bytes)"
         )
-    shape = tuple(int(size) for size in np.frombuffer(data, dtype=">u4", count=ndim, offset=4))
-    # math.prod of Python integers: the sizes in a damaged header may exceed 64 bits together
-    expected = header + math.prod(shape)
-    if len(data) != expected:
+    shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4", offset=4))
+    # math.prod of Python integers: the sizes of a damaged header may exceed 64 bits together
+    if math.prod(shape) > MAX_IDX_BYTES:
         raise ValueError(
-            f"[read_idx] {path} must have {expected} bytes for shape {shape}, got {len(data)}"
+            f"[read_idx] {path} must have at most {MAX_IDX_BYTES} bytes of data, got shape {shape}"
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    return shape
+
+
+def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
+    """The next bytes in pieces, so that only those that there are take memory."""
+    parts = []
+    while count and (part := file.read(min(count, 1 << 20))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
 
 
 def load_cifar10(folder: str | os.PathLike) -> Dataset:
@@ -379,22 +406,14 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
 
 def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 32, 32, 3) and labels 0..9 of one file."""
-    # imported here: reading the other data sets does without it
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     if not path.is_file():
         raise FileNotFoundError(
             f"[load_svhn] {path.name} must be in {path.parent}: the cropped digits of SVHN, "
             "train_32x32.mat and test_32x32.mat"
         )
     try:
-        arrays = loadmat(path, variable_names=("X", "y"))
-    except (
-        # what loadmat raises depends on which bytes are damaged; version 7.3 is not implemented
-        *(ArithmeticError, EOFError, LookupError, MatReadError, MemoryError),
-        *(NotImplementedError, OSError, TypeError, ValueError, zlib.error),
-    ) as error:
+        arrays = read_arrays(path.read_bytes(), ("X", "y"))
+    except ValueError as error:
         raise ValueError(f"[load_svhn] {path} must be a complete MATLAB 5 file: {error}") from error
     x, y = arrays.get("X"), arrays.get("y")
     if x is None or x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != SVHN_SHAPE:
@@ -406,12 +425,11 @@ def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if y is None or y.dtype.kind not in "iuf" or y.shape != (count, 1) or not count:
         found = "none" if y is None else f"{y.dtype} of shape {y.shape}"
         raise ValueError(f"[load_svhn] y in {path} must have shape ({count}, 1), got {found}")
-    labels = y[:, 0].astype(np.int64)
-    if not (1 <= labels.min() and labels.max() <= 10):
-        raise ValueError(
-            f"[load_svhn] y in {path} must be in 1..10, got {labels.min()}..{labels.max()}"
-        )
-    return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), labels % 10  # 10 stands for the digit 0
+    digits = np.isin(y, np.arange(1, 11))
+    if not digits.all():
+        raise ValueError(f"[load_svhn] y in {path} must be 1, 2, .. 10, got {y[~digits][0]}")
+    labels = y[:, 0].astype(np.int64) % 10  # 10 stands for the digit 0
+    return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), labels
 
 
 # Files that tell the data sets apart, and who reads them.

@@ -22,6 +22,7 @@ __all__ = [
     "number_images",
     "patch_blocks",
     "position_blocks",
+    "seeing_taps",
     "sum_windows",
     "tap_slices",
 ]
@@ -271,10 +272,10 @@ def sum_windows(x: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
     -------
     ndarray of shape (n, oh, ow, ...), float32
     """
-    (oh, ow), (kh, kw) = window.output, window.kernel
+    oh, ow = window.output
     total = np.zeros((len(x), oh, ow, *x.shape[3:]), np.float32)
-    vertical = [tap_slices(window, 0, ky, slice(0, oh)) for ky in range(kh)]
-    horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in range(kw)]
+    vertical = [tap_slices(window, 0, ky, slice(0, oh)) for ky in seeing_taps(window, 0)]
+    horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in seeing_taps(window, 1)]
     for images in image_blocks(x):
         for seen_y, rows in vertical:
             for seen_x, columns in horizontal:
@@ -282,6 +283,18 @@ def sum_windows(x: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
                 part = total[images, seen_y, seen_x]
                 np.add(part, x[images, rows, columns], out=part)
     return total
+
+
+def seeing_taps(window: Window, direction: int) -> range:
+    """The taps among which are all that see the image from some output position.
+
+    Of a window that is far larger than the image they are few.
+    """
+    dilation, before = window.dilation[direction], window.padding[direction][0]
+    farthest = (window.output[direction] - 1) * window.stride[direction]
+    first = max(-((farthest - before) // dilation), 0)  # the least with a position >= 0
+    last = -(-(window.image[direction] + before) // dilation)  # the least with none < size
+    return range(first, max(first, min(last, window.kernel[direction])))
 
 
 def tap_slices(window: Window, direction: int, tap: int, positions: slice) -> tuple[slice, slice]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .array import BitArray, aligned_empty
 from .geometry import Pair, Window, check_result, make_window
-from .patches import image_blocks, number_images, sum_windows, tap_slices
+from .patches import image_blocks, number_images, seeing_taps, sum_windows, tap_slices
 
 __all__ = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
 
@@ -179,9 +179,10 @@ def _combine_windows(
 
 @functools.lru_cache(maxsize=256)  # found in as long as a small image is pooled
 def _taps(window: Window, direction: int) -> list[tuple[slice, slice]]:
-    """For each tap of one direction, which outputs see the image, and where in it."""
+    """For the taps of one direction that see the image, by which outputs, and where in it."""
     outputs = slice(0, window.output[direction])
-    return [tap_slices(window, direction, tap, outputs) for tap in range(window.kernel[direction])]
+    taps = seeing_taps(window, direction)
+    return [tap_slices(window, direction, tap, outputs) for tap in taps]
 
 
 def _combine_taps(

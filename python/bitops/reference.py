@@ -14,6 +14,7 @@ wherever the public function returns a `BitArray`. Speed is no aim here, and nei
 of arguments.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -382,7 +383,7 @@ def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32
     """
     w = np.asarray(w)
     magnitudes = np.abs(w, dtype=np.float64)
-    alpha = magnitudes.mean(axis=tuple(range(1, w.ndim)))
+    alpha = magnitudes.sum(axis=tuple(range(1, w.ndim))) / max(math.prod(w.shape[1:]), 1)
     return sign(w), alpha.astype(np.float32)
 
 
@@ -432,7 +433,8 @@ def im2col(
     """
     x = sign(x)
     window = make_window("im2col", x.shape[1:3], kernel_size, stride, padding, dilation)
-    return _windows(x, window, pad_value).reshape(len(x), *window.output, -1)
+    seen = _windows(x, window, pad_value)
+    return seen.reshape(len(x), *window.output, window.taps * x.shape[-1])
 
 
 def _groups(
@@ -443,11 +445,16 @@ def _groups(
     share, per = x.shape[-1] // groups, filters // groups
     return [
         (
-            seen[..., g * share : (g + 1) * share].reshape(len(x), *window.output, -1),
+            seen[..., g * share : (g + 1) * share].reshape(*seen.shape[:3], window.taps * share),
             slice(g * per, (g + 1) * per),
         )
         for g in range(groups)
     ]
+
+
+def _as_rows(w: NDArray[Any]) -> NDArray[Any]:
+    """Filters as a matrix, a row for each; there may be none."""
+    return w.reshape(len(w), math.prod(w.shape[1:]))
 
 
 def conv2d(
@@ -487,7 +494,7 @@ def conv2d(
     window = make_window("conv2d", x.shape[1:3], w.shape[1:3], stride, padding, dilation)
     dot = np.empty((len(x), *window.output, len(w)), np.int32)
     for rows, filters in _groups(x, len(w), window, groups, pad_value):
-        dot[..., filters] = rows @ w[filters].reshape(filters.stop - filters.start, -1).T
+        dot[..., filters] = rows @ _as_rows(w[filters]).T
     return _scaled(dot, alpha, k_map, bias)
 
 
@@ -548,7 +555,7 @@ def weight_conv2d(
     window = make_window("weight_conv2d", x.shape[1:3], w.shape[1:3], stride, padding, dilation)
     t = np.empty((len(x), *window.output, len(w)), np.float32)
     for rows, filters in _groups(x, len(w), window, groups, 0):
-        t[..., filters] = weight_gemm(rows, w[filters].reshape(filters.stop - filters.start, -1))
+        t[..., filters] = weight_gemm(rows, _as_rows(w[filters]))
     return _scale(t, alpha, bias)
 
 
@@ -585,8 +592,7 @@ def bitplane_conv2d(
     window = make_window("bitplane_conv2d", x.shape[1:3], w.shape[1:3], stride, padding, dilation)
     dot = np.empty((len(x), *window.output, len(w)), np.int32)
     for rows, filters in _groups(x, len(w), window, groups, 0):
-        matrix = w[filters].reshape(filters.stop - filters.start, -1)
-        dot[..., filters] = bitplane_gemm(rows, matrix, bits=bits)
+        dot[..., filters] = bitplane_gemm(rows, _as_rows(w[filters]), bits=bits)
     return dot if alpha is None and bias is None else _scale(dot.astype(np.float32), alpha, bias)
 
 
@@ -619,7 +625,7 @@ def k_map(
     """
     x = np.abs(np.asarray(x, np.float32))
     n, h, w, c = x.shape
-    lanes = np.pad(x, ((0, 0), (0, 0), (0, 0), (0, -c % 16))).reshape(n, h, w, -1, 16)
+    lanes = np.pad(x, ((0, 0), (0, 0), (0, 0), (0, -c % 16))).reshape(n, h, w, -(-c // 16), 16)
     sums = np.zeros((n, h, w, 16), np.float32)
     for i in range(lanes.shape[3]):
         sums += lanes[:, :, :, i]

@@ -11,7 +11,7 @@ import numpy as np
 from ..array import BitArray, pack, unpack
 from ..conv import im2col
 from ..geometry import Window
-from ..patches import image_blocks, tap_slices
+from ..patches import image_blocks, seeing_taps, tap_slices
 from ..pool import avg_pool2d, global_avg_pool, max_pool2d
 from .base import (
     Activation,
@@ -111,11 +111,11 @@ class MaxPool2D(Pool, TrainingLayer):
 
 
 def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
-    """For each tap, row by row, the outputs that see the image there, and what they see."""
-    (oh, ow), (kh, kw) = window.output, window.kernel
-    for ky in range(kh):
+    """For each tap, row by row, the outputs that see the image there, if any, and what they see."""
+    oh, ow = window.output
+    for ky in seeing_taps(window, 0):
         seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
-        for kx in range(kw):
+        for kx in seeing_taps(window, 1):
             seen_x, columns = tap_slices(window, 1, kx, slice(0, ow))
             yield (slice(None), seen_y, seen_x), (slice(None), rows, columns)
 

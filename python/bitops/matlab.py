@@ -1,0 +1,126 @@
+"""Numeric arrays from files of MATLAB 5, as much as SVHN needs.
+
+Not by `scipy.io.loadmat`: damaged files make it read memory that is not its own, and crash.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+__all__ = ["read_arrays"]
+
+MAX_BYTES = 1 << 31  # of an array, once unpacked
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8"}
+_NUMBERS |= {13: "u8"}  # the types that values are stored in
+_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
+_CLASSES |= {14: "i8", 15: "u8"}  # the types of arrays
+_NAME, _LENGTHS, _FLAGS, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
+_COMPLEX = 0x800
+
+
+def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The real numeric arrays of some names.
+
+    Parameters
+    ----------
+    data : bytes
+        Of a whole file.
+    names : tuple of str
+
+    Returns
+    -------
+    dict of ndarray
+        The arrays that are there, in Fortran order and native numbers.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or of another version, or one of these arrays is another kind of
+        thing.
+
+    Notes
+    -----
+    The file: a text of 124 bytes, the version and a mark of the byte order; then elements, each
+    with its type and number of bytes. An element is an array, or one that zlib has packed; an array
+    consists of elements itself: flags and class, sizes, name, and numbers, each padded to 8 bytes.
+    """
+    orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
+    order = orders.get(data[124:128])
+    if order is None:
+        raise ValueError(f"the header must be that of MATLAB 5, got {data[124:128].hex(' ')!r}")
+    found = {}
+    for kind, content in _elements(memoryview(data)[128:], order, padded=False):
+        if kind == _COMPRESSED:
+            kind, content = _decompressed(content, order)
+        if kind == _MATRIX:
+            name, array = _array(content, order, names)
+            if array is not None:
+                found[name] = array
+    return found
+
+
+def _elements(data: memoryview, order: str, padded: bool) -> Iterator[tuple[int, memoryview]]:
+    """Type and content of each element."""
+    while len(data):
+        if len(data) < 8:
+            raise ValueError(f"an element must have 8 bytes at least, got {len(data)}")
+        kind, size = struct.unpack_from(f"{order}II", data)
+        start = 8
+        if kind >> 16:  # a small one, whose content follows in the same 8 bytes
+            kind, size, start = kind & 0xFFFF, kind >> 16, 4
+            if size > 4:
+                raise ValueError(f"a small element must have at most 4 bytes, got {size}")
+        content = data[start : start + size]
+        if len(content) < size:
+            raise ValueError(f"an element must have {size} bytes, got {len(content)}")
+        yield kind, content
+        data = data[8:] if start == 4 else data[8 + (size + 7) // 8 * 8 if padded else 8 + size :]
+
+
+def _decompressed(packed: memoryview, order: str) -> tuple[int, memoryview]:
+    """The element that zlib has packed, with no more bytes than its head says."""
+    stream = zlib.decompressobj()
+    try:
+        head = stream.decompress(packed, 8)
+        if len(head) < 8:
+            raise ValueError(f"a packed element must have 8 bytes at least, got {len(head)}")
+        kind, size = struct.unpack(f"{order}II", head)
+        if not 0 < size <= MAX_BYTES:
+            raise ValueError(f"a packed element must have 1 to {MAX_BYTES} bytes, got {size}")
+        content = stream.decompress(stream.unconsumed_tail, size)
+        rest = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
+    except zlib.error as error:
+        raise ValueError(f"a packed element must be sound: {error}") from error
+    if len(content) < size or rest or not stream.eof:
+        raise ValueError(f"a packed element must have {size} bytes, got others")
+    return kind, memoryview(content)
+
+
+def _array(
+    content: memoryview, order: str, names: tuple[str, ...]
+) -> tuple[str, np.ndarray | None]:
+    """Name and values of an array; None for one of another name."""
+    parts = _elements(content, order, padded=True)
+    head = [next(parts, (0, memoryview(b""))) for _ in range(3)]
+    (flags_type, flags), (lengths_type, lengths), (name_type, label) = head
+    if (flags_type, lengths_type, name_type) != (_FLAGS, _LENGTHS, _NAME) or len(flags) != 8:
+        raise ValueError("an array must have flags, sizes and a name, got others")
+    name = bytes(label).decode("latin-1")
+    if name not in names:
+        return name, None
+    word = struct.unpack_from(f"{order}I", flags)[0]
+    dtype = _CLASSES.get(word & 0xFF)
+    kind, numbers = next(parts, (0, memoryview(b"")))
+    stored = _NUMBERS.get(kind)
+    if dtype is None or stored is None or word & _COMPLEX:
+        raise ValueError(f"{name} must be an array of real numbers, got class {word & 0xFFF:#x}")
+    values = np.frombuffer(numbers, f"{order}{stored}")
+    shape = [int(length) for length in np.frombuffer(lengths, f"{order}i4")]
+    if len(shape) < 2 or len(shape) > 4 or min(shape) < 0 or math.prod(shape) != values.size:
+        raise ValueError(f"{name} must have as many numbers as its sizes say, got {shape}")
+    return name, values.astype(dtype, copy=False).reshape(shape, order="F")

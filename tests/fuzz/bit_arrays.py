@@ -1,0 +1,155 @@
+"""Target: `BitArray.from_words`, and what can be done with the array afterwards."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+
+import bitops as bo
+from fuzz.reader import EDGES, Reader, allowed
+
+LENGTHS = (0, 1, 2, 3, 5, 63, 64, 65, 130)
+
+
+def run(data: bytes) -> None:
+    reader = Reader(data)
+    shape, words = _words(reader)
+    given = _forged_shape(reader, shape)
+    b = None
+    with allowed(MemoryError):
+        b = bo.BitArray.from_words(words, given)
+    if b is None:
+        return
+    x = _values(b)
+    for _ in range(4):
+        if reader.is_empty:
+            break
+        b, x = _step(reader, b, x)
+    if b.size:
+        assert np.array_equal(bo.unpack(b), x)
+
+
+def _words(reader: Reader) -> tuple[tuple[int, ...], Any]:
+    """A logical shape and words that fit it, in any dtype and layout."""
+    shape = (*(reader.below(4) for _ in range(reader.below(3))), reader.choice(LENGTHS))
+    k = shape[-1]
+    words = np.zeros((*shape[:-1], -(-k // 64)), np.uint64)
+    drawn = np.frombuffer(reader.take(min(words.nbytes, 64)).ljust(words.nbytes, b"\x5a"), np.uint8)
+    words.view(np.uint8).reshape(-1)[...] = drawn[: words.nbytes]
+    if k % 64 and not reader.chance(8):
+        words[..., -1] &= np.uint64(2 ** (k % 64) - 1)
+    kind = reader.below(10)
+    if kind == 0:
+        return shape, words.astype(reader.choice((">u8", "i8", "f8", "u4", "?", "O")))
+    if kind == 1:
+        return shape, words.tolist()
+    if kind == 2:
+        return shape, np.repeat(words, 2, axis=0)[::2]
+    if kind == 3:
+        return shape, words[..., ::-1].copy()[..., ::-1]
+    if kind == 4:
+        words.flags.writeable = False
+    elif kind == 5:
+        raw = np.zeros(words.nbytes + 1, np.uint8)
+        raw[1:] = words.view(np.uint8).reshape(-1)
+        return shape, raw[1:].view(np.uint64).reshape(words.shape)
+    elif kind == 6:
+        return shape, np.broadcast_to(words[:1], words.shape)
+    elif kind == 7:
+        return shape, words.view(np.ma.MaskedArray)
+    return shape, words
+
+
+def _forged_shape(reader: Reader, shape: tuple[int, ...]) -> Any:
+    if not reader.chance(3):
+        return shape
+    forged: list[Any] = list(shape)
+    for _ in range(1 + reader.below(2)):
+        place = reader.below(len(forged))
+        edit = reader.below(5)
+        if edit == 0:
+            forged.insert(place, reader.choice(EDGES))
+        elif edit == 1:
+            forged[place] = reader.choice((None, 1.0, "3", True, np.int64(3), np.float32(2), []))
+        else:
+            forged[place] = reader.choice(EDGES)
+    return reader.choice((forged, tuple(forged), forged[0], np.array(1), None, "12"))
+
+
+def _values(b: bo.BitArray) -> np.ndarray:
+    """+1 and -1 by NumPy alone."""
+    words = np.ascontiguousarray(b.words)
+    k = b.shape[b.axis]
+    octets = words.view(np.uint8).reshape(*words.shape[:-1], words.shape[-1] * 8)
+    bits = np.unpackbits(octets, axis=-1, count=k, bitorder="little") if octets.size else None
+    shape = (*words.shape[:-1], k)
+    values = np.zeros(shape, np.int8) if bits is None else bits.astype(np.int8) * 2 - 1
+    return np.moveaxis(values, -1, b.axis)
+
+
+def _index(reader: Reader, ndim: int) -> Any:
+    """One item of an index, or several."""
+
+    def item() -> Any:
+        kind = reader.below(9)
+        if kind < 3:
+            return slice(None)
+        if kind == 3:
+            ends = (None, 0, 1, -1, 2, -3, 10**12)
+            return slice(reader.choice(ends), reader.choice(ends), reader.choice((None, 1, -1, 2)))
+        if kind == 4:
+            return reader.choice((0, 1, -1, 2, -4, 2**62, -(2**70)))
+        if kind == 5:
+            return reader.choice((None, Ellipsis))
+        if kind == 6:
+            return [reader.below(4) - 1 for _ in range(reader.below(4))]
+        if kind == 7:
+            return np.array([reader.below(2) == 1 for _ in range(reader.below(4))], bool)
+        odd = (True, 1.0, "a", np.int8(1), np.zeros((2, 1), int), np.True_, [[True]], {}, b"0")
+        return reader.choice(odd)
+
+    if reader.chance(4):
+        return item()
+    return tuple(item() for _ in range(reader.below(ndim + 2)))
+
+
+def _step(reader: Reader, b: bo.BitArray, x: np.ndarray) -> tuple[bo.BitArray, np.ndarray]:
+    """One operation on both; the values that BitArray is to have afterwards."""
+    kind = reader.below(9)
+    if kind == 0:
+        return b.T, x.T
+    if kind == 1:
+        return pickle.loads(pickle.dumps(b)), x
+    if kind == 2:
+        return copy.copy(b.copy()), x
+    if kind == 3:
+        with allowed(MemoryError):
+            shape = [reader.choice((-1, 0, 1, 2, 3, 2**62, -2, x.size)) for _ in range(2)]
+            shape = [*shape[: reader.below(3)], reader.choice((b.shape[-1], -1, 3))]
+            made = b.reshape(shape)
+            return made, x.reshape(made.shape)
+        return b, x
+    if kind == 4:
+        with allowed():
+            axis = reader.choice((None, 0, 1, -1, 2, 3, 2**70, True, 1.0))
+            counts = bo.popcount(b, axis)
+            assert np.array_equal(counts, (x > 0).sum(axis)), "popcount"
+        return b, x
+    if kind == 5:
+        with allowed():
+            axis = reader.choice((0, 1, 2, -1, -4))
+            return bo.pack(b, axis), x
+        return b, x
+    if kind == 6:
+        with allowed():
+            dtype = np.dtype(reader.choice(("?", "i1", "i8", "f2", "f8", "u1", "O", "S1", "M8[s]")))
+            assert np.array_equal(bo.unpack(b, dtype), x > 0 if dtype.kind == "b" else x)
+        return b, x
+    index = _index(reader, b.ndim)
+    made = None
+    with allowed(IndexError):
+        made = b[index]
+    return (b, x) if made is None else (made, x[index])

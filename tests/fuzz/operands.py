@@ -1,0 +1,121 @@
+"""Drawn operands: arrays of any dtype, shape, layout and value, and things that are no arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import bitops as bo
+from fuzz.reader import EDGES, NUMBERS, SPECIAL, Reader
+
+REAL = ("f4", "?", "i1", "u1", "i2", "i4", "i8", "u8", "f2", "f8", "g", ">f4", ">i8")
+FOREIGN = ("c8", "O", "S2", "U2", "M8[s]", "m8[s]", "V4")
+SIZES = (0, 1, 2, 3, 4, 7)
+LONG = (0, 1, 3, 8, 63, 64, 65, 129)
+MAX_SIZE = 5000  # elements of a drawn array
+
+
+def array(reader: Reader, shape: tuple[int, ...], dtypes: tuple[str, ...] = REAL) -> np.ndarray:
+    """Values of any kind that a dtype has, NaN among them only now and then."""
+    dtype = np.dtype(reader.choice(dtypes))
+    size = int(np.prod(shape))
+    drawn = np.frombuffer(reader.take(min(size, 8)).ljust(8, b"\x96"), np.uint8)
+    values = np.resize(drawn, size).astype(np.int64) * 37 % 251 - 120
+    if dtype.kind in "f":
+        palette = np.array(NUMBERS + (SPECIAL[1:] if reader.chance(4) else ()))
+        numbers = np.where(values % 3 == 0, palette[values % len(palette)], values / 8)
+        if size and reader.chance(16):
+            numbers[reader.below(size)] = np.nan
+        values = numbers
+    return layout(reader, values.astype(dtype).reshape(shape))
+
+
+def layout(reader: Reader, x: np.ndarray) -> np.ndarray:
+    """The same values, elsewhere in memory; two layouts repeat some of them."""
+    kind = reader.below(12)
+    if kind == 1:
+        return np.asfortranarray(x)
+    if kind == 2 and x.ndim:
+        return np.flip(np.flip(x).copy())
+    if kind == 3 and x.ndim:
+        return np.repeat(x, 2, axis=-1)[..., ::2]
+    if kind == 4:
+        x.flags.writeable = False
+    if kind == 5 and x.ndim and x.shape[0]:
+        return np.broadcast_to(x[:1], x.shape)
+    if kind == 6 and x.dtype.kind in "biuf":
+        raw = np.zeros(x.nbytes + 1, np.uint8)
+        raw[1:] = np.frombuffer(x.tobytes(), np.uint8)
+        return raw[1:].view(x.dtype).reshape(x.shape)
+    if kind == 7:
+        return x.view(np.ma.MaskedArray)
+    return x
+
+
+def bits(reader: Reader, shape: tuple[int, ...]) -> Any:
+    """An operand that is packed by sign: numbers, or bits, perhaps prepacked or along any axis."""
+    kind = reader.below(5)
+    if kind < 2:
+        return array(reader, shape)
+    b = bo.pack(np.nan_to_num(array(reader, shape, ("i1", "f4"))))
+    if kind == 2 and len(shape) in (2, 4):
+        try:
+            return bo.prepack(b)
+        except ValueError:
+            return b
+    if kind == 3 and reader.chance(3):
+        return bo.pack(b, reader.below(len(shape)))
+    return b
+
+
+def plain(x: Any) -> Any:
+    """An operand as reference functions take it."""
+    if isinstance(x, bo.Prepacked):
+        x = x.bits
+    return np.array(x) if isinstance(x, bo.BitArray | np.ndarray) else x
+
+
+def shape(reader: Reader, most: int = 5) -> tuple[int, ...]:
+    """Any small shape."""
+    sizes: tuple[int, ...] = ()
+    for _ in range(reader.below(most + 1)):
+        size = reader.choice(LONG)
+        if np.prod((*sizes, size, 1)) <= MAX_SIZE:
+            sizes = (*sizes, size)
+    return sizes
+
+
+def hostile(reader: Reader) -> Any:
+    """What no one should pass, though it may happen to fit."""
+    kind = reader.below(10)
+    if kind == 0:
+        return reader.choice((None, "", "same", "x", b"1", True, False, {}, set(), object, ...))
+    if kind in (1, 2):
+        return reader.choice(EDGES)
+    if kind == 3:
+        return reader.choice(NUMBERS + SPECIAL)
+    if kind == 4:
+        drawn = reader.choice(EDGES), reader.choice(EDGES)
+        return reader.choice((drawn, list(drawn), (drawn, drawn), np.array(1), np.int8(-1), 1j))
+    if kind == 5:
+        return array(reader, shape(reader), FOREIGN)
+    if kind == 6:
+        return bits(reader, (*shape(reader, 4), reader.choice(LONG)))
+    if kind == 7:
+        return enormous(reader)
+    if kind == 8:
+        return reader.choice(([], [[]], [[1, 2], [3]], [None], [["a"]], [[1e400, 2]], [[10**400]]))
+    return array(reader, shape(reader))
+
+
+def enormous(reader: Reader) -> Any:
+    """Bits or numbers with more elements than any memory, or none at all, and long axes."""
+    one, rows = np.zeros(1, np.uint64), reader.choice((2**50, 2**57, 2**58))
+    if reader.chance(2):
+        k = reader.choice((2**45, 2**56))
+        return bo.BitArray.from_words(np.broadcast_to(one, (0, k // 64)), (0, k))
+    if reader.chance(2):
+        return bo.BitArray.from_words(np.broadcast_to(one, (rows, 1)), (rows, 64))
+    shape = reader.choice(((0, 2**45), (2**46, 3), (2**24, 2**24, 1, 3), (0, 2**24, 2**24, 3)))
+    return np.lib.stride_tricks.as_strided(np.ones(1, np.float32), shape, (0,) * len(shape))

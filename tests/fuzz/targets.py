@@ -1,0 +1,30 @@
+"""The targets by name: functions of bytes that raise where the package breaks its promises.
+
+ValueError, TypeError and the other exceptions that a function documents are answers; any other
+exception, a wrong result, and a crash are findings. Targets need no fuzzer, only bytes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from fuzz import bit_arrays, calls, checkpoints, data_files, model_files
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "bitarray": bit_arrays.run,
+    "calls": calls.run,
+    "checkpoint": checkpoints.run,
+    "cifar": data_files.run_cifar,
+    "idx": data_files.run_idx,
+    "mnist": data_files.run_mnist,
+    "model": model_files.run,
+    "svhn": data_files.run_svhn,
+}
+
+
+def execute(name: str, data: bytes) -> None:
+    """Run one target on bytes; NumPy's warnings of overflows are part of no promise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        TARGETS[name](data)
