@@ -288,6 +288,31 @@ def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out)
                                   &count_out[0, 0], c.bitops_get_num_threads())
 
 
+# ---- interrupts ------------------------------------------------------------------------------
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
+
+cdef int handle_signals() noexcept nogil:
+    """Run pending handlers of signals; nonzero, with the exception set, if one raised."""
+    with gil:
+        return PyErr_CheckSignals()
+
+
+cdef c.bitops_stop at_signals() noexcept:
+    """Stops a call when the handler of a signal, that of Ctrl-C say, raises."""
+    cdef c.bitops_stop stop
+    memset(&stop, 0, sizeof(stop))
+    stop.ask = handle_signals
+    return stop
+
+
+cdef int check_stop(const c.bitops_stop *stop) except -1:
+    """Pass on the exception that handle_signals left."""
+    return -1 if stop.stopped else 0
+
+
 # ---- products --------------------------------------------------------------------------------
 
 cdef void *align(void *p) noexcept nogil:
@@ -382,7 +407,9 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
     cdef void *memory = NULL
     cdef size_t bytes
     cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
 
+    args.stop = &stop
     if batch is not None:
         args.m, args.n, a_index, w_index = batch
         count = a_index.shape[0]
@@ -405,7 +432,7 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
             c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], align(memory),
                                 n_threads)
         free(memory)
-    return 0
+    return check_stop(&stop)
 
 
 cdef c.bitops_store make_store(c.bitops_store_kind kind, int32_t k, void *out, size_t ldc) noexcept:
@@ -528,7 +555,9 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
     cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
     cdef size_t count = distances_out.shape[1]
     cdef int threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
     cdef void *memory
+    args.stop = &stop
     check_size("rows of distances_out", distances_out.shape[0], args.m)
     check_size("rows of indices_out", indices_out.shape[0], args.m)
     check_size("columns of indices_out", indices_out.shape[1], count)
@@ -543,6 +572,7 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
                               align(memory), threads)
         free(memory)
+    check_stop(&stop)
 
 
 # ---- convolutions ----------------------------------------------------------------------------
@@ -672,6 +702,7 @@ cdef class Convolution:
         """Check images and output, find scratch memory and call."""
         cdef c.bitops_conv_args args = self.args
         cdef int n_threads = c.bitops_get_num_threads()
+        cdef c.bitops_stop stop = at_signals()
         cdef void *memory
         check_size("height", x.shape[1], args.image.height)
         check_size("width", x.shape[2], args.image.width)
@@ -685,13 +716,14 @@ cdef class Convolution:
         args.images = x.shape[0]
         args.store = store[0]
         args.store.k = self.args.store.k
+        args.stop = &stop
         memory = malloc(c.bitops_conv_workspace_size(self.isa, &args, n_threads) + CACHE_LINE)
         if memory == NULL:
             raise MemoryError()
         with nogil:
             c.bitops_conv(self.isa, &args, align(memory), n_threads)
             free(memory)
-        return 0
+        return check_stop(&stop)
 
     def dot(self, const uint64_t[:, :, :, ::1] x, int32_t[:, ::1] c_out):
         """Dot products of all windows of the images with the filters of their group.
@@ -732,7 +764,9 @@ cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panel
     cdef void *memory = NULL
     cdef size_t bytes
     cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
 
+    args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]
     args.panels = NULL
@@ -763,7 +797,7 @@ cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panel
     with nogil:
         c.bitops_mixed(isa, args, align(memory), n_threads)
         free(memory)
-    return 0
+    return check_stop(&stop)
 
 
 def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,

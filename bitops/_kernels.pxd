@@ -37,6 +37,10 @@ cdef extern from "bitops.h" nogil:
         BITOPS_F32
         BITOPS_F64
 
+    ctypedef struct bitops_stop:
+        int (*ask)() noexcept nogil
+        int stopped
+
     ctypedef struct bitops_image:
         const uint64_t *x
         size_t pixel_words
@@ -60,6 +64,7 @@ cdef extern from "bitops.h" nogil:
         const uint64_t *panels
         size_t k_words
         bitops_store store
+        bitops_stop *stop
 
     size_t bitops_words(size_t bits) noexcept
 
@@ -119,6 +124,7 @@ cdef extern from "bitops.h" nogil:
         const uint64_t *panels
         const int32_t *offsets
         bitops_store store
+        bitops_stop *stop
 
     size_t bitops_conv_offsets_size(const bitops_conv_args *args) noexcept
     void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
@@ -147,6 +153,7 @@ cdef extern from "bitops.h" nogil:
         const float *alpha
         const float *bias
         void *c
+        bitops_stop *stop
 
     size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                        int n_threads) noexcept

@@ -239,6 +239,20 @@ int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);
 
+/* ---- interrupts --------------------------------------------------------------------------- */
+
+/* How a long call can be made to end early. Drivers given one (not NULL) call `ask` every tenth of
+ * a second, on the thread that called them; once it returns nonzero `stopped` is 1, the driver
+ * returns soon, and its outputs are undefined. The rest is 0 at first. */
+typedef struct bitops_stop {
+    int (*ask)(void);
+    volatile int stopped;
+    double asked; /* when, in seconds */
+} bitops_stop;
+
+/* For drivers, on any of their threads: whether to stop. Reads the clock, about 25 ns. */
+int bitops_stopped(bitops_stop *stop);
+
 /* ---- drivers ------------------------------------------------------------------------------ */
 
 typedef enum bitops_dtype {
@@ -330,6 +344,7 @@ typedef struct bitops_gemm_args {
     const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL */
     size_t k_words;
     bitops_store store;
+    bitops_stop *stop; /* or NULL */
 } bitops_gemm_args;
 
 /* Bytes of scratch (64-byte aligned) that bitops_gemm needs; at most 8 MiB, 0 for few rows. */
@@ -358,6 +373,7 @@ typedef struct bitops_conv_args {
     const int32_t *offsets; /* as bitops_conv_fill_offsets left it, or NULL: then positions outside
                                count as image.outside */
     bitops_store store;     /* DOT, SCALED or SIGN; rows are output positions */
+    bitops_stop *stop;      /* or NULL */
 } bitops_conv_args;
 
 /* For positions outside that add nothing: bytes of memory (64-byte aligned) for the offsets, and
@@ -397,6 +413,7 @@ typedef struct bitops_mixed_args {
     const float *alpha;     /* IN  n, or NULL */
     const float *bias;      /* IN  n, or NULL */
     void *c;                /* OUT m x n */
+    bitops_stop *stop;      /* or NULL */
 } bitops_mixed_args;
 
 /* Bytes of scratch (64-byte aligned) that bitops_mixed needs; at most 8 MiB. */

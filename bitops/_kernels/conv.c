@@ -159,7 +159,8 @@ static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_a
                                 .ldw = k_words,
                                 .n = n,
                                 .k_words = k_words,
-                                .store = args->store};
+                                .store = args->store,
+                                .stop = args->stop};
     if (args->panels)
         product.panels = args->panels + group * bitops_prepack_size(isa, n, k_words);
     else
@@ -294,7 +295,7 @@ static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, con
     uint32_t *offset_row = (uint32_t *)(workspace + p->sums_words);
     void *scratch = workspace + p->sums_words + p->rows_words;
     const size_t rows = count_rows(args);
-    for (size_t first = 0; first < rows; first += p->rows) {
+    for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += p->rows) {
         const size_t m = min_size(p->rows, rows - first);
         sum_groups(isa, args, first, m, sums, scratch, n_threads);
         store_sums(args, sums, first, m, offset_row, n_threads);

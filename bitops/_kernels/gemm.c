@@ -36,6 +36,7 @@ enum {
      * awake: 64x128x1024 (2^17) takes 12.1 us with one thread and 10.0 with two, 64x64x512 (2^15)
      * 7.4 and 6.9, the plain rows of 1x4096x4096 (2^18) 46 and 27. */
     THREAD_WORK = 1 << 17,
+    STOP_STEPS = 32, /* panels, or spans of plain rows, between two looks at the clock */
 };
 
 static int team(const bitops_gemm_args *args, int n_threads) {
@@ -123,6 +124,8 @@ static void gemm_plain_rows(const plan *p) {
     BITOPS_PARALLEL_FOR(p->threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, span); task++) {
         const size_t col = (size_t)task * span;
+        if (task % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
+            continue;
         p->isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
                           min_size(span, args->n - col), args->k_words, 0, col, &args->store);
     }
@@ -197,6 +200,8 @@ static void gemm_block(const plan *p, const slice *s, size_t i, size_t rows, siz
         store_for_rows(p, s->store, s->row + i, rows, (uint32_t *)(counters + p->counters_words));
     for (size_t panel = first; panel < last; panel++) {
         const size_t j = panel * p->isa->nr;
+        if ((panel - first) % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(p->args->stop))
+            return;
         p->isa->gemm_panel(a, lda, rows, s->panels + panel * s->panel_stride,
                            min_size(p->isa->nr, s->n - j), s->k_words, s->row + i, s->col + j,
                            &store, counters);
@@ -213,6 +218,8 @@ static void gemm_slice(const plan *p, const slice *s, uint64_t *scratch) {
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
         const size_t i = (size_t)task / groups * p->rows;
         const size_t first = min_size((size_t)task % groups * group, panels);
+        if (bitops_stopped(p->args->stop))
+            continue;
         gemm_block(p, s, i, min_size(p->rows, s->m - i), first, min_size(first + group, panels),
                    scratch + p->thread_words * (size_t)bitops_thread_number());
     }
@@ -243,7 +250,7 @@ static void gemm_sliced_block(const plan *p, size_t ic, size_t m, size_t jc, siz
     const bitops_store accumulate = {.kind = BITOPS_STORE_ACCUMULATE, .c = sums, .ldc = n};
     for (size_t i = 0; i < m * n; i++)
         sums[i] = 0;
-    for (size_t pc = 0; pc < args->k_words; pc += KC_WORDS) {
+    for (size_t pc = 0; pc < args->k_words && !bitops_stopped(args->stop); pc += KC_WORDS) {
         slice s = {.a_row = ic,
                    .m = m,
                    .word = pc,
@@ -261,14 +268,14 @@ static void gemm_sliced_block(const plan *p, size_t ic, size_t m, size_t jc, siz
 static void gemm_sliced(const plan *p, uint64_t *workspace) {
     const bitops_gemm_args *args = p->args;
     for (size_t jc = 0; jc < args->n; jc += p->columns)
-        for (size_t ic = 0; ic < args->m; ic += SLICED_ROWS)
+        for (size_t ic = 0; ic < args->m && !bitops_stopped(args->stop); ic += SLICED_ROWS)
             gemm_sliced_block(p, ic, min_size(SLICED_ROWS, args->m - ic), jc,
                               min_size(p->columns, args->n - jc), workspace);
 }
 
 static void gemm_whole(const plan *p, uint64_t *workspace) {
     const bitops_gemm_args *args = p->args;
-    for (size_t jc = 0; jc < args->n; jc += p->columns) {
+    for (size_t jc = 0; jc < args->n && !bitops_stopped(args->stop); jc += p->columns) {
         slice s = {.m = args->m,
                    .n = min_size(p->columns, args->n - jc),
                    .k_words = args->k_words,
@@ -309,7 +316,7 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads) {
     const size_t c_block = args->m * args->store.ldc * element_size(args->store.kind);
-    for (size_t i = 0; i < batch; i++) {
+    for (size_t i = 0; i < batch && !bitops_stopped(args->stop); i++) {
         bitops_gemm_args one = *args;
         one.a += (size_t)a_index[i] * args->m * args->lda;
         one.w += (size_t)w_index[i] * args->n * args->ldw;

@@ -111,7 +111,7 @@ static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, cons
     _Alignas(64) uint32_t panels[PANEL_SPACE];
     const size_t rows = b->m == 1 ? 1 : b->m == 2 ? 2 : ROWS;
     const size_t all = bitops_words(args->k), step = ROW_BITS / BITOPS_WORD_BITS / rows;
-    for (size_t p = 0; p < all; p += step)
+    for (size_t p = 0; p < all && !bitops_stopped(args->stop); p += step)
         run_slice(isa, args, b, p, min_size(step, all - p), tables, panels);
 }
 

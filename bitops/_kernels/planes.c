@@ -59,6 +59,7 @@ static bitops_gemm_args block_args(const plan *p, const bitops_mixed_args *args,
         gemm.panels = args->panels + j * p->k_words;
     else
         gemm.w = args->w + j * args->ldw;
+    gemm.stop = args->stop;
     gemm.store.kind = BITOPS_STORE_HAMMING;
     gemm.store.k = (int32_t)args->k;
     gemm.store.ldc = n;
@@ -141,7 +142,7 @@ void bitops_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *w
     for (size_t i = 0; i < args->m; i += p.rows) {
         const size_t rows = min_size(p.rows, args->m - i);
         pack_block(isa, &p, args, i, rows, words, n_threads);
-        for (size_t j = 0; j < args->n; j += p.columns) {
+        for (size_t j = 0; j < args->n && !bitops_stopped(args->stop); j += p.columns) {
             const size_t n = min_size(p.columns, args->n - j);
             bitops_gemm_args gemm = block_args(&p, args, rows, j, n);
             gemm.a = words;

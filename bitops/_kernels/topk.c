@@ -33,6 +33,7 @@ enum {
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
+    STOP_STEPS = 32,       /* panels between two looks at the clock */
 };
 
 static int reads_plain_rows(const bitops_gemm_args *args) {
@@ -120,7 +121,7 @@ static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
     char *rest = (char *)workspace + LONG_ROWS * LONG_COLUMNS * sizeof(int32_t);
     clear_heaps(store->c, args->m * store->ldc);
     for (size_t i = 0; i < args->m; i += LONG_ROWS)
-        for (size_t j = 0; j < args->n; j += LONG_COLUMNS) {
+        for (size_t j = 0; j < args->n && !bitops_stopped(args->stop); j += LONG_COLUMNS) {
             const bitops_gemm_args block = long_block(args, i, j, distances);
             bitops_gemm(isa, &block, rest, n_threads);
             store_block(distances, block.n, block.m, block.n, i, j, store);
@@ -144,6 +145,8 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
     for (size_t j = span * p->columns; j < end; j += step) {
         const uint64_t *w = args->w + j * args->ldw, *panel = scratch;
         const size_t n = min_size(step, end - j);
+        if (j / step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
+            return;
         if (reads_plain_rows(args)) {
             isa->gemm_rows(a, lda, m, w, args->ldw, n, args->k_words, i, j, store);
             continue;
@@ -161,6 +164,8 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
     BITOPS_PARALLEL_FOR((int)p->workers, schedule(static))
     for (ptrdiff_t worker = 0; worker < (ptrdiff_t)p->workers; worker++)
         for (size_t task = (size_t)worker; task < p->blocks * p->spans; task += p->workers) {
+            if (bitops_stopped(args->stop))
+                break;
             const size_t span = task % p->spans;
             bitops_store own = *store;
             if (span > 0)
@@ -195,6 +200,8 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
         more = (uint64_t *)workspace + p.workers * (p.panel_words + p.rows_words);
         topk_fused(isa, args, &p, &store, more, workspace);
     }
+    if (bitops_stopped(args->stop))
+        return;
     BITOPS_PARALLEL_FOR((int)min_size(p.workers, args->m), schedule(static))
     for (ptrdiff_t row = 0; row < (ptrdiff_t)args->m; row++) {
         uint64_t *heap = heaps + (size_t)row * count;

@@ -1,0 +1,349 @@
+"""Child processes, signals during a call, memory that runs out or leaks.
+
+Each case runs in an interpreter of its own; time limits are a guard against deadlock.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+no_sanitizer = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps memory of its own"
+)
+
+GUARD = 120  # seconds; a hang is a failure
+
+# Every product and what feeds it, on data large enough that two threads share the work.
+FUNCTIONS = """
+import multiprocessing, os, signal, sys, time, tracemalloc
+import numpy as np
+import bitops as bo
+from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
+
+rng = np.random.default_rng(7)
+
+def words(rows, bits):
+    array = rng.integers(0, 2**64, (rows, bits // 64), np.uint64)
+    return bo.BitArray.from_words(array, (rows, bits))
+
+def small_calls(rows=300):
+    global rng
+    rng = np.random.default_rng(7)  # the same numbers in every process
+    a, w = words(rows, 2048), words(130, 2048)
+    panels = bo.prepack(w)
+    x = rng.standard_normal((rows, 2048), np.float32)
+    u = rng.integers(0, 256, (rows, 2048), np.uint8)
+    alpha = rng.standard_normal(130, np.float32)
+    images = bo.pack(rng.standard_normal((2, 14, 14, 128), np.float32))
+    filters = bo.pack(rng.standard_normal((130, 3, 3, 128), np.float32))
+    grouped = bo.pack(rng.standard_normal((128, 3, 3, 1), np.float32))
+    chain = [BinaryDense(2048, 40, seed=1), BatchNorm(40), Sign(), BinaryDense(40, 10, seed=2)]
+    model = Sequential(chain).freeze()
+    return {
+        "pack": lambda: bo.pack(x).words,
+        "unpack": lambda: bo.unpack(a),
+        "popcount": lambda: bo.popcount(a, 0),
+        "prepack": lambda: bo.gemm(a[:1], bo.prepack(w)),
+        "gemm": lambda: bo.gemm(a, w),
+        "gemm, scaled": lambda: bo.gemm(a, panels, alpha=alpha),
+        "gemm_sign": lambda: bo.gemm_sign(a, panels, 3).words,
+        "hamming": lambda: bo.hamming(a, w),
+        "hamming_topk": lambda: np.concatenate(bo.hamming_topk(a, w, 9), axis=1),
+        "conv2d": lambda: bo.conv2d(images, filters, padding=1),
+        "conv2d, depthwise": lambda: bo.conv2d(images, grouped, padding=1, groups=128),
+        "weight_gemm": lambda: bo.weight_gemm(x, w, alpha=alpha),
+        "bitplane_gemm": lambda: bo.bitplane_gemm(u, w),
+        "bitplane_gemm, 2 bits": lambda: bo.bitplane_gemm(u & 3, w, bits=2),
+        "predict": lambda: model.predict(x),
+    }
+
+def answers(calls):
+    return {name: np.asarray(call()).tobytes() for name, call in calls.items()}
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+"""
+
+
+def check(folder, code, *arguments):
+    """Run the code as a script, which children can import, and return what it prints."""
+    script = folder / "script.py"
+    script.write_text(FUNCTIONS + code)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+CHILDREN = """
+import threading, warnings
+
+def child(want):
+    got = answers(small_calls())
+    assert got == want, [name for name in want if got[name] != want[name]]
+    before = bo.get_num_threads()
+    bo.set_num_threads(3)
+    return before, bo.get_num_threads()
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+    method, busy = sys.argv[1], sys.argv[2] == "busy"
+    bo.set_num_threads(2)
+    want = answers(small_calls())
+    done = threading.Event()
+
+    def keep_busy():
+        bo.set_num_threads(2)
+        a = words(500, 2048)
+        while not done.is_set():
+            bo.gemm(a, a)
+
+    if busy:
+        threading.Thread(target=keep_busy).start()
+    context = multiprocessing.get_context(method)
+    try:
+        with context.Pool(2) as pool:
+            print(*pool.map(child, [want] * 4))
+    finally:
+        done.set()
+    assert answers(small_calls()) == want
+"""
+
+
+@pytest.mark.parametrize("busy", ("idle", "busy"))
+@pytest.mark.parametrize(
+    "method",
+    (pytest.param("fork", marks=needs_fork), "spawn", pytest.param("forkserver", marks=needs_fork)),
+)
+def test_children(tmp_path, method, busy):
+    """After calls with two threads, also beside one, children work and give the same results."""
+    threads = check(tmp_path, CHILDREN, method, busy).strip()
+    if method == "fork":
+        assert threads == " ".join(["(1, 1)"] * 4)
+
+
+@needs_fork
+def test_grandchildren(tmp_path):
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+bo.set_num_threads(2)
+want = answers(small_calls())
+for _ in range(3):
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(status)
+    if answers(small_calls()) != want:
+        os._exit(3)
+os._exit(0)
+"""
+    check(tmp_path, code)
+
+
+# Calls that take minutes in portable C, on zeros, which take no memory.
+INTERRUPT = """
+import threading
+name, threads = sys.argv[1], int(sys.argv[2])
+bo.set_num_threads(threads)
+bo.isa.use("generic")
+
+def zeros(rows, bits):
+    return bo.BitArray.from_words(np.zeros((rows, bits // 64), np.uint64), (rows, bits))
+
+a, long = zeros(20_000, 16384), zeros(8000, 65536)
+images = bo.BitArray.from_words(np.zeros((64, 56, 56, 32), np.uint64), (64, 56, 56, 2048))
+
+def filters(groups):
+    shape = 2048, 3, 3, 2048 // groups
+    return bo.BitArray.from_words(np.zeros((*shape[:3], shape[3] // 64), np.uint64), shape)
+
+threshold = np.zeros(2048, np.int32)
+many = [bo.BitArray.from_words(np.zeros((*shape, 300, 256), np.uint64), (*shape, 300, 16384))
+        for shape in ((40, 1), (1, 60))]
+panels = bo.prepack(a)
+calls = {
+    "gemm": lambda: bo.hamming(a, a, dtype=np.uint16),
+    "gemm, prepacked": lambda: bo.hamming(a, panels, dtype=np.uint16),
+    "gemm, long rows": lambda: bo.gemm(long, long),
+    "gemm, batch": lambda: bo.hamming(many[0], many[1], dtype=np.uint16),
+    "hamming_topk": lambda: bo.hamming_topk(a, a, 5),
+    "hamming_topk, prepacked": lambda: bo.hamming_topk(a, panels, 5),
+    "hamming_topk, long rows": lambda: bo.hamming_topk(long, long, 5),
+    "conv2d": lambda: bo.conv2d_sign(images, filters(1), threshold, padding=1),
+    "conv2d, groups": lambda: bo.conv2d_sign(images, filters(4), threshold, padding=1, groups=4),
+    "weight_gemm": lambda: bo.weight_gemm(np.zeros((4000, 16384), np.float32), a),
+    "bitplane_gemm": lambda: bo.bitplane_gemm(np.zeros((8000, 16384), np.uint8), a),
+    "bitplane_gemm, 2 bits":
+        lambda: bo.bitplane_gemm(np.zeros((8000, 16384), np.uint8), a, bits=2),
+}
+ready = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+ready.start()
+try:
+    calls[name]()
+except KeyboardInterrupt:
+    ready.join()
+    few = answers(small_calls())
+    bo.set_num_threads(1)
+    assert answers(small_calls()) == few
+    print("interrupted")
+"""
+
+INTERRUPTIBLE = (
+    "gemm",
+    "gemm, prepacked",
+    "gemm, long rows",
+    "gemm, batch",
+    "hamming_topk",
+    "hamming_topk, prepacked",
+    "hamming_topk, long rows",
+    "conv2d",
+    "conv2d, groups",
+    "weight_gemm",
+    "bitplane_gemm",
+    "bitplane_gemm, 2 bits",
+)
+
+
+@pytest.mark.parametrize("name", INTERRUPTIBLE)
+def test_keyboard_interrupt(tmp_path, name):
+    """Ctrl-C ends a call that would take minutes, and the next calls are right."""
+    threads = 1 + INTERRUPTIBLE.index(name) % 2
+    assert check(tmp_path, INTERRUPT, name, threads) == "interrupted\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_handlers_run_during_a_call(tmp_path):
+    """A handler that does not raise runs in the middle of a call and leaves its result alone."""
+    code = """
+bo.set_num_threads(2)
+seen = []
+signal.signal(signal.SIGALRM, lambda number, frame: seen.append(len(bo.gemm(small, small))))
+small, a = words(3, 256), words(1000, 16384)
+with bo.isa.use("generic"):
+    while len(seen) < 2:
+        want = bo.hamming(a, a)
+        seen.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0.15, 0.15)
+        got = bo.hamming(a, a)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert (got == want).all()
+        a = words(2 * len(a), 16384)
+"""
+    check(tmp_path, code)
+
+
+OUT_OF_MEMORY = """
+import resource
+a, w = words(600, 2048), words(5000, 2048)
+u = rng.integers(0, 4, (600, 2048), np.uint8)
+long = words(600, 1 << 16)
+images = bo.pack(rng.standard_normal((2, 28, 28, 512), np.float32))
+filters = bo.pack(rng.standard_normal((2048, 3, 3, 512), np.float32))
+product, maps = np.empty((600, 5000), np.int32), np.empty((2, 26, 26, 2048), np.int32)
+square = np.empty((600, 600), np.int32)
+calls = {
+    "prepack": lambda: bo.prepack(w),
+    "gemm": lambda: bo.gemm(a, w, out=product),
+    "gemm, long rows": lambda: bo.gemm(long, long, out=square),
+    "hamming_topk": lambda: bo.hamming_topk(long, long, 2),
+    "conv2d": lambda: bo.conv2d(images, filters, out=maps),
+    "bitplane_gemm": lambda: bo.bitplane_gemm(u, w, bits=2, out=product),
+}
+wants = {name: np.array(call()) if name != "prepack" else None for name, call in calls.items()}
+limits = resource.getrlimit(resource.RLIMIT_AS)
+for name, call in calls.items():
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE")
+    # 600 KiB suffice for what Python needs, not for panels or blocks of sums.
+    resource.setrlimit(resource.RLIMIT_AS, (size + 600_000, limits[1]))
+    before = resident()
+    for _ in range(300):
+        try:
+            call()
+        except MemoryError:
+            continue
+        sys.exit(name + ": no MemoryError")
+    grown = resident() - before
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert grown < 500_000, (name, grown)
+    assert wants[name] is None or (np.array(call()) == wants[name]).all(), name
+"""
+
+
+@needs_proc
+@no_sanitizer
+@pytest.mark.parametrize("isa", ("generic", None), ids=("generic", "best"))
+def test_memory_error(tmp_path, monkeypatch, isa):
+    """Where scratch memory is refused: MemoryError, no leak, and the next call is right."""
+    # Free memory goes back to the system, so that none of it is left for the calls.
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    if isa:
+        monkeypatch.setenv("BITOPS_ISA", isa)
+    check(tmp_path, "bo.set_num_threads(1)\n" + OUT_OF_MEMORY)
+
+
+@needs_proc
+@no_sanitizer
+def test_calls_do_not_grow_memory(tmp_path):
+    code = """
+bo.set_num_threads(1)
+for name, call in small_calls(3).items():
+    for _ in range(300):
+        call()
+    before = resident()
+    for _ in range(10_000 if "conv" not in name else 2000):
+        call()
+    grown = resident() - before
+    assert grown < 400_000, (name, grown)
+    tracemalloc.start()
+    call()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(200):
+        call()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 6_000, (name, grown)
+"""
+    check(tmp_path, code)
+
+
+@needs_proc
+@no_sanitizer
+def test_refused_calls_do_not_grow_memory(tmp_path):
+    """Arguments found wrong after others were converted, results that do not fit."""
+    code = """
+a, w, x = words(30, 256), words(40, 256), rng.standard_normal((30, 256), np.float32)
+nan = np.full((30, 4000), np.nan, np.float32)
+calls = [
+    lambda: bo.gemm(a, words(40, 320)),
+    lambda: bo.gemm(a, w, out=np.empty((30, 41), np.int32)),
+    lambda: bo.gemm(a, w, alpha=np.ones(7, np.float32)),
+    lambda: bo.hamming_topk(a, w, 41),
+    lambda: bo.pack(nan),
+    lambda: bo.weight_gemm(x, words(40, 320)),
+    lambda: bo.bitplane_gemm(x, w),
+]
+for i, call in enumerate(calls):
+    for times in (300, 3000):
+        before = resident()
+        for _ in range(times):
+            try:
+                call()
+            except (TypeError, ValueError):
+                continue
+            sys.exit(f"call {i} did not fail")
+    assert resident() - before < 400_000, (i, resident() - before)
+"""
+    check(tmp_path, code)
