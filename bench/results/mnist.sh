@@ -15,11 +15,11 @@ fi
 
 for recipe; do
     case $recipe in
-        bnn-theano) options="--width 2048 --epochs 50 --dropout 0" ;;
+        bnn-theano) options="--width 2048 --epochs 80 --dropout 0.2" ;;
         bnn-torch) options="--width 2048 --epochs 25" ;;
         binaryconnect) options="--width 2048 --epochs 20" ;;
         bwn) options="--epochs 10" ;;
-        xnor) options="--epochs 15" ;;
+        xnor) options="--epochs 40" ;;
         dorefa) options="--width 24 --epochs 8 --dropout 0" ;;
         ebp) options="--width 500 --epochs 20" ;;
         bitwise) options="--width 1024 --epochs 12 --dropout 0" ;;
