@@ -351,7 +351,7 @@ cdef class Panels:
         self.nbytes = groups * group_words * sizeof(uint64_t)
         self.memory = malloc(self.nbytes + CACHE_LINE)
         if self.memory == NULL:
-            raise MemoryError()
+            raise MemoryError(f"[prepack] {self.nbytes} bytes are needed for {self.n} rows")
         self.words = <uint64_t *>align(self.memory)
         if self.n == 0 or self.k_words == 0:
             return
@@ -424,7 +424,7 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
     if bytes:
         memory = malloc(bytes + CACHE_LINE)
         if memory == NULL:
-            raise MemoryError()
+            raise MemoryError("[_core] no memory is left for scratch space")
     with nogil:
         if batch is None:
             c.bitops_gemm(isa, &args, align(memory), n_threads)
@@ -567,7 +567,7 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         return
     memory = malloc(c.bitops_hamming_topk_workspace_size(isa, &args, count, threads) + CACHE_LINE)
     if memory == NULL:
-        raise MemoryError()
+        raise MemoryError("[_core] no memory is left for scratch space")
     with nogil:
         c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
                               align(memory), threads)
@@ -676,7 +676,7 @@ cdef class Convolution:
             check_size("filters of tap_sums", tap_sums.shape[1], filters)
             self.memory = malloc(c.bitops_conv_offsets_size(&self.args) + CACHE_LINE)
             if self.memory == NULL:
-                raise MemoryError()
+                raise MemoryError("[_core] no memory is left for scratch space")
             c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], align(self.memory))
         if isinstance(w, Panels):
             self.isa = (<Panels>w).isa
@@ -719,7 +719,7 @@ cdef class Convolution:
         args.stop = &stop
         memory = malloc(c.bitops_conv_workspace_size(self.isa, &args, n_threads) + CACHE_LINE)
         if memory == NULL:
-            raise MemoryError()
+            raise MemoryError("[_core] no memory is left for scratch space")
         with nogil:
             c.bitops_conv(self.isa, &args, align(memory), n_threads)
             free(memory)
@@ -793,7 +793,7 @@ cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panel
     if bytes:
         memory = malloc(bytes + CACHE_LINE)
         if memory == NULL:
-            raise MemoryError()
+            raise MemoryError("[_core] no memory is left for scratch space")
     with nogil:
         c.bitops_mixed(isa, args, align(memory), n_threads)
         free(memory)

@@ -118,8 +118,13 @@ _known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
 
 
 def check_result(function: str, shape: Sequence[int]) -> None:
-    """Refuse a result whose elements, up to 8 bytes each, no array could hold."""
-    if math.prod(shape) > MAX_ELEMENTS:
+    """Refuse a result whose elements, up to 8 bytes each, no array could hold.
+
+    NumPy's limit is one for the axes that are not empty, even if others are.
+    """
+    if math.prod(shape) > MAX_ELEMENTS or (
+        0 in shape and math.prod(size for size in shape if size) > MAX_ELEMENTS
+    ):
         raise ValueError(
             f"[{function}] the result must have at most {MAX_ELEMENTS} elements, "
             f"got shape {tuple(shape)}"

@@ -27,7 +27,7 @@ from .array import (
     real_array,
     word_count,
 )
-from .geometry import make_window
+from .geometry import check_result, make_window
 
 __all__ = [
     "Prepacked",
@@ -238,6 +238,7 @@ def _product(
             ) from None
         if math.prod(w_lead) != 1 or math.prod(a_lead) != math.prod(lead):
             batch = (m, n, _block_numbers(a_lead, lead), _block_numbers(w_lead, lead))
+    check_result(function, (*lead, m, n))
     operand = w.panels() if isinstance(w, Prepacked) else contiguous_rows(w_bits)
     return _Product(function, contiguous_rows(a_bits), operand, k, (*lead, m, n), batch)
 
@@ -817,6 +818,7 @@ def _mixed_product(
     n, k = weights.shape
     if x.shape[-1] != k:
         raise ValueError(f"[{function}] x and w must have the same k, got {x.shape[-1]} and {k}")
+    check_result(function, (*x.shape[:-1], n))
     rows = np.require(x, dtype, ("C", "A"))
     if x.ndim != 2:
         rows = rows.reshape(math.prod(x.shape[:-1]), k)

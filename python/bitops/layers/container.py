@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..array import BitArray, unpack
+from ..array import BitArray
 from ..quantizers import ByteGradient
 from .base import (
     Activation,
@@ -558,7 +558,7 @@ class Residual(Branches, TrainingLayer):
 
 
 class PackedResidual(Branches):
-    """Twin of `Residual` for inference: y = body(x) + shortcut(x).
+    """Twin of `Residual` for inference: y = body(x) + shortcut(x), float32; bits count as +-1.
 
     Parameters
     ----------
@@ -568,7 +568,8 @@ class PackedResidual(Branches):
 
     Notes
     -----
-    Bits (+-1) and integers add up to int32, and with a float32 branch to float32.
+    Integers are rounded to float32 before they are added, as in training: integer sums would
+    differ beyond 2^24, and int32 could overflow.
     """
 
     body: Packed
@@ -583,18 +584,8 @@ class PackedResidual(Branches):
         main = self.body.forward(x)
         other = x if self.shortcut is None else self.shortcut.forward(x)
         self._check_sum(main, other)
-        main, other = _numbers(main), _numbers(other)
-        dtype = np.int32 if main.dtype == other.dtype == np.int32 else np.float32
-        return main.astype(dtype, copy=False) + other.astype(dtype, copy=False)
+        return as_float(main) + as_float(other)
 
 
 def _as_packed(branch) -> Packed:
     return branch if isinstance(branch, Packed) else Packed(branch)
-
-
-def _numbers(x: Activation) -> np.ndarray:
-    """The values as float32 where they are, else as int32."""
-    if isinstance(x, BitArray):
-        return unpack(x, dtype=np.int32)
-    x = np.asarray(x)
-    return x if x.dtype == np.float32 else x.astype(np.int32, copy=False)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..array import BitArray
 from ..quantizers import Heaviside
-from .base import Layer
+from .base import Layer, TrainingLayer
 from .container import Packed, PackedResidual, Residual, Sequential
 from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D, PackedPlanesConv2D
 from .dense import BinaryDense, Dense, FloatDense, PackedDense, PackedPlanesDense
@@ -40,6 +41,8 @@ from .quantizers import (
 )
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
+_EXACT = 2**24  # float32 holds every integer up to it
+_LARGEST_BYTE = 255
 
 Step = BatchNorm | MaxPool2D | ReLU
 Product = BinaryDense | BinaryConv2D
@@ -57,13 +60,15 @@ def freeze(model: Sequential) -> Packed:
     -------
     Packed
         A model of its own: later changes of `model` do not reach it. For the same input its output
-        equals that of `model` in evaluation, bit for bit; a product or a sum at the end that is
-        an integer comes as int32.
+        equals that of `model` in evaluation, bit for bit; a product at the end that is an integer
+        of at most 2^24 comes as int32.
 
     Raises
     ------
     TypeError
         On a layer of another type.
+    ValueError
+        If a parameter or a running statistic is NaN or infinite.
 
     Notes
     -----
@@ -88,8 +93,21 @@ def freeze(model: Sequential) -> Packed:
     weights, averages and Flatten stand alone, like products that are evaluated with their real
     weights; Dropout and QuantizeGradient vanish.
     """
+    for layer in model.flat_layers():
+        for array in _arrays(layer.state() if isinstance(layer, TrainingLayer) else []):
+            if not np.isfinite(array).all():
+                raise ValueError(f"[freeze] all values of a layer must be finite, got {layer!r}")
     packed, flow = _pack_chain(model.flat_layers(), _NUMBERS)
     return Packed(packed + flow.to_numbers(), input_shape=model.input_shape)
+
+
+def _arrays(state: Any) -> Iterator[np.ndarray]:
+    """The arrays in the lists of lists that `state()` gives."""
+    for part in state:
+        if isinstance(part, list):
+            yield from _arrays(part)
+        else:
+            yield part
 
 
 @dataclass(frozen=True)
@@ -174,6 +192,9 @@ class _Group:
         if scale is None and bias is None and steps and isinstance(norm := steps[0], BatchNorm):
             scale, bias = norm.affine()
             steps = steps[1:]
+        largest = product.weight.size // product.weight.shape[0] * (flow.largest or _LARGEST_BYTE)
+        if scale is None and bias is None and largest > _EXACT:
+            scale = np.ones(product.weight.shape[0], np.float32)  # rounds as training does
         layers = [_packed_product(product, flow, alpha=scale, bias=bias)]
         layers += [_pack_step(step) for step in steps]
         if self.end is None:
@@ -370,6 +391,11 @@ def fold(
     flip : ndarray of shape (features,), bool
         (z > threshold) ^ flip equals expression(z) >= 0 for every product z.
 
+    Raises
+    ------
+    ValueError
+        If the expression is NaN for the product 0.
+
     Notes
     -----
     Solving gamma * (z - mean) * inv_std + beta >= 0 for z would round differently from the
@@ -390,6 +416,8 @@ def fold(
         return np.where(np.isnan(y), at_zero, y) >= 0
 
     at_zero = expression(np.zeros((1, features), dtype=np.float32))[0]
+    if np.isnan(at_zero).any():
+        raise ValueError("[fold] the expression must be a number for the product 0, got nan")
 
     low = np.full(features, -last, dtype=np.int64)
     high = np.full(features, last, dtype=np.int64)
