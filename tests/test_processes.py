@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,65 +19,23 @@ no_sanitizer = pytest.mark.skipif(
 
 GUARD = 120  # seconds; a hang is a failure
 
-# Every product and what feeds it, on data large enough that two threads share the work.
-FUNCTIONS = """
-import multiprocessing, os, signal, sys, time, tracemalloc
+IMPORTS = """
+import multiprocessing, os, signal, sys, tracemalloc
 import numpy as np
 import bitops as bo
-from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
+from calls import answers, refused_calls, resident, small_calls, words
 
 rng = np.random.default_rng(7)
-
-def words(rows, bits):
-    array = rng.integers(0, 2**64, (rows, bits // 64), np.uint64)
-    return bo.BitArray.from_words(array, (rows, bits))
-
-def small_calls(rows=300):
-    global rng
-    rng = np.random.default_rng(7)  # the same numbers in every process
-    a, w = words(rows, 2048), words(130, 2048)
-    panels = bo.prepack(w)
-    x = rng.standard_normal((rows, 2048), np.float32)
-    u = rng.integers(0, 256, (rows, 2048), np.uint8)
-    alpha = rng.standard_normal(130, np.float32)
-    images = bo.pack(rng.standard_normal((2, 14, 14, 128), np.float32))
-    filters = bo.pack(rng.standard_normal((130, 3, 3, 128), np.float32))
-    grouped = bo.pack(rng.standard_normal((128, 3, 3, 1), np.float32))
-    chain = [BinaryDense(2048, 40, seed=1), BatchNorm(40), Sign(), BinaryDense(40, 10, seed=2)]
-    model = Sequential(chain).freeze()
-    return {
-        "pack": lambda: bo.pack(x).words,
-        "unpack": lambda: bo.unpack(a),
-        "popcount": lambda: bo.popcount(a, 0),
-        "prepack": lambda: bo.gemm(a[:1], bo.prepack(w)),
-        "gemm": lambda: bo.gemm(a, w),
-        "gemm, scaled": lambda: bo.gemm(a, panels, alpha=alpha),
-        "gemm_sign": lambda: bo.gemm_sign(a, panels, 3).words,
-        "hamming": lambda: bo.hamming(a, w),
-        "hamming_topk": lambda: np.concatenate(bo.hamming_topk(a, w, 9), axis=1),
-        "conv2d": lambda: bo.conv2d(images, filters, padding=1),
-        "conv2d, depthwise": lambda: bo.conv2d(images, grouped, padding=1, groups=128),
-        "weight_gemm": lambda: bo.weight_gemm(x, w, alpha=alpha),
-        "bitplane_gemm": lambda: bo.bitplane_gemm(u, w),
-        "bitplane_gemm, 2 bits": lambda: bo.bitplane_gemm(u & 3, w, bits=2),
-        "predict": lambda: model.predict(x),
-    }
-
-def answers(calls):
-    return {name: np.asarray(call()).tobytes() for name, call in calls.items()}
-
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 """
 
 
 def check(folder, code, *arguments):
     """Run the code as a script, which children can import, and return what it prints."""
     script = folder / "script.py"
-    script.write_text(FUNCTIONS + code)
+    script.write_text(IMPORTS + code)
     result = subprocess.run(
         [sys.executable, "-W", "error", str(script), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
         timeout=GUARD,
@@ -104,7 +63,7 @@ if __name__ == "__main__":
 
     def keep_busy():
         bo.set_num_threads(2)
-        a = words(500, 2048)
+        a = words(rng, 500, 2048)
         while not done.is_set():
             bo.gemm(a, a)
 
@@ -229,7 +188,7 @@ def test_handlers_run_during_a_call(tmp_path):
 bo.set_num_threads(2)
 seen = []
 signal.signal(signal.SIGALRM, lambda number, frame: seen.append(len(bo.gemm(small, small))))
-small, a = words(3, 256), words(1000, 16384)
+small, a = words(rng, 3, 256), words(rng, 1000, 16384)
 with bo.isa.use("generic"):
     while len(seen) < 2:
         want = bo.hamming(a, a)
@@ -238,16 +197,16 @@ with bo.isa.use("generic"):
         got = bo.hamming(a, a)
         signal.setitimer(signal.ITIMER_REAL, 0)
         assert (got == want).all()
-        a = words(2 * len(a), 16384)
+        a = words(rng, 2 * len(a), 16384)
 """
     check(tmp_path, code)
 
 
 OUT_OF_MEMORY = """
 import resource
-a, w = words(600, 2048), words(5000, 2048)
+a, w = words(rng, 600, 2048), words(rng, 5000, 2048)
 u = rng.integers(0, 4, (600, 2048), np.uint8)
-long = words(600, 1 << 16)
+long = words(rng, 600, 1 << 16)
 images = bo.pack(rng.standard_normal((2, 28, 28, 512), np.float32))
 filters = bo.pack(rng.standard_normal((2048, 3, 3, 512), np.float32))
 product, maps = np.empty((600, 5000), np.int32), np.empty((2, 26, 26, 2048), np.int32)
@@ -268,7 +227,7 @@ for name, call in calls.items():
     # 600 KiB suffice for what Python needs, not for panels or blocks of sums.
     resource.setrlimit(resource.RLIMIT_AS, (size + 600_000, limits[1]))
     before = resident()
-    for _ in range(300):
+    for _ in range(100):
         try:
             call()
         except MemoryError:
@@ -324,18 +283,7 @@ for name, call in small_calls(3).items():
 def test_refused_calls_do_not_grow_memory(tmp_path):
     """Arguments found wrong after others were converted, results that do not fit."""
     code = """
-a, w, x = words(30, 256), words(40, 256), rng.standard_normal((30, 256), np.float32)
-nan = np.full((30, 4000), np.nan, np.float32)
-calls = [
-    lambda: bo.gemm(a, words(40, 320)),
-    lambda: bo.gemm(a, w, out=np.empty((30, 41), np.int32)),
-    lambda: bo.gemm(a, w, alpha=np.ones(7, np.float32)),
-    lambda: bo.hamming_topk(a, w, 41),
-    lambda: bo.pack(nan),
-    lambda: bo.weight_gemm(x, words(40, 320)),
-    lambda: bo.bitplane_gemm(x, w),
-]
-for i, call in enumerate(calls):
+for i, call in enumerate(refused_calls()):
     for times in (300, 3000):
         before = resident()
         for _ in range(times):
