@@ -6,7 +6,6 @@ Environment variables read at build time:
 """
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,17 +16,12 @@ from setuptools.errors import CompileError, LinkError
 
 KERNELS = Path("bitops/_kernels")
 CHECKED = os.environ.get("BITOPS_CHECKED") == "1"
-MSVC = sys.platform == "win32"
 
 # No fused multiply-add: scaled outputs must round alike on every ISA. No -march: kernels choose
 # their instructions by target regions and are chosen at run time. No errno: else a root would be a
 # call of its own, and no loop with one would become vectors.
-COMPILE_ARGS = (
-    ["/std:c11", "/O2"]
-    if MSVC
-    else ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
-)
-OPENMP = ("/openmp", None) if MSVC else ("-fopenmp", "-fopenmp")
+COMPILE_ARGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+OPENMP = "-fopenmp"
 
 OPENMP_PROGRAM = """
 #include <omp.h>
@@ -39,11 +33,15 @@ class BuildExt(build_ext):
     """build_ext that adds OpenMP where the compiler has it."""
 
     def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            raise CompileError(
+                "bitops: MSVC cannot compile the kernels, which use GNU inline assembly and target "
+                "regions; Windows is not supported"
+            )
         if os.environ.get("BITOPS_NO_OPENMP") != "1" and self.has_openmp():
             for extension in self.extensions:
-                extension.extra_compile_args.append(OPENMP[0])
-                if OPENMP[1]:
-                    extension.extra_link_args.append(OPENMP[1])
+                extension.extra_compile_args.append(OPENMP)
+                extension.extra_link_args.append(OPENMP)
         else:
             print("bitops: building without OpenMP, single-threaded")
         super().build_extensions()
@@ -54,10 +52,10 @@ class BuildExt(build_ext):
             source.write_text(OPENMP_PROGRAM)
             try:
                 objects = self.compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=[OPENMP[0]]
+                    [str(source)], output_dir=folder, extra_postargs=[OPENMP]
                 )
                 self.compiler.link_executable(
-                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP[1] or ""]
+                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP]
                 )
             except (CompileError, LinkError):
                 return False
