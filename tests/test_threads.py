@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from calls import answers, small_calls
 from conftest import signs
 
 
@@ -182,6 +183,39 @@ def test_calls_from_several_threads(isa, threads, rng):
                 assert_array_equal(got[1], want)
                 assert_array_equal(500 - 2 * got[2], want)
                 assert_array_equal(np.asarray(got[3]) > 0, want > 1)
+
+
+@pytest.mark.parametrize("n", (1, 2))
+def test_everything_from_eight_threads(isa, n):
+    """Shared operands, models included; the number of threads and the GIL do not matter."""
+    bo.set_num_threads(n)
+    calls = small_calls()
+    want = answers(calls)
+    start = threading.Barrier(8)
+
+    def work(i):
+        start.wait()
+        names = list(calls)[i:] + list(calls)[:i]  # different calls at the same time
+        return answers({name: calls[name] for name in names})
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for got in pool.map(work, range(8)):
+            assert [name for name in want if got[name] != want[name]] == []
+
+
+def test_setting_the_number_while_others_compute(isa):
+    """A call keeps the number of threads with which it began."""
+    calls = small_calls()
+    want = answers(calls)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(answers, calls) for _ in range(6)]
+        while not all(future.done() for future in running):
+            for n in (1, 3, 8, 2):
+                bo.set_num_threads(n)
+                time.sleep(0.001)
+    for future in running:
+        got = future.result()
+        assert [name for name in want if got[name] != want[name]] == []
 
 
 @needs_openmp

@@ -234,7 +234,7 @@ const char *bitops_compiler(void);
 /* 1 if compiled with OpenMP. */
 int bitops_has_openmp(void);
 /* Threads that the next call may use: the number set, within OpenMP's own limit; 1 in a process
- * forked after OpenMP has run, where its thread pool no longer exists. */
+ * forked since this library was loaded, where OpenMP's thread pool does not exist. */
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);

@@ -19,7 +19,13 @@ def set_num_threads(n: int) -> None:
     """Let the calls of this process use at most `n` threads.
 
     Also sets OpenMP's own limit for the calling thread. The default is OpenMP's limit: all CPUs,
-    or what ``OMP_NUM_THREADS`` or threadpoolctl say. Results do not depend on it.
+    or what ``OMP_NUM_THREADS`` or threadpoolctl say. Results do not depend on it. It may be set
+    while other threads are in calls, which keep the number with which they began.
+
+    In a child made by ``fork`` (also by ``multiprocessing``, where that is its start method) all
+    calls use one thread, whatever is set here: the OpenMP runtime's threads do not survive a fork,
+    and GNU's would be waited for without end. Only what was forked before it imported bitops, as
+    children of ``spawn`` and mostly of ``forkserver`` are, has several threads.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ def fit(
         A fresh `Adam` over the model's parameters by default.
     loss : callable (scores, labels) -> (value, gradient)
     seed : int, SeedSequence or Generator
-        Orders the rows. The same seed, data, model and number of threads give the same weights.
+        Orders the rows. The same seed, data and model give the same weights; see the notes.
     verbose : int
         0 is silent; 1 prints a line an epoch, below it a progress bar with loss, error, images a
         second and time left if tqdm is installed and the output is a terminal.
@@ -104,6 +104,13 @@ def fit(
     -----
     If threadpoolctl is installed and the model has binary weights, BLAS computes on one thread
     meanwhile and bitops on as many as before; otherwise it is the other way round.
+
+    The products of binary layers, and Adam's steps, give the same bits on every ISA and with any
+    number of threads. float32 BLAS computes the products of real layers, and the gradient of
+    binary weights under real inputs (mostly a first layer's). Its bits depend on its version, on
+    the CPU and, where it has several threads, on their number. So weights are reproducible to the
+    bit with the same NumPy on the same kind of CPU; with binary weights and threadpoolctl for any
+    number of threads, else for the same number of BLAS's.
     """
     x, y = _check_data(model, x, y)
     if validation is not None:
