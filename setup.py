@@ -2,10 +2,11 @@
 
 Environment variables read at build time:
   BITOPS_NO_OPENMP=1   build single-threaded (also done when the compiler has no OpenMP)
-  BITOPS_CHECKED=1     Cython bounds and None checks, C assertions
+  BITOPS_CHECKED=1     Cython bounds and None checks, C assertions; less optimised, to build fast
 """
 
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -25,7 +26,13 @@ MSVC = sys.platform == "win32"
 COMPILE_ARGS = (
     ["/std:c11", "/O2"]
     if MSVC
-    else ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+    else [
+        "-std=c11",
+        "-O1" if CHECKED else "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fvisibility=hidden",
+    ]
 )
 OPENMP = ("/openmp", None) if MSVC else ("-fopenmp", "-fopenmp")
 
@@ -56,8 +63,10 @@ class BuildExt(build_ext):
                 objects = self.compiler.compile(
                     [str(source)], output_dir=folder, extra_postargs=[OPENMP[0]]
                 )
+                # As the extension is linked: CFLAGS may need their counterparts.
+                flags = shlex.split(os.environ.get("LDFLAGS", ""))
                 self.compiler.link_executable(
-                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP[1] or ""]
+                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP[1] or "", *flags]
                 )
             except (CompileError, LinkError):
                 return False
