@@ -2,10 +2,11 @@
 
 Environment variables read at build time:
   BITOPS_NO_OPENMP=1   build single-threaded (also done when the compiler has no OpenMP)
-  BITOPS_CHECKED=1     Cython bounds and None checks, C assertions
+  BITOPS_CHECKED=1     Cython bounds and None checks, C assertions; less optimised, to build fast
 """
 
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,13 @@ CHECKED = os.environ.get("BITOPS_CHECKED") == "1"
 # No fused multiply-add: scaled outputs must round alike on every ISA. No -march: kernels choose
 # their instructions by target regions and are chosen at run time. No errno: else a root would be a
 # call of its own, and no loop with one would become vectors.
-COMPILE_ARGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+COMPILE_ARGS = [
+    "-std=c11",
+    "-O1" if CHECKED else "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+]
 OPENMP = "-fopenmp"
 
 OPENMP_PROGRAM = """
@@ -54,8 +61,10 @@ class BuildExt(build_ext):
                 objects = self.compiler.compile(
                     [str(source)], output_dir=folder, extra_postargs=[OPENMP]
                 )
+                # As the extension is linked: CFLAGS may need their counterparts.
+                flags = shlex.split(os.environ.get("LDFLAGS", ""))
                 self.compiler.link_executable(
-                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP]
+                    objects, str(Path(folder, "openmp")), extra_postargs=[OPENMP, *flags]
                 )
             except (CompileError, LinkError):
                 return False

@@ -269,7 +269,7 @@ def conv2d(
     bias : scalar or array_like of shape (o,), optional
         Added to each filter's outputs, used as float32.
     out : ndarray of shape (n, oh, ow, o), optional
-        Where to put the result, of exactly its dtype.
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
     Returns
     -------

@@ -3,6 +3,9 @@
 Those of bits compute ``dot = k - 2 popcount(a ^ w)`` for pairs of rows of k bits, and differ in
 what they store. Those of numbers with bits, `weight_gemm` and `bitplane_gemm`, look up sums of four
 numbers at a time.
+
+All of them, convolutions too, release the GIL. Ctrl-C, or another signal whose handler raises, ends
+a long call within about a tenth of a second; what `out` then holds is undefined.
 """
 
 from __future__ import annotations
@@ -338,7 +341,7 @@ def gemm(
     bias : scalar or array_like of shape (n,), optional
         Added to each column, used as float32.
     out : ndarray of shape (..., m, n), optional
-        Where to put the result, of exactly its dtype.
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
     Returns
     -------
@@ -475,7 +478,7 @@ def hamming(
     dtype : int32 or uint16, default int32
         Of the result. uint16 needs k <= 65535.
     out : ndarray of shape (..., m, n), optional
-        Where to put the result, of exactly its dtype.
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
     Returns
     -------
@@ -578,7 +581,7 @@ def matmul(
         Real operands are packed by sign. A BitArray packed along another axis than the one of k
         is packed anew; ``pack(x, axis=-1)`` for `a` and ``pack(x, axis=-2)`` for `b` avoid that.
     out : ndarray, int32, optional
-        Where to put the result.
+        Where to put the result. Undefined after an interrupt.
 
     Returns
     -------
@@ -659,7 +662,7 @@ def weight_gemm(
     bias : scalar or array_like of shape (n,), optional
         Added to each column, used as float32.
     out : ndarray of shape (..., m, n), float32, optional
-        Where to put the result.
+        Where to put the result. Undefined after an interrupt.
 
     Returns
     -------
@@ -731,7 +734,7 @@ def bitplane_gemm(
     bias : scalar or array_like of shape (n,), optional
         Added to each column, used as float32.
     out : ndarray of shape (..., m, n), optional
-        Where to put the result, of exactly its dtype.
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
     Returns
     -------

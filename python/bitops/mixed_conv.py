@@ -105,7 +105,7 @@ def weight_conv2d(
     bias : scalar or array_like of shape (o,), optional
         Added to each filter's outputs, used as float32.
     out : ndarray of shape (n, oh, ow, o), float32, optional
-        Where to put the result.
+        Where to put the result. Undefined after an interrupt.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def bitplane_conv2d(
     bias : scalar or array_like of shape (o,), optional
         Added to each filter's outputs, used as float32.
     out : ndarray of shape (n, oh, ow, o), optional
-        Where to put the result, of exactly its dtype.
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
     Returns
     -------
