@@ -7,6 +7,7 @@ from functools import partial
 from ..datasets import Dataset
 from ..layers import Dense, Sequential, Tanh, TanhDense
 from ..layers.base import TrainingLayer
+from ..quantizers import SteSign
 from ..stages import to_bitwise, to_ternary
 from .base import Plan, Recipe, Setting, Stage
 from .binary import adam, exponential, mlp
@@ -24,9 +25,13 @@ def ternary(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -
 
 
 def bitwise(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -> Sequential:
-    """Signs of weights and activations, from the network of compressed weights."""
+    """Signs of weights and activations, from the network of compressed weights.
+
+    Errors pass a sign where abs(x) <= 1. Everywhere, as the paper has it, they led to a test error
+    of 4.6 % on MNIST instead of 2.4 %, 1024 units wide, 12 epochs.
+    """
     assert previous is not None
-    return to_bitwise(previous)
+    return to_bitwise(previous, activation=SteSign())
 
 
 NOTES = (
@@ -82,5 +87,6 @@ BITWISE = Recipe(
             published="1.33",
         ),
     },
-    notes=NOTES.format("plain gradient descent") + "; real biases, in the thresholds",
+    notes=NOTES.format("plain gradient descent")
+    + "; real biases, in the thresholds; errors pass signs where abs(x) <= 1 instead of everywhere",
 )
