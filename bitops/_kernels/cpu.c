@@ -3,15 +3,6 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#include <intrin.h>
-static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4]) {
-    __cpuidex((int *)regs, (int)leaf, (int)subleaf);
-}
-static uint64_t xgetbv0(void) {
-    return _xgetbv(0);
-}
-#else
 #include <cpuid.h>
 static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4]) {
     __cpuid_count(leaf, subleaf, regs[0], regs[1], regs[2], regs[3]);
@@ -21,7 +12,6 @@ static uint64_t xgetbv0(void) {
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
 }
-#endif
 
 enum { EAX, EBX, ECX, EDX };
 

@@ -79,8 +79,6 @@ const char *bitops_compiler(void) {
     return "clang " TEXT(__clang_major__) "." TEXT(__clang_minor__) "." TEXT(__clang_patchlevel__);
 #elif defined(__GNUC__)
     return "gcc " __VERSION__;
-#elif defined(_MSC_VER)
-    return "msvc " TEXT(_MSC_VER);
 #else
     return "unknown";
 #endif

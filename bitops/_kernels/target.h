@@ -1,7 +1,7 @@
-/* target.h: target regions, forced inlining and assumptions, for gcc, clang and MSVC.
+/* target.h: target regions, forced inlining and assumptions, for gcc and clang.
  *
  * A region enables an instruction set for the functions between its two macros, whatever flags
- * the file is compiled with; system headers are included above it. MSVC needs no region. */
+ * the file is compiled with; system headers are included above it. */
 #ifndef BITOPS_TARGET_H
 #define BITOPS_TARGET_H
 
@@ -13,16 +13,12 @@
 #define BITOPS_TARGET_BEGIN(features)                                                              \
     BITOPS_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define BITOPS_TARGET_END BITOPS_PRAGMA(clang attribute pop)
-#elif defined(__GNUC__)
+#else
 #define BITOPS_TARGET_BEGIN(features)                                                              \
     BITOPS_PRAGMA(GCC push_options) BITOPS_PRAGMA(GCC target(features))
 #define BITOPS_TARGET_END BITOPS_PRAGMA(GCC pop_options)
-#else
-#define BITOPS_TARGET_BEGIN(features)
-#define BITOPS_TARGET_END
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
 #define BITOPS_INLINE static inline __attribute__((always_inline))
 #define BITOPS_NOINLINE static __attribute__((noinline))
 #if defined(__clang__) /* which reads past pragmas of GCC */
@@ -38,16 +34,6 @@
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
 #define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
 #define BITOPS_IN_POINTER(pointer) __asm__("" : "+r"(pointer))
-#else
-#define BITOPS_INLINE static __forceinline
-#define BITOPS_NOINLINE static __declspec(noinline)
-#define BITOPS_UNROLL
-#define BITOPS_NO_UNROLL
-#define BITOPS_PREFETCH(address)
-#define BITOPS_IN_REGISTER(vector)
-#define BITOPS_IN_MEMORY(number)
-#define BITOPS_IN_POINTER(pointer)
-#endif
 
 /* The loop after it is shared out to `threads` OpenMP threads, numbered from 0; without OpenMP it
  * just runs. */
