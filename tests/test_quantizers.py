@@ -320,6 +320,15 @@ def test_inputs_stay_and_results_are_float32_of_their_shape(quantizer, rng):
         quantizer.clip_value = 2.0
 
 
+@pytest.mark.parametrize("x", ([[10**400]], [["1"]], [[None]], [[1j]]), ids=str)
+@pytest.mark.parametrize("quantizer", ALL[:-1], ids=lambda q: type(q).__name__)
+def test_what_is_not_real_is_refused(quantizer, x):
+    with pytest.raises(
+        TypeError, match=rf"^\[{type(quantizer).__name__}\] x must hold real numbers"
+    ):
+        quantizer.forward(x)
+
+
 @pytest.mark.parametrize("quantizer", ALL[:-1], ids=lambda q: type(q).__name__)
 def test_nan_is_refused(quantizer):
     with pytest.raises(ValueError, match=rf"^\[{type(quantizer).__name__}\] x must not hold NaN"):

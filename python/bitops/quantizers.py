@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
+from .array import real_array
 
 __all__ = [
     "AnnealedSign",
@@ -76,7 +77,7 @@ def ap2(z: ArrayLike) -> Array:
 
 def _real(where: str, x: ArrayLike) -> Array:
     """`x` as float32 without NaN."""
-    array = np.asarray(x, dtype=np.float32)
+    array = real_array(where, "x", x).astype(np.float32, copy=False)
     if np.isnan(array).any():
         raise ValueError(f"[{where}] x must not hold NaN, which has no sign")
     return array
