@@ -21,7 +21,7 @@ for recipe; do
         bwn) options="--epochs 10" ;;
         xnor) options="--epochs 40" ;;
         dorefa) options="--width 24 --epochs 8 --dropout 0" ;;
-        ebp) options="--width 500 --epochs 20" ;;
+        ebp) options="--width 1200 --epochs 15" ;;
         bitwise) options="--width 1024 --epochs 12 --dropout 0" ;;
         ternary) options="--width 1022 --epochs 6" ;;
         float) options="--width 2048 --epochs 10" ;;
