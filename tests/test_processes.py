@@ -146,6 +146,8 @@ calls = {
     "bitplane_gemm, 2 bits":
         lambda: bo.bitplane_gemm(np.zeros((8000, 16384), np.uint8), a, bits=2),
 }
+# What runs in the background of a shell begins with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ready = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
 ready.start()
 try:

@@ -139,7 +139,7 @@ void bitops_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *w
     const plan p = make_plan(args);
     uint64_t *words = workspace;
     int32_t *counts = (int32_t *)(words + counts_at(&p));
-    for (size_t i = 0; i < args->m; i += p.rows) {
+    for (size_t i = 0; i < args->m && !bitops_stopped(args->stop); i += p.rows) {
         const size_t rows = min_size(p.rows, args->m - i);
         pack_block(isa, &p, args, i, rows, words, n_threads);
         for (size_t j = 0; j < args->n && !bitops_stopped(args->stop); j += p.columns) {
