@@ -425,23 +425,22 @@ def test_residual_state_goes_back():
     np.testing.assert_array_equal(layer(x), before)
 
 
-def test_sums_of_packed_branches_keep_integers():
+def test_sums_of_packed_branches():
+    """float32, like those of the training graph."""
     rng = np.random.default_rng(18)
     w = rng.choice([-1, 1], size=(70, 70))
     x = rng.choice([-1, 1], size=(4, 70))
     dot = x @ w.T
-    integers = PackedResidual(PackedDense(w))(pack(x))
-    assert integers.dtype == np.int32
-    np.testing.assert_array_equal(integers, dot + x)
+    sums = PackedResidual(PackedDense(w))(pack(x))
+    np.testing.assert_array_equal(sums, (dot + x).astype(np.float32), strict=True)
     mixed = PackedResidual(PackedDense(w), PackedDense(w, alpha=np.full(70, 0.5)))(pack(x))
-    assert mixed.dtype == np.float32
-    np.testing.assert_array_equal(mixed, dot * 1.5)
+    np.testing.assert_array_equal(mixed, (dot * 1.5).astype(np.float32), strict=True)
     image = rng.integers(256, size=(4, 70), dtype=np.uint8)
-    integers = PackedResidual(PackedDense(w))(image)
-    assert integers.dtype == np.int32
-    np.testing.assert_array_equal(integers, image.astype(int) @ w.T + image)
+    sums = PackedResidual(PackedDense(w))(image)
+    wanted = (image.astype(int) @ w.T + image).astype(np.float32)
+    np.testing.assert_array_equal(sums, wanted, strict=True)
     chained = Packed(PackedResidual(PackedDense(w)), PackedResidual(PackedSign(), PackedSign()))
-    assert chained(pack(x)).dtype == np.int32
+    assert chained(pack(x)).dtype == np.float32
     assert PackedResidual(PackedSign())(x / 2).dtype == np.float32
 
 

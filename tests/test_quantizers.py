@@ -4,9 +4,11 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from bitops import binarize_weights, pack
+from bitops import binarize_weights, layers, pack
 from bitops.quantizers import (
+    AnnealedSign,
     ApproxSign,
+    ClippedGradient,
     DoReFaActivation,
     DoReFaGradient,
     DoReFaWeight,
@@ -318,6 +320,31 @@ def test_inputs_stay_and_results_are_float32_of_their_shape(quantizer, rng):
     np.testing.assert_array_equal((x, grad), before)
     with pytest.raises(FrozenInstanceError):
         quantizer.clip_value = 2.0
+
+
+@pytest.mark.parametrize("value", (np.ones(1), True, "1", 1j), ids=repr)
+@pytest.mark.parametrize(
+    "make",
+    (
+        lambda value: SteSign(value),
+        lambda value: SwishSign(value),
+        lambda value: AnnealedSign(value, 5.0),
+        lambda value: ClippedGradient(SteSign(), value),
+        lambda value: LeastSquaresTernary(value),
+        lambda value: ShareTernary(value),
+        lambda value: DoReFaActivation(2, value),
+        lambda value: layers.Sign(value),
+        lambda value: layers.Dropout(value),
+        lambda value: layers.BatchNorm(3, eps=value),
+        lambda value: layers.BatchNorm(3, momentum=value),
+        lambda value: layers.PackedQuantize(2, value),
+        lambda value: layers.QuantizedDense(3, 2, Ternary(), clip_value=value),
+        lambda value: layers.BinaryConv2D(3, 2, 1, k_map=True, clip_value=value),
+    ),
+)
+def test_settings_are_single_numbers(make, value):
+    with pytest.raises(TypeError, match=r"^\[\w+\] \w+ must be a real number, got"):
+        make(value)
 
 
 @pytest.mark.parametrize("x", ([[10**400]], [["1"]], [[None]], [[1j]]), ids=str)

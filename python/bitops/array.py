@@ -353,6 +353,12 @@ def real_array(function: str, name: str, x: ArrayLike) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
+def check_number(where: str, name: str, value: Any) -> None:
+    """Refuse a setting that is not one real number: a bool, an array, text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"[{where}] {name} must be a real number, got {value!r}")
+
+
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     """Pack the signs of an array along one axis: a bit 1 where ``x >= 0``, else 0.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .array import real_array
+from .array import check_number, real_array
 
 __all__ = [
     "AnnealedSign",
@@ -94,6 +94,7 @@ def _pass_within(x: ArrayLike, grad: ArrayLike, limit: float) -> Array:
 
 
 def _check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
+    check_number(where, "clip_value", clip_value)
     if not 0 < clip_value <= limit:
         finite = "" if limit == math.inf else " and finite"
         raise ValueError(f"[{where}] clip_value must be positive{finite}, got {clip_value}")
@@ -200,6 +201,7 @@ class SwishSign:
     beta: float = 5.0
 
     def __post_init__(self):
+        check_number("SwishSign", "beta", self.beta)
         if not 0 < self.beta < math.inf:
             raise ValueError(f"[SwishSign] beta must be positive and finite, got {self.beta}")
 
@@ -353,6 +355,8 @@ class ProgressiveSign:
 
 
 def _check_sharpness(where: str, start: float, end: float) -> None:
+    check_number(where, "start", start)
+    check_number(where, "end", end)
     if not 0 < start <= end < math.inf:
         raise ValueError(f"[{where}] start and end must rise from above 0, got {start} and {end}")
 
@@ -385,6 +389,7 @@ class ClippedGradient:
     limit: float
 
     def __post_init__(self):
+        check_number("ClippedGradient", "limit", self.limit)
         if not 0 < self.limit < math.inf:
             raise ValueError(
                 f"[ClippedGradient] limit must be positive and finite, got {self.limit}"
@@ -588,7 +593,10 @@ class LeastSquaresTernary:
     delta: float | None = None
 
     def __post_init__(self):
-        if self.delta is not None and not 0 <= self.delta < math.inf:
+        if self.delta is None:
+            return
+        check_number("LeastSquaresTernary", "delta", self.delta)
+        if not 0 <= self.delta < math.inf:
             raise ValueError(
                 f"[LeastSquaresTernary] delta must be >= 0 and finite, got {self.delta}"
             )
@@ -640,6 +648,7 @@ class ShareTernary:
     zeros: float
 
     def __post_init__(self):
+        check_number("ShareTernary", "zeros", self.zeros)
         if not 0 <= self.zeros < 1:
             raise ValueError(f"[ShareTernary] zeros must be in [0, 1), got {self.zeros}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, pack
+from ..array import BitArray, check_number, pack
 from ..conv import conv2d, conv2d_sign
 from ..geometry import Window
 from ..linalg import Prepacked
@@ -238,6 +238,7 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
 
     def _set_input(self, pad_value: int, k_map: bool, clip_value: float) -> None:
         self._set_padding(pad_value, k_map)
+        check_number(self.name, "clip_value", clip_value)
         if not 0 < clip_value < np.inf:
             raise ValueError(
                 f"[{self.name}] clip_value must be positive and finite, got {clip_value}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..array import check_number
 from ..quantizers import ap2
 from .base import (
     Cost,
@@ -53,6 +54,8 @@ class BatchNorm(TrainingLayer):
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
         self.in_features = self.out_features = check_size(self.name, "features", features)
+        check_number(self.name, "eps", eps)
+        check_number(self.name, "momentum", momentum)
         if not 0 < eps < np.inf:
             raise ValueError(f"[{self.name}] eps must be positive and finite, got {eps}")
         if not 0 < momentum <= 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, above_operand, pack, popcount
+from ..array import BitArray, above_operand, check_number, pack, popcount
 from ..linalg import prepack
 from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign
 from ..scaling import binarize_weights
@@ -308,6 +308,8 @@ class QuantizedProduct(BinaryProduct):
             raise TypeError(f"[{self.name}] quantizer must be one of weights, got {quantizer!r}")
         if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
             raise ValueError(f"[{self.name}] bits must be at most 8, got {quantizer.bits}")
+        if clip_value is not None:
+            check_number(self.name, "clip_value", clip_value)
         if clip_value is not None and not clip_value > 0:
             raise ValueError(f"[{self.name}] clip_value must be positive, got {clip_value}")
         latent = start_weights(self.name, start, shape, np.random.default_rng(seed))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, above_operand, pack, unpack
+from ..array import BitArray, above_operand, check_number, pack, unpack
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,
@@ -62,10 +62,11 @@ class Sign(TrainingLayer):
         if clip_value is not None and quantizer is not None:
             raise ValueError("[Sign] give either clip_value or quantizer, got both")
         if quantizer is None:
-            clip_value = 1.0 if clip_value is None else float(clip_value)
+            clip_value = 1.0 if clip_value is None else clip_value
+            check_number("Sign", "clip_value", clip_value)
             if not clip_value > 0:
                 raise ValueError(f"[Sign] clip_value must be positive, got {clip_value}")
-            quantizer = SteSign(clip_value)
+            quantizer = SteSign(float(clip_value))
         if not _makes_signs(quantizer):
             raise TypeError(f"[Sign] quantizer must be one of signs, got {quantizer!r}")
         self.quantizer = quantizer
@@ -363,6 +364,7 @@ class Dropout(TrainingLayer):
     """
 
     def __init__(self, rate: float, seed=None):
+        check_number("Dropout", "rate", rate)
         if not 0 <= rate < 1:
             raise ValueError(f"[Dropout] rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
