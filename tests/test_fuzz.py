@@ -9,7 +9,7 @@ from conftest import SEED
 from fuzz.targets import TARGETS, execute
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
-CHANGED = 2000  # inputs of a target, besides its corpus
+CHANGED = 1000  # inputs of a target, besides its corpus
 
 
 def change(rng, content, other):
