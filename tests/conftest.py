@@ -49,6 +49,11 @@ EDGE_BITS = (
     *(1023, 1024, 1025, 1535, 1536, 1537, 2047, 2048, 2049, 4095, 4096, 4097, 4160),
 )
 
+# Of tests that limit or measure memory; tests/sanitize/run loads the sanitizer in this way.
+no_sanitizer = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps memory of its own"
+)
+
 # Derandomized: a run of the suite is the same everywhere, and leaves no database behind.
 settings.register_profile(
     "bitops",

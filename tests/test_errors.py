@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bitops as bo
+from conftest import no_sanitizer
 
 A = np.ones((3, 70))  # 3 rows
 W = np.ones((5, 70))  # 5 filters of the same k
@@ -392,6 +393,7 @@ def test_results_too_large_for_memory():
         bo.hamming(rows, rows)
 
 
+@no_sanitizer
 def test_a_result_too_large_is_refused_before_tables_of_its_size():
     """In an address space of 6 GiB, since such tables would take the memory of the machine."""
     pytest.importorskip("resource")

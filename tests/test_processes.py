@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import no_sanitizer
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
-no_sanitizer = pytest.mark.skipif(
-    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps memory of its own"
-)
 
 GUARD = 120  # seconds; a hang is a failure
 
