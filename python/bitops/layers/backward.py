@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -38,10 +39,21 @@ class Gradient:
 
     def __init__(self, dy: np.ndarray, rounding: ByteGradient | None = None):
         self.exact, self.rounding = dy, rounding
-        self.numbers = dy
-        self.step: float | None = None
-        if rounding is not None:
-            self.numbers, self.step = rounding.round(dy)
+
+    @cached_property
+    def _rounded(self) -> tuple[np.ndarray, float | None]:
+        """What is multiplied, and its step if it is bytes; rounded when first asked for."""
+        return (self.exact, None) if self.rounding is None else self.rounding.round(self.exact)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The gradient as float32, or as bytes."""
+        return self._rounded[0]
+
+    @property
+    def step(self) -> float | None:
+        """What a byte counts; None if the gradient is exact."""
+        return self._rounded[1]
 
     def scaled(self, alpha: np.ndarray | None) -> Gradient:
         """That of the products before they are scaled by alpha, one a filter; None for ones."""

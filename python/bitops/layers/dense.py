@@ -163,15 +163,15 @@ class BinaryDense(BinaryProduct):
         out_features, in_features = self.weight.shape
         dy = grad.reshape(-1, out_features)
         x = saved.reshape(-1, in_features)
-        learns_below = not is_data(saved)
-        rounds = self.rounding is not None and (learns_below or isinstance(x, BitArray))
-        gradient = Gradient(dy, self.rounding if rounds else None)
+        gradient = Gradient(dy, self.rounding)
         if isinstance(x, BitArray):
             weight_gradient(gradient, x, self.weight.grad)
         else:
             np.matmul(dy.T, as_float(x), out=self.weight.grad)
         self._keep_gradients(dy)
-        return planes.input_gradient(gradient).reshape(saved.shape) if learns_below else None
+        if is_data(saved):
+            return None  # no layer below learns from it
+        return planes.input_gradient(gradient).reshape(saved.shape)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.in_features}, {self.out_features}{self._options()})"
