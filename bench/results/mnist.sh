@@ -19,10 +19,10 @@ for recipe; do
         bnn-torch) options="--width 2048 --epochs 25" ;;
         binaryconnect) options="--width 2048 --epochs 20" ;;
         bwn) options="--epochs 10" ;;
-        xnor) options="--epochs 40" ;;
+        xnor) options="--epochs 70" ;;
         dorefa) options="--width 24 --epochs 8 --dropout 0" ;;
-        ebp) options="--width 1200 --epochs 15" ;;
-        bitwise) options="--width 1024 --epochs 12 --dropout 0" ;;
+        ebp) options="--width 1200 --epochs 25" ;;
+        bitwise) options="--width 1024 --epochs 16" ;;
         ternary) options="--width 1022 --epochs 6" ;;
         float) options="--width 2048 --epochs 10" ;;
         *)
