@@ -252,7 +252,7 @@ def machine_stamp() -> dict[str, Any]:
     config: Any = show_config(mode="dicts")
     return config | {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "load": os.getloadavg()[0],
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "blas_threads_limited": can_limit_blas(),
     }
 

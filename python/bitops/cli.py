@@ -127,9 +127,10 @@ def run_bench(args: argparse.Namespace) -> int:
     """Print the GEMM table; write it as JSON where asked."""
     stamp = benchmark.machine_stamp()
     print_pairs(describe_machine())
-    print(f"{'load':<10} {stamp['load']:.2f} before the start")
-    if stamp["load"] > 0.5:
-        print("note: other work is running on this machine; expect noisy figures")
+    if stamp["load"] is not None:  # Windows tells none
+        print(f"{'load':<10} {stamp['load']:.2f} before the start")
+        if stamp["load"] > 0.5:
+            print("note: other work is running on this machine; expect noisy figures")
     if not benchmark.can_limit_blas():
         print(benchmark.NO_BLAS_LIMIT)
     print(
