@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -128,6 +129,17 @@ def random_shapes(rng: np.random.Generator, count: int) -> list[tuple[int, int, 
     return shapes
 
 
+def forbid(address, nbytes):
+    """Make whole pages of memory fault; return whether the system allows it."""
+    pages = ctypes.c_void_p(address), ctypes.c_size_t(nbytes)
+    if sys.platform == "win32":
+        no_access, before = 1, ctypes.c_ulong()
+        protect = ctypes.WinDLL("kernel32").VirtualProtect
+        return protect(*pages, no_access, ctypes.byref(before)) != 0
+    no_access = 0
+    return ctypes.CDLL(None).mprotect(*pages, no_access) == 0
+
+
 class Fenced:
     """Memory between two pages that must not be touched."""
 
@@ -137,11 +149,9 @@ class Fenced:
         memory = mmap.mmap(-1, (pages + 2) * page)
         inside = np.frombuffer(memory, np.uint8)
         address = inside.ctypes.data
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         for fence in (address, address + (pages + 1) * page):
-            if libc.mprotect(fence, page, 0):
-                pytest.skip("mprotect is refused here")
+            if not forbid(fence, page):
+                pytest.skip("no page can be forbidden here")
         self.inside = inside[page:-page]
 
     def place(self, array, end):
@@ -156,6 +166,4 @@ class Fenced:
 @pytest.fixture(scope="session")
 def fenced():
     """One fenced memory for each operand of a product."""
-    if not hasattr(ctypes.CDLL(None), "mprotect"):
-        pytest.skip("needs mprotect")
     return [Fenced(200_000) for _ in range(6)]

@@ -58,7 +58,8 @@ def test_import_opens_no_connection():
     code = (
         "import importlib, pkgutil, socket, sys\n"
         "def refuse(event, arguments):\n"
-        "    if event.startswith('socket.') and event != 'socket.__new__':\n"
+        "    own = event in ('socket.__new__', 'socket.gethostname')\n"  # of this machine
+        "    if event.startswith('socket.') and not own:\n"
         "        raise RuntimeError(event)\n"
         "sys.addaudithook(refuse)\n"
         "try:\n"

@@ -147,7 +147,7 @@ calls = {
 }
 # What runs in the background of a shell begins with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-ready = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+ready = threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,))
 ready.start()
 try:
     calls[name]()

@@ -15,8 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(_WIN32)
+#include <windows.h>
+#else
 #include <sys/mman.h>
-#include <unistd.h>
+#endif
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -38,19 +42,33 @@ static void check(int equal, const char *what, size_t a, size_t b, size_t c) {
 
 enum { INPUTS = 8, INPUT_BYTES = 1 << 21, MARGIN = 64, OUTPUT_BYTES = 1 << 20, UNTOUCHED = 0xa5 };
 
-/* Memory before a page that faults. */
 static char *inputs[INPUTS];
 
+/* INPUT_BYTES bytes before a page that faults, or NULL. */
+static char *fenced_memory(void) {
+    enum { FENCE = 1 << 16 }; /* a multiple of every page size */
+#if defined(_WIN32)
+    DWORD before;
+    char *memory =
+        VirtualAlloc(NULL, INPUT_BYTES + FENCE, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    if (!memory || !VirtualProtect(memory + INPUT_BYTES, FENCE, PAGE_NOACCESS, &before))
+        return NULL;
+#else
+    char *memory =
+        mmap(NULL, INPUT_BYTES + FENCE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory + INPUT_BYTES, FENCE, PROT_NONE))
+        return NULL;
+#endif
+    return memory;
+}
+
 static void make_inputs(void) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     for (int i = 0; i < INPUTS; i++) {
-        char *memory = mmap(NULL, INPUT_BYTES + page, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED || mprotect(memory + INPUT_BYTES, page, PROT_NONE)) {
-            perror("kernels_test: mmap");
+        inputs[i] = fenced_memory();
+        if (!inputs[i]) {
+            puts("kernels_test: no memory with a fence behind it");
             exit(2);
         }
-        inputs[i] = memory;
     }
 }
 
@@ -565,13 +583,26 @@ static void test_port_bound(const bitops_isa *isa) {
 
 /* ---- drivers ------------------------------------------------------------------------------- */
 
-/* Aligned memory that ends at the fence, for workspaces. */
+/* Aligned memory, for workspaces. */
 static void *workspace_of(size_t bytes) {
-    void *p = NULL;
-    if (posix_memalign(&p, 64, bytes + 64))
+    const size_t size = (bytes + 127) / 64 * 64;
+#if defined(_WIN32)
+    void *p = _aligned_malloc(size, 64);
+#else
+    void *p = aligned_alloc(64, size);
+#endif
+    if (!p)
         exit(2);
-    memset(p, UNTOUCHED, bytes + 64);
+    memset(p, UNTOUCHED, size);
     return p;
+}
+
+static void free_workspace(void *p) {
+#if defined(_WIN32)
+    _aligned_free(p);
+#else
+    free(p);
+#endif
 }
 
 static void run_gemm(const bitops_isa *isa, bitops_gemm_args args, int prepacked) {
@@ -584,8 +615,8 @@ static void run_gemm(const bitops_isa *isa, bitops_gemm_args args, int prepacked
     }
     void *workspace = workspace_of(bitops_gemm_workspace_size(isa, &args, 1));
     bitops_gemm(isa, &args, workspace, 1);
-    free(workspace);
-    free(panels);
+    free_workspace(workspace);
+    free_workspace(panels);
 }
 
 static void test_gemm_driver(const bitops_isa *isa) {
@@ -633,7 +664,7 @@ static void test_topk_driver(const bitops_isa *isa) {
                     workspace_of(bitops_hamming_topk_workspace_size(own, &args, count, 1));
                 bitops_hamming_topk(own, &args, count, (int32_t *)(c + m * count * 8), (int64_t *)c,
                                     workspace, 1);
-                free(workspace);
+                free_workspace(workspace);
             }
             check_outputs(m, n, count);
         }
@@ -642,7 +673,7 @@ static void test_topk_driver(const bitops_isa *isa) {
 static void run_conv(const bitops_isa *isa, const bitops_conv_args *args) {
     void *workspace = workspace_of(bitops_conv_workspace_size(isa, args, 1));
     bitops_conv(isa, args, workspace, 1);
-    free(workspace);
+    free_workspace(workspace);
 }
 
 /* A kernel of 3 x 3 over 2 images of 9 x 7; zeros outside where the sums of taps say so. */
@@ -682,7 +713,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     args.image.outside = zeros ? 0 : UINT64_MAX;
     void *offsets = NULL;
     if (zeros) {
-        offsets = aligned_alloc(64, (bitops_conv_offsets_size(&args) + 63) / 64 * 64);
+        offsets = workspace_of(bitops_conv_offsets_size(&args));
         bitops_conv_fill_offsets(&args, sums, offsets);
     }
     const size_t m = IMAGES * args.image.out_height * args.image.out_width;
@@ -696,7 +727,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     args.store.c = out.want;
     run_conv(generic, &args);
     check_outputs(channels, filters, (size_t)i);
-    free(offsets);
+    free_workspace(offsets);
 }
 
 static void test_conv_driver(const bitops_isa *isa) {
@@ -741,7 +772,7 @@ static void test_mixed_driver(const bitops_isa *isa) {
                 void *workspace = workspace_of(bitops_mixed_workspace_size(own, &args, 1));
                 args.c = b ? out.want : out.got;
                 bitops_mixed(own, &args, workspace, 1);
-                free(workspace);
+                free_workspace(workspace);
             }
             check_outputs(m, n, (size_t)bits);
         }
