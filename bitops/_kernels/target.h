@@ -7,6 +7,10 @@
 
 #include <assert.h>
 
+#if defined(_WIN32) && !defined(__clang__)
+#error "for Windows, bitops needs Clang: GCC spills 32-byte vectors to unaligned addresses there"
+#endif
+
 #define BITOPS_PRAGMA(text) _Pragma(#text)
 
 #if defined(__clang__)
