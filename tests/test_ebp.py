@@ -1,9 +1,12 @@
 import math
+import signal
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from bitops.callbacks import Callback
+from bitops.checkpoint import Checkpoint
 from bitops.ebp import EBP
 
 
@@ -119,6 +122,39 @@ def test_same_seed_same_state(capsys):
     assert capsys.readouterr().out.count("epoch ") == 4
 
 
+def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
+    x, labels = problem(np.random.default_rng(6), n=120)
+    options = {"epochs": 4, "batch_size": 7, "validation": (x, labels), "verbose": 0}
+    whole = EBP([21, 15, 2], eta=0.5, seed=0)
+    history = whole.fit(x, labels, **options)
+
+    class Press(Callback):
+        def on_batch(self, run):
+            if (run.epoch, run.batch) == (3, 5):
+                signal.raise_signal(signal.SIGINT)
+
+    path = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        EBP([21, 15, 2], eta=0.5, seed=0).fit(
+            x, labels, callbacks=[Press(), Checkpoint(path, every=9)], **options
+        )
+    other = EBP([21, 15, 2], eta=0.25, seed=0)
+    with pytest.raises(ValueError, match="schedule"):
+        other.fit(x, labels, resume=path, **options)
+    resumed = EBP([21, 15, 2], eta=0.5, seed=9)
+    again = resumed.fit(x, labels, resume=path, **options)
+    for got, expected in zip([*resumed.h, *resumed.b], [*whole.h, *whole.b], strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert [e.loss for e in again.epochs] == [e.loss for e in history.epochs]
+
+
+def test_freeze_packs_the_likeliest_network():
+    x, labels = problem(np.random.default_rng(7), n=100)
+    model = EBP([21, 10, 2], seed=0)
+    model.update(x, labels)
+    np.testing.assert_array_equal(model.freeze()(x), model.to_network()(x))
+
+
 def test_steps_without_bound_are_refused():
     model = EBP([4, 3, 2], seed=0)
     model.b[1][0] = np.inf
@@ -138,7 +174,7 @@ def test_steps_without_bound_are_refused():
         (lambda: EBP([3, 2]).update(np.ones((1, 3), bool), [0]), TypeError),
         (lambda: EBP([3, 2]).update(np.ones((2, 3)), [0]), ValueError),
         (lambda: EBP([3, 2]).update(np.ones((1, 3)), [2]), ValueError),
-        (lambda: EBP([3, 2]).fit(np.ones((0, 3)), []), ValueError),
+        (lambda: EBP([3, 2]).fit(np.ones((0, 3)), np.zeros(0, int)), ValueError),
         (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], epochs=0), ValueError),
         (lambda: EBP([3, 2]).evaluate(np.ones((2, 3)), [0]), ValueError),
     ],

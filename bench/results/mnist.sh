@@ -30,12 +30,9 @@ for recipe; do
             exit 2
             ;;
     esac
-    # expectation backpropagation writes no log
-    log="--log $out/$recipe.csv"
-    if [ "$recipe" = ebp ]; then log=; fi
     command="bitops train $recipe --data $data $options --seed 0"
     echo "$command"
     # shellcheck disable=SC2086  # options are several words
-    $command $log --save "$out/$recipe.safetensors" > "$out/$recipe.txt"
+    $command --log "$out/$recipe.csv" --save "$out/$recipe.safetensors" > "$out/$recipe.txt"
     tail -n 6 "$out/$recipe.txt"
 done

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from .layers.base import check_size
+from .layers.base import check_size, saved_for_backward
 from .layers.container import Sequential
 from .layers.dense import BinaryDense
 from .layers.quantizers import Sign
 from .losses import signed_one_hot
-from .train import Epoch, History
+from .optim import SGD
+from .schedules import StepDecay
+from .train import History, fit
 
 __all__ = ["EBP"]
 
@@ -31,8 +32,12 @@ class _Pass:
     sigma: np.ndarray  # (n, m)
 
 
-class EBP:
+class EBP(Sequential):
     """A fully connected network of +-1 weights and sign units, learnt as a distribution.
+
+    The layers are those of the likeliest network (EBP-D): signs of h, which `freeze` packs. As a
+    model it computes with the means of the weights instead (EBP-P): its scores are mu / sigma of
+    the last layer.
 
     Parameters
     ----------
@@ -48,9 +53,10 @@ class EBP:
     Attributes
     ----------
     h : list of ndarray of shape (m, k), float32
-        Half the log odds of each weight being +1.
+        Half the log odds of each weight being +1: the latent weights of the layers, to be changed
+        in place.
     b : list of ndarray of shape (m,), float32
-        Real biases.
+        Real biases, likewise.
 
     Notes
     -----
@@ -76,6 +82,8 @@ class EBP:
     classification using expectation backpropagation", 2015.
     """
 
+    uses_blas = True
+
     def __init__(self, sizes: Sequence[int], *, eta: float = 1.0, spread: float = 1.0, seed=None):
         if len(sizes) < 2:
             raise ValueError(f"[EBP] sizes must hold inputs and outputs, got {sizes!r}")
@@ -85,22 +93,36 @@ class EBP:
                 raise ValueError(f"[EBP] {name} must be positive and finite, got {value}")
         self.eta = eta
         rng = np.random.default_rng(seed)
-        self.h: list[np.ndarray] = []
-        self.b: list[np.ndarray] = []
+        layers: list = []
+        self._dense: list[BinaryDense] = []
         for k, m in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            if layers:
+                layers.append(Sign())
             start = rng.random((m, k), dtype=np.float32) - np.float32(0.5)
-            self.h.append(start * np.float32(math.sqrt(12 * spread / k)))
-            self.b.append(np.zeros(m, np.float32))
+            self._dense.append(_dense(start * np.float32(math.sqrt(12 * spread / k))))
+            layers.append(self._dense[-1])
+        super().__init__(layers)
+        self._optimizer = SGD(self.parameters(), eta, momentum=0.0)
+        self._passes: list[_Pass] | None = None
+
+    @property
+    def h(self) -> list[np.ndarray]:
+        return [layer.weight.writable() for layer in self._dense]
+
+    @property
+    def b(self) -> list[np.ndarray]:
+        return [layer.bias.writable() for layer in self._dense if layer.bias is not None]
 
     def _forward(self, x: np.ndarray) -> list[_Pass]:
         """The layers in order, for inputs of shape (n, k)."""
         passes: list[_Pass] = []
         means, variances = x, None
-        for h, b in zip(self.h, self.b, strict=True):
-            w = np.tanh(h)
+        for layer in self._dense:
+            assert layer.bias is not None
+            w = np.tanh(layer.weight.value)
             spread = 1 - np.square(w)
-            count = np.float32(h.shape[1] + 1)
-            mu = (means @ w.T + b) / np.sqrt(count)
+            count = np.float32(layer.in_features + 1)
+            mu = (means @ w.T + layer.bias.value) / np.sqrt(count)
             if variances is None:
                 total = np.square(means) @ spread.T
             else:
@@ -110,6 +132,65 @@ class EBP:
             p = ndtr(mu / sigma)
             means, variances = 2 * p - 1, 4 * (p - np.square(p))
         return passes
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        """Scores mu / sigma of the outputs, of which the largest is the label.
+
+        Parameters
+        ----------
+        x : array_like of shape (n, inputs), real
+        training : bool
+            Whether `loss` and `backward` follow.
+
+        Returns
+        -------
+        ndarray of shape (n, outputs), float32
+        """
+        x = np.asarray(x)
+        if x.dtype.kind not in "iuf":
+            raise TypeError(f"[EBP] x must be real, got {x.dtype}")
+        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            raise ValueError(f"[EBP] x must have shape (n, {self.sizes[0]}), got {x.shape}")
+        passes = self._forward(x.astype(np.float32, copy=False))
+        self._passes = passes if training else None
+        return passes[-1].mu / passes[-1].sigma
+
+    def loss(self, scores: np.ndarray, labels) -> tuple[float, np.ndarray]:
+        """Mean negative log probability of the targets, and d of the last layer.
+
+        Of the scores that `forward` has just given in training.
+
+        Raises
+        ------
+        FloatingPointError
+            If updates have grown without bound.
+        """
+        last = saved_for_backward(self, self._passes)[-1]
+        y = signed_one_hot(labels, self.sizes[-1])
+        if not np.isfinite(last.mu).all():
+            raise FloatingPointError(
+                f"[EBP] sums must be finite, got others: eta = {self.eta} is too large for batches "
+                f"of {len(y)}"
+            )
+        # in float64: the difference of two logarithms far from 0
+        chance = log_ndtr((y * scores).astype(np.float64))
+        ratio = np.exp(_log_density(last) - chance).astype(np.float32)
+        return float(-chance.sum(axis=1).mean()), 2 * y * ratio / self._root(-1)
+
+    def backward(self, grad: np.ndarray) -> None:
+        """Steps of h and b, with the sign of gradients, for d of the last layer."""
+        passes, d = saved_for_backward(self, self._passes), grad
+        for place in range(len(passes) - 1, -1, -1):
+            layer = self._dense[place]
+            assert layer.bias is not None
+            layer.weight.grad[...] = d.T @ passes[place].means
+            layer.weight.grad *= np.float32(-0.5)
+            layer.bias.grad[...] = np.float32(-0.5) * d.sum(axis=0)
+            if place:
+                density = np.exp(_log_density(passes[place - 1])).astype(np.float32)
+                hidden = 2 * density / self._root(place - 1)
+                d = (d @ np.tanh(layer.weight.value)) * hidden
+        self._passes = None
 
     def update(self, x, labels) -> float:
         """Learn a batch; its mean negative log probability of the targets, before the update.
@@ -124,75 +205,18 @@ class EBP:
         FloatingPointError
             If updates have grown without bound.
         """
-        x = self._inputs(x)
-        y = signed_one_hot(labels, self.sizes[-1])
-        if len(x) != len(y) or not y.size:
+        scores = self.forward(x, training=True)
+        if len(scores) != len(labels) or not scores.size:
             raise ValueError(
-                f"[EBP] x and labels must have the same n >= 1, got {len(x)} and {len(y)}"
+                f"[EBP] x and labels must have the same n >= 1, got {len(scores)} and {len(labels)}"
             )
-        passes = self._forward(x)
-        last = passes[-1]
-        if not np.isfinite(last.mu).all():
-            raise FloatingPointError(
-                f"[EBP] sums must be finite, got others: eta = {self.eta} is too large for batches "
-                f"of {len(x)}"
-            )
-        # in float64: the difference of two logarithms far from 0
-        chance = log_ndtr((y * last.mu / last.sigma).astype(np.float64))
-        ratio = np.exp(_log_density(last) - chance).astype(np.float32)
-        d = 2 * y * ratio / self._root(-1)
-        for place in range(len(passes) - 1, -1, -1):
-            below = None
-            if place:
-                density = np.exp(_log_density(passes[place - 1])).astype(np.float32)
-                hidden = 2 * density / self._root(place - 1)
-                below = (d @ np.tanh(self.h[place])) * hidden
-            rate = np.float32(self.eta / 2)
-            self.h[place] += rate * (d.T @ passes[place].means)
-            self.b[place] += rate * d.sum(axis=0)
-            if below is not None:
-                d = below
-        return float(-chance.sum(axis=1).mean())
+        value, d = self.loss(scores, labels)
+        self.backward(d)
+        self._optimizer.step()
+        return value
 
     def _root(self, place: int) -> np.float32:
-        return np.sqrt(np.float32(self.h[place].shape[1] + 1))
-
-    def _inputs(self, x) -> np.ndarray:
-        x = np.asarray(x)
-        if x.dtype.kind not in "iuf":
-            raise TypeError(f"[EBP] x must be real, got {x.dtype}")
-        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            raise ValueError(f"[EBP] x must have shape (n, {self.sizes[0]}), got {x.shape}")
-        return x.astype(np.float32, copy=False)
-
-    def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
-        """Labels by the means of the distribution (EBP-P), the first of equal ones.
-
-        Parameters
-        ----------
-        x : array_like of shape (n, inputs), real
-        batch_size : int
-
-        Returns
-        -------
-        ndarray of shape (n,), int64
-        """
-        x = self._inputs(x)
-        labels = [np.zeros(0, np.int64)]
-        for start in range(0, len(x), check_size("EBP", "batch_size", batch_size)):
-            last = self._forward(x[start : start + batch_size])[-1]
-            labels.append(np.argmax(last.mu / last.sigma, axis=1))
-        return np.concatenate(labels)
-
-    def evaluate(self, x, labels) -> float:
-        """Error of `predict`: the share, 0 to 1, of wrong labels."""
-        labels, predicted = np.asarray(labels), self.predict(x)
-        if labels.shape != predicted.shape or not labels.size:
-            raise ValueError(
-                f"[EBP] x and labels must have the same n >= 1, got {len(predicted)} and "
-                f"{labels.shape}"
-            )
-        return float(np.mean(labels != predicted))
+        return np.sqrt(np.float32(self._dense[place].in_features + 1))
 
     def to_network(self) -> Sequential:
         """The likeliest network (EBP-D): weights sign(h) and sign units, to be frozen.
@@ -203,82 +227,62 @@ class EBP:
         for h, b in zip(self.h, self.b, strict=True):
             if layers:
                 layers.append(Sign())
-            dense = BinaryDense(h.shape[1], h.shape[0], bias=True)
-            dense.weight.assign(h)
-            assert dense.bias is not None
-            dense.bias.assign(b)
-            layers.append(dense)
+            layers.append(_dense(h, b))
         return Sequential(layers)
 
     def fit(
         self,
         x,
-        labels,
+        y,
         *,
         epochs: int = 20,
         batch_size: int = 10,
-        validation: tuple | None = None,
-        seed=0,
-        verbose: int = 1,
+        **options,
     ) -> History:
         """Learn in batches; the state of the best validation epoch is kept.
 
         Parameters
         ----------
         x : array_like of shape (n, inputs), real
-        labels : array_like of shape (n,), integer
+        y : array_like of shape (n,), integer
+            Labels.
         epochs, batch_size : int
-            Every epoch takes the rows in a new order; those left over sit out that epoch. Updates
-            are sums, so that larger batches want a smaller eta, such as 0.5 for 100.
-        validation : tuple of (x, labels), optional
-            Measured by EBP-P after every epoch.
-        seed : int, SeedSequence or Generator
-            Orders the rows.
-        verbose : int
-            0 is silent, 1 prints a line an epoch.
+            Updates are sums, so that larger batches want a smaller eta, such as 0.5 for 100.
+        **options
+            validation, seed, verbose, callbacks, resume: see `bitops.train.fit`.
 
         Returns
         -------
         History
-            `train_error` is measured on the batches before each is learnt; `learning_rate` is eta.
+            Errors are those of the means (EBP-P); `learning_rate` is eta.
         """
-        x, labels = self._inputs(x), np.asarray(labels)
-        if len(x) != len(labels) or not len(x):
-            raise ValueError(
-                f"[EBP] x and labels must have the same n >= 1, got {len(x)} and {len(labels)}"
-            )
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            check_size("EBP", name, value)
-        batch_size = min(batch_size, len(x))
-        rng = np.random.default_rng(seed)
-        history, best = History(), None
-        for number in range(1, epochs + 1):
-            start = time.perf_counter()
-            order, total, wrong = rng.permutation(len(x)), 0.0, 0
-            batches = len(x) // batch_size
-            for i in range(batches):
-                rows = order[i * batch_size : (i + 1) * batch_size]
-                wrong += int(np.count_nonzero(self.predict(x[rows]) != labels[rows]))
-                total += self.update(x[rows], labels[rows])
-            checked = None if validation is None else self.evaluate(*validation)
-            epoch = Epoch(
-                number=number,
-                learning_rate=self.eta,
-                loss=total / batches,
-                train_error=wrong / (batches * batch_size),
-                validation_error=checked,
-                seconds=time.perf_counter() - start,
-            )
-            history.epochs.append(epoch)
-            if verbose:
-                print(epoch, flush=True)
-            if best is None or checked is None or best[0] is None or checked < best[0]:
-                best = checked, [a.copy() for a in (*self.h, *self.b)]
-                history.best = epoch
-        if best is not None:
-            count = len(self.h)
-            self.h, self.b = best[1][:count], best[1][count:]
-        return history
+        self._optimizer.lr = self.eta
+        return fit(
+            self,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            loss=self.loss,
+            optimizer=self._optimizer,
+            schedule=StepDecay(self.eta, ()),
+            **options,
+        )
+
+    def __repr__(self) -> str:
+        return f"EBP({list(self.sizes)}, eta={self.eta})"
+
+
+def _dense(h: np.ndarray, b: np.ndarray | None = None) -> BinaryDense:
+    """A layer with these latent weights, without limits, and biases, 0 by default."""
+    m, k = h.shape
+    layer = BinaryDense(k, m, bias=True, lr_scale=1.0)
+    layer.weight.clip_value = None
+    layer.weight.assign(h)
+    if b is not None:
+        assert layer.bias is not None
+        layer.bias.assign(b)
+    return layer
 
 
 def _log_density(of: _Pass) -> np.ndarray:

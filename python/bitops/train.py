@@ -278,7 +278,7 @@ def _one_pool(model: Sequential) -> Iterator[None]:
     3 x 1024 network took 42 ms with both and 12 with one. The work of binary layers is ours; but
     without threadpoolctl only ours can be told to rest.
     """
-    if threadpool_limits is not None and binary_parameters(model):
+    if threadpool_limits is not None and binary_parameters(model) and not model.uses_blas:
         with threadpool_limits(limits=1, user_api="blas"):
             yield
         return

@@ -139,7 +139,7 @@ class Stage:
             loss=self.loss,
             seed=seed,
             verbose=verbose,
-            **_file_options(files),
+            **file_options(files),
         )
         return model, history
 
@@ -151,7 +151,7 @@ def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarr
     return x.reshape(len(x), -1)
 
 
-def _file_options(files: Files) -> dict[str, Any]:
+def file_options(files: Files) -> dict[str, Any]:
     """Arguments of `fit` for the files."""
     callbacks: list[Callback] = []
     if files.log is not None:

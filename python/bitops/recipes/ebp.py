@@ -8,7 +8,7 @@ from ..callbacks import History
 from ..datasets import Dataset
 from ..ebp import EBP
 from ..layers import Sequential
-from .base import Files, Plan, Recipe, Setting
+from .base import Files, Plan, Recipe, Setting, file_options
 
 # Variance of the first h, times the inputs of a layer. With 1 the means of the weights grow into a
 # good network while their signs do not: on 3,000 images of MNIST, 2 x 150 units, 12 epochs, errors
@@ -31,9 +31,6 @@ class Expectation:
         verbose: int,
         say: Callable[[str], object],
     ) -> tuple[Sequential, History]:
-        for name, path in (("checkpoint", files.checkpoint), ("log", files.log)):
-            if path is not None:
-                raise ValueError(f"[ebp] {name} must not be given, it is not written, got {path}")
         if plan.dropout:
             raise ValueError(f"[ebp] dropout must be 0, got {plan.dropout}")
         if plan.byte_gradients:
@@ -49,6 +46,7 @@ class Expectation:
             validation=(data.x_validation.reshape(len(data.x_validation), -1), data.y_validation),
             seed=seed,
             verbose=verbose,
+            **file_options(files),
         )
         error = distribution.evaluate(data.x_test.reshape(len(data.x_test), -1), data.y_test)
         say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")
