@@ -122,7 +122,12 @@ def test_wrong_usage(capsys, argv, message):
 
 def test_output_link_is_refused(capsys, tmp_path):
     link = tmp_path / "link"
-    link.symlink_to(tmp_path / "elsewhere")
+    try:
+        link.symlink_to(tmp_path / "elsewhere")
+    except OSError:
+        pytest.skip("links are not allowed here")
+    if not link.is_symlink():
+        pytest.skip("links are not seen here")
     assert "not a regular file" in usage_error(capsys, "bench", "--json", str(link))
 
 

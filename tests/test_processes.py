@@ -14,7 +14,10 @@ import pytest
 from conftest import no_sanitizer
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+needs_proc = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not os.path.exists("/proc/self/statm"),
+    reason="needs /proc of Linux",
+)
 
 GUARD = 120  # seconds; a hang is a failure
 

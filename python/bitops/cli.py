@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed or a check did not hold, 2 wrong usage, 13
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -346,6 +347,13 @@ def add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def is_closed_pipe(error: BaseException) -> bool:
+    """Whether the output has no reader; Windows then calls it an invalid argument, of no file."""
+    if sys.platform == "win32" and isinstance(error, OSError) and error.filename is None:
+        return error.errno in (errno.EPIPE, errno.EINVAL)
+    return isinstance(error, BrokenPipeError)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = make_parser().parse_args(argv)
@@ -357,10 +365,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nbitops: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader, say `head`, has seen enough; the interpreter must not flush into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except FAILURES as error:
+        if is_closed_pipe(error):
+            # The reader, say `head`, has seen enough; the interpreter must not flush into it at
+            # exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         print(f"bitops {args.command}: error: {error}", file=sys.stderr)
         return 1
