@@ -212,6 +212,7 @@ class EBP(Sequential):
             )
         value, d = self.loss(scores, labels)
         self.backward(d)
+        self._optimizer.lr = self.eta
         self._optimizer.step()
         return value
 
