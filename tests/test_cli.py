@@ -125,9 +125,9 @@ def test_output_link_is_refused(capsys, tmp_path):
     try:
         link.symlink_to(tmp_path / "elsewhere")
     except OSError:
+        pass
+    if sys.platform == "win32" and not link.is_symlink():
         pytest.skip("links are not allowed here")
-    if not link.is_symlink():
-        pytest.skip("links are not seen here")
     assert "not a regular file" in usage_error(capsys, "bench", "--json", str(link))
 
 

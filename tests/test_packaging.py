@@ -58,8 +58,9 @@ def test_import_opens_no_connection():
     code = (
         "import importlib, pkgutil, socket, sys\n"
         "def refuse(event, arguments):\n"
-        "    own = event in ('socket.__new__', 'socket.gethostname')\n"  # of this machine
-        "    if event.startswith('socket.') and not own:\n"
+        "    if event == 'socket.gethostname' and sys.platform == 'win32':\n"
+        "        return\n"  # NumPy asks for the processor there, and with it comes the name
+        "    if event.startswith('socket.') and event != 'socket.__new__':\n"
         "        raise RuntimeError(event)\n"
         "sys.addaudithook(refuse)\n"
         "try:\n"

@@ -150,7 +150,10 @@ calls = {
 }
 # What runs in the background of a shell begins with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-ready = threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,))
+if sys.platform == "win32":  # where os.kill would end the process
+    ready = threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,))
+else:
+    ready = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
 ready.start()
 try:
     calls[name]()

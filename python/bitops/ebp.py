@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from .layers.base import check_size, saved_for_backward
+from .layers.base import TrainingLayer, check_size, saved_for_backward
 from .layers.container import Sequential
 from .layers.dense import BinaryDense
 from .layers.quantizers import Sign
@@ -28,7 +28,8 @@ class _Pass:
     """What the backward pass needs of a layer: its input and the normal distribution it led to."""
 
     means: np.ndarray  # of the input, (n, k)
-    mu: np.ndarray  # (n, m)
+    w: np.ndarray  # means of the weights, (m, k)
+    scores: np.ndarray  # mu / sigma, (n, m)
     sigma: np.ndarray  # (n, m)
 
 
@@ -93,15 +94,11 @@ class EBP(Sequential):
                 raise ValueError(f"[EBP] {name} must be positive and finite, got {value}")
         self.eta = eta
         rng = np.random.default_rng(seed)
-        layers: list = []
         self._dense: list[BinaryDense] = []
         for k, m in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-            if layers:
-                layers.append(Sign())
             start = rng.random((m, k), dtype=np.float32) - np.float32(0.5)
             self._dense.append(_dense(start * np.float32(math.sqrt(12 * spread / k))))
-            layers.append(self._dense[-1])
-        super().__init__(layers)
+        super().__init__(_with_signs(self._dense))
         self._optimizer = SGD(self.parameters(), eta, momentum=0.0)
         self._passes: list[_Pass] | None = None
 
@@ -128,8 +125,8 @@ class EBP(Sequential):
             else:
                 total = (1 - variances) @ spread.T + variances.sum(axis=1, keepdims=True)
             sigma = np.sqrt((total + 1) / count)
-            passes.append(_Pass(means, mu, sigma))
-            p = ndtr(mu / sigma)
+            passes.append(_Pass(means, w, mu / sigma, sigma))
+            p = ndtr(passes[-1].scores)
             means, variances = 2 * p - 1, 4 * (p - np.square(p))
         return passes
 
@@ -153,7 +150,7 @@ class EBP(Sequential):
             raise ValueError(f"[EBP] x must have shape (n, {self.sizes[0]}), got {x.shape}")
         passes = self._forward(x.astype(np.float32, copy=False))
         self._passes = passes if training else None
-        return passes[-1].mu / passes[-1].sigma
+        return passes[-1].scores
 
     def loss(self, scores: np.ndarray, labels) -> tuple[float, np.ndarray]:
         """Mean negative log probability of the targets, and d of the last layer.
@@ -167,7 +164,7 @@ class EBP(Sequential):
         """
         last = saved_for_backward(self, self._passes)[-1]
         y = signed_one_hot(labels, self.sizes[-1])
-        if not np.isfinite(last.mu).all():
+        if not np.isfinite(scores).all():
             raise FloatingPointError(
                 f"[EBP] sums must be finite, got others: eta = {self.eta} is too large for batches "
                 f"of {len(y)}"
@@ -189,7 +186,7 @@ class EBP(Sequential):
             if place:
                 density = np.exp(_log_density(passes[place - 1])).astype(np.float32)
                 hidden = 2 * density / self._root(place - 1)
-                d = (d @ np.tanh(layer.weight.value)) * hidden
+                d = (d @ passes[place].w) * hidden
         self._passes = None
 
     def update(self, x, labels) -> float:
@@ -224,12 +221,8 @@ class EBP(Sequential):
 
         The last layer gives its sums, so that the largest is the label.
         """
-        layers: list = []
-        for h, b in zip(self.h, self.b, strict=True):
-            if layers:
-                layers.append(Sign())
-            layers.append(_dense(h, b))
-        return Sequential(layers)
+        dense = [_dense(h, b) for h, b in zip(self.h, self.b, strict=True)]
+        return Sequential(_with_signs(dense))
 
     def fit(
         self,
@@ -257,7 +250,6 @@ class EBP(Sequential):
         History
             Errors are those of the means (EBP-P); `learning_rate` is eta.
         """
-        self._optimizer.lr = self.eta
         return fit(
             self,
             x,
@@ -274,6 +266,14 @@ class EBP(Sequential):
         return f"EBP({list(self.sizes)}, eta={self.eta})"
 
 
+def _with_signs(dense: list[BinaryDense]) -> list[TrainingLayer]:
+    """The layers with a sign between each two."""
+    layers: list[TrainingLayer] = [dense[0]]
+    for layer in dense[1:]:
+        layers += [Sign(), layer]
+    return layers
+
+
 def _dense(h: np.ndarray, b: np.ndarray | None = None) -> BinaryDense:
     """A layer with these latent weights, without limits, and biases, 0 by default."""
     m, k = h.shape
@@ -288,5 +288,5 @@ def _dense(h: np.ndarray, b: np.ndarray | None = None) -> BinaryDense:
 
 def _log_density(of: _Pass) -> np.ndarray:
     """Logarithm of the density of the sums at 0."""
-    exact = (of.mu / of.sigma).astype(np.float64)
+    exact = of.scores.astype(np.float64)
     return -0.5 * np.square(exact) - np.log(of.sigma) - _LOG_ROOT_TWO_PI

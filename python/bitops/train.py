@@ -102,8 +102,9 @@ def fit(
 
     Notes
     -----
-    If threadpoolctl is installed and the model has binary weights, BLAS computes on one thread
-    meanwhile and bitops on as many as before; otherwise it is the other way round.
+    If threadpoolctl is installed and the model has binary weights, other than those of `EBP`, BLAS
+    computes on one thread meanwhile and bitops on as many as before; otherwise it is the other way
+    round.
 
     The products of binary layers, and Adam's steps, give the same bits on every ISA and with any
     number of threads. float32 BLAS computes the products of real layers, and the gradient of

@@ -585,7 +585,7 @@ static void test_port_bound(const bitops_isa *isa) {
 
 /* Aligned memory, for workspaces. */
 static void *workspace_of(size_t bytes) {
-    const size_t size = (bytes + 127) / 64 * 64;
+    const size_t size = bytes ? (bytes + 63) / 64 * 64 : 64;
 #if defined(_WIN32)
     void *p = _aligned_malloc(size, 64);
 #else
