@@ -6,6 +6,7 @@ another one. An ISA name stands for one exact feature set:
 ======== ==========================================================
 avx512   AVX-512 F, BW, VL and VPOPCNTDQ (and all of avx2)
 avx2     AVX2, BMI2 and POPCNT
+neon     Advanced SIMD, which every AArch64 processor has
 generic  portable C, on every machine
 ======== ==========================================================
 """
