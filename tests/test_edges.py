@@ -20,7 +20,7 @@ from bitops.layers import (
     ShiftBatchNorm,
     Sign,
 )
-from bitops.layers.freeze import fold
+from bitops.layers.folding import fold
 from conftest import signs
 
 MAX_BITS = 2**31 - 1

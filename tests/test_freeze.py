@@ -35,7 +35,7 @@ from bitops.layers import (
     Sign,
     TrainingLayer,
 )
-from bitops.layers.freeze import fold
+from bitops.layers.folding import fold
 from bitops.quantizers import (
     DoReFaActivation,
     DoReFaWeight,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
+from .layers.activations import Sign
 from .layers.base import TrainingLayer, check_size, saved_for_backward
 from .layers.container import Sequential
 from .layers.dense import BinaryDense
-from .layers.quantizers import Sign
 from .losses import signed_one_hot
 from .optim import SGD
 from .schedules import StepDecay

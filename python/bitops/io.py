@@ -13,13 +13,13 @@ import safetensors
 
 from .array import BitArray, pack, unpack, word_count
 from .files import digest, parse_description, write_tensors
+from .layers.activations import PackedLevels, PackedQuantize, PackedReLU, PackedSign, PackedTanh
 from .layers.base import MAX_FEATURES, Layer
 from .layers.container import Packed, PackedResidual
 from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
 from .layers.dense import FloatDense, PackedDense, PackedPlanesDense
 from .layers.norm import PackedBatchNorm
 from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
-from .layers.quantizers import PackedLevels, PackedQuantize, PackedReLU, PackedSign, PackedTanh
 
 FORMAT = "bitops.packed"
 VERSION = 3

@@ -1,5 +1,18 @@
 """Layers of binarized networks: training layers, their packed twins, and the chains of both."""
 
+from .activations import (
+    Dropout,
+    PackedLevels,
+    PackedQuantize,
+    PackedReLU,
+    PackedSign,
+    PackedTanh,
+    Quantize,
+    QuantizeGradient,
+    ReLU,
+    Sign,
+    Tanh,
+)
 from .base import Codes, Layer, Parameter, TrainingLayer
 from .container import Packed, PackedResidual, Residual, Sequential, Summary
 from .conv import (
@@ -19,7 +32,7 @@ from .dense import (
     QuantizedDense,
     TanhDense,
 )
-from .freeze import freeze
+from .folding import freeze
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
 from .pool import (
     AvgPool2D,
@@ -30,19 +43,6 @@ from .pool import (
     PackedFlatten,
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
-)
-from .quantizers import (
-    Dropout,
-    PackedLevels,
-    PackedQuantize,
-    PackedReLU,
-    PackedSign,
-    PackedTanh,
-    Quantize,
-    QuantizeGradient,
-    ReLU,
-    Sign,
-    Tanh,
 )
 
 __all__ = [

@@ -375,8 +375,8 @@ class Sequential(Model, TrainingLayer):
         return fit(self, x, y, **options)
 
     def freeze(self) -> Packed:
-        """The packed inference model; see `bitops.layers.freeze`."""
-        from .freeze import freeze
+        """The packed inference model; see `bitops.layers.folding`."""
+        from .folding import freeze
 
         return freeze(self)
 

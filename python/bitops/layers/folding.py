@@ -10,6 +10,19 @@ import numpy as np
 
 from ..array import BitArray
 from ..quantizers import Heaviside
+from .activations import (
+    Dropout,
+    PackedLevels,
+    PackedQuantize,
+    PackedReLU,
+    PackedSign,
+    PackedTanh,
+    Quantize,
+    QuantizeGradient,
+    ReLU,
+    Sign,
+    Tanh,
+)
 from .base import Layer, TrainingLayer
 from .container import Packed, PackedResidual, Residual, Sequential
 from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D, PackedPlanesConv2D
@@ -25,19 +38,6 @@ from .pool import (
     PackedFlatten,
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
-)
-from .quantizers import (
-    Dropout,
-    PackedLevels,
-    PackedQuantize,
-    PackedReLU,
-    PackedSign,
-    PackedTanh,
-    Quantize,
-    QuantizeGradient,
-    ReLU,
-    Sign,
-    Tanh,
 )
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
