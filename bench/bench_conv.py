@@ -14,7 +14,7 @@ import pytest
 import bitops as bo
 import common
 from bitops.benchmark import WrongResult, float_conv2d, random_signs, thread_counts
-from bitops.geometry import make_window
+from bitops.ops.geometry import make_window
 
 # (n, h, w, c) and filters, all 3x3 with stride 1 and padding 1: the layers of a ResNet, the second
 # and the last of BinaryNet's ConvNet.

@@ -7,7 +7,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
-from bitops.geometry import make_window
 from bitops.layers import (
     BatchNorm,
     BinaryConv2D,
@@ -24,6 +23,7 @@ from bitops.layers.backward import (
     weight_gradient,
 )
 from bitops.layers.conv import conv_gradients
+from bitops.ops.geometry import make_window
 from bitops.quantizers import ByteGradient
 from conftest import signs
 

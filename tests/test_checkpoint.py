@@ -12,7 +12,6 @@ import safetensors
 import safetensors.numpy
 from numpy.testing import assert_array_equal
 
-from bitops.array import pack
 from bitops.augment import random_crop, random_flip
 from bitops.callbacks import Annealing, Callback, EarlyStopping
 from bitops.checkpoint import Checkpoint
@@ -33,6 +32,7 @@ from bitops.layers import (
 )
 from bitops.losses import cross_entropy, hinge, squared_hinge
 from bitops.models import mlp
+from bitops.ops.array import pack
 from bitops.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
 from bitops.quantizers import (
     AnnealedSign,

@@ -13,7 +13,6 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops import benchmark, cli, demo, reference
 from bitops import io as model_file
-from bitops.geometry import make_window
 from bitops.layers import (
     Packed,
     PackedBatchNorm,
@@ -22,6 +21,7 @@ from bitops.layers import (
     PackedFlatten,
     PackedMaxPool2D,
 )
+from bitops.ops.geometry import make_window
 
 SMALL_NET = ["--width", "48", "--depth", "1", "--epochs", "2", "--quiet"]
 

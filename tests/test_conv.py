@@ -11,7 +11,7 @@ from scipy.signal import correlate
 
 import bitops as bo
 from bitops import reference as ref
-from bitops.geometry import make_window
+from bitops.ops.geometry import make_window
 from conftest import SEED, signs
 
 CHANNELS = (1, 3, 31, 64, 65, 130)

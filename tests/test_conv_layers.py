@@ -5,7 +5,6 @@ import pytest
 from scipy.signal import correlate
 
 from bitops import reference
-from bitops.array import BitArray, pack, unpack
 from bitops.layers import (
     AvgPool2D,
     BatchNorm,
@@ -32,6 +31,7 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
+from bitops.ops.array import BitArray, pack, unpack
 from bitops.quantizers import xnor_weight_gradient
 
 
@@ -119,7 +119,7 @@ def test_conv_works_in_blocks(monkeypatch):
     whole = layer.forward(x, training=True)
     dx, dw = layer.backward(dy), layer.weight.grad.copy()
     monkeypatch.setattr("bitops.layers.conv.MAX_BLOCK_BYTES", 2 * x[0].nbytes)
-    monkeypatch.setattr("bitops.patches.MAX_BYTES", 1000)
+    monkeypatch.setattr("bitops.ops.patches.MAX_BYTES", 1000)
     np.testing.assert_allclose(layer.forward(x, training=True), whole, atol=1e-5)
     np.testing.assert_allclose(layer.backward(dy), dx, atol=1e-5)
     np.testing.assert_allclose(layer.weight.grad, dw, rtol=1e-5, atol=1e-4)

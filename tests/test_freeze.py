@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-from bitops.array import BitArray, pack, unpack
 from bitops.io import load
 from bitops.layers import (
     AvgPool2D,
@@ -36,6 +35,7 @@ from bitops.layers import (
     TrainingLayer,
 )
 from bitops.layers.folding import fold
+from bitops.ops.array import BitArray, pack, unpack
 from bitops.quantizers import (
     DoReFaActivation,
     DoReFaWeight,

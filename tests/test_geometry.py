@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bitops.geometry import MAX_ELEMENTS, MAX_SIZE, check_result, make_window
+from bitops.ops.geometry import MAX_ELEMENTS, MAX_SIZE, check_result, make_window
 
 
 def window(image=(7, 9), kernel_size=3, **settings):

@@ -10,7 +10,6 @@ import safetensors
 import safetensors.numpy
 
 from bitops import files
-from bitops.array import pack
 from bitops.files import digest
 from bitops.io import _KINDS, MAX_DEPTH, load, save
 from bitops.layers import (
@@ -37,6 +36,7 @@ from bitops.layers import (
     Sign,
 )
 from bitops.models import mlp
+from bitops.ops.array import pack
 
 
 def every_kind():

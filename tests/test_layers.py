@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from bitops.array import BitArray, pack, unpack
 from bitops.layers import (
     BatchNorm,
     BinaryDense,
@@ -14,6 +13,7 @@ from bitops.layers import (
     Sign,
 )
 from bitops.layers.dense import mixed_product
+from bitops.ops.array import BitArray, pack, unpack
 
 
 def signs(x):

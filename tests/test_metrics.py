@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from bitops.array import pack
 from bitops.layers import (
     BatchNorm,
     BinaryDense,
@@ -24,6 +23,7 @@ from bitops.metrics import (
     saturation,
     watched,
 )
+from bitops.ops.array import pack
 from bitops.quantizers import ClippedGradient, DoReFaActivation, StochasticSign
 
 

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from bitops import reference as ref
-from bitops.geometry import make_window
-from bitops.patches import (
+from bitops.ops.geometry import make_window
+from bitops.ops.patches import (
     add_patches,
     patch_blocks,
     position_blocks,

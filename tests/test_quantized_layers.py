@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from bitops import quantizers as q
-from bitops.array import BitArray, pack, unpack
 from bitops.layers import (
     BatchNorm,
     BinaryConv2D,
@@ -31,6 +30,7 @@ from bitops.layers import (
     Sign,
     Tanh,
 )
+from bitops.ops.array import BitArray, pack, unpack
 
 WEIGHTS = (
     q.Ternary(0.3),

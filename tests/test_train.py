@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from bitops import datasets, train
-from bitops.array import pack
 from bitops.callbacks import Annealing, Callback, EarlyStopping
 from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
 from bitops.losses import cross_entropy, hinge
 from bitops.models import mlp
+from bitops.ops.array import pack
 from bitops.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
 from bitops.quantizers import AnnealedSign, ClippedGradient, ProgressiveSign
 from bitops.schedules import CosineDecay, Halving

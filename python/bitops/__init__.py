@@ -3,10 +3,10 @@
 from importlib.metadata import version as _version
 
 from . import isa
-from .array import BitArray, pack, pack_above, popcount, unpack
 from .config import get_num_threads, set_num_threads, show_config
-from .conv import conv2d, conv2d_sign, im2col
-from .linalg import (
+from .ops.array import BitArray, pack, pack_above, popcount, unpack
+from .ops.conv import conv2d, conv2d_sign, im2col
+from .ops.linalg import (
     Prepacked,
     bitplane_gemm,
     gemm,
@@ -17,9 +17,9 @@ from .linalg import (
     prepack,
     weight_gemm,
 )
-from .mixed_conv import bitplane_conv2d, weight_conv2d
-from .pool import avg_pool2d, global_avg_pool, max_pool2d
-from .scaling import binarize_weights, k_map
+from .ops.mixed_conv import bitplane_conv2d, weight_conv2d
+from .ops.pool import avg_pool2d, global_avg_pool, max_pool2d
+from .ops.scaling import binarize_weights, k_map
 
 __version__ = _version("bitops")
 

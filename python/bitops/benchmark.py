@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config, unpack
-from .geometry import Window, make_window
 from .layers import Layer, Packed, PackedConv2D, PackedDense, PackedFlatten, PackedMaxPool2D
-from .patches import patch_blocks
+from .ops.geometry import Window, make_window
+from .ops.patches import patch_blocks
 
 # (m, n, k): squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
 GEMM_SHAPES = (

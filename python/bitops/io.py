@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from .array import BitArray, pack, unpack, word_count
 from .files import digest, parse_description, write_tensors
 from .layers.activations import PackedLevels, PackedQuantize, PackedReLU, PackedSign, PackedTanh
 from .layers.base import MAX_FEATURES, Layer
@@ -20,6 +19,7 @@ from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
 from .layers.dense import FloatDense, PackedDense, PackedPlanesDense
 from .layers.norm import PackedBatchNorm
 from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
+from .ops.array import BitArray, pack, unpack, word_count
 
 FORMAT = "bitops.packed"
 VERSION = 3

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from . import _core
-from .array import BitArray, aligned_empty, word_count
 from .layers.base import Parameter
+from .ops.array import BitArray, aligned_empty, word_count
 from .quantizers import ap2
 from .schedules import ExponentialDecay
 

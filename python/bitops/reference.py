@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .geometry import Window, make_window
+from .ops.geometry import Window, make_window
 
 __all__ = [
     "avg_pool2d",

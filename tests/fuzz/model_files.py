@@ -14,7 +14,6 @@ import safetensors
 import safetensors.numpy
 
 from bitops import io
-from bitops.array import BitArray
 from bitops.files import digest
 from bitops.layers import (
     FloatConv2D,
@@ -36,6 +35,7 @@ from bitops.layers import (
     PackedSign,
     PackedTanh,
 )
+from bitops.ops.array import BitArray
 from fuzz.documents import forge
 from fuzz.reader import Reader, allowed
 

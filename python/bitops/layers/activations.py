@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, above_operand, check_number, pack, unpack
+from ..ops.array import BitArray, above_operand, check_number, pack, unpack
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,

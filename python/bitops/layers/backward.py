@@ -14,12 +14,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ..array import BitArray, pack, popcount
-from ..conv import im2col
-from ..geometry import Pair, Window
-from ..linalg import bitplane_gemm, weight_gemm
-from ..mixed_conv import bitplane_conv2d
-from ..patches import add_patches, position_blocks, tap_slices
+from ..ops.array import BitArray, pack, popcount
+from ..ops.conv import im2col
+from ..ops.geometry import Pair, Window
+from ..ops.linalg import bitplane_gemm, weight_gemm
+from ..ops.mixed_conv import bitplane_conv2d
+from ..ops.patches import add_patches, position_blocks, tap_slices
 from ..quantizers import ByteGradient
 
 # Positions whose patches are turned, and summed into the gradient, at a time: their bits and

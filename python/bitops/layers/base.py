@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, pack, unpack
-from ..geometry import Pair, Window, make_window
+from ..ops.array import BitArray, pack, unpack
+from ..ops.geometry import Pair, Window, make_window
 
 # 255 * k stays below 2**31, so that every dot product fits int32, and k below 2**24, so that
 # float32 holds those of bits exactly.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..array import BitArray
+from ..ops.array import BitArray
 from ..quantizers import ByteGradient
 from .base import (
     Activation,

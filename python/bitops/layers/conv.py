@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, check_number, pack
-from ..conv import conv2d, conv2d_sign
-from ..geometry import Window
-from ..linalg import Prepacked
-from ..mixed_conv import bitplane_conv2d, weight_conv2d
-from ..patches import add_patches, patch_blocks
-from ..scaling import k_map as make_k_map
+from ..ops.array import BitArray, check_number, pack
+from ..ops.conv import conv2d, conv2d_sign
+from ..ops.geometry import Window
+from ..ops.linalg import Prepacked
+from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
+from ..ops.patches import add_patches, patch_blocks
+from ..ops.scaling import k_map as make_k_map
 from .backward import Gradient, conv_input_gradient, conv_weight_gradient
 from .base import (
     Activation,

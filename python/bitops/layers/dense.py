@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray
-from ..linalg import Prepacked, bitplane_gemm, gemm, gemm_sign, weight_gemm
+from ..ops.array import BitArray
+from ..ops.linalg import Prepacked, bitplane_gemm, gemm, gemm_sign, weight_gemm
 from .backward import Gradient, weight_gradient
 from .base import (
     Activation,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray
+from ..ops.array import BitArray
 from ..quantizers import Heaviside
 from .activations import (
     Dropout,

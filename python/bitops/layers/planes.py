@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, pack, unpack
-from ..linalg import prepack
+from ..ops.array import BitArray, pack, unpack
+from ..ops.linalg import prepack
+from ..ops.scaling import binarize_weights
 from ..quantizers import (
     DoReFaWeight,
     LeastSquaresTernary,
@@ -20,7 +21,6 @@ from ..quantizers import (
     TwnTernary,
     XnorSign,
 )
-from ..scaling import binarize_weights
 from .backward import Gradient
 
 WeightQuantizer = (

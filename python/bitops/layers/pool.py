@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, pack, unpack
-from ..conv import im2col
-from ..geometry import Window
-from ..patches import image_blocks, seeing_taps, tap_slices
-from ..pool import avg_pool2d, global_avg_pool, max_pool2d
+from ..ops.array import BitArray, pack, unpack
+from ..ops.conv import im2col
+from ..ops.geometry import Window
+from ..ops.patches import image_blocks, seeing_taps, tap_slices
+from ..ops.pool import avg_pool2d, global_avg_pool, max_pool2d
 from .base import (
     Activation,
     Codes,

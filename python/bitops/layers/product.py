@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..array import BitArray, above_operand, check_number, pack, popcount
-from ..linalg import prepack
+from ..ops.array import BitArray, above_operand, check_number, pack, popcount
+from ..ops.linalg import prepack
+from ..ops.scaling import binarize_weights
 from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign
-from ..scaling import binarize_weights
 from .base import (
     Activation,
     Codes,

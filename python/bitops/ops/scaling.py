@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core
+from .. import _core
 from .array import BitArray, pack_operand, real_array
 from .geometry import check_result, make_window
 from .patches import number_images, sum_windows

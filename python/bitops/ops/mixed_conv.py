@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core
+from .. import _core
 from .array import BitArray
 from .conv import _filters, check_groups
 from .geometry import Window, check_result, make_window

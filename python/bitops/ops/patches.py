@@ -118,7 +118,7 @@ def patch_blocks(
     Examples
     --------
     >>> import numpy as np
-    >>> from bitops.geometry import make_window
+    >>> from bitops.ops.geometry import make_window
     >>> x = np.arange(6).reshape(1, 2, 3, 1)
     >>> for block, rows in patch_blocks(x, make_window("example", (2, 3), 2)):
     ...     print(rows)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _core
+from .. import _core
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
