@@ -24,9 +24,9 @@ import numpy as np
 import common
 from bitops.benchmark import WrongResult, interleave, threads
 from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Flatten, MaxPool2D, Sequential, Sign
-from bitops.losses import squared_hinge
 from bitops.models import binarynet, mlp
-from bitops.optim import Adam
+from bitops.training.losses import squared_hinge
+from bitops.training.optim import Adam
 from peers import limit_peers, load_peers
 
 CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = (

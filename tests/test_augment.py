@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bitops.augment import ZCA, gcn, random_crop, random_flip
+from bitops.training.augment import ZCA, gcn, random_crop, random_flip
 
 
 def images(rng, n=40, dtype=np.uint8):
@@ -100,7 +100,7 @@ def test_zca_is_the_formula(rng):
 def test_zca_in_batches_and_of_bytes(rng, monkeypatch):
     x = rng.integers(0, 256, (50, 4, 3, 1)).astype(np.uint8)
     whole = ZCA().fit(x)
-    monkeypatch.setattr("bitops.augment._BATCH", 7)
+    monkeypatch.setattr("bitops.training.augment._BATCH", 7)
     parts = ZCA().fit(x)
     np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(parts.apply(x), whole.apply(x.astype(float)), atol=1e-3)

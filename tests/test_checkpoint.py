@@ -12,9 +12,6 @@ import safetensors
 import safetensors.numpy
 from numpy.testing import assert_array_equal
 
-from bitops.augment import random_crop, random_flip
-from bitops.callbacks import Annealing, Callback, EarlyStopping
-from bitops.checkpoint import Checkpoint
 from bitops.files import digest
 from bitops.layers import (
     BatchNorm,
@@ -30,10 +27,8 @@ from bitops.layers import (
     ShiftBatchNorm,
     Sign,
 )
-from bitops.losses import cross_entropy, hinge, squared_hinge
 from bitops.models import mlp
 from bitops.ops.array import pack
-from bitops.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
 from bitops.quantizers import (
     AnnealedSign,
     ByteGradient,
@@ -43,7 +38,12 @@ from bitops.quantizers import (
     StochasticSign,
     Ternary,
 )
-from bitops.schedules import CosineDecay
+from bitops.training.augment import random_crop, random_flip
+from bitops.training.callbacks import Annealing, Callback, EarlyStopping
+from bitops.training.checkpoint import Checkpoint
+from bitops.training.losses import cross_entropy, hinge, squared_hinge
+from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
+from bitops.training.schedules import CosineDecay
 
 
 class At(Callback):
@@ -308,7 +308,7 @@ def test_ctrl_c_of_a_process(tmp_path):
     program = f"""
 import numpy as np
 from bitops.models import mlp
-from bitops.checkpoint import Checkpoint
+from bitops.training.checkpoint import Checkpoint
 x = np.random.default_rng(0).integers(256, size=(400, 64), dtype=np.uint8)
 mlp(64, 64, 1, 4).fit(x, np.arange(400) % 4, epochs=10**6, batch_size=20,
                       callbacks=[Checkpoint({str(path)!r}, every=10**6)])
@@ -353,7 +353,7 @@ def checkpoint(tmp_path):
 
 def test_content(checkpoint):
     description, tensors = read(checkpoint)
-    assert description["format"] == "bitops.checkpoint"
+    assert description["format"] == "bitops.training.checkpoint"
     assert description["position"]["epoch"] == 2
     assert description["position"]["batch"] == 2
     assert len(description["generators"]) == 4  # the rows, and three layers of Dropout
@@ -626,7 +626,7 @@ def test_defaults_have_names_that_last():
 
     class Keep(Callback):
         def on_end(self, run):
-            from bitops.checkpoint import settings_of
+            from bitops.training.checkpoint import settings_of
 
             texts.extend(settings_of(run).values())
 

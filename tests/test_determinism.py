@@ -11,7 +11,7 @@ import pytest
 
 import bitops as bo
 from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Flatten, MaxPool2D, Sequential, Sign
-from bitops.optim import Adam
+from bitops.training.optim import Adam
 from calls import answers, small_calls
 
 THREADS = (1, 2, 4, 8)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from bitops.callbacks import Callback
-from bitops.checkpoint import Checkpoint
-from bitops.ebp import EBP
+from bitops.training.callbacks import Callback
+from bitops.training.checkpoint import Checkpoint
+from bitops.training.ebp import EBP
 
 
 def problem(rng, n=400, k=21):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from bitops import cli
-from bitops.callbacks import Callback
-from bitops.checkpoint import Checkpoint
 from bitops.layers import BinaryDense, Dense, Sequential
-from bitops.log import Log, read_log
-from bitops.losses import cross_entropy
 from bitops.models import mlp
 from bitops.plot import plot
+from bitops.training.callbacks import Callback
+from bitops.training.checkpoint import Checkpoint
+from bitops.training.log import Log, read_log
+from bitops.training.losses import cross_entropy
 
 
 def train(*callbacks, seed=0, epochs=3, validated=True, **options):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from bitops.losses import cross_entropy, hinge, signed_one_hot, squared_hinge
+from bitops.training.losses import cross_entropy, hinge, signed_one_hot, squared_hinge
 
 LOSSES = (squared_hinge, hinge, cross_entropy)
 

@@ -15,7 +15,9 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.metrics import (
+from bitops.ops.array import pack
+from bitops.quantizers import ClippedGradient, DoReFaActivation, StochasticSign
+from bitops.training.metrics import (
     check_parameters,
     flip_ratios,
     histograms,
@@ -23,8 +25,6 @@ from bitops.metrics import (
     saturation,
     watched,
 )
-from bitops.ops.array import pack
-from bitops.quantizers import ClippedGradient, DoReFaActivation, StochasticSign
 
 
 def nested():

@@ -19,9 +19,9 @@ from bitops.layers import (
     Residual,
     Sequential,
 )
-from bitops.losses import squared_hinge
 from bitops.models import alexnet, binarynet, lenet5, mlp, nin, resnet18
-from bitops.optim import Adam
+from bitops.training.losses import squared_hinge
+from bitops.training.optim import Adam
 
 
 @pytest.fixture(autouse=True)

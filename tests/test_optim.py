@@ -5,7 +5,7 @@ import pytest
 
 import bitops as bo
 from bitops.layers import Parameter
-from bitops.optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
+from bitops.training.optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
 
 OPTIMIZERS = (SGD, Adam, AdaMax, ShiftAdaMax, Bop)
 F = np.float32

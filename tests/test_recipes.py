@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from bitops import cli, io
-from bitops.augment import ZCA, gcn
 from bitops.datasets import Dataset
 from bitops.layers import BatchNorm, BinaryDense, PackedDense, Sequential
-from bitops.log import read_log
 from bitops.models import mlp
 from bitops.recipes import RECIPES, Plan, find
 from bitops.recipes.base import Files, describe, inputs
 from bitops.recipes.preprocess import STEPS, preprocess
 from bitops.recipes.training import train
+from bitops.training.augment import ZCA, gcn
+from bitops.training.log import read_log
 
 CASES = [(recipe.name, kind) for recipe in RECIPES for kind in recipe.settings]
 SHAPES = {"mnist": (16, 16), "cifar10": (8, 8, 3), "svhn": (8, 8, 3)}
@@ -319,7 +319,7 @@ def test_log_checkpoint_and_resume(capsys, folder, tmp_path):
 
     keep = ["--checkpoint", str(checkpoint), "--log", str(log)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bitops.log.Log.on_batch", interrupt)
+        patch.setattr("bitops.training.log.Log.on_batch", interrupt)
         assert cli.main([*argv, *keep]) == 130
     assert "go on with --resume" in capsys.readouterr().err
     assert len(log.read_text().splitlines()) == 2

@@ -1,7 +1,14 @@
 import pytest
 
-from bitops import optim
-from bitops.schedules import CosineDecay, ExponentialDecay, Halving, StepDecay, Stretched, Warmup
+from bitops.training import optim
+from bitops.training.schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    Halving,
+    StepDecay,
+    Stretched,
+    Warmup,
+)
 
 
 def rates(schedule, epochs):

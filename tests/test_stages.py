@@ -18,8 +18,8 @@ from bitops.layers import (
     Tanh,
     TanhDense,
 )
-from bitops.losses import cross_entropy
-from bitops.stages import to_bitwise, to_ternary
+from bitops.training.losses import cross_entropy
+from bitops.training.stages import to_bitwise, to_ternary
 
 
 def problem(rng, n=300, k=20):

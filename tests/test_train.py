@@ -7,16 +7,17 @@ import time
 import numpy as np
 import pytest
 
-from bitops import datasets, train
-from bitops.callbacks import Annealing, Callback, EarlyStopping
+from bitops import datasets
 from bitops.config import get_num_threads, set_num_threads
 from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
-from bitops.losses import cross_entropy, hinge
 from bitops.models import mlp
 from bitops.ops.array import pack
-from bitops.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
 from bitops.quantizers import AnnealedSign, ClippedGradient, ProgressiveSign
-from bitops.schedules import CosineDecay, Halving
+from bitops.training import loop as train
+from bitops.training.callbacks import Annealing, Callback, EarlyStopping
+from bitops.training.losses import cross_entropy, hinge
+from bitops.training.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
+from bitops.training.schedules import CosineDecay, Halving
 
 
 def prototypes(n=240, features=96, classes=4, seed=0):

@@ -14,7 +14,7 @@ from . import benchmark, io
 from .datasets import Dataset, load_cifar10, load_digits, load_mnist
 from .layers import Packed, PackedConv2D, PackedDense, Sequential
 from .models import binarynet, mlp
-from .optim import ExponentialDecay
+from .training.optim import ExponentialDecay
 
 # Images whose activations are in memory at once: a tenth of the default, which rows take.
 IMAGES_AT_A_TIME = 100

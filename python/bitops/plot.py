@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_file
-from .log import Row, read_log
+from .training.log import Row, read_log
 
 __all__ = ["plot"]
 

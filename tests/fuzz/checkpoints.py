@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from bitops.callbacks import Callback, Run
-from bitops.checkpoint import Checkpoint
 from bitops.layers import BatchNorm, BinaryDense, Dropout, Sequential, Sign
+from bitops.training.callbacks import Callback, Run
+from bitops.training.checkpoint import Checkpoint
 from fuzz.documents import forge
 from fuzz.model_files import Document, forged_tensors, safetensors_bytes
 from fuzz.reader import Reader, allowed

@@ -28,7 +28,7 @@ from .base import (
 from .product import BinaryProduct
 
 if TYPE_CHECKING:
-    from ..train import History
+    from ..training.loop import History
 
 
 def _as_list(layers: tuple) -> list:
@@ -368,9 +368,9 @@ class Sequential(Model, TrainingLayer):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
     def fit(self, x, y, **options) -> History:
-        """Train in place; see `bitops.train.fit` for the options and the result."""
+        """Train in place; see `bitops.training.loop.fit` for the options and the result."""
         # imported here, so that whoever only runs models never loads the training code
-        from ..train import fit
+        from ..training.loop import fit
 
         return fit(self, x, y, **options)
 

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..callbacks import Callback, History, Loss
-from ..checkpoint import Checkpoint
 from ..datasets import Dataset
 from ..layers import Packed, Sequential
-from ..log import Log
-from ..losses import squared_hinge
-from ..optim import Optimizer
-from ..schedules import Schedule
-from ..train import fit
+from ..training.callbacks import Callback, History, Loss
+from ..training.checkpoint import Checkpoint
+from ..training.log import Log
+from ..training.loop import fit
+from ..training.losses import squared_hinge
+from ..training.optim import Optimizer
+from ..training.schedules import Schedule
 
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 

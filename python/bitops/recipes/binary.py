@@ -10,9 +10,9 @@ from functools import partial
 from ..datasets import Dataset
 from ..layers import BatchNorm, Conv2D, Dense, ReLU, Sequential, ShiftBatchNorm, Sign
 from ..layers.base import TrainingLayer
-from ..optim import Adam, Optimizer, ShiftAdaMax
 from ..quantizers import StochasticSign, ap2
-from ..schedules import ExponentialDecay, Halving, Schedule, Stretched
+from ..training.optim import Adam, Optimizer, ShiftAdaMax
+from ..training.schedules import ExponentialDecay, Halving, Schedule, Stretched
 from .base import Plan, Recipe, Setting, Stage
 from .nets import Blocks, convnet_of, mlp_of
 

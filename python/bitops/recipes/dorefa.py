@@ -17,10 +17,10 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import TrainingLayer
-from ..losses import cross_entropy
 from ..models import features_of, seed_stream
-from ..optim import Adam, Optimizer
 from ..quantizers import DoReFaActivation, DoReFaWeight
+from ..training.losses import cross_entropy
+from ..training.optim import Adam, Optimizer
 from .base import Plan, Recipe, Setting, Stage
 from .binary import halved
 from .nets import images_of

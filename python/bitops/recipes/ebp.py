@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..callbacks import History
 from ..datasets import Dataset
-from ..ebp import EBP
 from ..layers import Sequential
+from ..training.callbacks import History
+from ..training.ebp import EBP
 from .base import Files, Plan, Recipe, Setting, file_options
 
 # Variance of the first h, times the inputs of a layer. With 1 the means of the weights grow into a
@@ -17,7 +17,7 @@ SPREAD = 200.0
 
 
 class Expectation:
-    """Training by `bitops.ebp.EBP`; the network is the likeliest one (EBP-D)."""
+    """Training by `bitops.training.ebp.EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..augment import ZCA, gcn
 from ..datasets import Dataset
+from ..training.augment import ZCA, gcn
 
 __all__ = ["STEPS", "preprocess"]
 

@@ -8,7 +8,7 @@ from ..datasets import Dataset
 from ..layers import Dense, Sequential, Tanh, TanhDense
 from ..layers.base import TrainingLayer
 from ..quantizers import SteSign
-from ..stages import to_bitwise, to_ternary
+from ..training.stages import to_bitwise, to_ternary
 from .base import Plan, Recipe, Setting, Stage
 from .binary import adam, exponential, mlp
 from .nets import Blocks

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..callbacks import History
 from ..datasets import Dataset
 from ..layers import Sequential
+from ..training.callbacks import History
 from .base import Files, Plan, Setting
 
 

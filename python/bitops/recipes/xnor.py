@@ -18,10 +18,10 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import TrainingLayer
-from ..losses import cross_entropy
 from ..models import features_of, lenet5, nin, seed_stream
 from ..quantizers import XnorSign
-from ..schedules import Schedule, StepDecay, Stretched
+from ..training.losses import cross_entropy
+from ..training.schedules import Schedule, StepDecay, Stretched
 from .base import Plan, Recipe, Setting, Stage
 from .binary import adam
 from .nets import images_of

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from .layers.activations import Sign
-from .layers.base import TrainingLayer, check_size, saved_for_backward
-from .layers.container import Sequential
-from .layers.dense import BinaryDense
+from ..layers.activations import Sign
+from ..layers.base import TrainingLayer, check_size, saved_for_backward
+from ..layers.container import Sequential
+from ..layers.dense import BinaryDense
+from .loop import History, fit
 from .losses import signed_one_hot
 from .optim import SGD
 from .schedules import StepDecay
-from .train import History, fit
 
 __all__ = ["EBP"]
 
@@ -243,7 +243,7 @@ class EBP(Sequential):
         epochs, batch_size : int
             Updates are sums, so that larger batches want a smaller eta, such as 0.5 for 100.
         **options
-            validation, seed, verbose, callbacks, resume: see `bitops.train.fit`.
+            validation, seed, verbose, callbacks, resume: see `bitops.training.loop.fit`.
 
         Returns
         -------

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from . import _core
-from .layers.base import Parameter
-from .ops.array import BitArray, aligned_empty, word_count
-from .quantizers import ap2
+from .. import _core
+from ..layers.base import Parameter
+from ..ops.array import BitArray, aligned_empty, word_count
+from ..quantizers import ap2
 from .schedules import ExponentialDecay
 
 __all__ = ["SGD", "AdaMax", "Adam", "Bop", "ExponentialDecay", "Optimizer", "ShiftAdaMax"]

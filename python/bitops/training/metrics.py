@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .layers.base import Layer, Parameter, TrainingLayer, as_float
-from .layers.container import Sequential
-from .ops.array import BitArray
+from ..layers.base import Layer, Parameter, TrainingLayer, as_float
+from ..layers.container import Sequential
+from ..ops.array import BitArray
 
 __all__ = ["check_parameters", "flip_ratios", "histograms", "named_layers", "saturation"]
 

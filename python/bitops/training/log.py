@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from ..files import write_file
 from .callbacks import Callback, Run
-from .files import write_file
 from .metrics import flip_ratios, histograms, saturation
 
 __all__ = ["Log", "read_log"]
@@ -39,7 +39,7 @@ class Log(Callback):
     `flips/0.BinaryDense` (share of binary weights whose sign changed in the epoch),
     `saturated/2.Sign` (share of the values before it outside its clip value, on the last batch
     without augmentation, under the running statistics) and `latent/0.BinaryDense/-0.95` (share of
-    latent weights in the bin around that value). See `bitops.metrics`.
+    latent weights in the bin around that value). See `bitops.training.metrics`.
     """
 
     def __init__(self, path: str | os.PathLike, bins: int = 20):

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
+from ..files import digest, parse_description, write_tensors
+from ..ops.array import BitArray
 from .callbacks import Callback, Epoch, History, Run
-from .files import digest, parse_description, write_tensors
 from .metrics import binary_parameters, check_parameters
-from .ops.array import BitArray
 
 __all__ = ["Checkpoint", "restore"]
 
-FORMAT = "bitops.checkpoint"
+FORMAT = "bitops.training.checkpoint"
 VERSION = 1
 
 Tensors = dict[str, np.ndarray]

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ..config import get_num_threads, set_num_threads
+from ..layers.container import Sequential
+from ..ops.array import BitArray
 from .callbacks import Augment, Callback, Data, Epoch, History, Loss, Run
-from .config import get_num_threads, set_num_threads
-from .layers.container import Sequential
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite, is_finite
-from .ops.array import BitArray
 from .optim import Adam, Optimizer
 from .schedules import ExponentialDecay, Schedule
 
@@ -78,11 +78,11 @@ def fit(
         0 is silent; 1 prints a line an epoch, below it a progress bar with loss, error, images a
         second and time left if tqdm is installed and the output is a terminal.
     augment : callable (x, rng) -> x, optional
-        Changes the rows of a step, a copy, as the functions of `bitops.augment` do; random numbers
+        Changes the rows of a step, a copy, as the functions of `bitops.training.augment` do; random numbers
         come from the generator that orders the rows.
     callbacks : sequence of Callback
-        Called in order; see `bitops.callbacks`. `EarlyStopping` is there, `Checkpoint` in
-        `bitops.checkpoint`, `Log` in `bitops.log`.
+        Called in order; see `bitops.training.callbacks`. `EarlyStopping` is there, `Checkpoint` in
+        `bitops.training.checkpoint`, `Log` in `bitops.training.log`.
     resume : path, optional
         Checkpoint to go on from, of a training that was started with the same model, data and
         options. Model and optimizer take their values from it.
