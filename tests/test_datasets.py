@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from bitops.datasets import (
+from bitops.data.datasets import (
     load_cifar10,
     load_dataset,
     load_digits,
@@ -19,7 +19,7 @@ from bitops.datasets import (
     load_svhn,
     read_idx,
 )
-from bitops.matlab import read_arrays
+from bitops.data.matlab import read_arrays
 
 NAMES = (
     "train-images-idx3-ubyte",

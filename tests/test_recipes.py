@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bitops import cli, io
-from bitops.datasets import Dataset
+from bitops.data.datasets import Dataset
 from bitops.layers import BatchNorm, BinaryDense, PackedDense, Sequential
 from bitops.models import mlp
 from bitops.recipes import RECIPES, Plan, find

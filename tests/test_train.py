@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from bitops import datasets
 from bitops.config import get_num_threads, set_num_threads
+from bitops.data import datasets
 from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
 from bitops.models import mlp
 from bitops.ops.array import pack

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from . import benchmark, io
-from .datasets import Dataset, load_cifar10, load_digits, load_mnist
+from .data.datasets import Dataset, load_cifar10, load_digits, load_mnist
 from .layers import Packed, PackedConv2D, PackedDense, Sequential
 from .models import binarynet, mlp
 from .training.optim import ExponentialDecay

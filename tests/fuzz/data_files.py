@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bitops.datasets import CIFAR_RECORD, load_mnist, read_idx
-from bitops.datasets import _read_batch as read_batch
-from bitops.datasets import _read_svhn as read_svhn
+from bitops.data.datasets import CIFAR_RECORD, load_mnist, read_idx
+from bitops.data.datasets import _read_batch as read_batch
+from bitops.data.datasets import _read_svhn as read_svhn
 from fuzz.reader import EDGES, Reader, allowed
 
 

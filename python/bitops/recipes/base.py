@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import Packed, Sequential
 from ..training.callbacks import Callback, History, Loss
 from ..training.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import BatchNorm, Conv2D, Dense, ReLU, Sequential, ShiftBatchNorm, Sign
 from ..layers.base import TrainingLayer
 from ..quantizers import StochasticSign, ap2

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 
 from .. import benchmark, io
-from ..datasets import Dataset, load_dataset
+from ..data.datasets import Dataset, load_dataset
 from ..demo import IMAGES_AT_A_TIME, count_differences
 from ..layers import Packed, Sequential
 from . import RECIPES, Plan, Recipe, Setting, find

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import (
     BatchNorm,
     Conv2D,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import Sequential
 from ..training.callbacks import History
 from ..training.ebp import EBP

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import (
     BatchNorm,
     BinaryConv2D,

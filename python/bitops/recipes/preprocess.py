@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..training.augment import ZCA, gcn
 
 __all__ = ["STEPS", "preprocess"]

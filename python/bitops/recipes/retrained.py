@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import Dense, Sequential, Tanh, TanhDense
 from ..layers.base import TrainingLayer
 from ..quantizers import SteSign

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import Sequential
 from ..training.callbacks import History
 from .base import Files, Plan, Setting

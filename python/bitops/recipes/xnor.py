@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..datasets import Dataset
+from ..data.datasets import Dataset
 from ..layers import (
     BatchNorm,
     BinaryConv2D,
