@@ -11,8 +11,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
-from bitops import benchmark, cli, demo, reference
+from bitops import benchmark, reference
 from bitops import io as model_file
+from bitops.cli import main as cli
+from bitops.cli.main import demo
 from bitops.layers import (
     Packed,
     PackedBatchNorm,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitops import cli
+from bitops.cli import main as cli
+from bitops.cli.main.plot import plot
 from bitops.layers import BinaryDense, Dense, Sequential
 from bitops.models import mlp
-from bitops.plot import plot
 from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.log import Log, read_log

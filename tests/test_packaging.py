@@ -41,7 +41,7 @@ def test_version_is_that_of_the_metadata():
 
 def test_inference_does_not_load_training_code():
     unwanted = (
-        "bitops.training.loop bitops.training.callbacks bitops.training.checkpoint bitops.training.optim bitops.training.losses bitops.demo "
+        "bitops.training.loop bitops.training.callbacks bitops.training.checkpoint bitops.training.optim bitops.training.losses bitops.cli.main.demo "
         "sklearn tqdm threadpoolctl matplotlib"
     )
     code = (

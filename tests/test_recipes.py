@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitops import cli, io
+from bitops import io
+from bitops.cli import main as cli
 from bitops.data.datasets import Dataset
 from bitops.layers import BatchNorm, BinaryDense, PackedDense, Sequential
 from bitops.models import mlp

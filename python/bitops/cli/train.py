@@ -8,12 +8,12 @@ from dataclasses import fields
 
 from .. import benchmark, io
 from ..data.datasets import Dataset, load_dataset
-from ..demo import IMAGES_AT_A_TIME, count_differences
 from ..layers import Packed, Sequential
-from . import RECIPES, Plan, Recipe, Setting, find
-from .base import DATASETS, Files, inputs
-from .preprocess import preprocess
-from .training import Trained, train
+from ..recipes import RECIPES, Plan, Recipe, Setting, find
+from ..recipes.base import DATASETS, Files, inputs
+from ..recipes.preprocess import preprocess
+from ..recipes.training import Trained, train
+from .demo import IMAGES_AT_A_TIME, count_differences
 
 
 def run_recipes(args: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, benchmark
-from .files import write_file
+from .. import __version__, benchmark
+from ..files import write_file
 
 # what is reported in one line; anything else is a fault of ours and shows its traceback
 FAILURES = (
@@ -172,7 +172,7 @@ def run_demo(args: argparse.Namespace) -> int:
 def run_recipe_command(args: argparse.Namespace) -> int:
     """List, train or test recipes."""
     # Imported here for the same reason.
-    from .recipes import command
+    from . import train as command
 
     return getattr(command, f"run_{args.command}")(args)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .files import write_file
-from .training.log import Row, read_log
+from ..files import write_file
+from ..training.log import Row, read_log
 
 __all__ = ["plot"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import benchmark, io
-from .data.datasets import Dataset, load_cifar10, load_digits, load_mnist
-from .layers import Packed, PackedConv2D, PackedDense, Sequential
-from .models import binarynet, mlp
-from .training.optim import ExponentialDecay
+from .. import benchmark, io
+from ..data.datasets import Dataset, load_cifar10, load_digits, load_mnist
+from ..layers import Packed, PackedConv2D, PackedDense, Sequential
+from ..models import binarynet, mlp
+from ..training.optim import ExponentialDecay
 
 # Images whose activations are in memory at once: a tenth of the default, which rows take.
 IMAGES_AT_A_TIME = 100

@@ -1,0 +1,4 @@
+"""The command line, a file a command.
+
+May import everything else.
+"""
