@@ -13,8 +13,8 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops import benchmark, reference
 from bitops import io as model_file
+from bitops.cli import demo
 from bitops.cli import main as cli
-from bitops.cli.main import demo
 from bitops.layers import (
     Packed,
     PackedBatchNorm,

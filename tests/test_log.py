@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bitops.cli import main as cli
-from bitops.cli.main.plot import plot
+from bitops.cli.plot import plot
 from bitops.layers import BinaryDense, Dense, Sequential
 from bitops.models import mlp
 from bitops.training.callbacks import Callback

@@ -215,8 +215,8 @@ def make_parser() -> argparse.ArgumentParser:
         "plot",
         help="draw the log of a training as PNG pictures",
         description="Draw loss and errors, flip ratios, saturated activations and histograms of "
-        "latent weights from a log of bitops.training.log.Log, also while the training still runs. Needs "
-        "matplotlib.",
+        "latent weights from a log of bitops.training.log.Log, also while the training still "
+        "runs. Needs matplotlib.",
     )
     plot.add_argument("log", type=Path, metavar="LOG", help="a .csv or .jsonl file")
     plot.add_argument(

@@ -78,8 +78,8 @@ def fit(
         0 is silent; 1 prints a line an epoch, below it a progress bar with loss, error, images a
         second and time left if tqdm is installed and the output is a terminal.
     augment : callable (x, rng) -> x, optional
-        Changes the rows of a step, a copy, as the functions of `bitops.training.augment` do; random numbers
-        come from the generator that orders the rows.
+        Changes the rows of a step, a copy, as the functions of `bitops.training.augment` do;
+        random numbers come from the generator that orders the rows.
     callbacks : sequence of Callback
         Called in order; see `bitops.training.callbacks`. `EarlyStopping` is there, `Checkpoint` in
         `bitops.training.checkpoint`, `Log` in `bitops.training.log`.
