@@ -19,7 +19,8 @@ from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
 from .layers.dense import FloatDense, PackedDense, PackedPlanesDense
 from .layers.norm import PackedBatchNorm
 from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
-from .ops.array import BitArray, pack, unpack, word_count
+from .ops.array import BitArray, pack, unpack
+from .ops.memory import word_count
 
 FORMAT = "bitops.packed"
 VERSION = 3

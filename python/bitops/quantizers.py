@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .ops.array import check_number, real_array
+from .ops.checks import check_number, real_array
 
 __all__ = [
     "AnnealedSign",

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, check_number, pack, unpack
+from ..ops.array import BitArray, above_operand, pack, unpack
+from ..ops.checks import check_number
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,

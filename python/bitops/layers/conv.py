@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, check_number, pack
+from ..ops.array import BitArray, pack
+from ..ops.checks import check_number
 from ..ops.conv import conv2d, conv2d_sign
 from ..ops.geometry import Window
 from ..ops.linalg import Prepacked

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..ops.array import check_number
+from ..ops.checks import check_number
 from ..quantizers import ap2
 from .base import (
     Cost,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, check_number, pack, popcount
+from ..ops.array import BitArray, above_operand, pack, popcount
+from ..ops.checks import check_number
 from ..ops.linalg import prepack
 from ..ops.scaling import binarize_weights
 from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign

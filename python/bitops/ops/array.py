@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
+from .checks import column_vector, is_integer, normalize_axis, real_array
+from .memory import WORD_BITS, aligned_empty, word_count
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
-WORD_BITS = 64
 # An array is packed along another axis than the last by turning bits packed along the last; with
 # fewer of these than half a word it is faster to copy the values.
 MIN_COLUMNS = 32
-CACHE_LINE = 64  # bytes
-LARGE = 1 << 16  # bytes from which the microsecond that alignment takes is well spent
 
 _PACK_CODES = {
     np.dtype(np.bool_): _core.BOOL8,
@@ -31,27 +30,8 @@ _PACK_CODES = {
     np.dtype(np.float32): _core.F32,
     np.dtype(np.float64): _core.F64,
 }
+
 _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
-
-
-def word_count(bits: int) -> int:
-    """Words that `bits` bits take."""
-    return -(-bits // WORD_BITS)
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An uninitialised array; a large one starts on a cache line.
-
-    A 64-byte vector that straddles two lines costs two accesses: on one AVX-512 core this made
-    products with plain rows 10 % slower, and results in panels 5 %.
-    """
-    dtype = np.dtype(dtype)
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < LARGE:
-        return np.empty(shape, dtype)
-    memory = np.empty(nbytes + CACHE_LINE, np.uint8)
-    start = -memory.__array_interface__["data"][0] % CACHE_LINE
-    return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
 class BitArray:
@@ -206,7 +186,7 @@ class BitArray:
         ValueError
             If the packed axis is not the last, or its size would change, or sizes do not fit.
         """
-        single = len(shape) == 1 and not _is_integer(shape[0])
+        single = len(shape) == 1 and not is_integer(shape[0])
         new = _as_sizes("reshape", shape[0] if single else shape)
         k = self._shape[-1]
         if self._axis != self.ndim - 1 or not new or new[-1] not in (k, -1):
@@ -272,12 +252,8 @@ def _as_sizes(function: str, shape: Any) -> tuple[int, ...]:
         raise TypeError(f"[{function}] shape must be integers, got {shape!r}") from None
 
 
-def _is_integer(item: Any) -> bool:
-    return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
-
-
 def _is_basic(item: Any) -> bool:
-    return item is None or isinstance(item, slice) or _is_integer(item)
+    return item is None or isinstance(item, slice) or is_integer(item)
 
 
 def _axes_taken(item: Any) -> int:
@@ -332,31 +308,6 @@ def _positions(item: Any) -> NDArray[Any]:
     """An index array as positions; a mask stands for those of its True elements."""
     array = np.asarray(item)
     return array.nonzero()[0] if array.dtype == np.bool_ else array
-
-
-def normalize_axis(function: str, axis: Any, ndim: int) -> int:
-    """The axis as a number in [0, ndim), or an error in the name of `function`."""
-    if not _is_integer(axis):
-        raise TypeError(f"[{function}] axis must be an integer, got {axis!r}")
-    if not -ndim <= axis < ndim:
-        raise ValueError(f"[{function}] axis must be in [{-ndim}, {ndim}), got {axis}")
-    return int(axis) % ndim
-
-
-def real_array(function: str, name: str, x: ArrayLike) -> NDArray[Any]:
-    """`x` as a native, aligned array of bool, integers or floats, or an error."""
-    array = np.asarray(x)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"[{function}] {name} must hold real numbers, got dtype {array.dtype}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    return array if array.flags.aligned else array.copy()
-
-
-def check_number(where: str, name: str, value: Any) -> None:
-    """Refuse a setting that is not one real number: a bool, an array, text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"[{where}] {name} must be a real number, got {value!r}")
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
@@ -469,23 +420,6 @@ def flip_words(function: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.
     if flip.shape != (n,):
         raise ValueError(f"[{function}] flip must have shape ({n},), got {flip.shape}")
     return np.ascontiguousarray(flip.words)
-
-
-_KIND_NAMES = {"iu": "integers", "b": "bool"}
-
-
-def column_vector(function: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
-    """A value per column of a dtype of the given kinds; a scalar stands for all columns."""
-    array = np.asarray(value)
-    if array.dtype.kind not in kinds:
-        raise TypeError(
-            f"[{function}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}"
-        )
-    if array.shape not in ((), (n,)):
-        raise ValueError(
-            f"[{function}] {name} must be a scalar or have shape ({n},), got {array.shape}"
-        )
-    return array if array.shape == (n,) else np.broadcast_to(array, (n,))
 
 
 def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:

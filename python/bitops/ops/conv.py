@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .array import (
-    BitArray,
-    aligned_empty,
-    flip_words,
-    pack,
-    pack_operand,
-    popcount,
-    unpack,
-    word_count,
-)
+from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
 from .geometry import check_result, make_window
 from .linalg import (
     MAX_BITS,
@@ -35,6 +26,7 @@ from .linalg import (
     _thresholds,
     filter_rows,
 )
+from .memory import aligned_empty, word_count
 
 __all__ = ["conv2d", "conv2d_sign", "im2col"]
 

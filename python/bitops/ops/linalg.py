@@ -19,18 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .array import (
-    WORD_BITS,
-    BitArray,
-    aligned_empty,
-    column_vector,
-    contiguous_rows,
-    flip_words,
-    pack_operand,
-    real_array,
-    word_count,
-)
+from .array import BitArray, contiguous_rows, flip_words, pack_operand
+from .checks import column_vector, real_array
 from .geometry import check_result, make_window
+from .memory import WORD_BITS, aligned_empty, word_count
 
 __all__ = [
     "Prepacked",

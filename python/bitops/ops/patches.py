@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .array import BitArray, real_array
+from .array import BitArray
+from .checks import real_array
 from .geometry import Window
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .array import BitArray, aligned_empty
+from .array import BitArray
 from .geometry import Pair, Window, check_result, make_window
+from .memory import aligned_empty
 from .patches import image_blocks, number_images, seeing_taps, sum_windows, tap_slices
 
 __all__ = ["avg_pool2d", "global_avg_pool", "max_pool2d"]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .array import BitArray, pack_operand, real_array
+from .array import BitArray, pack_operand
+from .checks import real_array
 from .geometry import check_result, make_window
 from .patches import number_images, sum_windows
 

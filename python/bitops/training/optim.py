@@ -10,7 +10,8 @@ import numpy as np
 
 from .. import _core
 from ..layers.base import Parameter
-from ..ops.array import BitArray, aligned_empty, word_count
+from ..ops.array import BitArray
+from ..ops.memory import aligned_empty, word_count
 from ..quantizers import ap2
 from .schedules import ExponentialDecay
 
