@@ -20,7 +20,6 @@ __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 # An array is packed along another axis than the last by turning bits packed along the last; with
 # fewer of these than half a word it is faster to copy the values.
 MIN_COLUMNS = 32
-
 _PACK_CODES = {
     np.dtype(np.bool_): _core.BOOL8,
     np.dtype(np.int8): _core.I8,

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 WORD_BITS = 64
-
 CACHE_LINE = 64  # bytes
-
 LARGE = 1 << 16  # bytes from which the microsecond that alignment takes is well spent
 
 

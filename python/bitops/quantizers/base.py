@@ -1,0 +1,53 @@
+"""What several quantizers share: their input, its signs, and the checks of their settings."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..ops.checks import check_number, real_array
+
+Array = NDArray[np.float32]
+ONE = np.float32(1)
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def real_numbers(where: str, x: ArrayLike) -> Array:
+    """`x` as float32 without NaN."""
+    array = real_array(where, "x", x).astype(np.float32, copy=False)
+    if np.isnan(array).any():
+        raise ValueError(f"[{where}] x must not hold NaN, which has no sign")
+    return array
+
+
+def signs_of(x: Array) -> Array:
+    return np.where(x >= 0, ONE, -ONE)
+
+
+def pass_within(x: ArrayLike, grad: ArrayLike, limit: float) -> Array:
+    """The gradient where abs(x) <= limit, else 0."""
+    inside = np.abs(np.asarray(x, dtype=np.float32)) <= np.float32(limit)
+    return np.asarray(grad, dtype=np.float32) * inside
+
+
+def check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
+    check_number(where, "clip_value", clip_value)
+    if not 0 < clip_value <= limit:
+        finite = "" if limit == math.inf else " and finite"
+        raise ValueError(f"[{where}] clip_value must be positive{finite}, got {clip_value}")
+
+
+def check_bits(where: str, bits: int) -> None:
+    if isinstance(bits, bool) or not isinstance(bits, int | np.integer):
+        raise TypeError(f"[{where}] bits must be an integer, got {bits!r}")
+    if not 1 <= bits <= 16:
+        raise ValueError(f"[{where}] bits must be in 1..16, got {bits}")
+
+
+def filter_axes(where: str, x: Array) -> tuple[int, ...]:
+    """The axes of one filter."""
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"[{where}] x must hold filters along the first axis, got shape {x.shape}")
+    return tuple(range(1, x.ndim))

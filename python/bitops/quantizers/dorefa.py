@@ -1,0 +1,183 @@
+"""DoReFa-Net's quantizers of weights, activations and gradients to k bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .base import LARGEST, ONE, Array, check_bits, check_clip, real_numbers, signs_of
+
+
+def _levels(bits: int) -> np.float32:
+    return np.float32(2**bits - 1)
+
+
+def _codes(x: Array, bits: int) -> Array:
+    """Numbers in [0, 1] to 0, 1, ..., 2^bits - 1: the nearest level, halves to the even one."""
+    return np.rint(x * _levels(bits))
+
+
+def _quantize(x: Array, bits: int) -> Array:
+    """Numbers in [0, 1] to the nearest of 2^bits levels in [0, 1]."""
+    return _codes(x, bits) / _levels(bits)
+
+
+@dataclass(frozen=True)
+class DoReFaWeight:
+    """Weights of k bits, scaled by the whole layer.
+
+    Parameters
+    ----------
+    bits : int
+
+    Notes
+    -----
+    Forward, one bit: q = E * sign(x), E the mean of abs(x).  Pseudo-gradient: dx = dq.
+    Forward, k bits: q = 2 Q(t / (2 M) + 1/2) - 1 with t = tanh(x), M = max(abs(t)) and
+    Q(y) = round((2^k - 1) y) / (2^k - 1); 0 for an array of zeros.
+    Pseudo-gradient: Q counts as the identity, all else is differentiated, M included:
+    dx_i = (dq_i / M - [i = j] * sign(t_j) * sum(dq * t) / M^2) * (1 - t_i^2), j the place of M;
+    the first of several.
+
+    References
+    ----------
+    Zhou et al., "DoReFa-Net", 2016, section 2.3; the gradient through M is that of the program
+    released with it.
+    """
+
+    bits: int
+
+    def __post_init__(self):
+        check_bits("DoReFaWeight", self.bits)
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = real_numbers("DoReFaWeight", x)
+        if not x.size:
+            raise ValueError("[DoReFaWeight] x must not be empty, got no element")
+        if self.bits == 1:
+            return np.abs(x).mean() * signs_of(x)
+        if not x.any():
+            return np.zeros_like(x)
+        return 2 * (self._codes(x) / _levels(self.bits)) - 1
+
+    def codes(self, x: ArrayLike) -> NDArray[np.int32]:
+        """Q as integers 0..2^bits - 1, for more than one bit: q = 2 codes / (2^bits - 1) - 1."""
+        return self._codes(real_numbers("DoReFaWeight", x)).astype(np.int32)
+
+    def _codes(self, x: Array) -> Array:
+        t = np.tanh(x)
+        most = np.float32(np.abs(t).max()) or ONE
+        return _codes(np.asarray(t / (2 * most) + ONE / 2, np.float32), self.bits)
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        grad = np.array(grad, dtype=np.float32)
+        if self.bits == 1:
+            return grad
+        t = np.tanh(np.asarray(x, dtype=np.float32))
+        place = np.unravel_index(np.argmax(np.abs(t)), t.shape)
+        most = np.abs(t[place])
+        if not most:
+            return np.zeros_like(t)
+        dt = grad / most
+        dt[place] -= np.sign(t[place]) * np.sum(grad * t) / np.square(most)
+        return dt * (1 - np.square(t))
+
+
+@dataclass(frozen=True)
+class DoReFaActivation:
+    """Activations of k bits in [0, clip_value].
+
+    Parameters
+    ----------
+    bits : int
+    clip_value : float
+
+    Notes
+    -----
+    Forward: q = c Q(clip(x / c, 0, 1)), c = clip_value, Q(y) = round((2^k - 1) y) / (2^k - 1).
+    Pseudo-gradient: dx = dq * (0 <= x <= c).
+
+    References
+    ----------
+    Zhou et al., "DoReFa-Net", 2016, section 2.4.
+    """
+
+    bits: int
+    clip_value: float = 1.0
+
+    def __post_init__(self):
+        check_bits("DoReFaActivation", self.bits)
+        check_clip("DoReFaActivation", self.clip_value, LARGEST)
+
+    @property
+    def step(self) -> float:
+        """Value of one code, rounded to float32."""
+        return float(np.float32(self.clip_value) / _levels(self.bits))
+
+    def codes(self, x: ArrayLike) -> NDArray[np.uint16]:
+        """Q as integers 0..2^bits - 1."""
+        return self._codes(x).astype(np.uint8 if self.bits <= 8 else np.uint16)
+
+    def _codes(self, x: ArrayLike) -> Array:
+        share = np.clip(real_numbers("DoReFaActivation", x) / np.float32(self.clip_value), 0, 1)
+        return _codes(share, self.bits)
+
+    def forward(self, x: ArrayLike) -> Array:
+        return np.float32(self.clip_value) * (self._codes(x) / _levels(self.bits))
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        x = np.asarray(x, dtype=np.float32)
+        return np.asarray(grad, dtype=np.float32) * ((x >= 0) & (x <= np.float32(self.clip_value)))
+
+
+@dataclass(frozen=True)
+class DoReFaGradient:
+    """The identity, whose gradients are rounded at random to k bits.
+
+    Parameters
+    ----------
+    bits : int
+    seed : int, SeedSequence or Generator, optional
+        Source of the noise.
+
+    Notes
+    -----
+    Forward: q = x.
+    Pseudo-gradient, with m the largest abs(dq) of a sample (first axis):
+    dx = 2 m (Q(clip(dq / (2 m) + 1/2 + noise, 0, 1)) - 1/2), noise uniform in
+    [-1/2, 1/2) / (2^k - 1), Q(y) = round((2^k - 1) y) / (2^k - 1); 0 for a sample of zeros. Between
+    the ends of the range the mean of dx is dq.
+
+    References
+    ----------
+    Zhou et al., "DoReFa-Net", 2016, section 2.5; the clip is that of the released program.
+    """
+
+    bits: int
+    seed: Any = None
+    _rng: np.random.Generator = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        check_bits("DoReFaGradient", self.bits)
+        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers, whose state a checkpoint keeps."""
+        return self._rng
+
+    def forward(self, x: ArrayLike) -> Array:
+        return np.array(x, dtype=np.float32)
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        grad = np.asarray(grad, dtype=np.float32)
+        if grad.ndim < 2:
+            raise ValueError(f"[DoReFaGradient] grad must have shape (n, ...), got {grad.shape}")
+        axes = tuple(range(1, grad.ndim))
+        most = np.abs(grad).max(axis=axes, keepdims=True, initial=0)
+        noise = (self._rng.random(grad.shape, dtype=np.float32) - ONE / 2) / _levels(self.bits)
+        share = grad / np.where(most > 0, 2 * most, ONE) + ONE / 2 + noise
+        return 2 * most * (_quantize(np.clip(share, 0, 1), self.bits) - ONE / 2)
