@@ -20,11 +20,10 @@
 #include <string.h>
 
 enum {
-    SUMS = 1 << 18,       /* int32 of a block of all groups: 1 MiB */
-    SUMS_ROWS = 2048,     /* at most */
-    DEPTHWISE_TAPS = 64,  /* compared and counted together: 16 KiB of bits, */
-    DEPTHWISE_WORDS = 32, /* and as much of counts */
-    LINE_WORDS = 8,
+    SUMS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
+    SUMS_ROWS = 2048,      /* at most */
+    DEPTHWISE_TAPS = 64,   /* compared and counted together: 16 KiB of bits, */
+    DEPTHWISE_WORDS = 32,  /* and as much of counts */
     THREAD_WORK = 1 << 14, /* sums to be transformed below which one thread is faster */
 };
 
