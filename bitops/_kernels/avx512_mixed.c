@@ -20,7 +20,7 @@
 #include "bitops.h"
 #include "target.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
 #include <immintrin.h>
 #include <string.h>
