@@ -12,9 +12,9 @@
  * are gathered there block by block, so that their im2col matrix never exists. If k is cut,
  * mismatches are summed in a block of int32 and transformed after the last slice. */
 #include "bitops.h"
-#include "sizes.h"
-#include "store.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 

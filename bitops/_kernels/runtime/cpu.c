@@ -1,5 +1,5 @@
 /* cpu.c: CPUID + XGETBV on x86-64; Advanced SIMD is part of every AArch64. */
-#include "cpu.h"
+#include "runtime/cpu.h"
 
 #if defined(__x86_64__)
 

@@ -12,10 +12,10 @@
  * which is transformed as a whole, since the columns of a group need not begin at a byte of the
  * output. Depthwise, with one channel a group, all channels of a tap are compared at once. */
 #include "bitops.h"
-#include "sizes.h"
-#include "store.h"
-#include "taps.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "drivers/taps.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 

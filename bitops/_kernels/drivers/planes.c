@@ -9,8 +9,8 @@
  *
  * No overflow: both terms are at most 255 k < 2^31. */
 #include "bitops.h"
-#include "mixed.h"
-#include "target.h"
+#include "drivers/mixed.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 

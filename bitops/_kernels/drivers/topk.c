@@ -14,10 +14,10 @@
  * shared out. A panel is made again for every block of rows, which costs about as much as one row
  * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
-#include "sizes.h"
-#include "store.h"
-#include "target.h"
-#include "topk.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
+#include "isa/shared/topk.h"
 
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */

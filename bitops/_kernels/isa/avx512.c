@@ -29,11 +29,11 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
-#include "adam.h"
+#include "isa/shared/adam.h"
 #include "bitops.h"
-#include "columns.h"
-#include "store.h"
-#include "target.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
 #if defined(__x86_64__)
 
