@@ -473,7 +473,7 @@ cdef int set_thresholds(c.bitops_store *store, const int32_t[::1] threshold,
     return 0
 
 
-def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, tuple batch=None):
+def gemm(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch, int32_t[:, ::1] c_out):
     """c = k - 2 popcount(a ^ w), for all pairs of rows.
 
     Parameters
@@ -482,19 +482,19 @@ def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, t
     w : IN, shape (n, k_words), or Panels
     k : int
         Bits of a row.
-    c_out : OUT, shape (m, n)
-    batch : tuple, optional
+    batch : tuple, or None for one product
         (m, n, a_index, w_index): product i multiplies block a_index[i] of m rows of a by block
         w_index[i] of n rows of w into block i of m rows of c_out. w is not Panels then.
+    c_out : OUT, shape (m, n)
     """
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, k, out, c_out.shape[1])
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] alpha,
-                const float[::1] k_map, const float[::1] bias, float[:, ::1] c_out,
-                tuple batch=None):
+def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
+                const float[::1] alpha, const float[::1] k_map, const float[::1] bias,
+                float[:, ::1] c_out):
     """c = float32(dot) * alpha[column] * k_map[row] + bias[column]; see gemm.
 
     Parameters
@@ -508,8 +508,8 @@ def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] 
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] threshold,
-              const uint64_t[::1] flip, uint64_t[:, ::1] c_out, tuple batch=None):
+def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
+              const int32_t[::1] threshold, const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
     """Bits (dot > threshold[column]) ^ flip[column], packed along the columns; see gemm.
 
     Parameters
@@ -524,16 +524,15 @@ def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] 
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def hamming(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out,
-            tuple batch=None):
+def hamming(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch, int32_t[:, ::1] c_out):
     """c = popcount(a ^ w), for all pairs of rows; see gemm."""
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, out, c_out.shape[1])
     run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, uint16_t[:, ::1] c_out,
-              tuple batch=None):
+def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
+              uint16_t[:, ::1] c_out):
     """c = popcount(a ^ w) as uint16, k <= 65535; see gemm."""
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING16, k, out, c_out.shape[1])
@@ -831,18 +830,18 @@ cdef void small_numbers(c.bitops_mixed_args *args, const uint8_t[:, ::1] x, int 
     args.c = out
 
 
-def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
-                  int32_t[:, ::1] c_out, Panels panels=None):
+def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels, int bits,
+                  int32_t[:, ::1] c_out):
     """c = x times the signs of w, exact.
 
     Parameters
     ----------
     x : IN, shape (m, k), 255 * k < 2**31
     w : IN, shape (n, ceil(k / 64))
+    panels : IN, of w, or None
     bits : int
         Numbers in x are below 2**bits.
     c_out : OUT, shape (m, n)
-    panels : IN, of w, or None
     """
     cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
     cdef c.bitops_mixed_args args
@@ -850,9 +849,9 @@ def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
     mixed(&args, w, panels, None, None, c_out.shape[0], c_out.shape[1])
 
 
-def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
-                         const float[::1] alpha, const float[::1] bias, float[:, ::1] c_out,
-                         Panels panels=None):
+def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels,
+                         int bits, const float[::1] alpha, const float[::1] bias,
+                         float[:, ::1] c_out):
     """c = float32(x times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
 
     Parameters

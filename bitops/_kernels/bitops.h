@@ -36,8 +36,9 @@ static inline size_t bitops_words(size_t bits) {
     return bits / BITOPS_WORD_BITS + (bits % BITOPS_WORD_BITS != 0);
 }
 
-/* The one place where mismatches become the product of two +-1 rows; 2 * mismatches would overflow
- * where k does not. */
+/* Where mismatches become the product of two +-1 rows: here, and for a vector of mismatches in
+ * dot_lanes of avx512.c. Subtracted twice, because 2 * mismatches would overflow where k does not.
+ */
 static inline int32_t bitops_dot(int32_t k, int32_t mismatches) {
     return k - mismatches - mismatches;
 }

@@ -378,11 +378,11 @@ def gemm(
         product.a,
         product.w,
         product.k,
+        product.batch,
         columns,
         rows,
         shifts,
         _as_matrix(product, buffer),
-        product.batch,
     )
     return _deliver(buffer, out)
 
@@ -390,7 +390,7 @@ def gemm(
 def _dot(product: _Product, out: NDArray[Any] | None) -> NDArray[np.int32]:
     buffer = _result_buffer(product, out, np.int32)
     matrix = _as_matrix(product, buffer)
-    _core.gemm(product.a, product.w, product.k, matrix, product.batch)
+    _core.gemm(product.a, product.w, product.k, product.batch, matrix)
     return _deliver(buffer, out)
 
 
@@ -436,10 +436,10 @@ def gemm_sign(
         product.a,
         product.w,
         product.k,
+        product.batch,
         limits,
         flips,
         _as_matrix(product, words),
-        product.batch,
     )
     return BitArray._make(words, product.shape, len(product.shape) - 1)
 
@@ -499,7 +499,7 @@ def hamming(
     buffer = _result_buffer(product, out, dtype)
     matrix = _as_matrix(product, buffer)
     call = _core.hamming if dtype == np.int32 else _core.hamming16
-    call(product.a, product.w, product.k, matrix, product.batch)
+    call(product.a, product.w, product.k, product.batch, matrix)
     return _deliver(buffer, out)
 
 
@@ -776,9 +776,9 @@ def bitplane_gemm(
     matrix = _as_matrix(product, buffer)
     panels = w.panels() if isinstance(w, Prepacked) else None
     if scaled:
-        _core.bitplane_gemm_scaled(product.a, words, bits, columns, shifts, matrix, panels)
+        _core.bitplane_gemm_scaled(product.a, words, panels, bits, columns, shifts, matrix)
     else:
-        _core.bitplane_gemm(product.a, words, bits, matrix, panels)
+        _core.bitplane_gemm(product.a, words, panels, bits, matrix)
     return _deliver(buffer, out)
 
 

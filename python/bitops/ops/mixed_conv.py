@@ -232,9 +232,9 @@ def bitplane_conv2d(
         words = task.w[filters]
         if scaled:
             scales = _part(columns, filters), _part(shifts, filters)
-            _core.bitplane_gemm_scaled(rows, words, bits, *scales, matrix, task.panels)
+            _core.bitplane_gemm_scaled(rows, words, task.panels, bits, *scales, matrix)
         else:
-            _core.bitplane_gemm(rows, words, bits, matrix, task.panels)
+            _core.bitplane_gemm(rows, words, task.panels, bits, matrix)
 
     _convolve(task, multiply, buffer)
     return _deliver(buffer, out)

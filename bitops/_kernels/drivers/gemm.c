@@ -12,9 +12,9 @@
  * are gathered there block by block, so that their im2col matrix never exists. If k is cut,
  * mismatches are summed in a block of int32 and transformed after the last slice. */
 #include "bitops.h"
-#include "sizes.h"
-#include "store.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 
@@ -22,7 +22,6 @@ enum {
     /* 16384 bits: a panel of 32 columns takes 64 KiB. Short enough for the 16-bit counters of
      * avx2.c (1023 words). */
     KC_WORDS = 256,
-    LINE_WORDS = 8,        /* of a cache line */
     PANEL_WORDS = 1 << 19, /* workspace for panels: 4 MiB */
     SLICED_COLUMNS = 1024, /* columns and rows of the int32 block of a product cut along k: */
     SLICED_ROWS = 512,     /* 2 MiB, beside panels of 2 MiB */
@@ -31,7 +30,6 @@ enum {
     ROWS_WORDS = 1 << 18,  /* at most 2 MiB for all threads */
     MAX_THREADS = ROWS_WORDS / (4 * KC_WORDS), /* at least 4 rows for each */
     TASKS_A_THREAD = 4,                        /* so that no thread waits long for the last one */
-    FEW_ROWS = 16,                             /* up to here w is read as it lies */
     /* Word products below which one thread is as fast. Measured on two Zen 4 cores with threads
      * awake: 64x128x1024 (2^17) takes 12.1 us with one thread and 10.0 with two, 64x64x512 (2^15)
      * 7.4 and 6.9, the plain rows of 1x4096x4096 (2^18) 46 and 27. */

@@ -6,8 +6,8 @@
 #define BITOPS_STORE_H
 
 #include "bitops.h"
-#include "target.h"
-#include "topk.h"
+#include "isa/shared/target.h"
+#include "isa/shared/topk.h"
 
 /* What is added to the dot products of a row, from column 0 on, or NULL. */
 BITOPS_INLINE const int32_t *store_offset(const bitops_store *store, size_t row) {

@@ -1,6 +1,6 @@
 /* stop.c: whether a long call should end before its work is done. */
 #include "bitops.h"
-#include "target.h"
+#include "isa/shared/target.h"
 
 #include <stddef.h>
 #include <time.h>

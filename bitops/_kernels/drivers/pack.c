@@ -1,7 +1,7 @@
 /* pack.c: drivers of pack, unpack, popcount and prepack: rows shared out to threads. */
 #include "bitops.h"
-#include "sizes.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/target.h"
 
 /* Below this many words one thread is as fast. Measured on two Zen 4 cores with threads awake: 512
  * words of float32 are packed in 3.7 us by one thread and 3.1 by two, 1024 in 6.3 and 4.2; 32768
@@ -111,16 +111,16 @@ int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n
     return any_nan;
 }
 
-enum { LINE = 8, TILE_BITS = LINE * BITOPS_WORD_BITS };
+enum { TILE_BITS = LINE_WORDS * BITOPS_WORD_BITS };
 
 /* In each of 8 squares side by side, bit j of row i becomes bit i of row j: halves of ever smaller
  * squares change places. */
-static void transpose_squares(uint64_t rows[BITOPS_WORD_BITS][LINE]) {
+static void transpose_squares(uint64_t rows[BITOPS_WORD_BITS][LINE_WORDS]) {
     uint64_t mask = 0xffffffffu;
     for (size_t half = 32; half; half >>= 1, mask ^= mask << half)
         for (size_t block = 0; block < BITOPS_WORD_BITS; block += 2 * half)
             for (size_t i = block; i < block + half; i++)
-                for (size_t p = 0; p < LINE; p++) {
+                for (size_t p = 0; p < LINE_WORDS; p++) {
                     const uint64_t moved = (rows[i][p] >> half ^ rows[i + half][p]) & mask;
                     rows[i][p] ^= moved << half;
                     rows[i + half][p] ^= moved;
@@ -130,13 +130,13 @@ static void transpose_squares(uint64_t rows[BITOPS_WORD_BITS][LINE]) {
 /* 512 x 512 bits with rows of a cache line. Copied in and out line by line: rows of a power of two
  * words share few sets of the caches, which would lose a line before its last word is used. */
 typedef struct bit_tile {
-    uint64_t rows[TILE_BITS][LINE];
+    uint64_t rows[TILE_BITS][LINE_WORDS];
 } bit_tile;
 
 static void transpose_tile(const bit_tile *in, size_t columns, bit_tile *out) {
     for (size_t c = 0; c * BITOPS_WORD_BITS < columns; c++) {
-        uint64_t(*squares)[LINE] = out->rows + c * BITOPS_WORD_BITS;
-        for (size_t p = 0; p < LINE; p++)
+        uint64_t(*squares)[LINE_WORDS] = out->rows + c * BITOPS_WORD_BITS;
+        for (size_t p = 0; p < LINE_WORDS; p++)
             for (size_t i = 0; i < BITOPS_WORD_BITS; i++)
                 squares[i][p] = in->rows[p * BITOPS_WORD_BITS + i][c];
         transpose_squares(squares);
@@ -146,22 +146,24 @@ static void transpose_tile(const bit_tile *in, size_t columns, bit_tile *out) {
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                       uint64_t *words_out, int n_threads) {
     const size_t ld = bitops_words(columns), ld_out = bitops_words(rows);
-    const size_t across = (ld + LINE - 1) / LINE, down = (ld_out + LINE - 1) / LINE;
+    const size_t across = (ld + LINE_WORDS - 1) / LINE_WORDS,
+                 down = (ld_out + LINE_WORDS - 1) / LINE_WORDS;
     BITOPS_PARALLEL_FOR(team(outer * rows * ld, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * across * down); task++) {
         const size_t block = (size_t)task / (across * down);
-        const size_t c = (size_t)task / down % across * LINE, p = (size_t)task % down * LINE;
+        const size_t c = (size_t)task / down % across * LINE_WORDS,
+                     p = (size_t)task % down * LINE_WORDS;
         const size_t i = p * BITOPS_WORD_BITS, j = c * BITOPS_WORD_BITS;
         const size_t height = min_size(rows - i, TILE_BITS),
                      width = min_size(columns - j, TILE_BITS);
         bit_tile in, out;
         for (size_t row = 0; row < TILE_BITS; row++)
-            for (size_t q = 0; q < LINE; q++)
+            for (size_t q = 0; q < LINE_WORDS; q++)
                 in.rows[row][q] =
                     row < height && c + q < ld ? words[(block * rows + i + row) * ld + c + q] : 0;
         transpose_tile(&in, width, &out);
         for (size_t row = 0; row < width; row++)
-            for (size_t q = 0; q < LINE && p + q < ld_out; q++)
+            for (size_t q = 0; q < LINE_WORDS && p + q < ld_out; q++)
                 words_out[(block * columns + j + row) * ld_out + p + q] = out.rows[row][q];
     }
 }

@@ -52,7 +52,7 @@
 #endif
 
 /* A precondition: checked in debug builds, told to the optimiser in release builds. */
-#if defined(NDEBUG) && (defined(__GNUC__) || defined(__clang__))
+#if defined(NDEBUG)
 #define BITOPS_ASSUME(condition)                                                                   \
     do {                                                                                           \
         if (!(condition))                                                                          \

@@ -1,7 +1,7 @@
 /* cpu.c: CPUID + XGETBV on x86-64; Advanced SIMD is part of every AArch64. */
-#include "cpu.h"
+#include "runtime/cpu.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
 #include <cpuid.h>
 static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4]) {
@@ -43,7 +43,7 @@ static uint32_t detect(void) {
     return features;
 }
 
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
 
 static uint32_t detect(void) {
     return BITOPS_CPU_NEON;

@@ -7,7 +7,7 @@
 #define BITOPS_TOPK_H
 
 #include "bitops.h"
-#include "target.h"
+#include "isa/shared/target.h"
 
 #define TOPK_NONE UINT64_MAX
 

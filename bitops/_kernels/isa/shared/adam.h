@@ -7,7 +7,7 @@
 #define BITOPS_ADAM_H
 
 #include "optim.h"
-#include "target.h"
+#include "isa/shared/target.h"
 
 #include <math.h>
 

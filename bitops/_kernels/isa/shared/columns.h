@@ -8,7 +8,7 @@
 #define BITOPS_COLUMNS_H
 
 #include "bitops.h"
-#include "target.h"
+#include "isa/shared/target.h"
 
 enum { COLUMN_WORDS = 8, COLUMN_LEVELS = 6, COLUMN_GROUP = 1 << COLUMN_LEVELS };
 

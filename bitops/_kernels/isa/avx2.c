@@ -23,13 +23,13 @@
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
  * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
-#include "adam.h"
+#include "isa/shared/adam.h"
 #include "bitops.h"
-#include "columns.h"
-#include "store.h"
-#include "target.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
 #include <immintrin.h>
 #include <string.h>
@@ -198,14 +198,15 @@ void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
     const __m256i byte_of = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2,
                                              2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i bit_of = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS)
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         BITOPS_UNROLL
-    for (int i = 0; i < 2; i++) {
-        const __m256i bits = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
-        const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(bits, byte_of), bit_of);
-        const __m256i zero = _mm256_cmpeq_epi8(bytes, _mm256_setzero_si256()); /* 0 or -1 */
-        const __m256i v = _mm256_or_si256(zero, _mm256_set1_epi8(1));
-        _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v);
+        for (int i = 0; i < 2; i++) {
+            const __m256i bits = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
+            const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(bits, byte_of), bit_of);
+            const __m256i zero = _mm256_cmpeq_epi8(bytes, _mm256_setzero_si256()); /* 0 or -1 */
+            const __m256i v = _mm256_or_si256(zero, _mm256_set1_epi8(1));
+            _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v);
+        }
     }
     bitops_unpack_i8_generic(words, n, x_out);
 }
@@ -214,14 +215,15 @@ void bitops_unpack_f32_avx2(const uint64_t *words, size_t n, float *x_out) {
     const __m256i bit_of = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     const __m256i one = _mm256_castps_si256(_mm256_set1_ps(1.0f));
     const __m256i sign = _mm256_castps_si256(_mm256_set1_ps(-0.0f));
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS)
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         BITOPS_UNROLL
-    for (int i = 0; i < 8; i++) {
-        const __m256i bits = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
-        const __m256i zero =
-            _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit_of), _mm256_setzero_si256());
-        const __m256i v = _mm256_or_si256(one, _mm256_and_si256(zero, sign));
-        _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v));
+        for (int i = 0; i < 8; i++) {
+            const __m256i bits = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
+            const __m256i zero =
+                _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit_of), _mm256_setzero_si256());
+            const __m256i v = _mm256_or_si256(one, _mm256_and_si256(zero, sign));
+            _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v));
+        }
     }
     bitops_unpack_f32_generic(words, n, x_out);
 }

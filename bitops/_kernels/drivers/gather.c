@@ -5,9 +5,9 @@
  * prepack_rows copies and prepares them for a line of outputs. Positions at the border go tap by
  * tap. Other channel counts are appended bit by bit to each row, a word at a time. */
 #include "bitops.h"
-#include "sizes.h"
-#include "taps.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "drivers/taps.h"
+#include "isa/shared/target.h"
 
 enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
 

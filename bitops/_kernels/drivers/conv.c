@@ -12,19 +12,18 @@
  * which is transformed as a whole, since the columns of a group need not begin at a byte of the
  * output. Depthwise, with one channel a group, all channels of a tap are compared at once. */
 #include "bitops.h"
-#include "sizes.h"
-#include "store.h"
-#include "taps.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "drivers/taps.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 
 enum {
-    SUMS = 1 << 18,       /* int32 of a block of all groups: 1 MiB */
-    SUMS_ROWS = 2048,     /* at most */
-    DEPTHWISE_TAPS = 64,  /* compared and counted together: 16 KiB of bits, */
-    DEPTHWISE_WORDS = 32, /* and as much of counts */
-    LINE_WORDS = 8,
+    SUMS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
+    SUMS_ROWS = 2048,      /* at most */
+    DEPTHWISE_TAPS = 64,   /* compared and counted together: 16 KiB of bits, */
+    DEPTHWISE_WORDS = 32,  /* and as much of counts */
     THREAD_WORK = 1 << 14, /* sums to be transformed below which one thread is faster */
 };
 

@@ -9,8 +9,8 @@
  *
  * No overflow: both terms are at most 255 k < 2^31. */
 #include "bitops.h"
-#include "mixed.h"
-#include "target.h"
+#include "drivers/mixed.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 
@@ -20,7 +20,6 @@ enum {
     PLANE_WORDS = 1 << 17, /* 1 MiB of words, and 1 MiB of mismatches */
     MAX_WORDS = 4096,      /* of a row: at least 31 planes in a block */
     CHUNK = 512,           /* elements of a plane packed at a time */
-    FEW_ROWS = 16,         /* up to here w is read as it lies, which needs no panels */
     THREAD_WORK = 1 << 16, /* numbers to be split, or sums: below, one thread is faster */
 };
 
@@ -55,7 +54,7 @@ static bitops_gemm_args block_args(const plan *p, const bitops_mixed_args *args,
     const size_t m = block_rows(p, rows);
     bitops_gemm_args gemm = {
         .lda = p->k_words, .m = m, .ldw = args->ldw, .n = n, .k_words = p->k_words};
-    if (args->panels && m > FEW_ROWS)
+    if (args->panels && m > FEW_ROWS) /* see sizes.h */
         gemm.panels = args->panels + j * p->k_words;
     else
         gemm.w = args->w + j * args->ldw;
@@ -68,17 +67,18 @@ static bitops_gemm_args block_args(const plan *p, const bitops_mixed_args *args,
 
 /* Where the parts of the workspace begin, in words. */
 static size_t counts_at(const plan *p) {
-    return round_up(block_rows(p, p->rows) * p->k_words, 8);
+    return round_up(block_rows(p, p->rows) * p->k_words, LINE_WORDS);
 }
 
 static size_t gemm_at(const plan *p) {
-    return counts_at(p) + round_up(block_rows(p, p->rows) * p->columns, 16) / 2;
+    return counts_at(p) + round_up(block_rows(p, p->rows) * p->columns, 2 * LINE_WORDS) / 2;
 }
 
 size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                     int n_threads) {
     const plan p = make_plan(args);
-    /* The last block may have few rows and so read plain w, which needs no more. */
+    /* A full block needs the most: the last one, if it has at most FEW_ROWS, reads plain w, for
+     * which gemm needs no workspace. */
     const bitops_gemm_args gemm = block_args(&p, args, p.rows, 0, p.columns);
     return gemm_at(&p) * sizeof(uint64_t) + bitops_gemm_workspace_size(isa, &gemm, n_threads);
 }

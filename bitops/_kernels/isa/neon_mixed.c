@@ -16,7 +16,7 @@
  * elements, 32640 <= 32767) into int32, which hold 255 * k < 2^31. Tails: x is padded with zeros; a
  * block of outputs whose columns do not fill a tile goes through memory of its own. */
 #include "bitops.h"
-#include "target.h"
+#include "isa/shared/target.h"
 
 #if defined(__aarch64__)
 

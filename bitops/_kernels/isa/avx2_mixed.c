@@ -13,9 +13,9 @@
  * Overflow: int32 sums of 255 * k < 2^31. Tails: x is padded with zeros; a block of outputs whose
  * columns do not fill vectors goes through memory of its own. */
 #include "bitops.h"
-#include "target.h"
+#include "isa/shared/target.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
 #include <immintrin.h>
 #include <string.h>

@@ -14,10 +14,10 @@
  * shared out. A panel is made again for every block of rows, which costs about as much as one row
  * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
-#include "sizes.h"
-#include "store.h"
-#include "target.h"
-#include "topk.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
+#include "isa/shared/topk.h"
 
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
@@ -27,8 +27,8 @@ enum {
     PANEL_WORDS = 1 << 19, /* panels of all threads: 4 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
-    FEW_ROWS = 8,          /* up to here w is read as it lies, */
-    FEW_ROWS_WORDS = 16,   /* if its rows are not shorter: measured, see README.md */
+    PLAIN_ROWS = 8,        /* up to here w is read as it lies, */
+    PLAIN_WORDS = 16,      /* if its rows are not shorter: measured, see README.md */
     ROW_COLUMNS = 64,      /* columns taken at a time then */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
@@ -37,7 +37,7 @@ enum {
 };
 
 static int reads_plain_rows(const bitops_gemm_args *args) {
-    return !args->panels && args->m <= FEW_ROWS && args->k_words >= FEW_ROWS_WORDS;
+    return !args->panels && args->m <= PLAIN_ROWS && args->k_words >= PLAIN_WORDS;
 }
 
 static int is_long(const bitops_gemm_args *args) {
@@ -75,7 +75,7 @@ static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_
     p.blocks = ceil_div(args->m, p.rows);
     p.workers = min_size(threads, p.blocks * p.spans);
     const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
-    p.rows_words = plain ? 0 : round_up(p.rows * row_words, 8);
+    p.rows_words = plain ? 0 : round_up(p.rows * row_words, LINE_WORDS);
     p.heap_keys = (p.spans - 1) * keys;
     return p;
 }

@@ -1,6 +1,6 @@
 /* dispatch.c: the const table of ISAs made from kernels.inc, and the row in force. */
 #include "bitops.h"
-#include "cpu.h"
+#include "runtime/cpu.h"
 
 #include <string.h>
 

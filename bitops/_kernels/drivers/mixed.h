@@ -3,7 +3,7 @@
 #define BITOPS_MIXED_H
 
 #include "bitops.h"
-#include "sizes.h"
+#include "drivers/sizes.h"
 
 /* Scales n sums of one row at column col by alpha and bias, in place; nothing if both are NULL. */
 void bitops_mixed_scale(const bitops_mixed_args *args, void *c, size_t col, size_t n);

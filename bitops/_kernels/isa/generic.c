@@ -2,11 +2,11 @@
  *
  * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
  * instruction. Panel: for every word of k, the word of each of the nr columns. */
-#include "adam.h"
+#include "isa/shared/adam.h"
 #include "bitops.h"
-#include "columns.h"
-#include "store.h"
-#include "target.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
 enum { NR = 8 };
 

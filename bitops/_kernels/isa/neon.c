@@ -28,11 +28,11 @@
  * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
  * 1023. The driver cuts k into much shorter slices. Tails: pack copies them to a whole word of
  * values; k is made of whole words; panels of missing columns are 0. */
-#include "adam.h"
+#include "isa/shared/adam.h"
 #include "bitops.h"
-#include "columns.h"
-#include "store.h"
-#include "target.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
 #if defined(__aarch64__)
 

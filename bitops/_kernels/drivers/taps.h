@@ -3,7 +3,7 @@
 #define BITOPS_TAPS_H
 
 #include "bitops.h"
-#include "sizes.h"
+#include "drivers/sizes.h"
 
 /* One direction of a convolution. */
 typedef struct taps_axis {

@@ -4,8 +4,8 @@
  * division. Spans are packed while the weights just written are still in the first-level cache. */
 #include "bitops.h"
 #include "optim.h"
-#include "sizes.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/target.h"
 
 enum {
     SPAN_WORDS = 16, /* 4 arrays of 1024 elements, 16 KiB */

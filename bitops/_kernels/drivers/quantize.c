@@ -4,8 +4,8 @@
  * MurmurHash3, twice two multiplications and shifts), so that results depend neither on threads nor
  * on the ISA. Plain loops, which compilers vectorise with the baseline instructions. */
 #include "bitops.h"
-#include "sizes.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/target.h"
 
 enum {
     BLOCK = 1 << 13,       /* elements of a task */

@@ -12,8 +12,8 @@
  * thread, and each output is summed in the order of k, so results do not depend on blocks or
  * threads. Numbers of few bits go to planes.c instead. */
 #include "bitops.h"
-#include "mixed.h"
-#include "target.h"
+#include "drivers/mixed.h"
+#include "isa/shared/target.h"
 
 #include <string.h>
 

@@ -29,13 +29,13 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
-#include "adam.h"
+#include "isa/shared/adam.h"
 #include "bitops.h"
-#include "columns.h"
-#include "store.h"
-#include "target.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
 #include <immintrin.h>
 #include <string.h>
@@ -292,15 +292,22 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, u
     }
 }
 
+/* bitops_dot of 16 columns, plus offset from column col on, unless offset is NULL. */
+BITOPS_INLINE __m512i dot_lanes(__m512i mismatches, __mmask16 mask, size_t col,
+                                const int32_t *offset, const bitops_store *store) {
+    const __m512i k = _mm512_set1_epi32(store->k);
+    __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
+    if (offset)
+        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, offset + col));
+    return dot;
+}
+
 /* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row; offset is
  * what is added to the dot products of the row, or NULL. */
 BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
                                const int32_t *offset, const bitops_store *store) {
     const size_t first = row * store->ldc + col;
-    const __m512i k = _mm512_set1_epi32(store->k);
-    __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
-    if (offset)
-        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, offset + col));
+    const __m512i dot = dot_lanes(mismatches, mask, col, offset, store);
     switch (store->kind) {
     case BITOPS_STORE_DOT:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
@@ -456,7 +463,6 @@ BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1, __m512
  * with each output finished before the next begins, Zen 4 loses 7 % and compilers spill. */
 BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
                               const uint64_t *word_t, const __m512i w1[2], const __m512i w12[2]) {
-#if defined(__GNUC__)
     __asm__("vmovdqa64 %[s0], %%zmm20\n\t"
             "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_0], %[s0]\n\t"
             "vmovdqa64 %[s1], %%zmm21\n\t"
@@ -487,12 +493,6 @@ BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
             : [w1_0] "v"(w1[0]), [w1_1] "v"(w1[1]), [w12_0] "v"(w12[0]), [w12_1] "v"(w12[1]),
               [ws] "r"(word_s), [wt] "r"(word_t), "m"(*word_s), "m"(*word_t)
             : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
-#else
-    for (int v = 0; v < 2; v++) {
-        tally_word(&s[v], word_s, w1[v], w12[v]);
-        tally_word(&t[v], word_t, w1[v], w12[v]);
-    }
-#endif
 }
 
 /* rows x vecs vectors of 16 columns; both are constants at every call, so the loops unroll. */
@@ -712,7 +712,6 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
 void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
     enum { OUTPUTS = 8 };
     *macs_out = steps * OUTPUTS * 2 * sizeof(__m512i) * 8; /* two vectors of bits an output */
-#if defined(__GNUC__)
     if (steps)
         __asm__ volatile(
             "1:\n\t" BOUND_QUAD("zmm0", "zmm1", "zmm2", "zmm3", "zmm8", "zmm9", "zmm10", "zmm11")
@@ -723,9 +722,6 @@ void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
             : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
               "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",
               "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
-#else
-    *macs_out = 0; /* not measured */
-#endif
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

@@ -4,8 +4,8 @@
  * and j + 8, j + 4, j + 2, j + 1 are added. Sixteen independent sums are also what compilers
  * vectorise, with the baseline instructions fast enough for memory. */
 #include "bitops.h"
-#include "sizes.h"
-#include "target.h"
+#include "drivers/sizes.h"
+#include "isa/shared/target.h"
 
 #include <math.h>
 
