@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from bitops import BitArray, pack, unpack
-from bitops.callbacks import Callback
 from bitops.io import load
+from bitops.training.callbacks import Callback
 from old_files.trainings import TRAININGS, end_of, parameters
 
 FOLDER = Path(__file__).parent / "old_files"

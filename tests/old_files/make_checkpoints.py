@@ -12,8 +12,8 @@ from pathlib import Path
 import safetensors.numpy
 from safetensors import safe_open
 
-from bitops.callbacks import Callback
-from bitops.checkpoint import Checkpoint
+from bitops.training.callbacks import Callback
+from bitops.training.checkpoint import Checkpoint
 from old_files.trainings import TRAININGS, end_of, parameters
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from bitops import pack
-from bitops.augment import random_crop
-from bitops.ebp import EBP
 from bitops.layers import (
     AvgPool2D,
     BatchNorm,
@@ -30,8 +28,6 @@ from bitops.layers import (
     ShiftBatchNorm,
     Sign,
 )
-from bitops.losses import cross_entropy, hinge, squared_hinge
-from bitops.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
 from bitops.quantizers import (
     AnnealedSign,
     ClippedGradient,
@@ -41,7 +37,11 @@ from bitops.quantizers import (
     Ternary,
     TwnTernary,
 )
-from bitops.schedules import CosineDecay, Halving, StepDecay, Warmup
+from bitops.training.augment import random_crop
+from bitops.training.ebp import EBP
+from bitops.training.losses import cross_entropy, hinge, squared_hinge
+from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
+from bitops.training.schedules import CosineDecay, Halving, StepDecay, Warmup
 from old_files.integers import Integers
 
 CLASSES = 3
