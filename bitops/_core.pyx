@@ -872,7 +872,7 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
 def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
          float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
          uint64_t[:, ::1] words_out=None):
-    """One step of Adam, in place; optim.h states it. Returns whether a packed weight is NaN.
+    """One step of Adam, in place; bitops.h states it. Returns whether a packed weight is NaN.
 
     Parameters
     ----------

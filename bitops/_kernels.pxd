@@ -160,8 +160,6 @@ cdef extern from "bitops.h" nogil:
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
 
-
-cdef extern from "optim.h" nogil:
     ctypedef struct bitops_adam_args:
         size_t rows, n
         const float *g

@@ -25,8 +25,6 @@
 #error "bitops packs little-endian words and does not support big-endian machines"
 #endif
 
-#include "optim.h"
-
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,8 +50,8 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
-    BITOPS_STORE_TOPK,       /* uint64  c = heap of the ldc nearest columns of a row (topk.h), which
-                                        must meet its columns in increasing order */
+    BITOPS_STORE_TOPK, /* uint64  c = heap of the ldc nearest columns of a row (isa/shared/heap.h),
+                          which must meet its columns in increasing order */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
@@ -162,7 +160,26 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
-/* The steps of optim.h on elements [first, first + n) of the matrix; no words are written. */
+/* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
+ * goes through these steps, each rounded to float32:
+ *   m = m + beta1_rest * (g - m)
+ *   v = v + beta2_rest * (g * g - v)
+ *   w = w * keep - rate * (m / (sqrt(v) + eps))
+ *   w = min(max(w, -clip), clip) */
+typedef struct bitops_adam_args {
+    size_t rows, n;
+    const float *g;               /* IN */
+    float *w;                     /* IN, OUT */
+    float *m, *v;                 /* IN, OUT */
+    uint64_t *words;              /* OUT signs of w, rows x bitops_words(n), or NULL */
+    float beta1_rest, beta2_rest; /* 1 - beta1, 1 - beta2 */
+    float eps;
+    float rate; /* of the step, its bias correction included */
+    float keep; /* 1 - weight decay of the step */
+    float clip; /* infinity for none */
+} bitops_adam_args;
+
+/* These steps on elements [first, first + n) of the matrix; no words are written. */
 typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
 
 /* The step of the product on registers alone, `steps` times, for benchmarks: how many
@@ -422,5 +439,9 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
+
+/* One step of Adam; results do not depend on n_threads. Returns 1 if words were wanted and a weight
+ * became NaN, whose bit is 0. */
+int bitops_adam(const bitops_adam_args *args, int n_threads);
 
 #endif

@@ -3,9 +3,8 @@
  * An element costs 28 bytes of traffic (g is read; w, m and v are read and written), a root and a
  * division. Spans are packed while the weights just written are still in the first-level cache. */
 #include "bitops.h"
-#include "optim.h"
 #include "drivers/sizes.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 enum {
     SPAN_WORDS = 16, /* 4 arrays of 1024 elements, 16 KiB */

@@ -1,7 +1,7 @@
 /* pack.c: drivers of pack, unpack, popcount and prepack: rows shared out to threads. */
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 /* Below this many words one thread is as fast. Measured on two Zen 4 cores with threads awake: 512
  * words of float32 are packed in 3.7 us by one thread and 3.1 by two, 1024 in 6.3 and 4.2; 32768

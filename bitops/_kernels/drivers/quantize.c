@@ -6,6 +6,7 @@
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 enum {
     BLOCK = 1 << 13,       /* elements of a task */
