@@ -135,8 +135,8 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
     if rows == 0 or n == 0:
         return False
     with nogil:
-        nan = c.bitops_pack_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &words_out[0, 0],
-                                 c.bitops_get_num_threads())
+        nan = c.bitops_pack_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &x[0], rows, n,
+                                 &words_out[0, 0], c.bitops_get_num_threads())
     return nan != 0
 
 
@@ -167,8 +167,9 @@ def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] thres
         check_size("flip", flip.shape[0], words_out.shape[1])
         flips = &flip[0]
     with nogil:
-        nan = c.bitops_compare_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &threshold[0], flips,
-                                    &words_out[0, 0], c.bitops_get_num_threads())
+        nan = c.bitops_compare_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &x[0], rows, n,
+                                    &threshold[0], flips, &words_out[0, 0],
+                                    c.bitops_get_num_threads())
     return nan != 0
 
 
@@ -208,8 +209,8 @@ def unpack(int dtype, const uint64_t[:, ::1] words, size_t n, uint8_t[::1] x_out
     if x_out.shape[0] == 0:
         return
     with nogil:
-        c.bitops_unpack_rows(<c.bitops_dtype>dtype, &words[0, 0], words.shape[0], n, &x_out[0],
-                             c.bitops_get_num_threads())
+        c.bitops_unpack_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &words[0, 0],
+                             words.shape[0], n, &x_out[0], c.bitops_get_num_threads())
 
 
 def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
@@ -227,8 +228,8 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
         count_out[:] = 0
         return
     with nogil:
-        c.bitops_popcount_rows(&words[0, 0], words.shape[0], words.shape[1], &count_out[0],
-                               c.bitops_get_num_threads())
+        c.bitops_popcount_rows(c.bitops_isa_active(), &words[0, 0], words.shape[0], words.shape[1],
+                               &count_out[0], c.bitops_get_num_threads())
 
 
 def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] out):
@@ -284,8 +285,9 @@ def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out)
         count_out[:, :] = 0
         return
     with nogil:
-        c.bitops_popcount_columns(&words[0, 0, 0], words.shape[0], words.shape[1], words.shape[2],
-                                  &count_out[0, 0], c.bitops_get_num_threads())
+        c.bitops_popcount_columns(c.bitops_isa_active(), &words[0, 0, 0], words.shape[0],
+                                  words.shape[1], words.shape[2], &count_out[0, 0],
+                                  c.bitops_get_num_threads())
 
 
 # ---- interrupts ------------------------------------------------------------------------------
@@ -899,5 +901,5 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
     args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
     args.eps, args.keep, args.clip = eps, keep, clip
     with nogil:
-        nan = c.bitops_adam(&args, c.bitops_get_num_threads())
+        nan = c.bitops_adam(c.bitops_isa_active(), &args, c.bitops_get_num_threads())
     return nan != 0

@@ -12,8 +12,7 @@ enum {
     THREAD_ELEMENTS = 1 << 15, /* below, one thread is as fast */
 };
 
-int bitops_adam(const bitops_adam_args *args, int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) {
     /* Rows matter only where each begins a new word. */
     const size_t rows = args->words ? args->rows : 1;
     const size_t n = args->words ? args->n : args->rows * args->n;
