@@ -13,9 +13,9 @@
  * output. Depthwise, with one channel a group, all channels of a tap are compared at once. */
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/store.h"
 #include "drivers/taps.h"
-#include "isa/shared/target.h"
+#include "isa/shared/store.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 

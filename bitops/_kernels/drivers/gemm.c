@@ -14,7 +14,7 @@
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "isa/shared/store.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 

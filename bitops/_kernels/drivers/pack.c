@@ -1,7 +1,7 @@
 /* pack.c: drivers of pack, unpack, popcount and prepack: rows shared out to threads. */
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 /* Below this many words one thread is as fast. Measured on two Zen 4 cores with threads awake: 512
  * words of float32 are packed in 3.7 us by one thread and 3.1 by two, 1024 in 6.3 and 4.2; 32768
@@ -60,9 +60,8 @@ static void unpack_span(const bitops_isa *isa, bitops_dtype dtype, const uint64_
         isa->unpack_f32(words, n, x_out);
 }
 
-int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
-                     int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                     size_t n, uint64_t *words_out, int n_threads) {
     const size_t k_words = bitops_words(n), size = element_size(dtype);
     const ptrdiff_t spans = (ptrdiff_t)((k_words + SPAN_WORDS - 1) / SPAN_WORDS);
     const ptrdiff_t tasks = (ptrdiff_t)rows * spans;
@@ -88,10 +87,9 @@ static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *
         isa->compare_f32(x, threshold, n, words_out, nan);
 }
 
-int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
-                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                        size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
                         int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
     const size_t k_words = bitops_words(n);
     const size_t share = max_size(SPAN_WORDS / max_size(k_words, 1), 1); /* rows of a task */
     int any_nan = 0;
@@ -168,9 +166,8 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
     }
 }
 
-void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
-                        void *x_out, int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
+                        size_t rows, size_t n, void *x_out, int n_threads) {
     const size_t k_words = bitops_words(n), size = element_size(dtype);
     const ptrdiff_t spans = (ptrdiff_t)((k_words + SPAN_WORDS - 1) / SPAN_WORDS);
     const ptrdiff_t tasks = (ptrdiff_t)rows * spans;
@@ -204,9 +201,8 @@ static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, siz
     }
 }
 
-void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
-                          int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t *count_out, int n_threads) {
     const int threads = team(rows * k_words / READ_WORDS, n_threads);
     if (threads > 1 && k_words > COUNT_SPAN && rows < 16 * (size_t)threads) {
         popcount_long_rows(isa, words, rows, k_words, count_out, threads);
@@ -220,9 +216,8 @@ void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, in
     }
 }
 
-void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
-                             int64_t *count_out, int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
+                             size_t rows, size_t n_words, int64_t *count_out, int n_threads) {
     const size_t spans = (n_words + BITOPS_SPAN_WORDS - 1) / BITOPS_SPAN_WORDS;
     BITOPS_PARALLEL_FOR(team(outer * rows * n_words / READ_WORDS, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {

@@ -10,7 +10,9 @@
  * No overflow: both terms are at most 255 k < 2^31. */
 #include "bitops.h"
 #include "drivers/mixed.h"
-#include "isa/shared/target.h"
+#include "drivers/scale.h"
+#include "drivers/sizes.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 
@@ -123,7 +125,7 @@ static void combine_row(const plan *p, const bitops_mixed_args *args, const int3
         for (size_t j = 0; j < n; j++)
             c[j] -= d[j] << b;
     }
-    bitops_mixed_scale(args, c, col, n);
+    scale_sums(args, c, col, n);
 }
 
 static void combine_block(const plan *p, const bitops_mixed_args *args, const int32_t *counts,
@@ -134,8 +136,8 @@ static void combine_block(const plan *p, const bitops_mixed_args *args, const in
         combine_row(p, args, counts, rows, (size_t)i, n, first + (size_t)i, j);
 }
 
-void bitops_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
-                   int n_threads) {
+void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                            int n_threads) {
     const plan p = make_plan(args);
     uint64_t *words = workspace;
     int32_t *counts = (int32_t *)(words + counts_at(&p));

@@ -15,9 +15,9 @@
  * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
 #include "drivers/sizes.h"
+#include "isa/shared/heap.h"
 #include "isa/shared/store.h"
-#include "isa/shared/target.h"
-#include "isa/shared/topk.h"
+#include "runtime/parallel.h"
 
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
@@ -112,7 +112,7 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
 
 static void clear_heaps(uint64_t *heaps, size_t keys) {
     for (size_t i = 0; i < keys; i++)
-        heaps[i] = TOPK_NONE;
+        heaps[i] = HEAP_NONE;
 }
 
 static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
@@ -180,7 +180,7 @@ static void sort_heap(uint64_t *heap, size_t count) {
     for (size_t last = count; last-- > 1;) {
         const uint64_t key = heap[last];
         heap[last] = heap[0];
-        topk_replace_root(heap, last, key);
+        heap_replace_root(heap, last, key);
     }
 }
 
@@ -207,7 +207,7 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
         uint64_t *heap = heaps + (size_t)row * count;
         for (size_t span = 0; span < extra; span++)
             for (size_t i = 0; i < count; i++)
-                topk_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
+                heap_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
         sort_heap(heap, count);
         for (size_t i = 0; i < count; i++) {
             distances_out[(size_t)row * count + i] = (int32_t)(heap[i] >> 32);

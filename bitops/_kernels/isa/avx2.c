@@ -23,8 +23,8 @@
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
  * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"

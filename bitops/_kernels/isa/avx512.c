@@ -29,8 +29,8 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
@@ -287,8 +287,8 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, u
     _mm512_storeu_si512(distances, mismatches);
     for (; hits; hits &= hits - 1) {
         const unsigned j = (unsigned)__builtin_ctz(hits);
-        if (distances[j] < topk_limit(heap))
-            topk_replace_root(heap, count, topk_key(distances[j], col + j));
+        if (distances[j] < heap_limit(heap))
+            heap_replace_root(heap, count, heap_key(distances[j], col + j));
     }
 }
 
@@ -353,7 +353,7 @@ BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, s
     }
     case BITOPS_STORE_TOPK: {
         uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
-        const __m512i limit = _mm512_set1_epi32((int32_t)topk_limit(heap));
+        const __m512i limit = _mm512_set1_epi32((int32_t)heap_limit(heap));
         const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches, limit);
         if (hits)
             store_hits(mismatches, hits, col, heap, store->ldc);

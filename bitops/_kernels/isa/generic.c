@@ -2,8 +2,8 @@
  *
  * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
  * instruction. Panel: for every word of k, the word of each of the nr columns. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"

@@ -28,8 +28,8 @@
  * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
  * 1023. The driver cuts k into much shorter slices. Tails: pack copies them to a whole word of
  * values; k is made of whole words; panels of missing columns are 0. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"

@@ -1,4 +1,4 @@
-/* avx2_mixed.c: numbers times +-1 weights by lookup; AVX2.
+/* avx2_lookup.c: numbers times +-1 weights by lookup; AVX2.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, float32 or int32, in two vectors:
  * with -x3, then with +x3. Three bits of each of 8 columns select in both by a permutation, the

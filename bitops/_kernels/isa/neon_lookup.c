@@ -1,4 +1,4 @@
-/* neon_mixed.c: numbers times +-1 weights by lookup; AArch64 Advanced SIMD.
+/* neon_lookup.c: numbers times +-1 weights by lookup; AArch64 Advanced SIMD.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3. As float32 they fill four vectors,
  * in which tbl looks up the bytes of 4 columns; as int16, which holds 4 * 255, two vectors, for 8

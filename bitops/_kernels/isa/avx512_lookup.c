@@ -1,4 +1,4 @@
-/* avx512_mixed.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
+/* avx512_lookup.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, which fill one zmm of float32, or
  * half a zmm of int16. Four bits of a weight row select one: a permutation looks 16 (32) of them up
