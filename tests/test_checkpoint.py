@@ -353,7 +353,7 @@ def checkpoint(tmp_path):
 
 def test_content(checkpoint):
     description, tensors = read(checkpoint)
-    assert description["format"] == "bitops.training.checkpoint"
+    assert description["format"] == "bitops.checkpoint"
     assert description["position"]["epoch"] == 2
     assert description["position"]["batch"] == 2
     assert len(description["generators"]) == 4  # the rows, and three layers of Dropout

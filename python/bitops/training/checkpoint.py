@@ -21,7 +21,7 @@ from .metrics import binary_parameters, check_parameters
 
 __all__ = ["Checkpoint", "restore"]
 
-FORMAT = "bitops.training.checkpoint"
+FORMAT = "bitops.checkpoint"
 VERSION = 1
 
 Tensors = dict[str, np.ndarray]
