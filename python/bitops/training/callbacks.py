@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..layers.container import Sequential
+from ..layers.walk import holders, named_layers
 from ..ops.array import BitArray
-from .metrics import holders, named_layers
 from .optim import Optimizer
 from .schedules import Schedule
 
