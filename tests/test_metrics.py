@@ -15,13 +15,13 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
+from bitops.layers.walk import named_layers
 from bitops.ops.array import pack
 from bitops.quantizers import ClippedGradient, DoReFaActivation, StochasticSign
 from bitops.training.metrics import (
     check_parameters,
     flip_ratios,
     histograms,
-    named_layers,
     saturation,
     watched,
 )

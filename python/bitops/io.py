@@ -13,10 +13,11 @@ import safetensors
 
 from .files import digest, parse_description, write_tensors
 from .layers.activations import PackedLevels, PackedQuantize, PackedReLU, PackedSign, PackedTanh
-from .layers.base import MAX_FEATURES, Layer
+from .layers.base import Layer
 from .layers.container import Packed, PackedResidual
 from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
 from .layers.dense import FloatDense, PackedDense, PackedPlanesDense
+from .layers.inputs import MAX_FEATURES
 from .layers.norm import PackedBatchNorm
 from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
 from .ops.array import BitArray, pack, unpack

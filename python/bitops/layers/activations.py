@@ -20,18 +20,15 @@ from ..quantizers import (
     StochasticSign,
     SwishSign,
 )
-from .base import (
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .inputs import (
     Activation,
     Codes,
-    Cost,
-    Layer,
-    TrainingLayer,
     as_activation,
     as_flips,
     as_float,
     as_thresholds,
     check_input_bits,
-    saved_for_backward,
 )
 
 

@@ -8,17 +8,9 @@ import numpy as np
 
 from ..ops.checks import check_number
 from ..quantizers import ap2
-from .base import (
-    Cost,
-    Layer,
-    Parameter,
-    TrainingLayer,
-    as_activation,
-    as_float,
-    as_scales,
-    check_size,
-    saved_for_backward,
-)
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .inputs import as_activation, as_float, as_scales, check_size
+from .parameter import Parameter
 
 
 class BatchNorm(TrainingLayer):

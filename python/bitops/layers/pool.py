@@ -13,22 +13,9 @@ from ..ops.conv import im2col
 from ..ops.geometry import Window
 from ..ops.patches import image_blocks, seeing_taps, tap_slices
 from ..ops.pool import avg_pool2d, global_avg_pool, max_pool2d
-from .base import (
-    Activation,
-    Codes,
-    Cost,
-    Layer,
-    Shape,
-    TrainingLayer,
-    Windows,
-    as_activation,
-    as_flips,
-    as_float,
-    as_images,
-    image_shape,
-    is_data,
-    saved_for_backward,
-)
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
+from .windows import Windows, image_shape
 
 # Images, then rows and columns, of what a tap sees and of where it does.
 Part = tuple[slice, slice, slice]

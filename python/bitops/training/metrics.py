@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.base import Layer, Parameter, TrainingLayer, as_float
-from ..layers.container import Sequential
+from ..layers.base import Layer, TrainingLayer
+from ..layers.inputs import as_float
+from ..layers.parameter import Parameter
+from ..layers.walk import holders, is_finite, named_layers
 from ..ops.array import BitArray
 
-__all__ = ["check_parameters", "flip_ratios", "histograms", "named_layers", "saturation"]
+if TYPE_CHECKING:
+    from ..layers.container import Sequential
+
+__all__ = ["check_parameters", "flip_ratios", "histograms", "saturation"]
 
 Watcher = Callable[[str, Layer, Any, Any], None]
-
-
-def named_layers(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """Layers with their places, as "3" or "3.body.0"; those with branches before their branches."""
-    for i, layer in enumerate(layers):
-        yield f"{prefix}{i}", layer
-        for branch, chain in layer.branches().items():
-            yield from named_layers(chain, f"{prefix}{i}.{branch}.")
 
 
 def binary_parameters(model: Sequential) -> dict[str, Parameter]:
@@ -95,14 +92,6 @@ def _clip_value(layer: Layer) -> float | None:
     if not isinstance(layer, TrainingLayer) or layer.parameters():
         return None
     return next((h.clip_value for h in holders(layer) if hasattr(h, "clip_value")), None)
-
-
-def holders(layer: Layer) -> Iterator[Any]:
-    """A layer, its quantizer if it has one, the quantizer in that, and so on."""
-    holder: Any = layer
-    while holder is not None:
-        yield holder
-        holder = getattr(holder, "quantizer", None)
 
 
 def histograms(model: Sequential, bins: int = 20) -> dict[str, dict[float, float]]:
@@ -210,11 +199,3 @@ def _broken_gradient(model: Sequential) -> str | None:
             if not all(is_finite(parameter.grad) for parameter in layer.parameters()):
                 return f"NaN or infinity in the gradient of layer {place}, {layer!r}"
     return None
-
-
-def is_finite(x) -> bool:
-    """Whether an array holds neither NaN nor infinity; its extremes tell, without a copy."""
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
-        return True
-    with np.errstate(invalid="ignore"):
-        return bool(np.isfinite(x.min()) and np.isfinite(x.max()))
