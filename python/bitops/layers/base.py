@@ -68,6 +68,9 @@ class Layer:
         """Chains of layers inside this one by name; each of them gets this layer's input."""
         return {}
 
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
 
 class TrainingLayer(Layer):
     """A layer that also learns: `backward` stands next to `forward`.

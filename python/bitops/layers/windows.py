@@ -8,6 +8,8 @@ from typing import Any
 from ..ops.geometry import Pair, Window, make_window
 from .inputs import Activation, Shape
 
+Padding = int | Pair | tuple[Pair, Pair] | str
+
 # Part of an image that no setting of a window exceeds; stands for images of unknown size.
 _LARGE_IMAGE = 2**30
 
@@ -35,7 +37,12 @@ class Windows:
 
     @classmethod
     def of(
-        cls, where: str, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+        cls,
+        where: str,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: Padding = 0,
+        dilation: int | Pair = 1,
     ) -> Windows:
         """Check the settings as `make_window` does."""
         image = _LARGE_IMAGE, _LARGE_IMAGE
