@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,17 +13,18 @@ import safetensors
 
 from .files import digest, parse_description, write_tensors
 from .layers.activations import PackedLevels, PackedQuantize, PackedReLU, PackedSign, PackedTanh
-from .layers.base import MAX_FEATURES, Layer
+from .layers.base import Layer
 from .layers.container import Packed, PackedResidual
 from .layers.conv import FloatConv2D, PackedConv2D, PackedPlanesConv2D
 from .layers.dense import FloatDense, PackedDense, PackedPlanesDense
+from .layers.inputs import MAX_FEATURES
 from .layers.norm import PackedBatchNorm
 from .layers.pool import PackedAvgPool2D, PackedFlatten, PackedGlobalAvgPool2D, PackedMaxPool2D
 from .ops.array import BitArray, pack, unpack
 from .ops.memory import word_count
 
 FORMAT = "bitops.packed"
-VERSION = 3
+VERSION = 4
 MAX_DEPTH = 16  # of residual blocks inside each other
 
 # safetensors' names of the dtypes that a field may have; U64 holds bits
@@ -79,8 +80,8 @@ _KINDS = {
         _Kind(PackedLevels, {}, (), ("step",)),
         _Kind(PackedReLU, {}),
         _Kind(PackedTanh, {}),
-        _Kind(PackedMaxPool2D, {"minimum": (_BITS, 1)}, (), ("size", *_WINDOWS)),
-        _Kind(PackedAvgPool2D, {}, (), ("size", *_WINDOWS)),
+        _Kind(PackedMaxPool2D, {"minimum": (_BITS, 1)}, (), ("kernel_size", *_WINDOWS)),
+        _Kind(PackedAvgPool2D, {}, (), ("kernel_size", *_WINDOWS)),
         _Kind(PackedGlobalAvgPool2D, {}),
         _Kind(PackedFlatten, {}),
     )
@@ -223,7 +224,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _check_document(document: dict[str, Any]) -> dict[str, Any]:
-    """The description of version 3, each layer checked for its keys, types and ranges."""
+    """The description of this version, each layer checked for its keys, types and ranges."""
     shape = document.get("input_shape")
     if shape is not None:
         _check_sizes(shape, "input_shape", None)
@@ -302,35 +303,53 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
-    """A description of version 2, which knew no codes, as one of version 3, checked."""
-    return _check_document({**document, "graph": _without_codes(document.get("graph"), 0)})
+    """A description of version 2, whose products knew no codes, as one of this version."""
+
+    def with_input_bits(spec: Spec) -> Spec:
+        if spec.get("type") not in ("PackedDense", "PackedConv2D"):
+            return spec
+        settings = spec.get("settings")
+        if not isinstance(settings, dict) or "input_bits" in settings:
+            return {**spec, "settings": None}
+        return {**spec, "settings": {**settings, "input_bits": None}}
+
+    return _from_version_3({**document, "graph": _changed(document.get("graph"), with_input_bits)})
 
 
-def _without_codes(chain: Any, depth: int) -> Any:
-    """A chain of version 2 whose products are told that their input is no codes.
+def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
+    """A description of version 3, whose pools had a `size`, as one of this version, checked."""
 
-    What is no chain stays as it is, for the checks to refuse.
+    def with_kernel_size(spec: Spec) -> Spec:
+        if spec.get("type") not in ("PackedMaxPool2D", "PackedAvgPool2D"):
+            return spec
+        settings = spec.get("settings")
+        if not isinstance(settings, dict) or "size" not in settings:
+            return {**spec, "settings": None}
+        rest = {key: value for key, value in settings.items() if key != "size"}
+        return {**spec, "settings": {"kernel_size": settings["size"], **rest}}
+
+    return _check_document({**document, "graph": _changed(document.get("graph"), with_kernel_size)})
+
+
+def _changed(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:
+    """The descriptions of a chain with a change made to each, those of inner chains too.
+
+    Whatever is malformed is left as it is, for the checks to refuse.
     """
     if not isinstance(chain, list) or depth > MAX_DEPTH:
         return chain
     specs = []
     for spec in chain:
-        name = spec.get("type") if isinstance(spec, dict) else None
-        if name == _RESIDUAL:
-            branches = {key: _without_codes(spec.get(key), depth + 1) for key in _BRANCHES}
-            spec = {**spec, **branches}
-        elif name in (PackedDense.__name__, PackedConv2D.__name__):
-            settings = spec.get("settings")
-            if isinstance(settings, dict) and "input_bits" not in settings:
-                spec = {**spec, "settings": {**settings, "input_bits": None}}
-            else:
-                spec = {**spec, "settings": None}
+        if isinstance(spec, dict):
+            inner = {key: spec[key] for key in _BRANCHES if key in spec}
+            changed = {key: _changed(part, change, depth + 1) for key, part in inner.items()}
+            spec = change({**spec, **changed})
         specs.append(spec)
     return specs
 
 
 # how a description of each version becomes one of this version, checked
-_CURRENT = {1: _from_version_1, 2: _from_version_2, 3: _check_document}
+_CURRENT = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3, 4: _check_document}
 
 
 def _expected_tensors(

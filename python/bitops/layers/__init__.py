@@ -13,7 +13,7 @@ from .activations import (
     Sign,
     Tanh,
 )
-from .base import Codes, Layer, Parameter, TrainingLayer
+from .base import Layer, TrainingLayer
 from .container import Packed, PackedResidual, Residual, Sequential, Summary
 from .conv import (
     BinaryConv2D,
@@ -33,7 +33,9 @@ from .dense import (
     TanhDense,
 )
 from .folding import freeze
+from .inputs import Codes
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
+from .parameter import Parameter
 from .pool import (
     AvgPool2D,
     Flatten,

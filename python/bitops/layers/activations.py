@@ -20,18 +20,15 @@ from ..quantizers import (
     StochasticSign,
     SwishSign,
 )
-from .base import (
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .inputs import (
     Activation,
     Codes,
-    Cost,
-    Layer,
-    TrainingLayer,
     as_activation,
     as_flips,
     as_float,
     as_thresholds,
     check_input_bits,
-    saved_for_backward,
 )
 
 
@@ -251,17 +248,12 @@ class PackedSign(Layer):
         return f"PackedSign({'' if self.threshold is None else f'features={self.threshold.size}'})"
 
 
-class PackedReLU(Layer):
-    """y = max(x, 0), float32."""
-
-    def forward(self, x) -> np.ndarray:
-        return np.maximum(as_float(as_activation(self.name, x)), 0)
-
-    def __repr__(self) -> str:
-        return f"{self.name}()"
+def relu(where: str, x) -> np.ndarray:
+    """max(x, 0) of a layer's input, float32."""
+    return np.maximum(as_float(as_activation(where, x)), 0)
 
 
-class ReLU(PackedReLU, TrainingLayer):
+class ReLU(TrainingLayer):
     """Activation y = max(x, 0), float32.
 
     Notes
@@ -273,7 +265,7 @@ class ReLU(PackedReLU, TrainingLayer):
         self._passes: np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        y = super().forward(x)
+        y = relu("ReLU", x)
         if training:
             self._passes = y > 0
         return y
@@ -282,17 +274,19 @@ class ReLU(PackedReLU, TrainingLayer):
         return grad * saved_for_backward(self, self._passes)
 
 
-class PackedTanh(Layer):
-    """y = tanh(x), float32."""
+class PackedReLU(Layer):
+    """Twin of `ReLU` for inference: y = max(x, 0), float32."""
 
     def forward(self, x) -> np.ndarray:
-        return np.tanh(as_float(as_activation(self.name, x)))
-
-    def __repr__(self) -> str:
-        return f"{self.name}()"
+        return relu("PackedReLU", x)
 
 
-class Tanh(PackedTanh, TrainingLayer):
+def tanh(where: str, x) -> np.ndarray:
+    """Hyperbolic tangent of a layer's input, float32."""
+    return np.tanh(as_float(as_activation(where, x)))
+
+
+class Tanh(TrainingLayer):
     """Activation y = tanh(x), float32.
 
     Notes
@@ -304,13 +298,20 @@ class Tanh(PackedTanh, TrainingLayer):
         self._y: np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        y = super().forward(x)
+        y = tanh("Tanh", x)
         if training:
             self._y = y
         return y
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * (1 - np.square(saved_for_backward(self, self._y)))
+
+
+class PackedTanh(Layer):
+    """Twin of `Tanh` for inference: y = tanh(x), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return tanh("PackedTanh", x)
 
 
 class QuantizeGradient(TrainingLayer):

@@ -16,22 +16,18 @@ from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
 from ..ops.patches import add_patches, patch_blocks
 from ..ops.scaling import k_map as make_k_map
 from .backward import Gradient, conv_input_gradient, conv_weight_gradient
-from .base import (
+from .base import Cost, Layer, saved_for_backward
+from .inputs import (
     Activation,
     Codes,
-    Cost,
-    Layer,
     Shape,
-    Windows,
     as_float,
     as_images,
     as_scales,
     as_weights,
     check_flag,
     check_size,
-    image_shape,
     is_data,
-    saved_for_backward,
 )
 from .planes import WeightQuantizer, sum_planes
 from .product import (
@@ -43,6 +39,7 @@ from .product import (
     QuantizedProduct,
     float_cost,
 )
+from .windows import Windows, image_shape
 
 # Images that the backward pass holds as float32 at a time; their patches take a few MiB more.
 MAX_BLOCK_BYTES = 8 << 20

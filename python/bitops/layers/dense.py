@@ -9,18 +9,16 @@ import numpy as np
 from ..ops.array import BitArray
 from ..ops.linalg import Prepacked, bitplane_gemm, gemm, gemm_sign, weight_gemm
 from .backward import Gradient, weight_gradient
-from .base import (
+from .base import Cost, Layer, saved_for_backward
+from .inputs import (
     Activation,
     Codes,
-    Cost,
-    Layer,
     as_activation,
     as_float,
     as_scales,
     as_weights,
     check_size,
     is_data,
-    saved_for_backward,
 )
 from .planes import Planes, WeightQuantizer, sum_planes
 from .product import (

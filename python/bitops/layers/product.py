@@ -14,13 +14,10 @@ from ..ops.checks import check_number
 from ..ops.linalg import prepack
 from ..ops.scaling import binarize_weights
 from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign
-from .base import (
+from .base import Cost, Layer, TrainingLayer
+from .inputs import (
     Activation,
     Codes,
-    Cost,
-    Layer,
-    Parameter,
-    TrainingLayer,
     as_flips,
     as_scales,
     as_thresholds,
@@ -28,6 +25,7 @@ from .base import (
     check_input_bits,
     is_data,
 )
+from .parameter import Parameter
 from .planes import Planes, WeightQuantizer, check_sums, planes_of, scaled
 
 MAX_COEFFICIENT = 2**8

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..layers.container import Sequential
 from ..layers.walk import holders, named_layers
 from ..ops.array import BitArray
 from .optim import Optimizer
 from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from ..layers.container import Sequential
 
 __all__ = ["Annealing", "Callback", "EarlyStopping", "Epoch", "History", "Run"]
 

@@ -10,9 +10,10 @@ import numpy as np
 from scipy.special import log_ndtr, ndtr
 
 from ..layers.activations import Sign
-from ..layers.base import TrainingLayer, check_size, saved_for_backward
+from ..layers.base import TrainingLayer, saved_for_backward
 from ..layers.container import Sequential
 from ..layers.dense import BinaryDense
+from ..layers.inputs import check_size
 from .loop import History, fit
 from .losses import signed_one_hot
 from .optim import SGD

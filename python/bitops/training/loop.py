@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..config import get_num_threads, set_num_threads
-from ..layers.container import Sequential
 from ..layers.walk import is_finite
 from ..ops.array import BitArray
 from .callbacks import Augment, Callback, Data, Epoch, History, Loss, Run
@@ -22,6 +22,9 @@ from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Adam, Optimizer
 from .schedules import ExponentialDecay, Schedule
+
+if TYPE_CHECKING:
+    from ..layers.container import Sequential
 
 try:
     from tqdm import tqdm

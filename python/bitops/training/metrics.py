@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.base import Layer, Parameter, TrainingLayer, as_float
-from ..layers.container import Sequential
+from ..layers.base import Layer, TrainingLayer
+from ..layers.inputs import as_float
+from ..layers.parameter import Parameter
 from ..layers.walk import holders, is_finite, named_layers
 from ..ops.array import BitArray
+
+if TYPE_CHECKING:
+    from ..layers.container import Sequential
 
 __all__ = ["check_parameters", "flip_ratios", "histograms", "saturation"]
 
