@@ -67,7 +67,8 @@ BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t ro
             heap_replace_root(heap, store->ldc, heap_key((uint32_t)mismatches[j], col + j));
 }
 
-/* rows x n mismatch counts, ld apart, to the block of c at (row, col). */
+/* rows x n mismatch counts, ld apart, to the block of c at (row, col). avx512.c has the same switch
+ * over vectors, store_lanes: a new kind of store needs a case in both. */
 BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
                                size_t row, size_t col, const bitops_store *store) {
     for (size_t i = 0; i < rows; i++, mismatches += ld) {
