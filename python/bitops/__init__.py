@@ -6,19 +6,11 @@ from . import isa
 from .config import get_num_threads, set_num_threads, show_config
 from .ops.array import BitArray, pack, pack_above, popcount, unpack
 from .ops.conv import conv2d, conv2d_sign, im2col
-from .ops.linalg import (
-    Prepacked,
-    bitplane_gemm,
-    gemm,
-    gemm_sign,
-    hamming,
-    hamming_topk,
-    matmul,
-    prepack,
-    weight_gemm,
-)
+from .ops.linalg import gemm, gemm_sign, hamming, hamming_topk, matmul
 from .ops.mixed_conv import bitplane_conv2d, weight_conv2d
+from .ops.mixed_gemm import bitplane_gemm, weight_gemm
 from .ops.pool import avg_pool2d, global_avg_pool, max_pool2d
+from .ops.prepack import Prepacked, prepack
 from .ops.scaling import binarize_weights, k_map
 
 __version__ = _version("bitops")

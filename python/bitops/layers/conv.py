@@ -11,9 +11,9 @@ from ..ops.array import BitArray, pack
 from ..ops.checks import check_number
 from ..ops.conv import conv2d, conv2d_sign
 from ..ops.geometry import Window
-from ..ops.linalg import Prepacked
 from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
 from ..ops.patches import add_patches, patch_blocks
+from ..ops.prepack import Prepacked
 from ..ops.scaling import k_map as make_k_map
 from .backward import Gradient, conv_input_gradient, conv_weight_gradient
 from .base import Cost, Layer, saved_for_backward

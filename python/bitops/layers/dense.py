@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray
-from ..ops.linalg import Prepacked, bitplane_gemm, gemm, gemm_sign, weight_gemm
+from ..ops.linalg import gemm, gemm_sign
+from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
+from ..ops.prepack import Prepacked
 from .backward import Gradient, weight_gradient
 from .base import Cost, Layer, saved_for_backward
 from .inputs import (

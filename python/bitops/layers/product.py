@@ -11,7 +11,7 @@ import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, popcount
 from ..ops.checks import check_number
-from ..ops.linalg import prepack
+from ..ops.prepack import prepack
 from ..ops.scaling import binarize_weights
 from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign
 from .base import Cost, Layer, TrainingLayer

@@ -15,18 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
 from .geometry import check_result, make_window
-from .linalg import (
-    MAX_BITS,
-    Prepacked,
+from .memory import MAX_BITS, aligned_empty, word_count
+from .prepack import Prepacked, filter_rows
+from .results import (
     _as_matrix,
     _check_out,
     _deliver,
     _result_buffer,
     _scale,
     _thresholds,
-    filter_rows,
 )
-from .memory import aligned_empty, word_count
 
 __all__ = ["conv2d", "conv2d_sign", "im2col"]
 

@@ -17,17 +17,10 @@ from .. import _core
 from .array import BitArray
 from .conv import _filters, check_groups
 from .geometry import Window, check_result, make_window
-from .linalg import (
-    Prepacked,
-    _check_bits,
-    _check_out,
-    _check_sums,
-    _deliver,
-    _result_buffer,
-    _scale,
-    filter_rows,
-)
+from .mixed_gemm import check_bits, check_sums
 from .patches import number_images, patch_blocks
+from .prepack import Prepacked, filter_rows
+from .results import _check_out, _deliver, _result_buffer, _scale
 
 __all__ = ["bitplane_conv2d", "weight_conv2d"]
 
@@ -216,9 +209,9 @@ def bitplane_conv2d(
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
         raise TypeError(f"[bitplane_conv2d] x must be of uint8, got dtype {images.dtype}")
-    _check_bits("bitplane_conv2d", bits)
+    check_bits("bitplane_conv2d", bits)
     task = _task("bitplane_conv2d", images, w, stride, padding, dilation, groups)
-    _check_sums("bitplane_conv2d", images, bits, task.k)
+    check_sums("bitplane_conv2d", images, bits, task.k)
     scaled = not (alpha is None and bias is None)
     dtype = np.float32 if scaled else np.int32
     if out is not None:
