@@ -19,7 +19,7 @@ scores of packed networks. Gradients and losses of the first training steps must
 they or products of real numbers are not equal bit for bit, the row says "rounded otherwise".
 
 The CPU time of an import is taken in fresh processes that have loaded NumPy, and has no limit. The
-exit status is 1 if a case is slower or a result is wrong. A whole run takes about ten minutes.
+exit status is 1 if a case is slower or a result is wrong. A whole run takes five to ten minutes.
 """
 
 from __future__ import annotations
