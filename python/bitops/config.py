@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, isa
+from .ops.checks import check_integer
 
 __all__ = ["get_num_threads", "set_num_threads", "show_config"]
 
@@ -39,11 +40,7 @@ def set_num_threads(n: int) -> None:
     ValueError
         If `n` is less than 1.
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"[set_num_threads] n must be an integer, got {n!r}")
-    if not 1 <= n <= MAX_THREADS:
-        raise ValueError(f"[set_num_threads] n must be in [1, {MAX_THREADS}], got {n}")
-    _core.set_num_threads(int(n))
+    _core.set_num_threads(check_integer("set_num_threads", "n", n, 1, MAX_THREADS))
 
 
 def get_num_threads() -> int:

@@ -11,7 +11,6 @@ a long call within about a tenth of a second; what `out` then holds is undefined
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,48 +18,44 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .array import BitArray, contiguous_rows, flip_words, pack_operand
+from .checks import check_integer
 from .geometry import check_result
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, rows_operand, weights_matrix
-from .results import _as_matrix, _check_out, _deliver, _result_buffer, _scale, _thresholds
+from .results import NO_SCALES, Result, as_matrix, check_out, int32_thresholds, scales_of
 
 __all__ = ["gemm", "gemm_sign", "hamming", "hamming_topk", "matmul"]
 
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 
 
-class _Product(NamedTuple):
-    """Checked operands of one call into the native module."""
+class RowOperands(NamedTuple):
+    """Checked operands of one product of packed rows."""
 
-    function: str
-    a: NDArray[Any]  # rows of words, or of numbers
+    a: NDArray[np.uint64]  # rows of words
     w: NDArray[np.uint64] | _core.Panels
     k: int
+    batch: tuple[Any, ...] | None  # which rows meet, see `_core.gemm`; None for all
     shape: tuple[int, ...]  # of the result: (..., m, n)
-    batch: tuple[Any, ...] | None
-
-    @property
-    def rows(self) -> int:
-        return math.prod(self.shape[:-1])
 
 
-def _product(
-    function: str,
+def _row_operands(
+    where: str,
     a: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
     names: tuple[str, str] = ("a", "w"),
-) -> _Product:
+) -> RowOperands:
     """Check two operands (..., m, k) and (..., n, k) against each other and pair their batches."""
-    a_bits = rows_operand(function, names[0], a)
-    w_bits = weights_matrix(function, names[1], w)
+    a_bits = rows_operand(where, names[0], a)
+    w_bits = weights_matrix(where, names[1], w)
     k = a_bits.shape[-1]
     if w_bits.shape[-1] != k:
         raise ValueError(
-            f"[{function}] {names[0]} and {names[1]} must have the same k, "
+            f"[{where}] {names[0]} and {names[1]} must have the same k, "
             f"got {k} and {w_bits.shape[-1]}"
         )
     if k > MAX_BITS:
-        raise ValueError(f"[{function}] k must be at most {MAX_BITS} bits, got {k}")
+        raise ValueError(f"[{where}] k must be at most {MAX_BITS} bits, got {k}")
     m, n = a_bits.shape[-2], w_bits.shape[-2]
     a_lead, w_lead = a_bits.shape[:-2], w_bits.shape[:-2]
     lead: tuple[int, ...] = ()
@@ -70,13 +65,13 @@ def _product(
             lead = np.broadcast_shapes(a_lead, w_lead)
         except (ValueError, RuntimeError):  # RuntimeError: more axes than NumPy broadcasts
             raise ValueError(
-                f"[{function}] leading axes must broadcast, got {a_lead} and {w_lead}"
+                f"[{where}] leading axes must broadcast, got {a_lead} and {w_lead}"
             ) from None
         if math.prod(w_lead) != 1 or math.prod(a_lead) != math.prod(lead):
             batch = (m, n, _block_numbers(a_lead, lead), _block_numbers(w_lead, lead))
-    check_result(function, (*lead, m, n))
+    check_result(where, (*lead, m, n))
     operand = w.panels() if isinstance(w, Prepacked) else contiguous_rows(w_bits)
-    return _Product(function, contiguous_rows(a_bits), operand, k, (*lead, m, n), batch)
+    return RowOperands(contiguous_rows(a_bits), operand, k, batch, (*lead, m, n))
 
 
 def _block_numbers(lead: tuple[int, ...], broadcast: tuple[int, ...]) -> NDArray[np.int64]:
@@ -137,36 +132,21 @@ def gemm(
     >>> gemm([[1.5, -2.0, 0.0]], [[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]])
     array([[1, 1]], dtype=int32)
     """
-    product = _product("gemm", a, w)
-    scaled = not (alpha is None and k_map is None and bias is None)
-    dtype = np.float32 if scaled else np.int32
-    if out is not None:
-        _check_out("gemm", out, product.shape, dtype)
-    if not scaled:
-        return _dot(product, out)
-    n = product.shape[-1]
-    columns = _scale(product, "alpha", alpha, (n,))
-    rows = _scale(product, "k_map", k_map, product.shape[:-1])
-    shifts = _scale(product, "bias", bias, (n,))
-    buffer = _result_buffer(product, out, np.float32, columns, rows, shifts)
-    _core.gemm_scaled(
-        product.a,
-        product.w,
-        product.k,
-        product.batch,
-        columns,
-        rows,
-        shifts,
-        _as_matrix(product, buffer),
-    )
-    return _deliver(buffer, out)
+    operands = _row_operands("gemm", a, w)
+    shape = operands.shape
+    scales = scales_of("gemm", shape, alpha, k_map, bias)
+    if scales is NO_SCALES:
+        return _dot("gemm", operands, out)
+    result = Result("gemm", shape, np.float32, out, operands.a, operands.w, *scales)
+    _core.gemm_scaled(operands.a, operands.w, operands.k, operands.batch, *scales, result.matrix)
+    return result.deliver()
 
 
-def _dot(product: _Product, out: NDArray[Any] | None) -> NDArray[np.int32]:
-    buffer = _result_buffer(product, out, np.int32)
-    matrix = _as_matrix(product, buffer)
-    _core.gemm(product.a, product.w, product.k, product.batch, matrix)
-    return _deliver(buffer, out)
+def _dot(where: str, operands: RowOperands, out: NDArray[Any] | None) -> NDArray[np.int32]:
+    a, w, k, batch, shape = operands
+    result = Result(where, shape, np.int32, out, a, w)
+    _core.gemm(a, w, k, batch, result.matrix)
+    return result.deliver()
 
 
 def gemm_sign(
@@ -202,21 +182,13 @@ def gemm_sign(
     -----
     BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
     """
-    product = _product("gemm_sign", a, w)
-    n = product.shape[-1]
-    limits = _thresholds("gemm_sign", threshold, n)
+    rows, columns, k, batch, shape = _row_operands("gemm_sign", a, w)
+    n = shape[-1]
+    thresholds = int32_thresholds("gemm_sign", threshold, n)
     flips = None if flip is None else flip_words("gemm_sign", flip, n)
-    words = aligned_empty((*product.shape[:-1], word_count(n)), np.uint64)
-    _core.gemm_sign(
-        product.a,
-        product.w,
-        product.k,
-        product.batch,
-        limits,
-        flips,
-        _as_matrix(product, words),
-    )
-    return BitArray._make(words, product.shape, len(product.shape) - 1)
+    words = aligned_empty((*shape[:-1], word_count(n)), np.uint64)
+    _core.gemm_sign(rows, columns, k, batch, thresholds, flips, as_matrix(words))
+    return BitArray._make(words, shape, len(shape) - 1)
 
 
 def hamming(
@@ -257,28 +229,25 @@ def hamming(
     dtype = np.dtype(dtype)
     if dtype not in (np.dtype(np.int32), np.dtype(np.uint16)):
         raise TypeError(f"[hamming] dtype must be int32 or uint16, got {dtype}")
-    product = _product("hamming", a, b, ("a", "b"))
-    if dtype == np.uint16 and product.k > 65535:
-        raise ValueError(f"[hamming] uint16 distances need k <= 65535, got {product.k}")
-    if out is not None:
-        _check_out("hamming", out, product.shape, dtype)
-    buffer = _result_buffer(product, out, dtype)
-    matrix = _as_matrix(product, buffer)
+    rows, columns, k, batch, shape = _row_operands("hamming", a, b, ("a", "b"))
+    if dtype == np.uint16 and k > 65535:
+        raise ValueError(f"[hamming] uint16 distances need k <= 65535, got {k}")
+    result = Result("hamming", shape, dtype, out, rows, columns)
     call = _core.hamming if dtype == np.int32 else _core.hamming16
-    call(product.a, product.w, product.k, product.batch, matrix)
-    return _deliver(buffer, out)
+    call(rows, columns, k, batch, result.matrix)
+    return result.deliver()
 
 
 def hamming_topk(
-    a: ArrayLike | BitArray, w: ArrayLike | BitArray | Prepacked, count: int
+    a: ArrayLike | BitArray, b: ArrayLike | BitArray | Prepacked, count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The nearest rows of `w` for every row of `a`, by Hamming distance.
+    """The nearest rows of `b` for every row of `a`, by Hamming distance.
 
     Parameters
     ----------
     a : BitArray of shape (m, k), packed along k; or array_like, packed by sign on the fly
         Queries.
-    w : BitArray of shape (n, k), packed along k; or array_like, or Prepacked
+    b : BitArray of shape (n, k), packed along k; or array_like, or Prepacked
         The rows to search.
     count : int
         How many neighbours of each query to return, 1 <= count <= n.
@@ -288,7 +257,7 @@ def hamming_topk(
     distances : ndarray of shape (m, count), int32
         Nearest first: the number of elements in which the rows differ.
     indices : ndarray of shape (m, count), int64
-        Their rows of `w`. Of equal distances the smaller index stands first, and is preferred.
+        Their rows of `b`. Of equal distances the smaller index stands first, and is preferred.
 
     Raises
     ------
@@ -299,7 +268,7 @@ def hamming_topk(
 
     Notes
     -----
-    Equal to a stable ``argsort`` of ``hamming(a, w)`` along its last axis, cut after `count`
+    Equal to a stable ``argsort`` of ``hamming(a, b)`` along its last axis, cut after `count`
     columns, but the matrix of distances is never made: a distance goes from a register into the
     heap of its query if it beats the worst there. Besides the results at most 8 MiB are taken.
 
@@ -308,22 +277,17 @@ def hamming_topk(
     >>> hamming_topk([[1, 1, 1]], [[-1, -1, 1], [1, 1, 1], [1, -1, 1], [1, 1, -1]], 3)
     (array([[0, 1, 1]], dtype=int32), array([[1, 2, 3]]))
     """
-    product = _product("hamming_topk", a, w)
-    if len(product.shape) != 2 or product.batch is not None:
-        raise ValueError(
-            f"[hamming_topk] a and w must be matrices, got a result of shape {product.shape}"
-        )
-    m, n = product.shape
-    try:
-        count = operator.index(count)
-    except TypeError:
-        raise TypeError(f"[hamming_topk] count must be an integer, got {count!r}") from None
+    rows, columns, k, batch, shape = _row_operands("hamming_topk", a, b, ("a", "b"))
+    if len(shape) != 2 or batch is not None:
+        raise ValueError(f"[hamming_topk] a and b must be matrices, got a result of shape {shape}")
+    m, n = shape
+    count = check_integer("hamming_topk", "count", count)
     if not 1 <= count <= n:
         raise ValueError(f"[hamming_topk] count must be in [1, {n}], got {count}")
     if n > MAX_TOPK_ROWS:
-        raise ValueError(f"[hamming_topk] w must have at most {MAX_TOPK_ROWS} rows, got {n}")
+        raise ValueError(f"[hamming_topk] b must have at most {MAX_TOPK_ROWS} rows, got {n}")
     distances, indices = np.empty((m, count), np.int32), np.empty((m, count), np.int64)
-    _core.hamming_topk(product.a, product.w, product.k, distances, indices)
+    _core.hamming_topk(rows, columns, k, distances, indices)
     return distances, indices
 
 
@@ -369,16 +333,16 @@ def matmul(
         )
     a_rows = left if left.ndim > 1 else _as_row(left)
     b_rows = _swap_last(right) if right.ndim > 1 else _as_row(right)
-    product = _product("matmul", a_rows, b_rows, ("a", "b"))
-    shape = product.shape
+    operands = _row_operands("matmul", a_rows, b_rows, ("a", "b"))
+    shape = operands.shape
     if right.ndim == 1:
         shape = shape[:-1]
     if left.ndim == 1:
-        shape = (*shape[: len(product.shape) - 2], *shape[len(product.shape) - 1 :])
+        shape = (*shape[: len(operands.shape) - 2], *shape[len(operands.shape) - 1 :])
     if out is None:
-        return _dot(product, None).reshape(shape)[()]  # a scalar for two vectors
-    _check_out("matmul", out, shape, np.int32)
-    out[...] = _dot(product, None).reshape(shape)
+        return _dot("matmul", operands, None).reshape(shape)[()]  # a scalar for two vectors
+    check_out("matmul", out, shape, np.int32)
+    out[...] = _dot("matmul", operands, None).reshape(shape)
     return out
 
 

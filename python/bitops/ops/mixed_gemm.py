@@ -5,7 +5,6 @@ They look up sums of four numbers at a time.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .array import BitArray, contiguous_rows
+from .checks import check_integer
 from .geometry import check_result
-from .linalg import _Product
 from .memory import MAX_BITS
 from .prepack import Prepacked, weights_matrix
-from .results import _as_matrix, _check_out, _deliver, _result_buffer, _scale
+from .results import NO_SCALES, Result, as_matrix, scales_of
 
 __all__ = ["bitplane_gemm", "weight_gemm"]
 
@@ -79,16 +78,11 @@ def weight_gemm(
     numbers = np.asarray(x)
     if numbers.dtype.kind not in "iuf":
         raise TypeError(f"[weight_gemm] x must hold real numbers, got dtype {numbers.dtype}")
-    product, words = _mixed_product("weight_gemm", numbers, np.float32, w)
-    if out is not None:
-        _check_out("weight_gemm", out, product.shape, np.float32)
-    n = product.shape[-1]
-    columns = _scale(product, "alpha", alpha, (n,))
-    shifts = _scale(product, "bias", bias, (n,))
-    buffer = _result_buffer(product, out, np.float32, columns, shifts)
-    matrix = _as_matrix(product, buffer)
-    _core.weight_gemm(product.a, words, columns, shifts, matrix)
-    return _deliver(buffer, out)
+    rows, words, shape = _mixed_operands("weight_gemm", numbers, np.float32, w)
+    alpha, _, bias = scales_of("weight_gemm", shape, alpha, None, bias)
+    result = Result("weight_gemm", shape, np.float32, out, rows, words, alpha, bias)
+    _core.weight_gemm(rows, words, alpha, bias, result.matrix)
+    return result.deliver()
 
 
 def bitplane_gemm(
@@ -150,59 +144,52 @@ def bitplane_gemm(
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
     check_bits("bitplane_gemm", bits)
-    product, words = _mixed_product("bitplane_gemm", numbers, np.uint8, w)
-    check_sums("bitplane_gemm", numbers, bits, product.k)
-    scaled = not (alpha is None and bias is None)
-    dtype = np.float32 if scaled else np.int32
-    if out is not None:
-        _check_out("bitplane_gemm", out, product.shape, dtype)
-    n = product.shape[-1]
-    columns = _scale(product, "alpha", alpha, (n,))
-    shifts = _scale(product, "bias", bias, (n,))
-    buffer = _result_buffer(product, out, dtype, columns, shifts)
-    matrix = _as_matrix(product, buffer)
+    rows, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
+    check_sums("bitplane_gemm", numbers, bits, rows.shape[-1])
+    scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
+    dtype = np.int32 if scales is NO_SCALES else np.float32
+    result = Result("bitplane_gemm", shape, dtype, out, rows, words, *scales)
     panels = w.panels() if isinstance(w, Prepacked) else None
-    if scaled:
-        _core.bitplane_gemm_scaled(product.a, words, panels, bits, columns, shifts, matrix)
+    if scales is NO_SCALES:
+        _core.bitplane_gemm(rows, words, panels, bits, result.matrix)
     else:
-        _core.bitplane_gemm(product.a, words, panels, bits, matrix)
-    return _deliver(buffer, out)
+        alpha, _, bias = scales
+        _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, result.matrix)
+    return result.deliver()
 
 
-def check_bits(function: str, bits: Any) -> None:
-    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
-        raise TypeError(f"[{function}] bits must be an integer, got {bits!r}")
-    if not 1 <= bits <= 8:
-        raise ValueError(f"[{function}] bits must be in 1..8, got {bits}")
+def check_bits(where: str, bits: Any) -> None:
+    """Check that numbers have 1 to 8 bits."""
+    check_integer(where, "bits", bits, 1, 8)
 
 
-def check_sums(function: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
+def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
     """Check that numbers have so few bits, and that sums of k of any numbers fit int32."""
     if 255 * k > MAX_BITS:
-        raise ValueError(
-            f"[{function}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}"
-        )
+        raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}")
     if bits < 8 and x.size and int(x.max()) >> bits:
         raise ValueError(
-            f"[{function}] x must be at most {2**bits - 1} for bits={bits}, got {x.max()}"
+            f"[{where}] x must be at most {2**bits - 1} for bits={bits}, got {x.max()}"
         )
 
 
-def _mixed_product(
-    function: str, x: NDArray[Any], dtype: DTypeLike, w: ArrayLike | BitArray | Prepacked
-) -> tuple[_Product, NDArray[np.uint64]]:
-    """Check numbers (..., m, k) and weights (n, k) against each other; also the weights' words."""
-    weights = weights_matrix(function, "w", w)
+def _mixed_operands(
+    where: str, x: NDArray[Any], dtype: DTypeLike, w: ArrayLike | BitArray | Prepacked
+) -> tuple[NDArray[Any], NDArray[np.uint64], tuple[int, ...]]:
+    """Check numbers (..., m, k) and weights (n, k) against each other.
+
+    Returns
+    -------
+    rows of numbers, rows of words, and the shape of the result
+    """
+    weights = weights_matrix(where, "w", w)
     if weights.ndim != 2:
-        raise ValueError(f"[{function}] w must have shape (n, k), got {weights.shape}")
+        raise ValueError(f"[{where}] w must have shape (n, k), got {weights.shape}")
     if x.ndim < 2:
-        raise ValueError(f"[{function}] x must have at least two axes, got shape {x.shape}")
+        raise ValueError(f"[{where}] x must have at least two axes, got shape {x.shape}")
     n, k = weights.shape
     if x.shape[-1] != k:
-        raise ValueError(f"[{function}] x and w must have the same k, got {x.shape[-1]} and {k}")
-    check_result(function, (*x.shape[:-1], n))
-    rows = np.require(x, dtype, ("C", "A"))
-    if x.ndim != 2:
-        rows = rows.reshape(math.prod(x.shape[:-1]), k)
-    words = contiguous_rows(weights)
-    return _Product(function, rows, words, k, (*x.shape[:-1], n), None), words
+        raise ValueError(f"[{where}] x and w must have the same k, got {x.shape[-1]} and {k}")
+    shape = (*x.shape[:-1], n)
+    check_result(where, shape)
+    return as_matrix(np.require(x, dtype, ("C", "A"))), contiguous_rows(weights), shape

@@ -34,15 +34,15 @@ IMAGE_BYTES = 1 << 19  # of images of one block
 Block = tuple[slice, slice, slice]  # of images, output rows and output columns
 
 
-def number_images(function: str, x: ArrayLike | BitArray) -> NDArray[Any]:
-    """Images of integers or floats, native and aligned, or an error in the name of `function`."""
+def number_images(where: str, x: ArrayLike | BitArray) -> NDArray[Any]:
+    """Images of integers or floats, native and aligned, or an error in the name of `where`."""
     if isinstance(x, BitArray):
-        raise TypeError(f"[{function}] x must hold numbers, got a BitArray")
-    images = real_array(function, "x", x)
+        raise TypeError(f"[{where}] x must hold numbers, got a BitArray")
+    images = real_array(where, "x", x)
     if images.dtype.kind == "b":
-        raise TypeError(f"[{function}] x must hold numbers, got dtype {images.dtype}")
+        raise TypeError(f"[{where}] x must hold numbers, got dtype {images.dtype}")
     if images.ndim != 4:
-        raise ValueError(f"[{function}] x must have shape (n, h, w, c), got {images.shape}")
+        raise ValueError(f"[{where}] x must have shape (n, h, w, c), got {images.shape}")
     return images
 
 

@@ -139,26 +139,26 @@ def global_avg_pool(x: ArrayLike) -> NDArray[np.float32]:
         return np.asarray(np.mean(images, axis=(1, 2), dtype=np.float64), np.float32)
 
 
-def _check_positions(function: str, shape: tuple[int, ...]) -> None:
+def _check_positions(where: str, shape: tuple[int, ...]) -> None:
     if 0 in shape[1:3]:
-        raise ValueError(f"[{function}] the images of x must have positions, got shape {shape}")
+        raise ValueError(f"[{where}] the images of x must have positions, got shape {shape}")
 
 
 def _pool_window(
-    function: str, shape: tuple[int, ...], size: Any, stride: Any, padding: Any
+    where: str, shape: tuple[int, ...], size: Any, stride: Any, padding: Any
 ) -> Window:
     """Windows over images of a shape (n, h, w, c), each of which sees a position of the image."""
-    _check_positions(function, shape)
+    _check_positions(where, shape)
     image: Pair = (shape[1], shape[2])
     step = size if stride is None else stride
-    window = make_window(function, image, size, step, padding, name="size")
+    window = make_window(where, image, size, step, padding, name="size")
     for name, kernel, sides in zip(("height", "width"), window.kernel, window.padding, strict=True):
         if max(sides) >= kernel:
             raise ValueError(
-                f"[{function}] padding must be smaller than the window, "
+                f"[{where}] padding must be smaller than the window, "
                 f"got {max(sides)} for {name} {kernel}"
             )
-    check_result(function, (shape[0], *window.output, shape[3]))
+    check_result(where, (shape[0], *window.output, shape[3]))
     return window
 
 

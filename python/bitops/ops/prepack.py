@@ -122,28 +122,28 @@ def prepack(w: ArrayLike | BitArray) -> Prepacked:
     return Prepacked(w)
 
 
-def rows_operand(function: str, name: str, x: ArrayLike | BitArray) -> BitArray:
+def rows_operand(where: str, name: str, x: ArrayLike | BitArray) -> BitArray:
     """An operand as bits along the last of at least two axes."""
     if isinstance(x, Prepacked):
-        raise TypeError(f"[{function}] {name} must be an array, got Prepacked")
+        raise TypeError(f"[{where}] {name} must be an array, got Prepacked")
     if isinstance(x, BitArray):
         bits = x
     else:
-        bits = pack_operand(function, name, x, -1)
+        bits = pack_operand(where, name, x, -1)
     if bits.ndim < 2:
-        raise ValueError(f"[{function}] {name} must have at least two axes, got shape {bits.shape}")
+        raise ValueError(f"[{where}] {name} must have at least two axes, got shape {bits.shape}")
     if bits.axis != bits.ndim - 1:
         raise ValueError(
-            f"[{function}] {name} must be packed along its last axis, "
+            f"[{where}] {name} must be packed along its last axis, "
             f"got packed axis {bits.axis} of shape {bits.shape}"
         )
     return bits
 
 
-def weights_matrix(function: str, name: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
+def weights_matrix(where: str, name: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
     """The right operand as bits; prepacked filters of a convolution are none."""
     if not isinstance(w, Prepacked):
-        return rows_operand(function, name, w)
+        return rows_operand(where, name, w)
     if w.bits.ndim != 2:
-        raise ValueError(f"[{function}] {name} must be a prepacked matrix, got shape {w.shape}")
+        raise ValueError(f"[{where}] {name} must be a prepacked matrix, got shape {w.shape}")
     return w.bits

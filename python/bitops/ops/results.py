@@ -1,8 +1,9 @@
-"""Results of the functions on arrays: `out`, scales and thresholds of one call."""
+"""Results and scales of one call: `out` checked, a buffer for the kernels, float32 factors."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -10,70 +11,124 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .checks import column_vector, real_array
 from .memory import aligned_empty
 
+__all__ = ["Result", "Scales", "int32_thresholds", "scales_of"]
+
 INT32 = np.iinfo(np.int32)
 
 
-class Operands(Protocol):
-    """What the checks of results and scales need to know of one call."""
+class Result:
+    """The array that the kernels of one call write, and the caller's `out`.
+
+    The kernels write `out` itself if they can: it is contiguous, aligned, and shares no memory with
+    what they read. Otherwise they write a new array, and `deliver` copies it.
+
+    Parameters
+    ----------
+    where : str
+        Name of the function, for the message of an error.
+    shape : tuple of int
+    dtype : dtype
+    out : ndarray, optional
+        Must have exactly this shape and dtype, and be writeable.
+    *inputs : object
+        What the kernels read; only arrays count.
+
+    Attributes
+    ----------
+    array : ndarray
+    """
+
+    __slots__ = ("_out", "array")
+
+    def __init__(
+        self,
+        where: str,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        out: NDArray[Any] | None,
+        *inputs: Any,
+    ) -> None:
+        self._out = out
+        if out is not None:
+            check_out(where, out, shape, dtype)
+            if out.flags.c_contiguous and out.flags.aligned and not _is_shared(out, inputs):
+                self.array: NDArray[Any] = out
+                return
+        self.array = aligned_empty(shape, dtype)
 
     @property
-    def function(self) -> str: ...
-    @property
-    def a(self) -> NDArray[Any]: ...
-    @property
-    def w(self) -> Any: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # of the result
-    @property
-    def rows(self) -> int: ...
+    def matrix(self) -> NDArray[Any]:
+        """The array as a matrix of all its rows."""
+        return as_matrix(self.array)
+
+    def deliver(self) -> NDArray[Any]:
+        """Return `out` with the result, or the new array if there is no `out`."""
+        if self._out is None or self.array is self._out:
+            return self.array
+        self._out[...] = self.array
+        return self._out
 
 
-def _check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+def as_matrix(array: NDArray[Any]) -> NDArray[Any]:
+    """View a contiguous array as a matrix of all its rows."""
+    if array.ndim == 2:
+        return array
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
+def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Check that `out` can take a result of this shape and dtype."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"[{function}] out must be an ndarray, got {type(out).__name__}")
+        raise TypeError(f"[{where}] out must be an ndarray, got {type(out).__name__}")
     if out.dtype != dtype:
-        raise TypeError(f"[{function}] out must have dtype {np.dtype(dtype)}, got {out.dtype}")
+        raise TypeError(f"[{where}] out must have dtype {np.dtype(dtype)}, got {out.dtype}")
     if out.shape != shape:
-        raise ValueError(f"[{function}] out must have shape {shape}, got {out.shape}")
+        raise ValueError(f"[{where}] out must have shape {shape}, got {out.shape}")
     if not out.flags.writeable:
-        raise ValueError(f"[{function}] out must be writeable, got a read-only array")
+        raise ValueError(f"[{where}] out must be writeable, got a read-only array")
 
 
-def _result_buffer(
-    product: Operands, out: NDArray[Any] | None, dtype: DTypeLike, *factors: Any
-) -> NDArray[Any]:
-    """Where the kernels write: `out` itself if they can, else a new array."""
-    if out is None:
-        return aligned_empty(product.shape, dtype)
-    usable = (
-        out.flags.c_contiguous
-        and out.flags.aligned
-        and not _overlap(out, product.a)
-        and not _overlap(out, product.w)
-        and not any(_overlap(out, factor) for factor in factors)
+def _is_shared(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
+    """Tell whether `out` may share memory with an input; panels and None share none."""
+    return any(isinstance(x, np.ndarray) and np.may_share_memory(out, x) for x in inputs)
+
+
+class Scales(NamedTuple):
+    """Scales of a product, flat and float32, in the order in which the kernels take them."""
+
+    alpha: NDArray[np.float32] | None
+    k_map: NDArray[np.float32] | None
+    bias: NDArray[np.float32] | None
+
+
+NO_SCALES = Scales(None, None, None)
+
+
+def scales_of(
+    where: str,
+    shape: tuple[int, ...],
+    alpha: ArrayLike | None,
+    k_map: ArrayLike | None,
+    bias: ArrayLike | None,
+) -> Scales:
+    """Check the scales of a result of this shape; `NO_SCALES` itself if there are none.
+
+    `alpha` and `bias` hold a number for each column, `k_map` one for each row.
+    """
+    if alpha is None and k_map is None and bias is None:
+        return NO_SCALES
+    columns = shape[-1:]
+    return Scales(
+        _scale(where, "alpha", alpha, columns),
+        _scale(where, "k_map", k_map, shape[:-1]),
+        _scale(where, "bias", bias, columns),
     )
-    return out if usable else aligned_empty(product.shape, dtype)
 
 
-def _overlap(out: NDArray[Any], x: Any) -> bool:
-    """Whether an operand, unless it is panels or absent, may share memory with the result."""
-    return isinstance(x, np.ndarray) and np.may_share_memory(out, x)
-
-
-def _as_matrix(product: Operands, buffer: NDArray[Any]) -> NDArray[Any]:
-    """A buffer of the shape of the result as a matrix of all its rows."""
-    return buffer if buffer.ndim == 2 else buffer.reshape(product.rows, buffer.shape[-1])
-
-
-def _deliver(buffer: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
-    if out is None or buffer is out:
-        return buffer
-    out[...] = buffer.reshape(out.shape)
-    return out
-
-
-def _scale(product: Operands, name: str, value: Any, shape: tuple[int, ...]) -> Any:
-    """alpha, k_map or bias as a flat float32 array of the size of `shape`; None stays None."""
+def _scale(
+    where: str, name: str, value: ArrayLike | None, shape: tuple[int, ...]
+) -> NDArray[np.float32] | None:
+    """A scale, broadcast to `shape`, as a flat float32 array; None stays None."""
     if value is None:
         return None
     if (
@@ -84,20 +139,24 @@ def _scale(product: Operands, name: str, value: Any, shape: tuple[int, ...]) -> 
         and value.flags.aligned
     ):
         return value.reshape(-1)  # the usual case, not slowed down by the general one
-    array = real_array(product.function, name, value)
+    array = real_array(where, name, value)
     try:
         array = np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(
-            f"[{product.function}] {name} must broadcast to shape {shape}, got {array.shape}"
+            f"[{where}] {name} must broadcast to shape {shape}, got {array.shape}"
         ) from None
     return np.ascontiguousarray(array, np.float32).reshape(-1)
 
 
-def _thresholds(function: str, threshold: ArrayLike, n: int) -> NDArray[np.int32]:
-    """One int32 a column."""
-    limits = column_vector(function, "threshold", threshold, "iu", n)
-    if limits.dtype != np.int32:
-        # No dot product lies outside int32, so a threshold out there compares like its end.
-        limits = np.clip(limits, INT32.min, INT32.max).astype(np.int32)
-    return np.require(limits, requirements=("C", "A"))
+def clip_to_int32(integers: NDArray[Any]) -> NDArray[np.int32]:
+    """Clip integers to int32: no dot product lies outside, so a threshold there compares alike."""
+    if integers.dtype == np.int32:
+        return integers
+    return np.clip(integers, INT32.min, INT32.max).astype(np.int32)
+
+
+def int32_thresholds(where: str, threshold: ArrayLike, n: int) -> NDArray[np.int32]:
+    """Check integer thresholds: one for each of n columns, or one for all."""
+    integers = column_vector(where, "threshold", threshold, "iu", n)
+    return np.require(clip_to_int32(integers), requirements=("C", "A"))
