@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from . import _core, isa
 from .ops.checks import check_integer
 
-__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+__all__ = ["__version__", "get_num_threads", "set_num_threads", "show_config"]
+
+__version__ = version("bitops")
 
 MAX_THREADS = 4096
 
@@ -86,8 +89,6 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"[show_config] mode must be 'stdout' or 'dicts', got {mode!r}")
-    from . import __version__
-
     config = {
         "version": __version__,
         "cpu": _cpu_name(),

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
 from .checks import check_integer
-from .geometry import check_result, make_window
+from .geometry import Padding, Pair, check_result, make_window
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, filter_rows
 from .results import NO_SCALES, Result, as_matrix, int32_thresholds, scales_of
@@ -24,11 +24,11 @@ __all__ = ["conv2d", "conv2d_sign", "im2col"]
 
 def im2col(
     x: ArrayLike | BitArray,
-    kernel_size: int | tuple[int, int],
+    kernel_size: int | Pair,
     *,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     pad_value: int = -1,
 ) -> BitArray:
     """What every output position of a convolution sees, as rows of bits.
@@ -179,7 +179,7 @@ def _convolution(
         raise ValueError(
             f"[{where}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
         )
-    # Of one image: before the tables below, which grow with the output, and without knowing how many.
+    # Of one image, before the tables below, which grow with the output.
     check_result(where, (*window.output, o))
     operand: Any
     if groups > 1 and channels == 1:
@@ -211,9 +211,9 @@ def conv2d(
     x: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
     *,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     pad_value: int = 0,
     alpha: ArrayLike | None = None,
@@ -298,9 +298,9 @@ def conv2d_sign(
     threshold: ArrayLike,
     *,
     flip: ArrayLike | BitArray | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     pad_value: int = 0,
 ) -> BitArray:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Pair = tuple[int, int]
+Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
 
 MAX_SIZE = 2**31 - 1  # of every length of a padded image or kernel
 MAX_ELEMENTS = 2**59  # of a result
@@ -46,8 +47,6 @@ def make_window(
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
-    *,
-    name: str = "kernel_size",
 ) -> Window:
     """Check the settings of a convolution or pooling and find the size of its output.
 
@@ -55,8 +54,6 @@ def make_window(
     ----------
     where : str
         Who asks, for the message of an error.
-    name : str
-        What the caller calls `kernel_size`, for the same.
     image : (int, int)
         Height and width.
     kernel_size, stride, dilation : int or pair of int, at least 1
@@ -73,7 +70,7 @@ def make_window(
     ValueError
         If a setting is too small, the kernel exceeds the padded image, or a length 2^31 - 1.
     """
-    settings = where, image, kernel_size, stride, padding, dilation, name
+    settings = where, image, kernel_size, stride, padding, dilation
     try:
         return _known_window(*settings)
     except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
@@ -87,9 +84,8 @@ def _make_window(
     stride: Any,
     padding: Any,
     dilation: Any,
-    name: str,
 ) -> Window:
-    kernel = _pair(where, name, kernel_size, 1)
+    kernel = _pair(where, "kernel_size", kernel_size, 1)
     strides = _pair(where, "stride", stride, 1)
     dilations = _pair(where, "dilation", dilation, 1)
     spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))

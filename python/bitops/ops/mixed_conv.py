@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .array import BitArray
 from .conv import check_groups, filter_bits
-from .geometry import Window, check_result, make_window
+from .geometry import Padding, Pair, Window, check_result, make_window
 from .mixed_gemm import check_bits, check_sums
 from .patches import number_images, patch_blocks
 from .prepack import Prepacked, filter_rows
@@ -70,9 +70,9 @@ def weight_conv2d(
     x: ArrayLike,
     w: ArrayLike | BitArray | Prepacked,
     *,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
@@ -140,9 +140,9 @@ def bitplane_conv2d(
     w: ArrayLike | BitArray | Prepacked,
     *,
     bits: int = 8,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,

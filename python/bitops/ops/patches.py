@@ -261,29 +261,25 @@ def add_patches(
             target += patches[:, seen_y, seen_x, ky, kx]
 
 
-def sum_windows(x: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]) -> None:
     """Sum over every window, with zeros outside; taps are added row by row, beginning with 0.
 
     Parameters
     ----------
     x : ndarray of shape (n, h, w, ...), float32
     window : Window
-
-    Returns
-    -------
-    ndarray of shape (n, oh, ow, ...), float32
+    out : ndarray of shape (n, oh, ow, ...), float32
     """
     oh, ow = window.output
-    total = np.zeros((len(x), oh, ow, *x.shape[3:]), np.float32)
+    out.fill(0)
     vertical = [tap_slices(window, 0, ky, slice(0, oh)) for ky in seeing_taps(window, 0)]
     horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in seeing_taps(window, 1)]
     for images in image_blocks(x):
         for seen_y, rows in vertical:
             for seen_x, columns in horizontal:
                 # A sum that began with 0 is never -0, so that zeros outside need not be added.
-                part = total[images, seen_y, seen_x]
+                part = out[images, seen_y, seen_x]
                 np.add(part, x[images, rows, columns], out=part)
-    return total
 
 
 def seeing_taps(window: Window, direction: int) -> range:
