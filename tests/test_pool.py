@@ -266,3 +266,46 @@ def test_windows_far_larger_than_the_image(rng):
     wanted = x.sum(axis=(1, 2), keepdims=True) / (2**24 + 1) ** 2
     assert_allclose(means, np.broadcast_to(wanted, x.shape), rtol=1e-4)
     assert np.isfinite(bo.k_map(x, 2**30 + 1, padding="same")).all()
+
+
+Y = (np.arange(120).reshape(2, 4, 5, 3) * 11 % 17 - 8).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **out: bo.max_pool2d(Y, 2, **out),
+        lambda **out: bo.max_pool2d(Y.astype(np.int8), 2, **out),
+        lambda **out: bo.avg_pool2d(Y, 2, padding=1, **out),
+        lambda **out: bo.global_avg_pool2d(Y, **out),
+        lambda **out: bo.k_map(Y, 2, padding=1, **out),
+    ],
+)
+def test_out(call):
+    want = call()
+    out = np.empty_like(want)
+    assert call(out=out) is out
+    assert_array_equal(out, want, strict=True)
+    strided = np.full((*want.shape, 2), -77, want.dtype)[..., 0]
+    assert call(out=strided) is strided
+    assert_array_equal(strided, want, strict=True)
+    for wrong, error, message in (
+        (want.tolist(), TypeError, "out must be an ndarray"),
+        (np.empty(want.shape, np.float64), TypeError, "out must have dtype"),
+        (np.empty((1, *want.shape), want.dtype), ValueError, "out must have shape"),
+        (np.broadcast_to(want, want.shape), ValueError, "out must be writeable"),
+    ):
+        with pytest.raises(error, match=message):
+            call(out=wrong)
+
+
+def test_out_that_is_the_input():
+    x = Y.astype(np.float32)
+    want = bo.max_pool2d(x, 3, stride=1, padding=1)
+    assert bo.max_pool2d(x, 3, stride=1, padding=1, out=x) is x
+    assert_array_equal(x, want)
+
+
+def test_bits_take_no_out():
+    with pytest.raises(TypeError, match=r"\[max_pool2d\] out must be None for bits"):
+        bo.max_pool2d(bo.pack(Y), 2, out=np.empty(1))
