@@ -188,7 +188,7 @@ typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words, plane_bits)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
