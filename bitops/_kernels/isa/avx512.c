@@ -45,6 +45,14 @@ BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,
 
 enum { MR = 4, NR = 32, LANES = 16, ZMM_WORDS = 8 };
 
+/* Truth tables of vpternlog: bit 4 a + 2 b + c is the result for (a, b, c). CARRY takes x1, ones
+ * and next: where next differs from ones, one of x1 and x2 is set and the majority is ones; where
+ * it does not, x1 and x2 are equal and the majority is x1. */
+enum {
+    XOR3 = 0x96,  /* a ^ b ^ c */
+    CARRY = 0xd4, /* b != c ? b : a */
+};
+
 /* ---- primitives ---------------------------------------------------------------------------- */
 
 BITOPS_INLINE uint64_t low_bits64(size_t n) {
@@ -60,7 +68,7 @@ BITOPS_INLINE __mmask8 low_bits8(size_t n) {
 }
 
 BITOPS_INLINE __m512i xor3(__m512i a, __m512i b, __m512i c) {
-    return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+    return _mm512_ternarylogic_epi32(a, b, c, XOR3);
 }
 
 BITOPS_INLINE __m512i broadcast32(const char *x) {
@@ -87,8 +95,7 @@ BITOPS_INLINE __m512i tally_total(tally t) {
 BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1, __m512i a12, __m512i w1, __m512i w12) {
     const __m512i next = xor3(t->ones, w12, a12);
     const __m512i x1 = _mm512_xor_si512(w1, a1);
-    /* ones != next ? ones : x1 */
-    const __m512i carry = _mm512_ternarylogic_epi32(x1, t->ones, next, 0xd4);
+    const __m512i carry = _mm512_ternarylogic_epi32(x1, t->ones, next, CARRY);
     t->ones = next;
     return carry;
 }
@@ -304,6 +311,44 @@ BITOPS_INLINE __m512i dot_lanes(__m512i mismatches, __mmask16 mask, size_t col,
     return dot;
 }
 
+BITOPS_INLINE void store_scaled_lanes(__m512i dot, __mmask16 mask, size_t row, size_t col,
+                                      const bitops_store *store, float *c_out) {
+    __m512 c = _mm512_cvtepi32_ps(dot);
+    if (store->alpha)
+        c = _mm512_mul_ps(c, _mm512_maskz_loadu_ps(mask, store->alpha + col));
+    if (store->k_map)
+        c = _mm512_mul_ps(c, _mm512_set1_ps(store->k_map[row]));
+    if (store->bias)
+        c = _mm512_add_ps(c, _mm512_maskz_loadu_ps(mask, store->bias + col));
+    _mm512_mask_storeu_ps(c_out, mask, c);
+}
+
+BITOPS_INLINE void store_sign_lanes(__m512i dot, __mmask16 mask, size_t row, size_t col,
+                                    const bitops_store *store) {
+    const __m512i threshold = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
+    unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot, threshold);
+    /* As many bytes as the columns need: the next byte may belong to another thread. */
+    const size_t bytes = mask > 0xff ? 2 : 1;
+    uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
+    if (store->flip) {
+        uint16_t flip = 0;
+        memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
+        bits ^= flip;
+    }
+    c[0] = (uint8_t)bits;
+    if (bytes == 2)
+        c[1] = (uint8_t)(bits >> 8);
+}
+
+BITOPS_INLINE void store_topk_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
+                                    const bitops_store *store) {
+    uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
+    const __m512i limit = _mm512_set1_epi32((int32_t)heap_limit(heap));
+    const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches, limit);
+    if (hits)
+        store_hits(mismatches, hits, col, heap, store->ldc);
+}
+
 /* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
  * whose counts are in a register; a new kind of store needs a case in both. offset is what is added
  * to the dot products of the row, or NULL. */
@@ -315,53 +360,27 @@ BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, s
     case BITOPS_STORE_DOT:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
         break;
-    case BITOPS_STORE_SCALED: {
-        __m512 c = _mm512_cvtepi32_ps(dot);
-        if (store->alpha)
-            c = _mm512_mul_ps(c, _mm512_maskz_loadu_ps(mask, store->alpha + col));
-        if (store->k_map)
-            c = _mm512_mul_ps(c, _mm512_set1_ps(store->k_map[row]));
-        if (store->bias)
-            c = _mm512_add_ps(c, _mm512_maskz_loadu_ps(mask, store->bias + col));
-        _mm512_mask_storeu_ps((float *)store->c + first, mask, c);
+    case BITOPS_STORE_SCALED:
+        store_scaled_lanes(dot, mask, row, col, store, (float *)store->c + first);
         break;
-    }
     case BITOPS_STORE_HAMMING:
         _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, mismatches);
         break;
     case BITOPS_STORE_HAMMING16:
         _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches);
         break;
-    case BITOPS_STORE_SIGN: {
-        const __m512i threshold = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
-        unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot, threshold);
-        /* As many bytes as the columns need: the next byte may belong to another thread. */
-        const size_t bytes = mask > 0xff ? 2 : 1;
-        uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
-        if (store->flip) {
-            uint16_t flip = 0;
-            memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
-            bits ^= flip;
-        }
-        c[0] = (uint8_t)bits;
-        if (bytes == 2)
-            c[1] = (uint8_t)(bits >> 8);
+    case BITOPS_STORE_SIGN:
+        store_sign_lanes(dot, mask, row, col, store);
         break;
-    }
     case BITOPS_STORE_ACCUMULATE: {
         int32_t *c = (int32_t *)store->c + first;
         const __m512i sum = _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, c), mismatches);
         _mm512_mask_storeu_epi32(c, mask, sum);
         break;
     }
-    case BITOPS_STORE_TOPK: {
-        uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
-        const __m512i limit = _mm512_set1_epi32((int32_t)heap_limit(heap));
-        const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches, limit);
-        if (hits)
-            store_hits(mismatches, hits, col, heap, store->ldc);
+    case BITOPS_STORE_TOPK:
+        store_topk_lanes(mismatches, mask, row, col, store);
         break;
-    }
     }
 }
 
@@ -461,40 +480,52 @@ BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1, __m512
     t->count = _mm512_add_epi32(t->count, _mm512_popcnt_epi32(tally_add(t, a1, a12, w1, w12)));
 }
 
-/* tally_word for two rows and 2 x 16 columns. Written out, because the order decides: each step
- * for four outputs at a time, words broadcast within the operation. In the order of compilers, or
- * with each output finished before the next begins, Zen 4 loses 7 % and compilers spill. */
+/* The step for four outputs s0, s1 (row s) and t0, t1 (row t), whose counters are sc0 to tc1: two
+ * rows, given as the operands a1 and a12 of each, times 2 x 16 columns w1 and w12. Written out,
+ * because the order decides: each operation for four outputs before the next one. In the order of
+ * compilers, or with each output finished before the next begins, Zen 4 loses 7 % and compilers
+ * spill. The operands are strings of assembly, so that port_bound can run the same instructions on
+ * registers alone. zmm16 to zmm19 hold x1, then the carry and its popcounts; zmm20 to zmm23 the
+ * `ones` before the step. */
+#define TALLY_QUAD(s0, s1, t0, t1, sc0, sc1, tc0, tc1, s_a1, s_a12, t_a1, t_a12, w1_0, w1_1,       \
+                   w12_0, w12_1)                                                                   \
+    "vmovdqa64 " s0 ", %%zmm20\n\t"                                                                \
+    "vpternlogd %[xor3], " s_a12 ", " w12_0 ", " s0 "\n\t"                                         \
+    "vmovdqa64 " s1 ", %%zmm21\n\t"                                                                \
+    "vpternlogd %[xor3], " s_a12 ", " w12_1 ", " s1 "\n\t"                                         \
+    "vmovdqa64 " t0 ", %%zmm22\n\t"                                                                \
+    "vpternlogd %[xor3], " t_a12 ", " w12_0 ", " t0 "\n\t"                                         \
+    "vmovdqa64 " t1 ", %%zmm23\n\t"                                                                \
+    "vpternlogd %[xor3], " t_a12 ", " w12_1 ", " t1 "\n\t"                                         \
+    "vpxord " s_a1 ", " w1_0 ", %%zmm16\n\t"                                                       \
+    "vpxord " s_a1 ", " w1_1 ", %%zmm17\n\t"                                                       \
+    "vpxord " t_a1 ", " w1_0 ", %%zmm18\n\t"                                                       \
+    "vpxord " t_a1 ", " w1_1 ", %%zmm19\n\t"                                                       \
+    "vpternlogd %[carry], " s0 ", %%zmm20, %%zmm16\n\t"                                            \
+    "vpternlogd %[carry], " s1 ", %%zmm21, %%zmm17\n\t"                                            \
+    "vpternlogd %[carry], " t0 ", %%zmm22, %%zmm18\n\t"                                            \
+    "vpternlogd %[carry], " t1 ", %%zmm23, %%zmm19\n\t"                                            \
+    "vpopcntd %%zmm16, %%zmm16\n\t"                                                                \
+    "vpopcntd %%zmm17, %%zmm17\n\t"                                                                \
+    "vpopcntd %%zmm18, %%zmm18\n\t"                                                                \
+    "vpopcntd %%zmm19, %%zmm19\n\t"                                                                \
+    "vpaddd %%zmm16, " sc0 ", " sc0 "\n\t"                                                         \
+    "vpaddd %%zmm17, " sc1 ", " sc1 "\n\t"                                                         \
+    "vpaddd %%zmm18, " tc0 ", " tc0 "\n\t"                                                         \
+    "vpaddd %%zmm19, " tc1 ", " tc1 "\n\t"
+
+/* tally_word for two rows and 2 x 16 columns, words broadcast from memory within the operation. */
 BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
                               const uint64_t *word_t, const __m512i w1[2], const __m512i w12[2]) {
-    __asm__("vmovdqa64 %[s0], %%zmm20\n\t"
-            "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_0], %[s0]\n\t"
-            "vmovdqa64 %[s1], %%zmm21\n\t"
-            "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_1], %[s1]\n\t"
-            "vmovdqa64 %[t0], %%zmm22\n\t"
-            "vpternlogd $0x96, 4(%[wt])%{1to16%}, %[w12_0], %[t0]\n\t"
-            "vmovdqa64 %[t1], %%zmm23\n\t"
-            "vpternlogd $0x96, 4(%[wt])%{1to16%}, %[w12_1], %[t1]\n\t"
-            "vpxord (%[ws])%{1to16%}, %[w1_0], %%zmm16\n\t"
-            "vpxord (%[ws])%{1to16%}, %[w1_1], %%zmm17\n\t"
-            "vpxord (%[wt])%{1to16%}, %[w1_0], %%zmm18\n\t"
-            "vpxord (%[wt])%{1to16%}, %[w1_1], %%zmm19\n\t"
-            "vpternlogd $0xd4, %[s0], %%zmm20, %%zmm16\n\t"
-            "vpternlogd $0xd4, %[s1], %%zmm21, %%zmm17\n\t"
-            "vpternlogd $0xd4, %[t0], %%zmm22, %%zmm18\n\t"
-            "vpternlogd $0xd4, %[t1], %%zmm23, %%zmm19\n\t"
-            "vpopcntd %%zmm16, %%zmm16\n\t"
-            "vpopcntd %%zmm17, %%zmm17\n\t"
-            "vpopcntd %%zmm18, %%zmm18\n\t"
-            "vpopcntd %%zmm19, %%zmm19\n\t"
-            "vpaddd %%zmm16, %[sc0], %[sc0]\n\t"
-            "vpaddd %%zmm17, %[sc1], %[sc1]\n\t"
-            "vpaddd %%zmm18, %[tc0], %[tc0]\n\t"
-            "vpaddd %%zmm19, %[tc1], %[tc1]"
+    __asm__(TALLY_QUAD("%[s0]", "%[s1]", "%[t0]", "%[t1]", "%[sc0]", "%[sc1]", "%[tc0]", "%[tc1]",
+                       "(%[ws])%{1to16%}", "4(%[ws])%{1to16%}", "(%[wt])%{1to16%}",
+                       "4(%[wt])%{1to16%}", "%[w1_0]", "%[w1_1]", "%[w12_0]", "%[w12_1]")
             : [s0] "+&v"(s[0].ones), [s1] "+&v"(s[1].ones), [t0] "+&v"(t[0].ones),
               [t1] "+&v"(t[1].ones), [sc0] "+&v"(s[0].count), [sc1] "+&v"(s[1].count),
               [tc0] "+&v"(t[0].count), [tc1] "+&v"(t[1].count)
             : [w1_0] "v"(w1[0]), [w1_1] "v"(w1[1]), [w12_0] "v"(w12[0]), [w12_1] "v"(w12[1]),
-              [ws] "r"(word_s), [wt] "r"(word_t), "m"(*word_s), "m"(*word_t)
+              [ws] "r"(word_s), [wt] "r"(word_t), [xor3] "i"(XOR3), [carry] "i"(CARRY),
+              "m"(*word_s), "m"(*word_t)
             : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
 }
 
@@ -693,35 +724,20 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
 
 /* ---- the bound, for benchmarks ------------------------------------------------------------- */
 
-/* tally_quad with every operand in a register: outputs s0 s1 t0 t1, counters c0 to c3. */
-#define BOUND_QUAD(s0, s1, t0, t1, c0, c1, c2, c3)                                                 \
-    "vmovdqa64 %%" s0 ", %%zmm20\n\tvpternlogd $0x96, %%zmm28, %%zmm30, %%" s0 "\n\t"              \
-    "vmovdqa64 %%" s1 ", %%zmm21\n\tvpternlogd $0x96, %%zmm28, %%zmm31, %%" s1 "\n\t"              \
-    "vmovdqa64 %%" t0 ", %%zmm22\n\tvpternlogd $0x96, %%zmm29, %%zmm30, %%" t0 "\n\t"              \
-    "vmovdqa64 %%" t1 ", %%zmm23\n\tvpternlogd $0x96, %%zmm29, %%zmm31, %%" t1 "\n\t"              \
-    "vpxord %%zmm24, %%zmm26, %%zmm16\n\tvpxord %%zmm24, %%zmm27, %%zmm17\n\t"                     \
-    "vpxord %%zmm25, %%zmm26, %%zmm18\n\tvpxord %%zmm25, %%zmm27, %%zmm19\n\t"                     \
-    "vpternlogd $0xd4, %%" s0 ", %%zmm20, %%zmm16\n\t"                                             \
-    "vpternlogd $0xd4, %%" s1 ", %%zmm21, %%zmm17\n\t"                                             \
-    "vpternlogd $0xd4, %%" t0 ", %%zmm22, %%zmm18\n\t"                                             \
-    "vpternlogd $0xd4, %%" t1 ", %%zmm23, %%zmm19\n\t"                                             \
-    "vpopcntd %%zmm16, %%zmm16\n\tvpopcntd %%zmm17, %%zmm17\n\t"                                   \
-    "vpopcntd %%zmm18, %%zmm18\n\tvpopcntd %%zmm19, %%zmm19\n\t"                                   \
-    "vpaddd %%zmm16, %%" c0 ", %%" c0 "\n\tvpaddd %%zmm17, %%" c1 ", %%" c1 "\n\t"                 \
-    "vpaddd %%zmm18, %%" c2 ", %%" c2 "\n\tvpaddd %%zmm19, %%" c3 ", %%" c3 "\n\t"
-
-/* Whatever the registers hold is the data. Written out, because compilers change the order, and
- * lose 15 %. */
+/* Two quads with every operand in a register; whatever the registers hold is the data. */
 void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
     enum { OUTPUTS = 8 };
     *macs_out = steps * OUTPUTS * 2 * sizeof(__m512i) * 8; /* two vectors of bits an output */
     if (steps)
         __asm__ volatile(
-            "1:\n\t" BOUND_QUAD("zmm0", "zmm1", "zmm2", "zmm3", "zmm8", "zmm9", "zmm10", "zmm11")
-                BOUND_QUAD("zmm4", "zmm5", "zmm6", "zmm7", "zmm12", "zmm13", "zmm14",
-                           "zmm15") "dec %0\n\tjnz 1b"
-            : "+r"(steps)
-            :
+            "1:\n\t" TALLY_QUAD("%%zmm0", "%%zmm1", "%%zmm2", "%%zmm3", "%%zmm8", "%%zmm9",
+                                "%%zmm10", "%%zmm11", "%%zmm24", "%%zmm28", "%%zmm25", "%%zmm29",
+                                "%%zmm26", "%%zmm27", "%%zmm30", "%%zmm31")
+                TALLY_QUAD("%%zmm4", "%%zmm5", "%%zmm6", "%%zmm7", "%%zmm12", "%%zmm13", "%%zmm14",
+                           "%%zmm15", "%%zmm24", "%%zmm28", "%%zmm25", "%%zmm29", "%%zmm26",
+                           "%%zmm27", "%%zmm30", "%%zmm31") "dec %[steps]\n\tjnz 1b"
+            : [steps] "+r"(steps)
+            : [xor3] "i"(XOR3), [carry] "i"(CARRY)
             : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
               "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",
               "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
