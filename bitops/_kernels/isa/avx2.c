@@ -345,12 +345,17 @@ void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words
 
 /* ---- nibble counters ----------------------------------------------------------------------- */
 
-/* Two counts to a byte, "low" and "high" nibbles; sums of up to 15 need no carry. add_nibbles adds
- * such sums to 8-bit counters of the low nibbles and to `high`, 16-bit lanes in which the counter
- * of the lower byte's high nibble and that of the upper byte's stand 256 apart, on top of 16 times
- * the counter of the upper byte's low nibble, which the shift let through: a mask saved for each
- * sum, taken off again by split_counts. It is exact modulo 65536 while each of the four counters
- * of a lane is at most 255. */
+/* A byte holds two counts, one in each nibble, as long as they are at most 15. One 16-bit lane:
+ *
+ *   bit             15     12 11      8 7       4 3       0
+ *   sums            |    d   |    c    |    b    |    a    |
+ *   sums & 0x0f0f   |    0   |    c    |    0    |    a    |   added to `low`:  256 C + A
+ *   sums >> 4       |    0   |    d    |    c    |    b    |   added to `high`: 256 D + 16 C + B
+ *
+ * A to D are the totals of a to d. The shift is not masked, which saves an operation for each sum;
+ * split_counts takes the 16 C away again, since it knows C from `low`, and has 256 D + B. High
+ * lanes may wrap around modulo 65536 in between; the result is exact while A to D are at most 255.
+ */
 typedef struct nibble_counts {
     __m256i low, high;
 } nibble_counts;
@@ -361,12 +366,13 @@ BITOPS_INLINE void add_nibbles(nibble_counts *counts, __m256i sums) {
     counts->high = _mm256_add_epi16(counts->high, _mm256_srli_epi16(sums, 4));
 }
 
-/* Counts of 16 bits: low nibbles of even bytes, of odd bytes, then high nibbles alike. */
+/* Counts of 16 bits: A, C, B, D, that is low nibbles of even bytes, of odd bytes, then the high
+ * nibbles of both. */
 BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split[4]) {
     const __m256i byte = _mm256_set1_epi16(0xff);
-    const __m256i through =
+    const __m256i c16 =
         _mm256_and_si256(_mm256_srli_epi16(counts.low, 4), _mm256_set1_epi16(0xff0));
-    const __m256i high = _mm256_sub_epi16(counts.high, through);
+    const __m256i high = _mm256_sub_epi16(counts.high, c16);
     split[0] = _mm256_and_si256(counts.low, byte);
     split[1] = _mm256_srli_epi16(counts.low, 8);
     split[2] = _mm256_and_si256(high, byte);

@@ -443,8 +443,13 @@ enum {
     TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
-/* 8-bit counters: `high` those of high nibbles, `all` the sum of whole bytes modulo 256, which is
- * those of low nibbles plus 16 high. */
+/* A byte of sums holds two counts, | b | a |, one in each nibble. With A and B the totals of a and
+ * b:
+ *
+ *   all  += sums        all  = 16 B + A, modulo 256
+ *   high += sums >> 4   high = B
+ *
+ * so that add_counts finds A = all - 16 high, exact while both are at most 255. */
 typedef struct nibble_counts {
     uint8x16_t all, high;
 } nibble_counts;
