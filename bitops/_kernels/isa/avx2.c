@@ -365,9 +365,8 @@ void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words
  *   sums >> 4      |    0   |   d   |   c   |   b   |  added to high_u16x16:  256 D + 16 C + B
  *
  * A to D are the totals of a to d. The shift is not masked, which saves an operation for each sum;
- * split_counts takes the 16 C away again, since low_u8x32 has C, and gets 256 D + B. High
- * lanes may wrap around modulo 65536 in between; the result is exact while A to D are at most 255.
- */
+ * split_counts takes the 16 C away again, since low_u8x32 has C, and gets 256 D + B. Lanes of
+ * high_u16x16 may wrap around in between; the result is exact while A to D are at most 255. */
 typedef struct nibble_counts {
     __m256i low_u8x32, high_u16x16;
 } nibble_counts;

@@ -54,7 +54,7 @@ const bitops_isa *bitops_isa_active(void) {
     if (active)
         return active;
     size_t i = 0;
-    while (!bitops_isa_runs(&table[i])) /* generic, the last row, always runs */
+    while (!bitops_isa_runs(&table[i])) /* the last row, generic, always runs */
         i++;
     return active = &table[i];
 }
