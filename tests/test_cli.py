@@ -178,7 +178,7 @@ def test_demo(quick, capsys, tmp_path):
     data = demo.load_digits()
     assert f"bit for bit, on all {len(data.y_test)} test images" in out
     packed = model_file.load(path)
-    error = packed.evaluate(data.x_test, data.y_test)
+    error = packed.error_rate(data.x_test, data.y_test)
     assert f"error    {error:.2%}" in out
     assert f"packed file {path.stat().st_size:,} bytes" in out
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
@@ -261,7 +261,7 @@ def test_demo_of_convolutions(quick, capsys, rng, tmp_path, kind):
     assert "bit for bit, on all 40 test images" in out
     name = {"bin": "CIFAR-10", "jpeg": "CIFAR-10 (JPEG copies)"}[kind]
     data = demo.load_cifar10(tmp_path)
-    error = model_file.load(path).evaluate(data.x_test, data.y_test)
+    error = model_file.load(path).error_rate(data.x_test, data.y_test)
     assert f"error    {error:.2%} of the test images" in out
     lines = out.splitlines()
     for start in ("trained ", "error "):

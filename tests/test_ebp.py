@@ -102,9 +102,9 @@ def test_learns_and_becomes_a_packed_network():
     model = EBP([21, 100, 2], seed=0)
     history = model.fit(x, labels, epochs=8, validation=(x, labels), verbose=0)
     assert history.epochs[-1].loss < history.epochs[0].loss
-    assert model.evaluate(x, labels) == history.best.validation_error < 0.05
+    assert model.error_rate(x, labels) == history.best.validation_error < 0.05
     network = model.to_network()
-    assert network.evaluate(x, labels) < 0.15
+    assert network.error_rate(x, labels) < 0.15
     packed = network.freeze()
     np.testing.assert_array_equal(packed(x), network(x))
     w1, w2 = (np.where(h >= 0, 1, -1) for h in model.h)
@@ -177,7 +177,7 @@ def test_steps_without_bound_are_refused():
         (lambda: EBP([3, 2]).fit(np.ones((0, 3)), np.zeros(0, int)), ValueError),
         (lambda: EBP([3, 2]).fit(np.ones((0, 3)), []), TypeError),  # not integers
         (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], epochs=0), ValueError),
-        (lambda: EBP([3, 2]).evaluate(np.ones((2, 3)), [0]), ValueError),
+        (lambda: EBP([3, 2]).error_rate(np.ones((2, 3)), [0]), ValueError),
     ],
 )
 def test_bad_input(make, error):

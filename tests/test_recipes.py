@@ -67,7 +67,7 @@ def test_recipe_learns_and_freezes(name, kind):
     model = trained.model
     x = inputs(model, data, data.x_test)
     if kind == "mnist":
-        assert model.evaluate(x, data.y_test) < 0.5  # chance is 0.75
+        assert model.error_rate(x, data.y_test) < 0.5  # chance is 0.75
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(x), model.outputs(x))
 
@@ -453,7 +453,7 @@ def test_eval_of_a_model_without_notes(capsys, folder, tmp_path):
     model.freeze().save(path)
     assert cli.main(["eval", str(path), "--data", str(folder)]) == 0
     lines = lines_of(capsys.readouterr().out)
-    error = model.evaluate(blobs(count=120).x_test, blobs(count=120).y_test)
+    error = model.error_rate(blobs(count=120).x_test, blobs(count=120).y_test)
     assert lines["error"].startswith(f"{error:.2%} ")
     assert lines["model"].endswith("recipe -")
 

@@ -40,7 +40,7 @@ def train_small(**options):
 def test_fit_learns():
     model, history = train_small()
     x, y = prototypes()
-    assert model.evaluate(x[160:], y[160:]) <= 0.05
+    assert model.error_rate(x[160:], y[160:]) <= 0.05
     assert history.epochs[-1].loss < history.epochs[0].loss
     assert [epoch.number for epoch in history.epochs] == [1, 2, 3, 4]
     assert history.seconds > 0
@@ -62,7 +62,7 @@ def test_fit_learns_with_every_optimizer_and_loss(kind, schedule, loss):
     model = mlp(96, 64, 1, 4, seed=0)
     options = {"threshold": 1e-6, "adaptivity": 1e-2} if kind is Bop else {}
     optimizer = kind(model.parameters(), **options)
-    start = model.evaluate(x[160:], y[160:])
+    start = model.error_rate(x[160:], y[160:])
     model.fit(
         x[:160],
         y[:160],
@@ -74,7 +74,7 @@ def test_fit_learns_with_every_optimizer_and_loss(kind, schedule, loss):
         verbose=0,
     )
     assert start > 0.4
-    assert model.evaluate(x[160:], y[160:]) <= 0.05
+    assert model.error_rate(x[160:], y[160:]) <= 0.05
     np.testing.assert_array_equal(model.freeze().outputs(x), model.outputs(x))
 
 
@@ -111,7 +111,7 @@ def test_best_validation_model_is_kept():
     assert history.best.validation_error == min(errors)
     assert history.best.number == 1 + errors.index(min(errors))
     assert errors[-1] > min(errors)
-    assert model.evaluate(*validation) == min(errors)
+    assert model.error_rate(*validation) == min(errors)
 
 
 def test_without_validation_the_last_model_stays():
@@ -143,7 +143,7 @@ def test_fit_takes_bits_and_real_input(kind):
     rates = {"dropout": 0.1, "input_dropout": 0.1} if kind == "dropout" else {}
     model = mlp(96, 64, 1, 4, seed=0, **rates)
     model.fit(given, y, epochs=6, batch_size=20, verbose=0)
-    assert model.evaluate(given, y) <= 0.05
+    assert model.error_rate(given, y) <= 0.05
     np.testing.assert_array_equal(model.freeze()(given), model(given))
 
 
@@ -220,7 +220,7 @@ def test_early_stopping():
     )
     x, y = prototypes()
     assert len(history.epochs) == history.best.number + 3 < 20
-    assert model.evaluate(x[160:], y[160:]) == history.best.validation_error
+    assert model.error_rate(x[160:], y[160:]) == history.best.validation_error
     with pytest.raises(ValueError, match=r"^\[EarlyStopping\] .* got None"):
         mlp(96, 32, 1, 4).fit(x, y, callbacks=[EarlyStopping(1)], verbose=0)
     with pytest.raises(ValueError, match=r"^\[EarlyStopping\] patience .* got 0"):
@@ -589,7 +589,7 @@ def test_digits_end_to_end():
     data = datasets.load_digits()
     model = mlp(64, 256, 2, 10, seed=0)
     model.fit(data.x_train, data.y_train, epochs=12, batch_size=50, verbose=0)
-    assert model.evaluate(data.x_test, data.y_test) < 0.09
+    assert model.error_rate(data.x_test, data.y_test) < 0.09
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))
     np.testing.assert_array_equal(packed.outputs(data.x_test), numpy_outputs(packed, data.x_test))
@@ -603,7 +603,7 @@ def test_mnist_one_epoch():
     model = mlp(784, 256, 2, 10, seed=0)
     start = time.perf_counter()
     model.fit(data.x_train, data.y_train, epochs=1, verbose=0)
-    assert model.evaluate(data.x_test, data.y_test) < 0.10
+    assert model.error_rate(data.x_test, data.y_test) < 0.10
     assert time.perf_counter() - start < 120
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))

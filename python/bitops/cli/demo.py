@@ -172,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
         f"\nequal    packed scores are those of the training graph, bit for bit, on all {total:,} "
         "test images"
     )
-    error = packed.evaluate(data.x_test, data.y_test, batch_size=IMAGES_AT_A_TIME)
+    error = packed.error_rate(data.x_test, data.y_test, batch_size=IMAGES_AT_A_TIME)
     print(
         f"error    {error:.2%} of the test images ({round(error * total):,} of {total:,}), "
         f"accuracy {1 - error:.2%}, on {data.name}"

@@ -101,7 +101,7 @@ def finish(
     model, best = trained.model, trained.histories[-1].best
     assert best is not None  # given a validation set, fit always keeps one
     x, y = inputs(model, data, data.x_test), data.y_test
-    error = model.evaluate(x, y, batch_size=IMAGES_AT_A_TIME)
+    error = model.error_rate(x, y, batch_size=IMAGES_AT_A_TIME)
     paper = f"; the source reports {setting.published} %" if setting.published else ""
     print(
         f"best     epoch {best.number}, validation error {best.validation_error:.2%}\n"
@@ -125,7 +125,7 @@ def check_packed(args: argparse.Namespace, model: Sequential, x, y, preprocessin
             file=sys.stderr,
         )
         return 1
-    error = packed.evaluate(x, y, batch_size=IMAGES_AT_A_TIME)
+    error = packed.error_rate(x, y, batch_size=IMAGES_AT_A_TIME)
     print(
         f"packed   error {error:.2%}; its scores are those of the training graph, bit for bit, on "
         f"all {len(y):,} test images; {packed.nbytes:,} bytes"
@@ -144,7 +144,7 @@ def run_eval(args: argparse.Namespace) -> int:
     preprocessing = packed.notes.get("preprocessing", "pixels")
     data = preprocess(data, preprocessing)
     x = inputs(packed, data, data.x_test)
-    error = packed.evaluate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
+    error = packed.error_rate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
     batch = x[:IMAGES_AT_A_TIME]
     timing = benchmark.interleave({"packed": lambda: packed.forward(batch)}, seconds=1.0)["packed"]
     total = len(data.y_test)

@@ -48,7 +48,7 @@ class Expectation:
             verbose=verbose,
             **file_options(files),
         )
-        error = distribution.evaluate(data.x_test.reshape(len(data.x_test), -1), data.y_test)
+        error = distribution.error_rate(data.x_test.reshape(len(data.x_test), -1), data.y_test)
         say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")
         return distribution.to_network(), history
 

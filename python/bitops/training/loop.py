@@ -215,7 +215,7 @@ def _run_step(run: Run) -> None:
 def _finish_epoch(run: Run, started: float) -> None:
     """Validate, write the history, and keep the model if it is the best so far."""
     check_parameters(run.model, run.step)
-    checked = None if run.validation is None else run.model.evaluate(*run.validation)
+    checked = None if run.validation is None else run.model.error_rate(*run.validation)
     run.seconds = started + time.perf_counter()
     results = run.optimizer.lr, run.mean_loss, run.error, checked, run.seconds
     epoch = Epoch(run.epoch, *results)
