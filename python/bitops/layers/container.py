@@ -308,8 +308,6 @@ class Sequential(Model, TrainingLayer):
     >>> model.freeze().save("model.safetensors")                         # doctest: +SKIP
     """
 
-    uses_blas = False  # whether BLAS multiplies although the weights are binary
-
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)
         self.input_shape = check_shape("Sequential", input_shape)

@@ -37,7 +37,7 @@ class Expectation:
             raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
         sizes = data.x_train[0].size, plan.width, plan.width, data.classes
         say(f"net      {'-'.join(map(str, sizes))}")
-        distribution = EBP(sizes, eta=plan.lr, spread=SPREAD, seed=seed)
+        distribution = EBP(sizes, lr=plan.lr, spread=SPREAD, seed=seed)
         history = distribution.fit(
             data.x_train.reshape(len(data.x_train), -1),
             data.y_train,
@@ -50,7 +50,7 @@ class Expectation:
         )
         error = distribution.error_rate(data.x_test.reshape(len(data.x_test), -1), data.y_test)
         say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")
-        return distribution.to_network(), history
+        return distribution.network, history
 
 
 EBP_D = Recipe(
