@@ -58,7 +58,7 @@ def make_mlp(data: Dataset, recipe: Recipe, seed: int) -> tuple[Sequential, str]
 def make_convnet(data: Dataset, recipe: Recipe, seed: int) -> tuple[Sequential, str]:
     """Return BinaryNet's ConvNet in the width asked for, and its layers in words."""
     channels, hidden = [recipe.width << stage for stage in range(3)], 8 * recipe.width
-    model = binarynet(data.image_shape, channels, hidden, data.classes, seed=seed)
+    model = binarynet(data.image_shape, data.classes, width=recipe.width / 128, seed=seed)
     stages = [f"2x{count}C3-P2" for count in channels]
     return model, "-".join([*stages, f"{hidden}-{hidden}-{data.classes}"])
 

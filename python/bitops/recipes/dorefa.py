@@ -17,7 +17,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import TrainingLayer
-from ..models import features_of, seed_stream
+from ..models import features_of, scaled, seed_stream
 from ..quantizers import DoReFaActivation, DoReFaWeight
 from ..training.losses import cross_entropy
 from ..training.optim import Adam, Optimizer
@@ -35,7 +35,7 @@ def dorefa_net(data: Dataset, plan: Plan, seed: int, previous: Sequential | None
     """
     seeds = seed_stream(seed)
     shape = images_of(data)
-    first, *sizes = (max(size * plan.width // 48, 1) for size in (48, 64, 64, 128, 128, 128, 512))
+    first, *sizes = scaled("dorefa", (48, 64, 64, 128, 128, 128, 512), plan.width / 48)
     layers: list[TrainingLayer] = [
         Conv2D(shape[2], first, 5, seed=next(seeds)),
         MaxPool2D(2),

@@ -18,7 +18,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import TrainingLayer
-from ..models import features_of, lenet5, nin, seed_stream
+from ..models import features_of, lenet5, nin, scaled, seed_stream
 from ..quantizers import XnorSign
 from ..training.losses import cross_entropy
 from ..training.schedules import Schedule, StepDecay, Stretched
@@ -46,11 +46,8 @@ def steps(*boundaries: int, epochs: int) -> Callable[[float], Schedule]:
 
 
 def xnor_lenet(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -> Sequential:
-    """LeNet-5 whose dense layer has `plan.width` units, with channels in proportion."""
-    channels = max(plan.width // 25, 1), max(plan.width // 10, 1)
-    return lenet5(
-        images_of(data), data.classes, channels=channels, hidden=plan.width, seed=seed, **LATENT
-    )
+    """Build LeNet-5 with `plan.width` units in its dense layer, and channels in proportion."""
+    return lenet5(images_of(data), data.classes, width=plan.width / 500, seed=seed, **LATENT)
 
 
 def xnor_nin(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -> Sequential:
@@ -69,7 +66,7 @@ def bwn_lenet(data: Dataset, plan: Plan, seed: int, previous: Sequential | None)
     """The same LeNet-5 with real activations: each product -> BatchNorm -> ReLU."""
     seeds = seed_stream(seed)
     shape = images_of(data)
-    first, second = max(plan.width // 25, 1), max(plan.width // 10, 1)
+    first, second, hidden = scaled("bwn", (20, 50, 500), plan.width / 500)
     layers: list[TrainingLayer] = [
         Conv2D(shape[2], first, 5, bias=False, seed=next(seeds)),
         BatchNorm(first),
@@ -83,10 +80,10 @@ def bwn_lenet(data: Dataset, plan: Plan, seed: int, previous: Sequential | None)
     ]
     features = features_of(layers, shape)
     layers += [
-        BinaryDense(features, plan.width, alpha=True, seed=next(seeds), **LATENT),
-        BatchNorm(plan.width, eps=1e-3),
+        BinaryDense(features, hidden, alpha=True, seed=next(seeds), **LATENT),
+        BatchNorm(hidden, eps=1e-3),
         ReLU(),
-        Dense(plan.width, data.classes, seed=next(seeds)),
+        Dense(hidden, data.classes, seed=next(seeds)),
     ]
     return Sequential(layers, input_shape=shape)
 
