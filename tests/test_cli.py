@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops import benchmark, reference
 from bitops import io as model_file
+from bitops.benchmark import gemm_table, inference, timing
 from bitops.cli import demo
 from bitops.cli import main as cli
 from bitops.layers import (
@@ -49,14 +50,14 @@ def failure(capsys, *argv: str) -> str:
 @pytest.fixture
 def quick(monkeypatch):
     """Let measurements stop after the least number of rounds, on small and odd shapes."""
-    monkeypatch.setattr(benchmark, "GEMM_SHAPES", ((7, 5, 130), (1, 33, 64)))
-    monkeypatch.setattr(benchmark, "BLOCK_SECONDS", 1e-5)
-    interleave = benchmark.interleave
-    monkeypatch.setattr(
-        benchmark,
-        "interleave",
-        lambda calls, seconds, check=None: interleave(calls, seconds=0, check=check),
-    )
+    monkeypatch.setattr(gemm_table, "GEMM_SHAPES", ((7, 5, 130), (1, 33, 64)))
+    monkeypatch.setattr(timing, "BLOCK_SECONDS", 1e-5)
+    for module in (gemm_table, inference):
+        monkeypatch.setattr(
+            module,
+            "interleave",
+            lambda calls, seconds, check=None: timing.interleave(calls, seconds=0, check=check),
+        )
 
 
 def test_version(capsys):
@@ -156,14 +157,14 @@ def test_bench(quick, capsys, tmp_path):
 
 
 def test_bench_finds_wrong_results(quick, capsys, monkeypatch, tmp_path):
-    gemm = benchmark.gemm
+    gemm = gemm_table.gemm
 
     def wrong(a, w, *, out):
         gemm(a, w, out=out)
         out[-1, -1] += 2
         return out
 
-    monkeypatch.setattr(benchmark, "gemm", wrong)
+    monkeypatch.setattr(gemm_table, "gemm", wrong)
     path = tmp_path / "result.json"
     message = failure(capsys, "bench", "--quick", "--json", str(path))
     assert message.endswith("packed gave a wrong product for (m, n, k) = (7, 5, 130)")
@@ -283,8 +284,8 @@ def test_demo_without_data(capsys, tmp_path):
 
 
 def test_timing_of():
-    timing = benchmark.Timing.of([4.0, 1.0, 2.0, 3.0, 5.0])
-    assert (timing.best, timing.median, timing.spread, timing.rounds) == (1.0, 3.0, 2 / 3, 5)
+    times = benchmark.Timing.of([4.0, 1.0, 2.0, 3.0, 5.0])
+    assert (times.best, times.median, times.spread, times.rounds) == (1.0, 3.0, 2 / 3, 5)
 
 
 def test_threads_are_restored(threads):

@@ -141,7 +141,7 @@ def run_bench(args: argparse.Namespace) -> int:
         f"\n{BENCH_HEADER}"
     )
     results = []
-    for shape in benchmark.GEMM_SHAPES:
+    for shape in benchmark.gemm_table.GEMM_SHAPES:
         operands = benchmark.GemmOperands(*shape)
         for threads in benchmark.thread_counts():
             results.append(
