@@ -102,7 +102,7 @@ class EBP(Model):
         for k, m in zip(self.sizes[:-1], self.sizes[1:], strict=True):
             start = rng.random((m, k), dtype=np.float32) - np.float32(0.5)
             self._dense.append(_dense(start * np.float32(math.sqrt(12 * spread / k))))
-        self.network = Sequential(_with_signs(self._dense))
+        self.network = Sequential(_with_signs(self._dense), input_shape=self.sizes[:1])
         self._optimizer = SGD(self.parameters(), lr, momentum=0.0)
         self._passes: list[_Pass] | None = None
 
