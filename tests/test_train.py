@@ -16,8 +16,8 @@ from bitops.quantizers import AnnealedSign, ClippedGradient, ProgressiveSign
 from bitops.training import loop as train
 from bitops.training.callbacks import Annealing, Callback, EarlyStopping
 from bitops.training.losses import cross_entropy, hinge
-from bitops.training.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
-from bitops.training.schedules import CosineDecay, Halving
+from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
+from bitops.training.schedules import CosineDecay, ExponentialDecay, Halving
 
 
 def prototypes(n=240, features=96, classes=4, seed=0):

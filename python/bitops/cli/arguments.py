@@ -49,7 +49,7 @@ def share(text: str) -> float:
 
 
 def output_file(text: str) -> Path:
-    """Parse the path of a file to write; refuse it now rather than after minutes of work."""
+    """Parse the path of a file to write, and refuse a bad one before minutes of work."""
     path = Path(text).absolute()
     # The file is put in place by a rename, which would replace a link or a device, /dev/stdout say.
     if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -62,7 +62,7 @@ def output_file(text: str) -> Path:
 
 
 def log_file(text: str) -> Path:
-    """Parse the path of a log, whose ending says its format."""
+    """Parse the path of a log; its ending says the format."""
     if Path(text).suffix not in (".csv", ".jsonl"):
         raise argparse.ArgumentTypeError(f"must end in .csv or .jsonl, got {text}")
     return output_file(text)
@@ -91,7 +91,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="units of a hidden layer, or channels of the first convolution",
     )
     parser.add_argument(
-        "--batch", type=positive(int), metavar="B", dest="batch_size", help="images in a step"
+        "--batch", type=positive(int), metavar="B", dest="batch_size", help="images in each step"
     )
     parser.add_argument("--lr", type=positive(float), help="learning rate of the first epoch")
     parser.add_argument(

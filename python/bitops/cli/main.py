@@ -1,4 +1,4 @@
-"""The command `bitops`: info, demo, plot, bench, recipes, train, eval.
+"""The command `bitops`: info, bench, demo, recipes, train, eval, plot.
 
 Exit codes: 0 done, 1 the work failed or a check did not hold, 2 wrong usage, 130 interrupted.
 """
@@ -17,7 +17,7 @@ from . import bench, demo, evaluate, info, plot, recipes, train
 
 __all__ = ["main", "make_parser"]
 
-COMMANDS = (info, demo, plot, bench, recipes, train, evaluate)
+COMMANDS = (info, bench, demo, recipes, train, evaluate, plot)
 
 # Reported in one line; anything else is a fault of the package and shows its traceback.
 FAILURES = (FloatingPointError, ImportError, MemoryError, OSError, ValueError, WrongResult)

@@ -183,5 +183,5 @@ FLOAT32 = Recipe(
         FLOAT, FLOAT, {"mnist": "1.3", "cifar10": "10.94", "svhn": "2.44"}, quick_epochs=10
     ),
     tested="float32 weights and activations",
-    notes="start values of He et al., 2015; SVHN as in binaryconnect",
+    notes="start weights as in He et al., 2015; SVHN as in binaryconnect",
 )

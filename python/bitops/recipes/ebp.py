@@ -63,6 +63,6 @@ EBP_D = Recipe(
         ),
     },
     tested="binary weights and activations, the likeliest ones; validation by the means",
-    notes="sizes, batches and the spread of the start are ours; no dropout of inputs; the learning "
-    "rate is the size of the updates",
+    notes="sizes, batches and the spread of the start weights are ours; no dropout of inputs; the "
+    "learning rate is the size of the updates",
 )

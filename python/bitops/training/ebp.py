@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
 
 from ..layers.activations import Sign
 from ..layers.base import Layer, Parameter, TrainingLayer, check_size
@@ -135,6 +134,9 @@ class EBP(Model):
 
     def _forward(self, x: np.ndarray) -> list[_Pass]:
         """Pass means and variances through the layers, from inputs of shape (n, k)."""
+        # imported here: SciPy would double the time that `import bitops.training` takes
+        from scipy.special import ndtr
+
         passes: list[_Pass] = []
         means, variances = x, None
         for layer in self._dense:
@@ -185,6 +187,8 @@ class EBP(Model):
         FloatingPointError
             If updates have grown without bound.
         """
+        from scipy.special import log_ndtr  # here for the same reason
+
         last = self._saved()[-1]
         y = signed_one_hot(labels, self.sizes[-1])
         if not np.isfinite(scores).all():
