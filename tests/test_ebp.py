@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from bitops.config import get_num_threads, set_num_threads
 from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.ebp import EBP
@@ -148,11 +149,39 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     assert [e.loss for e in again.epochs] == [e.loss for e in history.epochs]
 
 
+def test_threads_go_to_the_products_of_means():
+    """Which are real, so that BLAS computes them; ours rest."""
+    seen = []
+
+    class Look(Callback):
+        def on_start(self, run):
+            seen.append(get_num_threads())
+
+    x, labels = problem(np.random.default_rng(6), n=40)
+    before = get_num_threads()
+    set_num_threads(2)
+    try:
+        EBP([21, 5, 2], seed=0).fit(x, labels, epochs=1, verbose=0, callbacks=[Look()])
+        assert get_num_threads() >= seen[0] == 1
+    finally:
+        set_num_threads(before)
+
+
+def test_loss_and_backward_need_a_forward_pass_in_training():
+    model = EBP([3, 2])
+    scores = model.forward(np.ones((1, 3)))
+    with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
+        model.loss(scores, [0])
+    with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
+        model.backward(scores)
+
+
 def test_freeze_packs_the_likeliest_network():
     x, labels = problem(np.random.default_rng(7), n=100)
     model = EBP([21, 10, 2], seed=0)
     model.update(x, labels)
     np.testing.assert_array_equal(model.freeze()(x), model.network(x))
+    assert str(model.summary().total) == str(model.network.summary().total)
 
 
 def test_steps_without_bound_are_refused():

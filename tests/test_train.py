@@ -254,6 +254,10 @@ def test_only_one_pool_has_several_threads(monkeypatch):
         monkeypatch.undo()
         fit_dense(Dense(96, 4), callbacks=[threads])
         assert threads.ours == 1
+        train_small(epochs=1, callbacks=[threads], blas=True)
+        assert threads.ours == 1
+        fit_dense(Dense(96, 4), callbacks=[threads], blas=False)
+        assert (threads.ours, threads.blas) == (wanted, {1})
         assert get_num_threads() == wanted
     finally:
         set_num_threads(before)

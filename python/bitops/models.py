@@ -265,20 +265,12 @@ def lenet5(
     """
     seeds = seed_stream(seed)
     first, second, hidden = scaled("lenet5", (20, 50, 500), width)
+    options = {"scale_weights": scale_weights, "scale_input": scale_input, **latent}
     inputs = _channels("lenet5", image_shape)
     layers: Layers = [
         *_float_conv(inputs, first, 5, seed=next(seeds)),
         MaxPool2D(2),
-        *_xnor_conv(
-            first,
-            second,
-            5,
-            bias=True,
-            scale_weights=scale_weights,
-            scale_input=scale_input,
-            seed=next(seeds),
-            **latent,
-        ),
+        *_xnor_conv(first, second, 5, bias=True, seed=next(seeds), **options),
         ReLU(),
         MaxPool2D(2),
         BatchNorm(second),
@@ -354,6 +346,7 @@ def nin(
         2: MaxPool2D(3, stride=2, padding=1),
         5: AvgPool2D(3, stride=2, padding=1),
     }
+    options = {"scale_weights": scale_weights, "scale_input": scale_input, **latent}
     inputs = _channels("nin", image_shape)
     layers = _float_conv(inputs, first, 5, padding=2, seed=next(seeds))
     inputs = first
@@ -366,11 +359,9 @@ def nin(
             size,
             padding=size // 2,
             bias=True,
-            scale_weights=scale_weights,
-            scale_input=scale_input,
             dropout=dropout if place in pools else 0.0,
             seed=next(seeds),
-            **latent,
+            **options,
         )
         layers.append(ReLU())
         inputs = outputs

@@ -148,8 +148,14 @@ def fit(
     )
     if resume is not None:
         restore(run, resume)
+    _train(run, callbacks, verbose, blas)
+    return run.history
+
+
+def _train(run: Run, callbacks: Sequence[Callback], verbose: int, blas: bool | None) -> None:
+    """Run to the end, and leave the best model."""
     if blas is None:
-        blas = not binary_parameters(model)
+        blas = not binary_parameters(run.model)
     with _one_pool(blas), _interrupts() as interrupted, _progress(run, verbose) as progress:
         for callback in callbacks:
             callback.on_start(run)
@@ -160,8 +166,7 @@ def fit(
         if interrupted():
             raise KeyboardInterrupt
     if run.best_state is not None:
-        model.restore(run.best_state)
-    return run.history
+        run.model.restore(run.best_state)
 
 
 def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], bool]) -> None:
