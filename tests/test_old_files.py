@@ -122,7 +122,7 @@ class Look(Callback):
         assert states == self.description["generators"]
         assert [asdict(epoch) for epoch in run.history.epochs] == self.description["history"]
         position = self.description["position"]
-        assert {name: getattr(run, name) for name in position} == position
+        assert {name: getattr(run.position, name) for name in position} == position
         assert 0 < run.batch < run.batches
         run.stop = True
 

@@ -51,6 +51,18 @@ def test_inference_does_not_load_training_code():
     assert result.stdout.strip() == "[]"
 
 
+def test_training_names_what_it_offers_and_loads_little():
+    foreign = ("sklearn", "matplotlib", "PIL", "scipy")
+    code = (
+        "import sys, bitops.training as t;"
+        "missing = [name for name in t.__all__ if not hasattr(t, name)];"
+        f"print(len(t.__all__), missing, [n for n in sys.modules if n.startswith({foreign})])"
+    )
+    argv = [sys.executable, "-c", code]
+    result = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"[1-9]\d+ \[\] \[\]", result.stdout.strip())
+
+
 def test_import_opens_no_connection():
     """Of the package with every module of it, training code too."""
     code = (

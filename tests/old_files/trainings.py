@@ -199,7 +199,7 @@ def mixed(seed):
 
 
 def ebp(seed):
-    return EBP([12, 6, CLASSES], eta=0.5, seed=seed)
+    return EBP([12, 6, CLASSES], lr=0.5, seed=seed)
 
 
 def shifted(x, rng):

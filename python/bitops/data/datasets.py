@@ -18,6 +18,16 @@ import numpy as np
 
 from .matlab import read_arrays
 
+__all__ = [
+    "Dataset",
+    "load_cifar10",
+    "load_dataset",
+    "load_digits",
+    "load_mnist",
+    "load_svhn",
+    "read_idx",
+]
+
 CIFAR_SHAPE = (32, 32, 3)
 # The largest of the JPEG copies has 1,124 bytes; far beyond that it is another kind of file.
 MAX_JPEG_BYTES = 1 << 16

@@ -13,9 +13,8 @@ from ..layers.parameter import Parameter
 from ..ops.array import BitArray
 from ..ops.memory import aligned_empty, word_count
 from ..quantizers import ap2
-from .schedules import ExponentialDecay
 
-__all__ = ["SGD", "AdaMax", "Adam", "Bop", "ExponentialDecay", "Optimizer", "ShiftAdaMax"]
+__all__ = ["SGD", "AdaMax", "Adam", "Bop", "Optimizer", "ShiftAdaMax"]
 
 # A few float32 streams of this many elements fit a level-2 cache; sweeps over whole weight matrices
 # would go to main memory in each of the passes that an update makes in NumPy.
