@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"model    {args.model}, {packed.nbytes:,} bytes; "
         f"recipe {packed.notes.get('recipe', '-')}\n"
-        f"data     {data.name}: {total:,} test images; pixels: {preprocessing}\n"
+        f"data     {data.name}: {total:,} test images; preprocessing: {preprocessing}\n"
         f"error    {report.describe_error(error, total)}\n"
         f"speed    {len(batch) / timing.best:,.0f} images a second in batches of {len(batch)}"
     )

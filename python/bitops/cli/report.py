@@ -37,8 +37,9 @@ def describe_data(data: Dataset) -> str:
 def describe_plan(plan: Plan, seed: int) -> str:
     """State the numbers of a training."""
     return (
-        f"{plan.epochs} epochs, batch {plan.batch_size}, learning rate from {plan.lr:g}, "
-        f"dropout {plan.dropout:g}, seed {seed}{', gradients of 8 bits' * plan.byte_gradients}"
+        f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
+        f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
+        f"seed {seed}{', gradients of 8 bits' * plan.byte_gradients}"
     )
 
 

@@ -102,7 +102,7 @@ def print_head(
     print(
         f"recipe   {recipe.name}: {recipe.title}\n"
         f"source   {recipe.paper}{f'; {recipe.code}' if recipe.code else ''}\n"
-        f"data     {report.describe_data(data)}; pixels: {setting.preprocessing_of(plan)}\n"
+        f"data     {report.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}\n"
         f"settings {report.describe_plan(plan, args.seed)}",
         flush=True,
     )

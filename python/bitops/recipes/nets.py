@@ -31,7 +31,7 @@ Seeds = Iterator[np.random.SeedSequence]
 
 @dataclass(frozen=True)
 class Blocks:
-    """What the layers of a network are made of.
+    """Layers that a network is built of.
 
     Parameters
     ----------

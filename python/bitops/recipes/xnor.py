@@ -25,8 +25,8 @@ from .nets import images_of
 
 __all__ = ["BWN", "XNOR"]
 
-# Latent weights of binary layers, as in the nets' source: small at the start, centred over the
-# input channels and clipped after each step, with the gradient that reaches alpha.
+# Latent weights of binary layers as in the source of the nets: small at the start, centred over the
+# input channels, clipped after each step. Their gradient includes that through alpha.
 LATENT: dict[str, Any] = {
     "start": "normal",
     "lr_scale": 1.0,

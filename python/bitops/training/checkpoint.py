@@ -28,7 +28,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class Checkpoint(Callback):
-    """Writes the state of a training to a file, from which `fit(..., resume=path)` goes on.
+    """Write the state of a training to a file, from which `fit(..., resume=path)` goes on.
 
     It is also written at the end, even if Ctrl-C is the end. A training that is interrupted and
     resumed with the same number of threads gives, bit for bit, the weights of one that is not.
