@@ -118,7 +118,7 @@ def test_conv_works_in_blocks(monkeypatch):
     x, dy = real_images(rng, 5, 7, 7, 4), real_images(rng, 5, 7, 7, 6)
     whole = layer.forward(x, training=True)
     dx, dw = layer.backward(dy), layer.weight.grad.copy()
-    monkeypatch.setattr("bitops.layers.conv.MAX_BLOCK_BYTES", 2 * x[0].nbytes)
+    monkeypatch.setattr("bitops.layers.float_conv.MAX_BLOCK_BYTES", 2 * x[0].nbytes)
     monkeypatch.setattr("bitops.ops.patches.MAX_BYTES", 1000)
     np.testing.assert_allclose(layer.forward(x, training=True), whole, atol=1e-5)
     np.testing.assert_allclose(layer.backward(dy), dx, atol=1e-5)
