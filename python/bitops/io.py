@@ -58,7 +58,7 @@ _KINDS = {
             PackedConv2D,
             _product_fields(_BITS, 4),
             ("weight",),
-            (*_BINARY_CONVOLUTION, "k_map"),
+            (*_BINARY_CONVOLUTION, "scale_input"),
         ),
         _Kind(
             PackedPlanesDense,
@@ -317,18 +317,27 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
-    """A description of version 3, whose pools had a `size`, as one of this version, checked."""
+    """A description of version 3, which had other names of settings, as one of this version."""
 
-    def with_kernel_size(spec: Spec) -> Spec:
-        if spec.get("type") not in ("PackedMaxPool2D", "PackedAvgPool2D"):
+    def renamed(spec: Spec) -> Spec:
+        if spec.get("type") not in _RENAMED_SINCE_3:
             return spec
+        old, new = _RENAMED_SINCE_3[spec["type"]]
         settings = spec.get("settings")
-        if not isinstance(settings, dict) or "size" not in settings:
+        if not isinstance(settings, dict) or old not in settings or new in settings:
             return {**spec, "settings": None}
-        rest = {key: value for key, value in settings.items() if key != "size"}
-        return {**spec, "settings": {"kernel_size": settings["size"], **rest}}
+        rest = {key: value for key, value in settings.items() if key != old}
+        return {**spec, "settings": {new: settings[old], **rest}}
 
-    return _check_document({**document, "graph": _changed(document.get("graph"), with_kernel_size)})
+    return _check_document({**document, "graph": _changed(document.get("graph"), renamed)})
+
+
+# what settings of version 3 were called, and what they are called since
+_RENAMED_SINCE_3 = {
+    "PackedMaxPool2D": ("size", "kernel_size"),
+    "PackedAvgPool2D": ("size", "kernel_size"),
+    "PackedConv2D": ("k_map", "scale_input"),
+}
 
 
 def _changed(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:

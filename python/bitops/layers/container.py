@@ -12,7 +12,7 @@ from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_float, check_size, is_data
 from .parameter import Parameter
-from .product import BinaryProduct
+from .product import Product
 from .summary import Summary, summarize
 from .walk import all_layers
 
@@ -246,7 +246,7 @@ class Sequential(Model, TrainingLayer):
             seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         )
         for layer in all_layers(self.flat_layers()):
-            if isinstance(layer, BinaryProduct):
+            if isinstance(layer, Product):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
     def fit(self, x, y, **options) -> History:

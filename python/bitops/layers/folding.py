@@ -25,9 +25,10 @@ from .activations import (
 )
 from .base import Layer, TrainingLayer
 from .container import Packed, PackedResidual, Residual, Sequential
-from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D, PackedPlanesConv2D
-from .dense import BinaryDense, Dense, FloatDense, PackedDense, PackedPlanesDense
+from .conv import BinaryConv2D, FloatConv2D, PackedConv2D, PackedPlanesConv2D
+from .dense import FloatDense, PackedDense, PackedPlanesDense
 from .norm import BatchNorm, PackedBatchNorm
+from .operation import Convolution
 from .planes import scaled
 from .pool import (
     AvgPool2D,
@@ -39,13 +40,13 @@ from .pool import (
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
 )
+from .product import FloatProduct, Product
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
 _EXACT = 2**24  # float32 holds every integer up to it
 _LARGEST_BYTE = 255
 
 Step = BatchNorm | MaxPool2D | ReLU
-Product = BinaryDense | BinaryConv2D
 
 
 def freeze(model: Sequential) -> Packed:
@@ -87,11 +88,11 @@ def freeze(model: Sequential) -> Packed:
     as bit planes. Where codes meet anything but products, max-pools and Flatten, PackedLevels turns
     them into numbers.
 
-    A BinaryConv2D with k_map scales each position by another number: it stays in float32, and what
-    follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers flow: the
-    first BatchNorm behind a product becomes its alpha and bias. Residual, the layers with float32
-    weights, averages and Flatten stand alone, like products that are evaluated with their real
-    weights; Dropout and QuantizeGradient vanish.
+    A BinaryConv2D with scale_input scales each position by another number: it stays in float32, and
+    what follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers flow:
+    the first BatchNorm behind a product becomes its alpha and bias. Residual, the layers with
+    float32 weights, averages and Flatten stand alone, like products that are evaluated with their
+    real weights; Dropout and QuantizeGradient vanish.
     """
     for layer in model.flat_layers():
         for array in _arrays(layer.state() if isinstance(layer, TrainingLayer) else []):
@@ -154,7 +155,7 @@ class _Group:
 
     def pack(self, flow: _Flow) -> tuple[list[Layer], _Flow]:
         head = self.head
-        if isinstance(head, Product) and not (_has_k_map(head) or head.real_evaluation):
+        if isinstance(head, Product) and not (_scales_input(head) or head.real_evaluation):
             return self._pack_product(head, flow)
         if head is None:
             packed: list[Layer] = []
@@ -234,8 +235,8 @@ def _groups(layers: list[Layer]) -> list[_Group]:
     return [group for group in groups if group.head or group.steps or group.end]
 
 
-def _has_k_map(product: Product) -> bool:
-    return isinstance(product, BinaryConv2D) and product.k_map
+def _scales_input(product: Product) -> bool:
+    return isinstance(product, BinaryConv2D) and product.scale_input
 
 
 def _is_binary(end: Sign | Quantize) -> bool:
@@ -259,10 +260,11 @@ def _pack_quantize(end: Sign | Quantize) -> Layer:
 def _packed_product(product: Product, flow: _Flow, **outputs) -> Layer:
     options = {**outputs, "input_bits": flow.code_bits}
     planes = product.planes()
-    if isinstance(product, BinaryConv2D):
-        options |= {"pad_value": product.pad_value, **product.settings()}
+    if isinstance(product.operation, Convolution):
+        options |= product.settings()
         if planes.is_single:
-            return PackedConv2D(planes.bits[0], k_map=product.k_map, **options)
+            scale_input = _scales_input(product)
+            return PackedConv2D(planes.bits[0], scale_input=scale_input, **options)
         return PackedPlanesConv2D(_stacked(planes.bits), planes.coefficients, **options)
     if planes.is_single:
         return PackedDense(planes.bits[0], **options)
@@ -295,16 +297,11 @@ def _pack_residual(block: Residual, flow: _Flow) -> PackedResidual:
 
 def _pack_alone(layer: Layer) -> Layer:
     """The twin of a layer that folds with nothing."""
-    if isinstance(layer, Product):
-        if not layer.real_evaluation:
-            scales = {"alpha": layer.alpha, "bias": layer.bias_value}
-            return _packed_product(layer, _NUMBERS, **scales)
-        if isinstance(layer, BinaryConv2D):
-            return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
-        return FloatDense(layer.weight.value, layer.bias_value)
-    if isinstance(layer, Conv2D):
-        return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
-    if isinstance(layer, Dense):
+    if isinstance(layer, Product) and not layer.real_evaluation:
+        return _packed_product(layer, _NUMBERS, alpha=layer.alpha, bias=layer.bias_value)
+    if isinstance(layer, Product | FloatProduct):
+        if isinstance(layer.operation, Convolution):
+            return FloatConv2D(layer.values(), layer.bias_value, **layer.operation.options)
         return FloatDense(layer.values(), layer.bias_value)
     if isinstance(layer, AvgPool2D):
         return PackedAvgPool2D(**layer.settings())

@@ -130,7 +130,7 @@ def to_ternary(
             made = QuantizedConv2D(
                 layer.in_features,
                 layer.out_features,
-                layer.windows.kernel_size,
+                layer.operation.windows.kernel_size,
                 weights,
                 bias=bias,
                 **layer.settings(),
