@@ -134,7 +134,7 @@ def rewrite(path, *, tensors=None, document=None, **entries):
 
 def assert_same_layers(model, again):
     for a, b in zip(flat(model.layers), flat(again.layers), strict=True):
-        assert type(a) is type(b) and a.settings() == b.settings()
+        assert type(a) is type(b) and a.config() == b.config()
         for name in ("weight", "threshold", "flip", "alpha", "bias", "minimum"):
             old, new = getattr(a, name, None), getattr(b, name, None)
             assert np.array_equal(np.asarray(old), np.asarray(new))

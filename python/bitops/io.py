@@ -160,7 +160,7 @@ def _encode(layer: Layer, prefix: str, tensors: dict[str, np.ndarray]) -> Spec:
             value = pack(value)
         words_or_numbers = value.words if isinstance(value, BitArray) else value
         tensors[prefix + name] = np.ascontiguousarray(words_or_numbers)
-    return {"type": layer.name, "fields": shapes, "settings": layer.settings()}
+    return {"type": layer.name, "fields": shapes, "settings": layer.config()}
 
 
 def load(path: str | os.PathLike) -> Packed:

@@ -30,6 +30,7 @@ from .inputs import (
     as_thresholds,
     check_input_bits,
 )
+from .roles import Role
 
 
 class Sign(TrainingLayer):
@@ -99,6 +100,11 @@ class Sign(TrainingLayer):
             return f"Sign(clip_value={self.quantizer.clip_value:g})"
         return f"Sign({self.quantizer!r})"
 
+    role = Role.SIGN
+
+    def to_packed(self) -> PackedSign:
+        return PackedSign()
+
 
 _SIGNS = AnnealedSign | ApproxSign | ProgressiveSign | SteSign | StochasticSign | SwishSign
 
@@ -138,18 +144,21 @@ class Quantize(TrainingLayer):
         self.quantizer = quantizer
         self._x: np.ndarray | None = None
 
-    def codes(self, x) -> Codes:
-        """The levels of numbers."""
-        values = as_float(as_activation("Quantize", x))
-        return Codes(self.levels.codes(values), self.levels.bits, self.levels.step)
-
     def forward(self, x, *, training: bool = False) -> Codes:
+        values = as_float(as_activation("Quantize", x))
         if training:
-            self._x = as_float(as_activation("Quantize", x))
-        return self.codes(x)
+            self._x = values
+        return Codes(self.levels.codes(values), self.levels.bits, self.levels.step)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return self.quantizer.backward(saved_for_backward(self, self._x), grad)
+
+    role = Role.LEVELS
+
+    def to_packed(self) -> PackedSign | PackedQuantize:
+        if isinstance(self.levels, Heaviside):
+            return PackedSign()
+        return PackedQuantize(self.levels.bits, self.levels.clip_value)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return self.levels.bits == 1
@@ -175,7 +184,7 @@ class PackedQuantize(Layer):
     def forward(self, x) -> np.ndarray:
         return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"bits": self._levels.bits, "clip_value": self._levels.clip_value}
 
     def __repr__(self) -> str:
@@ -201,7 +210,7 @@ class PackedLevels(Layer):
         codes = unpack(x, dtype=np.bool_) if isinstance(x, BitArray) else x
         return as_float(codes) * np.float32(self.step)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"step": self.step}
 
     def __repr__(self) -> str:
@@ -273,6 +282,11 @@ class ReLU(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * saved_for_backward(self, self._passes)
 
+    role = Role.STEP
+
+    def to_packed(self) -> PackedReLU:
+        return PackedReLU()
+
 
 class PackedReLU(Layer):
     """Twin of `ReLU` for inference: y = max(x, 0), float32."""
@@ -305,6 +319,9 @@ class Tanh(TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * (1 - np.square(saved_for_backward(self, self._y)))
+
+    def to_packed(self) -> PackedTanh:
+        return PackedTanh()
 
 
 class PackedTanh(Layer):
@@ -340,6 +357,11 @@ class QuantizeGradient(TrainingLayer):
 
     def generators(self) -> list[np.random.Generator]:
         return [self.quantizer.generator]
+
+    role = Role.NOTHING
+
+    def to_packed(self) -> None:
+        return None
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
@@ -386,6 +408,11 @@ class Dropout(TrainingLayer):
 
     def generators(self) -> list[np.random.Generator]:
         return [self._rng]
+
+    role = Role.NOTHING
+
+    def to_packed(self) -> None:
+        return None
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in

@@ -10,9 +10,11 @@ import numpy as np
 from ..ops.array import BitArray
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, saved_for_backward
+from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, as_activation, as_float, check_size, is_data
 from .parameter import Parameter
 from .product import BinaryProduct
+from .roles import NUMBERS, Flow, Role
 from .summary import Summary, summarize
 from .walk import all_layers
 
@@ -39,7 +41,11 @@ def _flat(layers: Iterable[Layer]) -> list[Layer]:
     """The layers, with sequences among them replaced by their own."""
     flat: list[Layer] = []
     for layer in layers:
-        flat += _flat(layer.layers) if isinstance(layer, Sequential | Packed) else [layer]
+        # a sequence with a forward of its own is more than its layers
+        if type(layer).forward in (Sequential.forward, Packed.forward):
+            flat += _flat(layer.layers)  # type: ignore[attr-defined]
+        else:
+            flat.append(layer)
     return flat
 
 
@@ -256,11 +262,14 @@ class Sequential(Model, TrainingLayer):
 
         return fit(self, x, y, **options)
 
-    def freeze(self) -> Packed:
-        """The packed inference model; see `bitops.layers.folding`."""
-        from .folding import freeze
+    def to_packed(self) -> Packed:
+        check_packed_form(self)
+        packed, flow = fold_chain(self.flat_layers())
+        return Packed(packed + to_numbers(flow), input_shape=self.input_shape)
 
-        return freeze(self)
+    def freeze(self) -> Packed:
+        """The packed inference model; see `bitops.layers.freeze`."""
+        return self.to_packed()
 
     def __repr__(self) -> str:
         return _describe("Sequential", self.layers)
@@ -436,6 +445,17 @@ class Residual(Branches, TrainingLayer):
     def restore(self, state: Sequence) -> None:
         for branch, part in zip(self._both(), state, strict=True):
             branch.restore(part)
+
+    role = Role.BLOCK
+
+    def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
+        chains: dict[str, list[Layer]] = {}
+        for name, branch in self.branches().items():
+            packed, last = fold_chain(branch, flow)
+            chains[name] = packed + to_numbers(last)
+        # the identity, too, turns codes into numbers; a shortcut of nothing but Dropout is one
+        shortcut = chains.get("shortcut") or to_numbers(flow)
+        return PackedResidual(chains["body"], shortcut or None)
 
     def _both(self) -> list[TrainingLayer]:
         return [self.body] if self.shortcut is None else [self.body, self.shortcut]

@@ -29,6 +29,7 @@ from .inputs import (
     check_size,
     is_data,
 )
+from .packing import own_outputs, stacked
 from .planes import WeightQuantizer, sum_planes
 from .product import (
     BinaryProduct,
@@ -39,6 +40,7 @@ from .product import (
     QuantizedProduct,
     float_cost,
 )
+from .roles import BITS, NUMBERS, Flow, Role
 from .windows import Windows, image_shape
 
 # Images that the backward pass holds as float32 at a time; their patches take a few MiB more.
@@ -77,7 +79,7 @@ class Convolution(Layer):
         check_size(self.name, "kernel", kh * kw * (self.in_features // self.groups))
         return self.out_features, kh, kw, self.in_features // self.groups
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {**self.windows.options, "groups": self.groups}
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -295,6 +297,21 @@ class BinaryConv2D(BinaryConvolution, BinaryProduct):
             dx *= passes
         return dx
 
+    @property
+    def role(self) -> Role:
+        return Role.ALONE if self.real_evaluation or self.k_map else Role.PRODUCT
+
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        if self.real_evaluation:
+            return FloatConv2D(self.weight.value, self.bias_value, **self.config())
+        planes = self.planes()
+        products = BITS if self.k_map else flow  # with k_map the input is binarized here
+        options = {**(outputs or own_outputs(self, products)), "input_bits": flow.code_bits}
+        options |= {"pad_value": self.pad_value, **self.config()}
+        if planes.is_single:
+            return PackedConv2D(planes.bits[0], k_map=self.k_map, **options)
+        return PackedPlanesConv2D(stacked(planes.bits), planes.coefficients, **options)
+
     def cost(self, bits_in: bool) -> Cost:
         return BinaryProduct.cost(self, bits_in or self.k_map)
 
@@ -378,7 +395,7 @@ class PackedConvolution(BinaryConvolution, PackedProduct):
                 f"got {self.pad_value} and {self.k_map}"
             )
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         settings = {**self.windows.options, "groups": self.groups}
         return {**settings, "pad_value": self.pad_value, "input_bits": self.input_bits}
 
@@ -482,8 +499,8 @@ class PackedConv2D(PackedConvolution, PackedSingle):
             return self._finish(self._of_units(conv2d(x, self._prepacked, **options)))
         return conv2d(x, self._prepacked, alpha=self.alpha, bias=self.bias, **options)
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "k_map": self.k_map}
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "k_map": self.k_map}
 
     def cost(self, bits_in: bool) -> Cost:
         return PackedSingle.cost(self, bits_in or self.k_map)
@@ -537,8 +554,8 @@ class PackedPlanesConv2D(PackedConvolution, PackedPlanes):
         products = [np.asarray(layer(x)) for layer in self._layers]
         return self._finish(sum_planes(products, self.coefficients))
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "coefficients": list(self.coefficients)}
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "coefficients": list(self.coefficients)}
 
     def _extras(self) -> str:
         return f", planes={len(self._layers)}{super()._extras()}"
@@ -610,6 +627,9 @@ class Conv2D(Convolution, FloatProduct):
             weight_grad=self.weight.grad,
             with_dx=not is_data(x),
         )
+
+    def to_packed(self) -> FloatConv2D:
+        return FloatConv2D(self.weight.value, self.bias_value, **self.config())
 
     def _extras(self) -> str:
         return "" if self.bias is not None else ", bias=False"

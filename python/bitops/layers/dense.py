@@ -20,6 +20,7 @@ from .inputs import (
     check_size,
     is_data,
 )
+from .packing import own_outputs, stacked
 from .planes import Planes, WeightQuantizer, sum_planes
 from .product import (
     BinaryProduct,
@@ -29,6 +30,7 @@ from .product import (
     QuantizedProduct,
     float_cost,
 )
+from .roles import NUMBERS, Flow, Role
 
 
 def mixed_product(
@@ -170,6 +172,19 @@ class BinaryDense(BinaryProduct):
         if is_data(saved):
             return None  # no layer below learns from it
         return planes.input_gradient(gradient).reshape(saved.shape)
+
+    @property
+    def role(self) -> Role:
+        return Role.ALONE if self.real_evaluation else Role.PRODUCT
+
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        if self.real_evaluation:
+            return FloatDense(self.weight.value, self.bias_value)
+        planes = self.planes()
+        options = {**(outputs or own_outputs(self, flow)), "input_bits": flow.code_bits}
+        if planes.is_single:
+            return PackedDense(planes.bits[0], **options)
+        return PackedPlanesDense(stacked(planes.bits), planes.coefficients, **options)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.in_features}, {self.out_features}{self._options()})"
@@ -373,6 +388,9 @@ class Dense(FloatProduct):
         np.matmul(dy.T, as_float(saved).reshape(-1, in_features), out=self.weight.grad)
         self._keep_bias_gradient(dy)
         return None if is_data(saved) else (dy @ self.values()).reshape(saved.shape)
+
+    def to_packed(self) -> FloatDense:
+        return FloatDense(self.values(), self.bias_value)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"

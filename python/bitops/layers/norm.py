@@ -11,6 +11,7 @@ from ..quantizers import ap2
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
+from .roles import Role
 
 
 class BatchNorm(TrainingLayer):
@@ -120,6 +121,11 @@ class BatchNorm(TrainingLayer):
         features = self.gamma.size
         return Cost(2 * features, 8 * features, float_macs=features)
 
+    role = Role.AFFINE
+
+    def to_packed(self) -> PackedBatchNorm:
+        return PackedBatchNorm(*self.affine())
+
     def __repr__(self) -> str:
         return f"{self.name}({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
 
@@ -197,6 +203,11 @@ class ShiftBatchNorm(BatchNorm):
         dx -= power * ((power * grad).mean(axis=axes) * np.square(sigma))
         dx *= sigma * ap2(self.gamma.value)
         return dx
+
+    role = Role.AFFINE
+
+    def to_packed(self) -> PackedBatchNorm:
+        return PackedBatchNorm(*self.affine())
 
 
 class PackedBatchNorm(Layer):

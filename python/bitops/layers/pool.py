@@ -16,6 +16,7 @@ from ..ops.patches import image_blocks, seeing_taps, tap_slices
 from ..ops.pool import avg_pool2d, global_avg_pool, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
+from .roles import Role
 from .windows import Padding, Windows, image_shape
 
 # Images, then rows and columns, of what a tap sees and of where it does.
@@ -52,7 +53,7 @@ class Pool(Layer):
         windows = self.windows
         return pool(x, windows.kernel_size, stride=windows.stride, padding=windows.padding)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         windows = self.windows
         return {
             "kernel_size": windows.kernel_size,
@@ -111,6 +112,11 @@ class MaxPool2D(Pool, TrainingLayer):
             values, maxima = _values(x[images]), _values(y[images])
             _to_first_maximum(values, maxima, grad[images], window, dx[images])
         return dx
+
+    role = Role.POOL
+
+    def to_packed(self, minimum: np.ndarray | None = None) -> PackedMaxPool2D:
+        return PackedMaxPool2D(**self.config(), minimum=minimum)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
@@ -236,6 +242,9 @@ class AvgPool2D(Pool, TrainingLayer):
             dx[place] += share[seen]
         return dx
 
+    def to_packed(self) -> PackedAvgPool2D:
+        return PackedAvgPool2D(**self.config())
+
 
 class PackedAvgPool2D(Pool):
     """Twin of `AvgPool2D` for inference: the mean of every window, float32.
@@ -286,6 +295,9 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
         share = grad / np.float32(shape[1] * shape[2])
         return np.broadcast_to(share[:, np.newaxis, np.newaxis], shape).copy()
 
+    def to_packed(self) -> PackedGlobalAvgPool2D:
+        return PackedGlobalAvgPool2D()
+
 
 class PackedGlobalAvgPool2D(GlobalPool):
     """Twin of `GlobalAvgPool2D` for inference: (n, h, w, c) to the means (n, c), float32."""
@@ -335,6 +347,11 @@ class Flatten(Flattening, TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad.reshape(saved_for_backward(self, self._shape))
+
+    role = Role.MOVES
+
+    def to_packed(self) -> PackedFlatten:
+        return PackedFlatten()
 
 
 class PackedFlatten(Flattening):

@@ -389,8 +389,8 @@ class PackedProduct(Layer):
     def emits_bits(self, bits_in: bool) -> bool:
         return self.threshold is not None
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "input_bits": self.input_bits}
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "input_bits": self.input_bits}
 
     def cost(self, bits_in: bool) -> Cost:
         numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]
@@ -460,8 +460,8 @@ class PackedPlanes(PackedProduct):
         k = math.prod(self.weight.shape[2:])
         check_sums(self.name, k, 255, self.coefficients)
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "coefficients": list(self.coefficients)}
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "coefficients": list(self.coefficients)}
 
     def cost(self, bits_in: bool) -> Cost:
         cost = super().cost(bits_in)

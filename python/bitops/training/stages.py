@@ -133,7 +133,7 @@ def to_ternary(
                 layer.windows.kernel_size,
                 weights,
                 bias=bias,
-                **layer.settings(),
+                **layer.config(),
             )
         return _with(made, layer.weight.value, layer.bias_value)
 

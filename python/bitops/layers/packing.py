@@ -1,0 +1,33 @@
+"""What products need to become packed layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops.array import BitArray
+from .roles import Flow, Product
+
+_EXACT = 2**24  # float32 holds every integer up to it
+_LARGEST_BYTE = 255
+
+
+def own_outputs(product: Product, flow: Flow) -> dict[str, Any]:
+    """alpha and bias of a product as it is, for a packed twin.
+
+    Integers beyond 2^24 get an alpha of ones: it rounds them to float32, as training does.
+    """
+    alpha, bias = product.planes().scale(flow.step), product.bias_value
+    filters = product.weight.shape[0]
+    largest = product.weight.size // filters * (flow.largest or _LARGEST_BYTE)
+    if alpha is None and bias is None and largest > _EXACT:
+        alpha = np.ones(filters, np.float32)
+    return {"alpha": alpha, "bias": bias}
+
+
+def stacked(planes: Sequence[BitArray]) -> BitArray:
+    """Planes along a new first axis."""
+    words = np.stack([plane.words for plane in planes])
+    return BitArray.from_words(words, (len(planes), *planes[0].shape))
