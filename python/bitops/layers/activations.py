@@ -30,6 +30,7 @@ from .inputs import (
     as_thresholds,
     check_input_bits,
 )
+from .registry import ArraySpec, register
 from .roles import Role
 
 
@@ -56,6 +57,8 @@ class Sign(TrainingLayer):
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, eqs. 1 and 4.
     """
+
+    role = Role.SIGN
 
     def __init__(self, clip_value: float | None = None, *, quantizer: Any = None):
         if clip_value is not None and quantizer is not None:
@@ -100,8 +103,6 @@ class Sign(TrainingLayer):
             return f"Sign(clip_value={self.quantizer.clip_value:g})"
         return f"Sign({self.quantizer!r})"
 
-    role = Role.SIGN
-
     def to_packed(self) -> PackedSign:
         return PackedSign()
 
@@ -134,6 +135,8 @@ class Quantize(TrainingLayer):
     Pseudo-gradient: that of the quantizer.
     """
 
+    role = Role.LEVELS
+
     def __init__(self, quantizer: Any):
         self.levels = _innermost(quantizer)
         if not isinstance(self.levels, Heaviside | DoReFaActivation):
@@ -153,8 +156,6 @@ class Quantize(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return self.quantizer.backward(saved_for_backward(self, self._x), grad)
 
-    role = Role.LEVELS
-
     def to_packed(self) -> PackedSign | PackedQuantize:
         if isinstance(self.levels, Heaviside):
             return PackedSign()
@@ -167,6 +168,7 @@ class Quantize(TrainingLayer):
         return f"Quantize({self.quantizer!r})"
 
 
+@register
 class PackedQuantize(Layer):
     """Packed twin of a Quantize of k bits: code = round((2^k - 1) clip(x / c, 0, 1)), uint8.
 
@@ -191,6 +193,7 @@ class PackedQuantize(Layer):
         return f"PackedQuantize(bits={self._levels.bits}, clip_value={self._levels.clip_value:g})"
 
 
+@register
 class PackedLevels(Layer):
     """Codes as the numbers they stand for: y = step * code, float32.
 
@@ -217,6 +220,7 @@ class PackedLevels(Layer):
         return f"PackedLevels(step={self.step:g})"
 
 
+@register
 class PackedSign(Layer):
     """Packed twin of [BatchNorm ->] Sign on numbers: bit = (x > threshold) ^ flip.
 
@@ -227,6 +231,8 @@ class PackedSign(Layer):
     flip : array_like of shape (features,), bool, optional
         Features whose bit is inverted. Needs `threshold`.
     """
+
+    ARRAYS = (ArraySpec("threshold", ("int32", "float32"), 1), ArraySpec("flip", "bool", 1))
 
     def __init__(self, threshold=None, flip=None):
         if threshold is None and flip is not None:
@@ -270,6 +276,8 @@ class ReLU(TrainingLayer):
     Backward:  dx = dy * (x > 0).
     """
 
+    role = Role.STEP
+
     def __init__(self) -> None:
         self._passes: np.ndarray | None = None
 
@@ -282,12 +290,11 @@ class ReLU(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * saved_for_backward(self, self._passes)
 
-    role = Role.STEP
-
     def to_packed(self) -> PackedReLU:
         return PackedReLU()
 
 
+@register
 class PackedReLU(Layer):
     """Twin of `ReLU` for inference: y = max(x, 0), float32."""
 
@@ -324,6 +331,7 @@ class Tanh(TrainingLayer):
         return PackedTanh()
 
 
+@register
 class PackedTanh(Layer):
     """Twin of `Tanh` for inference: y = tanh(x), float32."""
 
@@ -346,6 +354,8 @@ class QuantizeGradient(TrainingLayer):
     the product whose gradient it rounds.
     """
 
+    role = Role.NOTHING
+
     def __init__(self, bits: int, seed=None):
         self.quantizer = DoReFaGradient(bits, seed)
 
@@ -357,8 +367,6 @@ class QuantizeGradient(TrainingLayer):
 
     def generators(self) -> list[np.random.Generator]:
         return [self.quantizer.generator]
-
-    role = Role.NOTHING
 
     def to_packed(self) -> None:
         return None
@@ -387,6 +395,8 @@ class Dropout(TrainingLayer):
     y = x * mask / (1 - rate), mask ~ Bernoulli(1 - rate); dx = dy * mask / (1 - rate).
     """
 
+    role = Role.NOTHING
+
     def __init__(self, rate: float, seed=None):
         check_number("Dropout", "rate", rate)
         if not 0 <= rate < 1:
@@ -408,8 +418,6 @@ class Dropout(TrainingLayer):
 
     def generators(self) -> list[np.random.Generator]:
         return [self._rng]
-
-    role = Role.NOTHING
 
     def to_packed(self) -> None:
         return None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .inputs import Activation, Shape
 from .parameter import Parameter
 from .roles import Role
+
+if TYPE_CHECKING:
+    from .registry import ArraySpec
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Layer:
     `in_features` and `out_features`, the lengths of the last axes, are None where a layer takes or
     gives any number of features.
     """
+
+    ARRAYS: ClassVar[Sequence[ArraySpec]] = ()  # of a packed layer, for model files
+    CHAINS: ClassVar[Sequence[str]] = ()  # names of `branches()`, for the same
 
     in_features: int | None = None
     out_features: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, as_activation, as_float, check_size, is_data
 from .parameter import Parameter
 from .product import BinaryProduct
+from .registry import register
 from .roles import NUMBERS, Flow, Role
+from .saving import read_model, write_model
 from .summary import Summary, summarize
 from .walk import all_layers
 
@@ -326,11 +329,14 @@ class Packed(Model, Layer):
         """Bytes of packed weights, thresholds, flips and scales."""
         return self.summary().total.packed_bytes
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the model to a file; see `bitops.io.save`."""
-        from ..io import save
+        write_model(path, self.layers, self.input_shape, self.notes)
 
-        save(self, path)
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Packed:
+        """Read a model from a file; see `bitops.io.load`."""
+        return read_model(path, cls)
 
     def __repr__(self) -> str:
         return _describe("Packed", self.layers)
@@ -407,6 +413,8 @@ class Residual(Branches, TrainingLayer):
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
+    role = Role.BLOCK
+
     body: TrainingLayer
     shortcut: TrainingLayer | None
 
@@ -446,8 +454,6 @@ class Residual(Branches, TrainingLayer):
         for branch, part in zip(self._both(), state, strict=True):
             branch.restore(part)
 
-    role = Role.BLOCK
-
     def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
         chains: dict[str, list[Layer]] = {}
         for name, branch in self.branches().items():
@@ -461,6 +467,7 @@ class Residual(Branches, TrainingLayer):
         return [self.body] if self.shortcut is None else [self.body, self.shortcut]
 
 
+@register
 class PackedResidual(Branches):
     """Twin of `Residual` for inference: y = body(x) + shortcut(x), float32; bits count as +-1.
 
@@ -475,6 +482,8 @@ class PackedResidual(Branches):
     Integers are rounded to float32 before they are added, as in training: integer sums would
     differ beyond 2^24, and int32 could overflow.
     """
+
+    CHAINS = ("body", "shortcut")
 
     body: Packed
     shortcut: Packed | None

@@ -29,7 +29,7 @@ from .inputs import (
     check_size,
     is_data,
 )
-from .packing import own_outputs, stacked
+from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import WeightQuantizer, sum_planes
 from .product import (
     BinaryProduct,
@@ -40,6 +40,7 @@ from .product import (
     QuantizedProduct,
     float_cost,
 )
+from .registry import register
 from .roles import BITS, NUMBERS, Flow, Role
 from .windows import Windows, image_shape
 
@@ -403,6 +404,7 @@ class PackedConvolution(BinaryConvolution, PackedProduct):
         return self._fields() + super()._extras()
 
 
+@register
 class PackedConv2D(PackedConvolution, PackedSingle):
     """Convolution with packed +-1 filters, for inference.
 
@@ -436,6 +438,8 @@ class PackedConv2D(PackedConvolution, PackedSingle):
     -----
     Takes what `BinaryConv2D` takes. A float32 threshold compares with integers as its floor does.
     """
+
+    ARRAYS = product_arrays(4)
 
     def __init__(
         self,
@@ -506,6 +510,7 @@ class PackedConv2D(PackedConvolution, PackedSingle):
         return PackedSingle.cost(self, bits_in or self.k_map)
 
 
+@register
 class PackedPlanesConv2D(PackedConvolution, PackedPlanes):
     """Convolution with filters that are a sum of +-1 planes, for inference.
 
@@ -517,6 +522,8 @@ class PackedPlanesConv2D(PackedConvolution, PackedPlanes):
     threshold, flip, alpha, bias, stride, padding, dilation, groups, pad_value, input_bits
         As in `PackedConv2D`; dot is the sum of those with each plane times its coefficient.
     """
+
+    ARRAYS = product_arrays(5)
 
     def __init__(
         self,
@@ -635,6 +642,7 @@ class Conv2D(Convolution, FloatProduct):
         return "" if self.bias is not None else ", bias=False"
 
 
+@register
 class FloatConv2D(Convolution):
     """Twin of `Conv2D` for inference: float32 filters, kept as they are.
 
@@ -645,6 +653,8 @@ class FloatConv2D(Convolution):
     stride, padding, dilation, groups
         As in `Conv2D`.
     """
+
+    ARRAYS = float_arrays(4)
 
     def __init__(self, w, bias=None, *, stride=1, padding=0, dilation=1, groups: int = 1):
         self.weight = as_weights("FloatConv2D", w, "out_channels, kh, kw, in_channels / groups")

@@ -20,7 +20,7 @@ from .inputs import (
     check_size,
     is_data,
 )
-from .packing import own_outputs, stacked
+from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import Planes, WeightQuantizer, sum_planes
 from .product import (
     BinaryProduct,
@@ -30,6 +30,7 @@ from .product import (
     QuantizedProduct,
     float_cost,
 )
+from .registry import register
 from .roles import NUMBERS, Flow, Role
 
 
@@ -245,6 +246,7 @@ class QuantizedDense(QuantizedProduct, BinaryDense):
         )
 
 
+@register
 class PackedDense(PackedSingle):
     """Dense layer on packed +-1 weights, for inference.
 
@@ -276,6 +278,8 @@ class PackedDense(PackedSingle):
     as floor(t) does, since dot > t and dot > floor(t) are the same for every integer dot.
     """
 
+    ARRAYS = product_arrays(2)
+
     def __init__(
         self, w, threshold=None, flip=None, *, alpha=None, bias=None, input_bits: int | None = None
     ):
@@ -301,6 +305,7 @@ class PackedDense(PackedSingle):
         return f"PackedDense({self.in_features}, {self.out_features}{self._fields()})"
 
 
+@register
 class PackedPlanesDense(PackedPlanes):
     """Dense layer on weights that are a sum of +-1 planes, ternary or of few bits, for inference.
 
@@ -312,6 +317,8 @@ class PackedPlanesDense(PackedPlanes):
     threshold, flip, alpha, bias, input_bits
         As in `PackedDense`; dot is the sum of those with each plane times its coefficient.
     """
+
+    ARRAYS = product_arrays(3)
 
     def __init__(
         self,
@@ -431,6 +438,7 @@ class TanhDense(Dense):
         return dx
 
 
+@register
 class FloatDense(Layer):
     """Twin of `Dense` for inference: float32 weights, kept as they are.
 
@@ -439,6 +447,8 @@ class FloatDense(Layer):
     w : array_like of shape (out_features, in_features), float32
     bias : array_like of shape (out_features,), float32, optional
     """
+
+    ARRAYS = float_arrays(2)
 
     def __init__(self, w, bias=None):
         self.weight = as_weights("FloatDense", w, "out_features, in_features")

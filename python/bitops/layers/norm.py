@@ -11,6 +11,7 @@ from ..quantizers import ap2
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
+from .registry import ArraySpec, register
 from .roles import Role
 
 
@@ -44,6 +45,8 @@ class BatchNorm(TrainingLayer):
     ----------
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
     """
+
+    role = Role.AFFINE
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
         self.in_features = self.out_features = check_size(self.name, "features", features)
@@ -121,8 +124,6 @@ class BatchNorm(TrainingLayer):
         features = self.gamma.size
         return Cost(2 * features, 8 * features, float_macs=features)
 
-    role = Role.AFFINE
-
     def to_packed(self) -> PackedBatchNorm:
         return PackedBatchNorm(*self.affine())
 
@@ -165,6 +166,8 @@ class ShiftBatchNorm(BatchNorm):
     those of the Torch program released with it.
     """
 
+    role = Role.AFFINE
+
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125):
         super().__init__(features, eps, momentum)
 
@@ -204,12 +207,11 @@ class ShiftBatchNorm(BatchNorm):
         dx *= sigma * ap2(self.gamma.value)
         return dx
 
-    role = Role.AFFINE
-
     def to_packed(self) -> PackedBatchNorm:
         return PackedBatchNorm(*self.affine())
 
 
+@register
 class PackedBatchNorm(Layer):
     """Twin of a `BatchNorm` that no product absorbs: y = x * alpha + bias, float32.
 
@@ -217,6 +219,8 @@ class PackedBatchNorm(Layer):
     ----------
     alpha, bias : array_like of shape (features,), float32
     """
+
+    ARRAYS = (ArraySpec("alpha", "float32", 1), ArraySpec("bias", "float32", 1))
 
     def __init__(self, alpha, bias):
         alphas = as_scales("PackedBatchNorm", "alpha", alpha, None)

@@ -1,4 +1,4 @@
-"""What products need to become packed layers."""
+"""What products need to become packed layers, and these to be stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray
+from .registry import ArraySpec
 from .roles import Flow, Product
 
 _EXACT = 2**24  # float32 holds every integer up to it
@@ -31,3 +32,19 @@ def stacked(planes: Sequence[BitArray]) -> BitArray:
     """Planes along a new first axis."""
     words = np.stack([plane.words for plane in planes])
     return BitArray.from_words(words, (len(planes), *planes[0].shape))
+
+
+def product_arrays(ndim: int) -> tuple[ArraySpec, ...]:
+    """The arrays of a packed product whose weights have so many axes."""
+    return (
+        ArraySpec("weight", "bits", ndim, argument="w"),
+        ArraySpec("bias", "float32", 1),
+        ArraySpec("threshold", ("int32", "float32"), 1),
+        ArraySpec("flip", "bool", 1),
+        ArraySpec("alpha", "float32", 1),
+    )
+
+
+def float_arrays(ndim: int) -> tuple[ArraySpec, ...]:
+    """The arrays of a product with float32 weights of so many axes."""
+    return ArraySpec("weight", "float32", ndim, argument="w"), ArraySpec("bias", "float32", 1)
