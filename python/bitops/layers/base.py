@@ -127,6 +127,12 @@ class TrainingLayer(Layer):
         )
 
 
+def place_in_mro(kind: type, name: str) -> int:
+    """Where among its bases, itself the first, a class finds an attribute; after all if nowhere."""
+    bases = kind.__mro__
+    return next((i for i, base in enumerate(bases) if name in vars(base)), len(bases))
+
+
 def saved_for_backward(layer: Layer, value):
     """What `forward` kept, or an error if it has not run in training mode."""
     if value is None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .activations import PackedLevels, PackedSign
-from .base import Layer, TrainingLayer
+from .base import Layer, TrainingLayer, place_in_mro
 from .inputs import Codes, as_float
 from .planes import scaled
 from .roles import BITS, NUMBERS, Affine, Block, Flow, HasLevels, Pool, Product, Role
@@ -124,12 +124,9 @@ def _checked(layer: Layer) -> TrainingLayer:
 def check_packed_form(layer: TrainingLayer) -> None:
     """Refuse a layer whose packed form belongs to another `forward` than its own."""
     kinds = type(layer).__mro__
-
-    def place(name: str) -> int:
-        """Of the class that defines a method, counted from the layer's own class upwards."""
-        return next(i for i, kind in enumerate(kinds) if name in vars(kind))
-
-    forward, packed, role = place("forward"), place("to_packed"), place("role")
+    forward, packed, role = (
+        place_in_mro(type(layer), name) for name in ("forward", "to_packed", "role")
+    )
     if kinds[packed] is TrainingLayer:
         raise TypeError(
             f"[freeze] no packed form is known for {layer.name}, which must define to_packed, "

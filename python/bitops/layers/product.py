@@ -26,7 +26,7 @@ from .inputs import (
     is_data,
 )
 from .parameter import Parameter
-from .planes import Planes, WeightQuantizer, check_sums, planes_of, scaled
+from .planes import Planes, WeightQuantizer, check_sums, check_weight_quantizer, planes_of, scaled
 
 MAX_COEFFICIENT = 2**8
 
@@ -303,8 +303,7 @@ class QuantizedProduct(BinaryProduct):
         start: str,
         seed: Any,
     ):
-        if not isinstance(quantizer, WeightQuantizer):
-            raise TypeError(f"[{self.name}] quantizer must be one of weights, got {quantizer!r}")
+        check_weight_quantizer(self.name, quantizer)
         if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
             raise ValueError(f"[{self.name}] bits must be at most 8, got {quantizer.bits}")
         if clip_value is not None:
