@@ -272,3 +272,84 @@ def test_packed_models_are_made_of_packed_layers():
     for layer in (ReLU(), Flatten(), AvgPool2D(2)):
         with pytest.raises(TypeError, match=r"\[Packed\] layers must be packed ones"):
             Packed(layer)
+
+
+# layers that lose gradients
+
+
+class Forgetful(TrainingLayer):
+    """The identity, whose backward returns nothing."""
+
+    def forward(self, x, *, training=False):
+        return as_float(x)
+
+    def backward(self, grad):
+        pass
+
+
+class Plain(Forgetful):
+    def backward(self, grad):
+        return grad
+
+
+def steps(model, x):
+    """One forward and backward pass."""
+    scores = model.forward(x, training=True)
+    model.backward(np.ones(scores.shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [BinaryDense(6, 6, seed=0), Forgetful(), Dense(6, 2, seed=0)],
+        [BatchNorm(6), Sequential(Sign(), Forgetful()), Dense(6, 2, seed=0)],
+        [Sequential(Dense(6, 6, seed=0), Forgetful()), Dense(6, 2, seed=0)],
+        [Dense(6, 6, seed=0), Residual(Forgetful()), Dense(6, 2, seed=0)],
+        [Flatten(), Dense(6, 6, seed=0), ReLU(), Forgetful()],
+    ],
+)
+def test_a_backward_that_gives_nothing_is_refused(chain):
+    model = Sequential(*chain)
+    for x in (X, np.arange(30, dtype=np.uint8).reshape(5, 6)):
+        with pytest.raises(TypeError, match=r"^\[backward\] layer \d must return the gradient"):
+            steps(model, x)
+
+
+def test_no_gradient_is_needed_where_nothing_below_learns():
+    image = np.arange(4 * 4 * 4 * 6, dtype=np.uint8).reshape(4, 4, 4, 6)
+    data = image.reshape(-1, 6)
+    for chain, inputs in (
+        ([Forgetful(), Dense(6, 2, seed=0)], (X, data)),
+        ([ReLU(), Forgetful(), Dense(6, 2, seed=0)], (X, data)),
+        ([BinaryDense(6, 2, seed=0), Plain()], (X, data)),
+        ([Flatten(), Sequential(BinaryDense(6, 6, seed=0), Sign()), Dense(6, 2)], (X, data)),
+        ([Residual(BinaryDense(6, 6, seed=0)), Sign(), Dense(6, 2, seed=0)], (X, data)),
+        ([MaxPool2D(2), BinaryConv2D(6, 4, 1, seed=0), Flatten()], (image,)),
+        ([Dropout(0.5), BinaryDense(6, 3, seed=0)], (X, data)),
+    ):
+        for x in inputs:
+            steps(Sequential(*chain), x)
+
+
+def test_a_sequence_with_a_forward_of_its_own_stays_one_layer():
+    class Doubled(Sequential):
+        def forward(self, x, *, training=False):
+            return 2 * super().forward(x, training=training)
+
+        def to_packed(self):
+            return PackedDoubled(super().to_packed())
+
+    class PackedDoubled(Layer):
+        def __init__(self, chain):
+            self.chain = chain
+
+        def forward(self, x):
+            return 2 * self.chain(x)
+
+    inner = Doubled(BinaryDense(6, 4, bias=True, seed=0), BatchNorm(4))
+    model = Sequential(BatchNorm(6), inner)
+    assert model.flat_layers()[1] is inner
+    np.testing.assert_array_equal(model.freeze()(X), model(X))
+    lines = str(model.summary()).splitlines()
+    assert any("layers: BinaryDense" in line for line in lines)
+    assert model.summary().total.parameters == 12 + 28 + 8
