@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import signal
@@ -8,8 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import safetensors
-import safetensors.numpy
 from numpy.testing import assert_array_equal
 
 from bitops.files import digest
@@ -44,6 +41,7 @@ from bitops.training.checkpoint import Checkpoint
 from bitops.training.losses import cross_entropy, hinge, squared_hinge
 from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
 from bitops.training.schedules import CosineDecay
+from forgery import read, write
 
 
 class At(Callback):
@@ -329,17 +327,6 @@ mlp(64, 64, 1, 4).fit(x, np.arange(400) % 4, epochs=10**6, batch_size=20,
     position = description["position"]
     steps = 20 * (position["epoch"] - 1) + position["batch"]
     assert tensors["optimizer.steps"] == steps > 20
-
-
-def read(path):
-    with safetensors.safe_open(path, framework="numpy") as file:
-        description = json.loads(file.metadata()["bitops"])
-        return description, {name: file.get_tensor(name) for name in file.keys()}
-
-
-def write(path, description, tensors):
-    description["sha256"] = digest(description, tensors)
-    safetensors.numpy.save_file(tensors, path, {"bitops": json.dumps(description)})
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from bitops.layers import (
     Sequential,
     ShiftBatchNorm,
     Sign,
+    fold,
 )
-from bitops.layers.folding import fold
 from conftest import signs
 
 MAX_BITS = 2**31 - 1

@@ -13,15 +13,18 @@ from .backward import Gradient
 from .base import Cost, Layer, saved_for_backward
 from .inputs import Activation, Shape, as_scales, as_weights, check_flag, is_data
 from .operation import Convolution
+from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import Planes, WeightQuantizer
-from .product import FloatProduct, PackedProduct, Product
+from .product import FloatProduct, LatentProduct, PackedProduct
+from .registry import register
+from .roles import BITS, NUMBERS, Flow, Role
 from .weights import LatentWeights, PackedWeights, float_cost
 from .windows import Padding
 
 _AXES = "out_channels, kh, kw, in_channels / groups"
 
 
-class BinaryConv2D(Product):
+class BinaryConv2D(LatentProduct):
     """Convolution whose filters are the signs of trained float32 latent weights.
 
     Parameters
@@ -143,6 +146,16 @@ class BinaryConv2D(Product):
             dx *= saved.passes
         return dx
 
+    @property
+    def role(self) -> Role:
+        return Role.ALONE if self.scale_input else super().role
+
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        if not self.scale_input:
+            return _packed(self, flow, outputs)
+        outputs = outputs or own_outputs(self, BITS)  # the input is binarized by the layer
+        return PackedConv2D(self.bits, scale_input=True, **outputs, **self.config())
+
     def cost(self, bits_in: bool) -> Cost:
         return super().cost(bits_in or self.scale_input)
 
@@ -159,7 +172,7 @@ class _ScaledPass(NamedTuple):
     passes: np.ndarray | None  # where gradients pass the binarization; None if x is data
 
 
-class QuantizedConv2D(Product):
+class QuantizedConv2D(LatentProduct):
     """Convolution whose filters are ternary, or of few bits, made from latent ones by a quantizer.
 
     Parameters
@@ -219,6 +232,9 @@ class QuantizedConv2D(Product):
         weights = LatentWeights.of_quantizer(self.name, convolution, quantizer, **options)
         super().__init__(convolution, weights, bias)
 
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        return _packed(self, flow, outputs)
+
     @property
     def quantizer(self) -> WeightQuantizer | None:
         return self.weights.quantizer
@@ -272,7 +288,23 @@ class Conv2D(FloatProduct):
         )
         super().__init__(convolution, bias=bias, seed=seed)
 
+    def to_packed(self) -> FloatConv2D:
+        return FloatConv2D(self.values(), self.bias_value, **self.config())
 
+
+def _packed(layer: BinaryConv2D | QuantizedConv2D, flow: Flow, outputs: dict[str, Any]) -> Layer:
+    """The twin of a layer that takes its input as it is, for what flows in."""
+    if layer.real_evaluation:
+        return FloatConv2D(layer.values(), layer.bias_value, **layer.operation.options)
+    planes = layer.planes()
+    options = {**(outputs or own_outputs(layer, flow)), "input_bits": flow.code_bits}
+    options |= layer.config()
+    if planes.is_single:
+        return PackedConv2D(planes.bits[0], **options)
+    return PackedPlanesConv2D(stacked(planes.bits), planes.coefficients, **options)
+
+
+@register
 class PackedConv2D(PackedProduct):
     """Convolution with packed +-1 filters, for inference.
 
@@ -306,6 +338,8 @@ class PackedConv2D(PackedProduct):
     -----
     Takes what `BinaryConv2D` takes. A float32 threshold compares with integers as its floor does.
     """
+
+    ARRAYS = product_arrays(4)
 
     operation: Convolution
 
@@ -344,8 +378,8 @@ class PackedConv2D(PackedProduct):
         (plane,) = self.weights.planes.prepacked
         return self.operation.multiply(signs, plane, k_map=scales, alpha=self.alpha, bias=self.bias)
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "scale_input": self.scale_input}
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "scale_input": self.scale_input}
 
     def cost(self, bits_in: bool) -> Cost:
         return super().cost(bits_in or self.scale_input)
@@ -354,6 +388,7 @@ class PackedConv2D(PackedProduct):
         return super()._options() + (", scale_input=True" if self.scale_input else "")
 
 
+@register
 class PackedPlanesConv2D(PackedProduct):
     """Convolution with filters that are a sum of +-1 planes, for inference.
 
@@ -365,6 +400,8 @@ class PackedPlanesConv2D(PackedProduct):
     threshold, flip, alpha, bias, stride, padding, dilation, groups, pad_value, input_bits
         As in `PackedConv2D`; dot is the sum of those with each plane times its coefficient.
     """
+
+    ARRAYS = product_arrays(5)
 
     operation: Convolution
 
@@ -392,6 +429,7 @@ class PackedPlanesConv2D(PackedProduct):
         super().__init__(convolution, weights, **outputs, input_bits=input_bits)
 
 
+@register
 class FloatConv2D(Layer):
     """Twin of `Conv2D` for inference: float32 filters, kept as they are.
 
@@ -402,6 +440,8 @@ class FloatConv2D(Layer):
     stride, padding, dilation, groups
         As in `Conv2D`.
     """
+
+    ARRAYS = float_arrays(4)
 
     operation: Convolution
 
@@ -432,7 +472,7 @@ class FloatConv2D(Layer):
     def cost(self, bits_in: bool) -> Cost:
         return float_cost(self.weight, self.bias)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return self.operation.options
 
     def __repr__(self) -> str:

@@ -9,12 +9,15 @@ import numpy as np
 from .base import Cost, Layer
 from .inputs import as_scales, as_weights
 from .operation import Linear
+from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import WeightQuantizer
-from .product import FloatProduct, PackedProduct, Product
+from .product import FloatProduct, LatentProduct, PackedProduct
+from .registry import register
+from .roles import NUMBERS, Flow
 from .weights import LatentWeights, PackedWeights, float_cost
 
 
-class BinaryDense(Product):
+class BinaryDense(LatentProduct):
     """Dense layer whose weights are the signs of trained float32 latent weights.
 
     Parameters
@@ -90,8 +93,11 @@ class BinaryDense(Product):
         )
         super().__init__(linear, weights, bias)
 
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        return _packed(self, flow, outputs)
 
-class QuantizedDense(Product):
+
+class QuantizedDense(LatentProduct):
     """Dense layer whose weights are ternary, or of few bits, made from latent ones by a quantizer.
 
     Parameters
@@ -139,6 +145,9 @@ class QuantizedDense(Product):
         weights = LatentWeights.of_quantizer(self.name, linear, quantizer, **options)
         super().__init__(linear, weights, bias)
 
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        return _packed(self, flow, outputs)
+
     @property
     def quantizer(self) -> WeightQuantizer | None:
         return self.weights.quantizer
@@ -173,6 +182,9 @@ class Dense(FloatProduct):
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
         super().__init__(Linear.of(self.name, in_features, out_features), bias=bias, seed=seed)
 
+    def to_packed(self) -> FloatDense:
+        return FloatDense(self.values(), self.bias_value)
+
 
 class TanhDense(FloatProduct):
     """Dense layer whose weights and bias are compressed into (-1, 1): y = x tanh(W)^T + tanh(b).
@@ -196,6 +208,9 @@ class TanhDense(FloatProduct):
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
         super().__init__(Linear.of(self.name, in_features, out_features), bias=bias, seed=seed)
 
+    def to_packed(self) -> FloatDense:
+        return FloatDense(self.values(), self.bias_value)
+
     def values(self) -> np.ndarray:
         return np.tanh(self.weight.value)
 
@@ -211,6 +226,18 @@ class TanhDense(FloatProduct):
         return dx
 
 
+def _packed(layer: BinaryDense | QuantizedDense, flow: Flow, outputs: dict[str, Any]) -> Layer:
+    """The twin of a layer, for the input that flows in."""
+    if layer.real_evaluation:
+        return FloatDense(layer.values(), layer.bias_value)
+    planes = layer.planes()
+    options = {**(outputs or own_outputs(layer, flow)), "input_bits": flow.code_bits}
+    if planes.is_single:
+        return PackedDense(planes.bits[0], **options)
+    return PackedPlanesDense(stacked(planes.bits), planes.coefficients, **options)
+
+
+@register
 class PackedDense(PackedProduct):
     """Dense layer on packed +-1 weights, for inference.
 
@@ -242,6 +269,8 @@ class PackedDense(PackedProduct):
     as floor(t) does, since dot > t and dot > floor(t) are the same for every integer dot.
     """
 
+    ARRAYS = product_arrays(2)
+
     def __init__(
         self, w, threshold=None, flip=None, *, alpha=None, bias=None, input_bits: int | None = None
     ):
@@ -251,6 +280,7 @@ class PackedDense(PackedProduct):
         super().__init__(linear, weights, **outputs, input_bits=input_bits)
 
 
+@register
 class PackedPlanesDense(PackedProduct):
     """Dense layer on weights that are a sum of +-1 planes, ternary or of few bits, for inference.
 
@@ -262,6 +292,8 @@ class PackedPlanesDense(PackedProduct):
     threshold, flip, alpha, bias, input_bits
         As in `PackedDense`; dot is the sum of those with each plane times its coefficient.
     """
+
+    ARRAYS = product_arrays(3)
 
     def __init__(
         self,
@@ -281,6 +313,7 @@ class PackedPlanesDense(PackedProduct):
         super().__init__(linear, weights, **outputs, input_bits=input_bits)
 
 
+@register
 class FloatDense(Layer):
     """Twin of `Dense` for inference: float32 weights, kept as they are.
 
@@ -289,6 +322,8 @@ class FloatDense(Layer):
     w : array_like of shape (out_features, in_features), float32
     bias : array_like of shape (out_features,), float32, optional
     """
+
+    ARRAYS = float_arrays(2)
 
     def __init__(self, w, bias=None):
         self.weight = as_weights(self.name, w, "out_features, in_features")

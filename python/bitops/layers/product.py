@@ -30,12 +30,13 @@ from .inputs import (
 from .operation import Operation
 from .parameter import Parameter
 from .planes import Planes, scaled
+from .roles import Role
 from .weights import LatentWeights, PackedWeights, float_cost, start_weights
 
 _INT32 = np.iinfo(np.int32)
 
 
-class Product(TrainingLayer):
+class LatentProduct(TrainingLayer):
     """Base of the training layers whose weights are quantized.
 
     Parameters
@@ -81,6 +82,10 @@ class Product(TrainingLayer):
         dx = self.operation.gradients(x, dy, planes, self.weight.grad, with_dx=not is_data(x))
         self._finish_gradients(grad)
         return dx
+
+    @property
+    def role(self) -> Role:
+        return Role.ALONE if self.real_evaluation else Role.PRODUCT
 
     def _outputs(self, x: Activation, planes: Planes, **scales: Any) -> np.ndarray:
         """Products of every kind of input, scaled and with the bias, float32."""
@@ -154,7 +159,7 @@ class Product(TrainingLayer):
     def cost(self, bits_in: bool) -> Cost:
         return self.weights.cost(bits_in, self.bias_value)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return self.operation.settings
 
     def __repr__(self) -> str:
@@ -225,7 +230,7 @@ class FloatProduct(TrainingLayer):
     def cost(self, bits_in: bool) -> Cost:
         return float_cost(self.weight.value, self.bias_value)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return self.operation.options
 
     def __repr__(self) -> str:
@@ -353,9 +358,9 @@ class PackedProduct(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
 
-    def settings(self) -> dict[str, Any]:
-        settings = {**self.operation.settings, "input_bits": self.input_bits}
-        return {**settings, **self.weights.settings}
+    def config(self) -> dict[str, Any]:
+        config = {**self.operation.settings, "input_bits": self.input_bits}
+        return {**config, **self.weights.settings}
 
     def cost(self, bits_in: bool) -> Cost:
         numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]

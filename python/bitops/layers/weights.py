@@ -17,7 +17,15 @@ from .base import Cost
 from .inputs import check_flag
 from .operation import Operation
 from .parameter import Parameter
-from .planes import Multiply, Planes, WeightQuantizer, check_sums, planes_of, sum_planes
+from .planes import (
+    Multiply,
+    Planes,
+    WeightQuantizer,
+    check_sums,
+    check_weight_quantizer,
+    planes_of,
+    sum_planes,
+)
 
 MAX_COEFFICIENT = 2**8
 
@@ -122,8 +130,7 @@ class LatentWeights:
         seed: Any,
     ) -> LatentWeights:
         """Weights that a quantizer makes; the options are those of `QuantizedDense`."""
-        if not isinstance(quantizer, WeightQuantizer):
-            raise TypeError(f"[{where}] quantizer must be one of weights, got {quantizer!r}")
+        check_weight_quantizer(where, quantizer)
         if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
             raise ValueError(f"[{where}] bits must be at most 8, got {quantizer.bits}")
         if clip_value is not None:

@@ -11,7 +11,7 @@ from scipy.special import log_ndtr, ndtr
 
 from ..layers.activations import Sign
 from ..layers.base import TrainingLayer, saved_for_backward
-from ..layers.container import Sequential
+from ..layers.container import Packed, Sequential
 from ..layers.dense import BinaryDense
 from ..layers.inputs import check_size
 from .loop import History, fit
@@ -189,6 +189,10 @@ class EBP(Sequential):
                 hidden = 2 * density / self._root(place - 1)
                 d = (d @ passes[place].w) * hidden
         self._passes = None
+
+    def to_packed(self) -> Packed:
+        """The likeliest network, EBP-D."""
+        return super().to_packed()
 
     def update(self, x, labels) -> float:
         """Learn a batch; its mean negative log probability of the targets, before the update.
