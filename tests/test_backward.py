@@ -22,7 +22,7 @@ from bitops.layers.backward import (
     conv_weight_gradient,
     weight_gradient,
 )
-from bitops.layers.conv import conv_gradients
+from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
 from bitops.quantizers import ByteGradient
 from conftest import signs

@@ -118,7 +118,7 @@ def test_conv_works_in_blocks(monkeypatch):
     x, dy = real_images(rng, 5, 7, 7, 4), real_images(rng, 5, 7, 7, 6)
     whole = layer.forward(x, training=True)
     dx, dw = layer.backward(dy), layer.weight.grad.copy()
-    monkeypatch.setattr("bitops.layers.conv.MAX_BLOCK_BYTES", 2 * x[0].nbytes)
+    monkeypatch.setattr("bitops.layers.float_conv.MAX_BLOCK_BYTES", 2 * x[0].nbytes)
     monkeypatch.setattr("bitops.ops.patches.MAX_BYTES", 1000)
     np.testing.assert_allclose(layer.forward(x, training=True), whole, atol=1e-5)
     np.testing.assert_allclose(layer.backward(dy), dx, atol=1e-5)
@@ -148,7 +148,7 @@ def test_dense_gradients_match_finite_differences():
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_binary_conv_forward_equals_the_reference(settings, alpha):
     rng = np.random.default_rng(5)
-    layer = BinaryConv2D(8, 12, (3, 2), bias=True, alpha=alpha, seed=0, **settings)
+    layer = BinaryConv2D(8, 12, (3, 2), bias=True, scale_weights=alpha, seed=0, **settings)
     layer.bias.assign(rng.normal(size=12))
     w = layer.weight.value
     scales = {"bias": layer.bias.value}
@@ -194,7 +194,7 @@ def test_binary_conv_backward_is_that_of_its_float_twin(settings, pad_value):
 
 def test_real_input_of_binary_conv_gets_the_gradient_of_the_linear_map():
     rng = np.random.default_rng(7)
-    layer = BinaryConv2D(3, 4, 2, padding=1, alpha=True, seed=0)
+    layer = BinaryConv2D(3, 4, 2, padding=1, scale_weights=True, seed=0)
     x = real_images(rng, 2, 4, 4, 3)
     dy = rng.normal(size=layer(x).shape).astype(np.float32)
     layer.forward(x, training=True)
@@ -210,10 +210,10 @@ def test_real_input_of_binary_conv_gets_the_gradient_of_the_linear_map():
 def test_gradient_with_alpha(make):
     rng = np.random.default_rng(8)
     if make is None:
-        plain, scaled = (BinaryConv2D(3, 4, (1, 2), seed=0, alpha=a) for a in (False, True))
+        plain, scaled = (BinaryConv2D(3, 4, (1, 2), seed=0, scale_weights=a) for a in (False, True))
         x, n = real_images(rng, 2, 3, 3, 3), 6
     else:
-        plain, scaled = (make(seed=0, alpha=a) for a in (False, True))
+        plain, scaled = (make(seed=0, scale_weights=a) for a in (False, True))
         x, n = real_images(rng, 5, 6), 6
     latent = scaled.weight.value.copy()
     edge = latent.reshape(-1)
@@ -237,10 +237,18 @@ def test_gradient_with_alpha(make):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("alpha", [False, True])
-def test_k_map_layer(settings, alpha):
+def test_layer_that_scales_its_input(settings, alpha):
     rng = np.random.default_rng(9)
     layer = BinaryConv2D(
-        4, 8, 3, bias=True, alpha=alpha, k_map=True, clip_value=0.5, seed=0, **settings
+        4,
+        8,
+        3,
+        bias=True,
+        scale_weights=alpha,
+        scale_input=True,
+        clip_value=0.5,
+        seed=0,
+        **settings,
     )
     layer.bias.assign(rng.normal(size=8))
     x = real_images(rng, 2, 6, 7, 4)
@@ -270,7 +278,7 @@ def test_image_data_gets_no_gradient():
     image = np.random.default_rng(10).integers(256, size=(2, 5, 5, 3), dtype=np.uint8)
     layers = (
         BinaryConv2D(3, 4, 3, seed=0),
-        BinaryConv2D(3, 4, 3, k_map=True, seed=0),
+        BinaryConv2D(3, 4, 3, scale_input=True, seed=0),
         Conv2D(3, 4, 3, seed=0),
         Dense(3, 4, seed=0),
         MaxPool2D(2),
@@ -287,7 +295,7 @@ def test_image_data_gets_no_gradient():
 def test_binary_conv_sees_every_change_of_its_weights():
     x = pack(np.ones((1, 3, 3, 5)))
     for alpha in (False, True):
-        layer = BinaryConv2D(5, 2, 3, alpha=alpha, seed=0)
+        layer = BinaryConv2D(5, 2, 3, scale_weights=alpha, seed=0)
         layer.weight.assign(np.full((2, 3, 3, 5), 0.5))
         scale = 0.5 if alpha else 1
         np.testing.assert_array_equal(layer(x), np.full((1, 1, 1, 2), 45 * scale))
@@ -474,7 +482,7 @@ def test_packed_conv_equals_the_reference(settings, channels):
     window = {name: value for name, value in settings.items() if name != "groups"}
     k = reference.k_map(x, (3, 2), **window)
     for scales in ({}, {"alpha": alpha}, {"bias": bias}):
-        y = PackedConv2D(w, k_map=True, **scales, **settings)(x)
+        y = PackedConv2D(w, scale_input=True, **scales, **settings)(x)
         expected = reference.conv2d(x, w, k_map=k, **scales, **settings)
         assert y.dtype == np.float32
         np.testing.assert_array_equal(y, expected)
@@ -540,7 +548,9 @@ def conv_net(**options):
         BatchNorm(16),
         Sign(),
         Residual(
-            Sequential(BinaryConv2D(16, 8, 3, stride=2, padding=1, alpha=True), BatchNorm(8)),
+            Sequential(
+                BinaryConv2D(16, 8, 3, stride=2, padding=1, scale_weights=True), BatchNorm(8)
+            ),
             Sequential(AvgPool2D(2), Conv2D(16, 8, 1)),
         ),
         Flatten(),
@@ -640,10 +650,10 @@ def test_shapes_that_do_not_fit(make, message):
         (lambda: BinaryConv2D(3, 4, 3, pad_value=True), ValueError),
         (lambda: BinaryConv2D(3, 4, 3, clip_value=0), ValueError),
         (lambda: BinaryConv2D(3, 4, 3, bias=1), TypeError),
-        (lambda: BinaryConv2D(3, 4, 3, alpha="yes"), TypeError),
-        (lambda: BinaryConv2D(3, 4, 3, k_map=None), TypeError),
+        (lambda: BinaryConv2D(3, 4, 3, scale_weights="yes"), TypeError),
+        (lambda: BinaryConv2D(3, 4, 3, scale_input=None), TypeError),
         (lambda: BinaryConv2D(2**20, 1, 3), ValueError),  # too many weights in a filter
-        (lambda: BinaryDense(3, 4, alpha=2), TypeError),
+        (lambda: BinaryDense(3, 4, scale_weights=2), TypeError),
         (lambda: Conv2D(3, 4, 3, bias=0), TypeError),
         (lambda: Conv2D(4, 6, 3, groups=4), ValueError),
         (lambda: Dense(0, 1), ValueError),
@@ -668,7 +678,7 @@ def test_shapes_that_do_not_fit(make, message):
         (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), [1, 2]), ValueError),
         (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), flip=[True] * 4), ValueError),
         (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), 0, alpha=1.0), ValueError),
-        (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), 0, k_map=True), ValueError),
+        (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), 0, scale_input=True), ValueError),
         (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), groups=3), ValueError),
         (lambda: PackedConv2D(np.ones((4, 3, 3, 8)), alpha=[1.0]), ValueError),
         (lambda: FloatConv2D(np.ones((4, 3, 8))), ValueError),
@@ -706,9 +716,11 @@ def test_bad_inputs(x, error, message):
 
 def test_inputs_that_only_some_layers_refuse():
     bits = pack(np.ones((2, 5, 5, 8)))
-    packed = PackedConv2D(np.ones((4, 3, 3, 8)), k_map=True)
-    for layer in (BinaryConv2D(8, 4, 3, k_map=True), packed):
-        with pytest.raises(TypeError, match=rf"\[{layer.name}\] x must be real for k_map=True"):
+    packed = PackedConv2D(np.ones((4, 3, 3, 8)), scale_input=True)
+    for layer in (BinaryConv2D(8, 4, 3, scale_input=True), packed):
+        with pytest.raises(
+            TypeError, match=rf"\[{layer.name}\] x must be real for scale_input=True"
+        ):
             layer(bits)
     with pytest.raises(ValueError, match=r"\[BinaryConv2D\] pad_value must be 0 unless x is bits"):
         BinaryConv2D(8, 4, 3, padding=1, pad_value=1)(np.zeros((2, 5, 5, 8), np.uint8))
@@ -773,4 +785,4 @@ def test_repr_shows_settings():
         "    Dropout(rate=0.5),",
     ]
     assert repr(Dense(2, 3, bias=False)) == "Dense(2, 3, bias=False)"
-    assert repr(BinaryDense(2, 3, alpha=True)) == "BinaryDense(2, 3, alpha=True)"
+    assert repr(BinaryDense(2, 3, scale_weights=True)) == "BinaryDense(2, 3, scale_weights=True)"

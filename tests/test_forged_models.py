@@ -247,9 +247,9 @@ def test_forged_files_of_the_first_version_are_refused(path, change):
         ("pad_value", 2),
         ("pad_value", True),
         ("pad_value", 1.0),
-        ("k_map", 1),
-        ("k_map", "yes"),
-        ("k_map", True),  # with thresholds
+        ("scale_input", 1),
+        ("scale_input", "yes"),
+        ("scale_input", True),  # with thresholds
         ("input_bits", 0),
         ("input_bits", 9),
         ("input_bits", 1.0),

@@ -222,8 +222,12 @@ class RandomNet:
         elif settings["pad_value"] == 0 and self.chance(0.1):
             layer = BinaryConv2D(self.channels, out, kernel, real_evaluation=True, **settings)
         else:
-            k_map = not self.is_bits and self.chance(0.3)
-            settings |= {"alpha": self.chance(0.3), "k_map": k_map, "center": self.chance(0.2)}
+            scale_input = not self.is_bits and self.chance(0.3)
+            settings |= {
+                "scale_weights": self.chance(0.3),
+                "scale_input": scale_input,
+                "center": self.chance(0.2),
+            }
             layer = BinaryConv2D(self.channels, out, kernel, **settings)
         self.size, self.channels, self.is_bits = -(-self.size // stride), out, False
         return layer
@@ -298,7 +302,7 @@ class RandomNet:
             layers.append(Dense(self.channels, 5, seed=self.seed()))
         elif end == 1:
             features = self.size**2 * self.channels
-            layers += [Flatten(), BinaryDense(features, 5, alpha=self.chance(0.5))]
+            layers += [Flatten(), BinaryDense(features, 5, scale_weights=self.chance(0.5))]
         model = Sequential(layers or [Sign()], input_shape=shape)
         disturb(model, self.rng, scale=5.0)
         return model
@@ -324,7 +328,9 @@ def test_random_networks_compute_the_same_packed(tmp_path):
         again = load(tmp_path / "model")
         real = np.round(rng.normal(size=(3, *model.input_shape)) * 3, 1).astype(np.float32)
         image = rng.integers(256, size=real.shape, dtype=np.uint8)
-        needs_numbers = any(getattr(layer, "k_map", False) for layer in all_layers(model.layers))
+        needs_numbers = any(
+            getattr(layer, "scale_input", False) for layer in all_layers(model.layers)
+        )
         for x in (real, image) if needs_numbers else (real, image, pack(real)):
             expected, got = model(x), packed(x)
             assert isinstance(got, BitArray) == isinstance(expected, BitArray), seed
@@ -362,7 +368,10 @@ def test_random_networks_compute_the_same_packed(tmp_path):
 
 def test_pools_between_product_and_sign_become_pools_of_bits():
     rng = np.random.default_rng(1)
-    for first in (BinaryConv2D(8, 70, 3, padding=1, seed=0), BinaryConv2D(8, 70, 1, alpha=True)):
+    for first in (
+        BinaryConv2D(8, 70, 3, padding=1, seed=0),
+        BinaryConv2D(8, 70, 1, scale_weights=True),
+    ):
         model = Sequential(
             Sign(), first, BatchNorm(70), MaxPool2D(2), BatchNorm(70), MaxPool2D(3, 1, 1),
             BatchNorm(70), Sign(),
@@ -407,10 +416,11 @@ def test_pool_before_or_after_the_norm(gamma, after):
         assert np.asarray(packed(x)).item() == (1 if value >= 0 else -1)
 
 
-def test_k_map_layers_stay_in_float_up_to_the_sign():
+def test_layers_that_scale_their_input_stay_in_float_up_to_the_sign():
     rng = np.random.default_rng(2)
     model = Sequential(
-        BatchNorm(6), BinaryConv2D(6, 40, 3, padding=1, k_map=True, alpha=True, seed=0),
+        BatchNorm(6),
+        BinaryConv2D(6, 40, 3, padding=1, scale_input=True, scale_weights=True, seed=0),
         BatchNorm(40), MaxPool2D(2), Sign(),
     )  # fmt: skip
     disturb(model, rng)
@@ -471,8 +481,9 @@ def test_packed_conv_net_after_training_steps():
     model = Sequential(
         BinaryConv2D(3, 20, 3, padding=1, seed=0), MaxPool2D(2), BatchNorm(20), Sign(),
         Residual(Sequential(BinaryConv2D(20, 20, 3, padding=1, seed=1), BatchNorm(20))),
-        BinaryConv2D(20, 24, 3, padding=1, k_map=True, alpha=True, seed=2), BatchNorm(24), Sign(),
-        Flatten(), BinaryDense(24 * 9, 30, alpha=True, seed=3), BatchNorm(30), Sign(),
+        BinaryConv2D(20, 24, 3, padding=1, scale_input=True, scale_weights=True, seed=2),
+        BatchNorm(24), Sign(),
+        Flatten(), BinaryDense(24 * 9, 30, scale_weights=True, seed=3), BatchNorm(30), Sign(),
         Dense(30, 4, seed=4), input_shape=(6, 6, 3),
     )  # fmt: skip
     x = rng.integers(256, size=(60, 6, 6, 3), dtype=np.uint8)

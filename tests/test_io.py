@@ -79,7 +79,7 @@ def every_image_kind():
             ],
             [PackedResidual(PackedReLU(), PackedBatchNorm(rng.random(8), rng.random(8)))],
         ),
-        PackedConv2D(bits(6, 3, 3, 4), groups=2, dilation=(1, 2), padding=2, k_map=True),
+        PackedConv2D(bits(6, 3, 3, 4), groups=2, dilation=(1, 2), padding=2, scale_input=True),
         FloatConv2D(bits(4, 1, 2, 3), rng.random(4), stride=(1, 2), groups=2),
         PackedSign(rng.normal(size=4)),
         PackedConv2D(bits(4, 1, 1, 1), rng.normal(size=4), groups=4),
@@ -170,11 +170,14 @@ def test_files_of_the_first_version_are_read(path):
 
 
 def as_version_2(chain):
-    """The graph of a file as the second version had it: products without input_bits."""
+    """The graph of a file as the second version had it: without input_bits, and with k_map."""
     for spec in chain:
         for branch in ("body", "shortcut"):
             as_version_2(spec.get(branch) or [])
-        spec.get("settings", {}).pop("input_bits", None)
+        settings = spec.get("settings", {})
+        settings.pop("input_bits", None)
+        if "scale_input" in settings:
+            settings["k_map"] = settings.pop("scale_input")
     return chain
 
 

@@ -12,7 +12,7 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.layers.dense import mixed_product
+from bitops.layers.operation import Linear
 from bitops.ops.array import BitArray, pack, unpack
 
 
@@ -75,7 +75,7 @@ def test_uint8_products_are_exact_beyond_float32(k):
     x[1] = rng.integers(256, size=k)
     w = np.ones((2, k), dtype=np.int64)
     w[1] = rng.choice([-1, 1], size=k)
-    z = mixed_product(x, pack(w))
+    z = Linear.of("test", k, 2).multiply(x, pack(w))
     assert z.dtype == np.int32
     np.testing.assert_array_equal(z, x.astype(np.int64) @ w.T)
 

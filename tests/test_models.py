@@ -268,7 +268,7 @@ def test_options_reach_every_binary_layer(name):
             layers = list(walk(NETS[name].make(alpha=alpha, k_map=k_map)))
             convolutions = [layer for layer in layers if isinstance(layer, BinaryConv2D)]
             assert convolutions
-            assert {layer.k_map for layer in convolutions} == {k_map}
+            assert {layer.scale_input for layer in convolutions} == {k_map}
             binary = convolutions + [x for x in layers if isinstance(x, BinaryDense)]
             assert {layer.alpha is not None for layer in binary} == {alpha}
             assert any(isinstance(layer, BatchNorm) for layer in layers)

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import gemm, get_num_threads, isa, pack, prepack, set_num_threads, show_config, unpack
 from .layers import Layer, Packed, PackedConv2D, PackedDense, PackedFlatten, PackedMaxPool2D
-from .ops.geometry import Window, make_window
+from .ops.geometry import Window
 from .ops.patches import patch_blocks
 
 # (m, n, k): squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
@@ -287,7 +287,7 @@ class FloatNet:
     ----------
     model : Packed
         Of PackedDense, PackedConv2D, PackedMaxPool2D and PackedFlatten; convolutions of one group
-        with zeros outside and without k_map.
+        with zeros outside and without scale_input.
 
     Notes
     -----
@@ -304,7 +304,7 @@ class FloatNet:
         if isinstance(layer, PackedDense):
             return _FloatProduct(layer, np.matmul)
         if isinstance(layer, PackedConv2D) and not (
-            layer.k_map or layer.pad_value or layer.groups != 1
+            layer.scale_input or layer.operation.pad_value or layer.operation.groups != 1
         ):
             return _FloatProduct(layer, functools.partial(_float_layer, layer))
         if isinstance(layer, PackedMaxPool2D | PackedFlatten):
@@ -343,9 +343,7 @@ class _FloatProduct:
 
 
 def _float_layer(layer: PackedConv2D, x: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    window = make_window(
-        "FloatNet", x.shape[1:3], layer.windows.kernel_size, **layer.windows.options
-    )
+    window = layer.operation.windows.on("FloatNet", x)
     out = np.empty((len(x), *window.output, filters.shape[1]), np.float32)
     return float_conv2d(x, filters, window, out=out)
 

@@ -273,7 +273,7 @@ def lenet5(
     ]
     features = features_of(layers, image_shape)
     layers += [
-        BinaryDense(features, hidden, bias=True, alpha=alpha, seed=next(seeds), **latent),
+        BinaryDense(features, hidden, bias=True, scale_weights=alpha, seed=next(seeds), **latent),
         ReLU(),
         Dense(hidden, classes, seed=next(seeds)),
     ]
@@ -471,6 +471,7 @@ def _xnor_conv(
     out_channels: int,
     kernel_size: Any,
     *,
+    alpha: bool,
     k_map: bool,
     seed: np.random.SeedSequence,
     dropout: float = 0.0,
@@ -483,9 +484,8 @@ def _xnor_conv(
     if dropout:
         (mask_seed,) = seed.spawn(1)
         layers.append(Dropout(dropout, seed=mask_seed))
-    layers.append(
-        BinaryConv2D(in_channels, out_channels, kernel_size, k_map=k_map, seed=seed, **options)
-    )
+    options |= {"scale_weights": alpha, "scale_input": k_map}
+    layers.append(BinaryConv2D(in_channels, out_channels, kernel_size, seed=seed, **options))
     return layers
 
 

@@ -64,10 +64,11 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
-    """To version 4: pools had a `size`."""
+    """To version 4: pools had a `size`, and convolutions a `k_map`."""
     renamed = {
         "PackedMaxPool2D": {"size": "kernel_size"},
         "PackedAvgPool2D": {"size": "kernel_size"},
+        "PackedConv2D": {"k_map": "scale_input"},
     }
 
     def with_new_names(spec: Spec) -> Spec:

@@ -84,7 +84,8 @@ NUMBERS, BITS = Flow(), Flow(is_bits=True)
 class PackableProduct(Protocol):
     """What a layer of the role PRODUCT offers."""
 
-    weight: Parameter
+    @property
+    def weight(self) -> Parameter: ...
 
     @property
     def bias_value(self) -> np.ndarray | None: ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..data.datasets import Dataset
 from ..layers import (
     BatchNorm,
@@ -46,7 +48,7 @@ def dorefa_net(data: Dataset, plan: Plan, seed: int, previous: Sequential | None
         last = place == len(sizes)
         if last and plan.dropout:
             layers.append(Dropout(plan.dropout, seed=next(seeds)))
-        whole = Sequential(*layers).output_shape(shape)[:2] if last else None
+        whole: Any = Sequential(*layers).output_shape(shape)[:2] if last else None
         layers += [
             QuantizedConv2D(
                 inputs,

@@ -75,7 +75,7 @@ def bwn_lenet(data: Dataset, plan: Plan, seed: int, previous: Sequential | None)
         BatchNorm(first),
         ReLU(),
         MaxPool2D(2),
-        BinaryConv2D(first, second, 5, alpha=True, seed=next(seeds), **LATENT),
+        BinaryConv2D(first, second, 5, scale_weights=True, seed=next(seeds), **LATENT),
         BatchNorm(second, eps=1e-3),
         ReLU(),
         MaxPool2D(2),
@@ -83,7 +83,7 @@ def bwn_lenet(data: Dataset, plan: Plan, seed: int, previous: Sequential | None)
     ]
     features = features_of(layers, shape)
     layers += [
-        BinaryDense(features, plan.width, alpha=True, seed=next(seeds), **LATENT),
+        BinaryDense(features, plan.width, scale_weights=True, seed=next(seeds), **LATENT),
         BatchNorm(plan.width, eps=1e-3),
         ReLU(),
         Dense(plan.width, data.classes, seed=next(seeds)),
