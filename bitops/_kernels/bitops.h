@@ -25,8 +25,6 @@
 #error "bitops packs little-endian words and does not support big-endian machines"
 #endif
 
-#include "optim.h"
-
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,8 +50,8 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
-    BITOPS_STORE_TOPK,       /* uint64  c = heap of the ldc nearest columns of a row (topk.h), which
-                                        must meet its columns in increasing order */
+    BITOPS_STORE_TOPK, /* uint64  c = heap of the ldc nearest columns of a row (isa/shared/heap.h),
+                          which must meet its columns in increasing order */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
@@ -162,7 +160,26 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
-/* The steps of optim.h on elements [first, first + n) of the matrix; no words are written. */
+/* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
+ * goes through these steps, each rounded to float32:
+ *   m = m + beta1_rest * (g - m)
+ *   v = v + beta2_rest * (g * g - v)
+ *   w = w * keep - rate * (m / (sqrt(v) + eps))
+ *   w = min(max(w, -clip), clip) */
+typedef struct bitops_adam_args {
+    size_t rows, n;
+    const float *g;               /* IN */
+    float *w;                     /* IN, OUT */
+    float *m, *v;                 /* IN, OUT */
+    uint64_t *words;              /* OUT signs of w, rows x bitops_words(n), or NULL */
+    float beta1_rest, beta2_rest; /* 1 - beta1, 1 - beta2 */
+    float eps;
+    float rate; /* of the step, its bias correction included */
+    float keep; /* 1 - weight decay of the step */
+    float clip; /* infinity for none */
+} bitops_adam_args;
+
+/* These steps on elements [first, first + n) of the matrix; no words are written. */
 typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
 
 /* The step of the product on registers alone, `steps` times, for benchmarks: how many
@@ -256,6 +273,9 @@ int bitops_stopped(bitops_stop *stop);
 
 /* ---- drivers ------------------------------------------------------------------------------ */
 
+/* A driver that calls kernels takes the row of the table to call as its first argument; the others
+ * are portable C. None of them looks up the row in force. */
+
 typedef enum bitops_dtype {
     BITOPS_BOOL8,
     BITOPS_I8,
@@ -267,34 +287,34 @@ typedef enum bitops_dtype {
 } bitops_dtype;
 
 /* rows x n contiguous values to rows x bitops_words(n) words; returns 1 if a NaN was met. */
-int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
-                     int n_threads);
+int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                     size_t n, uint64_t *words_out, int n_threads);
 /* rows x n contiguous int32 or float32 to bits (x > threshold[column]) ^ flip[column]; flip has n
  * packed bits or is NULL. Returns 1 if an x was NaN. */
-int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
-                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                        size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
                         int n_threads);
 /* outer matrices of rows x columns bits, packed along the columns, to the same packed along the
  * rows: outer x columns x bitops_words(rows) words. */
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                       uint64_t *words_out, int n_threads);
 /* dtype is BITOPS_I8 or BITOPS_F32. */
-void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
-                        void *x_out, int n_threads);
+void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
+                        size_t rows, size_t n, void *x_out, int n_threads);
 /* n numbers, whose products with scale lie in -127..127, to these plus 128, each rounded up or down
  * at random so that its mean is kept; 0 gives 128. The same seed gives the same result. */
-void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                      int n_threads);
 /* Mean magnitude of each row of n numbers, 0 for n = 0; the order of the sums is stated in
  * magnitude.c. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads);
 /* Number of 1 bits of each of the rows, k_words words apart. */
-void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
-                          int n_threads);
+void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t *count_out, int n_threads);
 /* Number of 1 bits at each position, over the middle axis of outer x rows x n_words words, to
  * outer x 64 n_words counts. */
-void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
-                             int64_t *count_out, int n_threads);
+void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
+                             size_t rows, size_t n_words, int64_t *count_out, int n_threads);
 
 /* Words of all panels of an n x k_words matrix in the order of isa. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
@@ -422,5 +442,9 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
+
+/* One step of Adam; results do not depend on n_threads. Returns 1 if words were wanted and a weight
+ * became NaN, whose bit is 0. */
+int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
 
 #endif

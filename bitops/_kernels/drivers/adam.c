@@ -3,9 +3,8 @@
  * An element costs 28 bytes of traffic (g is read; w, m and v are read and written), a root and a
  * division. Spans are packed while the weights just written are still in the first-level cache. */
 #include "bitops.h"
-#include "optim.h"
 #include "drivers/sizes.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 enum {
     SPAN_WORDS = 16, /* 4 arrays of 1024 elements, 16 KiB */
@@ -13,8 +12,7 @@ enum {
     THREAD_ELEMENTS = 1 << 15, /* below, one thread is as fast */
 };
 
-int bitops_adam(const bitops_adam_args *args, int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) {
     /* Rows matter only where each begins a new word. */
     const size_t rows = args->words ? args->rows : 1;
     const size_t n = args->words ? args->n : args->rows * args->n;

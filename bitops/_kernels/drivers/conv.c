@@ -3,19 +3,28 @@
  * A convolution is the product of the im2col matrix of the images with the filters. bitops_gemm
  * gathers the rows of that matrix block by block, so that it is never in memory.
  *
- * Positions outside that add nothing: they are gathered as zeros, that is -1, and each output gets
- * back the sum of the weights that met them. Which taps lie outside depends on the line and on the
- * column of the output alone, and few cases occur, so there is a table of offsets with a row for
- * each pair of cases: bitops_store.offset. Row 0 is for outputs with all taps inside.
+ * Positions outside that add nothing ("true zeros") have no bit. They are gathered as zeros, that
+ * is as -1, and each output is given back the sum of the weights that met them. Which taps lie
+ * outside depends only on the line and on the column of the output. Each direction has few cases;
+ * case 0 is "all taps inside". For a kernel of 3 x 3 with padding 1:
+ *
+ *                    column 0   1 .. w-2   w-1
+ *                     case 1     case 0   case 2
+ *   line 0   case 1      4          3        5
+ *   1 .. h-2 case 0      1          0        2        row of the table = 3 case_y + case_x
+ *   line h-1 case 2      7          6        8
+ *
+ * The table of offsets (bitops_store.offset) has a row for each pair of cases, with one sum for
+ * each filter. Row 0 is all zeros, and the store skips it.
  *
  * Groups: the mismatches of a block of rows with the filters of all groups go to a block of int32,
  * which is transformed as a whole, since the columns of a group need not begin at a byte of the
  * output. Depthwise, with one channel a group, all channels of a tap are compared at once. */
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/store.h"
 #include "drivers/taps.h"
-#include "isa/shared/target.h"
+#include "isa/shared/store.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 
@@ -41,9 +50,10 @@ static size_t count_rows(const bitops_conv_args *args) {
 
 /* ---- offsets of positions outside ---------------------------------------------------------- */
 
-/* Numbers the cases of one direction: 0 for all taps inside, then one after the other; equal ranges
- * are neighbours, because both ends of a range fall from output to output. number_out has an entry
- * for each output, ranges_out one for each case; either may be NULL. Returns how many there are. */
+/* Numbers the cases of one direction: 0 for all taps inside, the others as they come. Outputs with
+ * equal ranges are neighbours, because both ends of a range fall from output to output. number_out
+ * has an entry for each output, ranges_out one for each case; either may be NULL. Returns the
+ * number of cases. */
 static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *ranges_out) {
     tap_range last = {0, a->taps};
     size_t count = 1, number = 0;
@@ -133,19 +143,20 @@ void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, v
 /* ---- the plan ------------------------------------------------------------------------------ */
 
 /* A block of all groups; sizes are in words of the workspace. */
-typedef struct plan {
+typedef struct conv_plan {
     size_t rows;
     size_t sums_words, rows_words;
-} plan;
+} conv_plan;
 
-static plan make_plan(const bitops_conv_args *args) {
-    plan p = {0};
+static conv_plan make_plan(const bitops_conv_args *args) {
+    conv_plan plan = {0};
     if (args->groups > 1) {
-        p.rows = min_size(max_size(SUMS / args->filters, 1), min_size(SUMS_ROWS, count_rows(args)));
-        p.sums_words = words_of_int32(p.rows * args->filters);
-        p.rows_words = words_of_int32(p.rows);
+        plan.rows =
+            min_size(max_size(SUMS / args->filters, 1), min_size(SUMS_ROWS, count_rows(args)));
+        plan.sums_words = words_of_int32(plan.rows * args->filters);
+        plan.rows_words = words_of_int32(plan.rows);
     }
-    return p;
+    return plan;
 }
 
 /* The product of rows [first, first + m) with the filters of one group. */
@@ -177,72 +188,98 @@ static size_t product_words(const bitops_isa *isa, const bitops_conv_args *args,
 
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                   int n_threads) {
-    const plan p = make_plan(args);
+    const conv_plan plan = make_plan(args);
     const size_t rows = count_rows(args);
     size_t words = 0;
     if (args->filters && rows && args->groups == 1)
         words = product_words(isa, args, rows, n_threads);
     else if (args->filters && rows && !is_depthwise(args)) /* fewer rows may be cut less evenly */
-        words = max_size(product_words(isa, args, p.rows, n_threads),
-                         product_words(isa, args, rows % p.rows, n_threads));
-    return (words + p.sums_words + p.rows_words) * sizeof(uint64_t);
+        words = max_size(product_words(isa, args, plan.rows, n_threads),
+                         product_words(isa, args, rows % plan.rows, n_threads));
+    return (words + plan.sums_words + plan.rows_words) * sizeof(uint64_t);
 }
 
 /* ---- depthwise ----------------------------------------------------------------------------- */
 
-/* n <= DEPTHWISE_WORDS words of all groups from `word` on: bits that differ from filter j of each
- * group at taps [tap, tap + taps) of one output, a row of words for each tap. */
-static void compare_taps(const bitops_conv_args *args, const uint64_t *image, size_t y, size_t x,
-                         size_t j, size_t tap, size_t taps, size_t word, size_t n,
-                         uint64_t (*differ)[DEPTHWISE_WORDS]) {
+/* What one output position sees of its image. */
+typedef struct view {
+    const bitops_conv_args *args;
+    const uint64_t *image;        /* its first pixel */
+    size_t y, x;                  /* of the output */
+    tap_range inside_y, inside_x; /* taps that lie inside the image */
+} view;
+
+static view view_at(const bitops_conv_args *args, size_t row) {
     const bitops_image *im = &args->image;
-    for (size_t t = 0; t < taps; t++) {
-        const size_t ky = (tap + t) / im->kernel_width, kx = (tap + t) % im->kernel_width;
-        const size_t iy = y * im->stride_y + ky * im->dilation_y;
-        const size_t ix = x * im->stride_x + kx * im->dilation_x;
-        const uint64_t *w = args->w + (j * count_taps(im) + tap + t) * im->pixel_words + word;
-        if (iy < im->pad_top || iy - im->pad_top >= im->height || ix < im->pad_left ||
-            ix - im->pad_left >= im->width) {
-            for (size_t i = 0; i < n; i++)
-                differ[t][i] = im->outside ^ w[i];
-            continue;
-        }
-        const size_t pixel = (iy - im->pad_top) * im->width + ix - im->pad_left;
-        const uint64_t *v = image + pixel * im->pixel_words + word;
-        for (size_t i = 0; i < n; i++)
+    const taps_axis v = vertical_taps(im), h = horizontal_taps(im);
+    view out = {.args = args, .y = row / im->out_width % im->out_height, .x = row % im->out_width};
+    const size_t number = row / im->out_width / im->out_height;
+    out.image = im->x + number * im->height * im->width * im->pixel_words;
+    out.inside_y = taps_inside(&v, out.y);
+    out.inside_x = taps_inside(&h, out.x);
+    return out;
+}
+
+/* The pixel that a tap meets; NULL outside. */
+static const uint64_t *pixel_of(const view *out, size_t tap) {
+    const bitops_image *im = &out->args->image;
+    const size_t ky = tap / im->kernel_width, kx = tap % im->kernel_width;
+    if (ky < out->inside_y.begin || ky >= out->inside_y.end || kx < out->inside_x.begin ||
+        kx >= out->inside_x.end)
+        return NULL;
+    const size_t y = out->y * im->stride_y + ky * im->dilation_y - im->pad_top;
+    const size_t x = out->x * im->stride_x + kx * im->dilation_x - im->pad_left;
+    return out->image + (y * im->width + x) * im->pixel_words;
+}
+
+/* n <= DEPTHWISE_WORDS words of all groups, from `word` on, for filter j of each group. */
+typedef struct span {
+    size_t j, word, n;
+} span;
+
+/* The bits that differ at taps [tap, tap + taps), a row of words for each tap. */
+static void compare_taps(const view *out, const span *s, size_t tap, size_t taps,
+                         uint64_t (*differ)[DEPTHWISE_WORDS]) {
+    const bitops_image *im = &out->args->image;
+    uint64_t outside[DEPTHWISE_WORDS];
+    for (size_t i = 0; i < s->n; i++)
+        outside[i] = im->outside;
+    const uint64_t *w = out->args->w + (s->j * count_taps(im) + tap) * im->pixel_words + s->word;
+    for (size_t t = 0; t < taps; t++, w += im->pixel_words) {
+        const uint64_t *pixel = pixel_of(out, tap + t);
+        const uint64_t *v = pixel ? pixel + s->word : outside;
+        for (size_t i = 0; i < s->n; i++)
             differ[t][i] = v[i] ^ w[i];
     }
 }
 
-/* Mismatches of filter j of the groups in n words from `word` on, for one output. */
-static void depthwise_span(const bitops_isa *isa, const bitops_conv_args *args,
-                           const uint64_t *image, size_t y, size_t x, size_t j, size_t word,
-                           size_t n, int32_t *sums) {
+/* Mismatches of a span, for one output: sums has one for every filter. */
+static void sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums) {
     uint64_t differ[DEPTHWISE_TAPS][DEPTHWISE_WORDS];
     int64_t counts[DEPTHWISE_WORDS * BITOPS_WORD_BITS];
+    const bitops_conv_args *args = out->args;
     const size_t all = count_taps(&args->image), per_group = args->filters / args->groups;
-    const size_t first = word * BITOPS_WORD_BITS;
-    const size_t groups = min_size(n * BITOPS_WORD_BITS, args->groups - first);
-    int32_t *out = sums + first * per_group + j;
+    const size_t first = s->word * BITOPS_WORD_BITS;
+    const size_t groups = min_size(s->n * BITOPS_WORD_BITS, args->groups - first);
+    sums += first * per_group + s->j;
     for (size_t tap = 0; tap < all; tap += DEPTHWISE_TAPS) {
         const size_t taps = min_size(DEPTHWISE_TAPS, all - tap);
-        compare_taps(args, image, y, x, j, tap, taps, word, n, differ);
-        isa->popcount_columns(differ[0], DEPTHWISE_WORDS, taps, n, counts);
+        compare_taps(out, s, tap, taps, differ);
+        isa->popcount_columns(differ[0], DEPTHWISE_WORDS, taps, s->n, counts);
         for (size_t g = 0; g < groups; g++)
-            out[g * per_group] = (tap ? out[g * per_group] : 0) + (int32_t)counts[g];
+            sums[g * per_group] = (tap ? sums[g * per_group] : 0) + (int32_t)counts[g];
     }
 }
 
 static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, size_t row,
                           int32_t *sums) {
-    const bitops_image *im = &args->image;
-    const size_t x = row % im->out_width, y = row / im->out_width % im->out_height;
-    const uint64_t *image =
-        im->x + row / im->out_width / im->out_height * im->height * im->width * im->pixel_words;
+    const view out = view_at(args, row);
+    const size_t words = args->image.pixel_words;
     for (size_t j = 0; j < args->filters / args->groups; j++)
-        for (size_t word = 0; word < im->pixel_words; word += DEPTHWISE_WORDS)
-            depthwise_span(isa, args, image, y, x, j, word,
-                           min_size(DEPTHWISE_WORDS, im->pixel_words - word), sums);
+        for (size_t word = 0; word < words; word += DEPTHWISE_WORDS) {
+            const span s = {.j = j, .word = word, .n = min_size(DEPTHWISE_WORDS, words - word)};
+            sum_span(isa, &out, &s, sums);
+        }
 }
 
 /* ---- the convolution ----------------------------------------------------------------------- */
@@ -288,14 +325,14 @@ static void store_sums(const bitops_conv_args *args, const int32_t *sums, size_t
     }
 }
 
-static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, const plan *p,
+static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, const conv_plan *plan,
                         uint64_t *workspace, int n_threads) {
     int32_t *sums = (int32_t *)workspace;
-    uint32_t *offset_row = (uint32_t *)(workspace + p->sums_words);
-    void *scratch = workspace + p->sums_words + p->rows_words;
+    uint32_t *offset_row = (uint32_t *)(workspace + plan->sums_words);
+    void *scratch = workspace + plan->sums_words + plan->rows_words;
     const size_t rows = count_rows(args);
-    for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += p->rows) {
-        const size_t m = min_size(p->rows, rows - first);
+    for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += plan->rows) {
+        const size_t m = min_size(plan->rows, rows - first);
         sum_groups(isa, args, first, m, sums, scratch, n_threads);
         store_sums(args, sums, first, m, offset_row, n_threads);
     }
@@ -305,12 +342,12 @@ void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *work
                  int n_threads) {
     if (args->filters == 0 || count_rows(args) == 0)
         return;
-    const plan p = make_plan(args);
+    const conv_plan plan = make_plan(args);
     bitops_conv_args own = *args;
     own.store.offset = args->offsets;
     own.store.ld_offset = args->filters;
     if (args->groups > 1) {
-        conv_groups(isa, &own, &p, workspace, n_threads);
+        conv_groups(isa, &own, &plan, workspace, n_threads);
     } else {
         const bitops_gemm_args product = group_product(isa, &own, 0, 0, count_rows(args));
         bitops_gemm(isa, &product, workspace, n_threads);

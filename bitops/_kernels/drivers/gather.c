@@ -8,6 +8,7 @@
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
 #include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
 

@@ -5,7 +5,7 @@
  * vectorise, with the baseline instructions fast enough for memory. */
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 #include <math.h>
 

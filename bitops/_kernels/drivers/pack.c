@@ -1,7 +1,7 @@
 /* pack.c: drivers of pack, unpack, popcount and prepack: rows shared out to threads. */
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 /* Below this many words one thread is as fast. Measured on two Zen 4 cores with threads awake: 512
  * words of float32 are packed in 3.7 us by one thread and 3.1 by two, 1024 in 6.3 and 4.2; 32768
@@ -16,7 +16,7 @@ static int team(size_t words, int n_threads) {
 }
 
 /* A row is cut into spans of this many words, so that one long row is shared out too. */
-enum { SPAN_WORDS = 1024 };
+enum { SPAN_WORDS = 1024, SPAN_BITS = SPAN_WORDS * BITOPS_WORD_BITS };
 
 static size_t element_size(bitops_dtype dtype) {
     static const size_t sizes[] = {
@@ -60,21 +60,18 @@ static void unpack_span(const bitops_isa *isa, bitops_dtype dtype, const uint64_
         isa->unpack_f32(words, n, x_out);
 }
 
-int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
-                     int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                     size_t n, uint64_t *words_out, int n_threads) {
     const size_t k_words = bitops_words(n), size = element_size(dtype);
-    const ptrdiff_t spans = (ptrdiff_t)((k_words + SPAN_WORDS - 1) / SPAN_WORDS);
-    const ptrdiff_t tasks = (ptrdiff_t)rows * spans;
+    const size_t spans = ceil_div(k_words, SPAN_WORDS);
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
-    for (ptrdiff_t task = 0; task < tasks; task++) {
-        const size_t row = (size_t)(task / spans), word = (size_t)(task % spans) * SPAN_WORDS;
-        const size_t first = word * BITOPS_WORD_BITS, left = n - first;
-        const size_t span = (size_t)SPAN_WORDS * BITOPS_WORD_BITS;
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
+        const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
+        const size_t first = word * BITOPS_WORD_BITS;
         int nan = 0;
-        pack_span(isa, dtype, (const char *)x + (row * n + first) * size, left < span ? left : span,
-                  words_out + row * k_words + word, &nan);
+        pack_span(isa, dtype, (const char *)x + (row * n + first) * size,
+                  min_size(n - first, SPAN_BITS), words_out + row * k_words + word, &nan);
         any_nan |= nan;
     }
     return any_nan;
@@ -88,10 +85,9 @@ static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *
         isa->compare_f32(x, threshold, n, words_out, nan);
 }
 
-int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
-                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                        size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
                         int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
     const size_t k_words = bitops_words(n);
     const size_t share = max_size(SPAN_WORDS / max_size(k_words, 1), 1); /* rows of a task */
     int any_nan = 0;
@@ -146,16 +142,15 @@ static void transpose_tile(const bit_tile *in, size_t columns, bit_tile *out) {
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                       uint64_t *words_out, int n_threads) {
     const size_t ld = bitops_words(columns), ld_out = bitops_words(rows);
-    const size_t across = (ld + LINE_WORDS - 1) / LINE_WORDS,
-                 down = (ld_out + LINE_WORDS - 1) / LINE_WORDS;
+    const size_t across = ceil_div(ld, LINE_WORDS), down = ceil_div(ld_out, LINE_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * ld, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * across * down); task++) {
         const size_t block = (size_t)task / (across * down);
-        const size_t c = (size_t)task / down % across * LINE_WORDS,
-                     p = (size_t)task % down * LINE_WORDS;
+        const size_t c = (size_t)task / down % across * LINE_WORDS;
+        const size_t p = (size_t)task % down * LINE_WORDS;
         const size_t i = p * BITOPS_WORD_BITS, j = c * BITOPS_WORD_BITS;
-        const size_t height = min_size(rows - i, TILE_BITS),
-                     width = min_size(columns - j, TILE_BITS);
+        const size_t height = min_size(rows - i, TILE_BITS);
+        const size_t width = min_size(columns - j, TILE_BITS);
         bit_tile in, out;
         for (size_t row = 0; row < TILE_BITS; row++)
             for (size_t q = 0; q < LINE_WORDS; q++)
@@ -168,18 +163,15 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
     }
 }
 
-void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
-                        void *x_out, int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
+                        size_t rows, size_t n, void *x_out, int n_threads) {
     const size_t k_words = bitops_words(n), size = element_size(dtype);
-    const ptrdiff_t spans = (ptrdiff_t)((k_words + SPAN_WORDS - 1) / SPAN_WORDS);
-    const ptrdiff_t tasks = (ptrdiff_t)rows * spans;
+    const size_t spans = ceil_div(k_words, SPAN_WORDS);
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static))
-    for (ptrdiff_t task = 0; task < tasks; task++) {
-        const size_t row = (size_t)(task / spans), word = (size_t)(task % spans) * SPAN_WORDS;
-        const size_t first = word * BITOPS_WORD_BITS, left = n - first;
-        const size_t span = (size_t)SPAN_WORDS * BITOPS_WORD_BITS;
-        unpack_span(isa, dtype, words + row * k_words + word, left < span ? left : span,
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
+        const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
+        const size_t first = word * BITOPS_WORD_BITS;
+        unpack_span(isa, dtype, words + row * k_words + word, min_size(n - first, SPAN_BITS),
                     (char *)x_out + (row * n + first) * size);
     }
 }
@@ -189,14 +181,14 @@ enum { COUNT_SPAN = 1 << 14 }; /* words, 128 KiB: a longer row is shared out */
 /* Few long rows: spans of all of them are shared out, and added up afterwards. */
 static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                                size_t k_words, int64_t *count_out, int threads) {
-    const size_t spans = (k_words + COUNT_SPAN - 1) / COUNT_SPAN;
+    const size_t spans = ceil_div(k_words, COUNT_SPAN);
     for (size_t row = 0; row < rows; row++) {
         int64_t total = 0;
         BITOPS_PARALLEL_FOR(threads, schedule(static) reduction(+ : total))
         for (ptrdiff_t span = 0; span < (ptrdiff_t)spans; span++) {
-            const size_t first = (size_t)span * COUNT_SPAN, left = k_words - first;
+            const size_t first = (size_t)span * COUNT_SPAN;
             int64_t count;
-            isa->popcount(words + row * k_words + first, 1, left < COUNT_SPAN ? left : COUNT_SPAN,
+            isa->popcount(words + row * k_words + first, 1, min_size(k_words - first, COUNT_SPAN),
                           &count);
             total += count;
         }
@@ -204,47 +196,45 @@ static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, siz
     }
 }
 
-void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
-                          int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
+void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t *count_out, int n_threads) {
     const int threads = team(rows * k_words / READ_WORDS, n_threads);
     if (threads > 1 && k_words > COUNT_SPAN && rows < 16 * (size_t)threads) {
         popcount_long_rows(isa, words, rows, k_words, count_out, threads);
         return;
     }
-    const size_t share = k_words < COUNT_SPAN ? COUNT_SPAN / (k_words ? k_words : 1) : 1;
+    const size_t share = max_size(COUNT_SPAN / max_size(k_words, 1), 1); /* rows of a task */
     BITOPS_PARALLEL_FOR(threads, schedule(static))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)((rows + share - 1) / share); task++) {
-        const size_t row = (size_t)task * share, left = rows - row;
-        isa->popcount(words + row * k_words, left < share ? left : share, k_words, count_out + row);
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        const size_t row = (size_t)task * share;
+        isa->popcount(words + row * k_words, min_size(rows - row, share), k_words, count_out + row);
     }
 }
 
-void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
-                             int64_t *count_out, int n_threads) {
-    const bitops_isa *isa = bitops_isa_active();
-    const size_t spans = (n_words + BITOPS_SPAN_WORDS - 1) / BITOPS_SPAN_WORDS;
+void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
+                             size_t rows, size_t n_words, int64_t *count_out, int n_threads) {
+    const size_t spans = ceil_div(n_words, BITOPS_SPAN_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * n_words / READ_WORDS, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
         const size_t block = (size_t)task / spans;
-        const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS, left = n_words - first;
+        const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS;
         isa->popcount_columns(words + block * rows * n_words + first, n_words, rows,
-                              left < BITOPS_SPAN_WORDS ? left : BITOPS_SPAN_WORDS,
+                              min_size(n_words - first, BITOPS_SPAN_WORDS),
                               count_out + (block * n_words + first) * BITOPS_WORD_BITS);
     }
 }
 
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) {
-    return (n + isa->nr - 1) / isa->nr * isa->nr * k_words;
+    return round_up(n, isa->nr) * k_words;
 }
 
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                         size_t k_words, uint64_t *panels_out, int n_threads) {
     const size_t nr = isa->nr;
     BITOPS_PARALLEL_FOR(team(n * k_words / READ_WORDS, n_threads), schedule(static))
-    for (ptrdiff_t panel = 0; panel < (ptrdiff_t)((n + nr - 1) / nr); panel++) {
+    for (ptrdiff_t panel = 0; panel < (ptrdiff_t)ceil_div(n, nr); panel++) {
         const size_t first = (size_t)panel * nr;
-        isa->prepack(w + first * ldw, ldw, n - first < nr ? n - first : nr, k_words,
+        isa->prepack(w + first * ldw, ldw, min_size(n - first, nr), k_words,
                      panels_out + first * k_words);
     }
 }

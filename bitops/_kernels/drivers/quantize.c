@@ -6,6 +6,7 @@
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 enum {
     BLOCK = 1 << 13,       /* elements of a task */
@@ -30,12 +31,12 @@ static void quantize_block(const float *x, size_t n, float scale, uint32_t seed,
     }
 }
 
-void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                      int n_threads) {
     BITOPS_PARALLEL_FOR(n < THREAD_WORK ? 1 : n_threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(n, BLOCK); task++) {
         const size_t first = (size_t)task * BLOCK;
         quantize_block(x + first, min_size(BLOCK, n - first), scale, hash32(seed + (uint32_t)task),
-                       out + first);
+                       codes_out + first);
     }
 }

@@ -15,9 +15,9 @@
  * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
 #include "drivers/sizes.h"
+#include "isa/shared/heap.h"
 #include "isa/shared/store.h"
-#include "isa/shared/target.h"
-#include "isa/shared/topk.h"
+#include "runtime/parallel.h"
 
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
@@ -45,39 +45,40 @@ static int is_long(const bitops_gemm_args *args) {
 }
 
 /* How the work is cut: blocks of `rows` rows times spans of `columns` columns. */
-typedef struct plan {
+typedef struct topk_plan {
     size_t workers;
     size_t blocks, rows;
     size_t spans, columns;
-    size_t panel_words, rows_words; /* scratch of each worker: a panel, a block of rows; whole
-                                       cache lines, which the next panel begins with */
-    size_t heap_keys;               /* heaps of the spans after the first */
-} plan;
+    /* Scratch of each worker, in words: a panel, then a block of rows, in whole cache lines, since
+     * the panel of the next worker follows. */
+    size_t panel_words, rows_words;
+    size_t heap_keys; /* heaps of the spans after the first */
+} topk_plan;
 
-static plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
-                      int n_threads) {
+static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                           int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
     const size_t keys = args->m * count;
     const int plain = reads_plain_rows(args);
-    plan p;
-    p.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
-    const size_t fit_panels = max_size(PANEL_WORDS / max_size(p.panel_words, 1), 1);
+    topk_plan plan;
+    plan.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
+    const size_t fit_panels = max_size(PANEL_WORDS / max_size(plan.panel_words, 1), 1);
     const size_t most = min_size(MAX_THREADS, fit_panels);
     const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
-    p.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
+    plan.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
     const size_t step = max_size(isa->nr, ROW_COLUMNS);
-    p.columns = round_up(ceil_div(args->n, p.spans), step);
-    p.spans = ceil_div(args->n, p.columns);
+    plan.columns = round_up(ceil_div(args->n, plan.spans), step);
+    plan.spans = ceil_div(args->n, plan.columns);
     const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
-    p.rows = min_size(fit, ceil_div(args->m * p.spans, threads));
-    p.rows = round_up(max_size(p.rows, 1), isa->mr);
-    p.blocks = ceil_div(args->m, p.rows);
-    p.workers = min_size(threads, p.blocks * p.spans);
+    plan.rows = min_size(fit, ceil_div(args->m * plan.spans, threads));
+    plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
+    plan.blocks = ceil_div(args->m, plan.rows);
+    plan.workers = min_size(threads, plan.blocks * plan.spans);
     const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
-    p.rows_words = plain ? 0 : round_up(p.rows * row_words, LINE_WORDS);
-    p.heap_keys = (p.spans - 1) * keys;
-    return p;
+    plan.rows_words = plain ? 0 : round_up(plan.rows * row_words, LINE_WORDS);
+    plan.heap_keys = (plan.spans - 1) * keys;
+    return plan;
 }
 
 /* A block of distances of long rows, as a product of its own. */
@@ -106,13 +107,14 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
         return LONG_ROWS * LONG_COLUMNS * sizeof(int32_t) +
                bitops_gemm_workspace_size(isa, &block, n_threads);
     }
-    const plan p = make_plan(isa, args, count, n_threads);
-    return (p.workers * (p.panel_words + p.rows_words) + p.heap_keys) * sizeof(uint64_t);
+    const topk_plan plan = make_plan(isa, args, count, n_threads);
+    return (plan.workers * (plan.panel_words + plan.rows_words) + plan.heap_keys) *
+           sizeof(uint64_t);
 }
 
 static void clear_heaps(uint64_t *heaps, size_t keys) {
     for (size_t i = 0; i < keys; i++)
-        heaps[i] = TOPK_NONE;
+        heaps[i] = HEAP_NONE;
 }
 
 static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
@@ -129,20 +131,20 @@ static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
 }
 
 /* One block of rows and span of columns. */
-static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const plan *p,
+static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                        size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
-    const size_t i = block * p->rows, m = min_size(p->rows, args->m - i);
-    const size_t end = min_size((span + 1) * p->columns, args->n);
+    const size_t i = block * plan->rows, m = min_size(plan->rows, args->m - i);
+    const size_t end = min_size((span + 1) * plan->columns, args->n);
     const size_t step = reads_plain_rows(args) ? ROW_COLUMNS : isa->nr;
     const uint64_t *a = args->a + i * args->lda;
     size_t lda = args->lda;
     clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
-    if (p->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, args->k_words, scratch + p->panel_words, args->k_words);
-        a = scratch + p->panel_words;
+    if (plan->rows_words && isa->prepack_rows) {
+        isa->prepack_rows(a, lda, m, args->k_words, scratch + plan->panel_words, args->k_words);
+        a = scratch + plan->panel_words;
         lda = args->k_words;
     }
-    for (size_t j = span * p->columns; j < end; j += step) {
+    for (size_t j = span * plan->columns; j < end; j += step) {
         const uint64_t *w = args->w + j * args->ldw, *panel = scratch;
         const size_t n = min_size(step, end - j);
         if (j / step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
@@ -155,23 +157,25 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
             panel = args->panels + j * args->k_words;
         else
             isa->prepack(w, args->ldw, n, args->k_words, scratch);
-        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store, scratch + p->panel_words);
+        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store,
+                        scratch + plan->panel_words);
     }
 }
 
-static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, const plan *p,
+static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                        const bitops_store *store, uint64_t *heaps, uint64_t *scratch) {
-    BITOPS_PARALLEL_FOR((int)p->workers, schedule(static))
-    for (ptrdiff_t worker = 0; worker < (ptrdiff_t)p->workers; worker++)
-        for (size_t task = (size_t)worker; task < p->blocks * p->spans; task += p->workers) {
+    BITOPS_PARALLEL_FOR((int)plan->workers, schedule(static))
+    for (ptrdiff_t worker = 0; worker < (ptrdiff_t)plan->workers; worker++)
+        for (size_t task = (size_t)worker; task < plan->blocks * plan->spans;
+             task += plan->workers) {
             if (bitops_stopped(args->stop))
                 break;
-            const size_t span = task % p->spans;
+            const size_t span = task % plan->spans;
             bitops_store own = *store;
             if (span > 0)
                 own.c = heaps + (span - 1) * args->m * store->ldc;
-            topk_block(isa, args, p, task / p->spans, span, &own,
-                       scratch + (size_t)worker * (p->panel_words + p->rows_words));
+            topk_block(isa, args, plan, task / plan->spans, span, &own,
+                       scratch + (size_t)worker * (plan->panel_words + plan->rows_words));
         }
 }
 
@@ -180,7 +184,7 @@ static void sort_heap(uint64_t *heap, size_t count) {
     for (size_t last = count; last-- > 1;) {
         const uint64_t key = heap[last];
         heap[last] = heap[0];
-        topk_replace_root(heap, last, key);
+        heap_replace_root(heap, last, key);
     }
 }
 
@@ -192,22 +196,22 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
     uint64_t *const heaps = (uint64_t *)indices_out, *more = NULL;
     const bitops_store store = {
         .kind = BITOPS_STORE_TOPK, .k = args->store.k, .c = heaps, .ldc = count};
-    const plan p = make_plan(isa, args, count, n_threads);
-    const size_t extra = is_long(args) ? 0 : p.spans - 1;
+    const topk_plan plan = make_plan(isa, args, count, n_threads);
+    const size_t extra = is_long(args) ? 0 : plan.spans - 1;
     if (is_long(args)) {
         topk_long(isa, args, &store, workspace, n_threads);
     } else {
-        more = (uint64_t *)workspace + p.workers * (p.panel_words + p.rows_words);
-        topk_fused(isa, args, &p, &store, more, workspace);
+        more = (uint64_t *)workspace + plan.workers * (plan.panel_words + plan.rows_words);
+        topk_fused(isa, args, &plan, &store, more, workspace);
     }
     if (bitops_stopped(args->stop))
         return;
-    BITOPS_PARALLEL_FOR((int)min_size(p.workers, args->m), schedule(static))
+    BITOPS_PARALLEL_FOR((int)min_size(plan.workers, args->m), schedule(static))
     for (ptrdiff_t row = 0; row < (ptrdiff_t)args->m; row++) {
         uint64_t *heap = heaps + (size_t)row * count;
         for (size_t span = 0; span < extra; span++)
             for (size_t i = 0; i < count; i++)
-                topk_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
+                heap_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
         sort_heap(heap, count);
         for (size_t i = 0; i < count; i++) {
             distances_out[(size_t)row * count + i] = (int32_t)(heap[i] >> 32);

@@ -22,10 +22,12 @@
  * Overflow: 4-bit sums are at most 15 (three groups of 5 bits, three nibbles for 12); 8-bit
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
- * shorter slices. Tails: pack copies them to a whole word of values; k is made of whole words. */
-#include "isa/shared/adam.h"
+ * shorter slices. Tails: pack copies them to a whole word of values, compare takes them one by
+ * one; k is made of whole words. */
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
+#include "isa/shared/pack.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -56,23 +58,33 @@ BITOPS_INLINE __m256i load(const void *x) {
     return _mm256_loadu_si256((const __m256i *)x);
 }
 
+typedef __m256 nan_flags; /* ones in a lane that was NaN in some vector */
+
+BITOPS_INLINE nan_flags nan_none(void) {
+    return _mm256_setzero_ps();
+}
+
+BITOPS_INLINE int nan_met(nan_flags flags) {
+    return _mm256_movemask_ps(flags) != 0;
+}
+
 /* Signs of 64 elements. */
 
-BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *flags) {
+    (void)flags;
     const __m256i zero = _mm256_setzero_si256();
     const uint64_t low = negative8(_mm256_cmpeq_epi8(load(x), zero));
     const uint64_t high = negative8(_mm256_cmpeq_epi8(load(x + 32), zero));
     return ~(low | high << 32);
 }
 
-BITOPS_INLINE uint64_t signs_i8(const int8_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *flags) {
+    (void)flags;
     return ~(negative8(load(x)) | (uint64_t)negative8(load(x + 32)) << 32);
 }
 
-BITOPS_INLINE uint64_t signs_i16(const int16_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *flags) {
+    (void)flags;
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 2; i++) {
@@ -83,8 +95,8 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, int *nan) {
     return ~negative;
 }
 
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *flags) {
+    (void)flags;
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++)
@@ -92,8 +104,8 @@ BITOPS_INLINE uint64_t signs_i32(const int32_t *x, int *nan) {
     return ~negative;
 }
 
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *flags) {
+    (void)flags;
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 16; i++)
@@ -102,96 +114,85 @@ BITOPS_INLINE uint64_t signs_i64(const int64_t *x, int *nan) {
 }
 
 /* A compare, not a move of sign bits: -0.0 is +1. */
-BITOPS_INLINE uint64_t signs_f32(const float *x, int *nan) {
+BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *flags) {
     uint64_t plus = 0;
-    __m256 unordered = _mm256_setzero_ps();
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++) {
         const __m256 v = _mm256_loadu_ps(x + 8 * i);
         const __m256 ge = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GE_OQ);
         plus |= (uint64_t)_mm256_movemask_ps(ge) << 8 * i;
-        unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
     }
-    *nan |= _mm256_movemask_ps(unordered);
     return plus;
 }
 
-BITOPS_INLINE uint64_t signs_f64(const double *x, int *nan) {
+BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *flags) {
     uint64_t plus = 0;
-    __m256d unordered = _mm256_setzero_pd();
     BITOPS_UNROLL
     for (int i = 0; i < 16; i++) {
         const __m256d v = _mm256_loadu_pd(x + 4 * i);
         const __m256d ge = _mm256_cmp_pd(v, _mm256_setzero_pd(), _CMP_GE_OQ);
         plus |= (uint64_t)_mm256_movemask_pd(ge) << 4 * i;
-        unordered = _mm256_or_pd(unordered, _mm256_cmp_pd(v, v, _CMP_UNORD_Q));
+        const __m256d unordered = _mm256_cmp_pd(v, v, _CMP_UNORD_Q);
+        *flags = _mm256_or_ps(*flags, _mm256_castpd_ps(unordered));
     }
-    *nan |= _mm256_movemask_pd(unordered);
     return plus;
 }
 
-#define DEFINE_PACK(op, type, signs)                                                               \
-    void bitops_##op##_avx2(const type *x, size_t n, uint64_t *words_out, int *nan) {              \
-        int found = 0;                                                                             \
-        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x += BITOPS_WORD_BITS)                \
-            *words_out++ = signs(x, &found);                                                       \
-        if (n) {                                                                                   \
-            type padded[BITOPS_WORD_BITS] = {0};                                                   \
-            memcpy(padded, x, n * sizeof *x);                                                      \
-            *words_out = signs(padded, &found) & (((uint64_t)1 << n) - 1);                         \
-        }                                                                                          \
-        if (found)                                                                                 \
-            *nan = 1;                                                                              \
-    }
+DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
+DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
+DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
+DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
+DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
+DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
 
-DEFINE_PACK(pack_bool8, uint8_t, signs_bool8)
-DEFINE_PACK(pack_i8, int8_t, signs_i8)
-DEFINE_PACK(pack_i16, int16_t, signs_i16)
-DEFINE_PACK(pack_i32, int32_t, signs_i32)
-DEFINE_PACK(pack_i64, int64_t, signs_i64)
-DEFINE_PACK(pack_f32, float, signs_f32)
-DEFINE_PACK(pack_f64, double, signs_f64)
+DEFINE_PACK(avx2, pack_bool8, uint8_t, padded_bool8)
+DEFINE_PACK(avx2, pack_i8, int8_t, padded_i8)
+DEFINE_PACK(avx2, pack_i16, int16_t, padded_i16)
+DEFINE_PACK(avx2, pack_i32, int32_t, padded_i32)
+DEFINE_PACK(avx2, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(avx2, pack_f32, float, padded_f32)
+DEFINE_PACK(avx2, pack_f64, double, padded_f64)
 
 /* Bits x > threshold of 8 elements. */
-
-BITOPS_INLINE unsigned above_i32(const int32_t *x, __m256 threshold, __m256 *unordered) {
-    (void)unordered;
-    const __m256 v = _mm256_cvtepi32_ps(load(x));
-    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_GT_OQ));
-}
-
-BITOPS_INLINE unsigned above_f32(const float *x, __m256 threshold, __m256 *unordered) {
-    const __m256 v = _mm256_loadu_ps(x);
-    *unordered = _mm256_or_ps(*unordered, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_GT_OQ));
+BITOPS_INLINE uint64_t above8(__m256 x, __m256 threshold) {
+    return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x, threshold, _CMP_GT_OQ));
 }
 
 /* The last elements, fewer than 8, one by one. */
-#define DEFINE_COMPARE(op, type, above, is_nan)                                                    \
-    void bitops_##op##_avx2(const type *x, const float *threshold, size_t n, uint64_t *words_out,  \
-                            int *nan) {                                                            \
-        __m256 unordered = _mm256_setzero_ps();                                                    \
-        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
-            const size_t bits = n - first < BITOPS_WORD_BITS ? n - first : BITOPS_WORD_BITS;       \
-            uint64_t word = 0;                                                                     \
-            size_t i = 0;                                                                          \
-            for (; i + 8 <= bits; i += 8) {                                                        \
-                const __m256 t = _mm256_loadu_ps(threshold + first + i);                           \
-                word |= (uint64_t)above(x + first + i, t, &unordered) << i;                        \
-            }                                                                                      \
-            for (; i < bits; i++) {                                                                \
-                const type v = x[first + i];                                                       \
-                word |= (uint64_t)((float)v > threshold[first + i]) << i;                          \
-                *nan |= (is_nan);                                                                  \
-            }                                                                                      \
-            words_out[first / BITOPS_WORD_BITS] = word;                                            \
-        }                                                                                          \
-        if (_mm256_movemask_ps(unordered))                                                         \
-            *nan = 1;                                                                              \
-    }
 
-DEFINE_COMPARE(compare_i32, int32_t, above_i32, 0)
-DEFINE_COMPARE(compare_f32, float, above_f32, v != v)
+BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    (void)flags;
+    uint64_t word = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        word |= above8(_mm256_cvtepi32_ps(load(x + i)), _mm256_loadu_ps(threshold + i)) << i;
+    for (; i < n; i++)
+        word |= (uint64_t)((float)x[i] > threshold[i]) << i;
+    return word;
+}
+
+BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    uint64_t word = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        word |= above8(v, _mm256_loadu_ps(threshold + i)) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    }
+    for (; i < n; i++) {
+        const __m256 v = _mm256_set1_ps(x[i]);
+        word |= (uint64_t)(x[i] > threshold[i]) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    }
+    return word;
+}
+
+DEFINE_COMPARE(avx2, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(avx2, compare_f32, float, above_f32)
 
 void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
     /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */

@@ -29,9 +29,10 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
+#include "isa/shared/pack.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -94,21 +95,34 @@ BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1, __m512i a12, __m512i w1, _
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
 
-/* Signs of the elements of x selected by mask, which are all that is read. */
+typedef __mmask16 nan_flags; /* bit i: lane i of some vector was NaN */
 
-BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, uint64_t mask, __mmask16 *nan) {
-    (void)nan;
+BITOPS_INLINE nan_flags nan_none(void) {
+    return 0;
+}
+
+BITOPS_INLINE int nan_met(nan_flags flags) {
+    return flags != 0;
+}
+
+/* Signs of the first n elements of x, which are all that is read. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, size_t n, nan_flags *flags) {
+    (void)flags;
+    const uint64_t mask = low_bits64(n);
     const __m512i v = _mm512_maskz_loadu_epi8(mask, x);
     return _mm512_test_epi8_mask(v, v);
 }
 
-BITOPS_INLINE uint64_t signs_i8(const int8_t *x, uint64_t mask, __mmask16 *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, size_t n, nan_flags *flags) {
+    (void)flags;
+    const uint64_t mask = low_bits64(n);
     return mask & ~_mm512_movepi8_mask(_mm512_maskz_loadu_epi8(mask, x));
 }
 
-BITOPS_INLINE uint64_t signs_i16(const int16_t *x, uint64_t mask, __mmask16 *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, size_t n, nan_flags *flags) {
+    (void)flags;
+    const uint64_t mask = low_bits64(n);
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 2; i++) {
@@ -118,8 +132,9 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, uint64_t mask, __mmask16 *nan
     return mask & ~negative;
 }
 
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, uint64_t mask, __mmask16 *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, size_t n, nan_flags *flags) {
+    (void)flags;
+    const uint64_t mask = low_bits64(n);
     const __m512i zero = _mm512_setzero_si512();
     uint64_t negative = 0;
     BITOPS_UNROLL
@@ -130,8 +145,9 @@ BITOPS_INLINE uint64_t signs_i32(const int32_t *x, uint64_t mask, __mmask16 *nan
     return mask & ~negative;
 }
 
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, uint64_t mask, __mmask16 *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, size_t n, nan_flags *flags) {
+    (void)flags;
+    const uint64_t mask = low_bits64(n);
     const __m512i zero = _mm512_setzero_si512();
     uint64_t negative = 0;
     BITOPS_UNROLL
@@ -143,82 +159,68 @@ BITOPS_INLINE uint64_t signs_i64(const int64_t *x, uint64_t mask, __mmask16 *nan
 }
 
 /* A compare, not a move of sign bits: -0.0 is +1. */
-BITOPS_INLINE uint64_t signs_f32(const float *x, uint64_t mask, __mmask16 *nan) {
+BITOPS_INLINE uint64_t signs_f32(const float *x, size_t n, nan_flags *flags) {
+    const uint64_t mask = low_bits64(n);
     uint64_t plus = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++) {
         const __m512 v = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16 * i), x + 16 * i);
         plus |= (uint64_t)_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GE_OQ) << 16 * i;
-        *nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+        *flags |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     }
     return mask & plus;
 }
 
-BITOPS_INLINE uint64_t signs_f64(const double *x, uint64_t mask, __mmask16 *nan) {
+BITOPS_INLINE uint64_t signs_f64(const double *x, size_t n, nan_flags *flags) {
+    const uint64_t mask = low_bits64(n);
     uint64_t plus = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++) {
         const __m512d v = _mm512_maskz_loadu_pd((__mmask8)(mask >> 8 * i), x + 8 * i);
         plus |= (uint64_t)_mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_GE_OQ) << 8 * i;
-        *nan |= _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q);
+        *flags |= _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q);
     }
     return mask & plus;
 }
 
-#define DEFINE_PACK(op, type, signs)                                                               \
-    void bitops_##op##_avx512(const type *x, size_t n, uint64_t *words_out, int *nan) {            \
-        __mmask16 found = 0;                                                                       \
-        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x += BITOPS_WORD_BITS)                \
-            *words_out++ = signs(x, ~(uint64_t)0, &found);                                         \
-        if (n)                                                                                     \
-            *words_out = signs(x, low_bits64(n), &found);                                          \
-        if (found)                                                                                 \
-            *nan = 1;                                                                              \
+DEFINE_PACK(avx512, pack_bool8, uint8_t, signs_bool8)
+DEFINE_PACK(avx512, pack_i8, int8_t, signs_i8)
+DEFINE_PACK(avx512, pack_i16, int16_t, signs_i16)
+DEFINE_PACK(avx512, pack_i32, int32_t, signs_i32)
+DEFINE_PACK(avx512, pack_i64, int64_t, signs_i64)
+DEFINE_PACK(avx512, pack_f32, float, signs_f32)
+DEFINE_PACK(avx512, pack_f64, double, signs_f64)
+
+/* Bits x > threshold of the first n elements. */
+
+BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    (void)flags;
+    uint64_t word = 0;
+    for (size_t i = 0; i < n; i += LANES) {
+        const __mmask16 mask = low_bits16(n - i);
+        const __m512 v = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x + i));
+        const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + i);
+        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v, t, _CMP_GT_OQ) << i;
     }
-
-DEFINE_PACK(pack_bool8, uint8_t, signs_bool8)
-DEFINE_PACK(pack_i8, int8_t, signs_i8)
-DEFINE_PACK(pack_i16, int16_t, signs_i16)
-DEFINE_PACK(pack_i32, int32_t, signs_i32)
-DEFINE_PACK(pack_i64, int64_t, signs_i64)
-DEFINE_PACK(pack_f32, float, signs_f32)
-DEFINE_PACK(pack_f64, double, signs_f64)
-
-/* Bits x > threshold of up to 16 elements. */
-
-BITOPS_INLINE __mmask16 above_i32(const int32_t *x, __m512 threshold, __mmask16 mask,
-                                  __mmask16 *nan) {
-    (void)nan;
-    const __m512 v = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x));
-    return _mm512_mask_cmp_ps_mask(mask, v, threshold, _CMP_GT_OQ);
+    return word;
 }
 
-BITOPS_INLINE __mmask16 above_f32(const float *x, __m512 threshold, __mmask16 mask,
-                                  __mmask16 *nan) {
-    const __m512 v = _mm512_maskz_loadu_ps(mask, x);
-    *nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-    return _mm512_mask_cmp_ps_mask(mask, v, threshold, _CMP_GT_OQ);
+BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    uint64_t word = 0;
+    for (size_t i = 0; i < n; i += LANES) {
+        const __mmask16 mask = low_bits16(n - i);
+        const __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + i);
+        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v, t, _CMP_GT_OQ) << i;
+        *flags |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    }
+    return word;
 }
 
-#define DEFINE_COMPARE(op, type, above)                                                            \
-    void bitops_##op##_avx512(const type *x, const float *threshold, size_t n,                     \
-                              uint64_t *words_out, int *nan) {                                     \
-        __mmask16 found = 0;                                                                       \
-        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
-            uint64_t word = 0;                                                                     \
-            for (size_t i = 0; i < BITOPS_WORD_BITS && first + i < n; i += LANES) {                \
-                const __mmask16 mask = low_bits16(n - first - i);                                  \
-                const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + first + i);               \
-                word |= (uint64_t)above(x + first + i, t, mask, &found) << i;                      \
-            }                                                                                      \
-            words_out[first / BITOPS_WORD_BITS] = word;                                            \
-        }                                                                                          \
-        if (found)                                                                                 \
-            *nan = 1;                                                                              \
-    }
-
-DEFINE_COMPARE(compare_i32, int32_t, above_i32)
-DEFINE_COMPARE(compare_f32, float, above_f32)
+DEFINE_COMPARE(avx512, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(avx512, compare_f32, float, above_f32)
 
 void bitops_unpack_i8_avx512(const uint64_t *words, size_t n, int8_t *x_out) {
     const __m512i minus = _mm512_set1_epi8(-1), plus = _mm512_set1_epi8(1);
@@ -287,8 +289,8 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, u
     _mm512_storeu_si512(distances, mismatches);
     for (; hits; hits &= hits - 1) {
         const unsigned j = (unsigned)__builtin_ctz(hits);
-        if (distances[j] < topk_limit(heap))
-            topk_replace_root(heap, count, topk_key(distances[j], col + j));
+        if (distances[j] < heap_limit(heap))
+            heap_replace_root(heap, count, heap_key(distances[j], col + j));
     }
 }
 
@@ -302,8 +304,9 @@ BITOPS_INLINE __m512i dot_lanes(__m512i mismatches, __mmask16 mask, size_t col,
     return dot;
 }
 
-/* Stores the mismatches of the columns [col, col + 16) that mask selects, in one row; offset is
- * what is added to the dot products of the row, or NULL. */
+/* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
+ * whose counts are in a register; a new kind of store needs a case in both. offset is what is added
+ * to the dot products of the row, or NULL. */
 BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
                                const int32_t *offset, const bitops_store *store) {
     const size_t first = row * store->ldc + col;
@@ -353,7 +356,7 @@ BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, s
     }
     case BITOPS_STORE_TOPK: {
         uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
-        const __m512i limit = _mm512_set1_epi32((int32_t)topk_limit(heap));
+        const __m512i limit = _mm512_set1_epi32((int32_t)heap_limit(heap));
         const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches, limit);
         if (hits)
             store_hits(mismatches, hits, col, heap, store->ldc);

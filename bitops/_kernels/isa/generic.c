@@ -2,9 +2,10 @@
  *
  * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
  * instruction. Panel: for every word of k, the word of each of the nr columns. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
+#include "isa/shared/lookup.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -125,8 +126,6 @@ void bitops_gemm_rows_generic(const uint64_t *a, size_t lda, size_t m, const uin
 
 /* ---- numbers times weights ----------------------------------------------------------------- */
 
-enum { COLUMNS = BITOPS_LOOKUP_COLUMNS, HALF_BITS = 32, ENTRIES = 16 };
-
 void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                  uint32_t *panel_out) {
     BITOPS_ASSUME(n > 0 && n <= COLUMNS);
@@ -144,7 +143,7 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
     void bitops_lookup_tables_##type##_generic(const void *x_in, size_t k, void *tables_out) {     \
         const number *x = x_in;                                                                    \
         sum *table = tables_out;                                                                   \
-        for (size_t group = 0; group < (k + HALF_BITS - 1) / HALF_BITS * (HALF_BITS / 4); group++) \
+        for (size_t group = 0; group < (k + HALF_BITS - 1) / HALF_BITS * GROUPS; group++)          \
             for (size_t entry = 0; entry < ENTRIES; entry++, table++)                              \
                 for (size_t i = 0; i < 4; i++) {                                                   \
                     const sum v = 4 * group + i < k ? (sum)x[4 * group + i] : 0;                   \
@@ -159,10 +158,9 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
             if (t->first)                                                                          \
                 for (size_t j = 0; j < t->n; j++)                                                  \
                     c[j] = 0;                                                                      \
-            for (size_t group = 0; group < t->halves * (HALF_BITS / 4);                            \
-                 group++, table += ENTRIES) {                                                      \
-                const uint32_t *bits = t->panel + group / (HALF_BITS / 4) * COLUMNS;               \
-                const size_t shift = 4 * (group % (HALF_BITS / 4));                                \
+            for (size_t group = 0; group < t->halves * GROUPS; group++, table += ENTRIES) {        \
+                const uint32_t *bits = t->panel + group / GROUPS * COLUMNS;                        \
+                const size_t shift = 4 * (group % GROUPS);                                         \
                 for (size_t j = 0; j < t->n; j++)                                                  \
                     c[j] += table[bits[j] >> shift & 15];                                          \
             }                                                                                      \

@@ -28,9 +28,10 @@
  * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
  * 1023. The driver cuts k into much shorter slices. Tails: pack copies them to a whole word of
  * values; k is made of whole words; panels of missing columns are 0. */
-#include "isa/shared/adam.h"
 #include "bitops.h"
+#include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
+#include "isa/shared/pack.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -76,10 +77,20 @@ BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a, uint64x2_t b) {
     return vuzp1q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b));
 }
 
+typedef uint32x4_t nan_flags; /* "ordered": ones in a lane that has not met a NaN */
+
+BITOPS_INLINE nan_flags nan_none(void) {
+    return vdupq_n_u32(UINT32_MAX);
+}
+
+BITOPS_INLINE int nan_met(nan_flags ordered) {
+    return vminvq_u32(ordered) == 0;
+}
+
 /* Signs of 64 elements. */
 
-BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *ordered) {
+    (void)ordered;
     uint8x16_t masks[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++) {
@@ -89,8 +100,8 @@ BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, int *nan) {
     return mask_bits(masks);
 }
 
-BITOPS_INLINE uint64_t signs_i8(const int8_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *ordered) {
+    (void)ordered;
     uint8x16_t masks[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++)
@@ -98,8 +109,8 @@ BITOPS_INLINE uint64_t signs_i8(const int8_t *x, int *nan) {
     return mask_bits(masks);
 }
 
-BITOPS_INLINE uint64_t signs_i16(const int16_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
+    (void)ordered;
     uint8x16_t masks[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
@@ -111,8 +122,8 @@ BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
     return narrow32(vcgezq_s32(vld1q_s32(x)), vcgezq_s32(vld1q_s32(x + 4)));
 }
 
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *ordered) {
+    (void)ordered;
     uint8x16_t masks[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
@@ -124,8 +135,8 @@ BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
     return narrow64(vcgezq_s64(vld1q_s64(x)), vcgezq_s64(vld1q_s64(x + 2)));
 }
 
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, int *nan) {
-    (void)nan;
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *ordered) {
+    (void)ordered;
     uint8x16_t masks[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
@@ -134,109 +145,95 @@ BITOPS_INLINE uint64_t signs_i64(const int64_t *x, int *nan) {
     return mask_bits(masks);
 }
 
-/* A compare, not a move of sign bits: -0.0 is +1. `ordered` stays -1 where no NaN was met. */
+/* A compare, not a move of sign bits: -0.0 is +1. */
 
-BITOPS_INLINE uint32x4_t plus_f32(const float *x, uint32x4_t *ordered) {
+BITOPS_INLINE uint32x4_t plus_f32(const float *x, nan_flags *ordered) {
     const float32x4_t v = vld1q_f32(x);
     *ordered = vandq_u32(*ordered, vceqq_f32(v, v));
     return vcgezq_f32(v);
 }
 
-BITOPS_INLINE uint64_t signs_f32(const float *x, int *nan) {
+BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *ordered) {
     uint8x16_t masks[4];
-    uint32x4_t ordered = vdupq_n_u32(UINT32_MAX);
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(narrow32(plus_f32(x, &ordered), plus_f32(x + 4, &ordered)),
-                            narrow32(plus_f32(x + 8, &ordered), plus_f32(x + 12, &ordered)));
-    *nan |= vminvq_u32(ordered) == 0;
+        masks[i] = narrow16(narrow32(plus_f32(x, ordered), plus_f32(x + 4, ordered)),
+                            narrow32(plus_f32(x + 8, ordered), plus_f32(x + 12, ordered)));
     return mask_bits(masks);
 }
 
-BITOPS_INLINE uint32x4_t plus_f64(const double *x, uint32x4_t *ordered) {
+BITOPS_INLINE uint32x4_t plus_f64(const double *x, nan_flags *ordered) {
     const float64x2_t a = vld1q_f64(x), b = vld1q_f64(x + 2);
     *ordered = vandq_u32(*ordered, narrow64(vceqq_f64(a, a), vceqq_f64(b, b)));
     return narrow64(vcgezq_f64(a), vcgezq_f64(b));
 }
 
-BITOPS_INLINE uint64_t signs_f64(const double *x, int *nan) {
+BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *ordered) {
     uint8x16_t masks[4];
-    uint32x4_t ordered = vdupq_n_u32(UINT32_MAX);
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(narrow32(plus_f64(x, &ordered), plus_f64(x + 4, &ordered)),
-                            narrow32(plus_f64(x + 8, &ordered), plus_f64(x + 12, &ordered)));
-    *nan |= vminvq_u32(ordered) == 0;
+        masks[i] = narrow16(narrow32(plus_f64(x, ordered), plus_f64(x + 4, ordered)),
+                            narrow32(plus_f64(x + 8, ordered), plus_f64(x + 12, ordered)));
     return mask_bits(masks);
 }
 
-#define DEFINE_PACK(op, type, signs)                                                               \
-    void bitops_##op##_neon(const type *x, size_t n, uint64_t *words_out, int *nan) {              \
-        int found = 0;                                                                             \
-        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x += BITOPS_WORD_BITS)                \
-            *words_out++ = signs(x, &found);                                                       \
-        if (n) {                                                                                   \
-            type padded[BITOPS_WORD_BITS] = {0};                                                   \
-            memcpy(padded, x, n * sizeof *x);                                                      \
-            *words_out = signs(padded, &found) & (((uint64_t)1 << n) - 1);                         \
-        }                                                                                          \
-        if (found)                                                                                 \
-            *nan = 1;                                                                              \
-    }
+DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
+DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
+DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
+DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
+DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
+DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
 
-DEFINE_PACK(pack_bool8, uint8_t, signs_bool8)
-DEFINE_PACK(pack_i8, int8_t, signs_i8)
-DEFINE_PACK(pack_i16, int16_t, signs_i16)
-DEFINE_PACK(pack_i32, int32_t, signs_i32)
-DEFINE_PACK(pack_i64, int64_t, signs_i64)
-DEFINE_PACK(pack_f32, float, signs_f32)
-DEFINE_PACK(pack_f64, double, signs_f64)
+DEFINE_PACK(neon, pack_bool8, uint8_t, padded_bool8)
+DEFINE_PACK(neon, pack_i8, int8_t, padded_i8)
+DEFINE_PACK(neon, pack_i16, int16_t, padded_i16)
+DEFINE_PACK(neon, pack_i32, int32_t, padded_i32)
+DEFINE_PACK(neon, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(neon, pack_f32, float, padded_f32)
+DEFINE_PACK(neon, pack_f64, double, padded_f64)
 
 /* Masks x > threshold of 4 elements. */
 
-BITOPS_INLINE uint32x4_t above_i32(const int32_t *x, const float *threshold, uint32x4_t *ordered) {
+BITOPS_INLINE uint32x4_t above4_i32(const int32_t *x, const float *threshold, nan_flags *ordered) {
     (void)ordered;
     return vcgtq_f32(vcvtq_f32_s32(vld1q_s32(x)), vld1q_f32(threshold));
 }
 
-BITOPS_INLINE uint32x4_t above_f32(const float *x, const float *threshold, uint32x4_t *ordered) {
+BITOPS_INLINE uint32x4_t above4_f32(const float *x, const float *threshold, nan_flags *ordered) {
     const float32x4_t v = vld1q_f32(x);
     *ordered = vandq_u32(*ordered, vceqq_f32(v, v));
     return vcgtq_f32(v, vld1q_f32(threshold));
 }
 
-/* Padded with zeros: 0 > 0 is false. */
-#define DEFINE_COMPARE(op, type, above)                                                            \
-    BITOPS_INLINE uint64_t op##_word(const type *x, const float *t, uint32x4_t *ordered) {         \
+/* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them: 0 >
+ * 0 is false. */
+#define DEFINE_ABOVE(name, type, above4)                                                           \
+    BITOPS_INLINE uint64_t whole_##name(const type *x, const float *t, nan_flags *ordered) {       \
         uint8x16_t masks[4];                                                                       \
         BITOPS_UNROLL                                                                              \
         for (int i = 0; i < 4; i++, x += 16, t += 16)                                              \
-            masks[i] =                                                                             \
-                narrow16(narrow32(above(x, t, ordered), above(x + 4, t + 4, ordered)),             \
-                         narrow32(above(x + 8, t + 8, ordered), above(x + 12, t + 12, ordered)));  \
+            masks[i] = narrow16(                                                                   \
+                narrow32(above4(x, t, ordered), above4(x + 4, t + 4, ordered)),                    \
+                narrow32(above4(x + 8, t + 8, ordered), above4(x + 12, t + 12, ordered)));         \
         return mask_bits(masks);                                                                   \
     }                                                                                              \
-    void bitops_##op##_neon(const type *x, const float *threshold, size_t n, uint64_t *words_out,  \
-                            int *nan) {                                                            \
-        uint32x4_t ordered = vdupq_n_u32(UINT32_MAX);                                              \
-        for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS) {                                     \
-            *words_out++ = op##_word(x, threshold, &ordered);                                      \
-            x += BITOPS_WORD_BITS;                                                                 \
-            threshold += BITOPS_WORD_BITS;                                                         \
-        }                                                                                          \
-        if (n) {                                                                                   \
-            type padded[BITOPS_WORD_BITS] = {0};                                                   \
-            float thresholds[BITOPS_WORD_BITS] = {0};                                              \
-            memcpy(padded, x, n * sizeof *x);                                                      \
-            memcpy(thresholds, threshold, n * sizeof *threshold);                                  \
-            *words_out = op##_word(padded, thresholds, &ordered);                                  \
-        }                                                                                          \
-        if (vminvq_u32(ordered) == 0)                                                              \
-            *nan = 1;                                                                              \
+    BITOPS_INLINE uint64_t name(const type *x, const float *threshold, size_t n,                   \
+                                nan_flags *ordered) {                                              \
+        if (n == BITOPS_WORD_BITS)                                                                 \
+            return whole_##name(x, threshold, ordered);                                            \
+        type padded[BITOPS_WORD_BITS] = {0};                                                       \
+        float thresholds[BITOPS_WORD_BITS] = {0};                                                  \
+        memcpy(padded, x, n * sizeof *x);                                                          \
+        memcpy(thresholds, threshold, n * sizeof *threshold);                                      \
+        return whole_##name(padded, thresholds, ordered);                                          \
     }
 
-DEFINE_COMPARE(compare_i32, int32_t, above_i32)
-DEFINE_COMPARE(compare_f32, float, above_f32)
+DEFINE_ABOVE(above_i32, int32_t, above4_i32)
+DEFINE_ABOVE(above_f32, float, above4_f32)
+
+DEFINE_COMPARE(neon, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(neon, compare_f32, float, above_f32)
 
 void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
     /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */

@@ -1,6 +1,6 @@
 /* stop.c: whether a long call should end before its work is done. */
 #include "bitops.h"
-#include "isa/shared/target.h"
+#include "runtime/parallel.h"
 
 #include <stddef.h>
 #include <time.h>

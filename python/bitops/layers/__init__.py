@@ -14,6 +14,7 @@ from .activations import (
     Tanh,
 )
 from .base import Cost, Layer, TrainingLayer
+from .check import check_gradients
 from .container import Packed, PackedResidual, Residual, Sequential
 from .conv import (
     BinaryConv2D,
@@ -97,6 +98,7 @@ __all__ = [
     "TanhDense",
     "TrainingLayer",
     "as_float",
+    "check_gradients",
     "fold",
     "freeze",
 ]

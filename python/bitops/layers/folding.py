@@ -26,7 +26,17 @@ from .activations import PackedLevels, PackedSign
 from .base import Layer, TrainingLayer, place_in_mro
 from .inputs import Codes, as_float
 from .planes import scaled
-from .roles import BITS, NUMBERS, Affine, Block, Flow, HasLevels, Pool, Product, Role
+from .roles import (
+    BITS,
+    NUMBERS,
+    Flow,
+    HasLevels,
+    PackableAffine,
+    PackableBlock,
+    PackablePool,
+    PackableProduct,
+    Role,
+)
 
 if TYPE_CHECKING:
     from .container import Packed, Sequential
@@ -180,7 +190,7 @@ class _Group:
 
     def pack(self, flow: Flow) -> tuple[list[Layer], Flow]:
         if self.head is not None and self.head.role is Role.PRODUCT:
-            return self._pack_product(cast(Product, self.head), flow)
+            return self._pack_product(cast(PackableProduct, self.head), flow)
         packed, flow = _pack_head(self.head, flow)
         steps = list(self.steps)
         while steps and steps[0].role is Role.POOL:  # of whatever flows
@@ -190,7 +200,7 @@ class _Group:
         made, after = _pack_steps(steps, self.end)
         return [*packed, *to_numbers(flow), *made], after
 
-    def _pack_product(self, product: Product, flow: Flow) -> tuple[list[Layer], Flow]:
+    def _pack_product(self, product: PackableProduct, flow: Flow) -> tuple[list[Layer], Flow]:
         planes = product.planes()
         scale, bias = planes.scale(flow.step), product.bias_value
         if self.end is not None and _is_binary(self.end):
@@ -222,7 +232,7 @@ def _pack_head(head: TrainingLayer | None, flow: Flow) -> tuple[list[Layer], Flo
     if head.role is Role.MOVES:
         return [_twin(head)], flow
     if head.role is Role.BLOCK:
-        return [cast(Block, head).to_packed(flow)], NUMBERS
+        return [cast(PackableBlock, head).to_packed(flow)], NUMBERS
     return [*to_numbers(flow), _twin(head)], NUMBERS
 
 
@@ -249,7 +259,7 @@ def _twin(layer: TrainingLayer) -> Layer:
 
 
 def _affine(layer: TrainingLayer) -> tuple[np.ndarray, np.ndarray]:
-    return cast(Affine, layer).affine()
+    return cast(PackableAffine, layer).affine()
 
 
 def _levels(end: TrainingLayer) -> HasLevels:
@@ -309,7 +319,7 @@ def _pack_pools(
     for i, step in enumerate(steps):
         if step.role is Role.POOL:
             minimum = flip ^ _falls(_chained(expression, steps[:i]), features, k)
-            pools.append(cast(Pool, step).to_packed(minimum=minimum))
+            pools.append(cast(PackablePool, step).to_packed(minimum=minimum))
     return pools
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from ..ops.array import BitArray
 from .registry import ArraySpec
-from .roles import Flow, Product
+from .roles import Flow, PackableProduct
 
 _EXACT = 2**24  # float32 holds every integer up to it
 _LARGEST_BYTE = 255
 
 
-def own_outputs(product: Product, flow: Flow) -> dict[str, Any]:
+def own_outputs(product: PackableProduct, flow: Flow) -> dict[str, Any]:
     """alpha and bias of a product as it is, for a packed twin.
 
     Integers beyond 2^24 get an alpha of ones: it rounds them to float32, as training does.

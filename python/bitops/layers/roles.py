@@ -30,7 +30,8 @@ class Role(Enum):
     MOVES
         Values are moved, not changed, so that bits stay bits and codes stay codes.
     STEP
-        `forward` maps each number by itself, and rises or falls with it in every channel.
+        `forward` maps each number by itself, whatever axes stand before the channels, and in every
+        channel it only rises or only falls with it.
     AFFINE
         A step x * alpha + bias, in float32, whose `affine()` gives the two.
     POOL
@@ -41,7 +42,7 @@ class Role(Enum):
     LEVELS
         A step that ends in `Codes`; its attribute `levels` has their `bits` and `step`.
     PRODUCT
-        Products with packed weights, as `Product` describes.
+        Products with packed weights, as `PackableProduct` describes.
     BLOCK
         Chains of layers; `to_packed(flow)` is told what flows into them, and numbers come out.
     """
@@ -80,7 +81,7 @@ class Flow:
 NUMBERS, BITS = Flow(), Flow(is_bits=True)
 
 
-class Product(Protocol):
+class PackableProduct(Protocol):
     """What a layer of the role PRODUCT offers."""
 
     @property
@@ -98,19 +99,19 @@ class Product(Protocol):
         """
 
 
-class Affine(Protocol):
+class PackableAffine(Protocol):
     """What a layer of the role AFFINE offers."""
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-class Pool(Protocol):
+class PackablePool(Protocol):
     """What a layer of the role POOL offers."""
 
     def to_packed(self, minimum: np.ndarray | None = None) -> Layer: ...
 
 
-class Block(Protocol):
+class PackableBlock(Protocol):
     """What a layer of the role BLOCK offers."""
 
     def to_packed(self, flow: Flow = NUMBERS) -> Layer: ...

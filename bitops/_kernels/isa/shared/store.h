@@ -6,8 +6,8 @@
 #define BITOPS_STORE_H
 
 #include "bitops.h"
+#include "isa/shared/heap.h"
 #include "isa/shared/target.h"
-#include "isa/shared/topk.h"
 
 /* What is added to the dot products of a row, from column 0 on, or NULL. */
 BITOPS_INLINE const int32_t *store_offset(const bitops_store *store, size_t row) {
@@ -63,11 +63,12 @@ BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t ro
                                   const bitops_store *store) {
     uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
     for (size_t j = 0; j < n; j++)
-        if ((uint32_t)mismatches[j] < topk_limit(heap))
-            topk_replace_root(heap, store->ldc, topk_key((uint32_t)mismatches[j], col + j));
+        if ((uint32_t)mismatches[j] < heap_limit(heap))
+            heap_replace_root(heap, store->ldc, heap_key((uint32_t)mismatches[j], col + j));
 }
 
-/* rows x n mismatch counts, ld apart, to the block of c at (row, col). */
+/* rows x n mismatch counts, ld apart, to the block of c at (row, col). avx512.c has the same switch
+ * over vectors, store_lanes: a new kind of store needs a case in both. */
 BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
                                size_t row, size_t col, const bitops_store *store) {
     for (size_t i = 0; i < rows; i++, mismatches += ld) {

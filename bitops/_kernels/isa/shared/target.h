@@ -39,18 +39,6 @@
 #define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
 #define BITOPS_IN_POINTER(pointer) __asm__("" : "+r"(pointer))
 
-/* The loop after it is shared out to `threads` OpenMP threads, numbered from 0; without OpenMP it
- * just runs. */
-#if defined(_OPENMP)
-#include <omp.h>
-#define bitops_thread_number() omp_get_thread_num()
-#define BITOPS_PARALLEL_FOR(threads, ...)                                                          \
-    BITOPS_PRAGMA(omp parallel for num_threads(threads) __VA_ARGS__)
-#else
-#define bitops_thread_number() 0
-#define BITOPS_PARALLEL_FOR(threads, ...) (void)(threads);
-#endif
-
 /* A precondition: checked in debug builds, told to the optimiser in release builds. */
 #if defined(NDEBUG)
 #define BITOPS_ASSUME(condition)                                                                   \

@@ -1,4 +1,4 @@
-/* avx2_mixed.c: numbers times +-1 weights by lookup; AVX2.
+/* avx2_lookup.c: numbers times +-1 weights by lookup; AVX2.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, float32 or int32, in two vectors:
  * with -x3, then with +x3. Three bits of each of 8 columns select in both by a permutation, the
@@ -13,6 +13,7 @@
  * Overflow: int32 sums of 255 * k < 2^31. Tails: x is padded with zeros; a block of outputs whose
  * columns do not fill vectors goes through memory of its own. */
 #include "bitops.h"
+#include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -23,11 +24,8 @@
 BITOPS_TARGET_BEGIN("avx2")
 
 enum {
-    COLUMNS = BITOPS_LOOKUP_COLUMNS,
     LANES = 8,
     VECS = 2, /* of a tile: 4 rows x 2 vectors of sums, and what it takes to look up */
-    HALF_BITS = 32,
-    ENTRIES = 16,
 };
 
 BITOPS_INLINE __m256i load(const void *x) {
@@ -94,7 +92,7 @@ BITOPS_INLINE __m256 signed_f32(float x, int bit) {
 }
 
 BITOPS_INLINE void tables_f32(const float *x, float *out) {
-    for (int group = 0; group < HALF_BITS / 4; group++, x += 4, out += ENTRIES) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
         const __m256 two = _mm256_add_ps(signed_f32(x[0], 0), signed_f32(x[1], 1));
         const __m256 three = _mm256_add_ps(two, signed_f32(x[2], 2));
         _mm256_storeu_ps(out, _mm256_sub_ps(three, _mm256_set1_ps(x[3])));
@@ -108,7 +106,7 @@ BITOPS_INLINE __m256i signed_i32(int32_t x, int bit) {
 }
 
 BITOPS_INLINE void tables_u8(const uint8_t *x, int32_t *out) {
-    for (int group = 0; group < HALF_BITS / 4; group++, x += 4, out += ENTRIES) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
         const __m256i two = _mm256_add_epi32(signed_i32(x[0], 0), signed_i32(x[1], 1));
         const __m256i three = _mm256_add_epi32(two, signed_i32(x[2], 2));
         store(out, _mm256_sub_epi32(three, _mm256_set1_epi32(x[3])));
@@ -116,21 +114,8 @@ BITOPS_INLINE void tables_u8(const uint8_t *x, int32_t *out) {
     }
 }
 
-#define DEFINE_TABLES(type, number, sum)                                                           \
-    void bitops_lookup_tables_##type##_avx2(const void *x_in, size_t k, void *tables_out) {        \
-        const number *x = x_in;                                                                    \
-        sum *out = tables_out;                                                                     \
-        for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += HALF_BITS / 4 * ENTRIES)     \
-            tables_##type(x, out);                                                                 \
-        if (k) {                                                                                   \
-            number padded[HALF_BITS] = {0};                                                        \
-            memcpy(padded, x, k * sizeof *x);                                                      \
-            tables_##type(padded, out);                                                            \
-        }                                                                                          \
-    }
-
-DEFINE_TABLES(f32, float, float)
-DEFINE_TABLES(u8, uint8_t, int32_t)
+DEFINE_LOOKUP_TABLES(avx2, f32, float, float, tables_f32)
+DEFINE_LOOKUP_TABLES(avx2, u8, uint8_t, int32_t, tables_u8)
 
 /* ---- products ------------------------------------------------------------------------------ */
 
@@ -142,7 +127,7 @@ BITOPS_INLINE __m256i add(const int real, __m256i a, __m256i b) {
 
 /* Columns [col, col + 16) of the panel. real and rows are constants at every call, so the loops
  * over rows unroll. */
-BITOPS_INLINE void tile(const int real, const int rows, const bitops_lookup *t, size_t col,
+BITOPS_INLINE void tile(const int rows, const int real, const bitops_lookup *t, size_t col,
                         int32_t *c, size_t ldc) {
     __m256i sums[BITOPS_LOOKUP_ROWS][VECS];
     for (int i = 0; i < rows; i++)
@@ -151,7 +136,7 @@ BITOPS_INLINE void tile(const int real, const int rows, const bitops_lookup *t, 
     const char *tables = t->tables;
     const uint32_t *panel = t->panel + col;
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS)
-        for (int group = 0; group < HALF_BITS / 4; group++, tables += ENTRIES * sizeof(int32_t)) {
+        for (int group = 0; group < GROUPS; group++, tables += ENTRIES * sizeof(int32_t)) {
             __m256i at[VECS];
             __m256 plus[VECS]; /* the fourth bit, in the sign */
             BITOPS_UNROLL
@@ -178,35 +163,17 @@ BITOPS_INLINE void tile(const int real, const int rows, const bitops_lookup *t, 
             store(c + (size_t)i * ldc + v * LANES, sums[i][v]);
 }
 
-BITOPS_INLINE void tile_rows(const int real, const bitops_lookup *t, size_t col, int32_t *c,
-                             size_t ldc) {
-    switch (t->rows) {
-    case 1:
-        tile(real, 1, t, col, c, ldc);
-        break;
-    case 2:
-        tile(real, 2, t, col, c, ldc);
-        break;
-    case 3:
-        tile(real, 3, t, col, c, ldc);
-        break;
-    case 4:
-        tile(real, 4, t, col, c, ldc);
-        break;
-    }
-}
-
 BITOPS_INLINE void lookup(const int real, const bitops_lookup *t) {
     BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);
     const size_t width = VECS * LANES, whole = t->n / width * width, rest = t->n - whole;
     int32_t *c = t->c; /* float or int32, moved as bits */
     for (size_t col = 0; col < whole; col += width)
-        tile_rows(real, t, col, c + col, t->ldc);
+        CALL_WITH_ROWS(tile, t->rows, real, t, col, c + col, t->ldc)
     if (rest) {
         int32_t edge[BITOPS_LOOKUP_ROWS * VECS * LANES] = {0};
         for (size_t i = 0; i < t->rows && !t->first; i++)
             memcpy(edge + i * width, c + i * t->ldc + whole, rest * sizeof *c);
-        tile_rows(real, t, whole, edge, width);
+        CALL_WITH_ROWS(tile, t->rows, real, t, whole, edge, width)
         for (size_t i = 0; i < t->rows; i++)
             memcpy(c + i * t->ldc + whole, edge + i * width, rest * sizeof *c);
     }

@@ -1,12 +1,12 @@
-/* adam.h: the arithmetic of one step of Adam, a loop that compilers vectorise with the instructions
- * of the file that includes this.
+/* adam_step.h: the arithmetic of one step of Adam, a loop that compilers vectorise with the
+ * instructions of the file that includes this.
  *
- * The order of the steps and of their roundings is part of the contract (optim.h). What is not
+ * The order of the steps and of their roundings is part of the contract (bitops.h). What is not
  * finite stays so: both comparisons of the clip are false for a NaN. */
-#ifndef BITOPS_ADAM_H
-#define BITOPS_ADAM_H
+#ifndef BITOPS_ADAM_STEP_H
+#define BITOPS_ADAM_STEP_H
 
-#include "optim.h"
+#include "bitops.h"
 #include "isa/shared/target.h"
 
 #include <math.h>

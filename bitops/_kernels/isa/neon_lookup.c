@@ -1,4 +1,4 @@
-/* neon_mixed.c: numbers times +-1 weights by lookup; AArch64 Advanced SIMD.
+/* neon_lookup.c: numbers times +-1 weights by lookup; AArch64 Advanced SIMD.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3. As float32 they fill four vectors,
  * in which tbl looks up the bytes of 4 columns; as int16, which holds 4 * 255, two vectors, for 8
@@ -16,6 +16,7 @@
  * elements, 32640 <= 32767) into int32, which hold 255 * k < 2^31. Tails: x is padded with zeros; a
  * block of outputs whose columns do not fill a tile goes through memory of its own. */
 #include "bitops.h"
+#include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
 #if defined(__aarch64__)
@@ -24,12 +25,9 @@
 #include <string.h>
 
 enum {
-    COLUMNS = BITOPS_LOOKUP_COLUMNS,
     ROWS = BITOPS_LOOKUP_ROWS,
     WIDTH = 16, /* columns of a tile */
     VECS = 4,   /* vectors of its sums, for each row */
-    HALF_BITS = 32,
-    GROUPS = HALF_BITS / 4,
     FLUSH_HALVES = 4,
 };
 
@@ -74,7 +72,7 @@ void bitops_lookup_panel_neon(const uint64_t *w, size_t ldw, size_t n, size_t k_
  * are those of i. */
 BITOPS_INLINE void tables_f32(const float *x, float *out) {
     const uint32x4_t bit0 = {1u << 31, 0, 1u << 31, 0}, bit1 = {1u << 31, 1u << 31, 0, 0};
-    for (int group = 0; group < GROUPS; group++, x += 4, out += 16) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
         const uint32x4_t x0 = vreinterpretq_u32_f32(vdupq_n_f32(x[0]));
         const uint32x4_t x1 = vreinterpretq_u32_f32(vdupq_n_f32(x[1]));
         const float32x4_t x2 = vdupq_n_f32(x[2]), x3 = vdupq_n_f32(x[3]);
@@ -93,7 +91,7 @@ BITOPS_INLINE void tables_f32(const float *x, float *out) {
 BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
     const int16x8_t bit0 = {-1, 1, -1, 1, -1, 1, -1, 1}, bit1 = {-1, -1, 1, 1, -1, -1, 1, 1};
     const int16x8_t bit2 = {-1, -1, -1, -1, 1, 1, 1, 1};
-    for (int group = 0; group < GROUPS; group++, x += 4, out += 16) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
         int16x8_t three = vmulq_n_s16(bit0, x[0]);
         three = vmlaq_n_s16(three, bit1, x[1]);
         three = vmlaq_n_s16(three, bit2, x[2]);
@@ -102,21 +100,8 @@ BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
     }
 }
 
-#define DEFINE_TABLES(type, number, sum)                                                           \
-    void bitops_lookup_tables_##type##_neon(const void *x_in, size_t k, void *tables_out) {        \
-        const number *x = x_in;                                                                    \
-        sum *out = tables_out;                                                                     \
-        for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += GROUPS * 16)                 \
-            tables_##type(x, out);                                                                 \
-        if (k) {                                                                                   \
-            number padded[HALF_BITS] = {0};                                                        \
-            memcpy(padded, x, k * sizeof *x);                                                      \
-            tables_##type(padded, out);                                                            \
-        }                                                                                          \
-    }
-
-DEFINE_TABLES(f32, float, float)
-DEFINE_TABLES(u8, uint8_t, int16_t)
+DEFINE_LOOKUP_TABLES(neon, f32, float, float, tables_f32)
+DEFINE_LOOKUP_TABLES(neon, u8, uint8_t, int16_t, tables_u8)
 
 /* ---- products ------------------------------------------------------------------------------ */
 
@@ -135,7 +120,7 @@ BITOPS_INLINE void tile_f32(const int rows, const bitops_lookup *t, size_t col, 
     const uint8_t *tables = t->tables;
     const uint32_t *panel = t->panel + col;
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS)
-        for (int group = 0; group < GROUPS; group++, tables += 16 * sizeof(float)) {
+        for (int group = 0; group < GROUPS; group++, tables += ENTRIES * sizeof(float)) {
             uint8x16_t at[VECS];
             BITOPS_UNROLL
             for (int v = 0; v < VECS; v++) {
@@ -175,7 +160,7 @@ BITOPS_INLINE void half_u8(const int rows, const uint32_t *panel, const uint8_t 
         bits[1][v] = vuzp2q_u16(low, high);
     }
     BITOPS_UNROLL
-    for (int group = 0; group < GROUPS; group++, tables += 16 * sizeof(int16_t)) {
+    for (int group = 0; group < GROUPS; group++, tables += ENTRIES * sizeof(int16_t)) {
         const int16x8_t down = vdupq_n_s16((int16_t)(-4 * (group % 4)));
         uint8x16_t at[2];
         BITOPS_UNROLL
@@ -213,7 +198,7 @@ BITOPS_INLINE void tile_u8(const int rows, const bitops_lookup *t, size_t col, i
             sums[i][0] = sums[i][1] = vdupq_n_s16(0);
         for (size_t h = 0; h < halves; h++, panel += COLUMNS) {
             half_u8(rows, panel, tables, t->table_stride, sums);
-            tables += GROUPS * 16 * sizeof(int16_t);
+            tables += GROUPS * ENTRIES * sizeof(int16_t);
         }
         BITOPS_UNROLL
         for (int i = 0; i < rows; i++) {
@@ -226,20 +211,7 @@ BITOPS_INLINE void tile_u8(const int rows, const bitops_lookup *t, size_t col, i
 /* `tile` with a constant number of rows; columns beyond n go to memory of their own. */
 #define DEFINE_LOOKUP(type, sum)                                                                   \
     static void rows_##type(const bitops_lookup *t, size_t col, sum *c, size_t ldc) {              \
-        switch (t->rows) {                                                                         \
-        case 1:                                                                                    \
-            tile_##type(1, t, col, c, ldc);                                                        \
-            break;                                                                                 \
-        case 2:                                                                                    \
-            tile_##type(2, t, col, c, ldc);                                                        \
-            break;                                                                                 \
-        case 3:                                                                                    \
-            tile_##type(3, t, col, c, ldc);                                                        \
-            break;                                                                                 \
-        case 4:                                                                                    \
-            tile_##type(4, t, col, c, ldc);                                                        \
-            break;                                                                                 \
-        }                                                                                          \
+        CALL_WITH_ROWS(tile_##type, t->rows, t, col, c, ldc)                                       \
     }                                                                                              \
     void bitops_lookup_##type##_neon(const bitops_lookup *t) {                                     \
         BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);                                                \

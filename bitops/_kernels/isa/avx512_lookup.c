@@ -1,4 +1,4 @@
-/* avx512_mixed.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
+/* avx512_lookup.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, which fill one zmm of float32, or
  * half a zmm of int16. Four bits of a weight row select one: a permutation looks 16 (32) of them up
@@ -18,6 +18,7 @@
  * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
  * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
 #include "bitops.h"
+#include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -28,10 +29,8 @@
 BITOPS_TARGET_BEGIN("avx2,bmi2,avx512f,avx512bw,avx512vl")
 
 enum {
-    COLUMNS = BITOPS_LOOKUP_COLUMNS,
     LANES = 16,
     VECS = COLUMNS / LANES,
-    HALF_BITS = 32,   /* the bits of a column in one lane of a panel */
     FLUSH_HALVES = 8, /* 256 elements */
 };
 
@@ -97,7 +96,7 @@ BITOPS_INLINE void tables_f32(const float *x, float *out) {
      * fused step rounds once, like an addition. */
     const __m512 plus = _mm512_set1_ps(1), minus = _mm512_set1_ps(-1);
     BITOPS_UNROLL
-    for (int group = 0; group < HALF_BITS / 4; group++, x += 4, out += LANES) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += LANES) {
         __m512 t = _mm512_mul_ps(_mm512_set1_ps(x[0]), _mm512_mask_mov_ps(minus, 0xaaaa, plus));
         t = _mm512_fmadd_ps(_mm512_set1_ps(x[1]), _mm512_mask_mov_ps(minus, 0xcccc, plus), t);
         t = _mm512_fmadd_ps(_mm512_set1_ps(x[2]), _mm512_mask_mov_ps(minus, 0xf0f0, plus), t);
@@ -106,17 +105,7 @@ BITOPS_INLINE void tables_f32(const float *x, float *out) {
     }
 }
 
-void bitops_lookup_tables_f32_avx512(const void *x_in, size_t k, void *tables_out) {
-    const float *x = x_in;
-    float *out = tables_out;
-    for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += HALF_BITS / 4 * LANES)
-        tables_f32(x, out);
-    if (k) {
-        float padded[HALF_BITS] = {0};
-        memcpy(padded, x, k * sizeof *x);
-        tables_f32(padded, out);
-    }
-}
+DEFINE_LOOKUP_TABLES(avx512, f32, float, float, tables_f32)
 
 BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
     /* Table i: in its low half the sums of x[4i] .. x[4i + 3], in its high half those of
@@ -127,7 +116,7 @@ BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
     const __m512i start = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(8), 1);
     const __m512i all = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)x));
     BITOPS_UNROLL
-    for (short i = 0; i < HALF_BITS / 8; i++, out += 2 * LANES) {
+    for (short i = 0; i < GROUPS / 2; i++, out += 2 * LANES) {
         const __m512i at01 = _mm512_add_epi16(start, _mm512_set1_epi16((short)(2 * i)));
         const __m512i at23 = _mm512_add_epi16(start, _mm512_set1_epi16((short)(2 * i + 1)));
         const __m512i t01 = _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at01, all), signs01);
@@ -136,17 +125,7 @@ BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
     }
 }
 
-void bitops_lookup_tables_u8_avx512(const void *x_in, size_t k, void *tables_out) {
-    const uint8_t *x = x_in;
-    int16_t *out = tables_out;
-    for (; k >= HALF_BITS; k -= HALF_BITS, x += HALF_BITS, out += HALF_BITS / 4 * LANES)
-        tables_u8(x, out);
-    if (k) {
-        uint8_t padded[HALF_BITS] = {0};
-        memcpy(padded, x, k);
-        tables_u8(padded, out);
-    }
-}
+DEFINE_LOOKUP_TABLES(avx512, u8, uint8_t, int16_t, tables_u8)
 
 /* ---- products ------------------------------------------------------------------------------ */
 
@@ -176,7 +155,7 @@ BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup 
         for (int v = 0; v < vecs; v++)
             bits[v] = _mm512_loadu_si512(panel + v * LANES);
         BITOPS_NO_UNROLL /* or vectors are moved to memory and back */
-            for (int group = 0; group < HALF_BITS / 4; group++, tables += LANES) {
+            for (int group = 0; group < GROUPS; group++, tables += LANES) {
             BITOPS_UNROLL
             for (int i = 0; i < rows; i++) {
                 const __m512 table = _mm512_loadu_ps(tables + (size_t)i * t->table_stride / 4);
@@ -219,7 +198,7 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
             for (int v = 0; v < vecs; v++)
                 bits[v] = _mm512_loadu_si512(panel + v * LANES);
             BITOPS_NO_UNROLL
-            for (int group = 0; group < HALF_BITS / 8; group++, tables += 2 * LANES) {
+            for (int group = 0; group < GROUPS / 2; group++, tables += 2 * LANES) {
                 BITOPS_UNROLL
                 for (int v = 0; v < vecs; v++) {
                     at[v] = _mm512_ternarylogic_epi32(bits[v], nibbles, halves, 0xea);
@@ -252,28 +231,12 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
 }
 
 #define DEFINE_LOOKUP(type)                                                                        \
-    BITOPS_INLINE void rows_##type(const int vecs, const bitops_lookup *t) {                       \
-        switch (t->rows) {                                                                         \
-        case 1:                                                                                    \
-            tile_##type(1, vecs, t);                                                               \
-            break;                                                                                 \
-        case 2:                                                                                    \
-            tile_##type(2, vecs, t);                                                               \
-            break;                                                                                 \
-        case 3:                                                                                    \
-            tile_##type(3, vecs, t);                                                               \
-            break;                                                                                 \
-        case 4:                                                                                    \
-            tile_##type(4, vecs, t);                                                               \
-            break;                                                                                 \
-        }                                                                                          \
-    }                                                                                              \
     void bitops_lookup_##type##_avx512(const bitops_lookup *t) {                                   \
         BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);                                                \
         if (t->n > LANES)                                                                          \
-            rows_##type(VECS, t);                                                                  \
+            CALL_WITH_ROWS(tile_##type, t->rows, VECS, t)                                          \
         else                                                                                       \
-            rows_##type(1, t);                                                                     \
+            CALL_WITH_ROWS(tile_##type, t->rows, 1, t)                                             \
     }
 
 DEFINE_LOOKUP(f32)

@@ -1,28 +1,30 @@
-/* topk.h: the nearest neighbours of a row, kept in a heap while distances arrive.
+/* heap.h: the nearest neighbours of a row, kept in a heap while distances arrive.
  *
  * A key is distance << 32 | index, so that the order of keys is the order of neighbours: nearest
  * first, equal distances by index. A heap holds the `count` smallest keys seen, the largest at its
- * root; it starts full of TOPK_NONE, which is larger than every key. */
-#ifndef BITOPS_TOPK_H
-#define BITOPS_TOPK_H
+ * root; it starts full of HEAP_NONE, which is larger than every key. */
+#ifndef BITOPS_HEAP_H
+#define BITOPS_HEAP_H
 
-#include "bitops.h"
 #include "isa/shared/target.h"
 
-#define TOPK_NONE UINT64_MAX
+#include <stddef.h>
+#include <stdint.h>
 
-BITOPS_INLINE uint64_t topk_key(uint32_t distance, size_t index) {
+#define HEAP_NONE UINT64_MAX
+
+BITOPS_INLINE uint64_t heap_key(uint32_t distance, size_t index) {
     return (uint64_t)distance << 32 | index;
 }
 
 /* Distances below this one enter the heap. An equal distance does not: indices arrive in increasing
  * order, so the one in the heap is the smaller. */
-BITOPS_INLINE uint32_t topk_limit(const uint64_t *heap) {
+BITOPS_INLINE uint32_t heap_limit(const uint64_t *heap) {
     return (uint32_t)(heap[0] >> 32);
 }
 
 /* Puts key in the place of the root and restores the heap. */
-BITOPS_INLINE void topk_replace_root(uint64_t *heap, size_t count, uint64_t key) {
+BITOPS_INLINE void heap_replace_root(uint64_t *heap, size_t count, uint64_t key) {
     size_t i = 0;
     for (size_t child = 1; child < count; child = 2 * i + 1) {
         child += child + 1 < count && heap[child + 1] > heap[child];
@@ -34,9 +36,9 @@ BITOPS_INLINE void topk_replace_root(uint64_t *heap, size_t count, uint64_t key)
     heap[i] = key;
 }
 
-BITOPS_INLINE void topk_push(uint64_t *heap, size_t count, uint64_t key) {
+BITOPS_INLINE void heap_push(uint64_t *heap, size_t count, uint64_t key) {
     if (key < heap[0])
-        topk_replace_root(heap, count, key);
+        heap_replace_root(heap, count, key);
 }
 
 #endif
