@@ -12,24 +12,9 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.layers.dense import mixed_product
+from bitops.layers.operation import Linear
 from bitops.ops.array import BitArray, pack, unpack
-
-
-def signs(x):
-    return np.where(np.asarray(x) >= 0, 1, -1)
-
-
-def numeric_gradient(loss, x, step=1e-2):
-    """Central differences of a scalar function, one element at a time."""
-    grad = np.zeros(x.shape)
-    for index in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
-        up[index] += step
-        down[index] -= step
-        grad[index] = (loss(up) - loss(down)) / (2 * step)
-    return grad
-
+from helpers import numeric_gradient, signs
 
 # BinaryDense
 
@@ -75,7 +60,7 @@ def test_uint8_products_are_exact_beyond_float32(k):
     x[1] = rng.integers(256, size=k)
     w = np.ones((2, k), dtype=np.int64)
     w[1] = rng.choice([-1, 1], size=k)
-    z = mixed_product(x, pack(w))
+    z = Linear.of("test", k, 2).multiply(x, pack(w))
     assert z.dtype == np.int32
     np.testing.assert_array_equal(z, x.astype(np.int64) @ w.T)
 
@@ -395,7 +380,7 @@ def test_sequential_state_goes_back():
     np.testing.assert_array_equal(model(x), before)
 
 
-def test_outputs_predict_and_evaluate_in_batches():
+def test_outputs_predict_and_error_rate_in_batches():
     rng = np.random.default_rng(11)
     model = small_model()
     x = rng.integers(256, size=(25, 20), dtype=np.uint8)
@@ -406,7 +391,7 @@ def test_outputs_predict_and_evaluate_in_batches():
         np.testing.assert_array_equal(model.outputs(x, batch_size=size), whole)
         labels = model.predict(x, batch_size=size)
         np.testing.assert_array_equal(labels, whole.argmax(axis=1))
-        assert model.evaluate(x, y, batch_size=size) == np.mean(labels != y)
+        assert model.error_rate(x, y, batch_size=size) == np.mean(labels != y)
     assert model.outputs(x[:0]).shape == (0, 3)
     assert model.predict(x[:0]).shape == (0,)
     bits = model.layers[0].outputs(x, batch_size=4)
@@ -421,10 +406,10 @@ def test_predict_takes_the_first_of_equal_scores():
 def test_inference_refuses_what_makes_no_sense():
     model = small_model()
     x = np.ones((4, 20), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r"\[evaluate\]"):
-        model.evaluate(x, [0, 1])
-    with pytest.raises(ValueError, match=r"\[evaluate\]"):
-        model.evaluate(x[:0], [])
+    with pytest.raises(ValueError, match=r"\[error_rate\]"):
+        model.error_rate(x, [0, 1])
+    with pytest.raises(ValueError, match=r"\[error_rate\]"):
+        model.error_rate(x[:0], [])
     with pytest.raises(ValueError, match=r"\[Sequential\] batch_size"):
         model.outputs(x, batch_size=0)
     with pytest.raises(ValueError, match=r"\[Sequential\] x must"):
