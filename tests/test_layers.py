@@ -14,22 +14,7 @@ from bitops.layers import (
 )
 from bitops.layers.operation import Linear
 from bitops.ops.array import BitArray, pack, unpack
-
-
-def signs(x):
-    return np.where(np.asarray(x) >= 0, 1, -1)
-
-
-def numeric_gradient(loss, x, step=1e-2):
-    """Central differences of a scalar function, one element at a time."""
-    grad = np.zeros(x.shape)
-    for index in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
-        up[index] += step
-        down[index] -= step
-        grad[index] = (loss(up) - loss(down)) / (2 * step)
-    return grad
-
+from helpers import numeric_gradient, signs
 
 # BinaryDense
 

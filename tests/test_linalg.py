@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import EDGE_BITS, EDGE_ROWS, SEED, random_shapes, signs
+from conftest import EDGE_BITS, EDGE_ROWS, SEED, random_shapes, random_signs
 
 INT32_MAX = 2**31 - 1
 
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 
 def make_case(rng, m, n, k):
-    a, w = signs(rng, m, k), signs(rng, n, k)
+    a, w = random_signs(rng, m, k), random_signs(rng, n, k)
     factors = scales(rng, m, n)
     threshold = rng.integers(-2, 3, n) * max(1, int(k**0.5))
     flip = rng.integers(0, 2, n).astype(np.bool_)
@@ -99,7 +99,7 @@ def test_random_shapes(isa, threads):
 @pytest.mark.parametrize("k", (0, 1, 63, 64, 65, 128, 192, 300, 513))
 def test_every_m_and_n(isa, rng, k):
     """Every m and n in 0..70: each result is a corner of the largest one."""
-    a, w = signs(rng, 70, k), signs(rng, 70, k)
+    a, w = random_signs(rng, 70, k), random_signs(rng, 70, k)
     pa, pw = bo.pack(a), bo.pack(w)
     want = ref.gemm(a, w)
     for n in range(71):
@@ -111,7 +111,7 @@ def test_every_m_and_n(isa, rng, k):
 
 @pytest.mark.parametrize("k", (64, 192, 200, 449))
 def test_every_n_of_wide_panels(isa, rng, k):
-    a, w = signs(rng, 51, k), signs(rng, 270, k)
+    a, w = random_signs(rng, 51, k), random_signs(rng, 270, k)
     pa, pw = bo.pack(a), bo.pack(w)
     want = ref.gemm(a, w)
     for n in range(60, 271):
@@ -123,7 +123,7 @@ def test_every_n_of_wide_panels(isa, rng, k):
 
 @pytest.mark.parametrize("k", (65, 300))
 def test_every_store_at_tile_edges(isa, rng, k):
-    a, w = signs(rng, 70, k), signs(rng, 70, k)
+    a, w = random_signs(rng, 70, k), random_signs(rng, 70, k)
     pa, pw = bo.pack(a), bo.pack(w)
     factors = scales(rng, 70, 70)
     threshold = rng.integers(-9, 10, 70)
@@ -146,7 +146,7 @@ def test_every_store_at_tile_edges(isa, rng, k):
 @pytest.mark.parametrize("m, n", ((1, 1), (1, 70), (5, 17), (70, 3), (33, 33)))
 def test_every_k(isa, rng, m, n):
     ks = sorted({*range(301), *EDGE_BITS})
-    a, w = signs(rng, m, ks[-1]), signs(rng, n, ks[-1])
+    a, w = random_signs(rng, m, ks[-1]), random_signs(rng, n, ks[-1])
     for k in ks:
         pa, pw = bo.pack(a[:, :k]), bo.pack(w[:, :k])
         want = ref.gemm(a[:, :k], w[:, :k])
@@ -217,7 +217,7 @@ def test_full_counters_beside_empty_ones(isa, m, run):
 def test_large_k(isa, threads, rng, k):
     check = np.uint16 if k <= 65535 else np.int32
     for m, n in ((1, 3), (4, 2), (7, 19)):
-        a, w = signs(rng, m, k), signs(rng, n, k)
+        a, w = random_signs(rng, m, k), random_signs(rng, n, k)
         for weights in (bo.pack(w), bo.prepack(w)):
             assert_array_equal(bo.gemm(bo.pack(a), weights), ref.gemm(a, w), strict=True)
             assert_array_equal(bo.hamming(a, weights, dtype=check), ref.hamming(a, w), strict=False)
@@ -245,7 +245,7 @@ def test_real_operands(isa, rng):
 
 def test_strided_operands(isa, rng):
     """Rows of a BitArray may lie anywhere in memory."""
-    a, w = signs(rng, 40, 333), signs(rng, 36, 333)
+    a, w = random_signs(rng, 40, 333), random_signs(rng, 36, 333)
     pa, pw = bo.pack(a), bo.pack(w)
     fortran = bo.BitArray.from_words(np.asfortranarray(pw.words), w.shape)
     for key in (np.s_[::2], np.s_[::-1], np.s_[5:6], np.s_[30:2:-3], np.s_[[7, 7, 0]]):
@@ -257,7 +257,7 @@ def test_strided_operands(isa, rng):
 
 
 def test_inputs_are_unchanged(isa, threads, rng):
-    a, w, x = signs(rng, 33, 200), signs(rng, 47, 200), rng.standard_normal((33, 200))
+    a, w, x = random_signs(rng, 33, 200), random_signs(rng, 47, 200), rng.standard_normal((33, 200))
     factors = scales(rng, 33, 47)
     threshold, flip = np.arange(47), np.arange(47) % 2 == 0
     pa, pw, panels = bo.pack(a), bo.pack(w), bo.prepack(w)
@@ -281,7 +281,7 @@ class TestScaled:
     def test_every_combination(self, isa, rng, use):
         """Each factor absent, scalar or vector."""
         for m, n, k in ((1, 1, 3), (1, 37, 64), (5, 70, 129), (67, 33, 300)):
-            a, w = signs(rng, m, k), signs(rng, n, k)
+            a, w = random_signs(rng, m, k), random_signs(rng, n, k)
             factors = {
                 name: values if kind == 2 else float(rng.standard_normal())
                 for (name, values), kind in zip(scales(rng, m, n).items(), use, strict=True)
@@ -312,7 +312,7 @@ class TestScaled:
         """Infinities, subnormals, zeros of both signs and NaN go through as in NumPy."""
         pool = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -3e-39, 3.4e38, 1.0, -1.0]
         for m, n, k in ((1, 20, 7), (23, 50, 66)):
-            a, w = signs(rng, m, k), signs(rng, n, k)
+            a, w = random_signs(rng, m, k), random_signs(rng, n, k)
             factors = {
                 "alpha": rng.choice(np.float32(pool), n),
                 "k_map": rng.choice(np.float32(pool), m),
@@ -325,7 +325,7 @@ class TestScaled:
 
     def test_dtypes_and_layouts(self, isa, rng):
         """Factors of any real type are rounded to float32 first; strides do not matter."""
-        a, w = signs(rng, 6, 99), signs(rng, 11, 99)
+        a, w = random_signs(rng, 6, 99), random_signs(rng, 11, 99)
         for alpha in (
             rng.standard_normal(11),
             rng.standard_normal(11).tolist(),
@@ -366,7 +366,7 @@ class TestScaled:
 
 class TestGemmSign:
     def test_equality_is_not_above(self, isa, rng):
-        a, w = signs(rng, 9, 70), signs(rng, 33, 70)
+        a, w = random_signs(rng, 9, 70), random_signs(rng, 33, 70)
         dot = ref.gemm(a, w)
         for row in range(9):
             for step in (-2, -1, 0, 1):
@@ -379,7 +379,7 @@ class TestGemmSign:
         (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64, ">i4"),
     )
     def test_threshold_dtypes(self, isa, rng, dtype):
-        a, w = signs(rng, 5, 301), signs(rng, 70, 301)
+        a, w = random_signs(rng, 5, 301), random_signs(rng, 70, 301)
         info = np.iinfo(dtype)
         low, high = max(info.min, -40), 40
         threshold = rng.integers(low, high, 70).astype(dtype)
@@ -407,7 +407,7 @@ class TestGemmSign:
                 assert_array_equal(np.asarray(got), want)
 
     def test_flip(self, isa, rng):
-        a, w = signs(rng, 7, 130), signs(rng, 131, 130)
+        a, w = random_signs(rng, 7, 130), random_signs(rng, 131, 130)
         flips = (None, False, True, np.True_, rng.integers(0, 2, 131).astype(np.bool_))
         for flip in (*flips, flips[-1][::-1], flips[-1].tolist()):
             got = bo.gemm_sign(a, w, 3, flip=flip)
@@ -423,13 +423,13 @@ class TestGemmSign:
                     assert_array_equal(got.words, ref.pack(np.ones((5, n))))
 
     def test_it_feeds_the_next_product(self, isa, rng):
-        x, w1, w2 = signs(rng, 8, 100), signs(rng, 77, 100), signs(rng, 10, 77)
+        x, w1, w2 = random_signs(rng, 8, 100), random_signs(rng, 77, 100), random_signs(rng, 10, 77)
         hidden = bo.gemm_sign(x, w1, np.arange(77) - 38)
         want = ref.gemm(ref.gemm_sign(x, w1, np.arange(77) - 38), w2)
         assert_array_equal(bo.gemm(hidden, w2), want)
 
     def test_batch(self, isa, rng):
-        a, w = signs(rng, 3, 1, 5, 70), signs(rng, 2, 67, 70)
+        a, w = random_signs(rng, 3, 1, 5, 70), random_signs(rng, 2, 67, 70)
         threshold = np.arange(67) - 30
         got = bo.gemm_sign(a, w, threshold)
         assert got.shape == (3, 2, 5, 67)
@@ -453,7 +453,7 @@ class TestBatch:
         "m, n, k", ((1, 1, 64), (1, 9, 70), (5, 18, 129), (3, 0, 5), (2, 3, 0))
     )
     def test_leading_axes(self, isa, threads, rng, left, right, m, n, k):
-        a, w = signs(rng, *left, m, k), signs(rng, *right, n, k)
+        a, w = random_signs(rng, *left, m, k), random_signs(rng, *right, n, k)
         pa, pw = bo.pack(a), bo.pack(w)
         want = ref.gemm(a, w)
         assert_array_equal(bo.gemm(pa, pw), want, strict=True)
@@ -471,7 +471,7 @@ class TestBatch:
             assert_same_bits(got, ref.gemm(a, w, **factors))
 
     def test_k_map_of_a_batch(self, isa, rng):
-        a, w = signs(rng, 2, 3, 5, 70), signs(rng, 3, 9, 70)
+        a, w = random_signs(rng, 2, 3, 5, 70), random_signs(rng, 3, 9, 70)
         for shape in ((2, 3, 5), ()):
             k_map = rng.standard_normal(shape).astype(np.float32)
             want = ref.gemm(a, w, k_map=k_map)
@@ -481,12 +481,12 @@ class TestBatch:
 
     def test_k_map_of_a_broadcast_batch(self, isa, rng):
         """The batch of k_map is that of the output, not that of a."""
-        a, w = signs(rng, 5, 70), signs(rng, 4, 9, 70)
+        a, w = random_signs(rng, 5, 70), random_signs(rng, 4, 9, 70)
         k_map = rng.standard_normal((4, 5)).astype(np.float32)
         assert_same_bits(bo.gemm(a, w, k_map=k_map), ref.gemm(a, w, k_map=k_map))
 
     def test_strides_of_a_batch(self, isa, rng):
-        a, w = signs(rng, 4, 6, 5, 70), signs(rng, 6, 9, 70)
+        a, w = random_signs(rng, 4, 6, 5, 70), random_signs(rng, 6, 9, 70)
         pa, pw = bo.pack(a), bo.pack(w)
         repeated = np.broadcast_to(pa.words[0, 0], (3, 6, 5, 2))
         cases = (
@@ -526,7 +526,7 @@ class TestMatmul:
     )
     def test_shapes(self, isa, rng, left, right):
         """Every packed axis, 1-D operands, real operands."""
-        a, b = signs(rng, *left), signs(rng, *right)
+        a, b = random_signs(rng, *left), random_signs(rng, *right)
         want = np.matmul(a.astype(np.int32), b.astype(np.int32))
         for axis_a in range(-min(a.ndim, 2), 0):
             for axis_b in range(-min(b.ndim, 2), 0):
@@ -538,19 +538,19 @@ class TestMatmul:
                 assert_array_equal(pa @ pb, want, strict=True)
 
     def test_packed_along_a_batch_axis(self, isa, rng):
-        a, b = signs(rng, 66, 5, 7), signs(rng, 66, 7, 3)
+        a, b = random_signs(rng, 66, 5, 7), random_signs(rng, 66, 7, 3)
         want = np.matmul(a.astype(np.int32), b.astype(np.int32))
         assert_array_equal(bo.matmul(bo.pack(a, 0), bo.pack(b, 0)), want)
 
     def test_operator_with_arrays(self, isa, rng):
         """A real array beside @ is packed by sign as well, on either side."""
-        x, b = rng.standard_normal((5, 70)), signs(rng, 70, 6)
+        x, b = rng.standard_normal((5, 70)), random_signs(rng, 70, 6)
         want = ref.matmul(x, b)
         assert_array_equal(bo.pack(x) @ b, want, strict=True)
         assert_array_equal(x @ bo.pack(b), want, strict=True)
 
     def test_transposes(self, isa, rng):
-        a, b = signs(rng, 9, 70), signs(rng, 9, 33)
+        a, b = random_signs(rng, 9, 70), random_signs(rng, 9, 33)
         assert_array_equal(bo.matmul(bo.pack(a).T, bo.pack(b)), ref.matmul(a.T, b))
         assert_array_equal(bo.matmul(bo.pack(a, 0).T, bo.pack(b, 0)), ref.matmul(a.T, b))
 
@@ -576,7 +576,7 @@ class TestMatmul:
             bo.matmul(np.ones(left), np.ones(right))
 
     def test_out(self, isa, rng):
-        a, b = signs(rng, 5, 70), signs(rng, 70, 6)
+        a, b = random_signs(rng, 5, 70), random_signs(rng, 70, 6)
         for x, y in ((a, b), (a, b[:, 0]), (a[0], b), (np.stack([a, -a]), b)):
             want = ref.matmul(x, y)
             out = np.empty(want.shape, np.int32)
@@ -587,14 +587,14 @@ class TestMatmul:
 class TestPrepack:
     def test_attributes(self, isa, rng):
         for n, k in ((1, 1), (33, 70), (0, 70), (5, 0)):
-            panels = bo.prepack(signs(rng, n, k))
+            panels = bo.prepack(random_signs(rng, n, k))
             assert panels.shape == (n, k)
             assert isinstance(panels.nbytes, int)
             assert panels.nbytes >= n * k / 8
         assert "33" in repr(bo.prepack(np.ones((33, 70))))
 
     def test_it_survives_a_change_of_isa(self, rng):
-        a, w = signs(rng, 21, 333), signs(rng, 75, 333)
+        a, w = random_signs(rng, 21, 333), random_signs(rng, 75, 333)
         want = ref.gemm(a, w)
         for first, second in itertools.product(bo.isa.available(), repeat=2):
             with bo.isa.use(first):
@@ -607,7 +607,7 @@ class TestPrepack:
                 assert_array_equal(bo.hamming(a, panels), ref.hamming(a, w))
 
     def test_it_keeps_the_bits_of_its_time(self, isa, rng):
-        x = signs(rng, 20, 70)
+        x = random_signs(rng, 20, 70)
         words = ref.pack(x)
         panels = bo.prepack(bo.BitArray.from_words(words, (20, 70)))
         words[:] = 0
@@ -615,7 +615,7 @@ class TestPrepack:
 
     def test_prepacked_twice(self, isa, rng):
         """Several products with one set of panels, of different m and from different rows."""
-        a, w = signs(rng, 64, 129), signs(rng, 40, 129)
+        a, w = random_signs(rng, 64, 129), random_signs(rng, 40, 129)
         panels = bo.prepack(w)
         want = ref.gemm(a, w)
         for _ in range(2):
@@ -629,7 +629,7 @@ class TestOut:
     @staticmethod
     def calls(rng, m=21, n=37, k=130):
         """(name, dtype, call(out), wanted result) of every function that takes out."""
-        a, w = signs(rng, m, k), signs(rng, n, k)
+        a, w = random_signs(rng, m, k), random_signs(rng, n, k)
         factors = scales(rng, m, n)
         panels = bo.prepack(w)
         pa, pw = bo.pack(a), bo.pack(w)
@@ -681,7 +681,7 @@ class TestOut:
                         assert (big == 99).all(), f"{name}, {layout}: wrote beside out"
 
     def test_batch(self, isa, threads, rng):
-        a, w = signs(rng, 3, 1, 5, 70), signs(rng, 2, 9, 70)
+        a, w = random_signs(rng, 3, 1, 5, 70), random_signs(rng, 2, 9, 70)
         want = ref.gemm(a, w)
         big = np.full((4, 2, 5, 20), 99, np.int32)
         for out in (
@@ -702,7 +702,7 @@ class TestOut:
     def test_overlap_with_words(self, isa, rng, layout):
         """A result written over an operand's own memory is still right, as in NumPy."""
         n, k = 8, 256
-        x, y = signs(rng, n, k), signs(rng, n, k)
+        x, y = random_signs(rng, n, k), random_signs(rng, n, k)
         for which in ("a", "w"):
             memory = np.zeros(3 * n * k // 64, np.uint64)
             words = memory[n:][: n * k // 64].reshape(n, -1)
@@ -720,7 +720,7 @@ class TestOut:
 
     def test_overlap_with_factors(self, isa, rng):
         m = n = 40
-        a, w = signs(rng, m, 70), signs(rng, n, 70)
+        a, w = random_signs(rng, m, 70), random_signs(rng, n, 70)
         for weights in (w, bo.prepack(w)):
             for name, part in (("alpha", np.s_[3]), ("bias", np.s_[-1]), ("k_map", np.s_[:, 7])):
                 out = rng.standard_normal((m, n)).astype(np.float32)

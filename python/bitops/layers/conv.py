@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..ops.array import BitArray
-from ..ops.checks import check_number
 from ..ops.geometry import Pair
+from ..quantizers.base import LARGEST, check_clip
 from .backward import Gradient
 from .base import Cost, Layer, saved_for_backward
 from .inputs import Activation, Shape, as_scales, as_weights, check_flag, is_data
@@ -97,17 +97,8 @@ class BinaryConv2D(LatentProduct):
         seed: Any = None,
         **latent: Any,
     ):
-        convolution = Convolution.of(
-            self.name,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            pad_value,
-        )
+        settings = stride, padding, dilation, groups, pad_value
+        convolution = Convolution.of(self.name, in_channels, out_channels, kernel_size, *settings)
         weights = LatentWeights.of_signs(
             self.name, convolution, scale_weights=scale_weights, seed=seed, **latent
         )
@@ -115,11 +106,7 @@ class BinaryConv2D(LatentProduct):
         self.scale_input = check_flag(self.name, "scale_input", scale_input)
         if self.scale_input and self.real_evaluation:
             raise ValueError("[BinaryConv2D] give either scale_input or real_evaluation, got both")
-        check_number(self.name, "clip_value", clip_value)
-        if not 0 < clip_value < np.inf:
-            raise ValueError(
-                f"[{self.name}] clip_value must be positive and finite, got {clip_value}"
-            )
+        check_clip(self.name, clip_value, LARGEST)
         self.clip_value = float(clip_value)
         self._scaled: _ScaledPass | None = None
 
@@ -217,17 +204,8 @@ class QuantizedConv2D(LatentProduct):
         start: str = "normal",
         seed: Any = None,
     ):
-        convolution = Convolution.of(
-            self.name,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            pad_value,
-        )
+        settings = stride, padding, dilation, groups, pad_value
+        convolution = Convolution.of(self.name, in_channels, out_channels, kernel_size, *settings)
         options = {"clip_value": clip_value, "lr_scale": lr_scale, "start": start, "seed": seed}
         weights = LatentWeights.of_quantizer(self.name, convolution, quantizer, **options)
         super().__init__(convolution, weights, bias)
@@ -360,9 +338,8 @@ class PackedConv2D(PackedProduct):
         input_bits: int | None = None,
     ):
         weights = PackedWeights.of(self.name, w, _AXES)
-        convolution = Convolution.of_filters(
-            self.name, weights.shape, stride, padding, dilation, groups, pad_value
-        )
+        settings = stride, padding, dilation, groups, pad_value
+        convolution = Convolution.of_filters(self.name, weights.shape, *settings)
         self.scale_input = check_flag(self.name, "scale_input", scale_input)
         if self.scale_input and not (threshold is None and input_bits is None):
             raise ValueError(
@@ -422,9 +399,8 @@ class PackedPlanesConv2D(PackedProduct):
         input_bits: int | None = None,
     ):
         weights = PackedWeights.of_planes(self.name, w, coefficients, _AXES)
-        convolution = Convolution.of_filters(
-            self.name, weights.shape, stride, padding, dilation, groups, pad_value
-        )
+        settings = stride, padding, dilation, groups, pad_value
+        convolution = Convolution.of_filters(self.name, weights.shape, *settings)
         outputs = {"threshold": threshold, "flip": flip, "alpha": alpha, "bias": bias}
         super().__init__(convolution, weights, **outputs, input_bits=input_bits)
 
