@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -174,7 +175,10 @@ def packed(make: Callable[[], layers.Sequential], *shape: int) -> Case:
 
 
 def train(make: Callable[[], layers.Sequential], *shape: int, rounded: bool = False) -> Case:
-    """Time a step of training: forward, backward, update; the first losses are the figures."""
+    """Time a step of training: forward, backward, update.
+
+    The figures are the norms of the first step's gradients, then the first losses.
+    """
     model = make()
     if rounded:
         model.round_gradients(0)
@@ -188,9 +192,11 @@ def train(make: Callable[[], layers.Sequential], *shape: int, rounded: bool = Fa
         optimizer.step()
         return loss
 
-    losses = tuple(step() for _ in range(5))
+    losses = [step()]
+    norms = [float(np.linalg.norm(parameter.grad)) for parameter in model.parameters()]
+    losses += [step() for _ in range(4)]
     assert losses[-1] < losses[0], f"training does not lower the loss: {losses}"
-    return Case(step, exact=False, figures=losses)
+    return Case(step, exact=False, figures=(*norms, *losses))
 
 
 GEMMS = (
@@ -270,11 +276,18 @@ def check(result: Any, expected: Any, exact: bool) -> None:
             assert np.allclose(array, value, rtol=1e-4, atol=tolerance), "wrong result"
 
 
+def interruptions() -> int:
+    """Count how often another process has taken this one's CPU."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 def seconds_per_call(call: Callable[[], Any], count: int) -> float:
-    start = time.perf_counter()
+    """Seconds of a call: those of the clock or, if it was interrupted, those of the CPU."""
+    before, start, start_cpu = interruptions(), time.perf_counter(), time.process_time()
     for _ in range(count):
         call()
-    return (time.perf_counter() - start) / count
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    return (cpu if interruptions() > before else seconds) / count
 
 
 def measure(call: Callable[[], Any]) -> float:

@@ -13,8 +13,10 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops import benchmark, reference
 from bitops import io as model_file
-from bitops.cli import demo
+from bitops.benchmark import gemm_table, inference, timing
+from bitops.cli import info
 from bitops.cli import main as cli
+from bitops.data.datasets import load_cifar10, load_digits
 from bitops.layers import (
     Packed,
     PackedBatchNorm,
@@ -22,6 +24,7 @@ from bitops.layers import (
     PackedDense,
     PackedFlatten,
     PackedMaxPool2D,
+    Sequential,
 )
 from bitops.ops.geometry import make_window
 
@@ -49,14 +52,14 @@ def failure(capsys, *argv: str) -> str:
 @pytest.fixture
 def quick(monkeypatch):
     """Let measurements stop after the least number of rounds, on small and odd shapes."""
-    monkeypatch.setattr(benchmark, "GEMM_SHAPES", ((7, 5, 130), (1, 33, 64)))
-    monkeypatch.setattr(benchmark, "BLOCK_SECONDS", 1e-5)
-    interleave = benchmark.interleave
-    monkeypatch.setattr(
-        benchmark,
-        "interleave",
-        lambda calls, seconds, check=None: interleave(calls, seconds=0, check=check),
-    )
+    monkeypatch.setattr(gemm_table, "GEMM_SHAPES", ((7, 5, 130), (1, 33, 64)))
+    monkeypatch.setattr(timing, "BLOCK_SECONDS", 1e-5)
+    for module in (gemm_table, inference):
+        monkeypatch.setattr(
+            module,
+            "interleave",
+            lambda calls, seconds, check=None: timing.interleave(calls, seconds=0, check=check),
+        )
 
 
 def test_version(capsys):
@@ -74,6 +77,18 @@ def test_info(capsys):
     assert lines["threads"].split()[0] == str(bo.get_num_threads())
     assert lines["numpy"] == np.__version__
     assert {"cpu", "compiler", "openmp", "blas", "python"} <= set(lines)
+
+
+def test_info_and_bench_load_no_training_code():
+    """Nor does any other command before it runs."""
+    code = (
+        "import sys; from bitops.cli import bench, main; main.main(['info']);"
+        "rooms = 'bitops.training', 'bitops.recipes', 'bitops.data', 'bitops.models';"
+        "print([name for name in sys.modules if name.startswith((*rooms, 'matplotlib'))])"
+    )
+    argv = [sys.executable, "-c", code]
+    result = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_module_is_the_command():
@@ -94,7 +109,7 @@ def test_interrupt(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "describe_machine", interrupted)
+    monkeypatch.setattr(info, "describe_machine", interrupted)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err.strip() == "bitops: interrupted"
 
@@ -156,14 +171,14 @@ def test_bench(quick, capsys, tmp_path):
 
 
 def test_bench_finds_wrong_results(quick, capsys, monkeypatch, tmp_path):
-    gemm = benchmark.gemm
+    gemm = gemm_table.gemm
 
     def wrong(a, w, *, out):
         gemm(a, w, out=out)
         out[-1, -1] += 2
         return out
 
-    monkeypatch.setattr(benchmark, "gemm", wrong)
+    monkeypatch.setattr(gemm_table, "gemm", wrong)
     path = tmp_path / "result.json"
     message = failure(capsys, "bench", "--quick", "--json", str(path))
     assert message.endswith("packed gave a wrong product for (m, n, k) = (7, 5, 130)")
@@ -175,10 +190,10 @@ def test_demo(quick, capsys, tmp_path):
     path = tmp_path / "net.safetensors"
     assert cli.main(["demo", *SMALL_NET, "--save", str(path)]) == 0
     out = capsys.readouterr().out
-    data = demo.load_digits()
+    data = load_digits()
     assert f"bit for bit, on all {len(data.y_test)} test images" in out
     packed = model_file.load(path)
-    error = packed.evaluate(data.x_test, data.y_test)
+    error = packed.error_rate(data.x_test, data.y_test)
     assert f"error    {error:.2%}" in out
     assert f"packed file {path.stat().st_size:,} bytes" in out
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
@@ -186,7 +201,7 @@ def test_demo(quick, capsys, tmp_path):
 
 def test_demo_fails_when_packing_changes_an_output(quick, capsys, monkeypatch, tmp_path):
     pytest.importorskip("sklearn")
-    freeze = demo.Sequential.freeze
+    freeze = Sequential.freeze
 
     def wrong(model):
         packed = freeze(model)
@@ -196,7 +211,7 @@ def test_demo_fails_when_packing_changes_an_output(quick, capsys, monkeypatch, t
         bias[0] = np.nextafter(bias[0], np.float32(np.inf))
         return Packed([*hidden, PackedDense(last.weight, alpha=last.alpha, bias=bias)])
 
-    monkeypatch.setattr(demo.Sequential, "freeze", wrong)
+    monkeypatch.setattr(Sequential, "freeze", wrong)
     path = tmp_path / "net.safetensors"
     message = failure(capsys, "demo", *SMALL_NET, "--save", str(path))
     assert "FAILED: packed and trained network differ on" in message
@@ -257,19 +272,20 @@ def test_demo_of_convolutions(quick, capsys, rng, tmp_path, kind):
     assert cli.main(["demo", "--conv", "--data", str(tmp_path), *options]) == 0
     out = capsys.readouterr().out
     assert "90 training, 10 validation and 40 test images of 32 x 32 x 3" in out
-    assert "net      2x4C3-P2-2x8C3-P2-2x16C3-P2-32-32-10," in out
+    assert "net      4C3-4C3-P2-8C3-8C3-P2-16C3-16C3-P2-32-32-10," in out
     assert "bit for bit, on all 40 test images" in out
     name = {"bin": "CIFAR-10", "jpeg": "CIFAR-10 (JPEG copies)"}[kind]
-    data = demo.load_cifar10(tmp_path)
-    error = model_file.load(path).evaluate(data.x_test, data.y_test)
+    data = load_cifar10(tmp_path)
+    error = model_file.load(path).error_rate(data.x_test, data.y_test)
     assert f"error    {error:.2%} of the test images" in out
     lines = out.splitlines()
     for start in ("trained ", "error "):
         (line,) = (line for line in lines if line.startswith(start))
         assert line.endswith(f" on {name}")
-    # the lines of the epochs stand below one that names the data
+    # the lines of the epochs stand below one that names the data, and that of the net
     (start,) = (i for i, line in enumerate(lines) if line.endswith(f"; errors on {name}"))
-    assert [line.startswith("epoch ") for line in lines[start + 1 : start + 4]] == [
+    assert lines[start + 1].startswith("net ")
+    assert [line.startswith("epoch ") for line in lines[start + 2 : start + 5]] == [
         True,
         True,
         False,
@@ -283,8 +299,8 @@ def test_demo_without_data(capsys, tmp_path):
 
 
 def test_timing_of():
-    timing = benchmark.Timing.of([4.0, 1.0, 2.0, 3.0, 5.0])
-    assert (timing.best, timing.median, timing.spread, timing.rounds) == (1.0, 3.0, 2 / 3, 5)
+    times = benchmark.Timing.of([4.0, 1.0, 2.0, 3.0, 5.0])
+    assert (times.best, times.median, times.spread, times.rounds) == (1.0, 3.0, 2 / 3, 5)
 
 
 def test_threads_are_restored(threads):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from bitops.config import get_num_threads, set_num_threads
 from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.ebp import EBP
@@ -64,12 +65,12 @@ def test_update_is_the_published_one():
 def test_batch_is_the_sum_of_its_examples():
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(3, 6)), np.array([0, 1, 1])
-    whole = EBP([6, 5, 2], eta=0.5, seed=0)
+    whole = EBP([6, 5, 2], lr=0.5, seed=0)
     start = [a.copy() for a in whole.h]
     whole.update(x, labels)
     steps = []
     for i in range(3):
-        single = EBP([6, 5, 2], eta=0.5, seed=0)
+        single = EBP([6, 5, 2], lr=0.5, seed=0)
         single.update(x[i : i + 1], labels[i : i + 1])
         steps.append([a - s for a, s in zip(single.h, start, strict=True)])
     for place, got in enumerate(whole.h):
@@ -102,9 +103,9 @@ def test_learns_and_becomes_a_packed_network():
     model = EBP([21, 100, 2], seed=0)
     history = model.fit(x, labels, epochs=8, validation=(x, labels), verbose=0)
     assert history.epochs[-1].loss < history.epochs[0].loss
-    assert model.evaluate(x, labels) == history.best.validation_error < 0.05
-    network = model.to_network()
-    assert network.evaluate(x, labels) < 0.15
+    assert model.error_rate(x, labels) == history.best.validation_error < 0.05
+    network = model.network
+    assert network.error_rate(x, labels) < 0.15
     packed = network.freeze()
     np.testing.assert_array_equal(packed(x), network(x))
     w1, w2 = (np.where(h >= 0, 1, -1) for h in model.h)
@@ -125,7 +126,7 @@ def test_same_seed_same_state(capsys):
 def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     x, labels = problem(np.random.default_rng(6), n=120)
     options = {"epochs": 4, "batch_size": 7, "validation": (x, labels), "verbose": 0}
-    whole = EBP([21, 15, 2], eta=0.5, seed=0)
+    whole = EBP([21, 15, 2], lr=0.5, seed=0)
     history = whole.fit(x, labels, **options)
 
     class Press(Callback):
@@ -135,30 +136,58 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
 
     path = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        EBP([21, 15, 2], eta=0.5, seed=0).fit(
+        EBP([21, 15, 2], lr=0.5, seed=0).fit(
             x, labels, callbacks=[Press(), Checkpoint(path, every=9)], **options
         )
-    other = EBP([21, 15, 2], eta=0.25, seed=0)
+    other = EBP([21, 15, 2], lr=0.25, seed=0)
     with pytest.raises(ValueError, match="schedule"):
         other.fit(x, labels, resume=path, **options)
-    resumed = EBP([21, 15, 2], eta=0.5, seed=9)
+    resumed = EBP([21, 15, 2], lr=0.5, seed=9)
     again = resumed.fit(x, labels, resume=path, **options)
     for got, expected in zip([*resumed.h, *resumed.b], [*whole.h, *whole.b], strict=True):
         np.testing.assert_array_equal(got, expected)
     assert [e.loss for e in again.epochs] == [e.loss for e in history.epochs]
 
 
+def test_threads_go_to_the_products_of_means():
+    """Which are real, so that BLAS computes them; ours rest."""
+    seen = []
+
+    class Look(Callback):
+        def on_start(self, run):
+            seen.append(get_num_threads())
+
+    x, labels = problem(np.random.default_rng(6), n=40)
+    before = get_num_threads()
+    set_num_threads(2)
+    try:
+        EBP([21, 5, 2], seed=0).fit(x, labels, epochs=1, verbose=0, callbacks=[Look()])
+        assert get_num_threads() >= seen[0] == 1
+    finally:
+        set_num_threads(before)
+
+
+def test_loss_and_backward_need_a_forward_pass_in_training():
+    model = EBP([3, 2])
+    scores = model.forward(np.ones((1, 3)))
+    with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
+        model.loss(scores, [0])
+    with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
+        model.backward(scores)
+
+
 def test_freeze_packs_the_likeliest_network():
     x, labels = problem(np.random.default_rng(7), n=100)
     model = EBP([21, 10, 2], seed=0)
     model.update(x, labels)
-    np.testing.assert_array_equal(model.freeze()(x), model.to_network()(x))
+    np.testing.assert_array_equal(model.freeze()(x), model.network(x))
+    assert str(model.summary().total) == str(model.network.summary().total)
 
 
 def test_steps_without_bound_are_refused():
     model = EBP([4, 3, 2], seed=0)
     model.b[1][0] = np.inf
-    with pytest.raises(FloatingPointError, match=r"\[EBP\] .*eta = 1"):
+    with pytest.raises(FloatingPointError, match=r"\[EBP\] .*lr = 1"):
         model.update(np.ones((2, 4)), [0, 1])
 
 
@@ -168,7 +197,7 @@ def test_steps_without_bound_are_refused():
         (lambda: EBP([3]), ValueError),
         (lambda: EBP([3, 0]), ValueError),
         (lambda: EBP([3, 2.0]), TypeError),
-        (lambda: EBP([3, 2], eta=0), ValueError),
+        (lambda: EBP([3, 2], lr=0), ValueError),
         (lambda: EBP([3, 2], spread=math.inf), ValueError),
         (lambda: EBP([3, 2]).update(np.ones((1, 4)), [0]), ValueError),
         (lambda: EBP([3, 2]).update(np.ones((1, 3), bool), [0]), TypeError),
@@ -177,7 +206,7 @@ def test_steps_without_bound_are_refused():
         (lambda: EBP([3, 2]).fit(np.ones((0, 3)), np.zeros(0, int)), ValueError),
         (lambda: EBP([3, 2]).fit(np.ones((0, 3)), []), TypeError),  # not integers
         (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], epochs=0), ValueError),
-        (lambda: EBP([3, 2]).evaluate(np.ones((2, 3)), [0]), ValueError),
+        (lambda: EBP([3, 2]).error_rate(np.ones((2, 3)), [0]), ValueError),
     ],
 )
 def test_bad_input(make, error):

@@ -380,7 +380,7 @@ def test_sequential_state_goes_back():
     np.testing.assert_array_equal(model(x), before)
 
 
-def test_outputs_predict_and_evaluate_in_batches():
+def test_outputs_predict_and_error_rate_in_batches():
     rng = np.random.default_rng(11)
     model = small_model()
     x = rng.integers(256, size=(25, 20), dtype=np.uint8)
@@ -391,7 +391,7 @@ def test_outputs_predict_and_evaluate_in_batches():
         np.testing.assert_array_equal(model.outputs(x, batch_size=size), whole)
         labels = model.predict(x, batch_size=size)
         np.testing.assert_array_equal(labels, whole.argmax(axis=1))
-        assert model.evaluate(x, y, batch_size=size) == np.mean(labels != y)
+        assert model.error_rate(x, y, batch_size=size) == np.mean(labels != y)
     assert model.outputs(x[:0]).shape == (0, 3)
     assert model.predict(x[:0]).shape == (0,)
     bits = model.layers[0].outputs(x, batch_size=4)
@@ -406,10 +406,10 @@ def test_predict_takes_the_first_of_equal_scores():
 def test_inference_refuses_what_makes_no_sense():
     model = small_model()
     x = np.ones((4, 20), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r"\[evaluate\]"):
-        model.evaluate(x, [0, 1])
-    with pytest.raises(ValueError, match=r"\[evaluate\]"):
-        model.evaluate(x[:0], [])
+    with pytest.raises(ValueError, match=r"\[error_rate\]"):
+        model.error_rate(x, [0, 1])
+    with pytest.raises(ValueError, match=r"\[error_rate\]"):
+        model.error_rate(x[:0], [])
     with pytest.raises(ValueError, match=r"\[Sequential\] batch_size"):
         model.outputs(x, batch_size=0)
     with pytest.raises(ValueError, match=r"\[Sequential\] x must"):

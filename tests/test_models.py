@@ -48,19 +48,19 @@ def small(function, shape, **options) -> Net:
 NETS = {
     "mlp": Net(lambda seed: mlp(30, 20, 2, 4, seed=seed), (30,), False),
     "binarynet": Net(
-        lambda seed: binarynet((11, 8, 3), (5, 8), 12, 4, seed=seed), (11, 8, 3), False
+        lambda seed: binarynet((11, 8, 3), 4, width=1 / 16, seed=seed), (11, 8, 3), False
     ),
     "alexnet": small(alexnet, (67, 70, 3), width=1 / 32),
-    "lenet5": small(lenet5, (17, 20, 1), channels=(3, 6), hidden=10),
+    "lenet5": small(lenet5, (17, 20, 1), width=1 / 8),
     "nin": small(nin, (11, 12, 3), width=1 / 24),
-    "resnet18": small(resnet18, (37, 33, 3), width=3),
+    "resnet18": small(resnet18, (37, 33, 3), width=3 / 64),
 }
 XNOR_NETS = [name for name, net in NETS.items() if net.real]
 CASES = [("mlp", {}), ("binarynet", {})] + [
-    (name, {"alpha": alpha, "k_map": k_map})
+    (name, {"scale_weights": scale_weights, "scale_input": scale_input})
     for name in XNOR_NETS
-    for alpha in (False, True)
-    for k_map in (False, True)
+    for scale_weights in (False, True)
+    for scale_input in (False, True)
 ]
 
 
@@ -122,11 +122,11 @@ def test_net_trains_and_freezes(name, options, rng):
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        (binarynet, {"channels": (32, 64), "hidden": 64}),
+        (binarynet, {"width": 1 / 4}),
         (alexnet, {"width": 1 / 8}),
         (lenet5, {}),
         (nin, {"width": 1 / 4}),
-        (resnet18, {"width": 16}),
+        (resnet18, {"width": 1 / 4}),
     ],
 )
 def test_net_learns_four_images(make, options, rng):
@@ -164,6 +164,7 @@ def test_mlp_has_the_stated_order():
     hidden = ["BinaryDense", "BatchNorm", "Sign", "Dropout"]
     assert names == ["Dropout", *hidden, *hidden, "BinaryDense", "BatchNorm"]
     linear = mlp(9, 8, 0, 3)
+    assert linear.input_shape == (9,)
     assert [layer.name for layer in linear.layers] == ["BinaryDense", "BatchNorm"]
     assert linear(np.ones((2, 9))).shape == (2, 3)
     with pytest.raises(ValueError, match=r"\[mlp\] depth"):
@@ -191,10 +192,10 @@ def test_binarynet_has_the_published_size():
     assert not any(isinstance(layer, PackedBatchNorm) for layer in packed.layers)
 
 
-@pytest.mark.parametrize("k_map", [False, True])
-def test_alexnet_has_the_published_size(k_map):
-    model = alexnet(k_map=k_map, width=1 / 16, classes=7)
-    sign = "" if k_map else "Sign "
+@pytest.mark.parametrize("scale_input", [False, True])
+def test_alexnet_has_the_published_size(scale_input):
+    model = alexnet(scale_input=scale_input, width=1 / 16, classes=7)
+    sign = "" if scale_input else "Sign "
     block = f"BatchNorm {sign}BinaryConv2D "
     assert names(model.layers) == (
         f"Conv2D BatchNorm ReLU MaxPool2D {block}MaxPool2D {3 * block}MaxPool2D {2 * block}"
@@ -242,7 +243,7 @@ def test_nin_with_dropout_trains(rng):
 
 
 def test_resnet18_has_the_published_size():
-    model = resnet18(width=2, classes=5)
+    model = resnet18(width=1 / 32, classes=5)
     blocks = [layer for layer in model.layers if isinstance(layer, Residual)]
     assert names(model.layers) == (
         "Conv2D BatchNorm ReLU MaxPool2D "
@@ -263,14 +264,15 @@ def test_resnet18_has_the_published_size():
 
 @pytest.mark.parametrize("name", XNOR_NETS)
 def test_options_reach_every_binary_layer(name):
-    for alpha in (False, True):
-        for k_map in (False, True):
-            layers = list(walk(NETS[name].make(alpha=alpha, k_map=k_map)))
+    for scale_weights in (False, True):
+        for scale_input in (False, True):
+            options = {"scale_weights": scale_weights, "scale_input": scale_input}
+            layers = list(walk(NETS[name].make(**options)))
             convolutions = [layer for layer in layers if isinstance(layer, BinaryConv2D)]
             assert convolutions
-            assert {layer.scale_input for layer in convolutions} == {k_map}
+            assert {layer.scale_input for layer in convolutions} == {scale_input}
             binary = convolutions + [x for x in layers if isinstance(x, BinaryDense)]
-            assert {layer.alpha is not None for layer in binary} == {alpha}
+            assert {layer.alpha is not None for layer in binary} == {scale_weights}
             assert any(isinstance(layer, BatchNorm) for layer in layers)
 
 
@@ -282,13 +284,15 @@ def test_options_reach_every_binary_layer(name):
         (lambda: lenet5((28, 28)), r"\[lenet5\] image_shape must be"),
         (lambda: nin((32, 32)), r"\[nin\] image_shape must be"),
         (lambda: resnet18((32,)), r"\[resnet18\] image_shape must be"),
-        (lambda: binarynet((7, 32, 3), (4, 4, 4)), "must fit"),
+        (lambda: binarynet((7, 32, 3), width=1 / 32), "must fit"),
         (lambda: lenet5((8, 8, 1)), "must fit"),
         (lambda: alexnet((60, 60, 3), width=1 / 32), "must fit"),
         (lambda: alexnet(width=0), r"\[alexnet\] width must be positive"),
         (lambda: nin(width=float("inf")), r"\[nin\] width must be positive"),
-        (lambda: nin(dropout=0.5, k_map=True), r"\[nin\] dropout must be 0 with k_map, got 0.5"),
-        (lambda: resnet18(width=0), r"must be in 1"),
+        (lambda: nin(dropout=0.5, scale_input=True), r"\[nin\] dropout must be 0 with scale_input"),
+        (lambda: resnet18(width=0), r"\[resnet18\] width must be positive"),
+        (lambda: binarynet(width=-1), r"\[binarynet\] width must be positive"),
+        (lambda: lenet5(width=0), r"\[lenet5\] width must be positive"),
     ],
 )
 def test_bad_settings(make, message):

@@ -109,7 +109,8 @@ class Look(Callback):
 
     def on_start(self, run):
         numbered = {
-            f"model.{i}": array for i, array in enumerate(parameters(run.model.layers, "").values())
+            f"model.{i}": array
+            for i, array in enumerate(parameters(run.model.flat_layers(), "").values())
         }
         optimizer = {f"optimizer.{name}": x for name, x in run.optimizer.state().items()}
         signs = {f"signs.{i}": bits.words for i, bits in enumerate(run.signs)}
@@ -122,7 +123,7 @@ class Look(Callback):
         assert states == self.description["generators"]
         assert [asdict(epoch) for epoch in run.history.epochs] == self.description["history"]
         position = self.description["position"]
-        assert {name: getattr(run, name) for name in position} == position
+        assert {name: getattr(run.position, name) for name in position} == position
         assert 0 < run.batch < run.batches
         run.stop = True
 
@@ -137,7 +138,7 @@ def test_checkpoints_are_restored(folder):
     number = look.description["best"]
     kept = "model" if history.best.validation_error is None else "best"
     assert history.best is history.epochs[number - 1]
-    for i, (name, array) in enumerate(parameters(model.layers, kept).items()):
+    for i, (name, array) in enumerate(parameters(model.flat_layers(), kept).items()):
         assert_same(array, look.tensors[f"{kept}.{i}"], name)
 
 

@@ -51,6 +51,18 @@ def test_inference_does_not_load_training_code():
     assert result.stdout.strip() == "[]"
 
 
+def test_training_names_what_it_offers_and_loads_little():
+    foreign = ("sklearn", "matplotlib", "PIL", "scipy")
+    code = (
+        "import sys, bitops.training as t;"
+        "missing = [name for name in t.__all__ if not hasattr(t, name)];"
+        f"print(len(t.__all__), missing, [n for n in sys.modules if n.startswith({foreign})])"
+    )
+    argv = [sys.executable, "-c", code]
+    result = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"[1-9]\d+ \[\] \[\]", result.stdout.strip())
+
+
 def test_import_opens_no_connection():
     """Of the package with every module of it, training code too."""
     code = (
@@ -145,3 +157,23 @@ def test_tested_versions_of_python_have_wheels():
     assert named
     assert set(named) <= set(wheels)
     assert re.search(r'^requires-python = ">=3\.(\d+)"$', text, flags=re.M).group(1) == wheels[0]
+
+
+def test_rooms_load_when_they_are_asked_for():
+    code = (
+        "import sys, bitops as bo\n"
+        "rooms = ['benchmark', 'data', 'io', 'layers', 'models', 'quantizers', 'recipes']\n"
+        "rooms += ['reference', 'training']\n"
+        "assert not [room for room in rooms if 'bitops.' + room in sys.modules]\n"
+        "assert set(rooms) <= set(dir(bo))\n"
+        "for room in rooms:\n"
+        "    assert getattr(bo, room) is sys.modules['bitops.' + room]\n"
+        "assert bo.layers.folding.fold is bo.layers.fold\n"
+        "try:\n"
+        "    bo.nonsense\n"
+        "except AttributeError as error:\n"
+        "    print(error)\n"
+    )
+    argv = [sys.executable, "-c", code]
+    result = subprocess.run(argv, capture_output=True, text=True)
+    assert result.stdout.strip() == "module 'bitops' has no attribute 'nonsense'", result.stderr

@@ -172,14 +172,14 @@ def test_stochastic_network_freezes_to_binary_or_real_weights():
         BinaryDense(30, 2, stochastic=True, seed=1), BatchNorm(2),
     )  # fmt: skip
     train(model, x, y)
-    assert model.evaluate(x, y) < 0.15  # with binary weights
+    assert model.error_rate(x, y) < 0.15  # with binary weights
     np.testing.assert_array_equal(model.freeze()(x), model(x))
     assert model.freeze().layers[0].name == "PackedDense"
     for layer in model.layers[::3]:
         layer.real_evaluation = True  # as BinaryConnect does
     assert model.freeze().layers[0].name == "FloatDense"
     np.testing.assert_array_equal(model.freeze()(x), model(x))
-    assert model.evaluate(x, y) < 0.2
+    assert model.error_rate(x, y) < 0.2
 
 
 def test_real_evaluation_of_a_convolution():
@@ -370,7 +370,7 @@ def test_codes_of_more_bits_run_as_bit_planes():
         BatchNorm(30), Quantize(q.DoReFaActivation(2)), Dense(30, 2, seed=3),
     )  # fmt: skip
     train(model, x, y)
-    assert model.evaluate(x, y) < 0.15
+    assert model.error_rate(x, y) < 0.15
     packed = model.freeze()
     assert [layer.name for layer in packed.layers] == [
         "FloatDense", "PackedBatchNorm", "PackedQuantize",
@@ -456,7 +456,7 @@ def test_shift_batch_norm_learns_and_freezes():
         BinaryDense(40, 2, seed=1), ShiftBatchNorm(2),
     )  # fmt: skip
     train(model, x, y)
-    assert model.evaluate(x, y) < 0.15
+    assert model.error_rate(x, y) < 0.15
     np.testing.assert_array_equal(model.freeze()(x), model(x))
     assert [layer.name for layer in model.freeze().layers] == ["PackedDense"] * 2
 
@@ -469,7 +469,7 @@ def test_ternary_networks_learn_and_freeze(quantizer):
         QuantizedDense(40, 2, quantizer, seed=1), BatchNorm(2),
     )  # fmt: skip
     train(model, x, y)
-    assert model.evaluate(x, y) < 0.1
+    assert model.error_rate(x, y) < 0.1
     packed = model.freeze()
     np.testing.assert_array_equal(packed(x), model(x))
     assert packed.layers[1].weight.shape == (2, 2, 40)

@@ -11,7 +11,7 @@ from bitops.cli import main as cli
 from bitops.data.datasets import Dataset
 from bitops.layers import BatchNorm, BinaryDense, PackedDense, Sequential
 from bitops.models import mlp
-from bitops.recipes import RECIPES, Plan, find
+from bitops.recipes import RECIPES, Job, Plan, find
 from bitops.recipes.base import Files, describe, inputs
 from bitops.recipes.preprocess import STEPS, preprocess
 from bitops.recipes.training import train
@@ -42,7 +42,7 @@ def blobs(shape=(16, 16), count=100, classes=4, seed=0, noise=30) -> Dataset:
 def small_plan(setting, **changes) -> Plan:
     """A plan for a hundred images; learning rates stay those of the recipe."""
     width = {48: 16, 500: 150, 64: 16, 128: 16, 192: 48}.get(setting.plan.width, 64)
-    narrow = {"width": width, "epochs": 6, "batch": 20, "dropout": 0.0}
+    narrow = {"width": width, "epochs": 6, "batch_size": 20, "dropout": 0.0}
     return replace(setting.plan, **narrow | changes)
 
 
@@ -53,7 +53,7 @@ def train_small(name, kind, seed=3, **changes):
     # whitening makes noise as strong as patterns unless it is below the bias
     noise = 5 if setting.preprocessing == "whitened" else 30
     data = preprocess(blobs(shape, noise=noise), setting.preprocessing_of(plan))
-    return train(setting, data, plan, seed=seed), data
+    return train(setting, Job(data, plan, seed)), data
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -67,7 +67,7 @@ def test_recipe_learns_and_freezes(name, kind):
     model = trained.model
     x = inputs(model, data, data.x_test)
     if kind == "mnist":
-        assert model.evaluate(x, data.y_test) < 0.5  # chance is 0.75
+        assert model.error_rate(x, data.y_test) < 0.5  # chance is 0.75
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(x), model.outputs(x))
 
@@ -115,6 +115,23 @@ def test_plans():
         find("bwn").setting("cifar10")
 
 
+def test_report_names_the_numbers_of_the_source():
+    setting = find("bnn-theano").setting("mnist")
+    assert setting.report(setting.plan) == "the source reports 0.96 % with these settings"
+    assert setting.report(setting.resolve(width=128, epochs=1)) == (
+        "the source reports 0.96 % with width 4,096, 1,000 epochs"
+    )
+    other = setting.resolve(batch_size=7, lr=1.0, dropout=0.0, depth=1, byte_gradients=True)
+    assert setting.report(other).endswith(
+        " with batch 100, learning rate from 0.003, dropout 0.5, depth 3, exact gradients"
+    )
+    # of this one neither sizes nor batches are known
+    setting = find("ebp").setting("mnist")
+    assert setting.report(setting.resolve(quick=True)) == "the source reports 2.12 %"
+    setting = find("bwn").setting("mnist")
+    assert setting.report(setting.plan) == ""
+
+
 def test_schedules_stretch_to_the_run():
     bnn = find("bnn-theano").setting("mnist").stages[0].schedule(3e-3)
     assert bnn(0, 10) == 3e-3
@@ -134,7 +151,7 @@ def test_rates_of_the_torch_program():
     for kind in ("mnist", "cifar10"):
         setting = find("bnn-torch").setting(kind)
         plan = small_plan(setting, width=24)
-        model = setting.stages[0].build(blobs(SHAPES[kind]), plan, 0, None)
+        model = setting.stages[0].build(Job(blobs(SHAPES[kind]), plan))
         setting.stages[0].optimizer(model, plan.lr)
         weights[kind], norms[kind] = model.layers[0].weight, model.layers[1]
     assert weights["mnist"].lr_scale == pytest.approx(((256 + 24) / 1.5) ** 0.5)
@@ -157,7 +174,7 @@ def test_nets_in_words():
     ):
         setting = find(name).setting(kind)
         plan = replace(setting.plan, width=setting.plan.width // 2)
-        model = setting.stages[0].build(blobs(shape, 4, classes=10), plan, 0, None)
+        model = setting.stages[0].build(Job(blobs(shape, 4, classes=10), plan))
         words[name, kind] = describe(model)
     lenet = "10C5-P2-25C5-P2-250-10"
     assert list(words.values()) == [
@@ -296,7 +313,11 @@ def test_train_and_eval(capsys, folder, tmp_path, name):
     assert re.fullmatch(r"epoch [123], validation error \d+\.\d\d%", lines["best"])
     error = re.match(r"error (\S+%)", lines["test"])[1]
     assert f"error {error};" in lines["packed"]
-    assert f"the source reports {find(name).settings['mnist'].published} %" in lines["test"]
+    setting = find(name).settings["mnist"]
+    assert (
+        f"the source reports {setting.published} % with width {setting.plan.width:,}, "
+        in (lines["test"])
+    )
 
     packed = io.load(path)
     assert packed.notes["recipe"] == name
@@ -453,7 +474,7 @@ def test_eval_of_a_model_without_notes(capsys, folder, tmp_path):
     model.freeze().save(path)
     assert cli.main(["eval", str(path), "--data", str(folder)]) == 0
     lines = lines_of(capsys.readouterr().out)
-    error = model.evaluate(blobs(count=120).x_test, blobs(count=120).y_test)
+    error = model.error_rate(blobs(count=120).x_test, blobs(count=120).y_test)
     assert lines["error"].startswith(f"{error:.2%} ")
     assert lines["model"].endswith("recipe -")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from bitops.training import optim
+from bitops import training
 from bitops.training.schedules import (
     CosineDecay,
     ExponentialDecay,
@@ -22,7 +22,7 @@ def test_exponential_decay():
     assert schedule(10, 10) == pytest.approx(1e-4)
     ratios = [schedule(e + 1, 10) / schedule(e, 10) for e in range(10)]
     assert ratios == pytest.approx([ratios[0]] * 10)
-    assert optim.ExponentialDecay is ExponentialDecay
+    assert training.ExponentialDecay is ExponentialDecay
 
 
 def test_step_decay():

@@ -61,7 +61,7 @@ def test_bitwise_stages(zeros):
     x, y = problem(np.random.default_rng(1))
     first = first_stage()
     train(first, x, y)
-    assert first.evaluate(x, y) < 0.1
+    assert first.error_rate(x, y) < 0.1
     np.testing.assert_array_equal(first.freeze()(x), first(x))
     before = first(x)
     second = to_bitwise(first, zeros=zeros)
@@ -75,7 +75,7 @@ def test_bitwise_stages(zeros):
     assert second.layers[3].bias is None
     np.testing.assert_array_equal(second.layers[0].bias.value, np.tanh(first.layers[0].bias.value))
     train(second, x, y, 1e-3)
-    assert second.evaluate(x, y) < 0.1
+    assert second.error_rate(x, y) < 0.1
     np.testing.assert_array_equal(second.freeze()(x), second(x))
     np.testing.assert_array_equal(first(x), before)  # which stayed as it was
     if zeros is not None:
@@ -108,7 +108,7 @@ def test_ternary_stages():
     assert step == q.LeastSquaresTernary().step(first.layers[0].weight.value)
     assert second.layers[2].quantizer.delta != step
     train(second, x, y, 1e-3)
-    assert second.evaluate(x, y) < 0.1
+    assert second.error_rate(x, y) < 0.1
     np.testing.assert_array_equal(second.freeze()(x), second(x))
     assert set(np.abs(np.unique(second.layers[0].values()))) <= {0, np.float32(step)}
     # the pseudo-gradient is the derivative of tanh

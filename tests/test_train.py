@@ -1,6 +1,7 @@
+"""The training loop: what it learns, keeps, reports and refuses."""
+
 import os
 import re
-import signal
 import sys
 import time
 
@@ -12,35 +13,18 @@ from bitops.data import datasets
 from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
 from bitops.models import mlp
 from bitops.ops.array import pack
-from bitops.quantizers import AnnealedSign, ClippedGradient, ProgressiveSign
 from bitops.training import loop as train
-from bitops.training.callbacks import Annealing, Callback, EarlyStopping
+from bitops.training.callbacks import Callback, EarlyStopping
 from bitops.training.losses import cross_entropy, hinge
-from bitops.training.optim import SGD, Adam, AdaMax, Bop, ExponentialDecay, ShiftAdaMax
-from bitops.training.schedules import CosineDecay, Halving
-
-
-def prototypes(n=240, features=96, classes=4, seed=0):
-    """Noisy copies of one random +-1 pattern a class, as uint8 images of 0 and 255."""
-    rng = np.random.default_rng(seed)
-    patterns = rng.integers(2, size=(classes, features))
-    y = rng.integers(classes, size=n)
-    noise = rng.random((n, features)) < 0.1
-    return ((patterns[y] ^ noise) * 255).astype(np.uint8), y
-
-
-def train_small(**options):
-    x, y = prototypes()
-    model = mlp(96, 32, 1, 4, seed=0)
-    options = {"epochs": 4, "batch_size": 20, "verbose": 0, **options}
-    history = model.fit(x[:160], y[:160], validation=(x[160:], y[160:]), **options)
-    return model, history
+from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
+from bitops.training.schedules import CosineDecay, ExponentialDecay, Halving
+from trainings import Calls, prototypes, train_small
 
 
 def test_fit_learns():
     model, history = train_small()
     x, y = prototypes()
-    assert model.evaluate(x[160:], y[160:]) <= 0.05
+    assert model.error_rate(x[160:], y[160:]) <= 0.05
     assert history.epochs[-1].loss < history.epochs[0].loss
     assert [epoch.number for epoch in history.epochs] == [1, 2, 3, 4]
     assert history.seconds > 0
@@ -62,7 +46,7 @@ def test_fit_learns_with_every_optimizer_and_loss(kind, schedule, loss):
     model = mlp(96, 64, 1, 4, seed=0)
     options = {"threshold": 1e-6, "adaptivity": 1e-2} if kind is Bop else {}
     optimizer = kind(model.parameters(), **options)
-    start = model.evaluate(x[160:], y[160:])
+    start = model.error_rate(x[160:], y[160:])
     model.fit(
         x[:160],
         y[:160],
@@ -74,7 +58,7 @@ def test_fit_learns_with_every_optimizer_and_loss(kind, schedule, loss):
         verbose=0,
     )
     assert start > 0.4
-    assert model.evaluate(x[160:], y[160:]) <= 0.05
+    assert model.error_rate(x[160:], y[160:]) <= 0.05
     np.testing.assert_array_equal(model.freeze().outputs(x), model.outputs(x))
 
 
@@ -111,7 +95,7 @@ def test_best_validation_model_is_kept():
     assert history.best.validation_error == min(errors)
     assert history.best.number == 1 + errors.index(min(errors))
     assert errors[-1] > min(errors)
-    assert model.evaluate(*validation) == min(errors)
+    assert model.error_rate(*validation) == min(errors)
 
 
 def test_without_validation_the_last_model_stays():
@@ -143,179 +127,8 @@ def test_fit_takes_bits_and_real_input(kind):
     rates = {"dropout": 0.1, "input_dropout": 0.1} if kind == "dropout" else {}
     model = mlp(96, 64, 1, 4, seed=0, **rates)
     model.fit(given, y, epochs=6, batch_size=20, verbose=0)
-    assert model.evaluate(given, y) <= 0.05
+    assert model.error_rate(given, y) <= 0.05
     np.testing.assert_array_equal(model.freeze()(given), model(given))
-
-
-class Calls(Callback):
-    """Keeps what it is called for, and does something at one step."""
-
-    def __init__(self, at=None, do=None):
-        self.names, self.at, self.do = [], at, do
-
-    def on_start(self, run):
-        self.names.append("start")
-
-    def on_batch(self, run):
-        self.names.append(run.step)
-        if run.step == self.at:
-            self.do(run)
-
-    def on_epoch(self, run):
-        self.names.append(f"epoch {run.epoch}")
-
-    def on_end(self, run):
-        self.names.append("interrupted" if run.interrupted else "end")
-
-
-def stop(run):
-    run.stop = True
-
-
-def press(run):
-    signal.raise_signal(signal.SIGINT)
-
-
-def test_callbacks_are_called_in_order():
-    seen = []
-
-    class Look(Callback):
-        def on_batch(self, run):
-            seen.append((run.epoch, run.batch, run.step, len(run.rows), run.optimizer.steps))
-            assert 0 <= run.error <= 1 and run.mean_loss > 0
-
-        def on_epoch(self, run):
-            assert run.history.epochs[-1].loss == run.mean_loss
-            assert run.history.epochs[-1].train_error == run.error
-
-    calls = Calls()
-    train_small(epochs=2, batch_size=70, callbacks=[calls, Look()])
-    assert calls.names == ["start", 1, 2, "epoch 1", 3, 4, "epoch 2", "end"]
-    assert seen == [(1, 1, 1, 70, 1), (1, 2, 2, 70, 2), (2, 1, 3, 70, 3), (2, 2, 4, 70, 4)]
-
-
-def test_callbacks_change_nothing():
-    states = [train_small(callbacks=c)[0].state() for c in ([], [Calls(), EarlyStopping(9)])]
-    for a, b in zip(*states, strict=True):
-        for left, right in zip(a, b, strict=True):
-            np.testing.assert_array_equal(left, right)
-
-
-@pytest.mark.parametrize(
-    ("at", "names", "epochs"),
-    [(3, ["start", 1, 2, 3, "end"], 0), (4, ["start", 1, 2, 3, 4, "epoch 1", "end"], 1)],
-)
-def test_a_callback_stops_the_training(at, names, epochs):
-    calls = Calls(at, stop)
-    _, history = train_small(batch_size=40, callbacks=[calls])
-    assert calls.names == names
-    assert len(history.epochs) == epochs
-
-
-def test_early_stopping():
-    model, history = train_small(
-        epochs=20,
-        schedule=lambda epoch, epochs: 3e-3 if epoch < 2 else 10.0,
-        callbacks=[EarlyStopping(3)],
-    )
-    x, y = prototypes()
-    assert len(history.epochs) == history.best.number + 3 < 20
-    assert model.evaluate(x[160:], y[160:]) == history.best.validation_error
-    with pytest.raises(ValueError, match=r"^\[EarlyStopping\] .* got None"):
-        mlp(96, 32, 1, 4).fit(x, y, callbacks=[EarlyStopping(1)], verbose=0)
-    with pytest.raises(ValueError, match=r"^\[EarlyStopping\] patience .* got 0"):
-        EarlyStopping(0)
-
-
-def test_annealing():
-    plain, inner = ProgressiveSign(), AnnealedSign()
-    signs = Sign(quantizer=plain), Sign(quantizer=ClippedGradient(inner, 1.0))
-    model = Sequential(BinaryDense(96, 8, seed=0), signs[0], BinaryDense(8, 4, seed=1), signs[1])
-    seen = []
-
-    class Look(Callback):
-        def on_start(self, run):
-            seen.append((plain.progress, inner.progress))
-
-        on_batch = on_start
-
-    x, y = prototypes()
-    plain.progress = 0.7  # left by an earlier training
-    callbacks = [Annealing(), Look()]
-    model.fit(x, y, epochs=2, batch_size=120, callbacks=callbacks, verbose=0)
-    assert seen == [(share, share) for share in (0, 0.25, 0.5, 0.75, 1)]
-
-
-def test_interrupt_falls_between_two_steps():
-    calls = Calls(5, press)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train_small(batch_size=40, callbacks=[calls])
-    assert calls.names == ["start", 1, 2, 3, 4, "epoch 1", 5, "interrupted"]
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_second_interrupt_does_not_wait():
-    calls = Calls(5, lambda run: [press(run), press(run)])
-    with pytest.raises(KeyboardInterrupt):
-        train_small(batch_size=40, callbacks=[calls])
-    assert calls.names == ["start", 1, 2, 3, 4, "epoch 1", 5]
-
-
-def test_interrupt_keeps_the_last_model():
-    """Not that of the best epoch, which is another one here."""
-    states = []
-    calls = Calls(9, lambda run: [states.append(run.model.state()), press(run)])
-    model = mlp(96, 32, 1, 4, seed=0)
-    x, y = prototypes()
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(x, y, batch_size=60, validation=(x, y), verbose=0, callbacks=[calls])
-    for a, b in zip(states[0], model.state(), strict=True):
-        for left, right in zip(a, b, strict=True):
-            np.testing.assert_array_equal(left, right)
-
-
-def test_handler_of_the_program_stays():
-    seen = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
-    try:
-        _, history = train_small(callbacks=[Calls(2, press)])
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert seen == [signal.SIGINT]
-    assert len(history.epochs) == 4
-
-
-def test_augment():
-    seen = []
-
-    def augment(x, rng):
-        seen.append((x.shape, rng.integers(1000)))
-        x[:, :48] = 0  # the rows are a copy
-        return x
-
-    x, y = prototypes()
-    given = x.copy()
-    mlp(96, 16, 1, 4).fit(x, y, epochs=2, batch_size=80, augment=augment, verbose=0)
-    np.testing.assert_array_equal(x, given)
-    assert [shape for shape, _ in seen] == [(80, 96)] * 6
-    assert len({number for _, number in seen}) > 1
-    with pytest.raises(ValueError, match=r"^\[fit\] augment must keep the 80 rows, got \(79, 96\)"):
-        mlp(96, 16, 1, 4).fit(x, y, batch_size=80, augment=lambda x, rng: x[1:], verbose=0)
-
-
-def test_without_augment_the_rows_come_as_ever():
-    """The first permutations of the seed."""
-    orders = []
-
-    class Look(Callback):
-        def on_epoch(self, run):
-            orders.append(run.order.copy())
-
-    train_small(epochs=3, seed=5, callbacks=[Look()])
-    rng = np.random.default_rng(5)
-    for order in orders:
-        np.testing.assert_array_equal(order, rng.permutation(160))
 
 
 def breaks(place, what, step):
@@ -441,6 +254,10 @@ def test_only_one_pool_has_several_threads(monkeypatch):
         monkeypatch.undo()
         fit_dense(Dense(96, 4), callbacks=[threads])
         assert threads.ours == 1
+        train_small(epochs=1, callbacks=[threads], blas=True)
+        assert threads.ours == 1
+        fit_dense(Dense(96, 4), callbacks=[threads], blas=False)
+        assert (threads.ours, threads.blas) == (wanted, {1})
         assert get_num_threads() == wanted
     finally:
         set_num_threads(before)
@@ -589,7 +406,7 @@ def test_digits_end_to_end():
     data = datasets.load_digits()
     model = mlp(64, 256, 2, 10, seed=0)
     model.fit(data.x_train, data.y_train, epochs=12, batch_size=50, verbose=0)
-    assert model.evaluate(data.x_test, data.y_test) < 0.09
+    assert model.error_rate(data.x_test, data.y_test) < 0.09
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))
     np.testing.assert_array_equal(packed.outputs(data.x_test), numpy_outputs(packed, data.x_test))
@@ -603,7 +420,7 @@ def test_mnist_one_epoch():
     model = mlp(784, 256, 2, 10, seed=0)
     start = time.perf_counter()
     model.fit(data.x_train, data.y_train, epochs=1, verbose=0)
-    assert model.evaluate(data.x_test, data.y_test) < 0.10
+    assert model.error_rate(data.x_test, data.y_test) < 0.10
     assert time.perf_counter() - start < 120
     packed = model.freeze()
     np.testing.assert_array_equal(packed.outputs(data.x_test), model.outputs(data.x_test))

@@ -1,4 +1,7 @@
-"""Networks ready to train."""
+"""Published networks with binary weights, as functions that build them ready to train.
+
+`width` multiplies the published numbers of channels and units; 1.0 is the network as published.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,20 @@ from .layers import (
     Residual,
     Sequential,
     Sign,
+    TrainingLayer,
 )
-from .layers.base import TrainingLayer
+
+__all__ = [
+    "alexnet",
+    "binarynet",
+    "features_of",
+    "lenet5",
+    "mlp",
+    "nin",
+    "resnet18",
+    "scaled",
+    "seed_stream",
+]
 
 Layers = list[TrainingLayer]
 
@@ -38,7 +53,7 @@ def mlp(
     input_dropout: float = 0.0,
     seed=None,
 ) -> Sequential:
-    """Multi-layer perceptron with binary weights and activations in every layer.
+    """Build a multi-layer perceptron with binary weights and activations in every layer.
 
     Parameters
     ----------
@@ -47,7 +62,7 @@ def mlp(
     depth : int
         Number of hidden layers.
     dropout, input_dropout : float
-        Rates behind each hidden activation, and on the input. Tens of epochs want none.
+        Rates behind each hidden activation, and on the input. Short trainings do best without.
     seed : int or SeedSequence, optional
         Source of start weights and dropout masks.
 
@@ -69,55 +84,52 @@ def mlp(
         layers.append(Dropout(input_dropout, seed=next(seeds)))
     features = in_features
     for _ in range(depth):
-        layers += [BinaryDense(features, hidden, seed=next(seeds)), BatchNorm(hidden), Sign()]
+        layers += _binary_dense(features, hidden, seed=next(seeds))
         if dropout:
             layers.append(Dropout(dropout, seed=next(seeds)))
         features = hidden
     layers += [BinaryDense(features, classes, seed=next(seeds)), BatchNorm(classes)]
-    return Sequential(layers)
+    return Sequential(layers, input_shape=(in_features,))
 
 
 def binarynet(
     image_shape: Sequence[int] = (32, 32, 3),
-    channels: Sequence[int] = (128, 256, 512),
-    hidden: int = 1024,
     classes: int = 10,
     *,
+    width: float = 1.0,
     seed=None,
 ) -> Sequential:
-    """BinaryNet's ConvNet: binary weights and activations in every layer, the first one included.
+    """Build BinaryNet's ConvNet: every layer, even the first, has binary weights.
 
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of uint8 as they are: the products of the first layer
+        The input is images (n, *image_shape) of uint8 as they are. The products of the first layer
         are exact, and the BatchNorm behind them undoes scale and offset. Outside is 0, black.
-    channels : sequence of int
-        Channels of each stage, which halves height and width.
-    hidden : int
-        Units of the two dense layers.
     classes : int
         Number of scores.
+    width : float
+        Multiplies the channels of the convolutions and the units of the dense layers.
     seed : int or SeedSequence, optional
         Source of start weights.
 
     Returns
     -------
     Sequential
-        For each stage BinaryConv2D 3x3, padding 1 -> BatchNorm -> Sign -> BinaryConv2D the same ->
-        MaxPool2D 2 -> BatchNorm -> Sign; then Flatten -> 2 x [BinaryDense -> BatchNorm -> Sign] ->
-        BinaryDense -> BatchNorm.
+        Three stages of 128, 256 and 512 channels: BinaryConv2D 3x3, padding 1 -> BatchNorm -> Sign
+        -> BinaryConv2D 3x3, padding 1 -> MaxPool2D 2 -> BatchNorm -> Sign. Then Flatten ->
+        2 x [BinaryDense 1024 -> BatchNorm -> Sign] -> BinaryDense -> BatchNorm.
 
     References
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.2, their network for
-    CIFAR-10; order of layers as in the code released with it. For SVHN they use channels
-    (64, 128, 256).
+    CIFAR-10. The order of the layers is that of the code released with it.
     """
     seeds = seed_stream(seed)
     layers: Layers = []
     inputs = _channels("binarynet", image_shape)
-    for outputs in channels:
+    *stages, hidden = scaled("binarynet", (128, 256, 512, 1024), width)
+    for outputs in stages:
         layers += [
             BinaryConv2D(inputs, outputs, 3, padding=1, seed=next(seeds)),
             BatchNorm(outputs),
@@ -131,7 +143,7 @@ def binarynet(
     layers.append(Flatten())
     features = features_of(layers, image_shape)
     for _ in range(2):
-        layers += [BinaryDense(features, hidden, seed=next(seeds)), BatchNorm(hidden), Sign()]
+        layers += _binary_dense(features, hidden, seed=next(seeds))
         features = hidden
     layers += [BinaryDense(features, classes, seed=next(seeds)), BatchNorm(classes)]
     return Sequential(layers, input_shape=tuple(image_shape))
@@ -142,11 +154,11 @@ def alexnet(
     classes: int = 1000,
     *,
     width: float = 1.0,
-    alpha: bool = True,
-    k_map: bool = False,
+    scale_weights: bool = True,
+    scale_input: bool = False,
     seed=None,
 ) -> Sequential:
-    """XNOR-Net's AlexNet: first and last layer in full precision, seven binary ones between them.
+    """Build XNOR-Net's AlexNet: seven binary layers between a first and a last in float32.
 
     Parameters
     ----------
@@ -155,11 +167,11 @@ def alexnet(
     classes : int
         Number of scores.
     width : float
-        Multiplies the number of channels of every layer.
-    alpha : bool
+        Multiplies the channels of every layer.
+    scale_weights : bool
         Whether filters have the scale of their weights; without it they are +-1.
-    k_map : bool
-        Whether binary layers keep the scale of their input. The released code leaves it out.
+    scale_input : bool
+        Whether binary convolutions keep the scale of their input. The released code leaves it out.
     seed : int or SeedSequence, optional
         Source of start weights.
 
@@ -169,8 +181,8 @@ def alexnet(
         Conv2D 96, 11x11, stride 4, padding 2 -> BatchNorm -> ReLU -> pool; binary 256 5x5 -> pool;
         384 3x3; 384 3x3; 256 3x3 -> pool; 4096 over the whole image (6x6 for 224x224); 4096 1x1;
         BatchNorm -> ReLU -> Conv2D 1x1 -> Flatten. Each binary layer is BatchNorm -> Sign ->
-        BinaryConv2D, or BatchNorm -> BinaryConv2D where that makes the signs itself for its
-        `k_map`. Pools are MaxPool2D 3, stride 2.
+        BinaryConv2D; with `scale_input` BinaryConv2D makes the signs itself. Pools are
+        MaxPool2D 3, stride 2.
 
     References
     ----------
@@ -178,8 +190,8 @@ def alexnet(
     as in the code released with it, whose fully connected layers are convolutions too.
     """
     seeds = seed_stream(seed)
-    sizes = _scaled("alexnet", (96, 256, 384, 384, 256, 4096, 4096), width)
-    scales = {"alpha": alpha, "k_map": k_map}
+    sizes = scaled("alexnet", (96, 256, 384, 384, 256, 4096, 4096), width)
+    scales = {"scale_weights": scale_weights, "scale_input": scale_input}
     inputs = _channels("alexnet", image_shape)
     layers: Layers = [
         Conv2D(inputs, sizes[0], 11, stride=4, padding=2, bias=False, seed=next(seeds)),
@@ -209,14 +221,13 @@ def lenet5(
     image_shape: Sequence[int] = (28, 28, 1),
     classes: int = 10,
     *,
-    channels: tuple[int, int] = (20, 50),
-    hidden: int = 500,
-    alpha: bool = True,
-    k_map: bool = False,
+    width: float = 1.0,
+    scale_weights: bool = True,
+    scale_input: bool = False,
     seed=None,
     **latent: Any,
 ) -> Sequential:
-    """LeNet-5 as an XNOR-Net: second convolution and first dense layer binary, the others not.
+    """Build LeNet-5 as an XNOR-Net: its two inner layers are binary, first and last float32.
 
     Parameters
     ----------
@@ -224,25 +235,23 @@ def lenet5(
         The input is images (n, *image_shape) of float32 with mean about 0 and deviation about 1.
     classes : int
         Number of scores.
-    channels : (int, int)
-        Channels of the two convolutions.
-    hidden : int
-        Units of the dense layer between.
-    alpha : bool
+    width : float
+        Multiplies the channels of the convolutions and the units of the dense layer between.
+    scale_weights : bool
         Whether binary weights have the scale of the latent ones.
-    k_map : bool
+    scale_input : bool
         Whether the binary convolution keeps the scale of its input.
     seed : int or SeedSequence, optional
         Source of start weights.
     **latent
-        How binary layers start and learn: further options of BinaryConv2D and BinaryDense.
+        Further options of BinaryConv2D and BinaryDense: how binary layers start and learn.
 
     Returns
     -------
     Sequential
         Conv2D 20, 5x5 -> BatchNorm -> ReLU -> MaxPool2D 2 -> BatchNorm -> Sign -> BinaryConv2D 50,
         5x5 -> ReLU -> MaxPool2D 2 -> BatchNorm -> Sign -> Flatten -> BinaryDense 500 -> ReLU ->
-        Dense. With `k_map` the binary convolution makes the signs itself.
+        Dense. With `scale_input` the binary convolution makes the signs itself.
 
     Notes
     -----
@@ -255,16 +264,13 @@ def lenet5(
     kept above 0.01, and all of them learn gamma and beta.
     """
     seeds = seed_stream(seed)
-    first, second = channels
+    first, second, hidden = scaled("lenet5", (20, 50, 500), width)
+    options = {"scale_weights": scale_weights, "scale_input": scale_input, **latent}
     inputs = _channels("lenet5", image_shape)
     layers: Layers = [
-        Conv2D(inputs, first, 5, bias=False, seed=next(seeds)),
-        BatchNorm(first),
-        ReLU(),
+        *_float_conv(inputs, first, 5, seed=next(seeds)),
         MaxPool2D(2),
-        *_xnor_conv(
-            first, second, 5, bias=True, alpha=alpha, k_map=k_map, seed=next(seeds), **latent
-        ),
+        *_xnor_conv(first, second, 5, bias=True, seed=next(seeds), **options),
         ReLU(),
         MaxPool2D(2),
         BatchNorm(second),
@@ -273,7 +279,9 @@ def lenet5(
     ]
     features = features_of(layers, image_shape)
     layers += [
-        BinaryDense(features, hidden, bias=True, scale_weights=alpha, seed=next(seeds), **latent),
+        BinaryDense(
+            features, hidden, bias=True, scale_weights=scale_weights, seed=next(seeds), **latent
+        ),
         ReLU(),
         Dense(hidden, classes, seed=next(seeds)),
     ]
@@ -286,12 +294,12 @@ def nin(
     *,
     width: float = 1.0,
     dropout: float = 0.0,
-    alpha: bool = True,
-    k_map: bool = False,
+    scale_weights: bool = True,
+    scale_input: bool = False,
     seed=None,
     **latent: Any,
 ) -> Sequential:
-    """Network in network as an XNOR-Net: seven binary convolutions between two real ones.
+    """Build a network in network as an XNOR-Net: seven binary convolutions between two real ones.
 
     Parameters
     ----------
@@ -300,18 +308,18 @@ def nin(
     classes : int
         Number of scores.
     width : float
-        Multiplies the number of channels of every layer.
+        Multiplies the channels of every layer.
     dropout : float
-        Rate before the two wide binary convolutions behind the pools; the released code has 0.5.
-        Excludes `k_map`, which leaves no bits outside the layer to drop.
-    alpha : bool
+        Rate before the two binary convolutions behind the pools; the released code has 0.5. Not
+        with `scale_input`, which leaves no bits outside the layer to drop.
+    scale_weights : bool
         Whether filters have the scale of their weights.
-    k_map : bool
-        Whether binary layers keep the scale of their input.
+    scale_input : bool
+        Whether binary convolutions keep the scale of their input.
     seed : int or SeedSequence, optional
         Source of start weights and dropout masks.
     **latent
-        How binary layers start and learn: further options of BinaryConv2D and BinaryDense.
+        Further options of BinaryConv2D and BinaryDense: how binary layers start and learn.
 
     Returns
     -------
@@ -319,7 +327,7 @@ def nin(
         Conv2D 192, 5x5 -> BatchNorm -> ReLU; binary 160 1x1; 96 1x1; MaxPool2D 3, stride 2; binary
         192 5x5; 192 1x1; 192 1x1; AvgPool2D 3, stride 2; binary 192 3x3; 192 1x1; BatchNorm ->
         Conv2D 1x1 -> ReLU -> GlobalAvgPool2D. Each binary layer is BatchNorm -> Sign (-> Dropout)
-        -> BinaryConv2D -> ReLU; with `k_map` BinaryConv2D makes the signs itself.
+        -> BinaryConv2D -> ReLU; with `scale_input` BinaryConv2D makes the signs itself.
 
     Notes
     -----
@@ -332,37 +340,30 @@ def nin(
     kept above 0.01, and all of them learn gamma and beta.
     Lin et al., "Network in network", 2014.
     """
-    if dropout and k_map:
-        raise ValueError(f"[nin] dropout must be 0 with k_map, got {dropout}")
+    if dropout and scale_input:
+        raise ValueError(f"[nin] dropout must be 0 with scale_input, got {dropout}")
     seeds = seed_stream(seed)
-    first, *sizes = _scaled("nin", (192, 160, 96, 192, 192, 192, 192, 192), width)
-    kernels = (1, 1, 5, 1, 1, 3, 1)
+    first, *sizes = scaled("nin", (192, 160, 96, 192, 192, 192, 192, 192), width)
     pools: dict[int, TrainingLayer] = {
         2: MaxPool2D(3, stride=2, padding=1),
         5: AvgPool2D(3, stride=2, padding=1),
     }
+    options = {"scale_weights": scale_weights, "scale_input": scale_input, **latent}
     inputs = _channels("nin", image_shape)
-    layers: Layers = [
-        Conv2D(inputs, first, 5, padding=2, bias=False, seed=next(seeds)),
-        BatchNorm(first),
-        ReLU(),
-    ]
+    layers = _float_conv(inputs, first, 5, padding=2, seed=next(seeds))
     inputs = first
-    for place, (outputs, kernel) in enumerate(zip(sizes, kernels, strict=True)):
-        rate = dropout if place in pools else 0.0
+    for place, (outputs, size) in enumerate(zip(sizes, (1, 1, 5, 1, 1, 3, 1), strict=True)):
         if place in pools:
             layers.append(pools[place])
         layers += _xnor_conv(
             inputs,
             outputs,
-            kernel,
-            padding=kernel // 2,
+            size,
+            padding=size // 2,
             bias=True,
-            alpha=alpha,
-            k_map=k_map,
-            dropout=rate,
+            dropout=dropout if place in pools else 0.0,
             seed=next(seeds),
-            **latent,
+            **options,
         )
         layers.append(ReLU())
         inputs = outputs
@@ -379,12 +380,12 @@ def resnet18(
     image_shape: Sequence[int] = (224, 224, 3),
     classes: int = 1000,
     *,
-    width: int = 64,
-    alpha: bool = True,
-    k_map: bool = False,
+    width: float = 1.0,
+    scale_weights: bool = True,
+    scale_input: bool = False,
     seed=None,
 ) -> Sequential:
-    """ResNet-18 as an XNOR-Net: sixteen binary convolutions, and shortcuts of real numbers.
+    """Build ResNet-18 as an XNOR-Net: sixteen binary convolutions, and real shortcuts.
 
     Parameters
     ----------
@@ -392,22 +393,23 @@ def resnet18(
         The input is images (n, *image_shape) of float32 with mean about 0 and deviation about 1.
     classes : int
         Number of scores.
-    width : int
-        Channels of the first of the four stages; each of the others has twice as many.
-    alpha : bool
+    width : float
+        Multiplies the channels of every layer, 64 in the first of the four stages.
+    scale_weights : bool
         Whether filters have the scale of their weights.
-    k_map : bool
-        Whether binary layers keep the scale of their input.
+    scale_input : bool
+        Whether binary convolutions keep the scale of their input.
     seed : int or SeedSequence, optional
         Source of start weights.
 
     Returns
     -------
     Sequential
-        Conv2D 7x7, stride 2 -> BatchNorm -> ReLU -> MaxPool2D 3, stride 2; four stages of two
-        Residual blocks 2 x [BatchNorm -> Sign -> BinaryConv2D 3x3], where stages after the first
-        begin with stride 2 and a shortcut Conv2D 1x1, stride 2 -> BatchNorm; then BatchNorm ->
-        ReLU -> GlobalAvgPool2D -> Dense. With `k_map` BinaryConv2D makes the signs itself.
+        Conv2D 7x7, stride 2 -> BatchNorm -> ReLU -> MaxPool2D 3, stride 2; four stages, each with
+        twice the channels of the one before, of two Residual blocks 2 x [BatchNorm -> Sign ->
+        BinaryConv2D 3x3]; then BatchNorm -> ReLU -> GlobalAvgPool2D -> Dense. Stages after the
+        first begin with stride 2 and a shortcut Conv2D 1x1, stride 2 -> BatchNorm. With
+        `scale_input` BinaryConv2D makes the signs itself.
 
     References
     ----------
@@ -416,46 +418,15 @@ def resnet18(
     are those of the latter.
     """
     seeds = seed_stream(seed)
-    layers: Layers = [
-        Conv2D(
-            _channels("resnet18", image_shape),
-            width,
-            7,
-            stride=2,
-            padding=3,
-            bias=False,
-            seed=next(seeds),
-        ),
-        BatchNorm(width),
-        ReLU(),
-        MaxPool2D(3, stride=2, padding=1),
-    ]
-    inputs = width
-    for stage in range(4):
-        outputs = width << stage
+    scales = {"scale_weights": scale_weights, "scale_input": scale_input}
+    sizes = scaled("resnet18", (64, 128, 256, 512), width)
+    inputs = _channels("resnet18", image_shape)
+    layers = _float_conv(inputs, sizes[0], 7, stride=2, padding=3, seed=next(seeds))
+    layers.append(MaxPool2D(3, stride=2, padding=1))
+    inputs = sizes[0]
+    for stage, outputs in enumerate(sizes):
         for stride in (1 if stage == 0 else 2, 1):
-            body = Sequential(
-                *_xnor_conv(
-                    inputs,
-                    outputs,
-                    3,
-                    stride=stride,
-                    padding=1,
-                    alpha=alpha,
-                    k_map=k_map,
-                    seed=next(seeds),
-                ),
-                *_xnor_conv(
-                    outputs, outputs, 3, padding=1, alpha=alpha, k_map=k_map, seed=next(seeds)
-                ),
-            )
-            shortcut = None
-            if stride != 1:
-                shortcut = Sequential(
-                    Conv2D(inputs, outputs, 1, stride=stride, bias=False, seed=next(seeds)),
-                    BatchNorm(outputs),
-                )
-            layers.append(Residual(body, shortcut))
+            layers.append(_xnor_residual(inputs, outputs, stride, seeds, **scales))
             inputs = outputs
     layers += [
         BatchNorm(inputs),
@@ -466,56 +437,78 @@ def resnet18(
     return Sequential(layers, input_shape=tuple(image_shape))
 
 
+def _xnor_residual(
+    inputs: int, outputs: int, stride: int, seeds: Iterator[np.random.SeedSequence], **scales: bool
+) -> Residual:
+    """Build two binary convolutions around which a shortcut leads; a stride changes both ends."""
+    body = Sequential(
+        *_xnor_conv(inputs, outputs, 3, stride=stride, padding=1, seed=next(seeds), **scales),
+        *_xnor_conv(outputs, outputs, 3, padding=1, seed=next(seeds), **scales),
+    )
+    if stride == 1:
+        return Residual(body)
+    shortcut = Conv2D(inputs, outputs, 1, stride=stride, bias=False, seed=next(seeds))
+    return Residual(body, Sequential(shortcut, BatchNorm(outputs)))
+
+
+def _binary_dense(inputs: int, outputs: int, *, seed: np.random.SeedSequence) -> Layers:
+    """Build BinaryDense -> BatchNorm -> Sign."""
+    return [BinaryDense(inputs, outputs, seed=seed), BatchNorm(outputs), Sign()]
+
+
+def _float_conv(inputs: int, outputs: int, kernel_size: int, **options: Any) -> Layers:
+    """Build Conv2D -> BatchNorm -> ReLU."""
+    return [Conv2D(inputs, outputs, kernel_size, bias=False, **options), BatchNorm(outputs), ReLU()]
+
+
 def _xnor_conv(
-    in_channels: int,
-    out_channels: int,
+    inputs: int,
+    outputs: int,
     kernel_size: Any,
     *,
-    alpha: bool,
-    k_map: bool,
+    scale_weights: bool,
+    scale_input: bool,
     seed: np.random.SeedSequence,
     dropout: float = 0.0,
     **options: Any,
 ) -> Layers:
-    """BatchNorm -> Sign (-> Dropout) -> BinaryConv2D; with k_map the last makes the signs."""
-    layers: Layers = [BatchNorm(in_channels)]
-    if not k_map:
+    """Build BatchNorm -> Sign (-> Dropout) -> BinaryConv2D; a scaled input has no Sign."""
+    layers: Layers = [BatchNorm(inputs)]
+    if not scale_input:
         layers.append(Sign())
     if dropout:
         (mask_seed,) = seed.spawn(1)
         layers.append(Dropout(dropout, seed=mask_seed))
-    options |= {"scale_weights": alpha, "scale_input": k_map}
-    layers.append(BinaryConv2D(in_channels, out_channels, kernel_size, seed=seed, **options))
+    options |= {"scale_weights": scale_weights, "scale_input": scale_input}
+    layers.append(BinaryConv2D(inputs, outputs, kernel_size, seed=seed, **options))
     return layers
 
 
 def seed_stream(seed) -> Iterator[np.random.SeedSequence]:
-    """Independent sources, one for each layer that asks."""
-    sequence = (
-        np.random.SeedSequence(seed) if not isinstance(seed, np.random.SeedSequence) else seed
-    )
+    """Yield independent sources, one for each layer that asks."""
+    sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     while True:
         yield from sequence.spawn(1)
 
 
-def _channels(function: str, image_shape: Sequence[int]) -> int:
-    """Channels of images whose shape has three axes."""
-    if len(image_shape) != 3:
-        raise ValueError(
-            f"[{function}] image_shape must be (height, width, channels), got {image_shape!r}"
-        )
-    return image_shape[2]
-
-
 def features_of(layers: Layers, image_shape: Sequence[int]) -> int:
-    """What the last of some layers gives for an image."""
+    """Return the number of features that the last of some layers gives for an image."""
     features = Sequential(layers).output_shape(tuple(image_shape))[-1]
     assert features is not None  # the size of the image is known
     return features
 
 
-def _scaled(function: str, sizes: Sequence[int], width: float) -> list[int]:
-    """Numbers of channels times `width`, at least one of each."""
+def scaled(where: str, sizes: Sequence[int], width: float) -> list[int]:
+    """Return numbers of channels or units times `width`, rounded, at least one of each."""
     if not 0 < width < float("inf"):
-        raise ValueError(f"[{function}] width must be positive and finite, got {width}")
+        raise ValueError(f"[{where}] width must be positive and finite, got {width}")
     return [max(round(size * width), 1) for size in sizes]
+
+
+def _channels(where: str, image_shape: Sequence[int]) -> int:
+    """Return the channels of images, whose shape must have three axes."""
+    if len(image_shape) != 3:
+        raise ValueError(
+            f"[{where}] image_shape must be (height, width, channels), got {image_shape!r}"
+        )
+    return image_shape[2]

@@ -29,7 +29,7 @@ class Stop(Callback):
             run.stop = True
 
     def on_end(self, run):  # after the checkpoint was written, for which weights are centred
-        self.found = parameters(run.model.layers, "end")
+        self.found = parameters(run.model.flat_layers(), "end")
 
 
 def check_order(path, name, found):
@@ -47,7 +47,7 @@ def make(name, place):
     training.fit(broken, callbacks=[Checkpoint(path, every=1000), stop])
     check_order(path, "model", stop.found)
     if "validation" in training.options:
-        check_order(path, "best", parameters(broken.layers, "end"))
+        check_order(path, "best", parameters(broken.flat_layers(), "end"))
     resumed, whole = training.model(9), training.model(0)
     end = end_of(resumed, training.fit(resumed, resume=path), x)
     without_a_break = end_of(whole, training.fit(whole), x)

@@ -199,7 +199,7 @@ def mixed(seed):
 
 
 def ebp(seed):
-    return EBP([12, 6, CLASSES], eta=0.5, seed=seed)
+    return EBP([12, 6, CLASSES], lr=0.5, seed=seed)
 
 
 def shifted(x, rng):
@@ -294,7 +294,7 @@ def end_of(model, history, x):
     numbers = [[e.learning_rate, e.loss, e.train_error] for e in history.epochs]
     checked = [e.validation_error for e in history.epochs if e.validation_error is not None]
     return {
-        **parameters(model.layers, "end"),
+        **parameters(model.flat_layers(), "end"),
         "end.scores": np.ascontiguousarray(model.outputs(x)),
         "end.epochs": np.array(numbers),
         "end.validation": np.array(checked),

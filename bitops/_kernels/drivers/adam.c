@@ -1,7 +1,7 @@
-/* adam.c: driver of one step of Adam with clip and packing, in one pass through memory.
+/* adam.c: the driver of one step of Adam, which also clips and packs, in one pass through memory.
  *
- * An element costs 28 bytes of traffic (g is read; w, m and v are read and written), a root and a
- * division. Spans are packed while the weights just written are still in the first-level cache. */
+ * An element costs 28 bytes of traffic (g is read; w, m and v are read and written), a square root
+ * and a division. A span is packed while its new weights are still in the first-level cache. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "runtime/parallel.h"
@@ -13,7 +13,7 @@ enum {
 };
 
 int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) {
-    /* Rows matter only where each begins a new word. */
+    /* Only packing cares for rows, each of which begins a new word. */
     const size_t rows = args->words ? args->rows : 1;
     const size_t n = args->words ? args->n : args->rows * args->n;
     const size_t spans = ceil_div(n, SPAN), k_words = bitops_words(n);

@@ -30,10 +30,10 @@
 
 enum {
     SUMS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
-    SUMS_ROWS = 2048,      /* at most */
+    SUMS_ROWS = 2048,      /* rows of it, at most */
     DEPTHWISE_TAPS = 64,   /* compared and counted together: 16 KiB of bits, */
-    DEPTHWISE_WORDS = 32,  /* and as much of counts */
-    THREAD_WORK = 1 << 14, /* sums to be transformed below which one thread is faster */
+    DEPTHWISE_WORDS = 32,  /* and 16 KiB of counts */
+    THREAD_WORK = 1 << 14, /* sums to be transformed: below, one thread is faster */
 };
 
 static int is_depthwise(const bitops_conv_args *args) {
@@ -75,7 +75,8 @@ static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *
     return count;
 }
 
-/* The row of the table for two cases: the sums of the taps that lie outside in either direction. */
+/* Fills the row of the table for two cases: sums of the taps that lie outside in either direction.
+ */
 static void add_outside(const bitops_conv_args *args, const int32_t *tap_sums, tap_range y,
                         tap_range x, int32_t *row) {
     const bitops_image *im = &args->image;
@@ -90,7 +91,7 @@ static void add_outside(const bitops_conv_args *args, const int32_t *tap_sums, t
         }
 }
 
-/* Where the parts of the offsets lie, one after the other from a cache line on. */
+/* The parts of the offsets, one after the other. */
 typedef struct offsets {
     size_t cases_x, words;
     int32_t *table;
@@ -182,7 +183,7 @@ static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_a
 static size_t product_words(const bitops_isa *isa, const bitops_conv_args *args, size_t m,
                             int n_threads) {
     bitops_gemm_args product = group_product(isa, args, 0, 0, m);
-    product.store.offset = args->offsets; /* if not NULL, room for offset_row */
+    product.store.offset = args->offsets; /* if not NULL, there must be room for offset_row */
     return bitops_gemm_workspace_size(isa, &product, n_threads) / sizeof(uint64_t);
 }
 
@@ -284,7 +285,7 @@ static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, s
 
 /* ---- the convolution ----------------------------------------------------------------------- */
 
-/* Mismatches of rows [first, first + m) with the filters of all groups. */
+/* Counts the mismatches of rows [first, first + m) with the filters of all groups. */
 static void sum_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first, size_t m,
                        int32_t *sums, void *workspace, int n_threads) {
     if (is_depthwise(args)) {
@@ -306,7 +307,7 @@ static void sum_groups(const bitops_isa *isa, const bitops_conv_args *args, size
     }
 }
 
-/* Columns beyond the last filter, in the words that store_block leaves alone, are cleared here. */
+/* store_block writes the bytes of its columns; the rest of the last word is cleared here. */
 static void store_sums(const bitops_conv_args *args, const int32_t *sums, size_t first, size_t m,
                        uint32_t *offset_row, int n_threads) {
     bitops_store store = args->store;

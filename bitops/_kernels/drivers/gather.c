@@ -1,9 +1,15 @@
-/* gather.c: rows of the im2col matrix of packed images, written where the product reads them.
+/* gather.c: writes rows of the im2col matrix of packed images where the product reads them.
  *
- * Where channels fill whole words, the taps of a row of the kernel lie side by side in the image
- * (unless dilated), and the same rows of neighbouring positions a stride apart: one call of
- * prepack_rows copies and prepares them for a line of outputs. Positions at the border go tap by
- * tap. Other channel counts are appended bit by bit to each row, a word at a time. */
+ * If channels fill whole words, the taps of one row of the kernel lie side by side in the image
+ * (unless dilated), and those of the next output lie a stride further on:
+ *
+ *   image    | pixel 0 | pixel 1 | pixel 2 | pixel 3 | ...     kernel_width 3, stride_x 1
+ *   output 0 |-- tap 0 --- tap 1 --- tap 2 -|
+ *   output 1           |-- tap 0 --- tap 1 --- tap 2 -|
+ *
+ * so one call of prepack_rows copies and prepares them for a line of outputs. Outputs at the border
+ * have runs of taps inside and outside. Any other number of channels is appended to each row, a
+ * word at a time. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
@@ -25,7 +31,7 @@ static void fill_rows(uint64_t word, size_t m, size_t k_words, uint64_t *rows_ou
             rows_out[p] = word;
 }
 
-/* Neighbouring outputs (y, x) .. (y, x + n - 1) of one image. */
+/* Outputs (y, x) to (y, x + n - 1) of one image. */
 typedef struct line {
     const uint64_t *image; /* its first pixel */
     size_t y, x, n;
@@ -40,7 +46,7 @@ static line line_at(const bitops_image *im, size_t row, size_t rows) {
     return l;
 }
 
-/* Line of pixels that row ky of the kernel meets at output line y; NULL if it lies outside. */
+/* The line of pixels that row ky of the kernel meets; NULL if it lies outside. */
 static const uint64_t *pixels(const bitops_image *im, const line *l, size_t ky) {
     const size_t y = l->y * im->stride_y + ky * im->dilation_y;
     if (y < im->pad_top || y - im->pad_top >= im->height)
@@ -56,7 +62,7 @@ typedef struct words_plan {
     bitops_prepack_rows_fn *prepack_rows;
     taps_axis horizontal;
     size_t tap_words;
-    size_t inner_begin, inner_end; /* outputs of a line whose taps are all inside, horizontally */
+    size_t inner_begin, inner_end; /* outputs of a line whose taps all lie inside, horizontally */
     uint64_t outside;              /* prepared */
     size_t ld_out;
 } words_plan;
@@ -78,7 +84,7 @@ static words_plan plan_words(const bitops_image *im, bitops_prepack_rows_fn *pre
     return p;
 }
 
-/* Taps [begin, end) of n outputs of a line, all inside; taps_out is the place of tap 0. */
+/* Copies taps [begin, end) of n outputs of a line, which lie inside; tap 0 goes to taps_out. */
 static void gather_taps(const words_plan *p, const uint64_t *pixels, size_t x, size_t n,
                         size_t begin, size_t end, uint64_t *taps_out) {
     const bitops_image *im = p->im;
@@ -94,7 +100,7 @@ static void gather_taps(const words_plan *p, const uint64_t *pixels, size_t x, s
         p->prepack_rows(from, step, n, p->tap_words, out, p->ld_out);
 }
 
-/* n outputs of a line that may have taps outside. */
+/* Copies n outputs of a line that may have taps outside. */
 static void gather_border(const words_plan *p, const uint64_t *pixels, size_t x, size_t n,
                           uint64_t *rows_out) {
     const bitops_image *im = p->im;
@@ -130,14 +136,14 @@ static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out)
 
 /* ---- any number of bits -------------------------------------------------------------------- */
 
-/* Bits gather in `word`, the `fill` lowest so far, until it is full. */
+/* Collects bits in `word`, of which the lowest `fill` are set so far, until it is full. */
 typedef struct bit_writer {
     uint64_t word;
     size_t fill;
     uint64_t *out;
 } bit_writer;
 
-/* Appends the lowest n <= 64 bits of v, whose others are 0. */
+/* Appends the lowest n <= 64 bits of v; the others must be 0. */
 BITOPS_INLINE void write_bits(bit_writer *w, uint64_t v, size_t n) {
     w->word |= v << w->fill;
     w->fill += n;
@@ -148,7 +154,8 @@ BITOPS_INLINE void write_bits(bit_writer *w, uint64_t v, size_t n) {
     w->word = w->fill ? v >> (n - w->fill) : 0;
 }
 
-/* Bits [first, first + n) of the words, 1 <= n <= 64; no word is read that holds none of them. */
+/* Bits [first, first + n) of the words, 1 <= n <= 64; only words that hold some of them are read.
+ */
 BITOPS_INLINE uint64_t read_bits(const uint64_t *words, size_t first, size_t n) {
     const size_t shift = first % BITOPS_WORD_BITS;
     words += first / BITOPS_WORD_BITS;
@@ -158,7 +165,7 @@ BITOPS_INLINE uint64_t read_bits(const uint64_t *words, size_t first, size_t n) 
     return n < BITOPS_WORD_BITS ? v & (((uint64_t)1 << n) - 1) : v;
 }
 
-/* The channels of one tap; pixel is NULL outside. */
+/* Appends the channels of one tap; pixel is NULL outside. */
 BITOPS_INLINE void write_tap(bit_writer *w, const bitops_image *im, const uint64_t *pixel) {
     for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
         const size_t n = min_size(BITOPS_WORD_BITS, im->channels - c);

@@ -20,7 +20,7 @@
 enum {
     ROWS = BITOPS_LOOKUP_ROWS,
     COLUMNS = BITOPS_LOOKUP_COLUMNS,
-    ROW_BITS = 1024, /* bits of a block of k, divided by the rows that share it: tables of 16 KiB */
+    ROW_BITS = 1024, /* bits of a block of k, divided by the rows of a tile: tables of 16 KiB */
     BLOCK_ROWS = 32,
     GROUP_PANELS = 16,
     HALF_BITS = 32,
@@ -63,7 +63,7 @@ static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, cons
                       size_t p, size_t k_words, char *tables, uint32_t *panels) {
     const size_t first = p * BITOPS_WORD_BITS;
     const size_t bits = min_size(k_words * BITOPS_WORD_BITS, args->k - first);
-    /* With one group of rows each panel is used once and the next can take its place. */
+    /* With a single tile of rows, each panel is used once, and the next one can take its place. */
     const size_t panel_size = b->m > ROWS ? 2 * k_words * COLUMNS : 0;
     bitops_lookup tile = {.tables = tables, .ldc = args->n, .first = p == 0};
     tile.halves = ceil_div(bits, HALF_BITS);
@@ -92,7 +92,7 @@ static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, cons
         run_slice(isa, args, b, p, min_size(step, all - p), tables, panels);
 }
 
-/* Panels of a task: as many as there are, unless threads would stay without work. */
+/* Panels of a task: up to GROUP_PANELS, but few enough for every thread to have work. */
 static size_t group_panels(const bitops_mixed_args *args, int threads) {
     const size_t panels = ceil_div(args->n, COLUMNS), row_blocks = ceil_div(args->m, BLOCK_ROWS);
     const size_t share = panels * row_blocks / (4 * (size_t)threads);

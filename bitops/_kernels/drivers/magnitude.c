@@ -1,8 +1,8 @@
 /* magnitude.c: mean magnitude of rows of float32 numbers, XNOR-Net's A.
  *
- * The order of the additions is part of the result: element i goes to sum i % 16, then the sums j
- * and j + 8, j + 4, j + 2, j + 1 are added. Sixteen independent sums are also what compilers
- * vectorise, with the baseline instructions fast enough for memory. */
+ * The order of the additions is part of the result. Element i goes to sum i % 16; then sums j and
+ * j + 8 are added, then j and j + 4, j + 2, j + 1. Compilers vectorise sixteen independent sums,
+ * and the baseline instructions keep up with the memory. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "runtime/parallel.h"
@@ -15,7 +15,7 @@ enum {
     TASK_WORK = 1 << 12,   /* elements of a task, at least */
 };
 
-/* The sum of the first n <= LANES sums; those behind them would be 0. */
+/* Adds the first n <= LANES sums; the others would be 0. */
 static float sum_lanes(float sums[LANES], size_t n) {
     for (size_t half = LANES / 2; half; half /= 2) {
         for (size_t j = 0; j + half < n; j++)

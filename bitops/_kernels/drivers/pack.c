@@ -1,4 +1,4 @@
-/* pack.c: drivers of pack, unpack, popcount and prepack: rows shared out to threads. */
+/* pack.c: drivers of pack, unpack, popcount and prepack, whose rows threads share. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "runtime/parallel.h"
@@ -15,7 +15,7 @@ static int team(size_t words, int n_threads) {
     return words < THREAD_WORDS ? 1 : n_threads;
 }
 
-/* A row is cut into spans of this many words, so that one long row is shared out too. */
+/* A row is cut into spans of this many words, so that threads can share one long row. */
 enum { SPAN_WORDS = 1024, SPAN_BITS = SPAN_WORDS * BITOPS_WORD_BITS };
 
 static size_t element_size(bitops_dtype dtype) {
@@ -109,8 +109,9 @@ int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x
 
 enum { TILE_BITS = LINE_WORDS * BITOPS_WORD_BITS };
 
-/* In each of 8 squares side by side, bit j of row i becomes bit i of row j: halves of ever smaller
- * squares change places. */
+/* Transposes 8 squares of 64 x 64 bits side by side: bit j of row i becomes bit i of row j. The
+ * upper right and the lower left quarter of each square change places, then those of each quarter,
+ * and so on down to single bits. */
 static void transpose_squares(uint64_t rows[BITOPS_WORD_BITS][LINE_WORDS]) {
     uint64_t mask = 0xffffffffu;
     for (size_t half = 32; half; half >>= 1, mask ^= mask << half)
@@ -123,8 +124,9 @@ static void transpose_squares(uint64_t rows[BITOPS_WORD_BITS][LINE_WORDS]) {
                 }
 }
 
-/* 512 x 512 bits with rows of a cache line. Copied in and out line by line: rows of a power of two
- * words share few sets of the caches, which would lose a line before its last word is used. */
+/* 512 x 512 bits with rows of a cache line. They are copied in and out line by line, because rows
+ * whose length is a power of two share few sets of the caches, which would lose a line before its
+ * last word is used. */
 typedef struct bit_tile {
     uint64_t rows[TILE_BITS][LINE_WORDS];
 } bit_tile;
@@ -176,9 +178,9 @@ void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_
     }
 }
 
-enum { COUNT_SPAN = 1 << 14 }; /* words, 128 KiB: a longer row is shared out */
+enum { COUNT_SPAN = 1 << 14 }; /* words, 128 KiB: threads share a row that is longer */
 
-/* Few long rows: spans of all of them are shared out, and added up afterwards. */
+/* Few long rows: threads share the spans of each row, whose counts are added. */
 static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                                size_t k_words, int64_t *count_out, int threads) {
     const size_t spans = ceil_div(k_words, COUNT_SPAN);

@@ -1,11 +1,14 @@
-/* planes.c: numbers of few bits times +-1 weights, as products of their bit planes with gemm.
+/* planes.c: multiplies small integers by +-1 weights, one bit plane after the other, with gemm.
  *
- * A number is x = sum over b of 2^b x_b with bits x_b, and for a row w of bits
- *     sum of x_b times +-1 = popcount(w) - popcount(x_b ^ w),
- * so that with d_b = popcount(x_b ^ w), the mismatches of plane b,
+ * An integer is x = sum over b of 2^b x_b, with bits x_b. For a row w of bits,
+ *     sum over k of x_b times +-1 = popcount(w) - popcount(x_b ^ w),
+ * and with d_b = popcount(x_b ^ w), the mismatches of plane b,
  *     dot = (2^bits - 1) popcount(w) - sum over b of 2^b d_b.
- * popcount(w) = k - d of a row of ones, which stands behind the planes of a block of rows. The
- * mismatches of a block of planes and columns are made by gemm and summed while in the cache.
+ * A row of ones has k - popcount(w) mismatches with w, so a block of rows of x becomes
+ *
+ *     plane 0 of all rows | plane 1 of all rows | ... | a row of ones
+ *
+ * gemm counts the mismatches of a block, which are then summed while they are in the cache.
  *
  * No overflow: both terms are at most 255 k < 2^31. */
 #include "bitops.h"
@@ -17,7 +20,7 @@
 #include <string.h>
 
 enum {
-    PLANE_ROWS = 256, /* planes of a block, the row of ones included; */
+    PLANE_ROWS = 256, /* of a block, the row of ones included */
     PLANE_COLUMNS = 1024,
     PLANE_WORDS = 1 << 17, /* 1 MiB of words, and 1 MiB of mismatches */
     MAX_WORDS = 4096,      /* of a row: at least 31 planes in a block */
@@ -25,7 +28,8 @@ enum {
     THREAD_WORK = 1 << 16, /* numbers to be split, or sums: below, one thread is faster */
 };
 
-/* Measured: gemm takes time in proportion to the bits, the lookup does not; see README.md. */
+/* Measured: the time of gemm grows with the number of bits, that of the lookup does not; see
+ * README.md. */
 int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
     return !args->is_float && args->bits <= isa->plane_bits && args->k > 0 &&
            bitops_words(args->k) <= MAX_WORDS;
@@ -50,7 +54,7 @@ static size_t block_rows(const planes_plan *plan, size_t rows) {
     return plan->planes * rows + 1;
 }
 
-/* The product of the planes of `rows` rows with the columns [j, j + n). */
+/* The product of the planes of `rows` rows with columns [j, j + n). */
 static bitops_gemm_args block_args(const planes_plan *plan, const bitops_mixed_args *args,
                                    size_t rows, size_t j, size_t n) {
     const size_t m = block_rows(plan, rows);
@@ -86,7 +90,7 @@ size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_ar
     return gemm_at(&plan) * sizeof(uint64_t) + bitops_gemm_workspace_size(isa, &gemm, n_threads);
 }
 
-/* Bit `plane` of k numbers. */
+/* Packs bit `plane` of k numbers. */
 static void pack_plane(const bitops_isa *isa, const uint8_t *x, size_t k, size_t plane,
                        uint64_t *words_out) {
     uint8_t bits[CHUNK];
@@ -114,7 +118,7 @@ static void pack_block(const bitops_isa *isa, const planes_plan *plan,
     ones[plan->k_words - 1] >>= plan->k_words * BITOPS_WORD_BITS - args->k;
 }
 
-/* Mismatches, n to a row, to the outputs of one row of x at (row, col). */
+/* Sums the mismatches, n to a row, of row i of a block; its outputs begin at (row, col). */
 static void combine_row(const planes_plan *plan, const bitops_mixed_args *args,
                         const int32_t *counts, size_t rows, size_t i, size_t n, size_t row,
                         size_t col) {

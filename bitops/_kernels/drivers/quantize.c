@@ -1,8 +1,8 @@
-/* quantize.c: float32 numbers to 8 bits, rounded at random so that the mean is kept.
+/* quantize.c: rounds float32 numbers to 8 bits, at random, so that the mean is kept.
  *
  * The random number of an element is a hash of the seed and of its position (the finalizer of
- * MurmurHash3, twice two multiplications and shifts), so that results depend neither on threads nor
- * on the ISA. Plain loops, which compilers vectorise with the baseline instructions. */
+ * MurmurHash3, twice), so results depend neither on threads nor on the ISA. Compilers vectorise the
+ * plain loops with the baseline instructions. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "isa/shared/target.h"
@@ -11,7 +11,7 @@
 enum {
     BLOCK = 1 << 13,       /* elements of a task */
     THREAD_WORK = 1 << 16, /* elements below which one thread is faster */
-    ZERO = 128,            /* what stands for 0 */
+    ZERO = 128,            /* the code of 0 */
 };
 
 BITOPS_INLINE uint32_t hash32(uint32_t x) {
@@ -22,7 +22,8 @@ BITOPS_INLINE uint32_t hash32(uint32_t x) {
     return x ^ x >> 16;
 }
 
-/* scale * x must lie in -127..127. 16 random bits make 128 + random exact, and 0 always 128. */
+/* scale * x must lie in -127..127. With 16 random bits, 128 + random is exact and 0 always gives
+ * 128. */
 static void quantize_block(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out) {
     for (size_t i = 0; i < n; i++) {
         const int32_t random = (int32_t)(hash32(seed + (uint32_t)i * 0x9e3779b9u) >> 16);

@@ -1,5 +1,4 @@
-/* topk.c: the driver of hamming_topk: the nearest rows of w for every row of a, without a matrix of
- * distances.
+/* topk.c: finds the nearest rows of w for every row of a, without a matrix of distances.
  *
  *   for each block of rows x span of columns                        shared out to threads
  *     heaps of the block and span := empty
@@ -8,11 +7,11 @@
  *   for each row                                                    shared out to threads
  *     heaps of all spans -> one, sorted -> distances, indices
  *
- * A row meets the columns of its span in increasing order and in one thread, so that results do not
- * depend on the number of threads. The heaps of the first span are the array of indices itself;
- * more spans cost memory, so they are made only while their heaps are small, and else rows are
- * shared out. A panel is made again for every block of rows, which costs about as much as one row
- * does. Rows of many words go through bitops_gemm, which cuts k, in blocks of distances. */
+ * A row meets the columns of its span in increasing order and on one thread, so results do not
+ * depend on the number of threads. The heaps of the first span are the array of indices itself.
+ * Further spans cost memory, so there are several only as long as their heaps are small; otherwise
+ * threads share the rows. A panel is made again for every block of rows, which costs about as much
+ * as one row. Long rows go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "isa/shared/heap.h"
@@ -22,7 +21,7 @@
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
     BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB, for the second-level cache, */
-    ROWS_WORDS = 1 << 18,  /* at most 2 MiB for all threads */
+    ROWS_WORDS = 1 << 18,  /* and at most 2 MiB for all threads */
     MAX_THREADS = 64,      /* so that a block has rows */
     PANEL_WORDS = 1 << 19, /* panels of all threads: 4 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
@@ -81,7 +80,7 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     return plan;
 }
 
-/* A block of distances of long rows, as a product of its own. */
+/* The product that makes a block of distances of long rows. */
 static bitops_gemm_args long_block(const bitops_gemm_args *args, size_t i, size_t j,
                                    int32_t *distances) {
     bitops_gemm_args block = *args;
@@ -179,7 +178,7 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
         }
 }
 
-/* The keys of a heap in increasing order. */
+/* Sorts the keys of a heap in increasing order. */
 static void sort_heap(uint64_t *heap, size_t count) {
     for (size_t last = count; last-- > 1;) {
         const uint64_t key = heap[last];

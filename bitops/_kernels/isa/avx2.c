@@ -50,8 +50,8 @@ enum {
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
 
-BITOPS_INLINE uint32_t negative8(__m256i v) {
-    return (uint32_t)_mm256_movemask_epi8(v);
+BITOPS_INLINE uint32_t negative8(__m256i v_i8x32) {
+    return (uint32_t)_mm256_movemask_epi8(v_i8x32);
 }
 
 BITOPS_INLINE __m256i load(const void *x) {
@@ -72,9 +72,9 @@ BITOPS_INLINE int nan_met(nan_flags flags) {
 
 BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *flags) {
     (void)flags;
-    const __m256i zero = _mm256_setzero_si256();
-    const uint64_t low = negative8(_mm256_cmpeq_epi8(load(x), zero));
-    const uint64_t high = negative8(_mm256_cmpeq_epi8(load(x + 32), zero));
+    const __m256i zero_u8x32 = _mm256_setzero_si256();
+    const uint64_t low = negative8(_mm256_cmpeq_epi8(load(x), zero_u8x32));
+    const uint64_t high = negative8(_mm256_cmpeq_epi8(load(x + 32), zero_u8x32));
     return ~(low | high << 32);
 }
 
@@ -89,8 +89,8 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *flags) {
     BITOPS_UNROLL
     for (int i = 0; i < 2; i++) {
         /* Saturation keeps the sign; the permutation undoes the interleaving of 128-bit halves. */
-        const __m256i v = _mm256_packs_epi16(load(x + 32 * i), load(x + 32 * i + 16));
-        negative |= (uint64_t)negative8(_mm256_permute4x64_epi64(v, 0xd8)) << 32 * i;
+        const __m256i v_i8x32 = _mm256_packs_epi16(load(x + 32 * i), load(x + 32 * i + 16));
+        negative |= (uint64_t)negative8(_mm256_permute4x64_epi64(v_i8x32, 0xd8)) << 32 * i;
     }
     return ~negative;
 }
@@ -118,10 +118,10 @@ BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *flags) {
     uint64_t plus = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++) {
-        const __m256 v = _mm256_loadu_ps(x + 8 * i);
-        const __m256 ge = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GE_OQ);
-        plus |= (uint64_t)_mm256_movemask_ps(ge) << 8 * i;
-        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        const __m256 v_f32x8 = _mm256_loadu_ps(x + 8 * i);
+        const __m256 ge_f32x8 = _mm256_cmp_ps(v_f32x8, _mm256_setzero_ps(), _CMP_GE_OQ);
+        plus |= (uint64_t)_mm256_movemask_ps(ge_f32x8) << 8 * i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
     }
     return plus;
 }
@@ -130,11 +130,11 @@ BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *flags) {
     uint64_t plus = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 16; i++) {
-        const __m256d v = _mm256_loadu_pd(x + 4 * i);
-        const __m256d ge = _mm256_cmp_pd(v, _mm256_setzero_pd(), _CMP_GE_OQ);
-        plus |= (uint64_t)_mm256_movemask_pd(ge) << 4 * i;
-        const __m256d unordered = _mm256_cmp_pd(v, v, _CMP_UNORD_Q);
-        *flags = _mm256_or_ps(*flags, _mm256_castpd_ps(unordered));
+        const __m256d v_f64x4 = _mm256_loadu_pd(x + 4 * i);
+        const __m256d ge_f64x4 = _mm256_cmp_pd(v_f64x4, _mm256_setzero_pd(), _CMP_GE_OQ);
+        plus |= (uint64_t)_mm256_movemask_pd(ge_f64x4) << 4 * i;
+        const __m256d unordered_f64x4 = _mm256_cmp_pd(v_f64x4, v_f64x4, _CMP_UNORD_Q);
+        *flags = _mm256_or_ps(*flags, _mm256_castpd_ps(unordered_f64x4));
     }
     return plus;
 }
@@ -156,8 +156,8 @@ DEFINE_PACK(avx2, pack_f32, float, padded_f32)
 DEFINE_PACK(avx2, pack_f64, double, padded_f64)
 
 /* Bits x > threshold of 8 elements. */
-BITOPS_INLINE uint64_t above8(__m256 x, __m256 threshold) {
-    return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x, threshold, _CMP_GT_OQ));
+BITOPS_INLINE uint64_t above8(__m256 x_f32x8, __m256 threshold_f32x8) {
+    return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x_f32x8, threshold_f32x8, _CMP_GT_OQ));
 }
 
 /* The last elements, fewer than 8, one by one. */
@@ -179,14 +179,14 @@ BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t 
     uint64_t word = 0;
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(x + i);
-        word |= above8(v, _mm256_loadu_ps(threshold + i)) << i;
-        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        const __m256 v_f32x8 = _mm256_loadu_ps(x + i);
+        word |= above8(v_f32x8, _mm256_loadu_ps(threshold + i)) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
     }
     for (; i < n; i++) {
-        const __m256 v = _mm256_set1_ps(x[i]);
+        const __m256 v_f32x8 = _mm256_set1_ps(x[i]);
         word |= (uint64_t)(x[i] > threshold[i]) << i;
-        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
     }
     return word;
 }
@@ -196,65 +196,70 @@ DEFINE_COMPARE(avx2, compare_f32, float, above_f32)
 
 void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
     /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */
-    const __m256i byte_of = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2,
-                                             2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit_of = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    const __m256i byte_of_u8x32 = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+                                                   2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const __m256i bit_of_u8x32 = _mm256_set1_epi64x((long long)0x8040201008040201u);
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         BITOPS_UNROLL
         for (int i = 0; i < 2; i++) {
-            const __m256i bits = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
-            const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(bits, byte_of), bit_of);
-            const __m256i zero = _mm256_cmpeq_epi8(bytes, _mm256_setzero_si256()); /* 0 or -1 */
-            const __m256i v = _mm256_or_si256(zero, _mm256_set1_epi8(1));
-            _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v);
+            const __m256i bits_u8x32 = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
+            const __m256i bytes_u8x32 =
+                _mm256_and_si256(_mm256_shuffle_epi8(bits_u8x32, byte_of_u8x32), bit_of_u8x32);
+            const __m256i zero_i8x32 =
+                _mm256_cmpeq_epi8(bytes_u8x32, _mm256_setzero_si256()); /* 0 or -1 */
+            const __m256i v_i8x32 = _mm256_or_si256(zero_i8x32, _mm256_set1_epi8(1));
+            _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v_i8x32);
         }
     }
     bitops_unpack_i8_generic(words, n, x_out);
 }
 
 void bitops_unpack_f32_avx2(const uint64_t *words, size_t n, float *x_out) {
-    const __m256i bit_of = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i one = _mm256_castps_si256(_mm256_set1_ps(1.0f));
-    const __m256i sign = _mm256_castps_si256(_mm256_set1_ps(-0.0f));
+    const __m256i bit_of_u32x8 = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i one_u32x8 = _mm256_castps_si256(_mm256_set1_ps(1.0f));
+    const __m256i sign_u32x8 = _mm256_castps_si256(_mm256_set1_ps(-0.0f));
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         BITOPS_UNROLL
         for (int i = 0; i < 8; i++) {
-            const __m256i bits = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
-            const __m256i zero =
-                _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit_of), _mm256_setzero_si256());
-            const __m256i v = _mm256_or_si256(one, _mm256_and_si256(zero, sign));
-            _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v));
+            const __m256i bits_u32x8 = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
+            const __m256i zero_u32x8 = _mm256_cmpeq_epi32(
+                _mm256_and_si256(bits_u32x8, bit_of_u32x8), _mm256_setzero_si256());
+            const __m256i v_u32x8 =
+                _mm256_or_si256(one_u32x8, _mm256_and_si256(zero_u32x8, sign_u32x8));
+            _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v_u32x8));
         }
     }
     bitops_unpack_f32_generic(words, n, x_out);
 }
 
 /* Bytes of the result count the bits of the bytes of v. */
-BITOPS_INLINE __m256i popcount_bytes(__m256i v) {
-    const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1,
-                                            2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
-    const __m256i nibble = _mm256_set1_epi8(15);
-    const __m256i low = _mm256_and_si256(v, nibble);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
-    return _mm256_add_epi8(_mm256_shuffle_epi8(counts, low), _mm256_shuffle_epi8(counts, high));
+BITOPS_INLINE __m256i popcount_bytes(__m256i v_u8x32) {
+    const __m256i counts_u8x32 = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0,
+                                                  1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+    const __m256i low_u8x32 = _mm256_and_si256(v_u8x32, nibble_u8x32);
+    const __m256i high_u8x32 = _mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), nibble_u8x32);
+    return _mm256_add_epi8(_mm256_shuffle_epi8(counts_u8x32, low_u8x32),
+                           _mm256_shuffle_epi8(counts_u8x32, high_u8x32));
 }
 
 /* Sums of eight bytes each, in four 64-bit lanes. */
-BITOPS_INLINE __m256i sum_bytes(__m256i v) {
-    return _mm256_sad_epu8(v, _mm256_setzero_si256());
+BITOPS_INLINE __m256i sum_bytes(__m256i v_u8x32) {
+    return _mm256_sad_epu8(v_u8x32, _mm256_setzero_si256());
 }
 
-BITOPS_INLINE uint64_t sum_lanes(__m256i v) {
-    const __m128i pair = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    return (uint64_t)_mm_extract_epi64(pair, 0) + (uint64_t)_mm_extract_epi64(pair, 1);
+BITOPS_INLINE uint64_t sum_lanes(__m256i v_u64x4) {
+    const __m128i pair_u64x2 =
+        _mm_add_epi64(_mm256_castsi256_si128(v_u64x4), _mm256_extracti128_si256(v_u64x4, 1));
+    return (uint64_t)_mm_extract_epi64(pair_u64x2, 0) + (uint64_t)_mm_extract_epi64(pair_u64x2, 1);
 }
 
 BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
-    __m256i sum = _mm256_setzero_si256();
+    __m256i sum_u64x4 = _mm256_setzero_si256();
     size_t i = 0;
     for (; i + YMM_WORDS <= n_words; i += YMM_WORDS)
-        sum = _mm256_add_epi64(sum, sum_bytes(popcount_bytes(load(words + i))));
-    uint64_t count = sum_lanes(sum);
+        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(popcount_bytes(load(words + i))));
+    uint64_t count = sum_lanes(sum_u64x4);
     for (; i < n_words; i++)
         count += (uint64_t)_mm_popcnt_u64(words[i]);
     return (int64_t)count;
@@ -280,44 +285,51 @@ BITOPS_INLINE __m128i load_two(const uint64_t *low, const uint64_t *high) {
 
 /* Byte y of 32 words that lie `stride` apart, for each y: an 8 x 32 transpose in three rounds of
  * interleaving. */
-BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i bytes[8]) {
-    const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0,
-                                           8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    __m256i x[8], y[8];
+BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i bytes_u8x32[8]) {
+    const __m256i pairs_u8x32 =
+        _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1, 9, 2, 10, 3,
+                         11, 4, 12, 5, 13, 6, 14, 7, 15);
+    __m256i x_u8x32[8], y_u8x32[8];
     for (size_t i = 0; i < 8; i++) { /* columns 2i, 2i+1 in the lower half, 16 columns on above */
         const uint64_t *low = words + 2 * i * stride, *high = low + 16 * stride;
-        x[i] = _mm256_set_m128i(load_two(high, high + stride), load_two(low, low + stride));
-        x[i] = _mm256_shuffle_epi8(x[i], pairs);
+        x_u8x32[i] = _mm256_set_m128i(load_two(high, high + stride), load_two(low, low + stride));
+        x_u8x32[i] = _mm256_shuffle_epi8(x_u8x32[i], pairs_u8x32);
     }
     for (int i = 0; i < 4; i++) {
-        y[i] = _mm256_unpacklo_epi16(x[2 * i], x[2 * i + 1]);     /* 4 columns, bytes 0-3 */
-        y[4 + i] = _mm256_unpackhi_epi16(x[2 * i], x[2 * i + 1]); /* bytes 4-7 */
+        y_u8x32[i] =
+            _mm256_unpacklo_epi16(x_u8x32[2 * i], x_u8x32[2 * i + 1]); /* 4 columns, bytes 0-3 */
+        y_u8x32[4 + i] = _mm256_unpackhi_epi16(x_u8x32[2 * i], x_u8x32[2 * i + 1]); /* bytes 4-7 */
     }
     for (int i = 0; i < 8; i += 4)
         for (int j = 0; j < 2; j++) { /* 8 columns; bytes i + 2j and i + 2j + 1 */
-            x[i + 2 * j] =
-                j ? _mm256_unpackhi_epi32(y[i], y[i + 1]) : _mm256_unpacklo_epi32(y[i], y[i + 1]);
-            x[i + 2 * j + 1] = j ? _mm256_unpackhi_epi32(y[i + 2], y[i + 3])
-                                 : _mm256_unpacklo_epi32(y[i + 2], y[i + 3]);
+            x_u8x32[i + 2 * j] = j ? _mm256_unpackhi_epi32(y_u8x32[i], y_u8x32[i + 1])
+                                   : _mm256_unpacklo_epi32(y_u8x32[i], y_u8x32[i + 1]);
+            x_u8x32[i + 2 * j + 1] = j ? _mm256_unpackhi_epi32(y_u8x32[i + 2], y_u8x32[i + 3])
+                                       : _mm256_unpacklo_epi32(y_u8x32[i + 2], y_u8x32[i + 3]);
         }
     for (int i = 0; i < 8; i += 2) {
-        bytes[i] = _mm256_unpacklo_epi64(x[i], x[i + 1]);
-        bytes[i + 1] = _mm256_unpackhi_epi64(x[i], x[i + 1]);
+        bytes_u8x32[i] = _mm256_unpacklo_epi64(x_u8x32[i], x_u8x32[i + 1]);
+        bytes_u8x32[i + 1] = _mm256_unpackhi_epi64(x_u8x32[i], x_u8x32[i + 1]);
     }
 }
 
 /* One word of 64 columns: 16 vectors, each a nibble of the columns j (low) and j + 32 (high). */
 BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *panel_out) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    __m256i first[8], second[8], *out = (__m256i *)panel_out;
-    transpose_bytes(words, stride, first);
-    transpose_bytes(words + 32 * stride, stride, second);
+    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+    __m256i first_u8x32[8], second_u8x32[8], *out = (__m256i *)panel_out;
+    transpose_bytes(words, stride, first_u8x32);
+    transpose_bytes(words + 32 * stride, stride, second_u8x32);
     for (int i = 0; i < 8; i++) {
-        const __m256i low = _mm256_slli_epi16(_mm256_and_si256(second[i], nibble), 4);
-        const __m256i high = _mm256_and_si256(_mm256_srli_epi16(first[i], 4), nibble);
-        _mm256_storeu_si256(out + 2 * i, _mm256_or_si256(low, _mm256_and_si256(first[i], nibble)));
-        _mm256_storeu_si256(out + 2 * i + 1,
-                            _mm256_or_si256(high, _mm256_andnot_si256(nibble, second[i])));
+        const __m256i low_u8x32 =
+            _mm256_slli_epi16(_mm256_and_si256(second_u8x32[i], nibble_u8x32), 4);
+        const __m256i high_u8x32 =
+            _mm256_and_si256(_mm256_srli_epi16(first_u8x32[i], 4), nibble_u8x32);
+        _mm256_storeu_si256(
+            out + 2 * i,
+            _mm256_or_si256(low_u8x32, _mm256_and_si256(first_u8x32[i], nibble_u8x32)));
+        _mm256_storeu_si256(
+            out + 2 * i + 1,
+            _mm256_or_si256(high_u8x32, _mm256_andnot_si256(nibble_u8x32, second_u8x32[i])));
     }
 }
 
@@ -345,43 +357,51 @@ void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words
 
 /* ---- nibble counters ----------------------------------------------------------------------- */
 
-/* Two counts to a byte, "low" and "high" nibbles; sums of up to 15 need no carry. add_nibbles adds
- * such sums to 8-bit counters of the low nibbles and to `high`, 16-bit lanes in which the counter
- * of the lower byte's high nibble and that of the upper byte's stand 256 apart, on top of 16 times
- * the counter of the upper byte's low nibble, which the shift let through: a mask saved for each
- * sum, taken off again by split_counts. It is exact modulo 65536 while each of the four counters
- * of a lane is at most 255. */
+/* A byte holds two counts, one in each nibble, as long as they are at most 15. One 16-bit lane:
+ *
+ *   bit            15     12 11    8 7     4 3     0
+ *   sums           |    d   |   c   |   b   |   a   |
+ *   sums & 0x0f0f  |    0   |   c   |   0   |   a   |  added to low_u8x32:    256 C + A
+ *   sums >> 4      |    0   |   d   |   c   |   b   |  added to high_u16x16:  256 D + 16 C + B
+ *
+ * A to D are the totals of a to d. The shift is not masked, which saves an operation for each sum;
+ * split_counts takes the 16 C away again, since low_u8x32 has C, and gets 256 D + B. Lanes of
+ * high_u16x16 may wrap around in between; the result is exact while A to D are at most 255. */
 typedef struct nibble_counts {
-    __m256i low, high;
+    __m256i low_u8x32, high_u16x16;
 } nibble_counts;
 
-BITOPS_INLINE void add_nibbles(nibble_counts *counts, __m256i sums) {
-    const __m256i low = _mm256_and_si256(sums, _mm256_set1_epi8(15));
-    counts->low = _mm256_add_epi8(counts->low, low);
-    counts->high = _mm256_add_epi16(counts->high, _mm256_srli_epi16(sums, 4));
+BITOPS_INLINE void add_nibbles(nibble_counts *counts, __m256i sums_u8x32) {
+    const __m256i low_u8x32 = _mm256_and_si256(sums_u8x32, _mm256_set1_epi8(15));
+    counts->low_u8x32 = _mm256_add_epi8(counts->low_u8x32, low_u8x32);
+    counts->high_u16x16 = _mm256_add_epi16(counts->high_u16x16, _mm256_srli_epi16(sums_u8x32, 4));
 }
 
-/* Counts of 16 bits: low nibbles of even bytes, of odd bytes, then high nibbles alike. */
-BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split[4]) {
-    const __m256i byte = _mm256_set1_epi16(0xff);
-    const __m256i through =
-        _mm256_and_si256(_mm256_srli_epi16(counts.low, 4), _mm256_set1_epi16(0xff0));
-    const __m256i high = _mm256_sub_epi16(counts.high, through);
-    split[0] = _mm256_and_si256(counts.low, byte);
-    split[1] = _mm256_srli_epi16(counts.low, 8);
-    split[2] = _mm256_and_si256(high, byte);
-    split[3] = _mm256_srli_epi16(high, 8);
+/* Counts of 16 bits: A, C, B, D, that is low nibbles of even bytes, of odd bytes, then the high
+ * nibbles of both. */
+BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split_u16x16[4]) {
+    const __m256i byte_u16x16 = _mm256_set1_epi16(0xff);
+    const __m256i c16_u16x16 =
+        _mm256_and_si256(_mm256_srli_epi16(counts.low_u8x32, 4), _mm256_set1_epi16(0xff0));
+    const __m256i high_u16x16 = _mm256_sub_epi16(counts.high_u16x16, c16_u16x16);
+    split_u16x16[0] = _mm256_and_si256(counts.low_u8x32, byte_u16x16);
+    split_u16x16[1] = _mm256_srli_epi16(counts.low_u8x32, 8);
+    split_u16x16[2] = _mm256_and_si256(high_u16x16, byte_u16x16);
+    split_u16x16[3] = _mm256_srli_epi16(high_u16x16, 8);
 }
 
 /* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order. */
-BITOPS_INLINE void write_counts(__m256i even, __m256i odd, int32_t *out) {
-    const __m256i low = _mm256_unpacklo_epi16(even, odd);  /* columns 0-7, 16-23 */
-    const __m256i high = _mm256_unpackhi_epi16(even, odd); /* columns 8-15, 24-31 */
-    const __m128i parts[4] = {_mm256_castsi256_si128(low), _mm256_castsi256_si128(high),
-                              _mm256_extracti128_si256(low, 1), _mm256_extracti128_si256(high, 1)};
+BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t *out) {
+    const __m256i low_u16x16 =
+        _mm256_unpacklo_epi16(even_u16x16, odd_u16x16); /* columns 0-7, 16-23 */
+    const __m256i high_u16x16 =
+        _mm256_unpackhi_epi16(even_u16x16, odd_u16x16); /* columns 8-15, 24-31 */
+    const __m128i parts_u16x8[4] = {
+        _mm256_castsi256_si128(low_u16x16), _mm256_castsi256_si128(high_u16x16),
+        _mm256_extracti128_si256(low_u16x16, 1), _mm256_extracti128_si256(high_u16x16, 1)};
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++)
-        _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts[i]));
+        _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts_u16x8[i]));
 }
 
 /* Asks for the cache lines of one row of results before they are written. */
@@ -433,34 +453,37 @@ enum { PAIRS = MR / 2 };
 BITOPS_INLINE void shuffle_nibbles(const int n_pairs, unsigned begin, unsigned end,
                                    const uint8_t *tables, uint64_t (*pairs)[2],
                                    const __m256i *panel, nibble_counts (*counts)[2]) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    __m256i sums[PAIRS][2];
+    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+    __m256i sums_u8x32[PAIRS][2];
     for (unsigned b = begin; b < end; b++) {
-        const __m256i w = _mm256_loadu_si256(panel + b);
-        const __m256i columns[2] = {_mm256_and_si256(w, nibble),
-                                    _mm256_and_si256(_mm256_srli_epi16(w, 4), nibble)};
+        const __m256i w_u8x32 = _mm256_loadu_si256(panel + b);
+        const __m256i columns_u8x32[2] = {
+            _mm256_and_si256(w_u8x32, nibble_u8x32),
+            _mm256_and_si256(_mm256_srli_epi16(w_u8x32, 4), nibble_u8x32)};
         for (int i = 0; i < n_pairs; i++) {
-            const __m256i table = pair_table(tables, pairs[i][b % 2], b / 2);
+            const __m256i table_u8x32 = pair_table(tables, pairs[i][b % 2], b / 2);
             for (int h = 0; h < 2; h++) {
-                const __m256i found = _mm256_shuffle_epi8(table, columns[h]);
-                sums[i][h] = b == begin ? found : _mm256_add_epi8(sums[i][h], found);
+                const __m256i found_u8x32 = _mm256_shuffle_epi8(table_u8x32, columns_u8x32[h]);
+                sums_u8x32[i][h] =
+                    b == begin ? found_u8x32 : _mm256_add_epi8(sums_u8x32[i][h], found_u8x32);
             }
         }
     }
     for (int i = 0; i < n_pairs; i++)
         for (int h = 0; h < 2; h++)
-            add_nibbles(&counts[i][h], sums[i][h]);
+            add_nibbles(&counts[i][h], sums_u8x32[i][h]);
 }
 
 /* Words [p, p + n_words), at most FLUSH_WORDS, of the rows and 64 columns, added to `totals`. */
 BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows, size_t p,
-                                 size_t n_words, const uint64_t *panel, __m256i (*totals)[2][4]) {
+                                 size_t n_words, const uint64_t *panel,
+                                 __m256i (*totals_u16x16)[2][4]) {
     nibble_counts counts[PAIRS][2];
     const uint8_t *tables = &pair_tables[0][0];
     BITOPS_IN_POINTER(tables);
     for (int i = 0; i < n_pairs; i++)
         for (int h = 0; h < 2; h++)
-            counts[i][h].low = counts[i][h].high = _mm256_setzero_si256();
+            counts[i][h].low_u8x32 = counts[i][h].high_u16x16 = _mm256_setzero_si256();
     for (size_t end = p + n_words; p < end; p++) {
         const __m256i *columns = (const __m256i *)(panel + p * NR);
         if (n_pairs == 1) /* the panel is met once, so it comes from memory */
@@ -478,10 +501,10 @@ BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows,
     }
     for (int i = 0; i < n_pairs; i++)
         for (int h = 0; h < 2; h++) {
-            __m256i split[4];
-            split_counts(counts[i][h], split);
+            __m256i split_u16x16[4];
+            split_counts(counts[i][h], split_u16x16);
             for (int j = 0; j < 4; j++)
-                totals[i][h][j] = _mm256_add_epi16(totals[i][h][j], split[j]);
+                totals_u16x16[i][h][j] = _mm256_add_epi16(totals_u16x16[i][h][j], split_u16x16[j]);
         }
 }
 
@@ -494,18 +517,18 @@ BITOPS_INLINE void shuffle_tile(const int n_pairs, const uint64_t *a, size_t lda
         lines[i] = a + (i < rows ? i : rows - 1) * lda;
         prefetch_results(row + i, col, n, store);
     }
-    __m256i totals[PAIRS][2][4];
+    __m256i totals_u16x16[PAIRS][2][4];
     for (int i = 0; i < n_pairs; i++)
         for (int j = 0; j < 8; j++)
-            totals[i][j / 4][j % 4] = _mm256_setzero_si256();
+            totals_u16x16[i][j / 4][j % 4] = _mm256_setzero_si256();
     for (size_t p = 0; p < k_words; p += FLUSH_WORDS)
         shuffle_words(n_pairs, lines, p, k_words - p < FLUSH_WORDS ? k_words - p : FLUSH_WORDS,
-                      panel, totals);
+                      panel, totals_u16x16);
     /* Low nibbles belong to the first row of a pair, high nibbles to the second. */
     int32_t mismatches[MR * HALF];
     for (int i = 0; i < 2 * n_pairs; i++)
         for (int h = 0; h < 2; h++)
-            write_counts(totals[i / 2][h][i % 2 * 2], totals[i / 2][h][i % 2 * 2 + 1],
+            write_counts(totals_u16x16[i / 2][h][i % 2 * 2], totals_u16x16[i / 2][h][i % 2 * 2 + 1],
                          mismatches + i * HALF + 32 * h);
     store_block(mismatches, HALF, rows, n, row, col, store);
 }
@@ -543,36 +566,39 @@ enum {
  * FLUSH_WORDS), 16-bit ones. */
 typedef struct row_counts {
     nibble_counts bytes[2];
-    __m256i totals[2][4];
+    __m256i totals_u16x16[2][4];
 } row_counts;
 
 _Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
 
 /* The bits `bit` of 64 columns, in nibbles. */
 BITOPS_INLINE __m256i bit_plane(const __m256i *panel, int bit) {
-    const __m256i nibbles = _mm256_loadu_si256(panel + bit / 4);
-    return _mm256_and_si256(_mm256_srli_epi16(nibbles, bit % 4), _mm256_set1_epi8(0x11));
+    const __m256i nibbles_u8x32 = _mm256_loadu_si256(panel + bit / 4);
+    return _mm256_and_si256(_mm256_srli_epi16(nibbles_u8x32, bit % 4), _mm256_set1_epi8(0x11));
 }
 
 /* The table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each nibble;
  * byte adds do that without regard to borrows, because every result lies in 0..5. */
 BITOPS_INLINE void make_table(const __m256i *panel, int first, int bits, uint8_t *table) {
-    const __m256i one = _mm256_set1_epi8(0x11);
-    __m256i flip[GROUP_BITS], entries[8];
-    entries[0] = _mm256_setzero_si256();
+    const __m256i one_u8x32 = _mm256_set1_epi8(0x11);
+    __m256i flip_u8x32[GROUP_BITS], entries_u8x32[8];
+    entries_u8x32[0] = _mm256_setzero_si256();
     for (int i = 0; i < bits; i++) {
-        const __m256i plane = bit_plane(panel, first + i);
-        entries[0] = _mm256_add_epi8(entries[0], plane);
-        flip[i] = _mm256_sub_epi8(one, _mm256_add_epi8(plane, plane));
+        const __m256i plane_u8x32 = bit_plane(panel, first + i);
+        entries_u8x32[0] = _mm256_add_epi8(entries_u8x32[0], plane_u8x32);
+        flip_u8x32[i] = _mm256_sub_epi8(one_u8x32, _mm256_add_epi8(plane_u8x32, plane_u8x32));
     }
-    for (int i = 1; i < 8; i++)
-        entries[i] = _mm256_add_epi8(entries[i & (i - 1)], flip[i & 1 ? 0 : i & 2 ? 1 : 2]);
+    for (int i = 1; i < 8; i++) { /* the entry with the lowest bit of i cleared, then that bit */
+        const int lowest = i & 1 ? 0 : i & 2 ? 1 : 2;
+        entries_u8x32[i] = _mm256_add_epi8(entries_u8x32[i & (i - 1)], flip_u8x32[lowest]);
+    }
     for (int high = 0; high < 1 << bits >> 3; high++) {
         for (int i = 0; i < 8; i++) {
-            __m256i entry = high & 1 ? _mm256_add_epi8(entries[i], flip[3]) : entries[i];
+            __m256i entry_u8x32 =
+                high & 1 ? _mm256_add_epi8(entries_u8x32[i], flip_u8x32[3]) : entries_u8x32[i];
             if (high & 2)
-                entry = _mm256_add_epi8(entry, flip[4]);
-            _mm256_store_si256((__m256i *)(table + (8 * high + i) * ENTRY_BYTES), entry);
+                entry_u8x32 = _mm256_add_epi8(entry_u8x32, flip_u8x32[4]);
+            _mm256_store_si256((__m256i *)(table + (8 * high + i) * ENTRY_BYTES), entry_u8x32);
         }
     }
 }
@@ -597,19 +623,19 @@ BITOPS_INLINE const uint8_t *entry_of(const uint8_t *tables, uint64_t word, unsi
  * call. */
 BITOPS_INLINE void add_groups(const int halves, unsigned begin, unsigned end, const uint8_t *tables,
                               uint64_t word, nibble_counts *counts) {
-    __m256i sums[2];
+    __m256i sums_u8x32[2];
     for (unsigned g = begin; g < end; g++) {
         const __m256i *entry = (const __m256i *)entry_of(tables, word, g);
         for (int h = 0; h < halves; h++) {
-            const __m256i found = _mm256_load_si256(entry + h);
-            sums[h] = g == begin ? found : _mm256_add_epi8(sums[h], found);
+            const __m256i found_u8x32 = _mm256_load_si256(entry + h);
+            sums_u8x32[h] = g == begin ? found_u8x32 : _mm256_add_epi8(sums_u8x32[h], found_u8x32);
         }
     }
     for (int h = 0; h < halves; h++) {
-        add_nibbles(&counts[h], sums[h]);
+        add_nibbles(&counts[h], sums_u8x32[h]);
         /* Without these gcc sums all groups first and spills. */
-        BITOPS_IN_REGISTER(counts[h].low);
-        BITOPS_IN_REGISTER(counts[h].high);
+        BITOPS_IN_REGISTER(counts[h].low_u8x32);
+        BITOPS_IN_REGISTER(counts[h].high_u16x16);
     }
 }
 
@@ -629,19 +655,20 @@ BITOPS_INLINE void add_column(const int halves, const int first, const int last,
     for (size_t i = 0; i < m; i++, a += lda, rows++) {
         nibble_counts counts[2];
         for (int h = 0; h < halves; h++) {
-            counts[h].low = first ? _mm256_setzero_si256() : rows->bytes[h].low;
-            counts[h].high = first ? _mm256_setzero_si256() : rows->bytes[h].high;
+            counts[h].low_u8x32 = first ? _mm256_setzero_si256() : rows->bytes[h].low_u8x32;
+            counts[h].high_u16x16 = first ? _mm256_setzero_si256() : rows->bytes[h].high_u16x16;
         }
         add_word(halves, tables, *a, counts);
         for (int h = 0; h < halves; h++) {
-            __m256i split[4];
+            __m256i split_u16x16[4];
             if (!last) {
                 rows->bytes[h] = counts[h];
                 continue;
             }
-            split_counts(counts[h], split);
+            split_counts(counts[h], split_u16x16);
             for (int j = 0; j < 4; j++)
-                rows->totals[h][j] = _mm256_add_epi16(rows->totals[h][j], split[j]);
+                rows->totals_u16x16[h][j] =
+                    _mm256_add_epi16(rows->totals_u16x16[h][j], split_u16x16[j]);
         }
     }
 }
@@ -669,7 +696,7 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
                         row_counts *rows) {
     for (size_t i = 0; i < m; i++)
         for (int j = 0; j < 8; j++)
-            rows[i].totals[j / 4][j % 4] = _mm256_setzero_si256();
+            rows[i].totals_u16x16[j / 4][j % 4] = _mm256_setzero_si256();
     if (n <= HALF)
         add_columns(1, a, lda, m, panel, k_words, rows);
     else
@@ -678,8 +705,8 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
         int32_t mismatches[NR];
         prefetch_results(row + i + PREFETCH_ROWS, col, n, store);
         for (int j = 0; j < 4; j++)
-            write_counts(rows[i].totals[j / 2][j % 2 * 2], rows[i].totals[j / 2][j % 2 * 2 + 1],
-                         mismatches + 32 * j);
+            write_counts(rows[i].totals_u16x16[j / 2][j % 2 * 2],
+                         rows[i].totals_u16x16[j / 2][j % 2 * 2 + 1], mismatches + 32 * j);
         store_block(mismatches, NR, 1, n, row + i, col, store);
     }
 }
@@ -701,18 +728,18 @@ void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint6
  * lost a quarter from the third-level cache on. Bytes grow by 8 a vector and are summed after 31.
  */
 BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
-    __m256i sum = _mm256_setzero_si256();
+    __m256i sum_u64x4 = _mm256_setzero_si256();
     size_t p = 0;
     while (p + YMM_WORDS <= k_words) {
         const size_t vectors = (k_words - p) / YMM_WORDS;
         const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
-        __m256i bytes = _mm256_setzero_si256();
+        __m256i bytes_u8x32 = _mm256_setzero_si256();
         for (; p < end; p += YMM_WORDS)
-            bytes =
-                _mm256_add_epi8(bytes, popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p))));
-        sum = _mm256_add_epi64(sum, sum_bytes(bytes));
+            bytes_u8x32 = _mm256_add_epi8(
+                bytes_u8x32, popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p))));
+        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(bytes_u8x32));
     }
-    uint64_t count = sum_lanes(sum);
+    uint64_t count = sum_lanes(sum_u64x4);
     for (; p < k_words; p++)
         count += (uint64_t)_mm_popcnt_u64(a[p] ^ w[p]);
     return (int32_t)count;

@@ -32,32 +32,33 @@ BITOPS_INLINE __m256i load(const void *x) {
     return _mm256_loadu_si256((const __m256i *)x);
 }
 
-BITOPS_INLINE void store(void *x, __m256i v) {
-    _mm256_storeu_si256((__m256i *)x, v);
+BITOPS_INLINE void store(void *x, __m256i v_b256) {
+    _mm256_storeu_si256((__m256i *)x, v_b256);
 }
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
 /* 8 rows of 256 bits to 8 vectors of the same 32 bits of 8 columns, COLUMNS lanes apart. */
 BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, uint32_t *panel) {
-    __m256i t[8], u[8];
+    __m256i t_u32x8[8], u_u32x8[8];
     BITOPS_UNROLL
     for (int i = 0; i < 8; i += 2) {
-        const __m256i even = load(rows[i] + p), odd = load(rows[i + 1] + p);
-        t[i] = _mm256_unpacklo_epi32(even, odd);
-        t[i + 1] = _mm256_unpackhi_epi32(even, odd);
+        const __m256i even_u32x8 = load(rows[i] + p), odd_u32x8 = load(rows[i + 1] + p);
+        t_u32x8[i] = _mm256_unpacklo_epi32(even_u32x8, odd_u32x8);
+        t_u32x8[i + 1] = _mm256_unpackhi_epi32(even_u32x8, odd_u32x8);
     }
     BITOPS_UNROLL
     for (int i = 0; i < 8; i += 4) {
-        u[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-        u[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-        u[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-        u[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+        u_u32x8[i] = _mm256_unpacklo_epi64(t_u32x8[i], t_u32x8[i + 2]);
+        u_u32x8[i + 1] = _mm256_unpackhi_epi64(t_u32x8[i], t_u32x8[i + 2]);
+        u_u32x8[i + 2] = _mm256_unpacklo_epi64(t_u32x8[i + 1], t_u32x8[i + 3]);
+        u_u32x8[i + 3] = _mm256_unpackhi_epi64(t_u32x8[i + 1], t_u32x8[i + 3]);
     }
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++) {
-        store(panel + i * COLUMNS, _mm256_permute2x128_si256(u[i], u[i + 4], 0x20));
-        store(panel + (i + 4) * COLUMNS, _mm256_permute2x128_si256(u[i], u[i + 4], 0x31));
+        store(panel + i * COLUMNS, _mm256_permute2x128_si256(u_u32x8[i], u_u32x8[i + 4], 0x20));
+        store(panel + (i + 4) * COLUMNS,
+              _mm256_permute2x128_si256(u_u32x8[i], u_u32x8[i + 4], 0x31));
     }
 }
 
@@ -81,22 +82,22 @@ void bitops_lookup_panel_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_
 
 /* -1 in the lanes whose number has a 0 at the bit. */
 BITOPS_INLINE __m256i minus_lanes(int bit) {
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpeq_epi32(_mm256_and_si256(lanes, _mm256_set1_epi32(1 << bit)),
+    const __m256i lanes_i32x8 = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(lanes_i32x8, _mm256_set1_epi32(1 << bit)),
                               _mm256_setzero_si256());
 }
 
 BITOPS_INLINE __m256 signed_f32(float x, int bit) {
-    const __m256i sign = _mm256_slli_epi32(minus_lanes(bit), 31);
-    return _mm256_xor_ps(_mm256_set1_ps(x), _mm256_castsi256_ps(sign));
+    const __m256i sign_u32x8 = _mm256_slli_epi32(minus_lanes(bit), 31);
+    return _mm256_xor_ps(_mm256_set1_ps(x), _mm256_castsi256_ps(sign_u32x8));
 }
 
 BITOPS_INLINE void tables_f32(const float *x, float *out) {
     for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
-        const __m256 two = _mm256_add_ps(signed_f32(x[0], 0), signed_f32(x[1], 1));
-        const __m256 three = _mm256_add_ps(two, signed_f32(x[2], 2));
-        _mm256_storeu_ps(out, _mm256_sub_ps(three, _mm256_set1_ps(x[3])));
-        _mm256_storeu_ps(out + LANES, _mm256_add_ps(three, _mm256_set1_ps(x[3])));
+        const __m256 two_f32x8 = _mm256_add_ps(signed_f32(x[0], 0), signed_f32(x[1], 1));
+        const __m256 three_f32x8 = _mm256_add_ps(two_f32x8, signed_f32(x[2], 2));
+        _mm256_storeu_ps(out, _mm256_sub_ps(three_f32x8, _mm256_set1_ps(x[3])));
+        _mm256_storeu_ps(out + LANES, _mm256_add_ps(three_f32x8, _mm256_set1_ps(x[3])));
     }
 }
 
@@ -107,10 +108,10 @@ BITOPS_INLINE __m256i signed_i32(int32_t x, int bit) {
 
 BITOPS_INLINE void tables_u8(const uint8_t *x, int32_t *out) {
     for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
-        const __m256i two = _mm256_add_epi32(signed_i32(x[0], 0), signed_i32(x[1], 1));
-        const __m256i three = _mm256_add_epi32(two, signed_i32(x[2], 2));
-        store(out, _mm256_sub_epi32(three, _mm256_set1_epi32(x[3])));
-        store(out + LANES, _mm256_add_epi32(three, _mm256_set1_epi32(x[3])));
+        const __m256i two_i32x8 = _mm256_add_epi32(signed_i32(x[0], 0), signed_i32(x[1], 1));
+        const __m256i three_i32x8 = _mm256_add_epi32(two_i32x8, signed_i32(x[2], 2));
+        store(out, _mm256_sub_epi32(three_i32x8, _mm256_set1_epi32(x[3])));
+        store(out + LANES, _mm256_add_epi32(three_i32x8, _mm256_set1_epi32(x[3])));
     }
 }
 
@@ -119,48 +120,51 @@ DEFINE_LOOKUP_TABLES(avx2, u8, uint8_t, int32_t, tables_u8)
 
 /* ---- products ------------------------------------------------------------------------------ */
 
-BITOPS_INLINE __m256i add(const int real, __m256i a, __m256i b) {
+BITOPS_INLINE __m256i add(const int real, __m256i a_b256, __m256i b_b256) {
     if (real)
-        return _mm256_castps_si256(_mm256_add_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)));
-    return _mm256_add_epi32(a, b);
+        return _mm256_castps_si256(
+            _mm256_add_ps(_mm256_castsi256_ps(a_b256), _mm256_castsi256_ps(b_b256)));
+    return _mm256_add_epi32(a_b256, b_b256);
 }
 
 /* Columns [col, col + 16) of the panel. real and rows are constants at every call, so the loops
  * over rows unroll. */
 BITOPS_INLINE void tile(const int rows, const int real, const bitops_lookup *t, size_t col,
                         int32_t *c, size_t ldc) {
-    __m256i sums[BITOPS_LOOKUP_ROWS][VECS];
+    __m256i sums_b256[BITOPS_LOOKUP_ROWS][VECS];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < VECS; v++)
-            sums[i][v] = t->first ? _mm256_setzero_si256() : load(c + (size_t)i * ldc + v * LANES);
+            sums_b256[i][v] =
+                t->first ? _mm256_setzero_si256() : load(c + (size_t)i * ldc + v * LANES);
     const char *tables = t->tables;
     const uint32_t *panel = t->panel + col;
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS)
         for (int group = 0; group < GROUPS; group++, tables += ENTRIES * sizeof(int32_t)) {
-            __m256i at[VECS];
-            __m256 plus[VECS]; /* the fourth bit, in the sign */
+            __m256i at_u32x8[VECS];
+            __m256 plus_f32x8[VECS]; /* the fourth bit, in the sign */
             BITOPS_UNROLL
             for (int v = 0; v < VECS; v++) {
-                const __m256i bits = load(panel + v * LANES);
-                at[v] = _mm256_srli_epi32(bits, 4 * group);
-                plus[v] = _mm256_castsi256_ps(_mm256_slli_epi32(bits, 28 - 4 * group));
+                const __m256i bits_u32x8 = load(panel + v * LANES);
+                at_u32x8[v] = _mm256_srli_epi32(bits_u32x8, 4 * group);
+                plus_f32x8[v] = _mm256_castsi256_ps(_mm256_slli_epi32(bits_u32x8, 28 - 4 * group));
             }
             BITOPS_UNROLL
             for (int i = 0; i < rows; i++) {
                 const char *table = tables + (size_t)i * t->table_stride;
-                const __m256i low = load(table), high = load(table + sizeof low);
+                const __m256i low_b256 = load(table), high_b256 = load(table + sizeof low_b256);
                 BITOPS_UNROLL
                 for (int v = 0; v < VECS; v++) {
-                    const __m256i entry = _mm256_castps_si256(_mm256_blendv_ps(
-                        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low, at[v])),
-                        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high, at[v])), plus[v]));
-                    sums[i][v] = add(real, sums[i][v], entry);
+                    const __m256i entry_b256 = _mm256_castps_si256(_mm256_blendv_ps(
+                        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low_b256, at_u32x8[v])),
+                        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high_b256, at_u32x8[v])),
+                        plus_f32x8[v]));
+                    sums_b256[i][v] = add(real, sums_b256[i][v], entry_b256);
                 }
             }
         }
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < VECS; v++)
-            store(c + (size_t)i * ldc + v * LANES, sums[i][v]);
+            store(c + (size_t)i * ldc + v * LANES, sums_b256[i][v]);
 }
 
 BITOPS_INLINE void lookup(const int real, const bitops_lookup *t) {

@@ -45,6 +45,14 @@ BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,
 
 enum { MR = 4, NR = 32, LANES = 16, ZMM_WORDS = 8 };
 
+/* Truth tables of vpternlog: bit 4 a + 2 b + c is the result for (a, b, c). CARRY takes x1, ones
+ * and next: where next differs from ones, one of x1 and x2 is set and the majority is ones; where
+ * it does not, x1 and x2 are equal and the majority is x1. */
+enum {
+    XOR3 = 0x96,  /* a ^ b ^ c */
+    CARRY = 0xd4, /* b != c ? b : a */
+};
+
 /* ---- primitives ---------------------------------------------------------------------------- */
 
 BITOPS_INLINE uint64_t low_bits64(size_t n) {
@@ -59,8 +67,8 @@ BITOPS_INLINE __mmask8 low_bits8(size_t n) {
     return (__mmask8)(n >= 8 ? 0xff : (1u << n) - 1);
 }
 
-BITOPS_INLINE __m512i xor3(__m512i a, __m512i b, __m512i c) {
-    return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+BITOPS_INLINE __m512i xor3(__m512i a_b512, __m512i b_b512, __m512i c_b512) {
+    return _mm512_ternarylogic_epi32(a_b512, b_b512, c_b512, XOR3);
 }
 
 BITOPS_INLINE __m512i broadcast32(const char *x) {
@@ -69,9 +77,10 @@ BITOPS_INLINE __m512i broadcast32(const char *x) {
     return _mm512_set1_epi32(v);
 }
 
-/* The counter of one output, or of one vector of outputs. */
+/* The counters of one vector of outputs, in 32-bit lanes (panels), or those of one output, in
+ * 64-bit lanes (plain rows). */
 typedef struct tally {
-    __m512i ones, count;
+    __m512i ones_b512, count_b512;
 } tally;
 
 BITOPS_INLINE tally tally_zero(void) {
@@ -79,18 +88,19 @@ BITOPS_INLINE tally tally_zero(void) {
 }
 
 BITOPS_INLINE __m512i tally_total(tally t) {
-    return _mm512_add_epi32(_mm512_add_epi32(t.count, t.count), _mm512_popcnt_epi32(t.ones));
+    return _mm512_add_epi32(_mm512_add_epi32(t.count_b512, t.count_b512),
+                            _mm512_popcnt_epi32(t.ones_b512));
 }
 
 /* Adds the bits of a1 ^ w1 and a2 ^ w2, given a12 = a1 ^ a2 and w12 = w1 ^ w2; returns the carry,
  * which is to be counted. */
-BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1, __m512i a12, __m512i w1, __m512i w12) {
-    const __m512i next = xor3(t->ones, w12, a12);
-    const __m512i x1 = _mm512_xor_si512(w1, a1);
-    /* ones != next ? ones : x1 */
-    const __m512i carry = _mm512_ternarylogic_epi32(x1, t->ones, next, 0xd4);
-    t->ones = next;
-    return carry;
+BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1_b512, __m512i a12_b512, __m512i w1_b512,
+                                __m512i w12_b512) {
+    const __m512i next_b512 = xor3(t->ones_b512, w12_b512, a12_b512);
+    const __m512i x1_b512 = _mm512_xor_si512(w1_b512, a1_b512);
+    const __m512i carry_b512 = _mm512_ternarylogic_epi32(x1_b512, t->ones_b512, next_b512, CARRY);
+    t->ones_b512 = next_b512;
+    return carry_b512;
 }
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
@@ -110,8 +120,8 @@ BITOPS_INLINE int nan_met(nan_flags flags) {
 BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, size_t n, nan_flags *flags) {
     (void)flags;
     const uint64_t mask = low_bits64(n);
-    const __m512i v = _mm512_maskz_loadu_epi8(mask, x);
-    return _mm512_test_epi8_mask(v, v);
+    const __m512i v_u8x64 = _mm512_maskz_loadu_epi8(mask, x);
+    return _mm512_test_epi8_mask(v_u8x64, v_u8x64);
 }
 
 BITOPS_INLINE uint64_t signs_i8(const int8_t *x, size_t n, nan_flags *flags) {
@@ -126,8 +136,8 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, size_t n, nan_flags *flags) {
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 2; i++) {
-        const __m512i v = _mm512_maskz_loadu_epi16((__mmask32)(mask >> 32 * i), x + 32 * i);
-        negative |= (uint64_t)_mm512_movepi16_mask(v) << 32 * i;
+        const __m512i v_i16x32 = _mm512_maskz_loadu_epi16((__mmask32)(mask >> 32 * i), x + 32 * i);
+        negative |= (uint64_t)_mm512_movepi16_mask(v_i16x32) << 32 * i;
     }
     return mask & ~negative;
 }
@@ -135,12 +145,12 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, size_t n, nan_flags *flags) {
 BITOPS_INLINE uint64_t signs_i32(const int32_t *x, size_t n, nan_flags *flags) {
     (void)flags;
     const uint64_t mask = low_bits64(n);
-    const __m512i zero = _mm512_setzero_si512();
+    const __m512i zero_i32x16 = _mm512_setzero_si512();
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++) {
-        const __m512i v = _mm512_maskz_loadu_epi32((__mmask16)(mask >> 16 * i), x + 16 * i);
-        negative |= (uint64_t)_mm512_cmplt_epi32_mask(v, zero) << 16 * i;
+        const __m512i v_i32x16 = _mm512_maskz_loadu_epi32((__mmask16)(mask >> 16 * i), x + 16 * i);
+        negative |= (uint64_t)_mm512_cmplt_epi32_mask(v_i32x16, zero_i32x16) << 16 * i;
     }
     return mask & ~negative;
 }
@@ -148,12 +158,12 @@ BITOPS_INLINE uint64_t signs_i32(const int32_t *x, size_t n, nan_flags *flags) {
 BITOPS_INLINE uint64_t signs_i64(const int64_t *x, size_t n, nan_flags *flags) {
     (void)flags;
     const uint64_t mask = low_bits64(n);
-    const __m512i zero = _mm512_setzero_si512();
+    const __m512i zero_i64x8 = _mm512_setzero_si512();
     uint64_t negative = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++) {
-        const __m512i v = _mm512_maskz_loadu_epi64((__mmask8)(mask >> 8 * i), x + 8 * i);
-        negative |= (uint64_t)_mm512_cmplt_epi64_mask(v, zero) << 8 * i;
+        const __m512i v_i64x8 = _mm512_maskz_loadu_epi64((__mmask8)(mask >> 8 * i), x + 8 * i);
+        negative |= (uint64_t)_mm512_cmplt_epi64_mask(v_i64x8, zero_i64x8) << 8 * i;
     }
     return mask & ~negative;
 }
@@ -164,9 +174,9 @@ BITOPS_INLINE uint64_t signs_f32(const float *x, size_t n, nan_flags *flags) {
     uint64_t plus = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++) {
-        const __m512 v = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16 * i), x + 16 * i);
-        plus |= (uint64_t)_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GE_OQ) << 16 * i;
-        *flags |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+        const __m512 v_f32x16 = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16 * i), x + 16 * i);
+        plus |= (uint64_t)_mm512_cmp_ps_mask(v_f32x16, _mm512_setzero_ps(), _CMP_GE_OQ) << 16 * i;
+        *flags |= _mm512_cmp_ps_mask(v_f32x16, v_f32x16, _CMP_UNORD_Q);
     }
     return mask & plus;
 }
@@ -176,9 +186,9 @@ BITOPS_INLINE uint64_t signs_f64(const double *x, size_t n, nan_flags *flags) {
     uint64_t plus = 0;
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++) {
-        const __m512d v = _mm512_maskz_loadu_pd((__mmask8)(mask >> 8 * i), x + 8 * i);
-        plus |= (uint64_t)_mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_GE_OQ) << 8 * i;
-        *flags |= _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q);
+        const __m512d v_f64x8 = _mm512_maskz_loadu_pd((__mmask8)(mask >> 8 * i), x + 8 * i);
+        plus |= (uint64_t)_mm512_cmp_pd_mask(v_f64x8, _mm512_setzero_pd(), _CMP_GE_OQ) << 8 * i;
+        *flags |= _mm512_cmp_pd_mask(v_f64x8, v_f64x8, _CMP_UNORD_Q);
     }
     return mask & plus;
 }
@@ -199,9 +209,9 @@ BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_
     uint64_t word = 0;
     for (size_t i = 0; i < n; i += LANES) {
         const __mmask16 mask = low_bits16(n - i);
-        const __m512 v = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x + i));
-        const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + i);
-        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v, t, _CMP_GT_OQ) << i;
+        const __m512 v_f32x16 = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x + i));
+        const __m512 t_f32x16 = _mm512_maskz_loadu_ps(mask, threshold + i);
+        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v_f32x16, t_f32x16, _CMP_GT_OQ) << i;
     }
     return word;
 }
@@ -211,10 +221,10 @@ BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t 
     uint64_t word = 0;
     for (size_t i = 0; i < n; i += LANES) {
         const __mmask16 mask = low_bits16(n - i);
-        const __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
-        const __m512 t = _mm512_maskz_loadu_ps(mask, threshold + i);
-        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v, t, _CMP_GT_OQ) << i;
-        *flags |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+        const __m512 v_f32x16 = _mm512_maskz_loadu_ps(mask, x + i);
+        const __m512 t_f32x16 = _mm512_maskz_loadu_ps(mask, threshold + i);
+        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v_f32x16, t_f32x16, _CMP_GT_OQ) << i;
+        *flags |= _mm512_cmp_ps_mask(v_f32x16, v_f32x16, _CMP_UNORD_Q);
     }
     return word;
 }
@@ -223,41 +233,42 @@ DEFINE_COMPARE(avx512, compare_i32, int32_t, above_i32)
 DEFINE_COMPARE(avx512, compare_f32, float, above_f32)
 
 void bitops_unpack_i8_avx512(const uint64_t *words, size_t n, int8_t *x_out) {
-    const __m512i minus = _mm512_set1_epi8(-1), plus = _mm512_set1_epi8(1);
+    const __m512i minus_i8x64 = _mm512_set1_epi8(-1), plus_i8x64 = _mm512_set1_epi8(1);
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x_out += BITOPS_WORD_BITS)
-        _mm512_storeu_si512(x_out, _mm512_mask_blend_epi8(*words++, minus, plus));
+        _mm512_storeu_si512(x_out, _mm512_mask_blend_epi8(*words++, minus_i8x64, plus_i8x64));
     if (n)
-        _mm512_mask_storeu_epi8(x_out, low_bits64(n), _mm512_mask_blend_epi8(*words, minus, plus));
+        _mm512_mask_storeu_epi8(x_out, low_bits64(n),
+                                _mm512_mask_blend_epi8(*words, minus_i8x64, plus_i8x64));
 }
 
 void bitops_unpack_f32_avx512(const uint64_t *words, size_t n, float *x_out) {
-    const __m512 minus = _mm512_set1_ps(-1), plus = _mm512_set1_ps(1);
+    const __m512 minus_f32x16 = _mm512_set1_ps(-1), plus_f32x16 = _mm512_set1_ps(1);
     for (size_t i = 0; i < n; i += LANES) {
         const __mmask16 bits = (__mmask16)(words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS);
         _mm512_mask_storeu_ps(x_out + i, low_bits16(n - i),
-                              _mm512_mask_blend_ps(bits, minus, plus));
+                              _mm512_mask_blend_ps(bits, minus_f32x16, plus_f32x16));
     }
 }
 
 BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
     /* Four sums, because the addition of one would wait for the popcount before it. */
-    __m512i sums[4];
+    __m512i sums_u64x8[4];
     for (int i = 0; i < 4; i++)
-        sums[i] = _mm512_setzero_si512();
+        sums_u64x8[i] = _mm512_setzero_si512();
     for (; n_words >= 4 * ZMM_WORDS; n_words -= 4 * ZMM_WORDS, words += 4 * ZMM_WORDS) {
         BITOPS_UNROLL
         for (int i = 0; i < 4; i++) {
-            const __m512i v = _mm512_loadu_si512(words + i * ZMM_WORDS);
-            sums[i] = _mm512_add_epi64(sums[i], _mm512_popcnt_epi64(v));
+            const __m512i v_u64x8 = _mm512_loadu_si512(words + i * ZMM_WORDS);
+            sums_u64x8[i] = _mm512_add_epi64(sums_u64x8[i], _mm512_popcnt_epi64(v_u64x8));
         }
     }
     for (size_t i = 0; i < n_words; i += ZMM_WORDS) {
-        const __m512i v = _mm512_maskz_loadu_epi64(low_bits8(n_words - i), words + i);
-        sums[0] = _mm512_add_epi64(sums[0], _mm512_popcnt_epi64(v));
+        const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(low_bits8(n_words - i), words + i);
+        sums_u64x8[0] = _mm512_add_epi64(sums_u64x8[0], _mm512_popcnt_epi64(v_u64x8));
     }
-    const __m512i sum =
-        _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
-    return _mm512_reduce_add_epi64(sum);
+    const __m512i sum_u64x8 = _mm512_add_epi64(_mm512_add_epi64(sums_u64x8[0], sums_u64x8[1]),
+                                               _mm512_add_epi64(sums_u64x8[2], sums_u64x8[3]));
+    return _mm512_reduce_add_epi64(sum_u64x8);
 }
 
 void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
@@ -269,8 +280,8 @@ void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
     }
     const __mmask8 mask = low_bits8(n_words);
     for (size_t row = 0; row < rows; row++) {
-        const __m512i v = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
-        count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v));
+        const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
+        count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v_u64x8));
     }
 }
 
@@ -283,10 +294,10 @@ void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t row
 
 /* The columns that hits selects enter the heap of their row, unless the one before has raised the
  * bar. Rare, and a call of its own: inlined, it would cost every tile its registers. */
-BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, uint64_t *heap,
-                                size_t count) {
+BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t col,
+                                uint64_t *heap, size_t count) {
     uint32_t distances[LANES];
-    _mm512_storeu_si512(distances, mismatches);
+    _mm512_storeu_si512(distances, mismatches_i32x16);
     for (; hits; hits &= hits - 1) {
         const unsigned j = (unsigned)__builtin_ctz(hits);
         if (distances[j] < heap_limit(heap))
@@ -295,73 +306,87 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches, unsigned hits, size_t col, u
 }
 
 /* bitops_dot of 16 columns, plus offset from column col on, unless offset is NULL. */
-BITOPS_INLINE __m512i dot_lanes(__m512i mismatches, __mmask16 mask, size_t col,
+BITOPS_INLINE __m512i dot_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t col,
                                 const int32_t *offset, const bitops_store *store) {
-    const __m512i k = _mm512_set1_epi32(store->k);
-    __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(k, mismatches), mismatches);
+    const __m512i k_i32x16 = _mm512_set1_epi32(store->k);
+    __m512i dot_i32x16 =
+        _mm512_sub_epi32(_mm512_sub_epi32(k_i32x16, mismatches_i32x16), mismatches_i32x16);
     if (offset)
-        dot = _mm512_add_epi32(dot, _mm512_maskz_loadu_epi32(mask, offset + col));
-    return dot;
+        dot_i32x16 = _mm512_add_epi32(dot_i32x16, _mm512_maskz_loadu_epi32(mask, offset + col));
+    return dot_i32x16;
+}
+
+BITOPS_INLINE void store_scaled_lanes(__m512i dot_i32x16, __mmask16 mask, size_t row, size_t col,
+                                      const bitops_store *store, float *c_out) {
+    __m512 c_f32x16 = _mm512_cvtepi32_ps(dot_i32x16);
+    if (store->alpha)
+        c_f32x16 = _mm512_mul_ps(c_f32x16, _mm512_maskz_loadu_ps(mask, store->alpha + col));
+    if (store->k_map)
+        c_f32x16 = _mm512_mul_ps(c_f32x16, _mm512_set1_ps(store->k_map[row]));
+    if (store->bias)
+        c_f32x16 = _mm512_add_ps(c_f32x16, _mm512_maskz_loadu_ps(mask, store->bias + col));
+    _mm512_mask_storeu_ps(c_out, mask, c_f32x16);
+}
+
+BITOPS_INLINE void store_sign_lanes(__m512i dot_i32x16, __mmask16 mask, size_t row, size_t col,
+                                    const bitops_store *store) {
+    const __m512i threshold_i32x16 = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
+    unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot_i32x16, threshold_i32x16);
+    /* As many bytes as the columns need: the next byte may belong to another thread. */
+    const size_t bytes = mask > 0xff ? 2 : 1;
+    uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
+    if (store->flip) {
+        uint16_t flip = 0;
+        memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
+        bits ^= flip;
+    }
+    c[0] = (uint8_t)bits;
+    if (bytes == 2)
+        c[1] = (uint8_t)(bits >> 8);
+}
+
+BITOPS_INLINE void store_topk_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
+                                    size_t col, const bitops_store *store) {
+    uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
+    const __m512i limit_u32x16 = _mm512_set1_epi32((int32_t)heap_limit(heap));
+    const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches_i32x16, limit_u32x16);
+    if (hits)
+        store_hits(mismatches_i32x16, hits, col, heap, store->ldc);
 }
 
 /* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
  * whose counts are in a register; a new kind of store needs a case in both. offset is what is added
  * to the dot products of the row, or NULL. */
-BITOPS_INLINE void store_lanes(__m512i mismatches, __mmask16 mask, size_t row, size_t col,
+BITOPS_INLINE void store_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row, size_t col,
                                const int32_t *offset, const bitops_store *store) {
     const size_t first = row * store->ldc + col;
-    const __m512i dot = dot_lanes(mismatches, mask, col, offset, store);
+    const __m512i dot_i32x16 = dot_lanes(mismatches_i32x16, mask, col, offset, store);
     switch (store->kind) {
     case BITOPS_STORE_DOT:
-        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot);
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot_i32x16);
         break;
-    case BITOPS_STORE_SCALED: {
-        __m512 c = _mm512_cvtepi32_ps(dot);
-        if (store->alpha)
-            c = _mm512_mul_ps(c, _mm512_maskz_loadu_ps(mask, store->alpha + col));
-        if (store->k_map)
-            c = _mm512_mul_ps(c, _mm512_set1_ps(store->k_map[row]));
-        if (store->bias)
-            c = _mm512_add_ps(c, _mm512_maskz_loadu_ps(mask, store->bias + col));
-        _mm512_mask_storeu_ps((float *)store->c + first, mask, c);
+    case BITOPS_STORE_SCALED:
+        store_scaled_lanes(dot_i32x16, mask, row, col, store, (float *)store->c + first);
         break;
-    }
     case BITOPS_STORE_HAMMING:
-        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, mismatches);
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, mismatches_i32x16);
         break;
     case BITOPS_STORE_HAMMING16:
-        _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches);
+        _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches_i32x16);
         break;
-    case BITOPS_STORE_SIGN: {
-        const __m512i threshold = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
-        unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot, threshold);
-        /* As many bytes as the columns need: the next byte may belong to another thread. */
-        const size_t bytes = mask > 0xff ? 2 : 1;
-        uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
-        if (store->flip) {
-            uint16_t flip = 0;
-            memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
-            bits ^= flip;
-        }
-        c[0] = (uint8_t)bits;
-        if (bytes == 2)
-            c[1] = (uint8_t)(bits >> 8);
+    case BITOPS_STORE_SIGN:
+        store_sign_lanes(dot_i32x16, mask, row, col, store);
         break;
-    }
     case BITOPS_STORE_ACCUMULATE: {
         int32_t *c = (int32_t *)store->c + first;
-        const __m512i sum = _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, c), mismatches);
-        _mm512_mask_storeu_epi32(c, mask, sum);
+        const __m512i sum_i32x16 =
+            _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, c), mismatches_i32x16);
+        _mm512_mask_storeu_epi32(c, mask, sum_i32x16);
         break;
     }
-    case BITOPS_STORE_TOPK: {
-        uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
-        const __m512i limit = _mm512_set1_epi32((int32_t)heap_limit(heap));
-        const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches, limit);
-        if (hits)
-            store_hits(mismatches, hits, col, heap, store->ldc);
+    case BITOPS_STORE_TOPK:
+        store_topk_lanes(mismatches_i32x16, mask, row, col, store);
         break;
-    }
     }
 }
 
@@ -377,44 +402,46 @@ BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops
 /* ---- gemm on panels ------------------------------------------------------------------------ */
 
 /* Transposes 8 x 8 words: afterwards word i of v[p] is word p of the former v[i]. */
-BITOPS_INLINE void transpose_words(__m512i v[8]) {
-    __m512i pairs[8], quads[8];
+BITOPS_INLINE void transpose_words(__m512i v_u64x8[8]) {
+    __m512i pairs_u64x8[8], quads_u64x8[8];
     BITOPS_UNROLL
     for (int i = 0; i < 8; i += 2) {
-        pairs[i] = _mm512_unpacklo_epi64(v[i], v[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi64(v[i], v[i + 1]);
+        pairs_u64x8[i] = _mm512_unpacklo_epi64(v_u64x8[i], v_u64x8[i + 1]);
+        pairs_u64x8[i + 1] = _mm512_unpackhi_epi64(v_u64x8[i], v_u64x8[i + 1]);
     }
     BITOPS_UNROLL
     for (int i = 0; i < 8; i++) { /* 128-bit parts 0, 2 (i / 2 even) or 1, 3 of rows 0-3 and 4-7 */
         const int from = i % 2 + i / 4 * 4, odd = i / 2 % 2;
-        quads[i] = odd ? _mm512_shuffle_i64x2(pairs[from], pairs[from + 2], 0xdd)
-                       : _mm512_shuffle_i64x2(pairs[from], pairs[from + 2], 0x88);
+        quads_u64x8[i] = odd ? _mm512_shuffle_i64x2(pairs_u64x8[from], pairs_u64x8[from + 2], 0xdd)
+                             : _mm512_shuffle_i64x2(pairs_u64x8[from], pairs_u64x8[from + 2], 0x88);
     }
     BITOPS_UNROLL
     for (int p = 0; p < 8; p++) {
         const int from = p % 2 + p / 2 % 2 * 2;
-        v[p] = p < 4 ? _mm512_shuffle_i64x2(quads[from], quads[from + 4], 0x88)
-                     : _mm512_shuffle_i64x2(quads[from], quads[from + 4], 0xdd);
+        v_u64x8[p] = p < 4 ? _mm512_shuffle_i64x2(quads_u64x8[from], quads_u64x8[from + 4], 0x88)
+                           : _mm512_shuffle_i64x2(quads_u64x8[from], quads_u64x8[from + 4], 0xdd);
     }
 }
 
 /* Up to 8 words of 16 columns, those of the n <= 16 rows of w, to half a panel. */
 BITOPS_INLINE void prepack_half(const uint64_t *w, size_t ldw, size_t n, size_t words,
                                 uint64_t *panel_out) {
-    const __m512i even =
+    const __m512i even_u32x16 =
         _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    __m512i v[LANES];
+    const __m512i odd_u32x16 =
+        _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    __m512i v_u64x8[LANES];
     for (size_t j = 0; j < LANES; j++)
-        v[j] = j < n ? _mm512_maskz_loadu_epi64(low_bits8(words), w + j * ldw)
-                     : _mm512_setzero_si512();
-    transpose_words(v);
-    transpose_words(v + 8);
+        v_u64x8[j] = j < n ? _mm512_maskz_loadu_epi64(low_bits8(words), w + j * ldw)
+                           : _mm512_setzero_si512();
+    transpose_words(v_u64x8);
+    transpose_words(v_u64x8 + 8);
     for (size_t p = 0; p < words; p++) {
-        const __m512i w1 = _mm512_permutex2var_epi32(v[p], even, v[8 + p]);
-        const __m512i w2 = _mm512_permutex2var_epi32(v[p], odd, v[8 + p]);
-        _mm512_storeu_si512(panel_out + p * NR, w1);
-        _mm512_storeu_si512(panel_out + p * NR + ZMM_WORDS, _mm512_xor_si512(w1, w2));
+        const __m512i w1_u32x16 =
+            _mm512_permutex2var_epi32(v_u64x8[p], even_u32x16, v_u64x8[8 + p]);
+        const __m512i w2_u32x16 = _mm512_permutex2var_epi32(v_u64x8[p], odd_u32x16, v_u64x8[8 + p]);
+        _mm512_storeu_si512(panel_out + p * NR, w1_u32x16);
+        _mm512_storeu_si512(panel_out + p * NR + ZMM_WORDS, _mm512_xor_si512(w1_u32x16, w2_u32x16));
     }
 }
 
@@ -434,11 +461,12 @@ void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_wor
 BITOPS_INLINE void fold_row(const uint64_t *a, size_t k_words, __mmask8 last, uint64_t *out) {
     size_t p = 0;
     for (; p + ZMM_WORDS < k_words; p += ZMM_WORDS) {
-        const __m512i v = _mm512_loadu_si512(a + p);
-        _mm512_storeu_si512(out + p, _mm512_xor_si512(v, _mm512_slli_epi64(v, 32)));
+        const __m512i v_u64x8 = _mm512_loadu_si512(a + p);
+        _mm512_storeu_si512(out + p, _mm512_xor_si512(v_u64x8, _mm512_slli_epi64(v_u64x8, 32)));
     }
-    const __m512i v = _mm512_maskz_loadu_epi64(last, a + p);
-    _mm512_mask_storeu_epi64(out + p, last, _mm512_xor_si512(v, _mm512_slli_epi64(v, 32)));
+    const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(last, a + p);
+    _mm512_mask_storeu_epi64(out + p, last,
+                             _mm512_xor_si512(v_u64x8, _mm512_slli_epi64(v_u64x8, 32)));
 }
 
 void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t k_words,
@@ -455,47 +483,64 @@ void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t 
 }
 
 /* Adds one folded word (a1, a12) of a row to the tally of 16 columns. */
-BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1, __m512i w12) {
-    const __m512i a1 = broadcast32((const char *)word);
-    const __m512i a12 = broadcast32((const char *)word + 4);
-    t->count = _mm512_add_epi32(t->count, _mm512_popcnt_epi32(tally_add(t, a1, a12, w1, w12)));
+BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1_u32x16,
+                              __m512i w12_u32x16) {
+    const __m512i a1_u32x16 = broadcast32((const char *)word);
+    const __m512i a12_u32x16 = broadcast32((const char *)word + 4);
+    t->count_b512 = _mm512_add_epi32(
+        t->count_b512,
+        _mm512_popcnt_epi32(tally_add(t, a1_u32x16, a12_u32x16, w1_u32x16, w12_u32x16)));
 }
 
-/* tally_word for two rows and 2 x 16 columns. Written out, because the order decides: each step
- * for four outputs at a time, words broadcast within the operation. In the order of compilers, or
- * with each output finished before the next begins, Zen 4 loses 7 % and compilers spill. */
+/* The step for four outputs s0, s1 (row s) and t0, t1 (row t), whose counters are sc0 to tc1: two
+ * rows, given as the operands a1 and a12 of each, times 2 x 16 columns w1 and w12. Written out,
+ * because the order decides: each operation for four outputs before the next one. In the order of
+ * compilers, or with each output finished before the next begins, Zen 4 loses 7 % and compilers
+ * spill. The operands are strings of assembly, so that port_bound can run the same instructions on
+ * registers alone. zmm16 to zmm19 hold x1, then the carry and its popcounts; zmm20 to zmm23 the
+ * `ones` before the step. */
+#define TALLY_QUAD(s0, s1, t0, t1, sc0, sc1, tc0, tc1, s_a1, s_a12, t_a1, t_a12, w1_0, w1_1,       \
+                   w12_0, w12_1)                                                                   \
+    "vmovdqa64 " s0 ", %%zmm20\n\t"                                                                \
+    "vpternlogd %[xor3], " s_a12 ", " w12_0 ", " s0 "\n\t"                                         \
+    "vmovdqa64 " s1 ", %%zmm21\n\t"                                                                \
+    "vpternlogd %[xor3], " s_a12 ", " w12_1 ", " s1 "\n\t"                                         \
+    "vmovdqa64 " t0 ", %%zmm22\n\t"                                                                \
+    "vpternlogd %[xor3], " t_a12 ", " w12_0 ", " t0 "\n\t"                                         \
+    "vmovdqa64 " t1 ", %%zmm23\n\t"                                                                \
+    "vpternlogd %[xor3], " t_a12 ", " w12_1 ", " t1 "\n\t"                                         \
+    "vpxord " s_a1 ", " w1_0 ", %%zmm16\n\t"                                                       \
+    "vpxord " s_a1 ", " w1_1 ", %%zmm17\n\t"                                                       \
+    "vpxord " t_a1 ", " w1_0 ", %%zmm18\n\t"                                                       \
+    "vpxord " t_a1 ", " w1_1 ", %%zmm19\n\t"                                                       \
+    "vpternlogd %[carry], " s0 ", %%zmm20, %%zmm16\n\t"                                            \
+    "vpternlogd %[carry], " s1 ", %%zmm21, %%zmm17\n\t"                                            \
+    "vpternlogd %[carry], " t0 ", %%zmm22, %%zmm18\n\t"                                            \
+    "vpternlogd %[carry], " t1 ", %%zmm23, %%zmm19\n\t"                                            \
+    "vpopcntd %%zmm16, %%zmm16\n\t"                                                                \
+    "vpopcntd %%zmm17, %%zmm17\n\t"                                                                \
+    "vpopcntd %%zmm18, %%zmm18\n\t"                                                                \
+    "vpopcntd %%zmm19, %%zmm19\n\t"                                                                \
+    "vpaddd %%zmm16, " sc0 ", " sc0 "\n\t"                                                         \
+    "vpaddd %%zmm17, " sc1 ", " sc1 "\n\t"                                                         \
+    "vpaddd %%zmm18, " tc0 ", " tc0 "\n\t"                                                         \
+    "vpaddd %%zmm19, " tc1 ", " tc1 "\n\t"
+
+/* tally_word for two rows and 2 x 16 columns, words broadcast from memory within the operation. */
 BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
-                              const uint64_t *word_t, const __m512i w1[2], const __m512i w12[2]) {
-    __asm__("vmovdqa64 %[s0], %%zmm20\n\t"
-            "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_0], %[s0]\n\t"
-            "vmovdqa64 %[s1], %%zmm21\n\t"
-            "vpternlogd $0x96, 4(%[ws])%{1to16%}, %[w12_1], %[s1]\n\t"
-            "vmovdqa64 %[t0], %%zmm22\n\t"
-            "vpternlogd $0x96, 4(%[wt])%{1to16%}, %[w12_0], %[t0]\n\t"
-            "vmovdqa64 %[t1], %%zmm23\n\t"
-            "vpternlogd $0x96, 4(%[wt])%{1to16%}, %[w12_1], %[t1]\n\t"
-            "vpxord (%[ws])%{1to16%}, %[w1_0], %%zmm16\n\t"
-            "vpxord (%[ws])%{1to16%}, %[w1_1], %%zmm17\n\t"
-            "vpxord (%[wt])%{1to16%}, %[w1_0], %%zmm18\n\t"
-            "vpxord (%[wt])%{1to16%}, %[w1_1], %%zmm19\n\t"
-            "vpternlogd $0xd4, %[s0], %%zmm20, %%zmm16\n\t"
-            "vpternlogd $0xd4, %[s1], %%zmm21, %%zmm17\n\t"
-            "vpternlogd $0xd4, %[t0], %%zmm22, %%zmm18\n\t"
-            "vpternlogd $0xd4, %[t1], %%zmm23, %%zmm19\n\t"
-            "vpopcntd %%zmm16, %%zmm16\n\t"
-            "vpopcntd %%zmm17, %%zmm17\n\t"
-            "vpopcntd %%zmm18, %%zmm18\n\t"
-            "vpopcntd %%zmm19, %%zmm19\n\t"
-            "vpaddd %%zmm16, %[sc0], %[sc0]\n\t"
-            "vpaddd %%zmm17, %[sc1], %[sc1]\n\t"
-            "vpaddd %%zmm18, %[tc0], %[tc0]\n\t"
-            "vpaddd %%zmm19, %[tc1], %[tc1]"
-            : [s0] "+&v"(s[0].ones), [s1] "+&v"(s[1].ones), [t0] "+&v"(t[0].ones),
-              [t1] "+&v"(t[1].ones), [sc0] "+&v"(s[0].count), [sc1] "+&v"(s[1].count),
-              [tc0] "+&v"(t[0].count), [tc1] "+&v"(t[1].count)
-            : [w1_0] "v"(w1[0]), [w1_1] "v"(w1[1]), [w12_0] "v"(w12[0]), [w12_1] "v"(w12[1]),
-              [ws] "r"(word_s), [wt] "r"(word_t), "m"(*word_s), "m"(*word_t)
-            : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
+                              const uint64_t *word_t, const __m512i w1_u32x16[2],
+                              const __m512i w12_u32x16[2]) {
+    __asm__(
+        TALLY_QUAD("%[s0]", "%[s1]", "%[t0]", "%[t1]", "%[sc0]", "%[sc1]", "%[tc0]", "%[tc1]",
+                   "(%[ws])%{1to16%}", "4(%[ws])%{1to16%}", "(%[wt])%{1to16%}", "4(%[wt])%{1to16%}",
+                   "%[w1_0]", "%[w1_1]", "%[w12_0]", "%[w12_1]")
+        : [s0] "+&v"(s[0].ones_b512), [s1] "+&v"(s[1].ones_b512), [t0] "+&v"(t[0].ones_b512),
+          [t1] "+&v"(t[1].ones_b512), [sc0] "+&v"(s[0].count_b512), [sc1] "+&v"(s[1].count_b512),
+          [tc0] "+&v"(t[0].count_b512), [tc1] "+&v"(t[1].count_b512)
+        : [w1_0] "v"(w1_u32x16[0]), [w1_1] "v"(w1_u32x16[1]), [w12_0] "v"(w12_u32x16[0]),
+          [w12_1] "v"(w12_u32x16[1]), [ws] "r"(word_s), [wt] "r"(word_t), [xor3] "i"(XOR3),
+          [carry] "i"(CARRY), "m"(*word_s), "m"(*word_t)
+        : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
 }
 
 /* rows x vecs vectors of 16 columns; both are constants at every call, so the loops unroll. */
@@ -510,22 +555,22 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
     }
 
     for (size_t p = 0; p < k_words; p++, panel += NR) {
-        __m512i w1[2], w12[2];
+        __m512i w1_u32x16[2], w12_u32x16[2];
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++) {
-            w1[v] = _mm512_loadu_si512(panel + 2 * v * ZMM_WORDS);
-            w12[v] = _mm512_loadu_si512(panel + (2 * v + 1) * ZMM_WORDS);
+            w1_u32x16[v] = _mm512_loadu_si512(panel + 2 * v * ZMM_WORDS);
+            w12_u32x16[v] = _mm512_loadu_si512(panel + (2 * v + 1) * ZMM_WORDS);
         }
         const int paired = vecs == 2 ? rows / 2 * 2 : 0;
         BITOPS_UNROLL
         for (int i = 0; i < paired; i += 2)
-            tally_quad(t[i], t[i + 1], a + (size_t)i * lda + p, a + (size_t)(i + 1) * lda + p, w1,
-                       w12);
+            tally_quad(t[i], t[i + 1], a + (size_t)i * lda + p, a + (size_t)(i + 1) * lda + p,
+                       w1_u32x16, w12_u32x16);
         BITOPS_UNROLL
         for (int i = paired; i < rows; i++) {
             BITOPS_UNROLL
             for (int v = 0; v < vecs; v++)
-                tally_word(&t[i][v], a + (size_t)i * lda + p, w1[v], w12[v]);
+                tally_word(&t[i][v], a + (size_t)i * lda + p, w1_u32x16[v], w12_u32x16[v]);
         }
     }
 
@@ -579,20 +624,22 @@ void bitops_gemm_panel_avx512(const uint64_t *a, size_t lda, size_t m, const uin
 enum { GROUP = 8 }; /* products made together: eight tallies, and one vector of eight sums */
 
 /* Lane j of the result is the sum of the eight lanes of v[j]. */
-BITOPS_INLINE __m512i sum_lanes(const __m512i v[GROUP]) {
-    __m512i pairs[4], quads[2];
+BITOPS_INLINE __m512i sum_lanes(const __m512i v_u64x8[GROUP]) {
+    __m512i pairs_u64x8[4], quads_u64x8[2];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++)
-        pairs[i] = _mm512_add_epi64(_mm512_unpacklo_epi64(v[2 * i], v[2 * i + 1]),
-                                    _mm512_unpackhi_epi64(v[2 * i], v[2 * i + 1]));
+        pairs_u64x8[i] =
+            _mm512_add_epi64(_mm512_unpacklo_epi64(v_u64x8[2 * i], v_u64x8[2 * i + 1]),
+                             _mm512_unpackhi_epi64(v_u64x8[2 * i], v_u64x8[2 * i + 1]));
     /* pairs[i]: (2i, 2i+1) four times, once per 128 bits. */
     BITOPS_UNROLL
     for (int i = 0; i < 2; i++)
-        quads[i] = _mm512_add_epi64(_mm512_shuffle_i64x2(pairs[2 * i], pairs[2 * i + 1], 0x88),
-                                    _mm512_shuffle_i64x2(pairs[2 * i], pairs[2 * i + 1], 0xdd));
+        quads_u64x8[i] = _mm512_add_epi64(
+            _mm512_shuffle_i64x2(pairs_u64x8[2 * i], pairs_u64x8[2 * i + 1], 0x88),
+            _mm512_shuffle_i64x2(pairs_u64x8[2 * i], pairs_u64x8[2 * i + 1], 0xdd));
     /* quads[i]: pairs 2i, 2i, 2i+1, 2i+1. */
-    return _mm512_add_epi64(_mm512_shuffle_i64x2(quads[0], quads[1], 0x88),
-                            _mm512_shuffle_i64x2(quads[0], quads[1], 0xdd));
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(quads_u64x8[0], quads_u64x8[1], 0x88),
+                            _mm512_shuffle_i64x2(quads_u64x8[0], quads_u64x8[1], 0xdd));
 }
 
 /* A vector of words of a row, all of them or those that mask selects. */
@@ -607,23 +654,25 @@ BITOPS_INLINE void group_step(tally t[GROUP], const int na, const int nw, const 
                               size_t ahead) {
     const __mmask8 m1 = low_bits8(left);
     const __mmask8 m2 = low_bits8(left > ZMM_WORDS ? left - ZMM_WORDS : 0);
-    __m512i a1[2], a12[2];
+    __m512i a1_u64x8[2], a12_u64x8[2];
     BITOPS_UNROLL
     for (int i = 0; i < na; i++) {
-        a1[i] = load_words(a[i] + p, all, m1);
-        a12[i] = _mm512_xor_si512(a1[i], load_words(a[i] + p + ZMM_WORDS, all, m2));
+        a1_u64x8[i] = load_words(a[i] + p, all, m1);
+        a12_u64x8[i] = _mm512_xor_si512(a1_u64x8[i], load_words(a[i] + p + ZMM_WORDS, all, m2));
     }
     BITOPS_UNROLL
     for (int j = 0; j < nw; j++) {
-        const __m512i w1 = load_words(w[j] + p, all, m1);
-        const __m512i w12 = _mm512_xor_si512(w1, load_words(w[j] + p + ZMM_WORDS, all, m2));
+        const __m512i w1_u64x8 = load_words(w[j] + p, all, m1);
+        const __m512i w12_u64x8 =
+            _mm512_xor_si512(w1_u64x8, load_words(w[j] + p + ZMM_WORDS, all, m2));
         __builtin_prefetch(w[j] + p + ahead, 0, 3);
         __builtin_prefetch(w[j] + p + ahead + ZMM_WORDS, 0, 3);
         BITOPS_UNROLL
         for (int i = 0; i < na; i++) {
             tally *const s = &t[i * nw + j];
-            const __m512i carry = tally_add(s, a1[i], a12[i], w1, w12);
-            s->count = _mm512_add_epi64(s->count, _mm512_popcnt_epi64(carry));
+            const __m512i carry_u64x8 =
+                tally_add(s, a1_u64x8[i], a12_u64x8[i], w1_u64x8, w12_u64x8);
+            s->count_b512 = _mm512_add_epi64(s->count_b512, _mm512_popcnt_epi64(carry_u64x8));
         }
     }
 }
@@ -646,12 +695,12 @@ BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_
         group_step(t, na, nw, a_rows, w_rows, p, 1, 2 * ZMM_WORDS, (size_t)nw * ldw);
     if (p < k_words)
         group_step(t, na, nw, a_rows, w_rows, p, 0, k_words - p, (size_t)nw * ldw);
-    __m512i sums[GROUP];
+    __m512i sums_u64x8[GROUP];
     BITOPS_UNROLL
     for (int i = 0; i < GROUP; i++)
-        sums[i] = _mm512_add_epi64(_mm512_add_epi64(t[i].count, t[i].count),
-                                   _mm512_popcnt_epi64(t[i].ones));
-    return _mm512_cvtepi64_epi32(sum_lanes(sums));
+        sums_u64x8[i] = _mm512_add_epi64(_mm512_add_epi64(t[i].count_b512, t[i].count_b512),
+                                         _mm512_popcnt_epi64(t[i].ones_b512));
+    return _mm512_cvtepi64_epi32(sum_lanes(sums_u64x8));
 }
 
 /* Mismatches of na rows of a with `columns` <= 16 rows of w, na a constant at every call. */
@@ -660,13 +709,14 @@ BITOPS_INLINE void rows_mismatches(const int na, const uint64_t *a, size_t lda, 
                                    int32_t mismatches_out[2][LANES]) {
     const int nw = GROUP / na;
     for (size_t j = 0; j < columns; j += (size_t)nw) {
-        const __m256i eight =
+        const __m256i eight_i32x8 =
             group_mismatches(na, nw, a, lda, w + j * ldw, ldw, columns - j, k_words);
         if (na == 1) {
-            _mm256_storeu_si256((__m256i *)&mismatches_out[0][j], eight);
+            _mm256_storeu_si256((__m256i *)&mismatches_out[0][j], eight_i32x8);
         } else {
-            _mm_storeu_si128((__m128i *)&mismatches_out[0][j], _mm256_castsi256_si128(eight));
-            _mm_storeu_si128((__m128i *)&mismatches_out[1][j], _mm256_extracti128_si256(eight, 1));
+            _mm_storeu_si128((__m128i *)&mismatches_out[0][j], _mm256_castsi256_si128(eight_i32x8));
+            _mm_storeu_si128((__m128i *)&mismatches_out[1][j],
+                             _mm256_extracti128_si256(eight_i32x8, 1));
         }
     }
 }
@@ -693,35 +743,20 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
 
 /* ---- the bound, for benchmarks ------------------------------------------------------------- */
 
-/* tally_quad with every operand in a register: outputs s0 s1 t0 t1, counters c0 to c3. */
-#define BOUND_QUAD(s0, s1, t0, t1, c0, c1, c2, c3)                                                 \
-    "vmovdqa64 %%" s0 ", %%zmm20\n\tvpternlogd $0x96, %%zmm28, %%zmm30, %%" s0 "\n\t"              \
-    "vmovdqa64 %%" s1 ", %%zmm21\n\tvpternlogd $0x96, %%zmm28, %%zmm31, %%" s1 "\n\t"              \
-    "vmovdqa64 %%" t0 ", %%zmm22\n\tvpternlogd $0x96, %%zmm29, %%zmm30, %%" t0 "\n\t"              \
-    "vmovdqa64 %%" t1 ", %%zmm23\n\tvpternlogd $0x96, %%zmm29, %%zmm31, %%" t1 "\n\t"              \
-    "vpxord %%zmm24, %%zmm26, %%zmm16\n\tvpxord %%zmm24, %%zmm27, %%zmm17\n\t"                     \
-    "vpxord %%zmm25, %%zmm26, %%zmm18\n\tvpxord %%zmm25, %%zmm27, %%zmm19\n\t"                     \
-    "vpternlogd $0xd4, %%" s0 ", %%zmm20, %%zmm16\n\t"                                             \
-    "vpternlogd $0xd4, %%" s1 ", %%zmm21, %%zmm17\n\t"                                             \
-    "vpternlogd $0xd4, %%" t0 ", %%zmm22, %%zmm18\n\t"                                             \
-    "vpternlogd $0xd4, %%" t1 ", %%zmm23, %%zmm19\n\t"                                             \
-    "vpopcntd %%zmm16, %%zmm16\n\tvpopcntd %%zmm17, %%zmm17\n\t"                                   \
-    "vpopcntd %%zmm18, %%zmm18\n\tvpopcntd %%zmm19, %%zmm19\n\t"                                   \
-    "vpaddd %%zmm16, %%" c0 ", %%" c0 "\n\tvpaddd %%zmm17, %%" c1 ", %%" c1 "\n\t"                 \
-    "vpaddd %%zmm18, %%" c2 ", %%" c2 "\n\tvpaddd %%zmm19, %%" c3 ", %%" c3 "\n\t"
-
-/* Whatever the registers hold is the data. Written out, because compilers change the order, and
- * lose 15 %. */
+/* Two quads with every operand in a register; whatever the registers hold is the data. */
 void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
     enum { OUTPUTS = 8 };
     *macs_out = steps * OUTPUTS * 2 * sizeof(__m512i) * 8; /* two vectors of bits an output */
     if (steps)
         __asm__ volatile(
-            "1:\n\t" BOUND_QUAD("zmm0", "zmm1", "zmm2", "zmm3", "zmm8", "zmm9", "zmm10", "zmm11")
-                BOUND_QUAD("zmm4", "zmm5", "zmm6", "zmm7", "zmm12", "zmm13", "zmm14",
-                           "zmm15") "dec %0\n\tjnz 1b"
-            : "+r"(steps)
-            :
+            "1:\n\t" TALLY_QUAD("%%zmm0", "%%zmm1", "%%zmm2", "%%zmm3", "%%zmm8", "%%zmm9",
+                                "%%zmm10", "%%zmm11", "%%zmm24", "%%zmm28", "%%zmm25", "%%zmm29",
+                                "%%zmm26", "%%zmm27", "%%zmm30", "%%zmm31")
+                TALLY_QUAD("%%zmm4", "%%zmm5", "%%zmm6", "%%zmm7", "%%zmm12", "%%zmm13", "%%zmm14",
+                           "%%zmm15", "%%zmm24", "%%zmm28", "%%zmm25", "%%zmm29", "%%zmm26",
+                           "%%zmm27", "%%zmm30", "%%zmm31") "dec %[steps]\n\tjnz 1b"
+            : [steps] "+r"(steps)
+            : [xor3] "i"(XOR3), [carry] "i"(CARRY)
             : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
               "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",
               "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");

@@ -47,33 +47,34 @@ BITOPS_INLINE __m512i row_pair(const uint64_t *const rows[LANES], size_t i, size
 BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, size_t k_words,
                              uint32_t *panel) {
     const __mmask8 words = (__mmask8)_bzhi_u32(15, (uint32_t)(k_words - p));
-    __m512i r[8], t[8], u[8];
+    __m512i r_u32x16[8], t_u32x16[8], u_u32x16[8];
     BITOPS_UNROLL
     for (size_t i = 0; i < 4; i++) {
-        r[i] = row_pair(rows, i, p, words);
-        r[i + 4] = row_pair(rows, i + 8, p, words);
+        r_u32x16[i] = row_pair(rows, i, p, words);
+        r_u32x16[i + 4] = row_pair(rows, i + 8, p, words);
     }
     BITOPS_UNROLL
     for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+        t_u32x16[i] = _mm512_unpacklo_epi32(r_u32x16[i], r_u32x16[i + 1]);
+        t_u32x16[i + 1] = _mm512_unpackhi_epi32(r_u32x16[i], r_u32x16[i + 1]);
     }
     BITOPS_UNROLL
     for (int i = 0; i < 8; i += 4) {
-        u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+        u_u32x16[i] = _mm512_unpacklo_epi64(t_u32x16[i], t_u32x16[i + 2]);
+        u_u32x16[i + 1] = _mm512_unpackhi_epi64(t_u32x16[i], t_u32x16[i + 2]);
+        u_u32x16[i + 2] = _mm512_unpacklo_epi64(t_u32x16[i + 1], t_u32x16[i + 3]);
+        u_u32x16[i + 3] = _mm512_unpackhi_epi64(t_u32x16[i + 1], t_u32x16[i + 3]);
     }
     /* u[i]: 128-bit lanes i and i + 4 of rows 0-3, then of rows 4-7; u[i + 4]: of 8-11, 12-15. */
     const size_t halves = 2 * (k_words - p);
     BITOPS_UNROLL
     for (size_t i = 0; i < 4; i++) {
         if (i < halves)
-            _mm512_storeu_si512(panel + i * COLUMNS, _mm512_shuffle_i64x2(u[i], u[i + 4], 0x88));
+            _mm512_storeu_si512(panel + i * COLUMNS,
+                                _mm512_shuffle_i64x2(u_u32x16[i], u_u32x16[i + 4], 0x88));
         if (i + 4 < halves)
             _mm512_storeu_si512(panel + (i + 4) * COLUMNS,
-                                _mm512_shuffle_i64x2(u[i], u[i + 4], 0xdd));
+                                _mm512_shuffle_i64x2(u_u32x16[i], u_u32x16[i + 4], 0xdd));
     }
 }
 
@@ -94,14 +95,18 @@ void bitops_lookup_panel_avx512(const uint64_t *w, size_t ldw, size_t n, size_t 
 BITOPS_INLINE void tables_f32(const float *x, float *out) {
     /* Bit i of the number of a lane is the sign of x[i]. Multiplying by +-1 is exact, so that each
      * fused step rounds once, like an addition. */
-    const __m512 plus = _mm512_set1_ps(1), minus = _mm512_set1_ps(-1);
+    const __m512 plus_f32x16 = _mm512_set1_ps(1), minus_f32x16 = _mm512_set1_ps(-1);
     BITOPS_UNROLL
     for (int group = 0; group < GROUPS; group++, x += 4, out += LANES) {
-        __m512 t = _mm512_mul_ps(_mm512_set1_ps(x[0]), _mm512_mask_mov_ps(minus, 0xaaaa, plus));
-        t = _mm512_fmadd_ps(_mm512_set1_ps(x[1]), _mm512_mask_mov_ps(minus, 0xcccc, plus), t);
-        t = _mm512_fmadd_ps(_mm512_set1_ps(x[2]), _mm512_mask_mov_ps(minus, 0xf0f0, plus), t);
-        t = _mm512_fmadd_ps(_mm512_set1_ps(x[3]), _mm512_mask_mov_ps(minus, 0xff00, plus), t);
-        _mm512_storeu_ps(out, t);
+        __m512 t_f32x16 = _mm512_mul_ps(_mm512_set1_ps(x[0]),
+                                        _mm512_mask_mov_ps(minus_f32x16, 0xaaaa, plus_f32x16));
+        t_f32x16 = _mm512_fmadd_ps(_mm512_set1_ps(x[1]),
+                                   _mm512_mask_mov_ps(minus_f32x16, 0xcccc, plus_f32x16), t_f32x16);
+        t_f32x16 = _mm512_fmadd_ps(_mm512_set1_ps(x[2]),
+                                   _mm512_mask_mov_ps(minus_f32x16, 0xf0f0, plus_f32x16), t_f32x16);
+        t_f32x16 = _mm512_fmadd_ps(_mm512_set1_ps(x[3]),
+                                   _mm512_mask_mov_ps(minus_f32x16, 0xff00, plus_f32x16), t_f32x16);
+        _mm512_storeu_ps(out, t_f32x16);
     }
 }
 
@@ -110,18 +115,25 @@ DEFINE_LOOKUP_TABLES(avx512, f32, float, float, tables_f32)
 BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
     /* Table i: in its low half the sums of x[4i] .. x[4i + 3], in its high half those of
      * x[16 + 4i] .. x[16 + 4i + 3]. Bytes of a 16-bit lane are two numbers, or their signs. */
-    const __m512i plus = _mm512_set1_epi8(1), minus = _mm512_set1_epi8(-1);
-    const __m512i signs01 = _mm512_mask_mov_epi8(minus, 0xe4e4e4e4e4e4e4e4u, plus);
-    const __m512i signs23 = _mm512_mask_mov_epi8(minus, 0xffaa5500ffaa5500u, plus);
-    const __m512i start = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(8), 1);
-    const __m512i all = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)x));
+    const __m512i plus_i8x64 = _mm512_set1_epi8(1), minus_i8x64 = _mm512_set1_epi8(-1);
+    const __m512i signs01_i8x64 =
+        _mm512_mask_mov_epi8(minus_i8x64, 0xe4e4e4e4e4e4e4e4u, plus_i8x64);
+    const __m512i signs23_i8x64 =
+        _mm512_mask_mov_epi8(minus_i8x64, 0xffaa5500ffaa5500u, plus_i8x64);
+    const __m512i start_u16x32 =
+        _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(8), 1);
+    const __m512i all_u8x64 = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)x));
     BITOPS_UNROLL
     for (short i = 0; i < GROUPS / 2; i++, out += 2 * LANES) {
-        const __m512i at01 = _mm512_add_epi16(start, _mm512_set1_epi16((short)(2 * i)));
-        const __m512i at23 = _mm512_add_epi16(start, _mm512_set1_epi16((short)(2 * i + 1)));
-        const __m512i t01 = _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at01, all), signs01);
-        const __m512i t23 = _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at23, all), signs23);
-        _mm512_storeu_si512(out, _mm512_add_epi16(t01, t23));
+        const __m512i at01_u16x32 =
+            _mm512_add_epi16(start_u16x32, _mm512_set1_epi16((short)(2 * i)));
+        const __m512i at23_u16x32 =
+            _mm512_add_epi16(start_u16x32, _mm512_set1_epi16((short)(2 * i + 1)));
+        const __m512i t01_i16x32 =
+            _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at01_u16x32, all_u8x64), signs01_i8x64);
+        const __m512i t23_i16x32 =
+            _mm512_maddubs_epi16(_mm512_permutexvar_epi16(at23_u16x32, all_u8x64), signs23_i8x64);
+        _mm512_storeu_si512(out, _mm512_add_epi16(t01_i16x32, t23_i16x32));
     }
 }
 
@@ -135,38 +147,40 @@ BITOPS_INLINE __mmask16 lane_mask(size_t n, size_t first) {
 
 /* rows and vecs are constants at every call, so the loops over them unroll. */
 BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup *t) {
-    __m512 sums[BITOPS_LOOKUP_ROWS][VECS];
+    __m512 sums_f32x16[BITOPS_LOOKUP_ROWS][VECS];
     BITOPS_UNROLL
     for (int i = 0; i < rows; i++) {
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++)
-            sums[i][v] =
+            sums_f32x16[i][v] =
                 t->first ? _mm512_setzero_ps()
                          : _mm512_maskz_loadu_ps(lane_mask(t->n, (size_t)v * LANES),
                                                  (float *)t->c + (size_t)i * t->ldc + v * LANES);
     }
-    __m512 one = _mm512_set1_ps(1);
-    BITOPS_IN_REGISTER(one); /* or the compiler makes an addition of it */
+    __m512 one_f32x16 = _mm512_set1_ps(1);
+    BITOPS_IN_REGISTER(one_f32x16); /* or the compiler makes an addition of it */
     const float *tables = t->tables;
     const uint32_t *panel = t->panel;
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS) {
-        __m512i bits[VECS];
+        __m512i bits_u32x16[VECS];
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++)
-            bits[v] = _mm512_loadu_si512(panel + v * LANES);
+            bits_u32x16[v] = _mm512_loadu_si512(panel + v * LANES);
         BITOPS_NO_UNROLL /* or vectors are moved to memory and back */
             for (int group = 0; group < GROUPS; group++, tables += LANES) {
             BITOPS_UNROLL
             for (int i = 0; i < rows; i++) {
-                const __m512 table = _mm512_loadu_ps(tables + (size_t)i * t->table_stride / 4);
+                const __m512 table_f32x16 =
+                    _mm512_loadu_ps(tables + (size_t)i * t->table_stride / 4);
                 BITOPS_UNROLL
                 for (int v = 0; v < vecs; v++)
-                    sums[i][v] =
-                        _mm512_fmadd_ps(_mm512_permutexvar_ps(bits[v], table), one, sums[i][v]);
+                    sums_f32x16[i][v] =
+                        _mm512_fmadd_ps(_mm512_permutexvar_ps(bits_u32x16[v], table_f32x16),
+                                        one_f32x16, sums_f32x16[i][v]);
             }
             BITOPS_UNROLL
             for (int v = 0; v < vecs; v++)
-                bits[v] = _mm512_srli_epi32(bits[v], 4);
+                bits_u32x16[v] = _mm512_srli_epi32(bits_u32x16[v], 4);
         }
     }
     BITOPS_UNROLL
@@ -174,44 +188,47 @@ BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup 
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++)
             _mm512_mask_storeu_ps((float *)t->c + (size_t)i * t->ldc + v * LANES,
-                                  lane_mask(t->n, (size_t)v * LANES), sums[i][v]);
+                                  lane_mask(t->n, (size_t)v * LANES), sums_f32x16[i][v]);
     }
 }
 
 BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *t) {
-    const __m512i nibbles = _mm512_set1_epi32(0x000f000f), halves = _mm512_set1_epi32(0x00100000);
+    const __m512i nibbles_u32x16 = _mm512_set1_epi32(0x000f000f),
+                  halves_u32x16 = _mm512_set1_epi32(0x00100000);
     const int16_t *tables = t->tables;
     const uint32_t *panel = t->panel;
     for (size_t p = 0; p < t->halves;) {
         const int first = t->first && p == 0;
         const size_t end = p + FLUSH_HALVES < t->halves ? p + FLUSH_HALVES : t->halves;
-        __m512i sums[BITOPS_LOOKUP_ROWS][VECS];
+        __m512i sums_i16x32[BITOPS_LOOKUP_ROWS][VECS];
         BITOPS_UNROLL
         for (int i = 0; i < rows; i++) {
             BITOPS_UNROLL
             for (int v = 0; v < vecs; v++)
-                sums[i][v] = _mm512_setzero_si512();
+                sums_i16x32[i][v] = _mm512_setzero_si512();
         }
         for (; p < end; p++, panel += COLUMNS) {
-            __m512i bits[VECS], at[VECS];
+            __m512i bits_u32x16[VECS], at_u16x32[VECS];
             BITOPS_UNROLL
             for (int v = 0; v < vecs; v++)
-                bits[v] = _mm512_loadu_si512(panel + v * LANES);
+                bits_u32x16[v] = _mm512_loadu_si512(panel + v * LANES);
             BITOPS_NO_UNROLL
             for (int group = 0; group < GROUPS / 2; group++, tables += 2 * LANES) {
                 BITOPS_UNROLL
                 for (int v = 0; v < vecs; v++) {
-                    at[v] = _mm512_ternarylogic_epi32(bits[v], nibbles, halves, 0xea);
-                    bits[v] = _mm512_srli_epi32(bits[v], 4);
+                    at_u16x32[v] = _mm512_ternarylogic_epi32(bits_u32x16[v], nibbles_u32x16,
+                                                             halves_u32x16, 0xea);
+                    bits_u32x16[v] = _mm512_srli_epi32(bits_u32x16[v], 4);
                 }
                 BITOPS_UNROLL
                 for (int i = 0; i < rows; i++) {
-                    const __m512i table =
+                    const __m512i table_i16x32 =
                         _mm512_loadu_si512(tables + (size_t)i * t->table_stride / 2);
                     BITOPS_UNROLL
                     for (int v = 0; v < vecs; v++)
-                        sums[i][v] =
-                            _mm512_add_epi16(sums[i][v], _mm512_permutexvar_epi16(at[v], table));
+                        sums_i16x32[i][v] =
+                            _mm512_add_epi16(sums_i16x32[i][v],
+                                             _mm512_permutexvar_epi16(at_u16x32[v], table_i16x32));
                 }
             }
         }
@@ -221,10 +238,11 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
             for (int v = 0; v < vecs; v++) {
                 const __mmask16 mask = lane_mask(t->n, (size_t)v * LANES);
                 int32_t *c = (int32_t *)t->c + (size_t)i * t->ldc + v * LANES;
-                const __m512i before =
+                const __m512i before_i32x16 =
                     first ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(mask, c);
-                const __m512i wide = _mm512_madd_epi16(sums[i][v], _mm512_set1_epi16(1));
-                _mm512_mask_storeu_epi32(c, mask, _mm512_add_epi32(before, wide));
+                const __m512i wide_i32x16 =
+                    _mm512_madd_epi16(sums_i16x32[i][v], _mm512_set1_epi16(1));
+                _mm512_mask_storeu_epi32(c, mask, _mm512_add_epi32(before_i32x16, wide_i32x16));
             }
         }
     }

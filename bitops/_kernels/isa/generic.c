@@ -1,7 +1,7 @@
-/* generic.c: portable C, no intrinsics; the specification in C and the fallback.
+/* generic.c: portable C without intrinsics, the specification of every kernel and the fallback.
  *
- * The 64-bit popcount is the usual sum of ever wider fields, since a plain x86-64 has no popcnt
- * instruction. Panel: for every word of k, the word of each of the nr columns. */
+ * popcount64 sums ever wider fields, since a plain x86-64 has no popcnt instruction. Panel: for
+ * every word of k, that word of each of the nr columns. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/columns.h"
@@ -138,7 +138,7 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
     }
 }
 
-/* Tables of sums of type `sum`: bit i of an entry's number is the sign of element i. */
+/* Bit i of the number of an entry is the sign of element i: 1 for +. */
 #define DEFINE_LOOKUP(type, number, sum)                                                           \
     void bitops_lookup_tables_##type##_generic(const void *x_in, size_t k, void *tables_out) {     \
         const number *x = x_in;                                                                    \

@@ -53,28 +53,29 @@ enum {
 
 /* Bit i of the result is that of byte i of 4 x 16 masks, 0 or -1: each byte keeps the bit of its
  * place among eight, and pairs are added until eight bytes are one. */
-BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks[4]) {
-    const uint8x16_t place = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    uint8x16_t bits[4];
+BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks_u8x16[4]) {
+    const uint8x16_t place_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bits_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++)
-        bits[i] = vandq_u8(masks[i], place);
-    const uint8x16_t quads = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
-    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads, quads)), 0);
+        bits_u8x16[i] = vandq_u8(masks_u8x16[i], place_u8x16);
+    const uint8x16_t quads_u8x16 =
+        vpaddq_u8(vpaddq_u8(bits_u8x16[0], bits_u8x16[1]), vpaddq_u8(bits_u8x16[2], bits_u8x16[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads_u8x16, quads_u8x16)), 0);
 }
 
 /* Masks of ever fewer bits: the lower half of each lane. */
 
-BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a, uint16x8_t b) {
-    return vuzp1q_u8(vreinterpretq_u8_u16(a), vreinterpretq_u8_u16(b));
+BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a_u16x8, uint16x8_t b_u16x8) {
+    return vuzp1q_u8(vreinterpretq_u8_u16(a_u16x8), vreinterpretq_u8_u16(b_u16x8));
 }
 
-BITOPS_INLINE uint16x8_t narrow32(uint32x4_t a, uint32x4_t b) {
-    return vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
+BITOPS_INLINE uint16x8_t narrow32(uint32x4_t a_u32x4, uint32x4_t b_u32x4) {
+    return vuzp1q_u16(vreinterpretq_u16_u32(a_u32x4), vreinterpretq_u16_u32(b_u32x4));
 }
 
-BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a, uint64x2_t b) {
-    return vuzp1q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b));
+BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a_u64x2, uint64x2_t b_u64x2) {
+    return vuzp1q_u32(vreinterpretq_u32_u64(a_u64x2), vreinterpretq_u32_u64(b_u64x2));
 }
 
 typedef uint32x4_t nan_flags; /* "ordered": ones in a lane that has not met a NaN */
@@ -91,31 +92,31 @@ BITOPS_INLINE int nan_met(nan_flags ordered) {
 
 BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *ordered) {
     (void)ordered;
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++) {
-        const uint8x16_t v = vld1q_u8(x + 16 * i);
-        masks[i] = vtstq_u8(v, v);
+        const uint8x16_t v_u8x16 = vld1q_u8(x + 16 * i);
+        masks_u8x16[i] = vtstq_u8(v_u8x16, v_u8x16);
     }
-    return mask_bits(masks);
+    return mask_bits(masks_u8x16);
 }
 
 BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *ordered) {
     (void)ordered;
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++)
-        masks[i] = vcgezq_s8(vld1q_s8(x + 16 * i));
-    return mask_bits(masks);
+        masks_u8x16[i] = vcgezq_s8(vld1q_s8(x + 16 * i));
+    return mask_bits(masks_u8x16);
 }
 
 BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
     (void)ordered;
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(vcgezq_s16(vld1q_s16(x)), vcgezq_s16(vld1q_s16(x + 8)));
-    return mask_bits(masks);
+        masks_u8x16[i] = narrow16(vcgezq_s16(vld1q_s16(x)), vcgezq_s16(vld1q_s16(x + 8)));
+    return mask_bits(masks_u8x16);
 }
 
 BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
@@ -124,11 +125,11 @@ BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
 
 BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *ordered) {
     (void)ordered;
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(plus_i32(x), plus_i32(x + 8));
-    return mask_bits(masks);
+        masks_u8x16[i] = narrow16(plus_i32(x), plus_i32(x + 8));
+    return mask_bits(masks_u8x16);
 }
 
 BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
@@ -137,44 +138,45 @@ BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
 
 BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *ordered) {
     (void)ordered;
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(narrow32(plus_i64(x), plus_i64(x + 4)),
-                            narrow32(plus_i64(x + 8), plus_i64(x + 12)));
-    return mask_bits(masks);
+        masks_u8x16[i] = narrow16(narrow32(plus_i64(x), plus_i64(x + 4)),
+                                  narrow32(plus_i64(x + 8), plus_i64(x + 12)));
+    return mask_bits(masks_u8x16);
 }
 
 /* A compare, not a move of sign bits: -0.0 is +1. */
 
 BITOPS_INLINE uint32x4_t plus_f32(const float *x, nan_flags *ordered) {
-    const float32x4_t v = vld1q_f32(x);
-    *ordered = vandq_u32(*ordered, vceqq_f32(v, v));
-    return vcgezq_f32(v);
+    const float32x4_t v_f32x4 = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
+    return vcgezq_f32(v_f32x4);
 }
 
 BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *ordered) {
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(narrow32(plus_f32(x, ordered), plus_f32(x + 4, ordered)),
-                            narrow32(plus_f32(x + 8, ordered), plus_f32(x + 12, ordered)));
-    return mask_bits(masks);
+        masks_u8x16[i] = narrow16(narrow32(plus_f32(x, ordered), plus_f32(x + 4, ordered)),
+                                  narrow32(plus_f32(x + 8, ordered), plus_f32(x + 12, ordered)));
+    return mask_bits(masks_u8x16);
 }
 
 BITOPS_INLINE uint32x4_t plus_f64(const double *x, nan_flags *ordered) {
-    const float64x2_t a = vld1q_f64(x), b = vld1q_f64(x + 2);
-    *ordered = vandq_u32(*ordered, narrow64(vceqq_f64(a, a), vceqq_f64(b, b)));
-    return narrow64(vcgezq_f64(a), vcgezq_f64(b));
+    const float64x2_t a_f64x2 = vld1q_f64(x), b_f64x2 = vld1q_f64(x + 2);
+    *ordered =
+        vandq_u32(*ordered, narrow64(vceqq_f64(a_f64x2, a_f64x2), vceqq_f64(b_f64x2, b_f64x2)));
+    return narrow64(vcgezq_f64(a_f64x2), vcgezq_f64(b_f64x2));
 }
 
 BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *ordered) {
-    uint8x16_t masks[4];
+    uint8x16_t masks_u8x16[4];
     BITOPS_UNROLL
     for (int i = 0; i < 4; i++, x += 16)
-        masks[i] = narrow16(narrow32(plus_f64(x, ordered), plus_f64(x + 4, ordered)),
-                            narrow32(plus_f64(x + 8, ordered), plus_f64(x + 12, ordered)));
-    return mask_bits(masks);
+        masks_u8x16[i] = narrow16(narrow32(plus_f64(x, ordered), plus_f64(x + 4, ordered)),
+                                  narrow32(plus_f64(x + 8, ordered), plus_f64(x + 12, ordered)));
+    return mask_bits(masks_u8x16);
 }
 
 DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
@@ -201,22 +203,22 @@ BITOPS_INLINE uint32x4_t above4_i32(const int32_t *x, const float *threshold, na
 }
 
 BITOPS_INLINE uint32x4_t above4_f32(const float *x, const float *threshold, nan_flags *ordered) {
-    const float32x4_t v = vld1q_f32(x);
-    *ordered = vandq_u32(*ordered, vceqq_f32(v, v));
-    return vcgtq_f32(v, vld1q_f32(threshold));
+    const float32x4_t v_f32x4 = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
+    return vcgtq_f32(v_f32x4, vld1q_f32(threshold));
 }
 
 /* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them: 0 >
  * 0 is false. */
 #define DEFINE_ABOVE(name, type, above4)                                                           \
     BITOPS_INLINE uint64_t whole_##name(const type *x, const float *t, nan_flags *ordered) {       \
-        uint8x16_t masks[4];                                                                       \
+        uint8x16_t masks_u8x16[4];                                                                 \
         BITOPS_UNROLL                                                                              \
         for (int i = 0; i < 4; i++, x += 16, t += 16)                                              \
-            masks[i] = narrow16(                                                                   \
+            masks_u8x16[i] = narrow16(                                                             \
                 narrow32(above4(x, t, ordered), above4(x + 4, t + 4, ordered)),                    \
                 narrow32(above4(x + 8, t + 8, ordered), above4(x + 12, t + 12, ordered)));         \
-        return mask_bits(masks);                                                                   \
+        return mask_bits(masks_u8x16);                                                             \
     }                                                                                              \
     BITOPS_INLINE uint64_t name(const type *x, const float *threshold, size_t n,                   \
                                 nan_flags *ordered) {                                              \
@@ -237,28 +239,30 @@ DEFINE_COMPARE(neon, compare_f32, float, above_f32)
 
 void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
     /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */
-    const uint8x16_t byte_of = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-    const uint8x16_t bit_of = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t byte_of_u8x16 = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const uint8x16_t bit_of_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
-        const uint8x16_t word = vreinterpretq_u8_u64(vdupq_n_u64(*words));
+        const uint8x16_t word_u8x16 = vreinterpretq_u8_u64(vdupq_n_u64(*words));
         BITOPS_UNROLL
         for (int i = 0; i < 4; i++) {
-            const uint8x16_t at = vaddq_u8(byte_of, vdupq_n_u8((uint8_t)(2 * i)));
-            const uint8x16_t set = vtstq_u8(vqtbl1q_u8(word, at), bit_of);
-            const uint8x16_t v = vornq_u8(vdupq_n_u8(1), set); /* 1 where set, else -1 */
-            vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v));
+            const uint8x16_t at_u8x16 = vaddq_u8(byte_of_u8x16, vdupq_n_u8((uint8_t)(2 * i)));
+            const uint8x16_t set_u8x16 = vtstq_u8(vqtbl1q_u8(word_u8x16, at_u8x16), bit_of_u8x16);
+            const uint8x16_t v_u8x16 =
+                vornq_u8(vdupq_n_u8(1), set_u8x16); /* 1 where set, else -1 */
+            vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v_u8x16));
         }
     }
     bitops_unpack_i8_generic(words, n, x_out);
 }
 
 void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
-    const uint32x4_t bit_of = {1, 2, 4, 8};
+    const uint32x4_t bit_of_u32x4 = {1, 2, 4, 8};
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         BITOPS_UNROLL
         for (int i = 0; i < 16; i++) {
-            const uint32x4_t set = vtstq_u32(vdupq_n_u32((uint32_t)(*words >> 4 * i)), bit_of);
-            vst1q_f32(x_out + 4 * i, vbslq_f32(set, vdupq_n_f32(1), vdupq_n_f32(-1)));
+            const uint32x4_t set_u32x4 =
+                vtstq_u32(vdupq_n_u32((uint32_t)(*words >> 4 * i)), bit_of_u32x4);
+            vst1q_f32(x_out + 4 * i, vbslq_f32(set_u32x4, vdupq_n_f32(1), vdupq_n_f32(-1)));
         }
     }
     bitops_unpack_f32_generic(words, n, x_out);
@@ -266,8 +270,8 @@ void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
 
 /* Bytes of the result count the bits of a ^ w, or of a alone if not `both`, a constant. */
 BITOPS_INLINE uint8x16_t count_vector(const int both, const uint64_t *a, const uint64_t *w) {
-    const uint8x16_t v = vld1q_u8((const uint8_t *)a);
-    return vcntq_u8(both ? veorq_u8(v, vld1q_u8((const uint8_t *)w)) : v);
+    const uint8x16_t v_u8x16 = vld1q_u8((const uint8_t *)a);
+    return vcntq_u8(both ? veorq_u8(v_u8x16, vld1q_u8((const uint8_t *)w)) : v_u8x16);
 }
 
 enum { STEP_WORDS = 8, STEPS = 1023 }; /* a step adds at most 2 * 32 to a 16-bit counter */
@@ -275,25 +279,27 @@ enum { STEP_WORDS = 8, STEPS = 1023 }; /* a step adds at most 2 * 32 to a 16-bit
 /* Number of 1 bits of a ^ w, or of a alone. */
 BITOPS_INLINE uint64_t count_words(const int both, const uint64_t *a, const uint64_t *w,
                                    size_t n_words) {
-    uint64x2_t sum = vdupq_n_u64(0);
+    uint64x2_t sum_u64x2 = vdupq_n_u64(0);
     size_t p = 0;
     while (p + STEP_WORDS <= n_words) {
         const size_t steps = (n_words - p) / STEP_WORDS;
         const size_t end = p + (steps < STEPS ? steps : STEPS) * STEP_WORDS;
-        uint16x8_t counts = vdupq_n_u16(0);
+        uint16x8_t counts_u16x8 = vdupq_n_u16(0);
         for (; p < end; p += STEP_WORDS) {
-            uint8x16_t c[4];
+            uint8x16_t c_u8x16[4];
             BITOPS_UNROLL
             for (int i = 0; i < 4; i++)
-                c[i] = count_vector(both, a + p + 2 * i, w + p + 2 * i);
-            counts = vpadalq_u8(counts, vaddq_u8(vaddq_u8(c[0], c[1]), vaddq_u8(c[2], c[3])));
+                c_u8x16[i] = count_vector(both, a + p + 2 * i, w + p + 2 * i);
+            counts_u16x8 = vpadalq_u8(counts_u16x8, vaddq_u8(vaddq_u8(c_u8x16[0], c_u8x16[1]),
+                                                             vaddq_u8(c_u8x16[2], c_u8x16[3])));
         }
-        sum = vpadalq_u32(sum, vpaddlq_u16(counts));
+        sum_u64x2 = vpadalq_u32(sum_u64x2, vpaddlq_u16(counts_u16x8));
     }
     for (; p + 2 <= n_words; p += 2)
-        sum = vpadalq_u32(sum, vpaddlq_u16(vpaddlq_u8(count_vector(both, a + p, w + p))));
+        sum_u64x2 =
+            vpadalq_u32(sum_u64x2, vpaddlq_u16(vpaddlq_u8(count_vector(both, a + p, w + p))));
     const uint64_t last = p < n_words ? (both ? a[p] ^ w[p] : a[p]) : 0;
-    return vaddvq_u64(sum) + vaddv_u8(vcnt_u8(vcreate_u8(last)));
+    return vaddvq_u64(sum_u64x2) + vaddv_u8(vcnt_u8(vcreate_u8(last)));
 }
 
 void bitops_popcount_neon(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
@@ -310,37 +316,37 @@ void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows,
 
 /* Byte i of v[y] becomes byte y of v[i]: a round of zips moves the number of a vector, one bit, to
  * the number of a byte, and four rounds exchange them. */
-BITOPS_INLINE void transpose_bytes(uint8x16_t v[LANES]) {
+BITOPS_INLINE void transpose_bytes(uint8x16_t v_u8x16[LANES]) {
     BITOPS_UNROLL
     for (int round = 0; round < 4; round++) {
-        uint8x16_t zipped[LANES];
+        uint8x16_t zipped_u8x16[LANES];
         BITOPS_UNROLL
         for (int i = 0; i < LANES / 2; i++) {
-            zipped[2 * i] = vzip1q_u8(v[i], v[i + LANES / 2]);
-            zipped[2 * i + 1] = vzip2q_u8(v[i], v[i + LANES / 2]);
+            zipped_u8x16[2 * i] = vzip1q_u8(v_u8x16[i], v_u8x16[i + LANES / 2]);
+            zipped_u8x16[2 * i + 1] = vzip2q_u8(v_u8x16[i], v_u8x16[i + LANES / 2]);
         }
         BITOPS_UNROLL
         for (int i = 0; i < LANES; i++)
-            v[i] = zipped[i];
+            v_u8x16[i] = zipped_u8x16[i];
     }
 }
 
 /* Two words, or one if there is no other, of the n <= 16 rows of w to 16 columns of a panel. */
 BITOPS_INLINE void prepack_columns(const uint64_t *w, size_t ldw, size_t n, size_t words,
                                    uint8_t *panel_out) {
-    uint8x16_t v[LANES];
+    uint8x16_t v_u8x16[LANES];
     for (size_t j = 0; j < LANES; j++) {
         const uint64_t *row = w + j * ldw;
         if (j >= n)
-            v[j] = vdupq_n_u8(0);
+            v_u8x16[j] = vdupq_n_u8(0);
         else if (words == 2)
-            v[j] = vld1q_u8((const uint8_t *)row);
+            v_u8x16[j] = vld1q_u8((const uint8_t *)row);
         else
-            v[j] = vcombine_u8(vcreate_u8(*row), vcreate_u8(0));
+            v_u8x16[j] = vcombine_u8(vcreate_u8(*row), vcreate_u8(0));
     }
-    transpose_bytes(v);
+    transpose_bytes(v_u8x16);
     for (size_t y = 0; y < 8 * words; y++)
-        vst1q_u8(panel_out + y * NR, v[y]);
+        vst1q_u8(panel_out + y * NR, v_u8x16[y]);
 }
 
 void bitops_prepack_neon(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
@@ -358,45 +364,47 @@ void bitops_prepack_neon(const uint64_t *w, size_t ldw, size_t n, size_t k_words
 
 enum { VECS = NR / LANES, FLUSH_BYTES = 31 };
 
-BITOPS_INLINE uint8x16_t add_mismatches(uint8x16_t counts, uint8x16_t a, uint8x16_t w) {
-    return vaddq_u8(counts, vcntq_u8(veorq_u8(a, w)));
+BITOPS_INLINE uint8x16_t add_mismatches(uint8x16_t counts_u8x16, uint8x16_t a_u8x16,
+                                        uint8x16_t w_u8x16) {
+    return vaddq_u8(counts_u8x16, vcntq_u8(veorq_u8(a_u8x16, w_u8x16)));
 }
 
-BITOPS_INLINE void clear_counts(uint8x16_t counts[VECS]) {
+BITOPS_INLINE void clear_counts(uint8x16_t counts_u8x16[VECS]) {
     BITOPS_UNROLL
     for (int v = 0; v < VECS; v++)
-        counts[v] = vdupq_n_u8(0);
+        counts_u8x16[v] = vdupq_n_u8(0);
 }
 
-BITOPS_INLINE void widen_counts(const uint8x16_t counts[VECS], uint16x8_t totals[2 * VECS]) {
+BITOPS_INLINE void widen_counts(const uint8x16_t counts_u8x16[VECS],
+                                uint16x8_t totals_u16x8[2 * VECS]) {
     BITOPS_UNROLL
     for (int v = 0; v < VECS; v++) {
-        totals[2 * v] = vaddw_u8(totals[2 * v], vget_low_u8(counts[v]));
-        totals[2 * v + 1] = vaddw_high_u8(totals[2 * v + 1], counts[v]);
+        totals_u16x8[2 * v] = vaddw_u8(totals_u16x8[2 * v], vget_low_u8(counts_u8x16[v]));
+        totals_u16x8[2 * v + 1] = vaddw_high_u8(totals_u16x8[2 * v + 1], counts_u8x16[v]);
     }
 }
 
 /* n bytes of k, at most FLUSH_BYTES, of one row, or of two if b is not NULL, added to `totals`. b
  * is known at every call. (No loop over rows: clang would keep the counters in memory.) */
 BITOPS_INLINE void count_bytes(const uint8_t *a, const uint8_t *b, size_t n, const uint8_t *panel,
-                               uint16x8_t (*totals)[2 * VECS]) {
-    uint8x16_t a_counts[VECS], b_counts[VECS];
-    clear_counts(a_counts);
-    clear_counts(b_counts);
+                               uint16x8_t (*totals_u16x8)[2 * VECS]) {
+    uint8x16_t a_counts_u8x16[VECS], b_counts_u8x16[VECS];
+    clear_counts(a_counts_u8x16);
+    clear_counts(b_counts_u8x16);
     for (size_t y = 0; y < n; y++, panel += NR) {
-        const uint8x16_t a_bits = vld1q_dup_u8(a + y);
-        const uint8x16_t b_bits = b ? vld1q_dup_u8(b + y) : a_bits;
+        const uint8x16_t a_bits_u8x16 = vld1q_dup_u8(a + y);
+        const uint8x16_t b_bits_u8x16 = b ? vld1q_dup_u8(b + y) : a_bits_u8x16;
         BITOPS_UNROLL
         for (int v = 0; v < VECS; v++) {
-            const uint8x16_t columns = vld1q_u8(panel + v * LANES);
-            a_counts[v] = add_mismatches(a_counts[v], a_bits, columns);
+            const uint8x16_t columns_u8x16 = vld1q_u8(panel + v * LANES);
+            a_counts_u8x16[v] = add_mismatches(a_counts_u8x16[v], a_bits_u8x16, columns_u8x16);
             if (b)
-                b_counts[v] = add_mismatches(b_counts[v], b_bits, columns);
+                b_counts_u8x16[v] = add_mismatches(b_counts_u8x16[v], b_bits_u8x16, columns_u8x16);
         }
     }
-    widen_counts(a_counts, totals[0]);
+    widen_counts(a_counts_u8x16, totals_u16x8[0]);
     if (b)
-        widen_counts(b_counts, totals[1]);
+        widen_counts(b_counts_u8x16, totals_u16x8[1]);
 }
 
 /* 8 n counts of 16 bits, in the order of columns. */
@@ -414,16 +422,17 @@ BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uin
     const uint8_t *first = (const uint8_t *)a, *second = (const uint8_t *)(a + lda);
     const uint8_t *columns = (const uint8_t *)panel;
     const size_t bytes = k_words * sizeof *a;
-    uint16x8_t totals[MR][2 * VECS];
+    uint16x8_t totals_u16x8[MR][2 * VECS];
     int32_t mismatches[MR * NR];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < 2 * VECS; v++)
-            totals[i][v] = vdupq_n_u16(0);
+            totals_u16x8[i][v] = vdupq_n_u16(0);
     for (size_t y = 0; y < bytes; y += FLUSH_BYTES)
         count_bytes(first + y, rows == 2 ? second + y : NULL,
-                    bytes - y < FLUSH_BYTES ? bytes - y : FLUSH_BYTES, columns + y * NR, totals);
+                    bytes - y < FLUSH_BYTES ? bytes - y : FLUSH_BYTES, columns + y * NR,
+                    totals_u16x8);
     for (int i = 0; i < rows; i++)
-        write_counts(totals[i], 2 * VECS, mismatches + i * NR);
+        write_counts(totals_u16x8[i], 2 * VECS, mismatches + i * NR);
     store_block(mismatches, NR, (size_t)rows, n, row, col, store);
 }
 
@@ -443,82 +452,91 @@ enum {
     TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
-/* 8-bit counters: `high` those of high nibbles, `all` the sum of whole bytes modulo 256, which is
- * those of low nibbles plus 16 high. */
+/* A byte of sums holds two counts, | b | a |, one in each nibble. With A and B the totals of a and
+ * b:
+ *
+ *   all_u8x16  += sums        = 16 B + A, modulo 256
+ *   high_u8x16 += sums >> 4   = B
+ *
+ * so that add_counts finds A = all - 16 high, exact while both are at most 255. */
 typedef struct nibble_counts {
-    uint8x16_t all, high;
+    uint8x16_t all_u8x16, high_u8x16;
 } nibble_counts;
 
-BITOPS_INLINE void add_nibbles(nibble_counts *counts, uint8x16_t sums) {
-    counts->all = vaddq_u8(counts->all, sums);
-    counts->high = vsraq_n_u8(counts->high, sums, 4);
+BITOPS_INLINE void add_nibbles(nibble_counts *counts, uint8x16_t sums_u8x16) {
+    counts->all_u8x16 = vaddq_u8(counts->all_u8x16, sums_u8x16);
+    counts->high_u8x16 = vsraq_n_u8(counts->high_u8x16, sums_u8x16, 4);
 }
 
 /* Adds the counters to 16-bit ones of 32 columns. */
-BITOPS_INLINE void add_counts(nibble_counts counts, uint16x8_t totals[4]) {
-    const uint8x16_t low = vsubq_u8(counts.all, vshlq_n_u8(counts.high, 4));
-    totals[0] = vaddw_u8(totals[0], vget_low_u8(low));
-    totals[1] = vaddw_high_u8(totals[1], low);
-    totals[2] = vaddw_u8(totals[2], vget_low_u8(counts.high));
-    totals[3] = vaddw_high_u8(totals[3], counts.high);
+BITOPS_INLINE void add_counts(nibble_counts counts, uint16x8_t totals_u16x8[4]) {
+    const uint8x16_t low_u8x16 = vsubq_u8(counts.all_u8x16, vshlq_n_u8(counts.high_u8x16, 4));
+    totals_u16x8[0] = vaddw_u8(totals_u16x8[0], vget_low_u8(low_u8x16));
+    totals_u16x8[1] = vaddw_high_u8(totals_u16x8[1], low_u8x16);
+    totals_u16x8[2] = vaddw_u8(totals_u16x8[2], vget_low_u8(counts.high_u8x16));
+    totals_u16x8[3] = vaddw_high_u8(totals_u16x8[3], counts.high_u8x16);
 }
 
 /* The counters of a row, in the caller's scratch. */
 typedef struct row_counts {
     nibble_counts bytes[QUARTERS];
-    uint16x8_t totals[4 * QUARTERS];
+    uint16x8_t totals_u16x8[4 * QUARTERS];
 } row_counts;
 
 _Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
 
 /* The 16 nibbles of a word of 32 columns, those of columns j (low) and j + 16 (high) in a byte. */
-BITOPS_INLINE void pair_nibbles(const uint8_t *panel, uint8x16_t nibbles[16]) {
+BITOPS_INLINE void pair_nibbles(const uint8_t *panel, uint8x16_t nibbles_u8x16[16]) {
     BITOPS_UNROLL
     for (int y = 0; y < 8; y++, panel += NR) {
-        const uint8x16_t first = vld1q_u8(panel), second = vld1q_u8(panel + LANES);
-        nibbles[2 * y] = vsliq_n_u8(first, second, 4);
-        nibbles[2 * y + 1] = vsriq_n_u8(second, first, 4);
+        const uint8x16_t first_u8x16 = vld1q_u8(panel), second_u8x16 = vld1q_u8(panel + LANES);
+        nibbles_u8x16[2 * y] = vsliq_n_u8(first_u8x16, second_u8x16, 4);
+        nibbles_u8x16[2 * y + 1] = vsriq_n_u8(second_u8x16, first_u8x16, 4);
     }
 }
 
 /* The table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each nibble;
  * byte adds do that without regard to borrows, because every result lies in 0..5. */
-BITOPS_INLINE void make_table(const uint8x16_t nibbles[16], const int first, const int bits,
+BITOPS_INLINE void make_table(const uint8x16_t nibbles_u8x16[16], const int first, const int bits,
                               uint8_t *table) {
-    const uint8x16_t one = vdupq_n_u8(0x11);
-    uint8x16_t flip[GROUP_BITS], entries[8];
-    entries[0] = vdupq_n_u8(0);
+    const uint8x16_t one_u8x16 = vdupq_n_u8(0x11);
+    uint8x16_t flip_u8x16[GROUP_BITS], entries_u8x16[8];
+    entries_u8x16[0] = vdupq_n_u8(0);
     BITOPS_UNROLL
     for (int i = 0; i < bits; i++) {
-        const int8x16_t down = vdupq_n_s8((int8_t)(-((first + i) % 4)));
-        const uint8x16_t plane = vandq_u8(vshlq_u8(nibbles[(first + i) / 4], down), one);
-        entries[0] = vaddq_u8(entries[0], plane);
-        flip[i] = vsubq_u8(one, vaddq_u8(plane, plane));
+        const int8x16_t down_i8x16 = vdupq_n_s8((int8_t)(-((first + i) % 4)));
+        const uint8x16_t plane_u8x16 =
+            vandq_u8(vshlq_u8(nibbles_u8x16[(first + i) / 4], down_i8x16), one_u8x16);
+        entries_u8x16[0] = vaddq_u8(entries_u8x16[0], plane_u8x16);
+        flip_u8x16[i] = vsubq_u8(one_u8x16, vaddq_u8(plane_u8x16, plane_u8x16));
     }
     BITOPS_UNROLL
-    for (int i = 1; i < 8; i++)
-        entries[i] = vaddq_u8(entries[i & (i - 1)], flip[i & 1 ? 0 : i & 2 ? 1 : 2]);
+    for (int i = 1; i < 8; i++) { /* the entry with the lowest bit of i cleared, then that bit */
+        const int lowest = i & 1 ? 0 : i & 2 ? 1 : 2;
+        entries_u8x16[i] = vaddq_u8(entries_u8x16[i & (i - 1)], flip_u8x16[lowest]);
+    }
     BITOPS_UNROLL
     for (int high = 0; high < 1 << bits >> 3; high++) {
         BITOPS_UNROLL
         for (int i = 0; i < 8; i++) {
-            uint8x16_t entry = high & 1 ? vaddq_u8(entries[i], flip[3]) : entries[i];
+            uint8x16_t entry_u8x16 =
+                high & 1 ? vaddq_u8(entries_u8x16[i], flip_u8x16[3]) : entries_u8x16[i];
             if (high & 2)
-                entry = vaddq_u8(entry, flip[4]);
-            vst1q_u8(table + (8 * high + i) * ENTRY_BYTES, entry);
+                entry_u8x16 = vaddq_u8(entry_u8x16, flip_u8x16[4]);
+            vst1q_u8(table + (8 * high + i) * ENTRY_BYTES, entry_u8x16);
         }
     }
 }
 
 static void make_tables(const uint8_t *panel, const int quarters, uint8_t *tables) {
     for (int q = 0; q < quarters; q++) {
-        uint8x16_t nibbles[16];
+        uint8x16_t nibbles_u8x16[16];
         uint8_t *out = tables + LANES * q;
-        pair_nibbles(panel + QUARTER * q, nibbles);
+        pair_nibbles(panel + QUARTER * q, nibbles_u8x16);
         BITOPS_UNROLL
         for (int g = 0; g < GROUPS - 1; g++)
-            make_table(nibbles, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
-        make_table(nibbles, GROUP_BITS * (GROUPS - 1), 4, out + (GROUPS - 1) * TABLE_STRIDE);
+            make_table(nibbles_u8x16, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
+        make_table(nibbles_u8x16, GROUP_BITS * (GROUPS - 1), 4, out + (GROUPS - 1) * TABLE_STRIDE);
     }
 }
 
@@ -526,19 +544,19 @@ static void make_tables(const uint8_t *panel, const int quarters, uint8_t *table
  * call. */
 BITOPS_INLINE void add_groups(const int quarters, const int begin, const int end,
                               const uint8_t *tables, uint64_t word, nibble_counts *counts) {
-    uint8x16_t sums[QUARTERS];
+    uint8x16_t sums_u8x16[QUARTERS];
     BITOPS_UNROLL
     for (int g = begin; g < end; g++) {
         const uint8_t *entry = tables + (word >> GROUP_BITS * g & 31) * ENTRY_BYTES;
         BITOPS_UNROLL
         for (int q = 0; q < quarters; q++) {
-            const uint8x16_t found = vld1q_u8(entry + g * TABLE_STRIDE + q * LANES);
-            sums[q] = g == begin ? found : vaddq_u8(sums[q], found);
+            const uint8x16_t found_u8x16 = vld1q_u8(entry + g * TABLE_STRIDE + q * LANES);
+            sums_u8x16[q] = g == begin ? found_u8x16 : vaddq_u8(sums_u8x16[q], found_u8x16);
         }
     }
     BITOPS_UNROLL
     for (int q = 0; q < quarters; q++)
-        add_nibbles(&counts[q], sums[q]);
+        add_nibbles(&counts[q], sums_u8x16[q]);
 }
 
 /* One word of m rows. first: the 8-bit counters start at 0; last: they are emptied after it. */
@@ -548,15 +566,15 @@ BITOPS_INLINE void add_column(const int quarters, const int first, const int las
     for (size_t i = 0; i < m; i++, a += lda, rows++) {
         nibble_counts counts[QUARTERS];
         for (int q = 0; q < quarters; q++) {
-            counts[q].all = first ? vdupq_n_u8(0) : rows->bytes[q].all;
-            counts[q].high = first ? vdupq_n_u8(0) : rows->bytes[q].high;
+            counts[q].all_u8x16 = first ? vdupq_n_u8(0) : rows->bytes[q].all_u8x16;
+            counts[q].high_u8x16 = first ? vdupq_n_u8(0) : rows->bytes[q].high_u8x16;
         }
         BITOPS_UNROLL
         for (int g = 0; g < GROUPS; g += 3)
             add_groups(quarters, g, g + 3 < GROUPS ? g + 3 : GROUPS, tables, *a, counts);
         for (int q = 0; q < quarters; q++) {
             if (last)
-                add_counts(counts[q], rows->totals + 4 * q);
+                add_counts(counts[q], rows->totals_u16x8 + 4 * q);
             else
                 rows->bytes[q] = counts[q];
         }
@@ -586,14 +604,14 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
                         row_counts *rows) {
     for (size_t i = 0; i < m; i++)
         for (int j = 0; j < 4 * QUARTERS; j++)
-            rows[i].totals[j] = vdupq_n_u16(0);
+            rows[i].totals_u16x8[j] = vdupq_n_u16(0);
     if (n <= NR / 2)
         add_columns(QUARTERS / 2, a, lda, m, panel, k_words, rows);
     else
         add_columns(QUARTERS, a, lda, m, panel, k_words, rows);
     for (size_t i = 0; i < m; i++) {
         int32_t mismatches[NR];
-        write_counts(rows[i].totals, 4 * QUARTERS, mismatches);
+        write_counts(rows[i].totals_u16x8, 4 * QUARTERS, mismatches);
         store_block(mismatches, NR, 1, n, row + i, col, store);
     }
 }

@@ -26,8 +26,8 @@ static uint32_t detect(void) {
         return 0;
     cpuid(1, 0, leaf1);
     cpuid(7, 0, leaf7);
-    /* An instruction that exists still faults unless the system saves its registers: XCR0 bits
-     * 1-2 for ymm, 5-7 for the mask registers and both halves of zmm. */
+    /* Even if the CPU has an instruction, it faults unless the system saves its registers: XCR0
+     * bits 1-2 for ymm, 5-7 for the mask registers and both halves of zmm. */
     const int osxsave = has(leaf1[ECX], 27);
     const uint64_t xcr0 = osxsave ? xgetbv0() : 0;
     const int ymm = (xcr0 & 0x06) == 0x06;
@@ -58,7 +58,7 @@ static uint32_t detect(void) {
 #endif
 
 uint32_t bitops_cpu_features(void) {
-    /* Racing first calls write the same value. */
+    /* If several threads make the first call at once, they write the same value. */
     static volatile int known = 0;
     static volatile uint32_t features = 0;
     if (!known) {

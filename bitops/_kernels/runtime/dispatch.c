@@ -5,9 +5,9 @@
 #include <string.h>
 
 static const bitops_isa table[] = {
-#define BITOPS_ISA_BEGIN(isa, features_, tile_rows, tile_columns, row_words_, plane_bits_)         \
+#define BITOPS_ISA_BEGIN(isa, features_, mr_, nr_, row_words_, plane_bits_)                        \
     {                                                                                              \
-        .name = #isa, .features = (features_), .mr = (tile_rows), .nr = (tile_columns),            \
+        .name = #isa, .features = (features_), .mr = (mr_), .nr = (nr_),                           \
         .row_words = (row_words_), .plane_bits = (plane_bits_),
 #define BITOPS_KERNEL(op, isa) .op = bitops_##op##_##isa,
 #define BITOPS_ISA_END(isa)                                                                        \
@@ -20,7 +20,7 @@ static const bitops_isa table[] = {
 };
 
 static const char *const names[][2] = {
-#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words, plane_bits)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits)
 #define BITOPS_KERNEL(op, isa) {#op, #isa},
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -54,7 +54,7 @@ const bitops_isa *bitops_isa_active(void) {
     if (active)
         return active;
     size_t i = 0;
-    while (!bitops_isa_runs(&table[i])) /* generic, the last row, always runs */
+    while (!bitops_isa_runs(&table[i])) /* the last row, generic, always runs */
         i++;
     return active = &table[i];
 }

@@ -1,9 +1,9 @@
-/* parallel.h: loops shared out to OpenMP threads, or not where there is no OpenMP. */
+/* parallel.h: loops whose iterations OpenMP threads share. */
 #ifndef BITOPS_PARALLEL_H
 #define BITOPS_PARALLEL_H
 
-/* The loop after it is shared out to `threads` OpenMP threads, numbered from 0; without OpenMP it
- * just runs. */
+/* `threads` OpenMP threads, numbered from 0, share the iterations of the loop that follows; without
+ * OpenMP it just runs. */
 #if defined(_OPENMP)
 #include <omp.h>
 #define BITOPS_OMP(text) _Pragma(#text)

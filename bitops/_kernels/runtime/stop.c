@@ -1,11 +1,11 @@
-/* stop.c: whether a long call should end before its work is done. */
+/* stop.c: tells drivers whether a long call should end before its work is done. */
 #include "bitops.h"
 #include "runtime/parallel.h"
 
 #include <stddef.h>
 #include <time.h>
 
-#define INTERVAL 0.1 /* seconds between two questions; asking may wait for a lock */
+#define INTERVAL 0.1 /* seconds from one call of `ask` to the next; it may wait for a lock */
 
 static double seconds(void) {
     struct timespec now;

@@ -11,8 +11,8 @@ static volatile int forked = 0;
 #if !defined(_WIN32)
 #include <pthread.h>
 
-/* GNU OpenMP keeps its pool across calls; in a forked child the pool's threads do not exist and
- * a parallel region would wait for them for ever. */
+/* GNU OpenMP keeps its threads from call to call. In a forked child they do not exist, and a
+ * parallel region would wait for them forever. */
 static void in_child(void) {
     forked = 1;
 }

@@ -1,4 +1,4 @@
-"""The command line, a file a command.
+"""The command line: main, and one file a command with `add_parser(commands)` and `run(args)`.
 
-May import everything else.
+May import everything else. Commands that train import the training code only when they run.
 """

@@ -3,89 +3,104 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from .. import benchmark, io
-from ..data.datasets import Dataset, load_cifar10, load_digits, load_mnist
-from ..layers import Packed, PackedConv2D, PackedDense, Sequential
-from ..models import binarynet, mlp
-from ..training.optim import ExponentialDecay
+from .arguments import add_training_options, positive
 
-# Images whose activations are in memory at once: a tenth of the default, which rows take.
-IMAGES_AT_A_TIME = 100
+if TYPE_CHECKING:
+    import numpy as np
 
+    from ..data.datasets import Dataset
+    from ..layers import Packed
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; the options of the command may override all but `decay`."""
-
-    width: int  # units of a hidden layer; with --conv channels of the first stage
-    depth: int | None  # hidden layers; the ConvNet has no choice
-    epochs: int
-    batch: int
-    lr: float
-    decay: float  # last learning rate over the first
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> Recipe:
-        """Return the options given, and the defaults of net and data set for the others."""
-        default = CIFAR10 if args.conv else DIGITS if args.data is None else MNIST
-        options = ("width", "depth", "epochs", "batch", "lr")
-        given = {name: getattr(args, name) for name in options}
-        return replace(default, **{k: v for k, v in given.items() if v is not None})
+__all__ = ["add_parser", "run"]
 
 
-# The code released with BinaryNet lets the rate fall by 10,000 in all; a few epochs want less.
-DIGITS = Recipe(width=512, depth=3, epochs=30, batch=50, lr=3e-3, decay=1e-4)
-MNIST = Recipe(width=1024, depth=3, epochs=15, batch=100, lr=3e-3, decay=1e-4)
-CIFAR10 = Recipe(width=32, depth=None, epochs=6, batch=50, lr=3e-3, decay=1e-2)
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="train a small network, pack it, check and time the packed one",
+        description="Train a binarized MLP, or with --conv a binarized ConvNet, freeze it to "
+        "packed bits, check that the packed network's scores equal the training graph's on every "
+        "test image, and time it against float32 BLAS. "
+        "Without --data it uses the digits that scikit-learn carries; nothing is downloaded.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with the four MNIST IDX files (.gz or not); with --conv with CIFAR-10, its "
+        "binary version or train.tar and test.tar of JPEG copies",
+    )
+    parser.add_argument(
+        "--conv", action="store_true", help="BinaryNet's ConvNet on CIFAR-10 instead of an MLP"
+    )
+    parser.add_argument(
+        "--depth", type=positive(int), metavar="N", help="number of hidden layers of the MLP"
+    )
+    add_training_options(parser)
+    parser.set_defaults(run=run, refuse=parser.error)
 
 
-def make_mlp(data: Dataset, recipe: Recipe, seed: int) -> tuple[Sequential, str]:
-    """Return an MLP for the images as rows, and its layers in words."""
-    assert recipe.depth is not None
-    features = data.x_train.shape[1]
-    model = mlp(features, recipe.width, recipe.depth, data.classes, seed=seed)
-    sizes = [features, *[recipe.width] * recipe.depth, data.classes]
-    return model, "-".join(map(str, sizes))
+def run(args: argparse.Namespace) -> int:
+    """Train, pack, check and time one network; exit code 1 if packing changed any output."""
+    if args.conv and args.data is None:
+        args.refuse("--conv needs --data DIR, a folder with CIFAR-10")
+    if args.conv and args.depth is not None:
+        args.refuse("--depth is for the MLP, not for --conv")
+    # imported here, so that `bitops info` and `bitops bench` load no training code
+    from ..recipes import Job
+    from ..recipes.base import inputs
+    from ..recipes.demo import DEMO
+    from ..recipes.training import train
+    from . import report
 
-
-def make_convnet(data: Dataset, recipe: Recipe, seed: int) -> tuple[Sequential, str]:
-    """Return BinaryNet's ConvNet in the width asked for, and its layers in words."""
-    channels, hidden = [recipe.width << stage for stage in range(3)], 8 * recipe.width
-    model = binarynet(data.image_shape, channels, hidden, data.classes, seed=seed)
-    stages = [f"2x{count}C3-P2" for count in channels]
-    return model, "-".join([*stages, f"{hidden}-{hidden}-{data.classes}"])
-
-
-def train(data: Dataset, model: Sequential, recipe: Recipe, seed: int, quiet: bool) -> None:
-    """Train in place, keeping the epoch with the best validation error."""
+    stamp = benchmark.machine_stamp()
+    kind, data = load(args)
+    setting = DEMO.setting(kind)
+    plan = setting.resolve(**report.plan_options(args))
     print(
-        f"training {recipe.epochs} epochs, batch {recipe.batch}, learning rate from {recipe.lr:g}, "
-        f"seed {seed}; errors on {data.name}",
+        f"bitops   {stamp['version']} on {stamp['cpu']}, {stamp['isa']}, "
+        f"threads {stamp['threads']}\n"
+        f"data     {report.describe_data(data)}\n"
+        f"settings {report.describe_plan(plan, args.seed)}; errors on {data.name}",
         flush=True,
     )
-    history = model.fit(
-        data.x_train,
-        data.y_train,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch,
-        validation=(data.x_validation, data.y_validation),
-        schedule=ExponentialDecay(recipe.lr, recipe.lr * recipe.decay),
-        seed=seed,
-        verbose=0 if quiet else 1,
-    )
-    best = history.best
-    assert best is not None  # given a validation set, fit always keeps one
+    job = Job(data, plan, args.seed, verbose=0 if args.quiet else 1, say=say_net)
+    trained = train(setting, job)
+    best = trained.best
     print(
-        f"trained in {history.seconds:.1f} s; kept epoch {best.number}, "
+        f"trained in {trained.seconds:.1f} s; kept epoch {best.number}, "
         f"validation error {best.validation_error:.2%} on {data.name}"
     )
+    model, x = trained.model, inputs(trained.model, data, data.x_test)
+    packed, file_bytes = write_and_read(model.freeze())
+    if not report.check_packed("demo", model, packed, x):
+        return 1
+    print_results(packed, file_bytes, data, x)
+    if args.save is not None:
+        io.save(packed, args.save)
+        print(f"saved    {args.save}")
+    print_speed(packed, x)
+    return 0
+
+
+def load(args: argparse.Namespace) -> tuple[str, Dataset]:
+    """Read the data set that the options name, and tell its kind."""
+    from ..data.datasets import load_cifar10, load_digits, load_mnist
+
+    if args.conv:
+        return "cifar10", load_cifar10(args.data)
+    return ("digits", load_digits()) if args.data is None else ("mnist", load_mnist(args.data))
+
+
+def say_net(line: str) -> None:
+    """Print the line about the network."""
+    print(f"{line}, all weights and hidden activations +-1", flush=True)
 
 
 def write_and_read(packed: Packed) -> tuple[Packed, int]:
@@ -96,17 +111,23 @@ def write_and_read(packed: Packed) -> tuple[Packed, int]:
         return io.load(path), path.stat().st_size
 
 
-def count_differences(model: Sequential, packed: Packed, x: np.ndarray) -> int:
-    """Count the rows whose scores or label differ in any bit between the two."""
-    options = {"batch_size": IMAGES_AT_A_TIME}
-    trained = np.asarray(model.outputs(x, **options))
-    frozen = np.asarray(packed.outputs(x, **options))
-    if trained.dtype != frozen.dtype or trained.shape != frozen.shape:
-        return len(x)
-    # Compared as bytes: a zero of the other sign would be a difference, and so would a NaN not be.
-    same = (trained.view(np.uint8) == frozen.view(np.uint8)).all(axis=1)
-    same &= model.predict(x, **options) == packed.predict(x, **options)
-    return int(np.count_nonzero(~same))
+def print_results(packed: Packed, file_bytes: int, data: Dataset, x: np.ndarray) -> None:
+    """Print error and size of a packed network that was found equal to its training graph."""
+    from ..layers import PackedConv2D, PackedDense
+    from ..training.compare import IMAGES_AT_A_TIME
+
+    total = len(data.y_test)
+    error = packed.error_rate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
+    products = [i for i in packed.layers if isinstance(i, PackedDense | PackedConv2D)]
+    float_bytes = 4 * sum(layer.weight.size for layer in products)
+    print(
+        f"\nequal    packed scores are those of the training graph, bit for bit, on all {total:,} "
+        "test images\n"
+        f"error    {error:.2%} of the test images ({round(error * total):,} of {total:,}), "
+        f"accuracy {1 - error:.2%}, on {data.name}\n"
+        f"size     packed file {file_bytes:,} bytes, float32 weights {float_bytes:,} bytes: "
+        f"{float_bytes / file_bytes:.1f} times smaller"
+    )
 
 
 def print_speed(packed: Packed, x: np.ndarray) -> None:
@@ -132,59 +153,3 @@ def print_speed(packed: Packed, x: np.ndarray) -> None:
                 f"{result.batch / blas:>9,.0f} {result.batch / bits:>9,.0f} {result.ratio:>6.1f}",
                 flush=True,
             )
-
-
-def load(args: argparse.Namespace) -> Dataset:
-    """Read the data set that the options name."""
-    if args.conv:
-        return load_cifar10(args.data)
-    return load_digits() if args.data is None else load_mnist(args.data)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the demo and return the exit code of the command: 1 if packing changed any output."""
-    stamp = benchmark.machine_stamp()
-    print(
-        f"bitops   {stamp['version']} on {stamp['cpu']}, {stamp['isa']}, threads {stamp['threads']}"
-    )
-    data, recipe = load(args), Recipe.of(args)
-    size = " x ".join(map(str, data.image_shape))
-    print(
-        f"data     {data.name}: {len(data.y_train):,} training, {len(data.y_validation):,} "
-        f"validation and {len(data.y_test):,} test images of {size}"
-    )
-    make = make_convnet if args.conv else make_mlp
-    model, layers = make(data, recipe, args.seed)
-    print(f"net      {layers}, all weights and hidden activations +-1")
-    train(data, model, recipe, args.seed, args.quiet)
-    packed, file_bytes = write_and_read(model.freeze())
-    total = len(data.y_test)
-
-    different = count_differences(model, packed, data.x_test)
-    if different:
-        print(
-            f"bitops demo: FAILED: packed and trained network differ on {different:,} of "
-            f"{total:,} test images",
-            file=sys.stderr,
-        )
-        return 1
-    print(
-        f"\nequal    packed scores are those of the training graph, bit for bit, on all {total:,} "
-        "test images"
-    )
-    error = packed.evaluate(data.x_test, data.y_test, batch_size=IMAGES_AT_A_TIME)
-    print(
-        f"error    {error:.2%} of the test images ({round(error * total):,} of {total:,}), "
-        f"accuracy {1 - error:.2%}, on {data.name}"
-    )
-    products = [i for i in packed.layers if isinstance(i, PackedDense | PackedConv2D)]
-    float_bytes = 4 * sum(layer.weight.size for layer in products)
-    print(
-        f"size     packed file {file_bytes:,} bytes, float32 weights {float_bytes:,} bytes: "
-        f"{float_bytes / file_bytes:.1f} times smaller"
-    )
-    if args.save is not None:
-        io.save(packed, args.save)
-        print(f"saved    {args.save}")
-    print_speed(packed, data.x_test)
-    return 0

@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import write_file
-from ..training.log import Row, read_log
 
-__all__ = ["plot"]
+if TYPE_CHECKING:
+    from ..training.log import Row
+
+__all__ = ["add_parser", "plot", "run"]
 
 COLUMNS = 4  # histograms beside each other
 
 
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "plot",
+        help="draw the log of a training as PNG pictures",
+        description="Draw loss and errors, flip ratios, saturated activations and histograms of "
+        "latent weights from a log, as `bitops train --log` writes it, even while the training "
+        "still runs. Needs matplotlib.",
+    )
+    parser.add_argument("log", type=Path, metavar="LOG", help="a .csv or .jsonl file")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the pictures (that of LOG)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the log, and print the names of the pictures."""
+    for path in plot(args.log, args.out):
+        print(path)
+    return 0
+
+
 def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> list[Path]:
-    """Draw a log that `Log` wrote.
+    """Draw the log of a training.
 
     Parameters
     ----------
     log : path
+        A file that `Log` wrote.
     folder : path, optional
-        Where the pictures go, by default beside the log; made if it does not exist.
+        Where the pictures go, by default that of the log; it is made if it does not exist.
 
     Returns
     -------
     list of Path
-        `<log>-curves.png` with loss and errors, `<log>-flips.png` with the flip ratios,
-        `<log>-saturation.png` and `<log>-weights.png` with the histograms of latent weights at the
-        beginning, in the middle and at the end; of the last three those that the log has data for.
+        `<log>-curves.png` with loss and errors; `<log>-flips.png` with the flip ratios;
+        `<log>-saturation.png`; and `<log>-weights.png` with the histograms of latent weights at the
+        beginning, in the middle and at the end. The log may lack data for the last three.
 
     Raises
     ------
@@ -40,6 +67,9 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
     ValueError
         If the file is no log, or has no rows yet.
     """
+    # imported here, so that `bitops info` and `bitops bench` load no training code
+    from ..training.log import read_log
+
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -64,7 +94,7 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
 
 
 def _curves(figure: Any, rows: list[Row]) -> bool:
-    """Loss above, errors below, over the epochs."""
+    """Draw loss above and errors below, over the epochs."""
     figure.set_size_inches(8, 7)
     above, below = figure.subplots(2, sharex=True)
     _lines(above, rows, {"loss": "training"}, 1, log=True)
@@ -84,7 +114,7 @@ def _saturation(figure: Any, rows: list[Row]) -> bool:
 
 
 def _by_layer(figure: Any, rows: list[Row], prefix: str, label: str, log: bool = False) -> bool:
-    """One line a layer; nothing without columns of that prefix."""
+    """Draw a line for each layer; nothing without columns of that prefix."""
     labels = {name: name.removeprefix(prefix) for name in rows[0] if name.startswith(prefix)}
     if not labels:
         return False
@@ -97,7 +127,7 @@ def _by_layer(figure: Any, rows: list[Row], prefix: str, label: str, log: bool =
 
 
 def _weights(figure: Any, rows: list[Row]) -> bool:
-    """A histogram a layer, as outlines of three epochs on top of each other."""
+    """Draw a histogram for each layer, outlines of three epochs on top of each other."""
     layers: dict[str, dict[float, str]] = {}
     for column in rows[0]:
         if column.startswith("latent/"):
@@ -130,7 +160,7 @@ def _weights(figure: Any, rows: list[Row]) -> bool:
 def _lines(
     axes: Any, rows: list[Row], labels: dict[str, str], factor: float, log: bool = False
 ) -> None:
-    """Columns over the epochs, named; those without any number are left out."""
+    """Draw named columns over the epochs, except those without any number."""
     epochs = [row["epoch"] for row in rows]
     for column, label in labels.items():
         values = [row.get(column) for row in rows]

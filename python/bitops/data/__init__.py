@@ -2,3 +2,14 @@
 
 Imports nothing of the package outside this folder.
 """
+
+from .datasets import Dataset, load_cifar10, load_dataset, load_digits, load_mnist, load_svhn
+
+__all__ = [
+    "Dataset",
+    "load_cifar10",
+    "load_dataset",
+    "load_digits",
+    "load_mnist",
+    "load_svhn",
+]

@@ -18,6 +18,16 @@ import numpy as np
 
 from .matlab import read_arrays
 
+__all__ = [
+    "Dataset",
+    "load_cifar10",
+    "load_dataset",
+    "load_digits",
+    "load_mnist",
+    "load_svhn",
+    "read_idx",
+]
+
 CIFAR_SHAPE = (32, 32, 3)
 # The largest of the JPEG copies has 1,124 bytes; far beyond that it is another kind of file.
 MAX_JPEG_BYTES = 1 << 16
@@ -31,7 +41,7 @@ SVHN_SHAPE = (32, 32, 3)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images as uint8 numbers, and their labels as int64.
+    """Images as uint8 numbers and their labels as int64, in three parts.
 
     Grey images (`image_shape` is (height, width)) are rows: `x_*` have shape (n, height * width).
     Colour images (`image_shape` is (height, width, channels)) are images: (n, *image_shape).
@@ -58,7 +68,7 @@ class Dataset:
 
 
 def load_digits() -> Dataset:
-    """The 1797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
+    """Load the 1797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
 
     Pixels are 0..16. Of every seven images in a row, the fourth is for validation (257), the sixth
     for the test (256), and the other five for training (1284).
@@ -86,14 +96,14 @@ def load_digits() -> Dataset:
 
 
 def load_mnist(folder: str | os.PathLike) -> Dataset:
-    """MNIST, or a data set in the same four files, from a folder of IDX files.
+    """Read MNIST, or a data set in the same four files, from a folder of IDX files.
 
     The last sixth of the training images (10,000 of 60,000) is for validation.
 
     Parameters
     ----------
     folder : path
-        Holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+        It holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
         t10k-labels-idx1-ubyte, each as it is or with .gz.
 
     Raises
@@ -162,7 +172,7 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the header is another one, or the data is shorter or longer than it says, or more than
+        If the header is another one, or if the data is shorter or longer than it says, or exceeds
         2 GiB.
 
     Notes
@@ -187,7 +197,7 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
 
 
 def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
-    """The sizes that the header of an IDX file gives."""
+    """Return the sizes that the header of an IDX file gives."""
     if len(header) < 4 + 4 * ndim or header[:4] != bytes([0, 0, 8, ndim]):
         raise ValueError(
             f"[read_idx] {path} must start with the IDX header of {ndim}-D bytes, "
@@ -203,7 +213,7 @@ def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
 
 
 def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
-    """The next bytes in pieces, so that only those that there are take memory."""
+    """Read the next bytes piece by piece, so that only bytes that exist take memory."""
     parts = []
     while count and (part := file.read(min(count, 1 << 20))):
         parts.append(part)
@@ -212,18 +222,18 @@ def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
 
 
 def load_cifar10(folder: str | os.PathLike) -> Dataset:
-    """CIFAR-10, original or as JPEG copies: 32 x 32 images in colour, (n, 32, 32, 3).
+    """Read CIFAR-10, original or as JPEG copies: 32 x 32 images in colour, (n, 32, 32, 3).
 
-    The last tenth of each class in the order of the training images is for validation: 45,000
-    training, 5,000 validation and 10,000 test images, every class equally often in each.
+    The last tenth of each class, in the order of the training images, is for validation. That makes
+    45,000 training, 5,000 validation and 10,000 test images, all classes equally often in each.
 
     Parameters
     ----------
     folder : path
-        Holds either data_batch_1.bin .. data_batch_5.bin and test_batch.bin, the "binary version"
-        of the original, in its order; or train.tar and test.tar, uncompressed, of JPEG files
-        <anything>/<class>/<name>.jpg, taken in the order of their names, with the classes labelled
-        in alphabetical order. If both are there, the original is read.
+        It holds data_batch_1.bin .. data_batch_5.bin and test_batch.bin, the "binary version" of
+        the original, read in its order; or train.tar and test.tar, uncompressed, with JPEG files
+        <anything>/<class>/<name>.jpg. Those are read in the order of their names, and the classes
+        are labelled in alphabetical order. If both are there, the original is read.
 
     Returns
     -------
@@ -277,7 +287,7 @@ def load_cifar10(folder: str | os.PathLike) -> Dataset:
 
 
 def _last_tenth_of_each(y: np.ndarray) -> np.ndarray:
-    """Which examples are the last tenth of their class."""
+    """Mark the examples that are the last tenth of their class."""
     chosen = np.zeros(len(y), bool)
     for label in np.unique(y):
         own = np.flatnonzero(y == label)
@@ -297,7 +307,7 @@ def _cifar_file(folder: Path, name: str) -> Path:
 
 
 def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 32, 32, 3) and labels of one file of the binary version."""
+    """Read images (n, 32, 32, 3) and labels from one file of the binary version."""
     size = path.stat().st_size
     count, rest = divmod(size, CIFAR_RECORD)
     if rest or not 1 <= count <= MAX_CIFAR_RECORDS:
@@ -315,7 +325,7 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 32, 32, 3) of a tar file in the order of their names, and their class names."""
+    """Read images (n, 32, 32, 3) from a tar file by the order of names, with their classes."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -340,7 +350,7 @@ def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _class_of(path: Path, member: tarfile.TarInfo) -> str:
-    """The folder of a JPEG file, once it is clear that it is one of sound size."""
+    """Return the folder of a member, once it is known to be a JPEG file of sound size."""
     name = PurePosixPath(member.name)
     if not (member.isreg() and name.suffix == ".jpg" and name.parent.name):
         raise ValueError(
@@ -355,7 +365,7 @@ def _class_of(path: Path, member: tarfile.TarInfo) -> str:
 
 
 def _decode(image_module, path: Path, name: str, data: bytes) -> np.ndarray:
-    """Pixels of one JPEG file; its header is checked before they are unpacked."""
+    """Decode one JPEG file, whose header is checked before its pixels are unpacked."""
     try:
         with image_module.open(io.BytesIO(data), formats=("JPEG",)) as image:
             height, width, _ = CIFAR_SHAPE
@@ -370,15 +380,15 @@ def _decode(image_module, path: Path, name: str, data: bytes) -> np.ndarray:
 
 
 def load_svhn(folder: str | os.PathLike) -> Dataset:
-    """SVHN, cropped digits: 32 x 32 images in colour, (n, 32, 32, 3), labelled by their digit.
+    """Read SVHN, cropped digits: 32 x 32 images in colour, labelled by their digit.
 
-    The last tenth of each class in the order of the training images is for validation. The extra
-    training images are not read.
+    The images have shape (n, 32, 32, 3). The last tenth of each class, in the order of the training
+    images, is for validation. The extra training images are not read.
 
     Parameters
     ----------
     folder : path
-        Holds train_32x32.mat and test_32x32.mat ("format 2"), files of MATLAB 5.
+        It holds train_32x32.mat and test_32x32.mat ("format 2"), files of MATLAB 5.
 
     Raises
     ------
@@ -405,7 +415,7 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
 
 
 def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 32, 32, 3) and labels 0..9 of one file."""
+    """Read images (n, 32, 32, 3) and labels 0..9 from one file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"[load_svhn] {path.name} must be in {path.parent}: the cropped digits of SVHN, "
@@ -432,7 +442,7 @@ def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), labels
 
 
-# Files that tell the data sets apart, and who reads them.
+# Files by which data sets are told apart, and the function that reads each.
 _MARKS: dict[str, tuple[tuple[str, ...], Callable[[str | os.PathLike], Dataset]]] = {
     "mnist": (
         tuple(
@@ -451,7 +461,7 @@ def load_dataset(folder: str | os.PathLike) -> tuple[str, Dataset]:
     Parameters
     ----------
     folder : path
-        As for `load_mnist`, `load_cifar10` or `load_svhn`, which come in this order.
+        As for `load_mnist`, `load_cifar10` or `load_svhn`, which are tried in this order.
 
     Returns
     -------
@@ -462,7 +472,7 @@ def load_dataset(folder: str | os.PathLike) -> tuple[str, Dataset]:
     Raises
     ------
     FileNotFoundError
-        If it holds the files of none of them; and what the loader raises.
+        If it holds the files of none of them. Other errors are those of the loader.
     """
     for kind, (names, load) in _MARKS.items():
         if any((Path(folder) / name).is_file() for name in names):

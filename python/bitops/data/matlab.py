@@ -1,6 +1,6 @@
-"""Numeric arrays from files of MATLAB 5, as much as SVHN needs.
+"""A reader of numeric arrays in files of MATLAB 5, as far as SVHN needs it.
 
-Not by `scipy.io.loadmat`: damaged files make it read memory that is not its own, and crash.
+`scipy.io.loadmat` is not used: damaged files make it read foreign memory and crash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _COMPLEX = 0x800
 
 
 def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The real numeric arrays of some names.
+    """Read the real numeric arrays of some names.
 
     Parameters
     ----------
     data : bytes
-        Of a whole file.
+        The whole file.
     names : tuple of str
 
     Returns
@@ -40,14 +40,15 @@ def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        If the file is damaged or of another version, or one of these arrays is another kind of
-        thing.
+        If the file is damaged or of another version, or one of these arrays is not of real
+        numbers.
 
     Notes
     -----
-    The file: a text of 124 bytes, the version and a mark of the byte order; then elements, each
-    with its type and number of bytes. An element is an array, or one that zlib has packed; an array
-    consists of elements itself: flags and class, sizes, name, and numbers, each padded to 8 bytes.
+    A file starts with a text of 124 bytes, the version and a mark of the byte order. Elements
+    follow, each with its type and number of bytes. An element is an array, or one that zlib has
+    packed. An array consists of elements: flags and class, sizes, name, and numbers, each padded to
+    8 bytes.
     """
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
     order = orders.get(data[124:128])
@@ -65,7 +66,7 @@ def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _elements(data: memoryview, order: str, padded: bool) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of each element."""
+    """Yield type and content of each element."""
     while len(data):
         if len(data) < 8:
             raise ValueError(f"an element must have 8 bytes at least, got {len(data)}")
@@ -83,7 +84,7 @@ def _elements(data: memoryview, order: str, padded: bool) -> Iterator[tuple[int,
 
 
 def _decompressed(packed: memoryview, order: str) -> tuple[int, memoryview]:
-    """The element that zlib has packed, with no more bytes than its head says."""
+    """Unpack an element that zlib has packed, to no more bytes than its head says."""
     stream = zlib.decompressobj()
     try:
         head = stream.decompress(packed, 8)
@@ -104,7 +105,7 @@ def _decompressed(packed: memoryview, order: str) -> tuple[int, memoryview]:
 def _array(
     content: memoryview, order: str, names: tuple[str, ...]
 ) -> tuple[str, np.ndarray | None]:
-    """Name and values of an array; None for one of another name."""
+    """Return name and values of an array; None for one of another name."""
     parts = _elements(content, order, padded=True)
     head = [next(parts, (0, memoryview(b""))) for _ in range(3)]
     (flags_type, flags), (lengths_type, lengths), (name_type, label) = head

@@ -165,8 +165,8 @@ class Model:
             labels.append(np.argmax(scores, axis=-1))
         return np.concatenate(labels)
 
-    def evaluate(self, x, y, *, batch_size: int = 1000) -> float:
-        """Error: the share, 0 to 1, of rows whose predicted label is not the one in `y`.
+    def error_rate(self, x, y, *, batch_size: int = 1000) -> float:
+        """Measure the share, 0 to 1, of rows whose predicted label is not the one in `y`.
 
         Parameters
         ----------
@@ -178,8 +178,8 @@ class Model:
         predicted = self.predict(x, batch_size=batch_size)
         if y.shape != predicted.shape or not y.size:
             raise ValueError(
-                f"[evaluate] x and y must have the same n >= 1 rows, got {predicted.shape} labels "
-                f"for y of shape {y.shape}"
+                f"[error_rate] x and y must have the same n >= 1 rows, "
+                f"got {predicted.shape} labels for y of shape {y.shape}"
             )
         return float(np.mean(predicted != y))
 
@@ -216,8 +216,6 @@ class Sequential(Model, TrainingLayer):
     >>> model.fit(x, y, epochs=10, validation=(x_val, y_val))            # doctest: +SKIP
     >>> model.freeze().save("model.safetensors")                         # doctest: +SKIP
     """
-
-    uses_blas = False  # whether BLAS multiplies although the weights are binary
 
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)

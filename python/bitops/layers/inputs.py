@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.array import BitArray, unpack
+from ..ops.checks import check_integer
+from ..ops.results import clip_to_int32
 
 # 255 * k stays below 2**31, so that every dot product fits int32, and k below 2**24, so that
 # float32 holds those of bits exactly.
@@ -64,11 +66,7 @@ Shape = tuple[int | None, ...]  # the last axes of an activation, None where a l
 
 def check_size(where: str, name: str, value: int) -> int:
     """`value` as a plain int in 1..MAX_FEATURES."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"[{where}] {name} must be an integer, got {value!r}")
-    if not 1 <= value <= MAX_FEATURES:
-        raise ValueError(f"[{where}] {name} must be in 1..{MAX_FEATURES}, got {value}")
-    return int(value)
+    return check_integer(where, name, value, 1, MAX_FEATURES)
 
 
 def check_flag(where: str, name: str, value: bool) -> bool:
@@ -80,11 +78,7 @@ def check_flag(where: str, name: str, value: bool) -> bool:
 
 def check_input_bits(where: str, name: str, value: int) -> int:
     """`value` as a plain int in 1..8, the bits of a code."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"[{where}] {name} must be an integer, got {value!r}")
-    if not 1 <= value <= 8:
-        raise ValueError(f"[{where}] {name} must be in 1..8, got {value}")
-    return int(value)
+    return check_integer(where, name, value, 1, 8)
 
 
 def as_activation(where: str, x, features: int | None = None) -> Activation:
@@ -152,8 +146,7 @@ def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     """Check thresholds: int32 (clipped, which changes no comparison) or float32, one a feature."""
     threshold = np.asarray(threshold)
     if threshold.dtype.kind in "iu":
-        limits = np.iinfo(np.int32)
-        threshold = np.clip(threshold, limits.min, limits.max).astype(np.int32)
+        threshold = clip_to_int32(threshold)
     elif threshold.dtype.kind == "f":
         threshold = threshold.astype(np.float32)
         if np.isnan(threshold).any():

@@ -14,8 +14,10 @@ import numpy as np
 from ..ops.array import BitArray, pack
 from ..ops.conv import conv2d, conv2d_sign
 from ..ops.geometry import Pair
-from ..ops.linalg import Prepacked, bitplane_gemm, gemm, gemm_sign, weight_gemm
+from ..ops.linalg import gemm, gemm_sign
 from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
+from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
+from ..ops.prepack import Prepacked
 from ..ops.scaling import k_map
 from .backward import Gradient, conv_input_gradient, conv_weight_gradient, weight_gradient
 from .float_conv import conv_gradients, float_convolution

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..ops.array import BitArray, pack, unpack
-from ..ops.linalg import prepack
+from ..ops.prepack import prepack
 from ..ops.scaling import binarize_weights
 from ..quantizers import (
     DoReFaWeight,

@@ -13,7 +13,7 @@ from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
 from ..ops.memory import WORD_BITS
 from ..ops.patches import image_blocks, seeing_taps, tap_slices
-from ..ops.pool import avg_pool2d, global_avg_pool, max_pool2d
+from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
 from .registry import ArraySpec, register
@@ -291,7 +291,7 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
         x = as_images("GlobalAvgPool2D", x)
         if training:
             self._saved = x.shape, is_data(x)
-        return global_avg_pool(as_float(x))
+        return global_avg_pool2d(as_float(x))
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         shape, data = saved_for_backward(self, self._saved)
@@ -309,7 +309,7 @@ class PackedGlobalAvgPool2D(GlobalPool):
     """Twin of `GlobalAvgPool2D` for inference: (n, h, w, c) to the means (n, c), float32."""
 
     def forward(self, x) -> np.ndarray:
-        return global_avg_pool(as_float(as_images("PackedGlobalAvgPool2D", x)))
+        return global_avg_pool2d(as_float(as_images("PackedGlobalAvgPool2D", x)))
 
 
 class Flattening(Layer):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack
-from ..ops.linalg import Prepacked
+from ..ops.prepack import Prepacked
 from ..quantizers import ByteGradient
 from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_number, real_array
+from ..ops.checks import check_integer, check_number, real_array
 
 Array = NDArray[np.float32]
 ONE = np.float32(1)
@@ -64,10 +64,7 @@ def check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
 
 
 def check_bits(where: str, bits: int) -> None:
-    if isinstance(bits, bool) or not isinstance(bits, int | np.integer):
-        raise TypeError(f"[{where}] bits must be an integer, got {bits!r}")
-    if not 1 <= bits <= 16:
-        raise ValueError(f"[{where}] bits must be in 1..16, got {bits}")
+    check_integer(where, "bits", bits, 1, 16)
 
 
 def filter_axes(where: str, x: Array) -> tuple[int, ...]:

@@ -1,13 +1,16 @@
-"""Published ways to train binarized networks, as `bitops train` runs them."""
+"""Published ways to train binarized networks, as `bitops train` runs them.
 
-from .base import Plan, Recipe, Setting, Stage
+Imports training, models, data and what they stand on, never the command line.
+"""
+
+from .base import Job, Plan, Recipe, Setting, Stage
 from .binary import BINARYCONNECT, BNN_THEANO, BNN_TORCH, FLOAT32
 from .dorefa import DOREFA
 from .ebp import EBP_D
 from .retrained import BITWISE, TERNARY
 from .xnor import BWN, XNOR
 
-__all__ = ["RECIPES", "Plan", "Recipe", "Setting", "Stage", "find"]
+__all__ = ["RECIPES", "Job", "Plan", "Recipe", "Setting", "Stage", "find"]
 
 RECIPES = (
     BNN_THEANO,
@@ -24,7 +27,7 @@ RECIPES = (
 
 
 def find(name: str) -> Recipe:
-    """The recipe of a name, or an error that lists the names there are."""
+    """Return the recipe of a name, or raise an error that lists the names there are."""
     for recipe in RECIPES:
         if recipe.name == name:
             return recipe

@@ -1,9 +1,9 @@
-"""What a recipe consists of: numbers, stages, nets, preprocessing, and where it comes from."""
+"""Parts of a recipe: its numbers, stages, settings for each data set, and its sources."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,21 @@ from ..training.losses import squared_hinge
 from ..training.optim import Optimizer
 from ..training.schedules import Schedule
 
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
+__all__ = [
+    "DATASETS",
+    "Files",
+    "Job",
+    "Plan",
+    "Recipe",
+    "Setting",
+    "Stage",
+    "Training",
+    "describe",
+    "file_options",
+    "inputs",
+]
+
+DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 
 
 @dataclass(frozen=True)
@@ -28,17 +42,30 @@ class Plan:
 
     width: int  # units of a hidden layer, or channels of the first convolution
     epochs: int  # of each stage
-    batch: int
+    batch_size: int
     lr: float  # of the first epoch
     dropout: float = 0.0  # behind hidden layers
+    depth: int = 3  # hidden layers of a fully connected network
     byte_gradients: bool = False  # backward products of binary layers with gradients of 8 bits
+
+
+# The numbers of a plan as the output states them.
+WORDS = {
+    "width": "width {:,}",
+    "epochs": "{:,} epochs",
+    "batch_size": "batch {:,}",
+    "lr": "learning rate from {:g}",
+    "dropout": "dropout {:g}",
+    "depth": "depth {}",
+    "byte_gradients": "exact gradients",  # as all sources have them
+}
 
 
 @dataclass(frozen=True)
 class Files:
     """Files that a training writes, and whether it goes on from its checkpoint.
 
-    Of several stages each has files of its own: run.csv becomes run.1.csv, run.2.csv.
+    Each of several stages has files of its own: run.csv becomes run.1.csv, run.2.csv.
     """
 
     checkpoint: Path | None = None
@@ -46,6 +73,7 @@ class Files:
     resume: bool = False
 
     def of_stage(self, number: int, stages: int) -> Files:
+        """Return the files of one stage, numbered if there are several."""
         if stages == 1:
             return self
 
@@ -55,8 +83,93 @@ class Files:
         return Files(own(self.checkpoint), own(self.log), self.resume)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a stage is to train: data, numbers, and what is to be said and written.
+
+    Parameters
+    ----------
+    data : Dataset
+        With its images as `preprocess` made them.
+    plan : Plan
+    seed : int
+        Of start weights, dropout and the order of the images.
+    previous : Sequential, optional
+        The network of the stage before; the first stage has none.
+    files : Files
+    verbose : int
+        As for `fit`.
+    say : callable (str)
+        Is given lines about each stage and its network.
+    """
+
+    data: Dataset
+    plan: Plan
+    seed: int = 0
+    previous: Sequential | None = None
+    files: Files = Files()
+    verbose: int = 0
+    say: Callable[[str], object] = lambda line: None
+
+
+class Training(Protocol):
+    """What makes a trained network: a `Stage`, or a trainer of its own."""
+
+    @property
+    def name(self) -> str:
+        """What the output calls it."""
+
+    def train(self, job: Job) -> tuple[Sequential, History]:
+        """Return the network, with the weights of its best epoch, and how that went."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of one network by its gradients; most recipes have a single stage.
+
+    Parameters
+    ----------
+    build : callable (job) -> Sequential
+        Makes the network.
+    optimizer : callable (model, lr) -> Optimizer
+    schedule : callable (lr) -> Schedule
+        For a run of any length.
+    loss : callable (scores, labels) -> (value, gradient)
+    name : str
+        What the output calls it, where there are several.
+    """
+
+    build: Callable[[Job], Sequential]
+    optimizer: Callable[[Sequential, float], Optimizer]
+    schedule: Callable[[float], Schedule]
+    loss: Loss = squared_hinge
+    name: str = "training"
+
+    def train(self, job: Job) -> tuple[Sequential, History]:
+        data, plan = job.data, job.plan
+        model = self.build(job)
+        job.say(f"net      {describe(model)}")
+        if plan.byte_gradients:
+            model.round_gradients(job.seed)
+        history = fit(
+            model,
+            inputs(model, data, data.x_train),
+            data.y_train,
+            epochs=plan.epochs,
+            batch_size=plan.batch_size,
+            validation=(inputs(model, data, data.x_validation), data.y_validation),
+            schedule=self.schedule(plan.lr),
+            optimizer=self.optimizer(model, plan.lr),
+            loss=self.loss,
+            seed=job.seed,
+            verbose=job.verbose,
+            **file_options(job.files),
+        )
+        return model, history
+
+
 def describe(model: Sequential) -> str:
-    """The layers in words: 784-1024-10, or 20C5-P2-50C5-P2-500-10."""
+    """Put the layers into words: 784-1024-10, or 20C5-P2-50C5-P2-500-10."""
     words = []
     for layer in model.flat_layers():
         windows = getattr(getattr(layer, "operation", layer), "windows", None)
@@ -67,92 +180,19 @@ def describe(model: Sequential) -> str:
             )
         elif hasattr(layer, "weight"):
             words.append(str(layer.out_features))
-    inputs = model.input_shape
-    return "-".join([*map(str, inputs if inputs and len(inputs) == 1 else ()), *words])
-
-
-class Training(Protocol):
-    """What makes a trained network: a `Stage`, or a trainer of its own."""
-
-    @property
-    def name(self) -> str:
-        """For the output."""
-
-    def train(
-        self,
-        data: Dataset,
-        plan: Plan,
-        seed: int,
-        previous: Sequential | None,
-        files: Files,
-        verbose: int,
-        say: Callable[[str], object],
-    ) -> tuple[Sequential, History]:
-        """The network, with the weights of its best epoch, and how that went."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training of one network by its gradients; most recipes have a single stage.
-
-    Parameters
-    ----------
-    build : callable (data, plan, seed, previous) -> Sequential
-        Makes the network; `previous` is that of the stage before, None in the first.
-    optimizer : callable (model, lr) -> Optimizer
-    schedule : callable (lr) -> Schedule
-        For a run of any length.
-    loss : callable (scores, labels) -> (value, gradient)
-    name : str
-        For the output, where there are several.
-    """
-
-    build: Callable[[Dataset, Plan, int, Sequential | None], Sequential]
-    optimizer: Callable[[Sequential, float], Optimizer]
-    schedule: Callable[[float], Schedule]
-    loss: Loss = squared_hinge
-    name: str = "training"
-
-    def train(
-        self,
-        data: Dataset,
-        plan: Plan,
-        seed: int,
-        previous: Sequential | None,
-        files: Files,
-        verbose: int,
-        say: Callable[[str], object],
-    ) -> tuple[Sequential, History]:
-        model = self.build(data, plan, seed, previous)
-        say(f"net      {describe(model)}")
-        if plan.byte_gradients:
-            model.round_gradients(seed)
-        history = fit(
-            model,
-            inputs(model, data, data.x_train),
-            data.y_train,
-            epochs=plan.epochs,
-            batch_size=plan.batch,
-            validation=(inputs(model, data, data.x_validation), data.y_validation),
-            schedule=self.schedule(plan.lr),
-            optimizer=self.optimizer(model, plan.lr),
-            loss=self.loss,
-            seed=seed,
-            verbose=verbose,
-            **file_options(files),
-        )
-        return model, history
+    shape = model.input_shape
+    return "-".join([*map(str, shape if shape and len(shape) == 1 else ()), *words])
 
 
 def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarray:
-    """Images of a data set as a model takes them: as images, or as rows."""
+    """Return images of a data set as a model takes them: as images, or as rows."""
     if model.input_shape is not None and len(model.input_shape) == 3:
         return data.images(x)
     return x.reshape(len(x), -1)
 
 
 def file_options(files: Files) -> dict[str, Any]:
-    """Arguments of `fit` for the files."""
+    """Return the arguments of `fit` for the files."""
     callbacks: list[Callback] = []
     if files.log is not None:
         callbacks.append(Log(files.log))
@@ -171,13 +211,15 @@ class Setting:
     ----------
     plan : Plan
         As published.
-    quick : mapping
-        What a short training on a laptop changes in it.
     stages : tuple of Stage or other Training
+    quick : mapping
+        What a short training on a laptop changes in the plan.
     preprocessing : str
         Name of one of `preprocess.STEPS`.
     published : str
         Test error in percent that the source reports; "" where it has none.
+    ours : tuple of str
+        Numbers of the plan that are not known from the source.
     input_dropout : float
         Dropout of the inputs, as a multiple of that of hidden layers.
     """
@@ -187,19 +229,38 @@ class Setting:
     quick: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: str = "pixels"
     published: str = ""
+    ours: tuple[str, ...] = ()
     input_dropout: float = 0.0
 
     def resolve(self, quick: bool = False, **given: Any) -> Plan:
-        """The published numbers, or those of a short training, changed to those given."""
+        """Return the published numbers, or those of a short training, changed to those given."""
         chosen = dict(self.quick) if quick else {}
         chosen |= {name: value for name, value in given.items() if value is not None}
         return replace(self.plan, **chosen)
 
     def preprocessing_of(self, plan: Plan) -> str:
-        """A dropped input is 0, which is grey where pixels are in [-1, 1], as in the programs."""
+        """Name the preprocessing of a plan.
+
+        A dropped input is 0. That is grey where pixels are in [-1, 1], as in the programs.
+        """
         if self.input_dropout and plan.dropout and self.preprocessing == "pixels":
             return "unit"
         return self.preprocessing
+
+    def report(self, plan: Plan) -> str:
+        """Tell what the source reports, and with which numbers where a plan has others."""
+        if not self.published:
+            return ""
+        differ = [
+            field.name
+            for field in fields(Plan)
+            if field.name not in self.ours
+            and getattr(plan, field.name) != getattr(self.plan, field.name)
+        ]
+        numbers = ", ".join(WORDS[name].format(getattr(self.plan, name)) for name in differ)
+        if not differ and not self.ours:
+            numbers = "these settings"
+        return f"the source reports {self.published} %{numbers and f' with {numbers}'}"
 
 
 @dataclass(frozen=True)
@@ -213,11 +274,11 @@ class Recipe:
     title : str
         What it is, in a few words.
     paper, code : str
-        Where it comes from; code is "" where none was released.
+        Its sources; code is "" where none was released.
     settings : mapping of str to Setting
         By the kind of data set: "mnist", "cifar10", "svhn".
     tested : str
-        With which weights and activations the test error is measured.
+        Kind of weights and activations of the network that is tested.
     notes : str
         Where it differs from its source.
     """
@@ -231,7 +292,7 @@ class Recipe:
     notes: str = ""
 
     def setting(self, kind: str) -> Setting:
-        """The setting for a data set, or an error that lists those there are."""
+        """Return the setting for a data set, or raise an error that lists those there are."""
         if kind not in self.settings:
             known = ", ".join(DATASETS[k] for k in self.settings)
             raise ValueError(f"[{self.name}] the data must be {known}, got {DATASETS[kind]}")

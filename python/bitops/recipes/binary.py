@@ -5,79 +5,49 @@ All train with the squared hinge loss and keep the epoch of the smallest validat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
-from ..data.datasets import Dataset
-from ..layers import BatchNorm, Conv2D, Dense, ReLU, Sequential, ShiftBatchNorm, Sign
-from ..layers.base import TrainingLayer
+from ..layers import BatchNorm, Conv2D, Dense, Sequential, ShiftBatchNorm, Sign, TrainingLayer
 from ..quantizers import StochasticSign, ap2
-from ..training.optim import Adam, Optimizer, ShiftAdaMax
-from ..training.schedules import ExponentialDecay, Halving, Schedule, Stretched
+from ..training.optim import Optimizer, ShiftAdaMax
 from .base import Plan, Recipe, Setting, Stage
-from .nets import Blocks, convnet_of, mlp_of
+from .builders import adam, exponential, halved, relu
+from .nets import Blocks, convnet, mlp
 
+__all__ = ["BINARYCONNECT", "BNN_THEANO", "BNN_TORCH", "FLOAT32"]
+
+BNN = "Courbariaux, Hubara et al., Binarized Neural Networks, 2016"
 BINARYNET = Blocks()
-
-
-def adam(model: Sequential, lr: float) -> Optimizer:
-    """Adam; binary layers bring the scale of their rate and the clip of their weights."""
-    return Adam(model.parameters(), lr)
-
-
-def exponential(final_share: float):
-    """A rate that falls to a share of the first one by the end of the run."""
-
-    def schedule(lr: float) -> Schedule:
-        return ExponentialDecay(lr, lr * final_share)
-
-    return schedule
-
-
-def mlp(blocks: Blocks, input_dropout: float = 0.0):
-    """Builder of the network for MNIST; the dropout of the input is a multiple of the plan's."""
-
-    def build(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -> Sequential:
-        return mlp_of(blocks, data, plan, seed, input_dropout=input_dropout * plan.dropout)
-
-    return build
-
-
-def convnet(blocks: Blocks, hidden: int):
-    """Builder of the network for CIFAR-10 and SVHN; units of dense layers per first channel."""
-
-    def build(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -> Sequential:
-        return convnet_of(blocks, data, plan, seed, hidden=hidden * plan.width)
-
-    return build
-
-
-def relu(seed) -> TrainingLayer:
-    return ReLU()
-
+INPUT_DROPOUT = 0.4  # as a multiple of the dropout of hidden layers
 
 BNN_THEANO = Recipe(
-    "bnn-theano",
-    "binary weights and activations, Adam",
-    "Courbariaux, Hubara et al., Binarized Neural Networks, 2016",
-    "MatthieuCourbariaux/BinaryNet",
-    {
+    name="bnn-theano",
+    title="binary weights and activations, Adam",
+    paper=BNN,
+    code="MatthieuCourbariaux/BinaryNet",
+    settings={
         "mnist": Setting(
-            Plan(width=4096, epochs=1000, batch=100, lr=3e-3, dropout=0.5),
-            (Stage(mlp(BINARYNET, 0.4), adam, exponential(1e-4)),),
+            plan=Plan(width=4096, epochs=1000, batch_size=100, lr=3e-3, dropout=0.5),
+            stages=(
+                Stage(
+                    partial(mlp, BINARYNET, input_dropout=INPUT_DROPOUT), adam, exponential(1e-4)
+                ),
+            ),
             quick={"width": 2048, "epochs": 40, "dropout": 0.0},
             published="0.96",
-            input_dropout=0.4,
+            input_dropout=INPUT_DROPOUT,
         ),
         "cifar10": Setting(
-            Plan(width=128, epochs=500, batch=50, lr=1e-3),
-            (Stage(convnet(BINARYNET, 8), adam, exponential(3e-4)),),
+            plan=Plan(width=128, epochs=500, batch_size=50, lr=1e-3),
+            stages=(Stage(partial(convnet, BINARYNET, units=8), adam, exponential(3e-4)),),
             quick={"width": 32, "epochs": 6},
             preprocessing="unit",
             published="11.40",
         ),
         "svhn": Setting(
-            Plan(width=64, epochs=200, batch=50, lr=1e-3),
-            (Stage(convnet(BINARYNET, 16), adam, exponential(1e-3)),),
+            plan=Plan(width=64, epochs=200, batch_size=50, lr=1e-3),
+            stages=(Stage(partial(convnet, BINARYNET, units=16), adam, exponential(1e-3)),),
             quick={"width": 32, "epochs": 4},
             preprocessing="unit",
             published="2.80",
@@ -100,7 +70,7 @@ SHIFT = Blocks(
 
 
 def shift_adamax(model: Sequential, lr: float) -> Optimizer:
-    """As for MNIST: gamma has a rate of its own scale too, only weights are clipped."""
+    """Make the optimizer for MNIST: gamma too has a scaled rate, only weights are clipped."""
     for layer in model.flat_layers():
         if isinstance(layer, BatchNorm):
             layer.gamma.lr_scale = (layer.gamma.size / 1.5) ** 0.5
@@ -108,85 +78,95 @@ def shift_adamax(model: Sequential, lr: float) -> Optimizer:
 
 
 def shift_adamax_of_powers(model: Sequential, lr: float) -> Optimizer:
-    """As for CIFAR-10: scales of rates are powers of two, and every parameter is clipped."""
+    """Make the optimizer for CIFAR-10: rates scaled by powers of two, all parameters clipped."""
     for parameter in model.parameters():
         parameter.lr_scale = float(ap2(parameter.lr_scale))
         parameter.clip_value = 1.0
     return ShiftAdaMax(model.parameters(), lr)
 
 
-def halved(every: int, epochs: int):
-    """A rate halved every so many of a number of epochs."""
-
-    def schedule(lr: float) -> Schedule:
-        return Stretched(Halving(lr, every), epochs)
-
-    return schedule
-
-
 BNN_TORCH = Recipe(
-    "bnn-torch",
-    "shift-based BatchNorm and AdaMax, stochastic activations",
-    "Courbariaux, Hubara et al., Binarized Neural Networks, 2016",
-    "itayhubara/BinaryNet",
-    {
+    name="bnn-torch",
+    title="shift-based BatchNorm and AdaMax, stochastic activations",
+    paper=BNN,
+    code="itayhubara/BinaryNet",
+    settings={
         "mnist": Setting(
-            Plan(width=2048, epochs=200, batch=100, lr=2.0**-6),
-            (Stage(mlp(SHIFT), shift_adamax, halved(20, 200)),),
+            plan=Plan(width=2048, epochs=200, batch_size=100, lr=2.0**-6),
+            stages=(Stage(partial(mlp, SHIFT), shift_adamax, halved(20, 200)),),
             quick={"epochs": 25},
             preprocessing="unit",
             published="1.40",
+            ours=("epochs",),
         ),
         "cifar10": Setting(
-            Plan(width=128, epochs=500, batch=200, lr=2.0**-6),
-            (Stage(convnet(SHIFT, 8), shift_adamax_of_powers, halved(50, 500)),),
+            plan=Plan(width=128, epochs=500, batch_size=200, lr=2.0**-6),
+            stages=(
+                Stage(partial(convnet, SHIFT, units=8), shift_adamax_of_powers, halved(50, 500)),
+            ),
             quick={"width": 32, "epochs": 6},
             preprocessing="whitened",
             published="10.15",
+            ours=("epochs",),
         ),
         "svhn": Setting(
-            Plan(width=64, epochs=200, batch=200, lr=2.0**-7),
-            (Stage(convnet(SHIFT, 16), shift_adamax, halved(20, 200)),),
+            plan=Plan(width=64, epochs=200, batch_size=200, lr=2.0**-7),
+            stages=(Stage(partial(convnet, SHIFT, units=16), shift_adamax, halved(20, 200)),),
             quick={"width": 32, "epochs": 4},
             preprocessing="contrast",
             published="2.53",
+            ours=("epochs",),
         ),
     },
     tested="binary weights and activations (the sign, where training draws at random)",
-    notes="no bias before a BatchNorm; the released program runs until it is stopped, here 200 "
-    "epochs (500 on CIFAR-10); SVHN as in binaryconnect",
+    notes="no bias before a BatchNorm; the released program runs until it is stopped, here it runs "
+    "for 200 epochs (500 on CIFAR-10); SVHN as in binaryconnect",
 )
 
-CONNECT = Blocks(norm=partial(BatchNorm, momentum=0.15), activation=relu)
-CONNECT_CONV = Blocks(activation=relu)
 
-BINARYCONNECT = Recipe(
-    "binaryconnect",
-    "binary weights, real activations",
-    "Courbariaux et al., BinaryConnect, 2015",
-    "MatthieuCourbariaux/BinaryConnect",
-    {
+def connect_settings(
+    dense: Blocks, conv: Blocks, published: Mapping[str, str], *, quick_epochs: int
+) -> dict[str, Setting]:
+    """Return the settings of BinaryConnect for networks of some blocks.
+
+    `published` are the figures of the source by data set, `quick_epochs` those of a short training
+    on MNIST.
+    """
+    return {
         "mnist": Setting(
-            Plan(width=2048, epochs=250, batch=100, lr=1e-3),
-            (Stage(mlp(CONNECT), adam, exponential(3e-3)),),
-            quick={"epochs": 20},
-            published="1.29",
+            plan=Plan(width=2048, epochs=250, batch_size=100, lr=1e-3),
+            stages=(Stage(partial(mlp, dense), adam, exponential(3e-3)),),
+            quick={"epochs": quick_epochs},
+            published=published["mnist"],
         ),
         "cifar10": Setting(
-            Plan(width=128, epochs=500, batch=50, lr=3e-3),
-            (Stage(convnet(CONNECT_CONV, 8), adam, exponential(2e-3 / 3)),),
+            plan=Plan(width=128, epochs=500, batch_size=50, lr=3e-3),
+            stages=(Stage(partial(convnet, conv, units=8), adam, exponential(2e-3 / 3)),),
             quick={"width": 32, "epochs": 6},
             preprocessing="whitened",
-            published="9.90",
+            published=published["cifar10"],
         ),
         "svhn": Setting(
-            Plan(width=64, epochs=200, batch=50, lr=1e-2),
-            (Stage(convnet(CONNECT_CONV, 16), adam, exponential(3e-4)),),
+            plan=Plan(width=64, epochs=200, batch_size=50, lr=1e-2),
+            stages=(Stage(partial(convnet, conv, units=16), adam, exponential(3e-4)),),
             quick={"width": 32, "epochs": 4},
             preprocessing="contrast",
-            published="2.30",
+            published=published["svhn"],
         ),
-    },
+    }
+
+
+BINARYCONNECT = Recipe(
+    name="binaryconnect",
+    title="binary weights, real activations",
+    paper="Courbariaux et al., BinaryConnect, 2015",
+    code="MatthieuCourbariaux/BinaryConnect",
+    settings=connect_settings(
+        Blocks(norm=partial(BatchNorm, momentum=0.15), activation=relu),
+        Blocks(activation=relu),
+        {"mnist": "1.29", "cifar10": "9.90", "svhn": "2.30"},
+        quick_epochs=20,
+    ),
     tested="binary weights, real activations",
     notes="the deterministic variant, whose figures these are; eps of BatchNorm is added to the "
     "variance; SVHN without local contrast normalization and without its extra images",
@@ -195,32 +175,13 @@ BINARYCONNECT = Recipe(
 FLOAT = Blocks(dense=partial(Dense, bias=False), conv=partial(Conv2D, bias=False), activation=relu)
 
 FLOAT32 = Recipe(
-    "float",
-    "no binarization: the network of binaryconnect in float32",
-    "Courbariaux, Hubara et al., Binarized Neural Networks, 2016 (no regularization)",
-    "MatthieuCourbariaux/BinaryConnect",
-    {
-        "mnist": Setting(
-            Plan(width=2048, epochs=250, batch=100, lr=1e-3),
-            (Stage(mlp(FLOAT), adam, exponential(3e-3)),),
-            quick={"epochs": 10},
-            published="1.3",
-        ),
-        "cifar10": Setting(
-            Plan(width=128, epochs=500, batch=50, lr=3e-3),
-            (Stage(convnet(FLOAT, 8), adam, exponential(2e-3 / 3)),),
-            quick={"width": 32, "epochs": 6},
-            preprocessing="whitened",
-            published="10.94",
-        ),
-        "svhn": Setting(
-            Plan(width=64, epochs=200, batch=50, lr=1e-2),
-            (Stage(convnet(FLOAT, 16), adam, exponential(3e-4)),),
-            quick={"width": 32, "epochs": 4},
-            preprocessing="contrast",
-            published="2.44",
-        ),
-    },
+    name="float",
+    title="no binarization: the network of binaryconnect in float32",
+    paper=f"{BNN} (no regularization)",
+    code="MatthieuCourbariaux/BinaryConnect",
+    settings=connect_settings(
+        FLOAT, FLOAT, {"mnist": "1.3", "cifar10": "10.94", "svhn": "2.44"}, quick_epochs=10
+    ),
     tested="float32 weights and activations",
-    notes="start values of He et al., 2015; SVHN as in binaryconnect",
+    notes="start weights as in He et al., 2015; SVHN as in binaryconnect",
 )

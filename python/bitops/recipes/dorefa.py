@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..data.datasets import Dataset
 from ..layers import (
     BatchNorm,
     Conv2D,
@@ -17,27 +16,29 @@ from ..layers import (
     QuantizeGradient,
     ReLU,
     Sequential,
+    TrainingLayer,
 )
-from ..layers.base import TrainingLayer
-from ..models import features_of, seed_stream
+from ..models import features_of, scaled, seed_stream
 from ..quantizers import DoReFaActivation, DoReFaWeight
 from ..training.losses import cross_entropy
 from ..training.optim import Adam, Optimizer
-from .base import Plan, Recipe, Setting, Stage
-from .binary import halved
+from .base import Job, Plan, Recipe, Setting, Stage
+from .builders import halved
 from .nets import images_of
+
+__all__ = ["DOREFA"]
 
 BITS = {"weights": 1, "activations": 1, "gradients": 4}
 
 
-def dorefa_net(data: Dataset, plan: Plan, seed: int, previous: Sequential | None) -> Sequential:
-    """The network for SVHN; its channels are 48, 64, 64, 128, 128, 128, 512 for a width of 48.
+def dorefa_net(job: Job) -> Sequential:
+    """Build the network for SVHN, whose channels are those of the source for a width of 48.
 
-    The window of the last convolution covers what is left of the image, 5 x 5 of one of 40 x 40.
+    The window of the last convolution covers what is left of the image, 5 x 5 of 40 x 40.
     """
-    seeds = seed_stream(seed)
-    shape = images_of(data)
-    first, *sizes = (max(size * plan.width // 48, 1) for size in (48, 64, 64, 128, 128, 128, 512))
+    plan, seeds = job.plan, seed_stream(job.seed)
+    shape = images_of(job.data)
+    first, *sizes = scaled("dorefa", (48, 64, 64, 128, 128, 128, 512), plan.width / 48)
     layers: list[TrainingLayer] = [
         Conv2D(shape[2], first, 5, seed=next(seeds)),
         MaxPool2D(2),
@@ -67,7 +68,7 @@ def dorefa_net(data: Dataset, plan: Plan, seed: int, previous: Sequential | None
         inputs = outputs
     layers.append(Flatten())
     features = features_of(layers, shape)
-    layers.append(Dense(features, data.classes, seed=next(seeds)))
+    layers.append(Dense(features, job.data.classes, seed=next(seeds)))
     return Sequential(layers, input_shape=shape)
 
 
@@ -75,23 +76,24 @@ def dorefa_adam(model: Sequential, lr: float) -> Optimizer:
     return Adam(model.parameters(), lr, eps=1e-5)
 
 
-DOREFA_STAGES = (Stage(dorefa_net, dorefa_adam, halved(100, 200), cross_entropy),)
+PLAN = Plan(width=48, epochs=200, batch_size=128, lr=1e-3, dropout=0.5)
+STAGES = (Stage(dorefa_net, dorefa_adam, halved(100, 200), cross_entropy),)
 
 DOREFA = Recipe(
-    "dorefa",
-    "DoReFa-Net: weights of 1 bit, activations 0 and 1, gradients of 4 bits",
-    "Zhou et al., DoReFa-Net, 2016",
-    "tensorpack/tensorpack, examples/DoReFa-Net",
-    {
+    name="dorefa",
+    title="DoReFa-Net: weights of 1 bit, activations 0 and 1, gradients of 4 bits",
+    paper="Zhou et al., DoReFa-Net, 2016",
+    code="tensorpack/tensorpack, examples/DoReFa-Net",
+    settings={
         "mnist": Setting(
-            Plan(width=48, epochs=200, batch=128, lr=1e-3, dropout=0.5),
-            DOREFA_STAGES,
+            plan=PLAN,
+            stages=STAGES,
             quick={"width": 24, "epochs": 8, "dropout": 0.0},
             preprocessing="fraction",
         ),
         "svhn": Setting(
-            Plan(width=48, epochs=200, batch=128, lr=1e-3, dropout=0.5),
-            DOREFA_STAGES,
+            plan=PLAN,
+            stages=STAGES,
             quick={"width": 24, "epochs": 4, "dropout": 0.0},
             preprocessing="fraction",
             published="3.2",

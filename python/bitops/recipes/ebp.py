@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..data.datasets import Dataset
 from ..layers import Sequential
 from ..training.callbacks import History
 from ..training.ebp import EBP
-from .base import Files, Plan, Recipe, Setting, file_options
+from .base import Job, Plan, Recipe, Setting, describe, file_options
+
+__all__ = ["EBP_D"]
 
 # Variance of the first h, times the inputs of a layer. With 1 the means of the weights grow into a
 # good network while their signs do not: on 3,000 images of MNIST, 2 x 150 units, 12 epochs, errors
@@ -17,57 +16,53 @@ SPREAD = 200.0
 
 
 class Expectation:
-    """Training by `bitops.training.ebp.EBP`; the network is the likeliest one (EBP-D)."""
+    """Training by `EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
 
-    def train(
-        self,
-        data: Dataset,
-        plan: Plan,
-        seed: int,
-        previous: Sequential | None,
-        files: Files,
-        verbose: int,
-        say: Callable[[str], object],
-    ) -> tuple[Sequential, History]:
+    def train(self, job: Job) -> tuple[Sequential, History]:
+        data, plan = job.data, job.plan
         if plan.dropout:
             raise ValueError(f"[ebp] dropout must be 0, got {plan.dropout}")
         if plan.byte_gradients:
             raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
-        sizes = data.x_train[0].size, plan.width, plan.width, data.classes
-        say(f"net      {'-'.join(map(str, sizes))}")
-        distribution = EBP(sizes, eta=plan.lr, spread=SPREAD, seed=seed)
-        history = distribution.fit(
-            data.x_train.reshape(len(data.x_train), -1),
+        x_train, x_validation, x_test = (
+            x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
+        )
+        sizes = x_train.shape[1], plan.width, plan.width, data.classes
+        trainer = EBP(sizes, lr=plan.lr, spread=SPREAD, seed=job.seed)
+        job.say(f"net      {describe(trainer.network)}")
+        history = trainer.fit(
+            x_train,
             data.y_train,
             epochs=plan.epochs,
-            batch_size=plan.batch,
-            validation=(data.x_validation.reshape(len(data.x_validation), -1), data.y_validation),
-            seed=seed,
-            verbose=verbose,
-            **file_options(files),
+            batch_size=plan.batch_size,
+            validation=(x_validation, data.y_validation),
+            seed=job.seed,
+            verbose=job.verbose,
+            **file_options(job.files),
         )
-        error = distribution.evaluate(data.x_test.reshape(len(data.x_test), -1), data.y_test)
-        say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")
-        return distribution.to_network(), history
+        error = trainer.error_rate(x_test, data.y_test)
+        job.say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")
+        return trainer.network, history
 
 
 EBP_D = Recipe(
-    "ebp",
-    "expectation backpropagation: binary weights as a distribution",
-    "Soudry et al., Expectation backpropagation, 2014; Cheng et al., 2015",
-    "ExpectationBackpropagation/EBP_Matlab_Code",
-    {
+    name="ebp",
+    title="expectation backpropagation: binary weights as a distribution",
+    paper="Soudry et al., Expectation backpropagation, 2014; Cheng et al., 2015",
+    code="ExpectationBackpropagation/EBP_Matlab_Code",
+    settings={
         "mnist": Setting(
-            Plan(width=1200, epochs=100, batch=50, lr=0.5),
-            (Expectation(),),
+            plan=Plan(width=1200, epochs=100, batch_size=50, lr=0.5),
+            stages=(Expectation(),),
             quick={"width": 500, "epochs": 20},
             preprocessing="standard",
             published="2.12",
+            ours=("width", "epochs", "batch_size", "lr"),
         ),
     },
     tested="binary weights and activations, the likeliest ones; validation by the means",
-    notes="sizes, batches and the spread of the start are ours; no dropout of inputs; the learning "
-    "rate is the size of updates",
+    notes="sizes, batches and the spread of the start weights are ours; no dropout of inputs; the "
+    "learning rate is the size of the updates",
 )

@@ -1,8 +1,8 @@
-"""The two shapes of BinaryNet's networks, built from the layers that a recipe names."""
+"""The two networks of BinaryNet, built from the layers that a recipe names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,20 @@ from ..layers import (
     MaxPool2D,
     Sequential,
     Sign,
+    TrainingLayer,
 )
-from ..layers.base import TrainingLayer
 from ..models import features_of, seed_stream
-from .base import Plan
+from .base import Job
+
+__all__ = ["Blocks", "convnet", "images_of", "mlp"]
 
 Make = Callable[..., TrainingLayer]
+Seeds = Iterator[np.random.SeedSequence]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What the layers of a network are made of.
+    """Layers that a network is built of.
 
     Parameters
     ----------
@@ -46,41 +49,36 @@ class Blocks:
     last_norm: Make = BatchNorm
 
 
-def mlp_of(blocks: Blocks, data: Dataset, plan: Plan, seed, *, input_dropout: float = 0.0):
-    """Three hidden layers of one width: dense -> norm -> activation (-> Dropout), dense -> norm.
+def mlp(blocks: Blocks, job: Job, *, input_dropout: float = 0.0) -> Sequential:
+    """Build hidden layers of one width: dense -> norm -> activation (-> Dropout), dense -> norm.
 
-    Dense layers have no bias: the norm behind them would subtract it again.
+    Dense layers have no bias, which the norm behind them would subtract again. The dropout of the
+    inputs is a multiple of that of hidden layers.
     """
-    seeds = seed_stream(seed)
+    data, plan, seeds = job.data, job.plan, seed_stream(job.seed)
     features = int(np.prod(data.image_shape))
     layers: list[TrainingLayer] = []
-    if input_dropout:
-        layers.append(Dropout(input_dropout, seed=next(seeds)))
-    for _ in range(3):
-        layers += [
-            blocks.dense(features, plan.width, seed=next(seeds)),
-            blocks.norm(plan.width),
-            blocks.activation(next(seeds)),
-        ]
+    if input_dropout * plan.dropout:
+        layers.append(Dropout(input_dropout * plan.dropout, seed=next(seeds)))
+    for _ in range(plan.depth):
+        layers += _hidden(blocks, features, plan.width, seeds)
         if plan.dropout:
             layers.append(Dropout(plan.dropout, seed=next(seeds)))
         features = plan.width
-    layers += [
-        blocks.dense(features, data.classes, seed=next(seeds)),
-        blocks.last_norm(data.classes),
-    ]
+    layers += _last(blocks, features, data.classes, seeds)
     return Sequential(layers, input_shape=(int(np.prod(data.image_shape)),))
 
 
-def convnet_of(blocks: Blocks, data: Dataset, plan: Plan, seed, *, hidden: int):
-    """Three stages of two convolutions 3x3, the second pooled before its norm; 2 dense layers.
+def convnet(blocks: Blocks, job: Job, *, units: int) -> Sequential:
+    """Build three stages of two convolutions 3x3, the second pooled before its norm; then dense.
 
-    The stages have `plan.width` channels, twice and four times as many.
+    The stages have `plan.width` channels, twice and four times as many. Two hidden dense layers
+    have `units` times as many.
     """
-    seeds = seed_stream(seed)
+    data, width, seeds = job.data, job.plan.width, seed_stream(job.seed)
     layers: list[TrainingLayer] = []
     inputs = data.image_shape[2]
-    for channels in (plan.width, 2 * plan.width, 4 * plan.width):
+    for channels in (width, 2 * width, 4 * width):
         for pools in (False, True):
             layers.append(blocks.conv(inputs, channels, 3, padding=1, seed=next(seeds)))
             if pools:
@@ -90,19 +88,21 @@ def convnet_of(blocks: Blocks, data: Dataset, plan: Plan, seed, *, hidden: int):
     layers.append(Flatten())
     features = features_of(layers, data.image_shape)
     for _ in range(2):
-        layers += [
-            blocks.dense(features, hidden, seed=next(seeds)),
-            blocks.norm(hidden),
-            blocks.activation(next(seeds)),
-        ]
-        features = hidden
-    layers += [
-        blocks.dense(features, data.classes, seed=next(seeds)),
-        blocks.last_norm(data.classes),
-    ]
+        layers += _hidden(blocks, features, units * width, seeds)
+        features = units * width
+    layers += _last(blocks, features, data.classes, seeds)
     return Sequential(layers, input_shape=data.image_shape)
 
 
+def _hidden(blocks: Blocks, inputs: int, outputs: int, seeds: Seeds) -> list[TrainingLayer]:
+    dense = blocks.dense(inputs, outputs, seed=next(seeds))
+    return [dense, blocks.norm(outputs), blocks.activation(next(seeds))]
+
+
+def _last(blocks: Blocks, inputs: int, outputs: int, seeds: Seeds) -> list[TrainingLayer]:
+    return [blocks.dense(inputs, outputs, seed=next(seeds)), blocks.last_norm(outputs)]
+
+
 def images_of(data: Dataset) -> tuple[int, ...]:
-    """Height, width and channels, of which grey images have one."""
+    """Return height, width and channels of the images; grey ones have one channel."""
     return data.image_shape if len(data.image_shape) == 3 else (*data.image_shape, 1)

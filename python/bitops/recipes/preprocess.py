@@ -1,4 +1,4 @@
-"""How a recipe wants its images: each step takes a data set and returns one."""
+"""Preprocessing of images: each step takes a data set and returns one."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ __all__ = ["STEPS", "preprocess"]
 
 
 def pixels(data: Dataset) -> Dataset:
-    """uint8 as it is. The first layer computes exact integers; a BatchNorm behind it undoes scale
-    and offset, and the gradient of its weights is that of scaled pixels."""
+    """Leave uint8 as it is.
+
+    The first layer computes exact integers. A BatchNorm behind it undoes scale and offset, and its
+    weights get the gradient of scaled pixels.
+    """
     return data
 
 
 def unit(data: Dataset) -> Dataset:
-    """float32 in [-1, 1]: 2 x / 255 - 1."""
+    """Scale to float32 in [-1, 1]: 2 x / 255 - 1."""
     return _changed(data, lambda x: x * np.float32(2 / 255) - 1)
 
 
 def bipolar(data: Dataset) -> Dataset:
-    """float32 +1 for pixels of at least 128, -1 for the others."""
+    """Replace pixels of at least 128 by +1 and the others by -1, float32."""
     return _changed(data, lambda x: np.where(x >= 128, np.float32(1), np.float32(-1)))
 
 
 def fraction(data: Dataset) -> Dataset:
-    """float32 in [0, 1): x / 256."""
+    """Scale to float32 in [0, 1): x / 256."""
     return _changed(data, lambda x: x * np.float32(1 / 256))
 
 
 def standard(data: Dataset) -> Dataset:
-    """float32 of mean 0 and deviation 1 in each channel of the training images."""
+    """Scale to float32 of mean 0 and deviation 1 in each channel of the training images."""
     channels = data.image_shape[2] if len(data.image_shape) == 3 else 1
     values, levels = data.x_train.reshape(-1, channels), np.arange(256)
     mean, scale = np.empty((2, channels), np.float32)
@@ -48,14 +51,14 @@ def standard(data: Dataset) -> Dataset:
 
 
 def whitened(data: Dataset) -> Dataset:
-    """Global contrast normalization, and ZCA whitening learned from the training images."""
+    """Apply global contrast normalization, then ZCA whitening learned from training images."""
     normalized = _changed(data, gcn)
     zca = ZCA().fit(normalized.x_train)
     return _changed(normalized, zca.apply)
 
 
 def contrast(data: Dataset) -> Dataset:
-    """Global contrast normalization alone, each image brought to the deviation 1."""
+    """Apply global contrast normalization alone, to a deviation of 1 in each image."""
     size = float(np.sqrt(np.prod(data.image_shape)))
     return _changed(data, lambda x: gcn(x, size))
 
@@ -66,7 +69,7 @@ STEPS: dict[str, Callable[[Dataset], Dataset]] = {
 
 
 def preprocess(data: Dataset, name: str) -> Dataset:
-    """The data set with its images as the named step makes them."""
+    """Return the data set with its images as the named step makes them."""
     if name not in STEPS:
         raise ValueError(f"[preprocess] name must be one of {', '.join(STEPS)}, got {name!r:.80}")
     return STEPS[name](data)

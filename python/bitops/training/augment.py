@@ -1,4 +1,4 @@
-"""Images made ready for training: random flips and crops, contrast, whitening.
+"""Functions that prepare images for training: random flips and crops, contrast, whitening.
 
 Images are NHWC, uint8 or real. `random_flip` and `random_crop` keep the dtype; the others return
 float32.
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import linalg
+
+from ..ops.checks import check_integer
 
 __all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
 
@@ -27,7 +28,7 @@ def _images(where: str, x: ArrayLike) -> NDArray[Any]:
 
 
 def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
-    """Images, each mirrored left to right with probability 1/2.
+    """Mirror each image left to right with probability 1/2.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
 
 
 def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -> NDArray[Any]:
-    """Images, each shifted by up to `padding` pixels along both axes.
+    """Shift each image by up to `padding` pixels along both axes.
 
     Parameters
     ----------
@@ -62,10 +63,7 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     ndarray of the shape and dtype of `x`; a copy
     """
     images = _images("random_crop", x)
-    if isinstance(padding, bool) or not isinstance(padding, int | np.integer):
-        raise TypeError(f"[random_crop] padding must be an integer, got {padding!r}")
-    if padding < 0:
-        raise ValueError(f"[random_crop] padding must be >= 0, got {padding}")
+    padding = check_integer("random_crop", "padding", padding, 0)
     n, h, w, channels = images.shape
     padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
     padded[:, padding : padding + h, padding : padding + w] = images
@@ -79,7 +77,7 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
 
 
 def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray[np.float32]:
-    """Global contrast normalization: every image centred and brought to one norm.
+    """Centre every image and bring it to one norm: global contrast normalization.
 
     Parameters
     ----------
@@ -95,8 +93,8 @@ def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray
 
     Notes
     -----
-    y = (x - mean(x)) / d, d = norm(x - mean(x)) / scale, or 1 if that is below `min_norm`; mean and
-    norm over all pixels and channels of an image.
+    y = (x - mean(x)) / d, d = norm(x - mean(x)) / scale, or 1 if that is below `min_norm`. Mean and
+    norm are those of all pixels and channels of an image.
 
     References
     ----------
@@ -119,12 +117,12 @@ def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray
 
 
 class ZCA:
-    """Whitening that leaves images as near to themselves as it can.
+    """Whitening that changes images as little as it can.
 
     Parameters
     ----------
     bias : float
-        Added to the variances, so that directions without variance are not blown up.
+        Added to the variances, so that directions without variance do not blow up.
 
     Attributes
     ----------
@@ -156,7 +154,7 @@ class ZCA:
         self.matrix: NDArray[np.float32] | None = None
 
     def fit(self, x: ArrayLike) -> ZCA:
-        """Learn mean and covariance from x of shape (n, ...), n >= 1; returns itself."""
+        """Learn mean and covariance from x of shape (n, ...), n >= 1, and return this object."""
         rows = self._rows(x)
         if not rows.size:
             raise ValueError(f"[ZCA] x must hold at least one row, got shape {rows.shape}")
@@ -166,7 +164,10 @@ class ZCA:
             centred = rows[start : start + _BATCH] - mean
             covariance += centred.T @ centred
         covariance /= len(rows)
-        variances, directions = linalg.eigh(covariance)
+        # imported here: SciPy would double the time that `import bitops.training` takes
+        from scipy.linalg import eigh
+
+        variances, directions = eigh(covariance)
         # rounding may leave variances of 0 slightly below
         scales = 1 / np.sqrt(np.maximum(variances, 0) + self.bias)
         self.mean = mean.astype(np.float32)
@@ -174,7 +175,7 @@ class ZCA:
         return self
 
     def apply(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Whiten x of shape (n, ...), with the features of what `fit` saw."""
+        """Whiten x of shape (n, ...), which must have as many features as `fit` saw."""
         if self.mean is None or self.matrix is None:
             raise RuntimeError("[ZCA] apply needs fit(x) before it")
         rows = self._rows(x)

@@ -1,31 +1,64 @@
-"""What watches a training: the run that callbacks see, their protocol, and early stopping."""
+"""Callbacks: the run they are shown, their protocol, early stopping and annealing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..layers.walk import holders, named_layers
 from ..ops.array import BitArray
-from .optim import Optimizer
-from .schedules import Schedule
 
 if TYPE_CHECKING:
-    from ..layers.container import Sequential
+    from ..layers.base import Layer
+    from ..layers.parameter import Parameter
+    from .optim import Optimizer
+    from .schedules import Schedule
 
-__all__ = ["Annealing", "Callback", "EarlyStopping", "Epoch", "History", "Run"]
+__all__ = [
+    "Annealing",
+    "Callback",
+    "EarlyStopping",
+    "Epoch",
+    "History",
+    "Position",
+    "Run",
+    "Task",
+    "Trainable",
+]
 
 Data = tuple[np.ndarray | BitArray, np.ndarray]
 Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 Augment = Callable[[np.ndarray | BitArray, np.random.Generator], np.ndarray | BitArray]
 
 
+class Trainable(Protocol):
+    """What `fit` trains: a `Sequential`, or a trainer that holds one, such as `EBP`."""
+
+    out_features: int | None
+
+    def forward(self, x, *, training: bool = False) -> Any: ...
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None: ...
+
+    def error_rate(self, x, y) -> float: ...
+
+    def parameters(self) -> list[Parameter]: ...
+
+    def generators(self) -> list[np.random.Generator]: ...
+
+    def flat_layers(self) -> list[Layer]: ...
+
+    def state(self) -> list: ...
+
+    def restore(self, state: Sequence) -> None: ...
+
+
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Errors are shares, 0 to 1."""
+    """The results of one epoch. Errors are shares, 0 to 1."""
 
     number: int
     learning_rate: float
@@ -43,7 +76,7 @@ class Epoch:
 
 @dataclass
 class History:
-    """Result of `fit`: the epochs in order, and the one whose model was kept.
+    """The result of `fit`: the epochs in order, and the one whose model was kept.
 
     `train_error` of an epoch is measured on its batches while the network learns.
     """
@@ -65,34 +98,50 @@ class History:
 
 
 @dataclass
-class Run:
-    """A training under way. Callbacks read it, and may set `stop`.
+class Position:
+    """How far a training has come, in numbers that a checkpoint writes.
 
     Attributes
     ----------
-    model : Sequential
-    optimizer : Optimizer
-    history : History
-        The epochs that are complete.
-    data, validation : tuple of (x, y)
-        The latter may be None.
-    epochs, batch_size : int
-        As given to `fit`.
     epoch : int
         Number, from 1, of the epoch under way or just complete; 0 before the first.
     batch : int
         Steps done in that epoch.
-    order : ndarray of int64
-        Order of the rows in that epoch.
-    signs : list of BitArray
-        Signs of the binary parameters at the start of the epoch, in the order of `parameters()`.
-    stop : bool
-        Set it, and training ends after the present step or epoch as it does after the last.
-    interrupted : bool
-        Whether it ends because of Ctrl-C.
+    total_loss : float
+        Sum of their losses.
+    wrong : int
+        Rows among theirs with a wrong label.
+    seconds : float
+        Time that the epoch has taken.
     """
 
-    model: Sequential
+    epoch: int = 0
+    batch: int = 0
+    total_loss: float = 0.0
+    wrong: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Task:
+    """A training as `fit` was asked for it.
+
+    Attributes
+    ----------
+    model : Trainable
+    optimizer : Optimizer
+    data, validation : tuple of (x, y)
+        The latter may be None.
+    epochs, batch_size : int
+    schedule, loss, augment : callable
+        The last may be None.
+    rng : Generator
+        Orders the rows and is handed to `augment`.
+    seed : str
+        What `rng` started from, in words.
+    """
+
+    model: Trainable
     optimizer: Optimizer
     data: Data
     validation: Data | None
@@ -101,21 +150,52 @@ class Run:
     schedule: Schedule
     loss: Loss
     augment: Augment | None
-    rng: np.random.Generator  # orders the rows and is handed to `augment`
-    seed: str  # what `rng` started from, in words
+    rng: np.random.Generator
+    seed: str
+
+
+@dataclass
+class Run(Task):
+    """A training under way. Callbacks read it, and may set `stop`.
+
+    Attributes
+    ----------
+    history : History
+        The complete epochs.
+    position : Position
+        `epoch` and `batch` are also to be read here.
+    order : ndarray of int64
+        Order of the rows in the epoch under way.
+    signs : list of BitArray
+        Signs of the binary parameters at the start of the epoch, in the order of `parameters()`.
+    best_state : list, optional
+        State of the model at the end of the best epoch, if validation data chose one.
+    stop : bool
+        If a callback sets it, the training ends after the present step or epoch.
+    interrupted : bool
+        Whether it ends because of Ctrl-C.
+    settings : dict of str to str, optional
+        What `checkpoint.settings_of` wrote down before the first step.
+    """
+
     history: History = field(default_factory=History)
-    epoch: int = 0
-    batch: int = 0
+    position: Position = field(default_factory=Position)
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     signs: list[BitArray] = field(default_factory=list)
+    best_state: list | None = None
     stop: bool = False
     interrupted: bool = False
-    # of the epoch under way
-    total_loss: float = 0.0
-    wrong: int = 0
-    seconds: float = 0.0
-    best_state: list | None = None
-    settings: dict[str, str] | None = None  # see `checkpoint.settings_of`
+    settings: dict[str, str] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Number, from 1, of the epoch under way or just complete; 0 before the first."""
+        return self.position.epoch
+
+    @property
+    def batch(self) -> int:
+        """Steps done in this epoch."""
+        return self.position.batch
 
     @property
     def batches(self) -> int:
@@ -135,16 +215,16 @@ class Run:
     @property
     def mean_loss(self) -> float:
         """Mean over the steps done in this epoch; at least one."""
-        return self.total_loss / self.batch
+        return self.position.total_loss / self.batch
 
     @property
     def error(self) -> float:
         """Share of wrong labels in the steps done in this epoch; at least one."""
-        return self.wrong / (self.batch * self.batch_size)
+        return self.position.wrong / (self.batch * self.batch_size)
 
 
 class Callback:
-    """Functions that `fit` calls as it goes, each with its `Run`; the default does nothing.
+    """Functions that `fit` calls as it goes, each with the `Run`; by default they do nothing.
 
     Examples
     --------
@@ -155,18 +235,19 @@ class Callback:
     """
 
     def on_start(self, run: Run) -> None:
-        """Before the first step; of a resumed training, with all that the checkpoint held."""
+        """Called before the first step; a resumed run then holds what the checkpoint held."""
 
     def on_batch(self, run: Run) -> None:
-        """After every step."""
+        """Called after every step."""
 
     def on_epoch(self, run: Run) -> None:
-        """After every epoch, which is the last of `run.history`."""
+        """Called after every epoch, which is then the last of `run.history`."""
 
     def on_end(self, run: Run) -> None:
-        """After the last step, also if `stop` or Ctrl-C made it the last, but not after an error.
+        """Called after the last step, even one that `stop` or Ctrl-C made the last.
 
-        The model still holds its last weights, not those of the best epoch.
+        After an error it is not called. The model still holds its last weights, not those of the
+        best epoch.
         """
 
 
@@ -199,9 +280,9 @@ class EarlyStopping(Callback):
 
 
 class Annealing(Callback):
-    """Tell annealed and progressive signs how much of the training is over, after every step.
+    """Tell annealed and progressive signs, after every step, how much of the training is over.
 
-    Without it an `AnnealedSign` or `ProgressiveSign` of `bitops.quantizers` keeps its `progress`.
+    Without this callback an `AnnealedSign` or `ProgressiveSign` keeps its `progress`.
     """
 
     def on_start(self, run: Run) -> None:

@@ -1,11 +1,11 @@
-"""Checkpoints: all that a training depends on, so that it goes on as if it had never stopped."""
+"""Checkpoints: they hold all that a training needs to go on as if it had never stopped."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,10 +16,10 @@ import safetensors
 
 from ..files import digest, parse_description, write_tensors
 from ..ops.array import BitArray
-from .callbacks import Callback, Epoch, History, Run
+from .callbacks import Callback, Epoch, History, Position, Run
 from .metrics import binary_parameters, check_parameters
 
-__all__ = ["Checkpoint", "restore"]
+__all__ = ["Checkpoint", "restore", "settings_of"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
@@ -28,28 +28,28 @@ Tensors = dict[str, np.ndarray]
 
 
 class Checkpoint(Callback):
-    """Write the state of the training to a file, from which `fit(..., resume=path)` goes on.
+    """Write the state of a training to a file, from which `fit(..., resume=path)` goes on.
 
-    It is written at the end too, also when Ctrl-C is the end. A training that is interrupted and
-    resumed, with the same number of threads, gives the weights of one that is not, bit for bit.
+    It is also written at the end, even if Ctrl-C is the end. A training that is interrupted and
+    resumed with the same number of threads gives, bit for bit, the weights of one that is not.
 
     Parameters
     ----------
     path : path
-        Replaced in one step each time, so that there always is a whole checkpoint.
+        Replaced in one step each time, so that a whole checkpoint always exists.
     every : int
         Epochs between two checkpoints.
     steps : int, optional
-        Also write after every so many steps, for epochs that take long.
+        Steps between two more checkpoints, for epochs that take long.
 
     Notes
     -----
-    The file is safetensors. `model.<i>` are the arrays of `model.state()` in order, `best.<i>` the
-    same of the best epoch if validation data chose it, `optimizer.<name>` those of
-    `optimizer.state()`, `order` the row order of the epoch under way, `signs.<i>` the packed signs
-    at its start. The metadata entry `bitops` is JSON with `format`, `version`, `settings` (what
-    must be equal in the training that resumes), `history`, the position, the states of all random
-    generators, and `sha256` over everything.
+    The file is safetensors. Its tensors are `model.<i>`, the arrays of `model.state()` in order;
+    `best.<i>`, the same of the best epoch if validation data chose one; `optimizer.<name>`, those
+    of `optimizer.state()`; `order`, the order of the rows in the epoch under way; and `signs.<i>`,
+    the packed signs at its start. The metadata entry `bitops` is JSON with `format`, `version`,
+    `settings` (what must be equal in the training that resumes), `history`, `position`, the states
+    of all random `generators`, and `sha256` over everything.
     """
 
     def __init__(self, path: str | os.PathLike, every: int = 1, *, steps: int | None = None):
@@ -89,30 +89,27 @@ class Checkpoint(Callback):
 
 
 def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
-    """Description and arrays of a checkpoint."""
+    """Collect the description and the arrays of a checkpoint."""
     best = run.history.best
-    tensors = {"order": run.order} | _numbered("model", _flat(run.model.state()))
+    tensors = {"order": run.order} | _to_tensors("model", _flatten(run.model.state()))
     tensors |= {f"optimizer.{name}": array for name, array in run.optimizer.state().items()}
-    tensors |= _numbered("signs", (bits.words for bits in run.signs))
+    tensors |= _to_tensors("signs", (bits.words for bits in run.signs))
     if run.best_state is not None:
-        tensors |= _numbered("best", _flat(run.best_state))
+        tensors |= _to_tensors("best", _flatten(run.best_state))
     description = {
         "format": FORMAT,
         "version": VERSION,
         "settings": settings_of(run),
         "history": [asdict(epoch) for epoch in run.history.epochs],
         "best": None if best is None else best.number,
-        "position": {name: getattr(run, name) for name in _POSITION},
+        "position": asdict(run.position),
         "generators": [_as_json(g.bit_generator.state) for g in _generators(run)],
     }
     return description, {name: np.asarray(array, order="C") for name, array in tensors.items()}
 
 
-_POSITION = ("epoch", "batch", "total_loss", "wrong", "seconds")
-
-
-class _Restored(NamedTuple):
-    """All that a checkpoint changes in a run, checked."""
+class _Content(NamedTuple):
+    """What a checkpoint puts into a run, checked."""
 
     optimizer: Tensors
     model: Any
@@ -121,24 +118,24 @@ class _Restored(NamedTuple):
     signs: list[BitArray]
     generators: list[dict[str, Any]]
     history: History
-    position: dict[str, Any]
+    position: Position
 
 
 def restore(run: Run, path: str | os.PathLike) -> None:
-    """Put a new run where a checkpoint was written.
+    """Bring a new run to where a checkpoint was written.
 
     Raises
     ------
     OSError
         If the file cannot be opened.
     ValueError
-        If it is damaged, no checkpoint, or one of a training with other settings. The run is then
-        as it was.
+        If it is damaged, is no checkpoint, or belongs to a training with other settings. The run
+        is then as it was.
     """
     path = Path(path)
     path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
-        restored = _checked(run, *_read(path))
+        content = _check_content(run, *_read(path))
     except (
         *(safetensors.SafetensorError, ValueError, TypeError),
         *(ArithmeticError, AttributeError, LookupError),  # of JSON in an unexpected form
@@ -146,40 +143,40 @@ def restore(run: Run, path: str | os.PathLike) -> None:
         raise ValueError(
             f"[fit] resume must be a checkpoint of this training, got {path}: {error}"
         ) from error
-    _apply(run, restored)
+    _apply(run, content)
 
 
-def _checked(run: Run, description: dict[str, Any], tensors: Tensors) -> _Restored:
-    """What the file says, or an error if this run could not go on with it."""
+def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
+    """Return what the file holds, or raise an error if this run cannot go on with it."""
     _check_settings(_in_present_words(description["settings"]), settings_of(run))
     _check_tensors(tensors, run)
     mark = "optimizer."
     template = run.model.state()
-    best = list(_chosen("best", tensors))
+    best = list(_from_tensors("best", tensors))
     shapes = [parameter.shape for parameter in binary_parameters(run.model).values()]
-    words = list(_chosen("signs", tensors))
-    history = _history(description["history"], description["best"])
-    position = _position(description["position"], run, len(history.epochs))
-    rows = len(run.data[1]) if position["epoch"] else 0
+    words = list(_from_tensors("signs", tensors))
+    history = _check_history(description["history"], description["best"])
+    position = _check_position(description["position"], run, len(history.epochs))
+    rows = len(run.data[1]) if position.epoch else 0
     order = tensors["order"]
     if order.dtype != np.int64 or not np.array_equal(np.sort(order), np.arange(rows)):
         raise ValueError(f"order must hold each of {rows} rows once, got {order!r:.80}")
-    return _Restored(
+    return _Content(
         {k[len(mark) :]: v for k, v in tensors.items() if k.startswith(mark)},
-        _shaped(template, _chosen("model", tensors)),
-        _shaped(template, iter(best)) if best else None,
+        _nest_like(template, _from_tensors("model", tensors)),
+        _nest_like(template, iter(best)) if best else None,
         order,
         # before the first epoch there are none
         [BitArray.from_words(w, s) for w, s in zip(words, shapes if rows else [], strict=True)],
-        _generator_states(description["generators"], run),
+        _check_generators(description["generators"], run),
         history,
         position,
     )
 
 
-def _history(epochs: list[dict[str, Any]], best: Any) -> History:
-    """Epochs 1, 2, ..., and the one that is kept, if any."""
-    history = History([_epoch(i, fields) for i, fields in enumerate(epochs, 1)])
+def _check_history(epochs: list[dict[str, Any]], best: Any) -> History:
+    """Return epochs 1, 2, ..., with the one that is kept, if any."""
+    history = History([_check_epoch(i, epoch) for i, epoch in enumerate(epochs, 1)])
     if best is not None:
         if type(best) is not int or not 1 <= best <= len(epochs):
             raise ValueError(f"best must be in 1..{len(epochs)}, got {best!r:.80}")
@@ -187,27 +184,29 @@ def _history(epochs: list[dict[str, Any]], best: Any) -> History:
     return history
 
 
-def _epoch(number: int, fields: dict[str, Any]) -> Epoch:
-    if type(fields["number"]) is not int or fields["number"] != number:
-        raise ValueError(f"epoch {number} must be in its place, got {fields['number']!r:.80}")
-    for name in fields.keys() - {"number"}:
-        if name != "validation_error" or fields[name] is not None:
-            _check_number(name, fields[name], float)
-    return Epoch(**fields)
+def _check_epoch(number: int, results: dict[str, Any]) -> Epoch:
+    if type(results["number"]) is not int or results["number"] != number:
+        raise ValueError(f"epoch {number} must be in its place, got {results['number']!r:.80}")
+    for name in results.keys() - {"number"}:
+        if name != "validation_error" or results[name] is not None:
+            _check_number(name, results[name], float)
+    return Epoch(**results)
 
 
-def _position(position: dict[str, Any], run: Run, complete: int) -> dict[str, Any]:
-    """The epoch under way or just complete, and where in it the run stands."""
+def _check_position(numbers: dict[str, Any], run: Run, complete: int) -> Position:
+    """Return where the run stands, in or at the end of an epoch, after some complete ones."""
+    position = Position(**{field.name: numbers[field.name] for field in fields(Position)})
     rows = len(run.data[1])
     for name, most in (("epoch", complete + 1), ("batch", run.batches), ("wrong", rows)):
-        _check_number(name, position[name], int)
-        if not 0 <= position[name] <= most:
-            raise ValueError(f"{name} must be in 0..{most}, got {position[name]}")
-    if position["epoch"] < complete:
-        raise ValueError(f"epoch must be at least {complete}, got {position['epoch']}")
+        value = getattr(position, name)
+        _check_number(name, value, int)
+        if not 0 <= value <= most:
+            raise ValueError(f"{name} must be in 0..{most}, got {value}")
+    if position.epoch < complete:
+        raise ValueError(f"epoch must be at least {complete}, got {position.epoch}")
     for name in ("total_loss", "seconds"):
-        _check_number(name, position[name], float)
-    return {name: position[name] for name in _POSITION}
+        _check_number(name, getattr(position, name), float)
+    return position
 
 
 def _check_number(name: str, value: Any, kind: type) -> None:
@@ -216,19 +215,17 @@ def _check_number(name: str, value: Any, kind: type) -> None:
     float(value)  # an integer that is too long raises OverflowError
 
 
-def _apply(run: Run, restored: _Restored) -> None:
-    run.optimizer.restore(restored.optimizer)
-    run.model.restore(restored.model)
-    run.best_state, run.order, run.signs = restored.best_state, restored.order, restored.signs
-    for generator, state in zip(_generators(run), restored.generators, strict=True):
+def _apply(run: Run, content: _Content) -> None:
+    run.optimizer.restore(content.optimizer)
+    run.model.restore(content.model)
+    run.best_state, run.order, run.signs = content.best_state, content.order, content.signs
+    for generator, state in zip(_generators(run), content.generators, strict=True):
         generator.bit_generator.state = state
-    run.history = restored.history
-    for name, value in restored.position.items():
-        setattr(run, name, value)
+    run.history, run.position = content.history, content.position
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Description and tensors, undamaged."""
+    """Read description and tensors, and check that they are undamaged."""
     with safetensors.safe_open(path, framework="numpy") as file:
         description = parse_description((file.metadata() or {}).get("bitops", ""), FORMAT)
         if description.get("version") != VERSION:
@@ -240,39 +237,39 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
 
 
 def settings_of(run: Run) -> dict[str, str]:
-    """In words, all that a checkpoint does not carry and that must be equal in the next run."""
+    """Put into words what a checkpoint does not carry and what must be equal in the next run."""
     if run.settings is None:
         run.settings = {
-            **{f"layer {i}": _words(layer) for i, layer in enumerate(run.model.flat_layers())},
+            **{f"layer {i}": _repr_of(layer) for i, layer in enumerate(run.model.flat_layers())},
             "optimizer": f"{run.optimizer.name} {run.optimizer.settings()}",
-            "loss": _name(run.loss),
-            "schedule": _name(run.schedule),
-            "augment": _name(run.augment),
+            "loss": _name_of(run.loss),
+            "schedule": _name_of(run.schedule),
+            "augment": _name_of(run.augment),
             "epochs": str(run.epochs),
             "batch_size": str(run.batch_size),
             "seed": run.seed,
-            "x": _describe(run.data[0]),
-            "y": _describe(run.data[1]),
-            "validation x": _describe(None if run.validation is None else run.validation[0]),
-            "validation y": _describe(None if run.validation is None else run.validation[1]),
+            "x": _describe_data(run.data[0]),
+            "y": _describe_data(run.data[1]),
+            "validation x": _describe_data(None if run.validation is None else run.validation[0]),
+            "validation y": _describe_data(None if run.validation is None else run.validation[1]),
         }
     return run.settings
 
 
-def _name(function: Any) -> str:
-    """A callable in words that are the same in another process: code, or an object's settings."""
+def _name_of(function: Any) -> str:
+    """Name a callable by words that are the same in another process: its name or settings."""
     if isinstance(function, partial):
-        return f"partial({_name(function.func)}, {function.args}, {function.keywords})"
-    return getattr(function, "__qualname__", None) or _words(function)
+        return f"partial({_name_of(function.func)}, {function.args}, {function.keywords})"
+    return getattr(function, "__qualname__", None) or _repr_of(function)
 
 
-def _words(thing: Any) -> str:
-    """The repr without addresses, which are others in every process."""
+def _repr_of(thing: Any) -> str:
+    """Return the repr without addresses, which differ from process to process."""
     return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
 
 
-def _describe(x: Any) -> str:
-    """Shape, type and content of data."""
+def _describe_data(x: Any) -> str:
+    """Put shape, type and content of data into words."""
     if x is None:
         return "None"
     array = np.ascontiguousarray(x.words if isinstance(x, BitArray) else x)
@@ -298,7 +295,7 @@ _FLAGS = {"alpha": "scale_weights", "k_map": "scale_input"}
 
 
 def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse settings that differ, and say which."""
+    """Refuse settings that differ, and say which do."""
     differ = [
         f"{name} is {there.get(name, 'none')} there and {here.get(name, 'none')} here"
         for name in {**there, **here}
@@ -311,10 +308,10 @@ def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
 
 def _check_tensors(tensors: Tensors, run: Run) -> None:
     """Refuse tensors that are not those of the model and of the optimizer."""
-    arrays = list(_flat(run.model.state()))
-    expected = _numbered("model", arrays)
+    arrays = list(_flatten(run.model.state()))
+    expected = _to_tensors("model", arrays)
     if any(name.startswith("best.") for name in tensors):
-        expected |= _numbered("best", arrays)
+        expected |= _to_tensors("best", arrays)
     expected |= {f"optimizer.{name}": array for name, array in run.optimizer.state().items()}
     for name, array in expected.items():
         found = tensors.get(name)
@@ -328,8 +325,8 @@ def _check_tensors(tensors: Tensors, run: Run) -> None:
             raise ValueError(f"tensors must be those of the model and the optimizer, got {name}")
 
 
-def _generator_states(states: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
-    """States of the random generators, each tried on another generator of its kind."""
+def _check_generators(states: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
+    """Return the states of the generators, each tried on another generator of its kind."""
     there = [state["bit_generator"] for state in states]
     here = [generator.bit_generator.state["bit_generator"] for generator in _generators(run)]
     if there != here:
@@ -345,7 +342,7 @@ def _generators(run: Run) -> list[np.random.Generator]:
 
 
 def _as_json(state: Any) -> Any:
-    """The state of a bit generator with lists for arrays."""
+    """Return the state of a bit generator with lists in place of arrays."""
     if isinstance(state, dict):
         return {key: _as_json(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
@@ -357,27 +354,28 @@ def _from_json(state: Any) -> Any:
     return np.array(state, np.uint64) if isinstance(state, list) else state
 
 
-def _flat(state: Any) -> Iterator[np.ndarray]:
-    """The arrays in the lists of lists that `state()` gives."""
+def _flatten(state: Any) -> Iterator[np.ndarray]:
+    """Yield the arrays in the nested lists that `state()` returns."""
     if isinstance(state, list | tuple):
         for part in state:
-            yield from _flat(part)
+            yield from _flatten(part)
     else:
         yield np.asarray(state)
 
 
-def _shaped(template: Any, arrays: Iterator[np.ndarray]) -> Any:
-    """The arrays in lists like those of `template`."""
+def _nest_like(template: Any, arrays: Iterator[np.ndarray]) -> Any:
+    """Put the arrays into nested lists like those of `template`."""
     if isinstance(template, list | tuple):
-        return [_shaped(part, arrays) for part in template]
+        return [_nest_like(part, arrays) for part in template]
     return next(arrays)
 
 
-def _numbered(name: str, arrays) -> Tensors:
+def _to_tensors(name: str, arrays: Iterable[np.ndarray]) -> Tensors:
+    """Name arrays by their numbers."""
     return {f"{name}.{i}": array for i, array in enumerate(arrays)}
 
 
-def _chosen(name: str, tensors: Tensors) -> Iterator[np.ndarray]:
-    """The arrays that `_numbered` has named."""
+def _from_tensors(name: str, tensors: Tensors) -> Iterator[np.ndarray]:
+    """Yield, in order, the arrays that `_to_tensors` has named."""
     count = sum(key.startswith(f"{name}.") for key in tensors)
     return (tensors[f"{name}.{i}"] for i in range(count))

@@ -1,4 +1,4 @@
-"""Expectation backpropagation: a distribution over binary weights, trained without gradients."""
+"""Expectation backpropagation: it learns a distribution over binary weights, without gradients."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
 
 from ..layers.activations import Sign
-from ..layers.base import TrainingLayer, saved_for_backward
-from ..layers.container import Packed, Sequential
+from ..layers.base import Layer, TrainingLayer
+from ..layers.container import Model, Packed, Sequential
 from ..layers.dense import BinaryDense
 from ..layers.inputs import check_size
-from .loop import History, fit
+from ..layers.parameter import Parameter
+from .callbacks import History
+from .loop import fit
 from .losses import signed_one_hot
 from .optim import SGD
 from .schedules import StepDecay
@@ -26,7 +27,7 @@ _LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 @dataclass
 class _Pass:
-    """What the backward pass needs of a layer: its input and the normal distribution it led to."""
+    """What backward needs of a layer: its input, and the normal distribution of its sums."""
 
     means: np.ndarray  # of the input, (n, k)
     w: np.ndarray  # means of the weights, (m, k)
@@ -34,18 +35,18 @@ class _Pass:
     sigma: np.ndarray  # (n, m)
 
 
-class EBP(Sequential):
-    """A fully connected network of +-1 weights and sign units, learnt as a distribution.
+class EBP(Model):
+    """A trainer of fully connected networks of +-1 weights and sign units.
 
-    The layers are those of the likeliest network (EBP-D): signs of h, which `freeze` packs. As a
-    model it computes with the means of the weights instead (EBP-P): its scores are mu / sigma of
-    the last layer.
+    It learns a distribution over the weights and holds their likeliest network (EBP-D), which
+    `freeze` packs. It computes with the means of the weights instead (EBP-P): its scores are
+    mu / sigma of the last layer.
 
     Parameters
     ----------
     sizes : sequence of int
-        Inputs, hidden units of each layer, outputs: one for each class.
-    eta : float
+        Inputs, hidden units of each layer, and outputs, one for each class.
+    lr : float
         Size of the updates; 1 is Bayes' rule for a single example.
     spread : float
         The first h have the variance spread / inputs of the layer.
@@ -54,11 +55,14 @@ class EBP(Sequential):
 
     Attributes
     ----------
+    network : Sequential
+        The likeliest network: weights sign(h), sign units between them. The last layer gives its
+        sums, so that the largest is the label.
     h : list of ndarray of shape (m, k), float32
-        Half the log odds of each weight being +1: the latent weights of the layers, to be changed
-        in place.
+        Half the log odds of each weight being +1. They are the latent weights of the network's
+        layers, to be changed in place.
     b : list of ndarray of shape (m,), float32
-        Real biases, likewise.
+        Real biases of its layers, likewise.
 
     Notes
     -----
@@ -73,9 +77,9 @@ class EBP(Sequential):
     Backward, with N the density of the sum at 0:  the last layer has, for targets y of +-1,
     d = 2 y N / Phi(y mu / sigma) / sqrt(k + 1), and one below it
     d = 2 N / sqrt(k + 1) * (d w) of the layer above.
-    Update, summed over the batch:  h += eta / 2 * d^T v,  b += eta / 2 * sum(d).
-    N / Phi is made of logarithms, which do not underflow. The released program also drops inputs at
-    random; this one does not.
+    Update, summed over the batch:  h += lr / 2 * d^T v,  b += lr / 2 * sum(d).
+    N / Phi is computed from logarithms, which do not underflow. Unlike the released program, this
+    one does not drop inputs at random.
 
     References
     ----------
@@ -84,23 +88,23 @@ class EBP(Sequential):
     classification using expectation backpropagation", 2015.
     """
 
-    uses_blas = True
-
-    def __init__(self, sizes: Sequence[int], *, eta: float = 1.0, spread: float = 1.0, seed=None):
+    def __init__(self, sizes: Sequence[int], *, lr: float = 1.0, spread: float = 1.0, seed=None):
         if len(sizes) < 2:
             raise ValueError(f"[EBP] sizes must hold inputs and outputs, got {sizes!r}")
         self.sizes = tuple(check_size("EBP", "sizes", size) for size in sizes)
-        for name, value in (("eta", eta), ("spread", spread)):
+        for name, value in (("lr", lr), ("spread", spread)):
             if not 0 < value < math.inf:
                 raise ValueError(f"[EBP] {name} must be positive and finite, got {value}")
-        self.eta = eta
+        self.lr = lr
+        self.input_shape = self.sizes[:1]
+        self.out_features: int | None = self.sizes[-1]
         rng = np.random.default_rng(seed)
         self._dense: list[BinaryDense] = []
         for k, m in zip(self.sizes[:-1], self.sizes[1:], strict=True):
             start = rng.random((m, k), dtype=np.float32) - np.float32(0.5)
             self._dense.append(_dense(start * np.float32(math.sqrt(12 * spread / k))))
-        super().__init__(_with_signs(self._dense))
-        self._optimizer = SGD(self.parameters(), eta, momentum=0.0)
+        self.network = Sequential(_with_signs(self._dense), input_shape=self.sizes[:1])
+        self._optimizer = SGD(self.parameters(), lr, momentum=0.0)
         self._passes: list[_Pass] | None = None
 
     @property
@@ -111,8 +115,30 @@ class EBP(Sequential):
     def b(self) -> list[np.ndarray]:
         return [layer.bias.writable() for layer in self._dense if layer.bias is not None]
 
+    def parameters(self) -> list[Parameter]:
+        return self.network.parameters()
+
+    def generators(self) -> list[np.random.Generator]:
+        return self.network.generators()
+
+    def flat_layers(self) -> list[Layer]:
+        return self.network.flat_layers()
+
+    def state(self) -> list:
+        return self.network.state()
+
+    def restore(self, state: Sequence) -> None:
+        self.network.restore(state)
+
+    def freeze(self) -> Packed:
+        """Pack the likeliest network."""
+        return self.network.freeze()
+
     def _forward(self, x: np.ndarray) -> list[_Pass]:
-        """The layers in order, for inputs of shape (n, k)."""
+        """Pass means and variances through the layers, from inputs of shape (n, k)."""
+        # imported here: SciPy would double the time that `import bitops.training` takes
+        from scipy.special import ndtr
+
         passes: list[_Pass] = []
         means, variances = x, None
         for layer in self._dense:
@@ -132,7 +158,7 @@ class EBP(Sequential):
         return passes
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        """Scores mu / sigma of the outputs, of which the largest is the label.
+        """Compute the scores mu / sigma of the outputs; the largest is the label.
 
         Parameters
         ----------
@@ -154,20 +180,22 @@ class EBP(Sequential):
         return passes[-1].scores
 
     def loss(self, scores: np.ndarray, labels) -> tuple[float, np.ndarray]:
-        """Mean negative log probability of the targets, and d of the last layer.
+        """Compute the mean negative log probability of the targets, and d of the last layer.
 
-        Of the scores that `forward` has just given in training.
+        The scores must be those that `forward` has just returned in training.
 
         Raises
         ------
         FloatingPointError
             If updates have grown without bound.
         """
-        last = saved_for_backward(self, self._passes)[-1]
+        from scipy.special import log_ndtr  # here for the same reason
+
+        last = self._saved()[-1]
         y = signed_one_hot(labels, self.sizes[-1])
         if not np.isfinite(scores).all():
             raise FloatingPointError(
-                f"[EBP] sums must be finite, got others: eta = {self.eta} is too large for batches "
+                f"[EBP] sums must be finite, got others: lr = {self.lr} is too large for batches "
                 f"of {len(y)}"
             )
         # in float64: the difference of two logarithms far from 0
@@ -176,8 +204,8 @@ class EBP(Sequential):
         return float(-chance.sum(axis=1).mean()), 2 * y * ratio / self._root(-1)
 
     def backward(self, grad: np.ndarray) -> None:
-        """Steps of h and b, with the sign of gradients, for d of the last layer."""
-        passes, d = saved_for_backward(self, self._passes), grad
+        """Compute the steps of h and b, with the sign of gradients, from d of the last layer."""
+        passes, d = self._saved(), grad
         for place in range(len(passes) - 1, -1, -1):
             layer = self._dense[place]
             assert layer.bias is not None
@@ -190,12 +218,8 @@ class EBP(Sequential):
                 d = (d @ passes[place].w) * hidden
         self._passes = None
 
-    def to_packed(self) -> Packed:
-        """The likeliest network, EBP-D."""
-        return super().to_packed()
-
     def update(self, x, labels) -> float:
-        """Learn a batch; its mean negative log probability of the targets, before the update.
+        """Learn a batch, and return the mean negative log probability of its targets before that.
 
         Parameters
         ----------
@@ -214,20 +238,18 @@ class EBP(Sequential):
             )
         value, d = self.loss(scores, labels)
         self.backward(d)
-        self._optimizer.lr = self.eta
+        self._optimizer.lr = self.lr
         self._optimizer.step()
         return value
 
+    def _saved(self) -> list[_Pass]:
+        """Return what `forward` kept, or raise an error if it has not run in training mode."""
+        if self._passes is None:
+            raise RuntimeError("[EBP] backward needs forward(x, training=True) before it")
+        return self._passes
+
     def _root(self, place: int) -> np.float32:
         return np.sqrt(np.float32(self._dense[place].in_features + 1))
-
-    def to_network(self) -> Sequential:
-        """The likeliest network (EBP-D): weights sign(h) and sign units, to be frozen.
-
-        The last layer gives its sums, so that the largest is the label.
-        """
-        dense = [_dense(h, b) for h, b in zip(self.h, self.b, strict=True)]
-        return Sequential(_with_signs(dense))
 
     def fit(
         self,
@@ -246,14 +268,14 @@ class EBP(Sequential):
         y : array_like of shape (n,), integer
             Labels.
         epochs, batch_size : int
-            Updates are sums, so that larger batches want a smaller eta, such as 0.5 for 100.
+            Updates are sums over a batch: larger batches want a smaller lr, such as 0.5 for 100.
         **options
-            validation, seed, verbose, callbacks, resume: see `bitops.training.loop.fit`.
+            validation, seed, verbose, callbacks, resume: see `bitops.training.fit`.
 
         Returns
         -------
         History
-            Errors are those of the means (EBP-P); `learning_rate` is eta.
+            Errors are those of the means (EBP-P).
         """
         return fit(
             self,
@@ -263,35 +285,33 @@ class EBP(Sequential):
             batch_size=batch_size,
             loss=self.loss,
             optimizer=self._optimizer,
-            schedule=StepDecay(self.eta, ()),
+            schedule=StepDecay(self.lr, ()),
+            blas=True,  # products of means, which are real
             **options,
         )
 
     def __repr__(self) -> str:
-        return f"EBP({list(self.sizes)}, eta={self.eta})"
+        return f"EBP({list(self.sizes)}, lr={self.lr})"
 
 
 def _with_signs(dense: list[BinaryDense]) -> list[TrainingLayer]:
-    """The layers with a sign between each two."""
+    """Put a sign between each two layers."""
     layers: list[TrainingLayer] = [dense[0]]
     for layer in dense[1:]:
         layers += [Sign(), layer]
     return layers
 
 
-def _dense(h: np.ndarray, b: np.ndarray | None = None) -> BinaryDense:
-    """A layer with these latent weights, without limits, and biases, 0 by default."""
+def _dense(h: np.ndarray) -> BinaryDense:
+    """Make a layer with these latent weights, which have no limits, and biases of 0."""
     m, k = h.shape
     layer = BinaryDense(k, m, bias=True, lr_scale=1.0)
     layer.weight.clip_value = None
     layer.weight.assign(h)
-    if b is not None:
-        assert layer.bias is not None
-        layer.bias.assign(b)
     return layer
 
 
 def _log_density(of: _Pass) -> np.ndarray:
-    """Logarithm of the density of the sums at 0."""
+    """Compute the logarithm of the density of the sums at 0."""
     exact = of.scores.astype(np.float64)
     return -0.5 * np.square(exact) - np.log(of.sigma) - _LOG_ROOT_TWO_PI

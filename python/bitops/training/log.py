@@ -1,4 +1,4 @@
-"""A log of the training: one row an epoch, CSV or JSON lines."""
+"""A log of a training: one row for each epoch, as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Log(Callback):
     Parameters
     ----------
     path : path
-        Ends in .csv (a line of names, then numbers) or .jsonl (an object a line). A new training
-        starts the file anew; a resumed one goes on after the row of its last epoch.
+        It ends in .csv (a line of names, then numbers) or .jsonl (an object in each line). A new
+        training starts a new file; a resumed one goes on after the row of its last epoch.
     bins : int
-        Bins of the histograms of latent weights; 0 for none.
+        Number of bins in the histograms of latent weights; 0 for no histograms.
 
     Notes
     -----
-    Columns: `epoch`, `step`, `learning_rate`, `loss`, `train_error`, `validation_error` (empty
-    without validation data), `seconds`; for each layer, named by place and type,
-    `flips/0.BinaryDense` (share of binary weights whose sign changed in the epoch),
-    `saturated/2.Sign` (share of the values before it outside its clip value, on the last batch
-    without augmentation, under the running statistics) and `latent/0.BinaryDense/-0.95` (share of
-    latent weights in the bin around that value). See `bitops.training.metrics`.
+    The columns are `epoch`, `step`, `learning_rate`, `loss`, `train_error`, `validation_error`
+    (empty without validation data) and `seconds`. More columns name a layer by place and type:
+    `flips/0.BinaryDense` is the share of its binary weights whose sign changed in the epoch;
+    `saturated/2.Sign` that of the values before it outside its clip value, on the last batch
+    without augmentation, under the running statistics; `latent/0.BinaryDense/-0.95` that of its
+    latent weights in the bin around -0.95. See `bitops.training.metrics`.
     """
 
     def __init__(self, path: str | os.PathLike, bins: int = 20):
@@ -77,7 +77,7 @@ class Log(Callback):
         )
 
     def _append(self, text: str) -> None:
-        """Write whole lines at once, so that a reader hardly ever meets half a row."""
+        """Write whole lines at once, so that a reader hardly ever sees half a row."""
         with self.path.open("a", encoding="ascii", newline="") as file:
             file.write(text)
 
@@ -104,22 +104,22 @@ def _csv_line(cells: Iterable) -> str:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file that have an end."""
+    """Return the lines of a file that are complete."""
     text = path.read_text(encoding="ascii")
     return text[: text.rfind("\n") + 1].splitlines()
 
 
 def read_log(path: str | os.PathLike) -> list[Row]:
-    """Rows of a log in order, numbers by column; None where a cell is empty.
+    """Read the rows of a log in order, as numbers by column; an empty cell is None.
 
-    The beginning of a row whose end is not yet written is left out.
+    A last row that is not yet written to its end is left out.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is no log.
+        If it is not a log.
     """
     path = Path(path)
     try:
@@ -134,7 +134,7 @@ def read_log(path: str | os.PathLike) -> list[Row]:
             for row in objects
         ]
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"[read_log] {path} must be a log of a training: {error}") from None
+        raise ValueError(f"[read_log] {path} must be the log of a training: {error}") from None
     for row in rows:
         if not {"epoch", "loss", "train_error", "validation_error"} <= set(row):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The training loop: batches, schedule, validation, progress, and the best model kept."""
+"""The training loop: it runs batches, schedule and validation, and keeps the best model."""
 
 from __future__ import annotations
 
@@ -17,18 +17,29 @@ import numpy as np
 from ..config import get_num_threads, set_num_threads
 from ..layers.walk import is_finite
 from ..ops.array import BitArray
-from .callbacks import Augment, Callback, Data, Epoch, History, Loss, Run
+from .callbacks import (
+    Augment,
+    Callback,
+    Data,
+    Epoch,
+    History,
+    Loss,
+    Position,
+    Run,
+    Trainable,
+)
+from .checkpoint import restore
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Adam, Optimizer
 from .schedules import ExponentialDecay, Schedule
 
 if TYPE_CHECKING:
-    from ..layers.container import Sequential
+    pass
 
 try:
     from tqdm import tqdm
-except ImportError:  # the progress bar is optional; the lines for each epoch are not
+except ImportError:  # the progress bar is optional; the line for each epoch is not
     tqdm = None
 
 try:
@@ -36,11 +47,11 @@ try:
 except ImportError:  # optional too, see `_one_pool`
     threadpool_limits = None
 
-__all__ = ["Epoch", "History", "fit"]
+__all__ = ["fit"]
 
 
 def fit(
-    model: Sequential,
+    model: Trainable,
     x,
     y,
     *,
@@ -55,41 +66,45 @@ def fit(
     augment: Augment | None = None,
     callbacks: Sequence[Callback] = (),
     resume: str | os.PathLike | None = None,
+    blas: bool | None = None,
 ) -> History:
     """Train a model in place.
 
     Parameters
     ----------
     model : Sequential
-        Ends in one score for each class.
+        It ends in one score for each class. A trainer such as `EBP` passes itself.
     x : BitArray or array_like of shape (n, in_features), uint8 or real
     y : array_like of shape (n,), integer
         Labels.
     epochs, batch_size : int
-        Every epoch takes the rows in a new order, in n // batch_size full batches; rows left over
-        sit out that epoch. A batch_size above n means n.
+        Every epoch takes the rows in a new order, in n // batch_size full batches, and skips the
+        rows left over. A batch_size above n means n.
     validation : tuple of (x, y), optional
-        Measured after every epoch; the model of the best epoch (the first of equal ones) is what
-        `model` holds at the end. Without it the last one stays.
+        The error on it is measured after every epoch. At the end `model` holds the weights of the
+        best epoch, the first of equal ones; without validation those of the last.
     schedule : callable (epoch, epochs) -> learning rate, optional
         `ExponentialDecay()` by default.
     optimizer : Optimizer, optional
         A fresh `Adam` over the model's parameters by default.
     loss : callable (scores, labels) -> (value, gradient)
     seed : int, SeedSequence or Generator
-        Orders the rows. The same seed, data and model give the same weights; see the notes.
+        It decides the order of the rows. The same seed, data and model give the same weights; see
+        the notes.
     verbose : int
-        0 is silent; 1 prints a line an epoch, below it a progress bar with loss, error, images a
-        second and time left if tqdm is installed and the output is a terminal.
+        0 is silent. 1 prints a line an epoch; if tqdm is installed and the output is a terminal, a
+        progress bar below it shows loss, error, images a second and time left.
     augment : callable (x, rng) -> x, optional
-        Changes the rows of a step, a copy, as the functions of `bitops.training.augment` do;
+        Changes a copy of the rows of a step, as the functions of `bitops.training.augment` do. Its
         random numbers come from the generator that orders the rows.
     callbacks : sequence of Callback
-        Called in order; see `bitops.training.callbacks`. `EarlyStopping` is there, `Checkpoint` in
-        `bitops.training.checkpoint`, `Log` in `bitops.training.log`.
+        Called in order, such as `EarlyStopping`, `Checkpoint` and `Log`.
     resume : path, optional
-        Checkpoint to go on from, of a training that was started with the same model, data and
-        options. Model and optimizer take their values from it.
+        A checkpoint to go on from. Its training must have been started with the same model, data
+        and options. Model and optimizer take their values from it.
+    blas : bool, optional
+        Whether several threads go to BLAS rather than to bitops; see the notes. By default they do
+        where no weights are binary.
 
     Returns
     -------
@@ -98,24 +113,24 @@ def fit(
     Raises
     ------
     FloatingPointError
-        If NaN or infinity appears in the loss or in the parameters; the message says at which step
-        and in which layer first.
+        If NaN or infinity appears in the loss or in the parameters. The message names the step and
+        the first layer concerned.
     KeyboardInterrupt
         After Ctrl-C, between two steps and after the callbacks' `on_end`; the model holds its last
         weights. A second Ctrl-C does not wait.
 
     Notes
     -----
-    If threadpoolctl is installed and the model has binary weights, other than those of `EBP`, BLAS
-    computes on one thread meanwhile and bitops on as many as before; otherwise it is the other way
-    round.
+    During the training only one of BLAS and bitops has several threads: bitops if the model has
+    binary weights, otherwise BLAS; `blas` says which. Without threadpoolctl, which alone can limit
+    BLAS, it always is BLAS.
 
     The products of binary layers, and Adam's steps, give the same bits on every ISA and with any
     number of threads. float32 BLAS computes the products of real layers, and the gradient of
-    binary weights under real inputs (mostly a first layer's). Its bits depend on its version, on
-    the CPU and, where it has several threads, on their number. So weights are reproducible to the
-    bit with the same NumPy on the same kind of CPU; with binary weights and threadpoolctl for any
-    number of threads, else for the same number of BLAS's.
+    binary weights under real inputs, mostly those of a first layer. Its bits depend on its version,
+    on the CPU, and on the number of its threads where it has several. So weights are reproducible
+    to the bit with the same NumPy on the same kind of CPU: for any number of threads if BLAS has
+    only one, otherwise for the same number of BLAS threads.
     """
     x, y = _check_data(model, x, y)
     if validation is not None:
@@ -136,10 +151,16 @@ def fit(
         seed=_describe_seed(seed, rng),
     )
     if resume is not None:
-        from .checkpoint import restore
-
         restore(run, resume)
-    with _one_pool(model), _interrupts() as interrupted, _progress(run, verbose) as progress:
+    _train(run, callbacks, verbose, blas)
+    return run.history
+
+
+def _train(run: Run, callbacks: Sequence[Callback], verbose: int, blas: bool | None) -> None:
+    """Run to the end, and leave the best model."""
+    if blas is None:
+        blas = not binary_parameters(run.model)
+    with _one_pool(blas), _interrupts() as interrupted, _progress(run, verbose) as progress:
         for callback in callbacks:
             callback.on_start(run)
         _run_epochs(run, [progress, *callbacks], interrupted)
@@ -149,25 +170,24 @@ def fit(
         if interrupted():
             raise KeyboardInterrupt
     if run.best_state is not None:
-        model.restore(run.best_state)
-    return run.history
+        run.model.restore(run.best_state)
 
 
 def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], bool]) -> None:
-    """All epochs that are left, the first of which may have begun before a checkpoint."""
+    """Run the epochs that are left; the first may have begun before a checkpoint."""
 
     def over() -> bool:
         return run.stop or interrupted()
 
     while len(run.history.epochs) < run.epochs and not over():
-        before, start = run.seconds, time.perf_counter()
+        before, start = run.position.seconds, time.perf_counter()
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
         run.optimizer.lr = float(run.schedule(run.epoch - 1, run.epochs))
         while run.batch < run.batches:
             _run_step(run)
-            run.seconds = before + time.perf_counter() - start
+            run.position.seconds = before + time.perf_counter() - start
             for callback in callbacks:
                 callback.on_batch(run)
             if over():
@@ -180,21 +200,16 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
 
 
 def _begin_epoch(run: Run) -> None:
-    run.epoch += 1
-    run.batch, run.total_loss, run.wrong, run.seconds = 0, 0.0, 0, 0.0
+    """Draw the order of the rows, and remember the signs that the epoch starts from."""
+    run.position = Position(epoch=run.epoch + 1)
     run.order = run.rng.permutation(len(run.data[1]))
     run.signs = [parameter.signs() for parameter in binary_parameters(run.model).values()]
 
 
 def _run_step(run: Run) -> None:
-    """Forward, backward and update on the next rows."""
-    run.batch += 1
-    rows = run.rows
-    x, labels = run.data[0][rows], run.data[1][rows]
-    if run.augment is not None:
-        x = run.augment(x, run.rng)
-        if len(x) != len(labels):
-            raise ValueError(f"[fit] augment must keep the {len(labels)} rows, got {x.shape}")
+    """Compute the next rows forward and backward, and update the parameters."""
+    run.position.batch += 1
+    x, labels = _next_rows(run)
     cause: ValueError | None = None
     try:
         scores = np.asarray(run.model.forward(x, training=True))
@@ -211,17 +226,27 @@ def _run_step(run: Run) -> None:
             f"[fit] loss must be finite, got {where or value} at step {run.step}, epoch {run.epoch}"
         ) from cause
     run.optimizer.step()
-    run.total_loss += float(value)
-    run.wrong += int(np.count_nonzero(scores.argmax(axis=-1) != labels))
+    run.position.total_loss += float(value)
+    run.position.wrong += int(np.count_nonzero(scores.argmax(axis=-1) != labels))
+
+
+def _next_rows(run: Run) -> Data:
+    """Return rows and labels of the present step, the rows augmented."""
+    rows = run.rows
+    x, labels = run.data[0][rows], run.data[1][rows]
+    if run.augment is not None:
+        x = run.augment(x, run.rng)
+        if len(x) != len(labels):
+            raise ValueError(f"[fit] augment must keep the {len(labels)} rows, got {x.shape}")
+    return x, labels
 
 
 def _finish_epoch(run: Run, started: float) -> None:
-    """Validate, write the history, and keep the model if it is the best so far."""
+    """Validate, extend the history, and keep the model if it is the best so far."""
     check_parameters(run.model, run.step)
-    checked = None if run.validation is None else run.model.evaluate(*run.validation)
-    run.seconds = started + time.perf_counter()
-    results = run.optimizer.lr, run.mean_loss, run.error, checked, run.seconds
-    epoch = Epoch(run.epoch, *results)
+    error = None if run.validation is None else run.model.error_rate(*run.validation)
+    seconds = run.position.seconds = started + time.perf_counter()
+    epoch = Epoch(run.epoch, run.optimizer.lr, run.mean_loss, run.error, error, seconds)
     run.history.epochs.append(epoch)
     if _is_better(epoch, run.history.best):
         run.history.best = epoch
@@ -229,7 +254,7 @@ def _finish_epoch(run: Run, started: float) -> None:
 
 
 def _is_better(epoch: Epoch, best: Epoch | None) -> bool:
-    """Without validation the newest epoch is the one that stays."""
+    """Tell whether an epoch replaces the best one; without validation the newest always does."""
     if best is None or epoch.validation_error is None or best.validation_error is None:
         return True
     return epoch.validation_error < best.validation_error
@@ -244,8 +269,8 @@ def _check_options(epochs: int, batch_size: int, callbacks: Sequence[Callback]) 
             raise TypeError(f"[fit] callbacks must be Callback objects, got {callback!r}")
 
 
-def _check_data(model: Sequential, x, y) -> Data:
-    """Rows and labels as arrays of equal length, at least one row, all within range."""
+def _check_data(model: Trainable, x, y) -> Data:
+    """Return rows and labels as arrays of equal length, at least one row, all within range."""
     x = x if isinstance(x, BitArray) else np.asarray(x)
     y = np.asarray(y)
     if y.dtype.kind not in "iu":
@@ -266,7 +291,7 @@ def _check_data(model: Sequential, x, y) -> Data:
 
 
 def _describe_seed(seed, rng: np.random.Generator) -> str:
-    """The seed in words, the same for the same start."""
+    """Put the seed into words that are the same for the same start."""
     if isinstance(seed, int | np.integer):
         return str(int(seed))
     if isinstance(seed, np.random.SeedSequence):
@@ -275,15 +300,15 @@ def _describe_seed(seed, rng: np.random.Generator) -> str:
 
 
 @contextmanager
-def _one_pool(model: Sequential) -> Iterator[None]:
-    """Let only one of the two pools of threads, that of BLAS and ours, have several.
+def _one_pool(blas: bool) -> Iterator[None]:
+    """Let only one of the two pools of threads, that of BLAS or ours, have several.
 
-    A step alternates between the products of the two, and threads wait actively for a while after
-    their work, so that two pools delay each other: on two cores with some other work a step of a
-    3 x 1024 network took 42 ms with both and 12 with one. The work of binary layers is ours; but
-    without threadpoolctl only ours can be told to rest.
+    A step alternates between products of the two. Threads keep spinning for a while after their
+    work, so that two pools delay each other: on two cores with some other work a step of a
+    3 x 1024 network took 42 ms with both and 12 ms with one. Binary layers compute in our pool; but
+    without threadpoolctl ours is the only one that can be limited.
     """
-    if threadpool_limits is not None and binary_parameters(model) and not model.uses_blas:
+    if threadpool_limits is not None and not blas:
         with threadpool_limits(limits=1, user_api="blas"):
             yield
         return
@@ -297,10 +322,10 @@ def _one_pool(model: Sequential) -> Iterator[None]:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C was pressed, which at first does nothing else.
+    """Yield a function that tells whether Ctrl-C was pressed, and let it do nothing else.
 
-    So it falls between two steps, where a checkpoint can be exact. The second one is not held back.
-    Signals reach only the main thread; a handler of the program's own stays in place.
+    So an interrupt takes effect between two steps, where a checkpoint can be exact. A second one
+    is not held back. Signals reach only the main thread; a program's own handler stays in place.
     """
     pressed = False
     ours = (
@@ -323,7 +348,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 class _Progress(Callback):
-    """A line an epoch, and a bar where there is one."""
+    """Prints a line an epoch, and moves a bar if there is one."""
 
     def __init__(self, say: Callable[[str], object], bar=None):
         self._say, self._bar = say, bar
@@ -340,7 +365,7 @@ class _Progress(Callback):
 
 @contextmanager
 def _progress(run: Run, verbose: int) -> Iterator[Callback]:
-    """The progress to call first, with a bar where possible."""
+    """Yield the callback that shows progress, with a bar where possible."""
     if not verbose:
         yield Callback()
         return

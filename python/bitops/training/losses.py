@@ -1,4 +1,4 @@
-"""Losses of training: each returns its value and its gradient."""
+"""Losses: each function returns a value and its gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["cross_entropy", "hinge", "signed_one_hot", "squared_hinge"]
 
 
 def _check_labels(where: str, labels, classes: int) -> np.ndarray:
-    """Labels as an array of shape (n,), each in 0..classes-1."""
+    """Return labels as an array of shape (n,), each in 0..classes-1."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"[{where}] labels must be integers, got {labels.dtype}")
@@ -21,7 +21,7 @@ def _check_labels(where: str, labels, classes: int) -> np.ndarray:
 
 
 def _check_batch(where: str, scores, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as float32 of shape (n, classes), n >= 1, and as many labels."""
+    """Return scores as float32 of shape (n, classes), n >= 1, and as many labels."""
     scores = np.asarray(scores, dtype=np.float32)
     if scores.ndim != 2 or not scores.size:
         raise ValueError(
@@ -36,7 +36,7 @@ def _check_batch(where: str, scores, labels) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signed_one_hot(labels, classes: int) -> np.ndarray:
-    """Targets of +1 at the label and -1 elsewhere.
+    """Make targets of +1 at the label and -1 elsewhere.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def signed_one_hot(labels, classes: int) -> np.ndarray:
 
 
 def squared_hinge(scores, labels) -> tuple[float, np.ndarray]:
-    """Mean squared hinge of scores against +-1 one-hot targets.
+    """Compute the mean squared hinge of scores against +-1 one-hot targets.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def squared_hinge(scores, labels) -> tuple[float, np.ndarray]:
 
 
 def hinge(scores, labels) -> tuple[float, np.ndarray]:
-    """Mean hinge of scores against +-1 one-hot targets.
+    """Compute the mean hinge of scores against +-1 one-hot targets.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def hinge(scores, labels) -> tuple[float, np.ndarray]:
 
 
 def cross_entropy(scores, labels) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy of the softmax of scores.
+    """Compute the mean cross-entropy of the softmax of scores.
 
     Parameters
     ----------

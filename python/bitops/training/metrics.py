@@ -1,4 +1,4 @@
-"""What goes on inside a network that learns: flips, saturation, latent weights, where it broke."""
+"""Measures of a network that learns: flips, saturation, latent weights, first NaN."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from ..layers.walk import holders, is_finite, named_layers
 from ..ops.array import BitArray
 
 if TYPE_CHECKING:
-    from ..layers.container import Sequential
+    from .callbacks import Trainable
 
-__all__ = ["check_parameters", "flip_ratios", "histograms", "saturation"]
+__all__ = [
+    "binary_parameters",
+    "check_parameters",
+    "first_not_finite",
+    "flip_ratios",
+    "histograms",
+    "saturation",
+    "watched",
+]
 
 Watcher = Callable[[str, Layer, Any, Any], None]
 
 
-def binary_parameters(model: Sequential) -> dict[str, Parameter]:
-    """Parameters used by their signs, as "0.BinaryDense", in the order of `parameters()`."""
+def binary_parameters(model: Trainable) -> dict[str, Parameter]:
+    """Return the parameters used by their signs, in order, named as "0.BinaryDense"."""
     found: dict[str, Parameter] = {}
     for place, layer in named_layers(model.flat_layers()):
         if isinstance(layer, TrainingLayer) and not layer.branches():
@@ -34,8 +42,8 @@ def binary_parameters(model: Sequential) -> dict[str, Parameter]:
     return found
 
 
-def flip_ratios(model: Sequential, before: Iterable[BitArray]) -> dict[str, float]:
-    """Share of binary weights of each layer whose sign has changed.
+def flip_ratios(model: Trainable, before: Iterable[BitArray]) -> dict[str, float]:
+    """Measure the share of binary weights of each layer whose sign has changed.
 
     Parameters
     ----------
@@ -55,10 +63,10 @@ def flip_ratios(model: Sequential, before: Iterable[BitArray]) -> dict[str, floa
     return ratios
 
 
-def saturation(model: Sequential, x) -> dict[str, float]:
-    """Share of the values before each sign that are outside its clip value.
+def saturation(model: Trainable, x) -> dict[str, float]:
+    """Measure the share of the values before each sign that are outside its clip value.
 
-    They have no gradient. The model is run in evaluation mode and is not changed.
+    Those values get no gradient. The model runs in evaluation mode and is not changed.
 
     Parameters
     ----------
@@ -88,14 +96,14 @@ def saturation(model: Sequential, x) -> dict[str, float]:
 
 
 def _clip_value(layer: Layer) -> float | None:
-    """Clip value of an activation: its own, or that of its quantizer."""
+    """Return the clip value of an activation: its own, or that of its quantizer."""
     if not isinstance(layer, TrainingLayer) or layer.parameters():
         return None
     return next((h.clip_value for h in holders(layer) if hasattr(h, "clip_value")), None)
 
 
-def histograms(model: Sequential, bins: int = 20) -> dict[str, dict[float, float]]:
-    """How the latent weights of each layer spread between their limits.
+def histograms(model: Trainable, bins: int = 20) -> dict[str, dict[float, float]]:
+    """Count how the latent weights of each layer spread between their limits.
 
     Parameters
     ----------
@@ -105,8 +113,8 @@ def histograms(model: Sequential, bins: int = 20) -> dict[str, dict[float, float
     Returns
     -------
     dict of str to dict of float to float
-        For each layer, as "0.BinaryDense", the share of weights around the middle of each of the
-        bins of equal width in [-clip_value, clip_value], or in [-1, 1] without clip value; weights
+        For each layer, named as "0.BinaryDense", the middle of each bin and the share of weights in
+        it. The bins divide [-clip_value, clip_value] evenly, or [-1, 1] without clip value; weights
         beyond count in the outer bins.
     """
     found = {}
@@ -124,7 +132,7 @@ def histograms(model: Sequential, bins: int = 20) -> dict[str, dict[float, float
 
 
 @contextmanager
-def watched(model: Sequential, method: str, watcher: Watcher) -> Iterator[None]:
+def watched(model: Trainable, method: str, watcher: Watcher) -> Iterator[None]:
     """Let `watcher(place, layer, argument, result)` see the calls of a method of every layer."""
     wrapped = []
     try:
@@ -147,17 +155,17 @@ def _with_watcher(call: Callable, place: str, layer: Layer, watcher: Watcher) ->
     return watching
 
 
-def check_parameters(model: Sequential, step: int) -> None:
+def check_parameters(model: Trainable, step: int) -> None:
     """Raise FloatingPointError if a step has left NaN or infinity in the parameters."""
     where = _broken_parameter(model)
     if where is not None:
         raise FloatingPointError(f"[fit] parameters must be finite, got {where} after step {step}")
 
 
-def first_not_finite(model: Sequential, x, labels: np.ndarray, loss: Callable) -> str | None:
-    """Where NaN or infinity first appears in a training step; None if it does not.
+def first_not_finite(model: Trainable, x, labels: np.ndarray, loss: Callable) -> str | None:
+    """Find where NaN or infinity first appears in a training step; None if it does not.
 
-    Runs the step again, so that running statistics and generators move on.
+    This runs the step again, so that running statistics and generators move on.
     """
     if not is_finite(x):
         return "NaN or infinity in the inputs"
@@ -182,8 +190,8 @@ def first_not_finite(model: Sequential, x, labels: np.ndarray, loss: Callable) -
     return found[0] if found else _broken_gradient(model)
 
 
-def _broken_parameter(model: Sequential) -> str | None:
-    """Which parameters are not finite, and if that is why, which gradient."""
+def _broken_parameter(model: Trainable) -> str | None:
+    """Name the parameters that are not finite, or the gradient that made them so."""
     for place, layer in named_layers(model.flat_layers()):
         if isinstance(layer, TrainingLayer) and not layer.branches():
             if not all(is_finite(parameter.value) for parameter in layer.parameters()):
@@ -192,8 +200,8 @@ def _broken_parameter(model: Sequential) -> str | None:
     return None
 
 
-def _broken_gradient(model: Sequential) -> str | None:
-    """The first gradient of parameters that is not finite, in the order of the backward pass."""
+def _broken_gradient(model: Trainable) -> str | None:
+    """Name the first gradient, in the order of the backward pass, that is not finite."""
     for place, layer in reversed(list(named_layers(model.flat_layers()))):
         if isinstance(layer, TrainingLayer) and not layer.branches():
             if not all(is_finite(parameter.grad) for parameter in layer.parameters()):

@@ -1,4 +1,4 @@
-"""Optimizers of latent and of binary weights; the schedules are in `schedules`."""
+"""Optimizers of latent weights, and one of binary weights."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from ..layers.parameter import Parameter
 from ..ops.array import BitArray
 from ..ops.memory import aligned_empty, word_count
 from ..quantizers import ap2
-from .schedules import ExponentialDecay
 
-__all__ = ["SGD", "AdaMax", "Adam", "Bop", "ExponentialDecay", "Optimizer", "ShiftAdaMax"]
+__all__ = ["SGD", "AdaMax", "Adam", "Bop", "Optimizer", "ShiftAdaMax"]
 
-# A few float32 streams of this many elements fit a level-2 cache; sweeps over whole weight matrices
-# would go to main memory in each of the passes that an update makes in NumPy.
+# A few float32 streams of this many elements fit a level-2 cache. An update makes several passes in
+# NumPy; over whole weight matrices each of them would go to main memory.
 _BLOCK = 32768
 
 # Elements between the starts of arrays that are swept together, beyond their size. Large arrays
-# start at equal places of a page, where caches that look up a line by part of its address take one
-# for the other: with 16.8 million weights a step of Adam took 49 ms so, and 14 ms with this.
+# start at equal places of a page, and caches that look up a line by part of its address confuse
+# them: with 16.8 million weights a step of Adam took 49 ms without this, and 14 ms with it.
 _STAGGER = 320
 
 
 class Optimizer:
-    """What the optimizers share: learning rate, clip, weight decay, and a state to resume from.
+    """Base of the optimizers: learning rate, clip, weight decay, and a state to resume from.
 
     Parameters
     ----------
     parameters : iterable of Parameter
-        Their `grad` is read by `step`; their `lr_scale` and `clip_value` are obeyed.
+        `step` reads their `grad` and obeys their `lr_scale` and `clip_value`.
     lr : float
         Learning rate; may be set anew between steps.
     weight_decay : float
         Decoupled decay: every step starts with w = w * (1 - lr * lr_scale * weight_decay).
     decayed : iterable of Parameter, optional
-        Those that decay, by default all. Decay of latent weights draws a warning: only their signs
-        count, so that it does not make the network smaller but its weights flip more easily.
+        Those that decay, by default all. Decay of latent weights draws a warning: as only their
+        signs count, it does not make the network smaller but lets its weights flip more easily.
 
     Notes
     -----
@@ -92,7 +91,7 @@ class Optimizer:
             self._update(parameter, rate * parameter.lr_scale, keep, moments)
 
     def _rate(self) -> float:
-        """Factor of the step, before `lr_scale`."""
+        """Return the factor of the step, before `lr_scale`."""
         return self.lr
 
     def _update(self, parameter: Parameter, rate: float, keep: float, moments) -> None:
@@ -109,25 +108,25 @@ class Optimizer:
                 np.clip(w[block], -limit, limit, out=w[block])
 
     def _block(self, w, g, rate: np.float32, *moments) -> None:
-        """The equations of the class, in place."""
+        """Apply the equations of the class, in place."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
-        """The numbers that stay the same from step to step, by name."""
+        """Return the numbers that stay the same from step to step, by name."""
         numbers = {
             name: value for name, value in vars(self).items() if isinstance(value, int | float)
         }
         return {name: value for name, value in numbers.items() if name not in self.varying}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Copies of all that the next steps depend on, besides parameters and settings."""
+        """Copy all that the next steps depend on, besides parameters and settings."""
         state = {"steps": np.array(self.steps), "lr": np.array(float(self.lr))}
         for i, moments in enumerate(self._moments):
             state |= {f"{name}.{i}": m.copy() for name, m in self._named(moments)}
         return state
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on where `state` was taken, by an optimizer of the same class and parameters.
+        """Go on from a `state` of an optimizer of the same class and parameters.
 
         Raises
         ------
@@ -168,7 +167,7 @@ class Optimizer:
 
 
 def _zeros(count: int, size: int) -> tuple[np.ndarray, ...]:
-    """Arrays of zeros in one piece of memory, each at a different place of a page."""
+    """Make arrays of zeros in one piece of memory, each at a different place of a page."""
     distance = -(-size // 16) * 16 + _STAGGER
     memory = aligned_empty((count * distance,), np.float32)
     memory[...] = 0

@@ -21,7 +21,7 @@ Schedule = Callable[[int, int], float]
 
 @dataclass(frozen=True)
 class ExponentialDecay:
-    """Learning rate that falls by the same factor every epoch.
+    """A learning rate that falls by the same factor every epoch.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ class ExponentialDecay:
 
 @dataclass(frozen=True)
 class StepDecay:
-    """Learning rate that is multiplied by a factor at each of some epochs.
+    """A learning rate that is multiplied by a factor at each of some epochs.
 
     Parameters
     ----------
     start : float
         Rate before the first of them.
     boundaries : tuple of int
-        Epochs, counted from 0 and increasing, from which on a further factor applies.
+        Epochs, counted from 0 and increasing; from each of them on a further factor applies.
     factor : float or tuple of float
         One for all boundaries, or one for each.
     """
@@ -90,7 +90,7 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class Halving:
-    """Learning rate that is halved every so many epochs; a power of two stays one.
+    """A learning rate that is halved every so many epochs; a power of two stays one.
 
     Notes
     -----
@@ -117,7 +117,7 @@ class Halving:
 
 @dataclass(frozen=True)
 class CosineDecay:
-    """Learning rate along half a cosine.
+    """A learning rate that falls along half a cosine.
 
     Parameters
     ----------
@@ -150,12 +150,12 @@ class CosineDecay:
 
 @dataclass(frozen=True)
 class Warmup:
-    """Another schedule after some epochs in which the rate rises in equal steps to its start.
+    """A schedule that rises in equal steps to the start of another, and then follows it.
 
     Parameters
     ----------
     schedule : callable (epoch, epochs) -> learning rate
-        Sees the epochs after the warm-up as if they were all.
+        It sees the epochs after the warm-up as if there were no others.
     epochs : int
         Length of the warm-up.
 
@@ -185,13 +185,13 @@ class Warmup:
 
 @dataclass(frozen=True)
 class Stretched:
-    """Another schedule, made for a certain number of epochs, over a run of any length.
+    """A schedule that stretches another, made for so many epochs, over a run of any length.
 
     Parameters
     ----------
     schedule : callable (epoch, epochs) -> learning rate
     epochs : int
-        Those that `schedule` was made for.
+        The number that `schedule` was made for.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Second stages of training: a float network becomes one of few levels and is trained again."""
+"""Second stages: they turn a trained float network into one to be trained with few levels."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ __all__ = ["to_bitwise", "to_ternary"]
 def to_bitwise(
     model: Sequential, *, zeros: float | None = None, activation: Any = None
 ) -> Sequential:
-    """Second stage of a bitwise neural network, from a first one with TanhDense and Tanh.
+    """Make the second stage of a bitwise network from a first one with TanhDense and Tanh.
 
     Parameters
     ----------
     model : Sequential
         Trained; it stays as it is.
     zeros : float, optional
-        Share of the weights of a layer that become 0. Without it they are +-1.
+        Share of the weights of a layer that become 0. Without it all are +-1.
     activation : quantizer of signs, optional
         Of the new Sign layers; `SteSign(inf)`, the identity backward, by default.
 
     Returns
     -------
     Sequential
-        TanhDense has become BinaryDense, or QuantizedDense with `ShareTernary(zeros)`, whose latent
-        weights and bias are tanh of those of the first stage; Tanh has become Sign. Other layers
-        are copied. To be trained again, and frozen.
+        To be trained again, and frozen. TanhDense has become BinaryDense, or QuantizedDense with
+        `ShareTernary(zeros)`; latent weights and bias are tanh of those of the first stage. Tanh
+        has become Sign. Other layers are copied.
 
     Notes
     -----
-    The paper calls this noisy backpropagation: forward with bipolar weights and activations, the
-    errors flow back as if those were real, and the real weights are updated. Latent weights keep
-    their gradient as it is, and the learning rate is not scaled. The paper's biases are bipolar
-    too; these stay real.
+    The paper calls this noisy backpropagation. The forward pass takes bipolar weights and
+    activations, errors flow back as if those were real, and real weights are updated. The gradient
+    of latent weights is used as it is, and their learning rate is not scaled. The biases of the
+    paper are bipolar too; these stay real.
 
     References
     ----------
@@ -65,7 +65,7 @@ def to_bitwise(
         else:
             weights = ShareTernary(zeros)
             made = QuantizedDense(inputs, outputs, weights, bias=bias, clip_value=1.0)
-        return _with(made, layer.values(), layer.bias_value)
+        return _start_from(made, layer.values(), layer.bias_value)
 
     return _converted("to_bitwise", model, convert)
 
@@ -77,16 +77,16 @@ def to_ternary(
     activation: Any = None,
     keep: tuple[int, ...] = (),
 ) -> Sequential:
-    """Second stage of a network of weights of few levels, from a trained float one.
+    """Make the second stage of a network with weights of few levels from a float one.
 
     Parameters
     ----------
     model : Sequential
         Trained, with Dense and Conv2D layers; it stays as it is.
     quantizer : quantizer of weights, optional
-        By default `LeastSquaresTernary` of the step that suits the trained weights of each layer.
+        By default `LeastSquaresTernary`, with the step that suits the weights of each layer.
     activation : quantizer of signs, optional
-        Of the Sign layers that take the place of Tanh; by default the derivative of tanh is their
+        Of the Sign layers that replace Tanh; by default the derivative of tanh is their
         pseudo-gradient. ReLU stays.
     keep : tuple of int
         Places of layers of `model` that stay as they are.
@@ -94,14 +94,14 @@ def to_ternary(
     Returns
     -------
     Sequential
-        Dense has become QuantizedDense and Conv2D QuantizedConv2D, with weights and bias of the
-        trained ones as latent weights and bias. Other layers are copied. To be trained again, and
-        frozen.
+        To be trained again, and frozen. Dense has become QuantizedDense, and Conv2D has become
+        QuantizedConv2D; trained weights and bias are their latent weights and bias. Other layers
+        are copied.
 
     Notes
     -----
-    The second training quantizes weights and signals in the forward pass, takes the quantized ones
-    backward too, and updates the real weights.
+    The second training quantizes weights and signals in the forward pass, uses the quantized ones
+    in the backward pass too, and updates the real weights.
 
     References
     ----------
@@ -135,13 +135,13 @@ def to_ternary(
                 bias=bias,
                 **layer.config(),
             )
-        return _with(made, layer.weight.value, layer.bias_value)
+        return _start_from(made, layer.weight.value, layer.bias_value)
 
     return _converted("to_ternary", model, convert)
 
 
-def _with(layer: LatentProduct, weight, bias) -> LatentProduct:
-    """A layer that starts from given weights."""
+def _start_from(layer: LatentProduct, weight, bias) -> LatentProduct:
+    """Let a layer start from given weights."""
     layer.weight.assign(weight)
     if layer.bias is not None:
         layer.bias.assign(bias)
@@ -151,7 +151,7 @@ def _with(layer: LatentProduct, weight, bias) -> LatentProduct:
 def _converted(
     where: str, model: Sequential, convert: Callable[[TrainingLayer], TrainingLayer]
 ) -> Sequential:
-    """A copy of a chain, with every layer converted, those of inner chains too."""
+    """Copy a chain, with every layer converted, those of inner chains too."""
     if not isinstance(model, Sequential):
         raise TypeError(f"[{where}] model must be a Sequential, got {model!r}")
 

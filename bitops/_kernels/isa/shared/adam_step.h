@@ -1,8 +1,8 @@
 /* adam_step.h: the arithmetic of one step of Adam, a loop that compilers vectorise with the
  * instructions of the file that includes this.
  *
- * The order of the steps and of their roundings is part of the contract (bitops.h). What is not
- * finite stays so: both comparisons of the clip are false for a NaN. */
+ * The order of the steps and of their roundings is part of the contract (bitops.h). A NaN stays a
+ * NaN, since both comparisons of the clip are false for it. */
 #ifndef BITOPS_ADAM_STEP_H
 #define BITOPS_ADAM_STEP_H
 
@@ -13,7 +13,7 @@
 
 BITOPS_INLINE void adam_arrays(const float *restrict g, float *restrict w, float *restrict m,
                                float *restrict v, size_t n, const bitops_adam_args *args) {
-    /* copies, since stores to the arrays could change *args as far as compilers know */
+    /* Copies, since a store to an array could change *args, as far as the compiler knows. */
     const float beta1_rest = args->beta1_rest, beta2_rest = args->beta2_rest;
     const float eps = args->eps, rate = args->rate, keep = args->keep;
     const float high = args->clip, low = -args->clip;

@@ -1,9 +1,14 @@
-/* columns.h: how many rows of words have a 1 at each position.
+/* columns.h: counts how many rows of words have a 1 at each position.
  *
- * Rows are added as a binary counter of whole blocks of 512 positions does it: two blocks of equal
- * weight and the plane of that weight go through a full adder, whose carry has twice the weight. So
- * 64 rows cost 63 full adders and one addition to the counts, of the carry worth 64. The loops over
- * words are what compilers vectorise, with the instructions of the ISA that includes this. */
+ * Rows are added as in a binary counter, with blocks of 512 positions in the place of bits. Two
+ * blocks of equal weight and the plane of that weight go through a full adder, whose carry has
+ * twice the weight:
+ *
+ *   row 0, row 1, plane 1      -> carry of weight 2 --+
+ *   row 2, row 3, plane 1      -> carry of weight 2 --+-- plane 2 -> carry of weight 4 -- ...
+ *
+ * So 64 rows take 63 full adders, and a single carry, worth 64, is added to the counts. Compilers
+ * vectorise the loops over words, with the instructions of the ISA that includes this. */
 #ifndef BITOPS_COLUMNS_H
 #define BITOPS_COLUMNS_H
 
@@ -16,8 +21,8 @@ typedef struct column_block {
     uint64_t words[COLUMN_WORDS];
 } column_block;
 
-/* plane + a + b = plane + 2 carry; the carry replaces a. Copies tell compilers that none of the
- * three is another, without which they do not vectorise. */
+/* Adds a and b to a plane, which keeps the sum; the carry replaces a. The copies tell compilers
+ * that the three do not overlap, without which they do not vectorise. */
 BITOPS_INLINE void column_add(column_block *plane, column_block *a, const column_block *b) {
     const column_block x = *plane, y = *a, z = *b;
     column_block sum, carry;
@@ -30,13 +35,13 @@ BITOPS_INLINE void column_add(column_block *plane, column_block *a, const column
     *a = carry;
 }
 
-/* count[i] += weight where bit i of word is set. */
+/* Adds weight to count[i] where bit i of word is set. */
 BITOPS_INLINE void column_count(uint64_t word, int64_t weight, int64_t *count) {
     for (uint64_t i = 0; i < BITOPS_WORD_BITS; i++)
         count[i] += weight & -(int64_t)(word >> i & 1);
 }
 
-/* Up to 64 rows of n <= 8 words, ld apart, into the planes of weights 1 to 32 and the counts. */
+/* Adds up to 64 rows of n <= 8 words, ld apart, to the planes of weights 1 to 32 and the counts. */
 BITOPS_INLINE void column_group(const uint64_t *words, size_t ld, size_t rows, size_t n,
                                 column_block planes[COLUMN_LEVELS], int64_t *count) {
     column_block pending[COLUMN_LEVELS + 1];
@@ -45,7 +50,7 @@ BITOPS_INLINE void column_group(const uint64_t *words, size_t ld, size_t rows, s
         if (i < rows)
             for (size_t j = 0; j < n; j++)
                 carry.words[j] = words[i * ld + j];
-        if (i + COLUMN_GROUP < rows) /* long rows lie pages apart, where hardware does not look */
+        if (i + COLUMN_GROUP < rows) /* long rows lie pages apart, too far for the prefetcher */
             BITOPS_PREFETCH(words + (i + COLUMN_GROUP) * ld);
         int level = 0;
         for (; i >> level & 1; level++)
@@ -56,7 +61,7 @@ BITOPS_INLINE void column_group(const uint64_t *words, size_t ld, size_t rows, s
         column_count(pending[COLUMN_LEVELS].words[j], COLUMN_GROUP, count + j * BITOPS_WORD_BITS);
 }
 
-/* count_out of 64 n_words positions, n_words <= BITOPS_SPAN_WORDS. */
+/* Counts 64 n_words positions, n_words <= BITOPS_SPAN_WORDS. */
 BITOPS_INLINE void count_columns(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                  int64_t *count_out) {
     column_block planes[BITOPS_SPAN_WORDS / COLUMN_WORDS][COLUMN_LEVELS] = {{{{0}}}};

@@ -1,8 +1,8 @@
-/* heap.h: the nearest neighbours of a row, kept in a heap while distances arrive.
+/* heap.h: keeps the nearest neighbours of a row in a heap while distances arrive.
  *
- * A key is distance << 32 | index, so that the order of keys is the order of neighbours: nearest
- * first, equal distances by index. A heap holds the `count` smallest keys seen, the largest at its
- * root; it starts full of HEAP_NONE, which is larger than every key. */
+ * A key is distance << 32 | index, so keys sort like neighbours: the nearest first, equal distances
+ * by index. A heap holds the `count` smallest keys so far, with the largest of them at its root. It
+ * starts full of HEAP_NONE, which is larger than every key. */
 #ifndef BITOPS_HEAP_H
 #define BITOPS_HEAP_H
 
@@ -17,13 +17,13 @@ BITOPS_INLINE uint64_t heap_key(uint32_t distance, size_t index) {
     return (uint64_t)distance << 32 | index;
 }
 
-/* Distances below this one enter the heap. An equal distance does not: indices arrive in increasing
- * order, so the one in the heap is the smaller. */
+/* Distances below this limit enter the heap. An equal one does not: indices arrive in increasing
+ * order, so the index in the heap is the smaller one. */
 BITOPS_INLINE uint32_t heap_limit(const uint64_t *heap) {
     return (uint32_t)(heap[0] >> 32);
 }
 
-/* Puts key in the place of the root and restores the heap. */
+/* Replaces the root by key and restores the heap. */
 BITOPS_INLINE void heap_replace_root(uint64_t *heap, size_t count, uint64_t key) {
     size_t i = 0;
     for (size_t child = 1; child < count; child = 2 * i + 1) {

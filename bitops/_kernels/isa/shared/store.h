@@ -1,7 +1,7 @@
 /* store.h: the output transform of bitops_store, for a block of mismatch counts in memory.
  *
- * Used by the ISAs without a vector form of their own and by the driver of products cut along k.
- * Loops run over columns with one operation each, so that compilers vectorise them. */
+ * It serves the ISAs that have no vector form of their own, and the drivers that sum mismatches in
+ * memory. Each loop over columns does one operation, so that compilers vectorise it. */
 #ifndef BITOPS_STORE_H
 #define BITOPS_STORE_H
 
@@ -9,7 +9,7 @@
 #include "isa/shared/heap.h"
 #include "isa/shared/target.h"
 
-/* What is added to the dot products of a row, from column 0 on, or NULL. */
+/* The offsets that are added to the dot products of a row, from column 0 on, or NULL. */
 BITOPS_INLINE const int32_t *store_offset(const bitops_store *store, size_t row) {
     const uint32_t offset_row = store->offset ? store->offset_row[row - store->first_row] : 0;
     return offset_row ? store->offset + offset_row * store->ld_offset : NULL;
@@ -45,7 +45,7 @@ BITOPS_INLINE void store_scaled_row(const int32_t *mismatches, const int32_t *of
 
 BITOPS_INLINE void store_sign_row(const int32_t *mismatches, const int32_t *offset, size_t n,
                                   size_t row, size_t col, const bitops_store *store) {
-    /* col is a multiple of 8, so whole bytes are written and no byte is shared by two calls. */
+    /* col is a multiple of 8, so no two calls write the same byte. */
     uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
     const uint8_t *flip = store->flip ? (const uint8_t *)store->flip + col / 8 : NULL;
     for (size_t byte = 0; byte * 8 < n; byte++) {
@@ -67,8 +67,8 @@ BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t ro
             heap_replace_root(heap, store->ldc, heap_key((uint32_t)mismatches[j], col + j));
 }
 
-/* rows x n mismatch counts, ld apart, to the block of c at (row, col). avx512.c has the same switch
- * over vectors, store_lanes: a new kind of store needs a case in both. */
+/* Stores rows x n mismatch counts, ld apart, in the block of c at (row, col). store_lanes of
+ * avx512.c is the same switch for vectors; a new kind of store needs a case in both. */
 BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
                                size_t row, size_t col, const bitops_store *store) {
     for (size_t i = 0; i < rows; i++, mismatches += ld) {

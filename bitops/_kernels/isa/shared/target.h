@@ -1,7 +1,7 @@
 /* target.h: target regions, forced inlining and assumptions, for gcc and clang.
  *
- * A region enables an instruction set for the functions between its two macros, whatever flags
- * the file is compiled with; system headers are included above it. */
+ * A region enables an instruction set for the functions between its two macros, whatever flags the
+ * file is compiled with. System headers must be included above it. */
 #ifndef BITOPS_TARGET_H
 #define BITOPS_TARGET_H
 
@@ -33,8 +33,9 @@
 #define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
 #endif
 #define BITOPS_PREFETCH(address) __builtin_prefetch(address)
-/* Empty statements that make the compiler hold a vector in a register, or a number in memory,
- * where it would load again or move between register files. They change no value. */
+/* Empty statements that make the compiler keep a vector in a register, a number in memory or a
+ * pointer in a register, where it would load again or move between kinds of registers. They change
+ * no value. */
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
 #define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
 #define BITOPS_IN_POINTER(pointer) __asm__("" : "+r"(pointer))

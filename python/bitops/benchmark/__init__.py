@@ -1,0 +1,44 @@
+"""Measurements behind `bitops bench`, `bitops demo` and the programs in bench/.
+
+Rules kept here once: set-up stays outside the timer; rivals are timed in turns within one run, so
+that a drifting clock or a busy neighbour hits both sides of a ratio; every timed result is checked
+against float32 BLAS; and no figure travels without the machine it came from.
+"""
+
+from .gemm_table import GEMM_SHAPES, GemmOperands, GemmResult, measure_gemm
+from .inference import FloatNet, InferenceResult, float_conv2d, measure_inference
+from .timing import (
+    BLOCK_SECONDS,
+    MIN_ROUNDS,
+    NO_BLAS_LIMIT,
+    Timing,
+    WrongResult,
+    can_limit_blas,
+    interleave,
+    machine_stamp,
+    random_signs,
+    thread_counts,
+    threads,
+)
+
+__all__ = [
+    "BLOCK_SECONDS",
+    "GEMM_SHAPES",
+    "MIN_ROUNDS",
+    "NO_BLAS_LIMIT",
+    "FloatNet",
+    "GemmOperands",
+    "GemmResult",
+    "InferenceResult",
+    "Timing",
+    "WrongResult",
+    "can_limit_blas",
+    "float_conv2d",
+    "interleave",
+    "machine_stamp",
+    "measure_gemm",
+    "measure_inference",
+    "random_signs",
+    "thread_counts",
+    "threads",
+]

@@ -1,0 +1,110 @@
+"""Types of arguments, and options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "add_data_option",
+    "add_training_options",
+    "log_file",
+    "output_file",
+    "positive",
+    "seed",
+    "share",
+]
+
+
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make an argparse type that takes numbers above zero."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def seed(text: str) -> int:
+    """Parse a seed, which numpy.random.default_rng wants non-negative."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse a rate of dropout."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1), got {text}")
+    return value
+
+
+def output_file(text: str) -> Path:
+    """Parse the path of a file to write, and refuse a bad one before minutes of work."""
+    path = Path(text).absolute()
+    # The file is put in place by a rename, which would replace a link or a device, /dev/stdout say.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"exists and is not a regular file: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such directory: {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"directory is not writable: {path.parent}")
+    return path
+
+
+def log_file(text: str) -> Path:
+    """Parse the path of a log; its ending says the format."""
+    if Path(text).suffix not in (".csv", ".jsonl"):
+        raise argparse.ArgumentTypeError(f"must end in .csv or .jsonl, got {text}")
+    return output_file(text)
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of a data set, whose files tell which it is."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder with the files of MNIST, CIFAR-10 or SVHN",
+    )
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every training; None stands for the recipe's own number."""
+    parser.add_argument(
+        "--epochs", type=positive(int), metavar="N", help="passes over the training images"
+    )
+    parser.add_argument(
+        "--width",
+        type=positive(int),
+        metavar="W",
+        help="units of a hidden layer, or channels of the first convolution",
+    )
+    parser.add_argument(
+        "--batch", type=positive(int), metavar="B", dest="batch_size", help="images in each step"
+    )
+    parser.add_argument("--lr", type=positive(float), help="learning rate of the first epoch")
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="S",
+        help="of start weights, dropout and the order of the images (0)",
+    )
+    parser.add_argument(
+        "--save",
+        type=output_file,
+        metavar="MODEL",
+        help="write the packed model, a safetensors file",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print no line for each epoch")

@@ -1,0 +1,51 @@
+"""Optimizers, schedules and activations, as stages and nets of several recipes build them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..layers import ReLU, Sequential, Tanh, TrainingLayer
+from ..training.optim import Adam, Optimizer
+from ..training.schedules import ExponentialDecay, Halving, Schedule, StepDecay, Stretched
+
+__all__ = ["adam", "exponential", "halved", "relu", "steps", "tanh"]
+
+
+def adam(model: Sequential, lr: float) -> Optimizer:
+    """Make an Adam; binary layers bring the scale of their rate and the clip of their weights."""
+    return Adam(model.parameters(), lr)
+
+
+def exponential(final_share: float) -> Callable[[float], Schedule]:
+    """Let the rate fall to a share of the first one by the end of the run."""
+
+    def schedule(lr: float) -> Schedule:
+        return ExponentialDecay(lr, lr * final_share)
+
+    return schedule
+
+
+def halved(every: int, epochs: int) -> Callable[[float], Schedule]:
+    """Halve the rate every so many of a number of epochs."""
+
+    def schedule(lr: float) -> Schedule:
+        return Stretched(Halving(lr, every), epochs)
+
+    return schedule
+
+
+def steps(*boundaries: int, epochs: int) -> Callable[[float], Schedule]:
+    """Divide the rate by 10 at some of a number of epochs."""
+
+    def schedule(lr: float) -> Schedule:
+        return Stretched(StepDecay(lr, boundaries), epochs)
+
+    return schedule
+
+
+def relu(seed) -> TrainingLayer:
+    return ReLU()
+
+
+def tanh(seed) -> TrainingLayer:
+    return Tanh()
