@@ -353,8 +353,3 @@ def test_a_sequence_with_a_forward_of_its_own_stays_one_layer():
     lines = str(model.summary()).splitlines()
     assert any("layers: BinaryDense" in line for line in lines)
     assert model.summary().total.parameters == 12 + 28 + 8
-
-
-def test_no_class_has_more_than_four_classes_below_object():
-    for kind in classes():
-        assert len(kind.__mro__) <= 5, kind  # four and object
