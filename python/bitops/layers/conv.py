@@ -449,7 +449,7 @@ class FloatConv2D(Layer):
         return float_cost(self.weight, self.bias)
 
     def config(self) -> dict[str, Any]:
-        return self.operation.options
+        return dict(self.operation.options)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"

@@ -7,6 +7,7 @@ code. An operation checks sizes and inputs, and multiplies with +-1 weights or w
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -230,12 +231,12 @@ class Convolution:
         kh, kw = self.windows.kernel_size
         return kh * kw * self.in_features, kh * kw * self.out_features
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of the functions that convolve."""
         return {**self.windows.options, "groups": self.groups}
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of the layers with +-1 weights."""
         return {**self.options, "pad_value": self.pad_value}

@@ -7,12 +7,12 @@ quantized, float32 ones, or packed ones in inference. The layers are in `dense` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack
-from ..ops.prepack import Prepacked
 from ..quantizers import ByteGradient
 from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
@@ -91,10 +91,7 @@ class LatentProduct(TrainingLayer):
         """Products of every kind of input, scaled and with the bias, float32."""
         bits, step = (x.bits, x.step) if isinstance(x, Codes) else (8, 1.0)
         numbers = x.numbers if isinstance(x, Codes) else x
-
-        def multiply(plane: Prepacked, **more: Any) -> np.ndarray:
-            return self.operation.multiply(numbers, plane, bits=bits, **scales, **more)
-
+        multiply = partial(self.operation.multiply, numbers, bits=bits, **scales)
         return planes.outputs(multiply, step=step, bias=self.bias_value)
 
     def _finish_gradients(self, grad: np.ndarray) -> None:
@@ -160,7 +157,7 @@ class LatentProduct(TrainingLayer):
         return self.weights.cost(bits_in, self.bias_value)
 
     def config(self) -> dict[str, Any]:
-        return self.operation.settings
+        return dict(self.operation.settings)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{self._options()})"
@@ -231,7 +228,7 @@ class FloatProduct(TrainingLayer):
         return float_cost(self.weight.value, self.bias_value)
 
     def config(self) -> dict[str, Any]:
-        return self.operation.options
+        return dict(self.operation.options)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{'' if self.bias is not None else ', bias=False'})"
@@ -296,8 +293,9 @@ class PackedProduct(Layer):
         # bits are +-1, or 0 and 1 where they are codes of one bit
         self._takes_units = input_bits == 1
         self._on_bits = operation.for_units() if self._takes_units else operation
-        if self.threshold is not None and weights.planes.is_single:
-            self._limits = self._limits_of_bits(self.threshold)
+        planes = weights.planes
+        self._plane = planes.prepacked[0] if planes.is_single else None
+        self._limits = None if self._plane is None else self._limits_of_bits()
 
     @property
     def weight(self) -> BitArray:
@@ -308,16 +306,12 @@ class PackedProduct(Layer):
         is_bits = isinstance(x, BitArray)
         operation = self._on_bits if is_bits else self.operation
         are_units = is_bits and self._takes_units
-
-        def multiply(plane: Prepacked, **scales: Any) -> np.ndarray:
-            return operation.multiply(x, plane, bits=self.input_bits or 8, **scales)
-
-        if self.weights.planes.is_single:  # what follows the product is done in its store
-            (plane,) = self.weights.planes.prepacked
-            if self.threshold is not None and is_bits:
-                return operation.multiply_sign(x, plane, self._limits, self._flip_bits)
-            if self.threshold is None and not are_units:
-                return multiply(plane, alpha=self.alpha, bias=self.bias)
+        plane = self._plane
+        if plane is not None and is_bits and self._limits is not None:
+            return operation.multiply_sign(x, plane, self._limits, self._flip_bits)
+        multiply = partial(operation.multiply, x, bits=self.input_bits or 8)
+        if plane is not None and self.threshold is None and not are_units:
+            return multiply(plane, alpha=self.alpha, bias=self.bias)  # scaled in the store
         return self._finish(self.weights.multiply(multiply, are_units=are_units))
 
     def _finish(self, z: np.ndarray) -> Activation:
@@ -341,12 +335,14 @@ class PackedProduct(Layer):
                 )
         return x
 
-    def _limits_of_bits(self, threshold: np.ndarray) -> np.ndarray:
+    def _limits_of_bits(self) -> np.ndarray | None:
         """The int32 thresholds of products of +-1 bits, which decide as `threshold` does.
 
         A product of units (d + s) / 2, see `PackedWeights.multiply`, exceeds t where d > 2 t - s.
         """
-        limits = np.floor(threshold.astype(np.float64))  # holds the limits of int32 exactly
+        if self.threshold is None:
+            return None
+        limits = np.floor(self.threshold.astype(np.float64))  # holds the limits of int32 exactly
         limits = np.clip(limits, _INT32.min, _INT32.max)
         if self._takes_units:
             limits = np.clip(2 * limits - self.weights.sums[0], _INT32.min, _INT32.max)
