@@ -93,8 +93,8 @@ class BuildExt(build_ext):
 
 core = Extension(
     "bitops._core",
-    sources=["bitops/_core.pyx", *sorted(str(path) for path in KERNELS.glob("*.c"))],
-    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in KERNELS.glob(pattern)),
+    sources=["bitops/_core.pyx", *sorted(str(path) for path in KERNELS.rglob("*.c"))],
+    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in KERNELS.rglob(pattern)),
     include_dirs=[str(KERNELS)],
     extra_compile_args=COMPILE_ARGS,
     define_macros=[] if CHECKED else [("NDEBUG", None)],

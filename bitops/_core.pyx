@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 cimport bitops._kernels as c
+from cython cimport freelist
 
 BOOL8 = c.BITOPS_BOOL8
 I8 = c.BITOPS_I8
@@ -98,7 +99,7 @@ def set_num_threads(int n):
     c.bitops_set_num_threads(n)
 
 
-# ---- pack, unpack, popcount ------------------------------------------------------------------
+# ---- checks and memory -----------------------------------------------------------------------
 
 cdef size_t item_size(int dtype) except 0:
     if dtype == c.BITOPS_BOOL8 or dtype == c.BITOPS_I8:
@@ -118,6 +119,50 @@ cdef int check_size(str name, Py_ssize_t got, Py_ssize_t wanted) except -1:
     return 0
 
 
+ctypedef fused element:
+    uint8_t
+    uint16_t
+    int32_t
+    uint64_t
+    float
+
+
+cdef inline void *first(const element[:, ::1] x) noexcept:
+    """The first element; NULL if there is none."""
+    return <void *>&x[0, 0] if x.shape[0] and x.shape[1] else NULL
+
+
+cdef const float *scales(str name, const float[::1] x, Py_ssize_t n) except? NULL:
+    """The first of n scales; NULL for None, and if there is none."""
+    if x is None:
+        return NULL
+    check_size(name, x.shape[0], n)
+    return &x[0] if n else NULL
+
+
+@freelist(4)
+cdef class Scratch:
+    """Memory for C, aligned to a cache line and freed with the object."""
+
+    cdef void *memory
+    cdef void *start  # what C is given
+
+    def __dealloc__(self):
+        free(self.memory)
+
+
+cdef Scratch make_scratch(size_t size):
+    cdef Scratch scratch = Scratch.__new__(Scratch)
+    scratch.memory = malloc(size + CACHE_LINE)
+    if scratch.memory == NULL:
+        raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
+    scratch.start = <void *>((<uintptr_t>scratch.memory + CACHE_LINE - 1)
+                             & ~<uintptr_t>(CACHE_LINE - 1))
+    return scratch
+
+
+# ---- pack, unpack, popcount ------------------------------------------------------------------
+
 def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1] words_out):
     """Pack the signs of rows of values; returns whether a NaN was met.
 
@@ -135,8 +180,8 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
     if rows == 0 or n == 0:
         return False
     with nogil:
-        nan = c.bitops_pack_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &words_out[0, 0],
-                                 c.bitops_get_num_threads())
+        nan = c.bitops_pack_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &x[0], rows, n,
+                                 &words_out[0, 0], c.bitops_get_num_threads())
     return nan != 0
 
 
@@ -167,8 +212,9 @@ def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] thres
         check_size("flip", flip.shape[0], words_out.shape[1])
         flips = &flip[0]
     with nogil:
-        nan = c.bitops_compare_rows(<c.bitops_dtype>dtype, &x[0], rows, n, &threshold[0], flips,
-                                    &words_out[0, 0], c.bitops_get_num_threads())
+        nan = c.bitops_compare_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &x[0], rows, n,
+                                    &threshold[0], flips, &words_out[0, 0],
+                                    c.bitops_get_num_threads())
     return nan != 0
 
 
@@ -208,8 +254,8 @@ def unpack(int dtype, const uint64_t[:, ::1] words, size_t n, uint8_t[::1] x_out
     if x_out.shape[0] == 0:
         return
     with nogil:
-        c.bitops_unpack_rows(<c.bitops_dtype>dtype, &words[0, 0], words.shape[0], n, &x_out[0],
-                             c.bitops_get_num_threads())
+        c.bitops_unpack_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &words[0, 0],
+                             words.shape[0], n, &x_out[0], c.bitops_get_num_threads())
 
 
 def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
@@ -227,11 +273,11 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
         count_out[:] = 0
         return
     with nogil:
-        c.bitops_popcount_rows(&words[0, 0], words.shape[0], words.shape[1], &count_out[0],
-                               c.bitops_get_num_threads())
+        c.bitops_popcount_rows(c.bitops_isa_active(), &words[0, 0], words.shape[0], words.shape[1],
+                               &count_out[0], c.bitops_get_num_threads())
 
 
-def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] out):
+def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_out):
     """x * scale + 128, rounded up or down at random.
 
     Parameters
@@ -240,13 +286,14 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] out):
     scale : float
         Brings x into -127..127.
     seed : int
-    out : OUT, shape (n,)
+    codes_out : OUT, shape (n,)
     """
-    check_size("out", out.shape[0], x.shape[0])
+    check_size("codes_out", codes_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &out[0], c.bitops_get_num_threads())
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0],
+                          c.bitops_get_num_threads())
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
@@ -284,8 +331,9 @@ def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out)
         count_out[:, :] = 0
         return
     with nogil:
-        c.bitops_popcount_columns(&words[0, 0, 0], words.shape[0], words.shape[1], words.shape[2],
-                                  &count_out[0, 0], c.bitops_get_num_threads())
+        c.bitops_popcount_columns(c.bitops_isa_active(), &words[0, 0, 0], words.shape[0],
+                                  words.shape[1], words.shape[2], &count_out[0, 0],
+                                  c.bitops_get_num_threads())
 
 
 # ---- interrupts ------------------------------------------------------------------------------
@@ -315,10 +363,6 @@ cdef int check_stop(const c.bitops_stop *stop) except -1:
 
 # ---- products --------------------------------------------------------------------------------
 
-cdef void *align(void *p) noexcept nogil:
-    return <void *>((<uintptr_t>p + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1))
-
-
 cdef class Panels:
     """The rows of a packed matrix in the register panels of the ISA in force when it was made.
 
@@ -331,7 +375,7 @@ cdef class Panels:
     """
 
     cdef const c.bitops_isa *isa
-    cdef void *memory
+    cdef Scratch memory
     cdef uint64_t *words
     cdef readonly size_t n
     cdef readonly size_t k_words
@@ -349,10 +393,8 @@ cdef class Panels:
         share = self.n // groups
         group_words = c.bitops_prepack_size(self.isa, share, self.k_words)
         self.nbytes = groups * group_words * sizeof(uint64_t)
-        self.memory = malloc(self.nbytes + CACHE_LINE)
-        if self.memory == NULL:
-            raise MemoryError(f"[prepack] {self.nbytes} bytes are needed for {self.n} rows")
-        self.words = <uint64_t *>align(self.memory)
+        self.memory = make_scratch(self.nbytes)
+        self.words = <uint64_t *>self.memory.start
         if self.n == 0 or self.k_words == 0:
             return
         with nogil:
@@ -360,9 +402,6 @@ cdef class Panels:
                 c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
                                      self.k_words, self.words + group * group_words,
                                      c.bitops_get_num_threads())
-
-    def __dealloc__(self):
-        free(self.memory)
 
     @property
     def isa_name(self):
@@ -380,7 +419,7 @@ cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bito
     args.k_words = a.shape[1]
     args.lda = args.k_words
     args.ldw = args.k_words
-    args.a = &a[0, 0] if args.m and args.k_words else NULL
+    args.a = <const uint64_t *>first(a)
     check_size("words of a row of a", a.shape[1], c.bitops_words(store.k))
     if isinstance(w, Panels):
         isa = (<Panels>w).isa
@@ -392,20 +431,18 @@ cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bito
         rows = w
         args.n = rows.shape[0]
         check_size("words of a row of w", rows.shape[1], a.shape[1])
-        if rows.shape[0] and rows.shape[1]:
-            args.w = &rows[0, 0]
+        args.w = <const uint64_t *>first(rows)
     return isa
 
 
-cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
-             Py_ssize_t c_columns, c.bitops_store *store) except -1:
-    """Fill in the operands, find scratch memory and call."""
+cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
+                  Py_ssize_t c_columns, c.bitops_store *store) except -1:
+    """Fill in the operands, check the output's shape, find scratch memory and call."""
     cdef c.bitops_gemm_args args
     cdef const c.bitops_isa *isa = set_operands(a, w, store, &args)
     cdef const int64_t[::1] a_index, w_index
     cdef Py_ssize_t count = 1
-    cdef void *memory = NULL
-    cdef size_t bytes
+    cdef Scratch workspace
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
@@ -419,45 +456,32 @@ cdef int run(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
                c.bitops_words(args.n) if store.kind == c.BITOPS_STORE_SIGN else args.n)
     if c_rows == 0 or c_columns == 0:
         return 0
-
-    bytes = c.bitops_gemm_workspace_size(isa, &args, n_threads)
-    if bytes:
-        memory = malloc(bytes + CACHE_LINE)
-        if memory == NULL:
-            raise MemoryError("[_core] no memory is left for scratch space")
+    workspace = make_scratch(c.bitops_gemm_workspace_size(isa, &args, n_threads))
     with nogil:
         if batch is None:
-            c.bitops_gemm(isa, &args, align(memory), n_threads)
+            c.bitops_gemm(isa, &args, workspace.start, n_threads)
         else:
-            c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], align(memory),
+            c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
                                 n_threads)
-        free(memory)
     return check_stop(&stop)
 
 
-cdef c.bitops_store make_store(c.bitops_store_kind kind, int32_t k, void *out, size_t ldc) noexcept:
+cdef c.bitops_store make_store(c.bitops_store_kind kind, int32_t k,
+                               element[:, ::1] c_out) noexcept:
     cdef c.bitops_store store
     memset(&store, 0, sizeof(store))
     store.kind = kind
     store.k = k
-    store.c = out
-    store.ldc = ldc
+    store.c = first(c_out)
+    store.ldc = c_out.shape[1]
     return store
 
 
 cdef int set_scales(c.bitops_store *store, const float[::1] alpha, const float[::1] k_map,
                     const float[::1] bias, float[:, ::1] c_out) except -1:
-    if c_out.shape[0] == 0 or c_out.shape[1] == 0:
-        return 0
-    if alpha is not None:
-        check_size("alpha", alpha.shape[0], c_out.shape[1])
-        store.alpha = &alpha[0]
-    if k_map is not None:
-        check_size("k_map", k_map.shape[0], c_out.shape[0])
-        store.k_map = &k_map[0]
-    if bias is not None:
-        check_size("bias", bias.shape[0], c_out.shape[1])
-        store.bias = &bias[0]
+    store.alpha = scales("alpha", alpha, c_out.shape[1])
+    store.k_map = scales("k_map", k_map, c_out.shape[0])
+    store.bias = scales("bias", bias, c_out.shape[1])
     return 0
 
 
@@ -473,7 +497,7 @@ cdef int set_thresholds(c.bitops_store *store, const int32_t[::1] threshold,
     return 0
 
 
-def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, tuple batch=None):
+def gemm(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch, int32_t[:, ::1] c_out):
     """c = k - 2 popcount(a ^ w), for all pairs of rows.
 
     Parameters
@@ -482,19 +506,18 @@ def gemm(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out, t
     w : IN, shape (n, k_words), or Panels
     k : int
         Bits of a row.
-    c_out : OUT, shape (m, n)
-    batch : tuple, optional
+    batch : tuple, or None for one product
         (m, n, a_index, w_index): product i multiplies block a_index[i] of m rows of a by block
         w_index[i] of n rows of w into block i of m rows of c_out. w is not Panels then.
+    c_out : OUT, shape (m, n)
     """
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, k, out, c_out.shape[1])
-    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, k, c_out)
+    run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] alpha,
-                const float[::1] k_map, const float[::1] bias, float[:, ::1] c_out,
-                tuple batch=None):
+def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
+                const float[::1] alpha, const float[::1] k_map, const float[::1] bias,
+                float[:, ::1] c_out):
     """c = float32(dot) * alpha[column] * k_map[row] + bias[column]; see gemm.
 
     Parameters
@@ -502,14 +525,13 @@ def gemm_scaled(const uint64_t[:, ::1] a, object w, int32_t k, const float[::1] 
     alpha, bias : IN, shape (n,), or None
     k_map : IN, shape (rows of c_out,), or None
     """
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, out, c_out.shape[1])
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, k, c_out)
     set_scales(&store, alpha, k_map, bias, c_out)
-    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+    run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] threshold,
-              const uint64_t[::1] flip, uint64_t[:, ::1] c_out, tuple batch=None):
+def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
+              const int32_t[::1] threshold, const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
     """Bits (dot > threshold[column]) ^ flip[column], packed along the columns; see gemm.
 
     Parameters
@@ -518,26 +540,22 @@ def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] 
     flip : IN, shape (ceil(n / 64),) of packed bits, or None
     c_out : OUT, shape (m, ceil(n / 64))
     """
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, out, c_out.shape[1])
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, c_out)
     set_thresholds(&store, threshold, flip, c_out)
-    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+    run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def hamming(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] c_out,
-            tuple batch=None):
+def hamming(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch, int32_t[:, ::1] c_out):
     """c = popcount(a ^ w), for all pairs of rows; see gemm."""
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, out, c_out.shape[1])
-    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, c_out)
+    run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, uint16_t[:, ::1] c_out,
-              tuple batch=None):
+def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
+              uint16_t[:, ::1] c_out):
     """c = popcount(a ^ w) as uint16, k <= 65535; see gemm."""
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING16, k, out, c_out.shape[1])
-    run(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING16, k, c_out)
+    run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
 def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] distances_out,
@@ -550,13 +568,13 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         As for gemm; w has at most 2**32 rows.
     distances_out, indices_out : OUT, shape (m, count), 1 <= count <= n
     """
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, NULL, 0)
+    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, distances_out)
     cdef c.bitops_gemm_args args
     cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
     cdef size_t count = distances_out.shape[1]
-    cdef int threads = c.bitops_get_num_threads()
+    cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
-    cdef void *memory
+    cdef Scratch workspace
     args.stop = &stop
     check_size("rows of distances_out", distances_out.shape[0], args.m)
     check_size("rows of indices_out", indices_out.shape[0], args.m)
@@ -565,13 +583,10 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
     if args.m == 0:
         return
-    memory = malloc(c.bitops_hamming_topk_workspace_size(isa, &args, count, threads) + CACHE_LINE)
-    if memory == NULL:
-        raise MemoryError("[_core] no memory is left for scratch space")
+    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, &args, count, n_threads))
     with nogil:
         c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
-                              align(memory), threads)
-        free(memory)
+                              workspace.start, n_threads)
     check_stop(&stop)
 
 
@@ -651,8 +666,8 @@ cdef class Convolution:
 
     cdef c.bitops_conv_args args
     cdef const c.bitops_isa *isa
-    cdef object w  # keeps the memory of args alive
-    cdef void *memory
+    cdef object w  # keeps the memory of args alive, as do the offsets
+    cdef Scratch offsets
 
     def __cinit__(self, object window, size_t channels, size_t groups, size_t filters, object w,
                   const int32_t[:, ::1] tap_sums, bint outside):
@@ -674,10 +689,8 @@ cdef class Convolution:
         if tap_sums is not None and taps and filters:
             check_size("taps of tap_sums", tap_sums.shape[0], taps)
             check_size("filters of tap_sums", tap_sums.shape[1], filters)
-            self.memory = malloc(c.bitops_conv_offsets_size(&self.args) + CACHE_LINE)
-            if self.memory == NULL:
-                raise MemoryError("[_core] no memory is left for scratch space")
-            c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], align(self.memory))
+            self.offsets = make_scratch(c.bitops_conv_offsets_size(&self.args))
+            c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start)
         if isinstance(w, Panels):
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
@@ -691,11 +704,7 @@ cdef class Convolution:
             w_words = self.args.image.pixel_words
         check_size("rows of w", rows.shape[0], w_rows)
         check_size("words of a row of w", rows.shape[1], w_words)
-        if w_rows and w_words:
-            self.args.w = &rows[0, 0]
-
-    def __dealloc__(self):
-        free(self.memory)
+        self.args.w = <const uint64_t *>first(rows)
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:
@@ -703,7 +712,7 @@ cdef class Convolution:
         cdef c.bitops_conv_args args = self.args
         cdef int n_threads = c.bitops_get_num_threads()
         cdef c.bitops_stop stop = at_signals()
-        cdef void *memory
+        cdef Scratch workspace
         check_size("height", x.shape[1], args.image.height)
         check_size("width", x.shape[2], args.image.width)
         check_size("words of a pixel", x.shape[3], args.image.pixel_words)
@@ -717,12 +726,9 @@ cdef class Convolution:
         args.store = store[0]
         args.store.k = self.args.store.k
         args.stop = &stop
-        memory = malloc(c.bitops_conv_workspace_size(self.isa, &args, n_threads) + CACHE_LINE)
-        if memory == NULL:
-            raise MemoryError("[_core] no memory is left for scratch space")
+        workspace = make_scratch(c.bitops_conv_workspace_size(self.isa, &args, n_threads))
         with nogil:
-            c.bitops_conv(self.isa, &args, align(memory), n_threads)
-            free(memory)
+            c.bitops_conv(self.isa, &args, workspace.start, n_threads)
         return check_stop(&stop)
 
     def dot(self, const uint64_t[:, :, :, ::1] x, int32_t[:, ::1] c_out):
@@ -733,45 +739,48 @@ cdef class Convolution:
         x : IN, shape (n, h, w, ceil(channels * groups / 64))
         c_out : OUT, shape (n * oh * ow, filters)
         """
-        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-        cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, 0, out, c_out.shape[1])
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_DOT, 0, c_out)
         self.run(x, c_out.shape[0], c_out.shape[1], &store)
 
     def scaled(self, const uint64_t[:, :, :, ::1] x, const float[::1] alpha,
                const float[::1] k_map, const float[::1] bias, float[:, ::1] c_out):
         """c = float32(dot) * alpha[filter] * k_map[row] + bias[filter]; see dot."""
-        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, 0, out, c_out.shape[1])
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SCALED, 0, c_out)
         set_scales(&store, alpha, k_map, bias, c_out)
         self.run(x, c_out.shape[0], c_out.shape[1], &store)
 
     def sign(self, const uint64_t[:, :, :, ::1] x, const int32_t[::1] threshold,
              const uint64_t[::1] flip, uint64_t[:, ::1] c_out):
         """Bits (dot > threshold[filter]) ^ flip[filter], packed along the filters; see dot."""
-        cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, 0, out, c_out.shape[1])
+        cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, 0, c_out)
         set_thresholds(&store, threshold, flip, c_out)
         self.run(x, c_out.shape[0], threshold.shape[0], &store)
 
 
 # ---- numbers times weights -------------------------------------------------------------------
 
-cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panels,
-               const float[::1] alpha, const float[::1] bias, Py_ssize_t c_rows,
-               Py_ssize_t c_columns) except -1:
+cdef c.bitops_mixed_args make_mixed(size_t m, size_t k, const void *x, void *c_out) noexcept:
+    cdef c.bitops_mixed_args args
+    memset(&args, 0, sizeof(args))
+    args.m = m
+    args.k = k
+    args.x = x
+    args.c = c_out
+    return args
+
+
+cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panels,
+                   const float[::1] alpha, const float[::1] bias, Py_ssize_t c_rows,
+                   Py_ssize_t c_columns) except -1:
     """Fill in weights and scales, check all sizes, find scratch memory and call."""
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
-    cdef void *memory = NULL
-    cdef size_t bytes
+    cdef Scratch workspace
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
     args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]
-    args.panels = NULL
-    args.alpha = NULL
-    args.bias = NULL
     check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
     check_size("rows of the output", c_rows, args.m)
     check_size("columns of the output", c_columns, args.n)
@@ -782,21 +791,12 @@ cdef int mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panel
         check_size("words of panels", panels.k_words, w.shape[1])
         if panels.isa == isa:
             args.panels = panels.words
-    if alpha is not None:
-        check_size("alpha", alpha.shape[0], c_columns)
-        args.alpha = &alpha[0]
-    if bias is not None:
-        check_size("bias", bias.shape[0], c_columns)
-        args.bias = &bias[0]
-    args.w = &w[0, 0] if w.shape[1] else NULL
-    bytes = c.bitops_mixed_workspace_size(isa, args, n_threads)
-    if bytes:
-        memory = malloc(bytes + CACHE_LINE)
-        if memory == NULL:
-            raise MemoryError("[_core] no memory is left for scratch space")
+    args.alpha = scales("alpha", alpha, c_columns)
+    args.bias = scales("bias", bias, c_columns)
+    args.w = <const uint64_t *>first(w)
+    workspace = make_scratch(c.bitops_mixed_workspace_size(isa, args, n_threads))
     with nogil:
-        c.bitops_mixed(isa, args, align(memory), n_threads)
-        free(memory)
+        c.bitops_mixed(isa, args, workspace.start, n_threads)
     return check_stop(&stop)
 
 
@@ -811,48 +811,32 @@ def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1
     alpha, bias : IN, shape (n,), or None
     c_out : OUT, shape (m, n)
     """
-    cdef c.bitops_mixed_args args
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
     args.is_float = 1
-    args.bits = 0
-    args.m = x.shape[0]
-    args.k = x.shape[1]
-    args.x = &x[0, 0] if args.m and args.k else NULL
-    args.c = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    mixed(&args, w, None, alpha, bias, c_out.shape[0], c_out.shape[1])
+    run_mixed(&args, w, None, alpha, bias, c_out.shape[0], c_out.shape[1])
 
 
-cdef void small_numbers(c.bitops_mixed_args *args, const uint8_t[:, ::1] x, int bits,
-                        void *out) noexcept:
-    args.is_float = 0
-    args.bits = bits
-    args.m = x.shape[0]
-    args.k = x.shape[1]
-    args.x = &x[0, 0] if args.m and args.k else NULL
-    args.c = out
-
-
-def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
-                  int32_t[:, ::1] c_out, Panels panels=None):
+def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels, int bits,
+                  int32_t[:, ::1] c_out):
     """c = x times the signs of w, exact.
 
     Parameters
     ----------
     x : IN, shape (m, k), 255 * k < 2**31
     w : IN, shape (n, ceil(k / 64))
+    panels : IN, of w, or None
     bits : int
         Numbers in x are below 2**bits.
     c_out : OUT, shape (m, n)
-    panels : IN, of w, or None
     """
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_mixed_args args
-    small_numbers(&args, x, bits, out)
-    mixed(&args, w, panels, None, None, c_out.shape[0], c_out.shape[1])
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
+    args.bits = bits
+    run_mixed(&args, w, panels, None, None, c_out.shape[0], c_out.shape[1])
 
 
-def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int bits,
-                         const float[::1] alpha, const float[::1] bias, float[:, ::1] c_out,
-                         Panels panels=None):
+def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels,
+                         int bits, const float[::1] alpha, const float[::1] bias,
+                         float[:, ::1] c_out):
     """c = float32(x times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
 
     Parameters
@@ -862,10 +846,9 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int 
     """
     if alpha is None and bias is None:
         raise ValueError("[_core] alpha or bias must be given, got None for both")
-    cdef void *out = &c_out[0, 0] if c_out.shape[0] and c_out.shape[1] else NULL
-    cdef c.bitops_mixed_args args
-    small_numbers(&args, x, bits, out)
-    mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
+    args.bits = bits
+    run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
 
 
 # ---- training --------------------------------------------------------------------------------
@@ -873,7 +856,7 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, int 
 def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
          float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
          uint64_t[:, ::1] words_out=None):
-    """One step of Adam, in place; optim.h states it. Returns whether a packed weight is NaN.
+    """One step of Adam, in place; bitops.h states it. Returns whether a packed weight is NaN.
 
     Parameters
     ----------
@@ -900,5 +883,5 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
     args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
     args.eps, args.keep, args.clip = eps, keep, clip
     with nogil:
-        nan = c.bitops_adam(&args, c.bitops_get_num_threads())
+        nan = c.bitops_adam(c.bitops_isa_active(), &args, c.bitops_get_num_threads())
     return nan != 0

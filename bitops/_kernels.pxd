@@ -81,23 +81,24 @@ cdef extern from "bitops.h" nogil:
     int bitops_get_num_threads() noexcept
     void bitops_set_num_threads(int n) noexcept
 
-    int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
-                         uint64_t *words_out, int n_threads) noexcept
-    int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
-                            const float *threshold, const uint64_t *flip, uint64_t *words_out,
-                            int n_threads) noexcept
+    int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                         size_t n, uint64_t *words_out, int n_threads) noexcept
+    int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                            size_t n, const float *threshold, const uint64_t *flip,
+                            uint64_t *words_out, int n_threads) noexcept
     void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                           uint64_t *words_out, int n_threads) noexcept
-    void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
-                            void *x_out, int n_threads) noexcept
-    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+    void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
+                            size_t rows, size_t n, void *x_out, int n_threads) noexcept
+    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                          int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                int n_threads) noexcept
-    void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words,
-                              int64_t *count_out, int n_threads) noexcept
-    void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
-                                 int64_t *count_out, int n_threads) noexcept
+    void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
+                              size_t k_words, int64_t *count_out, int n_threads) noexcept
+    void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
+                                 size_t rows, size_t n_words, int64_t *count_out,
+                                 int n_threads) noexcept
 
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
@@ -160,8 +161,6 @@ cdef extern from "bitops.h" nogil:
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
 
-
-cdef extern from "optim.h" nogil:
     ctypedef struct bitops_adam_args:
         size_t rows, n
         const float *g
@@ -175,4 +174,4 @@ cdef extern from "optim.h" nogil:
         float keep
         float clip
 
-    int bitops_adam(const bitops_adam_args *args, int n_threads) noexcept
+    int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) noexcept

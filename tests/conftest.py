@@ -19,36 +19,13 @@ SEED = int(os.environ.get("BITOPS_TEST_SEED", "20160316"))
 # Rows and columns: nothing, one, around every register tile and vector, primes.
 EDGE_ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 47, 48, 49, 61, 63, 64, 65, 70)
 # Bits: the same for bytes, words, vectors of 128 to 512 bits and a few of those; primes.
+# fmt: off
 EDGE_BITS = (
-    *(
-        0,
-        1,
-        2,
-        3,
-        7,
-        8,
-        9,
-        15,
-        16,
-        17,
-        31,
-        32,
-        33,
-        61,
-        63,
-        64,
-        65,
-        97,
-        127,
-        128,
-        129,
-        191,
-        192,
-        193,
-    ),
-    *(211, 255, 256, 257, 300, 383, 384, 385, 511, 512, 513, 575, 576, 577, 640, 769, 1009),
-    *(1023, 1024, 1025, 1535, 1536, 1537, 2047, 2048, 2049, 4095, 4096, 4097, 4160),
+    0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 61, 63, 64, 65, 97, 127, 128, 129, 191, 192, 193,
+    211, 255, 256, 257, 300, 383, 384, 385, 511, 512, 513, 575, 576, 577, 640, 769, 1009,
+    1023, 1024, 1025, 1535, 1536, 1537, 2047, 2048, 2049, 4095, 4096, 4097, 4160,
 )
+# fmt: on
 
 # Of tests that limit or measure memory; tests/sanitize/run loads the sanitizer in this way.
 no_sanitizer = pytest.mark.skipif(
@@ -107,7 +84,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     bo.set_num_threads(before)
 
 
-def signs(rng: np.random.Generator, *shape: int) -> np.ndarray:
+def random_signs(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Random +-1 values in int8."""
     return rng.integers(0, 2, shape, np.int8) * np.int8(2) - np.int8(1)
 

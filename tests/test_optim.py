@@ -71,7 +71,7 @@ def test_adam_packs_the_signs_of_binary_parameters(shape):
     optimizer = Adam([parameter, real], lr=0.1)
     signs, values = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bitops.layers.base.pack", None)  # the optimizer's are taken
+        patch.setattr("bitops.layers.parameter.pack", None)  # the optimizer's are taken
         for _ in range(3):
             parameter.grad[...] = rng.normal(size=shape)
             optimizer.step()

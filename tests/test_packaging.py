@@ -157,3 +157,23 @@ def test_tested_versions_of_python_have_wheels():
     assert named
     assert set(named) <= set(wheels)
     assert re.search(r'^requires-python = ">=3\.(\d+)"$', text, flags=re.M).group(1) == wheels[0]
+
+
+def test_rooms_load_when_they_are_asked_for():
+    code = (
+        "import sys, bitops as bo\n"
+        "rooms = ['benchmark', 'data', 'io', 'layers', 'models', 'quantizers', 'recipes']\n"
+        "rooms += ['reference', 'training']\n"
+        "assert not [room for room in rooms if 'bitops.' + room in sys.modules]\n"
+        "assert set(rooms) <= set(dir(bo))\n"
+        "for room in rooms:\n"
+        "    assert getattr(bo, room) is sys.modules['bitops.' + room]\n"
+        "assert bo.layers.folding.fold is bo.layers.fold\n"
+        "try:\n"
+        "    bo.nonsense\n"
+        "except AttributeError as error:\n"
+        "    print(error)\n"
+    )
+    argv = [sys.executable, "-c", code]
+    result = subprocess.run(argv, capture_output=True, text=True)
+    assert result.stdout.strip() == "module 'bitops' has no attribute 'nonsense'", result.stderr

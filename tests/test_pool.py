@@ -8,20 +8,24 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 SIZES = (1, 2, 3, (3, 2), (1, 4))
 STRIDES = (None, 1, 2, (3, 1))
 PADDINGS = (0, 1, ((0, 1), (1, 0)), "same", "valid")
 SETTINGS = [
-    {"size": size, "stride": stride, "padding": padding}
+    {"kernel_size": size, "stride": stride, "padding": padding}
     for size, stride, padding in itertools.product(SIZES, STRIDES, PADDINGS)
 ]
 
 
 def allowed(settings):
     """Whether no window can lie outside: padding by 1 needs windows larger than 1."""
-    kernel = settings["size"] if isinstance(settings["size"], tuple) else (settings["size"],) * 2
+    kernel = (
+        settings["kernel_size"]
+        if isinstance(settings["kernel_size"], tuple)
+        else (settings["kernel_size"],) * 2
+    )
     return settings["padding"] in (0, "same", "valid") or min(kernel) > 1
 
 
@@ -39,7 +43,7 @@ class TestMaxPool2D:
     @pytest.mark.parametrize("settings", ALLOWED, ids=str)
     def test_bits(self, rng, settings):
         for image, channels in itertools.product(((4, 5), (7, 9)), (1, 3, 31, 64, 65, 130)):
-            x = signs(rng, 2, *image, channels)
+            x = random_signs(rng, 2, *image, channels)
             bits = bo.pack(x)
             got = bo.max_pool2d(bits, **settings)
             assert isinstance(got, bo.BitArray)
@@ -123,18 +127,18 @@ class TestGlobalAvgPool:
     @pytest.mark.parametrize("shape", ((2, 3, 4, 5), (1, 1, 1, 1), (0, 3, 4, 5), (2, 7, 7, 130)))
     def test_equals_reference(self, rng, dtype, shape):
         x = number_images(rng, dtype, *shape)
-        got = bo.global_avg_pool(x)
+        got = bo.global_avg_pool2d(x)
         assert got.shape == (shape[0], shape[3])
-        assert_array_equal(got, ref.global_avg_pool(x), strict=True)
+        assert_array_equal(got, ref.global_avg_pool2d(x), strict=True)
 
     def test_many_positions_lose_nothing(self):
         """A running float32 sum of 2**20 values would be off in the third digit."""
         x = np.full((1, 2**10, 2**10, 2), 0.1, np.float32)
-        assert_array_equal(bo.global_avg_pool(x), np.float32([[0.1, 0.1]]))
+        assert_array_equal(bo.global_avg_pool2d(x), np.float32([[0.1, 0.1]]))
 
     def test_infinities_raise_no_warning(self):
         x = np.array([[np.inf, 1e308], [-np.inf, 1e308]]).reshape(1, 2, 1, 2)
-        assert_array_equal(bo.global_avg_pool(x), np.float32([[np.nan, np.inf]]))
+        assert_array_equal(bo.global_avg_pool2d(x), np.float32([[np.nan, np.inf]]))
 
 
 POOLS = (
@@ -142,7 +146,7 @@ POOLS = (
     lambda x: bo.max_pool2d(x, 3, stride=1, padding=1),
     lambda x: bo.max_pool2d(x, 1),
     lambda x: bo.avg_pool2d(x, (2, 3), stride=1, padding=1),
-    bo.global_avg_pool,
+    bo.global_avg_pool2d,
 )
 
 
@@ -168,7 +172,7 @@ def test_layouts(rng, pool):
 
 
 def test_layouts_of_words(rng):
-    x = signs(rng, 3, 6, 7, 70)
+    x = random_signs(rng, 3, 6, 7, 70)
     bits = bo.pack(x)
     for index in (np.s_[::-1], np.s_[:, ::2], np.s_[:, :, 1:6], np.s_[1:1]):
         got = bo.max_pool2d(bits[index], 2, stride=1)
@@ -188,7 +192,7 @@ def test_empty(pool, shape):
 
 
 def test_and_is_or_of_the_inverse(rng):
-    x = signs(rng, 2, 6, 6, 65)
+    x = random_signs(rng, 2, 6, 6, 65)
     smallest = -np.asarray(bo.max_pool2d(bo.pack(-x), 2))
     assert_array_equal(smallest, -ref.max_pool2d(-x, 2))
     assert_array_equal(smallest, x.reshape(2, 3, 2, 3, 2, 65).min((2, 4)))
@@ -207,27 +211,27 @@ class TestErrors:
             (X * 1j, {}, TypeError, "x .*complex"),
             ("abc", {}, TypeError, "x .*<U3"),
             (X[:, :0], {}, ValueError, r"x .*positions.*\(2, 0, 5, 3\)"),
-            (X[:, :0], {"size": 3, "padding": 2}, ValueError, r"x .*positions"),
-            (X[:, :, :0], {"size": 1}, ValueError, r"x .*positions"),
-            (X, {"size": 5}, ValueError, "height 5 .* in 4"),
-            (X, {"size": (1, 6)}, ValueError, "width 6 .* in 5"),
-            (X, {"size": 0}, ValueError, "at least 1, got 0"),
-            (X, {"size": 2.0}, TypeError, "2.0"),
-            (X, {"size": None}, TypeError, "None"),
+            (X[:, :0], {"kernel_size": 3, "padding": 2}, ValueError, r"x .*positions"),
+            (X[:, :, :0], {"kernel_size": 1}, ValueError, r"x .*positions"),
+            (X, {"kernel_size": 5}, ValueError, "height 5 .* in 4"),
+            (X, {"kernel_size": (1, 6)}, ValueError, "width 6 .* in 5"),
+            (X, {"kernel_size": 0}, ValueError, "at least 1, got 0"),
+            (X, {"kernel_size": 2.0}, TypeError, "2.0"),
+            (X, {"kernel_size": None}, TypeError, "None"),
             (X, {"stride": 0}, ValueError, "stride .*at least 1, got 0"),
             (X, {"stride": "2"}, TypeError, "stride .*'2'"),
             (X, {"padding": -1}, ValueError, "padding .*at least 0, got -1"),
             (X, {"padding": 2}, ValueError, "padding .*smaller.* 2 for height 2"),
-            (X, {"size": 1, "padding": 1}, ValueError, "padding .*smaller.* 1 for height 1"),
+            (X, {"kernel_size": 1, "padding": 1}, ValueError, "padding .*smaller.* 1 for height 1"),
             (X, {"padding": ((0, 0), (0, 3))}, ValueError, "padding .*smaller.* 3 for width 2"),
             (X, {"padding": "full"}, ValueError, "padding .*'full'"),
-            (X, {"size": 2**30, "padding": 2**30 - 4, "stride": 1}, ValueError, "elements"),
+            (X, {"kernel_size": 2**30, "padding": 2**30 - 4, "stride": 1}, ValueError, "elements"),
         ),
     )
     def test_windows(self, name, x, settings, error, rule):
-        settings = {"size": 2, **settings}
+        settings = {"kernel_size": 2, **settings}
         with pytest.raises(error, match=rf"^\[{name}\] .*{rule}"):
-            getattr(bo, name)(x, settings.pop("size"), **settings)
+            getattr(bo, name)(x, settings.pop("kernel_size"), **settings)
 
     @pytest.mark.parametrize(
         "call, error, rule",
@@ -238,11 +242,11 @@ class TestErrors:
             (lambda: bo.max_pool2d(bo.pack(X), 5), ValueError, "height 5 .* in 4"),
             (lambda: bo.max_pool2d(bo.pack(X[:, :0]), 1), ValueError, "positions"),
             (lambda: bo.avg_pool2d(bo.pack(X), 2), TypeError, "x .*BitArray"),
-            (lambda: bo.global_avg_pool(bo.pack(X)), TypeError, "x .*BitArray"),
-            (lambda: bo.global_avg_pool(X[0]), ValueError, r"x .*\(4, 5, 3\)"),
-            (lambda: bo.global_avg_pool(X > 0), TypeError, "x .*bool"),
-            (lambda: bo.global_avg_pool(X * 1j), TypeError, "x .*complex"),
-            (lambda: bo.global_avg_pool(X[:, :0]), ValueError, "x .*positions"),
+            (lambda: bo.global_avg_pool2d(bo.pack(X)), TypeError, "x .*BitArray"),
+            (lambda: bo.global_avg_pool2d(X[0]), ValueError, r"x .*\(4, 5, 3\)"),
+            (lambda: bo.global_avg_pool2d(X > 0), TypeError, "x .*bool"),
+            (lambda: bo.global_avg_pool2d(X * 1j), TypeError, "x .*complex"),
+            (lambda: bo.global_avg_pool2d(X[:, :0]), ValueError, "x .*positions"),
         ),
     )
     def test_operands(self, call, error, rule):
@@ -262,3 +266,46 @@ def test_windows_far_larger_than_the_image(rng):
     wanted = x.sum(axis=(1, 2), keepdims=True) / (2**24 + 1) ** 2
     assert_allclose(means, np.broadcast_to(wanted, x.shape), rtol=1e-4)
     assert np.isfinite(bo.k_map(x, 2**30 + 1, padding="same")).all()
+
+
+Y = (np.arange(120).reshape(2, 4, 5, 3) * 11 % 17 - 8).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **out: bo.max_pool2d(Y, 2, **out),
+        lambda **out: bo.max_pool2d(Y.astype(np.int8), 2, **out),
+        lambda **out: bo.avg_pool2d(Y, 2, padding=1, **out),
+        lambda **out: bo.global_avg_pool2d(Y, **out),
+        lambda **out: bo.k_map(Y, 2, padding=1, **out),
+    ],
+)
+def test_out(call):
+    want = call()
+    out = np.empty_like(want)
+    assert call(out=out) is out
+    assert_array_equal(out, want, strict=True)
+    strided = np.full((*want.shape, 2), -77, want.dtype)[..., 0]
+    assert call(out=strided) is strided
+    assert_array_equal(strided, want, strict=True)
+    for wrong, error, message in (
+        (want.tolist(), TypeError, "out must be an ndarray"),
+        (np.empty(want.shape, np.float64), TypeError, "out must have dtype"),
+        (np.empty((1, *want.shape), want.dtype), ValueError, "out must have shape"),
+        (np.broadcast_to(want, want.shape), ValueError, "out must be writeable"),
+    ):
+        with pytest.raises(error, match=message):
+            call(out=wrong)
+
+
+def test_out_that_is_the_input():
+    x = Y.astype(np.float32)
+    want = bo.max_pool2d(x, 3, stride=1, padding=1)
+    assert bo.max_pool2d(x, 3, stride=1, padding=1, out=x) is x
+    assert_array_equal(x, want)
+
+
+def test_bits_take_no_out():
+    with pytest.raises(TypeError, match=r"\[max_pool2d\] out must be None for bits"):
+        bo.max_pool2d(bo.pack(Y), 2, out=np.empty(1))

@@ -4,28 +4,26 @@
  *   A bit 1 is the value +1, a bit 0 is -1. Element i of the packed axis is bit i % 64 of word
  *   i / 64. The bits after the last element ("padding bits") are 0 in every array, so that they
  *   cancel in a ^ w. A row of k elements takes k_words = ceil(k / 64) words.
- *   With d = popcount(a ^ w), the number of mismatches of two rows: dot = k - 2 d.
+ *   Two rows have d = popcount(a ^ w) mismatches, and their dot product is k - 2 d.
  *
  * Names and units
- *   k counts bits, k_words counts 64-bit words; lda, ldw, ldc are the distances between rows in
- *   elements of the array they belong to (words, int32, float, ...). gemm is
- *   C[m,n] = A[m,k] W[n,k]^T, row-major. mr x nr is the register tile of an ISA, "panel" is its
- *   private order of nr rows of W.
+ *   k counts bits, k_words counts 64-bit words. lda, ldw and ldc are distances between rows, in
+ *   elements of the array (words, int32, float, ...). gemm is C[m,n] = A[m,k] W[n,k]^T, row-major.
+ *   mr x nr is the register tile of an ISA; a "panel" holds nr rows of W in the order that the ISA
+ *   reads.
  *
  * Kernels (kernels.inc) run on the calling thread and never allocate, print or abort. Drivers
- * (bitops_pack_rows and below) block for the caches and share the work out to OpenMP threads.
- * There is no C = alpha A W + beta C as in BLAS: an int32 result is read once by what follows, and
- * the scales that binary networks use are per row and per column.
+ * (bitops_pack_rows and below) cut the work into blocks that fit the caches, and divide it among
+ * OpenMP threads. There is no C = alpha A W + beta C as in BLAS: an int32 result is read once, by
+ * whatever follows, and the scales of binary networks are per row and per column.
  */
 #ifndef BITOPS_H
 #define BITOPS_H
 
-/* Before the headers of the system, which may be missing for such a machine. */
+/* Comes before the system's headers, which may be missing for such a machine. */
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "bitops packs little-endian words and does not support big-endian machines"
 #endif
-
-#include "optim.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -36,8 +34,9 @@ static inline size_t bitops_words(size_t bits) {
     return bits / BITOPS_WORD_BITS + (bits % BITOPS_WORD_BITS != 0);
 }
 
-/* The one place where mismatches become the product of two +-1 rows; 2 * mismatches would overflow
- * where k does not. */
+/* Where mismatches become the product of two +-1 rows: here, and for a vector of mismatches in
+ * dot_lanes of avx512.c. Subtracted twice, because 2 * mismatches would overflow where k does not.
+ */
 static inline int32_t bitops_dot(int32_t k, int32_t mismatches) {
     return k - mismatches - mismatches;
 }
@@ -51,21 +50,24 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
-    BITOPS_STORE_TOPK,       /* uint64  c = heap of the ldc nearest columns of a row (topk.h), which
-                                        must meet its columns in increasing order */
+    BITOPS_STORE_TOPK,       /* uint64  row of c = heap of its nearest columns */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
- * absent. threshold has n entries, flip n bits; both NULL unless the kind is SIGN.
- * With an offset table, the dot product of DOT, SCALED and SIGN is k - 2 mismatches plus row
- * offset_row[row - first_row] of the table, whose row 0 is left out; a convolution so takes back
- * what positions outside added. */
+ * absent. threshold has n entries, flip n bits; both are NULL unless the kind is SIGN.
+ *
+ * For TOPK, the ldc elements of a row of c are one heap of keys (isa/shared/heap.h); the row must
+ * meet its columns in increasing order.
+ *
+ * Offsets are added to the dot products of DOT, SCALED and SIGN. `offset` is a table, and row i of
+ * c takes its row offset_row[i - first_row]; row 0 stands for "no offsets" and is not read. This is
+ * how a convolution takes back what positions outside the image have added. */
 typedef struct bitops_store {
     bitops_store_kind kind;
     int32_t k;             /* bits */
     void *c;               /* OUT, first element of row 0 */
-    size_t ldc;            /* elements of c; words for SIGN */
-    const int32_t *offset; /* rows of ld_offset */
+    size_t ldc;            /* elements of c; words for SIGN, keys for TOPK */
+    const int32_t *offset; /* rows of ld_offset, or NULL */
     size_t ld_offset;
     const uint32_t *offset_row;
     size_t first_row;
@@ -78,8 +80,8 @@ typedef struct bitops_store {
 
 /* ---- kernels: one function type per operation --------------------------------------------- */
 
-/* n elements of x to bitops_words(n) words, padding bits 0. *nan is set to 1 if a NaN was met and
- * left alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. */
+/* Packs n elements of x into bitops_words(n) words; padding bits are 0. Sets *nan to 1 if a NaN was
+ * met, and leaves it alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. */
 typedef void bitops_pack_bool8_fn(const uint8_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i8_fn(const int8_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i16_fn(const int16_t *x, size_t n, uint64_t *words_out, int *nan);
@@ -88,65 +90,69 @@ typedef void bitops_pack_i64_fn(const int64_t *x, size_t n, uint64_t *words_out,
 typedef void bitops_pack_f32_fn(const float *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, int *nan);
 
-/* Bits x > threshold of n elements, as above; int32 compares as the nearest float32. */
+/* The same with the bits x > threshold; an int32 is compared as the nearest float32. */
 typedef void bitops_compare_i32_fn(const int32_t *x, const float *threshold, size_t n,
                                    uint64_t *words_out, int *nan);
 typedef void bitops_compare_f32_fn(const float *x, const float *threshold, size_t n,
                                    uint64_t *words_out, int *nan);
 
-/* n bits to n values +1 / -1. */
+/* Writes +1 or -1 for each of n bits. */
 typedef void bitops_unpack_i8_fn(const uint64_t *words, size_t n, int8_t *x_out);
 typedef void bitops_unpack_f32_fn(const uint64_t *words, size_t n, float *x_out);
 
-/* Number of 1 bits in each of `rows` rows of n_words words, one after the other. */
+/* Counts the 1 bits of each of `rows` rows of n_words words, which lie one after the other. */
 typedef void bitops_popcount_fn(const uint64_t *words, size_t rows, size_t n_words,
                                 int64_t *count_out);
 
-/* Number of rows with a 1 at each of the 64 n_words positions; rows are ld words apart. */
+/* Counts, for each of the 64 n_words positions, the rows with a 1 there. Rows are ld words apart.
+ */
 enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
-/* n <= nr rows of w to one panel of nr * k_words words (columns n..nr-1 are zero). */
+/* Orders n <= nr rows of w into one panel of nr * k_words words; columns n..nr-1 are zero. */
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                uint64_t *panel_out);
 
-/* m rows of a to the form that gemm_panel of the ISA reads, ld_out words apart; words do not depend
- * on each other, and rows_out may be a itself. Absent where that form is the rows as they lie. */
+/* Brings m rows of a into the form that gemm_panel reads, ld_out words apart. Each word depends
+ * only on the same word of a, and rows_out may be a itself. Absent where gemm_panel reads plain
+ * rows. */
 typedef void bitops_prepack_rows_fn(const uint64_t *a, size_t lda, size_t m, size_t k_words,
                                     uint64_t *rows_out, size_t ld_out);
 
-/* Rows [0, m) of a (after prepack_rows) times the n <= nr columns of one panel, stored at (row,
- * col) of store. col is a multiple of nr. scratch has row_words words for each row, 64-byte
- * aligned; unused if the ISA asks for none. */
+/* Multiplies rows [0, m) of a, in the form of prepack_rows, by the n <= nr columns of one panel,
+ * and stores the result at (row, col). col is a multiple of nr. scratch has row_words words for
+ * each row and is aligned to 64 bytes; it is not used if the ISA asks for none. */
 typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                                   size_t n, size_t k_words, size_t row, size_t col,
                                   const bitops_store *store, uint64_t *scratch);
 
-/* Rows [0, m) of a times rows [0, n) of w as they lie in memory; for few rows, where ordering w
- * into panels would cost more than the product. col is a multiple of 8. The store has no offsets.
- */
+/* Multiplies rows [0, m) of a by rows [0, n) of w as they lie in memory. This is for few rows,
+ * where ordering w into panels would cost more than the product. col is a multiple of 8. The store
+ * has no offsets. */
 typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
 
-/* Numbers times weights by lookup: every 4 elements of a row of x have 16 sums with all signs, a
- * table, from which 4 bits of a row of w select one. A panel holds `n` <= BITOPS_LOOKUP_COLUMNS
- * rows of w: for every 32 bits of k, those of each column. Tables are aligned to 64 bytes and take
- * BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA. */
+/* Numbers times weights by lookup. With all combinations of signs, 4 elements of a row of x have 16
+ * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
+ * BITOPS_LOOKUP_COLUMNS rows of w: for every 32 bits of k, those of each column. Tables are aligned
+ * to 64 bytes and take BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA.
+ */
 enum { BITOPS_LOOKUP_COLUMNS = 64, BITOPS_LOOKUP_ROWS = 4, BITOPS_LOOKUP_BYTES = 512 };
 
-/* n rows of w, k_words words long, to a panel of 2 * k_words * BITOPS_LOOKUP_COLUMNS numbers. */
+/* Orders n rows of w, k_words words long, into a panel of 2 * k_words * BITOPS_LOOKUP_COLUMNS
+ * numbers. */
 typedef void bitops_lookup_panel_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                     uint32_t *panel_out);
 
-/* k elements of a row, as if 0 followed, to ceil(k / 32) groups of tables. A sum of float32 is
- * ((x0 +- x1) +- x2) +- x3, each step rounded. */
+/* Makes ceil(k / 32) groups of tables from k elements of a row, as if zeros followed. A sum of
+ * float32 is ((x0 +- x1) +- x2) +- x3, each step rounded. */
 typedef void bitops_lookup_tables_f32_fn(const void *x, size_t k, void *tables_out);
 typedef void bitops_lookup_tables_u8_fn(const void *x, size_t k, void *tables_out);
 
-/* A block of rows x n sums of what the tables of `rows` rows hold for the bits of a panel. The sum
- * of an output goes through k in order, one table after the other, and starts at 0 or at c. */
+/* A block of rows x n outputs. Each is the sum of the entries that the bits of its column select
+ * from the tables of its row, in the order of k, starting at 0 or at c. */
 typedef struct bitops_lookup {
     const void *tables;
     size_t table_stride;   /* bytes from a row's tables to the next row's */
@@ -161,16 +167,35 @@ typedef struct bitops_lookup {
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 
-/* The steps of optim.h on elements [first, first + n) of the matrix; no words are written. */
+/* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
+ * goes through these steps, each rounded to float32:
+ *   m = m + beta1_rest * (g - m)
+ *   v = v + beta2_rest * (g * g - v)
+ *   w = w * keep - rate * (m / (sqrt(v) + eps))
+ *   w = min(max(w, -clip), clip) */
+typedef struct bitops_adam_args {
+    size_t rows, n;
+    const float *g;               /* IN */
+    float *w;                     /* IN, OUT */
+    float *m, *v;                 /* IN, OUT */
+    uint64_t *words;              /* OUT signs of w, rows x bitops_words(n), or NULL */
+    float beta1_rest, beta2_rest; /* 1 - beta1, 1 - beta2 */
+    float eps;
+    float rate; /* of the step, its bias correction included */
+    float keep; /* 1 - weight decay of the step */
+    float clip; /* infinity for none */
+} bitops_adam_args;
+
+/* These steps on elements [first, first + n) of the matrix; no words are written. */
 typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
 
-/* The step of the product on registers alone, `steps` times, for benchmarks: how many
- * multiply-accumulates it stands for, in the shortest time the core can make them. Absent where
- * the bound is not known. */
+/* For benchmarks: repeats the step of the product on registers alone, which is the shortest time
+ * that the core can take for it. macs_out is the number of multiply-accumulates that the steps
+ * stand for. Absent where no such loop has been written. */
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, tile_rows, tile_columns, row_words, plane_bits)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -185,7 +210,7 @@ typedef struct bitops_isa {
     uint32_t features; /* bits of cpu.h that the CPU must have */
     size_t mr, nr;     /* register tile of gemm_panel */
     size_t row_words;  /* scratch of gemm_panel, words for each row of a */
-    int plane_bits;    /* up to here products of bit planes are faster than the lookup */
+    int plane_bits;    /* numbers of at most this many bits are faster as planes than by lookup */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;
@@ -219,11 +244,11 @@ const bitops_isa *bitops_isa_get(size_t index);
 int bitops_isa_runs(const bitops_isa *isa);
 /* NULL if no row has that name. */
 const bitops_isa *bitops_isa_find(const char *name);
-/* The row in force: the best that runs until bitops_isa_use chooses another (which must run). */
+/* The row in force: the best one that runs, until bitops_isa_use chooses another that runs. */
 const bitops_isa *bitops_isa_active(void);
 void bitops_isa_use(const bitops_isa *isa);
 
-/* Name of entry i of kernels.inc, "op" and "isa"; 0 past the end. */
+/* The operation and the ISA of entry `index` of kernels.inc; returns 0 past the end. */
 int bitops_kernel_name(size_t index, const char **op, const char **isa);
 
 /* Name and version of the C compiler. */
@@ -233,27 +258,30 @@ const char *bitops_compiler(void);
 
 /* 1 if compiled with OpenMP. */
 int bitops_has_openmp(void);
-/* Threads that the next call may use: the number set, within OpenMP's own limit; 1 in a process
- * forked since this library was loaded, where OpenMP's thread pool does not exist. */
+/* Threads that the next call may use: the number that was set, within OpenMP's own limit. It is 1
+ * in a process forked after this library was loaded, where OpenMP's threads do not exist. */
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);
 
 /* ---- interrupts --------------------------------------------------------------------------- */
 
-/* How a long call can be made to end early. Drivers given one (not NULL) call `ask` every tenth of
- * a second, on the thread that called them; once it returns nonzero `stopped` is 1, the driver
- * returns soon, and its outputs are undefined. The rest is 0 at first. */
+/* Lets a long call end early. A driver that is given one calls `ask` every tenth of a second, on
+ * the thread that called the driver. Once `ask` returns nonzero, `stopped` is 1, the driver returns
+ * soon, and its outputs are undefined. The caller sets `ask` and zeroes the rest. */
 typedef struct bitops_stop {
     int (*ask)(void);
     volatile int stopped;
-    double asked; /* when, in seconds */
+    double asked; /* time of the last call, in seconds */
 } bitops_stop;
 
-/* For drivers, on any of their threads: whether to stop. Reads the clock, about 25 ns. */
+/* For drivers, on any of their threads: whether to stop. Reads the clock, which takes 25 ns. */
 int bitops_stopped(bitops_stop *stop);
 
 /* ---- drivers ------------------------------------------------------------------------------ */
+
+/* A driver that calls kernels takes their ISA as its first argument; the others are portable C.
+ * None looks up the ISA in force. */
 
 typedef enum bitops_dtype {
     BITOPS_BOOL8,
@@ -265,45 +293,46 @@ typedef enum bitops_dtype {
     BITOPS_F64,
 } bitops_dtype;
 
-/* rows x n contiguous values to rows x bitops_words(n) words; returns 1 if a NaN was met. */
-int bitops_pack_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n, uint64_t *words_out,
-                     int n_threads);
-/* rows x n contiguous int32 or float32 to bits (x > threshold[column]) ^ flip[column]; flip has n
- * packed bits or is NULL. Returns 1 if an x was NaN. */
-int bitops_compare_rows(bitops_dtype dtype, const void *x, size_t rows, size_t n,
-                        const float *threshold, const uint64_t *flip, uint64_t *words_out,
+/* Packs rows x n contiguous values into rows x bitops_words(n) words; returns 1 if a NaN was met.
+ */
+int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                     size_t n, uint64_t *words_out, int n_threads);
+/* Makes the bits (x > threshold[column]) ^ flip[column] of rows x n contiguous int32 or float32;
+ * flip has n packed bits, or is NULL. Returns 1 if an x was NaN. */
+int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                        size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
                         int n_threads);
-/* outer matrices of rows x columns bits, packed along the columns, to the same packed along the
- * rows: outer x columns x bitops_words(rows) words. */
+/* Transposes `outer` matrices of bits: rows x bitops_words(columns) words of each become columns x
+ * bitops_words(rows). */
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
                       uint64_t *words_out, int n_threads);
-/* dtype is BITOPS_I8 or BITOPS_F32. */
-void bitops_unpack_rows(bitops_dtype dtype, const uint64_t *words, size_t rows, size_t n,
-                        void *x_out, int n_threads);
-/* n numbers, whose products with scale lie in -127..127, to these plus 128, each rounded up or down
- * at random so that its mean is kept; 0 gives 128. The same seed gives the same result. */
-void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *out,
+/* Writes +1 or -1 for each bit; dtype is BITOPS_I8 or BITOPS_F32. */
+void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
+                        size_t rows, size_t n, void *x_out, int n_threads);
+/* codes_out = x * scale + 128, rounded up or down at random so that the mean is kept; 0 gives 128.
+ * The products must lie in -127..127. The same seed gives the same result. */
+void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                      int n_threads);
-/* Mean magnitude of each row of n numbers, 0 for n = 0; the order of the sums is stated in
- * magnitude.c. */
+/* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
+ * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads);
-/* Number of 1 bits of each of the rows, k_words words apart. */
-void bitops_popcount_rows(const uint64_t *words, size_t rows, size_t k_words, int64_t *count_out,
-                          int n_threads);
-/* Number of 1 bits at each position, over the middle axis of outer x rows x n_words words, to
- * outer x 64 n_words counts. */
-void bitops_popcount_columns(const uint64_t *words, size_t outer, size_t rows, size_t n_words,
-                             int64_t *count_out, int n_threads);
+/* Counts the 1 bits of each row of k_words words. */
+void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t *count_out, int n_threads);
+/* Counts the 1 bits at each position over the middle axis of outer x rows x n_words words; there
+ * are outer x 64 n_words counts. */
+void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
+                             size_t rows, size_t n_words, int64_t *count_out, int n_threads);
 
-/* Words of all panels of an n x k_words matrix in the order of isa. */
+/* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                         size_t k_words, uint64_t *panels_out, int n_threads);
 
-/* Packed images and the windows that a convolution puts over them. Row `row` of their im2col matrix
- * belongs to output position `row` in the order (image, y, x), and holds the `channels` bits of
- * each tap, from first_channel on, tap after tap without gaps: kernel_height * kernel_width *
- * channels bits. All lengths are below 2^31. */
+/* Packed images and the windows that a convolution puts over them. Rows of their im2col matrix are
+ * output positions in the order (image, y, x). A row holds `channels` bits of each tap, from
+ * first_channel on, tap after tap without gaps: kernel_height * kernel_width * channels bits. All
+ * lengths are below 2^31. */
 typedef struct bitops_image {
     const uint64_t *x;  /* IN  images x height x width pixels */
     size_t pixel_words; /* of a pixel, all its channels */
@@ -315,25 +344,26 @@ typedef struct bitops_image {
     size_t dilation_y, dilation_x;
     size_t out_height, out_width;
     uint64_t outside; /* 64 bits of a position outside, all 0 or all 1 */
-    /* Or NULL: which row of store.offset belongs to output (y, x), namely
-     * offset_y[y] * offsets_x + offset_x[x]. */
+    /* Output (y, x) takes row offset_y[y] * offsets_x + offset_x[x] of store.offset; NULL if there
+     * are no offsets. */
     const uint32_t *offset_y, *offset_x;
     size_t offsets_x;
 } bitops_image;
 
-/* Rows [first, first + rows) of the im2col matrix, ld_out words apart, padding bits 0; in the form
- * of prepack_rows, or as they are if that is NULL. Runs on the calling thread. */
+/* Writes rows [first, first + rows) of the im2col matrix, ld_out words apart, with padding bits 0,
+ * in the form that prepack_rows makes of them; plain if that is NULL. Runs on the calling thread.
+ */
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
                    bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out);
-/* Their rows of store.offset. */
+/* Which rows of store.offset they take. */
 void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
                            uint32_t *offset_row_out);
-/* All rows, bitops_words(bits of a row) apart. */
+/* Writes all rows, one after the other. */
 void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, int n_threads);
 
-/* One product, or a batch of products that share n, m and k. */
+/* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {
-    const bitops_image *image; /* IN  or NULL; then a is its im2col matrix, from row image_row on */
+    const bitops_image *image; /* IN  if not NULL, a is its im2col matrix from row image_row on */
     size_t image_row;
     const uint64_t *a; /* IN  m x k_words, rows lda words apart; NULL if there is an image */
     size_t lda;
@@ -347,7 +377,7 @@ typedef struct bitops_gemm_args {
     bitops_stop *stop; /* or NULL */
 } bitops_gemm_args;
 
-/* Bytes of scratch (64-byte aligned) that bitops_gemm needs; at most 8 MiB, 0 for few rows. */
+/* Bytes of workspace that bitops_gemm needs, aligned to 64: at most 8 MiB, 0 for few rows. */
 size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                   int n_threads);
 void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
@@ -358,11 +388,12 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads);
 
-/* Convolution of packed images with packed filters, whose rows hold the bits of their taps as those
- * of the im2col matrix do. The images' channels and the filters are cut into `groups` equal parts,
- * part by part convolved; image.channels is that of one part and image.first_channel is 0. If
- * image.channels is 1 and there are several groups ("depthwise"), w holds instead, for each filter
- * j of a group and each tap, the bits of all groups: filters / groups x taps x pixel_words. */
+/* Convolution of packed images with packed filters. A row of w holds the bits of a filter in the
+ * order of a row of the im2col matrix. The channels of the images and the filters are cut into
+ * `groups` equal parts, each of which is a convolution of its own; image.channels is that of one
+ * part, and image.first_channel is 0. If image.channels is 1 and there are several groups
+ * ("depthwise"), w holds instead, for each filter of a group and each tap, the bits of all groups:
+ * filters / groups x taps x pixel_words. */
 typedef struct bitops_conv_args {
     bitops_image image;
     size_t images;
@@ -370,37 +401,37 @@ typedef struct bitops_conv_args {
     size_t filters;
     size_t groups;
     const uint64_t *panels; /* IN  those of all groups, one after the other, or NULL */
-    const int32_t *offsets; /* as bitops_conv_fill_offsets left it, or NULL: then positions outside
-                               count as image.outside */
+    const int32_t *offsets; /* set by bitops_conv_fill_offsets; if NULL, positions outside count as
+                               image.outside */
     bitops_store store;     /* DOT, SCALED or SIGN; rows are output positions */
     bitops_stop *stop;      /* or NULL */
 } bitops_conv_args;
 
-/* For positions outside that add nothing: bytes of memory (64-byte aligned) for the offsets, and
- * how they are made, once for all images of a size. tap_sums is taps x filters, each the sum of the
- * +-1 weights of a tap; image.outside is 0. Sets `offsets` and what belongs to it in image. */
+/* For positions outside that add nothing. The offsets are made once for all images of a size, in
+ * memory of this many bytes, aligned to 64, that must outlive args. tap_sums is taps x filters, the
+ * sums of the +-1 weights of each tap; image.outside is 0. Sets `offsets`, and the fields of image
+ * that belong to it. */
 size_t bitops_conv_offsets_size(const bitops_conv_args *args);
 void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory);
 
-/* Bytes of scratch (64-byte aligned) that bitops_conv needs. */
+/* Bytes of workspace that bitops_conv needs, aligned to 64. */
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                   int n_threads);
 void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
                  int n_threads);
 
-/* The `count` nearest rows of w for every row of a, by distance and then by index; n <= 2^32 and
- * 1 <= count <= n. Of args->store only k is read. distances_out and indices_out are m x count. The
- * workspace is 64-byte aligned and at most 8 MiB. */
+/* Finds the `count` nearest rows of w for every row of a, by distance and then by index. n is at
+ * most 2^32, and 1 <= count <= n. Of args->store only k is read. distances_out and indices_out are
+ * m x count. The workspace is aligned to 64 bytes and takes at most 8 MiB. */
 size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                           size_t count, int n_threads);
 void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                          int32_t *distances_out, int64_t *indices_out, void *workspace,
                          int n_threads);
 
-/* Numbers times +-1 weights: c = [m, k] of x times w^T, then [* alpha[col]] [+ bias[col]], each
- * step rounded to float32. x is float32, or uint8 with 255 * k < 2^31. c is float, but int32 for
- * uint8 without alpha and bias. Results do not depend on n_threads, nor on the ISA, nor on the
- * other rows. */
+/* Numbers times +-1 weights: c = x[m,k] w[n,k]^T [* alpha[col]] [+ bias[col]], each step rounded to
+ * float32. x is float32, or uint8 with 255 * k < 2^31. c is float32, but int32 for uint8 without
+ * alpha and bias. Results depend neither on n_threads, nor on the ISA, nor on the other rows. */
 typedef struct bitops_mixed_args {
     int is_float;  /* x is float32, else uint8 */
     int bits;      /* of the numbers in x, 1 to 8, for uint8 */
@@ -416,10 +447,14 @@ typedef struct bitops_mixed_args {
     bitops_stop *stop;      /* or NULL */
 } bitops_mixed_args;
 
-/* Bytes of scratch (64-byte aligned) that bitops_mixed needs; at most 8 MiB. */
+/* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
+
+/* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
+ * a weight became NaN; the bit of a NaN is 0. */
+int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
 
 #endif

@@ -1,27 +1,18 @@
 """Packed-bit GEMM and binarized neural networks for NumPy."""
 
-from importlib.metadata import version as _version
+import importlib as _importlib
+from types import ModuleType as _ModuleType
 
 from . import isa
-from .config import get_num_threads, set_num_threads, show_config
+from .config import __version__, get_num_threads, set_num_threads, show_config
 from .ops.array import BitArray, pack, pack_above, popcount, unpack
 from .ops.conv import conv2d, conv2d_sign, im2col
-from .ops.linalg import (
-    Prepacked,
-    bitplane_gemm,
-    gemm,
-    gemm_sign,
-    hamming,
-    hamming_topk,
-    matmul,
-    prepack,
-    weight_gemm,
-)
+from .ops.linalg import gemm, gemm_sign, hamming, hamming_topk, matmul
 from .ops.mixed_conv import bitplane_conv2d, weight_conv2d
-from .ops.pool import avg_pool2d, global_avg_pool, max_pool2d
+from .ops.mixed_gemm import bitplane_gemm, weight_gemm
+from .ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
+from .ops.prepack import Prepacked, prepack
 from .ops.scaling import binarize_weights, k_map
-
-__version__ = _version("bitops")
 
 __all__ = [
     "BitArray",
@@ -36,7 +27,7 @@ __all__ = [
     "gemm",
     "gemm_sign",
     "get_num_threads",
-    "global_avg_pool",
+    "global_avg_pool2d",
     "hamming",
     "hamming_topk",
     "im2col",
@@ -54,3 +45,29 @@ __all__ = [
     "weight_conv2d",
     "weight_gemm",
 ]
+
+# Rooms that are loaded when they are first asked for, so that products alone import no layers.
+_ROOMS = frozenset(
+    (
+        "benchmark",
+        "data",
+        "io",
+        "layers",
+        "models",
+        "quantizers",
+        "recipes",
+        "reference",
+        "training",
+    )
+)
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """Load a room of the package, such as `bitops.layers`, at its first use (PEP 562)."""
+    if name in _ROOMS:
+        return _importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

@@ -35,7 +35,9 @@ def compare(
 ) -> bool: ...
 def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
 def transpose(words: _Words, words_out: _Words) -> None: ...
-def quantize(x: NDArray[np.float32], scale: float, seed: int, out: NDArray[np.uint8]) -> None: ...
+def quantize(
+    x: NDArray[np.float32], scale: float, seed: int, codes_out: NDArray[np.uint8]
+) -> None: ...
 def mean_magnitude(x: NDArray[np.float32], mean_out: NDArray[np.float32]) -> None: ...
 def popcount_columns(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
@@ -49,32 +51,32 @@ class Panels:
     def __init__(self, w: _Words, groups: int = 1) -> None: ...
 
 def gemm(
-    a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.int32], batch: _Batch = None
+    a: _Words, w: _Words | Panels, k: int, batch: _Batch, c_out: NDArray[np.int32]
 ) -> None: ...
 def gemm_scaled(
     a: _Words,
     w: _Words | Panels,
     k: int,
+    batch: _Batch,
     alpha: NDArray[np.float32] | None,
     k_map: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
-    batch: _Batch = None,
 ) -> None: ...
 def gemm_sign(
     a: _Words,
     w: _Words | Panels,
     k: int,
+    batch: _Batch,
     threshold: NDArray[np.int32],
     flip: _Words | None,
     c_out: _Words,
-    batch: _Batch = None,
 ) -> None: ...
 def hamming(
-    a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.int32], batch: _Batch = None
+    a: _Words, w: _Words | Panels, k: int, batch: _Batch, c_out: NDArray[np.int32]
 ) -> None: ...
 def hamming16(
-    a: _Words, w: _Words | Panels, k: int, c_out: NDArray[np.uint16], batch: _Batch = None
+    a: _Words, w: _Words | Panels, k: int, batch: _Batch, c_out: NDArray[np.uint16]
 ) -> None: ...
 def hamming_topk(
     a: _Words,
@@ -121,18 +123,18 @@ def weight_gemm(
 def bitplane_gemm(
     x: NDArray[np.uint8],
     w: _Words,
+    panels: Panels | None,
     bits: int,
     c_out: NDArray[np.int32],
-    panels: Panels | None = None,
 ) -> None: ...
 def bitplane_gemm_scaled(
     x: NDArray[np.uint8],
     w: _Words,
+    panels: Panels | None,
     bits: int,
     alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
-    panels: Panels | None = None,
 ) -> None: ...
 def adam(
     g: NDArray[np.float32],

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from . import _core, isa
+from .ops.checks import check_integer
 
-__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+__all__ = ["__version__", "get_num_threads", "set_num_threads", "show_config"]
+
+__version__ = version("bitops")
 
 MAX_THREADS = 4096
 
@@ -39,11 +43,7 @@ def set_num_threads(n: int) -> None:
     ValueError
         If `n` is less than 1.
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"[set_num_threads] n must be an integer, got {n!r}")
-    if not 1 <= n <= MAX_THREADS:
-        raise ValueError(f"[set_num_threads] n must be in [1, {MAX_THREADS}], got {n}")
-    _core.set_num_threads(int(n))
+    _core.set_num_threads(check_integer("set_num_threads", "n", n, 1, MAX_THREADS))
 
 
 def get_num_threads() -> int:
@@ -89,8 +89,6 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"[show_config] mode must be 'stdout' or 'dicts', got {mode!r}")
-    from . import __version__
-
     config = {
         "version": __version__,
         "cpu": _cpu_name(),

@@ -222,7 +222,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Reader], Drawn], Callable[..., Any] | None]
     "k_map": (_k_map, reference.k_map),
     "max_pool2d": (_pool, reference.max_pool2d),
     "avg_pool2d": (_numbers_pool, reference.avg_pool2d),
-    "global_avg_pool": (_numbers, reference.global_avg_pool),
+    "global_avg_pool2d": (_numbers, reference.global_avg_pool2d),
     "pack": (_along, lambda x, axis=-1: reference.sign(x)),
     "pack_above": (_above, _above_reference),
     "unpack": (_unpack, lambda x, dtype: x > 0 if dtype == "?" else x),

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import isa
 from ..ops.array import pack
-from ..ops.linalg import gemm, prepack
+from ..ops.linalg import gemm
+from ..ops.prepack import prepack
 from .timing import Timing, WrongResult, interleave, random_signs, threads
 
 __all__ = ["GEMM_SHAPES", "GemmOperands", "GemmResult", "measure_gemm"]

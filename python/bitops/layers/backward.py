@@ -17,8 +17,8 @@ import numpy as np
 from ..ops.array import BitArray, pack, popcount
 from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
-from ..ops.linalg import bitplane_gemm, weight_gemm
 from ..ops.mixed_conv import bitplane_conv2d
+from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
 from ..ops.patches import add_patches, position_blocks, tap_slices
 from ..quantizers import ByteGradient
 

@@ -1,4 +1,4 @@
-"""Batch normalisation: the training layer and the scale and shift that it becomes."""
+"""Batch normalisation: the training layers, and the factor and bias that they become."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import numpy as np
 
 from ..ops.checks import check_number
 from ..quantizers import ap2
-from .base import (
-    Cost,
-    Layer,
-    Parameter,
-    TrainingLayer,
-    as_activation,
-    as_float,
-    as_scales,
-    check_size,
-    saved_for_backward,
-)
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .inputs import as_activation, as_float, as_scales, check_size
+from .parameter import Parameter
+from .registry import ArraySpec, register
+from .roles import Role
 
 
 class BatchNorm(TrainingLayer):
@@ -42,7 +36,7 @@ class BatchNorm(TrainingLayer):
     Training:  y = gamma * xhat + beta,  xhat = (x - mean) * inv_std,  inv_std = (var + eps)^-1/2.
     Backward:  dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)),
     dgamma = sum(dy * xhat),  dbeta = sum(dy).
-    Evaluation:  y = x * scale + shift,  scale = gamma * inv_std,  shift = beta - mean * scale, with
+    Evaluation:  y = x * alpha + bias,  alpha = gamma * inv_std,  bias = beta - mean * alpha, with
     the running statistics, each operation rounded to float32.
     The running statistics average inv_std itself, as the code released with BinaryNet does. Batch t
     enters with weight max(momentum, 1/t), so that short trainings do not keep the start values.
@@ -51,6 +45,8 @@ class BatchNorm(TrainingLayer):
     ----------
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
     """
+
+    role = Role.AFFINE
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
         self.in_features = self.out_features = check_size(self.name, "features", features)
@@ -70,16 +66,16 @@ class BatchNorm(TrainingLayer):
         self._saved: tuple[np.ndarray, np.ndarray] | None = None
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and shift of the evaluation graph, float32."""
-        scale = self.gamma.value * self.running_inv_std
-        return scale, self.beta.value - self.running_mean * scale
+        """alpha and bias of the evaluation graph, float32."""
+        alpha = self.gamma.value * self.running_inv_std
+        return alpha, self.beta.value - self.running_mean * alpha
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_float(as_activation(self.name, x, self.in_features))
         if not training:
-            scale, shift = self.affine()
-            y = x * scale
-            y += shift
+            alpha, bias = self.affine()
+            y = x * alpha
+            y += bias
             return y
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axis=axes)
@@ -128,6 +124,9 @@ class BatchNorm(TrainingLayer):
         features = self.gamma.size
         return Cost(2 * features, 8 * features, float_macs=features)
 
+    def to_packed(self) -> PackedBatchNorm:
+        return PackedBatchNorm(*self.affine())
+
     def __repr__(self) -> str:
         return f"{self.name}({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
 
@@ -157,8 +156,8 @@ class ShiftBatchNorm(BatchNorm):
     Backward, with C = AP2(c) and sigma = AP2(s):
     dx = (dy - mean(dy) - C * mean(C * dy) * sigma^2) * sigma * AP2(gamma),
     dgamma = sum(dy * AP2(c * sigma)), given to gamma itself,  dbeta = sum(dy).
-    Evaluation:  y = x * scale + shift,  scale = AP2(running_inv_std) * AP2(gamma),
-    shift = beta - running_mean * scale.
+    Evaluation:  y = x * alpha + bias,  alpha = AP2(running_inv_std) * AP2(gamma),
+    bias = beta - running_mean * alpha.
     The running statistics average the mean and s, before AP2, with the weight `momentum`.
 
     References
@@ -167,12 +166,14 @@ class ShiftBatchNorm(BatchNorm):
     those of the Torch program released with it.
     """
 
+    role = Role.AFFINE
+
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125):
         super().__init__(features, eps, momentum)
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        scale = ap2(self.running_inv_std) * ap2(self.gamma.value)
-        return scale, self.beta.value - self.running_mean * scale
+        alpha = ap2(self.running_inv_std) * ap2(self.gamma.value)
+        return alpha, self.beta.value - self.running_mean * alpha
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         if not training:
@@ -206,14 +207,20 @@ class ShiftBatchNorm(BatchNorm):
         dx *= sigma * ap2(self.gamma.value)
         return dx
 
+    def to_packed(self) -> PackedBatchNorm:
+        return PackedBatchNorm(*self.affine())
 
+
+@register
 class PackedBatchNorm(Layer):
-    """Packed twin of a BatchNorm that no product can absorb: y = x * alpha + bias in float32.
+    """Twin of a `BatchNorm` that no product absorbs: y = x * alpha + bias, float32.
 
     Parameters
     ----------
     alpha, bias : array_like of shape (features,), float32
     """
+
+    ARRAYS = (ArraySpec("alpha", "float32", 1), ArraySpec("bias", "float32", 1))
 
     def __init__(self, alpha, bias):
         alphas = as_scales("PackedBatchNorm", "alpha", alpha, None)

@@ -3,57 +3,64 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from ..ops.array import BitArray, pack, unpack
 from ..ops.conv import im2col
-from ..ops.geometry import Window
+from ..ops.geometry import Pair, Window
+from ..ops.memory import WORD_BITS
 from ..ops.patches import image_blocks, seeing_taps, tap_slices
-from ..ops.pool import avg_pool2d, global_avg_pool, max_pool2d
-from .base import (
-    Activation,
-    Codes,
-    Cost,
-    Layer,
-    Shape,
-    TrainingLayer,
-    Windows,
-    as_activation,
-    as_flips,
-    as_float,
-    as_images,
-    image_shape,
-    is_data,
-    saved_for_backward,
-)
+from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
+from .registry import ArraySpec, register
+from .roles import Role
+from .windows import Padding, Windows, image_shape
 
 # Images, then rows and columns, of what a tap sees and of where it does.
 Part = tuple[slice, slice, slice]
 
 
 class Pool(Layer):
-    """What the pools with windows share: settings, shape of the output, repr."""
+    """Base of the pools with windows, in training and in inference."""
 
     windows: Windows
 
-    def _set_windows(self, size: Any, stride: Any, padding: Any) -> None:
-        stride = size if stride is None else stride
-        self.windows = windows = Windows.of(self.name, size, stride, padding)
-        if not isinstance(windows.padding, str):
-            for length, sides in zip(windows.kernel_size, windows.padding, strict=True):
-                if max(sides) >= length:  # a window must not lie outside altogether
-                    raise ValueError(
-                        f"[{self.name}] padding must be smaller than size, got {padding} and {size}"
-                    )
+    def _set_windows(
+        self, kernel_size: int | Pair, stride: int | Pair | None, padding: Padding
+    ) -> None:
+        stride = kernel_size if stride is None else stride
+        self.windows = Windows.of(self.name, kernel_size, stride, padding)
+        sides = self.windows.padding
+        if isinstance(sides, str):
+            return
+        for length, ends in zip(self.kernel_size, sides, strict=True):
+            if max(ends) >= length:  # a window must not lie outside altogether
+                raise ValueError(
+                    f"[{self.name}] padding must be smaller than kernel_size, "
+                    f"got {padding} and {kernel_size}"
+                )
 
-    def _options(self) -> dict[str, Any]:
-        return {"stride": self.windows.stride, "padding": self.windows.padding}
+    @property
+    def kernel_size(self) -> Pair:
+        """Height and width of a window."""
+        return self.windows.kernel_size
 
-    def settings(self) -> dict[str, Any]:
-        return {"size": self.windows.kernel_size, **self._options()}
+    def _pooled(self, pool: Callable[..., Any], x: Any) -> Any:
+        """What a pooling function makes of the windows."""
+        windows = self.windows
+        return pool(x, windows.kernel_size, stride=windows.stride, padding=windows.padding)
+
+    def config(self) -> dict[str, Any]:
+        windows = self.windows
+        return {
+            "kernel_size": windows.kernel_size,
+            "stride": windows.stride,
+            "padding": windows.padding,
+        }
 
     def output_shape(self, shape: Shape) -> Shape:
         height, width, channels = image_shape(self.name, shape)
@@ -68,10 +75,10 @@ class MaxPool2D(Pool, TrainingLayer):
 
     Parameters
     ----------
-    size, padding
-        As in `bitops.max_pool2d`; padding smaller than size.
+    kernel_size, padding
+        As in `bitops.max_pool2d`; padding smaller than kernel_size.
     stride : int or pair of int, optional
-        That of `size` by default.
+        That of `kernel_size` by default.
 
     Notes
     -----
@@ -79,18 +86,21 @@ class MaxPool2D(Pool, TrainingLayer):
     first +1, or the first tap where all are -1.
     """
 
-    def __init__(self, size, stride=None, padding=0):
-        self._set_windows(size, stride, padding)
+    role = Role.POOL
+
+    def __init__(
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
+    ):
+        self._set_windows(kernel_size, stride, padding)
         self._saved: tuple[Activation, Activation] | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_images("MaxPool2D", x)
         y: Activation
         if isinstance(x, Codes):
-            codes = max_pool2d(x.numbers, self.windows.kernel_size, **self._options())
-            y = Codes(codes, x.bits, x.step)
+            y = Codes(self._pooled(max_pool2d, x.numbers), x.bits, x.step)
         else:
-            y = max_pool2d(x, self.windows.kernel_size, **self._options())
+            y = self._pooled(max_pool2d, x)
         if training:
             self._saved = x, y
         return y
@@ -105,6 +115,9 @@ class MaxPool2D(Pool, TrainingLayer):
             values, maxima = _values(x[images]), _values(y[images])
             _to_first_maximum(values, maxima, grad[images], window, dx[images])
         return dx
+
+    def to_packed(self, minimum: np.ndarray | None = None) -> PackedMaxPool2D:
+        return PackedMaxPool2D(**self.config(), minimum=minimum)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
@@ -140,22 +153,30 @@ def _to_first_maximum(
         target += dy[seen] * hit
 
 
+@register
 class PackedMaxPool2D(Pool):
-    """Pool for inference: OR of bits, or the largest number, of every window.
+    """Twin of `MaxPool2D` for inference: OR of the bits, or the largest number, of every window.
 
     Parameters
     ----------
-    size, padding
-        As in `bitops.max_pool2d`; padding smaller than size.
+    kernel_size, padding
+        As in `bitops.max_pool2d`; padding smaller than kernel_size.
     stride : int or pair of int, optional
-        That of `size` by default.
+        That of `kernel_size` by default.
     minimum : array_like of shape (channels,), bool, optional
-        Channels of which the smallest value is taken, for bits AND. A max-pool before a falling
-        threshold becomes this behind it.
+        Channels whose smallest value is taken instead: AND of the bits.
     """
 
-    def __init__(self, size, stride=None, padding=0, minimum=None):
-        self._set_windows(size, stride, padding)
+    ARRAYS = (ArraySpec("minimum", "bool", 1),)
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: Padding = 0,
+        minimum=None,
+    ):
+        self._set_windows(kernel_size, stride, padding)
         self.minimum: np.ndarray | None = None
         if minimum is not None:
             self.in_features = self.out_features = np.size(minimum)
@@ -164,11 +185,10 @@ class PackedMaxPool2D(Pool):
 
     def forward(self, x) -> Activation:
         x = as_images("PackedMaxPool2D", x, self.in_features)
-        y = max_pool2d(self._turned(x), self.windows.kernel_size, **self._options())
-        return self._turned(y)
+        return self._order_reversed(self._pooled(max_pool2d, self._order_reversed(x)))
 
-    def _turned(self, x: Activation) -> Activation:
-        """The order of the values reversed in the channels of `minimum`."""
+    def _order_reversed(self, x: Activation) -> Activation:
+        """The values, those in the channels of `minimum` mapped so that the smallest is largest."""
         if self.minimum is None or self._mask is None:
             return x
         if isinstance(x, BitArray):
@@ -189,51 +209,32 @@ class PackedMaxPool2D(Pool):
         return f"PackedMaxPool2D({self.windows}{minimum})"
 
 
-class PackedAvgPool2D(Pool):
+class AvgPool2D(Pool, TrainingLayer):
     """Mean of every window, float32; positions outside the image count as zeros.
 
     Parameters
     ----------
-    size, padding
-        As in `bitops.avg_pool2d`; padding smaller than size.
+    kernel_size, padding
+        As in `bitops.avg_pool2d`; padding smaller than kernel_size.
     stride : int or pair of int, optional
-        That of `size` by default.
-    """
-
-    def __init__(self, size, stride=None, padding=0):
-        self._set_windows(size, stride, padding)
-
-    def forward(self, x) -> np.ndarray:
-        return self._mean(as_images(self.name, x))
-
-    def _mean(self, x: Activation) -> np.ndarray:
-        return avg_pool2d(as_float(x), self.windows.kernel_size, **self._options())
-
-
-class AvgPool2D(PackedAvgPool2D, TrainingLayer):
-    """Mean of every window, float32; positions outside the image count as zeros.
-
-    Parameters
-    ----------
-    size, padding
-        As in `bitops.avg_pool2d`; padding smaller than size.
-    stride : int or pair of int, optional
-        That of `size` by default.
+        That of `kernel_size` by default.
 
     Notes
     -----
     Backward: every position of a window gets dy / (height * width of the window).
     """
 
-    def __init__(self, size, stride=None, padding=0):
-        super().__init__(size, stride, padding)
+    def __init__(
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
+    ):
+        self._set_windows(kernel_size, stride, padding)
         self._saved: tuple[Window, tuple[int, ...], bool] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_images("AvgPool2D", x)
         if training:
             self._saved = self.windows.on("AvgPool2D", x), x.shape, is_data(x)
-        return self._mean(x)
+        return self._pooled(avg_pool2d, as_float(x))
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         window, shape, data = saved_for_backward(self, self._saved)
@@ -245,24 +246,37 @@ class AvgPool2D(PackedAvgPool2D, TrainingLayer):
             dx[place] += share[seen]
         return dx
 
+    def to_packed(self) -> PackedAvgPool2D:
+        return PackedAvgPool2D(**self.config())
 
-class PackedGlobalAvgPool2D(Layer):
-    """Mean of every channel over the image: (n, h, w, c) to (n, c), float32."""
+
+@register
+class PackedAvgPool2D(Pool):
+    """Twin of `AvgPool2D` for inference: the mean of every window, float32.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding
+        As in `AvgPool2D`.
+    """
+
+    def __init__(
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
+    ):
+        self._set_windows(kernel_size, stride, padding)
 
     def forward(self, x) -> np.ndarray:
-        return self._mean(as_images(self.name, x))
+        return self._pooled(avg_pool2d, as_float(as_images("PackedAvgPool2D", x)))
 
-    def _mean(self, x: Activation) -> np.ndarray:
-        return global_avg_pool(as_float(x))
+
+class GlobalPool(Layer):
+    """Base of the pools over a whole image, in training and in inference."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return image_shape(self.name, shape)[2:]
 
-    def __repr__(self) -> str:
-        return f"{self.name}()"
 
-
-class GlobalAvgPool2D(PackedGlobalAvgPool2D, TrainingLayer):
+class GlobalAvgPool2D(GlobalPool, TrainingLayer):
     """Mean of every channel over the image: (n, h, w, c) to (n, c), float32.
 
     Notes
@@ -277,7 +291,7 @@ class GlobalAvgPool2D(PackedGlobalAvgPool2D, TrainingLayer):
         x = as_images("GlobalAvgPool2D", x)
         if training:
             self._saved = x.shape, is_data(x)
-        return self._mean(x)
+        return global_avg_pool2d(as_float(x))
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         shape, data = saved_for_backward(self, self._saved)
@@ -286,25 +300,22 @@ class GlobalAvgPool2D(PackedGlobalAvgPool2D, TrainingLayer):
         share = grad / np.float32(shape[1] * shape[2])
         return np.broadcast_to(share[:, np.newaxis, np.newaxis], shape).copy()
 
+    def to_packed(self) -> PackedGlobalAvgPool2D:
+        return PackedGlobalAvgPool2D()
 
-class PackedFlatten(Layer):
-    """All features of an example in one row: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+
+@register
+class PackedGlobalAvgPool2D(GlobalPool):
+    """Twin of `GlobalAvgPool2D` for inference: (n, h, w, c) to the means (n, c), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return global_avg_pool2d(as_float(as_images("PackedGlobalAvgPool2D", x)))
+
+
+class Flattening(Layer):
+    """Base of the layers that make rows of images, in training and in inference."""
 
     mixes_axes = True
-
-    def forward(self, x) -> Activation:
-        return self._flat(as_activation(self.name, x))
-
-    def _flat(self, x: Activation) -> Activation:
-        n, features = x.shape[0], math.prod(x.shape[1:])
-        if not isinstance(x, BitArray):
-            return x.reshape(n, features)
-        channels = x.shape[-1]
-        if x.words.shape[-1] * 64 == channels or x.ndim == 2:  # no padding bits between the words
-            return BitArray.from_words(x.words.reshape(n, -1), (n, features))
-        pixels = features // channels
-        rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
-        return rows.reshape(n, features)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) < 2 or None in shape:  # with one axis known, there may be more
@@ -314,12 +325,24 @@ class PackedFlatten(Layer):
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
 
-    def __repr__(self) -> str:
-        return f"{self.name}()"
+
+def flattened(x: Activation) -> Activation:
+    """Rows (n, features) of examples of any shape; bits stay packed along the last axis."""
+    n, features = x.shape[0], math.prod(x.shape[1:])
+    if not isinstance(x, BitArray):
+        return x.reshape(n, features)
+    channels = x.shape[-1]
+    if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding between the words
+        return BitArray.from_words(x.words.reshape(n, -1), (n, features))
+    pixels = features // channels
+    rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
+    return rows.reshape(n, features)
 
 
-class Flatten(PackedFlatten, TrainingLayer):
+class Flatten(Flattening, TrainingLayer):
     """All features of an example in one row: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+
+    role = Role.MOVES
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
@@ -328,7 +351,18 @@ class Flatten(PackedFlatten, TrainingLayer):
         x = as_activation("Flatten", x)
         if training:
             self._shape = x.shape
-        return self._flat(x)
+        return flattened(x)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad.reshape(saved_for_backward(self, self._shape))
+
+    def to_packed(self) -> PackedFlatten:
+        return PackedFlatten()
+
+
+@register
+class PackedFlatten(Flattening):
+    """Twin of `Flatten` for inference: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+
+    def forward(self, x) -> Activation:
+        return flattened(as_activation("PackedFlatten", x))

@@ -1,28 +1,30 @@
-"""Walks over the layers of a model, and over what a layer and an array hold."""
+"""Walks through the layers of a model and what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .base import Layer
-
-__all__ = ["holders", "is_finite", "named_layers"]
+from .base import Layer
 
 
 def named_layers(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """Yield layers with their places, "3" or "3.body.0"; those with branches come first."""
+    """Layers with their places, as "3" or "3.body.0"; those with branches before their branches."""
     for i, layer in enumerate(layers):
         yield f"{prefix}{i}", layer
         for branch, chain in layer.branches().items():
             yield from named_layers(chain, f"{prefix}{i}.{branch}.")
 
 
+def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Layers in order, those of branches included."""
+    return (layer for _, layer in named_layers(layers))
+
+
 def holders(layer: Layer) -> Iterator[Any]:
-    """Yield a layer, its quantizer if it has one, the quantizer in that, and so on."""
+    """A layer, its quantizer if it has one, the quantizer in that, and so on."""
     holder: Any = layer
     while holder is not None:
         yield holder
@@ -30,7 +32,7 @@ def holders(layer: Layer) -> Iterator[Any]:
 
 
 def is_finite(x) -> bool:
-    """Tell whether an array is free of NaN and infinity; its extremes show it without a copy."""
+    """Whether an array holds neither NaN nor infinity; its extremes tell, without a copy."""
     if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
         return True
     with np.errstate(invalid="ignore"):

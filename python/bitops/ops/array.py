@@ -243,12 +243,12 @@ def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> Bi
     return BitArray._make(words, shape, axis)
 
 
-def _as_sizes(function: str, shape: Any) -> tuple[int, ...]:
+def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
     """A shape as a tuple of plain integers."""
     try:
         return tuple(operator.index(size) for size in shape)
     except TypeError:
-        raise TypeError(f"[{function}] shape must be integers, got {shape!r}") from None
+        raise TypeError(f"[{where}] shape must be integers, got {shape!r}") from None
 
 
 def _is_basic(item: Any) -> bool:
@@ -380,21 +380,21 @@ def pack_above(
 
 
 def above_operand(
-    function: str, x: ArrayLike, threshold: ArrayLike, flip: ArrayLike | BitArray | None
+    where: str, x: ArrayLike, threshold: ArrayLike, flip: ArrayLike | BitArray | None
 ) -> BitArray:
     """`pack_above`, with errors in the name of the function that takes the operand."""
-    array = real_array(function, "x", x)
+    array = real_array(where, "x", x)
     if array.ndim == 0:
-        raise ValueError(f"[{function}] x must have at least one axis, got a scalar")
+        raise ValueError(f"[{where}] x must have at least one axis, got a scalar")
     k = array.shape[-1]
-    limits = real_array(function, "threshold", threshold)
+    limits = real_array(where, "threshold", threshold)
     if limits.shape not in ((), (k,)):
         raise ValueError(
-            f"[{function}] threshold must be a number or have shape ({k},), got {limits.shape}"
+            f"[{where}] threshold must be a number or have shape ({k},), got {limits.shape}"
         )
     if limits.dtype.kind == "f" and np.isnan(limits).any():
-        raise ValueError(f"[{function}] threshold must not hold NaN, got NaN")
-    flips = None if flip is None else flip_words(function, flip, k)
+        raise ValueError(f"[{where}] threshold must not hold NaN, got NaN")
+    flips = None if flip is None else flip_words(where, flip, k)
     if array.dtype not in (np.float32, np.int32) or limits.dtype != np.float32:
         has_nan = array.dtype.kind == "f" and bool(np.isnan(array).any())
         words, _ = _sign_words(array > limits, array.ndim - 1)
@@ -408,30 +408,30 @@ def above_operand(
         values, out = array.reshape(-1).view(np.uint8), words.reshape(rows, word_count(k))
         has_nan = _core.compare(_PACK_CODES[array.dtype], values, rows, limits, flips, out)
     if has_nan:
-        raise ValueError(f"[{function}] x must not hold NaN, which is above nothing, got NaN")
+        raise ValueError(f"[{where}] x must not hold NaN, which is above nothing, got NaN")
     return BitArray._make(words, array.shape, array.ndim - 1)
 
 
-def flip_words(function: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
+def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
     """Bools or bits, one for each of n columns, as packed words; one bool stands for all."""
     if not isinstance(flip, BitArray):
-        flip = pack_operand(function, "flip", column_vector(function, "flip", flip, "b", n), 0)
+        flip = pack_operand(where, "flip", column_vector(where, "flip", flip, "b", n), 0)
     if flip.shape != (n,):
-        raise ValueError(f"[{function}] flip must have shape ({n},), got {flip.shape}")
+        raise ValueError(f"[{where}] flip must have shape ({n},), got {flip.shape}")
     return np.ascontiguousarray(flip.words)
 
 
-def pack_operand(function: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
+def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
     """`pack`, with errors in the name of the function that takes the operand."""
     if isinstance(x, BitArray):
-        return repack(x, normalize_axis(function, axis, x.ndim))
-    array = real_array(function, name, x)
+        return repack(x, normalize_axis(where, axis, x.ndim))
+    array = real_array(where, name, x)
     if array.ndim == 0:
-        raise ValueError(f"[{function}] {name} must have at least one axis, got a scalar")
-    axis = normalize_axis(function, axis, array.ndim)
+        raise ValueError(f"[{where}] {name} must have at least one axis, got a scalar")
+    axis = normalize_axis(where, axis, array.ndim)
     words, has_nan = _sign_words(array, axis)
     if has_nan:
-        raise ValueError(f"[{function}] {name} must not hold NaN, which has no sign, got NaN")
+        raise ValueError(f"[{where}] {name} must not hold NaN, which has no sign, got NaN")
     return BitArray._make(words, array.shape, axis)
 
 
@@ -441,7 +441,7 @@ def _sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
         x, axis = x.T, 1 - axis
     if axis != x.ndim - 1 and x.shape[-1] >= MIN_COLUMNS and x.flags.c_contiguous:
         words, has_nan = _sign_words(x, x.ndim - 1)
-        return _turn(words, x.shape, axis), has_nan
+        return _transpose(words, x.shape, axis), has_nan
     # moveaxis takes microseconds, and the last axis is the usual one
     x = np.ascontiguousarray(x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1))
     k = x.shape[-1]
@@ -463,15 +463,17 @@ def _sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
     return words, has_nan
 
 
-def _turn(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> NDArray[np.uint64]:
+def _transpose(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> NDArray[np.uint64]:
     """Words packed along the last axis of an array of this shape, packed along another one."""
     *lead, k = shape
     words = np.ascontiguousarray(np.moveaxis(words, axis, -2))
     n = lead.pop(axis)
-    turned = aligned_empty((*lead, k, word_count(n)), np.uint64)
+    transposed = aligned_empty((*lead, k, word_count(n)), np.uint64)
     outer = math.prod(lead)
-    _core.transpose(words.reshape(outer, n, word_count(k)), turned.reshape(outer, k, word_count(n)))
-    return turned
+    _core.transpose(
+        words.reshape(outer, n, word_count(k)), transposed.reshape(outer, k, word_count(n))
+    )
+    return transposed
 
 
 def repack(b: BitArray, axis: int) -> BitArray:
@@ -481,7 +483,7 @@ def repack(b: BitArray, axis: int) -> BitArray:
     # The other axes in their order and the packed one last, as the words lie.
     others = [i for i in range(b.ndim) if i != b.axis]
     shape = (*(b.shape[i] for i in others), b.shape[b.axis])
-    words = _turn(b.words, shape, others.index(axis))
+    words = _transpose(b.words, shape, others.index(axis))
     left = [i for i in others if i != axis]
     place = sum(i < b.axis for i in left)  # of the formerly packed axis, now last but the words
     return BitArray._make(np.moveaxis(words, -2, place), b.shape, axis)

@@ -6,7 +6,6 @@ positions see, with the filters; `conv2d` makes that product without the matrix.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,30 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
-from .geometry import check_result, make_window
-from .linalg import (
-    MAX_BITS,
-    Prepacked,
-    _as_matrix,
-    _check_out,
-    _deliver,
-    _result_buffer,
-    _scale,
-    _thresholds,
-    filter_rows,
-)
-from .memory import aligned_empty, word_count
+from .checks import check_integer
+from .geometry import Padding, Pair, check_result, make_window
+from .memory import MAX_BITS, aligned_empty, word_count
+from .prepack import Prepacked, filter_rows
+from .results import NO_SCALES, Result, as_matrix, int32_thresholds, scales_of
 
 __all__ = ["conv2d", "conv2d_sign", "im2col"]
 
 
 def im2col(
     x: ArrayLike | BitArray,
-    kernel_size: int | tuple[int, int],
+    kernel_size: int | Pair,
     *,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     pad_value: int = -1,
 ) -> BitArray:
     """What every output position of a convolution sees, as rows of bits.
@@ -73,110 +64,102 @@ def im2col(
     """
     if pad_value not in (-1, 1):
         raise ValueError(f"[im2col] pad_value must be -1 or 1, got {pad_value!r}")
-    bits = _images("im2col", x)
+    bits = image_bits("im2col", x)
     n, h, w, channels = bits.shape
     window = make_window("im2col", (h, w), kernel_size, stride, padding, dilation)
     shape = (n, *window.output, window.taps * channels)
     check_result("im2col", shape)
     words = aligned_empty((*shape[:-1], word_count(shape[-1])), np.uint64)
-    rows = words.reshape(math.prod(shape[:-1]), words.shape[-1])
-    _core.im2col(np.ascontiguousarray(bits.words), window, channels, pad_value == 1, rows)
+    images = np.ascontiguousarray(bits.words)
+    _core.im2col(images, window, channels, pad_value == 1, as_matrix(words))
     return BitArray._make(words, shape, 3)
 
 
-def _images(function: str, x: ArrayLike | BitArray) -> BitArray:
+def image_bits(where: str, x: ArrayLike | BitArray) -> BitArray:
     """Images as bits packed along their channels."""
     if isinstance(x, Prepacked):
-        raise TypeError(f"[{function}] x must be an array, got Prepacked")
-    return _along_channels(function, "x", "n, h, w, c", x)
+        raise TypeError(f"[{where}] x must be an array, got Prepacked")
+    return _along_channels(where, "x", "n, h, w, c", x)
 
 
-def _filters(function: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
+def filter_bits(where: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
     """Filters as bits packed along their channels."""
     bits = w.bits if isinstance(w, Prepacked) else w
-    bits = _along_channels(function, "w", "o, kh, kw, i", bits)
+    bits = _along_channels(where, "w", "o, kh, kw, i", bits)
     if 0 in bits.shape[1:3]:
-        raise ValueError(f"[{function}] kh and kw must be at least 1, got shape {bits.shape}")
+        raise ValueError(f"[{where}] kh and kw must be at least 1, got shape {bits.shape}")
     return bits
 
 
-def _along_channels(function: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
+def _along_channels(where: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
     """An operand of four axes as bits packed along the last."""
     shape = x.shape if isinstance(x, BitArray) else np.shape(x)
     if len(shape) != 4:
-        raise ValueError(f"[{function}] {name} must have shape ({axes}), got {shape}")
-    bits = x if isinstance(x, BitArray) else pack_operand(function, name, x, -1)
+        raise ValueError(f"[{where}] {name} must have shape ({axes}), got {shape}")
+    bits = x if isinstance(x, BitArray) else pack_operand(where, name, x, -1)
     if bits.axis != 3:
         raise ValueError(
-            f"[{function}] {name} must be packed along its channels, axis 3, got packed axis "
+            f"[{where}] {name} must be packed along its channels, axis 3, got packed axis "
             f"{bits.axis} of shape {bits.shape}"
         )
     return bits
 
 
-def check_groups(function: str, channels: int, filters: tuple[int, ...], groups: Any) -> int:
+def check_groups(where: str, channels: int, filters: tuple[int, ...], groups: Any) -> int:
     """Check that images' channels and filters (o, kh, kw, i) fit each other in `groups` parts."""
-    if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)):
-        raise TypeError(f"[{function}] groups must be an integer, got {groups!r}")
-    if groups < 1:
-        raise ValueError(f"[{function}] groups must be at least 1, got {groups}")
+    groups = check_integer(where, "groups", groups, 1)
     if channels % groups or filters[0] % groups:
         raise ValueError(
-            f"[{function}] channels and filters must be divisible by groups, "
+            f"[{where}] channels and filters must be divisible by groups, "
             f"got {channels}, {filters[0]} and {groups}"
         )
     if filters[3] * groups != channels:
         raise ValueError(
-            f"[{function}] filters must have channels / groups = {channels // groups} channels, "
+            f"[{where}] filters must have channels / groups = {channels // groups} channels, "
             f"got {filters[3]}"
         )
-    return int(groups)
+    return groups
 
 
-class _Task(NamedTuple):
-    """Checked operands of one call."""
+class ImageOperands(NamedTuple):
+    """Checked operands of one convolution of packed images."""
 
-    function: str
-    a: NDArray[np.uint64]  # images (n, h, w, words)
+    x: NDArray[np.uint64]  # images (n, h, w, words)
     w: NDArray[np.uint64] | None  # words of filters, unless they are prepacked
     convolution: _core.Convolution
     shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
 
-    @property
-    def rows(self) -> int:
-        return math.prod(self.shape[:-1])
 
-
-def _task(
-    function: str,
+def _image_operands(
+    where: str,
     x: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
     *settings: Any,
-) -> _Task:
+) -> ImageOperands:
     """Check images, filters and settings (as in `_convolution`) against each other."""
-    bits = _images(function, x)
+    bits = image_bits(where, x)
     image = bits.shape[1:]
     if isinstance(w, Prepacked):
         # The checks take longer than a small convolution, and networks repeat theirs.
-        arguments = function, image, w, *settings
+        arguments = where, image, w, *settings
         try:
-            convolution, output = w.derived((function, image, settings), _convolution, *arguments)
+            convolution, output = w.derived((where, image, settings), _convolution, *arguments)
         except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
             convolution, output = _convolution(*arguments)
         rows = None
     else:
-        rows = _filters(function, w)
-        convolution, output = _convolution(function, image, rows, *settings)
+        rows = filter_bits(where, w)
+        convolution, output = _convolution(where, image, rows, *settings)
     shape = (bits.shape[0], *output)
-    check_result(function, shape)
+    check_result(where, shape)
     words = bits.words
     if not words.flags.c_contiguous:
         words = np.ascontiguousarray(words)
-    return _Task(function, words, None if rows is None else rows.words, convolution, shape)
+    return ImageOperands(words, None if rows is None else rows.words, convolution, shape)
 
 
 def _convolution(
-    function: str,
+    where: str,
     image: tuple[int, ...],
     w: Prepacked | BitArray,
     stride: Any,
@@ -186,18 +169,18 @@ def _convolution(
     pad_value: Any,
 ) -> tuple[_core.Convolution, tuple[int, ...]]:
     """Check images (h, w, c), filters and settings; also the output's shape (oh, ow, o)."""
-    filters = _filters(function, w)
+    filters = filter_bits(where, w)
     if pad_value not in (-1, 0, 1):
-        raise ValueError(f"[{function}] pad_value must be -1, 0 or 1, got {pad_value!r}")
-    groups = check_groups(function, image[2], filters.shape, groups)
+        raise ValueError(f"[{where}] pad_value must be -1, 0 or 1, got {pad_value!r}")
+    groups = check_groups(where, image[2], filters.shape, groups)
     o, kh, kw, channels = filters.shape
-    window = make_window(function, (image[0], image[1]), (kh, kw), stride, padding, dilation)
+    window = make_window(where, (image[0], image[1]), (kh, kw), stride, padding, dilation)
     if window.taps * channels > MAX_BITS:
         raise ValueError(
-            f"[{function}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
+            f"[{where}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
         )
-    # of one image, before the tables below, which grow with the output; `_task` knows the number
-    check_result(function, (*window.output, o))
+    # Of one image, before the tables below, which grow with the output.
+    check_result(where, (*window.output, o))
     operand: Any
     if groups > 1 and channels == 1:
         operand = _depthwise_words(filters, groups)
@@ -228,9 +211,9 @@ def conv2d(
     x: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
     *,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     pad_value: int = 0,
     alpha: ArrayLike | None = None,
@@ -296,22 +279,17 @@ def conv2d(
     array([[12, 12],
            [12, 12]], dtype=int32)
     """
-    task = _task("conv2d", x, w, stride, padding, dilation, groups, pad_value)
-    scaled = not (alpha is None and k_map is None and bias is None)
-    dtype = np.float32 if scaled else np.int32
-    if out is not None:
-        _check_out("conv2d", out, task.shape, dtype)
-    if not scaled:
-        buffer = _result_buffer(task, out, np.int32)
-        task.convolution.dot(task.a, _as_matrix(task, buffer))
-        return _deliver(buffer, out)
-    n = task.shape[-1]
-    columns = _scale(task, "alpha", alpha, (n,))
-    positions = _scale(task, "k_map", k_map, task.shape[:-1])
-    shifts = _scale(task, "bias", bias, (n,))
-    buffer = _result_buffer(task, out, np.float32, columns, positions, shifts)
-    task.convolution.scaled(task.a, columns, positions, shifts, _as_matrix(task, buffer))
-    return _deliver(buffer, out)
+    images, filters, convolution, shape = _image_operands(
+        "conv2d", x, w, stride, padding, dilation, groups, pad_value
+    )
+    scales = scales_of("conv2d", shape, alpha, k_map, bias)
+    if scales is NO_SCALES:
+        result = Result("conv2d", shape, np.int32, out, images, filters)
+        convolution.dot(images, result.matrix)
+    else:
+        result = Result("conv2d", shape, np.float32, out, images, filters, *scales)
+        convolution.scaled(images, *scales, result.matrix)
+    return result.deliver()
 
 
 def conv2d_sign(
@@ -320,9 +298,9 @@ def conv2d_sign(
     threshold: ArrayLike,
     *,
     flip: ArrayLike | BitArray | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     pad_value: int = 0,
 ) -> BitArray:
@@ -352,10 +330,12 @@ def conv2d_sign(
     -----
     BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
     """
-    task = _task("conv2d_sign", x, w, stride, padding, dilation, groups, pad_value)
-    n = task.shape[-1]
-    limits = _thresholds("conv2d_sign", threshold, n)
+    images, _, convolution, shape = _image_operands(
+        "conv2d_sign", x, w, stride, padding, dilation, groups, pad_value
+    )
+    n = shape[-1]
+    thresholds = int32_thresholds("conv2d_sign", threshold, n)
     flips = None if flip is None else flip_words("conv2d_sign", flip, n)
-    words = aligned_empty((*task.shape[:-1], word_count(n)), np.uint64)
-    task.convolution.sign(task.a, limits, flips, _as_matrix(task, words))
-    return BitArray._make(words, task.shape, 3)
+    words = aligned_empty((*shape[:-1], word_count(n)), np.uint64)
+    convolution.sign(images, thresholds, flips, as_matrix(words))
+    return BitArray._make(words, shape, 3)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Pair = tuple[int, int]
+Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
 
 MAX_SIZE = 2**31 - 1  # of every length of a padded image or kernel
 MAX_ELEMENTS = 2**59  # of a result
@@ -40,23 +41,19 @@ class Window(NamedTuple):
 
 
 def make_window(
-    function: str,
+    where: str,
     image: Pair,
     kernel_size: Any,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
-    *,
-    name: str = "kernel_size",
 ) -> Window:
     """Check the settings of a convolution or pooling and find the size of its output.
 
     Parameters
     ----------
-    function : str
+    where : str
         Who asks, for the message of an error.
-    name : str
-        What the caller calls `kernel_size`, for the same.
     image : (int, int)
         Height and width.
     kernel_size, stride, dilation : int or pair of int, at least 1
@@ -73,7 +70,7 @@ def make_window(
     ValueError
         If a setting is too small, the kernel exceeds the padded image, or a length 2^31 - 1.
     """
-    settings = function, image, kernel_size, stride, padding, dilation, name
+    settings = where, image, kernel_size, stride, padding, dilation
     try:
         return _known_window(*settings)
     except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
@@ -81,19 +78,18 @@ def make_window(
 
 
 def _make_window(
-    function: str,
+    where: str,
     image: Pair,
     kernel_size: Any,
     stride: Any,
     padding: Any,
     dilation: Any,
-    name: str,
 ) -> Window:
-    kernel = _pair(function, name, kernel_size, 1)
-    strides = _pair(function, "stride", stride, 1)
-    dilations = _pair(function, "dilation", dilation, 1)
+    kernel = _pair(where, "kernel_size", kernel_size, 1)
+    strides = _pair(where, "stride", stride, 1)
+    dilations = _pair(where, "dilation", dilation, 1)
     spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
-    sides = _padding(function, padding, image, spans, strides)
+    sides = _padding(where, padding, image, spans, strides)
     output = []
     for name, size, side, span, step in zip(
         ("height", "width"), image, sides, spans, strides, strict=True
@@ -101,12 +97,12 @@ def _make_window(
         padded = size + sum(side)
         if padded > MAX_SIZE or span > MAX_SIZE:
             raise ValueError(
-                f"[{function}] the padded {name} and the {name} of the kernel must be at most "
+                f"[{where}] the padded {name} and the {name} of the kernel must be at most "
                 f"{MAX_SIZE}, got {padded} and {span}"
             )
         if span > padded:
             raise ValueError(
-                f"[{function}] the kernel must fit the padded image, got {name} {span} "
+                f"[{where}] the kernel must fit the padded image, got {name} {span} "
                 f"(dilation included) in {padded}"
             )
         output.append((padded - span) // step + 1)
@@ -117,7 +113,7 @@ def _make_window(
 _known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
 
 
-def check_result(function: str, shape: Sequence[int]) -> None:
+def check_result(where: str, shape: Sequence[int]) -> None:
     """Refuse a result whose elements, up to 8 bytes each, no array could hold.
 
     NumPy's limit is one for the axes that are not empty, even if others are.
@@ -126,7 +122,7 @@ def check_result(function: str, shape: Sequence[int]) -> None:
         0 in shape and math.prod(size for size in shape if size) > MAX_ELEMENTS
     ):
         raise ValueError(
-            f"[{function}] the result must have at most {MAX_ELEMENTS} elements, "
+            f"[{where}] the result must have at most {MAX_ELEMENTS} elements, "
             f"got shape {tuple(shape)}"
         )
 
@@ -141,7 +137,7 @@ def _integer(value: Any) -> int | None:
         return None
 
 
-def _pair(function: str, name: str, value: Any, least: int) -> Pair:
+def _pair(where: str, name: str, value: Any, least: int) -> Pair:
     """An integer, or two of them, as (height, width)."""
     one = _integer(value)
     items: tuple[Any, ...] = (one, one)
@@ -149,16 +145,16 @@ def _pair(function: str, name: str, value: Any, least: int) -> Pair:
         items = tuple(value) if isinstance(value, (tuple, list)) else ()
         items = tuple(_integer(item) for item in items)
     if len(items) != 2 or None in items:
-        raise TypeError(f"[{function}] {name} must be an integer or a pair of them, got {value!r}")
+        raise TypeError(f"[{where}] {name} must be an integer or a pair of them, got {value!r}")
     if min(items) < least:
-        raise ValueError(f"[{function}] {name} must be at least {least}, got {value!r}")
+        raise ValueError(f"[{where}] {name} must be at least {least}, got {value!r}")
     if max(items) > MAX_SIZE:
-        raise ValueError(f"[{function}] {name} must be at most {MAX_SIZE}, got {value!r}")
+        raise ValueError(f"[{where}] {name} must be at most {MAX_SIZE}, got {value!r}")
     return items[0], items[1]
 
 
 def _padding(
-    function: str, padding: Any, image: Pair, spans: tuple[int, ...], strides: Pair
+    where: str, padding: Any, image: Pair, spans: tuple[int, ...], strides: Pair
 ) -> tuple[Pair, Pair]:
     """((top, bottom), (left, right)) for everything that `padding` may be."""
     if isinstance(padding, str):
@@ -166,7 +162,7 @@ def _padding(
             return (0, 0), (0, 0)
         if padding != "same":
             raise ValueError(
-                f"[{function}] padding must be 'same', 'valid' or numbers, got {padding!r}"
+                f"[{where}] padding must be 'same', 'valid' or numbers, got {padding!r}"
             )
         sides = []
         for size, span, step in zip(image, spans, strides, strict=True):
@@ -179,8 +175,8 @@ def _padding(
         and all(isinstance(side, (tuple, list)) for side in padding)
     ):
         return (
-            _pair(function, "padding", tuple(padding[0]), 0),
-            _pair(function, "padding", tuple(padding[1]), 0),
+            _pair(where, "padding", tuple(padding[0]), 0),
+            _pair(where, "padding", tuple(padding[1]), 0),
         )
-    height, width = _pair(function, "padding", padding, 0)
+    height, width = _pair(where, "padding", padding, 0)
     return (height, height), (width, width)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 WORD_BITS = 64
+MAX_BITS = 2**31 - 1  # of a row: a dot product is an int32
 CACHE_LINE = 64  # bytes
 LARGE = 1 << 16  # bytes from which the microsecond that alignment takes is well spent
 

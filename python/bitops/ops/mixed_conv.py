@@ -6,7 +6,6 @@ the filters as in `weight_gemm` and `bitplane_gemm`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,19 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray
-from .conv import _filters, check_groups
-from .geometry import Window, check_result, make_window
-from .linalg import (
-    Prepacked,
-    _check_bits,
-    _check_out,
-    _check_sums,
-    _deliver,
-    _result_buffer,
-    _scale,
-    filter_rows,
-)
+from .conv import check_groups, filter_bits
+from .geometry import Padding, Pair, Window, check_result, make_window
+from .mixed_gemm import check_bits, check_sums
 from .patches import number_images, patch_blocks
+from .prepack import Prepacked, filter_rows
+from .results import NO_SCALES, Result, Scales, scales_of
 
 __all__ = ["bitplane_conv2d", "weight_conv2d"]
 
@@ -35,11 +27,10 @@ __all__ = ["bitplane_conv2d", "weight_conv2d"]
 _Multiply = Callable[[NDArray[Any], slice, NDArray[Any]], None]
 
 
-class _Task(NamedTuple):
-    """Checked operands of one convolution."""
+class MixedImageOperands(NamedTuple):
+    """Checked operands of one convolution of images of numbers."""
 
-    function: str
-    a: NDArray[Any]  # images
+    x: NDArray[Any]  # images
     w: NDArray[np.uint64]  # a row of bits for each filter
     panels: _core.Panels | None  # of the same rows
     window: Window
@@ -47,27 +38,23 @@ class _Task(NamedTuple):
     k: int
     shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
 
-    @property
-    def rows(self) -> int:
-        return math.prod(self.shape[:-1])
 
-
-def _task(
-    function: str,
+def _mixed_image_operands(
+    where: str,
     images: NDArray[Any],
     w: ArrayLike | BitArray | Prepacked,
     stride: Any,
     padding: Any,
     dilation: Any,
     groups: Any,
-) -> _Task:
+) -> MixedImageOperands:
     """Check images, filters and settings against each other."""
-    filters = _filters(function, w)
+    filters = filter_bits(where, w)
     n, height, width, channels = images.shape
-    groups = check_groups(function, channels, filters.shape, groups)
-    window = make_window(function, (height, width), filters.shape[1:3], stride, padding, dilation)
+    groups = check_groups(where, channels, filters.shape, groups)
+    window = make_window(where, (height, width), filters.shape[1:3], stride, padding, dilation)
     shape = (n, *window.output, filters.shape[0])
-    check_result(function, shape)
+    check_result(where, shape)
     panels = None
     if isinstance(w, Prepacked):
         rows = w.rows()
@@ -76,16 +63,16 @@ def _task(
     else:
         rows = filter_rows(filters)
     k = window.taps * filters.shape[3]
-    return _Task(function, images, rows, panels, window, groups, k, shape)
+    return MixedImageOperands(images, rows, panels, window, groups, k, shape)
 
 
 def weight_conv2d(
     x: ArrayLike,
     w: ArrayLike | BitArray | Prepacked,
     *,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
@@ -135,20 +122,17 @@ def weight_conv2d(
     array([-1.5,  3. ], dtype=float32)
     """
     images = number_images("weight_conv2d", x)
-    task = _task("weight_conv2d", images, w, stride, padding, dilation, groups)
-    if out is not None:
-        _check_out("weight_conv2d", out, task.shape, np.float32)
-    n = task.shape[-1]
-    columns = _scale(task, "alpha", alpha, (n,))
-    shifts = _scale(task, "bias", bias, (n,))
-    buffer = _result_buffer(task, out, np.float32, columns, shifts)
+    operands = _mixed_image_operands("weight_conv2d", images, w, stride, padding, dilation, groups)
+    scales = scales_of("weight_conv2d", operands.shape, alpha, None, bias)
+    result = Result("weight_conv2d", operands.shape, np.float32, out, images, operands.w, *scales)
 
     def multiply(rows: NDArray[Any], filters: slice, matrix: NDArray[Any]) -> None:
-        scales = _part(columns, filters), _part(shifts, filters)
-        _core.weight_gemm(rows, task.w[filters], *scales, matrix)
+        alpha, _, bias = _part(scales, filters)
+        _core.weight_gemm(rows, operands.w[filters], alpha, bias, matrix)
 
-    _convolve(task._replace(a=images.astype(np.float32, copy=False)), multiply, buffer)
-    return _deliver(buffer, out)
+    numbers = images.astype(np.float32, copy=False)
+    _convolve(operands._replace(x=numbers), multiply, result.array)
+    return result.deliver()
 
 
 def bitplane_conv2d(
@@ -156,9 +140,9 @@ def bitplane_conv2d(
     w: ArrayLike | BitArray | Prepacked,
     *,
     bits: int = 8,
-    stride: int | tuple[int, int] = 1,
-    padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
@@ -216,46 +200,48 @@ def bitplane_conv2d(
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
         raise TypeError(f"[bitplane_conv2d] x must be of uint8, got dtype {images.dtype}")
-    _check_bits("bitplane_conv2d", bits)
-    task = _task("bitplane_conv2d", images, w, stride, padding, dilation, groups)
-    _check_sums("bitplane_conv2d", images, bits, task.k)
-    scaled = not (alpha is None and bias is None)
-    dtype = np.float32 if scaled else np.int32
-    if out is not None:
-        _check_out("bitplane_conv2d", out, task.shape, dtype)
-    n = task.shape[-1]
-    columns = _scale(task, "alpha", alpha, (n,))
-    shifts = _scale(task, "bias", bias, (n,))
-    buffer = _result_buffer(task, out, dtype, columns, shifts)
+    check_bits("bitplane_conv2d", bits)
+    operands = _mixed_image_operands(
+        "bitplane_conv2d", images, w, stride, padding, dilation, groups
+    )
+    check_sums("bitplane_conv2d", images, bits, operands.k)
+    scales = scales_of("bitplane_conv2d", operands.shape, alpha, None, bias)
+    dtype = np.int32 if scales is NO_SCALES else np.float32
+    result = Result("bitplane_conv2d", operands.shape, dtype, out, images, operands.w, *scales)
+    panels = operands.panels
 
     def multiply(rows: NDArray[Any], filters: slice, matrix: NDArray[Any]) -> None:
-        words = task.w[filters]
-        if scaled:
-            scales = _part(columns, filters), _part(shifts, filters)
-            _core.bitplane_gemm_scaled(rows, words, bits, *scales, matrix, task.panels)
+        words = operands.w[filters]
+        if scales is NO_SCALES:
+            _core.bitplane_gemm(rows, words, panels, bits, matrix)
         else:
-            _core.bitplane_gemm(rows, words, bits, matrix, task.panels)
+            alpha, _, bias = _part(scales, filters)
+            _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, matrix)
 
-    _convolve(task, multiply, buffer)
-    return _deliver(buffer, out)
-
-
-def _part(scales: NDArray[np.float32] | None, filters: slice) -> NDArray[np.float32] | None:
-    return None if scales is None else scales[filters]
+    _convolve(operands, multiply, result.array)
+    return result.deliver()
 
 
-def _convolve(task: _Task, multiply: _Multiply, result: NDArray[Any]) -> None:
+def _part(scales: Scales, filters: slice) -> Scales:
+    """Return the scales of some filters."""
+    alpha, k_map, bias = scales
+    return Scales(
+        None if alpha is None else alpha[filters], k_map, None if bias is None else bias[filters]
+    )
+
+
+def _convolve(operands: MixedImageOperands, multiply: _Multiply, result: NDArray[Any]) -> None:
     """Multiply the rows of every block and group with its filters, into a contiguous result."""
     if result.size == 0:
         return
-    share, o = task.a.shape[3] // task.groups, task.shape[3]
-    per = o // task.groups
-    for group in range(task.groups):
-        images = task.a[..., group * share : (group + 1) * share]
+    share, o = operands.x.shape[3] // operands.groups, operands.shape[3]
+    per = o // operands.groups
+    for group in range(operands.groups):
+        images = operands.x[..., group * share : (group + 1) * share]
         filters = slice(group * per, (group + 1) * per)
-        for block, rows in patch_blocks(images, task.window):
+        for block, rows in patch_blocks(images, operands.window):
             part = result[block]
-            if task.groups == 1:
+            if operands.groups == 1:
                 multiply(rows, filters, part.reshape(len(rows), o))  # a view: blocks lie together
             else:
                 matrix = np.empty((len(rows), per), result.dtype)

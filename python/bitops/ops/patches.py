@@ -34,15 +34,15 @@ IMAGE_BYTES = 1 << 19  # of images of one block
 Block = tuple[slice, slice, slice]  # of images, output rows and output columns
 
 
-def number_images(function: str, x: ArrayLike | BitArray) -> NDArray[Any]:
-    """Images of integers or floats, native and aligned, or an error in the name of `function`."""
+def number_images(where: str, x: ArrayLike | BitArray) -> NDArray[Any]:
+    """Images of integers or floats, native and aligned, or an error in the name of `where`."""
     if isinstance(x, BitArray):
-        raise TypeError(f"[{function}] x must hold numbers, got a BitArray")
-    images = real_array(function, "x", x)
+        raise TypeError(f"[{where}] x must hold numbers, got a BitArray")
+    images = real_array(where, "x", x)
     if images.dtype.kind == "b":
-        raise TypeError(f"[{function}] x must hold numbers, got dtype {images.dtype}")
+        raise TypeError(f"[{where}] x must hold numbers, got dtype {images.dtype}")
     if images.ndim != 4:
-        raise ValueError(f"[{function}] x must have shape (n, h, w, c), got {images.shape}")
+        raise ValueError(f"[{where}] x must have shape (n, h, w, c), got {images.shape}")
     return images
 
 
@@ -261,29 +261,25 @@ def add_patches(
             target += patches[:, seen_y, seen_x, ky, kx]
 
 
-def sum_windows(x: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]) -> None:
     """Sum over every window, with zeros outside; taps are added row by row, beginning with 0.
 
     Parameters
     ----------
     x : ndarray of shape (n, h, w, ...), float32
     window : Window
-
-    Returns
-    -------
-    ndarray of shape (n, oh, ow, ...), float32
+    out : ndarray of shape (n, oh, ow, ...), float32
     """
     oh, ow = window.output
-    total = np.zeros((len(x), oh, ow, *x.shape[3:]), np.float32)
+    out.fill(0)
     vertical = [tap_slices(window, 0, ky, slice(0, oh)) for ky in seeing_taps(window, 0)]
     horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in seeing_taps(window, 1)]
     for images in image_blocks(x):
         for seen_y, rows in vertical:
             for seen_x, columns in horizontal:
                 # A sum that began with 0 is never -0, so that zeros outside need not be added.
-                part = total[images, seen_y, seen_x]
+                part = out[images, seen_y, seen_x]
                 np.add(part, x[images, rows, columns], out=part)
-    return total
 
 
 def seeing_taps(window: Window, direction: int) -> range:

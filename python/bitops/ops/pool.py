@@ -9,33 +9,53 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .array import BitArray
-from .geometry import Pair, Window, check_result, make_window
+from .geometry import Padding, Pair, Window, check_result, make_window
 from .memory import aligned_empty
 from .patches import image_blocks, number_images, seeing_taps, sum_windows, tap_slices
+from .results import Result
 
-__all__ = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
+__all__ = ["avg_pool2d", "global_avg_pool2d", "max_pool2d"]
 
 
-@overload
-def max_pool2d(x: BitArray, size: Any, *, stride: Any = None, padding: Any = 0) -> BitArray: ...
 @overload
 def max_pool2d(
-    x: ArrayLike, size: Any, *, stride: Any = None, padding: Any = 0
+    x: BitArray,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair | None = None,
+    padding: Padding = 0,
+    out: None = None,
+) -> BitArray: ...
+@overload
+def max_pool2d(
+    x: ArrayLike,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair | None = None,
+    padding: Padding = 0,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]: ...
 def max_pool2d(
-    x: ArrayLike | BitArray, size: Any, *, stride: Any = None, padding: Any = 0
+    x: ArrayLike | BitArray,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair | None = None,
+    padding: Padding = 0,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any] | BitArray:
     """The largest value of every window, channel by channel.
 
     Parameters
     ----------
     x : BitArray of shape (n, h, w, c), packed along c; or array_like of integers or floats
-    size : int or pair of int
-        Height and width of the window.
-    stride : int or pair of int, optional
-        Step from window to window, by default `size`.
-    padding : int, pair, pair of pairs, "same" or "valid", default 0
+    kernel_size : int or (kh, kw)
+        Size of the window.
+    stride : int or (height, width), optional
+        Step from window to window, by default `kernel_size`.
+    padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
         As in `conv2d`, but smaller than the window. Positions outside do not count.
+    out : ndarray of shape (n, oh, ow, c), optional
+        Where to put numbers, of exactly the dtype of `x`. Bits are always a new BitArray.
 
     Returns
     -------
@@ -45,11 +65,12 @@ def max_pool2d(
     Raises
     ------
     TypeError
-        If `x` does not hold bits or numbers (bool counts as neither), or a setting is of another
-        type.
+        If `x` does not hold bits or numbers (bool counts as neither), a setting is of another type,
+        `out` is given for bits, or it is not an ndarray of the dtype of `x`.
     ValueError
         If `x` does not have four axes, or bits are packed along another than the last; if a
-        setting is too small, the window exceeds the padded image or the padding reaches the window.
+        setting is too small, the window exceeds the padded image, the padding reaches the window,
+        or `out` has another shape or is read-only.
 
     Notes
     -----
@@ -62,30 +83,44 @@ def max_pool2d(
     array([ 3, -1])
     """
     if isinstance(x, BitArray):
+        if out is not None:
+            raise TypeError("[max_pool2d] out must be None for bits, which are a new BitArray")
         if x.ndim != 4 or x.axis != 3:
             raise ValueError(
                 "[max_pool2d] x must have shape (n, h, w, c) and be packed along c, "
                 f"got packed axis {x.axis} of shape {x.shape}"
             )
-        window = _pool_window("max_pool2d", x.shape, size, stride, padding)
-        words = _combine_windows(x.words, window, np.bitwise_or, 0)
-        return BitArray._make(words, (*words.shape[:3], x.shape[3]), 3)
+        window = _pool_window("max_pool2d", x.shape, kernel_size, stride, padding)
+        shape = _output_shape(x.words.shape, window)
+        words = aligned_empty(shape, np.uint64)
+        _combine_windows(x.words, window, np.bitwise_or, 0, words)
+        return BitArray._make(words, (*shape[:3], x.shape[3]), 3)
     images = number_images("max_pool2d", x)
-    window = _pool_window("max_pool2d", images.shape, size, stride, padding)
+    window = _pool_window("max_pool2d", images.shape, kernel_size, stride, padding)
+    shape = _output_shape(images.shape, window)
+    result = Result("max_pool2d", shape, images.dtype, out, images)
     least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
-    return _combine_windows(images, window, np.maximum, least)
+    _combine_windows(images, window, np.maximum, least, result.array)
+    return result.deliver()
 
 
 def avg_pool2d(
-    x: ArrayLike, size: Any, *, stride: Any = None, padding: Any = 0
+    x: ArrayLike,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair | None = None,
+    padding: Padding = 0,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """The mean of every window, channel by channel.
 
     Parameters
     ----------
     x : array_like of shape (n, h, w, c), integers or floats, used as float32
-    size, stride, padding
+    kernel_size, stride, padding
         As in `max_pool2d`, but positions outside count as zeros.
+    out : ndarray of shape (n, oh, ow, c), float32, optional
+        Where to put the result.
 
     Returns
     -------
@@ -108,18 +143,25 @@ def avg_pool2d(
     array([ 1.5 , -2.75], dtype=float32)
     """
     images = number_images("avg_pool2d", x)
-    window = _pool_window("avg_pool2d", images.shape, size, stride, padding)
+    window = _pool_window("avg_pool2d", images.shape, kernel_size, stride, padding)
+    shape = _output_shape(images.shape, window)
+    result = Result("avg_pool2d", shape, np.float32, out, images)
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
-        total = sum_windows(images.astype(np.float32, copy=False), window)
-    return np.divide(total, np.float32(window.taps), out=total)
+        sum_windows(images.astype(np.float32, copy=False), window, result.array)
+    np.divide(result.array, np.float32(window.taps), out=result.array)
+    return result.deliver()
 
 
-def global_avg_pool(x: ArrayLike) -> NDArray[np.float32]:
+def global_avg_pool2d(
+    x: ArrayLike, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """The mean of every channel of every image.
 
     Parameters
     ----------
     x : array_like of shape (n, h, w, c), integers or floats
+    out : ndarray of shape (n, c), float32, optional
+        Where to put the result.
 
     Returns
     -------
@@ -129,53 +171,59 @@ def global_avg_pool(x: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     TypeError
-        If `x` is packed or does not hold integers or floats.
+        If `x` is packed or does not hold integers or floats, or `out` is not an ndarray of float32.
     ValueError
-        If `x` does not have four axes, or images have no positions.
+        If `x` does not have four axes, images have no positions, or `out` has another shape or is
+        read-only.
     """
-    images = number_images("global_avg_pool", x)
-    _check_positions("global_avg_pool", images.shape)
+    images = number_images("global_avg_pool2d", x)
+    _check_positions("global_avg_pool2d", images.shape)
+    shape = images.shape[0], images.shape[3]
+    result = Result("global_avg_pool2d", shape, np.float32, out, images)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.mean(images, axis=(1, 2), dtype=np.float64), np.float32)
+        result.array[...] = np.mean(images, axis=(1, 2), dtype=np.float64)
+    return result.deliver()
 
 
-def _check_positions(function: str, shape: tuple[int, ...]) -> None:
+def _check_positions(where: str, shape: tuple[int, ...]) -> None:
     if 0 in shape[1:3]:
-        raise ValueError(f"[{function}] the images of x must have positions, got shape {shape}")
+        raise ValueError(f"[{where}] the images of x must have positions, got shape {shape}")
 
 
 def _pool_window(
-    function: str, shape: tuple[int, ...], size: Any, stride: Any, padding: Any
+    where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any
 ) -> Window:
     """Windows over images of a shape (n, h, w, c), each of which sees a position of the image."""
-    _check_positions(function, shape)
+    _check_positions(where, shape)
     image: Pair = (shape[1], shape[2])
-    step = size if stride is None else stride
-    window = make_window(function, image, size, step, padding, name="size")
+    step = kernel_size if stride is None else stride
+    window = make_window(where, image, kernel_size, step, padding)
     for name, kernel, sides in zip(("height", "width"), window.kernel, window.padding, strict=True):
         if max(sides) >= kernel:
             raise ValueError(
-                f"[{function}] padding must be smaller than the window, "
+                f"[{where}] padding must be smaller than the window, "
                 f"got {max(sides)} for {name} {kernel}"
             )
-    check_result(function, (shape[0], *window.output, shape[3]))
+    check_result(where, (shape[0], *window.output, shape[3]))
     return window
 
 
+def _output_shape(shape: tuple[int, ...], window: Window) -> tuple[int, ...]:
+    return shape[0], *window.output, shape[3]
+
+
 def _combine_windows(
-    x: NDArray[Any], window: Window, combine: np.ufunc, start: Any
-) -> NDArray[Any]:
+    x: NDArray[Any], window: Window, combine: np.ufunc, start: Any, out: NDArray[Any]
+) -> None:
     """Reduce every window with a ufunc that may take its values in any order and repeatedly.
 
     First down the columns, in long contiguous steps, then along the rows that are left.
     """
-    (oh, ow), (n, _, w, c) = window.output, x.shape
-    out = aligned_empty((n, oh, ow, c), x.dtype)
+    _, _, w, c = x.shape
     for images in image_blocks(x):
-        rows = np.empty((images.stop - images.start, oh, w, c), x.dtype)
+        rows = np.empty((images.stop - images.start, window.output[0], w, c), x.dtype)
         _combine_taps(x[images], window, 0, combine, start, rows)
         _combine_taps(rows, window, 1, combine, start, out[images])
-    return out
 
 
 @functools.lru_cache(maxsize=256)  # found in as long as a small image is pooled

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, pack_operand
 from .checks import real_array
-from .geometry import check_result, make_window
+from .geometry import Padding, Pair, check_result, make_window
 from .patches import number_images, sum_windows
+from .results import Result
 
 __all__ = ["binarize_weights", "k_map"]
 
@@ -59,7 +58,13 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
 
 
 def k_map(
-    x: ArrayLike, kernel_size: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+    x: ArrayLike,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """The scale K of every output position of a binarized convolution (XNOR-Net).
 
@@ -69,6 +74,8 @@ def k_map(
         Input of the convolution, before its signs are taken.
     kernel_size, stride, padding, dilation
         Those of the convolution, as in `conv2d`.
+    out : ndarray of shape (n, oh, ow), float32, optional
+        Where to put the result.
 
     Returns
     -------
@@ -78,10 +85,11 @@ def k_map(
     Raises
     ------
     TypeError
-        If `x` is packed or does not hold integers or floats, or a setting is of another type.
+        If `x` is packed or does not hold integers or floats, a setting is of another type, or `out`
+        is not an ndarray of float32.
     ValueError
-        If `x` does not have four axes, a setting is too small, or the kernel exceeds the padded
-        image.
+        If `x` does not have four axes, a setting is too small, the kernel exceeds the padded image,
+        or `out` has another shape or is read-only.
 
     Notes
     -----
@@ -107,10 +115,13 @@ def k_map(
     """
     images = number_images("k_map", x)
     window = make_window("k_map", images.shape[1:3], kernel_size, stride, padding, dilation)
-    check_result("k_map", (len(images), *window.output))
+    shape = len(images), *window.output
+    check_result("k_map", shape)
+    result = Result("k_map", shape, np.float32, out, images)
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
         values = np.require(images, np.float32, ("C", "A"))
         means = np.empty(values.shape[:3], np.float32)
         _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
-        total = sum_windows(means, window)
-    return np.divide(total, np.float32(window.taps), out=total)
+        sum_windows(means, window, result.array)
+    np.divide(result.array, np.float32(window.taps), out=result.array)
+    return result.deliver()

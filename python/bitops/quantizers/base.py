@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_number, real_array
+from ..ops.checks import check_integer, check_number, real_array
 
 Array = NDArray[np.float32]
 ONE = np.float32(1)
 LARGEST = float(np.finfo(np.float32).max)
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """What layers ask of a quantizer; any object with these two methods is one.
+
+    One that draws at random shows its `generator`, so that a checkpoint can keep its state.
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        """The quantized values of an array."""
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        """The gradient that x is given, from that of the quantized values."""
+
+
+def check_quantizer(where: str, quantizer: Any) -> None:
+    """Refuse what is no quantizer; a class is none."""
+    if isinstance(quantizer, type) or not isinstance(quantizer, Quantizer):
+        raise TypeError(
+            f"[{where}] quantizer must have forward(x) and backward(x, grad), as those of "
+            f"bitops.quantizers have, got {quantizer!r}"
+        )
 
 
 def real_numbers(where: str, x: ArrayLike) -> Array:
@@ -40,10 +64,7 @@ def check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
 
 
 def check_bits(where: str, bits: int) -> None:
-    if isinstance(bits, bool) or not isinstance(bits, int | np.integer):
-        raise TypeError(f"[{where}] bits must be an integer, got {bits!r}")
-    if not 1 <= bits <= 16:
-        raise ValueError(f"[{where}] bits must be in 1..16, got {bits}")
+    check_integer(where, "bits", bits, 1, 16)
 
 
 def filter_axes(where: str, x: Array) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..ops.checks import check_integer
+
 __all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
 
 _BATCH = 4096  # rows whitened at a time, so that float32 copies of a large data set stay small
@@ -61,10 +63,7 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     ndarray of the shape and dtype of `x`; a copy
     """
     images = _images("random_crop", x)
-    if isinstance(padding, bool) or not isinstance(padding, int | np.integer):
-        raise TypeError(f"[random_crop] padding must be an integer, got {padding!r}")
-    if padding < 0:
-        raise ValueError(f"[random_crop] padding must be >= 0, got {padding}")
+    padding = check_integer("random_crop", "padding", padding, 0)
     n, h, w, channels = images.shape
     padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
     padded[:, padding : padding + h, padding : padding + w] = images

@@ -12,7 +12,8 @@ from ..layers.walk import holders, named_layers
 from ..ops.array import BitArray
 
 if TYPE_CHECKING:
-    from ..layers.base import Layer, Parameter
+    from ..layers.base import Layer
+    from ..layers.parameter import Parameter
     from .optim import Optimizer
     from .schedules import Schedule
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..layers.activations import Sign
-from ..layers.base import Layer, Parameter, TrainingLayer, check_size
+from ..layers.base import Layer, TrainingLayer
 from ..layers.container import Model, Packed, Sequential
 from ..layers.dense import BinaryDense
+from ..layers.inputs import check_size
+from ..layers.parameter import Parameter
 from .callbacks import History
 from .loop import fit
 from .losses import signed_one_hot

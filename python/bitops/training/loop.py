@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,6 +33,9 @@ from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Adam, Optimizer
 from .schedules import ExponentialDecay, Schedule
+
+if TYPE_CHECKING:
+    pass
 
 try:
     from tqdm import tqdm

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from .. import _core
-from ..layers.base import Parameter
+from ..layers.parameter import Parameter
 from ..ops.array import BitArray
 from ..ops.memory import aligned_empty, word_count
 from ..quantizers import ap2

@@ -1,0 +1,356 @@
+/* conv.c: the driver of convolutions with bits on both sides.
+ *
+ * A convolution is the product of the im2col matrix of the images with the filters. bitops_gemm
+ * gathers the rows of that matrix block by block, so that it is never in memory.
+ *
+ * Positions outside that add nothing ("true zeros") have no bit. They are gathered as zeros, that
+ * is as -1, and each output is given back the sum of the weights that met them. Which taps lie
+ * outside depends only on the line and on the column of the output. Each direction has few cases;
+ * case 0 is "all taps inside". For a kernel of 3 x 3 with padding 1:
+ *
+ *                    column 0   1 .. w-2   w-1
+ *                     case 1     case 0   case 2
+ *   line 0   case 1      4          3        5
+ *   1 .. h-2 case 0      1          0        2        row of the table = 3 case_y + case_x
+ *   line h-1 case 2      7          6        8
+ *
+ * The table of offsets (bitops_store.offset) has a row for each pair of cases, with one sum for
+ * each filter. Row 0 is all zeros, and the store skips it.
+ *
+ * Groups: the mismatches of a block of rows with the filters of all groups go to a block of int32,
+ * which is transformed as a whole, since the columns of a group need not begin at a byte of the
+ * output. Depthwise, with one channel a group, all channels of a tap are compared at once. */
+#include "bitops.h"
+#include "drivers/sizes.h"
+#include "drivers/taps.h"
+#include "isa/shared/store.h"
+#include "runtime/parallel.h"
+
+#include <string.h>
+
+enum {
+    SUMS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
+    SUMS_ROWS = 2048,      /* rows of it, at most */
+    DEPTHWISE_TAPS = 64,   /* compared and counted together: 16 KiB of bits, */
+    DEPTHWISE_WORDS = 32,  /* and 16 KiB of counts */
+    THREAD_WORK = 1 << 14, /* sums to be transformed: below, one thread is faster */
+};
+
+static int is_depthwise(const bitops_conv_args *args) {
+    return args->groups > 1 && args->image.channels == 1;
+}
+
+static size_t count_taps(const bitops_image *im) {
+    return im->kernel_height * im->kernel_width;
+}
+
+static size_t count_rows(const bitops_conv_args *args) {
+    return args->images * args->image.out_height * args->image.out_width;
+}
+
+/* ---- offsets of positions outside ---------------------------------------------------------- */
+
+/* Numbers the cases of one direction: 0 for all taps inside, the others as they come. Outputs with
+ * equal ranges are neighbours, because both ends of a range fall from output to output. number_out
+ * has an entry for each output, ranges_out one for each case; either may be NULL. Returns the
+ * number of cases. */
+static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *ranges_out) {
+    tap_range last = {0, a->taps};
+    size_t count = 1, number = 0;
+    if (ranges_out)
+        ranges_out[0] = last;
+    for (size_t output = 0; output < a->outputs; output++) {
+        const tap_range r = taps_inside(a, output);
+        if (r.begin == 0 && r.end == a->taps) {
+            number = 0;
+        } else if (r.begin != last.begin || r.end != last.end) {
+            number = count++;
+            if (ranges_out)
+                ranges_out[number] = r;
+        }
+        last = r;
+        if (number_out)
+            number_out[output] = (uint32_t)number;
+    }
+    return count;
+}
+
+/* Fills the row of the table for two cases: sums of the taps that lie outside in either direction.
+ */
+static void add_outside(const bitops_conv_args *args, const int32_t *tap_sums, tap_range y,
+                        tap_range x, int32_t *row) {
+    const bitops_image *im = &args->image;
+    memset(row, 0, args->filters * sizeof *row);
+    for (size_t ky = 0; ky < im->kernel_height; ky++)
+        for (size_t kx = 0; kx < im->kernel_width; kx++) {
+            if (ky >= y.begin && ky < y.end && kx >= x.begin && kx < x.end)
+                continue;
+            const int32_t *sums = tap_sums + (ky * im->kernel_width + kx) * args->filters;
+            for (size_t j = 0; j < args->filters; j++)
+                row[j] += sums[j];
+        }
+}
+
+/* The parts of the offsets, one after the other. */
+typedef struct offsets {
+    size_t cases_x, words;
+    int32_t *table;
+    uint32_t *number_y, *number_x;
+    tap_range *ranges_y, *ranges_x;
+} offsets;
+
+static size_t words_of_int32(size_t n) {
+    return round_up(n, 2 * LINE_WORDS) / 2;
+}
+
+static offsets place_offsets(const bitops_conv_args *args, uint64_t *memory) {
+    const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
+    const size_t cases_y = number_cases(&v, NULL, NULL), cases_x = number_cases(&h, NULL, NULL);
+    const size_t number_y = words_of_int32(cases_y * cases_x * args->filters);
+    const size_t number_x = number_y + words_of_int32(v.outputs);
+    const size_t ranges_y = number_x + words_of_int32(h.outputs);
+    const size_t ranges_x = ranges_y + cases_y * sizeof(tap_range) / sizeof(uint64_t);
+    offsets o = {.cases_x = cases_x,
+                 .words = ranges_x + cases_x * sizeof(tap_range) / sizeof(uint64_t)};
+    if (memory) {
+        o.table = (int32_t *)memory;
+        o.number_y = (uint32_t *)(memory + number_y);
+        o.number_x = (uint32_t *)(memory + number_x);
+        o.ranges_y = (tap_range *)(memory + ranges_y);
+        o.ranges_x = (tap_range *)(memory + ranges_x);
+    }
+    return o;
+}
+
+size_t bitops_conv_offsets_size(const bitops_conv_args *args) {
+    return place_offsets(args, NULL).words * sizeof(uint64_t);
+}
+
+void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory) {
+    const offsets o = place_offsets(args, memory);
+    const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
+    const size_t cases_y = number_cases(&v, o.number_y, o.ranges_y);
+    number_cases(&h, o.number_x, o.ranges_x);
+    for (size_t y = 0; y < cases_y; y++)
+        for (size_t x = 0; x < o.cases_x; x++)
+            add_outside(args, tap_sums, o.ranges_y[y], o.ranges_x[x],
+                        o.table + (y * o.cases_x + x) * args->filters);
+    args->image.offset_y = o.number_y;
+    args->image.offset_x = o.number_x;
+    args->image.offsets_x = o.cases_x;
+    args->offsets = o.table;
+}
+
+/* ---- the plan ------------------------------------------------------------------------------ */
+
+/* A block of all groups; sizes are in words of the workspace. */
+typedef struct conv_plan {
+    size_t rows;
+    size_t sums_words, rows_words;
+} conv_plan;
+
+static conv_plan make_plan(const bitops_conv_args *args) {
+    conv_plan plan = {0};
+    if (args->groups > 1) {
+        plan.rows =
+            min_size(max_size(SUMS / args->filters, 1), min_size(SUMS_ROWS, count_rows(args)));
+        plan.sums_words = words_of_int32(plan.rows * args->filters);
+        plan.rows_words = words_of_int32(plan.rows);
+    }
+    return plan;
+}
+
+/* The product of rows [first, first + m) with the filters of one group. */
+static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_args *args,
+                                      size_t group, size_t first, size_t m) {
+    const size_t n = args->filters / args->groups, k_words = bitops_words((size_t)args->store.k);
+    bitops_gemm_args product = {.image = &args->image,
+                                .image_row = first,
+                                .m = m,
+                                .ldw = k_words,
+                                .n = n,
+                                .k_words = k_words,
+                                .store = args->store,
+                                .stop = args->stop};
+    if (args->panels)
+        product.panels = args->panels + group * bitops_prepack_size(isa, n, k_words);
+    else
+        product.w = args->w + group * n * k_words;
+    return product;
+}
+
+/* Scratch of the product of m rows, in words. */
+static size_t product_words(const bitops_isa *isa, const bitops_conv_args *args, size_t m,
+                            int n_threads) {
+    bitops_gemm_args product = group_product(isa, args, 0, 0, m);
+    product.store.offset = args->offsets; /* if not NULL, there must be room for offset_row */
+    return bitops_gemm_workspace_size(isa, &product, n_threads) / sizeof(uint64_t);
+}
+
+size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
+                                  int n_threads) {
+    const conv_plan plan = make_plan(args);
+    const size_t rows = count_rows(args);
+    size_t words = 0;
+    if (args->filters && rows && args->groups == 1)
+        words = product_words(isa, args, rows, n_threads);
+    else if (args->filters && rows && !is_depthwise(args)) /* fewer rows may be cut less evenly */
+        words = max_size(product_words(isa, args, plan.rows, n_threads),
+                         product_words(isa, args, rows % plan.rows, n_threads));
+    return (words + plan.sums_words + plan.rows_words) * sizeof(uint64_t);
+}
+
+/* ---- depthwise ----------------------------------------------------------------------------- */
+
+/* What one output position sees of its image. */
+typedef struct view {
+    const bitops_conv_args *args;
+    const uint64_t *image;        /* its first pixel */
+    size_t y, x;                  /* of the output */
+    tap_range inside_y, inside_x; /* taps that lie inside the image */
+} view;
+
+static view view_at(const bitops_conv_args *args, size_t row) {
+    const bitops_image *im = &args->image;
+    const taps_axis v = vertical_taps(im), h = horizontal_taps(im);
+    view out = {.args = args, .y = row / im->out_width % im->out_height, .x = row % im->out_width};
+    const size_t number = row / im->out_width / im->out_height;
+    out.image = im->x + number * im->height * im->width * im->pixel_words;
+    out.inside_y = taps_inside(&v, out.y);
+    out.inside_x = taps_inside(&h, out.x);
+    return out;
+}
+
+/* The pixel that a tap meets; NULL outside. */
+static const uint64_t *pixel_of(const view *out, size_t tap) {
+    const bitops_image *im = &out->args->image;
+    const size_t ky = tap / im->kernel_width, kx = tap % im->kernel_width;
+    if (ky < out->inside_y.begin || ky >= out->inside_y.end || kx < out->inside_x.begin ||
+        kx >= out->inside_x.end)
+        return NULL;
+    const size_t y = out->y * im->stride_y + ky * im->dilation_y - im->pad_top;
+    const size_t x = out->x * im->stride_x + kx * im->dilation_x - im->pad_left;
+    return out->image + (y * im->width + x) * im->pixel_words;
+}
+
+/* n <= DEPTHWISE_WORDS words of all groups, from `word` on, for filter j of each group. */
+typedef struct span {
+    size_t j, word, n;
+} span;
+
+/* The bits that differ at taps [tap, tap + taps), a row of words for each tap. */
+static void compare_taps(const view *out, const span *s, size_t tap, size_t taps,
+                         uint64_t (*differ)[DEPTHWISE_WORDS]) {
+    const bitops_image *im = &out->args->image;
+    uint64_t outside[DEPTHWISE_WORDS];
+    for (size_t i = 0; i < s->n; i++)
+        outside[i] = im->outside;
+    const uint64_t *w = out->args->w + (s->j * count_taps(im) + tap) * im->pixel_words + s->word;
+    for (size_t t = 0; t < taps; t++, w += im->pixel_words) {
+        const uint64_t *pixel = pixel_of(out, tap + t);
+        const uint64_t *v = pixel ? pixel + s->word : outside;
+        for (size_t i = 0; i < s->n; i++)
+            differ[t][i] = v[i] ^ w[i];
+    }
+}
+
+/* Mismatches of a span, for one output: sums has one for every filter. */
+static void sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums) {
+    uint64_t differ[DEPTHWISE_TAPS][DEPTHWISE_WORDS];
+    int64_t counts[DEPTHWISE_WORDS * BITOPS_WORD_BITS];
+    const bitops_conv_args *args = out->args;
+    const size_t all = count_taps(&args->image), per_group = args->filters / args->groups;
+    const size_t first = s->word * BITOPS_WORD_BITS;
+    const size_t groups = min_size(s->n * BITOPS_WORD_BITS, args->groups - first);
+    sums += first * per_group + s->j;
+    for (size_t tap = 0; tap < all; tap += DEPTHWISE_TAPS) {
+        const size_t taps = min_size(DEPTHWISE_TAPS, all - tap);
+        compare_taps(out, s, tap, taps, differ);
+        isa->popcount_columns(differ[0], DEPTHWISE_WORDS, taps, s->n, counts);
+        for (size_t g = 0; g < groups; g++)
+            sums[g * per_group] = (tap ? sums[g * per_group] : 0) + (int32_t)counts[g];
+    }
+}
+
+static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, size_t row,
+                          int32_t *sums) {
+    const view out = view_at(args, row);
+    const size_t words = args->image.pixel_words;
+    for (size_t j = 0; j < args->filters / args->groups; j++)
+        for (size_t word = 0; word < words; word += DEPTHWISE_WORDS) {
+            const span s = {.j = j, .word = word, .n = min_size(DEPTHWISE_WORDS, words - word)};
+            sum_span(isa, &out, &s, sums);
+        }
+}
+
+/* ---- the convolution ----------------------------------------------------------------------- */
+
+/* Counts the mismatches of rows [first, first + m) with the filters of all groups. */
+static void sum_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first, size_t m,
+                       int32_t *sums, void *workspace, int n_threads) {
+    if (is_depthwise(args)) {
+        BITOPS_PARALLEL_FOR(m * args->filters < THREAD_WORK ? 1 : n_threads, schedule(static))
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++)
+            depthwise_row(isa, args, first + (size_t)i, sums + (size_t)i * args->filters);
+        return;
+    }
+    for (size_t group = 0; group < args->groups; group++) {
+        bitops_image image = args->image;
+        image.first_channel = group * image.channels;
+        bitops_gemm_args product = group_product(isa, args, group, first, m);
+        product.image = &image;
+        product.store = (bitops_store){.kind = BITOPS_STORE_HAMMING,
+                                       .k = args->store.k,
+                                       .c = sums + group * product.n,
+                                       .ldc = args->filters};
+        bitops_gemm(isa, &product, workspace, n_threads);
+    }
+}
+
+/* store_block writes the bytes of its columns; the rest of the last word is cleared here. */
+static void store_sums(const bitops_conv_args *args, const int32_t *sums, size_t first, size_t m,
+                       uint32_t *offset_row, int n_threads) {
+    bitops_store store = args->store;
+    if (store.offset) {
+        bitops_gather_offsets(&args->image, first, m, offset_row);
+        store.offset_row = offset_row;
+        store.first_row = first;
+    }
+    BITOPS_PARALLEL_FOR(m * args->filters < THREAD_WORK ? 1 : n_threads, schedule(static))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++) {
+        const size_t row = first + (size_t)i;
+        if (store.kind == BITOPS_STORE_SIGN)
+            ((uint64_t *)store.c)[row * store.ldc + bitops_words(args->filters) - 1] = 0;
+        store_block(sums + (size_t)i * args->filters, args->filters, 1, args->filters, row, 0,
+                    &store);
+    }
+}
+
+static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, const conv_plan *plan,
+                        uint64_t *workspace, int n_threads) {
+    int32_t *sums = (int32_t *)workspace;
+    uint32_t *offset_row = (uint32_t *)(workspace + plan->sums_words);
+    void *scratch = workspace + plan->sums_words + plan->rows_words;
+    const size_t rows = count_rows(args);
+    for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += plan->rows) {
+        const size_t m = min_size(plan->rows, rows - first);
+        sum_groups(isa, args, first, m, sums, scratch, n_threads);
+        store_sums(args, sums, first, m, offset_row, n_threads);
+    }
+}
+
+void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
+                 int n_threads) {
+    if (args->filters == 0 || count_rows(args) == 0)
+        return;
+    const conv_plan plan = make_plan(args);
+    bitops_conv_args own = *args;
+    own.store.offset = args->offsets;
+    own.store.ld_offset = args->filters;
+    if (args->groups > 1) {
+        conv_groups(isa, &own, &plan, workspace, n_threads);
+    } else {
+        const bitops_gemm_args product = group_product(isa, &own, 0, 0, count_rows(args));
+        bitops_gemm(isa, &product, workspace, n_threads);
+    }
+}

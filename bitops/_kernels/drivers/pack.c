@@ -1,0 +1,242 @@
+/* pack.c: drivers of pack, unpack, popcount and prepack, whose rows threads share. */
+#include "bitops.h"
+#include "drivers/sizes.h"
+#include "runtime/parallel.h"
+
+/* Below this many words one thread is as fast. Measured on two Zen 4 cores with threads awake: 512
+ * words of float32 are packed in 3.7 us by one thread and 3.1 by two, 1024 in 6.3 and 4.2; 32768
+ * words are counted in 4.0 and 4.1 us, 65536 in 10 and 5.6. */
+enum {
+    THREAD_WORDS = 1024,
+    READ_WORDS = 32, /* words that are read, to be counted or ordered, in the time of packing one */
+};
+
+static int team(size_t words, int n_threads) {
+    return words < THREAD_WORDS ? 1 : n_threads;
+}
+
+/* A row is cut into spans of this many words, so that threads can share one long row. */
+enum { SPAN_WORDS = 1024, SPAN_BITS = SPAN_WORDS * BITOPS_WORD_BITS };
+
+static size_t element_size(bitops_dtype dtype) {
+    static const size_t sizes[] = {
+        [BITOPS_BOOL8] = 1, [BITOPS_I8] = 1,  [BITOPS_I16] = 2, [BITOPS_I32] = 4,
+        [BITOPS_I64] = 8,   [BITOPS_F32] = 4, [BITOPS_F64] = 8};
+    return sizes[dtype];
+}
+
+static void pack_span(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t n,
+                      uint64_t *words_out, int *nan) {
+    switch (dtype) {
+    case BITOPS_BOOL8:
+        isa->pack_bool8(x, n, words_out, nan);
+        break;
+    case BITOPS_I8:
+        isa->pack_i8(x, n, words_out, nan);
+        break;
+    case BITOPS_I16:
+        isa->pack_i16(x, n, words_out, nan);
+        break;
+    case BITOPS_I32:
+        isa->pack_i32(x, n, words_out, nan);
+        break;
+    case BITOPS_I64:
+        isa->pack_i64(x, n, words_out, nan);
+        break;
+    case BITOPS_F32:
+        isa->pack_f32(x, n, words_out, nan);
+        break;
+    case BITOPS_F64:
+        isa->pack_f64(x, n, words_out, nan);
+        break;
+    }
+}
+
+static void unpack_span(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words, size_t n,
+                        void *x_out) {
+    if (dtype == BITOPS_I8)
+        isa->unpack_i8(words, n, x_out);
+    else
+        isa->unpack_f32(words, n, x_out);
+}
+
+int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                     size_t n, uint64_t *words_out, int n_threads) {
+    const size_t k_words = bitops_words(n), size = element_size(dtype);
+    const size_t spans = ceil_div(k_words, SPAN_WORDS);
+    int any_nan = 0;
+    BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
+        const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
+        const size_t first = word * BITOPS_WORD_BITS;
+        int nan = 0;
+        pack_span(isa, dtype, (const char *)x + (row * n + first) * size,
+                  min_size(n - first, SPAN_BITS), words_out + row * k_words + word, &nan);
+        any_nan |= nan;
+    }
+    return any_nan;
+}
+
+static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *x,
+                         const float *threshold, size_t n, uint64_t *words_out, int *nan) {
+    if (dtype == BITOPS_I32)
+        isa->compare_i32(x, threshold, n, words_out, nan);
+    else
+        isa->compare_f32(x, threshold, n, words_out, nan);
+}
+
+int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
+                        size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
+                        int n_threads) {
+    const size_t k_words = bitops_words(n);
+    const size_t share = max_size(SPAN_WORDS / max_size(k_words, 1), 1); /* rows of a task */
+    int any_nan = 0;
+    BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
+        int nan = 0;
+        for (size_t row = begin; row < end; row++) {
+            uint64_t *words = words_out + row * k_words;
+            compare_span(isa, dtype, (const char *)x + row * n * sizeof(float), threshold, n, words,
+                         &nan);
+            for (size_t p = 0; flip && p < k_words; p++)
+                words[p] ^= flip[p];
+        }
+        any_nan |= nan;
+    }
+    return any_nan;
+}
+
+enum { TILE_BITS = LINE_WORDS * BITOPS_WORD_BITS };
+
+/* Transposes 8 squares of 64 x 64 bits side by side: bit j of row i becomes bit i of row j. The
+ * upper right and the lower left quarter of each square change places, then those of each quarter,
+ * and so on down to single bits. */
+static void transpose_squares(uint64_t rows[BITOPS_WORD_BITS][LINE_WORDS]) {
+    uint64_t mask = 0xffffffffu;
+    for (size_t half = 32; half; half >>= 1, mask ^= mask << half)
+        for (size_t block = 0; block < BITOPS_WORD_BITS; block += 2 * half)
+            for (size_t i = block; i < block + half; i++)
+                for (size_t p = 0; p < LINE_WORDS; p++) {
+                    const uint64_t moved = (rows[i][p] >> half ^ rows[i + half][p]) & mask;
+                    rows[i][p] ^= moved << half;
+                    rows[i + half][p] ^= moved;
+                }
+}
+
+/* 512 x 512 bits with rows of a cache line. They are copied in and out line by line, because rows
+ * whose length is a power of two share few sets of the caches, which would lose a line before its
+ * last word is used. */
+typedef struct bit_tile {
+    uint64_t rows[TILE_BITS][LINE_WORDS];
+} bit_tile;
+
+static void transpose_tile(const bit_tile *in, size_t columns, bit_tile *out) {
+    for (size_t c = 0; c * BITOPS_WORD_BITS < columns; c++) {
+        uint64_t(*squares)[LINE_WORDS] = out->rows + c * BITOPS_WORD_BITS;
+        for (size_t p = 0; p < LINE_WORDS; p++)
+            for (size_t i = 0; i < BITOPS_WORD_BITS; i++)
+                squares[i][p] = in->rows[p * BITOPS_WORD_BITS + i][c];
+        transpose_squares(squares);
+    }
+}
+
+void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
+                      uint64_t *words_out, int n_threads) {
+    const size_t ld = bitops_words(columns), ld_out = bitops_words(rows);
+    const size_t across = ceil_div(ld, LINE_WORDS), down = ceil_div(ld_out, LINE_WORDS);
+    BITOPS_PARALLEL_FOR(team(outer * rows * ld, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * across * down); task++) {
+        const size_t block = (size_t)task / (across * down);
+        const size_t c = (size_t)task / down % across * LINE_WORDS;
+        const size_t p = (size_t)task % down * LINE_WORDS;
+        const size_t i = p * BITOPS_WORD_BITS, j = c * BITOPS_WORD_BITS;
+        const size_t height = min_size(rows - i, TILE_BITS);
+        const size_t width = min_size(columns - j, TILE_BITS);
+        bit_tile in, out;
+        for (size_t row = 0; row < TILE_BITS; row++)
+            for (size_t q = 0; q < LINE_WORDS; q++)
+                in.rows[row][q] =
+                    row < height && c + q < ld ? words[(block * rows + i + row) * ld + c + q] : 0;
+        transpose_tile(&in, width, &out);
+        for (size_t row = 0; row < width; row++)
+            for (size_t q = 0; q < LINE_WORDS && p + q < ld_out; q++)
+                words_out[(block * columns + j + row) * ld_out + p + q] = out.rows[row][q];
+    }
+}
+
+void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
+                        size_t rows, size_t n, void *x_out, int n_threads) {
+    const size_t k_words = bitops_words(n), size = element_size(dtype);
+    const size_t spans = ceil_div(k_words, SPAN_WORDS);
+    BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
+        const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
+        const size_t first = word * BITOPS_WORD_BITS;
+        unpack_span(isa, dtype, words + row * k_words + word, min_size(n - first, SPAN_BITS),
+                    (char *)x_out + (row * n + first) * size);
+    }
+}
+
+enum { COUNT_SPAN = 1 << 14 }; /* words, 128 KiB: threads share a row that is longer */
+
+/* Few long rows: threads share the spans of each row, whose counts are added. */
+static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
+                               size_t k_words, int64_t *count_out, int threads) {
+    const size_t spans = ceil_div(k_words, COUNT_SPAN);
+    for (size_t row = 0; row < rows; row++) {
+        int64_t total = 0;
+        BITOPS_PARALLEL_FOR(threads, schedule(static) reduction(+ : total))
+        for (ptrdiff_t span = 0; span < (ptrdiff_t)spans; span++) {
+            const size_t first = (size_t)span * COUNT_SPAN;
+            int64_t count;
+            isa->popcount(words + row * k_words + first, 1, min_size(k_words - first, COUNT_SPAN),
+                          &count);
+            total += count;
+        }
+        count_out[row] = total;
+    }
+}
+
+void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t *count_out, int n_threads) {
+    const int threads = team(rows * k_words / READ_WORDS, n_threads);
+    if (threads > 1 && k_words > COUNT_SPAN && rows < 16 * (size_t)threads) {
+        popcount_long_rows(isa, words, rows, k_words, count_out, threads);
+        return;
+    }
+    const size_t share = max_size(COUNT_SPAN / max_size(k_words, 1), 1); /* rows of a task */
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        const size_t row = (size_t)task * share;
+        isa->popcount(words + row * k_words, min_size(rows - row, share), k_words, count_out + row);
+    }
+}
+
+void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
+                             size_t rows, size_t n_words, int64_t *count_out, int n_threads) {
+    const size_t spans = ceil_div(n_words, BITOPS_SPAN_WORDS);
+    BITOPS_PARALLEL_FOR(team(outer * rows * n_words / READ_WORDS, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
+        const size_t block = (size_t)task / spans;
+        const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS;
+        isa->popcount_columns(words + block * rows * n_words + first, n_words, rows,
+                              min_size(n_words - first, BITOPS_SPAN_WORDS),
+                              count_out + (block * n_words + first) * BITOPS_WORD_BITS);
+    }
+}
+
+size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) {
+    return round_up(n, isa->nr) * k_words;
+}
+
+void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                        size_t k_words, uint64_t *panels_out, int n_threads) {
+    const size_t nr = isa->nr;
+    BITOPS_PARALLEL_FOR(team(n * k_words / READ_WORDS, n_threads), schedule(static))
+    for (ptrdiff_t panel = 0; panel < (ptrdiff_t)ceil_div(n, nr); panel++) {
+        const size_t first = (size_t)panel * nr;
+        isa->prepack(w + first * ldw, ldw, min_size(n - first, nr), k_words,
+                     panels_out + first * k_words);
+    }
+}

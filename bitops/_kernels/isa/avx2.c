@@ -1,0 +1,790 @@
+/* avx2.c: AVX2, BMI2, POPCNT.
+ *
+ * Product: there is no vector popcount, so mismatches are looked up. Two 4-bit counters share a
+ * byte while they are small (nibble_counts).
+ *   Many rows: four Russians. For 5 bits of k and 128 columns, a table holds the mismatches with
+ * all 32 patterns; each row loads the entry that its own 5 bits select, and adds it. Few rows: a
+ * nibble of each of two rows selects one of 256 tables of 16 bytes, in which pshufb looks up the
+ * same nibble of 32 columns, for both rows at once.
+ *
+ *   intrinsic                        instruction     Skylake and later   Zen 3, 4
+ *   _mm256_add_epi8 (memory)         vpaddb          two loads a cycle   two loads a cycle
+ *   _mm256_add_epi8                  vpaddb          latency 1, p015     1, four per cycle
+ *   _mm256_srli_epi16                vpsrlw          latency 1, p01      1, two per cycle
+ *   _mm256_shuffle_epi8              vpshufb         latency 1, p5       1, two per cycle
+ *   _mm256_broadcastsi128 (memory)   vbroadcasti128  load ports only     load ports only
+ * Bottleneck of tables: instructions, about 110 for 64 bits of a row and 128 columns, and loads
+ * from lines of one cache set; of shuffles: vector operations, 3 of 9 being shuffles.
+ *
+ * Panel of 128 columns: for each word of k and each half of 64 columns, the 16 nibbles of the word,
+ * least significant first, as one ymm each:
+ *
+ *   byte         0          1          ...   31
+ *   low nibble   column 0   column 1         column 31
+ *   high nibble  column 32  column 33        column 63
+ *
+ * Overflow: 4-bit sums are at most 15 (three groups of 5 bits, three nibbles for 12); 8-bit
+ * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
+ * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
+ * shorter slices. Tails: pack copies them to a whole word of values, compare takes them one by
+ * one; k is made of whole words. */
+#include "bitops.h"
+#include "isa/shared/adam_step.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/pack.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
+
+enum {
+    MR = 4,
+    NR = 128,
+    HALF = NR / 2,
+    YMM_WORDS = 4,
+    FLUSH_WORDS = 3,
+    MAX_WORDS = 1023,
+    MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
+};
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+BITOPS_INLINE uint32_t negative8(__m256i v_i8x32) {
+    return (uint32_t)_mm256_movemask_epi8(v_i8x32);
+}
+
+BITOPS_INLINE __m256i load(const void *x) {
+    return _mm256_loadu_si256((const __m256i *)x);
+}
+
+typedef __m256 nan_flags; /* ones in a lane that was NaN in some vector */
+
+BITOPS_INLINE nan_flags nan_none(void) {
+    return _mm256_setzero_ps();
+}
+
+BITOPS_INLINE int nan_met(nan_flags flags) {
+    return _mm256_movemask_ps(flags) != 0;
+}
+
+/* Signs of 64 elements. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *flags) {
+    (void)flags;
+    const __m256i zero_u8x32 = _mm256_setzero_si256();
+    const uint64_t low = negative8(_mm256_cmpeq_epi8(load(x), zero_u8x32));
+    const uint64_t high = negative8(_mm256_cmpeq_epi8(load(x + 32), zero_u8x32));
+    return ~(low | high << 32);
+}
+
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *flags) {
+    (void)flags;
+    return ~(negative8(load(x)) | (uint64_t)negative8(load(x + 32)) << 32);
+}
+
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *flags) {
+    (void)flags;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        /* Saturation keeps the sign; the permutation undoes the interleaving of 128-bit halves. */
+        const __m256i v_i8x32 = _mm256_packs_epi16(load(x + 32 * i), load(x + 32 * i + 16));
+        negative |= (uint64_t)negative8(_mm256_permute4x64_epi64(v_i8x32, 0xd8)) << 32 * i;
+    }
+    return ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *flags) {
+    (void)flags;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++)
+        negative |= (uint64_t)_mm256_movemask_ps(_mm256_castsi256_ps(load(x + 8 * i))) << 8 * i;
+    return ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *flags) {
+    (void)flags;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 16; i++)
+        negative |= (uint64_t)_mm256_movemask_pd(_mm256_castsi256_pd(load(x + 4 * i))) << 4 * i;
+    return ~negative;
+}
+
+/* A compare, not a move of sign bits: -0.0 is +1. */
+BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *flags) {
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m256 v_f32x8 = _mm256_loadu_ps(x + 8 * i);
+        const __m256 ge_f32x8 = _mm256_cmp_ps(v_f32x8, _mm256_setzero_ps(), _CMP_GE_OQ);
+        plus |= (uint64_t)_mm256_movemask_ps(ge_f32x8) << 8 * i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
+    }
+    return plus;
+}
+
+BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *flags) {
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 16; i++) {
+        const __m256d v_f64x4 = _mm256_loadu_pd(x + 4 * i);
+        const __m256d ge_f64x4 = _mm256_cmp_pd(v_f64x4, _mm256_setzero_pd(), _CMP_GE_OQ);
+        plus |= (uint64_t)_mm256_movemask_pd(ge_f64x4) << 4 * i;
+        const __m256d unordered_f64x4 = _mm256_cmp_pd(v_f64x4, v_f64x4, _CMP_UNORD_Q);
+        *flags = _mm256_or_ps(*flags, _mm256_castpd_ps(unordered_f64x4));
+    }
+    return plus;
+}
+
+DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
+DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
+DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
+DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
+DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
+DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
+
+DEFINE_PACK(avx2, pack_bool8, uint8_t, padded_bool8)
+DEFINE_PACK(avx2, pack_i8, int8_t, padded_i8)
+DEFINE_PACK(avx2, pack_i16, int16_t, padded_i16)
+DEFINE_PACK(avx2, pack_i32, int32_t, padded_i32)
+DEFINE_PACK(avx2, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(avx2, pack_f32, float, padded_f32)
+DEFINE_PACK(avx2, pack_f64, double, padded_f64)
+
+/* Bits x > threshold of 8 elements. */
+BITOPS_INLINE uint64_t above8(__m256 x_f32x8, __m256 threshold_f32x8) {
+    return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x_f32x8, threshold_f32x8, _CMP_GT_OQ));
+}
+
+/* The last elements, fewer than 8, one by one. */
+
+BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    (void)flags;
+    uint64_t word = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        word |= above8(_mm256_cvtepi32_ps(load(x + i)), _mm256_loadu_ps(threshold + i)) << i;
+    for (; i < n; i++)
+        word |= (uint64_t)((float)x[i] > threshold[i]) << i;
+    return word;
+}
+
+BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    uint64_t word = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v_f32x8 = _mm256_loadu_ps(x + i);
+        word |= above8(v_f32x8, _mm256_loadu_ps(threshold + i)) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
+    }
+    for (; i < n; i++) {
+        const __m256 v_f32x8 = _mm256_set1_ps(x[i]);
+        word |= (uint64_t)(x[i] > threshold[i]) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
+    }
+    return word;
+}
+
+DEFINE_COMPARE(avx2, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(avx2, compare_f32, float, above_f32)
+
+void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
+    /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */
+    const __m256i byte_of_u8x32 = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+                                                   2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const __m256i bit_of_u8x32 = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 2; i++) {
+            const __m256i bits_u8x32 = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
+            const __m256i bytes_u8x32 =
+                _mm256_and_si256(_mm256_shuffle_epi8(bits_u8x32, byte_of_u8x32), bit_of_u8x32);
+            const __m256i zero_i8x32 =
+                _mm256_cmpeq_epi8(bytes_u8x32, _mm256_setzero_si256()); /* 0 or -1 */
+            const __m256i v_i8x32 = _mm256_or_si256(zero_i8x32, _mm256_set1_epi8(1));
+            _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v_i8x32);
+        }
+    }
+    bitops_unpack_i8_generic(words, n, x_out);
+}
+
+void bitops_unpack_f32_avx2(const uint64_t *words, size_t n, float *x_out) {
+    const __m256i bit_of_u32x8 = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i one_u32x8 = _mm256_castps_si256(_mm256_set1_ps(1.0f));
+    const __m256i sign_u32x8 = _mm256_castps_si256(_mm256_set1_ps(-0.0f));
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 8; i++) {
+            const __m256i bits_u32x8 = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
+            const __m256i zero_u32x8 = _mm256_cmpeq_epi32(
+                _mm256_and_si256(bits_u32x8, bit_of_u32x8), _mm256_setzero_si256());
+            const __m256i v_u32x8 =
+                _mm256_or_si256(one_u32x8, _mm256_and_si256(zero_u32x8, sign_u32x8));
+            _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v_u32x8));
+        }
+    }
+    bitops_unpack_f32_generic(words, n, x_out);
+}
+
+/* Bytes of the result count the bits of the bytes of v. */
+BITOPS_INLINE __m256i popcount_bytes(__m256i v_u8x32) {
+    const __m256i counts_u8x32 = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0,
+                                                  1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+    const __m256i low_u8x32 = _mm256_and_si256(v_u8x32, nibble_u8x32);
+    const __m256i high_u8x32 = _mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), nibble_u8x32);
+    return _mm256_add_epi8(_mm256_shuffle_epi8(counts_u8x32, low_u8x32),
+                           _mm256_shuffle_epi8(counts_u8x32, high_u8x32));
+}
+
+/* Sums of eight bytes each, in four 64-bit lanes. */
+BITOPS_INLINE __m256i sum_bytes(__m256i v_u8x32) {
+    return _mm256_sad_epu8(v_u8x32, _mm256_setzero_si256());
+}
+
+BITOPS_INLINE uint64_t sum_lanes(__m256i v_u64x4) {
+    const __m128i pair_u64x2 =
+        _mm_add_epi64(_mm256_castsi256_si128(v_u64x4), _mm256_extracti128_si256(v_u64x4, 1));
+    return (uint64_t)_mm_extract_epi64(pair_u64x2, 0) + (uint64_t)_mm_extract_epi64(pair_u64x2, 1);
+}
+
+BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
+    __m256i sum_u64x4 = _mm256_setzero_si256();
+    size_t i = 0;
+    for (; i + YMM_WORDS <= n_words; i += YMM_WORDS)
+        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(popcount_bytes(load(words + i))));
+    uint64_t count = sum_lanes(sum_u64x4);
+    for (; i < n_words; i++)
+        count += (uint64_t)_mm_popcnt_u64(words[i]);
+    return (int64_t)count;
+}
+
+void bitops_popcount_avx2(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++)
+        count_out[row] = count_words(words + row * n_words, n_words);
+}
+
+void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Two loads and an interleaving: left alone, gcc builds a vector of two numbers through memory,
+ * which stalls. */
+BITOPS_INLINE __m128i load_two(const uint64_t *low, const uint64_t *high) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)low),
+                              _mm_loadl_epi64((const __m128i *)high));
+}
+
+/* bytes[y] has byte y of each of 32 words that lie `stride` apart: an 8 x 32 transpose in three
+ * rounds of interleaving. */
+BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i bytes_u8x32[8]) {
+    const __m256i pairs_u8x32 =
+        _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1, 9, 2, 10, 3,
+                         11, 4, 12, 5, 13, 6, 14, 7, 15);
+    __m256i x_u8x32[8], y_u8x32[8];
+    for (size_t i = 0; i < 8; i++) { /* columns 2i, 2i+1 in the lower half, 16 columns on above */
+        const uint64_t *low = words + 2 * i * stride, *high = low + 16 * stride;
+        x_u8x32[i] = _mm256_set_m128i(load_two(high, high + stride), load_two(low, low + stride));
+        x_u8x32[i] = _mm256_shuffle_epi8(x_u8x32[i], pairs_u8x32);
+    }
+    for (int i = 0; i < 4; i++) {
+        y_u8x32[i] =
+            _mm256_unpacklo_epi16(x_u8x32[2 * i], x_u8x32[2 * i + 1]); /* 4 columns, bytes 0-3 */
+        y_u8x32[4 + i] = _mm256_unpackhi_epi16(x_u8x32[2 * i], x_u8x32[2 * i + 1]); /* bytes 4-7 */
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) { /* 8 columns; bytes i + 2j and i + 2j + 1 */
+            x_u8x32[i + 2 * j] = j ? _mm256_unpackhi_epi32(y_u8x32[i], y_u8x32[i + 1])
+                                   : _mm256_unpacklo_epi32(y_u8x32[i], y_u8x32[i + 1]);
+            x_u8x32[i + 2 * j + 1] = j ? _mm256_unpackhi_epi32(y_u8x32[i + 2], y_u8x32[i + 3])
+                                       : _mm256_unpacklo_epi32(y_u8x32[i + 2], y_u8x32[i + 3]);
+        }
+    for (int i = 0; i < 8; i += 2) {
+        bytes_u8x32[i] = _mm256_unpacklo_epi64(x_u8x32[i], x_u8x32[i + 1]);
+        bytes_u8x32[i + 1] = _mm256_unpackhi_epi64(x_u8x32[i], x_u8x32[i + 1]);
+    }
+}
+
+/* Writes the 16 nibbles of one word of 64 columns to half a panel. */
+BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *panel_out) {
+    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+    __m256i first_u8x32[8], second_u8x32[8], *out = (__m256i *)panel_out;
+    transpose_bytes(words, stride, first_u8x32);
+    transpose_bytes(words + 32 * stride, stride, second_u8x32);
+    for (int i = 0; i < 8; i++) {
+        const __m256i low_u8x32 =
+            _mm256_slli_epi16(_mm256_and_si256(second_u8x32[i], nibble_u8x32), 4);
+        const __m256i high_u8x32 =
+            _mm256_and_si256(_mm256_srli_epi16(first_u8x32[i], 4), nibble_u8x32);
+        _mm256_storeu_si256(
+            out + 2 * i,
+            _mm256_or_si256(low_u8x32, _mm256_and_si256(first_u8x32[i], nibble_u8x32)));
+        _mm256_storeu_si256(
+            out + 2 * i + 1,
+            _mm256_or_si256(high_u8x32, _mm256_andnot_si256(nibble_u8x32, second_u8x32[i])));
+    }
+}
+
+void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                         uint64_t *panel_out) {
+    BITOPS_ASSUME(n <= NR);
+    /* Each cache line of w is read once, however many lines its rows make fall into one set. */
+    enum { LINE = 8 };
+    for (size_t half = 0; half < NR; half += HALF)
+        for (size_t p = 0; p < k_words; p += LINE) {
+            const size_t words = k_words - p < LINE ? k_words - p : LINE;
+            uint64_t lines[HALF * LINE];
+            for (size_t j = 0; j < HALF; j++) {
+                if (half + j >= n)
+                    memset(lines + j * LINE, 0, LINE * sizeof *lines);
+                else if (words == LINE)
+                    memcpy(lines + j * LINE, w + (half + j) * ldw + p, LINE * sizeof *lines);
+                else
+                    memcpy(lines + j * LINE, w + (half + j) * ldw + p, words * sizeof *lines);
+            }
+            for (size_t i = 0; i < words; i++)
+                order_word(lines + i, LINE, panel_out + (p + i) * NR + half);
+        }
+}
+
+/* ---- nibble counters ----------------------------------------------------------------------- */
+
+/* A byte holds two counts, one in each nibble, as long as they are at most 15. One 16-bit lane:
+ *
+ *   bit            15     12 11    8 7     4 3     0
+ *   sums           |    d   |   c   |   b   |   a   |
+ *   sums & 0x0f0f  |    0   |   c   |   0   |   a   |  added to low_u8x32:    256 C + A
+ *   sums >> 4      |    0   |   d   |   c   |   b   |  added to high_u16x16:  256 D + 16 C + B
+ *
+ * A to D are the totals of a to d. The shift is not masked, which saves an operation for each sum;
+ * split_counts takes the 16 C away again, since low_u8x32 has C, and gets 256 D + B. Lanes of
+ * high_u16x16 may wrap around in between; the result is exact while A to D are at most 255. */
+typedef struct nibble_counts {
+    __m256i low_u8x32, high_u16x16;
+} nibble_counts;
+
+BITOPS_INLINE void add_nibbles(nibble_counts *counts, __m256i sums_u8x32) {
+    const __m256i low_u8x32 = _mm256_and_si256(sums_u8x32, _mm256_set1_epi8(15));
+    counts->low_u8x32 = _mm256_add_epi8(counts->low_u8x32, low_u8x32);
+    counts->high_u16x16 = _mm256_add_epi16(counts->high_u16x16, _mm256_srli_epi16(sums_u8x32, 4));
+}
+
+/* Counts of 16 bits: A, C, B, D, that is low nibbles of even bytes, of odd bytes, then the high
+ * nibbles of both. */
+BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split_u16x16[4]) {
+    const __m256i byte_u16x16 = _mm256_set1_epi16(0xff);
+    const __m256i c16_u16x16 =
+        _mm256_and_si256(_mm256_srli_epi16(counts.low_u8x32, 4), _mm256_set1_epi16(0xff0));
+    const __m256i high_u16x16 = _mm256_sub_epi16(counts.high_u16x16, c16_u16x16);
+    split_u16x16[0] = _mm256_and_si256(counts.low_u8x32, byte_u16x16);
+    split_u16x16[1] = _mm256_srli_epi16(counts.low_u8x32, 8);
+    split_u16x16[2] = _mm256_and_si256(high_u16x16, byte_u16x16);
+    split_u16x16[3] = _mm256_srli_epi16(high_u16x16, 8);
+}
+
+/* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order. */
+BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t *out) {
+    const __m256i low_u16x16 =
+        _mm256_unpacklo_epi16(even_u16x16, odd_u16x16); /* columns 0-7, 16-23 */
+    const __m256i high_u16x16 =
+        _mm256_unpackhi_epi16(even_u16x16, odd_u16x16); /* columns 8-15, 24-31 */
+    const __m128i parts_u16x8[4] = {
+        _mm256_castsi256_si128(low_u16x16), _mm256_castsi256_si128(high_u16x16),
+        _mm256_extracti128_si256(low_u16x16, 1), _mm256_extracti128_si256(high_u16x16, 1)};
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts_u16x8[i]));
+}
+
+/* Prefetches the cache lines of one row of results, which will be written. */
+BITOPS_INLINE void prefetch_results(size_t row, size_t col, size_t n, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
+        return;
+    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
+    for (size_t j = 0; j < n; j += 16)
+        _mm_prefetch(c + j * sizeof(int32_t), _MM_HINT_T0);
+}
+
+BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {
+    return word >> (bits & 63) | word << (-bits & 63);
+}
+
+/* ---- few rows: shuffles -------------------------------------------------------------------- */
+
+/* The table of a pair of nibbles, b = low | high << 4: entry e counts the bits of low ^ e in its
+ * low nibble, those of high ^ e in its high nibble. */
+#define COUNT(x) (((x)&1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
+#define ENTRY(b, e) (COUNT(((b)&15) ^ (e)) | COUNT((b) >> 4 ^ (e)) << 4)
+#define ENTRIES4(b, e) ENTRY(b, e), ENTRY(b, (e) + 1), ENTRY(b, (e) + 2), ENTRY(b, (e) + 3)
+#define TABLE(b)                                                                                   \
+    { ENTRIES4(b, 0), ENTRIES4(b, 4), ENTRIES4(b, 8), ENTRIES4(b, 12) }
+#define TABLES4(b) TABLE(b), TABLE((b) + 1), TABLE((b) + 2), TABLE((b) + 3)
+#define TABLES16(b) TABLES4(b), TABLES4((b) + 4), TABLES4((b) + 8), TABLES4((b) + 12)
+
+static const _Alignas(64) uint8_t pair_tables[256][16] = {
+    TABLES16(0),   TABLES16(16),  TABLES16(32),  TABLES16(48),  TABLES16(64),  TABLES16(80),
+    TABLES16(96),  TABLES16(112), TABLES16(128), TABLES16(144), TABLES16(160), TABLES16(176),
+    TABLES16(192), TABLES16(208), TABLES16(224), TABLES16(240)};
+
+/* The even nibbles of two words, paired in bytes, then their odd nibbles. */
+BITOPS_INLINE void pair_nibbles(uint64_t low, uint64_t high, uint64_t pairs[2]) {
+    const uint64_t even = 0x0f0f0f0f0f0f0f0fu;
+    pairs[0] = (low & even) | (high & even) << 4;
+    pairs[1] = (low >> 4 & even) | (high & ~even);
+}
+
+BITOPS_INLINE __m256i pair_table(const uint8_t *tables, uint64_t pairs, unsigned byte) {
+    const size_t offset = rotate_right(pairs, 8 * byte - 4) & 0xff0;
+    return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(tables + offset)));
+}
+
+enum { PAIRS = MR / 2 };
+
+/* Adds the mismatches of nibbles [begin, end) of one word, at most 3, so that their sums are at
+ * most
+ * 12. n_pairs is a constant at every call. */
+BITOPS_INLINE void shuffle_nibbles(const int n_pairs, unsigned begin, unsigned end,
+                                   const uint8_t *tables, uint64_t (*pairs)[2],
+                                   const __m256i *panel, nibble_counts (*counts)[2]) {
+    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+    __m256i sums_u8x32[PAIRS][2];
+    for (unsigned b = begin; b < end; b++) {
+        const __m256i w_u8x32 = _mm256_loadu_si256(panel + b);
+        const __m256i columns_u8x32[2] = {
+            _mm256_and_si256(w_u8x32, nibble_u8x32),
+            _mm256_and_si256(_mm256_srli_epi16(w_u8x32, 4), nibble_u8x32)};
+        for (int i = 0; i < n_pairs; i++) {
+            const __m256i table_u8x32 = pair_table(tables, pairs[i][b % 2], b / 2);
+            for (int h = 0; h < 2; h++) {
+                const __m256i found_u8x32 = _mm256_shuffle_epi8(table_u8x32, columns_u8x32[h]);
+                sums_u8x32[i][h] =
+                    b == begin ? found_u8x32 : _mm256_add_epi8(sums_u8x32[i][h], found_u8x32);
+            }
+        }
+    }
+    for (int i = 0; i < n_pairs; i++)
+        for (int h = 0; h < 2; h++)
+            add_nibbles(&counts[i][h], sums_u8x32[i][h]);
+}
+
+/* Adds words [p, p + n_words), at most FLUSH_WORDS, of the rows and 64 columns to the totals. */
+BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows, size_t p,
+                                 size_t n_words, const uint64_t *panel,
+                                 __m256i (*totals_u16x16)[2][4]) {
+    nibble_counts counts[PAIRS][2];
+    const uint8_t *tables = &pair_tables[0][0];
+    BITOPS_IN_POINTER(tables);
+    for (int i = 0; i < n_pairs; i++)
+        for (int h = 0; h < 2; h++)
+            counts[i][h].low_u8x32 = counts[i][h].high_u16x16 = _mm256_setzero_si256();
+    for (size_t end = p + n_words; p < end; p++) {
+        const __m256i *columns = (const __m256i *)(panel + p * NR);
+        if (n_pairs == 1) /* the panel is read once, so it comes from memory */
+            for (int i = 0; i < 16; i += 2)
+                _mm_prefetch((const char *)(columns + i) + 4096, _MM_HINT_T0);
+        uint64_t pairs[PAIRS][2];
+        for (int i = 0; i < n_pairs; i++)
+            pair_nibbles(rows[2 * i][p], rows[2 * i + 1][p], pairs[i]);
+        shuffle_nibbles(n_pairs, 0, 3, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 3, 6, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 6, 9, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 9, 12, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 12, 14, tables, pairs, columns, counts);
+        shuffle_nibbles(n_pairs, 14, 16, tables, pairs, columns, counts);
+    }
+    for (int i = 0; i < n_pairs; i++)
+        for (int h = 0; h < 2; h++) {
+            __m256i split_u16x16[4];
+            split_counts(counts[i][h], split_u16x16);
+            for (int j = 0; j < 4; j++)
+                totals_u16x16[i][h][j] = _mm256_add_epi16(totals_u16x16[i][h][j], split_u16x16[j]);
+        }
+}
+
+/* rows <= 2 n_pairs rows and n <= HALF columns. */
+BITOPS_INLINE void shuffle_tile(const int n_pairs, const uint64_t *a, size_t lda, size_t rows,
+                                const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                                size_t col, const bitops_store *store) {
+    const uint64_t *lines[MR]; /* missing rows repeat the last one and are not stored */
+    for (size_t i = 0; i < MR; i++) {
+        lines[i] = a + (i < rows ? i : rows - 1) * lda;
+        prefetch_results(row + i, col, n, store);
+    }
+    __m256i totals_u16x16[PAIRS][2][4];
+    for (int i = 0; i < n_pairs; i++)
+        for (int j = 0; j < 8; j++)
+            totals_u16x16[i][j / 4][j % 4] = _mm256_setzero_si256();
+    for (size_t p = 0; p < k_words; p += FLUSH_WORDS)
+        shuffle_words(n_pairs, lines, p, k_words - p < FLUSH_WORDS ? k_words - p : FLUSH_WORDS,
+                      panel, totals_u16x16);
+    /* Low nibbles belong to the first row of a pair, high nibbles to the second. */
+    int32_t mismatches[MR * HALF];
+    for (int i = 0; i < 2 * n_pairs; i++)
+        for (int h = 0; h < 2; h++)
+            write_counts(totals_u16x16[i / 2][h][i % 2 * 2], totals_u16x16[i / 2][h][i % 2 * 2 + 1],
+                         mismatches + i * HALF + 32 * h);
+    store_block(mismatches, HALF, rows, n, row, col, store);
+}
+
+/* m rows and n <= NR columns; one half of the panel after the other, so that it stays in the cache.
+ */
+static void shuffle_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
+                         size_t k_words, size_t row, size_t col, const bitops_store *store) {
+    for (size_t j = 0; j < n; j += HALF) {
+        const size_t columns = n - j < HALF ? n - j : HALF;
+        size_t i = 0;
+        for (; i + 2 < m; i += MR)
+            shuffle_tile(PAIRS, a + i * lda, lda, m - i < MR ? m - i : MR, panel + j, columns,
+                         k_words, row + i, col + j, store);
+        if (i < m)
+            shuffle_tile(1, a + i * lda, lda, m - i, panel + j, columns, k_words, row + i, col + j,
+                         store);
+    }
+}
+
+/* ---- many rows: four Russians -------------------------------------------------------------- */
+
+/* A word of a row is cut into 12 groups of 5 bits and one of 4. Each group selects an entry of its
+ * own table, a vector of counters, and the entries are added:
+ *
+ *   word   ...  01101  00011  11000
+ *                 |      |      |
+ *                 |      |      +--->  table 0, entry 24
+ *                 |      +---------->  table 1, entry 3
+ *                 +----------------->  table 2, entry 13
+ *
+ * Entry e holds the mismatches of pattern e with the bits of 128 columns, in nibbles: 32 bytes for
+ * the first 64 columns, 32 for the others. The tables of one word take 27 KiB. TABLE_STRIDE is a
+ * line more than a table, so that equal bits in all groups, as in rows of zeros, look up lines of
+ * different cache sets: loads from a single set took twice as long. */
+enum {
+    GROUP_BITS = 5,
+    GROUPS = 13, /* 12 of 5 bits and one of 4 */
+    ENTRY_BYTES = 64,
+    PREFETCH_ROWS = 4, /* hides the latency of the third-level cache */
+    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
+};
+
+/* The counters of a row, in the caller's scratch: 8-bit ones, which grow by at most 64 a word and
+ * are full after FLUSH_WORDS, and 16-bit ones. */
+typedef struct row_counts {
+    nibble_counts bytes[2];
+    __m256i totals_u16x16[2][4];
+} row_counts;
+
+_Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
+
+/* Bit `bit` of 64 columns, each in a nibble. */
+BITOPS_INLINE __m256i bit_plane(const __m256i *panel, int bit) {
+    const __m256i nibbles_u8x32 = _mm256_loadu_si256(panel + bit / 4);
+    return _mm256_and_si256(_mm256_srli_epi16(nibbles_u8x32, bit % 4), _mm256_set1_epi8(0x11));
+}
+
+/* Makes the table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each
+ * nibble. Adding bytes does that in spite of the borrows between nibbles, because every result lies
+ * in 0..5. */
+BITOPS_INLINE void make_table(const __m256i *panel, int first, int bits, uint8_t *table) {
+    const __m256i one_u8x32 = _mm256_set1_epi8(0x11);
+    __m256i flip_u8x32[GROUP_BITS], entries_u8x32[8];
+    entries_u8x32[0] = _mm256_setzero_si256();
+    for (int i = 0; i < bits; i++) {
+        const __m256i plane_u8x32 = bit_plane(panel, first + i);
+        entries_u8x32[0] = _mm256_add_epi8(entries_u8x32[0], plane_u8x32);
+        flip_u8x32[i] = _mm256_sub_epi8(one_u8x32, _mm256_add_epi8(plane_u8x32, plane_u8x32));
+    }
+    for (int i = 1; i < 8; i++) { /* the entry with the lowest bit of i cleared, then that bit */
+        const int lowest = i & 1 ? 0 : i & 2 ? 1 : 2;
+        entries_u8x32[i] = _mm256_add_epi8(entries_u8x32[i & (i - 1)], flip_u8x32[lowest]);
+    }
+    for (int high = 0; high < 1 << bits >> 3; high++) {
+        for (int i = 0; i < 8; i++) {
+            __m256i entry_u8x32 =
+                high & 1 ? _mm256_add_epi8(entries_u8x32[i], flip_u8x32[3]) : entries_u8x32[i];
+            if (high & 2)
+                entry_u8x32 = _mm256_add_epi8(entry_u8x32, flip_u8x32[4]);
+            _mm256_store_si256((__m256i *)(table + (8 * high + i) * ENTRY_BYTES), entry_u8x32);
+        }
+    }
+}
+
+static void make_tables(const uint64_t *panel, uint8_t *tables) {
+    for (int h = 0; h < 2; h++) {
+        const __m256i *half = (const __m256i *)(panel + HALF * h);
+        uint8_t *out = tables + 32 * h;
+        for (int g = 0; g < GROUPS - 1; g++)
+            make_table(half, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
+        make_table(half, 60, 4, out + (GROUPS - 1) * TABLE_STRIDE);
+    }
+}
+
+/* Where the entry for group g of a word lies. */
+BITOPS_INLINE const uint8_t *entry_of(const uint8_t *tables, uint64_t word, unsigned g) {
+    const size_t mask = (g == GROUPS - 1 ? 15 : 31) * ENTRY_BYTES;
+    return tables + g * TABLE_STRIDE + (rotate_right(word, GROUP_BITS * g - 6) & mask);
+}
+
+/* Adds the entries of groups [begin, end), at most 3, so that their sums are at most 15. halves is
+ * a constant at every call. */
+BITOPS_INLINE void add_groups(const int halves, unsigned begin, unsigned end, const uint8_t *tables,
+                              uint64_t word, nibble_counts *counts) {
+    __m256i sums_u8x32[2];
+    for (unsigned g = begin; g < end; g++) {
+        const __m256i *entry = (const __m256i *)entry_of(tables, word, g);
+        for (int h = 0; h < halves; h++) {
+            const __m256i found_u8x32 = _mm256_load_si256(entry + h);
+            sums_u8x32[h] = g == begin ? found_u8x32 : _mm256_add_epi8(sums_u8x32[h], found_u8x32);
+        }
+    }
+    for (int h = 0; h < halves; h++) {
+        add_nibbles(&counts[h], sums_u8x32[h]);
+        /* Without these, gcc sums all groups first, and spills. */
+        BITOPS_IN_REGISTER(counts[h].low_u8x32);
+        BITOPS_IN_REGISTER(counts[h].high_u16x16);
+    }
+}
+
+BITOPS_INLINE void add_word(const int halves, const uint8_t *tables, uint64_t word,
+                            nibble_counts *counts) {
+    add_groups(halves, 0, 3, tables, word, counts);
+    add_groups(halves, 3, 6, tables, word, counts);
+    add_groups(halves, 6, 9, tables, word, counts);
+    add_groups(halves, 9, 12, tables, word, counts);
+    add_groups(halves, 12, 13, tables, word, counts);
+}
+
+/* Adds one word of m rows. If `first`, the 8-bit counters start at 0; if `last`, they are emptied.
+ */
+BITOPS_INLINE void add_column(const int halves, const int first, const int last, const uint64_t *a,
+                              size_t lda, size_t m, const uint8_t *tables, row_counts *rows) {
+    BITOPS_IN_POINTER(tables);
+    for (size_t i = 0; i < m; i++, a += lda, rows++) {
+        nibble_counts counts[2];
+        for (int h = 0; h < halves; h++) {
+            counts[h].low_u8x32 = first ? _mm256_setzero_si256() : rows->bytes[h].low_u8x32;
+            counts[h].high_u16x16 = first ? _mm256_setzero_si256() : rows->bytes[h].high_u16x16;
+        }
+        add_word(halves, tables, *a, counts);
+        for (int h = 0; h < halves; h++) {
+            __m256i split_u16x16[4];
+            if (!last) {
+                rows->bytes[h] = counts[h];
+                continue;
+            }
+            split_counts(counts[h], split_u16x16);
+            for (int j = 0; j < 4; j++)
+                rows->totals_u16x16[h][j] =
+                    _mm256_add_epi16(rows->totals_u16x16[h][j], split_u16x16[j]);
+        }
+    }
+}
+
+BITOPS_INLINE void add_columns(const int halves, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t k_words, row_counts *rows) {
+    _Alignas(64) uint8_t tables[GROUPS * TABLE_STRIDE];
+    for (size_t p = 0; p < k_words; p++) {
+        const int first = p % FLUSH_WORDS == 0;
+        const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
+        make_tables(panel + p * NR, tables);
+        if (first && last)
+            add_column(halves, 1, 1, a + p, lda, m, tables, rows);
+        else if (first)
+            add_column(halves, 1, 0, a + p, lda, m, tables, rows);
+        else if (last)
+            add_column(halves, 0, 1, a + p, lda, m, tables, rows);
+        else
+            add_column(halves, 0, 0, a + p, lda, m, tables, rows);
+    }
+}
+
+static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
+                        size_t k_words, size_t row, size_t col, const bitops_store *store,
+                        row_counts *rows) {
+    for (size_t i = 0; i < m; i++)
+        for (int j = 0; j < 8; j++)
+            rows[i].totals_u16x16[j / 4][j % 4] = _mm256_setzero_si256();
+    if (n <= HALF)
+        add_columns(1, a, lda, m, panel, k_words, rows);
+    else
+        add_columns(2, a, lda, m, panel, k_words, rows);
+    for (size_t i = 0; i < m; i++) {
+        int32_t mismatches[NR];
+        prefetch_results(row + i + PREFETCH_ROWS, col, n, store);
+        for (int j = 0; j < 4; j++)
+            write_counts(rows[i].totals_u16x16[j / 2][j % 2 * 2],
+                         rows[i].totals_u16x16[j / 2][j % 2 * 2 + 1], mismatches + 32 * j);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
+}
+
+void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                            size_t n, size_t k_words, size_t row, size_t col,
+                            const bitops_store *store, uint64_t *scratch) {
+    BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS) {
+        table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
+        return;
+    }
+    shuffle_rows(a, lda, m, panel, n, k_words, row, col, store);
+}
+
+/* ---- gemm on plain rows -------------------------------------------------------------------- */
+
+/* Rows of w are read one after the other, as a single stream for the prefetcher: several at a time
+ * lost a quarter of the speed from the third-level cache on. Bytes grow by at most 8 a vector and
+ * are summed after 31 of them. */
+BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
+    __m256i sum_u64x4 = _mm256_setzero_si256();
+    size_t p = 0;
+    while (p + YMM_WORDS <= k_words) {
+        const size_t vectors = (k_words - p) / YMM_WORDS;
+        const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
+        __m256i bytes_u8x32 = _mm256_setzero_si256();
+        for (; p < end; p += YMM_WORDS)
+            bytes_u8x32 = _mm256_add_epi8(
+                bytes_u8x32, popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p))));
+        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(bytes_u8x32));
+    }
+    uint64_t count = sum_lanes(sum_u64x4);
+    for (; p < k_words; p++)
+        count += (uint64_t)_mm_popcnt_u64(a[p] ^ w[p]);
+    return (int32_t)count;
+}
+
+void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
+                           size_t n, size_t k_words, size_t row, size_t col,
+                           const bitops_store *store) {
+    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
+    BITOPS_ASSUME(col % 8 == 0);
+    for (size_t j = 0; j < n; j += COLUMNS) {
+        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
+        for (size_t i = 0; i < m; i++) {
+            int32_t mismatches[COLUMNS];
+            for (size_t l = 0; l < columns; l++)
+                mismatches[l] = row_mismatches(a + i * lda, w + (j + l) * ldw, k_words);
+            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
+        }
+    }
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}
+
+BITOPS_TARGET_END
+
+#endif

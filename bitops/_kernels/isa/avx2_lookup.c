@@ -1,0 +1,197 @@
+/* avx2_lookup.c: numbers times +-1 weights by lookup; AVX2.
+ *
+ * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, float32 or int32, in two vectors:
+ * those with -x3, then those with +x3. Three bits of each of 8 columns select from both vectors by
+ * a permutation; the fourth bit, moved to the sign, selects one of the two results.
+ *
+ *   intrinsic                          instruction   Skylake and later   Zen 3, 4
+ *   _mm256_permutevar8x32_epi32        vpermd        latency 3, p5       4, two per cycle
+ *   _mm256_blendv_ps                   vblendvps     latency 2, 2 p015   1, two per cycle
+ *   _mm256_add_ps                      vaddps        latency 4, p01      3, two per cycle
+ * Bottleneck: the permutation, two for 4 elements of 8 columns.
+ *
+ * Overflow: int32 sums of 255 * k < 2^31. Tails: x is padded with zeros; a block of outputs whose
+ * columns do not fill vectors goes through memory of its own. */
+#include "bitops.h"
+#include "isa/shared/lookup.h"
+#include "isa/shared/target.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+BITOPS_TARGET_BEGIN("avx2")
+
+enum {
+    LANES = 8,
+    VECS = 2, /* of a tile: 4 rows x 2 vectors of sums leave registers for the lookup */
+};
+
+BITOPS_INLINE __m256i load(const void *x) {
+    return _mm256_loadu_si256((const __m256i *)x);
+}
+
+BITOPS_INLINE void store(void *x, __m256i v_b256) {
+    _mm256_storeu_si256((__m256i *)x, v_b256);
+}
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Turns 8 rows of 256 bits into 8 vectors with the same 32 bits of 8 columns, COLUMNS lanes apart.
+ */
+BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, uint32_t *panel) {
+    __m256i t_u32x8[8], u_u32x8[8];
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        const __m256i even_u32x8 = load(rows[i] + p), odd_u32x8 = load(rows[i + 1] + p);
+        t_u32x8[i] = _mm256_unpacklo_epi32(even_u32x8, odd_u32x8);
+        t_u32x8[i + 1] = _mm256_unpackhi_epi32(even_u32x8, odd_u32x8);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        u_u32x8[i] = _mm256_unpacklo_epi64(t_u32x8[i], t_u32x8[i + 2]);
+        u_u32x8[i + 1] = _mm256_unpackhi_epi64(t_u32x8[i], t_u32x8[i + 2]);
+        u_u32x8[i + 2] = _mm256_unpacklo_epi64(t_u32x8[i + 1], t_u32x8[i + 3]);
+        u_u32x8[i + 3] = _mm256_unpackhi_epi64(t_u32x8[i + 1], t_u32x8[i + 3]);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        store(panel + i * COLUMNS, _mm256_permute2x128_si256(u_u32x8[i], u_u32x8[i + 4], 0x20));
+        store(panel + (i + 4) * COLUMNS,
+              _mm256_permute2x128_si256(u_u32x8[i], u_u32x8[i + 4], 0x31));
+    }
+}
+
+void bitops_lookup_panel_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                              uint32_t *panel_out) {
+    BITOPS_ASSUME(n > 0 && n <= COLUMNS);
+    const size_t whole = k_words / 4 * 4;
+    for (size_t j = 0; j < COLUMNS; j += LANES) {
+        const uint64_t *rows[LANES]; /* absent rows repeat the last one */
+        for (size_t i = 0; i < LANES; i++)
+            rows[i] = w + (j + i < n ? j + i : n - 1) * ldw;
+        for (size_t p = 0; p < whole; p += 4)
+            transpose(rows, p, panel_out + j + 2 * p * COLUMNS);
+    }
+    if (whole < k_words)
+        bitops_lookup_panel_generic(w + whole, ldw, n, k_words - whole,
+                                    panel_out + 2 * whole * COLUMNS);
+}
+
+/* ---- tables -------------------------------------------------------------------------------- */
+
+/* -1 in the lanes whose number has a 0 at the bit. */
+BITOPS_INLINE __m256i minus_lanes(int bit) {
+    const __m256i lanes_i32x8 = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(lanes_i32x8, _mm256_set1_epi32(1 << bit)),
+                              _mm256_setzero_si256());
+}
+
+BITOPS_INLINE __m256 signed_f32(float x, int bit) {
+    const __m256i sign_u32x8 = _mm256_slli_epi32(minus_lanes(bit), 31);
+    return _mm256_xor_ps(_mm256_set1_ps(x), _mm256_castsi256_ps(sign_u32x8));
+}
+
+BITOPS_INLINE void tables_f32(const float *x, float *out) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
+        const __m256 two_f32x8 = _mm256_add_ps(signed_f32(x[0], 0), signed_f32(x[1], 1));
+        const __m256 three_f32x8 = _mm256_add_ps(two_f32x8, signed_f32(x[2], 2));
+        _mm256_storeu_ps(out, _mm256_sub_ps(three_f32x8, _mm256_set1_ps(x[3])));
+        _mm256_storeu_ps(out + LANES, _mm256_add_ps(three_f32x8, _mm256_set1_ps(x[3])));
+    }
+}
+
+BITOPS_INLINE __m256i signed_i32(int32_t x, int bit) {
+    return _mm256_sign_epi32(_mm256_set1_epi32(x),
+                             _mm256_or_si256(minus_lanes(bit), _mm256_set1_epi32(1)));
+}
+
+BITOPS_INLINE void tables_u8(const uint8_t *x, int32_t *out) {
+    for (int group = 0; group < GROUPS; group++, x += 4, out += ENTRIES) {
+        const __m256i two_i32x8 = _mm256_add_epi32(signed_i32(x[0], 0), signed_i32(x[1], 1));
+        const __m256i three_i32x8 = _mm256_add_epi32(two_i32x8, signed_i32(x[2], 2));
+        store(out, _mm256_sub_epi32(three_i32x8, _mm256_set1_epi32(x[3])));
+        store(out + LANES, _mm256_add_epi32(three_i32x8, _mm256_set1_epi32(x[3])));
+    }
+}
+
+DEFINE_LOOKUP_TABLES(avx2, f32, float, float, tables_f32)
+DEFINE_LOOKUP_TABLES(avx2, u8, uint8_t, int32_t, tables_u8)
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+BITOPS_INLINE __m256i add(const int real, __m256i a_b256, __m256i b_b256) {
+    if (real)
+        return _mm256_castps_si256(
+            _mm256_add_ps(_mm256_castsi256_ps(a_b256), _mm256_castsi256_ps(b_b256)));
+    return _mm256_add_epi32(a_b256, b_b256);
+}
+
+/* Columns [col, col + 16) of the panel. rows and real (float32) are constants at every call, so the
+ * loops over rows unroll. */
+BITOPS_INLINE void tile(const int rows, const int real, const bitops_lookup *t, size_t col,
+                        int32_t *c, size_t ldc) {
+    __m256i sums_b256[BITOPS_LOOKUP_ROWS][VECS];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < VECS; v++)
+            sums_b256[i][v] =
+                t->first ? _mm256_setzero_si256() : load(c + (size_t)i * ldc + v * LANES);
+    const char *tables = t->tables;
+    const uint32_t *panel = t->panel + col;
+    for (size_t p = 0; p < t->halves; p++, panel += COLUMNS)
+        for (int group = 0; group < GROUPS; group++, tables += ENTRIES * sizeof(int32_t)) {
+            __m256i at_u32x8[VECS];
+            __m256 plus_f32x8[VECS]; /* the fourth bit, in the sign */
+            BITOPS_UNROLL
+            for (int v = 0; v < VECS; v++) {
+                const __m256i bits_u32x8 = load(panel + v * LANES);
+                at_u32x8[v] = _mm256_srli_epi32(bits_u32x8, 4 * group);
+                plus_f32x8[v] = _mm256_castsi256_ps(_mm256_slli_epi32(bits_u32x8, 28 - 4 * group));
+            }
+            BITOPS_UNROLL
+            for (int i = 0; i < rows; i++) {
+                const char *table = tables + (size_t)i * t->table_stride;
+                const __m256i low_b256 = load(table), high_b256 = load(table + sizeof low_b256);
+                BITOPS_UNROLL
+                for (int v = 0; v < VECS; v++) {
+                    const __m256i entry_b256 = _mm256_castps_si256(_mm256_blendv_ps(
+                        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low_b256, at_u32x8[v])),
+                        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high_b256, at_u32x8[v])),
+                        plus_f32x8[v]));
+                    sums_b256[i][v] = add(real, sums_b256[i][v], entry_b256);
+                }
+            }
+        }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < VECS; v++)
+            store(c + (size_t)i * ldc + v * LANES, sums_b256[i][v]);
+}
+
+BITOPS_INLINE void lookup(const int real, const bitops_lookup *t) {
+    BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);
+    const size_t width = VECS * LANES, whole = t->n / width * width, rest = t->n - whole;
+    int32_t *c = t->c; /* float or int32, moved as bits */
+    for (size_t col = 0; col < whole; col += width)
+        CALL_WITH_ROWS(tile, t->rows, real, t, col, c + col, t->ldc)
+    if (rest) {
+        int32_t edge[BITOPS_LOOKUP_ROWS * VECS * LANES] = {0};
+        for (size_t i = 0; i < t->rows && !t->first; i++)
+            memcpy(edge + i * width, c + i * t->ldc + whole, rest * sizeof *c);
+        CALL_WITH_ROWS(tile, t->rows, real, t, whole, edge, width)
+        for (size_t i = 0; i < t->rows; i++)
+            memcpy(c + i * t->ldc + whole, edge + i * width, rest * sizeof *c);
+    }
+}
+
+void bitops_lookup_f32_avx2(const bitops_lookup *t) {
+    lookup(1, t);
+}
+
+void bitops_lookup_u8_avx2(const bitops_lookup *t) {
+    lookup(0, t);
+}
+
+BITOPS_TARGET_END
+
+#endif

@@ -1,0 +1,177 @@
+/* generic.c: portable C without intrinsics, the specification of every kernel and the fallback.
+ *
+ * popcount64 sums ever wider fields, since a plain x86-64 has no popcnt instruction. Panel: for
+ * every word of k, that word of each of the nr columns. */
+#include "bitops.h"
+#include "isa/shared/adam_step.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/lookup.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
+
+enum { NR = 8 };
+
+BITOPS_INLINE uint64_t popcount64(uint64_t x) {
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return x * 0x0101010101010101u >> 56;
+}
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+#define DEFINE_PACK(op, type, is_plus, is_nan)                                                     \
+    void bitops_##op##_generic(const type *x, size_t n, uint64_t *words_out, int *nan) {           \
+        int found = 0;                                                                             \
+        for (size_t first = 0; first < n; first += BITOPS_WORD_BITS) {                             \
+            const size_t left = n - first;                                                         \
+            const size_t bits = left < BITOPS_WORD_BITS ? left : BITOPS_WORD_BITS;                 \
+            uint64_t word = 0;                                                                     \
+            for (size_t i = 0; i < bits; i++) {                                                    \
+                const type v = x[first + i];                                                       \
+                word |= (uint64_t)(is_plus) << i;                                                  \
+                found |= (is_nan);                                                                 \
+            }                                                                                      \
+            words_out[first / BITOPS_WORD_BITS] = word;                                            \
+        }                                                                                          \
+        if (found)                                                                                 \
+            *nan = 1;                                                                              \
+    }
+
+DEFINE_PACK(pack_bool8, uint8_t, v != 0, 0)
+DEFINE_PACK(pack_i8, int8_t, v >= 0, 0)
+DEFINE_PACK(pack_i16, int16_t, v >= 0, 0)
+DEFINE_PACK(pack_i32, int32_t, v >= 0, 0)
+DEFINE_PACK(pack_i64, int64_t, v >= 0, 0)
+DEFINE_PACK(pack_f32, float, v >= 0, v != v)
+DEFINE_PACK(pack_f64, double, v >= 0, v != v)
+
+#define DEFINE_COMPARE(op, type, is_nan)                                                           \
+    void bitops_##op##_generic(const type *x, const float *threshold, size_t n,                    \
+                               uint64_t *words_out, int *nan) {                                    \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const size_t bit = i % BITOPS_WORD_BITS;                                               \
+            uint64_t *word = words_out + i / BITOPS_WORD_BITS;                                     \
+            *word = (bit ? *word : 0) | (uint64_t)((float)x[i] > threshold[i]) << bit;             \
+            *nan |= (is_nan);                                                                      \
+        }                                                                                          \
+    }
+
+DEFINE_COMPARE(compare_i32, int32_t, 0)
+DEFINE_COMPARE(compare_f32, float, x[i] != x[i])
+
+void bitops_unpack_i8_generic(const uint64_t *words, size_t n, int8_t *x_out) {
+    for (size_t i = 0; i < n; i++)
+        x_out[i] = (int8_t)(2 * (int)(words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS & 1) - 1);
+}
+
+void bitops_unpack_f32_generic(const uint64_t *words, size_t n, float *x_out) {
+    for (size_t i = 0; i < n; i++)
+        x_out[i] = words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS & 1 ? 1.0f : -1.0f;
+}
+
+void bitops_popcount_generic(const uint64_t *words, size_t rows, size_t n_words,
+                             int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++, words += n_words) {
+        uint64_t count = 0;
+        for (size_t i = 0; i < n_words; i++)
+            count += popcount64(words[i]);
+        count_out[row] = (int64_t)count;
+    }
+}
+
+void bitops_popcount_columns_generic(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                     int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- gemm ---------------------------------------------------------------------------------- */
+
+void bitops_prepack_generic(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                            uint64_t *panel_out) {
+    for (size_t p = 0; p < k_words; p++)
+        for (size_t j = 0; j < NR; j++)
+            panel_out[p * NR + j] = j < n ? w[j * ldw + p] : 0;
+}
+
+void bitops_gemm_panel_generic(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                               size_t n, size_t k_words, size_t row, size_t col,
+                               const bitops_store *store, uint64_t *scratch) {
+    (void)scratch;
+    BITOPS_ASSUME(n <= NR && col % NR == 0);
+    for (size_t i = 0; i < m; i++) {
+        int32_t mismatches[NR] = {0};
+        for (size_t p = 0; p < k_words; p++)
+            for (size_t j = 0; j < NR; j++)
+                mismatches[j] += (int32_t)popcount64(a[i * lda + p] ^ panel[p * NR + j]);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
+}
+
+void bitops_gemm_rows_generic(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
+                              size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                              const bitops_store *store) {
+    BITOPS_ASSUME(col % NR == 0);
+    for (size_t first = 0; first < n; first += NR) {
+        const size_t columns = n - first < NR ? n - first : NR;
+        for (size_t i = 0; i < m; i++) {
+            int32_t mismatches[NR] = {0};
+            for (size_t j = 0; j < columns; j++)
+                for (size_t p = 0; p < k_words; p++)
+                    mismatches[j] += (int32_t)popcount64(a[i * lda + p] ^ w[(first + j) * ldw + p]);
+            store_block(mismatches, NR, 1, columns, row + i, col + first, store);
+        }
+    }
+}
+
+/* ---- numbers times weights ----------------------------------------------------------------- */
+
+void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                 uint32_t *panel_out) {
+    BITOPS_ASSUME(n > 0 && n <= COLUMNS);
+    for (size_t j = 0; j < COLUMNS; j++) {
+        const uint64_t *row = w + (j < n ? j : n - 1) * ldw; /* absent rows repeat the last one */
+        for (size_t p = 0; p < k_words; p++) {
+            panel_out[2 * p * COLUMNS + j] = (uint32_t)row[p];
+            panel_out[(2 * p + 1) * COLUMNS + j] = (uint32_t)(row[p] >> HALF_BITS);
+        }
+    }
+}
+
+/* Bit i of the number of an entry is the sign of element i: 1 for +. */
+#define DEFINE_LOOKUP(type, number, sum)                                                           \
+    void bitops_lookup_tables_##type##_generic(const void *x_in, size_t k, void *tables_out) {     \
+        const number *x = x_in;                                                                    \
+        sum *table = tables_out;                                                                   \
+        for (size_t group = 0; group < (k + HALF_BITS - 1) / HALF_BITS * GROUPS; group++)          \
+            for (size_t entry = 0; entry < ENTRIES; entry++, table++)                              \
+                for (size_t i = 0; i < 4; i++) {                                                   \
+                    const sum v = 4 * group + i < k ? (sum)x[4 * group + i] : 0;                   \
+                    const sum term = entry >> i & 1 ? v : -v;                                      \
+                    *table = i ? *table + term : term;                                             \
+                }                                                                                  \
+    }                                                                                              \
+    void bitops_lookup_##type##_generic(const bitops_lookup *t) {                                  \
+        for (size_t row = 0; row < t->rows; row++) {                                               \
+            const sum *table = (const void *)((const char *)t->tables + row * t->table_stride);    \
+            sum *c = (sum *)t->c + row * t->ldc;                                                   \
+            if (t->first)                                                                          \
+                for (size_t j = 0; j < t->n; j++)                                                  \
+                    c[j] = 0;                                                                      \
+            for (size_t group = 0; group < t->halves * GROUPS; group++, table += ENTRIES) {        \
+                const uint32_t *bits = t->panel + group / GROUPS * COLUMNS;                        \
+                const size_t shift = 4 * (group % GROUPS);                                         \
+                for (size_t j = 0; j < t->n; j++)                                                  \
+                    c[j] += table[bits[j] >> shift & 15];                                          \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+DEFINE_LOOKUP(f32, float, float)
+DEFINE_LOOKUP(u8, uint8_t, int32_t)
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}

@@ -1,0 +1,662 @@
+/* neon.c: AArch64 Advanced SIMD as every AArch64 has it (no dot product, no SHA3, no SVE).
+ *
+ * Product: there are two ways to count the mismatches of a row with 128 columns.
+ *   Many rows: four Russians. For 5 bits of k, a table holds the mismatches with all 32 patterns,
+ * two 4-bit counters to a byte; each row loads the entry that its own 5 bits select, and adds it.
+ *   Few rows: a byte of the row and one of each of 16 columns go through eor, cnt and add.
+ *
+ *   intrinsic            instruction   per 64 bits of a row and 128 columns
+ *   many rows
+ *   vld1q_u8             ldr q         13 groups x 4 vectors = 52, and the counters of the row
+ *   vaddq_u8             add           9 x 4 within threes of groups, 5 x 4 to the counters
+ *   vsraq_n_u8           usra          4 x 4: shifts high nibbles down and adds them
+ *   few rows
+ *   vld1q_dup_u8         ld1r          8, one for each byte
+ *   veorq_u8             eor           8 x 8
+ *   vcntq_u8             cnt           8 x 8
+ *   vaddq_u8             add           8 x 8
+ * Bottleneck: of tables, the number of instructions (about 180 for 8192 multiply-accumulates); of
+ * few rows, the vector pipes (200). Carry-save saves nothing here: the only logic operation on
+ * three inputs is a select, so a full adder with its XORs costs what it spares, see README.md. The
+ * counts are those of the compiled code; nothing was timed.
+ *
+ * Panel of 128 columns: for each word of k, its 8 bytes, least significant first, 128 bytes each:
+ * byte j belongs to column j. So counters, and their sums, are in the order of columns.
+ *
+ * Overflow: 4-bit sums are at most 15 (three groups of 5 bits). 8-bit counters grow by at most 64 a
+ * word and are emptied every 3 words (192 <= 255); those of few rows by at most 8 a byte and are
+ * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
+ * 1023. The driver cuts k into much shorter slices. Tails: pack copies them to a whole word of
+ * values; k is made of whole words; panels of missing columns are 0. */
+#include "bitops.h"
+#include "isa/shared/adam_step.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/pack.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+#include <string.h>
+
+enum {
+    MR = 2,
+    NR = 128,
+    LANES = 16,
+    PANEL_BYTES = NR * 8, /* of one word of k */
+    MAX_WORDS = 1023,
+    MANY_ROWS = 48, /* from here on tables pay: counted, see README.md */
+};
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+/* Packs 4 x 16 masks, 0 or -1, into 64 bits. Each byte keeps the bit of its place among eight, and
+ * pairs are added until eight bytes have become one. */
+BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks_u8x16[4]) {
+    const uint8x16_t place_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bits_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        bits_u8x16[i] = vandq_u8(masks_u8x16[i], place_u8x16);
+    const uint8x16_t quads_u8x16 =
+        vpaddq_u8(vpaddq_u8(bits_u8x16[0], bits_u8x16[1]), vpaddq_u8(bits_u8x16[2], bits_u8x16[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads_u8x16, quads_u8x16)), 0);
+}
+
+/* Make masks of half as many bits: the lower half of each lane. */
+
+BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a_u16x8, uint16x8_t b_u16x8) {
+    return vuzp1q_u8(vreinterpretq_u8_u16(a_u16x8), vreinterpretq_u8_u16(b_u16x8));
+}
+
+BITOPS_INLINE uint16x8_t narrow32(uint32x4_t a_u32x4, uint32x4_t b_u32x4) {
+    return vuzp1q_u16(vreinterpretq_u16_u32(a_u32x4), vreinterpretq_u16_u32(b_u32x4));
+}
+
+BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a_u64x2, uint64x2_t b_u64x2) {
+    return vuzp1q_u32(vreinterpretq_u32_u64(a_u64x2), vreinterpretq_u32_u64(b_u64x2));
+}
+
+typedef uint32x4_t nan_flags; /* "ordered": ones in a lane that has not met a NaN */
+
+BITOPS_INLINE nan_flags nan_none(void) {
+    return vdupq_n_u32(UINT32_MAX);
+}
+
+BITOPS_INLINE int nan_met(nan_flags ordered) {
+    return vminvq_u32(ordered) == 0;
+}
+
+/* Signs of 64 elements. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const uint8x16_t v_u8x16 = vld1q_u8(x + 16 * i);
+        masks_u8x16[i] = vtstq_u8(v_u8x16, v_u8x16);
+    }
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        masks_u8x16[i] = vcgezq_s8(vld1q_s8(x + 16 * i));
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] = narrow16(vcgezq_s16(vld1q_s16(x)), vcgezq_s16(vld1q_s16(x + 8)));
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
+    return narrow32(vcgezq_s32(vld1q_s32(x)), vcgezq_s32(vld1q_s32(x + 4)));
+}
+
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] = narrow16(plus_i32(x), plus_i32(x + 8));
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
+    return narrow64(vcgezq_s64(vld1q_s64(x)), vcgezq_s64(vld1q_s64(x + 2)));
+}
+
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] = narrow16(narrow32(plus_i64(x), plus_i64(x + 4)),
+                                  narrow32(plus_i64(x + 8), plus_i64(x + 12)));
+    return mask_bits(masks_u8x16);
+}
+
+/* A compare, not a move of sign bits: -0.0 is +1. */
+
+BITOPS_INLINE uint32x4_t plus_f32(const float *x, nan_flags *ordered) {
+    const float32x4_t v_f32x4 = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
+    return vcgezq_f32(v_f32x4);
+}
+
+BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *ordered) {
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] = narrow16(narrow32(plus_f32(x, ordered), plus_f32(x + 4, ordered)),
+                                  narrow32(plus_f32(x + 8, ordered), plus_f32(x + 12, ordered)));
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint32x4_t plus_f64(const double *x, nan_flags *ordered) {
+    const float64x2_t a_f64x2 = vld1q_f64(x), b_f64x2 = vld1q_f64(x + 2);
+    *ordered =
+        vandq_u32(*ordered, narrow64(vceqq_f64(a_f64x2, a_f64x2), vceqq_f64(b_f64x2, b_f64x2)));
+    return narrow64(vcgezq_f64(a_f64x2), vcgezq_f64(b_f64x2));
+}
+
+BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *ordered) {
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] = narrow16(narrow32(plus_f64(x, ordered), plus_f64(x + 4, ordered)),
+                                  narrow32(plus_f64(x + 8, ordered), plus_f64(x + 12, ordered)));
+    return mask_bits(masks_u8x16);
+}
+
+DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
+DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
+DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
+DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
+DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
+DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
+
+DEFINE_PACK(neon, pack_bool8, uint8_t, padded_bool8)
+DEFINE_PACK(neon, pack_i8, int8_t, padded_i8)
+DEFINE_PACK(neon, pack_i16, int16_t, padded_i16)
+DEFINE_PACK(neon, pack_i32, int32_t, padded_i32)
+DEFINE_PACK(neon, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(neon, pack_f32, float, padded_f32)
+DEFINE_PACK(neon, pack_f64, double, padded_f64)
+
+/* Masks x > threshold of 4 elements. */
+
+BITOPS_INLINE uint32x4_t above4_i32(const int32_t *x, const float *threshold, nan_flags *ordered) {
+    (void)ordered;
+    return vcgtq_f32(vcvtq_f32_s32(vld1q_s32(x)), vld1q_f32(threshold));
+}
+
+BITOPS_INLINE uint32x4_t above4_f32(const float *x, const float *threshold, nan_flags *ordered) {
+    const float32x4_t v_f32x4 = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
+    return vcgtq_f32(v_f32x4, vld1q_f32(threshold));
+}
+
+/* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them,
+ * since 0 > 0 is false. */
+#define DEFINE_ABOVE(name, type, above4)                                                           \
+    BITOPS_INLINE uint64_t whole_##name(const type *x, const float *t, nan_flags *ordered) {       \
+        uint8x16_t masks_u8x16[4];                                                                 \
+        BITOPS_UNROLL                                                                              \
+        for (int i = 0; i < 4; i++, x += 16, t += 16)                                              \
+            masks_u8x16[i] = narrow16(                                                             \
+                narrow32(above4(x, t, ordered), above4(x + 4, t + 4, ordered)),                    \
+                narrow32(above4(x + 8, t + 8, ordered), above4(x + 12, t + 12, ordered)));         \
+        return mask_bits(masks_u8x16);                                                             \
+    }                                                                                              \
+    BITOPS_INLINE uint64_t name(const type *x, const float *threshold, size_t n,                   \
+                                nan_flags *ordered) {                                              \
+        if (n == BITOPS_WORD_BITS)                                                                 \
+            return whole_##name(x, threshold, ordered);                                            \
+        type padded[BITOPS_WORD_BITS] = {0};                                                       \
+        float thresholds[BITOPS_WORD_BITS] = {0};                                                  \
+        memcpy(padded, x, n * sizeof *x);                                                          \
+        memcpy(thresholds, threshold, n * sizeof *threshold);                                      \
+        return whole_##name(padded, thresholds, ordered);                                          \
+    }
+
+DEFINE_ABOVE(above_i32, int32_t, above4_i32)
+DEFINE_ABOVE(above_f32, float, above4_f32)
+
+DEFINE_COMPARE(neon, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(neon, compare_f32, float, above_f32)
+
+void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
+    /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */
+    const uint8x16_t byte_of_u8x16 = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const uint8x16_t bit_of_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        const uint8x16_t word_u8x16 = vreinterpretq_u8_u64(vdupq_n_u64(*words));
+        BITOPS_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const uint8x16_t at_u8x16 = vaddq_u8(byte_of_u8x16, vdupq_n_u8((uint8_t)(2 * i)));
+            const uint8x16_t set_u8x16 = vtstq_u8(vqtbl1q_u8(word_u8x16, at_u8x16), bit_of_u8x16);
+            const uint8x16_t v_u8x16 =
+                vornq_u8(vdupq_n_u8(1), set_u8x16); /* 1 where set, else -1 */
+            vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v_u8x16));
+        }
+    }
+    bitops_unpack_i8_generic(words, n, x_out);
+}
+
+void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
+    const uint32x4_t bit_of_u32x4 = {1, 2, 4, 8};
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 16; i++) {
+            const uint32x4_t set_u32x4 =
+                vtstq_u32(vdupq_n_u32((uint32_t)(*words >> 4 * i)), bit_of_u32x4);
+            vst1q_f32(x_out + 4 * i, vbslq_f32(set_u32x4, vdupq_n_f32(1), vdupq_n_f32(-1)));
+        }
+    }
+    bitops_unpack_f32_generic(words, n, x_out);
+}
+
+/* Counts the bits of the bytes of a ^ w, or of a alone if not `both`, which is a constant. */
+BITOPS_INLINE uint8x16_t count_vector(const int both, const uint64_t *a, const uint64_t *w) {
+    const uint8x16_t v_u8x16 = vld1q_u8((const uint8_t *)a);
+    return vcntq_u8(both ? veorq_u8(v_u8x16, vld1q_u8((const uint8_t *)w)) : v_u8x16);
+}
+
+enum { STEP_WORDS = 8, STEPS = 1023 }; /* a step adds at most 2 * 32 to a 16-bit counter */
+
+/* Counts the 1 bits of a ^ w, or of a alone. */
+BITOPS_INLINE uint64_t count_words(const int both, const uint64_t *a, const uint64_t *w,
+                                   size_t n_words) {
+    uint64x2_t sum_u64x2 = vdupq_n_u64(0);
+    size_t p = 0;
+    while (p + STEP_WORDS <= n_words) {
+        const size_t steps = (n_words - p) / STEP_WORDS;
+        const size_t end = p + (steps < STEPS ? steps : STEPS) * STEP_WORDS;
+        uint16x8_t counts_u16x8 = vdupq_n_u16(0);
+        for (; p < end; p += STEP_WORDS) {
+            uint8x16_t c_u8x16[4];
+            BITOPS_UNROLL
+            for (int i = 0; i < 4; i++)
+                c_u8x16[i] = count_vector(both, a + p + 2 * i, w + p + 2 * i);
+            counts_u16x8 = vpadalq_u8(counts_u16x8, vaddq_u8(vaddq_u8(c_u8x16[0], c_u8x16[1]),
+                                                             vaddq_u8(c_u8x16[2], c_u8x16[3])));
+        }
+        sum_u64x2 = vpadalq_u32(sum_u64x2, vpaddlq_u16(counts_u16x8));
+    }
+    for (; p + 2 <= n_words; p += 2)
+        sum_u64x2 =
+            vpadalq_u32(sum_u64x2, vpaddlq_u16(vpaddlq_u8(count_vector(both, a + p, w + p))));
+    const uint64_t last = p < n_words ? (both ? a[p] ^ w[p] : a[p]) : 0;
+    return vaddvq_u64(sum_u64x2) + vaddv_u8(vcnt_u8(vcreate_u8(last)));
+}
+
+void bitops_popcount_neon(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++, words += n_words)
+        count_out[row] = (int64_t)count_words(0, words, words, n_words);
+}
+
+void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+/* Byte i of v[y] becomes byte y of v[i]. A round of zips moves one bit of the number of a vector to
+ * the number of a byte; four rounds exchange the two numbers. */
+BITOPS_INLINE void transpose_bytes(uint8x16_t v_u8x16[LANES]) {
+    BITOPS_UNROLL
+    for (int round = 0; round < 4; round++) {
+        uint8x16_t zipped_u8x16[LANES];
+        BITOPS_UNROLL
+        for (int i = 0; i < LANES / 2; i++) {
+            zipped_u8x16[2 * i] = vzip1q_u8(v_u8x16[i], v_u8x16[i + LANES / 2]);
+            zipped_u8x16[2 * i + 1] = vzip2q_u8(v_u8x16[i], v_u8x16[i + LANES / 2]);
+        }
+        BITOPS_UNROLL
+        for (int i = 0; i < LANES; i++)
+            v_u8x16[i] = zipped_u8x16[i];
+    }
+}
+
+/* Writes one or two words of n <= 16 rows of w to 16 columns of a panel. */
+BITOPS_INLINE void prepack_columns(const uint64_t *w, size_t ldw, size_t n, size_t words,
+                                   uint8_t *panel_out) {
+    uint8x16_t v_u8x16[LANES];
+    for (size_t j = 0; j < LANES; j++) {
+        const uint64_t *row = w + j * ldw;
+        if (j >= n)
+            v_u8x16[j] = vdupq_n_u8(0);
+        else if (words == 2)
+            v_u8x16[j] = vld1q_u8((const uint8_t *)row);
+        else
+            v_u8x16[j] = vcombine_u8(vcreate_u8(*row), vcreate_u8(0));
+    }
+    transpose_bytes(v_u8x16);
+    for (size_t y = 0; y < 8 * words; y++)
+        vst1q_u8(panel_out + y * NR, v_u8x16[y]);
+}
+
+void bitops_prepack_neon(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                         uint64_t *panel_out) {
+    BITOPS_ASSUME(n <= NR);
+    for (size_t j = 0; j < NR; j += LANES) {
+        const size_t rows = n < j ? 0 : n - j < LANES ? n - j : LANES;
+        for (size_t p = 0; p < k_words; p += 2)
+            prepack_columns(rows ? w + j * ldw + p : w, ldw, rows, k_words - p < 2 ? 1 : 2,
+                            (uint8_t *)panel_out + p * PANEL_BYTES + j);
+    }
+}
+
+/* ---- few rows ------------------------------------------------------------------------------ */
+
+enum { VECS = NR / LANES, FLUSH_BYTES = 31 };
+
+BITOPS_INLINE uint8x16_t add_mismatches(uint8x16_t counts_u8x16, uint8x16_t a_u8x16,
+                                        uint8x16_t w_u8x16) {
+    return vaddq_u8(counts_u8x16, vcntq_u8(veorq_u8(a_u8x16, w_u8x16)));
+}
+
+BITOPS_INLINE void clear_counts(uint8x16_t counts_u8x16[VECS]) {
+    BITOPS_UNROLL
+    for (int v = 0; v < VECS; v++)
+        counts_u8x16[v] = vdupq_n_u8(0);
+}
+
+BITOPS_INLINE void widen_counts(const uint8x16_t counts_u8x16[VECS],
+                                uint16x8_t totals_u16x8[2 * VECS]) {
+    BITOPS_UNROLL
+    for (int v = 0; v < VECS; v++) {
+        totals_u16x8[2 * v] = vaddw_u8(totals_u16x8[2 * v], vget_low_u8(counts_u8x16[v]));
+        totals_u16x8[2 * v + 1] = vaddw_high_u8(totals_u16x8[2 * v + 1], counts_u8x16[v]);
+    }
+}
+
+/* Adds n <= FLUSH_BYTES bytes of k of one row, or of two if b is not NULL, to the totals. Whether b
+ * is NULL is known at every call. There is no loop over rows, for which clang would keep the
+ * counters in memory. */
+BITOPS_INLINE void count_bytes(const uint8_t *a, const uint8_t *b, size_t n, const uint8_t *panel,
+                               uint16x8_t (*totals_u16x8)[2 * VECS]) {
+    uint8x16_t a_counts_u8x16[VECS], b_counts_u8x16[VECS];
+    clear_counts(a_counts_u8x16);
+    clear_counts(b_counts_u8x16);
+    for (size_t y = 0; y < n; y++, panel += NR) {
+        const uint8x16_t a_bits_u8x16 = vld1q_dup_u8(a + y);
+        const uint8x16_t b_bits_u8x16 = b ? vld1q_dup_u8(b + y) : a_bits_u8x16;
+        BITOPS_UNROLL
+        for (int v = 0; v < VECS; v++) {
+            const uint8x16_t columns_u8x16 = vld1q_u8(panel + v * LANES);
+            a_counts_u8x16[v] = add_mismatches(a_counts_u8x16[v], a_bits_u8x16, columns_u8x16);
+            if (b)
+                b_counts_u8x16[v] = add_mismatches(b_counts_u8x16[v], b_bits_u8x16, columns_u8x16);
+        }
+    }
+    widen_counts(a_counts_u8x16, totals_u16x8[0]);
+    if (b)
+        widen_counts(b_counts_u8x16, totals_u16x8[1]);
+}
+
+/* Writes 8 n counts of 16 bits, which are in the order of columns. */
+BITOPS_INLINE void write_counts(const uint16x8_t *counts, int n, int32_t *out) {
+    for (int i = 0; i < n; i++) {
+        vst1q_s32(out + 8 * i, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(counts[i]))));
+        vst1q_s32(out + 8 * i + 4, vreinterpretq_s32_u32(vmovl_high_u16(counts[i])));
+    }
+}
+
+/* rows is a constant, 1 or 2, at every call. */
+BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uint64_t *panel,
+                        size_t n, size_t k_words, size_t row, size_t col,
+                        const bitops_store *store) {
+    const uint8_t *first = (const uint8_t *)a, *second = (const uint8_t *)(a + lda);
+    const uint8_t *columns = (const uint8_t *)panel;
+    const size_t bytes = k_words * sizeof *a;
+    uint16x8_t totals_u16x8[MR][2 * VECS];
+    int32_t mismatches[MR * NR];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < 2 * VECS; v++)
+            totals_u16x8[i][v] = vdupq_n_u16(0);
+    for (size_t y = 0; y < bytes; y += FLUSH_BYTES)
+        count_bytes(first + y, rows == 2 ? second + y : NULL,
+                    bytes - y < FLUSH_BYTES ? bytes - y : FLUSH_BYTES, columns + y * NR,
+                    totals_u16x8);
+    for (int i = 0; i < rows; i++)
+        write_counts(totals_u16x8[i], 2 * VECS, mismatches + i * NR);
+    store_block(mismatches, NR, (size_t)rows, n, row, col, store);
+}
+
+/* ---- many rows: four Russians -------------------------------------------------------------- */
+
+/* A word of a row is cut into groups of 5 bits, each of which selects an entry of its own table;
+ * avx2.c draws it. Entry e holds the mismatches of pattern e with the bits of 128 columns: four
+ * vectors of 32 columns, whose byte j counts column j in its low nibble and column j + 16 in its
+ * high nibble. TABLE_STRIDE is a line more than a table, so that equal bits in all groups, as in
+ * rows of zeros, look up lines of different cache sets. */
+enum {
+    GROUP_BITS = 5,
+    GROUPS = 13,     /* 12 of 5 bits and one of 4 */
+    FLUSH_WORDS = 3, /* 8-bit counters grow by 64 a word */
+    QUARTERS = 4,    /* of a panel, 32 columns each */
+    QUARTER = NR / QUARTERS,
+    ENTRY_BYTES = NR / 2,
+    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
+};
+
+/* A byte of sums holds two counts, | b | a |, one in each nibble. A and B are their totals:
+ *
+ *   all_u8x16  += sums        = 16 B + A, modulo 256
+ *   high_u8x16 += sums >> 4   = B
+ *
+ * so that add_counts finds A = all - 16 high, exact while both are at most 255. */
+typedef struct nibble_counts {
+    uint8x16_t all_u8x16, high_u8x16;
+} nibble_counts;
+
+BITOPS_INLINE void add_nibbles(nibble_counts *counts, uint8x16_t sums_u8x16) {
+    counts->all_u8x16 = vaddq_u8(counts->all_u8x16, sums_u8x16);
+    counts->high_u8x16 = vsraq_n_u8(counts->high_u8x16, sums_u8x16, 4);
+}
+
+/* Adds the counters to 16-bit ones of 32 columns. */
+BITOPS_INLINE void add_counts(nibble_counts counts, uint16x8_t totals_u16x8[4]) {
+    const uint8x16_t low_u8x16 = vsubq_u8(counts.all_u8x16, vshlq_n_u8(counts.high_u8x16, 4));
+    totals_u16x8[0] = vaddw_u8(totals_u16x8[0], vget_low_u8(low_u8x16));
+    totals_u16x8[1] = vaddw_high_u8(totals_u16x8[1], low_u8x16);
+    totals_u16x8[2] = vaddw_u8(totals_u16x8[2], vget_low_u8(counts.high_u8x16));
+    totals_u16x8[3] = vaddw_high_u8(totals_u16x8[3], counts.high_u8x16);
+}
+
+/* The counters of a row, in the caller's scratch. */
+typedef struct row_counts {
+    nibble_counts bytes[QUARTERS];
+    uint16x8_t totals_u16x8[4 * QUARTERS];
+} row_counts;
+
+_Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
+
+/* The 16 nibbles of a word of 32 columns; a byte holds those of columns j (low) and j + 16 (high).
+ */
+BITOPS_INLINE void pair_nibbles(const uint8_t *panel, uint8x16_t nibbles_u8x16[16]) {
+    BITOPS_UNROLL
+    for (int y = 0; y < 8; y++, panel += NR) {
+        const uint8x16_t first_u8x16 = vld1q_u8(panel), second_u8x16 = vld1q_u8(panel + LANES);
+        nibbles_u8x16[2 * y] = vsliq_n_u8(first_u8x16, second_u8x16, 4);
+        nibbles_u8x16[2 * y + 1] = vsriq_n_u8(second_u8x16, first_u8x16, 4);
+    }
+}
+
+/* Makes the table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each
+ * nibble. Adding bytes does that in spite of the borrows between nibbles, because every result lies
+ * in 0..5. */
+BITOPS_INLINE void make_table(const uint8x16_t nibbles_u8x16[16], const int first, const int bits,
+                              uint8_t *table) {
+    const uint8x16_t one_u8x16 = vdupq_n_u8(0x11);
+    uint8x16_t flip_u8x16[GROUP_BITS], entries_u8x16[8];
+    entries_u8x16[0] = vdupq_n_u8(0);
+    BITOPS_UNROLL
+    for (int i = 0; i < bits; i++) {
+        const int8x16_t down_i8x16 = vdupq_n_s8((int8_t)(-((first + i) % 4)));
+        const uint8x16_t plane_u8x16 =
+            vandq_u8(vshlq_u8(nibbles_u8x16[(first + i) / 4], down_i8x16), one_u8x16);
+        entries_u8x16[0] = vaddq_u8(entries_u8x16[0], plane_u8x16);
+        flip_u8x16[i] = vsubq_u8(one_u8x16, vaddq_u8(plane_u8x16, plane_u8x16));
+    }
+    BITOPS_UNROLL
+    for (int i = 1; i < 8; i++) { /* the entry with the lowest bit of i cleared, then that bit */
+        const int lowest = i & 1 ? 0 : i & 2 ? 1 : 2;
+        entries_u8x16[i] = vaddq_u8(entries_u8x16[i & (i - 1)], flip_u8x16[lowest]);
+    }
+    BITOPS_UNROLL
+    for (int high = 0; high < 1 << bits >> 3; high++) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 8; i++) {
+            uint8x16_t entry_u8x16 =
+                high & 1 ? vaddq_u8(entries_u8x16[i], flip_u8x16[3]) : entries_u8x16[i];
+            if (high & 2)
+                entry_u8x16 = vaddq_u8(entry_u8x16, flip_u8x16[4]);
+            vst1q_u8(table + (8 * high + i) * ENTRY_BYTES, entry_u8x16);
+        }
+    }
+}
+
+static void make_tables(const uint8_t *panel, const int quarters, uint8_t *tables) {
+    for (int q = 0; q < quarters; q++) {
+        uint8x16_t nibbles_u8x16[16];
+        uint8_t *out = tables + LANES * q;
+        pair_nibbles(panel + QUARTER * q, nibbles_u8x16);
+        BITOPS_UNROLL
+        for (int g = 0; g < GROUPS - 1; g++)
+            make_table(nibbles_u8x16, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
+        make_table(nibbles_u8x16, GROUP_BITS * (GROUPS - 1), 4, out + (GROUPS - 1) * TABLE_STRIDE);
+    }
+}
+
+/* Adds the entries of groups [begin, end), at most 3, so that their sums are at most 15. quarters
+ * is a constant at every call. */
+BITOPS_INLINE void add_groups(const int quarters, const int begin, const int end,
+                              const uint8_t *tables, uint64_t word, nibble_counts *counts) {
+    uint8x16_t sums_u8x16[QUARTERS];
+    BITOPS_UNROLL
+    for (int g = begin; g < end; g++) {
+        const uint8_t *entry = tables + (word >> GROUP_BITS * g & 31) * ENTRY_BYTES;
+        BITOPS_UNROLL
+        for (int q = 0; q < quarters; q++) {
+            const uint8x16_t found_u8x16 = vld1q_u8(entry + g * TABLE_STRIDE + q * LANES);
+            sums_u8x16[q] = g == begin ? found_u8x16 : vaddq_u8(sums_u8x16[q], found_u8x16);
+        }
+    }
+    BITOPS_UNROLL
+    for (int q = 0; q < quarters; q++)
+        add_nibbles(&counts[q], sums_u8x16[q]);
+}
+
+/* Adds one word of m rows. If `first`, the 8-bit counters start at 0; if `last`, they are emptied.
+ */
+BITOPS_INLINE void add_column(const int quarters, const int first, const int last,
+                              const uint64_t *a, size_t lda, size_t m, const uint8_t *tables,
+                              row_counts *rows) {
+    for (size_t i = 0; i < m; i++, a += lda, rows++) {
+        nibble_counts counts[QUARTERS];
+        for (int q = 0; q < quarters; q++) {
+            counts[q].all_u8x16 = first ? vdupq_n_u8(0) : rows->bytes[q].all_u8x16;
+            counts[q].high_u8x16 = first ? vdupq_n_u8(0) : rows->bytes[q].high_u8x16;
+        }
+        BITOPS_UNROLL
+        for (int g = 0; g < GROUPS; g += 3)
+            add_groups(quarters, g, g + 3 < GROUPS ? g + 3 : GROUPS, tables, *a, counts);
+        for (int q = 0; q < quarters; q++) {
+            if (last)
+                add_counts(counts[q], rows->totals_u16x8 + 4 * q);
+            else
+                rows->bytes[q] = counts[q];
+        }
+    }
+}
+
+BITOPS_INLINE void add_columns(const int quarters, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t k_words, row_counts *rows) {
+    _Alignas(64) uint8_t tables[GROUPS * TABLE_STRIDE];
+    for (size_t p = 0; p < k_words; p++) {
+        const int first = p % FLUSH_WORDS == 0;
+        const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
+        make_tables((const uint8_t *)(panel + p * NR), quarters, tables);
+        if (first && last)
+            add_column(quarters, 1, 1, a + p, lda, m, tables, rows);
+        else if (first)
+            add_column(quarters, 1, 0, a + p, lda, m, tables, rows);
+        else if (last)
+            add_column(quarters, 0, 1, a + p, lda, m, tables, rows);
+        else
+            add_column(quarters, 0, 0, a + p, lda, m, tables, rows);
+    }
+}
+
+static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
+                        size_t k_words, size_t row, size_t col, const bitops_store *store,
+                        row_counts *rows) {
+    for (size_t i = 0; i < m; i++)
+        for (int j = 0; j < 4 * QUARTERS; j++)
+            rows[i].totals_u16x8[j] = vdupq_n_u16(0);
+    if (n <= NR / 2)
+        add_columns(QUARTERS / 2, a, lda, m, panel, k_words, rows);
+    else
+        add_columns(QUARTERS, a, lda, m, panel, k_words, rows);
+    for (size_t i = 0; i < m; i++) {
+        int32_t mismatches[NR];
+        write_counts(rows[i].totals_u16x8, 4 * QUARTERS, mismatches);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
+}
+
+void bitops_gemm_panel_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                            size_t n, size_t k_words, size_t row, size_t col,
+                            const bitops_store *store, uint64_t *scratch) {
+    BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS) {
+        table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
+        return;
+    }
+    size_t i = 0;
+    for (; i + MR <= m; i += MR)
+        tile(MR, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+    if (i < m)
+        tile(1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
+}
+
+/* ---- gemm on plain rows -------------------------------------------------------------------- */
+
+void bitops_gemm_rows_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
+                           size_t n, size_t k_words, size_t row, size_t col,
+                           const bitops_store *store) {
+    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
+    BITOPS_ASSUME(col % 8 == 0);
+    for (size_t j = 0; j < n; j += COLUMNS) {
+        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
+        for (size_t i = 0; i < m; i++) {
+            int32_t mismatches[COLUMNS];
+            for (size_t l = 0; l < columns; l++)
+                mismatches[l] = (int32_t)count_words(1, a + i * lda, w + (j + l) * ldw, k_words);
+            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
+        }
+    }
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}
+
+#endif

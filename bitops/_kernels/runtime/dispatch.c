@@ -1,0 +1,85 @@
+/* dispatch.c: the const table of ISAs made from kernels.inc, and the row in force. */
+#include "bitops.h"
+#include "runtime/cpu.h"
+
+#include <string.h>
+
+static const bitops_isa table[] = {
+#define BITOPS_ISA_BEGIN(isa, features_, mr_, nr_, row_words_, plane_bits_)                        \
+    {                                                                                              \
+        .name = #isa, .features = (features_), .mr = (mr_), .nr = (nr_),                           \
+        .row_words = (row_words_), .plane_bits = (plane_bits_),
+#define BITOPS_KERNEL(op, isa) .op = bitops_##op##_##isa,
+#define BITOPS_ISA_END(isa)                                                                        \
+    }                                                                                              \
+    ,
+#include "kernels.inc"
+#undef BITOPS_ISA_BEGIN
+#undef BITOPS_KERNEL
+#undef BITOPS_ISA_END
+};
+
+static const char *const names[][2] = {
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits)
+#define BITOPS_KERNEL(op, isa) {#op, #isa},
+#define BITOPS_ISA_END(isa)
+#include "kernels.inc"
+#undef BITOPS_ISA_BEGIN
+#undef BITOPS_KERNEL
+#undef BITOPS_ISA_END
+};
+
+static const bitops_isa *active = NULL;
+
+size_t bitops_isa_count(void) {
+    return sizeof table / sizeof table[0];
+}
+
+const bitops_isa *bitops_isa_get(size_t index) {
+    return &table[index];
+}
+
+int bitops_isa_runs(const bitops_isa *isa) {
+    return (bitops_cpu_features() & isa->features) == isa->features;
+}
+
+const bitops_isa *bitops_isa_find(const char *name) {
+    for (size_t i = 0; i < bitops_isa_count(); i++)
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}
+
+const bitops_isa *bitops_isa_active(void) {
+    if (active)
+        return active;
+    size_t i = 0;
+    while (!bitops_isa_runs(&table[i])) /* the last row, generic, always runs */
+        i++;
+    return active = &table[i];
+}
+
+void bitops_isa_use(const bitops_isa *isa) {
+    active = isa;
+}
+
+int bitops_kernel_name(size_t index, const char **op, const char **isa) {
+    if (index >= sizeof names / sizeof names[0])
+        return 0;
+    *op = names[index][0];
+    *isa = names[index][1];
+    return 1;
+}
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+const char *bitops_compiler(void) {
+#if defined(__clang__)
+    return "clang " TEXT(__clang_major__) "." TEXT(__clang_minor__) "." TEXT(__clang_patchlevel__);
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#else
+    return "unknown";
+#endif
+}

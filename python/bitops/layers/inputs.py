@@ -1,0 +1,202 @@
+"""What layers take: activations in their five forms, and the checks of arrays and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ops.array import BitArray, unpack
+from ..ops.checks import check_integer
+from ..ops.results import clip_to_int32
+
+# 255 * k stays below 2**31, so that every dot product fits int32, and k below 2**24, so that
+# float32 holds those of bits exactly.
+MAX_FEATURES = 2**23
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Activations of few levels in the training graph: step * code.
+
+    Unlike uint8 numbers, which are data, they have a gradient, that of the values.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (..., features), uint8
+        The codes, in 0..2^bits - 1.
+    bits : int
+        1 to 8.
+    step : float
+        Value of the code 1, a float32 number.
+    """
+
+    numbers: np.ndarray
+    bits: int
+    step: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.numbers.ndim
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index) -> Codes:
+        return Codes(self.numbers[index], self.bits, self.step)
+
+    def reshape(self, *shape) -> Codes:
+        return Codes(self.numbers.reshape(*shape), self.bits, self.step)
+
+    def values(self) -> np.ndarray:
+        """The activations, float32."""
+        return self.numbers * np.float32(self.step)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.values().astype(dtype or np.float32, copy=False)
+
+
+Activation = np.ndarray | BitArray | Codes
+Shape = tuple[int | None, ...]  # the last axes of an activation, None where a length is unknown
+
+
+def check_size(where: str, name: str, value: int) -> int:
+    """`value` as a plain int in 1..MAX_FEATURES."""
+    return check_integer(where, name, value, 1, MAX_FEATURES)
+
+
+def check_flag(where: str, name: str, value: bool) -> bool:
+    """`value`, which must be True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"[{where}] {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_input_bits(where: str, name: str, value: int) -> int:
+    """`value` as a plain int in 1..8, the bits of a code."""
+    return check_integer(where, name, value, 1, 8)
+
+
+def as_activation(where: str, x, features: int | None = None) -> Activation:
+    """Check a layer's input and give it one of the five forms that layers know.
+
+    Parameters
+    ----------
+    where : str
+        Name of the layer, for the message of an error.
+    x : BitArray, Codes, or array_like of shape (..., features)
+        Bits packed along the last axis, activations of few levels, uint8 numbers, or real numbers.
+    features : int, optional
+        Length that the last axis must have.
+
+    Returns
+    -------
+    BitArray, Codes, or ndarray of uint8, int32 or float32
+
+    Raises
+    ------
+    TypeError
+        If x is neither bits nor numbers. A bool array is refused: it is bits that nobody packed.
+    ValueError
+        If x has fewer than two axes, a wrong last axis, or is packed along another axis.
+    """
+    if isinstance(x, BitArray):
+        if x.axis != x.ndim - 1:
+            raise ValueError(f"[{where}] x must be packed along its last axis, got {x!r}")
+    elif not isinstance(x, Codes):
+        x = np.asarray(x)
+        if x.dtype.kind not in "iuf":
+            raise TypeError(f"[{where}] x must be a BitArray, uint8 or real, got dtype {x.dtype}")
+        if x.dtype not in (np.uint8, np.int32):
+            x = x.astype(np.float32, copy=False)
+    if x.ndim < 2:
+        raise ValueError(f"[{where}] x must have shape (..., features), got {x.shape}")
+    if features is not None and x.shape[-1] != features:
+        raise ValueError(f"[{where}] x must have {features} features, got shape {x.shape}")
+    return x
+
+
+def as_images(where: str, x, channels: int | None = None) -> Activation:
+    """`as_activation` for images: shape (n, h, w, channels)."""
+    x = as_activation(where, x, channels)
+    if x.ndim != 4:
+        raise ValueError(f"[{where}] x must have shape (n, h, w, channels), got {x.shape}")
+    return x
+
+
+def is_data(x: Activation) -> bool:
+    """Whether an input is integer data, below which nothing learns, rather than activations."""
+    return isinstance(x, np.ndarray) and x.dtype == np.uint8
+
+
+def as_float(x: Activation) -> np.ndarray:
+    """The values of `x` as float32: +-1 for bits, the numbers themselves otherwise."""
+    if isinstance(x, BitArray):
+        return unpack(x, dtype=np.float32)
+    if isinstance(x, Codes):
+        return x.values()
+    return x.astype(np.float32, copy=False)
+
+
+def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
+    """Check thresholds: int32 (clipped, which changes no comparison) or float32, one a feature."""
+    threshold = np.asarray(threshold)
+    if threshold.dtype.kind in "iu":
+        threshold = clip_to_int32(threshold)
+    elif threshold.dtype.kind == "f":
+        threshold = threshold.astype(np.float32)
+        if np.isnan(threshold).any():
+            raise ValueError(f"[{where}] threshold must not be NaN")
+    else:
+        raise TypeError(f"[{where}] threshold must be integer or real, got {threshold.dtype}")
+    return per_feature(where, "threshold", threshold, features)
+
+
+def as_flips(where: str, flip, features: int, name: str = "flip") -> np.ndarray | None:
+    """Check flips: bool, one a feature; None stands for no flip at all."""
+    if flip is None:
+        return None
+    flip = np.asarray(flip)
+    if flip.dtype != np.bool_:
+        raise TypeError(f"[{where}] {name} must be bool, got {flip.dtype}")
+    flip = per_feature(where, name, flip, features)
+    return flip if flip.any() else None
+
+
+def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray | None:
+    """Check a float32 factor or term, one a feature; None stands for an absent one."""
+    if value is None:
+        return None
+    value = np.asarray(value)
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"[{where}] {name} must be real, got {value.dtype}")
+    return per_feature(where, name, value.astype(np.float32), features)
+
+
+def as_weights(where: str, value, axes: str) -> np.ndarray:
+    """Check float32 weights with the named axes; a read-only copy."""
+    value = np.asarray(value)
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"[{where}] w must be real, got {value.dtype}")
+    if value.ndim != axes.count(",") + 1 or 0 in value.shape:
+        raise ValueError(f"[{where}] w must have shape ({axes}), all >= 1, got {value.shape}")
+    value = np.array(value, dtype=np.float32, order="C")
+    value.flags.writeable = False
+    return value
+
+
+def per_feature(where: str, name: str, value: np.ndarray, features: int | None) -> np.ndarray:
+    """`value`, a scalar or one number a feature, as a read-only array of shape (features,)."""
+    if features is None and value.ndim == 1 and value.size:
+        features = value.size
+    if features is None or value.shape not in ((), (features,)):
+        raise ValueError(
+            f"[{where}] {name} must have shape ({features or 'features'},), got {value.shape}"
+        )
+    value = np.array(np.broadcast_to(value, (features,)))  # a copy: the caller's may change
+    value.flags.writeable = False
+    return value

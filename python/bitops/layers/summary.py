@@ -1,0 +1,114 @@
+"""The table of a model: outputs, parameters, bytes, and multiply-adds of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .base import Cost, Layer
+from .inputs import Shape
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a summary. Bytes and multiply-adds (MACs); the latter for one example.
+
+    MACs are None where they depend on the size of an image that is not known.
+    """
+
+    layer: str
+    output: str
+    parameters: int
+    packed_bytes: int
+    float_bytes: int
+    binary_macs: int | None
+    float_macs: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table that `summary()` returns; `print` shows it.
+
+    `packed_bytes` counts binary weights at one bit each, in whole 64-bit words, and all other
+    numbers at 32 bits; `float_bytes` counts everything at 32 bits.
+    """
+
+    rows: tuple[Row, ...]
+    total: Row
+
+    def __str__(self) -> str:
+        head = "layer", "output", "parameters", "1-bit bytes", "32-bit bytes"
+        table: list[tuple[str, ...]] = [(*head, "binary MACs", "float MACs")]
+        for row in (*self.rows, self.total):
+            numbers = (row.parameters, row.packed_bytes, row.float_bytes)
+            counts = (*numbers, row.binary_macs, row.float_macs)
+            cells = ("?" if count is None else f"{count:,}" for count in counts)
+            table.append((row.layer, row.output, *cells))
+        widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+        lines = []
+        for line in table:
+            left = [cell.ljust(width) for cell, width in zip(line[:2], widths, strict=False)]
+            right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+            lines.append("  ".join(left + right))
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    __repr__ = __str__
+
+
+def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
+    """The line of a layer whose output is of a shape."""
+    known = [size for size in shape[:-1] if size is not None]
+    positions = math.prod(known) if len(known) == len(shape[:-1]) else None
+
+    def times(macs: int) -> int | None:
+        if macs == 0:
+            return 0
+        return None if positions is None else macs * positions
+
+    sizes = "x".join("?" if size is None else str(size) for size in shape) or "?"
+    return Row(
+        name,
+        f"{sizes} {'bits' if bits else 'numbers'}",
+        cost.parameters,
+        cost.packed_bytes,
+        4 * cost.parameters,
+        times(cost.binary_macs),
+        times(cost.float_macs),
+    )
+
+
+def _rows(layers: Iterable[Layer], shape: Shape, bits: bool, indent: str = "") -> Iterator[Row]:
+    """Lines of a chain of layers that gets inputs of a shape, as bits or not."""
+    for layer in layers:
+        for name, branch in layer.branches().items():
+            yield from _rows(branch, shape, bits, f"{indent}{name}: ")
+        cost = layer.cost(bits)
+        shape, bits = layer.output_shape(shape), layer.emits_bits(bits)
+        yield _row(indent + layer.name, cost, shape, bits)
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Sum, None if a part of it is not known."""
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def summarize(layers: Iterable[Layer], shape: Shape) -> Summary:
+    """The table of a chain of layers that gets inputs of a shape, as numbers."""
+    rows = tuple(_rows(layers, shape, False))
+    total = Row(
+        "total",
+        "",
+        sum(row.parameters for row in rows),
+        sum(row.packed_bytes for row in rows),
+        sum(row.float_bytes for row in rows),
+        _sum(row.binary_macs for row in rows),
+        _sum(row.float_macs for row in rows),
+    )
+    return Summary(rows, total)

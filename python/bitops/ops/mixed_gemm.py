@@ -1,0 +1,195 @@
+"""Products of numbers with weights of +1 and -1 ("mixed" operands): weight_gemm, bitplane_gemm.
+
+They look up sums of four numbers at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .. import _core
+from .array import BitArray, contiguous_rows
+from .checks import check_integer
+from .geometry import check_result
+from .memory import MAX_BITS
+from .prepack import Prepacked, weights_matrix
+from .results import NO_SCALES, Result, as_matrix, scales_of
+
+__all__ = ["bitplane_gemm", "weight_gemm"]
+
+
+def weight_gemm(
+    x: ArrayLike,
+    w: ArrayLike | BitArray | Prepacked,
+    *,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Product of real numbers with weights of +1 and -1, which stay one bit each in memory.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., m, k), integers or floats, used as float32
+    w : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
+    alpha : scalar or array_like of shape (n,), optional
+        Scale of each column (filter), used as float32.
+    bias : scalar or array_like of shape (n,), optional
+        Added to each column, used as float32.
+    out : ndarray of shape (..., m, n), float32, optional
+        Where to put the result. Undefined after an interrupt.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), float32
+
+    Raises
+    ------
+    TypeError
+        If `x` is packed or does not hold integers or floats, another dtype is not real, or `out` is
+        not an ndarray of float32.
+    ValueError
+        If k differs, a shape does not fit, `w` holds NaN, or `out` is read-only.
+
+    Notes
+    -----
+    ``C[m, n] = (sum_k x[m, k] w[n, k]) * alpha[n] + bias[n]``; each step is rounded to float32 and
+    none is fused. The sum is made in one order, the same on every ISA, with any number of threads
+    and whatever the other rows are: x (followed by zeros) is cut into groups of four,
+    ``((+-x0 +-x1) +-x2) +-x3`` is the sum of a group, and the groups are added from first to last,
+    beginning with 0. It differs from the exact sum by at most
+    ``(k / 4 + 4) * 2**-24 * sum(abs(x[m]))``, to first order. Infinities and NaN in `x` go where
+    float32 arithmetic takes them.
+
+    References
+    ----------
+    M. Rastegari et al., "XNOR-Net", 2016, section 3.1 (Binary-Weight-Networks), equation 1.
+
+    Examples
+    --------
+    >>> weight_gemm([[0.5, 2.0, -1.0]], [[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]], alpha=[2.0, 1.0])
+    array([[-5. ,  1.5]], dtype=float32)
+    """
+    if isinstance(x, BitArray):
+        raise TypeError("[weight_gemm] x must hold real numbers, got a BitArray (gemm takes bits)")
+    numbers = np.asarray(x)
+    if numbers.dtype.kind not in "iuf":
+        raise TypeError(f"[weight_gemm] x must hold real numbers, got dtype {numbers.dtype}")
+    rows, words, shape = _mixed_operands("weight_gemm", numbers, np.float32, w)
+    alpha, _, bias = scales_of("weight_gemm", shape, alpha, None, bias)
+    result = Result("weight_gemm", shape, np.float32, out, rows, words, alpha, bias)
+    _core.weight_gemm(rows, words, alpha, bias, result.matrix)
+    return result.deliver()
+
+
+def bitplane_gemm(
+    x: ArrayLike,
+    w: ArrayLike | BitArray | Prepacked,
+    *,
+    bits: int = 8,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Product of small unsigned integers with weights of +1 and -1, exact.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., m, k), uint8
+    w : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
+    bits : int in 1..8, default 8
+        Numbers are in 0..2**bits - 1. Products of one or two bits are faster.
+    alpha : scalar or array_like of shape (n,), optional
+        Scale of each column (filter), used as float32.
+    bias : scalar or array_like of shape (n,), optional
+        Added to each column, used as float32.
+    out : ndarray of shape (..., m, n), optional
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), int32; float32 if alpha or bias is given
+
+    Raises
+    ------
+    TypeError
+        If `x` is not of uint8, `bits` not an integer, another dtype not real, or `out` not an
+        ndarray of the dtype of the result.
+    ValueError
+        If a number exceeds ``2**bits - 1``, `bits` is not in 1..8, k differs or is so large that
+        ``255 * k`` exceeds int32, a shape does not fit, `w` holds NaN, or `out` is read-only.
+
+    Notes
+    -----
+    ``dot = sum_k x[m, k] w[n, k]`` is exact. A scaled result is
+    ``float32(dot) * alpha[n] + bias[n]`` with each step rounded to float32, as in `gemm`.
+
+    References
+    ----------
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equation 8: the first layer as a
+    sum over the bit planes of 8-bit inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bitplane_gemm(np.array([[255, 3, 1]], np.uint8), [[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])
+    array([[ 251, -251]], dtype=int32)
+    """
+    if isinstance(x, BitArray):
+        raise TypeError("[bitplane_gemm] x must be of uint8, got a BitArray (gemm takes bits)")
+    numbers = np.asarray(x)
+    if numbers.dtype != np.uint8:
+        raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
+    check_bits("bitplane_gemm", bits)
+    rows, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
+    check_sums("bitplane_gemm", numbers, bits, rows.shape[-1])
+    scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
+    dtype = np.int32 if scales is NO_SCALES else np.float32
+    result = Result("bitplane_gemm", shape, dtype, out, rows, words, *scales)
+    panels = w.panels() if isinstance(w, Prepacked) else None
+    if scales is NO_SCALES:
+        _core.bitplane_gemm(rows, words, panels, bits, result.matrix)
+    else:
+        alpha, _, bias = scales
+        _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, result.matrix)
+    return result.deliver()
+
+
+def check_bits(where: str, bits: Any) -> None:
+    """Check that numbers have 1 to 8 bits."""
+    check_integer(where, "bits", bits, 1, 8)
+
+
+def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
+    """Check that numbers have so few bits, and that sums of k of any numbers fit int32."""
+    if 255 * k > MAX_BITS:
+        raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}")
+    if bits < 8 and x.size and int(x.max()) >> bits:
+        raise ValueError(
+            f"[{where}] x must be at most {2**bits - 1} for bits={bits}, got {x.max()}"
+        )
+
+
+def _mixed_operands(
+    where: str, x: NDArray[Any], dtype: DTypeLike, w: ArrayLike | BitArray | Prepacked
+) -> tuple[NDArray[Any], NDArray[np.uint64], tuple[int, ...]]:
+    """Check numbers (..., m, k) and weights (n, k) against each other.
+
+    Returns
+    -------
+    rows of numbers, rows of words, and the shape of the result
+    """
+    weights = weights_matrix(where, "w", w)
+    if weights.ndim != 2:
+        raise ValueError(f"[{where}] w must have shape (n, k), got {weights.shape}")
+    if x.ndim < 2:
+        raise ValueError(f"[{where}] x must have at least two axes, got shape {x.shape}")
+    n, k = weights.shape
+    if x.shape[-1] != k:
+        raise ValueError(f"[{where}] x and w must have the same k, got {x.shape[-1]} and {k}")
+    shape = (*x.shape[:-1], n)
+    check_result(where, shape)
+    return as_matrix(np.require(x, dtype, ("C", "A"))), contiguous_rows(weights), shape

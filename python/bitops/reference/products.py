@@ -1,0 +1,252 @@
+"""Products of matrices, and Hamming distances."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .arrays import pack, sign
+
+
+def matmul(a: ArrayLike, b: ArrayLike) -> NDArray[np.int32]:
+    """Return ``sign(a) @ sign(b)`` with the meaning of `numpy.matmul`.
+
+    Parameters
+    ----------
+    a, b : array_like, bool or real
+        1-D operands and broadcasting of leading axes as in `numpy.matmul`.
+
+    Returns
+    -------
+    ndarray or scalar, int32
+    """
+    # Sums of fewer than 2**53 units are exact in float64, where BLAS makes the oracle quick.
+    return np.matmul(sign(a, np.float64), sign(b, np.float64)).astype(np.int32)
+
+
+def gemm(
+    a: ArrayLike,
+    w: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    k_map: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[Any]:
+    """Product of the signs of all rows of a with all rows of w, optionally scaled.
+
+    Parameters
+    ----------
+    a : array_like of shape (..., m, k), bool or real
+    w : array_like of shape (..., n, k), bool or real
+        The leading axes of both broadcast.
+    alpha : None, float or array_like of shape (n,)
+        Scale of every row of w (XNOR-Net alpha).
+    k_map : None, float or array_like of shape (..., m)
+        Scale of every row of a (XNOR-Net K).
+    bias : None, float or array_like of shape (n,)
+        Added last.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n)
+        int32, or float32 if any of alpha, k_map and bias is given.
+
+    Notes
+    -----
+    ``C[i, j] = (dot(a[i], w[j]) * alpha[j]) * k_map[i] + bias[j]``, each step rounded to float32.
+    """
+    return scaled_dot(matmul(a, np.swapaxes(sign(w), -1, -2)), alpha, k_map, bias)
+
+
+def scaled_dot(
+    dot: NDArray[np.int32],
+    alpha: ArrayLike | None,
+    k_map: ArrayLike | None,
+    bias: ArrayLike | None,
+) -> NDArray[Any]:
+    if alpha is None and k_map is None and bias is None:
+        return dot
+    t = dot.astype(np.float32)
+    if alpha is not None:
+        t *= np.asarray(alpha, np.float32)
+    if k_map is not None:
+        t *= np.asarray(k_map, np.float32)[..., np.newaxis]
+    if bias is not None:
+        t += np.asarray(bias, np.float32)
+    return t
+
+
+def gemm_sign(
+    a: ArrayLike, w: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | None = None
+) -> NDArray[np.int8]:
+    """Compare the products of all rows of a and w with thresholds.
+
+    Parameters
+    ----------
+    a : array_like of shape (..., m, k), bool or real
+    w : array_like of shape (..., n, k), bool or real
+    threshold : int or array_like of shape (n,), integer
+    flip : None, bool or array_like of shape (n,), bool
+        Where to turn the result around.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), int8
+        +1 where ``(dot > threshold) ^ flip``, else -1.
+    """
+    above = gemm(a, w) > np.asarray(threshold)
+    return sign(above if flip is None else above ^ np.asarray(flip, np.bool_))
+
+
+def hamming(a: ArrayLike, b: ArrayLike, *, dtype: DTypeLike = np.int32) -> NDArray[Any]:
+    """Count the elements in which every row of a differs from every row of b.
+
+    Parameters
+    ----------
+    a : array_like of shape (..., m, k), bool or real
+    b : array_like of shape (..., n, k), bool or real
+        The leading axes of both broadcast.
+    dtype : dtype, default=np.int32
+        int32 or uint16.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), dtype
+    """
+    mismatch = pack(a)[..., :, np.newaxis, :] ^ pack(b)[..., np.newaxis, :, :]
+    return np.bitwise_count(mismatch).sum(axis=-1, dtype=dtype)
+
+
+def hamming_topk(
+    a: ArrayLike, w: ArrayLike, count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Find the rows of w that differ least from every row of a, equal ones by index.
+
+    Parameters
+    ----------
+    a : array_like of shape (m, k), bool or real
+    w : array_like of shape (n, k), bool or real
+    count : int
+        Rows to find for each row of a, at most n.
+
+    Returns
+    -------
+    distances : ndarray of shape (m, count), int32
+    indices : ndarray of shape (m, count), int64
+    """
+    distances = hamming(a, w)
+    indices = np.argsort(distances, axis=-1, kind="stable")[:, :count].astype(np.int64)
+    return np.take_along_axis(distances, indices, axis=-1), indices
+
+
+def weight_gemm(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[np.float32]:
+    """Product of real numbers with the signs of all rows of w, in a fixed order of summation.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., m, k), real
+        Used as float32.
+    w : array_like of shape (n, k), bool or real
+    alpha, bias : None, float or array_like of shape (n,)
+        Scale of every row of w, and what is added last.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), float32
+
+    Notes
+    -----
+    Every step is rounded to float32: ``((+-x0 +-x1) +-x2) +-x3`` for each four elements of k, with
+    zeros behind the last, and the sums of fours one after the other, beginning with 0.
+    """
+    x, signs = np.asarray(x, np.float32), sign(w, np.float32)
+    k = x.shape[-1]
+    padding = [(0, 0)] * (x.ndim - 1) + [(0, -k % 4)]
+    x = np.pad(x, padding)
+    signs = np.pad(signs, [(0, 0), (0, -k % 4)], constant_values=-1)
+    t = np.zeros((*x.shape[:-1], len(signs)), np.float32)
+    for first in range(0, k, 4):
+        terms = [x[..., i, np.newaxis] * signs[:, i] for i in range(first, first + 4)]
+        t += ((terms[0] + terms[1]) + terms[2]) + terms[3]
+    return scaled(t, alpha, bias)
+
+
+def bitplane_gemm(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    bits: int = 8,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[Any]:
+    """Product of small unsigned integers with the signs of all rows of w, plane by plane.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., m, k), uint8
+        Numbers below ``2**bits``.
+    w : array_like of shape (n, k), bool or real
+    bits : int, default=8
+    alpha, bias : None, float or array_like of shape (n,)
+        Scale of every row of w, and what is added last.
+
+    Returns
+    -------
+    ndarray of shape (..., m, n)
+        int32, or float32 if alpha or bias is given.
+
+    References
+    ----------
+    Courbariaux, Hubara et al., Binarized Neural Networks, 2016, equation 8.
+    """
+    x, signs = np.asarray(x), sign(w, np.float64)
+    planes = (2.0**bit * np.matmul(x >> bit & 1, signs.T) for bit in range(bits))
+    dot = sum(planes, np.zeros(())).astype(np.int32)
+    return dot if alpha is None and bias is None else scaled(dot.astype(np.float32), alpha, bias)
+
+
+def scaled(
+    t: NDArray[np.float32], alpha: ArrayLike | None, bias: ArrayLike | None
+) -> NDArray[np.float32]:
+    if alpha is not None:
+        t *= np.asarray(alpha, np.float32)
+    if bias is not None:
+        t += np.asarray(bias, np.float32)
+    return t
+
+
+def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Replace real filters by signs and one scale a filter.
+
+    Parameters
+    ----------
+    w : array_like of shape (n, ...), real
+        n filters.
+
+    Returns
+    -------
+    signs : ndarray of the shape of w, int8
+    alpha : ndarray of shape (n,), float32
+        Mean absolute weight of every filter, summed in float64.
+
+    Notes
+    -----
+    ``alpha * sign(w)`` minimises the squared error: its derivative in alpha vanishes at
+    ``alpha = ||w||_1 / size``.
+
+    References
+    ----------
+    Rastegari et al., XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+    Networks, ECCV 2016, equations 4 to 6.
+    """
+    w = np.asarray(w)
+    magnitudes = np.abs(w, dtype=np.float64)
+    alpha = magnitudes.sum(axis=tuple(range(1, w.ndim))) / max(math.prod(w.shape[1:]), 1)
+    return sign(w), alpha.astype(np.float32)
