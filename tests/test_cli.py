@@ -27,26 +27,9 @@ from bitops.layers import (
     Sequential,
 )
 from bitops.ops.geometry import make_window
+from commands import failure, usage_error, write_idx
 
 SMALL_NET = ["--width", "48", "--depth", "1", "--epochs", "2", "--quiet"]
-
-
-def usage_error(capsys, *argv: str) -> str:
-    """Return the last line that a refused command line prints; the code must be 2."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(argv)
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err.splitlines()[-1]
-
-
-def failure(capsys, *argv: str) -> str:
-    """Return the single line on stderr of a command that fails; the code must be 1."""
-    assert cli.main(argv) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.fixture
@@ -216,11 +199,6 @@ def test_demo_fails_when_packing_changes_an_output(quick, capsys, monkeypatch, t
     message = failure(capsys, "demo", *SMALL_NET, "--save", str(path))
     assert "FAILED: packed and trained network differ on" in message
     assert not path.exists()
-
-
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 def test_demo_on_idx_files(quick, capsys, rng, tmp_path):
