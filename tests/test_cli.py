@@ -352,7 +352,7 @@ def test_float_net_of_convolutions(rng):
     "layer",
     [
         PackedBatchNorm([1.0], [0.0]),
-        PackedConv2D(np.ones((2, 3, 3, 1)), k_map=True),
+        PackedConv2D(np.ones((2, 3, 3, 1)), scale_input=True),
         PackedConv2D(np.ones((2, 3, 3, 1)), padding=1, pad_value=1),
         PackedConv2D(np.ones((2, 3, 3, 1)), groups=2),
     ],
