@@ -36,9 +36,12 @@ class Result:
     Attributes
     ----------
     array : ndarray
+        `out` itself, or the new array.
+    matrix : ndarray
+        The same as a matrix of all its rows.
     """
 
-    __slots__ = ("_out", "array")
+    __slots__ = ("_out", "array", "matrix")
 
     def __init__(
         self,
@@ -48,22 +51,17 @@ class Result:
         out: NDArray[Any] | None,
         *inputs: Any,
     ) -> None:
-        self._out = out
         if out is not None:
             check_out(where, out, shape, dtype)
-            if out.flags.c_contiguous and out.flags.aligned and not _is_shared(out, inputs):
-                self.array: NDArray[Any] = out
-                return
-        self.array = aligned_empty(shape, dtype)
-
-    @property
-    def matrix(self) -> NDArray[Any]:
-        """The array as a matrix of all its rows."""
-        return as_matrix(self.array)
+        self._out = None
+        if out is not None and not _is_usable(out, inputs):
+            self._out, out = out, None
+        self.array: NDArray[Any] = aligned_empty(shape, dtype) if out is None else out
+        self.matrix = self.array if len(shape) == 2 else as_matrix(self.array)
 
     def deliver(self) -> NDArray[Any]:
         """Return `out` with the result, or the new array if there is no `out`."""
-        if self._out is None or self.array is self._out:
+        if self._out is None:
             return self.array
         self._out[...] = self.array
         return self._out
@@ -88,9 +86,15 @@ def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) ->
         raise ValueError(f"[{where}] out must be writeable, got a read-only array")
 
 
-def _is_shared(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
-    """Tell whether `out` may share memory with an input; panels and None share none."""
-    return any(isinstance(x, np.ndarray) and np.may_share_memory(out, x) for x in inputs)
+def _is_usable(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
+    """Tell whether kernels can write `out`; panels and None share no memory with it."""
+    flags = out.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return False
+    for x in inputs:  # a generator would take half a microsecond
+        if isinstance(x, np.ndarray) and np.may_share_memory(out, x):
+            return False
+    return True
 
 
 class Scales(NamedTuple):
