@@ -20,6 +20,10 @@ I64 = c.BITOPS_I64
 F32 = c.BITOPS_F32
 F64 = c.BITOPS_F64
 
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+
 cdef enum:
     CACHE_LINE = 64  # bytes; vectors of panels must not straddle two lines
 
@@ -113,6 +117,13 @@ cdef size_t item_size(int dtype) except 0:
     raise ValueError(f"[_core] unknown dtype code, got {dtype}")
 
 
+cdef size_t times(size_t a, size_t b) except? 0:
+    """The product of two sizes; an error if no array could be as large."""
+    if b and a > <size_t>PY_SSIZE_T_MAX // b:
+        raise ValueError(f"[_core] sizes must fit memory, got {a} x {b}")
+    return a * b
+
+
 cdef int check_size(str name, Py_ssize_t got, Py_ssize_t wanted) except -1:
     if got != wanted:
         raise ValueError(f"[_core] {name} must have size {wanted}, got {got}")
@@ -161,6 +172,31 @@ cdef Scratch make_scratch(size_t size):
     return scratch
 
 
+# ---- interrupts ------------------------------------------------------------------------------
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
+
+cdef int handle_signals() noexcept nogil:
+    """Run pending handlers of signals; nonzero, with the exception set, if one raised."""
+    with gil:
+        return PyErr_CheckSignals()
+
+
+cdef c.bitops_stop at_signals() noexcept:
+    """Stops a call when the handler of a signal, that of Ctrl-C say, raises."""
+    cdef c.bitops_stop stop
+    memset(&stop, 0, sizeof(stop))
+    stop.ask = handle_signals
+    return stop
+
+
+cdef int check_stop(const c.bitops_stop *stop) except -1:
+    """Pass on the exception that handle_signals left."""
+    return -1 if stop.stopped else 0
+
+
 # ---- pack, unpack, popcount ------------------------------------------------------------------
 
 def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1] words_out):
@@ -174,14 +210,16 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
     words_out : OUT, shape (rows, ceil(n / 64))
     """
     cdef int nan
-    check_size("x", x.shape[0], rows * n * item_size(dtype))
+    cdef c.bitops_stop stop = at_signals()
+    check_size("x", x.shape[0], times(times(rows, n), item_size(dtype)))
     check_size("rows of words_out", words_out.shape[0], rows)
     check_size("words of a row", words_out.shape[1], c.bitops_words(n))
     if rows == 0 or n == 0:
         return False
     with nogil:
         nan = c.bitops_pack_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &x[0], rows, n,
-                                 &words_out[0, 0], c.bitops_get_num_threads())
+                                 &words_out[0, 0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
     return nan != 0
 
 
@@ -201,9 +239,10 @@ def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] thres
     cdef const uint64_t *flips = NULL
     cdef size_t n = threshold.shape[0]
     cdef int nan
+    cdef c.bitops_stop stop = at_signals()
     if dtype != c.BITOPS_I32 and dtype != c.BITOPS_F32:
         raise ValueError(f"[_core] compare takes I32 or F32, got {dtype}")
-    check_size("x", x.shape[0], rows * n * item_size(dtype))
+    check_size("x", x.shape[0], times(times(rows, n), item_size(dtype)))
     check_size("rows of words_out", words_out.shape[0], rows)
     check_size("words of a row", words_out.shape[1], c.bitops_words(n))
     if rows == 0 or n == 0:
@@ -213,8 +252,9 @@ def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] thres
         flips = &flip[0]
     with nogil:
         nan = c.bitops_compare_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &x[0], rows, n,
-                                    &threshold[0], flips, &words_out[0, 0],
+                                    &threshold[0], flips, &words_out[0, 0], &stop,
                                     c.bitops_get_num_threads())
+    check_stop(&stop)
     return nan != 0
 
 
@@ -227,14 +267,19 @@ def transpose(const uint64_t[:, :, ::1] words, uint64_t[:, :, ::1] words_out):
     words_out : OUT, shape (outer, columns, ceil(rows / 64))
     """
     cdef size_t rows = words.shape[1], columns = words_out.shape[1]
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
     check_size("matrices of words_out", words_out.shape[0], words.shape[0])
     check_size("words of a row", words.shape[2], c.bitops_words(columns))
     check_size("words of a column", words_out.shape[2], c.bitops_words(rows))
     if words.shape[0] == 0 or rows == 0 or columns == 0:
         return
+    workspace = make_scratch(c.bitops_transpose_workspace_size(n_threads))
     with nogil:
         c.bitops_transpose(&words[0, 0, 0], words.shape[0], rows, columns, &words_out[0, 0, 0],
-                           c.bitops_get_num_threads())
+                           workspace.start, &stop, n_threads)
+    check_stop(&stop)
 
 
 def unpack(int dtype, const uint64_t[:, ::1] words, size_t n, uint8_t[::1] x_out):
@@ -249,13 +294,15 @@ def unpack(int dtype, const uint64_t[:, ::1] words, size_t n, uint8_t[::1] x_out
     """
     if dtype != c.BITOPS_I8 and dtype != c.BITOPS_F32:
         raise ValueError(f"[_core] unpack writes I8 or F32, got {dtype}")
-    check_size("x_out", x_out.shape[0], words.shape[0] * n * item_size(dtype))
+    cdef c.bitops_stop stop = at_signals()
+    check_size("x_out", x_out.shape[0], times(times(words.shape[0], n), item_size(dtype)))
     check_size("words of a row", words.shape[1], c.bitops_words(n))
     if x_out.shape[0] == 0:
         return
     with nogil:
         c.bitops_unpack_rows(c.bitops_isa_active(), <c.bitops_dtype>dtype, &words[0, 0],
-                             words.shape[0], n, &x_out[0], c.bitops_get_num_threads())
+                             words.shape[0], n, &x_out[0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
@@ -266,6 +313,7 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
     words : IN, shape (rows, k_words)
     count_out : OUT, shape (rows,)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("count_out", count_out.shape[0], words.shape[0])
     if words.shape[0] == 0:
         return
@@ -274,7 +322,8 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
         return
     with nogil:
         c.bitops_popcount_rows(c.bitops_isa_active(), &words[0, 0], words.shape[0], words.shape[1],
-                               &count_out[0], c.bitops_get_num_threads())
+                               &count_out[0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_out):
@@ -304,6 +353,7 @@ def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
     x : IN, shape (rows, n)
     mean_out : OUT, shape (rows,)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("mean_out", mean_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
@@ -311,8 +361,9 @@ def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
         mean_out[:] = 0
         return
     with nogil:
-        c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0],
+        c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0], &stop,
                                 c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
@@ -323,6 +374,7 @@ def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out)
     words : IN, shape (outer, rows, n_words)
     count_out : OUT, shape (outer, 64 * n_words)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("rows of count_out", count_out.shape[0], words.shape[0])
     check_size("columns of count_out", count_out.shape[1], words.shape[2] * 64)
     if count_out.shape[0] == 0 or count_out.shape[1] == 0:
@@ -332,33 +384,9 @@ def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out)
         return
     with nogil:
         c.bitops_popcount_columns(c.bitops_isa_active(), &words[0, 0, 0], words.shape[0],
-                                  words.shape[1], words.shape[2], &count_out[0, 0],
+                                  words.shape[1], words.shape[2], &count_out[0, 0], &stop,
                                   c.bitops_get_num_threads())
-
-
-# ---- interrupts ------------------------------------------------------------------------------
-
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() noexcept
-
-
-cdef int handle_signals() noexcept nogil:
-    """Run pending handlers of signals; nonzero, with the exception set, if one raised."""
-    with gil:
-        return PyErr_CheckSignals()
-
-
-cdef c.bitops_stop at_signals() noexcept:
-    """Stops a call when the handler of a signal, that of Ctrl-C say, raises."""
-    cdef c.bitops_stop stop
-    memset(&stop, 0, sizeof(stop))
-    stop.ask = handle_signals
-    return stop
-
-
-cdef int check_stop(const c.bitops_stop *stop) except -1:
-    """Pass on the exception that handle_signals left."""
-    return -1 if stop.stopped else 0
+    check_stop(&stop)
 
 
 # ---- products --------------------------------------------------------------------------------
@@ -435,25 +463,43 @@ cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bito
     return isa
 
 
+cdef int check_blocks(str name, const int64_t[::1] index, size_t block, size_t rows) except -1:
+    """Check that blocks of so many rows lie within the rows that there are."""
+    cdef Py_ssize_t i
+    cdef size_t blocks = rows // block if block else 0
+    for i in range(index.shape[0]):
+        if block and <uint64_t>index[i] >= blocks:
+            raise ValueError(f"[_core] {name} must be in 0..{<Py_ssize_t>blocks - 1}, got {index[i]}")
+    return 0
+
+
 cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
                   Py_ssize_t c_columns, c.bitops_store *store) except -1:
-    """Fill in the operands, check the output's shape, find scratch memory and call."""
+    """Fill in the operands, check the output's shape, find scratch memory and call.
+
+    The columns of the output are counted in elements, also where they are packed.
+    """
     cdef c.bitops_gemm_args args
     cdef const c.bitops_isa *isa = set_operands(a, w, store, &args)
     cdef const int64_t[::1] a_index, w_index
     cdef Py_ssize_t count = 1
+    cdef size_t w_rows
     cdef Scratch workspace
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
     args.stop = &stop
     if batch is not None:
+        if args.panels != NULL:
+            raise ValueError("[_core] w must not be Panels with a batch")
+        w_rows = args.n
         args.m, args.n, a_index, w_index = batch
         count = a_index.shape[0]
         check_size("w_index", w_index.shape[0], count)
-    check_size("rows of the output", c_rows, count * args.m)
-    check_size("columns of the output", c_columns,
-               c.bitops_words(args.n) if store.kind == c.BITOPS_STORE_SIGN else args.n)
+        check_blocks("a_index", a_index, args.m, a.shape[0])
+        check_blocks("w_index", w_index, args.n, w_rows)
+    check_size("rows of the output", c_rows, times(count, args.m))
+    check_size("columns of the output", c_columns, args.n)
     if c_rows == 0 or c_columns == 0:
         return 0
     workspace = make_scratch(c.bitops_gemm_workspace_size(isa, &args, n_threads))
@@ -542,7 +588,7 @@ def gemm_sign(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
     """
     cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, k, c_out)
     set_thresholds(&store, threshold, flip, c_out)
-    run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
+    run_gemm(a, w, batch, c_out.shape[0], threshold.shape[0], &store)
 
 
 def hamming(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch, int32_t[:, ::1] c_out):
@@ -579,7 +625,7 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
     check_size("rows of distances_out", distances_out.shape[0], args.m)
     check_size("rows of indices_out", indices_out.shape[0], args.m)
     check_size("columns of indices_out", indices_out.shape[1], count)
-    if not 1 <= count <= args.n <= 1 << 32:
+    if not 1 <= count <= args.n or args.n > <size_t>1 << 32:
         raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
     if args.m == 0:
         return
@@ -592,6 +638,21 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
 
 # ---- convolutions ----------------------------------------------------------------------------
 
+cdef int check_axis(str name, size_t size, size_t pad, size_t pad_after, size_t kernel,
+                    size_t dilation, size_t stride, size_t output) except -1:
+    """Check the windows of one direction, whose lengths must be below 2**31."""
+    cdef size_t most = (<size_t>1 << 31) - 1, padded, span
+    if max(size, pad, pad_after, kernel, dilation, stride) > most:
+        raise ValueError(f"[_core] lengths of the {name} must be at most {most}")
+    if not (kernel and stride and dilation):
+        raise ValueError(f"[_core] kernel, stride and dilation of the {name} must be at least 1")
+    padded = size + pad + pad_after
+    span = (kernel - 1) * dilation + 1
+    if span > padded:
+        raise ValueError(f"[_core] the kernel must fit the {name}, got {span} in {padded}")
+    return check_size(f"{name} of the output", output, (padded - span) // stride + 1)
+
+
 cdef int set_window(object window, size_t channels, bint outside, c.bitops_image *im) except -1:
     """Fill in all but the images; channels is the number of bits of a tap."""
     cdef size_t pad_bottom, pad_right
@@ -599,11 +660,19 @@ cdef int set_window(object window, size_t channels, bint outside, c.bitops_image
     ((im.height, im.width), (im.kernel_height, im.kernel_width), (im.stride_y, im.stride_x),
      ((im.pad_top, pad_bottom), (im.pad_left, pad_right)), (im.dilation_y, im.dilation_x),
      (im.out_height, im.out_width)) = window
-    if not (im.stride_y and im.stride_x and im.dilation_y and im.dilation_x):
-        raise ValueError("[_core] strides and dilations must be at least 1")
+    check_axis("height", im.height, im.pad_top, pad_bottom, im.kernel_height, im.dilation_y,
+               im.stride_y, im.out_height)
+    check_axis("width", im.width, im.pad_left, pad_right, im.kernel_width, im.dilation_x,
+               im.stride_x, im.out_width)
+    times(times(im.kernel_height, im.kernel_width), max(channels, 1))
     im.channels = channels
     im.outside = ~<uint64_t>0 if outside else 0
     return 0
+
+
+cdef size_t output_rows(size_t images, const c.bitops_image *im) except? 0:
+    """The output positions of so many images."""
+    return times(images, times(im.out_height, im.out_width))
 
 
 cdef const uint64_t *first_word(const uint64_t[:, :, :, ::1] x) noexcept:
@@ -628,19 +697,21 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     rows_out : OUT, shape (n * oh * ow, ceil(kh * kw * channels / 64))
     """
     cdef c.bitops_image im
+    cdef c.bitops_stop stop = at_signals()
     set_window(window, channels, outside, &im)
     im.pixel_words = c.bitops_words(channels)
     check_size("height", x.shape[1], im.height)
     check_size("width", x.shape[2], im.width)
     check_size("words of a pixel", x.shape[3], im.pixel_words)
-    check_size("rows", rows_out.shape[0], x.shape[0] * im.out_height * im.out_width)
+    check_size("rows", rows_out.shape[0], output_rows(x.shape[0], &im))
     check_size("words of a row", rows_out.shape[1],
                c.bitops_words(im.kernel_height * im.kernel_width * channels))
     if rows_out.shape[0] == 0 or rows_out.shape[1] == 0:
         return
     im.x = first_word(x)
     with nogil:
-        c.bitops_im2col(&im, x.shape[0], &rows_out[0, 0], c.bitops_get_num_threads())
+        c.bitops_im2col(&im, x.shape[0], &rows_out[0, 0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 cdef class Convolution:
@@ -673,11 +744,12 @@ cdef class Convolution:
                   const int32_t[:, ::1] tap_sums, bint outside):
         cdef const uint64_t[:, ::1] rows
         cdef size_t taps, w_rows = filters, w_words
+        cdef Scratch areas
         memset(&self.args, 0, sizeof(self.args))
         self.isa = c.bitops_isa_active()
         self.w = w
         set_window(window, channels, outside, &self.args.image)
-        self.args.image.pixel_words = c.bitops_words(channels * groups)
+        self.args.image.pixel_words = c.bitops_words(times(channels, groups))
         self.args.filters = filters
         self.args.groups = groups
         taps = self.args.image.kernel_height * self.args.image.kernel_width
@@ -690,7 +762,10 @@ cdef class Convolution:
             check_size("taps of tap_sums", tap_sums.shape[0], taps)
             check_size("filters of tap_sums", tap_sums.shape[1], filters)
             self.offsets = make_scratch(c.bitops_conv_offsets_size(&self.args))
-            c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start)
+            areas = make_scratch(c.bitops_conv_areas_size(&self.args))
+            with nogil:
+                c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start,
+                                           areas.start)
         if isinstance(w, Panels):
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
@@ -717,8 +792,7 @@ cdef class Convolution:
         check_size("width", x.shape[2], args.image.width)
         check_size("words of a pixel", x.shape[3], args.image.pixel_words)
         check_size("filters of the output", filters, args.filters)
-        check_size("rows of the output", c_rows,
-                   x.shape[0] * args.image.out_height * args.image.out_width)
+        check_size("rows of the output", c_rows, output_rows(x.shape[0], &args.image))
         if c_rows == 0 or filters == 0:
             return 0
         args.image.x = first_word(x)

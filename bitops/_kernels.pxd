@@ -82,23 +82,27 @@ cdef extern from "bitops.h" nogil:
     void bitops_set_num_threads(int n) noexcept
 
     int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
-                         size_t n, uint64_t *words_out, int n_threads) noexcept
+                         size_t n, uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
     int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
                             size_t n, const float *threshold, const uint64_t *flip,
-                            uint64_t *words_out, int n_threads) noexcept
+                            uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
+    size_t bitops_transpose_workspace_size(int n_threads) noexcept
     void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
-                          uint64_t *words_out, int n_threads) noexcept
+                          uint64_t *words_out, void *workspace, bitops_stop *stop,
+                          int n_threads) noexcept
     void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
-                            size_t rows, size_t n, void *x_out, int n_threads) noexcept
+                            size_t rows, size_t n, void *x_out, bitops_stop *stop,
+                            int n_threads) noexcept
     void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                          int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
-                               int n_threads) noexcept
+                               bitops_stop *stop, int n_threads) noexcept
     void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
-                              size_t k_words, int64_t *count_out, int n_threads) noexcept
+                              size_t k_words, int64_t *count_out, bitops_stop *stop,
+                              int n_threads) noexcept
     void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
                                  size_t rows, size_t n_words, int64_t *count_out,
-                                 int n_threads) noexcept
+                                 bitops_stop *stop, int n_threads) noexcept
 
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
@@ -114,7 +118,7 @@ cdef extern from "bitops.h" nogil:
                            int n_threads) noexcept
 
     void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
-                       int n_threads) noexcept
+                       bitops_stop *stop, int n_threads) noexcept
 
     ctypedef struct bitops_conv_args:
         bitops_image image
@@ -128,8 +132,9 @@ cdef extern from "bitops.h" nogil:
         bitops_stop *stop
 
     size_t bitops_conv_offsets_size(const bitops_conv_args *args) noexcept
+    size_t bitops_conv_areas_size(const bitops_conv_args *args) noexcept
     void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
-                                  void *memory) noexcept
+                                  void *memory, void *workspace) noexcept
 
     size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                       int n_threads) noexcept

@@ -258,8 +258,10 @@ const char *bitops_compiler(void);
 
 /* 1 if compiled with OpenMP. */
 int bitops_has_openmp(void);
-/* Threads that the next call may use: the number that was set, within OpenMP's own limit. It is 1
- * in a process forked after this library was loaded, where OpenMP's threads do not exist. */
+enum { BITOPS_MAX_THREADS = 4096 };
+/* Threads that the next call may use: the number that was set, within OpenMP's own limit,
+ * BITOPS_MAX_THREADS, and what the system allows when it is first asked for. It is 1 in a process
+ * forked after this library was loaded, where OpenMP's threads do not exist. */
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);
@@ -281,7 +283,7 @@ int bitops_stopped(bitops_stop *stop);
 /* ---- drivers ------------------------------------------------------------------------------ */
 
 /* A driver that calls kernels takes their ISA as its first argument; the others are portable C.
- * None looks up the ISA in force. */
+ * None looks up the ISA in force. Where a `stop` is taken it may be NULL. */
 
 typedef enum bitops_dtype {
     BITOPS_BOOL8,
@@ -296,33 +298,36 @@ typedef enum bitops_dtype {
 /* Packs rows x n contiguous values into rows x bitops_words(n) words; returns 1 if a NaN was met.
  */
 int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
-                     size_t n, uint64_t *words_out, int n_threads);
+                     size_t n, uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Makes the bits (x > threshold[column]) ^ flip[column] of rows x n contiguous int32 or float32;
  * flip has n packed bits, or is NULL. Returns 1 if an x was NaN. */
 int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
                         size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
-                        int n_threads);
+                        bitops_stop *stop, int n_threads);
 /* Transposes `outer` matrices of bits: rows x bitops_words(columns) words of each become columns x
- * bitops_words(rows). */
+ * bitops_words(rows). The workspace is aligned to 64 bytes. */
+size_t bitops_transpose_workspace_size(int n_threads);
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
-                      uint64_t *words_out, int n_threads);
+                      uint64_t *words_out, void *workspace, bitops_stop *stop, int n_threads);
 /* Writes +1 or -1 for each bit; dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
-                        size_t rows, size_t n, void *x_out, int n_threads);
+                        size_t rows, size_t n, void *x_out, bitops_stop *stop, int n_threads);
 /* codes_out = x * scale + 128, rounded up or down at random so that the mean is kept; 0 gives 128.
  * The products must lie in -127..127. The same seed gives the same result. */
 void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                      int n_threads);
 /* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
  * additions. */
-void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads);
+void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
+                           bitops_stop *stop, int n_threads);
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
-                          int64_t *count_out, int n_threads);
+                          int64_t *count_out, bitops_stop *stop, int n_threads);
 /* Counts the 1 bits at each position over the middle axis of outer x rows x n_words words; there
  * are outer x 64 n_words counts. */
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
-                             size_t rows, size_t n_words, int64_t *count_out, int n_threads);
+                             size_t rows, size_t n_words, int64_t *count_out, bitops_stop *stop,
+                             int n_threads);
 
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
@@ -359,7 +364,8 @@ void bitops_gather(const bitops_image *image, size_t first, size_t rows,
 void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
                            uint32_t *offset_row_out);
 /* Writes all rows, one after the other. */
-void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, int n_threads);
+void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, bitops_stop *stop,
+                   int n_threads);
 
 /* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {
@@ -410,9 +416,12 @@ typedef struct bitops_conv_args {
 /* For positions outside that add nothing. The offsets are made once for all images of a size, in
  * memory of this many bytes, aligned to 64, that must outlive args. tap_sums is taps x filters, the
  * sums of the +-1 weights of each tap; image.outside is 0. Sets `offsets`, and the fields of image
- * that belong to it. */
+ * that belong to it. The workspace takes the bytes of bitops_conv_areas_size, for this call only.
+ */
 size_t bitops_conv_offsets_size(const bitops_conv_args *args);
-void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory);
+size_t bitops_conv_areas_size(const bitops_conv_args *args);
+void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory,
+                              void *workspace);
 
 /* Bytes of workspace that bitops_conv needs, aligned to 64. */
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,

@@ -714,7 +714,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     void *offsets = NULL;
     if (zeros) {
         offsets = workspace_of(bitops_conv_offsets_size(&args));
-        bitops_conv_fill_offsets(&args, sums, offsets);
+        bitops_conv_fill_offsets(&args, sums, offsets, workspace_of(bitops_conv_areas_size(&args)));
     }
     const size_t m = IMAGES * args.image.out_height * args.image.out_width;
     args.store = make_store(i, filters, k);

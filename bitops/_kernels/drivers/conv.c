@@ -75,20 +75,40 @@ static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *
     return count;
 }
 
+/* Sums over all taps above and left of a corner, for each of the (taps + 1) x (taps + 1) corners
+ * and each filter. With them the sum over a rectangle of taps takes four numbers, however large it
+ * is:
+ *
+ *     a-----b
+ *     |     |     inside = d - b - c + a
+ *     c-----d
+ */
+static void fill_areas(const bitops_conv_args *args, const int32_t *tap_sums, int32_t *areas) {
+    const size_t n = args->filters, width = args->image.kernel_width;
+    const size_t line = (width + 1) * n;
+    memset(areas, 0, line * sizeof *areas);
+    for (size_t ky = 0; ky < args->image.kernel_height; ky++) {
+        int32_t *area = areas + (ky + 1) * line;
+        memset(area, 0, n * sizeof *area);
+        for (size_t i = 0; i < width * n; i++) /* left of the corner, in its own line of taps */
+            area[n + i] = area[i] + tap_sums[ky * width * n + i];
+        for (size_t i = n; i < line; i++)
+            area[i] += area[i - line];
+    }
+}
+
 /* Fills the row of the table for two cases: sums of the taps that lie outside in either direction.
  */
-static void add_outside(const bitops_conv_args *args, const int32_t *tap_sums, tap_range y,
-                        tap_range x, int32_t *row) {
-    const bitops_image *im = &args->image;
-    memset(row, 0, args->filters * sizeof *row);
-    for (size_t ky = 0; ky < im->kernel_height; ky++)
-        for (size_t kx = 0; kx < im->kernel_width; kx++) {
-            if (ky >= y.begin && ky < y.end && kx >= x.begin && kx < x.end)
-                continue;
-            const int32_t *sums = tap_sums + (ky * im->kernel_width + kx) * args->filters;
-            for (size_t j = 0; j < args->filters; j++)
-                row[j] += sums[j];
-        }
+static void fill_outside(const bitops_conv_args *args, const int32_t *areas, tap_range y,
+                         tap_range x, int32_t *row) {
+    const size_t n = args->filters, width = args->image.kernel_width + 1;
+    const int32_t *a = areas + (y.begin * width + x.begin) * n;
+    const int32_t *b = areas + (y.begin * width + x.end) * n;
+    const int32_t *c = areas + (y.end * width + x.begin) * n;
+    const int32_t *d = areas + (y.end * width + x.end) * n;
+    const int32_t *all = areas + (args->image.kernel_height * width + width - 1) * n;
+    for (size_t j = 0; j < n; j++)
+        row[j] = all[j] - (d[j] - b[j] - c[j] + a[j]);
 }
 
 /* The parts of the offsets, one after the other. */
@@ -126,15 +146,22 @@ size_t bitops_conv_offsets_size(const bitops_conv_args *args) {
     return place_offsets(args, NULL).words * sizeof(uint64_t);
 }
 
-void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory) {
+size_t bitops_conv_areas_size(const bitops_conv_args *args) {
+    const bitops_image *im = &args->image;
+    return (im->kernel_height + 1) * (im->kernel_width + 1) * args->filters * sizeof(int32_t);
+}
+
+void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory,
+                              void *workspace) {
     const offsets o = place_offsets(args, memory);
     const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
     const size_t cases_y = number_cases(&v, o.number_y, o.ranges_y);
     number_cases(&h, o.number_x, o.ranges_x);
+    fill_areas(args, tap_sums, workspace);
     for (size_t y = 0; y < cases_y; y++)
         for (size_t x = 0; x < o.cases_x; x++)
-            add_outside(args, tap_sums, o.ranges_y[y], o.ranges_x[x],
-                        o.table + (y * o.cases_x + x) * args->filters);
+            fill_outside(args, workspace, o.ranges_y[y], o.ranges_x[x],
+                         o.table + (y * o.cases_x + x) * args->filters);
     args->image.offset_y = o.number_y;
     args->image.offset_x = o.number_x;
     args->image.offsets_x = o.cases_x;
@@ -238,6 +265,14 @@ typedef struct span {
     size_t j, word, n;
 } span;
 
+/* A step is DEPTHWISE_TAPS taps of a span, a microsecond or less; every STOP_STEPS of them the
+ * clock is read. */
+enum { STOP_STEPS = 256 };
+
+static int stopped_at(const bitops_conv_args *args, size_t *steps) {
+    return ++*steps % STOP_STEPS == 0 && bitops_stopped(args->stop);
+}
+
 /* The bits that differ at taps [tap, tap + taps), a row of words for each tap. */
 static void compare_taps(const view *out, const span *s, size_t tap, size_t taps,
                          uint64_t (*differ)[DEPTHWISE_WORDS]) {
@@ -255,7 +290,8 @@ static void compare_taps(const view *out, const span *s, size_t tap, size_t taps
 }
 
 /* Mismatches of a span, for one output: sums has one for every filter. */
-static void sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums) {
+static void sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums,
+                     size_t *steps) {
     uint64_t differ[DEPTHWISE_TAPS][DEPTHWISE_WORDS];
     int64_t counts[DEPTHWISE_WORDS * BITOPS_WORD_BITS];
     const bitops_conv_args *args = out->args;
@@ -263,7 +299,7 @@ static void sum_span(const bitops_isa *isa, const view *out, const span *s, int3
     const size_t first = s->word * BITOPS_WORD_BITS;
     const size_t groups = min_size(s->n * BITOPS_WORD_BITS, args->groups - first);
     sums += first * per_group + s->j;
-    for (size_t tap = 0; tap < all; tap += DEPTHWISE_TAPS) {
+    for (size_t tap = 0; tap < all && !stopped_at(args, steps); tap += DEPTHWISE_TAPS) {
         const size_t taps = min_size(DEPTHWISE_TAPS, all - tap);
         compare_taps(out, s, tap, taps, differ);
         isa->popcount_columns(differ[0], DEPTHWISE_WORDS, taps, s->n, counts);
@@ -276,10 +312,11 @@ static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, s
                           int32_t *sums) {
     const view out = view_at(args, row);
     const size_t words = args->image.pixel_words;
+    size_t steps = row;
     for (size_t j = 0; j < args->filters / args->groups; j++)
         for (size_t word = 0; word < words; word += DEPTHWISE_WORDS) {
             const span s = {.j = j, .word = word, .n = min_size(DEPTHWISE_WORDS, words - word)};
-            sum_span(isa, &out, &s, sums);
+            sum_span(isa, &out, &s, sums, &steps);
         }
 }
 

@@ -220,7 +220,8 @@ void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
     }
 }
 
-void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, int n_threads) {
+void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, bitops_stop *stop,
+                   int n_threads) {
     const size_t rows = images * image->out_height * image->out_width;
     const size_t k_words =
         bitops_words(image->kernel_height * image->kernel_width * image->channels);
@@ -228,6 +229,8 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
     const size_t tasks = ceil_div(rows, share);
     BITOPS_PARALLEL_FOR(tasks < 2 ? 1 : n_threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t first = (size_t)task * share;
         bitops_gather(image, first, min_size(share, rows - first), NULL, rows_out + first * k_words,
                       k_words);

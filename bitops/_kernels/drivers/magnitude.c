@@ -39,10 +39,13 @@ static float sum_row(const float *x, size_t n) {
     return sum_lanes(sums, first);
 }
 
-void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out, int n_threads) {
+void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
+                           bitops_stop *stop, int n_threads) {
     const size_t share = max_size(TASK_WORK / max_size(n, 1), 1);
     BITOPS_PARALLEL_FOR(rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
         for (size_t row = begin; row < end; row++)
             mean_out[row] = n ? sum_row(x + row * n, n) / (float)n : 0;

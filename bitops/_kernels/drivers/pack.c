@@ -61,12 +61,14 @@ static void unpack_span(const bitops_isa *isa, bitops_dtype dtype, const uint64_
 }
 
 int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
-                     size_t n, uint64_t *words_out, int n_threads) {
+                     size_t n, uint64_t *words_out, bitops_stop *stop, int n_threads) {
     const size_t k_words = bitops_words(n), size = element_size(dtype);
     const size_t spans = ceil_div(k_words, SPAN_WORDS);
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
         const size_t first = word * BITOPS_WORD_BITS;
         int nan = 0;
@@ -87,12 +89,14 @@ static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *
 
 int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
                         size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
-                        int n_threads) {
+                        bitops_stop *stop, int n_threads) {
     const size_t k_words = bitops_words(n);
     const size_t share = max_size(SPAN_WORDS / max_size(k_words, 1), 1); /* rows of a task */
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
         int nan = 0;
         for (size_t row = begin; row < end; row++) {
@@ -141,36 +145,45 @@ static void transpose_tile(const bit_tile *in, size_t columns, bit_tile *out) {
     }
 }
 
+/* Two tiles for each thread: the stacks of threads may be as small. */
+size_t bitops_transpose_workspace_size(int n_threads) {
+    return (size_t)n_threads * 2 * sizeof(bit_tile);
+}
+
 void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
-                      uint64_t *words_out, int n_threads) {
+                      uint64_t *words_out, void *workspace, bitops_stop *stop, int n_threads) {
     const size_t ld = bitops_words(columns), ld_out = bitops_words(rows);
     const size_t across = ceil_div(ld, LINE_WORDS), down = ceil_div(ld_out, LINE_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * ld, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * across * down); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
+        bit_tile *in = (bit_tile *)workspace + 2 * bitops_thread_number(), *out = in + 1;
         const size_t block = (size_t)task / (across * down);
         const size_t c = (size_t)task / down % across * LINE_WORDS;
         const size_t p = (size_t)task % down * LINE_WORDS;
         const size_t i = p * BITOPS_WORD_BITS, j = c * BITOPS_WORD_BITS;
         const size_t height = min_size(rows - i, TILE_BITS);
         const size_t width = min_size(columns - j, TILE_BITS);
-        bit_tile in, out;
         for (size_t row = 0; row < TILE_BITS; row++)
             for (size_t q = 0; q < LINE_WORDS; q++)
-                in.rows[row][q] =
+                in->rows[row][q] =
                     row < height && c + q < ld ? words[(block * rows + i + row) * ld + c + q] : 0;
-        transpose_tile(&in, width, &out);
+        transpose_tile(in, width, out);
         for (size_t row = 0; row < width; row++)
             for (size_t q = 0; q < LINE_WORDS && p + q < ld_out; q++)
-                words_out[(block * columns + j + row) * ld_out + p + q] = out.rows[row][q];
+                words_out[(block * columns + j + row) * ld_out + p + q] = out->rows[row][q];
     }
 }
 
 void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
-                        size_t rows, size_t n, void *x_out, int n_threads) {
+                        size_t rows, size_t n, void *x_out, bitops_stop *stop, int n_threads) {
     const size_t k_words = bitops_words(n), size = element_size(dtype);
     const size_t spans = ceil_div(k_words, SPAN_WORDS);
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
         const size_t first = word * BITOPS_WORD_BITS;
         unpack_span(isa, dtype, words + row * k_words + word, min_size(n - first, SPAN_BITS),
@@ -182,12 +195,14 @@ enum { COUNT_SPAN = 1 << 14 }; /* words, 128 KiB: threads share a row that is lo
 
 /* Few long rows: threads share the spans of each row, whose counts are added. */
 static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
-                               size_t k_words, int64_t *count_out, int threads) {
+                               size_t k_words, int64_t *count_out, bitops_stop *stop, int threads) {
     const size_t spans = ceil_div(k_words, COUNT_SPAN);
-    for (size_t row = 0; row < rows; row++) {
+    for (size_t row = 0; row < rows && !(stop && stop->stopped); row++) {
         int64_t total = 0;
         BITOPS_PARALLEL_FOR(threads, schedule(static) reduction(+ : total))
         for (ptrdiff_t span = 0; span < (ptrdiff_t)spans; span++) {
+            if (bitops_stopped_at(span, stop))
+                continue;
             const size_t first = (size_t)span * COUNT_SPAN;
             int64_t count;
             isa->popcount(words + row * k_words + first, 1, min_size(k_words - first, COUNT_SPAN),
@@ -199,25 +214,30 @@ static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, siz
 }
 
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
-                          int64_t *count_out, int n_threads) {
+                          int64_t *count_out, bitops_stop *stop, int n_threads) {
     const int threads = team(rows * k_words / READ_WORDS, n_threads);
     if (threads > 1 && k_words > COUNT_SPAN && rows < 16 * (size_t)threads) {
-        popcount_long_rows(isa, words, rows, k_words, count_out, threads);
+        popcount_long_rows(isa, words, rows, k_words, count_out, stop, threads);
         return;
     }
     const size_t share = max_size(COUNT_SPAN / max_size(k_words, 1), 1); /* rows of a task */
     BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t row = (size_t)task * share;
         isa->popcount(words + row * k_words, min_size(rows - row, share), k_words, count_out + row);
     }
 }
 
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
-                             size_t rows, size_t n_words, int64_t *count_out, int n_threads) {
+                             size_t rows, size_t n_words, int64_t *count_out, bitops_stop *stop,
+                             int n_threads) {
     const size_t spans = ceil_div(n_words, BITOPS_SPAN_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * n_words / READ_WORDS, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
+        if (bitops_stopped_at(task, stop))
+            continue;
         const size_t block = (size_t)task / spans;
         const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS;
         isa->popcount_columns(words + block * rows * n_words + first, n_words, rows,

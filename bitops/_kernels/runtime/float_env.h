@@ -2,8 +2,8 @@
  *
  * A thread may have another one: a library compiled with -ffast-math, or PyTorch's
  * set_flush_denormal, sets flush-to-zero in the thread that asks for it and in those made later,
- * and a program may set a rounding mode. Results would then depend on which thread computed them. So
- * loops run in the default environment: round to nearest, denormal numbers kept, no traps. */
+ * and a program may set a rounding mode. Results would then depend on which thread computed them.
+ * So loops run in the default environment: round to nearest, denormal numbers kept, no traps. */
 #ifndef BITOPS_FLOAT_ENV_H
 #define BITOPS_FLOAT_ENV_H
 

@@ -2,7 +2,10 @@
 #ifndef BITOPS_PARALLEL_H
 #define BITOPS_PARALLEL_H
 
+#include "bitops.h"
 #include "runtime/float_env.h"
+
+#include <stddef.h>
 
 /* `threads` OpenMP threads, numbered from 0, share the iterations of the loop that follows; without
  * OpenMP it just runs. Further arguments are clauses of `omp for`. Every thread computes in the
@@ -26,5 +29,11 @@
     (void)(threads);                                                                               \
     BITOPS_WITH_DEFAULT_FLOATS
 #endif
+
+/* Whether to stop before a task of a loop. For tasks of some 20 us: the clock is read every 256 of
+ * them. */
+static inline int bitops_stopped_at(ptrdiff_t task, bitops_stop *stop) {
+    return task % 256 == 255 && bitops_stopped(stop);
+}
 
 #endif

@@ -6,10 +6,19 @@
 #include <omp.h>
 
 static volatile int requested = 0; /* 0: whatever OpenMP allows */
-static volatile int forked = 0;
 
-#if !defined(_WIN32)
+#if defined(_WIN32)
+#define forked 0
+
+/* Nothing is known about threads here: OpenMP is trusted. */
+static int prove(int n) {
+    return n;
+}
+#else
 #include <pthread.h>
+#include <stdlib.h>
+
+static volatile int forked = 0;
 
 /* GNU OpenMP keeps its threads from call to call. In a forked child they do not exist, and a
  * parallel region would wait for them forever. */
@@ -20,6 +29,56 @@ static void in_child(void) {
 __attribute__((constructor)) static void watch_fork(void) {
     pthread_atfork(NULL, NULL, in_child);
 }
+
+/* GNU OpenMP ends the process if it cannot make a thread: in a container with few process
+ * identifiers, or where memory for stacks is limited. So before the first call with a number of
+ * threads, as many are made here, all alive at a time; if that fails, fewer are used. */
+typedef struct gate {
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    int open;
+} gate;
+
+static void *wait_at(void *memory) {
+    gate *g = memory;
+    pthread_mutex_lock(&g->lock);
+    while (!g->open)
+        pthread_cond_wait(&g->opened, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+    return NULL;
+}
+
+/* The threads, with the calling one, that a team of n may have. If not all of them can be made,
+ * half of those that can: OpenMP and the program need memory too. */
+static int count_threads(int n) {
+    gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+    pthread_t *threads = malloc((size_t)n * sizeof *threads);
+    int made = 0;
+    while (threads && made < n - 1 && pthread_create(&threads[made], NULL, wait_at, &g) == 0)
+        made++;
+    pthread_mutex_lock(&g.lock);
+    g.open = 1;
+    pthread_cond_broadcast(&g.opened);
+    pthread_mutex_unlock(&g.lock);
+    for (int i = 0; i < made; i++)
+        pthread_join(threads[i], NULL);
+    free(threads);
+    return 1 + (made == n - 1 ? made : made / 2);
+}
+
+static int prove(int n) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static volatile int proven = 1, tried = 1; /* proven < tried if threads could not be made */
+    if (n > tried) {
+        pthread_mutex_lock(&lock);
+        if (n > tried) {
+            proven = count_threads(n);
+            tried = n;
+        }
+        pthread_mutex_unlock(&lock);
+    }
+    return n < proven ? n : proven;
+}
 #endif
 
 int bitops_has_openmp(void) {
@@ -27,10 +86,14 @@ int bitops_has_openmp(void) {
 }
 
 int bitops_get_num_threads(void) {
-    const int limit = omp_get_max_threads();
+    int n = omp_get_max_threads();
     if (forked)
         return 1;
-    return requested && requested < limit ? requested : limit;
+    if (requested && requested < n)
+        n = requested;
+    if (n > BITOPS_MAX_THREADS)
+        n = BITOPS_MAX_THREADS;
+    return n < 2 ? 1 : prove(n); /* OMP_NUM_THREADS may overflow to less than 1 */
 }
 
 void bitops_set_num_threads(int n) {
