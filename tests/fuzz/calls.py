@@ -6,6 +6,7 @@ stay as they are; bad arguments must be refused by TypeError, ValueError or Memo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -201,11 +202,7 @@ def _threads(reader: Reader) -> Drawn:
     return [reader.choice((1, 2, *EDGES))], {}
 
 
-def _above_reference(x: Any, threshold: Any, *, flip: Any = False) -> np.ndarray:
-    return np.where((x > threshold) ^ np.asarray(flip), 1, -1)
-
-
-# how arguments are drawn, and what the result must equal
+# How arguments are drawn, and what the result must equal.
 FUNCTIONS: dict[str, tuple[Callable[[Reader], Drawn], Callable[..., Any] | None]] = {
     "gemm": (_gemm, reference.gemm),
     "gemm_sign": (_gemm_sign, reference.gemm_sign),
@@ -224,15 +221,16 @@ FUNCTIONS: dict[str, tuple[Callable[[Reader], Drawn], Callable[..., Any] | None]
     "avg_pool2d": (_numbers_pool, reference.avg_pool2d),
     "global_avg_pool2d": (_numbers, reference.global_avg_pool2d),
     "pack": (_along, lambda x, axis=-1: reference.sign(x)),
-    "pack_above": (_above, _above_reference),
+    "pack_above": (_above, reference.pack_above),
     "unpack": (_unpack, lambda x, dtype: x > 0 if dtype == "?" else x),
     "popcount": (_counted, reference.popcount),
     "binarize_weights": (_weights, reference.binarize_weights),
     "prepack": (_one, None),
     "set_num_threads": (_threads, None),
 }
-_WITH_OUT = ("gemm", "hamming", "matmul", "weight_gemm", "bitplane_gemm", "conv2d")
-_WITH_OUT += ("weight_conv2d", "bitplane_conv2d")
+WITH_OUT = tuple(
+    name for name in FUNCTIONS if "out" in inspect.signature(getattr(bo, name)).parameters
+)
 
 
 def run(data: bytes) -> None:
@@ -268,7 +266,7 @@ def run(data: bytes) -> None:
     if twin is not None:
         wanted = twin(*map(plain, arguments), **{key: plain(x) for key, x in named.items()})
         _assert_same(result, wanted)
-    if name in _WITH_OUT:
+    if name in WITH_OUT and not isinstance(result, bo.BitArray):  # a pool of bits takes none
         _check_out(reader, function, arguments, named, result)
 
 
@@ -309,7 +307,7 @@ def _check_out(
         out = np.frombuffer(bytearray(result.nbytes + 1), np.uint8)[1:].view(result.dtype)
         out = out.reshape(result.shape)
     elif kind == 4:
-        operand = arguments[reader.below(2)]
+        operand = arguments[reader.below(len(arguments))]
         memory = operand.words if isinstance(operand, bo.BitArray) else operand
         if not isinstance(memory, np.ndarray) or not memory.flags.c_contiguous:
             return
