@@ -134,8 +134,9 @@ def named_modules(package: Path) -> set[tuple[str, str]]:
 
 
 def test_no_cycles():
-    # `a @ b` of a BitArray is computed by a function that takes BitArrays
-    assert cycles(import_graph(PACKAGE)) <= {frozenset({"ops.array", "ops.linalg"})}
+    # `a @ b` of a BitArray is computed by a function that takes BitArrays, and checks them first
+    allowed = {frozenset({"ops.array", "ops.linalg", "ops.prepack"})}
+    assert cycles(import_graph(PACKAGE)) <= allowed
 
 
 def test_no_import_of_a_higher_floor():
@@ -145,8 +146,12 @@ def test_no_import_of_a_higher_floor():
 
 
 def test_modules_imported_by_name():
-    """`Sequential.fit` is there for convenience; by its name the layers stay below training."""
-    assert named_modules(PACKAGE) <= {("layers.container", "bitops.training.loop")}
+    """`Sequential.fit` is there for convenience; by its name the layers stay below training.
+
+    The package itself loads its modules at their first use.
+    """
+    allowed = {("layers.container", "bitops.training.loop"), ("", "f'{__name__}.{name}'")}
+    assert named_modules(PACKAGE) <= allowed
 
 
 # ---- the functions above, on packages that are known ------------------------------------------
