@@ -86,7 +86,7 @@ class TorchNet:
         if isinstance(layer, PackedDense):
             return lambda x: functional.linear(x, weight, bias)
         filters = weight.permute(0, 3, 1, 2)
-        padding = [side[0] for side in layer.windows.padding]
+        padding = [side[0] for side in layer.operation.windows.padding]
         return lambda x: functional.conv2d(x, filters, bias, padding=padding)
 
     def __call__(self, x: Any, activation: Any) -> Any:

@@ -74,7 +74,8 @@ class TorchTwin:
             last = self.torch.channels_last
             weight.data = weight.data.contiguous(memory_format=last)
             padding = [
-                side[0] for side in layer.windows.on("bench", np.empty((1, 32, 32, 1))).padding
+                side[0]
+                for side in layer.operation.windows.on("bench", np.empty((1, 32, 32, 1))).padding
             ]
             return lambda x: functional.conv2d(x, sign_of_weights(weight), padding=padding)
         if isinstance(layer, BatchNorm):

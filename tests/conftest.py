@@ -84,7 +84,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     bo.set_num_threads(before)
 
 
-def signs(rng: np.random.Generator, *shape: int) -> np.ndarray:
+def random_signs(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Random +-1 values in int8."""
     return rng.integers(0, 2, shape, np.int8) * np.int8(2) - np.int8(1)
 

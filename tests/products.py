@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 INT32_MAX = 2**31 - 1
 
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 
 def make_case(rng, m, n, k):
-    a, w = signs(rng, m, k), signs(rng, n, k)
+    a, w = random_signs(rng, m, k), random_signs(rng, n, k)
     factors = scales(rng, m, n)
     threshold = rng.integers(-2, 3, n) * max(1, int(k**0.5))
     flip = rng.integers(0, 2, n).astype(np.bool_)

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import EDGE_BITS, signs
+from conftest import EDGE_BITS, random_signs
 
 FLOATS = (np.float16, np.float32, np.float64, np.longdouble)
 SIGNED = (np.int8, np.int16, np.int32, np.int64)
@@ -208,7 +208,7 @@ def test_pack_copies(isa):
 @pytest.mark.parametrize("dtype", (np.bool_, *SIGNED, *FLOATS))
 def test_unpack(isa, rng, dtype):
     for k in EDGE_BITS:
-        x = signs(rng, 3, k)
+        x = random_signs(rng, 3, k)
         got = bo.unpack(bo.pack(x), dtype=dtype)
         want = x > 0 if dtype is np.bool_ else x.astype(dtype)
         assert_array_equal(got, want, strict=True)
@@ -216,7 +216,7 @@ def test_unpack(isa, rng, dtype):
 
 
 def test_unpack_axes(isa, rng):
-    x = signs(rng, 5, 66, 7)
+    x = random_signs(rng, 5, 66, 7)
     for axis in range(3):
         b = bo.pack(x, axis)
         for view, want in ((b, x), (b.T, x.T)):
@@ -225,7 +225,7 @@ def test_unpack_axes(isa, rng):
 
 
 def test_unpack_of_strided_words(isa, rng):
-    x = signs(rng, 8, 6, 133)
+    x = random_signs(rng, 8, 6, 133)
     b = bo.pack(x)
     for key in (np.s_[::2], np.s_[::-1, 1::2], np.s_[:, 3], np.s_[3], np.s_[[5, 1, 1]]):
         assert_array_equal(bo.unpack(b[key]), x[key])
@@ -233,7 +233,7 @@ def test_unpack_of_strided_words(isa, rng):
 
 @pytest.mark.parametrize("k", (0, 1, 63, 64, 65, 300, 513, 4097))
 def test_popcount(isa, rng, k):
-    x = signs(rng, 3, k, 5)
+    x = random_signs(rng, 3, k, 5)
     for packed in range(3):
         b = bo.pack(x, packed)
         for view, plain in ((b, x), (b.T, x.T), (x, x)):
@@ -256,7 +256,7 @@ def test_popcount_of_a_vector(isa):
 
 class TestBitArray:
     def test_attributes(self, rng):
-        x = signs(rng, 3, 5, 70)
+        x = random_signs(rng, 3, 5, 70)
         for axis, words in ((0, (5, 70, 1)), (1, (3, 70, 1)), (2, (3, 5, 2))):
             b = bo.pack(x, axis)
             assert isinstance(b, bo.BitArray)
@@ -267,7 +267,7 @@ class TestBitArray:
             assert bo.pack(x, axis - 3) == b
 
     def test_it_is_a_value(self, rng):
-        b = bo.pack(signs(rng, 3, 70))
+        b = bo.pack(random_signs(rng, 3, 70))
         for name in ("shape", "ndim", "size", "axis", "words", "nbytes", "T"):
             with pytest.raises(AttributeError):
                 setattr(b, name, getattr(b, name))
@@ -277,7 +277,7 @@ class TestBitArray:
             hash(b)
 
     def test_transpose(self, rng):
-        x = signs(rng, 3, 5, 70)
+        x = random_signs(rng, 3, 5, 70)
         for axis in range(3):
             b = bo.pack(x, axis)
             assert b.T.shape == (70, 5, 3)
@@ -304,7 +304,7 @@ class TestBitArray:
 
     @pytest.mark.parametrize("key", KEYS, ids=str)
     def test_indexing(self, rng, key):
-        x = signs(rng, 4, 5, 70)
+        x = random_signs(rng, 4, 5, 70)
         got = bo.pack(x)[key]
         assert isinstance(got, bo.BitArray)
         assert got.shape == x[key].shape
@@ -324,7 +324,7 @@ class TestBitArray:
         ids=str,
     )
     def test_indexing_beside_the_packed_axis(self, rng, axis, key):
-        x = signs(rng, 4, 66, 5) if axis == 1 else signs(rng, 66, 4, 5)
+        x = random_signs(rng, 4, 66, 5) if axis == 1 else random_signs(rng, 66, 4, 5)
         b = bo.pack(x, axis)
         assert_array_equal(np.asarray(b[key]), x[key])
 
@@ -341,12 +341,12 @@ class TestBitArray:
         ids=str,
     )
     def test_bad_indices(self, rng, axis, key):
-        b = bo.pack(signs(rng, 4, 5, 70), axis)
+        b = bo.pack(random_signs(rng, 4, 5, 70), axis)
         with pytest.raises(IndexError):
             b[key]
 
     def test_iteration(self, rng):
-        x = signs(rng, 3, 2, 70)
+        x = random_signs(rng, 3, 2, 70)
         rows = list(bo.pack(x))
         assert len(rows) == 3
         for got, want in zip(rows, x, strict=True):
@@ -359,7 +359,7 @@ class TestBitArray:
             list(bo.pack(x, axis=0))
 
     def test_reshape(self, rng):
-        x = signs(rng, 4, 6, 70)
+        x = random_signs(rng, 4, 6, 70)
         b = bo.pack(x)
         for shape in ((24, 70), (-1, 70), (2, 12, 70), (4, 6, 1, 70), (4, 3, -1, 70), (4, 6, 70)):
             assert_array_equal(np.asarray(b.reshape(shape)), x.reshape(shape))
@@ -374,10 +374,10 @@ class TestBitArray:
     )
     def test_bad_reshape(self, rng, shape):
         with pytest.raises(ValueError):
-            bo.pack(signs(rng, 4, 6, 70)).reshape(shape)
+            bo.pack(random_signs(rng, 4, 6, 70)).reshape(shape)
 
     def test_equality(self, rng):
-        x = signs(rng, 6, 70)
+        x = random_signs(rng, 6, 70)
         b = bo.pack(x)
         same = b == bo.pack(x, axis=0)
         assert isinstance(same, np.bool_)
@@ -397,7 +397,7 @@ class TestBitArray:
         assert b != None  # noqa: E711
 
     def test_copy(self, rng):
-        for b in (bo.pack(signs(rng, 6, 70)), bo.pack(signs(rng, 6, 70), 0).T):
+        for b in (bo.pack(random_signs(rng, 6, 70)), bo.pack(random_signs(rng, 6, 70), 0).T):
             for c in (b.copy(), copy.deepcopy(b)):
                 assert c == b
                 assert not np.shares_memory(c.words, b.words)
@@ -405,14 +405,21 @@ class TestBitArray:
 
     @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
     def test_pickle(self, rng, protocol):
-        b = bo.pack(signs(rng, 4, 5, 70))
-        for value in (b, b.T, b[::2, ::-1], b[:0], bo.pack(signs(rng, 3, 0)), bo.pack([1, -1])):
+        b = bo.pack(random_signs(rng, 4, 5, 70))
+        for value in (
+            b,
+            b.T,
+            b[::2, ::-1],
+            b[:0],
+            bo.pack(random_signs(rng, 3, 0)),
+            bo.pack([1, -1]),
+        ):
             back = pickle.loads(pickle.dumps(value, protocol))
             assert back == value
             assert back.axis == value.axis
 
     def test_asarray(self, rng):
-        x = signs(rng, 4, 70)
+        x = random_signs(rng, 4, 70)
         b = bo.pack(x)
         assert_array_equal(np.asarray(b), x, strict=True)
         assert_array_equal(np.asarray(b, np.float32), x.astype(np.float32), strict=True)
@@ -432,14 +439,14 @@ class TestBitArray:
 class TestFromWords:
     def test_round_trip(self, isa, rng):
         for shape in ((3, 70), (70,), (2, 3, 128), (4, 0), (0, 65), (1, 1)):
-            x = signs(rng, *shape)
+            x = random_signs(rng, *shape)
             b = bo.BitArray.from_words(ref.pack(x), shape)
             assert b == bo.pack(x)
             assert_array_equal(np.asarray(b), x)
             assert b.axis == len(shape) - 1
 
     def test_strided_and_read_only_words(self, isa, rng):
-        x = signs(rng, 6, 130)
+        x = random_signs(rng, 6, 130)
         words = ref.pack(x)
         words.flags.writeable = False
         wide = np.full((6, 7), 2**64 - 1, np.uint64)
@@ -480,7 +487,7 @@ class TestFromWords:
 
     def test_foreign_byte_order(self, rng):
         """Either the values count, or the type is refused; the bytes are never misread."""
-        x = signs(rng, 3, 70)
+        x = random_signs(rng, 3, 70)
         try:
             b = bo.BitArray.from_words(ref.pack(x).astype(">u8"), x.shape)
         except TypeError:

@@ -22,10 +22,10 @@ from bitops.layers.backward import (
     conv_weight_gradient,
     weight_gradient,
 )
-from bitops.layers.conv import conv_gradients
+from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
 from bitops.quantizers import ByteGradient
-from conftest import signs
+from conftest import random_signs
 
 
 def close(got, want, scale=1.0):
@@ -35,7 +35,7 @@ def close(got, want, scale=1.0):
 @pytest.mark.parametrize(("m", "n", "k"), ((1, 1, 1), (7, 65, 130), (100, 33, 64), (130, 5, 700)))
 def test_dense_gradients(isa, threads, rng, m, n, k):
     dy = rng.standard_normal((m, n), np.float32)
-    x, w = signs(rng, m, k), signs(rng, n, k)
+    x, w = random_signs(rng, m, k), random_signs(rng, n, k)
     grad = np.empty((n, k), np.float32)
     weight_gradient(Gradient(dy), bo.pack(x), grad)
     close(grad, dy.T @ x)
@@ -50,7 +50,7 @@ def test_conv_gradients(rng, padding, pad_value):
     for stride, dilation, kernel in itertools.product((1, 2, (1, 3)), (1, 2), (1, 3, (2, 3))):
         kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
         window = make_window("test", (9, 8), kernel_size, stride, padding, dilation)
-        x, w = signs(rng, 3, 9, 8, 5), signs(rng, 6, *kernel_size, 5)
+        x, w = random_signs(rng, 3, 9, 8, 5), random_signs(rng, 6, *kernel_size, 5)
         dy = rng.standard_normal((3, *window.output, 6), np.float32)
         want, got = np.empty(w.shape, np.float32), np.empty(w.shape, np.float32)
         options = {"outside": pad_value, "weight_grad": want, "with_dx": True}
@@ -66,7 +66,7 @@ def test_conv_gradients(rng, padding, pad_value):
 
 
 def test_many_images_are_summed_in_blocks(rng):
-    x, w = signs(rng, 40, 16, 16, 3), signs(rng, 4, 3, 3, 3)
+    x, w = random_signs(rng, 40, 16, 16, 3), random_signs(rng, 4, 3, 3, 3)
     window = make_window("test", (16, 16), (3, 3), 1, 1)
     dy = rng.standard_normal((40, 16, 16, 4), np.float32)
     want, got = np.empty(w.shape, np.float32), np.empty(w.shape, np.float32)
@@ -77,7 +77,7 @@ def test_many_images_are_summed_in_blocks(rng):
 
 def test_equal_on_every_isa_and_thread_count(rng):
     dy = rng.standard_normal((64, 12, 12, 33), np.float32)
-    x = bo.pack(signs(rng, 64, 12, 12, 40))
+    x = bo.pack(random_signs(rng, 64, 12, 12, 40))
     window = make_window("test", (12, 12), (3, 3), 1, 1)
     results = []
     for name in bo.isa.available():

@@ -27,26 +27,9 @@ from bitops.layers import (
     Sequential,
 )
 from bitops.ops.geometry import make_window
+from commands import failure, usage_error, write_idx
 
 SMALL_NET = ["--width", "48", "--depth", "1", "--epochs", "2", "--quiet"]
-
-
-def usage_error(capsys, *argv: str) -> str:
-    """Return the last line that a refused command line prints; the code must be 2."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(argv)
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err.splitlines()[-1]
-
-
-def failure(capsys, *argv: str) -> str:
-    """Return the single line on stderr of a command that fails; the code must be 1."""
-    assert cli.main(argv) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.fixture
@@ -218,11 +201,6 @@ def test_demo_fails_when_packing_changes_an_output(quick, capsys, monkeypatch, t
     assert not path.exists()
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
-
-
 def test_demo_on_idx_files(quick, capsys, rng, tmp_path):
     for part, count in (("train", 240), ("t10k", 120)):
         labels = rng.integers(0, 3, count)
@@ -352,7 +330,7 @@ def test_float_net_of_convolutions(rng):
     "layer",
     [
         PackedBatchNorm([1.0], [0.0]),
-        PackedConv2D(np.ones((2, 3, 3, 1)), k_map=True),
+        PackedConv2D(np.ones((2, 3, 3, 1)), scale_input=True),
         PackedConv2D(np.ones((2, 3, 3, 1)), padding=1, pad_value=1),
         PackedConv2D(np.ones((2, 3, 3, 1)), groups=2),
     ],

@@ -12,7 +12,7 @@ from scipy.signal import correlate
 import bitops as bo
 from bitops import reference as ref
 from bitops.ops.geometry import make_window
-from conftest import SEED, signs
+from conftest import SEED, random_signs
 
 CHANNELS = (1, 3, 31, 64, 65, 130)
 KERNELS = (1, 2, 3, 5, 7, (3, 2), (1, 4))
@@ -45,8 +45,8 @@ def random_problem(rng, channels, kernel, groups):
     image = tuple(int(size) for size in rng.integers(7, 11, 2))
     settings = random_settings(rng, image, (kh, kw))
     per_group = int(rng.integers(1, 4)) if groups > 1 else int(rng.choice((1, 7, 33, 70)))
-    x = signs(rng, int(rng.integers(1, 4)), *image, channels)
-    w = signs(rng, groups * per_group, kh, kw, channels // groups)
+    x = random_signs(rng, int(rng.integers(1, 4)), *image, channels)
+    w = random_signs(rng, groups * per_group, kh, kw, channels // groups)
     return x, w, settings | {"groups": groups, "pad_value": int(rng.choice(PAD_VALUES))}
 
 
@@ -74,7 +74,7 @@ def test_equals_reference(isa, threads, channels):
 @pytest.mark.parametrize("pad_value", PAD_VALUES)
 @pytest.mark.parametrize("groups", (1, 2, 64))
 def test_scales(isa, rng, pad_value, groups):
-    x, w = signs(rng, 2, 9, 8, 64), signs(rng, 64, 3, 3, 64 // groups)
+    x, w = random_signs(rng, 2, 9, 8, 64), random_signs(rng, 64, 3, 3, 64 // groups)
     settings = {"padding": 1, "stride": 2, "groups": groups, "pad_value": pad_value}
     scales = {
         "alpha": rng.standard_normal(64, np.float32),
@@ -94,7 +94,7 @@ def test_scales(isa, rng, pad_value, groups):
 
 def test_xnor_approximation(isa, rng):
     """Images and filters that are exactly alpha B and K sign(I) are convolved exactly."""
-    signs_of_x, signs_of_w = signs(rng, 2, 6, 6, 70), signs(rng, 5, 3, 3, 70)
+    signs_of_x, signs_of_w = random_signs(rng, 2, 6, 6, 70), random_signs(rng, 5, 3, 3, 70)
     alpha = np.float32([0.5, 1, 2, 4, 0.25])
     w = signs_of_w * alpha[:, None, None, None]
     x = signs_of_x * np.float32(2)
@@ -112,7 +112,7 @@ def test_xnor_approximation(isa, rng):
 def test_im2col(isa, threads, rng, channels):
     for kernel in KERNELS:
         for pad_value in (-1, 1):
-            x = signs(rng, 2, 9, 10, channels)
+            x = random_signs(rng, 2, 9, 10, channels)
             settings = random_settings(rng, (9, 10), kernel) | {"pad_value": pad_value}
             rows = bo.im2col(x, kernel, **settings)
             want = ref.im2col(x, kernel, **settings)
@@ -122,7 +122,7 @@ def test_im2col(isa, threads, rng, channels):
 def test_more_bits_than_one_slice(isa, threads, rng):
     """Filters of more than 16384 bits are cut along k; whole words or not."""
     for channels in (2112, 2100):
-        x, w = signs(rng, 1, 4, 5, channels), signs(rng, 35, 3, 3, channels)
+        x, w = random_signs(rng, 1, 4, 5, channels), random_signs(rng, 35, 3, 3, channels)
         for pad_value in PAD_VALUES:
             dot = ref.conv2d(x, w, padding=1, pad_value=pad_value)
             assert_array_equal(bo.conv2d(x, w, padding=1, pad_value=pad_value), dot)
@@ -132,7 +132,10 @@ def test_more_bits_than_one_slice(isa, threads, rng):
 
 def test_more_rows_than_one_block(isa, threads, rng):
     for channels, filters, groups in ((64, 65, 1), (66, 66, 66), (6, 70, 2)):
-        x, w = signs(rng, 2, 70, 60, channels), signs(rng, filters, 3, 3, channels // groups)
+        x, w = (
+            random_signs(rng, 2, 70, 60, channels),
+            random_signs(rng, filters, 3, 3, channels // groups),
+        )
         dot = ref.conv2d(x, w, padding=1, groups=groups)
         assert_array_equal(bo.conv2d(x, w, padding=1, groups=groups), dot)
         bits = bo.conv2d_sign(x, w, 1, padding=1, groups=groups)
@@ -141,7 +144,7 @@ def test_more_rows_than_one_block(isa, threads, rng):
 
 def test_large_depthwise_kernel(isa, rng):
     """More taps than are counted at once, more channels than one span."""
-    x, w = signs(rng, 1, 12, 12, 2100), signs(rng, 2100, 9, 9, 1)
+    x, w = random_signs(rng, 1, 12, 12, 2100), random_signs(rng, 2100, 9, 9, 1)
     settings = {"groups": 2100, "padding": 2}
     assert_array_equal(bo.conv2d(x, w, **settings), ref.conv2d(x, w, **settings))
 
@@ -158,7 +161,10 @@ def test_windows_wholly_outside(isa, rng, pad_value):
     ):
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
         for channels, groups in ((64, 1), (5, 1), (4, 4)):
-            x, w = signs(rng, 2, *image, channels), signs(rng, 8, kh, kw, channels // groups)
+            x, w = (
+                random_signs(rng, 2, *image, channels),
+                random_signs(rng, 8, kh, kw, channels // groups),
+            )
             settings |= {"pad_value": pad_value, "groups": groups}
             dot = ref.conv2d(x, w, **settings)
             assert_array_equal(bo.conv2d(x, w, **settings), dot)
@@ -185,12 +191,12 @@ def test_empty(isa):
 
 
 def test_one_by_one_is_gemm(isa, rng):
-    x, w = signs(rng, 2, 5, 4, 70), signs(rng, 9, 1, 1, 70)
+    x, w = random_signs(rng, 2, 5, 4, 70), random_signs(rng, 9, 1, 1, 70)
     assert_array_equal(bo.conv2d(x, w), bo.gemm(x, w[:, 0, 0]))
 
 
 def test_is_gemm_of_im2col(isa, rng):
-    x, w = signs(rng, 2, 7, 6, 65), signs(rng, 9, 3, 2, 65)
+    x, w = random_signs(rng, 2, 7, 6, 65), random_signs(rng, 9, 3, 2, 65)
     rows = bo.im2col(x, (3, 2), padding=1, stride=2, pad_value=1)
     matrix = bo.pack(w.reshape(9, -1))
     got = bo.conv2d(x, w, padding=1, stride=2, pad_value=1)
@@ -198,7 +204,7 @@ def test_is_gemm_of_im2col(isa, rng):
 
 
 def test_out(isa, rng):
-    x, w = signs(rng, 2, 6, 6, 64), signs(rng, 5, 3, 3, 64)
+    x, w = random_signs(rng, 2, 6, 6, 64), random_signs(rng, 5, 3, 3, 64)
     want = ref.conv2d(x, w)
     out = np.empty(want.shape, np.int32)
     assert bo.conv2d(x, w, out=out) is out
@@ -229,7 +235,7 @@ def test_inputs_unchanged_and_strided(isa, rng):
 
 
 def test_prepacked_follows_the_isa(rng):
-    x, w = signs(rng, 1, 6, 6, 64), signs(rng, 40, 3, 3, 64)
+    x, w = random_signs(rng, 1, 6, 6, 64), random_signs(rng, 40, 3, 3, 64)
     weights, want = bo.prepack(w), ref.conv2d(x, w, padding=1)
     for name in bo.isa.available():
         with bo.isa.use(name):
@@ -238,9 +244,9 @@ def test_prepacked_follows_the_isa(rng):
 
 
 def test_prepacked_groups_share_one_object(isa, rng):
-    w = bo.prepack(signs(rng, 12, 3, 3, 4))
+    w = bo.prepack(random_signs(rng, 12, 3, 3, 4))
     for groups in (1, 2, 3, 1):
-        x = signs(rng, 1, 5, 5, 4 * groups)
+        x = random_signs(rng, 1, 5, 5, 4 * groups)
         assert_array_equal(
             bo.conv2d(x, w, groups=groups), ref.conv2d(x, np.asarray(w.bits), groups=groups)
         )
@@ -260,8 +266,8 @@ def test_stays_within_its_arrays(isa, rng, fenced, end):
             (3, {"stride": 2, "dilation": 2, "padding": 2}),
             (2, {}),
         ):
-            x = signs(rng, 2, 6, 5, channels)
-            w = signs(rng, filters, kernel, kernel, channels // groups)
+            x = random_signs(rng, 2, 6, 5, channels)
+            w = random_signs(rng, filters, kernel, kernel, channels // groups)
             settings |= {"groups": groups}
             dot = ref.conv2d(x, w, **settings)
             px = bo.BitArray.from_words(fenced[0].place(ref.pack(x), end), x.shape)
@@ -290,7 +296,7 @@ def test_properties(data):
     }
     assume(fits((h, w), (kh, kw), (settings["stride"], padding, settings["dilation"])))
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
-    x, filters = signs(rng, n, h, w, c), signs(rng, o, kh, kw, c)
+    x, filters = random_signs(rng, n, h, w, c), random_signs(rng, o, kh, kw, c)
     low, zero, high = (bo.conv2d(x, filters, pad_value=v, **settings) for v in (-1, 0, 1))
     assert_array_equal(low + high, 2 * zero)
     assert_array_equal(zero, ref.conv2d(x, filters, **settings))

@@ -19,9 +19,9 @@ from bitops.layers import (
     Sequential,
     ShiftBatchNorm,
     Sign,
+    fold,
 )
-from bitops.layers.folding import fold
-from conftest import signs
+from conftest import random_signs
 
 MAX_BITS = 2**31 - 1
 TINY = np.float32(1e-45)  # the smallest subnormal
@@ -140,7 +140,7 @@ def test_odd_floats_in_products(isa, rng):
     """Subnormals are not flushed, infinities and NaN as float32 arithmetic makes them."""
     x = rng.choice(ODD, (7, 70))
     tiny = rng.choice(np.float32([1e-44, -3e-45, 1e-40]), (7, 70))
-    w = signs(rng, 9, 70)
+    w = random_signs(rng, 9, 70)
     scales = {"alpha": rng.choice(ODD, 9), "bias": rng.choice(ODD, 9)}
     for numbers in (x, tiny):
         assert_array_equal(bo.weight_gemm(numbers, w), ref.weight_gemm(numbers, w))
@@ -154,7 +154,7 @@ def test_odd_floats_in_products(isa, rng):
         )
         assert_array_equal(bo.k_map(images, 3, padding=1), ref.k_map(images, 3, padding=1))
         assert_array_equal(bo.avg_pool2d(images, 2), ref.avg_pool2d(images, 2))
-    a = signs(rng, 7, 70)
+    a = random_signs(rng, 7, 70)
     factors = {**scales, "k_map": rng.choice(ODD, 7)}
     for names in itertools.chain(*(itertools.combinations(factors, n) for n in (1, 2, 3))):
         chosen = {name: factors[name] for name in names}
@@ -166,7 +166,7 @@ def test_odd_floats_in_products(isa, rng):
 
 def test_alpha_of_zero(isa, rng):
     """Scores are the bias; a zero keeps the sign of the product."""
-    a, w = signs(rng, 5, 33), signs(rng, 6, 33)
+    a, w = random_signs(rng, 5, 33), random_signs(rng, 6, 33)
     zeros = bo.gemm(a, w, alpha=0.0)
     assert not zeros.any()
     assert_array_equal(np.signbit(zeros), bo.gemm(a, w) < 0)
@@ -226,7 +226,7 @@ def test_batch_norm_of_no_variance():
         model.forward(x, training=True)
     assert_array_equal(model.layers[1].running_inv_std, np.full(5, 100, np.float32))
     assert_same(model, x)
-    assert_same(model, signs(np.random.default_rng(0), 30, 9).astype(np.float32))
+    assert_same(model, random_signs(np.random.default_rng(0), 30, 9).astype(np.float32))
 
 
 @pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))

@@ -19,11 +19,6 @@ from bitops.layers import (
     GlobalAvgPool2D,
     MaxPool2D,
     Packed,
-    PackedBatchNorm,
-    PackedConv2D,
-    PackedDense,
-    PackedMaxPool2D,
-    PackedSign,
     Quantize,
     QuantizedConv2D,
     QuantizeGradient,
@@ -34,8 +29,7 @@ from bitops.layers import (
     Sign,
     TrainingLayer,
 )
-from bitops.layers.folding import fold
-from bitops.ops.array import BitArray, pack, unpack
+from bitops.ops.array import BitArray, pack
 from bitops.quantizers import (
     DoReFaActivation,
     DoReFaWeight,
@@ -179,56 +173,6 @@ def test_frozen_model_stands_alone():
         packed.layers[0].threshold[0] = 3
 
 
-# fold
-
-
-@pytest.mark.parametrize("k", [1, 2, 63, 1000])
-def test_fold_decides_every_integer_like_the_expression(k):
-    rng = np.random.default_rng(k)
-    n = 400
-    scale = rng.normal(size=n).astype(np.float32) * np.float32(10.0) ** rng.integers(-4, 3, size=n)
-    scale[:20] = 0
-    shift = -scale * rng.integers(-k - 3, k + 4, size=n).astype(np.float32)
-    shift[::5] += rng.normal(size=len(shift[::5])).astype(np.float32)
-
-    def expression(z):
-        y = z * scale
-        y += shift
-        return y
-
-    threshold, flip = fold(expression, n, k)
-    assert threshold.dtype == np.int32
-    assert np.abs(threshold).max() <= k
-    z = np.arange(-k, k + 1, dtype=np.int32)[:, np.newaxis]
-    expected = expression(z.astype(np.float32)) >= 0
-    np.testing.assert_array_equal((z > threshold) ^ flip, expected)
-    # the cases that this test is about do occur
-    constant = expected.all(axis=0) | ~expected.any(axis=0)
-    assert constant.any() and flip.any() and not constant.all()
-
-
-def test_fold_decides_every_float_like_the_expression():
-    rng = np.random.default_rng(4)
-    n = 300
-    scale = rng.normal(size=n).astype(np.float32) * np.float32(10.0) ** rng.integers(-3, 4, size=n)
-    scale[:10] = 0
-    shift = rng.normal(size=n).astype(np.float32) * np.float32(10.0) ** rng.integers(-3, 4, size=n)
-    shift[::7] = 0
-
-    def expression(z):
-        return z * scale + shift
-
-    threshold, flip = fold(expression, n)
-    assert threshold.dtype == np.float32
-    largest = np.finfo(np.float32).max
-    around = [threshold, np.nextafter(threshold, -largest), np.nextafter(threshold, largest)]
-    fixed = [np.full(n, v, np.float32) for v in (0, -0.0, 1, -1, 1e30, -1e30, largest, -largest)]
-    z = np.stack(around + fixed)
-    with np.errstate(over="ignore"):
-        expected = expression(z) >= 0
-    np.testing.assert_array_equal((z > threshold) ^ flip, expected)
-
-
 # convolutional networks
 
 
@@ -278,8 +222,12 @@ class RandomNet:
         elif settings["pad_value"] == 0 and self.chance(0.1):
             layer = BinaryConv2D(self.channels, out, kernel, real_evaluation=True, **settings)
         else:
-            k_map = not self.is_bits and self.chance(0.3)
-            settings |= {"alpha": self.chance(0.3), "k_map": k_map, "center": self.chance(0.2)}
+            scale_input = not self.is_bits and self.chance(0.3)
+            settings |= {
+                "scale_weights": self.chance(0.3),
+                "scale_input": scale_input,
+                "center": self.chance(0.2),
+            }
             layer = BinaryConv2D(self.channels, out, kernel, **settings)
         self.size, self.channels, self.is_bits = -(-self.size // stride), out, False
         return layer
@@ -354,7 +302,7 @@ class RandomNet:
             layers.append(Dense(self.channels, 5, seed=self.seed()))
         elif end == 1:
             features = self.size**2 * self.channels
-            layers += [Flatten(), BinaryDense(features, 5, alpha=self.chance(0.5))]
+            layers += [Flatten(), BinaryDense(features, 5, scale_weights=self.chance(0.5))]
         model = Sequential(layers or [Sign()], input_shape=shape)
         disturb(model, self.rng, scale=5.0)
         return model
@@ -380,7 +328,9 @@ def test_random_networks_compute_the_same_packed(tmp_path):
         again = load(tmp_path / "model")
         real = np.round(rng.normal(size=(3, *model.input_shape)) * 3, 1).astype(np.float32)
         image = rng.integers(256, size=real.shape, dtype=np.uint8)
-        needs_numbers = any(getattr(layer, "k_map", False) for layer in all_layers(model.layers))
+        needs_numbers = any(
+            getattr(layer, "scale_input", False) for layer in all_layers(model.layers)
+        )
         for x in (real, image) if needs_numbers else (real, image, pack(real)):
             expected, got = model(x), packed(x)
             assert isinstance(got, BitArray) == isinstance(expected, BitArray), seed
@@ -418,7 +368,10 @@ def test_random_networks_compute_the_same_packed(tmp_path):
 
 def test_pools_between_product_and_sign_become_pools_of_bits():
     rng = np.random.default_rng(1)
-    for first in (BinaryConv2D(8, 70, 3, padding=1, seed=0), BinaryConv2D(8, 70, 1, alpha=True)):
+    for first in (
+        BinaryConv2D(8, 70, 3, padding=1, seed=0),
+        BinaryConv2D(8, 70, 1, scale_weights=True),
+    ):
         model = Sequential(
             Sign(), first, BatchNorm(70), MaxPool2D(2), BatchNorm(70), MaxPool2D(3, 1, 1),
             BatchNorm(70), Sign(),
@@ -463,10 +416,11 @@ def test_pool_before_or_after_the_norm(gamma, after):
         assert np.asarray(packed(x)).item() == (1 if value >= 0 else -1)
 
 
-def test_k_map_layers_stay_in_float_up_to_the_sign():
+def test_layers_that_scale_their_input_stay_in_float_up_to_the_sign():
     rng = np.random.default_rng(2)
     model = Sequential(
-        BatchNorm(6), BinaryConv2D(6, 40, 3, padding=1, k_map=True, alpha=True, seed=0),
+        BatchNorm(6),
+        BinaryConv2D(6, 40, 3, padding=1, scale_input=True, scale_weights=True, seed=0),
         BatchNorm(40), MaxPool2D(2), Sign(),
     )  # fmt: skip
     disturb(model, rng)
@@ -527,8 +481,9 @@ def test_packed_conv_net_after_training_steps():
     model = Sequential(
         BinaryConv2D(3, 20, 3, padding=1, seed=0), MaxPool2D(2), BatchNorm(20), Sign(),
         Residual(Sequential(BinaryConv2D(20, 20, 3, padding=1, seed=1), BatchNorm(20))),
-        BinaryConv2D(20, 24, 3, padding=1, k_map=True, alpha=True, seed=2), BatchNorm(24), Sign(),
-        Flatten(), BinaryDense(24 * 9, 30, alpha=True, seed=3), BatchNorm(30), Sign(),
+        BinaryConv2D(20, 24, 3, padding=1, scale_input=True, scale_weights=True, seed=2),
+        BatchNorm(24), Sign(),
+        Flatten(), BinaryDense(24 * 9, 30, scale_weights=True, seed=3), BatchNorm(30), Sign(),
         Dense(30, 4, seed=4), input_shape=(6, 6, 3),
     )  # fmt: skip
     x = rng.integers(256, size=(60, 6, 6, 3), dtype=np.uint8)
@@ -539,120 +494,6 @@ def test_packed_conv_net_after_training_steps():
     assert_same(model, x)
     labels = model.predict(x)
     np.testing.assert_array_equal(model.freeze().predict(x, batch_size=7), labels)
-
-
-# models made by hand
-
-
-def test_packed_by_hand_equals_numpy():
-    rng = np.random.default_rng(5)
-    w1, w2 = rng.choice([-1, 1], size=(33, 70)), rng.choice([-1, 1], size=(4, 33))
-    threshold, flip = rng.integers(-8, 8, size=33), rng.random(33) < 0.5
-    alpha, bias = rng.normal(size=(2, 4)).astype(np.float32)
-    model = Packed([PackedDense(w1, threshold, flip), PackedDense(w2, alpha=alpha, bias=bias)])
-    image = rng.integers(4, size=(9, 70), dtype=np.uint8)
-    x = rng.choice([-1, 1], size=(9, 70))
-    for given, values in ((pack(x), x), (image, image), (x.astype(np.float32), x)):
-        hidden = np.where((values.astype(np.int64) @ w1.T > threshold) ^ flip, 1, -1)
-        expected = (hidden @ w2.T).astype(np.float32) * alpha + bias
-        np.testing.assert_array_equal(model(given), expected)
-    assert model.in_features == 70 and model.out_features == 4
-
-
-def test_packed_dense_without_thresholds_gives_integers():
-    rng = np.random.default_rng(6)
-    w = rng.normal(size=(5, 66))
-    for given in (w, pack(w), w.tolist()):
-        layer = PackedDense(given)
-        x = rng.integers(256, size=(3, 66), dtype=np.uint8)
-        expected = x.astype(int) @ np.where(w >= 0, 1, -1).T
-        assert layer(x).dtype == np.int32
-        np.testing.assert_array_equal(layer(x), expected)
-        assert layer(pack(x)).dtype == np.int32
-        assert layer(x / 2).dtype == np.float32
-        np.testing.assert_array_equal(layer(x / 2), expected / 2)
-
-
-@pytest.mark.parametrize("t", [-3.5, -3.0, 0.0, 0.25, 2**40, -(2**40), np.inf, -np.inf])
-def test_float_thresholds_compare_with_integers(t):
-    w = np.eye(5) * 2 - 1
-    x = pack(np.random.default_rng(7).normal(size=(30, 5)))
-    dot = unpack(x).astype(int) @ w.T
-    assert PackedDense(w, np.float32(t))(x) == pack(dot > t)
-    if abs(t) == 2**40:  # beyond int32, clipped
-        assert PackedDense(w, int(t))(x) == pack(dot > t)
-
-
-def test_packed_sign_and_batch_norm_by_hand():
-    x = np.array([[1, 2, 3], [-1, -2, -3]], dtype=np.float32)
-    bits = PackedSign([0.5, 2.0, 5.0], [False, True, True])(x)
-    np.testing.assert_array_equal(unpack(bits), [[1, 1, 1], [-1, 1, 1]])
-    np.testing.assert_array_equal(unpack(PackedSign()(x)), [[1, 1, 1], [-1, -1, -1]])
-    y = PackedBatchNorm([1, 2, 0.5], [0, 0, 1])(pack(x))
-    np.testing.assert_array_equal(y, [[1, 2, 1.5], [-1, -2, 0.5]])
-
-
-def test_layers_keep_copies_of_what_they_are_given():
-    threshold, flip = np.zeros(3, np.int32), np.array([True, False, True])
-    layer = PackedDense(np.ones((3, 4)), threshold, flip)
-    flip[...] = False
-    threshold[...] = 99
-    assert layer.flip.tolist() == [True, False, True]
-    assert layer.threshold.tolist() == [0, 0, 0]
-
-
-W = np.ones((3, 4))
-
-
-@pytest.mark.parametrize(
-    ("make", "error"),
-    [
-        (lambda: PackedDense(np.ones(4)), ValueError),
-        (lambda: PackedDense(np.ones((2, 3, 4))), ValueError),
-        (lambda: PackedDense(np.ones((0, 4))), ValueError),
-        (lambda: PackedDense(np.ones((4, 0))), ValueError),
-        (lambda: PackedDense(np.full((3, 4), np.nan)), ValueError),
-        (lambda: PackedDense(np.ones((3, 4), complex)), TypeError),
-        (lambda: PackedDense(pack(np.ones((64, 64)), axis=0)), ValueError),
-        (lambda: PackedDense(W, [1, 2]), ValueError),
-        (lambda: PackedDense(W, [[1, 2, 3]]), ValueError),
-        (lambda: PackedDense(W, [1, 2, np.nan]), ValueError),
-        (lambda: PackedDense(W, ["a", "b", "c"]), TypeError),
-        (lambda: PackedDense(W, [1, 2, 3], [0, 1, 0]), TypeError),
-        (lambda: PackedDense(W, [1, 2, 3], [True, False]), ValueError),
-        (lambda: PackedDense(W, flip=[True, False, True]), ValueError),
-        (lambda: PackedDense(W, 0, alpha=1.0), ValueError),
-        (lambda: PackedDense(W, 0, bias=1.0), ValueError),
-        (lambda: PackedDense(W, alpha=[1.0, 2.0]), ValueError),
-        (lambda: PackedDense(W, bias=[1j, 2, 3]), TypeError),
-        (lambda: PackedSign(flip=[True]), ValueError),
-        (lambda: PackedSign(threshold=1), ValueError),
-        (lambda: PackedBatchNorm([1.0], None), ValueError),
-        (lambda: PackedBatchNorm([1.0], [1.0, 2.0]), ValueError),
-        (lambda: PackedBatchNorm(1.0, 2.0), ValueError),
-        (lambda: Packed([PackedDense(W), PackedDense(np.ones((2, 4)))]), ValueError),
-    ],
-)
-def test_bad_packed_layers(make, error):
-    with pytest.raises(error, match=r"^\[\w+\] "):
-        make()
-
-
-def test_packed_conv_net_by_hand_equals_numpy():
-    rng = np.random.default_rng(8)
-    w1, w2 = rng.choice([-1, 1], size=(33, 3, 3, 70)), rng.choice([-1, 1], size=(4, 132))
-    threshold, minimum = rng.integers(-20, 20, size=33), rng.random(33) < 0.5
-    x = rng.choice([-1, 1], size=(5, 6, 6, 70))
-    model = Packed(
-        PackedConv2D(w1, threshold), PackedMaxPool2D(2, minimum=minimum),
-        PackedConv2D(w2.reshape(4, 2, 2, 33)),
-    )  # fmt: skip
-    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
-    bits = np.einsum("nyxcij,oijc->nyxo", windows, w1) > threshold
-    pooled = bits.reshape(5, 2, 2, 2, 2, 33)
-    pooled = np.where(minimum, pooled.all(axis=(2, 4)), pooled.any(axis=(2, 4)))
-    expected = np.where(pooled, 1, -1).reshape(5, -1) @ w2.T
-    np.testing.assert_array_equal(model(pack(x)).reshape(5, 4), expected)
 
 
 def test_inference_never_loads_training_code():

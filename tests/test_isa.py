@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops import _core
 from bitops import reference as ref
-from conftest import ISAS, signs
+from conftest import ISAS, random_signs
 
 AVAILABLE = bo.isa.available()
 BEST_FIRST = ("avx512", "avx2", "neon", "generic")
@@ -153,7 +153,7 @@ class TestKernels:
         vector = [name for name in AVAILABLE if name != "generic"]
         if not vector:
             pytest.skip("this CPU has only generic")
-        a, w = bo.pack(signs(rng, 128, 4096)), bo.pack(signs(rng, 256, 4096))
+        a, w = bo.pack(random_signs(rng, 128, 4096)), bo.pack(random_signs(rng, 256, 4096))
         seconds = dict.fromkeys(AVAILABLE, np.inf)
         threads = bo.get_num_threads()
         bo.set_num_threads(1)

@@ -12,24 +12,9 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.layers.dense import mixed_product
+from bitops.layers.operation import Linear
 from bitops.ops.array import BitArray, pack, unpack
-
-
-def signs(x):
-    return np.where(np.asarray(x) >= 0, 1, -1)
-
-
-def numeric_gradient(loss, x, step=1e-2):
-    """Central differences of a scalar function, one element at a time."""
-    grad = np.zeros(x.shape)
-    for index in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
-        up[index] += step
-        down[index] -= step
-        grad[index] = (loss(up) - loss(down)) / (2 * step)
-    return grad
-
+from helpers import numeric_gradient, signs
 
 # BinaryDense
 
@@ -75,7 +60,7 @@ def test_uint8_products_are_exact_beyond_float32(k):
     x[1] = rng.integers(256, size=k)
     w = np.ones((2, k), dtype=np.int64)
     w[1] = rng.choice([-1, 1], size=k)
-    z = mixed_product(x, pack(w))
+    z = Linear.of("test", k, 2).multiply(x, pack(w))
     assert z.dtype == np.int32
     np.testing.assert_array_equal(z, x.astype(np.int64) @ w.T)
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import EDGE_BITS, EDGE_ROWS, SEED, random_shapes, signs
+from conftest import EDGE_BITS, EDGE_ROWS, SEED, random_shapes, random_signs
 from products import INT32_MAX, assert_same_bits, check_case, make_case, scales
 
 
@@ -31,7 +31,7 @@ def test_random_shapes(isa, threads):
 @pytest.mark.parametrize("k", (0, 1, 63, 64, 65, 128, 192, 300, 513))
 def test_every_m_and_n(isa, rng, k):
     """Every m and n in 0..70: each result is a corner of the largest one."""
-    a, w = signs(rng, 70, k), signs(rng, 70, k)
+    a, w = random_signs(rng, 70, k), random_signs(rng, 70, k)
     pa, pw = bo.pack(a), bo.pack(w)
     want = ref.gemm(a, w)
     for n in range(71):
@@ -43,7 +43,7 @@ def test_every_m_and_n(isa, rng, k):
 
 @pytest.mark.parametrize("k", (64, 192, 200, 449))
 def test_every_n_of_wide_panels(isa, rng, k):
-    a, w = signs(rng, 51, k), signs(rng, 270, k)
+    a, w = random_signs(rng, 51, k), random_signs(rng, 270, k)
     pa, pw = bo.pack(a), bo.pack(w)
     want = ref.gemm(a, w)
     for n in range(60, 271):
@@ -55,7 +55,7 @@ def test_every_n_of_wide_panels(isa, rng, k):
 
 @pytest.mark.parametrize("k", (65, 300))
 def test_every_store_at_tile_edges(isa, rng, k):
-    a, w = signs(rng, 70, k), signs(rng, 70, k)
+    a, w = random_signs(rng, 70, k), random_signs(rng, 70, k)
     pa, pw = bo.pack(a), bo.pack(w)
     factors = scales(rng, 70, 70)
     threshold = rng.integers(-9, 10, 70)
@@ -78,7 +78,7 @@ def test_every_store_at_tile_edges(isa, rng, k):
 @pytest.mark.parametrize("m, n", ((1, 1), (1, 70), (5, 17), (70, 3), (33, 33)))
 def test_every_k(isa, rng, m, n):
     ks = sorted({*range(301), *EDGE_BITS})
-    a, w = signs(rng, m, ks[-1]), signs(rng, n, ks[-1])
+    a, w = random_signs(rng, m, ks[-1]), random_signs(rng, n, ks[-1])
     for k in ks:
         pa, pw = bo.pack(a[:, :k]), bo.pack(w[:, :k])
         want = ref.gemm(a[:, :k], w[:, :k])
@@ -149,7 +149,7 @@ def test_full_counters_beside_empty_ones(isa, m, run):
 def test_large_k(isa, threads, rng, k):
     check = np.uint16 if k <= 65535 else np.int32
     for m, n in ((1, 3), (4, 2), (7, 19)):
-        a, w = signs(rng, m, k), signs(rng, n, k)
+        a, w = random_signs(rng, m, k), random_signs(rng, n, k)
         for weights in (bo.pack(w), bo.prepack(w)):
             assert_array_equal(bo.gemm(bo.pack(a), weights), ref.gemm(a, w), strict=True)
             assert_array_equal(bo.hamming(a, weights, dtype=check), ref.hamming(a, w), strict=False)
@@ -177,7 +177,7 @@ def test_real_operands(isa, rng):
 
 def test_strided_operands(isa, rng):
     """Rows of a BitArray may lie anywhere in memory."""
-    a, w = signs(rng, 40, 333), signs(rng, 36, 333)
+    a, w = random_signs(rng, 40, 333), random_signs(rng, 36, 333)
     pa, pw = bo.pack(a), bo.pack(w)
     fortran = bo.BitArray.from_words(np.asfortranarray(pw.words), w.shape)
     for key in (np.s_[::2], np.s_[::-1], np.s_[5:6], np.s_[30:2:-3], np.s_[[7, 7, 0]]):
@@ -189,7 +189,7 @@ def test_strided_operands(isa, rng):
 
 
 def test_inputs_are_unchanged(isa, threads, rng):
-    a, w, x = signs(rng, 33, 200), signs(rng, 47, 200), rng.standard_normal((33, 200))
+    a, w, x = random_signs(rng, 33, 200), random_signs(rng, 47, 200), rng.standard_normal((33, 200))
     factors = scales(rng, 33, 47)
     threshold, flip = np.arange(47), np.arange(47) % 2 == 0
     pa, pw, panels = bo.pack(a), bo.pack(w), bo.prepack(w)
@@ -213,7 +213,7 @@ class TestScaled:
     def test_every_combination(self, isa, rng, use):
         """Each factor absent, scalar or vector."""
         for m, n, k in ((1, 1, 3), (1, 37, 64), (5, 70, 129), (67, 33, 300)):
-            a, w = signs(rng, m, k), signs(rng, n, k)
+            a, w = random_signs(rng, m, k), random_signs(rng, n, k)
             factors = {
                 name: values if kind == 2 else float(rng.standard_normal())
                 for (name, values), kind in zip(scales(rng, m, n).items(), use, strict=True)
@@ -244,7 +244,7 @@ class TestScaled:
         """Infinities, subnormals, zeros of both signs and NaN go through as in NumPy."""
         pool = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -3e-39, 3.4e38, 1.0, -1.0]
         for m, n, k in ((1, 20, 7), (23, 50, 66)):
-            a, w = signs(rng, m, k), signs(rng, n, k)
+            a, w = random_signs(rng, m, k), random_signs(rng, n, k)
             factors = {
                 "alpha": rng.choice(np.float32(pool), n),
                 "k_map": rng.choice(np.float32(pool), m),
@@ -257,7 +257,7 @@ class TestScaled:
 
     def test_dtypes_and_layouts(self, isa, rng):
         """Factors of any real type are rounded to float32 first; strides do not matter."""
-        a, w = signs(rng, 6, 99), signs(rng, 11, 99)
+        a, w = random_signs(rng, 6, 99), random_signs(rng, 11, 99)
         for alpha in (
             rng.standard_normal(11),
             rng.standard_normal(11).tolist(),
@@ -298,7 +298,7 @@ class TestScaled:
 
 class TestGemmSign:
     def test_equality_is_not_above(self, isa, rng):
-        a, w = signs(rng, 9, 70), signs(rng, 33, 70)
+        a, w = random_signs(rng, 9, 70), random_signs(rng, 33, 70)
         dot = ref.gemm(a, w)
         for row in range(9):
             for step in (-2, -1, 0, 1):
@@ -311,7 +311,7 @@ class TestGemmSign:
         (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64, ">i4"),
     )
     def test_threshold_dtypes(self, isa, rng, dtype):
-        a, w = signs(rng, 5, 301), signs(rng, 70, 301)
+        a, w = random_signs(rng, 5, 301), random_signs(rng, 70, 301)
         info = np.iinfo(dtype)
         low, high = max(info.min, -40), 40
         threshold = rng.integers(low, high, 70).astype(dtype)
@@ -339,7 +339,7 @@ class TestGemmSign:
                 assert_array_equal(np.asarray(got), want)
 
     def test_flip(self, isa, rng):
-        a, w = signs(rng, 7, 130), signs(rng, 131, 130)
+        a, w = random_signs(rng, 7, 130), random_signs(rng, 131, 130)
         flips = (None, False, True, np.True_, rng.integers(0, 2, 131).astype(np.bool_))
         for flip in (*flips, flips[-1][::-1], flips[-1].tolist()):
             got = bo.gemm_sign(a, w, 3, flip=flip)
@@ -355,13 +355,13 @@ class TestGemmSign:
                     assert_array_equal(got.words, ref.pack(np.ones((5, n))))
 
     def test_it_feeds_the_next_product(self, isa, rng):
-        x, w1, w2 = signs(rng, 8, 100), signs(rng, 77, 100), signs(rng, 10, 77)
+        x, w1, w2 = random_signs(rng, 8, 100), random_signs(rng, 77, 100), random_signs(rng, 10, 77)
         hidden = bo.gemm_sign(x, w1, np.arange(77) - 38)
         want = ref.gemm(ref.gemm_sign(x, w1, np.arange(77) - 38), w2)
         assert_array_equal(bo.gemm(hidden, w2), want)
 
     def test_batch(self, isa, rng):
-        a, w = signs(rng, 3, 1, 5, 70), signs(rng, 2, 67, 70)
+        a, w = random_signs(rng, 3, 1, 5, 70), random_signs(rng, 2, 67, 70)
         threshold = np.arange(67) - 30
         got = bo.gemm_sign(a, w, threshold)
         assert got.shape == (3, 2, 5, 67)

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
 
@@ -21,7 +21,7 @@ KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
 def test_pack(isa, rng, fenced, dtype, end):
     for k in KS:
         for rows in (1, 3):
-            x = signs(rng, rows, k).clip(0 if dtype is np.bool_ else -1).astype(dtype)
+            x = random_signs(rng, rows, k).clip(0 if dtype is np.bool_ else -1).astype(dtype)
             placed = fenced[0].place(x, end)
             assert_array_equal(bo.pack(placed).words, ref.pack(x))
 
@@ -29,7 +29,7 @@ def test_pack(isa, rng, fenced, dtype, end):
 @pytest.mark.parametrize("end", (True, False), ids=("end", "begin"))
 def test_unpack_and_popcount(isa, rng, fenced, end):
     for k in KS:
-        x = signs(rng, 3, k)
+        x = random_signs(rng, 3, k)
         b = bo.BitArray.from_words(fenced[0].place(ref.pack(x), end), x.shape)
         assert_array_equal(bo.unpack(b), x)
         assert_array_equal(bo.unpack(b, np.float32), x)
@@ -41,7 +41,7 @@ def test_products(isa, rng, fenced, end):
     for m in (1, 2, 3, 4, 5, 7, 9, 16, 17, 21):
         for n in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65):
             for k in (1, 64, 65, 129, 192, 257, 512, 577):
-                a, w = signs(rng, m, k), signs(rng, n, k)
+                a, w = random_signs(rng, m, k), random_signs(rng, n, k)
                 pa = bo.BitArray.from_words(fenced[0].place(ref.pack(a), end), a.shape)
                 pw = bo.BitArray.from_words(fenced[1].place(ref.pack(w), end), w.shape)
                 alpha = fenced[2].place(rng.standard_normal(n).astype(np.float32), end)
@@ -66,7 +66,7 @@ def test_numbers_times_weights(isa, rng, fenced, end):
             for k in (1, 31, 32, 33, 64, 65, 129, 257, 577, 1100):
                 x = fenced[0].place(rng.standard_normal((m, k)).astype(np.float32), end)
                 u = fenced[1].place(rng.integers(0, 256, (m, k)).astype(np.uint8), end)
-                w = signs(rng, n, k)
+                w = random_signs(rng, n, k)
                 pw = bo.BitArray.from_words(fenced[2].place(ref.pack(w), end), w.shape)
                 alpha = fenced[3].place(rng.standard_normal(n).astype(np.float32), end)
                 out = fenced[4].place(np.empty((m, n), np.float32), end)

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import EDGE_ROWS, SEED, random_shapes, signs
+from conftest import EDGE_ROWS, SEED, random_shapes, random_signs
 
 # Around the words, the blocks of k (256, 512 and 1024 bits) and the groups of four elements.
 KS = (
@@ -52,7 +52,7 @@ def random_cases():
     rng = np.random.default_rng(SEED)
     cases = []
     for m, n, k in random_shapes(rng, 120):
-        x, u, w = numbers(rng, m, k), octets(rng, m, k), signs(rng, n, k)
+        x, u, w = numbers(rng, m, k), octets(rng, m, k), random_signs(rng, n, k)
         scales = {"alpha": numbers(rng, n), "bias": numbers(rng, n)}
         want = (
             ref.weight_gemm(x, w),
@@ -102,7 +102,7 @@ class TestResults:
 
     @pytest.mark.parametrize("k", KS)
     def test_every_edge(self, isa, rng, k):
-        x, u, w = numbers(rng, 70, k), octets(rng, 70, k), signs(rng, 70, k)
+        x, u, w = numbers(rng, 70, k), octets(rng, 70, k), random_signs(rng, 70, k)
         real, whole = ref.weight_gemm(x, w), ref.bitplane_gemm(u, w)
         packed = bo.pack(w)
         for n in EDGE_ROWS:
@@ -112,27 +112,27 @@ class TestResults:
 
     @pytest.mark.parametrize("m, n, k", ((1, 1500, 1100), (40, 1100, 600), (66, 130, 2100)))
     def test_several_blocks(self, isa, rng, threads, m, n, k):
-        x, u, w = numbers(rng, m, k), octets(rng, m, k), signs(rng, n, k)
+        x, u, w = numbers(rng, m, k), octets(rng, m, k), random_signs(rng, n, k)
         bias = numbers(rng, n)
         assert_array_equal(bo.weight_gemm(x, w, bias=bias), ref.weight_gemm(x, w, bias=bias))
         assert_array_equal(bo.bitplane_gemm(u, w), ref.bitplane_gemm(u, w))
 
     def test_a_row_does_not_depend_on_the_others(self, isa, rng, threads):
-        x, w = numbers(rng, 37, 777), bo.pack(signs(rng, 90, 777))
+        x, w = numbers(rng, 37, 777), bo.pack(random_signs(rng, 90, 777))
         together = bo.weight_gemm(x, w)
         for m in range(1, 38):
             assert_array_equal(bo.weight_gemm(x[37 - m :], w), together[37 - m :])
 
     @pytest.mark.parametrize("k", (1, 40, 1000, 5000))
     def test_stated_bound(self, isa, rng, k):
-        x, w = numbers(rng, 9, k) * 10.0 ** rng.integers(-3, 4, k), signs(rng, 33, k)
+        x, w = numbers(rng, 9, k) * 10.0 ** rng.integers(-3, 4, k), random_signs(rng, 33, k)
         x = x.astype(np.float32)
         exact = x.astype(np.float64) @ w.T
         bound = (k / 4 + 4) * 2.0**-24 * np.abs(x).sum(axis=1, dtype=np.float64)
         assert (np.abs(bo.weight_gemm(x, w) - exact) <= bound[:, None] * (1 + 1e-3)).all()
 
     def test_infinity_and_nan(self, isa, rng):
-        x, w = numbers(rng, 5, 70), signs(rng, 20, 70)
+        x, w = numbers(rng, 5, 70), random_signs(rng, 20, 70)
         x[0, 3], x[1, 69], x[2, 0] = np.inf, -np.inf, np.nan
         x[3, 10:12] = np.finfo(np.float32).max
         with np.errstate(over="ignore", invalid="ignore"):
@@ -153,7 +153,7 @@ class TestResults:
     @pytest.mark.parametrize("bits", range(1, 9))
     def test_bits(self, isa, rng, threads, bits):
         for m, n, k in ((1, 5, 7), (3, 70, 65), (20, 33, 300), (1, 300, 1100), (150, 70, 129)):
-            x, w = octets(rng, m, k, bits=bits), signs(rng, n, k)
+            x, w = octets(rng, m, k, bits=bits), random_signs(rng, n, k)
             x[0] = 2**bits - 1
             packed, alpha = bo.pack(w), numbers(rng, n)
             want = ref.bitplane_gemm(x, w)
@@ -165,7 +165,7 @@ class TestResults:
 
 class TestArguments:
     def test_leading_axes_of_x(self, isa, rng):
-        x, u, w = numbers(rng, 2, 3, 4, 70), octets(rng, 2, 3, 4, 70), signs(rng, 5, 70)
+        x, u, w = numbers(rng, 2, 3, 4, 70), octets(rng, 2, 3, 4, 70), random_signs(rng, 5, 70)
         assert_array_equal(bo.weight_gemm(x, w), ref.weight_gemm(x, w), strict=True)
         assert_array_equal(bo.bitplane_gemm(u, w), ref.bitplane_gemm(u, w), strict=True)
         assert bo.weight_gemm(x[:, :0], w).shape == (2, 0, 4, 5)
@@ -173,12 +173,12 @@ class TestArguments:
 
     @pytest.mark.parametrize("dtype", (np.float64, np.float16, np.int64, np.uint8, np.int8))
     def test_weight_gemm_takes_other_numbers(self, rng, dtype):
-        x, w = rng.integers(0, 100, (4, 70)).astype(dtype), signs(rng, 5, 70)
+        x, w = rng.integers(0, 100, (4, 70)).astype(dtype), random_signs(rng, 5, 70)
         assert_array_equal(bo.weight_gemm(x, w), ref.weight_gemm(x, w), strict=True)
         assert_array_equal(bo.weight_gemm(x.tolist(), w.tolist()), ref.weight_gemm(x, w))
 
     def test_forms_of_w(self, isa, rng):
-        x, u, w = numbers(rng, 6, 70), octets(rng, 6, 70), signs(rng, 9, 70)
+        x, u, w = numbers(rng, 6, 70), octets(rng, 6, 70), random_signs(rng, 9, 70)
         packed = bo.pack(w)
         strided = bo.pack(np.repeat(w, 2, axis=0))[::2]
         for weights in (w, w.astype(float), w > 0, packed, strided, bo.prepack(packed)):
@@ -186,7 +186,7 @@ class TestArguments:
             assert_array_equal(bo.bitplane_gemm(u, weights), ref.bitplane_gemm(u, w))
 
     def test_layouts_of_x(self, rng):
-        w = signs(rng, 9, 70)
+        w = random_signs(rng, 9, 70)
         for x, call, want in (
             (numbers(rng, 12, 70), bo.weight_gemm, ref.weight_gemm),
             (octets(rng, 12, 70), bo.bitplane_gemm, ref.bitplane_gemm),
@@ -206,7 +206,7 @@ class TestArguments:
         assert_array_equal(got, ref.weight_gemm(swapped, w), strict=True)
 
     def test_out(self, isa, rng):
-        x, u, w = numbers(rng, 6, 9), octets(rng, 6, 9), signs(rng, 9, 9)
+        x, u, w = numbers(rng, 6, 9), octets(rng, 6, 9), random_signs(rng, 9, 9)
         for call, want, dtype in (
             (functools.partial(bo.weight_gemm, x, w), ref.weight_gemm(x, w), np.float32),
             (functools.partial(bo.bitplane_gemm, u, w), ref.bitplane_gemm(u, w), np.int32),
@@ -218,12 +218,17 @@ class TestArguments:
             assert (wide[:, ::2] == 7).all()
 
     def test_out_may_overlap_x(self, rng):
-        x, w = numbers(rng, 9, 9), signs(rng, 9, 9)
+        x, w = numbers(rng, 9, 9), random_signs(rng, 9, 9)
         want = ref.weight_gemm(x, w)
         assert_array_equal(bo.weight_gemm(x, w, out=x), want)
 
     def test_inputs_are_left_alone(self, isa, rng):
-        x, u, w, alpha = numbers(rng, 6, 70), octets(rng, 6, 70), signs(rng, 9, 70), np.ones(9)
+        x, u, w, alpha = (
+            numbers(rng, 6, 70),
+            octets(rng, 6, 70),
+            random_signs(rng, 9, 70),
+            np.ones(9),
+        )
         copies = [a.copy() for a in (x, u, w, alpha)]
         bo.weight_gemm(x, w, alpha=alpha, bias=alpha)
         bo.bitplane_gemm(u, w, alpha=alpha, bias=alpha)
@@ -231,7 +236,7 @@ class TestArguments:
             assert_array_equal(a, b)
 
     def test_little_memory(self, rng):
-        w = bo.prepack(signs(rng, 600, 3000))
+        w = bo.prepack(random_signs(rng, 600, 3000))
         x, u = numbers(rng, 200, 3000), octets(rng, 200, 3000, bits=1)
         real, whole = np.empty((200, 600), np.float32), np.empty((200, 600), np.int32)
         tracemalloc.start()

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import SEED, signs
+from conftest import SEED, random_signs
 
 CHANNELS = (1, 3, 31, 64, 65, 130)
 KERNELS = (1, 2, 3, 5, (3, 2))
@@ -50,7 +50,7 @@ def grid(channels):
         shape = (1 + i % 2, spans[0] + i % 3, spans[1] + i % 5, channels)
         filters = group * int(rng.integers(1, 3 if group > 2 else 20))
         x, u = numbers(rng, *shape), octets(rng, *shape)
-        w = signs(rng, filters, *pair(kernel), channels // group)
+        w = random_signs(rng, filters, *pair(kernel), channels // group)
         scales = {"alpha": numbers(rng, filters), "bias": numbers(rng, filters)}
         want = (
             ref.weight_conv2d(x, w, **settings),
@@ -83,7 +83,7 @@ def test_grid(isa, channels):
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("groups", (1, 3))
 def test_few_bits(isa, rng, bits, groups):
-    x, w = octets(rng, 2, 6, 7, 33, bits=bits), signs(rng, 12, 3, 3, 33 // groups)
+    x, w = octets(rng, 2, 6, 7, 33, bits=bits), random_signs(rng, 12, 3, 3, 33 // groups)
     want = ref.bitplane_conv2d(x, w, bits=bits, padding=1, groups=groups)
     for weights in (w, bo.prepack(w)):
         got = bo.bitplane_conv2d(x, weights, bits=bits, padding=1, groups=groups)
@@ -95,7 +95,7 @@ def test_several_blocks(isa, threads, rng, shape):
     """The patches take more than 4 MiB; values that float32 adds without rounding."""
     x = rng.integers(-9, 10, shape).astype(np.float32)
     u = octets(rng, *shape)
-    w = signs(rng, 10, 3, 3, shape[3])
+    w = random_signs(rng, 10, 3, 3, shape[3])
     dots = [ref.bitplane_conv2d(values, w, padding=1) for values in (u, u >> 3)]
     assert_array_equal(bo.bitplane_conv2d(u, w, padding=1), dots[0], strict=True)
     assert_array_equal(bo.weight_conv2d(u >> 3, w, padding=1), dots[1])
@@ -105,7 +105,7 @@ def test_several_blocks(isa, threads, rng, shape):
 
 def test_first_layer(isa, threads, rng):
     """Images of 32 x 32 x 3 through 128 filters of 3 x 3, as networks begin."""
-    u, w = octets(rng, 5, 32, 32, 3), signs(rng, 128, 3, 3, 3)
+    u, w = octets(rng, 5, 32, 32, 3), random_signs(rng, 128, 3, 3, 3)
     x = numbers(rng, 5, 32, 32, 3)
     want = ref.bitplane_conv2d(u, w, padding=1), ref.weight_conv2d(x, w, padding=1)
     assert_array_equal(bo.bitplane_conv2d(u, w, padding=1), want[0], strict=True)
@@ -113,7 +113,7 @@ def test_first_layer(isa, threads, rng):
 
 
 def test_layouts(isa, rng):
-    x, w = octets(rng, 4, 6, 7, 10), signs(rng, 6, 3, 2, 10)
+    x, w = octets(rng, 4, 6, 7, 10), random_signs(rng, 6, 3, 2, 10)
     frozen = x.copy()
     frozen.flags.writeable = False
     for view in (
@@ -139,7 +139,7 @@ def test_layouts(isa, rng):
 @pytest.mark.parametrize("dtype", "bhilqBHILQefdg")
 def test_dtypes(rng, dtype):
     x = octets(rng, 2, 5, 6, 4, bits=6).astype(dtype)
-    w = signs(rng, 3, 2, 2, 4)
+    w = random_signs(rng, 3, 2, 2, 4)
     got = bo.weight_conv2d(x, w)
     assert_array_equal(got, ref.weight_conv2d(x, w), strict=True)
     assert_array_equal(bo.weight_conv2d(x.astype(x.dtype.newbyteorder()), w), got)
@@ -190,7 +190,7 @@ def test_empty_height_with_padding():
 class TestOut:
     @pytest.mark.parametrize("groups", (1, 2))
     def test_is_filled_and_returned(self, rng, groups):
-        u, w = octets(rng, 2, 5, 6, 4), signs(rng, 8, 3, 3, 4 // groups)
+        u, w = octets(rng, 2, 5, 6, 4), random_signs(rng, 8, 3, 3, 4 // groups)
         settings = {"padding": 1, "groups": groups}
         want = ref.bitplane_conv2d(u, w, **settings)
         memory = np.empty((2, 5, 6, 2, 8), np.int32)
@@ -205,7 +205,7 @@ class TestOut:
         assert_array_equal(out, 2 * want)
 
     def test_may_share_memory_with_the_operands(self, rng):
-        x, w = numbers(rng, 1, 6, 6, 4), signs(rng, 4, 3, 3, 4)
+        x, w = numbers(rng, 1, 6, 6, 4), random_signs(rng, 4, 3, 3, 4)
         bias = numbers(rng, 4)
         want = ref.weight_conv2d(x, w, padding=1, bias=bias)
         shared = x.copy()
@@ -217,7 +217,7 @@ class TestOut:
         assert_array_equal(out, want)
 
     def test_saves_the_memory_of_the_result(self, rng):
-        x, w = octets(rng, 20, 32, 32, 3), bo.prepack(signs(rng, 256, 3, 3, 3))
+        x, w = octets(rng, 20, 32, 32, 3), bo.prepack(random_signs(rng, 256, 3, 3, 3))
         out = np.empty((20, 32, 32, 256), np.int32)
         bo.bitplane_conv2d(x, w, padding=1, out=out)
         tracemalloc.start()
@@ -229,7 +229,7 @@ class TestOut:
 
 def test_memory_of_patches_is_bounded(rng):
     """The patches of all positions would take 57 MiB; a block of them 4 MiB."""
-    x, w = numbers(rng, 2, 56, 56, 256), bo.prepack(signs(rng, 8, 3, 3, 256))
+    x, w = numbers(rng, 2, 56, 56, 256), bo.prepack(random_signs(rng, 8, 3, 3, 256))
     tracemalloc.start()
     bo.weight_conv2d(x, w, padding=1)
     peak = tracemalloc.get_traced_memory()[1]

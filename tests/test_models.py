@@ -270,7 +270,7 @@ def test_options_reach_every_binary_layer(name):
             layers = list(walk(NETS[name].make(**options)))
             convolutions = [layer for layer in layers if isinstance(layer, BinaryConv2D)]
             assert convolutions
-            assert {layer.k_map for layer in convolutions} == {scale_input}
+            assert {layer.scale_input for layer in convolutions} == {scale_input}
             binary = convolutions + [x for x in layers if isinstance(x, BinaryDense)]
             assert {layer.alpha is not None for layer in binary} == {scale_weights}
             assert any(isinstance(layer, BatchNorm) for layer in layers)

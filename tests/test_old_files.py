@@ -109,7 +109,8 @@ class Look(Callback):
 
     def on_start(self, run):
         numbered = {
-            f"model.{i}": array for i, array in enumerate(parameters(run.model.flat_layers(), "").values())
+            f"model.{i}": array
+            for i, array in enumerate(parameters(run.model.flat_layers(), "").values())
         }
         optimizer = {f"optimizer.{name}": x for name, x in run.optimizer.state().items()}
         signs = {f"signs.{i}": bits.words for i, bits in enumerate(run.signs)}

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 from products import assert_same_bits, scales
 
 
@@ -24,7 +24,7 @@ class TestBatch:
         "m, n, k", ((1, 1, 64), (1, 9, 70), (5, 18, 129), (3, 0, 5), (2, 3, 0))
     )
     def test_leading_axes(self, isa, threads, rng, left, right, m, n, k):
-        a, w = signs(rng, *left, m, k), signs(rng, *right, n, k)
+        a, w = random_signs(rng, *left, m, k), random_signs(rng, *right, n, k)
         pa, pw = bo.pack(a), bo.pack(w)
         want = ref.gemm(a, w)
         assert_array_equal(bo.gemm(pa, pw), want, strict=True)
@@ -42,7 +42,7 @@ class TestBatch:
             assert_same_bits(got, ref.gemm(a, w, **factors))
 
     def test_k_map_of_a_batch(self, isa, rng):
-        a, w = signs(rng, 2, 3, 5, 70), signs(rng, 3, 9, 70)
+        a, w = random_signs(rng, 2, 3, 5, 70), random_signs(rng, 3, 9, 70)
         for shape in ((2, 3, 5), ()):
             k_map = rng.standard_normal(shape).astype(np.float32)
             want = ref.gemm(a, w, k_map=k_map)
@@ -52,12 +52,12 @@ class TestBatch:
 
     def test_k_map_of_a_broadcast_batch(self, isa, rng):
         """The batch of k_map is that of the output, not that of a."""
-        a, w = signs(rng, 5, 70), signs(rng, 4, 9, 70)
+        a, w = random_signs(rng, 5, 70), random_signs(rng, 4, 9, 70)
         k_map = rng.standard_normal((4, 5)).astype(np.float32)
         assert_same_bits(bo.gemm(a, w, k_map=k_map), ref.gemm(a, w, k_map=k_map))
 
     def test_strides_of_a_batch(self, isa, rng):
-        a, w = signs(rng, 4, 6, 5, 70), signs(rng, 6, 9, 70)
+        a, w = random_signs(rng, 4, 6, 5, 70), random_signs(rng, 6, 9, 70)
         pa, pw = bo.pack(a), bo.pack(w)
         repeated = np.broadcast_to(pa.words[0, 0], (3, 6, 5, 2))
         cases = (
@@ -97,7 +97,7 @@ class TestMatmul:
     )
     def test_shapes(self, isa, rng, left, right):
         """Every packed axis, 1-D operands, real operands."""
-        a, b = signs(rng, *left), signs(rng, *right)
+        a, b = random_signs(rng, *left), random_signs(rng, *right)
         want = np.matmul(a.astype(np.int32), b.astype(np.int32))
         for axis_a in range(-min(a.ndim, 2), 0):
             for axis_b in range(-min(b.ndim, 2), 0):
@@ -109,19 +109,19 @@ class TestMatmul:
                 assert_array_equal(pa @ pb, want, strict=True)
 
     def test_packed_along_a_batch_axis(self, isa, rng):
-        a, b = signs(rng, 66, 5, 7), signs(rng, 66, 7, 3)
+        a, b = random_signs(rng, 66, 5, 7), random_signs(rng, 66, 7, 3)
         want = np.matmul(a.astype(np.int32), b.astype(np.int32))
         assert_array_equal(bo.matmul(bo.pack(a, 0), bo.pack(b, 0)), want)
 
     def test_operator_with_arrays(self, isa, rng):
         """A real array beside @ is packed by sign as well, on either side."""
-        x, b = rng.standard_normal((5, 70)), signs(rng, 70, 6)
+        x, b = rng.standard_normal((5, 70)), random_signs(rng, 70, 6)
         want = ref.matmul(x, b)
         assert_array_equal(bo.pack(x) @ b, want, strict=True)
         assert_array_equal(x @ bo.pack(b), want, strict=True)
 
     def test_transposes(self, isa, rng):
-        a, b = signs(rng, 9, 70), signs(rng, 9, 33)
+        a, b = random_signs(rng, 9, 70), random_signs(rng, 9, 33)
         assert_array_equal(bo.matmul(bo.pack(a).T, bo.pack(b)), ref.matmul(a.T, b))
         assert_array_equal(bo.matmul(bo.pack(a, 0).T, bo.pack(b, 0)), ref.matmul(a.T, b))
 
@@ -147,7 +147,7 @@ class TestMatmul:
             bo.matmul(np.ones(left), np.ones(right))
 
     def test_out(self, isa, rng):
-        a, b = signs(rng, 5, 70), signs(rng, 70, 6)
+        a, b = random_signs(rng, 5, 70), random_signs(rng, 70, 6)
         for x, y in ((a, b), (a, b[:, 0]), (a[0], b), (np.stack([a, -a]), b)):
             want = ref.matmul(x, y)
             out = np.empty(want.shape, np.int32)
@@ -158,14 +158,14 @@ class TestMatmul:
 class TestPrepack:
     def test_attributes(self, isa, rng):
         for n, k in ((1, 1), (33, 70), (0, 70), (5, 0)):
-            panels = bo.prepack(signs(rng, n, k))
+            panels = bo.prepack(random_signs(rng, n, k))
             assert panels.shape == (n, k)
             assert isinstance(panels.nbytes, int)
             assert panels.nbytes >= n * k / 8
         assert "33" in repr(bo.prepack(np.ones((33, 70))))
 
     def test_it_survives_a_change_of_isa(self, rng):
-        a, w = signs(rng, 21, 333), signs(rng, 75, 333)
+        a, w = random_signs(rng, 21, 333), random_signs(rng, 75, 333)
         want = ref.gemm(a, w)
         for first, second in itertools.product(bo.isa.available(), repeat=2):
             with bo.isa.use(first):
@@ -178,7 +178,7 @@ class TestPrepack:
                 assert_array_equal(bo.hamming(a, panels), ref.hamming(a, w))
 
     def test_it_keeps_the_bits_of_its_time(self, isa, rng):
-        x = signs(rng, 20, 70)
+        x = random_signs(rng, 20, 70)
         words = ref.pack(x)
         panels = bo.prepack(bo.BitArray.from_words(words, (20, 70)))
         words[:] = 0
@@ -186,7 +186,7 @@ class TestPrepack:
 
     def test_prepacked_twice(self, isa, rng):
         """Several products with one set of panels, of different m and from different rows."""
-        a, w = signs(rng, 64, 129), signs(rng, 40, 129)
+        a, w = random_signs(rng, 64, 129), random_signs(rng, 40, 129)
         panels = bo.prepack(w)
         want = ref.gemm(a, w)
         for _ in range(2):
@@ -200,7 +200,7 @@ class TestOut:
     @staticmethod
     def calls(rng, m=21, n=37, k=130):
         """(name, dtype, call(out), wanted result) of every function that takes out."""
-        a, w = signs(rng, m, k), signs(rng, n, k)
+        a, w = random_signs(rng, m, k), random_signs(rng, n, k)
         factors = scales(rng, m, n)
         panels = bo.prepack(w)
         pa, pw = bo.pack(a), bo.pack(w)
@@ -252,7 +252,7 @@ class TestOut:
                         assert (big == 99).all(), f"{name}, {layout}: wrote beside out"
 
     def test_batch(self, isa, threads, rng):
-        a, w = signs(rng, 3, 1, 5, 70), signs(rng, 2, 9, 70)
+        a, w = random_signs(rng, 3, 1, 5, 70), random_signs(rng, 2, 9, 70)
         want = ref.gemm(a, w)
         big = np.full((4, 2, 5, 20), 99, np.int32)
         for out in (
@@ -273,7 +273,7 @@ class TestOut:
     def test_overlap_with_words(self, isa, rng, layout):
         """A result written over an operand's own memory is still right, as in NumPy."""
         n, k = 8, 256
-        x, y = signs(rng, n, k), signs(rng, n, k)
+        x, y = random_signs(rng, n, k), random_signs(rng, n, k)
         for which in ("a", "w"):
             memory = np.zeros(3 * n * k // 64, np.uint64)
             words = memory[n:][: n * k // 64].reshape(n, -1)
@@ -291,7 +291,7 @@ class TestOut:
 
     def test_overlap_with_factors(self, isa, rng):
         m = n = 40
-        a, w = signs(rng, m, 70), signs(rng, n, 70)
+        a, w = random_signs(rng, m, 70), random_signs(rng, n, 70)
         for weights in (w, bo.prepack(w)):
             for name, part in (("alpha", np.s_[3]), ("bias", np.s_[-1]), ("k_map", np.s_[:, 7])):
                 out = rng.standard_normal((m, n)).astype(np.float32)

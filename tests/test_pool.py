@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 SIZES = (1, 2, 3, (3, 2), (1, 4))
 STRIDES = (None, 1, 2, (3, 1))
@@ -43,7 +43,7 @@ class TestMaxPool2D:
     @pytest.mark.parametrize("settings", ALLOWED, ids=str)
     def test_bits(self, rng, settings):
         for image, channels in itertools.product(((4, 5), (7, 9)), (1, 3, 31, 64, 65, 130)):
-            x = signs(rng, 2, *image, channels)
+            x = random_signs(rng, 2, *image, channels)
             bits = bo.pack(x)
             got = bo.max_pool2d(bits, **settings)
             assert isinstance(got, bo.BitArray)
@@ -172,7 +172,7 @@ def test_layouts(rng, pool):
 
 
 def test_layouts_of_words(rng):
-    x = signs(rng, 3, 6, 7, 70)
+    x = random_signs(rng, 3, 6, 7, 70)
     bits = bo.pack(x)
     for index in (np.s_[::-1], np.s_[:, ::2], np.s_[:, :, 1:6], np.s_[1:1]):
         got = bo.max_pool2d(bits[index], 2, stride=1)
@@ -192,7 +192,7 @@ def test_empty(pool, shape):
 
 
 def test_and_is_or_of_the_inverse(rng):
-    x = signs(rng, 2, 6, 6, 65)
+    x = random_signs(rng, 2, 6, 6, 65)
     smallest = -np.asarray(bo.max_pool2d(bo.pack(-x), 2))
     assert_array_equal(smallest, -ref.max_pool2d(-x, 2))
     assert_array_equal(smallest, x.reshape(2, 3, 2, 3, 2, 65).min((2, 4)))

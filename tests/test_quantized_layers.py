@@ -117,8 +117,8 @@ def test_gradient_of_latent_weights(gradient, estimator):
     rng = np.random.default_rng(2)
     x, dy = rng.normal(size=(5, 33)), rng.normal(size=(5, 4)).astype(np.float32)
     layers = (
-        BinaryDense(33, 4, alpha=True, gradient=gradient, seed=0),
-        BinaryConv2D(33, 4, 1, alpha=True, gradient=gradient, seed=0),
+        BinaryDense(33, 4, scale_weights=True, gradient=gradient, seed=0),
+        BinaryConv2D(33, 4, 1, scale_weights=True, gradient=gradient, seed=0),
     )
     for layer in layers:
         w = layer.weight.value.copy()
@@ -133,7 +133,7 @@ def test_gradient_of_latent_weights(gradient, estimator):
 
 
 def test_centered_weights_once_after_every_change():
-    layer = BinaryConv2D(4, 1, (1, 2), alpha=True, center=True, seed=0)
+    layer = BinaryConv2D(4, 1, (1, 2), scale_weights=True, center=True, seed=0)
     assert layer.weight.clip_value is None
     w = np.array([[2, 0, 0, 0], [0.5, 0.25, -0.25, -0.5]], np.float32).reshape(1, 1, 2, 4)
     layer.weight.assign(w)
@@ -314,7 +314,7 @@ def test_products_of_codes(quantizer):
     layers = (
         (BinaryConv2D(8, 6, 3, padding=1, bias=True, seed=0), codes, values),
         (QuantizedConv2D(8, 6, 3, q.TwnTernary(), padding=1, seed=0), codes, values),
-        (BinaryDense(8, 7, alpha=True, seed=0), codes, values),
+        (BinaryDense(8, 7, scale_weights=True, seed=0), codes, values),
         (Dense(8, 7, seed=0), codes, values),
     )
     for layer, some, numbers in layers:
@@ -335,7 +335,7 @@ def test_codes_of_one_bit_run_on_packed_bits():
     rng = np.random.default_rng(6)
     model = Sequential(
         BinaryConv2D(3, 70, 3, padding=1, seed=0), BatchNorm(70), Quantize(q.Heaviside()),
-        BinaryConv2D(70, 9, 3, padding=1, alpha=True, seed=1), BatchNorm(9), MaxPool2D(2),
+        BinaryConv2D(70, 9, 3, padding=1, scale_weights=True, seed=1), BatchNorm(9), MaxPool2D(2),
         Quantize(q.DoReFaActivation(1)), Flatten(),
         QuantizedDense(36, 33, q.TwnTernary(), seed=2), BatchNorm(33), Sign(),
         BinaryDense(33, 12, seed=3), BatchNorm(12), Quantize(q.Heaviside()),
@@ -533,12 +533,12 @@ W = np.ones((3, 4))
         (lambda: BinaryDense(4, 3, gradient="other"), ValueError),
         (lambda: BinaryDense(4, 3, gradient="paper"), ValueError),
         (lambda: BinaryDense(4, 3, gradient=3), TypeError),
-        (lambda: BinaryDense(4, 3, alpha=True, stochastic=True), ValueError),
-        (lambda: BinaryDense(4, 3, alpha=True, real_evaluation=True), ValueError),
+        (lambda: BinaryDense(4, 3, scale_weights=True, stochastic=True), ValueError),
+        (lambda: BinaryDense(4, 3, scale_weights=True, real_evaluation=True), ValueError),
         (lambda: BinaryDense(4, 3, stochastic=1), TypeError),
         (lambda: BinaryDense(4, 3, center="yes"), TypeError),
         (lambda: BinaryDense(4, 3, start="zeros"), ValueError),
-        (lambda: BinaryConv2D(4, 3, 1, k_map=True, real_evaluation=True), ValueError),
+        (lambda: BinaryConv2D(4, 3, 1, scale_input=True, real_evaluation=True), ValueError),
         (lambda: QuantizedDense(4, 3, q.SteSign()), TypeError),
         (lambda: QuantizedDense(4, 3, q.DoReFaWeight(9)), ValueError),
         (lambda: QuantizedDense(4, 3, q.TwnTernary(), clip_value=0), ValueError),
@@ -559,7 +559,7 @@ W = np.ones((3, 4))
         (lambda: PackedDense(W, input_bits=2)(np.ones((1, 4))), TypeError),
         (lambda: PackedDense(W, input_bits=1)(np.full((1, 4), 2, np.uint8)), ValueError),
         (lambda: PackedConv2D(np.ones((1, 1, 1, 4)), pad_value=1, input_bits=1), ValueError),
-        (lambda: PackedConv2D(np.ones((1, 1, 1, 4)), k_map=True, input_bits=1), ValueError),
+        (lambda: PackedConv2D(np.ones((1, 1, 1, 4)), scale_input=True, input_bits=1), ValueError),
         (lambda: PackedPlanesDense(W, [1]), ValueError),
         (lambda: PackedPlanesDense([W, W], [1]), ValueError),
         (lambda: PackedPlanesDense([W, W], [1, 0]), ValueError),

@@ -339,7 +339,7 @@ def test_inputs_stay_and_results_are_float32_of_their_shape(quantizer, rng):
         lambda value: layers.BatchNorm(3, momentum=value),
         lambda value: layers.PackedQuantize(2, value),
         lambda value: layers.QuantizedDense(3, 2, Ternary(), clip_value=value),
-        lambda value: layers.BinaryConv2D(3, 2, 1, k_map=True, clip_value=value),
+        lambda value: layers.BinaryConv2D(3, 2, 1, scale_input=True, clip_value=value),
     ),
 )
 def test_settings_are_single_numbers(make, value):

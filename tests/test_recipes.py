@@ -17,6 +17,7 @@ from bitops.recipes.preprocess import STEPS, preprocess
 from bitops.recipes.training import train
 from bitops.training.augment import ZCA, gcn
 from bitops.training.log import read_log
+from commands import failure, usage_error, write_idx
 
 CASES = [(recipe.name, kind) for recipe in RECIPES for kind in recipe.settings]
 SHAPES = {"mnist": (16, 16), "cifar10": (8, 8, 3), "svhn": (8, 8, 3)}
@@ -255,11 +256,6 @@ def test_unknown_preprocessing():
 # ---- commands --------------------------------------------------------------------------------
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
-
-
 @pytest.fixture
 def folder(tmp_path):
     """A folder of MNIST's four files with few and small images."""
@@ -278,22 +274,6 @@ SMALL = ("--epochs", "3", "--width", "32", "--batch", "20", "--dropout", "0", "-
 def lines_of(text):
     """Lines of an output by their first word."""
     return dict(line.split(maxsplit=1) for line in text.splitlines() if line and line[0] != " ")
-
-
-def failure(capsys, *argv):
-    """The only line on stderr of a command that fails; the code must be 1."""
-    assert cli.main(argv) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def refusal(capsys, *argv):
-    """The last line on stderr of a wrong command line; the code must be 2."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(argv)
-    assert stop.value.code == 2
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["bnn-theano", "xnor"])
@@ -423,7 +403,7 @@ def test_recipes_are_listed(capsys):
 
 
 def test_wrong_usage(capsys, folder):
-    message = refusal(capsys, "train", "bnn-thano", "--data", str(folder))
+    message = usage_error(capsys, "train", "bnn-thano", "--data", str(folder))
     assert "recipe must be one of bnn-theano, " in message
     assert message.endswith("got 'bnn-thano'")
     data = ("bnn-theano", "--data", str(folder))
@@ -435,9 +415,9 @@ def test_wrong_usage(capsys, folder):
         ("--save", "no/such/place", "no such directory"),
         ("--log", "run.txt", "must end in .csv or .jsonl"),
     ):
-        assert rule in refusal(capsys, "train", *data, option, value)
-    assert "--resume needs --checkpoint" in refusal(capsys, "train", *data, "--resume")
-    assert "--data" in refusal(capsys, "train", "bnn-theano")
+        assert rule in usage_error(capsys, "train", *data, option, value)
+    assert "--resume needs --checkpoint" in usage_error(capsys, "train", *data, "--resume")
+    assert "--data" in usage_error(capsys, "train", "bnn-theano")
 
 
 def test_bad_data(capsys, folder, tmp_path):

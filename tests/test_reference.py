@@ -12,7 +12,7 @@ from scipy.signal import correlate
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 # Two rows of a and three rows of w, k = 4. Dot products counted by eye:
 # a0.w0 = +1+1-1-1 = 0, a0.w1 = 4 (same row), a0.w2 = -4 (opposite), and so on.
@@ -214,7 +214,7 @@ def test_bitplane_conv2d():
 def test_convolution_against_scipy(rng, groups, stride, dilation, padding):
     """Padding by np.pad, strides by slicing, dilation by zeros in the kernel, groups by parts."""
     x = rng.integers(-5, 6, (2, 9, 10, 8)).astype(np.float32)
-    w = signs(rng, 4, 3, 2, 8 // groups)
+    w = random_signs(rng, 4, 3, 2, 8 // groups)
     octets = rng.integers(0, 256, x.shape).astype(np.uint8)
     sy, sx = (stride, stride) if isinstance(stride, int) else stride
     dy, dx = (dilation, dilation) if isinstance(dilation, int) else dilation

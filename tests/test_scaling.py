@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 
 @pytest.mark.parametrize("shape", ((1, 1), (4, 3), (10, 65), (64, 3, 3, 70), (2, 5, 128), (0, 7)))
@@ -65,7 +65,7 @@ def test_best_approximation(isa, rng):
 
 
 def test_in_a_product(isa, rng):
-    a, w = signs(rng, 6, 70), rng.standard_normal((9, 70)).astype(np.float32)
+    a, w = random_signs(rng, 6, 70), rng.standard_normal((9, 70)).astype(np.float32)
     bits, alpha = bo.binarize_weights(w)
     want = ref.gemm(a, w, alpha=alpha)
     assert_array_equal(bo.gemm(a, bits, alpha=alpha), want, strict=True)

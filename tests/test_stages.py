@@ -136,7 +136,8 @@ def test_ternary_convolutions_and_layers_that_stay():
     assert [type(layer) for layer in second.layers] == kinds
     body = second.layers[2].body.layers
     assert [type(layer) for layer in body] == [QuantizedConv2D, Sign]
-    assert body[0].groups == 2 and body[0].windows == first.layers[2].body.layers[0].windows
+    assert body[0].operation.groups == 2
+    assert body[0].operation.windows == first.layers[2].body.layers[0].operation.windows
     y = second(x)
     np.testing.assert_array_equal(second.freeze()(x), y)
     first.layers[4].weight.assign(-first.layers[4].weight.value)

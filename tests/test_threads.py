@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops import reference as ref
 from calls import answers, small_calls
-from conftest import signs
+from conftest import random_signs
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ class TestNumber:
 def test_same_results_with_any_number(isa, rng):
     """Also with more threads than rows, and in all functions that share work out."""
     x = rng.standard_normal((130, 2500)).astype(np.float32)
-    w = signs(rng, 301, 2500)
+    w = random_signs(rng, 301, 2500)
     alpha = rng.standard_normal(301).astype(np.float32)
     want = None
     for n in (1, 2, 3, 7, 200):
@@ -167,9 +167,9 @@ def test_the_gil_is_released(function):
 
 def test_calls_from_several_threads(isa, threads, rng):
     """Different products at once, with shared weights, are not mixed up."""
-    w = signs(rng, 70, 500)
+    w = random_signs(rng, 70, 500)
     panels, pw = bo.prepack(w), bo.pack(w)
-    inputs = [signs(rng, int(rng.integers(1, 60)), 500) for _ in range(24)]
+    inputs = [random_signs(rng, int(rng.integers(1, 60)), 500) for _ in range(24)]
     wanted = [ref.gemm(a, w) for a in inputs]
 
     def work(a):
@@ -221,7 +221,7 @@ def test_setting_the_number_while_others_compute(isa):
 @needs_openmp
 def test_threadpoolctl_sees_and_limits_us(rng):
     assert any(pool["user_api"] == "openmp" for pool in threadpoolctl.threadpool_info())
-    a, w = signs(rng, 200, 1000), signs(rng, 300, 1000)
+    a, w = random_signs(rng, 200, 1000), random_signs(rng, 300, 1000)
     want = ref.gemm(a, w)
     bo.set_num_threads(2)
     with threadpoolctl.threadpool_limits(1, user_api="openmp"):

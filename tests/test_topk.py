@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from conftest import signs
+from conftest import random_signs
 
 # (m, n, k, count): one query and many, rows around panels and spans, k around words and the cut of
 # long rows, count from 1 to n.
@@ -42,7 +42,7 @@ def test_random_rows(isa, rng, threads, shape):
     m, n, k, count = shape
     if isa == "generic" and m * n * k > 5e8:
         pytest.skip("takes seconds in portable C")
-    a, w = signs(rng, m, k), signs(rng, n, k)
+    a, w = random_signs(rng, m, k), random_signs(rng, n, k)
     assert_equals_reference(a, w, count)
     assert_equals_reference(a, w, count, bo.prepack(w))
 
@@ -51,11 +51,11 @@ def test_random_rows(isa, rng, threads, shape):
 def test_ties(isa, rng, threads, m):
     """Few distinct rows, all alike, and distances that only fall: indices decide."""
     for k in (1, 2, 3, 70):
-        few = signs(rng, 3, k)[rng.integers(0, 3, 3000)]
+        few = random_signs(rng, 3, k)[rng.integers(0, 3, 3000)]
         alike = np.ones((3000, k), np.int8)
         for w in (few, alike, -alike):
             for count in (1, 2, 50, 3000):
-                assert_equals_reference(signs(rng, m, k), w, count)
+                assert_equals_reference(random_signs(rng, m, k), w, count)
 
 
 @pytest.mark.parametrize("m", (1, 20))

@@ -279,7 +279,9 @@ def lenet5(
     ]
     features = features_of(layers, image_shape)
     layers += [
-        BinaryDense(features, hidden, bias=True, alpha=scale_weights, seed=next(seeds), **latent),
+        BinaryDense(
+            features, hidden, bias=True, scale_weights=scale_weights, seed=next(seeds), **latent
+        ),
         ReLU(),
         Dense(hidden, classes, seed=next(seeds)),
     ]
@@ -477,7 +479,7 @@ def _xnor_conv(
     if dropout:
         (mask_seed,) = seed.spawn(1)
         layers.append(Dropout(dropout, seed=mask_seed))
-    options |= {"alpha": scale_weights, "k_map": scale_input}
+    options |= {"scale_weights": scale_weights, "scale_input": scale_input}
     layers.append(BinaryConv2D(inputs, outputs, kernel_size, seed=seed, **options))
     return layers
 

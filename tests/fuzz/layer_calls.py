@@ -90,7 +90,7 @@ def _pool(reader: Reader) -> dict[str, Any]:
 
 
 def _options(reader: Reader) -> dict[str, Any]:
-    flags = ("bias", "alpha", "stochastic", "real_evaluation", "center")
+    flags = ("bias", "scale_weights", "stochastic", "real_evaluation", "center")
     return {"seed": 0} | {name: True for name in flags if reader.chance(4)}
 
 

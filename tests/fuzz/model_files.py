@@ -67,7 +67,7 @@ def models() -> list[Packed]:
             [PackedConv2D(w((8, 3, 3, 8)), padding=1, pad_value=-1, alpha=w(8)), PackedReLU()],
             [PackedConv2D(w((8, 1, 1, 4)), groups=2)],
         ),
-        PackedConv2D(w((6, 1, 1, 8)), k_map=True),
+        PackedConv2D(w((6, 1, 1, 8)), scale_input=True),
         PackedAvgPool2D(2, 1),
         PackedPlanesConv2D(w((2, 4, 1, 1, 6)), (1, 2), w(4)),
         FloatConv2D(w((4, 1, 1, 2)), w(4), groups=2),

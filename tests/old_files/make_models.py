@@ -89,7 +89,7 @@ def images():
             r.signs(6, 3, 3, 2),
             alpha=r.odd(8, 9, 6),
             bias=r.odd(4, 9, 6),
-            k_map=True,
+            scale_input=True,
             padding=2,
             dilation=(1, 2),
             groups=2,
@@ -143,7 +143,7 @@ def images_2():
             r.signs(6, 3, 3, 4), alpha=r.odd(8, 9, 6), bias=r.odd(4, 9, 6), padding=1, pad_value=-1
         ),
         layers.PackedConv2D(
-            r.signs(8, 3, 3, 3), alpha=r.odd(8, 9, 8), k_map=True, padding=1, groups=2
+            r.signs(8, 3, 3, 3), alpha=r.odd(8, 9, 8), scale_input=True, padding=1, groups=2
         ),
         layers.PackedReLU(),
         layers.PackedBatchNorm(r.odd(4, 9, 8), r.odd(8, 9, 8)),

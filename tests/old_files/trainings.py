@@ -45,8 +45,8 @@ from bitops.training.schedules import CosineDecay, Halving, StepDecay, Warmup
 from old_files.integers import Integers
 
 CLASSES = 3
-SCALED = {"alpha": True}  # binary layers that scale their weights
-MAPPED = {"k_map": True}  # and their input
+SCALED = {"scale_weights": True}  # binary layers that scale their weights
+MAPPED = {"scale_input": True}  # and their input
 
 
 @dataclass

@@ -1,11 +1,11 @@
 /* avx2.c: AVX2, BMI2, POPCNT.
  *
- * Product: there is no vector popcount, so mismatches are looked up, and two 4-bit counters share a
+ * Product: there is no vector popcount, so mismatches are looked up. Two 4-bit counters share a
  * byte while they are small (nibble_counts).
- *   Many rows: four Russians. For 5 bits of k and 128 columns, a table of the mismatches with all
- *   32 patterns; each row loads the entry that its own 5 bits select and adds it.
- *   Few rows: a pair of nibbles of two rows selects one of 256 tables of 16 bytes, and pshufb looks
- *   the same nibble of 32 columns up in it, for both rows at once.
+ *   Many rows: four Russians. For 5 bits of k and 128 columns, a table holds the mismatches with
+ * all 32 patterns; each row loads the entry that its own 5 bits select, and adds it. Few rows: a
+ * nibble of each of two rows selects one of 256 tables of 16 bytes, in which pshufb looks up the
+ * same nibble of 32 columns, for both rows at once.
  *
  *   intrinsic                        instruction     Skylake and later   Zen 3, 4
  *   _mm256_add_epi8 (memory)         vpaddb          two loads a cycle   two loads a cycle
@@ -14,10 +14,14 @@
  *   _mm256_shuffle_epi8              vpshufb         latency 1, p5       1, two per cycle
  *   _mm256_broadcastsi128 (memory)   vbroadcasti128  load ports only     load ports only
  * Bottleneck of tables: instructions, about 110 for 64 bits of a row and 128 columns, and loads
- * from lines of one cache set; of shuffles: vector operations, 3 shuffles in 9.
+ * from lines of one cache set; of shuffles: vector operations, 3 of 9 being shuffles.
  *
- * Panel of 128 columns: for each word of k and each half of 64 columns, the 16 nibbles of the word
- * (least significant first), 32 bytes each: byte j holds column j (low) and j + 32 (high).
+ * Panel of 128 columns: for each word of k and each half of 64 columns, the 16 nibbles of the word,
+ * least significant first, as one ymm each:
+ *
+ *   byte         0          1          ...   31
+ *   low nibble   column 0   column 1         column 31
+ *   high nibble  column 32  column 33        column 63
  *
  * Overflow: 4-bit sums are at most 15 (three groups of 5 bits, three nibbles for 12); 8-bit
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
@@ -277,14 +281,15 @@ void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows,
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
-/* A function of its own because gcc makes vectors of two numbers through memory, with a stall. */
+/* Two loads and an interleaving: left alone, gcc builds a vector of two numbers through memory,
+ * which stalls. */
 BITOPS_INLINE __m128i load_two(const uint64_t *low, const uint64_t *high) {
     return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)low),
                               _mm_loadl_epi64((const __m128i *)high));
 }
 
-/* Byte y of 32 words that lie `stride` apart, for each y: an 8 x 32 transpose in three rounds of
- * interleaving. */
+/* bytes[y] has byte y of each of 32 words that lie `stride` apart: an 8 x 32 transpose in three
+ * rounds of interleaving. */
 BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i bytes_u8x32[8]) {
     const __m256i pairs_u8x32 =
         _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1, 9, 2, 10, 3,
@@ -313,7 +318,7 @@ BITOPS_INLINE void transpose_bytes(const uint64_t *words, size_t stride, __m256i
     }
 }
 
-/* One word of 64 columns: 16 vectors, each a nibble of the columns j (low) and j + 32 (high). */
+/* Writes the 16 nibbles of one word of 64 columns to half a panel. */
 BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *panel_out) {
     const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
     __m256i first_u8x32[8], second_u8x32[8], *out = (__m256i *)panel_out;
@@ -404,7 +409,7 @@ BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t
         _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts_u16x8[i]));
 }
 
-/* Asks for the cache lines of one row of results before they are written. */
+/* Prefetches the cache lines of one row of results, which will be written. */
 BITOPS_INLINE void prefetch_results(size_t row, size_t col, size_t n, const bitops_store *store) {
     if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
         return;
@@ -434,7 +439,7 @@ static const _Alignas(64) uint8_t pair_tables[256][16] = {
     TABLES16(96),  TABLES16(112), TABLES16(128), TABLES16(144), TABLES16(160), TABLES16(176),
     TABLES16(192), TABLES16(208), TABLES16(224), TABLES16(240)};
 
-/* Bytes of the even nibbles of two words, then of their odd nibbles. */
+/* The even nibbles of two words, paired in bytes, then their odd nibbles. */
 BITOPS_INLINE void pair_nibbles(uint64_t low, uint64_t high, uint64_t pairs[2]) {
     const uint64_t even = 0x0f0f0f0f0f0f0f0fu;
     pairs[0] = (low & even) | (high & even) << 4;
@@ -448,8 +453,9 @@ BITOPS_INLINE __m256i pair_table(const uint8_t *tables, uint64_t pairs, unsigned
 
 enum { PAIRS = MR / 2 };
 
-/* Nibbles [begin, end) of one word, at most 3, so that sums are at most 12. n_pairs is a constant
- * at every call. */
+/* Adds the mismatches of nibbles [begin, end) of one word, at most 3, so that their sums are at
+ * most
+ * 12. n_pairs is a constant at every call. */
 BITOPS_INLINE void shuffle_nibbles(const int n_pairs, unsigned begin, unsigned end,
                                    const uint8_t *tables, uint64_t (*pairs)[2],
                                    const __m256i *panel, nibble_counts (*counts)[2]) {
@@ -474,7 +480,7 @@ BITOPS_INLINE void shuffle_nibbles(const int n_pairs, unsigned begin, unsigned e
             add_nibbles(&counts[i][h], sums_u8x32[i][h]);
 }
 
-/* Words [p, p + n_words), at most FLUSH_WORDS, of the rows and 64 columns, added to `totals`. */
+/* Adds words [p, p + n_words), at most FLUSH_WORDS, of the rows and 64 columns to the totals. */
 BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows, size_t p,
                                  size_t n_words, const uint64_t *panel,
                                  __m256i (*totals_u16x16)[2][4]) {
@@ -486,7 +492,7 @@ BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows,
             counts[i][h].low_u8x32 = counts[i][h].high_u16x16 = _mm256_setzero_si256();
     for (size_t end = p + n_words; p < end; p++) {
         const __m256i *columns = (const __m256i *)(panel + p * NR);
-        if (n_pairs == 1) /* the panel is met once, so it comes from memory */
+        if (n_pairs == 1) /* the panel is read once, so it comes from memory */
             for (int i = 0; i < 16; i += 2)
                 _mm_prefetch((const char *)(columns + i) + 4096, _MM_HINT_T0);
         uint64_t pairs[PAIRS][2];
@@ -533,7 +539,8 @@ BITOPS_INLINE void shuffle_tile(const int n_pairs, const uint64_t *a, size_t lda
     store_block(mismatches, HALF, rows, n, row, col, store);
 }
 
-/* m rows, n <= NR columns, half a panel after the other so that it stays in the cache. */
+/* m rows and n <= NR columns; one half of the panel after the other, so that it stays in the cache.
+ */
 static void shuffle_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
                          size_t k_words, size_t row, size_t col, const bitops_store *store) {
     for (size_t j = 0; j < n; j += HALF) {
@@ -550,20 +557,29 @@ static void shuffle_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
 
-/* Entry e of the table of a group: the mismatches of its GROUP_BITS bits with 64 columns (then
- * with the 64 others), nibble counters. The tables of one word take 27 KiB. TABLE_STRIDE is a line
- * more than a table so that equal bits in all groups, as in rows of zeros, look up lines of
- * different cache sets: loads from one set at a time cost twice as much (measured). */
+/* A word of a row is cut into 12 groups of 5 bits and one of 4. Each group selects an entry of its
+ * own table, a vector of counters, and the entries are added:
+ *
+ *   word   ...  01101  00011  11000
+ *                 |      |      |
+ *                 |      |      +--->  table 0, entry 24
+ *                 |      +---------->  table 1, entry 3
+ *                 +----------------->  table 2, entry 13
+ *
+ * Entry e holds the mismatches of pattern e with the bits of 128 columns, in nibbles: 32 bytes for
+ * the first 64 columns, 32 for the others. The tables of one word take 27 KiB. TABLE_STRIDE is a
+ * line more than a table, so that equal bits in all groups, as in rows of zeros, look up lines of
+ * different cache sets: loads from a single set took twice as long. */
 enum {
     GROUP_BITS = 5,
     GROUPS = 13, /* 12 of 5 bits and one of 4 */
     ENTRY_BYTES = 64,
-    PREFETCH_ROWS = 4, /* hides a third-level cache */
+    PREFETCH_ROWS = 4, /* hides the latency of the third-level cache */
     TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
-/* The counters of a row, in the caller's scratch: 8-bit ones (at most 64 a word, so full after
- * FLUSH_WORDS), 16-bit ones. */
+/* The counters of a row, in the caller's scratch: 8-bit ones, which grow by at most 64 a word and
+ * are full after FLUSH_WORDS, and 16-bit ones. */
 typedef struct row_counts {
     nibble_counts bytes[2];
     __m256i totals_u16x16[2][4];
@@ -571,14 +587,15 @@ typedef struct row_counts {
 
 _Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
 
-/* The bits `bit` of 64 columns, in nibbles. */
+/* Bit `bit` of 64 columns, each in a nibble. */
 BITOPS_INLINE __m256i bit_plane(const __m256i *panel, int bit) {
     const __m256i nibbles_u8x32 = _mm256_loadu_si256(panel + bit / 4);
     return _mm256_and_si256(_mm256_srli_epi16(nibbles_u8x32, bit % 4), _mm256_set1_epi8(0x11));
 }
 
-/* The table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each nibble;
- * byte adds do that without regard to borrows, because every result lies in 0..5. */
+/* Makes the table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each
+ * nibble. Adding bytes does that in spite of the borrows between nibbles, because every result lies
+ * in 0..5. */
 BITOPS_INLINE void make_table(const __m256i *panel, int first, int bits, uint8_t *table) {
     const __m256i one_u8x32 = _mm256_set1_epi8(0x11);
     __m256i flip_u8x32[GROUP_BITS], entries_u8x32[8];
@@ -619,8 +636,8 @@ BITOPS_INLINE const uint8_t *entry_of(const uint8_t *tables, uint64_t word, unsi
     return tables + g * TABLE_STRIDE + (rotate_right(word, GROUP_BITS * g - 6) & mask);
 }
 
-/* Groups [begin, end), at most 3, so that sums are at most 15. halves is a constant at every
- * call. */
+/* Adds the entries of groups [begin, end), at most 3, so that their sums are at most 15. halves is
+ * a constant at every call. */
 BITOPS_INLINE void add_groups(const int halves, unsigned begin, unsigned end, const uint8_t *tables,
                               uint64_t word, nibble_counts *counts) {
     __m256i sums_u8x32[2];
@@ -633,7 +650,7 @@ BITOPS_INLINE void add_groups(const int halves, unsigned begin, unsigned end, co
     }
     for (int h = 0; h < halves; h++) {
         add_nibbles(&counts[h], sums_u8x32[h]);
-        /* Without these gcc sums all groups first and spills. */
+        /* Without these, gcc sums all groups first, and spills. */
         BITOPS_IN_REGISTER(counts[h].low_u8x32);
         BITOPS_IN_REGISTER(counts[h].high_u16x16);
     }
@@ -648,7 +665,8 @@ BITOPS_INLINE void add_word(const int halves, const uint8_t *tables, uint64_t wo
     add_groups(halves, 12, 13, tables, word, counts);
 }
 
-/* One word of m rows. first: the 8-bit counters start at 0; last: they are emptied after it. */
+/* Adds one word of m rows. If `first`, the 8-bit counters start at 0; if `last`, they are emptied.
+ */
 BITOPS_INLINE void add_column(const int halves, const int first, const int last, const uint64_t *a,
                               size_t lda, size_t m, const uint8_t *tables, row_counts *rows) {
     BITOPS_IN_POINTER(tables);
@@ -724,9 +742,9 @@ void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint6
 
 /* ---- gemm on plain rows -------------------------------------------------------------------- */
 
-/* Rows of w are read one after the other, a single stream for the prefetcher: several at a time
- * lost a quarter from the third-level cache on. Bytes grow by 8 a vector and are summed after 31.
- */
+/* Rows of w are read one after the other, as a single stream for the prefetcher: several at a time
+ * lost a quarter of the speed from the third-level cache on. Bytes grow by at most 8 a vector and
+ * are summed after 31 of them. */
 BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
     __m256i sum_u64x4 = _mm256_setzero_si256();
     size_t p = 0;
@@ -748,7 +766,7 @@ BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_
 void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
-    enum { COLUMNS = 32 }; /* stored together; few enough to stay in the cache for all rows of a */
+    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
     BITOPS_ASSUME(col % 8 == 0);
     for (size_t j = 0; j < n; j += COLUMNS) {
         const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;

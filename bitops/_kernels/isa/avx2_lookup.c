@@ -1,8 +1,8 @@
 /* avx2_lookup.c: numbers times +-1 weights by lookup; AVX2.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, float32 or int32, in two vectors:
- * with -x3, then with +x3. Three bits of each of 8 columns select in both by a permutation, the
- * fourth bit, moved to the sign, between the two results.
+ * those with -x3, then those with +x3. Three bits of each of 8 columns select from both vectors by
+ * a permutation; the fourth bit, moved to the sign, selects one of the two results.
  *
  *   intrinsic                          instruction   Skylake and later   Zen 3, 4
  *   _mm256_permutevar8x32_epi32        vpermd        latency 3, p5       4, two per cycle
@@ -25,7 +25,7 @@ BITOPS_TARGET_BEGIN("avx2")
 
 enum {
     LANES = 8,
-    VECS = 2, /* of a tile: 4 rows x 2 vectors of sums, and what it takes to look up */
+    VECS = 2, /* of a tile: 4 rows x 2 vectors of sums leave registers for the lookup */
 };
 
 BITOPS_INLINE __m256i load(const void *x) {
@@ -38,7 +38,8 @@ BITOPS_INLINE void store(void *x, __m256i v_b256) {
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
-/* 8 rows of 256 bits to 8 vectors of the same 32 bits of 8 columns, COLUMNS lanes apart. */
+/* Turns 8 rows of 256 bits into 8 vectors with the same 32 bits of 8 columns, COLUMNS lanes apart.
+ */
 BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, uint32_t *panel) {
     __m256i t_u32x8[8], u_u32x8[8];
     BITOPS_UNROLL
@@ -127,8 +128,8 @@ BITOPS_INLINE __m256i add(const int real, __m256i a_b256, __m256i b_b256) {
     return _mm256_add_epi32(a_b256, b_b256);
 }
 
-/* Columns [col, col + 16) of the panel. real and rows are constants at every call, so the loops
- * over rows unroll. */
+/* Columns [col, col + 16) of the panel. rows and real (float32) are constants at every call, so the
+ * loops over rows unroll. */
 BITOPS_INLINE void tile(const int rows, const int real, const bitops_lookup *t, size_t col,
                         int32_t *c, size_t ldc) {
     __m256i sums_b256[BITOPS_LOOKUP_ROWS][VECS];

@@ -1,20 +1,20 @@
 /* avx512.c: AVX-512 F, BW, VL, VPOPCNTDQ.
  *
- * Product: carry-save popcount with the XOR inside. Per output a bit plane `ones` and a counter
- * are kept, and k is taken in pairs (a1, w1), (a2, w2) of vectors. With x1 = a1 ^ w1 and
- * x2 = a2 ^ w2,
+ * Product: carry-save popcount with the XOR inside. Each output has a bit plane `ones` and a
+ * counter; k is taken in pairs (a1, w1), (a2, w2) of vectors. With x1 = a1 ^ w1 and x2 = a2 ^ w2,
  *     next  = ones ^ x1 ^ x2              carry = majority(ones, x1, x2)
  *     count += popcnt(carry)              ones  = next
- * so that mismatches = 2 count + popcnt(ones), with half of the popcounts.
+ * At the end, mismatches = 2 count + popcnt(ones), with half as many popcounts as vectors.
  *
  * Panels hold w12 = w1 ^ w2 in place of w2, and a12 = a1 ^ a2 is made once per row. Then
  *     next  = ones ^ a12 ^ w12            one operation on three inputs
  *     x1    = a1 ^ w1                     one on two inputs
  *     carry = ones != next ? ones : x1    one on three inputs
- * makes five vector operations per pair, with popcnt and add. Five without a12 and w12 exist too,
- * u = ones ^ a1 ^ w1, next = u ^ a2 ^ w2, carry = u ? ~next : ones, but all on three inputs: a Zen
- * 4 core ran them at 3.0 cycles a pair of zmm instead of 2.5, as if it read at most four vectors a
- * cycle.
+ * are, with popcnt and add, five vector operations per pair. There are also five without a12 and
+ * w12,
+ *     u = ones ^ a1 ^ w1,  next = u ^ a2 ^ w2,  carry = u ? ~next : ones
+ * but all three have three inputs: a Zen 4 core took 3.0 cycles for a pair of zmm instead of 2.5,
+ * as if it read at most four vectors a cycle.
  *
  *   intrinsic                     instruction   Ice Lake and later    Zen 4 (zmm)
  *   _mm512_ternarylogic_epi32     vpternlogd    latency 1, p05        1, two per cycle
@@ -23,9 +23,11 @@
  *   _mm512_set1_epi32 (memory)    vpbroadcastd  load ports only       load ports only
  * Bottleneck: 2.5 cycles per pair of zmm on the two vector ports, 410 bits per cycle.
  *
- * Panel of 32 columns: for every 64-bit word of k and each half of the columns, the low 32 bits of
- * 16 columns (w1) and then low ^ high (w12). One zmm holds the same 32 bits of 16 columns, so that
- * counts come out in column order without horizontal sums.
+ * Panel of 32 columns: four zmm for every 64-bit word of k. A zmm holds the same 32 bits of 16
+ * columns, so counts come out in column order, without horizontal sums:
+ *
+ *   | columns 0-15: low | columns 0-15: low ^ high | columns 16-31: low | 16-31: low ^ high |
+ *            w1                     w12                      w1                  w12
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
@@ -92,8 +94,8 @@ BITOPS_INLINE __m512i tally_total(tally t) {
                             _mm512_popcnt_epi32(t.ones_b512));
 }
 
-/* Adds the bits of a1 ^ w1 and a2 ^ w2, given a12 = a1 ^ a2 and w12 = w1 ^ w2; returns the carry,
- * which is to be counted. */
+/* Adds the bits of a1 ^ w1 and a2 ^ w2, given a12 = a1 ^ a2 and w12 = w1 ^ w2. Returns the carry,
+ * which the caller counts. */
 BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1_b512, __m512i a12_b512, __m512i w1_b512,
                                 __m512i w12_b512) {
     const __m512i next_b512 = xor3(t->ones_b512, w12_b512, a12_b512);
@@ -251,7 +253,7 @@ void bitops_unpack_f32_avx512(const uint64_t *words, size_t n, float *x_out) {
 }
 
 BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
-    /* Four sums, because the addition of one would wait for the popcount before it. */
+    /* Four sums, because an addition to a single one would wait for the one before it. */
     __m512i sums_u64x8[4];
     for (int i = 0; i < 4; i++)
         sums_u64x8[i] = _mm512_setzero_si512();
@@ -292,8 +294,8 @@ void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t row
 
 /* ---- the output transform, 16 columns at a time -------------------------------------------- */
 
-/* The columns that hits selects enter the heap of their row, unless the one before has raised the
- * bar. Rare, and a call of its own: inlined, it would cost every tile its registers. */
+/* Puts the columns that hits selects into the heap of their row, unless one before them has lowered
+ * the limit. This is rare, and not inlined, since it would take registers from every tile. */
 BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t col,
                                 uint64_t *heap, size_t count) {
     uint32_t distances[LANES];
@@ -332,7 +334,7 @@ BITOPS_INLINE void store_sign_lanes(__m512i dot_i32x16, __mmask16 mask, size_t r
                                     const bitops_store *store) {
     const __m512i threshold_i32x16 = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
     unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot_i32x16, threshold_i32x16);
-    /* As many bytes as the columns need: the next byte may belong to another thread. */
+    /* Only the bytes of these columns: the next byte may belong to another thread. */
     const size_t bytes = mask > 0xff ? 2 : 1;
     uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
     if (store->flip) {
@@ -390,7 +392,7 @@ BITOPS_INLINE void store_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t
     }
 }
 
-/* Asks for the cache lines that store_lanes will write, while the sums are still being made. */
+/* Prefetches the cache lines that store_lanes will write, while the sums are still being made. */
 BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops_store *store) {
     if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
         return;
@@ -423,7 +425,7 @@ BITOPS_INLINE void transpose_words(__m512i v_u64x8[8]) {
     }
 }
 
-/* Up to 8 words of 16 columns, those of the n <= 16 rows of w, to half a panel. */
+/* Writes up to 8 words of 16 columns, which are n <= 16 rows of w, to half a panel. */
 BITOPS_INLINE void prepack_half(const uint64_t *w, size_t ldw, size_t n, size_t words,
                                 uint64_t *panel_out) {
     const __m512i even_u32x16 =
@@ -457,7 +459,7 @@ void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_wor
         }
 }
 
-/* One row, k_words >= 1, masked at its end. */
+/* Makes low, low ^ high of the words of one row, k_words >= 1; `last` masks the last vector. */
 BITOPS_INLINE void fold_row(const uint64_t *a, size_t k_words, __mmask8 last, uint64_t *out) {
     size_t p = 0;
     for (; p + ZMM_WORDS < k_words; p += ZMM_WORDS) {
@@ -473,7 +475,7 @@ void bitops_prepack_rows_avx512(const uint64_t *a, size_t lda, size_t m, size_t 
                                 uint64_t *rows_out, size_t ld_out) {
     if (k_words == 0)
         return;
-    if (lda == k_words && ld_out == k_words) { /* without gaps: one long row */
+    if (lda == k_words && ld_out == k_words) { /* rows without gaps are one long row */
         k_words *= m;
         m = m != 0;
     }
@@ -492,13 +494,15 @@ BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1_u32x16,
         _mm512_popcnt_epi32(tally_add(t, a1_u32x16, a12_u32x16, w1_u32x16, w12_u32x16)));
 }
 
-/* The step for four outputs s0, s1 (row s) and t0, t1 (row t), whose counters are sc0 to tc1: two
- * rows, given as the operands a1 and a12 of each, times 2 x 16 columns w1 and w12. Written out,
- * because the order decides: each operation for four outputs before the next one. In the order of
- * compilers, or with each output finished before the next begins, Zen 4 loses 7 % and compilers
- * spill. The operands are strings of assembly, so that port_bound can run the same instructions on
- * registers alone. zmm16 to zmm19 hold x1, then the carry and its popcounts; zmm20 to zmm23 the
- * `ones` before the step. */
+/* The step for four outputs: rows s and t times 2 x 16 columns. s0, s1, t0, t1 are their `ones`,
+ * sc0 to tc1 their counters, s_a1 .. t_a12 the words of the rows, w1_0 .. w12_1 those of the
+ * columns.
+ *
+ * Assembly, because the order decides: each operation is done for all four outputs before the next
+ * one. In the order of compilers, or with each output finished before the next begins, Zen 4 loses
+ * 7 % and compilers spill. Operands are strings, so that port_bound can run the same instructions
+ * on registers alone. zmm16 to zmm19 hold x1, then the carry, then its popcounts; zmm20 to zmm23
+ * hold `ones` from before the step. */
 #define TALLY_QUAD(s0, s1, t0, t1, sc0, sc1, tc0, tc1, s_a1, s_a12, t_a1, t_a12, w1_0, w1_1,       \
                    w12_0, w12_1)                                                                   \
     "vmovdqa64 " s0 ", %%zmm20\n\t"                                                                \
@@ -526,7 +530,8 @@ BITOPS_INLINE void tally_word(tally *t, const uint64_t *word, __m512i w1_u32x16,
     "vpaddd %%zmm18, " tc0 ", " tc0 "\n\t"                                                         \
     "vpaddd %%zmm19, " tc1 ", " tc1 "\n\t"
 
-/* tally_word for two rows and 2 x 16 columns, words broadcast from memory within the operation. */
+/* tally_word for two rows and 2 x 16 columns; the operations themselves broadcast words from
+ * memory. */
 BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
                               const uint64_t *word_t, const __m512i w1_u32x16[2],
                               const __m512i w12_u32x16[2]) {
@@ -621,7 +626,7 @@ void bitops_gemm_panel_avx512(const uint64_t *a, size_t lda, size_t m, const uin
 
 /* ---- gemm on plain rows -------------------------------------------------------------------- */
 
-enum { GROUP = 8 }; /* products made together: eight tallies, and one vector of eight sums */
+enum { GROUP = 8 }; /* outputs made together: eight tallies, whose sums fill one vector */
 
 /* Lane j of the result is the sum of the eight lanes of v[j]. */
 BITOPS_INLINE __m512i sum_lanes(const __m512i v_u64x8[GROUP]) {
@@ -642,13 +647,14 @@ BITOPS_INLINE __m512i sum_lanes(const __m512i v_u64x8[GROUP]) {
                             _mm512_shuffle_i64x2(quads_u64x8[0], quads_u64x8[1], 0xdd));
 }
 
-/* A vector of words of a row, all of them or those that mask selects. */
+/* Loads a vector of words of a row: all, or those that mask selects. */
 BITOPS_INLINE __m512i load_words(const uint64_t *words, const int all, __mmask8 mask) {
     return all ? _mm512_loadu_si512(words) : _mm512_maskz_loadu_epi64(mask, words);
 }
 
-/* Adds 2 x 8 words at p of na rows of a and nw rows of w, na * nw = 8, both constants at every
- * call; `left` words remain. The words that follow in the next group of w are asked for. */
+/* Adds 2 x 8 words at p of na rows of a and nw rows of w; na * nw = 8, and both are constants at
+ * every call. If not `all`, only `left` words remain. Prefetches the same words of the next rows of
+ * w, which lie `ahead`. */
 BITOPS_INLINE void group_step(tally t[GROUP], const int na, const int nw, const uint64_t *const *a,
                               const uint64_t *const *w, size_t p, const int all, size_t left,
                               size_t ahead) {
@@ -677,8 +683,8 @@ BITOPS_INLINE void group_step(tally t[GROUP], const int na, const int nw, const 
     }
 }
 
-/* Mismatches of na rows of a with nw rows of w, row of a by row of a, as eight int32. Columns from
- * `columns` on repeat the last one. */
+/* Counts the mismatches of na rows of a with nw rows of w: eight int32, in the order of the rows of
+ * a. Columns from `columns` on repeat the last one. */
 BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_t *a, size_t lda,
                                        const uint64_t *w, size_t ldw, size_t columns,
                                        size_t k_words) {
@@ -703,7 +709,8 @@ BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_
     return _mm512_cvtepi64_epi32(sum_lanes(sums_u64x8));
 }
 
-/* Mismatches of na rows of a with `columns` <= 16 rows of w, na a constant at every call. */
+/* Counts the mismatches of na rows of a with `columns` <= 16 rows of w; na is a constant at every
+ * call. */
 BITOPS_INLINE void rows_mismatches(const int na, const uint64_t *a, size_t lda, const uint64_t *w,
                                    size_t ldw, size_t columns, size_t k_words,
                                    int32_t mismatches_out[2][LANES]) {
@@ -743,7 +750,7 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
 
 /* ---- the bound, for benchmarks ------------------------------------------------------------- */
 
-/* Two quads with every operand in a register; whatever the registers hold is the data. */
+/* Two quads with all operands in registers; their data is whatever the registers hold. */
 void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
     enum { OUTPUTS = 8 };
     *macs_out = steps * OUTPUTS * 2 * sizeof(__m512i) * 8; /* two vectors of bits an output */

@@ -1,8 +1,8 @@
 /* avx512_lookup.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, which fill one zmm of float32, or
- * half a zmm of int16. Four bits of a weight row select one: a permutation looks 16 (32) of them up
- * at once, and an addition does the rest.
+ * half a zmm of int16. Four bits of a row of weights select one of them: a permutation looks up 16
+ * (32) at once, and an addition does the rest.
  *
  *   intrinsic                       instruction   Ice Lake and later    Zen 4 (zmm)
  *   _mm512_permutexvar_ps           vpermps       latency 3, p5         4, one per cycle
@@ -10,10 +10,10 @@
  *   _mm512_fmadd_ps                 vfmadd231ps   latency 4, p05        4, one per cycle
  *   _mm512_add_epi16                vpaddw        latency 1, p05        1, two per cycle
  *   _mm512_srli_epi32               vpsrld        latency 1, p0         1, one per cycle
- * Sums of float32 are added by a multiplication with 1, which changes no result: Zen 4 adds on
- * ports that permutations and shifts need as well, and multiplies on others. Bottleneck: the
- * permutation, one for 4 elements of 16 columns (float32) or of 32 (uint8: the low and the high
- * half of the 32 bits of a column look their sums up in the two halves of a table).
+ * float32 is added by a fused multiplication by 1, which gives the same result: Zen 4 adds on the
+ * ports that permutations and shifts need, but multiplies on others. Bottleneck: the permutation,
+ * one for 4 elements of 16 columns (float32) or of 32 (uint8, where the low and the high half of
+ * the 32 bits of a column look up in the two halves of a table).
  *
  * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
  * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
@@ -43,7 +43,8 @@ BITOPS_INLINE __m512i row_pair(const uint64_t *const rows[LANES], size_t i, size
                               _mm256_maskz_loadu_epi64(words, rows[i + 4] + p), 1);
 }
 
-/* 16 rows of 256 bits to 8 vectors of the same 32 bits of 16 columns, COLUMNS lanes apart. */
+/* Turns 16 rows of 256 bits into 8 vectors with the same 32 bits of 16 columns, COLUMNS lanes
+ * apart. */
 BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, size_t k_words,
                              uint32_t *panel) {
     const __mmask8 words = (__mmask8)_bzhi_u32(15, (uint32_t)(k_words - p));
@@ -93,8 +94,8 @@ void bitops_lookup_panel_avx512(const uint64_t *w, size_t ldw, size_t n, size_t 
 /* ---- tables -------------------------------------------------------------------------------- */
 
 BITOPS_INLINE void tables_f32(const float *x, float *out) {
-    /* Bit i of the number of a lane is the sign of x[i]. Multiplying by +-1 is exact, so that each
-     * fused step rounds once, like an addition. */
+    /* Bit i of the number of a lane is the sign of x[i]. Multiplying by +-1 is exact, so each fused
+     * step rounds once, like an addition. */
     const __m512 plus_f32x16 = _mm512_set1_ps(1), minus_f32x16 = _mm512_set1_ps(-1);
     BITOPS_UNROLL
     for (int group = 0; group < GROUPS; group++, x += 4, out += LANES) {
@@ -158,7 +159,7 @@ BITOPS_INLINE void tile_f32(const int rows, const int vecs, const bitops_lookup 
                                                  (float *)t->c + (size_t)i * t->ldc + v * LANES);
     }
     __m512 one_f32x16 = _mm512_set1_ps(1);
-    BITOPS_IN_REGISTER(one_f32x16); /* or the compiler makes an addition of it */
+    BITOPS_IN_REGISTER(one_f32x16); /* or the compiler turns it into an addition */
     const float *tables = t->tables;
     const uint32_t *panel = t->panel;
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS) {

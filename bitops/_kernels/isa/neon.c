@@ -1,9 +1,9 @@
 /* neon.c: AArch64 Advanced SIMD as every AArch64 has it (no dot product, no SHA3, no SVE).
  *
- * Product, two ways to count the mismatches of a row with 128 columns:
- *   Many rows: four Russians. For 5 bits of k, a table of the mismatches with all 32 patterns, two
- *   4-bit counters to a byte; each row loads the entry that its own 5 bits select and adds it.
- *   Few rows: the 8 bits of a byte of the row and of 16 columns meet in eor, cnt and add.
+ * Product: there are two ways to count the mismatches of a row with 128 columns.
+ *   Many rows: four Russians. For 5 bits of k, a table holds the mismatches with all 32 patterns,
+ * two 4-bit counters to a byte; each row loads the entry that its own 5 bits select, and adds it.
+ *   Few rows: a byte of the row and one of each of 16 columns go through eor, cnt and add.
  *
  *   intrinsic            instruction   per 64 bits of a row and 128 columns
  *   many rows
@@ -15,13 +15,13 @@
  *   veorq_u8             eor           8 x 8
  *   vcntq_u8             cnt           8 x 8
  *   vaddq_u8             add           8 x 8
- * Bottleneck: of tables, the instructions altogether (about 180 for 8192 multiply-accumulates), of
- * few rows the vector pipes (200). Carry-save has nothing to save here: without a logic operation
- * on three inputs that is not a select, a full adder with its XORs costs what it spares, see
- * README.md. Counts are from the compiled code; nothing was timed.
+ * Bottleneck: of tables, the number of instructions (about 180 for 8192 multiply-accumulates); of
+ * few rows, the vector pipes (200). Carry-save saves nothing here: the only logic operation on
+ * three inputs is a select, so a full adder with its XORs costs what it spares, see README.md. The
+ * counts are those of the compiled code; nothing was timed.
  *
- * Panel of 128 columns: for each word of k, its 8 bytes (least significant first), 128 bytes each:
- * byte j is that of column j. Counters are in the order of columns then, and so are sums.
+ * Panel of 128 columns: for each word of k, its 8 bytes, least significant first, 128 bytes each:
+ * byte j belongs to column j. So counters, and their sums, are in the order of columns.
  *
  * Overflow: 4-bit sums are at most 15 (three groups of 5 bits). 8-bit counters grow by at most 64 a
  * word and are emptied every 3 words (192 <= 255); those of few rows by at most 8 a byte and are
@@ -51,8 +51,8 @@ enum {
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
 
-/* Bit i of the result is that of byte i of 4 x 16 masks, 0 or -1: each byte keeps the bit of its
- * place among eight, and pairs are added until eight bytes are one. */
+/* Packs 4 x 16 masks, 0 or -1, into 64 bits. Each byte keeps the bit of its place among eight, and
+ * pairs are added until eight bytes have become one. */
 BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks_u8x16[4]) {
     const uint8x16_t place_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     uint8x16_t bits_u8x16[4];
@@ -64,7 +64,7 @@ BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks_u8x16[4]) {
     return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads_u8x16, quads_u8x16)), 0);
 }
 
-/* Masks of ever fewer bits: the lower half of each lane. */
+/* Make masks of half as many bits: the lower half of each lane. */
 
 BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a_u16x8, uint16x8_t b_u16x8) {
     return vuzp1q_u8(vreinterpretq_u8_u16(a_u16x8), vreinterpretq_u8_u16(b_u16x8));
@@ -208,8 +208,8 @@ BITOPS_INLINE uint32x4_t above4_f32(const float *x, const float *threshold, nan_
     return vcgtq_f32(v_f32x4, vld1q_f32(threshold));
 }
 
-/* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them: 0 >
- * 0 is false. */
+/* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them,
+ * since 0 > 0 is false. */
 #define DEFINE_ABOVE(name, type, above4)                                                           \
     BITOPS_INLINE uint64_t whole_##name(const type *x, const float *t, nan_flags *ordered) {       \
         uint8x16_t masks_u8x16[4];                                                                 \
@@ -268,7 +268,7 @@ void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
     bitops_unpack_f32_generic(words, n, x_out);
 }
 
-/* Bytes of the result count the bits of a ^ w, or of a alone if not `both`, a constant. */
+/* Counts the bits of the bytes of a ^ w, or of a alone if not `both`, which is a constant. */
 BITOPS_INLINE uint8x16_t count_vector(const int both, const uint64_t *a, const uint64_t *w) {
     const uint8x16_t v_u8x16 = vld1q_u8((const uint8_t *)a);
     return vcntq_u8(both ? veorq_u8(v_u8x16, vld1q_u8((const uint8_t *)w)) : v_u8x16);
@@ -276,7 +276,7 @@ BITOPS_INLINE uint8x16_t count_vector(const int both, const uint64_t *a, const u
 
 enum { STEP_WORDS = 8, STEPS = 1023 }; /* a step adds at most 2 * 32 to a 16-bit counter */
 
-/* Number of 1 bits of a ^ w, or of a alone. */
+/* Counts the 1 bits of a ^ w, or of a alone. */
 BITOPS_INLINE uint64_t count_words(const int both, const uint64_t *a, const uint64_t *w,
                                    size_t n_words) {
     uint64x2_t sum_u64x2 = vdupq_n_u64(0);
@@ -314,8 +314,8 @@ void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows,
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
-/* Byte i of v[y] becomes byte y of v[i]: a round of zips moves the number of a vector, one bit, to
- * the number of a byte, and four rounds exchange them. */
+/* Byte i of v[y] becomes byte y of v[i]. A round of zips moves one bit of the number of a vector to
+ * the number of a byte; four rounds exchange the two numbers. */
 BITOPS_INLINE void transpose_bytes(uint8x16_t v_u8x16[LANES]) {
     BITOPS_UNROLL
     for (int round = 0; round < 4; round++) {
@@ -331,7 +331,7 @@ BITOPS_INLINE void transpose_bytes(uint8x16_t v_u8x16[LANES]) {
     }
 }
 
-/* Two words, or one if there is no other, of the n <= 16 rows of w to 16 columns of a panel. */
+/* Writes one or two words of n <= 16 rows of w to 16 columns of a panel. */
 BITOPS_INLINE void prepack_columns(const uint64_t *w, size_t ldw, size_t n, size_t words,
                                    uint8_t *panel_out) {
     uint8x16_t v_u8x16[LANES];
@@ -384,8 +384,9 @@ BITOPS_INLINE void widen_counts(const uint8x16_t counts_u8x16[VECS],
     }
 }
 
-/* n bytes of k, at most FLUSH_BYTES, of one row, or of two if b is not NULL, added to `totals`. b
- * is known at every call. (No loop over rows: clang would keep the counters in memory.) */
+/* Adds n <= FLUSH_BYTES bytes of k of one row, or of two if b is not NULL, to the totals. Whether b
+ * is NULL is known at every call. There is no loop over rows, for which clang would keep the
+ * counters in memory. */
 BITOPS_INLINE void count_bytes(const uint8_t *a, const uint8_t *b, size_t n, const uint8_t *panel,
                                uint16x8_t (*totals_u16x8)[2 * VECS]) {
     uint8x16_t a_counts_u8x16[VECS], b_counts_u8x16[VECS];
@@ -407,7 +408,7 @@ BITOPS_INLINE void count_bytes(const uint8_t *a, const uint8_t *b, size_t n, con
         widen_counts(b_counts_u8x16, totals_u16x8[1]);
 }
 
-/* 8 n counts of 16 bits, in the order of columns. */
+/* Writes 8 n counts of 16 bits, which are in the order of columns. */
 BITOPS_INLINE void write_counts(const uint16x8_t *counts, int n, int32_t *out) {
     for (int i = 0; i < n; i++) {
         vst1q_s32(out + 8 * i, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(counts[i]))));
@@ -438,10 +439,11 @@ BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uin
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
 
-/* Entry e of the table of a group: the mismatches of its GROUP_BITS bits with the pattern e, four
- * vectors of 32 columns each: byte j counts column j in its low nibble and j + 16 in its high one.
- * TABLE_STRIDE is a line more than a table so that equal bits in all groups, as in rows of zeros,
- * look up lines of different cache sets. */
+/* A word of a row is cut into groups of 5 bits, each of which selects an entry of its own table;
+ * avx2.c draws it. Entry e holds the mismatches of pattern e with the bits of 128 columns: four
+ * vectors of 32 columns, whose byte j counts column j in its low nibble and column j + 16 in its
+ * high nibble. TABLE_STRIDE is a line more than a table, so that equal bits in all groups, as in
+ * rows of zeros, look up lines of different cache sets. */
 enum {
     GROUP_BITS = 5,
     GROUPS = 13,     /* 12 of 5 bits and one of 4 */
@@ -452,8 +454,7 @@ enum {
     TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
-/* A byte of sums holds two counts, | b | a |, one in each nibble. With A and B the totals of a and
- * b:
+/* A byte of sums holds two counts, | b | a |, one in each nibble. A and B are their totals:
  *
  *   all_u8x16  += sums        = 16 B + A, modulo 256
  *   high_u8x16 += sums >> 4   = B
@@ -485,7 +486,8 @@ typedef struct row_counts {
 
 _Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
 
-/* The 16 nibbles of a word of 32 columns, those of columns j (low) and j + 16 (high) in a byte. */
+/* The 16 nibbles of a word of 32 columns; a byte holds those of columns j (low) and j + 16 (high).
+ */
 BITOPS_INLINE void pair_nibbles(const uint8_t *panel, uint8x16_t nibbles_u8x16[16]) {
     BITOPS_UNROLL
     for (int y = 0; y < 8; y++, panel += NR) {
@@ -495,8 +497,9 @@ BITOPS_INLINE void pair_nibbles(const uint8_t *panel, uint8x16_t nibbles_u8x16[1
     }
 }
 
-/* The table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each nibble;
- * byte adds do that without regard to borrows, because every result lies in 0..5. */
+/* Makes the table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each
+ * nibble. Adding bytes does that in spite of the borrows between nibbles, because every result lies
+ * in 0..5. */
 BITOPS_INLINE void make_table(const uint8x16_t nibbles_u8x16[16], const int first, const int bits,
                               uint8_t *table) {
     const uint8x16_t one_u8x16 = vdupq_n_u8(0x11);
@@ -540,8 +543,8 @@ static void make_tables(const uint8_t *panel, const int quarters, uint8_t *table
     }
 }
 
-/* Groups [begin, end), at most 3, so that sums are at most 15. quarters is a constant at every
- * call. */
+/* Adds the entries of groups [begin, end), at most 3, so that their sums are at most 15. quarters
+ * is a constant at every call. */
 BITOPS_INLINE void add_groups(const int quarters, const int begin, const int end,
                               const uint8_t *tables, uint64_t word, nibble_counts *counts) {
     uint8x16_t sums_u8x16[QUARTERS];
@@ -559,7 +562,8 @@ BITOPS_INLINE void add_groups(const int quarters, const int begin, const int end
         add_nibbles(&counts[q], sums_u8x16[q]);
 }
 
-/* One word of m rows. first: the 8-bit counters start at 0; last: they are emptied after it. */
+/* Adds one word of m rows. If `first`, the 8-bit counters start at 0; if `last`, they are emptied.
+ */
 BITOPS_INLINE void add_column(const int quarters, const int first, const int last,
                               const uint64_t *a, size_t lda, size_t m, const uint8_t *tables,
                               row_counts *rows) {
@@ -636,7 +640,7 @@ void bitops_gemm_panel_neon(const uint64_t *a, size_t lda, size_t m, const uint6
 void bitops_gemm_rows_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
-    enum { COLUMNS = 32 }; /* stored together; few enough to stay in the cache for all rows of a */
+    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
     BITOPS_ASSUME(col % 8 == 0);
     for (size_t j = 0; j < n; j += COLUMNS) {
         const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;

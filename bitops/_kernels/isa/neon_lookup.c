@@ -1,8 +1,8 @@
 /* neon_lookup.c: numbers times +-1 weights by lookup; AArch64 Advanced SIMD.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3. As float32 they fill four vectors,
- * in which tbl looks up the bytes of 4 columns; as int16, which holds 4 * 255, two vectors, for 8
- * columns. The numbers of bytes are made once for all rows of a tile.
+ * in which tbl looks up the bytes of 4 columns; as int16, which has room for 4 * 255, they fill
+ * two, and tbl looks up 8 columns. The indices of the bytes are made once for all rows of a tile.
  *
  *   intrinsic            instruction       per 4 elements of a row and 16 columns
  *   vld1q_u8_x4, _x2     ld1 {4}, ld1 {2}  1
@@ -10,7 +10,8 @@
  *   vaddq_f32            fadd              4
  *   vqtbl2q_u8           tbl {2}           2 (uint8)
  *   vaddq_s16            add               2
- * Bottleneck: float32, tbl on four vectors, the slow one on most cores; uint8, the vector pipes.
+ * Bottleneck: of float32, tbl on four vectors, which is slow on most cores; of uint8, the vector
+ * pipes.
  *
  * Overflow: int16 counters grow by at most 1020 for 4 elements and are emptied every 4 halves (128
  * elements, 32640 <= 32767) into int32, which hold 255 * k < 2^31. Tails: x is padded with zeros; a
@@ -33,7 +34,8 @@ enum {
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
-/* Two words of 4 rows to 4 vectors of the same 32 bits of 4 columns, COLUMNS lanes apart. */
+/* Turns two words of 4 rows into 4 vectors with the same 32 bits of 4 columns, COLUMNS lanes apart.
+ */
 BITOPS_INLINE void transpose(const uint64_t *const rows[4], size_t p, uint32_t *panel) {
     uint32x4_t v_u32x4[4], t_u32x4[4];
     BITOPS_UNROLL
@@ -155,7 +157,7 @@ BITOPS_INLINE void tile_f32(const int rows, const bitops_lookup *t, size_t col, 
     }
 }
 
-/* Sums of 8 columns in each vector: those of one half of 32 elements. */
+/* Adds the entries for 32 elements; each vector has the sums of 8 columns. */
 BITOPS_INLINE void half_u8(const int rows, const uint32_t *panel, const uint8_t *tables,
                            size_t stride, int16x8_t (*sums_i16x8)[2]) {
     const uint16x8_t first_byte_u16x8 = vdupq_n_u16(0x0100), bytes_u16x8 = vdupq_n_u16(0x0202);
@@ -218,7 +220,8 @@ BITOPS_INLINE void tile_u8(const int rows, const bitops_lookup *t, size_t col, i
     }
 }
 
-/* `tile` with a constant number of rows; columns beyond n go to memory of their own. */
+/* Tiles with a constant number of rows; an edge of fewer than WIDTH columns has memory of its own.
+ */
 #define DEFINE_LOOKUP(type, sum)                                                                   \
     static void rows_##type(const bitops_lookup *t, size_t col, sum *c, size_t ldc) {              \
         CALL_WITH_ROWS(tile_##type, t->rows, t, col, c, ldc)                                       \

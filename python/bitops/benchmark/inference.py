@@ -11,7 +11,7 @@ import numpy as np
 
 from ..layers import Layer, Packed, PackedConv2D, PackedDense, PackedFlatten, PackedMaxPool2D
 from ..ops.array import unpack
-from ..ops.geometry import Window, make_window
+from ..ops.geometry import Window
 from ..ops.patches import patch_blocks
 from .timing import Timing, WrongResult, interleave, threads
 
@@ -48,7 +48,7 @@ class FloatNet:
     ----------
     model : Packed
         Of PackedDense, PackedConv2D, PackedMaxPool2D and PackedFlatten; convolutions of one group
-        with zeros outside and without k_map.
+        with zeros outside and without scale_input.
 
     Notes
     -----
@@ -65,7 +65,7 @@ class FloatNet:
         if isinstance(layer, PackedDense):
             return _FloatProduct(layer, np.matmul)
         if isinstance(layer, PackedConv2D) and not (
-            layer.k_map or layer.pad_value or layer.groups != 1
+            layer.scale_input or layer.operation.pad_value or layer.operation.groups != 1
         ):
             return _FloatProduct(layer, functools.partial(_float_layer, layer))
         if isinstance(layer, PackedMaxPool2D | PackedFlatten):
@@ -104,9 +104,7 @@ class _FloatProduct:
 
 
 def _float_layer(layer: PackedConv2D, x: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    window = make_window(
-        "FloatNet", x.shape[1:3], layer.windows.kernel_size, **layer.windows.options
-    )
+    window = layer.operation.windows.on("FloatNet", x)
     out = np.empty((len(x), *window.output, filters.shape[1]), np.float32)
     return float_conv2d(x, filters, window, out=out)
 

@@ -13,8 +13,9 @@ from .activations import (
     Sign,
     Tanh,
 )
-from .base import Layer, TrainingLayer
-from .container import Packed, PackedResidual, Residual, Sequential, Summary
+from .base import Cost, Layer, TrainingLayer
+from .check import check_gradients
+from .container import Packed, PackedResidual, Residual, Sequential
 from .conv import (
     BinaryConv2D,
     Conv2D,
@@ -32,8 +33,8 @@ from .dense import (
     QuantizedDense,
     TanhDense,
 )
-from .folding import freeze
-from .inputs import Codes
+from .folding import fold, freeze
+from .inputs import Codes, as_float
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
 from .parameter import Parameter
 from .pool import (
@@ -46,6 +47,8 @@ from .pool import (
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
 )
+from .roles import Role
+from .summary import Summary
 
 __all__ = [
     "AvgPool2D",
@@ -54,6 +57,7 @@ __all__ = [
     "BinaryDense",
     "Codes",
     "Conv2D",
+    "Cost",
     "Dense",
     "Dropout",
     "Flatten",
@@ -85,6 +89,7 @@ __all__ = [
     "QuantizedDense",
     "ReLU",
     "Residual",
+    "Role",
     "Sequential",
     "ShiftBatchNorm",
     "Sign",
@@ -92,5 +97,8 @@ __all__ = [
     "Tanh",
     "TanhDense",
     "TrainingLayer",
+    "as_float",
+    "check_gradients",
+    "fold",
     "freeze",
 ]

@@ -14,13 +14,22 @@ from ..quantizers import (
     ClippedGradient,
     DoReFaActivation,
     DoReFaGradient,
+    DoReFaWeight,
     Heaviside,
+    LeastSquaresTernary,
+    MagnitudeAwareSign,
     ProgressiveSign,
+    Quantizer,
+    ShareTernary,
     SteSign,
     StochasticSign,
     SwishSign,
+    Ternary,
+    TwnTernary,
+    XnorSign,
 )
-from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from ..quantizers.base import check_quantizer
+from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
 from .inputs import (
     Activation,
     Codes,
@@ -30,6 +39,8 @@ from .inputs import (
     as_thresholds,
     check_input_bits,
 )
+from .registry import ArraySpec, register
+from .roles import Role
 
 
 class Sign(TrainingLayer):
@@ -39,15 +50,17 @@ class Sign(TrainingLayer):
     ----------
     clip_value : float
         Gradients pass where abs(x) <= clip_value; infinity lets every gradient pass.
-    quantizer : quantizer, optional
-        Of `bitops.quantizers`, instead of a clip_value: SteSign, ApproxSign, SwishSign,
-        AnnealedSign, StochasticSign, ProgressiveSign, or a ClippedGradient of one of them. Training
-        takes its `forward` and `backward`; evaluation is always the sign.
+    quantizer : Quantizer, optional
+        Instead of a clip_value: SteSign, ApproxSign, SwishSign, AnnealedSign, StochasticSign or
+        ProgressiveSign of `bitops.quantizers`, a ClippedGradient of one of them, or any other
+        object with `forward(x)` and `backward(x, grad)`. Training takes these two; evaluation is
+        always the sign.
 
     Notes
     -----
     Forward: q = +1 if x >= 0 else -1, returned as a BitArray packed along the features. Training
-    returns what the quantizer makes: random signs of StochasticSign, numbers of ProgressiveSign.
+    returns what the quantizer makes: random signs of StochasticSign, numbers of ProgressiveSign,
+    and of a quantizer of one's own bits where all its values are +-1, else numbers.
     Pseudo-gradient: dx = dq * (abs(x) <= clip_value), that of the hard tanh for clip_value = 1, or
     that of the quantizer.
 
@@ -56,7 +69,9 @@ class Sign(TrainingLayer):
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, eqs. 1 and 4.
     """
 
-    def __init__(self, clip_value: float | None = None, *, quantizer: Any = None):
+    role = Role.SIGN
+
+    def __init__(self, clip_value: float | None = None, *, quantizer: Quantizer | None = None):
         if clip_value is not None and quantizer is not None:
             raise ValueError("[Sign] give either clip_value or quantizer, got both")
         if quantizer is None:
@@ -65,7 +80,8 @@ class Sign(TrainingLayer):
             if not clip_value > 0:
                 raise ValueError(f"[Sign] clip_value must be positive, got {clip_value}")
             quantizer = SteSign(float(clip_value))
-        if not _makes_signs(quantizer):
+        check_quantizer("Sign", quantizer)
+        if isinstance(_innermost(quantizer), _NO_SIGNS):
             raise TypeError(f"[Sign] quantizer must be one of signs, got {quantizer!r}")
         self.quantizer = quantizer
         self._saved: np.ndarray | None = None
@@ -74,43 +90,61 @@ class Sign(TrainingLayer):
         values = as_float(as_activation("Sign", x))
         if not training:
             return pack(values)
-        if isinstance(self.quantizer, SteSign):  # a mask is smaller than the values
+        if type(self.quantizer) is SteSign:  # a mask is smaller than the values
             self._saved = np.abs(values) <= np.float32(self.quantizer.clip_value)
             return pack(values)
         self._saved = values
-        signs = self.quantizer.forward(values)
-        return signs if isinstance(_innermost(self.quantizer), ProgressiveSign) else pack(signs)
+        made = np.asarray(self.quantizer.forward(values), np.float32)
+        kind = type(_innermost(self.quantizer))
+        if kind is ProgressiveSign:
+            return made
+        return pack(made) if kind in _SIGNS or (np.abs(made) == 1).all() else made
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         saved = saved_for_backward(self, self._saved)
-        if isinstance(self.quantizer, SteSign):
+        if type(self.quantizer) is SteSign:
             return grad * saved
         return self.quantizer.backward(saved, grad)
 
     def generators(self) -> list[np.random.Generator]:
-        quantizer = _innermost(self.quantizer)
-        return [quantizer.generator] if isinstance(quantizer, StochasticSign) else []
+        generator = getattr(_innermost(self.quantizer), "generator", None)
+        return [] if generator is None else [generator]
 
     def emits_bits(self, bits_in: bool) -> bool:
         return True
 
     def __repr__(self) -> str:
-        if isinstance(self.quantizer, SteSign):
+        if type(self.quantizer) is SteSign:
             return f"Sign(clip_value={self.quantizer.clip_value:g})"
         return f"Sign({self.quantizer!r})"
 
+    def to_packed(self) -> PackedSign:
+        return PackedSign()
 
-_SIGNS = AnnealedSign | ApproxSign | ProgressiveSign | SteSign | StochasticSign | SwishSign
+
+_SIGNS = (AnnealedSign, ApproxSign, SteSign, StochasticSign, SwishSign)
+_NO_SIGNS = (
+    DoReFaActivation,
+    DoReFaGradient,
+    DoReFaWeight,
+    Heaviside,
+    LeastSquaresTernary,
+    MagnitudeAwareSign,
+    ShareTernary,
+    Ternary,
+    TwnTernary,
+    XnorSign,
+)
 
 
 def _innermost(quantizer: Any) -> Any:
-    while isinstance(quantizer, ClippedGradient):
+    """The quantizer in a ClippedGradient, or in several of them."""
+    while type(quantizer) is ClippedGradient:
         quantizer = quantizer.quantizer
     return quantizer
 
 
-def _makes_signs(quantizer: Any) -> bool:
-    return isinstance(_innermost(quantizer), _SIGNS)
+_LEVELS = (DoReFaActivation, Heaviside)
 
 
 class Quantize(TrainingLayer):
@@ -119,7 +153,9 @@ class Quantize(TrainingLayer):
     Parameters
     ----------
     quantizer : Heaviside, DoReFaActivation, or ClippedGradient of one
-        Of `bitops.quantizers`, of at most 8 bits.
+        Of `bitops.quantizers`, of at most 8 bits. An object of one's own needs `forward(x)`,
+        `backward(x, grad)`, and for the codes `codes(x)`, `bits` and `step`. For such a one no
+        packed form is known: derive a class with `role` and `to_packed` from this one.
 
     Notes
     -----
@@ -129,27 +165,45 @@ class Quantize(TrainingLayer):
     """
 
     def __init__(self, quantizer: Any):
+        check_quantizer("Quantize", quantizer)
         self.levels = _innermost(quantizer)
-        if not isinstance(self.levels, Heaviside | DoReFaActivation):
+        if not all(hasattr(self.levels, name) for name in ("codes", "bits", "step")):
             raise TypeError(
-                f"[Quantize] quantizer must be Heaviside or DoReFaActivation, got {quantizer!r}"
+                f"[Quantize] quantizer must be Heaviside or DoReFaActivation, or have codes(x), "
+                f"bits and step as they have, got {quantizer!r}"
+            )
+        kind = type(self.levels)
+        if place_in_mro(kind, "forward") < place_in_mro(kind, "codes"):
+            raise TypeError(
+                f"[Quantize] a quantizer that overrides forward must override codes, of which the "
+                f"values are made here, got {quantizer!r}"
             )
         check_input_bits("Quantize", "bits", self.levels.bits)
         self.quantizer = quantizer
         self._x: np.ndarray | None = None
 
-    def codes(self, x) -> Codes:
-        """The levels of numbers."""
-        values = as_float(as_activation("Quantize", x))
-        return Codes(self.levels.codes(values), self.levels.bits, self.levels.step)
-
     def forward(self, x, *, training: bool = False) -> Codes:
+        values = as_float(as_activation("Quantize", x))
         if training:
-            self._x = as_float(as_activation("Quantize", x))
-        return self.codes(x)
+            self._x = values
+        return Codes(self.levels.codes(values), self.levels.bits, self.levels.step)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return self.quantizer.backward(saved_for_backward(self, self._x), grad)
+
+    @property
+    def role(self) -> Role:
+        return Role.LEVELS if type(self.levels) in _LEVELS else Role.ALONE
+
+    def to_packed(self) -> PackedSign | PackedQuantize:
+        if type(self.levels) not in _LEVELS:
+            raise TypeError(
+                f"[to_packed] a class derived from Quantize must define role and to_packed to pack "
+                f"levels other than Heaviside and DoReFaActivation, got {self!r}"
+            )
+        if isinstance(self.levels, Heaviside):
+            return PackedSign()
+        return PackedQuantize(self.levels.bits, self.levels.clip_value)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return self.levels.bits == 1
@@ -158,6 +212,7 @@ class Quantize(TrainingLayer):
         return f"Quantize({self.quantizer!r})"
 
 
+@register
 class PackedQuantize(Layer):
     """Packed twin of a Quantize of k bits: code = round((2^k - 1) clip(x / c, 0, 1)), uint8.
 
@@ -175,13 +230,14 @@ class PackedQuantize(Layer):
     def forward(self, x) -> np.ndarray:
         return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"bits": self._levels.bits, "clip_value": self._levels.clip_value}
 
     def __repr__(self) -> str:
         return f"PackedQuantize(bits={self._levels.bits}, clip_value={self._levels.clip_value:g})"
 
 
+@register
 class PackedLevels(Layer):
     """Codes as the numbers they stand for: y = step * code, float32.
 
@@ -201,13 +257,14 @@ class PackedLevels(Layer):
         codes = unpack(x, dtype=np.bool_) if isinstance(x, BitArray) else x
         return as_float(codes) * np.float32(self.step)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"step": self.step}
 
     def __repr__(self) -> str:
         return f"PackedLevels(step={self.step:g})"
 
 
+@register
 class PackedSign(Layer):
     """Packed twin of [BatchNorm ->] Sign on numbers: bit = (x > threshold) ^ flip.
 
@@ -218,6 +275,8 @@ class PackedSign(Layer):
     flip : array_like of shape (features,), bool, optional
         Features whose bit is inverted. Needs `threshold`.
     """
+
+    ARRAYS = (ArraySpec("threshold", ("int32", "float32"), 1), ArraySpec("flip", "bool", 1))
 
     def __init__(self, threshold=None, flip=None):
         if threshold is None and flip is not None:
@@ -261,6 +320,8 @@ class ReLU(TrainingLayer):
     Backward:  dx = dy * (x > 0).
     """
 
+    role = Role.STEP
+
     def __init__(self) -> None:
         self._passes: np.ndarray | None = None
 
@@ -273,7 +334,11 @@ class ReLU(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * saved_for_backward(self, self._passes)
 
+    def to_packed(self) -> PackedReLU:
+        return PackedReLU()
 
+
+@register
 class PackedReLU(Layer):
     """Twin of `ReLU` for inference: y = max(x, 0), float32."""
 
@@ -306,7 +371,11 @@ class Tanh(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad * (1 - np.square(saved_for_backward(self, self._y)))
 
+    def to_packed(self) -> PackedTanh:
+        return PackedTanh()
 
+
+@register
 class PackedTanh(Layer):
     """Twin of `Tanh` for inference: y = tanh(x), float32."""
 
@@ -329,6 +398,8 @@ class QuantizeGradient(TrainingLayer):
     the product whose gradient it rounds.
     """
 
+    role = Role.NOTHING
+
     def __init__(self, bits: int, seed=None):
         self.quantizer = DoReFaGradient(bits, seed)
 
@@ -340,6 +411,9 @@ class QuantizeGradient(TrainingLayer):
 
     def generators(self) -> list[np.random.Generator]:
         return [self.quantizer.generator]
+
+    def to_packed(self) -> None:
+        return None
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
@@ -365,6 +439,8 @@ class Dropout(TrainingLayer):
     y = x * mask / (1 - rate), mask ~ Bernoulli(1 - rate); dx = dy * mask / (1 - rate).
     """
 
+    role = Role.NOTHING
+
     def __init__(self, rate: float, seed=None):
         check_number("Dropout", "rate", rate)
         if not 0 <= rate < 1:
@@ -386,6 +462,9 @@ class Dropout(TrainingLayer):
 
     def generators(self) -> list[np.random.Generator]:
         return [self._rng]
+
+    def to_packed(self) -> None:
+        return None
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in

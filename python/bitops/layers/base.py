@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .inputs import Activation, Shape
 from .parameter import Parameter
+from .roles import Role
+
+if TYPE_CHECKING:
+    from .registry import ArraySpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Layer:
     `in_features` and `out_features`, the lengths of the last axes, are None where a layer takes or
     gives any number of features.
     """
+
+    ARRAYS: ClassVar[Sequence[ArraySpec]] = ()  # of a packed layer, for model files
+    CHAINS: ClassVar[Sequence[str]] = ()  # names of `branches()`, for the same
 
     in_features: int | None = None
     out_features: int | None = None
@@ -60,8 +67,8 @@ class Layer:
     def cost(self, bits_in: bool) -> Cost:
         return Cost()
 
-    def settings(self) -> dict[str, Any]:
-        """Arguments of the constructor that are no arrays, as far as a packed layer has them."""
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor that are no arrays, in values that JSON knows."""
         return {}
 
     def branches(self) -> dict[str, Sequence[Layer]]:
@@ -77,7 +84,7 @@ class TrainingLayer(Layer):
 
     `forward(x, training=True)` keeps what `backward` needs; `forward(x)` is the evaluation graph.
     `backward(grad)` writes the gradients of the parameters and returns that of the input, or None
-    where the input, being integer data, has none.
+    where the input, being integer data, has none. `to_packed()` gives the layer for inference.
     """
 
     def forward(self, x, *, training: bool = False) -> Activation:
@@ -103,6 +110,27 @@ class TrainingLayer(Layer):
     def restore(self, state: Sequence) -> None:
         for parameter, value in zip(self.parameters(), state, strict=True):
             parameter.assign(value)
+
+    @property
+    def role(self) -> Role:
+        """How the layer takes part when a chain is packed."""
+        return Role.ALONE
+
+    def to_packed(self) -> Layer | None:
+        """The layer that computes in inference what `forward` does in evaluation, bit for bit.
+
+        It shares no array with this one. The packed form belongs to the `forward` beside which it
+        is defined: a class that overrides `forward` has none unless it defines its own.
+        """
+        raise TypeError(
+            f"[to_packed] a layer must define to_packed to be packed, got {type(self).__name__}"
+        )
+
+
+def place_in_mro(kind: type, name: str) -> int:
+    """Where among its bases, itself the first, a class finds an attribute; after all if nowhere."""
+    bases = kind.__mro__
+    return next((i for i, base in enumerate(bases) if name in vars(base)), len(bases))
 
 
 def saved_for_backward(layer: Layer, value):

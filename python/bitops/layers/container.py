@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +12,21 @@ import numpy as np
 from ..ops.array import BitArray
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, saved_for_backward
+from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, as_activation, as_float, check_size, is_data
 from .parameter import Parameter
-from .product import BinaryProduct
+from .registry import register
+from .roles import NUMBERS, Flow, Role
+from .saving import read_model, write_model
 from .summary import Summary, summarize
 from .walk import all_layers
 
 if TYPE_CHECKING:
     from ..training.loop import History
+
+# Layers stand below the training code and never import it: whoever only runs models does not load
+# it. This one name says which module `Sequential.fit` asks for when it is first called.
+_TRAINER = "bitops.training.loop"
 
 
 def _as_list(layers: tuple) -> list:
@@ -39,7 +48,11 @@ def _flat(layers: Iterable[Layer]) -> list[Layer]:
     """The layers, with sequences among them replaced by their own."""
     flat: list[Layer] = []
     for layer in layers:
-        flat += _flat(layer.layers) if isinstance(layer, Sequential | Packed) else [layer]
+        # a sequence with a forward of its own is more than its layers
+        if type(layer).forward in (Sequential.forward, Packed.forward):
+            flat += _flat(layer.layers)  # type: ignore[attr-defined]
+        else:
+            flat.append(layer)
     return flat
 
 
@@ -82,7 +95,21 @@ def check_shape(where: str, shape: Any) -> tuple[int, ...] | None:
 
 
 class Model:
-    """Batched inference over `forward`, shared by the training graph and the packed model."""
+    """What the training graph and the packed model share: inference, in batches and whole.
+
+    Notes
+    -----
+    Four ways to run a model:
+
+    =============  ===========================================================================
+    `forward(x)`   all rows at once, as a layer does it; codes come as `Codes`. Training calls
+                   `forward(x, training=True)`, which keeps what `backward` needs.
+    `model(x)`     the same as `forward(x)`
+    `outputs(x)`   `forward` batch by batch, so that memory does not grow with the rows; codes
+                   come as the numbers they stand for
+    `predict(x)`   the labels of classes, from the largest output of each row, batch by batch
+    =============  ===========================================================================
+    """
 
     input_shape: tuple[int, ...] | None
 
@@ -105,7 +132,7 @@ class Model:
             yield y.values() if isinstance(y, Codes) else y
 
     def outputs(self, x, *, batch_size: int = 1000) -> Activation:
-        """`forward` in batches, so that no more than one batch of hidden activations exists.
+        """Outputs of all rows, of which one batch at a time is run.
 
         Parameters
         ----------
@@ -196,19 +223,34 @@ class Sequential(Model, TrainingLayer):
         shape = check_layers("Sequential", self.layers, TrainingLayer, self.input_shape or ())
         self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
+        self._took_data: list[bool] = []
 
     def forward(self, x, *, training: bool = False) -> Activation:
+        took_data = []
         for layer in self.layers:
+            took_data.append(is_data(x))
             x = layer.forward(x, training=training)
+        if training:
+            self._took_data = took_data
         return x
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        for layer in reversed(self.layers):
-            below = layer.backward(grad)
+        for i in reversed(range(len(self.layers))):
+            below = self.layers[i].backward(grad)
             if below is None:
+                self._check_end(i)
                 return None
             grad = below
         return grad
+
+    def _check_end(self, place: int) -> None:
+        """Refuse a layer that gives no gradient although layers below it need one."""
+        needed = any(layer.parameters() for layer in self.layers[:place])
+        if needed and self._took_data and not self._took_data[place]:
+            raise TypeError(
+                f"[backward] layer {place} must return the gradient of its input, which is no "
+                f"integer data, got None from {self.layers[place]!r}"
+            )
 
     def parameters(self) -> list[Parameter]:
         return [parameter for layer in self.layers for parameter in layer.parameters()]
@@ -229,11 +271,15 @@ class Sequential(Model, TrainingLayer):
     def flat_layers(self) -> list[Layer]:
         return _flat(self.layers)
 
+    def branches(self) -> dict[str, Sequence[Layer]]:
+        return {"layers": self.flat_layers()}
+
     def round_gradients(self, seed=None) -> None:
         """Let the backward products of all binary layers take gradients rounded to 8 bits.
 
         Training steps get shorter, and gradients noisier but not biased; see
-        `bitops.quantizers.ByteGradient`. Set a layer's attribute `rounding` to None to undo it.
+        `bitops.quantizers.ByteGradient`. It becomes the attribute `rounding` of every layer that
+        has one; set that to None to undo it.
 
         Parameters
         ----------
@@ -244,21 +290,21 @@ class Sequential(Model, TrainingLayer):
             seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         )
         for layer in all_layers(self.flat_layers()):
-            if isinstance(layer, BinaryProduct):
+            if hasattr(layer, "rounding"):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
     def fit(self, x, y, **options) -> History:
         """Train in place; see `bitops.training.loop.fit` for the options and the result."""
-        # imported here, so that whoever only runs models never loads the training code
-        from ..training.loop import fit
+        return importlib.import_module(_TRAINER).fit(self, x, y, **options)
 
-        return fit(self, x, y, **options)
+    def to_packed(self) -> Packed:
+        check_packed_form(self)
+        packed, flow = fold_chain(self.flat_layers())
+        return Packed(packed + to_numbers(flow), input_shape=self.input_shape)
 
     def freeze(self) -> Packed:
-        """The packed inference model; see `bitops.layers.folding`."""
-        from .folding import freeze
-
-        return freeze(self)
+        """The packed inference model; see `bitops.layers.freeze`."""
+        return self.to_packed()
 
     def __repr__(self) -> str:
         return _describe("Sequential", self.layers)
@@ -315,11 +361,14 @@ class Packed(Model, Layer):
         """Bytes of packed weights, thresholds, flips and scales."""
         return self.summary().total.packed_bytes
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the model to a file; see `bitops.io.save`."""
-        from ..io import save
+        write_model(path, self.layers, self.input_shape, self.notes)
 
-        save(self, path)
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Packed:
+        """Read a model from a file; see `bitops.io.load`."""
+        return read_model(path, cls)
 
     def __repr__(self) -> str:
         return _describe("Packed", self.layers)
@@ -396,6 +445,8 @@ class Residual(Branches, TrainingLayer):
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
+    role = Role.BLOCK
+
     body: TrainingLayer
     shortcut: TrainingLayer | None
 
@@ -435,10 +486,20 @@ class Residual(Branches, TrainingLayer):
         for branch, part in zip(self._both(), state, strict=True):
             branch.restore(part)
 
+    def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
+        chains: dict[str, list[Layer]] = {}
+        for name, branch in self.branches().items():
+            packed, last = fold_chain(branch, flow)
+            chains[name] = packed + to_numbers(last)
+        # the identity, too, turns codes into numbers; a shortcut of nothing but Dropout is one
+        shortcut = chains.get("shortcut") or to_numbers(flow)
+        return PackedResidual(chains["body"], shortcut or None)
+
     def _both(self) -> list[TrainingLayer]:
         return [self.body] if self.shortcut is None else [self.body, self.shortcut]
 
 
+@register
 class PackedResidual(Branches):
     """Twin of `Residual` for inference: y = body(x) + shortcut(x), float32; bits count as +-1.
 
@@ -453,6 +514,8 @@ class PackedResidual(Branches):
     Integers are rounded to float32 before they are added, as in training: integer sums would
     differ beyond 2^24, and int32 could overflow.
     """
+
+    CHAINS = ("body", "shortcut")
 
     body: Packed
     shortcut: Packed | None

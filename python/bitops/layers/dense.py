@@ -1,4 +1,4 @@
-"""Fully connected layers: +-1 weights and float32 ones, the training layers and their twins."""
+"""Dense layers: binary, quantized and float32 ones in training, and their twins in inference."""
 
 from __future__ import annotations
 
@@ -6,63 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray
-from ..ops.linalg import gemm, gemm_sign
-from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
-from ..ops.prepack import Prepacked
-from .backward import Gradient, weight_gradient
-from .base import Cost, Layer, saved_for_backward
-from .inputs import (
-    Activation,
-    Codes,
-    as_activation,
-    as_float,
-    as_scales,
-    as_weights,
-    check_size,
-    is_data,
-)
-from .planes import Planes, WeightQuantizer, sum_planes
-from .product import (
-    BinaryProduct,
-    FloatProduct,
-    PackedPlanes,
-    PackedSingle,
-    QuantizedProduct,
-    float_cost,
-)
+from .base import Cost, Layer
+from .inputs import as_scales, as_weights
+from .operation import Linear
+from .packing import float_arrays, own_outputs, product_arrays, stacked
+from .planes import WeightQuantizer
+from .product import FloatProduct, LatentProduct, PackedProduct
+from .registry import register
+from .roles import NUMBERS, Flow
+from .weights import LatentWeights, PackedWeights, float_cost
 
 
-def mixed_product(
-    x: np.ndarray,
-    w: BitArray | Prepacked,
-    *,
-    bits: int = 8,
-    alpha: np.ndarray | float | None = None,
-    bias: np.ndarray | None = None,
-) -> np.ndarray:
-    """Numbers times +-1 weights: exact integers for uint8, the fixed order of `weight_gemm` else.
-
-    Parameters
-    ----------
-    x : ndarray of shape (..., k), uint8, int32 or float32
-    w : BitArray of shape (n, k), or Prepacked
-    bits : int
-        The uint8 numbers are in 0..2^bits - 1.
-    alpha, bias : scalar or ndarray of shape (n,), float32, optional
-        Scales and shifts of the columns.
-
-    Returns
-    -------
-    ndarray of shape (..., n)
-        int32 for uint8 without alpha and bias, else float32.
-    """
-    if x.dtype == np.uint8:
-        return bitplane_gemm(x, w, bits=bits, alpha=alpha, bias=bias)
-    return weight_gemm(x, w, alpha=alpha, bias=bias)
-
-
-class BinaryDense(BinaryProduct):
+class BinaryDense(LatentProduct):
     """Dense layer whose weights are the signs of trained float32 latent weights.
 
     Parameters
@@ -70,8 +25,9 @@ class BinaryDense(BinaryProduct):
     in_features, out_features : int
     bias : bool
         Whether to add a trained float32 bias.
-    alpha : bool
-        Whether to scale every output by the mean absolute latent weight of its row (XNOR-Net).
+    scale_weights : bool
+        Whether to scale every output by alpha, the mean absolute latent weight of its row
+        (XNOR-Net).
     seed : int, SeedSequence or Generator, optional
         Source of the first weights, and of the signs that are drawn.
     **latent
@@ -80,15 +36,18 @@ class BinaryDense(BinaryProduct):
 
         gradient : {"straight", "paper", "chain"} or quantizer, optional
             How the gradient of the binary weights becomes that of the latent ones: as it is
-            ("straight", the default without alpha), by a form of `xnor_weight_gradient` ("paper" is
-            the default with alpha), or by the `backward` of a quantizer.
+            ("straight", the default without scales), by a form of `xnor_weight_gradient` ("paper"
+            is the default with scales), or by the `backward` of a quantizer.
         stochastic : bool
-            Training draws the signs, +1 with probability (W + 1) / 2; evaluation takes sign(W).
+            Whether training draws the signs, +1 with probability (W + 1) / 2, anew in every forward
+            pass; evaluation takes sign(W).
         real_evaluation : bool
-            Evaluation takes the latent weights themselves (BinaryConnect).
+            Whether evaluation takes the latent weights themselves (BinaryConnect). Freezing then
+            gives a layer of float32 weights; set the attribute to False before, for binary ones.
         center : bool
-            Latent weights lose their mean over the input channels and are clipped to [-1, 1] after
-            each step, when they are first used (XNOR-Net).
+            Whether latent weights lose their mean over the input channels and are clipped to
+            [-1, 1] after each step, when they are first used (XNOR-Net). The optimizer then does
+            not clip them.
         lr_scale : float, optional
             Factor of the learning rate; sqrt((in_features + out_features) / 1.5) by default.
         start : {"uniform", "normal"}
@@ -124,60 +83,21 @@ class BinaryDense(BinaryProduct):
         out_features: int,
         *,
         bias: bool = False,
-        alpha: bool = False,
-        seed=None,
+        scale_weights: bool = False,
+        seed: Any = None,
         **latent: Any,
     ):
-        shape = self._set_features(in_features, out_features)
-        super().__init__(
-            shape, self.in_features, self.out_features, bias=bias, alpha=alpha, seed=seed, **latent
+        linear = Linear.of(self.name, in_features, out_features)
+        weights = LatentWeights.of_signs(
+            self.name, linear, scale_weights=scale_weights, seed=seed, **latent
         )
+        super().__init__(linear, weights, bias)
 
-    def _set_features(self, in_features: int, out_features: int) -> tuple[int, int]:
-        """Check the sizes; shape of the weights."""
-        self.in_features: int = check_size(self.name, "in_features", in_features)
-        self.out_features: int = check_size(self.name, "out_features", out_features)
-        self._saved: tuple[Activation, Planes] | None = None
-        return self.out_features, self.in_features
-
-    def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_activation(self.name, x, self.in_features)
-        if self.real_evaluation and not training:
-            return float_product(x, self.weight.value, self.bias_value)
-        planes = self.planes(training)
-        if training:
-            self._saved = x, planes
-        numbers, bits, step = x, 8, 1.0
-        if isinstance(x, Codes):
-            numbers, bits, step = x.numbers, x.bits, x.step
-
-        def multiply(plane: Prepacked, **scales: Any) -> np.ndarray:
-            if isinstance(numbers, BitArray):
-                return gemm(numbers, plane, **scales)
-            return mixed_product(numbers, plane, bits=bits, **scales)
-
-        return planes.outputs(multiply, step=step, bias=self.bias_value)
-
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        saved, planes = saved_for_backward(self, self._saved)
-        out_features, in_features = self.weight.shape
-        dy = grad.reshape(-1, out_features)
-        x = saved.reshape(-1, in_features)
-        gradient = Gradient(dy, self.rounding)
-        if isinstance(x, BitArray):
-            weight_gradient(gradient, x, self.weight.grad)
-        else:
-            np.matmul(dy.T, as_float(x), out=self.weight.grad)
-        self._keep_gradients(dy)
-        if is_data(saved):
-            return None  # no layer below learns from it
-        return planes.input_gradient(gradient).reshape(saved.shape)
-
-    def __repr__(self) -> str:
-        return f"{self.name}({self.in_features}, {self.out_features}{self._options()})"
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        return _packed(self, flow, outputs)
 
 
-class QuantizedDense(QuantizedProduct, BinaryDense):
+class QuantizedDense(LatentProduct):
     """Dense layer whose weights are ternary, or of few bits, made from latent ones by a quantizer.
 
     Parameters
@@ -218,21 +138,107 @@ class QuantizedDense(QuantizedProduct, BinaryDense):
         clip_value: float | None = None,
         lr_scale: float = 1.0,
         start: str = "normal",
-        seed=None,
+        seed: Any = None,
     ):
-        QuantizedProduct.__init__(
-            self,
-            self._set_features(in_features, out_features),
-            quantizer,
-            bias=bias,
-            clip_value=clip_value,
-            lr_scale=lr_scale,
-            start=start,
-            seed=seed,
-        )
+        linear = Linear.of(self.name, in_features, out_features)
+        options = {"clip_value": clip_value, "lr_scale": lr_scale, "start": start, "seed": seed}
+        weights = LatentWeights.of_quantizer(self.name, linear, quantizer, **options)
+        super().__init__(linear, weights, bias)
+
+    def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
+        return _packed(self, flow, outputs)
+
+    @property
+    def quantizer(self) -> WeightQuantizer | None:
+        return self.weights.quantizer
 
 
-class PackedDense(PackedSingle):
+class Dense(FloatProduct):
+    """Dense layer with float32 weights, for the layers that stay in full precision.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether to add a trained bias, 0 at the start.
+    seed : int, SeedSequence or Generator, optional
+        Source of the first weights, normal with variance 2 / in_features.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (out_features, in_features)
+    bias : Parameter of shape (out_features,) or None
+
+    Notes
+    -----
+    Forward:  y = x W^T + b in BLAS; bits count as +-1.
+    Backward:  dx = dy W,  dW = dy^T x,  db = sum dy.
+
+    References
+    ----------
+    He et al., "Delving deep into rectifiers", 2015, equation 10: the start values.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
+        super().__init__(Linear.of(self.name, in_features, out_features), bias=bias, seed=seed)
+
+    def to_packed(self) -> FloatDense:
+        return FloatDense(self.values(), self.bias_value)
+
+
+class TanhDense(FloatProduct):
+    """Dense layer whose weights and bias are compressed into (-1, 1): y = x tanh(W)^T + tanh(b).
+
+    Parameters
+    ----------
+    in_features, out_features, bias, seed
+        As in `Dense`.
+
+    Notes
+    -----
+    Backward, with V = tanh(W):  dx = dy V,  dW = (dy^T x) (1 - V^2),
+    db = sum(dy) (1 - tanh(b)^2).
+
+    References
+    ----------
+    Kim and Smaragdis, "Bitwise Neural Networks", 2016: the first stage of their training, which
+    leaves weights whose signs matter.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
+        super().__init__(Linear.of(self.name, in_features, out_features), bias=bias, seed=seed)
+
+    def to_packed(self) -> FloatDense:
+        return FloatDense(self.values(), self.bias_value)
+
+    def values(self) -> np.ndarray:
+        return np.tanh(self.weight.value)
+
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else np.tanh(self.bias.value)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        dx = super().backward(grad)
+        self.weight.grad *= 1 - np.square(self.values())
+        if self.bias is not None:
+            self.bias.grad *= 1 - np.square(np.tanh(self.bias.value))
+        return dx
+
+
+def _packed(layer: BinaryDense | QuantizedDense, flow: Flow, outputs: dict[str, Any]) -> Layer:
+    """The twin of a layer, for the input that flows in."""
+    if layer.real_evaluation:
+        return FloatDense(layer.values(), layer.bias_value)
+    planes = layer.planes()
+    options = {**(outputs or own_outputs(layer, flow)), "input_bits": flow.code_bits}
+    if planes.is_single:
+        return PackedDense(planes.bits[0], **options)
+    return PackedPlanesDense(stacked(planes.bits), planes.coefficients, **options)
+
+
+@register
+class PackedDense(PackedProduct):
     """Dense layer on packed +-1 weights, for inference.
 
     Parameters
@@ -263,32 +269,19 @@ class PackedDense(PackedSingle):
     as floor(t) does, since dot > t and dot > floor(t) are the same for every integer dot.
     """
 
+    ARRAYS = product_arrays(2)
+
     def __init__(
         self, w, threshold=None, flip=None, *, alpha=None, bias=None, input_bits: int | None = None
     ):
-        axes = "out_features, in_features"
-        super().__init__(w, axes, threshold, flip, alpha, bias, input_bits)
-        self.out_features: int = check_size("PackedDense", "out_features", self.weight.shape[0])
-        self.in_features: int = check_size("PackedDense", "in_features", self.weight.shape[1])
-
-    def forward(self, x) -> Activation:
-        x = self._packed_input(as_activation("PackedDense", x, self.in_features))
-        if isinstance(x, BitArray):
-            if self.threshold is not None:
-                return gemm_sign(x, self._prepacked, self._integer_threshold, flip=self._flip_bits)
-            if self._sums is not None:
-                return self._finish(self._of_units(gemm(x, self._prepacked)))
-            return gemm(x, self._prepacked, alpha=self.alpha, bias=self.bias)
-        bits = self.input_bits or 8
-        if self.threshold is not None:
-            return self._finish(mixed_product(x, self._prepacked, bits=bits))
-        return mixed_product(x, self._prepacked, bits=bits, alpha=self.alpha, bias=self.bias)
-
-    def __repr__(self) -> str:
-        return f"PackedDense({self.in_features}, {self.out_features}{self._fields()})"
+        weights = PackedWeights.of(self.name, w, "out_features, in_features")
+        outputs = {"threshold": threshold, "flip": flip, "alpha": alpha, "bias": bias}
+        linear = Linear.of_weights(self.name, weights.shape)
+        super().__init__(linear, weights, **outputs, input_bits=input_bits)
 
 
-class PackedPlanesDense(PackedPlanes):
+@register
+class PackedPlanesDense(PackedProduct):
     """Dense layer on weights that are a sum of +-1 planes, ternary or of few bits, for inference.
 
     Parameters
@@ -299,6 +292,8 @@ class PackedPlanesDense(PackedPlanes):
     threshold, flip, alpha, bias, input_bits
         As in `PackedDense`; dot is the sum of those with each plane times its coefficient.
     """
+
+    ARRAYS = product_arrays(3)
 
     def __init__(
         self,
@@ -311,110 +306,14 @@ class PackedPlanesDense(PackedPlanes):
         bias=None,
         input_bits: int | None = None,
     ):
-        axes = "planes, out_features, in_features"
-        super().__init__(w, coefficients, axes, threshold, flip, alpha, bias, input_bits)
-        self._layers = [PackedDense(plane, input_bits=input_bits) for plane in self.weight]
-        self.in_features, self.out_features = self._layers[0].in_features, self.weight.shape[1]
-
-    def forward(self, x) -> Activation:
-        x = as_activation(self.name, x, self.in_features)
-        products = [np.asarray(layer(x)) for layer in self._layers]
-        return self._finish(sum_planes(products, self.coefficients))
-
-    def __repr__(self) -> str:
-        planes = f"planes={len(self._layers)}"
-        return f"{self.name}({self.in_features}, {self.out_features}, {planes}{self._fields()})"
+        axes = "out_features, in_features"
+        weights = PackedWeights.of_planes(self.name, w, coefficients, axes)
+        outputs = {"threshold": threshold, "flip": flip, "alpha": alpha, "bias": bias}
+        linear = Linear.of_weights(self.name, weights.shape)
+        super().__init__(linear, weights, **outputs, input_bits=input_bits)
 
 
-class Dense(FloatProduct):
-    """Dense layer with float32 weights, for the layers that stay in full precision.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-    bias : bool
-        Whether to add a trained bias, 0 at the start.
-    seed : int, SeedSequence or Generator, optional
-        Source of the first weights, normal with variance 2 / in_features.
-
-    Attributes
-    ----------
-    weight : Parameter of shape (out_features, in_features)
-    bias : Parameter of shape (out_features,) or None
-
-    Notes
-    -----
-    Forward:  y = x W^T + b in BLAS; bits count as +-1.
-    Backward:  dx = dy W,  dW = dy^T x,  db = sum dy.
-
-    References
-    ----------
-    He et al., "Delving deep into rectifiers", 2015, equation 10: the start values.
-    """
-
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed=None):
-        self.in_features = check_size(self.name, "in_features", in_features)
-        self.out_features = check_size(self.name, "out_features", out_features)
-        super().__init__((self.out_features, self.in_features), bias=bias, seed=seed)
-        self._x: Activation | None = None
-
-    def values(self) -> np.ndarray:
-        """The weights that products see."""
-        return self.weight.value
-
-    def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_activation(self.name, x, self.in_features)
-        if training:
-            self._x = x
-        return float_product(x, self.values(), self.bias_value)
-
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        saved = saved_for_backward(self, self._x)
-        out_features, in_features = self.weight.shape
-        dy = grad.reshape(-1, out_features)
-        np.matmul(dy.T, as_float(saved).reshape(-1, in_features), out=self.weight.grad)
-        self._keep_bias_gradient(dy)
-        return None if is_data(saved) else (dy @ self.values()).reshape(saved.shape)
-
-    def __repr__(self) -> str:
-        bias = "" if self.bias is not None else ", bias=False"
-        return f"{self.name}({self.in_features}, {self.out_features}{bias})"
-
-
-class TanhDense(Dense):
-    """Dense layer whose weights and bias are compressed into (-1, 1): y = x tanh(W)^T + tanh(b).
-
-    Parameters
-    ----------
-    in_features, out_features, bias, seed
-        As in `Dense`.
-
-    Notes
-    -----
-    Backward, with V = tanh(W):  dx = dy V,  dW = (dy^T x) (1 - V^2),
-    db = sum(dy) (1 - tanh(b)^2).
-
-    References
-    ----------
-    Kim and Smaragdis, "Bitwise Neural Networks", 2016: the first stage of their training, which
-    leaves weights whose signs matter.
-    """
-
-    def values(self) -> np.ndarray:
-        return np.tanh(self.weight.value)
-
-    @property
-    def bias_value(self) -> np.ndarray | None:
-        return None if self.bias is None else np.tanh(self.bias.value)
-
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        dx = super().backward(grad)
-        self.weight.grad *= 1 - np.square(self.values())
-        if self.bias is not None:
-            self.bias.grad *= 1 - np.square(np.tanh(self.bias.value))
-        return dx
-
-
+@register
 class FloatDense(Layer):
     """Twin of `Dense` for inference: float32 weights, kept as they are.
 
@@ -424,27 +323,20 @@ class FloatDense(Layer):
     bias : array_like of shape (out_features,), float32, optional
     """
 
+    ARRAYS = float_arrays(2)
+
     def __init__(self, w, bias=None):
-        self.weight = as_weights("FloatDense", w, "out_features, in_features")
-        self.out_features = check_size("FloatDense", "out_features", self.weight.shape[0])
-        self.in_features = check_size("FloatDense", "in_features", self.weight.shape[1])
-        self.bias = as_scales("FloatDense", "bias", bias, self.out_features)
+        self.weight = as_weights(self.name, w, "out_features, in_features")
+        self.operation = Linear.of_weights(self.name, self.weight.shape)
+        self.in_features = self.operation.in_features
+        self.out_features = self.operation.out_features
+        self.bias = as_scales(self.name, "bias", bias, self.out_features)
 
     def forward(self, x) -> np.ndarray:
-        x = as_activation("FloatDense", x, self.in_features)
-        return float_product(x, self.weight, self.bias)
+        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
 
     def cost(self, bits_in: bool) -> Cost:
         return float_cost(self.weight, self.bias)
 
     def __repr__(self) -> str:
-        bias = "" if self.bias is None else ", bias"
-        return f"FloatDense({self.in_features}, {self.out_features}{bias})"
-
-
-def float_product(x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """y = x W^T + bias in float32, the same code in training and inference."""
-    y = (as_float(x).reshape(-1, w.shape[1]) @ w.T).reshape(*x.shape[:-1], len(w))
-    if bias is not None:
-        y += bias
-    return y
+        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"

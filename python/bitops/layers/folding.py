@@ -1,51 +1,52 @@
-"""From a trained Sequential to a Packed model that computes the same bits."""
+"""From a trained chain of layers to packed ones that compute the same bits.
+
+A chain is cut into groups, each of which is folded by itself:
+
+    head    steps             end         becomes
+    ----    -----             ---         -------
+    BinaryConv2D
+            BatchNorm ReLU    Sign        PackedConv2D with a threshold a channel
+    BinaryDense
+            BatchNorm                     PackedDense with alpha and bias
+    Dense                                 FloatDense
+            BatchNorm         Sign        PackedSign with a threshold a feature
+
+What a layer is in a group it says itself, by its `role`; see `bitops.layers.roles`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..ops.array import BitArray
-from ..quantizers import Heaviside
-from .activations import (
-    Dropout,
-    PackedLevels,
-    PackedQuantize,
-    PackedReLU,
-    PackedSign,
-    PackedTanh,
-    Quantize,
-    QuantizeGradient,
-    ReLU,
-    Sign,
-    Tanh,
-)
-from .base import Layer, TrainingLayer
-from .container import Packed, PackedResidual, Residual, Sequential
-from .conv import BinaryConv2D, Conv2D, FloatConv2D, PackedConv2D, PackedPlanesConv2D
-from .dense import BinaryDense, Dense, FloatDense, PackedDense, PackedPlanesDense
-from .norm import BatchNorm, PackedBatchNorm
+from .activations import PackedLevels, PackedSign
+from .base import Layer, TrainingLayer, place_in_mro
+from .inputs import Codes, as_float
 from .planes import scaled
-from .pool import (
-    AvgPool2D,
-    Flatten,
-    GlobalAvgPool2D,
-    MaxPool2D,
-    PackedAvgPool2D,
-    PackedFlatten,
-    PackedGlobalAvgPool2D,
-    PackedMaxPool2D,
+from .roles import (
+    BITS,
+    NUMBERS,
+    Flow,
+    HasLevels,
+    PackableAffine,
+    PackableBlock,
+    PackablePool,
+    PackableProduct,
+    Role,
 )
+
+if TYPE_CHECKING:
+    from .container import Packed, Sequential
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
-_EXACT = 2**24  # float32 holds every integer up to it
-_LARGEST_BYTE = 255
 
-Step = BatchNorm | MaxPool2D | ReLU
-Product = BinaryDense | BinaryConv2D
+_STEPS = (Role.STEP, Role.AFFINE, Role.POOL)
+_ENDS = (Role.SIGN, Role.LEVELS)
+
+Expression = Callable[[np.ndarray], np.ndarray]
 
 
 def freeze(model: Sequential) -> Packed:
@@ -54,7 +55,7 @@ def freeze(model: Sequential) -> Packed:
     Parameters
     ----------
     model : Sequential
-        Of the layers of this package, nested sequences included.
+        Nested sequences included.
 
     Returns
     -------
@@ -66,39 +67,89 @@ def freeze(model: Sequential) -> Packed:
     Raises
     ------
     TypeError
-        On a layer of another type.
+        If a layer has no packed form of its own, because its class does not define `to_packed`, or
+        overrides the `forward` of the class that does.
     ValueError
         If a parameter or a running statistic is NaN or infinite.
 
     Notes
     -----
-    A product (BinaryDense, BinaryConv2D or their kin with quantized weights) followed by any of
+    A product (BinaryDense, BinaryConv2D and their kin with quantized weights) followed by any of
     BatchNorm, MaxPool2D and ReLU and ended by Sign becomes a packed product with a threshold a
-    channel (see `fold`), then pools of bits. Each of these layers keeps or reverses the order of
-    values in a channel. Let f be all of them before a pool and t the threshold: where f rises, the
-    largest product of a window decides, and one bit z > t in it is enough (OR); where f falls, the
-    smallest does, and it takes all of them (AND). Bits that are flipped turn OR into AND and AND
-    into OR.
-    Layers that receive bits get integer thresholds. Those that receive the model's input get
-    float32 ones, which decide every real number and every integer as the training graph does.
+    channel (see `fold`), then pools of bits. Layers that receive bits get integer thresholds. Those
+    that receive the model's input get float32 ones, which decide every real number and every
+    integer as the training graph does.
+
+    Each of these steps keeps or reverses the order of values in a channel, so that pools can change
+    places with the sign. Let g be the steps before a pool, and b the bit of a product z:
+
+        training    z -> g -> largest of the window -> ... -> Sign -> b
+        packed      z -> (z > threshold) ^ flip -> OR or AND of the window -> b
+
+                                flip is False           flip is True
+                                (b grows with z)        (b falls with z)
+        g rises: b of the       OR: one z above the     AND: one z above the
+        largest z               threshold is enough     threshold is too many
+        g falls: b of the       AND: all z must be      OR: one z not above
+        smallest z              above the threshold     is enough
 
     A Quantize of one bit ends a product like a Sign; its bits stand for 0 and 1, which the next
     product is told. One of more bits stays a layer of its own, whose codes the next product takes
     as bit planes. Where codes meet anything but products, max-pools and Flatten, PackedLevels turns
     them into numbers.
 
-    A BinaryConv2D with k_map scales each position by another number: it stays in float32, and what
-    follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers flow: the
-    first BatchNorm behind a product becomes its alpha and bias. Residual, the layers with float32
-    weights, averages and Flatten stand alone, like products that are evaluated with their real
-    weights; Dropout and QuantizeGradient vanish.
+    A BinaryConv2D that scales its input stays in float32, since each position has a scale of its
+    own; what follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers
+    flow: the first BatchNorm behind a product becomes its alpha and bias. All other layers stand
+    alone. Dropout and QuantizeGradient vanish.
     """
-    for layer in model.flat_layers():
-        for array in _arrays(layer.state() if isinstance(layer, TrainingLayer) else []):
-            if not np.isfinite(array).all():
-                raise ValueError(f"[freeze] all values of a layer must be finite, got {layer!r}")
-    packed, flow = _pack_chain(model.flat_layers(), _NUMBERS)
-    return Packed(packed + flow.to_numbers(), input_shape=model.input_shape)
+    return model.to_packed()
+
+
+def fold_chain(layers: Sequence[Layer], flow: Flow = NUMBERS) -> tuple[list[Layer], Flow]:
+    """Packed layers for a chain of training layers without inner chains, and what they end in."""
+    packed: list[Layer] = []
+    for group in _groups([_checked(layer) for layer in layers]):
+        made, flow = group.pack(flow)
+        packed += made
+    return packed, flow
+
+
+def to_numbers(flow: Flow) -> list[Layer]:
+    """The layers that turn codes into numbers."""
+    return [] if flow.code_bits is None else [PackedLevels(flow.step)]
+
+
+def _checked(layer: Layer) -> TrainingLayer:
+    """A layer that may be packed: it has a packed form of its own, and its arrays are finite."""
+    if not isinstance(layer, TrainingLayer):
+        raise TypeError(f"[freeze] layers must be training layers, got {layer!r}")
+    check_packed_form(layer)
+    for array in _arrays(layer.state()):
+        if not np.isfinite(array).all():
+            raise ValueError(f"[freeze] all values of a layer must be finite, got {layer!r}")
+    return layer
+
+
+def check_packed_form(layer: TrainingLayer) -> None:
+    """Refuse a layer whose packed form belongs to another `forward` than its own."""
+    kinds = type(layer).__mro__
+    forward, packed, role = (
+        place_in_mro(type(layer), name) for name in ("forward", "to_packed", "role")
+    )
+    if kinds[packed] is TrainingLayer:
+        raise TypeError(
+            f"[freeze] no packed form is known for {layer.name}, which must define to_packed, "
+            f"got {layer!r}"
+        )
+    places = {"to_packed": packed, "role": forward if layer.role is Role.ALONE else role}
+    missing = [name for name, at in places.items() if at > forward]
+    if missing:
+        own, other = kinds[forward].__name__, kinds[places[missing[0]]].__name__
+        raise TypeError(
+            f"[freeze] {own} overrides forward, so that the packed form of {other} is not its own; "
+            f"it must define {' and '.join(missing)}, got {layer!r}"
+        )
 
 
 def _arrays(state: Any) -> Iterator[np.ndarray]:
@@ -110,69 +161,46 @@ def _arrays(state: Any) -> Iterator[np.ndarray]:
             yield part
 
 
-@dataclass(frozen=True)
-class _Flow:
-    """What a chain has come to: numbers, bits that are +-1, or codes that count `step`.
-
-    Codes have so many bits; those of one bit are bits too, or uint8.
-    """
-
-    is_bits: bool = False
-    code_bits: int | None = None
-    step: float = 1.0
-
-    @property
-    def largest(self) -> int | None:
-        """Largest magnitude of the integers that flow; None if they are any numbers."""
-        if self.code_bits is not None:
-            return 2**self.code_bits - 1
-        return 1 if self.is_bits else None
-
-    def to_numbers(self) -> list[Layer]:
-        """What turns codes into numbers."""
-        return [] if self.code_bits is None else [PackedLevels(self.step)]
-
-
-_NUMBERS, _BITS = _Flow(), _Flow(is_bits=True)
-
-
-def _pack_chain(layers: list[Layer], flow: _Flow) -> tuple[list[Layer], _Flow]:
-    packed: list[Layer] = []
-    for group in _groups(layers):
-        made, flow = group.pack(flow)
-        packed += made
-    return packed, flow
+def _groups(layers: Sequence[TrainingLayer]) -> list[_Group]:
+    """Cut the chain before every head and behind every end."""
+    groups = [_Group()]
+    for layer in layers:
+        role = layer.role
+        if role is Role.NOTHING:
+            continue
+        if role not in _STEPS + _ENDS:
+            groups.append(_Group(layer))
+            continue
+        if groups[-1].end is not None:
+            groups.append(_Group())
+        if role in _ENDS:
+            groups[-1].end = layer
+        else:
+            groups[-1].steps.append(layer)
+    return [group for group in groups if group.head or group.steps or group.end]
 
 
 @dataclass
 class _Group:
-    """At most one layer that is no step, the steps behind it, and what of few levels ends them."""
+    """At most one layer that is no step, the steps behind it, and the one that ends in levels."""
 
-    head: Layer | None = None
-    steps: list[Step] = field(default_factory=list)
-    end: Sign | Quantize | None = None
+    head: TrainingLayer | None = None
+    steps: list[TrainingLayer] = field(default_factory=list)
+    end: TrainingLayer | None = None
 
-    def pack(self, flow: _Flow) -> tuple[list[Layer], _Flow]:
-        head = self.head
-        if isinstance(head, Product) and not (_has_k_map(head) or head.real_evaluation):
-            return self._pack_product(head, flow)
-        if head is None:
-            packed: list[Layer] = []
-        elif isinstance(head, Flatten):
-            packed = [PackedFlatten()]
-        elif isinstance(head, Residual):
-            packed, flow = [_pack_residual(head, flow)], _NUMBERS
-        else:
-            packed, flow = [*flow.to_numbers(), _pack_alone(head)], _NUMBERS
-        while self.steps and isinstance(self.steps[0], MaxPool2D):
-            packed.append(_pack_step(self.steps.pop(0)))
-        if not self.steps and self.end is None:
+    def pack(self, flow: Flow) -> tuple[list[Layer], Flow]:
+        if self.head is not None and self.head.role is Role.PRODUCT:
+            return self._pack_product(cast(PackableProduct, self.head), flow)
+        packed, flow = _pack_head(self.head, flow)
+        steps = list(self.steps)
+        while steps and steps[0].role is Role.POOL:  # of whatever flows
+            packed.append(_twin(steps.pop(0)))
+        if not steps and self.end is None:
             return packed, flow
-        packed += flow.to_numbers()
-        made, flow = self._pack_steps()
-        return packed + made, flow
+        made, after = _pack_steps(steps, self.end)
+        return [*packed, *to_numbers(flow), *made], after
 
-    def _pack_product(self, product: Product, flow: _Flow) -> tuple[list[Layer], _Flow]:
+    def _pack_product(self, product: PackableProduct, flow: Flow) -> tuple[list[Layer], Flow]:
         planes = product.planes()
         scale, bias = planes.scale(flow.step), product.bias_value
         if self.end is not None and _is_binary(self.end):
@@ -186,136 +214,67 @@ class _Group:
 
             threshold, flip = fold(_chained(expression, self.steps, self.end), filters, k)
             pools = _pack_pools(expression, self.steps, flip, filters, k)
-            packed = _packed_product(product, flow, threshold=threshold, flip=flip)
+            packed = product.to_packed(flow, threshold=threshold, flip=flip)
             return [packed, *pools], _flow_of(self.end)
-        steps = list(self.steps)
-        if scale is None and bias is None and steps and isinstance(norm := steps[0], BatchNorm):
-            scale, bias = norm.affine()
-            steps = steps[1:]
-        largest = product.weight.size // product.weight.shape[0] * (flow.largest or _LARGEST_BYTE)
-        if scale is None and bias is None and largest > _EXACT:
-            scale = np.ones(product.weight.shape[0], np.float32)  # rounds as training does
-        layers = [_packed_product(product, flow, alpha=scale, bias=bias)]
-        layers += [_pack_step(step) for step in steps]
+        steps, outputs = list(self.steps), {}
+        if scale is None and bias is None and steps and steps[0].role is Role.AFFINE:
+            outputs = dict(zip(("alpha", "bias"), _affine(steps.pop(0)), strict=True))
+        layers = [product.to_packed(flow, **outputs), *(_twin(step) for step in steps)]
         if self.end is None:
-            return layers, _NUMBERS
-        return [*layers, _pack_quantize(self.end)], _flow_of(self.end)
-
-    def _pack_steps(self) -> tuple[list[Layer], _Flow]:
-        """Layers for numbers that no product folds with; the first of them is no pool."""
-        if self.end is None:
-            return [_pack_step(step) for step in self.steps], _NUMBERS
-        flow = _flow_of(self.end)
-        norms = [step for step in self.steps if isinstance(step, BatchNorm)]
-        if not norms or not _is_binary(self.end):
-            return [*(_pack_step(step) for step in self.steps), _pack_quantize(self.end)], flow
-        features = norms[0].gamma.size
-        threshold, flip = fold(_chained(_identity, self.steps, self.end), features)
-        pools = _pack_pools(_identity, self.steps, flip, features, None)
-        return [PackedSign(threshold, flip), *pools], flow
+            return layers, NUMBERS
+        return [*layers, _twin(self.end)], _flow_of(self.end)
 
 
-def _groups(layers: list[Layer]) -> list[_Group]:
-    """Cut the chain before every head and behind every layer that leaves few levels."""
-    groups = [_Group()]
-    for layer in layers:
-        group = groups[-1]
-        if isinstance(layer, Dropout | QuantizeGradient):
-            continue
-        if isinstance(layer, Step | Sign | Quantize):
-            if group.end is not None:
-                groups.append(group := _Group())
-            if isinstance(layer, Sign | Quantize):
-                group.end = layer
-            else:
-                group.steps.append(layer)
-        else:
-            groups.append(_Group(layer))
-    return [group for group in groups if group.head or group.steps or group.end]
+def _pack_head(head: TrainingLayer | None, flow: Flow) -> tuple[list[Layer], Flow]:
+    """The twin of a layer that folds with nothing, and what it ends in."""
+    if head is None:
+        return [], flow
+    if head.role is Role.MOVES:
+        return [_twin(head)], flow
+    if head.role is Role.BLOCK:
+        return [cast(PackableBlock, head).to_packed(flow)], NUMBERS
+    return [*to_numbers(flow), _twin(head)], NUMBERS
 
 
-def _has_k_map(product: Product) -> bool:
-    return isinstance(product, BinaryConv2D) and product.k_map
+def _pack_steps(
+    steps: Sequence[TrainingLayer], end: TrainingLayer | None
+) -> tuple[list[Layer], Flow]:
+    """Layers for steps on numbers that no product folds with; the first of them is no pool."""
+    if end is None:
+        return [_twin(step) for step in steps], NUMBERS
+    features = next((layer.in_features for layer in (*steps, end) if layer.in_features), None)
+    if not steps or features is None or not _is_binary(end):
+        return [_twin(layer) for layer in (*steps, end)], _flow_of(end)
+    threshold, flip = fold(_chained(_identity, steps, end), features)
+    pools = _pack_pools(_identity, steps, flip, features, None)
+    return [PackedSign(threshold, flip), *pools], _flow_of(end)
 
 
-def _is_binary(end: Sign | Quantize) -> bool:
+def _twin(layer: TrainingLayer) -> Layer:
+    """The packed layer that a layer gives."""
+    packed = layer.to_packed()
+    if not isinstance(packed, Layer) or isinstance(packed, TrainingLayer):
+        raise TypeError(f"[freeze] to_packed must give a packed layer, got {packed!r} of {layer!r}")
+    return packed
+
+
+def _affine(layer: TrainingLayer) -> tuple[np.ndarray, np.ndarray]:
+    return cast(PackableAffine, layer).affine()
+
+
+def _levels(end: TrainingLayer) -> HasLevels:
+    return cast(Any, end).levels
+
+
+def _is_binary(end: TrainingLayer) -> bool:
     """Whether thresholds decide what a layer makes."""
-    return isinstance(end, Sign) or end.levels.bits == 1
+    return end.role is Role.SIGN or _levels(end).bits == 1
 
 
-def _flow_of(end: Sign | Quantize) -> _Flow:
-    if isinstance(end, Sign):
-        return _BITS
-    return _Flow(code_bits=end.levels.bits, step=end.levels.step)
-
-
-def _pack_quantize(end: Sign | Quantize) -> Layer:
-    """The twin of a Sign or Quantize on numbers."""
-    if isinstance(end, Sign) or isinstance(end.levels, Heaviside):
-        return PackedSign()
-    return PackedQuantize(end.levels.bits, end.levels.clip_value)
-
-
-def _packed_product(product: Product, flow: _Flow, **outputs) -> Layer:
-    options = {**outputs, "input_bits": flow.code_bits}
-    planes = product.planes()
-    if isinstance(product, BinaryConv2D):
-        options |= {"pad_value": product.pad_value, **product.settings()}
-        if planes.is_single:
-            return PackedConv2D(planes.bits[0], k_map=product.k_map, **options)
-        return PackedPlanesConv2D(_stacked(planes.bits), planes.coefficients, **options)
-    if planes.is_single:
-        return PackedDense(planes.bits[0], **options)
-    return PackedPlanesDense(_stacked(planes.bits), planes.coefficients, **options)
-
-
-def _stacked(planes: Sequence[BitArray]) -> BitArray:
-    """Planes along a new first axis."""
-    words = np.stack([plane.words for plane in planes])
-    return BitArray.from_words(words, (len(planes), *planes[0].shape))
-
-
-def _pack_step(step: Step) -> Layer:
-    """A step on numbers, or a pool of bits that stand for values."""
-    if isinstance(step, BatchNorm):
-        return PackedBatchNorm(*step.affine())
-    return PackedMaxPool2D(**step.settings()) if isinstance(step, MaxPool2D) else PackedReLU()
-
-
-def _pack_residual(block: Residual, flow: _Flow) -> PackedResidual:
-    """The twin of a residual block; the identity, too, has to turn codes into numbers."""
-    chains: dict[str, list[Layer]] = {"body": [], "shortcut": []}
-    for name in chains:
-        branch = list(block.branches().get(name, ()))
-        packed, last = _pack_chain(branch, flow)
-        chains[name] = packed + last.to_numbers()
-    # a shortcut of nothing but Dropout is the identity
-    return PackedResidual(chains["body"], chains["shortcut"] or None)
-
-
-def _pack_alone(layer: Layer) -> Layer:
-    """The twin of a layer that folds with nothing."""
-    if isinstance(layer, Product):
-        if not layer.real_evaluation:
-            scales = {"alpha": layer.alpha, "bias": layer.bias_value}
-            return _packed_product(layer, _NUMBERS, **scales)
-        if isinstance(layer, BinaryConv2D):
-            return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
-        return FloatDense(layer.weight.value, layer.bias_value)
-    if isinstance(layer, Conv2D):
-        return FloatConv2D(layer.weight.value, layer.bias_value, **layer.settings())
-    if isinstance(layer, Dense):
-        return FloatDense(layer.values(), layer.bias_value)
-    if isinstance(layer, AvgPool2D):
-        return PackedAvgPool2D(**layer.settings())
-    if isinstance(layer, GlobalAvgPool2D):
-        return PackedGlobalAvgPool2D()
-    if isinstance(layer, Tanh):
-        return PackedTanh()
-    raise TypeError(f"[freeze] no packed form is known for this layer, got {layer!r}")
-
-
-Expression = Callable[[np.ndarray], np.ndarray]
+def _flow_of(end: TrainingLayer) -> Flow:
+    if end.role is Role.SIGN:
+        return BITS
+    return Flow(code_bits=_levels(end).bits, step=_levels(end).step)
 
 
 def _identity(z: np.ndarray) -> np.ndarray:
@@ -323,41 +282,44 @@ def _identity(z: np.ndarray) -> np.ndarray:
 
 
 def _chained(
-    expression: Expression, steps: list[Step], end: Sign | Quantize | None = None
+    expression: Expression, steps: Sequence[TrainingLayer], end: TrainingLayer | None = None
 ) -> Expression:
     """What the evaluation graph makes of products, by the layers' own code; pools are left out.
 
     With an `end` it is positive or zero where that gives +1, or the code 1.
     """
-    layers = [step for step in steps if not isinstance(step, MaxPool2D)]
+    layers = [step for step in steps if step.role is not Role.POOL]
 
     def chained(z: np.ndarray) -> np.ndarray:
         z = expression(z)
         for layer in layers:
-            z = layer.forward(z)
-        if isinstance(end, Quantize):
-            z = _codes_or_nan(end, z)
-        return z
+            z = as_float(layer.forward(z))
+        return z if end is None else _decided(end, z)
 
     return chained
 
 
-def _codes_or_nan(end: Quantize, z: np.ndarray) -> np.ndarray:
-    """Codes less one half; NaN, which `fold` knows to handle, stays."""
+def _decided(end: TrainingLayer, z: np.ndarray) -> np.ndarray:
+    """What a layer of two levels makes of numbers, above or below 0; NaN stays, as `fold` wants."""
     missing = np.isnan(z)
-    codes = end.codes(np.where(missing, 0, z)).numbers - np.float32(0.5)
-    return np.where(missing, np.float32(np.nan), codes)
+    made = end.forward(np.where(missing, np.float32(0), z))
+    decided = made.numbers - np.float32(0.5) if isinstance(made, Codes) else as_float(made)
+    return np.where(missing, np.float32(np.nan), decided)
 
 
 def _pack_pools(
-    expression: Expression, steps: list[Step], flip: np.ndarray, features: int, k: int | None
+    expression: Expression,
+    steps: Sequence[TrainingLayer],
+    flip: np.ndarray,
+    features: int,
+    k: int | None,
 ) -> list[Layer]:
     """Pools of the bits of products, for those of the numbers that an expression makes of them."""
     pools: list[Layer] = []
     for i, step in enumerate(steps):
-        if isinstance(step, MaxPool2D):
+        if step.role is Role.POOL:
             minimum = flip ^ _falls(_chained(expression, steps[:i]), features, k)
-            pools.append(PackedMaxPool2D(**step.settings(), minimum=minimum))
+            pools.append(cast(PackablePool, step).to_packed(minimum=minimum))
     return pools
 
 

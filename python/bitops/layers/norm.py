@@ -11,6 +11,8 @@ from ..quantizers import ap2
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
+from .registry import ArraySpec, register
+from .roles import Role
 
 
 class BatchNorm(TrainingLayer):
@@ -43,6 +45,8 @@ class BatchNorm(TrainingLayer):
     ----------
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
     """
+
+    role = Role.AFFINE
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
         self.in_features = self.out_features = check_size(self.name, "features", features)
@@ -120,6 +124,9 @@ class BatchNorm(TrainingLayer):
         features = self.gamma.size
         return Cost(2 * features, 8 * features, float_macs=features)
 
+    def to_packed(self) -> PackedBatchNorm:
+        return PackedBatchNorm(*self.affine())
+
     def __repr__(self) -> str:
         return f"{self.name}({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
 
@@ -158,6 +165,8 @@ class ShiftBatchNorm(BatchNorm):
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 3; these equations are
     those of the Torch program released with it.
     """
+
+    role = Role.AFFINE
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125):
         super().__init__(features, eps, momentum)
@@ -198,7 +207,11 @@ class ShiftBatchNorm(BatchNorm):
         dx *= sigma * ap2(self.gamma.value)
         return dx
 
+    def to_packed(self) -> PackedBatchNorm:
+        return PackedBatchNorm(*self.affine())
 
+
+@register
 class PackedBatchNorm(Layer):
     """Twin of a `BatchNorm` that no product absorbs: y = x * alpha + bias, float32.
 
@@ -206,6 +219,8 @@ class PackedBatchNorm(Layer):
     ----------
     alpha, bias : array_like of shape (features,), float32
     """
+
+    ARRAYS = (ArraySpec("alpha", "float32", 1), ArraySpec("bias", "float32", 1))
 
     def __init__(self, alpha, bias):
         alphas = as_scales("PackedBatchNorm", "alpha", alpha, None)

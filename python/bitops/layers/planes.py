@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,12 +16,32 @@ from ..quantizers import (
     DoReFaWeight,
     LeastSquaresTernary,
     MagnitudeAwareSign,
+    Quantizer,
     ShareTernary,
     Ternary,
     TwnTernary,
     XnorSign,
 )
+from ..quantizers.base import check_quantizer
 from .backward import Gradient
+
+OURS = (
+    DoReFaWeight,
+    LeastSquaresTernary,
+    MagnitudeAwareSign,
+    ShareTernary,
+    Ternary,
+    TwnTernary,
+    XnorSign,
+)
+
+
+class MakesPlanes(Quantizer, Protocol):
+    """A quantizer of weights that says itself which planes its values are the sum of."""
+
+    def planes(self, w: np.ndarray) -> Planes:
+        """The values of `forward`, as planes."""
+
 
 WeightQuantizer = (
     DoReFaWeight
@@ -31,6 +51,7 @@ WeightQuantizer = (
     | Ternary
     | TwnTernary
     | XnorSign
+    | MakesPlanes
 )
 
 # product with one plane; takes alpha and bias as the public product functions do
@@ -142,6 +163,22 @@ def check_sums(where: str, k: int, largest: int, coefficients: Sequence[int]) ->
         )
 
 
+def check_weight_quantizer(where: str, quantizer: Any) -> None:
+    """Refuse a quantizer whose values `planes_of` cannot make."""
+    check_quantizer(where, quantizer)
+    kind = type(quantizer)
+    base = next((base for base in kind.__mro__ if base in OURS), None)
+    values = ("forward", "split", "codes", "alpha")
+    is_ours = base and all(getattr(kind, n, None) is getattr(base, n, None) for n in values)
+    if not (is_ours or callable(getattr(quantizer, "planes", None))):
+        names = ", ".join(base.__name__ for base in OURS)
+        raise TypeError(
+            f"[{where}] quantizer must be one of weights ({names}), with the values of these, or "
+            f"have planes(w), which gives its values as bitops.layers.planes.Planes, "
+            f"got {quantizer!r}"
+        )
+
+
 def planes_of(quantizer: WeightQuantizer, w: np.ndarray) -> Planes:
     """What a quantizer makes of latent weights, as planes.
 
@@ -150,6 +187,8 @@ def planes_of(quantizer: WeightQuantizer, w: np.ndarray) -> Planes:
     Ternary weights are the mean of two planes that differ where they are 0. Weights of k bits are
     odd integers of k planes that count 1, 2, 4, ..., divided by 2^k - 1.
     """
+    if hasattr(quantizer, "planes"):
+        return quantizer.planes(w)
     if isinstance(quantizer, MagnitudeAwareSign | XnorSign):
         bits, alpha = binarize_weights(w)
         return Planes([bits], (1,), alpha)

@@ -16,6 +16,8 @@ from ..ops.patches import image_blocks, seeing_taps, tap_slices
 from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
+from .registry import ArraySpec, register
+from .roles import Role
 from .windows import Padding, Windows, image_shape
 
 # Images, then rows and columns, of what a tap sees and of where it does.
@@ -52,7 +54,7 @@ class Pool(Layer):
         windows = self.windows
         return pool(x, windows.kernel_size, stride=windows.stride, padding=windows.padding)
 
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         windows = self.windows
         return {
             "kernel_size": windows.kernel_size,
@@ -84,6 +86,8 @@ class MaxPool2D(Pool, TrainingLayer):
     first +1, or the first tap where all are -1.
     """
 
+    role = Role.POOL
+
     def __init__(
         self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
     ):
@@ -111,6 +115,9 @@ class MaxPool2D(Pool, TrainingLayer):
             values, maxima = _values(x[images]), _values(y[images])
             _to_first_maximum(values, maxima, grad[images], window, dx[images])
         return dx
+
+    def to_packed(self, minimum: np.ndarray | None = None) -> PackedMaxPool2D:
+        return PackedMaxPool2D(**self.config(), minimum=minimum)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return bits_in
@@ -146,6 +153,7 @@ def _to_first_maximum(
         target += dy[seen] * hit
 
 
+@register
 class PackedMaxPool2D(Pool):
     """Twin of `MaxPool2D` for inference: OR of the bits, or the largest number, of every window.
 
@@ -158,6 +166,8 @@ class PackedMaxPool2D(Pool):
     minimum : array_like of shape (channels,), bool, optional
         Channels whose smallest value is taken instead: AND of the bits.
     """
+
+    ARRAYS = (ArraySpec("minimum", "bool", 1),)
 
     def __init__(
         self,
@@ -236,7 +246,11 @@ class AvgPool2D(Pool, TrainingLayer):
             dx[place] += share[seen]
         return dx
 
+    def to_packed(self) -> PackedAvgPool2D:
+        return PackedAvgPool2D(**self.config())
 
+
+@register
 class PackedAvgPool2D(Pool):
     """Twin of `AvgPool2D` for inference: the mean of every window, float32.
 
@@ -286,7 +300,11 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
         share = grad / np.float32(shape[1] * shape[2])
         return np.broadcast_to(share[:, np.newaxis, np.newaxis], shape).copy()
 
+    def to_packed(self) -> PackedGlobalAvgPool2D:
+        return PackedGlobalAvgPool2D()
 
+
+@register
 class PackedGlobalAvgPool2D(GlobalPool):
     """Twin of `GlobalAvgPool2D` for inference: (n, h, w, c) to the means (n, c), float32."""
 
@@ -324,6 +342,8 @@ def flattened(x: Activation) -> Activation:
 class Flatten(Flattening, TrainingLayer):
     """All features of an example in one row: (n, h, w, c) to (n, h * w * c), bits or numbers."""
 
+    role = Role.MOVES
+
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
 
@@ -336,7 +356,11 @@ class Flatten(Flattening, TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         return grad.reshape(saved_for_backward(self, self._shape))
 
+    def to_packed(self) -> PackedFlatten:
+        return PackedFlatten()
 
+
+@register
 class PackedFlatten(Flattening):
     """Twin of `Flatten` for inference: (n, h, w, c) to (n, h * w * c), bits or numbers."""
 

@@ -1,23 +1,25 @@
-"""What dense and convolutional layers share: latent, packed and float32 weights, and the bias."""
+"""What dense and convolutional layers share: y = x W + b, forward and backward.
+
+A layer has an operation, which says how inputs meet weights, and weights: latent ones that are
+quantized, float32 ones, or packed ones in inference. The layers are in `dense` and `conv`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, pack, popcount
-from ..ops.checks import check_number
-from ..ops.prepack import prepack
-from ..ops.scaling import binarize_weights
-from ..quantizers import ByteGradient, DoReFaWeight, StochasticSign, XnorSign
-from .base import Cost, Layer, TrainingLayer
+from ..ops.array import BitArray, above_operand, pack
+from ..quantizers import ByteGradient
+from .backward import Gradient
+from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import (
     Activation,
     Codes,
+    Shape,
     as_flips,
     as_scales,
     as_thresholds,
@@ -25,180 +27,82 @@ from .inputs import (
     check_input_bits,
     is_data,
 )
+from .operation import Operation
 from .parameter import Parameter
-from .planes import Planes, WeightQuantizer, check_sums, planes_of, scaled
+from .planes import Planes, scaled
+from .roles import Role
+from .weights import LatentWeights, PackedWeights, float_cost, start_weights
 
-MAX_COEFFICIENT = 2**8
+_INT32 = np.iinfo(np.int32)
 
 
-class Product(TrainingLayer):
-    """Base of the training layers with weights and perhaps a bias.
+class LatentProduct(TrainingLayer):
+    """Base of the training layers whose weights are quantized.
 
     Parameters
     ----------
-    weight : Parameter of shape (n, ...)
-        One filter for each output feature, along the first axis.
+    operation : Linear or Convolution
+    weights : LatentWeights
     bias : bool
         Whether to add a trained float32 bias, 0 at the start.
-    """
-
-    def __init__(self, weight: Parameter, bias: bool):
-        self.weight = weight
-        has_bias = check_flag(self.name, "bias", bias)
-        self.bias = Parameter(np.zeros(weight.shape[0])) if has_bias else None
-
-    @property
-    def bias_value(self) -> np.ndarray | None:
-        return None if self.bias is None else self.bias.value
-
-    def _keep_bias_gradient(self, dy: np.ndarray) -> None:
-        if self.bias is not None:
-            np.sum(dy.reshape(-1, dy.shape[-1]), axis=0, out=self.bias.grad)
-
-    def parameters(self) -> list[Parameter]:
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
-
-
-class FloatProduct(Product):
-    """Base of the training layers with float32 weights.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the weights: one filter for each output feature, along the first axis.
-    bias : bool
-        Whether to add a trained float32 bias, 0 at the start.
-    seed : int, SeedSequence or Generator, optional
-        Source of the first weights, normal with variance 2 / (weights of a filter).
-
-    References
-    ----------
-    He et al., "Delving deep into rectifiers", 2015, equation 10: the start values.
-    """
-
-    def __init__(self, shape: tuple[int, ...], *, bias: bool, seed: Any):
-        rng = np.random.default_rng(seed)
-        super().__init__(Parameter(start_weights(self.name, "normal", shape, rng)), bias)
-
-    def cost(self, bits_in: bool) -> Cost:
-        return float_cost(self.weight.value, self.bias_value)
-
-
-class BinaryProduct(Product):
-    """Base of the layers whose weights are the signs of trained float32 latent weights.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the latent weights: one filter for each output feature, along the first axis.
-    fan_in, fan_out : int
-        Sizes that scale the learning rate, by sqrt((fan_in + fan_out) / 1.5).
-    bias : bool
-        Whether to add a trained float32 bias.
-    alpha : bool
-        Whether to scale each filter by its mean absolute latent weight.
-    gradient : {"straight", "paper", "chain"} or quantizer, optional
-        How the gradient of the binary weights becomes that of the latent ones: as it is
-        ("straight", the default without alpha), by one of the forms of `xnor_weight_gradient`
-        ("paper" is the default with alpha), or by the `backward` of a quantizer of
-        `bitops.quantizers`.
-    stochastic : bool
-        Whether training draws the signs at random, +1 with probability (W + 1) / 2, anew in every
-        forward pass. Evaluation takes sign(W).
-    real_evaluation : bool
-        Whether evaluation takes the latent weights themselves. Freezing then gives a layer of
-        float32 weights; the attribute may be set to False before, for binary ones.
-    center : bool
-        Whether to subtract from the latent weights their mean over the input channels and to clip
-        them to [-1, 1] after every step, when they are first used; the optimizer then does not
-        clip them.
-    lr_scale : float, optional
-        Factor of the learning rate instead of that by `fan_in` and `fan_out`.
-    start : {"uniform", "normal"}
-        Distribution of the first weights: uniform in [-1, 1), or normal with variance 2 / (weights
-        of a filter).
-    seed : int, SeedSequence or Generator, optional
-        Source of the first weights, and of the signs that are drawn.
 
     Attributes
     ----------
     rounding : ByteGradient or None
         If set, the backward products with bits take gradients rounded to 8 bits.
+
+    Notes
+    -----
+    Forward, with Q the quantized weights:  y = x Q^T + b.
+    Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy;  the weights turn dQ into dW.
     """
 
+    in_features: int
+    out_features: int
     rounding: ByteGradient | None = None
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        fan_in: int,
-        fan_out: int,
-        *,
-        bias: bool,
-        alpha: bool = False,
-        gradient: Any = None,
-        stochastic: bool = False,
-        real_evaluation: bool = False,
-        center: bool = False,
-        lr_scale: float | None = None,
-        start: str = "uniform",
-        seed: Any,
-    ):
-        self.scaled = check_flag(self.name, "alpha", alpha)
-        self.stochastic = check_flag(self.name, "stochastic", stochastic)
-        self.real_evaluation = check_flag(self.name, "real_evaluation", real_evaluation)
-        self.center = check_flag(self.name, "center", center)
-        if self.scaled and (self.stochastic or self.real_evaluation):
-            raise ValueError(
-                f"[{self.name}] alpha must be False with stochastic or real_evaluation, got True"
-            )
-        self.estimator = _estimator(self.name, gradient, self.scaled)
-        rng = np.random.default_rng(seed)
-        latent = start_weights(self.name, start, shape, rng)
-        glorot = math.sqrt((fan_in + fan_out) / 1.5)
-        super().__init__(
-            Parameter(
-                latent,
-                clip_value=None if self.center else 1.0,
-                lr_scale=glorot if lr_scale is None else lr_scale,
-                binary=True,
-            ),
-            bias,
-        )
-        self._sampler: StochasticSign | None = StochasticSign(seed=rng) if stochastic else None
-        self._planes_version: int | None = None
+    def __init__(self, operation: Operation, weights: LatentWeights, bias: bool):
+        self.operation, self.weights = operation, weights
+        self.in_features, self.out_features = operation.in_features, operation.out_features
+        self.bias = _make_bias(self.name, bias, operation.out_features)
+        self._saved: tuple[Activation, Planes] | None = None
 
-    def planes(self, training: bool = False) -> Planes:
-        """The weights that products see, quantized again if the latent ones have changed."""
-        if self._planes_version != self.weight.version:
-            if self.center:
-                self._center()
-            self._planes = self._quantized()
-            self._planes_version = self.weight.version
-        if training and self._sampler is not None:
-            return Planes([pack(self._sampler.forward(self.weight.value))])
-        return self._planes
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = self.operation.input(x)
+        if self.real_evaluation and not training:
+            return self.operation.multiply_floats(x, self.weight.value, self.bias_value)
+        planes = self.planes(training)
+        if training:
+            self._saved = x, planes
+        return self._outputs(x, planes)
 
-    def state(self) -> list:
-        self.planes()  # centred now, where the next forward pass would centre them
-        return super().state()
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        x, planes = saved_for_backward(self, self._saved)
+        dy = Gradient(grad, self.rounding)
+        dx = self.operation.gradients(x, dy, planes, self.weight.grad, with_dx=not is_data(x))
+        self._finish_gradients(grad)
+        return dx
 
-    def restore(self, state: Sequence) -> None:
-        super().restore(state)
-        # as they were: what is centred and clipped once more is no longer the same
-        self._planes, self._planes_version = self._quantized(), self.weight.version
+    @property
+    def role(self) -> Role:
+        return Role.ALONE if self.real_evaluation else Role.PRODUCT
 
-    def _quantized(self) -> Planes:
-        if self.scaled:
-            bits, alpha = binarize_weights(self.weight.value)
-            return Planes([bits], (1,), alpha)
-        return Planes([self.weight.signs()])
+    def _outputs(self, x: Activation, planes: Planes, **scales: Any) -> np.ndarray:
+        """Products of every kind of input, scaled and with the bias, float32."""
+        bits, step = (x.bits, x.step) if isinstance(x, Codes) else (8, 1.0)
+        numbers = x.numbers if isinstance(x, Codes) else x
+        multiply = partial(self.operation.multiply, numbers, bits=bits, **scales)
+        return planes.outputs(multiply, step=step, bias=self.bias_value)
 
-    def _center(self) -> None:
-        """W = clip(W - mean over the input channels, -1, 1)."""
-        w = self.weight.writable()
-        w -= w.mean(axis=-1, keepdims=True)
-        np.clip(w, -1, 1, out=w)
+    def _finish_gradients(self, grad: np.ndarray) -> None:
+        """Gradients of the latent weights and the bias; `weight.grad` holds dQ."""
+        self.weights.take_gradient()
+        _keep_bias_gradient(self.bias, grad)
+
+    @property
+    def weight(self) -> Parameter:
+        """The latent weights."""
+        return self.weights.parameter
 
     @property
     def bits(self) -> BitArray:
@@ -210,153 +114,175 @@ class BinaryProduct(Product):
         """Scale of each filter, float32; None without scales."""
         return self.planes().alpha
 
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else self.bias.value
+
+    @property
+    def real_evaluation(self) -> bool:
+        """Whether evaluation takes the latent weights themselves; set it to False to pack them."""
+        return self.weights.real_evaluation
+
+    @real_evaluation.setter
+    def real_evaluation(self, value: bool) -> None:
+        self.weights.real_evaluation = check_flag(self.name, "real_evaluation", value)
+
+    def planes(self, training: bool = False) -> Planes:
+        """The weights that products see."""
+        return self.weights.planes(training)
+
     def values(self) -> np.ndarray:
         """The weights that evaluation sees, such as alpha * sign(W), float32."""
-        return self.weight.value if self.real_evaluation else self.planes().values()
+        return self.weights.values()
 
-    def _keep_gradients(self, dy: np.ndarray) -> None:
-        """Finish the gradients: `weight.grad` holds that of `values()`, dy is of shape (..., n)."""
-        if self.estimator is not None:
-            self.weight.grad[...] = self.estimator.backward(self.weight.value, self.weight.grad)
-        self._keep_bias_gradient(dy)
-
-    def cost(self, bits_in: bool) -> Cost:
-        if self.real_evaluation:
-            return float_cost(self.weight.value, self.bias_value)
-        bias = 0 if self.bias is None else self.bias.size
-        alpha = 0 if self.alpha is None else self.alpha.size
-        planes = self.planes().bits
-        return product_cost(planes, bits_in, numbers=bias, number_bytes=4 * (bias + alpha))
+    def parameters(self) -> list[Parameter]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def generators(self) -> list[np.random.Generator]:
-        sources = [self._sampler, self.rounding]
-        return [source.generator for source in sources if source is not None]
+        rounding = [] if self.rounding is None else [self.rounding.generator]
+        return self.weights.generators() + rounding
+
+    def state(self) -> list:
+        self.planes()  # centers the weights now, where the next forward pass would do so
+        return super().state()
+
+    def restore(self, state: Sequence) -> None:
+        super().restore(state)
+        self.weights.accept()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
+    def cost(self, bits_in: bool) -> Cost:
+        return self.weights.cost(bits_in, self.bias_value)
+
+    def config(self) -> dict[str, Any]:
+        return dict(self.operation.settings)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.operation}{self._options()})"
 
     def _options(self) -> str:
         """What differs from the default, for a repr."""
-        flags = {
-            "bias": self.bias is not None,
-            "alpha": self.scaled,
-            "stochastic": self.stochastic,
-            "real_evaluation": self.real_evaluation,
-            "center": self.center,
-        }
-        return "".join(f", {name}=True" for name, is_set in flags.items() if is_set)
+        quantizer = self.weights.quantizer
+        flags = {"bias": self.bias is not None, **self.weights.flags()}
+        parts = [] if quantizer is None else [repr(quantizer)]
+        parts += [f"{name}=True" for name, is_set in flags.items() if is_set]
+        return "".join(f", {part}" for part in parts) + _outside(self.operation)
 
 
-def _estimator(where: str, gradient: Any, is_scaled: bool) -> Any:
-    """What gives the gradient of latent weights; None passes it on as it is."""
-    if gradient is None:
-        gradient = "paper" if is_scaled else "straight"
-    if gradient == "straight":
-        return None
-    if isinstance(gradient, str):
-        if gradient not in ("paper", "chain"):
-            raise ValueError(
-                f"[{where}] gradient must be 'straight', 'paper', 'chain' or a quantizer, "
-                f"got {gradient!r}"
-            )
-        gradient = XnorSign("chain" if gradient == "chain" else "paper")
-    if not callable(getattr(gradient, "backward", None)):
-        raise TypeError(f"[{where}] gradient must be a string or a quantizer, got {gradient!r}")
-    if isinstance(gradient, XnorSign) and not is_scaled:
-        raise ValueError(f"[{where}] gradient must fit alpha=False, got {gradient!r}")
-    return gradient
-
-
-def start_weights(
-    where: str, start: str, shape: tuple[int, ...], rng: np.random.Generator
-) -> np.ndarray:
-    """First weights: uniform in [-1, 1), or normal with variance 2 / (weights of a filter)."""
-    if start == "uniform":
-        return rng.random(shape, dtype=np.float32) * 2 - 1
-    if start != "normal":
-        raise ValueError(f"[{where}] start must be 'uniform' or 'normal', got {start!r}")
-    deviation = np.float32(math.sqrt(2 / math.prod(shape[1:])))
-    return rng.standard_normal(shape, dtype=np.float32) * deviation
-
-
-class QuantizedProduct(BinaryProduct):
-    """Base of the layers whose weights are latent ones after a quantizer: ternary, or of k bits.
+class FloatProduct(TrainingLayer):
+    """Base of the training layers with float32 weights.
 
     Parameters
     ----------
-    shape, fan_in, fan_out, bias
-        As in `BinaryProduct`.
-    quantizer : quantizer of weights
-    clip_value : float, optional
-        The optimizer clips latent weights to [-clip_value, clip_value].
-    lr_scale : float
-        Factor of the learning rate.
-    start, seed
-        As in `BinaryProduct`.
+    operation : Linear or Convolution
+    bias : bool
+        Whether to add a trained bias, 0 at the start.
+    seed : int, SeedSequence or Generator, optional
+        Source of the first weights, normal with variance 2 / (weights of a filter).
+
+    Notes
+    -----
+    Forward:  y = x W^T + b in BLAS.
+    Backward:  dx = dy W,  dW = dy^T x,  db = sum dy.
+    """
+
+    in_features: int
+    out_features: int
+
+    def __init__(self, operation: Operation, *, bias: bool, seed: Any):
+        self.operation = operation
+        self.in_features, self.out_features = operation.in_features, operation.out_features
+        rng = np.random.default_rng(seed)
+        self.weight = Parameter(start_weights(self.name, "normal", operation.weight_shape, rng))
+        self.bias = _make_bias(self.name, bias, operation.out_features)
+        self._x: Activation | None = None
+
+    def values(self) -> np.ndarray:
+        """The weights that products see."""
+        return self.weight.value
+
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else self.bias.value
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        x = self.operation.input(x)
+        if training:
+            self._x = x
+        return self.operation.multiply_floats(x, self.values(), self.bias_value)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        x, w = saved_for_backward(self, self._x), self.values()
+        _keep_bias_gradient(self.bias, grad)
+        return self.operation.float_gradients(x, grad, w, self.weight.grad, with_dx=not is_data(x))
+
+    def parameters(self) -> list[Parameter]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
+    def cost(self, bits_in: bool) -> Cost:
+        return float_cost(self.weight.value, self.bias_value)
+
+    def config(self) -> dict[str, Any]:
+        return dict(self.operation.options)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.operation}{'' if self.bias is not None else ', bias=False'})"
+
+
+def _make_bias(where: str, bias: bool, features: int) -> Parameter | None:
+    return Parameter(np.zeros(features)) if check_flag(where, "bias", bias) else None
+
+
+def _keep_bias_gradient(bias: Parameter | None, dy: np.ndarray) -> None:
+    if bias is not None:
+        np.sum(dy.reshape(-1, dy.shape[-1]), axis=0, out=bias.grad)
+
+
+class PackedProduct(Layer):
+    """Base of the inference layers with packed +-1 weights.
+
+    Parameters
+    ----------
+    operation : Linear or Convolution
+    weights : PackedWeights
+    threshold, flip, alpha, bias, input_bits
+        As in `PackedDense`.
+
+    Attributes
+    ----------
+    weight : BitArray
+        The planes of the weights.
     """
 
     def __init__(
         self,
-        shape: tuple[int, ...],
-        quantizer: WeightQuantizer,
+        operation: Operation,
+        weights: PackedWeights,
         *,
-        bias: bool,
-        clip_value: float | None,
-        lr_scale: float,
-        start: str,
-        seed: Any,
+        threshold,
+        flip,
+        alpha,
+        bias,
+        input_bits: int | None,
     ):
-        if not isinstance(quantizer, WeightQuantizer):
-            raise TypeError(f"[{self.name}] quantizer must be one of weights, got {quantizer!r}")
-        if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
-            raise ValueError(f"[{self.name}] bits must be at most 8, got {quantizer.bits}")
-        if clip_value is not None:
-            check_number(self.name, "clip_value", clip_value)
-        if clip_value is not None and not clip_value > 0:
-            raise ValueError(f"[{self.name}] clip_value must be positive, got {clip_value}")
-        latent = start_weights(self.name, start, shape, np.random.default_rng(seed))
-        Product.__init__(self, Parameter(latent, clip_value=clip_value, lr_scale=lr_scale), bias)
-        self.quantizer = self.estimator = quantizer
-        self.scaled = self.stochastic = self.real_evaluation = self.center = False
-        self._sampler: StochasticSign | None = None
-        self._planes_version: int | None = None
-        check_sums(self.name, math.prod(shape[1:]), 255, self.planes().coefficients)
-
-    def _quantized(self) -> Planes:
-        return planes_of(self.quantizer, self.weight.value)
-
-    def _options(self) -> str:
-        return f", {self.quantizer!r}{super()._options()}"
-
-
-class PackedProduct(Layer):
-    """Base of the layers on packed +-1 weights: which outputs there are, and their settings.
-
-    Parameters
-    ----------
-    w : BitArray or array_like
-        Weights, one filter for each output feature along the first axis, or the second behind one
-        of planes; a real array is packed by sign (zero counts as +1).
-    axes : str
-        The axes that w must have, for the message of an error.
-    threshold, flip, alpha, bias, input_bits
-        As in `PackedDense`.
-    """
-
-    def __init__(self, w, axes: str, threshold, flip, alpha, bias, input_bits: int | None):
-        w = w if isinstance(w, BitArray) else pack(w)
-        ndim = axes.count(",") + 1
-        if w.ndim != ndim or w.axis != ndim - 1 or 0 in w.shape:
-            raise ValueError(
-                f"[{self.name}] w must have shape ({axes}), all >= 1, and be packed along the "
-                f"last axis, got {w!r}"
-            )
         if threshold is None and flip is not None:
             raise ValueError(f"[{self.name}] flip must come with a threshold, got threshold=None")
         if threshold is not None and not (alpha is None and bias is None):
             raise ValueError(f"[{self.name}] give either threshold or alpha and bias, got both")
         if input_bits is not None:
             check_input_bits(self.name, "input_bits", input_bits)
-        features = w.shape[axes.startswith("planes")]
-        self.weight = w
-        self.input_bits = input_bits
+            if operation.pad_value:
+                raise ValueError(
+                    f"[{self.name}] pad_value must be 0 with input_bits, got {operation.pad_value}"
+                )
+        features = operation.out_features
+        self.operation, self.weights, self.input_bits = operation, weights, input_bits
+        self.in_features, self.out_features = operation.in_features, features
         self.threshold: np.ndarray | None = None
         if threshold is not None:
             self.threshold = as_thresholds(self.name, threshold, features)
@@ -364,6 +290,29 @@ class PackedProduct(Layer):
         self._flip_bits = None if self.flip is None else pack(self.flip)
         self.alpha = as_scales(self.name, "alpha", alpha, features)
         self.bias = as_scales(self.name, "bias", bias, features)
+        # bits are +-1, or 0 and 1 where they are codes of one bit
+        self._takes_units = input_bits == 1
+        self._on_bits = operation.for_units() if self._takes_units else operation
+        planes = weights.planes
+        self._plane = planes.prepacked[0] if planes.is_single else None
+        self._limits = None if self._plane is None else self._limits_of_bits()
+
+    @property
+    def weight(self) -> BitArray:
+        return self.weights.bits
+
+    def forward(self, x) -> Activation:
+        x = self._check_codes(self.operation.input(x))
+        is_bits = isinstance(x, BitArray)
+        operation = self._on_bits if is_bits else self.operation
+        are_units = is_bits and self._takes_units
+        plane = self._plane
+        if plane is not None and is_bits and self._limits is not None:
+            return operation.multiply_sign(x, plane, self._limits, self._flip_bits)
+        multiply = partial(operation.multiply, x, bits=self.input_bits or 8)
+        if plane is not None and self.threshold is None and not are_units:
+            return multiply(plane, alpha=self.alpha, bias=self.bias)  # scaled in the store
+        return self._finish(self.weights.multiply(multiply, are_units=are_units))
 
     def _finish(self, z: np.ndarray) -> Activation:
         """The output for products z."""
@@ -373,7 +322,7 @@ class PackedProduct(Layer):
             return z
         return scaled(z, self.alpha, self.bias)
 
-    def _packed_input(self, x: Activation) -> BitArray | np.ndarray:
+    def _check_codes(self, x: Activation) -> BitArray | np.ndarray:
         """The input as bits or numbers; numbers other than the codes announced are refused."""
         if isinstance(x, Codes):
             x = x.values()
@@ -386,129 +335,49 @@ class PackedProduct(Layer):
                 )
         return x
 
+    def _limits_of_bits(self) -> np.ndarray | None:
+        """The int32 thresholds of products of +-1 bits, which decide as `threshold` does.
+
+        A product of units (d + s) / 2, see `PackedWeights.multiply`, exceeds t where d > 2 t - s.
+        """
+        if self.threshold is None:
+            return None
+        limits = np.floor(self.threshold.astype(np.float64))  # holds the limits of int32 exactly
+        limits = np.clip(limits, _INT32.min, _INT32.max)
+        if self._takes_units:
+            limits = np.clip(2 * limits - self.weights.sums[0], _INT32.min, _INT32.max)
+        return limits.astype(np.int32)
+
     def emits_bits(self, bits_in: bool) -> bool:
         return self.threshold is not None
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "input_bits": self.input_bits}
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
+    def config(self) -> dict[str, Any]:
+        config = {**self.operation.settings, "input_bits": self.input_bits}
+        return {**config, **self.weights.settings}
 
     def cost(self, bits_in: bool) -> Cost:
         numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]
         flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
-        return product_cost(
-            [self.weight],
+        return self.weights.cost(
             bits_in,
             numbers=sum(a.size for a in numbers),
             number_bytes=sum(a.nbytes for a in numbers) + flip_bytes,
         )
 
-    def _fields(self) -> str:
-        """Names of the optional arrays that are there, for a repr."""
+    def __repr__(self) -> str:
+        return f"{self.name}({self.operation}{self._options()})"
+
+    def _options(self) -> str:
+        """Planes, the optional arrays that are there, and settings, for a repr."""
         names = ("threshold", "flip", "alpha", "bias")
         fields = "".join(f", {name}" for name in names if getattr(self, name) is not None)
-        return fields + ("" if self.input_bits is None else f", input_bits={self.input_bits}")
+        codes = "" if self.input_bits is None else f", input_bits={self.input_bits}"
+        return f"{self.weights}{fields}{codes}{_outside(self.operation)}"
 
 
-class PackedSingle(PackedProduct):
-    """Base of the packed layers of one plane of weights, and what bits for 0 and 1 need.
-
-    Notes
-    -----
-    A dot product d of +-1 bits b and weights w gives that of the bits (b + 1) / 2, which are 0 and
-    1, as (d + s) / 2, s the sum of the filter's weights; it exceeds t where d > 2 t - s.
-    """
-
-    def __init__(self, w, axes: str, threshold, flip, alpha, bias, input_bits: int | None):
-        super().__init__(w, axes, threshold, flip, alpha, bias, input_bits)
-        self._prepacked = prepack(self.weight)
-        self._sums: np.ndarray | None = None
-        if input_bits == 1:
-            filters = self.weight.shape[0]
-            ones = popcount(self.weight, axis=-1).reshape(filters, -1).sum(axis=1)
-            self._sums = (2 * ones - self.weight.size // filters).astype(np.int32)
-        if self.threshold is not None:
-            self._integer_threshold = _floor(self.threshold)
-            if self._sums is not None:
-                limits = 2 * self._integer_threshold.astype(np.int64) - self._sums
-                self._integer_threshold = _as_int32(limits)
-
-    def _of_units(self, z: np.ndarray) -> np.ndarray:
-        """Products with 0 and 1, given those with -1 and +1."""
-        z += self._sums
-        z >>= 1
-        return z
-
-
-class PackedPlanes(PackedProduct):
-    """Base of the packed layers whose weights are sums of +-1 planes.
-
-    Parameters
-    ----------
-    w : BitArray or array_like
-        Planes of weights along the first axis, filters along the second.
-    coefficients : sequence of int
-        What each plane counts.
-    axes, threshold, flip, alpha, bias, input_bits
-        As in `PackedProduct`.
-    """
-
-    def __init__(
-        self, w, coefficients, axes: str, threshold, flip, alpha, bias, input_bits: int | None
-    ):
-        super().__init__(w, axes, threshold, flip, alpha, bias, input_bits)
-        self.coefficients = _as_coefficients(self.name, coefficients, self.weight.shape[0])
-        k = math.prod(self.weight.shape[2:])
-        check_sums(self.name, k, 255, self.coefficients)
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "coefficients": list(self.coefficients)}
-
-    def cost(self, bits_in: bool) -> Cost:
-        cost = super().cost(bits_in)
-        latent = self.weight.size // self.weight.shape[0]
-        return replace(cost, parameters=cost.parameters - self.weight.size + latent)
-
-
-def _as_coefficients(where: str, coefficients, planes: int) -> tuple[int, ...]:
-    """As many integers, each at least 1."""
-    values = tuple(coefficients) if isinstance(coefficients, list | tuple) else (coefficients,)
-    if any(type(c) is not int or not 1 <= c <= MAX_COEFFICIENT for c in values):
-        raise ValueError(
-            f"[{where}] coefficients must be integers in 1..{MAX_COEFFICIENT}, got {coefficients!r}"
-        )
-    if len(values) != planes:
-        raise ValueError(
-            f"[{where}] coefficients must be as many as planes, {planes}, got {coefficients!r}"
-        )
-    return values
-
-
-def _floor(threshold: np.ndarray) -> np.ndarray:
-    """The int32 thresholds that compare with integers as `threshold` does."""
-    if threshold.dtype == np.int32:
-        return threshold
-    # through float64, which holds the limits of int32 exactly
-    return _as_int32(np.floor(threshold.astype(np.float64)))
-
-
-def _as_int32(limits: np.ndarray) -> np.ndarray:
-    """Numbers clipped to int32."""
-    ends = np.iinfo(np.int32)
-    return np.clip(limits, ends.min, ends.max).astype(np.int32)
-
-
-def product_cost(
-    planes: Sequence[BitArray], bits_in: bool, numbers: int, number_bytes: int
-) -> Cost:
-    macs = sum(plane.size for plane in planes)
-    return Cost(
-        parameters=planes[0].size + numbers,
-        packed_bytes=sum(plane.nbytes for plane in planes) + number_bytes,
-        binary_macs=macs if bits_in else 0,
-        float_macs=0 if bits_in else macs,
-    )
-
-
-def float_cost(w: np.ndarray, bias: np.ndarray | None) -> Cost:
-    size = w.size + (0 if bias is None else bias.size)
-    return Cost(size, 4 * size, float_macs=w.size)
+def _outside(operation: Operation) -> str:
+    """What lies outside the images, for a repr."""
+    return f", pad_value={operation.pad_value}" if operation.pad_value else ""

@@ -42,7 +42,7 @@ class Result:
     Attributes
     ----------
     array : ndarray
-        The array to fill, C-contiguous.
+        The array to fill, C-contiguous: `out` itself or a new one.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class Result:
         If `out` has another shape or is read-only.
     """
 
-    __slots__ = ("_out", "array")
+    __slots__ = ("_copy_to", "array")
 
     def __init__(
         self,
@@ -62,13 +62,14 @@ class Result:
         out: NDArray[Any] | None,
         *inputs: Any,
     ) -> None:
-        self._out = out
         if out is not None:
             check_out(where, out, shape, dtype)
-            if out.flags.c_contiguous and out.flags.aligned and not _is_shared(out, inputs):
+            if _is_usable(out, inputs):
                 self.array: NDArray[Any] = out
+                self._copy_to = None
                 return
         self.array = aligned_empty(shape, dtype)
+        self._copy_to = out
 
     @property
     def matrix(self) -> NDArray[Any]:
@@ -77,10 +78,10 @@ class Result:
 
     def deliver(self) -> NDArray[Any]:
         """Return `out`, filled; without an `out`, return the new array."""
-        if self._out is None or self.array is self._out:
+        if self._copy_to is None:
             return self.array
-        self._out[...] = self.array
-        return self._out
+        self._copy_to[...] = self.array
+        return self._copy_to
 
 
 def as_matrix(array: NDArray[Any]) -> NDArray[Any]:
@@ -102,12 +103,15 @@ def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) ->
         raise ValueError(f"[{where}] out must be writeable, got a read-only array")
 
 
-def _is_shared(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
-    """Tell whether `out` may share memory with an input."""
-    for x in inputs:  # half the time of any() over a generator
+def _is_usable(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
+    """Tell whether kernels can write `out` while they read the inputs."""
+    flags = out.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return False
+    for x in inputs:  # any() over a generator would take half a microsecond more
         if isinstance(x, np.ndarray) and np.may_share_memory(out, x):
-            return True
-    return False
+            return False
+    return True
 
 
 def scales_of(

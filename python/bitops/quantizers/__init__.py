@@ -2,12 +2,14 @@
 
 They map float32 arrays to float32 arrays. `forward(x)` quantizes; `backward(x, grad)` turns the
 gradient with respect to the quantized values into the one that x is given. sign(0) = +1 throughout,
-and a NaN, which has no sign, raises ValueError in `forward`.
+and a NaN, which has no sign, raises ValueError in `forward`. Any object with these two methods, a
+`Quantizer`, does for a layer.
 
 Those of weights that keep a scale "per filter" take filters along the first axis: (n, k) of a dense
 layer, OHWI of a convolution. This folder imports `ops` only.
 """
 
+from .base import Quantizer
 from .dorefa import (
     DoReFaActivation,
     DoReFaGradient,
@@ -49,6 +51,7 @@ __all__ = [
     "LeastSquaresTernary",
     "MagnitudeAwareSign",
     "ProgressiveSign",
+    "Quantizer",
     "ShareTernary",
     "SteSign",
     "StochasticSign",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,29 @@ from ..ops.checks import check_integer, check_number, real_array
 Array = NDArray[np.float32]
 ONE = np.float32(1)
 LARGEST = float(np.finfo(np.float32).max)
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """What layers ask of a quantizer; any object with these two methods is one.
+
+    One that draws at random shows its `generator`, so that a checkpoint can keep its state.
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        """The quantized values of an array."""
+
+    def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
+        """The gradient that x is given, from that of the quantized values."""
+
+
+def check_quantizer(where: str, quantizer: Any) -> None:
+    """Refuse what is no quantizer; a class is none."""
+    if isinstance(quantizer, type) or not isinstance(quantizer, Quantizer):
+        raise TypeError(
+            f"[{where}] quantizer must have forward(x) and backward(x, grad), as those of "
+            f"bitops.quantizers have, got {quantizer!r}"
+        )
 
 
 def real_numbers(where: str, x: ArrayLike) -> Array:

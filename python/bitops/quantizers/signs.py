@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..ops.checks import check_number
-from .base import LARGEST, ONE, Array, check_clip, filter_axes, pass_within, real_numbers, signs_of
+from .base import (
+    LARGEST,
+    ONE,
+    Array,
+    Quantizer,
+    check_clip,
+    check_quantizer,
+    filter_axes,
+    pass_within,
+    real_numbers,
+    signs_of,
+)
 
 
 @dataclass(frozen=True)
@@ -281,10 +292,11 @@ class ClippedGradient:
     Pseudo-gradient: that of `quantizer` for clip(dq, -limit, limit).
     """
 
-    quantizer: Any
+    quantizer: Quantizer
     limit: float
 
     def __post_init__(self):
+        check_quantizer("ClippedGradient", self.quantizer)
         check_number("ClippedGradient", "limit", self.limit)
         if not 0 < self.limit < math.inf:
             raise ValueError(

@@ -172,7 +172,7 @@ def describe(model: Sequential) -> str:
     """Put the layers into words: 784-1024-10, or 20C5-P2-50C5-P2-500-10."""
     words = []
     for layer in model.flat_layers():
-        windows = getattr(layer, "windows", None)
+        windows = getattr(getattr(layer, "operation", layer), "windows", None)
         if windows is not None:
             size = windows.kernel_size[0]
             words.append(

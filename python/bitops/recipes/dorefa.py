@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..layers import (
     BatchNorm,
     Conv2D,
@@ -47,7 +49,7 @@ def dorefa_net(job: Job) -> Sequential:
         last = place == len(sizes)
         if last and plan.dropout:
             layers.append(Dropout(plan.dropout, seed=next(seeds)))
-        whole = Sequential(*layers).output_shape(shape)[:2] if last else None
+        whole: Any = Sequential(*layers).output_shape(shape)[:2] if last else None
         layers += [
             QuantizedConv2D(
                 inputs,

@@ -63,7 +63,7 @@ def bwn_lenet(job: Job) -> Sequential:
         BatchNorm(first),
         ReLU(),
         MaxPool2D(2),
-        BinaryConv2D(first, second, 5, alpha=True, seed=next(seeds), **LATENT),
+        BinaryConv2D(first, second, 5, scale_weights=True, seed=next(seeds), **LATENT),
         BatchNorm(second, eps=1e-3),
         ReLU(),
         MaxPool2D(2),
@@ -71,7 +71,7 @@ def bwn_lenet(job: Job) -> Sequential:
     ]
     features = features_of(layers, shape)
     layers += [
-        BinaryDense(features, hidden, alpha=True, seed=next(seeds), **LATENT),
+        BinaryDense(features, hidden, scale_weights=True, seed=next(seeds), **LATENT),
         BatchNorm(hidden, eps=1e-3),
         ReLU(),
         Dense(hidden, job.data.classes, seed=next(seeds)),

@@ -148,7 +148,7 @@ def restore(run: Run, path: str | os.PathLike) -> None:
 
 def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
     """Return what the file holds, or raise an error if this run cannot go on with it."""
-    _check_settings(description["settings"], settings_of(run))
+    _check_settings(_in_present_words(description["settings"]), settings_of(run))
     _check_tensors(tensors, run)
     mark = "optimizer."
     template = run.model.state()
@@ -276,6 +276,22 @@ def _describe_data(x: Any) -> str:
     kind = "bits" if isinstance(x, BitArray) else x.dtype.name
     content = sha256(array.view(np.uint8).data).hexdigest()[:16]
     return f"{kind} of shape {tuple(x.shape)}, sha256 {content}"
+
+
+def _in_present_words(settings: dict[str, str]) -> dict[str, str]:
+    """Settings of a checkpoint, with the flags of layers called what they are called now."""
+
+    def renamed(words: str) -> str:
+        return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
+
+    return {
+        name: renamed(words) if name.startswith("layer ") else words
+        for name, words in settings.items()
+    }
+
+
+# what the flags of layers were called when the first checkpoints were written
+_FLAGS = {"alpha": "scale_weights", "k_map": "scale_input"}
 
 
 def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:

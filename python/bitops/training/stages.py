@@ -12,7 +12,7 @@ from ..layers.container import Residual, Sequential
 from ..layers.conv import Conv2D, QuantizedConv2D
 from ..layers.dense import BinaryDense, Dense, QuantizedDense, TanhDense
 from ..layers.planes import WeightQuantizer
-from ..layers.product import Product
+from ..layers.product import LatentProduct
 from ..quantizers import AnnealedSign, LeastSquaresTernary, ShareTernary, SteSign
 
 __all__ = ["to_bitwise", "to_ternary"]
@@ -59,7 +59,7 @@ def to_bitwise(
             return copy.deepcopy(layer)
         outputs, inputs = layer.weight.shape
         bias = layer.bias is not None
-        made: Product
+        made: LatentProduct
         if zeros is None:
             made = BinaryDense(inputs, outputs, bias=bias, lr_scale=1.0)
         else:
@@ -122,7 +122,7 @@ def to_ternary(
         weights = quantizer
         if weights is None:
             weights = LeastSquaresTernary(LeastSquaresTernary().step(layer.weight.value))
-        made: Product
+        made: LatentProduct
         if isinstance(layer, Dense):
             outputs, inputs = layer.weight.shape
             made = QuantizedDense(inputs, outputs, weights, bias=bias)
@@ -130,17 +130,17 @@ def to_ternary(
             made = QuantizedConv2D(
                 layer.in_features,
                 layer.out_features,
-                layer.windows.kernel_size,
+                layer.operation.windows.kernel_size,
                 weights,
                 bias=bias,
-                **layer.settings(),
+                **layer.config(),
             )
         return _start_from(made, layer.weight.value, layer.bias_value)
 
     return _converted("to_ternary", model, convert)
 
 
-def _start_from(layer: Product, weight, bias) -> Product:
+def _start_from(layer: LatentProduct, weight, bias) -> LatentProduct:
     """Let a layer start from given weights."""
     layer.weight.assign(weight)
     if layer.bias is not None:

@@ -1,0 +1,326 @@
+"""How the input of a layer meets its weights: products of rows, and convolutions of images.
+
+A training layer and its packed twin hold the same operation, so that both compute with the same
+code. An operation checks sizes and inputs, and multiplies with +-1 weights or with float32 ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..ops.array import BitArray, pack
+from ..ops.conv import conv2d, conv2d_sign
+from ..ops.geometry import Pair
+from ..ops.linalg import gemm, gemm_sign
+from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
+from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
+from ..ops.prepack import Prepacked
+from ..ops.scaling import k_map
+from .backward import Gradient, conv_input_gradient, conv_weight_gradient, weight_gradient
+from .float_conv import conv_gradients, float_convolution
+from .inputs import Activation, Shape, as_activation, as_float, as_images, check_size
+from .planes import Planes
+from .windows import Padding, Windows, image_shape
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The operation of dense layers: y = x W^T for every row x.
+
+    Parameters
+    ----------
+    where : str
+        Name of the layer, for the messages of errors.
+    in_features, out_features : int
+    """
+
+    where: str
+    in_features: int
+    out_features: int
+
+    pad_value: ClassVar[int] = 0  # nothing is outside
+
+    @classmethod
+    def of(cls, where: str, in_features: int, out_features: int) -> Linear:
+        """Check the sizes."""
+        return cls(
+            where,
+            check_size(where, "in_features", in_features),
+            check_size(where, "out_features", out_features),
+        )
+
+    @classmethod
+    def of_weights(cls, where: str, shape: tuple[int, ...]) -> Linear:
+        """Check the sizes of weights (out_features, in_features)."""
+        return cls.of(where, shape[1], shape[0])
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.out_features, self.in_features
+
+    @property
+    def fans(self) -> Pair:
+        """How many weights an output sees, and how many see an input."""
+        return self.in_features, self.out_features
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of the functions that multiply: none."""
+        return {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of the layers with +-1 weights: none."""
+        return {}
+
+    def for_units(self) -> Linear:
+        """The same operation on bits that stand for 0 and 1."""
+        return self
+
+    def input(self, x) -> Activation:
+        """Check an input."""
+        return as_activation(self.where, x, self.in_features)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*shape[:-1], self.out_features)
+
+    def multiply(
+        self, x: BitArray | np.ndarray, w: BitArray | Prepacked, *, bits: int = 8, **scales: Any
+    ) -> np.ndarray:
+        """Products with +-1 weights.
+
+        Parameters
+        ----------
+        x : BitArray, or ndarray of uint8, int32 or float32
+        w : BitArray of `weight_shape`, or Prepacked
+        bits : int
+            Numbers of uint8 are in 0..2^bits - 1.
+        **scales
+            alpha and bias, as in `bitops.gemm`.
+
+        Returns
+        -------
+        ndarray
+            Exact integers, int32, for bits and uint8 without scales; else float32, for real numbers
+            in the fixed order of `weight_gemm`.
+        """
+        if isinstance(x, BitArray):
+            return gemm(x, w, **scales)
+        if x.dtype == np.uint8:
+            return bitplane_gemm(x, w, bits=bits, **scales)
+        return weight_gemm(x, w, **scales)
+
+    def multiply_sign(
+        self, x: BitArray, w: Prepacked, threshold: np.ndarray, flip: BitArray | None
+    ) -> BitArray:
+        """The bits (dot > threshold) ^ flip, for int32 thresholds."""
+        return gemm_sign(x, w, threshold, flip=flip)
+
+    def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """y = x W^T + bias in BLAS; bits count as +-1."""
+        y = (as_float(x).reshape(-1, w.shape[1]) @ w.T).reshape(*x.shape[:-1], len(w))
+        if bias is not None:
+            y += bias
+        return y
+
+    def gradients(
+        self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
+    ) -> np.ndarray | None:
+        """dW = dy^T x, written to `dw`; dx = dy W is returned, or None without `with_dx`."""
+        rows = x.reshape(-1, self.in_features)
+        if isinstance(rows, BitArray):
+            weight_gradient(dy, rows, dw)
+        else:
+            np.matmul(dy.exact.reshape(-1, self.out_features).T, as_float(rows), out=dw)
+        return w.input_gradient(dy).reshape(x.shape) if with_dx else None
+
+    def float_gradients(
+        self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool
+    ) -> np.ndarray | None:
+        """The same for float32 weights, in BLAS."""
+        rows = dy.reshape(-1, self.out_features)
+        np.matmul(rows.T, as_float(x).reshape(-1, self.in_features), out=dw)
+        return (rows @ w).reshape(x.shape) if with_dx else None
+
+    def __str__(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The operation of convolutions: y = x * W, a product of every window of an image.
+
+    Parameters
+    ----------
+    where : str
+        Name of the layer, for the messages of errors.
+    in_features, out_features : int
+        Channels.
+    windows : Windows
+    groups : int
+    pad_value : {0, 1, -1}
+        Value of the positions outside the image, 0 unless the input is bits.
+    """
+
+    where: str
+    in_features: int
+    out_features: int
+    windows: Windows
+    groups: int
+    pad_value: int
+
+    @classmethod
+    def of(
+        cls,
+        where: str,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair,
+        padding: Padding,
+        dilation: int | Pair,
+        groups: int,
+        pad_value: int = 0,
+    ) -> Convolution:
+        """Check the settings, which are those of `bitops.conv2d`."""
+        inputs = check_size(where, "in_channels", in_channels)
+        outputs = check_size(where, "out_channels", out_channels)
+        groups = check_size(where, "groups", groups)
+        if inputs % groups or outputs % groups:
+            raise ValueError(
+                f"[{where}] groups must divide the channels in and out, got {groups} for "
+                f"{inputs} and {outputs}"
+            )
+        if type(pad_value) is not int or pad_value not in (0, 1, -1):
+            raise ValueError(f"[{where}] pad_value must be 0, 1 or -1, got {pad_value!r}")
+        windows = Windows.of(where, kernel_size, stride, padding, dilation)
+        kh, kw = windows.kernel_size
+        check_size(where, "kernel", kh * kw * (inputs // groups))
+        return cls(where, inputs, outputs, windows, groups, pad_value)
+
+    @classmethod
+    def of_filters(
+        cls,
+        where: str,
+        shape: tuple[int, ...],
+        stride: int | Pair,
+        padding: Padding,
+        dilation: int | Pair,
+        groups: int,
+        pad_value: int = 0,
+    ) -> Convolution:
+        """Check the settings for filters of a shape OHWI."""
+        outputs, kh, kw, share = shape
+        inputs = share * check_size(where, "groups", groups)
+        return cls.of(
+            where, inputs, outputs, (kh, kw), stride, padding, dilation, groups, pad_value
+        )
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Filters OHWI."""
+        return self.out_features, *self.windows.kernel_size, self.in_features // self.groups
+
+    @property
+    def fans(self) -> Pair:
+        """How many weights would see an output, and an input, if there were no groups."""
+        kh, kw = self.windows.kernel_size
+        return kh * kw * self.in_features, kh * kw * self.out_features
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of the functions that convolve."""
+        return {**self.windows.options, "groups": self.groups}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of the layers with +-1 weights."""
+        return {**self.options, "pad_value": self.pad_value}
+
+    def for_units(self) -> Convolution:
+        """The same operation on bits that stand for 0 and 1: outside, which is 0, is the bit -1."""
+        return replace(self, pad_value=-1)
+
+    def input(self, x) -> Activation:
+        """Check an input."""
+        x = as_images(self.where, x, self.in_features)
+        if self.pad_value and not isinstance(x, BitArray):
+            if self.windows.on(self.where, x).is_padded:
+                raise ValueError(
+                    f"[{self.where}] pad_value must be 0 unless x is bits, got {self.pad_value}"
+                )
+        return x
+
+    def binarize(self, x) -> tuple[np.ndarray, BitArray, np.ndarray]:
+        """Real images as float32, their signs, and the scale K of every output position."""
+        x = as_images(self.where, x, self.in_features)
+        if isinstance(x, BitArray):
+            raise TypeError(f"[{self.where}] x must be real for scale_input=True, got {x!r}")
+        values = as_float(x)
+        scales = k_map(values, self.windows.kernel_size, **self.windows.options)
+        return values, pack(values), scales
+
+    def output_shape(self, shape: Shape) -> Shape:
+        height, width, _ = image_shape(self.where, shape)
+        return (*self.windows.output(self.where, (height, width)), self.out_features)
+
+    def multiply(
+        self, x: BitArray | np.ndarray, w: Prepacked, *, bits: int = 8, **scales: Any
+    ) -> np.ndarray:
+        """Convolution with +-1 filters, as `Linear.multiply`; for bits `scales` may hold k_map."""
+        if isinstance(x, BitArray):
+            return conv2d(x, w, **self.settings, **scales)
+        if x.dtype == np.uint8:
+            return bitplane_conv2d(x, w, bits=bits, **self.options, **scales)
+        return weight_conv2d(x, w, **self.options, **scales)
+
+    def multiply_sign(
+        self, x: BitArray, w: Prepacked, threshold: np.ndarray, flip: BitArray | None
+    ) -> BitArray:
+        """The bits (dot > threshold) ^ flip, for int32 thresholds."""
+        return conv2d_sign(x, w, threshold, flip=flip, **self.settings)
+
+    def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """Convolution with float32 filters, in BLAS; bits count as +-1."""
+        return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)
+
+    def gradients(
+        self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
+    ) -> np.ndarray | None:
+        """dW = dy^T c(x), written to `dw`, c(x) the patches as rows (im2col).
+
+        dc = dy W is added up to dx, which is returned, or None without `with_dx`.
+        """
+        if not (isinstance(x, BitArray) and self.groups == 1 and w.is_single):
+            return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
+        window = self.windows.on(self.where, x)
+        conv_weight_gradient(dy, x, window, self.pad_value, dw)
+        if not with_dx:
+            return None
+        return conv_input_gradient(dy.scaled(w.alpha), w.turned[0], window, x.shape)
+
+    def float_gradients(
+        self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool
+    ) -> np.ndarray | None:
+        """The same for float32 filters, in BLAS."""
+        return conv_gradients(
+            x,
+            dy,
+            w,
+            self.windows.on(self.where, x),
+            self.groups,
+            outside=self.pad_value if isinstance(x, BitArray) else 0,
+            weight_grad=dw,
+            with_dx=with_dx,
+        )
+
+    def __str__(self) -> str:
+        groups = "" if self.groups == 1 else f", groups={self.groups}"
+        return f"{self.in_features}, {self.out_features}, {self.windows}{groups}"
+
+
+Operation = Linear | Convolution

@@ -1,0 +1,174 @@
+"""The classes of packed layers that model files know, by name."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .base import Layer, TrainingLayer
+
+_DTYPES = ("bits", "bool", "float32", "int32", "uint8")
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What a model file holds of one array of a packed layer.
+
+    Parameters
+    ----------
+    name : str
+        Of the attribute, and of the tensor in the file.
+    dtype : {"bits", "bool", "float32", "int32", "uint8"}, or a tuple of several of the last three
+        "bits" is a BitArray packed along its last axis; it and bool take a bit an element.
+    ndim : int
+        Axes, at least 1.
+    argument : str, optional
+        Parameter of the constructor that takes the array; that of this name by default.
+    """
+
+    name: str
+    dtype: str | tuple[str, ...]
+    ndim: int
+    argument: str | None = None
+
+    def __post_init__(self):
+        if not self.dtypes or not set(self.dtypes) <= set(_DTYPES):
+            raise ValueError(f"[ArraySpec] dtype must be from {_DTYPES}, got {self.dtype!r}")
+        if len(self.dtypes) > 1 and self.is_packed:
+            raise ValueError(f"[ArraySpec] bits and bool must stand alone, got {self.dtype!r}")
+        if type(self.ndim) is not int or self.ndim < 1:
+            raise ValueError(f"[ArraySpec] ndim must be at least 1, got {self.ndim!r}")
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return (self.dtype,) if isinstance(self.dtype, str) else tuple(self.dtype)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the array is stored as words of 64 bits."""
+        return "bits" in self.dtypes or "bool" in self.dtypes
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a class of packed layers is stored: its arrays, settings, and inner chains.
+
+    `arrays` and `settings` are by the names of attributes and of `config`; `needed` are the arrays
+    and chains without which the class cannot be made.
+    """
+
+    layer: type[Layer]
+    arrays: dict[str, ArraySpec]
+    settings: tuple[str, ...]
+    chains: tuple[str, ...]
+    needed: frozenset[str]
+
+
+_KINDS: dict[str, Kind] = {}
+
+AnyLayer = TypeVar("AnyLayer", bound=Layer)
+
+
+def register(cls: type[AnyLayer]) -> type[AnyLayer]:
+    """Let model files hold a class of packed layers; usable as a decorator.
+
+    The file names the class, and `load` makes an object of it: by calling it with the arrays and
+    the settings of the layer that was saved. So a program that loads the file registers the class
+    first, and nothing that a file says is imported.
+
+    Parameters
+    ----------
+    cls : class derived from Layer
+        Its `ARRAYS` lists the arrays: attributes of the layer, and parameters of the constructor.
+        One that is None is left out of the file, so its parameter must have a default. All other
+        parameters are those that `config()` gives, in values that JSON knows. As files may come
+        from strangers, the constructor checks what it is given.
+
+    Returns
+    -------
+    The class.
+
+    Raises
+    ------
+    TypeError
+        If the class is no packed layer, has no `forward` or `config`, or a constructor that takes
+        its arrays by other names.
+    ValueError
+        If another class has been registered under that name.
+
+    Examples
+    --------
+    >>> @register
+    ... class PackedScale(Layer):
+    ...     ARRAYS = (ArraySpec("scale", "float32", 1),)
+    ...
+    ...     def __init__(self, scale, power=1):
+    ...         self.scale, self.power = np.array(scale, np.float32), int(power)
+    ...
+    ...     def config(self):
+    ...         return {"power": self.power}
+    ...
+    ...     def forward(self, x):
+    ...         return as_float(x) * self.scale**self.power
+    """
+    kind = _kind(cls)
+    other = _KINDS.get(cls.__name__)
+    if other is not None and _place(other.layer) != _place(cls):
+        raise ValueError(
+            f"[register] the name of a class must be free, got {cls.__name__}, which is "
+            f"{other.layer.__module__}.{other.layer.__qualname__}"
+        )
+    _KINDS[cls.__name__] = kind  # a class defined once more, as in a notebook, takes its own place
+    return cls
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
+def _kind(cls: type[Layer]) -> Kind:
+    """What a class says of itself, checked."""
+    if not (isinstance(cls, type) and issubclass(cls, Layer)) or issubclass(cls, TrainingLayer):
+        raise TypeError(f"[register] cls must be a class of packed layers, got {cls!r}")
+    if cls.forward is Layer.forward:
+        raise TypeError(f"[register] the class must define forward, got {cls!r}")
+    parameters = inspect.signature(cls).parameters
+    if any(p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters.values()):
+        raise TypeError(f"[register] the constructor must name all its parameters, got {cls!r}")
+    arguments = {spec.name: spec.argument or spec.name for spec in cls.ARRAYS}
+    arguments |= {name: name for name in cls.CHAINS}
+    for argument in arguments.values():
+        if argument not in parameters:
+            raise TypeError(f"[register] the constructor must take {argument}, got that of {cls!r}")
+    settings = tuple(name for name in parameters if name not in arguments.values())
+    if settings and cls.config is Layer.config:
+        raise TypeError(
+            f"[register] the class must define config, which gives {', '.join(settings)}, "
+            f"got {cls!r}"
+        )
+    if cls.CHAINS and (cls.ARRAYS or settings):
+        raise TypeError(f"[register] a layer of chains must have nothing else, got {cls!r}")
+    needed = {
+        name
+        for name, argument in arguments.items()
+        if parameters[argument].default is inspect.Parameter.empty
+    }
+    arrays = {spec.name: spec for spec in cls.ARRAYS}
+    return Kind(cls, arrays, settings, tuple(cls.CHAINS), frozenset(needed))
+
+
+def kind_named(name: str) -> Kind | None:
+    """The class registered under a name."""
+    return _KINDS.get(name)
+
+
+def kind_of(layer: Layer) -> Kind | None:
+    """That of a layer, whose class itself must be registered."""
+    kind = _KINDS.get(type(layer).__name__)
+    return kind if kind is not None and kind.layer is type(layer) else None
+
+
+def registered() -> list[type[Layer]]:
+    """The classes that model files know, in the order in which they came."""
+    return [kind.layer for kind in _KINDS.values()]

@@ -1,0 +1,365 @@
+"""The weights of a layer: latent ones that training quantizes, and packed ones of inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..ops.array import BitArray, pack, popcount
+from ..ops.checks import check_number
+from ..ops.scaling import binarize_weights
+from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
+from .base import Cost
+from .inputs import check_flag
+from .operation import Operation
+from .parameter import Parameter
+from .planes import (
+    Multiply,
+    Planes,
+    WeightQuantizer,
+    check_sums,
+    check_weight_quantizer,
+    planes_of,
+    sum_planes,
+)
+
+MAX_COEFFICIENT = 2**8
+
+
+class LatentWeights:
+    """Trained float32 weights, and how the products of a layer see them: quantized.
+
+    `of_signs` makes binary weights, and `of_quantizer` ternary ones or those of few bits.
+
+    Parameters
+    ----------
+    parameter : Parameter of shape (n, ...)
+        The latent weights W, one filter for each output feature.
+    quantizer : quantizer of weights, optional
+        What products see is its `forward`; sign(W) by default.
+    estimator : quantizer, optional
+        Its `backward` gives the gradient of W; by default W gets that of the quantized weights.
+    is_scaled : bool
+        Whether the signs of each filter are scaled by alpha, its mean absolute weight.
+    sampler : StochasticSign, optional
+        Draws the signs anew for every forward pass of the training.
+    real_evaluation : bool
+        Whether evaluation takes W itself.
+    center : bool
+        Whether W loses its mean over the input channels, and is clipped to [-1, 1], after every
+        step, when it is first used.
+    """
+
+    def __init__(
+        self,
+        parameter: Parameter,
+        *,
+        quantizer: WeightQuantizer | None = None,
+        estimator: Any = None,
+        is_scaled: bool = False,
+        sampler: StochasticSign | None = None,
+        real_evaluation: bool = False,
+        center: bool = False,
+    ):
+        self.parameter = parameter
+        self.quantizer, self.estimator = quantizer, estimator
+        self.is_scaled = is_scaled
+        self.sampler = sampler
+        self.real_evaluation = real_evaluation
+        self.center = center
+        self._quantized: tuple[int, Planes] | None = None  # of this version of the parameter
+
+    @classmethod
+    def of_signs(
+        cls,
+        where: str,
+        operation: Operation,
+        *,
+        scale_weights: bool,
+        seed: Any,
+        gradient: Any = None,
+        stochastic: bool = False,
+        real_evaluation: bool = False,
+        center: bool = False,
+        lr_scale: float | None = None,
+        start: str = "uniform",
+    ) -> LatentWeights:
+        """Binary weights; the options are those of `BinaryDense`, `where` is the layer's name."""
+        is_scaled = check_flag(where, "scale_weights", scale_weights)
+        is_drawn = check_flag(where, "stochastic", stochastic)
+        is_real = check_flag(where, "real_evaluation", real_evaluation)
+        is_centered = check_flag(where, "center", center)
+        if is_scaled and (is_drawn or is_real):
+            raise ValueError(
+                f"[{where}] scale_weights must be False with stochastic or real_evaluation, "
+                f"got True"
+            )
+        estimator = _estimator(where, gradient, is_scaled)
+        rng = np.random.default_rng(seed)
+        latent = start_weights(where, start, operation.weight_shape, rng)
+        glorot = math.sqrt(sum(operation.fans) / 1.5)
+        parameter = Parameter(
+            latent,
+            clip_value=None if is_centered else 1.0,
+            lr_scale=glorot if lr_scale is None else lr_scale,
+            binary=True,
+        )
+        return cls(
+            parameter,
+            estimator=estimator,
+            is_scaled=is_scaled,
+            sampler=StochasticSign(seed=rng) if is_drawn else None,
+            real_evaluation=is_real,
+            center=is_centered,
+        )
+
+    @classmethod
+    def of_quantizer(
+        cls,
+        where: str,
+        operation: Operation,
+        quantizer: WeightQuantizer,
+        *,
+        clip_value: float | None,
+        lr_scale: float,
+        start: str,
+        seed: Any,
+    ) -> LatentWeights:
+        """Weights that a quantizer makes; the options are those of `QuantizedDense`."""
+        check_weight_quantizer(where, quantizer)
+        if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
+            raise ValueError(f"[{where}] bits must be at most 8, got {quantizer.bits}")
+        if clip_value is not None:
+            check_number(where, "clip_value", clip_value)
+            if not clip_value > 0:
+                raise ValueError(f"[{where}] clip_value must be positive, got {clip_value}")
+        shape = operation.weight_shape
+        latent = start_weights(where, start, shape, np.random.default_rng(seed))
+        parameter = Parameter(latent, clip_value=clip_value, lr_scale=lr_scale)
+        weights = cls(parameter, quantizer=quantizer, estimator=quantizer)
+        check_sums(where, math.prod(shape[1:]), 255, weights.planes().coefficients)
+        return weights
+
+    def planes(self, training: bool = False) -> Planes:
+        """The weights that products see, quantized again if the latent ones have changed."""
+        if self._quantized is None or self._quantized[0] != self.parameter.version:
+            if self.center:
+                self._subtract_means()
+            self._quantize()
+        if training and self.sampler is not None:
+            return Planes([pack(self.sampler.forward(self.parameter.value))])
+        assert self._quantized is not None
+        return self._quantized[1]
+
+    def _quantize(self) -> None:
+        w = self.parameter
+        if self.quantizer is not None:
+            planes = planes_of(self.quantizer, w.value)
+        elif self.is_scaled:
+            bits, alpha = binarize_weights(w.value)
+            planes = Planes([bits], (1,), alpha)
+        else:
+            planes = Planes([w.signs()])
+        self._quantized = w.version, planes
+
+    def _subtract_means(self) -> None:
+        """W = clip(W - mean over the input channels, -1, 1)."""
+        w = self.parameter.writable()
+        w -= w.mean(axis=-1, keepdims=True)
+        np.clip(w, -1, 1, out=w)
+
+    def values(self) -> np.ndarray:
+        """The weights that evaluation sees, such as alpha * sign(W), float32."""
+        return self.parameter.value if self.real_evaluation else self.planes().values()
+
+    def take_gradient(self) -> None:
+        """Turn the gradient of the quantized weights, in `parameter.grad`, into that of W."""
+        if self.estimator is not None:
+            grad = self.parameter.grad
+            grad[...] = self.estimator.backward(self.parameter.value, grad)
+
+    def accept(self) -> None:
+        """Quantize W as it is: centered and clipped once more, it would no longer be the same."""
+        self._quantize()
+
+    def generators(self) -> list[np.random.Generator]:
+        return [] if self.sampler is None else [self.sampler.generator]
+
+    def cost(self, bits_in: bool, bias: np.ndarray | None) -> Cost:
+        """What the weights of a layer store and compute, its bias included."""
+        if self.real_evaluation:
+            return float_cost(self.parameter.value, bias)
+        planes = self.planes()
+        scales = [array for array in (bias, planes.alpha) if array is not None]
+        return _plane_cost(
+            planes.bits,
+            bits_in,
+            numbers=0 if bias is None else bias.size,
+            number_bytes=4 * sum(array.size for array in scales),
+        )
+
+    def flags(self) -> dict[str, bool]:
+        """The flags of `BinaryDense`."""
+        return {
+            "scale_weights": self.is_scaled,
+            "stochastic": self.sampler is not None,
+            "real_evaluation": self.real_evaluation,
+            "center": self.center,
+        }
+
+
+def _estimator(where: str, gradient: Any, is_scaled: bool) -> Any:
+    """What gives the gradient of latent weights; None passes it on as it is."""
+    if gradient is None:
+        gradient = "paper" if is_scaled else "straight"
+    if gradient == "straight":
+        return None
+    if isinstance(gradient, str):
+        if gradient not in ("paper", "chain"):
+            raise ValueError(
+                f"[{where}] gradient must be 'straight', 'paper', 'chain' or a quantizer, "
+                f"got {gradient!r}"
+            )
+        gradient = XnorSign("chain" if gradient == "chain" else "paper")
+    if not callable(getattr(gradient, "backward", None)):
+        raise TypeError(f"[{where}] gradient must be a string or a quantizer, got {gradient!r}")
+    if isinstance(gradient, XnorSign) and not is_scaled:
+        raise ValueError(f"[{where}] gradient must fit scale_weights=False, got {gradient!r}")
+    return gradient
+
+
+def start_weights(
+    where: str, start: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """First weights: uniform in [-1, 1), or normal with variance 2 / (weights of a filter).
+
+    References
+    ----------
+    He et al., "Delving deep into rectifiers", 2015, equation 10: the normal ones.
+    """
+    if start == "uniform":
+        return rng.random(shape, dtype=np.float32) * 2 - 1
+    if start != "normal":
+        raise ValueError(f"[{where}] start must be 'uniform' or 'normal', got {start!r}")
+    deviation = np.float32(math.sqrt(2 / math.prod(shape[1:])))
+    return rng.standard_normal(shape, dtype=np.float32) * deviation
+
+
+class PackedWeights:
+    """Weights c_1 B_1 + c_2 B_2 + ... of inference, each B packed +-1 bits.
+
+    Parameters
+    ----------
+    bits : BitArray of shape (n, ..., k)
+        The only plane B, one filter for each output feature; or, with coefficients, several planes
+        along a new first axis.
+    coefficients : sequence of int, optional
+        The c, one a plane.
+    """
+
+    def __init__(self, bits: BitArray, coefficients: Sequence[int] | None = None):
+        self.bits = bits
+        self.coefficients = coefficients
+        self.planes = Planes([bits] if coefficients is None else list(bits), coefficients or (1,))
+
+    @classmethod
+    def of(cls, where: str, w, axes: str) -> PackedWeights:
+        """Check one plane of the named axes; a real array is packed by sign."""
+        return cls(_as_bits(where, w, axes))
+
+    @classmethod
+    def of_planes(cls, where: str, w, coefficients, axes: str) -> PackedWeights:
+        """Check planes along a first axis before the named ones, and what each counts."""
+        bits = _as_bits(where, w, f"planes, {axes}")
+        k = math.prod(bits.shape[2:])
+        return cls(bits, _as_coefficients(where, coefficients, bits.shape[0], k))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The coefficients, if they were given."""
+        return {} if self.coefficients is None else {"coefficients": list(self.coefficients)}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of a plane."""
+        return self.planes.bits[0].shape
+
+    @cached_property
+    def sums(self) -> tuple[np.ndarray, ...]:
+        """For each plane the sums of its filters, shape (n,), int32."""
+        filters = self.shape[0]
+        k = math.prod(self.shape[1:])
+        ones = [popcount(p, axis=-1).reshape(filters, -1).sum(axis=1) for p in self.planes.bits]
+        return tuple((2 * count - k).astype(np.int32) for count in ones)
+
+    def multiply(self, multiply: Multiply, *, are_units: bool = False) -> np.ndarray:
+        """Unscaled products; `multiply` makes those with one plane.
+
+        Parameters
+        ----------
+        multiply : callable
+        are_units : bool
+            Whether the bits of the input stand for 0 and 1. The dot product d of +-1 bits b and a
+            plane w gives that of the units (b + 1) / 2 as (d + s) / 2, s the sum of w.
+        """
+        products = [multiply(plane) for plane in self.planes.prepacked]
+        if are_units:
+            for z, sums in zip(products, self.sums, strict=True):
+                z += sums
+                z >>= 1
+        return sum_planes(products, self.planes.coefficients)
+
+    def cost(self, bits_in: bool, *, numbers: int, number_bytes: int) -> Cost:
+        return _plane_cost(self.planes.bits, bits_in, numbers=numbers, number_bytes=number_bytes)
+
+    def __str__(self) -> str:
+        """How many planes there are, if coefficients were given, for a repr."""
+        return "" if self.coefficients is None else f", planes={len(self.planes.bits)}"
+
+
+def _as_bits(where: str, w, axes: str) -> BitArray:
+    bits = w if isinstance(w, BitArray) else pack(w)
+    ndim = axes.count(",") + 1
+    if bits.ndim != ndim or bits.axis != ndim - 1 or 0 in bits.shape:
+        raise ValueError(
+            f"[{where}] w must have shape ({axes}), all >= 1, and be packed along the last axis, "
+            f"got {bits!r}"
+        )
+    return bits
+
+
+def _as_coefficients(where: str, coefficients: Any, planes: int, k: int) -> tuple[int, ...]:
+    """Check what planes of k weights a filter count: integers, each at least 1, one a plane."""
+    values = tuple(coefficients) if isinstance(coefficients, list | tuple) else (coefficients,)
+    if any(type(c) is not int or not 1 <= c <= MAX_COEFFICIENT for c in values):
+        raise ValueError(
+            f"[{where}] coefficients must be integers in 1..{MAX_COEFFICIENT}, got {coefficients!r}"
+        )
+    if len(values) != planes:
+        raise ValueError(
+            f"[{where}] coefficients must be as many as planes, {planes}, got {coefficients!r}"
+        )
+    check_sums(where, k, 255, values)
+    return values
+
+
+def _plane_cost(
+    planes: Sequence[BitArray], bits_in: bool, *, numbers: int, number_bytes: int
+) -> Cost:
+    macs = sum(plane.size for plane in planes)
+    return Cost(
+        parameters=planes[0].size + numbers,
+        packed_bytes=sum(plane.nbytes for plane in planes) + number_bytes,
+        binary_macs=macs if bits_in else 0,
+        float_macs=0 if bits_in else macs,
+    )
+
+
+def float_cost(w: np.ndarray, bias: np.ndarray | None) -> Cost:
+    """What float32 weights and a bias store and compute."""
+    size = w.size + (0 if bias is None else bias.size)
+    return Cost(size, 4 * size, float_macs=w.size)

@@ -1,0 +1,115 @@
+"""Pools, ReLU and Flatten, in training and packed."""
+
+import numpy as np
+import pytest
+
+from bitops import reference
+from bitops.layers import (
+    AvgPool2D,
+    Flatten,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    PackedFlatten,
+    PackedMaxPool2D,
+    ReLU,
+)
+from bitops.ops.array import BitArray, pack, unpack
+from helpers import assert_gradients
+
+POOLS = [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), ((0, 1), (2, 0))), (3, 1, "same"), (2, 3, 0)]
+
+
+def far_apart(rng, shape):
+    """Numbers of which no two are closer than a step of the finite differences."""
+    return rng.permutation(np.arange(np.prod(shape)) * 0.1 - 3).reshape(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), POOLS)
+def test_pool_gradients_match_finite_differences(size, stride, padding):
+    rng = np.random.default_rng(11)
+    x = far_apart(rng, (2, 5, 6, 3))
+    for layer in (MaxPool2D(size, stride, padding), AvgPool2D(size, stride, padding)):
+        assert_gradients(layer, x, rng)
+    expected = reference.max_pool2d(x, size, stride=stride, padding=padding)
+    np.testing.assert_array_equal(MaxPool2D(size, stride, padding)(x), expected)
+    expected = reference.avg_pool2d(x, size, stride=stride, padding=padding)
+    np.testing.assert_array_equal(AvgPool2D(size, stride, padding)(x), expected)
+
+
+def test_global_pool_and_relu_gradients_match_finite_differences():
+    rng = np.random.default_rng(12)
+    x = far_apart(rng, (2, 3, 4, 3))
+    assert_gradients(GlobalAvgPool2D(), x, rng)
+    assert_gradients(ReLU(), x + np.float32(0.05), rng)
+    layer = ReLU()
+    np.testing.assert_array_equal(layer.forward([[-1.0, 0.0, 2.0]], training=True), [[0, 0, 2]])
+    np.testing.assert_array_equal(layer.backward(np.ones((1, 3), np.float32)), [[0, 0, 1]])
+
+
+def first_maximum(x, dy, size, stride, padding):
+    """The gradient of max-pooling by plain loops."""
+    _, h, w, _ = x.shape
+    dx = np.zeros(x.shape)
+    for i, oy, ox, c in np.ndindex(dy.shape):
+        best = None
+        for y in range(oy * stride - padding, oy * stride - padding + size):
+            for z in range(ox * stride - padding, ox * stride - padding + size):
+                if 0 <= y < h and 0 <= z < w and (best is None or x[i, y, z, c] > x[best]):
+                    best = i, y, z, c
+        dx[best] += dy[i, oy, ox, c]
+    return dx
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 2)])
+@pytest.mark.parametrize("channels", [3, 70])
+def test_max_pool_gives_the_gradient_to_the_first_maximum(size, stride, padding, channels):
+    rng = np.random.default_rng(13)
+    x = rng.integers(-1, 2, size=(2, 6, 7, channels)).astype(np.float32)  # many ties
+    bits = pack(rng.normal(size=x.shape) - 1)  # and windows of only -1
+    for given, values in ((x, x), (bits, unpack(bits)), (x.astype(np.int32), x)):
+        layer = MaxPool2D(size, stride, padding)
+        y = layer.forward(given, training=True)
+        assert isinstance(y, BitArray) == isinstance(given, BitArray)
+        np.testing.assert_array_equal(
+            np.asarray(y), reference.max_pool2d(values, size, stride=stride, padding=padding)
+        )
+        dy = rng.integers(1, 9, size=y.shape).astype(np.float32)
+        expected = first_maximum(values, dy, size, stride, padding)
+        np.testing.assert_array_equal(layer.backward(dy), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 64, 65, 128])
+@pytest.mark.parametrize("image", [(3, 2), (1, 1), (4,), ()])
+def test_flatten(channels, image):
+    rng = np.random.default_rng(14)
+    x = rng.normal(size=(2, *image, channels)).astype(np.float32)
+    bits = pack(x)
+    for layer in (Flatten(), PackedFlatten()):
+        np.testing.assert_array_equal(layer(x), x.reshape(2, -1))
+        flat = layer(bits)
+        assert flat == pack(x.reshape(2, -1))
+        assert flat.words.flags.c_contiguous
+        assert layer(x.astype(np.int32)).dtype == np.int32
+    layer = Flatten()
+    layer.forward(bits, training=True)
+    dy = rng.normal(size=(2, x[0].size)).astype(np.float32)
+    np.testing.assert_array_equal(layer.backward(dy), dy.reshape(x.shape))
+
+
+@pytest.mark.parametrize("channels", [3, 64, 70])
+def test_packed_max_pool_with_minima(channels):
+    rng = np.random.default_rng(21)
+    minimum = rng.random(channels) < 0.5
+    layer = PackedMaxPool2D(3, 2, 1, minimum)
+    integers = rng.integers(-9, 9, size=(2, 6, 7, channels)).astype(np.int32)
+    image = rng.integers(256, size=integers.shape, dtype=np.uint8)
+    bits = pack(rng.normal(size=integers.shape))
+    real = rng.normal(size=integers.shape).astype(np.float32)
+    for given in (integers, image, real, bits):
+        values = np.asarray(given).astype(np.float64)
+        largest = reference.max_pool2d(values, 3, stride=2, padding=1)
+        smallest = -reference.max_pool2d(-values, 3, stride=2, padding=1)
+        y = layer(given)
+        np.testing.assert_array_equal(np.asarray(y), np.where(minimum, smallest, largest))
+        assert isinstance(y, BitArray) if given is bits else y.dtype == given.dtype
+    assert PackedMaxPool2D(2, minimum=np.zeros(channels, bool))(bits) == PackedMaxPool2D(2)(bits)
