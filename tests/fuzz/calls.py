@@ -1,7 +1,7 @@
-"""Target: every public function with arguments that fit, mostly, and a few that do not.
+"""Target: each public function with arguments that mostly fit.
 
-Results must be those of the reference, whatever the layout of operands and of `out`; operands must
-stay as they are; bad arguments must be refused by TypeError, ValueError or MemoryError.
+Results must be those of the reference, whatever the layout of operands and of `out`. Operands must
+stay as they are. Bad arguments must be refused with TypeError, ValueError or MemoryError.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _sizes(reader: Reader) -> tuple[int, int, int]:
 
 
 def _scales(reader: Reader, n: int, rows: tuple[int, ...] | None = None) -> dict[str, Any]:
-    """alpha, bias and perhaps k_map, each there or not."""
+    """Draw some of alpha, bias and, if there are rows, k_map."""
     found = {
         name: array(reader, reader.choice(((n,), ())))
         for name in ("alpha", "bias")
@@ -97,7 +97,7 @@ def _bitplane_gemm(reader: Reader) -> Drawn:
 
 
 def _window(reader: Reader) -> dict[str, Any]:
-    """Settings of a convolution."""
+    """Draw settings of a convolution."""
     pairs = (1, 2, (1, 2), [2, 1], (3, 1), 2**31 - 1)
     paddings = (0, 1, (0, 2), ((1, 0), (0, 1)), "same", "valid", 2**31, [[1, 1], [0, 0]])
     found: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def _window(reader: Reader) -> dict[str, Any]:
 
 
 def _image(reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
-    """Shapes of images and filters, and settings."""
+    """Draw shapes of images and filters, and settings."""
     n, height, width = reader.choice((1, 2, 0)), 1 + reader.below(5), 1 + reader.below(5)
     share, groups, per = reader.choice((1, 2, 3, 65)), reader.choice((1, 1, 2, 3)), reader.below(3)
     kernel = 1 + reader.below(3), 1 + reader.below(3)
@@ -271,7 +271,7 @@ def run(data: bytes) -> None:
 
 
 def _has_values(x: Any) -> bool:
-    """Whether an operand can be copied."""
+    """Tell whether an operand can be copied."""
     return isinstance(x, bo.BitArray | np.ndarray) and 0 < np.prod(x.shape, dtype=float) < 1e6
 
 
@@ -287,7 +287,7 @@ def _assert_same(result: Any, wanted: Any) -> None:
 
 
 def _last(b: bo.BitArray) -> bo.BitArray:
-    """The words as those of an array packed along its last axis."""
+    """View the words as those of an array packed along its last axis."""
     shape = (*(size for i, size in enumerate(b.shape) if i != b.axis), b.shape[b.axis])
     return bo.BitArray.from_words(b.words, shape)
 
@@ -295,7 +295,7 @@ def _last(b: bo.BitArray) -> bo.BitArray:
 def _check_out(
     reader: Reader, function: Callable, arguments: list, named: dict[str, Any], result: Any
 ) -> None:
-    """The same result in `out`, which lies anywhere, perhaps over an operand."""
+    """Check that `out`, anywhere in memory and perhaps over an operand, gets the same result."""
     result = np.asarray(result)
     kind = reader.below(5)
     out: np.ndarray = np.full(result.shape, 7, result.dtype)
