@@ -93,7 +93,9 @@ int bitops_get_num_threads(void) {
         n = requested;
     if (n > BITOPS_MAX_THREADS)
         n = BITOPS_MAX_THREADS;
-    return n < 2 ? 1 : prove(n); /* OMP_NUM_THREADS may overflow to less than 1 */
+    if (n < 1) /* OMP_NUM_THREADS of 2^31 or more overflows */
+        n = omp_get_num_procs();
+    return n < 2 ? 1 : prove(n);
 }
 
 void bitops_set_num_threads(int n) {
