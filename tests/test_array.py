@@ -14,7 +14,7 @@ from conftest import EDGE_BITS, random_signs
 FLOATS = (np.float16, np.float32, np.float64, np.longdouble)
 SIGNED = (np.int8, np.int16, np.int32, np.int64)
 UNSIGNED = (np.uint8, np.uint16, np.uint32, np.uint64)
-DTYPES = (np.bool_, *SIGNED, *UNSIGNED, *FLOATS)
+DTYPES = (np.bool_, *SIGNED, *FLOATS)
 
 
 def samples(rng, dtype, *shape):
@@ -106,7 +106,7 @@ def test_memory_layouts(isa, rng, dtype):
             assert_array_equal(bo.unpack(b), ref.sign(view), err_msg=f"{name}, axis {axis}")
 
 
-@pytest.mark.parametrize("dtype", (">f4", ">f8", ">f2", ">i2", ">i8", ">u4"))
+@pytest.mark.parametrize("dtype", (">f4", ">f8", ">f2", ">i2", ">i8"))
 def test_foreign_byte_order(isa, rng, dtype):
     x = samples(rng, np.dtype(dtype).newbyteorder("="), 5, 70)
     assert_array_equal(bo.pack(x.astype(dtype)).words, ref.pack(x))
@@ -179,7 +179,13 @@ def test_special_values(isa):
 
 
 def test_array_likes(isa):
-    for x in ([1.0, -2.0, 0.0], [[1, -1], [-3, 4]], (True, False), range(-2, 3), memoryview(b"ab")):
+    for x in (
+        [1.0, -2.0, 0.0],
+        [[1, -1], [-3, 4]],
+        (True, False),
+        range(-2, 3),
+        memoryview(b"ab").cast("b"),
+    ):
         assert_array_equal(bo.pack(x).words, ref.pack(x))
 
     class Wrapper:
@@ -198,9 +204,9 @@ def test_subclasses(isa, rng):
 
 
 def test_pack_copies(isa):
-    x = np.ones((2, 64), np.uint64)
+    x = np.ones((2, 64), np.int64)
     b = bo.pack(x)
-    x[:] = 0
+    x[:] = -1
     assert not np.shares_memory(b.words, x)
     assert b.words.tolist() == [[2**64 - 1]] * 2
 
@@ -426,7 +432,11 @@ class TestBitArray:
         assert_array_equal(np.array(b, copy=True), x, strict=True)
         with pytest.raises(ValueError):
             np.asarray(b, copy=False)
-        assert_array_equal(np.concatenate([b, b]), np.concatenate([x, x]))
+        assert_array_equal(np.asarray(b, np.bool_), x > 0, strict=True)
+        assert_array_equal(np.asarray(b, np.complex64), x.astype(np.complex64), strict=True)
+        for dtype in UNSIGNED:  # where -1 would wrap around
+            with pytest.raises(TypeError, match=r"dtype must be able to hold -1, got uint"):
+                np.asarray(b, dtype)
 
     def test_repr(self):
         text = repr(bo.pack(np.ones((30, 70)), axis=0))

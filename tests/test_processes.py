@@ -147,6 +147,12 @@ calls = {
     "bitplane_gemm": lambda: bo.bitplane_gemm(np.zeros((8000, 16384), np.uint8), a),
     "bitplane_gemm, 2 bits":
         lambda: bo.bitplane_gemm(np.zeros((8000, 16384), np.uint8), a, bits=2),
+    "depthwise, large kernel": lambda: bo.conv2d(
+        bo.pack(np.zeros((1, 1500, 1500, 2), np.bool_)), np.zeros((2, 700, 700, 1), np.bool_),
+        groups=2),
+    "depthwise, many filters": lambda: bo.conv2d(
+        bo.pack(np.zeros((1, 200, 200, 64), np.bool_)), np.zeros((64 * 2000, 3, 3, 1), np.bool_),
+        groups=64),
 }
 # What runs in the background of a shell begins with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -178,6 +184,8 @@ INTERRUPTIBLE = (
     "weight_gemm",
     "bitplane_gemm",
     "bitplane_gemm, 2 bits",
+    "depthwise, large kernel",
+    "depthwise, many filters",
 )
 
 

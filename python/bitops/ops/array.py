@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
-from types import EllipsisType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .checks import column_vector, is_integer, normalize_axis, real_array
+from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
+from .packing import PACK_CODES, sign_words, transpose_words
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
-
-# To pack along another axis than the last, bits packed along the last are transposed. If there are
-# fewer of these than half a word, it is faster to transpose the values.
-MIN_COLUMNS = 32
-_PACK_CODES = {
-    np.dtype(np.bool_): _core.BOOL8,
-    np.dtype(np.int8): _core.I8,
-    np.dtype(np.int16): _core.I16,
-    np.dtype(np.int32): _core.I32,
-    np.dtype(np.int64): _core.I64,
-    np.dtype(np.float32): _core.F32,
-    np.dtype(np.float64): _core.F64,
-}
 
 _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
@@ -92,8 +80,8 @@ class BitArray:
         if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
             got = words.dtype if isinstance(words, np.ndarray) else type(words).__name__
             raise TypeError(f"[from_words] words must be an ndarray of uint64, got {got}")
-        if not words.dtype.isnative or not words.flags.aligned:
-            words = words.astype(np.uint64)
+        # An array object of our own, so that nobody else can set its shape.
+        words = words.view(np.ndarray) if words.flags.aligned else words.astype(np.uint64)
         shape = _as_sizes("from_words", shape)
         if not shape or min(shape) < 0:
             raise ValueError(
@@ -121,7 +109,7 @@ class BitArray:
 
     @property
     def words(self) -> NDArray[np.uint64]:
-        return self._words
+        return self._words.view()  # whose shape may be set, and which cannot be resized
 
     @property
     def ndim(self) -> int:
@@ -152,22 +140,31 @@ class BitArray:
         raise ValueError("[BitArray] the truth value of an array is ambiguous; compare with ==")
 
     def __iter__(self) -> Iterator[BitArray]:
+        if self._axis == 0:
+            raise TypeError(
+                f"[BitArray] the packed axis cannot be iterated over, got packed axis 0 of shape "
+                f"{self._shape}; use np.asarray(b)"
+            )
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         return f"BitArray(shape={self._shape}, packed axis={self._axis}, {self.nbytes} bytes)"
 
     def __getitem__(self, index: Any) -> BitArray:
-        items = _expand_index(index, self.ndim)
-        place = _item_of_axis(items, self._axis)
-        taken = items[place]
+        expanded = expand_index(index, self.ndim)
+        place = item_of_axis(expanded.items, self._axis)
+        taken = expanded.items[place]
         if not (isinstance(taken, slice) and taken == slice(None)):
             raise IndexError(
                 f"[BitArray] the packed axis {self._axis} takes only ':', got {taken!r}; "
                 "use np.asarray(b) or unpack(b) for single elements"
             )
-        words = np.moveaxis(self._words, -1, self._axis)[items]
-        axis = _result_axis(items, place)
+        # '...' must reach NumPy, which may place the axes of index arrays by it.
+        items = list(expanded.items)
+        if expanded.dots is not None:
+            items.insert(expanded.dots, ...)
+        words = np.moveaxis(self._words, -1, self._axis)[tuple(items)]
+        axis = result_axis(expanded, place)
         shape = words.shape[:axis] + self._shape[self._axis : self._axis + 1]
         return self._make(np.moveaxis(words, axis, -1), (*shape, *words.shape[axis + 1 :]), axis)
 
@@ -216,10 +213,31 @@ class BitArray:
         dtype = np.dtype(np.int8 if dtype is None else dtype)
         if dtype.kind == "b":  # True for +1; a cast of -1 would give True too
             return unpack(self, dtype)
+        if dtype.kind == "u":
+            raise TypeError(
+                f"[BitArray] dtype must be able to hold -1, got {dtype}; dtype=bool gives the bits"
+            )
         return unpack(self).astype(dtype, copy=False)
+
+    def __array_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Refuse the functions of NumPy but a few: as int8 their results would wrap around."""
+        ours = _NUMPY_FUNCTIONS.get(function)
+        if ours is not None:
+            return ours(*arguments, **options)
+        raise TypeError(
+            f"[BitArray] np.{function.__name__} does not take packed bits; use @ or bitops.matmul "
+            "for products, and np.asarray(b, dtype) for the values"
+        )
 
     def __eq__(self, other: object) -> np.bool_:  # type: ignore[override]
         """Tell whether all elements are equal, whichever axes are packed: one truth value."""
+        if isinstance(other, np.ndarray | np.generic | list | tuple | int | float):
+            raise TypeError(
+                f"[BitArray] == compares two BitArrays, got {type(other).__name__}; compare with "
+                "pack(x), or np.asarray(b) with x"
+            )
         if not isinstance(other, BitArray):
             return NotImplemented
         if self._shape != other._shape:
@@ -238,6 +256,23 @@ class BitArray:
         return matmul(other, self)
 
 
+def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
+    """Tell whether shapes and elements are equal; one of the two may be an array of numbers."""
+    if isinstance(a, BitArray) and isinstance(b, BitArray):
+        return bool(a == b)
+    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=equal_nan)
+
+
+# What NumPy's functions do with a BitArray as their first argument; all others are refused.
+_NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.shape: lambda a: a.shape,
+    np.ndim: lambda a: a.ndim,
+    np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],
+    np.copy: lambda a, order="K", subok=False: a.copy(),
+    np.array_equal: _array_equal,
+}
+
+
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
     """Rebuild a BitArray from a pickle."""
     return BitArray._make(words, shape, axis)
@@ -249,65 +284,6 @@ def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
         return tuple(operator.index(size) for size in shape)
     except TypeError:
         raise TypeError(f"[{where}] shape must be integers, got {shape!r}") from None
-
-
-def _is_basic(item: Any) -> bool:
-    """Tell whether an item of an index is basic in NumPy's sense: no array."""
-    return item is None or isinstance(item, slice) or is_integer(item)
-
-
-def _axes_taken(item: Any) -> int:
-    """Count the axes that one item of an index takes; a mask takes as many as it has."""
-    if item is None:
-        return 0
-    if _is_basic(item):
-        return 1
-    array = np.asarray(item)
-    return array.ndim if array.dtype == np.bool_ else 1
-
-
-def _expand_index(index: Any, ndim: int) -> tuple[Any, ...]:
-    """Write an index as a tuple that names every axis."""
-    items = index if isinstance(index, tuple) else (index,)
-    dots = [i for i, item in enumerate(items) if isinstance(item, EllipsisType)]
-    if len(dots) > 1:
-        raise IndexError("[BitArray] an index can hold one '...', got several")
-    at = dots[0] if dots else len(items)
-    rest = (*items[:at], *items[at + 1 :])
-    missing = ndim - sum(_axes_taken(item) for item in rest)
-    if missing < 0:
-        raise IndexError(f"[BitArray] too many indices for {ndim} axes, got {index!r}")
-    return (*rest[:at], *(slice(None),) * missing, *rest[at:])
-
-
-def _item_of_axis(items: tuple[Any, ...], axis: int) -> int:
-    """Find the item that takes an axis."""
-    taken = 0
-    for place, item in enumerate(items):
-        taken += _axes_taken(item)
-        if taken > axis:
-            return place
-    raise AssertionError("an expanded index names every axis")
-
-
-def _result_axis(items: tuple[Any, ...], place: int) -> int:
-    """Find the axis of the result that the slice at `place` of an expanded index becomes."""
-    kept = [place for place, item in enumerate(items) if item is None or isinstance(item, slice)]
-    before = kept.index(place)
-    if all(_is_basic(item) for item in items):
-        return before
-    # NumPy's rule: beside an index array, integers count as index arrays too. Their broadcast axes
-    # stay in place if all of them are neighbours, and come first otherwise.
-    taken = [place for place in range(len(items)) if place not in kept]
-    neighbours = taken[-1] - taken[0] == len(taken) - 1
-    arrays = np.broadcast(*(_positions(items[i]) for i in taken))
-    return before if neighbours and place < taken[0] else before + arrays.ndim
-
-
-def _positions(item: Any) -> NDArray[Any]:
-    """Convert an index array to positions; a mask means those of its True elements."""
-    array = np.asarray(item)
-    return array.nonzero()[0] if array.dtype == np.bool_ else array
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
@@ -394,12 +370,17 @@ def above_operand(
         raise ValueError(
             f"[{where}] threshold must be a number or have shape ({k},), got {limits.shape}"
         )
+    if array.dtype == np.float32 and limits.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            single = limits.astype(np.float32)
+        if np.array_equal(single, limits):  # such as the integer 0
+            limits = single
     if limits.dtype.kind == "f" and np.isnan(limits).any():
         raise ValueError(f"[{where}] threshold must not hold NaN, got NaN")
     flips = None if flip is None else flip_words(where, flip, k)
     if array.dtype not in (np.float32, np.int32) or limits.dtype != np.float32:
         has_nan = array.dtype.kind == "f" and bool(np.isnan(array).any())
-        words, _ = _sign_words(array > limits, array.ndim - 1)
+        words, _ = sign_words(array > limits, array.ndim - 1)
         if flips is not None:
             words ^= flips
     else:
@@ -408,7 +389,7 @@ def above_operand(
         words = aligned_empty((*array.shape[:-1], word_count(k)), np.uint64)
         rows = math.prod(array.shape[:-1])
         values, out = array.reshape(-1).view(np.uint8), words.reshape(rows, word_count(k))
-        has_nan = _core.compare(_PACK_CODES[array.dtype], values, rows, limits, flips, out)
+        has_nan = _core.compare(PACK_CODES[array.dtype], values, rows, limits, flips, out)
     if has_nan:
         raise ValueError(f"[{where}] x must not hold NaN, which is above nothing, got NaN")
     return BitArray._make(words, array.shape, array.ndim - 1)
@@ -420,7 +401,7 @@ def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uin
         flip = pack_operand(where, "flip", column_vector(where, "flip", flip, "b", n), 0)
     if flip.shape != (n,):
         raise ValueError(f"[{where}] flip must have shape ({n},), got {flip.shape}")
-    return np.ascontiguousarray(flip.words)
+    return np.ascontiguousarray(flip._words)
 
 
 def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
@@ -428,54 +409,19 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     if isinstance(x, BitArray):
         return repack(x, normalize_axis(where, axis, x.ndim))
     array = real_array(where, name, x)
+    if array.dtype.kind == "u":
+        raise TypeError(
+            f"[{where}] {name} must not be unsigned, whose signs are all +1, got dtype "
+            f"{array.dtype}: bits are bool or BitArray.from_words, and numbers are for "
+            "bitplane_gemm and bitplane_conv2d"
+        )
     if array.ndim == 0:
         raise ValueError(f"[{where}] {name} must have at least one axis, got a scalar")
     axis = normalize_axis(where, axis, array.ndim)
-    words, has_nan = _sign_words(array, axis)
+    words, has_nan = sign_words(array, axis)
     if has_nan:
         raise ValueError(f"[{where}] {name} must not hold NaN, which has no sign, got NaN")
     return BitArray._make(words, array.shape, axis)
-
-
-def _sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
-    """Pack the signs of an array along an axis, and tell whether it holds NaN."""
-    if x.ndim == 2 and x.flags.f_contiguous:  # its transpose has C order and the same words
-        x, axis = x.T, 1 - axis
-    if axis != x.ndim - 1 and x.shape[-1] >= MIN_COLUMNS and x.flags.c_contiguous:
-        words, has_nan = _sign_words(x, x.ndim - 1)
-        return _transpose(words, x.shape, axis), has_nan
-    # moveaxis takes microseconds, and the last axis is the usual one.
-    x = np.ascontiguousarray(x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1))
-    k = x.shape[-1]
-    words = aligned_empty((*x.shape[:-1], word_count(k)), np.uint64)
-    if words.size == 0:
-        return words, False
-    if x.dtype.kind == "u":
-        words[...] = ~np.uint64(0)
-        words[..., -1] >>= np.uint64(-k % WORD_BITS)
-        return words, False
-    has_nan = False
-    if x.dtype not in _PACK_CODES:  # float16, long double
-        has_nan = bool(np.isnan(x).any())
-        x = x >= 0
-    rows = math.prod(x.shape[:-1])
-    has_nan |= _core.pack(
-        _PACK_CODES[x.dtype], x.reshape(-1).view(np.uint8), rows, k, words.reshape(rows, -1)
-    )
-    return words, has_nan
-
-
-def _transpose(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> NDArray[np.uint64]:
-    """Transpose words, packed along the last axis of an array of this shape, to another axis."""
-    *lead, k = shape
-    words = np.ascontiguousarray(np.moveaxis(words, axis, -2))
-    n = lead.pop(axis)
-    transposed = aligned_empty((*lead, k, word_count(n)), np.uint64)
-    outer = math.prod(lead)
-    _core.transpose(
-        words.reshape(outer, n, word_count(k)), transposed.reshape(outer, k, word_count(n))
-    )
-    return transposed
 
 
 def repack(b: BitArray, axis: int) -> BitArray:
@@ -485,7 +431,7 @@ def repack(b: BitArray, axis: int) -> BitArray:
     # The axes as the words lie: the packed one last, the others in their order.
     others = [i for i in range(b.ndim) if i != b.axis]
     shape = (*(b.shape[i] for i in others), b.shape[b.axis])
-    words = _transpose(b.words, shape, others.index(axis))
+    words = transpose_words(b._words, shape, others.index(axis))
     left = [i for i in others if i != axis]
     place = sum(i < b.axis for i in left)  # where the formerly packed axis goes from axis -2
     return BitArray._make(np.moveaxis(words, -2, place), b.shape, axis)
@@ -493,7 +439,7 @@ def repack(b: BitArray, axis: int) -> BitArray:
 
 def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
     """Return the words as a C-contiguous matrix, a row for each position of the other axes."""
-    words = b.words
+    words = b._words
     if words.ndim == 2 and words.flags.c_contiguous:
         return words
     rows = math.prod(words.shape[:-1])
@@ -525,7 +471,7 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
         raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype}")
     native = dtype if dtype in _UNPACK_CODES else np.dtype(np.int8)
     k = b.shape[b.axis]
-    values = np.empty((*b.words.shape[:-1], k), native)
+    values = np.empty((*b._words.shape[:-1], k), native)
     if values.size:
         out = values.reshape(-1).view(np.uint8)
         _core.unpack(_UNPACK_CODES[native], contiguous_rows(b), k, out)
@@ -564,14 +510,14 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
         if axis != x.axis:
             return _popcount_across(x, axis)
     b = pack_operand("popcount", "x", x, axis)
-    counts = np.empty(b.words.shape[:-1], np.int64)
+    counts = np.empty(b._words.shape[:-1], np.int64)
     _core.popcount(contiguous_rows(b), counts.reshape(-1))
     return counts
 
 
 def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
     """Count along another axis than the packed one, at each bit of the words."""
-    words = np.ascontiguousarray(b.words)
+    words = np.ascontiguousarray(b._words)
     place = axis - (axis > b.axis)  # the axis among those of the words
     lead = (*words.shape[:place], *words.shape[place + 1 : -1])
     blocks = (

@@ -13,6 +13,17 @@ def is_integer(item: Any) -> bool:
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
 
 
+def is_plain(settings: Any) -> bool:
+    """Tell whether settings are int, str or None, or tuples of these, as the usual ones are.
+
+    Only such settings are looked up in a cache: True and 1.0 equal 1 there, in tuples too.
+    """
+    kind = type(settings)
+    if kind is tuple:
+        return all(map(is_plain, settings))
+    return kind is int or kind is str or settings is None
+
+
 def check_integer(
     where: str, name: str, value: Any, low: int | None = None, high: int | None = None
 ) -> int:
@@ -57,9 +68,12 @@ def normalize_axis(where: str, axis: Any, ndim: int) -> int:
 
 def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
     """Return `x` as an aligned array of bool, integers or floats in native byte order."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"[{where}] {name} must not be masked, got a MaskedArray")
     array = np.asarray(x)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"[{where}] {name} must hold real numbers, got dtype {array.dtype}")
+        got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
+        raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
-from .checks import check_integer
+from .checks import check_integer, is_integer, is_plain
 from .geometry import Padding, Pair, check_result, make_window
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, filter_rows
@@ -62,7 +62,7 @@ def im2col(
     >>> np.asarray(im2col(image, 2))
     array([[[[ 1, -1, -1,  1]]]], dtype=int8)
     """
-    if pad_value not in (-1, 1):
+    if not is_integer(pad_value) or pad_value not in (-1, 1):
         raise ValueError(f"[im2col] pad_value must be -1 or 1, got {pad_value!r}")
     bits = image_bits("im2col", x)
     n, h, w, channels = bits.shape
@@ -70,7 +70,7 @@ def im2col(
     shape = (n, *window.output, window.taps * channels)
     check_result("im2col", shape)
     words = aligned_empty((*shape[:-1], word_count(shape[-1])), np.uint64)
-    images = np.ascontiguousarray(bits.words)
+    images = np.ascontiguousarray(bits._words)
     _core.im2col(images, window, channels, pad_value == 1, as_matrix(words))
     return BitArray._make(words, shape, 3)
 
@@ -143,18 +143,18 @@ def _image_operands(
     if isinstance(w, Prepacked):
         # These checks take longer than a small convolution, and networks repeat their settings.
         arguments = where, image, w, *settings
-        try:
+        if is_plain(settings):
             convolution, output = w.derived((where, image, settings), _convolution, *arguments)
-        except TypeError:  # a list has no hash; a setting of a wrong type fails once more
+        else:
             convolution, output = _convolution(*arguments)
         filters = None
     else:
         filter_array = filter_bits(where, w)
         convolution, output = _convolution(where, image, filter_array, *settings)
-        filters = filter_array.words
+        filters = filter_array._words
     shape = (bits.shape[0], *output)
     check_result(where, shape)
-    images = bits.words
+    images = bits._words
     if not images.flags.c_contiguous:
         images = np.ascontiguousarray(images)
     return images, filters, convolution, shape
@@ -172,7 +172,7 @@ def _convolution(
 ) -> tuple[_core.Convolution, tuple[int, ...]]:
     """Check images (h, w, c), filters and settings; return the output's shape (oh, ow, o) too."""
     filters = filter_bits(where, w)
-    if pad_value not in (-1, 0, 1):
+    if not is_integer(pad_value) or pad_value not in (-1, 0, 1):
         raise ValueError(f"[{where}] pad_value must be -1, 0 or 1, got {pad_value!r}")
     groups = check_groups(where, image[2], filters.shape, groups)
     o, kh, kw, channels = filters.shape
@@ -206,7 +206,7 @@ def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:
     """Pack filters (o, kh, kw, 1) across groups: a row for each filter of a group and each tap."""
     o, kh, kw, _ = filters.shape
     values = unpack(filters).reshape(groups, o // groups, kh * kw)
-    return pack(values.transpose(1, 2, 0)).words.reshape(o // groups * kh * kw, -1)
+    return pack(values.transpose(1, 2, 0))._words.reshape(o // groups * kh * kw, word_count(groups))
 
 
 def conv2d(

@@ -8,6 +8,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .checks import is_plain
+
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
 
@@ -72,10 +74,7 @@ def make_window(
         ``2**31 - 1``.
     """
     settings = where, image, kernel_size, stride, padding, dilation
-    try:
-        return _known_window(*settings)
-    except TypeError:  # a list has no hash; a setting of a wrong type fails once more
-        return _make_window(*settings)
+    return (_known_window if is_plain(settings) else _make_window)(*settings)
 
 
 def _make_window(
@@ -111,7 +110,7 @@ def _make_window(
 
 
 # These checks take as long as the pooling of a small image, and networks repeat their settings.
-_known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
+_known_window = functools.lru_cache(maxsize=256)(_make_window)
 
 
 def check_result(where: str, shape: Sequence[int]) -> None:

@@ -365,10 +365,10 @@ def _packed_along(name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
 
 def _as_row(b: BitArray) -> BitArray:
     """View a vector as a matrix of one row."""
-    return BitArray._make(b.words[None], (1, *b.shape), 1)
+    return BitArray._make(b._words[None], (1, *b.shape), 1)
 
 
 def _swap_last(b: BitArray) -> BitArray:
     """View (..., k, n), packed along k, as (..., n, k), packed along k: the words are the same."""
     *lead, k, n = b.shape
-    return BitArray._make(b.words, (*lead, n, k), b.ndim - 1)
+    return BitArray._make(b._words, (*lead, n, k), b.ndim - 1)

@@ -131,13 +131,9 @@ def patch_blocks(
     """
     n, c = len(x), x.shape[3]
     width = window.taps * c
-    if x.size == 0 or _rows_lie_in(x, window):
+    if width == 0 or (x.size and _rows_lie_in(x, window)):
         everything = (slice(0, n), slice(0, window.output[0]), slice(0, window.output[1]))
-        positions = n * math.prod(window.output)
-        yield (
-            everything,
-            x.reshape(positions, width) if x.size else np.empty((positions, width), x.dtype),
-        )
+        yield everything, x.reshape(n * math.prod(window.output), width)
         return
     buffer: NDArray[np.generic] | None = None
     for block in position_blocks(n, window, width * x.itemsize, max_bytes=max_bytes):

@@ -94,8 +94,8 @@ def max_pool2d(
                 f"got packed axis {x.axis} of shape {x.shape}"
             )
         window, shape = _pool_window("max_pool2d", x.shape, kernel_size, stride, padding)
-        words = aligned_empty((*shape[:3], x.words.shape[3]), np.uint64)
-        _combine_windows(x.words, window, np.bitwise_or, 0, words)
+        words = aligned_empty((*shape[:3], x._words.shape[3]), np.uint64)
+        _combine_windows(x._words, window, np.bitwise_or, 0, words)
         return BitArray._make(words, shape, 3)
     images = number_images("max_pool2d", x)
     window, shape = _pool_window("max_pool2d", images.shape, kernel_size, stride, padding)

@@ -43,7 +43,8 @@ class Prepacked:
             )
         if 0 in bits.shape[1:-1]:
             raise ValueError(f"[prepack] kh and kw must be at least 1, got shape {bits.shape}")
-        self._bits = bits
+        # Words of its own: whoever changes those of `w` must not get two answers from one object.
+        self._bits = bits.copy() if isinstance(w, BitArray) else bits
         self._derived: dict[Any, Any] = {}
         self._isa = ""
         self.panels()
@@ -92,7 +93,7 @@ def filter_rows(w: BitArray) -> NDArray[np.uint64]:
     if w.ndim == 2:
         return contiguous_rows(w)
     o, kh, kw, channels = w.shape
-    words = np.ascontiguousarray(w.words)
+    words = np.ascontiguousarray(w._words)
     if channels % WORD_BITS == 0:
         return words.reshape(o, kh * kw * words.shape[-1])
     rows = np.empty((o, word_count(kh * kw * channels)), np.uint64)

@@ -1,0 +1,108 @@
+"""From values to words: signs of any dtype and layout, and words packed along another axis."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from .memory import WORD_BITS, aligned_empty, word_count
+
+# To pack along another axis than the last, bits packed along the last are transposed. If there are
+# fewer of these than half a word, it is faster to transpose the values.
+MIN_COLUMNS = 32
+
+MAX_BLOCK_BYTES = 1 << 22  # of values that are copied to be packed
+
+PACK_CODES = {
+    np.dtype(np.bool_): _core.BOOL8,
+    np.dtype(np.int8): _core.I8,
+    np.dtype(np.int16): _core.I16,
+    np.dtype(np.int32): _core.I32,
+    np.dtype(np.int64): _core.I64,
+    np.dtype(np.float32): _core.F32,
+    np.dtype(np.float64): _core.F64,
+}
+
+
+def sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
+    """Pack the signs of an array along an axis, and tell whether it holds NaN."""
+    if x.ndim == 2 and x.flags.f_contiguous:  # its transpose has C order and the same words
+        x, axis = x.T, 1 - axis
+    if axis != x.ndim - 1 and x.shape[-1] >= MIN_COLUMNS and x.flags.c_contiguous:
+        words, has_nan = sign_words(x, x.ndim - 1)
+        return transpose_words(words, x.shape, axis), has_nan
+    if axis != x.ndim - 1:  # moveaxis takes microseconds, and the last axis is the usual one
+        x = np.moveaxis(x, axis, -1)
+    words = aligned_empty((*x.shape[:-1], word_count(x.shape[-1])), np.uint64)
+    if x.flags.c_contiguous and x.dtype in PACK_CODES:
+        return words, _pack_rows(x, words)
+    has_nan = False
+    for index in _blocks(x.shape, max(MAX_BLOCK_BYTES // x.itemsize, WORD_BITS)):
+        *lead, last = index
+        place = slice(last.start // WORD_BITS, word_count(last.stop))
+        values, nan = _packable(np.ascontiguousarray(x[index]))
+        has_nan |= nan | _pack_rows(values, words[(*lead, place)])
+    return words, has_nan
+
+
+def _blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into blocks of at most `most` elements, whose rows begin at whole words."""
+    *lead, k = shape
+    steps = [1] * len(lead) + [max(most // WORD_BITS * WORD_BITS, WORD_BITS)]
+    if k <= most:
+        fitting, steps[-1] = most // max(k, 1), max(k, 1)
+        for i in range(len(lead) - 1, -1, -1):
+            steps[i] = min(max(fitting, 1), max(lead[i], 1))
+            fitting //= max(lead[i], 1)
+    ranges = [range(0, n, step) for n, step in zip(shape, steps, strict=True)]
+    for starts in itertools.product(*ranges):
+        yield tuple(
+            slice(start, min(start + step, n))
+            for start, step, n in zip(starts, steps, shape, strict=True)
+        )
+
+
+def _packable(x: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return values of a type that kernels pack by the same signs, and whether `x` holds NaN."""
+    if x.dtype in PACK_CODES:
+        return x, False
+    if x.dtype != np.float16:  # long double
+        return x >= 0, bool(np.isnan(x).any())
+    # Halves are compared one by one, integers in vectors. The sign bit alone is -0.0.
+    bits = x.view(np.uint16)
+    magnitudes = bits & np.uint16(0x7FFF)
+    return bits <= 0x8000, bool((magnitudes > 0x7C00).any())
+
+
+def _pack_rows(x: NDArray[Any], words: NDArray[np.uint64]) -> bool:
+    """Pack contiguous values along their last axis into `words`, and tell whether one is NaN."""
+    k = x.shape[-1]
+    if words.size == 0:
+        return False
+    out = words if words.flags.c_contiguous else np.empty(words.shape, np.uint64)
+    rows, values = math.prod(x.shape[:-1]), x.reshape(-1).view(np.uint8)
+    has_nan = _core.pack(PACK_CODES[x.dtype], values, rows, k, out.reshape(rows, -1))
+    if out is not words:
+        words[...] = out
+    return has_nan
+
+
+def transpose_words(
+    words: NDArray[np.uint64], shape: tuple[int, ...], axis: int
+) -> NDArray[np.uint64]:
+    """Transpose words, packed along the last axis of an array of this shape, to another axis."""
+    *lead, k = shape
+    words = np.ascontiguousarray(np.moveaxis(words, axis, -2))
+    n = lead.pop(axis)
+    transposed = aligned_empty((*lead, k, word_count(n)), np.uint64)
+    outer = math.prod(lead)
+    _core.transpose(
+        words.reshape(outer, n, word_count(k)), transposed.reshape(outer, k, word_count(n))
+    )
+    return transposed
