@@ -286,7 +286,7 @@ class TestErrors:
             (lambda: bo.bitplane_gemm(U.astype(np.int8), W), TypeError, "uint8.*int8"),
             (lambda: bo.bitplane_gemm(U > 0, W), TypeError, "uint8.*bool"),
             (lambda: bo.bitplane_gemm(U.tolist(), W), TypeError, "uint8.*int64"),
-            (lambda: bo.bitplane_gemm(bo.pack(U), W), TypeError, "uint8.*BitArray"),
+            (lambda: bo.bitplane_gemm(bo.pack(U > 0), W), TypeError, "uint8.*BitArray"),
             (lambda: bo.bitplane_gemm(U, W, bits=0), ValueError, "bits.*0"),
             (lambda: bo.bitplane_gemm(U, W, bits=9), ValueError, "bits.*9"),
             (lambda: bo.bitplane_gemm(U, W, bits=1.0), TypeError, "bits.*1.0"),

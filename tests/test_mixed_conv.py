@@ -248,7 +248,7 @@ class TestErrors:
             ({"x": lambda x: x[0]}, ValueError, r"x .*\(n, h, w, c\), got \(5, 6, 4\)"),
             ({"x": lambda x: x > 0}, TypeError, "x .*bool"),
             ({"x": lambda x: x * 1j}, TypeError, "x .*complex"),
-            ({"x": bo.pack}, TypeError, "x .*BitArray"),
+            ({"x": lambda x: bo.pack(x > 0)}, TypeError, "x .*BitArray"),
             ({"x": lambda x: "abc"}, TypeError, "x .*<U3"),
             ({"w": W[0]}, ValueError, r"w .*\(o, kh, kw, i\).*\(3, 3, 4\)"),
             ({"w": W[:, :0]}, ValueError, r"w .*at least 1.*\(6, 0, 3, 4\)"),

@@ -16,7 +16,6 @@ SEEDS = st.integers(0, 2**32 - 1)
 REAL_DTYPES = st.one_of(
     hnp.boolean_dtypes(),
     hnp.integer_dtypes(endianness="?"),
-    hnp.unsigned_integer_dtypes(endianness="?"),
     hnp.floating_dtypes(endianness="?"),
 )
 

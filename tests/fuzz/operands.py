@@ -60,7 +60,7 @@ def bits(reader: Reader, shape: tuple[int, ...]) -> Any:
     kind = reader.below(5)
     if kind < 2:
         return array(reader, shape)
-    b = bo.pack(np.nan_to_num(array(reader, shape, ("i1", "f4"))))
+    b = bo.pack(np.nan_to_num(np.asarray(array(reader, shape, ("i1", "f4")))))
     if kind == 2 and len(shape) in (2, 4):
         try:
             return bo.prepack(b)
