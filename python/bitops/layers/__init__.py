@@ -1,4 +1,11 @@
-"""Layers of binarized networks: training layers, their packed twins, and the chains of both."""
+"""Layers of binarized networks, for training and for packed inference, and models made of them.
+
+A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
+the file of its kind: dense, conv, pool, norm, activations; container holds the models. The other
+files serve these: folding turns a trained chain into a packed one, model_files stores it, and
+gradient_check tests new layers. This folder imports `ops`, `quantizers`, `files` and what lies
+below them, never training code.
+"""
 
 from .activations import (
     Dropout,
@@ -14,7 +21,6 @@ from .activations import (
     Tanh,
 )
 from .base import Cost, Layer, TrainingLayer
-from .check import check_gradients
 from .container import Packed, PackedResidual, Residual, Sequential
 from .conv import (
     BinaryConv2D,
@@ -34,6 +40,7 @@ from .dense import (
     TanhDense,
 )
 from .folding import fold, freeze
+from .gradient_check import check_gradients
 from .inputs import Codes, as_float
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
 from .parameter import Parameter

@@ -14,19 +14,12 @@ from ..quantizers import (
     ClippedGradient,
     DoReFaActivation,
     DoReFaGradient,
-    DoReFaWeight,
     Heaviside,
-    LeastSquaresTernary,
-    MagnitudeAwareSign,
     ProgressiveSign,
     Quantizer,
-    ShareTernary,
     SteSign,
     StochasticSign,
     SwishSign,
-    Ternary,
-    TwnTernary,
-    XnorSign,
 )
 from ..quantizers.base import check_quantizer
 from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
@@ -39,6 +32,7 @@ from .inputs import (
     as_thresholds,
     check_input_bits,
 )
+from .planes import OWN_WEIGHT_QUANTIZERS
 from .registry import ArraySpec, register
 from .roles import Role
 
@@ -123,18 +117,7 @@ class Sign(TrainingLayer):
 
 
 _SIGNS = (AnnealedSign, ApproxSign, SteSign, StochasticSign, SwishSign)
-_NO_SIGNS = (
-    DoReFaActivation,
-    DoReFaGradient,
-    DoReFaWeight,
-    Heaviside,
-    LeastSquaresTernary,
-    MagnitudeAwareSign,
-    ShareTernary,
-    Ternary,
-    TwnTernary,
-    XnorSign,
-)
+_NO_SIGNS = (*OWN_WEIGHT_QUANTIZERS, DoReFaActivation, DoReFaGradient, Heaviside)
 
 
 def _innermost(quantizer: Any) -> Any:

@@ -11,15 +11,14 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..quantizers import ByteGradient
-from .base import Layer, TrainingLayer, saved_for_backward
+from .base import Layer, TrainingLayer, all_layers, saved_for_backward
 from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, as_activation, as_float, check_size, is_data
+from .model_files import read_model, write_model
 from .parameter import Parameter
 from .registry import register
 from .roles import NUMBERS, Flow, Role
-from .saving import read_model, write_model
 from .summary import Summary, summarize
-from .walk import all_layers
 
 if TYPE_CHECKING:
     from ..training.loop import History

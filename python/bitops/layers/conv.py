@@ -11,14 +11,21 @@ from ..ops.geometry import Pair
 from ..quantizers.base import LARGEST, check_clip
 from .backward import Gradient
 from .base import Cost, Layer, saved_for_backward
-from .inputs import Activation, Shape, as_scales, as_weights, check_flag, is_data
+from .inputs import Activation, as_weights, check_flag, is_data
 from .operation import Convolution
-from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import Planes, WeightQuantizer
-from .product import FloatProduct, LatentProduct, PackedProduct
+from .product import (
+    FloatProduct,
+    LatentProduct,
+    PackedFloatProduct,
+    PackedProduct,
+    float_arrays,
+    own_outputs,
+    product_arrays,
+)
 from .registry import register
 from .roles import BITS, NUMBERS, Flow, Role
-from .weights import LatentWeights, PackedWeights, float_cost
+from .weights import LatentWeights, PackedWeights
 from .windows import Padding
 
 _AXES = "out_channels, kh, kw, in_channels / groups"
@@ -279,7 +286,7 @@ def _packed(layer: BinaryConv2D | QuantizedConv2D, flow: Flow, outputs: dict[str
     options |= layer.config()
     if planes.is_single:
         return PackedConv2D(planes.bits[0], **options)
-    return PackedPlanesConv2D(stacked(planes.bits), planes.coefficients, **options)
+    return PackedPlanesConv2D(planes.stacked(), planes.coefficients, **options)
 
 
 @register
@@ -406,7 +413,7 @@ class PackedPlanesConv2D(PackedProduct):
 
 
 @register
-class FloatConv2D(Layer):
+class FloatConv2D(PackedFloatProduct):
     """Twin of `Conv2D` for inference: float32 filters, kept as they are.
 
     Parameters
@@ -431,25 +438,7 @@ class FloatConv2D(Layer):
         dilation: int | Pair = 1,
         groups: int = 1,
     ):
-        self.weight = as_weights(self.name, w, _AXES)
-        self.operation = Convolution.of_filters(
-            self.name, self.weight.shape, stride, padding, dilation, groups
-        )
-        self.in_features = self.operation.in_features
-        self.out_features = self.operation.out_features
-        self.bias = as_scales(self.name, "bias", bias, self.out_features)
-
-    def forward(self, x) -> np.ndarray:
-        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return self.operation.output_shape(shape)
-
-    def cost(self, bits_in: bool) -> Cost:
-        return float_cost(self.weight, self.bias)
-
-    def config(self) -> dict[str, Any]:
-        return dict(self.operation.options)
-
-    def __repr__(self) -> str:
-        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"
+        weight = as_weights(self.name, w, _AXES)
+        settings = stride, padding, dilation, groups
+        convolution = Convolution.of_filters(self.name, weight.shape, *settings)
+        super().__init__(convolution, weight, bias)

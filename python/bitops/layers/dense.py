@@ -6,15 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from .base import Cost, Layer
-from .inputs import as_scales, as_weights
+from .base import Layer
+from .inputs import as_weights
 from .operation import Linear
-from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import WeightQuantizer
-from .product import FloatProduct, LatentProduct, PackedProduct
+from .product import (
+    FloatProduct,
+    LatentProduct,
+    PackedFloatProduct,
+    PackedProduct,
+    float_arrays,
+    own_outputs,
+    product_arrays,
+)
 from .registry import register
 from .roles import NUMBERS, Flow
-from .weights import LatentWeights, PackedWeights, float_cost
+from .weights import LatentWeights, PackedWeights
 
 
 class BinaryDense(LatentProduct):
@@ -234,7 +241,7 @@ def _packed(layer: BinaryDense | QuantizedDense, flow: Flow, outputs: dict[str, 
     options = {**(outputs or own_outputs(layer, flow)), "input_bits": flow.code_bits}
     if planes.is_single:
         return PackedDense(planes.bits[0], **options)
-    return PackedPlanesDense(stacked(planes.bits), planes.coefficients, **options)
+    return PackedPlanesDense(planes.stacked(), planes.coefficients, **options)
 
 
 @register
@@ -314,7 +321,7 @@ class PackedPlanesDense(PackedProduct):
 
 
 @register
-class FloatDense(Layer):
+class FloatDense(PackedFloatProduct):
     """Twin of `Dense` for inference: float32 weights, kept as they are.
 
     Parameters
@@ -326,17 +333,5 @@ class FloatDense(Layer):
     ARRAYS = float_arrays(2)
 
     def __init__(self, w, bias=None):
-        self.weight = as_weights(self.name, w, "out_features, in_features")
-        self.operation = Linear.of_weights(self.name, self.weight.shape)
-        self.in_features = self.operation.in_features
-        self.out_features = self.operation.out_features
-        self.bias = as_scales(self.name, "bias", bias, self.out_features)
-
-    def forward(self, x) -> np.ndarray:
-        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
-
-    def cost(self, bits_in: bool) -> Cost:
-        return float_cost(self.weight, self.bias)
-
-    def __repr__(self) -> str:
-        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"
+        weight = as_weights(self.name, w, "out_features, in_features")
+        super().__init__(Linear.of_weights(self.name, weight.shape), weight, bias)

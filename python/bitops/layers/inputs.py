@@ -142,6 +142,14 @@ def as_float(x: Activation) -> np.ndarray:
     return x.astype(np.float32, copy=False)
 
 
+def is_finite(x) -> bool:
+    """Whether an array holds neither NaN nor infinity; its extremes tell, without a copy."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+
+
 def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     """Check thresholds: int32 (clipped, which changes no comparison) or float32, one a feature."""
     threshold = np.asarray(threshold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -25,15 +25,16 @@ from ..quantizers import (
 from ..quantizers.base import check_quantizer
 from .backward import Gradient
 
-OURS = (
-    DoReFaWeight,
-    LeastSquaresTernary,
-    MagnitudeAwareSign,
-    ShareTernary,
-    Ternary,
-    TwnTernary,
-    XnorSign,
+OwnWeightQuantizer = (
+    DoReFaWeight
+    | LeastSquaresTernary
+    | MagnitudeAwareSign
+    | ShareTernary
+    | Ternary
+    | TwnTernary
+    | XnorSign
 )
+OWN_WEIGHT_QUANTIZERS: tuple[type, ...] = get_args(OwnWeightQuantizer)
 
 
 class MakesPlanes(Quantizer, Protocol):
@@ -43,16 +44,7 @@ class MakesPlanes(Quantizer, Protocol):
         """The values of `forward`, as planes."""
 
 
-WeightQuantizer = (
-    DoReFaWeight
-    | LeastSquaresTernary
-    | MagnitudeAwareSign
-    | ShareTernary
-    | Ternary
-    | TwnTernary
-    | XnorSign
-    | MakesPlanes
-)
+WeightQuantizer = OwnWeightQuantizer | MakesPlanes
 
 # product with one plane; takes alpha and bias as the public product functions do
 Multiply = Callable[..., np.ndarray]
@@ -88,6 +80,11 @@ class Planes:
     def __deepcopy__(self, memo: dict) -> Planes:
         """Itself: planes do not change once made, and panels cannot be copied."""
         return self
+
+    def stacked(self) -> BitArray:
+        """Return the planes as one BitArray, along a new first axis."""
+        words = np.stack([plane.words for plane in self.bits])
+        return BitArray.from_words(words, (len(self.bits), *self.bits[0].shape))
 
     @property
     def is_single(self) -> bool:
@@ -167,11 +164,11 @@ def check_weight_quantizer(where: str, quantizer: Any) -> None:
     """Refuse a quantizer whose values `planes_of` cannot make."""
     check_quantizer(where, quantizer)
     kind = type(quantizer)
-    base = next((base for base in kind.__mro__ if base in OURS), None)
+    base = next((base for base in kind.__mro__ if base in OWN_WEIGHT_QUANTIZERS), None)
     values = ("forward", "split", "codes", "alpha")
     is_ours = base and all(getattr(kind, n, None) is getattr(base, n, None) for n in values)
     if not (is_ours or callable(getattr(quantizer, "planes", None))):
-        names = ", ".join(base.__name__ for base in OURS)
+        names = ", ".join(base.__name__ for base in OWN_WEIGHT_QUANTIZERS)
         raise TypeError(
             f"[{where}] quantizer must be one of weights ({names}), with the values of these, or "
             f"have planes(w), which gives its values as bitops.layers.planes.Planes, "

@@ -29,9 +29,9 @@ class Pool(Layer):
 
     windows: Windows
 
-    def _set_windows(
-        self, kernel_size: int | Pair, stride: int | Pair | None, padding: Padding
-    ) -> None:
+    def __init__(
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
+    ):
         stride = kernel_size if stride is None else stride
         self.windows = Windows.of(self.name, kernel_size, stride, padding)
         sides = self.windows.padding
@@ -88,11 +88,7 @@ class MaxPool2D(Pool, TrainingLayer):
 
     role = Role.POOL
 
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
-    ):
-        self._set_windows(kernel_size, stride, padding)
-        self._saved: tuple[Activation, Activation] | None = None
+    _saved: tuple[Activation, Activation] | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_images("MaxPool2D", x)
@@ -176,7 +172,7 @@ class PackedMaxPool2D(Pool):
         padding: Padding = 0,
         minimum=None,
     ):
-        self._set_windows(kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding)
         self.minimum: np.ndarray | None = None
         if minimum is not None:
             self.in_features = self.out_features = np.size(minimum)
@@ -224,11 +220,7 @@ class AvgPool2D(Pool, TrainingLayer):
     Backward: every position of a window gets dy / (height * width of the window).
     """
 
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
-    ):
-        self._set_windows(kernel_size, stride, padding)
-        self._saved: tuple[Window, tuple[int, ...], bool] | None = None
+    _saved: tuple[Window, tuple[int, ...], bool] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_images("AvgPool2D", x)
@@ -259,11 +251,6 @@ class PackedAvgPool2D(Pool):
     kernel_size, stride, padding
         As in `AvgPool2D`.
     """
-
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
-    ):
-        self._set_windows(kernel_size, stride, padding)
 
     def forward(self, x) -> np.ndarray:
         return self._pooled(avg_pool2d, as_float(as_images("PackedAvgPool2D", x)))

@@ -30,10 +30,13 @@ from .inputs import (
 from .operation import Operation
 from .parameter import Parameter
 from .planes import Planes, scaled
-from .roles import Role
+from .registry import ArraySpec
+from .roles import Flow, Role
 from .weights import LatentWeights, PackedWeights, float_cost, start_weights
 
 _INT32 = np.iinfo(np.int32)
+_EXACT = 2**24  # float32 holds every integer up to it
+_LARGEST_BYTE = 255
 
 
 class LatentProduct(TrainingLayer):
@@ -171,6 +174,19 @@ class LatentProduct(TrainingLayer):
         return "".join(f", {part}" for part in parts) + _outside(self.operation)
 
 
+def own_outputs(layer: LatentProduct, flow: Flow) -> dict[str, Any]:
+    """Return the alpha and bias of a layer's packed twin if no step is folded into it.
+
+    Integers beyond 2^24 get an alpha of ones: it rounds them to float32, as training does.
+    """
+    alpha, bias = layer.planes().scale(flow.step), layer.bias_value
+    filters = layer.weight.shape[0]
+    largest = layer.weight.size // filters * (flow.largest or _LARGEST_BYTE)
+    if alpha is None and bias is None and largest > _EXACT:
+        alpha = np.ones(filters, np.float32)
+    return {"alpha": alpha, "bias": bias}
+
+
 class FloatProduct(TrainingLayer):
     """Base of the training layers with float32 weights.
 
@@ -241,6 +257,42 @@ def _make_bias(where: str, bias: bool, features: int) -> Parameter | None:
 def _keep_bias_gradient(bias: Parameter | None, dy: np.ndarray) -> None:
     if bias is not None:
         np.sum(dy.reshape(-1, dy.shape[-1]), axis=0, out=bias.grad)
+
+
+class PackedFloatProduct(Layer):
+    """Base of the inference layers with float32 weights.
+
+    Parameters
+    ----------
+    operation : Linear or Convolution
+    weight : ndarray of `operation.weight_shape`, float32
+    bias : array_like of shape (out_features,), float32, optional
+    """
+
+    def __init__(self, operation: Operation, weight: np.ndarray, bias):
+        self.operation, self.weight = operation, weight
+        self.in_features, self.out_features = operation.in_features, operation.out_features
+        self.bias = as_scales(self.name, "bias", bias, operation.out_features)
+
+    def forward(self, x) -> np.ndarray:
+        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
+    def cost(self, bits_in: bool) -> Cost:
+        return float_cost(self.weight, self.bias)
+
+    def config(self) -> dict[str, Any]:
+        return dict(self.operation.options)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"
+
+
+def float_arrays(ndim: int) -> tuple[ArraySpec, ...]:
+    """Return the arrays of a `PackedFloatProduct` whose weights have `ndim` axes."""
+    return ArraySpec("weight", "float32", ndim, argument="w"), ArraySpec("bias", "float32", 1)
 
 
 class PackedProduct(Layer):
@@ -376,6 +428,17 @@ class PackedProduct(Layer):
         fields = "".join(f", {name}" for name in names if getattr(self, name) is not None)
         codes = "" if self.input_bits is None else f", input_bits={self.input_bits}"
         return f"{self.weights}{fields}{codes}{_outside(self.operation)}"
+
+
+def product_arrays(ndim: int) -> tuple[ArraySpec, ...]:
+    """Return the arrays of a `PackedProduct` whose weights have `ndim` axes."""
+    return (
+        ArraySpec("weight", "bits", ndim, argument="w"),
+        ArraySpec("bias", "float32", 1),
+        ArraySpec("threshold", ("int32", "float32"), 1),
+        ArraySpec("flip", "bool", 1),
+        ArraySpec("alpha", "float32", 1),
+    )
 
 
 def _outside(operation: Operation) -> str:

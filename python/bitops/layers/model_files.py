@@ -19,7 +19,7 @@ from ..files import digest, parse_description, write_tensors
 from ..ops.array import BitArray, pack, unpack
 from ..ops.memory import word_count
 from .base import Layer
-from .formats import VERSION, Spec, as_current
+from .file_versions import VERSION, Spec, as_current
 from .inputs import MAX_FEATURES
 from .registry import ArraySpec, Kind, kind_named, kind_of
 

@@ -9,10 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from ..ops.array import BitArray
-from .base import TrainingLayer
+from .base import TrainingLayer, named_layers
 from .inputs import Activation, Codes, as_float, is_data
 from .parameter import Parameter
-from .walk import named_layers
 
 _INPUT = "input"
 
