@@ -77,7 +77,7 @@ class Layer:
         return {}
 
     def branches(self) -> dict[str, Sequence[Layer]]:
-        """Return the chains of layers inside this one, by name; each receives this layer's input."""
+        """Return the chains of layers inside this one, by name; each gets this layer's input."""
         return {}
 
     def __repr__(self) -> str:

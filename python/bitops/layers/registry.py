@@ -145,8 +145,7 @@ def _kind(cls: type[Layer]) -> Kind:
     settings = tuple(name for name in parameters if name not in arguments.values())
     if settings and cls.config is Layer.config:
         raise TypeError(
-            f"[register] the class must define config to return {', '.join(settings)}, "
-            f"got {cls!r}"
+            f"[register] the class must define config to return {', '.join(settings)}, got {cls!r}"
         )
     if cls.CHAINS and (cls.ARRAYS or settings):
         raise TypeError(f"[register] a class with CHAINS must have no other arguments, got {cls!r}")
