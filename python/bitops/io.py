@@ -5,10 +5,10 @@ Notes
 A file holds the arrays of a `Packed` model as tensors named `<layer index>.<field>`, and inside a
 residual block `3.body.0.weight`:
 
-    weight, flip, minimum   bits as uint64 words; element i of the last axis is bit i % 64 of
-                            word i // 64. Float weights are float32
-    threshold               int32 or float32
-    other arrays            the dtype that the class declares, float32 in this package
+    arrays of bits      uint64 words (packed weight, flip, minimum); element i of the last axis is
+                        bit i % 64 of word i // 64
+    threshold           int32 or float32
+    other arrays        the dtype that the class declares, float32 in this package
 
 The metadata entry `bitops` is JSON:
 

@@ -21,7 +21,7 @@ from ..quantizers import (
     StochasticSign,
     SwishSign,
 )
-from ..quantizers.base import check_quantizer
+from ..quantizers.base import check_clip, check_quantizer
 from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
 from .inputs import (
     Activation,
@@ -70,9 +70,7 @@ class Sign(TrainingLayer):
             raise ValueError("[Sign] give either clip_value or quantizer, got both")
         if quantizer is None:
             clip_value = 1.0 if clip_value is None else clip_value
-            check_number("Sign", "clip_value", clip_value)
-            if not clip_value > 0:
-                raise ValueError(f"[Sign] clip_value must be positive, got {clip_value}")
+            check_clip("Sign", clip_value)
             quantizer = SteSign(float(clip_value))
         check_quantizer("Sign", quantizer)
         if isinstance(_innermost(quantizer), _NO_SIGNS):

@@ -83,9 +83,9 @@ def freeze(model: Sequential) -> Packed:
     -----
     Take a product (BinaryDense, BinaryConv2D, QuantizedDense or QuantizedConv2D), then any number
     of BatchNorm, MaxPool2D and ReLU, then Sign. These layers become a packed product with one
-    threshold a channel (see `fold`), followed by pools of bits. If the input is bits, the
-    thresholds are integers. If it is the model's input, they are float32 and decide every real
-    number and every integer as the training graph does.
+    threshold a channel (see `fold`), followed by pools of bits. If the product takes bits or codes,
+    the thresholds are integers. If it takes numbers, such as the model's input, they are float32
+    and decide every real number and every integer as the training graph does.
 
     Pools can change places with the sign because every step is monotone in each channel. Let g be
     the steps before a pool, and b the bit of a product z:
@@ -108,9 +108,9 @@ def freeze(model: Sequential) -> Packed:
     layer, PackedLevels turns them into numbers.
 
     The products of a BinaryConv2D with scale_input have a scale for each position and stay float32.
-    The steps after it, up to the Sign, become float32 thresholds. If no Sign follows a product,
-    the first BatchNorm after it becomes its alpha and bias. All other layers are packed one by one.
-    Dropout and QuantizeGradient are left out.
+    The steps after it, up to the Sign, become float32 thresholds. If no Sign follows a
+    product without scale and bias, a BatchNorm right after it becomes its alpha and bias. All other
+    layers are packed one by one. Dropout and QuantizeGradient are left out.
     """
     return model.to_packed()
 

@@ -152,7 +152,7 @@ def as_float(x: Activation) -> np.ndarray:
 
 
 def is_finite(x) -> bool:
-    """Return whether an array holds neither NaN nor infinity; its extremes show that, uncopied."""
+    """Return whether an array is free of NaN and infinity; look at its extremes, without a copy."""
     if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
         return True
     with np.errstate(invalid="ignore"):

@@ -1,11 +1,11 @@
 """Bases of the dense and convolutional layers: y = x W^T + b, forward and backward.
 
-A layer is made of an operation (`operation`: rows or images) and of weights:
+A layer holds an operation, on rows or on images, and weights:
 
-                weights                      training           inference
-    -------     -------                      --------           ---------
-    quantized   LatentWeights, then planes   LatentProduct      PackedProduct
-    float32     Parameter, then an array     FloatProduct       PackedFloatProduct
+    weights         training                            inference
+    -------         --------                            ---------
+    quantized       LatentProduct, LatentWeights        PackedProduct, PackedWeights
+    float32         FloatProduct, Parameter             PackedFloatProduct, ndarray
 
 `dense` and `conv` derive the layers from these.
 """

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, popcount
-from ..ops.checks import check_number
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
+from ..quantizers.base import check_clip
 from .base import Cost
 from .inputs import check_flag
 from .operation import Operation
@@ -138,9 +138,7 @@ class LatentWeights:
         if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
             raise ValueError(f"[{where}] bits must be at most 8, got {quantizer.bits}")
         if clip_value is not None:
-            check_number(where, "clip_value", clip_value)
-            if not clip_value > 0:
-                raise ValueError(f"[{where}] clip_value must be positive, got {clip_value}")
+            check_clip(where, clip_value)
         shape = operation.weight_shape
         latent = start_weights(where, start, shape, np.random.default_rng(seed))
         parameter = Parameter(latent, clip_value=clip_value, lr_scale=lr_scale)
