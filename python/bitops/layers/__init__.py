@@ -1,10 +1,17 @@
 """Layers of binarized networks, for training and for packed inference, and models made of them.
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
-the file of its kind: dense, conv, pool, norm, activations; container holds the models. The other
-files serve these: folding turns a trained chain into a packed one, model_files stores it, and
-gradient_check tests new layers. This folder imports `ops`, `quantizers`, `files` and what lies
-below them, never training code.
+the file of its kind: dense, conv, pool, norm, activations, residual. The models are in container.
+The other files serve these:
+
+    inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
+    operation, planes, weights, product         what dense and conv are made of
+    backward, float_conv                        gradients of products with bits; float convolutions
+    folding                                     packs a trained chain for inference
+    registry, model_files, file_versions        store packed models
+    summary, gradient_check                     tables of models, and a check for new layers
+
+This folder may import `ops`, `quantizers`, `config` and `files`, but never training code.
 """
 
 from .activations import (
@@ -21,7 +28,7 @@ from .activations import (
     Tanh,
 )
 from .base import Cost, Layer, TrainingLayer
-from .container import Packed, PackedResidual, Residual, Sequential
+from .container import Packed, Sequential
 from .conv import (
     BinaryConv2D,
     Conv2D,
@@ -54,6 +61,7 @@ from .pool import (
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
 )
+from .residual import PackedResidual, Residual
 from .roles import Role
 from .summary import Summary
 
