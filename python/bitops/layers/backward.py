@@ -139,8 +139,8 @@ def conv_weight_gradient(
             dilation=window.dilation,
             pad_value=pad_value or -1,
         )
-        turned = pack(rows.reshape(-1, rows.shape[-1]).T)
-        matrix += dy.times(np.ascontiguousarray(dy.matrix(images).T), turned)
+        transposed = pack(rows.reshape(-1, rows.shape[-1]).T)
+        matrix += dy.times(np.ascontiguousarray(dy.matrix(images).T), transposed)
     if pad_value == 0 and window.is_padded:
         out += _sums_outside(dy, window)
 
@@ -170,7 +170,7 @@ def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
 
 
 def conv_input_gradient(
-    dy: Gradient, turned: BitArray, window: Window, shape: tuple[int, ...]
+    dy: Gradient, transposed: BitArray, window: Window, shape: tuple[int, ...]
 ) -> np.ndarray:
     """Return the gradient of the images of a convolution with +-1 filters, without groups.
 
@@ -178,8 +178,8 @@ def conv_input_gradient(
     ----------
     dy : Gradient of shape (n, oh, ow, o)
         Already multiplied by the scales of the filters.
-    turned : BitArray of shape (kh * kw * c, o), packed along o
-        The filters, see `Planes.turned`.
+    transposed : BitArray of shape (kh * kw * c, o), packed along o
+        The filters, see `Planes.transposed`.
     window : Window
     shape : (n, h, w, c)
         Shape of the images.
@@ -190,11 +190,11 @@ def conv_input_gradient(
     """
     around = _padding_around(window)
     if dy.step is not None and around is not None:
-        return dy.convolve(_flipped(turned, window, shape[3]), around, window.dilation)
+        return dy.convolve(_flipped(transposed, window, shape[3]), around, window.dilation)
     dx = np.zeros(shape, np.float32)
-    width = turned.shape[0]
+    width = transposed.shape[0]
     for block in position_blocks(shape[0], window, 4 * width):
-        add_patches(dy.times(dy.matrix(block), turned), window, dx, block)
+        add_patches(dy.times(dy.matrix(block), transposed), window, dx, block)
     return dx
 
 
@@ -209,8 +209,8 @@ def _padding_around(window: Window) -> tuple[Pair, Pair] | None:
     return sides if min(map(min, sides)) >= 0 else None
 
 
-def _flipped(turned: BitArray, window: Window, channels: int) -> BitArray:
+def _flipped(transposed: BitArray, window: Window, channels: int) -> BitArray:
     """Return the filters of the backward convolution, (c, kh, kw, o) with both axes reversed."""
-    words = turned.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
-    shape = channels, *window.kernel, turned.shape[1]
+    words = transposed.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
+    shape = channels, *window.kernel, transposed.shape[1]
     return BitArray.from_words(np.ascontiguousarray(words), shape)

@@ -37,7 +37,7 @@ def _as_list(layers: tuple) -> list:
     return list(layers)
 
 
-def _taken(layers: Sequence[Layer]) -> int | None:
+def _input_features(layers: Sequence[Layer]) -> int | None:
     """Return the features that a chain takes; None if any number fits or if it is unknown."""
     for layer in layers:
         if layer.in_features is not None or layer.mixes_axes:
@@ -224,7 +224,8 @@ class Sequential(Model, TrainingLayer):
         self.layers: list[TrainingLayer] = _as_list(layers)
         self.input_shape = check_shape("Sequential", input_shape)
         shape = check_layers("Sequential", self.layers, TrainingLayer, self.input_shape or ())
-        self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
+        self.in_features = _input_features(self.layers)
+        self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
         self._took_data: list[bool] = []
 
@@ -346,7 +347,8 @@ class Packed(Model, Layer):
         for layer in self.layers:
             if isinstance(layer, TrainingLayer | Packed):
                 raise TypeError(f"[Packed] layers must be packed ones, got {layer!r}")
-        self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
+        self.in_features = _input_features(self.layers)
+        self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
 
     def forward(self, x) -> Activation:

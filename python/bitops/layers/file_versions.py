@@ -60,7 +60,7 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
             return {**spec, "settings": None}
         return {**spec, "settings": {**settings, "input_bits": None}}
 
-    return {**document, "graph": _changed(document.get("graph"), with_input_bits)}
+    return {**document, "graph": _apply_to_chain(document.get("graph"), with_input_bits)}
 
 
 def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
@@ -77,19 +77,19 @@ def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
         if names is None:
             return spec
         settings = spec.get("settings")
-        if not isinstance(settings, dict) or not _have_old(settings, names):
+        if not isinstance(settings, dict) or not _has_old_names(settings, names):
             return {**spec, "settings": None}
         return {**spec, "settings": {names.get(key, key): settings[key] for key in settings}}
 
-    return {**document, "graph": _changed(document.get("graph"), with_new_names)}
+    return {**document, "graph": _apply_to_chain(document.get("graph"), with_new_names)}
 
 
-def _have_old(settings: dict[str, Any], names: dict[str, str]) -> bool:
+def _has_old_names(settings: dict[str, Any], names: dict[str, str]) -> bool:
     """Return whether settings have the old names and none of the new ones."""
     return set(names) <= set(settings) and not set(names.values()) & set(settings)
 
 
-def _changed(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:
+def _apply_to_chain(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:
     """Apply a change to every description of a chain, including those of inner chains."""
     if not isinstance(chain, list) or depth > _MAX_DEPTH:
         return chain
@@ -97,7 +97,7 @@ def _changed(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:
     for spec in chain:
         if isinstance(spec, dict):
             inner = {key: spec[key] for key in _BRANCHES if key in spec}
-            changed = {key: _changed(part, change, depth + 1) for key, part in inner.items()}
+            changed = {key: _apply_to_chain(part, change, depth + 1) for key, part in inner.items()}
             spec = change({**spec, **changed})
         specs.append(spec)
     return specs

@@ -118,7 +118,7 @@ def freeze(model: Sequential) -> Packed:
 def fold_chain(layers: Sequence[Layer], flow: Flow = NUMBERS) -> tuple[list[Layer], Flow]:
     """Pack a chain of training layers, and return the packed layers and what flows out of them."""
     packed: list[Layer] = []
-    for group in _groups([_checked(layer) for layer in layers]):
+    for group in _groups([_check_layer(layer) for layer in layers]):
         made, flow = group.pack(flow)
         packed += made
     return packed, flow
@@ -129,8 +129,8 @@ def to_numbers(flow: Flow) -> list[Layer]:
     return [] if flow.code_bits is None else [PackedLevels(flow.step)]
 
 
-def _checked(layer: Layer) -> TrainingLayer:
-    """Refuse a layer without its own packed form, or with values that are not finite."""
+def _check_layer(layer: Layer) -> TrainingLayer:
+    """Check that a layer has its own packed form and that its values are finite; return it."""
     if not isinstance(layer, TrainingLayer):
         raise TypeError(f"[freeze] layers must be training layers, got {layer!r}")
     check_packed_form(layer)
@@ -316,12 +316,12 @@ def _chained(
         z = expression(z)
         for layer in layers:
             z = as_float(layer.forward(z))
-        return z if end is None else _decided(end, z)
+        return z if end is None else _decisions(end, z)
 
     return chained
 
 
-def _decided(end: TrainingLayer, z: np.ndarray) -> np.ndarray:
+def _decisions(end: TrainingLayer, z: np.ndarray) -> np.ndarray:
     """Return the decisions of an end as numbers above or below 0; keep NaN, as `fold` expects."""
     missing = np.isnan(z)
     made = end.forward(np.where(missing, np.float32(0), z))
@@ -340,12 +340,12 @@ def _pack_pools(
     pools: list[Layer] = []
     for i, step in enumerate(steps):
         if step.role is Role.POOL:
-            minimum = flip ^ _falls(_chained(expression, steps[:i]), features, k)
+            minimum = flip ^ _find_falling(_chained(expression, steps[:i]), features, k)
             pools.append(cast(PackablePool, step).to_packed(minimum=minimum))
     return pools
 
 
-def _falls(expression: Expression, features: int, k: int | None) -> np.ndarray:
+def _find_falling(expression: Expression, features: int, k: int | None) -> np.ndarray:
     """Return in which channels a monotone expression falls."""
     largest = np.float32(k) if k is not None else np.finfo(np.float32).max
     ends = np.array([[-largest], [largest]], np.float32).repeat(features, axis=1)

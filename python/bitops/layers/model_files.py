@@ -212,7 +212,7 @@ def _expected_tensors(
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], tuple[int, ...]]]]:
     """Yield name, dtypes and shape of every tensor of a checked chain of layers."""
     for i, spec in enumerate(chain):
-        kind, name = _known(spec), f"{prefix}{i}."
+        kind, name = _checked_kind(spec), f"{prefix}{i}."
         for inner in kind.chains:
             yield from _expected_tensors(spec[inner] or [], f"{name}{inner}.")
         for field, shape in spec.get("fields", {}).items():
@@ -222,7 +222,7 @@ def _expected_tensors(
             yield name + field, (dtypes, (*shape[:-1], last))
 
 
-def _known(spec: Spec) -> Kind:
+def _checked_kind(spec: Spec) -> Kind:
     """Return the registered class of a checked description."""
     kind = kind_named(spec["type"])
     assert kind is not None
@@ -235,7 +235,7 @@ def _decode_chain(chain: Sequence[Spec], prefix: str, tensors: Tensors) -> list[
 
 def _decode(spec: Spec, prefix: str, tensors: Tensors) -> Layer:
     """Make the layer of a description; `BitArray.from_words` refuses set padding bits."""
-    kind = _known(spec)
+    kind = _checked_kind(spec)
     arguments: dict[str, Any] = dict(spec.get("settings", {}))
     for name in kind.chains:
         if spec[name] is not None:

@@ -307,7 +307,7 @@ class Convolution:
         conv_weight_gradient(dy, x, window, self.pad_value, dw)
         if not with_dx:
             return None
-        return conv_input_gradient(dy.scaled(w.alpha), w.turned[0], window, x.shape)
+        return conv_input_gradient(dy.scaled(w.alpha), w.transposed[0], window, x.shape)
 
     def float_gradients(
         self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool

@@ -106,7 +106,7 @@ class Planes:
         return self.coefficients == (1,)
 
     @cached_property
-    def turned(self) -> tuple[BitArray, ...]:
+    def transposed(self) -> tuple[BitArray, ...]:
         """The transposed planes, of shape (weights of a filter, filters), packed along filters."""
         filters, *rest = self.bits[0].shape
         # A filter of a convolution has several rows; in the panels they lie without gaps.
@@ -144,7 +144,9 @@ class Planes:
         """Return dy W for rows dy of shape (m, n)."""
         gradient = dy.scaled(self.alpha)
         rows = gradient.matrix()
-        return sum_planes([gradient.times(rows, plane) for plane in self.turned], self.coefficients)
+        return sum_planes(
+            [gradient.times(rows, plane) for plane in self.transposed], self.coefficients
+        )
 
 
 def sum_planes(parts: Sequence[np.ndarray], coefficients: Sequence[int]) -> np.ndarray:
