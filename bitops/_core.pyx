@@ -1,9 +1,9 @@
 # cython: embedsignature=True
 """The native module: checks shapes, releases the GIL, calls the drivers of bitops.h.
 
-Array arguments are C-contiguous words or numbers made ready by the public functions, which also
-own the error messages a user should see; what is checked here keeps memory safe. Outputs come last
-and are named ``*_out``. Every call uses ``get_num_threads()`` threads.
+Array arguments are C-contiguous words or numbers, prepared by the public functions, which also own
+the error messages that users see; the checks here keep memory safe. Outputs come last and are named
+``*_out``. Every call uses ``get_num_threads()`` threads.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -43,7 +43,7 @@ def isa_active():
 
 
 def isa_use(str name):
-    """Put the ISA ``name``, which must run here, in force."""
+    """Make ``name``, which must run here, the ISA in force."""
     if not isa_runs(name):
         raise ValueError(f"[isa.use] the ISA must run on this machine, got {name!r}")
     c.bitops_isa_use(c.bitops_isa_find(name.encode()))
@@ -62,13 +62,13 @@ def kernels():
 
 
 def port_bound(size_t steps):
-    """Run the step of the product on registers alone, for benchmarks.
+    """Run the step of the product on registers alone, ``steps`` times, for benchmarks.
 
     Returns
     -------
     int or None
-        The multiply-accumulates that the steps stand for; None if the ISA in force, or the
-        compiler of this module, has no such loop.
+        The multiply-accumulates that the steps stand for; None if the ISA in force has no such
+        loop.
     """
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
     cdef uint64_t macs
@@ -76,7 +76,7 @@ def port_bound(size_t steps):
         return None
     with nogil:
         isa.port_bound(steps, &macs)
-    return macs or None
+    return macs
 
 
 def has_openmp():
@@ -187,7 +187,7 @@ def pack(int dtype, const uint8_t[::1] x, size_t rows, size_t n, uint64_t[:, ::1
 
 def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] threshold,
             const uint64_t[::1] flip, uint64_t[:, ::1] words_out):
-    """Bits (x > threshold[column]) ^ flip[column]; returns whether an x was NaN.
+    """Pack the bits (x > threshold[column]) ^ flip[column]; returns whether an x was NaN.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def compare(int dtype, const uint8_t[::1] x, size_t rows, const float[::1] thres
 
 
 def transpose(const uint64_t[:, :, ::1] words, uint64_t[:, :, ::1] words_out):
-    """Matrices of bits packed along their columns to the same packed along their rows.
+    """Transpose matrices of bits.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
 
 
 def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_out):
-    """x * scale + 128, rounded up or down at random.
+    """Round x * scale + 128 up or down at random.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
-    """Mean of the absolute values of every row.
+    """Take the mean of the absolute values of every row.
 
     Parameters
     ----------
@@ -343,13 +343,13 @@ cdef extern from "Python.h":
 
 
 cdef int handle_signals() noexcept nogil:
-    """Run pending handlers of signals; nonzero, with the exception set, if one raised."""
+    """Run pending signal handlers; returns nonzero, with the exception set, if one raised."""
     with gil:
         return PyErr_CheckSignals()
 
 
 cdef c.bitops_stop at_signals() noexcept:
-    """Stops a call when the handler of a signal, that of Ctrl-C say, raises."""
+    """Stops a call when a signal handler raises, such as that of Ctrl-C."""
     cdef c.bitops_stop stop
     memset(&stop, 0, sizeof(stop))
     stop.ask = handle_signals
@@ -370,8 +370,8 @@ cdef class Panels:
     ----------
     w : IN, shape (n, k_words)
     groups : int
-        The rows are cut into as many equal parts, each with panels of its own, one part after the
-        other.
+        The rows are cut into this many equal parts; the panels of each part follow those of the
+        one before.
     """
 
     cdef const c.bitops_isa *isa
@@ -560,7 +560,7 @@ def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
 
 def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] distances_out,
                  int64_t[:, ::1] indices_out):
-    """The nearest rows of w for every row of a, by distance and then by index.
+    """Find the nearest rows of w for every row of a, by distance and then by index.
 
     Parameters
     ----------
@@ -614,7 +614,7 @@ cdef const uint64_t *first_word(const uint64_t[:, :, :, ::1] x) noexcept:
 
 def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint outside,
            uint64_t[:, ::1] rows_out):
-    """What every output position of a convolution sees, as rows of bits.
+    """Write what every output position of a convolution sees, as rows of bits.
 
     Parameters
     ----------
@@ -856,7 +856,9 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
 def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
          float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
          uint64_t[:, ::1] words_out=None):
-    """One step of Adam, in place; bitops.h states it. Returns whether a packed weight is NaN.
+    """Take one step of Adam in place; returns whether a packed weight is NaN.
+
+    bitops.h states the step.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""One call of every product and of what feeds it, for tests of threads, processes and memory.
+"""A call of each product and of each function that feeds it, for many kinds of tests.
 
-Large enough, with 300 rows, that two threads share the work of each. As a program it makes all of
-them, refused ones too, for tools that look for leaks.
+With 300 rows the calls are large enough for two threads to share the work. Run as a program, this
+makes all of them, refused ones too, for tools that look for leaks.
 """
 
 import os
@@ -14,13 +14,13 @@ from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
 
 
 def words(rng: np.random.Generator, rows: int, bits: int) -> bo.BitArray:
-    """Random rows of a multiple of 64 bits."""
+    """Draw rows of a multiple of 64 bits."""
     array = rng.integers(0, 2**64, (rows, bits // 64), np.uint64)
     return bo.BitArray.from_words(array, (rows, bits))
 
 
 def small_calls(rows: int = 300) -> dict[str, Callable[[], np.ndarray]]:
-    """The calls by name; their results are the same in every process."""
+    """Return the calls by name. Their results are the same in every process."""
     rng = np.random.default_rng(7)
     a, w = words(rng, rows, 2048), words(rng, 130, 2048)
     panels = bo.prepack(w)
@@ -52,7 +52,7 @@ def small_calls(rows: int = 300) -> dict[str, Callable[[], np.ndarray]]:
 
 
 def refused_calls() -> list[Callable[[], object]]:
-    """Calls that raise TypeError or ValueError, some after other arguments were converted."""
+    """Return calls that raise TypeError or ValueError, some after converting other arguments."""
     rng = np.random.default_rng(7)
     a, w, long = words(rng, 30, 256), words(rng, 40, 256), words(rng, 40, 320)
     x = rng.standard_normal((30, 256), np.float32)
@@ -69,12 +69,12 @@ def refused_calls() -> list[Callable[[], object]]:
 
 
 def answers(calls: dict[str, Callable[[], np.ndarray]]) -> dict[str, bytes]:
-    """The bytes of all results."""
+    """Return the bytes of all results."""
     return {name: np.asarray(call()).tobytes() for name, call in calls.items()}
 
 
 def resident() -> int:
-    """Bytes of this process in memory (Linux)."""
+    """Return how many bytes of this process are in memory (Linux)."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 

@@ -16,9 +16,9 @@ import bitops as bo
 ISAS = ("generic", "avx2", "avx512", "neon")
 SEED = int(os.environ.get("BITOPS_TEST_SEED", "20160316"))
 
-# Rows and columns: nothing, one, around every register tile and vector, primes.
+# Numbers of rows and columns: 0, 1, those next to each register tile and vector, and primes.
 EDGE_ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 47, 48, 49, 61, 63, 64, 65, 70)
-# Bits: the same for bytes, words, vectors of 128 to 512 bits and a few of those; primes.
+# Numbers of bits: those next to bytes, words, vectors of 128 to 512 bits and a few of them; primes.
 # fmt: off
 EDGE_BITS = (
     0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 61, 63, 64, 65, 97, 127, 128, 129, 191, 192, 193,
@@ -27,7 +27,7 @@ EDGE_BITS = (
 )
 # fmt: on
 
-# Of tests that limit or measure memory; tests/sanitize/run loads the sanitizer in this way.
+# For tests that limit or measure memory. tests/sanitize/run loads the sanitizer in this way.
 no_sanitizer = pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps memory of its own"
 )
@@ -51,7 +51,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
-    """Ctrl-C raises, also where a shell that runs the tests in the background ignores it."""
+    """Let Ctrl-C raise, even if a shell that runs the tests in the background ignores it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""Random products with their wanted results, shared by the tests of products."""
+"""Random products and their wanted results, shared by the tests of products."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ def assert_same_bits(got, want):
 
 
 def scales(rng, m, n):
-    """alpha, k_map and bias for m x n outputs."""
+    """Draw alpha, k_map and bias for m x n outputs."""
     return {
         "alpha": rng.standard_normal(n).astype(np.float32),
         "k_map": rng.standard_normal(m).astype(np.float32),
@@ -31,7 +31,7 @@ def scales(rng, m, n):
 
 
 class Case(NamedTuple):
-    """Random packed operands and the wanted results of all products with them."""
+    """Random packed operands, and the wanted results of all products with them."""
 
     a: bo.BitArray
     w: bo.BitArray
@@ -63,7 +63,7 @@ def make_case(rng, m, n, k):
 
 
 def check_case(case):
-    """All products, plain and prepacked."""
+    """Check all products with plain and prepacked weights."""
     a = case.a
     for w in (case.w, bo.prepack(case.w)):
         assert_same_bits(bo.gemm(a, w), case.dot)

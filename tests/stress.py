@@ -69,7 +69,7 @@ class Stress:
             while self.running():
                 if random_.random() < 0.2:
                     bo.set_num_threads(random_.choice((1, 2, 3, 4, 8)))
-                    # In force for all threads. `use` restores nothing unless its block is left.
+                    # This holds for all threads. `use` restores nothing without a with block.
                     bo.isa.use(random_.choice(bo.isa.available()))
                     self.count("settings")
                 self.call(random_)

@@ -1,4 +1,4 @@
-"""pack, unpack, popcount and BitArray against the encoding of reference.py."""
+"""pack, unpack, popcount and BitArray against the encoding of the reference."""
 
 import copy
 import pickle
@@ -354,7 +354,7 @@ class TestBitArray:
 
     @pytest.mark.parametrize("x", (np.ones(70), np.ones((70, 2))), ids=("vector", "axis 0"))
     def test_no_iteration_over_the_packed_axis(self, x):
-        # The old protocol would take the IndexError of b[0] for the end and give nothing.
+        # Python's older protocol would take the IndexError of b[0] for the end of the array.
         with pytest.raises((IndexError, TypeError)):
             list(bo.pack(x, axis=0))
 
@@ -515,7 +515,7 @@ def test_pack_above(isa, threads, rng, dtype):
 
 
 def test_pack_above_compares_int32_as_float32(isa):
-    """As a network of float32 sees its integers: 2^24 + 1 is 2^24 there."""
+    """The network that is trained computes in float32, where 2**24 + 1 is 2**24."""
     x = np.int32([[2**24 + 1, 2**24 + 2, -(2**24) - 1, 2**31 - 1]] * 17)
     threshold = np.float32([2**24, 2**24, -(2**24), 2**31 - 128])
     bits = np.asarray(bo.pack_above(x, threshold), bool)

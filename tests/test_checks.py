@@ -1,4 +1,4 @@
-"""Checks of settings that all functions share."""
+"""Checks of arguments that all functions share."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,19 @@ def test_integers_become_plain(value):
 
 
 @pytest.mark.parametrize("value", [True, np.True_, 3.0, "3", None, [3]])
-def test_what_is_no_integer(value):
+def test_other_types_are_refused(value):
     with pytest.raises(TypeError, match=r"\[f\] n must be an integer, got "):
         check_integer("f", "n", value)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "message"),
-    [(4, None, "at least 4, got 3"), (4, 9, r"in 4\.\.9, got 3"), (1, 2, r"in 1\.\.2, got 3")],
+    [
+        (4, None, "at least 4, got 3"),
+        (None, 2, "at most 2, got 3"),
+        (4, 9, r"in 4\.\.9, got 3"),
+        (1, 2, r"in 1\.\.2, got 3"),
+    ],
 )
 def test_limits(low, high, message):
     with pytest.raises(ValueError, match=rf"\[f\] n must be {message}"):

@@ -1,4 +1,4 @@
-"""Convolution on packed bits equals the reference: every ISA, one and two threads, all settings."""
+"""Convolutions of bits against the reference: every ISA, one and two threads, all settings."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def fits(image, kernel, settings):
 
 
 def random_settings(rng, image, kernel):
-    """Stride, padding and dilation that fit; all of them occur over many calls."""
+    """Draw stride, padding and dilation that fit."""
     while True:
         choices = (STRIDES, PADDINGS, DILATIONS)
         settings = tuple(options[rng.integers(len(options))] for options in choices)
@@ -120,7 +120,7 @@ def test_im2col(isa, threads, rng, channels):
 
 
 def test_more_bits_than_one_slice(isa, threads, rng):
-    """Filters of more than 16384 bits are cut along k; whole words or not."""
+    """Filters of more than 16384 bits are cut along k, between words or within one."""
     for channels in (2112, 2100):
         x, w = random_signs(rng, 1, 4, 5, channels), random_signs(rng, 35, 3, 3, channels)
         for pad_value in PAD_VALUES:

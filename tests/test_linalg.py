@@ -1,4 +1,4 @@
-"""gemm, gemm_sign, hamming, matmul and prepack against reference.py, on every ISA."""
+"""gemm, gemm_sign, hamming, matmul and prepack against the reference, on every ISA."""
 
 import functools
 import itertools
@@ -101,7 +101,7 @@ def test_every_k(isa, rng, m, n):
     ),
 )
 def test_blocks_and_threads(isa, threads, m, n, k):
-    """Sizes over the cache blocks, and work enough for more than one thread."""
+    """Sizes beyond the cache blocks, with enough work for more than one thread."""
     check_case(large_case(m, n, k))
 
 
@@ -133,7 +133,7 @@ def test_counters_do_not_overflow(isa, m, n):
 @pytest.mark.parametrize("run", (1, 2, 32, 64))
 @pytest.mark.parametrize("m", (2, 5, 48))
 def test_full_counters_beside_empty_ones(isa, m, run):
-    """Counters that share a lane: one at its end does not reach the next, in any order."""
+    """Counters that share a lane: a full one does not spill into the next, in any order."""
     n = 130
     ones = np.arange(n) // run % 2 == 1
     rows = np.arange(m) % 2 == 1
@@ -256,7 +256,7 @@ class TestScaled:
                 assert_same_bits(bo.gemm(a, weights, **factors), want)
 
     def test_dtypes_and_layouts(self, isa, rng):
-        """Factors of any real type are rounded to float32 first; strides do not matter."""
+        """Factors of any real type and layout are first rounded to float32."""
         a, w = random_signs(rng, 6, 99), random_signs(rng, 11, 99)
         for alpha in (
             rng.standard_normal(11),
@@ -329,7 +329,7 @@ class TestGemmSign:
         ),
     )
     def test_huge_thresholds(self, isa, threshold):
-        """Nothing wraps round: beyond +-k the answer is constant."""
+        """Thresholds beyond +-k give constant bits and never wrap around."""
         a, w = np.ones((4, 301)), np.ones((21, 301))
         w[::2] = -1
         for flip in (None, True, np.arange(21) % 3 == 0):

@@ -48,7 +48,7 @@ def octets(rng, *shape, bits=8):
 
 @functools.cache
 def random_cases():
-    """Operands and results, computed once for all ISAs and numbers of threads."""
+    """Operands and results, made once for all ISAs and numbers of threads."""
     rng = np.random.default_rng(SEED)
     cases = []
     for m, n, k in random_shapes(rng, 120):

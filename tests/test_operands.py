@@ -1,4 +1,4 @@
-"""Products of batches, vectors, prepacked weights and into `out`, against the reference."""
+"""Batches, vectors, prepacked weights and `out` of products, against the reference."""
 
 import itertools
 
@@ -199,7 +199,7 @@ class TestOut:
 
     @staticmethod
     def calls(rng, m=21, n=37, k=130):
-        """(name, dtype, call(out), wanted result) of every function that takes out."""
+        """(name, dtype, call(out), wanted result) of each function that takes `out`."""
         a, w = random_signs(rng, m, k), random_signs(rng, n, k)
         factors = scales(rng, m, n)
         panels = bo.prepack(w)
@@ -271,7 +271,7 @@ class TestOut:
 
     @pytest.mark.parametrize("layout", ("same", "shifted", "reversed"))
     def test_overlap_with_words(self, isa, rng, layout):
-        """A result written over an operand's own memory is still right, as in NumPy."""
+        """A result that overwrites the memory of an operand is still right, as in NumPy."""
         n, k = 8, 256
         x, y = random_signs(rng, n, k), random_signs(rng, n, k)
         for which in ("a", "w"):

@@ -159,16 +159,18 @@ def test_tested_versions_of_python_have_wheels():
     assert re.search(r'^requires-python = ">=3\.(\d+)"$', text, flags=re.M).group(1) == wheels[0]
 
 
-def test_rooms_load_when_they_are_asked_for():
+LAZY = ["benchmark", "data", "io", "layers", "models", "quantizers", "recipes"]
+LAZY += ["reference", "training"]
+
+
+def test_lazy_modules_load_at_their_first_use():
     code = (
-        "import sys, bitops as bo\n"
-        "rooms = ['benchmark', 'data', 'io', 'layers', 'models', 'quantizers', 'recipes']\n"
-        "rooms += ['reference', 'training']\n"
-        "assert not [room for room in rooms if 'bitops.' + room in sys.modules]\n"
-        "assert set(rooms) <= set(dir(bo))\n"
-        "for room in rooms:\n"
-        "    assert getattr(bo, room) is sys.modules['bitops.' + room]\n"
-        "assert bo.layers.folding.fold is bo.layers.fold\n"
+        f"import sys, bitops as bo; lazy = {LAZY}\n"
+        "assert not [name for name in lazy if 'bitops.' + name in sys.modules]\n"
+        "assert set(lazy) <= set(dir(bo))\n"
+        "for name in lazy:\n"
+        "    assert getattr(bo, name) is sys.modules['bitops.' + name]\n"
+        "assert bo.layers.folding.freeze is bo.layers.freeze\n"
         "try:\n"
         "    bo.nonsense\n"
         "except AttributeError as error:\n"
@@ -177,3 +179,20 @@ def test_rooms_load_when_they_are_asked_for():
     argv = [sys.executable, "-c", code]
     result = subprocess.run(argv, capture_output=True, text=True)
     assert result.stdout.strip() == "module 'bitops' has no attribute 'nonsense'", result.stderr
+
+
+def test_type_checkers_know_the_lazy_modules():
+    tree = ast.parse(Path(bitops.__file__).read_text())
+    (hidden,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(hidden.test) == "TYPE_CHECKING"
+    assert [alias.asname for node in hidden.body for alias in node.names] == LAZY
+
+
+def test_the_import_loads_functions_only():
+    """Neither layers nor SciPy, and of the standard library nothing slow."""
+    code = "import sys, numpy; before = set(sys.modules); import bitops; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = set(result.stdout.split())
+    own = {name.split(".")[1] for name in loaded if name.startswith("bitops.")}
+    assert own == {"_core", "config", "isa", "ops"}, result.stderr
+    assert not loaded & {"scipy", "safetensors", "concurrent.futures", "multiprocessing"}

@@ -8,16 +8,36 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "bench").rglob("*.md"))]
 LANGUAGES = {"python", "sh", "text"}  # only blocks of the first are run
-IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def each(pages):
+    ids = [str(page.relative_to(ROOT)) for page in pages]
+    return pytest.mark.parametrize("page", pages, ids=ids)
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(page), flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page: words in small letters, joined by hyphens."""
+    headings = re.findall(r"^#+ (.*)$", read(page), flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+@each(PAGES)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     # One namespace a page, in order: a reader types the blocks into one session.
     monkeypatch.chdir(tmp_path)
@@ -27,38 +47,50 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 
 
 def test_there_are_blocks_to_run():
-    counts = {name: len(blocks(page, "python")) for name, page in zip(IDS, PAGES, strict=True)}
+    counts = {page.name: len(blocks(page, "python")) for page in PAGES}
     assert counts["README.md"] >= 3
-    pages = ("numpy", "layers", "training", "bring-your-network", "model-files", "limits")
-    assert all(counts[f"docs/{name}.md"] for name in pages)
+    names = ("numpy", "layers", "training", "bring-your-network", "model-files", "limits")
+    assert all(counts[f"{name}.md"] for name in names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@each(PAGES + OTHERS)
 def test_every_block_has_a_language(page):
     """One without, or with another, would be neither run nor named as not to be run."""
-    fences = re.findall(r"^ *(?:```|~~~)(.*)$", page.read_text(encoding="utf-8"), flags=re.M)
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", read(page), flags=re.M)
     assert set(fences[::2]) <= LANGUAGES
     assert set(fences[1::2]) <= {""}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@each(PAGES + OTHERS)
 def test_lines_are_short(page):
     """But for the rows of tables, which cannot be wrapped, and addresses."""
-    lines = page.read_text(encoding="utf-8").splitlines()
+    lines = read(page).splitlines()
     assert [x for x in lines if len(x) > 100 and not x.startswith("|") and "](" not in x] == []
 
 
-@pytest.mark.parametrize("page", PAGES[1:], ids=IDS[1:])
-def test_links_of_the_docs_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+@each(PAGES + OTHERS)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)]+)\)", read(page))
     local = [link for link in links if "://" not in link]
-    assert [link for link in local if not (page.parent / link).exists()] == []
+    assert [link for link in local if not leads_somewhere(page, link)] == []
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# `a.py`: one, two_three\n", encoding="utf-8")
+    assert leads_somewhere(page, "page.md") and leads_somewhere(page, "#apy-one-two_three")
+    assert not leads_somewhere(page, "other.md")
+    assert not leads_somewhere(page, "page.md#one")
 
 
 def test_the_index_names_every_page():
-    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    named = re.findall(r"\]\(([\w-]+\.md)\)", index)
+    named = re.findall(r"\]\(([\w-]+\.md)\)", read(ROOT / "docs" / "index.md"))
     assert sorted(named) == sorted(p.name for p in PAGES if p.name not in ("README.md", "index.md"))
+
+
+def test_the_index_names_every_example():
+    named = re.findall(r"\]\(examples/(\w+\.py)\)", read(ROOT / "docs" / "index.md"))
+    assert sorted(named) == sorted(p.name for p in (ROOT / "docs" / "examples").glob("*.py"))
 
 
 def test_the_two_commands():

@@ -1,5 +1,6 @@
 """The oracle itself, on numbers worked by hand."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy.signal import correlate
 
+import bitops as bo
 from bitops import reference as ref
 from conftest import random_signs
 
@@ -53,6 +55,17 @@ def test_pack_axis():
     assert_array_equal(ref.unpack(ref.pack(x, axis=0), 3, axis=0), x)
     assert ref.unpack(ref.pack(x), 2, dtype=np.bool_).tolist() == (x > 0).tolist()
     assert ref.unpack(ref.pack(np.ones((4, 0))), 0).shape == (4, 0)
+
+
+def test_pack_above():
+    x = [[1.0, 2.0, 3.0], [0.0, 5.0, -1.0]]
+    got = ref.pack_above(x, [1, 1.5, 4])
+    assert got.dtype == np.int8
+    assert got.tolist() == [[-1, 1, -1], [-1, 1, -1]]
+    assert ref.pack_above(x, 1, flip=[True, False, True]).tolist() == [[1, 1, -1], [1, 1, 1]]
+    # 2**24 + 1 is no float32 and rounds to 2**24.
+    assert ref.pack_above(np.int32([2**24 + 1]), np.float32(2**24)).tolist() == [-1]
+    assert ref.pack_above(np.int32([2**24 + 1]), np.float64(2**24)).tolist() == [1]
 
 
 def test_popcount():
@@ -289,6 +302,20 @@ def test_global_avg_pool():
     x = np.arange(12).reshape(1, 2, 3, 2)
     assert ref.global_avg_pool2d(x).tolist() == [[5, 6]]
     assert ref.global_avg_pool2d(x).dtype == np.float32
+
+
+def test_it_has_the_parameters_of_the_package():
+    """All but `out`; and `sign` and `unpack` take what a BitArray knows or is."""
+    names = set(ref.__all__) - {"sign", "unpack"}
+    not_arrays = {"Prepacked", "prepack", "set_num_threads", "get_num_threads", "show_config"}
+    functions = {name for name in bo.__all__ if callable(getattr(bo, name))}
+    assert names == functions - not_arrays - {"BitArray", "unpack"}
+    for name in names:
+        public = dict(inspect.signature(getattr(bo, name)).parameters)
+        public.pop("out", None)
+        wanted = [(p.name, p.kind, p.default) for p in public.values()]
+        twin = inspect.signature(getattr(ref, name)).parameters.values()
+        assert [(p.name, p.kind, p.default) for p in twin] == wanted, name
 
 
 def test_it_needs_no_native_module():

@@ -1,6 +1,6 @@
 """Multiply packed matrices, measure distances, and find the nearest rows.
 
-A matrix of +1 and -1 takes one bit an element. The results are exact, and compared with NumPy's.
+A matrix of +1 and -1 takes one bit per element. The results are exact, and compared with NumPy's.
 """
 
 import numpy as np

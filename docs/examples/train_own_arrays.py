@@ -23,27 +23,27 @@ def waves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    x_train, y_train = waves(3000, seed=0)
+    x_train, y_train = waves(2000, seed=0)
     x_validation, y_validation = waves(500, seed=1)
     x_test, y_test = waves(500, seed=2)
 
     # Labels are integers from 0 on, and the network ends in a score for each of them. The first
     # layer multiplies real numbers with its +-1 weights, the others bits with bits.
     model = Sequential(
-        BinaryDense(64, 256, seed=3),
-        BatchNorm(256),
+        BinaryDense(64, 128, seed=3),
+        BatchNorm(128),
         Sign(),
-        BinaryDense(256, 256, seed=4),
-        BatchNorm(256),
+        BinaryDense(128, 128, seed=4),
+        BatchNorm(128),
         Sign(),
-        BinaryDense(256, 3, seed=5),
+        BinaryDense(128, 3, seed=5),
         BatchNorm(3),
         input_shape=(64,),
     )
     history = model.fit(
         x_train,
         y_train,
-        epochs=5,
+        epochs=4,
         batch_size=100,
         validation=(x_validation, y_validation),  # the best epoch stays in the model
         seed=6,

@@ -2,6 +2,7 @@
 
 import importlib as _importlib
 from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING
 
 from . import isa
 from .config import __version__, get_num_threads, set_num_threads, show_config
@@ -46,28 +47,38 @@ __all__ = [
     "weight_gemm",
 ]
 
-# Rooms that are loaded when they are first asked for, so that products alone import no layers.
-_ROOMS = frozenset(
-    (
-        "benchmark",
-        "data",
-        "io",
-        "layers",
-        "models",
-        "quantizers",
-        "recipes",
-        "reference",
-        "training",
-    )
+# Modules that load at their first use, so that programs that only multiply import no layers.
+_LAZY = (
+    "benchmark",
+    "data",
+    "io",
+    "layers",
+    "models",
+    "quantizers",
+    "recipes",
+    "reference",
+    "training",
 )
 
+if TYPE_CHECKING:
+    from . import benchmark as benchmark
+    from . import data as data
+    from . import io as io
+    from . import layers as layers
+    from . import models as models
+    from . import quantizers as quantizers
+    from . import recipes as recipes
+    from . import reference as reference
+    from . import training as training
+else:
 
-def __getattr__(name: str) -> _ModuleType:
-    """Load a room of the package, such as `bitops.layers`, at its first use (PEP 562)."""
-    if name in _ROOMS:
-        return _importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> _ModuleType:
+        """Load a module such as `bitops.layers` at its first use (PEP 562)."""
+        if name in _LAZY:
+            return _importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ROOMS})
+    """List the lazy modules too."""
+    return sorted({*globals(), *_LAZY})

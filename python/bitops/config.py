@@ -1,4 +1,4 @@
-"""Threads, and what this installation is made of."""
+"""Number of threads, and a description of this installation."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ MAX_THREADS = 4096
 
 
 def set_num_threads(n: int) -> None:
-    """Let the calls of this process use at most `n` threads.
+    """Limit the calls of this process to `n` threads.
 
-    Also sets OpenMP's own limit for the calling thread. The default is OpenMP's limit: all CPUs,
-    or what ``OMP_NUM_THREADS`` or threadpoolctl say. Results do not depend on it. It may be set
-    while other threads are in calls, which keep the number with which they began.
+    This also sets OpenMP's own limit for the calling thread. The default is OpenMP's limit: all
+    CPUs, or what ``OMP_NUM_THREADS`` or threadpoolctl say. Results do not depend on it. Calls that
+    run in other threads keep the number with which they began.
 
-    In a child made by ``fork`` (also by ``multiprocessing``, where that is its start method) all
-    calls use one thread, whatever is set here: the OpenMP runtime's threads do not survive a fork,
-    and GNU's would be waited for without end. Only what was forked before it imported bitops, as
-    children of ``spawn`` and mostly of ``forkserver`` are, has several threads.
+    In a child process made by ``fork``, all calls use one thread, whatever is set here. This holds
+    for ``multiprocessing`` too if fork is its start method. The threads of the OpenMP runtime do
+    not survive a fork, and GNU's runtime would wait for them forever. A process that imports bitops
+    after its fork may use several threads. So may the children of ``spawn``, and usually those of
+    ``forkserver``.
 
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 4096.
 
     Raises
     ------
     TypeError
         If `n` is not an integer.
     ValueError
-        If `n` is less than 1.
+        If `n` is out of this range.
     """
     _core.set_num_threads(check_integer("set_num_threads", "n", n, 1, MAX_THREADS))
 
 
 def get_num_threads() -> int:
-    """Threads that the next call may use; always 1 without OpenMP."""
+    """Return how many threads the next call may use; without OpenMP, this is 1."""
     return _core.get_num_threads()
 
 
 def _cpu_name() -> str:
-    """The CPU's marketing name where the system tells it."""
+    """Find the CPU's marketing name, if the system tells it."""
     if sys.platform == "linux":
         try:
             with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
@@ -65,22 +66,24 @@ def _cpu_name() -> str:
 
 
 def _blas() -> str:
+    """Name the BLAS that NumPy was built with."""
     info: Any = np.show_config(mode="dicts")
     blas = info.get("Build Dependencies", {}).get("blas", {})
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
-    """Show the CPU, ISAs, threads, compiler and BLAS in use.
+    """Show the versions, CPU, ISAs, threads, compiler and BLAS in use.
 
     Parameters
     ----------
     mode : {"stdout", "dicts"}
-        Print, or return a dict.
+        Whether to print the description or to return it.
 
     Returns
     -------
     dict or None
+        With "dicts", the description.
 
     Raises
     ------

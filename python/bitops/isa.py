@@ -1,7 +1,7 @@
-"""The instruction sets (ISAs) the kernels exist for, and which one is in force.
+"""The instruction sets (ISAs) that kernels exist for, and the choice among them.
 
-The best ISA of the machine is chosen at import; the environment variable ``BITOPS_ISA`` names
-another one. An ISA name stands for one exact feature set:
+The import of the package selects the best ISA of the machine, or the one that the environment
+variable ``BITOPS_ISA`` names. Each name stands for one exact set of features:
 
 ======== ==========================================================
 avx512   AVX-512 F, BW, VL and VPOPCNTDQ (and all of avx2)
@@ -19,17 +19,17 @@ __all__ = ["active", "available", "use"]
 
 
 def available() -> tuple[str, ...]:
-    """Names of the ISAs that this machine can run, best first."""
+    """Return the names of the ISAs that this machine can run, best first."""
     return tuple(name for name in _core.isa_names() if _core.isa_runs(name))
 
 
 def active() -> str:
-    """Name of the ISA in force."""
+    """Return the name of the active ISA."""
     return _core.isa_active()
 
 
 class _Chosen:
-    """What `use` returns: leaving its ``with`` block puts the ISA before it in force again."""
+    """What `use` returns: a context manager that restores the previous ISA."""
 
     def __init__(self, name: str, before: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class _Chosen:
 
 
 def use(name: str) -> _Chosen:
-    """Put an ISA in force, for the whole process and at once.
+    """Select an ISA for the whole process, at once.
 
     Parameters
     ----------
@@ -56,19 +56,19 @@ def use(name: str) -> _Chosen:
     Returns
     -------
     context manager
-        ``with use(name):`` puts the ISA before it in force again at the end of the block; without
-        ``with`` the choice stays.
+        ``with use(name):`` restores the previous ISA at the end of the block. Without ``with``,
+        the choice stays.
 
     Raises
     ------
     TypeError
         If `name` is not a string.
     ValueError
-        If this machine cannot run it, or no ISA has that name.
+        If no ISA has this name, or this machine cannot run it.
     """
     if not isinstance(name, str):
         raise TypeError(f"[isa.use] name must be a string, got {type(name).__name__}")
-    name = str(name)  # of a subclass of str too
+    name = str(name)  # plain, even from a subclass of str
     _require("isa.use", name)
     before = active()
     _core.isa_use(name)
@@ -76,6 +76,7 @@ def use(name: str) -> _Chosen:
 
 
 def _require(where: str, name: str) -> None:
+    """Check that this machine can run an ISA."""
     if name not in _core.isa_names():
         known = ", ".join(_core.isa_names())
         raise ValueError(f"[{where}] unknown ISA, got {name!r}; known here: {known}")
@@ -85,7 +86,7 @@ def _require(where: str, name: str) -> None:
 
 
 def _use_environment() -> None:
-    """Obey BITOPS_ISA. A wrong name must not fall back silently: importing the package fails."""
+    """Obey BITOPS_ISA. A wrong name fails the import, since a silent fallback would mislead."""
     name = os.environ.get("BITOPS_ISA")
     if not name:
         return

@@ -1,5 +1,5 @@
-"""Functions on arrays of bits and numbers: the only modules that call `bitops._core`.
+"""Functions on arrays of bits and numbers.
 
-They import `config`, `isa` and each other, never layers. Nothing is imported here, so that the
-oracle `reference` can use `ops.geometry` without the native module.
+They import each other and the native module, never a layer. This file imports nothing, so that
+the oracle `bitops.reference` can use `ops.geometry` without the native module.
 """

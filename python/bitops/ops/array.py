@@ -17,8 +17,8 @@ from .memory import WORD_BITS, aligned_empty, word_count
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
-# An array is packed along another axis than the last by turning bits packed along the last; with
-# fewer of these than half a word it is faster to copy the values.
+# To pack along another axis than the last, bits packed along the last are transposed. If there are
+# fewer of these than half a word, it is faster to transpose the values.
 MIN_COLUMNS = 32
 _PACK_CODES = {
     np.dtype(np.bool_): _core.BOOL8,
@@ -34,12 +34,12 @@ _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
 
 class BitArray:
-    """An array of +1 and -1, packed to one bit each along one axis.
+    """An array of +1 and -1, packed along one axis to one bit each.
 
-    Made by `pack`, `from_words` and the functions that return bits. A bit 1 means +1, a bit 0
-    means -1; element i of the packed axis is bit ``i % 64`` of word ``i // 64``, and the padding
-    bits of the last word are 0. ``np.asarray(b)`` gives the int8 values,
-    ``np.asarray(b, dtype=bool)`` the bits.
+    `pack`, `from_words` and the functions that return bits make it. A bit 1 means +1, a bit 0 means
+    -1. Element i of the packed axis is bit ``i % 64`` of word ``i // 64``. The padding bits of the
+    last word are 0. ``np.asarray(b)`` gives the int8 values, ``np.asarray(b, dtype=bool)`` the
+    bits.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class BitArray:
     axis : int
         The packed axis, 0 <= axis < ndim.
     words : ndarray, uint64
-        The bits: the other axes in their order, then the words of the packed axis. Shared, not
-        copied; padding bits must stay 0.
+        The other axes in their order, then the words of the packed axis. This is no copy; padding
+        bits must stay 0.
     """
 
     __slots__ = ("_axis", "_shape", "_words")
-    __array_ufunc__ = None  # ndarray @ BitArray asks us; arithmetic starts from np.asarray(b)
+    __array_ufunc__ = None  # so that ndarray @ BitArray calls __rmatmul__
     __hash__ = None  # type: ignore[assignment]
 
     _words: NDArray[np.uint64]
@@ -65,7 +65,7 @@ class BitArray:
 
     @classmethod
     def _make(cls, words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
-        """Adopt words that are known to fit."""
+        """Adopt words that are known to fit, without checks."""
         self = object.__new__(cls)
         self._words = words
         self._shape = shape
@@ -140,7 +140,7 @@ class BitArray:
 
     @property
     def T(self) -> BitArray:
-        """The axes in reverse order, without a copy; the packed axis moves along."""
+        """The array with its axes in reverse order, without a copy; the packed axis moves too."""
         lead = range(self.ndim - 2, -1, -1)
         words = self._words.transpose(*lead, self.ndim - 1)
         return self._make(words, self._shape[::-1], self.ndim - 1 - self._axis)
@@ -172,18 +172,18 @@ class BitArray:
         return self._make(np.moveaxis(words, axis, -1), (*shape, *words.shape[axis + 1 :]), axis)
 
     def reshape(self, *shape: Any) -> BitArray:
-        """Change the shape of the axes before the packed one, which must be and stay the last.
+        """Change the shape of the axes before the packed one, which must be the last.
 
         Parameters
         ----------
         *shape : int, or one sequence of int
-            The new logical shape; one size may be -1. The last size must be that of the packed
+            The new logical shape. One size may be -1. The last size must be that of the packed
             axis.
 
         Raises
         ------
         ValueError
-            If the packed axis is not the last, or its size would change, or sizes do not fit.
+            If the packed axis is not the last, its size would change, or the sizes do not fit.
         """
         single = len(shape) == 1 and not is_integer(shape[0])
         new = _as_sizes("reshape", shape[0] if single else shape)
@@ -204,7 +204,7 @@ class BitArray:
         return self._make(self._words.reshape(*lead, self._words.shape[-1]), (*lead, k), len(lead))
 
     def copy(self) -> BitArray:
-        """A BitArray with words of its own."""
+        """Return a BitArray with words of its own."""
         return self._make(self._words.copy(), self._shape, self._axis)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -219,7 +219,7 @@ class BitArray:
         return unpack(self).astype(dtype, copy=False)
 
     def __eq__(self, other: object) -> np.bool_:  # type: ignore[override]
-        """Whether shape and elements are equal: one truth value, whichever axes are packed."""
+        """Tell whether all elements are equal, whichever axes are packed: one truth value."""
         if not isinstance(other, BitArray):
             return NotImplemented
         if self._shape != other._shape:
@@ -239,12 +239,12 @@ class BitArray:
 
 
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
-    """Rebuild from a pickle."""
+    """Rebuild a BitArray from a pickle."""
     return BitArray._make(words, shape, axis)
 
 
 def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
-    """A shape as a tuple of plain integers."""
+    """Check a shape and return it as a tuple of plain integers."""
     try:
         return tuple(operator.index(size) for size in shape)
     except TypeError:
@@ -252,11 +252,12 @@ def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
 
 
 def _is_basic(item: Any) -> bool:
+    """Tell whether an item of an index is basic in NumPy's sense: no array."""
     return item is None or isinstance(item, slice) or is_integer(item)
 
 
 def _axes_taken(item: Any) -> int:
-    """Axes that one item of an index consumes; a mask consumes as many as it has."""
+    """Count the axes that one item of an index takes; a mask takes as many as it has."""
     if item is None:
         return 0
     if _is_basic(item):
@@ -266,7 +267,7 @@ def _axes_taken(item: Any) -> int:
 
 
 def _expand_index(index: Any, ndim: int) -> tuple[Any, ...]:
-    """The index as a tuple that names every axis."""
+    """Write an index as a tuple that names every axis."""
     items = index if isinstance(index, tuple) else (index,)
     dots = [i for i, item in enumerate(items) if isinstance(item, EllipsisType)]
     if len(dots) > 1:
@@ -280,7 +281,7 @@ def _expand_index(index: Any, ndim: int) -> tuple[Any, ...]:
 
 
 def _item_of_axis(items: tuple[Any, ...], axis: int) -> int:
-    """Position of the item that takes the axis."""
+    """Find the item that takes an axis."""
     taken = 0
     for place, item in enumerate(items):
         taken += _axes_taken(item)
@@ -290,13 +291,13 @@ def _item_of_axis(items: tuple[Any, ...], axis: int) -> int:
 
 
 def _result_axis(items: tuple[Any, ...], place: int) -> int:
-    """Axis of the result that the slice at `place` of an expanded index becomes."""
+    """Find the axis of the result that the slice at `place` of an expanded index becomes."""
     kept = [place for place, item in enumerate(items) if item is None or isinstance(item, slice)]
     before = kept.index(place)
     if all(_is_basic(item) for item in items):
         return before
-    # NumPy's rule: integers count as index arrays beside one. The axes of all of them together
-    # stand where they stood if they were neighbours, else first.
+    # NumPy's rule: beside an index array, integers count as index arrays too. Their broadcast axes
+    # stay in place if all of them are neighbours, and come first otherwise.
     taken = [place for place in range(len(items)) if place not in kept]
     neighbours = taken[-1] - taken[0] == len(taken) - 1
     arrays = np.broadcast(*(_positions(items[i]) for i in taken))
@@ -304,35 +305,36 @@ def _result_axis(items: tuple[Any, ...], place: int) -> int:
 
 
 def _positions(item: Any) -> NDArray[Any]:
-    """An index array as positions; a mask stands for those of its True elements."""
+    """Convert an index array to positions; a mask means those of its True elements."""
     array = np.asarray(item)
     return array.nonzero()[0] if array.dtype == np.bool_ else array
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
-    """Pack the signs of an array along one axis: a bit 1 where ``x >= 0``, else 0.
+    """Pack the signs of an array along one axis.
 
-    So 0.0 and -0.0 are +1. Booleans are bits already: True is +1, False is -1.
+    A bit is 1 where ``x >= 0``, else 0; so 0.0 and -0.0 are +1. Bools are bits already: True is
+    +1, False is -1.
 
     Parameters
     ----------
     x : array_like of bool, integers or floats, at least 1-d; or BitArray
-        A BitArray comes back packed along `axis`.
+        A BitArray is packed again if it is packed along another axis.
     axis : int, default -1
         The axis to pack.
 
     Returns
     -------
-    BitArray
-        Of the shape of `x`. Its words are those of
-        ``np.packbits(x >= 0, axis, bitorder="little")``, padded with 0 to whole words.
+    BitArray of the shape of `x`
+        Its words are those of ``np.packbits(x >= 0, axis, bitorder="little")``, padded with 0 to
+        whole words.
 
     Raises
     ------
     TypeError
         If `x` does not hold real numbers.
     ValueError
-        If `x` holds a NaN, which has no sign, or is 0-d, or has no such axis.
+        If `x` holds NaN, which has no sign, is 0-d, or has no such axis.
 
     Examples
     --------
@@ -345,14 +347,14 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
 def pack_above(
     x: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | BitArray | None = None
 ) -> BitArray:
-    """Compare numbers with thresholds along the last axis, and pack the bits.
+    """Compare numbers with thresholds along the last axis, and pack the answers.
 
     Parameters
     ----------
     x : array_like of bool, integers or floats, shape (..., k)
     threshold : real number, or array_like of shape (k,)
     flip : array_like of bool of shape (k,), or BitArray of shape (k,), optional
-        Elements whose bits are inverted.
+        True for the elements whose bits are inverted.
 
     Returns
     -------
@@ -362,14 +364,14 @@ def pack_above(
     Raises
     ------
     TypeError
-        If `x` or `threshold` does not hold real numbers, or `flip` is not of bool.
+        If `x` or `threshold` does not hold real numbers, or `flip` does not hold bools.
     ValueError
-        If a shape does not fit, or `x` or `threshold` holds a NaN.
+        If a shape does not fit, or `x` or `threshold` holds NaN.
 
     Notes
     -----
-    int32 and float32 numbers meet float32 thresholds in float32, in one pass; all other types as
-    in NumPy's comparison.
+    int32 and float32 numbers are compared with float32 thresholds in float32, in one pass. All
+    other types are compared as NumPy compares them.
 
     Examples
     --------
@@ -382,7 +384,7 @@ def pack_above(
 def above_operand(
     where: str, x: ArrayLike, threshold: ArrayLike, flip: ArrayLike | BitArray | None
 ) -> BitArray:
-    """`pack_above`, with errors in the name of the function that takes the operand."""
+    """Do what `pack_above` does; errors name the function that was called."""
     array = real_array(where, "x", x)
     if array.ndim == 0:
         raise ValueError(f"[{where}] x must have at least one axis, got a scalar")
@@ -413,7 +415,7 @@ def above_operand(
 
 
 def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
-    """Bools or bits, one for each of n columns, as packed words; one bool stands for all."""
+    """Check bools or bits, one for each of n columns or one for all, and return packed words."""
     if not isinstance(flip, BitArray):
         flip = pack_operand(where, "flip", column_vector(where, "flip", flip, "b", n), 0)
     if flip.shape != (n,):
@@ -422,7 +424,7 @@ def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uin
 
 
 def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
-    """`pack`, with errors in the name of the function that takes the operand."""
+    """Do what `pack` does; errors name the called function and its parameter."""
     if isinstance(x, BitArray):
         return repack(x, normalize_axis(where, axis, x.ndim))
     array = real_array(where, name, x)
@@ -436,13 +438,13 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
 
 
 def _sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
-    """Words of the signs of an array along an axis, and whether it holds NaN."""
-    if x.ndim == 2 and x.flags.f_contiguous:  # the same words, from an array in C order
+    """Pack the signs of an array along an axis, and tell whether it holds NaN."""
+    if x.ndim == 2 and x.flags.f_contiguous:  # its transpose has C order and the same words
         x, axis = x.T, 1 - axis
     if axis != x.ndim - 1 and x.shape[-1] >= MIN_COLUMNS and x.flags.c_contiguous:
         words, has_nan = _sign_words(x, x.ndim - 1)
         return _transpose(words, x.shape, axis), has_nan
-    # moveaxis takes microseconds, and the last axis is the usual one
+    # moveaxis takes microseconds, and the last axis is the usual one.
     x = np.ascontiguousarray(x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1))
     k = x.shape[-1]
     words = aligned_empty((*x.shape[:-1], word_count(k)), np.uint64)
@@ -464,7 +466,7 @@ def _sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
 
 
 def _transpose(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> NDArray[np.uint64]:
-    """Words packed along the last axis of an array of this shape, packed along another one."""
+    """Transpose words, packed along the last axis of an array of this shape, to another axis."""
     *lead, k = shape
     words = np.ascontiguousarray(np.moveaxis(words, axis, -2))
     n = lead.pop(axis)
@@ -477,20 +479,20 @@ def _transpose(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> 
 
 
 def repack(b: BitArray, axis: int) -> BitArray:
-    """`b` packed along another axis (non-negative)."""
+    """Pack a BitArray along another axis, a non-negative number."""
     if b.axis == axis:
         return b
-    # The other axes in their order and the packed one last, as the words lie.
+    # The axes as the words lie: the packed one last, the others in their order.
     others = [i for i in range(b.ndim) if i != b.axis]
     shape = (*(b.shape[i] for i in others), b.shape[b.axis])
     words = _transpose(b.words, shape, others.index(axis))
     left = [i for i in others if i != axis]
-    place = sum(i < b.axis for i in left)  # of the formerly packed axis, now last but the words
+    place = sum(i < b.axis for i in left)  # where the formerly packed axis goes from axis -2
     return BitArray._make(np.moveaxis(words, -2, place), b.shape, axis)
 
 
 def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
-    """The words as a C-contiguous matrix, a row for each position of the other axes."""
+    """Return the words as a C-contiguous matrix, a row for each position of the other axes."""
     words = b.words
     if words.ndim == 2 and words.flags.c_contiguous:
         return words
@@ -499,13 +501,13 @@ def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
 
 
 def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
-    """The values +1 and -1 of packed bits.
+    """Return the values +1 and -1 of packed bits.
 
     Parameters
     ----------
     b : BitArray
     dtype : dtype, default int8
-        A signed integer or floating type, or bool (True for +1).
+        A signed integer or floating type, or bool, where +1 is True.
 
     Returns
     -------
@@ -535,17 +537,17 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
 
 
 def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
-    """Number of elements that are +1.
+    """Count the elements that are +1, in the whole array or along one axis.
 
     Parameters
     ----------
     x : BitArray, or array_like of real numbers, packed by sign on the fly
     axis : int, optional
-        The axis to count along, packed or not; by default the whole array.
+        The axis to count along. It need not be the packed one.
 
     Returns
     -------
-    int, or ndarray of int64 with the shape of `x` less `axis`
+    int; or, if there is an `axis`, ndarray of int64 with the shape of `x` without it
 
     Raises
     ------
@@ -568,9 +570,9 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
 
 
 def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
-    """Counts along another axis than the packed one: at each position of the words."""
+    """Count along another axis than the packed one, at each bit of the words."""
     words = np.ascontiguousarray(b.words)
-    place = axis - (axis > b.axis)  # of the axis among those of the words
+    place = axis - (axis > b.axis)  # the axis among those of the words
     lead = (*words.shape[:place], *words.shape[place + 1 : -1])
     blocks = (
         math.prod(words.shape[:place]),

@@ -1,4 +1,4 @@
-"""Checks of arguments that several functions share; errors name the function that was called."""
+"""Checks of arguments. Their parameter `where` names the called function in error messages."""
 
 from __future__ import annotations
 
@@ -9,33 +9,45 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def is_integer(item: Any) -> bool:
-    """Whether `item` is an integer of Python or NumPy; a bool is not."""
+    """Tell whether `item` is an integer of Python or NumPy; a bool is none."""
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
 
 
 def check_integer(
     where: str, name: str, value: Any, low: int | None = None, high: int | None = None
 ) -> int:
-    """Return an integer setting as a plain int.
+    """Check an integer setting and return it as a plain int.
+
+    Parameters
+    ----------
+    where, name : str
+        Names of the called function and of the setting, for error messages.
+    value : object
+    low, high : int, optional
+        The least and the greatest value allowed.
 
     Raises
     ------
     TypeError
-        If it is no integer; a bool is none.
+        If `value` is not an integer. A bool is none.
     ValueError
-        If it is below `low` or above `high`.
+        If `value` is out of range.
     """
     if not is_integer(value):
         raise TypeError(f"[{where}] {name} must be an integer, got {value!r}")
-    if high is not None and not (low or 0) <= value <= high:
-        raise ValueError(f"[{where}] {name} must be in {low or 0}..{high}, got {value}")
-    if low is not None and value < low:
-        raise ValueError(f"[{where}] {name} must be at least {low}, got {value}")
-    return int(value)
+    if (low is None or low <= value) and (high is None or value <= high):
+        return int(value)
+    if high is None:
+        rule = f"at least {low}"
+    elif low is None:
+        rule = f"at most {high}"
+    else:
+        rule = f"in {low}..{high}"
+    raise ValueError(f"[{where}] {name} must be {rule}, got {value}")
 
 
 def normalize_axis(where: str, axis: Any, ndim: int) -> int:
-    """The axis as a number in [0, ndim), or an error in the name of `where`."""
+    """Check an axis and return it as a number in [0, ndim)."""
     if not is_integer(axis):
         raise TypeError(f"[{where}] axis must be an integer, got {axis!r}")
     if not -ndim <= axis < ndim:
@@ -44,7 +56,7 @@ def normalize_axis(where: str, axis: Any, ndim: int) -> int:
 
 
 def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
-    """`x` as a native, aligned array of bool, integers or floats, or an error."""
+    """Return `x` as an aligned array of bool, integers or floats in native byte order."""
     array = np.asarray(x)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"[{where}] {name} must hold real numbers, got dtype {array.dtype}")
@@ -54,7 +66,7 @@ def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
 
 
 def check_number(where: str, name: str, value: Any) -> None:
-    """Refuse a setting that is not one real number: a bool, an array, text."""
+    """Check that a setting is one real number: no bool, no array, no text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"[{where}] {name} must be a real number, got {value!r}")
 
@@ -63,7 +75,7 @@ _KIND_NAMES = {"iu": "integers", "b": "bool"}
 
 
 def column_vector(where: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
-    """A value per column of a dtype of the given kinds; a scalar stands for all columns."""
+    """Check values of one dtype kind, one for each of n columns; a scalar stands for all."""
     array = np.asarray(value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"[{where}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}")

@@ -1,12 +1,12 @@
 """Convolution of packed images with packed filters: im2col, conv2d, conv2d_sign.
 
-A convolution is the product of the im2col matrix of the images, whose rows are what the output
-positions see, with the filters; `conv2d` makes that product without the matrix.
+A convolution multiplies the im2col matrix of its images with its filters. Each row of that matrix
+holds what one output position sees. `conv2d` computes the product without making the matrix.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,7 @@ def im2col(
     dilation: int | Pair = 1,
     pad_value: int = -1,
 ) -> BitArray:
-    """What every output position of a convolution sees, as rows of bits.
+    """Copy what each output position of a convolution sees to a row of bits.
 
     Parameters
     ----------
@@ -41,17 +41,17 @@ def im2col(
     padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
         As in `conv2d`.
     pad_value : {-1, 1}
-        Value of the positions outside the image; a bit cannot be 0.
+        Value of positions outside the image. A bit cannot be 0.
 
     Returns
     -------
     BitArray of shape (n, oh, ow, kh * kw * c), packed along the last axis
-        Tap after tap, row by row of the kernel, the channels of each without gaps.
+        The channels of the first tap, then those of the next, row by row of the kernel.
 
     Raises
     ------
     TypeError
-        If a dtype is not real or a setting of another type.
+        If `x` is not real, or a setting has a wrong type.
     ValueError
         If a shape or a setting does not fit, or `x` holds NaN.
 
@@ -76,14 +76,14 @@ def im2col(
 
 
 def image_bits(where: str, x: ArrayLike | BitArray) -> BitArray:
-    """Images as bits packed along their channels."""
+    """Check images and return them packed along their channels."""
     if isinstance(x, Prepacked):
         raise TypeError(f"[{where}] x must be an array, got Prepacked")
     return _along_channels(where, "x", "n, h, w, c", x)
 
 
 def filter_bits(where: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
-    """Filters as bits packed along their channels."""
+    """Check filters and return them packed along their channels."""
     bits = w.bits if isinstance(w, Prepacked) else w
     bits = _along_channels(where, "w", "o, kh, kw, i", bits)
     if 0 in bits.shape[1:3]:
@@ -92,7 +92,7 @@ def filter_bits(where: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
 
 
 def _along_channels(where: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
-    """An operand of four axes as bits packed along the last."""
+    """Check an operand of four axes and return it packed along the last."""
     shape = x.shape if isinstance(x, BitArray) else np.shape(x)
     if len(shape) != 4:
         raise ValueError(f"[{where}] {name} must have shape ({axes}), got {shape}")
@@ -106,7 +106,7 @@ def _along_channels(where: str, name: str, axes: str, x: ArrayLike | BitArray) -
 
 
 def check_groups(where: str, channels: int, filters: tuple[int, ...], groups: Any) -> int:
-    """Check that images' channels and filters (o, kh, kw, i) fit each other in `groups` parts."""
+    """Check that channels of images and filters (o, kh, kw, i) fit each other in groups."""
     groups = check_integer(where, "groups", groups, 1)
     if channels % groups or filters[0] % groups:
         raise ValueError(
@@ -121,41 +121,43 @@ def check_groups(where: str, channels: int, filters: tuple[int, ...], groups: An
     return groups
 
 
-class ImageOperands(NamedTuple):
-    """Checked operands of one convolution of packed images."""
-
-    x: NDArray[np.uint64]  # images (n, h, w, words)
-    w: NDArray[np.uint64] | None  # words of filters, unless they are prepacked
-    convolution: _core.Convolution
-    shape: tuple[int, ...]  # of the result: (n, oh, ow, o)
-
-
 def _image_operands(
     where: str,
     x: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
     *settings: Any,
-) -> ImageOperands:
-    """Check images, filters and settings (as in `_convolution`) against each other."""
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64] | None, _core.Convolution, tuple[int, ...]]:
+    """Check images, filters and settings (those of `_convolution`) against each other.
+
+    Returns
+    -------
+    images : ndarray of shape (n, h, w, words), uint64
+    filters : ndarray, uint64, or None
+        Words of the filters. None if these are prepacked: panels never share memory with `out`.
+    convolution : Convolution
+    shape : tuple of int
+        Shape (n, oh, ow, o) of the result.
+    """
     bits = image_bits(where, x)
     image = bits.shape[1:]
     if isinstance(w, Prepacked):
-        # The checks take longer than a small convolution, and networks repeat theirs.
+        # These checks take longer than a small convolution, and networks repeat their settings.
         arguments = where, image, w, *settings
         try:
             convolution, output = w.derived((where, image, settings), _convolution, *arguments)
-        except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+        except TypeError:  # a list has no hash; a setting of a wrong type fails once more
             convolution, output = _convolution(*arguments)
-        rows = None
+        filters = None
     else:
-        rows = filter_bits(where, w)
-        convolution, output = _convolution(where, image, rows, *settings)
+        filter_array = filter_bits(where, w)
+        convolution, output = _convolution(where, image, filter_array, *settings)
+        filters = filter_array.words
     shape = (bits.shape[0], *output)
     check_result(where, shape)
-    words = bits.words
-    if not words.flags.c_contiguous:
-        words = np.ascontiguousarray(words)
-    return ImageOperands(words, None if rows is None else rows.words, convolution, shape)
+    images = bits.words
+    if not images.flags.c_contiguous:
+        images = np.ascontiguousarray(images)
+    return images, filters, convolution, shape
 
 
 def _convolution(
@@ -168,7 +170,7 @@ def _convolution(
     groups: Any,
     pad_value: Any,
 ) -> tuple[_core.Convolution, tuple[int, ...]]:
-    """Check images (h, w, c), filters and settings; also the output's shape (oh, ow, o)."""
+    """Check images (h, w, c), filters and settings; return the output's shape (oh, ow, o) too."""
     filters = filter_bits(where, w)
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"[{where}] pad_value must be -1, 0 or 1, got {pad_value!r}")
@@ -179,7 +181,7 @@ def _convolution(
         raise ValueError(
             f"[{where}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
         )
-    # Of one image, before the tables below, which grow with the output.
+    # For one image; in time, since the tables below grow with the output.
     check_result(where, (*window.output, o))
     operand: Any
     if groups > 1 and channels == 1:
@@ -194,14 +196,14 @@ def _convolution(
 
 
 def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
-    """Sum of the weights of every tap, shape (taps, o)."""
+    """Sum the weights of each tap of each filter, shape (taps, o)."""
     o, kh, kw, channels = filters.shape
     sums = 2 * popcount(filters, axis=3) - channels
     return np.ascontiguousarray(sums.reshape(o, kh * kw).T, np.int32)
 
 
 def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:
-    """Filters (o, kh, kw, 1) packed across groups: a row for each filter of a group and tap."""
+    """Pack filters (o, kh, kw, 1) across groups: a row for each filter of a group and each tap."""
     o, kh, kw, _ = filters.shape
     values = unpack(filters).reshape(groups, o // groups, kh * kw)
     return pack(values.transpose(1, 2, 0)).words.reshape(o // groups * kh * kw, -1)
@@ -221,7 +223,7 @@ def conv2d(
     bias: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Convolution (cross-correlation, as networks use it) of images and filters of +1 and -1.
+    """Convolve packed images with packed filters (cross-correlate them, as networks do).
 
     Parameters
     ----------
@@ -230,13 +232,13 @@ def conv2d(
         Prepacked
     stride, dilation : int or (height, width), at least 1
     padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
-        Positions added outside the image. "same" makes the output ``ceil(h / stride)`` high, with
-        an odd position at the bottom, and alike for the width.
+        Positions added outside the image. "same" makes the output ``ceil(h / stride)`` high and
+        ``ceil(w / stride)`` wide; an odd position goes to the bottom or right.
     groups : int
-        The channels and the filters are cut into as many equal parts; filters of a part see the
-        channels of that part. ``groups=c`` is a depthwise convolution.
+        Number of equal parts into which channels and filters are cut. The filters of a part see
+        only the channels of that part. ``groups=c`` is a depthwise convolution.
     pad_value : {0, -1, 1}
-        What the positions outside are worth: 0 adds nothing to the sums.
+        Value of positions outside the image. 0 adds nothing to the sums.
     alpha : scalar or array_like of shape (o,), optional
         Scale of each filter, used as float32.
     k_map : scalar or array_like that broadcasts to shape (n, oh, ow), optional
@@ -254,19 +256,20 @@ def conv2d(
     Raises
     ------
     TypeError
-        If a dtype is not real, a setting of another type, or `out` not an ndarray of the dtype of
-        the result.
+        If a dtype is not real, a setting has a wrong type, or `out` is not an ndarray of the dtype
+        of the result.
     ValueError
         If channels, filters and groups do not fit, the kernel exceeds the padded image, a setting
         is out of range, a shape does not fit, an operand holds NaN, or `out` is read-only.
 
     Notes
     -----
-    The dot products are exact; scales are applied as in `gemm`. With B and alpha of
-    `binarize_weights` and K of `bitops.k_map`, ``conv2d(I, B, alpha=alpha, k_map=K)`` is
-    XNOR-Net's approximation ``(sign(I) * sign(W)) K alpha`` of the convolution of I with W. No
-    im2col matrix is made: besides the result and, for real `x`, its bits, at most 8 MiB are taken
-    for filters of usual sizes. Prepacked filters save a few microseconds of every call.
+    The dot products are exact, and scales are applied as in `gemm`. With B and alpha from
+    `binarize_weights` and K from `bitops.k_map`, ``conv2d(I, B, alpha=alpha, k_map=K)`` is
+    XNOR-Net's approximation ``(sign(I) * sign(W)) K alpha`` of the convolution of I with W.
+
+    No im2col matrix is made. With filters of usual sizes, the call takes at most 8 MiB besides the
+    result and the bits of a real `x`. Prepacked filters save a few microseconds of every call.
 
     References
     ----------
@@ -304,7 +307,9 @@ def conv2d_sign(
     groups: int = 1,
     pad_value: int = 0,
 ) -> BitArray:
-    """Convolution whose result is compared with thresholds and packed again: bits to bits.
+    """Convolve packed images, compare the result with thresholds, and pack the answers.
+
+    This is a whole layer that takes bits and returns bits.
 
     Parameters
     ----------
@@ -312,7 +317,7 @@ def conv2d_sign(
         As in `conv2d`.
     threshold : integer, or array_like of integers of shape (o,)
     flip : bool, array_like of bool of shape (o,), or BitArray of shape (o,), optional
-        Filters whose bits are inverted.
+        True for the filters whose bits are inverted.
 
     Returns
     -------
@@ -322,13 +327,13 @@ def conv2d_sign(
     Raises
     ------
     TypeError
-        As in `conv2d`, or if `threshold` is not of integers, or `flip` not of bool.
+        As in `conv2d`, or if `threshold` does not hold integers or `flip` does not hold bools.
     ValueError
         As in `conv2d`.
 
     Notes
     -----
-    BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
+    BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
     """
     images, _, convolution, shape = _image_operands(
         "conv2d_sign", x, w, stride, padding, dilation, groups, pad_value

@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or pooling lie: sizes, strides, padding, dilation, checked."""
+"""Windows of convolutions and pools: their settings, checked, and where they lie."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
 
-MAX_SIZE = 2**31 - 1  # of every length of a padded image or kernel
-MAX_ELEMENTS = 2**59  # of a result
+MAX_SIZE = 2**31 - 1  # for each length of a padded image or kernel
+MAX_ELEMENTS = 2**59  # for a result
 
 
 class Window(NamedTuple):
-    """Windows of one convolution or pooling; every pair is (height, width).
+    """Windows of one convolution or pool; each pair is (height, width).
 
-    Output position (oy, ox) sees, at tap (ky, kx), the image position
-    ``(oy * stride[0] + ky * dilation[0] - padding[0][0], ox * stride[1] + ...)``, which may lie
-    outside.
+    At tap (ky, kx), output position (oy, ox) sees the image position
+    ``(oy * stride[0] + ky * dilation[0] - padding[0][0], ox * stride[1] + ...)``. This may lie
+    outside the image.
     """
 
     image: Pair
@@ -32,11 +32,12 @@ class Window(NamedTuple):
 
     @property
     def taps(self) -> int:
-        """Positions in the kernel."""
+        """Number of positions in the kernel."""
         return self.kernel[0] * self.kernel[1]
 
     @property
     def is_padded(self) -> bool:
+        """Whether there are positions outside the image."""
         return self.padding != ((0, 0), (0, 0))
 
 
@@ -48,32 +49,32 @@ def make_window(
     padding: Any = 0,
     dilation: Any = 1,
 ) -> Window:
-    """Check the settings of a convolution or pooling and find the size of its output.
+    """Check the settings of a convolution or pool, and find the size of its output.
 
     Parameters
     ----------
     where : str
-        Who asks, for the message of an error.
+        Name of the called function, for error messages.
     image : (int, int)
         Height and width.
-    kernel_size, stride, dilation : int or pair of int, at least 1
-        One number stands for both directions, a pair is (height, width).
-    padding : int, pair of int, pair of pairs of int, "same" or "valid"
-        Positions added outside, at least 0: everywhere; (height, width); or
-        ((top, bottom), (left, right)). "valid" adds none; "same" as many as make the output
-        ``ceil(image / stride)``, the odd one at the bottom or right.
+    kernel_size, stride, dilation : int or (height, width), at least 1
+        One number stands for both directions.
+    padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
+        Positions added outside the image, at least 0. "valid" adds none. "same" adds as many as
+        make the output ``ceil(image / stride)``, the odd one at the bottom or right.
 
     Raises
     ------
     TypeError
-        If a setting is of another type.
+        If a setting has a wrong type.
     ValueError
-        If a setting is too small, the kernel exceeds the padded image, or a length 2^31 - 1.
+        If a setting is too small, the kernel exceeds the padded image, or a length exceeds
+        ``2**31 - 1``.
     """
     settings = where, image, kernel_size, stride, padding, dilation
     try:
         return _known_window(*settings)
-    except TypeError:  # a list cannot be looked up; anything else of a wrong type fails again
+    except TypeError:  # a list has no hash; a setting of a wrong type fails once more
         return _make_window(*settings)
 
 
@@ -109,14 +110,14 @@ def _make_window(
     return Window(image, kernel, strides, sides, dilations, (output[0], output[1]))
 
 
-# The checks take as long as the pooling of a small image, and networks repeat theirs.
+# These checks take as long as the pooling of a small image, and networks repeat their settings.
 _known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
 
 
 def check_result(where: str, shape: Sequence[int]) -> None:
-    """Refuse a result whose elements, up to 8 bytes each, no array could hold.
+    """Check that an array can hold a result, whose elements have up to 8 bytes.
 
-    NumPy's limit is one for the axes that are not empty, even if others are.
+    NumPy applies its limit to the axes that are not empty, even if another one is.
     """
     if math.prod(shape) > MAX_ELEMENTS or (
         0 in shape and math.prod(size for size in shape if size) > MAX_ELEMENTS
@@ -128,7 +129,7 @@ def check_result(where: str, shape: Sequence[int]) -> None:
 
 
 def _integer(value: Any) -> int | None:
-    """A plain int, or None for what is not one; a bool is not."""
+    """Convert an integer to a plain int, anything else to None; a bool is not an integer."""
     if isinstance(value, bool):
         return None
     try:
@@ -138,7 +139,7 @@ def _integer(value: Any) -> int | None:
 
 
 def _pair(where: str, name: str, value: Any, least: int) -> Pair:
-    """An integer, or two of them, as (height, width)."""
+    """Check an integer or a pair of them, and return the pair (height, width)."""
     one = _integer(value)
     items: tuple[Any, ...] = (one, one)
     if one is None:
@@ -156,7 +157,7 @@ def _pair(where: str, name: str, value: Any, least: int) -> Pair:
 def _padding(
     where: str, padding: Any, image: Pair, spans: tuple[int, ...], strides: Pair
 ) -> tuple[Pair, Pair]:
-    """((top, bottom), (left, right)) for everything that `padding` may be."""
+    """Check a padding of any form, and return ((top, bottom), (left, right))."""
     if isinstance(padding, str):
         if padding == "valid":
             return (0, 0), (0, 0)

@@ -1,17 +1,16 @@
-"""Products of packed matrices: gemm and its kin, matmul, Hamming distances.
+"""Products of packed matrices: gemm, gemm_sign, matmul and Hamming distances.
 
-Those of bits compute ``dot = k - 2 popcount(a ^ w)`` for pairs of rows of k bits, and differ in
-what they store. Those of numbers with bits, `weight_gemm` and `bitplane_gemm`, look up sums of four
-numbers at a time.
+All of them compute ``dot = k - 2 popcount(a ^ w)`` for pairs of rows of k bits. They differ in what
+they store.
 
-All of them, convolutions too, release the GIL. Ctrl-C, or another signal whose handler raises, ends
-a long call within about a tenth of a second; what `out` then holds is undefined.
+Every product and convolution of this package releases the GIL. Ctrl-C, or any other signal whose
+handler raises, ends a long call within about a tenth of a second and leaves `out` undefined.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -29,14 +28,9 @@ __all__ = ["gemm", "gemm_sign", "hamming", "hamming_topk", "matmul"]
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 
 
-class RowOperands(NamedTuple):
-    """Checked operands of one product of packed rows."""
-
-    a: NDArray[np.uint64]  # rows of words
-    w: NDArray[np.uint64] | _core.Panels
-    k: int
-    batch: tuple[Any, ...] | None  # which rows meet, see `_core.gemm`; None for all
-    shape: tuple[int, ...]  # of the result: (..., m, n)
+Words = NDArray[np.uint64]
+Batch = tuple[int, int, NDArray[np.int64], NDArray[np.int64]]
+RowOperands = tuple[Words, Words | _core.Panels, int, Batch | None, tuple[int, ...]]
 
 
 def _row_operands(
@@ -45,7 +39,20 @@ def _row_operands(
     w: ArrayLike | BitArray | Prepacked,
     names: tuple[str, str] = ("a", "w"),
 ) -> RowOperands:
-    """Check two operands (..., m, k) and (..., n, k) against each other and pair their batches."""
+    """Check two operands (..., m, k) and (..., n, k) against each other and pair their batches.
+
+    Returns
+    -------
+    rows : ndarray of shape (all rows of a, k_words), uint64
+    columns : ndarray of shape (all rows of w, k_words), uint64; or Panels
+        Each of its rows makes a column of the result.
+    k : int
+    batch : tuple or None
+        m, n, and for each product of the batch the numbers of the two blocks it takes. None if all
+        rows of `a` meet all rows of `w`.
+    shape : tuple of int
+        Shape (..., m, n) of the result.
+    """
     a_bits = rows_operand(where, names[0], a)
     w_bits = weights_matrix(where, names[1], w)
     k = a_bits.shape[-1]
@@ -59,7 +66,7 @@ def _row_operands(
     m, n = a_bits.shape[-2], w_bits.shape[-2]
     a_lead, w_lead = a_bits.shape[:-2], w_bits.shape[:-2]
     lead: tuple[int, ...] = ()
-    batch = None
+    batch: Batch | None = None
     if a_lead or w_lead:
         try:
             lead = np.broadcast_shapes(a_lead, w_lead)
@@ -71,11 +78,11 @@ def _row_operands(
             batch = (m, n, _block_numbers(a_lead, lead), _block_numbers(w_lead, lead))
     check_result(where, (*lead, m, n))
     operand = w.panels() if isinstance(w, Prepacked) else contiguous_rows(w_bits)
-    return RowOperands(contiguous_rows(a_bits), operand, k, batch, (*lead, m, n))
+    return contiguous_rows(a_bits), operand, k, batch, (*lead, m, n)
 
 
 def _block_numbers(lead: tuple[int, ...], broadcast: tuple[int, ...]) -> NDArray[np.int64]:
-    """Which block of an operand each product of the broadcast batch takes."""
+    """Number the block of an operand that each product of the broadcast batch takes."""
     blocks = np.arange(math.prod(lead), dtype=np.int64).reshape(lead)
     return np.ascontiguousarray(np.broadcast_to(blocks, broadcast)).reshape(-1)
 
@@ -89,7 +96,7 @@ def gemm(
     bias: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Product of the rows of two packed matrices, ``C[m, n] = A[m, k] W[n, k]^T`` on +1 and -1.
+    """Multiply the rows of two packed matrices: ``C[m, n] = A[m, k] W[n, k]^T`` of +1 and -1.
 
     Parameters
     ----------
@@ -121,7 +128,7 @@ def gemm(
     ``dot = k - 2 popcount(a ^ w)`` is exact. A scaled result is
     ``float32(dot) * alpha[n] * k_map[m] + bias[n]``, evaluated from left to right with each step
     rounded to float32, on every ISA; absent factors are skipped. With alpha the mean absolute
-    weight of a filter and k_map the K of the input this is XNOR-Net's approximation.
+    weight of a filter, and k_map the K of the input, this is XNOR-Net's approximation.
 
     References
     ----------
@@ -133,19 +140,20 @@ def gemm(
     array([[1, 1]], dtype=int32)
     """
     operands = _row_operands("gemm", a, w)
-    shape = operands.shape
+    rows, columns, k, batch, shape = operands
     scales = scales_of("gemm", shape, alpha, k_map, bias)
     if scales is NO_SCALES:
         return _dot("gemm", operands, out)
-    result = Result("gemm", shape, np.float32, out, operands.a, operands.w, *scales)
-    _core.gemm_scaled(operands.a, operands.w, operands.k, operands.batch, *scales, result.matrix)
+    result = Result("gemm", shape, np.float32, out, rows, columns, *scales)
+    _core.gemm_scaled(rows, columns, k, batch, *scales, result.matrix)
     return result.deliver()
 
 
 def _dot(where: str, operands: RowOperands, out: NDArray[Any] | None) -> NDArray[np.int32]:
-    a, w, k, batch, shape = operands
-    result = Result(where, shape, np.int32, out, a, w)
-    _core.gemm(a, w, k, batch, result.matrix)
+    """Multiply checked operands without scales."""
+    rows, columns, k, batch, shape = operands
+    result = Result(where, shape, np.int32, out, rows, columns)
+    _core.gemm(rows, columns, k, batch, result.matrix)
     return result.deliver()
 
 
@@ -156,7 +164,9 @@ def gemm_sign(
     *,
     flip: ArrayLike | BitArray | None = None,
 ) -> BitArray:
-    """Product whose result is compared with thresholds and packed again: a layer, bits to bits.
+    """Multiply packed matrices, compare the products with thresholds, and pack the answers.
+
+    This is a whole layer that takes bits and returns bits.
 
     Parameters
     ----------
@@ -164,7 +174,7 @@ def gemm_sign(
         As in `gemm`.
     threshold : integer, or array_like of integers of shape (n,)
     flip : bool, array_like of bool of shape (n,), or BitArray of shape (n,), optional
-        Columns whose bits are inverted.
+        True for the columns whose bits are inverted.
 
     Returns
     -------
@@ -174,13 +184,13 @@ def gemm_sign(
     Raises
     ------
     TypeError
-        If a dtype is not real, `threshold` not of integers, or `flip` not of bool.
+        If a dtype is not real, `threshold` does not hold integers, or `flip` does not hold bools.
     ValueError
         If k differs, a shape does not fit, or an operand holds NaN.
 
     Notes
     -----
-    BatchNorm followed by sign folds into such a threshold; a negative gamma becomes a flip.
+    BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
     """
     rows, columns, k, batch, shape = _row_operands("gemm_sign", a, w)
     n = shape[-1]
@@ -198,7 +208,7 @@ def hamming(
     dtype: DTypeLike = np.int32,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Hamming distances of all pairs of rows: the number of elements in which they differ.
+    """Count the elements in which each row of `a` differs from each row of `b`.
 
     Parameters
     ----------
@@ -206,7 +216,7 @@ def hamming(
     b : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked
         Leading axes broadcast as in ``np.matmul``.
     dtype : int32 or uint16, default int32
-        Of the result. uint16 needs k <= 65535.
+        Type of the result. uint16 needs k <= 65535.
     out : ndarray of shape (..., m, n), optional
         Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
@@ -217,9 +227,10 @@ def hamming(
     Raises
     ------
     TypeError
-        If a dtype is not real, `dtype` is another one, or `out` does not have it.
+        If an operand is not real, `dtype` is another one, or `out` is not an ndarray of it.
     ValueError
-        If k differs or does not fit `dtype`, a shape does not fit, or an operand holds NaN.
+        If k differs or does not fit `dtype`, a shape does not fit, an operand holds NaN, or `out`
+        is read-only.
 
     Examples
     --------
@@ -241,36 +252,36 @@ def hamming(
 def hamming_topk(
     a: ArrayLike | BitArray, b: ArrayLike | BitArray | Prepacked, count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The nearest rows of `b` for every row of `a`, by Hamming distance.
+    """Find the rows of `b` nearest to each row of `a`, by Hamming distance.
 
     Parameters
     ----------
     a : BitArray of shape (m, k), packed along k; or array_like, packed by sign on the fly
-        Queries.
+        The queries.
     b : BitArray of shape (n, k), packed along k; or array_like, or Prepacked
         The rows to search.
     count : int
-        How many neighbours of each query to return, 1 <= count <= n.
+        How many neighbours to return for each query, 1 <= count <= n.
 
     Returns
     -------
     distances : ndarray of shape (m, count), int32
-        Nearest first: the number of elements in which the rows differ.
+        The number of elements in which the rows differ, nearest first.
     indices : ndarray of shape (m, count), int64
-        Their rows of `b`. Of equal distances the smaller index stands first, and is preferred.
+        The numbers of these rows of `b`. Among equal distances smaller indices come first.
 
     Raises
     ------
     TypeError
         If a dtype is not real, or `count` is not an integer.
     ValueError
-        If `count` is not in [1, n], k differs, an operand is not a matrix or holds NaN.
+        If `count` is not in [1, n], k differs, or an operand is not a matrix or holds NaN.
 
     Notes
     -----
-    Equal to a stable ``argsort`` of ``hamming(a, b)`` along its last axis, cut after `count`
-    columns, but the matrix of distances is never made: a distance goes from a register into the
-    heap of its query if it beats the worst there. Besides the results at most 8 MiB are taken.
+    The result equals the first `count` columns of a stable ``argsort`` of ``hamming(a, b)``. The
+    matrix of distances is never made: a distance goes from a register straight into the heap of its
+    query if it beats the worst one there. The call takes at most 8 MiB besides its results.
 
     Examples
     --------
@@ -294,21 +305,21 @@ def hamming_topk(
 def matmul(
     a: ArrayLike | BitArray, b: ArrayLike | BitArray, *, out: NDArray[Any] | None = None
 ) -> NDArray[np.int32]:
-    """``np.matmul`` of the +1 and -1 values.
+    """Multiply two packed arrays as ``np.matmul`` multiplies their values of +1 and -1.
 
     Parameters
     ----------
     a : BitArray or array_like of shape (..., m, k) or (k,)
     b : BitArray or array_like of shape (..., k, n) or (k,)
-        Real operands are packed by sign. A BitArray packed along another axis than the one of k
-        is packed anew; ``pack(x, axis=-1)`` for `a` and ``pack(x, axis=-2)`` for `b` avoid that.
+        Real operands are packed by sign. A BitArray that is packed along another axis than k is
+        packed again; ``pack(x, axis=-1)`` for `a` and ``pack(x, axis=-2)`` for `b` avoid that.
     out : ndarray, int32, optional
         Where to put the result. Undefined after an interrupt.
 
     Returns
     -------
     ndarray, int32
-        Of the shape that ``np.matmul`` gives.
+        Its shape is that of ``np.matmul``.
 
     Raises
     ------
@@ -334,11 +345,11 @@ def matmul(
     a_rows = left if left.ndim > 1 else _as_row(left)
     b_rows = _swap_last(right) if right.ndim > 1 else _as_row(right)
     operands = _row_operands("matmul", a_rows, b_rows, ("a", "b"))
-    shape = operands.shape
+    shape = operands[-1]  # (..., m, n), without the axis of a vector
+    if left.ndim == 1:
+        shape = (*shape[:-2], shape[-1])
     if right.ndim == 1:
         shape = shape[:-1]
-    if left.ndim == 1:
-        shape = (*shape[: len(operands.shape) - 2], *shape[len(operands.shape) - 1 :])
     if out is None:
         return _dot("matmul", operands, None).reshape(shape)[()]  # a scalar for two vectors
     check_out("matmul", out, shape, np.int32)
@@ -347,16 +358,17 @@ def matmul(
 
 
 def _packed_along(name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
-    """An operand of matmul packed along k; a vector has only one axis."""
+    """Pack an operand of matmul along k; a vector has only one axis."""
     ndim = x.ndim if isinstance(x, BitArray) else np.ndim(x)
     return pack_operand("matmul", name, x, axis if ndim != 1 else -1)
 
 
 def _as_row(b: BitArray) -> BitArray:
+    """View a vector as a matrix of one row."""
     return BitArray._make(b.words[None], (1, *b.shape), 1)
 
 
 def _swap_last(b: BitArray) -> BitArray:
-    """(..., k, n) packed along k as (..., n, k) packed along k: the same words."""
+    """View (..., k, n), packed along k, as (..., n, k), packed along k: the words are the same."""
     *lead, k, n = b.shape
     return BitArray._make(b.words, (*lead, n, k), b.ndim - 1)

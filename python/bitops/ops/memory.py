@@ -1,4 +1,4 @@
-"""Sizes of packed arrays, and memory for them."""
+"""Sizes of packed arrays and memory for them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 WORD_BITS = 64
-MAX_BITS = 2**31 - 1  # of a row: a dot product is an int32
+MAX_BITS = 2**31 - 1  # in a row, since a dot product is an int32
 CACHE_LINE = 64  # bytes
-LARGE = 1 << 16  # bytes from which the microsecond that alignment takes is well spent
+LARGE = 1 << 16  # bytes; from here on alignment is worth the microsecond that it costs
 
 
 def word_count(bits: int) -> int:
-    """Words that `bits` bits take."""
+    """Count the words that hold this many bits."""
     return -(-bits // WORD_BITS)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An uninitialised array; a large one starts on a cache line.
+    """Make an uninitialised array, which starts on a cache line if it is large.
 
-    A 64-byte vector that straddles two lines costs two accesses: on one AVX-512 core this made
+    A 64-byte vector that straddles two lines costs two accesses. On one AVX-512 core this made
     products with plain rows 10 % slower, and results in panels 5 %.
     """
     dtype = np.dtype(dtype)

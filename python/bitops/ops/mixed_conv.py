@@ -1,7 +1,7 @@
-"""Convolution of images of numbers with filters of +1 and -1: weight_conv2d, bitplane_conv2d.
+"""Mixed convolutions, of numbers with filters of +1 and -1: weight_conv2d, bitplane_conv2d.
 
-What the output positions see is copied in blocks to rows of a matrix, and these are multiplied with
-the filters as in `weight_gemm` and `bitplane_gemm`.
+They copy what the output positions see, block by block, to the rows of a matrix, and multiply these
+with the filters as `weight_gemm` and `bitplane_gemm` do.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray
+from .checks import check_integer
 from .conv import check_groups, filter_bits
 from .geometry import Padding, Pair, Window, check_result, make_window
-from .mixed_gemm import check_bits, check_sums
+from .mixed_gemm import check_sums
 from .patches import number_images, patch_blocks
 from .prepack import Prepacked, filter_rows
 from .results import NO_SCALES, Result, Scales, scales_of
 
 __all__ = ["bitplane_conv2d", "weight_conv2d"]
 
-# rows, which filters, and where their products go
+# Takes rows of numbers, which filters, and the matrix to write.
 _Multiply = Callable[[NDArray[Any], slice, NDArray[Any]], None]
 
 
 class MixedImageOperands(NamedTuple):
-    """Checked operands of one convolution of images of numbers."""
+    """Checked operands of one mixed convolution."""
 
     x: NDArray[Any]  # images
-    w: NDArray[np.uint64]  # a row of bits for each filter
-    panels: _core.Panels | None  # of the same rows
+    w: NDArray[np.uint64]  # a row of words for each filter
+    panels: _core.Panels | None  # the same rows
     window: Window
     groups: int
     k: int
@@ -78,7 +79,7 @@ def weight_conv2d(
     bias: ArrayLike | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Convolution of images of numbers with filters of +1 and -1, which stay one bit each.
+    """Convolve images of numbers with filters of +1 and -1, which stay one bit each in memory.
 
     Parameters
     ----------
@@ -102,15 +103,15 @@ def weight_conv2d(
     ------
     TypeError
         If `x` is packed or does not hold integers or floats, another dtype is not real, a setting
-        is of another type, or `out` is not an ndarray of float32.
+        has a wrong type, or `out` is not an ndarray of float32.
     ValueError
         If channels, filters and groups do not fit, the kernel exceeds the padded image, a setting
         is out of range, a shape does not fit, `w` holds NaN, or `out` is read-only.
 
     Notes
     -----
-    Each output is summed as in `weight_gemm` along the elements of a filter in their order, the
-    channels of the first tap first: the same result on every ISA and with any number of threads.
+    Each output is a sum over the elements of a filter in their order, the channels of the first tap
+    first, rounded as in `weight_gemm`. It is the same on every ISA and with any number of threads.
 
     References
     ----------
@@ -148,7 +149,7 @@ def bitplane_conv2d(
     bias: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Convolution of images of small unsigned integers with filters of +1 and -1, exact.
+    """Convolve images of small unsigned integers with filters of +1 and -1, exactly.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def bitplane_conv2d(
     w : BitArray of shape (o, kh, kw, c / groups), packed along its last axis; or array_like, packed
         by sign; or Prepacked
     bits : int in 1..8, default 8
-        Numbers are in 0..2**bits - 1. Convolutions of one or two bits are faster.
+        The numbers are in 0..2**bits - 1. Convolutions of one or two bits are faster.
     stride, padding, dilation, groups
         As in `conv2d`. Positions outside the image are 0.
     alpha : scalar or array_like of shape (o,), optional
@@ -173,17 +174,17 @@ def bitplane_conv2d(
     Raises
     ------
     TypeError
-        If `x` is not of uint8, `bits` not an integer, another dtype not real, a setting of another
-        type, or `out` not an ndarray of the dtype of the result.
+        If `x` is not of uint8, `bits` is not an integer, another dtype is not real, a setting has a
+        wrong type, or `out` is not an ndarray of the dtype of the result.
     ValueError
         If a number exceeds ``2**bits - 1``, `bits` is not in 1..8, or a filter has so many elements
-        k that ``255 * k`` exceeds int32; if channels, filters and groups do not fit, the kernel
+        k that ``255 * k`` exceeds int32. If channels, filters and groups do not fit, the kernel
         exceeds the padded image, a setting is out of range, a shape does not fit, `w` holds NaN, or
         `out` is read-only.
 
     Notes
     -----
-    The sums are exact; scales are applied as in `bitplane_gemm`.
+    The sums are exact, and scales are applied as in `bitplane_gemm`.
 
     References
     ----------
@@ -200,7 +201,7 @@ def bitplane_conv2d(
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
         raise TypeError(f"[bitplane_conv2d] x must be of uint8, got dtype {images.dtype}")
-    check_bits("bitplane_conv2d", bits)
+    check_integer("bitplane_conv2d", "bits", bits, 1, 8)
     operands = _mixed_image_operands(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups
     )
@@ -223,27 +224,29 @@ def bitplane_conv2d(
 
 
 def _part(scales: Scales, filters: slice) -> Scales:
-    """Return the scales of some filters."""
+    """Select the scales of some filters."""
     alpha, k_map, bias = scales
-    return Scales(
-        None if alpha is None else alpha[filters], k_map, None if bias is None else bias[filters]
+    return (
+        None if alpha is None else alpha[filters],
+        k_map,
+        None if bias is None else bias[filters],
     )
 
 
 def _convolve(operands: MixedImageOperands, multiply: _Multiply, result: NDArray[Any]) -> None:
-    """Multiply the rows of every block and group with its filters, into a contiguous result."""
+    """Multiply the rows of each block with the filters of each group, into a contiguous result."""
     if result.size == 0:
         return
-    share, o = operands.x.shape[3] // operands.groups, operands.shape[3]
-    per = o // operands.groups
+    channels, o = operands.x.shape[3] // operands.groups, operands.shape[3]
+    count = o // operands.groups
     for group in range(operands.groups):
-        images = operands.x[..., group * share : (group + 1) * share]
-        filters = slice(group * per, (group + 1) * per)
+        images = operands.x[..., group * channels : (group + 1) * channels]
+        filters = slice(group * count, (group + 1) * count)
         for block, rows in patch_blocks(images, operands.window):
             part = result[block]
             if operands.groups == 1:
                 multiply(rows, filters, part.reshape(len(rows), o))  # a view: blocks lie together
             else:
-                matrix = np.empty((len(rows), per), result.dtype)
+                matrix = np.empty((len(rows), count), result.dtype)
                 multiply(rows, filters, matrix)
-                part[..., filters] = matrix.reshape(*part.shape[:3], per)
+                part[..., filters] = matrix.reshape(*part.shape[:3], count)

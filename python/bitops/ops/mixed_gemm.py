@@ -1,6 +1,7 @@
-"""Products of numbers with weights of +1 and -1 ("mixed" operands): weight_gemm, bitplane_gemm.
+"""Mixed products, of numbers with weights of +1 and -1: weight_gemm, bitplane_gemm.
 
-They look up sums of four numbers at a time.
+"Mixed" means that only the weights are bits. The kernels look up sums of four numbers in tables, or
+multiply bit planes where the numbers have few bits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def weight_gemm(
     bias: ArrayLike | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Product of real numbers with weights of +1 and -1, which stay one bit each in memory.
+    """Multiply real numbers with weights of +1 and -1, which stay one bit each in memory.
 
     Parameters
     ----------
@@ -57,12 +58,13 @@ def weight_gemm(
     Notes
     -----
     ``C[m, n] = (sum_k x[m, k] w[n, k]) * alpha[n] + bias[n]``; each step is rounded to float32 and
-    none is fused. The sum is made in one order, the same on every ISA, with any number of threads
-    and whatever the other rows are: x (followed by zeros) is cut into groups of four,
-    ``((+-x0 +-x1) +-x2) +-x3`` is the sum of a group, and the groups are added from first to last,
-    beginning with 0. It differs from the exact sum by at most
-    ``(k / 4 + 4) * 2**-24 * sum(abs(x[m]))``, to first order. Infinities and NaN in `x` go where
-    float32 arithmetic takes them.
+    none is fused.
+
+    The sum has one order, the same on every ISA, with any number of threads and beside any other
+    rows. A row of x, filled up with zeros, is cut into groups of four. The sum of a group is
+    ``((+-x0 +-x1) +-x2) +-x3``, and the groups are added from first to last, starting from 0. To
+    first order this differs from the exact sum by at most
+    ``(k / 4 + 4) * 2**-24 * sum(abs(x[m]))``. Infinities and NaN follow float32 arithmetic.
 
     References
     ----------
@@ -94,14 +96,14 @@ def bitplane_gemm(
     bias: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Product of small unsigned integers with weights of +1 and -1, exact.
+    """Multiply small unsigned integers with weights of +1 and -1, exactly.
 
     Parameters
     ----------
     x : array_like of shape (..., m, k), uint8
     w : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
     bits : int in 1..8, default 8
-        Numbers are in 0..2**bits - 1. Products of one or two bits are faster.
+        The numbers are in 0..2**bits - 1. Products of one or two bits are faster.
     alpha : scalar or array_like of shape (n,), optional
         Scale of each column (filter), used as float32.
     bias : scalar or array_like of shape (n,), optional
@@ -116,8 +118,8 @@ def bitplane_gemm(
     Raises
     ------
     TypeError
-        If `x` is not of uint8, `bits` not an integer, another dtype not real, or `out` not an
-        ndarray of the dtype of the result.
+        If `x` is not of uint8, `bits` is not an integer, another dtype is not real, or `out` is
+        not an ndarray of the dtype of the result.
     ValueError
         If a number exceeds ``2**bits - 1``, `bits` is not in 1..8, k differs or is so large that
         ``255 * k`` exceeds int32, a shape does not fit, `w` holds NaN, or `out` is read-only.
@@ -143,7 +145,7 @@ def bitplane_gemm(
     numbers = np.asarray(x)
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
-    check_bits("bitplane_gemm", bits)
+    check_integer("bitplane_gemm", "bits", bits, 1, 8)
     rows, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
     check_sums("bitplane_gemm", numbers, bits, rows.shape[-1])
     scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
@@ -158,13 +160,8 @@ def bitplane_gemm(
     return result.deliver()
 
 
-def check_bits(where: str, bits: Any) -> None:
-    """Check that numbers have 1 to 8 bits."""
-    check_integer(where, "bits", bits, 1, 8)
-
-
 def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
-    """Check that numbers have so few bits, and that sums of k of any numbers fit int32."""
+    """Check that numbers have at most this many bits, and that a sum of any k fits int32."""
     if 255 * k > MAX_BITS:
         raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}")
     if bits < 8 and x.size and int(x.max()) >> bits:
@@ -180,7 +177,10 @@ def _mixed_operands(
 
     Returns
     -------
-    rows of numbers, rows of words, and the shape of the result
+    rows : ndarray of shape (all rows of x, k), `dtype`
+    words : ndarray of shape (n, k_words), uint64
+    shape : tuple of int
+        Shape (..., m, n) of the result.
     """
     weights = weights_matrix(where, "w", w)
     if weights.ndim != 2:

@@ -1,12 +1,13 @@
-"""Patches of images of numbers as rows of a matrix, in blocks, and back: im2col and col2im.
+"""Patches of images of numbers: to rows of a matrix and back (im2col, col2im), and their sums.
 
-A convolution of numbers is a product of such rows with the filters. The rows of all positions
-would take kh * kw times the memory of the images; blocks of them fit the cache. Sums over windows
-need no rows.
+A patch is what one output position of a convolution sees. The rows of all patches would take
+kh * kw times the memory of the images, so they are made in blocks that fit the cache. Sums over
+windows need no rows.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,22 +21,24 @@ from .geometry import Window
 
 __all__ = [
     "add_patches",
+    "image_blocks",
     "number_images",
     "patch_blocks",
     "position_blocks",
     "seeing_taps",
+    "seen_slices",
     "sum_windows",
     "tap_slices",
 ]
 
-MAX_BYTES = 4 << 20  # of the rows of one block
-IMAGE_BYTES = 1 << 19  # of images of one block
+MAX_BYTES = 4 << 20  # for the rows of one block
+IMAGE_BYTES = 1 << 19  # for the images of one block
 
-Block = tuple[slice, slice, slice]  # of images, output rows and output columns
+Block = tuple[slice, slice, slice]  # images, output rows, output columns
 
 
 def number_images(where: str, x: ArrayLike | BitArray) -> NDArray[Any]:
-    """Images of integers or floats, native and aligned, or an error in the name of `where`."""
+    """Check images of integers or floats, and return them aligned and in native byte order."""
     if isinstance(x, BitArray):
         raise TypeError(f"[{where}] x must hold numbers, got a BitArray")
     images = real_array(where, "x", x)
@@ -47,7 +50,7 @@ def number_images(where: str, x: ArrayLike | BitArray) -> NDArray[Any]:
 
 
 def image_blocks(x: NDArray[Any]) -> Iterator[slice]:
-    """Cut images (n, ...) into blocks that stay in the cache while they are passed repeatedly."""
+    """Cut images (n, ...) into blocks that stay in the cache during several passes."""
     step = max(IMAGE_BYTES * len(x) // max(x.nbytes, 1), 1)
     return (slice(first, min(first + step, len(x))) for first in range(0, len(x), step))
 
@@ -60,19 +63,19 @@ def position_blocks(
     Parameters
     ----------
     n : int
-        Images.
+        Number of images.
     window : Window
     bytes_each : int
-        Bytes that one position takes of `max_bytes`.
+        Bytes that one position takes.
     max_bytes : int
-        What a block may take; it holds a position at least.
+        Bytes that a block may take. It holds at least one position.
 
     Yields
     ------
     tuple of three slices
-        Several whole images, several whole rows of one image, or a part of one row. An array ``y``
-        of shape (n, oh, ow, ...) has these positions at ``y[block]``, which is contiguous if ``y``
-        is.
+        Several whole images, several whole rows of one image, or a part of one row. ``y[block]``
+        are these positions of an array ``y`` of shape (n, oh, ow, ...). They are contiguous if
+        ``y`` is.
     """
     oh, ow = window.output
     fitting = max(max_bytes // max(bytes_each, 1), 1)
@@ -95,26 +98,26 @@ def position_blocks(
 def patch_blocks(
     x: NDArray[np.generic], window: Window, *, outside: float = 0, max_bytes: int = MAX_BYTES
 ) -> Iterator[tuple[Block, NDArray[np.generic]]]:
-    """What the output positions of images see, a row for each of them, block by block.
+    """Copy what each output position sees to a row of a matrix, block by block.
 
     Parameters
     ----------
     x : ndarray of shape (n, h, w, c), any numbers
         For a group of a convolution, a slice of the channels.
     window : Window
-        Made by `make_window` for images of this height and width.
+        Windows over images of this height and width.
     outside : number
-        Value of the positions outside an image.
+        Value of positions outside an image.
     max_bytes : int
-        Most that the rows of a block take; a block holds a position at least.
+        Bytes that the rows of a block may take. A block holds at least one position.
 
     Yields
     ------
     block : tuple of three slices
-        Which positions: see `position_blocks`.
+        The positions, see `position_blocks`.
     rows : ndarray of shape (positions, kh * kw * c), of the dtype of `x`, C-contiguous
-        Only to be read, and only until the next block is asked for: the memory is `x` itself where
-        its elements lie in this order already, or used again.
+        Read them, and only until the next block: the next rows overwrite them, and where the
+        elements of `x` already have this order, the rows are `x` itself.
 
     Examples
     --------
@@ -147,7 +150,7 @@ def patch_blocks(
 
 
 def _rows_lie_in(x: NDArray[np.generic], window: Window) -> bool:
-    """Whether the rows of all patches are the elements of `x` in their order."""
+    """Tell whether the elements of `x`, in their order, are the rows of all patches."""
     single = window.kernel == (1, 1) and window.stride == (1, 1)
     whole = window.kernel == window.image
     return (single or whole) and not window.is_padded and x.flags.c_contiguous
@@ -161,14 +164,14 @@ def _gather(
     rows: NDArray[np.generic],
 ) -> None:
     """Write the patches of one block, of shape (images, rows, columns, kh * kw * c)."""
-    bounds = []  # (first, last) of the seen part of the padded image, for height and width
+    bounds = []  # for height and width: (first, last) of the part of the padded image that is seen
     for part, kernel, stride, dilation in zip(
         block[1:], window.kernel, window.stride, window.dilation, strict=True
     ):
         last = (part.stop - 1) * stride + (kernel - 1) * dilation + 1
         bounds.append((part.start * stride, last))
     seen = math.prod(last - first for first, last in bounds)
-    if seen > math.prod(rows.shape[1:3]) * window.taps:  # most of that part is between the taps
+    if seen > math.prod(rows.shape[1:3]) * window.taps:  # most of it lies between the taps
         _gather_taps(x, window, block, outside, rows)
     else:
         _gather_runs(_padded_part(x[block[0]], window, bounds, outside), window, rows)
@@ -195,8 +198,8 @@ def _gather_taps(
 def _gather_runs(part: NDArray[np.generic], window: Window, rows: NDArray[np.generic]) -> None:
     """Copy the patches from the part of the padded images that they see.
 
-    Elements that are neighbours in the image and in the row travel as one: a line of the kernel, or
-    the channels of a tap where taps lie apart. NumPy copies such an element in one step.
+    Numbers that are neighbours both in the image and in the row travel as one element, which NumPy
+    copies in one step: a line of the kernel or, where taps lie apart, the channels of a tap.
     """
     c, itemsize = part.shape[3], part.itemsize
     (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
@@ -212,8 +215,8 @@ def _gather_runs(part: NDArray[np.generic], window: Window, rows: NDArray[np.gen
 def _padded_part(
     x: NDArray[np.generic], window: Window, bounds: list[tuple[int, int]], outside: float
 ) -> NDArray[np.generic]:
-    """What lies within bounds of the padded images, C-contiguous."""
-    inner, place = [], []  # what lies in the image: where there, and where in the part
+    """Copy what lies within bounds of the padded images to a C-contiguous array."""
+    inner, place = [], []  # slices of the image, and where they go in the part
     for (first, last), (before, _), size in zip(bounds, window.padding, window.image, strict=True):
         start = max(first - before, 0)
         stop = max(min(last - before, size), start)
@@ -234,17 +237,17 @@ def add_patches(
     out: NDArray[np.floating],
     block: Block | None = None,
 ) -> None:
-    """Add what every patch holds to the positions it was taken from: the adjoint of im2col.
+    """Add the elements of each patch to the positions they came from: the adjoint of im2col.
 
     Parameters
     ----------
     rows : ndarray of (positions * kh * kw * c) elements
-        A row for each position of the block, as `patch_blocks` gives them.
+        A row for each position of the block, as `patch_blocks` yields them.
     window : Window
     out : ndarray of shape (n, h, w, c)
-        Images, changed in place. What belongs to positions outside is dropped.
+        The images to add to. Elements from outside an image are dropped.
     block : tuple of three slices, optional
-        Which positions `rows` holds: see `position_blocks`. By default all of all images.
+        The positions of `rows`, see `position_blocks`. All positions of all images by default.
     """
     if block is None:
         block = (slice(0, len(out)), slice(0, window.output[0]), slice(0, window.output[1]))
@@ -262,7 +265,7 @@ def add_patches(
 
 
 def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]) -> None:
-    """Sum over every window, with zeros outside; taps are added row by row, beginning with 0.
+    """Sum over each window, with zeros outside; taps are added row by row, starting from 0.
 
     Parameters
     ----------
@@ -270,32 +273,45 @@ def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]
     window : Window
     out : ndarray of shape (n, oh, ow, ...), float32
     """
-    oh, ow = window.output
     out.fill(0)
-    vertical = [tap_slices(window, 0, ky, slice(0, oh)) for ky in seeing_taps(window, 0)]
-    horizontal = [tap_slices(window, 1, kx, slice(0, ow)) for kx in seeing_taps(window, 1)]
     for images in image_blocks(x):
-        for seen_y, rows in vertical:
-            for seen_x, columns in horizontal:
-                # A sum that began with 0 is never -0, so that zeros outside need not be added.
+        for seen_y, rows in seen_slices(window, 0):
+            for seen_x, columns in seen_slices(window, 1):
+                # A sum that starts from 0 is never -0, so zeros outside need not be added.
                 part = out[images, seen_y, seen_x]
                 np.add(part, x[images, rows, columns], out=part)
 
 
 def seeing_taps(window: Window, direction: int) -> range:
-    """The taps among which are all that see the image from some output position.
+    """Narrow the taps down to those that see the image from some output position.
 
-    Of a window that is far larger than the image they are few.
+    They are few if the window is far larger than the image. Some of them may see nothing.
     """
     dilation, before = window.dilation[direction], window.padding[direction][0]
     farthest = (window.output[direction] - 1) * window.stride[direction]
-    first = max(-((farthest - before) // dilation), 0)  # the least with a position >= 0
-    last = -(-(window.image[direction] + before) // dilation)  # the least with none < size
+    first = max(-((farthest - before) // dilation), 0)  # the least that sees a position >= 0
+    last = -(-(window.image[direction] + before) // dilation)  # the least that sees none < size
     return range(first, max(first, min(last, window.kernel[direction])))
 
 
+@functools.lru_cache(maxsize=256)  # this takes as long as the pooling of a small image
+def seen_slices(window: Window, direction: int) -> tuple[tuple[slice, slice], ...]:
+    """Find the `tap_slices` of all output positions, for each of the `seeing_taps`."""
+    positions = slice(0, window.output[direction])
+    taps = seeing_taps(window, direction)
+    return tuple(tap_slices(window, direction, tap, positions) for tap in taps)
+
+
 def tap_slices(window: Window, direction: int, tap: int, positions: slice) -> tuple[slice, slice]:
-    """Which of some output positions see the image at a tap, from the first on, and where in it."""
+    """Find which of these output positions see the image at a tap, and what they see.
+
+    Returns
+    -------
+    seen : slice
+        The positions that see the image, counted from the first of `positions`.
+    place : slice
+        What they see, in the image.
+    """
     stride, size = window.stride[direction], window.image[direction]
     offset = tap * window.dilation[direction] - window.padding[direction][0]
     first = max(-(offset // stride), positions.start)  # the least with a position >= 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, overload
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from .array import BitArray
 from .geometry import Padding, Pair, Window, check_result, make_window
 from .memory import aligned_empty
-from .patches import image_blocks, number_images, seeing_taps, sum_windows, tap_slices
+from .patches import image_blocks, number_images, seen_slices, sum_windows
 from .results import Result
 
 __all__ = ["avg_pool2d", "global_avg_pool2d", "max_pool2d"]
@@ -43,7 +42,7 @@ def max_pool2d(
     padding: Padding = 0,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any] | BitArray:
-    """The largest value of every window, channel by channel.
+    """Take the largest value of each window, channel by channel.
 
     Parameters
     ----------
@@ -51,11 +50,12 @@ def max_pool2d(
     kernel_size : int or (kh, kw)
         Size of the window.
     stride : int or (height, width), optional
-        Step from window to window, by default `kernel_size`.
+        Step from window to window, `kernel_size` by default.
     padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
         As in `conv2d`, but smaller than the window. Positions outside do not count.
     out : ndarray of shape (n, oh, ow, c), optional
-        Where to put numbers, of exactly the dtype of `x`. Bits are always a new BitArray.
+        Where to put the result, of exactly its dtype. Only for numbers; bits always come in a new
+        BitArray.
 
     Returns
     -------
@@ -65,16 +65,16 @@ def max_pool2d(
     Raises
     ------
     TypeError
-        If `x` does not hold bits or numbers (bool counts as neither), a setting is of another type,
-        `out` is given for bits, or it is not an ndarray of the dtype of `x`.
+        If `x` does not hold bits or numbers (bool counts as neither), a setting has a wrong type,
+        `out` is given for bits, or `out` is not an ndarray of the dtype of the result.
     ValueError
-        If `x` does not have four axes, or bits are packed along another than the last; if a
-        setting is too small, the window exceeds the padded image, the padding reaches the window,
-        or `out` has another shape or is read-only.
+        If `x` does not have four axes, or its bits are packed along another axis than the last. If
+        a setting is too small, the window exceeds the padded image, the padding is not smaller than
+        the window, or `out` has another shape or is read-only.
 
     Notes
     -----
-    A bit 1 is +1 and a bit 0 is -1, so that the largest is the OR. NaN in a window gives NaN.
+    The largest of several bits is their OR. NaN in a window gives NaN.
 
     Examples
     --------
@@ -84,20 +84,21 @@ def max_pool2d(
     """
     if isinstance(x, BitArray):
         if out is not None:
-            raise TypeError("[max_pool2d] out must be None for bits, which are a new BitArray")
+            raise TypeError(
+                "[max_pool2d] out must be None for bits, which come in a new BitArray, "
+                f"got {type(out).__name__}"
+            )
         if x.ndim != 4 or x.axis != 3:
             raise ValueError(
                 "[max_pool2d] x must have shape (n, h, w, c) and be packed along c, "
                 f"got packed axis {x.axis} of shape {x.shape}"
             )
-        window = _pool_window("max_pool2d", x.shape, kernel_size, stride, padding)
-        shape = _output_shape(x.words.shape, window)
-        words = aligned_empty(shape, np.uint64)
+        window, shape = _pool_window("max_pool2d", x.shape, kernel_size, stride, padding)
+        words = aligned_empty((*shape[:3], x.words.shape[3]), np.uint64)
         _combine_windows(x.words, window, np.bitwise_or, 0, words)
-        return BitArray._make(words, (*shape[:3], x.shape[3]), 3)
+        return BitArray._make(words, shape, 3)
     images = number_images("max_pool2d", x)
-    window = _pool_window("max_pool2d", images.shape, kernel_size, stride, padding)
-    shape = _output_shape(images.shape, window)
+    window, shape = _pool_window("max_pool2d", images.shape, kernel_size, stride, padding)
     result = Result("max_pool2d", shape, images.dtype, out, images)
     least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
     _combine_windows(images, window, np.maximum, least, result.array)
@@ -112,7 +113,7 @@ def avg_pool2d(
     padding: Padding = 0,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """The mean of every window, channel by channel.
+    """Take the mean of each window, channel by channel.
 
     Parameters
     ----------
@@ -128,13 +129,15 @@ def avg_pool2d(
 
     Raises
     ------
-    TypeError, ValueError
-        As in `max_pool2d`; also if `x` is packed.
+    TypeError
+        As in `max_pool2d`, or if `x` is packed.
+    ValueError
+        As in `max_pool2d`.
 
     Notes
     -----
-    The values of a window are added row by row and divided by their number, with zeros outside;
-    each step is rounded to float32.
+    The values of a window, zeros outside included, are added row by row and divided by their
+    number. Each step is rounded to float32.
 
     Examples
     --------
@@ -143,10 +146,9 @@ def avg_pool2d(
     array([ 1.5 , -2.75], dtype=float32)
     """
     images = number_images("avg_pool2d", x)
-    window = _pool_window("avg_pool2d", images.shape, kernel_size, stride, padding)
-    shape = _output_shape(images.shape, window)
+    window, shape = _pool_window("avg_pool2d", images.shape, kernel_size, stride, padding)
     result = Result("avg_pool2d", shape, np.float32, out, images)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are ordinary values
         sum_windows(images.astype(np.float32, copy=False), window, result.array)
     np.divide(result.array, np.float32(window.taps), out=result.array)
     return result.deliver()
@@ -155,7 +157,7 @@ def avg_pool2d(
 def global_avg_pool2d(
     x: ArrayLike, *, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """The mean of every channel of every image.
+    """Take the mean of each channel of each image.
 
     Parameters
     ----------
@@ -173,27 +175,36 @@ def global_avg_pool2d(
     TypeError
         If `x` is packed or does not hold integers or floats, or `out` is not an ndarray of float32.
     ValueError
-        If `x` does not have four axes, images have no positions, or `out` has another shape or is
-        read-only.
+        If `x` does not have four axes, its images have no positions, or `out` has another shape or
+        is read-only.
     """
     images = number_images("global_avg_pool2d", x)
     _check_positions("global_avg_pool2d", images.shape)
-    shape = images.shape[0], images.shape[3]
-    result = Result("global_avg_pool2d", shape, np.float32, out, images)
-    with np.errstate(over="ignore", invalid="ignore"):
-        result.array[...] = np.mean(images, axis=(1, 2), dtype=np.float64)
+    n, h, w, c = images.shape
+    result = Result("global_avg_pool2d", (n, c), np.float32, out, images)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are ordinary values
+        total = np.add.reduce(images, axis=(1, 2), dtype=np.float64)
+        np.divide(total, h * w, out=result.array)
     return result.deliver()
 
 
 def _check_positions(where: str, shape: tuple[int, ...]) -> None:
+    """Check that images of a shape (n, h, w, c) are not empty."""
     if 0 in shape[1:3]:
         raise ValueError(f"[{where}] the images of x must have positions, got shape {shape}")
 
 
 def _pool_window(
     where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any
-) -> Window:
-    """Windows over images of a shape (n, h, w, c), each of which sees a position of the image."""
+) -> tuple[Window, tuple[int, ...]]:
+    """Make windows over images (n, h, w, c), each of which must see a position of the image.
+
+    Returns
+    -------
+    window : Window
+    shape : tuple of int
+        Shape (n, oh, ow, c) of the result.
+    """
     _check_positions(where, shape)
     image: Pair = (shape[1], shape[2])
     step = kernel_size if stride is None else stride
@@ -204,34 +215,23 @@ def _pool_window(
                 f"[{where}] padding must be smaller than the window, "
                 f"got {max(sides)} for {name} {kernel}"
             )
-    check_result(where, (shape[0], *window.output, shape[3]))
-    return window
-
-
-def _output_shape(shape: tuple[int, ...], window: Window) -> tuple[int, ...]:
-    return shape[0], *window.output, shape[3]
+    output = (shape[0], *window.output, shape[3])
+    check_result(where, output)
+    return window, output
 
 
 def _combine_windows(
     x: NDArray[Any], window: Window, combine: np.ufunc, start: Any, out: NDArray[Any]
 ) -> None:
-    """Reduce every window with a ufunc that may take its values in any order and repeatedly.
+    """Reduce each window with a ufunc that may take values in any order, and repeatedly.
 
-    First down the columns, in long contiguous steps, then along the rows that are left.
+    Columns are reduced first, in long contiguous steps, then the rows that are left.
     """
     _, _, w, c = x.shape
     for images in image_blocks(x):
         rows = np.empty((images.stop - images.start, window.output[0], w, c), x.dtype)
         _combine_taps(x[images], window, 0, combine, start, rows)
         _combine_taps(rows, window, 1, combine, start, out[images])
-
-
-@functools.lru_cache(maxsize=256)  # found in as long as a small image is pooled
-def _taps(window: Window, direction: int) -> list[tuple[slice, slice]]:
-    """For the taps of one direction that see the image, by which outputs, and where in it."""
-    outputs = slice(0, window.output[direction])
-    taps = seeing_taps(window, direction)
-    return [tap_slices(window, direction, tap, outputs) for tap in taps]
 
 
 def _combine_taps(
@@ -242,9 +242,9 @@ def _combine_taps(
     start: Any,
     out: NDArray[Any],
 ) -> None:
-    """Reduce the windows along the height (direction 0) or width (1)."""
+    """Reduce the windows along the height (direction 0) or the width (1)."""
     ahead = (slice(None),) * (1 + direction)
-    taps = _taps(window, direction)
+    taps = seen_slices(window, direction)
     if window.padding[direction] == (0, 0):  # every tap sees the image everywhere
         seen = [x[(*ahead, place)] for _, place in taps]
         combine(seen[0], seen[-1], out=out)

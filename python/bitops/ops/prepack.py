@@ -1,4 +1,4 @@
-"""Weights in register panels, and the checks of packed operands."""
+"""Weights in register panels, and checks of packed operands."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .memory import WORD_BITS, word_count
 
 __all__ = ["Prepacked", "prepack"]
 
-MAX_DERIVED = 256  # so that settings for images of ever new sizes do not pile up
+MAX_DERIVED = 256  # values kept, so that those for images of ever new sizes do not pile up
 
 
 class Prepacked:
-    """Packed weights whose rows stand in the register panels of the ISA in force.
+    """Packed weights, laid out in the register panels of the active ISA.
 
-    Made by `prepack`; opaque, never saved. Takes the place of `w` in the products (a matrix) or in
-    the convolutions (filters). If another ISA is put in force, the panels are made anew at the next
-    use.
+    `prepack` makes it. A matrix takes the place of `w` in products, filters that of `w` in
+    convolutions. It is opaque and never saved. After a change of the ISA, the next use lays the
+    panels out again.
 
     Attributes
     ----------
     shape : tuple of int
-        (n, k), or (o, kh, kw, i) of filters, in elements.
+        (n, k) of a matrix, (o, kh, kw, i) of filters, in elements.
     nbytes : int
         Bytes of the panels.
     """
@@ -58,11 +58,11 @@ class Prepacked:
 
     @property
     def bits(self) -> BitArray:
-        """The weights the panels were made from."""
+        """The weights as they were before prepacking."""
         return self._bits
 
     def derived(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
-        """What `make` derives from the weights for the ISA in force: made once for each key."""
+        """Return ``make(*arguments)``, computed once for each key and active ISA."""
         isa = _core.isa_active()
         if self._isa != isa or len(self._derived) > MAX_DERIVED:
             self._derived.clear()
@@ -73,11 +73,11 @@ class Prepacked:
         return value
 
     def rows(self) -> NDArray[np.uint64]:
-        """The weights as a matrix of words; the bits of a filter follow each other without gaps."""
+        """Return the words of the weights as a matrix, see `filter_rows`."""
         return self.derived("rows", lambda: filter_rows(self._bits))
 
     def panels(self, groups: int = 1) -> _core.Panels:
-        """Panels for the ISA in force, each of `groups` equal parts of the rows with its own."""
+        """Return panels for the active ISA; each of `groups` equal parts of rows has its own."""
         return self.derived(("panels", groups), lambda: _core.Panels(self.rows(), groups))
 
     def __repr__(self) -> str:
@@ -85,9 +85,9 @@ class Prepacked:
 
 
 def filter_rows(w: BitArray) -> NDArray[np.uint64]:
-    """Words of weights, a row for each of the first axis, with the bits of all others in order.
+    """Return the words of a matrix (n, k) or of filters (o, kh, kw, i), one row for each filter.
 
-    A matrix (n, k), or filters (o, kh, kw, i), whose rows become those of their im2col matrix.
+    The bits of a filter follow each other without gaps, in the order of the rows of im2col.
     """
     if w.ndim == 2:
         return contiguous_rows(w)
@@ -101,33 +101,36 @@ def filter_rows(w: BitArray) -> NDArray[np.uint64]:
 
 
 def prepack(w: ArrayLike | BitArray) -> Prepacked:
-    """Order weights into register panels, once for many products or convolutions.
+    """Lay weights out in register panels, once for many products or convolutions.
 
     Parameters
     ----------
-    w : BitArray of shape (n, k), or of filters (o, kh, kw, i), packed along the last axis
-        Or array_like of real numbers, packed by sign.
+    w : BitArray of shape (n, k) or (o, kh, kw, i), packed along its last axis; or array_like
+        A matrix or the filters of a convolution. Real numbers are packed by sign.
 
     Returns
     -------
     Prepacked
-        To be passed as `w` to `gemm`, `gemm_sign`, `hamming` and their kin, or, made of filters, to
-        `conv2d` and its kin.
+        Pass it in the place of `w`: a matrix to `gemm`, `gemm_sign`, `hamming`, `hamming_topk`,
+        `weight_gemm` and `bitplane_gemm`, filters to `conv2d`, `conv2d_sign`, `weight_conv2d` and
+        `bitplane_conv2d`.
 
     Raises
     ------
-    TypeError, ValueError
-        As in `pack`, or if `w` does not have one of these shapes, packed along its last axis.
+    TypeError
+        If `w` does not hold real numbers.
+    ValueError
+        If `w` has another shape, is packed along another axis, or holds NaN.
     """
     return Prepacked(w)
 
 
 def rows_operand(where: str, name: str, x: ArrayLike | BitArray) -> BitArray:
-    """An operand as bits along the last of at least two axes."""
-    if isinstance(x, Prepacked):
-        raise TypeError(f"[{where}] {name} must be an array, got Prepacked")
+    """Check an operand of at least two axes and return it packed along the last."""
     if isinstance(x, BitArray):
         bits = x
+    elif isinstance(x, Prepacked):
+        raise TypeError(f"[{where}] {name} must be an array, got Prepacked")
     else:
         bits = pack_operand(where, name, x, -1)
     if bits.ndim < 2:
@@ -141,7 +144,7 @@ def rows_operand(where: str, name: str, x: ArrayLike | BitArray) -> BitArray:
 
 
 def weights_matrix(where: str, name: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
-    """The right operand as bits; prepacked filters of a convolution are none."""
+    """Check a right operand, which may be a prepacked matrix, and return its bits."""
     if not isinstance(w, Prepacked):
         return rows_operand(where, name, w)
     if w.bits.ndim != 2:

@@ -1,9 +1,9 @@
-"""Results and scales of one call: `out` checked, a buffer for the kernels, float32 factors."""
+"""What the functions on arrays share: checked `out` arrays, scales and thresholds."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -11,34 +11,48 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .checks import column_vector, real_array
 from .memory import aligned_empty
 
-__all__ = ["Result", "Scales", "int32_thresholds", "scales_of"]
+__all__ = ["Result", "Scales", "as_matrix", "clip_to_int32", "int32_thresholds", "scales_of"]
 
 INT32 = np.iinfo(np.int32)
+FLOAT32 = np.dtype(np.float32)
+
+Scale = NDArray[np.float32] | None  # flat
+Scales = tuple[Scale, Scale, Scale]  # alpha, k_map, bias: the order in which kernels take them
+
+NO_SCALES: Scales = (None, None, None)
 
 
 class Result:
-    """The array that the kernels of one call write, and the caller's `out`.
+    """The array that one call fills, together with the `out` of its caller.
 
-    The kernels write `out` itself if they can: it is contiguous, aligned, and shares no memory with
-    what they read. Otherwise they write a new array, and `deliver` copies it.
+    The call fills `out` itself if that is contiguous and aligned and shares no memory with the
+    inputs. Otherwise it fills a new array, and `deliver` copies this into `out`.
 
     Parameters
     ----------
     where : str
-        Name of the function, for the message of an error.
+        Name of the called function, for error messages.
     shape : tuple of int
     dtype : dtype
-    out : ndarray, optional
-        Must have exactly this shape and dtype, and be writeable.
+    out : ndarray or None
+        The array that the caller passed. It must be writeable, of exactly this shape and dtype.
     *inputs : object
-        What the kernels read; only arrays count.
+        Everything that the call reads while it writes. Panels and None share no memory.
 
     Attributes
     ----------
     array : ndarray
+        The array to fill, C-contiguous: `out` itself or a new one.
+
+    Raises
+    ------
+    TypeError
+        If `out` is not an ndarray of this dtype.
+    ValueError
+        If `out` has another shape or is read-only.
     """
 
-    __slots__ = ("_out", "array")
+    __slots__ = ("_copy_to", "array")
 
     def __init__(
         self,
@@ -48,36 +62,37 @@ class Result:
         out: NDArray[Any] | None,
         *inputs: Any,
     ) -> None:
-        self._out = out
         if out is not None:
             check_out(where, out, shape, dtype)
-            if out.flags.c_contiguous and out.flags.aligned and not _is_shared(out, inputs):
+            if _is_usable(out, inputs):
                 self.array: NDArray[Any] = out
+                self._copy_to = None
                 return
         self.array = aligned_empty(shape, dtype)
+        self._copy_to = out
 
     @property
     def matrix(self) -> NDArray[Any]:
-        """The array as a matrix of all its rows."""
+        """The array as a matrix: its last axis, and all others in one."""
         return as_matrix(self.array)
 
     def deliver(self) -> NDArray[Any]:
-        """Return `out` with the result, or the new array if there is no `out`."""
-        if self._out is None or self.array is self._out:
+        """Return `out`, filled; without an `out`, return the new array."""
+        if self._copy_to is None:
             return self.array
-        self._out[...] = self.array
-        return self._out
+        self._copy_to[...] = self.array
+        return self._copy_to
 
 
 def as_matrix(array: NDArray[Any]) -> NDArray[Any]:
-    """View a contiguous array as a matrix of all its rows."""
+    """View a contiguous array as a matrix: its last axis, and all others in one."""
     if array.ndim == 2:
         return array
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Check that `out` can take a result of this shape and dtype."""
+    """Check that `out` can hold a result of this shape and dtype."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"[{where}] out must be an ndarray, got {type(out).__name__}")
     if out.dtype != dtype:
@@ -88,20 +103,15 @@ def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) ->
         raise ValueError(f"[{where}] out must be writeable, got a read-only array")
 
 
-def _is_shared(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
-    """Tell whether `out` may share memory with an input; panels and None share none."""
-    return any(isinstance(x, np.ndarray) and np.may_share_memory(out, x) for x in inputs)
-
-
-class Scales(NamedTuple):
-    """Scales of a product, flat and float32, in the order in which the kernels take them."""
-
-    alpha: NDArray[np.float32] | None
-    k_map: NDArray[np.float32] | None
-    bias: NDArray[np.float32] | None
-
-
-NO_SCALES = Scales(None, None, None)
+def _is_usable(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
+    """Tell whether kernels can write `out` while they read the inputs."""
+    flags = out.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return False
+    for x in inputs:  # any() over a generator would take half a microsecond more
+        if isinstance(x, np.ndarray) and np.may_share_memory(out, x):
+            return False
+    return True
 
 
 def scales_of(
@@ -111,34 +121,47 @@ def scales_of(
     k_map: ArrayLike | None,
     bias: ArrayLike | None,
 ) -> Scales:
-    """Check the scales of a result of this shape; `NO_SCALES` itself if there are none.
+    """Check the scales of a result and convert them to flat float32 arrays.
 
-    `alpha` and `bias` hold a number for each column, `k_map` one for each row.
+    Parameters
+    ----------
+    where : str
+        Name of the called function, for error messages.
+    shape : tuple of int
+        Shape (..., n) of the result.
+    alpha, bias : array_like or None
+        One number for each of the n columns, or one for all.
+    k_map : array_like or None
+        One number for each row, or one for all.
+
+    Returns
+    -------
+    tuple of three
+        (alpha, k_map, bias), each a flat array or None. If all are None, this is `NO_SCALES`
+        itself.
     """
     if alpha is None and k_map is None and bias is None:
         return NO_SCALES
     columns = shape[-1:]
-    return Scales(
+    return (
         _scale(where, "alpha", alpha, columns),
         _scale(where, "k_map", k_map, shape[:-1]),
         _scale(where, "bias", bias, columns),
     )
 
 
-def _scale(
-    where: str, name: str, value: ArrayLike | None, shape: tuple[int, ...]
-) -> NDArray[np.float32] | None:
-    """A scale, broadcast to `shape`, as a flat float32 array; None stays None."""
+def _scale(where: str, name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Scale:
+    """Broadcast a scale to `shape` and return it as a flat float32 array; None stays None."""
     if value is None:
         return None
-    if (
+    if (  # the usual case, which the general one below would slow down
         type(value) is np.ndarray
-        and value.dtype == np.float32
+        and value.dtype == FLOAT32
         and value.shape == shape
         and value.flags.c_contiguous
         and value.flags.aligned
     ):
-        return value.reshape(-1)  # the usual case, not slowed down by the general one
+        return value if value.ndim == 1 else value.reshape(-1)
     array = real_array(where, name, value)
     try:
         array = np.broadcast_to(array, shape)
@@ -150,13 +173,16 @@ def _scale(
 
 
 def clip_to_int32(integers: NDArray[Any]) -> NDArray[np.int32]:
-    """Clip integers to int32: no dot product lies outside, so a threshold there compares alike."""
+    """Clip integer thresholds to int32.
+
+    No dot product lies outside int32, so that clipping changes no comparison with one.
+    """
     if integers.dtype == np.int32:
         return integers
     return np.clip(integers, INT32.min, INT32.max).astype(np.int32)
 
 
 def int32_thresholds(where: str, threshold: ArrayLike, n: int) -> NDArray[np.int32]:
-    """Check integer thresholds: one for each of n columns, or one for all."""
+    """Check integer thresholds, one for each of n columns or one for all, and return n int32."""
     integers = column_vector(where, "threshold", threshold, "iu", n)
     return np.require(clip_to_int32(integers), requirements=("C", "A"))

@@ -16,12 +16,12 @@ __all__ = ["binarize_weights", "k_map"]
 
 
 def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
-    """The best binary approximation of real filters, ``W ~= alpha B``.
+    """Find the best binary approximation of real filters, ``W ~= alpha B``.
 
     Parameters
     ----------
     w : array_like of real numbers, shape (n, ..., k)
-        Filters along the first axis: (n, k) of a dense layer, OHWI of a convolution.
+        The n filters, for example (n, k) of a dense layer or OHWI of a convolution.
 
     Returns
     -------
@@ -39,8 +39,8 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
 
     Notes
     -----
-    ``B = sign(W)`` and ``alpha = ||W||_1 / n_w``, n_w the number of weights of a filter, minimise
-    ``||W - alpha B||^2``.
+    ``B = sign(W)`` and ``alpha = ||W||_1 / n_w`` minimise ``||W - alpha B||^2``, where n_w is the
+    number of weights of a filter.
 
     References
     ----------
@@ -51,7 +51,7 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
         raise ValueError(f"[binarize_weights] w must have at least two axes, got {array.shape}")
     b = pack_operand("binarize_weights", "w", array, -1)
     n_weights = max(array[0].size, 1) if array.shape[0] else 1
-    # abs after the conversion: abs of the smallest integer of a type overflows in it.
+    # abs() comes after the conversion, since the smallest integer of a type has none in it.
     magnitudes = np.abs(array.astype(np.float64))
     alpha = magnitudes.sum(axis=tuple(range(1, array.ndim))) / n_weights
     return b, alpha.astype(np.float32)
@@ -66,7 +66,7 @@ def k_map(
     dilation: int | Pair = 1,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """The scale K of every output position of a binarized convolution (XNOR-Net).
+    """Compute the scale K of each output position of a binarized convolution (XNOR-Net).
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def k_map(
     Raises
     ------
     TypeError
-        If `x` is packed or does not hold integers or floats, a setting is of another type, or `out`
+        If `x` is packed or does not hold integers or floats, a setting has a wrong type, or `out`
         is not an ndarray of float32.
     ValueError
         If `x` does not have four axes, a setting is too small, the kernel exceeds the padded image,
@@ -93,14 +93,14 @@ def k_map(
 
     Notes
     -----
-    ``A = mean over the channels of abs(I)``, and K is the mean of A over the kh * kw positions that
-    an output position sees: ``I * W ~= (sign(I) * sign(W)) K alpha``. Outside the image A is 0
-    whatever the `pad_value` of the convolution, and the divisor is kh * kw at the border too.
-    Infinities and NaN in `x` go where float32 arithmetic takes them.
+    A is the mean of abs(I) over the channels. K is the mean of A over the kh * kw positions that an
+    output position sees, so that ``I * W ~= (sign(I) * sign(W)) K alpha``. Outside the image A is
+    0, whatever the `pad_value` of the convolution, and the divisor is kh * kw at the border too.
+    Infinities and NaN in `x` follow float32 arithmetic.
 
-    The sums are made in one order: channel i is added to sum ``i % 16``, the sums j and j + 8, then
-    j + 4, j + 2 and j + 1 are added, and the result is divided by c; the taps are added row by row
-    and divided by kh * kw. Each step is rounded to float32.
+    The sums have one order. Channel i is added to sum ``i % 16``. Then the sums j and j + 8 are
+    added, those j and j + 4, j + 2 and j + 1, and the last one is divided by c. The taps are added
+    row by row and divided by kh * kw. Each step is rounded to float32.
 
     References
     ----------
@@ -118,7 +118,7 @@ def k_map(
     shape = len(images), *window.output
     check_result("k_map", shape)
     result = Result("k_map", shape, np.float32, out, images)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are values as others
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are ordinary values
         values = np.require(images, np.float32, ("C", "A"))
         means = np.empty(values.shape[:3], np.float32)
         _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))

@@ -1,36 +1,24 @@
-"""The array functions of bitops in plain NumPy: readable specification and oracle of the tests.
+"""The array functions of bitops in plain NumPy: a readable specification, and the tests' oracle.
 
-Encoding: a bit 1 means +1 (x >= 0, so also 0.0 and -0.0), a bit 0 means -1; NaN has no sign.
-Element i of the packed axis is bit ``i % 64`` of word ``i // 64``, and padding bits are 0.
-Two sign vectors of k elements differ in h places, and their product is
+Encoding: a bit 1 means +1 (x >= 0, so also 0.0 and -0.0), a bit 0 means -1. NaN has no sign.
+Element i of the packed axis is bit ``i % 64`` of word ``i // 64``. Padding bits are 0. If two sign
+vectors of k elements differ in h places, their product is
 
-    dot = (k - h) - h = k - 2 * popcount(a ^ w),
+    dot = (k - h) - h = k - 2 * popcount(a ^ w).
 
-where XOR also clears the padding bits, which are equal in both operands.
+XOR also clears the padding bits, since they are equal in both operands.
 
-The functions have the names and the meaning of the public ones, but take plain arrays of real
-numbers (packed by sign) and return plain arrays: packed words for `pack`, +-1 values in int8
-wherever the public function returns a `BitArray`. Speed is no aim here, and neither is the checking
-of arguments.
+The functions have the names, parameters and meaning of the public ones, except that there is no
+`out`. They take plain arrays of real numbers, and pack them by sign. They return plain arrays:
+packed words from `pack`, int8 values of +1 and -1 wherever the public function returns a
+`BitArray`. They are neither fast nor do they check their arguments.
+
+No module here imports the native one.
 """
 
-from .arrays import (
-    pack,
-    popcount,
-    sign,
-    unpack,
-)
-from .images import (
-    avg_pool2d,
-    bitplane_conv2d,
-    conv2d,
-    conv2d_sign,
-    global_avg_pool2d,
-    im2col,
-    k_map,
-    max_pool2d,
-    weight_conv2d,
-)
+from .arrays import pack, pack_above, popcount, sign, unpack
+from .convolutions import bitplane_conv2d, conv2d, conv2d_sign, im2col, k_map, weight_conv2d
+from .pools import avg_pool2d, global_avg_pool2d, max_pool2d
 from .products import (
     binarize_weights,
     bitplane_gemm,
@@ -59,6 +47,7 @@ __all__ = [
     "matmul",
     "max_pool2d",
     "pack",
+    "pack_above",
     "popcount",
     "sign",
     "unpack",

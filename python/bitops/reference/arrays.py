@@ -1,4 +1,4 @@
-"""Signs, packed words and counts of bits."""
+"""Signs, packed words, and counts of bits."""
 
 from typing import Any
 
@@ -6,18 +6,17 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 WORD_BITS = 64
-
 WORD_BYTES = WORD_BITS // 8
 
 
 def sign(x: ArrayLike, dtype: DTypeLike = np.int8) -> NDArray[Any]:
-    """Return the sign of every element, never 0.
+    """Return the sign of each element, which is never 0.
 
     Parameters
     ----------
     x : array_like, bool or real
-        A bool array already holds bits: True is +1 and False is -1.
-    dtype : dtype, default=np.int8
+        Bools are bits already: True is +1, False is -1.
+    dtype : dtype, default int8
         Type of the result.
 
     Returns
@@ -28,7 +27,7 @@ def sign(x: ArrayLike, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If x has a NaN.
+        If `x` holds NaN.
     """
     x = np.asarray(x)
     if np.isnan(x).any():
@@ -38,47 +37,69 @@ def sign(x: ArrayLike, dtype: DTypeLike = np.int8) -> NDArray[Any]:
 
 
 def pack(x: ArrayLike, axis: int = -1) -> NDArray[np.uint64]:
-    """Pack the signs of x into 64-bit words.
+    """Pack the signs of an array into 64-bit words.
 
     Parameters
     ----------
     x : array_like, bool or real
-        At least 1-D, without NaN.
-    axis : int, default=-1
-        Axis of k elements to pack. It is the last one of the result.
+        At least 1-d, without NaN.
+    axis : int, default -1
+        The axis of k elements to pack.
 
     Returns
     -------
     ndarray of shape (..., ceil(k / 64)), uint64
-        The other axes of x in order, then the words; padding bits are 0.
+        The other axes of `x` in their order, then the words. Padding bits are 0.
     """
     positive = np.moveaxis(sign(x), axis, -1) > 0
     k = positive.shape[-1]
     k_words = -(-k // WORD_BITS)
     octets = np.zeros((*positive.shape[:-1], k_words * WORD_BYTES), np.uint8)
     octets[..., : -(-k // 8)] = np.packbits(positive, axis=-1, bitorder="little")
-    # The byte order of the words is little-endian as well; astype makes them native.
+    # The bytes of a word are in little-endian order too; astype makes it native.
     return octets.view("<u8").astype(np.uint64)
 
 
+def pack_above(
+    x: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | None = None
+) -> NDArray[np.int8]:
+    """Compare numbers with thresholds along the last axis.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., k), bool or real
+    threshold : real number or array_like of shape (k,)
+    flip : None, or array_like of shape (k,), bool
+
+    Returns
+    -------
+    ndarray of shape (..., k), int8
+        +1 where ``(x > threshold) ^ flip``, else -1.
+    """
+    x, threshold = np.asarray(x), np.asarray(threshold)
+    if x.dtype == np.int32 and threshold.dtype == np.float32:
+        x = x.astype(np.float32)  # NumPy would compare them in float64
+    above = x > threshold
+    return sign(above if flip is None else above ^ np.asarray(flip, np.bool_))
+
+
 def unpack(words: ArrayLike, k: int, axis: int = -1, dtype: DTypeLike = np.int8) -> NDArray[Any]:
-    """Return the signs that `pack` has put into words.
+    """Return the signs that `pack` put into words.
 
     Parameters
     ----------
     words : array_like of shape (..., ceil(k / 64)), uint64
-        The result of `pack`.
+        What `pack` returned.
     k : int
-        Number of elements of the packed axis.
-    axis : int, default=-1
+        Length of the packed axis.
+    axis : int, default -1
         Where the packed axis goes in the result.
-    dtype : dtype, default=np.int8
-        Type of the result; bool gives True for +1.
+    dtype : dtype, default int8
+        Type of the result. With bool, +1 is True.
 
     Returns
     -------
-    ndarray, dtype
-        +1 and -1.
+    ndarray, `dtype`
     """
     octets = np.ascontiguousarray(words, "<u8").view(np.uint8)
     bits = np.unpackbits(octets, axis=-1, count=k, bitorder="little").astype(np.bool_)
@@ -87,18 +108,18 @@ def unpack(words: ArrayLike, k: int, axis: int = -1, dtype: DTypeLike = np.int8)
 
 
 def popcount(x: ArrayLike, axis: int | None = None) -> Any:
-    """Count the +1 elements of x, over all axes or over one.
+    """Count the elements that are +1, in the whole array or along one axis.
 
     Parameters
     ----------
     x : array_like, bool or real
-        Values without NaN.
-    axis : int or None, default=None
-        Axis to count along; None counts over all of them.
+        Without NaN.
+    axis : int, optional
+        The axis to count along.
 
     Returns
     -------
-    int, or ndarray of int64 when an axis is given
+    int, or ndarray of int64 if there is an `axis`
     """
     count = np.sum(sign(x) > 0, axis=axis, dtype=np.int64)
     return int(count) if axis is None else np.asarray(count)

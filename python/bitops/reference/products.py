@@ -1,4 +1,4 @@
-"""Products of matrices, and Hamming distances."""
+"""Products of matrices, Hamming distances, and binarized weights."""
 
 import math
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .arrays import pack, sign
+from .arrays import pack, pack_above, sign
 
 
 def matmul(a: ArrayLike, b: ArrayLike) -> NDArray[np.int32]:
-    """Return ``sign(a) @ sign(b)`` with the meaning of `numpy.matmul`.
+    """Return ``sign(a) @ sign(b)``.
 
     Parameters
     ----------
     a, b : array_like, bool or real
-        1-D operands and broadcasting of leading axes as in `numpy.matmul`.
+        Of shapes that ``np.matmul`` takes.
 
     Returns
     -------
     ndarray or scalar, int32
     """
-    # Sums of fewer than 2**53 units are exact in float64, where BLAS makes the oracle quick.
+    # In float64 sums below 2**53 are exact, and BLAS makes the oracle fast.
     return np.matmul(sign(a, np.float64), sign(b, np.float64)).astype(np.int32)
 
 
@@ -33,7 +33,7 @@ def gemm(
     k_map: ArrayLike | None = None,
     bias: ArrayLike | None = None,
 ) -> NDArray[Any]:
-    """Product of the signs of all rows of a with all rows of w, optionally scaled.
+    """Multiply the signs of all rows of `a` and all rows of `w`, and scale the products.
 
     Parameters
     ----------
@@ -41,16 +41,16 @@ def gemm(
     w : array_like of shape (..., n, k), bool or real
         The leading axes of both broadcast.
     alpha : None, float or array_like of shape (n,)
-        Scale of every row of w (XNOR-Net alpha).
+        Scale of each row of `w` (alpha of XNOR-Net).
     k_map : None, float or array_like of shape (..., m)
-        Scale of every row of a (XNOR-Net K).
+        Scale of each row of `a` (K of XNOR-Net).
     bias : None, float or array_like of shape (n,)
-        Added last.
+        Added at the end.
 
     Returns
     -------
     ndarray of shape (..., m, n)
-        int32, or float32 if any of alpha, k_map and bias is given.
+        int32; float32 if alpha, k_map or bias is given.
 
     Notes
     -----
@@ -65,6 +65,7 @@ def scaled_dot(
     k_map: ArrayLike | None,
     bias: ArrayLike | None,
 ) -> NDArray[Any]:
+    """Scale dot products as `gemm` does."""
     if alpha is None and k_map is None and bias is None:
         return dot
     t = dot.astype(np.float32)
@@ -80,7 +81,7 @@ def scaled_dot(
 def gemm_sign(
     a: ArrayLike, w: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | None = None
 ) -> NDArray[np.int8]:
-    """Compare the products of all rows of a and w with thresholds.
+    """Multiply the signs of all rows of `a` and all rows of `w`, and compare with thresholds.
 
     Parameters
     ----------
@@ -88,54 +89,51 @@ def gemm_sign(
     w : array_like of shape (..., n, k), bool or real
     threshold : int or array_like of shape (n,), integer
     flip : None, bool or array_like of shape (n,), bool
-        Where to turn the result around.
 
     Returns
     -------
     ndarray of shape (..., m, n), int8
         +1 where ``(dot > threshold) ^ flip``, else -1.
     """
-    above = gemm(a, w) > np.asarray(threshold)
-    return sign(above if flip is None else above ^ np.asarray(flip, np.bool_))
+    return pack_above(gemm(a, w), threshold, flip=flip)
 
 
 def hamming(a: ArrayLike, b: ArrayLike, *, dtype: DTypeLike = np.int32) -> NDArray[Any]:
-    """Count the elements in which every row of a differs from every row of b.
+    """Count the elements in which each row of `a` differs from each row of `b`.
 
     Parameters
     ----------
     a : array_like of shape (..., m, k), bool or real
     b : array_like of shape (..., n, k), bool or real
         The leading axes of both broadcast.
-    dtype : dtype, default=np.int32
-        int32 or uint16.
+    dtype : int32 or uint16, default int32
 
     Returns
     -------
-    ndarray of shape (..., m, n), dtype
+    ndarray of shape (..., m, n), `dtype`
     """
     mismatch = pack(a)[..., :, np.newaxis, :] ^ pack(b)[..., np.newaxis, :, :]
     return np.bitwise_count(mismatch).sum(axis=-1, dtype=dtype)
 
 
 def hamming_topk(
-    a: ArrayLike, w: ArrayLike, count: int
+    a: ArrayLike, b: ArrayLike, count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find the rows of w that differ least from every row of a, equal ones by index.
+    """Find the rows of `b` nearest to each row of `a`; among equal ones the first.
 
     Parameters
     ----------
     a : array_like of shape (m, k), bool or real
-    w : array_like of shape (n, k), bool or real
+    b : array_like of shape (n, k), bool or real
     count : int
-        Rows to find for each row of a, at most n.
+        How many rows to find for each row of `a`, at most n.
 
     Returns
     -------
     distances : ndarray of shape (m, count), int32
     indices : ndarray of shape (m, count), int64
     """
-    distances = hamming(a, w)
+    distances = hamming(a, b)
     indices = np.argsort(distances, axis=-1, kind="stable")[:, :count].astype(np.int64)
     return np.take_along_axis(distances, indices, axis=-1), indices
 
@@ -147,7 +145,7 @@ def weight_gemm(
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
-    """Product of real numbers with the signs of all rows of w, in a fixed order of summation.
+    """Multiply real numbers with the signs of all rows of `w`, summing in a fixed order.
 
     Parameters
     ----------
@@ -155,7 +153,7 @@ def weight_gemm(
         Used as float32.
     w : array_like of shape (n, k), bool or real
     alpha, bias : None, float or array_like of shape (n,)
-        Scale of every row of w, and what is added last.
+        Scale of each row of `w`, and what is added at the end.
 
     Returns
     -------
@@ -163,8 +161,9 @@ def weight_gemm(
 
     Notes
     -----
-    Every step is rounded to float32: ``((+-x0 +-x1) +-x2) +-x3`` for each four elements of k, with
-    zeros behind the last, and the sums of fours one after the other, beginning with 0.
+    Each step is rounded to float32. A row of x, filled up with zeros, is cut into groups of four.
+    The sum of a group is ``((+-x0 +-x1) +-x2) +-x3``, and the groups are added from first to last,
+    starting from 0.
     """
     x, signs = np.asarray(x, np.float32), sign(w, np.float32)
     k = x.shape[-1]
@@ -186,7 +185,7 @@ def bitplane_gemm(
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
 ) -> NDArray[Any]:
-    """Product of small unsigned integers with the signs of all rows of w, plane by plane.
+    """Multiply small unsigned integers with the signs of all rows of `w`, plane by plane.
 
     Parameters
     ----------
@@ -195,16 +194,16 @@ def bitplane_gemm(
     w : array_like of shape (n, k), bool or real
     bits : int, default=8
     alpha, bias : None, float or array_like of shape (n,)
-        Scale of every row of w, and what is added last.
+        Scale of each row of `w`, and what is added at the end.
 
     Returns
     -------
     ndarray of shape (..., m, n)
-        int32, or float32 if alpha or bias is given.
+        int32; float32 if alpha or bias is given.
 
     References
     ----------
-    Courbariaux, Hubara et al., Binarized Neural Networks, 2016, equation 8.
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equation 8.
     """
     x, signs = np.asarray(x), sign(w, np.float64)
     planes = (2.0**bit * np.matmul(x >> bit & 1, signs.T) for bit in range(bits))
@@ -215,6 +214,7 @@ def bitplane_gemm(
 def scaled(
     t: NDArray[np.float32], alpha: ArrayLike | None, bias: ArrayLike | None
 ) -> NDArray[np.float32]:
+    """Scale sums in place, and return them."""
     if alpha is not None:
         t *= np.asarray(alpha, np.float32)
     if bias is not None:
@@ -223,7 +223,7 @@ def scaled(
 
 
 def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Replace real filters by signs and one scale a filter.
+    """Approximate real filters by their signs and one scale for each.
 
     Parameters
     ----------
@@ -232,9 +232,9 @@ def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32
 
     Returns
     -------
-    signs : ndarray of the shape of w, int8
+    signs : ndarray of the shape of `w`, int8
     alpha : ndarray of shape (n,), float32
-        Mean absolute weight of every filter, summed in float64.
+        Mean absolute weight of each filter, summed in float64.
 
     Notes
     -----
@@ -243,8 +243,7 @@ def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32
 
     References
     ----------
-    Rastegari et al., XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
-    Networks, ECCV 2016, equations 4 to 6.
+    M. Rastegari et al., "XNOR-Net", 2016, equations 4 to 6.
     """
     w = np.asarray(w)
     magnitudes = np.abs(w, dtype=np.float64)
