@@ -41,6 +41,18 @@ def assert_gradients(layer, x, rng, atol=3e-3):
         np.testing.assert_allclose(parameter.grad, expected, atol=atol)
 
 
+def assert_state_goes_back(layer, x, rng):
+    """`restore` undoes what training has changed since `state`."""
+    layer.forward(x, training=True)
+    state, before = layer.state(), layer(x)
+    for parameter in layer.parameters():
+        parameter.assign(rng.normal(size=parameter.shape))
+    layer.forward(3 * x, training=True)
+    assert not np.array_equal(layer(x), before)
+    layer.restore(state)
+    np.testing.assert_array_equal(layer(x), before)
+
+
 def real_images(rng, *shape):
     """Normal float32 numbers."""
     return rng.normal(size=shape).astype(np.float32)

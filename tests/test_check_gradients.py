@@ -165,7 +165,7 @@ def test_a_right_layer_passes():
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (ReturnsNone(), "input: backward returned None, x is no data"),
+        (ReturnsNone(), "input: backward returned None, but x is not data"),
         (LeavesGrad(), "t: backward did not write the gradient"),
         (Forgets(), r"input: the gradient differs by \d\d\.\d% of the largest: at \(\d, \d\)"),
         (Mean(), "s: the gradient differs by 80.0% of the largest"),
@@ -180,9 +180,9 @@ def test_mistakes_are_found(layer, message):
 
 
 def test_steps_must_be_named():
-    with pytest.raises(AssertionError, match="if that is a pseudo-gradient, pass pseudo"):
+    with pytest.raises(AssertionError, match="for a pseudo-gradient, pass pseudo"):
         check_gradients(ShiftBatchNorm(8), X, pseudo=("input",))
     with pytest.raises(ValueError, match=r"\[check_gradients\] pseudo must name"):
         check_gradients(Dense(8, 3), X, pseudo=("weigth",))
-    with pytest.raises(AssertionError, match="no smooth place was found, give another x"):
+    with pytest.raises(AssertionError, match="every entry is at a kink, give another x"):
         check_gradients(ReLU(), np.zeros((2, 3)))

@@ -13,7 +13,7 @@ from bitops.layers import (
     PackedReLU,
     PackedResidual,
 )
-from bitops.layers.saving import MAX_DEPTH
+from bitops.layers.model_files import MAX_DEPTH
 from forgery import graph_of, rewrite
 
 

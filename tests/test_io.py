@@ -33,8 +33,8 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
+from bitops.layers.model_files import MAX_DEPTH
 from bitops.layers.registry import registered
-from bitops.layers.saving import MAX_DEPTH
 from bitops.models import mlp
 from bitops.ops.array import pack
 from forgery import graph_of, rewrite

@@ -14,7 +14,7 @@ from bitops.layers import (
 )
 from bitops.layers.operation import Linear
 from bitops.ops.array import BitArray, pack, unpack
-from helpers import numeric_gradient, signs
+from helpers import assert_state_goes_back, numeric_gradient, signs
 
 # BinaryDense
 
@@ -370,14 +370,7 @@ def test_sequential_state_goes_back():
     rng = np.random.default_rng(10)
     model = small_model()
     x = rng.normal(size=(12, 20)).astype(np.float32)
-    model.forward(x, training=True)
-    state, before = model.state(), model(x)
-    for parameter in model.parameters():
-        parameter.assign(rng.normal(size=parameter.shape))
-    model.forward(3 * x, training=True)
-    assert not np.array_equal(model(x), before)
-    model.restore(state)
-    np.testing.assert_array_equal(model(x), before)
+    assert_state_goes_back(model, x, rng)
 
 
 def test_outputs_predict_and_error_rate_in_batches():

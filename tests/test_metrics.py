@@ -15,7 +15,7 @@ from bitops.layers import (
     Sequential,
     Sign,
 )
-from bitops.layers.walk import named_layers
+from bitops.layers.base import named_layers
 from bitops.ops.array import pack
 from bitops.quantizers import ClippedGradient, DoReFaActivation, StochasticSign
 from bitops.training.metrics import (

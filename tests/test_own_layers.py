@@ -240,7 +240,7 @@ def test_layers_that_say_nothing_are_refused():
     with pytest.raises(TypeError, match=r"\[to_packed\] a layer must define to_packed"):
         Other().to_packed()
     for kind in (Nothing, Itself):
-        with pytest.raises(TypeError, match=r"\[freeze\] to_packed must give a packed layer, got"):
+        with pytest.raises(TypeError, match=r"\[freeze\] to_packed must return a packed layer"):
             Sequential(kind()).freeze()
 
 

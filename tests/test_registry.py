@@ -107,7 +107,7 @@ def test_only_the_registered_class_itself_is_saved(path):
     Disguised = type("PackedScale", (PackedScale,), {})
     other = type("PackedDense", (Layer,), {"forward": lambda self, x: x})
     for layer in (Derived(SCALE), Disguised(SCALE), other()):
-        with pytest.raises(TypeError, match=r"\[save\] layers must be packed ones, of a"):
+        with pytest.raises(TypeError, match=r"\[save\] layers must be packed ones of a"):
             Packed(layer).save(path)
     assert not path.exists()
 
@@ -134,7 +134,7 @@ def test_arrays_that_are_not_as_described_are_not_saved(path, name, value, messa
 
 def test_settings_that_do_not_fit_the_constructor_are_not_saved(path, monkeypatch):
     monkeypatch.setattr(PackedScale, "config", lambda self: {"power": 1})
-    with pytest.raises(TypeError, match=r"^\[save\] config must give power, label, the parameters"):
+    with pytest.raises(TypeError, match=r"^\[save\] config must return power, label, the"):
         Packed(full()).save(path)
     monkeypatch.setattr(PackedScale, "config", lambda self: {"power": 1, "label": np.int64(3)})
     with pytest.raises(ValueError, match=r"^\[save\] .*int64 is not JSON serializable"):
@@ -208,7 +208,7 @@ def made(name="Made", base=Layer, **members):
         (BitArray, TypeError, "cls must be a class of packed layers"),
         (ReLU, TypeError, "cls must be a class of packed layers"),
         (type("Made", (Layer,), {}), TypeError, "the class must define forward"),
-        (made(__init__=lambda self, a: None), TypeError, "must define config, which gives a, got"),
+        (made(__init__=lambda self, a: None), TypeError, "must define config to return a, got"),
         (made(__init__=lambda self, **a: None), TypeError, "must name all its parameters"),
         (made(__init__=lambda self, *a: None), TypeError, "must name all its parameters"),
         (made(ARRAYS=(ArraySpec("w", "bits", 1),)), TypeError, "the constructor must take w, got"),
@@ -220,9 +220,13 @@ def made(name="Made", base=Layer, **members):
         (
             made(__init__=lambda self, a, b: None, config=lambda self: {}, CHAINS=("a",)),
             TypeError,
-            "a layer of chains must have nothing else",
+            "a class with CHAINS must have no other arguments",
         ),
-        (made("PackedDense"), ValueError, "got PackedDense, which is bitops.layers.dense.PackedDe"),
+        (
+            made("PackedDense"),
+            ValueError,
+            "got PackedDense, the name of bitops.layers.dense",
+        ),
         (made("PackedScale"), ValueError, "the name of a class must be free, got PackedScale"),
     ],
 )

@@ -18,7 +18,7 @@ from bitops.layers import (
     Sign,
 )
 from bitops.ops.array import pack, unpack
-from helpers import assert_gradients, real_images
+from helpers import assert_gradients, assert_state_goes_back, real_images
 
 
 def test_residual_gradients_match_finite_differences():
@@ -46,14 +46,7 @@ def test_residual_state_goes_back():
     rng = np.random.default_rng(17)
     layer = Residual(Sequential(BinaryDense(9, 9, seed=0), BatchNorm(9)), BatchNorm(9))
     x = rng.normal(size=(12, 9))
-    layer.forward(x, training=True)
-    state, before = layer.state(), layer(x)
-    for parameter in layer.parameters():
-        parameter.assign(rng.normal(size=parameter.shape))
-    layer.forward(3 * x, training=True)
-    assert not np.array_equal(layer(x), before)
-    layer.restore(state)
-    np.testing.assert_array_equal(layer(x), before)
+    assert_state_goes_back(layer, x, rng)
 
 
 def test_sums_of_packed_branches():

@@ -1,20 +1,30 @@
-"""Model files: packed words, thresholds, flips and scales as safetensors, the graph as JSON.
+"""Saves packed models as safetensors files, and loads them.
 
 Notes
 -----
-A file holds the arrays of a `Packed` model as tensors named `<layer index>.<field>`: bits (weight,
-flip, minimum) as uint64 words, bit i of the last axis in bit i % 64 of word i // 64; thresholds as
-int32 or float32, the others as their class says, those of this package as float32. Inside a
-residual block the name goes on, as `3.body.0.weight`.
+A file holds the arrays of a `Packed` model as tensors named `<layer index>.<field>`, and inside a
+residual block `3.body.0.weight`:
 
-The metadata entry `bitops` is JSON with `format`, `version`, `input_shape` (null if not known),
-`graph`, perhaps `notes` (strings by name), and `sha256` over these and all tensors. `graph` lists
-the layers, each with `type`, `fields` (the logical shape of each array that there is) and
-`settings` (the other arguments of its constructor). A residual block has `type`, `body` and
-`shortcut`, lists of layers too, the latter null for the identity.
+    arrays of bits      uint64 words (packed weight, flip, minimum); element i of the last axis is
+                        bit i % 64 of word i // 64
+    threshold           int32 or float32
+    other arrays        the dtype that the class declares, float32 in this package
 
-Nothing in a file is executed or imported: a type of layer must be registered by the program that
-loads it.
+The metadata entry `bitops` is JSON:
+
+    format, version
+    input_shape     shape of one example, or null if it is not known
+    graph           list of layers, each with
+                        type        name of the class
+                        fields      logical shape of each array that the layer has
+                        settings    other arguments of the constructor
+                    or, for a residual block, with type, body and shortcut; these are lists of
+                    layers, and a shortcut of null is the identity
+    notes           optional; strings by name
+    sha256          of all of this and all tensors
+
+Nothing in a file is executed or imported. The program that loads a file must have registered the
+types of its layers.
 """
 
 from __future__ import annotations
@@ -30,19 +40,19 @@ __all__ = ["ArraySpec", "load", "register", "save"]
 def save(model: Packed, path: str | os.PathLike) -> None:
     """Write a packed model to a file.
 
-    The file appears whole or not at all: it is written beside `path` and then renamed, so that a
-    model already there survives a failure. The same model always gives the same bytes.
+    The file appears whole or not at all. It is written beside `path` and then renamed, so that a
+    failure leaves an existing model intact. The same model always gives the same bytes.
 
     Parameters
     ----------
     model : Packed
     path : path
-        Replaced if it exists.
+        An existing file is replaced.
 
     Raises
     ------
     TypeError
-        If `model` is no packed model, or a layer is of a class that is not registered.
+        If `model` is not a packed model, or if the class of a layer is not registered.
     ValueError
         If `load` would refuse the file.
     """
@@ -52,7 +62,7 @@ def save(model: Packed, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Packed:
-    """Read a packed model from a file that `save` wrote, in this or an earlier format.
+    """Read a packed model from a file that `save` wrote, in this or an earlier version.
 
     Parameters
     ----------
@@ -67,7 +77,7 @@ def load(path: str | os.PathLike) -> Packed:
     OSError
         If the file cannot be opened.
     ValueError
-        If it is truncated, damaged, or no packed model, or if a type of layer is not registered.
-        Everything is checked before any layer is built.
+        If it is truncated, damaged or not a packed model, or if a type of layer is not registered.
+        All this is checked before any layer is built.
     """
     return Packed.load(path)

@@ -62,9 +62,10 @@ def mlp(
     depth : int
         Number of hidden layers.
     dropout, input_dropout : float
-        Rates behind each hidden activation, and on the input. Short trainings do best without.
+        Dropout rates after each hidden activation, and on the input. Short trainings do best with
+        0.
     seed : int or SeedSequence, optional
-        Source of start weights and dropout masks.
+        Source of initial weights and dropout masks.
 
     Returns
     -------
@@ -73,8 +74,8 @@ def mlp(
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.1 (their MNIST network
-    has three hidden layers of 4096 units and dropout).
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.1. Their MNIST network
+    has three hidden layers of 4096 units, and dropout.
     """
     if depth < 0:
         raise ValueError(f"[mlp] depth must be >= 0, got {depth}")
@@ -104,14 +105,14 @@ def binarynet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of uint8 as they are. The products of the first layer
-        are exact, and the BatchNorm behind them undoes scale and offset. Outside is 0, black.
+        The input is images (n, *image_shape) of raw uint8. The products of the first layer are
+        exact, and the BatchNorm after it normalises scale and offset. Padding is 0, black.
     classes : int
         Number of scores.
     width : float
         Multiplies the channels of the convolutions and the units of the dense layers.
     seed : int or SeedSequence, optional
-        Source of start weights.
+        Source of initial weights.
 
     Returns
     -------
@@ -122,8 +123,8 @@ def binarynet(
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.2, their network for
-    CIFAR-10. The order of the layers is that of the code released with it.
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.2, the network for
+    CIFAR-10. The order of the layers follows the code released with it.
     """
     seeds = seed_stream(seed)
     layers: Layers = []
@@ -163,17 +164,19 @@ def alexnet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32 with mean about 0 and deviation about 1.
+        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
+        and 1.
     classes : int
         Number of scores.
     width : float
         Multiplies the channels of every layer.
     scale_weights : bool
-        Whether filters have the scale of their weights; without it they are +-1.
+        Whether binary filters are multiplied by alpha, their mean absolute weight.
     scale_input : bool
-        Whether binary convolutions keep the scale of their input. The released code leaves it out.
+        Whether binary convolutions scale their output by K, the scale of the input. The released
+        code does not.
     seed : int or SeedSequence, optional
-        Source of start weights.
+        Source of initial weights.
 
     Returns
     -------
@@ -181,13 +184,13 @@ def alexnet(
         Conv2D 96, 11x11, stride 4, padding 2 -> BatchNorm -> ReLU -> pool; binary 256 5x5 -> pool;
         384 3x3; 384 3x3; 256 3x3 -> pool; 4096 over the whole image (6x6 for 224x224); 4096 1x1;
         BatchNorm -> ReLU -> Conv2D 1x1 -> Flatten. Each binary layer is BatchNorm -> Sign ->
-        BinaryConv2D; with `scale_input` BinaryConv2D makes the signs itself. Pools are
-        MaxPool2D 3, stride 2.
+        BinaryConv2D. With `scale_input` there is no Sign, since BinaryConv2D binarizes its input.
+        Pools are MaxPool2D 3, stride 2.
 
     References
     ----------
-    Rastegari et al., "XNOR-Net", 2016, section 3.2 (the block) and 4.1 (AlexNet); sizes and order
-    as in the code released with it, whose fully connected layers are convolutions too.
+    Rastegari et al., "XNOR-Net", 2016, section 3.2 (the block) and 4.1 (AlexNet). Sizes and order
+    follow the code released with it, in which fully connected layers are convolutions too.
     """
     seeds = seed_stream(seed)
     sizes = scaled("alexnet", (96, 256, 384, 384, 256, 4096, 4096), width)
@@ -227,41 +230,43 @@ def lenet5(
     seed=None,
     **latent: Any,
 ) -> Sequential:
-    """Build LeNet-5 as an XNOR-Net: its two inner layers are binary, first and last float32.
+    """Build LeNet-5 as an XNOR-Net: two binary layers between a first and a last in float32.
 
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32 with mean about 0 and deviation about 1.
+        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
+        and 1.
     classes : int
         Number of scores.
     width : float
-        Multiplies the channels of the convolutions and the units of the dense layer between.
+        Multiplies the channels of the convolutions and the units of the hidden dense layer.
     scale_weights : bool
-        Whether binary weights have the scale of the latent ones.
+        Whether binary filters are multiplied by alpha, their mean absolute weight.
     scale_input : bool
-        Whether the binary convolution keeps the scale of its input.
+        Whether the binary convolution scales its output by K, the scale of the input.
     seed : int or SeedSequence, optional
-        Source of start weights.
+        Source of initial weights.
     **latent
-        Further options of BinaryConv2D and BinaryDense: how binary layers start and learn.
+        Further options of the binary layers' latent weights; see BinaryDense.
 
     Returns
     -------
     Sequential
         Conv2D 20, 5x5 -> BatchNorm -> ReLU -> MaxPool2D 2 -> BatchNorm -> Sign -> BinaryConv2D 50,
         5x5 -> ReLU -> MaxPool2D 2 -> BatchNorm -> Sign -> Flatten -> BinaryDense 500 -> ReLU ->
-        Dense. With `scale_input` the binary convolution makes the signs itself.
+        Dense. With `scale_input` there is no Sign before BinaryConv2D, which binarizes its input.
 
     Notes
     -----
-    The code named below reports 99.23 % on MNIST (99.34 % in full precision) for 60 epochs of Adam
-    and cross-entropy with batches of 128 and a rate of 0.01, divided by 10 every 15 epochs.
+    The code below reports an accuracy of 99.23 % on MNIST (99.34 % in full precision). It trains
+    for 60 epochs with Adam, cross-entropy, batches of 128, and a learning rate of 0.01 that is
+    divided by 10 every 15 epochs.
 
     References
     ----------
-    Layers as in the LeNet-5 of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not
-    kept above 0.01, and all of them learn gamma and beta.
+    The layers follow the LeNet-5 of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm
+    may fall below 0.01, and every BatchNorm learns gamma and beta.
     """
     seeds = seed_stream(seed)
     first, second, hidden = scaled("lenet5", (20, 50, 500), width)
@@ -299,27 +304,28 @@ def nin(
     seed=None,
     **latent: Any,
 ) -> Sequential:
-    """Build a network in network as an XNOR-Net: seven binary convolutions between two real ones.
+    """Build Network in Network as an XNOR-Net: seven binary convolutions between two float32 ones.
 
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32 with mean about 0 and deviation about 1.
+        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
+        and 1.
     classes : int
         Number of scores.
     width : float
         Multiplies the channels of every layer.
     dropout : float
-        Rate before the two binary convolutions behind the pools; the released code has 0.5. Not
-        with `scale_input`, which leaves no bits outside the layer to drop.
+        Dropout rate before the two binary convolutions that follow pools; 0.5 in the released code.
+        Must be 0 with `scale_input`, since there are no bits outside the layers to drop.
     scale_weights : bool
-        Whether filters have the scale of their weights.
+        Whether binary filters are multiplied by alpha, their mean absolute weight.
     scale_input : bool
-        Whether binary convolutions keep the scale of their input.
+        Whether binary convolutions scale their output by K, the scale of the input.
     seed : int or SeedSequence, optional
-        Source of start weights and dropout masks.
+        Source of initial weights and dropout masks.
     **latent
-        Further options of BinaryConv2D and BinaryDense: how binary layers start and learn.
+        Further options of the binary layers' latent weights; see BinaryDense.
 
     Returns
     -------
@@ -327,17 +333,19 @@ def nin(
         Conv2D 192, 5x5 -> BatchNorm -> ReLU; binary 160 1x1; 96 1x1; MaxPool2D 3, stride 2; binary
         192 5x5; 192 1x1; 192 1x1; AvgPool2D 3, stride 2; binary 192 3x3; 192 1x1; BatchNorm ->
         Conv2D 1x1 -> ReLU -> GlobalAvgPool2D. Each binary layer is BatchNorm -> Sign (-> Dropout)
-        -> BinaryConv2D -> ReLU; with `scale_input` BinaryConv2D makes the signs itself.
+        -> BinaryConv2D -> ReLU. With `scale_input` there is no Sign, since BinaryConv2D binarizes
+        its input.
 
     Notes
     -----
-    The code named below reports 86.28 % on CIFAR-10 (89.67 % in full precision) for 320 epochs of
-    Adam and cross-entropy with a rate of 0.01, divided by 10 after epochs 120, 200, 240 and 280.
+    The code below reports an accuracy of 86.28 % on CIFAR-10 (89.67 % in full precision). It trains
+    for 320 epochs with Adam, cross-entropy, and a learning rate of 0.01 that is divided by 10 after
+    epochs 120, 200, 240 and 280.
 
     References
     ----------
-    Layers as in the NIN of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm is not
-    kept above 0.01, and all of them learn gamma and beta.
+    The layers follow the NIN of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm may
+    fall below 0.01, and every BatchNorm learns gamma and beta.
     Lin et al., "Network in network", 2014.
     """
     if dropout and scale_input:
@@ -385,37 +393,38 @@ def resnet18(
     scale_input: bool = False,
     seed=None,
 ) -> Sequential:
-    """Build ResNet-18 as an XNOR-Net: sixteen binary convolutions, and real shortcuts.
+    """Build ResNet-18 as an XNOR-Net: sixteen binary convolutions, and float32 shortcuts.
 
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32 with mean about 0 and deviation about 1.
+        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
+        and 1.
     classes : int
         Number of scores.
     width : float
-        Multiplies the channels of every layer, 64 in the first of the four stages.
+        Multiplies the channels of every layer; the first of the four stages has 64.
     scale_weights : bool
-        Whether filters have the scale of their weights.
+        Whether binary filters are multiplied by alpha, their mean absolute weight.
     scale_input : bool
-        Whether binary convolutions keep the scale of their input.
+        Whether binary convolutions scale their output by K, the scale of the input.
     seed : int or SeedSequence, optional
-        Source of start weights.
+        Source of initial weights.
 
     Returns
     -------
     Sequential
-        Conv2D 7x7, stride 2 -> BatchNorm -> ReLU -> MaxPool2D 3, stride 2; four stages, each with
-        twice the channels of the one before, of two Residual blocks 2 x [BatchNorm -> Sign ->
-        BinaryConv2D 3x3]; then BatchNorm -> ReLU -> GlobalAvgPool2D -> Dense. Stages after the
-        first begin with stride 2 and a shortcut Conv2D 1x1, stride 2 -> BatchNorm. With
-        `scale_input` BinaryConv2D makes the signs itself.
+        Conv2D 7x7, stride 2 -> BatchNorm -> ReLU -> MaxPool2D 3, stride 2; four stages of two
+        Residual blocks, each block 2 x [BatchNorm -> Sign -> BinaryConv2D 3x3]; then BatchNorm ->
+        ReLU -> GlobalAvgPool2D -> Dense. Each stage has twice the channels of the one before.
+        Stages after the first begin with stride 2 and a shortcut Conv2D 1x1, stride 2 -> BatchNorm.
+        With `scale_input` there is no Sign, since BinaryConv2D binarizes its input.
 
     References
     ----------
-    Rastegari et al., "XNOR-Net", 2016, section 4.1, which takes shortcuts of type B of He et al.,
-    "Deep residual learning for image recognition", 2016. No code was released for it: stem and end
-    are those of the latter.
+    Rastegari et al., "XNOR-Net", 2016, section 4.1, with shortcuts of type B of He et al., "Deep
+    residual learning for image recognition", 2016. No code was released for this network; its first
+    and last layers follow He et al.
     """
     seeds = seed_stream(seed)
     scales = {"scale_weights": scale_weights, "scale_input": scale_input}
@@ -440,7 +449,7 @@ def resnet18(
 def _xnor_residual(
     inputs: int, outputs: int, stride: int, seeds: Iterator[np.random.SeedSequence], **scales: bool
 ) -> Residual:
-    """Build two binary convolutions around which a shortcut leads; a stride changes both ends."""
+    """Build two binary convolutions and a shortcut; with a stride of 2 the shortcut is a Conv2D."""
     body = Sequential(
         *_xnor_conv(inputs, outputs, 3, stride=stride, padding=1, seed=next(seeds), **scales),
         *_xnor_conv(outputs, outputs, 3, padding=1, seed=next(seeds), **scales),
@@ -472,7 +481,7 @@ def _xnor_conv(
     dropout: float = 0.0,
     **options: Any,
 ) -> Layers:
-    """Build BatchNorm -> Sign (-> Dropout) -> BinaryConv2D; a scaled input has no Sign."""
+    """Build BatchNorm -> Sign (-> Dropout) -> BinaryConv2D; scale_input leaves out the Sign."""
     layers: Layers = [BatchNorm(inputs)]
     if not scale_input:
         layers.append(Sign())
@@ -485,28 +494,28 @@ def _xnor_conv(
 
 
 def seed_stream(seed) -> Iterator[np.random.SeedSequence]:
-    """Yield independent sources, one for each layer that asks."""
+    """Yield independent seeds, one for each layer that needs one."""
     sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     while True:
         yield from sequence.spawn(1)
 
 
 def features_of(layers: Layers, image_shape: Sequence[int]) -> int:
-    """Return the number of features that the last of some layers gives for an image."""
+    """Return the number of output features of a chain of layers for an image."""
     features = Sequential(layers).output_shape(tuple(image_shape))[-1]
     assert features is not None  # the size of the image is known
     return features
 
 
 def scaled(where: str, sizes: Sequence[int], width: float) -> list[int]:
-    """Return numbers of channels or units times `width`, rounded, at least one of each."""
+    """Return numbers of channels or units times `width`, rounded and at least 1."""
     if not 0 < width < float("inf"):
         raise ValueError(f"[{where}] width must be positive and finite, got {width}")
     return [max(round(size * width), 1) for size in sizes]
 
 
 def _channels(where: str, image_shape: Sequence[int]) -> int:
-    """Return the channels of images, whose shape must have three axes."""
+    """Return the channels of an image shape; refuse one without three axes."""
     if len(image_shape) != 3:
         raise ValueError(
             f"[{where}] image_shape must be (height, width, channels), got {image_shape!r}"

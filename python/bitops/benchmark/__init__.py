@@ -1,8 +1,12 @@
 """Measurements behind `bitops bench`, `bitops demo` and the programs in bench/.
 
-Rules kept here once: set-up stays outside the timer; rivals are timed in turns within one run, so
-that a drifting clock or a busy neighbour hits both sides of a ratio; every timed result is checked
-against float32 BLAS; and no figure travels without the machine it came from.
+All measurements follow the same rules:
+
+- Set-up stays outside the timer.
+- The two sides of a ratio are timed in turns within one run, so that a drifting clock or other load
+  on the machine affects both.
+- Every timed result is checked against float32 BLAS.
+- No figure is stored without a description of the machine.
 """
 
 from .gemm_table import GEMM_SHAPES, GemmOperands, GemmResult, measure_gemm

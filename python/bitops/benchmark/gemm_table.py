@@ -15,7 +15,8 @@ from .timing import Timing, WrongResult, interleave, random_signs, threads
 
 __all__ = ["GEMM_SHAPES", "GemmOperands", "GemmResult", "measure_gemm"]
 
-# (m, n, k): squares, a 3x3 convolution of 256 channels at 14x14, a dense layer at batch 100 and 1.
+# (m, n, k): three squares, a 3x3 convolution of 256 channels at 14x14, and a dense layer for
+# batches of 100 and 1.
 GEMM_SHAPES = (
     (512, 512, 512),
     (1024, 1024, 1024),
@@ -28,7 +29,7 @@ GEMM_SHAPES = (
 
 @dataclass(frozen=True)
 class GemmResult:
-    """One row of the GEMM table: float32 BLAS, packed operands, `a` packed within the call."""
+    """One row of the GEMM table: float32 BLAS, packed operands, and `a` packed within the call."""
 
     m: int
     n: int
@@ -40,15 +41,15 @@ class GemmResult:
     with_packing: Timing
 
     def gmacs(self, timing: Timing) -> float:
-        """Return 1e9 multiply-accumulates per second, a binary one counted like a real one."""
+        """Return 1e9 multiply-accumulates per second; a binary one counts like a float32 one."""
         return self.m * self.n * self.k / timing.best / 1e9
 
     def ratio(self, timing: Timing) -> float:
-        """Return how many times faster than float32 BLAS, best time against best time."""
+        """Return the speed relative to float32 BLAS, best time against best time."""
         return self.blas.best / timing.best
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything measured and derived, for JSON."""
+        """Return all measured and derived figures, for JSON."""
         return asdict(self) | {
             "gmacs": {
                 "blas": self.gmacs(self.blas),
@@ -63,7 +64,7 @@ class GemmResult:
 
 
 class GemmOperands:
-    """Operands and output buffers of one GEMM, float32 and packed, and a check of the results."""
+    """Operands and output buffers of one GEMM, float32 and packed, and a check of its results."""
 
     def __init__(self, m: int, n: int, k: int, seed: int = 0):
         rng = np.random.default_rng(seed)
@@ -77,19 +78,19 @@ class GemmOperands:
         self.expected = self.a @ self.w.T
 
     def blas(self) -> np.ndarray:
-        """Multiply the +-1 values by float32 BLAS."""
+        """Multiply the +-1 values with float32 BLAS."""
         return np.matmul(self.a, self.w.T, out=self.float_out)
 
     def packed(self) -> np.ndarray:
-        """Multiply operands that were both packed beforehand."""
+        """Multiply operands that are both packed in advance."""
         return gemm(self.a_bits, self.w_bits, out=self.out)
 
     def with_packing(self) -> np.ndarray:
-        """Pack float32 `a` within the call, as in a network; the weights are packed."""
+        """Pack float32 `a` within the call, as a network does, and multiply by packed weights."""
         return gemm(pack(self.a), self.w_bits, out=self.out)
 
     def check(self, name: str, result: np.ndarray) -> None:
-        """Compare with the float32 product, then spoil the buffer, to find an unwritten one."""
+        """Compare with the float32 product, then overwrite the buffer to expose stale results."""
         if not np.array_equal(result, self.expected):
             raise WrongResult(f"[bench] {name} gave a wrong product for (m, n, k) = {self.shape}")
         result.fill(np.iinfo(np.int32).min)

@@ -1,4 +1,4 @@
-"""The float32 twin of a packed network, and the measurement of the two side by side."""
+"""The float32 twin of a packed network, and a benchmark of the two side by side."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["FloatNet", "InferenceResult", "float_conv2d", "measure_inference"]
 def float_conv2d(
     x: np.ndarray, filters: np.ndarray, window: Window, *, out: np.ndarray
 ) -> np.ndarray:
-    """Convolve float32 images by BLAS, on patches as rows in blocks that fit the cache.
+    """Convolve float32 images with BLAS, in blocks of patches that fit the cache.
 
     Parameters
     ----------
     x : ndarray of shape (n, h, w, c), float32
     filters : ndarray of shape (kh * kw * c, o), float32
     window : Window
-        Outside the image are zeros.
+        Positions outside the image are 0.
     out : ndarray of shape (n, oh, ow, o), float32, C-contiguous
 
     Returns
@@ -42,19 +42,20 @@ def float_conv2d(
 
 
 class FloatNet:
-    """The rival of a packed net, in NumPy float32: BLAS product, scale and shift, sign.
+    """The float32 twin of a packed network, in NumPy: BLAS product, scale and shift, sign.
 
     Parameters
     ----------
     model : Packed
-        Of PackedDense, PackedConv2D, PackedMaxPool2D and PackedFlatten; convolutions of one group
-        with zeros outside and without scale_input.
+        Its layers may be PackedDense, PackedConv2D, PackedMaxPool2D and PackedFlatten. Convolutions
+        must have one group, pad_value=0 and no scale_input.
 
     Notes
     -----
-    It gives the very scores of `model` while every product is an integer below 2**24, as for bits
-    and 8-bit images. There (z > t) ^ flip is the sign of z - t' or of t - z, with a t' above t such
-    that no product lies between the two. Pools and Flatten are those of `model`, on numbers.
+    Its scores equal those of `model` exactly as long as every product is an integer below 2**24, as
+    for bits and 8-bit images. A bit (z > t) ^ flip is then the sign of z - t', or of t - z with
+    flip. Here t' lies above t, with no product in between. Pools and Flatten are the layers of
+    `model`, applied to numbers.
     """
 
     def __init__(self, model: Packed):
@@ -80,7 +81,7 @@ class FloatNet:
 
 
 class _FloatProduct:
-    """A product with the weights (k, n) of a packed layer, then its scale and shift, or sign."""
+    """A float32 product with the weights of a packed layer, then its scale and shift, or sign."""
 
     def __init__(
         self,
@@ -104,6 +105,7 @@ class _FloatProduct:
 
 
 def _float_layer(layer: PackedConv2D, x: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """Convolve float32 images with the settings of a packed layer."""
     window = layer.operation.windows.on("FloatNet", x)
     out = np.empty((len(x), *window.output, filters.shape[1]), np.float32)
     return float_conv2d(x, filters, window, out=out)
@@ -112,6 +114,7 @@ def _float_layer(layer: PackedConv2D, x: np.ndarray, filters: np.ndarray) -> np.
 def _scale_and_shift(
     threshold: np.ndarray, flip: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return factor and term whose sign decides as thresholds do; see `FloatNet`."""
     at = threshold.astype(np.float32)
     if threshold.dtype.kind == "i":
         above = at + np.float32(0.5)
@@ -132,23 +135,23 @@ class InferenceResult:
 
     @property
     def ratio(self) -> float:
-        """How many times faster than float32 BLAS, best time against best time."""
+        """Speed relative to float32 BLAS, best time against best time."""
         return self.blas.best / self.packed.best
 
 
 def measure_inference(
     model: Packed, x: np.ndarray, thread_count: int, *, seconds: float
 ) -> InferenceResult:
-    """Time one batch through a packed model and through its float32 twin, checking all scores.
+    """Time one batch through a packed model and its float32 twin, and check all scores.
 
     Parameters
     ----------
     model : Packed
-        As `FloatNet` takes it.
+        A model that `FloatNet` accepts.
     x : ndarray of shape (n, features) or (n, h, w, channels)
     thread_count : int
     seconds : float
-        Time budget of both together.
+        Time budget of both models together.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Timing in turns, thread limits, and the stamp of the machine."""
+"""Timing of calls in turns, limits on threads, and the description of the machine."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = [
 ]
 
 MIN_ROUNDS = 3
-# Long enough that the clock's resolution and the interpreter's loop do not show.
+# Long enough to make the resolution of the clock and the cost of the loop negligible.
 BLOCK_SECONDS = 0.005
 
 NO_BLAS_LIMIT = "note: BLAS keeps its own thread count; threadpoolctl, if installed, limits it"
 
 
 class WrongResult(RuntimeError):
-    """A timed call did not return what the reference does."""
+    """Raised if the result of a timed call differs from the reference."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Timing:
     best, median : float
         Fastest and middle round, in seconds.
     spread : float
-        Distance between the quartiles as a fraction of the median.
+        Distance between the quartiles, as a fraction of the median.
     rounds : int
-        How many rounds were timed.
+        Number of rounds timed.
     """
 
     best: float
@@ -59,7 +59,7 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Timing:
-        """Summarise one list of seconds per call."""
+        """Summarise a list of seconds per call."""
         low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
         return cls(min(seconds), float(median), float((high - low) / median), len(seconds))
 
@@ -84,9 +84,10 @@ def interleave(
     calls : mapping of str to callable
         What to time; arguments and output buffers are bound beforehand.
     seconds : float
-        Time budget of all rounds together; at least `MIN_ROUNDS` rounds are made.
+        Time budget of all rounds together; at least `MIN_ROUNDS` rounds are run.
     check : callable, optional
-        Called outside the timer with the name and the result of every block; raises `WrongResult`.
+        Called outside the timer with the name and the result of every block. It should raise
+        `WrongResult` if the result is wrong.
 
     Returns
     -------
@@ -94,8 +95,8 @@ def interleave(
 
     Notes
     -----
-    Operands are warm: an untimed call opens each block. It brings them back into cache, and gives
-    worker threads that the previous call left spinning time to go to sleep.
+    Operands are warm: each block begins with an untimed call, which brings them back into the
+    cache. It also gives worker threads of the previous call, which spin for a while, time to sleep.
     """
     counts = {}
     for name, call in calls.items():
@@ -116,7 +117,7 @@ def interleave(
 
 
 def can_limit_blas() -> bool:
-    """Tell whether threadpoolctl is installed, without which BLAS keeps its own thread count."""
+    """Return whether threadpoolctl is installed; without it BLAS keeps its own thread count."""
     try:
         import threadpoolctl  # noqa: F401
     except ImportError:
@@ -139,17 +140,17 @@ def threads(count: int) -> Iterator[None]:
 
 
 def thread_counts() -> tuple[int, ...]:
-    """Return the thread counts worth measuring here: one, and all if that is more."""
+    """Return the thread counts worth measuring here: one and, if there are more, all."""
     return tuple(sorted({1, get_num_threads()}))
 
 
 def random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw an ndarray of +1 and -1, float32."""
+    """Return a random array of +1 and -1, float32."""
     return rng.integers(0, 2, size=shape).astype(np.float32) * 2 - 1
 
 
 def machine_stamp() -> dict[str, Any]:
-    """Return what belongs beside a figure: processor, ISA, compiler, threads, BLAS, load."""
+    """Return a description of the machine: processor, ISA, compiler, threads, BLAS, load."""
     config: Any = show_config(mode="dicts")
     return config | {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),

@@ -1,4 +1,18 @@
-"""Layers of binarized networks: training layers, their packed twins, and the chains of both."""
+"""Layers of binarized networks, for training and for packed inference, and models made of them.
+
+A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
+the file of its kind: dense, conv, pool, norm, activations, residual. The models are in container.
+The other files serve these:
+
+    inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
+    operation, planes, weights, product         what dense and conv are made of
+    backward, float_conv                        gradients of products with bits; float convolutions
+    folding                                     packs a trained chain for inference
+    registry, model_files, file_versions        store packed models
+    summary, gradient_check                     tables of models, and a check for new layers
+
+This folder may import `ops`, `quantizers`, `config` and `files`, but never training code.
+"""
 
 from .activations import (
     Dropout,
@@ -14,8 +28,7 @@ from .activations import (
     Tanh,
 )
 from .base import Cost, Layer, TrainingLayer
-from .check import check_gradients
-from .container import Packed, PackedResidual, Residual, Sequential
+from .container import Packed, Sequential
 from .conv import (
     BinaryConv2D,
     Conv2D,
@@ -34,6 +47,7 @@ from .dense import (
     TanhDense,
 )
 from .folding import fold, freeze
+from .gradient_check import check_gradients
 from .inputs import Codes, as_float
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
 from .parameter import Parameter
@@ -47,6 +61,7 @@ from .pool import (
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
 )
+from .residual import PackedResidual, Residual
 from .roles import Role
 from .summary import Summary
 

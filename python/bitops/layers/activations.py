@@ -1,4 +1,4 @@
-"""Activations: Sign, Quantize and their packed twins, ReLU, Tanh, and what only training has."""
+"""Activations and their packed twins, and layers that exist only in training, such as Dropout."""
 
 from __future__ import annotations
 
@@ -14,21 +14,14 @@ from ..quantizers import (
     ClippedGradient,
     DoReFaActivation,
     DoReFaGradient,
-    DoReFaWeight,
     Heaviside,
-    LeastSquaresTernary,
-    MagnitudeAwareSign,
     ProgressiveSign,
     Quantizer,
-    ShareTernary,
     SteSign,
     StochasticSign,
     SwishSign,
-    Ternary,
-    TwnTernary,
-    XnorSign,
 )
-from ..quantizers.base import check_quantizer
+from ..quantizers.base import check_clip, check_quantizer
 from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
 from .inputs import (
     Activation,
@@ -39,6 +32,7 @@ from .inputs import (
     as_thresholds,
     check_input_bits,
 )
+from .planes import OWN_WEIGHT_QUANTIZERS
 from .registry import ArraySpec, register
 from .roles import Role
 
@@ -51,18 +45,18 @@ class Sign(TrainingLayer):
     clip_value : float
         Gradients pass where abs(x) <= clip_value; infinity lets every gradient pass.
     quantizer : Quantizer, optional
-        Instead of a clip_value: SteSign, ApproxSign, SwishSign, AnnealedSign, StochasticSign or
+        Alternative to clip_value: SteSign, ApproxSign, SwishSign, AnnealedSign, StochasticSign or
         ProgressiveSign of `bitops.quantizers`, a ClippedGradient of one of them, or any other
-        object with `forward(x)` and `backward(x, grad)`. Training takes these two; evaluation is
-        always the sign.
+        object with `forward(x)` and `backward(x, grad)`. Training calls these two methods.
+        Evaluation always takes the sign.
 
     Notes
     -----
-    Forward: q = +1 if x >= 0 else -1, returned as a BitArray packed along the features. Training
-    returns what the quantizer makes: random signs of StochasticSign, numbers of ProgressiveSign,
-    and of a quantizer of one's own bits where all its values are +-1, else numbers.
-    Pseudo-gradient: dx = dq * (abs(x) <= clip_value), that of the hard tanh for clip_value = 1, or
-    that of the quantizer.
+    Forward:  q = +1 if x >= 0 else -1, a BitArray packed along the features. In training the
+    quantizer makes q: StochasticSign draws random signs, ProgressiveSign returns numbers. A
+    quantizer from outside this package gives bits if all its values are +-1, otherwise numbers.
+    Pseudo-gradient:  dx = dq * (abs(x) <= clip_value), or that of the quantizer. With
+    clip_value = 1 it is the gradient of the hard tanh.
 
     References
     ----------
@@ -76,9 +70,7 @@ class Sign(TrainingLayer):
             raise ValueError("[Sign] give either clip_value or quantizer, got both")
         if quantizer is None:
             clip_value = 1.0 if clip_value is None else clip_value
-            check_number("Sign", "clip_value", clip_value)
-            if not clip_value > 0:
-                raise ValueError(f"[Sign] clip_value must be positive, got {clip_value}")
+            check_clip("Sign", clip_value)
             quantizer = SteSign(float(clip_value))
         check_quantizer("Sign", quantizer)
         if isinstance(_innermost(quantizer), _NO_SIGNS):
@@ -90,7 +82,7 @@ class Sign(TrainingLayer):
         values = as_float(as_activation("Sign", x))
         if not training:
             return pack(values)
-        if type(self.quantizer) is SteSign:  # a mask is smaller than the values
+        if type(self.quantizer) is SteSign:  # the mask takes less memory than the values
             self._saved = np.abs(values) <= np.float32(self.quantizer.clip_value)
             return pack(values)
         self._saved = values
@@ -123,22 +115,11 @@ class Sign(TrainingLayer):
 
 
 _SIGNS = (AnnealedSign, ApproxSign, SteSign, StochasticSign, SwishSign)
-_NO_SIGNS = (
-    DoReFaActivation,
-    DoReFaGradient,
-    DoReFaWeight,
-    Heaviside,
-    LeastSquaresTernary,
-    MagnitudeAwareSign,
-    ShareTernary,
-    Ternary,
-    TwnTernary,
-    XnorSign,
-)
+_NO_SIGNS = (*OWN_WEIGHT_QUANTIZERS, DoReFaActivation, DoReFaGradient, Heaviside)
 
 
 def _innermost(quantizer: Any) -> Any:
-    """The quantizer in a ClippedGradient, or in several of them."""
+    """Return the quantizer inside any number of nested ClippedGradients."""
     while type(quantizer) is ClippedGradient:
         quantizer = quantizer.quantizer
     return quantizer
@@ -148,20 +129,20 @@ _LEVELS = (DoReFaActivation, Heaviside)
 
 
 class Quantize(TrainingLayer):
-    """Activation of few levels: 0 and 1 of a Heaviside step, or the 2^k levels of DoReFa-Net.
+    """Quantized activation: 0 and 1 of a Heaviside step, or the 2^k levels of DoReFa-Net.
 
     Parameters
     ----------
     quantizer : Heaviside, DoReFaActivation, or ClippedGradient of one
-        Of `bitops.quantizers`, of at most 8 bits. An object of one's own needs `forward(x)`,
-        `backward(x, grad)`, and for the codes `codes(x)`, `bits` and `step`. For such a one no
-        packed form is known: derive a class with `role` and `to_packed` from this one.
+        From `bitops.quantizers`, with at most 8 bits. Any other object needs `forward(x)`,
+        `backward(x, grad)`, and for the codes `codes(x)`, `bits` and `step`. To freeze a model
+        with such an object, derive a class from this one that defines `role` and `to_packed`.
 
     Notes
     -----
-    Forward: q = step * code, handed on as Codes: products with binary weights are made of the
-    integer codes, exactly, and multiplied by the step.
-    Pseudo-gradient: that of the quantizer.
+    Forward:  q = step * code, returned as Codes. A product with binary weights is computed exactly
+    from the integer codes and then multiplied by the step.
+    Backward:  dx is the pseudo-gradient of the quantizer.
     """
 
     def __init__(self, quantizer: Any):
@@ -170,13 +151,13 @@ class Quantize(TrainingLayer):
         if not all(hasattr(self.levels, name) for name in ("codes", "bits", "step")):
             raise TypeError(
                 f"[Quantize] quantizer must be Heaviside or DoReFaActivation, or have codes(x), "
-                f"bits and step as they have, got {quantizer!r}"
+                f"bits and step like these, got {quantizer!r}"
             )
         kind = type(self.levels)
         if place_in_mro(kind, "forward") < place_in_mro(kind, "codes"):
             raise TypeError(
-                f"[Quantize] a quantizer that overrides forward must override codes, of which the "
-                f"values are made here, got {quantizer!r}"
+                f"[Quantize] a quantizer that overrides forward must override codes, from which "
+                f"the layer makes the values, got {quantizer!r}"
             )
         check_input_bits("Quantize", "bits", self.levels.bits)
         self.quantizer = quantizer
@@ -219,8 +200,9 @@ class PackedQuantize(Layer):
     Parameters
     ----------
     bits : int in 1..8
+        k, the bits of a code.
     clip_value : float
-        c.
+        c, the value of the largest code.
     """
 
     def __init__(self, bits: int, clip_value: float = 1.0):
@@ -239,12 +221,12 @@ class PackedQuantize(Layer):
 
 @register
 class PackedLevels(Layer):
-    """Codes as the numbers they stand for: y = step * code, float32.
+    """Converts codes to the numbers they stand for: y = step * code, float32.
 
     Parameters
     ----------
     step : float
-        A bit of a BitArray stands for the code 0 or 1.
+        Value of code 1. The bits of a BitArray are the codes 0 and 1.
     """
 
     def __init__(self, step: float = 1.0):
@@ -271,9 +253,9 @@ class PackedSign(Layer):
     Parameters
     ----------
     threshold : array_like of shape (features,), int or float32, optional
-        Without one, bit = (x >= 0).
+        By default bit = (x >= 0).
     flip : array_like of shape (features,), bool, optional
-        Features whose bit is inverted. Needs `threshold`.
+        Features whose bit is inverted; requires `threshold`.
     """
 
     ARRAYS = (ArraySpec("threshold", ("int32", "float32"), 1), ArraySpec("flip", "bool", 1))
@@ -308,7 +290,7 @@ class PackedSign(Layer):
 
 
 def relu(where: str, x) -> np.ndarray:
-    """max(x, 0) of a layer's input, float32."""
+    """Return max(x, 0) of a layer's input, float32."""
     return np.maximum(as_float(as_activation(where, x)), 0)
 
 
@@ -347,7 +329,7 @@ class PackedReLU(Layer):
 
 
 def tanh(where: str, x) -> np.ndarray:
-    """Hyperbolic tangent of a layer's input, float32."""
+    """Return the hyperbolic tangent of a layer's input, float32."""
     return np.tanh(as_float(as_activation(where, x)))
 
 
@@ -384,7 +366,7 @@ class PackedTanh(Layer):
 
 
 class QuantizeGradient(TrainingLayer):
-    """The identity, whose gradients are rounded at random to k bits (DoReFa-Net).
+    """Identity that rounds its gradient at random to k bits (DoReFa-Net).
 
     Parameters
     ----------
@@ -394,8 +376,9 @@ class QuantizeGradient(TrainingLayer):
 
     Notes
     -----
-    Forward: y = x, bits as bits. Backward: that of `quantizers.DoReFaGradient`; it stands behind
-    the product whose gradient it rounds.
+    Place it right after the product whose gradient it is to round.
+    Forward:  y = x; bits stay bits.
+    Backward:  dx is dy rounded by `quantizers.DoReFaGradient`.
     """
 
     role = Role.NOTHING
@@ -425,18 +408,19 @@ class QuantizeGradient(TrainingLayer):
 class Dropout(TrainingLayer):
     """Inverted dropout: training zeroes each value with probability `rate` and scales the others.
 
-    In evaluation the input passes through as it is, bits as bits.
+    Evaluation returns its input unchanged; bits stay bits.
 
     Parameters
     ----------
     rate : float
-        Share of values dropped, in [0, 1).
+        Probability that a value is dropped, in [0, 1).
     seed : int, SeedSequence or Generator, optional
         Source of the masks.
 
     Notes
     -----
-    y = x * mask / (1 - rate), mask ~ Bernoulli(1 - rate); dx = dy * mask / (1 - rate).
+    Forward:  y = x * mask / (1 - rate),  mask ~ Bernoulli(1 - rate).
+    Backward:  dx = dy * mask / (1 - rate).
     """
 
     role = Role.NOTHING

@@ -1,9 +1,14 @@
-"""Backward products with +-1 operands: real gradients times bits, which stay packed.
+"""Backward products with +-1 operands: real gradients times bits that stay packed.
 
-A layer y = x W^T with x and W of +-1 has the gradients dx = dy W and dW = dy^T x. Both are real
-numbers times signs, and `weight_gemm` makes them two to three times faster than float32 BLAS.
-Rounded to 8 bits at random (`quantizers.ByteGradient`), gradients take half as long again in
-`bitplane_gemm`, and patches of them are small enough to make dx of a convolution a convolution too.
+A layer y = x W^T with x and W of +-1 has the gradients dx = dy W and dW = dy^T x. Both multiply
+real numbers by signs, and `weight_gemm` does that two to three times faster than float32 BLAS.
+
+Gradients may also be rounded at random to 8 bits (`quantizers.ByteGradient`); `bitplane_gemm` is
+then faster still. Patches of bytes are also small enough to compute dx of a convolution with stride
+1 as a convolution of dy with reversed filters. In one dimension, with the taps w0 w1 w2:
+
+    forward     y[i]  = x[i] w0 + x[i+1] w1 + x[i+2] w2
+    backward    dx[j] = dy[j-2] w2 + dy[j-1] w1 + dy[j] w0
 """
 
 from __future__ import annotations
@@ -22,13 +27,13 @@ from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
 from ..ops.patches import add_patches, position_blocks, tap_slices
 from ..quantizers import ByteGradient
 
-# Positions whose patches are turned, and summed into the gradient, at a time: their bits and
-# gradients stay in the second-level cache, the gradient is passed over once for each.
+# Positions whose patches are transposed and summed into the gradient at once. Their bits and
+# gradients must stay in the second-level cache; fewer would mean more passes over the gradient.
 POSITIONS = 4096
 
 
 class Gradient:
-    """Gradient of the outputs of a layer, to be multiplied with bits: exact, or as bytes.
+    """Gradient of the outputs of a layer, exact or rounded to bytes, to be multiplied by bits.
 
     Parameters
     ----------
@@ -42,48 +47,51 @@ class Gradient:
 
     @cached_property
     def _rounded(self) -> tuple[np.ndarray, float | None]:
-        """What is multiplied, and its step if it is bytes; rounded when first asked for."""
+        """The numbers to multiply, and their step if they are bytes; rounded on first use."""
         return (self.exact, None) if self.rounding is None else self.rounding.round(self.exact)
 
     @property
     def numbers(self) -> np.ndarray:
-        """The gradient as float32, or as bytes."""
+        """The gradient as float32, or rounded to bytes."""
         return self._rounded[0]
 
     @property
     def step(self) -> float | None:
-        """What a byte counts; None if the gradient is exact."""
+        """The gradient that one unit of a byte stands for; None if the gradient is exact."""
         return self._rounded[1]
 
     def scaled(self, alpha: np.ndarray | None) -> Gradient:
-        """That of the products before they are scaled by alpha, one a filter; None for ones."""
+        """Return the gradient of the unscaled products; alpha has one scale a filter or is None."""
         return self if alpha is None else Gradient(self.exact * alpha, self.rounding)
 
     def matrix(self, index=slice(None)) -> np.ndarray:
-        """Rows of some positions."""
+        """Return the numbers of some positions as rows."""
         return self.numbers[index].reshape(-1, self.numbers.shape[-1])
 
     def sum_over_images(self) -> np.ndarray:
-        """The sum of images (n, oh, ow, o), float32."""
+        """Return the sum over the images (n, oh, ow, o), float32."""
         if self.step is None:
             return self.numbers.sum(axis=0)
         zero = len(self.numbers) * ByteGradient.ZERO
         return (self.numbers.sum(axis=0, dtype=np.int64) - zero) * np.float32(self.step)
 
     def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows taken from `numbers`, or from their transpose, times bits (k, rows' length)."""
+        """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
         if self.step is None:
             return weight_gemm(rows, bits, out=out)
         return bitplane_gemm(rows, bits, alpha=self.step, bias=self._shifts(bits), out=out)
 
     def _shifts(self, bits: BitArray) -> np.ndarray:
-        """A byte stands for (byte - 128) step: what takes 128 times the sums of bits off again."""
+        """Return the bias that corrects products of bytes, which stand for (byte - 128) step.
+
+        sum((byte - 128) bit) step = sum(byte bit) step - 128 sum(bit) step
+        """
         assert self.step is not None
         ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
         return (-ByteGradient.ZERO * self.step) * (2 * ones - math.prod(bits.shape[1:]))
 
     def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
-        """Convolution of rounded images with filters of bits; positions outside are 0."""
+        """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
         assert self.step is not None
         sides = ((0, 0), *padding, (0, 0))
         images = np.pad(self.numbers, sides, constant_values=ByteGradient.ZERO)
@@ -92,12 +100,13 @@ class Gradient:
 
 
 def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
-    """dW = dy^T x.
+    """Write dW = dy^T x to `out`.
 
     Parameters
     ----------
     dy : Gradient of shape (..., n)
-    x : BitArray of shape (m, k), packed along k, m the positions of dy
+    x : BitArray of shape (m, k), packed along k
+        m is the number of positions of dy.
     out : ndarray of shape (n, k), float32
     """
     dy.times(np.ascontiguousarray(dy.matrix().T), pack(x.T), out)
@@ -106,7 +115,7 @@ def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
 def conv_weight_gradient(
     dy: Gradient, x: BitArray, window: Window, pad_value: int, out: np.ndarray
 ) -> None:
-    """Gradient of the filters of a convolution of bits, without groups.
+    """Compute the gradient of the filters of a convolution of bits, without groups.
 
     Parameters
     ----------
@@ -114,8 +123,9 @@ def conv_weight_gradient(
     x : BitArray of shape (n, h, w, c), packed along c
     window : Window
     pad_value : {0, 1, -1}
-        What the positions outside the image counted as.
+        Value of the positions outside the image.
     out : ndarray of shape (o, kh, kw, c), float32
+        Gradient of the filters, written here.
     """
     positions = window.output[0] * window.output[1]
     matrix = out.reshape(len(out), -1)
@@ -129,8 +139,8 @@ def conv_weight_gradient(
             dilation=window.dilation,
             pad_value=pad_value or -1,
         )
-        turned = pack(rows.reshape(-1, rows.shape[-1]).T)
-        matrix += dy.times(np.ascontiguousarray(dy.matrix(images).T), turned)
+        transposed = pack(rows.reshape(-1, rows.shape[-1]).T)
+        matrix += dy.times(np.ascontiguousarray(dy.matrix(images).T), transposed)
     if pad_value == 0 and window.is_padded:
         out += _sums_outside(dy, window)
 
@@ -141,9 +151,10 @@ def _images_at_a_time(n: int, positions: int) -> Iterator[slice]:
 
 
 def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
-    """Sum of dy over the positions that see each tap outside, shape (o, kh, kw, 1).
+    """Sum dy over the positions whose tap lies outside the image; shape (o, kh, kw, 1).
 
-    Outside stood for -1 among the bits; adding this takes that back.
+    Patches of bits hold -1 outside the image, where a pad_value of 0 means 0. They have therefore
+    added -dy for each such position, and adding this sum corrects that.
     """
     by_position = dy.sum_over_images()
     total = by_position.sum(axis=(0, 1))
@@ -159,34 +170,36 @@ def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
 
 
 def conv_input_gradient(
-    dy: Gradient, turned: BitArray, window: Window, shape: tuple[int, ...]
+    dy: Gradient, transposed: BitArray, window: Window, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Gradient of the images of a convolution with +-1 filters, without groups.
+    """Return the gradient of the images of a convolution with +-1 filters, without groups.
 
     Parameters
     ----------
     dy : Gradient of shape (n, oh, ow, o)
-        Scales of the filters included.
-    turned : BitArray of shape (kh * kw * c, o), packed along o
+        Already multiplied by the scales of the filters.
+    transposed : BitArray of shape (kh * kw * c, o), packed along o
+        The filters, see `Planes.transposed`.
     window : Window
     shape : (n, h, w, c)
+        Shape of the images.
 
     Returns
     -------
-    ndarray of this shape, float32
+    ndarray of shape (n, h, w, c), float32
     """
     around = _padding_around(window)
     if dy.step is not None and around is not None:
-        return dy.convolve(_flipped(turned, window, shape[3]), around, window.dilation)
+        return dy.convolve(_flipped(transposed, window, shape[3]), around, window.dilation)
     dx = np.zeros(shape, np.float32)
-    width = turned.shape[0]
+    width = transposed.shape[0]
     for block in position_blocks(shape[0], window, 4 * width):
-        add_patches(dy.times(dy.matrix(block), turned), window, dx, block)
+        add_patches(dy.times(dy.matrix(block), transposed), window, dx, block)
     return dx
 
 
 def _padding_around(window: Window) -> tuple[Pair, Pair] | None:
-    """Padding of dy with which a convolution of it covers the image; None if there is none."""
+    """Return the padding with which dy, convolved, gives dx; None if no padding does."""
     if window.stride != (1, 1):
         return None
     reach = [(size - 1) * step for size, step in zip(window.kernel, window.dilation, strict=True)]
@@ -196,8 +209,8 @@ def _padding_around(window: Window) -> tuple[Pair, Pair] | None:
     return sides if min(map(min, sides)) >= 0 else None
 
 
-def _flipped(turned: BitArray, window: Window, channels: int) -> BitArray:
-    """Filters (c, kh, kw, o) that see from an input what the others see of it, packed along o."""
-    words = turned.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
-    shape = channels, *window.kernel, turned.shape[1]
+def _flipped(transposed: BitArray, window: Window, channels: int) -> BitArray:
+    """Return the filters of the backward convolution, (c, kh, kw, o) with both axes reversed."""
+    words = transposed.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
+    shape = channels, *window.kernel, transposed.shape[1]
     return BitArray.from_words(np.ascontiguousarray(words), shape)

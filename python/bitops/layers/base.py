@@ -1,8 +1,8 @@
-"""The interface of all layers, and of those that learn."""
+"""The interfaces of layers, with and without training, and walks over the layers of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a layer stores, and what it computes for one output position (a row, or a pixel)."""
+    """The size of a layer, and its work for one output position (a row or a pixel)."""
 
     parameters: int = 0
-    packed_bytes: int = 0  # binary weights at 1 bit (in 64-bit words), everything else as stored
+    packed_bytes: int = 0  # binary weights take 1 bit each, in 64-bit words; the rest as stored
     binary_macs: int = 0
     float_macs: int = 0
 
@@ -29,16 +29,17 @@ class Cost:
 class Layer:
     """One step of a model: `forward`, and the facts that `summary` and the shape checks need.
 
-    `in_features` and `out_features`, the lengths of the last axes, are None where a layer takes or
-    gives any number of features.
+    `in_features` and `out_features` are the lengths of the last axis of input and output. They are
+    None if the layer works with any number of features.
     """
 
-    ARRAYS: ClassVar[Sequence[ArraySpec]] = ()  # of a packed layer, for model files
-    CHAINS: ClassVar[Sequence[str]] = ()  # names of `branches()`, for the same
+    # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
+    ARRAYS: ClassVar[Sequence[ArraySpec]] = ()
+    CHAINS: ClassVar[Sequence[str]] = ()
 
     in_features: int | None = None
     out_features: int | None = None
-    mixes_axes = False  # whether the features of the output come from several axes of the input
+    mixes_axes = False  # whether output features are made from several axes of the input
 
     @property
     def name(self) -> str:
@@ -51,28 +52,32 @@ class Layer:
         return self.forward(x)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for inputs of a shape, or an error if they do not fit.
+        """Return the shape of the output for an input shape; refuse a shape that does not fit.
 
-        Shapes are the last axes, as many as are known: () says nothing, (64,) that there are 64
-        features or channels, (28, 28, 64) is that of one image.
+        A shape lists the last axes, as many as are known:
+
+            ()              nothing is known
+            (64,)           64 features or channels
+            (28, 28, 64)    an image of 28 x 28 pixels and 64 channels
         """
         if self.out_features is None:
             return shape
         return (*shape[:-1], self.out_features)
 
     def emits_bits(self, bits_in: bool) -> bool:
-        """Whether the output in inference is a BitArray, given whether the input is one."""
+        """Return whether inference gives a BitArray; `bits_in` tells whether its input is one."""
         return False
 
     def cost(self, bits_in: bool) -> Cost:
+        """Return the size and the work of the layer; `bits_in` is as in `emits_bits`."""
         return Cost()
 
     def config(self) -> dict[str, Any]:
-        """Arguments of the constructor that are no arrays, in values that JSON knows."""
+        """Return the arguments of the constructor other than arrays, as values JSON can hold."""
         return {}
 
     def branches(self) -> dict[str, Sequence[Layer]]:
-        """Chains of layers inside this one by name; each of them gets this layer's input."""
+        """Return the chains of layers inside this one, by name; each gets this layer's input."""
         return {}
 
     def __repr__(self) -> str:
@@ -80,11 +85,12 @@ class Layer:
 
 
 class TrainingLayer(Layer):
-    """A layer that also learns: `backward` stands next to `forward`.
+    """A layer that can be trained: `backward` stands next to `forward`.
 
-    `forward(x, training=True)` keeps what `backward` needs; `forward(x)` is the evaluation graph.
-    `backward(grad)` writes the gradients of the parameters and returns that of the input, or None
-    where the input, being integer data, has none. `to_packed()` gives the layer for inference.
+    `forward(x)` evaluates the layer. `forward(x, training=True)` also keeps what `backward` needs.
+    `backward(grad)` writes the gradients of the parameters and returns the gradient of the input.
+    It returns None if the input is integer data, which has no gradient.
+    `to_packed()` returns the layer for inference.
     """
 
     def forward(self, x, *, training: bool = False) -> Activation:
@@ -94,33 +100,35 @@ class TrainingLayer(Layer):
         raise NotImplementedError
 
     def parameters(self) -> list[Parameter]:
+        """Return the parameters to be trained, in a fixed order."""
         return []
 
     def generators(self) -> list[np.random.Generator]:
-        """Sources of the random numbers that `forward` draws; their states belong to a checkpoint.
+        """Return the random generators that the layer draws from; a checkpoint saves their states.
 
-        An outer layer lists those of the layers in it, in the order of `parameters`.
+        A layer that contains others lists their generators in the order of `parameters`.
         """
         return []
 
     def state(self) -> list:
-        """Copies of all arrays that what follows depends on; `restore` takes them back."""
+        """Return copies of all arrays that training changes; `restore` accepts them."""
         return [p.value.copy() for p in self.parameters()]
 
     def restore(self, state: Sequence) -> None:
+        """Put the layer back into a state that `state` returned."""
         for parameter, value in zip(self.parameters(), state, strict=True):
             parameter.assign(value)
 
     @property
     def role(self) -> Role:
-        """How the layer takes part when a chain is packed."""
+        """How `freeze` treats the layer when it packs a chain."""
         return Role.ALONE
 
     def to_packed(self) -> Layer | None:
-        """The layer that computes in inference what `forward` does in evaluation, bit for bit.
+        """Return the inference layer whose outputs equal those of evaluation, bit for bit.
 
-        It shares no array with this one. The packed form belongs to the `forward` beside which it
-        is defined: a class that overrides `forward` has none unless it defines its own.
+        It shares no array with this layer. `freeze` refuses a class that overrides `forward` but
+        inherits `to_packed`, since the inherited one describes the other `forward`.
         """
         raise TypeError(
             f"[to_packed] a layer must define to_packed to be packed, got {type(self).__name__}"
@@ -128,13 +136,34 @@ class TrainingLayer(Layer):
 
 
 def place_in_mro(kind: type, name: str) -> int:
-    """Where among its bases, itself the first, a class finds an attribute; after all if nowhere."""
+    """Return the index in the MRO of the class that defines `name`; the length if none does."""
     bases = kind.__mro__
     return next((i for i, base in enumerate(bases) if name in vars(base)), len(bases))
 
 
 def saved_for_backward(layer: Layer, value):
-    """What `forward` kept, or an error if it has not run in training mode."""
+    """Return what `forward` saved; raise an error if it has not run in training mode."""
     if value is None:
         raise RuntimeError(f"[{layer.name}] backward needs forward(x, training=True) before it")
     return value
+
+
+def named_layers(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield layers with their places, such as "3" or "3.body.0"; a layer precedes its branches."""
+    for i, layer in enumerate(layers):
+        yield f"{prefix}{i}", layer
+        for branch, chain in layer.branches().items():
+            yield from named_layers(chain, f"{prefix}{i}.{branch}.")
+
+
+def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Iterate over layers in order, including those of branches."""
+    return (layer for _, layer in named_layers(layers))
+
+
+def holders(layer: Layer) -> Iterator[Any]:
+    """Yield a layer, its quantizer if it has one, the quantizer inside that one, and so on."""
+    holder: Any = layer
+    while holder is not None:
+        yield holder
+        holder = getattr(holder, "quantizer", None)

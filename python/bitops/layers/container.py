@@ -1,4 +1,8 @@
-"""Chains of layers and branches: batched inference, summary, training graph, packed model."""
+"""Models, that is chains of layers: Sequential for training, Packed for inference.
+
+`Model` holds what the two share: batches, predictions, summary. `Sequential.to_packed` makes a
+Packed; `folding` does the work.
+"""
 
 from __future__ import annotations
 
@@ -11,60 +15,59 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..quantizers import ByteGradient
-from .base import Layer, TrainingLayer, saved_for_backward
+from .base import Layer, TrainingLayer, all_layers
 from .folding import check_packed_form, fold_chain, to_numbers
-from .inputs import Activation, Codes, Shape, as_activation, as_float, check_size, is_data
+from .inputs import Activation, Codes, Shape, check_size, is_data
+from .model_files import read_model, write_model
 from .parameter import Parameter
-from .registry import register
-from .roles import NUMBERS, Flow, Role
-from .saving import read_model, write_model
 from .summary import Summary, summarize
-from .walk import all_layers
 
 if TYPE_CHECKING:
     from ..training.loop import History
 
-# Layers stand below the training code and never import it: whoever only runs models does not load
-# it. This one name says which module `Sequential.fit` asks for when it is first called.
+# Layers must not import the training code, so that inference does not load it. `Sequential.fit`
+# looks this module up by name when it is first called.
 _TRAINER = "bitops.training.loop"
 
 
 def _as_list(layers: tuple) -> list:
-    """Layers given one by one, or as a single list or tuple."""
+    """Return the layers given one by one, or as a single list or tuple."""
     if len(layers) == 1 and isinstance(layers[0], list | tuple):
         return list(layers[0])
     return list(layers)
 
 
-def _taken(layers: Sequence[Layer]) -> int | None:
-    """Features that the chain takes; None where it takes any number, or where it depends."""
+def _input_features(layers: Sequence[Layer]) -> int | None:
+    """Return the features that a chain takes; None if any number fits or if it is unknown."""
     for layer in layers:
         if layer.in_features is not None or layer.mixes_axes:
             return layer.in_features
     return None
 
 
-def _flat(layers: Iterable[Layer]) -> list[Layer]:
-    """The layers, with sequences among them replaced by their own."""
+def unnested(layers: Iterable[Layer]) -> list[Layer]:
+    """Return the layers in order, with nested sequences replaced by their layers."""
     flat: list[Layer] = []
     for layer in layers:
-        # a sequence with a forward of its own is more than its layers
+        # a sequence that overrides forward is more than its layers
         if type(layer).forward in (Sequential.forward, Packed.forward):
-            flat += _flat(layer.layers)  # type: ignore[attr-defined]
+            flat += unnested(layer.layers)  # type: ignore[attr-defined]
         else:
             flat.append(layer)
     return flat
 
 
-def _describe(name: str, layers: Iterable) -> str:
+def describe(name: str, layers: Iterable) -> str:
+    """Return a repr with one layer a line."""
     lines = [repr(layer).replace("\n", "\n    ") for layer in layers]
     return f"{name}(\n" + "".join(f"    {line},\n" for line in lines) + ")"
 
 
 def check_layers(where: str, layers: Sequence, kind: type[Layer], input_shape: Shape = ()) -> Shape:
-    """Refuse an empty list, foreign objects, and neighbours that do not fit; shape of the output.
+    """Check that layers fit each other and the input; return the shape of the output.
 
-    Of images without a known size only the channels are checked.
+    An empty list and objects of another kind are refused. If the size of images is unknown, only
+    their channels are checked.
     """
     if not layers:
         raise ValueError(f"[{where}] at least one layer is needed, got none")
@@ -86,7 +89,7 @@ def check_layers(where: str, layers: Sequence, kind: type[Layer], input_shape: S
 
 
 def check_shape(where: str, shape: Any) -> tuple[int, ...] | None:
-    """An input shape, without the axis of examples, as plain integers; None stays None."""
+    """Check the shape of one example and return it as plain integers; None stays None."""
     if shape is None:
         return None
     if not isinstance(shape, tuple | list) or not shape:
@@ -95,19 +98,19 @@ def check_shape(where: str, shape: Any) -> tuple[int, ...] | None:
 
 
 class Model:
-    """What the training graph and the packed model share: inference, in batches and whole.
+    """Base of Sequential and Packed: runs inference, on all rows at once or batch by batch.
 
     Notes
     -----
     Four ways to run a model:
 
     =============  ===========================================================================
-    `forward(x)`   all rows at once, as a layer does it; codes come as `Codes`. Training calls
+    `forward(x)`   all rows at once, as in a layer; codes are returned as `Codes`. Training calls
                    `forward(x, training=True)`, which keeps what `backward` needs.
     `model(x)`     the same as `forward(x)`
     `outputs(x)`   `forward` batch by batch, so that memory does not grow with the rows; codes
-                   come as the numbers they stand for
-    `predict(x)`   the labels of classes, from the largest output of each row, batch by batch
+                   are returned as the numbers they stand for
+    `predict(x)`   the class of each row, the index of its largest output; batch by batch
     =============  ===========================================================================
     """
 
@@ -117,7 +120,7 @@ class Model:
         raise NotImplementedError
 
     def flat_layers(self) -> list[Layer]:
-        """The layers in order, those of nested sequences included."""
+        """Return the layers in order, with nested sequences replaced by their layers."""
         raise NotImplementedError
 
     def _batches(self, x, batch_size: int) -> Iterator[Activation]:
@@ -126,13 +129,13 @@ class Model:
             x = np.asarray(x)
         if x.ndim == 0:
             raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
-        # an input without rows still runs once: the output needs its shape and dtype
+        # an empty input still runs once, to give the output its shape and dtype
         for start in range(0, max(len(x), 1), batch_size):
             y = self.forward(x[start : start + batch_size])
             yield y.values() if isinstance(y, Codes) else y
 
     def outputs(self, x, *, batch_size: int = 1000) -> Activation:
-        """Outputs of all rows, of which one batch at a time is run.
+        """Return the outputs of all rows, computed batch by batch.
 
         Parameters
         ----------
@@ -152,7 +155,7 @@ class Model:
         return BitArray.from_words(words, (len(words), *bits[0].shape[1:]))
 
     def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
-        """Label of each row: the index of its largest score, the first of equal ones.
+        """Return the class of each row: the index of its largest score, the first of equal ones.
 
         Returns
         -------
@@ -166,7 +169,7 @@ class Model:
         return np.concatenate(labels)
 
     def error_rate(self, x, y, *, batch_size: int = 1000) -> float:
-        """Measure the share, 0 to 1, of rows whose predicted label is not the one in `y`.
+        """Return the share of rows, 0 to 1, whose predicted class differs from the one in `y`.
 
         Parameters
         ----------
@@ -184,13 +187,13 @@ class Model:
         return float(np.mean(predicted != y))
 
     def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
-        """Table of the layers: output, parameters, bytes, and multiply-adds for one example.
+        """Return a table of the layers: output, parameters, bytes, multiply-adds for one example.
 
         Parameters
         ----------
         input_shape : sequence of int, optional
-            Shape of one example, such as (32, 32, 3) of an image; that of the model by default.
-            Without either, only what does not depend on it is shown.
+            Shape of one example, such as (32, 32, 3) of an image; by default that of the model. If
+            neither is known, figures that depend on it are left open.
         """
         given = check_shape("summary", input_shape) or self.input_shape or ()
         layers = self.flat_layers()
@@ -199,15 +202,15 @@ class Model:
 
 
 class Sequential(Model, TrainingLayer):
-    """Layers applied one after the other; sequences may contain sequences.
+    """Chain of training layers, applied one after the other; it may contain further chains.
 
     Parameters
     ----------
     *layers : TrainingLayer
         One by one, or a single list.
     input_shape : tuple of int, optional
-        Shape of one example, such as (32, 32, 3) of an image. With it the sizes of images are
-        checked here too, not only features, and `summary` shows them.
+        Shape of one example, such as (32, 32, 3) of an image. If given, the constructor also checks
+        the sizes of images, not only features, and `summary` shows them.
 
     Examples
     --------
@@ -221,7 +224,8 @@ class Sequential(Model, TrainingLayer):
         self.layers: list[TrainingLayer] = _as_list(layers)
         self.input_shape = check_shape("Sequential", input_shape)
         shape = check_layers("Sequential", self.layers, TrainingLayer, self.input_shape or ())
-        self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
+        self.in_features = _input_features(self.layers)
+        self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
         self._took_data: list[bool] = []
 
@@ -244,12 +248,12 @@ class Sequential(Model, TrainingLayer):
         return grad
 
     def _check_end(self, place: int) -> None:
-        """Refuse a layer that gives no gradient although layers below it need one."""
+        """Refuse a layer that returns no gradient although layers before it need one."""
         needed = any(layer.parameters() for layer in self.layers[:place])
         if needed and self._took_data and not self._took_data[place]:
             raise TypeError(
-                f"[backward] layer {place} must return the gradient of its input, which is no "
-                f"integer data, got None from {self.layers[place]!r}"
+                f"[backward] layer {place} must return the gradient of its input, which is "
+                f"not integer data, got None from {self.layers[place]!r}"
             )
 
     def parameters(self) -> list[Parameter]:
@@ -269,22 +273,22 @@ class Sequential(Model, TrainingLayer):
         return check_layers("Sequential", self.layers, TrainingLayer, shape)
 
     def flat_layers(self) -> list[Layer]:
-        return _flat(self.layers)
+        return unnested(self.layers)
 
     def branches(self) -> dict[str, Sequence[Layer]]:
         return {"layers": self.flat_layers()}
 
     def round_gradients(self, seed=None) -> None:
-        """Let the backward products of all binary layers take gradients rounded to 8 bits.
+        """Round the gradients in the backward products of all binary layers to 8 bits.
 
-        Training steps get shorter, and gradients noisier but not biased; see
-        `bitops.quantizers.ByteGradient`. It becomes the attribute `rounding` of every layer that
-        has one; set that to None to undo it.
+        Training steps become faster. Gradients become noisier, but stay unbiased; see
+        `bitops.quantizers.ByteGradient`, which becomes the attribute `rounding` of each of these
+        layers. Set the attribute to None to undo this.
 
         Parameters
         ----------
         seed : int or SeedSequence, optional
-            Source of the rounding, from which each layer gets one of its own.
+            Source of the random rounding. Each layer gets its own stream.
         """
         sequence = (
             seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
@@ -294,7 +298,7 @@ class Sequential(Model, TrainingLayer):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
     def fit(self, x, y, **options) -> History:
-        """Train in place; see `bitops.training.loop.fit` for the options and the result."""
+        """Train the model in place; see `bitops.training.loop.fit` for options and result."""
         return importlib.import_module(_TRAINER).fit(self, x, y, **options)
 
     def to_packed(self) -> Packed:
@@ -303,15 +307,15 @@ class Sequential(Model, TrainingLayer):
         return Packed(packed + to_numbers(flow), input_shape=self.input_shape)
 
     def freeze(self) -> Packed:
-        """The packed inference model; see `bitops.layers.freeze`."""
+        """Return the packed inference model; see `bitops.layers.freeze`."""
         return self.to_packed()
 
     def __repr__(self) -> str:
-        return _describe("Sequential", self.layers)
+        return describe("Sequential", self.layers)
 
 
 class Packed(Model, Layer):
-    """Inference model: a chain of packed layers with bits flowing between them.
+    """Inference model: a chain of packed layers between which bits flow.
 
     Parameters
     ----------
@@ -320,13 +324,14 @@ class Packed(Model, Layer):
     input_shape : tuple of int, optional
         Shape of one example, as in `Sequential`.
     notes : mapping of str to str, optional
-        Whatever the user of a model file should know, such as how images are to be prepared. Kept
-        in the file.
+        What the user of a model file should know, such as how to prepare images. Stored in the
+        file.
 
     Notes
     -----
-    `Sequential.freeze` makes one from a trained network; `PackedDense(w, threshold, flip)` and its
-    like build one by hand from a network trained elsewhere. Either way it needs no training code.
+    `Sequential.freeze` makes a Packed from a network trained here. For a network trained elsewhere,
+    build it by hand from layers such as `PackedDense(w, threshold, flip)`. Running it loads no
+    training code.
     """
 
     def __init__(
@@ -342,7 +347,8 @@ class Packed(Model, Layer):
         for layer in self.layers:
             if isinstance(layer, TrainingLayer | Packed):
                 raise TypeError(f"[Packed] layers must be packed ones, got {layer!r}")
-        self.in_features, self.out_features = _taken(self.layers), shape[-1] if shape else None
+        self.in_features = _input_features(self.layers)
+        self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
 
     def forward(self, x) -> Activation:
@@ -371,166 +377,4 @@ class Packed(Model, Layer):
         return read_model(path, cls)
 
     def __repr__(self) -> str:
-        return _describe("Packed", self.layers)
-
-
-class Branches(Layer):
-    """What a residual block and its twin share: two branches whose outputs are added."""
-
-    body: Layer
-    shortcut: Layer | None
-
-    def _set_branches(self, body: Layer, shortcut: Layer | None, kind: type[Layer]) -> None:
-        for name, branch in (("body", body), ("shortcut", shortcut)):
-            if not isinstance(branch, kind) and (name == "body" or branch is not None):
-                raise TypeError(f"[{self.name}] {name} must be a {kind.__name__}, got {branch!r}")
-        self.body, self.shortcut = body, shortcut
-        given = {branch.in_features for branch in (body, shortcut) if branch is not None} - {None}
-        if len(given) > 1:
-            raise ValueError(
-                f"[{self.name}] body and shortcut must take the same features, "
-                f"got {body!r} and {shortcut!r}"
-            )
-        self.in_features = given.pop() if given else None
-        shape = self.output_shape(() if self.in_features is None else (self.in_features,))
-        self.out_features = shape[-1] if shape else None
-        self.mixes_axes = any(branch.mixes_axes for branch in (body, shortcut) if branch)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        main = self.body.output_shape(shape)
-        other = shape if self.shortcut is None else self.shortcut.output_shape(shape)
-        both = [pair for pair in zip(reversed(main), reversed(other), strict=False)]
-        if any(None not in pair and pair[0] != pair[1] for pair in both):
-            raise ValueError(
-                f"[{self.name}] body and shortcut must give the same shape, got {main} and {other}"
-            )
-        longer = main if len(main) >= len(other) else other
-        known = [main_size or other_size for main_size, other_size in both]
-        return (*longer[: len(longer) - len(both)], *reversed(known))
-
-    def branches(self) -> dict[str, Sequence[Layer]]:
-        chains: dict[str, Sequence[Layer]] = {"body": _flat([self.body])}
-        if self.shortcut is not None:
-            chains["shortcut"] = _flat([self.shortcut])
-        return chains
-
-    def _check_sum(self, main: Activation, other: Activation) -> None:
-        if main.shape != other.shape:
-            raise ValueError(
-                f"[{self.name}] body and shortcut must give the same shape, "
-                f"got {main.shape} and {other.shape}"
-            )
-
-    def __repr__(self) -> str:
-        branches = [self.body] if self.shortcut is None else [self.body, self.shortcut]
-        return _describe(self.name, branches)
-
-
-class Residual(Branches, TrainingLayer):
-    """y = body(x) + shortcut(x), float32; bits count as +-1.
-
-    Parameters
-    ----------
-    body : TrainingLayer
-        A layer or a Sequential.
-    shortcut : TrainingLayer, optional
-        The identity by default.
-
-    Notes
-    -----
-    Backward: dx is the sum of what the two branches give for dy.
-
-    References
-    ----------
-    He et al., "Deep residual learning for image recognition", 2016.
-    """
-
-    role = Role.BLOCK
-
-    body: TrainingLayer
-    shortcut: TrainingLayer | None
-
-    def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
-        self._set_branches(body, shortcut, TrainingLayer)
-        self._has_gradient: bool | None = None
-
-    def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_activation("Residual", x, self.in_features)
-        main = as_float(self.body.forward(x, training=training))
-        other = x
-        if self.shortcut is not None:
-            other = self.shortcut.forward(x, training=training)
-        self._check_sum(main, other)
-        if training:
-            self._has_gradient = not is_data(x)
-        return main + as_float(other)
-
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        has_gradient = saved_for_backward(self, self._has_gradient)
-        main = self.body.backward(grad)
-        other = grad if self.shortcut is None else self.shortcut.backward(grad)
-        if main is None or other is None or not has_gradient:
-            return None
-        return main + other
-
-    def parameters(self) -> list[Parameter]:
-        return [parameter for branch in self._both() for parameter in branch.parameters()]
-
-    def generators(self) -> list[np.random.Generator]:
-        return [generator for branch in self._both() for generator in branch.generators()]
-
-    def state(self) -> list:
-        return [branch.state() for branch in self._both()]
-
-    def restore(self, state: Sequence) -> None:
-        for branch, part in zip(self._both(), state, strict=True):
-            branch.restore(part)
-
-    def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
-        chains: dict[str, list[Layer]] = {}
-        for name, branch in self.branches().items():
-            packed, last = fold_chain(branch, flow)
-            chains[name] = packed + to_numbers(last)
-        # the identity, too, turns codes into numbers; a shortcut of nothing but Dropout is one
-        shortcut = chains.get("shortcut") or to_numbers(flow)
-        return PackedResidual(chains["body"], shortcut or None)
-
-    def _both(self) -> list[TrainingLayer]:
-        return [self.body] if self.shortcut is None else [self.body, self.shortcut]
-
-
-@register
-class PackedResidual(Branches):
-    """Twin of `Residual` for inference: y = body(x) + shortcut(x), float32; bits count as +-1.
-
-    Parameters
-    ----------
-    body : Packed, packed layer, or list of them
-    shortcut : the same, optional
-        The identity by default.
-
-    Notes
-    -----
-    Integers are rounded to float32 before they are added, as in training: integer sums would
-    differ beyond 2^24, and int32 could overflow.
-    """
-
-    CHAINS = ("body", "shortcut")
-
-    body: Packed
-    shortcut: Packed | None
-
-    def __init__(self, body, shortcut=None):
-        chain = None if shortcut is None else _as_packed(shortcut)
-        self._set_branches(_as_packed(body), chain, Packed)
-
-    def forward(self, x) -> np.ndarray:
-        x = as_activation("PackedResidual", x, self.in_features)
-        main = self.body.forward(x)
-        other = x if self.shortcut is None else self.shortcut.forward(x)
-        self._check_sum(main, other)
-        return as_float(main) + as_float(other)
-
-
-def _as_packed(branch) -> Packed:
-    return branch if isinstance(branch, Packed) else Packed(branch)
+        return describe("Packed", self.layers)

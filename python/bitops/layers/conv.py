@@ -1,4 +1,4 @@
-"""Convolutions: binary, quantized and float32 ones in training, and their twins in inference."""
+"""Convolutions for training (binary, quantized, float32), and their twins for inference."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from ..ops.geometry import Pair
 from ..quantizers.base import LARGEST, check_clip
 from .backward import Gradient
 from .base import Cost, Layer, saved_for_backward
-from .inputs import Activation, Shape, as_scales, as_weights, check_flag, is_data
+from .inputs import Activation, as_weights, check_flag, is_data
 from .operation import Convolution
-from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import Planes, WeightQuantizer
-from .product import FloatProduct, LatentProduct, PackedProduct
+from .product import (
+    FloatProduct,
+    LatentProduct,
+    PackedFloatProduct,
+    PackedProduct,
+    float_arrays,
+    own_outputs,
+    product_arrays,
+)
 from .registry import register
 from .roles import BITS, NUMBERS, Flow, Role
-from .weights import LatentWeights, PackedWeights, float_cost
+from .weights import LatentWeights, PackedWeights
 from .windows import Padding
 
 _AXES = "out_channels, kh, kw, in_channels / groups"
@@ -33,21 +40,21 @@ class BinaryConv2D(LatentProduct):
     kernel_size, stride, padding, dilation, groups
         As in `bitops.conv2d`.
     pad_value : {0, 1, -1}
-        Value of the positions outside the image; 0 adds nothing. Numbers take only 0.
+        Value of the positions outside the image; 0 adds nothing. It must be 0 unless x is bits.
     bias : bool
         Whether to add a trained float32 bias.
     scale_weights : bool
         Whether to scale every filter by alpha, its mean absolute latent weight (XNOR-Net).
     scale_input : bool
-        Whether the layer takes real input and binarizes it itself, keeping the scale K of each
-        window (XNOR-Net); then no Sign stands before it.
+        Whether the layer binarizes real input itself and keeps the scale K of each window
+        (XNOR-Net). Then no Sign belongs before it.
     clip_value : float
         With scale_input, gradients pass the binarization where abs(x) <= clip_value.
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights, and of the signs that are drawn.
+        Source of the initial weights, and of the random signs of `stochastic`.
     **latent
         gradient, stochastic, real_evaluation, center, lr_scale, start, as in `BinaryDense`. With
-        "normal" first weights have the variance 2 / (weights of a filter).
+        start="normal" the variance is 2 / (weights of a filter).
 
     Attributes
     ----------
@@ -57,24 +64,26 @@ class BinaryConv2D(LatentProduct):
 
     Notes
     -----
-    Forward, with Wb = sign(W), or alpha sign(W):  y = x * Wb + b, and y = K . (sign(x) * Wb) + b
-    with scale_input. Bits meet bits in the packed `conv2d`; uint8 input and codes give the exact
-    integers of `bitplane_conv2d`, and real input what `weight_conv2d` does.
-    Backward, with c(x) the patches as rows (im2col):  dWb = (K . dy)^T c(x),  dc = (K . dy) Wb,
-    which is added up to dx, and db = sum dy; with scale_input dx is masked by abs(x) <= clip_value.
-    No gradient flows through K, as in the released code of XNOR-Net, which leaves K out altogether.
-    Without alpha the gradient of Wb is applied to W as it is, without a mask; the clip of W does
-    the rest. With alpha it is dW = dWb (1/n + alpha 1{abs(W) < 1}), n the weights of a filter.
-    The learning rate of W is multiplied by sqrt((kh kw in_channels + kh kw out_channels) / 1.5).
-    K is that of all channels, also where groups see a part of them.
+    Forward, with Wb = sign(W), or alpha sign(W):  y = x * Wb + b,  and with scale_input
+    y = K . (sign(x) * Wb) + b.  Bits are convolved by `conv2d`, uint8 data and codes exactly by
+    `bitplane_conv2d`, real input by `weight_conv2d`.
+    Backward, with c(x) the matrix of patches (im2col), and K = 1 without scale_input:
+    dWb = (K . dy)^T c(x),  dc = (K . dy) Wb,  db = sum dy.  Each pixel of dx is the sum over the
+    patches that contain it. With scale_input, dx is 0 where abs(x) > clip_value.
+    No gradient flows through K; the code released with XNOR-Net does not use K at all.
+    Without alpha, dW = dWb without a mask, since the optimizer clips W. With alpha,
+    dW = dWb (1/n + alpha 1{abs(W) < 1}),  n the number of weights of a filter.
+    By default the learning rate of W is multiplied by
+    sqrt((kh kw in_channels + kh kw out_channels) / 1.5).
+    K averages over all channels, even if groups use only a part of them.
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1; start values and
-    the scale of the learning rate are those of the code released with it.
-    Courbariaux et al., "BinaryConnect", 2015: stochastic weights and evaluation with real ones.
-    Rastegari et al., "XNOR-Net", 2016, section 3: alpha, K, and the gradient with alpha; center is
-    a step of the code released with it.
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1. Initial weights
+    and the scale of the learning rate follow the code released with it.
+    Courbariaux et al., "BinaryConnect", 2015: stochastic weights, and evaluation with real ones.
+    Rastegari et al., "XNOR-Net", 2016, section 3: alpha and its gradient, and K; `center` follows
+    the code released with it.
     """
 
     operation: Convolution
@@ -140,7 +149,7 @@ class BinaryConv2D(LatentProduct):
     def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
         if not self.scale_input:
             return _packed(self, flow, outputs)
-        outputs = outputs or own_outputs(self, BITS)  # the input is binarized by the layer
+        outputs = outputs or own_outputs(self, BITS)  # the layer binarizes its input
         return PackedConv2D(self.bits, scale_input=True, **outputs, **self.config())
 
     def cost(self, bits_in: bool) -> Cost:
@@ -151,7 +160,7 @@ class BinaryConv2D(LatentProduct):
 
 
 class _ScaledPass(NamedTuple):
-    """What backward needs of a forward pass that scales its input."""
+    """What `backward` needs from a forward pass with scale_input."""
 
     signs: BitArray
     planes: Planes
@@ -160,7 +169,7 @@ class _ScaledPass(NamedTuple):
 
 
 class QuantizedConv2D(LatentProduct):
-    """Convolution whose filters are ternary, or of few bits, made from latent ones by a quantizer.
+    """Convolution that quantizes latent filters to ternary ones or to a few bits.
 
     Parameters
     ----------
@@ -180,8 +189,10 @@ class QuantizedConv2D(LatentProduct):
 
     Notes
     -----
-    Forward, with Q the quantized filters:  y = x * Q + b, as many products of bits as Q has planes,
-    see `QuantizedDense`. Backward as in `BinaryConv2D`, the gradient of Q by the quantizer.
+    Forward, with Q the quantized filters:  y = x * Q + b.  Each plane of Q takes one product of
+    bits, as in `QuantizedDense`.
+    Backward, with c(x) the matrix of patches (im2col):  dQ = dy^T c(x),  dc = dy Q,  db = sum dy.
+    Each pixel of dx is the sum over the patches that contain it. The quantizer turns dQ into dW.
     """
 
     operation: Convolution
@@ -219,7 +230,7 @@ class QuantizedConv2D(LatentProduct):
 
 
 class Conv2D(FloatProduct):
-    """Convolution with float32 filters, for the layers that stay in full precision.
+    """Convolution with float32 filters, for layers that stay in full precision.
 
     Parameters
     ----------
@@ -227,9 +238,9 @@ class Conv2D(FloatProduct):
     kernel_size, stride, padding, dilation, groups
         As in `bitops.conv2d`; positions outside the image are 0.
     bias : bool
-        Whether to add a trained bias, 0 at the start.
+        Whether to add a trained bias, initially 0.
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights, normal with variance 2 / (weights of a filter).
+        Source of the initial weights, normal with variance 2 / (weights of a filter).
 
     Attributes
     ----------
@@ -238,12 +249,13 @@ class Conv2D(FloatProduct):
 
     Notes
     -----
-    Forward, with c(x) the patches as rows (im2col):  y = c(x) W^T + b in BLAS; bits count as +-1.
-    Backward:  dW = dy^T c(x),  db = sum dy,  and dc = dy W, which is added up to dx.
+    Forward, with c(x) the matrix of patches (im2col):  y = c(x) W^T + b in BLAS; bits count as +-1.
+    Backward:  dW = dy^T c(x),  dc = dy W,  db = sum dy.  Each pixel of dx is the sum over the
+    patches that contain it.
 
     References
     ----------
-    He et al., "Delving deep into rectifiers", 2015, equation 10: the start values.
+    He et al., "Delving deep into rectifiers", 2015, equation 10: the initial weights.
     """
 
     operation: Convolution
@@ -271,7 +283,7 @@ class Conv2D(FloatProduct):
 
 
 def _packed(layer: BinaryConv2D | QuantizedConv2D, flow: Flow, outputs: dict[str, Any]) -> Layer:
-    """The twin of a layer that takes its input as it is, for what flows in."""
+    """Return the twin of a layer without scale_input, for what flows in."""
     if layer.real_evaluation:
         return FloatConv2D(layer.values(), layer.bias_value, **layer.operation.options)
     planes = layer.planes()
@@ -279,7 +291,7 @@ def _packed(layer: BinaryConv2D | QuantizedConv2D, flow: Flow, outputs: dict[str
     options |= layer.config()
     if planes.is_single:
         return PackedConv2D(planes.bits[0], **options)
-    return PackedPlanesConv2D(stacked(planes.bits), planes.coefficients, **options)
+    return PackedPlanesConv2D(planes.stacked(), planes.coefficients, **options)
 
 
 @register
@@ -291,30 +303,31 @@ class PackedConv2D(PackedProduct):
     w : BitArray or array_like of shape (out_channels, kh, kw, in_channels / groups)
         Filters OHWI; a real array is packed by sign (zero counts as +1).
     threshold : array_like of shape (out_channels,), int or float32, optional
-        With thresholds the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
+        If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
     flip : array_like of shape (out_channels,), bool, optional
-        Channels whose bit is inverted. Needs `threshold`.
+        Channels whose bit is inverted; requires `threshold`.
     alpha, bias : array_like of shape (out_channels,), float32, optional
-        Without thresholds the output is dot * alpha + bias in float32; with neither of the two, it
-        is the dot products: int32 for bits and uint8, float32 for real input.
+        Without thresholds, the output is dot * alpha + bias in float32. With neither of the two,
+        it is the dot products: int32 for bits and uint8, float32 for real input.
     scale_input : bool
-        Whether the input is real and binarized here: dot * alpha * K + bias, K as `bitops.k_map`
-        makes it. Excludes thresholds.
+        Whether the layer binarizes real input itself. The output is then dot * alpha * K + bias,
+        with K as in `bitops.k_map`. Excludes thresholds.
     stride, padding, dilation, groups, pad_value
-        As in `bitops.conv2d`. Numbers take only pad_value = 0.
+        As in `bitops.conv2d`. pad_value must be 0 unless the input is bits.
     input_bits : int in 1..8, optional
-        The input is codes in 0..2^input_bits - 1 of uint8, and nothing else; for 1 also bits, which
-        then stand for 0 and 1. Positions outside the image are 0.
+        If given, the input must be uint8 codes in 0..2^input_bits - 1. With 1 it may also be bits,
+        which then stand for 0 and 1. Positions outside the image are 0.
 
     Raises
     ------
     ValueError, TypeError
-        If shapes, settings or dtypes do not fit, on a NaN among weights or thresholds, and on
-        thresholds together with alpha, bias or scale_input.
+        If shapes, settings or dtypes do not fit, if a weight or threshold is NaN, or if thresholds
+        are given together with alpha, bias or scale_input.
 
     Notes
     -----
-    Takes what `BinaryConv2D` takes. A float32 threshold compares with integers as its floor does.
+    The input may be what `BinaryConv2D` takes. For an integer dot, dot > t and dot > floor(t) are
+    the same, so float32 thresholds t work there too.
     """
 
     ARRAYS = product_arrays(4)
@@ -367,15 +380,15 @@ class PackedConv2D(PackedProduct):
 
 @register
 class PackedPlanesConv2D(PackedProduct):
-    """Convolution with filters that are a sum of +-1 planes, for inference.
+    """Convolution whose filters, ternary or of a few bits, are a sum of +-1 planes, for inference.
 
     Parameters
     ----------
     w : BitArray or array_like of shape (planes, out_channels, kh, kw, in_channels / groups)
     coefficients : sequence of int
-        What each plane counts, as in `PackedPlanesDense`.
+        Factor of each plane, as in `PackedPlanesDense`.
     threshold, flip, alpha, bias, stride, padding, dilation, groups, pad_value, input_bits
-        As in `PackedConv2D`; dot is the sum of those with each plane times its coefficient.
+        As in `PackedConv2D`. dot is the sum over the planes of coefficient times dot product.
     """
 
     ARRAYS = product_arrays(5)
@@ -406,8 +419,8 @@ class PackedPlanesConv2D(PackedProduct):
 
 
 @register
-class FloatConv2D(Layer):
-    """Twin of `Conv2D` for inference: float32 filters, kept as they are.
+class FloatConv2D(PackedFloatProduct):
+    """Twin of `Conv2D` for inference, with the same float32 filters.
 
     Parameters
     ----------
@@ -431,25 +444,7 @@ class FloatConv2D(Layer):
         dilation: int | Pair = 1,
         groups: int = 1,
     ):
-        self.weight = as_weights(self.name, w, _AXES)
-        self.operation = Convolution.of_filters(
-            self.name, self.weight.shape, stride, padding, dilation, groups
-        )
-        self.in_features = self.operation.in_features
-        self.out_features = self.operation.out_features
-        self.bias = as_scales(self.name, "bias", bias, self.out_features)
-
-    def forward(self, x) -> np.ndarray:
-        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return self.operation.output_shape(shape)
-
-    def cost(self, bits_in: bool) -> Cost:
-        return float_cost(self.weight, self.bias)
-
-    def config(self) -> dict[str, Any]:
-        return dict(self.operation.options)
-
-    def __repr__(self) -> str:
-        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"
+        weight = as_weights(self.name, w, _AXES)
+        settings = stride, padding, dilation, groups
+        convolution = Convolution.of_filters(self.name, weight.shape, *settings)
+        super().__init__(convolution, weight, bias)

@@ -1,4 +1,4 @@
-"""Dense layers: binary, quantized and float32 ones in training, and their twins in inference."""
+"""Dense layers for training (binary, quantized, float32), and their twins for inference."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from .base import Cost, Layer
-from .inputs import as_scales, as_weights
+from .base import Layer
+from .inputs import as_weights
 from .operation import Linear
-from .packing import float_arrays, own_outputs, product_arrays, stacked
 from .planes import WeightQuantizer
-from .product import FloatProduct, LatentProduct, PackedProduct
+from .product import (
+    FloatProduct,
+    LatentProduct,
+    PackedFloatProduct,
+    PackedProduct,
+    float_arrays,
+    own_outputs,
+    product_arrays,
+)
 from .registry import register
 from .roles import NUMBERS, Flow
-from .weights import LatentWeights, PackedWeights, float_cost
+from .weights import LatentWeights, PackedWeights
 
 
 class BinaryDense(LatentProduct):
@@ -29,29 +36,29 @@ class BinaryDense(LatentProduct):
         Whether to scale every output by alpha, the mean absolute latent weight of its row
         (XNOR-Net).
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights, and of the signs that are drawn.
+        Source of the initial weights, and of the random signs of `stochastic`.
     **latent
-        gradient, stochastic, real_evaluation, center, lr_scale, start: how latent weights start,
-        learn and are used.
+        Further options of the latent weights:
 
         gradient : {"straight", "paper", "chain"} or quantizer, optional
-            How the gradient of the binary weights becomes that of the latent ones: as it is
-            ("straight", the default without scales), by a form of `xnor_weight_gradient` ("paper"
-            is the default with scales), or by the `backward` of a quantizer.
+            How the gradient of the binary weights becomes that of the latent ones. "straight"
+            passes it on unchanged; this is the default without scales. "paper" and "chain" are
+            the forms of `xnor_weight_gradient`; "paper" is the default with scales. A quantizer
+            uses its `backward`.
         stochastic : bool
-            Whether training draws the signs, +1 with probability (W + 1) / 2, anew in every forward
-            pass; evaluation takes sign(W).
+            Whether every forward pass in training draws new signs, +1 with probability
+            (W + 1) / 2. Evaluation uses sign(W).
         real_evaluation : bool
-            Whether evaluation takes the latent weights themselves (BinaryConnect). Freezing then
-            gives a layer of float32 weights; set the attribute to False before, for binary ones.
+            Whether evaluation uses the latent weights themselves (BinaryConnect). Freezing then
+            gives a layer with float32 weights. For binary ones, set the attribute to False first.
         center : bool
-            Whether latent weights lose their mean over the input channels and are clipped to
-            [-1, 1] after each step, when they are first used (XNOR-Net). The optimizer then does
-            not clip them.
+            Whether the mean over the input channels is subtracted from the latent weights, which
+            are then clipped to [-1, 1] (XNOR-Net). That happens when they are first used after a
+            step of the optimizer, which then does not clip them.
         lr_scale : float, optional
             Factor of the learning rate; sqrt((in_features + out_features) / 1.5) by default.
         start : {"uniform", "normal"}
-            First weights: uniform in [-1, 1), or normal with variance 2 / in_features.
+            Initial weights: uniform in [-1, 1), or normal with variance 2 / in_features.
 
     Attributes
     ----------
@@ -61,20 +68,18 @@ class BinaryDense(LatentProduct):
 
     Notes
     -----
-    Forward, with Wb = sign(W), or alpha sign(W):  y = x Wb^T + b.  Bits meet bits in the packed
-    `gemm`; uint8 input and codes give the exact integer product, and real input that of
-    `weight_gemm`.
-    Backward:  dx = dy Wb,  dWb = dy^T x,  db = sum dy.  Without alpha the gradient of Wb is applied
-    to W as it is, without a mask; the clip of W does the rest. With alpha it is
-    dW = dWb (1/in_features + alpha 1{abs(W) < 1}).
+    Forward, with Wb = sign(W), or alpha sign(W):  y = x Wb^T + b.  Bits are multiplied by `gemm`
+    and real input by `weight_gemm`; products of uint8 data and codes are exact integers.
+    Backward:  dx = dy Wb,  dWb = dy^T x,  db = sum dy.  Without alpha, dW = dWb without a mask,
+    since the optimizer clips W. With alpha,  dW = dWb (1/in_features + alpha 1{abs(W) < 1}).
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1; start values and
-    the scale of the learning rate are those of the code released with it.
-    Courbariaux et al., "BinaryConnect", 2015: stochastic weights and evaluation with real ones.
-    Rastegari et al., "XNOR-Net", 2016, section 3.1: alpha, and the gradient with it; center is a
-    step of the code released with it.
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1. Initial weights
+    and the scale of the learning rate follow the code released with it.
+    Courbariaux et al., "BinaryConnect", 2015: stochastic weights, and evaluation with real ones.
+    Rastegari et al., "XNOR-Net", 2016, section 3.1: alpha and its gradient; `center` follows the
+    code released with it.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class BinaryDense(LatentProduct):
 
 
 class QuantizedDense(LatentProduct):
-    """Dense layer whose weights are ternary, or of few bits, made from latent ones by a quantizer.
+    """Dense layer that quantizes latent weights to ternary ones or to a few bits.
 
     Parameters
     ----------
@@ -108,13 +113,13 @@ class QuantizedDense(LatentProduct):
     bias : bool
         Whether to add a trained float32 bias.
     clip_value : float, optional
-        The optimizer clips latent weights to [-clip_value, clip_value]; by default it does not.
+        The optimizer clips latent weights to [-clip_value, clip_value]. By default it does not.
     lr_scale : float
         Factor of the learning rate.
     start : {"normal", "uniform"}
-        First weights: normal with variance 2 / in_features, or uniform in [-1, 1).
+        Initial weights: normal with variance 2 / in_features, or uniform in [-1, 1).
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights.
+        Source of the initial weights.
 
     Attributes
     ----------
@@ -123,8 +128,9 @@ class QuantizedDense(LatentProduct):
 
     Notes
     -----
-    Forward, with Q the quantized weights:  y = x Q^T + b.  Ternary weights are half the sum of two
-    +-1 planes, those of k bits a sum of k planes: as many products of bits, exact before the scale.
+    Forward, with Q the quantized weights:  y = x Q^T + b.  Q is a sum of +-1 planes, two for
+    ternary weights and k for weights of k bits. Each plane takes one product of bits; their sum is
+    exact before it is scaled.
     Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy.
     """
 
@@ -154,15 +160,15 @@ class QuantizedDense(LatentProduct):
 
 
 class Dense(FloatProduct):
-    """Dense layer with float32 weights, for the layers that stay in full precision.
+    """Dense layer with float32 weights, for layers that stay in full precision.
 
     Parameters
     ----------
     in_features, out_features : int
     bias : bool
-        Whether to add a trained bias, 0 at the start.
+        Whether to add a trained bias, initially 0.
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights, normal with variance 2 / in_features.
+        Source of the initial weights, normal with variance 2 / in_features.
 
     Attributes
     ----------
@@ -176,7 +182,7 @@ class Dense(FloatProduct):
 
     References
     ----------
-    He et al., "Delving deep into rectifiers", 2015, equation 10: the start values.
+    He et al., "Delving deep into rectifiers", 2015, equation 10: the initial weights.
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
@@ -201,8 +207,8 @@ class TanhDense(FloatProduct):
 
     References
     ----------
-    Kim and Smaragdis, "Bitwise Neural Networks", 2016: the first stage of their training, which
-    leaves weights whose signs matter.
+    Kim and Smaragdis, "Bitwise Neural Networks", 2016: the first stage of their training. It
+    prepares weights for a second stage that keeps only their signs.
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
@@ -227,46 +233,46 @@ class TanhDense(FloatProduct):
 
 
 def _packed(layer: BinaryDense | QuantizedDense, flow: Flow, outputs: dict[str, Any]) -> Layer:
-    """The twin of a layer, for the input that flows in."""
+    """Return the twin of a layer for what flows in."""
     if layer.real_evaluation:
         return FloatDense(layer.values(), layer.bias_value)
     planes = layer.planes()
     options = {**(outputs or own_outputs(layer, flow)), "input_bits": flow.code_bits}
     if planes.is_single:
         return PackedDense(planes.bits[0], **options)
-    return PackedPlanesDense(stacked(planes.bits), planes.coefficients, **options)
+    return PackedPlanesDense(planes.stacked(), planes.coefficients, **options)
 
 
 @register
 class PackedDense(PackedProduct):
-    """Dense layer on packed +-1 weights, for inference.
+    """Dense layer with packed +-1 weights, for inference.
 
     Parameters
     ----------
     w : BitArray or array_like of shape (out_features, in_features)
         Weights; a real array is packed by sign (zero counts as +1).
     threshold : array_like of shape (out_features,), int or float32, optional
-        With thresholds the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
+        If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
     flip : array_like of shape (out_features,), bool, optional
-        Outputs whose bit is inverted. Needs `threshold`.
+        Outputs whose bit is inverted; requires `threshold`.
     alpha, bias : array_like of shape (out_features,), float32, optional
-        Without thresholds the output is dot * alpha + bias in float32; with neither of the two, it
-        is the dot products: int32 for bits and uint8, float32 for real input.
+        Without thresholds, the output is dot * alpha + bias in float32. With neither of the two,
+        it is the dot products: int32 for bits and uint8, float32 for real input.
     input_bits : int in 1..8, optional
-        The input is codes in 0..2^input_bits - 1 of uint8, and nothing else; for 1 also bits, which
-        then stand for 0 and 1.
+        If given, the input must be uint8 codes in 0..2^input_bits - 1. With 1 it may also be bits,
+        which then stand for 0 and 1.
 
     Raises
     ------
     ValueError, TypeError
-        If shapes or dtypes do not fit, on a NaN among weights or thresholds, and on thresholds
+        If shapes or dtypes do not fit, if a weight or threshold is NaN, or if thresholds are given
         together with alpha or bias.
 
     Notes
     -----
-    Takes what `BinaryDense` takes: bits (packed product, integer thresholds), uint8 numbers (exact
-    integer products) and real numbers (`weight_gemm`). A float32 threshold t compares with integers
-    as floor(t) does, since dot > t and dot > floor(t) are the same for every integer dot.
+    The input may be what `BinaryDense` takes: bits, uint8 numbers, or real numbers. Products of
+    bits and of uint8 are exact integers, those of real numbers are made by `weight_gemm`. For an
+    integer dot, dot > t and dot > floor(t) are the same, so float32 thresholds t work there too.
     """
 
     ARRAYS = product_arrays(2)
@@ -282,15 +288,16 @@ class PackedDense(PackedProduct):
 
 @register
 class PackedPlanesDense(PackedProduct):
-    """Dense layer on weights that are a sum of +-1 planes, ternary or of few bits, for inference.
+    """Dense layer whose weights, ternary or of a few bits, are a sum of +-1 planes, for inference.
 
     Parameters
     ----------
     w : BitArray or array_like of shape (planes, out_features, in_features)
     coefficients : sequence of int
-        What each plane counts: (1, 1) for twice ternary weights, (1, 2, 4, ...) for those of bits.
+        Factor of each plane: (1, 1) for ternary weights, which count twice; (1, 2, 4, ...) for
+        weights of several bits.
     threshold, flip, alpha, bias, input_bits
-        As in `PackedDense`; dot is the sum of those with each plane times its coefficient.
+        As in `PackedDense`. dot is the sum over the planes of coefficient times dot product.
     """
 
     ARRAYS = product_arrays(3)
@@ -314,8 +321,8 @@ class PackedPlanesDense(PackedProduct):
 
 
 @register
-class FloatDense(Layer):
-    """Twin of `Dense` for inference: float32 weights, kept as they are.
+class FloatDense(PackedFloatProduct):
+    """Twin of `Dense` for inference, with the same float32 weights.
 
     Parameters
     ----------
@@ -326,17 +333,5 @@ class FloatDense(Layer):
     ARRAYS = float_arrays(2)
 
     def __init__(self, w, bias=None):
-        self.weight = as_weights(self.name, w, "out_features, in_features")
-        self.operation = Linear.of_weights(self.name, self.weight.shape)
-        self.in_features = self.operation.in_features
-        self.out_features = self.operation.out_features
-        self.bias = as_scales(self.name, "bias", bias, self.out_features)
-
-    def forward(self, x) -> np.ndarray:
-        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
-
-    def cost(self, bits_in: bool) -> Cost:
-        return float_cost(self.weight, self.bias)
-
-    def __repr__(self) -> str:
-        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"
+        weight = as_weights(self.name, w, "out_features, in_features")
+        super().__init__(Linear.of_weights(self.name, weight.shape), weight, bias)

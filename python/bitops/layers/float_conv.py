@@ -1,4 +1,4 @@
-"""Convolutions in float32 by BLAS, forward and backward, a block of patches at a time."""
+"""Float32 convolutions in BLAS, forward and backward, one block of patches at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..ops.geometry import Window
 from ..ops.patches import add_patches, patch_blocks
 from .inputs import Activation, as_float
 
-# Images that the backward pass holds as float32 at a time; their patches take a few MiB more.
+# Size of the float32 images that the backward pass holds at once; patches take a few MiB more.
 MAX_BLOCK_BYTES = 8 << 20
 
 
 def float_convolution(
     x: Activation, w: np.ndarray, bias: np.ndarray | None, window: Window, groups: int
 ) -> np.ndarray:
-    """Convolution in BLAS, block of patches by block; the same code in training and inference."""
+    """Convolve in BLAS, one block of patches at a time; training and inference both call this."""
     y = np.empty((len(x), *window.output, len(w)), np.float32)
     images = as_float(x)
     for channels, filters in _groups(w, groups):
@@ -41,18 +41,18 @@ def conv_gradients(
     weight_grad: np.ndarray,
     with_dx: bool,
 ) -> np.ndarray | None:
-    """Gradients of a convolution, in BLAS, block of patches by block.
+    """Compute the gradients of a convolution in BLAS, one block of patches at a time.
 
     Parameters
     ----------
     x : BitArray or ndarray of shape (n, h, w, c)
     dy : ndarray of shape (n, oh, ow, o), float32
     w : ndarray of shape (o, kh, kw, c / groups), float32
-        What x was convolved with.
+        The filters of the forward pass.
     window : Window
     groups : int
     outside : number
-        What the positions outside the image counted as.
+        Value of the positions outside the image.
     weight_grad : ndarray of the shape of `w`, float32
         Gradient of `w`, written here.
     with_dx : bool
@@ -80,7 +80,7 @@ def conv_gradients(
 
 
 def _groups(w: np.ndarray, groups: int) -> Iterator[tuple[slice, slice]]:
-    """Channels of the image and filters of each group."""
+    """Yield the channels and the filters of each group, as slices."""
     share, per = w.shape[3], len(w) // groups
     for g in range(groups):
         yield slice(g * share, (g + 1) * share), slice(g * per, (g + 1) * per)

@@ -1,17 +1,24 @@
-"""From a trained chain of layers to packed ones that compute the same bits.
+"""Turns a trained chain of layers into packed layers that compute the same bits.
 
-A chain is cut into groups, each of which is folded by itself:
+The chain is cut into groups: at most one head, the steps after it, and at most one end. Each group
+is folded by itself. An example:
 
-    head    steps             end         becomes
-    ----    -----             ---         -------
-    BinaryConv2D
-            BatchNorm ReLU    Sign        PackedConv2D with a threshold a channel
-    BinaryDense
-            BatchNorm                     PackedDense with alpha and bias
-    Dense                                 FloatDense
-            BatchNorm         Sign        PackedSign with a threshold a feature
+    chain           head            steps           end         packed layers
+    -----           ----            -----           ---         -------------
+    BinaryConv2D    BinaryConv2D                                PackedConv2D, with one
+    BatchNorm                       BatchNorm                   threshold a channel
+    Sign                                            Sign
+                    ------------------------------------
+    Flatten         Flatten                                     PackedFlatten
+                    ------------------------------------
+    Dense           Dense                                       FloatDense
+    BatchNorm                       BatchNorm                   PackedSign, with one
+    Sign                                            Sign        threshold a feature
+                    ------------------------------------
+    BinaryDense     BinaryDense                                 PackedDense, with
+    BatchNorm                       BatchNorm                   alpha and bias
 
-What a layer is in a group it says itself, by its `role`; see `bitops.layers.roles`.
+Each layer states by its `role` which of these parts it plays; see `bitops.layers.roles`.
 """
 
 from __future__ import annotations
@@ -55,73 +62,75 @@ def freeze(model: Sequential) -> Packed:
     Parameters
     ----------
     model : Sequential
-        Nested sequences included.
+        It may contain further sequences.
 
     Returns
     -------
     Packed
-        A model of its own: later changes of `model` do not reach it. For the same input its output
-        equals that of `model` in evaluation, bit for bit; a product at the end that is an integer
-        of at most 2^24 comes as int32.
+        An independent model, which later changes of `model` do not affect. Its output equals that
+        of `model` in evaluation, bit for bit. If the last layer is a product whose sums are
+        integers up to 2^24, they are returned as int32.
 
     Raises
     ------
     TypeError
-        If a layer has no packed form of its own, because its class does not define `to_packed`, or
-        overrides the `forward` of the class that does.
+        If the class of a layer does not define `to_packed`, or overrides `forward` but inherits
+        `to_packed`.
     ValueError
         If a parameter or a running statistic is NaN or infinite.
 
     Notes
     -----
-    A product (BinaryDense, BinaryConv2D and their kin with quantized weights) followed by any of
-    BatchNorm, MaxPool2D and ReLU and ended by Sign becomes a packed product with a threshold a
-    channel (see `fold`), then pools of bits. Layers that receive bits get integer thresholds. Those
-    that receive the model's input get float32 ones, which decide every real number and every
-    integer as the training graph does.
+    Take a product (BinaryDense, BinaryConv2D, QuantizedDense or QuantizedConv2D), then any number
+    of BatchNorm, MaxPool2D and ReLU, then Sign. These layers become a packed product with one
+    threshold a channel (see `fold`), followed by pools of bits. If the product takes bits or codes,
+    the thresholds are integers. If it takes numbers, such as the model's input, they are float32
+    and decide every real number and every integer as the training graph does.
 
-    Each of these steps keeps or reverses the order of values in a channel, so that pools can change
-    places with the sign. Let g be the steps before a pool, and b the bit of a product z:
+    Pools can change places with the sign because every step is monotone in each channel. Let g be
+    the steps before a pool, and b the bit of a product z:
 
         training    z -> g -> largest of the window -> ... -> Sign -> b
         packed      z -> (z > threshold) ^ flip -> OR or AND of the window -> b
 
                                 flip is False           flip is True
-                                (b grows with z)        (b falls with z)
-        g rises: b of the       OR: one z above the     AND: one z above the
-        largest z               threshold is enough     threshold is too many
-        g falls: b of the       AND: all z must be      OR: one z not above
-        smallest z              above the threshold     is enough
+                                (b rises with z)        (b falls with z)
+        g rises: b of the       OR: b = 1 if any z      AND: b = 0 if any z
+        largest z               is above                is above
+        g falls: b of the       AND: b = 1 only if      OR: b = 1 if any z
+        smallest z              all z are above         is not above
 
-    A Quantize of one bit ends a product like a Sign; its bits stand for 0 and 1, which the next
-    product is told. One of more bits stays a layer of its own, whose codes the next product takes
-    as bit planes. Where codes meet anything but products, max-pools and Flatten, PackedLevels turns
-    them into numbers.
+    ("Above" means above the threshold.)
 
-    A BinaryConv2D that scales its input stays in float32, since each position has a scale of its
-    own; what follows up to the Sign becomes float32 thresholds. Without a Sign at the end, numbers
-    flow: the first BatchNorm behind a product becomes its alpha and bias. All other layers stand
-    alone. Dropout and QuantizeGradient vanish.
+    A Quantize of one bit takes the place of Sign. Its bits stand for 0 and 1, and the next product
+    is packed accordingly. A Quantize of more bits becomes a PackedQuantize, and the next product
+    takes its codes as bit planes. Products, max-pools and Flatten accept codes; before any other
+    layer, PackedLevels turns them into numbers.
+
+    The products of a BinaryConv2D with scale_input have a scale for each position and stay float32.
+    The steps after it, up to the Sign, become float32 thresholds. If no Sign follows a
+    product without scale and bias, a BatchNorm right after it becomes its alpha and bias. All other
+    layers are packed one by one. Dropout and QuantizeGradient are left out.
     """
     return model.to_packed()
 
 
 def fold_chain(layers: Sequence[Layer], flow: Flow = NUMBERS) -> tuple[list[Layer], Flow]:
-    """Packed layers for a chain of training layers without inner chains, and what they end in."""
+    """Pack a chain of training layers, and return the packed layers and what flows out of them."""
     packed: list[Layer] = []
-    for group in _groups([_checked(layer) for layer in layers]):
+    for group in _groups([_check_layer(layer) for layer in layers]):
         made, flow = group.pack(flow)
         packed += made
     return packed, flow
 
 
 def to_numbers(flow: Flow) -> list[Layer]:
-    """The layers that turn codes into numbers."""
+    """Return the layers that turn what flows into numbers: PackedLevels for codes, or none."""
     return [] if flow.code_bits is None else [PackedLevels(flow.step)]
 
 
-def _checked(layer: Layer) -> TrainingLayer:
-    """A layer that may be packed: it has a packed form of its own, and its arrays are finite."""
+def _check_layer(layer: Layer) -> TrainingLayer:
+    """Check that a layer has its own packed form and that its values are finite; return it."""
     if not isinstance(layer, TrainingLayer):
         raise TypeError(f"[freeze] layers must be training layers, got {layer!r}")
     check_packed_form(layer)
@@ -132,7 +141,7 @@ def _checked(layer: Layer) -> TrainingLayer:
 
 
 def check_packed_form(layer: TrainingLayer) -> None:
-    """Refuse a layer whose packed form belongs to another `forward` than its own."""
+    """Refuse a layer whose `to_packed` is missing or was written for another `forward`."""
     kinds = type(layer).__mro__
     forward, packed, role = (
         place_in_mro(type(layer), name) for name in ("forward", "to_packed", "role")
@@ -153,7 +162,7 @@ def check_packed_form(layer: TrainingLayer) -> None:
 
 
 def _arrays(state: Any) -> Iterator[np.ndarray]:
-    """The arrays in the lists of lists that `state()` gives."""
+    """Yield the arrays in the nested lists that `state()` returns."""
     for part in state:
         if isinstance(part, list):
             yield from _arrays(part)
@@ -162,7 +171,7 @@ def _arrays(state: Any) -> Iterator[np.ndarray]:
 
 
 def _groups(layers: Sequence[TrainingLayer]) -> list[_Group]:
-    """Cut the chain before every head and behind every end."""
+    """Cut the chain before every head and after every end."""
     groups = [_Group()]
     for layer in layers:
         role = layer.role
@@ -182,18 +191,22 @@ def _groups(layers: Sequence[TrainingLayer]) -> list[_Group]:
 
 @dataclass
 class _Group:
-    """At most one layer that is no step, the steps behind it, and the one that ends in levels."""
+    """A part of the chain that is folded at once: a head, the steps after it, and an end.
+
+    Each may be missing. The end turns numbers into bits or codes.
+    """
 
     head: TrainingLayer | None = None
     steps: list[TrainingLayer] = field(default_factory=list)
     end: TrainingLayer | None = None
 
     def pack(self, flow: Flow) -> tuple[list[Layer], Flow]:
+        """Pack the group for what flows in; return the layers and what flows out."""
         if self.head is not None and self.head.role is Role.PRODUCT:
             return self._pack_product(cast(PackableProduct, self.head), flow)
         packed, flow = _pack_head(self.head, flow)
         steps = list(self.steps)
-        while steps and steps[0].role is Role.POOL:  # of whatever flows
+        while steps and steps[0].role is Role.POOL:  # pools bits, codes and numbers alike
             packed.append(_twin(steps.pop(0)))
         if not steps and self.end is None:
             return packed, flow
@@ -201,21 +214,9 @@ class _Group:
         return [*packed, *to_numbers(flow), *made], after
 
     def _pack_product(self, product: PackableProduct, flow: Flow) -> tuple[list[Layer], Flow]:
-        planes = product.planes()
-        scale, bias = planes.scale(flow.step), product.bias_value
         if self.end is not None and _is_binary(self.end):
-            filters = product.weight.shape[0]
-            k = None
-            if flow.largest is not None:
-                k = product.weight.size // filters * flow.largest * sum(planes.coefficients)
-
-            def expression(z: np.ndarray) -> np.ndarray:
-                return scaled(z, scale, bias)
-
-            threshold, flip = fold(_chained(expression, self.steps, self.end), filters, k)
-            pools = _pack_pools(expression, self.steps, flip, filters, k)
-            packed = product.to_packed(flow, threshold=threshold, flip=flip)
-            return [packed, *pools], _flow_of(self.end)
+            return self._fold_product(product, self.end, flow), _flow_of(self.end)
+        scale, bias = product.planes().scale(flow.step), product.bias_value
         steps, outputs = list(self.steps), {}
         if scale is None and bias is None and steps and steps[0].role is Role.AFFINE:
             outputs = dict(zip(("alpha", "bias"), _affine(steps.pop(0)), strict=True))
@@ -224,9 +225,27 @@ class _Group:
             return layers, NUMBERS
         return [*layers, _twin(self.end)], _flow_of(self.end)
 
+    def _fold_product(
+        self, product: PackableProduct, end: TrainingLayer, flow: Flow
+    ) -> list[Layer]:
+        """Fold scale, bias, steps and end into thresholds; return the product and its pools."""
+        planes, bias = product.planes(), product.bias_value
+        scale = planes.scale(flow.step)
+        filters = product.weight.shape[0]
+        k = None
+        if flow.largest is not None:
+            k = product.weight.size // filters * flow.largest * sum(planes.coefficients)
+
+        def expression(z: np.ndarray) -> np.ndarray:
+            return scaled(z, scale, bias)
+
+        threshold, flip = fold(_chained(expression, self.steps, end), filters, k)
+        pools = _pack_pools(expression, self.steps, flip, filters, k)
+        return [product.to_packed(flow, threshold=threshold, flip=flip), *pools]
+
 
 def _pack_head(head: TrainingLayer | None, flow: Flow) -> tuple[list[Layer], Flow]:
-    """The twin of a layer that folds with nothing, and what it ends in."""
+    """Pack a head other than a product; return the layers and what flows out."""
     if head is None:
         return [], flow
     if head.role is Role.MOVES:
@@ -239,7 +258,7 @@ def _pack_head(head: TrainingLayer | None, flow: Flow) -> tuple[list[Layer], Flo
 def _pack_steps(
     steps: Sequence[TrainingLayer], end: TrainingLayer | None
 ) -> tuple[list[Layer], Flow]:
-    """Layers for steps on numbers that no product folds with; the first of them is no pool."""
+    """Pack steps on numbers that follow no product; the first of them is not a pool."""
     if end is None:
         return [_twin(step) for step in steps], NUMBERS
     features = next((layer.in_features for layer in (*steps, end) if layer.in_features), None)
@@ -251,10 +270,12 @@ def _pack_steps(
 
 
 def _twin(layer: TrainingLayer) -> Layer:
-    """The packed layer that a layer gives."""
+    """Return the packed twin of a layer, checked."""
     packed = layer.to_packed()
     if not isinstance(packed, Layer) or isinstance(packed, TrainingLayer):
-        raise TypeError(f"[freeze] to_packed must give a packed layer, got {packed!r} of {layer!r}")
+        raise TypeError(
+            f"[freeze] to_packed must return a packed layer, got {packed!r} from {layer!r}"
+        )
     return packed
 
 
@@ -267,7 +288,7 @@ def _levels(end: TrainingLayer) -> HasLevels:
 
 
 def _is_binary(end: TrainingLayer) -> bool:
-    """Whether thresholds decide what a layer makes."""
+    """Return whether the output of an end has two values, so that a threshold decides."""
     return end.role is Role.SIGN or _levels(end).bits == 1
 
 
@@ -284,9 +305,10 @@ def _identity(z: np.ndarray) -> np.ndarray:
 def _chained(
     expression: Expression, steps: Sequence[TrainingLayer], end: TrainingLayer | None = None
 ) -> Expression:
-    """What the evaluation graph makes of products, by the layers' own code; pools are left out.
+    """Return a function that applies an expression and then steps, pools left out.
 
-    With an `end` it is positive or zero where that gives +1, or the code 1.
+    It calls the layers' own `forward`, so it rounds as evaluation does. With an `end`, its result
+    is >= 0 exactly if the end returns +1 or code 1.
     """
     layers = [step for step in steps if step.role is not Role.POOL]
 
@@ -294,13 +316,13 @@ def _chained(
         z = expression(z)
         for layer in layers:
             z = as_float(layer.forward(z))
-        return z if end is None else _decided(end, z)
+        return z if end is None else _decisions(end, z)
 
     return chained
 
 
-def _decided(end: TrainingLayer, z: np.ndarray) -> np.ndarray:
-    """What a layer of two levels makes of numbers, above or below 0; NaN stays, as `fold` wants."""
+def _decisions(end: TrainingLayer, z: np.ndarray) -> np.ndarray:
+    """Return the decisions of an end as numbers above or below 0; keep NaN, as `fold` expects."""
     missing = np.isnan(z)
     made = end.forward(np.where(missing, np.float32(0), z))
     decided = made.numbers - np.float32(0.5) if isinstance(made, Codes) else as_float(made)
@@ -314,38 +336,38 @@ def _pack_pools(
     features: int,
     k: int | None,
 ) -> list[Layer]:
-    """Pools of the bits of products, for those of the numbers that an expression makes of them."""
+    """Return the pools of bits that replace the pools among the steps; see `freeze`."""
     pools: list[Layer] = []
     for i, step in enumerate(steps):
         if step.role is Role.POOL:
-            minimum = flip ^ _falls(_chained(expression, steps[:i]), features, k)
+            minimum = flip ^ _find_falling(_chained(expression, steps[:i]), features, k)
             pools.append(cast(PackablePool, step).to_packed(minimum=minimum))
     return pools
 
 
-def _falls(expression: Expression, features: int, k: int | None) -> np.ndarray:
-    """Which channels of a monotone expression fall."""
+def _find_falling(expression: Expression, features: int, k: int | None) -> np.ndarray:
+    """Return in which channels a monotone expression falls."""
     largest = np.float32(k) if k is not None else np.finfo(np.float32).max
     ends = np.array([[-largest], [largest]], np.float32).repeat(features, axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         first, last = expression(ends)
-    return first > last  # NaN, like equal ends, marks a constant, for which both pools do
+    return first > last  # False if the ends are equal or NaN: either pool suits a constant
 
 
 def fold(
     expression: Expression, features: int, k: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds and flips that decide as the sign of a float32 expression does.
+    """Find thresholds and flips that decide as the sign of a float32 expression does.
 
     Parameters
     ----------
     expression : callable
-        Maps float32 products of shape (1, features) to float32 values of that shape; in every
-        channel monotone, rising or falling.
+        Maps float32 products of shape (1, features) to float32 values of that shape. In every
+        channel it must be monotone, rising or falling.
     features : int
     k : int, optional
-        The products are integers in -k..k and the thresholds int32. Without it they are any float32
-        numbers and the thresholds float32.
+        If given, the products are integers in -k..k and the thresholds int32. Otherwise the
+        products are any float32 numbers and the thresholds float32.
 
     Returns
     -------
@@ -356,23 +378,29 @@ def fold(
     Raises
     ------
     ValueError
-        If the expression is NaN for the product 0.
+        If the expression is NaN at the product 0.
 
     Notes
     -----
     Solving gamma * (z - mean) * inv_std + beta >= 0 for z would round differently from the
-    expression and misplace thresholds now and then. So the expression itself is bisected, in all
-    channels at once, over the ordered set of what z can be: rounding keeps a monotone function
-    monotone, hence each channel changes sign at most once. A channel that falls (gamma < 0) starts
-    with bit 1, which `flip` restores; one that never changes (gamma = 0, or a threshold beyond
-    +-k) gets the largest product as its threshold, which no product exceeds.
+    expression and sometimes misplace a threshold. Instead, the expression itself is bisected over
+    all values of z in order, in all channels at once. Rounding keeps a monotone function monotone,
+    so each channel changes sign at most once:
+
+        z               -k  ...  -1   0   1   2   3   ...  k
+        rises           0    0    0   0   0   1   1    1   1     threshold 1
+        falls           1    1    1   1   0   0   0    0   0     threshold 0, flip
+        constant        1    1    1   1   1   1   1    1   1     threshold k, flip
+
+    A channel falls if gamma < 0. It is constant if gamma = 0 or if its threshold lies beyond +-k;
+    no product exceeds k.
     """
     value = _integer_to_float if k is not None else _key_to_float
     last = k if k is not None else _LARGEST_FLOAT_KEY
 
     def is_positive(keys: np.ndarray) -> np.ndarray:
-        # Products near the end of float32 may overflow to infinity, which keeps their sign. If a
-        # gamma of 0 makes that NaN, the channel is constant: any other product speaks for it.
+        # The largest products may overflow to infinity, which keeps their sign. Times a gamma of 0
+        # that is NaN; such a channel is constant, so its value at 0 holds everywhere.
         with np.errstate(over="ignore", invalid="ignore"):
             y = expression(value(keys)[np.newaxis])[0]
         return np.where(np.isnan(y), at_zero, y) >= 0
@@ -399,6 +427,6 @@ def _integer_to_float(keys: np.ndarray) -> np.ndarray:
 
 
 def _key_to_float(keys: np.ndarray) -> np.ndarray:
-    """Enumerate the finite float32 numbers in order: key 0 is 0.0, key 1 the smallest positive."""
+    """Map integers to the finite float32 numbers in order: 0 to 0.0, 1 to the next one above."""
     magnitude = np.abs(keys).astype(np.uint32).view(np.float32)
     return np.where(keys < 0, -magnitude, magnitude)

@@ -1,4 +1,13 @@
-"""What layers take: activations in their five forms, and the checks of arrays and settings."""
+"""What layers take as input, and the checks of their arrays and settings.
+
+An activation has one of five forms:
+
+    BitArray        +-1, packed along the last axis
+    Codes           step * code, codes of 1 to 8 bits, made by Quantize in training
+    uint8           data such as pixels; has no gradient. In inference also codes
+    int32           exact sums of an inference layer
+    float32         everything else
+"""
 
 from __future__ import annotations
 
@@ -10,16 +19,16 @@ from ..ops.array import BitArray, unpack
 from ..ops.checks import check_integer
 from ..ops.results import clip_to_int32
 
-# 255 * k stays below 2**31, so that every dot product fits int32, and k below 2**24, so that
-# float32 holds those of bits exactly.
+# With k features, 255 * k stays below 2**31, so every dot product fits int32. And k stays below
+# 2**24, so float32 holds every dot product of bits exactly.
 MAX_FEATURES = 2**23
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Activations of few levels in the training graph: step * code.
+    """Quantized activations of the training graph: the values are step * code.
 
-    Unlike uint8 numbers, which are data, they have a gradient, that of the values.
+    They have a gradient, that of the values. An array of uint8 is data and has none.
 
     Parameters
     ----------
@@ -28,7 +37,7 @@ class Codes:
     bits : int
         1 to 8.
     step : float
-        Value of the code 1, a float32 number.
+        Value that code 1 stands for, a float32 number.
     """
 
     numbers: np.ndarray
@@ -53,7 +62,7 @@ class Codes:
         return Codes(self.numbers.reshape(*shape), self.bits, self.step)
 
     def values(self) -> np.ndarray:
-        """The activations, float32."""
+        """Return the values step * code, float32."""
         return self.numbers * np.float32(self.step)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -61,35 +70,35 @@ class Codes:
 
 
 Activation = np.ndarray | BitArray | Codes
-Shape = tuple[int | None, ...]  # the last axes of an activation, None where a length is unknown
+Shape = tuple[int | None, ...]  # last axes of an activation; None marks an unknown length
 
 
 def check_size(where: str, name: str, value: int) -> int:
-    """`value` as a plain int in 1..MAX_FEATURES."""
+    """Check that a size is in 1..MAX_FEATURES and return it as a plain int."""
     return check_integer(where, name, value, 1, MAX_FEATURES)
 
 
 def check_flag(where: str, name: str, value: bool) -> bool:
-    """`value`, which must be True or False."""
+    """Check that `value` is True or False and return it."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"[{where}] {name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def check_input_bits(where: str, name: str, value: int) -> int:
-    """`value` as a plain int in 1..8, the bits of a code."""
+    """Check that the bits of a code are in 1..8 and return them as a plain int."""
     return check_integer(where, name, value, 1, 8)
 
 
 def as_activation(where: str, x, features: int | None = None) -> Activation:
-    """Check a layer's input and give it one of the five forms that layers know.
+    """Check a layer's input and return it in one of the five forms of activations.
 
     Parameters
     ----------
     where : str
         Name of the layer, for the message of an error.
     x : BitArray, Codes, or array_like of shape (..., features)
-        Bits packed along the last axis, activations of few levels, uint8 numbers, or real numbers.
+        Bits packed along the last axis, quantized activations, uint8 numbers, or real numbers.
     features : int, optional
         Length that the last axis must have.
 
@@ -100,7 +109,7 @@ def as_activation(where: str, x, features: int | None = None) -> Activation:
     Raises
     ------
     TypeError
-        If x is neither bits nor numbers. A bool array is refused: it is bits that nobody packed.
+        If x is neither bits nor numbers. A bool array is refused: bits must be packed first.
     ValueError
         If x has fewer than two axes, a wrong last axis, or is packed along another axis.
     """
@@ -121,7 +130,7 @@ def as_activation(where: str, x, features: int | None = None) -> Activation:
 
 
 def as_images(where: str, x, channels: int | None = None) -> Activation:
-    """`as_activation` for images: shape (n, h, w, channels)."""
+    """Check images of shape (n, h, w, channels), as `as_activation` does."""
     x = as_activation(where, x, channels)
     if x.ndim != 4:
         raise ValueError(f"[{where}] x must have shape (n, h, w, channels), got {x.shape}")
@@ -129,12 +138,12 @@ def as_images(where: str, x, channels: int | None = None) -> Activation:
 
 
 def is_data(x: Activation) -> bool:
-    """Whether an input is integer data, below which nothing learns, rather than activations."""
+    """Return whether an input is uint8 data, to which no gradient is passed back."""
     return isinstance(x, np.ndarray) and x.dtype == np.uint8
 
 
 def as_float(x: Activation) -> np.ndarray:
-    """The values of `x` as float32: +-1 for bits, the numbers themselves otherwise."""
+    """Return the values of an activation as float32; bits become +-1."""
     if isinstance(x, BitArray):
         return unpack(x, dtype=np.float32)
     if isinstance(x, Codes):
@@ -142,8 +151,16 @@ def as_float(x: Activation) -> np.ndarray:
     return x.astype(np.float32, copy=False)
 
 
+def is_finite(x) -> bool:
+    """Return whether an array is free of NaN and infinity; look at its extremes, without a copy."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+
+
 def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
-    """Check thresholds: int32 (clipped, which changes no comparison) or float32, one a feature."""
+    """Check thresholds, one a feature; return int32, clipped without effect, or float32."""
     threshold = np.asarray(threshold)
     if threshold.dtype.kind in "iu":
         threshold = clip_to_int32(threshold)
@@ -157,7 +174,7 @@ def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
 
 
 def as_flips(where: str, flip, features: int, name: str = "flip") -> np.ndarray | None:
-    """Check flips: bool, one a feature; None stands for no flip at all."""
+    """Check flips, bool, one a feature; return None if nothing is flipped."""
     if flip is None:
         return None
     flip = np.asarray(flip)
@@ -168,7 +185,7 @@ def as_flips(where: str, flip, features: int, name: str = "flip") -> np.ndarray 
 
 
 def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray | None:
-    """Check a float32 factor or term, one a feature; None stands for an absent one."""
+    """Check factors or terms, one a feature; return float32, or None if there are none."""
     if value is None:
         return None
     value = np.asarray(value)
@@ -178,7 +195,7 @@ def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray 
 
 
 def as_weights(where: str, value, axes: str) -> np.ndarray:
-    """Check float32 weights with the named axes; a read-only copy."""
+    """Check weights with the named axes; return a read-only float32 copy."""
     value = np.asarray(value)
     if value.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] w must be real, got {value.dtype}")
@@ -190,7 +207,7 @@ def as_weights(where: str, value, axes: str) -> np.ndarray:
 
 
 def per_feature(where: str, name: str, value: np.ndarray, features: int | None) -> np.ndarray:
-    """`value`, a scalar or one number a feature, as a read-only array of shape (features,)."""
+    """Return a scalar, or one number a feature, as a read-only array of shape (features,)."""
     if features is None and value.ndim == 1 and value.size:
         features = value.size
     if features is None or value.shape not in ((), (features,)):

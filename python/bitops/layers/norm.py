@@ -1,4 +1,4 @@
-"""Batch normalisation: the training layers, and the factor and bias that they become."""
+"""Batch normalisation for training, and its inference form x * alpha + bias."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BatchNorm(TrainingLayer):
     eps : float
         Added to the variance.
     momentum : float
-        Weight, in (0, 1], of a new batch in the running statistics.
+        Weight of a new batch in the running statistics, in (0, 1].
 
     Attributes
     ----------
@@ -38,8 +38,8 @@ class BatchNorm(TrainingLayer):
     dgamma = sum(dy * xhat),  dbeta = sum(dy).
     Evaluation:  y = x * alpha + bias,  alpha = gamma * inv_std,  bias = beta - mean * alpha, with
     the running statistics, each operation rounded to float32.
-    The running statistics average inv_std itself, as the code released with BinaryNet does. Batch t
-    enters with weight max(momentum, 1/t), so that short trainings do not keep the start values.
+    The running statistics average inv_std itself, as in the code released with BinaryNet. Batch t
+    has the weight max(momentum, 1/t), so that initial values do not linger in short trainings.
 
     References
     ----------
@@ -66,7 +66,7 @@ class BatchNorm(TrainingLayer):
         self._saved: tuple[np.ndarray, np.ndarray] | None = None
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """alpha and bias of the evaluation graph, float32."""
+        """Return alpha and bias of evaluation, float32."""
         alpha = self.gamma.value * self.running_inv_std
         return alpha, self.beta.value - self.running_mean * alpha
 
@@ -132,7 +132,7 @@ class BatchNorm(TrainingLayer):
 
 
 class ShiftBatchNorm(BatchNorm):
-    """Batch normalisation whose factors are powers of two, so that it multiplies by shifting.
+    """Batch normalisation whose factors are powers of two, so that products are bit shifts.
 
     Parameters
     ----------
@@ -140,13 +140,13 @@ class ShiftBatchNorm(BatchNorm):
     eps : float
         Added to the approximate variance.
     momentum : float
-        Weight, in (0, 1], of a new batch in the running statistics.
+        Weight of a new batch in the running statistics, in (0, 1].
 
     Attributes
     ----------
     gamma, beta : Parameter of shape (features,)
     running_mean, running_inv_std : ndarray of shape (features,), float32
-        0 and 1 at the start.
+        Initially 0 and 1.
 
     Notes
     -----
@@ -155,15 +155,15 @@ class ShiftBatchNorm(BatchNorm):
     y = c * AP2(s) * AP2(gamma) + beta.
     Backward, with C = AP2(c) and sigma = AP2(s):
     dx = (dy - mean(dy) - C * mean(C * dy) * sigma^2) * sigma * AP2(gamma),
-    dgamma = sum(dy * AP2(c * sigma)), given to gamma itself,  dbeta = sum(dy).
+    dgamma = sum(dy * AP2(c * sigma)), passed straight to gamma,  dbeta = sum(dy).
     Evaluation:  y = x * alpha + bias,  alpha = AP2(running_inv_std) * AP2(gamma),
     bias = beta - running_mean * alpha.
     The running statistics average the mean and s, before AP2, with the weight `momentum`.
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 3; these equations are
-    those of the Torch program released with it.
+    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 3. The equations follow
+    the Torch program released with it.
     """
 
     role = Role.AFFINE
@@ -213,7 +213,7 @@ class ShiftBatchNorm(BatchNorm):
 
 @register
 class PackedBatchNorm(Layer):
-    """Twin of a `BatchNorm` that no product absorbs: y = x * alpha + bias, float32.
+    """Twin of a `BatchNorm` that is not folded into a product: y = x * alpha + bias, float32.
 
     Parameters
     ----------

@@ -1,7 +1,12 @@
-"""How the input of a layer meets its weights: products of rows, and convolutions of images.
+"""The two operations of layers with weights: products of rows, and convolutions of images.
 
-A training layer and its packed twin hold the same operation, so that both compute with the same
-code. An operation checks sizes and inputs, and multiplies with +-1 weights or with float32 ones.
+A training layer and its packed twin hold the same operation, so both compute with the same code.
+An operation checks sizes and inputs. It multiplies by +-1 weights or by float32 weights, forward
+and backward:
+
+                        forward                             backward
+    +-1 weights         multiply, multiply_sign             gradients
+    float32 weights     multiply_floats                     float_gradients
 """
 
 from __future__ import annotations
@@ -29,12 +34,12 @@ from .windows import Padding, Windows, image_shape
 
 @dataclass(frozen=True)
 class Linear:
-    """The operation of dense layers: y = x W^T for every row x.
+    """Operation of dense layers: y = x W^T for every row x.
 
     Parameters
     ----------
     where : str
-        Name of the layer, for the messages of errors.
+        Name of the layer, for error messages.
     in_features, out_features : int
     """
 
@@ -42,11 +47,11 @@ class Linear:
     in_features: int
     out_features: int
 
-    pad_value: ClassVar[int] = 0  # nothing is outside
+    pad_value: ClassVar[int] = 0  # rows have no outside
 
     @classmethod
     def of(cls, where: str, in_features: int, out_features: int) -> Linear:
-        """Check the sizes."""
+        """Check the sizes and return the operation."""
         return cls(
             where,
             check_size(where, "in_features", in_features),
@@ -55,7 +60,7 @@ class Linear:
 
     @classmethod
     def of_weights(cls, where: str, shape: tuple[int, ...]) -> Linear:
-        """Check the sizes of weights (out_features, in_features)."""
+        """Check the sizes of weights (out_features, in_features) and return their operation."""
         return cls.of(where, shape[1], shape[0])
 
     @property
@@ -64,7 +69,7 @@ class Linear:
 
     @property
     def fans(self) -> Pair:
-        """How many weights an output sees, and how many see an input."""
+        """Number of weights per output, and per input."""
         return self.in_features, self.out_features
 
     @property
@@ -74,15 +79,15 @@ class Linear:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments of the layers with +-1 weights: none."""
+        """Keyword arguments of the layers: none."""
         return {}
 
     def for_units(self) -> Linear:
-        """The same operation on bits that stand for 0 and 1."""
+        """Return the operation for bits that stand for 0 and 1: the same."""
         return self
 
     def input(self, x) -> Activation:
-        """Check an input."""
+        """Check an input and return it as an activation."""
         return as_activation(self.where, x, self.in_features)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -91,22 +96,22 @@ class Linear:
     def multiply(
         self, x: BitArray | np.ndarray, w: BitArray | Prepacked, *, bits: int = 8, **scales: Any
     ) -> np.ndarray:
-        """Products with +-1 weights.
+        """Return the products with +-1 weights.
 
         Parameters
         ----------
         x : BitArray, or ndarray of uint8, int32 or float32
         w : BitArray of `weight_shape`, or Prepacked
         bits : int
-            Numbers of uint8 are in 0..2^bits - 1.
+            Values of uint8 are in 0..2^bits - 1.
         **scales
             alpha and bias, as in `bitops.gemm`.
 
         Returns
         -------
         ndarray
-            Exact integers, int32, for bits and uint8 without scales; else float32, for real numbers
-            in the fixed order of `weight_gemm`.
+            Bits and uint8 without scales give exact integers, int32. Otherwise the result is
+            float32; sums of real numbers have the fixed order of `weight_gemm`.
         """
         if isinstance(x, BitArray):
             return gemm(x, w, **scales)
@@ -117,11 +122,11 @@ class Linear:
     def multiply_sign(
         self, x: BitArray, w: Prepacked, threshold: np.ndarray, flip: BitArray | None
     ) -> BitArray:
-        """The bits (dot > threshold) ^ flip, for int32 thresholds."""
+        """Return the bits (dot > threshold) ^ flip, for int32 thresholds."""
         return gemm_sign(x, w, threshold, flip=flip)
 
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        """y = x W^T + bias in BLAS; bits count as +-1."""
+        """Return x W^T + bias, computed by BLAS; bits count as +-1."""
         y = (as_float(x).reshape(-1, w.shape[1]) @ w.T).reshape(*x.shape[:-1], len(w))
         if bias is not None:
             y += bias
@@ -130,7 +135,7 @@ class Linear:
     def gradients(
         self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
     ) -> np.ndarray | None:
-        """dW = dy^T x, written to `dw`; dx = dy W is returned, or None without `with_dx`."""
+        """Write dW = dy^T x to `dw`; return dx = dy W, or None without `with_dx`."""
         rows = x.reshape(-1, self.in_features)
         if isinstance(rows, BitArray):
             weight_gradient(dy, rows, dw)
@@ -141,7 +146,7 @@ class Linear:
     def float_gradients(
         self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool
     ) -> np.ndarray | None:
-        """The same for float32 weights, in BLAS."""
+        """Do the same as `gradients` for float32 weights, in BLAS."""
         rows = dy.reshape(-1, self.out_features)
         np.matmul(rows.T, as_float(x).reshape(-1, self.in_features), out=dw)
         return (rows @ w).reshape(x.shape) if with_dx else None
@@ -152,18 +157,18 @@ class Linear:
 
 @dataclass(frozen=True)
 class Convolution:
-    """The operation of convolutions: y = x * W, a product of every window of an image.
+    """Operation of convolutions: y = x * W, a product with every window of an image.
 
     Parameters
     ----------
     where : str
-        Name of the layer, for the messages of errors.
+        Name of the layer, for error messages.
     in_features, out_features : int
         Channels.
     windows : Windows
     groups : int
     pad_value : {0, 1, -1}
-        Value of the positions outside the image, 0 unless the input is bits.
+        Value of the positions outside the image. It must be 0 unless the input is bits.
     """
 
     where: str
@@ -186,7 +191,7 @@ class Convolution:
         groups: int,
         pad_value: int = 0,
     ) -> Convolution:
-        """Check the settings, which are those of `bitops.conv2d`."""
+        """Check the settings, those of `bitops.conv2d`, and return the operation."""
         inputs = check_size(where, "in_channels", in_channels)
         outputs = check_size(where, "out_channels", out_channels)
         groups = check_size(where, "groups", groups)
@@ -213,7 +218,7 @@ class Convolution:
         groups: int,
         pad_value: int = 0,
     ) -> Convolution:
-        """Check the settings for filters of a shape OHWI."""
+        """Check the settings for filters of shape OHWI and return their operation."""
         outputs, kh, kw, share = shape
         inputs = share * check_size(where, "groups", groups)
         return cls.of(
@@ -222,31 +227,31 @@ class Convolution:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """Filters OHWI."""
+        """Shape of the filters, OHWI."""
         return self.out_features, *self.windows.kernel_size, self.in_features // self.groups
 
     @property
     def fans(self) -> Pair:
-        """How many weights would see an output, and an input, if there were no groups."""
+        """Number of weights per output, and per input, counted as if there were no groups."""
         kh, kw = self.windows.kernel_size
         return kh * kw * self.in_features, kh * kw * self.out_features
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of the functions that convolve."""
+        """Keyword arguments of the functions that convolve numbers."""
         return {**self.windows.options, "groups": self.groups}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments of the layers with +-1 weights."""
+        """Keyword arguments of the layers, and of the functions that convolve bits."""
         return {**self.options, "pad_value": self.pad_value}
 
     def for_units(self) -> Convolution:
-        """The same operation on bits that stand for 0 and 1: outside, which is 0, is the bit -1."""
+        """Return the operation for bits that stand for 0 and 1; the 0 outside is the bit of -1."""
         return replace(self, pad_value=-1)
 
     def input(self, x) -> Activation:
-        """Check an input."""
+        """Check an input and return it as an activation."""
         x = as_images(self.where, x, self.in_features)
         if self.pad_value and not isinstance(x, BitArray):
             if self.windows.on(self.where, x).is_padded:
@@ -256,7 +261,7 @@ class Convolution:
         return x
 
     def binarize(self, x) -> tuple[np.ndarray, BitArray, np.ndarray]:
-        """Real images as float32, their signs, and the scale K of every output position."""
+        """Return real images as float32, their signs, and the scale K of every output position."""
         x = as_images(self.where, x, self.in_features)
         if isinstance(x, BitArray):
             raise TypeError(f"[{self.where}] x must be real for scale_input=True, got {x!r}")
@@ -271,7 +276,7 @@ class Convolution:
     def multiply(
         self, x: BitArray | np.ndarray, w: Prepacked, *, bits: int = 8, **scales: Any
     ) -> np.ndarray:
-        """Convolution with +-1 filters, as `Linear.multiply`; for bits `scales` may hold k_map."""
+        """Convolve with +-1 filters, as in `Linear.multiply`; for bits `scales` may hold k_map."""
         if isinstance(x, BitArray):
             return conv2d(x, w, **self.settings, **scales)
         if x.dtype == np.uint8:
@@ -281,19 +286,20 @@ class Convolution:
     def multiply_sign(
         self, x: BitArray, w: Prepacked, threshold: np.ndarray, flip: BitArray | None
     ) -> BitArray:
-        """The bits (dot > threshold) ^ flip, for int32 thresholds."""
+        """Return the bits (dot > threshold) ^ flip, for int32 thresholds."""
         return conv2d_sign(x, w, threshold, flip=flip, **self.settings)
 
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        """Convolution with float32 filters, in BLAS; bits count as +-1."""
+        """Convolve with float32 filters, in BLAS; bits count as +-1."""
         return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)
 
     def gradients(
         self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
     ) -> np.ndarray | None:
-        """dW = dy^T c(x), written to `dw`, c(x) the patches as rows (im2col).
+        """Write dW = dy^T c(x) to `dw`; return dx, or None without `with_dx`.
 
-        dc = dy W is added up to dx, which is returned, or None without `with_dx`.
+        c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
+        the sum over the patches that contain it.
         """
         if not (isinstance(x, BitArray) and self.groups == 1 and w.is_single):
             return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
@@ -301,12 +307,12 @@ class Convolution:
         conv_weight_gradient(dy, x, window, self.pad_value, dw)
         if not with_dx:
             return None
-        return conv_input_gradient(dy.scaled(w.alpha), w.turned[0], window, x.shape)
+        return conv_input_gradient(dy.scaled(w.alpha), w.transposed[0], window, x.shape)
 
     def float_gradients(
         self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool
     ) -> np.ndarray | None:
-        """The same for float32 filters, in BLAS."""
+        """Do the same as `gradients` for float32 filters, in BLAS."""
         return conv_gradients(
             x,
             dy,

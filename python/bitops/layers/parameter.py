@@ -1,4 +1,4 @@
-"""A trainable array."""
+"""The trainable array: value, gradient, and cached signs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..ops.array import BitArray, pack
 
 
 class Parameter:
-    """One trainable float32 array, its gradient, and how an optimizer is to treat it.
+    """One trainable float32 array, its gradient, and settings for the optimizer.
 
     Parameters
     ----------
     value : array_like
-        Start value, copied as float32.
+        Initial value, copied as float32.
     clip_value : float, optional
         The optimizer clips the array to [-clip_value, clip_value] after each step.
     lr_scale : float
@@ -26,8 +26,8 @@ class Parameter:
     grad : ndarray of float32
         Gradient written by the last backward pass.
     version : int
-        Grows with every change, so that what was derived from the value (packed bits) knows when
-        it is stale.
+        Grows with every change. Whoever caches something made from the value, such as packed bits,
+        compares versions to see whether it is stale.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Parameter:
         return view
 
     def writable(self) -> np.ndarray:
-        """The array itself, to be changed in place right away; counts as a change."""
+        """Return the array itself, to be changed in place at once; this counts as a change."""
         self.version += 1
         return self._value
 
@@ -75,14 +75,14 @@ class Parameter:
         np.copyto(self.writable(), value, casting="same_kind")
 
     def signs(self) -> BitArray:
-        """Signs of the value, packed along the last axis; packed anew only after a change."""
+        """Return the signs of the value, packed along the last axis; repack only after a change."""
         if self._signs is None or self._signs_version != self.version:
             self.adopt_signs(pack(self._value))
         assert self._signs is not None
         return self._signs
 
     def adopt_signs(self, signs: BitArray) -> None:
-        """Take the signs of the present value from who has just packed them."""
+        """Cache signs of the present value that the caller has already packed."""
         self._signs, self._signs_version = signs, self.version
 
     def __repr__(self) -> str:

@@ -1,11 +1,25 @@
-"""Quantized weights as sums of packed +-1 planes: one for binary, two for ternary, k for k bits."""
+"""Quantized weights as sums of packed +-1 planes.
+
+A product with such weights is a sum of products of bits, one a plane. Before the scale alpha, the
+weights are integers:
+
+    binary, 1 plane         ternary, 2 planes          2 bits, 2 planes
+    B      weight           B1   B2   weight           B1   B2   weight
+    -----------------       ----------------------     -----------------------
+    +1     +1               +1   +1   +2               +1   +1   1 + 2 =  3
+    -1     -1               +1   -1    0               -1   +1   -1 + 2 = 1
+                            -1   -1   -2               +1   -1   1 - 2 = -1
+                                                       -1   -1   -1 - 2 = -3
+    coefficients (1,)       coefficients (1, 1)        coefficients (1, 2)
+    alpha                   alpha / 2                  alpha = 1 / 3
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -25,25 +39,7 @@ from ..quantizers import (
 from ..quantizers.base import check_quantizer
 from .backward import Gradient
 
-OURS = (
-    DoReFaWeight,
-    LeastSquaresTernary,
-    MagnitudeAwareSign,
-    ShareTernary,
-    Ternary,
-    TwnTernary,
-    XnorSign,
-)
-
-
-class MakesPlanes(Quantizer, Protocol):
-    """A quantizer of weights that says itself which planes its values are the sum of."""
-
-    def planes(self, w: np.ndarray) -> Planes:
-        """The values of `forward`, as planes."""
-
-
-WeightQuantizer = (
+OwnWeightQuantizer = (
     DoReFaWeight
     | LeastSquaresTernary
     | MagnitudeAwareSign
@@ -51,10 +47,20 @@ WeightQuantizer = (
     | Ternary
     | TwnTernary
     | XnorSign
-    | MakesPlanes
 )
+OWN_WEIGHT_QUANTIZERS: tuple[type, ...] = get_args(OwnWeightQuantizer)
 
-# product with one plane; takes alpha and bias as the public product functions do
+
+class MakesPlanes(Quantizer, Protocol):
+    """Interface of a quantizer of weights that returns its values as planes."""
+
+    def planes(self, w: np.ndarray) -> Planes:
+        """Return the values of `forward` as planes."""
+
+
+WeightQuantizer = OwnWeightQuantizer | MakesPlanes
+
+# Multiplies by one plane; takes alpha and bias as the public product functions do.
 Multiply = Callable[..., np.ndarray]
 
 # Sums of products with codes are int32.
@@ -69,7 +75,7 @@ class Planes:
     bits : sequence of BitArray of shape (n, ..., k)
         The planes B, packed along the last axis.
     coefficients : sequence of int
-        The c, one a plane.
+        The factors c, one a plane.
     alpha : array_like of shape (n,), float32, optional
         Scale of each filter.
     """
@@ -86,24 +92,29 @@ class Planes:
         self.prepacked = tuple(prepack(plane) for plane in self.bits)
 
     def __deepcopy__(self, memo: dict) -> Planes:
-        """Itself: planes do not change once made, and panels cannot be copied."""
+        """Return the object itself: planes never change, and prepacked ones cannot be copied."""
         return self
+
+    def stacked(self) -> BitArray:
+        """Return the planes as one BitArray, along a new first axis."""
+        words = np.stack([plane.words for plane in self.bits])
+        return BitArray.from_words(words, (len(self.bits), *self.bits[0].shape))
 
     @property
     def is_single(self) -> bool:
-        """Whether one plane with coefficient 1 is all: the weights are alpha * B."""
+        """Whether there is one plane with coefficient 1, so that the weights are alpha * B."""
         return self.coefficients == (1,)
 
     @cached_property
-    def turned(self) -> tuple[BitArray, ...]:
-        """The planes as matrices (weights of a filter, filters), packed along the filters."""
+    def transposed(self) -> tuple[BitArray, ...]:
+        """The transposed planes, of shape (weights of a filter, filters), packed along filters."""
         filters, *rest = self.bits[0].shape
-        # the rows of a convolution's filters follow each other without gaps
+        # A filter of a convolution has several rows; in the panels they lie without gaps.
         shape = filters, math.prod(rest)
         return tuple(pack(BitArray.from_words(p.rows(), shape).T) for p in self.prepacked)
 
     def values(self) -> np.ndarray:
-        """The weights, float32."""
+        """Return the weights as float32."""
         values = sum_planes(
             [unpack(plane, dtype=np.float32) for plane in self.bits], self.coefficients
         )
@@ -112,7 +123,7 @@ class Planes:
         return values
 
     def scale(self, step: float = 1.0) -> np.ndarray | None:
-        """alpha times the step of the input, float32, one a filter; None for ones."""
+        """Return alpha times the step of the input, one float32 a filter; None if all are 1."""
         if step == 1:
             return self.alpha
         ones = np.ones(self.bits[0].shape[0], np.float32)
@@ -121,23 +132,25 @@ class Planes:
     def outputs(
         self, multiply: Multiply, *, step: float = 1.0, bias: np.ndarray | None = None
     ) -> np.ndarray:
-        """Scaled products, float32; `multiply` makes those with one plane."""
+        """Return scaled products, float32; `multiply` multiplies by one plane."""
         scale = self.scale(step)
         if self.is_single:
-            # alpha = 1 makes exact integers come as float32
+            # alpha = 1 turns exact integers into float32
             return multiply(self.prepacked[0], alpha=1.0 if scale is None else scale, bias=bias)
         z = sum_planes([multiply(plane) for plane in self.prepacked], self.coefficients)
         return scaled(z, scale, bias)
 
     def input_gradient(self, dy: Gradient) -> np.ndarray:
-        """dy W for rows dy of shape (m, n)."""
+        """Return dy W for rows dy of shape (m, n)."""
         gradient = dy.scaled(self.alpha)
         rows = gradient.matrix()
-        return sum_planes([gradient.times(rows, plane) for plane in self.turned], self.coefficients)
+        return sum_planes(
+            [gradient.times(rows, plane) for plane in self.transposed], self.coefficients
+        )
 
 
 def sum_planes(parts: Sequence[np.ndarray], coefficients: Sequence[int]) -> np.ndarray:
-    """Sum of the products with each plane, int32 or float32 as they are; the first is reused."""
+    """Add up products with each plane in their own dtype; the first one is overwritten."""
     total = parts[0]
     if coefficients[0] != 1:
         total *= total.dtype.type(coefficients[0])
@@ -147,7 +160,7 @@ def sum_planes(parts: Sequence[np.ndarray], coefficients: Sequence[int]) -> np.n
 
 
 def scaled(z: np.ndarray, alpha: Any, bias: np.ndarray | None) -> np.ndarray:
-    """z * alpha + bias in float32, each step rounded; absent factors are skipped."""
+    """Return z * alpha + bias in float32, each step rounded; skip what is None."""
     y = z.astype(np.float32, copy=False)
     if alpha is not None:
         y = y * alpha
@@ -155,37 +168,37 @@ def scaled(z: np.ndarray, alpha: Any, bias: np.ndarray | None) -> np.ndarray:
 
 
 def check_sums(where: str, k: int, largest: int, coefficients: Sequence[int]) -> None:
-    """Refuse filters whose integer sums, with codes up to `largest`, could leave int32."""
+    """Refuse filters whose sums with codes up to `largest` might overflow int32."""
     if k * largest * sum(abs(c) for c in coefficients) > MAX_SUM:
         raise ValueError(
-            f"[{where}] weights of a filter must be so few that sums fit int32, got {k} for codes "
-            f"up to {largest} and planes that count {list(coefficients)}"
+            f"[{where}] the sums of a filter must fit int32, got {k} weights, "
+            f"codes up to {largest} and coefficients {list(coefficients)}"
         )
 
 
 def check_weight_quantizer(where: str, quantizer: Any) -> None:
-    """Refuse a quantizer whose values `planes_of` cannot make."""
+    """Refuse a quantizer whose values `planes_of` cannot express as planes."""
     check_quantizer(where, quantizer)
     kind = type(quantizer)
-    base = next((base for base in kind.__mro__ if base in OURS), None)
+    base = next((base for base in kind.__mro__ if base in OWN_WEIGHT_QUANTIZERS), None)
     values = ("forward", "split", "codes", "alpha")
     is_ours = base and all(getattr(kind, n, None) is getattr(base, n, None) for n in values)
     if not (is_ours or callable(getattr(quantizer, "planes", None))):
-        names = ", ".join(base.__name__ for base in OURS)
+        names = ", ".join(base.__name__ for base in OWN_WEIGHT_QUANTIZERS)
         raise TypeError(
-            f"[{where}] quantizer must be one of weights ({names}), with the values of these, or "
-            f"have planes(w), which gives its values as bitops.layers.planes.Planes, "
+            f"[{where}] quantizer must be one of weights ({names}) with its values unchanged, or "
+            f"have planes(w) that returns its values as bitops.layers.planes.Planes, "
             f"got {quantizer!r}"
         )
 
 
 def planes_of(quantizer: WeightQuantizer, w: np.ndarray) -> Planes:
-    """What a quantizer makes of latent weights, as planes.
+    """Quantize latent weights and return the result as planes.
 
     Notes
     -----
-    Ternary weights are the mean of two planes that differ where they are 0. Weights of k bits are
-    odd integers of k planes that count 1, 2, 4, ..., divided by 2^k - 1.
+    Ternary weights are the mean of two planes, which differ where the weight is 0. Weights of k
+    bits are odd integers divided by 2^k - 1; their k planes have the coefficients 1, 2, 4, ...
     """
     if hasattr(quantizer, "planes"):
         return quantizer.planes(w)

@@ -1,4 +1,4 @@
-"""Layers that make images smaller or flat: pools of bits and numbers, Flatten, their twins."""
+"""Layers that shrink or flatten images: pools and Flatten for training, and their twins."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .registry import ArraySpec, register
 from .roles import Role
 from .windows import Padding, Windows, image_shape
 
-# Images, then rows and columns, of what a tap sees and of where it does.
+# An index into images or outputs: images, rows and columns.
 Part = tuple[slice, slice, slice]
 
 
 class Pool(Layer):
-    """Base of the pools with windows, in training and in inference."""
+    """Base of the pools with windows, for training and for inference."""
 
     windows: Windows
 
-    def _set_windows(
-        self, kernel_size: int | Pair, stride: int | Pair | None, padding: Padding
-    ) -> None:
+    def __init__(
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
+    ):
         stride = kernel_size if stride is None else stride
         self.windows = Windows.of(self.name, kernel_size, stride, padding)
         sides = self.windows.padding
         if isinstance(sides, str):
             return
         for length, ends in zip(self.kernel_size, sides, strict=True):
-            if max(ends) >= length:  # a window must not lie outside altogether
+            if max(ends) >= length:  # no window may lie wholly outside the image
                 raise ValueError(
                     f"[{self.name}] padding must be smaller than kernel_size, "
                     f"got {padding} and {kernel_size}"
@@ -50,7 +50,7 @@ class Pool(Layer):
         return self.windows.kernel_size
 
     def _pooled(self, pool: Callable[..., Any], x: Any) -> Any:
-        """What a pooling function makes of the windows."""
+        """Apply a pooling function with the settings of the layer."""
         windows = self.windows
         return pool(x, windows.kernel_size, stride=windows.stride, padding=windows.padding)
 
@@ -71,28 +71,25 @@ class Pool(Layer):
 
 
 class MaxPool2D(Pool, TrainingLayer):
-    """Largest value of every window, of bits or numbers; positions outside the image do not count.
+    """Largest value of every window, bits or numbers; positions outside the image do not count.
 
     Parameters
     ----------
     kernel_size, padding
-        As in `bitops.max_pool2d`; padding smaller than kernel_size.
+        As in `bitops.max_pool2d`; padding must be smaller than kernel_size.
     stride : int or pair of int, optional
-        That of `kernel_size` by default.
+        By default that of `kernel_size`.
 
     Notes
     -----
-    Backward: the gradient of a window goes to its first maximum, row by row. Of bits this is the
-    first +1, or the first tap where all are -1.
+    Forward:  y = max of x over the window; for bits this is their OR.
+    Backward:  dy of a window is added to dx at the first maximum, in row-major order. For bits
+    this is the first +1, or the first position if all are -1.
     """
 
     role = Role.POOL
 
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
-    ):
-        self._set_windows(kernel_size, stride, padding)
-        self._saved: tuple[Activation, Activation] | None = None
+    _saved: tuple[Activation, Activation] | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_images("MaxPool2D", x)
@@ -124,7 +121,14 @@ class MaxPool2D(Pool, TrainingLayer):
 
 
 def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
-    """For each tap, row by row, the outputs that see the image there, if any, and what they see."""
+    """Yield, for each tap of the window, the outputs where it lies inside, and what it sees.
+
+    With 4 pixels x, windows of 3, stride 1 and padding 1, along one axis:
+
+        tap 0    outputs    y1 y2 y3    see x0 x1 x2
+        tap 1    outputs y0 y1 y2 y3    see x0 x1 x2 x3
+        tap 2    outputs y0 y1 y2       see    x1 x2 x3
+    """
     oh, ow = window.output
     for ky in seeing_taps(window, 0):
         seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
@@ -134,7 +138,7 @@ def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
 
 
 def _values(x: Activation) -> np.ndarray:
-    """Something that compares as the values do; bits stay as small as they can."""
+    """Return an array ordered like the values, in the smallest dtype at hand."""
     if isinstance(x, BitArray):
         return unpack(x)
     return x.numbers if isinstance(x, Codes) else x
@@ -143,7 +147,7 @@ def _values(x: Activation) -> np.ndarray:
 def _to_first_maximum(
     x: np.ndarray, y: np.ndarray, dy: np.ndarray, window: Window, dx: np.ndarray
 ) -> None:
-    """Add dy to dx where x has the maximum y of a window for the first time."""
+    """Add dy of each window to dx at the first position where x equals the maximum y."""
     searching = np.ones(y.shape, np.bool_)
     for seen, place in _taps(window):
         hit = x[place] == y[seen]
@@ -155,16 +159,16 @@ def _to_first_maximum(
 
 @register
 class PackedMaxPool2D(Pool):
-    """Twin of `MaxPool2D` for inference: OR of the bits, or the largest number, of every window.
+    """Twin of `MaxPool2D` for inference: the largest value of every window; of bits, their OR.
 
     Parameters
     ----------
     kernel_size, padding
-        As in `bitops.max_pool2d`; padding smaller than kernel_size.
+        As in `bitops.max_pool2d`; padding must be smaller than kernel_size.
     stride : int or pair of int, optional
-        That of `kernel_size` by default.
+        By default that of `kernel_size`.
     minimum : array_like of shape (channels,), bool, optional
-        Channels whose smallest value is taken instead: AND of the bits.
+        Channels that take the smallest value instead; of bits, their AND.
     """
 
     ARRAYS = (ArraySpec("minimum", "bool", 1),)
@@ -176,7 +180,7 @@ class PackedMaxPool2D(Pool):
         padding: Padding = 0,
         minimum=None,
     ):
-        self._set_windows(kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding)
         self.minimum: np.ndarray | None = None
         if minimum is not None:
             self.in_features = self.out_features = np.size(minimum)
@@ -188,7 +192,7 @@ class PackedMaxPool2D(Pool):
         return self._order_reversed(self._pooled(max_pool2d, self._order_reversed(x)))
 
     def _order_reversed(self, x: Activation) -> Activation:
-        """The values, those in the channels of `minimum` mapped so that the smallest is largest."""
+        """Reverse the order of values in the channels of `minimum`, so that max finds the min."""
         if self.minimum is None or self._mask is None:
             return x
         if isinstance(x, BitArray):
@@ -201,7 +205,7 @@ class PackedMaxPool2D(Pool):
         return bits_in
 
     def cost(self, bits_in: bool) -> Cost:
-        # the mask is a bit a channel, no number that was trained
+        # the mask has one bit a channel and holds no trained numbers
         return Cost(packed_bytes=0 if self._mask is None else self._mask.nbytes)
 
     def __repr__(self) -> str:
@@ -215,20 +219,17 @@ class AvgPool2D(Pool, TrainingLayer):
     Parameters
     ----------
     kernel_size, padding
-        As in `bitops.avg_pool2d`; padding smaller than kernel_size.
+        As in `bitops.avg_pool2d`; padding must be smaller than kernel_size.
     stride : int or pair of int, optional
-        That of `kernel_size` by default.
+        By default that of `kernel_size`.
 
     Notes
     -----
-    Backward: every position of a window gets dy / (height * width of the window).
+    Forward:  y = sum of x over the window / (kh * kw).
+    Backward:  every position of a window receives dy / (kh * kw).
     """
 
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
-    ):
-        self._set_windows(kernel_size, stride, padding)
-        self._saved: tuple[Window, tuple[int, ...], bool] | None = None
+    _saved: tuple[Window, tuple[int, ...], bool] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_images("AvgPool2D", x)
@@ -260,17 +261,12 @@ class PackedAvgPool2D(Pool):
         As in `AvgPool2D`.
     """
 
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: Padding = 0
-    ):
-        self._set_windows(kernel_size, stride, padding)
-
     def forward(self, x) -> np.ndarray:
         return self._pooled(avg_pool2d, as_float(as_images("PackedAvgPool2D", x)))
 
 
 class GlobalPool(Layer):
-    """Base of the pools over a whole image, in training and in inference."""
+    """Base of the pools over a whole image, for training and for inference."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return image_shape(self.name, shape)[2:]
@@ -281,7 +277,8 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
 
     Notes
     -----
-    Backward: every position gets dy / (h * w).
+    Forward:  y = sum of x over the image / (h * w).
+    Backward:  every position receives dy / (h * w).
     """
 
     def __init__(self) -> None:
@@ -313,12 +310,12 @@ class PackedGlobalAvgPool2D(GlobalPool):
 
 
 class Flattening(Layer):
-    """Base of the layers that make rows of images, in training and in inference."""
+    """Base of the layers that turn images into rows, for training and for inference."""
 
     mixes_axes = True
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) < 2 or None in shape:  # with one axis known, there may be more
+        if len(shape) < 2 or None in shape:  # further axes may be unknown
             return (None,)
         return (math.prod(size for size in shape if size is not None),)
 
@@ -327,12 +324,12 @@ class Flattening(Layer):
 
 
 def flattened(x: Activation) -> Activation:
-    """Rows (n, features) of examples of any shape; bits stay packed along the last axis."""
+    """Return examples of any shape as rows (n, features); bits stay packed along the last axis."""
     n, features = x.shape[0], math.prod(x.shape[1:])
     if not isinstance(x, BitArray):
         return x.reshape(n, features)
     channels = x.shape[-1]
-    if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding between the words
+    if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding bits within a row
         return BitArray.from_words(x.words.reshape(n, -1), (n, features))
     pixels = features // channels
     rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
@@ -340,7 +337,12 @@ def flattened(x: Activation) -> Activation:
 
 
 class Flatten(Flattening, TrainingLayer):
-    """All features of an example in one row: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+    """All features of an example as one row: (n, h, w, c) to (n, h * w * c), bits or numbers.
+
+    Notes
+    -----
+    Backward:  dx is dy in the shape of x.
+    """
 
     role = Role.MOVES
 

@@ -1,7 +1,13 @@
-"""What dense and convolutional layers share: y = x W + b, forward and backward.
+"""Bases of the dense and convolutional layers: y = x W^T + b, forward and backward.
 
-A layer has an operation, which says how inputs meet weights, and weights: latent ones that are
-quantized, float32 ones, or packed ones in inference. The layers are in `dense` and `conv`.
+A layer holds an operation, on rows or on images, and weights:
+
+    weights         training                            inference
+    -------         --------                            ---------
+    quantized       LatentProduct, LatentWeights        PackedProduct, PackedWeights
+    float32         FloatProduct, Parameter             PackedFloatProduct, ndarray
+
+`dense` and `conv` derive the layers from these.
 """
 
 from __future__ import annotations
@@ -30,14 +36,17 @@ from .inputs import (
 from .operation import Operation
 from .parameter import Parameter
 from .planes import Planes, scaled
-from .roles import Role
+from .registry import ArraySpec
+from .roles import Flow, Role
 from .weights import LatentWeights, PackedWeights, float_cost, start_weights
 
 _INT32 = np.iinfo(np.int32)
+_EXACT = 2**24  # float32 holds every integer up to it
+_LARGEST_BYTE = 255
 
 
 class LatentProduct(TrainingLayer):
-    """Base of the training layers whose weights are quantized.
+    """Base of the training layers with quantized weights.
 
     Parameters
     ----------
@@ -49,12 +58,12 @@ class LatentProduct(TrainingLayer):
     Attributes
     ----------
     rounding : ByteGradient or None
-        If set, the backward products with bits take gradients rounded to 8 bits.
+        If set, backward products with bits round the gradient to 8 bits.
 
     Notes
     -----
     Forward, with Q the quantized weights:  y = x Q^T + b.
-    Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy;  the weights turn dQ into dW.
+    Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy;  `LatentWeights` turns dQ into dW.
     """
 
     in_features: int
@@ -88,14 +97,14 @@ class LatentProduct(TrainingLayer):
         return Role.ALONE if self.real_evaluation else Role.PRODUCT
 
     def _outputs(self, x: Activation, planes: Planes, **scales: Any) -> np.ndarray:
-        """Products of every kind of input, scaled and with the bias, float32."""
+        """Return the products with any kind of input, scaled and with the bias added, float32."""
         bits, step = (x.bits, x.step) if isinstance(x, Codes) else (8, 1.0)
         numbers = x.numbers if isinstance(x, Codes) else x
         multiply = partial(self.operation.multiply, numbers, bits=bits, **scales)
         return planes.outputs(multiply, step=step, bias=self.bias_value)
 
     def _finish_gradients(self, grad: np.ndarray) -> None:
-        """Gradients of the latent weights and the bias; `weight.grad` holds dQ."""
+        """Compute the gradients of latent weights and bias; `weight.grad` holds dQ beforehand."""
         self.weights.take_gradient()
         _keep_bias_gradient(self.bias, grad)
 
@@ -120,7 +129,7 @@ class LatentProduct(TrainingLayer):
 
     @property
     def real_evaluation(self) -> bool:
-        """Whether evaluation takes the latent weights themselves; set it to False to pack them."""
+        """Whether evaluation uses the latent weights themselves; set to False to pack signs."""
         return self.weights.real_evaluation
 
     @real_evaluation.setter
@@ -128,11 +137,11 @@ class LatentProduct(TrainingLayer):
         self.weights.real_evaluation = check_flag(self.name, "real_evaluation", value)
 
     def planes(self, training: bool = False) -> Planes:
-        """The weights that products see."""
+        """Return the quantized weights that products use."""
         return self.weights.planes(training)
 
     def values(self) -> np.ndarray:
-        """The weights that evaluation sees, such as alpha * sign(W), float32."""
+        """Return the weights that evaluation uses, such as alpha * sign(W), float32."""
         return self.weights.values()
 
     def parameters(self) -> list[Parameter]:
@@ -143,7 +152,7 @@ class LatentProduct(TrainingLayer):
         return self.weights.generators() + rounding
 
     def state(self) -> list:
-        self.planes()  # centers the weights now, where the next forward pass would do so
+        self.planes()  # center the weights now, not in the next forward pass
         return super().state()
 
     def restore(self, state: Sequence) -> None:
@@ -163,12 +172,25 @@ class LatentProduct(TrainingLayer):
         return f"{self.name}({self.operation}{self._options()})"
 
     def _options(self) -> str:
-        """What differs from the default, for a repr."""
+        """Return the settings that differ from their defaults, for a repr."""
         quantizer = self.weights.quantizer
         flags = {"bias": self.bias is not None, **self.weights.flags()}
         parts = [] if quantizer is None else [repr(quantizer)]
         parts += [f"{name}=True" for name, is_set in flags.items() if is_set]
         return "".join(f", {part}" for part in parts) + _outside(self.operation)
+
+
+def own_outputs(layer: LatentProduct, flow: Flow) -> dict[str, Any]:
+    """Return the alpha and bias of a layer's packed twin if no step is folded into it.
+
+    Integers beyond 2^24 get an alpha of ones: it rounds them to float32, as training does.
+    """
+    alpha, bias = layer.planes().scale(flow.step), layer.bias_value
+    filters = layer.weight.shape[0]
+    largest = layer.weight.size // filters * (flow.largest or _LARGEST_BYTE)
+    if alpha is None and bias is None and largest > _EXACT:
+        alpha = np.ones(filters, np.float32)
+    return {"alpha": alpha, "bias": bias}
 
 
 class FloatProduct(TrainingLayer):
@@ -180,7 +202,7 @@ class FloatProduct(TrainingLayer):
     bias : bool
         Whether to add a trained bias, 0 at the start.
     seed : int, SeedSequence or Generator, optional
-        Source of the first weights, normal with variance 2 / (weights of a filter).
+        Source of the initial weights, normal with variance 2 / (weights of a filter).
 
     Notes
     -----
@@ -200,7 +222,7 @@ class FloatProduct(TrainingLayer):
         self._x: Activation | None = None
 
     def values(self) -> np.ndarray:
-        """The weights that products see."""
+        """Return the weights that products use."""
         return self.weight.value
 
     @property
@@ -241,6 +263,42 @@ def _make_bias(where: str, bias: bool, features: int) -> Parameter | None:
 def _keep_bias_gradient(bias: Parameter | None, dy: np.ndarray) -> None:
     if bias is not None:
         np.sum(dy.reshape(-1, dy.shape[-1]), axis=0, out=bias.grad)
+
+
+class PackedFloatProduct(Layer):
+    """Base of the inference layers with float32 weights.
+
+    Parameters
+    ----------
+    operation : Linear or Convolution
+    weight : ndarray of `operation.weight_shape`, float32
+    bias : array_like of shape (out_features,), float32, optional
+    """
+
+    def __init__(self, operation: Operation, weight: np.ndarray, bias):
+        self.operation, self.weight = operation, weight
+        self.in_features, self.out_features = operation.in_features, operation.out_features
+        self.bias = as_scales(self.name, "bias", bias, operation.out_features)
+
+    def forward(self, x) -> np.ndarray:
+        return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
+    def cost(self, bits_in: bool) -> Cost:
+        return float_cost(self.weight, self.bias)
+
+    def config(self) -> dict[str, Any]:
+        return dict(self.operation.options)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.operation}{'' if self.bias is None else ', bias'})"
+
+
+def float_arrays(ndim: int) -> tuple[ArraySpec, ...]:
+    """Return the arrays of a `PackedFloatProduct` whose weights have `ndim` axes."""
+    return ArraySpec("weight", "float32", ndim, argument="w"), ArraySpec("bias", "float32", 1)
 
 
 class PackedProduct(Layer):
@@ -290,7 +348,7 @@ class PackedProduct(Layer):
         self._flip_bits = None if self.flip is None else pack(self.flip)
         self.alpha = as_scales(self.name, "alpha", alpha, features)
         self.bias = as_scales(self.name, "bias", bias, features)
-        # bits are +-1, or 0 and 1 where they are codes of one bit
+        # Bits of the input stand for +-1, but for 0 and 1 if they are codes of one bit.
         self._takes_units = input_bits == 1
         self._on_bits = operation.for_units() if self._takes_units else operation
         planes = weights.planes
@@ -311,11 +369,11 @@ class PackedProduct(Layer):
             return operation.multiply_sign(x, plane, self._limits, self._flip_bits)
         multiply = partial(operation.multiply, x, bits=self.input_bits or 8)
         if plane is not None and self.threshold is None and not are_units:
-            return multiply(plane, alpha=self.alpha, bias=self.bias)  # scaled in the store
+            return multiply(plane, alpha=self.alpha, bias=self.bias)  # scaled as it is stored
         return self._finish(self.weights.multiply(multiply, are_units=are_units))
 
     def _finish(self, z: np.ndarray) -> Activation:
-        """The output for products z."""
+        """Turn products z into the output: bits, scaled numbers, or z itself."""
         if self.threshold is not None:
             return above_operand(self.name, z, self.threshold, self._flip_bits)
         if self.alpha is None and self.bias is None:
@@ -323,7 +381,7 @@ class PackedProduct(Layer):
         return scaled(z, self.alpha, self.bias)
 
     def _check_codes(self, x: Activation) -> BitArray | np.ndarray:
-        """The input as bits or numbers; numbers other than the codes announced are refused."""
+        """Return the input as bits or numbers; refuse numbers that are not the expected codes."""
         if isinstance(x, Codes):
             x = x.values()
         if self.input_bits is not None:
@@ -336,13 +394,14 @@ class PackedProduct(Layer):
         return x
 
     def _limits_of_bits(self) -> np.ndarray | None:
-        """The int32 thresholds of products of +-1 bits, which decide as `threshold` does.
+        """Return int32 thresholds for products of +-1 bits that decide as `threshold` does.
 
-        A product of units (d + s) / 2, see `PackedWeights.multiply`, exceeds t where d > 2 t - s.
+        If the bits stand for 0 and 1, their product is (d + s) / 2, as `PackedWeights.multiply`
+        says. It exceeds t exactly if d > 2 t - s.
         """
         if self.threshold is None:
             return None
-        limits = np.floor(self.threshold.astype(np.float64))  # holds the limits of int32 exactly
+        limits = np.floor(self.threshold.astype(np.float64))  # float64 holds all int32 exactly
         limits = np.clip(limits, _INT32.min, _INT32.max)
         if self._takes_units:
             limits = np.clip(2 * limits - self.weights.sums[0], _INT32.min, _INT32.max)
@@ -371,13 +430,24 @@ class PackedProduct(Layer):
         return f"{self.name}({self.operation}{self._options()})"
 
     def _options(self) -> str:
-        """Planes, the optional arrays that are there, and settings, for a repr."""
+        """Return the planes, the names of the optional arrays present, and settings, for a repr."""
         names = ("threshold", "flip", "alpha", "bias")
         fields = "".join(f", {name}" for name in names if getattr(self, name) is not None)
         codes = "" if self.input_bits is None else f", input_bits={self.input_bits}"
         return f"{self.weights}{fields}{codes}{_outside(self.operation)}"
 
 
+def product_arrays(ndim: int) -> tuple[ArraySpec, ...]:
+    """Return the arrays of a `PackedProduct` whose weights have `ndim` axes."""
+    return (
+        ArraySpec("weight", "bits", ndim, argument="w"),
+        ArraySpec("bias", "float32", 1),
+        ArraySpec("threshold", ("int32", "float32"), 1),
+        ArraySpec("flip", "bool", 1),
+        ArraySpec("alpha", "float32", 1),
+    )
+
+
 def _outside(operation: Operation) -> str:
-    """What lies outside the images, for a repr."""
+    """Return a pad_value other than 0, for a repr."""
     return f", pad_value={operation.pad_value}" if operation.pad_value else ""

@@ -1,4 +1,4 @@
-"""The classes of packed layers that model files know, by name."""
+"""The classes of packed layers that model files may contain, by name."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _DTYPES = ("bits", "bool", "float32", "int32", "uint8")
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """What a model file holds of one array of a packed layer.
+    """How a model file stores one array of a packed layer.
 
     Parameters
     ----------
     name : str
-        Of the attribute, and of the tensor in the file.
+        Name of the attribute, and of the tensor in the file.
     dtype : {"bits", "bool", "float32", "int32", "uint8"}, or a tuple of several of the last three
-        "bits" is a BitArray packed along its last axis; it and bool take a bit an element.
+        "bits" is a BitArray packed along its last axis. "bits" and "bool" take one bit an element.
     ndim : int
-        Axes, at least 1.
+        Number of axes, at least 1.
     argument : str, optional
-        Parameter of the constructor that takes the array; that of this name by default.
+        Parameter of the constructor that takes the array. By default it is called `name`.
     """
 
     name: str
@@ -54,8 +54,8 @@ class ArraySpec:
 class Kind:
     """How a class of packed layers is stored: its arrays, settings, and inner chains.
 
-    `arrays` and `settings` are by the names of attributes and of `config`; `needed` are the arrays
-    and chains without which the class cannot be made.
+    `arrays` go by the names of attributes, `settings` are the keys of `config()`. `needed` names
+    the arrays and chains that the constructor cannot do without.
     """
 
     layer: type[Layer]
@@ -71,31 +71,32 @@ AnyLayer = TypeVar("AnyLayer", bound=Layer)
 
 
 def register(cls: type[AnyLayer]) -> type[AnyLayer]:
-    """Let model files hold a class of packed layers; usable as a decorator.
+    """Allow a class of packed layers in model files; usable as a decorator.
 
-    The file names the class, and `load` makes an object of it: by calling it with the arrays and
-    the settings of the layer that was saved. So a program that loads the file registers the class
-    first, and nothing that a file says is imported.
+    The file stores the name of the class, its arrays and its settings. `load` looks the name up
+    among the registered classes and calls the constructor. A program must therefore register the
+    class before it loads the file; `load` never imports what a file names.
 
     Parameters
     ----------
     cls : class derived from Layer
-        Its `ARRAYS` lists the arrays: attributes of the layer, and parameters of the constructor.
-        One that is None is left out of the file, so its parameter must have a default. All other
-        parameters are those that `config()` gives, in values that JSON knows. As files may come
-        from strangers, the constructor checks what it is given.
+        `ARRAYS` lists the arrays, each an attribute of the layer and a parameter of the
+        constructor. An array that is None is left out of the file, so its parameter must have a
+        default. `config()` returns all other parameters, as values JSON can hold. Files may come
+        from strangers, so the constructor must check its arguments.
 
     Returns
     -------
-    The class.
+    class
+        `cls` itself.
 
     Raises
     ------
     TypeError
-        If the class is no packed layer, has no `forward` or `config`, or a constructor that takes
-        its arrays by other names.
+        If the class is not a packed layer, lacks `forward` or `config`, or if its constructor
+        takes the arrays by other names.
     ValueError
-        If another class has been registered under that name.
+        If another class is registered under this name.
 
     Examples
     --------
@@ -116,10 +117,10 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
     other = _KINDS.get(cls.__name__)
     if other is not None and _place(other.layer) != _place(cls):
         raise ValueError(
-            f"[register] the name of a class must be free, got {cls.__name__}, which is "
+            f"[register] the name of a class must be free, got {cls.__name__}, the name of "
             f"{other.layer.__module__}.{other.layer.__qualname__}"
         )
-    _KINDS[cls.__name__] = kind  # a class defined once more, as in a notebook, takes its own place
+    _KINDS[cls.__name__] = kind  # a class may replace itself, as when a notebook cell runs again
     return cls
 
 
@@ -128,7 +129,7 @@ def _place(cls: type) -> tuple[str, str]:
 
 
 def _kind(cls: type[Layer]) -> Kind:
-    """What a class says of itself, checked."""
+    """Check what a class declares and return it."""
     if not (isinstance(cls, type) and issubclass(cls, Layer)) or issubclass(cls, TrainingLayer):
         raise TypeError(f"[register] cls must be a class of packed layers, got {cls!r}")
     if cls.forward is Layer.forward:
@@ -140,15 +141,14 @@ def _kind(cls: type[Layer]) -> Kind:
     arguments |= {name: name for name in cls.CHAINS}
     for argument in arguments.values():
         if argument not in parameters:
-            raise TypeError(f"[register] the constructor must take {argument}, got that of {cls!r}")
+            raise TypeError(f"[register] the constructor must take {argument}, got {cls!r}")
     settings = tuple(name for name in parameters if name not in arguments.values())
     if settings and cls.config is Layer.config:
         raise TypeError(
-            f"[register] the class must define config, which gives {', '.join(settings)}, "
-            f"got {cls!r}"
+            f"[register] the class must define config to return {', '.join(settings)}, got {cls!r}"
         )
     if cls.CHAINS and (cls.ARRAYS or settings):
-        raise TypeError(f"[register] a layer of chains must have nothing else, got {cls!r}")
+        raise TypeError(f"[register] a class with CHAINS must have no other arguments, got {cls!r}")
     needed = {
         name
         for name, argument in arguments.items()
@@ -159,16 +159,16 @@ def _kind(cls: type[Layer]) -> Kind:
 
 
 def kind_named(name: str) -> Kind | None:
-    """The class registered under a name."""
+    """Return the class registered under a name, or None."""
     return _KINDS.get(name)
 
 
 def kind_of(layer: Layer) -> Kind | None:
-    """That of a layer, whose class itself must be registered."""
+    """Return the registered class of a layer, or None; a base class does not count."""
     kind = _KINDS.get(type(layer).__name__)
     return kind if kind is not None and kind.layer is type(layer) else None
 
 
 def registered() -> list[type[Layer]]:
-    """The classes that model files know, in the order in which they came."""
+    """Return the classes that model files may contain, in the order of registration."""
     return [kind.layer for kind in _KINDS.values()]

@@ -1,4 +1,4 @@
-"""What a training layer is when a chain is packed, and what flows between the layers then."""
+"""What `freeze` needs to know of each training layer: its role, and what flows between layers."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ if TYPE_CHECKING:
 
 
 class Role(Enum):
-    """How a training layer takes part when a chain is packed; see `bitops.layers.freeze`.
+    """How `bitops.layers.freeze` treats a training layer.
 
-    A class names its role in the attribute `role`, or in a property where settings decide. In all
-    of them, "forward" is that of evaluation.
+    A class states its role in the attribute `role`, or in a property if it depends on settings.
+    Below, "forward" is the forward pass of evaluation.
 
     Attributes
     ----------
     ALONE
-        `to_packed()` gives a layer that computes what `forward` does for numbers, and for bits as
-        +-1; both give numbers. What no class says otherwise.
+        The default: the layer is packed by itself. `to_packed()` returns a layer that computes the
+        same from numbers, or from bits as +-1. The output is numbers.
     NOTHING
-        `forward` hands its input on as it is, and `to_packed()` gives None.
+        `forward` returns its input unchanged, and `to_packed()` returns None.
     MOVES
-        Values are moved, not changed, so that bits stay bits and codes stay codes.
+        `forward` moves values without changing them. Bits stay bits, and codes stay codes.
     STEP
-        `forward` maps each number by itself, whatever axes stand before the channels, and in every
-        channel it only rises or only falls with it.
+        `forward` maps each number on its own, whatever axes precede the channels. In each channel
+        the map is monotone: it never falls, or it never rises.
     AFFINE
-        A step x * alpha + bias, in float32, whose `affine()` gives the two.
+        A STEP that computes x * alpha + bias in float32; `affine()` returns alpha and bias.
     POOL
-        The largest value of windows. `to_packed(minimum=...)` gives one that takes the smallest in
-        some channels.
+        `forward` takes the largest value of each window. `to_packed(minimum=...)` returns a pool
+        that takes the smallest value in some channels.
     SIGN
-        A step that ends in bits of +-1.
+        A STEP whose output is bits of +-1.
     LEVELS
-        A step that ends in `Codes`; its attribute `levels` has their `bits` and `step`.
+        A STEP whose output is `Codes`. Its attribute `levels` has their `bits` and `step`.
     PRODUCT
-        Products with packed weights, as `PackableProduct` describes.
+        `forward` multiplies by weights that can be packed; see `PackableProduct`.
     BLOCK
-        Chains of layers; `to_packed(flow)` is told what flows into them, and numbers come out.
+        The layer contains chains. `to_packed(flow)` is told what flows into them. The output is
+        numbers.
     """
 
     ALONE = auto()
@@ -61,9 +62,9 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Flow:
-    """What a chain has come to: numbers, bits that are +-1, or codes that count `step`.
+    """What flows between two layers: numbers, bits of +-1, or codes that stand for step * code.
 
-    Codes have so many bits; those of one bit are bits too, or uint8.
+    `code_bits` is the number of bits of a code. Codes of one bit flow as a BitArray or as uint8.
     """
 
     is_bits: bool = False
@@ -72,7 +73,7 @@ class Flow:
 
     @property
     def largest(self) -> int | None:
-        """Largest magnitude of the integers that flow; None if they are any numbers."""
+        """Largest magnitude of the integers that flow; None if any number may flow."""
         if self.code_bits is not None:
             return 2**self.code_bits - 1
         return 1 if self.is_bits else None
@@ -82,7 +83,7 @@ NUMBERS, BITS = Flow(), Flow(is_bits=True)
 
 
 class PackableProduct(Protocol):
-    """What a layer of the role PRODUCT offers."""
+    """Interface of a layer with the role PRODUCT."""
 
     @property
     def weight(self) -> Parameter: ...
@@ -93,32 +94,33 @@ class PackableProduct(Protocol):
     def planes(self) -> Planes: ...
 
     def to_packed(self, flow: Flow = NUMBERS, **outputs: Any) -> Layer:
-        """The twin for what flows in, with `threshold` and `flip`, or with `alpha` and `bias`.
+        """Return the twin for what flows in.
 
-        Without either it has the scales and the bias of the layer itself.
+        `outputs` holds `threshold` and `flip`, or `alpha` and `bias`. By default the twin has the
+        scales and the bias of the layer itself.
         """
 
 
 class PackableAffine(Protocol):
-    """What a layer of the role AFFINE offers."""
+    """Interface of a layer with the role AFFINE."""
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class PackablePool(Protocol):
-    """What a layer of the role POOL offers."""
+    """Interface of a layer with the role POOL."""
 
     def to_packed(self, minimum: np.ndarray | None = None) -> Layer: ...
 
 
 class PackableBlock(Protocol):
-    """What a layer of the role BLOCK offers."""
+    """Interface of a layer with the role BLOCK."""
 
     def to_packed(self, flow: Flow = NUMBERS) -> Layer: ...
 
 
 class HasLevels(Protocol):
-    """What the `levels` of a layer of the role LEVELS tell."""
+    """Interface of the attribute `levels` of a layer with the role LEVELS."""
 
     @property
     def bits(self) -> int: ...

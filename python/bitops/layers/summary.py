@@ -1,4 +1,4 @@
-"""The table of a model: outputs, parameters, bytes, and multiply-adds of each layer."""
+"""The table that `summary()` prints: output, parameters, bytes and multiply-adds of each layer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .inputs import Shape
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a summary. Bytes and multiply-adds (MACs); the latter for one example.
+    """One line of a summary.
 
-    MACs are None where they depend on the size of an image that is not known.
+    Multiply-adds (MACs) are for one example. They are None if they depend on an image whose size is
+    not known.
     """
 
     layer: str
@@ -31,7 +32,7 @@ class Summary:
     """The table that `summary()` returns; `print` shows it.
 
     `packed_bytes` counts binary weights at one bit each, in whole 64-bit words, and all other
-    numbers at 32 bits; `float_bytes` counts everything at 32 bits.
+    numbers at 32 bits. `float_bytes` counts everything at 32 bits.
     """
 
     rows: tuple[Row, ...]
@@ -58,7 +59,7 @@ class Summary:
 
 
 def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
-    """The line of a layer whose output is of a shape."""
+    """Return the line of a layer; `shape` is that of its output."""
     known = [size for size in shape[:-1] if size is not None]
     positions = math.prod(known) if len(known) == len(shape[:-1]) else None
 
@@ -80,7 +81,7 @@ def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
 
 
 def _rows(layers: Iterable[Layer], shape: Shape, bits: bool, indent: str = "") -> Iterator[Row]:
-    """Lines of a chain of layers that gets inputs of a shape, as bits or not."""
+    """Yield the lines of a chain of layers for an input shape, and whether the input is bits."""
     for layer in layers:
         for name, branch in layer.branches().items():
             yield from _rows(branch, shape, bits, f"{indent}{name}: ")
@@ -90,7 +91,7 @@ def _rows(layers: Iterable[Layer], shape: Shape, bits: bool, indent: str = "") -
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
-    """Sum, None if a part of it is not known."""
+    """Return the sum, or None if a part of it is None."""
     total = 0
     for count in counts:
         if count is None:
@@ -100,7 +101,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 
 def summarize(layers: Iterable[Layer], shape: Shape) -> Summary:
-    """The table of a chain of layers that gets inputs of a shape, as numbers."""
+    """Return the table of a chain of layers for inputs of a shape, which are numbers."""
     rows = tuple(_rows(layers, shape, False))
     total = Row(
         "total",

@@ -1,4 +1,4 @@
-"""The weights of a layer: latent ones that training quantizes, and packed ones of inference."""
+"""The weights of a layer: latent ones that training quantizes, and packed ones for inference."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, popcount
-from ..ops.checks import check_number
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
+from ..quantizers.base import check_clip
 from .base import Cost
 from .inputs import check_flag
 from .operation import Operation
@@ -31,27 +31,31 @@ MAX_COEFFICIENT = 2**8
 
 
 class LatentWeights:
-    """Trained float32 weights, and how the products of a layer see them: quantized.
+    """Trained float32 weights that a layer quantizes before it multiplies by them.
 
-    `of_signs` makes binary weights, and `of_quantizer` ternary ones or those of few bits.
+    `of_signs` makes binary weights. `of_quantizer` makes ternary weights or weights of a few bits.
+
+        latent weights W --quantize--> planes --multiply--> y          forward
+        dW <--estimator.backward-- dQ <------- dy^T x                  backward
 
     Parameters
     ----------
     parameter : Parameter of shape (n, ...)
         The latent weights W, one filter for each output feature.
     quantizer : quantizer of weights, optional
-        What products see is its `forward`; sign(W) by default.
+        Its `forward` gives the quantized weights. By default they are sign(W).
     estimator : quantizer, optional
-        Its `backward` gives the gradient of W; by default W gets that of the quantized weights.
+        Its `backward` turns the gradient of the quantized weights into that of W. By default W
+        gets the former unchanged.
     is_scaled : bool
-        Whether the signs of each filter are scaled by alpha, its mean absolute weight.
+        Whether the signs of each filter are multiplied by alpha, its mean absolute weight.
     sampler : StochasticSign, optional
-        Draws the signs anew for every forward pass of the training.
+        Draws new signs for every forward pass in training.
     real_evaluation : bool
-        Whether evaluation takes W itself.
+        Whether evaluation uses W itself.
     center : bool
-        Whether W loses its mean over the input channels, and is clipped to [-1, 1], after every
-        step, when it is first used.
+        Whether the mean over the input channels is subtracted from W, and W is clipped to [-1, 1].
+        That happens when W is first used after a step.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class LatentWeights:
         self.sampler = sampler
         self.real_evaluation = real_evaluation
         self.center = center
-        self._quantized: tuple[int, Planes] | None = None  # of this version of the parameter
+        self._quantized: tuple[int, Planes] | None = None  # version of W, and its planes
 
     @classmethod
     def of_signs(
@@ -88,7 +92,7 @@ class LatentWeights:
         lr_scale: float | None = None,
         start: str = "uniform",
     ) -> LatentWeights:
-        """Binary weights; the options are those of `BinaryDense`, `where` is the layer's name."""
+        """Make binary weights for the layer `where`, with the options of `BinaryDense`."""
         is_scaled = check_flag(where, "scale_weights", scale_weights)
         is_drawn = check_flag(where, "stochastic", stochastic)
         is_real = check_flag(where, "real_evaluation", real_evaluation)
@@ -129,14 +133,12 @@ class LatentWeights:
         start: str,
         seed: Any,
     ) -> LatentWeights:
-        """Weights that a quantizer makes; the options are those of `QuantizedDense`."""
+        """Make weights with a quantizer, with the options of `QuantizedDense`."""
         check_weight_quantizer(where, quantizer)
         if isinstance(quantizer, DoReFaWeight) and quantizer.bits > 8:
             raise ValueError(f"[{where}] bits must be at most 8, got {quantizer.bits}")
         if clip_value is not None:
-            check_number(where, "clip_value", clip_value)
-            if not clip_value > 0:
-                raise ValueError(f"[{where}] clip_value must be positive, got {clip_value}")
+            check_clip(where, clip_value)
         shape = operation.weight_shape
         latent = start_weights(where, start, shape, np.random.default_rng(seed))
         parameter = Parameter(latent, clip_value=clip_value, lr_scale=lr_scale)
@@ -145,7 +147,7 @@ class LatentWeights:
         return weights
 
     def planes(self, training: bool = False) -> Planes:
-        """The weights that products see, quantized again if the latent ones have changed."""
+        """Return the quantized weights; quantize again only if the latent ones have changed."""
         if self._quantized is None or self._quantized[0] != self.parameter.version:
             if self.center:
                 self._subtract_means()
@@ -167,30 +169,30 @@ class LatentWeights:
         self._quantized = w.version, planes
 
     def _subtract_means(self) -> None:
-        """W = clip(W - mean over the input channels, -1, 1)."""
+        """Set W to clip(W - mean over the input channels, -1, 1)."""
         w = self.parameter.writable()
         w -= w.mean(axis=-1, keepdims=True)
         np.clip(w, -1, 1, out=w)
 
     def values(self) -> np.ndarray:
-        """The weights that evaluation sees, such as alpha * sign(W), float32."""
+        """Return the weights that evaluation uses, such as alpha * sign(W), float32."""
         return self.parameter.value if self.real_evaluation else self.planes().values()
 
     def take_gradient(self) -> None:
-        """Turn the gradient of the quantized weights, in `parameter.grad`, into that of W."""
+        """Replace the gradient of the quantized weights in `parameter.grad` by that of W."""
         if self.estimator is not None:
             grad = self.parameter.grad
             grad[...] = self.estimator.backward(self.parameter.value, grad)
 
     def accept(self) -> None:
-        """Quantize W as it is: centered and clipped once more, it would no longer be the same."""
+        """Quantize restored weights as they are; centering them twice would change them."""
         self._quantize()
 
     def generators(self) -> list[np.random.Generator]:
         return [] if self.sampler is None else [self.sampler.generator]
 
     def cost(self, bits_in: bool, bias: np.ndarray | None) -> Cost:
-        """What the weights of a layer store and compute, its bias included."""
+        """Return the size and the work of the weights and the bias."""
         if self.real_evaluation:
             return float_cost(self.parameter.value, bias)
         planes = self.planes()
@@ -203,7 +205,7 @@ class LatentWeights:
         )
 
     def flags(self) -> dict[str, bool]:
-        """The flags of `BinaryDense`."""
+        """Return the flags of `BinaryDense` by name."""
         return {
             "scale_weights": self.is_scaled,
             "stochastic": self.sampler is not None,
@@ -213,7 +215,7 @@ class LatentWeights:
 
 
 def _estimator(where: str, gradient: Any, is_scaled: bool) -> Any:
-    """What gives the gradient of latent weights; None passes it on as it is."""
+    """Return the estimator for an option `gradient`; None passes gradients on unchanged."""
     if gradient is None:
         gradient = "paper" if is_scaled else "straight"
     if gradient == "straight":
@@ -235,11 +237,11 @@ def _estimator(where: str, gradient: Any, is_scaled: bool) -> Any:
 def start_weights(
     where: str, start: str, shape: tuple[int, ...], rng: np.random.Generator
 ) -> np.ndarray:
-    """First weights: uniform in [-1, 1), or normal with variance 2 / (weights of a filter).
+    """Draw initial weights: uniform in [-1, 1), or normal with variance 2 / (weights of a filter).
 
     References
     ----------
-    He et al., "Delving deep into rectifiers", 2015, equation 10: the normal ones.
+    He et al., "Delving deep into rectifiers", 2015, equation 10: the normal distribution.
     """
     if start == "uniform":
         return rng.random(shape, dtype=np.float32) * 2 - 1
@@ -250,15 +252,15 @@ def start_weights(
 
 
 class PackedWeights:
-    """Weights c_1 B_1 + c_2 B_2 + ... of inference, each B packed +-1 bits.
+    """Weights c_1 B_1 + c_2 B_2 + ... for inference, each B a plane of packed +-1 bits.
 
     Parameters
     ----------
     bits : BitArray of shape (n, ..., k)
-        The only plane B, one filter for each output feature; or, with coefficients, several planes
-        along a new first axis.
+        A single plane B, one filter for each output feature. With coefficients, several planes
+        along an additional first axis.
     coefficients : sequence of int, optional
-        The c, one a plane.
+        The factors c, one a plane.
     """
 
     def __init__(self, bits: BitArray, coefficients: Sequence[int] | None = None):
@@ -268,43 +270,45 @@ class PackedWeights:
 
     @classmethod
     def of(cls, where: str, w, axes: str) -> PackedWeights:
-        """Check one plane of the named axes; a real array is packed by sign."""
+        """Check a single plane with the named axes; pack a real array by sign."""
         return cls(_as_bits(where, w, axes))
 
     @classmethod
     def of_planes(cls, where: str, w, coefficients, axes: str) -> PackedWeights:
-        """Check planes along a first axis before the named ones, and what each counts."""
+        """Check planes, along an axis before the named ones, and their coefficients."""
         bits = _as_bits(where, w, f"planes, {axes}")
         k = math.prod(bits.shape[2:])
         return cls(bits, _as_coefficients(where, coefficients, bits.shape[0], k))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The coefficients, if they were given."""
+        """The coefficients as a setting of the layer, if they were given."""
         return {} if self.coefficients is None else {"coefficients": list(self.coefficients)}
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of a plane."""
+        """Shape of one plane."""
         return self.planes.bits[0].shape
 
     @cached_property
     def sums(self) -> tuple[np.ndarray, ...]:
-        """For each plane the sums of its filters, shape (n,), int32."""
+        """The sum of each filter, for each plane; shape (n,), int32."""
         filters = self.shape[0]
         k = math.prod(self.shape[1:])
         ones = [popcount(p, axis=-1).reshape(filters, -1).sum(axis=1) for p in self.planes.bits]
         return tuple((2 * count - k).astype(np.int32) for count in ones)
 
     def multiply(self, multiply: Multiply, *, are_units: bool = False) -> np.ndarray:
-        """Unscaled products; `multiply` makes those with one plane.
+        """Return the unscaled products, summed over the planes.
 
         Parameters
         ----------
         multiply : callable
+            Multiplies the input by one plane.
         are_units : bool
-            Whether the bits of the input stand for 0 and 1. The dot product d of +-1 bits b and a
-            plane w gives that of the units (b + 1) / 2 as (d + s) / 2, s the sum of w.
+            Whether the bits of the input stand for 0 and 1 instead of +-1. With d the dot product
+            of the +-1 bits b and a plane w, and s the sum of w, the product is
+            sum(w (b + 1) / 2) = (d + s) / 2.
         """
         products = [multiply(plane) for plane in self.planes.prepacked]
         if are_units:
@@ -317,7 +321,7 @@ class PackedWeights:
         return _plane_cost(self.planes.bits, bits_in, numbers=numbers, number_bytes=number_bytes)
 
     def __str__(self) -> str:
-        """How many planes there are, if coefficients were given, for a repr."""
+        """Return the number of planes, if coefficients were given, for a repr."""
         return "" if self.coefficients is None else f", planes={len(self.planes.bits)}"
 
 
@@ -333,7 +337,7 @@ def _as_bits(where: str, w, axes: str) -> BitArray:
 
 
 def _as_coefficients(where: str, coefficients: Any, planes: int, k: int) -> tuple[int, ...]:
-    """Check what planes of k weights a filter count: integers, each at least 1, one a plane."""
+    """Check the coefficients of planes with k weights a filter, one positive integer a plane."""
     values = tuple(coefficients) if isinstance(coefficients, list | tuple) else (coefficients,)
     if any(type(c) is not int or not 1 <= c <= MAX_COEFFICIENT for c in values):
         raise ValueError(
@@ -360,6 +364,6 @@ def _plane_cost(
 
 
 def float_cost(w: np.ndarray, bias: np.ndarray | None) -> Cost:
-    """What float32 weights and a bias store and compute."""
+    """Return the size and the work of float32 weights and a bias."""
     size = w.size + (0 if bias is None else bias.size)
     return Cost(size, 4 * size, float_macs=w.size)

@@ -1,4 +1,4 @@
-"""Windows over images: their settings, checked before any image is known, and shapes of images."""
+"""Settings of windows over images, checked before any image is known, and shapes of images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .inputs import Activation, Shape
 
 Padding = int | Pair | tuple[Pair, Pair] | str
 
-# Part of an image that no setting of a window exceeds; stands for images of unknown size.
+# Stands for the size of an unknown image when settings are checked; no window is larger.
 _LARGE_IMAGE = 2**30
 
 
 def image_shape(where: str, shape: Shape) -> tuple[int | None, int | None, int | None]:
-    """Height, width and channels of the images of a shape, None where it does not tell."""
+    """Return height, width and channels of images; None for each that the shape leaves open."""
     if len(shape) > 3:
         raise ValueError(f"[{where}] x must be images of shape (h, w, channels), got {shape}")
     height, width, channels = (None,) * (3 - len(shape)) + shape
@@ -26,8 +26,8 @@ def image_shape(where: str, shape: Shape) -> tuple[int | None, int | None, int |
 class Windows:
     """Settings of the windows of a layer, checked before any image is known.
 
-    `padding` is "same", "valid" or ((top, bottom), (left, right)); the others are pairs (height,
-    width).
+    `padding` is "same", "valid" or ((top, bottom), (left, right)). The other settings are pairs
+    (height, width).
     """
 
     kernel_size: Pair
@@ -44,7 +44,7 @@ class Windows:
         padding: Padding = 0,
         dilation: int | Pair = 1,
     ) -> Windows:
-        """Check the settings as `make_window` does."""
+        """Check the settings as `make_window` does and return them in their full form."""
         image = _LARGE_IMAGE, _LARGE_IMAGE
         window = make_window(where, image, kernel_size, stride, padding, dilation)
         sides = padding if isinstance(padding, str) else window.padding
@@ -52,15 +52,15 @@ class Windows:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of the functions that convolve."""
+        """The settings as keyword arguments of the functions that convolve."""
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     def on(self, where: str, x: Activation) -> Window:
-        """The windows on images (n, h, w, channels)."""
+        """Return the windows placed on images (n, h, w, channels)."""
         return make_window(where, (x.shape[1], x.shape[2]), self.kernel_size, **self.options)
 
     def output(self, where: str, image: tuple[int | None, int | None]) -> Shape:
-        """Height and width of the output, each None if that of the image is."""
+        """Return height and width of the output; a size unknown in the image is None here too."""
         known = tuple(_LARGE_IMAGE if size is None else size for size in image)
         window = make_window(where, (known[0], known[1]), self.kernel_size, **self.options)
         return tuple(
@@ -69,7 +69,7 @@ class Windows:
         )
 
     def __str__(self) -> str:
-        """What differs from the default, for a repr."""
+        """Return the settings that differ from their defaults, for a repr."""
         parts = ["x".join(map(str, self.kernel_size))]
         if self.stride != (1, 1):
             parts.append(f"stride={_short(self.stride)}")
@@ -85,5 +85,5 @@ class Windows:
 
 
 def _short(pair: tuple[int, ...]) -> int | tuple[int, ...]:
-    """One number for two equal ones."""
+    """Return one number for a pair of equal ones."""
     return pair[0] if pair[0] == pair[1] else pair

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..layers.walk import holders, named_layers
+from ..layers.base import holders, named_layers
 from ..ops.array import BitArray
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config import get_num_threads, set_num_threads
-from ..layers.walk import is_finite
+from ..layers.inputs import is_finite
 from ..ops.array import BitArray
 from .callbacks import (
     Augment,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.base import Layer, TrainingLayer
-from ..layers.inputs import as_float
+from ..layers.base import Layer, TrainingLayer, holders, named_layers
+from ..layers.inputs import as_float, is_finite
 from ..layers.parameter import Parameter
-from ..layers.walk import holders, is_finite, named_layers
 from ..ops.array import BitArray
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import Any
 
 from ..layers.activations import ReLU, Sign, Tanh
 from ..layers.base import TrainingLayer
-from ..layers.container import Residual, Sequential
+from ..layers.container import Sequential
 from ..layers.conv import Conv2D, QuantizedConv2D
 from ..layers.dense import BinaryDense, Dense, QuantizedDense, TanhDense
 from ..layers.planes import WeightQuantizer
 from ..layers.product import LatentProduct
+from ..layers.residual import Residual
 from ..quantizers import AnnealedSign, LeastSquaresTernary, ShareTernary, SteSign
 
 __all__ = ["to_bitwise", "to_ternary"]

@@ -1,4 +1,16 @@
-"""A check of `backward` against finite differences of `forward`, for layers of one's own."""
+"""Checks `backward` of a layer against finite differences of its `forward`.
+
+Along one entry p of an input or parameter, `forward` is evaluated at five places:
+
+    p - h    p - h/2    p    p + h/2    p + h
+
+    slopes of step h        (s(p) - s(p - h)) / h        (s(p + h) - s(p)) / h
+    slopes of step h/2      the same with h/2
+
+where s is the sum of outputs times a random gradient. If the slopes of the two sides disagree
+too much, p lies at a kink and is left out. Otherwise their means, extrapolated to h = 0, must equal
+the gradient.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +21,34 @@ from itertools import pairwise
 import numpy as np
 
 from ..ops.array import BitArray
-from .base import TrainingLayer
+from .base import TrainingLayer, named_layers
 from .inputs import Activation, Codes, as_float, is_data
 from .parameter import Parameter
-from .walk import named_layers
 
 _INPUT = "input"
+_NO_EFFECT = (
+    "forward does not change with it, but the gradient is not 0; for a pseudo-gradient, "
+    'pass pseudo=("{}",)'
+)
 
 
 @dataclass(frozen=True)
 class GradientRow:
-    """What was found of one gradient.
+    """Result for one gradient.
 
     Attributes
     ----------
     name : str
-        "input", or the attribute that holds the parameter, behind the place of its layer.
+        "input", or the attribute that holds the parameter, preceded by the place of its layer.
     checked : str
-        "differences"; "form" where only shape and values were looked at, since the gradient is a
-        pseudo-gradient; or "none" of an input that has none.
+        "differences" if the gradient was compared. "form" if it is a pseudo-gradient, of which only
+        shape and finiteness were checked. "none" if the input has no gradient.
     entries : int
-        Numbers that were compared.
+        Number of entries compared.
     kinks : int
-        Numbers that were left out, since the layer is not smooth there.
+        Number of entries left out because the layer is not smooth there.
     error : float
-        Largest difference, as a share of the largest gradient.
+        Largest difference, relative to the largest gradient.
     problem : str
         What is wrong; empty if nothing is.
     """
@@ -61,7 +76,7 @@ class GradientRow:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found; `print` shows it."""
+    """Result of `check_gradients`, one row for each gradient; `print` shows it."""
 
     rows: tuple[GradientRow, ...]
 
@@ -86,22 +101,22 @@ def check_gradients(
     Parameters
     ----------
     layer : TrainingLayer
-        Left as it was, but for the arrays that its next `backward` would need.
+        It is put back into its state afterwards, except for what its next `backward` would use.
     x : BitArray, Codes or array_like
-        An input, of a few rows. Real numbers drawn at random meet fewer kinks than round ones.
+        An input of a few rows. Random real numbers meet fewer kinks than round numbers.
     pseudo : collection of str
-        Names of gradients that are not those of `forward`, such as "weight" or "input", where it
-        goes in steps: of them only the form is checked. Parameters that are used by their signs
-        (`Parameter.binary`) need no mention, nor do layers that give bits or codes, of which all
-        gradients are such.
+        Names of pseudo-gradients, such as "weight" or "input": `forward` is a step function of
+        these arrays, so only shape and finiteness are checked. Parameters used by their signs
+        (`Parameter.binary`) need not be named. If the layer returns bits or codes, all its
+        gradients count as pseudo-gradients.
     samples : int
-        Numbers of each array that are compared, drawn at random.
+        Number of randomly chosen entries compared in each array.
     step : float
-        By how much a number is moved up and down, times its magnitude if that is above 1.
+        How far an entry is moved up and down, times its magnitude if that exceeds 1.
     tolerance : float
-        Largest difference that passes, as a share of the largest gradient of the array.
+        Largest difference allowed, relative to the largest gradient of the array.
     seed : int
-        Of the gradient that is put in, and of the choice of numbers.
+        Seed of the gradient passed to `backward` and of the choice of entries.
 
     Returns
     -------
@@ -110,17 +125,17 @@ def check_gradients(
     Raises
     ------
     AssertionError
-        If a gradient differs, is missing, not finite, or of another shape. The message is the
-        report.
+        If a gradient differs, is missing, is not finite, or has the wrong shape. The message is
+        the report.
 
     Notes
     -----
-    The layer runs with `training=True`, each time from the same state and the same random numbers,
-    so that layers that draw (`Dropout`) or count (`BatchNorm`) can be checked too. The number
-    differentiated is the sum of y * g, y the output and g drawn from a normal distribution.
-    Two steps are taken, and what they give is extrapolated to none. Where the slopes of both sides
-    or of the two steps disagree there is a kink, as of a ReLU at 0. Differences that rounding to
-    float32 may make are no error.
+    The layer runs with `training=True`, each time from the same state and the same random numbers.
+    Layers that draw (`Dropout`) or count (`BatchNorm`) can therefore be checked too. The function
+    differentiated is sum(y * g), with y the output and g drawn from a normal distribution.
+    Differences with `step` and with half of it are extrapolated to step 0. An entry is at a kink,
+    like 0 for a ReLU, if the slopes of the two sides or of the two steps disagree. Differences that
+    float32 rounding can explain do not count.
 
     Examples
     --------
@@ -149,7 +164,7 @@ def check_gradients(
 
 
 class _Check:
-    """One pass forward and backward, and what is needed to run the layer again from its start."""
+    """One forward and backward pass, and the state from which to run the layer again."""
 
     def __init__(self, layer: TrainingLayer, x, seed: int):
         self.layer = layer
@@ -162,7 +177,7 @@ class _Check:
         self.rng = np.random.default_rng(seed)
         before = {name: p.grad.copy() for name, p in self.parameters.items()}
         for parameter in self.parameters.values():
-            parameter.grad[...] = np.nan  # what `backward` does not write stays so
+            parameter.grad[...] = np.nan  # entries that `backward` does not write stay NaN
         y = self._forward(self.x)
         self.in_steps = isinstance(y, BitArray | Codes)
         self.dy = self.rng.standard_normal(y.shape, dtype=np.float32)
@@ -173,7 +188,7 @@ class _Check:
             parameter.grad[...] = before[name]
 
     def put_back(self) -> None:
-        """The layer as it was."""
+        """Put the layer back into its initial state."""
         self.layer.restore(self.state)
         for generator, state in zip(self.layer.generators(), self.drawn, strict=True):
             generator.bit_generator.state = state
@@ -185,13 +200,15 @@ class _Check:
         return self.layer.forward(x, training=True)
 
     def row_of_input(self, is_pseudo: bool) -> GradientRow:
+        """Check the form of the input's gradient."""
         if self.dx is None and is_data(self.x):
             return GradientRow(_INPUT, "none")
         if self.dx is None:
-            return GradientRow(_INPUT, "form", problem="backward returned None, x is no data")
+            return GradientRow(_INPUT, "form", problem="backward returned None, but x is not data")
         return self._row(_INPUT, self.dx, self.x.shape, is_pseudo or is_data(self.x))
 
     def row_of(self, name: str, parameter: Parameter, is_pseudo: bool) -> GradientRow:
+        """Check the form of a parameter's gradient."""
         gradient = self.gradients[name]
         if np.isnan(gradient).all() and gradient.size:
             return GradientRow(name, "form", problem="backward did not write the gradient")
@@ -211,19 +228,19 @@ class _Check:
     def compared(
         self, row: GradientRow, samples: int, step: float, tolerance: float
     ) -> GradientRow:
-        """The row of a gradient after its comparison with differences."""
+        """Compare a gradient with differences and return its row, completed."""
         gradient = self.gradients[row.name] if row.name != _INPUT else np.asarray(self.dx)
         places = self.rng.choice(gradient.size, min(samples, gradient.size), replace=False)
         slopes = np.array(
             [[self._slopes(row.name, i, size) for size in (step, step / 2)] for i in places]
         ).reshape(-1, 2, 2)  # of each place, for each step, below and above
         coarse, fine = slopes.mean(axis=2).T
-        differences = (4 * fine - coarse) / 3  # without the error that grows as step^2
+        differences = (4 * fine - coarse) / 3  # cancels the error proportional to step^2
         found = gradient.reshape(-1)[places].astype(np.float64)
-        # sums of float32 numbers are that uncertain, and so are their differences
+        # rounding to float32 makes the sums this uncertain, and the slopes with them
         noise = self.sum_of_sizes * float(np.finfo(np.float32).eps) / step
         scale = max(np.abs([found, differences]).max(initial=0), noise / tolerance)
-        # half the step leaves half the bend of a smooth function, but all of that at a kink
+        # halving the step halves the bend of a smooth function, but not that of a kink
         bend, half_bend = np.abs(slopes[..., 1] - slopes[..., 0]).T
         bends = (half_bend > tolerance * scale) & (half_bend > 0.75 * bend)
         smooth = (np.abs(coarse - fine) <= tolerance * scale) & ~bends
@@ -233,26 +250,22 @@ class _Check:
             row, entries=len(places) - kinks, kinks=kinks, error=float(errors.max(initial=0))
         )
         if places.size and not row.entries:
-            return replace(row, problem="no smooth place was found, give another x")
+            return replace(row, problem="every entry is at a kink, give another x")
         if row.error <= tolerance:
             return row
         if not differences.any():
-            problem = (
-                "forward does not change with it, but the gradient is not 0; if that is a "
-                f'pseudo-gradient, pass pseudo=("{row.name}",)'
-            )
-        else:
-            worst = int(np.argmax(errors))
-            place = tuple(map(int, np.unravel_index(places[worst], gradient.shape)))
-            problem = (
-                f"the gradient differs by {row.error:.1%} of the largest: at {place} backward "
-                f"gives {found[worst]:.6g}, differences give {differences[worst]:.6g}"
-            )
+            return replace(row, problem=_NO_EFFECT.format(row.name))
+        worst = int(np.argmax(errors))
+        place = tuple(map(int, np.unravel_index(places[worst], gradient.shape)))
+        problem = (
+            f"the gradient differs by {row.error:.1%} of the largest: at {place} backward "
+            f"gives {found[worst]:.6g}, differences give {differences[worst]:.6g}"
+        )
         return replace(row, problem=problem)
 
     def _slopes(self, name: str, place: int, step: float) -> tuple[float, float]:
-        """The slopes below and above one number of an array."""
-        self.put_back()  # the parameters still hold what was tried last
+        """Return the slopes below and above one entry of an array."""
+        self.put_back()  # the last evaluation has changed a parameter
         start = as_float(self.x) if name == _INPUT else self.parameters[name].value
         value = start.reshape(-1)[place]
         size = np.float32(step * max(1.0, abs(value)))
@@ -262,7 +275,7 @@ class _Check:
         return (middle - low) / below, (high - middle) / above
 
     def _sum_with(self, name: str, place: int, value: np.float32) -> float:
-        """sum(y * g) with one number changed."""
+        """Return sum(y * g) with one entry changed."""
         if name == _INPUT:
             x = as_float(self.x).copy()
             x.reshape(-1)[place] = value
@@ -277,7 +290,7 @@ class _Check:
 
 
 def _named_parameters(layer: TrainingLayer) -> Iterator[tuple[str, Parameter]]:
-    """The parameters by the attributes that hold them, with the places of inner layers."""
+    """Yield the parameters, named by place of the inner layer and attribute."""
     named: dict[int, str] = {}
     chains = layer.branches()
     layers = [("", layer)]
@@ -297,7 +310,7 @@ def _named_parameters(layer: TrainingLayer) -> Iterator[tuple[str, Parameter]]:
 
 
 def _attributes(layer: TrainingLayer) -> Iterator[tuple[str, object]]:
-    """The attributes of a layer, those that are properties too."""
+    """Yield the attributes of a layer, properties included."""
     yield from vars(layer).items()
     for name in dir(type(layer)):
         if isinstance(getattr(type(layer), name), property):

@@ -1,7 +1,7 @@
-"""Earlier versions of the descriptions in model files, and how each becomes the next.
+"""Earlier versions of the descriptions in model files, each converted to the next.
 
-What a version did not have is refused where it appears. All else that is malformed is left as it
-is, for the checks of the present version to refuse.
+A converter refuses what its version did not have. It passes on anything else that is malformed;
+the checks of the present version refuse that.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Spec = dict[str, Any]
 
 _FIELDS_1 = ("weight", "threshold", "flip", "alpha", "bias")
 _BRANCHES = ("body", "shortcut")
-_MAX_DEPTH = 100  # of chains inside each other; the checks allow fewer
+_MAX_DEPTH = 100  # of nested chains; the checks of the present version allow fewer
 
 
 def as_current(document: dict[str, Any]) -> dict[str, Any]:
-    """A description of any version as one of the present version, to be checked."""
+    """Convert a description of any version to the present version, still unchecked."""
     version = document.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise ValueError(f"version must be 1 to {VERSION}, got {version!r:.80}")
@@ -29,7 +29,7 @@ def as_current(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """To version 2: version 1 had dense layers only, and lists of their fields."""
+    """Convert to version 2: version 1 had only dense layers, with lists of their fields."""
     graph = document.get("graph")
     if not isinstance(graph, list) or not graph:
         raise ValueError(f"graph must be a list of layers, got {graph!r:.80}")
@@ -50,7 +50,7 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
-    """To version 3: the products of version 2 knew no codes."""
+    """Convert to version 3: products of version 2 took no codes."""
 
     def with_input_bits(spec: Spec) -> Spec:
         if spec.get("type") not in ("PackedDense", "PackedConv2D"):
@@ -60,11 +60,11 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
             return {**spec, "settings": None}
         return {**spec, "settings": {**settings, "input_bits": None}}
 
-    return {**document, "graph": _changed(document.get("graph"), with_input_bits)}
+    return {**document, "graph": _apply_to_chain(document.get("graph"), with_input_bits)}
 
 
 def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
-    """To version 4: pools had a `size`, and convolutions a `k_map`."""
+    """Convert to version 4: `size` of pools became kernel_size, `k_map` became scale_input."""
     renamed = {
         "PackedMaxPool2D": {"size": "kernel_size"},
         "PackedAvgPool2D": {"size": "kernel_size"},
@@ -77,27 +77,27 @@ def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
         if names is None:
             return spec
         settings = spec.get("settings")
-        if not isinstance(settings, dict) or not _have_old(settings, names):
+        if not isinstance(settings, dict) or not _has_old_names(settings, names):
             return {**spec, "settings": None}
         return {**spec, "settings": {names.get(key, key): settings[key] for key in settings}}
 
-    return {**document, "graph": _changed(document.get("graph"), with_new_names)}
+    return {**document, "graph": _apply_to_chain(document.get("graph"), with_new_names)}
 
 
-def _have_old(settings: dict[str, Any], names: dict[str, str]) -> bool:
-    """Whether settings have the old names, and not the new ones."""
+def _has_old_names(settings: dict[str, Any], names: dict[str, str]) -> bool:
+    """Return whether settings have the old names and none of the new ones."""
     return set(names) <= set(settings) and not set(names.values()) & set(settings)
 
 
-def _changed(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:
-    """The descriptions of a chain with a change made to each, those of inner chains too."""
+def _apply_to_chain(chain: Any, change: Callable[[Spec], Spec], depth: int = 0) -> Any:
+    """Apply a change to every description of a chain, including those of inner chains."""
     if not isinstance(chain, list) or depth > _MAX_DEPTH:
         return chain
     specs = []
     for spec in chain:
         if isinstance(spec, dict):
             inner = {key: spec[key] for key in _BRANCHES if key in spec}
-            changed = {key: _changed(part, change, depth + 1) for key, part in inner.items()}
+            changed = {key: _apply_to_chain(part, change, depth + 1) for key, part in inner.items()}
             spec = change({**spec, **changed})
         specs.append(spec)
     return specs

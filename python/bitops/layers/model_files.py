@@ -1,7 +1,10 @@
-"""Model files: chains of packed layers as tensors and a description, and back, checked.
+"""Model files: writes chains of packed layers as tensors and a description, and reads them back.
 
-`bitops.io` describes the format; `registry` knows the classes of layers, `formats` the earlier
-versions of the format, `bitops.files` the file itself.
+    layers  --_encode_chain-->  document, tensors  --write_tensors-->  file
+    layers  <--_decode_chain--  document, tensors  <--_read, _check_document--  file
+
+`bitops.io` describes the format. `registry` knows the classes of layers, `file_versions` the
+earlier versions of the format, and `bitops.files` the file itself.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ from ..files import digest, parse_description, write_tensors
 from ..ops.array import BitArray, pack, unpack
 from ..ops.memory import word_count
 from .base import Layer
-from .formats import VERSION, Spec, as_current
+from .file_versions import VERSION, Spec, as_current
 from .inputs import MAX_FEATURES
 from .registry import ArraySpec, Kind, kind_named, kind_of
 
 FORMAT = "bitops.packed"
-MAX_DEPTH = 16  # of chains inside each other
+MAX_DEPTH = 16  # of nested residual blocks
 
-# safetensors' names of dtypes; bits are words
+# names of dtypes in safetensors; bits are stored as words
 _STORED = {"bits": "U64", "bool": "U64", "float32": "F32", "int32": "I32", "uint8": "U8"}
 
 Tensors = dict[str, np.ndarray]
@@ -39,7 +42,7 @@ def write_model(
     input_shape: Sequence[int] | None,
     notes: Mapping[str, str],
 ) -> None:
-    """Write a chain of packed layers to a file, whole or not at all."""
+    """Write a chain of packed layers to a file; the file appears whole or not at all."""
     tensors: Tensors = {}
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -50,14 +53,14 @@ def write_model(
     if notes:
         document["notes"] = notes
     try:
-        _check_document(json.loads(json.dumps(document)))  # what `load` refuses is not written
+        _check_document(json.loads(json.dumps(document)))  # write nothing that `load` would refuse
     except (ValueError, TypeError) as error:
         raise ValueError(f"[save] {error}") from None
     write_tensors(Path(path), document, tensors)
 
 
 def _encode_chain(layers: Sequence[Layer], prefix: str, tensors: Tensors) -> list[Spec]:
-    """Descriptions of the layers of a chain, whose arrays go to `tensors`."""
+    """Return the descriptions of the layers of a chain; put their arrays into `tensors`."""
     return [_encode(layer, f"{prefix}{i}.", tensors) for i, layer in enumerate(layers)]
 
 
@@ -65,7 +68,7 @@ def _encode(layer: Layer, prefix: str, tensors: Tensors) -> Spec:
     kind = kind_of(layer)
     if kind is None:
         raise TypeError(
-            f"[save] layers must be packed ones, of a class that bitops.io.register knows, "
+            f"[save] layers must be packed ones of a class registered with bitops.io.register, "
             f"got {layer!r}"
         )
     if kind.chains:
@@ -86,14 +89,14 @@ def _encode(layer: Layer, prefix: str, tensors: Tensors) -> Spec:
     config = layer.config()
     if set(config) != set(kind.settings):
         raise TypeError(
-            f"[save] config must give {', '.join(kind.settings) or 'nothing'}, the parameters of "
-            f"{layer.name} that are no arrays, got {config!r}"
+            f"[save] config must return {', '.join(kind.settings) or 'nothing'}, the parameters of "
+            f"{layer.name} other than arrays, got {config!r}"
         )
     return {"type": layer.name, "fields": shapes, "settings": config}
 
 
 def _stored(layer: Layer, spec: ArraySpec, value: Any) -> np.ndarray:
-    """An array as it stands in the file."""
+    """Check an array and return it as the file stores it."""
     dtype = "bits" if isinstance(value, BitArray) else np.asarray(value).dtype.name
     is_along_last = not isinstance(value, BitArray) or value.axis == value.ndim - 1
     if dtype not in spec.dtypes or value.ndim != spec.ndim or not is_along_last:
@@ -107,13 +110,13 @@ def _stored(layer: Layer, spec: ArraySpec, value: Any) -> np.ndarray:
 
 
 def read_model(path: str | os.PathLike, make: Callable[..., Made]) -> Made:
-    """What `make(layers, input_shape=..., notes=...)` makes of the content of a file.
+    """Read a file and return `make(layers, input_shape=..., notes=...)`.
 
-    Everything is checked before any layer is made, but for the values of settings and arrays, which
-    are left to the constructors of the layers.
+    Everything is checked before any layer is made, except the values of settings and arrays. The
+    constructors of the layers check those.
     """
     path = Path(path)
-    path.open("rb").close()  # OSErrors come from here, in their usual form
+    path.open("rb").close()  # safetensors would report an OSError in its own form
     try:
         document, tensors = _read(path)
         layers = _decode_chain(document["graph"], "", tensors)
@@ -123,7 +126,7 @@ def read_model(path: str | os.PathLike, make: Callable[..., Made]) -> Made:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Description and tensors, checked against each other."""
+    """Return description and tensors, checked against each other."""
     with safetensors.safe_open(path, framework="numpy") as file:
         described = parse_description((file.metadata() or {}).get("bitops", ""), FORMAT)
         document = _check_document(as_current(described))
@@ -139,12 +142,12 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
                 )
         tensors = {name: file.get_tensor(name) for name in expected}
     if described.get("sha256") != digest(described, tensors):
-        raise ValueError("sha256 must be that of the content, got another one")
+        raise ValueError("sha256 must match the content, got another one")
     return document, tensors
 
 
 def _check_document(document: dict[str, Any]) -> dict[str, Any]:
-    """The description of this version, each layer checked for its keys, types and ranges."""
+    """Check the keys, types and ranges of a description of the present version."""
     shape = document.get("input_shape")
     if shape is not None:
         _check_sizes(shape, "input_shape", None)
@@ -179,13 +182,13 @@ def _check_spec(spec: Any, where: str, depth: int) -> None:
             _check_chain(spec[chain], f"{chain} of {where}", depth + 1)
     if not kind.chains:
         _check_fields(spec["fields"], kind, where)
-        settings = spec["settings"]  # the values are checked by the constructor
+        settings = spec["settings"]  # the constructor checks the values
         if not isinstance(settings, dict) or set(settings) != set(kind.settings):
             raise ValueError(f"settings of {where} must be {kind.settings}, got {settings!r:.80}")
 
 
 def _check_fields(fields: Any, kind: Kind, where: str) -> None:
-    """The shapes of the arrays that are there."""
+    """Check which arrays a layer has, and their shapes."""
     if not isinstance(fields, dict) or not kind.needed <= set(fields) <= set(kind.arrays):
         raise ValueError(
             f"fields of {where} must be from {', '.join(kind.arrays) or 'none'}, with "
@@ -196,7 +199,7 @@ def _check_fields(fields: Any, kind: Kind, where: str) -> None:
 
 
 def _check_sizes(shape: Any, where: str, axes: int | None) -> None:
-    """A logical shape: a list of as many sizes."""
+    """Check a logical shape: a list of sizes, one for each axis; None allows any number."""
     if not isinstance(shape, list) or not shape or axes not in (None, len(shape)):
         raise ValueError(f"{where} must have {axes or 'some'} sizes, got {shape!r:.80}")
     for size in shape:
@@ -207,9 +210,9 @@ def _check_sizes(shape: Any, where: str, axes: int | None) -> None:
 def _expected_tensors(
     chain: Sequence[Spec], prefix: str
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], tuple[int, ...]]]]:
-    """Name, dtypes and shape of every tensor of a checked chain of layers."""
+    """Yield name, dtypes and shape of every tensor of a checked chain of layers."""
     for i, spec in enumerate(chain):
-        kind, name = _known(spec), f"{prefix}{i}."
+        kind, name = _checked_kind(spec), f"{prefix}{i}."
         for inner in kind.chains:
             yield from _expected_tensors(spec[inner] or [], f"{name}{inner}.")
         for field, shape in spec.get("fields", {}).items():
@@ -219,8 +222,8 @@ def _expected_tensors(
             yield name + field, (dtypes, (*shape[:-1], last))
 
 
-def _known(spec: Spec) -> Kind:
-    """The class of a description that has been checked."""
+def _checked_kind(spec: Spec) -> Kind:
+    """Return the registered class of a checked description."""
     kind = kind_named(spec["type"])
     assert kind is not None
     return kind
@@ -231,8 +234,8 @@ def _decode_chain(chain: Sequence[Spec], prefix: str, tensors: Tensors) -> list[
 
 
 def _decode(spec: Spec, prefix: str, tensors: Tensors) -> Layer:
-    """The layer of a description; set padding bits are refused here."""
-    kind = _known(spec)
+    """Make the layer of a description; `BitArray.from_words` refuses set padding bits."""
+    kind = _checked_kind(spec)
     arguments: dict[str, Any] = dict(spec.get("settings", {}))
     for name in kind.chains:
         if spec[name] is not None:
