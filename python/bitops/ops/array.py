@@ -290,11 +290,11 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     """Pack the signs of an array along one axis.
 
     A bit is 1 where ``x >= 0``, else 0; so 0.0 and -0.0 are +1. Bools are bits already: True is
-    +1, False is -1.
+    +1, False is -1. Numbers 0 and 1 are both +1: pack ``x > 0`` instead.
 
     Parameters
     ----------
-    x : array_like of bool, integers or floats, at least 1-d; or BitArray
+    x : array_like of bool, signed integers or floats, at least 1-d; or BitArray
         A BitArray is packed again if it is packed along another axis.
     axis : int, default -1
         The axis to pack.
@@ -308,7 +308,7 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     Raises
     ------
     TypeError
-        If `x` does not hold real numbers.
+        If `x` does not hold real numbers, or holds unsigned ones, whose signs are all +1.
     ValueError
         If `x` holds NaN, which has no sign, is 0-d, or has no such axis.
 
