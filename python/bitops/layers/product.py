@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, pack
+from ..ops.array import BitArray, above_limits, above_operand, pack
 from ..quantizers import ByteGradient
 from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
@@ -346,6 +346,7 @@ class PackedProduct(Layer):
             self.threshold = as_thresholds(self.name, threshold, features)
         self.flip = as_flips(self.name, flip, features)
         self._flip_bits = None if self.flip is None else pack(self.flip)
+        self._flip_words = None if self._flip_bits is None else self._flip_bits.words
         self.alpha = as_scales(self.name, "alpha", alpha, features)
         self.bias = as_scales(self.name, "bias", bias, features)
         # Bits of the input stand for +-1, but for 0 and 1 if they are codes of one bit.
@@ -361,12 +362,13 @@ class PackedProduct(Layer):
 
     def forward(self, x) -> Activation:
         x = self._check_codes(self.operation.input(x))
-        is_bits = isinstance(x, BitArray)
-        operation = self._on_bits if is_bits else self.operation
-        are_units = is_bits and self._takes_units
         plane = self._plane
-        if plane is not None and is_bits and self._limits is not None:
-            return operation.multiply_sign(x, plane, self._limits, self._flip_bits)
+        if isinstance(x, BitArray):
+            operation, are_units = self._on_bits, self._takes_units
+            if plane is not None and self._limits is not None:
+                return operation.multiply_sign(x, plane, self._limits, self._flip_bits)
+        else:
+            operation, are_units = self.operation, False
         multiply = partial(operation.multiply, x, bits=self.input_bits or 8)
         if plane is not None and self.threshold is None and not are_units:
             return multiply(plane, alpha=self.alpha, bias=self.bias)  # scaled as it is stored
@@ -375,6 +377,8 @@ class PackedProduct(Layer):
     def _finish(self, z: np.ndarray) -> Activation:
         """Turn products z into the output: bits, scaled numbers, or z itself."""
         if self.threshold is not None:
+            if self.threshold.dtype == np.float32:  # those behind a model's input
+                return above_limits(self.name, z, self.threshold, self._flip_words)
             return above_operand(self.name, z, self.threshold, self._flip_bits)
         if self.alpha is None and self.bias is None:
             return z

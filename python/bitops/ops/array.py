@@ -378,21 +378,43 @@ def above_operand(
     if limits.dtype.kind == "f" and np.isnan(limits).any():
         raise ValueError(f"[{where}] threshold must not hold NaN, got NaN")
     flips = None if flip is None else flip_words(where, flip, k)
-    if array.dtype not in (np.float32, np.int32) or limits.dtype != np.float32:
-        has_nan = array.dtype.kind == "f" and bool(np.isnan(array).any())
-        words, _ = sign_words(array > limits, array.ndim - 1)
-        if flips is not None:
-            words ^= flips
-    else:
-        array = np.ascontiguousarray(array)
+    if array.dtype in (np.float32, np.int32) and limits.dtype == np.float32:
         limits = np.ascontiguousarray(np.broadcast_to(limits, (k,)))
-        words = aligned_empty((*array.shape[:-1], word_count(k)), np.uint64)
-        rows = math.prod(array.shape[:-1])
-        values, out = array.reshape(-1).view(np.uint8), words.reshape(rows, word_count(k))
-        has_nan = _core.compare(PACK_CODES[array.dtype], values, rows, limits, flips, out)
+        return above_limits(where, np.ascontiguousarray(array), limits, flips)
+    if array.dtype.kind == "f":
+        _refuse_nan(where, bool(np.isnan(array).any()))
+    words, _ = sign_words(array > limits, array.ndim - 1)
+    if flips is not None:
+        words ^= flips
+    return BitArray._make(words, array.shape, array.ndim - 1)
+
+
+def above_limits(
+    where: str,
+    x: NDArray[Any],
+    limits: NDArray[np.float32],
+    flips: NDArray[np.uint64] | None,
+) -> BitArray:
+    """Do what `pack_above` does for contiguous float32 or int32 numbers and checked thresholds.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., k), float32 or int32
+    limits : ndarray of shape (k,), float32, without NaN
+    flips : ndarray of shape (ceil(k / 64),), uint64, or None
+        As `flip_words` makes them.
+    """
+    k = len(limits)
+    words = aligned_empty((*x.shape[:-1], word_count(k)), np.uint64)
+    rows, values = math.prod(x.shape[:-1]), x.reshape(-1).view(np.uint8)
+    out = words.reshape(rows, word_count(k))
+    _refuse_nan(where, _core.compare(PACK_CODES[x.dtype], values, rows, limits, flips, out))
+    return BitArray._make(words, x.shape, x.ndim - 1)
+
+
+def _refuse_nan(where: str, has_nan: bool) -> None:
     if has_nan:
         raise ValueError(f"[{where}] x must not hold NaN, which is above nothing, got NaN")
-    return BitArray._make(words, array.shape, array.ndim - 1)
 
 
 def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
