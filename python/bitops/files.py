@@ -66,5 +66,6 @@ def parse_description(text: str, name: str) -> dict[str, Any]:
 
 
 def _check_length(text: str) -> None:
+    """Check that a description is not too long to be parsed safely."""
     if len(text) > MAX_DESCRIPTION:
         raise ValueError(f"metadata must have at most {MAX_DESCRIPTION} bytes, got {len(text)}")

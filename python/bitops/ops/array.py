@@ -240,7 +240,7 @@ class BitArray:
         return unpack(self).astype(dtype, copy=False)
 
     def __eq__(self, other: object) -> np.bool_:  # type: ignore[override]
-        """Tell whether shape and all elements are equal, whichever axes are packed."""
+        """Tell whether all elements are equal, whichever axes are packed: one truth value."""
         if not isinstance(other, BitArray):
             return NotImplemented
         if self._shape != other._shape:
@@ -334,13 +334,13 @@ def _positions(item: Any) -> NDArray[Any]:
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     """Pack the signs of an array along one axis.
 
-    A bit is 1 (+1) where ``x >= 0``, else 0 (-1). Thus 0.0 and -0.0 become +1. Bools are taken as
-    bits: True is +1, False is -1.
+    A bit is 1 where ``x >= 0``, else 0; so 0.0 and -0.0 are +1. Bools are bits already: True is
+    +1, False is -1.
 
     Parameters
     ----------
     x : array_like of bool, integers or floats, at least 1-d; or BitArray
-        A BitArray that is packed along another axis is repacked.
+        A BitArray is packed again if it is packed along another axis.
     axis : int, default -1
         The axis to pack.
 
@@ -353,7 +353,7 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     Raises
     ------
     TypeError
-        If `x` does not hold real numbers, or `axis` is not an integer.
+        If `x` does not hold real numbers.
     ValueError
         If `x` holds NaN, which has no sign, is a scalar, or has no such axis.
 
@@ -523,7 +523,7 @@ def repack(b: BitArray, axis: int) -> BitArray:
 
 
 def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
-    """Return the words as a C-contiguous matrix with one row for each packed row."""
+    """Return the words as a C-contiguous matrix, a row for each position of the other axes."""
     words = b.words
     if words.ndim == 2 and words.flags.c_contiguous:
         return words
@@ -604,9 +604,9 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
 
 
 def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
-    """Count along an axis that is not packed, for each bit position of the words."""
+    """Count along another axis than the packed one, at each bit of the words."""
     words = np.ascontiguousarray(b.words)
-    place = axis - (axis > b.axis)  # the same axis of the words
+    place = axis - (axis > b.axis)  # the axis among those of the words
     lead = (*words.shape[:place], *words.shape[place + 1 : -1])
     blocks = (
         math.prod(words.shape[:place]),

@@ -100,6 +100,7 @@ def _make_window(
     padding: Any,
     dilation: Any,
 ) -> Window:
+    """Do the work of `make_window`, which caches the results."""
     kernel = _pair(where, "kernel_size", kernel_size, 1)
     strides = _pair(where, "stride", stride, 1)
     dilations = _pair(where, "dilation", dilation, 1)
@@ -124,7 +125,7 @@ def _make_window(
     return Window(image, kernel, strides, sides, dilations, (output[0], output[1]))
 
 
-# These checks take as long as pooling a small image, and networks repeat their settings.
+# These checks take as long as the pooling of a small image, and networks repeat their settings.
 _known_window = functools.lru_cache(maxsize=256, typed=True)(_make_window)
 
 

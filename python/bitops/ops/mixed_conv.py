@@ -200,7 +200,7 @@ def bitplane_conv2d(
     """
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
-        raise TypeError(f"[bitplane_conv2d] x must be of uint8, got dtype {images.dtype}")
+        raise TypeError(f"[bitplane_conv2d] x must have dtype uint8, got {images.dtype}")
     check_integer("bitplane_conv2d", "bits", bits, 1, 8)
     operands = _mixed_image_operands(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups

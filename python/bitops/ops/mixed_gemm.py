@@ -142,10 +142,10 @@ def bitplane_gemm(
     array([[ 251, -251]], dtype=int32)
     """
     if isinstance(x, BitArray):
-        raise TypeError("[bitplane_gemm] x must be of uint8, got a BitArray (gemm takes bits)")
+        raise TypeError("[bitplane_gemm] x must have dtype uint8, got a BitArray (gemm takes bits)")
     numbers = np.asarray(x)
     if numbers.dtype != np.uint8:
-        raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
+        raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)
     rows, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
     check_sums("bitplane_gemm", numbers, bits, rows.shape[-1])

@@ -83,6 +83,7 @@ class DoReFaWeight:
         return self._codes(real_numbers("DoReFaWeight", x)).astype(np.int32)
 
     def _codes(self, x: Array) -> Array:
+        """Return the codes of weights without NaN, as float32."""
         t = np.tanh(x)
         most = np.float32(np.abs(t).max()) or ONE
         return _codes(np.asarray(t / (2 * most) + ONE / 2, np.float32), self.bits)
@@ -146,6 +147,7 @@ class DoReFaActivation:
         return self._codes(x).astype(np.uint8 if self.bits <= 8 else np.uint16)
 
     def _codes(self, x: ArrayLike) -> Array:
+        """Return the codes of activations, as float32."""
         share = np.clip(real_numbers("DoReFaActivation", x) / np.float32(self.clip_value), 0, 1)
         return _codes(share, self.bits)
 
