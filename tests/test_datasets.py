@@ -103,11 +103,11 @@ def test_mnist_with_a_missing_file(tmp_path):
 def test_mnist_whose_images_and_labels_differ(tmp_path):
     write_mnist(tmp_path)
     (tmp_path / NAMES[1]).write_bytes(idx_bytes(np.zeros(59, dtype=np.uint8)))
-    with pytest.raises(ValueError, match="equally many"):
+    with pytest.raises(ValueError, match="as many images as labels"):
         load_mnist(tmp_path)
     write_mnist(tmp_path)
     (tmp_path / NAMES[2]).write_bytes(idx_bytes(np.zeros((10, 5, 4), dtype=np.uint8)))
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="the same size"):
         load_mnist(tmp_path)
 
 

@@ -47,7 +47,7 @@ __all__ = [
     "weight_gemm",
 ]
 
-# Modules that load at their first use, so that programs that only multiply import no layers.
+# Modules that are imported at their first use: programs that only multiply need no layers.
 _LAZY = (
     "benchmark",
     "data",
@@ -73,12 +73,12 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> _ModuleType:
-        """Load a module such as `bitops.layers` at its first use (PEP 562)."""
+        """Import a module such as `bitops.layers` at its first use (PEP 562)."""
         if name in _LAZY:
             return _importlib.import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the lazy modules too."""
+    """List the names of this module, including the lazy modules."""
     return sorted({*globals(), *_LAZY})

@@ -23,14 +23,14 @@ def set_num_threads(n: int) -> None:
     """Limit the calls of this process to `n` threads.
 
     This also sets OpenMP's own limit for the calling thread. The default is OpenMP's limit: all
-    CPUs, or what ``OMP_NUM_THREADS`` or threadpoolctl say. Results do not depend on it. Calls that
-    run in other threads keep the number with which they began.
+    CPUs, or what ``OMP_NUM_THREADS`` or threadpoolctl set. Results do not depend on it. Calls that
+    are running in other threads keep their number of threads.
 
-    In a child process made by ``fork``, all calls use one thread, whatever is set here. This holds
-    for ``multiprocessing`` too if fork is its start method. The threads of the OpenMP runtime do
-    not survive a fork, and GNU's runtime would wait for them forever. A process that imports bitops
-    after its fork may use several threads. So may the children of ``spawn``, and usually those of
-    ``forkserver``.
+    In a child process made by ``fork``, all calls use one thread, whatever is set here. This
+    includes ``multiprocessing`` with the start method "fork". The reason is that the threads of the
+    OpenMP runtime do not survive a fork, and GNU's runtime would wait for them forever. A process
+    that imports bitops after its fork may use several threads. So may children started by
+    "spawn", and usually those started by "forkserver".
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads the next call may use; without OpenMP, this is 1."""
+    """Return how many threads the next call may use; this is always 1 without OpenMP."""
     return _core.get_num_threads()
 
 
 def _cpu_name() -> str:
-    """Find the CPU's marketing name, if the system tells it."""
+    """Return the CPU's marketing name, or its architecture if that is unknown."""
     if sys.platform == "linux":
         try:
             with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
@@ -66,7 +66,7 @@ def _cpu_name() -> str:
 
 
 def _blas() -> str:
-    """Name the BLAS that NumPy was built with."""
+    """Return the name and version of the BLAS that NumPy was built with."""
     info: Any = np.show_config(mode="dicts")
     blas = info.get("Build Dependencies", {}).get("blas", {})
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
@@ -83,12 +83,12 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        With "dicts", the description.
+        The description if `mode` is "dicts", otherwise None.
 
     Raises
     ------
     ValueError
-        If `mode` is another word.
+        If `mode` is something else.
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"[show_config] mode must be 'stdout' or 'dicts', got {mode!r}")

@@ -1,4 +1,4 @@
-"""Files of arrays: safetensors with a JSON description and a checksum, written whole or not."""
+"""Files of arrays: safetensors with a JSON description and a checksum, written atomically."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-# bytes of a description: real ones have thousands, and JSON grows many times when it is parsed
+# Most bytes of a description. Real ones have thousands; parsed JSON takes many times its length.
 MAX_DESCRIPTION = 2**24
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside `path` first, then renamed to it in one step."""
+    """Write a file completely or not at all: to a temporary name beside `path`, then renamed."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with partial.open("xb") as file:
@@ -34,27 +34,27 @@ def write_file(path: Path, data: bytes) -> None:
 def write_tensors(
     path: Path, description: dict[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Write arrays, and as the metadata entry `bitops` their description with its `sha256`."""
+    """Write arrays, with their description and its `sha256` as the metadata entry `bitops`."""
     text = json.dumps({**description, "sha256": digest(description, tensors)})
     _check_length(text)
-    # one entry only: safetensors writes several in an order that changes from call to call
+    # A single entry: safetensors would write several in an order that changes from call to call.
     write_file(path, safetensors.numpy.save(dict(tensors), {"bitops": text}))
 
 
 def digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over a description, but for its `sha256`, and all arrays."""
+    """Return the SHA-256 of all arrays and of their description without its `sha256`."""
     described = {key: value for key, value in description.items() if key != "sha256"}
     result = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         array = tensors[name]
         result.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        # bytes in little-endian order, as in the file
+        # The bytes are in little-endian order, as in the file.
         result.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     return result.hexdigest()
 
 
 def parse_description(text: str, name: str) -> dict[str, Any]:
-    """The metadata entry `bitops` of a file of the format `name`."""
+    """Parse the metadata entry `bitops` of a file whose format must be `name`."""
     _check_length(text)
     try:
         document = json.loads(text)
@@ -66,5 +66,6 @@ def parse_description(text: str, name: str) -> dict[str, Any]:
 
 
 def _check_length(text: str) -> None:
+    """Check that a description is not too long to be parsed safely."""
     if len(text) > MAX_DESCRIPTION:
         raise ValueError(f"metadata must have at most {MAX_DESCRIPTION} bytes, got {len(text)}")

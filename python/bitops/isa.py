@@ -1,7 +1,7 @@
-"""The instruction sets (ISAs) that kernels exist for, and the choice among them.
+"""The instruction sets (ISAs) that the kernels are written for, and the choice among them.
 
-The import of the package selects the best ISA of the machine, or the one that the environment
-variable ``BITOPS_ISA`` names. Each name stands for one exact set of features:
+Importing the package selects the best ISA of the machine, or the one named by the environment
+variable ``BITOPS_ISA``. Each name stands for one exact set of features:
 
 ======== ==========================================================
 avx512   AVX-512 F, BW, VL and VPOPCNTDQ (and all of avx2)
@@ -29,7 +29,7 @@ def active() -> str:
 
 
 class _Chosen:
-    """What `use` returns: a context manager that restores the previous ISA."""
+    """The context manager that `use` returns; it restores the previous ISA."""
 
     def __init__(self, name: str, before: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class _Chosen:
 
 
 def use(name: str) -> _Chosen:
-    """Select an ISA for the whole process, at once.
+    """Select an ISA for the whole process, with immediate effect.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def use(name: str) -> _Chosen:
     -------
     context manager
         ``with use(name):`` restores the previous ISA at the end of the block. Without ``with``,
-        the choice stays.
+        the selection stays.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def use(name: str) -> _Chosen:
     """
     if not isinstance(name, str):
         raise TypeError(f"[isa.use] name must be a string, got {type(name).__name__}")
-    name = str(name)  # plain, even from a subclass of str
+    name = str(name)  # Cython takes no subclass of str
     _require("isa.use", name)
     before = active()
     _core.isa_use(name)
@@ -86,7 +86,7 @@ def _require(where: str, name: str) -> None:
 
 
 def _use_environment() -> None:
-    """Obey BITOPS_ISA. A wrong name fails the import, since a silent fallback would mislead."""
+    """Select the ISA named by BITOPS_ISA; a wrong name fails the import, without a fallback."""
     name = os.environ.get("BITOPS_ISA")
     if not name:
         return

@@ -1,4 +1,4 @@
-"""Image data sets as uint8 arrays, with a fixed split into training, validation and test."""
+"""Image data sets as uint8 arrays, with a fixed split into training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -29,22 +29,32 @@ __all__ = [
 ]
 
 CIFAR_SHAPE = (32, 32, 3)
-# The largest of the JPEG copies has 1,124 bytes; far beyond that it is another kind of file.
-MAX_JPEG_BYTES = 1 << 16
-# One file of the binary version holds 10,000 records of a label and three planes of pixels.
-CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)
-MAX_CIFAR_RECORDS = 10_000
-# The largest IDX file of images known, of EMNIST, has less than a third of it.
-MAX_IDX_BYTES = 1 << 31
 SVHN_SHAPE = (32, 32, 3)
+# A file of CIFAR-10's binary version has 10,000 records: a label and three planes of pixels.
+CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)  # bytes
+MAX_CIFAR_RECORDS = 10_000
+# The largest of the JPEG copies has 1,124 bytes. A much larger file is not one of them.
+MAX_JPEG_BYTES = 1 << 16
+# The largest known IDX file of images (EMNIST) has less than a third of this.
+MAX_IDX_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images as uint8 numbers and their labels as int64, in three parts.
+    """Images and their labels, split into three parts: training, validation and test.
 
-    Grey images (`image_shape` is (height, width)) are rows: `x_*` have shape (n, height * width).
-    Colour images (`image_shape` is (height, width, channels)) are images: (n, *image_shape).
+    Attributes
+    ----------
+    name : str
+    image_shape : tuple of int
+        (height, width) of grey images, (height, width, channels) of colour images.
+    classes : int
+        Number of classes.
+    x_train, x_validation, x_test : ndarray, uint8
+        Grey images are rows of shape (n, height * width). Colour images have shape
+        (n, height, width, channels).
+    y_train, y_validation, y_test : ndarray of shape (n,), int64
+        Labels in 0..classes - 1.
     """
 
     name: str
@@ -58,7 +68,7 @@ class Dataset:
     y_test: np.ndarray
 
     def images(self, x: np.ndarray) -> np.ndarray:
-        """Return `x`, rows or images of this data set, in shape (n, height, width, channels)."""
+        """Reshape rows or images of this data set to (n, height, width, channels)."""
         height, width, *channels = self.image_shape
         return x.reshape(len(x), height, width, *(channels or [1]))
 
@@ -68,15 +78,19 @@ class Dataset:
 
 
 def load_digits() -> Dataset:
-    """Load the 1797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
+    """Load the 1797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
 
-    Pixels are 0..16. Of every seven images in a row, the fourth is for validation (257), the sixth
-    for the test (256), and the other five for training (1284).
+    The pixels are in 0..16. In every seven successive images, the fourth is for validation (257 in
+    total), the sixth for the test (256), and the other five for training (1284).
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
     ImportError
-        If scikit-learn is missing.
+        If scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits as load
@@ -86,7 +100,7 @@ def load_digits() -> Dataset:
         ) from error
     x, y = load(return_X_y=True)
     x, y = x.astype(np.uint8), y.astype(np.int64)
-    # 7 and the labels, which partly repeat with period 10, have no common factor
+    # The labels partly repeat with period 10, which has no common factor with 7.
     turn = np.arange(len(y)) % 7
     validation, test = turn == 3, turn == 5
     train = ~(validation | test)
@@ -96,22 +110,28 @@ def load_digits() -> Dataset:
 
 
 def load_mnist(folder: str | os.PathLike) -> Dataset:
-    """Read MNIST, or a data set in the same four files, from a folder of IDX files.
+    """Read MNIST, or a data set with files of the same names and format.
 
     The last sixth of the training images (10,000 of 60,000) is for validation.
 
     Parameters
     ----------
     folder : path
-        It holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-        t10k-labels-idx1-ubyte, each as it is or with .gz.
+        Holds the IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte,
+        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or compressed as .gz.
+
+    Returns
+    -------
+    Dataset
+        Named like the folder.
 
     Raises
     ------
     FileNotFoundError
-        If one of the four is missing.
+        If one of the four files is missing.
     ValueError
-        If one is not a complete IDX file of the right kind, or images and labels do not match.
+        If a file is not a complete IDX file of the right kind, the images differ in size, or there
+        are not as many labels as images.
     """
     folder = Path(folder)
     x, y = _images_and_labels(folder, "train")
@@ -119,7 +139,7 @@ def load_mnist(folder: str | os.PathLike) -> Dataset:
     image_shape = x.shape[1:]
     if x_test.shape[1:] != image_shape:
         raise ValueError(
-            f"[load_mnist] training and test images must have one size, "
+            f"[load_mnist] training and test images must have the same size, "
             f"got {image_shape} and {x_test.shape[1:]}"
         )
     x, x_test = x.reshape(len(x), -1), x_test.reshape(len(x_test), -1)
@@ -138,17 +158,19 @@ def load_mnist(folder: str | os.PathLike) -> Dataset:
 
 
 def _images_and_labels(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the images and labels of one part, "train" or "t10k"."""
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"), ndim=3)
     labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"), ndim=1)
     if len(images) != len(labels) or not images.size:
         raise ValueError(
-            f"[load_mnist] {part} images and labels must be equally many, at least one, "
-            f"got {images.shape} and {labels.shape}"
+            f"[load_mnist] {part} must have as many images as labels, at least one, "
+            f"got shapes {images.shape} and {labels.shape}"
         )
     return images, labels.astype(np.int64)
 
 
 def _find(folder: Path, name: str) -> Path:
+    """Find a file of MNIST, plain or compressed."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -161,23 +183,29 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     Parameters
     ----------
     path : path
-        Decompressed on the way if it ends in .gz.
+        The file is decompressed if its name ends in .gz.
     ndim : int
-        Number of axes that the file must have.
+        Number of axes that the array must have.
 
     Returns
     -------
-    ndarray of uint8
+    ndarray of `ndim` axes, uint8
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
-        If the header is another one, or if the data is shorter or longer than it says, or exceeds
-        2 GiB.
+        If the header is not that of such an array, or the data is shorter or longer than the header
+        says or exceeds 2 GiB.
 
     Notes
     -----
-    Header, big-endian: bytes 0, 0, 8 (unsigned byte), ndim, then each size as uint32.
+    The header is big-endian, and the data follows in C order::
+
+        0  0  8  ndim           4 bytes; 8 means unsigned bytes
+        size of axis 0          4 bytes
+        ...
     """
     path = Path(path)
     try:
@@ -197,14 +225,14 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
 
 
 def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
-    """Return the sizes that the header of an IDX file gives."""
+    """Check the header of an IDX file, and return the shape that it gives."""
     if len(header) < 4 + 4 * ndim or header[:4] != bytes([0, 0, 8, ndim]):
         raise ValueError(
             f"[read_idx] {path} must start with the IDX header of {ndim}-D bytes, "
             f"got {header[:4].hex(' ') or 'nothing'} ({len(header)} bytes)"
         )
     shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4", offset=4))
-    # math.prod of Python integers: the sizes of a damaged header may exceed 64 bits together
+    # Python integers, because the product of the sizes in a damaged header may exceed 64 bits.
     if math.prod(shape) > MAX_IDX_BYTES:
         raise ValueError(
             f"[read_idx] {path} must have at most {MAX_IDX_BYTES} bytes of data, got shape {shape}"
@@ -213,7 +241,7 @@ def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
 
 
 def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
-    """Read the next bytes piece by piece, so that only bytes that exist take memory."""
+    """Read up to `count` bytes in pieces; only bytes that exist take memory."""
     parts = []
     while count and (part := file.read(min(count, 1 << 20))):
         parts.append(part)
@@ -222,34 +250,34 @@ def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
 
 
 def load_cifar10(folder: str | os.PathLike) -> Dataset:
-    """Read CIFAR-10, original or as JPEG copies: 32 x 32 images in colour, (n, 32, 32, 3).
+    """Read CIFAR-10, colour images of shape (n, 32, 32, 3), from the original or from JPEG copies.
 
-    The last tenth of each class, in the order of the training images, is for validation. That makes
-    45,000 training, 5,000 validation and 10,000 test images, all classes equally often in each.
+    The last tenth of the training images of each class is for validation. This gives 45,000
+    training, 5,000 validation and 10,000 test images, with all classes equally frequent in each.
 
     Parameters
     ----------
     folder : path
-        It holds data_batch_1.bin .. data_batch_5.bin and test_batch.bin, the "binary version" of
-        the original, read in its order; or train.tar and test.tar, uncompressed, with JPEG files
-        <anything>/<class>/<name>.jpg. Those are read in the order of their names, and the classes
-        are labelled in alphabetical order. If both are there, the original is read.
+        Holds either the "binary version" of the original, data_batch_1.bin to data_batch_5.bin and
+        test_batch.bin; or the uncompressed archives train.tar and test.tar, with JPEG files named
+        <anything>/<class>/<name>.jpg. The JPEG files are read in the order of their names, and
+        their classes are numbered in alphabetical order. If both are there, the original is read.
 
     Returns
     -------
     Dataset
-        Named "CIFAR-10" or "CIFAR-10 (JPEG copies)". JPEG changes the pixels: errors measured on
-        the copies do not compare with published ones.
+        Named "CIFAR-10" or "CIFAR-10 (JPEG copies)". JPEG changes the pixels, so errors measured on
+        the copies cannot be compared with published ones.
 
     Raises
     ------
     FileNotFoundError
         If a file is missing.
     ImportError
-        If there are JPEG copies to read, and Pillow is missing.
+        If there are JPEG copies to read, and Pillow is not installed.
     ValueError
-        If a file is damaged, an image is not of 32 x 32 pixels in colour, or the classes of a part
-        are not equally frequent or not the same in both parts.
+        If a file is damaged, an image is not a colour image of 32 x 32 pixels, or the classes of a
+        part are not equally frequent or not those of the other part.
     """
     folder = Path(folder)
     if not (folder / "data_batch_1.bin").is_file() and (folder / "train.tar").is_file():
@@ -265,7 +293,7 @@ def load_cifar10(folder: str | os.PathLike) -> Dataset:
     test_names, y_test, test_counts = np.unique(
         test_classes, return_inverse=True, return_counts=True
     )
-    # A tar file cut off between two images still reads without an error; its classes tell.
+    # A tar file that was cut off between two images reads without an error. This finds it.
     if not np.array_equal(names, test_names) or np.ptp(counts) or np.ptp(test_counts):
         raise ValueError(
             f"[load_cifar10] {folder} must hold the same classes for training and test, all "
@@ -287,7 +315,7 @@ def load_cifar10(folder: str | os.PathLike) -> Dataset:
 
 
 def _last_tenth_of_each(y: np.ndarray) -> np.ndarray:
-    """Mark the examples that are the last tenth of their class."""
+    """Return a mask of the last tenth of the examples of each class."""
     chosen = np.zeros(len(y), bool)
     for label in np.unique(y):
         own = np.flatnonzero(y == label)
@@ -296,6 +324,7 @@ def _last_tenth_of_each(y: np.ndarray) -> np.ndarray:
 
 
 def _cifar_file(folder: Path, name: str) -> Path:
+    """Check that a file of CIFAR-10 is there."""
     path = folder / name
     if path.is_file():
         return path
@@ -325,7 +354,7 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read images (n, 32, 32, 3) from a tar file by the order of names, with their classes."""
+    """Read images (n, 32, 32, 3) and their classes from a tar file, in the order of file names."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -340,7 +369,7 @@ def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
             images = np.empty((len(members), *CIFAR_SHAPE), np.uint8)
             for image, member in zip(images, members, strict=True):
                 file = tar.extractfile(member)
-                assert file is not None  # _class_of has refused all but regular files
+                assert file is not None  # _class_of accepts regular files only
                 image[...] = _decode(Image, path, member.name, file.read())
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"[load_cifar10] {path} must be a complete tar file: {error}") from error
@@ -350,7 +379,7 @@ def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _class_of(path: Path, member: tarfile.TarInfo) -> str:
-    """Return the folder of a member, once it is known to be a JPEG file of sound size."""
+    """Check that a member is a JPEG file of plausible size, and return the name of its folder."""
     name = PurePosixPath(member.name)
     if not (member.isreg() and name.suffix == ".jpg" and name.parent.name):
         raise ValueError(
@@ -365,7 +394,7 @@ def _class_of(path: Path, member: tarfile.TarInfo) -> str:
 
 
 def _decode(image_module, path: Path, name: str, data: bytes) -> np.ndarray:
-    """Decode one JPEG file, whose header is checked before its pixels are unpacked."""
+    """Decode one JPEG file; its header is checked before its pixels are decoded."""
     try:
         with image_module.open(io.BytesIO(data), formats=("JPEG",)) as image:
             height, width, _ = CIFAR_SHAPE
@@ -380,22 +409,26 @@ def _decode(image_module, path: Path, name: str, data: bytes) -> np.ndarray:
 
 
 def load_svhn(folder: str | os.PathLike) -> Dataset:
-    """Read SVHN, cropped digits: 32 x 32 images in colour, labelled by their digit.
+    """Read SVHN, cropped digits: colour images of shape (n, 32, 32, 3), labelled by their digit.
 
-    The images have shape (n, 32, 32, 3). The last tenth of each class, in the order of the training
-    images, is for validation. The extra training images are not read.
+    The last tenth of the training images of each class is for validation. The extra training images
+    are not read.
 
     Parameters
     ----------
     folder : path
-        It holds train_32x32.mat and test_32x32.mat ("format 2"), files of MATLAB 5.
+        Holds the MATLAB 5 files train_32x32.mat and test_32x32.mat ("format 2").
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
     FileNotFoundError
         If a file is missing.
     ValueError
-        If one is damaged, of another version, or does not hold images X and labels y.
+        If a file is damaged, has another version, or does not hold images X and labels y.
     """
     folder = Path(folder)
     x, y = _read_svhn(folder / "train_32x32.mat")
@@ -438,11 +471,11 @@ def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     digits = np.isin(y, np.arange(1, 11))
     if not digits.all():
         raise ValueError(f"[load_svhn] y in {path} must be 1, 2, .. 10, got {y[~digits][0]}")
-    labels = y[:, 0].astype(np.int64) % 10  # 10 stands for the digit 0
+    labels = y[:, 0].astype(np.int64) % 10  # label 10 means digit 0
     return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), labels
 
 
-# Files by which data sets are told apart, and the function that reads each.
+# For each kind of data set, the files that identify it, and its loader.
 _MARKS: dict[str, tuple[tuple[str, ...], Callable[[str | os.PathLike], Dataset]]] = {
     "mnist": (
         tuple(
@@ -456,23 +489,25 @@ _MARKS: dict[str, tuple[tuple[str, ...], Callable[[str | os.PathLike], Dataset]]
 
 
 def load_dataset(folder: str | os.PathLike) -> tuple[str, Dataset]:
-    """Read whichever data set is in a folder.
+    """Find out which data set a folder holds, and read it.
 
     Parameters
     ----------
     folder : path
-        As for `load_mnist`, `load_cifar10` or `load_svhn`, which are tried in this order.
+        Holds the files of `load_mnist`, `load_cifar10` or `load_svhn`, tried in this order.
 
     Returns
     -------
     kind : {"mnist", "cifar10", "svhn"}
-        "mnist" is any data set in MNIST's files.
+        "mnist" means any data set with the files of MNIST.
     data : Dataset
 
     Raises
     ------
     FileNotFoundError
-        If it holds the files of none of them. Other errors are those of the loader.
+        If the folder holds none of them, or a file is missing.
+    ImportError, ValueError
+        As in the loader.
     """
     for kind, (names, load) in _MARKS.items():
         if any((Path(folder) / name).is_file() for name in names):

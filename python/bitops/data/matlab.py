@@ -1,6 +1,6 @@
-"""A reader of numeric arrays in files of MATLAB 5, as far as SVHN needs it.
+"""A reader of numeric arrays in MATLAB 5 files, as far as SVHN needs it.
 
-`scipy.io.loadmat` is not used: damaged files make it read foreign memory and crash.
+`scipy.io.loadmat` is not used because damaged files make it read memory out of bounds and crash.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import numpy as np
 
 __all__ = ["read_arrays"]
 
-MAX_BYTES = 1 << 31  # of an array, once unpacked
+MAX_BYTES = 1 << 31  # of an array, decompressed
+# The dtypes in which values are stored, by the type of their element. An array may store small
+# values in a smaller dtype than its own.
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8"}
-_NUMBERS |= {13: "u8"}  # the types that values are stored in
+_NUMBERS |= {13: "u8"}
+# The dtypes of arrays, by their class.
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
-_CLASSES |= {14: "i8", 15: "u8"}  # the types of arrays
-_NAME, _LENGTHS, _FLAGS, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
-_COMPLEX = 0x800
+_CLASSES |= {14: "i8", 15: "u8"}
+_NAME, _LENGTHS, _FLAGS, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # types of elements
+_COMPLEX = 0x800  # a bit of the flags
 
 
 def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Read the real numeric arrays of some names.
+    """Read those arrays of real numbers that have one of these names.
 
     Parameters
     ----------
@@ -35,20 +38,25 @@ def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray
-        The arrays that are there, in Fortran order and native numbers.
+        The arrays by name, in Fortran order and native byte order. Names that the file does not
+        have are left out.
 
     Raises
     ------
     ValueError
-        If the file is damaged or of another version, or one of these arrays is not of real
+        If the file is damaged or has another version, or one of these arrays does not hold real
         numbers.
 
     Notes
     -----
-    A file starts with a text of 124 bytes, the version and a mark of the byte order. Elements
-    follow, each with its type and number of bytes. An element is an array, or one that zlib has
-    packed. An array consists of elements: flags and class, sizes, name, and numbers, each padded to
-    8 bytes.
+    A file is a header and a sequence of elements. Each element has a type, a number of bytes, and
+    contents. Its contents are an array, or an element compressed with zlib. The contents of an
+    array are elements again, each padded to 8 bytes::
+
+        file      text (124 bytes), version (2), byte order (2), element, element, ...
+        element   type (4 bytes), size (4), contents (size)
+                  type and size (2 + 2), contents (4)       if these are at most 4 bytes
+        array     flags and class, lengths of axes, name, numbers
     """
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
     order = orders.get(data[124:128])
@@ -66,13 +74,13 @@ def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _elements(data: memoryview, order: str, padded: bool) -> Iterator[tuple[int, memoryview]]:
-    """Yield type and content of each element."""
+    """Yield the type and the contents of each element."""
     while len(data):
         if len(data) < 8:
-            raise ValueError(f"an element must have 8 bytes at least, got {len(data)}")
+            raise ValueError(f"an element must have at least 8 bytes, got {len(data)}")
         kind, size = struct.unpack_from(f"{order}II", data)
         start = 8
-        if kind >> 16:  # a small one, whose content follows in the same 8 bytes
+        if kind >> 16:  # a small element, with its contents in the same 8 bytes
             kind, size, start = kind & 0xFFFF, kind >> 16, 4
             if size > 4:
                 raise ValueError(f"a small element must have at most 4 bytes, got {size}")
@@ -84,33 +92,39 @@ def _elements(data: memoryview, order: str, padded: bool) -> Iterator[tuple[int,
 
 
 def _decompressed(packed: memoryview, order: str) -> tuple[int, memoryview]:
-    """Unpack an element that zlib has packed, to no more bytes than its head says."""
+    """Decompress an element, to no more bytes than its head says."""
     stream = zlib.decompressobj()
     try:
         head = stream.decompress(packed, 8)
         if len(head) < 8:
-            raise ValueError(f"a packed element must have 8 bytes at least, got {len(head)}")
+            raise ValueError(f"a compressed element must have at least 8 bytes, got {len(head)}")
         kind, size = struct.unpack(f"{order}II", head)
         if not 0 < size <= MAX_BYTES:
-            raise ValueError(f"a packed element must have 1 to {MAX_BYTES} bytes, got {size}")
+            raise ValueError(f"a compressed element must have 1 to {MAX_BYTES} bytes, got {size}")
         content = stream.decompress(stream.unconsumed_tail, size)
         rest = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
     except zlib.error as error:
-        raise ValueError(f"a packed element must be sound: {error}") from error
+        raise ValueError(f"a compressed element must be valid: {error}") from error
     if len(content) < size or rest or not stream.eof:
-        raise ValueError(f"a packed element must have {size} bytes, got others")
+        raise ValueError(
+            f"a compressed element must have {size} bytes and a checksum, "
+            f"got {'more' if rest else len(content)} bytes"
+        )
     return kind, memoryview(content)
 
 
 def _array(
     content: memoryview, order: str, names: tuple[str, ...]
 ) -> tuple[str, np.ndarray | None]:
-    """Return name and values of an array; None for one of another name."""
+    """Return the name and the values of an array; None instead of values if it is not wanted."""
     parts = _elements(content, order, padded=True)
     head = [next(parts, (0, memoryview(b""))) for _ in range(3)]
     (flags_type, flags), (lengths_type, lengths), (name_type, label) = head
     if (flags_type, lengths_type, name_type) != (_FLAGS, _LENGTHS, _NAME) or len(flags) != 8:
-        raise ValueError("an array must have flags, sizes and a name, got others")
+        raise ValueError(
+            "an array must begin with flags, lengths and a name, "
+            f"got elements of types {flags_type}, {lengths_type} and {name_type}"
+        )
     name = bytes(label).decode("latin-1")
     if name not in names:
         return name, None
@@ -123,5 +137,7 @@ def _array(
     values = np.frombuffer(numbers, f"{order}{stored}")
     shape = [int(length) for length in np.frombuffer(lengths, f"{order}i4")]
     if len(shape) < 2 or len(shape) > 4 or min(shape) < 0 or math.prod(shape) != values.size:
-        raise ValueError(f"{name} must have as many numbers as its sizes say, got {shape}")
+        raise ValueError(
+            f"{name} must have 2 to 4 axes that fit its {values.size} numbers, got shape {shape}"
+        )
     return name, values.astype(dtype, copy=False).reshape(shape, order="F")

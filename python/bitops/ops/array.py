@@ -1,4 +1,4 @@
-"""BitArray, and the functions between values and bits: pack, unpack, popcount."""
+"""BitArray, and functions that pack values, unpack bits, and count bits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
 
 class BitArray:
-    """An array of +1 and -1, packed along one axis to one bit each.
+    """An array of +1 and -1, packed to one bit per element along one axis.
 
-    `pack`, `from_words` and the functions that return bits make it. A bit 1 means +1, a bit 0 means
-    -1. Element i of the packed axis is bit ``i % 64`` of word ``i // 64``. The padding bits of the
-    last word are 0. ``np.asarray(b)`` gives the int8 values, ``np.asarray(b, dtype=bool)`` the
-    bits.
+    Create one with `pack` or `from_words`; many functions return one. ``np.asarray(b)`` gives the
+    values as int8, ``np.asarray(b, dtype=bool)`` gives the bits.
 
     Attributes
     ----------
@@ -36,8 +34,19 @@ class BitArray:
     axis : int
         The packed axis, 0 <= axis < ndim.
     words : ndarray, uint64
-        The other axes in their order, then the words of the packed axis. This is no copy; padding
-        bits must stay 0.
+        The bits, of shape (other axes in order, words of the packed axis). This is not a copy;
+        its padding bits must stay 0.
+
+    Notes
+    -----
+    A bit 1 means +1, a bit 0 means -1. Element i of the packed axis is bit ``i % 64`` of word
+    ``i // 64``, counted from the least significant bit. The padding bits of the last word are 0.
+    For example, the words of an array x of shape (2, 70), packed along its last axis::
+
+                  words[:, 0]              words[:, 1]
+                  bit 0  ...    bit 63     bit 0  ...    bit 5      bits 6 to 63
+        row 0     x[0, 0] ...  x[0, 63]    x[0, 64] ...  x[0, 69]   0
+        row 1     x[1, 0] ...  x[1, 63]    x[1, 64] ...  x[1, 69]   0
     """
 
     __slots__ = ("_axis", "_shape", "_words")
@@ -70,12 +79,17 @@ class BitArray:
         shape : sequence of int
             The logical shape (..., k).
 
+        Returns
+        -------
+        BitArray of this shape, packed along its last axis
+            It shares the memory of `words` if that is aligned and in native byte order.
+
         Raises
         ------
         TypeError
-            If `words` is not a uint64 array.
+            If `words` is not an ndarray of uint64, or `shape` does not hold integers.
         ValueError
-            If the shapes do not fit or a padding bit is set.
+            If the shapes do not fit each other, or a padding bit is set.
         """
         if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
             got = words.dtype if isinstance(words, np.ndarray) else type(words).__name__
@@ -128,7 +142,7 @@ class BitArray:
 
     @property
     def T(self) -> BitArray:
-        """The array with its axes in reverse order, without a copy; the packed axis moves too."""
+        """A view with the axes in reverse order; the packed axis moves with the others."""
         lead = range(self.ndim - 2, -1, -1)
         words = self._words.transpose(*lead, self.ndim - 1)
         return self._make(words, self._shape[::-1], self.ndim - 1 - self._axis)
@@ -169,7 +183,7 @@ class BitArray:
         return self._make(np.moveaxis(words, axis, -1), (*shape, *words.shape[axis + 1 :]), axis)
 
     def reshape(self, *shape: Any) -> BitArray:
-        """Change the shape of the axes before the packed one, which must be the last.
+        """Return the array with other axes before the packed one, which must be the last.
 
         Parameters
         ----------
@@ -177,8 +191,15 @@ class BitArray:
             The new logical shape. One size may be -1. The last size must be that of the packed
             axis.
 
+        Returns
+        -------
+        BitArray of this shape, packed along its last axis
+            It shares the words if NumPy can reshape them without a copy.
+
         Raises
         ------
+        TypeError
+            If a size is not an integer.
         ValueError
             If the packed axis is not the last, its size would change, or the sizes do not fit.
         """
@@ -302,15 +323,15 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     Returns
     -------
     BitArray of the shape of `x`
-        Its words are those of ``np.packbits(x >= 0, axis, bitorder="little")``, padded with 0 to
-        whole words.
+        Its words have the bytes of ``np.packbits(x >= 0, axis, bitorder="little")``, padded with
+        zeros to whole words.
 
     Raises
     ------
     TypeError
         If `x` does not hold real numbers, or holds unsigned ones, whose signs are all +1.
     ValueError
-        If `x` holds NaN, which has no sign, is 0-d, or has no such axis.
+        If `x` holds NaN, which has no sign, is a scalar, or has no such axis.
 
     Examples
     --------
@@ -323,7 +344,7 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
 def pack_above(
     x: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | BitArray | None = None
 ) -> BitArray:
-    """Compare numbers with thresholds along the last axis, and pack the answers.
+    """Compare numbers with thresholds along the last axis, and pack the results.
 
     Parameters
     ----------
@@ -347,7 +368,7 @@ def pack_above(
     Notes
     -----
     int32 and float32 numbers are compared with float32 thresholds in float32, in one pass. All
-    other types are compared as NumPy compares them.
+    other types are compared as in NumPy.
 
     Examples
     --------
@@ -360,7 +381,7 @@ def pack_above(
 def above_operand(
     where: str, x: ArrayLike, threshold: ArrayLike, flip: ArrayLike | BitArray | None
 ) -> BitArray:
-    """Do what `pack_above` does; errors name the function that was called."""
+    """Implement `pack_above`; errors name the function `where`."""
     array = real_array(where, "x", x)
     if array.ndim == 0:
         raise ValueError(f"[{where}] x must have at least one axis, got a scalar")
@@ -418,7 +439,7 @@ def _refuse_nan(where: str, has_nan: bool) -> None:
 
 
 def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uint64]:
-    """Check bools or bits, one for each of n columns or one for all, and return packed words."""
+    """Check one bool or bit per column, or one bool for all n columns, and return packed words."""
     if not isinstance(flip, BitArray):
         flip = pack_operand(where, "flip", column_vector(where, "flip", flip, "b", n), 0)
     if flip.shape != (n,):
@@ -427,7 +448,7 @@ def flip_words(where: str, flip: ArrayLike | BitArray, n: int) -> NDArray[np.uin
 
 
 def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
-    """Do what `pack` does; errors name the called function and its parameter."""
+    """Implement `pack`; errors name the function `where` and its parameter `name`."""
     if isinstance(x, BitArray):
         return repack(x, normalize_axis(where, axis, x.ndim))
     array = real_array(where, name, x)
@@ -447,15 +468,25 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
 
 
 def repack(b: BitArray, axis: int) -> BitArray:
-    """Pack a BitArray along another axis, a non-negative number."""
+    """Return a BitArray packed along another axis, which must not be negative.
+
+    For this the bits are transposed. A row of the drawings is one row of words, its bit 0 first::
+
+        packed along k                          packed along n
+
+        n = 0    x00 x01 x02 ... 0 0            k = 0    x00 x10 x20 ... 0
+        n = 1    x10 x11 x12 ... 0 0     ->     k = 1    x01 x11 x21 ... 0
+        n = 2    x20 x21 x22 ... 0 0            k = 2    x02 x12 x22 ... 0
+        ...                                     ...
+    """
     if b.axis == axis:
         return b
-    # The axes as the words lie: the packed one last, the others in their order.
+    # The axes in the order of the words: the packed one last.
     others = [i for i in range(b.ndim) if i != b.axis]
     shape = (*(b.shape[i] for i in others), b.shape[b.axis])
     words = transpose_words(b._words, shape, others.index(axis))
     left = [i for i in others if i != axis]
-    place = sum(i < b.axis for i in left)  # where the formerly packed axis goes from axis -2
+    place = sum(i < b.axis for i in left)  # where axis -2, which was packed, belongs
     return BitArray._make(np.moveaxis(words, -2, place), b.shape, axis)
 
 
@@ -475,7 +506,7 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     ----------
     b : BitArray
     dtype : dtype, default int8
-        A signed integer or floating type, or bool, where +1 is True.
+        A signed integer or floating type; or bool, which gives True for +1.
 
     Returns
     -------
@@ -484,7 +515,7 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        If `b` is not a BitArray, or `dtype` cannot hold -1.
+        If `b` is not a BitArray, or `dtype` is neither bool nor able to hold -1.
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
@@ -511,16 +542,19 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
     ----------
     x : BitArray, or array_like of real numbers, packed by sign on the fly
     axis : int, optional
-        The axis to count along. It need not be the packed one.
+        The axis to count along, packed or not. By default, the whole array is counted.
 
     Returns
     -------
-    int; or, if there is an `axis`, ndarray of int64 with the shape of `x` without it
+    int, or ndarray of int64
+        With an `axis`, an array of the shape of `x` without this axis.
 
     Raises
     ------
-    TypeError, ValueError
-        As in `pack`.
+    TypeError
+        If `x` does not hold real numbers, or `axis` is not an integer.
+    ValueError
+        If `x` holds NaN, is a scalar, or has no such axis.
     """
     if axis is None:
         b = pack_operand("popcount", "x", x, x.axis if isinstance(x, BitArray) else -1)

@@ -1,4 +1,4 @@
-"""Checks of arguments. Their parameter `where` names the called function in error messages."""
+"""Checks of arguments. `where` is the name of the called function, for error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def is_integer(item: Any) -> bool:
-    """Tell whether `item` is an integer of Python or NumPy; a bool is none."""
+    """Tell whether `item` is an integer of Python or NumPy; a bool is not."""
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
 
 
@@ -40,7 +40,7 @@ def check_integer(
     Raises
     ------
     TypeError
-        If `value` is not an integer. A bool is none.
+        If `value` is not an integer. A bool is not an integer.
     ValueError
         If `value` is out of range.
     """
@@ -58,7 +58,7 @@ def check_integer(
 
 
 def normalize_axis(where: str, axis: Any, ndim: int) -> int:
-    """Check an axis and return it as a number in [0, ndim)."""
+    """Check an axis and return it as an int in [0, ndim)."""
     if not is_integer(axis):
         raise TypeError(f"[{where}] axis must be an integer, got {axis!r}")
     if not -ndim <= axis < ndim:
@@ -80,7 +80,7 @@ def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
 
 
 def check_number(where: str, name: str, value: Any) -> None:
-    """Check that a setting is one real number: no bool, no array, no text."""
+    """Check that a setting is a real number, not a bool, an array or text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"[{where}] {name} must be a real number, got {value!r}")
 
@@ -89,7 +89,7 @@ _KIND_NAMES = {"iu": "integers", "b": "bool"}
 
 
 def column_vector(where: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
-    """Check values of one dtype kind, one for each of n columns; a scalar stands for all."""
+    """Check one value per column, of one of the dtype kinds; a scalar is used for all columns."""
     array = np.asarray(value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"[{where}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}")

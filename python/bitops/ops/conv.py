@@ -1,7 +1,8 @@
 """Convolution of packed images with packed filters: im2col, conv2d, conv2d_sign.
 
-A convolution multiplies the im2col matrix of its images with its filters. Each row of that matrix
-holds what one output position sees. `conv2d` computes the product without making the matrix.
+A convolution is the product of the im2col matrix of its images with its filters. Each row of that
+matrix is the patch that one output position sees. `conv2d` computes the product without building
+the matrix.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def im2col(
     dilation: int | Pair = 1,
     pad_value: int = -1,
 ) -> BitArray:
-    """Copy what each output position of a convolution sees to a row of bits.
+    """Return the patches that the output positions of a convolution see, as rows of bits.
 
     Parameters
     ----------
@@ -46,12 +47,13 @@ def im2col(
     Returns
     -------
     BitArray of shape (n, oh, ow, kh * kw * c), packed along the last axis
-        The channels of the first tap, then those of the next, row by row of the kernel.
+        Each row holds the channels of the first tap, then those of the next. Taps are ordered row
+        by row of the kernel.
 
     Raises
     ------
     TypeError
-        If `x` is not real, or a setting has a wrong type.
+        If `x` does not hold real numbers, or a setting has a wrong type.
     ValueError
         If a shape or a setting does not fit, or `x` holds NaN.
 
@@ -76,14 +78,14 @@ def im2col(
 
 
 def image_bits(where: str, x: ArrayLike | BitArray) -> BitArray:
-    """Check images and return them packed along their channels."""
+    """Check images, and return them packed along their channels."""
     if isinstance(x, Prepacked):
         raise TypeError(f"[{where}] x must be an array, got Prepacked")
     return _along_channels(where, "x", "n, h, w, c", x)
 
 
 def filter_bits(where: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
-    """Check filters and return them packed along their channels."""
+    """Check filters, and return them packed along their channels."""
     bits = w.bits if isinstance(w, Prepacked) else w
     bits = _along_channels(where, "w", "o, kh, kw, i", bits)
     if 0 in bits.shape[1:3]:
@@ -92,7 +94,7 @@ def filter_bits(where: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
 
 
 def _along_channels(where: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
-    """Check an operand of four axes and return it packed along the last."""
+    """Check an operand with four axes, and return it packed along the last one."""
     shape = x.shape if isinstance(x, BitArray) else np.shape(x)
     if len(shape) != 4:
         raise ValueError(f"[{where}] {name} must have shape ({axes}), got {shape}")
@@ -133,7 +135,8 @@ def _image_operands(
     -------
     images : ndarray of shape (n, h, w, words), uint64
     filters : ndarray, uint64, or None
-        Words of the filters. None if these are prepacked: panels never share memory with `out`.
+        Words of the filters, to be compared with the memory of `out`. None for prepacked filters,
+        which never share memory with it.
     convolution : Convolution
     shape : tuple of int
         Shape (n, oh, ow, o) of the result.
@@ -170,7 +173,14 @@ def _convolution(
     groups: Any,
     pad_value: Any,
 ) -> tuple[_core.Convolution, tuple[int, ...]]:
-    """Check images (h, w, c), filters and settings; return the output's shape (oh, ow, o) too."""
+    """Check an image shape (h, w, c), filters and settings against each other.
+
+    Returns
+    -------
+    convolution : Convolution
+    output : tuple of int
+        Shape (oh, ow, o) of the result for one image.
+    """
     filters = filter_bits(where, w)
     if not is_integer(pad_value) or pad_value not in (-1, 0, 1):
         raise ValueError(f"[{where}] pad_value must be -1, 0 or 1, got {pad_value!r}")
@@ -181,7 +191,7 @@ def _convolution(
         raise ValueError(
             f"[{where}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
         )
-    # For one image; in time, since the tables below grow with the output.
+    # Check one image before the tables below are built, since they grow with the output.
     check_result(where, (*window.output, o))
     operand: Any
     if groups > 1 and channels == 1:
@@ -190,20 +200,25 @@ def _convolution(
         operand = w.panels(groups)
     else:
         operand = filter_rows(filters)
+    # Kernels see bits outside the image too; these sums cancel what such bits add.
     tap_sums = _tap_sums(filters) if pad_value == 0 and window.is_padded else None
     convolution = _core.Convolution(window, channels, groups, o, operand, tap_sums, pad_value == 1)
     return convolution, (*window.output, o)
 
 
 def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
-    """Sum the weights of each tap of each filter, shape (taps, o)."""
+    """Return the sums of the weights of each tap, shape (taps, o)."""
     o, kh, kw, channels = filters.shape
     sums = 2 * popcount(filters, axis=3) - channels
     return np.ascontiguousarray(sums.reshape(o, kh * kw).T, np.int32)
 
 
 def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:
-    """Pack filters (o, kh, kw, 1) across groups: a row for each filter of a group and each tap."""
+    """Pack filters (o, kh, kw, 1) across their groups.
+
+    Bit g of row (j, tap) is the weight of filter j of group g, so that a word multiplies the same
+    tap of 64 channels.
+    """
     o, kh, kw, _ = filters.shape
     values = unpack(filters).reshape(groups, o // groups, kh * kw)
     return pack(values.transpose(1, 2, 0))._words.reshape(o // groups * kh * kw, word_count(groups))
@@ -223,7 +238,9 @@ def conv2d(
     bias: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Convolve packed images with packed filters (cross-correlate them, as networks do).
+    """Convolve packed images with packed filters.
+
+    As usual in networks, this is a cross-correlation: the kernel is not flipped.
 
     Parameters
     ----------
@@ -232,13 +249,14 @@ def conv2d(
         Prepacked
     stride, dilation : int or (height, width), at least 1
     padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
-        Positions added outside the image. "same" makes the output ``ceil(h / stride)`` high and
-        ``ceil(w / stride)`` wide; an odd position goes to the bottom or right.
+        Positions added around the image. "valid" adds none. "same" makes the output
+        ``ceil(h / stride)`` high and ``ceil(w / stride)`` wide; if their number is odd, the bottom
+        or right side gets one more.
     groups : int
-        Number of equal parts into which channels and filters are cut. The filters of a part see
-        only the channels of that part. ``groups=c`` is a depthwise convolution.
+        Number of groups into which channels and filters are split. The filters of a group see only
+        the channels of that group. ``groups=c`` is a depthwise convolution.
     pad_value : {0, -1, 1}
-        Value of positions outside the image. 0 adds nothing to the sums.
+        Value of positions outside the image. With 0 they add nothing to the sums.
     alpha : scalar or array_like of shape (o,), optional
         Scale of each filter, used as float32.
     k_map : scalar or array_like that broadcasts to shape (n, oh, ow), optional
@@ -251,25 +269,26 @@ def conv2d(
     Returns
     -------
     ndarray of shape (n, oh, ow, o), int32; float32 if alpha, k_map or bias is given
-        ``oh = (h + top + bottom - (kh - 1) * dilation - 1) // stride + 1``, and alike for ow.
+        ``oh = (h + top + bottom - (kh - 1) * dilation - 1) // stride + 1``; ow likewise.
 
     Raises
     ------
     TypeError
-        If a dtype is not real, a setting has a wrong type, or `out` is not an ndarray of the dtype
-        of the result.
+        If an operand or scale does not hold real numbers, a setting has a wrong type, or `out` is
+        not an ndarray of the dtype of the result.
     ValueError
-        If channels, filters and groups do not fit, the kernel exceeds the padded image, a setting
-        is out of range, a shape does not fit, an operand holds NaN, or `out` is read-only.
+        If channels, filters and groups do not fit each other, the kernel exceeds the padded image,
+        a setting is out of range, a shape does not fit, an operand holds NaN, or `out` is
+        read-only.
 
     Notes
     -----
-    The dot products are exact, and scales are applied as in `gemm`. With B and alpha from
+    The dot products are exact; scales are applied as in `gemm`. With B and alpha from
     `binarize_weights` and K from `bitops.k_map`, ``conv2d(I, B, alpha=alpha, k_map=K)`` is
     XNOR-Net's approximation ``(sign(I) * sign(W)) K alpha`` of the convolution of I with W.
 
-    No im2col matrix is made. With filters of usual sizes, the call takes at most 8 MiB besides the
-    result and the bits of a real `x`. Prepacked filters save a few microseconds of every call.
+    No im2col matrix is built. With filters of usual sizes, a call needs at most 8 MiB besides the
+    result and the bits of a real `x`. Prepacked filters save a few microseconds per call.
 
     References
     ----------
@@ -307,9 +326,9 @@ def conv2d_sign(
     groups: int = 1,
     pad_value: int = 0,
 ) -> BitArray:
-    """Convolve packed images, compare the result with thresholds, and pack the answers.
+    """Convolve packed images, compare the sums with thresholds, and pack the results.
 
-    This is a whole layer that takes bits and returns bits.
+    This is a complete layer: bits in, bits out.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Windows of convolutions and pools: their settings, checked, and where they lie."""
+"""Windows of convolutions and pools: checks of their settings, and the positions they see."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from .checks import is_plain
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
 
-MAX_SIZE = 2**31 - 1  # for each length of a padded image or kernel
-MAX_ELEMENTS = 2**59  # for a result
+MAX_SIZE = 2**31 - 1  # height or width of a padded image or a kernel
+MAX_ELEMENTS = 2**59  # of a result
 
 
 class Window(NamedTuple):
-    """Windows of one convolution or pool; each pair is (height, width).
+    """The windows of one convolution or pool; each pair is (height, width).
 
-    At tap (ky, kx), output position (oy, ox) sees the image position
-    ``(oy * stride[0] + ky * dilation[0] - padding[0][0], ox * stride[1] + ...)``. This may lie
-    outside the image.
+    At tap (ky, kx), output position (oy, ox) sees this image position, which may lie outside::
+
+        (oy * stride[0] + ky * dilation[0] - padding[0][0],
+         ox * stride[1] + kx * dilation[1] - padding[1][0])
+
+    For example, along an axis of 5 positions with 1 more on each side, a kernel of 3 taps a, b, c
+    and stride 2 give 3 output positions::
+
+        image      (-1)  0   1   2   3   4  (5)
+        output 0     a   b   c
+        output 1             a   b   c
+        output 2                     a   b   c
     """
 
     image: Pair
@@ -34,12 +43,12 @@ class Window(NamedTuple):
 
     @property
     def taps(self) -> int:
-        """Number of positions in the kernel."""
+        """Number of taps (positions) of the kernel."""
         return self.kernel[0] * self.kernel[1]
 
     @property
     def is_padded(self) -> bool:
-        """Whether there are positions outside the image."""
+        """Whether positions were added around the image."""
         return self.padding != ((0, 0), (0, 0))
 
 
@@ -51,7 +60,7 @@ def make_window(
     padding: Any = 0,
     dilation: Any = 1,
 ) -> Window:
-    """Check the settings of a convolution or pool, and find the size of its output.
+    """Check the settings of a convolution or pool, and return its windows.
 
     Parameters
     ----------
@@ -60,10 +69,15 @@ def make_window(
     image : (int, int)
         Height and width.
     kernel_size, stride, dilation : int or (height, width), at least 1
-        One number stands for both directions.
+        One number is used for both directions.
     padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
-        Positions added outside the image, at least 0. "valid" adds none. "same" adds as many as
-        make the output ``ceil(image / stride)``, the odd one at the bottom or right.
+        Positions added around the image, at least 0. "valid" adds none. "same" adds as many as the
+        output needs to have ``ceil(image / stride)`` positions; if their number is odd, the bottom
+        or right side gets one more.
+
+    Returns
+    -------
+    Window
 
     Raises
     ------
@@ -85,6 +99,7 @@ def _make_window(
     padding: Any,
     dilation: Any,
 ) -> Window:
+    """Do the work of `make_window`, which caches the results."""
     kernel = _pair(where, "kernel_size", kernel_size, 1)
     strides = _pair(where, "stride", stride, 1)
     dilations = _pair(where, "dilation", dilation, 1)
@@ -114,9 +129,9 @@ _known_window = functools.lru_cache(maxsize=256)(_make_window)
 
 
 def check_result(where: str, shape: Sequence[int]) -> None:
-    """Check that an array can hold a result, whose elements have up to 8 bytes.
+    """Check that NumPy can make an array of this shape, with elements of up to 8 bytes.
 
-    NumPy applies its limit to the axes that are not empty, even if another one is.
+    NumPy's limit applies to the product of all sizes that are not 0, even if one size is 0.
     """
     if math.prod(shape) > MAX_ELEMENTS or (
         0 in shape and math.prod(size for size in shape if size) > MAX_ELEMENTS
@@ -128,7 +143,7 @@ def check_result(where: str, shape: Sequence[int]) -> None:
 
 
 def _integer(value: Any) -> int | None:
-    """Convert an integer to a plain int, anything else to None; a bool is not an integer."""
+    """Convert an integer to a plain int, and anything else, bool included, to None."""
     if isinstance(value, bool):
         return None
     try:
@@ -156,7 +171,7 @@ def _pair(where: str, name: str, value: Any, least: int) -> Pair:
 def _padding(
     where: str, padding: Any, image: Pair, spans: tuple[int, ...], strides: Pair
 ) -> tuple[Pair, Pair]:
-    """Check a padding of any form, and return ((top, bottom), (left, right))."""
+    """Check a padding in any of its forms, and return ((top, bottom), (left, right))."""
     if isinstance(padding, str):
         if padding == "valid":
             return (0, 0), (0, 0)

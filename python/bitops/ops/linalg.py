@@ -1,10 +1,11 @@
 """Products of packed matrices: gemm, gemm_sign, matmul and Hamming distances.
 
-All of them compute ``dot = k - 2 popcount(a ^ w)`` for pairs of rows of k bits. They differ in what
-they store.
+All of them compute ``dot = k - 2 popcount(a ^ w)``, or the popcount itself, for pairs of rows of k
+bits. They differ in what they store.
 
 Every product and convolution of this package releases the GIL. Ctrl-C, or any other signal whose
-handler raises, ends a long call within about a tenth of a second and leaves `out` undefined.
+handler raises, ends a long call within about a tenth of a second. What `out` then holds is
+undefined.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ __all__ = ["gemm", "gemm_sign", "hamming", "hamming_topk", "matmul"]
 
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 
-
 Words = NDArray[np.uint64]
-Batch = tuple[int, int, NDArray[np.int64], NDArray[np.int64]]
+Batch = tuple[int, int, NDArray[np.int64], NDArray[np.int64]]  # m, n, blocks of a, blocks of w
+# rows of a, rows of w, k, batch, shape of the result
 RowOperands = tuple[Words, Words | _core.Panels, int, Batch | None, tuple[int, ...]]
 
 
@@ -39,17 +40,17 @@ def _row_operands(
     w: ArrayLike | BitArray | Prepacked,
     names: tuple[str, str] = ("a", "w"),
 ) -> RowOperands:
-    """Check two operands (..., m, k) and (..., n, k) against each other and pair their batches.
+    """Check two operands (..., m, k) and (..., n, k) against each other, and pair their batches.
 
     Returns
     -------
     rows : ndarray of shape (all rows of a, k_words), uint64
     columns : ndarray of shape (all rows of w, k_words), uint64; or Panels
-        Each of its rows makes a column of the result.
+        Each of its rows gives a column of the result.
     k : int
     batch : tuple or None
-        m, n, and for each product of the batch the numbers of the two blocks it takes. None if all
-        rows of `a` meet all rows of `w`.
+        m, n, and for each product of the batch which block of m rows of `a` and which block of n
+        rows of `w` it multiplies. None if all rows of `a` meet all rows of `w`.
     shape : tuple of int
         Shape (..., m, n) of the result.
     """
@@ -82,7 +83,10 @@ def _row_operands(
 
 
 def _block_numbers(lead: tuple[int, ...], broadcast: tuple[int, ...]) -> NDArray[np.int64]:
-    """Number the block of an operand that each product of the broadcast batch takes."""
+    """Return which block of an operand each product of the broadcast batch multiplies.
+
+    For example, leading axes (2, 1) that broadcast to (2, 3) give [0, 0, 0, 1, 1, 1].
+    """
     blocks = np.arange(math.prod(lead), dtype=np.int64).reshape(lead)
     return np.ascontiguousarray(np.broadcast_to(blocks, broadcast)).reshape(-1)
 
@@ -96,7 +100,7 @@ def gemm(
     bias: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Multiply the rows of two packed matrices: ``C[m, n] = A[m, k] W[n, k]^T`` of +1 and -1.
+    """Multiply each row of `a` with each row of `w`: ``C[m, n] = A[m, k] W[n, k]^T``.
 
     Parameters
     ----------
@@ -119,16 +123,18 @@ def gemm(
     Raises
     ------
     TypeError
-        If a dtype is not real, or `out` is not an ndarray of the dtype of the result.
+        If an operand or scale does not hold real numbers, or `out` is not an ndarray of the dtype
+        of the result.
     ValueError
         If k differs, a shape does not fit, an operand holds NaN, or `out` is read-only.
 
     Notes
     -----
     ``dot = k - 2 popcount(a ^ w)`` is exact. A scaled result is
-    ``float32(dot) * alpha[n] * k_map[m] + bias[n]``, evaluated from left to right with each step
-    rounded to float32, on every ISA; absent factors are skipped. With alpha the mean absolute
-    weight of a filter, and k_map the K of the input, this is XNOR-Net's approximation.
+    ``float32(dot) * alpha[n] * k_map[m] + bias[n]``, evaluated from left to right. Each step is
+    rounded to float32, on every ISA. Scales that are None are skipped. If alpha is the mean
+    absolute weight of each filter and k_map is the K of the input, this is XNOR-Net's
+    approximation.
 
     References
     ----------
@@ -164,9 +170,9 @@ def gemm_sign(
     *,
     flip: ArrayLike | BitArray | None = None,
 ) -> BitArray:
-    """Multiply packed matrices, compare the products with thresholds, and pack the answers.
+    """Multiply packed matrices, compare the products with thresholds, and pack the results.
 
-    This is a whole layer that takes bits and returns bits.
+    This is a complete layer: bits in, bits out.
 
     Parameters
     ----------
@@ -184,7 +190,8 @@ def gemm_sign(
     Raises
     ------
     TypeError
-        If a dtype is not real, `threshold` does not hold integers, or `flip` does not hold bools.
+        If an operand does not hold real numbers, `threshold` does not hold integers, or `flip` does
+        not hold bools.
     ValueError
         If k differs, a shape does not fit, or an operand holds NaN.
 
@@ -227,10 +234,11 @@ def hamming(
     Raises
     ------
     TypeError
-        If an operand is not real, `dtype` is another one, or `out` is not an ndarray of it.
+        If an operand does not hold real numbers, `dtype` is not int32 or uint16, or `out` is not an
+        ndarray of `dtype`.
     ValueError
-        If k differs or does not fit `dtype`, a shape does not fit, an operand holds NaN, or `out`
-        is read-only.
+        If k differs or is too large for `dtype`, a shape does not fit, an operand holds NaN, or
+        `out` is read-only.
 
     Examples
     --------
@@ -252,7 +260,7 @@ def hamming(
 def hamming_topk(
     a: ArrayLike | BitArray, b: ArrayLike | BitArray | Prepacked, count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find the rows of `b` nearest to each row of `a`, by Hamming distance.
+    """Find the rows of `b` that are nearest to each row of `a` in Hamming distance.
 
     Parameters
     ----------
@@ -266,22 +274,23 @@ def hamming_topk(
     Returns
     -------
     distances : ndarray of shape (m, count), int32
-        The number of elements in which the rows differ, nearest first.
+        The number of elements in which the rows differ, smallest first.
     indices : ndarray of shape (m, count), int64
-        The numbers of these rows of `b`. Among equal distances smaller indices come first.
+        The indices of these rows in `b`. Among rows at the same distance, smaller indices come
+        first.
 
     Raises
     ------
     TypeError
-        If a dtype is not real, or `count` is not an integer.
+        If an operand does not hold real numbers, or `count` is not an integer.
     ValueError
         If `count` is not in [1, n], k differs, or an operand is not a matrix or holds NaN.
 
     Notes
     -----
-    The result equals the first `count` columns of a stable ``argsort`` of ``hamming(a, b)``. The
-    matrix of distances is never made: a distance goes from a register straight into the heap of its
-    query if it beats the worst one there. The call takes at most 8 MiB besides its results.
+    The indices are the first `count` columns of a stable ``argsort`` of ``hamming(a, b)``. The
+    matrix of distances is never stored: each distance goes from a register straight into the heap
+    of its query, if it beats the worst one there. A call needs at most 8 MiB besides its results.
 
     Examples
     --------
@@ -305,28 +314,28 @@ def hamming_topk(
 def matmul(
     a: ArrayLike | BitArray, b: ArrayLike | BitArray, *, out: NDArray[Any] | None = None
 ) -> NDArray[np.int32]:
-    """Multiply two packed arrays as ``np.matmul`` multiplies their values of +1 and -1.
+    """Multiply two packed arrays as ``np.matmul`` would multiply their values of +1 and -1.
 
     Parameters
     ----------
     a : BitArray or array_like of shape (..., m, k) or (k,)
     b : BitArray or array_like of shape (..., k, n) or (k,)
-        Real operands are packed by sign. A BitArray that is packed along another axis than k is
-        packed again; ``pack(x, axis=-1)`` for `a` and ``pack(x, axis=-2)`` for `b` avoid that.
+        Real operands are packed by sign. A BitArray that is not packed along k is repacked; use
+        ``pack(x, axis=-1)`` for `a` and ``pack(x, axis=-2)`` for `b` to avoid that.
     out : ndarray, int32, optional
         Where to put the result. Undefined after an interrupt.
 
     Returns
     -------
-    ndarray, int32
-        Its shape is that of ``np.matmul``.
+    ndarray or scalar, int32
+        Of the shape that ``np.matmul`` gives; a scalar for two vectors without `out`.
 
     Raises
     ------
     TypeError
-        If a dtype is not real, or `out` is not an int32 ndarray.
+        If an operand does not hold real numbers, or `out` is not an ndarray of int32.
     ValueError
-        If shapes do not fit, an operand is a scalar or holds NaN, or `out` is read-only.
+        If the shapes do not fit, an operand is a scalar or holds NaN, or `out` is read-only.
 
     Examples
     --------
@@ -336,7 +345,7 @@ def matmul(
     """
     left = _packed_along("a", a, -1)
     right = _packed_along("b", b, -2)
-    # b of shape (..., k, n) packed along k has the words of (..., n, k) packed along k.
+    # Packed along k, arrays of shapes (..., k, n) and (..., n, k) have the same words.
     k, wanted = right.shape[right.axis], left.shape[-1]
     if k != wanted:
         raise ValueError(
@@ -345,7 +354,7 @@ def matmul(
     a_rows = left if left.ndim > 1 else _as_row(left)
     b_rows = _swap_last(right) if right.ndim > 1 else _as_row(right)
     operands = _row_operands("matmul", a_rows, b_rows, ("a", "b"))
-    shape = operands[-1]  # (..., m, n), without the axis of a vector
+    shape = operands[-1]  # (..., m, n); below, the axis of a vector is dropped
     if left.ndim == 1:
         shape = (*shape[:-2], shape[-1])
     if right.ndim == 1:

@@ -1,4 +1,4 @@
-"""Sizes of packed arrays and memory for them."""
+"""Sizes and memory of packed arrays."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 WORD_BITS = 64
-MAX_BITS = 2**31 - 1  # in a row, since a dot product is an int32
+MAX_BITS = 2**31 - 1  # in a row, because dot products are int32
 CACHE_LINE = 64  # bytes
-LARGE = 1 << 16  # bytes; from here on alignment is worth the microsecond that it costs
+LARGE = 1 << 16  # bytes; smaller arrays gain less from alignment than the microsecond it costs
 
 
 def word_count(bits: int) -> int:
-    """Count the words that hold this many bits."""
+    """Return how many words hold this many bits."""
     return -(-bits // WORD_BITS)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Make an uninitialised array, which starts on a cache line if it is large.
+    """Return an uninitialised array; a large one starts on a cache line.
 
-    A 64-byte vector that straddles two lines costs two accesses. On one AVX-512 core this made
-    products with plain rows 10 % slower, and results in panels 5 %.
+    A 64-byte vector that straddles two cache lines costs two accesses. On one AVX-512 core this
+    slowed down products with plain rows by 10%, and those with panels by 5%.
     """
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize

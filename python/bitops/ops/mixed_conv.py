@@ -1,7 +1,7 @@
 """Mixed convolutions, of numbers with filters of +1 and -1: weight_conv2d, bitplane_conv2d.
 
-They copy what the output positions see, block by block, to the rows of a matrix, and multiply these
-with the filters as `weight_gemm` and `bitplane_gemm` do.
+They copy the patches of the images, block by block, to the rows of a matrix. They multiply these
+rows with the filters as `weight_gemm` and `bitplane_gemm` do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .results import NO_SCALES, Result, Scales, scales_of
 
 __all__ = ["bitplane_conv2d", "weight_conv2d"]
 
-# Takes rows of numbers, which filters, and the matrix to write.
+# Called with rows of numbers, a range of filters, and the matrix for the products.
 _Multiply = Callable[[NDArray[Any], slice, NDArray[Any]], None]
 
 
@@ -33,7 +33,7 @@ class MixedImageOperands(NamedTuple):
 
     x: NDArray[Any]  # images
     w: NDArray[np.uint64]  # a row of words for each filter
-    panels: _core.Panels | None  # the same rows
+    panels: _core.Panels | None  # the same words, if the filters are prepacked and in one group
     window: Window
     groups: int
     k: int
@@ -49,7 +49,7 @@ def _mixed_image_operands(
     dilation: Any,
     groups: Any,
 ) -> MixedImageOperands:
-    """Check images, filters and settings against each other."""
+    """Check images, filters and settings of a mixed convolution against each other."""
     filters = filter_bits(where, w)
     n, height, width, channels = images.shape
     groups = check_groups(where, channels, filters.shape, groups)
@@ -79,7 +79,7 @@ def weight_conv2d(
     bias: ArrayLike | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Convolve images of numbers with filters of +1 and -1, which stay one bit each in memory.
+    """Convolve images of real numbers with filters of +1 and -1, packed to one bit per weight.
 
     Parameters
     ----------
@@ -102,16 +102,16 @@ def weight_conv2d(
     Raises
     ------
     TypeError
-        If `x` is packed or does not hold integers or floats, another dtype is not real, a setting
-        has a wrong type, or `out` is not an ndarray of float32.
+        If `x` is packed or does not hold integers or floats, `w` or a scale does not hold real
+        numbers, a setting has a wrong type, or `out` is not an ndarray of float32.
     ValueError
-        If channels, filters and groups do not fit, the kernel exceeds the padded image, a setting
-        is out of range, a shape does not fit, `w` holds NaN, or `out` is read-only.
+        If channels, filters and groups do not fit each other, the kernel exceeds the padded image,
+        a setting is out of range, a shape does not fit, `w` holds NaN, or `out` is read-only.
 
     Notes
     -----
-    Each output is a sum over the elements of a filter in their order, the channels of the first tap
-    first, rounded as in `weight_gemm`. It is the same on every ISA and with any number of threads.
+    Each output is summed and rounded as in `weight_gemm`, over the channels of the first tap, then
+    those of the next. It is the same on every ISA and with any number of threads.
 
     References
     ----------
@@ -157,7 +157,7 @@ def bitplane_conv2d(
     w : BitArray of shape (o, kh, kw, c / groups), packed along its last axis; or array_like, packed
         by sign; or Prepacked
     bits : int in 1..8, default 8
-        The numbers are in 0..2**bits - 1. Convolutions of one or two bits are faster.
+        The numbers are in 0..2**bits - 1. Convolutions are faster with one or two bits.
     stride, padding, dilation, groups
         As in `conv2d`. Positions outside the image are 0.
     alpha : scalar or array_like of shape (o,), optional
@@ -174,22 +174,22 @@ def bitplane_conv2d(
     Raises
     ------
     TypeError
-        If `x` is not of uint8, `bits` is not an integer, another dtype is not real, a setting has a
-        wrong type, or `out` is not an ndarray of the dtype of the result.
+        If `x` is not uint8, `w` or a scale does not hold real numbers, a setting has a wrong type,
+        or `out` is not an ndarray of the dtype of the result.
     ValueError
-        If a number exceeds ``2**bits - 1``, `bits` is not in 1..8, or a filter has so many elements
-        k that ``255 * k`` exceeds int32. If channels, filters and groups do not fit, the kernel
-        exceeds the padded image, a setting is out of range, a shape does not fit, `w` holds NaN, or
-        `out` is read-only.
+        If a number exceeds ``2**bits - 1``, a filter has so many weights k that ``255 * k`` exceeds
+        int32, channels, filters and groups do not fit each other, the kernel exceeds the padded
+        image, a setting is out of range, a shape does not fit, `w` holds NaN, or `out` is
+        read-only.
 
     Notes
     -----
-    The sums are exact, and scales are applied as in `bitplane_gemm`.
+    The sums are exact; scales are applied as in `bitplane_gemm`.
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equation 8: the first layer as a
-    sum over the bit planes of 8-bit inputs.
+    M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equation 8: the first layer
+    as a sum over the bit planes of 8-bit inputs.
 
     Examples
     --------
@@ -200,7 +200,7 @@ def bitplane_conv2d(
     """
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
-        raise TypeError(f"[bitplane_conv2d] x must be of uint8, got dtype {images.dtype}")
+        raise TypeError(f"[bitplane_conv2d] x must have dtype uint8, got {images.dtype}")
     check_integer("bitplane_conv2d", "bits", bits, 1, 8)
     operands = _mixed_image_operands(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups
@@ -224,7 +224,7 @@ def bitplane_conv2d(
 
 
 def _part(scales: Scales, filters: slice) -> Scales:
-    """Select the scales of some filters."""
+    """Return the scales of a range of filters."""
     alpha, k_map, bias = scales
     return (
         None if alpha is None else alpha[filters],
@@ -234,7 +234,7 @@ def _part(scales: Scales, filters: slice) -> Scales:
 
 
 def _convolve(operands: MixedImageOperands, multiply: _Multiply, result: NDArray[Any]) -> None:
-    """Multiply the rows of each block with the filters of each group, into a contiguous result."""
+    """Multiply all patches with the filters of their group, and write a contiguous result."""
     if result.size == 0:
         return
     channels, o = operands.x.shape[3] // operands.groups, operands.shape[3]
@@ -245,7 +245,7 @@ def _convolve(operands: MixedImageOperands, multiply: _Multiply, result: NDArray
         for block, rows in patch_blocks(images, operands.window):
             part = result[block]
             if operands.groups == 1:
-                multiply(rows, filters, part.reshape(len(rows), o))  # a view: blocks lie together
+                multiply(rows, filters, part.reshape(len(rows), o))  # a view of the block
             else:
                 matrix = np.empty((len(rows), count), result.dtype)
                 multiply(rows, filters, matrix)

@@ -1,7 +1,7 @@
 """Mixed products, of numbers with weights of +1 and -1: weight_gemm, bitplane_gemm.
 
-"Mixed" means that only the weights are bits. The kernels look up sums of four numbers in tables, or
-multiply bit planes where the numbers have few bits.
+"Mixed" means that only the weights are bits. The kernels look up sums of four numbers in tables.
+For numbers of few bits, they multiply bit planes instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def weight_gemm(
     bias: ArrayLike | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Multiply real numbers with weights of +1 and -1, which stay one bit each in memory.
+    """Multiply real numbers with weights of +1 and -1, packed to one bit each.
 
     Parameters
     ----------
@@ -50,21 +50,22 @@ def weight_gemm(
     Raises
     ------
     TypeError
-        If `x` is packed or does not hold integers or floats, another dtype is not real, or `out` is
-        not an ndarray of float32.
+        If `x` is packed or does not hold integers or floats, `w` or a scale does not hold real
+        numbers, or `out` is not an ndarray of float32.
     ValueError
         If k differs, a shape does not fit, `w` holds NaN, or `out` is read-only.
 
     Notes
     -----
-    ``C[m, n] = (sum_k x[m, k] w[n, k]) * alpha[n] + bias[n]``; each step is rounded to float32 and
+    ``C[m, n] = (sum_k x[m, k] w[n, k]) * alpha[n] + bias[n]``. Each step is rounded to float32;
     none is fused.
 
-    The sum has one order, the same on every ISA, with any number of threads and beside any other
-    rows. A row of x, filled up with zeros, is cut into groups of four. The sum of a group is
-    ``((+-x0 +-x1) +-x2) +-x3``, and the groups are added from first to last, starting from 0. To
-    first order this differs from the exact sum by at most
-    ``(k / 4 + 4) * 2**-24 * sum(abs(x[m]))``. Infinities and NaN follow float32 arithmetic.
+    The order of summation is fixed: it is the same on every ISA and with any number of threads, and
+    does not depend on the other rows. A row of x, padded with zeros, is cut into groups of four.
+    The sum of a group is ``((+-x0 +-x1) +-x2) +-x3``. The groups are added from first to last,
+    starting from 0. To first order, the result differs from the exact sum by at most
+    ``(k / 4 + 4) * 2**-24 * sum(abs(x[m]))``. Infinities and NaN propagate as in float32
+    arithmetic.
 
     References
     ----------
@@ -103,7 +104,7 @@ def bitplane_gemm(
     x : array_like of shape (..., m, k), uint8
     w : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
     bits : int in 1..8, default 8
-        The numbers are in 0..2**bits - 1. Products of one or two bits are faster.
+        The numbers are in 0..2**bits - 1. Products are faster with one or two bits.
     alpha : scalar or array_like of shape (n,), optional
         Scale of each column (filter), used as float32.
     bias : scalar or array_like of shape (n,), optional
@@ -118,8 +119,8 @@ def bitplane_gemm(
     Raises
     ------
     TypeError
-        If `x` is not of uint8, `bits` is not an integer, another dtype is not real, or `out` is
-        not an ndarray of the dtype of the result.
+        If `x` is not uint8, `bits` is not an integer, `w` or a scale does not hold real numbers, or
+        `out` is not an ndarray of the dtype of the result.
     ValueError
         If a number exceeds ``2**bits - 1``, `bits` is not in 1..8, k differs or is so large that
         ``255 * k`` exceeds int32, a shape does not fit, `w` holds NaN, or `out` is read-only.
@@ -131,8 +132,8 @@ def bitplane_gemm(
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equation 8: the first layer as a
-    sum over the bit planes of 8-bit inputs.
+    M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equation 8: the first layer
+    as a sum over the bit planes of 8-bit inputs.
 
     Examples
     --------
@@ -141,10 +142,10 @@ def bitplane_gemm(
     array([[ 251, -251]], dtype=int32)
     """
     if isinstance(x, BitArray):
-        raise TypeError("[bitplane_gemm] x must be of uint8, got a BitArray (gemm takes bits)")
+        raise TypeError("[bitplane_gemm] x must have dtype uint8, got a BitArray (gemm takes bits)")
     numbers = np.asarray(x)
     if numbers.dtype != np.uint8:
-        raise TypeError(f"[bitplane_gemm] x must be of uint8, got dtype {numbers.dtype}")
+        raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)
     rows, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
     check_sums("bitplane_gemm", numbers, bits, rows.shape[-1])
@@ -161,7 +162,7 @@ def bitplane_gemm(
 
 
 def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
-    """Check that numbers have at most this many bits, and that a sum of any k fits int32."""
+    """Check that numbers have at most this many bits, and that sums of k numbers fit int32."""
     if 255 * k > MAX_BITS:
         raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}")
     if bits < 8 and x.size and int(x.max()) >> bits:

@@ -1,8 +1,8 @@
-"""Patches of images of numbers: to rows of a matrix and back (im2col, col2im), and their sums.
+"""Patches of images of numbers: copied to rows of a matrix and back (im2col, col2im), and summed.
 
-A patch is what one output position of a convolution sees. The rows of all patches would take
-kh * kw times the memory of the images, so they are made in blocks that fit the cache. Sums over
-windows need no rows.
+A patch is the part of an image that one output position of a convolution sees. The rows of all
+patches would take kh * kw times the memory of the images, so they are copied in blocks that fit the
+cache. Sums over windows need no rows.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
     "tap_slices",
 ]
 
-MAX_BYTES = 4 << 20  # for the rows of one block
-IMAGE_BYTES = 1 << 19  # for the images of one block
+MAX_BYTES = 4 << 20  # of the rows of one block
+IMAGE_BYTES = 1 << 19  # of the images of one block
 
 Block = tuple[slice, slice, slice]  # images, output rows, output columns
 
 
 def number_images(where: str, x: ArrayLike | BitArray) -> NDArray[Any]:
-    """Check images of integers or floats, and return them aligned and in native byte order."""
+    """Check images of integers or floats, and return them aligned, in native byte order."""
     if isinstance(x, BitArray):
         raise TypeError(f"[{where}] x must hold numbers, got a BitArray")
     images = real_array(where, "x", x)
@@ -50,7 +50,7 @@ def number_images(where: str, x: ArrayLike | BitArray) -> NDArray[Any]:
 
 
 def image_blocks(x: NDArray[Any]) -> Iterator[slice]:
-    """Cut images (n, ...) into blocks that stay in the cache during several passes."""
+    """Yield slices of images (n, ...), small enough to stay in the cache during several passes."""
     step = max(IMAGE_BYTES * len(x) // max(x.nbytes, 1), 1)
     return (slice(first, min(first + step, len(x))) for first in range(0, len(x), step))
 
@@ -58,7 +58,7 @@ def image_blocks(x: NDArray[Any]) -> Iterator[slice]:
 def position_blocks(
     n: int, window: Window, bytes_each: int, *, max_bytes: int = MAX_BYTES
 ) -> Iterator[Block]:
-    """Cut the output positions of n images into blocks that follow each other in memory.
+    """Cut the output positions of n images into blocks that are contiguous in memory.
 
     Parameters
     ----------
@@ -68,14 +68,22 @@ def position_blocks(
     bytes_each : int
         Bytes that one position takes.
     max_bytes : int
-        Bytes that a block may take. It holds at least one position.
+        Bytes that a block may take. A block holds at least one position.
 
     Yields
     ------
     tuple of three slices
-        Several whole images, several whole rows of one image, or a part of one row. ``y[block]``
-        are these positions of an array ``y`` of shape (n, oh, ow, ...). They are contiguous if
-        ``y`` is.
+        Images, rows and columns. In an array ``y`` of shape (n, oh, ow, ...), ``y[block]`` are the
+        values at these positions. They are contiguous if ``y`` is.
+
+    Notes
+    -----
+    A block is a part of one row, several whole rows of one image, or several whole images. For
+    example, blocks A, B, ... of at most 3, 9 or 24 positions of two images of 3 x 4 positions::
+
+        3:  A A A B   G G G H     9:  A A A A   C C C C     24:  A A A A   A A A A
+            C C C D   I I I J         A A A A   C C C C          A A A A   A A A A
+            E E E F   K K K L         B B B B   D D D D          A A A A   A A A A
     """
     oh, ow = window.output
     fitting = max(max_bytes // max(bytes_each, 1), 1)
@@ -98,14 +106,14 @@ def position_blocks(
 def patch_blocks(
     x: NDArray[np.generic], window: Window, *, outside: float = 0, max_bytes: int = MAX_BYTES
 ) -> Iterator[tuple[Block, NDArray[np.generic]]]:
-    """Copy what each output position sees to a row of a matrix, block by block.
+    """Copy the patches of images to rows of a matrix, block by block.
 
     Parameters
     ----------
     x : ndarray of shape (n, h, w, c), any numbers
-        For a group of a convolution, a slice of the channels.
+        For one group of a convolution, the slice of its channels.
     window : Window
-        Windows over images of this height and width.
+        The windows over images of this height and width.
     outside : number
         Value of positions outside an image.
     max_bytes : int
@@ -114,10 +122,10 @@ def patch_blocks(
     Yields
     ------
     block : tuple of three slices
-        The positions, see `position_blocks`.
+        The output positions (see `position_blocks`).
     rows : ndarray of shape (positions, kh * kw * c), of the dtype of `x`, C-contiguous
-        Read them, and only until the next block: the next rows overwrite them, and where the
-        elements of `x` already have this order, the rows are `x` itself.
+        One patch per row. Do not write to it, and do not keep it: the next block reuses its memory.
+        It is a view of `x` if the elements of `x` already have this order.
 
     Examples
     --------
@@ -146,7 +154,7 @@ def patch_blocks(
 
 
 def _rows_lie_in(x: NDArray[np.generic], window: Window) -> bool:
-    """Tell whether the elements of `x`, in their order, are the rows of all patches."""
+    """Tell whether the elements of `x`, in memory order, already are the rows of all patches."""
     single = window.kernel == (1, 1) and window.stride == (1, 1)
     whole = window.kernel == window.image
     return (single or whole) and not window.is_padded and x.flags.c_contiguous
@@ -159,15 +167,15 @@ def _gather(
     outside: float,
     rows: NDArray[np.generic],
 ) -> None:
-    """Write the patches of one block, of shape (images, rows, columns, kh * kw * c)."""
-    bounds = []  # for height and width: (first, last) of the part of the padded image that is seen
+    """Copy the patches of one block to `rows`, of shape (images, rows, columns, kh * kw * c)."""
+    bounds = []  # for height and width, the range of the padded image that the block sees
     for part, kernel, stride, dilation in zip(
         block[1:], window.kernel, window.stride, window.dilation, strict=True
     ):
         last = (part.stop - 1) * stride + (kernel - 1) * dilation + 1
         bounds.append((part.start * stride, last))
     seen = math.prod(last - first for first, last in bounds)
-    if seen > math.prod(rows.shape[1:3]) * window.taps:  # most of it lies between the taps
+    if seen > math.prod(rows.shape[1:3]) * window.taps:  # most of the range lies between taps
         _gather_taps(x, window, block, outside, rows)
     else:
         _gather_runs(_padded_part(x[block[0]], window, bounds, outside), window, rows)
@@ -180,7 +188,7 @@ def _gather_taps(
     outside: float,
     rows: NDArray[np.generic],
 ) -> None:
-    """Copy the patches tap by tap."""
+    """Copy the patches tap by tap from the images."""
     (kh, kw), c = window.kernel, x.shape[3]
     rows.fill(outside)
     for ky in range(kh):
@@ -192,10 +200,17 @@ def _gather_taps(
 
 
 def _gather_runs(part: NDArray[np.generic], window: Window, rows: NDArray[np.generic]) -> None:
-    """Copy the patches from the part of the padded images that they see.
+    """Copy the patches from the part of the padded images that they see, run by run.
 
-    Numbers that are neighbours both in the image and in the row travel as one element, which NumPy
-    copies in one step: a line of the kernel or, where taps lie apart, the channels of a tap.
+    A run is a sequence of numbers that are neighbours in the image as well as in the row. NumPy
+    copies it in one step, as a single element of a wider dtype. With dilation 1, a run is a whole
+    line of the kernel::
+
+        image line     p0  p1  p2  p3  p4 ...      each p holds c channels
+        run 0         [p0  p1  p2]
+        run 1             [p1  p2  p3]             kw = 3, stride 1
+
+    With dilation, the taps are no neighbours, and a run is the c channels of one tap.
     """
     c, itemsize = part.shape[3], part.itemsize
     (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
@@ -211,8 +226,8 @@ def _gather_runs(part: NDArray[np.generic], window: Window, rows: NDArray[np.gen
 def _padded_part(
     x: NDArray[np.generic], window: Window, bounds: list[tuple[int, int]], outside: float
 ) -> NDArray[np.generic]:
-    """Copy what lies within bounds of the padded images to a C-contiguous array."""
-    inner, place = [], []  # slices of the image, and where they go in the part
+    """Return the part of the padded images that lies within bounds, C-contiguous."""
+    inner, place = [], []  # slices of the image, and of the part to which they are copied
     for (first, last), (before, _), size in zip(bounds, window.padding, window.image, strict=True):
         start = max(first - before, 0)
         stop = max(min(last - before, size), start)
@@ -233,17 +248,19 @@ def add_patches(
     out: NDArray[np.floating],
     block: Block | None = None,
 ) -> None:
-    """Add the elements of each patch to the positions they came from: the adjoint of im2col.
+    """Add the elements of each patch to the image positions they came from (col2im).
+
+    This is the adjoint of im2col: it carries gradients of the patches to the images.
 
     Parameters
     ----------
     rows : ndarray of (positions * kh * kw * c) elements
-        A row for each position of the block, as `patch_blocks` yields them.
+        One patch for each position of the block, in the layout of `patch_blocks`.
     window : Window
     out : ndarray of shape (n, h, w, c)
         The images to add to. Elements from outside an image are dropped.
     block : tuple of three slices, optional
-        The positions of `rows`, see `position_blocks`. All positions of all images by default.
+        The positions of `rows` (see `position_blocks`). By default, all positions of all images.
     """
     if block is None:
         block = (slice(0, len(out)), slice(0, window.output[0]), slice(0, window.output[1]))
@@ -261,7 +278,9 @@ def add_patches(
 
 
 def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]) -> None:
-    """Sum over each window, with zeros outside; taps are added row by row, starting from 0.
+    """Sum the values in each window, with zeros outside the image.
+
+    The taps are added row by row, starting from 0.
 
     Parameters
     ----------
@@ -273,45 +292,64 @@ def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]
     for images in image_blocks(x):
         for seen_y, rows in seen_slices(window, 0):
             for seen_x, columns in seen_slices(window, 1):
-                # A sum that starts from 0 is never -0, so zeros outside need not be added.
+                # A sum that starts from 0 is never -0.0, so adding zeros outside changes nothing.
                 part = out[images, seen_y, seen_x]
                 np.add(part, x[images, rows, columns], out=part)
 
 
 def seeing_taps(window: Window, direction: int) -> range:
-    """Narrow the taps down to those that see the image from some output position.
+    """Return a range of taps that contains all that see the image from some output position.
 
-    They are few if the window is far larger than the image. Some of them may see nothing.
+    All other taps lie outside the image at every position. If the kernel is far larger than the
+    image, this leaves only a few.
     """
     dilation, before = window.dilation[direction], window.padding[direction][0]
     farthest = (window.output[direction] - 1) * window.stride[direction]
-    first = max(-((farthest - before) // dilation), 0)  # the least that sees a position >= 0
-    last = -(-(window.image[direction] + before) // dilation)  # the least that sees none < size
+    first = max(-((farthest - before) // dilation), 0)  # the first that sees a position >= 0
+    last = -(-(window.image[direction] + before) // dilation)  # the first that sees none < size
     return range(first, max(first, min(last, window.kernel[direction])))
 
 
-@functools.lru_cache(maxsize=256)  # this takes as long as the pooling of a small image
+@functools.lru_cache(maxsize=256)  # this takes as long as pooling a small image
 def seen_slices(window: Window, direction: int) -> tuple[tuple[slice, slice], ...]:
-    """Find the `tap_slices` of all output positions, for each of the `seeing_taps`."""
+    """Return the `tap_slices` of all output positions for each of the `seeing_taps`."""
     positions = slice(0, window.output[direction])
     taps = seeing_taps(window, direction)
     return tuple(tap_slices(window, direction, tap, positions) for tap in taps)
 
 
 def tap_slices(window: Window, direction: int, tap: int, positions: slice) -> tuple[slice, slice]:
-    """Find which of these output positions see the image at a tap, and what they see.
+    """Find which output positions see the image at a tap, and which image positions they see.
+
+    Parameters
+    ----------
+    window : Window
+    direction : int
+        0 for the height, 1 for the width.
+    tap : int
+        A row or column of the kernel.
+    positions : slice
+        A range of output positions.
 
     Returns
     -------
-    seen : slice
-        The positions that see the image, counted from the first of `positions`.
-    place : slice
-        What they see, in the image.
+    outputs : slice
+        The output positions that see the image, counted from the first of `positions`.
+    inputs : slice
+        The image positions that they see, in steps of the stride.
+
+    Notes
+    -----
+    Output position p sees image position ``p * stride + offset``, where
+    ``offset = tap * dilation - padding``. For example, with size 5, stride 2 and offset -1::
+
+        output     0   1   2   3
+        image     -1   1   3   5      outputs = slice(1, 3), inputs = slice(1, 4, 2)
     """
     stride, size = window.stride[direction], window.image[direction]
     offset = tap * window.dilation[direction] - window.padding[direction][0]
-    first = max(-(offset // stride), positions.start)  # the least with a position >= 0
-    last = min(-((offset - size) // stride), positions.stop)  # the least with one >= size
+    first = max(-(offset // stride), positions.start)  # the first that sees a position >= 0
+    last = min(-((offset - size) // stride), positions.stop)  # the first that sees one >= size
     last = max(first, last)
     start = first * stride + offset
     stop = start + (last - first) * stride

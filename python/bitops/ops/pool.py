@@ -1,4 +1,4 @@
-"""Pooling of images of bits or numbers."""
+"""Pooling of images of bits or numbers: max_pool2d, avg_pool2d, global_avg_pool2d."""
 
 from __future__ import annotations
 
@@ -50,31 +50,30 @@ def max_pool2d(
     kernel_size : int or (kh, kw)
         Size of the window.
     stride : int or (height, width), optional
-        Step from window to window, `kernel_size` by default.
+        Step from one window to the next. By default, this is `kernel_size`.
     padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
         As in `conv2d`, but smaller than the window. Positions outside do not count.
     out : ndarray of shape (n, oh, ow, c), optional
-        Where to put the result, of exactly its dtype. Only for numbers; bits always come in a new
-        BitArray.
+        Where to put the result, of exactly its dtype. Not available for bits.
 
     Returns
     -------
     BitArray or ndarray of shape (n, oh, ow, c)
-        Bits for bits, else numbers of the dtype of `x`.
+        A BitArray packed along c if `x` is a BitArray, otherwise numbers of the dtype of `x`.
 
     Raises
     ------
     TypeError
-        If `x` does not hold bits or numbers (bool counts as neither), a setting has a wrong type,
-        `out` is given for bits, or `out` is not an ndarray of the dtype of the result.
+        If `x` is neither a BitArray nor holds integers or floats, a setting has a wrong type, `out`
+        is passed for bits, or `out` is not an ndarray of the dtype of the result.
     ValueError
-        If `x` does not have four axes, or its bits are packed along another axis than the last. If
-        a setting is too small, the window exceeds the padded image, the padding is not smaller than
-        the window, or `out` has another shape or is read-only.
+        If `x` does not have four axes, its images are empty, its bits are not packed along the last
+        axis, a setting is too small, the window exceeds the padded image, the padding is not
+        smaller than the window, or `out` has another shape or is read-only.
 
     Notes
     -----
-    The largest of several bits is their OR. NaN in a window gives NaN.
+    The largest of several bits is their OR. A window that holds NaN gives NaN.
 
     Examples
     --------
@@ -136,8 +135,8 @@ def avg_pool2d(
 
     Notes
     -----
-    The values of a window, zeros outside included, are added row by row and divided by their
-    number. Each step is rounded to float32.
+    The values in a window, with zeros outside, are added row by row, and the sum is divided by
+    ``kh * kw``. Each step is rounded to float32.
 
     Examples
     --------
@@ -168,15 +167,15 @@ def global_avg_pool2d(
     Returns
     -------
     ndarray of shape (n, c), float32
-        Summed in float64.
+        The sums are made in float64.
 
     Raises
     ------
     TypeError
         If `x` is packed or does not hold integers or floats, or `out` is not an ndarray of float32.
     ValueError
-        If `x` does not have four axes, its images have no positions, or `out` has another shape or
-        is read-only.
+        If `x` does not have four axes, its images are empty, or `out` has another shape or is
+        read-only.
     """
     images = number_images("global_avg_pool2d", x)
     _check_positions("global_avg_pool2d", images.shape)
@@ -189,7 +188,7 @@ def global_avg_pool2d(
 
 
 def _check_positions(where: str, shape: tuple[int, ...]) -> None:
-    """Check that images of a shape (n, h, w, c) are not empty."""
+    """Check that images of a shape (n, h, w, c) have a height and a width."""
     if 0 in shape[1:3]:
         raise ValueError(f"[{where}] the images of x must have positions, got shape {shape}")
 
@@ -197,7 +196,7 @@ def _check_positions(where: str, shape: tuple[int, ...]) -> None:
 def _pool_window(
     where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any
 ) -> tuple[Window, tuple[int, ...]]:
-    """Make windows over images (n, h, w, c), each of which must see a position of the image.
+    """Return the windows over images of shape (n, h, w, c); each must see some of its image.
 
     Returns
     -------
@@ -223,9 +222,9 @@ def _pool_window(
 def _combine_windows(
     x: NDArray[Any], window: Window, combine: np.ufunc, start: Any, out: NDArray[Any]
 ) -> None:
-    """Reduce each window with a ufunc that may take values in any order, and repeatedly.
+    """Reduce each window with a ufunc for which order and repetition do not matter.
 
-    Columns are reduced first, in long contiguous steps, then the rows that are left.
+    This reduces along the height first, in long contiguous steps, and then along the width.
     """
     _, _, w, c = x.shape
     for images in image_blocks(x):

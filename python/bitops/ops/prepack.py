@@ -15,15 +15,15 @@ from .memory import WORD_BITS, word_count
 
 __all__ = ["Prepacked", "prepack"]
 
-MAX_DERIVED = 256  # values kept, so that those for images of ever new sizes do not pile up
+MAX_DERIVED = 256  # cached values, since each new image size adds one
 
 
 class Prepacked:
     """Packed weights, laid out in the register panels of the active ISA.
 
-    `prepack` makes it. A matrix takes the place of `w` in products, filters that of `w` in
-    convolutions. It is opaque and never saved. After a change of the ISA, the next use lays the
-    panels out again.
+    Create one with `prepack`, and pass it as `w`: a matrix to the products, filters to the
+    convolutions. Its contents are opaque and never saved. If the active ISA changes, the next use
+    rebuilds the panels.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Prepacked:
 
     @property
     def bits(self) -> BitArray:
-        """The weights as they were before prepacking."""
+        """The weights before they were laid out in panels."""
         return self._bits
 
     def derived(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -74,11 +74,11 @@ class Prepacked:
         return value
 
     def rows(self) -> NDArray[np.uint64]:
-        """Return the words of the weights as a matrix, see `filter_rows`."""
+        """Return the words of the weights as a matrix (see `filter_rows`)."""
         return self.derived("rows", lambda: filter_rows(self._bits))
 
     def panels(self, groups: int = 1) -> _core.Panels:
-        """Return panels for the active ISA; each of `groups` equal parts of rows has its own."""
+        """Return panels for the active ISA, separate ones for each of `groups` parts of rows."""
         return self.derived(("panels", groups), lambda: _core.Panels(self.rows(), groups))
 
     def __repr__(self) -> str:
@@ -86,9 +86,14 @@ class Prepacked:
 
 
 def filter_rows(w: BitArray) -> NDArray[np.uint64]:
-    """Return the words of a matrix (n, k) or of filters (o, kh, kw, i), one row for each filter.
+    """Return the words of a matrix (n, k) or of filters (o, kh, kw, i), one row per filter.
 
-    The bits of a filter follow each other without gaps, in the order of the rows of im2col.
+    The bits of a filter follow each other without gaps, in the order of `im2col`. For example, in a
+    row of 2 x 2 taps of 40 channels::
+
+        word 0    tap 0: channels 0..39, tap 1: 0..23
+        word 1    tap 1: 24..39, tap 2: 0..39, tap 3: 0..7
+        word 2    tap 3: 8..39, then 32 padding bits
     """
     if w.ndim == 2:
         return contiguous_rows(w)
@@ -102,7 +107,7 @@ def filter_rows(w: BitArray) -> NDArray[np.uint64]:
 
 
 def prepack(w: ArrayLike | BitArray) -> Prepacked:
-    """Lay weights out in register panels, once for many products or convolutions.
+    """Lay out weights in register panels, once for many products or convolutions.
 
     Parameters
     ----------
@@ -112,22 +117,23 @@ def prepack(w: ArrayLike | BitArray) -> Prepacked:
     Returns
     -------
     Prepacked
-        Pass it in the place of `w`: a matrix to `gemm`, `gemm_sign`, `hamming`, `hamming_topk`,
-        `weight_gemm` and `bitplane_gemm`, filters to `conv2d`, `conv2d_sign`, `weight_conv2d` and
-        `bitplane_conv2d`.
+        Pass it as `w` (as `b` to the Hamming functions). A matrix goes to `gemm`, `gemm_sign`,
+        `hamming`, `hamming_topk`, `weight_gemm` and `bitplane_gemm`. Filters go to `conv2d`,
+        `conv2d_sign`, `weight_conv2d` and `bitplane_conv2d`.
 
     Raises
     ------
     TypeError
-        If `w` does not hold real numbers.
+        If `w` does not hold real numbers, or is prepacked already.
     ValueError
-        If `w` has another shape, is packed along another axis, or holds NaN.
+        If `w` does not have two or four axes, has an empty kernel, is packed along another axis
+        than its last, or holds NaN.
     """
     return Prepacked(w)
 
 
 def rows_operand(where: str, name: str, x: ArrayLike | BitArray) -> BitArray:
-    """Check an operand of at least two axes and return it packed along the last."""
+    """Check an operand with at least two axes, and return it packed along the last one."""
     if isinstance(x, BitArray):
         bits = x
     elif isinstance(x, Prepacked):
@@ -145,7 +151,7 @@ def rows_operand(where: str, name: str, x: ArrayLike | BitArray) -> BitArray:
 
 
 def weights_matrix(where: str, name: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
-    """Check a right operand, which may be a prepacked matrix, and return its bits."""
+    """Check a right operand, plain or prepacked, and return its bits."""
     if not isinstance(w, Prepacked):
         return rows_operand(where, name, w)
     if w.bits.ndim != 2:

@@ -1,4 +1,4 @@
-"""What the functions on arrays share: checked `out` arrays, scales and thresholds."""
+"""Arrays for results, scales and thresholds: checks and conversions that many functions share."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ __all__ = ["Result", "Scales", "as_matrix", "clip_to_int32", "int32_thresholds",
 INT32 = np.iinfo(np.int32)
 FLOAT32 = np.dtype(np.float32)
 
-Scale = NDArray[np.float32] | None  # flat
-Scales = tuple[Scale, Scale, Scale]  # alpha, k_map, bias: the order in which kernels take them
-
+Scale = NDArray[np.float32] | None  # 1-d
+Scales = tuple[Scale, Scale, Scale]  # alpha, k_map, bias, in the order of the kernels' arguments
 NO_SCALES: Scales = (None, None, None)
 
 
 class Result:
-    """The array that one call fills, together with the `out` of its caller.
+    """The array that a call fills, and the `out` that its caller may have passed.
 
-    The call fills `out` itself if that is contiguous and aligned and shares no memory with the
-    inputs. Otherwise it fills a new array, and `deliver` copies this into `out`.
+    If `out` is contiguous and aligned and shares no memory with the inputs, it is filled directly.
+    Otherwise a new array is filled, and `deliver` copies it to `out`.
 
     Parameters
     ----------
@@ -35,9 +34,10 @@ class Result:
     shape : tuple of int
     dtype : dtype
     out : ndarray or None
-        The array that the caller passed. It must be writeable, of exactly this shape and dtype.
+        What the caller passed. It must be writeable and have exactly this shape and dtype.
     *inputs : object
-        Everything that the call reads while it writes. Panels and None share no memory.
+        Everything that the call reads while it writes. Only ndarrays can share memory with `out`;
+        panels and None are ignored.
 
     Attributes
     ----------
@@ -73,11 +73,11 @@ class Result:
 
     @property
     def matrix(self) -> NDArray[Any]:
-        """The array as a matrix: its last axis, and all others in one."""
+        """The array as a matrix whose columns are its last axis."""
         return as_matrix(self.array)
 
     def deliver(self) -> NDArray[Any]:
-        """Return `out`, filled; without an `out`, return the new array."""
+        """Return `out` with the result, or the new array if there is no `out`."""
         if self._copy_to is None:
             return self.array
         self._copy_to[...] = self.array
@@ -85,7 +85,7 @@ class Result:
 
 
 def as_matrix(array: NDArray[Any]) -> NDArray[Any]:
-    """View a contiguous array as a matrix: its last axis, and all others in one."""
+    """View a contiguous array as a matrix whose columns are its last axis."""
     if array.ndim == 2:
         return array
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
@@ -104,7 +104,7 @@ def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) ->
 
 
 def _is_usable(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:
-    """Tell whether kernels can write `out` while they read the inputs."""
+    """Tell whether kernels can write directly to `out` while they read the inputs."""
     flags = out.flags
     if not (flags.c_contiguous and flags.aligned):
         return False
@@ -121,7 +121,7 @@ def scales_of(
     k_map: ArrayLike | None,
     bias: ArrayLike | None,
 ) -> Scales:
-    """Check the scales of a result and convert them to flat float32 arrays.
+    """Check the scales of a result, and convert them to 1-d float32 arrays.
 
     Parameters
     ----------
@@ -132,13 +132,20 @@ def scales_of(
     alpha, bias : array_like or None
         One number for each of the n columns, or one for all.
     k_map : array_like or None
-        One number for each row, or one for all.
+        Numbers that broadcast to the rows, that is to the shape without its last axis.
 
     Returns
     -------
     tuple of three
-        (alpha, k_map, bias), each a flat array or None. If all are None, this is `NO_SCALES`
-        itself.
+        (alpha, k_map, bias), each a 1-d array or None. If all three are None, this is the object
+        `NO_SCALES`.
+
+    Raises
+    ------
+    TypeError
+        If a scale does not hold real numbers.
+    ValueError
+        If a scale does not broadcast to its columns or rows.
     """
     if alpha is None and k_map is None and bias is None:
         return NO_SCALES
@@ -151,10 +158,10 @@ def scales_of(
 
 
 def _scale(where: str, name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Scale:
-    """Broadcast a scale to `shape` and return it as a flat float32 array; None stays None."""
+    """Broadcast a scale to `shape`, and return it as a 1-d float32 array; None stays None."""
     if value is None:
         return None
-    if (  # the usual case, which the general one below would slow down
+    if (  # the usual case, faster than the general one below
         type(value) is np.ndarray
         and value.dtype == FLOAT32
         and value.shape == shape
@@ -175,7 +182,8 @@ def _scale(where: str, name: str, value: ArrayLike | None, shape: tuple[int, ...
 def clip_to_int32(integers: NDArray[Any]) -> NDArray[np.int32]:
     """Clip integer thresholds to int32.
 
-    No dot product lies outside int32, so that clipping changes no comparison with one.
+    This changes no comparison with a dot product, since those lie within int32: no dot product is
+    above 2**31 - 1, and all are above -2**31.
     """
     if integers.dtype == np.int32:
         return integers
@@ -183,6 +191,6 @@ def clip_to_int32(integers: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def int32_thresholds(where: str, threshold: ArrayLike, n: int) -> NDArray[np.int32]:
-    """Check integer thresholds, one for each of n columns or one for all, and return n int32."""
+    """Check integer thresholds, one for each of n columns or one for all; return n of int32."""
     integers = column_vector(where, "threshold", threshold, "iu", n)
     return np.require(clip_to_int32(integers), requirements=("C", "A"))

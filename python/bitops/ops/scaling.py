@@ -21,7 +21,7 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
     Parameters
     ----------
     w : array_like of real numbers, shape (n, ..., k)
-        The n filters, for example (n, k) of a dense layer or OHWI of a convolution.
+        n filters, for example (n, k) for a dense layer or OHWI for a convolution.
 
     Returns
     -------
@@ -39,8 +39,8 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
 
     Notes
     -----
-    ``B = sign(W)`` and ``alpha = ||W||_1 / n_w`` minimise ``||W - alpha B||^2``, where n_w is the
-    number of weights of a filter.
+    For each filter W of n_w weights, ``B = sign(W)`` and ``alpha = ||W||_1 / n_w`` minimise
+    ``||W - alpha B||^2``.
 
     References
     ----------
@@ -51,7 +51,7 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
         raise ValueError(f"[binarize_weights] w must have at least two axes, got {array.shape}")
     b = pack_operand("binarize_weights", "w", array, -1)
     n_weights = max(array[0].size, 1) if array.shape[0] else 1
-    # abs() comes after the conversion, since the smallest integer of a type has none in it.
+    # Convert first: abs() of the smallest integer overflows in an integer dtype.
     magnitudes = np.abs(array.astype(np.float64))
     alpha = magnitudes.sum(axis=tuple(range(1, array.ndim))) / n_weights
     return b, alpha.astype(np.float32)
@@ -80,7 +80,7 @@ def k_map(
     Returns
     -------
     ndarray of shape (n, oh, ow), float32
-        To be passed as `k_map` to `conv2d`.
+        Pass it as `k_map` to `conv2d`.
 
     Raises
     ------
@@ -93,14 +93,15 @@ def k_map(
 
     Notes
     -----
-    A is the mean of abs(I) over the channels. K is the mean of A over the kh * kw positions that an
-    output position sees, so that ``I * W ~= (sign(I) * sign(W)) K alpha``. Outside the image A is
-    0, whatever the `pad_value` of the convolution, and the divisor is kh * kw at the border too.
-    Infinities and NaN in `x` follow float32 arithmetic.
+    For an input I, A is the mean of abs(I) over the channels. K is the mean of A over the kh * kw
+    positions that an output position sees, so that ``I * W ~= (sign(I) * sign(W)) K alpha``.
+    Outside the image A is 0, whatever the `pad_value` of the convolution. The divisor is kh * kw at
+    the border too. Infinities and NaN in `x` propagate as in float32 arithmetic.
 
-    The sums have one order. Channel i is added to sum ``i % 16``. Then the sums j and j + 8 are
-    added, those j and j + 4, j + 2 and j + 1, and the last one is divided by c. The taps are added
-    row by row and divided by kh * kw. Each step is rounded to float32.
+    The order of summation is fixed. For A, channel i is added to partial sum ``i % 16``. The 16
+    partial sums are added in pairs j and j + 8, then j and j + 4, j and j + 2, j and j + 1, and the
+    total is divided by c. For K, the taps are added row by row, and the sum is divided by kh * kw.
+    Each step is rounded to float32.
 
     References
     ----------
@@ -108,7 +109,7 @@ def k_map(
 
     Examples
     --------
-    Two channels with the means A = [3, 6, 9], and windows of three positions:
+    The two channels have the means A = [3, 6, 9], and each window sees three positions:
 
     >>> k_map([[[[2, -4], [-6, 6], [0, 18]]]], (1, 3), padding=(0, 1))
     array([[[3., 6., 5.]]], dtype=float32)

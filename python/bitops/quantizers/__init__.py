@@ -1,12 +1,14 @@
-"""Quantizers of training: each shows its forward function and its pseudo-gradient side by side.
+"""Quantizers for training, each with its forward function and its pseudo-gradient side by side.
 
-They map float32 arrays to float32 arrays. `forward(x)` quantizes; `backward(x, grad)` turns the
-gradient with respect to the quantized values into the one that x is given. sign(0) = +1 throughout,
-and a NaN, which has no sign, raises ValueError in `forward`. Any object with these two methods, a
-`Quantizer`, does for a layer.
+`forward(x)` quantizes a float32 array. `backward(x, grad)` converts the gradient with respect to
+the quantized values to a pseudo-gradient with respect to x. sign(0) is +1 everywhere. A NaN has no
+sign, and `forward` raises ValueError for it. A layer takes any object with these two methods (see
+`Quantizer`).
 
-Those of weights that keep a scale "per filter" take filters along the first axis: (n, k) of a dense
-layer, OHWI of a convolution. This folder imports `ops` only.
+Quantizers with a scale "per filter" take filters along the first axis: (n, k) for a dense layer,
+OHWI for a convolution.
+
+These modules import only `ops` and the native module.
 """
 
 from .base import Quantizer

@@ -1,4 +1,4 @@
-"""What several quantizers share: their input, its signs, and the checks of their settings."""
+"""The protocol of quantizers, and helpers for their inputs and settings."""
 
 from __future__ import annotations
 
@@ -17,46 +17,49 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """What layers ask of a quantizer; any object with these two methods is one.
+    """The methods that layers need from a quantizer; any object with these two is one.
 
-    One that draws at random shows its `generator`, so that a checkpoint can keep its state.
+    A quantizer that draws random numbers should have an attribute `generator`, so that a checkpoint
+    can save its state.
     """
 
     def forward(self, x: ArrayLike) -> Array:
-        """The quantized values of an array."""
+        """Return the quantized values of x."""
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
-        """The gradient that x is given, from that of the quantized values."""
+        """Return the pseudo-gradient for x, given the gradient for the quantized values."""
 
 
 def check_quantizer(where: str, quantizer: Any) -> None:
-    """Refuse what is no quantizer; a class is none."""
+    """Check that an object is a quantizer, and not the class of one."""
     if isinstance(quantizer, type) or not isinstance(quantizer, Quantizer):
         raise TypeError(
             f"[{where}] quantizer must have forward(x) and backward(x, grad), as those of "
-            f"bitops.quantizers have, got {quantizer!r}"
+            f"bitops.quantizers do, got {quantizer!r}"
         )
 
 
 def real_numbers(where: str, x: ArrayLike) -> Array:
-    """`x` as float32 without NaN."""
+    """Check that `x` holds real numbers and no NaN, and return it as float32."""
     array = real_array(where, "x", x).astype(np.float32, copy=False)
     if np.isnan(array).any():
-        raise ValueError(f"[{where}] x must not hold NaN, which has no sign")
+        raise ValueError(f"[{where}] x must not hold NaN, which has no sign, got NaN")
     return array
 
 
 def signs_of(x: Array) -> Array:
+    """Return +1 where x >= 0, else -1."""
     return np.where(x >= 0, ONE, -ONE)
 
 
 def pass_within(x: ArrayLike, grad: ArrayLike, limit: float) -> Array:
-    """The gradient where abs(x) <= limit, else 0."""
+    """Return the gradient where abs(x) <= limit, else 0."""
     inside = np.abs(np.asarray(x, dtype=np.float32)) <= np.float32(limit)
     return np.asarray(grad, dtype=np.float32) * inside
 
 
 def check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
+    """Check that a clip value is a positive number of at most `limit`."""
     check_number(where, "clip_value", clip_value)
     if not 0 < clip_value <= limit:
         finite = "" if limit == math.inf else " and finite"
@@ -64,11 +67,12 @@ def check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
 
 
 def check_bits(where: str, bits: int) -> None:
+    """Check that a number of bits is an integer in 1..16."""
     check_integer(where, "bits", bits, 1, 16)
 
 
 def filter_axes(where: str, x: Array) -> tuple[int, ...]:
-    """The axes of one filter."""
+    """Return the axes that belong to one filter: all but the first."""
     if x.ndim < 2 or not x.size:
         raise ValueError(f"[{where}] x must hold filters along the first axis, got shape {x.shape}")
     return tuple(range(1, x.ndim))

@@ -1,4 +1,4 @@
-"""DoReFa-Net's quantizers of weights, activations and gradients to k bits."""
+"""The quantizers of DoReFa-Net: weights, activations and gradients of k bits."""
 
 from __future__ import annotations
 
@@ -12,40 +12,55 @@ from .base import LARGEST, ONE, Array, check_bits, check_clip, real_numbers, sig
 
 
 def _levels(bits: int) -> np.float32:
+    """Return the largest code of so many bits, 2^bits - 1."""
     return np.float32(2**bits - 1)
 
 
 def _codes(x: Array, bits: int) -> Array:
-    """Numbers in [0, 1] to 0, 1, ..., 2^bits - 1: the nearest level, halves to the even one."""
+    """Round numbers in [0, 1] to codes 0, 1, ..., 2^bits - 1; ties go to the even code."""
     return np.rint(x * _levels(bits))
 
 
 def _quantize(x: Array, bits: int) -> Array:
-    """Numbers in [0, 1] to the nearest of 2^bits levels in [0, 1]."""
+    """Round numbers in [0, 1] to the nearest of 2^bits equally spaced levels in [0, 1]."""
     return _codes(x, bits) / _levels(bits)
 
 
 @dataclass(frozen=True)
 class DoReFaWeight:
-    """Weights of k bits, scaled by the whole layer.
+    """Weights of k bits, with one scale for the whole layer.
 
     Parameters
     ----------
     bits : int
+        Number of bits k, in 1..16.
+
+    Raises
+    ------
+    TypeError
+        If `bits` is not an integer.
+    ValueError
+        If `bits` is out of range.
 
     Notes
     -----
-    Forward, one bit: q = E * sign(x), E the mean of abs(x).  Pseudo-gradient: dx = dq.
-    Forward, k bits: q = 2 Q(t / (2 M) + 1/2) - 1 with t = tanh(x), M = max(abs(t)) and
-    Q(y) = round((2^k - 1) y) / (2^k - 1); 0 for an array of zeros.
-    Pseudo-gradient: Q counts as the identity, all else is differentiated, M included:
-    dx_i = (dq_i / M - [i = j] * sign(t_j) * sum(dq * t) / M^2) * (1 - t_i^2), j the place of M;
-    the first of several.
+    With one bit, E is the mean of abs(x).
+
+    - Forward: q = E * sign(x).
+    - Pseudo-gradient: dx = dq.
+
+    With k > 1 bits, t = tanh(x), M = max(abs(t)), and j is the first index with abs(t_j) = M.
+
+    - Forward: q = 2 Q(t / (2 M) + 1/2) - 1, where Q(y) = round((2^k - 1) y) / (2^k - 1). An array
+      of zeros gives 0.
+    - Pseudo-gradient: Q is treated as the identity, and everything else, M included, is
+      differentiated:
+      dx_i = (dq_i / M - [i = j] * sign(t_j) * sum(dq * t) / M^2) * (1 - t_i^2).
 
     References
     ----------
-    Zhou et al., "DoReFa-Net", 2016, section 2.3; the gradient through M is that of the program
-    released with it.
+    S. Zhou et al., "DoReFa-Net", 2016, section 2.3. The gradient through M follows the authors'
+    code.
     """
 
     bits: int
@@ -64,10 +79,11 @@ class DoReFaWeight:
         return 2 * (self._codes(x) / _levels(self.bits)) - 1
 
     def codes(self, x: ArrayLike) -> NDArray[np.int32]:
-        """Q as integers 0..2^bits - 1, for more than one bit: q = 2 codes / (2^bits - 1) - 1."""
+        """Return, for bits > 1, the integer codes with q = 2 codes / (2^bits - 1) - 1."""
         return self._codes(real_numbers("DoReFaWeight", x)).astype(np.int32)
 
     def _codes(self, x: Array) -> Array:
+        """Return the codes of weights without NaN, as float32."""
         t = np.tanh(x)
         most = np.float32(np.abs(t).max()) or ONE
         return _codes(np.asarray(t / (2 * most) + ONE / 2, np.float32), self.bits)
@@ -93,16 +109,25 @@ class DoReFaActivation:
     Parameters
     ----------
     bits : int
+        Number of bits k, in 1..16.
     clip_value : float
+        The largest activation c, positive and finite.
+
+    Raises
+    ------
+    TypeError
+        If `bits` is not an integer, or `clip_value` is not a number.
+    ValueError
+        If a parameter is out of range.
 
     Notes
     -----
-    Forward: q = c Q(clip(x / c, 0, 1)), c = clip_value, Q(y) = round((2^k - 1) y) / (2^k - 1).
+    Forward: q = c Q(clip(x / c, 0, 1)), where Q(y) = round((2^k - 1) y) / (2^k - 1).
     Pseudo-gradient: dx = dq * (0 <= x <= c).
 
     References
     ----------
-    Zhou et al., "DoReFa-Net", 2016, section 2.4.
+    S. Zhou et al., "DoReFa-Net", 2016, section 2.4.
     """
 
     bits: int
@@ -114,14 +139,15 @@ class DoReFaActivation:
 
     @property
     def step(self) -> float:
-        """Value of one code, rounded to float32."""
+        """The difference between neighbouring levels, rounded to float32."""
         return float(np.float32(self.clip_value) / _levels(self.bits))
 
     def codes(self, x: ArrayLike) -> NDArray[np.uint16]:
-        """Q as integers 0..2^bits - 1."""
+        """Return the levels as integers in 0..2^bits - 1: uint8 for up to 8 bits, else uint16."""
         return self._codes(x).astype(np.uint8 if self.bits <= 8 else np.uint16)
 
     def _codes(self, x: ArrayLike) -> Array:
+        """Return the codes of activations, as float32."""
         share = np.clip(real_numbers("DoReFaActivation", x) / np.float32(self.clip_value), 0, 1)
         return _codes(share, self.bits)
 
@@ -135,25 +161,35 @@ class DoReFaActivation:
 
 @dataclass(frozen=True)
 class DoReFaGradient:
-    """The identity, whose gradients are rounded at random to k bits.
+    """The identity, with gradients that are rounded stochastically to k bits.
 
     Parameters
     ----------
     bits : int
+        Number of bits k, in 1..16.
     seed : int, SeedSequence or Generator, optional
         Source of the noise.
+
+    Raises
+    ------
+    TypeError
+        If `bits` is not an integer.
+    ValueError
+        If `bits` is out of range.
 
     Notes
     -----
     Forward: q = x.
-    Pseudo-gradient, with m the largest abs(dq) of a sample (first axis):
-    dx = 2 m (Q(clip(dq / (2 m) + 1/2 + noise, 0, 1)) - 1/2), noise uniform in
-    [-1/2, 1/2) / (2^k - 1), Q(y) = round((2^k - 1) y) / (2^k - 1); 0 for a sample of zeros. Between
-    the ends of the range the mean of dx is dq.
+    Pseudo-gradient: dx = 2 m (Q(clip(dq / (2 m) + 1/2 + noise, 0, 1)) - 1/2), where
+    Q(y) = round((2^k - 1) y) / (2^k - 1).
+
+    Here m is the largest abs(dq) of each sample along the first axis, and the noise is uniform in
+    [-1/2, 1/2) / (2^k - 1). A sample of zeros gives 0. The expected value of dx is dq, except near
+    the ends of the range, where the noise is clipped.
 
     References
     ----------
-    Zhou et al., "DoReFa-Net", 2016, section 2.5; the clip is that of the released program.
+    S. Zhou et al., "DoReFa-Net", 2016, section 2.5. The clip follows the authors' code.
     """
 
     bits: int
@@ -166,7 +202,7 @@ class DoReFaGradient:
 
     @property
     def generator(self) -> np.random.Generator:
-        """Source of the random numbers, whose state a checkpoint keeps."""
+        """The source of random numbers; checkpoints save its state."""
         return self._rng
 
     def forward(self, x: ArrayLike) -> Array:

@@ -1,4 +1,4 @@
-"""Rounding to powers of two, and of gradients to 8 bits."""
+"""Rounding of numbers to powers of two, and of gradients to 8 bits."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .base import LARGEST, Array
 
-# Bits of float32: what to add to a mantissa so that one above sqrt(2) carries into the exponent.
+# Added to the bits of a float32, this carries into the exponent if the mantissa is above sqrt(2):
+#
+#     sign (1 bit)   exponent (8 bits)   mantissa (23 bits)
 _TO_NEXT_POWER = np.uint32(0x00800000 - 0x003504F4)
 _SIGN_AND_EXPONENT = np.uint32(0xFF800000)
 
 
 def ap2(z: ArrayLike) -> Array:
-    """The power of two nearest in logarithm, with the sign of z: sign(z) * 2^round(log2(abs(z))).
+    """Round to the nearest power of two on a logarithmic scale, and keep the sign.
 
     Parameters
     ----------
     z : array_like of real numbers
-        Converted to float32. 0, NaN and infinity stay what they are; numbers below 2^-126 become 0
-        or 2^-126.
+        Used as float32.
 
     Returns
     -------
-    ndarray of float32
+    ndarray of the shape of `z`, float32
+        sign(z) * 2^round(log2(abs(z))). 0, NaN and infinity stay as they are. Numbers whose
+        magnitude is below 2^-126 become 0 or 2^-126, with their sign.
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016 (shift-based normalization).
+    M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016 (shift-based batch
+    normalization).
     """
     z = np.asarray(z, dtype=np.float32)
     bits = np.ascontiguousarray(z).view(np.uint32)
@@ -42,25 +46,26 @@ def ap2(z: ArrayLike) -> Array:
 
 @dataclass(frozen=True)
 class ByteGradient:
-    """Gradients rounded at random to one byte each, for products with bits.
+    """Stochastic rounding of gradients to one byte each, for products with bits.
 
     Parameters
     ----------
     seed : int, SeedSequence or Generator, optional
-        Source of the rounding.
+        Source of the random numbers.
 
     Notes
     -----
-    With m the largest abs(g) and step = m / 127, a number is stored as byte b = floor(g / step +
-    128 + u), u uniform in [0, 1), and stands for (b - 128) step: its mean is g, and 0 stays 0. One
-    step serves a whole array, so that products with +-1 are exact integers times that step.
+    A number g is stored as the byte b = floor(g / step + 128 + u), where step = max(abs(g)) / 127
+    and u is uniform in [0, 1). The byte represents (b - 128) * step. Its expected value is g, and 0
+    stays 0. All numbers of an array have the same step, so that their products with +1 and -1 are
+    exact integers times the step.
 
     References
     ----------
-    Zhou et al., "DoReFa-Net", 2016, section 2.5, which rounds each sample by itself.
+    S. Zhou et al., "DoReFa-Net", 2016, section 2.5. There each sample has its own step.
     """
 
-    ZERO: ClassVar[int] = 128  # the byte that stands for 0
+    ZERO: ClassVar[int] = 128  # the byte that represents 0
 
     seed: Any = None
     _rng: np.random.Generator = field(init=False, repr=False, compare=False)
@@ -70,16 +75,33 @@ class ByteGradient:
 
     @property
     def generator(self) -> np.random.Generator:
-        """Source of the random numbers, whose state a checkpoint keeps."""
+        """The source of random numbers; checkpoints save its state."""
         return self._rng
 
     def round(self, g: ArrayLike) -> tuple[NDArray[np.uint8], float]:
-        """Bytes of an array and the step; infinities and NaN are refused."""
+        """Round an array to bytes.
+
+        Parameters
+        ----------
+        g : array_like of real numbers
+            Used as float32.
+
+        Returns
+        -------
+        codes : ndarray of the shape of `g`, uint8
+        step : float
+            A code represents ``(code - 128) * step``.
+
+        Raises
+        ------
+        ValueError
+            If `g` holds infinities or NaN.
+        """
         numbers = np.ascontiguousarray(g, np.float32)
         most = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
         if not math.isfinite(most):
             raise ValueError("[ByteGradient] g must be finite, got infinity or NaN")
-        # Rounded down, so that the largest number does not pass 127.
+        # This is rounded down, so that the largest number does not exceed 127 steps.
         scale = np.nextafter(np.float32(min(127 / most if most else 1.0, LARGEST)), np.float32(0))
         codes = np.empty(numbers.shape, np.uint8)
         seed = int(self._rng.integers(2**32))

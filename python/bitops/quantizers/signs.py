@@ -1,4 +1,4 @@
-"""Quantizers to two values: deterministic, annealed and stochastic signs, and bits of 0 and 1."""
+"""Quantizers to two values: deterministic, annealed and stochastic signs, and a step function."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ from .base import (
 
 @dataclass(frozen=True)
 class SteSign:
-    """Sign, trained straight through.
+    """The sign, with the straight-through estimator as its gradient.
 
     Parameters
     ----------
     clip_value : float
-        Infinity lets every gradient pass.
+        Gradients pass where abs(x) is at most this. Infinity lets every gradient pass.
+
+    Raises
+    ------
+    TypeError
+        If `clip_value` is not a number.
+    ValueError
+        If `clip_value` is not positive.
 
     Notes
     -----
@@ -40,7 +47,7 @@ class SteSign:
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equations 1 and 4.
+    M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equations 1 and 4.
     """
 
     clip_value: float = 1.0
@@ -57,17 +64,31 @@ class SteSign:
 
 @dataclass(frozen=True)
 class ApproxSign:
-    """Sign with the gradient of a piecewise parabola.
+    """The sign, with the derivative of a piecewise parabola as its gradient.
+
+    Parameters
+    ----------
+    clip_value : float
+        Half the width c of the parabola, positive and finite.
+
+    Raises
+    ------
+    TypeError
+        If `clip_value` is not a number.
+    ValueError
+        If `clip_value` is not positive and finite.
 
     Notes
     -----
     Forward: q = +1 if x >= 0 else -1.
-    Pseudo-gradient, with c = clip_value: dx = dq * 2/c * max(0, 1 - abs(x) / c), the derivative of
-    x/c * (2 - abs(x)/c) on [-c, c]. It is 2/c at 0 and 0 from c on.
+    Pseudo-gradient: dx = dq * 2/c * max(0, 1 - abs(x) / c).
+
+    This is the derivative of x/c * (2 - abs(x)/c) on [-c, c]. It falls linearly from 2/c at x = 0
+    to 0 at x = -c and x = c.
 
     References
     ----------
-    Liu et al., "Bi-Real Net", 2018 (ApproxSign, for c = 1).
+    Z. Liu et al., "Bi-Real Net", 2018 (ApproxSign, with c = 1).
     """
 
     clip_value: float = 1.0
@@ -86,23 +107,32 @@ class ApproxSign:
 
 @dataclass(frozen=True)
 class SwishSign:
-    """Sign with the derivative of the SignSwish function as its gradient.
+    """The sign, with the derivative of the SignSwish function as its gradient.
 
     Parameters
     ----------
     beta : float
-        The larger, the narrower the bell of the gradient, whose height is `beta`.
+        Height of the gradient at 0, positive and finite. With a larger `beta` the gradient is
+        concentrated more narrowly around 0.
+
+    Raises
+    ------
+    TypeError
+        If `beta` is not a number.
+    ValueError
+        If `beta` is not positive and finite.
 
     Notes
     -----
     Forward: q = +1 if x >= 0 else -1.
     Pseudo-gradient: dx = dq * beta * (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)).
-    It is computed with e = exp(-abs(beta x)), 1 / (1 + cosh(beta x)) = 2 e / (1 + e)^2, which does
-    not overflow.
+
+    To avoid overflow, 1 / (1 + cosh(beta x)) is computed as 2 e / (1 + e)^2 with
+    e = exp(-abs(beta x)).
 
     References
     ----------
-    Darabi et al., "Regularized Binary Network Training" (BNN+), 2018.
+    S. Darabi et al., "Regularized Binary Network Training" (BNN+), 2018.
     """
 
     beta: float = 5.0
@@ -124,18 +154,31 @@ class SwishSign:
 
 @dataclass(frozen=True)
 class MagnitudeAwareSign:
-    """Sign of weights, scaled by the mean magnitude of each filter.
+    """The sign of weights, scaled by the mean magnitude of each filter.
+
+    Parameters
+    ----------
+    clip_value : float
+        Gradients pass where abs(x) is at most this. Infinity lets every gradient pass.
+
+    Raises
+    ------
+    TypeError
+        If `clip_value` is not a number.
+    ValueError
+        If `clip_value` is not positive.
 
     Notes
     -----
-    Forward: q = alpha * sign(x), alpha the mean of abs(x) over a filter.
-    Pseudo-gradient: dx = dq * alpha * (abs(x) <= clip_value); alpha counts as a constant. For the
-    gradient through alpha too, see `xnor_weight_gradient`.
+    Forward: q = alpha * sign(x), where alpha is the mean of abs(x) over a filter.
+    Pseudo-gradient: dx = dq * alpha * (abs(x) <= clip_value).
+
+    The pseudo-gradient treats alpha as a constant. `XnorSign` differentiates alpha too.
 
     References
     ----------
-    Liu et al., "Bi-Real Net", 2018 (magnitude-aware gradient).
-    Rastegari et al., "XNOR-Net", 2016, equation 6 (alpha).
+    Z. Liu et al., "Bi-Real Net", 2018 (magnitude-aware gradient).
+    M. Rastegari et al., "XNOR-Net", 2016, equation 6 (alpha).
     """
 
     clip_value: float = 1.0
@@ -144,7 +187,7 @@ class MagnitudeAwareSign:
         check_clip("MagnitudeAwareSign", self.clip_value)
 
     def alpha(self, x: ArrayLike) -> Array:
-        """Scale of each filter, with axes of length 1 behind, so that it broadcasts."""
+        """Return the scale of each filter, of shape (n, 1, ..., 1), which broadcasts with x."""
         x = real_numbers("MagnitudeAwareSign", x)
         return np.abs(x).mean(axis=filter_axes("MagnitudeAwareSign", x), keepdims=True)
 
@@ -157,22 +200,27 @@ class MagnitudeAwareSign:
 
 @dataclass(frozen=True)
 class XnorSign:
-    """Sign of weights, scaled by the mean magnitude of each filter, whose gradient reaches alpha.
+    """The sign of weights, scaled like `MagnitudeAwareSign`, with a gradient through the scale too.
 
     Parameters
     ----------
     form : {"paper", "chain"}
     released_scale : bool
-        See `xnor_weight_gradient`.
+        As in `xnor_weight_gradient`.
+
+    Raises
+    ------
+    ValueError
+        If `form` is unknown.
 
     Notes
     -----
-    Forward: q = alpha * sign(x), alpha the mean of abs(x) over a filter.
-    Pseudo-gradient: that of `xnor_weight_gradient`.
+    Forward: q = alpha * sign(x), where alpha is the mean of abs(x) over a filter.
+    Pseudo-gradient: see `xnor_weight_gradient`.
 
     References
     ----------
-    Rastegari et al., "XNOR-Net", 2016, section 3.1.
+    M. Rastegari et al., "XNOR-Net", 2016, section 3.1.
     """
 
     form: Literal["paper", "chain"] = "paper"
@@ -190,24 +238,31 @@ class XnorSign:
 
 @dataclass
 class AnnealedSign:
-    """Sign whose pseudo-gradient sharpens from nearly the identity to nearly that of the sign.
+    """The sign, with a gradient that sharpens from nearly the identity to a peak at 0.
 
     Parameters
     ----------
     start, end : float
-        Sharpness t for progress 0 and 1.
+        The sharpness t at progress 0 and at progress 1.
     progress : float
-        Share of the training that is over, in [0, 1]; to be set as it goes on.
+        The fraction of the training that is done, in [0, 1]. The callback `Annealing` updates it.
+
+    Raises
+    ------
+    TypeError
+        If `start` or `end` is not a number.
+    ValueError
+        If not 0 < start <= end < infinity. `backward` raises it if `progress` is out of range.
 
     Notes
     -----
     Forward: q = +1 if x >= 0 else -1.
-    Pseudo-gradient: dx = dq * k t (1 - tanh(t x)^2), t = start * (end / start)^progress and
+    Pseudo-gradient: dx = dq * k t (1 - tanh(t x)^2), where t = start * (end / start)^progress and
     k = max(1 / t, 1).
 
     References
     ----------
-    Qin et al., "Forward and backward information retention for accurate binary neural networks",
+    H. Qin et al., "Forward and backward information retention for accurate binary neural networks",
     2020, equations 11 and 12.
     """
 
@@ -229,20 +284,29 @@ class AnnealedSign:
 
 @dataclass
 class ProgressiveSign:
-    """Hard tanh that steepens into the sign: real activations at first, nearly binary at the end.
+    """A hard tanh that steepens into the sign: real values at first, nearly binary ones at the end.
 
     Parameters
     ----------
     start, end : float
-        Slope s for progress 0 and 1.
+        The slope s at progress 0 and at progress 1.
     progress : float
-        Share of the training that is over, in [0, 1]; to be set as it goes on.
+        The fraction of the training that is done, in [0, 1]. The callback `Annealing` updates it.
+
+    Raises
+    ------
+    TypeError
+        If `start` or `end` is not a number.
+    ValueError
+        If not 0 < start <= end < infinity. `forward` and `backward` raise it if `progress` is out
+        of range.
 
     Notes
     -----
-    Forward: q = clip(s x, -1, 1), s = start * (end / start)^progress.
-    Gradient: dx = dq * s (abs(s x) <= 1).
-    For evaluation take `SteSign`.
+    Forward: q = clip(s x, -1, 1), where s = start * (end / start)^progress.
+    Gradient: dx = dq * s * (abs(s x) <= 1).
+
+    Use `SteSign` for evaluation.
     """
 
     start: float = 1.0
@@ -262,14 +326,17 @@ class ProgressiveSign:
 
 
 def _check_sharpness(where: str, start: float, end: float) -> None:
+    """Check that start and end are numbers with 0 < start <= end < infinity."""
     check_number(where, "start", start)
     check_number(where, "end", end)
     if not 0 < start <= end < math.inf:
-        raise ValueError(f"[{where}] start and end must rise from above 0, got {start} and {end}")
+        raise ValueError(
+            f"[{where}] start and end must be finite with 0 < start <= end, got {start} and {end}"
+        )
 
 
 def _sharpness(quantizer: AnnealedSign | ProgressiveSign) -> np.float32:
-    """Geometric way from start to end."""
+    """Interpolate geometrically between start and end."""
     if not 0 <= quantizer.progress <= 1:
         raise ValueError(
             f"[{type(quantizer).__name__}] progress must be in [0, 1], got {quantizer.progress}"
@@ -279,17 +346,25 @@ def _sharpness(quantizer: AnnealedSign | ProgressiveSign) -> np.float32:
 
 @dataclass(frozen=True)
 class ClippedGradient:
-    """Another quantizer, which is given no gradient beyond a limit.
+    """Another quantizer, with gradients that are clipped before it gets them.
 
     Parameters
     ----------
-    quantizer : any quantizer
+    quantizer : Quantizer
     limit : float
+        The largest magnitude of a gradient, positive and finite.
+
+    Raises
+    ------
+    TypeError
+        If `quantizer` is not a quantizer, or `limit` is not a number.
+    ValueError
+        If `limit` is not positive and finite.
 
     Notes
     -----
     Forward: that of `quantizer`.
-    Pseudo-gradient: that of `quantizer` for clip(dq, -limit, limit).
+    Pseudo-gradient: that of `quantizer`, given clip(dq, -limit, limit).
     """
 
     quantizer: Quantizer
@@ -313,26 +388,35 @@ class ClippedGradient:
 
 @dataclass(frozen=True)
 class StochasticSign:
-    """Sign drawn at random, of activations or of weights.
+    """A sign drawn at random, for activations or weights.
 
     Parameters
     ----------
     clip_value : float
-        Where the draw becomes certain, and up to where gradients pass. Latent weights that are
-        clipped to it pass every gradient.
+        The magnitude from which the sign is certain, positive and finite. Gradients pass up to this
+        magnitude. Latent weights that are clipped to it pass every gradient.
     seed : int, SeedSequence or Generator, optional
-        Source of the draws.
+        Source of the random numbers.
+
+    Raises
+    ------
+    TypeError
+        If `clip_value` is not a number.
+    ValueError
+        If `clip_value` is not positive and finite.
 
     Notes
     -----
     Forward: q = +1 with probability clip((x / clip_value + 1) / 2, 0, 1), else -1.
-    Pseudo-gradient: dx = dq * (abs(x) <= clip_value), as if q were its mean times clip_value.
-    Every call of `forward` draws anew; for evaluation take `SteSign`.
+    Pseudo-gradient: dx = dq * (abs(x) <= clip_value), the gradient of clip_value times the expected
+    value of q.
+
+    Each call of `forward` draws new signs. Use `SteSign` for evaluation.
 
     References
     ----------
-    Courbariaux et al., "BinaryConnect", 2015, equations 2 and 3.
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equations 2 and 3.
+    M. Courbariaux et al., "BinaryConnect", 2015, equations 2 and 3.
+    M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equations 2 and 3.
     """
 
     clip_value: float = 1.0
@@ -345,13 +429,13 @@ class StochasticSign:
 
     @property
     def generator(self) -> np.random.Generator:
-        """Source of the random numbers, whose state a checkpoint keeps."""
+        """The source of random numbers; checkpoints save its state."""
         return self._rng
 
     def forward(self, x: ArrayLike) -> Array:
         x = real_numbers("StochasticSign", x)
         chance = (x / np.float32(self.clip_value) + 1) / 2
-        draws = self._rng.random(x.shape, dtype=np.float32)  # in [0, 1): never below a chance of 0
+        draws = self._rng.random(x.shape, dtype=np.float32)  # in [0, 1), so never below 0
         return np.where(draws < chance, ONE, -ONE)
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
@@ -360,11 +444,23 @@ class StochasticSign:
 
 @dataclass(frozen=True)
 class Heaviside:
-    """Step function with values 0 and 1, trained straight through.
+    """A step function with values 0 and 1, and the straight-through estimator as its gradient.
+
+    Parameters
+    ----------
+    clip_value : float
+        Gradients pass where abs(x) is at most this. Infinity lets every gradient pass.
+
+    Raises
+    ------
+    TypeError
+        If `clip_value` is not a number.
+    ValueError
+        If `clip_value` is not positive.
 
     Notes
     -----
-    Forward: q = 1 if x >= 0 else 0, which is (sign(x) + 1) / 2.
+    Forward: q = 1 if x >= 0 else 0; that is (sign(x) + 1) / 2.
     Pseudo-gradient: dx = dq * (abs(x) <= clip_value).
     """
 
@@ -375,16 +471,16 @@ class Heaviside:
 
     @property
     def bits(self) -> int:
-        """Bits of a code."""
+        """The number of bits of a code, 1."""
         return 1
 
     @property
     def step(self) -> float:
-        """Value of one code."""
+        """The value of code 1."""
         return 1.0
 
     def codes(self, x: ArrayLike) -> NDArray[np.uint8]:
-        """The values as integers."""
+        """Return the values 0 and 1 as integers."""
         return (real_numbers("Heaviside", x) >= 0).astype(np.uint8)
 
     def forward(self, x: ArrayLike) -> Array:
@@ -395,6 +491,7 @@ class Heaviside:
 
 
 def _check_form(where: str, form: str) -> None:
+    """Check the name of a form of `xnor_weight_gradient`."""
     if form not in ("paper", "chain"):
         raise ValueError(f"[{where}] form must be 'paper' or 'chain', got {form!r}")
 
@@ -406,7 +503,7 @@ def xnor_weight_gradient(
     form: Literal["paper", "chain"] = "paper",
     released_scale: bool = False,
 ) -> Array:
-    """Gradient of real filters from that of their approximation alpha * sign(W).
+    """Return the gradient for real filters W, given that for their approximation alpha * sign(W).
 
     Parameters
     ----------
@@ -415,11 +512,11 @@ def xnor_weight_gradient(
     grad : array_like of the shape of `w`
         Gradient g with respect to alpha * sign(W).
     form : {"paper", "chain"}
-        "paper" is the published formula, with which the published results were obtained; "chain" is
+        "paper" is the published formula, with which the published results were obtained. "chain" is
         the chain rule.
     released_scale : bool
-        Multiply by (1 - 1/channels) * n_w as the released programs do. Adam does not notice a
-        constant factor; SGD does.
+        Whether to multiply by (1 - 1/channels) * n_w, as the authors' code does. This constant
+        factor makes a difference with SGD, but not with Adam.
 
     Returns
     -------
@@ -427,31 +524,34 @@ def xnor_weight_gradient(
 
     Raises
     ------
+    TypeError
+        If `w` does not hold real numbers.
     ValueError
-        On shapes that do not fit, an unknown form, or NaN in `w`.
+        If the shapes do not fit, `form` is unknown, or `w` holds NaN.
 
     Notes
     -----
-    One filter has n_w weights, V_i = alpha s_i with s_i = sign(W_i) and alpha = sum_j abs(W_j) /
-    n_w. With ds_i/dW_i taken as 1{abs(W_i) <= 1} (straight through) and d abs(W_i)/dW_i = s_i, so
-    that d alpha/dW_i = s_i / n_w,
+    Take one filter of n_w weights. Let s_i = sign(W_i), alpha = sum_j abs(W_j) / n_w, and
+    V_i = alpha s_i. The straight-through estimator takes ds_i/dW_i as 1{abs(W_i) <= 1}. Since
+    d abs(W_i)/dW_i = s_i, also d alpha/dW_i = s_i / n_w. Therefore
 
-        dV_j/dW_i = alpha 1{abs(W_i) <= 1} [i = j] + s_j s_i / n_w,
+        dV_j/dW_i = alpha 1{abs(W_i) <= 1} [i = j] + s_j s_i / n_w.
 
-    and the sum over j of g_j dV_j/dW_i is the form "chain":
+    The sum over j of g_j dV_j/dW_i is the form "chain":
 
         dW_i = alpha 1{abs(W_i) <= 1} g_i + s_i / n_w * sum_j g_j s_j.
 
-    The form "paper" keeps of the second term only j = i, where s_i s_i = 1:
+    The form "paper" keeps only j = i in the second term, where s_i s_i = 1. Its inequality is
+    strict, as in the authors' code:
 
-        dW_i = g_i (alpha 1{abs(W_i) < 1} + 1 / n_w),
+        dW_i = g_i (alpha 1{abs(W_i) < 1} + 1 / n_w).
 
-    strictly inside as in the released program. That program also subtracts from W its mean over
-    the input channels before each step; 1 - 1/channels is the diagonal of the derivative of that.
+    Before each step, the authors' code also subtracts from W its mean over the input channels. The
+    factor 1 - 1/channels is the diagonal of the derivative of that.
 
     References
     ----------
-    Rastegari et al., "XNOR-Net", 2016, section 3.1 and the program released with it ("paper").
+    M. Rastegari et al., "XNOR-Net", 2016, section 3.1, and the authors' code (form "paper").
     """
     where = "xnor_weight_gradient"
     _check_form(where, form)

@@ -1,4 +1,4 @@
-"""Quantizers of weights to three values: -1, 0 and +1, or these times a scale."""
+"""Quantizers of weights to the three values -1, 0 and +1, possibly times a scale."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from .base import Array, check_clip, filter_axes, pass_within, real_numbers
 
 
 def _ternary(x: Array, threshold) -> Array:
-    """-1, 0 or +1; the threshold itself gives 0."""
+    """Return the sign of x where abs(x) > threshold, else 0."""
     return np.sign(x) * (np.abs(x) > threshold)
 
 
 @dataclass(frozen=True)
 class Ternary:
-    """-1, 0 and +1, with a fixed threshold.
+    """Ternary weights with a fixed threshold.
 
     Parameters
     ----------
     threshold : float
+        Weights of at most this magnitude become 0.
     clip_value : float
+        Gradients pass where abs(x) is at most this. Infinity lets every gradient pass.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a number.
+    ValueError
+        If `threshold` is negative, or `clip_value` is not positive.
 
     Notes
     -----
@@ -41,7 +50,7 @@ class Ternary:
         check_clip("Ternary", self.clip_value)
 
     def split(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Values t and the scale, which is 1."""
+        """Return the values t and the scale, which is 1."""
         return self.forward(x), np.ones((), np.float32)
 
     def forward(self, x: ArrayLike) -> Array:
@@ -55,16 +64,31 @@ class Ternary:
 class TwnTernary:
     """Ternary weights with a threshold and a scale for each filter.
 
+    Parameters
+    ----------
+    clip_value : float
+        Gradients pass where abs(x) is at most this. Infinity lets every gradient pass.
+
+    Raises
+    ------
+    TypeError
+        If `clip_value` is not a number.
+    ValueError
+        If `clip_value` is not positive.
+
     Notes
     -----
-    Forward: q = alpha * t, t = sign(x) if abs(x) > 0.7 * mean(abs(x)) else 0, alpha the mean of
-    abs(x) where t is not 0 (0 if it is nowhere so); means over a filter.
+    Forward: q = alpha * t, where t = sign(x) if abs(x) > 0.7 * mean(abs(x)) else 0, and alpha is
+    the mean of abs(x) where t is not 0. The means are over a filter. If all t of a filter are 0, so
+    is alpha.
     Pseudo-gradient: dx = dq * (abs(x) <= clip_value).
+
+    The factor 0.7 of the threshold lies between 2/3 and 3/4. The first minimises the squared error
+    for uniformly distributed weights, the second for normally distributed ones.
 
     References
     ----------
-    Li and Liu, "Ternary Weight Networks", 2016. The factor 0.7 of the threshold lies between 2/3,
-    which has the smallest squared error for uniform weights, and 3/4, for normal ones.
+    F. Li and B. Liu, "Ternary Weight Networks", 2016.
     """
 
     clip_value: float = 1.0
@@ -73,7 +97,7 @@ class TwnTernary:
         check_clip("TwnTernary", self.clip_value)
 
     def split(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Values t, and scales alpha with axes of length 1 behind: x is about alpha * t."""
+        """Return the values t and the scales alpha, of shape (n, 1, ..., 1): q = alpha * t."""
         x = real_numbers("TwnTernary", x)
         axes = filter_axes("TwnTernary", x)
         size = np.abs(x)
@@ -92,25 +116,35 @@ class TwnTernary:
 
 @dataclass(frozen=True)
 class LeastSquaresTernary:
-    """Ternary weights with the step that makes the squared error of a layer smallest.
+    """Ternary weights with the step that minimises the squared error of a layer.
 
     Parameters
     ----------
     delta : float, optional
-        A step found before, to be kept; finding it sorts all weights.
+        A fixed step, for example one found before. By default each call finds the best step; this
+        sorts all weights.
+
+    Raises
+    ------
+    TypeError
+        If `delta` is not a number.
+    ValueError
+        If `delta` is negative or not finite.
 
     Notes
     -----
-    Forward: q = delta * sign(x) * min(floor(abs(x) / delta + 1/2), 1), delta for the whole array
-    that minimises the sum of (x - q)^2. For a given delta these q are the best; for given places
-    that are not 0 the best delta is their mean magnitude. So the k largest magnitudes, of sum S,
-    are kept, with the k that makes S^2 / k largest, and delta = S / k.
+    Forward: q = delta * sign(x) * min(floor(abs(x) / delta + 1/2), 1).
     Pseudo-gradient: dx = dq.
+
+    One delta for the whole array minimises the sum of (x - q)^2. For a given delta, these q are the
+    best. For given positions where q is not 0, the best delta is the mean of abs(x) there. These
+    positions are those of the k largest magnitudes, for some k. If their sum is S, then
+    delta = S / k, and the best k is the one with the largest S^2 / k.
 
     References
     ----------
-    Hwang and Sung, "Fixed-point feedforward deep neural network design using weights +1, 0, and
-    -1", 2014 (M = 3 levels).
+    K. Hwang and W. Sung, "Fixed-point feedforward deep neural network design using weights +1, 0,
+    and -1", 2014 (M = 3 levels).
     """
 
     delta: float | None = None
@@ -125,7 +159,7 @@ class LeastSquaresTernary:
             )
 
     def step(self, x: ArrayLike) -> float:
-        """The step delta that suits x best; 0 for zeros only."""
+        """Return the step delta with the smallest squared error; 0 if all of x is 0."""
         sizes = np.sort(np.abs(real_numbers("LeastSquaresTernary", x)), axis=None)[::-1]
         if not sizes.size:
             raise ValueError("[LeastSquaresTernary] x must not be empty, got no element")
@@ -135,7 +169,7 @@ class LeastSquaresTernary:
         return float(sums[best] / counts[best])
 
     def split(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Values t, and the step delta: x is about delta * t."""
+        """Return the values t and the step delta: q = delta * t."""
         delta = np.float32(self.step(x) if self.delta is None else self.delta)
         x = real_numbers("LeastSquaresTernary", x)
         return np.sign(x) * (np.abs(x) >= delta / 2), np.asarray(delta)
@@ -150,22 +184,29 @@ class LeastSquaresTernary:
 
 @dataclass(frozen=True)
 class ShareTernary:
-    """-1, 0 and +1, with the threshold that makes a given share of the values 0.
+    """Ternary weights with the threshold that makes a given fraction of them 0.
 
     Parameters
     ----------
     zeros : float
-        Share of zeros, in [0, 1); of n values floor(zeros * n) become 0, and those equal to the
-        largest of them.
+        The fraction of zeros, in [0, 1). Of n weights, the floor(zeros * n) of the smallest
+        magnitude become 0. So do all others of the same magnitude as the largest of these.
+
+    Raises
+    ------
+    TypeError
+        If `zeros` is not a number.
+    ValueError
+        If `zeros` is not in [0, 1).
 
     Notes
     -----
-    Forward: q = sign(x) if abs(x) > threshold else 0; for zeros = 0 only 0 itself becomes 0.
+    Forward: q = sign(x) if abs(x) > threshold else 0. With zeros = 0, the threshold is 0.
     Pseudo-gradient: dx = dq.
 
     References
     ----------
-    Kim and Smaragdis, "Bitwise Neural Networks", 2016 (second stage of training).
+    M. Kim and P. Smaragdis, "Bitwise Neural Networks", 2016 (second stage of training).
     """
 
     zeros: float
@@ -176,7 +217,7 @@ class ShareTernary:
             raise ValueError(f"[ShareTernary] zeros must be in [0, 1), got {self.zeros}")
 
     def split(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Values t and the scale, which is 1."""
+        """Return the values t and the scale, which is 1."""
         return self.forward(x), np.ones((), np.float32)
 
     def forward(self, x: ArrayLike) -> Array:

@@ -1,17 +1,17 @@
 """The array functions of bitops in plain NumPy: a readable specification, and the tests' oracle.
 
-Encoding: a bit 1 means +1 (x >= 0, so also 0.0 and -0.0), a bit 0 means -1. NaN has no sign.
-Element i of the packed axis is bit ``i % 64`` of word ``i // 64``. Padding bits are 0. If two sign
-vectors of k elements differ in h places, their product is
+A bit 1 means +1 (x >= 0, including 0.0 and -0.0); a bit 0 means -1. NaN has no sign. Element i of
+the packed axis is bit ``i % 64`` of word ``i // 64``. Padding bits are 0. If two sign vectors of k
+elements differ in h places, their product is
 
     dot = (k - h) - h = k - 2 * popcount(a ^ w).
 
-XOR also clears the padding bits, since they are equal in both operands.
+The padding bits do not count, since they are equal in both operands and XOR makes them 0.
 
-The functions have the names, parameters and meaning of the public ones, except that there is no
-`out`. They take plain arrays of real numbers, and pack them by sign. They return plain arrays:
-packed words from `pack`, int8 values of +1 and -1 wherever the public function returns a
-`BitArray`. They are neither fast nor do they check their arguments.
+The functions have the names, parameters and meaning of the public ones, but no `out`. They take
+plain arrays of real numbers and use their signs. They return plain arrays: `pack` returns words,
+and where the public function returns a `BitArray`, the others return +1 and -1 as int8. They are
+not meant to be fast, and they do not check their arguments.
 
 No module here imports the native one.
 """

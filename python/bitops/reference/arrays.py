@@ -10,12 +10,12 @@ WORD_BYTES = WORD_BITS // 8
 
 
 def sign(x: ArrayLike, dtype: DTypeLike = np.int8) -> NDArray[Any]:
-    """Return the sign of each element, which is never 0.
+    """Return the sign of each element: +1 or -1, never 0.
 
     Parameters
     ----------
     x : array_like, bool or real
-        Bools are bits already: True is +1, False is -1.
+        Bools are taken as bits: True is +1, False is -1.
     dtype : dtype, default int8
         Type of the result.
 
@@ -56,7 +56,7 @@ def pack(x: ArrayLike, axis: int = -1) -> NDArray[np.uint64]:
     k_words = -(-k // WORD_BITS)
     octets = np.zeros((*positive.shape[:-1], k_words * WORD_BYTES), np.uint8)
     octets[..., : -(-k // 8)] = np.packbits(positive, axis=-1, bitorder="little")
-    # The bytes of a word are in little-endian order too; astype makes it native.
+    # The bytes of each word are in little-endian order too; astype makes the words native.
     return octets.view("<u8").astype(np.uint64)
 
 
@@ -95,7 +95,7 @@ def unpack(words: ArrayLike, k: int, axis: int = -1, dtype: DTypeLike = np.int8)
     axis : int, default -1
         Where the packed axis goes in the result.
     dtype : dtype, default int8
-        Type of the result. With bool, +1 is True.
+        Type of the result; bool gives True for +1.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def popcount(x: ArrayLike, axis: int | None = None) -> Any:
 
     Returns
     -------
-    int, or ndarray of int64 if there is an `axis`
+    int, or with an `axis` ndarray of int64
     """
     count = np.sum(sign(x) > 0, axis=axis, dtype=np.int64)
     return int(count) if axis is None else np.asarray(count)

@@ -21,7 +21,7 @@ def im2col(
     dilation: int | Pair = 1,
     pad_value: int = -1,
 ) -> NDArray[np.int8]:
-    """Copy what each output position of a convolution sees to a row.
+    """Return the patches that the output positions of a convolution see, as rows.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def im2col(
 def _groups(
     x: NDArray[Any], filters: int, window: Window, groups: int, outside: float
 ) -> list[tuple[NDArray[Any], slice]]:
-    """Return the rows (n, oh, ow, kh * kw * c / groups) of each group, and which filters it has."""
+    """Return for each group its patches (n, oh, ow, kh * kw * c / groups) and its filters."""
     seen = window_values(x, window, outside)
     channels, count = x.shape[-1] // groups, filters // groups
     width = window.taps * channels
@@ -58,7 +58,7 @@ def _groups(
 
 
 def _as_rows(w: NDArray[Any]) -> NDArray[Any]:
-    """View filters, of which there may be none, as the rows of a matrix."""
+    """View filters as the rows of a matrix, even if there are none."""
     return w.reshape(len(w), math.prod(w.shape[1:]))
 
 
@@ -84,7 +84,7 @@ def conv2d(
     stride, padding, dilation
         As in `bitops.conv2d`.
     groups : int
-        Number of equal parts of channels and filters, which are convolved part by part.
+        Number of groups into which channels and filters are split; each is convolved separately.
     pad_value : {0, -1, 1}
         Value of positions outside the image.
     alpha, bias : None, float or array_like of shape (o,)
@@ -115,7 +115,7 @@ def conv2d_sign(
     groups: int = 1,
     pad_value: int = 0,
 ) -> NDArray[np.int8]:
-    """Convolve signs, and compare the result with thresholds.
+    """Convolve the signs of images with those of filters, and compare the sums with thresholds.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def bitplane_conv2d(
     x : array_like of shape (n, h, w, c), uint8
         Numbers below ``2**bits``.
     w : array_like of shape (o, kh, kw, c / groups), bool or real
-    bits : int, default=8
+    bits : int, default 8
     stride, padding, dilation, groups
         As in `conv2d`.
     alpha, bias : None, float or array_like of shape (o,)
@@ -239,9 +239,9 @@ def k_map(
     A is the mean of abs(x) over the channels, and K is the mean of A over the window, with A = 0
     outside the image. Each step is rounded to float32.
 
-    For A, channel i is added to sum ``i % 16``. Then the sums j and j + 8 are added, those j and
-    j + 4, j + 2 and j + 1, and the last one is divided by c. For K, the taps are added from first
-    to last, row by row, and the sum is divided by kh * kw.
+    For A, channel i is added to partial sum ``i % 16``. The 16 partial sums are added in pairs j
+    and j + 8, then j and j + 4, j and j + 2, j and j + 1, and the total is divided by c. For K, the
+    taps are added row by row, and the sum is divided by kh * kw.
 
     References
     ----------

@@ -47,7 +47,7 @@ def avg_pool2d(
     Returns
     -------
     ndarray of shape (n, oh, ow, c), float32
-        Taps are added from first to last in float32, then divided by their number.
+        The taps are added from first to last in float32, and the sum is divided by their number.
     """
     x = np.asarray(x, np.float32)
     step = kernel_size if stride is None else stride
@@ -65,6 +65,6 @@ def global_avg_pool2d(x: ArrayLike) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of shape (n, c), float32
-        Summed in float64.
+        The sums are made in float64.
     """
     return np.asarray(np.mean(np.asarray(x), axis=(1, 2), dtype=np.float64), np.float32)

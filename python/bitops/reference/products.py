@@ -21,7 +21,7 @@ def matmul(a: ArrayLike, b: ArrayLike) -> NDArray[np.int32]:
     -------
     ndarray or scalar, int32
     """
-    # In float64 sums below 2**53 are exact, and BLAS makes the oracle fast.
+    # float64 is exact for integers below 2**53, and uses BLAS.
     return np.matmul(sign(a, np.float64), sign(b, np.float64)).astype(np.int32)
 
 
@@ -33,7 +33,7 @@ def gemm(
     k_map: ArrayLike | None = None,
     bias: ArrayLike | None = None,
 ) -> NDArray[Any]:
-    """Multiply the signs of all rows of `a` and all rows of `w`, and scale the products.
+    """Multiply the signs of each row of `a` with those of each row of `w`, and scale the products.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def scaled_dot(
 def gemm_sign(
     a: ArrayLike, w: ArrayLike, threshold: ArrayLike, *, flip: ArrayLike | None = None
 ) -> NDArray[np.int8]:
-    """Multiply the signs of all rows of `a` and all rows of `w`, and compare with thresholds.
+    """Multiply the signs of each row of `a` with those of each row of `w`; compare with thresholds.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def hamming(a: ArrayLike, b: ArrayLike, *, dtype: DTypeLike = np.int32) -> NDArr
 def hamming_topk(
     a: ArrayLike, b: ArrayLike, count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find the rows of `b` nearest to each row of `a`; among equal ones the first.
+    """Find the rows of `b` that are nearest to each row of `a`; ties go to the smaller index.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def weight_gemm(
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
-    """Multiply real numbers with the signs of all rows of `w`, summing in a fixed order.
+    """Multiply real numbers with the signs of each row of `w`, summing in a fixed order.
 
     Parameters
     ----------
@@ -161,9 +161,9 @@ def weight_gemm(
 
     Notes
     -----
-    Each step is rounded to float32. A row of x, filled up with zeros, is cut into groups of four.
-    The sum of a group is ``((+-x0 +-x1) +-x2) +-x3``, and the groups are added from first to last,
-    starting from 0.
+    Each step is rounded to float32. A row of x, padded with zeros, is cut into groups of four. The
+    sum of a group is ``((+-x0 +-x1) +-x2) +-x3``. The groups are added from first to last, starting
+    from 0.
     """
     x, signs = np.asarray(x, np.float32), sign(w, np.float32)
     k = x.shape[-1]
@@ -185,14 +185,14 @@ def bitplane_gemm(
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
 ) -> NDArray[Any]:
-    """Multiply small unsigned integers with the signs of all rows of `w`, plane by plane.
+    """Multiply small unsigned integers with the signs of each row of `w`, plane by plane.
 
     Parameters
     ----------
     x : array_like of shape (..., m, k), uint8
         Numbers below ``2**bits``.
     w : array_like of shape (n, k), bool or real
-    bits : int, default=8
+    bits : int, default 8
     alpha, bias : None, float or array_like of shape (n,)
         Scale of each row of `w`, and what is added at the end.
 
@@ -203,7 +203,7 @@ def bitplane_gemm(
 
     References
     ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, equation 8.
+    M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equation 8.
     """
     x, signs = np.asarray(x), sign(w, np.float64)
     planes = (2.0**bit * np.matmul(x >> bit & 1, signs.T) for bit in range(bits))
@@ -223,12 +223,12 @@ def scaled(
 
 
 def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Approximate real filters by their signs and one scale for each.
+    """Approximate real filters by their signs and one scale per filter.
 
     Parameters
     ----------
     w : array_like of shape (n, ...), real
-        n filters.
+        The n filters.
 
     Returns
     -------
@@ -238,7 +238,7 @@ def binarize_weights(w: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32
 
     Notes
     -----
-    ``alpha * sign(w)`` minimises the squared error: its derivative in alpha vanishes at
+    ``alpha * sign(w)`` minimises the squared error, whose derivative with respect to alpha is 0 at
     ``alpha = ||w||_1 / size``.
 
     References

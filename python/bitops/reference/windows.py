@@ -1,4 +1,4 @@
-"""What windows over images see, and the mean of it."""
+"""The values that windows over images see, and their mean."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ..ops.geometry import Window
 
 
 def window_values(x: NDArray[Any], window: Window, outside: float) -> NDArray[Any]:
-    """Copy what each output position sees: (n, h, w, c) to (n, oh, ow, kh, kw, c)."""
+    """Return the patch that each output position sees: (n, h, w, c) to (n, oh, ow, kh, kw, c)."""
     x = np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=outside)
     (oh, ow), (kh, kw), (sy, sx), (dy, dx) = (
         window.output,
@@ -27,7 +27,7 @@ def window_values(x: NDArray[Any], window: Window, outside: float) -> NDArray[An
 
 
 def mean_of_taps(seen: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Take the mean of each window, with the taps added from first to last."""
+    """Return the mean of each window, with the taps added from first to last."""
     n, oh, ow, kh, kw, c = seen.shape
     total = np.zeros((n, oh, ow, c), np.float32)
     for tap in np.moveaxis(seen.reshape(n, oh, ow, kh * kw, c), 3, 0):
