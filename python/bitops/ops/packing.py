@@ -34,6 +34,10 @@ def sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
     """Pack the signs of an array along an axis, and tell whether it holds NaN."""
     if x.ndim == 2 and x.flags.f_contiguous:  # its transpose has C order and the same words
         x, axis = x.T, 1 - axis
+    elif x.ndim > 2 and not x.flags.c_contiguous:
+        order = sorted(range(x.ndim), key=lambda i: -abs(x.strides[i]))
+        if x.transpose(order).flags.c_contiguous:  # such as NHWC seen in NCHW
+            return _pack_transposed(x, order, axis)
     if axis != x.ndim - 1 and x.shape[-1] >= MIN_COLUMNS and x.flags.c_contiguous:
         words, has_nan = sign_words(x, x.ndim - 1)
         return transpose_words(words, x.shape, axis), has_nan
@@ -49,6 +53,16 @@ def sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
         values, nan = _packable(np.ascontiguousarray(x[index]))
         has_nan |= nan | _pack_rows(values, words[(*lead, place)])
     return words, has_nan
+
+
+def _pack_transposed(
+    x: NDArray[Any], order: list[int], axis: int
+) -> tuple[NDArray[np.uint64], bool]:
+    """Do what `sign_words` does for an array whose axes have C order in this order."""
+    words, has_nan = sign_words(x.transpose(order), order.index(axis))
+    others = [i for i in order if i != axis]  # the axes of the words, before their last
+    back = [others.index(i) for i in range(x.ndim) if i != axis]
+    return np.ascontiguousarray(words.transpose(*back, x.ndim - 1)), has_nan
 
 
 def _blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
