@@ -298,7 +298,7 @@ def test_avg_pool2d():
     assert ref.avg_pool2d(x, 2).dtype == np.float32
 
 
-def test_global_avg_pool():
+def test_global_avg_pool2d():
     x = np.arange(12).reshape(1, 2, 3, 2)
     assert ref.global_avg_pool2d(x).tolist() == [[5, 6]]
     assert ref.global_avg_pool2d(x).dtype == np.float32
