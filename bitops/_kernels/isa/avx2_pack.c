@@ -5,7 +5,7 @@
  * floats, of bool8. There is no vector popcount: pshufb looks up the bits of nibbles (avx2.h).
  *
  *   intrinsic              instruction   for each word
- *   _mm256_cmp_ps          vcmpps        16 (float32): 8 vectors, each with 0 and with itself (NaN)
+ *   _mm256_cmp_ps          vcmpps        16 (float32): 8 with 0, 8 with themselves, for NaN
  *   _mm256_movemask_ps     vmovmskps     8 (int32, float32)
  *   _mm256_movemask_pd     vmovmskpd     16 (int64, float64)
  *   _mm256_movemask_epi8   vpmovmskb     2 (bool8, int8, and int16 after vpacksswb)
