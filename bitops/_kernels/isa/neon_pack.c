@@ -100,65 +100,45 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
     return mask_bits(masks_u8x16);
 }
 
-BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
-    return narrow32(vcgezq_s32(vld1q_s32(x)), vcgezq_s32(vld1q_s32(x + 4)));
-}
+/* Masks x >= 0 of 4 elements: compares, not moves of sign bits, since -0.0 is +1. */
 
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *ordered) {
+BITOPS_INLINE uint32x4_t plus4_i32(const int32_t *x, nan_flags *ordered) {
     (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(plus_i32(x), plus_i32(x + 8));
-    return mask_bits(masks_u8x16);
+    return vcgezq_s32(vld1q_s32(x));
 }
 
-BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
+BITOPS_INLINE uint32x4_t plus4_i64(const int64_t *x, nan_flags *ordered) {
+    (void)ordered;
     return narrow64(vcgezq_s64(vld1q_s64(x)), vcgezq_s64(vld1q_s64(x + 2)));
 }
 
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *ordered) {
-    (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(narrow32(plus_i64(x), plus_i64(x + 4)),
-                                  narrow32(plus_i64(x + 8), plus_i64(x + 12)));
-    return mask_bits(masks_u8x16);
-}
-
-/* A compare, not a move of sign bits: -0.0 is +1. */
-
-BITOPS_INLINE uint32x4_t plus_f32(const float *x, nan_flags *ordered) {
+BITOPS_INLINE uint32x4_t plus4_f32(const float *x, nan_flags *ordered) {
     const float32x4_t v_f32x4 = vld1q_f32(x);
     *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
     return vcgezq_f32(v_f32x4);
 }
 
-BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *ordered) {
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(narrow32(plus_f32(x, ordered), plus_f32(x + 4, ordered)),
-                                  narrow32(plus_f32(x + 8, ordered), plus_f32(x + 12, ordered)));
-    return mask_bits(masks_u8x16);
-}
-
-BITOPS_INLINE uint32x4_t plus_f64(const double *x, nan_flags *ordered) {
+BITOPS_INLINE uint32x4_t plus4_f64(const double *x, nan_flags *ordered) {
     const float64x2_t a_f64x2 = vld1q_f64(x), b_f64x2 = vld1q_f64(x + 2);
     *ordered =
         vandq_u32(*ordered, narrow64(vceqq_f64(a_f64x2, a_f64x2), vceqq_f64(b_f64x2, b_f64x2)));
     return narrow64(vcgezq_f64(a_f64x2), vcgezq_f64(b_f64x2));
 }
 
-BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *ordered) {
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(narrow32(plus_f64(x, ordered), plus_f64(x + 4, ordered)),
-                                  narrow32(plus_f64(x + 8, ordered), plus_f64(x + 12, ordered)));
-    return mask_bits(masks_u8x16);
-}
+#define DEFINE_SIGNS(name, type, plus4)                                                            \
+    BITOPS_INLINE uint64_t name(const type *x, nan_flags *ordered) {                               \
+        uint8x16_t masks_u8x16[4];                                                                 \
+        BITOPS_UNROLL                                                                              \
+        for (int i = 0; i < 4; i++, x += 16)                                                       \
+            masks_u8x16[i] = narrow16(narrow32(plus4(x, ordered), plus4(x + 4, ordered)),          \
+                                      narrow32(plus4(x + 8, ordered), plus4(x + 12, ordered)));    \
+        return mask_bits(masks_u8x16);                                                             \
+    }
+
+DEFINE_SIGNS(signs_i32, int32_t, plus4_i32)
+DEFINE_SIGNS(signs_i64, int64_t, plus4_i64)
+DEFINE_SIGNS(signs_f32, float, plus4_f32)
+DEFINE_SIGNS(signs_f64, double, plus4_f64)
 
 DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
 DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
