@@ -30,6 +30,7 @@
 #include "bitops.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/store.h"
+#include "isa/shared/tables.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -43,7 +44,6 @@ enum {
     MR = 4,
     NR = 128,
     HALF = NR / 2,
-    FLUSH_WORDS = 3,
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
 };
@@ -325,29 +325,10 @@ static void shuffle_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
 
-/* A word of a row is cut into 12 groups of 5 bits and one of 4. Each group selects an entry of its
- * own table, a vector of counters, and the entries are added:
- *
- *   word   ...  01101  00011  11000
- *                 |      |      |
- *                 |      |      +--->  table 0, entry 24
- *                 |      +---------->  table 1, entry 3
- *                 +----------------->  table 2, entry 13
- *
- * Entry e holds the mismatches of pattern e with the bits of 128 columns, in nibbles: 32 bytes for
- * the first 64 columns, 32 for the others. The tables of one word take 27 KiB. TABLE_STRIDE is a
- * line more than a table, so that equal bits in all groups, as in rows of zeros, look up lines of
- * different cache sets: loads from a single set took twice as long. */
-enum {
-    GROUP_BITS = 5,
-    GROUPS = 13, /* 12 of 5 bits and one of 4 */
-    ENTRY_BYTES = 64,
-    PREFETCH_ROWS = 4, /* hides the latency of the third-level cache */
-    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
-};
+/* See tables.h. Of the 64 bytes of an entry, 32 are for the first 64 columns, 32 for the others. */
+enum { PREFETCH_ROWS = 4 }; /* hides the latency of the third-level cache */
 
-/* The counters of a row, in the caller's scratch: 8-bit ones, which grow by at most 64 a word and
- * are full after FLUSH_WORDS, and 16-bit ones. */
+/* The counters of a row, in the caller's scratch. */
 typedef struct row_counts {
     nibble_counts bytes[2];
     __m256i totals_u16x16[2][4];
@@ -466,14 +447,7 @@ BITOPS_INLINE void add_columns(const int halves, const uint64_t *a, size_t lda, 
         const int first = p % FLUSH_WORDS == 0;
         const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
         make_tables(panel + p * NR, tables);
-        if (first && last)
-            add_column(halves, 1, 1, a + p, lda, m, tables, rows);
-        else if (first)
-            add_column(halves, 1, 0, a + p, lda, m, tables, rows);
-        else if (last)
-            add_column(halves, 0, 1, a + p, lda, m, tables, rows);
-        else
-            add_column(halves, 0, 0, a + p, lda, m, tables, rows);
+        CALL_WITH_ENDS(add_column, halves, first, last, a + p, lda, m, tables, rows);
     }
 }
 

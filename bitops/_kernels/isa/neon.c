@@ -32,6 +32,7 @@
 #include "bitops.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/store.h"
+#include "isa/shared/tables.h"
 #include "isa/shared/target.h"
 
 #if defined(__aarch64__)
@@ -174,19 +175,11 @@ BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uin
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
 
-/* A word of a row is cut into groups of 5 bits, each of which selects an entry of its own table;
- * avx2.c draws it. Entry e holds the mismatches of pattern e with the bits of 128 columns: four
- * vectors of 32 columns, whose byte j counts column j in its low nibble and column j + 16 in its
- * high nibble. TABLE_STRIDE is a line more than a table, so that equal bits in all groups, as in
- * rows of zeros, look up lines of different cache sets. */
+/* See tables.h. The 64 bytes of an entry are four vectors of 32 columns, whose byte j counts column
+ * j in its low nibble and column j + 16 in its high nibble. */
 enum {
-    GROUP_BITS = 5,
-    GROUPS = 13,     /* 12 of 5 bits and one of 4 */
-    FLUSH_WORDS = 3, /* 8-bit counters grow by 64 a word */
-    QUARTERS = 4,    /* of a panel, 32 columns each */
+    QUARTERS = 4, /* of a panel, 32 columns each */
     QUARTER = NR / QUARTERS,
-    ENTRY_BYTES = NR / 2,
-    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
 /* A byte of sums holds two counts, | b | a |, one in each nibble. A and B are their totals:
@@ -327,14 +320,7 @@ BITOPS_INLINE void add_columns(const int quarters, const uint64_t *a, size_t lda
         const int first = p % FLUSH_WORDS == 0;
         const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
         make_tables((const uint8_t *)(panel + p * NR), quarters, tables);
-        if (first && last)
-            add_column(quarters, 1, 1, a + p, lda, m, tables, rows);
-        else if (first)
-            add_column(quarters, 1, 0, a + p, lda, m, tables, rows);
-        else if (last)
-            add_column(quarters, 0, 1, a + p, lda, m, tables, rows);
-        else
-            add_column(quarters, 0, 0, a + p, lda, m, tables, rows);
+        CALL_WITH_ENDS(add_column, quarters, first, last, a + p, lda, m, tables, rows);
     }
 }
 
