@@ -1,4 +1,4 @@
-"""The C kernels without Python: tests/emulated/kernels_test.c, compiled and run on this machine."""
+"""The C kernels without Python: tests/emulated/kernels_test, compiled and run on this machine."""
 
 import os
 import shlex

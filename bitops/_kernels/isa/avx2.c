@@ -1,7 +1,7 @@
-/* avx2.c: AVX2, BMI2, POPCNT.
+/* avx2.c: panels and products of bits; AVX2, BMI2, POPCNT.
  *
- * Product: there is no vector popcount, so mismatches are looked up. Two 4-bit counters share a
- * byte while they are small (nibble_counts).
+ * There is no vector popcount, so mismatches are looked up. Two 4-bit counters share a byte while
+ * they are small (nibble_counts).
  *   Many rows: four Russians. For 5 bits of k and 128 columns, a table holds the mismatches with
  * all 32 patterns; each row loads the entry that its own 5 bits select, and adds it. Few rows: a
  * nibble of each of two rows selects one of 256 tables of 16 bytes, in which pshufb looks up the
@@ -26,13 +26,11 @@
  * Overflow: 4-bit sums are at most 15 (three groups of 5 bits, three nibbles for 12); 8-bit
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
- * shorter slices. Tails: pack copies them to a whole word of values, compare takes them one by
- * one; k is made of whole words. */
+ * shorter slices. Tails: k is made of whole words; panels of missing columns are 0. */
 #include "bitops.h"
-#include "isa/shared/adam_step.h"
-#include "isa/shared/columns.h"
-#include "isa/shared/pack.h"
+#include "isa/shared/avx2.h"
 #include "isa/shared/store.h"
+#include "isa/shared/tables.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -46,238 +44,9 @@ enum {
     MR = 4,
     NR = 128,
     HALF = NR / 2,
-    YMM_WORDS = 4,
-    FLUSH_WORDS = 3,
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
 };
-
-/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
-
-BITOPS_INLINE uint32_t negative8(__m256i v_i8x32) {
-    return (uint32_t)_mm256_movemask_epi8(v_i8x32);
-}
-
-BITOPS_INLINE __m256i load(const void *x) {
-    return _mm256_loadu_si256((const __m256i *)x);
-}
-
-typedef __m256 nan_flags; /* ones in a lane that was NaN in some vector */
-
-BITOPS_INLINE nan_flags nan_none(void) {
-    return _mm256_setzero_ps();
-}
-
-BITOPS_INLINE int nan_met(nan_flags flags) {
-    return _mm256_movemask_ps(flags) != 0;
-}
-
-/* Signs of 64 elements. */
-
-BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *flags) {
-    (void)flags;
-    const __m256i zero_u8x32 = _mm256_setzero_si256();
-    const uint64_t low = negative8(_mm256_cmpeq_epi8(load(x), zero_u8x32));
-    const uint64_t high = negative8(_mm256_cmpeq_epi8(load(x + 32), zero_u8x32));
-    return ~(low | high << 32);
-}
-
-BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *flags) {
-    (void)flags;
-    return ~(negative8(load(x)) | (uint64_t)negative8(load(x + 32)) << 32);
-}
-
-BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *flags) {
-    (void)flags;
-    uint64_t negative = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 2; i++) {
-        /* Saturation keeps the sign; the permutation undoes the interleaving of 128-bit halves. */
-        const __m256i v_i8x32 = _mm256_packs_epi16(load(x + 32 * i), load(x + 32 * i + 16));
-        negative |= (uint64_t)negative8(_mm256_permute4x64_epi64(v_i8x32, 0xd8)) << 32 * i;
-    }
-    return ~negative;
-}
-
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *flags) {
-    (void)flags;
-    uint64_t negative = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 8; i++)
-        negative |= (uint64_t)_mm256_movemask_ps(_mm256_castsi256_ps(load(x + 8 * i))) << 8 * i;
-    return ~negative;
-}
-
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *flags) {
-    (void)flags;
-    uint64_t negative = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 16; i++)
-        negative |= (uint64_t)_mm256_movemask_pd(_mm256_castsi256_pd(load(x + 4 * i))) << 4 * i;
-    return ~negative;
-}
-
-/* A compare, not a move of sign bits: -0.0 is +1. */
-BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *flags) {
-    uint64_t plus = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 8; i++) {
-        const __m256 v_f32x8 = _mm256_loadu_ps(x + 8 * i);
-        const __m256 ge_f32x8 = _mm256_cmp_ps(v_f32x8, _mm256_setzero_ps(), _CMP_GE_OQ);
-        plus |= (uint64_t)_mm256_movemask_ps(ge_f32x8) << 8 * i;
-        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
-    }
-    return plus;
-}
-
-BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *flags) {
-    uint64_t plus = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 16; i++) {
-        const __m256d v_f64x4 = _mm256_loadu_pd(x + 4 * i);
-        const __m256d ge_f64x4 = _mm256_cmp_pd(v_f64x4, _mm256_setzero_pd(), _CMP_GE_OQ);
-        plus |= (uint64_t)_mm256_movemask_pd(ge_f64x4) << 4 * i;
-        const __m256d unordered_f64x4 = _mm256_cmp_pd(v_f64x4, v_f64x4, _CMP_UNORD_Q);
-        *flags = _mm256_or_ps(*flags, _mm256_castpd_ps(unordered_f64x4));
-    }
-    return plus;
-}
-
-DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
-DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
-DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
-DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
-DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
-DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
-DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
-
-DEFINE_PACK(avx2, pack_bool8, uint8_t, padded_bool8)
-DEFINE_PACK(avx2, pack_i8, int8_t, padded_i8)
-DEFINE_PACK(avx2, pack_i16, int16_t, padded_i16)
-DEFINE_PACK(avx2, pack_i32, int32_t, padded_i32)
-DEFINE_PACK(avx2, pack_i64, int64_t, padded_i64)
-DEFINE_PACK(avx2, pack_f32, float, padded_f32)
-DEFINE_PACK(avx2, pack_f64, double, padded_f64)
-
-/* Bits x > threshold of 8 elements. */
-BITOPS_INLINE uint64_t above8(__m256 x_f32x8, __m256 threshold_f32x8) {
-    return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x_f32x8, threshold_f32x8, _CMP_GT_OQ));
-}
-
-/* The last elements, fewer than 8, one by one. */
-
-BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_t n,
-                                 nan_flags *flags) {
-    (void)flags;
-    uint64_t word = 0;
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        word |= above8(_mm256_cvtepi32_ps(load(x + i)), _mm256_loadu_ps(threshold + i)) << i;
-    for (; i < n; i++)
-        word |= (uint64_t)((float)x[i] > threshold[i]) << i;
-    return word;
-}
-
-BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t n,
-                                 nan_flags *flags) {
-    uint64_t word = 0;
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256 v_f32x8 = _mm256_loadu_ps(x + i);
-        word |= above8(v_f32x8, _mm256_loadu_ps(threshold + i)) << i;
-        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
-    }
-    for (; i < n; i++) {
-        const __m256 v_f32x8 = _mm256_set1_ps(x[i]);
-        word |= (uint64_t)(x[i] > threshold[i]) << i;
-        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
-    }
-    return word;
-}
-
-DEFINE_COMPARE(avx2, compare_i32, int32_t, above_i32)
-DEFINE_COMPARE(avx2, compare_f32, float, above_f32)
-
-void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
-    /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */
-    const __m256i byte_of_u8x32 = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
-                                                   2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit_of_u8x32 = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
-        BITOPS_UNROLL
-        for (int i = 0; i < 2; i++) {
-            const __m256i bits_u8x32 = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
-            const __m256i bytes_u8x32 =
-                _mm256_and_si256(_mm256_shuffle_epi8(bits_u8x32, byte_of_u8x32), bit_of_u8x32);
-            const __m256i zero_i8x32 =
-                _mm256_cmpeq_epi8(bytes_u8x32, _mm256_setzero_si256()); /* 0 or -1 */
-            const __m256i v_i8x32 = _mm256_or_si256(zero_i8x32, _mm256_set1_epi8(1));
-            _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v_i8x32);
-        }
-    }
-    bitops_unpack_i8_generic(words, n, x_out);
-}
-
-void bitops_unpack_f32_avx2(const uint64_t *words, size_t n, float *x_out) {
-    const __m256i bit_of_u32x8 = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i one_u32x8 = _mm256_castps_si256(_mm256_set1_ps(1.0f));
-    const __m256i sign_u32x8 = _mm256_castps_si256(_mm256_set1_ps(-0.0f));
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
-        BITOPS_UNROLL
-        for (int i = 0; i < 8; i++) {
-            const __m256i bits_u32x8 = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
-            const __m256i zero_u32x8 = _mm256_cmpeq_epi32(
-                _mm256_and_si256(bits_u32x8, bit_of_u32x8), _mm256_setzero_si256());
-            const __m256i v_u32x8 =
-                _mm256_or_si256(one_u32x8, _mm256_and_si256(zero_u32x8, sign_u32x8));
-            _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v_u32x8));
-        }
-    }
-    bitops_unpack_f32_generic(words, n, x_out);
-}
-
-/* Bytes of the result count the bits of the bytes of v. */
-BITOPS_INLINE __m256i popcount_bytes(__m256i v_u8x32) {
-    const __m256i counts_u8x32 = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0,
-                                                  1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
-    const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
-    const __m256i low_u8x32 = _mm256_and_si256(v_u8x32, nibble_u8x32);
-    const __m256i high_u8x32 = _mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), nibble_u8x32);
-    return _mm256_add_epi8(_mm256_shuffle_epi8(counts_u8x32, low_u8x32),
-                           _mm256_shuffle_epi8(counts_u8x32, high_u8x32));
-}
-
-/* Sums of eight bytes each, in four 64-bit lanes. */
-BITOPS_INLINE __m256i sum_bytes(__m256i v_u8x32) {
-    return _mm256_sad_epu8(v_u8x32, _mm256_setzero_si256());
-}
-
-BITOPS_INLINE uint64_t sum_lanes(__m256i v_u64x4) {
-    const __m128i pair_u64x2 =
-        _mm_add_epi64(_mm256_castsi256_si128(v_u64x4), _mm256_extracti128_si256(v_u64x4, 1));
-    return (uint64_t)_mm_extract_epi64(pair_u64x2, 0) + (uint64_t)_mm_extract_epi64(pair_u64x2, 1);
-}
-
-BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
-    __m256i sum_u64x4 = _mm256_setzero_si256();
-    size_t i = 0;
-    for (; i + YMM_WORDS <= n_words; i += YMM_WORDS)
-        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(popcount_bytes(load(words + i))));
-    uint64_t count = sum_lanes(sum_u64x4);
-    for (; i < n_words; i++)
-        count += (uint64_t)_mm_popcnt_u64(words[i]);
-    return (int64_t)count;
-}
-
-void bitops_popcount_avx2(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
-    for (size_t row = 0; row < rows; row++)
-        count_out[row] = count_words(words + row * n_words, n_words);
-}
-
-void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
-                                  int64_t *count_out) {
-    count_columns(words, ld, rows, n_words, count_out);
-}
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
@@ -454,8 +223,7 @@ BITOPS_INLINE __m256i pair_table(const uint8_t *tables, uint64_t pairs, unsigned
 enum { PAIRS = MR / 2 };
 
 /* Adds the mismatches of nibbles [begin, end) of one word, at most 3, so that their sums are at
- * most
- * 12. n_pairs is a constant at every call. */
+ * most 12. n_pairs is a constant at every call. */
 BITOPS_INLINE void shuffle_nibbles(const int n_pairs, unsigned begin, unsigned end,
                                    const uint8_t *tables, uint64_t (*pairs)[2],
                                    const __m256i *panel, nibble_counts (*counts)[2]) {
@@ -557,29 +325,10 @@ static void shuffle_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
 
-/* A word of a row is cut into 12 groups of 5 bits and one of 4. Each group selects an entry of its
- * own table, a vector of counters, and the entries are added:
- *
- *   word   ...  01101  00011  11000
- *                 |      |      |
- *                 |      |      +--->  table 0, entry 24
- *                 |      +---------->  table 1, entry 3
- *                 +----------------->  table 2, entry 13
- *
- * Entry e holds the mismatches of pattern e with the bits of 128 columns, in nibbles: 32 bytes for
- * the first 64 columns, 32 for the others. The tables of one word take 27 KiB. TABLE_STRIDE is a
- * line more than a table, so that equal bits in all groups, as in rows of zeros, look up lines of
- * different cache sets: loads from a single set took twice as long. */
-enum {
-    GROUP_BITS = 5,
-    GROUPS = 13, /* 12 of 5 bits and one of 4 */
-    ENTRY_BYTES = 64,
-    PREFETCH_ROWS = 4, /* hides the latency of the third-level cache */
-    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
-};
+/* See tables.h. Of the 64 bytes of an entry, 32 are for the first 64 columns, 32 for the others. */
+enum { PREFETCH_ROWS = 4 }; /* hides the latency of the third-level cache */
 
-/* The counters of a row, in the caller's scratch: 8-bit ones, which grow by at most 64 a word and
- * are full after FLUSH_WORDS, and 16-bit ones. */
+/* The counters of a row, in the caller's scratch. */
 typedef struct row_counts {
     nibble_counts bytes[2];
     __m256i totals_u16x16[2][4];
@@ -698,14 +447,7 @@ BITOPS_INLINE void add_columns(const int halves, const uint64_t *a, size_t lda, 
         const int first = p % FLUSH_WORDS == 0;
         const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
         make_tables(panel + p * NR, tables);
-        if (first && last)
-            add_column(halves, 1, 1, a + p, lda, m, tables, rows);
-        else if (first)
-            add_column(halves, 1, 0, a + p, lda, m, tables, rows);
-        else if (last)
-            add_column(halves, 0, 1, a + p, lda, m, tables, rows);
-        else
-            add_column(halves, 0, 0, a + p, lda, m, tables, rows);
+        CALL_WITH_ENDS(add_column, halves, first, last, a + p, lda, m, tables, rows);
     }
 }
 
@@ -777,12 +519,6 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
             store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
         }
     }
-}
-
-/* ---- training ------------------------------------------------------------------------------ */
-
-void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
-    adam_update(args, first, n);
 }
 
 BITOPS_TARGET_END

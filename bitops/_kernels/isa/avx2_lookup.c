@@ -13,6 +13,7 @@
  * Overflow: int32 sums of 255 * k < 2^31. Tails: x is padded with zeros; a block of outputs whose
  * columns do not fill vectors goes through memory of its own. */
 #include "bitops.h"
+#include "isa/shared/avx2.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
@@ -27,10 +28,6 @@ enum {
     LANES = 8,
     VECS = 2, /* of a tile: 4 rows x 2 vectors of sums leave registers for the lookup */
 };
-
-BITOPS_INLINE __m256i load(const void *x) {
-    return _mm256_loadu_si256((const __m256i *)x);
-}
 
 BITOPS_INLINE void store(void *x, __m256i v_b256) {
     _mm256_storeu_si256((__m256i *)x, v_b256);

@@ -1,7 +1,7 @@
-/* avx512.c: AVX-512 F, BW, VL, VPOPCNTDQ.
+/* avx512.c: panels and products of bits; AVX-512 F, BW, VL, VPOPCNTDQ.
  *
- * Product: carry-save popcount with the XOR inside. Each output has a bit plane `ones` and a
- * counter; k is taken in pairs (a1, w1), (a2, w2) of vectors. With x1 = a1 ^ w1 and x2 = a2 ^ w2,
+ * Carry-save popcount with the XOR inside. Each output has a bit plane `ones` and a counter; k is
+ * taken in pairs (a1, w1), (a2, w2) of vectors. With x1 = a1 ^ w1 and x2 = a2 ^ w2,
  *     next  = ones ^ x1 ^ x2              carry = majority(ones, x1, x2)
  *     count += popcnt(carry)              ones  = next
  * At the end, mismatches = 2 count + popcnt(ones), with half as many popcounts as vectors.
@@ -32,9 +32,7 @@
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
 #include "bitops.h"
-#include "isa/shared/adam_step.h"
-#include "isa/shared/columns.h"
-#include "isa/shared/pack.h"
+#include "isa/shared/avx512.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -45,7 +43,7 @@
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
 
-enum { MR = 4, NR = 32, LANES = 16, ZMM_WORDS = 8 };
+enum { MR = 4, NR = 32 };
 
 /* Truth tables of vpternlog: bit 4 a + 2 b + c is the result for (a, b, c). CARRY takes x1, ones
  * and next: where next differs from ones, one of x1 and x2 is set and the majority is ones; where
@@ -56,18 +54,6 @@ enum {
 };
 
 /* ---- primitives ---------------------------------------------------------------------------- */
-
-BITOPS_INLINE uint64_t low_bits64(size_t n) {
-    return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1;
-}
-
-BITOPS_INLINE __mmask16 low_bits16(size_t n) {
-    return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1);
-}
-
-BITOPS_INLINE __mmask8 low_bits8(size_t n) {
-    return (__mmask8)(n >= 8 ? 0xff : (1u << n) - 1);
-}
 
 BITOPS_INLINE __m512i xor3(__m512i a_b512, __m512i b_b512, __m512i c_b512) {
     return _mm512_ternarylogic_epi32(a_b512, b_b512, c_b512, XOR3);
@@ -103,193 +89,6 @@ BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1_b512, __m512i a12_b512, __m
     const __m512i carry_b512 = _mm512_ternarylogic_epi32(x1_b512, t->ones_b512, next_b512, CARRY);
     t->ones_b512 = next_b512;
     return carry_b512;
-}
-
-/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
-
-typedef __mmask16 nan_flags; /* bit i: lane i of some vector was NaN */
-
-BITOPS_INLINE nan_flags nan_none(void) {
-    return 0;
-}
-
-BITOPS_INLINE int nan_met(nan_flags flags) {
-    return flags != 0;
-}
-
-/* Signs of the first n elements of x, which are all that is read. */
-
-BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, size_t n, nan_flags *flags) {
-    (void)flags;
-    const uint64_t mask = low_bits64(n);
-    const __m512i v_u8x64 = _mm512_maskz_loadu_epi8(mask, x);
-    return _mm512_test_epi8_mask(v_u8x64, v_u8x64);
-}
-
-BITOPS_INLINE uint64_t signs_i8(const int8_t *x, size_t n, nan_flags *flags) {
-    (void)flags;
-    const uint64_t mask = low_bits64(n);
-    return mask & ~_mm512_movepi8_mask(_mm512_maskz_loadu_epi8(mask, x));
-}
-
-BITOPS_INLINE uint64_t signs_i16(const int16_t *x, size_t n, nan_flags *flags) {
-    (void)flags;
-    const uint64_t mask = low_bits64(n);
-    uint64_t negative = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 2; i++) {
-        const __m512i v_i16x32 = _mm512_maskz_loadu_epi16((__mmask32)(mask >> 32 * i), x + 32 * i);
-        negative |= (uint64_t)_mm512_movepi16_mask(v_i16x32) << 32 * i;
-    }
-    return mask & ~negative;
-}
-
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, size_t n, nan_flags *flags) {
-    (void)flags;
-    const uint64_t mask = low_bits64(n);
-    const __m512i zero_i32x16 = _mm512_setzero_si512();
-    uint64_t negative = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const __m512i v_i32x16 = _mm512_maskz_loadu_epi32((__mmask16)(mask >> 16 * i), x + 16 * i);
-        negative |= (uint64_t)_mm512_cmplt_epi32_mask(v_i32x16, zero_i32x16) << 16 * i;
-    }
-    return mask & ~negative;
-}
-
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, size_t n, nan_flags *flags) {
-    (void)flags;
-    const uint64_t mask = low_bits64(n);
-    const __m512i zero_i64x8 = _mm512_setzero_si512();
-    uint64_t negative = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 8; i++) {
-        const __m512i v_i64x8 = _mm512_maskz_loadu_epi64((__mmask8)(mask >> 8 * i), x + 8 * i);
-        negative |= (uint64_t)_mm512_cmplt_epi64_mask(v_i64x8, zero_i64x8) << 8 * i;
-    }
-    return mask & ~negative;
-}
-
-/* A compare, not a move of sign bits: -0.0 is +1. */
-BITOPS_INLINE uint64_t signs_f32(const float *x, size_t n, nan_flags *flags) {
-    const uint64_t mask = low_bits64(n);
-    uint64_t plus = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const __m512 v_f32x16 = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16 * i), x + 16 * i);
-        plus |= (uint64_t)_mm512_cmp_ps_mask(v_f32x16, _mm512_setzero_ps(), _CMP_GE_OQ) << 16 * i;
-        *flags |= _mm512_cmp_ps_mask(v_f32x16, v_f32x16, _CMP_UNORD_Q);
-    }
-    return mask & plus;
-}
-
-BITOPS_INLINE uint64_t signs_f64(const double *x, size_t n, nan_flags *flags) {
-    const uint64_t mask = low_bits64(n);
-    uint64_t plus = 0;
-    BITOPS_UNROLL
-    for (int i = 0; i < 8; i++) {
-        const __m512d v_f64x8 = _mm512_maskz_loadu_pd((__mmask8)(mask >> 8 * i), x + 8 * i);
-        plus |= (uint64_t)_mm512_cmp_pd_mask(v_f64x8, _mm512_setzero_pd(), _CMP_GE_OQ) << 8 * i;
-        *flags |= _mm512_cmp_pd_mask(v_f64x8, v_f64x8, _CMP_UNORD_Q);
-    }
-    return mask & plus;
-}
-
-DEFINE_PACK(avx512, pack_bool8, uint8_t, signs_bool8)
-DEFINE_PACK(avx512, pack_i8, int8_t, signs_i8)
-DEFINE_PACK(avx512, pack_i16, int16_t, signs_i16)
-DEFINE_PACK(avx512, pack_i32, int32_t, signs_i32)
-DEFINE_PACK(avx512, pack_i64, int64_t, signs_i64)
-DEFINE_PACK(avx512, pack_f32, float, signs_f32)
-DEFINE_PACK(avx512, pack_f64, double, signs_f64)
-
-/* Bits x > threshold of the first n elements. */
-
-BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_t n,
-                                 nan_flags *flags) {
-    (void)flags;
-    uint64_t word = 0;
-    for (size_t i = 0; i < n; i += LANES) {
-        const __mmask16 mask = low_bits16(n - i);
-        const __m512 v_f32x16 = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, x + i));
-        const __m512 t_f32x16 = _mm512_maskz_loadu_ps(mask, threshold + i);
-        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v_f32x16, t_f32x16, _CMP_GT_OQ) << i;
-    }
-    return word;
-}
-
-BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t n,
-                                 nan_flags *flags) {
-    uint64_t word = 0;
-    for (size_t i = 0; i < n; i += LANES) {
-        const __mmask16 mask = low_bits16(n - i);
-        const __m512 v_f32x16 = _mm512_maskz_loadu_ps(mask, x + i);
-        const __m512 t_f32x16 = _mm512_maskz_loadu_ps(mask, threshold + i);
-        word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, v_f32x16, t_f32x16, _CMP_GT_OQ) << i;
-        *flags |= _mm512_cmp_ps_mask(v_f32x16, v_f32x16, _CMP_UNORD_Q);
-    }
-    return word;
-}
-
-DEFINE_COMPARE(avx512, compare_i32, int32_t, above_i32)
-DEFINE_COMPARE(avx512, compare_f32, float, above_f32)
-
-void bitops_unpack_i8_avx512(const uint64_t *words, size_t n, int8_t *x_out) {
-    const __m512i minus_i8x64 = _mm512_set1_epi8(-1), plus_i8x64 = _mm512_set1_epi8(1);
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, x_out += BITOPS_WORD_BITS)
-        _mm512_storeu_si512(x_out, _mm512_mask_blend_epi8(*words++, minus_i8x64, plus_i8x64));
-    if (n)
-        _mm512_mask_storeu_epi8(x_out, low_bits64(n),
-                                _mm512_mask_blend_epi8(*words, minus_i8x64, plus_i8x64));
-}
-
-void bitops_unpack_f32_avx512(const uint64_t *words, size_t n, float *x_out) {
-    const __m512 minus_f32x16 = _mm512_set1_ps(-1), plus_f32x16 = _mm512_set1_ps(1);
-    for (size_t i = 0; i < n; i += LANES) {
-        const __mmask16 bits = (__mmask16)(words[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS);
-        _mm512_mask_storeu_ps(x_out + i, low_bits16(n - i),
-                              _mm512_mask_blend_ps(bits, minus_f32x16, plus_f32x16));
-    }
-}
-
-BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
-    /* Four sums, because an addition to a single one would wait for the one before it. */
-    __m512i sums_u64x8[4];
-    for (int i = 0; i < 4; i++)
-        sums_u64x8[i] = _mm512_setzero_si512();
-    for (; n_words >= 4 * ZMM_WORDS; n_words -= 4 * ZMM_WORDS, words += 4 * ZMM_WORDS) {
-        BITOPS_UNROLL
-        for (int i = 0; i < 4; i++) {
-            const __m512i v_u64x8 = _mm512_loadu_si512(words + i * ZMM_WORDS);
-            sums_u64x8[i] = _mm512_add_epi64(sums_u64x8[i], _mm512_popcnt_epi64(v_u64x8));
-        }
-    }
-    for (size_t i = 0; i < n_words; i += ZMM_WORDS) {
-        const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(low_bits8(n_words - i), words + i);
-        sums_u64x8[0] = _mm512_add_epi64(sums_u64x8[0], _mm512_popcnt_epi64(v_u64x8));
-    }
-    const __m512i sum_u64x8 = _mm512_add_epi64(_mm512_add_epi64(sums_u64x8[0], sums_u64x8[1]),
-                                               _mm512_add_epi64(sums_u64x8[2], sums_u64x8[3]));
-    return _mm512_reduce_add_epi64(sum_u64x8);
-}
-
-void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
-                            int64_t *count_out) {
-    if (n_words > ZMM_WORDS) {
-        for (size_t row = 0; row < rows; row++)
-            count_out[row] = count_words(words + row * n_words, n_words);
-        return;
-    }
-    const __mmask8 mask = low_bits8(n_words);
-    for (size_t row = 0; row < rows; row++) {
-        const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
-        count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v_u64x8));
-    }
-}
-
-void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
-                                    int64_t *count_out) {
-    count_columns(words, ld, rows, n_words, count_out);
 }
 
 /* ---- the output transform, 16 columns at a time -------------------------------------------- */
@@ -767,12 +566,6 @@ void bitops_port_bound_avx512(size_t steps, uint64_t *macs_out) {
             : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
               "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",
               "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
-}
-
-/* ---- training ------------------------------------------------------------------------------ */
-
-void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {
-    adam_update(args, first, n);
 }
 
 BITOPS_TARGET_END

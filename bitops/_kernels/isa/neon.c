@@ -1,6 +1,7 @@
-/* neon.c: AArch64 Advanced SIMD as every AArch64 has it (no dot product, no SHA3, no SVE).
+/* neon.c: panels and products of bits; AArch64 Advanced SIMD as every AArch64 has it (no dot
+ * product, no SHA3, no SVE).
  *
- * Product: there are two ways to count the mismatches of a row with 128 columns.
+ * There are two ways to count the mismatches of a row with 128 columns.
  *   Many rows: four Russians. For 5 bits of k, a table holds the mismatches with all 32 patterns,
  * two 4-bit counters to a byte; each row loads the entry that its own 5 bits select, and adds it.
  *   Few rows: a byte of the row and one of each of 16 columns go through eor, cnt and add.
@@ -26,19 +27,17 @@
  * Overflow: 4-bit sums are at most 15 (three groups of 5 bits). 8-bit counters grow by at most 64 a
  * word and are emptied every 3 words (192 <= 255); those of few rows by at most 8 a byte and are
  * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
- * 1023. The driver cuts k into much shorter slices. Tails: pack copies them to a whole word of
- * values; k is made of whole words; panels of missing columns are 0. */
+ * 1023. The driver cuts k into much shorter slices. Tails: k is made of whole words; panels of
+ * missing columns are 0. */
 #include "bitops.h"
-#include "isa/shared/adam_step.h"
-#include "isa/shared/columns.h"
-#include "isa/shared/pack.h"
+#include "isa/shared/neon.h"
 #include "isa/shared/store.h"
+#include "isa/shared/tables.h"
 #include "isa/shared/target.h"
 
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
-#include <string.h>
 
 enum {
     MR = 2,
@@ -48,269 +47,6 @@ enum {
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: counted, see README.md */
 };
-
-/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
-
-/* Packs 4 x 16 masks, 0 or -1, into 64 bits. Each byte keeps the bit of its place among eight, and
- * pairs are added until eight bytes have become one. */
-BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks_u8x16[4]) {
-    const uint8x16_t place_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    uint8x16_t bits_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++)
-        bits_u8x16[i] = vandq_u8(masks_u8x16[i], place_u8x16);
-    const uint8x16_t quads_u8x16 =
-        vpaddq_u8(vpaddq_u8(bits_u8x16[0], bits_u8x16[1]), vpaddq_u8(bits_u8x16[2], bits_u8x16[3]));
-    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads_u8x16, quads_u8x16)), 0);
-}
-
-/* Make masks of half as many bits: the lower half of each lane. */
-
-BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a_u16x8, uint16x8_t b_u16x8) {
-    return vuzp1q_u8(vreinterpretq_u8_u16(a_u16x8), vreinterpretq_u8_u16(b_u16x8));
-}
-
-BITOPS_INLINE uint16x8_t narrow32(uint32x4_t a_u32x4, uint32x4_t b_u32x4) {
-    return vuzp1q_u16(vreinterpretq_u16_u32(a_u32x4), vreinterpretq_u16_u32(b_u32x4));
-}
-
-BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a_u64x2, uint64x2_t b_u64x2) {
-    return vuzp1q_u32(vreinterpretq_u32_u64(a_u64x2), vreinterpretq_u32_u64(b_u64x2));
-}
-
-typedef uint32x4_t nan_flags; /* "ordered": ones in a lane that has not met a NaN */
-
-BITOPS_INLINE nan_flags nan_none(void) {
-    return vdupq_n_u32(UINT32_MAX);
-}
-
-BITOPS_INLINE int nan_met(nan_flags ordered) {
-    return vminvq_u32(ordered) == 0;
-}
-
-/* Signs of 64 elements. */
-
-BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *ordered) {
-    (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const uint8x16_t v_u8x16 = vld1q_u8(x + 16 * i);
-        masks_u8x16[i] = vtstq_u8(v_u8x16, v_u8x16);
-    }
-    return mask_bits(masks_u8x16);
-}
-
-BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *ordered) {
-    (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++)
-        masks_u8x16[i] = vcgezq_s8(vld1q_s8(x + 16 * i));
-    return mask_bits(masks_u8x16);
-}
-
-BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
-    (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(vcgezq_s16(vld1q_s16(x)), vcgezq_s16(vld1q_s16(x + 8)));
-    return mask_bits(masks_u8x16);
-}
-
-BITOPS_INLINE uint16x8_t plus_i32(const int32_t *x) {
-    return narrow32(vcgezq_s32(vld1q_s32(x)), vcgezq_s32(vld1q_s32(x + 4)));
-}
-
-BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *ordered) {
-    (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(plus_i32(x), plus_i32(x + 8));
-    return mask_bits(masks_u8x16);
-}
-
-BITOPS_INLINE uint32x4_t plus_i64(const int64_t *x) {
-    return narrow64(vcgezq_s64(vld1q_s64(x)), vcgezq_s64(vld1q_s64(x + 2)));
-}
-
-BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *ordered) {
-    (void)ordered;
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(narrow32(plus_i64(x), plus_i64(x + 4)),
-                                  narrow32(plus_i64(x + 8), plus_i64(x + 12)));
-    return mask_bits(masks_u8x16);
-}
-
-/* A compare, not a move of sign bits: -0.0 is +1. */
-
-BITOPS_INLINE uint32x4_t plus_f32(const float *x, nan_flags *ordered) {
-    const float32x4_t v_f32x4 = vld1q_f32(x);
-    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
-    return vcgezq_f32(v_f32x4);
-}
-
-BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *ordered) {
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(narrow32(plus_f32(x, ordered), plus_f32(x + 4, ordered)),
-                                  narrow32(plus_f32(x + 8, ordered), plus_f32(x + 12, ordered)));
-    return mask_bits(masks_u8x16);
-}
-
-BITOPS_INLINE uint32x4_t plus_f64(const double *x, nan_flags *ordered) {
-    const float64x2_t a_f64x2 = vld1q_f64(x), b_f64x2 = vld1q_f64(x + 2);
-    *ordered =
-        vandq_u32(*ordered, narrow64(vceqq_f64(a_f64x2, a_f64x2), vceqq_f64(b_f64x2, b_f64x2)));
-    return narrow64(vcgezq_f64(a_f64x2), vcgezq_f64(b_f64x2));
-}
-
-BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *ordered) {
-    uint8x16_t masks_u8x16[4];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++, x += 16)
-        masks_u8x16[i] = narrow16(narrow32(plus_f64(x, ordered), plus_f64(x + 4, ordered)),
-                                  narrow32(plus_f64(x + 8, ordered), plus_f64(x + 12, ordered)));
-    return mask_bits(masks_u8x16);
-}
-
-DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
-DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
-DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
-DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
-DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
-DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
-DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
-
-DEFINE_PACK(neon, pack_bool8, uint8_t, padded_bool8)
-DEFINE_PACK(neon, pack_i8, int8_t, padded_i8)
-DEFINE_PACK(neon, pack_i16, int16_t, padded_i16)
-DEFINE_PACK(neon, pack_i32, int32_t, padded_i32)
-DEFINE_PACK(neon, pack_i64, int64_t, padded_i64)
-DEFINE_PACK(neon, pack_f32, float, padded_f32)
-DEFINE_PACK(neon, pack_f64, double, padded_f64)
-
-/* Masks x > threshold of 4 elements. */
-
-BITOPS_INLINE uint32x4_t above4_i32(const int32_t *x, const float *threshold, nan_flags *ordered) {
-    (void)ordered;
-    return vcgtq_f32(vcvtq_f32_s32(vld1q_s32(x)), vld1q_f32(threshold));
-}
-
-BITOPS_INLINE uint32x4_t above4_f32(const float *x, const float *threshold, nan_flags *ordered) {
-    const float32x4_t v_f32x4 = vld1q_f32(x);
-    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
-    return vcgtq_f32(v_f32x4, vld1q_f32(threshold));
-}
-
-/* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them,
- * since 0 > 0 is false. */
-#define DEFINE_ABOVE(name, type, above4)                                                           \
-    BITOPS_INLINE uint64_t whole_##name(const type *x, const float *t, nan_flags *ordered) {       \
-        uint8x16_t masks_u8x16[4];                                                                 \
-        BITOPS_UNROLL                                                                              \
-        for (int i = 0; i < 4; i++, x += 16, t += 16)                                              \
-            masks_u8x16[i] = narrow16(                                                             \
-                narrow32(above4(x, t, ordered), above4(x + 4, t + 4, ordered)),                    \
-                narrow32(above4(x + 8, t + 8, ordered), above4(x + 12, t + 12, ordered)));         \
-        return mask_bits(masks_u8x16);                                                             \
-    }                                                                                              \
-    BITOPS_INLINE uint64_t name(const type *x, const float *threshold, size_t n,                   \
-                                nan_flags *ordered) {                                              \
-        if (n == BITOPS_WORD_BITS)                                                                 \
-            return whole_##name(x, threshold, ordered);                                            \
-        type padded[BITOPS_WORD_BITS] = {0};                                                       \
-        float thresholds[BITOPS_WORD_BITS] = {0};                                                  \
-        memcpy(padded, x, n * sizeof *x);                                                          \
-        memcpy(thresholds, threshold, n * sizeof *threshold);                                      \
-        return whole_##name(padded, thresholds, ordered);                                          \
-    }
-
-DEFINE_ABOVE(above_i32, int32_t, above4_i32)
-DEFINE_ABOVE(above_f32, float, above4_f32)
-
-DEFINE_COMPARE(neon, compare_i32, int32_t, above_i32)
-DEFINE_COMPARE(neon, compare_f32, float, above_f32)
-
-void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
-    /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */
-    const uint8x16_t byte_of_u8x16 = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-    const uint8x16_t bit_of_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
-        const uint8x16_t word_u8x16 = vreinterpretq_u8_u64(vdupq_n_u64(*words));
-        BITOPS_UNROLL
-        for (int i = 0; i < 4; i++) {
-            const uint8x16_t at_u8x16 = vaddq_u8(byte_of_u8x16, vdupq_n_u8((uint8_t)(2 * i)));
-            const uint8x16_t set_u8x16 = vtstq_u8(vqtbl1q_u8(word_u8x16, at_u8x16), bit_of_u8x16);
-            const uint8x16_t v_u8x16 =
-                vornq_u8(vdupq_n_u8(1), set_u8x16); /* 1 where set, else -1 */
-            vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v_u8x16));
-        }
-    }
-    bitops_unpack_i8_generic(words, n, x_out);
-}
-
-void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
-    const uint32x4_t bit_of_u32x4 = {1, 2, 4, 8};
-    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
-        BITOPS_UNROLL
-        for (int i = 0; i < 16; i++) {
-            const uint32x4_t set_u32x4 =
-                vtstq_u32(vdupq_n_u32((uint32_t)(*words >> 4 * i)), bit_of_u32x4);
-            vst1q_f32(x_out + 4 * i, vbslq_f32(set_u32x4, vdupq_n_f32(1), vdupq_n_f32(-1)));
-        }
-    }
-    bitops_unpack_f32_generic(words, n, x_out);
-}
-
-/* Counts the bits of the bytes of a ^ w, or of a alone if not `both`, which is a constant. */
-BITOPS_INLINE uint8x16_t count_vector(const int both, const uint64_t *a, const uint64_t *w) {
-    const uint8x16_t v_u8x16 = vld1q_u8((const uint8_t *)a);
-    return vcntq_u8(both ? veorq_u8(v_u8x16, vld1q_u8((const uint8_t *)w)) : v_u8x16);
-}
-
-enum { STEP_WORDS = 8, STEPS = 1023 }; /* a step adds at most 2 * 32 to a 16-bit counter */
-
-/* Counts the 1 bits of a ^ w, or of a alone. */
-BITOPS_INLINE uint64_t count_words(const int both, const uint64_t *a, const uint64_t *w,
-                                   size_t n_words) {
-    uint64x2_t sum_u64x2 = vdupq_n_u64(0);
-    size_t p = 0;
-    while (p + STEP_WORDS <= n_words) {
-        const size_t steps = (n_words - p) / STEP_WORDS;
-        const size_t end = p + (steps < STEPS ? steps : STEPS) * STEP_WORDS;
-        uint16x8_t counts_u16x8 = vdupq_n_u16(0);
-        for (; p < end; p += STEP_WORDS) {
-            uint8x16_t c_u8x16[4];
-            BITOPS_UNROLL
-            for (int i = 0; i < 4; i++)
-                c_u8x16[i] = count_vector(both, a + p + 2 * i, w + p + 2 * i);
-            counts_u16x8 = vpadalq_u8(counts_u16x8, vaddq_u8(vaddq_u8(c_u8x16[0], c_u8x16[1]),
-                                                             vaddq_u8(c_u8x16[2], c_u8x16[3])));
-        }
-        sum_u64x2 = vpadalq_u32(sum_u64x2, vpaddlq_u16(counts_u16x8));
-    }
-    for (; p + 2 <= n_words; p += 2)
-        sum_u64x2 =
-            vpadalq_u32(sum_u64x2, vpaddlq_u16(vpaddlq_u8(count_vector(both, a + p, w + p))));
-    const uint64_t last = p < n_words ? (both ? a[p] ^ w[p] : a[p]) : 0;
-    return vaddvq_u64(sum_u64x2) + vaddv_u8(vcnt_u8(vcreate_u8(last)));
-}
-
-void bitops_popcount_neon(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
-    for (size_t row = 0; row < rows; row++, words += n_words)
-        count_out[row] = (int64_t)count_words(0, words, words, n_words);
-}
-
-void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
-                                  int64_t *count_out) {
-    count_columns(words, ld, rows, n_words, count_out);
-}
 
 /* ---- panels -------------------------------------------------------------------------------- */
 
@@ -439,19 +175,11 @@ BITOPS_INLINE void tile(const int rows, const uint64_t *a, size_t lda, const uin
 
 /* ---- many rows: four Russians -------------------------------------------------------------- */
 
-/* A word of a row is cut into groups of 5 bits, each of which selects an entry of its own table;
- * avx2.c draws it. Entry e holds the mismatches of pattern e with the bits of 128 columns: four
- * vectors of 32 columns, whose byte j counts column j in its low nibble and column j + 16 in its
- * high nibble. TABLE_STRIDE is a line more than a table, so that equal bits in all groups, as in
- * rows of zeros, look up lines of different cache sets. */
+/* See tables.h. The 64 bytes of an entry are four vectors of 32 columns, whose byte j counts column
+ * j in its low nibble and column j + 16 in its high nibble. */
 enum {
-    GROUP_BITS = 5,
-    GROUPS = 13,     /* 12 of 5 bits and one of 4 */
-    FLUSH_WORDS = 3, /* 8-bit counters grow by 64 a word */
-    QUARTERS = 4,    /* of a panel, 32 columns each */
+    QUARTERS = 4, /* of a panel, 32 columns each */
     QUARTER = NR / QUARTERS,
-    ENTRY_BYTES = NR / 2,
-    TABLE_STRIDE = (ENTRY_BYTES << GROUP_BITS) + 64,
 };
 
 /* A byte of sums holds two counts, | b | a |, one in each nibble. A and B are their totals:
@@ -592,14 +320,7 @@ BITOPS_INLINE void add_columns(const int quarters, const uint64_t *a, size_t lda
         const int first = p % FLUSH_WORDS == 0;
         const int last = p % FLUSH_WORDS == FLUSH_WORDS - 1 || p + 1 == k_words;
         make_tables((const uint8_t *)(panel + p * NR), quarters, tables);
-        if (first && last)
-            add_column(quarters, 1, 1, a + p, lda, m, tables, rows);
-        else if (first)
-            add_column(quarters, 1, 0, a + p, lda, m, tables, rows);
-        else if (last)
-            add_column(quarters, 0, 1, a + p, lda, m, tables, rows);
-        else
-            add_column(quarters, 0, 0, a + p, lda, m, tables, rows);
+        CALL_WITH_ENDS(add_column, quarters, first, last, a + p, lda, m, tables, rows);
     }
 }
 
@@ -651,12 +372,6 @@ void bitops_gemm_rows_neon(const uint64_t *a, size_t lda, size_t m, const uint64
             store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
         }
     }
-}
-
-/* ---- training ------------------------------------------------------------------------------ */
-
-void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
-    adam_update(args, first, n);
 }
 
 #endif

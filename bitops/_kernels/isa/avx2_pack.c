@@ -1,0 +1,247 @@
+/* avx2_pack.c: what passes over arrays once: pack, compare, unpack, popcount and Adam; AVX2,
+ * POPCNT.
+ *
+ * A word is made of the sign bits of 64 integers, or of compares where zeros and NaN decide: of
+ * floats, of bool8. There is no vector popcount: pshufb looks up the bits of nibbles (avx2.h).
+ *
+ *   intrinsic              instruction   for each word
+ *   _mm256_cmp_ps          vcmpps        16 (float32): 8 with 0, 8 with themselves, for NaN
+ *   _mm256_movemask_ps     vmovmskps     8 (int32, float32)
+ *   _mm256_movemask_pd     vmovmskpd     16 (int64, float64)
+ *   _mm256_movemask_epi8   vpmovmskb     2 (bool8, int8, and int16 after vpacksswb)
+ *   _mm256_shuffle_epi8    vpshufb       2 (unpack to int8); 2 for four words (popcount)
+ *   _mm256_sad_epu8        vpsadbw       1 for four words (popcount)
+ * Bottleneck: memory; README.md has the shares of its speed.
+ *
+ * Overflow: bytes count at most 8 and are summed at once, in 64-bit lanes. Tails: pack copies them
+ * to a whole word of values, compare and popcount take them one by one, unpack leaves them to
+ * generic. */
+#include "bitops.h"
+#include "isa/shared/adam_step.h"
+#include "isa/shared/avx2.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/pack.h"
+#include "isa/shared/target.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
+
+/* ---- pack ---------------------------------------------------------------------------------- */
+
+BITOPS_INLINE uint32_t negative8(__m256i v_i8x32) {
+    return (uint32_t)_mm256_movemask_epi8(v_i8x32);
+}
+
+typedef __m256 nan_flags; /* ones in a lane that was NaN in some vector */
+
+BITOPS_INLINE nan_flags nan_none(void) {
+    return _mm256_setzero_ps();
+}
+
+BITOPS_INLINE int nan_met(nan_flags flags) {
+    return _mm256_movemask_ps(flags) != 0;
+}
+
+/* Signs of 64 elements. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *flags) {
+    (void)flags;
+    const __m256i zero_u8x32 = _mm256_setzero_si256();
+    const uint64_t low = negative8(_mm256_cmpeq_epi8(load(x), zero_u8x32));
+    const uint64_t high = negative8(_mm256_cmpeq_epi8(load(x + 32), zero_u8x32));
+    return ~(low | high << 32);
+}
+
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *flags) {
+    (void)flags;
+    return ~(negative8(load(x)) | (uint64_t)negative8(load(x + 32)) << 32);
+}
+
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *flags) {
+    (void)flags;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        /* Saturation keeps the sign; the permutation undoes the interleaving of 128-bit halves. */
+        const __m256i v_i8x32 = _mm256_packs_epi16(load(x + 32 * i), load(x + 32 * i + 16));
+        negative |= (uint64_t)negative8(_mm256_permute4x64_epi64(v_i8x32, 0xd8)) << 32 * i;
+    }
+    return ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_i32(const int32_t *x, nan_flags *flags) {
+    (void)flags;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++)
+        negative |= (uint64_t)_mm256_movemask_ps(_mm256_castsi256_ps(load(x + 8 * i))) << 8 * i;
+    return ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *flags) {
+    (void)flags;
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 16; i++)
+        negative |= (uint64_t)_mm256_movemask_pd(_mm256_castsi256_pd(load(x + 4 * i))) << 4 * i;
+    return ~negative;
+}
+
+/* A compare, not a move of sign bits: -0.0 is +1. */
+BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *flags) {
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m256 v_f32x8 = _mm256_loadu_ps(x + 8 * i);
+        const __m256 ge_f32x8 = _mm256_cmp_ps(v_f32x8, _mm256_setzero_ps(), _CMP_GE_OQ);
+        plus |= (uint64_t)_mm256_movemask_ps(ge_f32x8) << 8 * i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
+    }
+    return plus;
+}
+
+BITOPS_INLINE uint64_t signs_f64(const double *x, nan_flags *flags) {
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 16; i++) {
+        const __m256d v_f64x4 = _mm256_loadu_pd(x + 4 * i);
+        const __m256d ge_f64x4 = _mm256_cmp_pd(v_f64x4, _mm256_setzero_pd(), _CMP_GE_OQ);
+        plus |= (uint64_t)_mm256_movemask_pd(ge_f64x4) << 4 * i;
+        const __m256d unordered_f64x4 = _mm256_cmp_pd(v_f64x4, v_f64x4, _CMP_UNORD_Q);
+        *flags = _mm256_or_ps(*flags, _mm256_castpd_ps(unordered_f64x4));
+    }
+    return plus;
+}
+
+DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
+DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
+DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
+DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
+DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
+DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
+
+DEFINE_PACK(avx2, pack_bool8, uint8_t, padded_bool8)
+DEFINE_PACK(avx2, pack_i8, int8_t, padded_i8)
+DEFINE_PACK(avx2, pack_i16, int16_t, padded_i16)
+DEFINE_PACK(avx2, pack_i32, int32_t, padded_i32)
+DEFINE_PACK(avx2, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(avx2, pack_f32, float, padded_f32)
+DEFINE_PACK(avx2, pack_f64, double, padded_f64)
+
+/* ---- compare ------------------------------------------------------------------------------- */
+
+/* Bits x > threshold of 8 elements. */
+BITOPS_INLINE uint64_t above8(__m256 x_f32x8, __m256 threshold_f32x8) {
+    return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x_f32x8, threshold_f32x8, _CMP_GT_OQ));
+}
+
+/* The last elements, fewer than 8, one by one. */
+
+BITOPS_INLINE uint64_t above_i32(const int32_t *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    (void)flags;
+    uint64_t word = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        word |= above8(_mm256_cvtepi32_ps(load(x + i)), _mm256_loadu_ps(threshold + i)) << i;
+    for (; i < n; i++)
+        word |= (uint64_t)((float)x[i] > threshold[i]) << i;
+    return word;
+}
+
+BITOPS_INLINE uint64_t above_f32(const float *x, const float *threshold, size_t n,
+                                 nan_flags *flags) {
+    uint64_t word = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v_f32x8 = _mm256_loadu_ps(x + i);
+        word |= above8(v_f32x8, _mm256_loadu_ps(threshold + i)) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
+    }
+    for (; i < n; i++) {
+        const __m256 v_f32x8 = _mm256_set1_ps(x[i]);
+        word |= (uint64_t)(x[i] > threshold[i]) << i;
+        *flags = _mm256_or_ps(*flags, _mm256_cmp_ps(v_f32x8, v_f32x8, _CMP_UNORD_Q));
+    }
+    return word;
+}
+
+DEFINE_COMPARE(avx2, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(avx2, compare_f32, float, above_f32)
+
+/* ---- unpack -------------------------------------------------------------------------------- */
+
+void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
+    /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */
+    const __m256i byte_of_u8x32 = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+                                                   2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const __m256i bit_of_u8x32 = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 2; i++) {
+            const __m256i bits_u8x32 = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
+            const __m256i bytes_u8x32 =
+                _mm256_and_si256(_mm256_shuffle_epi8(bits_u8x32, byte_of_u8x32), bit_of_u8x32);
+            const __m256i zero_i8x32 =
+                _mm256_cmpeq_epi8(bytes_u8x32, _mm256_setzero_si256()); /* 0 or -1 */
+            const __m256i v_i8x32 = _mm256_or_si256(zero_i8x32, _mm256_set1_epi8(1));
+            _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v_i8x32);
+        }
+    }
+    bitops_unpack_i8_generic(words, n, x_out);
+}
+
+void bitops_unpack_f32_avx2(const uint64_t *words, size_t n, float *x_out) {
+    const __m256i bit_of_u32x8 = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i one_u32x8 = _mm256_castps_si256(_mm256_set1_ps(1.0f));
+    const __m256i sign_u32x8 = _mm256_castps_si256(_mm256_set1_ps(-0.0f));
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 8; i++) {
+            const __m256i bits_u32x8 = _mm256_set1_epi32((int)(*words >> 8 * i & 0xff));
+            const __m256i zero_u32x8 = _mm256_cmpeq_epi32(
+                _mm256_and_si256(bits_u32x8, bit_of_u32x8), _mm256_setzero_si256());
+            const __m256i v_u32x8 =
+                _mm256_or_si256(one_u32x8, _mm256_and_si256(zero_u32x8, sign_u32x8));
+            _mm256_storeu_ps(x_out + 8 * i, _mm256_castsi256_ps(v_u32x8));
+        }
+    }
+    bitops_unpack_f32_generic(words, n, x_out);
+}
+
+/* ---- popcount ------------------------------------------------------------------------------ */
+
+BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
+    __m256i sum_u64x4 = _mm256_setzero_si256();
+    size_t i = 0;
+    for (; i + YMM_WORDS <= n_words; i += YMM_WORDS)
+        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(popcount_bytes(load(words + i))));
+    uint64_t count = sum_lanes(sum_u64x4);
+    for (; i < n_words; i++)
+        count += (uint64_t)_mm_popcnt_u64(words[i]);
+    return (int64_t)count;
+}
+
+void bitops_popcount_avx2(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++)
+        count_out[row] = count_words(words + row * n_words, n_words);
+}
+
+void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}
+
+BITOPS_TARGET_END
+
+#endif

@@ -1,0 +1,254 @@
+/* neon_pack.c: what passes over arrays once: pack, compare, unpack, popcount and Adam; AArch64
+ * Advanced SIMD.
+ *
+ * A compare makes masks as wide as its elements, which are narrowed to bytes. Of each byte the bit
+ * of its place is kept, and pairwise additions make words of them.
+ *
+ *   intrinsic                 instruction   for each word
+ *   vcgezq_s8, _s16, _s32     cmge          4 (int8), 8 (int16), 16 (int32); _s64: 32
+ *   vcgezq_f32, _f64          fcmge         16 (float32), 32 (float64)
+ *   vceqq_f32, _f64           fcmeq         as many: each vector with itself, for NaN
+ *   vuzp1q_u8, _u16, _u32     uzp1          4 (int16), 12 (int32, float32), 28 (int64), 44 (double)
+ *   vandq_u8                  and           4, and 16 of what fcmeq found
+ *   vpaddq_u8                 addp          4
+ *   vqtbl1q_u8                tbl           4 (unpack to int8)
+ *   vcntq_u8                  cnt           1 for two words (popcount)
+ * The counts are those of the source; nothing was timed. README.md has the bottleneck on x86-64:
+ * memory.
+ *
+ * Overflow of popcount: see neon.h. Tails: pack and compare copy them to a whole word of values,
+ * unpack leaves them to generic. */
+#include "bitops.h"
+#include "isa/shared/adam_step.h"
+#include "isa/shared/columns.h"
+#include "isa/shared/neon.h"
+#include "isa/shared/pack.h"
+#include "isa/shared/target.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+#include <string.h>
+
+/* ---- pack ---------------------------------------------------------------------------------- */
+
+/* Packs 4 x 16 masks, 0 or -1, into 64 bits. Each byte keeps the bit of its place among eight, and
+ * pairs are added until eight bytes have become one. */
+BITOPS_INLINE uint64_t mask_bits(const uint8x16_t masks_u8x16[4]) {
+    const uint8x16_t place_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bits_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        bits_u8x16[i] = vandq_u8(masks_u8x16[i], place_u8x16);
+    const uint8x16_t quads_u8x16 =
+        vpaddq_u8(vpaddq_u8(bits_u8x16[0], bits_u8x16[1]), vpaddq_u8(bits_u8x16[2], bits_u8x16[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quads_u8x16, quads_u8x16)), 0);
+}
+
+/* Make masks of half as many bits: the lower half of each lane. */
+
+BITOPS_INLINE uint8x16_t narrow16(uint16x8_t a_u16x8, uint16x8_t b_u16x8) {
+    return vuzp1q_u8(vreinterpretq_u8_u16(a_u16x8), vreinterpretq_u8_u16(b_u16x8));
+}
+
+BITOPS_INLINE uint16x8_t narrow32(uint32x4_t a_u32x4, uint32x4_t b_u32x4) {
+    return vuzp1q_u16(vreinterpretq_u16_u32(a_u32x4), vreinterpretq_u16_u32(b_u32x4));
+}
+
+BITOPS_INLINE uint32x4_t narrow64(uint64x2_t a_u64x2, uint64x2_t b_u64x2) {
+    return vuzp1q_u32(vreinterpretq_u32_u64(a_u64x2), vreinterpretq_u32_u64(b_u64x2));
+}
+
+typedef uint32x4_t nan_flags; /* "ordered": ones in a lane that has not met a NaN */
+
+BITOPS_INLINE nan_flags nan_none(void) {
+    return vdupq_n_u32(UINT32_MAX);
+}
+
+BITOPS_INLINE int nan_met(nan_flags ordered) {
+    return vminvq_u32(ordered) == 0;
+}
+
+/* Signs of 64 elements. */
+
+BITOPS_INLINE uint64_t signs_bool8(const uint8_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const uint8x16_t v_u8x16 = vld1q_u8(x + 16 * i);
+        masks_u8x16[i] = vtstq_u8(v_u8x16, v_u8x16);
+    }
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint64_t signs_i8(const int8_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        masks_u8x16[i] = vcgezq_s8(vld1q_s8(x + 16 * i));
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
+    (void)ordered;
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] = narrow16(vcgezq_s16(vld1q_s16(x)), vcgezq_s16(vld1q_s16(x + 8)));
+    return mask_bits(masks_u8x16);
+}
+
+/* Masks x >= 0 of 4 elements: compares, not moves of sign bits, since -0.0 is +1. */
+
+BITOPS_INLINE uint32x4_t plus4_i32(const int32_t *x, nan_flags *ordered) {
+    (void)ordered;
+    return vcgezq_s32(vld1q_s32(x));
+}
+
+BITOPS_INLINE uint32x4_t plus4_i64(const int64_t *x, nan_flags *ordered) {
+    (void)ordered;
+    return narrow64(vcgezq_s64(vld1q_s64(x)), vcgezq_s64(vld1q_s64(x + 2)));
+}
+
+BITOPS_INLINE uint32x4_t plus4_f32(const float *x, nan_flags *ordered) {
+    const float32x4_t v_f32x4 = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
+    return vcgezq_f32(v_f32x4);
+}
+
+BITOPS_INLINE uint32x4_t plus4_f64(const double *x, nan_flags *ordered) {
+    const float64x2_t a_f64x2 = vld1q_f64(x), b_f64x2 = vld1q_f64(x + 2);
+    *ordered =
+        vandq_u32(*ordered, narrow64(vceqq_f64(a_f64x2, a_f64x2), vceqq_f64(b_f64x2, b_f64x2)));
+    return narrow64(vcgezq_f64(a_f64x2), vcgezq_f64(b_f64x2));
+}
+
+#define DEFINE_SIGNS(name, type, plus4)                                                            \
+    BITOPS_INLINE uint64_t name(const type *x, nan_flags *ordered) {                               \
+        uint8x16_t masks_u8x16[4];                                                                 \
+        BITOPS_UNROLL                                                                              \
+        for (int i = 0; i < 4; i++, x += 16)                                                       \
+            masks_u8x16[i] = narrow16(narrow32(plus4(x, ordered), plus4(x + 4, ordered)),          \
+                                      narrow32(plus4(x + 8, ordered), plus4(x + 12, ordered)));    \
+        return mask_bits(masks_u8x16);                                                             \
+    }
+
+DEFINE_SIGNS(signs_i32, int32_t, plus4_i32)
+DEFINE_SIGNS(signs_i64, int64_t, plus4_i64)
+DEFINE_SIGNS(signs_f32, float, plus4_f32)
+DEFINE_SIGNS(signs_f64, double, plus4_f64)
+
+DEFINE_PADDED_SIGNS(padded_bool8, uint8_t, signs_bool8)
+DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
+DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
+DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
+DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
+DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
+
+DEFINE_PACK(neon, pack_bool8, uint8_t, padded_bool8)
+DEFINE_PACK(neon, pack_i8, int8_t, padded_i8)
+DEFINE_PACK(neon, pack_i16, int16_t, padded_i16)
+DEFINE_PACK(neon, pack_i32, int32_t, padded_i32)
+DEFINE_PACK(neon, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(neon, pack_f32, float, padded_f32)
+DEFINE_PACK(neon, pack_f64, double, padded_f64)
+
+/* ---- compare ------------------------------------------------------------------------------- */
+
+/* Masks x > threshold of 4 elements. */
+
+BITOPS_INLINE uint32x4_t above4_i32(const int32_t *x, const float *threshold, nan_flags *ordered) {
+    (void)ordered;
+    return vcgtq_f32(vcvtq_f32_s32(vld1q_s32(x)), vld1q_f32(threshold));
+}
+
+BITOPS_INLINE uint32x4_t above4_f32(const float *x, const float *threshold, nan_flags *ordered) {
+    const float32x4_t v_f32x4 = vld1q_f32(x);
+    *ordered = vandq_u32(*ordered, vceqq_f32(v_f32x4, v_f32x4));
+    return vcgtq_f32(v_f32x4, vld1q_f32(threshold));
+}
+
+/* Bits x > threshold of the first n elements; the last ones are copied, with zeros behind them,
+ * since 0 > 0 is false. */
+#define DEFINE_ABOVE(name, type, above4)                                                           \
+    BITOPS_INLINE uint64_t whole_##name(const type *x, const float *t, nan_flags *ordered) {       \
+        uint8x16_t masks_u8x16[4];                                                                 \
+        BITOPS_UNROLL                                                                              \
+        for (int i = 0; i < 4; i++, x += 16, t += 16)                                              \
+            masks_u8x16[i] = narrow16(                                                             \
+                narrow32(above4(x, t, ordered), above4(x + 4, t + 4, ordered)),                    \
+                narrow32(above4(x + 8, t + 8, ordered), above4(x + 12, t + 12, ordered)));         \
+        return mask_bits(masks_u8x16);                                                             \
+    }                                                                                              \
+    BITOPS_INLINE uint64_t name(const type *x, const float *threshold, size_t n,                   \
+                                nan_flags *ordered) {                                              \
+        if (n == BITOPS_WORD_BITS)                                                                 \
+            return whole_##name(x, threshold, ordered);                                            \
+        type padded[BITOPS_WORD_BITS] = {0};                                                       \
+        float thresholds[BITOPS_WORD_BITS] = {0};                                                  \
+        memcpy(padded, x, n * sizeof *x);                                                          \
+        memcpy(thresholds, threshold, n * sizeof *threshold);                                      \
+        return whole_##name(padded, thresholds, ordered);                                          \
+    }
+
+DEFINE_ABOVE(above_i32, int32_t, above4_i32)
+DEFINE_ABOVE(above_f32, float, above4_f32)
+
+DEFINE_COMPARE(neon, compare_i32, int32_t, above_i32)
+DEFINE_COMPARE(neon, compare_f32, float, above_f32)
+
+/* ---- unpack -------------------------------------------------------------------------------- */
+
+void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
+    /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */
+    const uint8x16_t byte_of_u8x16 = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const uint8x16_t bit_of_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        const uint8x16_t word_u8x16 = vreinterpretq_u8_u64(vdupq_n_u64(*words));
+        BITOPS_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const uint8x16_t at_u8x16 = vaddq_u8(byte_of_u8x16, vdupq_n_u8((uint8_t)(2 * i)));
+            const uint8x16_t set_u8x16 = vtstq_u8(vqtbl1q_u8(word_u8x16, at_u8x16), bit_of_u8x16);
+            const uint8x16_t v_u8x16 =
+                vornq_u8(vdupq_n_u8(1), set_u8x16); /* 1 where set, else -1 */
+            vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v_u8x16));
+        }
+    }
+    bitops_unpack_i8_generic(words, n, x_out);
+}
+
+void bitops_unpack_f32_neon(const uint64_t *words, size_t n, float *x_out) {
+    const uint32x4_t bit_of_u32x4 = {1, 2, 4, 8};
+    for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
+        BITOPS_UNROLL
+        for (int i = 0; i < 16; i++) {
+            const uint32x4_t set_u32x4 =
+                vtstq_u32(vdupq_n_u32((uint32_t)(*words >> 4 * i)), bit_of_u32x4);
+            vst1q_f32(x_out + 4 * i, vbslq_f32(set_u32x4, vdupq_n_f32(1), vdupq_n_f32(-1)));
+        }
+    }
+    bitops_unpack_f32_generic(words, n, x_out);
+}
+
+/* ---- popcount ------------------------------------------------------------------------------ */
+
+void bitops_popcount_neon(const uint64_t *words, size_t rows, size_t n_words, int64_t *count_out) {
+    for (size_t row = 0; row < rows; row++, words += n_words)
+        count_out[row] = (int64_t)count_words(0, words, words, n_words);
+}
+
+void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  int64_t *count_out) {
+    count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
+    adam_update(args, first, n);
+}
+
+#endif

@@ -1,0 +1,209 @@
+/* kernels_test_pack.c: tests of the kernels that pass over arrays once. */
+#include "kernels_test.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- pack, unpack, popcount ---------------------------------------------------------------- */
+
+static const size_t bit_sizes[] = {0,   1,   2,   3,   7,   8,   9,   15,   16,   17,   31,  32,
+                                   33,  61,  63,  64,  65,  97,  127, 128,  129,  191,  192, 193,
+                                   255, 256, 257, 511, 512, 513, 769, 1009, 1023, 1024, 1025};
+enum { OFFSETS = 17 };
+
+/* Smallest and largest numbers of integers are made of bits, those of floats of infinities. */
+#define DEFINE_TEST_PACK(op, type, random_value)                                                   \
+    static void test_##op(const bitops_isa *isa) {                                                 \
+        for (size_t s = 0; s < COUNT(bit_sizes); s++)                                              \
+            for (size_t offset = 0; offset < OFFSETS; offset++) {                                  \
+                const size_t n = bit_sizes[s];                                                     \
+                /* n elements from any offset, and the last ones before the fence */               \
+                type *memory = input(0, (n + OFFSETS) * sizeof *memory);                           \
+                type *x = memory + (offset + 1 < OFFSETS ? offset : OFFSETS);                      \
+                for (size_t i = 0; i < n; i++)                                                     \
+                    x[i] = (random_value);                                                         \
+                const outputs out = make_outputs(bitops_words(n) * 8, offset % 8 * 8);             \
+                int got_nan = 0, want_nan = 0;                                                     \
+                isa->op(x, n, out.got, &got_nan);                                                  \
+                generic->op(x, n, out.want, &want_nan);                                            \
+                check(got_nan == want_nan, "NaN flags", n, offset, 0);                             \
+                check_outputs(n, offset, 0);                                                       \
+            }                                                                                      \
+    }
+
+DEFINE_TEST_PACK(pack_bool8, uint8_t, (uint8_t)(random64() % 3 ? random64() : 0))
+DEFINE_TEST_PACK(pack_i8, int8_t, (int8_t)random64())
+DEFINE_TEST_PACK(pack_i16, int16_t, (int16_t)(i % 3 ? (int64_t)random64() : INT16_MIN + (int)i % 2))
+DEFINE_TEST_PACK(pack_i32, int32_t, (int32_t)(i % 3 ? (int64_t)random64() : -(int64_t)(i % 2)))
+DEFINE_TEST_PACK(pack_i64, int64_t, (int64_t)(i % 3 ? random64() : i % 2 ? UINT32_MAX : 0))
+DEFINE_TEST_PACK(pack_f32, float, (float)edge_value(i + n))
+DEFINE_TEST_PACK(pack_f64, double, edge_value(i + n))
+
+/* One NaN at each place, of either sign, and infinities elsewhere. */
+#define DEFINE_TEST_NAN(op, type)                                                                  \
+    static void test_##op##_nan(const bitops_isa *isa) {                                           \
+        for (size_t n = 1; n <= 130; n += 43)                                                      \
+            for (size_t place = 0; place <= n; place++) {                                          \
+                type *x = input(0, n * sizeof *x);                                                 \
+                for (size_t i = 0; i < n; i++)                                                     \
+                    x[i] = (type)(i == place ? (i % 2 ? (double)NAN : -(double)NAN)                \
+                                             : (i % 3 ? HUGE_VAL : -HUGE_VAL));                    \
+                const outputs out = make_outputs(bitops_words(n) * 8, 0);                          \
+                int got_nan = 0, want_nan = 0;                                                     \
+                isa->op(x, n, out.got, &got_nan);                                                  \
+                generic->op(x, n, out.want, &want_nan);                                            \
+                check(want_nan == (place < n) && got_nan == want_nan, "NaN flags", n, place, 0);   \
+                check_outputs(n, place, 0);                                                        \
+            }                                                                                      \
+    }
+
+DEFINE_TEST_NAN(pack_f32, float)
+DEFINE_TEST_NAN(pack_f64, double)
+
+static void test_pack_f32_all(const bitops_isa *isa) {
+    test_pack_f32(isa);
+    test_pack_f32_nan(isa);
+}
+
+static void test_pack_f64_all(const bitops_isa *isa) {
+    test_pack_f64(isa);
+    test_pack_f64_nan(isa);
+}
+
+/* Equal numbers every fifth, NaN in one of eight runs, also as a threshold. */
+#define DEFINE_TEST_COMPARE(op, type, random_value, nan_value)                                     \
+    static void test_##op(const bitops_isa *isa) {                                                 \
+        for (size_t s = 0; s < COUNT(bit_sizes); s++)                                              \
+            for (size_t offset = 0; offset < OFFSETS; offset++) {                                  \
+                const size_t n = bit_sizes[s], at = offset + 1 < OFFSETS ? offset : OFFSETS;       \
+                type *x = (type *)input(0, (n + OFFSETS) * sizeof *x) + at;                        \
+                float *threshold = (float *)input(1, (n + OFFSETS) * sizeof *threshold) + at;      \
+                for (size_t i = 0; i < n; i++) {                                                   \
+                    x[i] = (random_value);                                                         \
+                    threshold[i] = i % 5 ? random_float() * 1e6f : (float)x[i];                    \
+                }                                                                                  \
+                if (n && offset % 8 == 3) {                                                        \
+                    x[random64() % n] = (nan_value);                                               \
+                    threshold[random64() % n] = NAN;                                               \
+                }                                                                                  \
+                const outputs out = make_outputs(bitops_words(n) * 8, offset % 8 * 8);             \
+                int got_nan = 0, want_nan = 0;                                                     \
+                isa->op(x, threshold, n, out.got, &got_nan);                                       \
+                generic->op(x, threshold, n, out.want, &want_nan);                                 \
+                check(got_nan == want_nan, "NaN flags", n, offset, 0);                             \
+                check_outputs(n, offset, 0);                                                       \
+            }                                                                                      \
+    }
+
+/* Integers beyond 2^24 are compared as the float32 that they round to. */
+DEFINE_TEST_COMPARE(compare_i32, int32_t,
+                    (int32_t)(i % 2 ? random64() : random64() % 2000000 - 1000000), 0)
+DEFINE_TEST_COMPARE(compare_f32, float, (float)edge_value(i) * (i % 2 ? 1e4f : 1), NAN)
+
+#define DEFINE_TEST_UNPACK(op, type)                                                               \
+    static void test_##op(const bitops_isa *isa) {                                                 \
+        for (size_t s = 0; s < COUNT(bit_sizes); s++)                                              \
+            for (size_t offset = 0; offset < OFFSETS; offset++) {                                  \
+                const size_t n = bit_sizes[s];                                                     \
+                const uint64_t *words = input_words(0, bitops_words(n), (int)offset % PATTERNS);   \
+                const outputs out = make_outputs(n * sizeof(type), offset * sizeof(type));         \
+                isa->op(words, n, out.got);                                                        \
+                generic->op(words, n, out.want);                                                   \
+                check_outputs(n, offset, 0);                                                       \
+            }                                                                                      \
+    }
+
+DEFINE_TEST_UNPACK(unpack_i8, int8_t)
+DEFINE_TEST_UNPACK(unpack_f32, float)
+
+static void popcount_case(const bitops_isa *isa, size_t rows, size_t n_words, int pattern) {
+    const uint64_t *words = input_words(0, rows * n_words, pattern);
+    const outputs out = make_outputs(rows * sizeof(int64_t), 0);
+    isa->popcount(words, rows, n_words, out.got);
+    generic->popcount(words, rows, n_words, out.want);
+    check_outputs(rows, n_words, (size_t)pattern);
+}
+
+static void test_popcount(const bitops_isa *isa) {
+    /* Around the intervals in which narrow counters are emptied. */
+    static const size_t sizes[] = {61,   63,   64,   65,   123,  124,  125,  127,  128,   129,
+                                   1009, 1023, 1024, 1025, 8183, 8184, 8185, 8192, 16367, 16369};
+    for (int pattern = 0; pattern < PATTERNS; pattern++) {
+        for (size_t n_words = 0; n_words <= 40; n_words++)
+            for (size_t rows = 0; rows <= 5; rows++)
+                popcount_case(isa, rows, n_words, pattern);
+        for (size_t s = 0; s < COUNT(sizes); s++)
+            popcount_case(isa, 1 + s % 2, sizes[s], pattern);
+    }
+}
+
+static void test_popcount_columns(const bitops_isa *isa) {
+    static const size_t row_counts[] = {1, 2, 3, 31, 63, 64, 65, 127, 128, 129, 257};
+    static const size_t widths[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64};
+    for (size_t r = 0; r < COUNT(row_counts); r++)
+        for (size_t s = 0; s < COUNT(widths); s++)
+            for (int pattern = 0; pattern < PATTERNS; pattern++) {
+                const size_t rows = row_counts[r], n_words = widths[s];
+                const size_t ld = n_words + (pattern ? 0 : 3);
+                const uint64_t *words = input_words(0, (rows - 1) * ld + n_words, pattern);
+                const outputs out = make_outputs(n_words * 64 * sizeof(int64_t), 0);
+                isa->popcount_columns(words, ld, rows, n_words, out.got);
+                generic->popcount_columns(words, ld, rows, n_words, out.want);
+                check_outputs(rows, n_words, (size_t)pattern);
+            }
+}
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+static void test_adam(const bitops_isa *isa) {
+    enum { ARRAYS = 4 };
+    for (size_t s = 0; s < COUNT(bit_sizes); s++)
+        for (size_t offset = 0; offset < OFFSETS; offset++) {
+            const size_t n = bit_sizes[s], all = offset + n;
+            float *x[2][ARRAYS]; /* g, w, m, v of isa and of generic */
+            for (int a = 0; a < ARRAYS; a++) {
+                x[0][a] = input(a, all * sizeof(float));
+                x[1][a] = input(ARRAYS + a, all * sizeof(float));
+                for (size_t i = 0; i < all; i++) {
+                    const float v = (float)edge_value(i + (size_t)a);
+                    x[0][a][i] = x[1][a][i] = a == 3 ? fabsf(v) : v;
+                }
+            }
+            for (int b = 0; b < 2; b++) {
+                const bitops_adam_args args = {.rows = 1,
+                                               .n = all,
+                                               .g = x[b][0],
+                                               .w = x[b][1],
+                                               .m = x[b][2],
+                                               .v = x[b][3],
+                                               .beta1_rest = 0.1f,
+                                               .beta2_rest = 0.001f,
+                                               .eps = 1e-8f,
+                                               .rate = 0.01f,
+                                               .keep = offset % 2 ? 1 : 0.99f,
+                                               .clip = offset % 3 ? 1 : HUGE_VALF};
+                (b ? generic : isa)->adam(&args, offset, n);
+            }
+            for (int a = 0; a < ARRAYS; a++)
+                check(memcmp(x[0][a], x[1][a], all * sizeof(float)) == 0, "arrays", n, offset,
+                      (size_t)a);
+        }
+}
+
+const named_test pack_tests[] = {
+    {"pack_bool8", test_pack_bool8},
+    {"pack_i8", test_pack_i8},
+    {"pack_i16", test_pack_i16},
+    {"pack_i32", test_pack_i32},
+    {"pack_i64", test_pack_i64},
+    {"pack_f32", test_pack_f32_all},
+    {"pack_f64", test_pack_f64_all},
+    {"compare_i32", test_compare_i32},
+    {"compare_f32", test_compare_f32},
+    {"unpack_i8", test_unpack_i8},
+    {"unpack_f32", test_unpack_f32},
+    {"popcount", test_popcount},
+    {"popcount_columns", test_popcount_columns},
+    {"adam", test_adam},
+    {NULL, NULL},
+};

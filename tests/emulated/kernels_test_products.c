@@ -1,0 +1,211 @@
+/* kernels_test_products.c: tests of the kernels of products: of bits, and of numbers with weights.
+ */
+#include "kernels_test.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- products of bits ---------------------------------------------------------------------- */
+
+/* The mismatches of m rows with n rows by gemm_rows of generic, and what isa makes of it: by
+ * panels, or by rows as they lie. */
+static void product_case(const bitops_isa *isa, int panels, size_t m, size_t n, size_t k_words,
+                         int pattern, int i) {
+    static _Alignas(64) uint64_t scratch[MAX_M * 64], panel[1 << 17];
+    const size_t lda = k_words + (m + n) % 3, ldw = k_words + m % 2;
+    uint64_t *a = input_words(0, (m - 1) * lda + k_words, pattern);
+    uint64_t *w = input_words(1, (n - 1) * ldw + k_words, pattern);
+    const size_t k = k_words * 64;
+    bitops_store store = make_store(i, n, k);
+    if (!panels)
+        store.offset = NULL;
+    fill_store_arrays(n, k);
+    const outputs out = make_outputs(store_bytes(&store, m), 0);
+    start_outputs(&store, m, out.got);
+    start_outputs(&store, m, out.want);
+    store.c = out.want;
+    generic->gemm_rows(a, lda, m, w, ldw, n, k_words, 0, 0, &store);
+    store.c = out.got;
+    if (panels && isa->prepack_rows) {
+        uint64_t *rows = input(2, m * k_words * sizeof *rows);
+        isa->prepack_rows(a, lda, m, k_words, rows, k_words);
+        for (size_t j = 0; j < n; j += isa->nr) {
+            const size_t columns = n - j < isa->nr ? n - j : isa->nr;
+            isa->prepack(w + j * ldw, ldw, columns, k_words, panel);
+            isa->gemm_panel(rows, k_words, m, panel, columns, k_words, 0, j, &store, scratch);
+        }
+    } else if (panels) {
+        for (size_t j = 0; j < n; j += isa->nr) {
+            const size_t columns = n - j < isa->nr ? n - j : isa->nr;
+            isa->prepack(w + j * ldw, ldw, columns, k_words, panel);
+            isa->gemm_panel(a, lda, m, panel, columns, k_words, 0, j, &store, scratch);
+        }
+    } else {
+        isa->gemm_rows(a, lda, m, w, ldw, n, k_words, 0, 0, &store);
+    }
+    check_outputs(m, n, k_words);
+}
+
+static const size_t row_sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 47, 48, 49, 61, 97};
+static const size_t column_sizes[] = {1,  2,  3,  7,  8,  9,  15, 16,  17,  31,  32,  33, 47,
+                                      48, 49, 63, 64, 65, 80, 97, 113, 127, 128, 129, 257};
+static const size_t word_sizes[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 31, 33};
+
+static void test_gemm_panel(const bitops_isa *isa) {
+    int turn = 0; /* each size meets another store and pattern */
+    for (size_t r = 0; r < COUNT(row_sizes); r++)
+        for (size_t s = 0; s < COUNT(column_sizes); s++)
+            for (size_t p = 0; p < COUNT(word_sizes); p++, turn++)
+                product_case(isa, 1, row_sizes[r], column_sizes[s], word_sizes[p],
+                             turn / STORES % PATTERNS, turn % STORES);
+    /* Every store, with few and with many rows, and tiles that are not full. */
+    for (int i = 0; i < STORES; i++)
+        for (int pattern = 0; pattern < PATTERNS; pattern++)
+            for (size_t n = isa->nr - 1; n <= isa->nr + 1; n++) {
+                product_case(isa, 1, 5, n, 7, pattern, i);
+                product_case(isa, 1, 50, n, 7, pattern, i);
+            }
+    /* Long rows, up to where 16-bit counters are full. */
+    static const size_t longs[] = {61, 127, 128, 255, 256, 257, 1022, 1023};
+    for (size_t p = 0; p < COUNT(longs); p++)
+        for (int pattern = 0; pattern < PATTERNS; pattern++) {
+            product_case(isa, 1, 3, isa->nr, longs[p], pattern, 3);
+            product_case(isa, 1, 49, isa->nr, longs[p], pattern, 0);
+        }
+}
+
+static void test_gemm_rows(const bitops_isa *isa) {
+    int turn = 0;
+    for (size_t m = 1; m <= 17; m += 1 + m / 5)
+        for (size_t s = 0; s < COUNT(column_sizes); s++)
+            for (size_t p = 0; p < COUNT(word_sizes); p++, turn++)
+                product_case(isa, 0, m, column_sizes[s], word_sizes[p], turn / STORES % PATTERNS,
+                             turn % STORES);
+    static const size_t longs[] = {123, 124, 125, 1023, 1024, 1025, 8183, 8184, 8185, 16369};
+    for (size_t p = 0; p < COUNT(longs); p++)
+        for (int pattern = 0; pattern < PATTERNS; pattern++)
+            product_case(isa, 0, 2, 9, longs[p], pattern, 0);
+}
+
+/* Both are tested by the products that read what they wrote. */
+static void test_prepack(const bitops_isa *isa) {
+    for (size_t n = 1; n <= isa->nr; n++)
+        product_case(isa, 1, 3, n, 1 + n % 19, RANDOM, 2);
+}
+
+/* ---- numbers times weights ----------------------------------------------------------------- */
+
+/* Equal, or both NaN, whose bits are not part of the contract. */
+static int floats_equal(const float *got, const float *want, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(got + i, want + i, sizeof *got) && !(isnan(got[i]) && isnan(want[i])))
+            return 0;
+    return 1;
+}
+
+enum { MAX_HALVES = 34, TABLE_WORDS = 4 * MAX_HALVES * BITOPS_LOOKUP_BYTES / 8 };
+
+typedef struct lookup_shape {
+    size_t rows, n, k;
+    int first, pattern;
+} lookup_shape;
+
+static void run_lookup(const bitops_isa *isa, int real, const lookup_shape *s, const void *x,
+                       const uint64_t *w, size_t ldw, void *c, size_t ldc) {
+    static _Alignas(64) uint64_t tables[TABLE_WORDS];
+    static uint32_t panel[MAX_HALVES * BITOPS_LOOKUP_COLUMNS];
+    const size_t size = real ? sizeof(float) : 1, halves = (s->k + 31) / 32;
+    bitops_lookup t = {.tables = tables,
+                       .table_stride = halves * BITOPS_LOOKUP_BYTES,
+                       .panel = panel,
+                       .halves = halves,
+                       .rows = s->rows,
+                       .n = s->n,
+                       .c = c,
+                       .ldc = ldc,
+                       .first = s->first};
+    isa->lookup_panel(w, ldw, s->n, bitops_words(s->k), panel);
+    for (size_t i = 0; i < s->rows; i++) {
+        const void *row = (const char *)x + i * s->k * size;
+        void *own = (char *)tables + i * t.table_stride;
+        if (real)
+            isa->lookup_tables_f32(row, s->k, own);
+        else
+            isa->lookup_tables_u8(row, s->k, own);
+    }
+    if (real)
+        isa->lookup_f32(&t);
+    else
+        isa->lookup_u8(&t);
+}
+
+static void lookup_case(const bitops_isa *isa, int real, const lookup_shape *s) {
+    const size_t elements = s->rows * s->k, ldc = s->n + s->k % 3, k_words = bitops_words(s->k);
+    void *x = input(0, elements * (real ? sizeof(float) : 1));
+    for (size_t i = 0; i < elements; i++) {
+        if (real)
+            ((float *)x)[i] = i % 7 ? random_float() : (float)edge_value(i);
+        else
+            ((uint8_t *)x)[i] = s->pattern == RANDOM ? (uint8_t)random64() : 255;
+    }
+    if (real && elements && s->pattern == OPPOSITE)
+        ((float *)x)[random64() % elements] = HUGE_VALF;
+    const uint64_t *w = input_words(1, s->n * k_words, s->pattern);
+    const outputs out = make_outputs(s->rows * ldc * 4, 0);
+    for (size_t i = 0; i < s->rows * ldc; i++) {
+        const float start = random_float();
+        ((float *)out.got)[i] = ((float *)out.want)[i] = start;
+        if (!real)
+            ((int32_t *)out.got)[i] = ((int32_t *)out.want)[i] = (int32_t)(start * 1000);
+    }
+    run_lookup(isa, real, s, x, w, k_words, out.got, ldc);
+    run_lookup(generic, real, s, x, w, k_words, out.want, ldc);
+    if (real)
+        check(floats_equal(out.got, out.want, s->rows * ldc), "outputs", s->rows, s->n, s->k);
+    else
+        check_outputs(s->rows, s->n, s->k);
+}
+
+static void test_lookup(const bitops_isa *isa, int real) {
+    static const size_t sizes[] = {1,  2,   3,   4,   5,   31,  32,  33,  63,  64,  65,   95,  96,
+                                   97, 127, 128, 129, 160, 191, 193, 255, 256, 257, 1023, 1024};
+    int turn = 0;
+    for (size_t rows = 1; rows <= BITOPS_LOOKUP_ROWS; rows++)
+        for (size_t s = 0; s < COUNT(sizes); s++)
+            for (size_t n = 1; n <= BITOPS_LOOKUP_COLUMNS; n += n % 16 > 1 && n % 16 < 14 ? 5 : 1) {
+                const lookup_shape shape = {rows, n, sizes[s], turn % 2, turn / 2 % PATTERNS};
+                lookup_case(isa, real, &shape);
+                turn++;
+            }
+}
+
+static void test_lookup_f32(const bitops_isa *isa) {
+    test_lookup(isa, 1);
+}
+
+static void test_lookup_u8(const bitops_isa *isa) {
+    test_lookup(isa, 0);
+}
+
+/* ---- the bound ----------------------------------------------------------------------------- */
+
+/* It has no result to compare: it runs, and says what it did. */
+static void test_port_bound(const bitops_isa *isa) {
+    uint64_t macs = 0;
+    isa->port_bound(100, &macs);
+    check(macs > 0, "steps", 100, 0, 0);
+}
+
+const named_test product_tests[] = {
+    {"prepack", test_prepack},
+    {"prepack_rows", test_prepack},
+    {"gemm_panel", test_gemm_panel},
+    {"gemm_rows", test_gemm_rows},
+    {"lookup_panel", test_lookup_u8},
+    {"lookup_tables_f32", test_lookup_f32},
+    {"lookup_tables_u8", test_lookup_u8},
+    {"lookup_f32", test_lookup_f32},
+    {"lookup_u8", test_lookup_u8},
+    {"port_bound", test_port_bound},
+    {NULL, NULL},
+};
