@@ -142,8 +142,11 @@ class ZCA:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> x_train, x_test = np.random.default_rng(0).random((2, 50, 4, 4, 3), np.float32)
     >>> zca = ZCA().fit(gcn(x_train))
-    >>> x_test = zca.apply(gcn(x_test))
+    >>> zca.apply(gcn(x_test)).shape
+    (50, 4, 4, 3)
     """
 
     def __init__(self, bias: float = 0.1):

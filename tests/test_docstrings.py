@@ -1,0 +1,27 @@
+"""The examples of all docstrings are run."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import bitops
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(bitops.__path__, "bitops.")
+    if not module.name.endswith(("__main__", "_core"))
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    result = doctest.testmod(importlib.import_module(name), verbose=False)
+    assert result.failed == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    modules = [importlib.import_module(name) for name in MODULES]
+    assert sum(len(test.examples) for m in modules for test in finder.find(m)) > 30
