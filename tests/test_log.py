@@ -149,7 +149,10 @@ def test_resumed_training_without_its_log(tmp_path):
 def test_new_training_starts_the_log_anew(tmp_path):
     path = tmp_path / "log.csv"
     train(Log(path))
-    train(Log(path), epochs=1)
+    with pytest.raises(FileExistsError, match=r"^\[Log\] .*log\.csv must be new .* of 3 rows$"):
+        train(Log(path), epochs=1)
+    assert len(read_log(path)) == 3
+    train(Log(path, overwrite=True), epochs=1)
     assert len(read_log(path)) == 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_file
+from ..files.writing import write_file
 
 if TYPE_CHECKING:
     from ..training.log import Row
@@ -89,7 +89,7 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
             picture = io.BytesIO()
             figure.savefig(picture, format="png", dpi=120)
             written.append(folder / f"{log.stem}-{name}.png")
-            write_file(written[-1], picture.getvalue())
+            write_file("plot", written[-1], picture.getvalue())
     return written
 
 
