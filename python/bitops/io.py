@@ -37,14 +37,16 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     ----------
     model : Packed
     path : path
-        Replaced if it exists.
+        Replaced if it exists. A link stays, and its target is replaced; the mode is kept.
 
     Raises
     ------
+    OSError
+        If the file cannot be written. What was there before stays.
     TypeError
         If `model` is no packed model, or a layer is of a class that is not registered.
     ValueError
-        If `load` would refuse the file.
+        If `load` would refuse the file, or if `path` is that of a FIFO, a socket or a device.
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
@@ -67,7 +69,7 @@ def load(path: str | os.PathLike) -> Packed:
     OSError
         If the file cannot be opened.
     ValueError
-        If it is truncated, damaged, or no packed model, or if a type of layer is not registered.
-        Everything is checked before any layer is built.
+        If it is truncated, damaged, no packed model, or no regular file, or if a type of layer is
+        not registered. Everything is checked before any layer is built.
     """
     return Packed.load(path)

@@ -110,7 +110,9 @@ class TensorFile:
             raise ValueError(f"the file must hold its length and a header, got {size} bytes")
         _check_header(length)
         header = parse_json(file.read(length).decode())
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+        if not isinstance(metadata, dict):
+            raise ValueError(f"the header must be an object, with metadata, got {header!r:.80}")
         self.description = _parse_description(metadata.get("bitops", ""), name)
         if set(metadata) != {"bitops"}:
             raise ValueError(f"metadata must be bitops alone, got {list(metadata)!r:.80}")
