@@ -104,6 +104,7 @@ core = Extension(
 setup(
     package_dir={"": "python"},
     packages=find_packages("python"),
+    py_modules=["bitops_command"],
     package_data={"bitops": ["py.typed", "*.pyi"]},
     ext_modules=cythonize(
         [core],

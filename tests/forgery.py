@@ -5,7 +5,7 @@ import json
 import safetensors
 import safetensors.numpy
 
-from bitops.files import digest
+from bitops.files.tensors import digest
 
 
 def read(path):

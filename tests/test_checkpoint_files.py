@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 from numpy.testing import assert_array_equal
 
-from bitops.files import digest
+from bitops.files.tensors import digest
 from bitops.models import mlp
 from bitops.ops.array import pack
 from bitops.training.augment import random_flip
@@ -263,7 +263,7 @@ def test_the_last_good_checkpoint_stays(tmp_path):
         dense().fit(x, y, callbacks=callbacks, **OPTIONS)
     assert read(path)[1]["optimizer.steps"] == 6
     model = dense()
-    callbacks = [At(6, spoil), Checkpoint(path, steps=3)]
+    callbacks = [At(6, spoil), Checkpoint(path, steps=3, overwrite=True)]
     with pytest.raises(FloatingPointError, match=r"NaN .* in the parameters .* after step 6$"):
         model.fit(x, y, callbacks=callbacks, **OPTIONS)
     _, tensors = read(path)
@@ -280,7 +280,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(checkpoint, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
         with pytest.raises(OSError, match="disk full"):
-            dense().fit(x, y, callbacks=[Checkpoint(checkpoint)], **OPTIONS)
+            dense().fit(x, y, callbacks=[Checkpoint(checkpoint, overwrite=True)], **OPTIONS)
     assert checkpoint.read_bytes() == content
     assert os.listdir(checkpoint.parent) == [checkpoint.name]
 

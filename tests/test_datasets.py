@@ -513,3 +513,41 @@ def test_data_sets_are_told_apart(tmp_path):
         load_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match="must hold the files of MNIST"):
         load_dataset(tmp_path / "nowhere")
+
+
+def test_idx_files_of_too_many_items(tmp_path):
+    """Labels become int64; they are refused by the header, before anything is unpacked."""
+    path = tmp_path / "labels.gz"
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 10_000_001)))
+    with pytest.raises(ValueError, match=r"^\[read_idx\] .* 10,000,000 items, got 10,000,0"):
+        read_idx(path, ndim=1)
+    header = bytes([0, 0, 8, 3]) + struct.pack(">3I", 10_000_001, 1, 1)
+    path.write_bytes(gzip.compress(header))
+    with pytest.raises(ValueError, match="at most 10,000,000 items"):
+        read_idx(path, ndim=3)
+
+
+def test_zipped_zeros_take_their_bytes_once(tmp_path):
+    path = tmp_path / "images.gz"
+    size = 1 << 25
+    header = bytes([0, 0, 8, 3]) + struct.pack(">3I", size >> 10, 32, 32)
+    path.write_bytes(gzip.compress(header + bytes(size)))
+    assert path.stat().st_size < size / 1000
+    tracemalloc.start()
+    read_idx(path, ndim=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * size
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_files_that_are_none_are_not_waited_for(tmp_path):
+    names = [*NAMES, "train-images-idx3-ubyte.gz", "data_batch_1.bin", "train.tar"]
+    for name in [*names, "train_32x32.mat", "test_32x32.mat"]:
+        os.mkfifo(tmp_path / name)
+    for load in (load_mnist, load_cifar10, load_svhn, load_dataset):
+        with pytest.raises(FileNotFoundError):
+            load(tmp_path)
+    for name in (NAMES[0], "train-images-idx3-ubyte.gz"):
+        with pytest.raises(ValueError, match=r"^\[read_idx\] .* regular file, got a FIFO"):
+            read_idx(tmp_path / name, ndim=3)

@@ -1,6 +1,5 @@
 import base64
 import os
-import sys
 import zlib
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from bitops import files
+from bitops.files import tensors as files
 from bitops.io import load, save
 from bitops.layers import (
     FloatConv2D,
@@ -263,7 +262,7 @@ def test_failed_save_leaves_the_old_file(path, monkeypatch):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "nothing")
-    with pytest.raises(OSError, match="denied" if sys.platform == "win32" else "directory"):
+    with pytest.raises(OSError, match="directory"):
         load(tmp_path)
     with pytest.raises(FileNotFoundError):
         every_kind().save(tmp_path / "no" / "folder")
@@ -304,6 +303,11 @@ def test_long_descriptions_are_neither_written_nor_parsed(path, monkeypatch):
     assert not path.exists()
     text = "[" + "[]," * (files.MAX_DESCRIPTION // 3) + "[]]"
     safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, path, {"bitops": text})
-    monkeypatch.setattr(files.json, "loads", lambda text: pytest.fail("parsed"))
+    loads = files.json.loads  # of the header, too, in which the description is a string
+
+    def watch(text, **options):
+        return pytest.fail("parsed") if text.startswith("[") else loads(text, **options)
+
+    monkeypatch.setattr(files.json, "loads", watch)
     with pytest.raises(ValueError, match="metadata must have at most 16777216 bytes"):
         load(path)

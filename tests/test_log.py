@@ -1,28 +1,13 @@
 import csv
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bitops.cli import main as cli
-from bitops.cli.plot import plot
-from bitops.layers import BinaryDense, Dense, Sequential
-from bitops.models import mlp
 from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.log import Log, read_log
-from bitops.training.losses import cross_entropy
-
-
-def train(*callbacks, seed=0, epochs=3, validated=True, **options):
-    rng = np.random.default_rng(1)
-    x, y = rng.integers(256, size=(60, 20), dtype=np.uint8), rng.integers(3, size=60)
-    model = mlp(20, 16, 1, 3, seed=seed)
-    options |= {"validation": (x[:20], y[:20])} if validated else {}
-    callbacks = list(callbacks)
-    return model.fit(x, y, epochs=epochs, batch_size=15, callbacks=callbacks, verbose=0, **options)
+from trainings import train_logged as train
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -149,7 +134,10 @@ def test_resumed_training_without_its_log(tmp_path):
 def test_new_training_starts_the_log_anew(tmp_path):
     path = tmp_path / "log.csv"
     train(Log(path))
-    train(Log(path), epochs=1)
+    with pytest.raises(FileExistsError, match=r"^\[Log\] .*log\.csv must be new .* of 3 rows$"):
+        train(Log(path), epochs=1)
+    assert len(read_log(path)) == 3
+    train(Log(path, overwrite=True), epochs=1)
     assert len(read_log(path)) == 1
 
 
@@ -171,6 +159,18 @@ def test_bad_settings(tmp_path):
         train(Log(tmp_path / "no" / "log.csv"))
 
 
+TABLE = b"epoch,loss,train_error,validation_error\n"
+OBJECT = b'{"epoch": 1, "loss": 0.5, "train_error": 0, "validation_error": null}\n'
+
+
+def test_the_least_logs(tmp_path):
+    """From which the malformed ones below differ."""
+    (tmp_path / "a.csv").write_bytes(TABLE + b"1,0.5,0,\n")
+    (tmp_path / "a.jsonl").write_bytes(OBJECT)
+    row = {"epoch": 1, "loss": 0.5, "train_error": 0, "validation_error": None}
+    assert read_log(tmp_path / "a.csv") == read_log(tmp_path / "a.jsonl") == [row]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -182,91 +182,88 @@ def test_bad_settings(tmp_path):
         ("a.jsonl", b"[1, 2]\n"),
         ("a.jsonl", b"{'epoch': 1}\n"),
         ("a.jsonl", b'{"epoch": 1}\n'),
+        ("a.jsonl", b"[" * 200_000 + b"\n"),
+        ("a.jsonl", b'{"a":' * 200_000 + b"\n"),
+        ("a.jsonl", OBJECT.replace(b"0.5", b"1" + b"0" * 400)),
+        ("a.jsonl", OBJECT.replace(b"0.5", b"1" + b"0" * 5000)),
+        ("a.jsonl", OBJECT.replace(b"0.5", b"NaN")),
+        ("a.jsonl", OBJECT.replace(b"0.5", b"1e999")),
+        ("a.jsonl", OBJECT.replace(b"0.5", b"true")),
+        ("a.jsonl", OBJECT.replace(b"0.5", b'"0.5"')),
+        ("a.jsonl", OBJECT.replace(b"0.5", b"[0.5]")),
+        ("a.jsonl", OBJECT.replace(b": 1,", b": null,")),
+        ("a.jsonl", OBJECT.replace(b": 1,", b": Infinity,")),
+        ("a.jsonl", OBJECT.replace(b'"epoch"', b'"loss"')),
+        ("a.jsonl", OBJECT + OBJECT.replace(b"}", b', "flips/a": 1}')),
+        ("a.jsonl", OBJECT.replace(b"}", b', "latent/a/1": 1}') + OBJECT),
+        ("a.csv", TABLE + b"x" * 200_000 + b",0.5,0,\n"),
+        ("a.csv", TABLE[:-1] + b"," + b"x" * 200_000 + b"\n1,0.5,0,,1\n"),
+        ("a.csv", TABLE[:-1] + b",loss\n1,0.5,0,,0.5\n"),
+        ("a.csv", TABLE + b",0.5,0,\n"),
+        ("a.csv", TABLE + b"inf,0.5,0,\n"),
+        ("a.csv", TABLE + b"1,nan,0,\n"),
+        ("a.csv", TABLE + b'1,"0.5,0,\n1,0.5",0,\n'),
+        ("a.csv", TABLE + b"1,0.5,0,\0\n"),
     ],
 )
 def test_other_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"^\[read_log\] .*a\.(csv|jsonl) must "):
+    with pytest.raises(ValueError, match=r"^\[read_log\] .*a\.(csv|jsonl) must ") as error:
         read_log(tmp_path / name)
+    assert len(str(error.value)) < 1000 and str(error.value).isprintable()
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
+@pytest.mark.parametrize("end", ["\n", "\n\n", " \n", "\t\n"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_resumed_training_after_an_editor(tmp_path, suffix, end):
+    """Which has added lines, or ends them as Windows does."""
+    for name, change in (("end", lambda text: text + end), ("crlf", lambda text: crlf(text))):
+        path, saved = tmp_path / f"{name}.{suffix}", tmp_path / name
+        train(Log(path), Checkpoint(saved), StopAt(8))
+        path.write_bytes(change(path.read_text()).encode())
+        assert [row["epoch"] for row in read_log(path)] == [1, 2]
+        train(Log(path), resume=saved)
+        assert [row["epoch"] for row in read_log(path)] == [1, 2, 3]
+        assert b"\r" not in path.read_bytes() and b"\n\n" not in path.read_bytes()
+
+
+def crlf(text):
+    return text.replace("\n", "\r\n")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_plot(tmp_path, capsys, suffix):
-    pytest.importorskip("matplotlib")
+@pytest.mark.parametrize("way", ["rename", "remove", "empty"])
+def test_a_log_that_is_taken_away_meanwhile(tmp_path, suffix, way):
+    """As programs do that turn logs: the next row starts a whole new one."""
     path = tmp_path / f"log.{suffix}"
-    train(Log(path))
-    assert cli.main(["plot", str(path)]) == 0
-    names = capsys.readouterr().out.split()
-    pictures = ("curves", "flips", "saturation", "weights")
-    assert names == [str(tmp_path / f"log-{picture}.png") for picture in pictures]
-    assert all(Path(name).read_bytes().startswith(PNG) for name in names)
-    assert cli.main(["plot", str(path), "--out", str(tmp_path / "new" / "place")]) == 0
-    assert len(list((tmp_path / "new" / "place").iterdir())) == 4
+
+    class Turn(Callback):
+        def on_epoch(self, run):
+            if run.epoch == 2:
+                if way == "empty":
+                    (tmp_path / f"old.{suffix}").write_bytes(path.read_bytes())
+                    path.write_bytes(b"")
+                elif way == "rename":
+                    path.rename(tmp_path / f"old.{suffix}")
+                else:
+                    path.unlink()
+
+    train(Log(path), Turn())
+    assert [row["epoch"] for row in read_log(path)] == [3]
+    if way != "remove":
+        assert [row["epoch"] for row in read_log(tmp_path / f"old.{suffix}")] == [1, 2]
 
 
-def test_plot_draws_what_the_log_holds(tmp_path):
-    """One epoch of a net without signs or binary weights, and nothing but zeros to draw."""
-    pytest.importorskip("matplotlib")
-    x, y = np.random.default_rng(0).random((30, 5)), np.arange(30) % 3
-    log = tmp_path / "real.csv"
-    options = {"loss": cross_entropy, "epochs": 1, "verbose": 0}
-    Sequential(Dense(5, 3)).fit(x, y, callbacks=[Log(log)], **options)
-    assert [path.name for path in plot(log)] == ["real-curves.png"]
-    log = tmp_path / "still.csv"
-    options["schedule"] = lambda epoch, epochs: 0.0
-    Sequential(BinaryDense(5, 3)).fit(x, y, callbacks=[Log(log, bins=1)], **options)
-    assert read_log(log)[0]["flips/0.BinaryDense"] == 0
-    assert [path.name for path in plot(log)] == [
-        *("still-curves.png", "still-flips.png", "still-weights.png")
-    ]
+def test_resumed_within_the_first_epoch(tmp_path):
+    """After the row of that epoch was written, but no checkpoint behind it."""
+    path, saved = tmp_path / "log.csv", tmp_path / "c"
 
+    class Crash(Callback):
+        def on_epoch(self, run):
+            raise KeyError
 
-def test_plot_draws_the_numbers(tmp_path, monkeypatch):
-    """The lines of the figures are the columns, in percent."""
-    figures = pytest.importorskip("matplotlib.figure")
-    drawn = []
-    save = figures.Figure.savefig
-    monkeypatch.setattr(
-        figures.Figure,
-        "savefig",
-        lambda self, *args, **options: [drawn.append(self), save(self, *args, **options)],
-    )
-    path = tmp_path / "log.csv"
-    history = train(Log(path, bins=4))
-    plot(path)
-    curves, flips, _, weights = drawn
-    loss, validation = curves.axes[0].lines[0], curves.axes[1].lines[1]
-    assert list(loss.get_ydata()) == [epoch.loss for epoch in history.epochs]
-    assert list(validation.get_xdata()) == [1, 2, 3]
-    errors = [100 * epoch.validation_error for epoch in history.epochs]
-    assert list(validation.get_ydata()) == pytest.approx(errors)
-    assert [text.get_text() for text in flips.axes[0].get_legend().texts] == [
-        *("0.BinaryDense", "3.BinaryDense")
-    ]
-    assert [axes.get_title() for axes in weights.axes] == ["0.BinaryDense", "3.BinaryDense"]
-    stairs = weights.axes[0].patches[-1].get_data()
-    last = read_log(path)[-1]
-    names = [name for name in last if name.startswith("latent/0.")]
-    assert list(stairs.values) == pytest.approx([100 * last[name] for name in names])
-    assert list(stairs.edges) == pytest.approx([-1, -0.5, 0, 0.5, 1])
-
-
-def test_plot_of_nothing(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "log.csv"
-    path.write_text("")
-    assert cli.main(["plot", str(path)]) == 1
-    assert "must have at least one epoch, got none" in capsys.readouterr().err
-    assert cli.main(["plot", str(tmp_path / "missing.csv")]) == 1
-    assert "No such file" in capsys.readouterr().err
-
-
-def test_plot_without_matplotlib(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    path = tmp_path / "log.csv"
-    train(Log(path))
-    assert cli.main(["plot", str(path)]) == 1
-    assert "matplotlib must be installed (pip install 'bitops[plot]')" in capsys.readouterr().err
+    with pytest.raises(KeyError):
+        train(Checkpoint(saved, every=9, steps=3), Log(path), Crash())
+    assert len(read_log(path)) == 1
+    train(Log(path), resume=saved)
+    assert [row["epoch"] for row in read_log(path)] == [1, 2, 3]

@@ -569,7 +569,15 @@ W = np.ones((3, 4))
         (lambda: PackedQuantize(0), ValueError),
         (lambda: PackedQuantize(2, np.inf), ValueError),
         (lambda: PackedLevels(0), ValueError),
-        (lambda: PackedLevels("1"), ValueError),
+        (lambda: PackedLevels("1"), TypeError),
+        (lambda: PackedLevels(1e39), ValueError),
+        (lambda: PackedLevels(1e-320), ValueError),
+        (lambda: PackedLevels(10**400), ValueError),
+        (lambda: PackedLevels(float("nan")), ValueError),
+        (lambda: PackedQuantize(2, 1e-320), ValueError),
+        (lambda: PackedQuantize(2, 10**400), ValueError),
+        (lambda: q.SteSign(10**400), ValueError),
+        (lambda: q.SteSign(1e-320), ValueError),
     ],
 )
 def test_bad_settings(make, error):

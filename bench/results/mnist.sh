@@ -33,6 +33,6 @@ for recipe; do
     command="bitops train $recipe --data $data $options --seed 0"
     echo "$command"
     # shellcheck disable=SC2086  # options are several words
-    $command --log "$out/$recipe.csv" --save "$out/$recipe.safetensors" > "$out/$recipe.txt"
+    $command --log "$out/$recipe.csv" --overwrite --save "$out/$recipe.safetensors" > "$out/$recipe.txt"
     tail -n 6 "$out/$recipe.txt"
 done

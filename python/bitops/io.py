@@ -47,14 +47,16 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     ----------
     model : Packed
     path : path
-        An existing file is replaced.
+        Replaced if it exists. A link stays, and its target is replaced; the mode is kept.
 
     Raises
     ------
+    OSError
+        If the file cannot be written. What was there before stays.
     TypeError
         If `model` is not a packed model, or if the class of a layer is not registered.
     ValueError
-        If `load` would refuse the file.
+        If `load` would refuse the file, or if `path` is that of a FIFO, a socket or a device.
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
@@ -77,7 +79,7 @@ def load(path: str | os.PathLike) -> Packed:
     OSError
         If the file cannot be opened.
     ValueError
-        If it is truncated, damaged or not a packed model, or if a type of layer is not registered.
-        All this is checked before any layer is built.
+        If it is truncated, damaged, no packed model, or no regular file, or if a type of layer is
+        not registered. Everything is checked before any layer is built.
     """
     return Packed.load(path)

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from bitops import io
-from bitops.files import digest
+from bitops.files.tensors import digest
 from bitops.layers import (
     FloatConv2D,
     FloatDense,

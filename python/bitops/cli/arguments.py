@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ..files.writing import try_file
 
 __all__ = [
     "add_data_option",
@@ -51,13 +52,10 @@ def share(text: str) -> float:
 def output_file(text: str) -> Path:
     """Parse the path of a file to write, and refuse a bad one before minutes of work."""
     path = Path(text).absolute()
-    # The file is put in place by a rename, which would replace a link or a device, /dev/stdout say.
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise argparse.ArgumentTypeError(f"exists and is not a regular file: {text}")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"no such directory: {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"directory is not writable: {path.parent}")
+    try:
+        try_file("bitops", path)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("[bitops] ")) from None
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import benchmark
 from ..benchmark import gemm_table
-from ..files import write_file
+from ..files.writing import write_file
 from .arguments import output_file
 from .info import describe_machine, print_pairs
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\nAll {3 * len(results)} timed results equal the float32 product.")
     if args.json:
         data = {"stamp": stamp, "gemm": [r.as_dict() for r in results]}
-        write_file(args.json, (json.dumps(data, indent=1) + "\n").encode())
+        write_file("bench", args.json, (json.dumps(data, indent=1) + "\n").encode())
         print(f"Written to {args.json}")
     return 0
 

@@ -78,13 +78,18 @@ def run(args: argparse.Namespace) -> int:
         f"validation error {best.validation_error:.2%} on {data.name}"
     )
     model, x = trained.model, inputs(trained.model, data, data.x_test)
-    packed, file_bytes = write_and_read(model.freeze())
+    packed = model.freeze()
+    try:
+        packed, file_bytes = write_and_read(packed)
+    except OSError as error:
+        if args.save is None:
+            raise
+        raise OSError(f"{error}; {report.rescue(packed)}") from error
     if not report.check_packed("demo", model, packed, x):
         return 1
     print_results(packed, file_bytes, data, x)
     if args.save is not None:
-        io.save(packed, args.save)
-        print(f"saved    {args.save}")
+        report.save(packed, args.save)
     print_speed(packed, x)
     return 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import benchmark, io
+from ..files.text import printable
 from .arguments import add_data_option
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..data.datasets import load_dataset
     from ..recipes.base import inputs
-    from ..recipes.preprocess import preprocess
+    from ..recipes.preprocess import STEPS, preprocess
     from ..training.compare import IMAGES_AT_A_TIME
     from . import report
 
@@ -42,15 +44,26 @@ def run(args: argparse.Namespace) -> int:
     _, data = load_dataset(args.data)
     check_scores(packed, data)
     preprocessing = packed.notes.get("preprocessing", "pixels")
+    if preprocessing not in STEPS:
+        raise ValueError(
+            f"[eval] the note preprocessing of a model must be one of {', '.join(STEPS)}, "
+            f"got {preprocessing!r:.80}"
+        )
     data = preprocess(data, preprocessing)
     x, total = inputs(packed, data, data.x_test), len(data.y_test)
-    error = packed.error_rate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
+    try:
+        error = packed.error_rate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
+    except TypeError as problem:  # its scores are bits, or it takes another kind of input
+        raise ValueError(f"[eval] the model must be one for {data.name}: {problem}") from problem
     batch = x[:IMAGES_AT_A_TIME]
     timing = benchmark.interleave({"packed": lambda: packed.forward(batch)}, seconds=1.0)["packed"]
+    model, recipe, name, steps = (
+        printable(words, most=200, encoding=sys.stdout.encoding)
+        for words in (args.model, packed.notes.get("recipe", "-"), data.name, preprocessing)
+    )
     print(
-        f"model    {args.model}, {packed.nbytes:,} bytes; "
-        f"recipe {packed.notes.get('recipe', '-')}\n"
-        f"data     {data.name}: {total:,} test images; preprocessing: {preprocessing}\n"
+        f"model    {model}, {packed.nbytes:,} bytes; recipe {recipe}\n"
+        f"data     {name}: {total:,} test images; preprocessing: {steps}\n"
         f"error    {report.describe_error(error, total)}\n"
         f"speed    {len(batch) / timing.best:,.0f} images a second in batches of {len(batch)}"
     )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..benchmark import WrongResult
+from ..files.text import printable
 from . import bench, demo, evaluate, info, plot, recipes, train
 
 __all__ = ["main", "make_parser"]
@@ -68,5 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             # at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"bitops {args.command}: error: {error}", file=sys.stderr)
+        # one line, whatever names and words of files the message holds
+        print(f"bitops {args.command}: error: {printable(error)}", file=sys.stderr)
         return 1

@@ -6,11 +6,14 @@ import argparse
 import io
 import math
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_file
+from ..files.text import printable
+from ..files.writing import write_file
 
 if TYPE_CHECKING:
     from ..training.log import Row
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "plot", "run"]
 
 COLUMNS = 4  # histograms beside each other
+MAX_LAYERS = 40  # in a picture: it takes 6 s, those of thousands would take minutes
+LARGEST = 1e15  # of what is drawn: axes of larger numbers fail in many ways
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +44,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the log, and print the names of the pictures."""
     for path in plot(args.log, args.out):
-        print(path)
+        print(printable(path, encoding=sys.stdout.encoding))
     return 0
 
 
@@ -65,7 +70,11 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the file is no log, or has no rows yet.
+        If the file is no log, has no rows yet, or has columns or numbers that cannot be drawn.
+
+    Notes
+    -----
+    Of more than 40 layers a picture shows the first 40, and says so.
     """
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..training.log import read_log
@@ -80,6 +89,7 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
     rows = read_log(log)
     if not rows:
         raise ValueError(f"[plot] {log} must have at least one epoch, got none")
+    _check(log, rows)
     folder = log.parent if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -89,8 +99,38 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
             picture = io.BytesIO()
             figure.savefig(picture, format="png", dpi=120)
             written.append(folder / f"{log.stem}-{name}.png")
-            write_file(written[-1], picture.getvalue())
+            write_file("plot", written[-1], picture.getvalue())
     return written
+
+
+def _check(log: Path, rows: list[Row]) -> None:
+    """Refuse columns and numbers that no `Log` writes, before something in between does."""
+    for name in rows[0]:
+        if name.startswith("latent/") and not re.fullmatch(_HISTOGRAM, name):
+            raise ValueError(f"[plot] {log} must name bins latent/layer/middle, got {name!r:.80}")
+    middles = [float(name.split("/")[2]) for name in rows[0] if name.startswith("latent/")]
+    numbers = [value for row in rows for value in row.values() if value is not None]
+    for number in (*numbers, *middles):
+        if not abs(number) <= LARGEST:
+            raise ValueError(f"[plot] {log} must hold numbers up to {LARGEST:g}, got {number:g}")
+
+
+# latent/0.BinaryDense/-0.95
+_HISTOGRAM = r"latent/[^/]+/-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?"
+
+
+def _label(name: str) -> str:
+    """Name a layer as it is, where $ would begin a formula and _ would hide it."""
+    shown = name.replace("$", r"\$")
+    return f" {shown}" if not shown or shown.startswith("_") else shown
+
+
+def _first(layers: dict, what: str) -> tuple[dict, str]:
+    """Leave out layers that are too many, and say so in the label of an axis."""
+    if len(layers) <= MAX_LAYERS:
+        return layers, what
+    kept = dict(list(layers.items())[:MAX_LAYERS])
+    return kept, f"{what} (first {MAX_LAYERS} of {len(layers):,} layers)"
 
 
 def _curves(figure: Any, rows: list[Row]) -> bool:
@@ -115,9 +155,10 @@ def _saturation(figure: Any, rows: list[Row]) -> bool:
 
 def _by_layer(figure: Any, rows: list[Row], prefix: str, label: str, log: bool = False) -> bool:
     """Draw a line for each layer; nothing without columns of that prefix."""
-    labels = {name: name.removeprefix(prefix) for name in rows[0] if name.startswith(prefix)}
-    if not labels:
+    columns = [name for name in rows[0] if name.startswith(prefix)]
+    if not columns:
         return False
+    labels, label = _first({name: _label(name.removeprefix(prefix)) for name in columns}, label)
     figure.set_size_inches(8, 5)
     axes = figure.subplots()
     _lines(axes, rows, labels, 100, log=log)
@@ -135,6 +176,7 @@ def _weights(figure: Any, rows: list[Row]) -> bool:
             layers.setdefault(layer, {})[float(middle)] = column
     if not layers:
         return False
+    layers, label = _first(layers, "weights, %")
     across = min(len(layers), COLUMNS)
     down = math.ceil(len(layers) / across)
     figure.set_size_inches(max(3.2 * across, 5), 2.8 * down + 0.4)
@@ -148,12 +190,12 @@ def _weights(figure: Any, rows: list[Row]) -> bool:
             row = rows[number]
             shares = [100 * (row[bins[middle]] or 0.0) for middle in middles]
             axes.stairs(shares, edges, label=f"epoch {row['epoch']:.0f}", linewidth=1.5)
-        axes.set(title=layer, ylim=(0, None))
+        axes.set(title=_label(layer), ylim=(0, None))
     for axes in grid[len(layers) :]:
         axes.set_visible(False)
     grid[0].legend()
     figure.supxlabel("latent weight")
-    figure.supylabel("weights, %")
+    figure.supylabel(label)
     return True
 
 
@@ -171,7 +213,8 @@ def _lines(
     if log and any((row.get(column) or 0) > 0 for row in rows for column in labels):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend(ncols=math.ceil(len(axes.lines) / 20))
 
 
 def _whole_epochs(axes: Any) -> None:

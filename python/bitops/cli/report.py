@@ -6,18 +6,31 @@ Loads the training code, so that commands import it only when they run.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import io
 from ..data.datasets import Dataset
+from ..files.text import printable
 from ..layers import Packed, Sequential
 from ..recipes.base import Plan
 from ..training.compare import count_differences
 
-__all__ = ["check_packed", "describe_data", "describe_error", "describe_plan", "plan_options"]
+__all__ = [
+    "check_packed",
+    "describe_data",
+    "describe_error",
+    "describe_plan",
+    "plan_options",
+    "rescue",
+    "save",
+]
 
 
 def plan_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -58,3 +71,23 @@ def check_packed(command: str, model: Sequential, packed: Packed, x: np.ndarray)
             file=sys.stderr,
         )
     return not different
+
+
+def save(packed: Packed, path: Path) -> None:
+    """Write a trained network, and if that fails, to another place, which the error names."""
+    try:
+        io.save(packed, path)
+    except OSError as error:
+        raise OSError(f"{error}; {rescue(packed)}") from error
+    print(f"saved    {printable(path, encoding=sys.stdout.encoding)}")
+
+
+def rescue(packed: Packed) -> str:
+    """Write to a new file in the folder for temporary ones, and say where it is."""
+    try:
+        descriptor, name = tempfile.mkstemp(".safetensors", "bitops-")
+        os.close(descriptor)
+        io.save(packed, name)
+    except OSError as error:
+        return f"nor could the model be saved elsewhere: {error}"
+    return f"the model has been saved to {name}"

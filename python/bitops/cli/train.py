@@ -6,12 +6,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .. import io
+from ..files.text import printable
 from .arguments import add_data_option, add_training_options, log_file, output_file, share
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..recipes import Job, Plan, Recipe, Setting
+    from ..recipes.base import Files
     from ..recipes.training import Trained
 
 __all__ = ["add_parser", "run"]
@@ -47,8 +48,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--checkpoint", type=output_file, metavar="FILE", help="write all that --resume needs"
     )
-    parser.add_argument(
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint, if there is one"
+    )
+    existing.add_argument(
+        "--overwrite", action="store_true", help="replace a checkpoint and a log that exist"
     )
     parser.set_defaults(run=run, refuse=parser.error)
 
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         args.refuse("--resume needs --checkpoint FILE")
     kind, data = load_dataset(args.data)
     setting = recipe.setting(kind)
+    files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
+    refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **report.plan_options(args))
     print_head(args, recipe, setting, data, plan)
     data = preprocess(data, setting.preprocessing_of(plan))
@@ -78,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         data,
         plan,
         args.seed,
-        files=Files(args.checkpoint, args.log, args.resume),
+        files=files,
         verbose=0 if args.quiet else 1,
         say=lambda line: print(line, flush=True),
     )
@@ -86,11 +93,31 @@ def run(args: argparse.Namespace) -> int:
         trained = train(setting, job)
     except KeyboardInterrupt:
         if args.checkpoint is not None:
-            print(f"\ncheckpoint is in {args.checkpoint}: go on with --resume", file=sys.stderr)
+            place = printable(args.checkpoint)
+            print(f"\ncheckpoint is in {place}: go on with --resume", file=sys.stderr)
         raise
     code = finish(args, recipe, setting, job, trained)
     print(f"time     {trained.seconds / 60:.1f} minutes of training")
     return code
+
+
+def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
+    """Refuse files that would replace each other, or another training."""
+    written = [files.of_stage(number, stages) for number in range(1, stages + 1)]
+    given = [("--save", args.save)]
+    given += [("--checkpoint", stage.checkpoint) for stage in written]
+    given += [("--log", stage.log) for stage in written]
+    taken = set()
+    for option, path in given:
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            args.refuse(f"argument {option}: must be a file of its own, got {path}")
+        taken.add(path.resolve())
+        is_new = option == "--save" or not path.exists() or not path.stat().st_size
+        if not (is_new or files.resume or files.overwrite):
+            way = "go on with --resume or " if option == "--checkpoint" else ""
+            args.refuse(f"argument {option}: {way}replace it with --overwrite, {path} exists")
 
 
 def print_head(
@@ -138,6 +165,5 @@ def finish(
         f"all {len(y):,} test images; {packed.nbytes:,} bytes"
     )
     if args.save is not None:
-        io.save(packed, args.save)
-        print(f"saved    {args.save}")
+        report.save(packed, args.save)
     return 0

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..files.reading import open_regular, read_regular
 from .matlab import read_arrays
 
 __all__ = [
@@ -37,6 +38,7 @@ MAX_CIFAR_RECORDS = 10_000
 MAX_JPEG_BYTES = 1 << 16
 # The largest known IDX file of images (EMNIST) has less than a third of this.
 MAX_IDX_BYTES = 1 << 31
+MAX_IDX_ITEMS = 10_000_000  # ten times as many as known; labels become eight times as large
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,8 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     OSError
         If the file cannot be read.
     ValueError
-        If the header is not that of such an array, or the data is shorter or longer than the header
-        says or exceeds 2 GiB.
+        If the header is another one, or if the data is shorter or longer than it says, exceeds
+        2 GiB, or is of more than 10 million items; or if it is no regular file.
 
     Notes
     -----
@@ -209,10 +211,10 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            shape = _idx_shape(path, file.read(4 + 4 * ndim), ndim)
+        with _open_idx(path) as file, gzip.open(file) if path.suffix == ".gz" else file as plain:
+            shape = _idx_shape(path, plain.read(4 + 4 * ndim), ndim)
             expected = math.prod(shape)
-            data = _read_at_most(file, expected + 1)
+            data = _read_at_most(plain, expected + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"[read_idx] {path} must be a complete gzip file: {error}") from error
     if len(data) != expected:
@@ -222,6 +224,13 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
             f"got {more}"
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _open_idx(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except ValueError as error:
+        raise ValueError(f"[read_idx] {error}: {path}") from None
 
 
 def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
@@ -237,16 +246,19 @@ def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
         raise ValueError(
             f"[read_idx] {path} must have at most {MAX_IDX_BYTES} bytes of data, got shape {shape}"
         )
+    if shape and shape[0] > MAX_IDX_ITEMS:
+        raise ValueError(
+            f"[read_idx] {path} must have at most {MAX_IDX_ITEMS:,} items, got {shape[0]:,}"
+        )
     return shape
 
 
-def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytes:
-    """Read up to `count` bytes in pieces; only bytes that exist take memory."""
-    parts = []
-    while count and (part := file.read(min(count, 1 << 20))):
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
+def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytearray:
+    """Read the next bytes piece by piece, so that only bytes that exist take memory, and once."""
+    data = bytearray()
+    while len(data) < count and (part := file.read(min(count - len(data), 1 << 20))):
+        data += part
+    return data
 
 
 def load_cifar10(folder: str | os.PathLike) -> Dataset:
@@ -455,7 +467,7 @@ def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
             "train_32x32.mat and test_32x32.mat"
         )
     try:
-        arrays = read_arrays(path.read_bytes(), ("X", "y"))
+        arrays = read_arrays(read_regular(path), ("X", "y"))
     except ValueError as error:
         raise ValueError(f"[load_svhn] {path} must be a complete MATLAB 5 file: {error}") from error
     x, y = arrays.get("X"), arrays.get("y")

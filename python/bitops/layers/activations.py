@@ -21,7 +21,7 @@ from ..quantizers import (
     StochasticSign,
     SwishSign,
 )
-from ..quantizers.base import check_clip, check_quantizer
+from ..quantizers.base import LARGEST, check_clip, check_quantizer
 from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
 from .inputs import (
     Activation,
@@ -230,8 +230,7 @@ class PackedLevels(Layer):
     """
 
     def __init__(self, step: float = 1.0):
-        if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < np.inf:
-            raise ValueError(f"[PackedLevels] step must be positive and finite, got {step!r}")
+        check_clip("PackedLevels", step, LARGEST, name="step")
         self.step = float(step)
 
     def forward(self, x) -> np.ndarray:

@@ -165,7 +165,8 @@ def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     if threshold.dtype.kind in "iu":
         threshold = clip_to_int32(threshold)
     elif threshold.dtype.kind == "f":
-        threshold = threshold.astype(np.float32)
+        with np.errstate(over="ignore"):
+            threshold = threshold.astype(np.float32)  # infinity makes a feature constant
         if np.isnan(threshold).any():
             raise ValueError(f"[{where}] threshold must not be NaN")
     else:
@@ -191,7 +192,7 @@ def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray 
     value = np.asarray(value)
     if value.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] {name} must be real, got {value.dtype}")
-    return per_feature(where, name, value.astype(np.float32), features)
+    return per_feature(where, name, _as_finite(where, name, value), features)
 
 
 def as_weights(where: str, value, axes: str) -> np.ndarray:
@@ -201,9 +202,18 @@ def as_weights(where: str, value, axes: str) -> np.ndarray:
         raise TypeError(f"[{where}] w must be real, got {value.dtype}")
     if value.ndim != axes.count(",") + 1 or 0 in value.shape:
         raise ValueError(f"[{where}] w must have shape ({axes}), all >= 1, got {value.shape}")
-    value = np.array(value, dtype=np.float32, order="C")
+    value = np.array(_as_finite(where, "w", value), order="C")
     value.flags.writeable = False
     return value
+
+
+def _as_finite(where: str, name: str, value: np.ndarray) -> np.ndarray:
+    """Numbers as float32, none of which may be NaN or infinite, or become infinite."""
+    with np.errstate(over="ignore"):
+        rounded = value.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"[{where}] {name} must be finite as float32, got NaN or infinity")
+    return rounded
 
 
 def per_feature(where: str, name: str, value: np.ndarray, features: int | None) -> np.ndarray:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 
-from ..files import digest, parse_description, write_tensors
+from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..ops.array import BitArray, pack, unpack
 from ..ops.memory import word_count
 from .base import Layer
@@ -29,7 +28,8 @@ from .registry import ArraySpec, Kind, kind_named, kind_of
 FORMAT = "bitops.packed"
 MAX_DEPTH = 16  # of nested residual blocks
 
-# names of dtypes in safetensors; bits are stored as words
+_KEYS = {"format", "version", "input_shape", "graph", "notes", "sha256"}
+# safetensors' names of dtypes; bits are words
 _STORED = {"bits": "U64", "bool": "U64", "float32": "F32", "int32": "I32", "uint8": "U8"}
 
 Tensors = dict[str, np.ndarray]
@@ -56,7 +56,7 @@ def write_model(
         _check_document(json.loads(json.dumps(document)))  # write nothing that `load` would refuse
     except (ValueError, TypeError) as error:
         raise ValueError(f"[save] {error}") from None
-    write_tensors(Path(path), document, tensors)
+    write_tensors("save", Path(path), document, tensors)
 
 
 def _encode_chain(layers: Sequence[Layer], prefix: str, tensors: Tensors) -> list[Spec]:
@@ -116,34 +116,35 @@ def read_model(path: str | os.PathLike, make: Callable[..., Made]) -> Made:
     constructors of the layers check those.
     """
     path = Path(path)
-    path.open("rb").close()  # safetensors would report an OSError in its own form
     try:
         document, tensors = _read(path)
         layers = _decode_chain(document["graph"], "", tensors)
         return make(layers, input_shape=document["input_shape"], notes=document["notes"])
-    except (safetensors.SafetensorError, ValueError, TypeError, OverflowError) as error:
+    except MALFORMED as error:  # some of them from constructors
         raise ValueError(f"[load] {path} must be a packed bitops model: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Return description and tensors, checked against each other."""
-    with safetensors.safe_open(path, framework="numpy") as file:
-        described = parse_description((file.metadata() or {}).get("bitops", ""), FORMAT)
-        document = _check_document(as_current(described))
+    """Description and tensors, checked against each other."""
+    with open_tensors(path, FORMAT) as file:
+        _check_keys(file.description)
+        document = _check_document(as_current(file.description))
         expected = dict(_expected_tensors(document["graph"], ""))
-        if set(file.keys()) != set(expected):
-            raise ValueError(f"tensors must be {sorted(expected)}, got {sorted(file.keys())}")
+        if set(file.entries) != set(expected):
+            raise ValueError(f"tensors must be {sorted(expected)}, got {sorted(file.entries)}")
         for name, (dtypes, shape) in expected.items():
-            tensor = file.get_slice(name)
-            found = tensor.get_dtype(), tuple(tensor.get_shape())
+            found = file.entries[name]
             if found[0] not in dtypes or found[1] != shape:
                 raise ValueError(
                     f"tensor {name} must be {' or '.join(dtypes)} of shape {shape}, got {found}"
                 )
-        tensors = {name: file.get_tensor(name) for name in expected}
-    if described.get("sha256") != digest(described, tensors):
-        raise ValueError("sha256 must match the content, got another one")
-    return document, tensors
+        return document, file.read()
+
+
+def _check_keys(document: dict[str, Any]) -> None:
+    """Refuse what no version of the format has."""
+    if not set(document) <= _KEYS:
+        raise ValueError(f"the description must have only {sorted(_KEYS)}, got {list(document)}")
 
 
 def _check_document(document: dict[str, Any]) -> dict[str, Any]:

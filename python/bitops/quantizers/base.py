@@ -58,12 +58,19 @@ def pass_within(x: ArrayLike, grad: ArrayLike, limit: float) -> Array:
     return np.asarray(grad, dtype=np.float32) * inside
 
 
-def check_clip(where: str, clip_value: float, limit: float = math.inf) -> None:
-    """Check that a clip value is a positive number of at most `limit`."""
-    check_number(where, "clip_value", clip_value)
-    if not 0 < clip_value <= limit:
+def check_clip(
+    where: str, value: float, limit: float = math.inf, *, name: str = "clip_value"
+) -> None:
+    """Check that a number is positive, and at most `limit`, as float32 too."""
+    check_number(where, name, value)
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = np.float32(value)
+    except OverflowError:  # an integer beyond float64
+        rounded = np.float32(np.nan)
+    if not 0 < rounded <= limit:
         finite = "" if limit == math.inf else " and finite"
-        raise ValueError(f"[{where}] clip_value must be positive{finite}, got {clip_value}")
+        raise ValueError(f"[{where}] {name} must be positive{finite} as float32, got {value!r:.80}")
 
 
 def check_bits(where: str, bits: int) -> None:

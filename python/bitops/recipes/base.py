@@ -13,7 +13,7 @@ from ..data.datasets import Dataset
 from ..layers import Packed, Sequential
 from ..training.callbacks import Callback, History, Loss
 from ..training.checkpoint import Checkpoint
-from ..training.log import Log
+from ..training.log import Log, read_log
 from ..training.loop import fit
 from ..training.losses import squared_hinge
 from ..training.optim import Optimizer
@@ -65,12 +65,14 @@ WORDS = {
 class Files:
     """Files that a training writes, and whether it goes on from its checkpoint.
 
-    Each of several stages has files of its own: run.csv becomes run.1.csv, run.2.csv.
+    Each of several stages has files of its own: run.csv becomes run.1.csv, run.2.csv. With
+    `overwrite` it replaces files of other trainings.
     """
 
     checkpoint: Path | None = None
     log: Path | None = None
     resume: bool = False
+    overwrite: bool = False
 
     def of_stage(self, number: int, stages: int) -> Files:
         """Return the files of one stage, numbered if there are several."""
@@ -80,7 +82,7 @@ class Files:
         def own(path: Path | None) -> Path | None:
             return path and path.with_suffix(f".{number}{path.suffix}")
 
-        return Files(own(self.checkpoint), own(self.log), self.resume)
+        return replace(self, checkpoint=own(self.checkpoint), log=own(self.log))
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,14 @@ def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarr
 def file_options(files: Files) -> dict[str, Any]:
     """Return the arguments of `fit` for the files."""
     callbacks: list[Callback] = []
-    if files.log is not None:
-        callbacks.append(Log(files.log))
-    if files.checkpoint is not None:
-        callbacks.append(Checkpoint(files.checkpoint))
     # a stage that the interrupted training had not reached has no checkpoint yet
     resumes = files.resume and files.checkpoint is not None and files.checkpoint.exists()
+    if files.log is not None:
+        # ended between the first row and the first checkpoint, a training starts anew
+        begun = files.resume and not resumes and files.log.exists() and len(read_log(files.log)) < 2
+        callbacks.append(Log(files.log, overwrite=files.overwrite or begun))
+    if files.checkpoint is not None:
+        callbacks.append(Checkpoint(files.checkpoint, overwrite=files.overwrite))
     return {"callbacks": callbacks, "resume": files.checkpoint if resumes else None}
 
 

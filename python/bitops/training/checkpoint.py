@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 
-from ..files import digest, parse_description, write_tensors
+from ..files.tensors import MALFORMED, open_tensors, write_tensors
+from ..files.writing import try_file
 from ..ops.array import BitArray
 from .callbacks import Callback, Epoch, History, Position, Run
 from .metrics import binary_parameters, check_parameters
@@ -26,6 +26,8 @@ VERSION = 1
 
 Tensors = dict[str, np.ndarray]
 
+_KEYS = {"format", "version", "settings", "history", "best", "position", "generators", "sha256"}
+
 
 class Checkpoint(Callback):
     """Write the state of a training to a file, from which `fit(..., resume=path)` goes on.
@@ -36,11 +38,16 @@ class Checkpoint(Callback):
     Parameters
     ----------
     path : path
-        Replaced in one step each time, so that a whole checkpoint always exists.
+        Replaced in one step each time, so that a whole checkpoint always exists. Before the first
+        step it is tried whether a file can be written there.
     every : int
         Epochs between two checkpoints.
     steps : int, optional
         Steps between two more checkpoints, for epochs that take long.
+    overwrite : bool
+        Whether the training may replace any file that is there when it starts. By default it is
+        refused, unless it is empty or a checkpoint of the same training that is not ahead of this
+        run, as that is from which it resumes.
 
     Notes
     -----
@@ -52,19 +59,27 @@ class Checkpoint(Callback):
     of all random `generators`, and `sha256` over everything.
     """
 
-    def __init__(self, path: str | os.PathLike, every: int = 1, *, steps: int | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        every: int = 1,
+        *,
+        steps: int | None = None,
+        overwrite: bool = False,
+    ):
         self.path = Path(path)
         for name, value in (("every", every), ("steps", steps)):
             if value is not None and value < 1:
                 raise ValueError(f"[Checkpoint] {name} must be >= 1, got {value}")
-        self.every, self.steps = every, steps
+        self.every, self.steps, self.overwrite = every, steps, overwrite
         self._written: tuple[int, int] | None = None
 
     def on_start(self, run: Run) -> None:
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"[Checkpoint] no such directory: {self.path.parent}")
         self._written = None
         settings_of(run)  # now, before anything in them changes
+        try_file("Checkpoint", self.path)
+        if not self.overwrite and self.path.exists() and self.path.stat().st_size:
+            self._check_replaced(run)
 
     def on_batch(self, run: Run) -> None:
         if self.steps is not None and run.step % self.steps == 0:
@@ -81,8 +96,28 @@ class Checkpoint(Callback):
     def _write(self, run: Run) -> None:
         check_parameters(run.model, run.step)  # the last good checkpoint stays
         description, tensors = _snapshot(run)
-        write_tensors(self.path, description, tensors)
+        write_tensors("Checkpoint", self.path, description, tensors)
         self._written = run.step, len(run.history.epochs)
+
+    def _check_replaced(self, run: Run) -> None:
+        """Refuse to lose what is in the file: another training, or more of this one."""
+        try:
+            with open_tensors(self.path, FORMAT) as file:
+                there = _check_description(file.description)
+            _check_settings(_in_present_words(there["settings"]), settings_of(run))
+            complete = len(there["history"])
+            position = _check_position(there["position"], run, complete)
+        except MALFORMED as error:
+            reason = str(error)
+        else:
+            ahead = position.epoch, position.batch, complete
+            if ahead <= (run.epoch, run.batch, len(run.history.epochs)):
+                return
+            reason = f"it is ahead, at step {position.batch} of epoch {position.epoch}"
+        raise FileExistsError(
+            f"[Checkpoint] {self.path} must be new or what this training resumes from (fit's "
+            f"resume), unless with overwrite=True: {reason}"
+        )
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, every={self.every})"
@@ -133,13 +168,9 @@ def restore(run: Run, path: str | os.PathLike) -> None:
         is then as it was.
     """
     path = Path(path)
-    path.open("rb").close()  # OSErrors come from here, in their usual form
     try:
         content = _check_content(run, *_read(path))
-    except (
-        *(safetensors.SafetensorError, ValueError, TypeError),
-        *(ArithmeticError, AttributeError, LookupError),  # of JSON in an unexpected form
-    ) as error:
+    except MALFORMED as error:  # some of them from JSON in an unexpected form
         raise ValueError(
             f"[fit] resume must be a checkpoint of this training, got {path}: {error}"
         ) from error
@@ -226,14 +257,23 @@ def _apply(run: Run, content: _Content) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     """Read description and tensors, and check that they are undamaged."""
-    with safetensors.safe_open(path, framework="numpy") as file:
-        description = parse_description((file.metadata() or {}).get("bitops", ""), FORMAT)
-        if description.get("version") != VERSION:
-            raise ValueError(f"version must be {VERSION}, got {description.get('version')!r:.80}")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if description.get("sha256") != digest(description, tensors):
-        raise ValueError("sha256 must be that of the content, got another one")
-    return description, tensors
+    with open_tensors(path, FORMAT) as file:
+        return _check_description(file.description), file.read()
+
+
+def _check_description(description: dict[str, Any]) -> dict[str, Any]:
+    """Check version and keys of a description."""
+    version = description.get("version")
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"version must be {VERSION}, got {version!r:.80}")
+    _check_keys("the description", description, _KEYS)
+    _check_keys("position", description["position"], {field.name for field in fields(Position)})
+    return description
+
+
+def _check_keys(what: str, found: dict[str, Any], keys: set[str]) -> None:
+    if set(found) != keys:
+        raise ValueError(f"{what} must have the keys {sorted(keys)}, got {list(found)!r:.300}")
 
 
 def settings_of(run: Run) -> dict[str, str]:
@@ -333,7 +373,10 @@ def _check_generators(states: list[dict[str, Any]], run: Run) -> list[dict[str, 
         raise ValueError(f"random generators are {there} there and {here} here")
     restored = [_from_json(state) for state in states]
     for generator, state in zip(_generators(run), restored, strict=True):
-        type(generator.bit_generator)().state = state
+        trial = type(generator.bit_generator)()
+        trial.state = state
+        if _as_json(trial.state) != _as_json(state):
+            raise ValueError(f"the state of a generator must be one, got {state!r:.80}")
     return restored
 
 

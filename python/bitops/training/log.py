@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-from ..files import write_file
+from ..files.reading import read_regular
+from ..files.tensors import MALFORMED, parse_json
+from ..files.writing import append_file, write_file
 from .callbacks import Callback, Run
 from .metrics import flip_ratios, histograms, saturation
 
 __all__ = ["Log", "read_log"]
 
 SUFFIXES = (".csv", ".jsonl")
+_NEEDED = {"epoch", "loss", "train_error", "validation_error"}
 
 Row = dict[str, float | None]
 
@@ -28,9 +33,13 @@ class Log(Callback):
     ----------
     path : path
         It ends in .csv (a line of names, then numbers) or .jsonl (an object in each line). A new
-        training starts a new file; a resumed one goes on after the row of its last epoch.
+        training starts a new file; a resumed one goes on after the row of its last epoch. Another
+        program may rename the file meanwhile: the next row starts a new one.
     bins : int
         Number of bins in the histograms of latent weights; 0 for no histograms.
+    overwrite : bool
+        Whether to start a new file in any case. By default a new training refuses to replace a log
+        with rows.
 
     Notes
     -----
@@ -42,44 +51,43 @@ class Log(Callback):
     latent weights in the bin around -0.95. See `bitops.training.metrics`.
     """
 
-    def __init__(self, path: str | os.PathLike, bins: int = 20):
+    def __init__(self, path: str | os.PathLike, bins: int = 20, *, overwrite: bool = False):
         self.path = Path(path)
         if self.path.suffix not in SUFFIXES:
             raise ValueError(f"[Log] path must end in {' or '.join(SUFFIXES)}, got {path}")
         if bins < 0:
             raise ValueError(f"[Log] bins must be >= 0, got {bins}")
-        self.bins = bins
+        self.bins, self.overwrite = bins, overwrite
         self._columns: list[str] | None = None
 
     def on_start(self, run: Run) -> None:
         done = len(run.history.epochs)
-        lines: list[str] = []
-        self._columns = None
-        rows = read_log(self.path) if done and self.path.exists() else []
-        if rows:
-            self._columns = list(rows[0])
-            lines = _whole_lines(self.path)
-            names = lines[: len(lines) - len(rows)]
-            pairs = zip(lines[len(names) :], rows, strict=True)
-            lines = names + [line for line, row in pairs if (row["epoch"] or 0) <= done]
-        write_file(self.path, "".join(f"{line}\n" for line in lines).encode())
+        rows = _read(self.path) if self.path.exists() and not self.overwrite else []
+        if rows and not run.step:
+            raise FileExistsError(
+                f"[Log] {self.path} must be new or the log of the training that is resumed, unless "
+                f"with overwrite=True, got a log of {len(rows)} rows"
+            )
+        kept = [row for row, numbers in rows if (numbers["epoch"] or 0) <= done]
+        self._columns = list(rows[0].numbers) if rows else None
+        header = [_csv_line(self._columns)] if self._columns and self._is_csv else []
+        text = "".join([*header, *(f"{line}\n" for line in kept)])
+        write_file("Log", self.path, text.encode())
 
     def on_epoch(self, run: Run) -> None:
         row = self._row(run)
-        if self._columns is None:
-            self._append(_csv_line(row) if self.path.suffix == ".csv" else "")
-            self._columns = list(row)
+        self._columns = self._columns or list(row)
         if list(row) != self._columns:
             differ = sorted(set(row) ^ set(self._columns))
             raise ValueError(f"[Log] columns of {self.path} must stay the same, differ in {differ}")
-        self._append(
-            _csv_line(row.values()) if self.path.suffix == ".csv" else f"{json.dumps(row)}\n"
-        )
+        line = _csv_line(row.values()) if self._is_csv else f"{json.dumps(row)}\n"
+        # the file may be a new one by now, if a program has renamed the old one
+        first = _csv_line(self._columns) if self._is_csv else ""
+        append_file("Log", self.path, line.encode(), first=first.encode())
 
-    def _append(self, text: str) -> None:
-        """Write whole lines at once, so that a reader hardly ever sees half a row."""
-        with self.path.open("a", encoding="ascii", newline="") as file:
-            file.write(text)
+    @property
+    def _is_csv(self) -> bool:
+        return self.path.suffix == ".csv"
 
     def _row(self, run: Run) -> Row:
         epoch = asdict(run.history.epochs[-1])
@@ -103,41 +111,78 @@ def _csv_line(cells: Iterable) -> str:
     return text.getvalue()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Return the lines of a file that are complete."""
-    text = path.read_text(encoding="ascii")
-    return text[: text.rfind("\n") + 1].splitlines()
+class _Line(NamedTuple):
+    """A row as it stands in the file, and its numbers."""
+
+    text: str
+    numbers: Row
 
 
 def read_log(path: str | os.PathLike) -> list[Row]:
     """Read the rows of a log in order, as numbers by column; an empty cell is None.
 
-    A last row that is not yet written to its end is left out.
+    A last row that is not yet written to its end is left out, and so are blank lines.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is not a log.
+        If it is not a log: not all rows have the same columns, `epoch` and the errors among them,
+        or a cell is neither empty nor a finite number.
     """
-    path = Path(path)
+    return [line.numbers for line in _read(Path(path))]
+
+
+def _read(path: Path) -> list[_Line]:
     try:
-        lines = _whole_lines(path)
-        objects: Iterable[dict] = (
-            map(json.loads, lines)
-            if path.suffix == ".jsonl"
-            else csv.DictReader(lines, restval="missing")
+        text = read_regular(path).decode("ascii")
+        lines = [line for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+        rows = _parse_csv(lines) if path.suffix != ".jsonl" else map(_parse_object, lines)
+        read = [_Line(*pair) for pair in zip(_without_names(path, lines), rows, strict=True)]
+        for row in read:
+            _check_row(row.numbers, list(read[0].numbers))
+    except (*MALFORMED, csv.Error) as error:
+        raise ValueError(
+            f"[read_log] {path} must be the log of a training: {str(error)[:300]}"
+        ) from None
+    return read
+
+
+def _without_names(path: Path, lines: list[str]) -> list[str]:
+    """Leave out the line of names, which one of the formats has."""
+    return lines if path.suffix == ".jsonl" else lines[1:]
+
+
+def _parse_csv(lines: list[str]) -> Iterator[Row]:
+    """Yield the rows below a line of names."""
+    names: list[str] | None = None
+    for line in lines:
+        (cells,) = csv.reader([line], strict=True)
+        if names is None:
+            names = cells
+            if len(set(names)) < len(names):
+                raise ValueError("names of columns must be unique")
+        else:
+            values = [float(cell) if cell else None for cell in cells]
+            yield dict(zip(names, values, strict=True))
+
+
+def _parse_object(line: str) -> Row:
+    """Parse a line of JSON, an object of numbers."""
+    row = parse_json(line)
+    for name, value in row.items():
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"{name!r:.80} must be a number or null, got {value!r:.80}")
+    return {name: None if value is None else float(value) for name, value in row.items()}
+
+
+def _check_row(row: Row, columns: list[str]) -> None:
+    if list(row) != columns or not _NEEDED <= set(row):
+        raise ValueError(
+            f"rows must have the same columns, {', '.join(sorted(_NEEDED))} among them, "
+            f"got {list(row)!r:.80} and {columns!r:.80}"
         )
-        rows = [
-            {name: None if value in (None, "") else float(value) for name, value in row.items()}
-            for row in objects
-        ]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"[read_log] {path} must be the log of a training: {error}") from None
-    for row in rows:
-        if not {"epoch", "loss", "train_error", "validation_error"} <= set(row):
-            raise ValueError(
-                f"[read_log] rows of {path} must have epoch, loss and errors, got {row}"
-            )
-    return rows
+    for name, value in row.items():
+        if (value is None and name == "epoch") or (value is not None and not math.isfinite(value)):
+            raise ValueError(f"{name!r:.80} must be a finite number, got {value}")

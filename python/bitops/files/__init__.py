@@ -1,0 +1,5 @@
+"""Files: read only if they are regular ones, written whole or not at all, and made printable.
+
+`reading` opens files, `writing` replaces and extends them, `tensors` are files of arrays with a
+description, and `text` shows words of strangers on a terminal.
+"""

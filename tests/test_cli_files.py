@@ -1,0 +1,148 @@
+"""Files that commands read and write: tried first, replaced only if asked, shown as they are."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from bitops.cli import main as cli
+from bitops.layers import Packed, PackedDense
+from bitops.models import mlp
+from bitops.training.log import read_log
+from commands import failure, usage_error, write_idx
+
+SMALL = ("--epochs", "3", "--width", "32", "--batch", "20", "--dropout", "0", "--quiet")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of MNIST's four files, of 4 x 4 pixels in two brightnesses."""
+    path = tmp_path / "tiles"
+    path.mkdir()
+    for part, count in (("train", 120), ("t10k", 40)):
+        labels = np.arange(count) % 4
+        images = (
+            np.random.default_rng(count).integers(0, 60, (count, 4, 4)) + 60 * labels[:, None, None]
+        )
+        write_idx(path / f"{part}-images-idx3-ubyte", images.clip(0, 255))
+        write_idx(path / f"{part}-labels-idx1-ubyte", labels)
+    return path
+
+
+def test_existing_files_are_not_replaced_unasked(capsys, folder, tmp_path):
+    checkpoint, log = tmp_path / "run.ckpt", tmp_path / "run.csv"
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL]
+    keep = ["--checkpoint", str(checkpoint), "--log", str(log)]
+    assert cli.main([*argv, *keep]) == 0
+    capsys.readouterr()
+    before = checkpoint.read_bytes(), log.read_bytes()
+    message = usage_error(capsys, *argv, "--checkpoint", str(checkpoint))
+    assert "--checkpoint: go on with --resume or replace it with --overwrite, " in message
+    message = usage_error(capsys, *argv, "--log", str(log))
+    assert "--log: replace it with --overwrite, " in message and message.endswith("exists")
+    message = usage_error(capsys, *argv, *keep, "--resume", "--overwrite")
+    assert "not allowed with argument --resume" in message
+    # a checkpoint that is not there yet, by a slip, beside a log that is
+    slip = ["--checkpoint", str(tmp_path / "rum.ckpt"), "--log", str(log)]
+    assert "must be new or the log of the training" in failure(capsys, *argv, *slip, "--resume")
+    assert (checkpoint.read_bytes(), log.read_bytes()) == before
+    assert cli.main([*argv, *keep, "--overwrite", "--seed", "3"]) == 0
+    assert checkpoint.read_bytes() != before[0] and len(read_log(log)) == 3
+    empty = tmp_path / "empty.ckpt"
+    empty.touch()  # as mktemp makes them
+    assert cli.main([*argv, "--checkpoint", str(empty)]) == 0
+
+
+def test_files_of_stages_are_not_replaced_unasked(capsys, folder, tmp_path):
+    argv = ["train", "ternary", "--data", str(folder), *SMALL, "--log", str(tmp_path / "run.csv")]
+    (tmp_path / "run.2.csv").write_text("mine")
+    assert "run.2.csv exists" in usage_error(capsys, *argv)
+    assert (tmp_path / "run.2.csv").read_text() == "mine"
+
+
+def test_each_file_has_its_own_path(capsys, folder, tmp_path):
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL]
+    path, link = str(tmp_path / "run.csv"), tmp_path / "link"
+    link.symlink_to(path)
+    for options in (
+        ("--save", path, "--checkpoint", path),
+        ("--checkpoint", path, "--log", path),
+        ("--save", str(link), "--log", path),
+    ):
+        assert "must be a file of its own" in usage_error(capsys, *argv, *options)
+    argv[1] = "ternary"
+    options = ("--save", str(tmp_path / "run.2.csv"), "--log", path)
+    assert "--log: must be a file of its own" in usage_error(capsys, *argv, *options)
+
+
+def test_ended_before_the_first_checkpoint(capsys, folder, tmp_path):
+    """The log has a row, and the training starts anew."""
+    checkpoint, log = tmp_path / "run.ckpt", tmp_path / "run.csv"
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL]
+    keep = ["--checkpoint", str(checkpoint), "--log", str(log)]
+
+    def crash(self, run):
+        raise OSError("no")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bitops.training.checkpoint.Checkpoint.on_epoch", crash)
+        assert cli.main([*argv, *keep]) == 1
+    assert len(read_log(log)) == 1 and not checkpoint.exists()
+    assert cli.main([*argv, *keep, "--resume"]) == 0
+    assert [row["epoch"] for row in read_log(log)] == [1, 2, 3]
+
+
+def test_output_is_tried_before_the_training(capsys, folder, tmp_path):
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL]
+    (tmp_path / "folder.csv").mkdir()
+    for option in ("--save", "--checkpoint", "--log"):
+        assert "no such directory" in usage_error(capsys, *argv, option, "no/such/place.csv")
+        message = usage_error(capsys, *argv, option, str(tmp_path / "folder.csv"))
+        assert "Is a directory" in message
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "open", refuse_new_files(os.open))
+            message = usage_error(capsys, *argv, option, str(tmp_path / "new.csv"))
+        assert "Read-only file system" in message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.csv", "tiles"]
+
+
+def refuse_new_files(opens):
+    def refuse(path, flags, *rest, **options):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opens(path, flags, *rest, **options)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "\x1b]0;PWNED\x07\x1b[31m\nerror    0.00%\r",
+        "\ud800",
+        "\u202e" + "x" * 10**6,
+        "\u2028error 0",
+    ],
+)
+def test_notes_of_a_stranger_forge_no_output(capsys, folder, tmp_path, note):
+    path = tmp_path / "net.safetensors"
+    packed = mlp(16, 8, 1, 4, seed=0).freeze()
+    packed.notes = {"recipe": note}
+    packed.save(path)
+    assert cli.main(["eval", str(path), "--data", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "data", "error", "speed"]
+    assert all(line.isprintable() and len(line) < 500 for line in lines)
+    packed.notes = {"preprocessing": note}
+    packed.save(path)
+    message = failure(capsys, "eval", str(path), "--data", str(folder))
+    assert "the note preprocessing of a model must be one of" in message
+    assert message.isprintable() and len(message) < 500
+
+
+def test_eval_of_a_model_that_ends_in_bits(capsys, folder, tmp_path):
+    path = tmp_path / "net.safetensors"
+    Packed(PackedDense(np.ones((4, 16)), np.zeros(4, int))).save(path)
+    message = failure(capsys, "eval", str(path), "--data", str(folder))
+    assert "[eval] the model must be one for tiles: " in message and "ends in bits" in message
