@@ -15,6 +15,7 @@ from .activations import (
 )
 from .base import Cost, Layer, TrainingLayer
 from .check import check_gradients
+from .columns import column_sums
 from .container import Packed, PackedResidual, Residual, Sequential
 from .conv import (
     BinaryConv2D,
@@ -99,6 +100,7 @@ __all__ = [
     "TrainingLayer",
     "as_float",
     "check_gradients",
+    "column_sums",
     "fold",
     "freeze",
 ]

@@ -85,7 +85,10 @@ class TrainingLayer(Layer):
     `forward(x, training=True)` keeps what `backward` needs; `forward(x)` is the evaluation graph.
     `backward(grad)` writes the gradients of the parameters and returns that of the input, or None
     where the input, being integer data, has none. `to_packed()` gives the layer for inference.
+    `least_rows` is how many rows, or positions of images, a training step must have.
     """
+
+    least_rows: ClassVar[int] = 1
 
     def forward(self, x, *, training: bool = False) -> Activation:
         raise NotImplementedError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config import get_num_threads, set_num_threads
-from ..layers.walk import is_finite
+from ..layers.walk import check_least_rows, is_finite
 from ..ops.array import BitArray
 from .callbacks import (
     Augment,
@@ -79,7 +79,8 @@ def fit(
         Labels.
     epochs, batch_size : int
         Every epoch takes the rows in a new order, in n // batch_size full batches, and skips the
-        rows left over. A batch_size above n means n.
+        rows left over. A batch_size above n means n. Batch normalisation needs at least two rows,
+        or positions of images, in a batch.
     validation : tuple of (x, y), optional
         The error on it is measured after every epoch. At the end `model` holds the weights of the
         best epoch, the first of equal ones; without validation those of the last.
@@ -150,6 +151,8 @@ def fit(
         rng=rng,
         seed=_describe_seed(seed, rng),
     )
+    if augment is None:  # which may change the size of images
+        check_least_rows("fit", model.flat_layers(), x.shape[1:], run.batch_size)
     if resume is not None:
         restore(run, resume)
     _train(run, callbacks, verbose, blas)
