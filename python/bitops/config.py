@@ -47,7 +47,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that the next call may use; always 1 without OpenMP."""
+    """Threads that the next call may use; 1 without OpenMP, and while `fit` leaves them to BLAS."""
     return _core.get_num_threads()
 
 

@@ -6,6 +6,7 @@
 #include <omp.h>
 
 static volatile int requested = 0; /* 0: whatever OpenMP allows */
+static volatile int limited = 0;
 static volatile int forked = 0;
 
 #if !defined(_WIN32)
@@ -28,7 +29,7 @@ int bitops_has_openmp(void) {
 
 int bitops_get_num_threads(void) {
     const int limit = omp_get_max_threads();
-    if (forked)
+    if (forked || limited)
         return 1;
     return requested && requested < limit ? requested : limit;
 }
@@ -36,6 +37,10 @@ int bitops_get_num_threads(void) {
 void bitops_set_num_threads(int n) {
     requested = n;
     omp_set_num_threads(n);
+}
+
+void bitops_limit_to_one_thread(int limit) {
+    limited = limit;
 }
 
 #else
@@ -50,6 +55,10 @@ int bitops_get_num_threads(void) {
 
 void bitops_set_num_threads(int n) {
     (void)n;
+}
+
+void bitops_limit_to_one_thread(int limit) {
+    (void)limit;
 }
 
 #endif
