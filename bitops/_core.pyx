@@ -103,6 +103,11 @@ def set_num_threads(int n):
     c.bitops_set_num_threads(n)
 
 
+def limit_to_one_thread(bint limit):
+    """Let all calls use one thread, or again as many as are set."""
+    c.bitops_limit_to_one_thread(limit)
+
+
 # ---- checks and memory -----------------------------------------------------------------------
 
 cdef size_t item_size(int dtype) except 0:

@@ -80,6 +80,7 @@ cdef extern from "bitops.h" nogil:
     int bitops_has_openmp() noexcept
     int bitops_get_num_threads() noexcept
     void bitops_set_num_threads(int n) noexcept
+    void bitops_limit_to_one_thread(int limit) noexcept
 
     int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
                          size_t n, uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept

@@ -265,6 +265,8 @@ enum { BITOPS_MAX_THREADS = 4096 };
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);
+/* Whether calls of all threads use one thread, whatever number is set. */
+void bitops_limit_to_one_thread(int limit);
 
 /* ---- interrupts --------------------------------------------------------------------------- */
 

@@ -40,14 +40,10 @@ from bitops.layers import (
     TrainingLayer,
     as_float,
     check_gradients,
+    column_sums,
     fold,
 )
 from bitops.quantizers import ApproxSign
-
-
-def channel_sums(grad: np.ndarray) -> np.ndarray:
-    """The sum of a gradient over all axes but that of the channels, the last."""
-    return grad.reshape(-1, grad.shape[-1]).sum(axis=0)
 
 
 class RSign(TrainingLayer):
@@ -76,7 +72,7 @@ class RSign(TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         dx = self.quantizer.backward(self._z, grad)
-        self.shift.grad[...] = -channel_sums(dx)
+        self.shift.grad[...] = -column_sums(dx)
         return dx
 
     def parameters(self) -> list[Parameter]:
@@ -124,9 +120,9 @@ class RPReLU(TrainingLayer):
     def backward(self, grad: np.ndarray) -> np.ndarray:
         z = self._z
         dx = grad * np.where(z > 0, np.float32(1), self.slope.value)
-        self.shift.grad[...] = -channel_sums(dx)
-        self.slope.grad[...] = channel_sums(grad * np.minimum(z, 0))
-        self.offset.grad[...] = channel_sums(grad)
+        self.shift.grad[...] = -column_sums(dx)
+        self.slope.grad[...] = column_sums(grad * np.minimum(z, 0))
+        self.offset.grad[...] = column_sums(grad)
         return dx
 
     def parameters(self) -> list[Parameter]:

@@ -48,7 +48,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads the next call may use; this is always 1 without OpenMP."""
+    """Return how many threads the next call may use: 1 without OpenMP, and while BLAS has them."""
     return _core.get_num_threads()
 
 

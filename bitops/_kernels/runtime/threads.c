@@ -6,6 +6,7 @@
 #include <omp.h>
 
 static volatile int requested = 0; /* 0: whatever OpenMP allows */
+static volatile int limited = 0;   /* while a training leaves the threads to BLAS */
 
 #if defined(_WIN32)
 #define forked 0
@@ -87,7 +88,7 @@ int bitops_has_openmp(void) {
 
 int bitops_get_num_threads(void) {
     int n = omp_get_max_threads();
-    if (forked)
+    if (forked || limited)
         return 1;
     if (requested && requested < n)
         n = requested;
@@ -103,6 +104,10 @@ void bitops_set_num_threads(int n) {
     omp_set_num_threads(n);
 }
 
+void bitops_limit_to_one_thread(int limit) {
+    limited = limit;
+}
+
 #else
 
 int bitops_has_openmp(void) {
@@ -115,6 +120,10 @@ int bitops_get_num_threads(void) {
 
 void bitops_set_num_threads(int n) {
     (void)n;
+}
+
+void bitops_limit_to_one_thread(int limit) {
+    (void)limit;
 }
 
 #endif

@@ -28,6 +28,7 @@ from .activations import (
     Tanh,
 )
 from .base import Cost, Layer, TrainingLayer
+from .columns import column_sums
 from .container import Packed, Sequential
 from .conv import (
     BinaryConv2D,
@@ -114,6 +115,7 @@ __all__ = [
     "TrainingLayer",
     "as_float",
     "check_gradients",
+    "column_sums",
     "fold",
     "freeze",
 ]

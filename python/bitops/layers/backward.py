@@ -26,6 +26,7 @@ from ..ops.mixed_conv import bitplane_conv2d
 from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
 from ..ops.patches import add_patches, position_blocks, tap_slices
 from ..quantizers import ByteGradient
+from .columns import column_sums
 
 # Positions whose patches are transposed and summed into the gradient at once. Their bits and
 # gradients must stay in the second-level cache; fewer would mean more passes over the gradient.
@@ -71,7 +72,9 @@ class Gradient:
     def sum_over_images(self) -> np.ndarray:
         """Return the sum over the images (n, oh, ow, o), float32."""
         if self.step is None:
-            return self.numbers.sum(axis=0)
+            images = self.numbers
+            sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
+            return sums.reshape(images.shape[1:])
         zero = len(self.numbers) * ByteGradient.ZERO
         return (self.numbers.sum(axis=0, dtype=np.int64) - zero) * np.float32(self.step)
 
@@ -157,7 +160,7 @@ def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
     added -dy for each such position, and adding this sum corrects that.
     """
     by_position = dy.sum_over_images()
-    total = by_position.sum(axis=(0, 1))
+    total = column_sums(by_position)
     kh, kw = window.kernel
     outside = np.empty((kh, kw, total.size), np.float32)
     everywhere = tuple(slice(0, size) for size in window.output)
@@ -165,7 +168,7 @@ def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
         lines, _ = tap_slices(window, 0, ky, everywhere[0])
         for kx in range(kw):
             columns, _ = tap_slices(window, 1, kx, everywhere[1])
-            outside[ky, kx] = total - by_position[lines, columns].sum(axis=(0, 1))
+            outside[ky, kx] = total - column_sums(by_position[lines, columns])
     return outside.transpose(2, 0, 1)[..., np.newaxis]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -91,7 +92,10 @@ class TrainingLayer(Layer):
     `backward(grad)` writes the gradients of the parameters and returns the gradient of the input.
     It returns None if the input is integer data, which has no gradient.
     `to_packed()` returns the layer for inference.
+    `least_rows` is how many rows, or positions of images, a training step must have.
     """
+
+    least_rows: ClassVar[int] = 1
 
     def forward(self, x, *, training: bool = False) -> Activation:
         raise NotImplementedError
@@ -159,6 +163,35 @@ def named_layers(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[st
 def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
     """Iterate over layers in order, including those of branches."""
     return (layer for _, layer in named_layers(layers))
+
+
+def activations(layers: Iterable[Layer], shape: Shape) -> Iterator[tuple[Layer, Shape, Shape]]:
+    """Yield every layer with the shapes of its input and output, those in branches included.
+
+    Shapes are those of one example, as `Layer.output_shape` takes and gives them. The walk ends
+    where a layer refuses its input.
+    """
+    for layer in layers:
+        for chain in layer.branches().values():
+            yield from activations(chain, shape)
+        try:
+            output = layer.output_shape(shape)
+        except ValueError:
+            return
+        yield layer, shape, output
+        shape = output
+
+
+def check_least_rows(where: str, layers: Iterable[Layer], shape: Shape, rows: int) -> None:
+    """Refuse steps with too few rows of a shape for a layer to learn from them."""
+    for layer, given, _ in activations(layers, shape):
+        positions = given[:-1]
+        least = layer.least_rows if isinstance(layer, TrainingLayer) else 1
+        if None not in positions and rows * math.prod(positions) < least:  # type: ignore[arg-type]
+            raise ValueError(
+                f"[{where}] batch_size must give every layer at least two rows in training, got "
+                f"{rows} of shape {shape} for {layer!r}"
+            )
 
 
 def holders(layer: Layer) -> Iterator[Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..ops.checks import check_number
 from ..quantizers import ap2
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .columns import column_means, column_sums
 from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
@@ -38,6 +39,8 @@ class BatchNorm(TrainingLayer):
     dgamma = sum(dy * xhat),  dbeta = sum(dy).
     Evaluation:  y = x * alpha + bias,  alpha = gamma * inv_std,  bias = beta - mean * alpha, with
     the running statistics, each operation rounded to float32.
+    A row is a position: in images every pixel is one. Training needs at least two rows, and raises
+    ValueError for one, whose xhat would be 0 whatever it holds.
     The running statistics average inv_std itself, as in the code released with BinaryNet. Batch t
     has the weight max(momentum, 1/t), so that initial values do not linger in short trainings.
 
@@ -47,6 +50,7 @@ class BatchNorm(TrainingLayer):
     """
 
     role = Role.AFFINE
+    least_rows = 2
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
         self.in_features = self.out_features = check_size(self.name, "features", features)
@@ -77,10 +81,8 @@ class BatchNorm(TrainingLayer):
             y = x * alpha
             y += bias
             return y
-        axes = tuple(range(x.ndim - 1))
-        mean = x.mean(axis=axes)
-        xhat = x - mean
-        inv_std = 1 / np.sqrt(np.square(xhat).mean(axis=axes) + np.float32(self.eps))
+        mean, xhat = self._center(x)
+        inv_std = self._inverse_deviation(xhat, np.square)
         xhat *= inv_std
         self._update_running(mean, inv_std)
         self._saved = xhat, inv_std
@@ -88,18 +90,57 @@ class BatchNorm(TrainingLayer):
         y += self.beta.value
         return y
 
+    def _center(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The means of x, and x without them."""
+        rows = x.size // x.shape[-1]
+        if rows < self.least_rows:
+            raise ValueError(
+                f"[{self.name}] x must have at least two rows in training, got {rows}: alone, a "
+                f"row is its own mean"
+            )
+        mean = column_means(x)
+        with np.errstate(over="ignore", invalid="ignore"):
+            c = x - mean
+        return mean, c
+
+    def _inverse_deviation(
+        self, c: np.ndarray, square: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """(mean(square(c)) + eps)^-1/2, also where squares are beyond float32."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            variance = column_means(square(c))
+        if not np.isfinite(variance).all():
+            largest = np.abs(c).reshape(-1, c.shape[-1]).max(axis=0)
+            if np.isinf(largest).any() and not np.isnan(largest).any():
+                raise ValueError(
+                    f"[{self.name}] x must differ from its mean by less than float32 holds, got "
+                    f"infinity"
+                )
+            if np.isfinite(largest).all():
+                power = np.exp2(np.frexp(largest)[1].astype(np.float64) - 1)
+                sums = column_sums(square(c / power.astype(np.float32))) * np.square(power)
+                exact = sums / (c.size // c.shape[-1]) + self.eps
+                return (1 / np.sqrt(exact)).astype(np.float32)
+        return 1 / np.sqrt(variance + np.float32(self.eps))
+
     def _update_running(self, mean: np.ndarray, inv_std: np.ndarray) -> None:
         self.batches_seen += 1
-        weight = np.float32(max(self.momentum, 1 / self.batches_seen))
+        weight = np.float32(self._weight())
+        if weight == 1:  # a difference from the start values may lose all digits
+            self.running_mean[...], self.running_inv_std[...] = mean, inv_std
+            return
         self.running_mean += weight * (mean - self.running_mean)
         self.running_inv_std += weight * (inv_std - self.running_inv_std)
 
+    def _weight(self) -> float:
+        """What the newest batch counts in the running statistics."""
+        return max(self.momentum, 1 / self.batches_seen)
+
     def backward(self, grad: np.ndarray) -> np.ndarray:
         xhat, inv_std = saved_for_backward(self, self._saved)
-        axes = tuple(range(grad.ndim - 1))
         count = np.float32(grad.size // grad.shape[-1])
-        np.sum(grad * xhat, axis=axes, out=self.gamma.grad)
-        np.sum(grad, axis=axes, out=self.beta.grad)
+        self.gamma.grad[...] = column_sums(grad * xhat)
+        self.beta.grad[...] = column_sums(grad)
         dx = xhat * (self.gamma.grad / -count)
         dx += grad
         dx -= self.beta.grad / count
@@ -158,6 +199,7 @@ class ShiftBatchNorm(BatchNorm):
     dgamma = sum(dy * AP2(c * sigma)), passed straight to gamma,  dbeta = sum(dy).
     Evaluation:  y = x * alpha + bias,  alpha = AP2(running_inv_std) * AP2(gamma),
     bias = beta - running_mean * alpha.
+    Training needs at least two rows, as that of `BatchNorm`.
     The running statistics average the mean and s, before AP2, with the weight `momentum`.
 
     References
@@ -179,10 +221,8 @@ class ShiftBatchNorm(BatchNorm):
         if not training:
             return super().forward(x)
         x = as_float(as_activation(self.name, x, self.in_features))
-        axes = tuple(range(x.ndim - 1))
-        mean = x.mean(axis=axes)
-        c = x - mean
-        inv_std = 1 / np.sqrt((c * ap2(c)).mean(axis=axes) + np.float32(self.eps))
+        mean, c = self._center(x)
+        inv_std = self._inverse_deviation(c, lambda c: c * ap2(c))
         self._update_running(mean, inv_std)
         sigma = ap2(inv_std)
         self._saved = c, sigma
@@ -190,20 +230,18 @@ class ShiftBatchNorm(BatchNorm):
         y += self.beta.value
         return y
 
-    def _update_running(self, mean: np.ndarray, inv_std: np.ndarray) -> None:
-        self.batches_seen += 1
-        weight = np.float32(self.momentum)
-        self.running_mean += weight * (mean - self.running_mean)
-        self.running_inv_std += weight * (inv_std - self.running_inv_std)
+    def _weight(self) -> float:
+        return self.momentum
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         c, sigma = saved_for_backward(self, self._saved)
-        axes = tuple(range(grad.ndim - 1))
-        np.sum(grad * ap2(c * sigma), axis=axes, out=self.gamma.grad)
-        np.sum(grad, axis=axes, out=self.beta.grad)
-        power = ap2(c)
-        dx = grad - grad.mean(axis=axes)
-        dx -= power * ((power * grad).mean(axis=axes) * np.square(sigma))
+        power = ap2(c * sigma)
+        dgamma = column_sums(grad * power)
+        dbeta = column_sums(grad)
+        self.gamma.grad[...], self.beta.grad[...] = dgamma, dbeta
+        count = grad.size // grad.shape[-1]
+        dx = grad - (dbeta / count).astype(np.float32)
+        dx -= power * (dgamma / count).astype(np.float32)
         dx *= sigma * ap2(self.gamma.value)
         return dx
 

@@ -22,6 +22,7 @@ from ..ops.array import BitArray, above_limits, above_operand, pack
 from ..quantizers import ByteGradient
 from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .columns import column_sums
 from .inputs import (
     Activation,
     Codes,
@@ -262,7 +263,7 @@ def _make_bias(where: str, bias: bool, features: int) -> Parameter | None:
 
 def _keep_bias_gradient(bias: Parameter | None, dy: np.ndarray) -> None:
     if bias is not None:
-        np.sum(dy.reshape(-1, dy.shape[-1]), axis=0, out=bias.grad)
+        bias.grad[...] = column_sums(dy)
 
 
 class PackedFloatProduct(Layer):

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..layers.activations import Sign
 from ..layers.base import Layer, TrainingLayer
+from ..layers.columns import column_sums
 from ..layers.container import Model, Packed, Sequential
 from ..layers.dense import BinaryDense
 from ..layers.inputs import check_size
@@ -211,7 +212,7 @@ class EBP(Model):
             assert layer.bias is not None
             layer.weight.grad[...] = d.T @ passes[place].means
             layer.weight.grad *= np.float32(-0.5)
-            layer.bias.grad[...] = np.float32(-0.5) * d.sum(axis=0)
+            layer.bias.grad[...] = -0.5 * column_sums(d)
             if place:
                 density = np.exp(_log_density(passes[place - 1])).astype(np.float32)
                 hidden = 2 * density / self._root(place - 1)

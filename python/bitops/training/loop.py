@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
-from ..config import get_num_threads, set_num_threads
+from .. import _core
+from ..layers.base import check_least_rows
 from ..layers.inputs import is_finite
 from ..ops.array import BitArray
 from .callbacks import (
@@ -33,9 +34,6 @@ from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Adam, Optimizer
 from .schedules import ExponentialDecay, Schedule
-
-if TYPE_CHECKING:
-    pass
 
 try:
     from tqdm import tqdm
@@ -79,7 +77,8 @@ def fit(
         Labels.
     epochs, batch_size : int
         Every epoch takes the rows in a new order, in n // batch_size full batches, and skips the
-        rows left over. A batch_size above n means n.
+        rows left over. A batch_size above n means n. Batch normalisation needs at least two rows,
+        or positions of images, in a batch.
     validation : tuple of (x, y), optional
         The error on it is measured after every epoch. At the end `model` holds the weights of the
         best epoch, the first of equal ones; without validation those of the last.
@@ -123,7 +122,8 @@ def fit(
     -----
     During the training only one of BLAS and bitops has several threads: bitops if the model has
     binary weights, otherwise BLAS; `blas` says which. Without threadpoolctl, which alone can limit
-    BLAS, it always is BLAS.
+    BLAS, it always is BLAS. These limits are of the whole process. Where trainings overlap, in
+    several threads or one in a callback of another, the last one to end lifts them.
 
     The products of binary layers, and Adam's steps, give the same bits on every ISA and with any
     number of threads. float32 BLAS computes the products of real layers, and the gradient of
@@ -150,6 +150,8 @@ def fit(
         rng=rng,
         seed=_describe_seed(seed, rng),
     )
+    if augment is None:  # which may change the size of images
+        check_least_rows("fit", model.flat_layers(), x.shape[1:], run.batch_size)
     if resume is not None:
         restore(run, resume)
     _train(run, callbacks, verbose, blas)
@@ -160,7 +162,7 @@ def _train(run: Run, callbacks: Sequence[Callback], verbose: int, blas: bool | N
     """Run to the end, and leave the best model."""
     if blas is None:
         blas = not binary_parameters(run.model)
-    with _one_pool(blas), _interrupts() as interrupted, _progress(run, verbose) as progress:
+    with _interrupts() as interrupted, _one_pool(blas), _progress(run, verbose) as progress:
         for callback in callbacks:
             callback.on_start(run)
         _run_epochs(run, [progress, *callbacks], interrupted)
@@ -308,16 +310,74 @@ def _one_pool(blas: bool) -> Iterator[None]:
     3 x 1024 network took 42 ms with both and 12 ms with one. Binary layers compute in our pool; but
     without threadpoolctl ours is the only one that can be limited.
     """
-    if threadpool_limits is not None and not blas:
-        with threadpool_limits(limits=1, user_api="blas"):
+    if threadpool_limits is None or blas:
+        with _OURS:
             yield
         return
-    before = get_num_threads()
-    set_num_threads(1)
-    try:
+    # some libraries have a limit for the process, and some one for each thread, hence both
+    with _BLAS, threadpool_limits(limits=1, user_api="blas"):
         yield
-    finally:
-        set_num_threads(before)
+
+
+class _Limit:
+    """A limit of the whole process, which holds from the first that enters to the last that leaves.
+
+    Trainings may overlap in several threads, or one run inside a callback of another. What each of
+    them found and put back would be the limits of others.
+    """
+
+    def __init__(self, impose: Callable[[], Callable[[], object]]):
+        self._impose = impose  # it returns what lifts the limit
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._lift: Callable[[], object] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._lift = self._impose()
+            self._inside += 1
+
+    def __exit__(self, *error) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._lift is not None:
+                lift, self._lift = self._lift, None
+                lift()
+
+
+def _limit_blas() -> Callable[[], object]:
+    """Limit the pools that the process shares, in a thread that stays until the limit is lifted.
+
+    threadpoolctl lets only one thread at a time control them, as long as it lives. Of several
+    trainings, the first to enter need not be the last to leave.
+    """
+    imposed, over = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        try:
+            with threadpool_limits(limits=1, user_api="blas"):
+                imposed.set()
+                over.wait()
+        finally:
+            imposed.set()
+
+    def lift() -> None:
+        over.set()
+        keeper.join()
+
+    keeper = threading.Thread(target=keep, name="bitops-limit", daemon=True)
+    keeper.start()
+    imposed.wait()
+    return lift
+
+
+def _limit_ours() -> Callable[[], object]:
+    _core.limit_to_one_thread(True)
+    return partial(_core.limit_to_one_thread, False)
+
+
+_BLAS, _OURS = _Limit(_limit_blas), _Limit(_limit_ours)
 
 
 @contextmanager
