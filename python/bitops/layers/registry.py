@@ -101,7 +101,7 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
     Examples
     --------
     >>> @register
-    ... class PackedScale(Layer):
+    ... class PackedGain(Layer):
     ...     ARRAYS = (ArraySpec("scale", "float32", 1),)
     ...
     ...     def __init__(self, scale, power=1):
