@@ -138,7 +138,7 @@ def test_changed_bits_are_refused(checkpoint):
     content = bytearray(checkpoint.read_bytes())
     content[-5] ^= 4
     checkpoint.write_bytes(content)
-    with pytest.raises(ValueError, match="sha256 must be that of the content"):
+    with pytest.raises(ValueError, match="sha256 must match the content"):
         resume(checkpoint)
 
 

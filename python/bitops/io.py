@@ -47,7 +47,8 @@ def save(model: Packed, path: str | os.PathLike) -> None:
     ----------
     model : Packed
     path : path
-        Replaced if it exists. A link stays, and its target is replaced; the mode is kept.
+        An existing file is replaced; a symbolic link stays, and its target is replaced. The mode
+        is kept.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def load(path: str | os.PathLike) -> Packed:
     OSError
         If the file cannot be opened.
     ValueError
-        If it is truncated, damaged, no packed model, or no regular file, or if a type of layer is
-        not registered. Everything is checked before any layer is built.
+        If it is truncated, damaged, not a packed model or not a regular file, or if a type of layer
+        is not registered. All this is checked before any layer is built.
     """
     return Packed.load(path)

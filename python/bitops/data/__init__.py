@@ -1,6 +1,6 @@
 """Data sets of images and labels, read from files.
 
-Imports nothing of the package outside this folder, but for the opening of files.
+These modules import nothing else from the package than `bitops.files`, to open files.
 """
 
 from .datasets import Dataset, load_cifar10, load_dataset, load_digits, load_mnist, load_svhn

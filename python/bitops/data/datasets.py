@@ -36,9 +36,10 @@ CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)  # bytes
 MAX_CIFAR_RECORDS = 10_000
 # The largest of the JPEG copies has 1,124 bytes. A much larger file is not one of them.
 MAX_JPEG_BYTES = 1 << 16
-# The largest known IDX file of images (EMNIST) has less than a third of this.
+# The largest known IDX file of images (EMNIST) has less than a third of these bytes, and a tenth of
+# these items.
 MAX_IDX_BYTES = 1 << 31
-MAX_IDX_ITEMS = 10_000_000  # ten times as many as known; labels become eight times as large
+MAX_IDX_ITEMS = 10_000_000  # labels become eight times as large
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     OSError
         If the file cannot be read.
     ValueError
-        If the header is another one, or if the data is shorter or longer than it says, exceeds
-        2 GiB, or is of more than 10 million items; or if it is no regular file.
+        If the header is not that of such an array, or the data is shorter or longer than the header
+        says, exceeds 2 GiB, or has more than 10 million items; or if it is not a regular file.
 
     Notes
     -----
@@ -254,7 +255,7 @@ def _idx_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
 
 
 def _read_at_most(file: gzip.GzipFile | BinaryIO, count: int) -> bytearray:
-    """Read the next bytes piece by piece, so that only bytes that exist take memory, and once."""
+    """Read up to `count` bytes in pieces; only bytes that exist take memory, and only once."""
     data = bytearray()
     while len(data) < count and (part := file.read(min(count - len(data), 1 << 20))):
         data += part

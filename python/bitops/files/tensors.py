@@ -32,7 +32,7 @@ __all__ = [
     "write_tensors",
 ]
 
-# bytes of a description: real ones have thousands, and JSON grows many times when it is parsed
+# Most bytes of a description. Real ones have thousands; parsed JSON takes many times its length.
 MAX_DESCRIPTION = 2**24
 MAX_HEADER = 2**25  # with the description, every quote of which takes two bytes
 MAX_AXES = 32
@@ -59,23 +59,23 @@ Shape = tuple[int, ...]
 def write_tensors(
     where: str, path: Path, description: dict[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Write arrays, and as the metadata entry `bitops` their description with its `sha256`."""
+    """Write arrays, with their description and its `sha256` as the metadata entry `bitops`."""
     text = json.dumps({**description, "sha256": digest(description, tensors)})
     _check_length(text)
-    # one entry only: safetensors writes several in an order that changes from call to call
+    # A single entry: safetensors would write several in an order that changes from call to call.
     data = safetensors.numpy.save(dict(tensors), {"bitops": text})
     _check_header(int.from_bytes(data[:8], "little"))
     write_file(where, path, data)
 
 
 def digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over a description, but for its `sha256`, and all arrays."""
+    """Return the SHA-256 of all arrays and of their description without its `sha256`."""
     described = {key: value for key, value in description.items() if key != "sha256"}
     result = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         array = tensors[name]
         result.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        # bytes in little-endian order, as in the file
+        # The bytes are in little-endian order, as in the file.
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         result.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return result.hexdigest()
@@ -129,7 +129,7 @@ class TensorFile:
             if dtype == "BOOL" and content.size and content.max() > 1:
                 raise ValueError(f"tensor {name} must hold the bytes 0 and 1, got {content.max()}")
         if self.description.get("sha256") != digest(self.description, tensors):
-            raise ValueError("sha256 must be that of the content, got another one")
+            raise ValueError("sha256 must match the content, got another one")
         return tensors
 
 
@@ -187,7 +187,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_description(text: str, name: str) -> dict[str, Any]:
-    """The metadata entry `bitops` of a file of the format `name`."""
+    """Parse the metadata entry `bitops` of a file whose format must be `name`."""
     _check_length(text)
     try:
         document = parse_json(text)

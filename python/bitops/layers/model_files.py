@@ -29,7 +29,7 @@ FORMAT = "bitops.packed"
 MAX_DEPTH = 16  # of nested residual blocks
 
 _KEYS = {"format", "version", "input_shape", "graph", "notes", "sha256"}
-# safetensors' names of dtypes; bits are words
+# names of dtypes in safetensors; bits are stored as words
 _STORED = {"bits": "U64", "bool": "U64", "float32": "F32", "int32": "I32", "uint8": "U8"}
 
 Tensors = dict[str, np.ndarray]
@@ -125,7 +125,7 @@ def read_model(path: str | os.PathLike, make: Callable[..., Made]) -> Made:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Description and tensors, checked against each other."""
+    """Return description and tensors, checked against each other."""
     with open_tensors(path, FORMAT) as file:
         _check_keys(file.description)
         document = _check_document(as_current(file.description))

@@ -61,7 +61,7 @@ def pass_within(x: ArrayLike, grad: ArrayLike, limit: float) -> Array:
 def check_clip(
     where: str, value: float, limit: float = math.inf, *, name: str = "clip_value"
 ) -> None:
-    """Check that a number is positive, and at most `limit`, as float32 too."""
+    """Check that a number is positive, and at most `limit`, after rounding to float32."""
     check_number(where, name, value)
     try:
         with np.errstate(over="ignore", under="ignore"):
