@@ -200,6 +200,18 @@ def test_shapes_that_the_graph_computes(rng):
     assert_same_scores(converted(net), net, rng.normal(0, 1, (3, 2, 4, 4)).astype(np.float32))
 
 
+def test_constants_of_the_shape_of_a_batch(rng):
+    """As exporters write torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))."""
+    net = Network(rng, (2, 3, 3))
+    above = net.add("GreaterOrEqual", "input", net.constant(np.float32(0)))
+    shape = net.add("Shape", "input")
+    ones = net.add("Expand", net.constant(np.float32(1)), shape)
+    net.add("Where", above, ones, net.add("Neg", ones))
+    net.then("Flatten")
+    net.then("MatMul", net.signs(18, 3))
+    assert_same_scores(converted(net), net, rng.normal(0, 1, (4, 2, 3, 3)).astype(np.float32))
+
+
 def test_gzipped_files_and_paths(net, rng, tmp_path):
     net.then("MatMul", net.signs(20, 3))
     data = net.model().SerializeToString()
