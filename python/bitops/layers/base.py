@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .inputs import Activation, Shape
-from .parameter import Parameter
+from .parameter import Parameter, own_array
 from .roles import Role
 
 if TYPE_CHECKING:
@@ -37,10 +37,26 @@ class Layer:
     # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
     ARRAYS: ClassVar[Sequence[ArraySpec]] = ()
     CHAINS: ClassVar[Sequence[str]] = ()
+    # What pickles and copies leave out, such as what `forward` keeps for `backward`: attributes that
+    # are None in a restored layer. Those that base classes name count too.
+    TRANSIENT: ClassVar[Sequence[str]] = ()
 
     in_features: int | None = None
     out_features: int | None = None
     mixes_axes = False  # whether output features are made from several axes of the input
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""
+        left_out = self._transient()
+        # a copy, as another thread may be in `forward`
+        return {name: value for name, value in vars(self).copy().items() if name not in left_out}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(dict.fromkeys(self._transient()), **state)
+
+    def _transient(self) -> set[str]:
+        """Return what `TRANSIENT` names in the class or in a base of it."""
+        return {name for kind in type(self).__mro__ for name in vars(kind).get("TRANSIENT", ())}
 
     @property
     def name(self) -> str:
@@ -96,6 +112,10 @@ class TrainingLayer(Layer):
     """
 
     least_rows: ClassVar[int] = 1
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        arrays = {n: own_array(v) for n, v in state.items() if isinstance(v, np.ndarray)}
+        super().__setstate__({**state, **arrays})
 
     def forward(self, x, *, training: bool = False) -> Activation:
         raise NotImplementedError

@@ -220,6 +220,8 @@ class Sequential(Model, TrainingLayer):
     >>> model.freeze().save("model.safetensors")                         # doctest: +SKIP
     """
 
+    TRANSIENT = ("_took_data",)
+
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)
         self.input_shape = check_shape("Sequential", input_shape)
@@ -227,7 +229,7 @@ class Sequential(Model, TrainingLayer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
-        self._took_data: list[bool] = []
+        self._took_data: list[bool] | None = None  # whether each layer took data, in training
 
     def forward(self, x, *, training: bool = False) -> Activation:
         took_data = []
