@@ -6,6 +6,8 @@ compared. Children import this module too.
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -218,3 +220,19 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
+
+
+def through(protocol: int) -> Callable[[Any], Any]:
+    return lambda thing: pickle.loads(pickle.dumps(thing, protocol))
+
+
+def out_of_band(thing: Any) -> Any:
+    """Through protocol 5 with the large buffers apart, and read-only, as in shared memory."""
+    buffers: list = []
+    data = pickle.dumps(thing, 5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
+
+
+# All ways to another object that is equal and shares nothing.
+WAYS = {f"protocol {n}": through(n) for n in range(2, pickle.HIGHEST_PROTOCOL + 1)}
+WAYS |= {"out of band": out_of_band, "deepcopy": copy.deepcopy}

@@ -37,8 +37,8 @@ class Layer:
     # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
     ARRAYS: ClassVar[Sequence[ArraySpec]] = ()
     CHAINS: ClassVar[Sequence[str]] = ()
-    # What pickles and copies leave out, such as what `forward` keeps for `backward`: attributes that
-    # are None in a restored layer. Those that base classes name count too.
+    # Attributes that pickles and copies leave out, such as what `forward` keeps for `backward`; a
+    # restored layer has None in their place. What base classes name is left out too.
     TRANSIENT: ClassVar[Sequence[str]] = ()
 
     in_features: int | None = None
