@@ -234,5 +234,5 @@ def out_of_band(thing: Any) -> Any:
 
 
 # All ways to another object that is equal and shares nothing.
-WAYS = {f"protocol {n}": through(n) for n in range(2, pickle.HIGHEST_PROTOCOL + 1)}
+WAYS = {f"protocol {n}": through(n) for n in range(pickle.HIGHEST_PROTOCOL + 1)}
 WAYS |= {"out of band": out_of_band, "deepcopy": copy.deepcopy}

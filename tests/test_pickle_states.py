@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import layers as L
-from pickled import FLIPS, ROWS, WAYS, real, same, signs, use
+from pickled import FLIPS, LAYERS, ROWS, WAYS, real, same, signs, use
 
 
 @pytest.fixture(params=WAYS)
@@ -247,3 +247,45 @@ def test_products_refuse_an_operation_that_is_not_that_of_the_weights(size):
         for training in (False, True):
             with pytest.raises((ValueError, TypeError)):
                 back.forward(x, training=training)
+
+
+def places(thing, seen=None):
+    """Yield owner and name of every array that an object holds as an attribute, by any path."""
+    seen = set() if seen is None else seen
+    for name, value in list(vars(thing).items()):
+        if isinstance(value, np.ndarray | bo.BitArray | bo.Prepacked):
+            yield thing, name
+        for inner in value if isinstance(value, list) else [value]:
+            is_ours = type(inner).__module__.startswith("bitops.layers")
+            if is_ours and hasattr(inner, "__dict__") and id(inner) not in seen:
+                seen.add(id(inner))
+                yield from places(inner, seen)
+
+
+def misfits(array):
+    """Arrays that stand for another one and do not fit."""
+    if isinstance(array, bo.Prepacked):
+        return [bo.prepack(w) for w in misfits(array.bits) if w.ndim in (2, 4)]
+    if isinstance(array, bo.BitArray):
+        shapes = (3,), (3, 5), (2,) * array.ndim, (*array.shape, 2)
+        return [bo.pack(np.ones(shape)) for shape in shapes]
+    shapes = (0,), (1,), (array.size + 1,), (2,) * array.ndim, array.shape[::-1]
+    made = [np.zeros(shape, array.dtype) for shape in shapes if shape != array.shape]
+    return [*made, array.astype(np.float64), array.astype(np.int16)]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_forged_arrays_do_no_harm(name):
+    """Nothing is read outside them; what is refused is refused in words."""
+    make, x = LAYERS[name]
+    count = len(list(places(make())))
+    for number in range(count):
+        owner, attribute = list(places(make()))[number]
+        for array in misfits(getattr(owner, attribute)):
+            layer = make()
+            owner, attribute = list(places(layer))[number]
+            setattr(owner, attribute, array)
+            try:
+                use(pickle.loads(pickle.dumps(layer)), x)
+            except (TypeError, ValueError) as error:
+                assert str(error)
