@@ -116,3 +116,17 @@ def test_centered_weights_are_centered_once(way):
     back.weight.assign(centered + 1)
     back(ROWS)
     assert not np.array_equal(back.weight.value, centered + 1)
+
+
+def test_shallow_copies_of_optimizers_have_moments_of_their_own():
+    parameter = L.Parameter(np.zeros(3))
+    parameter.grad[...] = 1
+    optimizer = bo.training.SGD([parameter], 0.5, momentum=0.5)
+    twin = copy.copy(optimizer)
+    assert twin.parameters[0] is parameter
+    optimizer.step()
+    assert_array_equal(parameter.value, np.full(3, -0.5))
+    twin.step()  # its first: a velocity of 1 too
+    assert_array_equal(parameter.value, np.full(3, -1))
+    optimizer.step()  # its second: a velocity of 1.5
+    assert_array_equal(parameter.value, np.full(3, -1.75))
