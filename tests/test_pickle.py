@@ -39,6 +39,19 @@ def test_layers(way, name):
         assert same(use(back, x), use(layer, x))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_restored_layers_want_a_forward_pass_before_they_go_backward(name):
+    make, x = LAYERS[name]
+    layer = make()
+    grad = real(*use(layer, x)[0].shape)
+    back = pickle.loads(pickle.dumps(layer))
+    if name == "QuantizeGradient":  # needs nothing
+        assert same(back.backward(grad), layer.backward(grad))
+    elif isinstance(layer, L.TrainingLayer):
+        with pytest.raises(RuntimeError, match=r"backward needs forward\(x, training=True\)"):
+            back.backward(grad)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_values(way, name):
     make, what = VALUES[name]

@@ -51,6 +51,25 @@ class Unnamed(Shift):
         return super().forward(x, training=training)
 
 
+class Slotted(L.TrainingLayer):
+    """Has its attributes beside those of its dictionary."""
+
+    __slots__ = ("_seen", "gain")
+    TRANSIENT = "_seen"  # a name alone
+
+    def __init__(self):
+        self.gain, self.power = np.full(70, 2, np.float32), 3
+        self._seen = None
+
+    def forward(self, x, *, training=False):
+        if training:
+            self._seen = x
+        return x * self.gain**self.power
+
+    def backward(self, grad):
+        return grad * self.gain**self.power
+
+
 class Louder(L.PackedDense):
     """Not registered: what a file could not hold stays."""
 
@@ -85,6 +104,14 @@ def test_own_training_layers(way):
             assert_array_equal(back.seen, layer.seen)
         assert way(layer).name_given == "mine" and way(layer)._x is None
     assert same(way(layer).kept, ROWS)
+
+
+def test_own_layers_with_slots(way):
+    layer = Slotted()
+    use(layer, ROWS)
+    back = way(layer)
+    assert back._seen is None and same(use(back, ROWS), use(layer, ROWS))
+    assert same(use(copy.copy(layer), ROWS), use(layer, ROWS))
 
 
 def test_own_packed_layers(way, monkeypatch):

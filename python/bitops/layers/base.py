@@ -47,16 +47,23 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""
-        left_out = self._transient()
-        # a copy, as another thread may be in `forward`
-        return {name: value for name, value in vars(self).copy().items() if name not in left_out}
+        left_out = self._named("TRANSIENT")
+        state = vars(self).copy()  # as another thread may be in `forward`
+        state |= {n: getattr(self, n) for n in self._named("__slots__") if hasattr(self, n)}
+        return {name: value for name, value in state.items() if name not in left_out}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(dict.fromkeys(self._transient()), **state)
+        slots = self._named("__slots__")
+        for name, value in {**dict.fromkeys(self._named("TRANSIENT")), **state}.items():
+            if name in slots:
+                object.__setattr__(self, name, value)
+            else:
+                vars(self)[name] = value
 
-    def _transient(self) -> set[str]:
-        """Return what `TRANSIENT` names in the class or in a base of it."""
-        return {name for kind in type(self).__mro__ for name in vars(kind).get("TRANSIENT", ())}
+    def _named(self, attribute: str) -> set[str]:
+        """Return the names that an attribute lists, in the class and in all bases of it."""
+        listed = [vars(kind).get(attribute, ()) for kind in type(self).__mro__]
+        return {name for names in listed for name in ([names] if isinstance(names, str) else names)}
 
     @property
     def name(self) -> str:

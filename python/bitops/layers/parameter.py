@@ -56,7 +56,7 @@ class Parameter:
         self._signs_version = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_signs": None}
+        return {**vars(self), "_signs": None, "_signs_version": 0}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
