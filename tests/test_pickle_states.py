@@ -255,6 +255,14 @@ def test_parameters_that_do_not_fit(name, array):
         pickle.loads(forged(parameter, **{name: array}))
 
 
+@pytest.mark.parametrize("size", (0, 1, 2799, 2801))
+def test_moments_that_do_not_fit(size):
+    optimizer = bo.training.SGD([L.Parameter(ROWS)])
+    assert pickle.loads(forged(optimizer)).state().keys() == optimizer.state().keys()
+    with pytest.raises(ValueError, match=r"^\[SGD\] moments of a pickle must have shape \(2800,\)"):
+        pickle.loads(forged(optimizer, _moments=[(np.zeros(size, np.float32),)]))
+
+
 @pytest.mark.parametrize("size", (1, 60, 80))
 def test_products_refuse_an_operation_that_is_not_that_of_the_weights(size):
     """Sizes are compared with the arrays again where memory is touched."""

@@ -83,6 +83,11 @@ class Optimizer:
         made = [_zeros(len(self.moments), p.size) for p in self.parameters]
         for arrays, moments in zip(made, self._moments, strict=True):
             for array, m in zip(arrays, moments, strict=True):
+                if np.shape(m) != array.shape:
+                    raise ValueError(
+                        f"[{self.name}] moments of a pickle must have shape {array.shape}, "
+                        f"got {np.shape(m)}"
+                    )
                 array[...] = m
         self._moments = made  # a pickle does not keep their places in memory
 
