@@ -37,11 +37,15 @@ def fold_constants(node: Node, inputs: list[np.ndarray | None], opset: int) -> n
     if node.domain or node.op not in _MOVES | _COMPUTES:
         raise node.refuse("the operator is not supported for constants")
     if node.op in ("ConstantOfShape", "Expand"):  # the same for all examples, so one is enough
-        inputs = [np.where(v == BATCH, 1, v) if _has_batch(v) else v for v in inputs]
+        inputs = [None if value is None else _one_example(value) for value in inputs]
     if node.op not in _MOVES and any(_has_batch(value) for value in inputs):
         raise node.refuse("it computes with the size of the batch, which must stay open")
     _refuse_giants(node, inputs)
     return _evaluate(node, inputs, opset)
+
+
+def _one_example(value: np.ndarray) -> np.ndarray:
+    return np.where(value == BATCH, 1, value) if _has_batch(value) else value
 
 
 def _has_batch(value: np.ndarray | None) -> bool:

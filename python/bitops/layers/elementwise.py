@@ -42,6 +42,7 @@ class Clip(TrainingLayer):
     """
 
     role = Role.STEP
+    TRANSIENT = ("_passes",)
 
     def __init__(self, low: float = -1.0, high: float = 1.0):
         self.low, self.high = _check_limits(self.name, low, high)
@@ -117,6 +118,8 @@ class PReLU(TrainingLayer):
     ----------
     He et al., "Delving deep into rectifiers", 2015, equation 1.
     """
+
+    TRANSIENT = ("_x",)
 
     def __init__(self, features: int, start: float = 0.25):
         self.in_features = self.out_features = check_size("PReLU", "features", features)
@@ -201,6 +204,8 @@ class Softmax(TrainingLayer):
     probabilities.
     Backward:  dx = y * (dy - sum(dy * y)).
     """
+
+    TRANSIENT = ("_y",)
 
     def __init__(self) -> None:
         self._y: np.ndarray | None = None

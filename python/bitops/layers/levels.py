@@ -82,11 +82,12 @@ class MultiThreshold(TrainingLayer):
         if features > 1:
             self.in_features = self.out_features = features
         self.levels = UnitLevels(levels.bit_length())
-        self._seen = False
+        self._seen: bool | None = None
 
     def forward(self, x, *, training: bool = False) -> Codes:
         values = as_float(as_activation("MultiThreshold", x, self.in_features))
-        self._seen |= training
+        if training:
+            self._seen = True
         return Codes(
             count_levels("MultiThreshold", values, self.threshold),
             self.levels.bits,
@@ -94,8 +95,11 @@ class MultiThreshold(TrainingLayer):
         )
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        saved_for_backward(self, self._seen or None)
+        saved_for_backward(self, self._seen)
         return grad
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.threshold,)
 
     def emits_bits(self, bits_in: bool) -> bool:
         return self.levels.bits == 1

@@ -100,6 +100,7 @@ class Pad2D(Padded, TrainingLayer):
     """
 
     role = Role.MOVES
+    TRANSIENT = ("_size",)
 
     _size: Pair | None = None
 
