@@ -5,8 +5,7 @@ Array arguments are C-contiguous words or numbers, prepared by the public functi
 the error messages that users see; the checks here keep memory safe. Outputs come last and are named
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 cimport bitops._kernels as c
@@ -22,10 +21,6 @@ F64 = c.BITOPS_F64
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-
-
-cdef enum:
-    CACHE_LINE = 64  # bytes; vectors of panels must not straddle two lines
 
 
 # ---- configuration ---------------------------------------------------------------------------
@@ -160,21 +155,54 @@ cdef const float *scales(str name, const float[::1] x, Py_ssize_t n) except? NUL
 cdef class Scratch:
     """Memory for C, aligned to a cache line and freed with the object."""
 
-    cdef void *memory
-    cdef void *start  # what C is given
+    cdef void *start
 
     def __dealloc__(self):
-        free(self.memory)
+        c.bitops_free(self.start)
 
 
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
-    scratch.memory = malloc(size + CACHE_LINE)
-    if scratch.memory == NULL:
+    scratch.start = c.bitops_allocate(size)
+    if scratch.start == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
-    scratch.start = <void *>((<uintptr_t>scratch.memory + CACHE_LINE - 1)
-                             & ~<uintptr_t>(CACHE_LINE - 1))
     return scratch
+
+
+MEMORY = c.BITOPS_MEMORY
+THREAD = c.BITOPS_THREAD
+
+
+def fail(int kind, long first, long count=1):
+    """Let requests to the system fail, for tests.
+
+    Parameters
+    ----------
+    kind : int
+        MEMORY (blocks of this module) or THREAD (those made to see whether they can be).
+    first, count : int
+        Of the requests from now on, in all threads, number ``first`` (the next is 1) and those that
+        follow, ``count`` in all, fail. 0 ends it.
+    """
+    check_kind(kind)
+    c.bitops_fail(<c.bitops_request>kind, first, count)
+
+
+def requests(int kind):
+    """Requests of a kind since `fail` was called for it."""
+    check_kind(kind)
+    return c.bitops_requests(<c.bitops_request>kind)
+
+
+def live_blocks():
+    """Blocks of memory that this module holds."""
+    return c.bitops_live_blocks()
+
+
+cdef int check_kind(int kind) except -1:
+    if kind != c.BITOPS_MEMORY and kind != c.BITOPS_THREAD:
+        raise ValueError(f"[_core] kind must be MEMORY or THREAD, got {kind}")
+    return 0
 
 
 # ---- interrupts ------------------------------------------------------------------------------

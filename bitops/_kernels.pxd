@@ -77,6 +77,15 @@ cdef extern from "bitops.h" nogil:
     int bitops_kernel_name(size_t index, const char **op, const char **isa) noexcept
 
     const char *bitops_compiler() noexcept
+    void *bitops_allocate(size_t size) noexcept
+    void bitops_free(void *block) noexcept
+    long bitops_live_blocks() noexcept
+    ctypedef enum bitops_request:
+        BITOPS_MEMORY
+        BITOPS_THREAD
+    void bitops_fail(bitops_request kind, long first, long count) noexcept
+    long bitops_requests(bitops_request kind) noexcept
+
     int bitops_has_openmp() noexcept
     int bitops_get_num_threads() noexcept
     void bitops_set_num_threads(int n) noexcept

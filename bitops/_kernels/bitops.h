@@ -254,6 +254,30 @@ int bitops_kernel_name(size_t index, const char **op, const char **isa);
 /* Name and version of the C compiler. */
 const char *bitops_compiler(void);
 
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* `size` bytes, aligned to a cache line, since vectors must not straddle two; NULL if the system
+ * has none left. All memory of the library and of the module comes from here. */
+void *bitops_allocate(size_t size);
+void bitops_free(void *block); /* NULL too */
+/* Blocks that were allocated and not freed. */
+long bitops_live_blocks(void);
+
+/* What the system may refuse. */
+typedef enum bitops_request {
+    BITOPS_MEMORY, /* a block */
+    BITOPS_THREAD, /* one of those that bitops_get_num_threads makes to see whether it can */
+    BITOPS_REQUESTS,
+} bitops_request;
+
+/* For tests: of the requests of a kind that the process makes from now on, those number first, ...,
+ * first + count - 1 fail, counted from 1; first = 0 ends that, and the counting. */
+void bitops_fail(bitops_request kind, long first, long count);
+/* Requests since then. */
+long bitops_requests(bitops_request kind);
+/* For those who ask the system: whether the request must fail. */
+int bitops_fails(bitops_request kind);
+
 /* ---- threads ------------------------------------------------------------------------------ */
 
 /* 1 if compiled with OpenMP. */

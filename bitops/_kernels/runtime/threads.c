@@ -17,7 +17,6 @@ static int prove(int n) {
 }
 #else
 #include <pthread.h>
-#include <stdlib.h>
 
 static volatile int forked = 0;
 
@@ -49,13 +48,17 @@ static void *wait_at(void *memory) {
     return NULL;
 }
 
+static int make_thread(pthread_t *thread, gate *g) {
+    return !bitops_fails(BITOPS_THREAD) && pthread_create(thread, NULL, wait_at, g) == 0;
+}
+
 /* The threads, with the calling one, that a team of n may have. If not all of them can be made,
  * half of those that can: OpenMP and the program need memory too. */
 static int count_threads(int n) {
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-    pthread_t *threads = malloc((size_t)n * sizeof *threads);
+    pthread_t *threads = bitops_allocate((size_t)n * sizeof *threads);
     int made = 0;
-    while (threads && made < n - 1 && pthread_create(&threads[made], NULL, wait_at, &g) == 0)
+    while (threads && made < n - 1 && make_thread(&threads[made], &g))
         made++;
     pthread_mutex_lock(&g.lock);
     g.open = 1;
@@ -63,7 +66,7 @@ static int count_threads(int n) {
     pthread_mutex_unlock(&g.lock);
     for (int i = 0; i < made; i++)
         pthread_join(threads[i], NULL);
-    free(threads);
+    bitops_free(threads);
     return 1 + (made == n - 1 ? made : made / 2);
 }
 
