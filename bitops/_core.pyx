@@ -370,12 +370,14 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_
     seed : int
     codes_out : OUT, shape (n,)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("codes_out", codes_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0],
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0], &stop,
                           c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
@@ -445,6 +447,7 @@ cdef class Panels:
 
     def __cinit__(self, const uint64_t[:, ::1] w, size_t groups=1):
         cdef size_t group, share, group_words
+        cdef c.bitops_stop stop = at_signals()
         if groups == 0 or w.shape[0] % groups:
             raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
@@ -461,8 +464,9 @@ cdef class Panels:
         with nogil:
             for group in range(groups):
                 c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
-                                     self.k_words, self.words + group * group_words,
+                                     self.k_words, self.words + group * group_words, &stop,
                                      c.bitops_get_num_threads())
+        check_stop(&stop)
 
     @property
     def isa_name(self):
@@ -778,6 +782,7 @@ cdef class Convolution:
         cdef const uint64_t[:, ::1] rows
         cdef size_t taps, w_rows = filters, w_words
         cdef Scratch areas
+        cdef c.bitops_stop stop = at_signals()
         memset(&self.args, 0, sizeof(self.args))
         self.isa = c.bitops_isa_active()
         self.w = w
@@ -798,7 +803,8 @@ cdef class Convolution:
             areas = make_scratch(c.bitops_conv_areas_size(&self.args))
             with nogil:
                 c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start,
-                                           areas.start)
+                                           areas.start, &stop)
+            check_stop(&stop)
         if isinstance(w, Panels):
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)

@@ -271,37 +271,93 @@ def test_results_that_cannot_be_made(call):
 
 # ---- threads -----------------------------------------------------------------------------------
 
+UNIX = pytest.mark.skipif(
+    sys.platform == "win32" or not _core.has_openmp(), reason="needs POSIX threads"
+)
+START = """
+import resource, threading
+import numpy as np, bitops as bo
+from bitops import _core
+x = np.random.default_rng(0).standard_normal((600, 700)).astype(np.float32)
+def run():
+    return [y.tobytes() for y in (bo.pack(x).words, bo.gemm(x, x), bo.pack(x, 0).words)]
+bo.set_num_threads(1)
+want = run()
+"""
 
-@pytest.mark.skipif(sys.platform == "win32" or not _core.has_openmp(), reason="needs POSIX threads")
+
+def run_python(code):
+    variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "32", "OMP_STACKSIZE": "8m"}
+    argv = [sys.executable, "-c", START + code]
+    environment = {**os.environ, **variables}
+    return subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@UNIX
 def test_each_thread_is_refused_in_turn():
     """Half of those that could be made are used, with the same results."""
-    code = """if True:
-        import numpy as np, bitops as bo
-        from bitops import _core
-        x = np.random.default_rng(0).standard_normal((600, 700)).astype(np.float32)
-        def run():
-            return [y.tobytes() for y in (bo.pack(x).words, bo.gemm(x, x), bo.pack(x, 0).words)]
-        bo.set_num_threads(1)
-        want = run()
-        for n in range(2, 20):
-            bo.set_num_threads(n)
-            refused = n // 2
-            _core.fail(_core.THREAD, refused, 1)
-            threads, asked = bo.get_num_threads(), _core.requests(_core.THREAD)
-            _core.fail(_core.THREAD, 0, 0)
-            assert (threads, asked) == (1 + (refused - 1) // 2, refused), (n, threads, asked)
-            assert run() == want, n
-        bo.set_num_threads(20)
-        blocks = _core.live_blocks()
-        _core.fail(_core.MEMORY, 1, 1)  # of the list of threads
-        assert bo.get_num_threads() == 1 and _core.requests(_core.MEMORY) == 1
-        _core.fail(_core.MEMORY, 0, 0)
-        assert run() == want and _core.live_blocks() == blocks
-        bo.set_num_threads(21)
-        assert bo.get_num_threads() == 21 and run() == want
-        print("right")
-    """
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "32"}
-    argv = [sys.executable, "-c", code]
-    result = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=300)
+    result = run_python("""
+for n in range(2, 20):
+    for refused in range(1, n):
+        bo.set_num_threads(n)
+        _core.fail(_core.THREAD, refused, 1)
+        found, asked = run(), _core.requests(_core.THREAD)
+        _core.fail(_core.THREAD, 0, 0)
+        assert found == want
+        assert (bo.get_num_threads(), asked) == (1 + (refused - 1) // 2, refused), (n, asked)
+        bo.set_num_threads(2)  # a smaller team: all but one thread are to be made anew
+        assert run() == want
+    bo.set_num_threads(n)
+    assert run() == want and bo.get_num_threads() == n
+bo.set_num_threads(20)
+_core.fail(_core.MEMORY, 1, 2**30)
+bo.pack(x)
+_core.fail(_core.MEMORY, 0, 0)
+assert run() == want and bo.get_num_threads() == 20, "threads need no memory of ours"
+print("right")
+""")
     assert result.stdout == "right\n", result.stderr
+
+
+LIMIT = """
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (60 << 20),) * 2)
+"""
+LATE = {
+    "a thread that calls for the first time": """
+ready, go, found = threading.Event(), threading.Event(), []
+def work():
+    ready.set(); go.wait(); found.append(bo.pack(x).words.tobytes())
+worker = threading.Thread(target=work)
+worker.start(); ready.wait()
+bo.set_num_threads(16)
+bo.pack(x)
+LIMIT
+go.set(); worker.join()
+print(found == want[:1], bo.get_num_threads() < 16)
+""",
+    "a number that is set again": """
+bo.set_num_threads(16); bo.pack(x)
+bo.set_num_threads(2); bo.pack(x)
+LIMIT
+bo.set_num_threads(16)
+print(bo.pack(x).words.tobytes() == want[0], bo.get_num_threads() < 16)
+""",
+    "a larger number": """
+bo.set_num_threads(4); bo.pack(x)
+LIMIT
+bo.set_num_threads(24)
+print(bo.pack(x).words.tobytes() == want[0], bo.get_num_threads() < 24)
+""",
+}
+
+
+@UNIX
+@no_sanitizer
+@pytest.mark.parametrize("name", LATE)
+def test_threads_that_cannot_be_made_any_more(name):
+    """OpenMP makes threads for each thread that calls, and ends those that it does not need."""
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs /proc")
+    result = run_python(LATE[name].replace("LIMIT", LIMIT))
+    assert (result.returncode, result.stdout) == (0, "True True\n"), result.stderr

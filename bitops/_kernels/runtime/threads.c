@@ -3,22 +3,30 @@
 
 #if defined(_OPENMP)
 
-#include <omp.h>
+#include "runtime/parallel.h"
 
-static volatile int requested = 0; /* 0: whatever OpenMP allows */
-static volatile int limited = 0;   /* while a training leaves the threads to BLAS */
+#include <omp.h>
+#include <stdatomic.h>
+
+static atomic_int requested = 0; /* 0: whatever OpenMP allows */
+static atomic_int limited = 0;   /* while a training leaves the threads to BLAS */
+static atomic_int possible = BITOPS_MAX_THREADS;
+
+static int read_int(atomic_int *value) {
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
 
 #if defined(_WIN32)
-#define forked 0
+static atomic_int forked = 0;
 
 /* Nothing is known about threads here: OpenMP is trusted. */
-static int prove(int n) {
-    return n;
+int bitops_team(int threads) {
+    return threads;
 }
 #else
 #include <pthread.h>
 
-static volatile int forked = 0;
+static atomic_int forked = 0;
 
 /* GNU OpenMP keeps its threads from call to call. In a forked child they do not exist, and a
  * parallel region would wait for them forever. */
@@ -31,8 +39,10 @@ __attribute__((constructor)) static void watch_fork(void) {
 }
 
 /* GNU OpenMP ends the process if it cannot make a thread: in a container with few process
- * identifiers, or where memory for stacks is limited. So before the first call with a number of
- * threads, as many are made here, all alive at a time; if that fails, fewer are used. */
+ * identifiers, or where memory for stacks is limited. It makes those of a team for the thread that
+ * calls, keeps them for this thread's next team, and ends those that a smaller team leaves over. So
+ * before a team that is larger than the last one of its thread, as many threads are made here, all
+ * alive at a time; if that fails, the team is smaller. */
 typedef struct gate {
     pthread_mutex_t lock;
     pthread_cond_t opened;
@@ -53,12 +63,12 @@ static int make_thread(pthread_t *thread, gate *g) {
 }
 
 /* The threads, with the calling one, that a team of n may have. If not all of them can be made,
- * half of those that can: OpenMP and the program need memory too. */
+ * half of those that can: OpenMP and the program need memory too. For one caller at a time. */
 static int count_threads(int n) {
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-    pthread_t *threads = bitops_allocate((size_t)n * sizeof *threads);
+    static pthread_t threads[BITOPS_MAX_THREADS]; /* not on a stack that may have 64 KiB */
     int made = 0;
-    while (threads && made < n - 1 && make_thread(&threads[made], &g))
+    while (made < n - 1 && make_thread(&threads[made], &g))
         made++;
     pthread_mutex_lock(&g.lock);
     g.open = 1;
@@ -66,22 +76,27 @@ static int count_threads(int n) {
     pthread_mutex_unlock(&g.lock);
     for (int i = 0; i < made; i++)
         pthread_join(threads[i], NULL);
-    bitops_free(threads);
     return 1 + (made == n - 1 ? made : made / 2);
 }
 
-static int prove(int n) {
+int bitops_team(int threads) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static volatile int proven = 1, tried = 1; /* proven < tried if threads could not be made */
-    if (n > tried) {
+    static _Thread_local int kept = 1; /* with the calling thread */
+    if (threads < 2)
+        return 1;
+    if (threads > BITOPS_MAX_THREADS)
+        threads = BITOPS_MAX_THREADS;
+    if (threads > kept) {
         pthread_mutex_lock(&lock);
-        if (n > tried) {
-            proven = count_threads(n);
-            tried = n;
-        }
+        const int made = count_threads(threads);
+        if (made < threads && made < read_int(&possible))
+            possible = made;
         pthread_mutex_unlock(&lock);
+        threads = made;
     }
-    return n < proven ? n : proven;
+    if (threads > 1)
+        kept = threads;
+    return threads;
 }
 #endif
 
@@ -91,18 +106,18 @@ int bitops_has_openmp(void) {
 
 int bitops_get_num_threads(void) {
     int n = omp_get_max_threads();
-    if (forked || limited)
+    const int wanted = read_int(&requested), most = read_int(&possible);
+    if (read_int(&forked) || read_int(&limited))
         return 1;
-    if (requested && requested < n)
-        n = requested;
-    if (n > BITOPS_MAX_THREADS)
-        n = BITOPS_MAX_THREADS;
+    if (wanted && wanted < n)
+        n = wanted;
     if (n < 1) /* OMP_NUM_THREADS of 2^31 or more overflows */
         n = omp_get_num_procs();
-    return n < 2 ? 1 : prove(n);
+    return n < most ? n : most;
 }
 
 void bitops_set_num_threads(int n) {
+    possible = BITOPS_MAX_THREADS;
     requested = n;
     omp_set_num_threads(n);
 }
