@@ -806,6 +806,8 @@ cdef class Convolution:
                                            areas.start, &stop)
             check_stop(&stop)
         if isinstance(w, Panels):
+            if groups > 1 and channels == 1:
+                raise ValueError("[_core] w must not be Panels with one channel a group")
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
             check_size("groups of panels", (<Panels>w).groups, groups)
@@ -891,6 +893,8 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
+    if not args.is_float and not 1 <= args.bits <= 8:
+        raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
     args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]

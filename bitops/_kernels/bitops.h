@@ -287,7 +287,7 @@ enum { BITOPS_MAX_THREADS = 4096 };
 /* Threads that the next call may use: the number that was set, within OpenMP's own limit and
  * BITOPS_MAX_THREADS. If the system could not make as many, it is what it could make then, until a
  * number is set again. It is 1 in a process forked after this library was loaded, where OpenMP's
- * threads do not exist. */
+ * threads do not exist, and where OMP_STACKSIZE leaves threads less than 64 KiB. */
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);

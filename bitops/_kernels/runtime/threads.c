@@ -18,15 +18,43 @@ static int read_int(atomic_int *value) {
 
 #if defined(_WIN32)
 static atomic_int forked = 0;
+static const int small_stacks = 0;
 
 /* Nothing is known about threads here: OpenMP is trusted. */
 int bitops_team(int threads) {
     return threads;
 }
 #else
+#include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 
 static atomic_int forked = 0;
+
+enum { LEAST_STACK = 1 << 16 }; /* what the loops need */
+static size_t stack_size = 0;   /* of OpenMP's threads; 0 for that of any thread */
+static int small_stacks = 0;    /* too small for our loops: the calling thread works alone */
+
+/* The bytes that a variable such as OMP_STACKSIZE stands for, 0 if it is not set or wrong: a
+ * number, of KiB unless a letter B, K, M or G follows. */
+static size_t read_size(const char *variable) {
+    const char *text = getenv(variable);
+    if (!text)
+        return 0;
+    char *end;
+    errno = 0;
+    const unsigned long long number = strtoull(text, &end, 10);
+    if (end == text || errno)
+        return 0;
+    while (*end == ' ')
+        end++;
+    static const char units[] = "bkmg";
+    unsigned shift = 10;
+    for (unsigned i = 0; *end && units[i]; i++)
+        if ((*end | 0x20) == units[i])
+            shift = 10 * i;
+    return number > SIZE_MAX >> shift ? 0 : (size_t)number << shift;
+}
 
 /* GNU OpenMP keeps its threads from call to call. In a forked child they do not exist, and a
  * parallel region would wait for them forever. */
@@ -34,8 +62,17 @@ static void in_child(void) {
     forked = 1;
 }
 
-__attribute__((constructor)) static void watch_fork(void) {
+__attribute__((constructor)) static void at_load(void) {
     pthread_atfork(NULL, NULL, in_child);
+    stack_size = read_size("OMP_STACKSIZE");
+    if (!stack_size)
+        stack_size = read_size("GOMP_STACKSIZE");
+    pthread_attr_t attributes; /* which OpenMP, too, does without if they are refused */
+    pthread_attr_init(&attributes);
+    if (stack_size && pthread_attr_setstacksize(&attributes, stack_size))
+        stack_size = 0;
+    pthread_attr_destroy(&attributes);
+    small_stacks = stack_size && stack_size < LEAST_STACK;
 }
 
 /* GNU OpenMP ends the process if it cannot make a thread: in a container with few process
@@ -58,8 +95,8 @@ static void *wait_at(void *memory) {
     return NULL;
 }
 
-static int make_thread(pthread_t *thread, gate *g) {
-    return !bitops_fails(BITOPS_THREAD) && pthread_create(thread, NULL, wait_at, g) == 0;
+static int make_thread(pthread_t *thread, const pthread_attr_t *attributes, gate *g) {
+    return !bitops_fails(BITOPS_THREAD) && pthread_create(thread, attributes, wait_at, g) == 0;
 }
 
 /* The threads, with the calling one, that a team of n may have. If not all of them can be made,
@@ -68,8 +105,13 @@ static int count_threads(int n) {
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
     static pthread_t threads[BITOPS_MAX_THREADS]; /* not on a stack that may have 64 KiB */
     int made = 0;
-    while (made < n - 1 && make_thread(&threads[made], &g))
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    if (stack_size)
+        pthread_attr_setstacksize(&attributes, stack_size);
+    while (made < n - 1 && make_thread(&threads[made], &attributes, &g))
         made++;
+    pthread_attr_destroy(&attributes);
     pthread_mutex_lock(&g.lock);
     g.open = 1;
     pthread_cond_broadcast(&g.opened);
@@ -82,7 +124,7 @@ static int count_threads(int n) {
 int bitops_team(int threads) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static _Thread_local int kept = 1; /* with the calling thread */
-    if (threads < 2)
+    if (threads < 2 || small_stacks)
         return 1;
     if (threads > BITOPS_MAX_THREADS)
         threads = BITOPS_MAX_THREADS;
@@ -107,7 +149,7 @@ int bitops_has_openmp(void) {
 int bitops_get_num_threads(void) {
     int n = omp_get_max_threads();
     const int wanted = read_int(&requested), most = read_int(&possible);
-    if (read_int(&forked) || read_int(&limited))
+    if (read_int(&forked) || read_int(&limited) || small_stacks)
         return 1;
     if (wanted && wanted < n)
         n = wanted;
