@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -308,9 +307,12 @@ def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> Bi
 def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
     """Check a shape and return it as a tuple of plain integers."""
     try:
-        return tuple(operator.index(size) for size in shape)
+        sizes = tuple(shape)
     except TypeError:
-        raise TypeError(f"[{where}] shape must be integers, got {shape!r}") from None
+        sizes = (None,)
+    if not all(map(is_integer, sizes)):
+        raise TypeError(f"[{where}] shape must be integers, got {shape!r}")
+    return tuple(map(int, sizes))
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
