@@ -719,6 +719,11 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     check_stop(&stop)
 
 
+def is_depthwise(size_t channels, size_t groups, size_t filters):
+    """Whether filters of ``channels`` channels are taken packed across their groups."""
+    return groups > 0 and bool(c.bitops_is_depthwise(channels, groups, filters))
+
+
 cdef class Convolution:
     """Filters, windows and settings of a convolution, checked once for many batches of images.
 
@@ -731,9 +736,8 @@ cdef class Convolution:
     groups : int
     filters : int
     w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups
-        k = taps * channels bits each. With one channel a group and several groups, shape (filters
-        / groups * taps, words of a pixel): for each filter of a group and each tap, the bits of
-        all groups.
+        k = taps * channels bits each. If is_depthwise, shape (filters / groups * taps, words of a
+        pixel): for each filter of a group and each tap, the bits of all groups.
     tap_sums : IN, shape (taps, filters), or None
         Sums of the weights of each tap; positions outside then add nothing.
     outside : bool
@@ -779,7 +783,7 @@ cdef class Convolution:
             self.args.panels = (<Panels>w).words
             return
         rows = w
-        if groups > 1 and channels == 1:
+        if is_depthwise(channels, groups, filters):
             w_rows = filters // groups * taps
             w_words = self.args.image.pixel_words
         check_size("rows of w", rows.shape[0], w_rows)

@@ -137,6 +137,7 @@ cdef extern from "bitops.h" nogil:
     void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
                                   void *memory, void *workspace) noexcept
 
+    bint bitops_is_depthwise(size_t channels, size_t groups, size_t filters) noexcept
     size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                       int n_threads) noexcept
     void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,

@@ -89,6 +89,7 @@ def hamming_topk(
 def im2col(
     x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
 ) -> None: ...
+def is_depthwise(channels: int, groups: int, filters: int) -> bool: ...
 
 class Convolution:
     def __init__(

@@ -11,9 +11,9 @@
  * have runs of taps inside and outside. Any other number of channels is appended to each row, a
  * word at a time. */
 #include "bitops.h"
+#include "drivers/bits.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
-#include "isa/shared/target.h"
 #include "runtime/parallel.h"
 
 enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
@@ -136,35 +136,6 @@ static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out)
 
 /* ---- any number of bits -------------------------------------------------------------------- */
 
-/* Collects bits in `word`, of which the lowest `fill` are set so far, until it is full. */
-typedef struct bit_writer {
-    uint64_t word;
-    size_t fill;
-    uint64_t *out;
-} bit_writer;
-
-/* Appends the lowest n <= 64 bits of v; the others must be 0. */
-BITOPS_INLINE void write_bits(bit_writer *w, uint64_t v, size_t n) {
-    w->word |= v << w->fill;
-    w->fill += n;
-    if (w->fill < BITOPS_WORD_BITS)
-        return;
-    *w->out++ = w->word;
-    w->fill -= BITOPS_WORD_BITS;
-    w->word = w->fill ? v >> (n - w->fill) : 0;
-}
-
-/* Bits [first, first + n) of the words, 1 <= n <= 64; only words that hold some of them are read.
- */
-BITOPS_INLINE uint64_t read_bits(const uint64_t *words, size_t first, size_t n) {
-    const size_t shift = first % BITOPS_WORD_BITS;
-    words += first / BITOPS_WORD_BITS;
-    uint64_t v = words[0] >> shift;
-    if (shift + n > BITOPS_WORD_BITS)
-        v |= words[1] << (BITOPS_WORD_BITS - shift);
-    return n < BITOPS_WORD_BITS ? v & (((uint64_t)1 << n) - 1) : v;
-}
-
 /* Appends the channels of one tap; pixel is NULL outside. */
 BITOPS_INLINE void write_tap(bit_writer *w, const bitops_image *im, const uint64_t *pixel) {
     for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
@@ -185,8 +156,7 @@ static void gather_bits(const bitops_image *im, const line *l, uint64_t *rows_ou
                 write_tap(&w, im, inside ? row + (at - im->pad_left) * im->pixel_words : NULL);
             }
         }
-        if (w.fill)
-            *w.out = w.word;
+        flush_bits(&w);
     }
 }
 
