@@ -378,6 +378,10 @@ typedef struct bitops_image {
  */
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
                    bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out);
+/* Writes the channels of n pixels of a line without gaps, and up to a word more; pixels is NULL for
+ * a line outside. The first is pixel x - pad_left, the next ones are `step` pixels apart. */
+void bitops_gather_line(const bitops_image *image, const uint64_t *pixels, size_t x, size_t step,
+                        size_t n, uint64_t *bits_out);
 /* Which rows of store.offset they take. */
 void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
                            uint32_t *offset_row_out);

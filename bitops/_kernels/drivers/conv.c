@@ -43,6 +43,14 @@ static size_t count_rows(const bitops_conv_args *args) {
     return args->images * args->image.out_height * args->image.out_width;
 }
 
+/* Each output sees the pixel of its place. */
+static int is_product(const bitops_conv_args *args) {
+    const bitops_image *im = &args->image;
+    return args->groups == 1 && im->kernel_height == 1 && im->kernel_width == 1 &&
+           im->stride_y == 1 && im->stride_x == 1 && im->out_height == im->height &&
+           im->out_width == im->width;
+}
+
 /* ---- offsets of positions outside ---------------------------------------------------------- */
 
 /* Numbers the cases of one direction: 0 for all taps inside, the others as they come. Outputs with
@@ -194,6 +202,11 @@ static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_a
                                 .k_words = k_words,
                                 .store = args->store,
                                 .stop = args->stop};
+    if (is_product(args)) { /* rows of the im2col matrix are pixels */
+        product.image = NULL;
+        product.a = args->image.x;
+        product.lda = k_words;
+    }
     if (args->panels)
         product.panels = args->panels + group * bitops_prepack_size(isa, n, k_words);
     else

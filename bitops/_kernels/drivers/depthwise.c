@@ -53,8 +53,8 @@ static depthwise_plan make_plan(const bitops_conv_args *args) {
     p.shares_runs = im->stride_x == 1 && args->groups % 8 == 0 && shift <= p.outputs;
     const size_t counts = p.outputs * p.channels;
     p.weight_words = round_up(bitops_words(counts), BITOPS_COUNT_BLOCK);
-    p.run_words =
-        round_up(p.weight_words + bitops_words(p.shares_runs ? shift * p.channels : 0), LINE_WORDS);
+    p.run_words = p.weight_words + bitops_words(p.shares_runs ? shift * p.channels : 0);
+    p.run_words = round_up(p.run_words + 1, LINE_WORDS); /* bitops_gather_line writes a word more */
     const size_t runs = p.shares_runs ? p.part / im->kernel_width + 2 : p.part;
     p.weights_words = p.per_channel * p.taps * p.weight_words;
     p.runs_words = runs * p.run_words;
@@ -114,24 +114,14 @@ static void gather_run(const depthwise_plan *p, const span *s, size_t ky, size_t
     const size_t y = s->y * im->stride_y + ky * im->dilation_y;
     const size_t pixels =
         s->outputs + (p->shares_runs ? (im->kernel_width - 1) * im->dilation_x : 0);
-    if (y < im->pad_top || y - im->pad_top >= im->height) {
-        for (size_t i = 0; i < bitops_words(pixels * s->channels); i++)
-            run_out[i] = im->outside;
-        return;
-    }
-    /* The run is a row of the im2col matrix of this line alone, for a kernel of so many pixels. */
-    bitops_image line = *im;
-    line.x += (s->number * im->height + y - im->pad_top) * im->width * im->pixel_words;
-    line.height = line.kernel_height = line.out_height = line.stride_y = line.dilation_y = 1;
-    line.pad_top = 0;
-    line.first_channel = s->first;
-    line.channels = s->channels;
-    line.kernel_width = pixels;
-    line.dilation_x = im->stride_x;
-    line.stride_x = 1;
-    const size_t x = s->x * im->stride_x + kx * im->dilation_x;
-    line.out_width = x + 1;
-    bitops_gather(&line, x, 1, NULL, run_out, 0);
+    const uint64_t *line = NULL;
+    if (y >= im->pad_top && y - im->pad_top < im->height)
+        line = im->x + (s->number * im->height + y - im->pad_top) * im->width * im->pixel_words;
+    bitops_image own = *im;
+    own.first_channel = s->first;
+    own.channels = s->channels;
+    bitops_gather_line(&own, line, s->x * im->stride_x + kx * im->dilation_x, im->stride_x, pixels,
+                       run_out);
 }
 
 /* Gathers the runs of taps [begin, end). */

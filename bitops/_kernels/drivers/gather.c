@@ -8,15 +8,25 @@
  *   output 1           |-- tap 0 --- tap 1 --- tap 2 -|
  *
  * so one call of prepack_rows copies and prepares them for a line of outputs. Outputs at the border
- * have runs of taps inside and outside. Any other number of channels is appended to each row, a
- * word at a time. */
+ * have runs of taps inside and outside.
+ *
+ * With any other number of channels, the lines that an output sees are first copied without the
+ * gaps between pixels, borders included. In such a dense line the taps of one row of the kernel lie
+ * side by side again, and are appended to each row as one run of bits, or of bytes. Lines stay in
+ * memory for the next line of outputs. */
 #include "bitops.h"
 #include "drivers/bits.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
 #include "runtime/parallel.h"
 
-enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
+#include <string.h>
+
+enum {
+    TASK_WORDS = 1 << 12,  /* of im2col: 32 KiB */
+    DENSE_WORDS = 1 << 11, /* of all dense lines: 16 KiB of the stack */
+    DENSE_LINES = 16,      /* at most */
+};
 
 static void copy_rows(const uint64_t *a, size_t lda, size_t m, size_t k_words, uint64_t *rows_out,
                       size_t ld_out) {
@@ -134,7 +144,153 @@ static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out)
     }
 }
 
-/* ---- any number of bits -------------------------------------------------------------------- */
+/* ---- lines without gaps -------------------------------------------------------------------- */
+
+BITOPS_INLINE void write_outside(bit_writer *w, const bitops_image *im, size_t bits) {
+    for (; bits >= BITOPS_WORD_BITS; bits -= BITOPS_WORD_BITS)
+        write_bits(w, im->outside, BITOPS_WORD_BITS);
+    if (bits)
+        write_bits(w, read_bits(&im->outside, 0, bits), bits);
+}
+
+/* Appends n pixels, `step` words apart. */
+BITOPS_INLINE void write_pixels(bit_writer *w, const bitops_image *im, const uint64_t *pixel,
+                                size_t step, size_t n) {
+    for (; n; n--, pixel += step)
+        for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
+            const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
+            write_bits(w, read_bits(pixel, im->first_channel + c, bits), bits);
+        }
+}
+
+/* The same for whole bytes: each word overwrites the end of the one before it, which is 0. */
+BITOPS_INLINE void copy_pixels(const bitops_image *im, const uint64_t *pixel, size_t step, size_t n,
+                               uint8_t *bytes_out) {
+    for (; n; n--, pixel += step, bytes_out += im->channels / 8)
+        for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
+            const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
+            const uint64_t v = read_bits(pixel, im->first_channel + c, bits);
+            memcpy(bytes_out + c / 8, &v, sizeof v);
+        }
+}
+
+void bitops_gather_line(const bitops_image *im, const uint64_t *pixels, size_t x, size_t step,
+                        size_t n, uint64_t *bits_out) {
+    size_t a = n, b = n; /* the pixels from a to b lie inside */
+    if (pixels) {
+        const size_t end = im->pad_left + im->width;
+        a = min_size(x < im->pad_left ? ceil_div(im->pad_left - x, step) : 0, n);
+        b = max_size(a, min_size(x < end ? ceil_div(end - x, step) : 0, n));
+        pixels += a < b ? (x + a * step - im->pad_left) * im->pixel_words : 0;
+    }
+    step *= im->pixel_words;
+    if (im->channels % 8) {
+        bit_writer w = {.out = bits_out};
+        write_outside(&w, im, a * im->channels);
+        write_pixels(&w, im, pixels, step, b - a);
+        write_outside(&w, im, (n - b) * im->channels);
+        flush_bits(&w);
+        return;
+    }
+    const size_t bytes = im->channels / 8;
+    uint8_t *out = (uint8_t *)bits_out;
+    memset(out, (int)(im->outside & 0xff), a * bytes);
+    if (a < b && im->channels == BITOPS_WORD_BITS * step)
+        memcpy(out + a * bytes, pixels, (b - a) * bytes);
+    else
+        copy_pixels(im, pixels, step, b - a, out + a * bytes);
+    memset(out + b * bytes, (int)(im->outside & 0xff), (n - b) * bytes);
+}
+
+/* Lines of pixels from output x on, as they were gathered last. */
+typedef struct dense_lines {
+    size_t outputs;    /* that they hold */
+    size_t line_words; /* between lines */
+    size_t pixels;
+    const uint64_t *from[DENSE_LINES]; /* the lines of the image */
+    size_t x[DENSE_LINES];
+    uint64_t words[DENSE_WORDS];
+} dense_lines;
+
+/* Whether a row is worth the copy of lines, and these have room. */
+static int plan_dense(const bitops_image *im, dense_lines *d) {
+    const size_t span = (im->kernel_width - 1) * im->dilation_x + 1;
+    if (im->kernel_width == 1 || im->kernel_height > DENSE_LINES || im->channels == 0)
+        return 0;
+    d->line_words = DENSE_WORDS / im->kernel_height;
+    const size_t room = (d->line_words - 1) * BITOPS_WORD_BITS / im->channels; /* a word to spare */
+    if (room < span)
+        return 0;
+    d->outputs = min_size((room - span) / im->stride_x + 1, im->out_width);
+    d->pixels = (d->outputs - 1) * im->stride_x + span;
+    for (size_t i = 0; i < im->kernel_height; i++)
+        d->from[i] = d->words; /* no line of the image */
+    return 1;
+}
+
+/* The dense line that row ky of the kernel meets. Lines of the image take turns, so that those of
+ * the last line of outputs are found again. */
+static const uint64_t *dense_line(const bitops_image *im, dense_lines *d, const line *l,
+                                  size_t ky) {
+    const uint64_t *from = pixels(im, l, ky);
+    const size_t at = l->y * im->stride_y + ky;
+    const size_t slot = im->dilation_y == 1 ? at % im->kernel_height : ky;
+    uint64_t *words = d->words + slot * d->line_words;
+    if (d->from[slot] != from || d->x[slot] != l->x) {
+        bitops_gather_line(im, from, l->x * im->stride_x, 1, d->pixels, words);
+        d->from[slot] = from;
+        d->x[slot] = l->x;
+    }
+    return words;
+}
+
+/* Appends n bits from bit `first` on. */
+BITOPS_INLINE void append_bits(bit_writer *w, const uint64_t *bits, size_t first, size_t n) {
+    for (; n > BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, first += BITOPS_WORD_BITS)
+        write_bits(w, read_bits(bits, first, BITOPS_WORD_BITS), BITOPS_WORD_BITS);
+    write_bits(w, read_bits(bits, first, n), n);
+}
+
+/* Copies n bytes eight at a time; what it writes behind them, but before `end`, comes to nothing.
+ */
+BITOPS_INLINE void append_bytes(uint8_t *out, const uint8_t *from, size_t n, const uint8_t *end) {
+    for (; n > 0 && (size_t)(end - out) >= 8; n -= min_size(n, 8), out += 8, from += 8)
+        memcpy(out, from, 8);
+    for (size_t i = 0; i < n; i++)
+        out[i] = from[i];
+}
+
+static void gather_dense(const bitops_image *im, dense_lines *d, const line *l, uint64_t *rows_out,
+                         size_t ld_out) {
+    const size_t c = im->channels, kh = im->kernel_height;
+    const size_t runs = im->dilation_x == 1 ? 1 : im->kernel_width;
+    const size_t run_bits = im->dilation_x == 1 ? im->kernel_width * c : c;
+    const size_t bits = kh * im->kernel_width * c, words = bitops_words(bits);
+    const uint64_t *lines[DENSE_LINES];
+    for (size_t ky = 0; ky < kh; ky++)
+        lines[ky] = dense_line(im, d, l, ky);
+    for (size_t i = 0; i < l->n; i++, rows_out += ld_out) {
+        bit_writer w = {.out = rows_out};
+        uint8_t *out = (uint8_t *)rows_out;
+        for (size_t ky = 0; ky < kh; ky++)
+            for (size_t run = 0; run < runs; run++) {
+                const size_t first = (i * im->stride_x + run * im->dilation_x) * c;
+                if (c % 8) {
+                    append_bits(&w, lines[ky], first, run_bits);
+                    continue;
+                }
+                append_bytes(out, (const uint8_t *)lines[ky] + first / 8, run_bits / 8,
+                             (const uint8_t *)(rows_out + words));
+                out += run_bits / 8;
+            }
+        if (c % 8)
+            flush_bits(&w);
+        else if (bits % BITOPS_WORD_BITS)
+            rows_out[words - 1] &= ((uint64_t)1 << bits % BITOPS_WORD_BITS) - 1;
+    }
+}
+
+/* ---- any number of bits, tap by tap -------------------------------------------------------- */
 
 /* Appends the channels of one tap; pixel is NULL outside. */
 BITOPS_INLINE void write_tap(bit_writer *w, const bitops_image *im, const uint64_t *pixel) {
@@ -165,10 +321,16 @@ void bitops_gather(const bitops_image *image, size_t first, size_t rows,
     const int whole =
         image->channels % BITOPS_WORD_BITS == 0 && image->first_channel % BITOPS_WORD_BITS == 0;
     const words_plan plan = plan_words(image, prepack_rows, ld_out);
+    dense_lines lines;
+    const int dense = !whole && plan_dense(image, &lines);
     for (size_t i = 0; i < rows;) {
-        const line l = line_at(image, first + i, rows - i);
+        line l = line_at(image, first + i, rows - i);
+        if (dense)
+            l.n = min_size(l.n, lines.outputs);
         if (whole)
             gather_words(&plan, &l, rows_out + i * ld_out);
+        else if (dense)
+            gather_dense(image, &lines, &l, rows_out + i * ld_out, ld_out);
         else
             gather_bits(image, &l, rows_out + i * ld_out, ld_out);
         i += l.n;
