@@ -60,7 +60,7 @@ static depthwise_plan make_plan(const bitops_conv_args *args) {
     p.runs_words = runs * p.run_words;
     p.counts_words = p.weight_words * LINE_WORDS; /* a byte for each bit */
     if (p.per_channel > 1)
-        p.counts_words += round_up(counts * p.per_channel / 8 + 1, LINE_WORDS);
+        p.counts_words *= 2 * p.per_channel;
     if (p.taps > BITOPS_COUNT_TAPS)
         p.sums_words = round_up(counts * p.per_channel / 2 + 1, LINE_WORDS);
     p.rows_words = round_up(p.outputs / 2 + 1, LINE_WORDS);
@@ -147,7 +147,7 @@ static void gather_runs(const depthwise_plan *p, const span *s, size_t begin, si
 typedef struct thread_memory {
     uint64_t *runs;
     uint8_t *counts; /* in the order of the outputs, */
-    uint8_t *own;    /* and those of one filter of each channel */
+    uint8_t *own;    /* and filter by filter */
     int32_t *sums;
     uint32_t *offset_row;
 } thread_memory;
@@ -156,10 +156,18 @@ static thread_memory place_memory(const depthwise_plan *p, uint64_t *memory) {
     thread_memory m = {.runs = memory};
     m.own = m.counts = (uint8_t *)(memory + p->runs_words);
     if (p->per_channel > 1)
-        m.counts += p->weight_words * BITOPS_WORD_BITS;
+        m.counts += p->per_channel * p->weight_words * BITOPS_WORD_BITS;
     m.sums = (int32_t *)(memory + p->runs_words + p->counts_words);
     m.offset_row = (uint32_t *)(memory + p->runs_words + p->counts_words + p->sums_words);
     return m;
+}
+
+/* Brings the counts of n channels from filter by filter, ld apart, to channel by channel. */
+BITOPS_INLINE void interleave(const uint8_t *own, size_t ld, size_t n, size_t filters,
+                              uint8_t *counts_out) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < filters; j++)
+            counts_out[i * filters + j] = own[j * ld + i];
 }
 
 /* Counts the mismatches of a span at taps [begin, end). */
@@ -168,13 +176,16 @@ static void count_span(const bitops_isa *isa, const depthwise_plan *p, const spa
     const uint8_t *taps[BITOPS_COUNT_TAPS];
     const size_t n = s->outputs * s->channels;
     gather_runs(p, s, begin, end, m->runs, taps);
-    for (size_t j = 0; j < p->per_channel; j++) {
+    const size_t ld = p->weight_words * BITOPS_WORD_BITS;
+    for (size_t j = 0; j < p->per_channel; j++)
         isa->count_taps(taps, weights + (j * p->taps + begin) * p->weight_words, p->weight_words,
-                        end - begin, bitops_words(n), m->own);
-        if (p->per_channel > 1)
-            for (size_t i = 0; i < n; i++)
-                m->counts[i * p->per_channel + j] = m->own[i];
-    }
+                        end - begin, bitops_words(n), m->own + j * ld);
+    if (p->per_channel == 2) /* a constant, so that the loop is vectorised */
+        interleave(m->own, ld, n, 2, m->counts);
+    else if (p->per_channel == 4)
+        interleave(m->own, ld, n, 4, m->counts);
+    else if (p->per_channel > 1)
+        interleave(m->own, ld, n, p->per_channel, m->counts);
 }
 
 /* Stores sums where counts do not fit a byte. */

@@ -166,7 +166,16 @@ BITOPS_INLINE void write_pixels(bit_writer *w, const bitops_image *im, const uin
 /* The same for whole bytes: each word overwrites the end of the one before it, which is 0. */
 BITOPS_INLINE void copy_pixels(const bitops_image *im, const uint64_t *pixel, size_t step, size_t n,
                                uint8_t *bytes_out) {
-    for (; n; n--, pixel += step, bytes_out += im->channels / 8)
+    const size_t bytes = im->channels / 8;
+    if (im->first_channel == 0 && bytes <= sizeof *pixel) {
+        const uint64_t mask = read_bits(&(uint64_t){UINT64_MAX}, 0, im->channels);
+        for (; n; n--, pixel += step, bytes_out += bytes) {
+            const uint64_t v = *pixel & mask;
+            memcpy(bytes_out, &v, sizeof v);
+        }
+        return;
+    }
+    for (; n; n--, pixel += step, bytes_out += bytes)
         for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
             const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
             const uint64_t v = read_bits(pixel, im->first_channel + c, bits);

@@ -244,21 +244,24 @@ void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows,
 
 /* ---- depthwise ----------------------------------------------------------------------------- */
 
-BITOPS_INLINE void spread_planes(const column_block *planes, int levels, uint8_t *count_out) {
-    for (int j = 0; j < 2 * COLUMN_WORDS; j++) {
+typedef __m256i bit_vector;
+
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    uint32_t halves[8][2 * YMM_WORDS];
+    memcpy(halves, planes, (size_t)levels * sizeof *planes);
+    for (int j = 0; j < 2 * YMM_WORDS; j++) {
         __m256i count_u8x32 = _mm256_setzero_si256();
         BITOPS_UNROLL
         for (int level = 0; level < levels; level++) {
-            const __m256i zero_i8x32 = zero_bits(planes[level].words[j / 2] >> 32 * (j % 2));
             const __m256i weight_u8x32 = _mm256_set1_epi8((char)(1 << level));
-            count_u8x32 =
-                _mm256_or_si256(count_u8x32, _mm256_andnot_si256(zero_i8x32, weight_u8x32));
+            count_u8x32 = _mm256_or_si256(
+                count_u8x32, _mm256_andnot_si256(zero_bits(halves[level][j]), weight_u8x32));
         }
         _mm256_storeu_si256((__m256i *)(count_out + 32 * j), count_u8x32);
     }
 }
 
-#include "isa/shared/depthwise.h" /* uses spread_planes */
+#include "isa/shared/depthwise.h"
 
 void bitops_count_taps_avx2(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
                             size_t n_taps, size_t n_words, uint8_t *count_out) {

@@ -227,19 +227,24 @@ void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t row
 
 /* ---- depthwise ----------------------------------------------------------------------------- */
 
+typedef __m512i bit_vector;
+
 /* A word of a plane is the mask of the 64 counts that it adds to. */
-BITOPS_INLINE void spread_planes(const column_block *planes, int levels, uint8_t *count_out) {
-    for (int j = 0; j < COLUMN_WORDS; j++) {
-        __m512i count_u8x64 = _mm512_setzero_si512();
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    uint64_t words[8][ZMM_WORDS];
+    memcpy(words, planes, (size_t)levels * sizeof *planes);
+    BITOPS_UNROLL
+    for (int j = 0; j < ZMM_WORDS; j++) {
+        __m512i count_u8x64 = _mm512_maskz_set1_epi8(words[0][j], 1);
         BITOPS_UNROLL
-        for (int level = 0; level < levels; level++)
-            count_u8x64 = _mm512_mask_add_epi8(count_u8x64, planes[level].words[j], count_u8x64,
+        for (int level = 1; level < levels; level++)
+            count_u8x64 = _mm512_mask_add_epi8(count_u8x64, words[level][j], count_u8x64,
                                                _mm512_set1_epi8((char)(1 << level)));
         _mm512_storeu_si512(count_out + j * BITOPS_WORD_BITS, count_u8x64);
     }
 }
 
-#include "isa/shared/depthwise.h" /* uses spread_planes */
+#include "isa/shared/depthwise.h"
 
 void bitops_count_taps_avx512(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
                               size_t n_taps, size_t n_words, uint8_t *count_out) {

@@ -174,24 +174,25 @@ DEFINE_LOOKUP(u8, uint8_t, int32_t)
 
 /* ---- depthwise ----------------------------------------------------------------------------- */
 
+typedef uint64_t bit_vector;
+
 /* Spreads 8 bits to 8 bytes of 0 or 1. */
 BITOPS_INLINE uint64_t spread_bits(uint64_t bits) {
     const uint64_t own = bits * 0x0101010101010101u & 0x8040201008040201u; /* one in each byte */
     return (own + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
 }
 
-BITOPS_INLINE void spread_planes(const column_block *planes, int levels, uint8_t *count_out) {
-    for (int j = 0; j < COLUMN_WORDS; j++)
-        for (int shift = 0; shift < BITOPS_WORD_BITS; shift += 8, count_out += 8) {
-            uint64_t count_u8x8 = 0;
-            BITOPS_UNROLL
-            for (int level = 0; level < levels; level++)
-                count_u8x8 |= spread_bits(planes[level].words[j] >> shift & 0xff) << level;
-            memcpy(count_out, &count_u8x8, sizeof count_u8x8);
-        }
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    for (int shift = 0; shift < BITOPS_WORD_BITS; shift += 8, count_out += 8) {
+        uint64_t count_u8x8 = 0;
+        BITOPS_UNROLL
+        for (int level = 0; level < levels; level++)
+            count_u8x8 |= spread_bits(planes[level] >> shift & 0xff) << level;
+        memcpy(count_out, &count_u8x8, sizeof count_u8x8);
+    }
 }
 
-#include "isa/shared/depthwise.h" /* uses spread_planes */
+#include "isa/shared/depthwise.h"
 
 void bitops_count_taps_generic(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
                                size_t n_taps, size_t n_words, uint8_t *count_out) {

@@ -1,90 +1,84 @@
 /* depthwise.h: counts, for each bit of a run, the taps where it differs from its weight, and stores
  * these counts.
  *
- * A block of 512 bits is counted in planes: bit i of plane p is bit p of count i. Two taps and
- * plane 0 go through a full adder, and its carry through half adders into the planes above:
+ * A vector of bits is counted in planes: bit i of plane p is bit p of count i. Two taps and plane 0
+ * go through a full adder, and its carry through half adders into the planes above:
  *
  *   tap 0, tap 1, plane 0 -> carry + plane 1 -> carry + plane 2 -> carry + plane 3
  *   tap 2, tap 3, plane 0 -> ...
  *
- * The planes are then spread to one byte for each count: the file that includes this has defined
+ * The planes are then spread to one byte for each count. This is included within the target region
+ * of an ISA, below its vector of bits and what spreads `levels` planes of them:
  *
- *   void spread_planes(const column_block *planes, int levels, uint8_t *count_out)
- *
- * for its ISA, and is within its target region. Compilers vectorise the loops over words.
+ *   typedef ... bit_vector;
+ *   void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out)
  *
  * Overflow: the planes hold the number of taps, at most BITOPS_COUNT_TAPS, which fits a byte. */
 #ifndef BITOPS_DEPTHWISE_H
 #define BITOPS_DEPTHWISE_H
 
 #include "bitops.h"
-#include "isa/shared/columns.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
 #include <string.h>
 
-enum { COUNT_LEVELS = 8 };
-_Static_assert((int)COLUMN_WORDS == BITOPS_COUNT_BLOCK,
-               "blocks of count_taps are those of columns.h");
+enum { COUNT_LEVELS = 8, VECTOR_WORDS = sizeof(bit_vector) / sizeof(uint64_t) };
+_Static_assert(BITOPS_COUNT_BLOCK % VECTOR_WORDS == 0, "vectors must not pass the end of a block");
 
 /* ---- counts -------------------------------------------------------------------------------- */
 
-BITOPS_INLINE column_block differing_bits(const uint8_t *tap, const uint64_t *w) {
-    column_block differ;
-    memcpy(differ.words, tap, sizeof differ.words); /* taps begin at any byte */
-    for (int j = 0; j < COLUMN_WORDS; j++)
-        differ.words[j] ^= w[j];
-    return differ;
+BITOPS_INLINE bit_vector differing_bits(const uint8_t *tap, const uint64_t *w) {
+    bit_vector a, b;
+    memcpy(&a, tap, sizeof a); /* taps begin at any byte */
+    memcpy(&b, w, sizeof b);
+    return a ^ b;
 }
 
-/* Adds a carry to a plane; the new carry replaces it. */
-BITOPS_INLINE void add_carry(column_block *plane, column_block *carry) {
-    const column_block x = *plane, y = *carry;
-    for (int j = 0; j < COLUMN_WORDS; j++) {
-        plane->words[j] = x.words[j] ^ y.words[j];
-        carry->words[j] = x.words[j] & y.words[j];
+/* Adds a carry into the planes from `level` on. */
+BITOPS_INLINE void add_carry(bit_vector *planes, int level, int levels, bit_vector carry) {
+    BITOPS_UNROLL
+    for (; level < levels; level++) {
+        const bit_vector plane = planes[level];
+        planes[level] = plane ^ carry;
+        carry &= plane;
     }
 }
 
-/* Counts one block, which begins at a byte of each tap, with a constant number of planes. */
-BITOPS_INLINE void count_block(const uint8_t *const *taps, size_t byte, const uint64_t *w,
-                               size_t ldw, size_t n_taps, int levels, uint8_t *count_out) {
-    column_block planes[COUNT_LEVELS] = {{{0}}};
+/* Counts one vector, which begins at a byte of each tap, with a constant number of planes. */
+BITOPS_INLINE void count_run_vector(const uint8_t *const *taps, size_t byte, const uint64_t *w,
+                                    size_t ldw, size_t n_taps, int levels, uint8_t *count_out) {
+    bit_vector planes[COUNT_LEVELS];
+    memset(planes, 0, sizeof planes);
     size_t t = 0;
-    for (; t + 2 <= n_taps; t += 2) {
-        column_block carry = differing_bits(taps[t] + byte, w + t * ldw);
-        const column_block other = differing_bits(taps[t + 1] + byte, w + (t + 1) * ldw);
-        column_add(&planes[0], &carry, &other);
-        BITOPS_UNROLL
-        for (int level = 1; level < levels; level++)
-            add_carry(&planes[level], &carry);
+    for (; t + 2 <= n_taps; t += 2, w += 2 * ldw) {
+        const bit_vector a = differing_bits(taps[t] + byte, w);
+        const bit_vector b = differing_bits(taps[t + 1] + byte, w + ldw);
+        const bit_vector either = a ^ b;
+        add_carry(planes, 1, levels, (a & b) | (either & planes[0]));
+        planes[0] ^= either;
     }
-    if (t < n_taps) {
-        column_block carry = differing_bits(taps[t] + byte, w + t * ldw);
-        BITOPS_UNROLL
-        for (int level = 0; level < levels; level++)
-            add_carry(&planes[level], &carry);
-    }
+    if (t < n_taps)
+        add_carry(planes, 0, levels, differing_bits(taps[t] + byte, w));
     spread_planes(planes, levels, count_out);
 }
 
-BITOPS_INLINE void count_blocks(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
-                                size_t n_taps, size_t n_words, int levels, uint8_t *count_out) {
-    for (size_t i = 0; i < n_words; i += COLUMN_WORDS)
-        count_block(taps, i * sizeof *w, w + i, ldw, n_taps, levels,
-                    count_out + i * BITOPS_WORD_BITS);
+BITOPS_INLINE void count_vectors(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                                 size_t n_taps, size_t n_words, int levels, uint8_t *count_out) {
+    for (size_t i = 0; i < n_words; i += VECTOR_WORDS)
+        count_run_vector(taps, i * sizeof *w, w + i, ldw, n_taps, levels,
+                         count_out + i * BITOPS_WORD_BITS);
 }
 
 BITOPS_INLINE void count_taps(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
                               size_t n_taps, size_t n_words, uint8_t *count_out) {
     BITOPS_ASSUME(n_taps <= BITOPS_COUNT_TAPS);
     if (n_taps < 1 << 4)
-        count_blocks(taps, w, ldw, n_taps, n_words, 4, count_out);
+        count_vectors(taps, w, ldw, n_taps, n_words, 4, count_out);
     else if (n_taps < 1 << 6)
-        count_blocks(taps, w, ldw, n_taps, n_words, 6, count_out);
+        count_vectors(taps, w, ldw, n_taps, n_words, 6, count_out);
     else
-        count_blocks(taps, w, ldw, n_taps, n_words, COUNT_LEVELS, count_out);
+        count_vectors(taps, w, ldw, n_taps, n_words, COUNT_LEVELS, count_out);
 }
 
 /* ---- stores -------------------------------------------------------------------------------- */
