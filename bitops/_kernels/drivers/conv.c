@@ -17,9 +17,9 @@
  * The table of offsets (bitops_store.offset) has a row for each pair of cases, with one sum for
  * each filter. Row 0 is all zeros, and the store skips it.
  *
- * Groups: the mismatches of a block of rows with the filters of all groups go to a block of int32,
- * which is transformed as a whole, since the columns of a group need not begin at a byte of the
- * output. Filters of one channel each are left to depthwise.c. */
+ * Groups: a block of rows is multiplied by the filters of one group after the other. If the signs
+ * of a group do not begin at a word of the output, the mismatches of all groups go to a block of
+ * int32, which is transformed as a whole. Filters of one channel each are left to depthwise.c. */
 #include "bitops.h"
 #include "drivers/depthwise.h"
 #include "drivers/sizes.h"
@@ -241,18 +241,49 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
 
 /* ---- the convolution ----------------------------------------------------------------------- */
 
-/* Counts the mismatches of rows [first, first + m) with the filters of all groups. */
-static void sum_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first, size_t m,
-                       int32_t *sums, void *workspace, int n_threads) {
+/* Whether the columns of a group begin where a store can: anywhere, or at a word of signs. */
+static int stores_groups(const bitops_conv_args *args) {
+    return args->store.kind != BITOPS_STORE_SIGN ||
+           args->filters / args->groups % BITOPS_WORD_BITS == 0;
+}
+
+/* The store of rows from `first` on and columns from `col` on. */
+static bitops_store store_at(const bitops_store *all, size_t first, size_t col) {
+    const int signs = all->kind == BITOPS_STORE_SIGN;
+    const size_t at = first * all->ldc + (signs ? col / BITOPS_WORD_BITS : col);
+    bitops_store store = *all;
+    store.c = (char *)all->c + at * (signs ? sizeof(uint64_t) : sizeof(int32_t));
+    if (store.offset)
+        store.offset += col;
+    if (store.alpha)
+        store.alpha += col;
+    if (store.k_map)
+        store.k_map += first;
+    if (store.bias)
+        store.bias += col;
+    if (store.threshold)
+        store.threshold += col;
+    if (store.flip)
+        store.flip += col / BITOPS_WORD_BITS;
+    return store;
+}
+
+/* Multiplies rows [first, first + m) by the filters of all groups. Stores the results, or, if sums
+ * is not NULL, the mismatches there. */
+static void multiply_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first,
+                            size_t m, int32_t *sums, void *workspace, int n_threads) {
     for (size_t group = 0; group < args->groups; group++) {
         bitops_image image = args->image;
         image.first_channel = group * image.channels;
         bitops_gemm_args product = group_product(isa, args, group, first, m);
         product.image = &image;
-        product.store = (bitops_store){.kind = BITOPS_STORE_HAMMING,
-                                       .k = args->store.k,
-                                       .c = sums + group * product.n,
-                                       .ldc = args->filters};
+        if (sums)
+            product.store = (bitops_store){.kind = BITOPS_STORE_HAMMING,
+                                           .k = args->store.k,
+                                           .c = sums + group * product.n,
+                                           .ldc = args->filters};
+        else
+            product.store = store_at(&args->store, first, group * product.n);
         bitops_gemm(isa, &product, workspace, n_threads);
     }
 }
@@ -284,7 +315,11 @@ static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, con
     const size_t rows = count_rows(args);
     for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += plan->rows) {
         const size_t m = min_size(plan->rows, rows - first);
-        sum_groups(isa, args, first, m, sums, scratch, n_threads);
+        if (stores_groups(args)) {
+            multiply_groups(isa, args, first, m, NULL, scratch, n_threads);
+            continue;
+        }
+        multiply_groups(isa, args, first, m, sums, scratch, n_threads);
         store_sums(args, sums, first, m, offset_row, n_threads);
     }
 }

@@ -260,43 +260,70 @@ BITOPS_INLINE void append_bits(bit_writer *w, const uint64_t *bits, size_t first
     write_bits(w, read_bits(bits, first, n), n);
 }
 
-/* Copies n bytes eight at a time; what it writes behind them, but before `end`, comes to nothing.
- */
+/* Copies n bytes; fewer than 8 may take what follows with them, but not past `end`. */
 BITOPS_INLINE void append_bytes(uint8_t *out, const uint8_t *from, size_t n, const uint8_t *end) {
-    for (; n > 0 && (size_t)(end - out) >= 8; n -= min_size(n, 8), out += 8, from += 8)
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8)
+            memcpy(out + i, from + i, 8);
+        memcpy(out + n - 8, from + n - 8, 8);
+    } else if (end - out >= 8) {
         memcpy(out, from, 8);
-    for (size_t i = 0; i < n; i++)
-        out[i] = from[i];
+    } else {
+        for (size_t i = 0; i < n; i++)
+            out[i] = from[i];
+    }
+}
+
+/* What the rows of a line of outputs take from each of its dense lines. */
+typedef struct dense_runs {
+    const uint64_t *lines[DENSE_LINES];
+    size_t runs, bits; /* of a line */
+    size_t step;       /* bits from one run to the next, */
+    size_t stride;     /* and from one row to the next */
+} dense_runs;
+
+static void gather_dense_bits(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
+                              size_t ld_out) {
+    for (size_t i = 0; i < rows; i++, rows_out += ld_out) {
+        bit_writer w = {.out = rows_out};
+        for (size_t ky = 0; ky < n_lines; ky++)
+            for (size_t run = 0; run < r->runs; run++)
+                append_bits(&w, r->lines[ky], i * r->stride + run * r->step, r->bits);
+        flush_bits(&w);
+    }
+}
+
+static void gather_dense_bytes(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
+                               size_t ld_out) {
+    const size_t bytes = r->bits / 8, bits = n_lines * r->runs * r->bits;
+    const size_t words = bitops_words(bits), rest = bits % BITOPS_WORD_BITS;
+    const uint64_t mask = rest ? ((uint64_t)1 << rest) - 1 : UINT64_MAX;
+    for (size_t i = 0; i < rows; i++, rows_out += ld_out) {
+        uint8_t *out = (uint8_t *)rows_out;
+        const uint8_t *end = (const uint8_t *)(rows_out + words);
+        for (size_t ky = 0; ky < n_lines; ky++) {
+            const uint8_t *from = (const uint8_t *)r->lines[ky] + i * r->stride / 8;
+            for (size_t run = 0; run < r->runs; run++, out += bytes)
+                append_bytes(out, from + run * r->step / 8, bytes, end);
+        }
+        rows_out[words - 1] &= mask;
+    }
 }
 
 static void gather_dense(const bitops_image *im, dense_lines *d, const line *l, uint64_t *rows_out,
                          size_t ld_out) {
-    const size_t c = im->channels, kh = im->kernel_height;
-    const size_t runs = im->dilation_x == 1 ? 1 : im->kernel_width;
-    const size_t run_bits = im->dilation_x == 1 ? im->kernel_width * c : c;
-    const size_t bits = kh * im->kernel_width * c, words = bitops_words(bits);
-    const uint64_t *lines[DENSE_LINES];
-    for (size_t ky = 0; ky < kh; ky++)
-        lines[ky] = dense_line(im, d, l, ky);
-    for (size_t i = 0; i < l->n; i++, rows_out += ld_out) {
-        bit_writer w = {.out = rows_out};
-        uint8_t *out = (uint8_t *)rows_out;
-        for (size_t ky = 0; ky < kh; ky++)
-            for (size_t run = 0; run < runs; run++) {
-                const size_t first = (i * im->stride_x + run * im->dilation_x) * c;
-                if (c % 8) {
-                    append_bits(&w, lines[ky], first, run_bits);
-                    continue;
-                }
-                append_bytes(out, (const uint8_t *)lines[ky] + first / 8, run_bits / 8,
-                             (const uint8_t *)(rows_out + words));
-                out += run_bits / 8;
-            }
-        if (c % 8)
-            flush_bits(&w);
-        else if (bits % BITOPS_WORD_BITS)
-            rows_out[words - 1] &= ((uint64_t)1 << bits % BITOPS_WORD_BITS) - 1;
-    }
+    const size_t c = im->channels, kw = im->kernel_width;
+    const int whole = im->dilation_x == 1; /* the taps of a line are one run */
+    dense_runs r = {.runs = whole ? 1 : kw,
+                    .bits = whole ? kw * c : c,
+                    .step = im->dilation_x * c,
+                    .stride = im->stride_x * c};
+    for (size_t ky = 0; ky < im->kernel_height; ky++)
+        r.lines[ky] = dense_line(im, d, l, ky);
+    if (c % 8)
+        gather_dense_bits(&r, im->kernel_height, l->n, rows_out, ld_out);
+    else
+        gather_dense_bytes(&r, im->kernel_height, l->n, rows_out, ld_out);
 }
 
 /* ---- any number of bits, tap by tap -------------------------------------------------------- */
