@@ -371,6 +371,27 @@ def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
     check_stop(&stop)
 
 
+def sum_magnitude(const float[:, ::1] x, double[::1] sum_out):
+    """Sum the absolute values of every row in float64, as np.sum does.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    sum_out : OUT, shape (rows,)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("sum_out", sum_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        sum_out[:] = 0
+        return
+    with nogil:
+        c.bitops_sum_magnitude(&x[0, 0], x.shape[0], x.shape[1], &sum_out[0], &stop,
+                               c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
     """Count the 1 bits at each position over the middle axis.
 
@@ -716,6 +737,39 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     im.x = first_word(x)
     with nogil:
         c.bitops_im2col(&im, x.shape[0], &rows_out[0, 0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+cdef const float *first_number(const float[:, :, :, ::1] x) noexcept nogil:
+    if x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3]:
+        return &x[0, 0, 0, 0]
+    return NULL
+
+
+def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1] mean_out):
+    """Take the mean of each window, channel by channel, with zeros outside.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c)
+    window : tuple
+        A Window of geometry.py.
+    mean_out : OUT, shape (n, oh, ow, c)
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    set_window(window, 1, False, &windows)
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    check_size("images of mean_out", mean_out.shape[0], x.shape[0])
+    check_size("height of mean_out", mean_out.shape[1], windows.out_height)
+    check_size("width of mean_out", mean_out.shape[2], windows.out_width)
+    check_size("channels of mean_out", mean_out.shape[3], x.shape[3])
+    if first_number(mean_out) == NULL:
+        return
+    with nogil:
+        c.bitops_mean_windows(&windows, first_number(x), x.shape[0], x.shape[3],
+                              <float *>first_number(mean_out), &stop, c.bitops_get_num_threads())
     check_stop(&stop)
 
 

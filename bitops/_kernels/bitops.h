@@ -338,6 +338,10 @@ void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                            bitops_stop *stop, int n_threads);
+/* The sum of the magnitudes of each row, in float64, in the order of np.sum over a contiguous axis.
+ */
+void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out, bitops_stop *stop,
+                          int n_threads);
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
                           int64_t *count_out, bitops_stop *stop, int n_threads);
@@ -388,6 +392,11 @@ void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
 /* Writes all rows, one after the other. */
 void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, bitops_stop *stop,
                    int n_threads);
+
+/* Takes the mean of each window of float32 images, channel by channel, with zeros outside. Of
+ * `windows` only the lengths are read. pool.c states the order of the additions. */
+void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
+                         size_t channels, float *mean_out, bitops_stop *stop, int n_threads);
 
 /* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {

@@ -1,10 +1,12 @@
-/* magnitude.c: mean magnitude of rows of float32 numbers, XNOR-Net's A.
+/* magnitude.c: magnitudes of rows of float32 numbers: their mean, XNOR-Net's A, and their sum, for
+ * its alpha.
  *
  * The order of the additions is part of the result. Element i goes to sum i % 16; then sums j and
  * j + 8 are added, then j and j + 4, j + 2, j + 1. Compilers vectorise sixteen independent sums,
  * and the baseline instructions keep up with the memory. */
 #include "bitops.h"
 #include "drivers/sizes.h"
+#include "isa/shared/target.h"
 #include "runtime/parallel.h"
 
 #include <math.h>
@@ -13,10 +15,11 @@ enum {
     LANES = 16,
     THREAD_WORK = 1 << 16, /* elements below which one thread is faster */
     TASK_WORK = 1 << 12,   /* elements of a task, at least */
+    BLOCK = 128,           /* elements that np.sum adds in turns */
 };
 
 /* Adds the first n <= LANES sums; the others would be 0. */
-static float sum_lanes(float sums[LANES], size_t n) {
+BITOPS_INLINE float sum_lanes(float sums[LANES], size_t n) {
     for (size_t half = LANES / 2; half; half /= 2) {
         for (size_t j = 0; j + half < n; j++)
             sums[j] += sums[j + half];
@@ -36,6 +39,8 @@ static float sum_row(const float *x, size_t n) {
             sums[j] += fabsf(x[i + j]);
     for (size_t j = 0; i + j < n; j++)
         sums[j] += fabsf(x[i + j]);
+    if (first == LANES) /* a constant, so that the sums stay in registers */
+        return sum_lanes(sums, LANES);
     return sum_lanes(sums, first);
 }
 
@@ -49,5 +54,32 @@ void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_ou
         const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
         for (size_t row = begin; row < end; row++)
             mean_out[row] = n ? sum_row(x + row * n, n) / (float)n : 0;
+    }
+}
+
+/* Adds as np.sum does: eight sums in turns, and longer rows in halves. */
+static double sum_pairwise(const float *x, size_t n) {
+    if (n > BLOCK) {
+        const size_t half = n / 2 - n / 2 % 8;
+        return sum_pairwise(x, half) + sum_pairwise(x + half, n - half);
+    }
+    double sums[8] = {0}, sum;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            sums[j] += (double)fabsf(x[i + j]);
+    sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    for (; i < n; i++)
+        sum += (double)fabsf(x[i]);
+    return sum;
+}
+
+void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out, bitops_stop *stop,
+                          int n_threads) {
+    BITOPS_PARALLEL_FOR(rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    for (ptrdiff_t row = 0; row < (ptrdiff_t)rows; row++) {
+        if (bitops_stopped_at(row, stop))
+            continue;
+        sum_out[row] = sum_pairwise(x + (size_t)row * n, n);
     }
 }
