@@ -2,14 +2,15 @@
  * its alpha.
  *
  * The order of the additions is part of the result. Element i goes to sum i % 16; then sums j and
- * j + 8 are added, then j and j + 4, j + 2, j + 1. Compilers vectorise sixteen independent sums,
- * and the baseline instructions keep up with the memory. */
+ * j + 8 are added, then j and j + 4, j + 2, j + 1. The baseline instructions keep up
+ * with the memory. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "isa/shared/target.h"
 #include "runtime/parallel.h"
 
 #include <math.h>
+#include <string.h>
 
 enum {
     LANES = 16,
@@ -19,7 +20,7 @@ enum {
 };
 
 /* Adds the first n <= LANES sums; the others would be 0. */
-BITOPS_INLINE float sum_lanes(float sums[LANES], size_t n) {
+static float sum_lanes(float sums[LANES], size_t n) {
     for (size_t half = LANES / 2; half; half /= 2) {
         for (size_t j = 0; j + half < n; j++)
             sums[j] += sums[j + half];
@@ -28,20 +29,42 @@ BITOPS_INLINE float sum_lanes(float sums[LANES], size_t n) {
     return sums[0];
 }
 
+/* Four sums in a vector, which compilers do not make of the arrays here by themselves. */
+typedef float quad __attribute__((vector_size(16)));
+typedef uint32_t quad_bits __attribute__((vector_size(16)));
+enum { QUADS = 4 };
+
+BITOPS_INLINE quad load_magnitudes(const float *x) {
+    quad v;
+    memcpy(&v, x, sizeof v);
+    return (quad)((quad_bits)v & 0x7fffffff);
+}
+
 static float sum_row(const float *x, size_t n) {
     float sums[LANES];
-    const size_t first = min_size(n, LANES);
-    for (size_t j = 0; j < first; j++)
-        sums[j] = fabsf(x[j]);
-    size_t i = first;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            sums[j] += fabsf(x[i + j]);
+    if (n < LANES) {
+        for (size_t j = 0; j < n; j++)
+            sums[j] = fabsf(x[j]);
+        return sum_lanes(sums, n);
+    }
+    quad s[QUADS];
+    size_t i = LANES;
+    BITOPS_UNROLL
+    for (int q = 0; q < QUADS; q++)
+        s[q] = load_magnitudes(x + 4 * q);
+    for (; i + LANES <= n; i += LANES) {
+        BITOPS_UNROLL
+        for (int q = 0; q < QUADS; q++)
+            s[q] += load_magnitudes(x + i + 4 * q);
+    }
+    if (i == n) {
+        const quad sum = (s[0] + s[2]) + (s[1] + s[3]);
+        return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    }
+    memcpy(sums, s, sizeof sums);
     for (size_t j = 0; i + j < n; j++)
         sums[j] += fabsf(x[i + j]);
-    if (first == LANES) /* a constant, so that the sums stay in registers */
-        return sum_lanes(sums, LANES);
-    return sum_lanes(sums, first);
+    return sum_lanes(sums, LANES);
 }
 
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
