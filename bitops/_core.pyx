@@ -401,6 +401,27 @@ def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
     check_stop(&stop)
 
 
+def sum_magnitude(const float[:, ::1] x, double[::1] sum_out):
+    """Sum the absolute values of every row in float64, as np.sum does.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    sum_out : OUT, shape (rows,)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("sum_out", sum_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        sum_out[:] = 0
+        return
+    with nogil:
+        c.bitops_sum_magnitude(&x[0, 0], x.shape[0], x.shape[1], &sum_out[0], &stop,
+                               c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
     """Count the 1 bits at each position over the middle axis.
 
@@ -754,6 +775,44 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     check_stop(&stop)
 
 
+cdef const float *first_number(const float[:, :, :, ::1] x) noexcept nogil:
+    if x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3]:
+        return &x[0, 0, 0, 0]
+    return NULL
+
+
+def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1] mean_out):
+    """Take the mean of each window, channel by channel, with zeros outside.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c)
+    window : tuple
+        A Window of geometry.py.
+    mean_out : OUT, shape (n, oh, ow, c)
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    set_window(window, 1, False, &windows)
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    check_size("images of mean_out", mean_out.shape[0], x.shape[0])
+    check_size("height of mean_out", mean_out.shape[1], windows.out_height)
+    check_size("width of mean_out", mean_out.shape[2], windows.out_width)
+    check_size("channels of mean_out", mean_out.shape[3], x.shape[3])
+    if first_number(mean_out) == NULL:
+        return
+    with nogil:
+        c.bitops_mean_windows(&windows, first_number(x), x.shape[0], x.shape[3],
+                              <float *>first_number(mean_out), &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def is_depthwise(size_t channels, size_t groups, size_t filters):
+    """Whether filters of ``channels`` channels are taken packed across their groups."""
+    return groups > 0 and bool(c.bitops_is_depthwise(channels, groups, filters))
+
+
 cdef class Convolution:
     """Filters, windows and settings of a convolution, checked once for many batches of images.
 
@@ -766,9 +825,8 @@ cdef class Convolution:
     groups : int
     filters : int
     w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups
-        k = taps * channels bits each. With one channel a group and several groups, shape (filters
-        / groups * taps, words of a pixel): for each filter of a group and each tap, the bits of
-        all groups.
+        k = taps * channels bits each. If is_depthwise, shape (filters / groups * taps, words of a
+        pixel): for each filter of a group and each tap, the bits of all groups.
     tap_sums : IN, shape (taps, filters), or None
         Sums of the weights of each tap; positions outside then add nothing.
     outside : bool
@@ -818,7 +876,7 @@ cdef class Convolution:
             self.args.panels = (<Panels>w).words
             return
         rows = w
-        if groups > 1 and channels == 1:
+        if is_depthwise(channels, groups, filters):
             w_rows = filters // groups * taps
             w_words = self.args.image.pixel_words
         check_size("rows of w", rows.shape[0], w_rows)

@@ -107,6 +107,8 @@ cdef extern from "bitops.h" nogil:
                          bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                bitops_stop *stop, int n_threads) noexcept
+    void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out,
+                              bitops_stop *stop, int n_threads) noexcept
     void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                               size_t k_words, int64_t *count_out, bitops_stop *stop,
                               int n_threads) noexcept
@@ -147,6 +149,10 @@ cdef extern from "bitops.h" nogil:
     void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
                                   void *memory, void *workspace, bitops_stop *stop) noexcept
 
+    void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
+                             size_t channels, float *mean_out, bitops_stop *stop,
+                             int n_threads) noexcept
+    bint bitops_is_depthwise(size_t channels, size_t groups, size_t filters) noexcept
     size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                       int n_threads) noexcept
     void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,

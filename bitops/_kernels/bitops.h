@@ -111,6 +111,20 @@ enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
+/* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
+ * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
+ * are read and written up to a multiple of COUNT_BLOCK words. */
+enum { BITOPS_COUNT_TAPS = 254, BITOPS_COUNT_BLOCK = 8 }; /* n_taps is at most this */
+typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                                  size_t n_taps, size_t n_words, uint8_t *count_out);
+
+/* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
+ * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, and words are written
+ * whole. store.k is at most BITOPS_COUNT_TAPS. */
+enum { BITOPS_COUNTS = 1 << 12 };
+typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
+                                    size_t col, const bitops_store *store);
+
 /* Orders n <= nr rows of w into one panel of nr * k_words words; columns n..nr-1 are zero. */
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                uint64_t *panel_out);
@@ -225,6 +239,8 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_count_taps_fn *count_taps;
+    bitops_store_counts_fn *store_counts;
     bitops_prepack_fn *prepack;
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
@@ -348,6 +364,10 @@ void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                            bitops_stop *stop, int n_threads);
+/* The sum of the magnitudes of each row, in float64, in the order of np.sum over a contiguous axis.
+ */
+void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out, bitops_stop *stop,
+                          int n_threads);
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
                           int64_t *count_out, bitops_stop *stop, int n_threads);
@@ -389,12 +409,21 @@ typedef struct bitops_image {
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
                    bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out,
                    bitops_stop *stop);
+/* Writes the channels of n pixels of a line without gaps, and up to a word more; pixels is NULL for
+ * a line outside. The first is pixel x - pad_left, the next ones are `step` pixels apart. */
+void bitops_gather_line(const bitops_image *image, const uint64_t *pixels, size_t x, size_t step,
+                        size_t n, uint64_t *bits_out);
 /* Which rows of store.offset they take. */
 void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
                            uint32_t *offset_row_out);
 /* Writes all rows, one after the other. */
 void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, bitops_stop *stop,
                    int n_threads);
+
+/* Takes the mean of each window of float32 images, channel by channel, with zeros outside. Of
+ * `windows` only the lengths are read. pool.c states the order of the additions. */
+void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
+                         size_t channels, float *mean_out, bitops_stop *stop, int n_threads);
 
 /* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {
@@ -426,9 +455,9 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
 /* Convolution of packed images with packed filters. A row of w holds the bits of a filter in the
  * order of a row of the im2col matrix. The channels of the images and the filters are cut into
  * `groups` equal parts, each of which is a convolution of its own; image.channels is that of one
- * part, and image.first_channel is 0. If image.channels is 1 and there are several groups
- * ("depthwise"), w holds instead, for each filter of a group and each tap, the bits of all groups:
- * filters / groups x taps x pixel_words. */
+ * part, and image.first_channel is 0. If the convolution is depthwise (bitops_is_depthwise), w
+ * holds instead, for each filter of a group and each tap, the bits of all groups: filters / groups
+ * x taps x pixel_words. */
 typedef struct bitops_conv_args {
     bitops_image image;
     size_t images;
@@ -441,6 +470,13 @@ typedef struct bitops_conv_args {
     bitops_store store;     /* DOT, SCALED or SIGN; rows are output positions */
     bitops_stop *stop;      /* or NULL */
 } bitops_conv_args;
+
+/* Whether the filters see one channel each, so that many channels are counted at once. Where a
+ * channel has many filters, these are a product of their own. */
+enum { BITOPS_DEPTHWISE_FILTERS = 8 };
+static inline int bitops_is_depthwise(size_t channels, size_t groups, size_t filters) {
+    return channels == 1 && groups > 1 && filters / groups <= BITOPS_DEPTHWISE_FILTERS;
+}
 
 /* For positions outside that add nothing. The offsets are made once for all images of a size, in
  * memory of this many bytes, aligned to 64, that must outlive args. tap_sums is taps x filters, the

@@ -196,7 +196,7 @@ def _convolution(
     # Check one image before the tables below are built, since they grow with the output.
     check_result(where, (*window.output, o))
     operand: Any
-    if groups > 1 and channels == 1:
+    if _core.is_depthwise(channels, groups, o):
         operand = _depthwise_words(filters, groups)
     elif isinstance(w, Prepacked):
         operand = w.panels(groups)
