@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, unpack
-from ..ops.checks import check_number
+from ..ops.checks import as_generator, check_number
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,
@@ -429,7 +429,7 @@ class Dropout(TrainingLayer):
         if not 0 <= rate < 1:
             raise ValueError(f"[Dropout] rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
-        self._rng = np.random.default_rng(seed)
+        self._rng = as_generator("Dropout", seed)
         self._mask: np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:

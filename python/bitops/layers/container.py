@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
 from .folding import check_packed_form, fold_chain, to_numbers
-from .inputs import Activation, Codes, Shape, check_size, is_data
+from .inputs import Activation, Codes, Shape, as_labels, as_rows, check_size, is_data
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .summary import Summary, summarize
@@ -115,6 +116,7 @@ class Model:
     """
 
     input_shape: tuple[int, ...] | None
+    out_features: int | None
 
     def forward(self, x) -> Activation:
         raise NotImplementedError
@@ -123,12 +125,8 @@ class Model:
         """Return the layers in order, with nested sequences replaced by their layers."""
         raise NotImplementedError
 
-    def _batches(self, x, batch_size: int) -> Iterator[Activation]:
-        batch_size = check_size(type(self).__name__, "batch_size", batch_size)
-        if not isinstance(x, BitArray):
-            x = np.asarray(x)
-        if x.ndim == 0:
-            raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
+    def _batches(self, where: str, x: Activation, batch_size: int) -> Iterator[Activation]:
+        batch_size = check_size(where, "batch_size", batch_size)
         # an empty input still runs once, to give the output its shape and dtype
         for start in range(0, max(len(x), 1), batch_size):
             y = self.forward(x[start : start + batch_size])
@@ -147,7 +145,8 @@ class Model:
         -------
         ndarray or BitArray of shape (n, out_features)
         """
-        parts = list(self._batches(x, batch_size))
+        x = as_rows("outputs", "x", x)
+        parts = list(self._batches("outputs", x, batch_size))
         bits = [part for part in parts if isinstance(part, BitArray)]
         if not bits:
             return np.concatenate(parts)
@@ -161,10 +160,15 @@ class Model:
         -------
         ndarray of shape (n,), int64
         """
+        return self._predict("predict", as_rows("predict", "x", x), batch_size)
+
+    def _predict(self, where: str, x: Activation, batch_size: int) -> np.ndarray:
         labels = []
-        for scores in self._batches(x, batch_size):
+        for scores in self._batches(where, x, batch_size):
             if isinstance(scores, BitArray):
-                raise TypeError("[predict] the model must end in scores, got one that ends in bits")
+                raise TypeError(
+                    f"[{where}] the model must end in scores, got one that ends in bits"
+                )
             labels.append(np.argmax(scores, axis=-1))
         return np.concatenate(labels)
 
@@ -177,14 +181,11 @@ class Model:
         y : array_like of shape (n,), integer
         batch_size : int
         """
-        y = np.asarray(y)
-        predicted = self.predict(x, batch_size=batch_size)
-        if y.shape != predicted.shape or not y.size:
-            raise ValueError(
-                f"[error_rate] x and y must have the same n >= 1 rows, "
-                f"got {predicted.shape} labels for y of shape {y.shape}"
-            )
-        return float(np.mean(predicted != y))
+        x = as_rows("error_rate", "x", x)
+        if not len(x):
+            raise ValueError(f"[error_rate] x must have at least one row, got shape {x.shape}")
+        y = as_labels("error_rate", "y", y, rows=len(x), classes=self.out_features)
+        return float(np.mean(self._predict("error_rate", x, batch_size) != y))
 
     def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
         """Return a table of the layers: output, parameters, bytes, multiply-adds for one example.
@@ -290,9 +291,7 @@ class Sequential(Model, TrainingLayer):
         seed : int or SeedSequence, optional
             Source of the random rounding. Each layer gets its own stream.
         """
-        sequence = (
-            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        )
+        sequence = as_seed_sequence("round_gradients", seed)
         for layer in all_layers(self.flat_layers()):
             if hasattr(layer, "rounding"):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])

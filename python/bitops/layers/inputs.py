@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.array import BitArray, unpack
-from ..ops.checks import check_integer
+from ..ops.checks import check_integer, real_array
 from ..ops.results import clip_to_int32
 
 # With k features, 255 * k stays below 2**31, so every dot product fits int32. And k stays below
@@ -152,11 +152,60 @@ def as_float(x: Activation) -> np.ndarray:
 
 
 def is_finite(x) -> bool:
-    """Return whether an array is free of NaN and infinity; look at its extremes, without a copy."""
+    """Return whether an array, as float32, is free of NaN and infinity; make no copy of it."""
     if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
         return True
-    with np.errstate(invalid="ignore"):
-        return bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return all(np.isfinite(np.float32(extreme)) for extreme in (x.min(), x.max()))
+
+
+def as_rows(where: str, name: str, x) -> Activation:
+    """Check the rows, or images, that a model is given, all of them before the first is computed.
+
+    Raises
+    ------
+    TypeError
+        If x is neither bits nor numbers, or is masked.
+    ValueError
+        If it is a single number, or holds NaN, infinity, or numbers beyond float32.
+    """
+    if isinstance(x, BitArray | Codes):
+        return x
+    x = real_array(where, name, x)
+    if x.dtype.kind == "b":
+        raise TypeError(f"[{where}] {name} must be a BitArray, uint8 or real, got dtype bool")
+    if x.ndim == 0:
+        raise ValueError(f"[{where}] {name} must have shape (n, features), got ()")
+    if not is_finite(x):
+        raise ValueError(f"[{where}] {name} must be finite as float32, got NaN or infinity")
+    return x
+
+
+def as_labels(
+    where: str, name: str, labels, *, rows: int | None = None, classes: int | None = None
+) -> np.ndarray:
+    """Check labels of shape (rows,), each in 0..classes-1 as far as these are known.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers, or are masked.
+    ValueError
+        If their shape is another, or one of them is out of range.
+    """
+    labels = real_array(where, name, labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"[{where}] {name} must be integers, got {labels.dtype}")
+    if labels.ndim != 1 or (rows is not None and len(labels) != rows):
+        shape = "(n,)" if rows is None else f"({rows},)"
+        raise ValueError(f"[{where}] {name} must have shape {shape}, got {labels.shape}")
+    if labels.size:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or (classes is not None and high >= classes):
+            allowed = ">= 0" if classes is None else f"in 0..{classes - 1}"
+            wrong = low if low < 0 else high
+            raise ValueError(f"[{where}] {name} must be {allowed}, got {wrong}")
+    return labels
 
 
 def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, above_limits, above_operand, pack
+from ..ops.checks import as_generator
 from ..quantizers import ByteGradient
 from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
@@ -217,7 +218,7 @@ class FloatProduct(TrainingLayer):
     def __init__(self, operation: Operation, *, bias: bool, seed: Any):
         self.operation = operation
         self.in_features, self.out_features = operation.in_features, operation.out_features
-        rng = np.random.default_rng(seed)
+        rng = as_generator(self.name, seed)
         self.weight = Parameter(start_weights(self.name, "normal", operation.weight_shape, rng))
         self.bias = _make_bias(self.name, bias, operation.out_features)
         self._x: Activation | None = None

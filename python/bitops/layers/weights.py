@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, popcount
+from ..ops.checks import as_generator
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
 from ..quantizers.base import check_clip
@@ -103,7 +104,7 @@ class LatentWeights:
                 f"got True"
             )
         estimator = _estimator(where, gradient, is_scaled)
-        rng = np.random.default_rng(seed)
+        rng = as_generator(where, seed)
         latent = start_weights(where, start, operation.weight_shape, rng)
         glorot = math.sqrt(sum(operation.fans) / 1.5)
         parameter = Parameter(
@@ -140,7 +141,7 @@ class LatentWeights:
         if clip_value is not None:
             check_clip(where, clip_value)
         shape = operation.weight_shape
-        latent = start_weights(where, start, shape, np.random.default_rng(seed))
+        latent = start_weights(where, start, shape, as_generator(where, seed))
         parameter = Parameter(latent, clip_value=clip_value, lr_scale=lr_scale)
         weights = cls(parameter, quantizer=quantizer, estimator=quantizer)
         check_sums(where, math.prod(shape[1:]), 255, weights.planes().coefficients)

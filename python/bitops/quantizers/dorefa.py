@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..ops.checks import as_generator
 from .base import LARGEST, ONE, Array, check_bits, check_clip, real_numbers, signs_of
 
 
@@ -198,7 +199,7 @@ class DoReFaGradient:
 
     def __post_init__(self):
         check_bits("DoReFaGradient", self.bits)
-        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_rng", as_generator("DoReFaGradient", self.seed))
 
     @property
     def generator(self) -> np.random.Generator:

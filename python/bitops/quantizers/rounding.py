@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
+from ..ops.checks import as_generator
 from .base import LARGEST, Array
 
 # Added to the bits of a float32, this carries into the exponent if the mantissa is above sqrt(2):
@@ -71,7 +72,7 @@ class ByteGradient:
     _rng: np.random.Generator = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_rng", as_generator("ByteGradient", self.seed))
 
     @property
     def generator(self) -> np.random.Generator:

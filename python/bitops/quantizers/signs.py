@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_number
+from ..ops.checks import as_generator, check_number
 from .base import (
     LARGEST,
     ONE,
@@ -425,7 +425,7 @@ class StochasticSign:
 
     def __post_init__(self):
         check_clip("StochasticSign", self.clip_value, LARGEST)
-        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_rng", as_generator("StochasticSign", self.seed))
 
     @property
     def generator(self) -> np.random.Generator:
