@@ -17,6 +17,7 @@ from ..ops.array import BitArray
 from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
+from .batches import join, run_in_batches
 from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, as_labels, as_rows, check_size, is_data
 from .model_files import read_model, write_model
@@ -125,36 +126,37 @@ class Model:
         """Return the layers in order, with nested sequences replaced by their layers."""
         raise NotImplementedError
 
-    def _batches(self, where: str, x: Activation, batch_size: int) -> Iterator[Activation]:
-        batch_size = check_size(where, "batch_size", batch_size)
-        # an empty input still runs once, to give the output its shape and dtype
-        for start in range(0, max(len(x), 1), batch_size):
-            y = self.forward(x[start : start + batch_size])
+    def _batches(self, where: str, x: Activation, batch_size: int | None) -> Iterator[Activation]:
+        """Yield the outputs batch by batch, codes as the numbers they stand for."""
+        if batch_size is not None:
+            batch_size = check_size(where, "batch_size", batch_size)
+        for y in run_in_batches(unnested([self]), x, batch_size):  # type: ignore[list-item]
             yield y.values() if isinstance(y, Codes) else y
 
-    def outputs(self, x, *, batch_size: int = 1000) -> Activation:
+    def outputs(self, x, *, batch_size: int | None = None) -> Activation:
         """Return the outputs of all rows, computed batch by batch.
 
         Parameters
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
-        batch_size : int
-            Rows for each call of `forward`.
+        batch_size : int, optional
+            Rows for each call of `forward`. By default 1000, of which layers with large
+            activations take as many at a time as keep these below 16 MiB, at least 4.
 
         Returns
         -------
         ndarray or BitArray of shape (n, out_features)
         """
         x = as_rows("outputs", "x", x)
-        parts = list(self._batches("outputs", x, batch_size))
-        bits = [part for part in parts if isinstance(part, BitArray)]
-        if not bits:
-            return np.concatenate(parts)
-        words = np.concatenate([part.words for part in bits])
-        return BitArray.from_words(words, (len(words), *bits[0].shape[1:]))
+        return join(list(self._batches("outputs", x, batch_size)))
 
-    def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
+    def predict(self, x, *, batch_size: int | None = None) -> np.ndarray:
         """Return the class of each row: the index of its largest score, the first of equal ones.
+
+        Parameters
+        ----------
+        x, batch_size
+            As in `outputs`.
 
         Returns
         -------
@@ -162,7 +164,7 @@ class Model:
         """
         return self._predict("predict", as_rows("predict", "x", x), batch_size)
 
-    def _predict(self, where: str, x: Activation, batch_size: int) -> np.ndarray:
+    def _predict(self, where: str, x: Activation, batch_size: int | None) -> np.ndarray:
         labels = []
         for scores in self._batches(where, x, batch_size):
             if isinstance(scores, BitArray):
@@ -172,14 +174,15 @@ class Model:
             labels.append(np.argmax(scores, axis=-1))
         return np.concatenate(labels)
 
-    def error_rate(self, x, y, *, batch_size: int = 1000) -> float:
+    def error_rate(self, x, y, *, batch_size: int | None = None) -> float:
         """Return the share of rows, 0 to 1, whose predicted class differs from the one in `y`.
 
         Parameters
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         y : array_like of shape (n,), integer
-        batch_size : int
+        batch_size : int, optional
+            As in `outputs`.
         """
         x = as_rows("error_rate", "x", x)
         if not len(x):
