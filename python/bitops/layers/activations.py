@@ -102,8 +102,8 @@ class Sign(TrainingLayer):
         generator = getattr(_innermost(self.quantizer), "generator", None)
         return [] if generator is None else [generator]
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return 1
 
     def __repr__(self) -> str:
         if type(self.quantizer) is SteSign:
@@ -186,8 +186,8 @@ class Quantize(TrainingLayer):
             return PackedSign()
         return PackedQuantize(self.levels.bits, self.levels.clip_value)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return self.levels.bits == 1
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return self.levels.bits
 
     def __repr__(self) -> str:
         return f"Quantize({self.quantizer!r})"
@@ -211,6 +211,9 @@ class PackedQuantize(Layer):
 
     def forward(self, x) -> np.ndarray:
         return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
+
+    def output_bits(self, input_bits: int | None) -> int:
+        return self._levels.bits
 
     def config(self) -> dict[str, Any]:
         return {"bits": self._levels.bits, "clip_value": self._levels.clip_value}
@@ -275,10 +278,10 @@ class PackedSign(Layer):
             return pack(values)
         return above_operand("PackedSign", values, self.threshold, self._flip_bits)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return 1
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         if self.threshold is None:
             return Cost()
         flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
@@ -397,8 +400,8 @@ class QuantizeGradient(TrainingLayer):
     def to_packed(self) -> None:
         return None
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def __repr__(self) -> str:
         return f"QuantizeGradient(bits={self.quantizer.bits})"
@@ -449,8 +452,8 @@ class Dropout(TrainingLayer):
     def to_packed(self) -> None:
         return None
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def __repr__(self) -> str:
         return f"Dropout(rate={self.rate:g})"

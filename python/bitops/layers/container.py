@@ -19,7 +19,16 @@ from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
 from .batches import join, run_in_batches
 from .folding import check_packed_form, fold_chain, to_numbers
-from .inputs import Activation, Codes, Shape, as_labels, as_rows, check_size, is_data
+from .inputs import (
+    Activation,
+    Codes,
+    Shape,
+    as_labels,
+    as_rows,
+    check_input_bits,
+    check_size,
+    is_data,
+)
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .summary import Summary, summarize
@@ -190,7 +199,9 @@ class Model:
         y = as_labels("error_rate", "y", y, rows=len(x), classes=self.out_features)
         return float(np.mean(self._predict("error_rate", x, batch_size) != y))
 
-    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+    def summary(
+        self, input_shape: Sequence[int] | None = None, *, input_bits: int | None = None
+    ) -> Summary:
         """Return a table of the layers: output, parameters, bytes, multiply-adds for one example.
 
         Parameters
@@ -198,11 +209,16 @@ class Model:
         input_shape : sequence of int, optional
             Shape of one example, such as (32, 32, 3) of an image; by default that of the model. If
             neither is known, figures that depend on it are left open.
+        input_bits : int in 1..8, optional
+            Bits of each number of the input: 8 of uint8 data, 1 of a BitArray. By default it is
+            real numbers.
         """
+        if input_bits is not None:
+            input_bits = check_input_bits("summary", "input_bits", input_bits)
         given = check_shape("summary", input_shape) or self.input_shape or ()
         layers = self.flat_layers()
         check_layers("summary", layers, Layer, given)
-        return summarize(layers, given)
+        return summarize(layers, given, input_bits)
 
 
 class Sequential(Model, TrainingLayer):

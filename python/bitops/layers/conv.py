@@ -152,8 +152,8 @@ class BinaryConv2D(LatentProduct):
         outputs = outputs or own_outputs(self, BITS)  # the layer binarizes its input
         return PackedConv2D(self.bits, scale_input=True, **outputs, **self.config())
 
-    def cost(self, bits_in: bool) -> Cost:
-        return super().cost(bits_in or self.scale_input)
+    def cost(self, input_bits: int | None) -> Cost:
+        return super().cost(1 if self.scale_input else input_bits)
 
     def _options(self) -> str:
         return super()._options() + (", scale_input=True" if self.scale_input else "")
@@ -371,8 +371,8 @@ class PackedConv2D(PackedProduct):
     def config(self) -> dict[str, Any]:
         return {**super().config(), "scale_input": self.scale_input}
 
-    def cost(self, bits_in: bool) -> Cost:
-        return super().cost(bits_in or self.scale_input)
+    def cost(self, input_bits: int | None) -> Cost:
+        return super().cost(1 if self.scale_input else input_bits)
 
     def _options(self) -> str:
         return super()._options() + (", scale_input=True" if self.scale_input else "")

@@ -192,7 +192,7 @@ class LatentWeights:
     def generators(self) -> list[np.random.Generator]:
         return [] if self.sampler is None else [self.sampler.generator]
 
-    def cost(self, bits_in: bool, bias: np.ndarray | None) -> Cost:
+    def cost(self, input_bits: int | None, bias: np.ndarray | None) -> Cost:
         """Return the size and the work of the weights and the bias."""
         if self.real_evaluation:
             return float_cost(self.parameter.value, bias)
@@ -200,7 +200,7 @@ class LatentWeights:
         scales = [array for array in (bias, planes.alpha) if array is not None]
         return _plane_cost(
             planes.bits,
-            bits_in,
+            input_bits,
             numbers=0 if bias is None else bias.size,
             number_bytes=4 * sum(array.size for array in scales),
         )
@@ -318,8 +318,8 @@ class PackedWeights:
                 z >>= 1
         return sum_planes(products, self.planes.coefficients)
 
-    def cost(self, bits_in: bool, *, numbers: int, number_bytes: int) -> Cost:
-        return _plane_cost(self.planes.bits, bits_in, numbers=numbers, number_bytes=number_bytes)
+    def cost(self, input_bits: int | None, *, numbers: int, number_bytes: int) -> Cost:
+        return _plane_cost(self.planes.bits, input_bits, numbers=numbers, number_bytes=number_bytes)
 
     def __str__(self) -> str:
         """Return the number of planes, if coefficients were given, for a repr."""
@@ -353,14 +353,14 @@ def _as_coefficients(where: str, coefficients: Any, planes: int, k: int) -> tupl
 
 
 def _plane_cost(
-    planes: Sequence[BitArray], bits_in: bool, *, numbers: int, number_bytes: int
+    planes: Sequence[BitArray], input_bits: int | None, *, numbers: int, number_bytes: int
 ) -> Cost:
     macs = sum(plane.size for plane in planes)
     return Cost(
         parameters=planes[0].size + numbers,
         packed_bytes=sum(plane.nbytes for plane in planes) + number_bytes,
-        binary_macs=macs if bits_in else 0,
-        float_macs=0 if bits_in else macs,
+        binary_macs=macs * (input_bits or 0),
+        float_macs=macs if input_bits is None else 0,
     )
 
 
