@@ -301,7 +301,8 @@ class PackedConv2D(PackedProduct):
     Parameters
     ----------
     w : BitArray or array_like of shape (out_channels, kh, kw, in_channels / groups)
-        Filters OHWI; a real array is packed by sign (zero counts as +1).
+        Filters OHWI; a real array is packed by sign (zero counts as +1). Integers must be -1 and
+        +1, and bits may be bool.
     threshold : array_like of shape (out_channels,), int or float32, optional
         If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
     flip : array_like of shape (out_channels,), bool, optional

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, popcount
-from ..ops.checks import as_generator
+from ..ops.checks import as_generator, real_array
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
 from ..quantizers.base import check_clip
@@ -327,7 +327,7 @@ class PackedWeights:
 
 
 def _as_bits(where: str, w, axes: str) -> BitArray:
-    bits = w if isinstance(w, BitArray) else pack(w)
+    bits = w if isinstance(w, BitArray) else pack(_check_signs(where, w))
     ndim = axes.count(",") + 1
     if bits.ndim != ndim or bits.axis != ndim - 1 or 0 in bits.shape:
         raise ValueError(
@@ -335,6 +335,19 @@ def _as_bits(where: str, w, axes: str) -> BitArray:
             f"got {bits!r}"
         )
     return bits
+
+
+def _check_signs(where: str, w: Any) -> np.ndarray:
+    """Refuse integers other than -1 and +1: 0 and 1 are bits, which bool says."""
+    array = real_array(where, "w", w)
+    if array.dtype.kind == "i" and array.size:
+        others = array[np.abs(array) != 1]
+        if others.size:
+            raise ValueError(
+                f"[{where}] w must hold -1 and +1 where it holds integers (bits are bool), "
+                f"got {others.flat[0]}"
+            )
+    return array
 
 
 def _as_coefficients(where: str, coefficients: Any, planes: int, k: int) -> tuple[int, ...]:
