@@ -545,3 +545,9 @@ def test_pack_above_edges(isa):
             bad[1, at] = np.nan
             with pytest.raises(ValueError, match=r"\[pack_above\] x.*NaN"):
                 bo.pack_above(bad, np.float32(0))
+
+
+@pytest.mark.parametrize("dtype", [None, object, str, complex, np.uint8, "nonsense", 3, (int, 2)])
+def test_unpack_refuses_other_dtypes(dtype):
+    with pytest.raises(TypeError, match=r"^\[unpack\] dtype must be a signed integer, float or bo"):
+        bo.unpack(bo.pack([1.0, -1.0]), dtype)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.array import BitArray, unpack
-from ..ops.checks import check_integer, real_array
+from ..ops.checks import as_float32, check_integer, real_array
 from ..ops.results import clip_to_int32
 
 # With k features, 255 * k stays below 2**31, so every dot product fits int32. And k stays below
@@ -121,7 +121,7 @@ def as_activation(where: str, x, features: int | None = None) -> Activation:
         if x.dtype.kind not in "iuf":
             raise TypeError(f"[{where}] x must be a BitArray, uint8 or real, got dtype {x.dtype}")
         if x.dtype not in (np.uint8, np.int32):
-            x = x.astype(np.float32, copy=False)
+            x = as_float32(x)
     if x.ndim < 2:
         raise ValueError(f"[{where}] x must have shape (..., features), got {x.shape}")
     if features is not None and x.shape[-1] != features:
@@ -148,15 +148,16 @@ def as_float(x: Activation) -> np.ndarray:
         return unpack(x, dtype=np.float32)
     if isinstance(x, Codes):
         return x.values()
-    return x.astype(np.float32, copy=False)
+    return as_float32(x)
 
 
 def is_finite(x) -> bool:
     """Return whether an array, as float32, is free of NaN and infinity; make no copy of it."""
     if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
         return True
-    with np.errstate(invalid="ignore", over="ignore"):
-        return all(np.isfinite(np.float32(extreme)) for extreme in (x.min(), x.max()))
+    with np.errstate(invalid="ignore"):
+        extremes = as_float32([x.min(), x.max()])
+    return bool(np.isfinite(extremes).all())
 
 
 def as_rows(where: str, name: str, x) -> Activation:
@@ -214,8 +215,7 @@ def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     if threshold.dtype.kind in "iu":
         threshold = clip_to_int32(threshold)
     elif threshold.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            threshold = threshold.astype(np.float32)  # infinity makes a feature constant
+        threshold = as_float32(threshold)  # infinity makes a feature constant
         if np.isnan(threshold).any():
             raise ValueError(f"[{where}] threshold must not be NaN")
     else:
@@ -258,8 +258,7 @@ def as_weights(where: str, value, axes: str) -> np.ndarray:
 
 def _as_finite(where: str, name: str, value: np.ndarray) -> np.ndarray:
     """Numbers as float32, none of which may be NaN or infinite, or become infinite."""
-    with np.errstate(over="ignore"):
-        rounded = value.astype(np.float32)
+    rounded = as_float32(value)
     if not np.isfinite(rounded).all():
         raise ValueError(f"[{where}] {name} must be finite as float32, got NaN or infinity")
     return rounded

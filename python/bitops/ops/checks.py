@@ -129,6 +129,19 @@ def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
+def as_float32(x: ArrayLike) -> NDArray[np.float32]:
+    """Return numbers as an array of float32, without a copy if they are one.
+
+    Numbers beyond float32 become infinite and those next to zero subnormal or zero, whatever the
+    caller's `np.errstate`: they are ordinary values, as in the kernels.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+        with np.errstate(over="ignore", under="ignore"):
+            return array.astype(np.float32)
+    return array.astype(np.float32, copy=False)
+
+
 def check_number(where: str, name: str, value: Any) -> None:
     """Check that a setting is a real number, not a bool, an array or text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, pack_operand
-from .checks import real_array
+from .checks import as_float32, real_array
 from .geometry import Padding, Pair, check_result, make_window
 from .patches import number_images, sum_windows
 from .results import Result
@@ -53,8 +53,9 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
     n_weights = max(array[0].size, 1) if array.shape[0] else 1
     # Convert first: abs() of the smallest integer overflows in an integer dtype.
     magnitudes = np.abs(array.astype(np.float64))
-    alpha = magnitudes.sum(axis=tuple(range(1, array.ndim))) / n_weights
-    return b, alpha.astype(np.float32)
+    with np.errstate(all="ignore"):  # infinities are ordinary values
+        alpha = magnitudes.sum(axis=tuple(range(1, array.ndim))) / n_weights
+    return b, as_float32(alpha)
 
 
 def k_map(
@@ -119,10 +120,10 @@ def k_map(
     shape = len(images), *window.output
     check_result("k_map", shape)
     result = Result("k_map", shape, np.float32, out, images)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are ordinary values
+    with np.errstate(all="ignore"):  # infinities are ordinary values
         values = np.require(images, np.float32, ("C", "A"))
         means = np.empty(values.shape[:3], np.float32)
         _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
         sum_windows(means, window, result.array)
-    np.divide(result.array, np.float32(window.taps), out=result.array)
+        np.divide(result.array, np.float32(window.taps), out=result.array)
     return result.deliver()

@@ -206,7 +206,8 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
             rate = run.schedule(run.epoch - 1, run.epochs)
             run.optimizer.lr = check_rate("fit", "rates of the schedule", rate, zero=True)
         while run.batch < run.batches:
-            _run_step(run)
+            with np.errstate(under="ignore"):  # numbers next to zero are nothing to report
+                _run_step(run)
             run.position.seconds = before + time.perf_counter() - start
             for callback in callbacks:
                 callback.on_batch(run)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..layers.inputs import as_labels
-from ..ops.checks import real_array
+from ..ops.checks import as_float32, real_array
 
 __all__ = ["cross_entropy", "hinge", "signed_one_hot", "squared_hinge"]
 
 
 def _check_batch(where: str, scores, labels) -> tuple[np.ndarray, np.ndarray]:
     """Return scores as float32 of shape (n, classes), n >= 1, and as many labels."""
-    scores = real_array(where, "scores", scores).astype(np.float32, copy=False)
+    scores = as_float32(real_array(where, "scores", scores))
     if scores.ndim != 2 or not scores.size:
         raise ValueError(
             f"[{where}] scores must have shape (n, classes), both >= 1, got {scores.shape}"
@@ -122,11 +122,12 @@ def cross_entropy(scores, labels) -> tuple[float, np.ndarray]:
     scores, labels = _check_batch("cross_entropy", scores, labels)
     n = len(labels)
     z = scores - scores.max(axis=1, keepdims=True)
-    exponentials = np.exp(z)
-    sums = exponentials.sum(axis=1)
     rows = np.arange(n)
-    loss = np.mean(np.log(sums) - z[rows, labels])
-    grad = exponentials / sums[:, None]
-    grad[rows, labels] -= 1
-    grad /= np.float32(n)
+    with np.errstate(under="ignore"):  # a class may have next to no chance
+        exponentials = np.exp(z)
+        sums = exponentials.sum(axis=1)
+        loss = np.mean(np.log(sums) - z[rows, labels])
+        grad = exponentials / sums[:, None]
+        grad[rows, labels] -= 1
+        grad /= np.float32(n)
     return float(loss), grad
