@@ -69,6 +69,8 @@ def _run(chain: Sequence[Layer], x: Activation) -> Activation:
 
 def _run_by_size(chain: Sequence[Layer], x: Activation) -> Activation:
     """Run layers with large activations on some of the rows at a time, the others on all."""
+    if len(x) <= LEAST:
+        return _run(chain, x)
     count, rows = _large_layers(chain, x.shape[1:], len(x))
     if count:
         pieces = math.ceil(len(x) / rows)

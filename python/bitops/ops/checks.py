@@ -136,6 +136,8 @@ def as_float32(x: ArrayLike) -> NDArray[np.float32]:
     caller's `np.errstate`: they are ordinary values, as in the kernels.
     """
     array = np.asarray(x)
+    if array.dtype == np.float32:
+        return array
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         with np.errstate(over="ignore", under="ignore"):
             return array.astype(np.float32)
