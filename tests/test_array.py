@@ -561,3 +561,9 @@ def test_only_integers_are_sizes(size):
         bo.BitArray.from_words(words, (size, 64))
     with pytest.raises(TypeError, match=r"\[reshape\] shape must be integers"):
         bo.BitArray.from_words(words, (1, 64)).reshape(size, 64)
+
+
+@pytest.mark.parametrize("dtype", [None, object, str, complex, np.uint8, "nonsense", 3, (int, 2)])
+def test_unpack_refuses_other_dtypes(dtype):
+    with pytest.raises(TypeError, match=r"^\[unpack\] dtype must be a signed integer, float or bo"):
+        bo.unpack(bo.pack([1.0, -1.0]), dtype)

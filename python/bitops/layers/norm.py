@@ -202,7 +202,7 @@ class BatchNorm(TrainingLayer):
         self.running_inv_std[...] = inv_std
         self.batches_seen = int(batches_seen)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         features = self.gamma.size
         return Cost(2 * features, 8 * features, float_macs=features)
 
@@ -317,7 +317,7 @@ class PackedBatchNorm(Layer):
         y += self.bias
         return y
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         features = self.alpha.size
         return Cost(2 * features, 8 * features, float_macs=features)
 

@@ -118,8 +118,8 @@ class MaxPool2D(Pool, TrainingLayer):
     def to_packed(self, minimum: np.ndarray | None = None) -> PackedMaxPool2D:
         return PackedMaxPool2D(**self.config(), minimum=minimum)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
 
 def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
@@ -200,10 +200,10 @@ class PackedMaxPool2D(Pool):
         reverse = np.negative if x.dtype.kind == "f" else np.invert
         return np.where(self.minimum, reverse(x), x)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         # the mask has one bit a channel and holds no trained numbers
         return Cost(packed_bytes=0 if self._mask is None else self._mask.nbytes)
 
@@ -322,8 +322,8 @@ class Flattening(Layer):
             return (None,)
         return (math.prod(size for size in shape if size is not None),)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
 
 def flattened(x: Activation) -> Activation:
@@ -333,7 +333,8 @@ def flattened(x: Activation) -> Activation:
         return x.reshape(n, features)
     channels = x.shape[-1]
     if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding bits within a row
-        return BitArray.from_words(x.words.reshape(n, -1), (n, features))
+        words = x.words.reshape(n, math.prod(x.words.shape[1:]))
+        return BitArray.from_words(words, (n, features))
     pixels = features // channels
     rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
     return rows.reshape(n, features)

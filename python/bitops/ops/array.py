@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .checks import column_vector, is_integer, normalize_axis, real_array
+from .checks import as_float32, column_vector, is_integer, normalize_axis, real_array
 from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import PACK_CODES, sign_words, transpose_words
@@ -400,8 +400,7 @@ def above_operand(
             f"[{where}] threshold must be a number or have shape ({k},), got {limits.shape}"
         )
     if array.dtype == np.float32 and limits.dtype != np.float32:
-        with np.errstate(over="ignore"):
-            single = limits.astype(np.float32)
+        single = as_float32(limits)
         if np.array_equal(single, limits):  # such as the integer 0
             limits = single
     if limits.dtype.kind == "f" and np.isnan(limits).any():
@@ -527,9 +526,12 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "bif":
-        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype}")
+    try:
+        dtype = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except TypeError:
+        pass
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "bif":
+        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype!s}")
     native = dtype if dtype in _UNPACK_CODES else np.dtype(np.int8)
     k = b.shape[b.axis]
     values = np.empty((*b._words.shape[:-1], k), native)

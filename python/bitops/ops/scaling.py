@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, pack_operand
-from .checks import real_array
+from .checks import as_float32, real_array
 from .geometry import Padding, Pair, check_result, make_window
 from .patches import number_images
 from .results import Result
@@ -54,7 +54,9 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
         raise ValueError(f"[binarize_weights] w must have at least two axes, got {array.shape}")
     b = pack_operand("binarize_weights", "w", array, -1)
     n_weights = max(math.prod(array.shape[1:]), 1)
-    return b, (_sum_magnitudes(array) / n_weights).astype(np.float32)
+    with np.errstate(all="ignore"):  # infinities are ordinary values
+        alpha = _sum_magnitudes(array) / n_weights
+    return b, as_float32(alpha)
 
 
 def _sum_magnitudes(filters: NDArray[Any]) -> NDArray[np.float64]:
@@ -65,7 +67,8 @@ def _sum_magnitudes(filters: NDArray[Any]) -> NDArray[np.float64]:
         return sums
     # Convert first: abs() of the smallest integer overflows in an integer dtype.
     magnitudes = np.abs(filters.astype(np.float64))
-    return magnitudes.sum(axis=tuple(range(1, filters.ndim)))
+    with np.errstate(all="ignore"):  # infinities are ordinary values
+        return magnitudes.sum(axis=tuple(range(1, filters.ndim)))
 
 
 def k_map(
@@ -130,7 +133,7 @@ def k_map(
     shape = len(images), *window.output
     check_result("k_map", shape)
     result = Result("k_map", shape, np.float32, out, images)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are ordinary values
+    with np.errstate(all="ignore"):  # infinities are ordinary values
         values = np.require(images, np.float32, ("C", "A"))
     means = np.empty((*values.shape[:3], 1), np.float32)
     _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
