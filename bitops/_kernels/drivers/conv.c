@@ -271,7 +271,7 @@ typedef struct span {
 enum { STOP_STEPS = 256 };
 
 static int stopped_at(const bitops_conv_args *args, size_t *steps) {
-    return bitops_stopped_at((*steps)++, STOP_STEPS, args->stop);
+    return ++*steps % STOP_STEPS == 0 && bitops_stopped(args->stop);
 }
 
 /* The bits that differ at taps [tap, tap + taps), a row of words for each tap. */
@@ -290,9 +290,9 @@ static void compare_taps(const view *out, const span *s, size_t tap, size_t taps
     }
 }
 
-/* Mismatches of a span, for one output: sums has one for every filter. */
-static void sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums,
-                     size_t *steps) {
+/* Mismatches of a span, for one output: sums has one for every filter. Returns 0 if it stopped. */
+static int sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums,
+                    size_t *steps) {
     uint64_t differ[DEPTHWISE_TAPS][DEPTHWISE_WORDS];
     int64_t counts[DEPTHWISE_WORDS * BITOPS_WORD_BITS];
     const bitops_conv_args *args = out->args;
@@ -300,13 +300,16 @@ static void sum_span(const bitops_isa *isa, const view *out, const span *s, int3
     const size_t first = s->word * BITOPS_WORD_BITS;
     const size_t groups = min_size(s->n * BITOPS_WORD_BITS, args->groups - first);
     sums += first * per_group + s->j;
-    for (size_t tap = 0; tap < all && !stopped_at(args, steps); tap += DEPTHWISE_TAPS) {
+    for (size_t tap = 0; tap < all; tap += DEPTHWISE_TAPS) {
+        if (stopped_at(args, steps))
+            return 0;
         const size_t taps = min_size(DEPTHWISE_TAPS, all - tap);
         compare_taps(out, s, tap, taps, differ);
         isa->popcount_columns(differ[0], DEPTHWISE_WORDS, taps, s->n, counts);
         for (size_t g = 0; g < groups; g++)
             sums[g * per_group] = (tap ? sums[g * per_group] : 0) + (int32_t)counts[g];
     }
+    return 1;
 }
 
 static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, size_t row,
@@ -317,7 +320,8 @@ static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, s
     for (size_t j = 0; j < args->filters / args->groups; j++)
         for (size_t word = 0; word < words; word += DEPTHWISE_WORDS) {
             const span s = {.j = j, .word = word, .n = min_size(DEPTHWISE_WORDS, words - word)};
-            sum_span(isa, &out, &s, sums, &steps);
+            if (!sum_span(isa, &out, &s, sums, &steps))
+                return;
         }
 }
 
@@ -329,7 +333,8 @@ static void sum_groups(const bitops_isa *isa, const bitops_conv_args *args, size
     if (is_depthwise(args)) {
         BITOPS_PARALLEL_FOR(m * args->filters < THREAD_WORK ? 1 : n_threads, schedule(static))
         for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++)
-            depthwise_row(isa, args, first + (size_t)i, sums + (size_t)i * args->filters);
+            if (!bitops_stopped_at((size_t)i, STOP_STEPS, args->stop))
+                depthwise_row(isa, args, first + (size_t)i, sums + (size_t)i * args->filters);
         return;
     }
     for (size_t group = 0; group < args->groups; group++) {

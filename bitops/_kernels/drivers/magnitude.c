@@ -38,11 +38,9 @@ static void add_magnitudes(const float *x, size_t n, float sums[LANES]) {
 
 static float sum_row(const float *x, size_t n, bitops_stop *stop) {
     float sums[LANES] = {0};
-    for (size_t i = 0; i < n; i += PART) {
-        if (i && bitops_stopped(stop))
-            break;
+    add_magnitudes(x, min_size(n, PART), sums);
+    for (size_t i = PART; i < n && !bitops_stopped(stop); i += PART)
         add_magnitudes(x + i, min_size(n - i, PART), sums);
-    }
     return sum_lanes(sums, min_size(n, LANES));
 }
 
