@@ -45,7 +45,7 @@ static void end(stopped_call *call) {
     bitops_free(call->out);
 }
 
-enum { TASKS = 600, LONG = 5 << 16 };
+enum { TASKS = 600, LONG = 9 << 16 };
 
 static void stop_passes(const bitops_isa *isa) {
     stopped_call c = begin("pack", TASKS * 8);

@@ -80,27 +80,23 @@ int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, s
 }
 
 static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *x,
-                         const float *threshold, size_t n, uint64_t *words_out, int *nan) {
+                         const float *threshold, size_t n, const uint64_t *flip,
+                         uint64_t *words_out, int *nan) {
     if (dtype == BITOPS_I32)
         isa->compare_i32(x, threshold, n, words_out, nan);
     else
         isa->compare_f32(x, threshold, n, words_out, nan);
+    for (size_t p = 0; flip && p < bitops_words(n); p++)
+        words_out[p] ^= flip[p];
 }
 
-/* A row, span by span; a long one asks for interrupts. */
-static void compare_row(const bitops_isa *isa, bitops_dtype dtype, const char *x,
-                        const float *threshold, size_t n, const uint64_t *flip, uint64_t *words_out,
-                        bitops_stop *stop, int *nan) {
-    for (size_t first = 0, p = 0; first < n; first += SPAN_BITS) {
-        if (first && bitops_stopped(stop))
-            return;
-        const size_t bits = min_size(n - first, SPAN_BITS), end = p + bitops_words(bits);
-        compare_span(isa, dtype, x + first * sizeof(float), threshold + first, bits, words_out + p,
-                     nan);
-        for (; p < end; p++)
-            if (flip)
-                words_out[p] ^= flip[p];
-    }
+/* A row of several spans, between which interrupts are asked for. */
+static void compare_long_row(const bitops_isa *isa, bitops_dtype dtype, const char *x,
+                             const float *threshold, size_t n, const uint64_t *flip,
+                             uint64_t *words_out, bitops_stop *stop, int *nan) {
+    for (size_t i = 0, p = 0; i < n && !bitops_stopped(stop); i += SPAN_BITS, p += SPAN_WORDS)
+        compare_span(isa, dtype, x + i * sizeof(float), threshold + i, min_size(n - i, SPAN_BITS),
+                     flip ? flip + p : NULL, words_out + p, nan);
 }
 
 int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
@@ -115,9 +111,14 @@ int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x
             continue;
         const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
         int nan = 0;
-        for (size_t row = begin; row < end; row++)
-            compare_row(isa, dtype, (const char *)x + row * n * sizeof(float), threshold, n, flip,
-                        words_out + row * k_words, stop, &nan);
+        for (size_t row = begin; row < end; row++) {
+            const char *from = (const char *)x + row * n * sizeof(float);
+            uint64_t *words = words_out + row * k_words;
+            if (k_words <= SPAN_WORDS)
+                compare_span(isa, dtype, from, threshold, n, flip, words, &nan);
+            else
+                compare_long_row(isa, dtype, from, threshold, n, flip, words, stop, &nan);
+        }
         any_nan |= nan;
     }
     return any_nan;
@@ -205,7 +206,7 @@ void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_
 
 enum {
     COUNT_SPAN = 1 << 14, /* words, 128 KiB: threads share a row that is longer */
-    COUNT_ROWS = 1 << 14, /* rows that are counted by column before interrupts are asked for */
+    COUNT_ROWS = 1 << 16, /* rows that are counted by column before interrupts are asked for */
 };
 
 /* Few long rows: threads share the spans of each row, whose counts are added. */
@@ -263,12 +264,12 @@ void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t r
     }
 }
 
-/* Counts n_words columns of words; many rows ask for interrupts. */
-static void count_columns(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t rows,
-                          size_t n_words, int64_t *count_out, bitops_stop *stop) {
+/* Adds the counts of n_words columns of rows that follow others, between which interrupts are asked
+ * for. */
+static void add_columns(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t rows,
+                        size_t n_words, int64_t *count_out, bitops_stop *stop) {
     int64_t counts[BITOPS_SPAN_WORDS * BITOPS_WORD_BITS];
-    isa->popcount_columns(words, ld, min_size(rows, COUNT_ROWS), n_words, count_out);
-    for (size_t row = COUNT_ROWS; row < rows && !bitops_stopped(stop); row += COUNT_ROWS) {
+    for (size_t row = 0; row < rows && !bitops_stopped(stop); row += COUNT_ROWS) {
         isa->popcount_columns(words + row * ld, ld, min_size(rows - row, COUNT_ROWS), n_words,
                               counts);
         for (size_t i = 0; i < n_words * BITOPS_WORD_BITS; i++)
@@ -286,9 +287,13 @@ void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_
             continue;
         const size_t block = (size_t)task / spans;
         const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS;
-        count_columns(isa, words + block * rows * n_words + first, n_words, rows,
-                      min_size(n_words - first, BITOPS_SPAN_WORDS),
-                      count_out + (block * n_words + first) * BITOPS_WORD_BITS, stop);
+        const size_t n = min_size(n_words - first, BITOPS_SPAN_WORDS);
+        const uint64_t *from = words + block * rows * n_words + first;
+        int64_t *counts = count_out + (block * n_words + first) * BITOPS_WORD_BITS;
+        isa->popcount_columns(from, n_words, min_size(rows, COUNT_ROWS), n, counts);
+        if (rows > COUNT_ROWS)
+            add_columns(isa, from + COUNT_ROWS * n_words, n_words, rows - COUNT_ROWS, n, counts,
+                        stop);
     }
 }
 
