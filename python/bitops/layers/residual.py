@@ -8,6 +8,7 @@ from .base import TrainingLayer
 from .branches import PackedBranches, TrainingBranches
 from .inputs import Activation, Shape, as_float
 from .registry import register
+from .roles import NUMBERS, Flow, Role
 
 
 def _shape_of_sum(where: str, main: Shape, other: Shape) -> Shape:
@@ -50,6 +51,8 @@ class Residual(TrainingBranches):
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
+    role = Role.BLOCK
+
     def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
         super().__init__(body, shortcut)
 
@@ -61,6 +64,9 @@ class Residual(TrainingBranches):
 
     def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
         return grad, grad
+
+    def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
+        return PackedResidual(*self.packed_branches(flow))
 
 
 @register
@@ -84,6 +90,3 @@ class PackedResidual(PackedBranches):
 
     def joined(self, main: Activation, other: Activation) -> np.ndarray:
         return _sum(self.name, main, other)
-
-
-Residual.twin = PackedResidual
