@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 
 from bitops import pack
-from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Dropout, GlobalAvgPool2D, Sequential
+from bitops.layers import (
+    BatchNorm,
+    BinaryConv2D,
+    BinaryDense,
+    Dropout,
+    GlobalAvgPool2D,
+    Parameter,
+    QuantizedDense,
+    Sequential,
+)
 from bitops.models import mlp
-from bitops.quantizers import ByteGradient, DoReFaGradient, StochasticSign
+from bitops.quantizers import ByteGradient, DoReFaGradient, StochasticSign, Ternary
 from bitops.training import (
     SGD,
     Adam,
@@ -189,6 +198,19 @@ def test_image_sizes_are_checked_unless_rows_change_on_their_way():
 def test_numbers_of_schedules_optimizers_and_callbacks(call, error, message):
     with pytest.raises(error, match=rf"^{message} must .*, got "):
         call()
+
+
+@pytest.mark.parametrize("scale", [-1.0, np.nan, np.inf])
+def test_scales_of_rates(scale):
+    for call in (
+        lambda: BinaryDense(8, 3, lr_scale=scale),
+        lambda: BinaryConv2D(8, 3, 1, lr_scale=scale),
+        lambda: QuantizedDense(8, 3, Ternary(), lr_scale=scale),
+        lambda: Parameter(np.ones(3), lr_scale=scale),
+    ):
+        with pytest.raises(ValueError, match=r"^\[\w+\] lr_scale must be >= 0 and finite, got "):
+            call()
+    assert BinaryDense(8, 3, lr_scale=0).weight.lr_scale == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import as_generator, check_integer
+from ..ops.checks import as_generator, check_integer, check_rate, real_array
 
 __all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
 
@@ -19,7 +19,7 @@ _BATCH = 4096  # rows whitened at a time, so that float32 copies of a large data
 
 
 def _images(where: str, x: ArrayLike) -> NDArray[Any]:
-    images = np.asarray(x)
+    images = real_array(where, "x", x)
     if images.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] x must hold numbers, got {images.dtype}")
     if images.ndim != 4:
@@ -101,11 +101,10 @@ def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray
     Goodfellow et al., "Maxout Networks", 2013, section 5.2 (CIFAR-10); scale 55 is that of the
     script of pylearn2 that makes the data of BinaryConnect.
     """
-    images = np.asarray(x)
+    images = real_array("gcn", "x", x)
     if images.ndim < 2:
         raise ValueError(f"[gcn] x must have shape (n, ...), got {images.shape}")
-    if not scale > 0:
-        raise ValueError(f"[gcn] scale must be positive, got {scale}")
+    check_rate("gcn", "scale", scale)
     axes = tuple(range(1, images.ndim))
     if not images.size:
         return np.zeros(images.shape, np.float32)
@@ -192,7 +191,7 @@ class ZCA:
 
     @staticmethod
     def _rows(x: ArrayLike) -> NDArray[Any]:
-        images = np.asarray(x)
+        images = real_array("ZCA", "x", x)
         if images.dtype.kind not in "iuf":
             raise TypeError(f"[ZCA] x must hold numbers, got {images.dtype}")
         if images.ndim < 2:
