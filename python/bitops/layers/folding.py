@@ -114,6 +114,8 @@ def freeze(model: Sequential) -> Packed:
     product without scale and bias, a BatchNorm right after it becomes its alpha and bias. All other
     layers are packed one by one. Dropout and QuantizeGradient are left out.
     """
+    if not isinstance(model, TrainingLayer):
+        raise TypeError(f"[freeze] model must be a training graph, got {model!r:.80}")
     return model.to_packed()
 
 

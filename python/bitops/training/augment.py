@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import as_generator, check_integer, check_rate, real_array
+from ..ops.checks import as_generator, check_integer, check_number, check_rate, real_array
 
 __all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
 
@@ -64,6 +64,7 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     """
     images = _images("random_crop", x)
     padding = check_integer("random_crop", "padding", padding, 0)
+    check_number("random_crop", "fill", fill)
     n, h, w, channels = images.shape
     padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
     padded[:, padding : padding + h, padding : padding + w] = images
@@ -149,8 +150,7 @@ class ZCA:
     """
 
     def __init__(self, bias: float = 0.1):
-        if not bias > 0:
-            raise ValueError(f"[ZCA] bias must be positive, got {bias}")
+        check_rate("ZCA", "bias", bias)
         self.bias = float(bias)
         self.mean: NDArray[np.float32] | None = None
         self.matrix: NDArray[np.float32] | None = None
