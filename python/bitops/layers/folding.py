@@ -115,6 +115,8 @@ def freeze(model: Sequential) -> Packed:
     layers are packed one by one. Dropout and QuantizeGradient are left out. A Sign right behind a
     Flatten is taken before it, and folds as above.
     """
+    if not isinstance(model, TrainingLayer):
+        raise TypeError(f"[freeze] model must be a training graph, got {model!r:.80}")
     return model.to_packed()
 
 
