@@ -107,7 +107,8 @@ class BitArray:
             raise ValueError(
                 f"[from_words] words of shape {shape} must have shape {wanted}, got {words.shape}"
             )
-        if k % WORD_BITS and (words[..., -1] >> np.uint64(k % WORD_BITS)).any():
+        # the largest has a padding bit if any has one; no array is made for it
+        if k % WORD_BITS and int(words[..., -1].max(initial=0)) >> k % WORD_BITS:
             raise ValueError(
                 f"[from_words] padding bits must be 0, got set bits after element {k - 1}"
             )
