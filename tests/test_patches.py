@@ -170,6 +170,21 @@ def test_means_of_windows_far_larger_than_the_image():
         assert_array_equal(mean, np.full_like(mean, np.float32(6) / np.float32(window.taps)))
 
 
+def test_sums_of_columns_have_the_order_of_numpy(isa, threads, rng):
+    for shape in (
+        (1, 49, 2),
+        (3, 100, 3),
+        (2, 3136, 65),
+        (1, 9000, 2),
+        (2, 70, 600),
+        (1, 20000, 7),
+    ):
+        x = (rng.standard_normal(shape) * 2.0 ** rng.integers(-60, 60, shape)).astype(np.float32)
+        sums = np.empty((shape[0], shape[2]))
+        _core.sum_columns(x, sums)
+        assert_array_equal(sums, np.add.reduce(x, axis=1, dtype=np.float64))
+
+
 def test_seeing_taps():
     """All taps that see the image are among them, and few more if the window is large."""
     sizes = itertools.product((1, 2, 5), (1, 2, 5, 9), (1, 2, 3), (1, 2, 3), (0, 1, 4), (0, 3))

@@ -125,6 +125,11 @@ enum { BITOPS_COUNTS = 1 << 12 };
 typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
                                     size_t col, const bitops_store *store);
 
+/* Sums the n columns of rows of float32 numbers, ld apart, in float64, from the first row to the
+ * last. */
+typedef void bitops_sum_columns_fn(const float *x, size_t ld, size_t rows, size_t n,
+                                   double *sum_out);
+
 /* Orders n <= nr rows of w into one panel of nr * k_words words; columns n..nr-1 are zero. */
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                uint64_t *panel_out);
@@ -241,6 +246,7 @@ typedef struct bitops_isa {
     bitops_popcount_columns_fn *popcount_columns;
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
+    bitops_sum_columns_fn *sum_columns;
     bitops_prepack_fn *prepack;
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
@@ -424,6 +430,11 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
  * `windows` only the lengths are read. pool.c states the order of the additions. */
 void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
                          size_t channels, float *mean_out, bitops_stop *stop, int n_threads);
+
+/* Sums the columns of each of `outer` matrices of rows x n float32 numbers, in float64, from the
+ * first row to the last. */
+void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
+                        double *sum_out, bitops_stop *stop, int n_threads);
 
 /* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {

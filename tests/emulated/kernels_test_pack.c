@@ -209,6 +209,28 @@ static void test_store_counts(const bitops_isa *isa) {
             }
 }
 
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+static void test_sum_columns(const bitops_isa *isa) {
+    static const size_t row_counts[] = {0, 1, 2, 3, 49, 100};
+    for (size_t r = 0; r < COUNT(row_counts); r++)
+        for (size_t n = 1; n <= 200; n += 1 + n / 20) {
+            const size_t rows = row_counts[r], ld = n + r % 2 * 3;
+            float *x = input(0, (rows ? (rows - 1) * ld + n : 0) * sizeof *x);
+            for (size_t i = 0; rows && i < (rows - 1) * ld + n; i++)
+                x[i] = (float)edge_value(i) * (i % 7 ? 1 : 1e30f);
+            const outputs out = make_outputs(n * sizeof(double), n % 8 * 8);
+            isa->sum_columns(x, ld, rows, n, out.got);
+            for (size_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (size_t i = 0; i < rows; i++)
+                    sum += (double)x[i * ld + j];
+                ((double *)out.want)[j] = sum;
+            }
+            check_outputs(rows, n, ld);
+        }
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 static void test_adam(const bitops_isa *isa) {
@@ -262,6 +284,7 @@ const named_test pack_tests[] = {
     {"popcount_columns", test_popcount_columns},
     {"count_taps", test_count_taps},
     {"store_counts", test_store_counts},
+    {"sum_columns", test_sum_columns},
     {"adam", test_adam},
     {NULL, NULL},
 };

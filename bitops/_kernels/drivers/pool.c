@@ -1,4 +1,4 @@
-/* pool.c: means of windows of float32 numbers.
+/* pool.c: means of windows, and sums of columns, of float32 numbers.
  *
  * The order of the additions is part of the result: the taps of a window that lie inside, row by
  * row, starting from 0. Sixteen channels at a time are summed over all taps, so that a mean is
@@ -13,6 +13,7 @@
 
 enum {
     LANES = 16,
+    SPAN = 256,            /* columns that are summed at a time */
     THREAD_WORK = 1 << 16, /* additions below which one thread is faster */
 };
 
@@ -122,5 +123,17 @@ void bitops_mean_windows(const bitops_image *windows, const float *x, size_t ima
             mean_runs(&l);
         else
             mean_windows(&l);
+    }
+}
+
+void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
+                        double *sum_out, bitops_stop *stop, int n_threads) {
+    const size_t spans = ceil_div(n, SPAN);
+    BITOPS_PARALLEL_FOR(outer * rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t i = (size_t)task / spans, j = (size_t)task % spans * SPAN;
+        isa->sum_columns(x + i * rows * n + j, n, rows, min_size(n - j, SPAN), sum_out + i * n + j);
     }
 }

@@ -273,6 +273,20 @@ void bitops_store_counts_avx2(const uint8_t *count, size_t rows, size_t n, size_
     store_counts(count, rows, n, row, col, store, bitops_pack_bool8_avx2);
 }
 
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef __m256d sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return _mm256_cvtps_pd(_mm_loadu_ps(x));
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_avx2(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {

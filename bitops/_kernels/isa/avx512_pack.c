@@ -256,6 +256,20 @@ void bitops_store_counts_avx512(const uint8_t *count, size_t rows, size_t n, siz
     store_counts(count, rows, n, row, col, store, bitops_pack_bool8_avx512);
 }
 
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef __m512d sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return _mm512_cvtps_pd(_mm256_loadu_ps(x));
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_avx512(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {

@@ -204,6 +204,20 @@ void bitops_store_counts_generic(const uint8_t *count, size_t rows, size_t n, si
     store_counts(count, rows, n, row, col, store, bitops_pack_bool8_generic);
 }
 
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef double sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return *x;
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_generic(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {

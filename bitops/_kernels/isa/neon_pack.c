@@ -279,6 +279,20 @@ void bitops_store_counts_neon(const uint8_t *count, size_t rows, size_t n, size_
     store_counts(count, rows, n, row, col, store, bitops_pack_bool8_neon);
 }
 
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef float64x2_t sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return vcvt_f64_f32(vld1_f32(x));
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_neon(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
