@@ -478,6 +478,18 @@ cdef int check_blocks(str name, const int64_t[::1] index, size_t block, size_t r
     return 0
 
 
+cdef int call_gemm(const c.bitops_isa *isa, c.bitops_gemm_args *args) except -1:
+    """Find scratch memory and multiply."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_gemm_workspace_size(isa, args, n_threads))
+    with nogil:
+        c.bitops_gemm(isa, args, workspace.start, n_threads)
+    return check_stop(&stop)
+
+
 cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
                   Py_ssize_t c_columns, c.bitops_store *store) except -1:
     """Fill in the operands, check the output's shape, find scratch memory and call.
@@ -507,13 +519,12 @@ cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_
     check_size("columns of the output", c_columns, args.n)
     if c_rows == 0 or c_columns == 0:
         return 0
+    if batch is None:
+        return call_gemm(isa, &args)
     workspace = make_scratch(c.bitops_gemm_workspace_size(isa, &args, n_threads))
     with nogil:
-        if batch is None:
-            c.bitops_gemm(isa, &args, workspace.start, n_threads)
-        else:
-            c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
-                                n_threads)
+        c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
+                            n_threads)
     return check_stop(&stop)
 
 
@@ -788,20 +799,24 @@ cdef class Convolution:
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:
-        """Check images and output, find scratch memory and call."""
+        """Check images and output, and call."""
+        check_size("height", x.shape[1], self.args.image.height)
+        check_size("width", x.shape[2], self.args.image.width)
+        check_size("words of a pixel", x.shape[3], self.args.image.pixel_words)
+        check_size("filters of the output", filters, self.args.filters)
+        check_size("rows of the output", c_rows, output_rows(x.shape[0], &self.args.image))
+        if c_rows == 0 or filters == 0:
+            return 0
+        return self.call(first_word(x), x.shape[0], store)
+
+    cdef int call(self, const uint64_t *x, size_t images, c.bitops_store *store) except -1:
+        """Find scratch memory and convolve."""
         cdef c.bitops_conv_args args = self.args
         cdef int n_threads = c.bitops_get_num_threads()
         cdef c.bitops_stop stop = at_signals()
         cdef Scratch workspace
-        check_size("height", x.shape[1], args.image.height)
-        check_size("width", x.shape[2], args.image.width)
-        check_size("words of a pixel", x.shape[3], args.image.pixel_words)
-        check_size("filters of the output", filters, args.filters)
-        check_size("rows of the output", c_rows, output_rows(x.shape[0], &args.image))
-        if c_rows == 0 or filters == 0:
-            return 0
-        args.image.x = first_word(x)
-        args.images = x.shape[0]
+        args.image.x = x
+        args.images = images
         args.store = store[0]
         args.store.k = self.args.store.k
         args.stop = &stop
@@ -834,6 +849,9 @@ cdef class Convolution:
         cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, 0, c_out)
         set_thresholds(&store, threshold, flip, c_out)
         self.run(x, c_out.shape[0], threshold.shape[0], &store)
+
+
+include "_usual.pxi"
 
 
 # ---- numbers times weights -------------------------------------------------------------------
