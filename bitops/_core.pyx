@@ -167,13 +167,23 @@ cdef class Scratch:
         free(self.memory)
 
 
+cdef inline void *align(void *memory) noexcept:
+    """The first start of a cache line in this memory."""
+    return <void *>((<uintptr_t>memory + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1))
+
+
+cdef char NO_SCRATCH[CACHE_LINE]  # what a call without scratch memory may point to
+
+
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
+    if size == 0:  # as for few rows, where malloc would take a tenth of the call
+        scratch.start = align(NO_SCRATCH)
+        return scratch
     scratch.memory = malloc(size + CACHE_LINE)
     if scratch.memory == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
-    scratch.start = <void *>((<uintptr_t>scratch.memory + CACHE_LINE - 1)
-                             & ~<uintptr_t>(CACHE_LINE - 1))
+    scratch.start = align(scratch.memory)
     return scratch
 
 
@@ -634,10 +644,6 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
     cdef c.bitops_gemm_args args
     cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
     cdef size_t count = distances_out.shape[1]
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
-    cdef Scratch workspace
-    args.stop = &stop
     check_size("rows of distances_out", distances_out.shape[0], args.m)
     check_size("rows of indices_out", indices_out.shape[0], args.m)
     check_size("columns of indices_out", indices_out.shape[1], count)
@@ -645,11 +651,21 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
     if args.m == 0:
         return
-    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, &args, count, n_threads))
+    call_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0])
+
+
+cdef int call_topk(const c.bitops_isa *isa, c.bitops_gemm_args *args, size_t count,
+                   int32_t *distances_out, int64_t *indices_out) except -1:
+    """Find scratch memory and search."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, args, count, n_threads))
     with nogil:
-        c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
-                              workspace.start, n_threads)
-    check_stop(&stop)
+        c.bitops_hamming_topk(isa, args, count, distances_out, indices_out, workspace.start,
+                              n_threads)
+    return check_stop(&stop)
 
 
 # ---- convolutions ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ cdef enum:
 cdef type ndarray = numpy.ndarray
 cdef object empty = numpy.empty
 cdef object INT32 = numpy.dtype(numpy.int32)
+cdef object INT64 = numpy.dtype(numpy.int64)
 cdef object UINT16 = numpy.dtype(numpy.uint16)
 cdef object UINT64 = numpy.dtype(numpy.uint64)
 cdef object FLOAT32 = numpy.dtype(numpy.float32)
@@ -32,7 +33,7 @@ PACK_CODES = {
     numpy.dtype(numpy.int8): I8,
     numpy.dtype(numpy.int16): I16,
     INT32: I32,
-    numpy.dtype(numpy.int64): I64,
+    INT64: I64,
     FLOAT32: F32,
     numpy.dtype(numpy.float64): F64,
 }
@@ -255,7 +256,10 @@ cdef const uint64_t *find_bits(usual_call *call, Bits bits, size_t rows) except?
 
 
 cdef object find_result(usual_call *call, object out, object dtype, tuple shape):
-    """Return the array to fill, a small new one if out is None; None if it would be unusual."""
+    """Return the array to fill, a small new one if out is None; None if it would be unusual.
+
+    call.store.c is its memory.
+    """
     cdef memory found
     cdef int i
     cdef double nbytes
@@ -413,6 +417,36 @@ def usual_product(int kind, object a, object w, tuple factors not None, object o
     args.store = call.store
     call_gemm(call.isa, &args)
     return deliver(&call, array, shape)
+
+
+def usual_topk(object a, object w, object count):
+    """Find the nearest rows of w for every row of a, or return None if something is unusual.
+
+    Returns
+    -------
+    distances : ndarray of shape (m, count), int32
+    indices : ndarray of shape (m, count), int64
+        Both as one tuple, or None.
+    """
+    cdef c.bitops_gemm_args args
+    cdef usual_call call
+    cdef int64_t *indices
+    memset(&args, 0, sizeof(args))
+    memset(&call, 0, sizeof(call))
+    held = find_operands(&call, a, w, 1, &args)
+    if (held is None or len((<Bits>a).shape) != 2 or type(count) is not int
+            or not 1 <= count <= args.n or args.n > <size_t>1 << 32):
+        return None
+    call.store.kind = c.BITOPS_STORE_HAMMING
+    call.store.ldc = count
+    indices_out = find_result(&call, None, INT64, (args.m, count))
+    if indices_out is None:
+        return None
+    indices = <int64_t *>call.store.c
+    distances_out = find_result(&call, None, INT32, (args.m, count))
+    args.store = call.store
+    call_topk(call.isa, &args, count, <int32_t *>call.store.c, indices)
+    return distances_out, indices_out
 
 
 # ---- convolutions ----------------------------------------------------------------------------

@@ -308,6 +308,9 @@ def hamming_topk(
     >>> hamming_topk([[1, 1, 1]], [[-1, -1, 1], [1, 1, 1], [1, -1, 1], [1, 1, -1]], 3)
     (array([[0, 1, 1]], dtype=int32), array([[1, 2, 3]]))
     """
+    usual = _core.usual_topk(a, b, count)
+    if usual is not None:
+        return usual
     rows, columns, k, batch, shape = _row_operands("hamming_topk", a, b, ("a", "b"))
     if len(shape) != 2 or batch is not None:
         raise ValueError(f"[hamming_topk] a and b must be matrices, got a result of shape {shape}")
