@@ -379,6 +379,7 @@ cdef object find_operands(usual_call *call, object a, object w, int w_axis,
         panels = (<Weights>w).find(ONE_GROUP)
         if panels is None or panels.n != args.n or panels.k_words != args.k_words:
             return None
+        call.isa = panels.isa
         args.panels = panels.words
         return panels
     args.w = find_bits(call, columns, args.n)
