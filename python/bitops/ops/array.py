@@ -388,7 +388,8 @@ def above_operand(
         raise ValueError(f"[{where}] threshold must not hold NaN, got NaN")
     flips = None if flip is None else flip_words(where, flip, k)
     if array.dtype in (np.float32, np.int32) and limits.dtype == np.float32:
-        limits = np.ascontiguousarray(np.broadcast_to(limits, (k,)))
+        if limits.shape != (k,) or not limits.flags.c_contiguous:
+            limits = np.ascontiguousarray(np.broadcast_to(limits, (k,)))
         return above_limits(where, np.ascontiguousarray(array), limits, flips)
     if array.dtype.kind == "f":
         _refuse_nan(where, bool(np.isnan(array).any()))
@@ -520,7 +521,8 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
         values = values > 0
     elif native != dtype:
         values = values.astype(dtype)
-    return np.moveaxis(values, -1, b.axis)
+    # moveaxis takes microseconds, and the last axis is the usual one
+    return values if b.axis == b.ndim - 1 else np.moveaxis(values, -1, b.axis)
 
 
 def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
