@@ -6,7 +6,6 @@ the error messages that users see; the checks here keep memory safe. Outputs com
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 cimport bitops._kernels as c
@@ -22,10 +21,6 @@ F64 = c.BITOPS_F64
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-
-
-cdef enum:
-    CACHE_LINE = 64  # bytes; vectors of panels must not straddle two lines
 
 
 # ---- configuration ---------------------------------------------------------------------------
@@ -160,31 +155,54 @@ cdef const float *scales(str name, const float[::1] x, Py_ssize_t n) except? NUL
 cdef class Scratch:
     """Memory for C, aligned to a cache line and freed with the object."""
 
-    cdef void *memory
-    cdef void *start  # what C is given
+    cdef void *start
 
     def __dealloc__(self):
-        free(self.memory)
-
-
-cdef inline void *align(void *memory) noexcept:
-    """The first start of a cache line in this memory."""
-    return <void *>((<uintptr_t>memory + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1))
-
-
-cdef char NO_SCRATCH[CACHE_LINE]  # what a call without scratch memory may point to
+        c.bitops_free(self.start)
 
 
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
-    if size == 0:  # as for few rows, where malloc would take a tenth of the call
-        scratch.start = align(NO_SCRATCH)
-        return scratch
-    scratch.memory = malloc(size + CACHE_LINE)
-    if scratch.memory == NULL:
+    scratch.start = c.bitops_allocate(size)
+    if scratch.start == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
-    scratch.start = align(scratch.memory)
     return scratch
+
+
+MEMORY = c.BITOPS_MEMORY
+THREAD = c.BITOPS_THREAD
+
+
+def fail(int kind, long first, long count=1):
+    """Let requests to the system fail, for tests.
+
+    Parameters
+    ----------
+    kind : int
+        MEMORY (blocks of this module) or THREAD (those made to see whether they can be).
+    first, count : int
+        Of the requests from now on, in all threads, number ``first`` (the next is 1) and those that
+        follow, ``count`` in all, fail. 0 ends it.
+    """
+    check_kind(kind)
+    c.bitops_fail(<c.bitops_request>kind, first, count)
+
+
+def requests(int kind):
+    """Requests of a kind since `fail` was called for it."""
+    check_kind(kind)
+    return c.bitops_requests(<c.bitops_request>kind)
+
+
+def live_blocks():
+    """Blocks of memory that this module holds."""
+    return c.bitops_live_blocks()
+
+
+cdef int check_kind(int kind) except -1:
+    if kind != c.BITOPS_MEMORY and kind != c.BITOPS_THREAD:
+        raise ValueError(f"[_core] kind must be MEMORY or THREAD, got {kind}")
+    return 0
 
 
 # ---- interrupts ------------------------------------------------------------------------------
@@ -352,12 +370,14 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_
     seed : int
     codes_out : OUT, shape (n,)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("codes_out", codes_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0],
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0], &stop,
                           c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
@@ -427,6 +447,7 @@ cdef class Panels:
 
     def __cinit__(self, const uint64_t[:, ::1] w, size_t groups=1):
         cdef size_t group, share, group_words
+        cdef c.bitops_stop stop = at_signals()
         if groups == 0 or w.shape[0] % groups:
             raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
@@ -443,12 +464,16 @@ cdef class Panels:
         with nogil:
             for group in range(groups):
                 c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
-                                     self.k_words, self.words + group * group_words,
+                                     self.k_words, self.words + group * group_words, &stop,
                                      c.bitops_get_num_threads())
+        check_stop(&stop)
 
     @property
     def isa_name(self):
         return self.isa.name.decode()
+
+    def __reduce__(self):
+        raise TypeError("[_core] panels are those of one ISA and cannot be pickled, but Prepacked can")
 
 
 cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bitops_store *store,
@@ -777,6 +802,7 @@ cdef class Convolution:
         cdef const uint64_t[:, ::1] rows
         cdef size_t taps, w_rows = filters, w_words
         cdef Scratch areas
+        cdef c.bitops_stop stop = at_signals()
         memset(&self.args, 0, sizeof(self.args))
         self.isa = c.bitops_isa_active()
         self.w = w
@@ -797,8 +823,11 @@ cdef class Convolution:
             areas = make_scratch(c.bitops_conv_areas_size(&self.args))
             with nogil:
                 c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start,
-                                           areas.start)
+                                           areas.start, &stop)
+            check_stop(&stop)
         if isinstance(w, Panels):
+            if groups > 1 and channels == 1:
+                raise ValueError("[_core] w must not be Panels with one channel a group")
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
             check_size("groups of panels", (<Panels>w).groups, groups)
@@ -812,6 +841,9 @@ cdef class Convolution:
         check_size("rows of w", rows.shape[0], w_rows)
         check_size("words of a row of w", rows.shape[1], w_words)
         self.args.w = <const uint64_t *>first(rows)
+
+    def __reduce__(self):
+        raise TypeError("[_core] a Convolution is made for one ISA and cannot be pickled")
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:
@@ -891,6 +923,8 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
+    if not args.is_float and not 1 <= args.bits <= 8:
+        raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
     args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]

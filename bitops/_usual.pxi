@@ -154,7 +154,7 @@ cdef class Weights:
     Attributes
     ----------
     bits : BitArray
-        The weights before they were laid out in panels.
+        The weights before they were laid out in panels; their words are read-only.
     """
 
     cdef readonly Bits bits

@@ -25,6 +25,7 @@
 #error "bitops packs little-endian words and does not support big-endian machines"
 #endif
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -254,14 +255,39 @@ int bitops_kernel_name(size_t index, const char **op, const char **isa);
 /* Name and version of the C compiler. */
 const char *bitops_compiler(void);
 
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* `size` bytes, aligned to a cache line, since vectors must not straddle two; NULL if the system
+ * has none left. All memory of the library and of the module comes from here. */
+void *bitops_allocate(size_t size);
+void bitops_free(void *block); /* NULL too */
+/* Blocks that were allocated and not freed. */
+long bitops_live_blocks(void);
+
+/* What the system may refuse. */
+typedef enum bitops_request {
+    BITOPS_MEMORY, /* a block */
+    BITOPS_THREAD, /* one of those that a parallel loop makes to see whether it can */
+    BITOPS_REQUESTS,
+} bitops_request;
+
+/* For tests: of the requests of a kind that the process makes from now on, those number first, ...,
+ * first + count - 1 fail, counted from 1; first = 0 ends that, and the counting. */
+void bitops_fail(bitops_request kind, long first, long count);
+/* Requests since then. */
+long bitops_requests(bitops_request kind);
+/* For those who ask the system: whether the request must fail. */
+int bitops_fails(bitops_request kind);
+
 /* ---- threads ------------------------------------------------------------------------------ */
 
 /* 1 if compiled with OpenMP. */
 int bitops_has_openmp(void);
 enum { BITOPS_MAX_THREADS = 4096 };
-/* Threads that the next call may use: the number that was set, within OpenMP's own limit,
- * BITOPS_MAX_THREADS, and what the system allows when it is first asked for. It is 1 in a process
- * forked after this library was loaded, where OpenMP's threads do not exist. */
+/* Threads that the next call may use: the number that was set, within OpenMP's own limit and
+ * BITOPS_MAX_THREADS. If the system could not make as many, it is what it could make then, until a
+ * number is set again. It is 1 in a process forked after this library was loaded, where OpenMP's
+ * threads do not exist, and where OMP_STACKSIZE leaves threads less than 64 KiB. */
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);
@@ -275,8 +301,8 @@ void bitops_limit_to_one_thread(int limit);
  * soon, and its outputs are undefined. The caller sets `ask` and zeroes the rest. */
 typedef struct bitops_stop {
     int (*ask)(void);
-    volatile int stopped;
-    double asked; /* time of the last call, in seconds */
+    atomic_int stopped; /* read by all threads of the driver */
+    double asked;       /* time of the last call, in seconds */
 } bitops_stop;
 
 /* For drivers, on any of their threads: whether to stop. Reads the clock, which takes 25 ns. */
@@ -317,7 +343,7 @@ void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_
 /* codes_out = x * scale + 128, rounded up or down at random so that the mean is kept; 0 gives 128.
  * The products must lie in -127..127. The same seed gives the same result. */
 void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
-                     int n_threads);
+                     bitops_stop *stop, int n_threads);
 /* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
@@ -334,7 +360,7 @@ void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
-                        size_t k_words, uint64_t *panels_out, int n_threads);
+                        size_t k_words, uint64_t *panels_out, bitops_stop *stop, int n_threads);
 
 /* Packed images and the windows that a convolution puts over them. Rows of their im2col matrix are
  * output positions in the order (image, y, x). A row holds `channels` bits of each tap, from
@@ -361,7 +387,8 @@ typedef struct bitops_image {
  * in the form that prepack_rows makes of them; plain if that is NULL. Runs on the calling thread.
  */
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
-                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out);
+                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out,
+                   bitops_stop *stop);
 /* Which rows of store.offset they take. */
 void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
                            uint32_t *offset_row_out);
@@ -423,7 +450,7 @@ typedef struct bitops_conv_args {
 size_t bitops_conv_offsets_size(const bitops_conv_args *args);
 size_t bitops_conv_areas_size(const bitops_conv_args *args);
 void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory,
-                              void *workspace);
+                              void *workspace, bitops_stop *stop);
 
 /* Bytes of workspace that bitops_conv needs, aligned to 64. */
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,

@@ -30,7 +30,7 @@ static void run_gemm(const bitops_isa *isa, bitops_gemm_args args, int prepacked
     uint64_t *panels = NULL;
     if (prepacked) {
         panels = workspace_of(bitops_prepack_size(isa, args.n, args.k_words) * 8);
-        bitops_prepack_all(isa, args.w, args.ldw, args.n, args.k_words, panels, 1);
+        bitops_prepack_all(isa, args.w, args.ldw, args.n, args.k_words, panels, NULL, 1);
         args.panels = panels;
         args.w = NULL;
     }
@@ -136,7 +136,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     if (zeros) {
         offsets = workspace_of(bitops_conv_offsets_size(&args));
         void *areas = workspace_of(bitops_conv_areas_size(&args));
-        bitops_conv_fill_offsets(&args, sums, offsets, areas);
+        bitops_conv_fill_offsets(&args, sums, offsets, areas, NULL);
         free_workspace(areas);
     }
     const size_t m = IMAGES * args.image.out_height * args.image.out_width;

@@ -83,11 +83,12 @@ static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *
  *     |     |     inside = d - b - c + a
  *     c-----d
  */
-static void fill_areas(const bitops_conv_args *args, const int32_t *tap_sums, int32_t *areas) {
+static void fill_areas(const bitops_conv_args *args, const int32_t *tap_sums, int32_t *areas,
+                       bitops_stop *stop) {
     const size_t n = args->filters, width = args->image.kernel_width;
     const size_t line = (width + 1) * n;
     memset(areas, 0, line * sizeof *areas);
-    for (size_t ky = 0; ky < args->image.kernel_height; ky++) {
+    for (size_t ky = 0; ky < args->image.kernel_height && !bitops_stopped(stop); ky++) {
         int32_t *area = areas + (ky + 1) * line;
         memset(area, 0, n * sizeof *area);
         for (size_t i = 0; i < width * n; i++) /* left of the corner, in its own line of taps */
@@ -152,13 +153,13 @@ size_t bitops_conv_areas_size(const bitops_conv_args *args) {
 }
 
 void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory,
-                              void *workspace) {
+                              void *workspace, bitops_stop *stop) {
     const offsets o = place_offsets(args, memory);
     const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
     const size_t cases_y = number_cases(&v, o.number_y, o.ranges_y);
     number_cases(&h, o.number_x, o.ranges_x);
-    fill_areas(args, tap_sums, workspace);
-    for (size_t y = 0; y < cases_y; y++)
+    fill_areas(args, tap_sums, workspace, stop);
+    for (size_t y = 0; y < cases_y && !bitops_stopped(stop); y++)
         for (size_t x = 0; x < o.cases_x; x++)
             fill_outside(args, workspace, o.ranges_y[y], o.ranges_x[x],
                          o.table + (y * o.cases_x + x) * args->filters);
@@ -270,7 +271,7 @@ typedef struct span {
 enum { STOP_STEPS = 256 };
 
 static int stopped_at(const bitops_conv_args *args, size_t *steps) {
-    return ++*steps % STOP_STEPS == 0 && bitops_stopped(args->stop);
+    return bitops_stopped_at((*steps)++, STOP_STEPS, args->stop);
 }
 
 /* The bits that differ at taps [tap, tap + taps), a row of words for each tap. */

@@ -16,7 +16,10 @@
 #include "isa/shared/target.h"
 #include "runtime/parallel.h"
 
-enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
+enum {
+    TASK_WORDS = 1 << 12, /* of im2col: 32 KiB */
+    STOP_BITS = 1 << 16,  /* of an output, after which interrupts are asked for */
+};
 
 static void copy_rows(const uint64_t *a, size_t lda, size_t m, size_t k_words, uint64_t *rows_out,
                       size_t ld_out) {
@@ -52,6 +55,12 @@ static const uint64_t *pixels(const bitops_image *im, const line *l, size_t ky) 
     if (y < im->pad_top || y - im->pad_top >= im->height)
         return NULL;
     return l->image + (y - im->pad_top) * im->width * im->pixel_words;
+}
+
+/* Rows of the kernel, for n outputs, between two looks at the clock; those of a small kernel are
+ * left to the loops over blocks of outputs. */
+static size_t stop_lines(const bitops_image *im, size_t n) {
+    return max_size(STOP_BITS / max_size(n * im->kernel_width * im->channels, 1), 1);
 }
 
 /* ---- whole words --------------------------------------------------------------------------- */
@@ -114,12 +123,14 @@ static void gather_border(const words_plan *p, const uint64_t *pixels, size_t x,
     }
 }
 
-static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out) {
+static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out,
+                         bitops_stop *stop) {
     const bitops_image *im = p->im;
     const size_t end = l->x + l->n;
     const size_t a = min_size(max_size(p->inner_begin, l->x), end);
     const size_t b = min_size(max_size(p->inner_end, a), end);
-    for (size_t ky = 0; ky < im->kernel_height; ky++) {
+    const size_t every = stop_lines(im, l->n);
+    for (size_t ky = 0; ky < im->kernel_height && !bitops_stopped_at(ky, every, stop); ky++) {
         const uint64_t *row = pixels(im, l, ky);
         uint64_t *out = rows_out + ky * im->kernel_width * p->tap_words;
         if (!row) {
@@ -174,10 +185,12 @@ BITOPS_INLINE void write_tap(bit_writer *w, const bitops_image *im, const uint64
     }
 }
 
-static void gather_bits(const bitops_image *im, const line *l, uint64_t *rows_out, size_t ld_out) {
+static void gather_bits(const bitops_image *im, const line *l, uint64_t *rows_out, size_t ld_out,
+                        bitops_stop *stop) {
+    const size_t every = stop_lines(im, 1);
     for (size_t i = 0; i < l->n; i++, rows_out += ld_out) {
         bit_writer w = {.out = rows_out};
-        for (size_t ky = 0; ky < im->kernel_height; ky++) {
+        for (size_t ky = 0; ky < im->kernel_height && !bitops_stopped_at(ky, every, stop); ky++) {
             const uint64_t *row = pixels(im, l, ky);
             for (size_t kx = 0; kx < im->kernel_width; kx++) {
                 const size_t at = (l->x + i) * im->stride_x + kx * im->dilation_x;
@@ -191,16 +204,17 @@ static void gather_bits(const bitops_image *im, const line *l, uint64_t *rows_ou
 }
 
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
-                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out) {
+                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out,
+                   bitops_stop *stop) {
     const int whole =
         image->channels % BITOPS_WORD_BITS == 0 && image->first_channel % BITOPS_WORD_BITS == 0;
     const words_plan plan = plan_words(image, prepack_rows, ld_out);
     for (size_t i = 0; i < rows;) {
         const line l = line_at(image, first + i, rows - i);
         if (whole)
-            gather_words(&plan, &l, rows_out + i * ld_out);
+            gather_words(&plan, &l, rows_out + i * ld_out, stop);
         else
-            gather_bits(image, &l, rows_out + i * ld_out, ld_out);
+            gather_bits(image, &l, rows_out + i * ld_out, ld_out, stop);
         i += l.n;
     }
     if (!whole && prepack_rows) {
@@ -229,10 +243,10 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
     const size_t tasks = ceil_div(rows, share);
     BITOPS_PARALLEL_FOR(tasks < 2 ? 1 : n_threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * share;
         bitops_gather(image, first, min_size(share, rows - first), NULL, rows_out + first * k_words,
-                      k_words);
+                      k_words, stop);
     }
 }

@@ -12,7 +12,7 @@ from ..ops.array import BitArray, pack, unpack
 from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
 from ..ops.memory import WORD_BITS
-from ..ops.patches import image_blocks, seeing_taps, tap_slices
+from ..ops.patches import image_blocks, seen_slices
 from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
@@ -87,6 +87,8 @@ class MaxPool2D(Pool, TrainingLayer):
     this is the first +1, or the first position if all are -1.
     """
 
+    TRANSIENT = ("_saved",)
+
     role = Role.POOL
 
     _saved: tuple[Activation, Activation] | None = None
@@ -129,11 +131,8 @@ def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
         tap 1    outputs y0 y1 y2 y3    see x0 x1 x2 x3
         tap 2    outputs y0 y1 y2       see    x1 x2 x3
     """
-    oh, ow = window.output
-    for ky in seeing_taps(window, 0):
-        seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
-        for kx in seeing_taps(window, 1):
-            seen_x, columns = tap_slices(window, 1, kx, slice(0, ow))
+    for seen_y, rows in seen_slices(window, 0):
+        for seen_x, columns in seen_slices(window, 1):
             yield (slice(None), seen_y, seen_x), (slice(None), rows, columns)
 
 
@@ -229,6 +228,8 @@ class AvgPool2D(Pool, TrainingLayer):
     Backward:  every position of a window receives dy / (kh * kw).
     """
 
+    TRANSIENT = ("_saved",)
+
     _saved: tuple[Window, tuple[int, ...], bool] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
@@ -280,6 +281,8 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
     Forward:  y = sum of x over the image / (h * w).
     Backward:  every position receives dy / (h * w).
     """
+
+    TRANSIENT = ("_saved",)
 
     def __init__(self) -> None:
         self._saved: tuple[tuple[int, ...], bool] | None = None
@@ -343,6 +346,8 @@ class Flatten(Flattening, TrainingLayer):
     -----
     Backward:  dx is dy in the shape of x.
     """
+
+    TRANSIENT = ("_shape",)
 
     role = Role.MOVES
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -206,6 +205,8 @@ class BitArray(_core.Bits):
         """Return a BitArray with words of its own."""
         return self._make(self._words.copy(), self.shape, self.axis)
 
+    __copy__ = copy
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (np.ascontiguousarray(self._words), self.shape, self.axis)
 
@@ -282,16 +283,23 @@ _NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
-    """Rebuild a BitArray from a pickle."""
+    """Rebuild a BitArray from a pickle, whose parts must fit each other."""
+    shape = _as_sizes("BitArray", shape)
+    axis = normalize_axis("BitArray", axis, len(shape))
+    lead = shape[:axis] + shape[axis + 1 :]
+    words = BitArray.from_words(words, (*lead, shape[axis]))._words
     return BitArray._make(words, shape, axis)
 
 
 def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
     """Check a shape and return it as a tuple of plain integers."""
     try:
-        return tuple(operator.index(size) for size in shape)
+        sizes = tuple(shape)
     except TypeError:
-        raise TypeError(f"[{where}] shape must be integers, got {shape!r}") from None
+        sizes = (None,)
+    if not all(map(is_integer, sizes)):
+        raise TypeError(f"[{where}] shape must be integers, got {shape!r}")
+    return tuple(map(int, sizes))
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:

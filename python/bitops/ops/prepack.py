@@ -40,8 +40,10 @@ class Prepacked(_core.Weights):
             )
         if 0 in bits.shape[1:-1]:
             raise ValueError(f"[prepack] kh and kw must be at least 1, got shape {bits.shape}")
-        # Words of its own: whoever changes those of `w` must not get two answers from one object.
-        super().__init__(bits.copy() if isinstance(w, BitArray) else bits)
+        # Words of its own, which `bits` shows and nobody writes: one object gives one answer.
+        own = bits.copy() if isinstance(w, BitArray) else bits
+        own._words.flags.writeable = False
+        super().__init__(own)
         self.panels()
 
     @property
