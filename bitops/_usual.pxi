@@ -12,12 +12,13 @@ from cpython.buffer cimport (
     PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.object cimport PyObject, PyTypeObject
-
-LARGE = 1 << 16  # bytes; memory.py aligns larger arrays, and says why
+from cpython.type cimport PyType_IsSubtype
 
 cdef enum:
-    NEW_BYTES = 1 << 16  # results below are made here: LARGE
+    NEW_BYTES = 1 << 16  # smaller results are made here
     MAX_BITS = 0x7fffffff  # in a row, because dot products are int32
+
+LARGE = NEW_BYTES  # memory.py aligns larger arrays, and says why
 
 cdef type ndarray = numpy.ndarray
 cdef object empty = numpy.empty
@@ -128,16 +129,24 @@ cdef object bits_class = Bits
 def set_bits_class(type cls):
     """Let functions that return bits return instances of ``cls``, a subclass of Bits."""
     global bits_class
-    if not issubclass(cls, Bits):
-        raise TypeError(f"[_core] cls must be a subclass of Bits, got {cls.__name__}")
+    check_class(cls)
     bits_class = cls
 
 
+cdef int check_class(object cls) except -1:
+    if not PyType_IsSubtype(<type>cls, <type>Bits):
+        raise TypeError(f"[_core] cls must be a subclass of Bits, got {cls.__name__}")
+    return 0
+
+
 cdef Bits make_bits(object cls, object words, tuple shape, int axis):
-    cdef Bits bits = (<PyTypeObject *>cls).tp_new(<type>cls, <PyObject *>NO_ARGUMENTS, NULL)
+    """Make an instance of a subclass of Bits, without its own ``__new__`` and ``__init__``."""
+    cdef Bits bits
     cdef Py_ssize_t ndim = len(shape)
+    check_class(cls)
     if not 0 <= axis < ndim:
         raise ValueError(f"[_core] axis must be one of {ndim}, got {axis}")
+    bits = (<PyTypeObject *>Bits).tp_new(<type>cls, <PyObject *>NO_ARGUMENTS, NULL)
     bits._words = words
     bits.shape = shape
     bits.axis = axis
@@ -554,21 +563,23 @@ cdef bint has_padding_bits(const uint64_t *words, size_t rows, size_t k) noexcep
 def usual_words(type cls, object words, object shape):
     """Adopt contiguous words without padding bits, or return None if something is unusual."""
     cdef memory found
+    cdef tuple sizes
     cdef size_t k, k_words
     cdef Py_ssize_t last
     if type(words) is not ndarray or words.dtype is not UINT64 or type(shape) is not tuple:
         return None
-    last = len(<tuple>shape) - 1
-    for size in <tuple>shape:
+    sizes = shape
+    last = len(sizes) - 1
+    for size in sizes:
         if type(size) is not int or not 0 < size <= MAX_BITS:
             return None
     if last < 0:
         return None
-    k = (<tuple>shape)[last]
+    k = sizes[last]
     k_words = c.bitops_words(k)
-    if not find_memory(words, (*(<tuple>shape)[:last], k_words), False, &found):
+    if not find_memory(words, (*sizes[:last], k_words), False, &found):
         return None
     if has_padding_bits(<const uint64_t *>found.start, found.nbytes // (8 * k_words), k):
         return None
     # An array object of our own, so that nobody else can set its shape.
-    return make_bits(cls, words.view(), shape, last)
+    return make_bits(cls, words.view(), sizes, last)

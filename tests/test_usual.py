@@ -321,7 +321,10 @@ def test_adopted_words(isa, rng):
 
 
 class Named(bo.BitArray):
-    """A subclass with a dictionary."""
+    """A subclass with a dictionary, and objects that are made in another way."""
+
+    def __new__(cls, name):
+        raise AssertionError("parts and results are made without it")
 
 
 def test_subclasses(rng):
@@ -332,8 +335,12 @@ def test_subclasses(rng):
         assert type(part) is Named
         assert not hasattr(part, "name")
     assert_array_equal(bo.gemm(b[0], b[1]), ref.gemm(x[0], x[1]))
-    with pytest.raises(TypeError, match="subclass of Bits"):
-        _core.set_bits_class(int)
+    for make in (
+        lambda: _core.set_bits_class(int),
+        lambda: _core.usual_words(int, np.ones((1, 1), np.uint64), (1, 1)),
+    ):
+        with pytest.raises(TypeError, match="subclass of Bits"):
+            make()
 
 
 def test_parts_that_are_answered_natively(rng):
