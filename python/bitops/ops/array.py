@@ -333,8 +333,7 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     >>> pack([0.5, -1.0, 0.0]).words
     array([5], dtype=uint64)
     """
-    usual = _core.usual_pack(x, axis)
-    return pack_operand("pack", "x", x, axis) if usual is None else usual
+    return pack_operand("pack", "x", x, axis)
 
 
 def pack_above(
@@ -448,6 +447,9 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     """Implement `pack`; errors name the function `where` and its parameter `name`."""
     if isinstance(x, BitArray):
         return repack(x, normalize_axis(where, axis, x.ndim))
+    usual = _core.usual_pack(x, axis)
+    if usual is not None:
+        return usual
     array = real_array(where, name, x)
     if array.dtype.kind == "u":
         raise TypeError(
