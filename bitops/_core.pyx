@@ -5,7 +5,7 @@ Array arguments are C-contiguous words or numbers, prepared by the public functi
 the error messages that users see; the checks here keep memory safe. Outputs come last and are named
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
 cimport bitops._kernels as c
@@ -556,6 +556,18 @@ cdef int check_blocks(str name, const int64_t[::1] index, size_t block, size_t r
     return 0
 
 
+cdef int call_gemm(const c.bitops_isa *isa, c.bitops_gemm_args *args) except -1:
+    """Find scratch memory and multiply."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_gemm_workspace_size(isa, args, n_threads))
+    with nogil:
+        c.bitops_gemm(isa, args, workspace.start, n_threads)
+    return check_stop(&stop)
+
+
 cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
                   Py_ssize_t c_columns, c.bitops_store *store) except -1:
     """Fill in the operands, check the output's shape, find scratch memory and call.
@@ -585,13 +597,12 @@ cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_
     check_size("columns of the output", c_columns, args.n)
     if c_rows == 0 or c_columns == 0:
         return 0
+    if batch is None:
+        return call_gemm(isa, &args)
     workspace = make_scratch(c.bitops_gemm_workspace_size(isa, &args, n_threads))
     with nogil:
-        if batch is None:
-            c.bitops_gemm(isa, &args, workspace.start, n_threads)
-        else:
-            c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
-                                n_threads)
+        c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
+                            n_threads)
     return check_stop(&stop)
 
 
@@ -701,10 +712,6 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
     cdef c.bitops_gemm_args args
     cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
     cdef size_t count = distances_out.shape[1]
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
-    cdef Scratch workspace
-    args.stop = &stop
     check_size("rows of distances_out", distances_out.shape[0], args.m)
     check_size("rows of indices_out", indices_out.shape[0], args.m)
     check_size("columns of indices_out", indices_out.shape[1], count)
@@ -712,11 +719,21 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
     if args.m == 0:
         return
-    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, &args, count, n_threads))
+    call_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0])
+
+
+cdef int call_topk(const c.bitops_isa *isa, c.bitops_gemm_args *args, size_t count,
+                   int32_t *distances_out, int64_t *indices_out) except -1:
+    """Find scratch memory and search."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, args, count, n_threads))
     with nogil:
-        c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
-                              workspace.start, n_threads)
-    check_stop(&stop)
+        c.bitops_hamming_topk(isa, args, count, distances_out, indices_out, workspace.start,
+                              n_threads)
+    return check_stop(&stop)
 
 
 # ---- convolutions ----------------------------------------------------------------------------
@@ -910,20 +927,24 @@ cdef class Convolution:
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:
-        """Check images and output, find scratch memory and call."""
+        """Check images and output, and call."""
+        check_size("height", x.shape[1], self.args.image.height)
+        check_size("width", x.shape[2], self.args.image.width)
+        check_size("words of a pixel", x.shape[3], self.args.image.pixel_words)
+        check_size("filters of the output", filters, self.args.filters)
+        check_size("rows of the output", c_rows, output_rows(x.shape[0], &self.args.image))
+        if c_rows == 0 or filters == 0:
+            return 0
+        return self.call(first_word(x), x.shape[0], store)
+
+    cdef int call(self, const uint64_t *x, size_t images, c.bitops_store *store) except -1:
+        """Find scratch memory and convolve."""
         cdef c.bitops_conv_args args = self.args
         cdef int n_threads = c.bitops_get_num_threads()
         cdef c.bitops_stop stop = at_signals()
         cdef Scratch workspace
-        check_size("height", x.shape[1], args.image.height)
-        check_size("width", x.shape[2], args.image.width)
-        check_size("words of a pixel", x.shape[3], args.image.pixel_words)
-        check_size("filters of the output", filters, args.filters)
-        check_size("rows of the output", c_rows, output_rows(x.shape[0], &args.image))
-        if c_rows == 0 or filters == 0:
-            return 0
-        args.image.x = first_word(x)
-        args.images = x.shape[0]
+        args.image.x = x
+        args.images = images
         args.store = store[0]
         args.store.k = self.args.store.k
         args.stop = &stop
@@ -956,6 +977,9 @@ cdef class Convolution:
         cdef c.bitops_store store = make_store(c.BITOPS_STORE_SIGN, 0, c_out)
         set_thresholds(&store, threshold, flip, c_out)
         self.run(x, c_out.shape[0], threshold.shape[0], &store)
+
+
+include "_usual.pxi"
 
 
 # ---- numbers times weights -------------------------------------------------------------------

@@ -33,7 +33,9 @@ def test_imported_package_is_not_the_native_folder():
 def test_package_content():
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_core.pyi").is_file()
-    assert not [p.name for p in PACKAGE.rglob("*") if p.suffix in {".c", ".h", ".inc", ".pyx"}]
+    assert not [
+        p.name for p in PACKAGE.rglob("*") if p.suffix in {".c", ".h", ".inc", ".pyx", ".pxi"}
+    ]
 
 
 def test_version_is_that_of_the_metadata():

@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 BOOL8: int
 I8: int
@@ -10,6 +12,12 @@ I32: int
 I64: int
 F32: int
 F64: int
+LARGE: int
+PACK_CODES: dict[np.dtype[Any], int]
+DOT: int
+HAMMING: int
+HAMMING16: int
+SIGN: int
 MEMORY: int
 THREAD: int
 
@@ -93,6 +101,44 @@ def hamming_topk(
     distances_out: NDArray[np.int32],
     indices_out: NDArray[np.int64],
 ) -> None: ...
+
+class Bits:
+    _words: _Words
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def axis(self) -> int: ...
+    @property
+    def words(self) -> _Words: ...
+    @property
+    def ndim(self) -> int: ...
+    @classmethod
+    def _make(cls, words: _Words, shape: tuple[int, ...], axis: int) -> Self: ...
+    def _usual_item(self, index: Any) -> Self | None: ...
+    def _usual_reshape(self, shape: tuple[Any, ...]) -> Self | None: ...
+
+class Weights:
+    @property
+    def bits(self) -> Any: ...
+    def __init__(self, bits: Bits) -> None: ...
+    def derived(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any: ...
+
+def set_bits_class(cls: type[Bits]) -> None: ...
+def usual_product(
+    kind: int, a: Any, w: Any, factors: tuple[Any, ...], out: Any, w_axis: int = 1
+) -> Any: ...
+def usual_topk(a: Any, w: Any, count: Any) -> Any: ...
+def usual_convolution(
+    kind: int,
+    where: str,
+    x: Any,
+    w: Any,
+    settings: tuple[Any, ...],
+    factors: tuple[Any, ...],
+    out: Any,
+) -> Any: ...
+def usual_pack(x: Any, axis: Any) -> Any: ...
+def usual_words(cls: type[Bits], words: Any, shape: Any) -> Any: ...
 def im2col(
     x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
 ) -> None: ...

@@ -308,9 +308,11 @@ def conv2d(
     array([[12, 12],
            [12, 12]], dtype=int32)
     """
-    images, filters, convolution, shape = _image_operands(
-        "conv2d", x, w, stride, padding, dilation, groups, pad_value
-    )
+    settings = stride, padding, dilation, groups, pad_value
+    usual = _core.usual_convolution(_core.DOT, "conv2d", x, w, settings, (alpha, k_map, bias), out)
+    if usual is not None:
+        return usual
+    images, filters, convolution, shape = _image_operands("conv2d", x, w, *settings)
     scales = scales_of("conv2d", shape, alpha, k_map, bias)
     if scales is NO_SCALES:
         result = Result("conv2d", shape, np.int32, out, images, filters)
@@ -361,9 +363,13 @@ def conv2d_sign(
     -----
     BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
     """
-    images, _, convolution, shape = _image_operands(
-        "conv2d_sign", x, w, stride, padding, dilation, groups, pad_value
+    settings = stride, padding, dilation, groups, pad_value
+    usual = _core.usual_convolution(
+        _core.SIGN, "conv2d_sign", x, w, settings, (threshold, flip), None
     )
+    if usual is not None:
+        return usual
+    images, _, convolution, shape = _image_operands("conv2d_sign", x, w, *settings)
     n = shape[-1]
     thresholds = int32_thresholds("conv2d_sign", threshold, n)
     flips = None if flip is None else flip_words("conv2d_sign", flip, n)
