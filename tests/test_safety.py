@@ -218,6 +218,7 @@ def run_python(code, **variables):
     return subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@no_sanitizer  # whose frames are larger
 @pytest.mark.parametrize("isa", bo.isa.available())
 def test_small_stacks_suffice(isa):
     code = EVERY_FUNCTION + (
@@ -244,6 +245,7 @@ def test_silly_numbers_of_threads(value, most):
 
 
 @UNIX
+@no_sanitizer
 @pytest.mark.parametrize(
     ("size", "small"),
     [("16k", True), (" 48 K ", True), ("65535B", True), ("65536 b", False), ("64", False),
