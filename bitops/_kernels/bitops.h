@@ -35,7 +35,8 @@ static inline size_t bitops_words(size_t bits) {
 }
 
 /* Where mismatches become the product of two +-1 rows: here, and for a vector of mismatches in
- * dot_lanes of avx512.c. Subtracted twice, because 2 * mismatches would overflow where k does not.
+ * dot_lanes of avx512_store.h. Subtracted twice, because 2 * mismatches would overflow where k does
+ * not.
  */
 static inline int32_t bitops_dot(int32_t k, int32_t mismatches) {
     return k - mismatches - mismatches;
@@ -126,6 +127,14 @@ typedef void bitops_prepack_rows_fn(const uint64_t *a, size_t lda, size_t m, siz
 typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                                   size_t n, size_t k_words, size_t row, size_t col,
                                   const bitops_store *store, uint64_t *scratch);
+
+/* Multiplies rows [0, m) of a, in the form of prepack_rows, by n columns, whose panels lie one
+ * after the other, and stores each row of outputs from its first column to its last. For k_words <=
+ * BITOPS_SHORT_WORDS, where tiles spend their time on the store. col is a multiple of nr. */
+enum { BITOPS_SHORT_WORDS = 8 };
+typedef void bitops_gemm_short_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panels,
+                                  size_t n, size_t k_words, size_t row, size_t col,
+                                  const bitops_store *store);
 
 /* Multiplies rows [0, m) of a by rows [0, n) of w as they lie in memory. This is for few rows,
  * where ordering w into panels would cost more than the product. col is a multiple of 8. The store
@@ -228,6 +237,7 @@ typedef struct bitops_isa {
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
+    bitops_gemm_short_fn *gemm_short; /* or NULL */
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
@@ -376,10 +386,11 @@ typedef struct bitops_gemm_args {
     const uint64_t *a; /* IN  m x k_words, rows lda words apart; NULL if there is an image */
     size_t lda;
     size_t m;
-    const uint64_t *w; /* IN  n x k_words, rows ldw words apart; NULL if panels are given */
+    const uint64_t *w; /* IN  n x k_words, rows ldw words apart; may be NULL if panels are given */
     size_t ldw;
     size_t n;
-    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL */
+    const uint64_t
+        *panels; /* IN  all of w in the panel order of isa, or NULL; w is the same then */
     size_t k_words;
     bitops_store store;
     bitops_stop *stop; /* or NULL */

@@ -89,7 +89,7 @@ static bitops_gemm_args long_block(const bitops_gemm_args *args, size_t i, size_
     block.n = min_size(LONG_COLUMNS, args->n - j);
     if (args->panels)
         block.panels += j * args->k_words;
-    else
+    if (args->w)
         block.w += j * args->ldw;
     block.store.kind = BITOPS_STORE_HAMMING;
     block.store.c = distances;
