@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from products import assert_same_bits, check_case, make_case, scales
 
-# Around words and vectors up to 512 bits, where the kernels of short rows end, and what lies between.
+# Around words up to 512 bits, where the kernels of short rows end, and what lies between.
 BITS = tuple(
     sorted({*range(1, 514, 19), *(64 * i + d for i in range(1, 9) for d in (-1, 0, 1)), 7, 100})
 )

@@ -3,7 +3,6 @@
 #define BITOPS_CHOICE_H
 
 #include "bitops.h"
-#include "drivers/sizes.h"
 
 typedef enum bitops_way {
     BITOPS_PLAIN_ROWS, /* gemm_rows on w as it lies */
@@ -13,6 +12,8 @@ typedef enum bitops_way {
 
 enum {
     FEW_ROWS = 16,       /* up to here, making panels of w costs more than they save */
+    SEARCH_ROWS = 8,     /* the same for searches, */
+    SEARCH_WORDS = 16,   /* if rows are not shorter */
     VECTOR_COLUMNS = 16, /* of a panel, which is always multiplied in whole vectors; two rows of w
                           * as they lie cost as much as four of a panel */
 };
@@ -27,19 +28,26 @@ static inline int rows_are_dense(const bitops_gemm_args *args) {
     return args->ldw == args->k_words && (args->k_words & (args->k_words - 1)) == 0;
 }
 
+/* For products. */
 static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_args *args) {
-    if (args->image)
-        return BITOPS_PANELS;
+    if (args->image || !args->w)
+        return !args->image && rows_are_short(isa, args->k_words) ? BITOPS_SHORT_ROWS
+                                                                  : BITOPS_PANELS;
     if (rows_are_short(isa, args->k_words))
-        return args->w && args->m == 1 && rows_are_dense(args) ? BITOPS_PLAIN_ROWS
-                                                               : BITOPS_SHORT_ROWS;
-    if (!args->w)
-        return BITOPS_PANELS;
+        return args->m == 1 && rows_are_dense(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
     if (!args->panels)
         return args->m <= FEW_ROWS ? BITOPS_PLAIN_ROWS : BITOPS_PANELS;
     return args->m == 1 || (args->m <= FEW_ROWS && 2 * args->n <= VECTOR_COLUMNS)
                ? BITOPS_PLAIN_ROWS
                : BITOPS_PANELS;
+}
+
+/* For searches, which make a panel again for each block of rows but write no outputs. */
+static inline bitops_way choose_search_way(const bitops_isa *isa, const bitops_gemm_args *args) {
+    const bitops_way way = choose_way(isa, args);
+    if (way != BITOPS_PLAIN_ROWS || args->m == 1)
+        return way;
+    return args->m <= SEARCH_ROWS && args->k_words >= SEARCH_WORDS ? way : BITOPS_PANELS;
 }
 
 #endif

@@ -2,7 +2,8 @@
  *
  *   for each block of rows x span of columns                        shared out to threads
  *     heaps of the block and span := empty
- *     for each panel of the span      ordered into the worker's scratch just before its use
+ *     for each step of the span       its panels are made in the worker's scratch
+ *                                     just before their use, or rows are read as they lie
  *       gemm_panel, whose store pushes distances below the row's limit into the row's heap
  *   for each row                                                    shared out to threads
  *     heaps of all spans -> one, sorted -> distances, indices
@@ -13,6 +14,8 @@
  * threads share the rows. A panel is made again for every block of rows, which costs about as much
  * as one row. Long rows go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
+#include "drivers/choice.h"
+#include "drivers/short_rows.h"
 #include "drivers/sizes.h"
 #include "isa/shared/heap.h"
 #include "isa/shared/store.h"
@@ -26,30 +29,40 @@ enum {
     PANEL_WORDS = 1 << 19, /* panels of all threads: 4 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
-    PLAIN_ROWS = 8,        /* up to here w is read as it lies, */
-    PLAIN_WORDS = 16,      /* if its rows are not shorter: measured, see README.md */
-    ROW_COLUMNS = 64,      /* columns taken at a time then */
+    PLAIN_WORDS = 1 << 11, /* words of w that are taken at a time as they lie: 16 KiB, */
+    PLAIN_COLUMNS = 64,    /* but whole lines of columns */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
     STOP_STEPS = 32,       /* panels between two looks at the clock */
 };
 
-static int reads_plain_rows(const bitops_gemm_args *args) {
-    return !args->panels && args->m <= PLAIN_ROWS && args->k_words >= PLAIN_WORDS;
+static int is_long(const bitops_isa *isa, const bitops_gemm_args *args) {
+    return args->k_words > LONG_WORDS && choose_search_way(isa, args) != BITOPS_PLAIN_ROWS;
 }
 
-static int is_long(const bitops_gemm_args *args) {
-    return args->k_words > LONG_WORDS && !reads_plain_rows(args);
+/* Columns that the kernel takes at a time. */
+static size_t step_columns(const bitops_isa *isa, const bitops_gemm_args *args, bitops_way way) {
+    switch (way) {
+    case BITOPS_PLAIN_ROWS:
+        return max_size(PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS, 1) *
+               PLAIN_COLUMNS;
+    case BITOPS_SHORT_ROWS:
+        return short_columns(isa, args->k_words);
+    default:
+        return isa->nr;
+    }
 }
 
 /* How the work is cut: blocks of `rows` rows times spans of `columns` columns. */
 typedef struct topk_plan {
+    bitops_way way;
+    size_t step; /* columns that the kernel takes at a time */
     size_t workers;
     size_t blocks, rows;
     size_t spans, columns;
-    /* Scratch of each worker, in words: a panel, then a block of rows, in whole cache lines, since
-     * the panel of the next worker follows. */
+    /* Scratch of each worker, in words: the panels of a step, then a block of rows, in whole cache
+     * lines, since the panel of the next worker follows. */
     size_t panel_words, rows_words;
     size_t heap_keys; /* heaps of the spans after the first */
 } topk_plan;
@@ -58,15 +71,15 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
                            int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
     const size_t keys = args->m * count;
-    const int plain = reads_plain_rows(args);
-    topk_plan plan;
-    plan.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
+    topk_plan plan = {.way = choose_search_way(isa, args)};
+    const int plain = plan.way == BITOPS_PLAIN_ROWS;
+    plan.step = step_columns(isa, args, plan.way);
+    plan.panel_words = plain || args->panels ? 0 : plan.step * args->k_words;
     const size_t fit_panels = max_size(PANEL_WORDS / max_size(plan.panel_words, 1), 1);
     const size_t most = min_size(MAX_THREADS, fit_panels);
     const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
     plan.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
-    const size_t step = max_size(isa->nr, ROW_COLUMNS);
-    plan.columns = round_up(ceil_div(args->n, plan.spans), step);
+    plan.columns = round_up(ceil_div(args->n, plan.spans), max_size(isa->nr, PLAIN_COLUMNS));
     plan.spans = ceil_div(args->n, plan.columns);
     const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
@@ -101,7 +114,7 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
                                           size_t count, int n_threads) {
     if (args->m == 0)
         return 0;
-    if (is_long(args)) {
+    if (is_long(isa, args)) {
         const bitops_gemm_args block = long_block(args, 0, 0, NULL);
         return LONG_ROWS * LONG_COLUMNS * sizeof(int32_t) +
                bitops_gemm_workspace_size(isa, &block, n_threads);
@@ -129,35 +142,48 @@ static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
         }
 }
 
+/* Columns [j, j + n) of w as panels: in place if they are prepacked, else made in scratch. */
+static const uint64_t *panels_of(const bitops_isa *isa, const bitops_gemm_args *args, size_t j,
+                                 size_t n, uint64_t *scratch) {
+    if (args->panels)
+        return args->panels + j * args->k_words;
+    for (size_t i = 0; i < n; i += isa->nr)
+        isa->prepack(args->w + (j + i) * args->ldw, args->ldw, min_size(isa->nr, n - i),
+                     args->k_words, scratch + i * args->k_words);
+    return scratch;
+}
+
 /* One block of rows and span of columns. */
 static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                        size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
     const size_t i = block * plan->rows, m = min_size(plan->rows, args->m - i);
     const size_t end = min_size((span + 1) * plan->columns, args->n);
-    const size_t step = reads_plain_rows(args) ? ROW_COLUMNS : isa->nr;
+    const size_t k_words = args->k_words;
     const uint64_t *a = args->a + i * args->lda;
     size_t lda = args->lda;
     clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
     if (plan->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, args->k_words, scratch + plan->panel_words, args->k_words);
+        isa->prepack_rows(a, lda, m, k_words, scratch + plan->panel_words, k_words);
         a = scratch + plan->panel_words;
-        lda = args->k_words;
+        lda = k_words;
     }
-    for (size_t j = span * plan->columns; j < end; j += step) {
-        const uint64_t *w = args->w + j * args->ldw, *panel = scratch;
-        const size_t n = min_size(step, end - j);
-        if (j / step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
+    for (size_t j = span * plan->columns, step = 0; j < end; j += plan->step, step++) {
+        const size_t n = min_size(plan->step, end - j);
+        if (step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
             return;
-        if (reads_plain_rows(args)) {
-            isa->gemm_rows(a, lda, m, w, args->ldw, n, args->k_words, i, j, store);
-            continue;
+        switch (plan->way) {
+        case BITOPS_PLAIN_ROWS:
+            isa->gemm_rows(a, lda, m, args->w + j * args->ldw, args->ldw, n, k_words, i, j, store);
+            break;
+        case BITOPS_SHORT_ROWS:
+            isa->gemm_short(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, i, j,
+                            store);
+            break;
+        case BITOPS_PANELS:
+            isa->gemm_panel(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, i, j, store,
+                            scratch + plan->panel_words);
+            break;
         }
-        if (args->panels)
-            panel = args->panels + j * args->k_words;
-        else
-            isa->prepack(w, args->ldw, n, args->k_words, scratch);
-        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store,
-                        scratch + plan->panel_words);
     }
 }
 
@@ -196,8 +222,8 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
     const bitops_store store = {
         .kind = BITOPS_STORE_TOPK, .k = args->store.k, .c = heaps, .ldc = count};
     const topk_plan plan = make_plan(isa, args, count, n_threads);
-    const size_t extra = is_long(args) ? 0 : plan.spans - 1;
-    if (is_long(args)) {
+    const size_t extra = is_long(isa, args) ? 0 : plan.spans - 1;
+    if (is_long(isa, args)) {
         topk_long(isa, args, &store, workspace, n_threads);
     } else {
         more = (uint64_t *)workspace + plan.workers * (plan.panel_words + plan.rows_words);
