@@ -51,13 +51,14 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
-    BITOPS_STORE_TOPK,       /* uint64  row of c = heap of its nearest columns */
+    BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
  * absent. threshold has n entries, flip n bits; both are NULL unless the kind is SIGN.
  *
- * For TOPK, the ldc elements of a row of c are one heap of keys (isa/shared/heap.h); the row must
+ * For TOPK, the ldc elements of a row of c are one heap of keys, or, unless keep is 0, a list from
+ * which the `keep` smallest are selected now and then (isa/shared/nearest.h); the row must
  * meet its columns in increasing order.
  *
  * Offsets are added to the dot products of DOT, SCALED and SIGN. `offset` is a table, and row i of
@@ -77,6 +78,7 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
+    size_t keep; /* for TOPK: 0, or the length that lists are cut to */
 } bitops_store;
 
 /* ---- kernels: one function type per operation --------------------------------------------- */

@@ -4,7 +4,7 @@
  *     heaps of the block and span := empty
  *     for each step of the span       its panels are made in the worker's scratch
  *                                     just before their use, or rows are read as they lie
- *       gemm_panel, whose store pushes distances below the row's limit into the row's heap
+ *       gemm_panel, whose store keeps distances below the row's limit, in its heap or list
  *   for each row                                                    shared out to threads
  *     heaps of all spans -> one, sorted -> distances, indices
  *
@@ -18,16 +18,22 @@
 #include "drivers/short_rows.h"
 #include "drivers/sizes.h"
 #include "isa/shared/heap.h"
+#include "isa/shared/nearest.h"
 #include "isa/shared/store.h"
 #include "runtime/parallel.h"
+
+#include <string.h>
 
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
     BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB, for the second-level cache, */
     ROWS_WORDS = 1 << 18,  /* and at most 2 MiB for all threads */
     MAX_THREADS = 64,      /* so that a block has rows */
-    PANEL_WORDS = 1 << 19, /* panels of all threads: 4 MiB */
+    PANEL_WORDS = 1 << 18, /* panels of all threads: 2 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
+    LIST_WORDS = 1 << 18,  /* lists of all threads: 2 MiB; */
+    LIST_COUNT = 64,       /* lists are faster than heaps from this count on: measured, */
+    LIST_ROWS = 8,         /* unless blocks would have fewer rows, since panels are made for each */
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
     PLAIN_WORDS = 1 << 11, /* words of w that are taken at a time as they lie: 16 KiB, */
     PLAIN_COLUMNS = 64,    /* but whole lines of columns */
@@ -63,7 +69,8 @@ typedef struct topk_plan {
     size_t spans, columns;
     /* Scratch of each worker, in words: the panels of a step, then a block of rows, in whole cache
      * lines, since the panel of the next worker follows. */
-    size_t panel_words, rows_words;
+    size_t panel_words, rows_words, lists_words;
+    int lists;        /* a block has lists (isa/shared/nearest.h) in place of heaps */
     size_t heap_keys; /* heaps of the spans after the first */
 } topk_plan;
 
@@ -84,13 +91,23 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
     plan.rows = min_size(fit, ceil_div(args->m * plan.spans, threads));
+    const size_t fit_lists = LIST_WORDS / threads / list_words(count);
+    plan.lists = count >= LIST_COUNT && fit_lists >= min_size(LIST_ROWS, args->m);
+    if (plan.lists)
+        plan.rows = min_size(plan.rows, fit_lists / isa->mr * isa->mr);
     plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
     plan.blocks = ceil_div(args->m, plan.rows);
     plan.workers = min_size(threads, plan.blocks * plan.spans);
     const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
     plan.rows_words = plain ? 0 : round_up(plan.rows * row_words, LINE_WORDS);
+    plan.lists_words =
+        plan.lists ? round_up(min_size(plan.rows, args->m) * list_words(count), LINE_WORDS) : 0;
     plan.heap_keys = (plan.spans - 1) * keys;
     return plan;
+}
+
+static size_t worker_words(const topk_plan *plan) {
+    return plan->panel_words + plan->rows_words + plan->lists_words;
 }
 
 /* The product that makes a block of distances of long rows. */
@@ -120,8 +137,7 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
                bitops_gemm_workspace_size(isa, &block, n_threads);
     }
     const topk_plan plan = make_plan(isa, args, count, n_threads);
-    return (plan.workers * (plan.panel_words + plan.rows_words) + plan.heap_keys) *
-           sizeof(uint64_t);
+    return (plan.workers * worker_words(&plan) + plan.heap_keys) * sizeof(uint64_t);
 }
 
 static void clear_heaps(uint64_t *heaps, size_t keys) {
@@ -153,38 +169,78 @@ static const uint64_t *panels_of(const bitops_isa *isa, const bitops_gemm_args *
     return scratch;
 }
 
-/* One block of rows and span of columns. */
-static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
-                       size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
-    const size_t i = block * plan->rows, m = min_size(plan->rows, args->m - i);
-    const size_t end = min_size((span + 1) * plan->columns, args->n);
-    const size_t k_words = args->k_words;
-    const uint64_t *a = args->a + i * args->lda;
+/* A block of rows [i, i + m) of a times a span of columns [j, end). `row` is its first row in the
+ * store. */
+typedef struct topk_task {
+    size_t i, m, j, end, row;
+} topk_task;
+
+static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
+                     const topk_task *task, const bitops_store *store, uint64_t *scratch) {
+    const size_t k_words = args->k_words, m = task->m, row = task->row;
+    const uint64_t *a = args->a + task->i * args->lda;
     size_t lda = args->lda;
-    clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
     if (plan->rows_words && isa->prepack_rows) {
         isa->prepack_rows(a, lda, m, k_words, scratch + plan->panel_words, k_words);
         a = scratch + plan->panel_words;
         lda = k_words;
     }
-    for (size_t j = span * plan->columns, step = 0; j < end; j += plan->step, step++) {
-        const size_t n = min_size(plan->step, end - j);
+    for (size_t j = task->j, step = 0; j < task->end; j += plan->step, step++) {
+        const size_t n = min_size(plan->step, task->end - j);
         if (step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
             return;
         switch (plan->way) {
         case BITOPS_PLAIN_ROWS:
-            isa->gemm_rows(a, lda, m, args->w + j * args->ldw, args->ldw, n, k_words, i, j, store);
+            isa->gemm_rows(a, lda, m, args->w + j * args->ldw, args->ldw, n, k_words, row, j,
+                           store);
             break;
         case BITOPS_SHORT_ROWS:
-            isa->gemm_short(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, i, j,
+            isa->gemm_short(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
                             store);
             break;
         case BITOPS_PANELS:
-            isa->gemm_panel(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, i, j, store,
-                            scratch + plan->panel_words);
+            isa->gemm_panel(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
+                            store, scratch + plan->panel_words);
             break;
         }
     }
+}
+
+/* The keys that a list keeps, as a heap. */
+static void list_to_heap(uint64_t *list, uint64_t *heap_out, size_t count) {
+    if (list[1] > count)
+        list_select(list, count);
+    memcpy(heap_out, list + LIST_HEAD, list[1] * sizeof *list);
+    clear_heaps(heap_out + list[1], count - list[1]);
+    heap_make(heap_out, count);
+}
+
+/* The heaps of one block of rows and span of columns, which are those of store. */
+static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
+                       size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
+    const size_t i = block * plan->rows, count = store->ldc, words = list_words(count);
+    topk_task task = {.i = i,
+                      .m = min_size(plan->rows, args->m - i),
+                      .j = span * plan->columns,
+                      .end = min_size((span + 1) * plan->columns, args->n),
+                      .row = i};
+    uint64_t *heaps = (uint64_t *)store->c + i * count;
+    if (!plan->lists) {
+        clear_heaps(heaps, task.m * count);
+        multiply(isa, args, plan, &task, store, scratch);
+        return;
+    }
+    uint64_t *lists = scratch + plan->panel_words + plan->rows_words;
+    bitops_store own = *store;
+    own.c = lists;
+    own.ldc = words;
+    own.keep = count;
+    task.row = 0;
+    for (size_t row = 0; row < task.m; row++)
+        list_clear(lists + row * words);
+    multiply(isa, args, plan, &task, &own, scratch);
+    for (size_t row = 0; row < task.m; row++)
+        list_to_heap(lists + row * words, heaps + row * count, count);
 }
 
 static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
@@ -200,7 +256,7 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
             if (span > 0)
                 own.c = heaps + (span - 1) * args->m * store->ldc;
             topk_block(isa, args, plan, task / plan->spans, span, &own,
-                       scratch + (size_t)worker * (plan->panel_words + plan->rows_words));
+                       scratch + (size_t)worker * worker_words(plan));
         }
 }
 
@@ -226,7 +282,7 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
     if (is_long(isa, args)) {
         topk_long(isa, args, &store, workspace, n_threads);
     } else {
-        more = (uint64_t *)workspace + plan.workers * (plan.panel_words + plan.rows_words);
+        more = (uint64_t *)workspace + plan.workers * worker_words(&plan);
         topk_fused(isa, args, &plan, &store, more, workspace);
     }
     if (bitops_stopped(args->stop))

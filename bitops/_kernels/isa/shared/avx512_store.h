@@ -5,7 +5,7 @@
 
 #include "bitops.h"
 #include "isa/shared/avx512.h"
-#include "isa/shared/heap.h"
+#include "isa/shared/nearest.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -15,16 +15,16 @@
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
 
-/* Puts the columns that hits selects into the heap of their row, unless one before them has lowered
- * the limit. This is rare, and not inlined, since it would take registers from every tile. */
+/* Keeps the columns that hits selects, unless one before them has lowered the limit of their row.
+ * This is rare, and not inlined, since it would take registers from every tile. */
 BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t col,
-                                uint64_t *heap, size_t count) {
+                                uint64_t *nearest, const bitops_store *store) {
     uint32_t distances[LANES];
     _mm512_storeu_si512(distances, mismatches_i32x16);
     for (; hits; hits &= hits - 1) {
         const unsigned j = (unsigned)__builtin_ctz(hits);
-        if (distances[j] < heap_limit(heap))
-            heap_replace_root(heap, count, heap_key(distances[j], col + j));
+        if (distances[j] < heap_limit(nearest))
+            nearest_push(nearest, store, heap_key(distances[j], col + j));
     }
 }
 
@@ -70,11 +70,11 @@ BITOPS_INLINE void store_sign_lanes(__m512i dot_i32x16, __mmask16 mask, size_t r
 
 BITOPS_INLINE void store_topk_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
                                     size_t col, const bitops_store *store) {
-    uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
-    const __m512i limit_u32x16 = _mm512_set1_epi32((int32_t)heap_limit(heap));
+    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
+    const __m512i limit_u32x16 = _mm512_set1_epi32((int32_t)heap_limit(nearest));
     const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches_i32x16, limit_u32x16);
     if (hits)
-        store_hits(mismatches_i32x16, hits, col, heap, store->ldc);
+        store_hits(mismatches_i32x16, hits, col, nearest, store);
 }
 
 /* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
