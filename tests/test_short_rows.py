@@ -25,6 +25,13 @@ def test_more_columns_than_a_group(isa, rng, threads, k):
     check_case(make_case(rng, 5, 4500, k))
 
 
+@pytest.mark.parametrize("k", (1, 64, 65, 130, 192, 250, 511))
+def test_many_rows(isa, rng, k):
+    """As many as tables of mismatches need; columns fill whole panels, half a panel, and less."""
+    for n in (256, 64, 130, 5):
+        check_case(make_case(rng, 601, n, k))
+
+
 def test_rows_shared_out_to_threads(isa, rng, threads):
     check_case(make_case(rng, 3000, 40, 64))
     check_case(make_case(rng, 1037, 65, 200))
