@@ -206,7 +206,7 @@ typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -222,6 +222,7 @@ typedef struct bitops_isa {
     size_t mr, nr;     /* register tile of gemm_panel */
     size_t row_words;  /* scratch of gemm_panel, words for each row of a */
     int plane_bits;    /* numbers of at most this many bits are faster as planes than by lookup */
+    size_t few_rows;   /* up to here, making panels of w costs more than they save */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;

@@ -65,6 +65,11 @@ static void test_gemm_panel(const bitops_isa *isa) {
                 product_case(isa, 1, 5, n, 7, pattern, i);
                 product_case(isa, 1, 50, n, 7, pattern, i);
             }
+    /* Short rows, so many of them that their tables fit in the scratch of counters. */
+    for (size_t words = 1; words <= BITOPS_SHORT_WORDS; words++)
+        for (int i = 0; i < STORES; i++)
+            for (size_t n = 64; n <= 129; n += i % 2 ? 65 : 64)
+                product_case(isa, 1, 73 * words, n, words, i % PATTERNS, i);
     /* Long rows, up to where 16-bit counters are full. */
     static const size_t longs[] = {61, 127, 128, 255, 256, 257, 1022, 1023};
     for (size_t p = 0; p < COUNT(longs); p++)

@@ -11,12 +11,14 @@ typedef enum bitops_way {
 } bitops_way;
 
 enum {
-    FEW_ROWS = 16,       /* up to here, making panels of w costs more than they save */
-    SEARCH_ROWS = 8,     /* the same for searches, */
-    SEARCH_WORDS = 16,   /* if rows are not shorter */
-    VECTOR_COLUMNS = 16, /* of a panel, which is always multiplied in whole vectors; two rows of w
-                          * as they lie cost as much as four of a panel */
+    SEARCH_ROWS = 8,   /* searches read w as it lies for up to so many rows of a, */
+    SEARCH_WORDS = 16, /* if rows are not shorter */
 };
+
+/* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
+static inline int is_narrow(const bitops_isa *isa, size_t n) {
+    return 4 * n <= isa->nr;
+}
 
 /* Whether rows of so many words have a kernel of their own. */
 static inline int rows_are_short(const bitops_isa *isa, size_t k_words) {
@@ -36,10 +38,9 @@ static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_arg
     if (rows_are_short(isa, args->k_words))
         return args->m == 1 && rows_are_dense(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
     if (!args->panels)
-        return args->m <= FEW_ROWS ? BITOPS_PLAIN_ROWS : BITOPS_PANELS;
-    return args->m == 1 || (args->m <= FEW_ROWS && 2 * args->n <= VECTOR_COLUMNS)
-               ? BITOPS_PLAIN_ROWS
-               : BITOPS_PANELS;
+        return args->m <= isa->few_rows ? BITOPS_PLAIN_ROWS : BITOPS_PANELS;
+    return args->m == 1 || (args->m <= isa->few_rows && is_narrow(isa, args->n)) ? BITOPS_PLAIN_ROWS
+                                                                                 : BITOPS_PANELS;
 }
 
 /* For searches, which make a panel again for each block of rows but write no outputs. */

@@ -112,6 +112,12 @@ BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *pa
 void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                          uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
+    if (n == NR && k_words <= 4) { /* rows share lines */
+        for (size_t half = 0; half < NR; half += HALF)
+            for (size_t p = 0; p < k_words; p++)
+                order_word(w + half * ldw + p, ldw, panel_out + p * NR + half);
+        return;
+    }
     /* Each cache line of w is read once, however many lines its rows make fall into one set. */
     enum { LINE = 8 };
     for (size_t half = 0; half < NR; half += HALF)
@@ -553,45 +559,6 @@ void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint6
         return;
     }
     shuffle_rows(a, lda, m, panel, n, k_words, row, col, store);
-}
-
-/* ---- gemm on plain rows -------------------------------------------------------------------- */
-
-/* Rows of w are read one after the other, as a single stream for the prefetcher: several at a time
- * lost a quarter of the speed from the third-level cache on. Bytes grow by at most 8 a vector and
- * are summed after 31 of them. */
-BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
-    __m256i sum_u64x4 = _mm256_setzero_si256();
-    size_t p = 0;
-    while (p + YMM_WORDS <= k_words) {
-        const size_t vectors = (k_words - p) / YMM_WORDS;
-        const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
-        __m256i bytes_u8x32 = _mm256_setzero_si256();
-        for (; p < end; p += YMM_WORDS)
-            bytes_u8x32 = _mm256_add_epi8(
-                bytes_u8x32, popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p))));
-        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(bytes_u8x32));
-    }
-    uint64_t count = sum_lanes(sum_u64x4);
-    for (; p < k_words; p++)
-        count += (uint64_t)_mm_popcnt_u64(a[p] ^ w[p]);
-    return (int32_t)count;
-}
-
-void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
-                           size_t n, size_t k_words, size_t row, size_t col,
-                           const bitops_store *store) {
-    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
-    BITOPS_ASSUME(col % 8 == 0);
-    for (size_t j = 0; j < n; j += COLUMNS) {
-        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
-        for (size_t i = 0; i < m; i++) {
-            int32_t mismatches[COLUMNS];
-            for (size_t l = 0; l < columns; l++)
-                mismatches[l] = row_mismatches(a + i * lda, w + (j + l) * ldw, k_words);
-            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
-        }
-    }
 }
 
 BITOPS_TARGET_END
