@@ -442,6 +442,9 @@ cdef class Panels:
     def isa_name(self):
         return self.isa.name.decode()
 
+    def __reduce__(self):
+        raise TypeError("[_core] panels are those of one ISA and cannot be pickled, but Prepacked can")
+
 
 cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bitops_store *store,
                                       c.bitops_gemm_args *args) except NULL:
@@ -788,6 +791,9 @@ cdef class Convolution:
         check_size("rows of w", rows.shape[0], w_rows)
         check_size("words of a row of w", rows.shape[1], w_words)
         self.args.w = <const uint64_t *>first(rows)
+
+    def __reduce__(self):
+        raise TypeError("[_core] a Convolution is made for one ISA and cannot be pickled")
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:

@@ -56,6 +56,8 @@ class RSign(TrainingLayer):
     # what stands between a binary product and it, into the thresholds of the product.
     role = Role.SIGN
 
+    TRANSIENT = ("_z",)  # what pickles and copies leave out
+
     def __init__(self, channels: int):
         self.in_features = self.out_features = channels
         self.shift = Parameter(np.zeros(channels))
@@ -99,6 +101,8 @@ class RPReLU(TrainingLayer):
     Backward: dx = dy (1 if z > 0 else slope), dshift = -sum dx, doffset = sum dy and
     dslope = sum dy z over z <= 0.
     """
+
+    TRANSIENT = ("_z",)
 
     def __init__(self, channels: int):
         self.in_features = self.out_features = channels

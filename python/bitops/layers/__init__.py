@@ -1,7 +1,8 @@
 """Layers of binarized networks, for training and for packed inference, and models made of them.
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
-the file of its kind: dense, conv, pool, norm, activations, residual. The models are in container.
+the file of its kind: dense, conv, pool, padding, norm, activations, elementwise, levels and
+residual. The models are in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
@@ -47,10 +48,13 @@ from .dense import (
     QuantizedDense,
     TanhDense,
 )
+from .elementwise import Clip, PackedClip, PackedPReLU, PackedSoftmax, PReLU, Softmax
 from .folding import fold, freeze
 from .gradient_check import check_gradients
 from .inputs import Codes, as_float
+from .levels import MultiThreshold, PackedMultiThreshold
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
+from .padding import PackedPad2D, Pad2D
 from .parameter import Parameter
 from .pool import (
     AvgPool2D,
@@ -71,6 +75,7 @@ __all__ = [
     "BatchNorm",
     "BinaryConv2D",
     "BinaryDense",
+    "Clip",
     "Codes",
     "Conv2D",
     "Cost",
@@ -82,22 +87,30 @@ __all__ = [
     "GlobalAvgPool2D",
     "Layer",
     "MaxPool2D",
+    "MultiThreshold",
+    "PReLU",
     "Packed",
     "PackedAvgPool2D",
     "PackedBatchNorm",
+    "PackedClip",
     "PackedConv2D",
     "PackedDense",
     "PackedFlatten",
     "PackedGlobalAvgPool2D",
     "PackedLevels",
     "PackedMaxPool2D",
+    "PackedMultiThreshold",
+    "PackedPReLU",
+    "PackedPad2D",
     "PackedPlanesConv2D",
     "PackedPlanesDense",
     "PackedQuantize",
     "PackedReLU",
     "PackedResidual",
     "PackedSign",
+    "PackedSoftmax",
     "PackedTanh",
+    "Pad2D",
     "Parameter",
     "Quantize",
     "QuantizeGradient",
@@ -109,6 +122,7 @@ __all__ = [
     "Sequential",
     "ShiftBatchNorm",
     "Sign",
+    "Softmax",
     "Summary",
     "Tanh",
     "TanhDense",

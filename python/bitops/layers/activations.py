@@ -63,6 +63,8 @@ class Sign(TrainingLayer):
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, eqs. 1 and 4.
     """
 
+    TRANSIENT = ("_saved",)
+
     role = Role.SIGN
 
     def __init__(self, clip_value: float | None = None, *, quantizer: Quantizer | None = None):
@@ -144,6 +146,8 @@ class Quantize(TrainingLayer):
     from the integer codes and then multiplied by the step.
     Backward:  dx is the pseudo-gradient of the quantizer.
     """
+
+    TRANSIENT = ("_x",)
 
     def __init__(self, quantizer: Any):
         check_quantizer("Quantize", quantizer)
@@ -301,6 +305,8 @@ class ReLU(TrainingLayer):
     Backward:  dx = dy * (x > 0).
     """
 
+    TRANSIENT = ("_passes",)
+
     role = Role.STEP
 
     def __init__(self) -> None:
@@ -339,6 +345,8 @@ class Tanh(TrainingLayer):
     -----
     Backward:  dx = dy * (1 - y^2).
     """
+
+    TRANSIENT = ("_y",)
 
     def __init__(self) -> None:
         self._y: np.ndarray | None = None
@@ -421,6 +429,8 @@ class Dropout(TrainingLayer):
     Forward:  y = x * mask / (1 - rate),  mask ~ Bernoulli(1 - rate).
     Backward:  dx = dy * mask / (1 - rate).
     """
+
+    TRANSIENT = ("_mask",)
 
     role = Role.NOTHING
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .inputs import Activation, Shape
-from .parameter import Parameter
+from .parameter import Parameter, own_array
 from .roles import Role
 
 if TYPE_CHECKING:
@@ -37,10 +37,33 @@ class Layer:
     # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
     ARRAYS: ClassVar[Sequence[ArraySpec]] = ()
     CHAINS: ClassVar[Sequence[str]] = ()
+    # Attributes that pickles and copies leave out, such as what `forward` keeps for `backward`; a
+    # restored layer has None in their place. What base classes name is left out too.
+    TRANSIENT: ClassVar[Sequence[str]] = ()
 
     in_features: int | None = None
     out_features: int | None = None
     mixes_axes = False  # whether output features are made from several axes of the input
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""
+        left_out = self._named("TRANSIENT")
+        state = vars(self).copy()  # as another thread may be in `forward`
+        state |= {n: getattr(self, n) for n in self._named("__slots__") if hasattr(self, n)}
+        return {name: value for name, value in state.items() if name not in left_out}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        slots = self._named("__slots__")
+        for name, value in {**dict.fromkeys(self._named("TRANSIENT")), **state}.items():
+            if name in slots:
+                object.__setattr__(self, name, value)
+            else:
+                vars(self)[name] = value
+
+    def _named(self, attribute: str) -> set[str]:
+        """Return the names that an attribute lists, in the class and in all bases of it."""
+        listed = [vars(kind).get(attribute, ()) for kind in type(self).__mro__]
+        return {name for names in listed for name in ([names] if isinstance(names, str) else names)}
 
     @property
     def name(self) -> str:
@@ -96,6 +119,10 @@ class TrainingLayer(Layer):
     """
 
     least_rows: ClassVar[int] = 1
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        arrays = {n: own_array(v) for n, v in state.items() if isinstance(v, np.ndarray)}
+        super().__setstate__({**state, **arrays})
 
     def forward(self, x, *, training: bool = False) -> Activation:
         raise NotImplementedError

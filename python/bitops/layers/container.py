@@ -220,6 +220,8 @@ class Sequential(Model, TrainingLayer):
     >>> model.freeze().save("model.safetensors")                         # doctest: +SKIP
     """
 
+    TRANSIENT = ("_took_data",)
+
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)
         self.input_shape = check_shape("Sequential", input_shape)
@@ -227,7 +229,7 @@ class Sequential(Model, TrainingLayer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
-        self._took_data: list[bool] = []
+        self._took_data: list[bool] | None = None  # whether each layer took data, in training
 
     def forward(self, x, *, training: bool = False) -> Activation:
         took_data = []
@@ -343,6 +345,10 @@ class Packed(Model, Layer):
         self.layers: list[Layer] = _as_list(layers)
         self.notes = dict(notes or {})
         self.input_shape = check_shape("Packed", input_shape)
+        self._set_sizes()
+
+    def _set_sizes(self) -> None:
+        """Check the layers, and find the sizes of input and output from them."""
         shape = check_layers("Packed", self.layers, Layer, self.input_shape or ())
         for layer in self.layers:
             if isinstance(layer, TrainingLayer | Packed):
@@ -350,6 +356,14 @@ class Packed(Model, Layer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        found = {"in_features", "out_features", "mixes_axes"}
+        return {n: value for n, value in super().__getstate__().items() if n not in found}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__(state)
+        self._set_sizes()
 
     def forward(self, x) -> Activation:
         for layer in self.layers:

@@ -86,6 +86,8 @@ class BinaryConv2D(LatentProduct):
     the code released with it.
     """
 
+    TRANSIENT = ("_scaled",)
+
     operation: Convolution
 
     def __init__(

@@ -49,6 +49,8 @@ class BatchNorm(TrainingLayer):
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
     """
 
+    TRANSIENT = ("_saved",)
+
     role = Role.AFFINE
     least_rows = 2
 

@@ -87,6 +87,8 @@ class MaxPool2D(Pool, TrainingLayer):
     this is the first +1, or the first position if all are -1.
     """
 
+    TRANSIENT = ("_saved",)
+
     role = Role.POOL
 
     _saved: tuple[Activation, Activation] | None = None
@@ -229,6 +231,8 @@ class AvgPool2D(Pool, TrainingLayer):
     Backward:  every position of a window receives dy / (kh * kw).
     """
 
+    TRANSIENT = ("_saved",)
+
     _saved: tuple[Window, tuple[int, ...], bool] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
@@ -280,6 +284,8 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
     Forward:  y = sum of x over the image / (h * w).
     Backward:  every position receives dy / (h * w).
     """
+
+    TRANSIENT = ("_saved",)
 
     def __init__(self) -> None:
         self._saved: tuple[tuple[int, ...], bool] | None = None
@@ -343,6 +349,8 @@ class Flatten(Flattening, TrainingLayer):
     -----
     Backward:  dx is dy in the shape of x.
     """
+
+    TRANSIENT = ("_shape",)
 
     role = Role.MOVES
 

@@ -67,6 +67,8 @@ class LatentProduct(TrainingLayer):
     Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy;  `LatentWeights` turns dQ into dW.
     """
 
+    TRANSIENT = ("_saved",)
+
     in_features: int
     out_features: int
     rounding: ByteGradient | None = None
@@ -210,6 +212,8 @@ class FloatProduct(TrainingLayer):
     Forward:  y = x W^T + b in BLAS.
     Backward:  dx = dy W,  dW = dy^T x,  db = sum dy.
     """
+
+    TRANSIENT = ("_x",)
 
     in_features: int
     out_features: int

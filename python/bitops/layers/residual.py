@@ -87,6 +87,8 @@ class Residual(Branches, TrainingLayer):
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
+    TRANSIENT = ("_has_gradient",)
+
     role = Role.BLOCK
 
     body: TrainingLayer

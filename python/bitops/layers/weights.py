@@ -76,6 +76,10 @@ class LatentWeights:
         self.real_evaluation = real_evaluation
         self.center = center
         self._quantized: tuple[int, Planes] | None = None  # version of W, and its planes
+        self._centered: int | None = None  # version of W whose means are subtracted
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_quantized": None}
 
     @classmethod
     def of_signs(
@@ -149,7 +153,7 @@ class LatentWeights:
     def planes(self, training: bool = False) -> Planes:
         """Return the quantized weights; quantize again only if the latent ones have changed."""
         if self._quantized is None or self._quantized[0] != self.parameter.version:
-            if self.center:
+            if self.center and self._centered != self.parameter.version:
                 self._subtract_means()
             self._quantize()
         if training and self.sampler is not None:
@@ -173,6 +177,7 @@ class LatentWeights:
         w = self.parameter.writable()
         w -= w.mean(axis=-1, keepdims=True)
         np.clip(w, -1, 1, out=w)
+        self._centered = self.parameter.version
 
     def values(self) -> np.ndarray:
         """Return the weights that evaluation uses, such as alpha * sign(W), float32."""
@@ -186,6 +191,7 @@ class LatentWeights:
 
     def accept(self) -> None:
         """Quantize restored weights as they are; centering them twice would change them."""
+        self._centered = self.parameter.version
         self._quantize()
 
     def generators(self) -> list[np.random.Generator]:
@@ -267,6 +273,9 @@ class PackedWeights:
         self.bits = bits
         self.coefficients = coefficients
         self.planes = Planes([bits] if coefficients is None else list(bits), coefficients or (1,))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.bits, self.coefficients)
 
     @classmethod
     def of(cls, where: str, w, axes: str) -> PackedWeights:

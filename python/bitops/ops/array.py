@@ -225,6 +225,8 @@ class BitArray:
         """Return a BitArray with words of its own."""
         return self._make(self._words.copy(), self._shape, self._axis)
 
+    __copy__ = copy
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (np.ascontiguousarray(self._words), self._shape, self._axis)
 
@@ -295,7 +297,11 @@ _NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
-    """Rebuild a BitArray from a pickle."""
+    """Rebuild a BitArray from a pickle, whose parts must fit each other."""
+    shape = _as_sizes("BitArray", shape)
+    axis = normalize_axis("BitArray", axis, len(shape))
+    lead = shape[:axis] + shape[axis + 1 :]
+    words = BitArray.from_words(words, (*lead, shape[axis]))._words
     return BitArray._make(words, shape, axis)
 
 

@@ -81,6 +81,9 @@ class Prepacked:
         """Return panels for the active ISA, separate ones for each of `groups` parts of rows."""
         return self.derived(("panels", groups), lambda: _core.Panels(self.rows(), groups))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return prepack, (self.bits,)  # panels are those of one ISA, and made again
+
     def __repr__(self) -> str:
         return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._isa})"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -107,6 +108,9 @@ class EBP(Model):
         self.network = Sequential(_with_signs(self._dense), input_shape=self.sizes[:1])
         self._optimizer = SGD(self.parameters(), lr, momentum=0.0)
         self._passes: list[_Pass] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_passes": None}
 
     @property
     def h(self) -> list[np.ndarray]:

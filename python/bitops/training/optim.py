@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,19 @@ class Optimizer:
         if weight_decay:
             self._warn_of_latent_weights()
         self._moments = [_zeros(len(self.moments), p.size) for p in self.parameters]
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        made = [_zeros(len(self.moments), p.size) for p in self.parameters]
+        for arrays, moments in zip(made, self._moments, strict=True):
+            for array, m in zip(arrays, moments, strict=True):
+                if np.shape(m) != array.shape:
+                    raise ValueError(
+                        f"[{self.name}] moments of a pickle must have shape {array.shape}, "
+                        f"got {np.shape(m)}"
+                    )
+                array[...] = m
+        self._moments = made  # a pickle does not keep their places in memory
 
     @property
     def name(self) -> str:
