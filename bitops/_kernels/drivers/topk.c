@@ -187,7 +187,7 @@ static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const 
     }
     for (size_t j = task->j, step = 0; j < task->end; j += plan->step, step++) {
         const size_t n = min_size(plan->step, task->end - j);
-        if (step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
+        if (bitops_stopped_at(step, STOP_STEPS, args->stop))
             return;
         switch (plan->way) {
         case BITOPS_PLAIN_ROWS:
