@@ -481,6 +481,7 @@ cdef class Panels:
     """
 
     cdef const c.bitops_isa *isa
+    cdef const uint64_t[:, ::1] rows  # w, which few rows of the other operand read as it lies
     cdef Scratch memory
     cdef uint64_t *words
     cdef readonly size_t n
@@ -494,6 +495,7 @@ cdef class Panels:
         if groups == 0 or w.shape[0] % groups:
             raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
+        self.rows = w
         self.n = w.shape[0]
         self.k_words = w.shape[1]
         self.groups = groups
@@ -537,6 +539,7 @@ cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bito
         check_size("groups of panels", (<Panels>w).groups, 1)
         args.n = (<Panels>w).n
         args.panels = (<Panels>w).words
+        args.w = <const uint64_t *>first((<Panels>w).rows)
         check_size("words of a row of w", (<Panels>w).k_words, a.shape[1])
     else:
         rows = w

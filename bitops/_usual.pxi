@@ -390,6 +390,7 @@ cdef object find_operands(usual_call *call, object a, object w, int w_axis,
             return None
         call.isa = panels.isa
         args.panels = panels.words
+        args.w = <const uint64_t *>first(panels.rows)  # few rows read w as it lies
         return panels
     args.w = find_bits(call, columns, args.n)
     return None if args.w == NULL else columns

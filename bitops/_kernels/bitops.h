@@ -36,7 +36,8 @@ static inline size_t bitops_words(size_t bits) {
 }
 
 /* Where mismatches become the product of two +-1 rows: here, and for a vector of mismatches in
- * dot_lanes of avx512.c. Subtracted twice, because 2 * mismatches would overflow where k does not.
+ * dot_lanes of avx512_store.h. Subtracted twice, because 2 * mismatches would overflow where k does
+ * not.
  */
 static inline int32_t bitops_dot(int32_t k, int32_t mismatches) {
     return k - mismatches - mismatches;
@@ -51,13 +52,14 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
-    BITOPS_STORE_TOPK,       /* uint64  row of c = heap of its nearest columns */
+    BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
  * absent. threshold has n entries, flip n bits; both are NULL unless the kind is SIGN.
  *
- * For TOPK, the ldc elements of a row of c are one heap of keys (isa/shared/heap.h); the row must
+ * For TOPK, the ldc elements of a row of c are one heap of keys, or, unless keep is 0, a list from
+ * which the `keep` smallest are selected now and then (isa/shared/nearest.h); the row must
  * meet its columns in increasing order.
  *
  * Offsets are added to the dot products of DOT, SCALED and SIGN. `offset` is a table, and row i of
@@ -77,6 +79,7 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
+    size_t keep; /* for TOPK: 0, or the length that lists are cut to */
 } bitops_store;
 
 /* ---- kernels: one function type per operation --------------------------------------------- */
@@ -147,6 +150,14 @@ typedef void bitops_gemm_panel_fn(const uint64_t *a, size_t lda, size_t m, const
                                   size_t n, size_t k_words, size_t row, size_t col,
                                   const bitops_store *store, uint64_t *scratch);
 
+/* Multiplies rows [0, m) of a, in the form of prepack_rows, by n columns, whose panels lie one
+ * after the other, and stores each row of outputs from its first column to its last. For k_words <=
+ * BITOPS_SHORT_WORDS, where tiles spend their time on the store. col is a multiple of nr. */
+enum { BITOPS_SHORT_WORDS = 8 };
+typedef void bitops_gemm_short_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *panels,
+                                  size_t n, size_t k_words, size_t row, size_t col,
+                                  const bitops_store *store);
+
 /* Multiplies rows [0, m) of a by rows [0, n) of w as they lie in memory. This is for few rows,
  * where ordering w into panels would cost more than the product. col is a multiple of 8. The store
  * has no offsets. */
@@ -215,7 +226,7 @@ typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -231,6 +242,7 @@ typedef struct bitops_isa {
     size_t mr, nr;     /* register tile of gemm_panel */
     size_t row_words;  /* scratch of gemm_panel, words for each row of a */
     int plane_bits;    /* numbers of at most this many bits are faster as planes than by lookup */
+    size_t few_rows;   /* up to here, making panels of w costs more than they save */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;
@@ -251,6 +263,7 @@ typedef struct bitops_isa {
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
+    bitops_gemm_short_fn *gemm_short; /* or NULL */
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
@@ -443,10 +456,11 @@ typedef struct bitops_gemm_args {
     const uint64_t *a; /* IN  m x k_words, rows lda words apart; NULL if there is an image */
     size_t lda;
     size_t m;
-    const uint64_t *w; /* IN  n x k_words, rows ldw words apart; NULL if panels are given */
+    const uint64_t *w; /* IN  n x k_words, rows ldw words apart; may be NULL if panels are given */
     size_t ldw;
     size_t n;
-    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL */
+    const uint64_t
+        *panels; /* IN  all of w in the panel order of isa, or NULL; w is the same then */
     size_t k_words;
     bitops_store store;
     bitops_stop *stop; /* or NULL */

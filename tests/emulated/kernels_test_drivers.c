@@ -70,7 +70,7 @@ static void test_gemm_driver(const bitops_isa *isa) {
 static void test_topk_driver(const bitops_isa *isa) {
     static const size_t shapes[][3] = {{1, 300, 17}, {9, 129, 4}, {60, 257, 16}, {20, 70, 258}};
     for (size_t s = 0; s < COUNT(shapes); s++)
-        for (size_t count = 1; count <= 21; count += 10) {
+        for (size_t count = 1; count <= 69; count += count < 21 ? 10 : 48) {
             const size_t m = shapes[s][0], n = shapes[s][1], k_words = shapes[s][2];
             bitops_gemm_args args = {.lda = k_words, .ldw = k_words, .m = m, .n = n};
             args.a = input_words(0, m * k_words, RANDOM);

@@ -65,6 +65,11 @@ static void test_gemm_panel(const bitops_isa *isa) {
                 product_case(isa, 1, 5, n, 7, pattern, i);
                 product_case(isa, 1, 50, n, 7, pattern, i);
             }
+    /* Short rows, so many of them that their tables fit in the scratch of counters. */
+    for (size_t words = 1; words <= BITOPS_SHORT_WORDS; words++)
+        for (int i = 0; i < STORES; i++)
+            for (size_t n = 64; n <= 129; n += i % 2 ? 65 : 64)
+                product_case(isa, 1, 73 * words, n, words, i % PATTERNS, i);
     /* Long rows, up to where 16-bit counters are full. */
     static const size_t longs[] = {61, 127, 128, 255, 256, 257, 1022, 1023};
     for (size_t p = 0; p < COUNT(longs); p++)
@@ -85,6 +90,52 @@ static void test_gemm_rows(const bitops_isa *isa) {
     for (size_t p = 0; p < COUNT(longs); p++)
         for (int pattern = 0; pattern < PATTERNS; pattern++)
             product_case(isa, 0, 2, 9, longs[p], pattern, 0);
+}
+
+/* m rows times n columns by gemm_short, whose panels lie one after the other. */
+static void short_case(const bitops_isa *isa, size_t m, size_t n, size_t k_words, int pattern,
+                       int i) {
+    const size_t nr = isa->nr, lda = k_words + m % 3, ldw = k_words + n % 2, k = k_words * 64;
+    const uint64_t *a = input_words(0, (m - 1) * lda + k_words, pattern);
+    const uint64_t *w = input_words(1, (n - 1) * ldw + k_words, pattern);
+    uint64_t *panels = input(2, bitops_prepack_size(isa, n, k_words) * sizeof *panels);
+    bitops_store store = make_store(i, n, k);
+    if (store.kind == BITOPS_STORE_ACCUMULATE)
+        return; /* for long rows */
+    fill_store_arrays(n, k);
+    const outputs out = make_outputs(store_bytes(&store, m), 0);
+    start_outputs(&store, m, out.got);
+    start_outputs(&store, m, out.want);
+    store.c = out.want;
+    for (size_t j = 0; j < n; j += generic->nr) {
+        uint64_t panel[16 * BITOPS_SHORT_WORDS];
+        const size_t columns = n - j < generic->nr ? n - j : generic->nr;
+        generic->prepack(w + j * ldw, ldw, columns, k_words, panel);
+        generic->gemm_panel(a, lda, m, panel, columns, k_words, 0, j, &store, NULL);
+    }
+    store.c = out.got;
+    for (size_t j = 0; j < n; j += nr)
+        isa->prepack(w + j * ldw, ldw, n - j < nr ? n - j : nr, k_words, panels + j * k_words);
+    if (isa->prepack_rows) {
+        uint64_t *rows = input(3, m * k_words * sizeof *rows);
+        isa->prepack_rows(a, lda, m, k_words, rows, k_words);
+        isa->gemm_short(rows, k_words, m, panels, n, k_words, 0, 0, &store);
+    } else {
+        isa->gemm_short(a, lda, m, panels, n, k_words, 0, 0, &store);
+    }
+    check_outputs(m, n, k_words);
+}
+
+static void test_gemm_short(const bitops_isa *isa) {
+    int turn = 0;
+    for (size_t m = 1; m <= 40; m += 1 + m / 4)
+        for (size_t s = 0; s < COUNT(column_sizes); s++)
+            for (size_t words = 1; words <= BITOPS_SHORT_WORDS; words++, turn++)
+                short_case(isa, m, column_sizes[s], words, turn / STORES % PATTERNS, turn % STORES);
+    for (size_t words = 1; words <= BITOPS_SHORT_WORDS; words++)
+        for (int i = 0; i < STORES; i++)
+            for (int pattern = 0; pattern < PATTERNS; pattern++)
+                short_case(isa, 3, 3 * isa->nr + 21, words, pattern, i);
 }
 
 /* Both are tested by the products that read what they wrote. */
@@ -201,6 +252,7 @@ const named_test product_tests[] = {
     {"prepack_rows", test_prepack},
     {"gemm_panel", test_gemm_panel},
     {"gemm_rows", test_gemm_rows},
+    {"gemm_short", test_gemm_short},
     {"lookup_panel", test_lookup_u8},
     {"lookup_tables_f32", test_lookup_f32},
     {"lookup_tables_u8", test_lookup_u8},

@@ -18,6 +18,8 @@
  *                     | rows | counters | offsets | whole row |
  */
 #include "bitops.h"
+#include "drivers/choice.h"
+#include "drivers/short_rows.h"
 #include "drivers/sizes.h"
 #include "isa/shared/store.h"
 #include "runtime/parallel.h"
@@ -36,7 +38,10 @@ enum {
     ROWS_WORDS = 1 << 18,  /* and at most 2 MiB for all threads */
     MAX_THREADS = ROWS_WORDS / (4 * KC_WORDS), /* at least 4 rows for each */
     TASKS_A_THREAD = 4,                        /* so that no thread waits long for the last one */
-    PLAIN_COLUMNS = 64, /* of a task on plain rows: whole words of bits, whole lines of numbers */
+    /* Of a task on plain rows: columns in whole words of bits and whole lines of numbers, and words
+     * of w: 16 KiB, to stay in the first-level cache. */
+    PLAIN_COLUMNS = 64,
+    PLAIN_WORDS = 1 << 11,
     /* Word products below which one thread is as fast. Measured on two Zen 4 cores with threads
      * awake: 64x128x1024 (2^17) takes 12.1 us with one thread and 10.0 with two, 64x64x512 (2^15)
      * 7.4 and 6.9, the plain rows of 1x4096x4096 (2^18) 46 and 27. */
@@ -58,7 +63,7 @@ typedef struct gemm_plan {
     const bitops_isa *isa;
     const bitops_gemm_args *args;
     int threads;
-    int plain_rows; /* w is read as it lies; nothing below is used */
+    bitops_way way; /* nothing below is used but for BITOPS_PANELS */
     int sliced;     /* k is cut */
     size_t depth;   /* words of k in a slice */
     size_t columns; /* columns whose panels exist at a time */
@@ -114,7 +119,7 @@ static void place_parts(gemm_plan *plan) {
 
 static gemm_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, int n_threads) {
     gemm_plan plan = {.isa = isa, .args = args, .threads = team(args, n_threads)};
-    plan.plain_rows = !args->panels && !args->image && args->m <= FEW_ROWS;
+    plan.way = choose_way(isa, args);
     plan.sliced = args->k_words > KC_WORDS;
     plan.depth = min_size(args->k_words, KC_WORDS);
     plan.columns = round_up(args->n, isa->nr);
@@ -131,7 +136,7 @@ static gemm_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
 size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                   int n_threads) {
     const gemm_plan plan = make_plan(isa, args, n_threads);
-    if (plan.plain_rows)
+    if (plan.way != BITOPS_PANELS)
         return 0;
     return (plan.threads_at + plan.thread_words * (size_t)plan.threads) * sizeof(uint64_t);
 }
@@ -140,14 +145,15 @@ size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args 
 
 static void gemm_plain_rows(const gemm_plan *plan) {
     const bitops_gemm_args *args = plan->args;
+    const size_t fit = PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS;
+    const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS;
     BITOPS_PARALLEL_FOR(plan->threads, schedule(static))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, PLAIN_COLUMNS); task++) {
-        const size_t col = (size_t)task * PLAIN_COLUMNS;
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, columns); task++) {
+        const size_t col = (size_t)task * columns;
         if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
             continue;
         plan->isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
-                             min_size(PLAIN_COLUMNS, args->n - col), args->k_words, 0, col,
-                             &args->store);
+                             min_size(columns, args->n - col), args->k_words, 0, col, &args->store);
     }
 }
 
@@ -213,19 +219,27 @@ static bitops_store store_for_rows(const gemm_plan *plan, const bitops_store *st
     return own;
 }
 
-/* Rows [i, i + rows) of a slice times its panels [first, last), one panel at a time. */
+/* Rows [i, i + rows) of a slice times its panels [first, last): one panel at a time, or as many as
+ * the first-level cache holds if rows are short. */
 static void gemm_block(const gemm_plan *plan, const slice *s, size_t i, size_t rows, size_t first,
                        size_t last, uint64_t *scratch) {
     size_t lda;
+    const bitops_isa *isa = plan->isa;
     const uint64_t *a = load_rows(plan, s, s->a_row + i, rows, scratch, &lda);
     const bitops_store store = store_for_rows(plan, s->store, s->row + i, rows, scratch);
-    for (size_t panel = first; panel < last; panel++) {
-        const size_t j = panel * plan->isa->nr;
-        if (bitops_stopped_at(panel - first, STOP_STEPS, plan->args->stop))
+    const int is_short = !plan->sliced && rows_are_short(isa, s->k_words);
+    const size_t step = is_short ? short_columns(isa, s->k_words) / isa->nr : 1;
+    for (size_t panel = first; panel < last; panel += step) {
+        const size_t j = panel * isa->nr,
+                     n = min_size(min_size(step, last - panel) * isa->nr, s->n - j);
+        const uint64_t *panels = s->panels + panel * s->panel_stride;
+        if (bitops_stopped_at((panel - first) / step, STOP_STEPS, plan->args->stop))
             return;
-        plan->isa->gemm_panel(a, lda, rows, s->panels + panel * s->panel_stride,
-                              min_size(plan->isa->nr, s->n - j), s->k_words, s->row + i, s->col + j,
-                              &store, scratch + plan->counters_at);
+        if (is_short)
+            isa->gemm_short(a, lda, rows, panels, n, s->k_words, s->row + i, s->col + j, &store);
+        else
+            isa->gemm_panel(a, lda, rows, panels, n, s->k_words, s->row + i, s->col + j, &store,
+                            scratch + plan->counters_at);
     }
 }
 
@@ -323,7 +337,9 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
     const gemm_plan plan = make_plan(isa, args, n_threads);
     if (args->store.kind == BITOPS_STORE_SIGN)
         clear_last_words(args);
-    if (plan.plain_rows)
+    if (plan.way == BITOPS_SHORT_ROWS)
+        bitops_short_rows(isa, args, plan.threads);
+    else if (plan.way == BITOPS_PLAIN_ROWS)
         gemm_plain_rows(&plan);
     else if (plan.sliced)
         gemm_sliced(&plan, workspace);

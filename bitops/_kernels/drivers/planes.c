@@ -60,10 +60,9 @@ static bitops_gemm_args block_args(const planes_plan *plan, const bitops_mixed_a
     const size_t m = block_rows(plan, rows);
     bitops_gemm_args gemm = {
         .lda = plan->k_words, .m = m, .ldw = args->ldw, .n = n, .k_words = plan->k_words};
-    if (args->panels && m > FEW_ROWS) /* see sizes.h */
+    gemm.w = args->w + j * args->ldw;
+    if (args->panels)
         gemm.panels = args->panels + j * plan->k_words;
-    else
-        gemm.w = args->w + j * args->ldw;
     gemm.stop = args->stop;
     gemm.store.kind = BITOPS_STORE_HAMMING;
     gemm.store.k = (int32_t)args->k;
@@ -84,8 +83,8 @@ static size_t gemm_at(const planes_plan *plan) {
 size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                     int n_threads) {
     const planes_plan plan = make_plan(args);
-    /* A full block needs the most: the last one, if it has at most FEW_ROWS, reads plain w, for
-     * which gemm needs no workspace. */
+    /* A full block needs the most: of one that has few rows, gemm may read plain w, for which it
+     * needs no workspace. */
     const bitops_gemm_args gemm = block_args(&plan, args, plan.rows, 0, plan.columns);
     return gemm_at(&plan) * sizeof(uint64_t) + bitops_gemm_workspace_size(isa, &gemm, n_threads);
 }

@@ -4,15 +4,7 @@
 
 #include <stddef.h>
 
-enum {
-    LINE_WORDS = 8, /* 64-bit words of a cache line */
-    /* Up to this many rows of a, gemm.c reads w as it lies and needs no workspace. planes.c asks
-     * the same question for each of its blocks: it sizes the workspace of gemm for a full block
-     * with prepacked panels, and hands over plain w instead for a block that is no larger than
-     * this. With a smaller threshold in gemm.c, such a block would order w into a workspace that
-     * has no room for it. */
-    FEW_ROWS = 16,
-};
+enum { LINE_WORDS = 8 }; /* 64-bit words of a cache line */
 
 static inline size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;

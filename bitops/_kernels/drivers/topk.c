@@ -2,8 +2,9 @@
  *
  *   for each block of rows x span of columns                        shared out to threads
  *     heaps of the block and span := empty
- *     for each panel of the span      ordered into the worker's scratch just before its use
- *       gemm_panel, whose store pushes distances below the row's limit into the row's heap
+ *     for each step of the span       its panels are made in the worker's scratch
+ *                                     just before their use, or rows are read as they lie
+ *       gemm_panel, whose store keeps distances below the row's limit, in its heap or list
  *   for each row                                                    shared out to threads
  *     heaps of all spans -> one, sorted -> distances, indices
  *
@@ -13,44 +14,63 @@
  * threads share the rows. A panel is made again for every block of rows, which costs about as much
  * as one row. Long rows go through bitops_gemm, which cuts k, in blocks of distances. */
 #include "bitops.h"
+#include "drivers/choice.h"
+#include "drivers/short_rows.h"
 #include "drivers/sizes.h"
 #include "isa/shared/heap.h"
+#include "isa/shared/nearest.h"
 #include "isa/shared/store.h"
 #include "runtime/parallel.h"
+
+#include <string.h>
 
 enum {
     LONG_WORDS = 256,      /* rows with more go through bitops_gemm */
     BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB, for the second-level cache, */
     ROWS_WORDS = 1 << 18,  /* and at most 2 MiB for all threads */
     MAX_THREADS = 64,      /* so that a block has rows */
-    PANEL_WORDS = 1 << 19, /* panels of all threads: 4 MiB */
+    PANEL_WORDS = 1 << 18, /* panels of all threads: 2 MiB */
     HEAP_KEYS = 1 << 18,   /* keys of the spans after the first: 2 MiB */
+    LIST_WORDS = 1 << 18,  /* lists of all threads: 2 MiB; */
+    LIST_COUNT = 64,       /* lists are faster than heaps from this count on: measured, */
+    LIST_ROWS = 8,         /* unless blocks would have fewer rows, since panels are made for each */
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
-    PLAIN_ROWS = 8,        /* up to here w is read as it lies, */
-    PLAIN_WORDS = 16,      /* if its rows are not shorter: measured, see README.md */
-    ROW_COLUMNS = 64,      /* columns taken at a time then */
+    PLAIN_WORDS = 1 << 11, /* words of w that are taken at a time as they lie: 16 KiB, */
+    PLAIN_COLUMNS = 64,    /* but whole lines of columns */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
     STOP_STEPS = 32,       /* panels between two looks at the clock */
 };
 
-static int reads_plain_rows(const bitops_gemm_args *args) {
-    return !args->panels && args->m <= PLAIN_ROWS && args->k_words >= PLAIN_WORDS;
+static int is_long(const bitops_isa *isa, const bitops_gemm_args *args) {
+    return args->k_words > LONG_WORDS && choose_search_way(isa, args) != BITOPS_PLAIN_ROWS;
 }
 
-static int is_long(const bitops_gemm_args *args) {
-    return args->k_words > LONG_WORDS && !reads_plain_rows(args);
+/* Columns that the kernel takes at a time. */
+static size_t step_columns(const bitops_isa *isa, const bitops_gemm_args *args, bitops_way way) {
+    switch (way) {
+    case BITOPS_PLAIN_ROWS:
+        return max_size(PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS, 1) *
+               PLAIN_COLUMNS;
+    case BITOPS_SHORT_ROWS:
+        return short_columns(isa, args->k_words);
+    default:
+        return isa->nr;
+    }
 }
 
 /* How the work is cut: blocks of `rows` rows times spans of `columns` columns. */
 typedef struct topk_plan {
+    bitops_way way;
+    size_t step; /* columns that the kernel takes at a time */
     size_t workers;
     size_t blocks, rows;
     size_t spans, columns;
-    /* Scratch of each worker, in words: a panel, then a block of rows, in whole cache lines, since
-     * the panel of the next worker follows. */
-    size_t panel_words, rows_words;
+    /* Scratch of each worker, in words: the panels of a step, then a block of rows, in whole cache
+     * lines, since the panel of the next worker follows. */
+    size_t panel_words, rows_words, lists_words;
+    int lists;        /* a block has lists (isa/shared/nearest.h) in place of heaps */
     size_t heap_keys; /* heaps of the spans after the first */
 } topk_plan;
 
@@ -58,26 +78,36 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
                            int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
     const size_t keys = args->m * count;
-    const int plain = reads_plain_rows(args);
-    topk_plan plan;
-    plan.panel_words = plain || args->panels ? 0 : isa->nr * args->k_words;
+    topk_plan plan = {.way = choose_search_way(isa, args)};
+    const int plain = plan.way == BITOPS_PLAIN_ROWS;
+    plan.step = step_columns(isa, args, plan.way);
+    plan.panel_words = plain || args->panels ? 0 : plan.step * args->k_words;
     const size_t fit_panels = max_size(PANEL_WORDS / max_size(plan.panel_words, 1), 1);
     const size_t most = min_size(MAX_THREADS, fit_panels);
     const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
     plan.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
-    const size_t step = max_size(isa->nr, ROW_COLUMNS);
-    plan.columns = round_up(ceil_div(args->n, plan.spans), step);
+    plan.columns = round_up(ceil_div(args->n, plan.spans), max_size(isa->nr, PLAIN_COLUMNS));
     plan.spans = ceil_div(args->n, plan.columns);
     const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
     plan.rows = min_size(fit, ceil_div(args->m * plan.spans, threads));
+    const size_t fit_lists = LIST_WORDS / threads / list_words(count);
+    plan.lists = count >= LIST_COUNT && fit_lists >= min_size(LIST_ROWS, args->m);
+    if (plan.lists)
+        plan.rows = min_size(plan.rows, fit_lists / isa->mr * isa->mr);
     plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
     plan.blocks = ceil_div(args->m, plan.rows);
     plan.workers = min_size(threads, plan.blocks * plan.spans);
     const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
     plan.rows_words = plain ? 0 : round_up(plan.rows * row_words, LINE_WORDS);
+    plan.lists_words =
+        plan.lists ? round_up(min_size(plan.rows, args->m) * list_words(count), LINE_WORDS) : 0;
     plan.heap_keys = (plan.spans - 1) * keys;
     return plan;
+}
+
+static size_t worker_words(const topk_plan *plan) {
+    return plan->panel_words + plan->rows_words + plan->lists_words;
 }
 
 /* The product that makes a block of distances of long rows. */
@@ -89,7 +119,7 @@ static bitops_gemm_args long_block(const bitops_gemm_args *args, size_t i, size_
     block.n = min_size(LONG_COLUMNS, args->n - j);
     if (args->panels)
         block.panels += j * args->k_words;
-    else
+    if (args->w)
         block.w += j * args->ldw;
     block.store.kind = BITOPS_STORE_HAMMING;
     block.store.c = distances;
@@ -101,14 +131,13 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
                                           size_t count, int n_threads) {
     if (args->m == 0)
         return 0;
-    if (is_long(args)) {
+    if (is_long(isa, args)) {
         const bitops_gemm_args block = long_block(args, 0, 0, NULL);
         return LONG_ROWS * LONG_COLUMNS * sizeof(int32_t) +
                bitops_gemm_workspace_size(isa, &block, n_threads);
     }
     const topk_plan plan = make_plan(isa, args, count, n_threads);
-    return (plan.workers * (plan.panel_words + plan.rows_words) + plan.heap_keys) *
-           sizeof(uint64_t);
+    return (plan.workers * worker_words(&plan) + plan.heap_keys) * sizeof(uint64_t);
 }
 
 static void clear_heaps(uint64_t *heaps, size_t keys) {
@@ -129,36 +158,89 @@ static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
         }
 }
 
-/* One block of rows and span of columns. */
+/* Columns [j, j + n) of w as panels: in place if they are prepacked, else made in scratch. */
+static const uint64_t *panels_of(const bitops_isa *isa, const bitops_gemm_args *args, size_t j,
+                                 size_t n, uint64_t *scratch) {
+    if (args->panels)
+        return args->panels + j * args->k_words;
+    for (size_t i = 0; i < n; i += isa->nr)
+        isa->prepack(args->w + (j + i) * args->ldw, args->ldw, min_size(isa->nr, n - i),
+                     args->k_words, scratch + i * args->k_words);
+    return scratch;
+}
+
+/* A block of rows [i, i + m) of a times a span of columns [j, end). `row` is its first row in the
+ * store. */
+typedef struct topk_task {
+    size_t i, m, j, end, row;
+} topk_task;
+
+static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
+                     const topk_task *task, const bitops_store *store, uint64_t *scratch) {
+    const size_t k_words = args->k_words, m = task->m, row = task->row;
+    const uint64_t *a = args->a + task->i * args->lda;
+    size_t lda = args->lda;
+    if (plan->rows_words && isa->prepack_rows) {
+        isa->prepack_rows(a, lda, m, k_words, scratch + plan->panel_words, k_words);
+        a = scratch + plan->panel_words;
+        lda = k_words;
+    }
+    for (size_t j = task->j, step = 0; j < task->end; j += plan->step, step++) {
+        const size_t n = min_size(plan->step, task->end - j);
+        if (bitops_stopped_at(step, STOP_STEPS, args->stop))
+            return;
+        switch (plan->way) {
+        case BITOPS_PLAIN_ROWS:
+            isa->gemm_rows(a, lda, m, args->w + j * args->ldw, args->ldw, n, k_words, row, j,
+                           store);
+            break;
+        case BITOPS_SHORT_ROWS:
+            isa->gemm_short(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
+                            store);
+            break;
+        case BITOPS_PANELS:
+            isa->gemm_panel(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
+                            store, scratch + plan->panel_words);
+            break;
+        }
+    }
+}
+
+/* The keys that a list keeps, as a heap. */
+static void list_to_heap(uint64_t *list, uint64_t *heap_out, size_t count) {
+    if (list[1] > count)
+        list_select(list, count);
+    memcpy(heap_out, list + LIST_HEAD, list[1] * sizeof *list);
+    clear_heaps(heap_out + list[1], count - list[1]);
+    heap_make(heap_out, count);
+}
+
+/* The heaps of one block of rows and span of columns, which are those of store. */
 static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                        size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
-    const size_t i = block * plan->rows, m = min_size(plan->rows, args->m - i);
-    const size_t end = min_size((span + 1) * plan->columns, args->n);
-    const size_t step = reads_plain_rows(args) ? ROW_COLUMNS : isa->nr;
-    const uint64_t *a = args->a + i * args->lda;
-    size_t lda = args->lda;
-    clear_heaps((uint64_t *)store->c + i * store->ldc, m * store->ldc);
-    if (plan->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, args->k_words, scratch + plan->panel_words, args->k_words);
-        a = scratch + plan->panel_words;
-        lda = args->k_words;
+    const size_t i = block * plan->rows, count = store->ldc, words = list_words(count);
+    topk_task task = {.i = i,
+                      .m = min_size(plan->rows, args->m - i),
+                      .j = span * plan->columns,
+                      .end = min_size((span + 1) * plan->columns, args->n),
+                      .row = i};
+    uint64_t *heaps = (uint64_t *)store->c + i * count;
+    if (!plan->lists) {
+        clear_heaps(heaps, task.m * count);
+        multiply(isa, args, plan, &task, store, scratch);
+        return;
     }
-    for (size_t j = span * plan->columns; j < end; j += step) {
-        const uint64_t *w = args->w + j * args->ldw, *panel = scratch;
-        const size_t n = min_size(step, end - j);
-        if (bitops_stopped_at(j / step, STOP_STEPS, args->stop))
-            return;
-        if (reads_plain_rows(args)) {
-            isa->gemm_rows(a, lda, m, w, args->ldw, n, args->k_words, i, j, store);
-            continue;
-        }
-        if (args->panels)
-            panel = args->panels + j * args->k_words;
-        else
-            isa->prepack(w, args->ldw, n, args->k_words, scratch);
-        isa->gemm_panel(a, lda, m, panel, n, args->k_words, i, j, store,
-                        scratch + plan->panel_words);
-    }
+    uint64_t *lists = scratch + plan->panel_words + plan->rows_words;
+    bitops_store own = *store;
+    own.c = lists;
+    own.ldc = words;
+    own.keep = count;
+    task.row = 0;
+    for (size_t row = 0; row < task.m; row++)
+        list_clear(lists + row * words);
+    multiply(isa, args, plan, &task, &own, scratch);
+    for (size_t row = 0; row < task.m; row++)
+        list_to_heap(lists + row * words, heaps + row * count, count);
 }
 
 static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
@@ -174,7 +256,7 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
             if (span > 0)
                 own.c = heaps + (span - 1) * args->m * store->ldc;
             topk_block(isa, args, plan, task / plan->spans, span, &own,
-                       scratch + (size_t)worker * (plan->panel_words + plan->rows_words));
+                       scratch + (size_t)worker * worker_words(plan));
         }
 }
 
@@ -196,11 +278,11 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
     const bitops_store store = {
         .kind = BITOPS_STORE_TOPK, .k = args->store.k, .c = heaps, .ldc = count};
     const topk_plan plan = make_plan(isa, args, count, n_threads);
-    const size_t extra = is_long(args) ? 0 : plan.spans - 1;
-    if (is_long(args)) {
+    const size_t extra = is_long(isa, args) ? 0 : plan.spans - 1;
+    if (is_long(isa, args)) {
         topk_long(isa, args, &store, workspace, n_threads);
     } else {
-        more = (uint64_t *)workspace + plan.workers * (plan.panel_words + plan.rows_words);
+        more = (uint64_t *)workspace + plan.workers * worker_words(&plan);
         topk_fused(isa, args, &plan, &store, more, workspace);
     }
     if (bitops_stopped(args->stop))

@@ -46,6 +46,8 @@ enum {
     HALF = NR / 2,
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
+    SHORT_WORDS = 8,
+    TABLES_BYTES = GROUPS * TABLE_STRIDE,
 };
 
 /* ---- panels -------------------------------------------------------------------------------- */
@@ -110,6 +112,12 @@ BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *pa
 void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                          uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
+    if (n == NR && k_words <= 4) { /* rows share lines */
+        for (size_t half = 0; half < NR; half += HALF)
+            for (size_t p = 0; p < k_words; p++)
+                order_word(w + half * ldw + p, ldw, panel_out + p * NR + half);
+        return;
+    }
     /* Each cache line of w is read once, however many lines its rows make fall into one set. */
     enum { LINE = 8 };
     for (size_t half = 0; half < NR; half += HALF)
@@ -164,8 +172,10 @@ BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split_u16x16[4]) {
     split_u16x16[3] = _mm256_srli_epi16(high_u16x16, 8);
 }
 
-/* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order. */
-BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t *out) {
+/* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order; as k minus
+ * twice the count if dot, which is a constant at every call. */
+BITOPS_INLINE void write_lanes(const int dot, int32_t k, __m256i even_u16x16, __m256i odd_u16x16,
+                               int32_t *out) {
     const __m256i low_u16x16 =
         _mm256_unpacklo_epi16(even_u16x16, odd_u16x16); /* columns 0-7, 16-23 */
     const __m256i high_u16x16 =
@@ -174,8 +184,16 @@ BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t
         _mm256_castsi256_si128(low_u16x16), _mm256_castsi256_si128(high_u16x16),
         _mm256_extracti128_si256(low_u16x16, 1), _mm256_extracti128_si256(high_u16x16, 1)};
     BITOPS_UNROLL
-    for (int i = 0; i < 4; i++)
-        _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_cvtepu16_epi32(parts_u16x8[i]));
+    for (int i = 0; i < 4; i++) {
+        __m256i v_i32x8 = _mm256_cvtepu16_epi32(parts_u16x8[i]);
+        if (dot)
+            v_i32x8 = _mm256_sub_epi32(_mm256_sub_epi32(_mm256_set1_epi32(k), v_i32x8), v_i32x8);
+        _mm256_storeu_si256((__m256i *)(out + 8 * i), v_i32x8);
+    }
+}
+
+BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t *out) {
+    write_lanes(0, 0, even_u16x16, odd_u16x16, out);
 }
 
 /* Prefetches the cache lines of one row of results, which will be written. */
@@ -471,54 +489,76 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
     }
 }
 
+/* Stores the counts of one row, without a detour where its outputs are a full panel of them. */
+BITOPS_INLINE void store_counts(__m256i (*counts_u16x16)[4], size_t n, size_t row, size_t col,
+                                const bitops_store *store) {
+    int32_t *const c = (int32_t *)store->c + row * store->ldc + col;
+    const int whole = n == NR && !store->offset;
+    if (whole && store->kind == BITOPS_STORE_DOT) {
+        for (int j = 0; j < 4; j++)
+            write_lanes(1, store->k, counts_u16x16[j / 2][j % 2 * 2],
+                        counts_u16x16[j / 2][j % 2 * 2 + 1], c + 32 * j);
+        return;
+    }
+    int32_t mismatches[NR];
+    const int direct = whole && store->kind == BITOPS_STORE_HAMMING;
+    for (int j = 0; j < 4; j++)
+        write_counts(counts_u16x16[j / 2][j % 2 * 2], counts_u16x16[j / 2][j % 2 * 2 + 1],
+                     (direct ? c : mismatches) + 32 * j);
+    if (!direct)
+        store_block(mismatches, NR, 1, n, row, col, store);
+}
+
+/* Short rows: the tables of all words lie side by side, in scratch, so that the counters of a row
+ * stay in registers from its first word to its store. */
+BITOPS_INLINE void table_short(const int halves, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                               size_t col, const bitops_store *store, uint8_t *tables) {
+    for (size_t p = 0; p < k_words; p++)
+        make_tables(panel + p * NR, tables + p * TABLES_BYTES);
+    for (size_t i = 0; i < m; i++, a += lda) {
+        __m256i totals_u16x16[2][4];
+        prefetch_results(row + i + PREFETCH_ROWS, col, n, store);
+        for (int j = 0; j < 8; j++)
+            totals_u16x16[j / 4][j % 4] = _mm256_setzero_si256();
+        for (size_t p = 0; p < k_words;) {
+            const size_t end = p + FLUSH_WORDS < k_words ? p + FLUSH_WORDS : k_words;
+            nibble_counts counts[2];
+            for (int h = 0; h < halves; h++)
+                counts[h].low_u8x32 = counts[h].high_u16x16 = _mm256_setzero_si256();
+            for (; p < end; p++) {
+                const uint8_t *own = tables + p * TABLES_BYTES;
+                BITOPS_IN_POINTER(own);
+                add_word(halves, own, a[p], counts);
+            }
+            for (int h = 0; h < halves; h++) {
+                __m256i split_u16x16[4];
+                split_counts(counts[h], split_u16x16);
+                for (int j = 0; j < 4; j++)
+                    totals_u16x16[h][j] = _mm256_add_epi16(totals_u16x16[h][j], split_u16x16[j]);
+            }
+        }
+        store_counts(totals_u16x16, n, row + i, col, store);
+    }
+}
+
 void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                             size_t n, size_t k_words, size_t row, size_t col,
                             const bitops_store *store, uint64_t *scratch) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS && k_words > 0 && k_words <= SHORT_WORDS &&
+        k_words * TABLES_BYTES <= m * sizeof(row_counts)) {
+        if (n <= HALF)
+            table_short(1, a, lda, m, panel, n, k_words, row, col, store, (uint8_t *)scratch);
+        else
+            table_short(2, a, lda, m, panel, n, k_words, row, col, store, (uint8_t *)scratch);
+        return;
+    }
     if (m >= MANY_ROWS) {
         table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
         return;
     }
     shuffle_rows(a, lda, m, panel, n, k_words, row, col, store);
-}
-
-/* ---- gemm on plain rows -------------------------------------------------------------------- */
-
-/* Rows of w are read one after the other, as a single stream for the prefetcher: several at a time
- * lost a quarter of the speed from the third-level cache on. Bytes grow by at most 8 a vector and
- * are summed after 31 of them. */
-BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
-    __m256i sum_u64x4 = _mm256_setzero_si256();
-    size_t p = 0;
-    while (p + YMM_WORDS <= k_words) {
-        const size_t vectors = (k_words - p) / YMM_WORDS;
-        const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
-        __m256i bytes_u8x32 = _mm256_setzero_si256();
-        for (; p < end; p += YMM_WORDS)
-            bytes_u8x32 = _mm256_add_epi8(
-                bytes_u8x32, popcount_bytes(_mm256_xor_si256(load(a + p), load(w + p))));
-        sum_u64x4 = _mm256_add_epi64(sum_u64x4, sum_bytes(bytes_u8x32));
-    }
-    uint64_t count = sum_lanes(sum_u64x4);
-    for (; p < k_words; p++)
-        count += (uint64_t)_mm_popcnt_u64(a[p] ^ w[p]);
-    return (int32_t)count;
-}
-
-void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
-                           size_t n, size_t k_words, size_t row, size_t col,
-                           const bitops_store *store) {
-    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
-    BITOPS_ASSUME(col % 8 == 0);
-    for (size_t j = 0; j < n; j += COLUMNS) {
-        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
-        for (size_t i = 0; i < m; i++) {
-            int32_t mismatches[COLUMNS];
-            for (size_t l = 0; l < columns; l++)
-                mismatches[l] = row_mismatches(a + i * lda, w + (j + l) * ldw, k_words);
-            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
-        }
-    }
 }
 
 BITOPS_TARGET_END

@@ -33,6 +33,8 @@
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
 #include "bitops.h"
 #include "isa/shared/avx512.h"
+#include "isa/shared/avx512_store.h"
+#include "isa/shared/avx512_tally.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -45,159 +47,12 @@ BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,
 
 enum { MR = 4, NR = 32 };
 
-/* Truth tables of vpternlog: bit 4 a + 2 b + c is the result for (a, b, c). CARRY takes x1, ones
- * and next: where next differs from ones, one of x1 and x2 is set and the majority is ones; where
- * it does not, x1 and x2 are equal and the majority is x1. */
-enum {
-    XOR3 = 0x96,  /* a ^ b ^ c */
-    CARRY = 0xd4, /* b != c ? b : a */
-};
-
 /* ---- primitives ---------------------------------------------------------------------------- */
-
-BITOPS_INLINE __m512i xor3(__m512i a_b512, __m512i b_b512, __m512i c_b512) {
-    return _mm512_ternarylogic_epi32(a_b512, b_b512, c_b512, XOR3);
-}
 
 BITOPS_INLINE __m512i broadcast32(const char *x) {
     int32_t v;
     memcpy(&v, x, sizeof v);
     return _mm512_set1_epi32(v);
-}
-
-/* The counters of one vector of outputs, in 32-bit lanes (panels), or those of one output, in
- * 64-bit lanes (plain rows). */
-typedef struct tally {
-    __m512i ones_b512, count_b512;
-} tally;
-
-BITOPS_INLINE tally tally_zero(void) {
-    return (tally){_mm512_setzero_si512(), _mm512_setzero_si512()};
-}
-
-BITOPS_INLINE __m512i tally_total(tally t) {
-    return _mm512_add_epi32(_mm512_add_epi32(t.count_b512, t.count_b512),
-                            _mm512_popcnt_epi32(t.ones_b512));
-}
-
-/* Adds the bits of a1 ^ w1 and a2 ^ w2, given a12 = a1 ^ a2 and w12 = w1 ^ w2. Returns the carry,
- * which the caller counts. */
-BITOPS_INLINE __m512i tally_add(tally *t, __m512i a1_b512, __m512i a12_b512, __m512i w1_b512,
-                                __m512i w12_b512) {
-    const __m512i next_b512 = xor3(t->ones_b512, w12_b512, a12_b512);
-    const __m512i x1_b512 = _mm512_xor_si512(w1_b512, a1_b512);
-    const __m512i carry_b512 = _mm512_ternarylogic_epi32(x1_b512, t->ones_b512, next_b512, CARRY);
-    t->ones_b512 = next_b512;
-    return carry_b512;
-}
-
-/* ---- the output transform, 16 columns at a time -------------------------------------------- */
-
-/* Puts the columns that hits selects into the heap of their row, unless one before them has lowered
- * the limit. This is rare, and not inlined, since it would take registers from every tile. */
-BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t col,
-                                uint64_t *heap, size_t count) {
-    uint32_t distances[LANES];
-    _mm512_storeu_si512(distances, mismatches_i32x16);
-    for (; hits; hits &= hits - 1) {
-        const unsigned j = (unsigned)__builtin_ctz(hits);
-        if (distances[j] < heap_limit(heap))
-            heap_replace_root(heap, count, heap_key(distances[j], col + j));
-    }
-}
-
-/* bitops_dot of 16 columns, plus offset from column col on, unless offset is NULL. */
-BITOPS_INLINE __m512i dot_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t col,
-                                const int32_t *offset, const bitops_store *store) {
-    const __m512i k_i32x16 = _mm512_set1_epi32(store->k);
-    __m512i dot_i32x16 =
-        _mm512_sub_epi32(_mm512_sub_epi32(k_i32x16, mismatches_i32x16), mismatches_i32x16);
-    if (offset)
-        dot_i32x16 = _mm512_add_epi32(dot_i32x16, _mm512_maskz_loadu_epi32(mask, offset + col));
-    return dot_i32x16;
-}
-
-BITOPS_INLINE void store_scaled_lanes(__m512i dot_i32x16, __mmask16 mask, size_t row, size_t col,
-                                      const bitops_store *store, float *c_out) {
-    __m512 c_f32x16 = _mm512_cvtepi32_ps(dot_i32x16);
-    if (store->alpha)
-        c_f32x16 = _mm512_mul_ps(c_f32x16, _mm512_maskz_loadu_ps(mask, store->alpha + col));
-    if (store->k_map)
-        c_f32x16 = _mm512_mul_ps(c_f32x16, _mm512_set1_ps(store->k_map[row]));
-    if (store->bias)
-        c_f32x16 = _mm512_add_ps(c_f32x16, _mm512_maskz_loadu_ps(mask, store->bias + col));
-    _mm512_mask_storeu_ps(c_out, mask, c_f32x16);
-}
-
-BITOPS_INLINE void store_sign_lanes(__m512i dot_i32x16, __mmask16 mask, size_t row, size_t col,
-                                    const bitops_store *store) {
-    const __m512i threshold_i32x16 = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
-    unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot_i32x16, threshold_i32x16);
-    /* Only the bytes of these columns: the next byte may belong to another thread. */
-    const size_t bytes = mask > 0xff ? 2 : 1;
-    uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
-    if (store->flip) {
-        uint16_t flip = 0;
-        memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
-        bits ^= flip;
-    }
-    c[0] = (uint8_t)bits;
-    if (bytes == 2)
-        c[1] = (uint8_t)(bits >> 8);
-}
-
-BITOPS_INLINE void store_topk_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
-                                    size_t col, const bitops_store *store) {
-    uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
-    const __m512i limit_u32x16 = _mm512_set1_epi32((int32_t)heap_limit(heap));
-    const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches_i32x16, limit_u32x16);
-    if (hits)
-        store_hits(mismatches_i32x16, hits, col, heap, store->ldc);
-}
-
-/* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
- * whose counts are in a register; a new kind of store needs a case in both. offset is what is added
- * to the dot products of the row, or NULL. */
-BITOPS_INLINE void store_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row, size_t col,
-                               const int32_t *offset, const bitops_store *store) {
-    const size_t first = row * store->ldc + col;
-    const __m512i dot_i32x16 = dot_lanes(mismatches_i32x16, mask, col, offset, store);
-    switch (store->kind) {
-    case BITOPS_STORE_DOT:
-        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot_i32x16);
-        break;
-    case BITOPS_STORE_SCALED:
-        store_scaled_lanes(dot_i32x16, mask, row, col, store, (float *)store->c + first);
-        break;
-    case BITOPS_STORE_HAMMING:
-        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, mismatches_i32x16);
-        break;
-    case BITOPS_STORE_HAMMING16:
-        _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches_i32x16);
-        break;
-    case BITOPS_STORE_SIGN:
-        store_sign_lanes(dot_i32x16, mask, row, col, store);
-        break;
-    case BITOPS_STORE_ACCUMULATE: {
-        int32_t *c = (int32_t *)store->c + first;
-        const __m512i sum_i32x16 =
-            _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, c), mismatches_i32x16);
-        _mm512_mask_storeu_epi32(c, mask, sum_i32x16);
-        break;
-    }
-    case BITOPS_STORE_TOPK:
-        store_topk_lanes(mismatches_i32x16, mask, row, col, store);
-        break;
-    }
-}
-
-/* Prefetches the cache lines that store_lanes will write, while the sums are still being made. */
-BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops_store *store) {
-    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
-        return;
-    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
-    for (int v = 0; v < vecs; v++)
-        __builtin_prefetch(c + 64 * v, 1, 3);
 }
 
 /* ---- gemm on panels ------------------------------------------------------------------------ */
@@ -224,31 +79,87 @@ BITOPS_INLINE void transpose_words(__m512i v_u64x8[8]) {
     }
 }
 
+/* Writes the words of 16 columns to half a panel: low, low ^ high. Lane j of even and odd holds the
+ * word of column 2 j or 2 j + 1 if paired, else that of column j or 8 + j. */
+BITOPS_INLINE void write_word(const int paired, __m512i even_u64x8, __m512i odd_u64x8,
+                              uint64_t *panel_out) {
+    const __m512i low_u32x16 =
+        paired ? _mm512_set_epi32(30, 14, 28, 12, 26, 10, 24, 8, 22, 6, 20, 4, 18, 2, 16, 0)
+               : _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i high_u32x16 = _mm512_add_epi32(low_u32x16, _mm512_set1_epi32(1));
+    const __m512i w1_u32x16 = _mm512_permutex2var_epi32(even_u64x8, low_u32x16, odd_u64x8);
+    const __m512i w2_u32x16 = _mm512_permutex2var_epi32(even_u64x8, high_u32x16, odd_u64x8);
+    _mm512_storeu_si512(panel_out, w1_u32x16);
+    _mm512_storeu_si512(panel_out + ZMM_WORDS, _mm512_xor_si512(w1_u32x16, w2_u32x16));
+}
+
 /* Writes up to 8 words of 16 columns, which are n <= 16 rows of w, to half a panel. */
 BITOPS_INLINE void prepack_half(const uint64_t *w, size_t ldw, size_t n, size_t words,
                                 uint64_t *panel_out) {
-    const __m512i even_u32x16 =
-        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    const __m512i odd_u32x16 =
-        _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     __m512i v_u64x8[LANES];
     for (size_t j = 0; j < LANES; j++)
         v_u64x8[j] = j < n ? _mm512_maskz_loadu_epi64(low_bits8(words), w + j * ldw)
                            : _mm512_setzero_si512();
     transpose_words(v_u64x8);
     transpose_words(v_u64x8 + 8);
-    for (size_t p = 0; p < words; p++) {
-        const __m512i w1_u32x16 =
-            _mm512_permutex2var_epi32(v_u64x8[p], even_u32x16, v_u64x8[8 + p]);
-        const __m512i w2_u32x16 = _mm512_permutex2var_epi32(v_u64x8[p], odd_u32x16, v_u64x8[8 + p]);
-        _mm512_storeu_si512(panel_out + p * NR, w1_u32x16);
-        _mm512_storeu_si512(panel_out + p * NR + ZMM_WORDS, _mm512_xor_si512(w1_u32x16, w2_u32x16));
+    for (size_t p = 0; p < words; p++)
+        write_word(0, v_u64x8[p], v_u64x8[8 + p], panel_out + p * NR);
+}
+
+/* The same for 16 rows of 1, 2 or 4 words without gaps, of which a vector holds several. */
+BITOPS_INLINE void prepack_half_1(const uint64_t *w, uint64_t *panel_out) {
+    write_word(0, _mm512_loadu_si512(w), _mm512_loadu_si512(w + ZMM_WORDS), panel_out);
+}
+
+BITOPS_INLINE void prepack_half_2(const uint64_t *w, uint64_t *panel_out) {
+    for (size_t p = 0; p < 2; p++) {
+        const __m512i word_u64x8 = _mm512_add_epi64(_mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0),
+                                                    _mm512_set1_epi64((int64_t)p));
+        const __m512i first_u64x8 = _mm512_permutex2var_epi64(_mm512_loadu_si512(w), word_u64x8,
+                                                              _mm512_loadu_si512(w + ZMM_WORDS));
+        const __m512i last_u64x8 =
+            _mm512_permutex2var_epi64(_mm512_loadu_si512(w + 2 * ZMM_WORDS), word_u64x8,
+                                      _mm512_loadu_si512(w + 3 * ZMM_WORDS));
+        write_word(0, first_u64x8, last_u64x8, panel_out + p * NR);
     }
+}
+
+BITOPS_INLINE void prepack_half_4(const uint64_t *w, uint64_t *panel_out) {
+    __m512i v_u64x8[8]; /* two columns each */
+    for (size_t i = 0; i < 8; i++)
+        v_u64x8[i] = _mm512_loadu_si512(w + i * ZMM_WORDS);
+    transpose_words(v_u64x8);
+    for (size_t p = 0; p < 4; p++)
+        write_word(1, v_u64x8[p], v_u64x8[4 + p], panel_out + p * NR);
+}
+
+/* Whether it was such rows. */
+BITOPS_INLINE int prepack_dense(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                uint64_t *panel_out) {
+    if (n != NR || ldw != k_words)
+        return 0;
+    for (size_t half = 0; half < NR; half += LANES)
+        switch (k_words) {
+        case 1:
+            prepack_half_1(w + half, panel_out + half);
+            break;
+        case 2:
+            prepack_half_2(w + 2 * half, panel_out + half);
+            break;
+        case 4:
+            prepack_half_4(w + 4 * half, panel_out + half);
+            break;
+        default:
+            return 0;
+        }
+    return 1;
 }
 
 void bitops_prepack_avx512(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                            uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
+    if (prepack_dense(w, ldw, n, k_words, panel_out))
+        return;
     for (size_t half = 0; half < NR; half += LANES)
         for (size_t p = 0; p < k_words; p += ZMM_WORDS) {
             const size_t rows = n < half ? 0 : n - half < LANES ? n - half : LANES;
@@ -384,8 +295,8 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
         BITOPS_UNROLL
         for (int v = 0; v < vecs; v++) {
             const size_t first = (size_t)v * LANES;
-            store_lanes(tally_total(t[i][v]), low_bits16(n - first), row + (size_t)i, col + first,
-                        offset, store);
+            store_lanes(store->kind, tally_total(t[i][v]), low_bits16(n - first), row + (size_t)i,
+                        col + first, offset, store);
         }
     }
 }
@@ -420,130 +331,6 @@ void bitops_gemm_panel_avx512(const uint64_t *a, size_t lda, size_t m, const uin
         for (; i + MR <= m; i += MR)
             tile(MR, 1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
         tile_edge(m - i, 1, a + i * lda, lda, panel, n, k_words, row + i, col, store);
-    }
-}
-
-/* ---- gemm on plain rows -------------------------------------------------------------------- */
-
-enum { GROUP = 8 }; /* outputs made together: eight tallies, whose sums fill one vector */
-
-/* Lane j of the result is the sum of the eight lanes of v[j]. */
-BITOPS_INLINE __m512i sum_lanes(const __m512i v_u64x8[GROUP]) {
-    __m512i pairs_u64x8[4], quads_u64x8[2];
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++)
-        pairs_u64x8[i] =
-            _mm512_add_epi64(_mm512_unpacklo_epi64(v_u64x8[2 * i], v_u64x8[2 * i + 1]),
-                             _mm512_unpackhi_epi64(v_u64x8[2 * i], v_u64x8[2 * i + 1]));
-    /* pairs[i]: (2i, 2i+1) four times, once per 128 bits. */
-    BITOPS_UNROLL
-    for (int i = 0; i < 2; i++)
-        quads_u64x8[i] = _mm512_add_epi64(
-            _mm512_shuffle_i64x2(pairs_u64x8[2 * i], pairs_u64x8[2 * i + 1], 0x88),
-            _mm512_shuffle_i64x2(pairs_u64x8[2 * i], pairs_u64x8[2 * i + 1], 0xdd));
-    /* quads[i]: pairs 2i, 2i, 2i+1, 2i+1. */
-    return _mm512_add_epi64(_mm512_shuffle_i64x2(quads_u64x8[0], quads_u64x8[1], 0x88),
-                            _mm512_shuffle_i64x2(quads_u64x8[0], quads_u64x8[1], 0xdd));
-}
-
-/* Loads a vector of words of a row: all, or those that mask selects. */
-BITOPS_INLINE __m512i load_words(const uint64_t *words, const int all, __mmask8 mask) {
-    return all ? _mm512_loadu_si512(words) : _mm512_maskz_loadu_epi64(mask, words);
-}
-
-/* Adds 2 x 8 words at p of na rows of a and nw rows of w; na * nw = 8, and both are constants at
- * every call. If not `all`, only `left` words remain. Prefetches the same words of the next rows of
- * w, which lie `ahead`. */
-BITOPS_INLINE void group_step(tally t[GROUP], const int na, const int nw, const uint64_t *const *a,
-                              const uint64_t *const *w, size_t p, const int all, size_t left,
-                              size_t ahead) {
-    const __mmask8 m1 = low_bits8(left);
-    const __mmask8 m2 = low_bits8(left > ZMM_WORDS ? left - ZMM_WORDS : 0);
-    __m512i a1_u64x8[2], a12_u64x8[2];
-    BITOPS_UNROLL
-    for (int i = 0; i < na; i++) {
-        a1_u64x8[i] = load_words(a[i] + p, all, m1);
-        a12_u64x8[i] = _mm512_xor_si512(a1_u64x8[i], load_words(a[i] + p + ZMM_WORDS, all, m2));
-    }
-    BITOPS_UNROLL
-    for (int j = 0; j < nw; j++) {
-        const __m512i w1_u64x8 = load_words(w[j] + p, all, m1);
-        const __m512i w12_u64x8 =
-            _mm512_xor_si512(w1_u64x8, load_words(w[j] + p + ZMM_WORDS, all, m2));
-        __builtin_prefetch(w[j] + p + ahead, 0, 3);
-        __builtin_prefetch(w[j] + p + ahead + ZMM_WORDS, 0, 3);
-        BITOPS_UNROLL
-        for (int i = 0; i < na; i++) {
-            tally *const s = &t[i * nw + j];
-            const __m512i carry_u64x8 =
-                tally_add(s, a1_u64x8[i], a12_u64x8[i], w1_u64x8, w12_u64x8);
-            s->count_b512 = _mm512_add_epi64(s->count_b512, _mm512_popcnt_epi64(carry_u64x8));
-        }
-    }
-}
-
-/* Counts the mismatches of na rows of a with nw rows of w: eight int32, in the order of the rows of
- * a. Columns from `columns` on repeat the last one. */
-BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_t *a, size_t lda,
-                                       const uint64_t *w, size_t ldw, size_t columns,
-                                       size_t k_words) {
-    const uint64_t *a_rows[2], *w_rows[GROUP];
-    tally t[GROUP];
-    for (int i = 0; i < na; i++)
-        a_rows[i] = a + (size_t)i * lda;
-    for (int j = 0; j < nw; j++)
-        w_rows[j] = w + ((size_t)j < columns ? (size_t)j : columns - 1) * ldw;
-    for (int i = 0; i < GROUP; i++)
-        t[i] = tally_zero();
-    size_t p = 0;
-    for (; p + 2 * ZMM_WORDS <= k_words; p += 2 * ZMM_WORDS)
-        group_step(t, na, nw, a_rows, w_rows, p, 1, 2 * ZMM_WORDS, (size_t)nw * ldw);
-    if (p < k_words)
-        group_step(t, na, nw, a_rows, w_rows, p, 0, k_words - p, (size_t)nw * ldw);
-    __m512i sums_u64x8[GROUP];
-    BITOPS_UNROLL
-    for (int i = 0; i < GROUP; i++)
-        sums_u64x8[i] = _mm512_add_epi64(_mm512_add_epi64(t[i].count_b512, t[i].count_b512),
-                                         _mm512_popcnt_epi64(t[i].ones_b512));
-    return _mm512_cvtepi64_epi32(sum_lanes(sums_u64x8));
-}
-
-/* Counts the mismatches of na rows of a with `columns` <= 16 rows of w; na is a constant at every
- * call. */
-BITOPS_INLINE void rows_mismatches(const int na, const uint64_t *a, size_t lda, const uint64_t *w,
-                                   size_t ldw, size_t columns, size_t k_words,
-                                   int32_t mismatches_out[2][LANES]) {
-    const int nw = GROUP / na;
-    for (size_t j = 0; j < columns; j += (size_t)nw) {
-        const __m256i eight_i32x8 =
-            group_mismatches(na, nw, a, lda, w + j * ldw, ldw, columns - j, k_words);
-        if (na == 1) {
-            _mm256_storeu_si256((__m256i *)&mismatches_out[0][j], eight_i32x8);
-        } else {
-            _mm_storeu_si128((__m128i *)&mismatches_out[0][j], _mm256_castsi256_si128(eight_i32x8));
-            _mm_storeu_si128((__m128i *)&mismatches_out[1][j],
-                             _mm256_extracti128_si256(eight_i32x8, 1));
-        }
-    }
-}
-
-void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
-                             size_t n, size_t k_words, size_t row, size_t col,
-                             const bitops_store *store) {
-    BITOPS_ASSUME(col % GROUP == 0);
-    for (size_t j = 0; j < n; j += LANES, w += LANES * ldw) {
-        const size_t columns = n - j < LANES ? n - j : LANES;
-        for (size_t i = 0; i < m; i += 2) {
-            int32_t mismatches[2][LANES];
-            const size_t rows = m - i < 2 ? 1 : 2;
-            if (rows == 2)
-                rows_mismatches(2, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
-            else
-                rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
-            for (size_t r = 0; r < rows; r++)
-                store_lanes(_mm512_loadu_si512(mismatches[r]), low_bits16(columns), row + i + r,
-                            col + j, NULL, store);
-        }
     }
 }
 

@@ -46,6 +46,8 @@ enum {
     PANEL_BYTES = NR * 8, /* of one word of k */
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: counted, see README.md */
+    SHORT_WORDS = 8,
+    TABLES_BYTES = GROUPS * TABLE_STRIDE,
 };
 
 /* ---- panels -------------------------------------------------------------------------------- */
@@ -341,10 +343,51 @@ static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t 
     }
 }
 
+/* Short rows: the tables of all words lie side by side, in scratch, so that the counters of a row
+ * are emptied once for every three words and stored at once. */
+BITOPS_INLINE void table_short(const int quarters, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                               size_t col, const bitops_store *store, uint8_t *tables) {
+    for (size_t p = 0; p < k_words; p++)
+        make_tables((const uint8_t *)(panel + p * NR), quarters, tables + p * TABLES_BYTES);
+    for (size_t i = 0; i < m; i++, a += lda) {
+        uint16x8_t totals_u16x8[4 * QUARTERS];
+        int32_t mismatches[NR];
+        for (int j = 0; j < 4 * quarters; j++)
+            totals_u16x8[j] = vdupq_n_u16(0);
+        for (size_t p = 0; p < k_words;) {
+            const size_t end = p + FLUSH_WORDS < k_words ? p + FLUSH_WORDS : k_words;
+            nibble_counts counts[QUARTERS];
+            for (int q = 0; q < quarters; q++)
+                counts[q].all_u8x16 = counts[q].high_u8x16 = vdupq_n_u8(0);
+            for (; p < end; p++) {
+                BITOPS_UNROLL
+                for (int g = 0; g < GROUPS; g += 3)
+                    add_groups(quarters, g, g + 3 < GROUPS ? g + 3 : GROUPS,
+                               tables + p * TABLES_BYTES, a[p], counts);
+            }
+            for (int q = 0; q < quarters; q++)
+                add_counts(counts[q], totals_u16x8 + 4 * q);
+        }
+        write_counts(totals_u16x8, 4 * quarters, mismatches);
+        store_block(mismatches, NR, 1, n, row + i, col, store);
+    }
+}
+
 void bitops_gemm_panel_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                             size_t n, size_t k_words, size_t row, size_t col,
                             const bitops_store *store, uint64_t *scratch) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS && k_words > 0 && k_words <= SHORT_WORDS &&
+        k_words * TABLES_BYTES <= m * sizeof(row_counts)) {
+        if (n <= NR / 2)
+            table_short(QUARTERS / 2, a, lda, m, panel, n, k_words, row, col, store,
+                        (uint8_t *)scratch);
+        else
+            table_short(QUARTERS, a, lda, m, panel, n, k_words, row, col, store,
+                        (uint8_t *)scratch);
+        return;
+    }
     if (m >= MANY_ROWS) {
         table_block(a, lda, m, panel, n, k_words, row, col, store, (row_counts *)scratch);
         return;

@@ -300,8 +300,8 @@ def hamming_topk(
     Notes
     -----
     The indices are the first `count` columns of a stable ``argsort`` of ``hamming(a, b)``. The
-    matrix of distances is never stored: each distance goes from a register straight into the heap
-    of its query, if it beats the worst one there. A call needs at most 8 MiB besides its results.
+    matrix of distances is never stored: each distance goes from a register straight to those kept
+    for its query, if it beats the worst of them. A call needs at most 8 MiB besides its results.
 
     Examples
     --------

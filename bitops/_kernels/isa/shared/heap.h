@@ -23,10 +23,9 @@ BITOPS_INLINE uint32_t heap_limit(const uint64_t *heap) {
     return (uint32_t)(heap[0] >> 32);
 }
 
-/* Replaces the root by key and restores the heap. */
-BITOPS_INLINE void heap_replace_root(uint64_t *heap, size_t count, uint64_t key) {
-    size_t i = 0;
-    for (size_t child = 1; child < count; child = 2 * i + 1) {
+/* Puts key where element i was, whose children are heaps, and restores the heap below. */
+BITOPS_INLINE void heap_sift(uint64_t *heap, size_t count, size_t i, uint64_t key) {
+    for (size_t child = 2 * i + 1; child < count; child = 2 * i + 1) {
         child += child + 1 < count && heap[child + 1] > heap[child];
         if (heap[child] <= key)
             break;
@@ -34,6 +33,16 @@ BITOPS_INLINE void heap_replace_root(uint64_t *heap, size_t count, uint64_t key)
         i = child;
     }
     heap[i] = key;
+}
+
+BITOPS_INLINE void heap_replace_root(uint64_t *heap, size_t count, uint64_t key) {
+    heap_sift(heap, count, 0, key);
+}
+
+/* Orders any keys as a heap. */
+BITOPS_INLINE void heap_make(uint64_t *heap, size_t count) {
+    for (size_t i = count / 2; i-- > 0;)
+        heap_sift(heap, count, i, heap[i]);
 }
 
 BITOPS_INLINE void heap_push(uint64_t *heap, size_t count, uint64_t key) {

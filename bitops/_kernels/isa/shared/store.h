@@ -6,7 +6,7 @@
 #define BITOPS_STORE_H
 
 #include "bitops.h"
-#include "isa/shared/heap.h"
+#include "isa/shared/nearest.h"
 #include "isa/shared/target.h"
 
 /* The offsets that are added to the dot products of a row, from column 0 on, or NULL. */
@@ -61,10 +61,10 @@ BITOPS_INLINE void store_sign_row(const int32_t *mismatches, const int32_t *offs
 
 BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
                                   const bitops_store *store) {
-    uint64_t *heap = (uint64_t *)store->c + row * store->ldc;
+    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
     for (size_t j = 0; j < n; j++)
-        if ((uint32_t)mismatches[j] < heap_limit(heap))
-            heap_replace_root(heap, store->ldc, heap_key((uint32_t)mismatches[j], col + j));
+        if ((uint32_t)mismatches[j] < heap_limit(nearest))
+            nearest_push(nearest, store, heap_key((uint32_t)mismatches[j], col + j));
 }
 
 /* Stores rows x n mismatch counts, ld apart, in the block of c at (row, col). store_lanes of

@@ -1,0 +1,54 @@
+/* choice.h: which of its ways a product takes. All thresholds are measured, see README.md. */
+#ifndef BITOPS_CHOICE_H
+#define BITOPS_CHOICE_H
+
+#include "bitops.h"
+
+typedef enum bitops_way {
+    BITOPS_PLAIN_ROWS, /* gemm_rows on w as it lies */
+    BITOPS_SHORT_ROWS, /* gemm_short on panels, which are made in the first-level cache */
+    BITOPS_PANELS,     /* gemm_panel, or gemm_short for images */
+} bitops_way;
+
+enum {
+    SEARCH_ROWS = 8,   /* searches read w as it lies for up to so many rows of a, */
+    SEARCH_WORDS = 16, /* if rows are not shorter */
+};
+
+/* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
+static inline int is_narrow(const bitops_isa *isa, size_t n) {
+    return 4 * n <= isa->nr;
+}
+
+/* Whether rows of so many words have a kernel of their own. */
+static inline int rows_are_short(const bitops_isa *isa, size_t k_words) {
+    return isa->gemm_short && k_words > 0 && k_words <= BITOPS_SHORT_WORDS;
+}
+
+/* Whether they fill vectors, so that gemm_rows reads them as one stream. */
+static inline int rows_are_dense(const bitops_gemm_args *args) {
+    return args->ldw == args->k_words && (args->k_words & (args->k_words - 1)) == 0;
+}
+
+/* For products. */
+static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_args *args) {
+    if (args->image || !args->w)
+        return !args->image && rows_are_short(isa, args->k_words) ? BITOPS_SHORT_ROWS
+                                                                  : BITOPS_PANELS;
+    if (rows_are_short(isa, args->k_words))
+        return args->m == 1 && rows_are_dense(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
+    if (!args->panels)
+        return args->m <= isa->few_rows ? BITOPS_PLAIN_ROWS : BITOPS_PANELS;
+    return args->m == 1 || (args->m <= isa->few_rows && is_narrow(isa, args->n)) ? BITOPS_PLAIN_ROWS
+                                                                                 : BITOPS_PANELS;
+}
+
+/* For searches, which make a panel again for each block of rows but write no outputs. */
+static inline bitops_way choose_search_way(const bitops_isa *isa, const bitops_gemm_args *args) {
+    const bitops_way way = choose_way(isa, args);
+    if (way != BITOPS_PLAIN_ROWS || args->m == 1)
+        return way;
+    return args->m <= SEARCH_ROWS && args->k_words >= SEARCH_WORDS ? way : BITOPS_PANELS;
+}
+
+#endif

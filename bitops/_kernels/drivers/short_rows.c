@@ -1,0 +1,145 @@
+/* short_rows.c: products of short rows (up to 512 bits), whose time goes into writing the outputs.
+ *
+ *   for each block of rows of a x group of columns                  shared out to threads
+ *     order the rows of w into panels in the first-level cache      unless they are prepacked
+ *     gemm_short: each row of outputs from its first column to its last
+ *
+ * All memory is on the stack, so there is no workspace. Outputs that no cache can hold go past the
+ * caches, one row of a group at a time: otherwise each line would be read before it is written. */
+#include "drivers/short_rows.h"
+#include "bitops.h"
+#include "drivers/sizes.h"
+#include "runtime/parallel.h"
+
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+enum {
+    ROWS_WORDS = 1 << 9,    /* rows of a in the form that the kernel reads: 4 KiB */
+    TASK_ROWS = 256,        /* rows for which it pays to make panels once more */
+    TASKS_A_THREAD = 4,     /* so that no thread waits long for the last one */
+    LINE_BYTES = 64,        /* of a cache line */
+    STREAM_BYTES = 1 << 27, /* outputs this large go past the caches: measured, see README.md */
+};
+
+/* One task: rows [i, i + m) of a times columns [j, j + n). */
+typedef struct short_block {
+    const bitops_isa *isa;
+    const bitops_gemm_args *args;
+    size_t i, m, j, n;
+    const uint64_t *panels;
+    int streams;
+} short_block;
+
+/* Bytes of one output, 0 for outputs that are not numbers side by side. */
+static size_t number_size(bitops_store_kind kind) {
+    switch (kind) {
+    case BITOPS_STORE_DOT:
+    case BITOPS_STORE_SCALED:
+    case BITOPS_STORE_HAMMING:
+        return sizeof(int32_t);
+    case BITOPS_STORE_HAMMING16:
+        return sizeof(uint16_t);
+    default:
+        return 0;
+    }
+}
+
+/* Copies bytes to memory that is not read soon; whole lines do not pass through the caches. */
+static void stream(char *c_out, const char *bytes, size_t n) {
+#if defined(__x86_64__)
+    size_t head = (size_t)(-(uintptr_t)c_out % LINE_BYTES);
+    head = min_size(head, n);
+    memcpy(c_out, bytes, head);
+    size_t i = head;
+    for (; i + LINE_BYTES <= n; i += LINE_BYTES)
+        for (size_t part = 0; part < LINE_BYTES; part += sizeof(__m128i))
+            _mm_stream_si128((__m128i *)(c_out + i + part),
+                             _mm_loadu_si128((const __m128i *)(bytes + i + part)));
+    memcpy(c_out + i, bytes + i, n - i);
+#else
+    memcpy(c_out, bytes, n);
+#endif
+}
+
+/* Row i of the outputs by way of a line on the stack. */
+static void stream_row(const short_block *block, const uint64_t *row, size_t i) {
+    const bitops_gemm_args *args = block->args;
+    _Alignas(LINE_BYTES) int32_t line[SHORT_PANEL_WORDS];
+    bitops_store own = args->store;
+    const size_t size = number_size(own.kind);
+    own.c = line;
+    own.alpha = own.alpha ? own.alpha + block->j : NULL;
+    own.bias = own.bias ? own.bias + block->j : NULL;
+    own.k_map = own.k_map ? own.k_map + i : NULL;
+    block->isa->gemm_short(row, args->k_words, 1, block->panels, block->n, args->k_words, 0, 0,
+                           &own);
+    stream((char *)args->store.c + (i * args->store.ldc + block->j) * size, (const char *)line,
+           block->n * size);
+}
+
+static void multiply(const short_block *block) {
+    const bitops_gemm_args *args = block->args;
+    uint64_t rows[ROWS_WORDS];
+    const size_t step = ROWS_WORDS / args->k_words;
+    for (size_t first = 0; first < block->m; first += step) {
+        const size_t i = block->i + first, m = min_size(step, block->m - first);
+        const uint64_t *a = args->a + i * args->lda;
+        size_t lda = args->lda;
+        if (bitops_stopped(args->stop))
+            return;
+        if (block->isa->prepack_rows) {
+            block->isa->prepack_rows(a, lda, m, args->k_words, rows, args->k_words);
+            a = rows;
+            lda = args->k_words;
+        }
+        if (!block->streams)
+            block->isa->gemm_short(a, lda, m, block->panels, block->n, args->k_words, i, block->j,
+                                   &args->store);
+        for (size_t row = 0; block->streams && row < m; row++)
+            stream_row(block, a + row * lda, i + row);
+    }
+}
+
+/* Panels of this thread, if they are not prepacked, then the product. */
+static void run_block(short_block block) {
+    const bitops_gemm_args *args = block.args;
+    const size_t k_words = args->k_words, nr = block.isa->nr;
+    if (args->panels) {
+        block.panels = args->panels + block.j * k_words;
+        multiply(&block);
+        return;
+    }
+    _Alignas(LINE_BYTES) uint64_t panels[SHORT_PANEL_WORDS];
+    for (size_t j = 0; j < block.n; j += nr)
+        block.isa->prepack(args->w + (block.j + j) * args->ldw, args->ldw,
+                           min_size(nr, block.n - j), k_words, panels + j * k_words);
+    block.panels = panels;
+    multiply(&block);
+}
+
+void bitops_short_rows(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
+    const size_t columns = short_columns(isa, args->k_words), groups = ceil_div(args->n, columns);
+    size_t blocks = 1;
+    if (threads > 1)
+        blocks = min_size(ceil_div(args->m, TASK_ROWS),
+                          ceil_div((size_t)threads * TASKS_A_THREAD, groups));
+    const size_t rows = ceil_div(args->m, blocks);
+    const double bytes = (double)args->m * (double)args->n * (double)number_size(args->store.kind);
+    BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
+        const size_t i = min_size((size_t)task / groups * rows, args->m);
+        const size_t j = (size_t)task % groups * columns;
+        const short_block block = {.isa = isa,
+                                   .args = args,
+                                   .i = i,
+                                   .m = min_size(rows, args->m - i),
+                                   .j = j,
+                                   .n = min_size(columns, args->n - j),
+                                   .streams = bytes >= STREAM_BYTES};
+        run_block(block);
+    }
+}

@@ -1,0 +1,175 @@
+/* avx512_short.c: products of short rows; AVX-512 F, BW, VL, VPOPCNTDQ.
+ *
+ * Where k is short, a tile of avx512.c spends its time on the store: it writes two vectors of each
+ * of four rows, then the next four rows. Here a row of a stays in registers, broadcast, while the
+ * panels pass, so that its outputs are written from the first column to the last. Panels and rows
+ * are those of avx512.c, and so are the steps: for word p,
+ *     next  = ones ^ a12 ^ w12            carry = ones != next ? ones : a1 ^ w1
+ * but `ones` starts as 0, so the first word needs no xor of its own:
+ *     next  = a12 ^ w12                   carry = (a1 ^ w1) & ~next
+ * A single word has no use for carries: its halves are a1 ^ w1 and a2 ^ w1 ^ w12.
+ *
+ *   vector operations for 16 outputs: 5 for one word, 11 for two, 21 for four, 41 for eight
+ * Bottleneck: the two vector ports, or the store. Tails: columns are masked in the store. Overflow:
+ * counters count at most 512. */
+#include "bitops.h"
+#include "isa/shared/avx512.h"
+#include "isa/shared/avx512_store.h"
+#include "isa/shared/avx512_tally.h"
+#include "isa/shared/store.h"
+#include "isa/shared/target.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
+
+enum { NR = 32 };
+
+enum { XOR_ANDNOT = 0x14 }; /* truth table of vpternlog: (a ^ b) & ~c */
+
+BITOPS_INLINE __m512i broadcast_half(const uint64_t *word, size_t half) {
+    int32_t v;
+    memcpy(&v, (const char *)word + 4 * half, sizeof v);
+    return _mm512_set1_epi32(v);
+}
+
+/* The words of one row of a, broadcast: a1 and a12, but a2 in place of a12 for a single word. */
+typedef struct short_row {
+    __m512i a1_u32x16[BITOPS_SHORT_WORDS], a12_u32x16[BITOPS_SHORT_WORDS];
+} short_row;
+
+BITOPS_INLINE short_row load_row(const int words, const uint64_t *a) {
+    short_row row;
+    BITOPS_UNROLL
+    for (int p = 0; p < words; p++) {
+        row.a1_u32x16[p] = broadcast_half(a + p, 0);
+        row.a12_u32x16[p] = broadcast_half(a + p, 1);
+    }
+    if (words == 1)
+        row.a12_u32x16[0] = _mm512_xor_si512(row.a1_u32x16[0], row.a12_u32x16[0]);
+    return row;
+}
+
+/* The mismatches of a row with 16 columns, which are half a panel. */
+BITOPS_INLINE __m512i short_mismatches(const int words, const short_row *row,
+                                       const uint64_t *panel) {
+    const __m512i w1_u32x16 = _mm512_loadu_si512(panel);
+    const __m512i w12_u32x16 = _mm512_loadu_si512(panel + ZMM_WORDS);
+    if (words == 1) {
+        const __m512i x1_b512 = _mm512_xor_si512(row->a1_u32x16[0], w1_u32x16);
+        const __m512i x2_b512 = xor3(row->a12_u32x16[0], w1_u32x16, w12_u32x16);
+        return _mm512_add_epi32(_mm512_popcnt_epi32(x1_b512), _mm512_popcnt_epi32(x2_b512));
+    }
+    __m512i ones_b512 = _mm512_xor_si512(row->a12_u32x16[0], w12_u32x16);
+    __m512i count_i32x16 = _mm512_popcnt_epi32(
+        _mm512_ternarylogic_epi32(row->a1_u32x16[0], w1_u32x16, ones_b512, XOR_ANDNOT));
+    BITOPS_UNROLL
+    for (int p = 1; p < words; p++) {
+        const __m512i x1_b512 =
+            _mm512_xor_si512(row->a1_u32x16[p], _mm512_loadu_si512(panel + p * NR));
+        const __m512i next_b512 =
+            xor3(ones_b512, row->a12_u32x16[p], _mm512_loadu_si512(panel + p * NR + ZMM_WORDS));
+        const __m512i carry_b512 = _mm512_ternarylogic_epi32(x1_b512, ones_b512, next_b512, CARRY);
+        count_i32x16 = _mm512_add_epi32(count_i32x16, _mm512_popcnt_epi32(carry_b512));
+        ones_b512 = next_b512;
+    }
+    return _mm512_add_epi32(_mm512_add_epi32(count_i32x16, count_i32x16),
+                            _mm512_popcnt_epi32(ones_b512));
+}
+
+/* What all rows of a call share. */
+typedef struct short_task {
+    const uint64_t *panels;
+    size_t n, row, col;
+    const bitops_store *store;
+} short_task;
+
+/* One row of a times all columns; words and kind are constants at every call. */
+BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, const uint64_t *a,
+                                 const short_task *task, size_t i) {
+    const short_row row = load_row(words, a);
+    const int32_t *offset = store_offset(task->store, task->row + i);
+    const bitops_store store = *task->store; /* stores to c cannot change it */
+    const uint64_t *panel = task->panels;
+    size_t j = 0;
+    for (; j + NR <= task->n; j += NR, panel += words * NR) {
+        BITOPS_UNROLL
+        for (size_t half = 0; half < NR; half += LANES)
+            store_lanes(kind, short_mismatches(words, &row, panel + half), 0xffff, task->row + i,
+                        task->col + j + half, offset, &store);
+    }
+    for (size_t half = 0; j + half < task->n; half += LANES)
+        store_lanes(kind, short_mismatches(words, &row, panel + half),
+                    low_bits16(task->n - j - half), task->row + i, task->col + j + half, offset,
+                    &store);
+}
+
+BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, size_t m,
+                              const short_task *task) {
+    switch (task->store->kind) {
+    case BITOPS_STORE_DOT:
+        for (size_t i = 0; i < m; i++)
+            short_columns(words, BITOPS_STORE_DOT, a + i * lda, task, i);
+        break;
+    case BITOPS_STORE_HAMMING:
+        for (size_t i = 0; i < m; i++)
+            short_columns(words, BITOPS_STORE_HAMMING, a + i * lda, task, i);
+        break;
+    case BITOPS_STORE_HAMMING16:
+        for (size_t i = 0; i < m; i++)
+            short_columns(words, BITOPS_STORE_HAMMING16, a + i * lda, task, i);
+        break;
+    case BITOPS_STORE_SIGN:
+        for (size_t i = 0; i < m; i++)
+            short_columns(words, BITOPS_STORE_SIGN, a + i * lda, task, i);
+        break;
+    case BITOPS_STORE_TOPK:
+        for (size_t i = 0; i < m; i++)
+            short_columns(words, BITOPS_STORE_TOPK, a + i * lda, task, i);
+        break;
+    default:
+        for (size_t i = 0; i < m; i++)
+            short_columns(words, task->store->kind, a + i * lda, task, i);
+        break;
+    }
+}
+
+void bitops_gemm_short_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *panels,
+                              size_t n, size_t k_words, size_t row, size_t col,
+                              const bitops_store *store) {
+    BITOPS_ASSUME(k_words > 0 && k_words <= BITOPS_SHORT_WORDS && col % NR == 0);
+    const short_task task = {panels, n, row, col, store};
+    switch (k_words) {
+    case 1:
+        short_rows(1, a, lda, m, &task);
+        break;
+    case 2:
+        short_rows(2, a, lda, m, &task);
+        break;
+    case 3:
+        short_rows(3, a, lda, m, &task);
+        break;
+    case 4:
+        short_rows(4, a, lda, m, &task);
+        break;
+    case 5:
+        short_rows(5, a, lda, m, &task);
+        break;
+    case 6:
+        short_rows(6, a, lda, m, &task);
+        break;
+    case 7:
+        short_rows(7, a, lda, m, &task);
+        break;
+    case 8:
+        short_rows(8, a, lda, m, &task);
+        break;
+    }
+}
+
+BITOPS_TARGET_END
+
+#endif

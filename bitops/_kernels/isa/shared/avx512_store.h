@@ -1,0 +1,131 @@
+/* avx512_store.h: the output transform of bitops_store, 16 columns at a time; store.h is its
+ * portable form. */
+#ifndef BITOPS_AVX512_STORE_H
+#define BITOPS_AVX512_STORE_H
+
+#include "bitops.h"
+#include "isa/shared/avx512.h"
+#include "isa/shared/nearest.h"
+#include "isa/shared/target.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
+
+/* Keeps the columns that hits selects, unless one before them has lowered the limit of their row.
+ * This is rare, and not inlined, since it would take registers from every tile. */
+BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t col,
+                                uint64_t *nearest, const bitops_store *store) {
+    uint32_t distances[LANES];
+    _mm512_storeu_si512(distances, mismatches_i32x16);
+    for (; hits; hits &= hits - 1) {
+        const unsigned j = (unsigned)__builtin_ctz(hits);
+        if (distances[j] < heap_limit(nearest))
+            nearest_push(nearest, store, heap_key(distances[j], col + j));
+    }
+}
+
+/* bitops_dot of 16 columns, plus offset from column col on, unless offset is NULL. */
+BITOPS_INLINE __m512i dot_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t col,
+                                const int32_t *offset, const bitops_store *store) {
+    const __m512i k_i32x16 = _mm512_set1_epi32(store->k);
+    __m512i dot_i32x16 =
+        _mm512_sub_epi32(_mm512_sub_epi32(k_i32x16, mismatches_i32x16), mismatches_i32x16);
+    if (offset)
+        dot_i32x16 = _mm512_add_epi32(dot_i32x16, _mm512_maskz_loadu_epi32(mask, offset + col));
+    return dot_i32x16;
+}
+
+BITOPS_INLINE void store_scaled_lanes(__m512i dot_i32x16, __mmask16 mask, size_t row, size_t col,
+                                      const bitops_store *store, float *c_out) {
+    __m512 c_f32x16 = _mm512_cvtepi32_ps(dot_i32x16);
+    if (store->alpha)
+        c_f32x16 = _mm512_mul_ps(c_f32x16, _mm512_maskz_loadu_ps(mask, store->alpha + col));
+    if (store->k_map)
+        c_f32x16 = _mm512_mul_ps(c_f32x16, _mm512_set1_ps(store->k_map[row]));
+    if (store->bias)
+        c_f32x16 = _mm512_add_ps(c_f32x16, _mm512_maskz_loadu_ps(mask, store->bias + col));
+    _mm512_mask_storeu_ps(c_out, mask, c_f32x16);
+}
+
+BITOPS_INLINE void store_sign_lanes(__m512i dot_i32x16, __mmask16 mask, size_t row, size_t col,
+                                    const bitops_store *store) {
+    const __m512i threshold_i32x16 = _mm512_maskz_loadu_epi32(mask, store->threshold + col);
+    unsigned bits = _mm512_mask_cmpgt_epi32_mask(mask, dot_i32x16, threshold_i32x16);
+    /* Only the bytes of these columns: the next byte may belong to another thread. */
+    const size_t bytes = mask > 0xff ? 2 : 1;
+    uint8_t *c = (uint8_t *)((uint64_t *)store->c + row * store->ldc) + col / 8;
+    if (store->flip) {
+        uint16_t flip = 0;
+        memcpy(&flip, (const uint8_t *)store->flip + col / 8, bytes);
+        bits ^= flip;
+    }
+    c[0] = (uint8_t)bits;
+    if (bytes == 2)
+        c[1] = (uint8_t)(bits >> 8);
+}
+
+BITOPS_INLINE void store_topk_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
+                                    size_t col, const bitops_store *store) {
+    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
+    const __m512i limit_u32x16 = _mm512_set1_epi32((int32_t)heap_limit(nearest));
+    const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches_i32x16, limit_u32x16);
+    if (hits)
+        store_hits(mismatches_i32x16, hits, col, nearest, store);
+}
+
+/* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
+ * whose counts are in a register; a new kind of store needs a case in both. offset is what is added
+ * to the dot products of the row, or NULL. kind is store->kind: a loop that has it as a constant
+ * has no switch. */
+BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m512i mismatches_i32x16, __mmask16 mask,
+                               size_t row, size_t col, const int32_t *offset,
+                               const bitops_store *store) {
+    const size_t first = row * store->ldc + col;
+    const __m512i dot_i32x16 = dot_lanes(mismatches_i32x16, mask, col, offset, store);
+    switch (kind) {
+    case BITOPS_STORE_DOT:
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, dot_i32x16);
+        break;
+    case BITOPS_STORE_SCALED:
+        store_scaled_lanes(dot_i32x16, mask, row, col, store, (float *)store->c + first);
+        break;
+    case BITOPS_STORE_HAMMING:
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, mismatches_i32x16);
+        break;
+    case BITOPS_STORE_HAMMING16:
+        _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches_i32x16);
+        break;
+    case BITOPS_STORE_SIGN:
+        store_sign_lanes(dot_i32x16, mask, row, col, store);
+        break;
+    case BITOPS_STORE_ACCUMULATE: {
+        int32_t *c = (int32_t *)store->c + first;
+        const __m512i sum_i32x16 =
+            _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, c), mismatches_i32x16);
+        _mm512_mask_storeu_epi32(c, mask, sum_i32x16);
+        break;
+    }
+    case BITOPS_STORE_TOPK:
+        store_topk_lanes(mismatches_i32x16, mask, row, col, store);
+        break;
+    }
+}
+
+/* Prefetches the cache lines that store_lanes will write, while the sums are still being made. */
+BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK)
+        return;
+    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
+    for (int v = 0; v < vecs; v++)
+        __builtin_prefetch(c + 64 * v, 1, 3);
+}
+
+BITOPS_TARGET_END
+
+#endif
+
+#endif
