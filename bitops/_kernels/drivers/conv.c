@@ -18,20 +18,20 @@
  * each filter. Row 0 is all zeros, and the store skips it.
  *
  * Groups: a block of rows is multiplied by the filters of one group after the other. If the signs
- * of a group do not begin at a word of the output, the mismatches of all groups go to a block of
- * int32, which is transformed as a whole. Filters of one channel each are left to depthwise.c. */
+ * of a group do not begin at a word of the output, the dot products of all groups go to a block of
+ * int32, whose signs are packed. Filters of one channel each are left to depthwise.c. */
 #include "bitops.h"
 #include "drivers/depthwise.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
-#include "isa/shared/store.h"
 #include "runtime/parallel.h"
 
 #include <string.h>
 
 enum {
-    SUMS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
-    SUMS_ROWS = 2048,      /* rows of it, at most */
+    DOTS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
+    DOTS_ROWS = 2048,      /* rows of it, at most */
+    SIGNS = 1 << 10,       /* packed at a time, a multiple of 64 */
     THREAD_WORK = 1 << 14, /* sums to be transformed: below, one thread is faster */
 };
 
@@ -177,16 +177,15 @@ void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, v
 /* A block of all groups; sizes are in words of the workspace. */
 typedef struct conv_plan {
     size_t rows;
-    size_t sums_words, rows_words;
+    size_t dots_words;
 } conv_plan;
 
 static conv_plan make_plan(const bitops_conv_args *args) {
     conv_plan plan = {0};
     if (args->groups > 1) {
         plan.rows =
-            min_size(max_size(SUMS / args->filters, 1), min_size(SUMS_ROWS, count_rows(args)));
-        plan.sums_words = words_of_int32(plan.rows * args->filters);
-        plan.rows_words = words_of_int32(plan.rows);
+            min_size(max_size(DOTS / args->filters, 1), min_size(DOTS_ROWS, count_rows(args)));
+        plan.dots_words = words_of_int32(plan.rows * args->filters);
     }
     return plan;
 }
@@ -237,7 +236,7 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
     else /* fewer rows may be cut less evenly */
         words = max_size(product_words(isa, args, plan.rows, n_threads),
                          product_words(isa, args, rows % plan.rows, n_threads));
-    return (words + plan.sums_words + plan.rows_words) * sizeof(uint64_t);
+    return (words + plan.dots_words) * sizeof(uint64_t);
 }
 
 /* ---- the convolution ----------------------------------------------------------------------- */
@@ -269,59 +268,58 @@ static bitops_store store_at(const bitops_store *all, size_t first, size_t col) 
     return store;
 }
 
-/* Multiplies rows [first, first + m) by the filters of all groups. Stores the results, or, if sums
- * is not NULL, the mismatches there. */
+/* Multiplies rows [first, first + m) by the filters of all groups. Stores the results, or, if dots
+ * is not NULL, the dot products there. */
 static void multiply_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first,
-                            size_t m, int32_t *sums, void *workspace, int n_threads) {
+                            size_t m, int32_t *dots, void *workspace, int n_threads) {
     for (size_t group = 0; group < args->groups; group++) {
         bitops_image image = args->image;
         image.first_channel = group * image.channels;
         bitops_gemm_args product = group_product(isa, args, group, first, m);
         product.image = &image;
-        if (sums)
-            product.store = (bitops_store){.kind = BITOPS_STORE_HAMMING,
-                                           .k = args->store.k,
-                                           .c = sums + group * product.n,
-                                           .ldc = args->filters};
-        else
-            product.store = store_at(&args->store, first, group * product.n);
+        product.store = store_at(&args->store, first, group * product.n);
+        if (dots) {
+            product.store.kind = BITOPS_STORE_DOT;
+            product.store.c = dots + group * product.n;
+            product.store.ldc = args->filters;
+            product.store.threshold = NULL;
+            product.store.flip = NULL;
+        }
         bitops_gemm(isa, &product, workspace, n_threads);
     }
 }
 
-/* store_block writes the bytes of its columns; the rest of the last word is cleared here. */
-static void store_sums(const bitops_conv_args *args, const int32_t *sums, size_t first, size_t m,
-                       uint32_t *offset_row, int n_threads) {
-    bitops_store store = args->store;
-    if (store.offset) {
-        bitops_gather_offsets(&args->image, first, m, offset_row);
-        store.offset_row = offset_row;
-        store.first_row = first;
+/* Packs the signs of one row of dot products. */
+static void pack_signs(const bitops_isa *isa, const bitops_conv_args *args, const int32_t *dots,
+                       uint64_t *words_out) {
+    const bitops_store *store = &args->store;
+    uint8_t above[SIGNS];
+    for (size_t j = 0; j < args->filters; j += SIGNS) {
+        const size_t n = min_size(SIGNS, args->filters - j);
+        int nan;
+        for (size_t i = 0; i < n; i++)
+            above[i] = dots[j + i] > store->threshold[j + i];
+        isa->pack_bool8(above, n, words_out + j / BITOPS_WORD_BITS, &nan);
     }
-    BITOPS_PARALLEL_FOR(m * args->filters < THREAD_WORK ? 1 : n_threads, schedule(static))
-    for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++) {
-        const size_t row = first + (size_t)i;
-        if (store.kind == BITOPS_STORE_SIGN)
-            ((uint64_t *)store.c)[row * store.ldc + bitops_words(args->filters) - 1] = 0;
-        store_block(sums + (size_t)i * args->filters, args->filters, 1, args->filters, row, 0,
-                    &store);
-    }
+    if (store->flip)
+        for (size_t i = 0; i < bitops_words(args->filters); i++)
+            words_out[i] ^= store->flip[i];
 }
 
 static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, const conv_plan *plan,
                         uint64_t *workspace, int n_threads) {
-    int32_t *sums = (int32_t *)workspace;
-    uint32_t *offset_row = (uint32_t *)(workspace + plan->sums_words);
-    void *scratch = workspace + plan->sums_words + plan->rows_words;
-    const size_t rows = count_rows(args);
+    int32_t *dots = stores_groups(args) ? NULL : (int32_t *)workspace;
+    void *scratch = workspace + plan->dots_words;
+    const size_t rows = count_rows(args), n = args->filters;
     for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += plan->rows) {
         const size_t m = min_size(plan->rows, rows - first);
-        if (stores_groups(args)) {
-            multiply_groups(isa, args, first, m, NULL, scratch, n_threads);
+        multiply_groups(isa, args, first, m, dots, scratch, n_threads);
+        if (!dots)
             continue;
-        }
-        multiply_groups(isa, args, first, m, sums, scratch, n_threads);
-        store_sums(args, sums, first, m, offset_row, n_threads);
+        uint64_t *c = (uint64_t *)args->store.c + first * args->store.ldc;
+        BITOPS_PARALLEL_FOR(m * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++)
+            pack_signs(isa, args, dots + (size_t)i * n, c + (size_t)i * args->store.ldc);
     }
 }
 
