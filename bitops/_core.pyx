@@ -930,6 +930,11 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
     run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
 
 
+# ---- plans -----------------------------------------------------------------------------------
+
+include "_plan.pxi"
+
+
 # ---- training --------------------------------------------------------------------------------
 
 def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,

@@ -451,12 +451,18 @@ typedef struct bitops_mixed_args {
     const uint64_t *w; /* IN  n x bitops_words(k), rows ldw words apart */
     size_t ldw;
     size_t n;
-    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL; beside w */
-    const float *alpha;     /* IN  n, or NULL */
-    const float *bias;      /* IN  n, or NULL */
-    void *c;                /* OUT m x n */
-    bitops_stop *stop;      /* or NULL */
+    const uint64_t *panels;        /* IN  all of w in the panel order of isa, or NULL; beside w */
+    const uint32_t *lookup_panels; /* IN  all of w in the panel order of lookups, or NULL */
+    const float *alpha;            /* IN  n, or NULL */
+    const float *bias;             /* IN  n, or NULL */
+    void *c;                       /* OUT m x n */
+    bitops_stop *stop;             /* or NULL */
 } bitops_mixed_args;
+
+/* Numbers that the panels for lookups of an n x k_words matrix take, and the panels themselves. */
+size_t bitops_lookup_panels_size(size_t n, size_t k_words);
+void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                              size_t k_words, uint32_t *panels_out);
 
 /* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,

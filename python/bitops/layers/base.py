@@ -14,6 +14,8 @@ from .parameter import Parameter
 from .roles import Role
 
 if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
     from .registry import ArraySpec
 
 
@@ -25,6 +27,12 @@ class Cost:
     packed_bytes: int = 0  # binary weights take 1 bit each, in 64-bit words; the rest as stored
     binary_macs: int = 0
     float_macs: int = 0
+
+
+class Edits:
+    """Counts assignments to attributes of inference layers, after which plans are made anew."""
+
+    count = 0
 
 
 class Layer:
@@ -42,12 +50,23 @@ class Layer:
     out_features: int | None = None
     mixes_axes = False  # whether output features are made from several axes of the input
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        Edits.count += 1
+
     @property
     def name(self) -> str:
         return type(self).__name__
 
     def forward(self, x) -> Activation:
         raise NotImplementedError
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        """Add the steps of an inference layer to a plan and return its output.
+
+        None if there are no steps that compute what `forward` computes for inputs of this form.
+        """
+        return None
 
     def __call__(self, x) -> Activation:
         return self.forward(x)
@@ -96,6 +115,9 @@ class TrainingLayer(Layer):
     """
 
     least_rows: ClassVar[int] = 1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # not counted: training layers are not compiled
 
     def forward(self, x, *, training: bool = False) -> Activation:
         raise NotImplementedError

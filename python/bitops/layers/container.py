@@ -20,6 +20,7 @@ from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, check_size, is_data
 from .model_files import read_model, write_model
 from .parameter import Parameter
+from .plans import Plans
 from .summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -350,10 +351,13 @@ class Packed(Model, Layer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
+        self._plans = Plans()
 
     def forward(self, x) -> Activation:
-        for layer in self.layers:
-            x = layer.forward(x)
+        layers, place = self.layers, 0
+        while place < len(layers):
+            ran = self._plans.run(layers, place, x)
+            x, place = ran if ran is not None else (layers[place].forward(x), place + 1)
         return x
 
     def output_shape(self, shape: Shape) -> Shape:

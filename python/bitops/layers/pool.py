@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..ops.array import BitArray, pack, unpack
 from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
-from ..ops.memory import WORD_BITS
+from ..ops.memory import WORD_BITS, word_count
 from ..ops.patches import image_blocks, seeing_taps, tap_slices
 from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
@@ -19,6 +19,10 @@ from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float,
 from .registry import ArraySpec, register
 from .roles import Role
 from .windows import Padding, Windows, image_shape
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 # An index into images or outputs: images, rows and columns.
 Part = tuple[slice, slice, slice]
@@ -191,6 +195,20 @@ class PackedMaxPool2D(Pool):
         x = as_images("PackedMaxPool2D", x, self.in_features)
         return self._order_reversed(self._pooled(max_pool2d, self._order_reversed(x)))
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if len(x.shape) != 4:
+            return None
+        window = self.windows.on("PackedMaxPool2D", x)
+        if x.kind == "bits":
+            mask = None if self.minimum is None else self._mask
+            return chain.max_pool2d(x, window, mask)
+        # Of two zeros, which a window gives depends on the order of its taps, and that on whether
+        # there is padding on either side.
+        is_even = all((before == 0) == (after == 0) for before, after in window.padding)
+        if x.kind != "float32" or self.minimum is not None or not is_even:
+            return None
+        return chain.max_pool2d(x, window, None)
+
     def _order_reversed(self, x: Activation) -> Activation:
         """Reverse the order of values in the channels of `minimum`, so that max finds the min."""
         if self.minimum is None or self._mask is None:
@@ -330,7 +348,7 @@ def flattened(x: Activation) -> Activation:
         return x.reshape(n, features)
     channels = x.shape[-1]
     if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding bits within a row
-        return BitArray.from_words(x.words.reshape(n, -1), (n, features))
+        return BitArray.from_words(x.words.reshape(n, word_count(features)), (n, features))
     pixels = features // channels
     rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
     return rows.reshape(n, features)
@@ -368,3 +386,6 @@ class PackedFlatten(Flattening):
 
     def forward(self, x) -> Activation:
         return flattened(as_activation("PackedFlatten", x))
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.flatten(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from .inputs import Activation, Shape, as_activation, as_float, is_data
 from .parameter import Parameter
 from .registry import register
 from .roles import NUMBERS, Flow, Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 class Branches(Layer):
@@ -172,6 +177,21 @@ class PackedResidual(Branches):
         other = x if self.shortcut is None else self.shortcut.forward(x)
         self._check_sum(main, other)
         return as_float(main) + as_float(other)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        main, other = x, x
+        for branch in (self.body, self.shortcut):
+            if branch is None:
+                continue
+            if type(branch).forward is not Packed.forward:
+                return None
+            made, end = chain.add_layers(branch.layers, x)
+            if end < len(branch.layers):
+                return None
+            main, other = (made, other) if branch is self.body else (main, made)
+        if main.shape != other.shape or "uint8" in (main.kind, other.kind):
+            return None
+        return chain.add(chain.as_float(main), chain.as_float(other))
 
 
 def _as_packed(branch) -> Packed:

@@ -81,6 +81,10 @@ class Prepacked:
         """Return panels for the active ISA, separate ones for each of `groups` parts of rows."""
         return self.derived(("panels", groups), lambda: _core.Panels(self.rows(), groups))
 
+    def lookup_panels(self) -> _core.LookupPanels:
+        """Return the rows in the order of products with numbers, for the active ISA."""
+        return self.derived("lookup", lambda: _core.LookupPanels(self.rows()))
+
     def __repr__(self) -> str:
         return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._isa})"
 

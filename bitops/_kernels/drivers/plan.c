@@ -1,0 +1,288 @@
+/* plan.c: runs the steps of a plan.
+ *
+ *   memory of a call   | arena: activations | workspace of the step that runs |
+ *
+ * Most steps are calls of other drivers. MIXED cuts its rows into blocks, so that the int32 sums of
+ * a block are compared with their thresholds while they are in the cache, and rows of images are
+ * never all in memory:
+ *
+ *   for each block of rows                               shared out to threads
+ *     copy what the output positions see to rows of numbers       images only
+ *     multiply them by the weights                                (mixed.c)
+ *     compare the sums with thresholds                            thresholds only
+ *
+ * A single block is left to the threads of mixed.c. */
+#include "drivers/plan.h"
+#include "drivers/lines.h"
+#include "drivers/sizes.h"
+#include "runtime/parallel.h"
+
+#include <string.h>
+
+enum {
+    LINE = 64,               /* bytes */
+    BLOCK_BYTES = 128 << 10, /* of the rows of a block, and of their sums */
+    BLOCK_ROWS = 32,         /* at least, as lookup.c takes them */
+    THREAD_WORK = 1 << 16,   /* numbers or words below which one thread is faster */
+};
+
+static int team(size_t work, int n_threads) {
+    return work < THREAD_WORK ? 1 : n_threads;
+}
+
+/* ---- numbers times weights ------------------------------------------------------------------- */
+
+/* The blocks of a MIXED step, and where the parts of the scratch of a thread lie, in bytes. */
+typedef struct mixed_plan {
+    size_t rows; /* all of them */
+    size_t row_bytes;
+    size_t block_rows;
+    size_t blocks;
+    int outer, inner; /* threads that share the blocks, and threads of a product */
+    size_t sums_at, work_at;
+    size_t thread_bytes;
+} mixed_plan;
+
+static size_t item_size(const bitops_step *step) {
+    return step->mixed.is_float ? sizeof(float) : sizeof(uint8_t);
+}
+
+static bitops_mixed_args block_args(const bitops_step *step, size_t rows) {
+    bitops_mixed_args args = step->mixed;
+    args.m = rows;
+    return args;
+}
+
+static mixed_plan make_mixed_plan(const bitops_isa *isa, const bitops_step *step, int n_threads) {
+    const bitops_image *im = &step->image;
+    mixed_plan plan = {.row_bytes = step->mixed.k * item_size(step), .outer = 1};
+    plan.rows = step->images ? step->images * im->out_height * im->out_width : step->rows;
+    const size_t most = max_size(plan.row_bytes, step->mixed.n * sizeof(int32_t));
+    plan.block_rows = plan.rows;
+    if (step->images || step->threshold)
+        plan.block_rows =
+            min_size(plan.rows, round_up(max_size(BLOCK_BYTES / most, 1), BLOCK_ROWS));
+    plan.blocks = ceil_div(plan.rows, plan.block_rows);
+    plan.inner = n_threads;
+    if (plan.blocks > 1) {
+        plan.outer = n_threads;
+        plan.inner = 1;
+    }
+    /* A copied run may write LINE bytes past its end. */
+    plan.sums_at = step->images ? round_up(plan.block_rows * plan.row_bytes + LINE, LINE) : 0;
+    const size_t sums = step->threshold ? plan.block_rows * step->mixed.n * sizeof(int32_t) : 0;
+    plan.work_at = plan.sums_at + round_up(sums, LINE);
+    const bitops_mixed_args args = block_args(step, plan.block_rows);
+    plan.thread_bytes =
+        round_up(plan.work_at + bitops_mixed_workspace_size(isa, &args, plan.inner), LINE);
+    return plan;
+}
+
+/* Rows [first, first + rows): returns whether a sum was NaN. */
+static int run_mixed_block(const bitops_isa *isa, const bitops_step *step, const mixed_plan *plan,
+                           const char *x, char *y, size_t first, size_t rows, char *scratch,
+                           bitops_stop *stop) {
+    bitops_mixed_args args = block_args(step, rows);
+    args.stop = stop;
+    args.x = x + first * plan->row_bytes;
+    if (step->images) {
+        bitops_gather_numbers(&step->image, step->images, step->pixel_bytes, x, first, rows,
+                              scratch);
+        args.x = scratch;
+    }
+    args.c = y + first * args.n * sizeof(float);
+    if (step->threshold)
+        args.c = scratch + plan->sums_at;
+    bitops_mixed(isa, &args, scratch + plan->work_at, plan->inner);
+    if (!step->threshold)
+        return 0;
+    const bitops_dtype sums = args.is_float ? BITOPS_F32 : BITOPS_I32;
+    uint64_t *words = (uint64_t *)y + first * bitops_words(args.n);
+    return bitops_compare_rows(isa, sums, args.c, rows, args.n, step->threshold, step->flip, words,
+                               NULL, plan->inner);
+}
+
+static int run_mixed(const bitops_isa *isa, const bitops_step *step, const char *x, char *y,
+                     char *workspace, bitops_stop *stop, int n_threads) {
+    const mixed_plan plan = make_mixed_plan(isa, step, n_threads);
+    /* Only the outermost loop asks whether to stop, on the thread that called. */
+    bitops_stop *inner = plan.outer == 1 ? stop : NULL;
+    int nan = 0;
+    BITOPS_PARALLEL_FOR(plan.outer, schedule(dynamic) reduction(| : nan))
+    for (ptrdiff_t block = 0; block < (ptrdiff_t)plan.blocks; block++) {
+        const size_t first = (size_t)block * plan.block_rows;
+        if (bitops_stopped(stop))
+            continue;
+        nan |= run_mixed_block(
+            isa, step, &plan, x, y, first, min_size(plan.block_rows, plan.rows - first),
+            workspace + (size_t)bitops_thread_number() * plan.thread_bytes, inner);
+    }
+    return nan;
+}
+
+/* ---- pass over numbers ----------------------------------------------------------------------- */
+
+static void affine_row(const bitops_step *step, const void *x, size_t row, float *y) {
+    const size_t n = step->n;
+    if (step->dtype == BITOPS_I32)
+        for (size_t j = 0; j < n; j++)
+            y[j] = (float)((const int32_t *)x + row * n)[j];
+    else if (y != (const float *)x + row * n)
+        memcpy(y, (const float *)x + row * n, n * sizeof *y);
+    bitops_affine_line(y, n, n, step->alpha, step->bias, step->relu);
+}
+
+static void run_affine(const bitops_step *step, const void *x, float *y, int n_threads) {
+    BITOPS_PARALLEL_FOR(team(step->rows * step->n, n_threads), schedule(static))
+    for (ptrdiff_t row = 0; row < (ptrdiff_t)step->rows; row++)
+        affine_row(step, x, (size_t)row, y + (size_t)row * step->n);
+}
+
+static void run_add(const bitops_step *step, const float *x, const float *other, float *y,
+                    int n_threads) {
+    const ptrdiff_t n = (ptrdiff_t)(step->rows * step->n);
+    BITOPS_PARALLEL_FOR(team((size_t)n, n_threads), schedule(static))
+    for (ptrdiff_t i = 0; i < n; i++)
+        y[i] = x[i] + other[i];
+}
+
+static int run_compare(const bitops_isa *isa, const bitops_step *step, const void *x, uint64_t *y,
+                       bitops_stop *stop, int n_threads) {
+    if (!step->threshold)
+        return bitops_pack_rows(isa, step->dtype, x, step->rows, step->n, y, stop, n_threads);
+    return bitops_compare_rows(isa, step->dtype, x, step->rows, step->n, step->threshold,
+                               step->flip, y, stop, n_threads);
+}
+
+/* ---- windows --------------------------------------------------------------------------------- */
+
+static size_t pool_scratch(const bitops_step *step) { /* of a thread, in bytes */
+    return step->dtype == BITOPS_F32 ? round_up(2 * step->image.width * step->pixel_bytes, LINE)
+                                     : 0;
+}
+
+static void run_pool(const bitops_step *step, const char *x, char *y, char *workspace,
+                     int n_threads) {
+    const bitops_image *im = &step->image;
+    const size_t lines = step->images * im->out_height;
+    const size_t work = lines * im->out_width * step->pixel_bytes / sizeof(float);
+    const size_t out_bytes = im->out_width * step->pixel_bytes;
+    BITOPS_PARALLEL_FOR(team(work, n_threads), schedule(static))
+    for (ptrdiff_t line = 0; line < (ptrdiff_t)lines; line++) {
+        char *scratch = workspace + (size_t)bitops_thread_number() * pool_scratch(step);
+        if (step->dtype == BITOPS_F32)
+            bitops_pool_floats(im, step->pixel_bytes / sizeof(float), (const float *)x, step->alpha,
+                               step->bias, step->relu, (size_t)line, (float *)scratch,
+                               (float *)(y + (size_t)line * out_bytes));
+        else
+            bitops_pool_bits(im, step->pixel_bytes / sizeof(uint64_t), (const uint64_t *)x,
+                             step->minimum, (size_t)line,
+                             (uint64_t *)(y + (size_t)line * out_bytes));
+    }
+}
+
+static void run_flatten(const bitops_step *step, const uint64_t *x, uint64_t *y, bitops_stop *stop,
+                        int n_threads) {
+    bitops_image image = step->image;
+    image.x = x;
+    bitops_im2col(&image, step->images, y, stop, n_threads);
+}
+
+/* ---- bits times bits ------------------------------------------------------------------------- */
+
+static void run_gemm(const bitops_isa *isa, const bitops_step *step, const uint64_t *x, void *y,
+                     void *workspace, bitops_stop *stop, int n_threads) {
+    bitops_gemm_args args = step->gemm;
+    args.a = x;
+    args.store.c = y;
+    args.stop = stop;
+    bitops_gemm(isa, &args, workspace, n_threads);
+}
+
+static void run_conv(const bitops_isa *isa, const bitops_step *step, const uint64_t *x, void *y,
+                     void *workspace, bitops_stop *stop, int n_threads) {
+    bitops_conv_args args = step->conv;
+    args.image.x = x;
+    args.store.c = y;
+    args.stop = stop;
+    bitops_conv(isa, &args, workspace, n_threads);
+}
+
+/* ---- the plan -------------------------------------------------------------------------------- */
+
+static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int n_threads) {
+    switch (step->kind) {
+    case BITOPS_STEP_GEMM:
+        return bitops_gemm_workspace_size(isa, &step->gemm, n_threads);
+    case BITOPS_STEP_CONV:
+        return bitops_conv_workspace_size(isa, &step->conv, n_threads);
+    case BITOPS_STEP_MIXED: {
+        const mixed_plan plan = make_mixed_plan(isa, step, n_threads);
+        return plan.thread_bytes * (size_t)plan.outer;
+    }
+    case BITOPS_STEP_POOL:
+        return pool_scratch(step) * (size_t)n_threads;
+    default:
+        return 0;
+    }
+}
+
+size_t bitops_plan_memory_size(const bitops_plan *plan, int n_threads) {
+    size_t most = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        most = max_size(most, workspace_size(plan->isa, &plan->steps[i], n_threads));
+    return round_up(plan->arena_bytes, LINE) + most;
+}
+
+/* Returns 1 if a number was NaN. */
+static int run_step(const bitops_isa *isa, const bitops_step *step, const char *x,
+                    const char *other, char *y, char *workspace, bitops_stop *stop, int n_threads) {
+    switch (step->kind) {
+    case BITOPS_STEP_GEMM:
+        run_gemm(isa, step, (const uint64_t *)x, y, workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_CONV:
+        run_conv(isa, step, (const uint64_t *)x, y, workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_MIXED:
+        return run_mixed(isa, step, x, y, workspace, stop, n_threads);
+    case BITOPS_STEP_COMPARE:
+        return run_compare(isa, step, x, (uint64_t *)y, stop, n_threads);
+    case BITOPS_STEP_AFFINE:
+        run_affine(step, x, (float *)y, n_threads);
+        return 0;
+    case BITOPS_STEP_ADD:
+        run_add(step, (const float *)x, (const float *)other, (float *)y, n_threads);
+        return 0;
+    case BITOPS_STEP_UNPACK:
+        bitops_unpack_rows(isa, BITOPS_F32, (const uint64_t *)x, step->rows, step->n, y, stop,
+                           n_threads);
+        return 0;
+    case BITOPS_STEP_POOL:
+        run_pool(step, x, y, workspace, n_threads);
+        return 0;
+    case BITOPS_STEP_FLATTEN:
+        run_flatten(step, (const uint64_t *)x, (uint64_t *)y, stop, n_threads);
+        return 0;
+    }
+    return 0;
+}
+
+/* What lies at a place. */
+static char *at(ptrdiff_t place, const void *x, void *y, char *arena) {
+    if (place == BITOPS_PLAN_INPUT)
+        return (char *)x; /* which no step names as its output */
+    return place == BITOPS_PLAN_OUTPUT ? y : arena + place;
+}
+
+int bitops_plan_run(const bitops_plan *plan, const void *x, void *y, void *memory,
+                    bitops_stop *stop, int n_threads) {
+    char *arena = memory, *workspace = arena + round_up(plan->arena_bytes, LINE);
+    for (size_t i = 0; i < plan->count && !stop->stopped; i++) {
+        const bitops_step *step = &plan->steps[i];
+        if (run_step(plan->isa, step, at(step->x, x, y, arena), at(step->other, x, y, arena),
+                     at(step->y, x, y, arena), workspace, stop, n_threads))
+            return 1;
+    }
+    return 0;
+}

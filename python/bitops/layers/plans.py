@@ -1,0 +1,154 @@
+"""Plans of a packed model: runs of its layers that need no Python between them.
+
+    layers      dense -> dense -> own layer -> dense -> dense
+    runs        [------ plan ---]  forward     [---- plan ---]
+
+A plan is made when a chain first meets an input of its form, from the steps that each layer states
+in `compile`. Whatever is unusual goes through `forward`, layer by layer: other inputs, layers
+without steps, empty batches, and numbers that are NaN where a sign is needed, which is an error
+there. Both ways give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from .. import isa
+from ..ops.array import BitArray
+from ..ops.memory import aligned_empty, word_count
+from ..ops.plan import Program, Value
+from .base import Edits, Layer, place_in_mro
+from .inputs import Activation
+
+MAX_RUNS = 64  # kept, since each batch size adds one
+
+_KINDS = {np.dtype(kind): kind for kind in ("uint8", "int32", "float32")}
+
+
+class Chain(Program):
+    """A program of layers."""
+
+    def __init__(self, source: Value):
+        super().__init__(source)
+        self.lists: list[tuple[list[Layer], list[Layer]]] = []  # chains met, and copies of them
+
+    def add_layers(self, layers: list[Layer], x: Value, first: int = 0) -> tuple[Value, int]:
+        """Add the steps of as many layers as have some, from `first` on.
+
+        Returns
+        -------
+        value : Value
+            The output of the last of them.
+        end : int
+            The index after it.
+        """
+        self.lists.append((layers, list(layers)))
+        for i in range(first, len(layers)):
+            made = _steps_of(layers[i], self, x)
+            if made is None:
+                return x, i
+            x = made
+        return x, len(layers)
+
+
+def _steps_of(layer: Layer, chain: Chain, x: Value) -> Value | None:
+    """Add the steps of a layer; None, and no steps, if it has none for this input."""
+    kind, before = type(layer), len(chain.steps)
+    made = None
+    is_own = place_in_mro(kind, "forward") < place_in_mro(kind, "compile")
+    if not (is_own or "forward" in vars(layer)) and layer.in_features in (None, x.features):
+        try:
+            made = layer.compile(chain, x)
+        except ValueError:  # the input does not fit, as `forward` will say
+            made = None
+    if made is None:
+        del chain.steps[before:]
+    return made
+
+
+class Run:
+    """Layers that run as one plan, for inputs of one form."""
+
+    def __init__(self, chain: Chain, output: Value, end: int):
+        self.end = end  # the index of the first layer after it
+        self._plan = chain.compile(output)
+        self._shape, self._is_bits = output.shape, output.kind == "bits"
+        self._array_shape = output.shape
+        self._dtype = np.dtype(np.uint64 if self._is_bits else output.kind)
+        if self._is_bits:
+            self._array_shape = (*output.shape[:-1], word_count(output.features))
+
+    def __call__(self, x: np.ndarray) -> Activation | None:
+        """Return the output; None if a number that needs a sign was NaN."""
+        y = aligned_empty(self._array_shape, self._dtype)
+        if self._plan.run(x, y):
+            return None
+        return BitArray.from_words(y, self._shape) if self._is_bits else y
+
+
+class Plans:
+    """The runs of one chain, made when they are first needed."""
+
+    def __init__(self) -> None:
+        self._forget([])
+
+    def _forget(self, layers: list[Layer]) -> None:
+        self._layers = layers
+        self._runs: dict[Any, Run | None] = {}
+        self._lists: list[tuple[list[Layer], list[Layer]]] = []
+        self._edits, self._isa = Edits.count, isa.active()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plans, ()  # copies and pickles start without plans
+
+    def run(self, layers: list[Layer], first: int, x: Any) -> tuple[Activation, int] | None:
+        """Run as many layers as have a plan; return the output and the next layer's index.
+
+        None if layer `first` must run by its `forward`.
+        """
+        if type(x) is np.ndarray:
+            array, key = x, (first, x.dtype, x.shape)
+        elif isinstance(x, BitArray) and x.axis == x.ndim - 1:
+            array, key = x.words, (first, "bits", x.shape)
+        else:
+            return None
+        if not self._are_current(layers):
+            self._forget(layers)
+        run = self._runs[key] if key in self._runs else self._make(layers, first, key)
+        if run is None or not (array.flags.c_contiguous and array.flags.aligned):
+            return None
+        y = run(array)
+        return None if y is None else (y, run.end)
+
+    def _are_current(self, layers: list[Layer]) -> bool:
+        """Whether the plans are those of these layers, which have not changed, and of the ISA."""
+        return (
+            self._layers is layers
+            and self._edits == Edits.count
+            and self._isa == isa.active()
+            and all(len(a) == len(b) and all(map(is_, a, b)) for a, b in self._lists)
+        )
+
+    def _make(self, layers: list[Layer], first: int, key: Any) -> Run | None:
+        runs = self._runs  # not those of a later time, when layers may have changed
+        _, dtype, shape = key
+        kind = dtype if dtype == "bits" else _KINDS.get(dtype)
+        run = None
+        if kind is not None and len(shape) >= 2 and 0 not in shape:
+            chain = Chain(Value(kind, shape))
+            output, end = chain.add_layers(layers, chain.input, first)
+            if chain.steps and output.memory is not chain.input:
+                run = Run(chain, output, end)
+            self._lists += [pair for pair in chain.lists if not _has(self._lists, pair)]
+        if len(runs) >= MAX_RUNS:
+            runs.clear()
+        runs[key] = run
+        return run
+
+
+def _has(lists: Sequence[tuple[list[Layer], list[Layer]]], pair: tuple[Any, Any]) -> bool:
+    return any(layers is pair[0] for layers, _ in lists)
