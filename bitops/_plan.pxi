@@ -9,6 +9,7 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_GEMM
         BITOPS_STEP_CONV
         BITOPS_STEP_MIXED
+        BITOPS_STEP_FLOATS
         BITOPS_STEP_COMPARE
         BITOPS_STEP_AFFINE
         BITOPS_STEP_ADD
@@ -33,6 +34,12 @@ cdef extern from "drivers/plan.h" nogil:
         const float *alpha
         const float *bias
         int relu
+        int (*multiply)(void *matrix, const float *rows, size_t m, size_t k, size_t n,
+                        float *products_out) except -1 nogil
+        void *matrix
+        size_t k
+        const int64_t *block_ends
+        size_t blocks
 
     ctypedef struct bitops_plan:
         const c.bitops_isa *isa
@@ -45,12 +52,26 @@ cdef extern from "drivers/plan.h" nogil:
                         c.bitops_stop *stop, int n_threads) noexcept
 
 cdef extern from "Python.h":
-    int PyBUF_SIMPLE, PyBUF_WRITABLE
+    int PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_READ, PyBUF_WRITE
+    object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
     int PyObject_GetBuffer(object x, Py_buffer *view, int flags) except -1
     void PyBuffer_Release(Py_buffer *view) noexcept
 
+cdef enum:
+    MOST_SPARE = 16 << 20  # bytes that a plan keeps between two calls
+
 PLAN_INPUT = BITOPS_PLAN_INPUT
 PLAN_OUTPUT = BITOPS_PLAN_OUTPUT
+
+
+cdef int multiply_in_python(void *matrix, const float *rows, size_t m, size_t k, size_t n,
+                            float *products_out) except -1 nogil:
+    """Let a Python object multiply; an exception is set if it raises one."""
+    with gil:
+        (<object>matrix)(PyMemoryView_FromMemory(<char *>rows, m * k * sizeof(float), PyBUF_READ),
+                         PyMemoryView_FromMemory(<char *>products_out, m * n * sizeof(float),
+                                                 PyBUF_WRITE))
+    return 0
 
 
 cdef class LookupPanels:
@@ -98,6 +119,8 @@ cdef class Plan:
     cdef bitops_plan plan
     cdef Py_ssize_t x_bytes, y_bytes
     cdef list kept  # whose memory the steps point to
+    cdef Scratch spare  # memory of the last call, for the next one; new pages cost more than steps
+    cdef size_t spare_bytes
 
     def __cinit__(self, size_t x_bytes, size_t y_bytes, size_t arena_bytes):
         self.kept = []
@@ -259,6 +282,37 @@ cdef class Plan:
         step.image.pixel_words = c.bitops_words(channels)
         return 0
 
+    def floats_product(self, ptrdiff_t x, ptrdiff_t y, object multiply,
+                       const int64_t[::1] block_ends, size_t k, size_t n, alpha, bias, bint relu,
+                       images=None):
+        """Rows of numbers times float32 weights, then as `affine`.
+
+        Parameters
+        ----------
+        multiply : callable
+            Takes the bytes of rows of k float32, and of as many rows of n to be written.
+        block_ends : IN, the row after each block
+            The products are made block by block.
+        alpha, bias : IN, float32 of shape (n,), or None
+        images : tuple, optional
+            For a convolution: number of images, Window, channels. The rows are what the output
+            positions see, copied to memory.
+        """
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_FLOATS, x, y)
+        step.multiply = multiply_in_python
+        step.matrix = <void *>multiply
+        step.block_ends, step.blocks = &block_ends[0], block_ends.shape[0]
+        step.k, step.n = k, n
+        step.alpha = self.floats("alpha", alpha, n)
+        step.bias = self.floats("bias", bias, n)
+        step.relu = relu
+        self.kept += [multiply, block_ends]
+        if images is not None:
+            count, window, channels = images
+            self.set_images(step, count, window, channels, channels * sizeof(float))
+            check_size("numbers of a row", k,
+                       step.image.kernel_height * step.image.kernel_width * channels)
+
     def compare(self, ptrdiff_t x, ptrdiff_t y, int dtype, size_t rows, size_t n, threshold, flip):
         """Bits (x > threshold) ^ flip of rows of n numbers; x >= 0 without thresholds.
 
@@ -305,15 +359,11 @@ cdef class Plan:
         self.set_images(step, images, window, channels, c.bitops_words(channels) * 8)
         step.minimum = self.words("minimum", minimum, channels)
 
-    def pool_floats(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels, alpha,
-                    bias, bint relu):
-        """The largest float32 of each window, after the scales of `affine`."""
+    def pool_floats(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels):
+        """The largest float32 of each window."""
         cdef bitops_step *step = self.add_step(BITOPS_STEP_POOL, x, y)
         step.dtype = c.BITOPS_F32
-        self.set_images(step, images, window, channels, channels * 4)
-        step.alpha = self.floats("alpha", alpha, channels)
-        step.bias = self.floats("bias", bias, channels)
-        step.relu = relu
+        self.set_images(step, images, window, channels, channels * sizeof(float))
 
     def flatten(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels):
         """Bits of images as rows without gaps; the window is as large as an image."""
@@ -347,8 +397,14 @@ cdef class Plan:
     cdef bint run_on(self, const void *x, void *y) except -1:
         cdef int n_threads = c.bitops_get_num_threads(), nan
         cdef c.bitops_stop stop = at_signals()
-        cdef Scratch memory = make_scratch(bitops_plan_memory_size(&self.plan, n_threads))
+        cdef size_t size = bitops_plan_memory_size(&self.plan, n_threads)
+        cdef Scratch memory = self.spare
+        self.spare = None  # until this call ends, calls of other threads find none
+        if memory is None or self.spare_bytes < size:
+            memory = make_scratch(size)
         with nogil:
             nan = bitops_plan_run(&self.plan, x, y, memory.start, &stop, n_threads)
+        if size <= MOST_SPARE:
+            self.spare, self.spare_bytes = memory, size
         check_stop(&stop)
         return nan != 0

@@ -189,6 +189,14 @@ typedef struct bitops_adam_args {
 /* These steps on elements [first, first + n) of the matrix; no words are written. */
 typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
 
+/* y = x [* alpha] [+ bias], then max(y, 0) if asked, for rows of n numbers; each step is rounded to
+ * float32, and NaN stays. alpha and bias have n entries, or are NULL. y may be x. */
+typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const float *alpha,
+                                  const float *bias, int relu, float *y);
+
+/* y = the larger of y and x, x if they are equal (as zeros may be), NaN if one is NaN. */
+typedef void bitops_larger_f32_fn(const float *x, size_t n, float *y);
+
 /* For benchmarks: repeats the step of the product on registers alone, which is the shortest time
  * that the core can take for it. macs_out is the number of multiply-accumulates that the steps
  * stand for. Absent where no such loop has been written. */
@@ -234,6 +242,8 @@ typedef struct bitops_isa {
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
     bitops_adam_fn *adam;
+    bitops_affine_f32_fn *affine_f32;
+    bitops_larger_f32_fn *larger_f32;
     bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 

@@ -94,6 +94,19 @@ class Plan:
         flip: _Words | None,
         images: tuple[Any, ...] | None = None,
     ) -> None: ...
+    def floats_product(
+        self,
+        x: int,
+        y: int,
+        multiply: Any,
+        block_ends: NDArray[np.int64],
+        k: int,
+        n: int,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        relu: bool,
+        images: tuple[Any, ...] | None = None,
+    ) -> None: ...
     def compare(
         self,
         x: int,
@@ -120,17 +133,7 @@ class Plan:
     def pool_bits(
         self, x: int, y: int, images: int, window: Any, channels: int, minimum: _Words | None
     ) -> None: ...
-    def pool_floats(
-        self,
-        x: int,
-        y: int,
-        images: int,
-        window: Any,
-        channels: int,
-        alpha: NDArray[np.float32] | None,
-        bias: NDArray[np.float32] | None,
-        relu: bool,
-    ) -> None: ...
+    def pool_floats(self, x: int, y: int, images: int, window: Any, channels: int) -> None: ...
     def flatten(self, x: int, y: int, images: int, window: Any, channels: int) -> None: ...
     def run(self, x: NDArray[Any], y_out: NDArray[Any]) -> bool: ...
 

@@ -11,7 +11,10 @@
  *     multiply them by the weights                                (mixed.c)
  *     compare the sums with thresholds                            thresholds only
  *
- * A single block is left to the threads of mixed.c. */
+ * A single block is left to the threads of mixed.c.
+ *
+ * FLOATS does the same with float32 weights: BLAS, which has threads of its own, multiplies one
+ * block after the other, and the scales are applied to its products while they are in the cache. */
 #include "drivers/plan.h"
 #include "drivers/lines.h"
 #include "drivers/sizes.h"
@@ -23,6 +26,8 @@ enum {
     LINE = 64,               /* bytes */
     BLOCK_BYTES = 128 << 10, /* of the rows of a block, and of their sums */
     BLOCK_ROWS = 32,         /* at least, as lookup.c takes them */
+    GATHER_ROWS = 64,        /* that a thread copies at a time */
+    SHARE = 1 << 12,         /* numbers that a thread scales at a time */
     THREAD_WORK = 1 << 16,   /* numbers or words below which one thread is faster */
 };
 
@@ -68,8 +73,7 @@ static mixed_plan make_mixed_plan(const bitops_isa *isa, const bitops_step *step
         plan.outer = n_threads;
         plan.inner = 1;
     }
-    /* A copied run may write LINE bytes past its end. */
-    plan.sums_at = step->images ? round_up(plan.block_rows * plan.row_bytes + LINE, LINE) : 0;
+    plan.sums_at = step->images ? round_up(plan.block_rows * plan.row_bytes, LINE) : 0;
     const size_t sums = step->threshold ? plan.block_rows * step->mixed.n * sizeof(int32_t) : 0;
     plan.work_at = plan.sums_at + round_up(sums, LINE);
     const bitops_mixed_args args = block_args(step, plan.block_rows);
@@ -122,20 +126,75 @@ static int run_mixed(const bitops_isa *isa, const bitops_step *step, const char 
 
 /* ---- pass over numbers ----------------------------------------------------------------------- */
 
-static void affine_row(const bitops_step *step, const void *x, size_t row, float *y) {
-    const size_t n = step->n;
-    if (step->dtype == BITOPS_I32)
-        for (size_t j = 0; j < n; j++)
-            y[j] = (float)((const int32_t *)x + row * n)[j];
-    else if (y != (const float *)x + row * n)
-        memcpy(y, (const float *)x + row * n, n * sizeof *y);
-    bitops_affine_line(y, n, n, step->alpha, step->bias, step->relu);
+/* Rows of at least this many numbers in all are a share of a thread. */
+static size_t share_rows(size_t n) {
+    return max_size(SHARE / n, 1);
 }
 
-static void run_affine(const bitops_step *step, const void *x, float *y, int n_threads) {
-    BITOPS_PARALLEL_FOR(team(step->rows * step->n, n_threads), schedule(static))
-    for (ptrdiff_t row = 0; row < (ptrdiff_t)step->rows; row++)
-        affine_row(step, x, (size_t)row, y + (size_t)row * step->n);
+static void run_affine(const bitops_isa *isa, const bitops_step *step, const void *x, float *y,
+                       int n_threads) {
+    const size_t rows = step->rows, n = step->n, share = share_rows(n);
+    BITOPS_PARALLEL_FOR(team(rows * n, n_threads), schedule(static))
+    for (ptrdiff_t first = 0; first < (ptrdiff_t)rows; first += (ptrdiff_t)share) {
+        const size_t count = min_size(share, rows - (size_t)first), at = (size_t)first * n;
+        const float *from = (const float *)x + at;
+        if (step->dtype == BITOPS_I32) {
+            for (size_t i = at; i < at + count * n; i++)
+                y[i] = (float)((const int32_t *)x)[i];
+            from = y + at;
+        }
+        isa->affine_f32(from, count, n, step->alpha, step->bias, step->relu, y + at);
+    }
+}
+
+/* ---- numbers times numbers ------------------------------------------------------------------- */
+
+static size_t longest_block(const bitops_step *step) {
+    size_t most = 0;
+    for (size_t i = 0; i < step->blocks; i++)
+        most = max_size(most, (size_t)(step->block_ends[i] - (i ? step->block_ends[i - 1] : 0)));
+    return most;
+}
+
+static size_t gathered_bytes(const bitops_step *step) {
+    return step->images ? longest_block(step) * step->k * sizeof(float) : 0;
+}
+
+static void gather_block(const bitops_step *step, const char *x, size_t first, size_t rows,
+                         float *rows_out, int n_threads) {
+    BITOPS_PARALLEL_FOR(team(rows * step->k, n_threads), schedule(static))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)rows; i += GATHER_ROWS)
+        bitops_gather_numbers(&step->image, step->images, step->pixel_bytes, x, first + (size_t)i,
+                              min_size(GATHER_ROWS, rows - (size_t)i),
+                              (char *)(rows_out + (size_t)i * step->k));
+}
+
+static void run_floats(const bitops_isa *isa, const bitops_step *step, const char *x, float *y,
+                       float *workspace, bitops_stop *stop, int n_threads) {
+    size_t first = 0;
+    for (size_t i = 0; i < step->blocks && !bitops_stopped(stop); i++) {
+        const size_t end = (size_t)step->block_ends[i], rows = end - first;
+        const float *block = (const float *)x + first * step->k;
+        float *products = y + first * step->n;
+        if (step->images) {
+            gather_block(step, x, first, rows, workspace, n_threads);
+            block = workspace;
+        }
+        if (step->multiply(step->matrix, block, rows, step->k, step->n, products)) {
+            stop->stopped = 1;
+            return;
+        }
+        if (step->alpha || step->bias || step->relu) {
+            const bitops_step scale = {.rows = rows,
+                                       .n = step->n,
+                                       .dtype = BITOPS_F32,
+                                       .alpha = step->alpha,
+                                       .bias = step->bias,
+                                       .relu = step->relu};
+            run_affine(isa, &scale, products, products, n_threads);
+        }
+        first = end;
+    }
 }
 
 static void run_add(const bitops_step *step, const float *x, const float *other, float *y,
@@ -157,27 +216,25 @@ static int run_compare(const bitops_isa *isa, const bitops_step *step, const voi
 /* ---- windows --------------------------------------------------------------------------------- */
 
 static size_t pool_scratch(const bitops_step *step) { /* of a thread, in bytes */
-    return step->dtype == BITOPS_F32 ? round_up(2 * step->image.width * step->pixel_bytes, LINE)
-                                     : 0;
+    return step->dtype == BITOPS_F32 ? round_up(step->image.width * step->pixel_bytes, LINE) : 0;
 }
 
-static void run_pool(const bitops_step *step, const char *x, char *y, char *workspace,
-                     int n_threads) {
+static void run_pool(const bitops_isa *isa, const bitops_step *step, const char *x, char *y,
+                     char *workspace, int n_threads) {
     const bitops_image *im = &step->image;
     const size_t lines = step->images * im->out_height;
     const size_t work = lines * im->out_width * step->pixel_bytes / sizeof(float);
     const size_t out_bytes = im->out_width * step->pixel_bytes;
     BITOPS_PARALLEL_FOR(team(work, n_threads), schedule(static))
     for (ptrdiff_t line = 0; line < (ptrdiff_t)lines; line++) {
-        char *scratch = workspace + (size_t)bitops_thread_number() * pool_scratch(step);
+        char *column = workspace + (size_t)bitops_thread_number() * pool_scratch(step);
+        void *out = y + (size_t)line * out_bytes;
         if (step->dtype == BITOPS_F32)
-            bitops_pool_floats(im, step->pixel_bytes / sizeof(float), (const float *)x, step->alpha,
-                               step->bias, step->relu, (size_t)line, (float *)scratch,
-                               (float *)(y + (size_t)line * out_bytes));
+            bitops_pool_floats(isa, im, step->pixel_bytes / sizeof(float), (const float *)x,
+                               (size_t)line, (float *)column, out);
         else
             bitops_pool_bits(im, step->pixel_bytes / sizeof(uint64_t), (const uint64_t *)x,
-                             step->minimum, (size_t)line,
-                             (uint64_t *)(y + (size_t)line * out_bytes));
+                             step->minimum, (size_t)line, out);
     }
 }
 
@@ -220,6 +277,8 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
         const mixed_plan plan = make_mixed_plan(isa, step, n_threads);
         return plan.thread_bytes * (size_t)plan.outer;
     }
+    case BITOPS_STEP_FLOATS:
+        return gathered_bytes(step);
     case BITOPS_STEP_POOL:
         return pool_scratch(step) * (size_t)n_threads;
     default:
@@ -246,10 +305,13 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         return 0;
     case BITOPS_STEP_MIXED:
         return run_mixed(isa, step, x, y, workspace, stop, n_threads);
+    case BITOPS_STEP_FLOATS:
+        run_floats(isa, step, x, (float *)y, (float *)workspace, stop, n_threads);
+        return 0;
     case BITOPS_STEP_COMPARE:
         return run_compare(isa, step, x, (uint64_t *)y, stop, n_threads);
     case BITOPS_STEP_AFFINE:
-        run_affine(step, x, (float *)y, n_threads);
+        run_affine(isa, step, x, (float *)y, n_threads);
         return 0;
     case BITOPS_STEP_ADD:
         run_add(step, (const float *)x, (const float *)other, (float *)y, n_threads);
@@ -259,7 +321,7 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
                            n_threads);
         return 0;
     case BITOPS_STEP_POOL:
-        run_pool(step, x, y, workspace, n_threads);
+        run_pool(isa, step, x, y, workspace, n_threads);
         return 0;
     case BITOPS_STEP_FLATTEN:
         run_flatten(step, (const uint64_t *)x, (uint64_t *)y, stop, n_threads);

@@ -14,14 +14,18 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_GEMM,    /* bits x bits: rows times weights */
     BITOPS_STEP_CONV,    /* bits x bits: images */
     BITOPS_STEP_MIXED,   /* numbers x bits: rows or images; sums, or bits sum > threshold */
+    BITOPS_STEP_FLOATS,  /* numbers x numbers: rows or images, in BLAS, then as AFFINE */
     BITOPS_STEP_COMPARE, /* bits (x > threshold) ^ flip; x >= 0 without thresholds */
     BITOPS_STEP_AFFINE,  /* float y = x [* alpha] [+ bias], then max(y, 0) if asked */
     BITOPS_STEP_ADD,     /* float y = x + other */
     BITOPS_STEP_UNPACK,  /* float +-1 of bits */
-    BITOPS_STEP_POOL,    /* largest of a window: of bits (their OR, or their AND), of floats
-                            that AFFINE has scaled */
+    BITOPS_STEP_POOL,    /* largest of a window: of bits (their OR, or their AND), of floats */
     BITOPS_STEP_FLATTEN, /* bits of images (h, w, c) without gaps between the pixels */
 } bitops_step_kind;
+
+/* products_out[m,n] = rows[m,k] times the matrix. */
+typedef int bitops_multiply_fn(void *matrix, const float *rows, size_t m, size_t k, size_t n,
+                               float *products_out);
 
 typedef struct bitops_step {
     bitops_step_kind kind;
@@ -40,9 +44,17 @@ typedef struct bitops_step {
     /* COMPARE and MIXED. MIXED with a threshold gives bits. */
     const float *threshold;
     const uint64_t *flip;
-    const uint64_t *minimum; /* POOL of bits: channels that take the AND, or NULL */
-    const float *alpha, *bias;
+    const uint64_t *minimum;   /* POOL of bits: channels that take the AND, or NULL */
+    const float *alpha, *bias; /* AFFINE and FLOATS */
     int relu;
+    /* FLOATS: BLAS is called through this function, block by block; it returns nonzero to end the
+     * plan. Rows of k numbers give n outputs each. Rows of images are copied to memory unless the
+     * images are these rows already (images = 0). */
+    bitops_multiply_fn *multiply;
+    void *matrix; /* for multiply */
+    size_t k;
+    const int64_t *block_ends; /* the row after each block; the last is `rows` */
+    size_t blocks;
 } bitops_step;
 
 typedef struct bitops_plan {

@@ -18,6 +18,7 @@
  * generic. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/pack.h"
@@ -241,6 +242,10 @@ void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows,
 void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(avx2)
 
 BITOPS_TARGET_END
 

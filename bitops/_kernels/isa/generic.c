@@ -4,6 +4,7 @@
  * every word of k, that word of each of the nr columns. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/store.h"
@@ -175,3 +176,7 @@ DEFINE_LOOKUP(u8, uint8_t, int32_t)
 void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(generic)

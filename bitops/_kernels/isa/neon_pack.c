@@ -20,6 +20,7 @@
  * unpack leaves them to generic. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/pack.h"
@@ -250,5 +251,9 @@ void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows,
 void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(neon)
 
 #endif

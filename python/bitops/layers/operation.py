@@ -148,6 +148,12 @@ class Linear:
             y += bias
         return y
 
+    def compile_floats(
+        self, chain: Chain, x: Value, w: np.ndarray, bias: np.ndarray | None
+    ) -> Value | None:
+        """Add the product of float32 with float32 weights to a plan."""
+        return chain.matmul(x, w, bias)
+
     def gradients(
         self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
     ) -> np.ndarray | None:
@@ -327,6 +333,14 @@ class Convolution:
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Convolve with float32 filters, in BLAS; bits count as +-1."""
         return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)
+
+    def compile_floats(
+        self, chain: Chain, x: Value, w: np.ndarray, bias: np.ndarray | None
+    ) -> Value | None:
+        """Do the same as `Linear.compile_floats` for images; not for groups."""
+        if len(x.shape) != 4 or self.groups != 1:
+            return None
+        return chain.convolve(x, w, bias, self.windows.on(self.where, x))
 
     def gradients(
         self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool

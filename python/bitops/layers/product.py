@@ -289,6 +289,11 @@ class PackedFloatProduct(Layer):
     def forward(self, x) -> np.ndarray:
         return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if x.kind == "uint8":
+            return None
+        return self.operation.compile_floats(chain, chain.as_float(x), self.weight, self.bias)
+
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .. import _core
 from .conv import prepared_convolution
 from .geometry import Window
 from .memory import CACHE_LINE, word_count
+from .patches import PRODUCT_BYTES, position_blocks, rows_lie_in
 from .prepack import Prepacked
 
 __all__ = ["Program", "Step", "Value"]
@@ -182,6 +184,39 @@ class Program:
         }
         return self._add("mixed", (x,), kind, (*lead, w.shape[0]), **arguments)
 
+    def matmul(self, x: Value, w: Numbers, bias: Numbers | None) -> Value:
+        """Multiply rows of float32 (..., k) by float32 weights (n, k) in BLAS, and add a bias."""
+        ends = np.array([x.rows], np.int64)
+        return self._floats(x, w.T, ends, (*x.shape[:-1], len(w)), bias, None)
+
+    def convolve(self, x: Value, w: Numbers, bias: Numbers | None, window: Window) -> Value:
+        """Convolve images of float32 with float32 filters OHWI in BLAS, and add a bias."""
+        matrix, shape = w.reshape(len(w), -1).T, (x.shape[0], *window.output, len(w))
+        if rows_lie_in(window):
+            ends, images = np.array([math.prod(shape[:-1])], np.int64), None
+        else:
+            images = x.shape[0], window, x.features
+            row_bytes = len(matrix) * w.itemsize
+            blocks = position_blocks(x.shape[0], window, row_bytes, max_bytes=PRODUCT_BYTES)
+            ends = np.cumsum(
+                [math.prod(part.stop - part.start for part in block) for block in blocks]
+            )
+        return self._floats(x, matrix, ends, shape, bias, images)
+
+    def _floats(
+        self,
+        x: Value,
+        matrix: Numbers,
+        ends: NDArray[np.int64],
+        shape: tuple[int, ...],
+        bias: Numbers | None,
+        images: tuple[int, Window, int] | None,
+    ) -> Value:
+        k, n = matrix.shape
+        arguments = {"multiply": partial(_multiply, matrix), "block_ends": ends, "k": k, "n": n}
+        scales = {"alpha": None, "bias": bias, "relu": False, "images": images}
+        return self._add("floats_product", (x,), "float32", shape, **arguments, **scales)
+
     def compare(self, x: Value, threshold: Numbers | None, flip: Words | None) -> Value:
         """Compare int32 or float32 numbers with thresholds, as `pack_above`; pack without them."""
         arguments = {"dtype": _CODES[x.kind], "rows": x.rows, "n": x.features}
@@ -216,8 +251,7 @@ class Program:
         shape = (n, *window.output, channels)
         if x.kind == "bits":
             return self._add("pool_bits", (x,), "bits", shape, minimum=minimum, **arguments)
-        scales = {"alpha": None, "bias": None, "relu": False}
-        return self._add("pool_floats", (x,), "float32", shape, **arguments, **scales)
+        return self._add("pool_floats", (x,), "float32", shape, **arguments)
 
     def flatten(self, x: Value) -> Value:
         """Return examples of any shape as rows."""
@@ -241,6 +275,13 @@ class Program:
         return plan
 
 
+def _multiply(matrix: Numbers, rows: memoryview, products: memoryview) -> None:
+    """Write the products of rows of float32 with a matrix, both given as bytes."""
+    k, n = matrix.shape
+    out = np.frombuffer(products, np.float32).reshape(-1, n)
+    np.matmul(np.frombuffer(rows, np.float32).reshape(-1, k), matrix, out=out)
+
+
 def _kind_of_products(outputs: Mapping[str, Any], are_floats: bool = False) -> str:
     if outputs["threshold"] is not None:
         return "bits"
@@ -250,41 +291,33 @@ def _kind_of_products(outputs: Mapping[str, Any], are_floats: bool = False) -> s
 
 
 def _fused(steps: list[Step], output: Value) -> list[Step]:
-    """Let a ReLU join the scales before it, and both the pool after them, if nobody else needs
-    what is between."""
+    """Let scales and ReLU join the float32 step before them, if nobody needs what is between."""
     uses = [value.memory for step in steps for value in step.inputs] + [output.memory]
     fused: list[Step] = []
     for step in steps:
-        before = fused[-1] if fused else None
-        if (
-            before is not None
-            and before.method == "affine"
-            and step.inputs == (before.output,)
-            and uses.count(before.output) == 1
-            and not before.arguments["relu"]
-            and _is_relu(step)
-        ):
-            arguments = {**before.arguments, "relu": True}
-            step = Step("affine", before.inputs, step.output, arguments)
-            fused.pop()
-        elif (
-            before is not None
-            and before.method == "affine"
-            and step.method == "pool_floats"
-            and step.inputs == (before.output,)
-            and uses.count(before.output) == 1
-            and before.inputs[0].kind == "float32"
-        ):
-            scales = {name: before.arguments[name] for name in ("alpha", "bias", "relu")}
-            step = Step(step.method, before.inputs, step.output, {**step.arguments, **scales})
-            fused.pop()
-        fused.append(step)
+        joined = None
+        if fused and step.method == "affine" and uses.count(fused[-1].output) == 1:
+            joined = _joined(fused[-1], step)
+        if joined is None:
+            fused.append(step)
+        else:
+            fused[-1] = joined
     return fused
 
 
-def _is_relu(step: Step) -> bool:
-    arguments = step.arguments
-    return step.method == "affine" and arguments["alpha"] is None and arguments["bias"] is None
+def _joined(before: Step, step: Step) -> Step | None:
+    """Return one step that does the work of two, the second of them `affine`, or None."""
+    if before.method not in ("affine", "floats_product") or step.inputs != (before.output,):
+        return None
+    own = {name: step.arguments[name] for name in ("alpha", "bias", "relu")}
+    arguments = before.arguments
+    if arguments["relu"]:
+        return None
+    if own["alpha"] is None and own["bias"] is None:
+        own = {"relu": own["relu"]}
+    elif not (arguments["alpha"] is None and arguments["bias"] is None):
+        return None
+    return Step(before.method, before.inputs, step.output, {**arguments, **own})
 
 
 def _place_values(steps: list[Step], source: Value, output: Value) -> tuple[dict[Value, int], int]:
