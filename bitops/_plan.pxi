@@ -371,6 +371,11 @@ cdef class Plan:
         self.set_images(step, images, window, channels, c.bitops_words(channels) * 8)
 
     @property
+    def is_current(self):
+        """Whether the ISA in force is that of the plan."""
+        return self.plan.isa == c.bitops_isa_active()
+
+    @property
     def arena_bytes(self):
         return self.plan.arena_bytes
 

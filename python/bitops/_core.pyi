@@ -53,6 +53,7 @@ class LookupPanels:
 
 class Plan:
     arena_bytes: int
+    is_current: bool
     def __init__(self, x_bytes: int, y_bytes: int, arena_bytes: int) -> None: ...
     def gemm(
         self,

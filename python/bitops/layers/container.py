@@ -7,6 +7,7 @@ Packed; `folding` does the work.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..quantizers import ByteGradient
-from .base import Layer, TrainingLayer, all_layers
+from .base import Layer, TrainingLayer, activations, all_layers
 from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import Activation, Codes, Shape, check_size, is_data
 from .model_files import read_model, write_model
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # Layers must not import the training code, so that inference does not load it. `Sequential.fit`
 # looks this module up by name when it is first called.
 _TRAINER = "bitops.training.loop"
+
+BATCH_BYTES = 64 << 20  # of the largest activation of a batch
+_FLOAT_BYTES = 4
 
 
 def _as_list(layers: tuple) -> list:
@@ -130,10 +134,21 @@ class Model:
             x = np.asarray(x)
         if x.ndim == 0:
             raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
+        batch_size = self._fitting(x.shape, batch_size)
         # an empty input still runs once, to give the output its shape and dtype
         for start in range(0, max(len(x), 1), batch_size):
             y = self.forward(x[start : start + batch_size])
             yield y.values() if isinstance(y, Codes) else y
+
+    def _fitting(self, shape: tuple[int, ...], batch_size: int) -> int:
+        """Return how many rows of an input run at a time: fewer if activations are large."""
+        outputs = (output for _, _, output in activations(self.flat_layers(), shape[1:]))
+        known = [[size for size in output if size is not None] for output in outputs]
+        largest = max(map(math.prod, known), default=1)
+        most = max(BATCH_BYTES // (_FLOAT_BYTES * max(largest, 1)), 1)
+        if most >= min(batch_size, shape[0]):
+            return batch_size
+        return -(-shape[0] // -(-shape[0] // most))  # about as many in the last batch as in others
 
     def outputs(self, x, *, batch_size: int = 1000) -> Activation:
         """Return the outputs of all rows, computed batch by batch.
@@ -142,7 +157,8 @@ class Model:
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         batch_size : int
-            Rows for each call of `forward`.
+            Rows for each call of `forward`; fewer if a layer's output would exceed 64 MiB as
+            float32.
 
         Returns
         -------

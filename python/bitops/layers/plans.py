@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import isa
 from ..ops.array import BitArray
-from ..ops.memory import aligned_empty, word_count
+from ..ops.memory import LARGE, aligned_empty, word_count
 from ..ops.plan import Program, Value
 from .base import Edits, Layer, place_in_mro
 from .inputs import Activation
@@ -73,34 +72,41 @@ def _steps_of(layer: Layer, chain: Chain, x: Value) -> Value | None:
 class Run:
     """Layers that run as one plan, for inputs of one form."""
 
+    __slots__ = ("_array_shape", "_bits_shape", "_dtype", "_is_large", "end", "plan")
+
     def __init__(self, chain: Chain, output: Value, end: int):
         self.end = end  # the index of the first layer after it
-        self._plan = chain.compile(output)
-        self._shape, self._is_bits = output.shape, output.kind == "bits"
-        self._array_shape = output.shape
-        self._dtype = np.dtype(np.uint64 if self._is_bits else output.kind)
-        if self._is_bits:
+        self.plan = chain.compile(output)
+        self._bits_shape: tuple[int, ...] | None = None
+        self._array_shape, self._dtype = output.shape, np.dtype(np.uint64)
+        if output.kind == "bits":
+            self._bits_shape = output.shape
             self._array_shape = (*output.shape[:-1], word_count(output.features))
+        else:
+            self._dtype = np.dtype(output.kind)
+        self._is_large = output.nbytes >= LARGE
 
     def __call__(self, x: np.ndarray) -> Activation | None:
         """Return the output; None if a number that needs a sign was NaN."""
-        y = aligned_empty(self._array_shape, self._dtype)
-        if self._plan.run(x, y):
+        y = (aligned_empty if self._is_large else np.empty)(self._array_shape, self._dtype)
+        if self.plan.run(x, y):
             return None
-        return BitArray.from_words(y, self._shape) if self._is_bits else y
+        return y if self._bits_shape is None else BitArray.from_words(y, self._bits_shape)
 
 
 class Plans:
-    """The runs of one chain, made when they are first needed."""
+    """The runs of one chain, made when they are first needed.
+
+    A call of a small network takes a few microseconds, so `run` avoids what is dear in Python.
+    """
 
     def __init__(self) -> None:
         self._forget([])
 
     def _forget(self, layers: list[Layer]) -> None:
-        self._layers = layers
+        self._layers, self._edits = layers, Edits.count
         self._runs: dict[Any, Run | None] = {}
         self._lists: list[tuple[list[Layer], list[Layer]]] = []
-        self._edits, self._isa = Edits.count, isa.active()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Plans, ()  # copies and pickles start without plans
@@ -119,21 +125,25 @@ class Plans:
         if not self._are_current(layers):
             self._forget(layers)
         run = self._runs[key] if key in self._runs else self._make(layers, first, key)
-        if run is None or not (array.flags.c_contiguous and array.flags.aligned):
+        if run is not None and not run.plan.is_current:
+            run = self._make(layers, first, key)
+        flags = array.flags
+        if run is None or not (flags.c_contiguous and flags.aligned):
             return None
         y = run(array)
         return None if y is None else (y, run.end)
 
     def _are_current(self, layers: list[Layer]) -> bool:
-        """Whether the plans are those of these layers, which have not changed, and of the ISA."""
-        return (
-            self._layers is layers
-            and self._edits == Edits.count
-            and self._isa == isa.active()
-            and all(len(a) == len(b) and all(map(is_, a, b)) for a, b in self._lists)
-        )
+        """Whether the plans are those of these layers, which have not changed."""
+        if self._layers is not layers or self._edits != Edits.count:
+            return False
+        for chain, before in self._lists:
+            if len(chain) != len(before) or not all(map(is_, chain, before)):
+                return False
+        return True
 
     def _make(self, layers: list[Layer], first: int, key: Any) -> Run | None:
+        """Compile a run, which is None if layer `first` has no steps, and keep it."""
         runs = self._runs  # not those of a later time, when layers may have changed
         _, dtype, shape = key
         kind = dtype if dtype == "bits" else _KINDS.get(dtype)
