@@ -184,8 +184,8 @@ cdef class Plan:
         self.kept.append(values)
         return scales(name, values, n)
 
-    def gemm(self, ptrdiff_t x, ptrdiff_t y, size_t m, Panels w not None, int32_t k, alpha, bias,
-             threshold, flip):
+    def gemm(self, ptrdiff_t x, ptrdiff_t y, size_t m, Panels w not None,
+             const uint64_t[:, ::1] rows, int32_t k, alpha, bias, threshold, flip):
         """Rows of bits times weights: dot products, scaled numbers, or bits.
 
         Parameters
@@ -193,19 +193,23 @@ cdef class Plan:
         m, k : int
             Rows of x, and bits of a row.
         w : Panels
+        rows : IN, the rows of w as they lie, shape (n, ceil(k / 64))
         alpha, bias : IN, float32 of shape (n,), or None
         threshold : IN, int32 of shape (n,), or None
         flip : IN, packed bits of shape (ceil(n / 64),), or None
         """
         check_size("words of a row of w", w.k_words, c.bitops_words(k))
         check_size("groups of panels", w.groups, 1)
+        check_size("rows", rows.shape[0], w.n)
+        check_size("words of a row of rows", rows.shape[1], w.k_words)
         self.check_isa(w.isa)
         cdef bitops_step *step = self.add_step(BITOPS_STEP_GEMM, x, y)
         step.gemm.m, step.gemm.n, step.gemm.k_words = m, w.n, w.k_words
         step.gemm.lda = step.gemm.ldw = w.k_words
         step.gemm.panels = w.words
+        step.gemm.w = <const uint64_t *>first(rows)
         step.gemm.store.k = k
-        self.kept.append(w)
+        self.kept += [w, rows]
         self.set_outputs(&step.gemm.store, w.n, alpha, bias, threshold, flip)
 
     def conv(self, ptrdiff_t x, ptrdiff_t y, size_t images, Convolution convolution not None, alpha,

@@ -61,6 +61,7 @@ class Plan:
         y: int,
         m: int,
         w: Panels,
+        rows: _Words,
         k: int,
         alpha: NDArray[np.float32] | None,
         bias: NDArray[np.float32] | None,

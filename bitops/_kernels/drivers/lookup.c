@@ -118,17 +118,20 @@ void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t l
                               panels_out + 2 * (j * k_words + p * COLUMNS));
 }
 
+/* Task `task`: a block of rows, and a group of panels of `span` columns. */
+static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_t span,
+                     size_t task) {
+    const size_t groups = ceil_div(args->n, span);
+    block b = {.i = task / groups * BLOCK_ROWS, .j = task % groups * span};
+    b.m = min_size(BLOCK_ROWS, args->m - b.i);
+    b.n = min_size(span, args->n - b.j);
+    run_block(isa, args, &b);
+}
+
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k;
     const int threads = work < THREAD_WORK ? 1 : n_threads;
     const size_t span = group_panels(args, threads) * COLUMNS;
-    const size_t groups = ceil_div(args->n, span);
-    const ptrdiff_t tasks = (ptrdiff_t)(ceil_div(args->m, BLOCK_ROWS) * groups);
-    BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
-    for (ptrdiff_t task = 0; task < tasks; task++) {
-        block b = {.i = (size_t)task / groups * BLOCK_ROWS, .j = (size_t)task % groups * span};
-        b.m = min_size(BLOCK_ROWS, args->m - b.i);
-        b.n = min_size(span, args->n - b.j);
-        run_block(isa, args, &b);
-    }
+    const size_t tasks = ceil_div(args->m, BLOCK_ROWS) * ceil_div(args->n, span);
+    BITOPS_FOR_TASKS(threads, tasks, run_task(isa, args, span, (size_t)task));
 }

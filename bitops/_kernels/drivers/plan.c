@@ -82,46 +82,50 @@ static mixed_plan make_mixed_plan(const bitops_isa *isa, const bitops_step *step
     return plan;
 }
 
-/* Rows [first, first + rows): returns whether a sum was NaN. */
-static int run_mixed_block(const bitops_isa *isa, const bitops_step *step, const mixed_plan *plan,
-                           const char *x, char *y, size_t first, size_t rows, char *scratch,
-                           bitops_stop *stop) {
+/* A MIXED step that runs. */
+typedef struct mixed_run {
+    const bitops_isa *isa;
+    const bitops_step *step;
+    mixed_plan plan;
+    const char *x;
+    char *y, *workspace;
+    bitops_stop *stop;
+    volatile int nan; /* whether a sum was NaN */
+} mixed_run;
+
+static void run_mixed_block(mixed_run *run, size_t block) {
+    const bitops_step *step = run->step;
+    const mixed_plan *plan = &run->plan;
+    const size_t first = block * plan->block_rows;
+    const size_t rows = min_size(plan->block_rows, plan->rows - first);
+    char *scratch = run->workspace + (size_t)bitops_thread_number() * plan->thread_bytes;
     bitops_mixed_args args = block_args(step, rows);
-    args.stop = stop;
-    args.x = x + first * plan->row_bytes;
+    if (bitops_stopped(run->stop))
+        return;
+    /* Among several threads only this loop asks whether to stop, on the one that called. */
+    args.stop = plan->outer == 1 ? run->stop : NULL;
+    args.x = run->x + first * plan->row_bytes;
     if (step->images) {
-        bitops_gather_numbers(&step->image, step->images, step->pixel_bytes, x, first, rows,
+        bitops_gather_numbers(&step->image, step->images, step->pixel_bytes, run->x, first, rows,
                               scratch);
         args.x = scratch;
     }
-    args.c = y + first * args.n * sizeof(float);
-    if (step->threshold)
-        args.c = scratch + plan->sums_at;
-    bitops_mixed(isa, &args, scratch + plan->work_at, plan->inner);
-    if (!step->threshold)
-        return 0;
-    const bitops_dtype sums = args.is_float ? BITOPS_F32 : BITOPS_I32;
-    uint64_t *words = (uint64_t *)y + first * bitops_words(args.n);
-    return bitops_compare_rows(isa, sums, args.c, rows, args.n, step->threshold, step->flip, words,
-                               NULL, plan->inner);
+    args.c = step->threshold ? scratch + plan->sums_at : run->y + first * args.n * sizeof(float);
+    bitops_mixed(run->isa, &args, scratch + plan->work_at, plan->inner);
+    if (step->threshold &&
+        bitops_compare_rows(run->isa, args.is_float ? BITOPS_F32 : BITOPS_I32, args.c, rows, args.n,
+                            step->threshold, step->flip,
+                            (uint64_t *)run->y + first * bitops_words(args.n), NULL, plan->inner))
+        run->nan = 1;
 }
 
 static int run_mixed(const bitops_isa *isa, const bitops_step *step, const char *x, char *y,
                      char *workspace, bitops_stop *stop, int n_threads) {
-    const mixed_plan plan = make_mixed_plan(isa, step, n_threads);
-    /* Only the outermost loop asks whether to stop, on the thread that called. */
-    bitops_stop *inner = plan.outer == 1 ? stop : NULL;
-    int nan = 0;
-    BITOPS_PARALLEL_FOR(plan.outer, schedule(dynamic) reduction(| : nan))
-    for (ptrdiff_t block = 0; block < (ptrdiff_t)plan.blocks; block++) {
-        const size_t first = (size_t)block * plan.block_rows;
-        if (bitops_stopped(stop))
-            continue;
-        nan |= run_mixed_block(
-            isa, step, &plan, x, y, first, min_size(plan.block_rows, plan.rows - first),
-            workspace + (size_t)bitops_thread_number() * plan.thread_bytes, inner);
-    }
-    return nan;
+    mixed_run run = {
+        .isa = isa, .step = step, .x = x, .y = y, .workspace = workspace, .stop = stop};
+    run.plan = make_mixed_plan(isa, step, n_threads);
+    BITOPS_FOR_TASKS(run.plan.outer, run.plan.blocks, run_mixed_block(&run, (size_t)task));
+    return run.nan;
 }
 
 /* ---- pass over numbers ----------------------------------------------------------------------- */

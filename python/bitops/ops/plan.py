@@ -130,7 +130,8 @@ class Program:
             int32, and `flip`, packed words, as in `gemm_sign`. Each may be None.
         """
         shape = (*x.shape[:-1], w.shape[0])
-        arguments = {"m": x.rows, "w": w.panels(), "k": w.shape[1], **outputs}
+        weights = {"w": w.panels(), "rows": w.rows()}
+        arguments = {"m": x.rows, **weights, "k": w.shape[1], **outputs}
         return self._add("gemm", (x,), _kind_of_products(outputs), shape, **arguments)
 
     def conv2d(
