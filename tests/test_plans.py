@@ -11,6 +11,7 @@ import bitops as bo
 from bitops import models
 from bitops.layers import (
     BatchNorm,
+    FloatConv2D,
     Layer,
     Packed,
     PackedBatchNorm,
@@ -319,6 +320,20 @@ def test_nan_is_refused_as_without_plans(rng):
         with pytest.raises(ValueError, match="must not hold NaN"):
             model(x)
     assert_plan(Packed(PackedBatchNorm(np.ones(9), np.ones(9)), PackedReLU()), x)
+
+
+def test_errors_in_blas_end_a_plan(rng):
+    """BLAS is called through NumPy, whose warnings a program may turn into errors."""
+    w = rng.normal(size=(4, 3, 3, 2)).astype(np.float32)
+    model = Packed(PackedReLU(), FloatConv2D(w), PackedReLU(), PackedSign())
+    x = np.full((2, 9, 9, 2), np.float32(3e38))
+    before = model(x[:, :0:-1] * 0)
+    with np.errstate(over="raise", invalid="raise"):
+        with pytest.raises(FloatingPointError):
+            layer_by_layer(model.layers, x)
+        with pytest.raises(FloatingPointError):
+            model(x)
+    assert_same(model(x[:, :0:-1] * 0), before)
 
 
 def test_nan_in_a_pool_stays(rng):
