@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { CHUNK = 16 }; /* bytes copied at a time */
+enum { CHUNK = 32 }; /* bytes copied at a time */
 
 /* ---- rows of numbers ------------------------------------------------------------------------- */
 
