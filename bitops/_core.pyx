@@ -162,6 +162,7 @@ cdef class Scratch:
 
     cdef void *memory
     cdef void *start  # what C is given
+    cdef size_t size
 
     def __dealloc__(self):
         free(self.memory)
@@ -169,6 +170,7 @@ cdef class Scratch:
 
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
+    scratch.size = size
     scratch.memory = malloc(size + CACHE_LINE)
     if scratch.memory == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")

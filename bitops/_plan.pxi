@@ -58,7 +58,7 @@ cdef extern from "Python.h":
     void PyBuffer_Release(Py_buffer *view) noexcept
 
 cdef enum:
-    MOST_SPARE = 16 << 20  # bytes that a plan keeps between two calls
+    MOST_SPARE = 16 << 20  # bytes
 
 PLAN_INPUT = BITOPS_PLAN_INPUT
 PLAN_OUTPUT = BITOPS_PLAN_OUTPUT
@@ -99,6 +99,22 @@ cdef class LookupPanels:
                                        <uint32_t *>self.memory.start)
 
 
+cdef class SpareMemory:
+    """Memory that one call of a plan leaves for the next: new pages cost more than many a step."""
+
+    cdef Scratch memory
+
+    cdef Scratch take(self, size_t size):
+        """Return the memory, or new memory: calls of other threads find none until `leave`."""
+        cdef Scratch memory = self.memory
+        self.memory = None
+        return make_scratch(size) if memory is None or memory.size < size else memory
+
+    cdef void leave(self, Scratch memory) noexcept:
+        if memory.size <= MOST_SPARE:
+            self.memory = memory
+
+
 cdef class Plan:
     """Steps that run one after the other, for inputs of one size and the ISA in force.
 
@@ -113,17 +129,19 @@ cdef class Plan:
         Of input and output.
     arena_bytes : int
         Of the activations between the steps.
+    spare : SpareMemory
+        Of all plans of a model.
     """
 
     cdef bitops_step *steps
     cdef bitops_plan plan
     cdef Py_ssize_t x_bytes, y_bytes
     cdef list kept  # whose memory the steps point to
-    cdef Scratch spare  # memory of the last call, for the next one; new pages cost more than steps
-    cdef size_t spare_bytes
+    cdef SpareMemory spare
 
-    def __cinit__(self, size_t x_bytes, size_t y_bytes, size_t arena_bytes):
-        self.kept = []
+    def __cinit__(self, size_t x_bytes, size_t y_bytes, size_t arena_bytes,
+                  SpareMemory spare not None):
+        self.kept, self.spare = [], spare
         self.x_bytes, self.y_bytes = x_bytes, y_bytes
         self.plan.isa = c.bitops_isa_active()
         self.plan.arena_bytes = arena_bytes
@@ -407,13 +425,9 @@ cdef class Plan:
         cdef int n_threads = c.bitops_get_num_threads(), nan
         cdef c.bitops_stop stop = at_signals()
         cdef size_t size = bitops_plan_memory_size(&self.plan, n_threads)
-        cdef Scratch memory = self.spare
-        self.spare = None  # until this call ends, calls of other threads find none
-        if memory is None or self.spare_bytes < size:
-            memory = make_scratch(size)
+        cdef Scratch memory = self.spare.take(size)
         with nogil:
             nan = bitops_plan_run(&self.plan, x, y, memory.start, &stop, n_threads)
-        if size <= MOST_SPARE:
-            self.spare, self.spare_bytes = memory, size
+        self.spare.leave(memory)
         check_stop(&stop)
         return nan != 0

@@ -51,10 +51,14 @@ class LookupPanels:
     k_words: int
     def __init__(self, w: _Words) -> None: ...
 
+class SpareMemory: ...
+
 class Plan:
     arena_bytes: int
     is_current: bool
-    def __init__(self, x_bytes: int, y_bytes: int, arena_bytes: int) -> None: ...
+    def __init__(
+        self, x_bytes: int, y_bytes: int, arena_bytes: int, spare: SpareMemory
+    ) -> None: ...
     def gemm(
         self,
         x: int,

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..ops.memory import LARGE, aligned_empty, word_count
-from ..ops.plan import Program, Value
+from ..ops.plan import Program, SpareMemory, Value
 from .base import Edits, Layer, place_in_mro
 from .inputs import Activation
 
@@ -74,9 +74,9 @@ class Run:
 
     __slots__ = ("_array_shape", "_bits_shape", "_dtype", "_is_large", "end", "plan")
 
-    def __init__(self, chain: Chain, output: Value, end: int):
+    def __init__(self, chain: Chain, output: Value, end: int, spare: SpareMemory):
         self.end = end  # the index of the first layer after it
-        self.plan = chain.compile(output)
+        self.plan = chain.compile(output, spare)
         self._bits_shape: tuple[int, ...] | None = None
         self._array_shape, self._dtype = output.shape, np.dtype(np.uint64)
         if output.kind == "bits":
@@ -101,6 +101,7 @@ class Plans:
     """
 
     def __init__(self) -> None:
+        self._spare = SpareMemory()
         self._forget([])
 
     def _forget(self, layers: list[Layer]) -> None:
@@ -152,7 +153,7 @@ class Plans:
             chain = Chain(Value(kind, shape))
             output, end = chain.add_layers(layers, chain.input, first)
             if chain.steps and output.memory is not chain.input:
-                run = Run(chain, output, end)
+                run = Run(chain, output, end, self._spare)
             self._lists += [pair for pair in chain.lists if not _has(self._lists, pair)]
         if len(runs) >= MAX_RUNS:
             runs.clear()

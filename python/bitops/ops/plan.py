@@ -31,7 +31,9 @@ from .memory import CACHE_LINE, word_count
 from .patches import PRODUCT_BYTES, position_blocks, rows_lie_in
 from .prepack import Prepacked
 
-__all__ = ["Program", "Step", "Value"]
+__all__ = ["Program", "SpareMemory", "Step", "Value"]
+
+SpareMemory = _core.SpareMemory
 
 _CODES = {"uint8": _core.BOOL8, "int32": _core.I32, "float32": _core.F32}
 _WORD_BYTES = 8
@@ -265,11 +267,14 @@ class Program:
         arguments = {"images": n, "window": window, "channels": x.features}
         return self._add("flatten", (x,), "bits", shape, **arguments)
 
-    def compile(self, output: Value) -> _core.Plan:
-        """Return the plan that makes `output`, which a step must have made."""
+    def compile(self, output: Value, spare: _core.SpareMemory) -> _core.Plan:
+        """Return the plan that makes `output`, which a step must have made.
+
+        Plans that share `spare` leave memory to each other, from call to call.
+        """
         steps = _fused(self.steps, output)
         places, size = _place_values(steps, self.input, output)
-        plan = _core.Plan(self.input.nbytes, output.nbytes, size)
+        plan = _core.Plan(self.input.nbytes, output.nbytes, size, spare)
         for step in steps:
             operands = [places[value.memory] for value in (*step.inputs, step.output)]
             getattr(plan, step.method)(*operands, **step.arguments)
