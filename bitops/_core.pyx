@@ -5,8 +5,7 @@ Array arguments are C-contiguous words or numbers, prepared by the public functi
 the error messages that users see; the checks here keep memory safe. Outputs come last and are named
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 cimport bitops._kernels as c
@@ -22,10 +21,6 @@ F64 = c.BITOPS_F64
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-
-
-cdef enum:
-    CACHE_LINE = 64  # bytes; vectors of panels must not straddle two lines
 
 
 # ---- configuration ---------------------------------------------------------------------------
@@ -160,23 +155,56 @@ cdef const float *scales(str name, const float[::1] x, Py_ssize_t n) except? NUL
 cdef class Scratch:
     """Memory for C, aligned to a cache line and freed with the object."""
 
-    cdef void *memory
     cdef void *start  # what C is given
     cdef size_t size
 
     def __dealloc__(self):
-        free(self.memory)
+        c.bitops_free(self.start)
 
 
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
     scratch.size = size
-    scratch.memory = malloc(size + CACHE_LINE)
-    if scratch.memory == NULL:
+    scratch.start = c.bitops_allocate(size)
+    if scratch.start == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
-    scratch.start = <void *>((<uintptr_t>scratch.memory + CACHE_LINE - 1)
-                             & ~<uintptr_t>(CACHE_LINE - 1))
     return scratch
+
+
+MEMORY = c.BITOPS_MEMORY
+THREAD = c.BITOPS_THREAD
+
+
+def fail(int kind, long first, long count=1):
+    """Let requests to the system fail, for tests.
+
+    Parameters
+    ----------
+    kind : int
+        MEMORY (blocks of this module) or THREAD (those made to see whether they can be).
+    first, count : int
+        Of the requests from now on, in all threads, number ``first`` (the next is 1) and those that
+        follow, ``count`` in all, fail. 0 ends it.
+    """
+    check_kind(kind)
+    c.bitops_fail(<c.bitops_request>kind, first, count)
+
+
+def requests(int kind):
+    """Requests of a kind since `fail` was called for it."""
+    check_kind(kind)
+    return c.bitops_requests(<c.bitops_request>kind)
+
+
+def live_blocks():
+    """Blocks of memory that this module holds."""
+    return c.bitops_live_blocks()
+
+
+cdef int check_kind(int kind) except -1:
+    if kind != c.BITOPS_MEMORY and kind != c.BITOPS_THREAD:
+        raise ValueError(f"[_core] kind must be MEMORY or THREAD, got {kind}")
+    return 0
 
 
 # ---- interrupts ------------------------------------------------------------------------------
@@ -344,12 +372,14 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_
     seed : int
     codes_out : OUT, shape (n,)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("codes_out", codes_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0],
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0], &stop,
                           c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
@@ -370,6 +400,27 @@ def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
     with nogil:
         c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0], &stop,
                                 c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def sum_magnitude(const float[:, ::1] x, double[::1] sum_out):
+    """Sum the absolute values of every row in float64, as np.sum does.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    sum_out : OUT, shape (rows,)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("sum_out", sum_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        sum_out[:] = 0
+        return
+    with nogil:
+        c.bitops_sum_magnitude(&x[0, 0], x.shape[0], x.shape[1], &sum_out[0], &stop,
+                               c.bitops_get_num_threads())
     check_stop(&stop)
 
 
@@ -419,6 +470,7 @@ cdef class Panels:
 
     def __cinit__(self, const uint64_t[:, ::1] w, size_t groups=1):
         cdef size_t group, share, group_words
+        cdef c.bitops_stop stop = at_signals()
         if groups == 0 or w.shape[0] % groups:
             raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
@@ -435,12 +487,16 @@ cdef class Panels:
         with nogil:
             for group in range(groups):
                 c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
-                                     self.k_words, self.words + group * group_words,
+                                     self.k_words, self.words + group * group_words, &stop,
                                      c.bitops_get_num_threads())
+        check_stop(&stop)
 
     @property
     def isa_name(self):
         return self.isa.name.decode()
+
+    def __reduce__(self):
+        raise TypeError("[_core] panels are those of one ISA and cannot be pickled, but Prepacked can")
 
 
 cdef const c.bitops_isa *set_operands(const uint64_t[:, ::1] a, object w, c.bitops_store *store,
@@ -721,6 +777,44 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     check_stop(&stop)
 
 
+cdef const float *first_number(const float[:, :, :, ::1] x) noexcept nogil:
+    if x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3]:
+        return &x[0, 0, 0, 0]
+    return NULL
+
+
+def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1] mean_out):
+    """Take the mean of each window, channel by channel, with zeros outside.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c)
+    window : tuple
+        A Window of geometry.py.
+    mean_out : OUT, shape (n, oh, ow, c)
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    set_window(window, 1, False, &windows)
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    check_size("images of mean_out", mean_out.shape[0], x.shape[0])
+    check_size("height of mean_out", mean_out.shape[1], windows.out_height)
+    check_size("width of mean_out", mean_out.shape[2], windows.out_width)
+    check_size("channels of mean_out", mean_out.shape[3], x.shape[3])
+    if first_number(mean_out) == NULL:
+        return
+    with nogil:
+        c.bitops_mean_windows(&windows, first_number(x), x.shape[0], x.shape[3],
+                              <float *>first_number(mean_out), &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def is_depthwise(size_t channels, size_t groups, size_t filters):
+    """Whether filters of ``channels`` channels are taken packed across their groups."""
+    return groups > 0 and bool(c.bitops_is_depthwise(channels, groups, filters))
+
+
 cdef class Convolution:
     """Filters, windows and settings of a convolution, checked once for many batches of images.
 
@@ -733,9 +827,8 @@ cdef class Convolution:
     groups : int
     filters : int
     w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups
-        k = taps * channels bits each. With one channel a group and several groups, shape (filters
-        / groups * taps, words of a pixel): for each filter of a group and each tap, the bits of
-        all groups.
+        k = taps * channels bits each. If is_depthwise, shape (filters / groups * taps, words of a
+        pixel): for each filter of a group and each tap, the bits of all groups.
     tap_sums : IN, shape (taps, filters), or None
         Sums of the weights of each tap; positions outside then add nothing.
     outside : bool
@@ -752,6 +845,7 @@ cdef class Convolution:
         cdef const uint64_t[:, ::1] rows
         cdef size_t taps, w_rows = filters, w_words
         cdef Scratch areas
+        cdef c.bitops_stop stop = at_signals()
         memset(&self.args, 0, sizeof(self.args))
         self.isa = c.bitops_isa_active()
         self.w = w
@@ -772,8 +866,11 @@ cdef class Convolution:
             areas = make_scratch(c.bitops_conv_areas_size(&self.args))
             with nogil:
                 c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start,
-                                           areas.start)
+                                           areas.start, &stop)
+            check_stop(&stop)
         if isinstance(w, Panels):
+            if groups > 1 and channels == 1:
+                raise ValueError("[_core] w must not be Panels with one channel a group")
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
             check_size("groups of panels", (<Panels>w).groups, groups)
@@ -781,12 +878,15 @@ cdef class Convolution:
             self.args.panels = (<Panels>w).words
             return
         rows = w
-        if groups > 1 and channels == 1:
+        if is_depthwise(channels, groups, filters):
             w_rows = filters // groups * taps
             w_words = self.args.image.pixel_words
         check_size("rows of w", rows.shape[0], w_rows)
         check_size("words of a row of w", rows.shape[1], w_words)
         self.args.w = <const uint64_t *>first(rows)
+
+    def __reduce__(self):
+        raise TypeError("[_core] a Convolution is made for one ISA and cannot be pickled")
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:
@@ -859,6 +959,8 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
+    if not args.is_float and not 1 <= args.bits <= 8:
+        raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
     args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]

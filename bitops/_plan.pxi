@@ -1,6 +1,6 @@
 # Plans: chains of layers that run without Python between them. Included by _core.pyx.
 
-from libc.stdlib cimport realloc
+from libc.string cimport memcpy
 
 cdef extern from "drivers/plan.h" nogil:
     ptrdiff_t BITOPS_PLAN_INPUT, BITOPS_PLAN_OUTPUT
@@ -133,7 +133,7 @@ cdef class Plan:
         Of all plans of a model.
     """
 
-    cdef bitops_step *steps
+    cdef Scratch steps
     cdef bitops_plan plan
     cdef Py_ssize_t x_bytes, y_bytes
     cdef list kept  # whose memory the steps point to
@@ -146,21 +146,18 @@ cdef class Plan:
         self.plan.isa = c.bitops_isa_active()
         self.plan.arena_bytes = arena_bytes
 
-    def __dealloc__(self):
-        free(self.steps)
-
     cdef bitops_step *add_step(self, bitops_step_kind kind, ptrdiff_t x, ptrdiff_t y) except NULL:
-        cdef size_t size = (self.plan.count + 1) * sizeof(bitops_step)
-        cdef bitops_step *steps = <bitops_step *>realloc(self.steps, size)
-        if steps == NULL:
-            raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
+        cdef size_t size = self.plan.count * sizeof(bitops_step)
+        cdef Scratch steps = make_scratch(size + sizeof(bitops_step))
+        cdef bitops_step *step = <bitops_step *>steps.start + self.plan.count
+        if size:
+            memcpy(steps.start, self.plan.steps, size)
+        memset(step, 0, sizeof(bitops_step))
+        step.kind, step.x, step.y = kind, x, y
         self.steps = steps
-        self.plan.steps = steps
-        steps += self.plan.count
+        self.plan.steps = <bitops_step *>steps.start
         self.plan.count += 1
-        memset(steps, 0, sizeof(bitops_step))
-        steps.kind, steps.x, steps.y = kind, x, y
-        return steps
+        return step
 
     cdef int check_isa(self, const c.bitops_isa *isa) except -1:
         """Refuse weights in the order of another ISA: the one in force may change at any time."""

@@ -18,6 +18,7 @@ MODULES = (
     "bitops.quantizers",
     "bitops.models",
     "bitops.io",
+    "bitops.convert",
     "bitops.training",
     "bitops.data",
 )
@@ -28,7 +29,7 @@ WITH_METHODS = {
     "bitops.training": ("Callback",),
 }
 # Classes that programs are given and do not call: their arguments are not listed.
-NOT_CALLED = {"BitArray", "Epoch", "GradientReport", "History", "Run", "Summary"}
+NOT_CALLED = {"BitArray", "ConversionError", "Epoch", "GradientReport", "History", "Run", "Summary"}
 
 Rows = dict[str, str]  # by name: the name as it is called
 

@@ -188,7 +188,8 @@ def test_what_is_no_file_is_neither_replaced_nor_opened(tmp_path, path, kind):
 def test_a_writer_into_a_fifo_is_not_killed(path):
     """Which a reader that opens and closes it would do."""
     os.mkfifo(path)
-    with subprocess.Popen(["sh", "-c", f"echo content > '{path}'"]) as writer:
+    program = "import sys; open(sys.argv[1], 'w').write('content\\n')"
+    with subprocess.Popen([sys.executable, "-c", program, path]) as writer:
         with pytest.raises(ValueError, match="a FIFO"):
             load(path)
         assert path.read_text() == "content\n"

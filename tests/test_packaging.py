@@ -159,7 +159,7 @@ def test_tested_versions_of_python_have_wheels():
     assert re.search(r'^requires-python = ">=3\.(\d+)"$', text, flags=re.M).group(1) == wheels[0]
 
 
-LAZY = ["benchmark", "data", "io", "layers", "models", "quantizers", "recipes"]
+LAZY = ["benchmark", "convert", "data", "io", "layers", "models", "quantizers", "recipes"]
 LAZY += ["reference", "training"]
 
 

@@ -22,7 +22,7 @@ from bitops.layers import (
     PackedReLU,
     PackedResidual,
     PackedSign,
-    container,
+    batches,
 )
 from bitops.layers.base import all_layers
 from bitops.layers.inputs import as_activation, as_float
@@ -396,15 +396,14 @@ def test_plans_kept_are_limited(rng):
     assert len(model._plans._runs) <= 64
 
 
-@pytest.mark.parametrize("batch_size", [1000, 3])
-def test_batches_are_cut_by_the_bytes_of_the_largest_activation(batch_size, monkeypatch, rng):
-    monkeypatch.setattr(container, "BATCH_BYTES", 8 * 8 * 64 * 4 * 10)  # ten images
-    model = models.binarynet((8, 8, 3), width=0.5, seed=0).freeze()
-    rows = []
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda x: rows.append(len(x)) or forward(x))
+def test_batches_run_in_plans(rng, monkeypatch):
+    """`predict` runs layers with large activations on few rows, the others on all."""
+    monkeypatch.setattr(batches, "BYTES", 8 * 8 * 64 * 4 * 10)  # ten images
+    model = trained(models.binarynet((8, 8, 3), width=0.5, seed=0), rng).freeze()
     x = BYTES(rng, 31, 8, 8, 3)
-    outputs = model.outputs(x, batch_size=batch_size)
-    assert rows == ([8, 8, 8, 7] if batch_size == 1000 else [3] * 10 + [1])
-    np.testing.assert_array_equal(outputs, forward(x))
+    expected = layer_by_layer(model.layers, x)
+    assert_same(model.outputs(x), expected)
+    keys = [key for key, run in model._plans._runs.items() if run is not None]
+    assert {key[3][0] for key in keys} == {7, 8, 31}
+    assert_same(model.outputs(x, batch_size=20), expected)
     assert model.outputs(x[:0]).shape == (0, 10)

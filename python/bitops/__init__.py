@@ -50,6 +50,7 @@ __all__ = [
 # Modules that are imported at their first use: programs that only multiply need no layers.
 _LAZY = (
     "benchmark",
+    "convert",
     "data",
     "io",
     "layers",
@@ -62,6 +63,7 @@ _LAZY = (
 
 if TYPE_CHECKING:
     from . import benchmark as benchmark
+    from . import convert as convert
     from . import data as data
     from . import io as io
     from . import layers as layers

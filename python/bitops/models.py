@@ -27,6 +27,7 @@ from .layers import (
     Sign,
     TrainingLayer,
 )
+from .ops.checks import as_seed_sequence
 
 __all__ = [
     "alexnet",
@@ -495,7 +496,7 @@ def _xnor_conv(
 
 def seed_stream(seed) -> Iterator[np.random.SeedSequence]:
     """Yield independent seeds, one for each layer that needs one."""
-    sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    sequence = as_seed_sequence("seed_stream", seed)
     while True:
         yield from sequence.spawn(1)
 

@@ -1,12 +1,14 @@
 """Layers of binarized networks, for training and for packed inference, and models made of them.
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
-the file of its kind: dense, conv, pool, norm, activations, residual. The models are in container.
+the file of its kind: dense, conv, pool, padding, norm, activations, elementwise, levels,
+residual and concat. The models are in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
     operation, planes, weights, product         what dense and conv are made of
     backward, float_conv                        gradients of products with bits; float convolutions
+    branches                                    bases of residual and concat
     folding                                     packs a trained chain for inference
     registry, model_files, file_versions        store packed models
     summary, gradient_check                     tables of models, and a check for new layers
@@ -29,6 +31,7 @@ from .activations import (
 )
 from .base import Cost, Layer, TrainingLayer
 from .columns import column_sums
+from .concat import Concat, PackedConcat
 from .container import Packed, Sequential
 from .conv import (
     BinaryConv2D,
@@ -47,10 +50,13 @@ from .dense import (
     QuantizedDense,
     TanhDense,
 )
+from .elementwise import Clip, PackedClip, PackedPReLU, PackedSoftmax, PReLU, Softmax
 from .folding import fold, freeze
 from .gradient_check import check_gradients
 from .inputs import Codes, as_float
+from .levels import MultiThreshold, PackedMultiThreshold
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
+from .padding import PackedPad2D, Pad2D
 from .parameter import Parameter
 from .pool import (
     AvgPool2D,
@@ -71,7 +77,9 @@ __all__ = [
     "BatchNorm",
     "BinaryConv2D",
     "BinaryDense",
+    "Clip",
     "Codes",
+    "Concat",
     "Conv2D",
     "Cost",
     "Dense",
@@ -82,22 +90,31 @@ __all__ = [
     "GlobalAvgPool2D",
     "Layer",
     "MaxPool2D",
+    "MultiThreshold",
+    "PReLU",
     "Packed",
     "PackedAvgPool2D",
     "PackedBatchNorm",
+    "PackedClip",
+    "PackedConcat",
     "PackedConv2D",
     "PackedDense",
     "PackedFlatten",
     "PackedGlobalAvgPool2D",
     "PackedLevels",
     "PackedMaxPool2D",
+    "PackedMultiThreshold",
+    "PackedPReLU",
+    "PackedPad2D",
     "PackedPlanesConv2D",
     "PackedPlanesDense",
     "PackedQuantize",
     "PackedReLU",
     "PackedResidual",
     "PackedSign",
+    "PackedSoftmax",
     "PackedTanh",
+    "Pad2D",
     "Parameter",
     "Quantize",
     "QuantizeGradient",
@@ -109,6 +126,7 @@ __all__ = [
     "Sequential",
     "ShiftBatchNorm",
     "Sign",
+    "Softmax",
     "Summary",
     "Tanh",
     "TanhDense",

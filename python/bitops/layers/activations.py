@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, unpack
-from ..ops.checks import check_number
+from ..ops.checks import as_generator, check_number
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,
@@ -68,6 +68,8 @@ class Sign(TrainingLayer):
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, eqs. 1 and 4.
     """
 
+    TRANSIENT = ("_saved",)
+
     role = Role.SIGN
 
     def __init__(self, clip_value: float | None = None, *, quantizer: Quantizer | None = None):
@@ -107,8 +109,8 @@ class Sign(TrainingLayer):
         generator = getattr(_innermost(self.quantizer), "generator", None)
         return [] if generator is None else [generator]
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return 1
 
     def __repr__(self) -> str:
         if type(self.quantizer) is SteSign:
@@ -149,6 +151,8 @@ class Quantize(TrainingLayer):
     from the integer codes and then multiplied by the step.
     Backward:  dx is the pseudo-gradient of the quantizer.
     """
+
+    TRANSIENT = ("_x",)
 
     def __init__(self, quantizer: Any):
         check_quantizer("Quantize", quantizer)
@@ -191,8 +195,8 @@ class Quantize(TrainingLayer):
             return PackedSign()
         return PackedQuantize(self.levels.bits, self.levels.clip_value)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return self.levels.bits == 1
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return self.levels.bits
 
     def __repr__(self) -> str:
         return f"Quantize({self.quantizer!r})"
@@ -216,6 +220,9 @@ class PackedQuantize(Layer):
 
     def forward(self, x) -> np.ndarray:
         return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
+
+    def output_bits(self, input_bits: int | None) -> int:
+        return self._levels.bits
 
     def config(self) -> dict[str, Any]:
         return {"bits": self._levels.bits, "clip_value": self._levels.clip_value}
@@ -289,10 +296,10 @@ class PackedSign(Layer):
         flip = None if self._flip_bits is None else self._flip_bits.words
         return None if threshold is None else chain.compare(x, threshold, flip)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return 1
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         if self.threshold is None:
             return Cost()
         flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
@@ -314,6 +321,8 @@ class ReLU(TrainingLayer):
     -----
     Backward:  dx = dy * (x > 0).
     """
+
+    TRANSIENT = ("_passes",)
 
     role = Role.STEP
 
@@ -358,6 +367,8 @@ class Tanh(TrainingLayer):
     -----
     Backward:  dx = dy * (1 - y^2).
     """
+
+    TRANSIENT = ("_y",)
 
     def __init__(self) -> None:
         self._y: np.ndarray | None = None
@@ -416,8 +427,8 @@ class QuantizeGradient(TrainingLayer):
     def to_packed(self) -> None:
         return None
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def __repr__(self) -> str:
         return f"QuantizeGradient(bits={self.quantizer.bits})"
@@ -441,6 +452,8 @@ class Dropout(TrainingLayer):
     Backward:  dx = dy * mask / (1 - rate).
     """
 
+    TRANSIENT = ("_mask",)
+
     role = Role.NOTHING
 
     def __init__(self, rate: float, seed=None):
@@ -448,7 +461,7 @@ class Dropout(TrainingLayer):
         if not 0 <= rate < 1:
             raise ValueError(f"[Dropout] rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
-        self._rng = np.random.default_rng(seed)
+        self._rng = as_generator("Dropout", seed)
         self._mask: np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
@@ -468,8 +481,8 @@ class Dropout(TrainingLayer):
     def to_packed(self) -> None:
         return None
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def __repr__(self) -> str:
         return f"Dropout(rate={self.rate:g})"

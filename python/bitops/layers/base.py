@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .inputs import Activation, Shape
-from .parameter import Parameter
+from .parameter import Parameter, own_array
 from .roles import Role
 
 if TYPE_CHECKING:
@@ -21,10 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """The size of a layer, and its work for one output position (a row or a pixel)."""
+    """The size of a layer, and its work for one output position (a row or a pixel).
+
+    Attributes
+    ----------
+    parameters : int
+        Trained numbers.
+    packed_bytes : int
+        A plane of +-1 weights takes 1 bit a weight, in 64-bit words; the rest counts as stored.
+    binary_macs : int
+        Multiply-adds of single bits. Those of codes of b bits with weights of p planes count b * p
+        times, and those of uint8 data 8 * p times.
+    float_macs : int
+        Multiply-adds of other numbers: with float32 weights, once for each plane of +-1 weights,
+        and one for each number that batch normalisation scales.
+    """
 
     parameters: int = 0
-    packed_bytes: int = 0  # binary weights take 1 bit each, in 64-bit words; the rest as stored
+    packed_bytes: int = 0
     binary_macs: int = 0
     float_macs: int = 0
 
@@ -45,6 +59,9 @@ class Layer:
     # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
     ARRAYS: ClassVar[Sequence[ArraySpec]] = ()
     CHAINS: ClassVar[Sequence[str]] = ()
+    # Attributes that pickles and copies leave out, such as what `forward` keeps for `backward`; a
+    # restored layer has None in their place. What base classes name is left out too.
+    TRANSIENT: ClassVar[Sequence[str]] = ()
 
     in_features: int | None = None
     out_features: int | None = None
@@ -53,6 +70,26 @@ class Layer:
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         Edits.count += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""
+        left_out = self._named("TRANSIENT")
+        state = vars(self).copy()  # as another thread may be in `forward`
+        state |= {n: getattr(self, n) for n in self._named("__slots__") if hasattr(self, n)}
+        return {name: value for name, value in state.items() if name not in left_out}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        slots = self._named("__slots__")
+        for name, value in {**dict.fromkeys(self._named("TRANSIENT")), **state}.items():
+            if name in slots:
+                object.__setattr__(self, name, value)
+            else:
+                vars(self)[name] = value
+
+    def _named(self, attribute: str) -> set[str]:
+        """Return the names that an attribute lists, in the class and in all bases of it."""
+        listed = [vars(kind).get(attribute, ()) for kind in type(self).__mro__]
+        return {name for names in listed for name in ([names] if isinstance(names, str) else names)}
 
     @property
     def name(self) -> str:
@@ -84,12 +121,15 @@ class Layer:
             return shape
         return (*shape[:-1], self.out_features)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        """Return whether inference gives a BitArray; `bits_in` tells whether its input is one."""
-        return False
+    def output_bits(self, input_bits: int | None) -> int | None:
+        """Return the bits of each number that inference gives, for those of its input.
 
-    def cost(self, bits_in: bool) -> Cost:
-        """Return the size and the work of the layer; `bits_in` is as in `emits_bits`."""
+        They are 1 for a BitArray, 1 to 8 for codes, 8 for uint8 data, and None for other numbers.
+        """
+        return None
+
+    def cost(self, input_bits: int | None) -> Cost:
+        """Return the size and the work of the layer; `input_bits` is as in `output_bits`."""
         return Cost()
 
     def config(self) -> dict[str, Any]:
@@ -118,6 +158,10 @@ class TrainingLayer(Layer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # not counted: training layers are not compiled
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        arrays = {n: own_array(v) for n, v in state.items() if isinstance(v, np.ndarray)}
+        super().__setstate__({**state, **arrays})
 
     def forward(self, x, *, training: bool = False) -> Activation:
         raise NotImplementedError

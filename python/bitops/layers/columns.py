@@ -22,11 +22,14 @@ def column_sums(x: np.ndarray) -> np.ndarray:
         The same bits with any number of threads and on every ISA.
     """
     rows = x.reshape(-1, x.shape[-1])
-    whole = 0 if len(rows) <= FEW else len(rows) // BLOCK * BLOCK
-    blocks = rows[:whole].reshape(-1, BLOCK, rows.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = blocks.sum(axis=1).sum(axis=0, dtype=np.float64)
-        sums += rows[whole:].sum(axis=0)
+        if len(rows) <= FEW:
+            sums = np.add.reduce(rows).astype(np.float64)
+        else:
+            whole = len(rows) // BLOCK * BLOCK
+            blocks = rows[:whole].reshape(-1, BLOCK, rows.shape[1])
+            sums = np.add.reduce(blocks, axis=1).sum(axis=0, dtype=np.float64)
+            sums += np.add.reduce(rows[whole:])
     if np.isfinite(sums).all():
         return sums
     return rows.sum(axis=0, dtype=np.float64)  # a block may overflow where the sum does not

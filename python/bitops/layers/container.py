@@ -7,7 +7,6 @@ Packed; `folding` does the work.
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
-from .base import Layer, TrainingLayer, activations, all_layers
+from .base import Layer, TrainingLayer, all_layers
+from .batches import Run, join, run_in_batches
 from .folding import check_packed_form, fold_chain, to_numbers
-from .inputs import Activation, Codes, Shape, check_size, is_data
+from .inputs import (
+    Activation,
+    Codes,
+    Shape,
+    as_labels,
+    as_rows,
+    check_input_bits,
+    check_size,
+    is_data,
+)
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .plans import Plans
@@ -30,9 +40,6 @@ if TYPE_CHECKING:
 # Layers must not import the training code, so that inference does not load it. `Sequential.fit`
 # looks this module up by name when it is first called.
 _TRAINER = "bitops.training.loop"
-
-BATCH_BYTES = 64 << 20  # of the largest activation of a batch
-_FLOAT_BYTES = 4
 
 
 def _as_list(layers: tuple) -> list:
@@ -120,6 +127,7 @@ class Model:
     """
 
     input_shape: tuple[int, ...] | None
+    out_features: int | None
 
     def forward(self, x) -> Activation:
         raise NotImplementedError
@@ -128,82 +136,78 @@ class Model:
         """Return the layers in order, with nested sequences replaced by their layers."""
         raise NotImplementedError
 
-    def _batches(self, x, batch_size: int) -> Iterator[Activation]:
-        batch_size = check_size(type(self).__name__, "batch_size", batch_size)
-        if not isinstance(x, BitArray):
-            x = np.asarray(x)
-        if x.ndim == 0:
-            raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
-        batch_size = self._fitting(x.shape, batch_size)
-        # an empty input still runs once, to give the output its shape and dtype
-        for start in range(0, max(len(x), 1), batch_size):
-            y = self.forward(x[start : start + batch_size])
+    def _batches(self, where: str, x: Activation, batch_size: int | None) -> Iterator[Activation]:
+        """Yield the outputs batch by batch, codes as the numbers they stand for."""
+        if batch_size is not None:
+            batch_size = check_size(where, "batch_size", batch_size)
+        chain = unnested([self])  # type: ignore[list-item]
+        for y in run_in_batches(chain, x, batch_size, self._runner()):
             yield y.values() if isinstance(y, Codes) else y
 
-    def _fitting(self, shape: tuple[int, ...], batch_size: int) -> int:
-        """Return how many rows of an input run at a time: fewer if activations are large."""
-        outputs = (output for _, _, output in activations(self.flat_layers(), shape[1:]))
-        known = [[size for size in output if size is not None] for output in outputs]
-        largest = max(map(math.prod, known), default=1)
-        most = max(BATCH_BYTES // (_FLOAT_BYTES * max(largest, 1)), 1)
-        if most >= min(batch_size, shape[0]):
-            return batch_size
-        return -(-shape[0] // -(-shape[0] // most))  # about as many in the last batch as in others
+    def _runner(self) -> Run | None:
+        """Return what runs some of the layers; None to run them one after the other."""
+        return None
 
-    def outputs(self, x, *, batch_size: int = 1000) -> Activation:
+    def outputs(self, x, *, batch_size: int | None = None) -> Activation:
         """Return the outputs of all rows, computed batch by batch.
 
         Parameters
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
-        batch_size : int
-            Rows for each call of `forward`; fewer if a layer's output would exceed 64 MiB as
-            float32.
+        batch_size : int, optional
+            Rows for each call of `forward`. By default 1000, of which layers with large
+            activations take as many at a time as keep these below 16 MiB, at least 4.
 
         Returns
         -------
         ndarray or BitArray of shape (n, out_features)
         """
-        parts = list(self._batches(x, batch_size))
-        bits = [part for part in parts if isinstance(part, BitArray)]
-        if not bits:
-            return np.concatenate(parts)
-        words = np.concatenate([part.words for part in bits])
-        return BitArray.from_words(words, (len(words), *bits[0].shape[1:]))
+        x = as_rows("outputs", "x", x)
+        return join(list(self._batches("outputs", x, batch_size)))
 
-    def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
+    def predict(self, x, *, batch_size: int | None = None) -> np.ndarray:
         """Return the class of each row: the index of its largest score, the first of equal ones.
+
+        Parameters
+        ----------
+        x, batch_size
+            As in `outputs`.
 
         Returns
         -------
         ndarray of shape (n,), int64
         """
+        return self._predict("predict", as_rows("predict", "x", x), batch_size)
+
+    def _predict(self, where: str, x: Activation, batch_size: int | None) -> np.ndarray:
         labels = []
-        for scores in self._batches(x, batch_size):
+        for scores in self._batches(where, x, batch_size):
             if isinstance(scores, BitArray):
-                raise TypeError("[predict] the model must end in scores, got one that ends in bits")
+                raise TypeError(
+                    f"[{where}] the model must end in scores, got one that ends in bits"
+                )
             labels.append(np.argmax(scores, axis=-1))
         return np.concatenate(labels)
 
-    def error_rate(self, x, y, *, batch_size: int = 1000) -> float:
+    def error_rate(self, x, y, *, batch_size: int | None = None) -> float:
         """Return the share of rows, 0 to 1, whose predicted class differs from the one in `y`.
 
         Parameters
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         y : array_like of shape (n,), integer
-        batch_size : int
+        batch_size : int, optional
+            As in `outputs`.
         """
-        y = np.asarray(y)
-        predicted = self.predict(x, batch_size=batch_size)
-        if y.shape != predicted.shape or not y.size:
-            raise ValueError(
-                f"[error_rate] x and y must have the same n >= 1 rows, "
-                f"got {predicted.shape} labels for y of shape {y.shape}"
-            )
-        return float(np.mean(predicted != y))
+        x = as_rows("error_rate", "x", x)
+        if not len(x):
+            raise ValueError(f"[error_rate] x must have at least one row, got shape {x.shape}")
+        y = as_labels("error_rate", "y", y, rows=len(x), classes=self.out_features)
+        return float(np.mean(self._predict("error_rate", x, batch_size) != y))
 
-    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+    def summary(
+        self, input_shape: Sequence[int] | None = None, *, input_bits: int | None = None
+    ) -> Summary:
         """Return a table of the layers: output, parameters, bytes, multiply-adds for one example.
 
         Parameters
@@ -211,11 +215,16 @@ class Model:
         input_shape : sequence of int, optional
             Shape of one example, such as (32, 32, 3) of an image; by default that of the model. If
             neither is known, figures that depend on it are left open.
+        input_bits : int in 1..8, optional
+            Bits of each number of the input: 8 of uint8 data, 1 of a BitArray. By default it is
+            real numbers.
         """
+        if input_bits is not None:
+            input_bits = check_input_bits("summary", "input_bits", input_bits)
         given = check_shape("summary", input_shape) or self.input_shape or ()
         layers = self.flat_layers()
         check_layers("summary", layers, Layer, given)
-        return summarize(layers, given)
+        return summarize(layers, given, input_bits)
 
 
 class Sequential(Model, TrainingLayer):
@@ -237,6 +246,8 @@ class Sequential(Model, TrainingLayer):
     >>> model.freeze().save("model.safetensors")                         # doctest: +SKIP
     """
 
+    TRANSIENT = ("_took_data",)
+
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)
         self.input_shape = check_shape("Sequential", input_shape)
@@ -244,7 +255,7 @@ class Sequential(Model, TrainingLayer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
-        self._took_data: list[bool] = []
+        self._took_data: list[bool] | None = None  # whether each layer took data, in training
 
     def forward(self, x, *, training: bool = False) -> Activation:
         took_data = []
@@ -307,9 +318,7 @@ class Sequential(Model, TrainingLayer):
         seed : int or SeedSequence, optional
             Source of the random rounding. Each layer gets its own stream.
         """
-        sequence = (
-            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        )
+        sequence = as_seed_sequence("round_gradients", seed)
         for layer in all_layers(self.flat_layers()):
             if hasattr(layer, "rounding"):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])
@@ -360,6 +369,10 @@ class Packed(Model, Layer):
         self.layers: list[Layer] = _as_list(layers)
         self.notes = dict(notes or {})
         self.input_shape = check_shape("Packed", input_shape)
+        self._set_sizes()
+
+    def _set_sizes(self) -> None:
+        """Check the layers, and find the sizes of input and output from them."""
         shape = check_layers("Packed", self.layers, Layer, self.input_shape or ())
         for layer in self.layers:
             if isinstance(layer, TrainingLayer | Packed):
@@ -369,12 +382,27 @@ class Packed(Model, Layer):
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
         self._plans = Plans()
 
+    def __getstate__(self) -> dict[str, Any]:
+        found = {"in_features", "out_features", "mixes_axes"}
+        return {n: value for n, value in super().__getstate__().items() if n not in found}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__(state)
+        self._set_sizes()
+
     def forward(self, x) -> Activation:
-        layers, place = self.layers, 0
-        while place < len(layers):
-            ran = self._plans.run(layers, place, x)
-            x, place = ran if ran is not None else (layers[place].forward(x), place + 1)
+        return self._run(0, len(self.layers), x)
+
+    def _run(self, first: int, end: int, x: Activation) -> Activation:
+        layers = self.layers
+        while first < end:
+            ran = self._plans.run(layers, first, end, x)
+            x, first = ran if ran is not None else (layers[first].forward(x), first + 1)
         return x
+
+    def _runner(self) -> Run | None:
+        # one that overrides forward is more than its layers
+        return self._run if type(self).forward is Packed.forward else None
 
     def output_shape(self, shape: Shape) -> Shape:
         return check_layers("Packed", self.layers, Layer, shape)

@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.checks import as_generator
 from .base import TrainingLayer, named_layers
 from .inputs import Activation, Codes, as_float, is_data
 from .parameter import Parameter
@@ -174,7 +175,7 @@ class _Check:
         self.state = layer.state()
         self.drawn = [generator.bit_generator.state for generator in layer.generators()]
         self.parameters = dict(_named_parameters(layer))
-        self.rng = np.random.default_rng(seed)
+        self.rng = as_generator("check_gradients", seed)
         before = {name: p.grad.copy() for name, p in self.parameters.items()}
         for parameter in self.parameters.values():
             parameter.grad[...] = np.nan  # entries that `backward` does not write stay NaN

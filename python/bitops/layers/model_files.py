@@ -23,7 +23,7 @@ from ..ops.memory import word_count
 from .base import Layer
 from .file_versions import VERSION, Spec, as_current
 from .inputs import MAX_FEATURES
-from .registry import ArraySpec, Kind, kind_named, kind_of
+from .registry import ArraySpec, Kind, checked_config, kind_named, kind_of
 
 FORMAT = "bitops.packed"
 MAX_DEPTH = 16  # of nested residual blocks
@@ -86,13 +86,8 @@ def _encode(layer: Layer, prefix: str, tensors: Tensors) -> Spec:
         if value is not None:
             shapes[name] = value.shape
             tensors[prefix + name] = _stored(layer, spec, value)
-    config = layer.config()
-    if set(config) != set(kind.settings):
-        raise TypeError(
-            f"[save] config must return {', '.join(kind.settings) or 'nothing'}, the parameters of "
-            f"{layer.name} other than arrays, got {config!r}"
-        )
-    return {"type": layer.name, "fields": shapes, "settings": config}
+    settings = checked_config("save", layer, kind)
+    return {"type": layer.name, "fields": shapes, "settings": settings}
 
 
 def _stored(layer: Layer, spec: ArraySpec, value: Any) -> np.ndarray:

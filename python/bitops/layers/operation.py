@@ -11,7 +11,7 @@ and backward:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -199,6 +199,9 @@ class Convolution:
     windows: Windows
     groups: int
     pad_value: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # no caches
 
     @classmethod
     def of(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ..ops.array import BitArray, pack
@@ -28,6 +32,10 @@ class Parameter:
     version : int
         Grows with every change. Whoever caches something made from the value, such as packed bits,
         compares versions to see whether it is stale.
+
+    Notes
+    -----
+    Pickles and copies hold the gradient too, so that the next step of an optimizer is the same.
     """
 
     def __init__(
@@ -46,6 +54,18 @@ class Parameter:
         self.version = 0
         self._signs: BitArray | None = None
         self._signs_version = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_signs": None, "_signs_version": 0}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._value = _checked("value", self._value, self._value)
+        self.grad = _checked("gradient", self.grad, self._value)
+
+    def __copy__(self) -> Parameter:
+        """Return a copy with arrays of its own: `version` counts the changes of one parameter."""
+        return copy.deepcopy(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,3 +107,22 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, lr_scale={self.lr_scale:.4g})"
+
+
+def own_array(array: np.ndarray) -> np.ndarray:
+    """Return an array that may be written to: itself, or a copy.
+
+    Joblib and other programs map large arrays of a pickle read-only, from a file or a message.
+    """
+    return array if array.flags.writeable and array.flags.aligned else np.array(array)
+
+
+def _checked(name: str, array: Any, value: Any) -> np.ndarray:
+    """Return an array of a pickle, which must be float32 and of the shape of the value."""
+    is_ours = isinstance(array, np.ndarray) and array.dtype == np.float32
+    if not is_ours or array.shape != value.shape or not array.flags.c_contiguous:
+        raise ValueError(
+            f"[Parameter] {name} of a pickle must be contiguous float32 of the shape of the value, "
+            f"got {array!r:.80}"
+        )
+    return own_array(array)

@@ -91,9 +91,8 @@ class Planes:
         self.alpha = alpha
         self.prepacked = tuple(prepack(plane) for plane in self.bits)
 
-    def __deepcopy__(self, memo: dict) -> Planes:
-        """Return the object itself: planes never change, and prepacked ones cannot be copied."""
-        return self
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.bits, self.coefficients, self.alpha)
 
     def stacked(self) -> BitArray:
         """Return the planes as one BitArray, along a new first axis."""

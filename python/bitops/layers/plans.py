@@ -35,8 +35,10 @@ class Chain(Program):
         super().__init__(source)
         self.lists: list[tuple[list[Layer], list[Layer]]] = []  # chains met, and copies of them
 
-    def add_layers(self, layers: list[Layer], x: Value, first: int = 0) -> tuple[Value, int]:
-        """Add the steps of as many layers as have some, from `first` on.
+    def add_layers(
+        self, layers: list[Layer], x: Value, first: int = 0, end: int | None = None
+    ) -> tuple[Value, int]:
+        """Add the steps of as many of the layers [first, end) as have some.
 
         Returns
         -------
@@ -46,12 +48,13 @@ class Chain(Program):
             The index after it.
         """
         self.lists.append((layers, list(layers)))
-        for i in range(first, len(layers)):
+        end = len(layers) if end is None else end
+        for i in range(first, end):
             made = _steps_of(layers[i], self, x)
             if made is None:
                 return x, i
             x = made
-        return x, len(layers)
+        return x, end
 
 
 def _steps_of(layer: Layer, chain: Chain, x: Value) -> Value | None:
@@ -112,22 +115,26 @@ class Plans:
     def __reduce__(self) -> tuple[Any, ...]:
         return Plans, ()  # copies and pickles start without plans
 
-    def run(self, layers: list[Layer], first: int, x: Any) -> tuple[Activation, int] | None:
-        """Run as many layers as have a plan; return the output and the next layer's index.
+    def run(
+        self, layers: list[Layer], first: int, end: int, x: Any
+    ) -> tuple[Activation, int] | None:
+        """Run as many of the layers [first, end) as have a plan.
+
+        Returns the output and the index of the next layer.
 
         None if layer `first` must run by its `forward`.
         """
         if type(x) is np.ndarray:
-            array, key = x, (first, x.dtype, x.shape)
+            array, key = x, (first, end, x.dtype, x.shape)
         elif isinstance(x, BitArray) and x.axis == x.ndim - 1:
-            array, key = x.words, (first, "bits", x.shape)
+            array, key = x.words, (first, end, "bits", x.shape)
         else:
             return None
         if not self._are_current(layers):
             self._forget(layers)
-        run = self._runs[key] if key in self._runs else self._make(layers, first, key)
+        run = self._runs[key] if key in self._runs else self._make(layers, key)
         if run is not None and not run.plan.is_current:
-            run = self._make(layers, first, key)
+            run = self._make(layers, key)
         flags = array.flags
         if run is None or not (flags.c_contiguous and flags.aligned):
             return None
@@ -143,15 +150,15 @@ class Plans:
                 return False
         return True
 
-    def _make(self, layers: list[Layer], first: int, key: Any) -> Run | None:
+    def _make(self, layers: list[Layer], key: Any) -> Run | None:
         """Compile a run, which is None if layer `first` has no steps, and keep it."""
         runs = self._runs  # not those of a later time, when layers may have changed
-        _, dtype, shape = key
+        first, last, dtype, shape = key
         kind = dtype if dtype == "bits" else _KINDS.get(dtype)
         run = None
         if kind is not None and len(shape) >= 2 and 0 not in shape:
             chain = Chain(Value(kind, shape))
-            output, end = chain.add_layers(layers, chain.input, first)
+            output, end = chain.add_layers(layers, chain.input, first, last)
             if chain.steps and output.memory is not chain.input:
                 run = Run(chain, output, end, self._spare)
             self._lists += [pair for pair in chain.lists if not _has(self._lists, pair)]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+import numpy as np
+
+from ..ops.array import BitArray, pack, unpack
 from .base import Layer, TrainingLayer
 
 _DTYPES = ("bits", "bool", "float32", "int32", "uint8")
@@ -47,7 +53,12 @@ class ArraySpec:
     @property
     def is_packed(self) -> bool:
         """Whether the array is stored as words of 64 bits."""
-        return "bits" in self.dtypes or "bool" in self.dtypes
+        return "bits" in self.dtypes or self.is_bool
+
+    @property
+    def is_bool(self) -> bool:
+        """Whether the array is one of bools, of which only the bits are stored."""
+        return "bool" in self.dtypes
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,9 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
     The file stores the name of the class, its arrays and its settings. `load` looks the name up
     among the registered classes and calls the constructor. A program must therefore register the
     class before it loads the file; `load` never imports what a file names.
+
+    Pickles and copies of a layer of the class hold the same, and call the constructor too, unless
+    the class defines how it is pickled.
 
     Parameters
     ----------
@@ -121,6 +135,8 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
             f"{other.layer.__module__}.{other.layer.__qualname__}"
         )
     _KINDS[cls.__name__] = kind  # a class may replace itself, as when a notebook cell runs again
+    if not _pickles_itself(cls):
+        copyreg.pickle(cls, partial(_reduced, kind))
     return cls
 
 
@@ -156,6 +172,45 @@ def _kind(cls: type[Layer]) -> Kind:
     }
     arrays = {spec.name: spec for spec in cls.ARRAYS}
     return Kind(cls, arrays, settings, tuple(cls.CHAINS), frozenset(needed))
+
+
+def _pickles_itself(cls: type[Layer]) -> bool:
+    """Return whether a class says how its objects are pickled."""
+    names = ("__reduce_ex__", "__reduce__", "__getstate__")
+    return any(getattr(cls, name) is not getattr(Layer, name) for name in names)
+
+
+def checked_config(where: str, layer: Layer, kind: Kind) -> dict[str, Any]:
+    """Return the settings of a layer, which must be those of its constructor."""
+    config = layer.config()
+    if set(config) != set(kind.settings):
+        raise TypeError(
+            f"[{where}] config must return {', '.join(kind.settings) or 'nothing'}, the parameters "
+            f"of {layer.name} other than arrays, got {config!r}"
+        )
+    return config
+
+
+def _reduced(kind: Kind, layer: Layer) -> tuple[Any, ...]:
+    """Return what a pickle or copy holds of a layer of a registered class: see `_made`."""
+    arguments = {} if kind.chains else checked_config("pickle", layer, kind)
+    branches = layer.branches()
+    arguments |= {name: list(branches[name]) for name in kind.chains if name in branches}
+    for name, spec in kind.arrays.items():
+        array = getattr(layer, name)
+        if array is not None:
+            flags = spec.is_bool and isinstance(array, np.ndarray) and array.dtype == np.bool_
+            arguments[spec.argument or name] = pack(array) if flags else array
+    return _made, (kind.layer, arguments)
+
+
+def _made(cls: type[Layer], arguments: Mapping[str, Any]) -> Layer:
+    """Make a layer from a pickle: call its constructor, which checks the arguments."""
+    given = dict(arguments)
+    for name in {spec.argument or spec.name for spec in cls.ARRAYS if spec.is_bool} & set(given):
+        if isinstance(given[name], BitArray):
+            given[name] = unpack(given[name], dtype=np.bool_)
+    return cls(**given)
 
 
 def kind_named(name: str) -> Kind | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .checks import column_vector, is_integer, normalize_axis, real_array
+from .checks import as_float32, column_vector, is_integer, normalize_axis, real_array
 from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import PACK_CODES, sign_words, transpose_words
@@ -225,6 +224,8 @@ class BitArray:
         """Return a BitArray with words of its own."""
         return self._make(self._words.copy(), self._shape, self._axis)
 
+    __copy__ = copy
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (np.ascontiguousarray(self._words), self._shape, self._axis)
 
@@ -295,16 +296,23 @@ _NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
-    """Rebuild a BitArray from a pickle."""
+    """Rebuild a BitArray from a pickle, whose parts must fit each other."""
+    shape = _as_sizes("BitArray", shape)
+    axis = normalize_axis("BitArray", axis, len(shape))
+    lead = shape[:axis] + shape[axis + 1 :]
+    words = BitArray.from_words(words, (*lead, shape[axis]))._words
     return BitArray._make(words, shape, axis)
 
 
 def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
     """Check a shape and return it as a tuple of plain integers."""
     try:
-        return tuple(operator.index(size) for size in shape)
+        sizes = tuple(shape)
     except TypeError:
-        raise TypeError(f"[{where}] shape must be integers, got {shape!r}") from None
+        sizes = (None,)
+    if not all(map(is_integer, sizes)):
+        raise TypeError(f"[{where}] shape must be integers, got {shape!r}")
+    return tuple(map(int, sizes))
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
@@ -392,8 +400,7 @@ def above_operand(
             f"[{where}] threshold must be a number or have shape ({k},), got {limits.shape}"
         )
     if array.dtype == np.float32 and limits.dtype != np.float32:
-        with np.errstate(over="ignore"):
-            single = limits.astype(np.float32)
+        single = as_float32(limits)
         if np.array_equal(single, limits):  # such as the integer 0
             limits = single
     if limits.dtype.kind == "f" and np.isnan(limits).any():
@@ -519,9 +526,12 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "bif":
-        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype}")
+    try:
+        dtype = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except TypeError:
+        pass
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "bif":
+        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype!s}")
     native = dtype if dtype in _UNPACK_CODES else np.dtype(np.int8)
     k = b.shape[b.axis]
     values = np.empty((*b._words.shape[:-1], k), native)

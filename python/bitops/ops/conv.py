@@ -22,6 +22,8 @@ from .results import NO_SCALES, Result, as_matrix, int32_thresholds, scales_of
 
 __all__ = ["conv2d", "conv2d_sign", "im2col"]
 
+SUMS = 1 << 22  # weights of taps that are summed at a time
+
 
 def im2col(
     x: ArrayLike | BitArray,
@@ -200,7 +202,7 @@ def _convolution(
     # Check one image before the tables below are built, since they grow with the output.
     check_result(where, (*window.output, o))
     operand: Any
-    if groups > 1 and channels == 1:
+    if _core.is_depthwise(channels, groups, o):
         operand = _depthwise_words(filters, groups)
     elif isinstance(w, Prepacked):
         operand = w.panels(groups)
@@ -215,8 +217,13 @@ def _convolution(
 def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
     """Return the sums of the weights of each tap, shape (taps, o)."""
     o, kh, kw, channels = filters.shape
-    sums = 2 * popcount(filters, axis=3) - channels
-    return np.ascontiguousarray(sums.reshape(o, kh * kw).T, np.int32)
+    sums = np.empty((kh * kw, o), np.int32)
+    step = max(SUMS // (kh * kw), 1)
+    for first in range(0, o, step):  # Ctrl-C comes between two calls of NumPy
+        block = slice(first, first + step)
+        counts = popcount(filters[block], axis=3).reshape(-1, kh * kw)
+        sums[:, block] = (2 * counts - channels).T
+    return sums
 
 
 def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:

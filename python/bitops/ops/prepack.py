@@ -43,8 +43,9 @@ class Prepacked:
             )
         if 0 in bits.shape[1:-1]:
             raise ValueError(f"[prepack] kh and kw must be at least 1, got shape {bits.shape}")
-        # Words of its own: whoever changes those of `w` must not get two answers from one object.
+        # Words of its own, which `bits` shows and nobody writes: one object gives one answer.
         self._bits = bits.copy() if isinstance(w, BitArray) else bits
+        self._bits._words.flags.writeable = False
         self._derived: dict[Any, Any] = {}
         self._isa = ""
         self.panels()
@@ -59,7 +60,7 @@ class Prepacked:
 
     @property
     def bits(self) -> BitArray:
-        """The weights before they were laid out in panels."""
+        """The weights before they were laid out in panels; their words are read-only."""
         return self._bits
 
     def derived(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -84,6 +85,9 @@ class Prepacked:
     def lookup_panels(self) -> _core.LookupPanels:
         """Return the rows in the order of products with numbers, for the active ISA."""
         return self.derived("lookup", lambda: _core.LookupPanels(self.rows()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return prepack, (self.bits,)  # panels are those of one ISA, and made again
 
     def __repr__(self) -> str:
         return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._isa})"

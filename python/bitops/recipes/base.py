@@ -85,6 +85,10 @@ class Files:
         return replace(self, checkpoint=own(self.checkpoint), log=own(self.log))
 
 
+def say_nothing(line: str) -> None:
+    """Leave a line out."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What a stage is to train: data, numbers, and what is to be said and written.
@@ -111,7 +115,7 @@ class Job:
     previous: Sequential | None = None
     files: Files = Files()
     verbose: int = 0
-    say: Callable[[str], object] = lambda line: None
+    say: Callable[[str], object] = say_nothing
 
 
 class Training(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..layers import ReLU, Sequential, Tanh, TrainingLayer
 from ..training.optim import Adam, Optimizer
@@ -19,28 +20,31 @@ def adam(model: Sequential, lr: float) -> Optimizer:
 def exponential(final_share: float) -> Callable[[float], Schedule]:
     """Let the rate fall to a share of the first one by the end of the run."""
 
-    def schedule(lr: float) -> Schedule:
-        return ExponentialDecay(lr, lr * final_share)
+    return partial(_exponential, final_share)
 
-    return schedule
+
+def _exponential(final_share: float, lr: float) -> Schedule:
+    return ExponentialDecay(lr, lr * final_share)
 
 
 def halved(every: int, epochs: int) -> Callable[[float], Schedule]:
     """Halve the rate every so many of a number of epochs."""
 
-    def schedule(lr: float) -> Schedule:
-        return Stretched(Halving(lr, every), epochs)
+    return partial(_halved, every, epochs)
 
-    return schedule
+
+def _halved(every: int, epochs: int, lr: float) -> Schedule:
+    return Stretched(Halving(lr, every), epochs)
 
 
 def steps(*boundaries: int, epochs: int) -> Callable[[float], Schedule]:
     """Divide the rate by 10 at some of a number of epochs."""
 
-    def schedule(lr: float) -> Schedule:
-        return Stretched(StepDecay(lr, boundaries), epochs)
+    return partial(_steps, boundaries, epochs)
 
-    return schedule
+
+def _steps(boundaries: tuple[int, ...], epochs: int, lr: float) -> Schedule:
+    return Stretched(StepDecay(lr, boundaries), epochs)
 
 
 def relu(seed) -> TrainingLayer:

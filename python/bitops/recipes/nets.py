@@ -29,6 +29,10 @@ Make = Callable[..., TrainingLayer]
 Seeds = Iterator[np.random.SeedSequence]
 
 
+def sign(seed: Any) -> TrainingLayer:
+    return Sign()
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Layers that a network is built of.
@@ -45,7 +49,7 @@ class Blocks:
     dense: Make = BinaryDense
     conv: Make = BinaryConv2D
     norm: Make = BatchNorm
-    activation: Callable[[Any], TrainingLayer] = lambda seed: Sign()
+    activation: Callable[[Any], TrainingLayer] = sign
     last_norm: Make = BatchNorm
 
 

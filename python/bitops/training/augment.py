@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_integer
+from ..ops.checks import as_generator, check_integer
 
 __all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
 
@@ -40,7 +40,7 @@ def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
     ndarray of the shape and dtype of `x`; a copy
     """
     images = _images("random_flip", x)
-    chosen = np.random.default_rng(seed).random(len(images)) < 0.5
+    chosen = as_generator("random_flip", seed).random(len(images)) < 0.5
     result = images.copy()
     result[chosen] = images[chosen, :, ::-1]
     return result
@@ -67,7 +67,7 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     n, h, w, channels = images.shape
     padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
     padded[:, padding : padding + h, padding : padding + w] = images
-    rows, columns = np.random.default_rng(seed).integers(0, 2 * padding + 1, (2, n))
+    rows, columns = as_generator("random_crop", seed).integers(0, 2 * padding + 1, (2, n))
     # (n, 1, 1), (n, h, 1) and (n, 1, w) broadcast to one place for every pixel
     return padded[
         np.arange(n)[:, None, None],

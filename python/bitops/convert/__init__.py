@@ -1,0 +1,22 @@
+"""Networks trained elsewhere become networks of this package.
+
+`from_onnx` reads ONNX, also as Brevitas, QONNX and FINN write it. Its steps:
+
+    file            onnx_file       bytes to Graph, checked
+    Graph           onnx_trace      node by node, by the operators in onnx_ops and onnx_quant;
+                                    nodes of constants by constants
+    steps           simplify        constants merged and moved, so that products see bits
+    layers          lowering        a Sequential, which freezes to a Packed
+
+`from_keras` reads files of Keras and Larq: keras_file makes descriptions of layers, keras_layers
+the layers, keras the Sequential.
+
+This folder may import `layers` and what lies below. Formats are read by their own libraries, which
+are optional.
+"""
+
+from .errors import ConversionError
+from .keras import from_keras
+from .onnx import from_onnx
+
+__all__ = ["ConversionError", "from_keras", "from_onnx"]

@@ -1,0 +1,66 @@
+"""Packed networks from ONNX files."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..layers import Packed, Sequential
+from .errors import ConversionError
+from .lowering import lower
+from .onnx_file import Source, describe_source, read_onnx
+from .onnx_trace import trace
+
+
+def from_onnx(path: Source) -> Packed:
+    """Make a packed network of an ONNX file.
+
+    Parameters
+    ----------
+    path : path or bytes
+        The file, or what it holds; gzipped or not.
+
+    Returns
+    -------
+    Packed
+        It takes images (n, h, w, c), whatever the order in the file, or rows (n, features), and
+        gives the scores. Weights that are +-1, or +-1 times a scale for each filter, are packed;
+        those of a few levels become planes; others stay float32. Its `notes` tell the source, and
+        what was decided on the way.
+
+    Raises
+    ------
+    ConversionError
+        If the file is damaged, or if the network cannot be represented: the message names the
+        first node that cannot, and why. It is a ValueError.
+    ImportError
+        If onnx is not installed: `pip install 'bitops[onnx]'`.
+    OSError
+        If the file cannot be read.
+
+    Notes
+    -----
+    Opsets from 9 on; the operators of convolutional and dense networks, and Quant, IntQuant,
+    BipolarQuant and MultiThreshold of QONNX, Brevitas and FINN. A Sign of ONNX is 0 at 0: where
+    that may happen, its outputs are codes of two bits. TopK or ArgMax at the end are left out,
+    since `predict` does the same.
+    """
+    graph, _ = read_onnx(path)
+    output, start, shape, remarks = trace(graph)
+    layers = lower(output.trace.steps_from(start), remarks)
+    if not layers:
+        raise ConversionError("[from_onnx] the network computes nothing of its input")
+    if output.order is not None:
+        raise ConversionError("[from_onnx] the output must be scores, not flattened images")
+    known = tuple(size for size in shape if size is not None)
+    input_shape = known if len(known) == len(shape) else None
+    notes = {"source": f"ONNX file {describe_source(path)}"}
+    if remarks:
+        notes["remarks"] = "; ".join(remarks)
+    try:
+        packed = Sequential(layers, input_shape=input_shape).freeze()
+        if input_shape is not None:
+            packed(np.zeros((1, *input_shape), np.float32))  # layers refuse what does not fit
+    except (TypeError, ValueError) as error:
+        raise ConversionError(f"[from_onnx] the network cannot be packed: {error}") from None
+    packed.notes.update(notes)
+    return packed

@@ -1,0 +1,157 @@
+"""Reads ONNX files, which may come from strangers, into graphs."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files.reading import read_regular
+from .errors import ConversionError
+from .graph import Graph, Node
+
+# A gzipped file may unpack to so many times its own size: +-1 as float32 shrinks 20 to 100 times.
+_MOST_UNPACKED, _ALWAYS_UNPACKED = 200, 2**20
+_OLDEST_OPSET = 9
+
+Source = str | os.PathLike | bytes
+
+
+def read_onnx(source: Source) -> tuple[Graph, Any]:
+    """Read a network, a path or the bytes of a file, gzipped or not; return it and the model.
+
+    Raises
+    ------
+    ConversionError
+        If it is damaged, or uses what is not supported.
+    ImportError
+        If onnx is not installed.
+    """
+    onnx = import_onnx()
+    data = source if isinstance(source, bytes) else read_regular(source)
+    if data[:2] == b"\x1f\x8b":
+        data = _unzipped(data)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # the parser's own errors share no useful base class
+        raise ConversionError(f"[from_onnx] the file must be an ONNX model: {error}") from None
+    if not model.graph.node:
+        raise ConversionError("[from_onnx] the file must be an ONNX model with at least one node")
+    _refuse_external_data(model)
+    model = _checked(onnx, model)
+    return _graph(onnx, model), model
+
+
+def import_onnx() -> Any:
+    """Return the module onnx, or say how to install it."""
+    try:
+        import onnx
+    except ImportError:
+        raise ImportError("[from_onnx] this needs onnx: pip install 'bitops[onnx]'") from None
+    return onnx
+
+
+def _unzipped(data: bytes) -> bytes:
+    most = _MOST_UNPACKED * len(data) + _ALWAYS_UNPACKED
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unzip.decompress(data, most)
+    except zlib.error as error:
+        raise ConversionError(f"[from_onnx] the gzipped file is damaged: {error}") from None
+    if not unzip.eof:
+        reason = "is cut short" if not unzip.unconsumed_tail else f"unpacks to more than {most} B"
+        raise ConversionError(f"[from_onnx] the gzipped file {reason}")
+    return unpacked
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yield every tensor of a graph: weights, and attributes of nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _refuse_external_data(model: Any) -> None:
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == 1 or tensor.external_data:
+            raise ConversionError(
+                f"[from_onnx] all tensors must be in the file itself, got {tensor.name!r} in "
+                f"another one; save the model with save_as_external_data=False"
+            )
+
+
+def _checked(onnx: Any, model: Any) -> Any:
+    """Check a model, and put the bodies of its local functions in place of their calls."""
+    known = {entry.domain for entry in model.opset_import}
+    for domain in {node.domain for node in model.graph.node} - known:
+        # files of QONNX often leave their own domain out, which the checker insists on
+        model.opset_import.add(domain=domain, version=1)
+    try:
+        onnx.checker.check_model(model, full_check=False)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ConversionError(f"[from_onnx] the model is not valid: {error}") from None
+    return model
+
+
+def _graph(onnx: Any, model: Any) -> Graph:
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    if opset < _OLDEST_OPSET:
+        raise ConversionError(
+            f"[from_onnx] the opset must be {_OLDEST_OPSET} or newer, got {opset}; "
+            f"onnx.version_converter can change it"
+        )
+    constants = {}
+    for tensor in model.graph.initializer:
+        try:
+            constants[tensor.name] = onnx.numpy_helper.to_array(tensor)
+        except Exception as error:  # raw data of the wrong length, unknown types
+            raise ConversionError(f"[from_onnx] tensor {tensor.name!r}: {error}") from None
+    inputs = {
+        value.name: _shape(value) for value in model.graph.input if value.name not in constants
+    }
+    return Graph(
+        nodes=tuple(_node(onnx, node) for node in model.graph.node),
+        inputs=inputs,
+        outputs=tuple(value.name for value in model.graph.output),
+        constants=constants,
+        opset=opset,
+    )
+
+
+def _shape(value: Any) -> tuple[int | None, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _node(onnx: Any, node: Any) -> Node:
+    attributes = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, onnx.TensorProto):
+            value = onnx.numpy_helper.to_array(value)
+        elif isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        elif isinstance(value, onnx.GraphProto):
+            value = None  # operators with bodies are refused by name
+        attributes[attribute.name] = value
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return Node(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes, domain)
+
+
+def describe_source(source: Source) -> str:
+    """Return a name for a source, for messages and notes."""
+    return "bytes" if isinstance(source, bytes) else Path(source).name
+
+
+def scalar(value: np.ndarray | None) -> float | None:
+    """Return the one number of an array, or None."""
+    return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None

@@ -1,0 +1,119 @@
+"""The operators that give few values: Sign, comparisons, and those of QONNX and FINN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .onnx_ops import Call
+from .quantization import MAX_BITS, integer_range, quant_thresholds
+from .steps import Levels
+from .tensors import Tensor
+
+_ZERO, _ABOVE_ZERO = np.float32(0), np.nextafter(np.float32(0), np.float32(1))
+
+
+def _levels(call: Call, x: Tensor, threshold: np.ndarray, values: np.ndarray) -> Tensor:
+    features = x.features(call.node)
+    return x.add(Levels(str(call.node), features, threshold, np.asarray(values, np.float64)))
+
+
+def _sign(call: Call) -> Tensor:
+    """Sign of ONNX, which is 0 at 0."""
+    threshold = np.array([[_ZERO, _ABOVE_ZERO]], np.float32)
+    return _levels(call, call.tensor(), threshold, np.array([-1, 0, 1]))
+
+
+def _comparison(strict: bool, rising: bool) -> Callable[[Call], Tensor]:
+    """Comparisons x > c (strict, rising), x >= c, x < c (falling), x <= c (strict, falling)."""
+
+    def handler(call: Call) -> Tensor:
+        node = call.node
+        if call.is_tensor(0) and call.is_tensor(1):
+            raise node.refuse("one side of the comparison must be constant")
+        first = call.is_tensor(0)
+        x, value = call.tensor(0 if first else 1), call.needed(1 if first else 0)
+        above, up = (strict, rising) if first else (not strict, not rising)
+        limit = x.per_feature(node, value).astype(np.float32)[:, np.newaxis]
+        if above:
+            limit = np.nextafter(limit, np.float32(np.inf))
+        return _levels(call, x, _shared(limit), np.array([0, 1] if up else [1, 0]))
+
+    return handler
+
+
+def _shared(threshold: np.ndarray) -> np.ndarray:
+    """Return thresholds with one row if all features have the same ones."""
+    return threshold[:1] if (threshold == threshold[0]).all() else threshold
+
+
+def _not(call: Call) -> Tensor:
+    return call.tensor().affine(call.node, -1.0, 1.0)
+
+
+def _where(call: Call) -> Tensor:
+    condition = call.tensor(0)
+    yes, no = (condition.per_feature(call.node, call.needed(i)) for i in (1, 2))
+    return condition.affine(call.node, yes - no, no)
+
+
+def _bipolar_quant(call: Call) -> Tensor:
+    scale = call.number(1)
+    return _levels(call, call.tensor(), np.array([[_ZERO]]), np.array([-scale, scale]))
+
+
+def _quant(call: Call) -> Tensor:
+    node, x = call.node, call.tensor()
+    scale, zero = (x.per_feature(node, call.needed(i)) for i in (1, 2))
+    low, high = integer_range(node, call.number(3))
+    if (scale <= 0).any():
+        raise node.refuse("scale must be positive")
+    if (low, high) in ((-1, 0), (0, 0)):  # one bit, signed: bipolar
+        y = _levels(call, x, np.array([[_ZERO]]), np.array([-1, 1]))
+        return y.affine(node, scale, 0.0)
+    if high - low >= 2**MAX_BITS:
+        raise node.refuse(f"activations of more than {MAX_BITS} bits are not supported")
+    shared = (scale == scale[0]).all() and (zero == zero[0]).all()
+    rows = slice(0, 1) if shared else slice(None)
+    threshold = quant_thresholds(node, scale[rows], zero[rows], low, high)
+    values = np.arange(low, high + 1, dtype=np.float64)
+    y = _levels(call, x, _shared(threshold), values)
+    return y.affine(node, scale, -zero * scale)
+
+
+def _multi_threshold(call: Call) -> Tensor:
+    node, x = call.node, call.tensor()
+    threshold = np.asarray(call.needed(1), np.float64)
+    layout = str(call.attribute("data_layout", "NCHW"))
+    axis = -1 if layout.endswith("C") and len(layout) > 2 else 1
+    if x.axes[axis] != "c":
+        raise node.refuse(f"its axis {axis} must be that of the features, got axes {x.axes!r}")
+    if threshold.ndim != 2 or threshold.shape[0] not in (1, x.features(node)):
+        raise node.refuse(f"its thresholds must be (features, levels), got {threshold.shape}")
+    if not 1 <= threshold.shape[1] < 2**MAX_BITS or np.isnan(threshold).any():
+        raise node.refuse(f"it must have 1 to {2**MAX_BITS - 1} levels, none of them NaN")
+    if len(threshold) > 1:
+        threshold = x.arranged(threshold)
+    # x >= t in float32: the least float32 that is not below t
+    single = np.sort(threshold, axis=1).astype(np.float32)
+    low = single < np.sort(threshold, axis=1)
+    single[low] = np.nextafter(single[low], np.float32(np.inf))
+    scale, bias = call.attribute("out_scale", 1.0), call.attribute("out_bias", 0.0)
+    values = scale * np.arange(threshold.shape[1] + 1) + bias
+    return _levels(call, x, _shared(single), values)
+
+
+HANDLERS: dict[str, Callable[[Call], Tensor]] = {
+    "BipolarQuant": _bipolar_quant,
+    "Greater": _comparison(strict=True, rising=True),
+    "GreaterOrEqual": _comparison(strict=False, rising=True),
+    "IntQuant": _quant,
+    "Less": _comparison(strict=False, rising=False),
+    "LessOrEqual": _comparison(strict=True, rising=False),
+    "MultiThreshold": _multi_threshold,
+    "Not": _not,
+    "Quant": _quant,
+    "Sign": _sign,
+    "Where": _where,
+}

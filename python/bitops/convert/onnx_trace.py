@@ -1,0 +1,114 @@
+"""Traces an ONNX graph from its input to its output, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from . import onnx_ops, onnx_quant
+from .constants import fold_constants
+from .errors import ConversionError
+from .graph import BATCH, Graph, Node
+from .onnx_ops import Call
+from .tensors import Tensor, Trace
+
+Handler = Callable[[Call], Tensor]
+HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
+
+# At the end of a graph they choose among scores, which the packed network returns instead.
+_CHOICES = ("TopK", "ArgMax")
+
+
+def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str]]:
+    """Trace a graph; return its output, the start, the shape of an example, and remarks."""
+    name, start = _start(graph)
+    remarks: list[str] = []
+    tensors: dict[str, Tensor] = {name: start}
+    constants: dict[str, np.ndarray] = dict(graph.constants)
+    result = graph.outputs[0]
+    for node in _needed(graph):
+        if node.op in _CHOICES and not node.domain and set(node.outputs) & set(graph.outputs):
+            result = node.inputs[0]
+            remarks.append(f"{node} is left out: predict() chooses among the scores")
+            continue
+        call = Call(node, tensors, constants, graph.opset, remarks)
+        if node.op == "Shape" and not node.domain and node.inputs[0] in tensors:
+            constants[node.outputs[0]] = _shape_of(node, tensors[node.inputs[0]])
+        elif not any(value in tensors for value in node.inputs):
+            constants[node.outputs[0]] = fold_constants(node, call.constant_inputs(), graph.opset)
+        else:
+            tensors[node.outputs[0]] = _handler(node)(call)
+            call.refuse_used_outputs(graph)
+    if result not in tensors:
+        raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
+    return tensors[result], start.trace, start.sizes, remarks
+
+
+def _handler(node: Node) -> Handler:
+    handler = HANDLERS.get(node.op)
+    if handler is None:
+        raise node.refuse("the operator is not supported")
+    if node.domain and node.op not in onnx_quant.HANDLERS:
+        raise node.refuse(f"the domain {node.domain} is not supported")
+    return handler
+
+
+def _shape_of(node: Node, tensor: Tensor) -> np.ndarray:
+    shape = tensor.shape()
+    start = node.attributes.get("start", 0)
+    sizes = shape[start : node.attributes.get("end", len(shape))]
+    if None in sizes:
+        raise node.refuse(f"the size of the image must be known, got {shape}")
+    return np.array(sizes, np.int64)
+
+
+def _needed(graph: Graph) -> list[Node]:
+    """Return the nodes that the outputs depend on."""
+    wanted, needed = set(graph.outputs), []
+    for node in reversed(graph.nodes):
+        if wanted & set(node.outputs):
+            needed.append(node)
+            wanted |= set(node.inputs)
+    return needed[::-1]
+
+
+def _start(graph: Graph) -> tuple[str, Tensor]:
+    """Return the name of the input, and the tensor it is: images NCHW unless they are turned."""
+    if len(graph.inputs) != 1:
+        raise ConversionError(
+            f"[from_onnx] the network must have one input, got {', '.join(graph.inputs) or 'none'}"
+        )
+    ((name, shape),) = graph.inputs.items()
+    batch, *sizes = shape or (None,)
+    if len(sizes) == 1:
+        return name, Tensor(Trace(), (sizes[0],), "nc", batch=batch)
+    if len(sizes) != 3:
+        raise ConversionError(
+            f"[from_onnx] the input {name!r} must be rows (n, features) or images of 4 axes, "
+            f"got shape {list(shape)}"
+        )
+    axes = "nhwc" if _is_nhwc(graph, name) else "nchw"
+    own = dict(zip(axes[1:], sizes, strict=True))
+    if own["c"] is None:
+        raise ConversionError(f"[from_onnx] the channels of the input {name!r} must be known")
+    return name, Tensor(Trace(), (own["h"], own["w"], own["c"]), axes, batch=batch)
+
+
+def _is_nhwc(graph: Graph, name: str) -> bool:
+    """Return whether the first node that minds the order of axes turns NHWC into NCHW."""
+    names = {name}
+    for node in graph.nodes:
+        if not names & set(node.inputs):
+            continue
+        if node.op == "Transpose":
+            return list(node.attributes.get("perm", ())) == [0, 3, 1, 2]
+        if node.op in onnx_ops.MINDS_LAYOUT:
+            return False
+        names |= set(node.outputs)
+    return False
+
+
+def batch_of(tensor: Tensor) -> int:
+    """Return the size that stands for the batch in the shapes of a graph."""
+    return BATCH if tensor.batch is None else tensor.batch

@@ -1,0 +1,234 @@
+"""What is known of a tensor while a graph is traced: its steps, its sizes, and its layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .graph import BATCH, Node
+from .steps import Affine, Join, Map, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A step and what was computed before it; the input of the network has neither."""
+
+    step: Step | None = None
+    before: Trace | None = None
+
+    def line(self) -> Iterator[Trace]:
+        """Yield this trace and those before it, the newest first."""
+        trace: Trace | None = self
+        while trace is not None:
+            yield trace
+            trace = trace.before
+
+    def steps_from(self, start: Trace) -> tuple[Step, ...]:
+        """Return the steps between `start` and this trace, the oldest first."""
+        steps = []
+        for trace in self.line():
+            if trace is start:
+                break
+            assert trace.step is not None
+            steps.append(trace.step)
+        return tuple(reversed(steps))
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor that depends on the input of the network.
+
+    The network that is built has its images as (n, h, w, c) and its rows as (n, c); the graph may
+    order axes differently, and add axes of one element.
+
+    Attributes
+    ----------
+    trace : Trace
+    sizes : tuple of int or None
+        Those of an example here: (h, w, c) or (c,). None marks an unknown size.
+    axes : str
+        For each axis of the tensor in the graph what it is here: "n", "h", "w", "c", or "1" for an
+        axis of one element that does not exist here.
+    order : ndarray of int, optional
+        Feature j of the graph is feature order[j] here; None if they are the same.
+    batch : int, optional
+        The size of the first axis that the graph itself states.
+    """
+
+    trace: Trace
+    sizes: tuple[int | None, ...]
+    axes: str
+    order: np.ndarray | None = None
+    batch: int | None = None
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.sizes) == 3
+
+    def features(self, node: Node) -> int:
+        if self.sizes[-1] is None:
+            raise node.refuse("the number of channels must be known")
+        return self.sizes[-1]
+
+    def shape(self) -> list[int | None]:
+        """Return the shape in the graph, BATCH for the first axis, None for unknown sizes."""
+        own = dict(zip("hwc" if self.is_image else "c", self.sizes, strict=True))
+        return [{**own, "n": BATCH, "1": 1}[axis] for axis in self.axes]
+
+    def add(self, step: Step, **changes: object) -> Tensor:
+        """Return the tensor behind one more step."""
+        return replace(self, trace=Trace(step, self.trace), **changes)  # type: ignore[arg-type]
+
+    def per_feature(self, node: Node, value: np.ndarray) -> np.ndarray:
+        """Return what a constant has for each feature here, float64 of shape (features,)."""
+        features = self.features(node)
+        value = np.asarray(value, np.float64)
+        if not np.isfinite(value).all():
+            raise node.refuse("all constants must be finite")
+        if value.ndim > len(self.axes):
+            if value.size > 1:
+                raise node.refuse(f"a constant of shape {value.shape} does not fit {self.axes!r}")
+            value = value.reshape(())
+        shape = (1,) * (len(self.axes) - value.ndim) + value.shape
+        value = value.reshape(shape)
+        for axis, name in enumerate(self.axes):
+            if value.shape[axis] == 1 or name == "c":
+                continue
+            first = np.take(value, [0], axis)
+            if name not in "hw" or not (value == first).all():
+                raise node.refuse(
+                    f"a constant may differ by channel, not by pixel or example, got shape {shape}"
+                )
+            value = first
+        try:
+            return self.arranged(np.broadcast_to(value.ravel(), (features,)))
+        except ValueError:
+            raise node.refuse(
+                f"a constant of shape {shape} does not fit {features} features"
+            ) from None
+
+    def arranged(self, values: np.ndarray) -> np.ndarray:
+        """Bring values, one a feature along the first axis, into the order they have here."""
+        if self.order is None:
+            return np.array(values)
+        arranged = np.empty_like(values)
+        arranged[self.order] = values
+        return arranged
+
+    def affine(self, node: Node, alpha: np.ndarray | float, bias: np.ndarray | float) -> Tensor:
+        """Return x * alpha + bias, each a number or one for each feature."""
+        ones = np.ones(self.features(node))
+        return self.add(Affine(str(node), alpha * ones, bias * ones))
+
+    def reshaped(self, node: Node, shape: Sequence[int | None]) -> Tensor:
+        """Return the tensor in another shape of the graph: BATCH first, then sizes."""
+        if not shape or shape[0] != BATCH:
+            raise node.refuse(f"the first axis must stay that of the examples, got {list(shape)}")
+        axes, sizes = self.axes[1:], self.shape()[1:]
+        if self.axes[0] != "n":
+            raise node.refuse("the first axis must be that of the examples")
+        if list(shape[1:]) == sizes:
+            return self
+        left = [(axis, size) for axis, size in zip(axes, sizes, strict=True) if size != 1]
+        wanted = [size for size in shape[1:] if size != 1]
+        if [size for _, size in left] == wanted and len(left) > 0:
+            return self._relabelled(node, shape, left)
+        if None in sizes:
+            raise node.refuse(f"the size of the image must be known to flatten it, got {sizes}")
+        features = math.prod(size for size in sizes if size is not None)
+        if wanted == [features] or (not wanted and features == 1):
+            return self._flattened(shape)
+        raise node.refuse(f"a shape of {sizes} cannot become {list(shape[1:])}")
+
+    def _relabelled(
+        self, node: Node, shape: Sequence[int | None], left: list[tuple[str, int | None]]
+    ) -> Tensor:
+        """Give names to the axes of a shape that differs only in axes of one element."""
+        names = iter(left)
+        axes = "n" + "".join("1" if size == 1 else next(names)[0] for size in shape[1:])
+        lost = [axis for axis in ("hwc" if self.is_image else "c") if axis not in axes]
+        if not lost:
+            return replace(self, axes=axes)
+        if "c" not in lost:  # an image of one pixel, or of one row
+            return self._flattened(shape)
+        # an axis of one channel: any axis of one element may stand for it, the second most likely
+        if "1" in axes[1:]:
+            at = axes.index("1", 1)
+            if len(lost) == 1:
+                return replace(self, axes=axes[:at] + "c" + axes[at + 1 :])
+        return self._flattened(shape)
+
+    def _flattened(self, shape: Sequence[int | None]) -> Tensor:
+        """Return the features of an example in one row."""
+        sizes = [size for size in self.sizes if size is not None]
+        features = math.prod(sizes)
+        axes = "n" + "".join("1" if size == 1 else "c" for size in shape[1:])
+        if "c" not in axes:
+            axes = "nc" + axes[2:]
+        if not self.is_image:
+            return replace(self, axes=axes)
+        names = [axis for axis in self.axes[1:] if axis != "1"]
+        names += [axis for axis in "hwc" if axis not in names]  # of one element each
+        places = np.arange(features).reshape(sizes)
+        if self.order is not None:
+            places = places[..., self.order]
+        order = places.transpose(["hwc".index(axis) for axis in names]).ravel()
+        is_same = bool((order == np.arange(features)).all())
+        step = Map("Flatten", "flatten", (features, sizes[-1]))
+        return self.add(step, sizes=(features,), axes=axes, order=None if is_same else order)
+
+
+def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
+    """Return the sum of two tensors."""
+    if one.shape() != two.shape() or one.axes != two.axes:
+        raise node.refuse(f"the operands must have one shape, got {one.shape()} and {two.shape()}")
+    if not _same_order(one, two):
+        raise node.refuse("the features of the operands have different orders")
+    start, body, shortcut = _fork(one, two)
+    if not body:
+        body, shortcut = shortcut, body
+    if not body:
+        return one.affine(node, 2.0, 0.0)
+    return replace(one, trace=Trace(Join(str(node), "add", body, shortcut), start))
+
+
+def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
+    """Return two tensors side by side along the features."""
+    if one.sizes[:-1] != two.sizes[:-1] or one.axes != two.axes:
+        raise node.refuse(f"the operands must have one size, got {one.shape()} and {two.shape()}")
+    first, second = one.features(node), two.features(node)
+    places = [
+        np.arange(size) if x.order is None else x.order for x, size in ((one, first), (two, second))
+    ]
+    start, body, shortcut = _fork(one, two)
+    if body:
+        order = np.concatenate([places[0], first + places[1]])
+    elif shortcut:  # the branch with layers comes first here
+        body, shortcut = shortcut, body
+        order = np.concatenate([second + places[0], places[1]])
+    else:
+        raise node.refuse("both operands are the same")
+    features = first + second
+    is_same = bool((order == np.arange(features)).all())
+    return replace(
+        one,
+        trace=Trace(Join(str(node), "concat", body, shortcut), start),
+        sizes=(*one.sizes[:-1], features),
+        order=None if is_same else order,
+    )
+
+
+def _fork(one: Tensor, two: Tensor) -> tuple[Trace, tuple[Step, ...], tuple[Step, ...]]:
+    """Return where two tensors part, and the steps to each from there."""
+    past = {id(trace) for trace in one.trace.line()}
+    start = next(trace for trace in two.trace.line() if id(trace) in past)
+    return start, one.trace.steps_from(start), two.trace.steps_from(start)
+
+
+def _same_order(one: Tensor, two: Tensor) -> bool:
+    if one.order is None or two.order is None:
+        return one.order is two.order
+    return bool((one.order == two.order).all())

@@ -1,0 +1,357 @@
+"""Networks from ONNX files: the scores of the source, and refusals that name the node."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bitops as bo
+from bitops.convert import ConversionError, from_onnx
+from bitops.layers import PackedConv2D, PackedDense, PackedMultiThreshold, PackedPlanesDense
+
+onnx = pytest.importorskip("onnx", reason="needs onnx")
+
+from onnx import helper, numpy_helper  # noqa: E402
+from random_onnx import Network, random_network  # noqa: E402
+
+FLOAT = onnx.TensorProto.FLOAT
+
+
+def own_layout(x):
+    """Images NCHW as the packed network takes them."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x
+
+
+def converted(net):
+    return from_onnx(net.model().SerializeToString())
+
+
+def assert_same_scores(packed, net, x):
+    wanted = net.run(x)
+    scores = np.asarray(packed(own_layout(x)))
+    assert scores.shape == wanted.shape
+    np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    if scores.dtype.kind == "i":
+        np.testing.assert_array_equal(scores, wanted)
+
+
+@pytest.fixture
+def net(rng):
+    return Network(rng, (20,))
+
+
+# Networks of third parties
+
+
+def third_party(*parts):
+    folder = os.environ.get("BITOPS_MODELS")
+    if not folder:
+        pytest.skip("set BITOPS_MODELS to a folder with networks of third parties")
+    return Path(folder, *parts)
+
+
+def assert_golden(packed, x, scores):
+    given = packed(x)
+    np.testing.assert_array_equal(given.argmax(axis=1), scores.argmax(axis=1))
+    np.testing.assert_allclose(given, scores, rtol=0, atol=1e-5 * np.abs(scores).max())
+
+
+@pytest.mark.parametrize("name", ["TFC_1W1A", "TFC_1W2A", "TFC_2W2A"])
+def test_tfc_of_brevitas(name):
+    golden = np.load(third_party("tfc", "golden.npz"))
+    packed = from_onnx(third_party("tfc", f"{name}.onnx"))
+    assert_golden(packed, golden["x"], golden[f"scores_{name}"])
+
+
+def test_tfc_of_finn():
+    golden = np.load(third_party("finn_tfc", "golden.npz"))
+    packed = from_onnx(third_party("finn_tfc", "model.onnx"))
+    np.testing.assert_array_equal(packed.predict(golden["x"]), golden["classes"].ravel())
+    assert "TopK" in packed.notes["remarks"]
+
+
+def test_gtsrb_of_tf2onnx():
+    golden = np.load(third_party("gtsrb_onnx", "golden.npz"))
+    packed = from_onnx(third_party("gtsrb_onnx", "gtsrb_30.onnx.gz"))
+    for x in (golden["x"], golden["x"].astype(np.float32)):
+        assert_golden(packed, x, golden["scores_gtsrb_30"])
+
+
+# Random networks
+
+
+@pytest.mark.parametrize("decade", range(30))
+def test_random_networks(decade, tmp_path):
+    for seed in range(10 * decade, 10 * decade + 10):
+        net, x = random_network(seed)
+        packed = converted(net)
+        assert_same_scores(packed, net, x)
+    packed.save(tmp_path / "net.safetensors")
+    again = bo.io.load(tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(
+        np.asarray(again(own_layout(x))), np.asarray(packed(own_layout(x)))
+    )
+    assert again.notes == packed.notes
+
+
+# What becomes of the parts
+
+
+def test_signs_become_packed_layers_with_integer_scores(net, rng):
+    net.then("MatMul", net.signs(20, 33))
+    net.then("BipolarQuant", np.float32(1), domain="onnx.brevitas")
+    net.then("MatMul", net.signs(33, 4))
+    packed = converted(net)
+    assert [type(layer) for layer in packed.layers] == [PackedDense, PackedDense]
+    x = rng.integers(0, 256, (7, 20)).astype(np.float32)
+    assert packed(x).dtype == np.int32
+    assert_same_scores(packed, net, x)
+
+
+def test_a_scale_of_each_filter_is_recognised(net, rng):
+    w = net.signs(6, 20) * rng.uniform(0.1, 3, (6, 1)).astype(np.float32)
+    net.then("Sign")
+    net.then("Gemm", w, transB=1)
+    packed = converted(net)
+    assert any(isinstance(layer, PackedDense) for layer in packed.layers)
+    assert_same_scores(packed, net, rng.normal(0, 1, (9, 20)).astype(np.float32))
+
+
+@pytest.mark.parametrize("levels", [[-1, 0, 1], [-3, -1, 1, 3], [-2, -1, 0, 1, 2], [-0.5, 0, 0.5]])
+def test_few_levels_become_planes(net, rng, levels):
+    w = rng.choice(np.float32(levels), (6, 20))
+    net.then("BipolarQuant", np.float32(1), domain="onnx.brevitas")
+    net.then("Gemm", w, transB=1)
+    packed = converted(net)
+    assert any(isinstance(layer, PackedPlanesDense) for layer in packed.layers)
+    assert_same_scores(packed, net, rng.normal(0, 1, (9, 20)).astype(np.float32))
+
+
+def test_zero_is_a_third_value_of_sign(rng):
+    """With an even number of terms a sum of bits may be 0, and its Sign with it."""
+    for k, is_three_way in ((20, True), (21, False)):
+        net = Network(rng, (k,))
+        net.then("BipolarQuant", np.float32(1), domain="onnx.brevitas")
+        net.then("MatMul", net.signs(k, 50))
+        net.then("Sign")
+        net.then("MatMul", net.signs(50, 3))
+        packed = converted(net)
+        kinds = [type(layer) for layer in packed.layers]
+        assert (PackedMultiThreshold in kinds) == is_three_way
+        x = rng.normal(0, 1, (50, k)).astype(np.float32)
+        assert_same_scores(packed, net, x)
+        assert ("remarks" in packed.notes) == is_three_way
+
+
+@pytest.mark.parametrize("value", [0, 1, -1])
+def test_padding_of_bits(rng, value):
+    net = Network(rng, (4, 6, 6))
+    net.then("BipolarQuant", np.float32(1), domain="onnx.brevitas")
+    net.then("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(value))
+    net.then("Conv", net.signs(8, 4, 3, 3))
+    net.then("Flatten")
+    net.then("MatMul", net.signs(288, 3))
+    packed = converted(net)
+    (layer,) = (layer for layer in packed.layers if isinstance(layer, PackedConv2D))
+    assert layer.operation.pad_value == value
+    assert_same_scores(packed, net, rng.normal(0, 1, (3, 4, 6, 6)).astype(np.float32))
+
+
+def test_flattened_images_keep_the_order_of_the_source(rng):
+    net = Network(rng, (3, 4, 5))
+    net.then("Reshape", np.array([0, -1]))
+    net.then("MatMul", net.signs(60, 7))
+    net.then("Add", rng.normal(0, 1, 7).astype(np.float32))
+    assert_same_scores(converted(net), net, rng.integers(0, 99, (2, 3, 4, 5)).astype(np.float32))
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 18, 21])
+def test_opsets(rng, opset):
+    net = Network(rng, (2, 8, 8), opset)
+    net.then("Conv", net.signs(4, 2, 3, 3))
+    limits = np.float32([-1, 1])
+    if opset < 11:
+        net.then("Clip", min=-1.0, max=1.0)
+    else:
+        net.then("Clip", *limits)
+    net.then("Sign")
+    if opset < 13:
+        net.then("Unsqueeze", axes=[4])
+        net.then("Squeeze", axes=[4])
+    else:
+        net.then("Unsqueeze", np.array([4]))
+        net.then("Squeeze", np.array([4]))
+    net.then("Flatten")
+    net.then("MatMul", net.signs(144, 5))
+    assert_same_scores(converted(net), net, rng.normal(0, 5, (3, 2, 8, 8)).astype(np.float32))
+
+
+def test_shapes_that_the_graph_computes(rng):
+    """As exporters write x.view(len(x), -1)."""
+    net = Network(rng, (2, 4, 4))
+    shape = net.add("Shape", "input")
+    batch = net.add("Gather", shape, net.constant(np.int64(0)), axis=0)
+    first = net.add("Unsqueeze", batch, net.constant(np.array([0])))
+    target = net.add("Concat", first, net.constant(np.array([-1])), axis=0)
+    net.add("Reshape", "input", target)
+    net.then("MatMul", net.signs(32, 5))
+    assert_same_scores(converted(net), net, rng.normal(0, 1, (3, 2, 4, 4)).astype(np.float32))
+
+
+def test_constants_of_the_shape_of_a_batch(rng):
+    """As exporters write torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))."""
+    net = Network(rng, (2, 3, 3))
+    above = net.add("GreaterOrEqual", "input", net.constant(np.float32(0)))
+    shape = net.add("Shape", "input")
+    ones = net.add("Expand", net.constant(np.float32(1)), shape)
+    net.add("Where", above, ones, net.add("Neg", ones))
+    net.then("Flatten")
+    net.then("MatMul", net.signs(18, 3))
+    assert_same_scores(converted(net), net, rng.normal(0, 1, (4, 2, 3, 3)).astype(np.float32))
+
+
+def test_gzipped_files_and_paths(net, rng, tmp_path):
+    net.then("MatMul", net.signs(20, 3))
+    data = net.model().SerializeToString()
+    for name, content in (("a.onnx", data), ("a.onnx.gz", gzip.compress(data))):
+        path = tmp_path / name
+        path.write_bytes(content)
+        packed = from_onnx(path)
+        assert_same_scores(packed, net, rng.normal(0, 1, (3, 20)).astype(np.float32))
+        assert packed.notes["source"] == f"ONNX file {name}"
+        assert packed.input_shape == (20,)
+
+
+def test_branches_side_by_side_keep_the_order_of_the_source(rng):
+    for swapped in (False, True):
+        net = Network(rng, (3, 5, 5))
+        net.then("Conv", net.signs(4, 3, 1, 1))
+        net.then("Sign")
+        parts = ["input", net.last]
+        net.add("Concat", *parts[:: -1 if swapped else 1], axis=1)
+        net.then("Conv", rng.normal(0, 1, (2, 7, 3, 3)).astype(np.float32))
+        net.then("Flatten")
+        net.then("MatMul", net.signs(18, 4))
+        x = rng.normal(0, 3, (2, 3, 5, 5)).astype(np.float32)
+        assert_same_scores(converted(net), net, x)
+
+
+# Refusals
+
+
+def test_the_first_node_that_cannot_be_represented_is_named(net):
+    net.then("MatMul", net.signs(20, 3))
+    net.then("Erf")
+    with pytest.raises(ConversionError, match=r"Erf node 'n1': the operator is not supported"):
+        converted(net)
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes", "message"),
+    [
+        ("BatchNormalization", [np.ones(3, np.float32)] * 4, {}, "must have 20 elements"),
+        ("Add", [np.ones((2, 20), np.float32)], {}, "may differ by channel"),
+        ("Div", [np.float32(0)], {}, "divides by zero"),
+        ("MatMul", [np.ones((7, 3), np.float32)], {}, "take 7 features, got 20"),
+        ("Softmax", [], {"axis": 0}, "must be that of the features"),
+        ("Reshape", [np.array([2, -1])], {}, "first axis must stay"),
+        ("Reshape", [np.array([-1, 4])], {}, "cannot become"),
+        ("Cast", [], {"to": onnx.TensorProto.INT32}, "behind a comparison"),
+        ("Mul", [np.float32(np.inf)], {}, "must be finite"),
+    ],
+)
+def test_nodes_that_do_not_fit(net, op, constants, attributes, message):
+    net.then(op, *constants, **attributes)
+    with pytest.raises(ConversionError, match=message) as caught:
+        converted(net)
+    assert f"{op} node 'n0'" in str(caught.value)
+
+
+def test_damaged_files(net, tmp_path):
+    net.then("MatMul", net.signs(20, 3))
+    data = net.model().SerializeToString()
+    for content in (b"", b"no model", data[:50], data[:-1], gzip.compress(data)[:-9]):
+        with pytest.raises(ConversionError):
+            from_onnx(content)
+    with pytest.raises(OSError, match="No such file"):
+        from_onnx(tmp_path / "missing.onnx")
+    with pytest.raises(IsADirectoryError):
+        from_onnx(tmp_path)
+
+
+def test_a_gzipped_file_that_unpacks_to_far_more_is_refused():
+    bomb = gzip.compress(bytes(2**28))
+    with pytest.raises(ConversionError, match="unpacks to more than"):
+        from_onnx(bomb)
+
+
+def test_data_in_other_files_is_refused(net):
+    net.then("MatMul", net.signs(20, 3))
+    model = net.model()
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
+    with pytest.raises(ConversionError, match="must be in the file itself"):
+        from_onnx(model.SerializeToString())
+
+
+@pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Tile", "Range"])
+def test_giant_constants_are_refused(net, op):
+    big = np.array([2**20, 2**20], np.int64)
+    if op == "ConstantOfShape":
+        made = net.add(op, net.constant(big))
+    elif op == "Range":
+        limits = (np.float32(0), np.float32(1e12), np.float32(1))
+        made = net.add(op, *map(net.constant, limits))
+    else:
+        made = net.add(op, net.constant(np.ones((1, 1), np.float32)), net.constant(big))
+    net.add("Add", "input", made)
+    with pytest.raises(ConversionError, match="more than 16777216 elements"):
+        converted(net)
+
+
+def test_cycles_and_missing_inputs_are_refused(net):
+    net.add("Add", "input", "t1")
+    net.add("Add", "t0", "input")
+    with pytest.raises(ConversionError):
+        converted(net)
+
+
+def test_models_without_one_input(net):
+    net.then("MatMul", net.signs(20, 3))
+    model = net.model()
+    extra = helper.make_tensor_value_info("more", FLOAT, ["n", 20])
+    model.graph.input.append(extra)
+    with pytest.raises(ConversionError, match="must have one input, got input, more"):
+        from_onnx(model.SerializeToString())
+
+
+def test_the_size_of_the_batch_must_stay_open(net):
+    shape = net.add("Shape", "input")
+    double = net.add("Mul", shape, net.constant(np.array([2, 1])))
+    net.add("Reshape", "input", double)
+    with pytest.raises(ConversionError, match="size of the batch"):
+        converted(net)
+
+
+def test_old_opsets_are_refused(net):
+    net.then("Relu")
+    model = net.model()
+    model.opset_import[0].version = 8
+    with pytest.raises(ConversionError, match="9 or newer, got 8"):
+        from_onnx(model.SerializeToString())
+
+
+def test_weights_that_are_not_finite_are_refused(net):
+    w = net.signs(20, 3)
+    w[2, 1] = np.nan
+    net.then("MatMul", w)
+    with pytest.raises(ConversionError, match="'n0': its weights must be finite"):
+        converted(net)
+
+
+def test_numpy_helper_reads_what_was_written(net):
+    """The tests' own networks hold the weights that they claim to."""
+    w = net.signs(20, 3)
+    net.then("MatMul", w)
+    np.testing.assert_array_equal(numpy_helper.to_array(net.model().graph.initializer[0]), w)
