@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -567,3 +568,16 @@ def test_only_integers_are_sizes(size):
 def test_unpack_refuses_other_dtypes(dtype):
     with pytest.raises(TypeError, match=r"^\[unpack\] dtype must be a signed integer, float or bo"):
         bo.unpack(bo.pack([1.0, -1.0]), dtype)
+
+
+def test_from_words_looks_at_padding_without_an_array(rng):
+    words = np.zeros((2**20, 1), np.uint64)
+    tracemalloc.start()
+    try:
+        bo.BitArray.from_words(words, (2**20, 63))
+        assert tracemalloc.get_traced_memory()[1] < 2**16
+    finally:
+        tracemalloc.stop()
+    words[rng.integers(2**20)] = 2**63
+    with pytest.raises(ValueError, match="padding bits must be 0"):
+        bo.BitArray.from_words(words, (2**20, 63))

@@ -4,11 +4,23 @@ import numpy as np
 import pytest
 
 from bitops import pack
-from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Dropout, GlobalAvgPool2D, Sequential
+from bitops.layers import (
+    BatchNorm,
+    BinaryConv2D,
+    BinaryDense,
+    Dropout,
+    GlobalAvgPool2D,
+    Parameter,
+    QuantizedDense,
+    Sequential,
+    check_gradients,
+    freeze,
+)
 from bitops.models import mlp
-from bitops.quantizers import ByteGradient, DoReFaGradient, StochasticSign
+from bitops.quantizers import ByteGradient, DoReFaGradient, StochasticSign, Ternary
 from bitops.training import (
     SGD,
+    ZCA,
     Adam,
     AdaMax,
     Bop,
@@ -25,6 +37,7 @@ from bitops.training import (
     cross_entropy,
     hinge,
     squared_hinge,
+    to_ternary,
 )
 from bitops.training.augment import random_crop, random_flip
 from trainings import assert_same
@@ -82,11 +95,11 @@ REFUSED = {
     "seed: negative": ({"seed": -1}, ValueError, "seed must be"),
     "seed: float": ({"seed": 1.5}, TypeError, "seed must be"),
     "seed: text": ({"seed": "a"}, TypeError, "seed must be"),
-    "rate: negative": ({"schedule": lambda *_: -1.0}, ValueError, "rates of the schedule"),
-    "rate: NaN": ({"schedule": lambda *_: np.nan}, ValueError, "rates of the schedule"),
-    "rate: infinite": ({"schedule": lambda *_: np.inf}, ValueError, "rates of the schedule"),
-    "rate: None": ({"schedule": lambda *_: None}, TypeError, "rates of the schedule"),
-    "rate: text": ({"schedule": lambda *_: "1e-3"}, TypeError, "rates of the schedule"),
+    "rate: negative": ({"schedule": lambda *_: -1.0}, ValueError, "learning rates must"),
+    "rate: NaN": ({"schedule": lambda *_: np.nan}, ValueError, "learning rates must"),
+    "rate: infinite": ({"schedule": lambda *_: np.inf}, ValueError, "learning rates must"),
+    "rate: None": ({"schedule": lambda *_: None}, TypeError, "learning rates must"),
+    "rate: text": ({"schedule": lambda *_: "1e-3"}, TypeError, "learning rates must"),
     "schedule: zero": ({"schedule": 0.0}, ValueError, "schedule must be positive"),
     "schedule: negative": ({"schedule": -3e-3}, ValueError, "schedule must be positive"),
     "schedule: NaN": ({"schedule": np.nan}, ValueError, "schedule must be positive"),
@@ -184,11 +197,36 @@ def test_image_sizes_are_checked_unless_rows_change_on_their_way():
         (lambda: EarlyStopping(2.5), TypeError, r"\[EarlyStopping\] patience"),
         (lambda: Checkpoint("x", every=1.5), TypeError, r"\[Checkpoint\] every"),
         (lambda: Checkpoint("x", steps=True), TypeError, r"\[Checkpoint\] steps"),
+        (lambda: ZCA("1"), TypeError, r"\[ZCA\] bias"),
+        (lambda: mlp(8, 4, 1.5, 2), TypeError, r"\[mlp\] depth"),
+        (lambda: mlp(8, 4, -1, 2), ValueError, r"\[mlp\] depth"),
+        (
+            lambda: random_crop(np.zeros((1, 2, 2, 1)), 1, fill="a"),
+            TypeError,
+            r"\[random_crop\] fill",
+        ),
+        (lambda: to_ternary(make(), keep=(99,)), ValueError, r"\[to_ternary\] keep"),
+        (lambda: to_ternary(3), TypeError, r"\[to_ternary\] model"),
+        (lambda: freeze(3), TypeError, r"\[freeze\] model"),
+        (lambda: check_gradients(3, X), TypeError, r"\[check_gradients\] layer"),
     ],
 )
 def test_numbers_of_schedules_optimizers_and_callbacks(call, error, message):
     with pytest.raises(error, match=rf"^{message} must .*, got "):
         call()
+
+
+@pytest.mark.parametrize("scale", [-1.0, np.nan, np.inf])
+def test_scales_of_rates(scale):
+    for call in (
+        lambda: BinaryDense(8, 3, lr_scale=scale),
+        lambda: BinaryConv2D(8, 3, 1, lr_scale=scale),
+        lambda: QuantizedDense(8, 3, Ternary(), lr_scale=scale),
+        lambda: Parameter(np.ones(3), lr_scale=scale),
+    ):
+        with pytest.raises(ValueError, match=r"^\[\w+\] lr_scale must be >= 0 and finite, got "):
+            call()
+    assert BinaryDense(8, 3, lr_scale=0).weight.lr_scale == 0
 
 
 @pytest.mark.parametrize(
@@ -280,6 +318,17 @@ def test_a_callback_may_change_the_rate_that_is_kept():
     options = {"optimizer": Adam(model.parameters(), lr=0.5), "callbacks": [Halve(), seen]}
     fit(model, epochs=3, **options)
     assert seen.rates == [0.5] * 3 + [0.25] * 3 + [0.125] * 3
+
+
+@pytest.mark.parametrize("rate", [-1.0, np.nan, np.inf])
+def test_a_rate_that_a_callback_sets_is_checked(rate):
+    class Break(Callback):
+        def on_epoch(self, run):
+            run.optimizer.lr = rate
+
+    for options in ({"optimizer": "sgd"}, {"schedule": lambda epoch, _: rate if epoch else 1e-3}):
+        with pytest.raises(ValueError, match=r"^\[fit\] learning rates must be >= 0 and finite"):
+            fit(epochs=2, callbacks=Break(), **options)
 
 
 def test_a_kept_rate_is_resumed_and_another_one_refused(tmp_path):

@@ -268,8 +268,9 @@ def test_copies_make_plans_of_their_own(rng):
     model = Packed(PackedDense(rng.normal(size=(5, 9)), np.float32(3)))
     x = BYTES(rng, 4, 9)
     expected = model(x)
-    for plans in (copy.deepcopy(model._plans), pickle.loads(pickle.dumps(model._plans))):
-        assert plans._runs == {} and planned(model) == [1]
+    for other in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert planned(other) == [] and planned(model) == [1]
+        assert_plan(other, x, [1])
     other = copy.copy(model)
     other.layers = [*model.layers, PackedDense(np.ones((2, 5)))]
     for _ in range(2):

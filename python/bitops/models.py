@@ -27,7 +27,7 @@ from .layers import (
     Sign,
     TrainingLayer,
 )
-from .ops.checks import as_seed_sequence
+from .ops.checks import as_seed_sequence, check_integer
 
 __all__ = [
     "alexnet",
@@ -78,8 +78,7 @@ def mlp(
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.1. Their MNIST network
     has three hidden layers of 4096 units, and dropout.
     """
-    if depth < 0:
-        raise ValueError(f"[mlp] depth must be >= 0, got {depth}")
+    depth = check_integer("mlp", "depth", depth, 0)
     seeds = seed_stream(seed)
     layers: Layers = []
     if input_dropout:

@@ -8,15 +8,16 @@
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
 
-`from_keras` reads files of Keras and Larq: keras_file makes descriptions of layers, keras_layers
-the layers, keras the Sequential.
+`check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
+makes descriptions of layers, keras_layers the layers, keras the Sequential.
 
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
 """
 
+from .checking import Report, check
 from .errors import ConversionError
 from .keras import from_keras
 from .onnx import from_onnx
 
-__all__ = ["ConversionError", "from_keras", "from_onnx"]
+__all__ = ["ConversionError", "Report", "check", "from_keras", "from_onnx"]

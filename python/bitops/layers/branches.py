@@ -7,7 +7,7 @@ A block and its twin hold a body, and a shortcut that is the identity if it is N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .container import Packed, describe, unnested
 from .folding import fold_chain, to_numbers
 from .inputs import Activation, Shape, as_activation, is_data
 from .parameter import Parameter
-from .roles import NUMBERS, Flow, Role
+from .roles import Flow
 
 
 def _set_branches(layer: Any, body: Layer, shortcut: Layer | None, kind: type[Layer]) -> None:
@@ -65,9 +65,6 @@ class TrainingBranches(TrainingLayer):
     """
 
     TRANSIENT = ("_saved",)
-
-    role = Role.BLOCK
-    twin: ClassVar[type[PackedBranches]]
 
     body: TrainingLayer
     shortcut: TrainingLayer | None
@@ -125,14 +122,15 @@ class TrainingBranches(TrainingLayer):
         for branch, part in zip(_both(self), state, strict=True):
             branch.restore(part)
 
-    def to_packed(self, flow: Flow = NUMBERS) -> Layer:
+    def packed_branches(self, flow: Flow) -> tuple[list[Layer], list[Layer] | None]:
+        """Return the packed layers of body and shortcut, for what flows into both."""
         chains: dict[str, list[Layer]] = {}
         for name, branch in self.branches().items():
             packed, last = fold_chain(branch, flow)
             chains[name] = packed + to_numbers(last)
         # an identity must also turn codes into numbers; so must a shortcut of Dropout alone
         shortcut = chains.get("shortcut") or to_numbers(flow)
-        return self.twin(chains["body"], shortcut or None)
+        return chains["body"], shortcut or None
 
     def __repr__(self) -> str:
         return describe(self.name, _both(self))

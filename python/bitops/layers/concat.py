@@ -8,6 +8,7 @@ from .base import TrainingLayer
 from .branches import PackedBranches, TrainingBranches
 from .inputs import Activation, Shape, as_float
 from .registry import register
+from .roles import NUMBERS, Flow, Role
 
 
 def _shape_beside(where: str, main: Shape, other: Shape) -> Shape:
@@ -52,6 +53,8 @@ class Concat(TrainingBranches):
     Huang et al., "Densely connected convolutional networks", 2017.
     """
 
+    role = Role.BLOCK
+
     def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
         super().__init__(body, shortcut)
 
@@ -64,6 +67,9 @@ class Concat(TrainingBranches):
     def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
         main, other = grad[..., :features], grad[..., features:]
         return np.ascontiguousarray(main), np.ascontiguousarray(other)
+
+    def to_packed(self, flow: Flow = NUMBERS) -> PackedConcat:
+        return PackedConcat(*self.packed_branches(flow))
 
 
 @register
@@ -82,6 +88,3 @@ class PackedConcat(PackedBranches):
 
     def joined(self, main: Activation, other: Activation) -> np.ndarray:
         return _beside(self.name, main, other)
-
-
-Concat.twin = PackedConcat

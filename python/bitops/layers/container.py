@@ -383,7 +383,7 @@ class Packed(Model, Layer):
         self._plans = Plans()
 
     def __getstate__(self) -> dict[str, Any]:
-        found = {"in_features", "out_features", "mixes_axes"}
+        found = {"in_features", "out_features", "mixes_axes", "_plans"}
         return {n: value for n, value in super().__getstate__().items() if n not in found}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

@@ -112,15 +112,18 @@ def freeze(model: Sequential) -> Packed:
     The products of a BinaryConv2D with scale_input have a scale for each position and stay float32.
     The steps after it, up to the Sign, become float32 thresholds. If no Sign follows a
     product without scale and bias, a BatchNorm right after it becomes its alpha and bias. All other
-    layers are packed one by one. Dropout and QuantizeGradient are left out.
+    layers are packed one by one. Dropout and QuantizeGradient are left out. A Sign right behind a
+    Flatten is taken before it, and folds as above.
     """
+    if not isinstance(model, TrainingLayer):
+        raise TypeError(f"[freeze] model must be a training graph, got {model!r:.80}")
     return model.to_packed()
 
 
 def fold_chain(layers: Sequence[Layer], flow: Flow = NUMBERS) -> tuple[list[Layer], Flow]:
     """Pack a chain of training layers, and return the packed layers and what flows out of them."""
     packed: list[Layer] = []
-    for group in _groups([_check_layer(layer) for layer in layers]):
+    for group in _groups(_decided_first([_check_layer(layer) for layer in layers])):
         made, flow = group.pack(flow)
         packed += made
     return packed, flow
@@ -170,6 +173,19 @@ def _arrays(state: Any) -> Iterator[np.ndarray]:
             yield from _arrays(part)
         else:
             yield part
+
+
+def _decided_first(layers: Sequence[TrainingLayer]) -> list[TrainingLayer]:
+    """Put a sign that follows a Flatten before it, so that it folds into what comes before."""
+    ordered: list[TrainingLayer] = []
+    for layer in layers:
+        before = ordered[-1] if ordered else None
+        is_free = layer.role in _ENDS and layer.in_features is None  # the same for all features
+        if is_free and before is not None and before.role is Role.MOVES and before.mixes_axes:
+            ordered.insert(-1, layer)
+        else:
+            ordered.append(layer)
+    return ordered
 
 
 def _groups(layers: Sequence[TrainingLayer]) -> list[_Group]:

@@ -146,6 +146,8 @@ def check_gradients(
     gamma: 8 entries agree, error 6.6e-06
     beta: 8 entries agree, error 5.0e-06
     """
+    if not isinstance(layer, TrainingLayer):
+        raise TypeError(f"[check_gradients] layer must be a TrainingLayer, got {layer!r:.80}")
     check = _Check(layer, x, seed)
     rows = [check.row_of_input(_INPUT in pseudo)]
     for name, parameter in check.parameters.items():

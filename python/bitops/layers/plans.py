@@ -112,9 +112,6 @@ class Plans:
         self._runs: dict[Any, Run | None] = {}
         self._lists: list[tuple[list[Layer], list[Layer]]] = []
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Plans, ()  # copies and pickles start without plans
-
     def run(
         self, layers: list[Layer], first: int, end: int, x: Any
     ) -> tuple[Activation, int] | None:

@@ -11,6 +11,7 @@ from .branches import PackedBranches, TrainingBranches
 from .container import Packed
 from .inputs import Activation, Shape, as_float
 from .registry import register
+from .roles import NUMBERS, Flow, Role
 
 if TYPE_CHECKING:
     from ..ops.plan import Value
@@ -57,6 +58,8 @@ class Residual(TrainingBranches):
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
+    role = Role.BLOCK
+
     def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
         super().__init__(body, shortcut)
 
@@ -68,6 +71,9 @@ class Residual(TrainingBranches):
 
     def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
         return grad, grad
+
+    def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
+        return PackedResidual(*self.packed_branches(flow))
 
 
 @register
@@ -106,6 +112,3 @@ class PackedResidual(PackedBranches):
         if main.shape != other.shape or "uint8" in (main.kind, other.kind):
             return None
         return chain.add(chain.as_float(main), chain.as_float(other))
-
-
-Residual.twin = PackedResidual

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, popcount
-from ..ops.checks import as_generator, real_array
+from ..ops.checks import as_generator, check_rate, real_array
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
 from ..quantizers.base import check_clip
@@ -110,11 +110,12 @@ class LatentWeights:
         estimator = _estimator(where, gradient, is_scaled)
         rng = as_generator(where, seed)
         latent = start_weights(where, start, operation.weight_shape, rng)
-        glorot = math.sqrt(sum(operation.fans) / 1.5)
+        if lr_scale is None:
+            lr_scale = math.sqrt(sum(operation.fans) / 1.5)
         parameter = Parameter(
             latent,
             clip_value=None if is_centered else 1.0,
-            lr_scale=glorot if lr_scale is None else lr_scale,
+            lr_scale=check_rate(where, "lr_scale", lr_scale, zero=True),
             binary=True,
         )
         return cls(
@@ -146,7 +147,8 @@ class LatentWeights:
             check_clip(where, clip_value)
         shape = operation.weight_shape
         latent = start_weights(where, start, shape, as_generator(where, seed))
-        parameter = Parameter(latent, clip_value=clip_value, lr_scale=lr_scale)
+        scale = check_rate(where, "lr_scale", lr_scale, zero=True)
+        parameter = Parameter(latent, clip_value=clip_value, lr_scale=scale)
         weights = cls(parameter, quantizer=quantizer, estimator=quantizer)
         check_sums(where, math.prod(shape[1:]), 255, weights.planes().coefficients)
         return weights

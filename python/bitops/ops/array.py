@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .checks import as_float32, column_vector, is_integer, normalize_axis, real_array
+from .checks import as_float32, column_vector, is_integer, normalize_axis, plain_array, real_array
 from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import PACK_CODES, sign_words, transpose_words
@@ -93,6 +93,7 @@ class BitArray:
         if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
             got = words.dtype if isinstance(words, np.ndarray) else type(words).__name__
             raise TypeError(f"[from_words] words must be an ndarray of uint64, got {got}")
+        words = plain_array("from_words", "words", words)
         # An array object of our own, so that nobody else can set its shape.
         words = words.view(np.ndarray) if words.flags.aligned else words.astype(np.uint64)
         shape = _as_sizes("from_words", shape)
@@ -106,7 +107,8 @@ class BitArray:
             raise ValueError(
                 f"[from_words] words of shape {shape} must have shape {wanted}, got {words.shape}"
             )
-        if k % WORD_BITS and (words[..., -1] >> np.uint64(k % WORD_BITS)).any():
+        # the largest has a padding bit if any has one; no array is made for it
+        if k % WORD_BITS and int(words[..., -1].max(initial=0)) >> k % WORD_BITS:
             raise ValueError(
                 f"[from_words] padding bits must be 0, got set bits after element {k - 1}"
             )

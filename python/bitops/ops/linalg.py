@@ -302,6 +302,8 @@ def hamming_topk(
         raise ValueError(f"[hamming_topk] a and b must be matrices, got a result of shape {shape}")
     m, n = shape
     count = check_integer("hamming_topk", "count", count)
+    if not n:
+        raise ValueError("[hamming_topk] b must have at least one row, got none")
     if not 1 <= count <= n:
         raise ValueError(f"[hamming_topk] count must be in [1, {n}], got {count}")
     if n > MAX_TOPK_ROWS:

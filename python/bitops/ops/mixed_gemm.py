@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .array import BitArray, contiguous_rows
-from .checks import as_float32, check_integer, real_array
+from .checks import as_float32, check_integer, plain_array, real_array
 from .geometry import check_result
 from .memory import MAX_BITS
 from .prepack import Prepacked, weights_matrix
@@ -143,7 +143,7 @@ def bitplane_gemm(
     """
     if isinstance(x, BitArray):
         raise TypeError("[bitplane_gemm] x must have dtype uint8, got a BitArray (gemm takes bits)")
-    numbers = np.asarray(x)
+    numbers = plain_array("bitplane_gemm", "x", x)
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)

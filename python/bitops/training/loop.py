@@ -117,8 +117,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an option or the data are not as above; then no step has been done. The rates of a
-        schedule must be finite and not negative. They are checked epoch by epoch.
+        If an option or the data are not as above; then no step has been done. Learning rates must
+        be finite and not negative. They are checked epoch by epoch.
     FloatingPointError
         If NaN or infinity appears in the loss or in the parameters. The message names the step and
         the first layer concerned.
@@ -202,9 +202,10 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
+        rate = run.optimizer.lr
         if run.schedule is not None:
             rate = run.schedule(run.epoch - 1, run.epochs)
-            run.optimizer.lr = check_rate("fit", "rates of the schedule", rate, zero=True)
+        run.optimizer.lr = check_rate("fit", "learning rates", rate, zero=True)
         while run.batch < run.batches:
             with np.errstate(under="ignore"):  # numbers next to zero are nothing to report
                 _run_step(run)
