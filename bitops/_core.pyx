@@ -155,7 +155,8 @@ cdef const float *scales(str name, const float[::1] x, Py_ssize_t n) except? NUL
 cdef class Scratch:
     """Memory for C, aligned to a cache line and freed with the object."""
 
-    cdef void *start
+    cdef void *start  # what C is given
+    cdef size_t size
 
     def __dealloc__(self):
         c.bitops_free(self.start)
@@ -163,6 +164,7 @@ cdef class Scratch:
 
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
+    scratch.size = size
     scratch.start = c.bitops_allocate(size)
     if scratch.start == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
@@ -1079,6 +1081,11 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
     args.bits = bits
     run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
+
+
+# ---- plans -----------------------------------------------------------------------------------
+
+include "_plan.pxi"
 
 
 # ---- training --------------------------------------------------------------------------------

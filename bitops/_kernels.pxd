@@ -175,10 +175,15 @@ cdef extern from "bitops.h" nogil:
         size_t ldw
         size_t n
         const uint64_t *panels
+        const uint32_t *lookup_panels
         const float *alpha
         const float *bias
         void *c
         bitops_stop *stop
+
+    size_t bitops_lookup_panels_size(size_t n, size_t k_words) noexcept
+    void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                                  size_t k_words, uint32_t *panels_out) noexcept
 
     size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                        int n_threads) noexcept

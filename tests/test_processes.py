@@ -115,6 +115,7 @@ os._exit(0)
 # Calls that take minutes in portable C, on zeros, which take no memory.
 INTERRUPT = """
 import threading
+from bitops import layers
 name, threads = sys.argv[1], int(sys.argv[2])
 bo.set_num_threads(threads)
 bo.isa.use("generic")
@@ -154,6 +155,16 @@ calls = {
         bo.pack(np.zeros((1, 200, 200, 64), np.bool_)), np.zeros((64 * 2000, 3, 3, 1), np.bool_),
         groups=64),
 }
+models = {
+    "plan, bytes": lambda: (
+        np.zeros((8000, 16384), np.uint8), layers.PackedDense(a, np.float32(0))),
+    "plan, images": lambda: (images, layers.PackedConv2D(filters(1), threshold, padding=1)),
+}
+if name in models:
+    x, layer = models[name]()
+    model = layers.Packed(layer, layers.PackedFlatten())
+    model(x[:1, :3, :3] if x.ndim == 4 else x[:1])  # orders the weights
+    calls[name] = lambda: model(x)
 # What runs in the background of a shell begins with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform == "win32":  # where os.kill would end the process
@@ -186,6 +197,8 @@ INTERRUPTIBLE = (
     "bitplane_gemm, 2 bits",
     "depthwise, large kernel",
     "depthwise, many filters",
+    "plan, bytes",
+    "plan, images",
 )
 
 

@@ -220,6 +220,14 @@ typedef struct bitops_adam_args {
 /* These steps on elements [first, first + n) of the matrix; no words are written. */
 typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
 
+/* y = x [* alpha] [+ bias], then max(y, 0) if asked, for rows of n numbers; each step is rounded to
+ * float32, and NaN stays. alpha and bias have n entries, or are NULL. y may be x. */
+typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const float *alpha,
+                                  const float *bias, int relu, float *y);
+
+/* y = the larger of y and x, x if they are equal (as zeros may be), NaN if one is NaN. */
+typedef void bitops_larger_f32_fn(const float *x, size_t n, float *y);
+
 /* For benchmarks: repeats the step of the product on registers alone, which is the shortest time
  * that the core can take for it. macs_out is the number of multiply-accumulates that the steps
  * stand for. Absent where no such loop has been written. */
@@ -270,6 +278,8 @@ typedef struct bitops_isa {
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
     bitops_adam_fn *adam;
+    bitops_affine_f32_fn *affine_f32;
+    bitops_larger_f32_fn *larger_f32;
     bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 
@@ -539,12 +549,18 @@ typedef struct bitops_mixed_args {
     const uint64_t *w; /* IN  n x bitops_words(k), rows ldw words apart */
     size_t ldw;
     size_t n;
-    const uint64_t *panels; /* IN  all of w in the panel order of isa, or NULL; beside w */
-    const float *alpha;     /* IN  n, or NULL */
-    const float *bias;      /* IN  n, or NULL */
-    void *c;                /* OUT m x n */
-    bitops_stop *stop;      /* or NULL */
+    const uint64_t *panels;        /* IN  all of w in the panel order of isa, or NULL; beside w */
+    const uint32_t *lookup_panels; /* IN  all of w in the panel order of lookups, or NULL */
+    const float *alpha;            /* IN  n, or NULL */
+    const float *bias;             /* IN  n, or NULL */
+    void *c;                       /* OUT m x n */
+    bitops_stop *stop;             /* or NULL */
 } bitops_mixed_args;
+
+/* Numbers that the panels for lookups of an n x k_words matrix take, and the panels themselves. */
+size_t bitops_lookup_panels_size(size_t n, size_t k_words);
+void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                              size_t k_words, uint32_t *panels_out);
 
 /* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,

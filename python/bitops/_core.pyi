@@ -58,6 +58,106 @@ def sum_magnitude(x: NDArray[np.float32], sum_out: NDArray[np.float64]) -> None:
 def popcount_columns(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 
+PLAN_INPUT: int
+PLAN_OUTPUT: int
+
+class LookupPanels:
+    n: int
+    k_words: int
+    def __init__(self, w: _Words) -> None: ...
+
+class SpareMemory: ...
+
+class Plan:
+    arena_bytes: int
+    is_current: bool
+    def __init__(
+        self, x_bytes: int, y_bytes: int, arena_bytes: int, spare: SpareMemory
+    ) -> None: ...
+    def gemm(
+        self,
+        x: int,
+        y: int,
+        m: int,
+        w: Panels,
+        rows: _Words,
+        k: int,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        threshold: NDArray[np.int32] | None,
+        flip: _Words | None,
+    ) -> None: ...
+    def conv(
+        self,
+        x: int,
+        y: int,
+        images: int,
+        convolution: Convolution,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        threshold: NDArray[np.int32] | None,
+        flip: _Words | None,
+    ) -> None: ...
+    def mixed(
+        self,
+        x: int,
+        y: int,
+        dtype: int,
+        bits: int,
+        rows: int,
+        k: int,
+        w: _Words,
+        panels: Panels | None,
+        lookup: LookupPanels,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        threshold: NDArray[np.float32] | None,
+        flip: _Words | None,
+        images: tuple[Any, ...] | None = None,
+    ) -> None: ...
+    def floats_product(
+        self,
+        x: int,
+        y: int,
+        multiply: Any,
+        block_ends: NDArray[np.int64],
+        k: int,
+        n: int,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        relu: bool,
+        images: tuple[Any, ...] | None = None,
+    ) -> None: ...
+    def compare(
+        self,
+        x: int,
+        y: int,
+        dtype: int,
+        rows: int,
+        n: int,
+        threshold: NDArray[np.float32] | None,
+        flip: _Words | None,
+    ) -> None: ...
+    def affine(
+        self,
+        x: int,
+        y: int,
+        dtype: int,
+        rows: int,
+        n: int,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        relu: bool,
+    ) -> None: ...
+    def add(self, x: int, other: int, y: int, n: int) -> None: ...
+    def unpack(self, x: int, y: int, rows: int, n: int) -> None: ...
+    def pool_bits(
+        self, x: int, y: int, images: int, window: Any, channels: int, minimum: _Words | None
+    ) -> None: ...
+    def pool_floats(self, x: int, y: int, images: int, window: Any, channels: int) -> None: ...
+    def flatten(self, x: int, y: int, images: int, window: Any, channels: int) -> None: ...
+    def run(self, x: NDArray[Any], y_out: NDArray[Any]) -> bool: ...
+
 class Panels:
     n: int
     k_words: int

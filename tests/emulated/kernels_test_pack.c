@@ -268,6 +268,55 @@ static void test_adam(const bitops_isa *isa) {
         }
 }
 
+/* ---- numbers ------------------------------------------------------------------------------- */
+
+/* Numbers with NaN, infinities and both zeros among them. */
+static void fill_numbers(float *x, size_t n, size_t from) {
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)edge_value(from + i);
+    for (size_t i = from % 5; i < n; i += 11)
+        x[i] = i % 3 == 0 ? NAN : i % 3 == 1 ? -0.0f : -HUGE_VALF;
+}
+
+static void test_affine_f32(const bitops_isa *isa) {
+    enum { ROWS = 3 };
+    for (size_t s = 0; s < COUNT(bit_sizes); s++)
+        for (unsigned options = 0; options < 16; options++) {
+            const size_t n = bit_sizes[s], all = ROWS * n;
+            float *x[2], *scales = input(2, 2 * n * sizeof(float));
+            fill_numbers(scales, 2 * n, 3);
+            const float *factor = options & 1 ? scales : NULL;
+            const float *term = options & 2 ? scales + n : NULL;
+            for (int b = 0; b < 2; b++)
+                x[b] = input(b, all * sizeof(float));
+            fill_numbers(x[0], all, s);
+            memcpy(x[1], x[0], all * sizeof(float));
+            const outputs out = make_outputs(all * sizeof(float), n % 16 * sizeof(float));
+            const int relu = options >> 2 & 1, in_place = options >> 3;
+            isa->affine_f32(x[0], ROWS, n, factor, term, relu, in_place ? x[0] : out.got);
+            generic->affine_f32(x[1], ROWS, n, factor, term, relu, in_place ? x[1] : out.want);
+            if (in_place) {
+                memcpy(out.got, x[0], all * sizeof(float));
+                memcpy(out.want, x[1], all * sizeof(float));
+            }
+            check_outputs(n, options, s);
+        }
+}
+
+static void test_larger_f32(const bitops_isa *isa) {
+    for (size_t s = 0; s < COUNT(bit_sizes); s++) {
+        const size_t n = bit_sizes[s];
+        float *x = input(0, n * sizeof(float));
+        fill_numbers(x, n, s);
+        const outputs out = make_outputs(n * sizeof(float), n % 16 * sizeof(float));
+        fill_numbers(out.got, n, s + 2);
+        memcpy(out.want, out.got, n * sizeof(float));
+        isa->larger_f32(x, n, out.got);
+        generic->larger_f32(x, n, out.want);
+        check_outputs(n, s, 0);
+    }
+}
+
 const named_test pack_tests[] = {
     {"pack_bool8", test_pack_bool8},
     {"pack_i8", test_pack_i8},
@@ -286,5 +335,7 @@ const named_test pack_tests[] = {
     {"store_counts", test_store_counts},
     {"sum_columns", test_sum_columns},
     {"adam", test_adam},
+    {"affine_f32", test_affine_f32},
+    {"larger_f32", test_larger_f32},
     {NULL, NULL},
 };

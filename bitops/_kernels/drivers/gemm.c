@@ -243,22 +243,24 @@ static void gemm_block(const gemm_plan *plan, const slice *s, size_t i, size_t r
     }
 }
 
+/* Task `task`: a block of rows times one of the groups of panels. */
+static void gemm_task(const gemm_plan *plan, const slice *s, size_t panels, size_t groups,
+                      size_t task, uint64_t *workspace) {
+    const size_t i = task / groups * plan->rows, group = ceil_div(panels, groups);
+    const size_t first = min_size(task % groups * group, panels);
+    if (!bitops_stopped(plan->args->stop))
+        gemm_block(
+            plan, s, i, min_size(plan->rows, s->m - i), first, min_size(first + group, panels),
+            workspace + plan->threads_at + plan->thread_words * (size_t)bitops_thread_number());
+}
+
 static void gemm_slice(const gemm_plan *plan, const slice *s, uint64_t *workspace) {
     const size_t panels = ceil_div(s->n, plan->isa->nr), blocks = ceil_div(s->m, plan->rows);
     size_t groups = 1;
     if (plan->threads > 1)
         groups = min_size(panels, ceil_div((size_t)plan->threads * TASKS_A_THREAD, blocks));
-    const size_t group = ceil_div(panels, groups);
-    BITOPS_PARALLEL_FOR(plan->threads, schedule(dynamic))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
-        const size_t i = (size_t)task / groups * plan->rows;
-        const size_t first = min_size((size_t)task % groups * group, panels);
-        if (bitops_stopped(plan->args->stop))
-            continue;
-        gemm_block(
-            plan, s, i, min_size(plan->rows, s->m - i), first, min_size(first + group, panels),
-            workspace + plan->threads_at + plan->thread_words * (size_t)bitops_thread_number());
-    }
+    BITOPS_FOR_TASKS(plan->threads, blocks * groups,
+                     gemm_task(plan, s, panels, groups, (size_t)task, workspace));
 }
 
 /* The panels of the columns [jc, jc + n) of a slice, from its first word on: in place if they are

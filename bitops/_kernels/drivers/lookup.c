@@ -2,7 +2,7 @@
  *
  *   for each block of rows x group of panels                 shared out to threads
  *     for each block of k
- *       order the columns' bits into panels
+ *       order the columns' bits into panels, unless all of w came in this order
  *       for each 4 rows
  *         make their tables
  *         for each panel: lookup; after the last block of k: scale
@@ -58,6 +58,11 @@ static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitop
             scale_sums(args, c + r * args->n * sizeof(float), col, tile->n);
 }
 
+/* The panel of the columns from col on, from word p of k on, among those of all of w. */
+static const uint32_t *prepared_panel(const bitops_mixed_args *args, size_t col, size_t p) {
+    return args->lookup_panels + 2 * (col * bitops_words(args->k) + p * COLUMNS);
+}
+
 /* One block of k: words [p, p + k_words) of a task. */
 static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, const block *b,
                       size_t p, size_t k_words, char *tables, uint32_t *panels) {
@@ -74,8 +79,8 @@ static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, cons
         uint32_t *panel = panels;
         for (size_t j = 0; j < b->n; j += COLUMNS, panel += panel_size) {
             tile.n = min_size(COLUMNS, b->n - j);
-            tile.panel = panel;
-            if (i == 0)
+            tile.panel = args->lookup_panels ? prepared_panel(args, b->j + j, p) : panel;
+            if (i == 0 && !args->lookup_panels)
                 isa->lookup_panel(args->w + (b->j + j) * args->ldw + p, args->ldw, tile.n, k_words,
                                   panel);
             run_tile(isa, args, &tile, b->i + i, b->j + j, first + bits == args->k);
@@ -99,17 +104,34 @@ static size_t group_panels(const bitops_mixed_args *args, int threads) {
     return share < 1 ? 1 : min_size(share, GROUP_PANELS);
 }
 
+size_t bitops_lookup_panels_size(size_t n, size_t k_words) {
+    return 2 * round_up(n, COLUMNS) * k_words;
+}
+
+void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                              size_t k_words, uint32_t *panels_out) {
+    const size_t step = ROW_BITS / BITOPS_WORD_BITS; /* words of a block of k, as in run_block */
+    for (size_t j = 0; j < n; j += COLUMNS)
+        for (size_t p = 0; p < k_words; p += step)
+            isa->lookup_panel(w + j * ldw + p, ldw, min_size(COLUMNS, n - j),
+                              min_size(step, k_words - p),
+                              panels_out + 2 * (j * k_words + p * COLUMNS));
+}
+
+/* Task `task`: a block of rows, and a group of panels of `span` columns. */
+static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_t span,
+                     size_t task) {
+    const size_t groups = ceil_div(args->n, span);
+    block b = {.i = task / groups * BLOCK_ROWS, .j = task % groups * span};
+    b.m = min_size(BLOCK_ROWS, args->m - b.i);
+    b.n = min_size(span, args->n - b.j);
+    run_block(isa, args, &b);
+}
+
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k;
     const int threads = work < THREAD_WORK ? 1 : n_threads;
     const size_t span = group_panels(args, threads) * COLUMNS;
-    const size_t groups = ceil_div(args->n, span);
-    const ptrdiff_t tasks = (ptrdiff_t)(ceil_div(args->m, BLOCK_ROWS) * groups);
-    BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
-    for (ptrdiff_t task = 0; task < tasks; task++) {
-        block b = {.i = (size_t)task / groups * BLOCK_ROWS, .j = (size_t)task % groups * span};
-        b.m = min_size(BLOCK_ROWS, args->m - b.i);
-        b.n = min_size(span, args->n - b.j);
-        run_block(isa, args, &b);
-    }
+    const size_t tasks = ceil_div(args->m, BLOCK_ROWS) * ceil_div(args->n, span);
+    BITOPS_FOR_TASKS(threads, tasks, run_task(isa, args, span, (size_t)task));
 }

@@ -99,27 +99,40 @@ static void compare_long_row(const bitops_isa *isa, bitops_dtype dtype, const ch
                      flip ? flip + p : NULL, words_out + p, nan);
 }
 
+/* Rows [begin, end). */
+static int compare_share(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t begin,
+                         size_t end, size_t n, const float *threshold, const uint64_t *flip,
+                         uint64_t *words_out, bitops_stop *stop) {
+    const size_t k_words = bitops_words(n);
+    int nan = 0;
+    for (size_t row = begin; row < end; row++) {
+        const char *from = (const char *)x + row * n * sizeof(float);
+        uint64_t *words = words_out + row * k_words;
+        if (k_words <= SPAN_WORDS)
+            compare_span(isa, dtype, from, threshold, n, flip, words, &nan);
+        else
+            compare_long_row(isa, dtype, from, threshold, n, flip, words, stop, &nan);
+    }
+    return nan;
+}
+
 int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
                         size_t n, const float *threshold, const uint64_t *flip, uint64_t *words_out,
                         bitops_stop *stop, int n_threads) {
     const size_t k_words = bitops_words(n);
     const size_t share = max_size(SPAN_WORDS / max_size(k_words, 1), 1); /* rows of a task */
     int any_nan = 0;
+    if (rows <= share) {
+        BITOPS_WITH_DEFAULT_FLOATS
+        any_nan = compare_share(isa, dtype, x, 0, rows, n, threshold, flip, words_out, stop);
+        return any_nan;
+    }
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
-        int nan = 0;
-        for (size_t row = begin; row < end; row++) {
-            const char *from = (const char *)x + row * n * sizeof(float);
-            uint64_t *words = words_out + row * k_words;
-            if (k_words <= SPAN_WORDS)
-                compare_span(isa, dtype, from, threshold, n, flip, words, &nan);
-            else
-                compare_long_row(isa, dtype, from, threshold, n, flip, words, stop, &nan);
-        }
-        any_nan |= nan;
+        any_nan |= compare_share(isa, dtype, x, begin, end, n, threshold, flip, words_out, stop);
     }
     return any_nan;
 }

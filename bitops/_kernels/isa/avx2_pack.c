@@ -18,6 +18,7 @@
  * generic. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/pack.h"
@@ -292,6 +293,10 @@ void bitops_sum_columns_avx2(const float *x, size_t ld, size_t rows, size_t n, d
 void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(avx2)
 
 BITOPS_TARGET_END
 

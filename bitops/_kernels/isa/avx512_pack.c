@@ -19,6 +19,7 @@
  * Overflow: counts are sums of 64-bit lanes. Tails: masked loads and stores. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/pack.h"
@@ -275,6 +276,10 @@ void bitops_sum_columns_avx512(const float *x, size_t ld, size_t rows, size_t n,
 void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(avx512)
 
 BITOPS_TARGET_END
 

@@ -4,6 +4,7 @@
  * every word of k, that word of each of the nr columns. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/store.h"
@@ -223,3 +224,7 @@ void bitops_sum_columns_generic(const float *x, size_t ld, size_t rows, size_t n
 void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(generic)

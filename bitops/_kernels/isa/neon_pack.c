@@ -20,6 +20,7 @@
  * unpack leaves them to generic. */
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
+#include "isa/shared/floats.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/pack.h"
@@ -298,5 +299,9 @@ void bitops_sum_columns_neon(const float *x, size_t ld, size_t rows, size_t n, d
 void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+DEFINE_FLOATS(neon)
 
 #endif

@@ -35,6 +35,21 @@ int bitops_team(int threads);
     BITOPS_WITH_DEFAULT_FLOATS
 #endif
 
+/* `call`, which reads `task`, for each of the tasks 0 .. tasks - 1, handed out to threads as these
+ * become free. One thread makes no parallel region, which would take 0.2 us. */
+#define BITOPS_FOR_TASKS(threads, tasks, call)                                                     \
+    do {                                                                                           \
+        if ((threads) == 1) {                                                                      \
+            BITOPS_WITH_DEFAULT_FLOATS                                                             \
+            for (ptrdiff_t task = 0; task < (ptrdiff_t)(tasks); task++)                            \
+                call;                                                                              \
+        } else {                                                                                   \
+            BITOPS_PARALLEL_FOR(threads, schedule(dynamic))                                        \
+            for (ptrdiff_t task = 0; task < (ptrdiff_t)(tasks); task++)                            \
+                call;                                                                              \
+        }                                                                                          \
+    } while (0)
+
 /* Whether a step of a loop is left out: all are, once the call is stopped. The clock is read at
  * every `every`-th step; those should take some milliseconds. */
 static inline int bitops_stopped_at(size_t step, size_t every, bitops_stop *stop) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,10 +31,15 @@ from .inputs import (
     as_float,
     as_thresholds,
     check_input_bits,
+    float_thresholds,
 )
 from .planes import OWN_WEIGHT_QUANTIZERS
 from .registry import ArraySpec, register
 from .roles import Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 class Sign(TrainingLayer):
@@ -282,6 +287,15 @@ class PackedSign(Layer):
             return pack(values)
         return above_operand("PackedSign", values, self.threshold, self._flip_bits)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if x.kind not in ("int32", "float32"):
+            return None
+        if self.threshold is None:
+            return chain.compare(x, None, None)
+        threshold = float_thresholds(self.threshold)
+        flip = None if self._flip_bits is None else self._flip_bits.words
+        return None if threshold is None else chain.compare(x, threshold, flip)
+
     def output_bits(self, input_bits: int | None) -> int | None:
         return 1
 
@@ -334,6 +348,11 @@ class PackedReLU(Layer):
 
     def forward(self, x) -> np.ndarray:
         return relu("PackedReLU", x)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if x.kind not in ("int32", "float32"):
+            return None
+        return chain.affine(x, None, None, relu=True)
 
 
 def tanh(where: str, x) -> np.ndarray:

@@ -14,6 +14,8 @@ from .parameter import Parameter, own_array
 from .roles import Role
 
 if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
     from .registry import ArraySpec
 
 
@@ -41,6 +43,12 @@ class Cost:
     float_macs: int = 0
 
 
+class Edits:
+    """Counts assignments to attributes of inference layers, after which plans are made anew."""
+
+    count = 0
+
+
 class Layer:
     """One step of a model: `forward`, and the facts that `summary` and the shape checks need.
 
@@ -58,6 +66,10 @@ class Layer:
     in_features: int | None = None
     out_features: int | None = None
     mixes_axes = False  # whether output features are made from several axes of the input
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        Edits.count += 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""
@@ -85,6 +97,13 @@ class Layer:
 
     def forward(self, x) -> Activation:
         raise NotImplementedError
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        """Add the steps of an inference layer to a plan and return its output.
+
+        None if there are no steps that compute what `forward` computes for inputs of this form.
+        """
+        return None
 
     def __call__(self, x) -> Activation:
         return self.forward(x)
@@ -136,6 +155,9 @@ class TrainingLayer(Layer):
     """
 
     least_rows: ClassVar[int] = 1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # not counted: training layers are not compiled
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         arrays = {n: own_array(v) for n, v in state.items() if isinstance(v, np.ndarray)}

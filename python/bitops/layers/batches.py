@@ -13,7 +13,8 @@ rounds by the number of rows, give the bits that they give for all rows at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -26,8 +27,12 @@ BYTES = 16 << 20  # of the largest activation of the rows that pass a layer toge
 LEAST = 4  # rows that do so in any case: fewer take up to twice the time a row
 
 
+# Called with the indices of the first layer and of the one after the last, and their input.
+Run = Callable[[int, int, Activation], Activation]
+
+
 def run_in_batches(
-    chain: Sequence[Layer], x: Activation, batch_size: int | None
+    chain: Sequence[Layer], x: Activation, batch_size: int | None, run: Run | None = None
 ) -> Iterator[Activation]:
     """Yield the outputs of a chain batch by batch.
 
@@ -37,14 +42,17 @@ def run_in_batches(
     x : BitArray, Codes or ndarray of shape (n, ...)
     batch_size : int, optional
         If given, so many rows pass all layers together.
+    run : callable, optional
+        Runs some of the layers, one after the other by default.
     """
+    run = partial(_run, chain) if run is None else run
     # an empty input still runs once, to give the output its shape and dtype
     for start in range(0, max(len(x), 1), batch_size or ROWS):
         batch = x[start : start + (batch_size or ROWS)]
         if batch_size is None:
-            yield _run_by_size(chain, batch)
+            yield _run_by_size(chain, batch, run)
         else:
-            yield _run(chain, batch)
+            yield run(0, len(chain), batch)
 
 
 def join(parts: Sequence[Activation]) -> Activation:
@@ -61,23 +69,23 @@ def join(parts: Sequence[Activation]) -> Activation:
     return np.concatenate(parts)
 
 
-def _run(chain: Sequence[Layer], x: Activation) -> Activation:
-    for layer in chain:
+def _run(chain: Sequence[Layer], first: int, end: int, x: Activation) -> Activation:
+    for layer in chain[first:end]:
         x = layer.forward(x)
     return x
 
 
-def _run_by_size(chain: Sequence[Layer], x: Activation) -> Activation:
+def _run_by_size(chain: Sequence[Layer], x: Activation, run: Run) -> Activation:
     """Run layers with large activations on some of the rows at a time, the others on all."""
     if len(x) <= LEAST:
-        return _run(chain, x)
+        return run(0, len(chain), x)
     count, rows = _large_layers(chain, x.shape[1:], len(x))
     if count:
         pieces = math.ceil(len(x) / rows)
         ends = [len(x) * i // pieces for i in range(pieces + 1)]  # pieces of nearly equal size
         slices = map(slice, ends[:-1], ends[1:])
-        x = join([_run(chain[:count], x[part]) for part in slices])
-    return _run(chain[count:], x)
+        x = join([run(0, count, x[part]) for part in slices])
+    return run(count, len(chain), x)
 
 
 def _large_layers(chain: Sequence[Layer], shape: Shape, rows: int) -> tuple[int, int]:

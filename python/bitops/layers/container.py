@@ -17,7 +17,7 @@ from ..ops.array import BitArray
 from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
-from .batches import join, run_in_batches
+from .batches import Run, join, run_in_batches
 from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import (
     Activation,
@@ -31,6 +31,7 @@ from .inputs import (
 )
 from .model_files import read_model, write_model
 from .parameter import Parameter
+from .plans import Plans
 from .summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -139,8 +140,13 @@ class Model:
         """Yield the outputs batch by batch, codes as the numbers they stand for."""
         if batch_size is not None:
             batch_size = check_size(where, "batch_size", batch_size)
-        for y in run_in_batches(unnested([self]), x, batch_size):  # type: ignore[list-item]
+        chain = unnested([self])  # type: ignore[list-item]
+        for y in run_in_batches(chain, x, batch_size, self._runner()):
             yield y.values() if isinstance(y, Codes) else y
+
+    def _runner(self) -> Run | None:
+        """Return what runs some of the layers; None to run them one after the other."""
+        return None
 
     def outputs(self, x, *, batch_size: int | None = None) -> Activation:
         """Return the outputs of all rows, computed batch by batch.
@@ -374,9 +380,10 @@ class Packed(Model, Layer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
+        self._plans = Plans()
 
     def __getstate__(self) -> dict[str, Any]:
-        found = {"in_features", "out_features", "mixes_axes"}
+        found = {"in_features", "out_features", "mixes_axes", "_plans"}
         return {n: value for n, value in super().__getstate__().items() if n not in found}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -384,9 +391,18 @@ class Packed(Model, Layer):
         self._set_sizes()
 
     def forward(self, x) -> Activation:
-        for layer in self.layers:
-            x = layer.forward(x)
+        return self._run(0, len(self.layers), x)
+
+    def _run(self, first: int, end: int, x: Activation) -> Activation:
+        layers = self.layers
+        while first < end:
+            ran = self._plans.run(layers, first, end, x)
+            x, first = ran if ran is not None else (layers[first].forward(x), first + 1)
         return x
+
+    def _runner(self) -> Run | None:
+        # one that overrides forward is more than its layers
+        return self._run if type(self).forward is Packed.forward else None
 
     def output_shape(self, shape: Shape) -> Shape:
         return check_layers("Packed", self.layers, Layer, shape)

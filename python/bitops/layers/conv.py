@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,10 @@ from .registry import register
 from .roles import BITS, NUMBERS, Flow, Role
 from .weights import LatentWeights, PackedWeights
 from .windows import Padding
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 _AXES = "out_channels, kh, kw, in_channels / groups"
 
@@ -370,6 +374,9 @@ class PackedConv2D(PackedProduct):
         _, signs, scales = self.operation.binarize(x)
         (plane,) = self.weights.planes.prepacked
         return self.operation.multiply(signs, plane, k_map=scales, alpha=self.alpha, bias=self.bias)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return None if self.scale_input else super().compile(chain, x)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "scale_input": self.scale_input}

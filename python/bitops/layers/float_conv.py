@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..ops.geometry import Window
-from ..ops.patches import add_patches, patch_blocks
+from ..ops.patches import PRODUCT_BYTES, add_patches, patch_blocks
 from .inputs import Activation, as_float
 
 # Size of the float32 images that the backward pass holds at once; patches take a few MiB more.
@@ -22,7 +22,8 @@ def float_convolution(
     images = as_float(x)
     for channels, filters in _groups(w, groups):
         matrix = w[filters].reshape(filters.stop - filters.start, -1).T
-        for block, rows in patch_blocks(images[..., channels], window):
+        parts = patch_blocks(images[..., channels], window, max_bytes=PRODUCT_BYTES)
+        for block, rows in parts:
             part = y[block][..., filters]
             part[...] = (rows @ matrix).reshape(part.shape)
     if bias is not None:

@@ -19,6 +19,8 @@ from ..ops.array import BitArray, unpack
 from ..ops.checks import as_float32, check_integer, plain_array, real_array
 from ..ops.results import clip_to_int32
 
+EXACT = 2**24  # float32 holds every integer up to it
+
 # With k features, 255 * k stays below 2**31, so every dot product fits int32. And k stays below
 # 2**24, so float32 holds every dot product of bits exactly.
 MAX_FEATURES = 2**23
@@ -221,6 +223,14 @@ def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     else:
         raise TypeError(f"[{where}] threshold must be integer or real, got {threshold.dtype}")
     return per_feature(where, "threshold", threshold, features)
+
+
+def float_thresholds(threshold: np.ndarray) -> np.ndarray | None:
+    """Return thresholds as float32 that decide alike for int32 and float32; None if none do."""
+    single = threshold.astype(np.float32)
+    if threshold.dtype != np.float32 and np.abs(single).max(initial=0) >= EXACT:
+        return None
+    return single
 
 
 def as_flips(where: str, flip, features: int, name: str = "flip") -> np.ndarray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
 from .roles import Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 class BatchNorm(TrainingLayer):
@@ -316,6 +321,11 @@ class PackedBatchNorm(Layer):
         y = as_float(as_activation("PackedBatchNorm", x, self.in_features)) * self.alpha
         y += self.bias
         return y
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if x.kind == "uint8":
+            return None
+        return chain.affine(x if x.kind == "int32" else chain.as_float(x), self.alpha, self.bias)
 
     def cost(self, input_bits: int | None) -> Cost:
         features = self.alpha.size

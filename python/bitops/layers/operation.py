@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,10 @@ from .float_conv import conv_gradients, float_convolution
 from .inputs import Activation, Shape, as_activation, as_float, as_images, check_size
 from .planes import Planes
 from .windows import Padding, Windows, image_shape
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,30 @@ class Linear:
         """Return the bits (dot > threshold) ^ flip, for int32 thresholds."""
         return gemm_sign(x, w, threshold, flip=flip)
 
+    def compile_bits(
+        self, chain: Chain, x: Value, w: Prepacked, outputs: dict[str, Any]
+    ) -> Value | None:
+        """Add the product of bits to a plan; `outputs` are those of `Program.gemm`."""
+        return chain.gemm(x, w, outputs)
+
+    def compile_numbers(
+        self, chain: Chain, x: Value, w: Prepacked, bits: int, outputs: dict[str, Any]
+    ) -> Value | None:
+        """Add the product of numbers to a plan; `outputs` are those of `Program.mixed`."""
+        return chain.mixed(x, w, bits, outputs)
+
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Return x W^T + bias, computed by BLAS; bits count as +-1."""
         y = (as_float(x).reshape(-1, w.shape[1]) @ w.T).reshape(*x.shape[:-1], len(w))
         if bias is not None:
             y += bias
         return y
+
+    def compile_floats(
+        self, chain: Chain, x: Value, w: np.ndarray, bias: np.ndarray | None
+    ) -> Value | None:
+        """Add the product of float32 with float32 weights to a plan."""
+        return chain.matmul(x, w, bias)
 
     def gradients(
         self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
@@ -292,9 +314,36 @@ class Convolution:
         """Return the bits (dot > threshold) ^ flip, for int32 thresholds."""
         return conv2d_sign(x, w, threshold, flip=flip, **self.settings)
 
+    def compile_bits(
+        self, chain: Chain, x: Value, w: Prepacked, outputs: dict[str, Any]
+    ) -> Value | None:
+        """Do the same as `Linear.compile_bits` for images."""
+        if len(x.shape) != 4:
+            return None
+        return chain.conv2d(x, w, tuple(self.settings.values()), outputs)
+
+    def compile_numbers(
+        self, chain: Chain, x: Value, w: Prepacked, bits: int, outputs: dict[str, Any]
+    ) -> Value | None:
+        """Do the same as `Linear.compile_numbers` for images; not for groups."""
+        if len(x.shape) != 4 or self.groups != 1:
+            return None
+        window = self.windows.on(self.where, x)
+        if self.pad_value and window.is_padded:
+            return None
+        return chain.mixed(x, w, bits, outputs, window)
+
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Convolve with float32 filters, in BLAS; bits count as +-1."""
         return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)
+
+    def compile_floats(
+        self, chain: Chain, x: Value, w: np.ndarray, bias: np.ndarray | None
+    ) -> Value | None:
+        """Do the same as `Linear.compile_floats` for images; not for groups."""
+        if len(x.shape) != 4 or self.groups != 1:
+            return None
+        return chain.convolve(x, w, bias, self.windows.on(self.where, x))
 
     def gradients(
         self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool

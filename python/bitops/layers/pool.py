@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float,
 from .registry import ArraySpec, register
 from .roles import Role
 from .windows import Padding, Windows, image_shape
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 # An index into images or outputs: images, rows and columns.
 Part = tuple[slice, slice, slice]
@@ -189,6 +193,20 @@ class PackedMaxPool2D(Pool):
     def forward(self, x) -> Activation:
         x = as_images("PackedMaxPool2D", x, self.in_features)
         return self._order_reversed(self._pooled(max_pool2d, self._order_reversed(x)))
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if len(x.shape) != 4:
+            return None
+        window = self.windows.on("PackedMaxPool2D", x)
+        if x.kind == "bits":
+            mask = None if self.minimum is None else self._mask
+            return chain.max_pool2d(x, window, mask)
+        # Of two zeros, which a window gives depends on the order of its taps, and that on whether
+        # there is padding on either side.
+        is_even = all((before == 0) == (after == 0) for before, after in window.padding)
+        if x.kind != "float32" or self.minimum is not None or not is_even:
+            return None
+        return chain.max_pool2d(x, window, None)
 
     def _order_reversed(self, x: Activation) -> Activation:
         """Reverse the order of values in the channels of `minimum`, so that max finds the min."""
@@ -374,3 +392,6 @@ class PackedFlatten(Flattening):
 
     def forward(self, x) -> Activation:
         return flattened(as_activation("PackedFlatten", x))
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.flatten(x)

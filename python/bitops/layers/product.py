@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .columns import column_sums
 from .inputs import (
+    EXACT,
     Activation,
     Codes,
     Shape,
@@ -33,6 +34,7 @@ from .inputs import (
     as_thresholds,
     check_flag,
     check_input_bits,
+    float_thresholds,
     is_data,
 )
 from .operation import Operation
@@ -42,8 +44,11 @@ from .registry import ArraySpec
 from .roles import Flow, Role
 from .weights import LatentWeights, PackedWeights, float_cost, start_weights
 
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
+
 _INT32 = np.iinfo(np.int32)
-_EXACT = 2**24  # float32 holds every integer up to it
 _LARGEST_BYTE = 255
 
 
@@ -192,7 +197,7 @@ def own_outputs(layer: LatentProduct, flow: Flow) -> dict[str, Any]:
     alpha, bias = layer.planes().scale(flow.step), layer.bias_value
     filters = layer.weight.shape[0]
     largest = layer.weight.size // filters * (flow.largest or _LARGEST_BYTE)
-    if alpha is None and bias is None and largest > _EXACT:
+    if alpha is None and bias is None and largest > EXACT:
         alpha = np.ones(filters, np.float32)
     return {"alpha": alpha, "bias": bias}
 
@@ -289,6 +294,11 @@ class PackedFloatProduct(Layer):
     def forward(self, x) -> np.ndarray:
         return self.operation.multiply_floats(self.operation.input(x), self.weight, self.bias)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if x.kind == "uint8":
+            return None
+        return self.operation.compile_floats(chain, chain.as_float(x), self.weight, self.bias)
+
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
 
@@ -379,6 +389,27 @@ class PackedProduct(Layer):
         if plane is not None and self.threshold is None and not are_units:
             return multiply(plane, alpha=self.alpha, bias=self.bias)  # scaled as it is stored
         return self._finish(self.weights.multiply(multiply, are_units=are_units))
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if self._plane is None:
+            return None
+        outputs = {"alpha": self.alpha, "bias": self.bias, "threshold": None, "flip": None}
+        if self.threshold is not None and self._flip_words is not None:
+            outputs["flip"] = self._flip_words
+        if x.kind == "bits":
+            outputs["threshold"] = self._limits
+            if self._takes_units and self._limits is None:
+                return None
+            return self._on_bits.compile_bits(chain, x, self._plane, outputs)
+        if self.input_bits is not None and (x.kind != "uint8" or x.memory is chain.input):
+            return None  # not codes, or codes that must be looked at
+        if self.threshold is not None:
+            outputs["threshold"] = float_thresholds(self.threshold)
+            if outputs["threshold"] is None:
+                return None
+        if x.kind == "int32":
+            x = chain.as_float(x)
+        return self.operation.compile_numbers(chain, x, self._plane, self.input_bits or 8, outputs)
 
     def _finish(self, z: np.ndarray) -> Activation:
         """Turn products z into the output: bits, scaled numbers, or z itself."""

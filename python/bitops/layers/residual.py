@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .base import TrainingLayer
 from .branches import PackedBranches, TrainingBranches
+from .container import Packed
 from .inputs import Activation, Shape, as_float
 from .registry import register
 from .roles import NUMBERS, Flow, Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 def _shape_of_sum(where: str, main: Shape, other: Shape) -> Shape:
@@ -90,3 +97,18 @@ class PackedResidual(PackedBranches):
 
     def joined(self, main: Activation, other: Activation) -> np.ndarray:
         return _sum(self.name, main, other)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        main, other = x, x
+        for branch in (self.body, self.shortcut):
+            if branch is None:
+                continue
+            if type(branch).forward is not Packed.forward:
+                return None
+            made, end = chain.add_layers(branch.layers, x)
+            if end < len(branch.layers):
+                return None
+            main, other = (made, other) if branch is self.body else (main, made)
+        if main.shape != other.shape or "uint8" in (main.kind, other.kind):
+            return None
+        return chain.add(chain.as_float(main), chain.as_float(other))

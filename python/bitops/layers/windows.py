@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..ops.geometry import Pair, Window, make_window
 from .inputs import Activation, Shape
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
 
 Padding = int | Pair | tuple[Pair, Pair] | str
 
@@ -55,7 +58,7 @@ class Windows:
         """The settings as keyword arguments of the functions that convolve."""
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
-    def on(self, where: str, x: Activation) -> Window:
+    def on(self, where: str, x: Activation | Value) -> Window:
         """Return the windows placed on images (n, h, w, channels)."""
         return make_window(where, (x.shape[1], x.shape[2]), self.kernel_size, **self.options)
 

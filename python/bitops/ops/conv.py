@@ -146,12 +146,7 @@ def _image_operands(
     bits = image_bits(where, x)
     image = bits.shape[1:]
     if isinstance(w, Prepacked):
-        # These checks take longer than a small convolution, and networks repeat their settings.
-        arguments = where, image, w, *settings
-        if is_plain(settings):
-            convolution, output = w.derived((where, image, settings), _convolution, *arguments)
-        else:
-            convolution, output = _convolution(*arguments)
+        convolution, output = prepared_convolution(where, image, w, *settings)
         filters = None
     else:
         filter_array = filter_bits(where, w)
@@ -163,6 +158,17 @@ def _image_operands(
     if not images.flags.c_contiguous:
         images = np.ascontiguousarray(images)
     return images, filters, convolution, shape
+
+
+def prepared_convolution(
+    where: str, image: tuple[int, ...], w: Prepacked, *settings: Any
+) -> tuple[_core.Convolution, tuple[int, ...]]:
+    """Return what `_convolution` returns, made once for prepacked filters and usual settings."""
+    arguments = where, image, w, *settings
+    if not is_plain(settings):
+        return _convolution(*arguments)
+    # These checks take longer than a small convolution, and networks repeat their settings.
+    return w.derived((where, image, settings), _convolution, *arguments)
 
 
 def _convolution(

@@ -20,17 +20,20 @@ from .checks import real_array
 from .geometry import Window
 
 __all__ = [
+    "PRODUCT_BYTES",
     "add_patches",
     "image_blocks",
     "number_images",
     "patch_blocks",
     "position_blocks",
+    "rows_lie_in",
     "seeing_taps",
     "seen_slices",
     "tap_slices",
 ]
 
 MAX_BYTES = 4 << 20  # of the rows of one block
+PRODUCT_BYTES = 1 << 20  # of one that is multiplied once, at best in the second-level cache
 IMAGE_BYTES = 1 << 19  # of the images of one block
 
 Block = tuple[slice, slice, slice]  # images, output rows, output columns
@@ -138,7 +141,7 @@ def patch_blocks(
     """
     n, c = len(x), x.shape[3]
     width = window.taps * c
-    if width == 0 or (x.size and _rows_lie_in(x, window)):
+    if width == 0 or (x.size and x.flags.c_contiguous and rows_lie_in(window)):
         everything = (slice(0, n), slice(0, window.output[0]), slice(0, window.output[1]))
         yield everything, x.reshape(n * math.prod(window.output), width)
         return
@@ -152,11 +155,11 @@ def patch_blocks(
         yield block, rows
 
 
-def _rows_lie_in(x: NDArray[np.generic], window: Window) -> bool:
-    """Tell whether the elements of `x`, in memory order, already are the rows of all patches."""
+def rows_lie_in(window: Window) -> bool:
+    """Tell whether the elements of images, in C order, already are the rows of all patches."""
     single = window.kernel == (1, 1) and window.stride == (1, 1)
     whole = window.kernel == window.image
-    return (single or whole) and not window.is_padded and x.flags.c_contiguous
+    return (single or whole) and not window.is_padded
 
 
 def _gather(

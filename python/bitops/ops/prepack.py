@@ -62,6 +62,10 @@ class Prepacked(_core.Weights):
         """Return panels for the active ISA, separate ones for each of `groups` parts of rows."""
         return self.derived(("panels", groups), lambda: _core.Panels(self.rows(), groups))
 
+    def lookup_panels(self) -> _core.LookupPanels:
+        """Return the rows in the order of products with numbers, for the active ISA."""
+        return self.derived("lookup", lambda: _core.LookupPanels(self.rows()))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return prepack, (self.bits,)  # panels are those of one ISA, and made again
 

@@ -28,9 +28,11 @@
 #if defined(__clang__) /* which reads past pragmas of GCC */
 #define BITOPS_UNROLL BITOPS_PRAGMA(clang loop unroll(full))
 #define BITOPS_NO_UNROLL BITOPS_PRAGMA(clang loop unroll(disable))
+#define BITOPS_INDEPENDENT BITOPS_PRAGMA(clang loop vectorize(assume_safety))
 #else
 #define BITOPS_UNROLL BITOPS_PRAGMA(GCC unroll 16)
 #define BITOPS_NO_UNROLL BITOPS_PRAGMA(GCC unroll 1)
+#define BITOPS_INDEPENDENT BITOPS_PRAGMA(GCC ivdep) /* no iteration reads what another writes */
 #endif
 #define BITOPS_PREFETCH(address) __builtin_prefetch(address)
 /* Empty statements that make the compiler keep a vector in a register, a number in memory or a

@@ -1,0 +1,159 @@
+/* lines.c: passes over lines of images: what windows see of numbers, and pools. */
+#include "drivers/lines.h"
+#include "drivers/sizes.h"
+#include "drivers/taps.h"
+
+#include <string.h>
+
+enum { CHUNK = 32 }; /* bytes copied at a time */
+
+/* ---- rows of numbers ------------------------------------------------------------------------- */
+
+/* Where the images and the rows end. */
+typedef struct ends {
+    const char *images;
+    char *rows;
+} ends;
+
+/* Copies a run in whole chunks, past its end, where there is memory: what follows in the rows is
+ * written later. */
+static inline void copy_run(char *to, const char *from, size_t bytes, const ends *end) {
+    const size_t whole = round_up(bytes, CHUNK);
+    if ((size_t)(end->images - from) < whole || (size_t)(end->rows - to) < whole) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i += CHUNK)
+        memcpy(to + i, from + i, CHUNK);
+}
+
+/* One line of the kernel at one output position, whose taps [seen.begin, seen.end) lie inside. */
+static void gather_taps(const bitops_image *im, tap_range seen, size_t pixel_bytes,
+                        const char *line, size_t out_x, char *to, const ends *end) {
+    const size_t column = out_x * im->stride_x - im->pad_left; /* of tap 0, perhaps outside */
+    const size_t step = im->dilation_x * pixel_bytes;
+    const char *first = line + column * pixel_bytes;
+    if (seen.begin)
+        memset(to, 0, seen.begin * pixel_bytes);
+    if (im->dilation_x == 1 && seen.begin < seen.end)
+        copy_run(to + seen.begin * pixel_bytes, first + seen.begin * step,
+                 (seen.end - seen.begin) * pixel_bytes, end);
+    else
+        for (size_t tap = seen.begin; tap < seen.end; tap++)
+            copy_run(to + tap * pixel_bytes, first + tap * step, pixel_bytes, end);
+    if (seen.end < im->kernel_width)
+        memset(to + seen.end * pixel_bytes, 0, (im->kernel_width - seen.end) * pixel_bytes);
+}
+
+/* Rows of output positions [out_x, out_x + count) of one line. */
+static void gather_line(const bitops_image *im, size_t pixel_bytes, const char *x, size_t line,
+                        size_t out_x, size_t count, char *rows_out, const ends *end) {
+    const taps_axis down = vertical_taps(im), across = horizontal_taps(im);
+    const size_t line_bytes = im->width * pixel_bytes, run = im->kernel_width * pixel_bytes;
+    const size_t row_bytes = im->kernel_height * run;
+    const size_t out_y = line % im->out_height, image = line / im->out_height;
+    const tap_range lines = taps_inside(&down, out_y);
+    const size_t top = image * im->height + out_y * im->stride_y - im->pad_top; /* of tap 0 */
+    for (size_t i = 0; i < count; i++, rows_out += row_bytes) {
+        const tap_range seen = taps_inside(&across, out_x + i);
+        if (lines.begin)
+            memset(rows_out, 0, lines.begin * run);
+        for (size_t ky = lines.begin; ky < lines.end; ky++)
+            gather_taps(im, seen, pixel_bytes, x + (top + ky * im->dilation_y) * line_bytes,
+                        out_x + i, rows_out + ky * run, end);
+        if (lines.end < im->kernel_height)
+            memset(rows_out + lines.end * run, 0, (im->kernel_height - lines.end) * run);
+    }
+}
+
+void bitops_gather_numbers(const bitops_image *im, size_t images, size_t pixel_bytes, const char *x,
+                           size_t first, size_t rows, char *rows_out) {
+    const size_t row_bytes = im->kernel_height * im->kernel_width * pixel_bytes;
+    const ends end = {x + images * im->height * im->width * pixel_bytes,
+                      rows_out + rows * row_bytes};
+    for (size_t row = first, count; row < first + rows; row += count) {
+        const size_t out_x = row % im->out_width;
+        count = min_size(im->out_width - out_x, first + rows - row);
+        gather_line(im, pixel_bytes, x, row / im->out_width, out_x, count,
+                    rows_out + (row - first) * row_bytes, &end);
+    }
+}
+
+/* ---- pools ----------------------------------------------------------------------------------- */
+
+/* Which image, and which of its lines, a line of the outputs sees. */
+typedef struct seen_lines {
+    size_t first; /* line of all images that tap `taps.begin` sees */
+    tap_range taps;
+} seen_lines;
+
+static seen_lines lines_of(const bitops_image *im, size_t line) {
+    const taps_axis down = vertical_taps(im);
+    const size_t out_y = line % im->out_height, image = line / im->out_height;
+    seen_lines s = {.taps = taps_inside(&down, out_y)};
+    s.first = image * im->height + out_y * im->stride_y + s.taps.begin - im->pad_top;
+    return s;
+}
+
+/* Order of the taps: without padding the first, the last, and those between, as ops/pool.py. It
+ * decides which of two zeros a window gives. */
+static size_t tap_at(tap_range taps, int padded, size_t i) {
+    if (padded || i == 0)
+        return taps.begin + i;
+    return i == 1 ? taps.end - 1 : taps.begin + i - 1;
+}
+
+void bitops_pool_floats(const bitops_isa *isa, const bitops_image *im, size_t channels,
+                        const float *x, size_t line, float *column, float *y) {
+    const taps_axis across = horizontal_taps(im);
+    const size_t n = im->width * channels;
+    const seen_lines seen = lines_of(im, line);
+    for (size_t i = 0; i < seen.taps.end - seen.taps.begin; i++) {
+        const size_t tap = tap_at(seen.taps, im->pad_top != 0, i) - seen.taps.begin;
+        const float *from = x + (seen.first + tap) * n;
+        if (i == 0)
+            memcpy(column, from, n * sizeof *column);
+        else
+            isa->larger_f32(from, n, column);
+    }
+    for (size_t out_x = 0; out_x < im->out_width; out_x++, y += channels) {
+        const tap_range taps = taps_inside(&across, out_x);
+        const float *from = column + (out_x * im->stride_x - im->pad_left) * channels;
+        for (size_t i = 0; i < taps.end - taps.begin; i++) {
+            const float *pixel = from + tap_at(taps, im->pad_left != 0, i) * channels;
+            if (i == 0)
+                memcpy(y, pixel, channels * sizeof *y);
+            else
+                isa->larger_f32(pixel, channels, y);
+        }
+    }
+}
+
+static void combine_words(uint64_t *y, const uint64_t *x, const uint64_t *minimum, size_t words) {
+    if (minimum)
+        for (size_t j = 0; j < words; j++)
+            y[j] |= x[j] ^ minimum[j];
+    else
+        for (size_t j = 0; j < words; j++)
+            y[j] |= x[j];
+}
+
+void bitops_pool_bits(const bitops_image *im, size_t words, const uint64_t *x,
+                      const uint64_t *minimum, size_t line, uint64_t *y) {
+    const taps_axis across = horizontal_taps(im);
+    const seen_lines seen = lines_of(im, line);
+    memset(y, 0, im->out_width * words * sizeof *y);
+    for (size_t out_x = 0; out_x < im->out_width; out_x++, y += words) {
+        const tap_range taps = taps_inside(&across, out_x);
+        for (size_t i = 0; i < seen.taps.end - seen.taps.begin; i++) {
+            const uint64_t *pixel = x + ((seen.first + i) * im->width + out_x * im->stride_x +
+                                         taps.begin - im->pad_left) *
+                                            words;
+            for (size_t tap = taps.begin; tap < taps.end; tap++, pixel += words)
+                combine_words(y, pixel, minimum, words);
+        }
+        if (minimum)
+            for (size_t j = 0; j < words; j++)
+                y[j] ^= minimum[j];
+    }
+}

@@ -1,0 +1,354 @@
+/* plan.c: runs the steps of a plan.
+ *
+ *   memory of a call   | arena: activations | workspace of the step that runs |
+ *
+ * Most steps are calls of other drivers. MIXED cuts its rows into blocks, so that the int32 sums of
+ * a block are compared with their thresholds while they are in the cache, and rows of images are
+ * never all in memory:
+ *
+ *   for each block of rows                               shared out to threads
+ *     copy what the output positions see to rows of numbers       images only
+ *     multiply them by the weights                                (mixed.c)
+ *     compare the sums with thresholds                            thresholds only
+ *
+ * A single block is left to the threads of mixed.c.
+ *
+ * FLOATS does the same with float32 weights: BLAS, which has threads of its own, multiplies one
+ * block after the other, and the scales are applied to its products while they are in the cache. */
+#include "drivers/plan.h"
+#include "drivers/lines.h"
+#include "drivers/sizes.h"
+#include "runtime/parallel.h"
+
+#include <string.h>
+
+enum {
+    LINE = 64,               /* bytes */
+    BLOCK_BYTES = 128 << 10, /* of the rows of a block, and of their sums */
+    BLOCK_ROWS = 32,         /* at least, as lookup.c takes them */
+    GATHER_ROWS = 64,        /* that a thread copies at a time */
+    SHARE = 1 << 12,         /* numbers that a thread scales at a time */
+    THREAD_WORK = 1 << 16,   /* numbers or words below which one thread is faster */
+};
+
+static int team(size_t work, int n_threads) {
+    return work < THREAD_WORK ? 1 : n_threads;
+}
+
+/* ---- numbers times weights ------------------------------------------------------------------- */
+
+/* The blocks of a MIXED step, and where the parts of the scratch of a thread lie, in bytes. */
+typedef struct mixed_plan {
+    size_t rows; /* all of them */
+    size_t row_bytes;
+    size_t block_rows;
+    size_t blocks;
+    int outer, inner; /* threads that share the blocks, and threads of a product */
+    size_t sums_at, work_at;
+    size_t thread_bytes;
+} mixed_plan;
+
+static size_t item_size(const bitops_step *step) {
+    return step->mixed.is_float ? sizeof(float) : sizeof(uint8_t);
+}
+
+static bitops_mixed_args block_args(const bitops_step *step, size_t rows) {
+    bitops_mixed_args args = step->mixed;
+    args.m = rows;
+    return args;
+}
+
+static mixed_plan make_mixed_plan(const bitops_isa *isa, const bitops_step *step, int n_threads) {
+    const bitops_image *im = &step->image;
+    mixed_plan plan = {.row_bytes = step->mixed.k * item_size(step), .outer = 1};
+    plan.rows = step->images ? step->images * im->out_height * im->out_width : step->rows;
+    const size_t most = max_size(plan.row_bytes, step->mixed.n * sizeof(int32_t));
+    plan.block_rows = plan.rows;
+    if (step->images || step->threshold)
+        plan.block_rows =
+            min_size(plan.rows, round_up(max_size(BLOCK_BYTES / most, 1), BLOCK_ROWS));
+    plan.blocks = ceil_div(plan.rows, plan.block_rows);
+    plan.inner = n_threads;
+    if (plan.blocks > 1) {
+        plan.outer = n_threads;
+        plan.inner = 1;
+    }
+    plan.sums_at = step->images ? round_up(plan.block_rows * plan.row_bytes, LINE) : 0;
+    const size_t sums = step->threshold ? plan.block_rows * step->mixed.n * sizeof(int32_t) : 0;
+    plan.work_at = plan.sums_at + round_up(sums, LINE);
+    const bitops_mixed_args args = block_args(step, plan.block_rows);
+    plan.thread_bytes =
+        round_up(plan.work_at + bitops_mixed_workspace_size(isa, &args, plan.inner), LINE);
+    return plan;
+}
+
+/* A MIXED step that runs. */
+typedef struct mixed_run {
+    const bitops_isa *isa;
+    const bitops_step *step;
+    mixed_plan plan;
+    const char *x;
+    char *y, *workspace;
+    bitops_stop *stop;
+    volatile int nan; /* whether a sum was NaN */
+} mixed_run;
+
+static void run_mixed_block(mixed_run *run, size_t block) {
+    const bitops_step *step = run->step;
+    const mixed_plan *plan = &run->plan;
+    const size_t first = block * plan->block_rows;
+    const size_t rows = min_size(plan->block_rows, plan->rows - first);
+    char *scratch = run->workspace + (size_t)bitops_thread_number() * plan->thread_bytes;
+    bitops_mixed_args args = block_args(step, rows);
+    if (bitops_stopped(run->stop))
+        return;
+    /* Among several threads only this loop asks whether to stop, on the one that called. */
+    args.stop = plan->outer == 1 ? run->stop : NULL;
+    args.x = run->x + first * plan->row_bytes;
+    if (step->images) {
+        bitops_gather_numbers(&step->image, step->images, step->pixel_bytes, run->x, first, rows,
+                              scratch);
+        args.x = scratch;
+    }
+    args.c = step->threshold ? scratch + plan->sums_at : run->y + first * args.n * sizeof(float);
+    bitops_mixed(run->isa, &args, scratch + plan->work_at, plan->inner);
+    if (step->threshold &&
+        bitops_compare_rows(run->isa, args.is_float ? BITOPS_F32 : BITOPS_I32, args.c, rows, args.n,
+                            step->threshold, step->flip,
+                            (uint64_t *)run->y + first * bitops_words(args.n), NULL, plan->inner))
+        run->nan = 1;
+}
+
+static int run_mixed(const bitops_isa *isa, const bitops_step *step, const char *x, char *y,
+                     char *workspace, bitops_stop *stop, int n_threads) {
+    mixed_run run = {
+        .isa = isa, .step = step, .x = x, .y = y, .workspace = workspace, .stop = stop};
+    run.plan = make_mixed_plan(isa, step, n_threads);
+    BITOPS_FOR_TASKS(run.plan.outer, run.plan.blocks, run_mixed_block(&run, (size_t)task));
+    return run.nan;
+}
+
+/* ---- pass over numbers ----------------------------------------------------------------------- */
+
+/* Rows of at least this many numbers in all are a share of a thread. */
+static size_t share_rows(size_t n) {
+    return max_size(SHARE / n, 1);
+}
+
+static void run_affine(const bitops_isa *isa, const bitops_step *step, const void *x, float *y,
+                       int n_threads) {
+    const size_t rows = step->rows, n = step->n, share = share_rows(n);
+    BITOPS_PARALLEL_FOR(team(rows * n, n_threads), schedule(static))
+    for (ptrdiff_t first = 0; first < (ptrdiff_t)rows; first += (ptrdiff_t)share) {
+        const size_t count = min_size(share, rows - (size_t)first), at = (size_t)first * n;
+        const float *from = (const float *)x + at;
+        if (step->dtype == BITOPS_I32) {
+            for (size_t i = at; i < at + count * n; i++)
+                y[i] = (float)((const int32_t *)x)[i];
+            from = y + at;
+        }
+        isa->affine_f32(from, count, n, step->alpha, step->bias, step->relu, y + at);
+    }
+}
+
+/* ---- numbers times numbers ------------------------------------------------------------------- */
+
+static size_t longest_block(const bitops_step *step) {
+    size_t most = 0;
+    for (size_t i = 0; i < step->blocks; i++)
+        most = max_size(most, (size_t)(step->block_ends[i] - (i ? step->block_ends[i - 1] : 0)));
+    return most;
+}
+
+static size_t gathered_bytes(const bitops_step *step) {
+    return step->images ? longest_block(step) * step->k * sizeof(float) : 0;
+}
+
+static void gather_block(const bitops_step *step, const char *x, size_t first, size_t rows,
+                         float *rows_out, int n_threads) {
+    BITOPS_PARALLEL_FOR(team(rows * step->k, n_threads), schedule(static))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)rows; i += GATHER_ROWS)
+        bitops_gather_numbers(&step->image, step->images, step->pixel_bytes, x, first + (size_t)i,
+                              min_size(GATHER_ROWS, rows - (size_t)i),
+                              (char *)(rows_out + (size_t)i * step->k));
+}
+
+static void run_floats(const bitops_isa *isa, const bitops_step *step, const char *x, float *y,
+                       float *workspace, bitops_stop *stop, int n_threads) {
+    size_t first = 0;
+    for (size_t i = 0; i < step->blocks && !bitops_stopped(stop); i++) {
+        const size_t end = (size_t)step->block_ends[i], rows = end - first;
+        const float *block = (const float *)x + first * step->k;
+        float *products = y + first * step->n;
+        if (step->images) {
+            gather_block(step, x, first, rows, workspace, n_threads);
+            block = workspace;
+        }
+        if (step->multiply(step->matrix, block, rows, step->k, step->n, products)) {
+            stop->stopped = 1;
+            return;
+        }
+        if (step->alpha || step->bias || step->relu) {
+            const bitops_step scale = {.rows = rows,
+                                       .n = step->n,
+                                       .dtype = BITOPS_F32,
+                                       .alpha = step->alpha,
+                                       .bias = step->bias,
+                                       .relu = step->relu};
+            run_affine(isa, &scale, products, products, n_threads);
+        }
+        first = end;
+    }
+}
+
+static void run_add(const bitops_step *step, const float *x, const float *other, float *y,
+                    int n_threads) {
+    const ptrdiff_t n = (ptrdiff_t)(step->rows * step->n);
+    BITOPS_PARALLEL_FOR(team((size_t)n, n_threads), schedule(static))
+    for (ptrdiff_t i = 0; i < n; i++)
+        y[i] = x[i] + other[i];
+}
+
+static int run_compare(const bitops_isa *isa, const bitops_step *step, const void *x, uint64_t *y,
+                       bitops_stop *stop, int n_threads) {
+    if (!step->threshold)
+        return bitops_pack_rows(isa, step->dtype, x, step->rows, step->n, y, stop, n_threads);
+    return bitops_compare_rows(isa, step->dtype, x, step->rows, step->n, step->threshold,
+                               step->flip, y, stop, n_threads);
+}
+
+/* ---- windows --------------------------------------------------------------------------------- */
+
+static size_t pool_scratch(const bitops_step *step) { /* of a thread, in bytes */
+    return step->dtype == BITOPS_F32 ? round_up(step->image.width * step->pixel_bytes, LINE) : 0;
+}
+
+static void run_pool(const bitops_isa *isa, const bitops_step *step, const char *x, char *y,
+                     char *workspace, int n_threads) {
+    const bitops_image *im = &step->image;
+    const size_t lines = step->images * im->out_height;
+    const size_t work = lines * im->out_width * step->pixel_bytes / sizeof(float);
+    const size_t out_bytes = im->out_width * step->pixel_bytes;
+    BITOPS_PARALLEL_FOR(team(work, n_threads), schedule(static))
+    for (ptrdiff_t line = 0; line < (ptrdiff_t)lines; line++) {
+        char *column = workspace + (size_t)bitops_thread_number() * pool_scratch(step);
+        void *out = y + (size_t)line * out_bytes;
+        if (step->dtype == BITOPS_F32)
+            bitops_pool_floats(isa, im, step->pixel_bytes / sizeof(float), (const float *)x,
+                               (size_t)line, (float *)column, out);
+        else
+            bitops_pool_bits(im, step->pixel_bytes / sizeof(uint64_t), (const uint64_t *)x,
+                             step->minimum, (size_t)line, out);
+    }
+}
+
+static void run_flatten(const bitops_step *step, const uint64_t *x, uint64_t *y, bitops_stop *stop,
+                        int n_threads) {
+    bitops_image image = step->image;
+    image.x = x;
+    bitops_im2col(&image, step->images, y, stop, n_threads);
+}
+
+/* ---- bits times bits ------------------------------------------------------------------------- */
+
+static void run_gemm(const bitops_isa *isa, const bitops_step *step, const uint64_t *x, void *y,
+                     void *workspace, bitops_stop *stop, int n_threads) {
+    bitops_gemm_args args = step->gemm;
+    args.a = x;
+    args.store.c = y;
+    args.stop = stop;
+    bitops_gemm(isa, &args, workspace, n_threads);
+}
+
+static void run_conv(const bitops_isa *isa, const bitops_step *step, const uint64_t *x, void *y,
+                     void *workspace, bitops_stop *stop, int n_threads) {
+    bitops_conv_args args = step->conv;
+    args.image.x = x;
+    args.store.c = y;
+    args.stop = stop;
+    bitops_conv(isa, &args, workspace, n_threads);
+}
+
+/* ---- the plan -------------------------------------------------------------------------------- */
+
+static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int n_threads) {
+    switch (step->kind) {
+    case BITOPS_STEP_GEMM:
+        return bitops_gemm_workspace_size(isa, &step->gemm, n_threads);
+    case BITOPS_STEP_CONV:
+        return bitops_conv_workspace_size(isa, &step->conv, n_threads);
+    case BITOPS_STEP_MIXED: {
+        const mixed_plan plan = make_mixed_plan(isa, step, n_threads);
+        return plan.thread_bytes * (size_t)plan.outer;
+    }
+    case BITOPS_STEP_FLOATS:
+        return gathered_bytes(step);
+    case BITOPS_STEP_POOL:
+        return pool_scratch(step) * (size_t)n_threads;
+    default:
+        return 0;
+    }
+}
+
+size_t bitops_plan_memory_size(const bitops_plan *plan, int n_threads) {
+    size_t most = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        most = max_size(most, workspace_size(plan->isa, &plan->steps[i], n_threads));
+    return round_up(plan->arena_bytes, LINE) + most;
+}
+
+/* Returns 1 if a number was NaN. */
+static int run_step(const bitops_isa *isa, const bitops_step *step, const char *x,
+                    const char *other, char *y, char *workspace, bitops_stop *stop, int n_threads) {
+    switch (step->kind) {
+    case BITOPS_STEP_GEMM:
+        run_gemm(isa, step, (const uint64_t *)x, y, workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_CONV:
+        run_conv(isa, step, (const uint64_t *)x, y, workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_MIXED:
+        return run_mixed(isa, step, x, y, workspace, stop, n_threads);
+    case BITOPS_STEP_FLOATS:
+        run_floats(isa, step, x, (float *)y, (float *)workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_COMPARE:
+        return run_compare(isa, step, x, (uint64_t *)y, stop, n_threads);
+    case BITOPS_STEP_AFFINE:
+        run_affine(isa, step, x, (float *)y, n_threads);
+        return 0;
+    case BITOPS_STEP_ADD:
+        run_add(step, (const float *)x, (const float *)other, (float *)y, n_threads);
+        return 0;
+    case BITOPS_STEP_UNPACK:
+        bitops_unpack_rows(isa, BITOPS_F32, (const uint64_t *)x, step->rows, step->n, y, stop,
+                           n_threads);
+        return 0;
+    case BITOPS_STEP_POOL:
+        run_pool(isa, step, x, y, workspace, n_threads);
+        return 0;
+    case BITOPS_STEP_FLATTEN:
+        run_flatten(step, (const uint64_t *)x, (uint64_t *)y, stop, n_threads);
+        return 0;
+    }
+    return 0;
+}
+
+/* What lies at a place. */
+static char *at(ptrdiff_t place, const void *x, void *y, char *arena) {
+    if (place == BITOPS_PLAN_INPUT)
+        return (char *)x; /* which no step names as its output */
+    return place == BITOPS_PLAN_OUTPUT ? y : arena + place;
+}
+
+int bitops_plan_run(const bitops_plan *plan, const void *x, void *y, void *memory,
+                    bitops_stop *stop, int n_threads) {
+    char *arena = memory, *workspace = arena + round_up(plan->arena_bytes, LINE);
+    for (size_t i = 0; i < plan->count && !stop->stopped; i++) {
+        const bitops_step *step = &plan->steps[i];
+        if (run_step(plan->isa, step, at(step->x, x, y, arena), at(step->other, x, y, arena),
+                     at(step->y, x, y, arena), workspace, stop, n_threads))
+            return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,73 @@
+/* plan.h: a chain of layers as a list of steps, which run without Python between them.
+ *
+ * The activations between two steps lie in one block of memory, the "arena" of a call. A step names
+ * its operands by their places: an offset into the arena in bytes, a multiple of 64, or the input
+ * or output of the whole plan. */
+#ifndef BITOPS_PLAN_H
+#define BITOPS_PLAN_H
+
+#include "bitops.h"
+
+enum { BITOPS_PLAN_INPUT = -1, BITOPS_PLAN_OUTPUT = -2 }; /* places outside the arena */
+
+typedef enum bitops_step_kind {
+    BITOPS_STEP_GEMM,    /* bits x bits: rows times weights */
+    BITOPS_STEP_CONV,    /* bits x bits: images */
+    BITOPS_STEP_MIXED,   /* numbers x bits: rows or images; sums, or bits sum > threshold */
+    BITOPS_STEP_FLOATS,  /* numbers x numbers: rows or images, in BLAS, then as AFFINE */
+    BITOPS_STEP_COMPARE, /* bits (x > threshold) ^ flip; x >= 0 without thresholds */
+    BITOPS_STEP_AFFINE,  /* float y = x [* alpha] [+ bias], then max(y, 0) if asked */
+    BITOPS_STEP_ADD,     /* float y = x + other */
+    BITOPS_STEP_UNPACK,  /* float +-1 of bits */
+    BITOPS_STEP_POOL,    /* largest of a window: of bits (their OR, or their AND), of floats */
+    BITOPS_STEP_FLATTEN, /* bits of images (h, w, c) without gaps between the pixels */
+} bitops_step_kind;
+
+/* products_out[m,n] = rows[m,k] times the matrix. */
+typedef int bitops_multiply_fn(void *matrix, const float *rows, size_t m, size_t k, size_t n,
+                               float *products_out);
+
+typedef struct bitops_step {
+    bitops_step_kind kind;
+    ptrdiff_t x, other, y; /* places */
+    bitops_dtype dtype;    /* of the numbers x, where several are possible */
+    size_t rows, n;        /* of x, for steps without windows */
+    /* GEMM, CONV and MIXED take these with operands, outputs and stop left open. The store of a
+     * GEMM or CONV says what becomes of the products. */
+    bitops_gemm_args gemm;
+    bitops_conv_args conv;
+    bitops_mixed_args mixed;
+    /* MIXED over images, POOL and FLATTEN; pixel_words and x are not used. */
+    bitops_image image;
+    size_t images;      /* 0 for MIXED over rows */
+    size_t pixel_bytes; /* of a pixel of numbers, or of its words */
+    /* COMPARE and MIXED. MIXED with a threshold gives bits. */
+    const float *threshold;
+    const uint64_t *flip;
+    const uint64_t *minimum;   /* POOL of bits: channels that take the AND, or NULL */
+    const float *alpha, *bias; /* AFFINE and FLOATS */
+    int relu;
+    /* FLOATS: BLAS is called through this function, block by block; it returns nonzero to end the
+     * plan. Rows of k numbers give n outputs each. Rows of images are copied to memory unless the
+     * images are these rows already (images = 0). */
+    bitops_multiply_fn *multiply;
+    void *matrix; /* for multiply */
+    size_t k;
+    const int64_t *block_ends; /* the row after each block; the last is `rows` */
+    size_t blocks;
+} bitops_step;
+
+typedef struct bitops_plan {
+    const bitops_isa *isa;
+    const bitops_step *steps;
+    size_t count;
+    size_t arena_bytes;
+} bitops_plan;
+
+/* Bytes of memory for one call, aligned to 64. */
+size_t bitops_plan_memory_size(const bitops_plan *plan, int n_threads);
+/* Returns 1 if a number that must have a sign was NaN; the output is then undefined. */
+int bitops_plan_run(const bitops_plan *plan, const void *x, void *y, void *memory,
+                    bitops_stop *stop, int n_threads);
+
+#endif

@@ -1,0 +1,48 @@
+/* floats.h: passes over rows of float32, loops that compilers vectorise with the instructions of
+ * the file that includes this. */
+#ifndef BITOPS_FLOATS_H
+#define BITOPS_FLOATS_H
+
+#include "bitops.h"
+#include "isa/shared/target.h"
+
+/* A constant `relu` leaves a loop without branches. x and y are the same row, or do not overlap. */
+BITOPS_INLINE void affine_row(const float *x, size_t n, const float *restrict alpha,
+                              const float *restrict bias, const int relu, float *y) {
+    BITOPS_INDEPENDENT
+    for (size_t j = 0; j < n; j++) {
+        float t = x[j];
+        if (alpha)
+            t *= alpha[j];
+        if (bias)
+            t += bias[j];
+        y[j] = relu && t <= 0 ? 0 : t;
+    }
+}
+
+BITOPS_INLINE void affine_rows(const float *x, size_t rows, size_t n, const float *alpha,
+                               const float *bias, int relu, float *y) {
+    for (size_t i = 0; i < rows; i++, x += n, y += n) {
+        if (relu)
+            affine_row(x, n, alpha, bias, 1, y);
+        else
+            affine_row(x, n, alpha, bias, 0, y);
+    }
+}
+
+BITOPS_INLINE void take_larger(const float *restrict x, size_t n, float *restrict y) {
+    for (size_t j = 0; j < n; j++)
+        y[j] = (y[j] > x[j]) | (y[j] != y[j]) ? y[j] : x[j];
+}
+
+/* The kernels of an ISA. */
+#define DEFINE_FLOATS(isa)                                                                         \
+    void bitops_affine_f32_##isa(const float *x, size_t rows, size_t n, const float *alpha,        \
+                                 const float *bias, int relu, float *y) {                          \
+        affine_rows(x, rows, n, alpha, bias, relu, y);                                             \
+    }                                                                                              \
+    void bitops_larger_f32_##isa(const float *x, size_t n, float *y) {                             \
+        take_larger(x, n, y);                                                                      \
+    }
+
+#endif

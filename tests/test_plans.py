@@ -1,0 +1,410 @@
+"""Plans of packed models: the same bits as layer by layer, whatever the chain, input and time."""
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import bitops as bo
+from bitops import models
+from bitops.layers import (
+    BatchNorm,
+    FloatConv2D,
+    Layer,
+    Packed,
+    PackedBatchNorm,
+    PackedConv2D,
+    PackedDense,
+    PackedFlatten,
+    PackedMaxPool2D,
+    PackedReLU,
+    PackedResidual,
+    PackedSign,
+    batches,
+)
+from bitops.layers.base import all_layers
+from bitops.layers.inputs import as_activation, as_float
+from bitops.ops.plan import Program, SpareMemory, Value
+
+
+def layer_by_layer(layers, x):
+    """What a chain gives without plans, those of branches included."""
+    for layer in layers:
+        if isinstance(layer, PackedResidual):
+            x = as_activation("test", x)
+            shortcut = [] if layer.shortcut is None else layer.shortcut.layers
+            main, other = layer_by_layer(layer.body.layers, x), layer_by_layer(shortcut, x)
+            x = as_float(main) + as_float(other)
+        else:
+            x = layer.forward(x)
+    return x
+
+
+def assert_same(got, expected):
+    assert type(got) is type(expected) and got.shape == expected.shape
+    if isinstance(expected, bo.BitArray):
+        got, expected = got.words, expected.words
+    assert got.dtype == expected.dtype
+    assert got.tobytes() == expected.tobytes()
+
+
+def assert_plan(model, x, ends=None):
+    """The model gives what its layers give; `ends` are the indices after its plans."""
+    assert_same(model(x), layer_by_layer(model.layers, x))
+    if ends is not None:
+        assert planned(model) == ends
+
+
+def planned(model):
+    return sorted({run.end for run in model._plans._runs.values() if run is not None})
+
+
+def trained(model, rng):
+    """A model with statistics that make both bits occur."""
+    for layer in all_layers(model.flat_layers()):
+        if isinstance(layer, BatchNorm):
+            n = layer.gamma.size
+            layer.gamma.assign(rng.choice([-1.0, 0.0, 0.5, 2.0], size=n))
+            layer.beta.assign(rng.normal(size=n))
+            layer.running_mean[...] = rng.normal(size=n) * 5
+            layer.running_inv_std[...] = rng.uniform(0.1, 1, size=n)
+    return model
+
+
+BYTES, REAL = (
+    lambda rng, *shape: rng.integers(256, size=shape, dtype=np.uint8),
+    lambda rng, *shape: rng.normal(size=shape).astype(np.float32),
+)
+
+NETS = {
+    "mlp": (lambda: models.mlp(784, 130, 3, seed=0), BYTES, (784,)),
+    "mlp of one layer": (lambda: models.mlp(30, depth=0, seed=0), BYTES, (30,)),
+    "binarynet": (lambda: models.binarynet((16, 16, 3), width=0.3, seed=0), BYTES, (16, 16, 3)),
+    "binarynet of words": (
+        lambda: models.binarynet((16, 16, 3), width=0.5, seed=0), BYTES, (16, 16, 3),
+    ),
+    "alexnet": (
+        lambda: models.alexnet((67, 67, 3), 10, width=0.1, seed=0), REAL, (67, 67, 3),
+    ),
+    "lenet5": (lambda: models.lenet5(seed=0), REAL, (28, 28, 1)),
+    "nin": (lambda: models.nin(width=0.2, seed=0), REAL, (32, 32, 3)),
+    "resnet18": (
+        lambda: models.resnet18((64, 64, 3), 10, width=0.25, seed=0), REAL, (64, 64, 3),
+    ),
+    "resnet18, scaled input": (
+        lambda: models.resnet18((33, 33, 3), 10, width=0.1, scale_input=True, seed=0),
+        REAL, (33, 33, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_networks_of_the_library(net, isa, rng):
+    make, draw, shape = NETS[net]
+    model = trained(make(), rng).freeze()
+    for n in (1, 2, 0, 7):
+        assert_plan(model, draw(rng, n, *shape))
+    assert planned(model)
+    for x in (draw(rng, 2, *shape).astype(np.float64), draw(rng, 4, *shape)[::2]):
+        assert_plan(model, x)
+
+
+def test_a_whole_network_is_one_plan(rng, threads):
+    for name in ("mlp", "binarynet"):
+        make, draw, shape = NETS[name]
+        model = trained(make(), rng).freeze()
+        assert_plan(model, draw(rng, 33, *shape), [len(model.layers)])
+
+
+def random_dense(rng, k):
+    """A packed dense layer with outputs of a random kind, its features, and what they are."""
+    n = int(rng.choice([1, 7, 16, 17, 63, 64, 65, 130]))
+    w = rng.normal(size=(n, k))
+    kind = rng.choice(["bits", "flipped", "floats", "alpha", "bias", "products"])
+    alpha, bias = rng.normal(size=(2, n)).astype(np.float32)
+    if kind in ("bits", "flipped"):
+        threshold = rng.integers(-5, 6, size=n)
+        if rng.random() < 0.5:
+            threshold = threshold + np.float32(0.5)
+        flip = rng.random(n) < 0.5 if kind == "flipped" else None
+        return PackedDense(w, threshold, flip), n
+    scales = {"floats": {"alpha": alpha, "bias": bias}, "alpha": {"alpha": alpha}}
+    return PackedDense(w, **scales.get(kind, {"bias": bias} if kind == "bias" else {})), n
+
+
+def random_chain(rng, k):
+    layers = []
+    for _ in range(int(rng.integers(1, 6))):
+        choice = rng.integers(5)
+        if choice < 3:
+            layer, k = random_dense(rng, k)
+            layers.append(layer)
+        elif choice == 3:
+            layers.append(PackedBatchNorm(*rng.normal(size=(2, k)).astype(np.float32)))
+            layers += [PackedReLU()] * int(rng.integers(2))
+        else:
+            threshold = rng.integers(-3, 3, size=k)
+            layers.append(PackedSign(*([] if rng.random() < 0.3 else [threshold])))
+    return layers
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_chains(seed):
+    rng = np.random.default_rng(seed)
+    k = int(rng.choice([1, 5, 63, 64, 65, 200, 1030]))
+    model = Packed(random_chain(rng, k))
+    for n in (1, 2, 7, 40):
+        x = rng.normal(size=(n, k)).astype(np.float32) * 3
+        whole = np.round(x).astype(np.int32)
+        for given in (x, whole, bo.pack(x), rng.integers(256, size=(n, k), dtype=np.uint8)):
+            assert_plan(model, given)
+    assert_plan(model, rng.normal(size=(2, 3, k)).astype(np.float32))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_images(seed, isa):
+    rng = np.random.default_rng(seed)
+    channels, filters = int(rng.choice([1, 3, 16, 64, 70])), int(rng.choice([1, 10, 64, 65]))
+    height, width = (int(size) for size in rng.integers(5, 12, size=2))
+    kernel, stride = (int(size) for size in rng.integers(1, 4, size=2))
+    sides = tuple(tuple(int(side) for side in rng.integers(0, 3, size=2)) for _ in range(2))
+    dilation = int(rng.integers(1, 3))
+    w = rng.normal(size=(filters, kernel, kernel, channels))
+    options = {"stride": stride, "padding": sides, "dilation": dilation}
+    pool = PackedMaxPool2D(2, 1, ((0, 1), (1, 0)), minimum=rng.random(filters) < 0.5)
+    first = PackedConv2D(w, rng.integers(-9, 9, size=filters), **options)
+    scores = PackedConv2D(w, alpha=np.linspace(1, 2, filters), **options)
+    pools = PackedMaxPool2D(2, 2), PackedMaxPool2D((3, 2), 1, ((1, 2), (0, 0)))
+    if min(first.output_shape((height, width, channels))[:2]) < 4:
+        pools, pool = (), PackedSign()
+    chains = [first, pool, PackedFlatten()], [scores, *pools[:1], PackedReLU(), PackedSign()]
+    for layers in (*chains, [scores, PackedBatchNorm([-1] * filters, [2] * filters), *pools]):
+        model = Packed(layers)
+        for n in (1, 5):
+            x = rng.integers(256, size=(n, height, width, channels), dtype=np.uint8)
+            real = rng.normal(size=x.shape).astype(np.float32)
+            for given in (x, real, bo.pack(real)):
+                assert_plan(model, given)
+
+
+def test_many_rows_and_one_filter(threads, rng):
+    """More blocks of sums than one, whose last rows are few."""
+    model = Packed(PackedConv2D(rng.normal(size=(65, 5, 5, 3)), np.float32(9), padding=2))
+    assert_plan(model, BYTES(rng, 3, 61, 47, 3), [1])
+    assert_plan(model, REAL(rng, 3, 61, 47, 3), [1])
+    model = Packed(PackedDense(rng.normal(size=(300, 66_001)), np.float32(50)))
+    assert_plan(model, BYTES(rng, 70, 66_001), [1])
+
+
+class PackedGain(Layer):
+    """A layer without steps."""
+
+    def __init__(self, gain):
+        self.gain = np.float32(gain)
+
+    def forward(self, x):
+        return as_float(x) * self.gain
+
+
+def test_layers_without_steps_run_between_plans(rng):
+    k = 64
+    layers = [
+        PackedDense(rng.normal(size=(k, k)), np.float32(0)),
+        PackedDense(rng.normal(size=(k, k)), alpha=1.5),
+        PackedGain(-2),
+        PackedSign(),
+        PackedDense(rng.normal(size=(k, k))),
+    ]
+    assert_plan(Packed(layers), BYTES(rng, 3, k), [2, 5])
+    inner = PackedResidual([PackedSign(), PackedGain(2)])
+    assert_plan(
+        Packed(
+            layers[:2],
+        ),
+        BYTES(rng, 3, k),
+        [2],
+    )
+    assert_plan(Packed([*layers, inner, PackedSign()]), BYTES(rng, 3, k))
+
+
+class Louder(PackedDense):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def test_a_forward_of_ones_own_is_called(rng):
+    w = rng.normal(size=(5, 9))
+    x = BYTES(rng, 4, 9)
+    np.testing.assert_array_equal(Packed(Louder(w))(x), Packed(PackedDense(w))(x) + 1)
+    layer = PackedDense(w)
+    layer.forward = lambda x: "own"
+    assert Packed(layer)(x) == "own"
+
+
+def test_changed_models_are_compiled_anew(rng):
+    w, x = rng.normal(size=(2, 9, 9)), BYTES(rng, 4, 9)
+    model = Packed(PackedDense(w[0], np.float32(3)), PackedDense(w[1]))
+    assert_plan(model, x, [2])
+    model.layers[1] = PackedDense(w[0], bias=1.0)
+    assert_plan(model, x)
+    model.layers.append(PackedReLU())
+    assert_plan(model, x)
+    del model.layers[1:]
+    assert_plan(model, x)
+    before = model(x)
+    model.layers[0].threshold = np.full(9, 1000, np.float32)
+    assert_plan(model, x)
+    assert model(x) != before
+    model = Packed(PackedResidual(PackedDense(w[0])))
+    real = REAL(rng, 4, 9)
+    assert_plan(model, real, [1])
+    model.layers[0].body.layers.append(PackedReLU())
+    assert_plan(model, real)
+
+
+def test_copies_make_plans_of_their_own(rng):
+    model = Packed(PackedDense(rng.normal(size=(5, 9)), np.float32(3)))
+    x = BYTES(rng, 4, 9)
+    expected = model(x)
+    for other in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert planned(other) == [] and planned(model) == [1]
+        assert_plan(other, x, [1])
+    other = copy.copy(model)
+    other.layers = [*model.layers, PackedDense(np.ones((2, 5)))]
+    for _ in range(2):
+        assert model(x) == expected
+        assert_plan(other, x)
+
+
+def test_the_isa_may_change(rng):
+    model = trained(models.mlp(70, 65, 2, seed=0), rng).freeze()
+    x = BYTES(rng, 3, 70)
+    expected = model(x)
+    for name in (*bo.isa.available(), *bo.isa.available()):
+        with bo.isa.use(name):
+            assert_same(model(x), expected)
+    assert_same(model(x), expected)
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_threads_share_a_model(n, rng):
+    model = trained(models.binarynet((16, 16, 3), width=0.3, seed=0), rng).freeze()
+    inputs = [BYTES(rng, n, 16, 16, 3) for _ in range(4)]
+    expected = [layer_by_layer(model.layers, x) for x in inputs]
+    wrong = []
+
+    def run(i):
+        for _ in range(20):
+            if model(inputs[i]).tobytes() != expected[i].tobytes():
+                wrong.append(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_nan_is_refused_as_without_plans(rng):
+    w = rng.normal(size=(5, 9))
+    x = REAL(rng, 4, 9)
+    x[2, 3] = np.nan
+    for model in (
+        Packed(PackedBatchNorm(np.ones(9), np.ones(9)), PackedSign(), PackedDense(w)),
+        Packed(PackedDense(w, np.float32(1)), PackedDense(np.ones((2, 5)))),
+    ):
+        with pytest.raises(ValueError, match="must not hold NaN"):
+            layer_by_layer(model.layers, x)
+        with pytest.raises(ValueError, match="must not hold NaN"):
+            model(x)
+    assert_plan(Packed(PackedBatchNorm(np.ones(9), np.ones(9)), PackedReLU()), x)
+
+
+def test_errors_in_blas_end_a_plan(rng):
+    """BLAS is called through NumPy, whose warnings a program may turn into errors."""
+    w = rng.normal(size=(4, 3, 3, 2)).astype(np.float32)
+    model = Packed(PackedReLU(), FloatConv2D(w), PackedReLU(), PackedSign())
+    x = np.full((2, 9, 9, 2), np.float32(3e38))
+    before = model(x[:, :0:-1] * 0)
+    with np.errstate(over="raise", invalid="raise"):
+        with pytest.raises(FloatingPointError):
+            layer_by_layer(model.layers, x)
+        with pytest.raises(FloatingPointError):
+            model(x)
+    assert_same(model(x[:, :0:-1] * 0), before)
+
+
+def test_nan_in_a_pool_stays(rng):
+    x = np.repeat(REAL(rng, 2, 7, 7, 3), 2, axis=0)
+    x[1, 3, 3, 1], x[0, 0, 0, 0], x[3] = np.nan, -np.inf, -0.0
+    for pool in (PackedMaxPool2D(2), PackedMaxPool2D(3, 2, 1), PackedMaxPool2D(3, 1)):
+        assert_plan(Packed(PackedReLU(), pool), x, [2])
+        assert_plan(Packed(pool), x)
+
+
+def test_inputs_that_do_not_fit_are_refused_as_without_plans(rng):
+    dense = Packed(
+        PackedDense(rng.normal(size=(5, 9)), np.float32(1)), PackedDense(np.ones((2, 5)))
+    )
+    codes = Packed(PackedDense(rng.normal(size=(5, 9)), input_bits=2))
+    conv = Packed(PackedConv2D(rng.normal(size=(5, 3, 3, 2))))
+    for model, x in (
+        (dense, BYTES(rng, 4, 8)),
+        (dense, BYTES(rng, 9)),
+        (codes, np.full((2, 9), 4, np.uint8)),
+        (codes, REAL(rng, 2, 9)),
+        (conv, BYTES(rng, 2, 2, 3, 2)),
+        (conv, BYTES(rng, 5, 5, 2)),
+    ):
+        with pytest.raises((ValueError, TypeError)) as expected:
+            layer_by_layer(model.layers, x)
+        with pytest.raises(type(expected.value)) as got:
+            model(x)
+        assert str(got.value) == str(expected.value)
+
+
+def test_inputs_are_neither_changed_nor_kept(rng):
+    model = Packed(PackedFlatten(), PackedReLU(), PackedFlatten())
+    x = REAL(rng, 2, 3, 4, 5)
+    before = x.copy()
+    y = model(x)
+    assert not np.shares_memory(x, y)
+    np.testing.assert_array_equal(x, before)
+    x.setflags(write=False)
+    assert_same(model(x), y)
+
+
+def test_values_share_memory_when_they_are_not_needed_at_a_time():
+    """A chain needs room for two activations, and a residual block for one more."""
+    scale = np.ones(16, np.float32)
+    program = Program(Value("float32", (1, 16)))
+    x = program.affine(program.input, scale, None)
+    for _ in range(10):
+        x = program.affine(x, scale, None)
+    assert program.compile(x, SpareMemory()).arena_bytes == 2 * 64
+    for _ in range(3):
+        x = program.add(program.affine(program.affine(x, scale, None), scale, None), x)
+    assert program.compile(x, SpareMemory()).arena_bytes == 3 * 64
+
+
+def test_plans_kept_are_limited(rng):
+    model = Packed(PackedDense(rng.normal(size=(5, 9)), np.float32(1)))
+    for n in range(1, 150):
+        assert_plan(model, BYTES(rng, n, 9))
+    assert len(model._plans._runs) <= 64
+
+
+def test_batches_run_in_plans(rng, monkeypatch):
+    """`predict` runs layers with large activations on few rows, the others on all."""
+    monkeypatch.setattr(batches, "BYTES", 8 * 8 * 64 * 4 * 10)  # ten images
+    model = trained(models.binarynet((8, 8, 3), width=0.5, seed=0), rng).freeze()
+    x = BYTES(rng, 31, 8, 8, 3)
+    expected = layer_by_layer(model.layers, x)
+    assert_same(model.outputs(x), expected)
+    keys = [key for key, run in model._plans._runs.items() if run is not None]
+    assert {key[3][0] for key in keys} == {7, 8, 31}
+    assert_same(model.outputs(x, batch_size=20), expected)
+    assert model.outputs(x[:0]).shape == (0, 10)
