@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.checks import plain_array
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
 from .folding import check_packed_form, fold_chain, to_numbers
@@ -126,7 +127,7 @@ class Model:
     def _batches(self, x, batch_size: int) -> Iterator[Activation]:
         batch_size = check_size(type(self).__name__, "batch_size", batch_size)
         if not isinstance(x, BitArray):
-            x = np.asarray(x)
+            x = plain_array(type(self).__name__, "x", x)
         if x.ndim == 0:
             raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
         # an empty input still runs once, to give the output its shape and dtype
@@ -177,7 +178,7 @@ class Model:
         y : array_like of shape (n,), integer
         batch_size : int
         """
-        y = np.asarray(y)
+        y = plain_array("error_rate", "y", y)
         predicted = self.predict(x, batch_size=batch_size)
         if y.shape != predicted.shape or not y.size:
             raise ValueError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.array import BitArray, unpack
-from ..ops.checks import check_integer
+from ..ops.checks import check_integer, plain_array
 from ..ops.results import clip_to_int32
 
 # With k features, 255 * k stays below 2**31, so every dot product fits int32. And k stays below
@@ -117,7 +117,7 @@ def as_activation(where: str, x, features: int | None = None) -> Activation:
         if x.axis != x.ndim - 1:
             raise ValueError(f"[{where}] x must be packed along its last axis, got {x!r}")
     elif not isinstance(x, Codes):
-        x = np.asarray(x)
+        x = plain_array(where, "x", x)
         if x.dtype.kind not in "iuf":
             raise TypeError(f"[{where}] x must be a BitArray, uint8 or real, got dtype {x.dtype}")
         if x.dtype not in (np.uint8, np.int32):
@@ -161,7 +161,7 @@ def is_finite(x) -> bool:
 
 def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     """Check thresholds, one a feature; return int32, clipped without effect, or float32."""
-    threshold = np.asarray(threshold)
+    threshold = plain_array(where, "threshold", threshold)
     if threshold.dtype.kind in "iu":
         threshold = clip_to_int32(threshold)
     elif threshold.dtype.kind == "f":
@@ -178,7 +178,7 @@ def as_flips(where: str, flip, features: int, name: str = "flip") -> np.ndarray 
     """Check flips, bool, one a feature; return None if nothing is flipped."""
     if flip is None:
         return None
-    flip = np.asarray(flip)
+    flip = plain_array(where, name, flip)
     if flip.dtype != np.bool_:
         raise TypeError(f"[{where}] {name} must be bool, got {flip.dtype}")
     flip = per_feature(where, name, flip, features)
@@ -189,7 +189,7 @@ def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray 
     """Check factors or terms, one a feature; return float32, or None if there are none."""
     if value is None:
         return None
-    value = np.asarray(value)
+    value = plain_array(where, name, value)
     if value.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] {name} must be real, got {value.dtype}")
     return per_feature(where, name, _as_finite(where, name, value), features)
@@ -197,7 +197,7 @@ def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray 
 
 def as_weights(where: str, value, axes: str) -> np.ndarray:
     """Check weights with the named axes; return a read-only float32 copy."""
-    value = np.asarray(value)
+    value = plain_array(where, "w", value)
     if value.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] w must be real, got {value.dtype}")
     if value.ndim != axes.count(",") + 1 or 0 in value.shape:

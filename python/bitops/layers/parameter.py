@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops.array import BitArray, pack
+from ..ops.checks import plain_array
 
 
 class Parameter:
@@ -69,7 +70,7 @@ class Parameter:
 
     def assign(self, value) -> None:
         """Copy `value`, an array_like of the same shape, into the parameter."""
-        value = np.asarray(value)
+        value = plain_array("Parameter", "value", value)
         if value.shape != self.shape:
             raise ValueError(f"[Parameter] value must have shape {self.shape}, got {value.shape}")
         np.copyto(self.writable(), value, casting="same_kind")

@@ -66,11 +66,16 @@ def normalize_axis(where: str, axis: Any, ndim: int) -> int:
     return int(axis) % ndim
 
 
-def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
-    """Return `x` as an aligned array of bool, integers or floats in native byte order."""
+def plain_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return `x` as an array of any dtype; refuse a mask, which would be lost without a word."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"[{where}] {name} must not be masked, got a MaskedArray")
-    array = np.asarray(x)
+    return np.asarray(x)
+
+
+def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return `x` as an aligned array of bool, integers or floats in native byte order."""
+    array = plain_array(where, name, x)
     if array.dtype.kind not in "biuf":
         got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
         raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
@@ -90,7 +95,7 @@ _KIND_NAMES = {"iu": "integers", "b": "bool"}
 
 def column_vector(where: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
     """Check one value per column, of one of the dtype kinds; a scalar is used for all columns."""
-    array = np.asarray(value)
+    array = plain_array(where, name, value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"[{where}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}")
     if array.shape not in ((), (n,)):

@@ -18,6 +18,7 @@ from .. import _core
 from ..layers.base import check_least_rows
 from ..layers.inputs import is_finite
 from ..ops.array import BitArray
+from ..ops.checks import plain_array
 from .callbacks import (
     Augment,
     Callback,
@@ -273,8 +274,8 @@ def _check_options(epochs: int, batch_size: int, callbacks: Sequence[Callback]) 
 
 def _check_data(model: Trainable, x, y) -> Data:
     """Return rows and labels as arrays of equal length, at least one row, all within range."""
-    x = x if isinstance(x, BitArray) else np.asarray(x)
-    y = np.asarray(y)
+    x = x if isinstance(x, BitArray) else plain_array("fit", "x", x)
+    y = plain_array("fit", "y", y)
     if y.dtype.kind not in "iu":
         raise TypeError(f"[fit] y must be integer labels, got {y.dtype}")
     if x.ndim < 2 or y.shape != x.shape[:1] or not y.size:
