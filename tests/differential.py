@@ -157,7 +157,8 @@ def in_child() -> int:
     with tempfile.NamedTemporaryFile() as file:
         file.write(bytes(8))
         file.flush()
-        environment = {**os.environ, "MALLOC_PERTURB_": str(JUNK)}
+        # Threads that wait leave their cores to others.
+        environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "MALLOC_PERTURB_": str(JUNK)}
         arguments = [sys.executable, __file__, *sys.argv[1:], "--child", file.name]
         status = subprocess.run(arguments, env=environment).returncode
         if status:

@@ -31,12 +31,13 @@ SIDES = (5, 2, 3, 4, 6, 1, 7, 5, 4, 3, 0)
 CHANNELS = (1, 2, 3, 65, 5, 8, 64, 0)
 FILTERS = (0, 1, 2, 3, 5, 17, 1, 2)
 LARGE = ((70, 130, 2100), (257, 65, 1027), (1, 1000, 2050), (130, 70, 1500))
+LARGE_MIXED = ((70, 130, 70), (257, 65, 259))
 
 
-def _sizes(reader: Reader) -> tuple[int, int, int]:
+def _sizes(reader: Reader, large: tuple[tuple[int, int, int], ...] = LARGE) -> tuple[int, int, int]:
     """Rows, columns and bits."""
-    if reader.chance(100):
-        return reader.choice(LARGE)
+    if reader.chance(200):
+        return reader.choice(large)
     return reader.choice(SIZES), reader.choice(SIZES), reader.choice(LONG)
 
 
@@ -94,13 +95,13 @@ def _matmul(reader: Reader) -> Drawn:
 
 
 def _weight_gemm(reader: Reader) -> Drawn:
-    m, n, k = _sizes(reader)
+    m, n, k = _sizes(reader, LARGE_MIXED)
     x = array(reader, (*reader.choice(((), (), (2,), (0,))), m, k), IMAGES)
     return [x, bits(reader, (n, k))], _scales(reader, n)
 
 
 def _bitplane_gemm(reader: Reader) -> Drawn:
-    m, n, k = _sizes(reader)
+    m, n, k = _sizes(reader, LARGE_MIXED)
     count = 1 + reader.below(8)
     x = array(reader, (m, k), ("u1",))
     x = x if count == 8 else x >> 8 - count
@@ -132,7 +133,7 @@ def _image(reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, 
     )
     kernel = reader.choice((1, 2, 3, 2)), reader.choice((1, 2, 3, 3))
     settings = _window(reader)
-    if reader.chance(100):
+    if reader.chance(200):
         n, height, width, share, groups, per = 2, 12, 9, 130, 1, 80
     if groups > 1:
         settings["groups"] = groups
@@ -191,8 +192,14 @@ def _numbers(reader: Reader) -> Drawn:
     return [array(reader, _image(reader)[0], IMAGES)], {}
 
 
+def _shape(reader: Reader) -> tuple[int, ...]:
+    """A shape of one to four axes, of which two or three are usual."""
+    m, n, k = _sizes(reader)
+    return reader.choice(((m, k), (min(m, 5), n, k), (m, k), (k,), (min(m, 3), min(n, 3), 2, k)))
+
+
 def _one(reader: Reader) -> Drawn:
-    return [bits(reader, (*_sizes(reader)[: 1 + reader.below(2)], reader.choice(LONG)))], {}
+    return [bits(reader, _shape(reader))], {}
 
 
 def _along(reader: Reader) -> Drawn:
@@ -215,7 +222,7 @@ def _above(reader: Reader) -> Drawn:
 
 
 def _weights(reader: Reader) -> Drawn:
-    return [array(reader, (*_sizes(reader)[:2], reader.choice(LONG)))], {}
+    return [array(reader, _shape(reader))], {}
 
 
 class Function(NamedTuple):

@@ -134,8 +134,12 @@ def refusal(name: str, signs: tuple[int, ...], arguments: list[Any], named: dict
             return "axis"
     if name == "hamming_topk" and not 1 <= arguments[2] <= plain_shape(arguments[1]).shape[0]:
         return "count"
-    if name == "prepack" and plain_shape(arguments[0]).ndim not in (2, 4):
+    if name == "binarize_weights" and np.ndim(arguments[0]) < 2:
         return "axes"
+    if name == "prepack":
+        shape = plain_shape(arguments[0]).shape
+        if len(shape) not in (2, 4) or 0 in shape[1:-1]:
+            return "axes"
     return _window_refusal(name, arguments, named)
 
 
