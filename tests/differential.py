@@ -30,13 +30,16 @@ from unittest import mock
 import numpy as np
 
 import bitops as bo
-from fuzz import calls
+from fuzz import calls, packed_layers
 from fuzz.reader import Reader
 
 BYTES = 160  # of the bytes that a call is drawn from
 JUNK = 0xCB
 REPORT = 20  # seconds from one line of progress to the next
+NAMES = (*calls.FUNCTIONS, *packed_layers.KINDS)
 OUTCOMES = ("equal", "refused", "odd, answered", "odd, refused")
+
+Call = calls.Call | packed_layers.Call
 
 
 class Program:
@@ -44,27 +47,34 @@ class Program:
 
     def __init__(self, seed: int, isas: tuple[str, ...], threads: tuple[int, ...]):
         self.seed, self.isas, self.threads = seed, isas, threads
-        self.counts: dict[str, Counter[str]] = {}
+        self.counts: dict[str, Counter[str]] = {name: Counter() for name in NAMES}
 
     def data(self, number: int) -> bytes:
-        """The bytes of a call; all functions take turns."""
-        names = len(calls.FUNCTIONS)
-        return bytes([number % names]) + shake_128(f"{self.seed} {number}".encode()).digest(BYTES)
+        """The bytes of a call; all names take turns."""
+        place = number % len(NAMES)
+        if place >= len(calls.FUNCTIONS):
+            place -= len(calls.FUNCTIONS)
+        return bytes([place]) + shake_128(f"{self.seed} {number}".encode()).digest(BYTES)
+
+    def draw(self, number: int, data: bytes) -> tuple[Call, Reader]:
+        """The call of a number, and what is left of its bytes."""
+        module = calls if number % len(NAMES) < len(calls.FUNCTIONS) else packed_layers
+        reader = Reader(data)
+        return module.draw(reader), reader
 
     def make(self, number: int, data: bytes) -> None:
-        turn = number // len(calls.FUNCTIONS)
+        """Draw a call, make it, and count what came of it."""
+        turn = number // len(NAMES)
         bo.isa.use(self.isas[turn % len(self.isas)])
         bo.set_num_threads(self.threads[turn // len(self.isas) % len(self.threads)])
-        reader = Reader(data)
-        call = calls.draw(reader)
-        outcome = calls.make(call, reader)
-        self.counts.setdefault(call.name, Counter())[outcome] += 1
+        call, reader = self.draw(number, data)
+        self.counts[call.name][call.make(reader)] += 1
 
     def table(self) -> str:
         """The counts as text, a line for each function."""
-        lines = [f"{'':18}" + "".join(f"{outcome:>15}" for outcome in OUTCOMES)]
+        lines = [f"{'':22}" + "".join(f"{outcome:>15}" for outcome in OUTCOMES)]
         for name, counts in self.counts.items():
-            lines.append(f"{name:18}" + "".join(f"{counts[o]:15}" for o in OUTCOMES))
+            lines.append(f"{name:22}" + "".join(f"{counts[o]:15}" for o in OUTCOMES))
         return "\n".join(lines)
 
 
@@ -116,8 +126,8 @@ def explain(program: Program, number: int) -> None:
         program.make(number, program.data(number))
     except BaseException as error:
         data = shrink(program, number, error)
-        print(calls.draw(Reader(data)))
-        print(f"its bytes, for tests/fuzz/corpus: bytes.fromhex({data.hex()!r})", flush=True)
+        print(program.draw(number, data)[0])
+        print(f"its bytes: bytes.fromhex({data.hex()!r})", flush=True)
         program.make(number, data)
         raise
     print("this call keeps its promises")

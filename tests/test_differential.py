@@ -5,11 +5,12 @@ import types
 import pytest
 
 import bitops as bo
-from bitops import reference
-from differential import OUTCOMES, Program, poisoned
+from bitops import layers, reference
+from differential import NAMES, OUTCOMES, Program, poisoned
 from fuzz.calls import FUNCTIONS
+from fuzz.packed_layers import KINDS
 
-CALLS = 4000
+CALLS = 6000
 # Names that compute nothing, and the class whose methods are those of tests/fuzz/bit_arrays.py.
 OTHERS = {"BitArray", "Prepacked", "get_num_threads", "set_num_threads", "show_config"}
 
@@ -21,6 +22,12 @@ def test_every_function_is_called():
     modules = [name for name in bo.__all__ if isinstance(getattr(bo, name), types.ModuleType)]
     assert modules == ["isa"]
     assert {*reference.__all__} - {"sign"} <= {*FUNCTIONS}
+
+
+def test_every_packed_layer_is_run():
+    chains = {"Packed", "PackedResidual"}
+    names = {name for name in layers.__all__ if name.startswith(("Packed", "Float"))}
+    assert names - chains == {*KINDS}
 
 
 @pytest.fixture
@@ -41,5 +48,5 @@ def test_random_calls(program):
                 print(f"again: python tests/differential.py --call {number}")
                 raise
     print(program.table())
-    for name in FUNCTIONS:  # none is always refused
+    for name in NAMES:  # none is always refused
         assert all(program.counts[name][outcome] for outcome in OUTCOMES[:2]), name

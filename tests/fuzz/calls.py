@@ -108,7 +108,7 @@ def _bitplane_gemm(reader: Reader) -> Drawn:
     return [x, bits(reader, (n, k))], {"bits": count, **_scales(reader, n)}
 
 
-def _window(reader: Reader) -> dict[str, Any]:
+def random_window(reader: Reader) -> dict[str, Any]:
     """Draw settings of a convolution."""
     pairs: tuple[Any, ...] = (1, 2, (1, 2), [2, 1], (3, 1), (2, 2))
     paddings: tuple[Any, ...] = (1, (0, 2), ((1, 0), (0, 1)), "same", "valid", [[1, 1], [0, 0]], 2)
@@ -132,7 +132,7 @@ def _image(reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, 
         reader.choice(FILTERS),
     )
     kernel = reader.choice((1, 2, 3, 2)), reader.choice((1, 2, 3, 3))
-    settings = _window(reader)
+    settings = random_window(reader)
     if reader.chance(200):
         n, height, width, share, groups, per = 2, 12, 9, 130, 1, 80
     if groups > 1:
@@ -282,6 +282,12 @@ class Call(NamedTuple):
         named = [f"{key}={_shown(x)}" for key, x in self.named.items()]
         return f"bo.{self.name}({', '.join([*map(_shown, self.arguments), *named])})"
 
+    def make(self, reader: Reader) -> str:
+        """Make it, and check what comes of it; the reader draws an `out` for calls that fit."""
+        if self.is_odd:
+            return _make_odd(self.name, self.arguments, self.named)
+        return _make_fitting(reader, self.name, self.arguments, self.named)
+
 
 def _shown(x: Any) -> str:
     """An argument, in so few words that all of them can be read."""
@@ -303,11 +309,6 @@ def draw(reader: Reader) -> Call:
             keys = (*named, "out", "bits", "stride", "alpha", "threads")
             named[keys[place - len(arguments)]] = hostile(reader)
     return Call(name, arguments, named, is_odd)
-
-
-def make(call: Call, reader: Reader) -> str:
-    """Make a call, and check what comes of it; the reader draws an `out` of those that fit."""
-    return _make_odd(*call[:3]) if call.is_odd else _make_fitting(reader, *call[:3])
 
 
 def _make_odd(name: str, arguments: list[Any], named: dict[str, Any]) -> str:
@@ -357,4 +358,4 @@ def _gives_bits(name: str, arguments: list[Any]) -> bool:
 
 def run(data: bytes) -> None:
     reader = Reader(data)
-    make(draw(reader), reader)
+    draw(reader).make(reader)

@@ -123,7 +123,7 @@ def refusal(name: str, signs: tuple[int, ...], arguments: list[Any], named: dict
     if any(isinstance(x, np.ma.MaskedArray) for x in operands):
         return "masked"
     for place in signs:
-        reason = _sign_refusal(name, place, arguments[place])
+        reason = sign_refusal(name, place, arguments[place])
         if reason:
             return reason
     if name == "pack_above" and any(_has_nan(x) for x in arguments):
@@ -140,7 +140,7 @@ def refusal(name: str, signs: tuple[int, ...], arguments: list[Any], named: dict
         shape = plain_shape(arguments[0]).shape
         if len(shape) not in (2, 4) or 0 in shape[1:-1]:
             return "axes"
-    return _window_refusal(name, arguments, named)
+    return window_refusal(name, arguments, named)
 
 
 def plain_shape(x: Any) -> Any:
@@ -155,7 +155,7 @@ def _has_nan(x: Any) -> bool:
     return array.dtype.kind == "f" and bool(np.isnan(array).any())
 
 
-def _sign_refusal(name: str, place: int, x: Any) -> str | None:
+def sign_refusal(name: str, place: int, x: Any) -> str | None:
     """Why an operand that is packed by sign must be refused."""
     if isinstance(x, bo.Prepacked):
         fits = x.bits.ndim == (4 if "conv2d" in name else 2)
@@ -172,7 +172,7 @@ def _sign_refusal(name: str, place: int, x: Any) -> str | None:
     return "NaN" if _has_nan(array) else None
 
 
-def _window_refusal(name: str, arguments: list[Any], named: dict[str, Any]) -> str | None:
+def window_refusal(name: str, arguments: list[Any], named: dict[str, Any]) -> str | None:
     """Why windows over images must be refused."""
     if name == "global_avg_pool2d":
         return "pool" if 0 in np.shape(arguments[0])[1:3] else None
