@@ -30,16 +30,22 @@ from unittest import mock
 import numpy as np
 
 import bitops as bo
-from fuzz import calls, packed_layers
+from fuzz import bit_arrays, calls, packed_layers
 from fuzz.reader import Reader
 
 BYTES = 160  # of the bytes that a call is drawn from
 JUNK = 0xCB
 REPORT = 20  # seconds from one line of progress to the next
-NAMES = (*calls.FUNCTIONS, *packed_layers.KINDS)
+# What is called, the module that draws it, and its place there.
+DRAWN = (
+    *((name, calls, place) for place, name in enumerate(calls.FUNCTIONS)),
+    *((name, packed_layers, place) for place, name in enumerate(packed_layers.KINDS)),
+    ("BitArray", bit_arrays, 0),
+)
+NAMES = tuple(name for name, _, _ in DRAWN)
 OUTCOMES = ("equal", "refused", "odd, answered", "odd, refused")
 
-Call = calls.Call | packed_layers.Call
+Call = calls.Call | packed_layers.Call | bit_arrays.Call
 
 
 class Program:
@@ -51,20 +57,18 @@ class Program:
 
     def data(self, number: int) -> bytes:
         """The bytes of a call; all names take turns."""
-        place = number % len(NAMES)
-        if place >= len(calls.FUNCTIONS):
-            place -= len(calls.FUNCTIONS)
+        _, _, place = DRAWN[number % len(DRAWN)]
         return bytes([place]) + shake_128(f"{self.seed} {number}".encode()).digest(BYTES)
 
     def draw(self, number: int, data: bytes) -> tuple[Call, Reader]:
         """The call of a number, and what is left of its bytes."""
-        module = calls if number % len(NAMES) < len(calls.FUNCTIONS) else packed_layers
+        _, module, _ = DRAWN[number % len(DRAWN)]
         reader = Reader(data)
         return module.draw(reader), reader
 
     def make(self, number: int, data: bytes) -> None:
         """Draw a call, make it, and count what came of it."""
-        turn = number // len(NAMES)
+        turn = number // len(DRAWN)
         bo.isa.use(self.isas[turn % len(self.isas)])
         bo.set_num_threads(self.threads[turn // len(self.isas) % len(self.threads)])
         call, reader = self.draw(number, data)
