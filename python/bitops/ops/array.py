@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .checks import column_vector, is_integer, normalize_axis, real_array
+from .checks import check_dtype, column_vector, is_integer, normalize_axis, real_array
 from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import PACK_CODES, sign_words, transpose_words
@@ -519,7 +519,7 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
-    dtype = np.dtype(dtype)
+    dtype = check_dtype("unpack", dtype)
     if dtype.kind not in "bif":
         raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype}")
     native = dtype if dtype in _UNPACK_CODES else np.dtype(np.int8)

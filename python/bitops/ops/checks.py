@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 def is_integer(item: Any) -> bool:
@@ -70,7 +70,20 @@ def plain_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
     """Return `x` as an array of any dtype; refuse a mask, which would be lost without a word."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"[{where}] {name} must not be masked, got a MaskedArray")
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:  # such as rows of different lengths
+        raise ValueError(
+            f"[{where}] {name} must be an array, got {type(x).__name__}: {error}"
+        ) from None
+
+
+def check_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Check that NumPy knows a dtype, and return it."""
+    try:
+        return np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"[{where}] dtype must be a dtype, got {dtype!r:.80}") from None
 
 
 def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
