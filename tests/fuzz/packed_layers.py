@@ -417,7 +417,7 @@ def _input_refusal(name: str, arguments: dict[str, Any], x: Any) -> str | None:
         window = {key: arguments[key] for key in WINDOW if key in arguments}
         if make_window(name, x.shape[1:3], kernel, **window).is_padded:
             return "numbers outside"
-    must_be_numbers = "threshold" in arguments or arguments.get("scale_input")
-    if must_be_numbers or name in ("PackedSign", "PackedQuantize"):
+    # With thresholds, NaN counts where a window sees it.
+    if arguments.get("scale_input") or name in ("PackedSign", "PackedQuantize"):
         return "NaN" if x.dtype.kind == "f" and np.isnan(x).any() else None
     return None
