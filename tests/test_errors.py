@@ -409,3 +409,33 @@ def test_a_result_too_large_is_refused_before_tables_of_its_size():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.count("[conv2d] the result must have at most") == 2, result.stderr
+
+
+RAGGED = [[1.0, 2.0], [3.0]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    (
+        lambda: bo.pack(RAGGED),
+        lambda: bo.gemm(RAGGED, np.ones((1, 2))),
+        lambda: bo.weight_gemm(RAGGED, np.ones((1, 2))),
+        lambda: bo.pack_above(np.ones((1, 2)), RAGGED),
+        lambda: bo.gemm(np.ones((1, 2)), np.ones((1, 2)), alpha=RAGGED),
+        lambda: bo.gemm_sign(np.ones((1, 2)), np.ones((1, 2)), RAGGED),
+        lambda: bo.matmul(np.ones((1, 2)), RAGGED),
+        lambda: bo.conv2d(RAGGED, np.ones((1, 1, 1, 2))),
+        lambda: bo.weight_conv2d(np.ones((1, 1, 1, 2)), RAGGED),
+    ),
+)
+def test_lists_that_are_no_arrays(call):
+    with pytest.raises(ValueError, match=r"^\[\w+\] \w+ must be an array, got list: .*shape"):
+        call()
+
+
+@pytest.mark.parametrize("dtype", ("nothing", 3, 1.5, np.ones(2), ["a"], bo.pack([1.0])))
+def test_dtypes_that_are_none(dtype):
+    with pytest.raises(TypeError, match=r"^\[unpack\] dtype must be a dtype, got"):
+        bo.unpack(bo.pack([1.0]), dtype)
+    with pytest.raises(TypeError, match=r"^\[hamming\] dtype must be a dtype, got"):
+        bo.hamming(np.ones((1, 2)), np.ones((1, 2)), dtype=dtype)

@@ -21,6 +21,7 @@ from bitops.layers import (
     PackedDense,
     PackedGlobalAvgPool2D,
     PackedMaxPool2D,
+    PackedPlanesDense,
     PackedResidual,
     PackedSign,
     ReLU,
@@ -277,3 +278,16 @@ def test_repr_shows_settings():
     ]
     assert repr(Dense(2, 3, bias=False)) == "Dense(2, 3, bias=False)"
     assert repr(BinaryDense(2, 3, scale_weights=True)) == "BinaryDense(2, 3, scale_weights=True)"
+
+
+@pytest.mark.parametrize("value", (np.nan, "text"))
+def test_errors_of_packed_layers_name_the_layer_and_its_argument(value):
+    """And not the function that packs, which nobody has called."""
+    given = np.full((3, 4), value)
+    for kind in (PackedDense, PackedPlanesDense):
+        options = {} if kind is PackedDense else {"coefficients": [1] * 3}
+        w = given if kind is PackedDense else np.stack([given] * 3)
+        with pytest.raises((TypeError, ValueError), match=rf"^\[{kind.__name__}\] w must .*, got"):
+            kind(w, **options)
+    with pytest.raises((TypeError, ValueError), match=r"^\[PackedSign\] x must .*, got"):
+        PackedSign().forward(given)

@@ -7,6 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
+from bitops.layers import BinaryDense, PackedDense, PackedReLU, Parameter, Sequential
+from bitops.training import fit
 
 ONES = bo.pack(np.ones((1, 200)))  # whose product with itself, 200, int8 cannot hold
 BITS = bo.pack(np.array([[1, -1, 1], [-1, -1, 1]]))
@@ -130,9 +132,35 @@ def test_no_operand_is_packed_by_the_sign_of_unsigned_numbers(call):
         call(np.array([[0, 255], [1, 0]], np.uint8))
 
 
-def test_masked_arrays_are_refused():
-    with pytest.raises(TypeError, match="must not be masked"):
-        bo.pack(np.ma.masked_array([1.0, -1.0], [True, False]))
+def masked(values):
+    mask = np.zeros(values.shape, bool)
+    mask.flat[0] = True
+    return np.ma.masked_array(values, mask)
+
+
+ROWS, COLUMN = np.ones((3, 5)), np.ones(3)
+FILTERS = np.ones((3, 1, 1, 5))
+TAKE_ARRAYS = {
+    "pack": lambda: bo.pack(masked(ROWS)),
+    "pack_above": lambda: bo.pack_above(ROWS, 0, flip=masked(np.ones(5, bool))),
+    "gemm_sign": lambda: bo.gemm_sign(ROWS, ROWS, masked(np.ones(3, int))),
+    "conv2d_sign": lambda: bo.conv2d_sign(FILTERS, FILTERS, 0, flip=masked(COLUMN > 0)),
+    "weight_gemm": lambda: bo.weight_gemm(masked(ROWS), ROWS),
+    "weight_conv2d": lambda: bo.weight_conv2d(masked(FILTERS), FILTERS),
+    "bitplane_gemm": lambda: bo.bitplane_gemm(masked(ROWS.astype(np.uint8)), ROWS),
+    "PackedDense": lambda: PackedDense(ROWS, alpha=masked(COLUMN)),
+    "PackedReLU": lambda: PackedReLU()(masked(ROWS)),
+    "Sequential": lambda: Sequential(BinaryDense(5, 3)).outputs(masked(ROWS)),
+    "Parameter": lambda: Parameter(ROWS).assign(masked(ROWS)),
+    "fit": lambda: fit(Sequential(BinaryDense(5, 3)), ROWS, masked(np.ones(3, int))),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_ARRAYS)
+def test_masked_arrays_are_refused(name):
+    """Their masks would be lost without a word."""
+    with pytest.raises(TypeError, match=rf"^\[{name}\] \w+ must not be masked, got"):
+        TAKE_ARRAYS[name]()
 
 
 @pytest.mark.parametrize("x", [["ab", "cd"], [None, 1], object()])

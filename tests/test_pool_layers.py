@@ -113,3 +113,14 @@ def test_packed_max_pool_with_minima(channels):
         np.testing.assert_array_equal(np.asarray(y), np.where(minimum, smallest, largest))
         assert isinstance(y, BitArray) if given is bits else y.dtype == given.dtype
     assert PackedMaxPool2D(2, minimum=np.zeros(channels, bool))(bits) == PackedMaxPool2D(2)(bits)
+
+
+@pytest.mark.parametrize("channels", (5, 64, 130))
+@pytest.mark.parametrize("shape", ((0, 3, 2), (2, 3, 2), (1, 1, 1), (0,)))
+def test_flatten_takes_no_examples(shape, channels):
+    """Bits of whole words, which only move, and others; none of either."""
+    x = np.ones((*shape, channels), np.float32)
+    wanted = x.reshape(shape[0], int(np.prod((*shape[1:], channels))))
+    for layer in (Flatten(), PackedFlatten()):
+        assert layer.forward(pack(x)) == pack(wanted)
+        assert layer.forward(x).shape == wanted.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,22 +14,37 @@ from fuzz.reader import EDGES, Reader, allowed
 LENGTHS = (0, 1, 2, 3, 5, 63, 64, 65, 130)
 
 
+class Call(NamedTuple):
+    """Words, and operations on the array that adopts them; all are drawn as they are made."""
+
+    name: str = "BitArray"
+
+    def make(self, reader: Reader) -> str:
+        """Adopt words, and check what comes of a few operations."""
+        shape, words = _words(reader)
+        given = _forged_shape(reader, shape)
+        b = None
+        with allowed(MemoryError):
+            b = bo.BitArray.from_words(words, given)
+        if b is None:
+            return "refused"
+        x = _values(b)
+        for _ in range(4):
+            if reader.is_empty:
+                break
+            b, x = _step(reader, b, x)
+        if b.size:
+            assert np.array_equal(bo.unpack(b), x)
+        return "equal"
+
+
+def draw(reader: Reader) -> Call:
+    reader.byte()  # that of the name, as in other modules
+    return Call()
+
+
 def run(data: bytes) -> None:
-    reader = Reader(data)
-    shape, words = _words(reader)
-    given = _forged_shape(reader, shape)
-    b = None
-    with allowed(MemoryError):
-        b = bo.BitArray.from_words(words, given)
-    if b is None:
-        return
-    x = _values(b)
-    for _ in range(4):
-        if reader.is_empty:
-            break
-        b, x = _step(reader, b, x)
-    if b.size:
-        assert np.array_equal(bo.unpack(b), x)
+    Call().make(Reader(data))
 
 
 def _words(reader: Reader) -> tuple[tuple[int, ...], Any]:

@@ -1,29 +1,43 @@
-"""Target: each public function with arguments that mostly fit.
+"""Target: each public function on arrays, with arguments that mostly fit.
 
-Results must be those of the reference, whatever the layout of operands and of `out`. Operands must
-stay as they are. Bad arguments must be refused with TypeError, ValueError or MemoryError.
+Results must be those of the reference, whatever the layout of operands and of `out`. Operands, and
+the memory beside `out`, must stay as they are. What fits must be answered; bad arguments must be
+refused with TypeError, ValueError or, if they are enormous, MemoryError.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import bitops as bo
 from bitops import reference
+from fuzz.judge import Memory, Out, assert_same, over_operand, plain_shape, refusal
 from fuzz.operands import LONG, SIZES, array, bits, hostile, plain
 from fuzz.reader import EDGES, Reader, allowed
 
 Drawn = tuple[list[Any], dict[str, Any]]  # positional and named arguments
 
 INTEGERS = ("i4", "i1", "i8", "u8", "i2", "u1")
-IMAGES = ("f4", "u1", "i4", "f8", "f2", "i8")
+IMAGES = ("f4", "u1", "i4", "f8", "f2", "i8", ">f4", "i1", "u2", "g")
+THRESHOLDS = (0, 3, -1, *(edge for edge in EDGES if -(2**63) <= edge < 2**64))
+# Leading axes of both operands of a product.
+LEADS = (((), ()),) * 4 + (((2,), ()), ((), (2,)), ((0,), ()), ((2, 1), (3,)))
+# Rows, columns and bits of products that two threads share.
+SIDES = (5, 2, 3, 4, 6, 1, 7, 5, 4, 3, 0)
+CHANNELS = (1, 2, 3, 65, 5, 8, 64, 0)
+FILTERS = (0, 1, 2, 3, 5, 17, 1, 2)
+LARGE = ((70, 130, 2100), (257, 65, 1027), (1, 1000, 2050), (130, 70, 1500))
+LARGE_MIXED = ((70, 130, 70), (257, 65, 259))
 
 
-def _sizes(reader: Reader) -> tuple[int, int, int]:
+def _sizes(reader: Reader, large: tuple[tuple[int, int, int], ...] = LARGE) -> tuple[int, int, int]:
+    """Rows, columns and bits."""
+    if reader.chance(200):
+        return reader.choice(large)
     return reader.choice(SIZES), reader.choice(SIZES), reader.choice(LONG)
 
 
@@ -41,25 +55,25 @@ def _scales(reader: Reader, n: int, rows: tuple[int, ...] | None = None) -> dict
 
 def _product(reader: Reader) -> Drawn:
     m, n, k = _sizes(reader)
-    lead = reader.choice(((), (2,), (1,), (0,)))
-    return [bits(reader, (*lead, m, k)), bits(reader, (n, k))], {}
+    left, right = reader.choice(LEADS) if m * n * k < 10**6 else ((), ())
+    return [bits(reader, (*left, m, k)), bits(reader, (*right, n, k))], {}
 
 
 def _gemm(reader: Reader) -> Drawn:
-    m, n, k = _sizes(reader)
-    operands = [bits(reader, (m, k)), bits(reader, (n, k))]
+    operands, _ = _product(reader)
+    m, n = (x.shape[-2] for x in map(plain_shape, operands))
     return operands, _scales(reader, n, (m,))
 
 
 def _thresholds(reader: Reader, n: int) -> tuple[Any, dict[str, Any]]:
     threshold = array(reader, (n,), INTEGERS)
     flip = {"flip": array(reader, (n,), ("?",))} if reader.chance(2) else {}
-    return reader.choice((threshold, 0, 3, *EDGES)), flip
+    return threshold if reader.chance(2) else reader.choice(THRESHOLDS), flip
 
 
 def _gemm_sign(reader: Reader) -> Drawn:
     operands, _ = _product(reader)
-    threshold, flip = _thresholds(reader, np.shape(plain(operands[1]))[0])
+    threshold, flip = _thresholds(reader, plain_shape(operands[1]).shape[-2])
     return [*operands, threshold], flip
 
 
@@ -81,25 +95,25 @@ def _matmul(reader: Reader) -> Drawn:
 
 
 def _weight_gemm(reader: Reader) -> Drawn:
-    m, n, k = _sizes(reader)
-    return [array(reader, (m, k), IMAGES), bits(reader, (n, k))], _scales(reader, n)
+    m, n, k = _sizes(reader, LARGE_MIXED)
+    x = array(reader, (*reader.choice(((), (), (2,), (0,))), m, k), IMAGES)
+    return [x, bits(reader, (n, k))], _scales(reader, n)
 
 
 def _bitplane_gemm(reader: Reader) -> Drawn:
-    m, n, k = _sizes(reader)
+    m, n, k = _sizes(reader, LARGE_MIXED)
     count = 1 + reader.below(8)
-    x = (
-        array(reader, (m, k), ("u1",))
-        if count == 8
-        else array(reader, (m, k), ("u1",)) >> 8 - count
-    )
+    x = array(reader, (m, k), ("u1",))
+    x = x if count == 8 else x >> 8 - count
     return [x, bits(reader, (n, k))], {"bits": count, **_scales(reader, n)}
 
 
-def _window(reader: Reader) -> dict[str, Any]:
+def random_window(reader: Reader) -> dict[str, Any]:
     """Draw settings of a convolution."""
-    pairs = (1, 2, (1, 2), [2, 1], (3, 1), 2**31 - 1)
-    paddings = (0, 1, (0, 2), ((1, 0), (0, 1)), "same", "valid", 2**31, [[1, 1], [0, 0]])
+    pairs: tuple[Any, ...] = (1, 2, (1, 2), [2, 1], (3, 1), (2, 2))
+    paddings: tuple[Any, ...] = (1, (0, 2), ((1, 0), (0, 1)), "same", "valid", [[1, 1], [0, 0]], 2)
+    if reader.chance(32):
+        pairs, paddings = (*pairs, 2**31 - 1), (*paddings, 2**31)
     found: dict[str, Any] = {}
     if reader.chance(2):
         found["padding"] = reader.choice(paddings)
@@ -111,10 +125,16 @@ def _window(reader: Reader) -> dict[str, Any]:
 
 def _image(reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
     """Draw shapes of images and filters, and settings."""
-    n, height, width = reader.choice((1, 2, 0)), 1 + reader.below(5), 1 + reader.below(5)
-    share, groups, per = reader.choice((1, 2, 3, 65)), reader.choice((1, 1, 2, 3)), reader.below(3)
-    kernel = 1 + reader.below(3), 1 + reader.below(3)
-    settings = _window(reader)
+    n, (height, width) = reader.choice((1, 2, 1, 2, 0)), (reader.choice(SIDES) for _ in range(2))
+    share, groups, per = (
+        reader.choice(CHANNELS),
+        reader.choice((1, 1, 2, 3)),
+        reader.choice(FILTERS),
+    )
+    kernel = reader.choice((1, 2, 3, 2)), reader.choice((1, 2, 3, 3))
+    settings = random_window(reader)
+    if reader.chance(200):
+        n, height, width, share, groups, per = 2, 12, 9, 130, 1, 80
     if groups > 1:
         settings["groups"] = groups
     return (n, height, width, share * groups), (per * groups, *kernel, share), settings
@@ -151,8 +171,9 @@ def _im2col(reader: Reader) -> Drawn:
 
 
 def _k_map(reader: Reader) -> Drawn:
-    (x, _), settings = _im2col(reader)
-    return [array(reader, plain(x).shape, IMAGES), reader.choice((1, 2, (2, 3)))], settings
+    x, _, settings = _image(reader)
+    settings.pop("groups", None)
+    return [array(reader, x, IMAGES), reader.choice((1, 2, (2, 3)))], settings
 
 
 def _pool(reader: Reader) -> Drawn:
@@ -171,8 +192,14 @@ def _numbers(reader: Reader) -> Drawn:
     return [array(reader, _image(reader)[0], IMAGES)], {}
 
 
+def _shape(reader: Reader) -> tuple[int, ...]:
+    """A shape of one to four axes, of which two or three are usual."""
+    m, n, k = _sizes(reader)
+    return reader.choice(((m, k), (min(m, 5), n, k), (m, k), (k,), (min(m, 3), min(n, 3), 2, k)))
+
+
 def _one(reader: Reader) -> Drawn:
-    return [bits(reader, (*_sizes(reader)[: 1 + reader.below(2)], reader.choice(LONG)))], {}
+    return [bits(reader, _shape(reader))], {}
 
 
 def _along(reader: Reader) -> Drawn:
@@ -195,127 +222,140 @@ def _above(reader: Reader) -> Drawn:
 
 
 def _weights(reader: Reader) -> Drawn:
-    return [array(reader, (*_sizes(reader)[:2], reader.choice(LONG)))], {}
+    return [array(reader, _shape(reader))], {}
 
 
-def _threads(reader: Reader) -> Drawn:
-    return [reader.choice((1, 2, *EDGES))], {}
+class Function(NamedTuple):
+    """A public function: how arguments are drawn, and what its result must equal."""
+
+    draw: Callable[[Reader], Drawn]
+    twin: Callable[..., Any]
+    signs: tuple[int, ...] = ()  # which arguments are packed by sign
 
 
-# How arguments are drawn, and what the result must equal.
-FUNCTIONS: dict[str, tuple[Callable[[Reader], Drawn], Callable[..., Any] | None]] = {
-    "gemm": (_gemm, reference.gemm),
-    "gemm_sign": (_gemm_sign, reference.gemm_sign),
-    "hamming": (_hamming, reference.hamming),
-    "hamming_topk": (_topk, reference.hamming_topk),
-    "matmul": (_matmul, reference.matmul),
-    "weight_gemm": (_weight_gemm, reference.weight_gemm),
-    "bitplane_gemm": (_bitplane_gemm, reference.bitplane_gemm),
-    "conv2d": (_conv2d, reference.conv2d),
-    "conv2d_sign": (_conv2d_sign, reference.conv2d_sign),
-    "weight_conv2d": (_weight_conv2d, reference.weight_conv2d),
-    "bitplane_conv2d": (_bitplane_conv2d, reference.bitplane_conv2d),
-    "im2col": (_im2col, reference.im2col),
-    "k_map": (_k_map, reference.k_map),
-    "max_pool2d": (_pool, reference.max_pool2d),
-    "avg_pool2d": (_numbers_pool, reference.avg_pool2d),
-    "global_avg_pool2d": (_numbers, reference.global_avg_pool2d),
-    "pack": (_along, lambda x, axis=-1: reference.sign(x)),
-    "pack_above": (_above, reference.pack_above),
-    "unpack": (_unpack, lambda x, dtype: x > 0 if dtype == "?" else x),
-    "popcount": (_counted, reference.popcount),
-    "binarize_weights": (_weights, reference.binarize_weights),
-    "prepack": (_one, None),
-    "set_num_threads": (_threads, None),
+def _packed(x: Any, axis: int = -1) -> np.ndarray:
+    return reference.sign(x)
+
+
+def _unpacked(x: np.ndarray, dtype: Any) -> np.ndarray:
+    return x > 0 if dtype == "?" else x.astype(dtype)
+
+
+FUNCTIONS: dict[str, Function] = {
+    "gemm": Function(_gemm, reference.gemm, (0, 1)),
+    "gemm_sign": Function(_gemm_sign, reference.gemm_sign, (0, 1)),
+    "hamming": Function(_hamming, reference.hamming, (0, 1)),
+    "hamming_topk": Function(_topk, reference.hamming_topk, (0, 1)),
+    "matmul": Function(_matmul, reference.matmul, (0, 1)),
+    "weight_gemm": Function(_weight_gemm, reference.weight_gemm, (1,)),
+    "bitplane_gemm": Function(_bitplane_gemm, reference.bitplane_gemm, (1,)),
+    "conv2d": Function(_conv2d, reference.conv2d, (0, 1)),
+    "conv2d_sign": Function(_conv2d_sign, reference.conv2d_sign, (0, 1)),
+    "weight_conv2d": Function(_weight_conv2d, reference.weight_conv2d, (1,)),
+    "bitplane_conv2d": Function(_bitplane_conv2d, reference.bitplane_conv2d, (1,)),
+    "im2col": Function(_im2col, reference.im2col, (0,)),
+    "k_map": Function(_k_map, reference.k_map),
+    "max_pool2d": Function(_pool, reference.max_pool2d),
+    "avg_pool2d": Function(_numbers_pool, reference.avg_pool2d),
+    "global_avg_pool2d": Function(_numbers, reference.global_avg_pool2d),
+    "pack": Function(_along, _packed, (0,)),
+    "pack_above": Function(_above, reference.pack_above),
+    "unpack": Function(_unpack, _unpacked, (0,)),
+    "popcount": Function(_counted, reference.popcount, (0,)),
+    "binarize_weights": Function(_weights, reference.binarize_weights, (0,)),
+    "prepack": Function(_one, reference.sign, (0,)),
 }
 WITH_OUT = tuple(
     name for name in FUNCTIONS if "out" in inspect.signature(getattr(bo, name)).parameters
 )
 
 
-def run(data: bytes) -> None:
-    reader = Reader(data)
+class Call(NamedTuple):
+    """A call, drawn but not made."""
+
+    name: str
+    arguments: list[Any]
+    named: dict[str, Any]
+    is_odd: bool  # some arguments are those that no one should pass
+
+    def __str__(self) -> str:
+        named = [f"{key}={_shown(x)}" for key, x in self.named.items()]
+        return f"bo.{self.name}({', '.join([*map(_shown, self.arguments), *named])})"
+
+    def make(self, reader: Reader) -> str:
+        """Make it, and check what comes of it; the reader draws an `out` for calls that fit."""
+        if self.is_odd:
+            return _make_odd(self.name, self.arguments, self.named)
+        return _make_fitting(reader, self.name, self.arguments, self.named)
+
+
+def _shown(x: Any) -> str:
+    """An argument, in so few words that all of them can be read."""
+    if isinstance(x, np.ndarray) and x.size > 8:
+        return f"<{x.dtype} of shape {x.shape} and strides {x.strides}>"
+    return f"{x!r:.300}"
+
+
+def draw(reader: Reader) -> Call:
+    """Draw a function, and arguments of which most fit."""
     name = reader.choice(tuple(FUNCTIONS))
-    draw, twin = FUNCTIONS[name]
-    arguments, named = draw(reader)
-    named = dict(named)
-    is_hostile = reader.chance(3)
-    for _ in range(1 + reader.below(2) if is_hostile else 0):
+    arguments, named = FUNCTIONS[name].draw(reader)
+    is_odd = reader.chance(6)
+    for _ in range(1 + reader.below(2) if is_odd else 0):
         place = reader.below(len(arguments) + len(named) + 1)
         if place < len(arguments):
             arguments[place] = hostile(reader)
         else:
             keys = (*named, "out", "bits", "stride", "alpha", "threads")
             named[keys[place - len(arguments)]] = hostile(reader)
-    function = getattr(bo, name)
-    before = [plain(x) for x in (*arguments, *named.values()) if _has_values(x)]
-    threads = bo.get_num_threads()
-    result = None
+    return Call(name, arguments, named, is_odd)
+
+
+def _make_odd(name: str, arguments: list[Any], named: dict[str, Any]) -> str:
+    memory = Memory([*arguments, *named.values()])
+    answered = False
     with allowed(MemoryError):
-        result = function(*arguments, **named)
-    if name == "set_num_threads":
-        assert result is None and bo.get_num_threads() >= 1
-        bo.set_num_threads(threads)
-        return
-    after = [plain(x) for x in (*arguments, *named.values()) if _has_values(x)]
+        getattr(bo, name)(*arguments, **named)
+        answered = True
     if "out" not in named:
-        for old, new in zip(before, after, strict=True):
-            np.testing.assert_array_equal(old, new, err_msg="an operand was changed")
-    if result is None or is_hostile:
-        return
-    if twin is not None:
-        wanted = twin(*map(plain, arguments), **{key: plain(x) for key, x in named.items()})
-        _assert_same(result, wanted)
-    if name in WITH_OUT and not isinstance(result, bo.BitArray):  # a pool of bits takes none
-        _check_out(reader, function, arguments, named, result)
+        memory.assert_unchanged()
+    return "odd, answered" if answered else "odd, refused"
 
 
-def _has_values(x: Any) -> bool:
-    """Tell whether an operand can be copied."""
-    return isinstance(x, bo.BitArray | np.ndarray) and 0 < np.prod(x.shape, dtype=float) < 1e6
+def _make_fitting(reader: Reader, name: str, arguments: list[Any], named: dict[str, Any]) -> str:
+    function = FUNCTIONS[name]
+    memory = Memory([*arguments, *named.values()])
+    reason = refusal(name, function.signs, arguments, named)
+    if reason:
+        with allowed():
+            getattr(bo, name)(*arguments, **named)
+            raise AssertionError(f"a call was answered that must be refused: {reason}")
+        return "refused"
+    wanted = function.twin(*map(plain, arguments), **{key: plain(x) for key, x in named.items()})
+    any_zero = name == "max_pool2d"  # 0.0 and -0.0 are equally large
+    kind = reader.below(4) if name in WITH_OUT and not _gives_bits(name, arguments) else 0
+    if kind == 0:
+        assert_same(getattr(bo, name)(*arguments, **named), wanted, any_zero)
+        memory.assert_unchanged()
+        return "equal"
+    wanted = np.asarray(wanted)
+    over = over_operand(reader.choice(arguments), wanted) if kind == 1 else None
+    if over is not None:
+        assert getattr(bo, name)(*arguments, out=over, **named) is over
+        assert_same(over, wanted, any_zero)
+        return "equal"
+    out = Out(reader, wanted)
+    assert getattr(bo, name)(*arguments, out=out.array, **named) is out.array
+    assert_same(out.array, wanted, any_zero)
+    out.assert_others_unchanged()
+    memory.assert_unchanged()
+    return "equal"
 
 
-def _assert_same(result: Any, wanted: Any) -> None:
-    if isinstance(result, tuple):
-        for one, other in zip(result, wanted, strict=True):
-            _assert_same(one, other)
-        return
-    if isinstance(result, bo.BitArray):
-        assert bo.BitArray.from_words(_last(result).words, _last(result).shape) is not None
-        result = bo.unpack(result)
-    np.testing.assert_array_equal(result, wanted)
+def _gives_bits(name: str, arguments: list[Any]) -> bool:
+    return name == "max_pool2d" and isinstance(arguments[0], bo.BitArray)
 
 
-def _last(b: bo.BitArray) -> bo.BitArray:
-    """View the words as those of an array packed along its last axis."""
-    shape = (*(size for i, size in enumerate(b.shape) if i != b.axis), b.shape[b.axis])
-    return bo.BitArray.from_words(b.words, shape)
-
-
-def _check_out(
-    reader: Reader, function: Callable, arguments: list, named: dict[str, Any], result: Any
-) -> None:
-    """Check that `out`, anywhere in memory and perhaps over an operand, gets the same result."""
-    result = np.asarray(result)
-    kind = reader.below(5)
-    out: np.ndarray = np.full(result.shape, 7, result.dtype)
-    if kind == 1:
-        out = np.full(result.shape[::-1], 7, result.dtype).T
-    elif kind == 2 and result.ndim:
-        out = np.full((*result.shape[:-1], 2 * result.shape[-1]), 7, result.dtype)[..., ::2]
-    elif kind == 3:
-        out = np.frombuffer(bytearray(result.nbytes + 1), np.uint8)[1:].view(result.dtype)
-        out = out.reshape(result.shape)
-    elif kind == 4:
-        operand = arguments[reader.below(len(arguments))]
-        memory = operand.words if isinstance(operand, bo.BitArray) else operand
-        if not isinstance(memory, np.ndarray) or not memory.flags.c_contiguous:
-            return
-        if not memory.flags.writeable or memory.nbytes < result.nbytes or memory.dtype.kind == "O":
-            return
-        memory = np.asarray(memory)
-        octets = memory.reshape(-1).view(np.uint8)[: result.nbytes]
-        out = octets.view(result.dtype).reshape(result.shape)
-    made = function(*arguments, out=out, **named)
-    assert made is out or made.shape == ()
-    np.testing.assert_array_equal(out, result)
+def run(data: bytes) -> None:
+    reader = Reader(data)
+    draw(reader).make(reader)

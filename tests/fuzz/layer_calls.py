@@ -32,8 +32,8 @@ PACKED: dict[str, Make] = {
     "PackedSign": lambda r: {"threshold": array(r, (5,)), "flip": array(r, (5,), ("?",))},
     "PackedQuantize": lambda r: {"bits": 1 + r.below(9), "clip_value": r.choice((1.0, 2.0, 0))},
     "PackedLevels": lambda r: {"step": r.choice((0.5, 1.0, 1 / 3))},
-    "PackedMaxPool2D": lambda r: {"size": r.choice((1, 2, (2, 1))), **_pool(r)},
-    "PackedAvgPool2D": lambda r: {"size": r.choice((1, 2, (2, 1))), **_pool(r)},
+    "PackedMaxPool2D": lambda r: {"kernel_size": r.choice((1, 2, (2, 1))), **_pool(r)},
+    "PackedAvgPool2D": lambda r: {"kernel_size": r.choice((1, 2, (2, 1))), **_pool(r)},
 }
 TRAINED: dict[str, Make] = {
     "BinaryDense": lambda r: {"in_features": 5, "out_features": 1 + r.below(4), **_options(r)},
@@ -48,8 +48,8 @@ TRAINED: dict[str, Make] = {
     "BatchNorm": lambda r: {"features": 5, "eps": 1e-4, "momentum": 0.1},
     "ShiftBatchNorm": lambda r: {"features": 5},
     "Dropout": lambda r: {"rate": r.choice((0.0, 0.5))},
-    "MaxPool2D": lambda r: {"size": r.choice((1, 2, (2, 1))), **_pool(r)},
-    "AvgPool2D": lambda r: {"size": r.choice((1, 2, (2, 1))), **_pool(r)},
+    "MaxPool2D": lambda r: {"kernel_size": r.choice((1, 2, (2, 1))), **_pool(r)},
+    "AvgPool2D": lambda r: {"kernel_size": r.choice((1, 2, (2, 1))), **_pool(r)},
     "Sign": lambda r: {"clip_value": 1.0},
     "Tanh": lambda r: {},
     "ReLU": lambda r: {},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, pack, unpack
+from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
 from ..ops.checks import as_generator, check_number
 from ..quantizers import (
     AnnealedSign,
@@ -284,7 +284,7 @@ class PackedSign(Layer):
     def forward(self, x) -> BitArray:
         values = as_float(as_activation("PackedSign", x, self.in_features))
         if self.threshold is None:
-            return pack(values)
+            return pack_operand("PackedSign", "x", values, -1)
         return above_operand("PackedSign", values, self.threshold, self._flip_bits)
 
     def compile(self, chain: Chain, x: Value) -> Value | None:

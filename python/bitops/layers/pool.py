@@ -351,7 +351,7 @@ def flattened(x: Activation) -> Activation:
         return x.reshape(n, features)
     channels = x.shape[-1]
     if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding bits within a row
-        words = x.words.reshape(n, math.prod(x.words.shape[1:]))
+        words = x.words.reshape(n, math.prod(x.words.shape[1:]))  # -1 fails for no examples
         return BitArray.from_words(words, (n, features))
     pixels = features // channels
     rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, pack, popcount
+from ..ops.array import BitArray, pack, pack_operand, popcount
 from ..ops.checks import as_generator, check_rate, real_array
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
@@ -338,7 +338,7 @@ class PackedWeights:
 
 
 def _as_bits(where: str, w, axes: str) -> BitArray:
-    bits = w if isinstance(w, BitArray) else pack(_check_signs(where, w))
+    bits = w if isinstance(w, BitArray) else pack_operand(where, "w", _check_signs(where, w), -1)
     ndim = axes.count(",") + 1
     if bits.ndim != ndim or bits.axis != ndim - 1 or 0 in bits.shape:
         raise ValueError(

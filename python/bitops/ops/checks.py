@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 def is_integer(item: Any) -> bool:
@@ -121,6 +121,14 @@ def plain_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
         return np.asarray(x)
     except ValueError as error:  # lists of several lengths
         raise ValueError(f"[{where}] {name} must be an array of numbers, got {error}") from None
+
+
+def check_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Check that NumPy knows a dtype, and return it."""
+    try:
+        return np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"[{where}] dtype must be a dtype, got {dtype!r:.80}") from None
 
 
 def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
-from .checks import check_integer, is_integer, is_plain
+from .checks import check_integer, is_integer, is_plain, plain_array
 from .geometry import Padding, Pair, check_result, make_window
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, filter_rows
@@ -97,7 +97,7 @@ def filter_bits(where: str, w: ArrayLike | BitArray | Prepacked) -> BitArray:
 
 def _along_channels(where: str, name: str, axes: str, x: ArrayLike | BitArray) -> BitArray:
     """Check an operand with four axes, and return it packed along the last one."""
-    shape = x.shape if isinstance(x, BitArray) else np.shape(x)
+    shape = x.shape if isinstance(x, BitArray) else plain_array(where, name, x).shape
     if len(shape) != 4:
         raise ValueError(f"[{where}] {name} must have shape ({axes}), got {shape}")
     bits = x if isinstance(x, BitArray) else pack_operand(where, name, x, -1)

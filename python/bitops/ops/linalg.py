@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .array import BitArray, contiguous_rows, flip_words, pack_operand
-from .checks import check_integer
+from .checks import check_dtype, check_integer, plain_array
 from .geometry import check_result
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, rows_operand, weights_matrix
@@ -253,7 +253,7 @@ def hamming(
     >>> hamming([[1.0, -1.0, 1.0]], [[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
     array([[1, 3]], dtype=int32)
     """
-    dtype = np.dtype(dtype)
+    dtype = check_dtype("hamming", dtype)
     if dtype not in _HAMMING_KINDS:
         raise TypeError(f"[hamming] dtype must be int32 or uint16, got {dtype}")
     usual = _core.usual_product(_HAMMING_KINDS[dtype], a, b, (), out)
@@ -387,7 +387,7 @@ def matmul(
 
 def _packed_along(name: str, x: ArrayLike | BitArray, axis: int) -> BitArray:
     """Pack an operand of matmul along k; a vector has only one axis."""
-    ndim = x.ndim if isinstance(x, BitArray) else np.ndim(x)
+    ndim = x.ndim if isinstance(x, BitArray) else plain_array("matmul", name, x).ndim
     return pack_operand("matmul", name, x, axis if ndim != 1 else -1)
 
 
