@@ -1,5 +1,7 @@
 """`convert.check`, and the commands `bitops import` and `bitops show`."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,34 @@ def test_show_says_what_is_not_stated(tmp_path, capsys):
     io.save(Packed(PackedDense(np.ones((3, 5)))), tmp_path / "a.safetensors")
     assert cli.main(["show", str(tmp_path / "a.safetensors")]) == 0
     assert "input not stated" in capsys.readouterr().out
+
+
+def npz(path, **entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def header(text, length=0):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(length)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no array", "arrays of numbers"),
+        (header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n", 8), "claims"),
+        (header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999,)}\n", 8), "claims"),
+        (bytes(2**28), "far more than it takes"),
+    ],
+)
+def test_arrays_of_strangers(path, tmp_path, capsys, content, message):
+    npz(tmp_path / "x.npz", x=content)
+    assert message in failure(capsys, "import", str(path), "--check", str(tmp_path / "x.npz"))
+
+
+def test_files_that_are_no_npz(path, tmp_path, capsys):
+    (tmp_path / "x.npz").write_bytes(b"PK text")
+    argv = ["import", str(path), "--check", str(tmp_path / "x.npz")]
+    assert "must be a .npz file" in failure(capsys, *argv)
+    assert "No such file" in failure(capsys, *argv[:-1], str(tmp_path / "y.npz"))

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ..files.arrays import read_npz
 from ..files.text import printable
 from .arguments import output_file
 
@@ -84,8 +83,7 @@ def _converted(path: Path, name: str) -> Packed:
 def _compared(packed: Packed, path: Path, examples: Path) -> Report:
     from ..convert import check
 
-    with np.load(examples, allow_pickle=False) as arrays:
-        if "x" not in arrays:
-            raise ValueError(f"[import] {examples} must hold an array x of examples")
-        x, scores = arrays["x"], arrays["scores"] if "scores" in arrays else None
-    return check(packed, path if scores is None else scores, x)
+    arrays = read_npz("import", examples)
+    if "x" not in arrays:
+        raise ValueError(f"[import] {examples} must hold an array x of examples")
+    return check(packed, arrays.get("scores", path), arrays["x"])
