@@ -252,7 +252,8 @@ class PackedDense(PackedProduct):
     w : BitArray or array_like of shape (out_features, in_features)
         Weights; a real array is packed by sign (zero counts as +1).
     threshold : array_like of shape (out_features,), int or float32, optional
-        If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
+        If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast. Integers
+        are clipped to int32.
     flip : array_like of shape (out_features,), bool, optional
         Outputs whose bit is inverted; requires `threshold`.
     alpha, bias : array_like of shape (out_features,), float32, optional
