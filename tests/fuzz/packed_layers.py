@@ -245,8 +245,12 @@ def _finish(z: np.ndarray, threshold: Any, flip: Any, alpha: Any, bias: Any) -> 
 
 
 def _threshold(threshold: Any) -> np.ndarray:
+    """Thresholds as layers keep them: float32, or integers clipped to int32."""
     threshold = np.asarray(threshold)
-    return threshold.astype(np.float32) if threshold.dtype.kind == "f" else threshold
+    if threshold.dtype.kind == "f":
+        return threshold.astype(np.float32)
+    ends = np.iinfo(np.int32)
+    return np.clip(threshold, ends.min, ends.max).astype(np.int32)
 
 
 def _float_dense_twin(x: Any, w: Any, bias: Any = 0.0) -> np.ndarray:

@@ -253,7 +253,8 @@ class PackedDense(PackedProduct):
         Weights; a real array is packed by sign (zero counts as +1). Integers must be -1 and +1, and
         bits may be bool.
     threshold : array_like of shape (out_features,), int or float32, optional
-        If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
+        If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast. Integers
+        are clipped to int32.
     flip : array_like of shape (out_features,), bool, optional
         Outputs whose bit is inverted; requires `threshold`.
     alpha, bias : array_like of shape (out_features,), float32, optional

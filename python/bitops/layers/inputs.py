@@ -212,7 +212,10 @@ def as_labels(
 
 
 def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
-    """Check thresholds, one a feature; return int32, clipped without effect, or float32."""
+    """Check thresholds, one a feature; return int32 or float32.
+
+    Clipping integers to int32 has no effect on sums of integers, but on real ones beyond 2^31.
+    """
     threshold = plain_array(where, "threshold", threshold)
     if threshold.dtype.kind in "iu":
         threshold = clip_to_int32(threshold)
