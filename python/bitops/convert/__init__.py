@@ -8,11 +8,15 @@
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
 
+`to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
+keeps.
+
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
 """
 
 from .errors import ConversionError
 from .onnx import from_onnx
+from .onnx_export import to_onnx
 
-__all__ = ["ConversionError", "from_onnx"]
+__all__ = ["ConversionError", "from_onnx", "to_onnx"]

@@ -124,12 +124,19 @@ def _graph(onnx: Any, model: Any) -> Graph:
         outputs=tuple(value.name for value in model.graph.output),
         constants=constants,
         opset=opset,
+        channels_last=frozenset(value.name for value in model.graph.input if _is_nhwc(value)),
     )
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _is_nhwc(value: Any) -> bool:
+    """Return whether the last axis is declared to be that of the channels, as `to_onnx` does."""
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) == 4 and dims[3].denotation == "DATA_CHANNEL"
 
 
 def _node(onnx: Any, node: Any) -> Node:
