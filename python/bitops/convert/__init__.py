@@ -9,14 +9,15 @@
     layers          lowering        a Sequential, which freezes to a Packed
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
-keeps.
+keeps. `to_c` writes C, out of the functions in c_source.
 
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
 """
 
+from .c_export import CSize, to_c
 from .errors import ConversionError
 from .onnx import from_onnx
 from .onnx_export import to_onnx
 
-__all__ = ["ConversionError", "from_onnx", "to_onnx"]
+__all__ = ["CSize", "ConversionError", "from_onnx", "to_c", "to_onnx"]
