@@ -5,10 +5,12 @@ and the pools of bits that follow it, become
 
     bit = (z > t) ^ flip        OR or AND of a window       in the graph
     z > t                       none                        z >= next number above t
-    z <= t (flip)               none                        z * -1 >= -t
+    z > t, whole numbers        none                        z >= t + 1/2
+    z <= t (flip)               none                        z * -1 >= -t, or -(t + 1/2)
     z > t                       AND                         max-pool of z * -1, * -1, then as above
 
-so that a graph has no other operators than those that exporters write.
+so that a graph has no other operators than those that exporters write. Halves between whole numbers
+decide the same where a program computes sums by inexact transforms.
 """
 
 from __future__ import annotations
@@ -155,10 +157,9 @@ def _limits(threshold: np.ndarray, is_flipped: np.ndarray, is_whole: bool) -> np
     """Return float32 limits: z > t is z >= limit, and z <= t, which is flipped, -z >= limit."""
     t = threshold.astype(np.float64)
     if is_whole:
-        t = np.floor(t)
-        limits = _rounded_up(np.where(is_flipped, -t, t + 1))
-    else:
-        limits = np.where(is_flipped, _rounded_up(-t), _rounded_up(np.nextafter(t, np.inf)))
+        t = np.floor(t) + 0.5
+    above = t if is_whole else np.nextafter(t, np.inf)
+    limits = _rounded_up(np.where(is_flipped, -t, above))
     return np.clip(limits, -_LARGEST, _LARGEST)  # infinite ones make a feature constant
 
 
