@@ -118,7 +118,7 @@ def frozen(name, options, rng):
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_models(name, options, qonnx, path, rng):
     packed, x = frozen(name, options, rng)
-    check(packed, x, path, qonnx=qonnx, back=not options.get("scale_input"))
+    check(packed, x, path, qonnx=qonnx)
 
 
 @needs_onnxruntime
@@ -178,6 +178,28 @@ def test_convolutions_of_bits(pad_value, qonnx, path, rng):
         input_shape=(7, 9, 8),
     )
     check(packed, bo.pack(weights(rng, 3, 7, 9, 8)), path, qonnx=qonnx)
+
+
+@FORMS
+@pytest.mark.parametrize("pad_value", [0, 1, -1])
+@pytest.mark.parametrize("scales", [{}, {"alpha": 0.3, "bias": 2.0}])
+def test_convolutions_that_scale_their_input(scales, pad_value, qonnx, path, rng):
+    packed = L.Packed(
+        L.PackedConv2D(
+            weights(rng, 6, 3, 2, 2),
+            stride=(1, 2),
+            dilation=(2, 1),
+            padding=((2, 1), (0, 1)),
+            pad_value=pad_value,
+            groups=2,
+            scale_input=True,
+            **scales,
+        ),
+        L.PackedGlobalAvgPool2D(),
+        input_shape=(7, 9, 4),
+    )
+    check(packed, rng.normal(size=(3, 7, 9, 4)).astype(np.float32), path, qonnx=qonnx)
+    assert from_onnx(path).layers[0].scale_input
 
 
 @FORMS
@@ -347,8 +369,39 @@ def test_only_packed_networks_are_written(path):
     ],
 )
 def test_nodes_of_activations_that_are_no_such(nodes, message, rng):
+    """Round, ReduceSum and comparisons with several thresholds elsewhere."""
     net = random_onnx.Network(rng, (20,))
     for op, *constants in nodes:
         net.then(op, *(np.float32(c) if isinstance(c, list) else c for c in constants))
     with pytest.raises(ConversionError, match=message):
+        from_onnx(net.model().SerializeToString())
+
+
+def scaled_convolution(rng, *, mean=1 / 4, term=0.0, limit=0.0):
+    """The graph that `to_onnx` writes for a convolution that scales its input, or almost."""
+    net = random_onnx.Network(rng, (3, 5, 5))
+    above = net.add("GreaterOrEqual", "input", net.constant(np.float32(limit)))
+    net.add("Where", above, net.constant(np.float32(1)), net.constant(np.float32(-1)))
+    net.then("Conv", net.signs(4, 3, 2, 2))
+    z = net.then("Add", np.float32(term))
+    net.add("Abs", "input")
+    net.add("ReduceMean", net.last, axes=[1], keepdims=1)
+    scales = net.then("Conv", np.full((1, 1, 2, 2), mean, np.float32))
+    net.add("Mul", scales, z)
+    return net
+
+
+@pytest.mark.parametrize("change", [{"mean": 0.3}, {"term": 1.0}, {"limit": 0.5}])
+def test_products_that_are_no_scaled_convolutions(change, rng):
+    model = scaled_convolution(rng).model().SerializeToString()
+    assert from_onnx(model).layers[0].scale_input
+    model = scaled_convolution(rng, **change).model().SerializeToString()
+    with pytest.raises(ConversionError, match="product of two computed tensors is supported only"):
+        from_onnx(model)
+
+
+def test_magnitudes_elsewhere_are_refused(rng):
+    net = random_onnx.Network(rng, (20,))
+    net.then("Abs")
+    with pytest.raises(ConversionError, match="Abs node 'n0': it is supported only in the input"):
         from_onnx(net.model().SerializeToString())

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..ops.geometry import Pair
 from .graph import BATCH, Graph, Node
+from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
 from .tensors import Tensor, join
 
@@ -114,7 +115,7 @@ def _subtract(call: Call) -> Tensor:
 
 def _multiply(call: Call) -> Tensor:
     if call.is_tensor(0) and call.is_tensor(1):
-        raise call.node.refuse("the product of two computed tensors is not supported")
+        return times_scales(call.node, call.tensor(0), call.tensor(1))
     x, value = _with_constant(call)
     return x.affine(call.node, x.per_feature(call.node, value), 0.0)
 
@@ -510,6 +511,8 @@ def _reduce_mean(call: Call) -> Tensor:
     if axes is None:
         raise node.refuse("its axes must be those of the image")
     reduced = {axis % len(x.axes) for axis in np.reshape(axes, -1).tolist()}
+    if [x.axes[axis] for axis in reduced] == ["c"] and call.attribute("keepdims", 1):
+        return x.add(Map(str(node), CHANNEL_MEAN), sizes=(*x.sizes[:-1], 1))
     if {x.axes[axis] for axis in reduced} != {"h", "w"}:
         raise node.refuse("its axes must be those of the image")
     kept = call.attribute("keepdims", 1)
@@ -546,6 +549,7 @@ def _pad(call: Call) -> Tensor:
 
 
 HANDLERS: dict[str, Callable[[Call], Tensor]] = {
+    "Abs": _map(MAGNITUDE),
     "Add": _add,
     "AveragePool": _pool("avg"),
     "BatchNormalization": _batch_norm,
