@@ -10,7 +10,7 @@ from test_models import NETS, disturb, examples
 import bitops as bo
 from bitops import layers as L
 from bitops.convert import ConversionError, CSize, to_c
-from bitops.quantizers import DoReFaActivation
+from bitops.quantizers import DoReFaActivation, DoReFaWeight, Ternary
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs gcc or clang")
@@ -138,16 +138,23 @@ def test_bytes_and_scales(scales, tmp_path, rng):
 def test_one_layer_needs_no_workspace(tmp_path, rng):
     packed = L.Packed(L.PackedFlatten(), L.PackedDense(weights(rng, 3, 70)), input_shape=(5, 7, 2))
     size = check(packed, pixels(rng, 4, 5, 7, 2), tmp_path)
-    assert size == CSize(rom=3 * 3 * 4 + 15 * 4, ram=0)
+    assert size == CSize(rom=3 * 3 * 4 + 16 * 4, ram=0)
 
 
 @needs_compiler
-def test_bits_that_stand_for_zero_and_one(tmp_path, rng):
+@pytest.mark.parametrize("quantizer", [None, Ternary(), DoReFaWeight(3)], ids=repr)
+def test_planes_and_bits_that_stand_for_zero_and_one(quantizer, tmp_path, rng):
+    def conv(channels, filters, seed):
+        sizes = channels, filters, 3
+        if quantizer is None:
+            return L.BinaryConv2D(*sizes, padding=1, seed=seed)
+        return L.QuantizedConv2D(*sizes, quantizer, padding=1, seed=seed)
+
     model = L.Sequential(
-        L.BinaryConv2D(2, 9, 3, padding=1, seed=0),
+        conv(2, 9, 0),
         L.BatchNorm(9),
         L.Quantize(DoReFaActivation(1)),
-        L.BinaryConv2D(9, 10, 3, padding=1, seed=1),
+        conv(9, 10, 1),
         L.BatchNorm(10),
         L.Sign(),
         L.Flatten(),
@@ -159,6 +166,7 @@ def test_bits_that_stand_for_zero_and_one(tmp_path, rng):
     disturb(model, rng)
     packed = model.freeze()
     assert packed.layers[1].input_bits == 1
+    assert (quantizer is None) == isinstance(packed.layers[1], L.PackedConv2D)
     check(packed, pixels(rng, 9, 4, 5, 2), tmp_path)
 
 
@@ -191,6 +199,19 @@ def test_random_networks(seed, tmp_path):
     layers += [L.PackedFlatten(), L.PackedDense(weights(rng, 5, int(np.prod(sizes))))]
     x = bo.pack(weights(rng, 3, *shape)) if takes_bits else pixels(rng, 3, *shape)
     check(L.Packed(layers, input_shape=shape), x, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("alpha", [None, 0.25])
+def test_planes_of_scores(alpha, tmp_path, rng):
+    packed = L.Packed(
+        L.PackedPlanesConv2D(weights(rng, 2, 35, 2, 2, 3), (1, 1), 0.5, input_bits=8, padding=1),
+        L.PackedMaxPool2D(2),
+        L.PackedFlatten(),
+        L.PackedPlanesDense(weights(rng, 3, 4, 210), (1, 2, 4), alpha=alpha),
+        input_shape=(5, 4, 3),
+    )
+    check(packed, pixels(rng, 6, 5, 4, 3), tmp_path)
 
 
 @needs_compiler

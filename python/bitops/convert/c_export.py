@@ -17,6 +17,7 @@ from ..files.writing import write_file
 from ..layers import Layer, Packed
 from ..layers.inputs import Shape
 from ..layers.operation import Convolution
+from ..layers.planes import sum_planes
 from ..layers.product import PackedProduct
 from ..layers.windows import Windows
 from ..ops.array import BitArray, pack
@@ -25,7 +26,7 @@ from . import c_source
 from .errors import ConversionError
 
 _INT32 = np.iinfo(np.int32)
-_FIELDS = 15  # of struct window, an int32_t each
+_FIELDS = 16  # of struct window, an int32_t each
 
 # Words that no identifier may be; a name is also the beginning of others, which are none of them.
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,30}")
@@ -58,8 +59,8 @@ def to_c(
     Parameters
     ----------
     packed : Packed
-        Dense and convolutional layers with +-1 weights, of which the first may take 8-bit numbers;
-        max-pools of bits and Flatten between them; scores at the end.
+        Dense and convolutional layers with +-1 weights or planes of them, of which the first may
+        take 8-bit numbers; max-pools of bits and Flatten between them; scores at the end.
     folder : path
         Gets the files `<name>.h` and `<name>.c`; it is made if it does not exist.
     name : str
@@ -164,6 +165,8 @@ class _Program:
             L.PackedDense: self._product,
             L.PackedFlatten: self._flatten,
             L.PackedMaxPool2D: self._pool,
+            L.PackedPlanesConv2D: self._product,
+            L.PackedPlanesDense: self._product,
         }
         writer = writers.get(type(layer))
         if writer is None:
@@ -191,10 +194,14 @@ class _Program:
         on_bits = operation.for_units() if are_units else operation
         if on_bits.pad_value and not self.is_bits:
             return f"pad_value must be 0 for uint8, got {on_bits.pad_value}"
-        window = self._window(place, layer, getattr(operation, "windows", None), on_bits.pad_value)
+        windows, planes = getattr(operation, "windows", None), len(layer.weights.planes.bits)
+        window = self._window(place, layer, windows, on_bits.pad_value, planes)
         weights = self._table("weights", place, _words(layer.weight))
+        given = layer.weights.coefficients
+        values = None if given is None else np.array(given, np.int32)
+        coefficients = self._table("coefficients", place, values)
         self.used.add(way := "sum_of_bits" if self.is_bits else "sum_of_bytes")
-        inputs = f"{way}, {window}, {self.current}, {weights}"
+        inputs = f"{way}, {window}, {self.current}, {weights}, {coefficients}"
         if layer.threshold is not None:
             limits = self._table("limits", place, _limits(layer, are_units))
             flips = self._table("flips", place, None if layer.flip is None else _flags(layer.flip))
@@ -249,7 +256,9 @@ class _Program:
         self.rom += values.nbytes
         return name
 
-    def _window(self, place: int, layer: Layer, windows: Windows | None, outside: int = 0) -> str:
+    def _window(
+        self, place: int, layer: Layer, windows: Windows | None, outside: int = 0, planes: int = 1
+    ) -> str:
         """Add the sizes of a layer; return a pointer to them."""
         shape, target = _known(self.shape), _known(layer.output_shape(self.shape))
         if windows is None:  # each pixel, or the row, by itself
@@ -265,6 +274,7 @@ class _Program:
             (*windows.stride, *windows.dilation),
             (top, left),
             (outside,),
+            (planes,),
         )
         lines = ",\n".join("    " + ", ".join(map(str, row)) for row in rows)
         name = f"window_{place}"
@@ -365,5 +375,7 @@ def _limits(layer: PackedProduct, are_units: bool) -> np.ndarray:
     limits = np.floor(layer.threshold.astype(np.float64))
     limits = np.clip(limits, _INT32.min, _INT32.max)
     if are_units:
-        limits = np.clip(2 * limits - layer.weights.sums[0], _INT32.min, _INT32.max)
+        weights = layer.weights
+        s = sum_planes([part.copy() for part in weights.sums], weights.planes.coefficients)
+        limits = np.clip(2 * limits - s, _INT32.min, _INT32.max)
     return limits.astype(np.int32)

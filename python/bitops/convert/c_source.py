@@ -16,6 +16,7 @@ struct window {
     int32_t stride_y, stride_x, dilation_y, dilation_x;
     int32_t top, left;
     int32_t outside; /* value around the image; 0 counts nothing */
+    int32_t planes;  /* of the filters, which are sums of so many times +-1 */
 };
 
 static int32_t words_of(int32_t bits)
@@ -97,22 +98,33 @@ static int32_t sum_of_bytes(const struct window *s, const void *image, const uin
     return sum;
 }
 """,
-    "sums": """\
+    "total": """\
 typedef int32_t sum_function(const struct window *, const void *, const uint32_t *, int32_t,
                              int32_t);
 
-static int32_t filter_words(const struct window *s)
+/* Products of all planes of filter o, each times its coefficient; a single one may have none. */
+static int32_t total(sum_function *sum, const struct window *s, const void *image,
+                     const uint32_t *weights, const int32_t *coefficients, int32_t y, int32_t x,
+                     int32_t o)
 {
-    return s->kernel_height * s->kernel_width * words_of(s->channels);
+    const int32_t words = s->kernel_height * s->kernel_width * words_of(s->channels);
+    int32_t result = 0;
+
+    for (int32_t i = 0; i < s->planes; i++) {
+        const uint32_t *const filter = weights + (i * s->out_channels + o) * words;
+
+        result += (coefficients ? coefficients[i] : 1) * sum(s, image, filter, y, x);
+    }
+    return result;
 }
 """,
     "threshold": """\
 /* bit = (sum > limit) ^ flip for every output; no flips if they are null. */
 static void threshold(sum_function *sum, const struct window *s, const void *image,
-                      const uint32_t *weights, const int32_t *limits, const uint32_t *flips,
-                      uint32_t *out)
+                      const uint32_t *weights, const int32_t *coefficients,
+                      const int32_t *limits, const uint32_t *flips, uint32_t *out)
 {
-    const int32_t step = filter_words(s), words = words_of(s->out_channels);
+    const int32_t words = words_of(s->out_channels);
 
     for (int32_t y = 0; y < s->out_height; y++) {
         for (int32_t x = 0; x < s->out_width; x++, out += words) {
@@ -120,7 +132,8 @@ static void threshold(sum_function *sum, const struct window *s, const void *ima
                 out[i] = flips ? flips[i] : 0u;
             }
             for (int32_t o = 0; o < s->out_channels; o++) {
-                const uint32_t bit = sum(s, image, weights + o * step, y, x) > limits[o];
+                const int32_t z = total(sum, s, image, weights, coefficients, y, x, o);
+                const uint32_t bit = z > limits[o];
 
                 out[o / 32] ^= bit << (o % 32);
             }
@@ -130,14 +143,12 @@ static void threshold(sum_function *sum, const struct window *s, const void *ima
 """,
     "whole_scores": """\
 static void whole_scores(sum_function *sum, const struct window *s, const void *image,
-                         const uint32_t *weights, int32_t *out)
+                         const uint32_t *weights, const int32_t *coefficients, int32_t *out)
 {
-    const int32_t step = filter_words(s);
-
     for (int32_t y = 0; y < s->out_height; y++) {
         for (int32_t x = 0; x < s->out_width; x++) {
             for (int32_t o = 0; o < s->out_channels; o++) {
-                *out++ = sum(s, image, weights + o * step, y, x);
+                *out++ = total(sum, s, image, weights, coefficients, y, x, o);
             }
         }
     }
@@ -146,14 +157,13 @@ static void whole_scores(sum_function *sum, const struct window *s, const void *
     "real_scores": """\
 /* sum * alpha + bias; either may be null. */
 static void real_scores(sum_function *sum, const struct window *s, const void *image,
-                        const uint32_t *weights, const float *alpha, const float *bias, float *out)
+                        const uint32_t *weights, const int32_t *coefficients, const float *alpha,
+                        const float *bias, float *out)
 {
-    const int32_t step = filter_words(s);
-
     for (int32_t y = 0; y < s->out_height; y++) {
         for (int32_t x = 0; x < s->out_width; x++) {
             for (int32_t o = 0; o < s->out_channels; o++) {
-                float score = (float)sum(s, image, weights + o * step, y, x);
+                float score = (float)total(sum, s, image, weights, coefficients, y, x, o);
 
                 if (alpha) {
                     score *= alpha[o];
@@ -213,9 +223,9 @@ static void flatten(int32_t pixels, int32_t channels, const uint32_t *image, uin
 CALLS = {
     "sum_of_bits": ("ones", "place"),
     "sum_of_bytes": ("place",),
-    "threshold": ("sums",),
-    "whole_scores": ("sums",),
-    "real_scores": ("sums",),
+    "threshold": ("total",),
+    "whole_scores": ("total",),
+    "real_scores": ("total",),
     "pool": ("place",),
 }
 
