@@ -150,9 +150,21 @@ def bitplane_gemm(m: int, n: int, k: int) -> Case:
     return Case(lambda: bo.bitplane_gemm(x, weights, out=out), x.astype(np.float32) @ w.T)
 
 
-def pack(dtype: str, axis: int) -> Case:
-    x = RNG.integers(-128, 128, (1000, 4096)).astype(dtype)
+def matmul(m: int, n: int, k: int) -> Case:
+    a, w = signs(m, k), signs(n, k)
+    bits, rows = bo.pack(a), bo.pack(w)
+    return Case(lambda: bits @ rows.T, a @ w.T)
+
+
+def pack(dtype: str, axis: int, shape: tuple[int, ...] = (1000, 4096)) -> Case:
+    x = RNG.integers(-128, 128, shape).astype(dtype)
     return Case(lambda: bo.pack(x, axis), np.where(x >= 0, 1, -1))
+
+
+def first_row() -> Case:
+    x = signs(5, 64)
+    bits = bo.pack(x)
+    return Case(lambda: bits[0], x[0])
 
 
 def conv2d(
@@ -241,6 +253,10 @@ def operations() -> Iterator[tuple[str, Callable[[], Case]]]:
         yield f"pack {dtype} last axis", partial(pack, dtype, -1)
         yield f"pack {dtype} axis 0", partial(pack, dtype, 0)
     yield "gemm 1x64x64 fixed cost", partial(gemm, 1, 64, 64)
+    yield "gemm_sign 1x64x64 fixed cost", partial(gemm_sign, 1, 64, 64)
+    yield "matmul 1x64x64 fixed cost", partial(matmul, 1, 64, 64)
+    yield "pack 64 float32 fixed cost", partial(pack, "float32", -1, (64,))
+    yield "b[0] fixed cost", first_row
     yield "conv2d 1x8x8x64 fixed cost", partial(conv2d, (1, 8, 8, 64), 64)
 
 

@@ -6,7 +6,6 @@ the error messages that users see; the checks here keep memory safe. Outputs com
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 cimport bitops._kernels as c
@@ -22,10 +21,6 @@ F64 = c.BITOPS_F64
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-
-
-cdef enum:
-    CACHE_LINE = 64  # bytes; vectors of panels must not straddle two lines
 
 
 # ---- configuration ---------------------------------------------------------------------------
@@ -160,21 +155,54 @@ cdef const float *scales(str name, const float[::1] x, Py_ssize_t n) except? NUL
 cdef class Scratch:
     """Memory for C, aligned to a cache line and freed with the object."""
 
-    cdef void *memory
-    cdef void *start  # what C is given
+    cdef void *start
 
     def __dealloc__(self):
-        free(self.memory)
+        c.bitops_free(self.start)
 
 
 cdef Scratch make_scratch(size_t size):
     cdef Scratch scratch = Scratch.__new__(Scratch)
-    scratch.memory = malloc(size + CACHE_LINE)
-    if scratch.memory == NULL:
+    scratch.start = c.bitops_allocate(size)
+    if scratch.start == NULL:
         raise MemoryError(f"[_core] {size} bytes of memory are needed and not available")
-    scratch.start = <void *>((<uintptr_t>scratch.memory + CACHE_LINE - 1)
-                             & ~<uintptr_t>(CACHE_LINE - 1))
     return scratch
+
+
+MEMORY = c.BITOPS_MEMORY
+THREAD = c.BITOPS_THREAD
+
+
+def fail(int kind, long first, long count=1):
+    """Let requests to the system fail, for tests.
+
+    Parameters
+    ----------
+    kind : int
+        MEMORY (blocks of this module) or THREAD (those made to see whether they can be).
+    first, count : int
+        Of the requests from now on, in all threads, number ``first`` (the next is 1) and those that
+        follow, ``count`` in all, fail. 0 ends it.
+    """
+    check_kind(kind)
+    c.bitops_fail(<c.bitops_request>kind, first, count)
+
+
+def requests(int kind):
+    """Requests of a kind since `fail` was called for it."""
+    check_kind(kind)
+    return c.bitops_requests(<c.bitops_request>kind)
+
+
+def live_blocks():
+    """Blocks of memory that this module holds."""
+    return c.bitops_live_blocks()
+
+
+cdef int check_kind(int kind) except -1:
+    if kind != c.BITOPS_MEMORY and kind != c.BITOPS_THREAD:
+        raise ValueError(f"[_core] kind must be MEMORY or THREAD, got {kind}")
+    return 0
 
 
 # ---- interrupts ------------------------------------------------------------------------------
@@ -342,12 +370,14 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_
     seed : int
     codes_out : OUT, shape (n,)
     """
+    cdef c.bitops_stop stop = at_signals()
     check_size("codes_out", codes_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0],
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0], &stop,
                           c.bitops_get_num_threads())
+    check_stop(&stop)
 
 
 def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
@@ -368,6 +398,49 @@ def mean_magnitude(const float[:, ::1] x, float[::1] mean_out):
     with nogil:
         c.bitops_mean_magnitude(&x[0, 0], x.shape[0], x.shape[1], &mean_out[0], &stop,
                                 c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def sum_magnitude(const float[:, ::1] x, double[::1] sum_out):
+    """Sum the absolute values of every row in float64, as np.sum does.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    sum_out : OUT, shape (rows,)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("sum_out", sum_out.shape[0], x.shape[0])
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0:
+        sum_out[:] = 0
+        return
+    with nogil:
+        c.bitops_sum_magnitude(&x[0, 0], x.shape[0], x.shape[1], &sum_out[0], &stop,
+                               c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def sum_columns(const float[:, :, ::1] x, double[:, ::1] sum_out):
+    """Sum over the middle axis in float64, from the first row to the last.
+
+    Parameters
+    ----------
+    x : IN, shape (outer, rows, n)
+    sum_out : OUT, shape (outer, n)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("rows of sum_out", sum_out.shape[0], x.shape[0])
+    check_size("columns of sum_out", sum_out.shape[1], x.shape[2])
+    if sum_out.shape[0] == 0 or sum_out.shape[1] == 0:
+        return
+    if x.shape[1] == 0:
+        sum_out[:, :] = 0
+        return
+    with nogil:
+        c.bitops_sum_columns(c.bitops_isa_active(), &x[0, 0, 0], x.shape[0], x.shape[1],
+                             x.shape[2], &sum_out[0, 0], &stop, c.bitops_get_num_threads())
     check_stop(&stop)
 
 
@@ -417,6 +490,7 @@ cdef class Panels:
 
     def __cinit__(self, const uint64_t[:, ::1] w, size_t groups=1):
         cdef size_t group, share, group_words
+        cdef c.bitops_stop stop = at_signals()
         if groups == 0 or w.shape[0] % groups:
             raise ValueError(f"[_core] groups must divide {w.shape[0]} rows, got {groups}")
         self.isa = c.bitops_isa_active()
@@ -433,8 +507,9 @@ cdef class Panels:
         with nogil:
             for group in range(groups):
                 c.bitops_prepack_all(self.isa, &w[group * share, 0], self.k_words, share,
-                                     self.k_words, self.words + group * group_words,
+                                     self.k_words, self.words + group * group_words, &stop,
                                      c.bitops_get_num_threads())
+        check_stop(&stop)
 
     @property
     def isa_name(self):
@@ -481,6 +556,18 @@ cdef int check_blocks(str name, const int64_t[::1] index, size_t block, size_t r
     return 0
 
 
+cdef int call_gemm(const c.bitops_isa *isa, c.bitops_gemm_args *args) except -1:
+    """Find scratch memory and multiply."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_gemm_workspace_size(isa, args, n_threads))
+    with nogil:
+        c.bitops_gemm(isa, args, workspace.start, n_threads)
+    return check_stop(&stop)
+
+
 cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_rows,
                   Py_ssize_t c_columns, c.bitops_store *store) except -1:
     """Fill in the operands, check the output's shape, find scratch memory and call.
@@ -510,13 +597,12 @@ cdef int run_gemm(const uint64_t[:, ::1] a, object w, tuple batch, Py_ssize_t c_
     check_size("columns of the output", c_columns, args.n)
     if c_rows == 0 or c_columns == 0:
         return 0
+    if batch is None:
+        return call_gemm(isa, &args)
     workspace = make_scratch(c.bitops_gemm_workspace_size(isa, &args, n_threads))
     with nogil:
-        if batch is None:
-            c.bitops_gemm(isa, &args, workspace.start, n_threads)
-        else:
-            c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
-                                n_threads)
+        c.bitops_gemm_batch(isa, &args, count, &a_index[0], &w_index[0], workspace.start,
+                            n_threads)
     return check_stop(&stop)
 
 
@@ -626,10 +712,6 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
     cdef c.bitops_gemm_args args
     cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
     cdef size_t count = distances_out.shape[1]
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
-    cdef Scratch workspace
-    args.stop = &stop
     check_size("rows of distances_out", distances_out.shape[0], args.m)
     check_size("rows of indices_out", indices_out.shape[0], args.m)
     check_size("columns of indices_out", indices_out.shape[1], count)
@@ -637,11 +719,21 @@ def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] 
         raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
     if args.m == 0:
         return
-    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, &args, count, n_threads))
+    call_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0])
+
+
+cdef int call_topk(const c.bitops_isa *isa, c.bitops_gemm_args *args, size_t count,
+                   int32_t *distances_out, int64_t *indices_out) except -1:
+    """Find scratch memory and search."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, args, count, n_threads))
     with nogil:
-        c.bitops_hamming_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0],
-                              workspace.start, n_threads)
-    check_stop(&stop)
+        c.bitops_hamming_topk(isa, args, count, distances_out, indices_out, workspace.start,
+                              n_threads)
+    return check_stop(&stop)
 
 
 # ---- convolutions ----------------------------------------------------------------------------
@@ -722,6 +814,44 @@ def im2col(const uint64_t[:, :, :, ::1] x, object window, size_t channels, bint 
     check_stop(&stop)
 
 
+cdef const float *first_number(const float[:, :, :, ::1] x) noexcept nogil:
+    if x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3]:
+        return &x[0, 0, 0, 0]
+    return NULL
+
+
+def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1] mean_out):
+    """Take the mean of each window, channel by channel, with zeros outside.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c)
+    window : tuple
+        A Window of geometry.py.
+    mean_out : OUT, shape (n, oh, ow, c)
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    set_window(window, 1, False, &windows)
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    check_size("images of mean_out", mean_out.shape[0], x.shape[0])
+    check_size("height of mean_out", mean_out.shape[1], windows.out_height)
+    check_size("width of mean_out", mean_out.shape[2], windows.out_width)
+    check_size("channels of mean_out", mean_out.shape[3], x.shape[3])
+    if first_number(mean_out) == NULL:
+        return
+    with nogil:
+        c.bitops_mean_windows(&windows, first_number(x), x.shape[0], x.shape[3],
+                              <float *>first_number(mean_out), &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def is_depthwise(size_t channels, size_t groups, size_t filters):
+    """Whether filters of ``channels`` channels are taken packed across their groups."""
+    return groups > 0 and bool(c.bitops_is_depthwise(channels, groups, filters))
+
+
 cdef class Convolution:
     """Filters, windows and settings of a convolution, checked once for many batches of images.
 
@@ -734,9 +864,8 @@ cdef class Convolution:
     groups : int
     filters : int
     w : IN, shape (filters, ceil(k / 64)), or Panels of as many groups
-        k = taps * channels bits each. With one channel a group and several groups, shape (filters
-        / groups * taps, words of a pixel): for each filter of a group and each tap, the bits of
-        all groups.
+        k = taps * channels bits each. If is_depthwise, shape (filters / groups * taps, words of a
+        pixel): for each filter of a group and each tap, the bits of all groups.
     tap_sums : IN, shape (taps, filters), or None
         Sums of the weights of each tap; positions outside then add nothing.
     outside : bool
@@ -753,6 +882,7 @@ cdef class Convolution:
         cdef const uint64_t[:, ::1] rows
         cdef size_t taps, w_rows = filters, w_words
         cdef Scratch areas
+        cdef c.bitops_stop stop = at_signals()
         memset(&self.args, 0, sizeof(self.args))
         self.isa = c.bitops_isa_active()
         self.w = w
@@ -773,8 +903,11 @@ cdef class Convolution:
             areas = make_scratch(c.bitops_conv_areas_size(&self.args))
             with nogil:
                 c.bitops_conv_fill_offsets(&self.args, &tap_sums[0, 0], self.offsets.start,
-                                           areas.start)
+                                           areas.start, &stop)
+            check_stop(&stop)
         if isinstance(w, Panels):
+            if groups > 1 and channels == 1:
+                raise ValueError("[_core] w must not be Panels with one channel a group")
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)
             check_size("groups of panels", (<Panels>w).groups, groups)
@@ -782,7 +915,7 @@ cdef class Convolution:
             self.args.panels = (<Panels>w).words
             return
         rows = w
-        if groups > 1 and channels == 1:
+        if is_depthwise(channels, groups, filters):
             w_rows = filters // groups * taps
             w_words = self.args.image.pixel_words
         check_size("rows of w", rows.shape[0], w_rows)
@@ -794,20 +927,24 @@ cdef class Convolution:
 
     cdef int run(self, const uint64_t[:, :, :, ::1] x, Py_ssize_t c_rows, Py_ssize_t filters,
                  c.bitops_store *store) except -1:
-        """Check images and output, find scratch memory and call."""
+        """Check images and output, and call."""
+        check_size("height", x.shape[1], self.args.image.height)
+        check_size("width", x.shape[2], self.args.image.width)
+        check_size("words of a pixel", x.shape[3], self.args.image.pixel_words)
+        check_size("filters of the output", filters, self.args.filters)
+        check_size("rows of the output", c_rows, output_rows(x.shape[0], &self.args.image))
+        if c_rows == 0 or filters == 0:
+            return 0
+        return self.call(first_word(x), x.shape[0], store)
+
+    cdef int call(self, const uint64_t *x, size_t images, c.bitops_store *store) except -1:
+        """Find scratch memory and convolve."""
         cdef c.bitops_conv_args args = self.args
         cdef int n_threads = c.bitops_get_num_threads()
         cdef c.bitops_stop stop = at_signals()
         cdef Scratch workspace
-        check_size("height", x.shape[1], args.image.height)
-        check_size("width", x.shape[2], args.image.width)
-        check_size("words of a pixel", x.shape[3], args.image.pixel_words)
-        check_size("filters of the output", filters, args.filters)
-        check_size("rows of the output", c_rows, output_rows(x.shape[0], &args.image))
-        if c_rows == 0 or filters == 0:
-            return 0
-        args.image.x = first_word(x)
-        args.images = x.shape[0]
+        args.image.x = x
+        args.images = images
         args.store = store[0]
         args.store.k = self.args.store.k
         args.stop = &stop
@@ -842,6 +979,9 @@ cdef class Convolution:
         self.run(x, c_out.shape[0], threshold.shape[0], &store)
 
 
+include "_usual.pxi"
+
+
 # ---- numbers times weights -------------------------------------------------------------------
 
 cdef c.bitops_mixed_args make_mixed(size_t m, size_t k, const void *x, void *c_out) noexcept:
@@ -863,6 +1003,8 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
+    if not args.is_float and not 1 <= args.bits <= 8:
+        raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
     args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]

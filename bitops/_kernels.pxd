@@ -77,6 +77,15 @@ cdef extern from "bitops.h" nogil:
     int bitops_kernel_name(size_t index, const char **op, const char **isa) noexcept
 
     const char *bitops_compiler() noexcept
+    void *bitops_allocate(size_t size) noexcept
+    void bitops_free(void *block) noexcept
+    long bitops_live_blocks() noexcept
+    ctypedef enum bitops_request:
+        BITOPS_MEMORY
+        BITOPS_THREAD
+    void bitops_fail(bitops_request kind, long first, long count) noexcept
+    long bitops_requests(bitops_request kind) noexcept
+
     int bitops_has_openmp() noexcept
     int bitops_get_num_threads() noexcept
     void bitops_set_num_threads(int n) noexcept
@@ -95,9 +104,11 @@ cdef extern from "bitops.h" nogil:
                             size_t rows, size_t n, void *x_out, bitops_stop *stop,
                             int n_threads) noexcept
     void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
-                         int n_threads) noexcept
+                         bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                bitops_stop *stop, int n_threads) noexcept
+    void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out,
+                              bitops_stop *stop, int n_threads) noexcept
     void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                               size_t k_words, int64_t *count_out, bitops_stop *stop,
                               int n_threads) noexcept
@@ -107,7 +118,8 @@ cdef extern from "bitops.h" nogil:
 
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
-                            size_t k_words, uint64_t *panels_out, int n_threads) noexcept
+                            size_t k_words, uint64_t *panels_out, bitops_stop *stop,
+                            int n_threads) noexcept
 
     size_t bitops_gemm_workspace_size(const bitops_isa *isa,
                                       const bitops_gemm_args *args,
@@ -135,8 +147,14 @@ cdef extern from "bitops.h" nogil:
     size_t bitops_conv_offsets_size(const bitops_conv_args *args) noexcept
     size_t bitops_conv_areas_size(const bitops_conv_args *args) noexcept
     void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
-                                  void *memory, void *workspace) noexcept
+                                  void *memory, void *workspace, bitops_stop *stop) noexcept
 
+    void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
+                             size_t channels, float *mean_out, bitops_stop *stop,
+                             int n_threads) noexcept
+    void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows,
+                            size_t n, double *sum_out, bitops_stop *stop, int n_threads) noexcept
+    bint bitops_is_depthwise(size_t channels, size_t groups, size_t filters) noexcept
     size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                       int n_threads) noexcept
     void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,

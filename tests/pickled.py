@@ -73,6 +73,7 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
         ROWS,
     ),
     "Clip": (L.Clip, ROWS),
+    "Concat": (lambda: L.Concat(L.BinaryDense(70, 9, seed=0), L.Sign()), ROWS),
     "Conv2D": (lambda: L.Conv2D(6, 5, 3, padding="same", seed=0), IMAGES),
     "Dense": (lambda: L.Dense(70, 9, seed=0), ROWS),
     "Dropout": (lambda: L.Dropout(0.5, seed=0), ROWS),
@@ -87,6 +88,7 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "PackedAvgPool2D": (lambda: L.PackedAvgPool2D(2), IMAGES),
     "PackedBatchNorm": (lambda: L.PackedBatchNorm(real(70), real(70)), ROWS),
     "PackedClip": (lambda: L.PackedClip(low=0.5), ROWS),
+    "PackedConcat": (lambda: L.PackedConcat(L.PackedDense(signs(9, 70)), L.PackedSign()), ROWS),
     "PackedConv2D": (
         lambda: L.PackedConv2D(signs(5, 3, 3, 6), np.arange(5), FLIPS[:5], padding=1),
         bo.pack(IMAGES),

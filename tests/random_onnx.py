@@ -51,6 +51,7 @@ class Network:
         self.last = "input"
         self.channels = shape[0]
         self.halvings = 0
+        self.is_mixed = False  # whether channels lie in another order than in the graph
 
     def constant(self, value: Any) -> str:
         name = f"c{len(self.weights)}"
@@ -144,7 +145,7 @@ class Network:
     def conv(self, channels: int) -> None:
         rng = self.rng
         size, groups = int(rng.integers(1, 4)), int(rng.choice([1, 1, 2]))
-        if self.channels % groups or channels % groups:
+        if self.channels % groups or channels % groups or self.is_mixed:
             groups = 1
         pad = int(rng.integers(0, 2)) if size > 1 else 0
         if pad and rng.integers(0, 2):
@@ -158,7 +159,7 @@ class Network:
         stride = 1 + int(self.halvings < 1 and rng.integers(0, 2))
         self.halvings += stride > 1
         self.then("Conv", *constants, group=groups, pads=[pad] * 4, strides=[stride] * 2)
-        self.channels = channels
+        self.channels, self.is_mixed = channels, False
 
     def norm(self) -> None:
         rng, c = self.rng, self.channels
@@ -179,6 +180,16 @@ class Network:
         self.then("Conv", self.few_weights(channels, channels, 3, 3), pads=[1] * 4)
         self.norm()
         self.add("Add", self.last, start)
+
+    def beside(self) -> None:
+        """Features of two branches, or of a branch and the input, in any order."""
+        start, channels, more = self.last, self.channels, int(self.rng.integers(1, 5))
+        self.binarize()
+        self.then("Conv", self.few_weights(more, channels, 3, 3), pads=[1] * 4)
+        parts = [start, self.last]
+        self.rng.shuffle(parts)
+        self.add("Concat", *parts, axis=1)
+        self.channels, self.is_mixed = channels + more, True
 
     def dense(self, features: int) -> None:
         w = self.few_weights(features, self.channels)
@@ -224,6 +235,9 @@ def _image_part(net: Network) -> None:
         net.norm()
         if rng.integers(0, 4) == 0:
             net.residual()
+        if rng.integers(0, 4) == 0:
+            net.beside()
+            net.norm()
         net.binarize()
     if rng.integers(0, 3) == 0:
         net.add("GlobalAveragePool", net.last)

@@ -29,7 +29,16 @@ WITH_METHODS = {
     "bitops.training": ("Callback",),
 }
 # Classes that programs are given and do not call: their arguments are not listed.
-NOT_CALLED = {"BitArray", "ConversionError", "Epoch", "GradientReport", "History", "Run", "Summary"}
+NOT_CALLED = {
+    "BitArray",
+    "ConversionError",
+    "Epoch",
+    "GradientReport",
+    "History",
+    "Report",
+    "Run",
+    "Summary",
+}
 
 Rows = dict[str, str]  # by name: the name as it is called
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -545,3 +546,38 @@ def test_pack_above_edges(isa):
             bad[1, at] = np.nan
             with pytest.raises(ValueError, match=r"\[pack_above\] x.*NaN"):
                 bo.pack_above(bad, np.float32(0))
+
+
+class Index:
+    """Not an integer, though Python would use it as an index."""
+
+    def __index__(self):
+        return 1
+
+
+@pytest.mark.parametrize("size", [Index(), True, np.True_, np.array(1), 1.0, "1"])
+def test_only_integers_are_sizes(size):
+    words = np.zeros((1, 1), np.uint64)
+    with pytest.raises(TypeError, match=r"\[from_words\] shape must be integers"):
+        bo.BitArray.from_words(words, (size, 64))
+    with pytest.raises(TypeError, match=r"\[reshape\] shape must be integers"):
+        bo.BitArray.from_words(words, (1, 64)).reshape(size, 64)
+
+
+@pytest.mark.parametrize("dtype", [None, object, str, complex, np.uint8, "nonsense", 3, (int, 2)])
+def test_unpack_refuses_other_dtypes(dtype):
+    with pytest.raises(TypeError, match=r"^\[unpack\] dtype must be a signed integer, float or bo"):
+        bo.unpack(bo.pack([1.0, -1.0]), dtype)
+
+
+def test_from_words_looks_at_padding_without_an_array(rng):
+    words = np.zeros((2**20, 1), np.uint64)
+    tracemalloc.start()
+    try:
+        bo.BitArray.from_words(words, (2**20, 63))
+        assert tracemalloc.get_traced_memory()[1] < 2**16
+    finally:
+        tracemalloc.stop()
+    words[rng.integers(2**20)] = 2**63
+    with pytest.raises(ValueError, match="padding bits must be 0"):
+        bo.BitArray.from_words(words, (2**20, 63))

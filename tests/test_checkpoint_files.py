@@ -287,7 +287,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(checkpoint, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"every": 0}, {"steps": 0}, {"steps": -1}])
 def test_bad_settings(change):
-    with pytest.raises(ValueError, match=r"^\[Checkpoint\] \w+ must be >= 1, got "):
+    with pytest.raises(ValueError, match=r"^\[Checkpoint\] \w+ must be at least 1, got "):
         Checkpoint("c", **change)
 
 

@@ -139,14 +139,20 @@ def test_output_may_be_a_link(quick, capsys, tmp_path):
 COMMAND = "import sys, bitops_command; sys.exit(bitops_command.main())"
 
 
-def test_an_unknown_isa_is_said_in_one_line():
-    argv = [sys.executable, "-c", COMMAND, "info"]
+@pytest.mark.parametrize("name", ["nope", " avx2", "\x1b[31m"])
+def test_an_unknown_isa_is_said_in_one_line(name):
+    environment = {**os.environ, "BITOPS_ISA": name}
+    for how, start in ((("-c", COMMAND), "bitops: error: "), (("-m", "bitops"), sys.executable)):
+        argv = [sys.executable, *how, "info"]
+        result = subprocess.run(argv, env=environment, capture_output=True, text=True)
+        assert result.returncode == 1 and result.stdout == ""
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(start)
+        assert f"[BITOPS_ISA] unknown ISA, got {name!r}; known here: " in line
     result = subprocess.run(
-        argv, env={**os.environ, "BITOPS_ISA": "nope"}, capture_output=True, text=True
+        [sys.executable, "-c", "import bitops"], env=environment, capture_output=True
     )
-    assert result.returncode == 1 and result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("bitops: error: [BITOPS_ISA] unknown ISA, got 'nope'; known here: ")
+    assert b"Traceback" in result.stderr, "a program is told where it imports"
 
 
 def test_the_installed_command_is_the_command():

@@ -14,7 +14,7 @@ from bitops import reference as ref
 from bitops.ops.geometry import make_window
 from conftest import SEED, random_signs
 
-CHANNELS = (1, 3, 31, 64, 65, 130)
+CHANNELS = (1, 3, 16, 31, 48, 64, 65, 130)
 KERNELS = (1, 2, 3, 5, 7, (3, 2), (1, 4))
 STRIDES = (1, 2, 3, (2, 1))
 PADDINGS = (0, 1, (2, 3), ((2, 0), (1, 3)), "same", "valid")
@@ -116,6 +116,22 @@ def test_im2col(isa, threads, rng, channels):
             settings = random_settings(rng, (9, 10), kernel) | {"pad_value": pad_value}
             rows = bo.im2col(x, kernel, **settings)
             want = ref.im2col(x, kernel, **settings)
+            assert bo.BitArray.from_words(rows.words, want.shape) == bo.pack(want), settings
+
+
+@pytest.mark.parametrize("channels", (3, 24, 65, 100))
+def test_im2col_of_long_lines(isa, threads, rng, channels):
+    """Lines and kernels that are gathered in several parts, or tap by tap."""
+    x = random_signs(rng, 1, 4, 700, channels)
+    for kernel, settings in (
+        (3, {"padding": 1}),
+        ((2, 5), {"stride": 2, "dilation": 2}),
+        ((17, 2), {"padding": 9, "stride": (1, 3)}),
+        ((2, 600), {"stride": (1, 9)}),
+    ):
+        for pad_value in (-1, 1):
+            want = ref.im2col(x, kernel, **settings, pad_value=pad_value)
+            rows = bo.im2col(bo.pack(x), kernel, **settings, pad_value=pad_value)
             assert bo.BitArray.from_words(rows.words, want.shape) == bo.pack(want), settings
 
 

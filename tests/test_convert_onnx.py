@@ -224,6 +224,20 @@ def test_gzipped_files_and_paths(net, rng, tmp_path):
         assert packed.input_shape == (20,)
 
 
+def test_branches_side_by_side_keep_the_order_of_the_source(rng):
+    for swapped in (False, True):
+        net = Network(rng, (3, 5, 5))
+        net.then("Conv", net.signs(4, 3, 1, 1))
+        net.then("Sign")
+        parts = ["input", net.last]
+        net.add("Concat", *parts[:: -1 if swapped else 1], axis=1)
+        net.then("Conv", rng.normal(0, 1, (2, 7, 3, 3)).astype(np.float32))
+        net.then("Flatten")
+        net.then("MatMul", net.signs(18, 4))
+        x = rng.normal(0, 3, (2, 3, 5, 5)).astype(np.float32)
+        assert_same_scores(converted(net), net, x)
+
+
 # Refusals
 
 

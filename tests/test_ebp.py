@@ -204,7 +204,7 @@ def test_steps_without_bound_are_refused():
         (lambda: EBP([3, 2]).update(np.ones((2, 3)), [0]), ValueError),
         (lambda: EBP([3, 2]).update(np.ones((1, 3)), [2]), ValueError),
         (lambda: EBP([3, 2]).fit(np.ones((0, 3)), np.zeros(0, int)), ValueError),
-        (lambda: EBP([3, 2]).fit(np.ones((0, 3)), []), TypeError),  # not integers
+        (lambda: EBP([3, 2]).fit(np.ones((2, 3)), []), TypeError),  # not integers
         (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], epochs=0), ValueError),
         (lambda: EBP([3, 2]).error_rate(np.ones((2, 3)), [0]), ValueError),
     ],

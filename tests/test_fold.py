@@ -51,3 +51,23 @@ def test_fold_decides_every_float_like_the_expression():
     with np.errstate(over="ignore"):
         expected = expression(z) >= 0
     np.testing.assert_array_equal((z > threshold) ^ flip, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((lambda z: z * 1j, 4, 3), TypeError, "expression must give real numbers, got dtype comp"),
+        ((lambda z: z.astype(object), 4, 3), TypeError, "expression must give real numbers"),
+        ((lambda z: z.astype(str), 4), TypeError, "expression must give real numbers"),
+        ((lambda z: z[0], 4, 3), ValueError, r"expression must keep the shape \(1, 4\), got \(4"),
+        ((lambda z: z[:, :1], 4, 3), ValueError, r"expression must keep the shape"),
+        ((None, 4, 3), TypeError, "expression must be callable, got None"),
+        ((np.abs, 4.0), TypeError, "features must be an integer, got 4.0"),
+        ((np.abs, 0), ValueError, "features must be in .*, got 0"),
+        ((np.abs, 4, 2.5), TypeError, "k must be an integer, got 2.5"),
+        ((np.abs, 4, -1), ValueError, "k must be in .*, got -1"),
+    ],
+)
+def test_what_cannot_be_folded(arguments, error, message):
+    with pytest.raises(error, match=rf"^\[fold\] {message}"):
+        fold(*arguments)

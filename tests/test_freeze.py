@@ -443,7 +443,6 @@ def test_numbers_flow_past_what_does_not_fold():
         "PackedSign PackedConv2D PackedMaxPool2D PackedReLU PackedSign": [
             Sign(), MaxPool2D(2), ReLU(), Sign()
         ],
-        "PackedSign PackedConv2D PackedFlatten PackedSign": [Flatten(), Sign()],
     }  # fmt: skip
     x = rng.normal(size=(5, 4, 4, 3))
     for names, rest in chains.items():
@@ -515,3 +514,24 @@ def test_inference_never_loads_training_code():
     # The names are those of rooms that exist: each of them would be noticed.
     for name in ("training.losses", "data.datasets", "recipes", "models"):
         assert f"'bitops.{name}'" in loaded(f"import bitops.{name}\n")
+
+
+@pytest.mark.parametrize("channels", [5, 64])
+@pytest.mark.parametrize("end", [Sign, lambda: Quantize(DoReFaActivation(2))])
+def test_a_sign_behind_flatten_folds_into_the_convolution(channels, end):
+    model = Sequential(
+        BinaryConv2D(3, channels, 3, seed=0),
+        MaxPool2D(2),
+        BatchNorm(channels),
+        Flatten(),
+        end(),
+        BinaryDense(9 * channels, 4, seed=1),
+        input_shape=(8, 8, 3),
+    )
+    x = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    model.forward(x, training=True)
+    net = model.freeze()
+    np.testing.assert_array_equal(net(x), model.forward(x))
+    kinds = [type(layer).__name__ for layer in net.layers]
+    assert kinds.index("PackedFlatten") == len(kinds) - 2
+    assert "PackedSign" not in kinds

@@ -19,6 +19,21 @@ def positions(size, kernel, stride, before, after, dilation):
     return found
 
 
+class Index:
+    """Not an integer, though Python would use it as an index."""
+
+    def __index__(self):
+        return 2
+
+
+@pytest.mark.parametrize("value", [Index(), True, np.True_, np.array(2), np.array([2]), 2.0])
+@pytest.mark.parametrize("name", ["kernel_size", "stride", "padding", "dilation"])
+def test_only_integers_are_integers(name, value):
+    for setting in (value, (1, value), [value, 1]):
+        with pytest.raises(TypeError, match=rf"\[conv2d\] {name} must be an integer or a pair"):
+            window(**{name: setting})
+
+
 def test_numbers_stand_for_both_directions():
     assert window() == window(kernel_size=(3, 3), stride=(1, 1), padding=(0, 0), dilation=(1, 1))
     assert window(stride=2).stride == (2, 2)

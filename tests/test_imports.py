@@ -149,12 +149,14 @@ def test_no_import_of_a_higher_floor():
 
 
 def test_modules_imported_by_name():
-    """Two conveniences: the rooms of the package as its attributes, and `Sequential.fit`.
+    """Two conveniences, the rooms of the package as its attributes and `Sequential.fit`.
 
-    The trainer is named, not imported, so that the layers stay below the training code.
+    The trainer is named, not imported, so that the layers stay below the training code. The
+    extension module is named where its absence is explained.
     """
     assert named_modules(PACKAGE) == {
         ("", "f'{__name__}.{name}'"),
+        ("", "f'{__name__}._core'"),
         ("layers.container", "_TRAINER"),
     }
     assert container._TRAINER == "bitops.training.loop"

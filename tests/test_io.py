@@ -16,18 +16,24 @@ from bitops.layers import (
     Packed,
     PackedAvgPool2D,
     PackedBatchNorm,
+    PackedClip,
+    PackedConcat,
     PackedConv2D,
     PackedDense,
     PackedFlatten,
     PackedGlobalAvgPool2D,
     PackedLevels,
     PackedMaxPool2D,
+    PackedMultiThreshold,
+    PackedPad2D,
     PackedPlanesConv2D,
     PackedPlanesDense,
+    PackedPReLU,
     PackedQuantize,
     PackedReLU,
     PackedResidual,
     PackedSign,
+    PackedSoftmax,
     PackedTanh,
     Sequential,
     Sign,
@@ -90,6 +96,21 @@ def every_image_kind():
     )
 
 
+def imported_kinds():
+    """Those that networks from elsewhere bring, for images (9, 10, 3) too."""
+    rng = np.random.default_rng(2)
+    return Packed(
+        PackedPad2D(((1, 0), (0, 2)), 7),
+        PackedPReLU(rng.random(3)),
+        PackedConcat([PackedClip(high=90), PackedConv2D(rng.normal(size=(5, 1, 1, 3)))]),
+        PackedMultiThreshold(np.sort(rng.normal(0, 100, (8, 3)), axis=1)),
+        PackedConcat(PackedMultiThreshold(np.array([[1, 3]]))),
+        PackedFlatten(),
+        PackedSoftmax(),
+        input_shape=(9, 10, 3),
+    )
+
+
 def flat(layers):
     """The layers in order, with those inside branches."""
     for layer in layers:
@@ -121,7 +142,7 @@ def path(tmp_path):
 def assert_same_layers(model, again):
     for a, b in zip(flat(model.layers), flat(again.layers), strict=True):
         assert type(a) is type(b) and a.config() == b.config()
-        for name in ("weight", "threshold", "flip", "alpha", "bias", "minimum"):
+        for name in ("weight", "threshold", "flip", "alpha", "bias", "minimum", "slope"):
             old, new = getattr(a, name, None), getattr(b, name, None)
             assert np.array_equal(np.asarray(old), np.asarray(new))
             if isinstance(old, np.ndarray):
@@ -139,8 +160,9 @@ def test_round_trip_of_every_layer(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_round_trip_of_every_layer_for_images(path):
-    model = every_image_kind()
+@pytest.mark.parametrize("make", [every_image_kind, imported_kinds])
+def test_round_trip_of_every_layer_for_images(path, make):
+    model = make()
     save(model, path)
     again = load(path)
     rng = np.random.default_rng(1)
@@ -152,9 +174,13 @@ def test_round_trip_of_every_layer_for_images(path):
     assert repr(again) == repr(model)
     assert again.input_shape == (9, 10, 3)
     assert_same_layers(model, again)
-    kinds = {type(layer) for made in (every_kind(), model) for layer in flat(made.layers)}
+
+
+def test_no_layer_is_missing_above():
+    models = every_kind(), every_image_kind(), imported_kinds()
+    kinds = {type(layer) for model in models for layer in flat(model.layers)}
     own = {kind for kind in registered() if kind.__module__.startswith("bitops.")}
-    assert kinds >= own and len(own) == 17
+    assert kinds >= own and len(own) == 23
 
 
 def test_files_of_the_first_version_are_read(path):

@@ -403,9 +403,9 @@ def test_inference_refuses_what_makes_no_sense():
         model.error_rate(x, [0, 1])
     with pytest.raises(ValueError, match=r"\[error_rate\]"):
         model.error_rate(x[:0], [])
-    with pytest.raises(ValueError, match=r"\[Sequential\] batch_size"):
+    with pytest.raises(ValueError, match=r"\[outputs\] batch_size"):
         model.outputs(x, batch_size=0)
-    with pytest.raises(ValueError, match=r"\[Sequential\] x must"):
+    with pytest.raises(ValueError, match=r"\[outputs\] x must"):
         model.outputs(3)
     with pytest.raises(TypeError, match=r"\[predict\]"):
         model.layers[0].predict(x)

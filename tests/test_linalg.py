@@ -368,3 +368,15 @@ class TestGemmSign:
         for m, n, k in itertools.product((0, 3), repeat=3):
             got = bo.gemm_sign(np.ones((m, k)), np.ones((n, k)), np.zeros(n, int))
             assert_array_equal(np.asarray(got), ref.gemm_sign(np.ones((m, k)), np.ones((n, k)), 0))
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (4, 3, 3, 70)])
+@pytest.mark.parametrize("packed", [True, False])
+def test_prepacked_words_are_not_written(rng, shape, packed):
+    """Else panels and words would give two answers, and another ISA a third."""
+    w = random_signs(rng, *shape)
+    panels = bo.prepack(bo.pack(w) if packed else w)
+    with pytest.raises(ValueError, match="read-only"):
+        panels.bits.words[...] = 0
+    assert panels.bits.copy().words.flags.writeable
+    assert bo.pack(w).words.flags.writeable, "only those of Prepacked"

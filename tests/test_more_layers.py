@@ -11,6 +11,9 @@ from bitops.layers import (
     BinaryDense,
     Clip,
     Codes,
+    Concat,
+    Conv2D,
+    Dense,
     Flatten,
     MultiThreshold,
     Packed,
@@ -22,9 +25,11 @@ from bitops.layers import (
     PackedSoftmax,
     Pad2D,
     PReLU,
+    Residual,
     Sequential,
     Sign,
     Softmax,
+    Tanh,
     check_gradients,
 )
 
@@ -42,6 +47,9 @@ IMAGES = RNG.normal(0, 2, (2, 6, 5, 4)).astype(np.float32)
         (PReLU(4, start=-0.5), IMAGES),
         (Softmax(), X),
         (Pad2D(1), IMAGES),
+        (Concat(Dense(8, 3, seed=0)), X),
+        (Concat(Sequential(Dense(8, 3, seed=0), Tanh()), BatchNorm(8)), X),
+        (Concat(Conv2D(4, 5, 3, padding=1, seed=0), Residual(Clip())), IMAGES),
         (Pad2D(((0, 2), (1, 0)), value=-1.5), IMAGES),
     ],
     ids=repr,
@@ -140,6 +148,31 @@ def test_codes_and_padding_in_a_network(tmp_path):
     np.testing.assert_array_equal(io.load(tmp_path / "net.safetensors")(x), net(x))
 
 
+def test_dense_blocks_freeze_and_load(tmp_path):
+    def block(channels):
+        body = Sequential(
+            BatchNorm(channels),
+            Sign(),
+            BinaryConv2D(channels, 4, 3, padding=1, seed=channels),
+        )
+        return Concat(body)
+
+    model, x = trained(
+        Conv2D(3, 8, 3, seed=0),
+        block(8),
+        block(12),
+        BatchNorm(16),
+        Sign(),
+        Flatten(),
+        shape=(8, 8, 3),
+    )
+    net = model.freeze()
+    np.testing.assert_array_equal(net(x).words, model.forward(x).words)
+    assert net.output_shape((8, 8, 3)) == (576,)
+    io.save(net, tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(io.load(tmp_path / "net.safetensors")(x).words, net(x).words)
+
+
 @pytest.mark.parametrize("value", [1, -1])
 def test_bits_are_padded_by_bits(value):
     bits = bo.pack(IMAGES)
@@ -175,6 +208,9 @@ def test_files_keep_open_limits(tmp_path):
         (lambda: MultiThreshold([[np.nan]]), ValueError, "must not be NaN"),
         (lambda: MultiThreshold(np.zeros((1, 256))), ValueError, "1 to 255 levels"),
         (lambda: MultiThreshold([["a"]]), TypeError, "integer or real"),
+        (lambda: Concat(3), TypeError, "body must be a TrainingLayer"),
+        (lambda: Concat(Dense(3, 2), Dense(4, 2)), ValueError, "take the same features"),
+        (lambda: Concat(Pad2D(1)).forward(IMAGES), ValueError, "images of one size"),
         (lambda: Pad2D(1, 0.5).forward(bo.pack(IMAGES)), ValueError, r"\+1 or -1 for bits"),
         (lambda: Pad2D(1, 4).forward(Codes(IMAGES > 0, 2, 1.0)), ValueError, "must be a code"),
     ],

@@ -199,8 +199,8 @@ class Shift(TrainingLayer):
     def forward(self, x, *, training=False):
         return pack(as_float(x) - self.t)
 
-    def emits_bits(self, bits_in):
-        return True
+    def output_bits(self, input_bits):
+        return 1
 
     def to_packed(self):
         return PackedSign(*fold(lambda z: z - self.t, self.t.size))

@@ -1,10 +1,12 @@
 """The package that is imported is a whole one."""
 
 import ast
+import os
 import pickle
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,9 @@ def test_imported_package_is_not_the_native_folder():
 def test_package_content():
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_core.pyi").is_file()
-    assert not [p.name for p in PACKAGE.rglob("*") if p.suffix in {".c", ".h", ".inc", ".pyx"}]
+    assert not [
+        p.name for p in PACKAGE.rglob("*") if p.suffix in {".c", ".h", ".inc", ".pyx", ".pxi"}
+    ]
 
 
 def test_version_is_that_of_the_metadata():
@@ -196,3 +200,17 @@ def test_the_import_loads_functions_only():
     own = {name.split(".")[1] for name in loaded if name.startswith("bitops.")}
     assert own == {"_core", "config", "isa", "ops"}, result.stderr
     assert not loaded & {"scipy", "safetensors", "concurrent.futures", "multiprocessing"}
+
+
+def test_an_import_from_a_zip_file_says_what_is_missing(tmp_path):
+    """An extension module cannot come from a zip file; Python would speak of a circular import."""
+    with zipfile.ZipFile(tmp_path / "bitops.zip", "w") as archive:
+        for path in PACKAGE.rglob("*.py"):
+            archive.write(path, Path("bitops") / path.relative_to(PACKAGE))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'bitops.zip')!r}); import bitops"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.match(r"ImportError: \[bitops\] the extension module .*, got: No module named", last)

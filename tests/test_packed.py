@@ -9,6 +9,8 @@ from bitops.layers import (
     PackedConv2D,
     PackedDense,
     PackedMaxPool2D,
+    PackedPlanesConv2D,
+    PackedPlanesDense,
     PackedSign,
 )
 from bitops.ops.array import pack, unpack
@@ -123,3 +125,26 @@ def test_packed_conv_net_by_hand_equals_numpy():
     pooled = np.where(minimum, pooled.all(axis=(2, 4)), pooled.any(axis=(2, 4)))
     expected = np.where(pooled, 1, -1).reshape(5, -1) @ w2.T
     np.testing.assert_array_equal(model(pack(x)).reshape(5, 4), expected)
+
+
+ZEROS_AND_ONES = np.arange(2 * 3 * 3 * 4).reshape(2, 3, 3, 4) % 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda w: PackedDense(w[0, 0]),
+        lambda w: PackedConv2D(w),
+        lambda w: PackedPlanesDense(w[0], (1, 1, 1)),
+        lambda w: PackedPlanesConv2D(w[:, None], (1, 1)),
+    ],
+)
+def test_integers_other_than_signs_are_refused_as_weights(make):
+    """As signs all of 0 and 1 would be +1."""
+    for w in (ZEROS_AND_ONES, 2 * ZEROS_AND_ONES - 3, np.full((2, 3, 3, 4), -128, np.int8)):
+        with pytest.raises(ValueError, match=r"w must hold -1 and \+1 .* \(bits are bool\), got "):
+            make(w)
+    signs = 2 * ZEROS_AND_ONES - 1
+    assert make(signs).weight == make(ZEROS_AND_ONES == 1).weight
+    assert make(signs).weight == make(signs * 0.5).weight
+    assert make(signs).weight == make(signs.astype(np.int8)).weight

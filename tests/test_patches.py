@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from bitops import _core
 from bitops.ops.geometry import make_window
 from bitops.ops.patches import (
     add_patches,
     patch_blocks,
     position_blocks,
     seeing_taps,
-    sum_windows,
     tap_slices,
 )
 from bitops.reference.windows import mean_of_taps, window_values
@@ -145,18 +145,44 @@ def test_add_patches_by_hand():
     assert out[0, ..., 0].tolist() == [[2 + 5, 6 + 9, 10], [4 + 7, 8 + 11, 12]]
 
 
-def test_sum_windows_begins_with_zero(rng):
-    for window in windows():
-        x = rng.standard_normal((2, *window.image, 3)).astype(np.float32)
+def test_means_begin_with_zero(threads, rng):
+    """Few and many channels, one position apart and more: all taps are added row by row."""
+    for turn, window in enumerate(windows()):
+        channels = (1, 3, 15, 16, 17, 40)[turn % 6]
+        x = rng.standard_normal((2, *window.image, channels)).astype(np.float32)
         want = mean_of_taps(window_values(x, window, 0))
-        total = np.full(want.shape, np.nan, np.float32)
-        sum_windows(x, window, total)
-        got = total / np.float32(window.taps)
+        got = np.full(want.shape, np.nan, np.float32)
+        _core.mean_windows(x, window, got)
         assert_array_equal(got.view(np.int32), want.view(np.int32))
-    zeros = np.full((1, 2, 2, 1), -0.0, np.float32)
-    total = zeros.copy()
-    sum_windows(zeros, make_window("patches", (2, 2), 1), total)
-    assert not np.signbit(total).any()
+    for channels in (1, 16):
+        zeros = np.full((1, 2, 2, channels), -0.0, np.float32)
+        mean = zeros.copy()
+        _core.mean_windows(zeros, make_window("patches", (2, 2), 1), mean)
+        assert not np.signbit(mean).any()
+
+
+def test_means_of_windows_far_larger_than_the_image():
+    for channels in (2, 20):
+        x = np.ones((1, 3, 2, channels), np.float32)
+        window = make_window("patches", (3, 2), 2**30 + 1, padding="same")
+        mean = np.empty((1, *window.output, channels), np.float32)
+        _core.mean_windows(x, window, mean)
+        assert_array_equal(mean, np.full_like(mean, np.float32(6) / np.float32(window.taps)))
+
+
+def test_sums_of_columns_have_the_order_of_numpy(isa, threads, rng):
+    for shape in (
+        (1, 49, 2),
+        (3, 100, 3),
+        (2, 3136, 65),
+        (1, 9000, 2),
+        (2, 70, 600),
+        (1, 20000, 7),
+    ):
+        x = (rng.standard_normal(shape) * 2.0 ** rng.integers(-60, 60, shape)).astype(np.float32)
+        sums = np.empty((shape[0], shape[2]))
+        _core.sum_columns(x, sums)
+        assert_array_equal(sums, np.add.reduce(x, axis=1, dtype=np.float64))
 
 
 def test_seeing_taps():

@@ -473,7 +473,7 @@ def test_ternary_networks_learn_and_freeze(quantizer):
     packed = model.freeze()
     np.testing.assert_array_equal(packed(x), model(x))
     assert packed.layers[1].weight.shape == (2, 2, 40)
-    cost = packed.layers[1].cost(True)
+    cost = packed.layers[1].cost(1)
     assert cost.binary_macs == 160 and cost.parameters == 80 + 2
 
 

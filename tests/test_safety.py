@@ -102,6 +102,23 @@ def test_layers_on_images_without_pixels(make):
     assert not layer.weight.grad.any()
 
 
+def test_panels_of_a_depthwise_convolution_are_refused():
+    """Its weights have another layout."""
+    with pytest.raises(ValueError, match=r"\[_core\] w must not be Panels"):
+        _core.Convolution(WINDOW, 1, 2, 2, _core.Panels(WORDS[:2], 2), None, False)
+
+
+@pytest.mark.parametrize("bits", [0, -1, 9, 64, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_numbers_have_1_to_8_bits(bits, scaled):
+    x, out = np.ones((3, 64), np.uint8), np.zeros((3, 4), np.float32 if scaled else np.int32)
+    with pytest.raises(ValueError, match=r"\[_core\] bits must be in 1\.\.8"):
+        if scaled:
+            _core.bitplane_gemm_scaled(x, WORDS, None, bits, np.ones(4, np.float32), None, out)
+        else:
+            _core.bitplane_gemm(x, WORDS, None, bits, out)
+
+
 def _poison():
     """Leave freed memory that holds no zeros."""
     for _ in range(3):
@@ -224,6 +241,27 @@ def test_silly_numbers_of_threads(value, most):
     result = run_python(code, OMP_NUM_THREADS=value)
     assert result.returncode == 0, result.stderr
     assert 1 <= int(result.stdout) <= (most or os.cpu_count() or 1)
+
+
+@UNIX
+@pytest.mark.parametrize(
+    ("size", "small"),
+    [("16k", True), (" 48 K ", True), ("65535B", True), ("65536 b", False), ("64", False),
+     ("1k", False), ("0", False), ("-1", False), ("8m", False), ("100g", False),
+     ("1000000000000", False), ("99999999999999999999", False), ("abc", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["OMP_STACKSIZE", "GOMP_STACKSIZE"])
+def test_stacks_of_any_size(name, size, small):
+    """Threads whose stacks are too small are not used, nor are those that cannot be made."""
+    code = EVERY_FUNCTION + (
+        "many = run(), bo.get_num_threads()\n"
+        "bo.set_num_threads(1)\n"
+        "print(many[0] == run(), many[1])"
+    )
+    result = run_python(code, **{name: size, "OMP_NUM_THREADS": "3"})
+    assert result.returncode == 0, result.stderr
+    same, threads = result.stdout.split()
+    assert same == "True" and (threads == "1" if small else threads in "123")
 
 
 @UNIX

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import bitops as bo
+from bitops import _core
 from bitops import reference as ref
 from conftest import random_signs
 
@@ -24,6 +25,20 @@ def test_equals_reference(isa, rng, shape, dtype):
     assert alpha.dtype == np.float32
     assert_allclose(alpha, scale, rtol=3e-7, strict=True)
     assert w.tobytes() == before
+
+
+def test_alpha_has_the_bits_of_the_reference(threads, rng):
+    """Float64 sums in the order of np.sum, around its blocks of 8 and 128 elements."""
+    for k in (1, 7, 8, 9, 15, 16, 127, 128, 129, 135, 136, 137, 255, 257, 1000, 1025, 4608, 20000):
+        w = (rng.standard_normal((40, k)) * 2.0 ** rng.integers(-60, 60, (40, k))).astype(
+            np.float32
+        )
+        sums = np.empty(40)
+        _core.sum_magnitude(w, sums)
+        assert_array_equal(sums, np.abs(w.astype(np.float64)).sum(axis=1))
+        assert_array_equal(bo.binarize_weights(w)[1], ref.binarize_weights(w)[1])
+    w = rng.standard_normal((64, 3, 3, 70)).astype(np.float32)
+    assert_array_equal(bo.binarize_weights(w)[1], ref.binarize_weights(w)[1])
 
 
 def test_exact_values():

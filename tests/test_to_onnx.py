@@ -216,6 +216,8 @@ def test_elementwise_layers(qonnx, path, rng):
             [L.PackedSign(), L.PackedConv2D(weights(rng, c, 1, 1, c)), L.PackedTanh()]
         ),
         L.PackedAvgPool2D(2, 1, 1),
+        L.PackedConcat([L.PackedSign(), L.PackedConv2D(weights(rng, 3, 1, 1, c))]),
+        L.PackedConv2D(weights(rng, c, 1, 1, 3 + c), scale_input=True),
         L.PackedPad2D(((1, 0), (2, 1)), 0.5),
         L.PackedReLU(),
         L.PackedGlobalAvgPool2D(),

@@ -25,6 +25,7 @@
 #error "bitops packs little-endian words and does not support big-endian machines"
 #endif
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -109,6 +110,25 @@ typedef void bitops_popcount_fn(const uint64_t *words, size_t rows, size_t n_wor
 enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
+
+/* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
+ * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
+ * are read and written up to a multiple of COUNT_BLOCK words. */
+enum { BITOPS_COUNT_TAPS = 254, BITOPS_COUNT_BLOCK = 8 }; /* n_taps is at most this */
+typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                                  size_t n_taps, size_t n_words, uint8_t *count_out);
+
+/* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
+ * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, and words are written
+ * whole. store.k is at most BITOPS_COUNT_TAPS. */
+enum { BITOPS_COUNTS = 1 << 12 };
+typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
+                                    size_t col, const bitops_store *store);
+
+/* Sums the n columns of rows of float32 numbers, ld apart, in float64, from the first row to the
+ * last. */
+typedef void bitops_sum_columns_fn(const float *x, size_t ld, size_t rows, size_t n,
+                                   double *sum_out);
 
 /* Orders n <= nr rows of w into one panel of nr * k_words words; columns n..nr-1 are zero. */
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
@@ -224,6 +244,9 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_count_taps_fn *count_taps;
+    bitops_store_counts_fn *store_counts;
+    bitops_sum_columns_fn *sum_columns;
     bitops_prepack_fn *prepack;
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
@@ -254,14 +277,39 @@ int bitops_kernel_name(size_t index, const char **op, const char **isa);
 /* Name and version of the C compiler. */
 const char *bitops_compiler(void);
 
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* `size` bytes, aligned to a cache line, since vectors must not straddle two; NULL if the system
+ * has none left. All memory of the library and of the module comes from here. */
+void *bitops_allocate(size_t size);
+void bitops_free(void *block); /* NULL too */
+/* Blocks that were allocated and not freed. */
+long bitops_live_blocks(void);
+
+/* What the system may refuse. */
+typedef enum bitops_request {
+    BITOPS_MEMORY, /* a block */
+    BITOPS_THREAD, /* one of those that a parallel loop makes to see whether it can */
+    BITOPS_REQUESTS,
+} bitops_request;
+
+/* For tests: of the requests of a kind that the process makes from now on, those number first, ...,
+ * first + count - 1 fail, counted from 1; first = 0 ends that, and the counting. */
+void bitops_fail(bitops_request kind, long first, long count);
+/* Requests since then. */
+long bitops_requests(bitops_request kind);
+/* For those who ask the system: whether the request must fail. */
+int bitops_fails(bitops_request kind);
+
 /* ---- threads ------------------------------------------------------------------------------ */
 
 /* 1 if compiled with OpenMP. */
 int bitops_has_openmp(void);
 enum { BITOPS_MAX_THREADS = 4096 };
-/* Threads that the next call may use: the number that was set, within OpenMP's own limit,
- * BITOPS_MAX_THREADS, and what the system allows when it is first asked for. It is 1 in a process
- * forked after this library was loaded, where OpenMP's threads do not exist. */
+/* Threads that the next call may use: the number that was set, within OpenMP's own limit and
+ * BITOPS_MAX_THREADS. If the system could not make as many, it is what it could make then, until a
+ * number is set again. It is 1 in a process forked after this library was loaded, where OpenMP's
+ * threads do not exist, and where OMP_STACKSIZE leaves threads less than 64 KiB. */
 int bitops_get_num_threads(void);
 /* n >= 1. Also sets OpenMP's limit for the calling thread. */
 void bitops_set_num_threads(int n);
@@ -275,8 +323,8 @@ void bitops_limit_to_one_thread(int limit);
  * soon, and its outputs are undefined. The caller sets `ask` and zeroes the rest. */
 typedef struct bitops_stop {
     int (*ask)(void);
-    volatile int stopped;
-    double asked; /* time of the last call, in seconds */
+    atomic_int stopped; /* read by all threads of the driver */
+    double asked;       /* time of the last call, in seconds */
 } bitops_stop;
 
 /* For drivers, on any of their threads: whether to stop. Reads the clock, which takes 25 ns. */
@@ -317,11 +365,15 @@ void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_
 /* codes_out = x * scale + 128, rounded up or down at random so that the mean is kept; 0 gives 128.
  * The products must lie in -127..127. The same seed gives the same result. */
 void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
-                     int n_threads);
+                     bitops_stop *stop, int n_threads);
 /* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                            bitops_stop *stop, int n_threads);
+/* The sum of the magnitudes of each row, in float64, in the order of np.sum over a contiguous axis.
+ */
+void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out, bitops_stop *stop,
+                          int n_threads);
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
                           int64_t *count_out, bitops_stop *stop, int n_threads);
@@ -334,7 +386,7 @@ void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
-                        size_t k_words, uint64_t *panels_out, int n_threads);
+                        size_t k_words, uint64_t *panels_out, bitops_stop *stop, int n_threads);
 
 /* Packed images and the windows that a convolution puts over them. Rows of their im2col matrix are
  * output positions in the order (image, y, x). A row holds `channels` bits of each tap, from
@@ -361,13 +413,28 @@ typedef struct bitops_image {
  * in the form that prepack_rows makes of them; plain if that is NULL. Runs on the calling thread.
  */
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
-                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out);
+                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out,
+                   bitops_stop *stop);
+/* Writes the channels of n pixels of a line without gaps, and up to a word more; pixels is NULL for
+ * a line outside. The first is pixel x - pad_left, the next ones are `step` pixels apart. */
+void bitops_gather_line(const bitops_image *image, const uint64_t *pixels, size_t x, size_t step,
+                        size_t n, uint64_t *bits_out);
 /* Which rows of store.offset they take. */
 void bitops_gather_offsets(const bitops_image *image, size_t first, size_t rows,
                            uint32_t *offset_row_out);
 /* Writes all rows, one after the other. */
 void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out, bitops_stop *stop,
                    int n_threads);
+
+/* Takes the mean of each window of float32 images, channel by channel, with zeros outside. Of
+ * `windows` only the lengths are read. pool.c states the order of the additions. */
+void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
+                         size_t channels, float *mean_out, bitops_stop *stop, int n_threads);
+
+/* Sums the columns of each of `outer` matrices of rows x n float32 numbers, in float64, from the
+ * first row to the last. */
+void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
+                        double *sum_out, bitops_stop *stop, int n_threads);
 
 /* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {
@@ -399,9 +466,9 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
 /* Convolution of packed images with packed filters. A row of w holds the bits of a filter in the
  * order of a row of the im2col matrix. The channels of the images and the filters are cut into
  * `groups` equal parts, each of which is a convolution of its own; image.channels is that of one
- * part, and image.first_channel is 0. If image.channels is 1 and there are several groups
- * ("depthwise"), w holds instead, for each filter of a group and each tap, the bits of all groups:
- * filters / groups x taps x pixel_words. */
+ * part, and image.first_channel is 0. If the convolution is depthwise (bitops_is_depthwise), w
+ * holds instead, for each filter of a group and each tap, the bits of all groups: filters / groups
+ * x taps x pixel_words. */
 typedef struct bitops_conv_args {
     bitops_image image;
     size_t images;
@@ -415,6 +482,13 @@ typedef struct bitops_conv_args {
     bitops_stop *stop;      /* or NULL */
 } bitops_conv_args;
 
+/* Whether the filters see one channel each, so that many channels are counted at once. Where a
+ * channel has many filters, these are a product of their own. */
+enum { BITOPS_DEPTHWISE_FILTERS = 8 };
+static inline int bitops_is_depthwise(size_t channels, size_t groups, size_t filters) {
+    return channels == 1 && groups > 1 && filters / groups <= BITOPS_DEPTHWISE_FILTERS;
+}
+
 /* For positions outside that add nothing. The offsets are made once for all images of a size, in
  * memory of this many bytes, aligned to 64, that must outlive args. tap_sums is taps x filters, the
  * sums of the +-1 weights of each tap; image.outside is 0. Sets `offsets`, and the fields of image
@@ -423,7 +497,7 @@ typedef struct bitops_conv_args {
 size_t bitops_conv_offsets_size(const bitops_conv_args *args);
 size_t bitops_conv_areas_size(const bitops_conv_args *args);
 void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory,
-                              void *workspace);
+                              void *workspace, bitops_stop *stop);
 
 /* Bytes of workspace that bitops_conv needs, aligned to 64. */
 size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,

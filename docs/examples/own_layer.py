@@ -85,8 +85,8 @@ class RSign(TrainingLayer):
         # which the very expression of `forward` changes its sign.
         return PackedSign(*fold(self.shifted, self.shift.size))
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int:
+        return 1
 
 
 def rprelu(x: np.ndarray, shift: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -153,7 +153,7 @@ class PackedRPReLU(Layer):
     def forward(self, x) -> np.ndarray:
         return rprelu(as_float(x), self.shift, self.slope, self.offset)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         return Cost(3 * self.shift.size, 12 * self.shift.size, float_macs=self.shift.size)
 
 

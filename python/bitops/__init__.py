@@ -4,6 +4,14 @@ import importlib as _importlib
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
+try:
+    _importlib.import_module(f"{__name__}._core")
+except ImportError as error:
+    raise ImportError(
+        "[bitops] the extension module bitops._core must be importable, which it is neither from "
+        f"a zip file nor from sources that are not built, got: {error}"
+    ) from error
+
 from . import isa
 from .config import __version__, get_num_threads, set_num_threads, show_config
 from .ops.array import BitArray, pack, pack_above, popcount, unpack

@@ -48,7 +48,12 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads the next call may use: 1 without OpenMP, and while BLAS has them."""
+    """Return how many threads the next call may use.
+
+    It is 1 without OpenMP, while BLAS has the threads, and if ``OMP_STACKSIZE`` gives them less
+    than 64 KiB. If the system cannot make the threads that a call asks for, that call and those
+    that follow use fewer, until `set_num_threads` is called again.
+    """
     return _core.get_num_threads()
 
 

@@ -93,7 +93,8 @@ def _use_environment() -> None:
     try:
         _require("BITOPS_ISA", name)
     except ValueError as error:
-        raise ImportError(str(error)) from None
+        # With the name of the package, `python -m bitops` prints a line and no traceback.
+        raise ImportError(str(error), name=__package__) from None
     _core.isa_use(name)
 
 

@@ -27,6 +27,7 @@ from .layers import (
     Sign,
     TrainingLayer,
 )
+from .ops.checks import as_seed_sequence, check_integer
 
 __all__ = [
     "alexnet",
@@ -77,8 +78,7 @@ def mlp(
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.1. Their MNIST network
     has three hidden layers of 4096 units, and dropout.
     """
-    if depth < 0:
-        raise ValueError(f"[mlp] depth must be >= 0, got {depth}")
+    depth = check_integer("mlp", "depth", depth, 0)
     seeds = seed_stream(seed)
     layers: Layers = []
     if input_dropout:
@@ -495,7 +495,7 @@ def _xnor_conv(
 
 def seed_stream(seed) -> Iterator[np.random.SeedSequence]:
     """Yield independent seeds, one for each layer that needs one."""
-    sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    sequence = as_seed_sequence("seed_stream", seed)
     while True:
         yield from sequence.spawn(1)
 

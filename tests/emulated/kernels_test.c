@@ -47,6 +47,8 @@ static void test_isa(const bitops_isa *isa) {
         current_op = test->name;
         test->run(isa);
     }
+    current_op = stop_tests->name;
+    stop_tests->run(isa);
     printf("%s: %u kernels and %u drivers equal generic in %lu comparisons\n", isa->name, kernels,
            drivers, comparisons);
 }

@@ -78,6 +78,6 @@ typedef struct named_test {
 
 /* Each list ends with a name that is NULL. Operations that others cannot do without are tested with
  * those. */
-extern const named_test pack_tests[], product_tests[], driver_tests[];
+extern const named_test pack_tests[], product_tests[], driver_tests[], stop_tests[];
 
 #endif

@@ -30,7 +30,7 @@ static void run_gemm(const bitops_isa *isa, bitops_gemm_args args, int prepacked
     uint64_t *panels = NULL;
     if (prepacked) {
         panels = workspace_of(bitops_prepack_size(isa, args.n, args.k_words) * 8);
-        bitops_prepack_all(isa, args.w, args.ldw, args.n, args.k_words, panels, 1);
+        bitops_prepack_all(isa, args.w, args.ldw, args.n, args.k_words, panels, NULL, 1);
         args.panels = panels;
         args.w = NULL;
     }
@@ -102,7 +102,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
                       size_t stride, int zeros, int i) {
     enum { H = 9, W = 7, KERNEL = 3, TAPS = 9, IMAGES = 2 };
     const size_t own = channels / groups, k = TAPS * own, pixel = bitops_words(channels);
-    const int depthwise = own == 1 && groups > 1;
+    const int depthwise = bitops_is_depthwise(own, groups, filters);
     const size_t filter_words = depthwise ? TAPS * pixel : bitops_words(k);
     const size_t rows = depthwise ? filters / groups : filters;
     uint64_t *x = input_words(0, IMAGES * H * W * pixel, RANDOM);
@@ -136,7 +136,7 @@ static void conv_case(const bitops_isa *isa, size_t channels, size_t filters, si
     if (zeros) {
         offsets = workspace_of(bitops_conv_offsets_size(&args));
         void *areas = workspace_of(bitops_conv_areas_size(&args));
-        bitops_conv_fill_offsets(&args, sums, offsets, areas);
+        bitops_conv_fill_offsets(&args, sums, offsets, areas, NULL);
         free_workspace(areas);
     }
     const size_t m = IMAGES * args.image.out_height * args.image.out_width;
@@ -163,7 +163,9 @@ static void test_conv_driver(const bitops_isa *isa) {
                 conv_case(isa, 3, 17, 1, stride, zeros, stores[s]);
                 conv_case(isa, 96, 40, 2, stride, zeros, stores[s]);
                 conv_case(isa, 70, 70, 70, stride, zeros, stores[s]);
-                conv_case(isa, 2048, 9, 1, stride, zeros, stores[s]); /* k is cut */
+                conv_case(isa, 64, 128, 64, stride, zeros, stores[s]);
+                conv_case(isa, 40, 400, 40, stride, zeros, stores[s]); /* not depthwise */
+                conv_case(isa, 2048, 9, 1, stride, zeros, stores[s]);  /* k is cut */
             }
 }
 

@@ -153,6 +153,84 @@ static void test_popcount_columns(const bitops_isa *isa) {
             }
 }
 
+/* ---- depthwise ----------------------------------------------------------------------------- */
+
+static void test_count_taps(const bitops_isa *isa) {
+    static const size_t tap_counts[] = {1, 2, 3, 4, 9, 15, 16, 25, 49, 63, 64, 127, 128, 253, 254};
+    static const size_t widths[] = {1, 7, 8, 9, 16, 24};
+    for (size_t t = 0; t < COUNT(tap_counts); t++)
+        for (size_t s = 0; s < COUNT(widths); s++)
+            for (int pattern = 0; pattern < PATTERNS; pattern++) {
+                const size_t n_taps = tap_counts[t], n_words = widths[s];
+                const size_t all = (n_words + 7) / 8 * 8, ld = all + s;
+                /* Taps of one run, at every offset; the last one ends before the fence. */
+                const size_t run_words = all + (n_taps + 7) / 8;
+                const uint8_t *run =
+                    (const uint8_t *)(input_words(0, run_words, pattern) + run_words);
+                const uint64_t *w = input_words(1, (n_taps - 1) * ld + all, pattern);
+                const uint8_t *taps[BITOPS_COUNT_TAPS];
+                for (size_t i = 0; i < n_taps; i++)
+                    taps[i] = run - 8 * all - i;
+                const outputs out = make_outputs(all * 64, n_taps % 64);
+                isa->count_taps(taps, w, ld, n_taps, n_words, out.got);
+                generic->count_taps(taps, w, ld, n_taps, n_words, out.want);
+                const size_t whole = n_words * 64; /* how much is written behind it may differ */
+                memcpy((char *)out.got + whole, (char *)out.want + whole, all * 64 - whole);
+                check_outputs(n_taps, n_words, (size_t)pattern);
+                /* generic against the bits, one by one */
+                for (size_t i = 0; i < n_words * 64; i++) {
+                    unsigned count = 0;
+                    for (size_t tap = 0; tap < n_taps; tap++)
+                        count += (taps[tap][i / 8] >> i % 8 ^ w[tap * ld + i / 64] >> i % 64) & 1;
+                    check(((uint8_t *)out.want)[i] == count, "counts", n_taps, n_words, i);
+                }
+            }
+}
+
+static void test_store_counts(const bitops_isa *isa) {
+    static const int stores[] = {0, 1, 4, 7, 8, 9, 10};
+    static const size_t columns[] = {1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 128, 130, 257, 512, 513};
+    static const size_t bits[] = {1, 9, 49, 127, 128, 254};
+    for (size_t s = 0; s < COUNT(stores); s++)
+        for (size_t j = 0; j < COUNT(columns); j++)
+            for (size_t b = 0; b < COUNT(bits); b++) {
+                const size_t n = columns[j], k = bits[b], rows = 1 + (s + j + b) % 7;
+                bitops_store store = make_store(stores[s], n, k);
+                uint8_t *count = input(0, rows * n);
+                for (size_t i = 0; i < rows * n; i++)
+                    count[i] = (uint8_t)(i % 5 ? random64() % (k + 1) : i % 2 * k);
+                fill_store_arrays(n, k);
+                const outputs out = make_outputs(store_bytes(&store, rows), 0);
+                store.c = out.got;
+                isa->store_counts(count, rows, n, 0, 0, &store);
+                store.c = out.want;
+                generic->store_counts(count, rows, n, 0, 0, &store);
+                check_outputs(n, k, (size_t)stores[s]);
+            }
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+static void test_sum_columns(const bitops_isa *isa) {
+    static const size_t row_counts[] = {0, 1, 2, 3, 49, 100};
+    for (size_t r = 0; r < COUNT(row_counts); r++)
+        for (size_t n = 1; n <= 200; n += 1 + n / 20) {
+            const size_t rows = row_counts[r], ld = n + r % 2 * 3;
+            float *x = input(0, (rows ? (rows - 1) * ld + n : 0) * sizeof *x);
+            for (size_t i = 0; rows && i < (rows - 1) * ld + n; i++)
+                x[i] = (float)edge_value(i) * (i % 7 ? 1 : 1e30f);
+            const outputs out = make_outputs(n * sizeof(double), n % 8 * 8);
+            isa->sum_columns(x, ld, rows, n, out.got);
+            for (size_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (size_t i = 0; i < rows; i++)
+                    sum += (double)x[i * ld + j];
+                ((double *)out.want)[j] = sum;
+            }
+            check_outputs(rows, n, ld);
+        }
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 static void test_adam(const bitops_isa *isa) {
@@ -204,6 +282,9 @@ const named_test pack_tests[] = {
     {"unpack_f32", test_unpack_f32},
     {"popcount", test_popcount},
     {"popcount_columns", test_popcount_columns},
+    {"count_taps", test_count_taps},
+    {"store_counts", test_store_counts},
+    {"sum_columns", test_sum_columns},
     {"adam", test_adam},
     {NULL, NULL},
 };

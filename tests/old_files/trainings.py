@@ -41,7 +41,7 @@ from bitops.training.augment import random_crop
 from bitops.training.ebp import EBP
 from bitops.training.losses import cross_entropy, hinge, squared_hinge
 from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
-from bitops.training.schedules import CosineDecay, Halving, StepDecay, Warmup
+from bitops.training.schedules import CosineDecay, ExponentialDecay, Halving, StepDecay, Warmup
 from old_files.integers import Integers
 
 CLASSES = 3
@@ -233,12 +233,15 @@ def validated(data):
     return {"validation": (x[:20], y[:20])}
 
 
+# the schedule that an optimizer got without one when these were written
+DECAY = {"schedule": ExponentialDecay()}
+
 TRAININGS = {
     "adam": Training(mlp, bits(12), 4, None, {**validated(bits(12)), "seed": 3}),
     "adamax": Training(
         centred, bits(12), 5, adamax, {"loss": hinge, "schedule": StepDecay(0.0625, (1,), 0.5)}
     ),
-    "bop": Training(mlp, bits(12), 7, bop, validated(bits(12))),
+    "bop": Training(mlp, bits(12), 7, bop, {**validated(bits(12)), **DECAY}),
     "convnet": Training(convnet, bits(6, 6, 3), 4, None, {"seed": np.random.SeedSequence(5)}),
     "ebp": Training(ebp, examples(12), 4, None, validated(examples(12)), 1e-3),
     "mixed": Training(
@@ -263,7 +266,7 @@ TRAININGS = {
         {"loss": squared_hinge, "schedule": Halving(2.0**-6, 1)},
     ),
     "stochastic": Training(stochastic, bits(12), 5, None, validated(bits(12))),
-    "ternary": Training(ternary, bits(12), 7, adam),
+    "ternary": Training(ternary, bits(12), 7, adam, DECAY),
 }
 
 

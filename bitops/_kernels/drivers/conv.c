@@ -17,10 +17,11 @@
  * The table of offsets (bitops_store.offset) has a row for each pair of cases, with one sum for
  * each filter. Row 0 is all zeros, and the store skips it.
  *
- * Groups: the mismatches of a block of rows with the filters of all groups go to a block of int32,
- * which is transformed as a whole, since the columns of a group need not begin at a byte of the
- * output. Depthwise, with one channel a group, all channels of a tap are compared at once. */
+ * Groups: a block of rows is multiplied by the filters of one group after the other. If the signs
+ * of a group do not begin at a word of the output, the mismatches of all groups go to a block of
+ * int32, which is transformed as a whole. Filters of one channel each are left to depthwise.c. */
 #include "bitops.h"
+#include "drivers/depthwise.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
 #include "isa/shared/store.h"
@@ -31,21 +32,23 @@
 enum {
     SUMS = 1 << 18,        /* int32 of a block of all groups: 1 MiB */
     SUMS_ROWS = 2048,      /* rows of it, at most */
-    DEPTHWISE_TAPS = 64,   /* compared and counted together: 16 KiB of bits, */
-    DEPTHWISE_WORDS = 32,  /* and 16 KiB of counts */
     THREAD_WORK = 1 << 14, /* sums to be transformed: below, one thread is faster */
 };
 
 static int is_depthwise(const bitops_conv_args *args) {
-    return args->groups > 1 && args->image.channels == 1;
-}
-
-static size_t count_taps(const bitops_image *im) {
-    return im->kernel_height * im->kernel_width;
+    return bitops_is_depthwise(args->image.channels, args->groups, args->filters);
 }
 
 static size_t count_rows(const bitops_conv_args *args) {
     return args->images * args->image.out_height * args->image.out_width;
+}
+
+/* Each output sees the pixel of its place. */
+static int is_product(const bitops_conv_args *args) {
+    const bitops_image *im = &args->image;
+    return args->groups == 1 && im->kernel_height == 1 && im->kernel_width == 1 &&
+           im->stride_y == 1 && im->stride_x == 1 && im->out_height == im->height &&
+           im->out_width == im->width;
 }
 
 /* ---- offsets of positions outside ---------------------------------------------------------- */
@@ -83,11 +86,12 @@ static size_t number_cases(const taps_axis *a, uint32_t *number_out, tap_range *
  *     |     |     inside = d - b - c + a
  *     c-----d
  */
-static void fill_areas(const bitops_conv_args *args, const int32_t *tap_sums, int32_t *areas) {
+static void fill_areas(const bitops_conv_args *args, const int32_t *tap_sums, int32_t *areas,
+                       bitops_stop *stop) {
     const size_t n = args->filters, width = args->image.kernel_width;
     const size_t line = (width + 1) * n;
     memset(areas, 0, line * sizeof *areas);
-    for (size_t ky = 0; ky < args->image.kernel_height; ky++) {
+    for (size_t ky = 0; ky < args->image.kernel_height && !bitops_stopped(stop); ky++) {
         int32_t *area = areas + (ky + 1) * line;
         memset(area, 0, n * sizeof *area);
         for (size_t i = 0; i < width * n; i++) /* left of the corner, in its own line of taps */
@@ -152,13 +156,13 @@ size_t bitops_conv_areas_size(const bitops_conv_args *args) {
 }
 
 void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums, void *memory,
-                              void *workspace) {
+                              void *workspace, bitops_stop *stop) {
     const offsets o = place_offsets(args, memory);
     const taps_axis v = vertical_taps(&args->image), h = horizontal_taps(&args->image);
     const size_t cases_y = number_cases(&v, o.number_y, o.ranges_y);
     number_cases(&h, o.number_x, o.ranges_x);
-    fill_areas(args, tap_sums, workspace);
-    for (size_t y = 0; y < cases_y; y++)
+    fill_areas(args, tap_sums, workspace, stop);
+    for (size_t y = 0; y < cases_y && !bitops_stopped(stop); y++)
         for (size_t x = 0; x < o.cases_x; x++)
             fill_outside(args, workspace, o.ranges_y[y], o.ranges_x[x],
                          o.table + (y * o.cases_x + x) * args->filters);
@@ -199,6 +203,11 @@ static bitops_gemm_args group_product(const bitops_isa *isa, const bitops_conv_a
                                 .k_words = k_words,
                                 .store = args->store,
                                 .stop = args->stop};
+    if (is_product(args)) { /* rows of the im2col matrix are pixels */
+        product.image = NULL;
+        product.a = args->image.x;
+        product.lda = k_words;
+    }
     if (args->panels)
         product.panels = args->panels + group * bitops_prepack_size(isa, n, k_words);
     else
@@ -219,127 +228,63 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
     const conv_plan plan = make_plan(args);
     const size_t rows = count_rows(args);
     size_t words = 0;
-    if (args->filters && rows && args->groups == 1)
+    if (args->filters == 0 || rows == 0)
+        return 0;
+    if (is_depthwise(args))
+        return bitops_depthwise_workspace_size(args, n_threads);
+    if (args->groups == 1)
         words = product_words(isa, args, rows, n_threads);
-    else if (args->filters && rows && !is_depthwise(args)) /* fewer rows may be cut less evenly */
+    else /* fewer rows may be cut less evenly */
         words = max_size(product_words(isa, args, plan.rows, n_threads),
                          product_words(isa, args, rows % plan.rows, n_threads));
     return (words + plan.sums_words + plan.rows_words) * sizeof(uint64_t);
 }
 
-/* ---- depthwise ----------------------------------------------------------------------------- */
-
-/* What one output position sees of its image. */
-typedef struct view {
-    const bitops_conv_args *args;
-    const uint64_t *image;        /* its first pixel */
-    size_t y, x;                  /* of the output */
-    tap_range inside_y, inside_x; /* taps that lie inside the image */
-} view;
-
-static view view_at(const bitops_conv_args *args, size_t row) {
-    const bitops_image *im = &args->image;
-    const taps_axis v = vertical_taps(im), h = horizontal_taps(im);
-    view out = {.args = args, .y = row / im->out_width % im->out_height, .x = row % im->out_width};
-    const size_t number = row / im->out_width / im->out_height;
-    out.image = im->x + number * im->height * im->width * im->pixel_words;
-    out.inside_y = taps_inside(&v, out.y);
-    out.inside_x = taps_inside(&h, out.x);
-    return out;
-}
-
-/* The pixel that a tap meets; NULL outside. */
-static const uint64_t *pixel_of(const view *out, size_t tap) {
-    const bitops_image *im = &out->args->image;
-    const size_t ky = tap / im->kernel_width, kx = tap % im->kernel_width;
-    if (ky < out->inside_y.begin || ky >= out->inside_y.end || kx < out->inside_x.begin ||
-        kx >= out->inside_x.end)
-        return NULL;
-    const size_t y = out->y * im->stride_y + ky * im->dilation_y - im->pad_top;
-    const size_t x = out->x * im->stride_x + kx * im->dilation_x - im->pad_left;
-    return out->image + (y * im->width + x) * im->pixel_words;
-}
-
-/* n <= DEPTHWISE_WORDS words of all groups, from `word` on, for filter j of each group. */
-typedef struct span {
-    size_t j, word, n;
-} span;
-
-/* A step is DEPTHWISE_TAPS taps of a span, a microsecond or less; every STOP_STEPS of them the
- * clock is read. */
-enum { STOP_STEPS = 256 };
-
-static int stopped_at(const bitops_conv_args *args, size_t *steps) {
-    return ++*steps % STOP_STEPS == 0 && bitops_stopped(args->stop);
-}
-
-/* The bits that differ at taps [tap, tap + taps), a row of words for each tap. */
-static void compare_taps(const view *out, const span *s, size_t tap, size_t taps,
-                         uint64_t (*differ)[DEPTHWISE_WORDS]) {
-    const bitops_image *im = &out->args->image;
-    uint64_t outside[DEPTHWISE_WORDS];
-    for (size_t i = 0; i < s->n; i++)
-        outside[i] = im->outside;
-    const uint64_t *w = out->args->w + (s->j * count_taps(im) + tap) * im->pixel_words + s->word;
-    for (size_t t = 0; t < taps; t++, w += im->pixel_words) {
-        const uint64_t *pixel = pixel_of(out, tap + t);
-        const uint64_t *v = pixel ? pixel + s->word : outside;
-        for (size_t i = 0; i < s->n; i++)
-            differ[t][i] = v[i] ^ w[i];
-    }
-}
-
-/* Mismatches of a span, for one output: sums has one for every filter. */
-static void sum_span(const bitops_isa *isa, const view *out, const span *s, int32_t *sums,
-                     size_t *steps) {
-    uint64_t differ[DEPTHWISE_TAPS][DEPTHWISE_WORDS];
-    int64_t counts[DEPTHWISE_WORDS * BITOPS_WORD_BITS];
-    const bitops_conv_args *args = out->args;
-    const size_t all = count_taps(&args->image), per_group = args->filters / args->groups;
-    const size_t first = s->word * BITOPS_WORD_BITS;
-    const size_t groups = min_size(s->n * BITOPS_WORD_BITS, args->groups - first);
-    sums += first * per_group + s->j;
-    for (size_t tap = 0; tap < all && !stopped_at(args, steps); tap += DEPTHWISE_TAPS) {
-        const size_t taps = min_size(DEPTHWISE_TAPS, all - tap);
-        compare_taps(out, s, tap, taps, differ);
-        isa->popcount_columns(differ[0], DEPTHWISE_WORDS, taps, s->n, counts);
-        for (size_t g = 0; g < groups; g++)
-            sums[g * per_group] = (tap ? sums[g * per_group] : 0) + (int32_t)counts[g];
-    }
-}
-
-static void depthwise_row(const bitops_isa *isa, const bitops_conv_args *args, size_t row,
-                          int32_t *sums) {
-    const view out = view_at(args, row);
-    const size_t words = args->image.pixel_words;
-    size_t steps = row;
-    for (size_t j = 0; j < args->filters / args->groups; j++)
-        for (size_t word = 0; word < words; word += DEPTHWISE_WORDS) {
-            const span s = {.j = j, .word = word, .n = min_size(DEPTHWISE_WORDS, words - word)};
-            sum_span(isa, &out, &s, sums, &steps);
-        }
-}
-
 /* ---- the convolution ----------------------------------------------------------------------- */
 
-/* Counts the mismatches of rows [first, first + m) with the filters of all groups. */
-static void sum_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first, size_t m,
-                       int32_t *sums, void *workspace, int n_threads) {
-    if (is_depthwise(args)) {
-        BITOPS_PARALLEL_FOR(m * args->filters < THREAD_WORK ? 1 : n_threads, schedule(static))
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++)
-            depthwise_row(isa, args, first + (size_t)i, sums + (size_t)i * args->filters);
-        return;
-    }
+/* Whether the columns of a group begin where a store can: anywhere, or at a word of signs. */
+static int stores_groups(const bitops_conv_args *args) {
+    return args->store.kind != BITOPS_STORE_SIGN ||
+           args->filters / args->groups % BITOPS_WORD_BITS == 0;
+}
+
+/* The store of rows from `first` on and columns from `col` on. */
+static bitops_store store_at(const bitops_store *all, size_t first, size_t col) {
+    const int signs = all->kind == BITOPS_STORE_SIGN;
+    const size_t at = first * all->ldc + (signs ? col / BITOPS_WORD_BITS : col);
+    bitops_store store = *all;
+    store.c = (char *)all->c + at * (signs ? sizeof(uint64_t) : sizeof(int32_t));
+    if (store.offset)
+        store.offset += col;
+    if (store.alpha)
+        store.alpha += col;
+    if (store.k_map)
+        store.k_map += first;
+    if (store.bias)
+        store.bias += col;
+    if (store.threshold)
+        store.threshold += col;
+    if (store.flip)
+        store.flip += col / BITOPS_WORD_BITS;
+    return store;
+}
+
+/* Multiplies rows [first, first + m) by the filters of all groups. Stores the results, or, if sums
+ * is not NULL, the mismatches there. */
+static void multiply_groups(const bitops_isa *isa, const bitops_conv_args *args, size_t first,
+                            size_t m, int32_t *sums, void *workspace, int n_threads) {
     for (size_t group = 0; group < args->groups; group++) {
         bitops_image image = args->image;
         image.first_channel = group * image.channels;
         bitops_gemm_args product = group_product(isa, args, group, first, m);
         product.image = &image;
-        product.store = (bitops_store){.kind = BITOPS_STORE_HAMMING,
-                                       .k = args->store.k,
-                                       .c = sums + group * product.n,
-                                       .ldc = args->filters};
+        if (sums)
+            product.store = (bitops_store){.kind = BITOPS_STORE_HAMMING,
+                                           .k = args->store.k,
+                                           .c = sums + group * product.n,
+                                           .ldc = args->filters};
+        else
+            product.store = store_at(&args->store, first, group * product.n);
         bitops_gemm(isa, &product, workspace, n_threads);
     }
 }
@@ -371,7 +316,11 @@ static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, con
     const size_t rows = count_rows(args);
     for (size_t first = 0; first < rows && !bitops_stopped(args->stop); first += plan->rows) {
         const size_t m = min_size(plan->rows, rows - first);
-        sum_groups(isa, args, first, m, sums, scratch, n_threads);
+        if (stores_groups(args)) {
+            multiply_groups(isa, args, first, m, NULL, scratch, n_threads);
+            continue;
+        }
+        multiply_groups(isa, args, first, m, sums, scratch, n_threads);
         store_sums(args, sums, first, m, offset_row, n_threads);
     }
 }
@@ -384,7 +333,9 @@ void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *work
     bitops_conv_args own = *args;
     own.store.offset = args->offsets;
     own.store.ld_offset = args->filters;
-    if (args->groups > 1) {
+    if (is_depthwise(args)) {
+        bitops_depthwise(isa, &own, workspace, n_threads);
+    } else if (args->groups > 1) {
         conv_groups(isa, &own, &plan, workspace, n_threads);
     } else {
         const bitops_gemm_args product = group_product(isa, &own, 0, 0, count_rows(args));

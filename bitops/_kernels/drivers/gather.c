@@ -8,15 +8,26 @@
  *   output 1           |-- tap 0 --- tap 1 --- tap 2 -|
  *
  * so one call of prepack_rows copies and prepares them for a line of outputs. Outputs at the border
- * have runs of taps inside and outside. Any other number of channels is appended to each row, a
- * word at a time. */
+ * have runs of taps inside and outside.
+ *
+ * With any other number of channels, the lines that an output sees are first copied without the
+ * gaps between pixels, borders included. In such a dense line the taps of one row of the kernel lie
+ * side by side again, and are appended to each row as one run of bits, or of bytes. Lines stay in
+ * memory for the next line of outputs. */
 #include "bitops.h"
+#include "drivers/bits.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
-#include "isa/shared/target.h"
 #include "runtime/parallel.h"
 
-enum { TASK_WORDS = 1 << 12 }; /* of im2col: 32 KiB */
+#include <string.h>
+
+enum {
+    TASK_WORDS = 1 << 12,  /* of im2col: 32 KiB */
+    STOP_BITS = 1 << 16,   /* of an output, after which interrupts are asked for */
+    DENSE_WORDS = 1 << 11, /* of all dense lines: 16 KiB of the stack */
+    DENSE_LINES = 16,      /* at most */
+};
 
 static void copy_rows(const uint64_t *a, size_t lda, size_t m, size_t k_words, uint64_t *rows_out,
                       size_t ld_out) {
@@ -52,6 +63,16 @@ static const uint64_t *pixels(const bitops_image *im, const line *l, size_t ky) 
     if (y < im->pad_top || y - im->pad_top >= im->height)
         return NULL;
     return l->image + (y - im->pad_top) * im->width * im->pixel_words;
+}
+
+/* Rows of the kernel, for n outputs, between two looks at the clock. */
+static size_t stop_lines(const bitops_image *im, size_t n) {
+    return max_size(STOP_BITS / max_size(n * im->kernel_width * im->channels, 1), 1);
+}
+
+/* Outputs of a small kernel are left to the loops over blocks of outputs. */
+static bitops_stop *stop_of_large(const bitops_image *im, bitops_stop *stop) {
+    return im->kernel_height * im->kernel_width * im->channels > STOP_BITS ? stop : NULL;
 }
 
 /* ---- whole words --------------------------------------------------------------------------- */
@@ -114,12 +135,14 @@ static void gather_border(const words_plan *p, const uint64_t *pixels, size_t x,
     }
 }
 
-static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out) {
+static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out,
+                         bitops_stop *stop) {
     const bitops_image *im = p->im;
     const size_t end = l->x + l->n;
     const size_t a = min_size(max_size(p->inner_begin, l->x), end);
     const size_t b = min_size(max_size(p->inner_end, a), end);
-    for (size_t ky = 0; ky < im->kernel_height; ky++) {
+    const size_t every = stop ? stop_lines(im, l->n) : 1;
+    for (size_t ky = 0; ky < im->kernel_height && !bitops_stopped_at(ky, every, stop); ky++) {
         const uint64_t *row = pixels(im, l, ky);
         uint64_t *out = rows_out + ky * im->kernel_width * p->tap_words;
         if (!row) {
@@ -134,36 +157,189 @@ static void gather_words(const words_plan *p, const line *l, uint64_t *rows_out)
     }
 }
 
-/* ---- any number of bits -------------------------------------------------------------------- */
+/* ---- lines without gaps -------------------------------------------------------------------- */
 
-/* Collects bits in `word`, of which the lowest `fill` are set so far, until it is full. */
-typedef struct bit_writer {
-    uint64_t word;
-    size_t fill;
-    uint64_t *out;
-} bit_writer;
+BITOPS_INLINE void write_outside(bit_writer *w, const bitops_image *im, size_t bits) {
+    for (; bits >= BITOPS_WORD_BITS; bits -= BITOPS_WORD_BITS)
+        write_bits(w, im->outside, BITOPS_WORD_BITS);
+    if (bits)
+        write_bits(w, read_bits(&im->outside, 0, bits), bits);
+}
 
-/* Appends the lowest n <= 64 bits of v; the others must be 0. */
-BITOPS_INLINE void write_bits(bit_writer *w, uint64_t v, size_t n) {
-    w->word |= v << w->fill;
-    w->fill += n;
-    if (w->fill < BITOPS_WORD_BITS)
+/* Appends n pixels, `step` words apart. */
+BITOPS_INLINE void write_pixels(bit_writer *w, const bitops_image *im, const uint64_t *pixel,
+                                size_t step, size_t n) {
+    for (; n; n--, pixel += step)
+        for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
+            const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
+            write_bits(w, read_bits(pixel, im->first_channel + c, bits), bits);
+        }
+}
+
+/* The same for whole bytes: each word overwrites the end of the one before it, which is 0. */
+BITOPS_INLINE void copy_pixels(const bitops_image *im, const uint64_t *pixel, size_t step, size_t n,
+                               uint8_t *bytes_out) {
+    const size_t bytes = im->channels / 8;
+    if (im->first_channel == 0 && bytes <= sizeof *pixel) {
+        const uint64_t mask = read_bits(&(uint64_t){UINT64_MAX}, 0, im->channels);
+        for (; n; n--, pixel += step, bytes_out += bytes) {
+            const uint64_t v = *pixel & mask;
+            memcpy(bytes_out, &v, sizeof v);
+        }
         return;
-    *w->out++ = w->word;
-    w->fill -= BITOPS_WORD_BITS;
-    w->word = w->fill ? v >> (n - w->fill) : 0;
+    }
+    for (; n; n--, pixel += step, bytes_out += bytes)
+        for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
+            const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
+            const uint64_t v = read_bits(pixel, im->first_channel + c, bits);
+            memcpy(bytes_out + c / 8, &v, sizeof v);
+        }
 }
 
-/* Bits [first, first + n) of the words, 1 <= n <= 64; only words that hold some of them are read.
- */
-BITOPS_INLINE uint64_t read_bits(const uint64_t *words, size_t first, size_t n) {
-    const size_t shift = first % BITOPS_WORD_BITS;
-    words += first / BITOPS_WORD_BITS;
-    uint64_t v = words[0] >> shift;
-    if (shift + n > BITOPS_WORD_BITS)
-        v |= words[1] << (BITOPS_WORD_BITS - shift);
-    return n < BITOPS_WORD_BITS ? v & (((uint64_t)1 << n) - 1) : v;
+void bitops_gather_line(const bitops_image *im, const uint64_t *pixels, size_t x, size_t step,
+                        size_t n, uint64_t *bits_out) {
+    size_t a = n, b = n; /* the pixels from a to b lie inside */
+    if (pixels) {
+        const size_t end = im->pad_left + im->width;
+        a = min_size(x < im->pad_left ? ceil_div(im->pad_left - x, step) : 0, n);
+        b = max_size(a, min_size(x < end ? ceil_div(end - x, step) : 0, n));
+        pixels += a < b ? (x + a * step - im->pad_left) * im->pixel_words : 0;
+    }
+    step *= im->pixel_words;
+    if (im->channels % 8) {
+        bit_writer w = {.out = bits_out};
+        write_outside(&w, im, a * im->channels);
+        write_pixels(&w, im, pixels, step, b - a);
+        write_outside(&w, im, (n - b) * im->channels);
+        flush_bits(&w);
+        return;
+    }
+    const size_t bytes = im->channels / 8;
+    uint8_t *out = (uint8_t *)bits_out;
+    memset(out, (int)(im->outside & 0xff), a * bytes);
+    if (a < b && im->channels == BITOPS_WORD_BITS * step)
+        memcpy(out + a * bytes, pixels, (b - a) * bytes);
+    else
+        copy_pixels(im, pixels, step, b - a, out + a * bytes);
+    memset(out + b * bytes, (int)(im->outside & 0xff), (n - b) * bytes);
 }
+
+/* Lines of pixels from output x on, as they were gathered last. */
+typedef struct dense_lines {
+    size_t outputs;    /* that they hold */
+    size_t line_words; /* between lines */
+    size_t pixels;
+    const uint64_t *from[DENSE_LINES]; /* the lines of the image */
+    size_t x[DENSE_LINES];
+    uint64_t words[DENSE_WORDS];
+} dense_lines;
+
+/* Whether a row is worth the copy of lines, and these have room. */
+static int plan_dense(const bitops_image *im, dense_lines *d) {
+    const size_t span = (im->kernel_width - 1) * im->dilation_x + 1;
+    if (im->kernel_width == 1 || im->kernel_height > DENSE_LINES || im->channels == 0)
+        return 0;
+    d->line_words = DENSE_WORDS / im->kernel_height;
+    const size_t room = (d->line_words - 1) * BITOPS_WORD_BITS / im->channels; /* a word to spare */
+    if (room < span)
+        return 0;
+    d->outputs = min_size((room - span) / im->stride_x + 1, im->out_width);
+    d->pixels = (d->outputs - 1) * im->stride_x + span;
+    for (size_t i = 0; i < im->kernel_height; i++)
+        d->from[i] = d->words; /* no line of the image */
+    return 1;
+}
+
+/* The dense line that row ky of the kernel meets. Lines of the image take turns, so that those of
+ * the last line of outputs are found again. */
+static const uint64_t *dense_line(const bitops_image *im, dense_lines *d, const line *l,
+                                  size_t ky) {
+    const uint64_t *from = pixels(im, l, ky);
+    const size_t at = l->y * im->stride_y + ky;
+    const size_t slot = im->dilation_y == 1 ? at % im->kernel_height : ky;
+    uint64_t *words = d->words + slot * d->line_words;
+    if (d->from[slot] != from || d->x[slot] != l->x) {
+        bitops_gather_line(im, from, l->x * im->stride_x, 1, d->pixels, words);
+        d->from[slot] = from;
+        d->x[slot] = l->x;
+    }
+    return words;
+}
+
+/* Appends n bits from bit `first` on. */
+BITOPS_INLINE void append_bits(bit_writer *w, const uint64_t *bits, size_t first, size_t n) {
+    for (; n > BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, first += BITOPS_WORD_BITS)
+        write_bits(w, read_bits(bits, first, BITOPS_WORD_BITS), BITOPS_WORD_BITS);
+    write_bits(w, read_bits(bits, first, n), n);
+}
+
+/* Copies n bytes; fewer than 8 may take what follows with them, but not past `end`. */
+BITOPS_INLINE void append_bytes(uint8_t *out, const uint8_t *from, size_t n, const uint8_t *end) {
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8)
+            memcpy(out + i, from + i, 8);
+        memcpy(out + n - 8, from + n - 8, 8);
+    } else if (end - out >= 8) {
+        memcpy(out, from, 8);
+    } else {
+        for (size_t i = 0; i < n; i++)
+            out[i] = from[i];
+    }
+}
+
+/* What the rows of a line of outputs take from each of its dense lines. */
+typedef struct dense_runs {
+    const uint64_t *lines[DENSE_LINES];
+    size_t runs, bits; /* of a line */
+    size_t step;       /* bits from one run to the next, */
+    size_t stride;     /* and from one row to the next */
+} dense_runs;
+
+static void gather_dense_bits(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
+                              size_t ld_out) {
+    for (size_t i = 0; i < rows; i++, rows_out += ld_out) {
+        bit_writer w = {.out = rows_out};
+        for (size_t ky = 0; ky < n_lines; ky++)
+            for (size_t run = 0; run < r->runs; run++)
+                append_bits(&w, r->lines[ky], i * r->stride + run * r->step, r->bits);
+        flush_bits(&w);
+    }
+}
+
+static void gather_dense_bytes(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
+                               size_t ld_out) {
+    const size_t bytes = r->bits / 8, bits = n_lines * r->runs * r->bits;
+    const size_t words = bitops_words(bits), rest = bits % BITOPS_WORD_BITS;
+    const uint64_t mask = rest ? ((uint64_t)1 << rest) - 1 : UINT64_MAX;
+    for (size_t i = 0; i < rows; i++, rows_out += ld_out) {
+        uint8_t *out = (uint8_t *)rows_out;
+        const uint8_t *end = (const uint8_t *)(rows_out + words);
+        for (size_t ky = 0; ky < n_lines; ky++) {
+            const uint8_t *from = (const uint8_t *)r->lines[ky] + i * r->stride / 8;
+            for (size_t run = 0; run < r->runs; run++, out += bytes)
+                append_bytes(out, from + run * r->step / 8, bytes, end);
+        }
+        rows_out[words - 1] &= mask;
+    }
+}
+
+static void gather_dense(const bitops_image *im, dense_lines *d, const line *l, uint64_t *rows_out,
+                         size_t ld_out) {
+    const size_t c = im->channels, kw = im->kernel_width;
+    const int whole = im->dilation_x == 1; /* the taps of a line are one run */
+    dense_runs r = {.runs = whole ? 1 : kw,
+                    .bits = whole ? kw * c : c,
+                    .step = im->dilation_x * c,
+                    .stride = im->stride_x * c};
+    for (size_t ky = 0; ky < im->kernel_height; ky++)
+        r.lines[ky] = dense_line(im, d, l, ky);
+    if (c % 8)
+        gather_dense_bits(&r, im->kernel_height, l->n, rows_out, ld_out);
+    else
+        gather_dense_bytes(&r, im->kernel_height, l->n, rows_out, ld_out);
+}
+
+/* ---- any number of bits, tap by tap -------------------------------------------------------- */
 
 /* Appends the channels of one tap; pixel is NULL outside. */
 BITOPS_INLINE void write_tap(bit_writer *w, const bitops_image *im, const uint64_t *pixel) {
@@ -174,31 +350,58 @@ BITOPS_INLINE void write_tap(bit_writer *w, const bitops_image *im, const uint64
     }
 }
 
+/* Appends the taps of output x in rows [begin, end) of the kernel. */
+BITOPS_INLINE void write_lines(bit_writer *w, const bitops_image *im, const line *l, size_t x,
+                               size_t begin, size_t end) {
+    for (size_t ky = begin; ky < end; ky++) {
+        const uint64_t *row = pixels(im, l, ky);
+        for (size_t kx = 0; kx < im->kernel_width; kx++) {
+            const size_t at = x * im->stride_x + kx * im->dilation_x;
+            const int inside = row && at >= im->pad_left && at - im->pad_left < im->width;
+            write_tap(w, im, inside ? row + (at - im->pad_left) * im->pixel_words : NULL);
+        }
+    }
+}
+
 static void gather_bits(const bitops_image *im, const line *l, uint64_t *rows_out, size_t ld_out) {
     for (size_t i = 0; i < l->n; i++, rows_out += ld_out) {
         bit_writer w = {.out = rows_out};
-        for (size_t ky = 0; ky < im->kernel_height; ky++) {
-            const uint64_t *row = pixels(im, l, ky);
-            for (size_t kx = 0; kx < im->kernel_width; kx++) {
-                const size_t at = (l->x + i) * im->stride_x + kx * im->dilation_x;
-                const int inside = row && at >= im->pad_left && at - im->pad_left < im->width;
-                write_tap(&w, im, inside ? row + (at - im->pad_left) * im->pixel_words : NULL);
-            }
-        }
-        if (w.fill)
-            *w.out = w.word;
+        write_lines(&w, im, l, l->x + i, 0, im->kernel_height);
+        flush_bits(&w);
+    }
+}
+
+/* The same for a large kernel. In one function with the other, that would be a tenth slower. */
+static void gather_many_bits(const bitops_image *im, const line *l, uint64_t *rows_out,
+                             size_t ld_out, bitops_stop *stop) {
+    const size_t every = stop_lines(im, 1);
+    for (size_t i = 0; i < l->n; i++, rows_out += ld_out) {
+        bit_writer w = {.out = rows_out};
+        for (size_t ky = 0; ky < im->kernel_height && !bitops_stopped(stop); ky += every)
+            write_lines(&w, im, l, l->x + i, ky, min_size(ky + every, im->kernel_height));
+        flush_bits(&w);
     }
 }
 
 void bitops_gather(const bitops_image *image, size_t first, size_t rows,
-                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out) {
+                   bitops_prepack_rows_fn *prepack_rows, uint64_t *rows_out, size_t ld_out,
+                   bitops_stop *stop) {
     const int whole =
         image->channels % BITOPS_WORD_BITS == 0 && image->first_channel % BITOPS_WORD_BITS == 0;
     const words_plan plan = plan_words(image, prepack_rows, ld_out);
+    dense_lines lines;
+    const int dense = !whole && plan_dense(image, &lines);
+    stop = stop_of_large(image, stop);
     for (size_t i = 0; i < rows;) {
-        const line l = line_at(image, first + i, rows - i);
+        line l = line_at(image, first + i, rows - i);
+        if (dense)
+            l.n = min_size(l.n, lines.outputs);
         if (whole)
-            gather_words(&plan, &l, rows_out + i * ld_out);
+            gather_words(&plan, &l, rows_out + i * ld_out, stop);
+        else if (dense)
+            gather_dense(image, &lines, &l, rows_out + i * ld_out, ld_out);
+        else if (stop)
+            gather_many_bits(image, &l, rows_out + i * ld_out, ld_out, stop);
         else
             gather_bits(image, &l, rows_out + i * ld_out, ld_out);
         i += l.n;
@@ -229,10 +432,10 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
     const size_t tasks = ceil_div(rows, share);
     BITOPS_PARALLEL_FOR(tasks < 2 ? 1 : n_threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * share;
         bitops_gather(image, first, min_size(share, rows - first), NULL, rows_out + first * k_words,
-                      k_words);
+                      k_words, stop);
     }
 }

@@ -143,7 +143,7 @@ static void gemm_plain_rows(const gemm_plan *plan) {
     BITOPS_PARALLEL_FOR(plan->threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, PLAIN_COLUMNS); task++) {
         const size_t col = (size_t)task * PLAIN_COLUMNS;
-        if (task % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
+        if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
             continue;
         plan->isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
                              min_size(PLAIN_COLUMNS, args->n - col), args->k_words, 0, col,
@@ -171,7 +171,7 @@ static void gather_slice(const gemm_plan *plan, const slice *s, size_t first, si
     uint64_t *whole_row = scratch + plan->whole_at;
     for (size_t i = 0; i < rows; i++) {
         bitops_gather(args->image, args->image_row + first + i, 1, plan->isa->prepack_rows,
-                      whole_row, args->k_words);
+                      whole_row, args->k_words, args->stop);
         memcpy(scratch + i * s->k_words, whole_row + s->word, s->k_words * sizeof *whole_row);
     }
 }
@@ -188,7 +188,7 @@ static const uint64_t *load_rows(const gemm_plan *plan, const slice *s, size_t f
     }
     if (args->image) {
         bitops_gather(args->image, args->image_row + first, rows, plan->isa->prepack_rows, scratch,
-                      s->k_words);
+                      s->k_words, args->stop);
         return scratch;
     }
     const uint64_t *a = args->a + first * args->lda + s->word;
@@ -221,7 +221,7 @@ static void gemm_block(const gemm_plan *plan, const slice *s, size_t i, size_t r
     const bitops_store store = store_for_rows(plan, s->store, s->row + i, rows, scratch);
     for (size_t panel = first; panel < last; panel++) {
         const size_t j = panel * plan->isa->nr;
-        if ((panel - first) % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(plan->args->stop))
+        if (bitops_stopped_at(panel - first, STOP_STEPS, plan->args->stop))
             return;
         plan->isa->gemm_panel(a, lda, rows, s->panels + panel * s->panel_stride,
                               min_size(plan->isa->nr, s->n - j), s->k_words, s->row + i, s->col + j,
@@ -260,7 +260,7 @@ static void set_panels(const gemm_plan *plan, slice *s, size_t jc, uint64_t *wor
     s->panel_stride = nr * s->k_words;
     s->panels = workspace;
     bitops_prepack_all(plan->isa, args->w + jc * args->ldw + s->word, args->ldw, s->n, s->k_words,
-                       workspace, plan->threads);
+                       workspace, NULL, plan->threads);
 }
 
 /* ---- the product --------------------------------------------------------------------------- */

@@ -67,7 +67,7 @@ int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, s
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
         const size_t first = word * BITOPS_WORD_BITS;
@@ -80,11 +80,23 @@ int bitops_pack_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, s
 }
 
 static void compare_span(const bitops_isa *isa, bitops_dtype dtype, const void *x,
-                         const float *threshold, size_t n, uint64_t *words_out, int *nan) {
+                         const float *threshold, size_t n, const uint64_t *flip,
+                         uint64_t *words_out, int *nan) {
     if (dtype == BITOPS_I32)
         isa->compare_i32(x, threshold, n, words_out, nan);
     else
         isa->compare_f32(x, threshold, n, words_out, nan);
+    for (size_t p = 0; flip && p < bitops_words(n); p++)
+        words_out[p] ^= flip[p];
+}
+
+/* A row of several spans, between which interrupts are asked for. */
+static void compare_long_row(const bitops_isa *isa, bitops_dtype dtype, const char *x,
+                             const float *threshold, size_t n, const uint64_t *flip,
+                             uint64_t *words_out, bitops_stop *stop, int *nan) {
+    for (size_t i = 0, p = 0; i < n && !bitops_stopped(stop); i += SPAN_BITS, p += SPAN_WORDS)
+        compare_span(isa, dtype, x + i * sizeof(float), threshold + i, min_size(n - i, SPAN_BITS),
+                     flip ? flip + p : NULL, words_out + p, nan);
 }
 
 int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x, size_t rows,
@@ -95,16 +107,17 @@ int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t begin = (size_t)task * share, end = min_size(begin + share, rows);
         int nan = 0;
         for (size_t row = begin; row < end; row++) {
+            const char *from = (const char *)x + row * n * sizeof(float);
             uint64_t *words = words_out + row * k_words;
-            compare_span(isa, dtype, (const char *)x + row * n * sizeof(float), threshold, n, words,
-                         &nan);
-            for (size_t p = 0; flip && p < k_words; p++)
-                words[p] ^= flip[p];
+            if (k_words <= SPAN_WORDS)
+                compare_span(isa, dtype, from, threshold, n, flip, words, &nan);
+            else
+                compare_long_row(isa, dtype, from, threshold, n, flip, words, stop, &nan);
         }
         any_nan |= nan;
     }
@@ -156,7 +169,7 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
     const size_t across = ceil_div(ld, LINE_WORDS), down = ceil_div(ld_out, LINE_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * ld, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * across * down); task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         bit_tile *in = (bit_tile *)workspace + 2 * bitops_thread_number(), *out = in + 1;
         const size_t block = (size_t)task / (across * down);
@@ -182,7 +195,7 @@ void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_
     const size_t spans = ceil_div(k_words, SPAN_WORDS);
     BITOPS_PARALLEL_FOR(team(rows * k_words, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t row = (size_t)task / spans, word = (size_t)task % spans * SPAN_WORDS;
         const size_t first = word * BITOPS_WORD_BITS;
@@ -191,17 +204,20 @@ void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_
     }
 }
 
-enum { COUNT_SPAN = 1 << 14 }; /* words, 128 KiB: threads share a row that is longer */
+enum {
+    COUNT_SPAN = 1 << 14, /* words, 128 KiB: threads share a row that is longer */
+    COUNT_ROWS = 1 << 16, /* rows that are counted by column before interrupts are asked for */
+};
 
 /* Few long rows: threads share the spans of each row, whose counts are added. */
 static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                                size_t k_words, int64_t *count_out, bitops_stop *stop, int threads) {
     const size_t spans = ceil_div(k_words, COUNT_SPAN);
-    for (size_t row = 0; row < rows && !(stop && stop->stopped); row++) {
+    for (size_t row = 0; row < rows && !bitops_stopped(stop); row++) {
         int64_t total = 0;
         BITOPS_PARALLEL_FOR(threads, schedule(static) reduction(+ : total))
         for (ptrdiff_t span = 0; span < (ptrdiff_t)spans; span++) {
-            if (bitops_stopped_at(span, stop))
+            if (bitops_stopped_at((size_t)span, BITOPS_STOP_TASKS, stop))
                 continue;
             const size_t first = (size_t)span * COUNT_SPAN;
             int64_t count;
@@ -211,6 +227,20 @@ static void popcount_long_rows(const bitops_isa *isa, const uint64_t *words, siz
         }
         count_out[row] = total;
     }
+}
+
+/* The 1 bits of n words; a long row asks for interrupts. */
+static int64_t count_words(const bitops_isa *isa, const uint64_t *words, size_t n,
+                           bitops_stop *stop) {
+    int64_t total = 0;
+    for (size_t first = 0; first < n; first += COUNT_SPAN) {
+        if (first && bitops_stopped(stop))
+            break;
+        int64_t count;
+        isa->popcount(words + first, 1, min_size(n - first, COUNT_SPAN), &count);
+        total += count;
+    }
+    return total;
 }
 
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
@@ -223,10 +253,27 @@ void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t r
     const size_t share = max_size(COUNT_SPAN / max_size(k_words, 1), 1); /* rows of a task */
     BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t row = (size_t)task * share;
-        isa->popcount(words + row * k_words, min_size(rows - row, share), k_words, count_out + row);
+        const uint64_t *first = words + row * k_words;
+        if (k_words > COUNT_SPAN)
+            count_out[row] = count_words(isa, first, k_words, stop);
+        else
+            isa->popcount(first, min_size(rows - row, share), k_words, count_out + row);
+    }
+}
+
+/* Adds the counts of n_words columns of rows that follow others, between which interrupts are asked
+ * for. */
+static void add_columns(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t rows,
+                        size_t n_words, int64_t *count_out, bitops_stop *stop) {
+    int64_t counts[BITOPS_SPAN_WORDS * BITOPS_WORD_BITS];
+    for (size_t row = 0; row < rows && !bitops_stopped(stop); row += COUNT_ROWS) {
+        isa->popcount_columns(words + row * ld, ld, min_size(rows - row, COUNT_ROWS), n_words,
+                              counts);
+        for (size_t i = 0; i < n_words * BITOPS_WORD_BITS; i++)
+            count_out[i] += counts[i];
     }
 }
 
@@ -236,13 +283,17 @@ void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_
     const size_t spans = ceil_div(n_words, BITOPS_SPAN_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * n_words / READ_WORDS, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
-        if (bitops_stopped_at(task, stop))
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t block = (size_t)task / spans;
         const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS;
-        isa->popcount_columns(words + block * rows * n_words + first, n_words, rows,
-                              min_size(n_words - first, BITOPS_SPAN_WORDS),
-                              count_out + (block * n_words + first) * BITOPS_WORD_BITS);
+        const size_t n = min_size(n_words - first, BITOPS_SPAN_WORDS);
+        const uint64_t *from = words + block * rows * n_words + first;
+        int64_t *counts = count_out + (block * n_words + first) * BITOPS_WORD_BITS;
+        isa->popcount_columns(from, n_words, min_size(rows, COUNT_ROWS), n, counts);
+        if (rows > COUNT_ROWS)
+            add_columns(isa, from + COUNT_ROWS * n_words, n_words, rows - COUNT_ROWS, n, counts,
+                        stop);
     }
 }
 
@@ -251,12 +302,16 @@ size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) {
 }
 
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
-                        size_t k_words, uint64_t *panels_out, int n_threads) {
+                        size_t k_words, uint64_t *panels_out, bitops_stop *stop, int n_threads) {
     const size_t nr = isa->nr;
     BITOPS_PARALLEL_FOR(team(n * k_words / READ_WORDS, n_threads), schedule(static))
     for (ptrdiff_t panel = 0; panel < (ptrdiff_t)ceil_div(n, nr); panel++) {
-        const size_t first = (size_t)panel * nr;
-        isa->prepack(w + first * ldw, ldw, min_size(n - first, nr), k_words,
-                     panels_out + first * k_words);
+        if (bitops_stopped_at((size_t)panel, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t first = (size_t)panel * nr, rows = min_size(n - first, nr);
+        uint64_t *out = panels_out + first * k_words;
+        for (size_t p = 0; p < k_words && !(p && bitops_stopped(stop)); p += SPAN_WORDS)
+            isa->prepack(w + first * ldw + p, ldw, rows, min_size(k_words - p, SPAN_WORDS),
+                         out + p * nr);
     }
 }

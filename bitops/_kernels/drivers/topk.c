@@ -146,7 +146,7 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
     for (size_t j = span * plan->columns; j < end; j += step) {
         const uint64_t *w = args->w + j * args->ldw, *panel = scratch;
         const size_t n = min_size(step, end - j);
-        if (j / step % STOP_STEPS == STOP_STEPS - 1 && bitops_stopped(args->stop))
+        if (bitops_stopped_at(j / step, STOP_STEPS, args->stop))
             return;
         if (reads_plain_rows(args)) {
             isa->gemm_rows(a, lda, m, w, args->ldw, n, args->k_words, i, j, store);

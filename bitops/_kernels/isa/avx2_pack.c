@@ -21,11 +21,13 @@
 #include "isa/shared/avx2.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/pack.h"
+#include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <string.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
 
@@ -175,20 +177,24 @@ DEFINE_COMPARE(avx2, compare_f32, float, above_f32)
 
 /* ---- unpack -------------------------------------------------------------------------------- */
 
-void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
-    /* Byte i takes byte i / 8 of the 32 bits, then bit i % 8 of that. */
+/* For each of the lowest 32 bits a byte, 0 where the bit is set, else -1: byte i takes byte i / 8
+ * of the bits, then bit i % 8 of that. */
+BITOPS_INLINE __m256i zero_bits(uint64_t bits) {
     const __m256i byte_of_u8x32 = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
                                                    2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i bit_of_u8x32 = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    const __m256i bits_u8x32 = _mm256_set1_epi32((int)(uint32_t)bits);
+    const __m256i own_u8x32 =
+        _mm256_and_si256(_mm256_shuffle_epi8(bits_u8x32, byte_of_u8x32), bit_of_u8x32);
+    return _mm256_cmpeq_epi8(own_u8x32, _mm256_setzero_si256());
+}
+
+void bitops_unpack_i8_avx2(const uint64_t *words, size_t n, int8_t *x_out) {
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         BITOPS_UNROLL
         for (int i = 0; i < 2; i++) {
-            const __m256i bits_u8x32 = _mm256_set1_epi32((int)(uint32_t)(*words >> 32 * i));
-            const __m256i bytes_u8x32 =
-                _mm256_and_si256(_mm256_shuffle_epi8(bits_u8x32, byte_of_u8x32), bit_of_u8x32);
-            const __m256i zero_i8x32 =
-                _mm256_cmpeq_epi8(bytes_u8x32, _mm256_setzero_si256()); /* 0 or -1 */
-            const __m256i v_i8x32 = _mm256_or_si256(zero_i8x32, _mm256_set1_epi8(1));
+            const __m256i v_i8x32 =
+                _mm256_or_si256(zero_bits(*words >> 32 * i), _mm256_set1_epi8(1));
             _mm256_storeu_si256((__m256i *)(x_out + 32 * i), v_i8x32);
         }
     }
@@ -234,6 +240,51 @@ void bitops_popcount_avx2(const uint64_t *words, size_t rows, size_t n_words, in
 void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                   int64_t *count_out) {
     count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- depthwise ----------------------------------------------------------------------------- */
+
+typedef __m256i bit_vector;
+
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    uint32_t halves[8][2 * YMM_WORDS];
+    memcpy(halves, planes, (size_t)levels * sizeof *planes);
+    for (int j = 0; j < 2 * YMM_WORDS; j++) {
+        __m256i count_u8x32 = _mm256_setzero_si256();
+        BITOPS_UNROLL
+        for (int level = 0; level < levels; level++) {
+            const __m256i weight_u8x32 = _mm256_set1_epi8((char)(1 << level));
+            count_u8x32 = _mm256_or_si256(
+                count_u8x32, _mm256_andnot_si256(zero_bits(halves[level][j]), weight_u8x32));
+        }
+        _mm256_storeu_si256((__m256i *)(count_out + 32 * j), count_u8x32);
+    }
+}
+
+#include "isa/shared/depthwise.h"
+
+void bitops_count_taps_avx2(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                            size_t n_taps, size_t n_words, uint8_t *count_out) {
+    count_taps(taps, w, ldw, n_taps, n_words, count_out);
+}
+
+void bitops_store_counts_avx2(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
+                              const bitops_store *store) {
+    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_avx2);
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef __m256d sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return _mm256_cvtps_pd(_mm_loadu_ps(x));
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_avx2(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

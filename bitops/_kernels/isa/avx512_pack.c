@@ -22,11 +22,13 @@
 #include "isa/shared/avx512.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/pack.h"
+#include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <string.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
 
@@ -221,6 +223,51 @@ void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
 void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                     int64_t *count_out) {
     count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- depthwise ----------------------------------------------------------------------------- */
+
+typedef __m512i bit_vector;
+
+/* A word of a plane is the mask of the 64 counts that it adds to. */
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    uint64_t words[8][ZMM_WORDS];
+    memcpy(words, planes, (size_t)levels * sizeof *planes);
+    BITOPS_UNROLL
+    for (int j = 0; j < ZMM_WORDS; j++) {
+        __m512i count_u8x64 = _mm512_maskz_set1_epi8(words[0][j], 1);
+        BITOPS_UNROLL
+        for (int level = 1; level < levels; level++)
+            count_u8x64 = _mm512_mask_add_epi8(count_u8x64, words[level][j], count_u8x64,
+                                               _mm512_set1_epi8((char)(1 << level)));
+        _mm512_storeu_si512(count_out + j * BITOPS_WORD_BITS, count_u8x64);
+    }
+}
+
+#include "isa/shared/depthwise.h"
+
+void bitops_count_taps_avx512(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                              size_t n_taps, size_t n_words, uint8_t *count_out) {
+    count_taps(taps, w, ldw, n_taps, n_words, count_out);
+}
+
+void bitops_store_counts_avx512(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
+                                const bitops_store *store) {
+    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_avx512);
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef __m512d sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return _mm512_cvtps_pd(_mm256_loadu_ps(x));
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_avx512(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

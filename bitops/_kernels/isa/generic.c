@@ -9,6 +9,8 @@
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
+#include <string.h>
+
 enum { NR = 8 };
 
 BITOPS_INLINE uint64_t popcount64(uint64_t x) {
@@ -169,6 +171,52 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
 
 DEFINE_LOOKUP(f32, float, float)
 DEFINE_LOOKUP(u8, uint8_t, int32_t)
+
+/* ---- depthwise ----------------------------------------------------------------------------- */
+
+typedef uint64_t bit_vector;
+
+/* Spreads 8 bits to 8 bytes of 0 or 1. */
+BITOPS_INLINE uint64_t spread_bits(uint64_t bits) {
+    const uint64_t own = bits * 0x0101010101010101u & 0x8040201008040201u; /* one in each byte */
+    return (own + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
+}
+
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    for (int shift = 0; shift < BITOPS_WORD_BITS; shift += 8, count_out += 8) {
+        uint64_t count_u8x8 = 0;
+        BITOPS_UNROLL
+        for (int level = 0; level < levels; level++)
+            count_u8x8 |= spread_bits(planes[level] >> shift & 0xff) << level;
+        memcpy(count_out, &count_u8x8, sizeof count_u8x8);
+    }
+}
+
+#include "isa/shared/depthwise.h"
+
+void bitops_count_taps_generic(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                               size_t n_taps, size_t n_words, uint8_t *count_out) {
+    count_taps(taps, w, ldw, n_taps, n_words, count_out);
+}
+
+void bitops_store_counts_generic(const uint8_t *count, size_t rows, size_t n, size_t row,
+                                 size_t col, const bitops_store *store) {
+    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_generic);
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef double sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return *x;
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_generic(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
+}
 
 /* ---- training ------------------------------------------------------------------------------ */
 

@@ -23,6 +23,7 @@
 #include "isa/shared/columns.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/pack.h"
+#include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
 #if defined(__aarch64__)
@@ -202,18 +203,22 @@ DEFINE_COMPARE(neon, compare_f32, float, above_f32)
 
 /* ---- unpack -------------------------------------------------------------------------------- */
 
-void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
-    /* Byte i takes byte i / 8 of the 16 bits, then bit i % 8 of that. */
+/* For each of bits 16 i to 16 i + 15 a byte, -1 where the bit is set, else 0: byte j takes byte j /
+ * 8 of these bits, then bit j % 8 of that. */
+BITOPS_INLINE uint8x16_t set_bits(uint8x16_t bits_u8x16, int i) {
     const uint8x16_t byte_of_u8x16 = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
     const uint8x16_t bit_of_u8x16 = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t at_u8x16 = vaddq_u8(byte_of_u8x16, vdupq_n_u8((uint8_t)(2 * i)));
+    return vtstq_u8(vqtbl1q_u8(bits_u8x16, at_u8x16), bit_of_u8x16);
+}
+
+void bitops_unpack_i8_neon(const uint64_t *words, size_t n, int8_t *x_out) {
     for (; n >= BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, words++, x_out += BITOPS_WORD_BITS) {
         const uint8x16_t word_u8x16 = vreinterpretq_u8_u64(vdupq_n_u64(*words));
         BITOPS_UNROLL
         for (int i = 0; i < 4; i++) {
-            const uint8x16_t at_u8x16 = vaddq_u8(byte_of_u8x16, vdupq_n_u8((uint8_t)(2 * i)));
-            const uint8x16_t set_u8x16 = vtstq_u8(vqtbl1q_u8(word_u8x16, at_u8x16), bit_of_u8x16);
-            const uint8x16_t v_u8x16 =
-                vornq_u8(vdupq_n_u8(1), set_u8x16); /* 1 where set, else -1 */
+            /* 1 where set, else -1 */
+            const uint8x16_t v_u8x16 = vornq_u8(vdupq_n_u8(1), set_bits(word_u8x16, i));
             vst1q_s8(x_out + 16 * i, vreinterpretq_s8_u8(v_u8x16));
         }
     }
@@ -243,6 +248,49 @@ void bitops_popcount_neon(const uint64_t *words, size_t rows, size_t n_words, in
 void bitops_popcount_columns_neon(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                   int64_t *count_out) {
     count_columns(words, ld, rows, n_words, count_out);
+}
+
+/* ---- depthwise ----------------------------------------------------------------------------- */
+
+typedef uint64x2_t bit_vector;
+
+BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    for (int j = 0; j < 8; j++, count_out += 16) {
+        uint8x16_t count_u8x16 = vdupq_n_u8(0);
+        BITOPS_UNROLL
+        for (int level = 0; level < levels; level++) {
+            const uint8x16_t set_u8x16 = set_bits(vreinterpretq_u8_u64(planes[level]), j);
+            const uint8x16_t weight_u8x16 = vdupq_n_u8((uint8_t)(1 << level));
+            count_u8x16 = vorrq_u8(count_u8x16, vandq_u8(set_u8x16, weight_u8x16));
+        }
+        vst1q_u8(count_out, count_u8x16);
+    }
+}
+
+#include "isa/shared/depthwise.h"
+
+void bitops_count_taps_neon(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                            size_t n_taps, size_t n_words, uint8_t *count_out) {
+    count_taps(taps, w, ldw, n_taps, n_words, count_out);
+}
+
+void bitops_store_counts_neon(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
+                              const bitops_store *store) {
+    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_neon);
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+typedef float64x2_t sum_vector;
+
+BITOPS_INLINE sum_vector widen(const float *x) {
+    return vcvt_f64_f32(vld1_f32(x));
+}
+
+#include "isa/shared/sums.h"
+
+void bitops_sum_columns_neon(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
+    sum_columns(x, ld, rows, n, sum_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

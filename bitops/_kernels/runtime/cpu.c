@@ -1,6 +1,8 @@
 /* cpu.c: CPUID + XGETBV on x86-64; Advanced SIMD is part of every AArch64. */
 #include "runtime/cpu.h"
 
+#include <stdatomic.h>
+
 #if defined(__x86_64__)
 
 #include <cpuid.h>
@@ -57,13 +59,15 @@ static uint32_t detect(void) {
 
 #endif
 
+#define UNKNOWN (UINT32_C(1) << 31)
+
 uint32_t bitops_cpu_features(void) {
     /* If several threads make the first call at once, they write the same value. */
-    static volatile int known = 0;
-    static volatile uint32_t features = 0;
-    if (!known) {
+    static _Atomic uint32_t known = UNKNOWN;
+    uint32_t features = atomic_load_explicit(&known, memory_order_relaxed);
+    if (features == UNKNOWN) {
         features = detect();
-        known = 1;
+        atomic_store_explicit(&known, features, memory_order_relaxed);
     }
     return features;
 }

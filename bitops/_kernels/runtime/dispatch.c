@@ -29,7 +29,7 @@ static const char *const names[][2] = {
 #undef BITOPS_ISA_END
 };
 
-static const bitops_isa *active = NULL;
+static _Atomic(const bitops_isa *) active = NULL; /* calls read it while others set it */
 
 size_t bitops_isa_count(void) {
     return sizeof table / sizeof table[0];
@@ -51,12 +51,14 @@ const bitops_isa *bitops_isa_find(const char *name) {
 }
 
 const bitops_isa *bitops_isa_active(void) {
-    if (active)
-        return active;
+    const bitops_isa *isa = atomic_load_explicit(&active, memory_order_relaxed);
+    if (isa)
+        return isa;
     size_t i = 0;
     while (!bitops_isa_runs(&table[i])) /* the last row, generic, always runs */
         i++;
-    return active = &table[i];
+    /* Unless another thread has chosen one in the meantime. */
+    return atomic_compare_exchange_strong(&active, &isa, &table[i]) ? &table[i] : isa;
 }
 
 void bitops_isa_use(const bitops_isa *isa) {

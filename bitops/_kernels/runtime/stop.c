@@ -14,14 +14,17 @@ static double seconds(void) {
 }
 
 int bitops_stopped(bitops_stop *stop) {
-    if (stop == NULL || stop->stopped || bitops_thread_number() != 0)
-        return stop != NULL && stop->stopped;
+    if (stop == NULL)
+        return 0;
+    const int stopped = atomic_load_explicit(&stop->stopped, memory_order_relaxed);
+    if (stopped || bitops_thread_number() != 0)
+        return stopped;
     const double now = seconds(), passed = now - stop->asked;
     if (stop->asked == 0) {
         stop->asked = now;
     } else if (passed >= INTERVAL || passed < 0) { /* the clock may be set back */
-        stop->stopped = stop->ask() != 0;
+        atomic_store_explicit(&stop->stopped, stop->ask() != 0, memory_order_relaxed);
         stop->asked = seconds();
     }
-    return stop->stopped;
+    return atomic_load_explicit(&stop->stopped, memory_order_relaxed);
 }

@@ -119,10 +119,9 @@ def write_and_read(packed: Packed) -> tuple[Packed, int]:
 def print_results(packed: Packed, file_bytes: int, data: Dataset, x: np.ndarray) -> None:
     """Print error and size of a packed network that was found equal to its training graph."""
     from ..layers import PackedConv2D, PackedDense
-    from ..training.compare import IMAGES_AT_A_TIME
 
     total = len(data.y_test)
-    error = packed.error_rate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
+    error = packed.error_rate(x, data.y_test)
     products = [i for i in packed.layers if isinstance(i, PackedDense | PackedConv2D)]
     float_bytes = 4 * sum(layer.weight.size for layer in products)
     print(

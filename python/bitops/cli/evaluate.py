@@ -31,13 +31,15 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+TIMED_IMAGES = 100  # in a batch
+
+
 def run(args: argparse.Namespace) -> int:
     """Print test error and speed of the model."""
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..data.datasets import load_dataset
     from ..recipes.base import inputs
     from ..recipes.preprocess import STEPS, preprocess
-    from ..training.compare import IMAGES_AT_A_TIME
     from . import report
 
     packed = io.load(args.model)
@@ -52,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     data = preprocess(data, preprocessing)
     x, total = inputs(packed, data, data.x_test), len(data.y_test)
     try:
-        error = packed.error_rate(x, data.y_test, batch_size=IMAGES_AT_A_TIME)
+        error = packed.error_rate(x, data.y_test)
     except TypeError as problem:  # its scores are bits, or it takes another kind of input
         raise ValueError(f"[eval] the model must be one for {data.name}: {problem}") from problem
-    batch = x[:IMAGES_AT_A_TIME]
+    batch = x[:TIMED_IMAGES]
     timing = benchmark.interleave({"packed": lambda: packed.forward(batch)}, seconds=1.0)["packed"]
     model, recipe, name, steps = (
         printable(words, most=200, encoding=sys.stdout.encoding)

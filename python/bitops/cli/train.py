@@ -140,12 +140,11 @@ def finish(
 ) -> int:
     """Test the trained and the packed network; exit code 1 if they differ."""
     from ..recipes.base import inputs
-    from ..training.compare import IMAGES_AT_A_TIME
     from . import report
 
     model, best = trained.model, trained.best
     x, y = inputs(model, job.data, job.data.x_test), job.data.y_test
-    error = model.error_rate(x, y, batch_size=IMAGES_AT_A_TIME)
+    error = model.error_rate(x, y)
     source = setting.report(job.plan)
     print(
         f"best     epoch {best.number}, validation error {best.validation_error:.2%}\n"
@@ -159,7 +158,7 @@ def finish(
     }
     if not report.check_packed("train", model, packed, x):
         return 1
-    error = packed.error_rate(x, y, batch_size=IMAGES_AT_A_TIME)
+    error = packed.error_rate(x, y)
     print(
         f"packed   error {error:.2%}; its scores are those of the training graph, bit for bit, on "
         f"all {len(y):,} test images; {packed.nbytes:,} bytes"

@@ -8,6 +8,9 @@
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
 
+`check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
+makes descriptions of layers, keras_layers the layers, keras the Sequential.
+
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
 keeps. `to_c` writes C, out of the functions in c_source.
 
@@ -16,8 +19,19 @@ are optional.
 """
 
 from .c_export import CSize, to_c
+from .checking import Report, check
 from .errors import ConversionError
+from .keras import from_keras
 from .onnx import from_onnx
 from .onnx_export import to_onnx
 
-__all__ = ["CSize", "ConversionError", "from_onnx", "to_c", "to_onnx"]
+__all__ = [
+    "CSize",
+    "ConversionError",
+    "Report",
+    "check",
+    "from_keras",
+    "from_onnx",
+    "to_c",
+    "to_onnx",
+]

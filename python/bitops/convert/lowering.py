@@ -27,7 +27,7 @@ from ..layers.base import TrainingLayer
 from ..quantizers import Heaviside
 from .errors import ConversionError
 from .simplify import is_three_way, simplified, what_flows
-from .steps import Affine, Conv, Dense, Levels, Map, Pad, Pool, ScaledConv, Step, Sum
+from .steps import Affine, Conv, Dense, Join, Levels, Map, Pad, Pool, ScaledConv, Step
 from .weights import FewLevels, GivenPlanes, find_levels
 
 
@@ -39,8 +39,8 @@ def lower(steps: Iterable[Step], remarks: list[str]) -> list[TrainingLayer]:
         if isinstance(step, Pad) and what_flows(plain[:i]) != what_flows(plain[: i + 1]):
             # neither bits nor codes can hold the value, so numbers must flow
             made.append(batch_norm(np.ones(step.features), np.zeros(step.features)))
-        if isinstance(step, Sum):
-            made += _sum(step, remarks)
+        if isinstance(step, Join):
+            made += _join(step, remarks)
             continue
         made += _LOWERED[type(step)](step)
         if isinstance(step, Levels) and is_three_way(step):
@@ -151,13 +151,14 @@ def _map(step: Map) -> list[TrainingLayer]:
     return [plain[step.kind]()]
 
 
-def _sum(step: Sum, remarks: list[str]) -> list[TrainingLayer]:
+def _join(step: Join, remarks: list[str]) -> list[TrainingLayer]:
     body, shortcut = lower(step.body, remarks), lower(step.shortcut, remarks)
-    if not body:
+    if not body and step.kind == "add":  # what was not empty computes nothing
         body, shortcut = shortcut, body
     if not body:
-        raise ConversionError(f"[from_onnx] {step.source}: both operands are the same")
-    return [L.Residual(L.Sequential(body), L.Sequential(shortcut) if shortcut else None)]
+        raise ConversionError(f"[from_onnx] {step.source}: an operand is the input of the other")
+    kind = L.Residual if step.kind == "add" else L.Concat
+    return [kind(L.Sequential(body), L.Sequential(shortcut) if shortcut else None)]
 
 
 _LOWERED: dict[type[Step], Any] = {

@@ -37,6 +37,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 _NO_PADDING: Sides = ((0, 0), (0, 0))
 _IMAGE_SIZE = 2**30  # stands for an unknown one, where it does not matter
 
+_BRANCHED = L.PackedResidual, L.PackedConcat
+
 Write = Callable[[GraphWriter, Any, Value], Value]
 
 
@@ -45,8 +47,8 @@ def write_chain(w: GraphWriter, layers: Sequence[Layer], x: Value, prefix: str =
     for place, layer, pools, after in _groups(layers):
         w.scope = f"{prefix}{place}.{layer.name}"
         sizes = layer.output_shape(x.sizes)
-        if isinstance(layer, L.PackedResidual):
-            x = _residual(w, layer, x)
+        if isinstance(layer, _BRANCHED):
+            x = _branches(w, layer, x)
         elif _gives_bits(layer):
             x = _bits(w, layer, x, pools, read_units=_reads_units(after))
             for pool in pools:
@@ -61,7 +63,7 @@ def write_chain(w: GraphWriter, layers: Sequence[Layer], x: Value, prefix: str =
 def unknown_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[str]:
     """Yield the names of the layers that have no form in ONNX."""
     for place, layer in enumerate(layers):
-        if type(layer) is L.PackedResidual:
+        if type(layer) in _BRANCHED:
             for name, branch in layer.branches().items():
                 yield from unknown_layers(branch, f"{prefix}{place}.{name}.")
         elif type(layer) not in (*_WRITERS, L.PackedSign):
@@ -71,7 +73,7 @@ def unknown_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[str]:
 def takes_images(layers: Sequence[Layer]) -> bool:
     """Return whether layers take images rather than rows, if no shape of the input is known."""
     for layer in layers:
-        if isinstance(layer, L.PackedResidual):
+        if isinstance(layer, _BRANCHED):
             return takes_images(layer.body.layers)
         if isinstance(layer, PackedProduct | L.FloatConv2D | L.FloatDense):
             return isinstance(layer.operation, Convolution)
@@ -439,8 +441,8 @@ def _multi_threshold(w: GraphWriter, layer: L.PackedMultiThreshold, x: Value) ->
     return replace(y, kind="codes", largest=levels)
 
 
-def _residual(w: GraphWriter, layer: L.PackedResidual, x: Value) -> Value:
-    """Write body(x) + shortcut(x)."""
+def _branches(w: GraphWriter, layer: L.PackedResidual | L.PackedConcat, x: Value) -> Value:
+    """Write body(x) + shortcut(x), or both side by side."""
     scope = w.scope
     x = w.as_kind(x, "bits")
     branches = layer.branches()
@@ -453,6 +455,8 @@ def _residual(w: GraphWriter, layer: L.PackedResidual, x: Value) -> Value:
     w.scope = scope
     axes = NCHW if NCHW in (ends[0].axes, ends[1].axes) else ends[0].axes
     main, other = (w.arranged(end, axes) for end in ends)
+    if isinstance(layer, L.PackedConcat):
+        return w.apply(main, "Concat", other.name, axis=main.feature_axis)
     return w.apply(main, "Add", other.name)
 
 

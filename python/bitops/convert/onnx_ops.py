@@ -13,7 +13,7 @@ from ..ops.geometry import Pair
 from .graph import BATCH, Graph, Node
 from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
-from .tensors import Tensor, join
+from .tensors import Tensor, add, concat
 
 # Operators that need NCHW; the first of them tells how the input is laid out.
 MINDS_LAYOUT = {
@@ -99,7 +99,7 @@ class Call:
 
 def _add(call: Call) -> Tensor:
     if call.is_tensor(0) and call.is_tensor(1):
-        return join(call.node, call.tensor(0), call.tensor(1))
+        return add(call.node, call.tensor(0), call.tensor(1))
     x, value = _with_constant(call)
     return x.affine(call.node, 1.0, x.per_feature(call.node, value))
 
@@ -107,7 +107,7 @@ def _add(call: Call) -> Tensor:
 def _subtract(call: Call) -> Tensor:
     node = call.node
     if call.is_tensor(0) and call.is_tensor(1):
-        return join(node, call.tensor(0), call.tensor(1).affine(node, -1.0, 0.0))
+        return add(node, call.tensor(0), call.tensor(1).affine(node, -1.0, 0.0))
     x, value = _with_constant(call)
     term = x.per_feature(node, value)
     return x.affine(node, 1.0, -term) if call.is_tensor(0) else x.affine(node, -1.0, term)
@@ -392,9 +392,13 @@ def _image_conv(call: Call, x: Tensor, w: np.ndarray, groups: int) -> Tensor:
     kernel = w.shape[2], w.shape[3]
     padding = _padding(call, x, kernel, stride, dilation)
     filters = w.transpose(0, 2, 3, 1)
+    if x.order is not None:
+        if groups > 1:
+            raise node.refuse("groups of channels that lie in another order are not supported")
+        filters = x.arranged(filters.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0)
     step = Conv(str(node), filters, 0.0, stride, padding, dilation, groups)
     image = _output_size(node, x, kernel, stride, padding, dilation)
-    return x.add(step, sizes=(*image, len(w)))
+    return x.add(step, sizes=(*image, len(w)), order=None)
 
 
 def _check_images(node: Node, x: Tensor) -> None:
@@ -445,6 +449,17 @@ def _output_size(
             raise node.refuse(f"its window is larger than the image, {size} pixels")
         sizes.append(room // s + 1)
     return sizes[0], sizes[1]
+
+
+def _concat(call: Call) -> Tensor:
+    node = call.node
+    parts = [call.tensor(i) for i in range(len(node.inputs))]
+    if parts[0].axes[call.attribute("axis")] != "c":
+        raise node.refuse("its axis must be that of the features")
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = concat(node, joined, part)
+    return joined
 
 
 # Pools
@@ -507,12 +522,10 @@ def _global_maximum(call: Call) -> Tensor:
 
 def _reduce_mean(call: Call) -> Tensor:
     node, x = call.node, call.tensor()
-    axes = call.setting("axes", 1)
-    if axes is None:
-        raise node.refuse("its axes must be those of the image")
+    axes = call.setting("axes", 1, range(len(x.axes)))
     reduced = {axis % len(x.axes) for axis in np.reshape(axes, -1).tolist()}
     if [x.axes[axis] for axis in reduced] == ["c"] and call.attribute("keepdims", 1):
-        return x.add(Map(str(node), CHANNEL_MEAN), sizes=(*x.sizes[:-1], 1))
+        return x.add(Map(str(node), CHANNEL_MEAN), sizes=(*x.sizes[:-1], 1), order=None)
     if {x.axes[axis] for axis in reduced} != {"h", "w"}:
         raise node.refuse("its axes must be those of the image")
     kept = call.attribute("keepdims", 1)
@@ -555,6 +568,7 @@ HANDLERS: dict[str, Callable[[Call], Tensor]] = {
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
+    "Concat": _concat,
     "Conv": _conv,
     "Div": _divide,
     "Dropout": _dropout,

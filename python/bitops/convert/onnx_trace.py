@@ -9,7 +9,7 @@ import numpy as np
 from . import onnx_ops, onnx_quant
 from .constants import fold_constants
 from .errors import ConversionError
-from .graph import BATCH, Graph, Node
+from .graph import Graph, Node
 from .onnx_ops import Call
 from .tensors import COUNTED, Tensor, Trace
 
@@ -22,7 +22,7 @@ _CHOICES = ("TopK", "ArgMax")
 
 def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str]]:
     """Trace a graph; return its output, the start, the shape of an example, and remarks."""
-    name, start = _start(graph)
+    name, start = start_of(graph)
     remarks: list[str] = []
     tensors: dict[str, Tensor] = {name: start}
     constants: dict[str, np.ndarray] = dict(graph.constants)
@@ -75,7 +75,7 @@ def _needed(graph: Graph) -> list[Node]:
     return needed[::-1]
 
 
-def _start(graph: Graph) -> tuple[str, Tensor]:
+def start_of(graph: Graph) -> tuple[str, Tensor]:
     """Return the name of the input, and the tensor it is: images NCHW unless they are turned."""
     if len(graph.inputs) != 1:
         raise ConversionError(
@@ -111,8 +111,3 @@ def _is_nhwc(graph: Graph, name: str) -> bool:
             return False
         names |= set(node.outputs)
     return False
-
-
-def batch_of(tensor: Tensor) -> int:
-    """Return the size that stands for the batch in the shapes of a graph."""
-    return BATCH if tensor.batch is None else tensor.batch

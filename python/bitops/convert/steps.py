@@ -134,8 +134,12 @@ class Map(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Sum(Step):
-    """y = body(x) + shortcut(x); an empty branch is the identity."""
+class Join(Step):
+    """y = body(x) + shortcut(x), or both side by side ("concat").
 
+    An empty branch is the identity; the body is not empty.
+    """
+
+    kind: str
     body: tuple[Step, ...]
     shortcut: tuple[Step, ...]

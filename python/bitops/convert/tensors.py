@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .graph import BATCH, Node
-from .steps import Affine, Map, Step, Sum
+from .steps import Affine, Join, Map, Step
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
@@ -176,26 +176,59 @@ class Tensor:
         names = [axis for axis in self.axes[1:] if axis != "1"]
         names += [axis for axis in "hwc" if axis not in names]  # of one element each
         places = np.arange(features).reshape(sizes)
+        if self.order is not None:
+            places = places[..., self.order]
         order = places.transpose(["hwc".index(axis) for axis in names]).ravel()
         is_same = bool((order == np.arange(features)).all())
         step = Map("Flatten", "flatten", (features, sizes[-1]))
         return self.add(step, sizes=(features,), axes=axes, order=None if is_same else order)
 
 
-def join(node: Node, one: Tensor, two: Tensor) -> Tensor:
+def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
     """Return the sum of two tensors."""
     if one.shape() != two.shape() or one.axes != two.axes:
         raise node.refuse(f"the operands must have one shape, got {one.shape()} and {two.shape()}")
     if not _same_order(one, two):
         raise node.refuse("the features of the operands have different orders")
-    past = {id(trace) for trace in one.trace.line()}
-    common = next(trace for trace in two.trace.line() if id(trace) in past)
-    body, shortcut = one.trace.steps_from(common), two.trace.steps_from(common)
+    start, body, shortcut = _fork(one, two)
     if not body:
         body, shortcut = shortcut, body
     if not body:
         return one.affine(node, 2.0, 0.0)
-    return replace(one, trace=Trace(Sum(str(node), body, shortcut), common))
+    return replace(one, trace=Trace(Join(str(node), "add", body, shortcut), start))
+
+
+def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
+    """Return two tensors side by side along the features."""
+    if one.sizes[:-1] != two.sizes[:-1] or one.axes != two.axes:
+        raise node.refuse(f"the operands must have one size, got {one.shape()} and {two.shape()}")
+    first, second = one.features(node), two.features(node)
+    places = [
+        np.arange(size) if x.order is None else x.order for x, size in ((one, first), (two, second))
+    ]
+    start, body, shortcut = _fork(one, two)
+    if body:
+        order = np.concatenate([places[0], first + places[1]])
+    elif shortcut:  # the branch with layers comes first here
+        body, shortcut = shortcut, body
+        order = np.concatenate([second + places[0], places[1]])
+    else:
+        raise node.refuse("both operands are the same")
+    features = first + second
+    is_same = bool((order == np.arange(features)).all())
+    return replace(
+        one,
+        trace=Trace(Join(str(node), "concat", body, shortcut), start),
+        sizes=(*one.sizes[:-1], features),
+        order=None if is_same else order,
+    )
+
+
+def _fork(one: Tensor, two: Tensor) -> tuple[Trace, tuple[Step, ...], tuple[Step, ...]]:
+    """Return where two tensors part, and the steps to each from there."""
+    past = {id(trace) for trace in one.trace.line()}
+    start = next(trace for trace in two.trace.line() if id(trace) in past)
+    return start, one.trace.steps_from(start), two.trace.steps_from(start)
 
 
 def _same_order(one: Tensor, two: Tensor) -> bool:

@@ -1,13 +1,14 @@
 """Layers of binarized networks, for training and for packed inference, and models made of them.
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
-the file of its kind: dense, conv, pool, padding, norm, activations, elementwise, levels and
-residual. The models are in container.
+the file of its kind: dense, conv, pool, padding, norm, activations, elementwise, levels,
+residual and concat. The models are in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
     operation, planes, weights, product         what dense and conv are made of
     backward, float_conv                        gradients of products with bits; float convolutions
+    branches                                    bases of residual and concat
     folding                                     packs a trained chain for inference
     registry, model_files, file_versions        store packed models
     summary, gradient_check                     tables of models, and a check for new layers
@@ -30,6 +31,7 @@ from .activations import (
 )
 from .base import Cost, Layer, TrainingLayer
 from .columns import column_sums
+from .concat import Concat, PackedConcat
 from .container import Packed, Sequential
 from .conv import (
     BinaryConv2D,
@@ -77,6 +79,7 @@ __all__ = [
     "BinaryDense",
     "Clip",
     "Codes",
+    "Concat",
     "Conv2D",
     "Cost",
     "Dense",
@@ -93,6 +96,7 @@ __all__ = [
     "PackedAvgPool2D",
     "PackedBatchNorm",
     "PackedClip",
+    "PackedConcat",
     "PackedConv2D",
     "PackedDense",
     "PackedFlatten",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, unpack
-from ..ops.checks import check_number
+from ..ops.checks import as_generator, check_number
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,
@@ -104,8 +104,8 @@ class Sign(TrainingLayer):
         generator = getattr(_innermost(self.quantizer), "generator", None)
         return [] if generator is None else [generator]
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return 1
 
     def __repr__(self) -> str:
         if type(self.quantizer) is SteSign:
@@ -190,8 +190,8 @@ class Quantize(TrainingLayer):
             return PackedSign()
         return PackedQuantize(self.levels.bits, self.levels.clip_value)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return self.levels.bits == 1
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return self.levels.bits
 
     def __repr__(self) -> str:
         return f"Quantize({self.quantizer!r})"
@@ -215,6 +215,9 @@ class PackedQuantize(Layer):
 
     def forward(self, x) -> np.ndarray:
         return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
+
+    def output_bits(self, input_bits: int | None) -> int:
+        return self._levels.bits
 
     def config(self) -> dict[str, Any]:
         return {"bits": self._levels.bits, "clip_value": self._levels.clip_value}
@@ -279,10 +282,10 @@ class PackedSign(Layer):
             return pack(values)
         return above_operand("PackedSign", values, self.threshold, self._flip_bits)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return True
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return 1
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         if self.threshold is None:
             return Cost()
         flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
@@ -405,8 +408,8 @@ class QuantizeGradient(TrainingLayer):
     def to_packed(self) -> None:
         return None
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def __repr__(self) -> str:
         return f"QuantizeGradient(bits={self.quantizer.bits})"
@@ -439,7 +442,7 @@ class Dropout(TrainingLayer):
         if not 0 <= rate < 1:
             raise ValueError(f"[Dropout] rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
-        self._rng = np.random.default_rng(seed)
+        self._rng = as_generator("Dropout", seed)
         self._mask: np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
@@ -459,8 +462,8 @@ class Dropout(TrainingLayer):
     def to_packed(self) -> None:
         return None
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def __repr__(self) -> str:
         return f"Dropout(rate={self.rate:g})"

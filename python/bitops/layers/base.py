@@ -19,10 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """The size of a layer, and its work for one output position (a row or a pixel)."""
+    """The size of a layer, and its work for one output position (a row or a pixel).
+
+    Attributes
+    ----------
+    parameters : int
+        Trained numbers.
+    packed_bytes : int
+        A plane of +-1 weights takes 1 bit a weight, in 64-bit words; the rest counts as stored.
+    binary_macs : int
+        Multiply-adds of single bits. Those of codes of b bits with weights of p planes count b * p
+        times, and those of uint8 data 8 * p times.
+    float_macs : int
+        Multiply-adds of other numbers: with float32 weights, once for each plane of +-1 weights,
+        and one for each number that batch normalisation scales.
+    """
 
     parameters: int = 0
-    packed_bytes: int = 0  # binary weights take 1 bit each, in 64-bit words; the rest as stored
+    packed_bytes: int = 0
     binary_macs: int = 0
     float_macs: int = 0
 
@@ -88,12 +102,15 @@ class Layer:
             return shape
         return (*shape[:-1], self.out_features)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        """Return whether inference gives a BitArray; `bits_in` tells whether its input is one."""
-        return False
+    def output_bits(self, input_bits: int | None) -> int | None:
+        """Return the bits of each number that inference gives, for those of its input.
 
-    def cost(self, bits_in: bool) -> Cost:
-        """Return the size and the work of the layer; `bits_in` is as in `emits_bits`."""
+        They are 1 for a BitArray, 1 to 8 for codes, 8 for uint8 data, and None for other numbers.
+        """
+        return None
+
+    def cost(self, input_bits: int | None) -> Cost:
+        """Return the size and the work of the layer; `input_bits` is as in `output_bits`."""
         return Cost()
 
     def config(self) -> dict[str, Any]:

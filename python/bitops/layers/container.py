@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
+from .batches import join, run_in_batches
 from .folding import check_packed_form, fold_chain, to_numbers
-from .inputs import Activation, Codes, Shape, check_size, is_data
+from .inputs import (
+    Activation,
+    Codes,
+    Shape,
+    as_labels,
+    as_rows,
+    check_input_bits,
+    check_size,
+    is_data,
+)
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .summary import Summary, summarize
@@ -115,6 +126,7 @@ class Model:
     """
 
     input_shape: tuple[int, ...] | None
+    out_features: int | None
 
     def forward(self, x) -> Activation:
         raise NotImplementedError
@@ -123,70 +135,73 @@ class Model:
         """Return the layers in order, with nested sequences replaced by their layers."""
         raise NotImplementedError
 
-    def _batches(self, x, batch_size: int) -> Iterator[Activation]:
-        batch_size = check_size(type(self).__name__, "batch_size", batch_size)
-        if not isinstance(x, BitArray):
-            x = np.asarray(x)
-        if x.ndim == 0:
-            raise ValueError(f"[{type(self).__name__}] x must have shape (n, features), got ()")
-        # an empty input still runs once, to give the output its shape and dtype
-        for start in range(0, max(len(x), 1), batch_size):
-            y = self.forward(x[start : start + batch_size])
+    def _batches(self, where: str, x: Activation, batch_size: int | None) -> Iterator[Activation]:
+        """Yield the outputs batch by batch, codes as the numbers they stand for."""
+        if batch_size is not None:
+            batch_size = check_size(where, "batch_size", batch_size)
+        for y in run_in_batches(unnested([self]), x, batch_size):  # type: ignore[list-item]
             yield y.values() if isinstance(y, Codes) else y
 
-    def outputs(self, x, *, batch_size: int = 1000) -> Activation:
+    def outputs(self, x, *, batch_size: int | None = None) -> Activation:
         """Return the outputs of all rows, computed batch by batch.
 
         Parameters
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
-        batch_size : int
-            Rows for each call of `forward`.
+        batch_size : int, optional
+            Rows for each call of `forward`. By default 1000, of which layers with large
+            activations take as many at a time as keep these below 16 MiB, at least 4.
 
         Returns
         -------
         ndarray or BitArray of shape (n, out_features)
         """
-        parts = list(self._batches(x, batch_size))
-        bits = [part for part in parts if isinstance(part, BitArray)]
-        if not bits:
-            return np.concatenate(parts)
-        words = np.concatenate([part.words for part in bits])
-        return BitArray.from_words(words, (len(words), *bits[0].shape[1:]))
+        x = as_rows("outputs", "x", x)
+        return join(list(self._batches("outputs", x, batch_size)))
 
-    def predict(self, x, *, batch_size: int = 1000) -> np.ndarray:
+    def predict(self, x, *, batch_size: int | None = None) -> np.ndarray:
         """Return the class of each row: the index of its largest score, the first of equal ones.
+
+        Parameters
+        ----------
+        x, batch_size
+            As in `outputs`.
 
         Returns
         -------
         ndarray of shape (n,), int64
         """
+        return self._predict("predict", as_rows("predict", "x", x), batch_size)
+
+    def _predict(self, where: str, x: Activation, batch_size: int | None) -> np.ndarray:
         labels = []
-        for scores in self._batches(x, batch_size):
+        for scores in self._batches(where, x, batch_size):
             if isinstance(scores, BitArray):
-                raise TypeError("[predict] the model must end in scores, got one that ends in bits")
+                raise TypeError(
+                    f"[{where}] the model must end in scores, got one that ends in bits"
+                )
             labels.append(np.argmax(scores, axis=-1))
         return np.concatenate(labels)
 
-    def error_rate(self, x, y, *, batch_size: int = 1000) -> float:
+    def error_rate(self, x, y, *, batch_size: int | None = None) -> float:
         """Return the share of rows, 0 to 1, whose predicted class differs from the one in `y`.
 
         Parameters
         ----------
         x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         y : array_like of shape (n,), integer
-        batch_size : int
+        batch_size : int, optional
+            As in `outputs`.
         """
-        y = np.asarray(y)
-        predicted = self.predict(x, batch_size=batch_size)
-        if y.shape != predicted.shape or not y.size:
-            raise ValueError(
-                f"[error_rate] x and y must have the same n >= 1 rows, "
-                f"got {predicted.shape} labels for y of shape {y.shape}"
-            )
-        return float(np.mean(predicted != y))
+        x = as_rows("error_rate", "x", x)
+        if not len(x):
+            raise ValueError(f"[error_rate] x must have at least one row, got shape {x.shape}")
+        y = as_labels("error_rate", "y", y, rows=len(x), classes=self.out_features)
+        return float(np.mean(self._predict("error_rate", x, batch_size) != y))
 
-    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+    def summary(
+        self, input_shape: Sequence[int] | None = None, *, input_bits: int | None = None
+    ) -> Summary:
         """Return a table of the layers: output, parameters, bytes, multiply-adds for one example.
 
         Parameters
@@ -194,11 +209,16 @@ class Model:
         input_shape : sequence of int, optional
             Shape of one example, such as (32, 32, 3) of an image; by default that of the model. If
             neither is known, figures that depend on it are left open.
+        input_bits : int in 1..8, optional
+            Bits of each number of the input: 8 of uint8 data, 1 of a BitArray. By default it is
+            real numbers.
         """
+        if input_bits is not None:
+            input_bits = check_input_bits("summary", "input_bits", input_bits)
         given = check_shape("summary", input_shape) or self.input_shape or ()
         layers = self.flat_layers()
         check_layers("summary", layers, Layer, given)
-        return summarize(layers, given)
+        return summarize(layers, given, input_bits)
 
 
 class Sequential(Model, TrainingLayer):
@@ -292,9 +312,7 @@ class Sequential(Model, TrainingLayer):
         seed : int or SeedSequence, optional
             Source of the random rounding. Each layer gets its own stream.
         """
-        sequence = (
-            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        )
+        sequence = as_seed_sequence("round_gradients", seed)
         for layer in all_layers(self.flat_layers()):
             if hasattr(layer, "rounding"):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])

@@ -154,8 +154,8 @@ class BinaryConv2D(LatentProduct):
         outputs = outputs or own_outputs(self, BITS)  # the layer binarizes its input
         return PackedConv2D(self.bits, scale_input=True, **outputs, **self.config())
 
-    def cost(self, bits_in: bool) -> Cost:
-        return super().cost(bits_in or self.scale_input)
+    def cost(self, input_bits: int | None) -> Cost:
+        return super().cost(1 if self.scale_input else input_bits)
 
     def _options(self) -> str:
         return super()._options() + (", scale_input=True" if self.scale_input else "")
@@ -303,7 +303,8 @@ class PackedConv2D(PackedProduct):
     Parameters
     ----------
     w : BitArray or array_like of shape (out_channels, kh, kw, in_channels / groups)
-        Filters OHWI; a real array is packed by sign (zero counts as +1).
+        Filters OHWI; a real array is packed by sign (zero counts as +1). Integers must be -1 and
+        +1, and bits may be bool.
     threshold : array_like of shape (out_channels,), int or float32, optional
         If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
     flip : array_like of shape (out_channels,), bool, optional
@@ -373,8 +374,8 @@ class PackedConv2D(PackedProduct):
     def config(self) -> dict[str, Any]:
         return {**super().config(), "scale_input": self.scale_input}
 
-    def cost(self, bits_in: bool) -> Cost:
-        return super().cost(bits_in or self.scale_input)
+    def cost(self, input_bits: int | None) -> Cost:
+        return super().cost(1 if self.scale_input else input_bits)
 
     def _options(self) -> str:
         return super()._options() + (", scale_input=True" if self.scale_input else "")

@@ -250,7 +250,8 @@ class PackedDense(PackedProduct):
     Parameters
     ----------
     w : BitArray or array_like of shape (out_features, in_features)
-        Weights; a real array is packed by sign (zero counts as +1).
+        Weights; a real array is packed by sign (zero counts as +1). Integers must be -1 and +1, and
+        bits may be bool.
     threshold : array_like of shape (out_features,), int or float32, optional
         If given, the output is bits: bit = (dot > threshold) ^ flip. Scalars broadcast.
     flip : array_like of shape (out_features,), bool, optional

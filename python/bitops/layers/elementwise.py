@@ -147,7 +147,7 @@ class PReLU(TrainingLayer):
     def parameters(self) -> list[Parameter]:
         return [self.slope]
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         return Cost(self.slope.size, 4 * self.slope.size, float_macs=self.slope.size)
 
     def to_packed(self) -> PackedPReLU:
@@ -180,7 +180,7 @@ class PackedPReLU(Layer):
     def forward(self, x) -> np.ndarray:
         return prelu("PackedPReLU", x, self.slope)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         return Cost(self.slope.size, self.slope.nbytes, float_macs=self.slope.size)
 
     def __repr__(self) -> str:

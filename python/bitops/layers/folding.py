@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..ops.checks import check_integer
 from .activations import PackedLevels, PackedSign
 from .base import Layer, TrainingLayer, place_in_mro
-from .inputs import Codes, as_float
+from .inputs import Codes, as_float, check_size
 from .planes import scaled
 from .roles import (
     BITS,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .container import Packed, Sequential
 
 _LARGEST_FLOAT_KEY = 0x7F7FFFFF
+_LARGEST_SUM = 2**31 - 1
 
 _STEPS = (Role.STEP, Role.AFFINE, Role.POOL)
 _ENDS = (Role.SIGN, Role.LEVELS)
@@ -110,15 +112,18 @@ def freeze(model: Sequential) -> Packed:
     The products of a BinaryConv2D with scale_input have a scale for each position and stay float32.
     The steps after it, up to the Sign, become float32 thresholds. If no Sign follows a
     product without scale and bias, a BatchNorm right after it becomes its alpha and bias. All other
-    layers are packed one by one. Dropout and QuantizeGradient are left out.
+    layers are packed one by one. Dropout and QuantizeGradient are left out. A Sign right behind a
+    Flatten is taken before it, and folds as above.
     """
+    if not isinstance(model, TrainingLayer):
+        raise TypeError(f"[freeze] model must be a training graph, got {model!r:.80}")
     return model.to_packed()
 
 
 def fold_chain(layers: Sequence[Layer], flow: Flow = NUMBERS) -> tuple[list[Layer], Flow]:
     """Pack a chain of training layers, and return the packed layers and what flows out of them."""
     packed: list[Layer] = []
-    for group in _groups([_check_layer(layer) for layer in layers]):
+    for group in _groups(_decided_first([_check_layer(layer) for layer in layers])):
         made, flow = group.pack(flow)
         packed += made
     return packed, flow
@@ -168,6 +173,19 @@ def _arrays(state: Any) -> Iterator[np.ndarray]:
             yield from _arrays(part)
         else:
             yield part
+
+
+def _decided_first(layers: Sequence[TrainingLayer]) -> list[TrainingLayer]:
+    """Put a sign that follows a Flatten before it, so that it folds into what comes before."""
+    ordered: list[TrainingLayer] = []
+    for layer in layers:
+        before = ordered[-1] if ordered else None
+        is_free = layer.role in _ENDS and layer.in_features is None  # the same for all features
+        if is_free and before is not None and before.role is Role.MOVES and before.mixes_axes:
+            ordered.insert(-1, layer)
+        else:
+            ordered.append(layer)
+    return ordered
 
 
 def _groups(layers: Sequence[TrainingLayer]) -> list[_Group]:
@@ -349,7 +367,7 @@ def _find_falling(expression: Expression, features: int, k: int | None) -> np.nd
     """Return in which channels a monotone expression falls."""
     largest = np.float32(k) if k is not None else np.finfo(np.float32).max
     ends = np.array([[-largest], [largest]], np.float32).repeat(features, axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         first, last = expression(ends)
     return first > last  # False if the ends are equal or NaN: either pool suits a constant
 
@@ -378,7 +396,9 @@ def fold(
     Raises
     ------
     ValueError
-        If the expression is NaN at the product 0.
+        If the expression is NaN at the product 0 or changes the shape, or a number is out of range.
+    TypeError
+        If it does not give real numbers, or `features` or `k` is no integer.
 
     Notes
     -----
@@ -395,17 +415,21 @@ def fold(
     A channel falls if gamma < 0. It is constant if gamma = 0 or if its threshold lies beyond +-k;
     no product exceeds k.
     """
+    if not callable(expression):
+        raise TypeError(f"[fold] expression must be callable, got {expression!r:.80}")
+    features = check_size("fold", "features", features)
+    if k is not None:
+        k = check_integer("fold", "k", k, 0, _LARGEST_SUM)
     value = _integer_to_float if k is not None else _key_to_float
     last = k if k is not None else _LARGEST_FLOAT_KEY
 
     def is_positive(keys: np.ndarray) -> np.ndarray:
         # The largest products may overflow to infinity, which keeps their sign. Times a gamma of 0
         # that is NaN; such a channel is constant, so its value at 0 holds everywhere.
-        with np.errstate(over="ignore", invalid="ignore"):
-            y = expression(value(keys)[np.newaxis])[0]
+        y = _values_of(expression, value(keys))
         return np.where(np.isnan(y), at_zero, y) >= 0
 
-    at_zero = expression(np.zeros((1, features), dtype=np.float32))[0]
+    at_zero = _values_of(expression, np.zeros(features, np.float32))
     if np.isnan(at_zero).any():
         raise ValueError("[fold] the expression must be a number for the product 0, got nan")
 
@@ -420,6 +444,19 @@ def fold(
         low = np.where(changed, low, middle)
     threshold = np.where(constant, last, low)
     return (threshold.astype(np.int32) if k is not None else value(threshold)), flip
+
+
+def _values_of(expression: Expression, products: np.ndarray) -> np.ndarray:
+    """Evaluate an expression for one product a feature."""
+    with np.errstate(all="ignore"):
+        y = np.asarray(expression(products[np.newaxis]))
+    if y.dtype.kind not in "biuf":
+        raise TypeError(f"[fold] expression must give real numbers, got dtype {y.dtype}")
+    if y.shape != (1, products.size):
+        raise ValueError(
+            f"[fold] expression must keep the shape {(1, products.size)}, got {y.shape}"
+        )
+    return y[0]
 
 
 def _integer_to_float(keys: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.checks import as_generator
 from .base import TrainingLayer, named_layers
 from .inputs import Activation, Codes, as_float, is_data
 from .parameter import Parameter
@@ -145,6 +146,8 @@ def check_gradients(
     gamma: 8 entries agree, error 6.6e-06
     beta: 8 entries agree, error 5.0e-06
     """
+    if not isinstance(layer, TrainingLayer):
+        raise TypeError(f"[check_gradients] layer must be a TrainingLayer, got {layer!r:.80}")
     check = _Check(layer, x, seed)
     rows = [check.row_of_input(_INPUT in pseudo)]
     for name, parameter in check.parameters.items():
@@ -174,7 +177,7 @@ class _Check:
         self.state = layer.state()
         self.drawn = [generator.bit_generator.state for generator in layer.generators()]
         self.parameters = dict(_named_parameters(layer))
-        self.rng = np.random.default_rng(seed)
+        self.rng = as_generator("check_gradients", seed)
         before = {name: p.grad.copy() for name, p in self.parameters.items()}
         for parameter in self.parameters.values():
             parameter.grad[...] = np.nan  # entries that `backward` does not write stay NaN

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.array import BitArray, unpack
-from ..ops.checks import check_integer
+from ..ops.checks import as_float32, check_integer, plain_array, real_array
 from ..ops.results import clip_to_int32
 
 # With k features, 255 * k stays below 2**31, so every dot product fits int32. And k stays below
@@ -117,11 +117,11 @@ def as_activation(where: str, x, features: int | None = None) -> Activation:
         if x.axis != x.ndim - 1:
             raise ValueError(f"[{where}] x must be packed along its last axis, got {x!r}")
     elif not isinstance(x, Codes):
-        x = np.asarray(x)
+        x = plain_array(where, "x", x)
         if x.dtype.kind not in "iuf":
             raise TypeError(f"[{where}] x must be a BitArray, uint8 or real, got dtype {x.dtype}")
         if x.dtype not in (np.uint8, np.int32):
-            x = x.astype(np.float32, copy=False)
+            x = as_float32(x)
     if x.ndim < 2:
         raise ValueError(f"[{where}] x must have shape (..., features), got {x.shape}")
     if features is not None and x.shape[-1] != features:
@@ -148,25 +148,74 @@ def as_float(x: Activation) -> np.ndarray:
         return unpack(x, dtype=np.float32)
     if isinstance(x, Codes):
         return x.values()
-    return x.astype(np.float32, copy=False)
+    return as_float32(x)
 
 
 def is_finite(x) -> bool:
-    """Return whether an array is free of NaN and infinity; look at its extremes, without a copy."""
+    """Return whether an array, as float32, is free of NaN and infinity; make no copy of it."""
     if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not x.size:
         return True
     with np.errstate(invalid="ignore"):
-        return bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+        extremes = as_float32([x.min(), x.max()])
+    return bool(np.isfinite(extremes).all())
+
+
+def as_rows(where: str, name: str, x) -> Activation:
+    """Check the rows, or images, that a model is given, all of them before the first is computed.
+
+    Raises
+    ------
+    TypeError
+        If x is neither bits nor numbers, or is masked.
+    ValueError
+        If it is a single number, or holds NaN, infinity, or numbers beyond float32.
+    """
+    if isinstance(x, BitArray | Codes):
+        return x
+    x = real_array(where, name, x)
+    if x.dtype.kind == "b":
+        raise TypeError(f"[{where}] {name} must be a BitArray, uint8 or real, got dtype bool")
+    if x.ndim == 0:
+        raise ValueError(f"[{where}] {name} must have shape (n, features), got ()")
+    if not is_finite(x):
+        raise ValueError(f"[{where}] {name} must be finite as float32, got NaN or infinity")
+    return x
+
+
+def as_labels(
+    where: str, name: str, labels, *, rows: int | None = None, classes: int | None = None
+) -> np.ndarray:
+    """Check labels of shape (rows,), each in 0..classes-1 as far as these are known.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers, or are masked.
+    ValueError
+        If their shape is another, or one of them is out of range.
+    """
+    labels = real_array(where, name, labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"[{where}] {name} must be integers, got {labels.dtype}")
+    if labels.ndim != 1 or (rows is not None and len(labels) != rows):
+        shape = "(n,)" if rows is None else f"({rows},)"
+        raise ValueError(f"[{where}] {name} must have shape {shape}, got {labels.shape}")
+    if labels.size:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or (classes is not None and high >= classes):
+            allowed = ">= 0" if classes is None else f"in 0..{classes - 1}"
+            wrong = low if low < 0 else high
+            raise ValueError(f"[{where}] {name} must be {allowed}, got {wrong}")
+    return labels
 
 
 def as_thresholds(where: str, threshold, features: int | None) -> np.ndarray:
     """Check thresholds, one a feature; return int32, clipped without effect, or float32."""
-    threshold = np.asarray(threshold)
+    threshold = plain_array(where, "threshold", threshold)
     if threshold.dtype.kind in "iu":
         threshold = clip_to_int32(threshold)
     elif threshold.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            threshold = threshold.astype(np.float32)  # infinity makes a feature constant
+        threshold = as_float32(threshold)  # infinity makes a feature constant
         if np.isnan(threshold).any():
             raise ValueError(f"[{where}] threshold must not be NaN")
     else:
@@ -178,7 +227,7 @@ def as_flips(where: str, flip, features: int, name: str = "flip") -> np.ndarray 
     """Check flips, bool, one a feature; return None if nothing is flipped."""
     if flip is None:
         return None
-    flip = np.asarray(flip)
+    flip = plain_array(where, name, flip)
     if flip.dtype != np.bool_:
         raise TypeError(f"[{where}] {name} must be bool, got {flip.dtype}")
     flip = per_feature(where, name, flip, features)
@@ -189,7 +238,7 @@ def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray 
     """Check factors or terms, one a feature; return float32, or None if there are none."""
     if value is None:
         return None
-    value = np.asarray(value)
+    value = plain_array(where, name, value)
     if value.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] {name} must be real, got {value.dtype}")
     return per_feature(where, name, _as_finite(where, name, value), features)
@@ -197,7 +246,7 @@ def as_scales(where: str, name: str, value, features: int | None) -> np.ndarray 
 
 def as_weights(where: str, value, axes: str) -> np.ndarray:
     """Check weights with the named axes; return a read-only float32 copy."""
-    value = np.asarray(value)
+    value = plain_array(where, "w", value)
     if value.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] w must be real, got {value.dtype}")
     if value.ndim != axes.count(",") + 1 or 0 in value.shape:
@@ -209,8 +258,7 @@ def as_weights(where: str, value, axes: str) -> np.ndarray:
 
 def _as_finite(where: str, name: str, value: np.ndarray) -> np.ndarray:
     """Numbers as float32, none of which may be NaN or infinite, or become infinite."""
-    with np.errstate(over="ignore"):
-        rounded = value.astype(np.float32)
+    rounded = as_float32(value)
     if not np.isfinite(rounded).all():
         raise ValueError(f"[{where}] {name} must be finite as float32, got NaN or infinity")
     return rounded

@@ -101,10 +101,10 @@ class MultiThreshold(TrainingLayer):
     def __reduce__(self) -> tuple:
         return type(self), (self.threshold,)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return self.levels.bits == 1
+    def output_bits(self, input_bits: int | None) -> int:
+        return self.levels.bits
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         return Cost(self.threshold.size, self.threshold.nbytes)
 
     def to_packed(self) -> PackedMultiThreshold:
@@ -139,7 +139,10 @@ class PackedMultiThreshold(Layer):
         numbers = x if exact else as_float(x)
         return count_levels("PackedMultiThreshold", numbers, self.threshold)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def output_bits(self, input_bits: int | None) -> int:
+        return self.threshold.shape[1].bit_length()
+
+    def cost(self, input_bits: int | None) -> Cost:
         return Cost(self.threshold.size, self.threshold.nbytes)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -70,6 +71,44 @@ class BatchNorm(TrainingLayer):
         self.running_inv_std = np.ones(features, dtype=np.float32)
         self.batches_seen = 0
         self._saved: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def from_running(
+        cls, gamma, beta, mean, var, eps: float = 1e-5, *, momentum: float = 0.1
+    ) -> BatchNorm:
+        """Make a layer with the parameters and statistics of one that was trained elsewhere.
+
+        Parameters
+        ----------
+        gamma, beta, mean, var : array_like of shape (features,), real
+            Factor and term, and the running mean and variance.
+        eps : float
+            Added to the variance.
+        momentum : float
+            As in the constructor, where frameworks that count the other way have 1 - momentum.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, if a value is not finite, or if var + eps is not positive.
+        """
+        arrays = [np.asarray(array, np.float32) for array in (gamma, beta, mean, var)]
+        features = arrays[0].size
+        for name, array in zip(("gamma", "beta", "mean", "var"), arrays, strict=True):
+            if array.shape != (features,) or not np.isfinite(array).all():
+                raise ValueError(
+                    f"[{cls.__name__}] {name} must be finite and of shape ({features},), "
+                    f"got shape {array.shape}"
+                )
+        layer = cls(features, eps, momentum)
+        spread = arrays[3] + np.float32(eps)
+        if not (spread > 0).all():
+            raise ValueError(f"[{cls.__name__}] var + eps must be positive, got {spread.min()}")
+        layer.gamma.assign(arrays[0])
+        layer.beta.assign(arrays[1])
+        layer.running_mean[...], layer.running_inv_std[...] = arrays[2], 1 / np.sqrt(spread)
+        layer.batches_seen = math.ceil(1 / momentum)  # so that a new batch counts by momentum
+        return layer
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """Return alpha and bias of evaluation, float32."""
@@ -163,7 +202,7 @@ class BatchNorm(TrainingLayer):
         self.running_inv_std[...] = inv_std
         self.batches_seen = int(batches_seen)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         features = self.gamma.size
         return Cost(2 * features, 8 * features, float_macs=features)
 
@@ -278,7 +317,7 @@ class PackedBatchNorm(Layer):
         y += self.bias
         return y
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         features = self.alpha.size
         return Cost(2 * features, 8 * features, float_macs=features)
 

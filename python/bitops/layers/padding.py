@@ -66,8 +66,8 @@ class Padded(Layer):
         ]
         return (*sizes, channels)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
     def config(self) -> dict[str, Any]:
         return {"padding": self.padding, "value": self.value}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack
+from ..ops.checks import as_float32, check_rate, plain_array, real_array
 
 
 class Parameter:
@@ -46,10 +47,11 @@ class Parameter:
         lr_scale: float = 1.0,
         binary: bool = False,
     ):
-        self._value = np.array(value, dtype=np.float32, order="C")
+        numbers = as_float32(real_array("Parameter", "value", value))
+        self._value = np.array(numbers, order="C")
         self.grad = np.zeros_like(self._value)
         self.clip_value = clip_value
-        self.lr_scale = lr_scale
+        self.lr_scale = check_rate("Parameter", "lr_scale", lr_scale, zero=True)
         self.binary = binary
         self.version = 0
         self._signs: BitArray | None = None
@@ -89,7 +91,7 @@ class Parameter:
 
     def assign(self, value) -> None:
         """Copy `value`, an array_like of the same shape, into the parameter."""
-        value = np.asarray(value)
+        value = plain_array("Parameter", "value", value)
         if value.shape != self.shape:
             raise ValueError(f"[Parameter] value must have shape {self.shape}, got {value.shape}")
         np.copyto(self.writable(), value, casting="same_kind")

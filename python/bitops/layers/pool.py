@@ -12,7 +12,7 @@ from ..ops.array import BitArray, pack, unpack
 from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
 from ..ops.memory import WORD_BITS
-from ..ops.patches import image_blocks, seeing_taps, tap_slices
+from ..ops.patches import image_blocks, seen_slices
 from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
@@ -118,8 +118,8 @@ class MaxPool2D(Pool, TrainingLayer):
     def to_packed(self, minimum: np.ndarray | None = None) -> PackedMaxPool2D:
         return PackedMaxPool2D(**self.config(), minimum=minimum)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
 
 def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
@@ -131,11 +131,8 @@ def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
         tap 1    outputs y0 y1 y2 y3    see x0 x1 x2 x3
         tap 2    outputs y0 y1 y2       see    x1 x2 x3
     """
-    oh, ow = window.output
-    for ky in seeing_taps(window, 0):
-        seen_y, rows = tap_slices(window, 0, ky, slice(0, oh))
-        for kx in seeing_taps(window, 1):
-            seen_x, columns = tap_slices(window, 1, kx, slice(0, ow))
+    for seen_y, rows in seen_slices(window, 0):
+        for seen_x, columns in seen_slices(window, 1):
             yield (slice(None), seen_y, seen_x), (slice(None), rows, columns)
 
 
@@ -203,10 +200,10 @@ class PackedMaxPool2D(Pool):
         reverse = np.negative if x.dtype.kind == "f" else np.invert
         return np.where(self.minimum, reverse(x), x)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         # the mask has one bit a channel and holds no trained numbers
         return Cost(packed_bytes=0 if self._mask is None else self._mask.nbytes)
 
@@ -325,8 +322,8 @@ class Flattening(Layer):
             return (None,)
         return (math.prod(size for size in shape if size is not None),)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return bits_in
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return input_bits
 
 
 def flattened(x: Activation) -> Activation:
@@ -336,7 +333,8 @@ def flattened(x: Activation) -> Activation:
         return x.reshape(n, features)
     channels = x.shape[-1]
     if x.words.shape[-1] * WORD_BITS == channels or x.ndim == 2:  # no padding bits within a row
-        return BitArray.from_words(x.words.reshape(n, -1), (n, features))
+        words = x.words.reshape(n, math.prod(x.words.shape[1:]))
+        return BitArray.from_words(words, (n, features))
     pixels = features // channels
     rows = im2col(x.reshape(n, pixels, 1, channels), (pixels, 1))
     return rows.reshape(n, features)

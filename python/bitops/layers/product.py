@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, above_limits, above_operand, pack
+from ..ops.checks import as_generator
 from ..quantizers import ByteGradient
 from .backward import Gradient
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
@@ -165,8 +166,8 @@ class LatentProduct(TrainingLayer):
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
 
-    def cost(self, bits_in: bool) -> Cost:
-        return self.weights.cost(bits_in, self.bias_value)
+    def cost(self, input_bits: int | None) -> Cost:
+        return self.weights.cost(input_bits, self.bias_value)
 
     def config(self) -> dict[str, Any]:
         return dict(self.operation.settings)
@@ -221,7 +222,7 @@ class FloatProduct(TrainingLayer):
     def __init__(self, operation: Operation, *, bias: bool, seed: Any):
         self.operation = operation
         self.in_features, self.out_features = operation.in_features, operation.out_features
-        rng = np.random.default_rng(seed)
+        rng = as_generator(self.name, seed)
         self.weight = Parameter(start_weights(self.name, "normal", operation.weight_shape, rng))
         self.bias = _make_bias(self.name, bias, operation.out_features)
         self._x: Activation | None = None
@@ -251,7 +252,7 @@ class FloatProduct(TrainingLayer):
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         return float_cost(self.weight.value, self.bias_value)
 
     def config(self) -> dict[str, Any]:
@@ -291,7 +292,7 @@ class PackedFloatProduct(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         return float_cost(self.weight, self.bias)
 
     def config(self) -> dict[str, Any]:
@@ -416,8 +417,8 @@ class PackedProduct(Layer):
             limits = np.clip(2 * limits - self.weights.sums[0], _INT32.min, _INT32.max)
         return limits.astype(np.int32)
 
-    def emits_bits(self, bits_in: bool) -> bool:
-        return self.threshold is not None
+    def output_bits(self, input_bits: int | None) -> int | None:
+        return None if self.threshold is None else 1
 
     def output_shape(self, shape: Shape) -> Shape:
         return self.operation.output_shape(shape)
@@ -426,11 +427,11 @@ class PackedProduct(Layer):
         config = {**self.operation.settings, "input_bits": self.input_bits}
         return {**config, **self.weights.settings}
 
-    def cost(self, bits_in: bool) -> Cost:
+    def cost(self, input_bits: int | None) -> Cost:
         numbers = [a for a in (self.threshold, self.alpha, self.bias) if a is not None]
         flip_bytes = 0 if self._flip_bits is None else self._flip_bits.nbytes
         return self.weights.cost(
-            bits_in,
+            self.input_bits or input_bits,
             numbers=sum(a.size for a in numbers),
             number_bytes=sum(a.nbytes for a in numbers) + flip_bytes,
         )

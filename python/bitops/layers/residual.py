@@ -2,72 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from .base import Layer, TrainingLayer, saved_for_backward
-from .container import Packed, describe, unnested
-from .folding import fold_chain, to_numbers
-from .inputs import Activation, Shape, as_activation, as_float, is_data
-from .parameter import Parameter
+from .base import TrainingLayer
+from .branches import PackedBranches, TrainingBranches
+from .inputs import Activation, Shape, as_float
 from .registry import register
 from .roles import NUMBERS, Flow, Role
 
 
-class Branches(Layer):
-    """Base of the residual block and its twin: two branches whose outputs are added."""
-
-    body: Layer
-    shortcut: Layer | None
-
-    def _set_branches(self, body: Layer, shortcut: Layer | None, kind: type[Layer]) -> None:
-        for name, branch in (("body", body), ("shortcut", shortcut)):
-            if not isinstance(branch, kind) and (name == "body" or branch is not None):
-                raise TypeError(f"[{self.name}] {name} must be a {kind.__name__}, got {branch!r}")
-        self.body, self.shortcut = body, shortcut
-        given = {branch.in_features for branch in (body, shortcut) if branch is not None} - {None}
-        if len(given) > 1:
-            raise ValueError(
-                f"[{self.name}] body and shortcut must take the same features, "
-                f"got {body!r} and {shortcut!r}"
-            )
-        self.in_features = given.pop() if given else None
-        shape = self.output_shape(() if self.in_features is None else (self.in_features,))
-        self.out_features = shape[-1] if shape else None
-        self.mixes_axes = any(branch.mixes_axes for branch in (body, shortcut) if branch)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        main = self.body.output_shape(shape)
-        other = shape if self.shortcut is None else self.shortcut.output_shape(shape)
-        both = [pair for pair in zip(reversed(main), reversed(other), strict=False)]
-        if any(None not in pair and pair[0] != pair[1] for pair in both):
-            raise ValueError(
-                f"[{self.name}] body and shortcut must give the same shape, got {main} and {other}"
-            )
-        longer = main if len(main) >= len(other) else other
-        known = [main_size or other_size for main_size, other_size in both]
-        return (*longer[: len(longer) - len(both)], *reversed(known))
-
-    def branches(self) -> dict[str, Sequence[Layer]]:
-        chains: dict[str, Sequence[Layer]] = {"body": unnested([self.body])}
-        if self.shortcut is not None:
-            chains["shortcut"] = unnested([self.shortcut])
-        return chains
-
-    def _check_sum(self, main: Activation, other: Activation) -> None:
-        if main.shape != other.shape:
-            raise ValueError(
-                f"[{self.name}] body and shortcut must give the same shape, "
-                f"got {main.shape} and {other.shape}"
-            )
-
-    def __repr__(self) -> str:
-        branches = [self.body] if self.shortcut is None else [self.body, self.shortcut]
-        return describe(self.name, branches)
+def _shape_of_sum(where: str, main: Shape, other: Shape) -> Shape:
+    both = [pair for pair in zip(reversed(main), reversed(other), strict=False)]
+    if any(None not in pair and pair[0] != pair[1] for pair in both):
+        raise ValueError(
+            f"[{where}] body and shortcut must give the same shape, got {main} and {other}"
+        )
+    longer = main if len(main) >= len(other) else other
+    known = [main_size or other_size for main_size, other_size in both]
+    return (*longer[: len(longer) - len(both)], *reversed(known))
 
 
-class Residual(Branches, TrainingLayer):
+def _sum(where: str, main: Activation, other: Activation) -> np.ndarray:
+    if main.shape != other.shape:
+        raise ValueError(
+            f"[{where}] body and shortcut must give the same shape, "
+            f"got {main.shape} and {other.shape}"
+        )
+    return as_float(main) + as_float(other)
+
+
+class Residual(TrainingBranches):
     """Residual block: y = body(x) + shortcut(x), float32; bits count as +-1.
 
     Parameters
@@ -87,64 +51,26 @@ class Residual(Branches, TrainingLayer):
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
-    TRANSIENT = ("_has_gradient",)
-
     role = Role.BLOCK
 
-    body: TrainingLayer
-    shortcut: TrainingLayer | None
-
     def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
-        self._set_branches(body, shortcut, TrainingLayer)
-        self._has_gradient: bool | None = None
+        super().__init__(body, shortcut)
 
-    def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_activation("Residual", x, self.in_features)
-        main = as_float(self.body.forward(x, training=training))
-        other = x
-        if self.shortcut is not None:
-            other = self.shortcut.forward(x, training=training)
-        self._check_sum(main, other)
-        if training:
-            self._has_gradient = not is_data(x)
-        return main + as_float(other)
+    def joined_shape(self, main: Shape, other: Shape) -> Shape:
+        return _shape_of_sum(self.name, main, other)
 
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        has_gradient = saved_for_backward(self, self._has_gradient)
-        main = self.body.backward(grad)
-        other = grad if self.shortcut is None else self.shortcut.backward(grad)
-        if main is None or other is None or not has_gradient:
-            return None
-        return main + other
+    def joined(self, main: Activation, other: Activation) -> np.ndarray:
+        return _sum(self.name, main, other)
 
-    def parameters(self) -> list[Parameter]:
-        return [parameter for branch in self._both() for parameter in branch.parameters()]
-
-    def generators(self) -> list[np.random.Generator]:
-        return [generator for branch in self._both() for generator in branch.generators()]
-
-    def state(self) -> list:
-        return [branch.state() for branch in self._both()]
-
-    def restore(self, state: Sequence) -> None:
-        for branch, part in zip(self._both(), state, strict=True):
-            branch.restore(part)
+    def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
+        return grad, grad
 
     def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
-        chains: dict[str, list[Layer]] = {}
-        for name, branch in self.branches().items():
-            packed, last = fold_chain(branch, flow)
-            chains[name] = packed + to_numbers(last)
-        # an identity must also turn codes into numbers; so must a shortcut of Dropout alone
-        shortcut = chains.get("shortcut") or to_numbers(flow)
-        return PackedResidual(chains["body"], shortcut or None)
-
-    def _both(self) -> list[TrainingLayer]:
-        return [self.body] if self.shortcut is None else [self.body, self.shortcut]
+        return PackedResidual(*self.packed_branches(flow))
 
 
 @register
-class PackedResidual(Branches):
+class PackedResidual(PackedBranches):
     """Twin of `Residual` for inference: y = body(x) + shortcut(x), float32; bits count as +-1.
 
     Parameters
@@ -159,22 +85,8 @@ class PackedResidual(Branches):
     differ beyond 2^24, and they might overflow int32.
     """
 
-    CHAINS = ("body", "shortcut")
+    def joined_shape(self, main: Shape, other: Shape) -> Shape:
+        return _shape_of_sum(self.name, main, other)
 
-    body: Packed
-    shortcut: Packed | None
-
-    def __init__(self, body, shortcut=None):
-        chain = None if shortcut is None else _as_packed(shortcut)
-        self._set_branches(_as_packed(body), chain, Packed)
-
-    def forward(self, x) -> np.ndarray:
-        x = as_activation("PackedResidual", x, self.in_features)
-        main = self.body.forward(x)
-        other = x if self.shortcut is None else self.shortcut.forward(x)
-        self._check_sum(main, other)
-        return as_float(main) + as_float(other)
-
-
-def _as_packed(branch) -> Packed:
-    return branch if isinstance(branch, Packed) else Packed(branch)
+    def joined(self, main: Activation, other: Activation) -> np.ndarray:
+        return _sum(self.name, main, other)

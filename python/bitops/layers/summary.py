@@ -14,8 +14,8 @@ from .inputs import Shape
 class Row:
     """One line of a summary.
 
-    Multiply-adds (MACs) are for one example. They are None if they depend on an image whose size is
-    not known.
+    Multiply-adds (MACs) are for one example, counted as in `Cost`. They are None if they depend on
+    an image whose size is not known.
     """
 
     layer: str
@@ -58,8 +58,8 @@ class Summary:
     __repr__ = __str__
 
 
-def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
-    """Return the line of a layer; `shape` is that of its output."""
+def _row(name: str, cost: Cost, shape: Shape, bits: int | None) -> Row:
+    """Return the line of a layer; `shape` and `bits` are those of its output."""
     known = [size for size in shape[:-1] if size is not None]
     positions = math.prod(known) if len(known) == len(shape[:-1]) else None
 
@@ -71,7 +71,7 @@ def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
     sizes = "x".join("?" if size is None else str(size) for size in shape) or "?"
     return Row(
         name,
-        f"{sizes} {'bits' if bits else 'numbers'}",
+        f"{sizes} {_kind(bits)}",
         cost.parameters,
         cost.packed_bytes,
         4 * cost.parameters,
@@ -80,13 +80,20 @@ def _row(name: str, cost: Cost, shape: Shape, bits: bool) -> Row:
     )
 
 
-def _rows(layers: Iterable[Layer], shape: Shape, bits: bool, indent: str = "") -> Iterator[Row]:
-    """Yield the lines of a chain of layers for an input shape, and whether the input is bits."""
+def _kind(bits: int | None) -> str:
+    """Name what flows: bits, codes or data of 2 to 8 bits, or other numbers."""
+    return {None: "numbers", 1: "bits"}.get(bits, f"{bits}-bit numbers")
+
+
+def _rows(
+    layers: Iterable[Layer], shape: Shape, bits: int | None, indent: str = ""
+) -> Iterator[Row]:
+    """Yield the lines of a chain of layers for the shape and the bits of its input."""
     for layer in layers:
         for name, branch in layer.branches().items():
             yield from _rows(branch, shape, bits, f"{indent}{name}: ")
         cost = layer.cost(bits)
-        shape, bits = layer.output_shape(shape), layer.emits_bits(bits)
+        shape, bits = layer.output_shape(shape), layer.output_bits(bits)
         yield _row(indent + layer.name, cost, shape, bits)
 
 
@@ -100,9 +107,9 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return total
 
 
-def summarize(layers: Iterable[Layer], shape: Shape) -> Summary:
-    """Return the table of a chain of layers for inputs of a shape, which are numbers."""
-    rows = tuple(_rows(layers, shape, False))
+def summarize(layers: Iterable[Layer], shape: Shape, bits: int | None = None) -> Summary:
+    """Return the table of a chain of layers for inputs of a shape, and of numbers of some bits."""
+    rows = tuple(_rows(layers, shape, bits))
     total = Row(
         "total",
         "",

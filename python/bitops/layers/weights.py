@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, popcount
+from ..ops.checks import as_generator, check_rate, real_array
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
 from ..quantizers.base import check_clip
@@ -107,13 +108,14 @@ class LatentWeights:
                 f"got True"
             )
         estimator = _estimator(where, gradient, is_scaled)
-        rng = np.random.default_rng(seed)
+        rng = as_generator(where, seed)
         latent = start_weights(where, start, operation.weight_shape, rng)
-        glorot = math.sqrt(sum(operation.fans) / 1.5)
+        if lr_scale is None:
+            lr_scale = math.sqrt(sum(operation.fans) / 1.5)
         parameter = Parameter(
             latent,
             clip_value=None if is_centered else 1.0,
-            lr_scale=glorot if lr_scale is None else lr_scale,
+            lr_scale=check_rate(where, "lr_scale", lr_scale, zero=True),
             binary=True,
         )
         return cls(
@@ -144,8 +146,9 @@ class LatentWeights:
         if clip_value is not None:
             check_clip(where, clip_value)
         shape = operation.weight_shape
-        latent = start_weights(where, start, shape, np.random.default_rng(seed))
-        parameter = Parameter(latent, clip_value=clip_value, lr_scale=lr_scale)
+        latent = start_weights(where, start, shape, as_generator(where, seed))
+        scale = check_rate(where, "lr_scale", lr_scale, zero=True)
+        parameter = Parameter(latent, clip_value=clip_value, lr_scale=scale)
         weights = cls(parameter, quantizer=quantizer, estimator=quantizer)
         check_sums(where, math.prod(shape[1:]), 255, weights.planes().coefficients)
         return weights
@@ -197,7 +200,7 @@ class LatentWeights:
     def generators(self) -> list[np.random.Generator]:
         return [] if self.sampler is None else [self.sampler.generator]
 
-    def cost(self, bits_in: bool, bias: np.ndarray | None) -> Cost:
+    def cost(self, input_bits: int | None, bias: np.ndarray | None) -> Cost:
         """Return the size and the work of the weights and the bias."""
         if self.real_evaluation:
             return float_cost(self.parameter.value, bias)
@@ -205,7 +208,7 @@ class LatentWeights:
         scales = [array for array in (bias, planes.alpha) if array is not None]
         return _plane_cost(
             planes.bits,
-            bits_in,
+            input_bits,
             numbers=0 if bias is None else bias.size,
             number_bytes=4 * sum(array.size for array in scales),
         )
@@ -326,8 +329,8 @@ class PackedWeights:
                 z >>= 1
         return sum_planes(products, self.planes.coefficients)
 
-    def cost(self, bits_in: bool, *, numbers: int, number_bytes: int) -> Cost:
-        return _plane_cost(self.planes.bits, bits_in, numbers=numbers, number_bytes=number_bytes)
+    def cost(self, input_bits: int | None, *, numbers: int, number_bytes: int) -> Cost:
+        return _plane_cost(self.planes.bits, input_bits, numbers=numbers, number_bytes=number_bytes)
 
     def __str__(self) -> str:
         """Return the number of planes, if coefficients were given, for a repr."""
@@ -335,7 +338,7 @@ class PackedWeights:
 
 
 def _as_bits(where: str, w, axes: str) -> BitArray:
-    bits = w if isinstance(w, BitArray) else pack(w)
+    bits = w if isinstance(w, BitArray) else pack(_check_signs(where, w))
     ndim = axes.count(",") + 1
     if bits.ndim != ndim or bits.axis != ndim - 1 or 0 in bits.shape:
         raise ValueError(
@@ -343,6 +346,19 @@ def _as_bits(where: str, w, axes: str) -> BitArray:
             f"got {bits!r}"
         )
     return bits
+
+
+def _check_signs(where: str, w: Any) -> np.ndarray:
+    """Refuse integers other than -1 and +1: 0 and 1 are bits, which bool says."""
+    array = real_array(where, "w", w)
+    if array.dtype.kind == "i" and array.size:
+        others = array[np.abs(array) != 1]
+        if others.size:
+            raise ValueError(
+                f"[{where}] w must hold -1 and +1 where it holds integers (bits are bool), "
+                f"got {others.flat[0]}"
+            )
+    return array
 
 
 def _as_coefficients(where: str, coefficients: Any, planes: int, k: int) -> tuple[int, ...]:
@@ -361,14 +377,14 @@ def _as_coefficients(where: str, coefficients: Any, planes: int, k: int) -> tupl
 
 
 def _plane_cost(
-    planes: Sequence[BitArray], bits_in: bool, *, numbers: int, number_bytes: int
+    planes: Sequence[BitArray], input_bits: int | None, *, numbers: int, number_bytes: int
 ) -> Cost:
     macs = sum(plane.size for plane in planes)
     return Cost(
         parameters=planes[0].size + numbers,
         packed_bytes=sum(plane.nbytes for plane in planes) + number_bytes,
-        binary_macs=macs if bits_in else 0,
-        float_macs=0 if bits_in else macs,
+        binary_macs=macs * (input_bits or 0),
+        float_macs=macs if input_bits is None else 0,
     )
 
 

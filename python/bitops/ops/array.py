@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,17 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .checks import column_vector, is_integer, normalize_axis, real_array
+from .checks import as_float32, column_vector, is_integer, normalize_axis, plain_array, real_array
 from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import PACK_CODES, sign_words, transpose_words
+from .results import NO_SCALES
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
 _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
 
-class BitArray:
+class BitArray(_core.Bits):
     """An array of +1 and -1, packed to one bit per element along one axis.
 
     Create one with `pack` or `from_words`; many functions return one. ``np.asarray(b)`` gives the
@@ -49,25 +49,12 @@ class BitArray:
         row 1     x[1, 0] ...  x[1, 63]    x[1, 64] ...  x[1, 69]   0
     """
 
-    __slots__ = ("_axis", "_shape", "_words")
+    __slots__ = ()
     __array_ufunc__ = None  # so that ndarray @ BitArray calls __rmatmul__
     __hash__ = None  # type: ignore[assignment]
 
-    _words: NDArray[np.uint64]
-    _shape: tuple[int, ...]
-    _axis: int
-
     def __init__(self) -> None:
         raise TypeError("[BitArray] use pack(values) or BitArray.from_words(words, shape)")
-
-    @classmethod
-    def _make(cls, words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
-        """Adopt words that are known to fit, without checks."""
-        self = object.__new__(cls)
-        self._words = words
-        self._shape = shape
-        self._axis = axis
-        return self
 
     @classmethod
     def from_words(cls, words: NDArray[np.uint64], shape: Sequence[int]) -> BitArray:
@@ -91,9 +78,13 @@ class BitArray:
         ValueError
             If the shapes do not fit each other, or a padding bit is set.
         """
+        usual = _core.usual_words(cls, words, shape)
+        if usual is not None:
+            return usual
         if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
             got = words.dtype if isinstance(words, np.ndarray) else type(words).__name__
             raise TypeError(f"[from_words] words must be an ndarray of uint64, got {got}")
+        words = plain_array("from_words", "words", words)
         # An array object of our own, so that nobody else can set its shape.
         words = words.view(np.ndarray) if words.flags.aligned else words.astype(np.uint64)
         shape = _as_sizes("from_words", shape)
@@ -107,33 +98,17 @@ class BitArray:
             raise ValueError(
                 f"[from_words] words of shape {shape} must have shape {wanted}, got {words.shape}"
             )
-        if k % WORD_BITS and (words[..., -1] >> np.uint64(k % WORD_BITS)).any():
+        # the largest has a padding bit if any has one; no array is made for it
+        if k % WORD_BITS and int(words[..., -1].max(initial=0)) >> k % WORD_BITS:
             raise ValueError(
                 f"[from_words] padding bits must be 0, got set bits after element {k - 1}"
             )
         return cls._make(words, shape, len(shape) - 1)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    @property
-    def axis(self) -> int:
-        return self._axis
-
-    @property
-    def words(self) -> NDArray[np.uint64]:
-        return self._words.view()  # whose shape may be set, and which cannot be resized
-
-    @property
-    def ndim(self) -> int:
-        """Number of logical axes."""
-        return len(self._shape)
-
-    @property
     def size(self) -> int:
         """Number of elements."""
-        return math.prod(self._shape)
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -143,43 +118,47 @@ class BitArray:
     @property
     def T(self) -> BitArray:
         """A view with the axes in reverse order; the packed axis moves with the others."""
-        lead = range(self.ndim - 2, -1, -1)
-        words = self._words.transpose(*lead, self.ndim - 1)
-        return self._make(words, self._shape[::-1], self.ndim - 1 - self._axis)
+        words = self._words
+        if self.ndim > 2:
+            words = words.transpose(*range(self.ndim - 2, -1, -1), self.ndim - 1)
+        return self._make(words, self.shape[::-1], self.ndim - 1 - self.axis)
 
     def __len__(self) -> int:
-        return self._shape[0]
+        return self.shape[0]
 
     def __bool__(self) -> bool:
         raise ValueError("[BitArray] the truth value of an array is ambiguous; compare with ==")
 
     def __iter__(self) -> Iterator[BitArray]:
-        if self._axis == 0:
+        if self.axis == 0:
             raise TypeError(
                 f"[BitArray] the packed axis cannot be iterated over, got packed axis 0 of shape "
-                f"{self._shape}; use np.asarray(b)"
+                f"{self.shape}; use np.asarray(b)"
             )
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"BitArray(shape={self._shape}, packed axis={self._axis}, {self.nbytes} bytes)"
+        return f"BitArray(shape={self.shape}, packed axis={self.axis}, {self.nbytes} bytes)"
 
     def __getitem__(self, index: Any) -> BitArray:
+        usual = self._usual_item(index)
+        if usual is not None:
+            return usual
         expanded = expand_index(index, self.ndim)
-        place = item_of_axis(expanded.items, self._axis)
+        place = item_of_axis(expanded.items, self.axis)
         taken = expanded.items[place]
         if not (isinstance(taken, slice) and taken == slice(None)):
             raise IndexError(
-                f"[BitArray] the packed axis {self._axis} takes only ':', got {taken!r}; "
+                f"[BitArray] the packed axis {self.axis} takes only ':', got {taken!r}; "
                 "use np.asarray(b) or unpack(b) for single elements"
             )
         # '...' must reach NumPy, which may place the axes of index arrays by it.
         items = list(expanded.items)
         if expanded.dots is not None:
             items.insert(expanded.dots, ...)
-        words = np.moveaxis(self._words, -1, self._axis)[tuple(items)]
+        words = np.moveaxis(self._words, -1, self.axis)[tuple(items)]
         axis = result_axis(expanded, place)
-        shape = words.shape[:axis] + self._shape[self._axis : self._axis + 1]
+        shape = words.shape[:axis] + self.shape[self.axis : self.axis + 1]
         return self._make(np.moveaxis(words, axis, -1), (*shape, *words.shape[axis + 1 :]), axis)
 
     def reshape(self, *shape: Any) -> BitArray:
@@ -203,32 +182,35 @@ class BitArray:
         ValueError
             If the packed axis is not the last, its size would change, or the sizes do not fit.
         """
+        usual = self._usual_reshape(shape)
+        if usual is not None:
+            return usual
         single = len(shape) == 1 and not is_integer(shape[0])
         new = _as_sizes("reshape", shape[0] if single else shape)
-        k = self._shape[-1]
-        if self._axis != self.ndim - 1 or not new or new[-1] not in (k, -1):
+        k = self.shape[-1]
+        if self.axis != self.ndim - 1 or not new or new[-1] not in (k, -1):
             raise ValueError(
                 f"[reshape] the packed axis must stay last with its {k} elements, "
-                f"got shape {new} and packed axis {self._axis} of {self.ndim}"
+                f"got shape {new} and packed axis {self.axis} of {self.ndim}"
             )
-        rows = math.prod(self._shape[:-1])
+        rows = math.prod(self.shape[:-1])
         if new[-1] == -1:
             if math.prod(new[:-1]) != rows:
-                raise ValueError(f"[reshape] cannot reshape {self._shape} to {new}")
+                raise ValueError(f"[reshape] cannot reshape {self.shape} to {new}")
         try:
             lead = np.broadcast_to(np.False_, rows).reshape(new[:-1]).shape  # resolves a -1
         except ValueError:
-            raise ValueError(f"[reshape] cannot reshape {self._shape} to {new}") from None
+            raise ValueError(f"[reshape] cannot reshape {self.shape} to {new}") from None
         return self._make(self._words.reshape(*lead, self._words.shape[-1]), (*lead, k), len(lead))
 
     def copy(self) -> BitArray:
         """Return a BitArray with words of its own."""
-        return self._make(self._words.copy(), self._shape, self._axis)
+        return self._make(self._words.copy(), self.shape, self.axis)
 
     __copy__ = copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (np.ascontiguousarray(self._words), self._shape, self._axis)
+        return _restore, (np.ascontiguousarray(self._words), self.shape, self.axis)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -263,12 +245,15 @@ class BitArray:
             )
         if not isinstance(other, BitArray):
             return NotImplemented
-        if self._shape != other._shape:
+        if self.shape != other.shape:
             return np.False_
-        same = repack(other, self._axis)
+        same = repack(other, self.axis)
         return np.bool_(np.array_equal(self._words, same._words))
 
     def __matmul__(self, other: Any) -> NDArray[np.int32]:
+        usual = _core.usual_product(_core.DOT, self, other, NO_SCALES, None, 0)
+        if usual is not None:
+            return usual
         from .linalg import matmul
 
         return matmul(self, other)
@@ -277,6 +262,9 @@ class BitArray:
         from .linalg import matmul
 
         return matmul(other, self)
+
+
+_core.set_bits_class(BitArray)
 
 
 def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
@@ -308,9 +296,12 @@ def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> Bi
 def _as_sizes(where: str, shape: Any) -> tuple[int, ...]:
     """Check a shape and return it as a tuple of plain integers."""
     try:
-        return tuple(operator.index(size) for size in shape)
+        sizes = tuple(shape)
     except TypeError:
-        raise TypeError(f"[{where}] shape must be integers, got {shape!r}") from None
+        sizes = (None,)
+    if not all(map(is_integer, sizes)):
+        raise TypeError(f"[{where}] shape must be integers, got {shape!r}")
+    return tuple(map(int, sizes))
 
 
 def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
@@ -398,15 +389,15 @@ def above_operand(
             f"[{where}] threshold must be a number or have shape ({k},), got {limits.shape}"
         )
     if array.dtype == np.float32 and limits.dtype != np.float32:
-        with np.errstate(over="ignore"):
-            single = limits.astype(np.float32)
+        single = as_float32(limits)
         if np.array_equal(single, limits):  # such as the integer 0
             limits = single
     if limits.dtype.kind == "f" and np.isnan(limits).any():
         raise ValueError(f"[{where}] threshold must not hold NaN, got NaN")
     flips = None if flip is None else flip_words(where, flip, k)
     if array.dtype in (np.float32, np.int32) and limits.dtype == np.float32:
-        limits = np.ascontiguousarray(np.broadcast_to(limits, (k,)))
+        if limits.shape != (k,) or not limits.flags.c_contiguous:
+            limits = np.ascontiguousarray(np.broadcast_to(limits, (k,)))
         return above_limits(where, np.ascontiguousarray(array), limits, flips)
     if array.dtype.kind == "f":
         _refuse_nan(where, bool(np.isnan(array).any()))
@@ -457,6 +448,9 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     """Implement `pack`; errors name the function `where` and its parameter `name`."""
     if isinstance(x, BitArray):
         return repack(x, normalize_axis(where, axis, x.ndim))
+    usual = _core.usual_pack(x, axis)
+    if usual is not None:
+        return usual
     array = real_array(where, name, x)
     if array.dtype.kind == "u":
         raise TypeError(
@@ -525,9 +519,12 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "bif":
-        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype}")
+    try:
+        dtype = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except TypeError:
+        pass
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "bif":
+        raise TypeError(f"[unpack] dtype must be a signed integer, float or bool, got {dtype!s}")
     native = dtype if dtype in _UNPACK_CODES else np.dtype(np.int8)
     k = b.shape[b.axis]
     values = np.empty((*b._words.shape[:-1], k), native)
@@ -538,7 +535,8 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
         values = values > 0
     elif native != dtype:
         values = values.astype(dtype)
-    return np.moveaxis(values, -1, b.axis)
+    # moveaxis takes microseconds, and the last axis is the usual one
+    return values if b.axis == b.ndim - 1 else np.moveaxis(values, -1, b.axis)
 
 
 def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:

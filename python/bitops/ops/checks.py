@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +59,51 @@ def check_integer(
     raise ValueError(f"[{where}] {name} must be {rule}, got {value}")
 
 
+def check_rate(where: str, name: str, value: Any, *, zero: bool = False) -> float:
+    """Check a number that is positive and finite, or 0 with `zero`, and return it as a float.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a real number.
+    ValueError
+        If it is out of range.
+    """
+    check_number(where, name, value)
+    rule, least = (">= 0 and finite", 0.0) if zero else ("positive and finite", math.ulp(0.0))
+    if not least <= value < math.inf:  # NaN is no better
+        raise ValueError(f"[{where}] {name} must be {rule}, got {value!r:.80}")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float64
+        raise ValueError(f"[{where}] {name} must be {rule}, got {value!r:.80}") from None
+
+
+def as_generator(where: str, seed: Any) -> np.random.Generator:
+    """Return the generator of random numbers that a seed stands for; a Generator is returned."""
+    return _from_seed(where, seed, np.random.default_rng)
+
+
+def as_seed_sequence(where: str, seed: Any) -> np.random.SeedSequence:
+    """Return a seed as a SeedSequence, from which seeds of several parts are spawned."""
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    return _from_seed(where, seed, np.random.SeedSequence)
+
+
+_Made = TypeVar("_Made")
+
+
+def _from_seed(where: str, seed: Any, make: Callable[[Any], _Made]) -> _Made:
+    try:
+        return make(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"[{where}] seed must be None, integers >= 0, a SeedSequence or a Generator, "
+            f"got {seed!r:.80}"
+        ) from None
+
+
 def normalize_axis(where: str, axis: Any, ndim: int) -> int:
     """Check an axis and return it as an int in [0, ndim)."""
     if not is_integer(axis):
@@ -66,17 +113,40 @@ def normalize_axis(where: str, axis: Any, ndim: int) -> int:
     return int(axis) % ndim
 
 
-def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
-    """Return `x` as an aligned array of bool, integers or floats in native byte order."""
+def plain_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return `x` as an array of any dtype; refuse masks, and lists of several lengths."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"[{where}] {name} must not be masked, got a MaskedArray")
-    array = np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(f"[{where}] {name} must be an array of numbers, got {error}") from None
+
+
+def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return `x` as an aligned array of bool, integers or floats in native byte order."""
+    array = plain_array(where, name, x)
     if array.dtype.kind not in "biuf":
         got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
         raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
+
+
+def as_float32(x: ArrayLike) -> NDArray[np.float32]:
+    """Return numbers as an array of float32, without a copy if they are one.
+
+    Numbers beyond float32 become infinite and those next to zero subnormal or zero, whatever the
+    caller's `np.errstate`: they are ordinary values, as in the kernels.
+    """
+    array = np.asarray(x)
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+        with np.errstate(over="ignore", under="ignore"):
+            return array.astype(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def check_number(where: str, name: str, value: Any) -> None:
@@ -90,7 +160,7 @@ _KIND_NAMES = {"iu": "integers", "b": "bool"}
 
 def column_vector(where: str, name: str, value: ArrayLike, kinds: str, n: int) -> NDArray[Any]:
     """Check one value per column, of one of the dtype kinds; a scalar is used for all columns."""
-    array = np.asarray(value)
+    array = plain_array(where, name, value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"[{where}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}")
     if array.shape not in ((), (n,)):

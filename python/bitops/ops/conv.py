@@ -22,6 +22,8 @@ from .results import NO_SCALES, Result, as_matrix, int32_thresholds, scales_of
 
 __all__ = ["conv2d", "conv2d_sign", "im2col"]
 
+SUMS = 1 << 22  # weights of taps that are summed at a time
+
 
 def im2col(
     x: ArrayLike | BitArray,
@@ -194,7 +196,7 @@ def _convolution(
     # Check one image before the tables below are built, since they grow with the output.
     check_result(where, (*window.output, o))
     operand: Any
-    if groups > 1 and channels == 1:
+    if _core.is_depthwise(channels, groups, o):
         operand = _depthwise_words(filters, groups)
     elif isinstance(w, Prepacked):
         operand = w.panels(groups)
@@ -209,8 +211,13 @@ def _convolution(
 def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
     """Return the sums of the weights of each tap, shape (taps, o)."""
     o, kh, kw, channels = filters.shape
-    sums = 2 * popcount(filters, axis=3) - channels
-    return np.ascontiguousarray(sums.reshape(o, kh * kw).T, np.int32)
+    sums = np.empty((kh * kw, o), np.int32)
+    step = max(SUMS // (kh * kw), 1)
+    for first in range(0, o, step):  # Ctrl-C comes between two calls of NumPy
+        block = slice(first, first + step)
+        counts = popcount(filters[block], axis=3).reshape(-1, kh * kw)
+        sums[:, block] = (2 * counts - channels).T
+    return sums
 
 
 def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:
@@ -301,9 +308,11 @@ def conv2d(
     array([[12, 12],
            [12, 12]], dtype=int32)
     """
-    images, filters, convolution, shape = _image_operands(
-        "conv2d", x, w, stride, padding, dilation, groups, pad_value
-    )
+    settings = stride, padding, dilation, groups, pad_value
+    usual = _core.usual_convolution(_core.DOT, "conv2d", x, w, settings, (alpha, k_map, bias), out)
+    if usual is not None:
+        return usual
+    images, filters, convolution, shape = _image_operands("conv2d", x, w, *settings)
     scales = scales_of("conv2d", shape, alpha, k_map, bias)
     if scales is NO_SCALES:
         result = Result("conv2d", shape, np.int32, out, images, filters)
@@ -354,9 +363,13 @@ def conv2d_sign(
     -----
     BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
     """
-    images, _, convolution, shape = _image_operands(
-        "conv2d_sign", x, w, stride, padding, dilation, groups, pad_value
+    settings = stride, padding, dilation, groups, pad_value
+    usual = _core.usual_convolution(
+        _core.SIGN, "conv2d_sign", x, w, settings, (threshold, flip), None
     )
+    if usual is not None:
+        return usual
+    images, _, convolution, shape = _image_operands("conv2d_sign", x, w, *settings)
     n = shape[-1]
     thresholds = int32_thresholds("conv2d_sign", threshold, n)
     flips = None if flip is None else flip_words("conv2d_sign", flip, n)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .checks import is_plain
+from .checks import is_integer, is_plain
 
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
@@ -144,12 +143,7 @@ def check_result(where: str, shape: Sequence[int]) -> None:
 
 def _integer(value: Any) -> int | None:
     """Convert an integer to a plain int, and anything else, bool included, to None."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
+    return int(value) if is_integer(value) else None
 
 
 def _pair(where: str, name: str, value: Any, least: int) -> Pair:

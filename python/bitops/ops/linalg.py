@@ -28,6 +28,8 @@ __all__ = ["gemm", "gemm_sign", "hamming", "hamming_topk", "matmul"]
 
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 
+_HAMMING_KINDS = {np.dtype(np.int32): _core.HAMMING, np.dtype(np.uint16): _core.HAMMING16}
+
 Words = NDArray[np.uint64]
 Batch = tuple[int, int, NDArray[np.int64], NDArray[np.int64]]  # m, n, blocks of a, blocks of w
 # rows of a, rows of w, k, batch, shape of the result
@@ -145,6 +147,9 @@ def gemm(
     >>> gemm([[1.5, -2.0, 0.0]], [[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]])
     array([[1, 1]], dtype=int32)
     """
+    usual = _core.usual_product(_core.DOT, a, w, (alpha, k_map, bias), out)
+    if usual is not None:
+        return usual
     operands = _row_operands("gemm", a, w)
     rows, columns, k, batch, shape = operands
     scales = scales_of("gemm", shape, alpha, k_map, bias)
@@ -199,6 +204,9 @@ def gemm_sign(
     -----
     BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
     """
+    usual = _core.usual_product(_core.SIGN, a, w, (threshold, flip), None)
+    if usual is not None:
+        return usual
     rows, columns, k, batch, shape = _row_operands("gemm_sign", a, w)
     n = shape[-1]
     thresholds = int32_thresholds("gemm_sign", threshold, n)
@@ -246,8 +254,11 @@ def hamming(
     array([[1, 3]], dtype=int32)
     """
     dtype = np.dtype(dtype)
-    if dtype not in (np.dtype(np.int32), np.dtype(np.uint16)):
+    if dtype not in _HAMMING_KINDS:
         raise TypeError(f"[hamming] dtype must be int32 or uint16, got {dtype}")
+    usual = _core.usual_product(_HAMMING_KINDS[dtype], a, b, (), out)
+    if usual is not None:
+        return usual
     rows, columns, k, batch, shape = _row_operands("hamming", a, b, ("a", "b"))
     if dtype == np.uint16 and k > 65535:
         raise ValueError(f"[hamming] uint16 distances need k <= 65535, got {k}")
@@ -297,11 +308,16 @@ def hamming_topk(
     >>> hamming_topk([[1, 1, 1]], [[-1, -1, 1], [1, 1, 1], [1, -1, 1], [1, 1, -1]], 3)
     (array([[0, 1, 1]], dtype=int32), array([[1, 2, 3]]))
     """
+    usual = _core.usual_topk(a, b, count)
+    if usual is not None:
+        return usual
     rows, columns, k, batch, shape = _row_operands("hamming_topk", a, b, ("a", "b"))
     if len(shape) != 2 or batch is not None:
         raise ValueError(f"[hamming_topk] a and b must be matrices, got a result of shape {shape}")
     m, n = shape
     count = check_integer("hamming_topk", "count", count)
+    if not n:
+        raise ValueError("[hamming_topk] b must have at least one row, got none")
     if not 1 <= count <= n:
         raise ValueError(f"[hamming_topk] count must be in [1, {n}], got {count}")
     if n > MAX_TOPK_ROWS:
@@ -343,6 +359,9 @@ def matmul(
     array([[2],
            [0]], dtype=int32)
     """
+    usual = _core.usual_product(_core.DOT, a, b, NO_SCALES, out, 0)
+    if usual is not None:
+        return usual
     left = _packed_along("a", a, -1)
     right = _packed_along("b", b, -2)
     # Packed along k, arrays of shapes (..., k, n) and (..., n, k) have the same words.

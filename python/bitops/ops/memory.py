@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .. import _core
+
 WORD_BITS = 64
 MAX_BITS = 2**31 - 1  # in a row, because dot products are int32
 CACHE_LINE = 64  # bytes
-LARGE = 1 << 16  # bytes; smaller arrays gain less from alignment than the microsecond it costs
+LARGE = _core.LARGE  # bytes; smaller arrays gain less from alignment than the microsecond it costs
 
 
 def word_count(bits: int) -> int:

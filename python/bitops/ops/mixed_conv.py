@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray
-from .checks import check_integer
+from .checks import as_float32, check_integer
 from .conv import check_groups, filter_bits
 from .geometry import Padding, Pair, Window, check_result, make_window
 from .mixed_gemm import check_sums
@@ -131,7 +131,7 @@ def weight_conv2d(
         alpha, _, bias = _part(scales, filters)
         _core.weight_gemm(rows, operands.w[filters], alpha, bias, matrix)
 
-    numbers = images.astype(np.float32, copy=False)
+    numbers = as_float32(images)
     _convolve(operands._replace(x=numbers), multiply, result.array)
     return result.deliver()
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .array import BitArray, contiguous_rows
-from .checks import check_integer
+from .checks import as_float32, check_integer, plain_array, real_array
 from .geometry import check_result
 from .memory import MAX_BITS
 from .prepack import Prepacked, weights_matrix
@@ -78,10 +78,10 @@ def weight_gemm(
     """
     if isinstance(x, BitArray):
         raise TypeError("[weight_gemm] x must hold real numbers, got a BitArray (gemm takes bits)")
-    numbers = np.asarray(x)
-    if numbers.dtype.kind not in "iuf":
-        raise TypeError(f"[weight_gemm] x must hold real numbers, got dtype {numbers.dtype}")
-    rows, words, shape = _mixed_operands("weight_gemm", numbers, np.float32, w)
+    numbers = real_array("weight_gemm", "x", x)
+    if numbers.dtype.kind == "b":
+        raise TypeError("[weight_gemm] x must hold real numbers, got dtype bool")
+    rows, words, shape = _mixed_operands("weight_gemm", as_float32(numbers), np.float32, w)
     alpha, _, bias = scales_of("weight_gemm", shape, alpha, None, bias)
     result = Result("weight_gemm", shape, np.float32, out, rows, words, alpha, bias)
     _core.weight_gemm(rows, words, alpha, bias, result.matrix)
@@ -143,7 +143,7 @@ def bitplane_gemm(
     """
     if isinstance(x, BitArray):
         raise TypeError("[bitplane_gemm] x must have dtype uint8, got a BitArray (gemm takes bits)")
-    numbers = np.asarray(x)
+    numbers = plain_array("bitplane_gemm", "x", x)
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)

@@ -19,15 +19,7 @@ MIN_COLUMNS = 32
 
 MAX_BLOCK_BYTES = 1 << 22  # of values that are copied to be packed
 
-PACK_CODES = {
-    np.dtype(np.bool_): _core.BOOL8,
-    np.dtype(np.int8): _core.I8,
-    np.dtype(np.int16): _core.I16,
-    np.dtype(np.int32): _core.I32,
-    np.dtype(np.int64): _core.I64,
-    np.dtype(np.float32): _core.F32,
-    np.dtype(np.float64): _core.F64,
-}
+PACK_CODES = _core.PACK_CODES  # by dtype
 
 
 def sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:

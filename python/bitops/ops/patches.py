@@ -1,8 +1,8 @@
-"""Patches of images of numbers: copied to rows of a matrix and back (im2col, col2im), and summed.
+"""Patches of images of numbers: copied to rows of a matrix and back (im2col, col2im).
 
 A patch is the part of an image that one output position of a convolution sees. The rows of all
 patches would take kh * kw times the memory of the images, so they are copied in blocks that fit the
-cache. Sums over windows need no rows.
+cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ __all__ = [
     "position_blocks",
     "seeing_taps",
     "seen_slices",
-    "sum_windows",
     "tap_slices",
 ]
 
@@ -275,26 +274,6 @@ def add_patches(
         for kx, (seen_x, x) in enumerate(horizontal):
             target = image[:, y, x]
             target += patches[:, seen_y, seen_x, ky, kx]
-
-
-def sum_windows(x: NDArray[np.float32], window: Window, out: NDArray[np.float32]) -> None:
-    """Sum the values in each window, with zeros outside the image.
-
-    The taps are added row by row, starting from 0.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n, h, w, ...), float32
-    window : Window
-    out : ndarray of shape (n, oh, ow, ...), float32
-    """
-    out.fill(0)
-    for images in image_blocks(x):
-        for seen_y, rows in seen_slices(window, 0):
-            for seen_x, columns in seen_slices(window, 1):
-                # A sum that starts from 0 is never -0.0, so adding zeros outside changes nothing.
-                part = out[images, seen_y, seen_x]
-                np.add(part, x[images, rows, columns], out=part)
 
 
 def seeing_taps(window: Window, direction: int) -> range:

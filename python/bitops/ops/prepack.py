@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,8 @@ from .memory import WORD_BITS, word_count
 
 __all__ = ["Prepacked", "prepack"]
 
-MAX_DERIVED = 256  # cached values, since each new image size adds one
 
-
-class Prepacked:
+class Prepacked(_core.Weights):
     """Packed weights, laid out in the register panels of the active ISA.
 
     Create one with `prepack`, and pass it as `w`: a matrix to the products, filters to the
@@ -33,7 +30,7 @@ class Prepacked:
         Bytes of the panels.
     """
 
-    __slots__ = ("_bits", "_derived", "_isa")
+    __slots__ = ()
 
     def __init__(self, w: ArrayLike | BitArray) -> None:
         bits = rows_operand("prepack", "w", w)
@@ -43,39 +40,23 @@ class Prepacked:
             )
         if 0 in bits.shape[1:-1]:
             raise ValueError(f"[prepack] kh and kw must be at least 1, got shape {bits.shape}")
-        # Words of its own: whoever changes those of `w` must not get two answers from one object.
-        self._bits = bits.copy() if isinstance(w, BitArray) else bits
-        self._derived: dict[Any, Any] = {}
-        self._isa = ""
+        # Words of its own, which `bits` shows and nobody writes: one object gives one answer.
+        own = bits.copy() if isinstance(w, BitArray) else bits
+        own._words.flags.writeable = False
+        super().__init__(own)
         self.panels()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._bits.shape
+        return self.bits.shape
 
     @property
     def nbytes(self) -> int:
         return self.panels().nbytes
 
-    @property
-    def bits(self) -> BitArray:
-        """The weights before they were laid out in panels."""
-        return self._bits
-
-    def derived(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
-        """Return ``make(*arguments)``, computed once for each key and active ISA."""
-        isa = _core.isa_active()
-        if self._isa != isa or len(self._derived) > MAX_DERIVED:
-            self._derived.clear()
-            self._isa = isa
-        value = self._derived.get(key)
-        if value is None:
-            value = self._derived[key] = make(*arguments)
-        return value
-
     def rows(self) -> NDArray[np.uint64]:
         """Return the words of the weights as a matrix (see `filter_rows`)."""
-        return self.derived("rows", lambda: filter_rows(self._bits))
+        return self.derived("rows", lambda: filter_rows(self.bits))
 
     def panels(self, groups: int = 1) -> _core.Panels:
         """Return panels for the active ISA, separate ones for each of `groups` parts of rows."""
@@ -85,7 +66,7 @@ class Prepacked:
         return prepack, (self.bits,)  # panels are those of one ISA, and made again
 
     def __repr__(self) -> str:
-        return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self._isa})"
+        return f"Prepacked(shape={self.shape}, {self.nbytes} bytes, isa={self.panels().isa_name})"
 
 
 def filter_rows(w: BitArray) -> NDArray[np.uint64]:

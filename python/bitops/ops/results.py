@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .checks import column_vector, real_array
+from .checks import as_float32, column_vector, real_array
 from .memory import aligned_empty
 
 __all__ = ["Result", "Scales", "as_matrix", "clip_to_int32", "int32_thresholds", "scales_of"]
@@ -176,7 +176,7 @@ def _scale(where: str, name: str, value: ArrayLike | None, shape: tuple[int, ...
         raise ValueError(
             f"[{where}] {name} must broadcast to shape {shape}, got {array.shape}"
         ) from None
-    return np.ascontiguousarray(array, np.float32).reshape(-1)
+    return np.ascontiguousarray(as_float32(array)).reshape(-1)
 
 
 def clip_to_int32(integers: NDArray[Any]) -> NDArray[np.int32]:

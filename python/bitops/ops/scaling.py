@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, pack_operand
-from .checks import real_array
+from .checks import as_float32, real_array
 from .geometry import Padding, Pair, check_result, make_window
-from .patches import number_images, sum_windows
+from .patches import number_images
 from .results import Result
 
 __all__ = ["binarize_weights", "k_map"]
@@ -50,11 +53,22 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
     if array.ndim < 2:
         raise ValueError(f"[binarize_weights] w must have at least two axes, got {array.shape}")
     b = pack_operand("binarize_weights", "w", array, -1)
-    n_weights = max(array[0].size, 1) if array.shape[0] else 1
+    n_weights = max(math.prod(array.shape[1:]), 1)
+    with np.errstate(all="ignore"):  # infinities are ordinary values
+        alpha = _sum_magnitudes(array) / n_weights
+    return b, as_float32(alpha)
+
+
+def _sum_magnitudes(filters: NDArray[Any]) -> NDArray[np.float64]:
+    """Sum the absolute weights of each filter in float64."""
+    if filters.dtype == np.float32 and filters.flags.c_contiguous and filters.flags.aligned:
+        sums = np.empty(len(filters), np.float64)
+        _core.sum_magnitude(filters.reshape(len(filters), math.prod(filters.shape[1:])), sums)
+        return sums
     # Convert first: abs() of the smallest integer overflows in an integer dtype.
-    magnitudes = np.abs(array.astype(np.float64))
-    alpha = magnitudes.sum(axis=tuple(range(1, array.ndim))) / n_weights
-    return b, alpha.astype(np.float32)
+    magnitudes = np.abs(filters.astype(np.float64))
+    with np.errstate(all="ignore"):  # infinities are ordinary values
+        return magnitudes.sum(axis=tuple(range(1, filters.ndim)))
 
 
 def k_map(
@@ -119,10 +133,9 @@ def k_map(
     shape = len(images), *window.output
     check_result("k_map", shape)
     result = Result("k_map", shape, np.float32, out, images)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are ordinary values
+    with np.errstate(all="ignore"):  # infinities are ordinary values
         values = np.require(images, np.float32, ("C", "A"))
-        means = np.empty(values.shape[:3], np.float32)
-        _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
-        sum_windows(means, window, result.array)
-    np.divide(result.array, np.float32(window.taps), out=result.array)
+    means = np.empty((*values.shape[:3], 1), np.float32)
+    _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
+    _core.mean_windows(means, window, result.array.reshape(*shape, 1))
     return result.deliver()

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_integer, check_number, real_array
+from ..ops.checks import as_float32, check_integer, check_number, real_array
 
 Array = NDArray[np.float32]
 ONE = np.float32(1)
@@ -41,7 +41,7 @@ def check_quantizer(where: str, quantizer: Any) -> None:
 
 def real_numbers(where: str, x: ArrayLike) -> Array:
     """Check that `x` holds real numbers and no NaN, and return it as float32."""
-    array = real_array(where, "x", x).astype(np.float32, copy=False)
+    array = as_float32(real_array(where, "x", x))
     if np.isnan(array).any():
         raise ValueError(f"[{where}] x must not hold NaN, which has no sign, got NaN")
     return array
@@ -54,8 +54,8 @@ def signs_of(x: Array) -> Array:
 
 def pass_within(x: ArrayLike, grad: ArrayLike, limit: float) -> Array:
     """Return the gradient where abs(x) <= limit, else 0."""
-    inside = np.abs(np.asarray(x, dtype=np.float32)) <= np.float32(limit)
-    return np.asarray(grad, dtype=np.float32) * inside
+    inside = np.abs(as_float32(x)) <= np.float32(limit)
+    return as_float32(grad) * inside
 
 
 def check_clip(

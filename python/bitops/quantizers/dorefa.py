@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..ops.checks import as_float32, as_generator
 from .base import LARGEST, ONE, Array, check_bits, check_clip, real_numbers, signs_of
 
 
@@ -92,7 +93,7 @@ class DoReFaWeight:
         grad = np.array(grad, dtype=np.float32)
         if self.bits == 1:
             return grad
-        t = np.tanh(np.asarray(x, dtype=np.float32))
+        t = np.tanh(as_float32(x))
         place = np.unravel_index(np.argmax(np.abs(t)), t.shape)
         most = np.abs(t[place])
         if not most:
@@ -155,8 +156,8 @@ class DoReFaActivation:
         return np.float32(self.clip_value) * (self._codes(x) / _levels(self.bits))
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
-        x = np.asarray(x, dtype=np.float32)
-        return np.asarray(grad, dtype=np.float32) * ((x >= 0) & (x <= np.float32(self.clip_value)))
+        x = as_float32(x)
+        return as_float32(grad) * ((x >= 0) & (x <= np.float32(self.clip_value)))
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class DoReFaGradient:
 
     def __post_init__(self):
         check_bits("DoReFaGradient", self.bits)
-        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_rng", as_generator("DoReFaGradient", self.seed))
 
     @property
     def generator(self) -> np.random.Generator:
@@ -209,7 +210,7 @@ class DoReFaGradient:
         return np.array(x, dtype=np.float32)
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
-        grad = np.asarray(grad, dtype=np.float32)
+        grad = as_float32(grad)
         if grad.ndim < 2:
             raise ValueError(f"[DoReFaGradient] grad must have shape (n, ...), got {grad.shape}")
         axes = tuple(range(1, grad.ndim))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
+from ..ops.checks import as_float32, as_generator
 from .base import LARGEST, Array
 
 # Added to the bits of a float32, this carries into the exponent if the mantissa is above sqrt(2):
@@ -38,7 +39,7 @@ def ap2(z: ArrayLike) -> Array:
     M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016 (shift-based batch
     normalization).
     """
-    z = np.asarray(z, dtype=np.float32)
+    z = as_float32(z)
     bits = np.ascontiguousarray(z).view(np.uint32)
     powers = ((bits + _TO_NEXT_POWER) & _SIGN_AND_EXPONENT).view(np.float32)
     return np.where(np.isnan(z), z, powers.reshape(z.shape))
@@ -71,7 +72,7 @@ class ByteGradient:
     _rng: np.random.Generator = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_rng", as_generator("ByteGradient", self.seed))
 
     @property
     def generator(self) -> np.random.Generator:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_number
+from ..ops.checks import as_float32, as_generator, check_number
 from .base import (
     LARGEST,
     ONE,
@@ -101,8 +101,8 @@ class ApproxSign:
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         c = np.float32(self.clip_value)
-        slope = np.maximum(0, 1 - np.abs(np.asarray(x, dtype=np.float32)) / c) * (2 / c)
-        return np.asarray(grad, dtype=np.float32) * slope
+        slope = np.maximum(0, 1 - np.abs(as_float32(x)) / c) * (2 / c)
+        return as_float32(grad) * slope
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,11 @@ class SwishSign:
         return signs_of(real_numbers("SwishSign", x))
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
-        z = np.abs(np.float32(self.beta) * np.asarray(x, dtype=np.float32))
-        e = np.exp(-z)
-        slope = np.float32(self.beta) * (2 - z * np.tanh(z / 2)) * (2 * e / np.square(1 + e))
-        return np.asarray(grad, dtype=np.float32) * slope
+        z = np.abs(np.float32(self.beta) * as_float32(x))
+        with np.errstate(under="ignore"):  # far from 0 there is no slope
+            e = np.exp(-z)
+            slope = np.float32(self.beta) * (2 - z * np.tanh(z / 2)) * (2 * e / np.square(1 + e))
+        return as_float32(grad) * slope
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class MagnitudeAwareSign:
         return np.abs(x).mean(axis=filter_axes("MagnitudeAwareSign", x), keepdims=True)
 
     def forward(self, x: ArrayLike) -> Array:
-        return self.alpha(x) * signs_of(np.asarray(x, dtype=np.float32))
+        return self.alpha(x) * signs_of(as_float32(x))
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         return pass_within(x, grad, self.clip_value) * self.alpha(x)
@@ -278,8 +279,8 @@ class AnnealedSign:
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         t = _sharpness(self)
-        slope = np.maximum(t, ONE) * (1 - np.square(np.tanh(t * np.asarray(x, dtype=np.float32))))
-        return np.asarray(grad, dtype=np.float32) * slope
+        slope = np.maximum(t, ONE) * (1 - np.square(np.tanh(t * as_float32(x))))
+        return as_float32(grad) * slope
 
 
 @dataclass
@@ -321,8 +322,8 @@ class ProgressiveSign:
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         s = _sharpness(self)
-        inside = np.abs(s * np.asarray(x, dtype=np.float32)) <= 1
-        return np.asarray(grad, dtype=np.float32) * (s * inside)
+        inside = np.abs(s * as_float32(x)) <= 1
+        return as_float32(grad) * (s * inside)
 
 
 def _check_sharpness(where: str, start: float, end: float) -> None:
@@ -383,7 +384,7 @@ class ClippedGradient:
 
     def backward(self, x: ArrayLike, grad: ArrayLike) -> Array:
         limit = np.float32(self.limit)
-        return self.quantizer.backward(x, np.clip(np.asarray(grad, np.float32), -limit, limit))
+        return self.quantizer.backward(x, np.clip(as_float32(grad), -limit, limit))
 
 
 @dataclass(frozen=True)
@@ -425,7 +426,7 @@ class StochasticSign:
 
     def __post_init__(self):
         check_clip("StochasticSign", self.clip_value, LARGEST)
-        object.__setattr__(self, "_rng", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_rng", as_generator("StochasticSign", self.seed))
 
     @property
     def generator(self) -> np.random.Generator:
@@ -556,7 +557,7 @@ def xnor_weight_gradient(
     where = "xnor_weight_gradient"
     _check_form(where, form)
     w = real_numbers(where, w)
-    g = np.asarray(grad, dtype=np.float32)
+    g = as_float32(grad)
     axes = filter_axes(where, w)
     if g.shape != w.shape:
         raise ValueError(f"[{where}] grad must have shape {w.shape}, got {g.shape}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import check_integer
+from ..ops.checks import as_generator, check_integer, check_number, check_rate, real_array
 
 __all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
 
@@ -19,7 +19,7 @@ _BATCH = 4096  # rows whitened at a time, so that float32 copies of a large data
 
 
 def _images(where: str, x: ArrayLike) -> NDArray[Any]:
-    images = np.asarray(x)
+    images = real_array(where, "x", x)
     if images.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] x must hold numbers, got {images.dtype}")
     if images.ndim != 4:
@@ -40,7 +40,7 @@ def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
     ndarray of the shape and dtype of `x`; a copy
     """
     images = _images("random_flip", x)
-    chosen = np.random.default_rng(seed).random(len(images)) < 0.5
+    chosen = as_generator("random_flip", seed).random(len(images)) < 0.5
     result = images.copy()
     result[chosen] = images[chosen, :, ::-1]
     return result
@@ -64,10 +64,11 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     """
     images = _images("random_crop", x)
     padding = check_integer("random_crop", "padding", padding, 0)
+    check_number("random_crop", "fill", fill)
     n, h, w, channels = images.shape
     padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
     padded[:, padding : padding + h, padding : padding + w] = images
-    rows, columns = np.random.default_rng(seed).integers(0, 2 * padding + 1, (2, n))
+    rows, columns = as_generator("random_crop", seed).integers(0, 2 * padding + 1, (2, n))
     # (n, 1, 1), (n, h, 1) and (n, 1, w) broadcast to one place for every pixel
     return padded[
         np.arange(n)[:, None, None],
@@ -101,11 +102,10 @@ def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray
     Goodfellow et al., "Maxout Networks", 2013, section 5.2 (CIFAR-10); scale 55 is that of the
     script of pylearn2 that makes the data of BinaryConnect.
     """
-    images = np.asarray(x)
+    images = real_array("gcn", "x", x)
     if images.ndim < 2:
         raise ValueError(f"[gcn] x must have shape (n, ...), got {images.shape}")
-    if not scale > 0:
-        raise ValueError(f"[gcn] scale must be positive, got {scale}")
+    check_rate("gcn", "scale", scale)
     axes = tuple(range(1, images.ndim))
     if not images.size:
         return np.zeros(images.shape, np.float32)
@@ -150,8 +150,7 @@ class ZCA:
     """
 
     def __init__(self, bias: float = 0.1):
-        if not bias > 0:
-            raise ValueError(f"[ZCA] bias must be positive, got {bias}")
+        check_rate("ZCA", "bias", bias)
         self.bias = float(bias)
         self.mean: NDArray[np.float32] | None = None
         self.matrix: NDArray[np.float32] | None = None
@@ -192,7 +191,7 @@ class ZCA:
 
     @staticmethod
     def _rows(x: ArrayLike) -> NDArray[Any]:
-        images = np.asarray(x)
+        images = real_array("ZCA", "x", x)
         if images.dtype.kind not in "iuf":
             raise TypeError(f"[ZCA] x must hold numbers, got {images.dtype}")
         if images.ndim < 2:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..layers.base import holders, named_layers
 from ..ops.array import BitArray
+from ..ops.checks import check_integer
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
@@ -134,7 +135,7 @@ class Task:
         The latter may be None.
     epochs, batch_size : int
     schedule, loss, augment : callable
-        The last may be None.
+        The first and the last may be None; without a schedule the optimizer keeps its rate.
     rng : Generator
         Orders the rows and is handed to `augment`.
     seed : str
@@ -147,7 +148,7 @@ class Task:
     validation: Data | None
     epochs: int
     batch_size: int
-    schedule: Schedule
+    schedule: Schedule | None
     loss: Loss
     augment: Augment | None
     rng: np.random.Generator
@@ -261,9 +262,7 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int):
-        if patience < 1:
-            raise ValueError(f"[EarlyStopping] patience must be >= 1, got {patience}")
-        self.patience = patience
+        self.patience = check_integer("EarlyStopping", "patience", patience, 1)
 
     def on_start(self, run: Run) -> None:
         if run.validation is None:

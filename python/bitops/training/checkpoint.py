@@ -16,6 +16,7 @@ import numpy as np
 from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.writing import try_file
 from ..ops.array import BitArray
+from ..ops.checks import check_integer
 from .callbacks import Callback, Epoch, History, Position, Run
 from .metrics import binary_parameters, check_parameters
 
@@ -69,8 +70,8 @@ class Checkpoint(Callback):
     ):
         self.path = Path(path)
         for name, value in (("every", every), ("steps", steps)):
-            if value is not None and value < 1:
-                raise ValueError(f"[Checkpoint] {name} must be >= 1, got {value}")
+            if value is not None:
+                check_integer("Checkpoint", name, value, 1)
         self.every, self.steps, self.overwrite = every, steps, overwrite
         self._written: tuple[int, int] | None = None
 
@@ -283,7 +284,7 @@ def settings_of(run: Run) -> dict[str, str]:
             **{f"layer {i}": _repr_of(layer) for i, layer in enumerate(run.model.flat_layers())},
             "optimizer": f"{run.optimizer.name} {run.optimizer.settings()}",
             "loss": _name_of(run.loss),
-            "schedule": _name_of(run.schedule),
+            "schedule": _describe_schedule(run),
             "augment": _name_of(run.augment),
             "epochs": str(run.epochs),
             "batch_size": str(run.batch_size),
@@ -294,6 +295,10 @@ def settings_of(run: Run) -> dict[str, str]:
             "validation y": _describe_data(None if run.validation is None else run.validation[1]),
         }
     return run.settings
+
+
+def _describe_schedule(run: Run) -> str:
+    return f"lr={run.optimizer.lr}" if run.schedule is None else _name_of(run.schedule)
 
 
 def _name_of(function: Any) -> str:

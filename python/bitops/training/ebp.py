@@ -14,8 +14,9 @@ from ..layers.base import Layer, TrainingLayer
 from ..layers.columns import column_sums
 from ..layers.container import Model, Packed, Sequential
 from ..layers.dense import BinaryDense
-from ..layers.inputs import check_size
+from ..layers.inputs import as_labels, check_size
 from ..layers.parameter import Parameter
+from ..ops.checks import as_generator, check_rate, real_array
 from .callbacks import History
 from .loop import fit
 from .losses import signed_one_hot
@@ -94,13 +95,12 @@ class EBP(Model):
         if len(sizes) < 2:
             raise ValueError(f"[EBP] sizes must hold inputs and outputs, got {sizes!r}")
         self.sizes = tuple(check_size("EBP", "sizes", size) for size in sizes)
-        for name, value in (("lr", lr), ("spread", spread)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"[EBP] {name} must be positive and finite, got {value}")
+        check_rate("EBP", "lr", lr)
+        check_rate("EBP", "spread", spread)
         self.lr = lr
         self.input_shape = self.sizes[:1]
         self.out_features: int | None = self.sizes[-1]
-        rng = np.random.default_rng(seed)
+        rng = as_generator("EBP", seed)
         self._dense: list[BinaryDense] = []
         for k, m in zip(self.sizes[:-1], self.sizes[1:], strict=True):
             start = rng.random((m, k), dtype=np.float32) - np.float32(0.5)
@@ -175,8 +175,8 @@ class EBP(Model):
         -------
         ndarray of shape (n, outputs), float32
         """
-        x = np.asarray(x)
-        if x.dtype.kind not in "iuf":
+        x = real_array("EBP", "x", x)
+        if x.dtype.kind == "b":
             raise TypeError(f"[EBP] x must be real, got {x.dtype}")
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise ValueError(f"[EBP] x must have shape (n, {self.sizes[0]}), got {x.shape}")
@@ -197,6 +197,7 @@ class EBP(Model):
         from scipy.special import log_ndtr  # here for the same reason
 
         last = self._saved()[-1]
+        labels = as_labels("EBP", "labels", labels, rows=len(scores), classes=self.sizes[-1])
         y = signed_one_hot(labels, self.sizes[-1])
         if not np.isfinite(scores).all():
             raise FloatingPointError(
@@ -237,10 +238,8 @@ class EBP(Model):
             If updates have grown without bound.
         """
         scores = self.forward(x, training=True)
-        if len(scores) != len(labels) or not scores.size:
-            raise ValueError(
-                f"[EBP] x and labels must have the same n >= 1, got {len(scores)} and {len(labels)}"
-            )
+        if not scores.size:
+            raise ValueError(f"[EBP] x must have at least one row, got {np.shape(x)}")
         value, d = self.loss(scores, labels)
         self.backward(d)
         self._optimizer.lr = self.lr

@@ -16,8 +16,9 @@ import numpy as np
 
 from .. import _core
 from ..layers.base import check_least_rows
-from ..layers.inputs import is_finite
-from ..ops.array import BitArray
+from ..layers.inputs import check_flag
+from ..ops.checks import as_generator, check_integer, check_rate
+from . import options
 from .callbacks import (
     Augment,
     Callback,
@@ -32,8 +33,8 @@ from .callbacks import (
 from .checkpoint import restore
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
-from .optim import Adam, Optimizer
-from .schedules import ExponentialDecay, Schedule
+from .optim import Optimizer
+from .schedules import Schedule
 
 try:
     from tqdm import tqdm
@@ -56,13 +57,13 @@ def fit(
     epochs: int = 20,
     batch_size: int = 100,
     validation: tuple | None = None,
-    schedule: Schedule | None = None,
-    optimizer: Optimizer | None = None,
-    loss: Loss = squared_hinge,
+    schedule: Schedule | str | float | None = None,
+    optimizer: Optimizer | str | None = None,
+    loss: Loss | str = squared_hinge,
     seed=0,
     verbose: int = 1,
     augment: Augment | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     resume: str | os.PathLike | None = None,
     blas: bool | None = None,
 ) -> History:
@@ -82,11 +83,15 @@ def fit(
     validation : tuple of (x, y), optional
         The error on it is measured after every epoch. At the end `model` holds the weights of the
         best epoch, the first of equal ones; without validation those of the last.
-    schedule : callable (epoch, epochs) -> learning rate, optional
-        `ExponentialDecay()` by default.
-    optimizer : Optimizer, optional
-        A fresh `Adam` over the model's parameters by default.
-    loss : callable (scores, labels) -> (value, gradient)
+    schedule : callable (epoch, epochs) -> learning rate, number or name, optional
+        A number is the rate of all epochs. A name, "constant", "cosine_decay", "exponential_decay"
+        or "halving", starts from the rate of the optimizer. By default an optimizer that is given
+        or named keeps its rate, and the default one follows `ExponentialDecay()`.
+    optimizer : Optimizer or name, optional
+        "adam", "adamax", "bop", "sgd" and "shift_adamax" are fresh ones, with their own default
+        rates, over the model's parameters. So is the default, an `Adam`.
+    loss : callable (scores, labels) -> (value, gradient), or name
+        A name is "cross_entropy", "hinge" or "squared_hinge".
     seed : int, SeedSequence or Generator
         It decides the order of the rows. The same seed, data and model give the same weights; see
         the notes.
@@ -96,7 +101,7 @@ def fit(
     augment : callable (x, rng) -> x, optional
         Changes a copy of the rows of a step, as the functions of `bitops.training.augment` do. Its
         random numbers come from the generator that orders the rows.
-    callbacks : sequence of Callback
+    callbacks : Callback or sequence of Callback
         Called in order, such as `EarlyStopping`, `Checkpoint` and `Log`.
     resume : path, optional
         A checkpoint to go on from. Its training must have been started with the same model, data
@@ -111,6 +116,9 @@ def fit(
 
     Raises
     ------
+    TypeError, ValueError
+        If an option or the data are not as above; then no step has been done. Learning rates must
+        be finite and not negative. They are checked epoch by epoch.
     FloatingPointError
         If NaN or infinity appears in the loss or in the parameters. The message names the step and
         the first layer concerned.
@@ -132,33 +140,41 @@ def fit(
     to the bit with the same NumPy on the same kind of CPU: for any number of threads if BLAS has
     only one, otherwise for the same number of BLAS threads.
     """
-    x, y = _check_data(model, x, y)
-    if validation is not None:
-        validation = _check_data(model, *validation)
-    _check_options(epochs, batch_size, callbacks)
-    rng = np.random.default_rng(seed)
+    epochs = check_integer("fit", "epochs", epochs, 1)
+    batch_size = check_integer("fit", "batch_size", batch_size, 1)
+    if not isinstance(verbose, bool):
+        verbose = check_integer("fit", "verbose", verbose, 0)
+    if blas is not None:
+        blas = check_flag("fit", "blas", blas)
+    called = options.as_callbacks(callbacks)
+    options.check_resume(resume)
+    augment = options.as_augment(augment)
+    # augmented images may have another size
+    x, y = options.as_data(model, x, y, may_change=augment is not None)
+    rng = as_generator("fit", seed)
+    chosen = options.as_optimizer(model, optimizer)
     run = Run(
         model=model,
-        optimizer=Adam(model.parameters()) if optimizer is None else optimizer,
+        optimizer=chosen,
         data=(x, y),
-        validation=validation,
+        validation=options.as_validation(model, validation),
         epochs=epochs,
         batch_size=min(batch_size, len(y)),
-        schedule=ExponentialDecay() if schedule is None else schedule,
-        loss=loss,
+        schedule=options.as_schedule(schedule, None if optimizer is None else chosen),
+        loss=options.as_loss(loss),
         augment=augment,
         rng=rng,
-        seed=_describe_seed(seed, rng),
+        seed=options.describe_seed(seed, rng),
     )
-    if augment is None:  # which may change the size of images
+    if augment is None:
         check_least_rows("fit", model.flat_layers(), x.shape[1:], run.batch_size)
     if resume is not None:
         restore(run, resume)
-    _train(run, callbacks, verbose, blas)
+    _train(run, called, verbose, blas)
     return run.history
 
 
-def _train(run: Run, callbacks: Sequence[Callback], verbose: int, blas: bool | None) -> None:
+def _train(run: Run, callbacks: list[Callback], verbose: int, blas: bool | None) -> None:
     """Run to the end, and leave the best model."""
     if blas is None:
         blas = not binary_parameters(run.model)
@@ -186,9 +202,13 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
-        run.optimizer.lr = float(run.schedule(run.epoch - 1, run.epochs))
+        rate = run.optimizer.lr
+        if run.schedule is not None:
+            rate = run.schedule(run.epoch - 1, run.epochs)
+        run.optimizer.lr = check_rate("fit", "learning rates", rate, zero=True)
         while run.batch < run.batches:
-            _run_step(run)
+            with np.errstate(under="ignore"):  # numbers next to zero are nothing to report
+                _run_step(run)
             run.position.seconds = before + time.perf_counter() - start
             for callback in callbacks:
                 callback.on_batch(run)
@@ -260,45 +280,6 @@ def _is_better(epoch: Epoch, best: Epoch | None) -> bool:
     if best is None or epoch.validation_error is None or best.validation_error is None:
         return True
     return epoch.validation_error < best.validation_error
-
-
-def _check_options(epochs: int, batch_size: int, callbacks: Sequence[Callback]) -> None:
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"[fit] {name} must be >= 1, got {value}")
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise TypeError(f"[fit] callbacks must be Callback objects, got {callback!r}")
-
-
-def _check_data(model: Trainable, x, y) -> Data:
-    """Return rows and labels as arrays of equal length, at least one row, all within range."""
-    x = x if isinstance(x, BitArray) else np.asarray(x)
-    y = np.asarray(y)
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"[fit] y must be integer labels, got {y.dtype}")
-    if x.ndim < 2 or y.shape != x.shape[:1] or not y.size:
-        raise ValueError(
-            f"[fit] x and y must have shapes (n, features) and (n,), n >= 1, "
-            f"got {x.shape} and {y.shape}"
-        )
-    if not is_finite(x):
-        raise ValueError("[fit] x must be finite, got NaN or infinity")
-    classes = model.out_features
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or (classes is not None and high >= classes):
-        allowed = ">= 0" if classes is None else f"in 0..{classes - 1}"
-        raise ValueError(f"[fit] labels must be {allowed}, got {low if low < 0 else high}")
-    return x, y
-
-
-def _describe_seed(seed, rng: np.random.Generator) -> str:
-    """Put the seed into words that are the same for the same start."""
-    if isinstance(seed, int | np.integer):
-        return str(int(seed))
-    if isinstance(seed, np.random.SeedSequence):
-        return f"SeedSequence({seed.entropy}, spawn_key={seed.spawn_key})"
-    return "None" if seed is None else str(rng.bit_generator.state)
 
 
 @contextmanager

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..layers.inputs import as_labels
+from ..ops.checks import as_float32, real_array
+
 __all__ = ["cross_entropy", "hinge", "signed_one_hot", "squared_hinge"]
-
-
-def _check_labels(where: str, labels, classes: int) -> np.ndarray:
-    """Return labels as an array of shape (n,), each in 0..classes-1."""
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] labels must be integers, got {labels.dtype}")
-    if labels.ndim != 1:
-        raise ValueError(f"[{where}] labels must have shape (n,), got {labels.shape}")
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise ValueError(f"[{where}] labels must be in 0..{classes - 1}, got {wrong[0]}")
-    return labels
 
 
 def _check_batch(where: str, scores, labels) -> tuple[np.ndarray, np.ndarray]:
     """Return scores as float32 of shape (n, classes), n >= 1, and as many labels."""
-    scores = np.asarray(scores, dtype=np.float32)
+    scores = as_float32(real_array(where, "scores", scores))
     if scores.ndim != 2 or not scores.size:
         raise ValueError(
             f"[{where}] scores must have shape (n, classes), both >= 1, got {scores.shape}"
         )
-    labels = _check_labels(where, labels, scores.shape[1])
-    if len(labels) != len(scores):
-        raise ValueError(
-            f"[{where}] scores and labels must have the same n, got {len(scores)} and {len(labels)}"
-        )
-    return scores, labels
+    n, classes = scores.shape
+    return scores, as_labels(where, "labels", labels, rows=n, classes=classes)
 
 
 def signed_one_hot(labels, classes: int) -> np.ndarray:
@@ -48,7 +34,7 @@ def signed_one_hot(labels, classes: int) -> np.ndarray:
     -------
     ndarray of shape (n, classes), float32
     """
-    labels = _check_labels("signed_one_hot", labels, classes)
+    labels = as_labels("signed_one_hot", "labels", labels, classes=classes)
     targets = np.full((labels.size, classes), -1, dtype=np.float32)
     targets[np.arange(labels.size), labels] = 1
     return targets
@@ -136,11 +122,12 @@ def cross_entropy(scores, labels) -> tuple[float, np.ndarray]:
     scores, labels = _check_batch("cross_entropy", scores, labels)
     n = len(labels)
     z = scores - scores.max(axis=1, keepdims=True)
-    exponentials = np.exp(z)
-    sums = exponentials.sum(axis=1)
     rows = np.arange(n)
-    loss = np.mean(np.log(sums) - z[rows, labels])
-    grad = exponentials / sums[:, None]
-    grad[rows, labels] -= 1
-    grad /= np.float32(n)
+    with np.errstate(under="ignore"):  # a class may have next to no chance
+        exponentials = np.exp(z)
+        sums = exponentials.sum(axis=1)
+        loss = np.mean(np.log(sums) - z[rows, labels])
+        grad = exponentials / sums[:, None]
+        grad[rows, labels] -= 1
+        grad /= np.float32(n)
     return float(loss), grad

@@ -12,6 +12,7 @@ import numpy as np
 from .. import _core
 from ..layers.parameter import Parameter
 from ..ops.array import BitArray
+from ..ops.checks import check_number, check_rate
 from ..ops.memory import aligned_empty, word_count
 from ..quantizers import ap2
 
@@ -63,10 +64,8 @@ class Optimizer:
         decayed: Iterable[Parameter] | None = None,
     ):
         self.parameters = list(parameters)
-        if not lr >= 0:
-            raise ValueError(f"[{self.name}] lr must be >= 0, got {lr}")
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"[{self.name}] weight_decay must be >= 0, got {weight_decay}")
+        check_rate(self.name, "lr", lr, zero=True)
+        check_rate(self.name, "weight_decay", weight_decay, zero=True)
         self.lr = lr
         self.weight_decay = weight_decay
         self.steps = 0
@@ -191,13 +190,9 @@ def _zeros(count: int, size: int) -> tuple[np.ndarray, ...]:
 
 def _check_decay_rates(where: str, **rates: float) -> None:
     for name, rate in rates.items():
+        check_number(where, name, rate)
         if not 0 <= rate < 1:
             raise ValueError(f"[{where}] {name} must be in [0, 1), got {rate}")
-
-
-def _check_eps(where: str, eps: float) -> None:
-    if not eps > 0:
-        raise ValueError(f"[{where}] eps must be positive, got {eps}")
 
 
 class SGD(Optimizer):
@@ -268,7 +263,7 @@ class Adam(Optimizer):
         **decay,
     ):
         _check_decay_rates("Adam", beta1=beta1, beta2=beta2)
-        _check_eps("Adam", eps)
+        check_rate("Adam", "eps", eps)
         super().__init__(parameters, lr, **decay)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
@@ -325,7 +320,7 @@ class AdaMax(Optimizer):
         **decay,
     ):
         _check_decay_rates("AdaMax", beta1=beta1, beta2=beta2)
-        _check_eps("AdaMax", eps)
+        check_rate("AdaMax", "eps", eps)
         super().__init__(parameters, lr, **decay)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
@@ -432,8 +427,8 @@ class Bop(Optimizer):
         binary = [p for p in parameters if p.binary]
         if not binary:
             raise ValueError("[Bop] parameters must hold binary ones, got none")
-        if not threshold >= 0:
-            raise ValueError(f"[Bop] threshold must be >= 0, got {threshold}")
+        check_rate("Bop", "threshold", threshold, zero=True)
+        check_number("Bop", "adaptivity", adaptivity)
         if not 0 < adaptivity <= 1:
             raise ValueError(f"[Bop] adaptivity must be in (0, 1], got {adaptivity}")
         super().__init__(binary, lr)

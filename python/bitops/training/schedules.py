@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from ..ops.checks import check_integer, check_rate
 
 __all__ = [
     "CosineDecay",
@@ -37,8 +40,8 @@ class ExponentialDecay:
     final: float = 3e-7
 
     def __post_init__(self):
-        if not (self.start > 0 and self.final > 0):
-            raise ValueError(f"[ExponentialDecay] start and final must be positive, got {self}")
+        check_rate("ExponentialDecay", "start", self.start)
+        check_rate("ExponentialDecay", "final", self.final)
 
     def __call__(self, epoch: int, epochs: int) -> float:
         return self.start * (self.final / self.start) ** (epoch / epochs)
@@ -64,8 +67,9 @@ class StepDecay:
 
     def __post_init__(self):
         steps = list(self.boundaries)
-        if not self.start > 0:
-            raise ValueError(f"[StepDecay] start must be positive, got {self.start}")
+        check_rate("StepDecay", "start", self.start)
+        for boundary in steps:
+            check_integer("StepDecay", "boundaries", boundary)
         if sorted(set(steps)) != steps or (steps and steps[0] < 1):
             raise ValueError(
                 f"[StepDecay] boundaries must be >= 1 and increase, got {self.boundaries}"
@@ -75,8 +79,8 @@ class StepDecay:
                 f"[StepDecay] factor must be one number or one for each of {len(steps)} "
                 f"boundaries, got {self.factor}"
             )
-        if not all(factor > 0 for factor in self._factors()):
-            raise ValueError(f"[StepDecay] factor must be positive, got {self.factor}")
+        for factor in self._factors():
+            check_rate("StepDecay", "factor", factor)
 
     def _factors(self) -> tuple[float, ...]:
         if isinstance(self.factor, tuple):
@@ -106,10 +110,8 @@ class Halving:
     every: int = 20
 
     def __post_init__(self):
-        if not self.start > 0:
-            raise ValueError(f"[Halving] start must be positive, got {self.start}")
-        if self.every < 1:
-            raise ValueError(f"[Halving] every must be >= 1, got {self.every}")
+        check_rate("Halving", "start", self.start)
+        check_integer("Halving", "every", self.every, 1)
 
     def __call__(self, epoch: int, epochs: int) -> float:
         return self.start * 2.0 ** -(epoch // self.every)
@@ -137,15 +139,19 @@ class CosineDecay:
     final: float = 0.0
 
     def __post_init__(self):
-        if not (self.start > 0 and self.final >= 0):
-            raise ValueError(
-                f"[CosineDecay] start must be positive and final >= 0, got {self.start} "
-                f"and {self.final}"
-            )
+        check_rate("CosineDecay", "start", self.start)
+        check_rate("CosineDecay", "final", self.final, zero=True)
 
     def __call__(self, epoch: int, epochs: int) -> float:
         share = (1 + math.cos(math.pi * epoch / epochs)) / 2
         return self.final + (self.start - self.final) * share
+
+
+def _check_schedule(where: str, schedule: Any) -> None:
+    if not callable(schedule):
+        raise TypeError(
+            f"[{where}] schedule must be a callable (epoch, epochs) -> rate, got {schedule!r:.80}"
+        )
 
 
 @dataclass(frozen=True)
@@ -173,8 +179,8 @@ class Warmup:
     epochs: int
 
     def __post_init__(self):
-        if self.epochs < 0:
-            raise ValueError(f"[Warmup] epochs must be >= 0, got {self.epochs}")
+        _check_schedule("Warmup", self.schedule)
+        check_integer("Warmup", "epochs", self.epochs, 0)
 
     def __call__(self, epoch: int, epochs: int) -> float:
         rest = max(epochs - self.epochs, 1)  # a run may be shorter than its warm-up
@@ -202,8 +208,8 @@ class Stretched:
     epochs: int
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise ValueError(f"[Stretched] epochs must be >= 1, got {self.epochs}")
+        _check_schedule("Stretched", self.schedule)
+        check_integer("Stretched", "epochs", self.epochs, 1)
 
     def __call__(self, epoch: int, epochs: int) -> float:
         return self.schedule(epoch * self.epochs // epochs, self.epochs)

@@ -14,6 +14,7 @@ from ..layers.dense import BinaryDense, Dense, QuantizedDense, TanhDense
 from ..layers.planes import WeightQuantizer
 from ..layers.product import LatentProduct
 from ..layers.residual import Residual
+from ..ops.checks import check_integer
 from ..quantizers import AnnealedSign, LeastSquaresTernary, ShareTernary, SteSign
 
 __all__ = ["to_bitwise", "to_ternary"]
@@ -110,7 +111,10 @@ def to_ternary(
     -1", 2014.
     """
     signs = AnnealedSign(1.0, 1.0) if activation is None else activation
-    kept = {id(model.layers[place]) for place in keep}
+    _check_model("to_ternary", model)
+    count = len(model.layers)
+    places = [check_integer("to_ternary", "keep", place, -count, count - 1) for place in keep]
+    kept = {id(model.layers[place]) for place in places}
 
     def convert(layer: TrainingLayer) -> TrainingLayer:
         if id(layer) in kept or isinstance(layer, TanhDense | ReLU):
@@ -149,12 +153,16 @@ def _start_from(layer: LatentProduct, weight, bias) -> LatentProduct:
     return layer
 
 
+def _check_model(where: str, model: Any) -> None:
+    if not isinstance(model, Sequential):
+        raise TypeError(f"[{where}] model must be a Sequential, got {model!r}")
+
+
 def _converted(
     where: str, model: Sequential, convert: Callable[[TrainingLayer], TrainingLayer]
 ) -> Sequential:
     """Copy a chain, with every layer converted, those of inner chains too."""
-    if not isinstance(model, Sequential):
-        raise TypeError(f"[{where}] model must be a Sequential, got {model!r}")
+    _check_model(where, model)
 
     def of(layer: TrainingLayer) -> TrainingLayer:
         if isinstance(layer, Sequential):

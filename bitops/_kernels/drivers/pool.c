@@ -1,0 +1,139 @@
+/* pool.c: means of windows, and sums of columns, of float32 numbers.
+ *
+ * The order of the additions is part of the result: the taps of a window that lie inside, row by
+ * row, starting from 0. Sixteen channels at a time are summed over all taps, so that a mean is
+ * written once. Images of fewer channels, with windows one position apart, are summed a line of
+ * outputs at a time instead, tap by tap. Compilers vectorise both, and the baseline instructions
+ * keep up with the memory. */
+#include "bitops.h"
+#include "drivers/sizes.h"
+#include "drivers/taps.h"
+#include "isa/shared/target.h"
+#include "runtime/parallel.h"
+
+enum {
+    LANES = 16,
+    SPAN = 256,            /* columns that are summed at a time */
+    THREAD_WORK = 1 << 16, /* additions below which one thread is faster */
+};
+
+/* The part of a window that lies inside; steps are in numbers. */
+typedef struct window_part {
+    const float *x;
+    size_t rows, row_step;
+    size_t columns, column_step;
+} window_part;
+
+BITOPS_INLINE void mean_lanes(const window_part *w, size_t first, size_t n, float divisor,
+                              float *mean_out) {
+    float sums[LANES] = {0};
+    for (size_t row = 0; row < w->rows; row++)
+        for (size_t column = 0; column < w->columns; column++) {
+            const float *x = w->x + row * w->row_step + column * w->column_step + first;
+            for (size_t j = 0; j < n; j++)
+                sums[j] += x[j];
+        }
+    for (size_t j = 0; j < n; j++)
+        mean_out[first + j] = sums[j] / divisor;
+}
+
+/* A line of outputs. */
+typedef struct pool_line {
+    const bitops_image *im;
+    const float *image;
+    size_t channels, y;
+    tap_range inside; /* vertically */
+    float divisor;
+    float *mean_out;
+} pool_line;
+
+static const float *line_of_tap(const pool_line *l, size_t ky) {
+    const size_t y = l->y * l->im->stride_y + ky * l->im->dilation_y - l->im->pad_top;
+    return l->image + y * l->im->width * l->channels;
+}
+
+static void mean_windows(const pool_line *l) {
+    const bitops_image *im = l->im;
+    const taps_axis horizontal = horizontal_taps(im);
+    for (size_t x = 0; x < im->out_width; x++) {
+        const tap_range inside = taps_inside(&horizontal, x);
+        window_part w = {.rows = l->inside.end - l->inside.begin,
+                         .row_step = im->dilation_y * im->width * l->channels,
+                         .columns = inside.end - inside.begin,
+                         .column_step = im->dilation_x * l->channels};
+        if (w.rows && w.columns)
+            w.x = line_of_tap(l, l->inside.begin) +
+                  (x * im->stride_x + inside.begin * im->dilation_x - im->pad_left) * l->channels;
+        float *mean = l->mean_out + x * l->channels;
+        size_t j = 0;
+        for (; j + LANES <= l->channels; j += LANES)
+            mean_lanes(&w, j, LANES, l->divisor, mean);
+        if (j < l->channels)
+            mean_lanes(&w, j, l->channels - j, l->divisor, mean);
+    }
+}
+
+/* The same for windows one position apart. */
+static void mean_runs(const pool_line *l) {
+    const bitops_image *im = l->im;
+    const size_t c = l->channels, n = im->out_width * c, end = im->width + im->pad_left;
+    /* Of a kernel that is far larger than the image, few taps see it. */
+    const size_t before = im->pad_left < im->out_width ? 0 : im->pad_left - (im->out_width - 1);
+    const size_t first = ceil_div(before, im->dilation_x);
+    const size_t last = min_size(ceil_div(end, im->dilation_x), im->kernel_width);
+    for (size_t i = 0; i < n; i++)
+        l->mean_out[i] = 0;
+    for (size_t ky = l->inside.begin; ky < l->inside.end; ky++)
+        for (size_t kx = first; kx < last; kx++) {
+            /* Outputs [a, b) see the image at this tap. */
+            const size_t shift = kx * im->dilation_x;
+            const size_t a = shift < im->pad_left ? im->pad_left - shift : 0;
+            const size_t b = min_size(shift < end ? end - shift : 0, im->out_width);
+            if (a >= b)
+                continue;
+            const float *x = line_of_tap(l, ky) + (a + shift - im->pad_left) * c;
+            float *sum = l->mean_out + a * c;
+            for (size_t i = 0; i < (b - a) * c; i++)
+                sum[i] += x[i];
+        }
+    for (size_t i = 0; i < n; i++)
+        l->mean_out[i] /= l->divisor;
+}
+
+void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
+                         size_t channels, float *mean_out, bitops_stop *stop, int n_threads) {
+    const bitops_image *im = windows;
+    const taps_axis vertical = vertical_taps(im);
+    const size_t lines = images * im->out_height, taps = im->kernel_height * im->kernel_width;
+    const int runs = im->stride_x == 1 && channels < LANES;
+    const size_t work = lines * im->out_width * channels * taps;
+    BITOPS_PARALLEL_FOR(work < THREAD_WORK ? 1 : n_threads, schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)lines; task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t number = (size_t)task / im->out_height, y = (size_t)task % im->out_height;
+        const pool_line l = {.im = im,
+                             .image = x + number * im->height * im->width * channels,
+                             .channels = channels,
+                             .y = y,
+                             .inside = taps_inside(&vertical, y),
+                             .divisor = (float)taps,
+                             .mean_out = mean_out + (size_t)task * im->out_width * channels};
+        if (runs)
+            mean_runs(&l);
+        else
+            mean_windows(&l);
+    }
+}
+
+void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
+                        double *sum_out, bitops_stop *stop, int n_threads) {
+    const size_t spans = ceil_div(n, SPAN);
+    BITOPS_PARALLEL_FOR(outer * rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t i = (size_t)task / spans, j = (size_t)task % spans * SPAN;
+        isa->sum_columns(x + i * rows * n + j, n, rows, min_size(n - j, SPAN), sum_out + i * n + j);
+    }
+}

@@ -1,0 +1,585 @@
+# The usual call, checked and run at once: packed operands, and a result that is new and small or
+# lies where the kernels can write it.
+#
+# Every public function asks a usual_* function first. This answers None if anything is unusual: an
+# operand to be packed, strides, a scale to be broadcast, memory that is shared, a wrong argument.
+# Nothing has been written then, and the Python function goes on, which can do it all and makes the
+# error messages. So what follows knows no rule of its own: it recognizes the cases in which the
+# Python functions would find nothing to do.
+import numpy
+
+from cpython.buffer cimport (
+    PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.type cimport PyType_IsSubtype
+
+cdef enum:
+    NEW_BYTES = 1 << 16  # smaller results are made here
+    MAX_BITS = 0x7fffffff  # in a row, because dot products are int32
+
+LARGE = NEW_BYTES  # memory.py aligns larger arrays, and says why
+
+cdef type ndarray = numpy.ndarray
+cdef object empty = numpy.empty
+cdef object INT32 = numpy.dtype(numpy.int32)
+cdef object INT64 = numpy.dtype(numpy.int64)
+cdef object UINT16 = numpy.dtype(numpy.uint16)
+cdef object UINT64 = numpy.dtype(numpy.uint64)
+cdef object FLOAT32 = numpy.dtype(numpy.float32)
+
+# The types that pack takes, with their codes.
+PACK_CODES = {
+    numpy.dtype(numpy.bool_): BOOL8,
+    numpy.dtype(numpy.int8): I8,
+    numpy.dtype(numpy.int16): I16,
+    INT32: I32,
+    INT64: I64,
+    FLOAT32: F32,
+    numpy.dtype(numpy.float64): F64,
+}
+cdef dict pack_codes = PACK_CODES
+
+# What a product or convolution gives: numbers, scaled ones if there are scales, or bits.
+DOT = c.BITOPS_STORE_DOT
+HAMMING = c.BITOPS_STORE_HAMMING
+HAMMING16 = c.BITOPS_STORE_HAMMING16
+SIGN = c.BITOPS_STORE_SIGN
+
+
+# ---- packed arrays ---------------------------------------------------------------------------
+
+cdef class Bits:
+    """What a BitArray holds.
+
+    Attributes
+    ----------
+    _words : ndarray, uint64
+        Aligned, in native byte order.
+    shape : tuple of int
+    axis : int
+    """
+
+    cdef readonly object _words
+    cdef readonly tuple shape
+    cdef readonly int axis
+    cdef Py_ssize_t k  # elements of the packed axis; -1 if they are too many
+
+    def __cinit__(self):
+        self._words = NO_WORDS
+        self.shape = (0,)
+
+    @classmethod
+    def _make(cls, words, tuple shape not None, int axis):
+        """Adopt words that are known to fit, without checks."""
+        return make_bits(cls, words, shape, axis)
+
+    @property
+    def words(self):
+        return self._words.view()  # whose shape may be set, and which cannot be resized
+
+    @property
+    def ndim(self):
+        """Number of logical axes."""
+        return len(self.shape)
+
+    def _usual_item(self, index):
+        """Return the part at integers and slices of axes before the packed one, or None."""
+        cdef tuple items = index if type(index) is tuple else (index,)
+        cdef int axis = self.axis  # of the part
+        if len(items) > self.axis:
+            return None
+        for item in items:
+            if type(item) is int:
+                axis -= 1
+            elif type(item) is not slice:
+                return None
+        try:
+            words = self._words[index]
+        except (IndexError, TypeError):
+            return None
+        return make_bits(type(self), words, (*words.shape[:axis], *self.shape[self.axis:]), axis)
+
+    def _usual_reshape(self, tuple shape not None):
+        """Return the array with other axes before the packed one, which is the last, or None."""
+        cdef Py_ssize_t last
+        if len(shape) == 1 and type(shape[0]) is tuple:
+            shape = shape[0]
+        last = len(shape) - 1
+        if last < 0 or self.axis != len(self.shape) - 1 or self.k <= 0:
+            return None
+        for size in shape:
+            if type(size) is not int or size < -1:
+                return None
+        if shape[last] != self.k:
+            return None
+        try:
+            words = self._words.reshape((*shape[:last], c.bitops_words(self.k)))
+        except (OverflowError, ValueError):
+            return None
+        shape = (*words.shape[:last], shape[last])  # where NumPy has resolved a -1
+        return make_bits(type(self), words, shape, last)
+
+
+cdef object NO_WORDS = empty(0, UINT64)
+cdef tuple NO_ARGUMENTS = ()
+cdef object bits_class = Bits
+
+
+def set_bits_class(type cls):
+    """Let functions that return bits return instances of ``cls``, a subclass of Bits."""
+    global bits_class
+    check_class(cls)
+    bits_class = cls
+
+
+cdef int check_class(object cls) except -1:
+    if not PyType_IsSubtype(<type>cls, <type>Bits):
+        raise TypeError(f"[_core] cls must be a subclass of Bits, got {cls.__name__}")
+    return 0
+
+
+cdef Bits make_bits(object cls, object words, tuple shape, int axis):
+    """Make an instance of a subclass of Bits, without its own ``__new__`` and ``__init__``."""
+    cdef Bits bits
+    cdef Py_ssize_t ndim = len(shape)
+    check_class(cls)
+    if not 0 <= axis < ndim:
+        raise ValueError(f"[_core] axis must be one of {ndim}, got {axis}")
+    bits = (<PyTypeObject *>Bits).tp_new(<type>cls, <PyObject *>NO_ARGUMENTS, NULL)
+    bits._words = words
+    bits.shape = shape
+    bits.axis = axis
+    try:
+        bits.k = shape[axis]
+    except OverflowError:
+        bits.k = -1
+    return bits
+
+
+cdef class Weights:
+    """What Prepacked weights hold: their bits, and what was computed from them for one ISA.
+
+    Attributes
+    ----------
+    bits : BitArray
+        The weights before they were laid out in panels; their words are read-only.
+    """
+
+    cdef readonly Bits bits
+    cdef dict values
+    cdef const c.bitops_isa *isa
+
+    def __cinit__(self, *args, **kwargs):
+        self.bits = Bits()
+        self.values = {}
+
+    def __init__(self, Bits bits not None):
+        self.bits = bits
+        self.values = {}
+
+    cdef object find(self, object key):
+        """What was computed for the key and the ISA in force; None if nothing was."""
+        return self.values.get(key) if self.isa == c.bitops_isa_active() else None
+
+    def derived(self, key, make, *arguments):
+        """Return ``make(*arguments)``, computed once for each key and active ISA."""
+        value = self.find(key)
+        if value is None:
+            if self.isa != c.bitops_isa_active() or len(self.values) > MAX_DERIVED:
+                self.values = {}
+                self.isa = c.bitops_isa_active()
+            value = self.values[key] = make(*arguments)
+        return value
+
+
+cdef enum:
+    MAX_DERIVED = 256  # values, since each new image size adds one
+
+cdef tuple ONE_GROUP = ("panels", 1)  # the key of the panels of a matrix
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+cdef struct memory:
+    char *start
+    size_t nbytes
+
+
+cdef enum:
+    MAX_READS = 5  # arrays that a call reads: two operands and three scales
+
+
+cdef struct usual_call:
+    const c.bitops_isa *isa
+    c.bitops_store store
+    memory reads[MAX_READS]
+    int n_reads
+
+
+cdef bint find_memory(object array, tuple shape, bint write, memory *found) except -1:
+    """Find the memory of an ndarray; returns whether it is contiguous, aligned and of this shape.
+
+    None is any shape.
+    """
+    cdef Py_buffer buffer
+    cdef Py_ssize_t i
+    cdef bint ready
+    PyObject_GetBuffer(array, &buffer, PyBUF_STRIDES)  # without the format, which takes longer
+    ready = (PyBuffer_IsContiguous(&buffer, b"C") and not (write and buffer.readonly)
+             and <uintptr_t>buffer.buf % buffer.itemsize == 0)
+    if shape is not None:
+        ready = ready and buffer.ndim == len(shape)
+        for i in range(buffer.ndim if ready else 0):
+            ready = ready and shape[i] == buffer.shape[i]
+    found.start = <char *>buffer.buf
+    found.nbytes = buffer.len
+    PyBuffer_Release(&buffer)  # whoever calls keeps the array alive
+    return ready
+
+
+cdef const void *find_read(usual_call *call, object array, object dtype,
+                           tuple shape) except? NULL:
+    """Note an ndarray that a call reads; returns its memory, NULL if it cannot be read as it lies.
+
+    An array of our own has the right dtype, and None stands for that.
+    """
+    cdef memory *found = &call.reads[call.n_reads]
+    if dtype is not None and (type(array) is not ndarray or array.dtype is not dtype):
+        return NULL
+    if not find_memory(array, shape, False, found):
+        return NULL
+    call.n_reads += 1
+    return found.start
+
+
+cdef const uint64_t *find_bits(usual_call *call, Bits bits, size_t rows) except? NULL:
+    """Note bits that a call reads, in so many rows of at least one bit; see find_read."""
+    cdef const void *start = find_read(call, bits._words, None, None)
+    if start == NULL:
+        return NULL
+    # nobody but us should change the words' shape; if someone did, nothing is read beside them
+    if call.reads[call.n_reads - 1].nbytes != rows * c.bitops_words(bits.k) * sizeof(uint64_t):
+        return NULL
+    return <const uint64_t *>start
+
+
+cdef object find_result(usual_call *call, object out, object dtype, tuple shape):
+    """Return the array to fill, a small new one if out is None; None if it would be unusual.
+
+    call.store.c is its memory.
+    """
+    cdef memory found
+    cdef int i
+    cdef double nbytes
+    if out is None:
+        nbytes = dtype.itemsize
+        for size in shape:
+            nbytes *= size
+        if nbytes >= NEW_BYTES:
+            return None
+        out = empty(shape, dtype)
+    elif type(out) is not ndarray or out.dtype is not dtype:
+        return None
+    if not find_memory(out, shape, True, &found):
+        return None
+    for i in range(call.n_reads):
+        if (found.start < call.reads[i].start + call.reads[i].nbytes
+                and call.reads[i].start < found.start + found.nbytes):
+            return None
+    call.store.c = found.start
+    return out
+
+
+# ---- what a product or convolution stores ----------------------------------------------------
+
+cdef bint find_scale(usual_call *call, object scale, tuple shape, const float **out) except -1:
+    """Fill in one scale, which may be None; returns whether it can be read as it lies."""
+    if scale is None:
+        return True
+    out[0] = <const float *>find_read(call, scale, FLOAT32, shape)
+    return out[0] != NULL
+
+
+cdef bint find_scales(usual_call *call, tuple factors, tuple shape) except -1:
+    """Fill in (alpha, k_map, bias); returns whether they can be read as they lie."""
+    cdef Py_ssize_t last = len(shape) - 1
+    alpha, k_map, bias = factors
+    if alpha is None and k_map is None and bias is None:
+        return True
+    call.store.kind = c.BITOPS_STORE_SCALED
+    return (find_scale(call, alpha, shape[last:], &call.store.alpha)
+            and find_scale(call, k_map, shape[:last], &call.store.k_map)
+            and find_scale(call, bias, shape[last:], &call.store.bias))
+
+
+cdef bint find_thresholds(usual_call *call, tuple factors, tuple shape) except -1:
+    """Fill in (threshold, flip); returns whether they can be read as they lie."""
+    cdef tuple columns = shape[len(shape) - 1:]
+    threshold, flip = factors
+    call.store.threshold = <const int32_t *>find_read(call, threshold, INT32, columns)
+    if call.store.threshold == NULL or flip is None:
+        return call.store.threshold != NULL
+    if not isinstance(flip, Bits) or (<Bits>flip).shape != columns:
+        return False
+    call.store.flip = find_bits(call, flip, 1)
+    return call.store.flip != NULL
+
+
+cdef object find_store(usual_call *call, int kind, tuple factors, tuple shape, object out):
+    """Fill in the store for a result of this shape; returns the array to fill, or None."""
+    cdef Py_ssize_t last = len(shape) - 1
+    cdef object n = shape[last]
+    call.store.kind = <c.bitops_store_kind>kind
+    call.store.ldc = n
+    if kind == c.BITOPS_STORE_SIGN:
+        call.store.ldc = c.bitops_words(n)
+        if not find_thresholds(call, factors, shape):
+            return None
+        return find_result(call, None, UINT64, (*shape[:last], call.store.ldc))
+    if kind == c.BITOPS_STORE_HAMMING16:
+        return None if call.store.k > 65535 else find_result(call, out, UINT16, shape)
+    if kind == c.BITOPS_STORE_HAMMING:
+        return find_result(call, out, INT32, shape)
+    if not find_scales(call, factors, shape):
+        return None
+    return find_result(call, out, INT32 if call.store.kind == c.BITOPS_STORE_DOT else FLOAT32,
+                       shape)
+
+
+cdef object deliver(usual_call *call, object array, tuple shape):
+    """What a function returns: the array, or the bits that it holds."""
+    if call.store.kind != c.BITOPS_STORE_SIGN:
+        return array
+    return make_bits(bits_class, array, shape, len(shape) - 1)
+
+
+# ---- products --------------------------------------------------------------------------------
+
+cdef object find_operands(usual_call *call, object a, object w, int w_axis,
+                          c.bitops_gemm_args *args):
+    """Fill in the operands; returns what holds the memory of w, None if something is unusual.
+
+    The rows of the matrix w are its vectors along w_axis.
+    """
+    cdef Bits rows, columns
+    cdef Panels panels
+    cdef Py_ssize_t i
+    if not (isinstance(a, Bits) and (isinstance(w, Bits) or isinstance(w, Weights))):
+        return None
+    rows = a
+    columns = (<Weights>w).bits if isinstance(w, Weights) else w
+    if (rows.axis == 0 or rows.axis != len(rows.shape) - 1 or len(columns.shape) != 2
+            or columns.axis != w_axis or rows.k != columns.k or not 0 < rows.k <= MAX_BITS):
+        return None
+    args.m = 1
+    for i in range(rows.axis):
+        args.m *= <size_t>rows.shape[i]
+    args.n = columns.shape[1 - w_axis]
+    args.k_words = args.lda = args.ldw = c.bitops_words(rows.k)
+    call.store.k = rows.k
+    call.isa = c.bitops_isa_active()
+    if args.m == 0 or args.n == 0:
+        return None
+    args.a = find_bits(call, rows, args.m)
+    if args.a == NULL:
+        return None
+    if isinstance(w, Weights):
+        panels = (<Weights>w).find(ONE_GROUP)
+        if panels is None or panels.n != args.n or panels.k_words != args.k_words:
+            return None
+        call.isa = panels.isa
+        args.panels = panels.words
+        return panels
+    args.w = find_bits(call, columns, args.n)
+    return None if args.w == NULL else columns
+
+
+def usual_product(int kind, object a, object w, tuple factors not None, object out,
+                  int w_axis=1):
+    """Multiply packed rows, or return None if something is unusual.
+
+    Parameters
+    ----------
+    kind : int
+        DOT, HAMMING, HAMMING16 or SIGN.
+    a : IN, BitArray of shape (..., m, k), packed along k
+    w : IN, BitArray or Prepacked matrix with n vectors of k bits along w_axis, packed along it
+    factors : tuple
+        (alpha, k_map, bias) of DOT, (threshold, flip) of SIGN, otherwise empty.
+    out : OUT, ndarray of shape (..., m, n) and the type of the result; or None
+
+    Returns
+    -------
+    ndarray of shape (..., m, n), BitArray for SIGN, or None
+    """
+    cdef c.bitops_gemm_args args
+    cdef usual_call call
+    memset(&args, 0, sizeof(args))
+    memset(&call, 0, sizeof(call))
+    held = find_operands(&call, a, w, w_axis, &args)
+    if held is None:
+        return None
+    shape = (*(<Bits>a).shape[:(<Bits>a).axis], args.n)
+    array = find_store(&call, kind, factors, shape, out)
+    if array is None:
+        return None
+    args.store = call.store
+    call_gemm(call.isa, &args)
+    return deliver(&call, array, shape)
+
+
+def usual_topk(object a, object w, object count):
+    """Find the nearest rows of w for every row of a, or return None if something is unusual.
+
+    Returns
+    -------
+    distances : ndarray of shape (m, count), int32
+    indices : ndarray of shape (m, count), int64
+        Both as one tuple, or None.
+    """
+    cdef c.bitops_gemm_args args
+    cdef usual_call call
+    cdef int64_t *indices
+    memset(&args, 0, sizeof(args))
+    memset(&call, 0, sizeof(call))
+    held = find_operands(&call, a, w, 1, &args)
+    if (held is None or len((<Bits>a).shape) != 2 or type(count) is not int
+            or not 1 <= count <= args.n or args.n > <size_t>1 << 32):
+        return None
+    call.store.kind = c.BITOPS_STORE_HAMMING
+    call.store.ldc = count
+    indices_out = find_result(&call, None, INT64, (args.m, count))
+    if indices_out is None:
+        return None
+    indices = <int64_t *>call.store.c
+    distances_out = find_result(&call, None, INT32, (args.m, count))
+    args.store = call.store
+    call_topk(call.isa, &args, count, <int32_t *>call.store.c, indices)
+    return distances_out, indices_out
+
+
+# ---- convolutions ----------------------------------------------------------------------------
+
+cdef bint is_plain(object settings):
+    """As is_plain of checks.py: True and 1.0 would be found in a cache as 1."""
+    if type(settings) is not tuple:
+        return type(settings) is int or type(settings) is str or settings is None
+    for item in <tuple>settings:
+        if not is_plain(item):
+            return False
+    return True
+
+
+def usual_convolution(int kind, str where, object x, object w, tuple settings not None,
+                      tuple factors not None, object out):
+    """Convolve images with prepacked filters as before, or return None if something is unusual.
+
+    Parameters
+    ----------
+    kind : int
+        DOT or SIGN.
+    where, settings
+        With the size of an image, they are the key of the Convolution among what was computed from
+        the filters.
+    x : IN, BitArray of shape (n, h, w, channels), packed along its channels
+    w : IN, Prepacked
+    factors, out
+        As for usual_product, with the shape (n, oh, ow, o).
+    """
+    cdef usual_call call
+    cdef Bits images
+    cdef Convolution convolution
+    cdef c.bitops_image *image
+    cdef const uint64_t *start
+    if not (isinstance(x, Bits) and isinstance(w, Weights) and is_plain(settings)):
+        return None
+    images = x
+    if len(images.shape) != 4 or images.axis != 3 or images.k <= 0:
+        return None
+    entry = (<Weights>w).find((where, images.shape[1:], settings))
+    if entry is None:
+        return None
+    convolution = entry[0]
+    image = &convolution.args.image
+    n, height, width = images.shape[:3]
+    if (n == 0 or height != image.height or width != image.width
+            or c.bitops_words(images.k) != image.pixel_words):
+        return None
+    memset(&call, 0, sizeof(call))
+    call.store.k = convolution.args.store.k
+    shape = (n, image.out_height, image.out_width, convolution.args.filters)
+    start = find_bits(&call, images, n * height * width)
+    if start == NULL or 0 in shape:
+        return None
+    array = find_store(&call, kind, factors, shape, out)
+    if array is None:
+        return None
+    convolution.call(start, n, &call.store)
+    return deliver(&call, array, shape)
+
+
+# ---- packing ---------------------------------------------------------------------------------
+
+def usual_pack(object x, object axis):
+    """Pack an ndarray without NaN along its last axis, or return None if something is unusual."""
+    cdef usual_call call
+    cdef memory source
+    cdef tuple shape
+    cdef Py_ssize_t last
+    cdef size_t n, rows
+    cdef int nan
+    cdef c.bitops_dtype dtype
+    cdef c.bitops_stop stop = at_signals()
+    code = pack_codes.get(x.dtype) if type(x) is ndarray else None
+    if code is None or type(axis) is not int or not find_memory(x, None, False, &source):
+        return None
+    shape = x.shape
+    last = len(shape) - 1
+    if source.nbytes == 0 or last < 0 or not (axis == -1 or axis == last):
+        return None
+    memset(&call, 0, sizeof(call))
+    n, dtype = shape[last], code
+    words = find_result(&call, None, UINT64, (*shape[:last], c.bitops_words(n)))
+    if words is None:
+        return None
+    rows = source.nbytes // (n * item_size(dtype))
+    with nogil:
+        nan = c.bitops_pack_rows(c.bitops_isa_active(), dtype, source.start, rows, n,
+                                 <uint64_t *>call.store.c, &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+    return None if nan else make_bits(bits_class, words, shape, last)
+
+
+cdef bint has_padding_bits(const uint64_t *words, size_t rows, size_t k) noexcept:
+    """Whether a bit is set after the k bits of a row."""
+    cdef size_t k_words = c.bitops_words(k), row
+    cdef uint64_t last = 0
+    for row in range(rows if k % 64 else 0):
+        last |= words[(row + 1) * k_words - 1]
+    return k % 64 != 0 and last >> (k % 64) != 0
+
+
+def usual_words(type cls, object words, object shape):
+    """Adopt contiguous words without padding bits, or return None if something is unusual."""
+    cdef memory found
+    cdef tuple sizes
+    cdef size_t k, k_words
+    cdef Py_ssize_t last
+    if type(words) is not ndarray or words.dtype is not UINT64 or type(shape) is not tuple:
+        return None
+    sizes = shape
+    last = len(sizes) - 1
+    for size in sizes:
+        if type(size) is not int or not 0 < size <= MAX_BITS:
+            return None
+    if last < 0:
+        return None
+    k = sizes[last]
+    k_words = c.bitops_words(k)
+    if not find_memory(words, (*sizes[:last], k_words), False, &found):
+        return None
+    if has_padding_bits(<const uint64_t *>found.start, found.nbytes // (8 * k_words), k):
+        return None
+    # An array object of our own, so that nobody else can set its shape.
+    return make_bits(cls, words.view(), sizes, last)

@@ -1,0 +1,91 @@
+"""`bitops import`: a packed model from a file of ONNX, Keras or Larq."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..files.text import printable
+from .arguments import output_file
+
+if TYPE_CHECKING:
+    from ..convert import Report
+    from ..layers import Packed
+
+__all__ = ["add_parser", "run"]
+
+_ONNX = ".onnx", ".onnx.gz"
+_KERAS = ".h5", ".hdf5", ".keras"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "import",
+        help="make a packed model of a file of ONNX, Keras or Larq",
+        description="Make a packed model of a network that was trained elsewhere, and show it. "
+        f"The ending of the file tells what it is: {', '.join(_ONNX + _KERAS)}.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the network")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=output_file,
+        metavar="MODEL",
+        help="write the packed model, a safetensors file",
+    )
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="NPZ",
+        help="compare with the source first: a file of x, and of the scores of the source (without "
+        "them, onnxruntime runs an ONNX file)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, check and write; print what was made."""
+    name = args.file.name.lower()
+    if not name.endswith(_ONNX + _KERAS):
+        raise ValueError(
+            f"[import] the file must end in one of {', '.join(_ONNX + _KERAS)}, got {args.file}"
+        )
+    packed = _converted(args.file, name)
+    print(packed.summary())
+    for key, note in packed.notes.items():
+        print(f"{key}: {printable(note, encoding=sys.stdout.encoding)}")
+    if args.check is not None:
+        report = _compared(packed, args.file, args.check)
+        print(report)
+        if not report.ok:
+            print("the model differs from its source and is not written", file=sys.stderr)
+            return 1
+    if args.output is not None:
+        packed.save(args.output)
+        print(f"wrote {printable(args.output)}, {args.output.stat().st_size:,} bytes")
+    return 0
+
+
+def _converted(path: Path, name: str) -> Packed:
+    from .. import convert
+
+    if name.endswith(_ONNX):
+        return convert.from_onnx(path)
+    packed = convert.from_keras(path).freeze()
+    packed.notes["source"] = f"Keras file {path.name}"
+    return packed
+
+
+def _compared(packed: Packed, path: Path, examples: Path) -> Report:
+    from ..convert import check
+
+    with np.load(examples, allow_pickle=False) as arrays:
+        if "x" not in arrays:
+            raise ValueError(f"[import] {examples} must hold an array x of examples")
+        x, scores = arrays["x"], arrays["scores"] if "scores" in arrays else None
+    return check(packed, path if scores is None else scores, x)

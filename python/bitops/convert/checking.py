@@ -1,0 +1,126 @@
+"""Compares a converted network with its source, or with stored outputs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..layers import Packed, Sequential
+from ..ops.array import BitArray, unpack
+from .errors import ConversionError
+from .onnx_file import read_onnx
+
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far the outputs of a network are from those of its source.
+
+    Attributes
+    ----------
+    examples : int
+    same_labels : int
+        Examples whose largest score is that of the same class.
+    largest_error : float
+        Largest difference of two scores, relative to the largest score of the source.
+    compared_with : str
+        What made the outputs of the source.
+    """
+
+    examples: int
+    same_labels: int
+    largest_error: float
+    compared_with: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether all labels are the same and no score differs by more than rounding, 1e-5."""
+        return self.same_labels == self.examples and self.largest_error <= TOLERANCE
+
+    def __str__(self) -> str:
+        verdict = "equal" if self.ok else "DIFFERENT"
+        return (
+            f"{verdict}: {self.same_labels:,} of {self.examples:,} labels are the same as by "
+            f"{self.compared_with}; the scores differ by at most {self.largest_error:.1e} of the "
+            f"largest"
+        )
+
+
+def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: Any) -> Report:
+    """Compare the scores of a converted network with those of its source.
+
+    Parameters
+    ----------
+    model : Packed or Sequential
+    path : path or ndarray
+        The ONNX file, which onnxruntime runs; or the scores of the source, of shape (n, classes).
+    x : array_like of shape (n, h, w, c) or (n, features)
+        Examples, as the converted network takes them.
+
+    Returns
+    -------
+    Report
+        `print` shows it; `ok` says whether it holds.
+
+    Raises
+    ------
+    ImportError
+        If onnxruntime is not installed; scores that were stored need none.
+    ConversionError
+        If the file cannot be run, as with operators of QONNX.
+    ValueError
+        If the scores of the two have different shapes, or there is no example.
+    """
+    x = np.asarray(x)
+    if not x.ndim or not len(x):
+        raise ValueError("[check] x must hold at least one example, got none")
+    made = model.outputs(x)
+    scores = unpack(made) if isinstance(made, BitArray) else np.asarray(made)
+    if isinstance(path, np.ndarray):
+        wanted, source = path, "the stored scores"
+    else:
+        wanted, source = _run_onnx(path, x), f"onnxruntime on {Path(path).name}"
+    if wanted.shape != scores.shape:
+        raise ValueError(
+            f"[check] the scores must have the shape {wanted.shape} of the source, "
+            f"got {scores.shape}"
+        )
+    difference = np.abs(scores.astype(np.float64) - wanted)
+    largest = float(np.abs(wanted).max()) or 1.0
+    same = int((scores.argmax(axis=-1) == wanted.argmax(axis=-1)).sum())
+    error = float(difference.max()) / largest
+    return Report(len(x), same, error if np.isfinite(error) else np.inf, source)
+
+
+def _run_onnx(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
+    """Return what onnxruntime makes of examples."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ImportError(
+            "[check] this needs onnxruntime: pip install onnxruntime; or give stored scores"
+        ) from None
+    from .onnx_trace import start_of
+
+    graph, model = read_onnx(path)
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own errors share no public base
+        raise ConversionError(f"[check] onnxruntime cannot run the file: {error}") from None
+    name, start = start_of(graph)
+    images = x.astype(np.float32)
+    if start.is_image:
+        images = np.ascontiguousarray(images.transpose(["nhwc".index(axis) for axis in start.axes]))
+    if start.batch not in (None, 0, len(images)):
+        assert start.batch is not None
+        parts = [images[i : i + start.batch] for i in range(0, len(images), start.batch)]
+    else:
+        parts = [images]
+    return np.concatenate([session.run(None, {name: part})[0] for part in parts])

@@ -1,0 +1,178 @@
+"""Training networks from the files of Keras and Larq."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .. import layers as L
+from ..layers.base import TrainingLayer, all_layers
+from ..layers.inputs import Shape
+from .errors import ConversionError
+from .keras_file import KerasLayer, KerasModel, read_keras
+from .keras_layers import HANDLERS
+
+
+def from_keras(path: str | os.PathLike) -> L.Sequential:
+    """Make a training network of a file of Keras or Larq.
+
+    Parameters
+    ----------
+    path : path
+        HDF5 (`.h5`, Keras 2 with or without Larq, or Keras 3) or `.keras` (Keras 3).
+
+    Returns
+    -------
+    Sequential
+        It has the latent weights, so training can go on; `freeze()` packs it. It takes images
+        (n, h, w, c), or rows.
+
+    Raises
+    ------
+    ConversionError
+        If the file is damaged, or if the network cannot be represented: the message names the
+        first layer that cannot, and why. It is a ValueError.
+    ImportError
+        If h5py is not installed: `pip install 'bitops[keras]'`.
+    OSError
+        If the file cannot be read.
+
+    Notes
+    -----
+    Sequential and Functional models of the layers that convolutional and dense networks have, with
+    the quantizers of Larq: ste_sign, approx_sign, swish_sign, magnitude_aware_sign, ste_tern,
+    ste_heaviside and DoReFa. Nothing in a file is executed: Lambda layers and classes of one's own
+    are refused. The state of the optimizer is left out.
+    """
+    try:
+        return _build(read_keras(path))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ConversionError(
+            f"[from_keras] the description of the model is not as Keras writes it: {error!r}"
+        ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Branch:
+    """A layer and what comes before it; the input of the network has neither."""
+
+    shape: Shape
+    layer: TrainingLayer | None = None
+    before: _Branch | None = None
+
+    def line(self) -> list[_Branch]:
+        """Return this branch and all before it, the newest first."""
+        branches, branch = [], self
+        while True:
+            branches.append(branch)
+            if branch.before is None:
+                return branches
+            branch = branch.before
+
+    def then(self, layer: TrainingLayer) -> _Branch:
+        return _Branch(layer.output_shape(self.shape), layer, self)
+
+
+def _build(model: KerasModel) -> L.Sequential:
+    made: dict[str, _Branch] = {}
+    for layer in model.layers:
+        missing = [name for name in layer.inputs if name not in made]
+        if missing:
+            raise layer.refuse(f"its input {missing[0]!r} must come before it")
+        inputs = [made[name] for name in layer.inputs]
+        try:
+            made[layer.name] = _output(layer, inputs)
+        except ConversionError:
+            raise
+        except ValueError as error:  # sizes that do not fit, settings out of range
+            raise layer.refuse(str(error)) from None
+    starts = [branch for branch in made.values() if branch.layer is None and branch.before is None]
+    if len(starts) != 1 or model.output not in made:
+        raise ConversionError("[from_keras] the model must have one input and one output")
+    chain = [b.layer for b in made[model.output].line() if b.layer is not None][::-1]
+    _refuse_shared(chain)
+    shape = starts[0].shape
+    known = None if None in shape else tuple(int(size or 0) for size in shape)
+    return L.Sequential(chain, input_shape=known)
+
+
+def _refuse_shared(chain: list[TrainingLayer]) -> None:
+    seen: set[int] = set()
+    for layer in all_layers(chain):
+        if id(layer) in seen:
+            raise ConversionError(
+                f"[from_keras] the output of {layer!r} reaches branches that part twice, which "
+                f"Residual and Concat cannot express"
+            )
+        seen.add(id(layer))
+
+
+def _output(layer: KerasLayer, inputs: list[_Branch]) -> _Branch:
+    if layer.kind == "InputLayer":
+        return _Branch(_input_shape(layer))
+    if layer.kind in ("Add", "Concatenate"):
+        return _joined(layer, inputs)
+    if layer.kind not in HANDLERS:
+        raise layer.refuse("layers of this class are not supported")
+    if len(inputs) != 1:
+        raise layer.refuse(f"it must have one input, got {len(inputs)}")
+    branch = inputs[0]
+    for made in HANDLERS[layer.kind](layer, branch.shape):
+        if made.in_features not in (None, branch.shape[-1]):
+            raise layer.refuse(
+                f"it must take {made.in_features} features, got an input of {branch.shape}"
+            )
+        branch = branch.then(made)
+    return branch
+
+
+def _input_shape(layer: KerasLayer) -> Shape:
+    given: Any = layer.config.get("batch_input_shape", layer.config.get("batch_shape"))
+    sizes = tuple(given)[1:] if isinstance(given, list | tuple) else ()
+    if len(sizes) not in (1, 3) or any(
+        size is not None and (type(size) is not int or size < 1) for size in sizes
+    ):
+        raise layer.refuse(f"the input must be images (h, w, c) or rows, got shape {given!r}")
+    if sizes[-1] is None:
+        raise layer.refuse("the number of channels must be known")
+    return sizes
+
+
+def _joined(layer: KerasLayer, inputs: list[_Branch]) -> _Branch:
+    if len(inputs) < 2:
+        raise layer.refuse(f"it must have at least two inputs, got {len(inputs)}")
+    if layer.kind == "Concatenate" and layer.config.get("axis", -1) not in (
+        -1,
+        len(inputs[0].shape),
+    ):
+        raise layer.refuse("its axis must be that of the features")
+    joined = inputs[0]
+    for other in inputs[1:]:
+        joined = _join_two(layer, joined, other)
+    return joined
+
+
+def _join_two(layer: KerasLayer, one: _Branch, two: _Branch) -> _Branch:
+    past = {id(branch) for branch in one.line()}
+    start = next((branch for branch in two.line() if id(branch) in past), None)
+    if start is None:
+        raise layer.refuse("its inputs must come from one input of the model")
+    body, shortcut = (_layers_from(start, branch) for branch in (one, two))
+    if layer.kind == "Add":
+        body, shortcut = (body, shortcut) if body else (shortcut, body)
+    if not body:  # Concat wants a layer there: one that lets everything pass
+        body = [L.Clip(-math.inf, math.inf)]
+    kind = L.Residual if layer.kind == "Add" else L.Concat
+    return start.then(kind(L.Sequential(body), L.Sequential(shortcut) if shortcut else None))
+
+
+def _layers_from(start: _Branch, branch: _Branch) -> list[TrainingLayer]:
+    layers: list[TrainingLayer] = []
+    for part in branch.line():
+        if part is start:
+            break
+        assert part.layer is not None
+        layers.append(part.layer)
+    return layers[::-1]
