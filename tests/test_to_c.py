@@ -9,8 +9,10 @@ from test_models import NETS, disturb, examples
 
 import bitops as bo
 from bitops import layers as L
+from bitops.cli import main as cli
 from bitops.convert import ConversionError, CSize, to_c
 from bitops.quantizers import DoReFaActivation, DoReFaWeight, Ternary
+from commands import failure
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs gcc or clang")
@@ -249,6 +251,21 @@ def test_other_names_and_new_folders(tmp_path, rng):
     before = (folder / "digits.c").read_bytes()
     to_c(packed, folder, name="digits")
     assert (folder / "digits.c").read_bytes() == before
+
+
+def test_the_command_writes_it(tmp_path, rng, capsys):
+    model, folder = tmp_path / "net.safetensors", tmp_path / "firmware"
+    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
+    packed.save(model)
+    argv = ["export", str(model), "-o", str(folder)]
+    assert cli.main([*argv, "--name", "digits", "--takes-bits"]) == 0
+    size = to_c(packed, tmp_path, name="digits", takes_bits=True)
+    assert f"wrote digits.h and digits.c in {folder}: {size}" in capsys.readouterr().out
+    for name in ("digits.h", "digits.c"):
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert "--qonnx needs an output that ends in .onnx" in failure(capsys, *argv, "--qonnx")
+    L.Packed(L.PackedReLU(), input_shape=(40,)).save(model)
+    assert "0.PackedReLU has no form in C" in failure(capsys, *argv)
 
 
 # Refusals

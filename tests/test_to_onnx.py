@@ -8,9 +8,11 @@ import pytest
 
 import bitops as bo
 from bitops import layers as L
+from bitops.cli import main as cli
 from bitops.convert import ConversionError, from_onnx, to_onnx
 from bitops.io import register
 from bitops.quantizers import DoReFaWeight, Ternary
+from commands import failure
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 
@@ -320,6 +322,18 @@ def test_qonnx_names_its_operators(path, rng):
     used = {(node.domain, node.op_type) for node in onnx.load(path).graph.node}
     assert {(QONNX, "BipolarQuant"), (QONNX, "MultiThreshold")} <= used
     assert ("", "Where") not in used
+
+
+def test_the_command_writes_it(path, tmp_path, rng, capsys):
+    packed, x = frozen("mlp", {}, rng)
+    packed.save(tmp_path / "mlp.safetensors")
+    assert cli.main(["export", str(tmp_path / "mlp.safetensors"), "-o", str(path)]) == 0
+    assert f"net.onnx, {path.stat().st_size:,} bytes" in capsys.readouterr().out
+    assert_same(by_reference(path, x.astype(np.float32)), packed(x))
+    before = path.read_bytes()
+    argv = ["export", str(tmp_path / "mlp.safetensors"), "-o", str(path), "--qonnx"]
+    assert cli.main(argv) == 0 and path.read_bytes() != before
+    assert "are for C" in failure(capsys, *argv, "--name", "a")
 
 
 # Refusals
