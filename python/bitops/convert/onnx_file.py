@@ -90,10 +90,10 @@ def _refuse_external_data(model: Any) -> None:
 def _checked(onnx: Any, model: Any) -> Any:
     """Check a model, and put the bodies of its local functions in place of their calls."""
     known = {entry.domain for entry in model.opset_import}
-    for domain in {node.domain for node in model.graph.node} - known:
-        # files of QONNX often leave their own domain out, which the checker insists on
-        model.opset_import.add(domain=domain, version=1)
     try:
+        for domain in {node.domain for node in model.graph.node} - known:
+            # files of QONNX often leave their own domain out, which the checker insists on
+            model.opset_import.add(domain=domain, version=1)  # ValueError if it is not UTF-8
         onnx.checker.check_model(model, full_check=False)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)

@@ -85,8 +85,9 @@ def _round(call: Call) -> Tensor:
     (scale, shift), limits = outer, np.array(clip.settings, np.float32)
 
     def value(x: np.ndarray) -> np.ndarray:
-        inside = (x.astype(np.float64) * inner[0] + inner[1]).astype(np.float32)  # one operator
-        return np.rint(np.clip(inside, *limits) * np.float32(scale) + np.float32(shift))
+        with np.errstate(over="ignore"):
+            inside = (x.astype(np.float64) * inner[0] + inner[1]).astype(np.float32)  # one operator
+            return np.rint(np.clip(inside, *limits) * np.float32(scale) + np.float32(shift))
 
     low, high = value(np.array([-3e38, 3e38], np.float32))
     if not (scale > 0 and inner[0] > 0 and 0 < high - low < 2**MAX_BITS):

@@ -38,7 +38,10 @@ def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str
         elif not any(value in tensors for value in node.inputs):
             constants[node.outputs[0]] = fold_constants(node, call.constant_inputs(), graph.opset)
         else:
-            tensors[node.outputs[0]] = _handler(node)(call)
+            try:
+                tensors[node.outputs[0]] = _handler(node)(call)
+            except IndexError:
+                raise node.refuse("it names an axis that its input does not have") from None
             call.refuse_used_outputs(graph)
     if result not in tensors:
         raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
