@@ -35,7 +35,8 @@ class MultiThreshold(OpRun):
     op_domain = "finn.custom_op.general"
 
     def _run(self, x, threshold, out_scale=1.0, out_bias=0.0, out_dtype="", data_layout="NCHW"):
-        shape = (1, -1, *[1] * (x.ndim - 2))
+        shape = [1] * x.ndim
+        shape[data_layout.index("C")] = -1
         count = sum(x >= level.reshape(shape) for level in threshold.T)
         return ((out_scale * count + out_bias).astype(np.float32),)
 

@@ -269,6 +269,19 @@ def test_nodes_that_do_not_fit(net, op, constants, attributes, message):
     assert f"{op} node 'n0'" in str(caught.value)
 
 
+def test_axes_that_do_not_exist_are_refused(net):
+    net.then("Transpose", perm=[0, 2, 1])
+    with pytest.raises(ConversionError, match="'n0': it names an axis that its input does not"):
+        converted(net)
+
+
+def test_names_that_are_no_text_are_refused(net):
+    net.then("BipolarQuant", np.float32(1), domain="onnx.brevitas")
+    data = net.model().SerializeToString().replace(b"brevitas", b"brevit\xf4s", 1)
+    with pytest.raises(ConversionError, match="not valid"):
+        from_onnx(data)
+
+
 def test_damaged_files(net, tmp_path):
     net.then("MatMul", net.signs(20, 3))
     data = net.model().SerializeToString()

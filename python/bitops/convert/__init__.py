@@ -3,21 +3,35 @@
 `from_onnx` reads ONNX, also as Brevitas, QONNX and FINN write it. Its steps:
 
     file            onnx_file       bytes to Graph, checked
-    Graph           onnx_trace      node by node, by the operators in onnx_ops and onnx_quant;
-                                    nodes of constants by constants
+    Graph           onnx_trace      node by node, by the operators in onnx_ops, onnx_quant and
+                                    onnx_scales; nodes of constants by constants
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
 
 `check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
 makes descriptions of layers, keras_layers the layers, keras the Sequential.
 
+`to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
+keeps. `to_c` writes C, out of the functions in c_source.
+
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
 """
 
+from .c_export import CSize, to_c
 from .checking import Report, check
 from .errors import ConversionError
 from .keras import from_keras
 from .onnx import from_onnx
+from .onnx_export import to_onnx
 
-__all__ = ["ConversionError", "Report", "check", "from_keras", "from_onnx"]
+__all__ = [
+    "CSize",
+    "ConversionError",
+    "Report",
+    "check",
+    "from_keras",
+    "from_onnx",
+    "to_c",
+    "to_onnx",
+]

@@ -42,6 +42,7 @@ class Graph:
     """Nodes in an order in which each follows those it depends on.
 
     `inputs` maps the names of what the network takes to shapes, with None for unknown sizes.
+    `channels_last` are those of them that say so.
     """
 
     nodes: tuple[Node, ...]
@@ -49,3 +50,4 @@ class Graph:
     outputs: tuple[str, ...]
     constants: Mapping[str, np.ndarray]
     opset: int
+    channels_last: frozenset[str] = frozenset()

@@ -17,6 +17,7 @@ products, pools and the like, so that the products see bits, codes or the input 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..layers.base import TrainingLayer
 from ..quantizers import Heaviside
 from .errors import ConversionError
 from .simplify import is_three_way, simplified, what_flows
-from .steps import Affine, Conv, Dense, Join, Levels, Map, Pad, Pool, Step
+from .steps import Affine, Conv, Dense, Join, Levels, Map, Pad, Pool, ScaledConv, Step
 from .weights import FewLevels, GivenPlanes, find_levels
 
 
@@ -77,13 +78,17 @@ def _dense(step: Dense) -> list[TrainingLayer]:
     return _product(step, (L.Dense, L.BinaryDense, L.QuantizedDense), (in_features, out_features))
 
 
-def _conv(step: Conv) -> list[TrainingLayer]:
+def _conv(step: Conv, binary_kind: Any = L.BinaryConv2D) -> list[TrainingLayer]:
     out_channels, height, width, group_channels = step.w.shape
     sizes = group_channels * step.groups, out_channels, (height, width)
     settings = {name: getattr(step, name) for name in ("stride", "padding", "dilation", "groups")}
     if find_levels(step.w) is not None:
         settings["pad_value"] = int(step.pad_value)
-    return _product(step, (L.Conv2D, L.BinaryConv2D, L.QuantizedConv2D), sizes, **settings)
+    return _product(step, (L.Conv2D, binary_kind, L.QuantizedConv2D), sizes, **settings)
+
+
+def _scaled_conv(step: ScaledConv) -> list[TrainingLayer]:
+    return _conv(step.conv, partial(L.BinaryConv2D, scale_input=True))
 
 
 def _product(
@@ -139,6 +144,10 @@ def _map(step: Map) -> list[TrainingLayer]:
         "softmax": L.Softmax,
         "tanh": L.Tanh,
     }
+    if step.kind not in plain:
+        raise ConversionError(
+            f"[from_onnx] {step.source}: it is supported only in the input scales of XNOR-Net"
+        )
     return [plain[step.kind]()]
 
 
@@ -160,4 +169,5 @@ _LOWERED: dict[type[Step], Any] = {
     Map: _map,
     Pad: _pad,
     Pool: _pool,
+    ScaledConv: _scaled_conv,
 }

@@ -90,10 +90,10 @@ def _refuse_external_data(model: Any) -> None:
 def _checked(onnx: Any, model: Any) -> Any:
     """Check a model, and put the bodies of its local functions in place of their calls."""
     known = {entry.domain for entry in model.opset_import}
-    for domain in {node.domain for node in model.graph.node} - known:
-        # files of QONNX often leave their own domain out, which the checker insists on
-        model.opset_import.add(domain=domain, version=1)
     try:
+        for domain in {node.domain for node in model.graph.node} - known:
+            # files of QONNX often leave their own domain out, which the checker insists on
+            model.opset_import.add(domain=domain, version=1)  # ValueError if it is not UTF-8
         onnx.checker.check_model(model, full_check=False)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -124,12 +124,19 @@ def _graph(onnx: Any, model: Any) -> Graph:
         outputs=tuple(value.name for value in model.graph.output),
         constants=constants,
         opset=opset,
+        channels_last=frozenset(value.name for value in model.graph.input if _is_nhwc(value)),
     )
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _is_nhwc(value: Any) -> bool:
+    """Return whether the last axis is declared to be that of the channels, as `to_onnx` does."""
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) == 4 and dims[3].denotation == "DATA_CHANNEL"
 
 
 def _node(onnx: Any, node: Any) -> Node:

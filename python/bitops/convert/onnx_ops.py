@@ -11,6 +11,7 @@ import numpy as np
 
 from ..ops.geometry import Pair
 from .graph import BATCH, Graph, Node
+from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
 from .tensors import Tensor, add, concat
 
@@ -114,7 +115,7 @@ def _subtract(call: Call) -> Tensor:
 
 def _multiply(call: Call) -> Tensor:
     if call.is_tensor(0) and call.is_tensor(1):
-        raise call.node.refuse("the product of two computed tensors is not supported")
+        return times_scales(call.node, call.tensor(0), call.tensor(1))
     x, value = _with_constant(call)
     return x.affine(call.node, x.per_feature(call.node, value), 0.0)
 
@@ -521,10 +522,10 @@ def _global_maximum(call: Call) -> Tensor:
 
 def _reduce_mean(call: Call) -> Tensor:
     node, x = call.node, call.tensor()
-    axes = call.setting("axes", 1)
-    if axes is None:
-        raise node.refuse("its axes must be those of the image")
+    axes = call.setting("axes", 1, range(len(x.axes)))
     reduced = {axis % len(x.axes) for axis in np.reshape(axes, -1).tolist()}
+    if [x.axes[axis] for axis in reduced] == ["c"] and call.attribute("keepdims", 1):
+        return x.add(Map(str(node), CHANNEL_MEAN), sizes=(*x.sizes[:-1], 1), order=None)
     if {x.axes[axis] for axis in reduced} != {"h", "w"}:
         raise node.refuse("its axes must be those of the image")
     kept = call.attribute("keepdims", 1)
@@ -561,6 +562,7 @@ def _pad(call: Call) -> Tensor:
 
 
 HANDLERS: dict[str, Callable[[Call], Tensor]] = {
+    "Abs": _map(MAGNITUDE),
     "Add": _add,
     "AveragePool": _pool("avg"),
     "BatchNormalization": _batch_norm,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from ..layers import fold
 from .onnx_ops import Call
 from .quantization import MAX_BITS, integer_range, quant_thresholds
-from .steps import Levels
-from .tensors import Tensor
+from .steps import Affine, Levels, Map
+from .tensors import COUNTED, Tensor, Trace
 
 _ZERO, _ABOVE_ZERO = np.float32(0), np.nextafter(np.float32(0), np.float32(1))
 
@@ -34,6 +36,10 @@ def _comparison(strict: bool, rising: bool) -> Callable[[Call], Tensor]:
             raise node.refuse("one side of the comparison must be constant")
         first = call.is_tensor(0)
         x, value = call.tensor(0 if first else 1), call.needed(1 if first else 0)
+        if x.axes.endswith("1") and value.ndim and value.shape[-1] > 1:
+            if strict or not rising or not first:
+                raise node.refuse("several thresholds must be compared by x >= t")
+            return _many_comparisons(call, x, value)
         above, up = (strict, rising) if first else (not strict, not rising)
         limit = x.per_feature(node, value).astype(np.float32)[:, np.newaxis]
         if above:
@@ -41,6 +47,69 @@ def _comparison(strict: bool, rising: bool) -> Callable[[Call], Tensor]:
         return _levels(call, x, _shared(limit), np.array([0, 1] if up else [1, 0]))
 
     return handler
+
+
+def _many_comparisons(call: Call, x: Tensor, value: np.ndarray) -> Tensor:
+    """Compare with several thresholds, along an axis that a sum must follow."""
+    each = replace(x, axes=x.axes[:-1])
+    columns = [each.per_feature(call.node, part) for part in np.moveaxis(value, -1, 0)]
+    if len(columns) >= 2**MAX_BITS:
+        raise call.node.refuse(f"it must have at most {2**MAX_BITS - 1} thresholds")
+    threshold = np.sort(np.stack(columns, axis=1), axis=1).astype(np.float32)
+    y = _levels(call, each, _shared(threshold), np.arange(len(columns) + 1))
+    return replace(y, axes=each.axes + COUNTED)
+
+
+def _reduce_sum(call: Call) -> Tensor:
+    node, x = call.node, call.tensor()
+    axes = call.setting("axes", 1)
+    at = [axis % len(x.axes) for axis in np.reshape([] if axes is None else axes, -1).tolist()]
+    if at != [len(x.axes) - 1] or not x.axes.endswith(COUNTED):
+        raise node.refuse("only the results of comparisons with several thresholds can be summed")
+    if not isinstance(x.trace.step, Levels) or call.attribute("keepdims", 1):
+        raise node.refuse("it must follow the comparisons, with keepdims=0")
+    return replace(x, axes=x.axes[:-1])
+
+
+def _round(call: Call) -> Tensor:
+    """Round after [a scale, then] Clip [, then a scale]: codes, as quantizing activations write."""
+    node, x = call.node, call.tensor()
+    trace, outer = _common_affine(x.trace)
+    clip = trace.step
+    if not (isinstance(clip, Map) and clip.kind == "clip" and outer is not None):
+        raise node.refuse("it must follow a Clip, as in quantized activations")
+    assert trace.before is not None
+    trace, inner = _common_affine(trace.before)
+    if inner is None:
+        trace, inner = trace, (1.0, 0.0)
+    (scale, shift), limits = outer, np.array(clip.settings, np.float32)
+
+    def value(x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            inside = (x.astype(np.float64) * inner[0] + inner[1]).astype(np.float32)  # one operator
+            return np.rint(np.clip(inside, *limits) * np.float32(scale) + np.float32(shift))
+
+    low, high = value(np.array([-3e38, 3e38], np.float32))
+    if not (scale > 0 and inner[0] > 0 and 0 < high - low < 2**MAX_BITS):
+        raise node.refuse(f"it must give 2 to {2**MAX_BITS} values, rising with its input")
+    between = np.arange(low + 1, high + 1, dtype=np.float32) - np.float32(0.5)
+    below, _ = fold(lambda x: value(x) - between, between.size)
+    threshold = np.nextafter(below, np.float32(np.inf))[np.newaxis]
+    start = replace(x, trace=trace)
+    return _levels(call, start, threshold, np.arange(low, high + 1))
+
+
+def _common_affine(trace: Trace) -> tuple[Trace, tuple[float, float] | None]:
+    """Return what comes before an Affine that is the same for all features, and its numbers.
+
+    These are 1 and 0 if there is none, and None if features differ.
+    """
+    step = trace.step
+    if not isinstance(step, Affine):
+        return trace, (1.0, 0.0)
+    if step.factor is None or step.term is None or trace.before is None:
+        return trace, None
+    return trace.before, (step.factor, step.term)
 
 
 def _shared(threshold: np.ndarray) -> np.ndarray:
@@ -114,6 +183,8 @@ HANDLERS: dict[str, Callable[[Call], Tensor]] = {
     "MultiThreshold": _multi_threshold,
     "Not": _not,
     "Quant": _quant,
+    "ReduceSum": _reduce_sum,
+    "Round": _round,
     "Sign": _sign,
     "Where": _where,
 }

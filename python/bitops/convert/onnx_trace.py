@@ -11,7 +11,7 @@ from .constants import fold_constants
 from .errors import ConversionError
 from .graph import Graph, Node
 from .onnx_ops import Call
-from .tensors import Tensor, Trace
+from .tensors import COUNTED, Tensor, Trace
 
 Handler = Callable[[Call], Tensor]
 HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
@@ -38,10 +38,15 @@ def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str
         elif not any(value in tensors for value in node.inputs):
             constants[node.outputs[0]] = fold_constants(node, call.constant_inputs(), graph.opset)
         else:
-            tensors[node.outputs[0]] = _handler(node)(call)
+            try:
+                tensors[node.outputs[0]] = _handler(node)(call)
+            except IndexError:
+                raise node.refuse("it names an axis that its input does not have") from None
             call.refuse_used_outputs(graph)
     if result not in tensors:
         raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
+    if COUNTED in tensors[result].axes:
+        raise ConversionError(f"[from_onnx] the comparisons in {result!r} must be counted")
     return tensors[result], start.trace, start.sizes, remarks
 
 
@@ -96,7 +101,9 @@ def start_of(graph: Graph) -> tuple[str, Tensor]:
 
 
 def _is_nhwc(graph: Graph, name: str) -> bool:
-    """Return whether the first node that minds the order of axes turns NHWC into NCHW."""
+    """Return whether the input says so, or the first node that minds the order makes it NCHW."""
+    if name in graph.channels_last:
+        return True
     names = {name}
     for node in graph.nodes:
         if not names & set(node.inputs):

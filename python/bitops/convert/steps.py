@@ -95,6 +95,13 @@ class Conv(Step):
 
 
 @dataclass(frozen=True, eq=False)
+class ScaledConv(Step):
+    """Convolution of the signs of x, times the mean magnitude of x in every window (XNOR-Net)."""
+
+    conv: Conv
+
+
+@dataclass(frozen=True, eq=False)
 class Pool(Step):
     """Largest value ("max") or mean ("avg", zeros outside the image count) of every window."""
 
@@ -117,6 +124,7 @@ class Pad(Step):
 class Map(Step):
     """A layer without weights: relu, tanh, clip, prelu, softmax, flatten or mean.
 
+    A magnitude and a channel_mean are no layers; they must become part of a ScaledConv.
     `settings` are the limits of clip, the slopes of prelu, and for flatten the
     features that it gives and the channels that it takes.
     """

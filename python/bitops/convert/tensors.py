@@ -11,6 +11,9 @@ import numpy as np
 from .graph import BATCH, Node
 from .steps import Affine, Join, Map, Step
 
+# The axis of comparisons with several thresholds, until they are counted.
+COUNTED = "t"
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -51,7 +54,7 @@ class Tensor:
         Those of an example here: (h, w, c) or (c,). None marks an unknown size.
     axes : str
         For each axis of the tensor in the graph what it is here: "n", "h", "w", "c", or "1" for an
-        axis of one element that does not exist here.
+        axis of one element that does not exist here. COUNTED stands for one of thresholds.
     order : ndarray of int, optional
         Feature j of the graph is feature order[j] here; None if they are the same.
     batch : int, optional
@@ -76,7 +79,7 @@ class Tensor:
     def shape(self) -> list[int | None]:
         """Return the shape in the graph, BATCH for the first axis, None for unknown sizes."""
         own = dict(zip("hwc" if self.is_image else "c", self.sizes, strict=True))
-        return [{**own, "n": BATCH, "1": 1}[axis] for axis in self.axes]
+        return [{**own, "n": BATCH, "1": 1, COUNTED: None}[axis] for axis in self.axes]
 
     def add(self, step: Step, **changes: object) -> Tensor:
         """Return the tensor behind one more step."""

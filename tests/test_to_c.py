@@ -1,0 +1,325 @@
+"""Packed networks as C: compiled, they give the same scores."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from test_models import NETS, disturb, examples
+
+import bitops as bo
+from bitops import layers as L
+from bitops.cli import main as cli
+from bitops.convert import ConversionError, CSize, to_c
+from bitops.quantizers import DoReFaActivation, DoReFaWeight, Ternary
+from commands import failure
+
+COMPILER = shutil.which("gcc") or shutil.which("clang")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs gcc or clang")
+FLAGS = (
+    "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -Wshadow "
+    "-fsanitize=undefined -fsanitize-undefined-trap-on-error"
+).split()
+
+# Reads examples from its input until the end, and writes scores and labels.
+MAIN = """\
+#include <stdio.h>
+#include "network.h"
+
+int main(void)
+{
+    static INPUT input[NETWORK_INPUTS];
+    static network_score scores[NETWORK_SCORES];
+    static uint32_t work[NETWORK_WORK];
+
+    while (fread(input, sizeof input, 1, stdin) == 1) {
+        int32_t label;
+
+        network_run(input, scores, work);
+        label = network_label(scores);
+        fwrite(scores, sizeof scores, 1, stdout);
+        fwrite(&label, sizeof label, 1, stdout);
+    }
+    return 0;
+}
+"""
+
+
+def as_c_input(x):
+    """Images or rows as the C code takes them: bytes, or words of 32 bits without gaps."""
+    if not isinstance(x, bo.BitArray):
+        return np.ascontiguousarray(x, np.uint8)
+    words = -(-x.shape[-1] // 32)
+    return np.ascontiguousarray(x.words.view(np.uint32)[..., :words])
+
+
+def run(folder, x, shape, dtype):
+    """Compile the network in a folder, and return its scores and labels."""
+    kind = "uint32_t" if isinstance(x, bo.BitArray) else "uint8_t"
+    (folder / "main.c").write_text(MAIN.replace("INPUT input", f"{kind} input"))
+    program = folder / "program"
+    sources = [str(folder / "main.c"), str(folder / "network.c")]
+    subprocess.run([COMPILER, *FLAGS, *sources, "-o", str(program)], check=True)
+    given = as_c_input(x).tobytes()
+    output = subprocess.run([str(program)], input=given, capture_output=True, check=True).stdout
+    rows = np.frombuffer(output, np.int32).reshape(len(x), -1)
+    return np.ascontiguousarray(rows[:, :-1]).view(dtype).reshape(shape), rows[:, -1]
+
+
+def check(packed, x, folder):
+    size = to_c(packed, folder, takes_bits=isinstance(x, bo.BitArray))
+    wanted = packed(x)
+    scores, labels = run(folder, x, wanted.shape, wanted.dtype)
+    np.testing.assert_array_equal(scores, wanted)
+    np.testing.assert_array_equal(labels, wanted.reshape(len(x), -1).argmax(axis=1))
+    return size
+
+
+def weights(rng, *shape):
+    return rng.choice([-1, 1], shape)
+
+
+def pixels(rng, *shape):
+    return rng.integers(0, 256, shape, np.uint8)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["mlp", "binarynet"])
+def test_trained_networks(name, tmp_path, rng):
+    model = NETS[name].make(seed=3)
+    model.forward(examples(NETS[name], rng, 8), training=True)
+    disturb(model, rng)
+    check(model.freeze(), examples(NETS[name], rng, 20), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("pad_value", [0, 1, -1])
+@pytest.mark.parametrize("channels", [3, 32, 40])
+def test_convolutions_of_bits(channels, pad_value, tmp_path, rng):
+    limits = rng.integers(-20, 20, channels)
+    limits[:3] = 2**31 - 1, -(2**31), 0
+    packed = L.Packed(
+        L.PackedConv2D(
+            weights(rng, channels, 3, 2, 5),
+            limits,
+            rng.integers(0, 2, channels) == 1,
+            stride=(1, 2),
+            dilation=(2, 1),
+            padding=((2, 1), (0, 1)),
+            pad_value=pad_value,
+        ),
+        L.PackedMaxPool2D(2, 1, 1, minimum=rng.integers(0, 2, channels) == 1),
+        L.PackedMaxPool2D((2, 1)),
+        L.PackedConv2D(
+            weights(rng, channels, 2, 2, channels), 0, padding="same", pad_value=pad_value
+        ),
+        L.PackedFlatten(),
+        L.PackedDense(weights(rng, 7, 3 * 6 * channels)),
+        input_shape=(7, 9, 5),
+    )
+    check(packed, bo.pack(weights(rng, 4, 7, 9, 5)), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("scales", [{}, {"alpha": 0.3}, {"bias": -1.7}, {"alpha": -3, "bias": 0.1}])
+def test_bytes_and_scales(scales, tmp_path, rng):
+    packed = L.Packed(
+        L.PackedConv2D(
+            weights(rng, 33, 3, 3, 2),
+            np.float32(rng.normal(0, 300, 33)),
+            padding=1,
+            stride=2,
+        ),
+        L.PackedConv2D(weights(rng, 4, 2, 2, 33), **scales),
+        input_shape=(6, 5, 2),
+    )
+    check(packed, pixels(rng, 5, 6, 5, 2), tmp_path)
+
+
+@needs_compiler
+def test_one_layer_needs_no_workspace(tmp_path, rng):
+    packed = L.Packed(L.PackedFlatten(), L.PackedDense(weights(rng, 3, 70)), input_shape=(5, 7, 2))
+    size = check(packed, pixels(rng, 4, 5, 7, 2), tmp_path)
+    assert size == CSize(rom=3 * 3 * 4 + 16 * 4, ram=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("quantizer", [None, Ternary(), DoReFaWeight(3)], ids=repr)
+def test_planes_and_bits_that_stand_for_zero_and_one(quantizer, tmp_path, rng):
+    def conv(channels, filters, seed):
+        sizes = channels, filters, 3
+        if quantizer is None:
+            return L.BinaryConv2D(*sizes, padding=1, seed=seed)
+        return L.QuantizedConv2D(*sizes, quantizer, padding=1, seed=seed)
+
+    model = L.Sequential(
+        conv(2, 9, 0),
+        L.BatchNorm(9),
+        L.Quantize(DoReFaActivation(1)),
+        conv(9, 10, 1),
+        L.BatchNorm(10),
+        L.Sign(),
+        L.Flatten(),
+        L.BinaryDense(200, 4, seed=2),
+        L.BatchNorm(4),
+        input_shape=(4, 5, 2),
+    )
+    model.forward(pixels(rng, 9, 4, 5, 2), training=True)
+    disturb(model, rng)
+    packed = model.freeze()
+    assert packed.layers[1].input_bits == 1
+    assert (quantizer is None) == isinstance(packed.layers[1], L.PackedConv2D)
+    check(packed, pixels(rng, 9, 4, 5, 2), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", range(20))
+def test_random_networks(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    takes_bits = bool(rng.integers(0, 2))
+    shape = (int(rng.integers(6, 12)), int(rng.integers(6, 12)), int(rng.integers(1, 70)))
+    layers, sizes = [], shape
+    for i in range(int(rng.integers(1, 4))):
+        channels = int(rng.integers(1, 70))
+        kernel = int(rng.integers(1, 4))
+        layers.append(
+            L.PackedConv2D(
+                weights(rng, channels, kernel, kernel, sizes[-1]),
+                rng.integers(-9, 9, channels),
+                rng.integers(0, 2, channels) == 1,
+                padding=int(rng.integers(0, 3)),
+                stride=int(rng.integers(1, 3)),
+                pad_value=int(rng.integers(-1, 2)) if takes_bits or i else 0,
+            )
+        )
+        if rng.integers(0, 2):
+            minimum = rng.integers(0, 2, channels) == 1
+            layers.append(L.PackedMaxPool2D(2, 1, 1, minimum if rng.integers(0, 2) else None))
+        sizes = L.Packed(layers, input_shape=shape).output_shape(shape)
+        if min(sizes[:2]) < 5:
+            break
+    layers += [L.PackedFlatten(), L.PackedDense(weights(rng, 5, int(np.prod(sizes))))]
+    x = bo.pack(weights(rng, 3, *shape)) if takes_bits else pixels(rng, 3, *shape)
+    check(L.Packed(layers, input_shape=shape), x, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("alpha", [None, 0.25])
+def test_planes_of_scores(alpha, tmp_path, rng):
+    packed = L.Packed(
+        L.PackedPlanesConv2D(weights(rng, 2, 35, 2, 2, 3), (1, 1), 0.5, input_bits=8, padding=1),
+        L.PackedMaxPool2D(2),
+        L.PackedFlatten(),
+        L.PackedPlanesDense(weights(rng, 3, 4, 210), (1, 2, 4), alpha=alpha),
+        input_shape=(5, 4, 3),
+    )
+    check(packed, pixels(rng, 6, 5, 4, 3), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+def test_the_bytes_of_constants_are_those_of_the_object(tmp_path, rng):
+    packed = L.Packed(
+        L.PackedConv2D(weights(rng, 40, 3, 3, 5), 0, np.arange(40) % 2 == 0, padding=1),
+        L.PackedMaxPool2D(2, minimum=np.arange(40) % 3 == 0),
+        L.PackedFlatten(),
+        L.PackedDense(weights(rng, 6, 360), alpha=0.5, bias=0.25),
+        input_shape=(6, 6, 5),
+    )
+    size = to_c(packed, tmp_path)
+    made = tmp_path / "network.o"
+    command = [COMPILER, "-std=c99", "-O0", "-c", str(tmp_path / "network.c"), "-o", str(made)]
+    subprocess.run(command, check=True)
+    symbols = subprocess.run(["nm", "-S", str(made)], capture_output=True, check=True, text=True)
+    lines = [line.split() for line in symbols.stdout.splitlines()]
+    constants = [int(line[1], 16) for line in lines if len(line) == 4 and line[2] in "rR"]
+    assert size.rom == sum(constants)
+    assert not [line for line in lines if line[-2] in "bBdDU"]  # no variables, and no libraries
+    assert str(size) == f"{size.rom} B of ROM, {size.ram} B of RAM"
+    assert str(size) in (tmp_path / "network.h").read_text()
+    assert size.ram == 4 * (6 * 6 * 2 + 3 * 3 * 2)  # the flat row takes the place of the first
+
+
+@needs_compiler
+def test_other_names_and_new_folders(tmp_path, rng):
+    folder = tmp_path / "firmware"
+    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
+    to_c(packed, folder, name="digits")
+    assert sorted(path.name for path in folder.iterdir()) == ["digits.c", "digits.h"]
+    command = [COMPILER, *FLAGS, "-c", str(folder / "digits.c"), "-o", str(folder / "digits.o")]
+    subprocess.run(command, check=True)
+    before = (folder / "digits.c").read_bytes()
+    to_c(packed, folder, name="digits")
+    assert (folder / "digits.c").read_bytes() == before
+
+
+def test_the_command_writes_it(tmp_path, rng, capsys):
+    model, folder = tmp_path / "net.safetensors", tmp_path / "firmware"
+    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
+    packed.save(model)
+    argv = ["export", str(model), "-o", str(folder)]
+    assert cli.main([*argv, "--name", "digits", "--takes-bits"]) == 0
+    size = to_c(packed, tmp_path, name="digits", takes_bits=True)
+    assert f"wrote digits.h and digits.c in {folder}: {size}" in capsys.readouterr().out
+    for name in ("digits.h", "digits.c"):
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert "--qonnx needs an output that ends in .onnx" in failure(capsys, *argv, "--qonnx")
+    L.Packed(L.PackedReLU(), input_shape=(40,)).save(model)
+    assert "0.PackedReLU has no form in C" in failure(capsys, *argv)
+
+
+# Refusals
+
+
+def conv(rng, **options):
+    return L.PackedConv2D(weights(rng, 4, 1, 1, 4), 0, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda rng: [L.PackedReLU()], r"layer 0\.PackedReLU has no form in C"),
+        (lambda rng: [conv(rng), L.PackedResidual(conv(rng))], r"layer 1\.PackedResidual has no"),
+        (lambda rng: [L.PackedMaxPool2D(2)], r"layer 0\.PackedMaxPool2D: only bits can be pooled"),
+        (lambda rng: [conv(rng)], r"layer 0\.PackedConv2D: only the last layer may give scores"),
+        (
+            lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 4)), L.PackedFlatten()],
+            r"layer 0\.PackedConv2D: only the last",
+        ),
+        (
+            lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 2), groups=2)],
+            r"layer 0\.PackedConv2D: groups must be 1, got 2",
+        ),
+        (
+            lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 4), scale_input=True)],
+            "scale_input is not supported",
+        ),
+        (lambda rng: [conv(rng, padding=1, pad_value=1)], "pad_value must be 0 for uint8, got 1"),
+        (
+            lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=2)],
+            "must be codes of 2 bits, but bits flow",
+        ),
+        (
+            lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=1)],
+            "scores of bits that stand for 0 and 1",
+        ),
+    ],
+)
+def test_what_has_no_form_is_refused_by_name(make, message, tmp_path, rng):
+    packed = L.Packed(make(rng), input_shape=(4, 4, 4))
+    with pytest.raises(ConversionError, match=message):
+        to_c(packed, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments(tmp_path, rng):
+    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
+    with pytest.raises(TypeError, match=r"\[to_c\] packed must be a Packed, got list"):
+        to_c([], tmp_path)
+    for name in ("", "a-b", "9", 3, 'x"\n'):
+        with pytest.raises(ValueError, match="name must be letters, digits and _"):
+            to_c(packed, tmp_path, name=name)
+    with pytest.raises(ConversionError, match="size of the input must be known"):
+        to_c(L.Packed(conv(rng)), tmp_path)
+    with pytest.raises(FileNotFoundError):
+        to_c(packed, tmp_path / "no" / "folder")
