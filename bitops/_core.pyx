@@ -911,7 +911,7 @@ cdef class Convolution:
                                            areas.start, &stop)
             check_stop(&stop)
         if isinstance(w, Panels):
-            if groups > 1 and channels == 1:
+            if is_depthwise(channels, groups, filters):
                 raise ValueError("[_core] w must not be Panels with one channel a group")
             self.isa = (<Panels>w).isa
             check_size("filters of panels", (<Panels>w).n, filters)

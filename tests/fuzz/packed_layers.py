@@ -18,7 +18,7 @@ from fuzz.reader import Reader, allowed
 
 ROWS, FEATURES = (0, 1, 2, 3, 9, 17), (1, 2, 3, 5, 63, 64, 65, 130)
 SMALL = ("i1", "f4", "f8", "i4", "u1", "f2", "?")
-SCALES = ("alpha", "bias")
+SCALES = ("alpha", "bias", "slope")
 WINDOW = ("stride", "padding", "dilation")
 
 
@@ -178,6 +178,31 @@ def _pool(reader: Reader) -> Drawn:
     return Drawn(settings, _input(reader, _images(reader)))
 
 
+def _pad(reader: Reader) -> Drawn:
+    settings = {
+        "padding": reader.choice((0, 1, (2, 0), ((0, 1), (3, 0)))),
+        "value": reader.choice((1, -1)),
+    }
+    return Drawn(settings, _input(reader, _images(reader)))
+
+
+def _clip(reader: Reader) -> Drawn:
+    limits = {"low": reader.choice((-1.0, 0.0, None)), "high": reader.choice((1.0, 100.5, None))}
+    return Drawn(limits, _input(reader, _features(reader)[:2]))
+
+
+def _prelu(reader: Reader) -> Drawn:
+    m, n, _ = _features(reader)
+    return Drawn({"slope": array(reader, (n,), ("f4", "f8", "i1"))}, _input(reader, (m, n)))
+
+
+def _multi_threshold(reader: Reader) -> Drawn:
+    m, n, _ = _features(reader)
+    shape = reader.choice((n, n, 1)), 1 + reader.below(5)
+    threshold = np.sort(np.asarray(array(reader, shape, ("i1", "i4", "f4"))), axis=1)
+    return Drawn({"threshold": threshold}, _input(reader, (m, n)))
+
+
 def _max_pool(reader: Reader) -> Drawn:
     settings, x = _pool(reader)
     channels = plain_shape(x).shape[-1]
@@ -301,6 +326,43 @@ def _max_pool_twin(x: Any, minimum: Any = None, **settings: Any) -> np.ndarray:
     return np.where(np.asarray(minimum), smallest, largest)
 
 
+def _pad_twin(x: Any, padding: Any, value: float) -> np.ndarray:
+    sides = np.array(padding)
+    sides = np.stack([sides, sides], axis=1) if sides.shape == (2,) else sides
+    pairs = np.broadcast_to(sides, (2, 2)).tolist()
+    values = _values(x)
+    if values.dtype == np.uint8 and value < 0:
+        values = values.astype(np.float32)
+    return np.pad(values, ((0, 0), *pairs, (0, 0)), constant_values=value)
+
+
+def _clip_twin(x: Any, low: Any, high: Any) -> np.ndarray:
+    low, high = -np.inf if low is None else low, np.inf if high is None else high
+    return np.clip(_as_float(x), np.float32(low), np.float32(high))
+
+
+def _prelu_twin(x: Any, slope: Any) -> np.ndarray:
+    values = _as_float(x)
+    return np.where(values < 0, values * np.asarray(slope, np.float32), values)
+
+
+def _multi_threshold_twin(x: Any, threshold: np.ndarray) -> np.ndarray:
+    values = _values(x)
+    if np.isnan(values).any():
+        raise RefusedError("NaN")
+    if not (threshold.dtype.kind == "i" and values.dtype.kind in "iu"):
+        values, threshold = values.astype(np.float32), threshold.astype(np.float32)
+    reached = values[..., np.newaxis].astype(np.float64) >= threshold.astype(np.float64)
+    return reached.sum(axis=-1).astype(np.uint8)
+
+
+def _softmax_twin(x: Any) -> np.ndarray:
+    values = _as_float(x)
+    with np.errstate(all="ignore"):
+        y = np.exp(values - values.max(axis=-1, keepdims=True, initial=-np.inf))
+        return y / y.sum(axis=-1, keepdims=True)
+
+
 def _flat_twin(x: Any) -> np.ndarray:
     values = _values(x)
     return values.reshape(len(values), int(np.prod(values.shape[1:])))
@@ -332,6 +394,11 @@ KINDS: dict[str, Kind] = {
         _image_layer, lambda x: reference.global_avg_pool2d(_as_float(x))
     ),
     "PackedFlatten": Kind(_image_layer, _flat_twin),
+    "PackedPad2D": Kind(_pad, _pad_twin),
+    "PackedClip": Kind(_clip, _clip_twin),
+    "PackedPReLU": Kind(_prelu, _prelu_twin),
+    "PackedMultiThreshold": Kind(_multi_threshold, _multi_threshold_twin),
+    "PackedSoftmax": Kind(_plain_layer, _softmax_twin),
 }
 
 
@@ -378,9 +445,14 @@ def _refusal(name: str, arguments: dict[str, Any], x: Any) -> str | None:
     if any(isinstance(item, np.ma.MaskedArray) for item in (*arguments.values(), x)):
         return "masked"
     if "w" in arguments and "Float" not in name:
-        reason = sign_refusal("layer", 0, arguments["w"])
+        w = arguments["w"]
+        reason = sign_refusal("layer", 0, w)
         if reason:
             return reason
+        if not isinstance(w, bo.BitArray | bo.Prepacked):
+            w = np.asarray(w)
+            if w.dtype.kind == "i" and (abs(w.astype(np.float64)) != 1).any():
+                return "integers other than -1 and +1"
     if any(not np.isfinite(np.asarray(arguments.get(key, 0), np.float32)).all() for key in SCALES):
         return "a scale that is not finite"
     if np.isnan(np.asarray(arguments.get("threshold", 0), np.float64)).any():

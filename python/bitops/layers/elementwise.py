@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.checks import check_number
+from ..ops.checks import check_number, plain_array
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .columns import column_sums
 from .inputs import as_activation, as_float, as_scales, check_size
@@ -169,7 +169,7 @@ class PackedPReLU(Layer):
     ARRAYS = (ArraySpec("slope", "float32", 1),)
 
     def __init__(self, slope):
-        slope = np.asarray(slope)
+        slope = plain_array("PackedPReLU", "slope", slope)
         if slope.ndim != 1 or not slope.size:
             raise ValueError(f"[PackedPReLU] slope must have shape (features,), got {slope.shape}")
         checked = as_scales("PackedPReLU", "slope", slope, slope.size)

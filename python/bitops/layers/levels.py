@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ops.checks import plain_array
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, as_activation, as_float
 from .registry import ArraySpec, register
@@ -24,7 +25,7 @@ class UnitLevels:
 
 def check_levels(where: str, threshold) -> np.ndarray:
     """Check thresholds (features, levels), rising along the levels; return int32 or float32."""
-    threshold = np.asarray(threshold)
+    threshold = plain_array(where, "threshold", threshold)
     if threshold.dtype.kind not in "iuf":
         raise TypeError(f"[{where}] threshold must be integer or real, got {threshold.dtype}")
     if threshold.ndim != 2 or 0 in threshold.shape or threshold.shape[1] > MAX_LEVELS:
