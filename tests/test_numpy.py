@@ -150,7 +150,7 @@ TAKE_ARRAYS = {
     "bitplane_gemm": lambda: bo.bitplane_gemm(masked(ROWS.astype(np.uint8)), ROWS),
     "PackedDense": lambda: PackedDense(ROWS, alpha=masked(COLUMN)),
     "PackedReLU": lambda: PackedReLU()(masked(ROWS)),
-    "Sequential": lambda: Sequential(BinaryDense(5, 3)).outputs(masked(ROWS)),
+    "outputs": lambda: Sequential(BinaryDense(5, 3)).outputs(masked(ROWS)),
     "Parameter": lambda: Parameter(ROWS).assign(masked(ROWS)),
     "fit": lambda: fit(Sequential(BinaryDense(5, 3)), ROWS, masked(np.ones(3, int))),
 }

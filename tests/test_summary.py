@@ -9,6 +9,8 @@ from bitops.layers import (
     BatchNorm,
     BinaryConv2D,
     BinaryDense,
+    Clip,
+    Concat,
     Conv2D,
     Cost,
     Dense,
@@ -19,21 +21,30 @@ from bitops.layers import (
     GlobalAvgPool2D,
     Layer,
     MaxPool2D,
+    MultiThreshold,
     PackedAvgPool2D,
     PackedBatchNorm,
+    PackedClip,
+    PackedConcat,
     PackedConv2D,
     PackedDense,
     PackedFlatten,
     PackedGlobalAvgPool2D,
     PackedLevels,
     PackedMaxPool2D,
+    PackedMultiThreshold,
+    PackedPad2D,
     PackedPlanesConv2D,
     PackedPlanesDense,
+    PackedPReLU,
     PackedQuantize,
     PackedReLU,
     PackedResidual,
     PackedSign,
+    PackedSoftmax,
     PackedTanh,
+    Pad2D,
+    PReLU,
     Quantize,
     QuantizedConv2D,
     QuantizedDense,
@@ -43,6 +54,7 @@ from bitops.layers import (
     Sequential,
     ShiftBatchNorm,
     Sign,
+    Softmax,
     Tanh,
     TanhDense,
 )
@@ -126,16 +138,35 @@ COSTS = [
     (GlobalAvgPool2D(), 1, None, Cost()),
     (PackedGlobalAvgPool2D(), 8, None, Cost()),
     (PackedMaxPool2D(2, minimum=FLIP), 1, 1, Cost(0, 8)),
+    (Clip(), 1, None, Cost()),
+    (PackedClip(), None, None, Cost()),
+    (Softmax(), None, None, Cost()),
+    (PackedSoftmax(), None, None, Cost()),
+    (PReLU(6), 1, None, Cost(6, 24, 0, 6)),
+    (PackedPReLU(np.ones(6)), None, None, Cost(6, 24, 0, 6)),
+    # 6 thresholds of each of 3 levels in float32, or of int32; the codes are 0 to 3
+    (MultiThreshold(np.ones((6, 3))), None, 2, Cost(18, 72)),
+    (PackedMultiThreshold(np.ones((6, 3), int)), 8, 2, Cost(18, 72)),
     # what flows in flows out
     *(
         (layer, bits, bits, Cost())
-        for layer in (MaxPool2D(2), PackedMaxPool2D(2), Flatten(), PackedFlatten(), Dropout(0.5))
+        for layer in (
+            MaxPool2D(2),
+            PackedMaxPool2D(2),
+            Flatten(),
+            PackedFlatten(),
+            Dropout(0.5),
+            Pad2D(1),
+            PackedPad2D(1),
+        )
         for bits in (None, 1, 2, 8)
     ),
     (QuantizeGradient(4), 2, 2, Cost()),
     # blocks: their chains have lines of their own
     (Residual(BinaryDense(6, 6)), 1, None, Cost()),
     (PackedResidual(PackedDense(W[:, :6])), 2, None, Cost()),
+    (Concat(BinaryDense(6, 6)), 1, None, Cost()),
+    (PackedConcat(PackedDense(W[:, :6])), 2, None, Cost()),
 ]
 
 

@@ -357,7 +357,7 @@ def _multi_threshold_twin(x: Any, threshold: np.ndarray) -> np.ndarray:
 
 
 def _softmax_twin(x: Any) -> np.ndarray:
-    values = _as_float(x)
+    values = np.ascontiguousarray(_as_float(x))
     with np.errstate(all="ignore"):
         y = np.exp(values - values.max(axis=-1, keepdims=True, initial=-np.inf))
         return y / y.sum(axis=-1, keepdims=True)

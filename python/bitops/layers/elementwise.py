@@ -189,7 +189,8 @@ class PackedPReLU(Layer):
 
 def softmax(where: str, x) -> np.ndarray:
     """Return exp(x) of a layer's input, divided by its sum over the features, float32."""
-    values = as_float(as_activation(where, x))
+    # in one order in memory, so that the sums are the same for every layout
+    values = np.ascontiguousarray(as_float(as_activation(where, x)))
     y = np.exp(values - values.max(axis=-1, keepdims=True, initial=-np.inf))
     y /= y.sum(axis=-1, keepdims=True)
     return y

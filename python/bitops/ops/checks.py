@@ -120,7 +120,9 @@ def plain_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
     try:
         return np.asarray(x)
     except ValueError as error:  # lists of several lengths
-        raise ValueError(f"[{where}] {name} must be an array of numbers, got {error}") from None
+        raise ValueError(
+            f"[{where}] {name} must be an array, got {type(x).__name__}: {error}"
+        ) from None
 
 
 def check_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
