@@ -91,7 +91,7 @@ static void pack(const call *c) {
 }
 
 static void compare(const call *c) {
-    bitops_compare_rows(c->isa, BITOPS_F32, numbers, LONG / 64, 64, scales, NULL, c->out, c->stop,
+    bitops_compare_rows(c->isa, BITOPS_F32, numbers, LONG / 16, 16, scales, NULL, c->out, c->stop,
                         c->threads);
 }
 
@@ -216,7 +216,9 @@ static void conv(const call *c) {
 }
 
 static void conv_groups(const call *c) {
-    run_conv(c, convolution(c, CHANNELS / 2, 2));
+    bitops_conv_args args = convolution(c, CHANNELS / 2, 2);
+    args.images = 4; /* each group by itself is worth several threads */
+    run_conv(c, args);
 }
 
 static void conv_depthwise(const call *c) {
