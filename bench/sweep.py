@@ -79,7 +79,7 @@ def choose(only: list[str]) -> list[Case]:
         if not only or any(word in case.name or fnmatch.fnmatch(case.name, word) for word in only)
     ]
     if not chosen:
-        examples = ", ".join(case.name for case in cases[:: len(cases) // 5])
+        examples = ", ".join(case.name for case in cases[:: max(1, len(cases) // 5)])
         sys.exit(f"sweep: --only {' '.join(only)}: no case has such a name, as have {examples}")
     return chosen
 
@@ -155,9 +155,12 @@ def draw(rows: list[Row]) -> Any:
     figure = new_figure("sweep")
     figure.set_size_inches(5 * across + 0.5, 2.6 * down + 0.8)
     fields = figure.subplots(down, across, squeeze=False, sharey=True)
+    ratios = [ratio for row in rows for ratio in row["ratio"].values()]
+    limits = (min(0.5, *ratios) / 1.3, max(2, *ratios) * 1.3)
     shown = {}
     for axes, call in zip(fields.ravel(), calls, strict=False):
         axes.axhline(1, color="black", linewidth=1)
+        axes.axhspan(1e-9, 1, color="tab:red", alpha=0.07)
         for rival in RIVALS:
             found = [row for row in rows if row["call"] == call and rival in row["ratio"]]
             if found:
@@ -166,11 +169,12 @@ def draw(rows: list[Row]) -> Any:
                 shown[rival] = axes.scatter(x, y, s=9, alpha=0.5, linewidths=0, **style)
                 axes.plot(*medians(found, rival), color=COLORS[rival], linewidth=2)
         unit = "elements" if call == "pack" else "multiply-accumulates"
-        axes.set(xscale="log", yscale="log", title=call, xlabel=unit)
+        axes.set(xscale="log", yscale="log", title=call, xlabel=unit, ylim=limits)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
     for axes in fields.ravel()[len(calls) :]:
         axes.set_visible(False)
-    figure.supylabel("time of the rival / time of bitops")
+    figure.supylabel("how many times faster bitops is: time of the rival / time of bitops")
     figure.legend(
         shown.values(), shown, loc="outside upper center", ncols=len(shown), markerscale=2
     )
