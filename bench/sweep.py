@@ -156,7 +156,7 @@ def draw(rows: list[Row]) -> Any:
     figure.set_size_inches(5 * across + 0.5, 2.6 * down + 0.8)
     fields = figure.subplots(down, across, squeeze=False, sharey=True)
     ratios = [ratio for row in rows for ratio in row["ratio"].values()]
-    limits = (min(0.5, *ratios) / 1.3, max(2, *ratios) * 1.3)
+    limits = (min([0.5, *ratios]) / 1.3, max([2, *ratios]) * 1.3)
     shown = {}
     for axes, call in zip(fields.ravel(), calls, strict=False):
         axes.axhline(1, color="black", linewidth=1)

@@ -176,10 +176,13 @@ def test_the_figures_of_a_file_are_shown_and_drawn(sweep, capsys, monkeypatch, t
     assert_array_equal(points, expected)
 
 
-def test_absent_rivals_have_dashes(sweep, capsys, monkeypatch):
+def test_absent_rivals_have_dashes(sweep, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
     monkeypatch.setattr(sweep, "load_peers", lambda names: {})
-    sweep.main(["--seconds", "0", "--only", "product 1x10x64", "topk 3x1000x64"])
-    table = capsys.readouterr().out.partition("worst first")[2]
+    options = ["--seconds", "0", "--plot", str(tmp_path / "sweep.png")]
+    sweep.main([*options, "--only", "topk 3x1000x64"])
+    sweep.main([*options, "--only", "product 1x10x64", "topk 3x1000x64"])
+    table = capsys.readouterr().out.rpartition("worst first")[2]
     lines = [line for line in table.splitlines() if "10x64" in line or "1000x64" in line]
     assert [line.split().count("-") for line in lines] == [2, 2, 2, 2, 3, 3]
 
