@@ -35,6 +35,7 @@ from bitops.cli.figures import new_figure, save_figure
 from grid import RIVALS, Case, all_cases
 from peers import limit_peers, load_peers
 
+BLOCK_SECONDS = 5e-4
 FIXED_COST = 1e-6
 BEHIND = 0.95
 
@@ -44,7 +45,9 @@ Row = dict[str, Any]
 def measure(case: Case, peers: dict[str, Any], seconds: float) -> list[Row]:
     """One row for each call of ours: its time, and those of the rivals."""
     calls = case.make(peers)
-    times = interleave(calls.ours | calls.rivals, seconds=seconds, check=calls.check)
+    times = interleave(
+        calls.ours | calls.rivals, seconds=seconds, check=calls.check, block_seconds=BLOCK_SECONDS
+    )
     rivals = {name: times[name].best for name in calls.rivals}
     return [
         {
@@ -166,7 +169,7 @@ def draw(rows: list[Row]) -> Any:
             if found:
                 x, y = [row["work"] for row in found], [row["ratio"][rival] for row in found]
                 style = {"color": COLORS[rival], "marker": MARKERS[rival]}
-                shown[rival] = axes.scatter(x, y, s=9, alpha=0.5, linewidths=0, **style)
+                shown[rival] = axes.scatter(x, y, s=9, alpha=0.4, linewidths=0, **style)
                 axes.plot(*medians(found, rival), color=COLORS[rival], linewidth=2)
         unit = "elements" if call == "pack" else "multiply-accumulates"
         axes.set(xscale="log", yscale="log", title=call, xlabel=unit, ylim=limits)
@@ -174,7 +177,7 @@ def draw(rows: list[Row]) -> Any:
         axes.grid(alpha=0.3)
     for axes in fields.ravel()[len(calls) :]:
         axes.set_visible(False)
-    figure.supylabel("how many times faster bitops is: time of the rival / time of bitops")
+    figure.supylabel("time of the rival / time of bitops")
     figure.legend(
         shown.values(), shown, loc="outside upper center", ncols=len(shown), markerscale=2
     )

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference
-from bitops.benchmark import WrongResult, timing
+from bitops.benchmark import WrongResult
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -94,7 +94,7 @@ def sweep(grid, monkeypatch):
     monkeypatch.setattr(grid, "IMAGES", (2,))
     monkeypatch.setattr(grid, "SIDES", (4,))
     monkeypatch.setattr(grid, "CHANNELS", ((3, 5), (70, 33)))
-    monkeypatch.setattr(timing, "BLOCK_SECONDS", 1e-5)
+    monkeypatch.setattr(sweep, "BLOCK_SECONDS", 1e-5)
     monkeypatch.setattr(sweep, "load_peers", lambda names: {name: PEERS[name] for name in names})
     return sweep
 
