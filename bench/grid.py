@@ -1,7 +1,7 @@
 """The grid of sweep.py: products, searches, packing and convolutions from tiny to large.
 
-A case is a name, the size of its work, and a function that makes operands and returns `Calls`. Bits
-are random and of one seed. What a call must give is counted by NumPy, without bitops.
+A case is a kind, a size, the work in it, and a function that makes operands and returns `Calls`.
+Bits are random and of one seed. What a call must give is counted by NumPy, without our kernels.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ class Calls(NamedTuple):
 class Case(NamedTuple):
     """A point of the grid; `make` receives the rivals that are installed."""
 
-    name: str
+    kind: str
+    size: str
     work: int  # multiply-accumulates, or elements to pack
     make: Callable[[dict[str, Any]], Calls]
 
     @property
-    def kind(self) -> str:
-        return self.name.split()[0]
+    def name(self) -> str:
+        return f"{self.kind} {self.size}"
 
 
 def random_bits(seed: int, n: int, k: int) -> bo.BitArray:
@@ -206,14 +207,14 @@ def all_cases() -> Iterator[Case]:
     """Yield every point of the grid."""
     for m, n, k in itertools.product(ROWS, COLUMNS, BITS):
         if fits(m, n, k):
-            yield Case(f"product {m}x{n}x{k}", m * n * k, partial(products, m, n, k))
+            yield Case("product", f"{m}x{n}x{k}", m * n * k, partial(products, m, n, k))
     for m, n, k in itertools.product(QUERIES, COLUMNS, BITS):
         # faiss's index takes whole words
         if fits(m, n, k) and n >= 1000 and k % 64 == 0:
-            yield Case(f"topk {m}x{n}x{k}", m * n * k, partial(search, m, n, k))
+            yield Case("topk", f"{m}x{n}x{k}", m * n * k, partial(search, m, n, k))
     for n, side, (c, o) in itertools.product(IMAGES, SIDES, CHANNELS):
-        name = f"conv2d {n}x{side}x{side}x{c}->{o}"
-        yield Case(name, n * side * side * 9 * c * o, partial(convolution, n, side, c, o))
+        size, work = f"{n}x{side}x{side}x{c}->{o}", n * side * side * 9 * c * o
+        yield Case("conv2d", size, work, partial(convolution, n, side, c, o))
     for m, k in itertools.product(ROWS, BITS):
         if 4 * m * k < MAX_BYTES:
-            yield Case(f"pack {m}x{k}", m * k, partial(packing, m, k))
+            yield Case("pack", f"{m}x{k}", m * k, partial(packing, m, k))

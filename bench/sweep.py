@@ -52,7 +52,7 @@ def measure(case: Case, peers: dict[str, Any], seconds: float) -> list[Row]:
     return [
         {
             "call": name,
-            "size": case.name.split()[1],
+            "size": case.size,
             "work": case.work,
             "seconds": times[name].best,
             "median": times[name].median,

@@ -107,7 +107,7 @@ def test_the_grid_is_within_its_limits(grid):
     assert "product 1000x1000000x64" not in names  # a result of 4 GB
     for case in grid.all_cases():
         if case.kind == "product":
-            m, n, k = map(int, case.name.split()[1].split("x"))
+            m, n, k = map(int, case.size.split("x"))
             assert case.work == m * n * k < 2**34 and (m + n) * k // 8 + 4 * m * n < 2**30
 
 
