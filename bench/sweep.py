@@ -1,4 +1,4 @@
-"""Every function of products over a grid of sizes, against NumPy, faiss and numkong.
+"""Products, searches, convolutions and packing over a grid of sizes, against three rivals.
 
     python bench/sweep.py [--only 'product 1x*'] [--cpu 1] [--json sweep.json] [--plot sweep.png]
 
