@@ -241,6 +241,28 @@ def test_points_behind(sweep):
     assert [sweep.is_behind(row, name) for name in ("faiss", "numkong")] == [False, True]
 
 
+def test_a_point_behind_is_measured_again(sweep, grid, monkeypatch):
+    """The best of both counts, for the rivals as well."""
+    runs = [{"ours": 9e-6, "faiss": 4e-6}, {"ours": 5e-6, "faiss": 5e-6}]
+    given = []
+
+    def best_times(calls, seconds):
+        given.append(seconds)
+        return runs[len(given) - 1]
+
+    monkeypatch.setattr(sweep, "best_times", best_times)
+    calls = grid.Calls({"ours": None}, {"faiss": None}, None)
+    case = grid.Case("product", "1x2x3", 6, lambda peers: calls)
+    (row,) = sweep.measure(case, {}, 1.0)
+    assert given == [1.0, 2.0]
+    assert row["seconds"] == 5e-6 and row["rivals"] == {"faiss": 4e-6}
+    assert row["ratio"] == {"faiss": pytest.approx(0.8)}
+    runs[0] = {"ours": 4e-6, "faiss": 4e-6}
+    given.clear()
+    (row,) = sweep.measure(case, {}, 1.0)
+    assert given == [1.0] and row["seconds"] == 4e-6
+
+
 def test_only_without_a_point(sweep):
     with pytest.raises(SystemExit, match="--only nothing: no case has such a name, as have produ"):
         sweep.main(["--only", "nothing"])
