@@ -24,8 +24,14 @@ import numpy as np
 
 import bitops as bo
 import common
-from bitops import _core
-from bitops.benchmark import WrongResult, interleave, random_signs, thread_counts, threads
+from bitops.benchmark import (
+    WrongResult,
+    interleave,
+    port_bound,
+    random_signs,
+    thread_counts,
+    threads,
+)
 
 SHAPES = (
     (512, 512, 512),
@@ -38,7 +44,6 @@ SHAPES = (
 )
 PEERS = ("numkong", "faiss", "torch")
 TOPK = (1000, 1_000_000, 1024, 10)
-BOUND_STEPS = 100_000  # about half a millisecond
 
 
 def load_peers(names: tuple[str, ...]) -> dict[str, Any]:
@@ -60,16 +65,24 @@ def limit_peers(peers: dict[str, Any], count: int) -> None:
         peers["faiss"].omp_set_num_threads(count)
 
 
-def port_bound() -> float | None:
-    """GMAC/s of the product's step on registers alone, or None where there is no such loop."""
-    samples = []
-    for _ in range(20):
-        start = time.perf_counter()
-        macs = _core.port_bound(BOUND_STEPS)
-        if macs is None:
-            return None
-        samples.append(macs / (time.perf_counter() - start) / 1e9)
-    return statistics.median(samples)
+def numkong_hammings(numkong: Any, a: np.ndarray, w: np.ndarray) -> Callable[[], Any]:
+    """The distances of bytes to weights that are packed beforehand, in a tensor of uint32."""
+    packed = numkong.hammings_pack(w)
+    out = numkong.hammings_packed(a, packed)
+    return lambda: numkong.hammings_packed(a, packed, out=out)
+
+
+def faiss_hammings(
+    faiss: Any, a: np.ndarray, w: np.ndarray, out: np.ndarray
+) -> Callable[[], np.ndarray]:
+    """The distances of all pairs of rows of bytes, in `out`, int32."""
+    left, right, result = map(faiss.swig_ptr, (a, w, out))
+
+    def call() -> np.ndarray:
+        faiss.hammings(left, right, len(a), len(w), a.shape[1], result)
+        return out
+
+    return call
 
 
 class Products:
@@ -92,9 +105,10 @@ class Products:
         if "torch" in peers:
             self.add_torch(peers["torch"], a, w)
         if "numkong" in peers and count == 1:  # it has no threads of its own
-            self.add_numkong(peers["numkong"], a_bytes, w_bytes)
+            self.calls["numkong"] = numkong_hammings(peers["numkong"], a_bytes, w_bytes)
         if "faiss" in peers:
-            self.add_faiss(peers["faiss"], a_bytes, w_bytes)
+            counts = np.empty((m, n), np.int32)
+            self.calls["faiss"] = faiss_hammings(peers["faiss"], a_bytes, w_bytes, counts)
 
     def add_torch(self, torch: Any, a: np.ndarray, w: np.ndarray) -> None:
         left, right = torch.from_numpy(a).to(torch.int8), torch.from_numpy(w).to(torch.int8).T
@@ -104,22 +118,6 @@ class Products:
             print(f"note: torch._int_mm is left out for {self.shape}: {error}")
             return
         self.calls["int8"] = lambda: torch._int_mm(left, right)
-
-    def add_numkong(self, numkong: Any, a: np.ndarray, w: np.ndarray) -> None:
-        packed = numkong.hammings_pack(w)
-        out = numkong.hammings_packed(a, packed)
-        self.calls["numkong"] = lambda: numkong.hammings_packed(a, packed, out=out)
-
-    def add_faiss(self, faiss: Any, a: np.ndarray, w: np.ndarray) -> None:
-        m, n, k = self.shape
-        out = np.empty((m, n), np.int32)
-        left, right, result = map(faiss.swig_ptr, (a, w, out))
-
-        def call() -> np.ndarray:
-            faiss.hammings(left, right, m, n, k // 8, result)
-            return out
-
-        self.calls["faiss"] = call
 
     def check(self, name: str, result: Any) -> None:
         expected = self.mismatches if name in ("numkong", "faiss") else self.dot

@@ -13,10 +13,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
-from bitops import benchmark, reference
+from bitops import _core, benchmark, reference
 from bitops import io as model_file
-from bitops.benchmark import gemm_table, inference, timing
-from bitops.cli import info
+from bitops.benchmark import bounds, gemm_table, inference, timing
+from bitops.cli import bench_picture, info
 from bitops.cli import main as cli
 from bitops.data.datasets import load_cifar10, load_digits
 from bitops.layers import (
@@ -39,7 +39,8 @@ def quick(monkeypatch):
     """Let measurements stop after the least number of rounds, on small and odd shapes."""
     monkeypatch.setattr(gemm_table, "GEMM_SHAPES", ((7, 5, 130), (1, 33, 64)))
     monkeypatch.setattr(timing, "BLOCK_SECONDS", 1e-5)
-    for module in (gemm_table, inference):
+    monkeypatch.setattr(bench_picture, "SIZES", (5, 64))
+    for module in (bounds, gemm_table, inference):
         monkeypatch.setattr(
             module,
             "interleave",
@@ -210,6 +211,42 @@ def test_bench(quick, capsys, tmp_path):
             assert row[name]["rounds"] == benchmark.MIN_ROUNDS
             assert row["gmacs"][name] == pytest.approx(work / row[name]["best"] / 1e9)
             assert row["ratio"][name] == pytest.approx(row["blas"]["best"] / row[name]["best"])
+
+
+def test_bench_draws_rates_and_bounds(quick, capsys, monkeypatch, tmp_path):
+    """The lines of the picture are the figures of the table and of the file."""
+    figures = pytest.importorskip("matplotlib.figure")
+    drawn, save = [], figures.Figure.savefig
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda self, *a, **o: [drawn.append(self), save(self, *a, **o)]
+    )
+    picture, path = tmp_path / "rates.png", tmp_path / "rates.json"
+    assert cli.main(["bench", "--quick", "--plot", str(picture), "--json", str(path)]) == 0
+    assert f"Drawn in {picture}" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    data = json.loads(path.read_text())
+    shapes = [(5, 5, 5), (64, 64, 64), (1, 5, 5), (1, 64, 64)]
+    assert [(row["m"], row["n"], row["k"]) for row in data["sizes"]] == shapes
+    ports, reading = data["bounds"]["ports"], data["bounds"]["reading"]
+    assert list(reading) == ["5", "64"] and all(speed > 0 for speed in reading.values())
+    (figure,) = drawn
+    for axes, rows in zip(figure.axes, (data["sizes"][:2], data["sizes"][2:]), strict=True):
+        lines = {line.get_label(): line for line in axes.lines}
+        for name, label in (("packed", "bitops, packed"), ("blas", "float32 BLAS")):
+            assert list(lines[label].get_xdata()) == [5, 64]
+            rates = [row["gmacs"][name] for row in rows]
+            assert list(lines[label].get_ydata()) == pytest.approx(rates)
+        assert ("bound of the ports" in lines) == (ports is not None)
+    assert (ports is not None) == (_core.port_bound(1) is not None)
+    assert list(lines["bound of reading the weights"].get_ydata()) == list(reading.values())
+
+
+def test_bench_needs_matplotlib_for_a_picture(quick, capsys, monkeypatch, tmp_path):
+    """It is said before anything is measured."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(gemm_table, "measure_gemm", None)
+    message = failure(capsys, "bench", "--plot", str(tmp_path / "rates.png"))
+    assert "[bench] matplotlib must be installed (pip install 'bitops[plot]')" in message
 
 
 def test_bench_finds_wrong_results(quick, capsys, monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ All measurements follow the same rules:
 - No figure is stored without a description of the machine.
 """
 
+from .bounds import port_bound, read_speed
 from .gemm_table import GEMM_SHAPES, GemmOperands, GemmResult, measure_gemm
 from .inference import FloatNet, InferenceResult, float_conv2d, measure_inference
 from .timing import (
@@ -42,7 +43,9 @@ __all__ = [
     "machine_stamp",
     "measure_gemm",
     "measure_inference",
+    "port_bound",
     "random_signs",
+    "read_speed",
     "thread_counts",
     "threads",
 ]

@@ -76,6 +76,7 @@ def interleave(
     *,
     seconds: float,
     check: Callable[[str, Any], None] | None = None,
+    block_seconds: float | None = None,
 ) -> dict[str, Timing]:
     """Time several calls in turns: one block of each, then the next round.
 
@@ -88,6 +89,9 @@ def interleave(
     check : callable, optional
         Called outside the timer with the name and the result of every block. It should raise
         `WrongResult` if the result is wrong.
+    block_seconds : float, optional
+        Length of a block of short calls, by default `BLOCK_SECONDS`. Shorter blocks, and more of
+        them, find the best time on a machine that has other work to do.
 
     Returns
     -------
@@ -98,10 +102,12 @@ def interleave(
     Operands are warm: each block begins with an untimed call, which brings them back into the
     cache. It also gives worker threads of the previous call, which spin for a while, time to sleep.
     """
+    block = BLOCK_SECONDS if block_seconds is None else block_seconds
     counts = {}
     for name, call in calls.items():
-        call()
-        counts[name] = max(1, round(BLOCK_SECONDS / max(_seconds_per_call(call, 1)[0], 1e-9)))
+        # the first call may be cold, and other work may come between either
+        estimate = min(_seconds_per_call(call, 1)[0] for _ in range(2))
+        counts[name] = max(1, round(block / max(estimate, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     deadline = time.perf_counter() + seconds
     rounds = 0

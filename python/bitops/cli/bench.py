@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from .. import benchmark
 from ..benchmark import gemm_table
 from ..files.writing import write_file
+from . import bench_picture
 from .arguments import output_file
+from .figures import new_figure, save_figure
 from .info import describe_machine, print_pairs
 
 __all__ = ["add_parser", "run"]
@@ -26,15 +29,24 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="time binary GEMM against float32 BLAS",
         description="Time binary GEMM against float32 BLAS on one thread and on all, and check "
-        "every timed result. Takes about a minute, with --quick about ten seconds.",
+        "every timed result. Takes about a minute, with --quick about ten seconds; with --plot "
+        "twice as long.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, noisier figures")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="also write the results")
+    parser.add_argument(
+        "--plot",
+        type=output_file,
+        metavar="FILE",
+        help="also draw rates over size and the bounds of the machine, a PNG; needs matplotlib",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the GEMM table; write it as JSON where asked."""
+    """Print the GEMM table; write it as JSON, and draw rates over size, where asked."""
+    if args.plot:
+        new_figure("bench")  # fails now rather than after the measurements
     stamp = benchmark.machine_stamp()
     print_pairs(describe_machine())
     if stamp["load"] is not None:  # Windows reports none
@@ -49,21 +61,39 @@ def run(args: argparse.Namespace) -> int:
         "within the call. ratio: to float32. spread: distance of the quartiles over the median.\n"
         f"\n{HEADER}"
     )
-    results = []
-    for shape in gemm_table.GEMM_SHAPES:
-        operands = gemm_table.GemmOperands(*shape)
-        for threads in benchmark.thread_counts():
-            results.append(
-                gemm_table.measure_gemm(operands, threads, seconds=0.3 if args.quick else 2.0)
-            )
-            # A table row is the progress; flush so that it shows through a pipe as well.
-            print(format_row(results[-1]), flush=True)
-    print(f"\nAll {3 * len(results)} timed results equal the float32 product.")
+    seconds = 0.3 if args.quick else 2.0
+    results = measure(gemm_table.GEMM_SHAPES, benchmark.thread_counts(), seconds)
+    data = {"stamp": stamp, "gemm": [r.as_dict() for r in results]}
+    checked = len(results)
+    if args.plot:
+        print()
+        sizes = measure(bench_picture.picture_shapes(), (1,), seconds / 2)
+        bounds = bench_picture.measure_bounds(seconds=seconds / 10)
+        data |= {"sizes": [r.as_dict() for r in sizes], "bounds": bounds.as_dict()}
+        checked += len(sizes)
+    print(f"\nAll {3 * checked} timed results equal the float32 product.")
+    if args.plot:
+        title = f"{stamp['cpu']}, {stamp['isa']}, one thread"
+        save_figure("bench", bench_picture.draw_rates(sizes, bounds, title), args.plot)
+        print(f"Drawn in {args.plot}")
     if args.json:
-        data = {"stamp": stamp, "gemm": [r.as_dict() for r in results]}
         write_file("bench", args.json, (json.dumps(data, indent=1) + "\n").encode())
         print(f"Written to {args.json}")
     return 0
+
+
+def measure(
+    shapes: Iterable[tuple[int, int, int]], thread_counts: Iterable[int], seconds: float
+) -> list[benchmark.GemmResult]:
+    """Measure shapes on numbers of threads, and print a row for each."""
+    results = []
+    for shape in shapes:
+        operands = gemm_table.GemmOperands(*shape)
+        for threads in thread_counts:
+            results.append(gemm_table.measure_gemm(operands, threads, seconds=seconds))
+            # A table row is the progress; flush so that it shows through a pipe as well.
+            print(format_row(results[-1]), flush=True)
+    return results
 
 
 def format_row(result: gemm_table.GemmResult) -> str:

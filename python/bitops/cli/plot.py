@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files.text import printable
-from ..files.writing import write_file
+from .figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from ..training.log import Row
@@ -79,12 +78,6 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..training.log import read_log
 
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"[plot] matplotlib must be installed (pip install 'bitops[plot]'), got: {error}"
-        ) from None
     log = Path(log)
     rows = read_log(log)
     if not rows:
@@ -94,12 +87,10 @@ def plot(log: str | os.PathLike, folder: str | os.PathLike | None = None) -> lis
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, draw in _PICTURES.items():
-        figure = Figure(layout="constrained")
+        figure = new_figure("plot")
         if draw(figure, rows):
-            picture = io.BytesIO()
-            figure.savefig(picture, format="png", dpi=120)
             written.append(folder / f"{log.stem}-{name}.png")
-            write_file("plot", written[-1], picture.getvalue())
+            save_figure("plot", figure, written[-1])
     return written
 
 
