@@ -8,25 +8,10 @@ from scipy.spatial import distance
 import bitops as bo
 from bitops import search
 from bitops.search import pairs
-
-METRICS = ("hamming", "jaccard", "dice", "intersection")
+from sets import METRICS, plain, special_rows
 
 # (m, n, k), with rows and columns around blocks
 SHAPES = ((1, 1, 1), (3, 5, 70), (17, 40, 64), (257, 1100, 130), (300, 1025, 33), (2, 3, 70000))
-
-
-def plain(x, y, metric):
-    """The values of all pairs of rows of bool, one product of integers and one division."""
-    x, y = x.astype(np.int64), y.astype(np.int64)
-    both = x @ y.T
-    x_counts, y_counts = x.sum(axis=1)[:, None], y.sum(axis=1)
-    differ = x_counts + y_counts - 2 * both
-    if metric == "hamming":
-        return differ.astype(np.int32)
-    if metric == "intersection":
-        return both.astype(np.int32)
-    size = x_counts + y_counts - both if metric == "jaccard" else x_counts + y_counts
-    return differ / np.where(size == 0, 1, size)
 
 
 def plain_topk(values, count, metric, ids=None):
@@ -49,13 +34,6 @@ def assert_topk(x, y, count, metric, subset=None):
     found = search.topk(bo.pack(x), bo.pack(y), count, metric, subset=subset)
     for got, wanted in zip(found, expected, strict=True):
         assert_array_equal(got, wanted, strict=True)
-
-
-def special_rows(rng, k):
-    """Random rows of several densities, among them empty, full and equal ones."""
-    rows = rng.random((60, k)) < rng.choice([0.02, 0.5, 0.97], size=(60, 1))
-    rows[:8], rows[8:12], rows[12:20] = False, True, rows[20]
-    return rows
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,10 +1,12 @@
 """Search on rows of bits: distances, nearest rows and ranges, by four metrics.
 
 `metrics` defines them. `pairs` compares all rows or rows side by side, `nearest` finds the nearest
-ones. These modules import only `ops` and the native module.
+ones, and `ranges` all within a range, to which `multi_index` is a short cut. These modules import
+only `ops` and the native module.
 """
 
 from .nearest import topk
 from .pairs import paired, pairwise
+from .ranges import pairs_within, within
 
-__all__ = ["paired", "pairwise", "topk"]
+__all__ = ["paired", "pairs_within", "pairwise", "topk", "within"]

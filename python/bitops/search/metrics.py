@@ -97,6 +97,12 @@ class Operands:
     a, b : BitArray of shape (m, k) and (n, k); or array_like, packed by sign; `b` also Prepacked
     metric : str
 
+    Attributes
+    ----------
+    a, b : BitArray
+    counts : tuple of two ndarrays, float64
+        |a| and |b| of all rows, if the metric depends on them.
+
     Raises
     ------
     TypeError
@@ -115,8 +121,8 @@ class Operands:
                 f"got {self.a.shape[1]} and {self.b.shape[1]}"
             )
         if self.metric.counts:
-            self._a_counts = _counts(self.a)
-            self._b_counts = self._a_counts if self.b is self.a else _counts(self.b)
+            a_counts = _counts(self.a)
+            self.counts = a_counts, a_counts if self.b is self.a else _counts(self.b)
 
     @property
     def m(self) -> int:
@@ -130,7 +136,7 @@ class Operands:
         """Return |a| + |b| of some rows of `a` and some of `b`, as they broadcast; or None."""
         if not self.metric.counts:
             return None
-        return self._a_counts[rows] + self._b_counts[columns]
+        return self.counts[0][rows] + self.counts[1][columns]
 
 
 def _matrix(where: str, name: str, bits: BitArray) -> BitArray:
