@@ -44,7 +44,7 @@ MOST_CHOICES = 4096
 # agree in it; to compare any two rows in a full product. The last two grow with the words of a row.
 KEY_COST = 40.0
 PAIR_COST, PAIR_WORD_COST = 10.0, 4.0
-SCAN_COST, SCAN_WORD_COST = 0.3, 0.06
+SCAN_COST, SCAN_WORD_COST = 0.15, 0.06
 
 
 class Plan(NamedTuple):

@@ -163,16 +163,17 @@ def _scan(operands: Operands, radius: float, upper: bool, found: _Found) -> None
     limits = _Limits(operands, radius)
     with progress(operands.m * operands.n // (2 if upper else 1), "pairs") as done:
         for block in blocks(operands.a, operands.b, upper=upper):
-            width = block.h.shape[1]
-            near = np.flatnonzero(limits.may_be_near(block.h, *block.pairs))
+            done(block.h.size)
+            passed = limits.may_be_near(block.h, *block.pairs)
+            if not passed.any():  # takes a quarter of the time of nonzero, and is the usual case
+                continue
+            near, width = np.flatnonzero(passed), block.h.shape[1]
             i, j = block.i + near // width, block.j + near % width
             values = metric.values(block.h.ravel()[near], operands.sums(i, j))
             keep = values <= radius if metric.sign > 0 else values >= radius
             if upper:
                 keep &= i < j
-            if keep.any():
-                found.add(i[keep], j[keep], values[keep])
-            done(block.h.size)
+            found.add(i[keep], j[keep], values[keep])
 
 
 class _Limits:
