@@ -102,7 +102,7 @@ def test_stored_zeros(rng):
 def only_chunks(monkeypatch):
     """Make full products cost more than anything, and compare few pairs at once."""
     monkeypatch.setattr(multi_index, "SCAN_COST", 1e12)
-    monkeypatch.setattr(multi_index, "BLOCK_PAIRS", 100)
+    monkeypatch.setattr(multi_index, "BLOCK_WORDS", 100)
     joined = []
     join = multi_index.join
 

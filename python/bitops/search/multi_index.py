@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ops.memory import WORD_BITS
-from .pairs import mismatches
+from .pairs import row_counts
 from .progress import progress
 
 __all__ = ["Plan", "choose_plan", "join"]
@@ -36,7 +36,7 @@ Ids = NDArray[np.int64]
 Chunk = tuple[int, int]  # its first bit, and how many bits
 Found = tuple[Ids, Ids, NDArray[np.int32]]  # rows of a, rows of b, distances
 
-BLOCK_PAIRS = 1 << 17  # that are compared at once
+BLOCK_WORDS = 1 << 17  # of rows that are compared at once: 1 MiB
 TOGETHER = (1, 2, 3, 4)
 MOST_CHOICES = 4096
 
@@ -174,29 +174,36 @@ def _compare(
     a: _Sorted, b: _Sorted, first: Ids, last: Ids, radius: int, others: list[Chunk]
 ) -> Iterator[Found]:
     """Yield the pairs within the radius that agree in none of the other chunks."""
-    for left, right in _expand(first, last):
+    most = max(BLOCK_WORDS // a.words.shape[1], 1)
+    for left, right in _expand(first, last, most):
         i, j = a.ids[left], b.ids[right]
-        distances = mismatches(a.words[i], b.words[j])
-        near = np.flatnonzero(distances <= radius)
-        i, j, distances = i[near], j[near], distances[near]
+        differing = a.words.take(i, axis=0)  # several times as fast as a.words[i]
+        differing ^= b.words.take(j, axis=0)
+        distances = row_counts(differing)
+        kept = np.flatnonzero(distances <= radius)
+        differing = differing.take(kept, axis=0)
         for chunk in others:
-            if not len(i):
+            if not len(kept):
                 break
-            new = np.flatnonzero(_bits(a.words[i], *chunk) != _bits(b.words[j], *chunk))
-            i, j, distances = i[new], j[new], distances[new]
-        if len(i):
-            yield i, j, distances
+            new = np.flatnonzero(_bits(differing, *chunk))
+            if len(new) < len(kept):
+                kept, differing = kept[new], differing.take(new, axis=0)
+        if len(kept):
+            yield i[kept], j[kept], distances[kept].astype(np.int32)
 
 
-def _expand(first: Ids, last: Ids) -> Iterator[tuple[Ids, Ids]]:
-    """Yield the pairs (place, p) with first[place] <= p < last[place], in blocks."""
+def _expand(first: Ids, last: Ids, most: int) -> Iterator[tuple[Ids, Ids]]:
+    """Yield the pairs (place, p) with first[place] <= p < last[place].
+
+    They come in blocks of at most `most`, or of all pairs of one place.
+    """
     places = np.flatnonzero(first < last)
     first, lengths = first[places], (last - first)[places]
     ends = np.cumsum(lengths)
     start = 0
     while start < len(places):
         before = int(ends[start] - lengths[start])
-        stop = max(int(np.searchsorted(ends, before + BLOCK_PAIRS, side="right")), start + 1)
+        stop = max(int(np.searchsorted(ends, before + most, side="right")), start + 1)
         part = slice(start, stop)
         shifts = first[part] - (ends[part] - lengths[part] - before)
         count = int(ends[stop - 1]) - before

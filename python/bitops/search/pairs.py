@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..ops.array import BitArray
 from ..ops.linalg import hamming
 from ..ops.prepack import Prepacked, prepack
 from ..ops.results import Result
 from .metrics import Columns, Operands, Rows
 
-__all__ = ["Block", "blocks", "mismatches", "paired", "pairwise"]
+__all__ = ["Block", "blocks", "paired", "pairwise", "row_counts"]
 
 BLOCK_ROWS = 256
 BLOCK_PAIRS = 1 << 18  # of a block: 1 MiB of mismatches, 2 MiB of values
@@ -162,16 +163,17 @@ def paired(a: Rows, b: Rows, metric: str) -> NDArray[Any]:
             f"[{where}] a and b must have the same shape, "
             f"got {operands.a.shape} and {operands.b.shape}"
         )
-    h = mismatches(operands.a.words, operands.b.words)
+    a_words, b_words = operands.a.words, operands.b.words
+    h = np.empty(operands.m, np.int64)
+    step = max(PAIRED_WORDS // max(a_words.shape[1], 1), 1)
+    for i in range(0, operands.m, step):
+        part = slice(i, i + step)
+        h[part] = row_counts(a_words[part] ^ b_words[part])
     return operands.metric.values(h, operands.sums(slice(None), slice(None)))
 
 
-def mismatches(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """Count the bits in which rows of words differ from those beside them."""
-    n, k_words = a.shape
-    counts = np.empty(n, np.int32)
-    step = max(PAIRED_WORDS // max(k_words, 1), 1)
-    for i in range(0, n, step):
-        part = slice(i, i + step)
-        np.bitwise_count(a[part] ^ b[part]).sum(axis=1, dtype=np.int32, out=counts[part])
+def row_counts(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Count the bits of each row of a contiguous matrix of words."""
+    counts = np.empty(len(words), np.int64)
+    _core.popcount(words, counts)
     return counts
