@@ -19,9 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..ops.array import BitArray, popcount
 from ..ops.memory import MAX_BITS
-from ..ops.prepack import Prepacked, rows_operand, weights_matrix
+from ..ops.prepack import Prepacked, weights_matrix
 
-__all__ = ["METRICS", "Metric", "Operands", "check_metric"]
+__all__ = ["METRICS", "Columns", "Metric", "Operands", "Rows", "check_matrix", "check_metric"]
+
+Rows = ArrayLike | BitArray
+Columns = ArrayLike | BitArray | Prepacked
 
 
 class Metric(NamedTuple):
@@ -113,8 +116,10 @@ class Operands:
 
     def __init__(self, where: str, a: Any, b: Any, metric: Any) -> None:
         self.metric = check_metric(where, metric)
-        self.a = _matrix(where, "a", rows_operand(where, "a", a))
-        self.b = self.a if b is a else _matrix(where, "b", weights_matrix(where, "b", b))
+        if isinstance(a, Prepacked):
+            raise TypeError(f"[{where}] a must be an array, got Prepacked")
+        self.a = check_matrix(where, "a", a)
+        self.b = self.a if b is a else check_matrix(where, "b", b)
         if self.a.shape[1] != self.b.shape[1]:
             raise ValueError(
                 f"[{where}] a and b must have the same k, "
@@ -139,7 +144,9 @@ class Operands:
         return self.counts[0][rows] + self.counts[1][columns]
 
 
-def _matrix(where: str, name: str, bits: BitArray) -> BitArray:
+def check_matrix(where: str, name: str, x: Columns) -> BitArray:
+    """Check a matrix of bits, numbers or prepacked weights, and return its bits."""
+    bits = weights_matrix(where, name, x)
     if bits.ndim != 2:
         raise ValueError(f"[{where}] {name} must be a matrix, got shape {bits.shape}")
     if bits.shape[1] > MAX_BITS:
@@ -149,7 +156,3 @@ def _matrix(where: str, name: str, bits: BitArray) -> BitArray:
 
 def _counts(bits: BitArray) -> NDArray[np.float64]:
     return popcount(bits, axis=1).astype(np.float64)
-
-
-Rows = ArrayLike | BitArray
-Columns = ArrayLike | BitArray | Prepacked
