@@ -1,6 +1,7 @@
 """Ranges and self-joins against plain NumPy, by chunks that agree and by full products."""
 
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -226,3 +227,52 @@ def test_wrong_operands():
         search.pairs_within(x, 1, "cosine")
     with pytest.raises(TypeError, match=r"^\[search\.pairs_within\] a must hold real numbers"):
         search.pairs_within([["x"]], 1, "hamming")
+
+
+# ---- progress -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", (3, 30))
+@pytest.mark.parametrize("has_tqdm", (True, False))
+def test_progress(rng, monkeypatch, has_tqdm, radius):
+    """By chunks and by a scan: one bar, which reaches its end and does not show in short calls."""
+    totals, steps = [], []
+
+    class Bar:
+        def __init__(self, total, delay, disable, **settings):
+            assert delay > 0 and disable is None
+            totals.append(total)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def update(self, done):
+            steps.append(done)
+
+    monkeypatch.setattr(search.progress, "tqdm", Bar if has_tqdm else None)
+    x, y = bo.pack(rng.random((3000, 64)) < 0.5), bo.pack(rng.random((2000, 64)) < 0.5)
+    assert search.within(x, y, radius, "hamming").nnz == np.sum(bo.hamming(x, y) <= radius)
+    assert len(totals) == has_tqdm
+    assert sum(steps) == sum(totals)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer of POSIX")
+@pytest.mark.parametrize("radius", (3, 20))
+def test_interrupts(rng, monkeypatch, radius):
+    """An exception of a signal handler, as Ctrl-C raises it, ends a search."""
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    x = bo.pack(rng.random((200_000, 64)) < 0.5)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            search.pairs_within(x, radius, "hamming")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

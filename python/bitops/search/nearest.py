@@ -16,6 +16,7 @@ from .pairs import PANEL_WORDS, blocks
 __all__ = ["topk"]
 
 MISSING = -1  # distance and id where there are fewer rows than asked for
+MANY = 4  # times as many as are kept: so many offered rows are not sorted, but cut down first
 
 
 def topk(
@@ -135,10 +136,13 @@ class _Best:
         """
         m, count = len(keys), self.keys.shape[1]
         kept = np.s_[i : i + m]
-        limits = self.keys[kept, -1]
-        if keys.shape[1] > count:  # a row that `count` rows of this block beat is not kept
-            limits = np.minimum(limits, _next(np.partition(keys, count - 1, axis=1)[:, count - 1]))
-        queries, columns = np.nonzero(keys < limits[:, np.newaxis])
+        limits = self.keys[kept, -1:]
+        passed = keys < limits
+        if keys.shape[1] > count and np.count_nonzero(passed) > MANY * m * count:
+            # A row that `count` rows of this block beat is not kept either.
+            limits = np.minimum(limits, _next(np.partition(keys, count - 1)[:, count - 1 : count]))
+            passed = keys < limits
+        queries, columns = np.nonzero(passed)
         if not len(queries):
             return
         changed, place = np.unique(queries, return_inverse=True)
