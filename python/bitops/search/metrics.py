@@ -39,6 +39,9 @@ class Metric(NamedTuple):
         `sums` is float64, or None if `counts` is False.
     counts : bool
         Whether the metric depends on |a| + |b|.
+    bound : callable (limit) -> (factor, offset)
+        The mismatches of a pair whose value is `limit` or nearer are at most ``factor sums +
+        offset``, but for rounding. This is cheaper than the values of all pairs.
     sign : 1 or -1
         1 if the nearest rows have the smallest values, -1 if they have the largest.
     """
@@ -46,6 +49,7 @@ class Metric(NamedTuple):
     name: str
     dtype: np.dtype[Any]
     values: Callable[[NDArray[Any], Any], NDArray[Any]]
+    bound: Callable[[Any], tuple[Any, Any]]
     counts: bool
     sign: int
 
@@ -70,13 +74,39 @@ def _intersection(h: NDArray[Any], sums: NDArray[np.float64]) -> NDArray[np.int3
     return ((sums - h) * 0.5).astype(np.int32)
 
 
+def _hamming_bound(limit: Any) -> tuple[Any, Any]:
+    return 0.0, limit
+
+
+def _jaccard_bound(limit: Any) -> tuple[Any, Any]:
+    """Solve 2 h / (sums + h) = limit for h."""
+    near = np.minimum(limit, 1.0)
+    return near / (2 - near), 0.0
+
+
+def _dice_bound(limit: Any) -> tuple[Any, Any]:
+    return np.minimum(limit, 1.0), 0.0
+
+
+def _intersection_bound(limit: Any) -> tuple[Any, Any]:
+    """Solve (sums - h) / 2 = limit for h."""
+    return 1.0, -2.0 * limit
+
+
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("hamming", np.dtype(np.int32), _hamming, False, 1),
-        Metric("jaccard", np.dtype(np.float64), _jaccard, True, 1),
-        Metric("dice", np.dtype(np.float64), _dice, True, 1),
-        Metric("intersection", np.dtype(np.int32), _intersection, True, -1),
+        Metric("hamming", np.dtype(np.int32), _hamming, _hamming_bound, False, 1),
+        Metric("jaccard", np.dtype(np.float64), _jaccard, _jaccard_bound, True, 1),
+        Metric("dice", np.dtype(np.float64), _dice, _dice_bound, True, 1),
+        Metric(
+            "intersection",
+            np.dtype(np.int32),
+            _intersection,
+            _intersection_bound,
+            True,
+            -1,
+        ),
     )
 }
 

@@ -11,11 +11,14 @@ from ..ops.array import BitArray
 from ..ops.checks import check_integer, plain_array
 from ..ops.linalg import hamming_topk
 from .metrics import Columns, Metric, Operands, Rows
-from .pairs import PANEL_WORDS, blocks
+from .pairs import PANEL_WORDS, Block, blocks
 
 __all__ = ["topk"]
 
+Ids = NDArray[np.int64]
+
 MISSING = -1  # distance and id where there are fewer rows than asked for
+FEW = 16  # a part of the pairs as small as this is handled pair by pair
 MANY = 4  # times as many as are kept: so many offered rows are not sorted, but cut down first
 
 
@@ -135,24 +138,28 @@ class _Best:
         Their ids ascend, and are larger than those that these queries have been offered before.
         """
         m, count = len(keys), self.keys.shape[1]
-        kept = np.s_[i : i + m]
-        limits = self.keys[kept, -1:]
+        limits = self.keys[i : i + m, -1:]
         passed = keys < limits
         if keys.shape[1] > count and np.count_nonzero(passed) > MANY * m * count:
             # A row that `count` rows of this block beat is not kept either.
             limits = np.minimum(limits, _next(np.partition(keys, count - 1)[:, count - 1 : count]))
             passed = keys < limits
         queries, columns = np.nonzero(passed)
+        self.merge(i + queries, keys[passed], ids[columns])
+
+    def merge(self, queries: Ids, keys: NDArray[Any], ids: Ids) -> None:
+        """Offer single rows, each to one query: as `add`, for queries in ascending order."""
         if not len(queries):
             return
+        count = self.keys.shape[1]
         changed, place = np.unique(queries, return_inverse=True)
         owners = np.concatenate([np.repeat(np.arange(len(changed)), count), place])
-        all_keys = np.concatenate([self.keys[kept][changed].ravel(), keys[queries, columns]])
-        all_ids = np.concatenate([self.ids[kept][changed].ravel(), ids[columns]])
+        all_keys = np.concatenate([self.keys[changed].ravel(), keys])
+        all_ids = np.concatenate([self.ids[changed].ravel(), ids])
         order = np.lexsort((all_keys, owners))  # stable: of equal keys, smaller ids come first
         starts = np.searchsorted(owners[order], np.arange(len(changed)))
         first = order[starts[:, np.newaxis] + np.arange(count)]
-        self.keys[i + changed], self.ids[i + changed] = all_keys[first], all_ids[first]
+        self.keys[changed], self.ids[changed] = all_keys[first], all_ids[first]
 
 
 def _next(keys: NDArray[Any]) -> NDArray[Any]:
@@ -160,12 +167,37 @@ def _next(keys: NDArray[Any]) -> NDArray[Any]:
     return np.nextafter(keys, np.inf) if keys.dtype.kind == "f" else keys.astype(np.int64) + 1
 
 
-def _search(operands: Operands, ids: NDArray[np.int64] | None, best: _Best) -> None:
+def _search(operands: Operands, ids: Ids | None, best: _Best) -> None:
     """Offer the rows of `b`, or those of these ids, to all queries."""
     metric = operands.metric
     b: BitArray = operands.b if ids is None else operands.b[ids]
     for block in blocks(operands.a, b):
-        rows, columns = block.pairs
-        own = np.arange(block.j, block.j + block.h.shape[1]) if ids is None else ids[columns[1]]
-        keys = metric.values(block.h, operands.sums(rows, own[np.newaxis]))
-        best.add(block.i, keys if metric.sign > 0 else -keys, own)
+        n = block.h.shape[1]
+        own = np.arange(block.j, block.j + n) if ids is None else ids[block.j : block.j + n]
+        near = np.flatnonzero(_may_be_nearer(operands, block, own, best))
+        if len(near) > block.h.size // FEW:
+            keys = metric.values(block.h, operands.sums(block.pairs[0], own[np.newaxis]))
+            best.add(block.i, metric.sign * keys, own)
+        elif len(near):
+            queries, found = block.i + near // n, own[near % n]
+            keys = metric.values(block.h.ravel()[near], operands.sums(queries, found))
+            keys = metric.sign * keys
+            nearer = keys < best.keys[queries, -1]
+            best.merge(queries[nearer], keys[nearer], found[nearer])
+
+
+def _may_be_nearer(operands: Operands, block: Block, ids: Ids, best: _Best) -> NDArray[np.bool_]:
+    """Tell which pairs of a block may beat those found so far; exact values tell more.
+
+    Without the values of all pairs, Jaccard takes a fifth of the time.
+    """
+    rows = slice(block.i, block.i + len(block.h))
+    factor, offset = operands.metric.bound(operands.metric.sign * best.keys[rows, -1:])
+    if not operands.metric.counts:
+        most = np.minimum(offset, np.iinfo(block.h.dtype).max)
+        return block.h <= most.astype(block.h.dtype)
+    # Three roundings of numbers below 2**22 err by less than 1 in float32.
+    dtype = np.float32 if operands.a.shape[1] < 2**20 else np.float64
+    a_counts, b_counts = operands.counts
+    terms = (factor * a_counts[rows, np.newaxis] + offset + 1).astype(dtype)
+    return block.h <= np.asarray(factor, dtype) * b_counts[ids].astype(dtype) + terms

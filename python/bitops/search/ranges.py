@@ -185,14 +185,9 @@ class _Limits:
 
     def __init__(self, operands: Operands, radius: float) -> None:
         k = operands.a.shape[1]
-        near = min(radius, 1.0)
-        factor, offset = {
-            "hamming": (0.0, math.floor(min(radius, k))),
-            "jaccard": (near / (2 - near), 0),
-            "dice": (near, 0),
-            "intersection": (1.0, -2 * min(radius, k + 1)),
-        }[operands.metric.name]
-        self._most = offset
+        # beyond k + 1 nothing changes, and int16 might overflow
+        factor, offset = operands.metric.bound(min(radius, k + 1))
+        self._most = math.floor(offset)
         self._counts = operands.metric.counts
         if self._counts:
             # Terms of the dtype of mismatches are compared in vectors. Sums reach 2 k + 4.
