@@ -122,12 +122,12 @@ def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Callable[..., 
         for choice in choices:
             side_a = _Sorted(a, plan.chunks, choice)
             side_b = side_a if b is None else _Sorted(b, plan.chunks, choice)
-            first, last = _partners(side_a, side_b, b is None)
-            left -= int((last - first).sum())
+            runs = _partners(side_a, side_b)
+            left -= int((runs.last - runs.first).sum())
             if left < 0:
                 return False
             others = [plan.chunks[p] for p in range(choice[-1]) if p not in choice]
-            for found in _compare(side_a, side_b, first, last, radius, others):
+            for found in _compare(side_a, side_b, runs, radius, others):
                 add(*(_ascending(*found) if b is None else found))
             done(rows)
     return True
@@ -161,21 +161,32 @@ def _bits(words: Words, start: int, count: int) -> Words:
     return bits & np.uint64((1 << count) - 1)
 
 
-def _partners(a: _Sorted, b: _Sorted, same: bool) -> tuple[Ids, Ids]:
-    """Return for each place in `a` the places in `b`, from first to last - 1, with an equal key."""
-    if not same:
-        return np.searchsorted(b.keys, a.keys), np.searchsorted(b.keys, a.keys, side="right")
-    n = len(a.keys)
-    ends = np.append(np.flatnonzero(a.keys[1:] != a.keys[:-1]) + 1, n)
-    return np.arange(1, n + 1), np.repeat(ends, np.diff(ends, prepend=0))
+class _Runs(NamedTuple):
+    """Places in one order of rows, and for each those in another, from `first` to `last` - 1."""
+
+    places: Ids
+    first: Ids
+    last: Ids
+
+
+def _partners(a: _Sorted, b: _Sorted) -> _Runs:
+    """Return the places in `a` that have equal keys in `b`; if they are one, after themselves."""
+    if a is b:
+        places = np.flatnonzero(a.keys[1:] == a.keys[:-1])  # the next place has the same key
+        ends = np.flatnonzero(np.diff(places, append=len(a.keys)) > 1) + 1
+        return _Runs(places, places + 1, np.repeat(places[ends - 1] + 2, np.diff(ends, prepend=0)))
+    first = np.searchsorted(b.keys, a.keys)
+    places = np.flatnonzero(b.keys.take(first, mode="clip") == a.keys)
+    last = np.searchsorted(b.keys, a.keys[places], side="right")
+    return _Runs(places, first[places], last)
 
 
 def _compare(
-    a: _Sorted, b: _Sorted, first: Ids, last: Ids, radius: int, others: list[Chunk]
+    a: _Sorted, b: _Sorted, runs: _Runs, radius: int, others: list[Chunk]
 ) -> Iterator[Found]:
     """Yield the pairs within the radius that agree in none of the other chunks."""
     most = max(BLOCK_WORDS // a.words.shape[1], 1)
-    for left, right in _expand(first, last, most):
+    for left, right in _expand(runs, most):
         i, j = a.ids[left], b.ids[right]
         differing = a.words.take(i, axis=0)  # several times as fast as a.words[i]
         differing ^= b.words.take(j, axis=0)
@@ -192,13 +203,13 @@ def _compare(
             yield i[kept], j[kept], distances[kept].astype(np.int32)
 
 
-def _expand(first: Ids, last: Ids, most: int) -> Iterator[tuple[Ids, Ids]]:
-    """Yield the pairs (place, p) with first[place] <= p < last[place].
+def _expand(runs: _Runs, most: int) -> Iterator[tuple[Ids, Ids]]:
+    """Yield the pairs (places[r], p) with first[r] <= p < last[r].
 
     They come in blocks of at most `most`, or of all pairs of one place.
     """
-    places = np.flatnonzero(first < last)
-    first, lengths = first[places], (last - first)[places]
+    places, first = runs.places, runs.first
+    lengths = runs.last - first
     ends = np.cumsum(lengths)
     start = 0
     while start < len(places):
