@@ -239,8 +239,9 @@ def test_progress(rng, monkeypatch, has_tqdm, radius):
     totals, steps = [], []
 
     class Bar:
-        def __init__(self, total, delay, disable, **settings):
+        def __init__(self, total, unit, delay, disable, **settings):
             assert delay > 0 and disable is None
+            assert unit == (" rows" if radius == 3 else " pairs")
             totals.append(total)
 
         def __enter__(self):
@@ -253,6 +254,7 @@ def test_progress(rng, monkeypatch, has_tqdm, radius):
             steps.append(done)
 
     monkeypatch.setattr(search.progress, "tqdm", Bar if has_tqdm else None)
+    monkeypatch.setattr(multi_index, "CHOICE_COST", 0)
     x, y = bo.pack(rng.random((3000, 64)) < 0.5), bo.pack(rng.random((2000, 64)) < 0.5)
     assert search.within(x, y, radius, "hamming").nnz == np.sum(bo.hamming(x, y) <= radius)
     assert len(totals) == has_tqdm

@@ -40,9 +40,10 @@ BLOCK_WORDS = 1 << 17  # of rows that are compared at once: 1 MiB
 TOGETHER = (1, 2, 3, 4)
 MOST_CHOICES = 4096
 
-# Nanoseconds on one AVX-512 core: to make and sort the key of a row; to compare two rows that
-# agree in it; to compare any two rows in a full product. The last two grow with the words of a row.
-KEY_COST = 40.0
+# Nanoseconds on one AVX-512 core: to begin with a choice of chunks; to make and sort the key of a
+# row; to compare two rows that agree in it; to compare any two rows in a full product. The last two
+# grow with the words of a row.
+CHOICE_COST, KEY_COST = 3e5, 40.0
 PAIR_COST, PAIR_WORD_COST = 10.0, 4.0
 SCAN_COST, SCAN_WORD_COST = 0.15, 0.06
 
@@ -92,7 +93,8 @@ def choose_plan(m: int, n: int, k: int, radius: int, pairs: int) -> Plan | None:
         bounds = [k * i // count for i in range(count + 1)]
         chunks = [(i, min(j - i, most_bits)) for i, j in pairwise(bounds)]
         key_bits = together * min(bits for _, bits in chunks)
-        cost = choices * (KEY_COST * (m + n) + pair_cost * pairs / 2**key_bits)
+        agreeing = pairs / 2**key_bits
+        cost = choices * (CHOICE_COST + KEY_COST * (m + n) + pair_cost * agreeing)
         if cost < best_cost:
             best, best_cost = Plan(chunks, together, most_pairs), cost
     return best
@@ -136,9 +138,7 @@ def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Callable[..., 
 class _Sorted:
     """Rows in the order of a key, which is made of some of their chunks."""
 
-    def __init__(
-        self, words: Words, chunks: list[tuple[int, int]], choice: tuple[int, ...]
-    ) -> None:
+    def __init__(self, words: Words, chunks: list[Chunk], choice: tuple[int, ...]) -> None:
         self.words = words
         id_bits = np.uint64(max(len(words), 2).bit_length())
         keys = np.zeros(len(words), np.uint64)
