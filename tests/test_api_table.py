@@ -15,6 +15,7 @@ MODULES = (
     "bitops",
     "bitops.isa",
     "bitops.layers",
+    "bitops.search",
     "bitops.quantizers",
     "bitops.models",
     "bitops.io",

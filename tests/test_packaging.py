@@ -164,7 +164,7 @@ def test_tested_versions_of_python_have_wheels():
 
 
 LAZY = ["benchmark", "convert", "data", "io", "layers", "models", "quantizers", "recipes"]
-LAZY += ["reference", "training"]
+LAZY += ["reference", "search", "training"]
 
 
 def test_lazy_modules_load_at_their_first_use():

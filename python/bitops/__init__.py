@@ -66,6 +66,7 @@ _LAZY = (
     "quantizers",
     "recipes",
     "reference",
+    "search",
     "training",
 )
 
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from . import quantizers as quantizers
     from . import recipes as recipes
     from . import reference as reference
+    from . import search as search
     from . import training as training
 else:
 

@@ -1,0 +1,179 @@
+"""Values of a metric: of all pairs of rows, in blocks, and of rows that stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..ops.array import BitArray
+from ..ops.linalg import hamming
+from ..ops.prepack import Prepacked, prepack
+from ..ops.results import Result
+from .metrics import Columns, Operands, Rows
+
+__all__ = ["Block", "blocks", "paired", "pairwise", "row_counts"]
+
+BLOCK_ROWS = 256
+BLOCK_PAIRS = 1 << 18  # of a block: 1 MiB of mismatches, 2 MiB of values
+PANEL_WORDS = 1 << 18  # of rows of b that are reordered at once: 2 MiB
+PAIRED_WORDS = 1 << 16  # words that are compared at once
+
+
+class Block(NamedTuple):
+    """Mismatches h of rows i to i + m - 1 of `a` and rows j to j + n - 1 of `b`."""
+
+    i: int
+    j: int
+    h: NDArray[Any]  # (m, n), int32 or uint16; valid until the next block
+
+    @property
+    def pairs(self) -> tuple[Any, Any]:
+        """Indices that select the rows of `a` and of `b`, and broadcast to the block."""
+        m, n = self.h.shape
+        return np.s_[self.i : self.i + m, np.newaxis], np.s_[np.newaxis, self.j : self.j + n]
+
+
+def blocks(a: BitArray, b: BitArray, *, upper: bool = False) -> Iterator[Block]:
+    """Yield the mismatches of all pairs of rows, in blocks of bounded size.
+
+    Parameters
+    ----------
+    a, b : BitArray of shapes (m, k) and (n, k)
+    upper : bool, default False
+        Leave out blocks in which no row of `b` has a larger index than a row of `a`.
+
+    Yields
+    ------
+    Block
+        All blocks of some rows of `b` before those of the next.
+    """
+    (m, k), n = a.shape, b.shape[0]
+    dtype = np.uint16 if k <= 65535 else np.int32
+    rows = min(BLOCK_ROWS, max(m, 1))
+    columns = max(min(BLOCK_PAIRS // rows, PANEL_WORDS // max(b.words.shape[1], 1)), 1)
+    buffer = np.empty(rows * min(columns, n), dtype)
+    for j in range(0, n, columns):
+        part = b[j : j + columns]
+        width = part.shape[0]
+        end = min(m, j + width - 1) if upper else m
+        panels = prepack(part) if end > rows else part
+        for i in range(0, end, rows):
+            height = min(rows, end - i)
+            h = buffer[: height * width].reshape(height, width)
+            yield Block(i, j, hamming(a[i : i + height], panels, dtype=dtype, out=h))
+
+
+def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Compare each row of `a` with each row of `b`.
+
+    Parameters
+    ----------
+    a : BitArray of shape (m, k), packed along k; or array_like, packed by sign on the fly
+    b : BitArray of shape (n, k), packed along k; or array_like, or Prepacked
+    metric : {"hamming", "jaccard", "dice", "intersection"}
+        See Notes.
+    out : ndarray of shape (m, n), optional
+        Where to put the result, of exactly its dtype. Undefined after an interrupt.
+
+    Returns
+    -------
+    ndarray of shape (m, n)
+        int32 for "hamming" and "intersection", float64 for "jaccard" and "dice".
+
+    Raises
+    ------
+    TypeError
+        If an operand does not hold real numbers, `metric` is not a str, or `out` is not an ndarray
+        of the dtype of the result.
+    ValueError
+        If an operand is not a matrix or holds NaN, k differs, no metric has this name, or `out`
+        has another shape or is read-only.
+
+    Notes
+    -----
+    Rows are seen as sets of the elements that are +1, and |a| is the size of a set::
+
+        hamming         number of elements in which the rows differ
+        intersection    |a & b|
+        jaccard         1 - |a & b| / |a | b|
+        dice            1 - 2 |a & b| / (|a| + |b|)
+
+    Two empty rows have the Jaccard and Dice distance 0. Both are computed from exact integers by
+    one division, so they are the float64 numbers that are nearest to the true ones.
+
+    Examples
+    --------
+    >>> a = [[True, True, False, False]]
+    >>> b = [[True, True, True, True], [False, True, True, False]]
+    >>> pairwise(a, b, "intersection")
+    array([[2, 1]], dtype=int32)
+    >>> pairwise(a, b, "dice")
+    array([[0.33333333, 0.5       ]])
+    """
+    where = "search.pairwise"
+    operands = Operands(where, a, b, metric)
+    bits_a, bits_b = operands.a, operands.b
+    values = operands.metric
+    shape = operands.m, operands.n
+    result = Result(where, shape, values.dtype, out, bits_a.words, bits_b.words)
+    if not values.counts:
+        hamming(bits_a, b if isinstance(b, Prepacked) else bits_b, out=result.array)
+        return result.deliver()
+    for block in blocks(bits_a, bits_b):
+        m, n = block.h.shape
+        place = np.s_[block.i : block.i + m, block.j : block.j + n]
+        result.array[place] = values.values(block.h, operands.sums(*block.pairs))
+    return result.deliver()
+
+
+def paired(a: Rows, b: Rows, metric: str) -> NDArray[Any]:
+    """Compare each row of `a` with the row of `b` of the same index.
+
+    Parameters
+    ----------
+    a, b : BitArray of shape (n, k), packed along k; or array_like, packed by sign on the fly
+    metric : {"hamming", "jaccard", "dice", "intersection"}
+        As in `pairwise`.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The diagonal of ``pairwise(a, b, metric)``, of its dtype.
+
+    Raises
+    ------
+    TypeError
+        If an operand does not hold real numbers, or `metric` is not a str.
+    ValueError
+        If an operand is not a matrix or holds NaN, the shapes differ, or no metric has this name.
+
+    Examples
+    --------
+    >>> paired([[1, 1, -1], [1, -1, -1]], [[1, -1, 1], [1, -1, -1]], "hamming")
+    array([2, 0], dtype=int32)
+    """
+    where = "search.paired"
+    operands = Operands(where, a, b, metric)
+    if operands.m != operands.n:
+        raise ValueError(
+            f"[{where}] a and b must have the same shape, "
+            f"got {operands.a.shape} and {operands.b.shape}"
+        )
+    a_words, b_words = operands.a.words, operands.b.words
+    h = np.empty(operands.m, np.int64)
+    step = max(PAIRED_WORDS // max(a_words.shape[1], 1), 1)
+    for i in range(0, operands.m, step):
+        part = slice(i, i + step)
+        h[part] = row_counts(a_words[part] ^ b_words[part])
+    return operands.metric.values(h, operands.sums(slice(None), slice(None)))
+
+
+def row_counts(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Count the bits of each row of a contiguous matrix of words."""
+    counts = np.empty(len(words), np.int64)
+    _core.popcount(words, counts)
+    return counts

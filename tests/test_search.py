@@ -1,0 +1,190 @@
+"""bitops.search: metrics of all pairs and paired rows, and nearest rows, against plain NumPy."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.spatial import distance
+
+import bitops as bo
+from bitops import search
+from bitops.search import pairs
+from sets import METRICS, plain, special_rows
+
+# (m, n, k), with rows and columns around blocks
+SHAPES = ((1, 1, 1), (3, 5, 70), (17, 40, 64), (257, 1100, 130), (300, 1025, 33), (2, 3, 70000))
+
+
+def plain_topk(values, count, metric, ids=None):
+    """The first columns of a stable sort, padded with -1."""
+    ids = np.arange(values.shape[1]) if ids is None else np.unique(ids).astype(np.int64)
+    keys = -values[:, ids] if metric == "intersection" else values[:, ids]
+    order = np.argsort(keys, axis=1, kind="stable")[:, :count]
+    padding = ((0, 0), (0, count - order.shape[1]))
+    distances = np.take_along_axis(values[:, ids], order, axis=1)
+    return (
+        np.pad(distances, padding, constant_values=-1),
+        np.pad(ids[order], padding, constant_values=-1),
+    )
+
+
+def assert_topk(x, y, count, metric, subset=None):
+    values = plain(x, y, metric)
+    is_mask = isinstance(subset, np.ndarray) and subset.dtype.kind == "b"
+    expected = plain_topk(values, count, metric, np.flatnonzero(subset) if is_mask else subset)
+    found = search.topk(bo.pack(x), bo.pack(y), count, metric, subset=subset)
+    for got, wanted in zip(found, expected, strict=True):
+        assert_array_equal(got, wanted, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_pairwise(isa, rng, metric, shape):
+    m, n, k = shape
+    x, y = rng.random((m, k)) < 0.3, rng.random((n, k)) < 0.4
+    expected = plain(x, y, metric)
+    assert_array_equal(search.pairwise(x, bo.pack(y), metric), expected, strict=True)
+    assert_array_equal(search.pairwise(bo.pack(x), bo.prepack(y), metric), expected, strict=True)
+
+
+@pytest.mark.parametrize("metric", ("jaccard", "dice"))
+def test_distances_are_those_of_scipy(rng, metric):
+    x, y = special_rows(rng, 90), special_rows(rng, 90)
+    got = search.pairwise(x, y, metric)
+    filled = x.any(axis=1)[:, None] | y.any(axis=1)
+    with np.errstate(invalid="ignore"):  # scipy divides 0 by 0
+        expected = distance.cdist(x, y, metric)
+    assert_array_equal(got[filled], expected[filled])
+    assert not filled.all() and not got[~filled].any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_special_rows(rng, metric):
+    for k in (1, 2, 64, 129):
+        x, y = special_rows(rng, k), special_rows(rng, k)
+        values = plain(x, y, metric)
+        assert_array_equal(search.pairwise(x, y, metric), values, strict=True)
+        assert_array_equal(search.pairwise(x, x, metric), plain(x, x, metric), strict=True)
+        assert_array_equal(search.paired(x, y, metric), np.diagonal(values), strict=True)
+        for count in (1, 7, 59, 60, 61, 200):
+            assert_topk(x, y, count, metric)
+            assert_topk(x, y, count, metric, np.array([59, 3, 3, 0, 17, 31]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_paired(rng, metric, monkeypatch):
+    x, y = rng.random((301, 200)) < 0.3, rng.random((301, 200)) < 0.4
+    expected = np.diagonal(plain(x, y, metric))
+    assert_array_equal(search.paired(bo.pack(x), bo.pack(y), metric), expected, strict=True)
+    monkeypatch.setattr(pairs, "PAIRED_WORDS", 40)
+    assert_array_equal(search.paired(x, y, metric), expected, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_out(rng, metric):
+    x, y = rng.random((5, 70)) < 0.3, rng.random((9, 70)) < 0.4
+    expected = plain(x, y, metric)
+    for out in (np.empty_like(expected), np.empty((9, 5), expected.dtype).T):
+        assert search.pairwise(x, y, metric, out=out) is out
+        assert_array_equal(out, expected)
+    wrong = np.empty((5, 9), np.float32)
+    with pytest.raises(TypeError, match=r"\[search\.pairwise\] out must have dtype"):
+        search.pairwise(x, y, metric, out=wrong)
+    with pytest.raises(ValueError, match=r"\[search\.pairwise\] out must have shape"):
+        search.pairwise(x, y, metric, out=expected[:4])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_topk(isa, rng, metric, shape):
+    m, n, k = shape
+    x, y = rng.random((m, k)) < 0.3, rng.random((n, k)) < 0.4
+    y[n // 2 :: 3] = y[0]  # rows at equal distances in several blocks
+    for count in (1, 4, n, n + 2):
+        assert_topk(x, y, count, metric)
+    for subset in (rng.random(n) < 0.5, rng.integers(0, n, 9), np.zeros(n, bool), [], [n - 1]):
+        assert_topk(x, y, 4, metric, subset)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_topk_in_small_blocks(rng, metric, monkeypatch):
+    """Rows come near to far and far to near, so that all kept ones change or none do."""
+    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 64)
+    monkeypatch.setattr(pairs, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(search.nearest, "PANEL_WORDS", 20)
+    steps = np.arange(64) < np.arange(1, 65)[:, None]
+    x = rng.random((19, 64)) < 0.5
+    x[0] = True
+    for y in (steps, steps[::-1], np.repeat(steps[::7], 5, axis=0)):
+        for count in (1, 3, 20, 70):
+            assert_topk(x, y, count, metric)
+            assert_topk(x, y, count, metric, rng.permutation(len(y))[: len(y) // 2])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", ((0, 3, 70), (3, 0, 70), (3, 4, 0), (0, 0, 0)), ids=str)
+def test_empty(metric, shape):
+    m, n, k = shape
+    x, y = np.ones((m, k), bool), np.ones((n, k), bool)
+    assert_array_equal(search.pairwise(x, y, metric), plain(x, y, metric), strict=True)
+    assert_topk(x, y, 2, metric)
+    assert_topk(x, y, 2, metric, np.zeros(n, bool))
+    assert search.paired(x, x, metric).shape == (m,)
+
+
+def test_operands_that_are_packed_elsewhere(rng):
+    """Strided and read-only words, and real numbers, which are packed by sign."""
+    x = rng.standard_normal((6, 130))
+    bits = bo.pack(x)
+    wide = np.zeros((12, 5), np.uint64)
+    wide[::2, :3] = bits.words
+    strided = bo.BitArray.from_words(wide[::2, :3], (6, 130))
+    wide.flags.writeable = False
+    expected = plain(x >= 0, x >= 0, "jaccard")
+    for a in (x, x.astype(np.float32), bits, strided):
+        assert_array_equal(search.pairwise(a, strided, "jaccard"), expected)
+        assert_array_equal(search.paired(a, strided, "jaccard"), np.zeros(6))
+        assert_array_equal(search.topk(a, strided, 1, "jaccard")[1].ravel(), np.arange(6))
+
+
+A, B = np.ones((2, 70), bool), np.ones((3, 70), bool)
+
+
+@pytest.mark.parametrize("name", ("pairwise", "paired", "topk"))
+def test_wrong_operands(name):
+    def call(a, b, metric):
+        return getattr(search, name)(a, b, *([1] if name == "topk" else []), metric)
+
+    for error, text, arguments in (
+        (TypeError, "metric must be a str, got 3", (A, A, 3)),
+        (ValueError, "metric must be one of hamming, .*, got 'cosine'", (A, A, "cosine")),
+        (ValueError, r"a and b must have the same k, got 70 and 9", (A, A[:, :9], "dice")),
+        (ValueError, r"a must have at least two axes", (A[0], A, "dice")),
+        (ValueError, r"a must be a matrix, got shape \(1, 2, 70\)", (A[None], A, "dice")),
+        (ValueError, r"b must be a matrix, got shape \(1, 2, 70\)", (A, A[None], "dice")),
+        (TypeError, "b must hold real numbers", (A, [["x"]], "dice")),
+    ):
+        with pytest.raises(error, match=rf"^\[search\.{name}\] {text}"):
+            call(*arguments)
+
+
+def test_paired_rows_must_be_as_many():
+    with pytest.raises(ValueError, match=r"^\[search\.paired\] a and b must have the same shape"):
+        search.paired(A, B, "hamming")
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "count", "subset"),
+    (
+        (TypeError, "count must be an integer, got 1.5", 1.5, None),
+        (ValueError, "count must be at least 1, got 0", 0, None),
+        (ValueError, r"ids of subset must be in \[0, 3\), got 3", 1, [0, 3]),
+        (ValueError, r"ids of subset must be in \[0, 3\), got -1", 1, [-1, 0]),
+        (ValueError, r"a mask must have shape \(3,\), got \(2,\)", 1, [True, False]),
+        (ValueError, r"subset must have one axis, got shape \(\)", 1, 0),
+        (TypeError, "subset must hold bool or integers, got dtype float64", 1, [0.0]),
+    ),
+)
+@pytest.mark.parametrize("metric", METRICS)
+def test_wrong_arguments_of_topk(metric, error, text, count, subset):
+    with pytest.raises(error, match=rf"^\[search\.topk\] {text}"):
+        search.topk(A, B, count, metric, subset=subset)

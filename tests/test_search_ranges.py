@@ -1,0 +1,280 @@
+"""Ranges and self-joins against plain NumPy, by chunks that agree and by full products."""
+
+import math
+import signal
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.sparse import csr_array
+
+import bitops as bo
+from bitops import search
+from bitops.search import multi_index, pairs
+from sets import METRICS, plain, special_rows
+
+
+def near(values, radius, metric):
+    return values >= radius if metric == "intersection" else values <= radius
+
+
+def assert_within(x, y, radius, metric):
+    values = plain(x, y, metric)
+    i, j = np.nonzero(near(values, radius, metric))
+    found = search.within(bo.pack(x), bo.pack(y), radius, metric)
+    assert isinstance(found, csr_array) and found.shape == values.shape
+    assert found.has_canonical_format
+    assert_array_equal(found.indptr, np.searchsorted(i, np.arange(len(x) + 1)))
+    assert_array_equal(found.indices, j)
+    assert_array_equal(found.data, values[i, j], strict=True)
+
+
+def assert_pairs_within(x, radius, metric):
+    values = plain(x, x, metric)
+    i, j = np.nonzero(np.triu(near(values, radius, metric), 1))
+    found = search.pairs_within(bo.pack(x), radius, metric)
+    for got, wanted in zip(found, (i, j, values[i, j]), strict=True):
+        assert_array_equal(got, wanted, strict=True)
+
+
+def noisy_copies(rng, n, k, most):
+    """Rows of which many are copies of others with up to `most` bits inverted."""
+    x = rng.random((n, k)) < 0.5
+    for row in range(n // 3, n):
+        x[row] = x[rng.integers(0, row)]
+        x[row, rng.integers(0, k, rng.integers(0, most + 1))] ^= True
+    return x
+
+
+RADII = {
+    "hamming": (0, 1, 3.7, 12, 1e9, math.inf),
+    "jaccard": (0, 0.25, 1 / 3, 0.5, 0.9, 1, 7),
+    "dice": (0, 0.2, 1 / 3, 0.8, 1, 7),
+    "intersection": (0, 1, 2.5, 20, 1e9, math.inf),
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", (1, 7, 64, 200))
+def test_ranges(isa, rng, metric, k):
+    x, y = special_rows(rng, k), special_rows(rng, k)[:37]
+    for radius in RADII[metric]:
+        assert_within(x, y, radius, metric)
+        assert_pairs_within(x, radius, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ranges_in_small_blocks(rng, metric, monkeypatch):
+    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 56)
+    monkeypatch.setattr(pairs, "BLOCK_ROWS", 8)
+    test_ranges(None, rng, metric, 64)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", (2**14 - 3, 2**14 - 2, 65535, 65536))
+def test_long_rows(rng, metric, k):
+    """Full and empty rows, where the sums of two counts are largest for their integer type."""
+    x = rng.random((6, k)) < 0.5
+    x[0], x[1], x[2] = True, False, x[3]
+    for radius in (*RADII[metric], k, k - 1, k // 2):
+        assert_within(x, x[::-1], radius, metric)
+        assert_pairs_within(x, radius, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_empty(metric):
+    for m, n, k in ((0, 3, 70), (3, 0, 70), (3, 4, 0), (1, 1, 64), (0, 0, 0)):
+        x, y = np.ones((m, k), bool), np.ones((n, k), bool)
+        for radius in (0, 1):
+            assert_within(x, y, radius, metric)
+            assert_pairs_within(x, radius, metric)
+
+
+def test_stored_zeros(rng):
+    x = rng.random((5, 64)) < 0.5
+    found = search.within(x, x, 0, "hamming")
+    assert found.nnz == 5 and not found.data.any()
+
+
+# ---- chunks that agree ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def only_chunks(monkeypatch):
+    """Make full products cost more than anything, and compare few pairs at once."""
+    monkeypatch.setattr(multi_index, "SCAN_COST", 1e12)
+    monkeypatch.setattr(multi_index, "BLOCK_WORDS", 100)
+    joined = []
+    join = multi_index.join
+
+    def counted(*arguments):
+        assert join(*arguments)
+        joined.append(arguments)
+        return True
+
+    monkeypatch.setattr(search.ranges, "join", counted)
+    return joined
+
+
+@pytest.mark.parametrize("together", (1, 2, 3, 4))
+@pytest.mark.parametrize(("k", "radius"), ((9, 2), (64, 4), (65, 0), (130, 7), (200, 3), (1000, 9)))
+def test_chunks_find_all_pairs_once(rng, only_chunks, monkeypatch, together, k, radius):
+    monkeypatch.setattr(multi_index, "TOGETHER", (together,))
+    x = noisy_copies(rng, 250, k, radius + 2)
+    assert_pairs_within(x, radius, "hamming")
+    assert_within(x[:90], x[60:], radius, "hamming")
+    assert [len(arguments[-2].chunks) for arguments in only_chunks] == [radius + together] * 2
+
+
+def test_chunks_of_equal_rows(rng, only_chunks):
+    """All rows alike, or of two kinds: every pair agrees in all chunks, or in all but one."""
+    x = np.repeat(rng.random((1, 70)) < 0.5, 60, axis=0)
+    x[40:, 3] ^= True
+    for radius in (0, 1, 2):
+        assert_pairs_within(x, radius, "hamming")
+        assert_within(x[:50], x, radius, "hamming")
+    assert len(only_chunks) == 6
+
+
+def test_every_single_bit_counts(only_chunks):
+    """A row, and all that differ from it in one, two or three bits."""
+    x = np.zeros((64, 64), bool)
+    np.fill_diagonal(x, True)
+    x[20:40, 63] = True
+    x[40:60, ::21] ^= True
+    for radius in (1, 2, 3):
+        assert_within(np.zeros((1, 64), bool), x, radius, "hamming")
+        assert_pairs_within(x, radius, "hamming")
+    assert len(only_chunks) == 6
+
+
+def test_rows_that_agree_too_often_are_scanned(rng, monkeypatch):
+    """Few rows of a kind cost little in a plan for random ones; here all chunks but one agree."""
+    outcomes = []
+    join = multi_index.join
+
+    def told(*arguments):
+        outcomes.append(join(*arguments))
+        return outcomes[-1]
+
+    monkeypatch.setattr(search.ranges, "join", told)
+    x = np.zeros((3000, 256), bool)
+    x[:, :12] = rng.random((3000, 12)) < 0.5
+    bits = bo.pack(x)
+    found = search.pairs_within(bits, 1, "hamming")
+    search.pairs_within(rng.random((3000, 256)) < 0.5, 1, "hamming")
+    assert outcomes == [False, True]
+    distances = np.triu(bo.hamming(bits, bits) + 1, 1)
+    expected = np.nonzero((distances > 0) & (distances <= 2))
+    for got, wanted in zip(found, (*expected, distances[expected] - 1), strict=True):
+        assert_array_equal(got, wanted)
+
+
+def test_plans():
+    """Chunks for small radii, products for large ones; all bits are looked at if keys have room."""
+    plan = multi_index.choose_plan(10**6, 0, 64, 4, 10**12 // 2)
+    assert plan.together == 2 and len(plan.choices) == 15
+    assert [start for start, _ in plan.chunks[1:]] == [i + n for i, n in plan.chunks[:-1]]
+    assert sum(bits for _, bits in plan.chunks) == 64
+    assert multi_index.choose_plan(10**6, 10**6, 1024, 40, 10**12).together == 1
+    for m, k, radius in ((10, 64, 4), (10**6, 64, 30), (10**6, 5, 5), (10**6, 0, 0)):
+        assert multi_index.choose_plan(m, m, k, radius, m * m) is None
+    wide = multi_index.choose_plan(10**6, 10**6, 4096, 1, 10**12)
+    assert all(bits <= 64 - 20 for _, bits in wide.chunks)
+
+
+def test_many_rows_against_a_scan(rng, monkeypatch):
+    n = 15_000
+    x = rng.integers(0, 2**64, n, np.uint64)
+    x[n // 2 :] = x[: n // 2]
+    for _ in range(6):
+        x[n // 2 :] ^= np.uint64(1) << rng.integers(0, 64, n // 2, np.uint64)
+    bits = bo.BitArray.from_words(x[:, None], (n, 64))
+    by_chunks = search.pairs_within(bits, 4, "hamming")
+    monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
+    by_scan = search.pairs_within(bits, 4, "hamming")
+    assert len(by_scan[0]) > 1000
+    for got, wanted in zip(by_chunks, by_scan, strict=True):
+        assert_array_equal(got, wanted, strict=True)
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "radius"),
+    (
+        (TypeError, "radius must be a real number, got '3'", "3"),
+        (TypeError, "radius must be a real number, got True", True),
+        (ValueError, "radius must be at least 0, got -1", -1),
+        (ValueError, "radius must be at least 0, got nan", math.nan),
+    ),
+)
+@pytest.mark.parametrize("metric", METRICS)
+def test_wrong_radius(metric, error, text, radius):
+    x = np.ones((3, 70), bool)
+    with pytest.raises(error, match=rf"^\[search\.within\] {text}"):
+        search.within(x, x, radius, metric)
+    with pytest.raises(error, match=rf"^\[search\.pairs_within\] {text}"):
+        search.pairs_within(x, radius, metric)
+
+
+def test_wrong_operands():
+    x = np.ones((3, 70), bool)
+    with pytest.raises(ValueError, match=r"^\[search\.within\] a and b must have the same k"):
+        search.within(x, x[:, :9], 1, "hamming")
+    with pytest.raises(ValueError, match=r"^\[search\.pairs_within\] metric must be one of"):
+        search.pairs_within(x, 1, "cosine")
+    with pytest.raises(TypeError, match=r"^\[search\.pairs_within\] a must hold real numbers"):
+        search.pairs_within([["x"]], 1, "hamming")
+
+
+# ---- progress -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", (3, 30))
+@pytest.mark.parametrize("has_tqdm", (True, False))
+def test_progress(rng, monkeypatch, has_tqdm, radius):
+    """By chunks and by a scan: one bar, which reaches its end and does not show in short calls."""
+    totals, steps = [], []
+
+    class Bar:
+        def __init__(self, total, unit, delay, disable, **settings):
+            assert delay > 0 and disable is None
+            assert unit == (" rows" if radius == 3 else " pairs")
+            totals.append(total)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def update(self, done):
+            steps.append(done)
+
+    monkeypatch.setattr(search.progress, "tqdm", Bar if has_tqdm else None)
+    monkeypatch.setattr(multi_index, "CHOICE_COST", 0)
+    x, y = bo.pack(rng.random((3000, 64)) < 0.5), bo.pack(rng.random((2000, 64)) < 0.5)
+    assert search.within(x, y, radius, "hamming").nnz == np.sum(bo.hamming(x, y) <= radius)
+    assert len(totals) == has_tqdm
+    assert sum(steps) == sum(totals)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer of POSIX")
+@pytest.mark.parametrize("radius", (3, 20))
+def test_interrupts(rng, monkeypatch, radius):
+    """An exception of a signal handler, as Ctrl-C raises it, ends a search."""
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    x = bo.pack(rng.random((200_000, 64)) < 0.5)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            search.pairs_within(x, radius, "hamming")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
