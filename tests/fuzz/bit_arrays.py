@@ -131,11 +131,45 @@ def _index(reader: Reader, ndim: int) -> Any:
     return tuple(item() for _ in range(reader.below(ndim + 2)))
 
 
+def _signs(bits: np.ndarray) -> np.ndarray:
+    return bits.astype(np.int8) * 2 - 1
+
+
 def _step(reader: Reader, b: bo.BitArray, x: np.ndarray) -> tuple[bo.BitArray, np.ndarray]:
     """One operation on both; the values that BitArray is to have afterwards."""
-    kind = reader.below(9)
+    kind = reader.below(14)
     if kind == 0:
         return b.T, x.T
+    if kind == 9:
+        order = reader.choice(("big", "little"))
+        packed = np.packbits(x > 0, axis=b.axis, bitorder=order)
+        assert np.array_equal(b.to_packbits(bitorder=order), packed), "to_packbits"
+        rows, k = np.moveaxis(packed, b.axis, -1), b.shape[b.axis]
+        back = bo.BitArray.from_packbits(rows, k, bitorder=order)
+        assert np.array_equal(bo.unpack(back), np.moveaxis(x, b.axis, -1)), "from_packbits"
+        return b, x
+    if kind == 10:
+        operation = reader.choice((np.multiply, np.bitwise_xor, np.bitwise_and, np.bitwise_or))
+        other = bo.pack(b, reader.below(b.ndim))
+        made, bits = operation(-b, other), x > 0
+        return made, -x * x if operation is np.multiply else _signs(operation(~bits, bits))
+    if kind == 11:
+        axis, shift = reader.choice((None, 0, 1, -1, 5)), reader.choice((0, 1, -3, 64, 2**40))
+        with allowed():
+            return np.roll(b, shift, axis), np.roll(x, shift, axis)
+        return b, x
+    if kind == 12:
+        axis = reader.choice((None, 0, 1, -1, 5))
+        with allowed():
+            return np.flip(b, axis), np.flip(x, axis)
+        return b, x
+    if kind == 13 and x.size < 10_000:
+        axis = reader.choice((0, 1, -1, 5))
+        join = reader.choice((np.concatenate, np.stack))
+        with allowed():
+            other = bo.pack(b, reader.below(b.ndim))
+            return join([b, -other], axis), join([x, -x], axis)
+        return b, x
     if kind == 1:
         return pickle.loads(pickle.dumps(b)), x
     if kind == 2:
