@@ -122,6 +122,8 @@ cdef extern from "bitops.h" nogil:
     void bitops_copy_bits(const uint64_t *words, size_t ld, size_t first, size_t rows,
                           size_t n, uint64_t *words_out, size_t ld_out, size_t to,
                           bitops_stop *stop, int n_threads) noexcept
+    void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                          uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
     void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
                           bitops_stop *stop, int n_threads) noexcept
 

@@ -47,6 +47,29 @@ def copy_bits(const uint64_t[:, ::1] words, size_t first, size_t n, uint64_t[:, 
     check_stop(&stop)
 
 
+def roll_bits(const uint64_t[:, ::1] words, size_t n, size_t cut, uint64_t[:, ::1] words_out):
+    """Write the n bits of each row from bit ``cut`` on, and then those before it.
+
+    Parameters
+    ----------
+    words : IN, shape (rows, ceil(n / 64))
+    cut : 0 < cut < n
+    words_out : OUT, of the same shape
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("rows of words_out", words_out.shape[0], words.shape[0])
+    check_size("words of a row", words.shape[1], c.bitops_words(n))
+    check_size("words of a row of words_out", words_out.shape[1], c.bitops_words(n))
+    if not 0 < cut < n:
+        raise ValueError(f"[_core] cut must be in [1, {n}), got {cut}")
+    if words.shape[0] == 0:
+        return
+    with nogil:
+        c.bitops_roll_bits(&words[0, 0], words.shape[0], n, cut, &words_out[0, 0], &stop,
+                           c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
 def flip_bits(const uint64_t[:, ::1] words, size_t n, uint64_t[:, ::1] words_out):
     """Write the n bits of each row in reverse order.
 

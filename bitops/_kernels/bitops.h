@@ -415,6 +415,10 @@ void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t
 void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows, size_t n,
                       uint64_t *words_out, size_t ld_out, size_t to, bitops_stop *stop,
                       int n_threads);
+/* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
+ * the padding bits are 0. */
+void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
+                      bitops_stop *stop, int n_threads);
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
 void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
                       bitops_stop *stop, int n_threads);

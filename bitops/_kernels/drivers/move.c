@@ -68,7 +68,8 @@ BITOPS_INLINE void set_bits(uint64_t *word, size_t first, size_t n, uint64_t v) 
     *word = (*word & ~mask) | v << first;
 }
 
-static void copy_row(const uint64_t *words, size_t from, size_t n, uint64_t *words_out, size_t to) {
+BITOPS_INLINE void copy_row(const uint64_t *words, size_t from, size_t n, uint64_t *words_out,
+                            size_t to) {
     words_out += to / BITOPS_WORD_BITS;
     to %= BITOPS_WORD_BITS;
     if (to) { /* up to the end of the first word */
@@ -102,6 +103,25 @@ void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows
         const size_t first = (size_t)task * share, end = min_size(first + share, rows);
         for (size_t row = first; row < end; row++)
             copy_row(words + row * ld, from, n, words_out + row * ld_out, to);
+    }
+}
+
+/* Both parts of a row at once, so that its words are read and written once. */
+void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
+                      bitops_stop *stop, int n_threads) {
+    const size_t n_words = bitops_words(n), share = rows_of_task(n_words);
+    BITOPS_PARALLEL_FOR(team(rows * n_words, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t first = (size_t)task * share, end = min_size(first + share, rows);
+        for (size_t row = first; row < end; row++) {
+            const uint64_t *from = words + row * n_words;
+            uint64_t *to = words_out + row * n_words;
+            to[(n - cut) / BITOPS_WORD_BITS] = to[n_words - 1] = 0; /* which are filled in parts */
+            copy_row(from, cut, n - cut, to, 0);
+            copy_row(from, 0, cut, to, n - cut);
+        }
     }
 }
 

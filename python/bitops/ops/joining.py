@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .checks import normalize_axis
-from .memory import word_count
+from .memory import aligned_empty, word_count
 from .packing import contiguous_rows, repack, sign_words
 
 MIN_ROWS = 8  # of a transposition; bits of fewer rows are bytes meanwhile, which takes less memory
@@ -48,21 +48,21 @@ def _concatenate(arrays: Sequence[Any], axis: int | None = 0, **options: Any) ->
     if axis != first.axis:
         words = np.concatenate([part._words for part in parts], axis - (axis > first.axis))
     else:
-        words = _joined([(part, 0, part.shape[axis]) for part in parts])
+        words = _joined(parts)
     size = sum(part.shape[axis] for part in parts)
     return first._make(words, (*first.shape[:axis], size, *first.shape[axis + 1 :]), first.axis)
 
 
-def _joined(parts: Sequence[tuple[_core.Bits, int, int]]) -> NDArray[np.uint64]:
-    """Return words of rows that consist of bits [start, stop) of the rows of each part."""
-    total = sum(stop - start for _, start, stop in parts)
-    lead = parts[0][0]._words.shape[:-1]
-    words = np.zeros((*lead, word_count(total)), np.uint64)
-    out = words.reshape(math.prod(lead), word_count(total))
+def _joined(parts: Sequence[_core.Bits]) -> NDArray[np.uint64]:
+    """Return the words of rows that consist of the rows of all parts."""
+    sizes = [part.shape[part.axis] for part in parts]
+    lead = parts[0]._words.shape[:-1]
+    words = np.zeros((*lead, word_count(sum(sizes))), np.uint64)
+    out = words.reshape(math.prod(lead), words.shape[-1])
     to = 0
-    for part, start, stop in parts:
-        _core.copy_bits(contiguous_rows(part), start, stop - start, out, to)
-        to += stop - start
+    for part, size in zip(parts, sizes, strict=True):
+        _core.copy_bits(contiguous_rows(part), 0, size, out, to)
+        to += size
     return words
 
 
@@ -116,9 +116,13 @@ def _roll(a: Any, shift: Any, axis: Any = None) -> Any:
 def _roll_axis(b: _Bits, shift: int, axis: int) -> _Bits:
     if axis != b.axis:
         return b._make(np.roll(b._words, shift, axis - (axis > b.axis)), b.shape, b.axis)
-    k = b.shape[axis]
-    cut = -shift % k if k else 0
-    return b._make(_joined([(b, cut, k), (b, 0, cut)]), b.shape, axis)
+    cut = -shift % b.shape[axis] if b.shape[axis] else 0
+    if cut == 0:
+        return b._make(b._words.copy(), b.shape, axis)
+    rows = contiguous_rows(b)
+    words = aligned_empty(b._words.shape, np.uint64)
+    _core.roll_bits(rows, b.shape[axis], cut, words.reshape(rows.shape))
+    return b._make(words, b.shape, axis)
 
 
 def _flip(m: Any, axis: Any = None) -> Any:
@@ -135,7 +139,7 @@ def _flip(m: Any, axis: Any = None) -> Any:
 
 def _flip_packed(b: _Bits) -> _Bits:
     rows = contiguous_rows(b)
-    words = np.empty(b._words.shape, np.uint64)
+    words = aligned_empty(b._words.shape, np.uint64)
     _core.flip_bits(rows, b.shape[b.axis], words.reshape(rows.shape))
     return b._make(words, b.shape, b.axis)
 
