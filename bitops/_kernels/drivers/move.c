@@ -125,18 +125,31 @@ void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, 
     }
 }
 
+enum { FLIP_WORDS = 64 }; /* that are mirrored in vectors before their order is reversed */
+
+/* Writes n words in reverse order, with the bits of each in reverse order; of words[i] only the
+ * bits from `shift` on count, and those of words[i + 1] before it. */
+BITOPS_INLINE void flip_words(const uint64_t *words, size_t n, size_t shift, uint64_t *words_out) {
+    uint64_t mirrored[FLIP_WORDS];
+    for (size_t i = 0; i < n; i += FLIP_WORDS) {
+        const size_t some = min_size(n - i, FLIP_WORDS);
+        if (shift == 0)
+            for (size_t j = 0; j < some; j++)
+                mirrored[j] = mirror_bytes(words[i + j]);
+        else
+            for (size_t j = 0; j < some; j++)
+                mirrored[j] = mirror_bytes(words[i + j] >> shift |
+                                           words[i + j + 1] << (BITOPS_WORD_BITS - shift));
+        for (size_t j = 0; j < some; j++)
+            words_out[n - 1 - i - j] = __builtin_bswap64(mirrored[j]);
+    }
+}
+
 static void flip_row(const uint64_t *words, size_t n, uint64_t *words_out) {
     const size_t whole = n / BITOPS_WORD_BITS, rest = n % BITOPS_WORD_BITS;
-    if (rest == 0) {
-        for (size_t i = 0; i < whole; i++)
-            words_out[i] = mirror_word(words[whole - 1 - i]);
-        return;
-    }
-    for (size_t i = 0; i < whole; i++) {
-        const uint64_t *from = words + whole - 1 - i;
-        words_out[i] = mirror_word(from[0] >> rest | from[1] << (BITOPS_WORD_BITS - rest));
-    }
-    words_out[whole] = mirror_word(read_bits(words, 0, rest)) >> (BITOPS_WORD_BITS - rest);
+    flip_words(words, whole, rest, words_out);
+    if (rest)
+        words_out[whole] = mirror_word(read_bits(words, 0, rest)) >> (BITOPS_WORD_BITS - rest);
 }
 
 void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,

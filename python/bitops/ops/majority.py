@@ -14,7 +14,9 @@ from .packing import blocks
 
 __all__ = ["majority"]
 
-BLOCK_WORDS = 1 << 12  # whose counts, 2 MiB, are compared while they are in a cache
+# Words of a result that are counted at a time, so that the words counted, which are copied where
+# they are parts of rows, and the counts, 64 for each word, stay in a cache.
+MIN_BLOCK, MAX_BLOCK, COUNTED_WORDS = 64, 1 << 12, 1 << 17
 
 
 def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
@@ -62,12 +64,12 @@ def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
 
 
 def _across(words: NDArray[np.uint64], axis: int) -> NDArray[np.uint64]:
-    """Take the majority of words along an axis, of so few words at a time as `BLOCK_WORDS` says."""
+    """Take the majority of words along an axis, block by block of the result."""
     lead, n, inner = words.shape[:axis], words.shape[axis], words.shape[axis + 1 :]
     rows = words.reshape(math.prod(lead), n, math.prod(inner))
     most = aligned_empty((*lead, *inner), np.uint64)
     out = most.reshape(len(rows), -1)
-    for index in blocks(out.shape, BLOCK_WORDS):
+    for index in blocks(out.shape, min(max(COUNTED_WORDS // n, MIN_BLOCK), MAX_BLOCK)):
         part = rows[index[0], :, index[1]]
         block = BitArray._make(part, (*part.shape[:2], part.shape[2] * WORD_BITS), 2)
         out[index] = _most(popcount(block, 1), n, 1)._words  # padding bits, always 0, stay 0
