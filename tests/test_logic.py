@@ -138,3 +138,12 @@ def test_majority_of_many_words(rng):
         x, y, z = (b[..., i, :] for i in range(3))
         assert bo.majority(b, axis) == x & y | z & (x | y)
     assert bo.majority(bo.pack(np.ones((2, 9)), 1)).axis == 0
+
+
+def test_counts_of_many_short_rows(isa, rng):
+    """Several of which are counted as if they were one."""
+    for k in (1, 64, 65, 190, 256, 513, 1000):
+        for rows in (1023, 1100, 2049):
+            x = rng.random((rows, k)) < 0.5
+            assert_array_equal(bo.popcount(bo.pack(x), 0), x.sum(axis=0))
+            assert_bits(bo.majority(bo.pack(x)), 2 * x.sum(axis=0) >= rows)

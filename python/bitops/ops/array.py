@@ -20,6 +20,9 @@ from .results import NO_SCALES
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
+# Words of a row from which on columns are counted at full speed, and so many rows are worth it.
+WIDE_ROW, MIN_WIDE_ROWS = 16, 64
+
 _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
 
@@ -475,8 +478,8 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     if array.dtype.kind == "u":
         raise TypeError(
             f"[{where}] {name} must not be unsigned, whose signs are all +1, got dtype "
-            f"{array.dtype}: bits are bool or BitArray.from_words, and numbers are for "
-            "bitplane_gemm and bitplane_conv2d"
+            f"{array.dtype}: bits are bool or for BitArray.from_packbits and from_words, numbers "
+            "for bitplane_gemm and bitplane_conv2d"
         )
     if array.ndim == 0:
         raise ValueError(f"[{where}] {name} must have at least one axis, got a scalar")
@@ -575,6 +578,20 @@ def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
     )
     counts = np.empty((*lead, words.shape[-1] * WORD_BITS), np.int64)
     if counts.size:
-        _core.popcount_columns(words.reshape(blocks), counts.reshape(blocks[0], -1))
+        _count_columns(words.reshape(blocks), counts.reshape(blocks[0], -1))
     positions = counts[..., : b.shape[b.axis]]
     return np.ascontiguousarray(np.moveaxis(positions, -1, b.axis - (axis < b.axis)))
+
+
+def _count_columns(words: NDArray[np.uint64], counts: NDArray[np.int64]) -> None:
+    """Count 1 bits over the middle axis; short rows, several of them as if they were one."""
+    outer, rows, n = words.shape
+    several = WIDE_ROW // n
+    if outer > 1 or several < 2 or rows < MIN_WIDE_ROWS * several:
+        _core.popcount_columns(words, counts)
+        return
+    whole = rows // several * several
+    wide = np.empty((1, several * n * WORD_BITS), np.int64)
+    _core.popcount_columns(words[:, :whole].reshape(1, -1, several * n), wide)
+    _core.popcount_columns(words[:, whole:], counts)
+    counts += wide.reshape(several, -1).sum(axis=0)
