@@ -57,8 +57,11 @@ void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * share, end = min_size(first + share, rows);
-        for (size_t row = first; row < end; row++)
-            mirror_row(bytes + (ptrdiff_t)row * ld, n, bytes_out + (ptrdiff_t)row * ld_out);
+        if (ld == (ptrdiff_t)n && ld_out == ld) /* then they are one row */
+            mirror_row(bytes + first * n, (end - first) * n, bytes_out + first * n);
+        else
+            for (size_t row = first; row < end; row++)
+                mirror_row(bytes + (ptrdiff_t)row * ld, n, bytes_out + (ptrdiff_t)row * ld_out);
     }
 }
 
