@@ -984,6 +984,7 @@ cdef class Convolution:
         self.run(x, c_out.shape[0], threshold.shape[0], &store)
 
 
+include "_move.pxi"
 include "_usual.pxi"
 
 

@@ -116,6 +116,17 @@ cdef extern from "bitops.h" nogil:
                                  size_t rows, size_t n_words, int64_t *count_out,
                                  bitops_stop *stop, int n_threads) noexcept
 
+    void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t n,
+                             uint8_t *bytes_out, ptrdiff_t ld_out, bitops_stop *stop,
+                             int n_threads) noexcept
+    void bitops_copy_bits(const uint64_t *words, size_t ld, size_t first, size_t rows,
+                          size_t n, uint64_t *words_out, size_t ld_out, size_t to,
+                          bitops_stop *stop, int n_threads) noexcept
+    void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                          uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
+                          bitops_stop *stop, int n_threads) noexcept
+
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                             size_t k_words, uint64_t *panels_out, bitops_stop *stop,

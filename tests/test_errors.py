@@ -15,6 +15,8 @@ W = np.ones((5, 70))  # 5 filters of the same k
 NAN = np.where(np.arange(70) == 69, np.nan, np.ones((5, 70)))
 PACKED = bo.pack(A)
 COLUMNS = bo.pack(A, axis=0)
+OCTETS = np.array([1, 255], np.uint8)
+from_packbits = bo.BitArray.from_packbits
 PANELS = bo.prepack(W)
 X = np.ones((2, 6, 5, 8))  # 2 images of 6 x 5 with 8 channels
 F = np.ones((4, 3, 3, 8))  # 4 filters
@@ -185,6 +187,32 @@ BAD_CALLS = {
         ("axis of a float", lambda: bo.popcount(PACKED, 0.5), TypeError, "axis"),
         ("NaN", lambda: bo.popcount(NAN), ValueError, "NaN"),
         ("complex", lambda: bo.popcount(NOT_REAL["complex"]), TypeError, "complex"),
+    ),
+    "majority": (
+        ("axis", lambda: bo.majority(PACKED, 2), ValueError, "axis.*2"),
+        ("axis of a float", lambda: bo.majority(PACKED, 0.5), TypeError, "axis"),
+        ("one axis", lambda: bo.majority(PACKED[0]), ValueError, r"two axes.*\(70,\)"),
+        ("NaN", lambda: bo.majority(NAN), ValueError, "b.*NaN"),
+        ("complex", lambda: bo.majority(NOT_REAL["complex"]), TypeError, "b.*complex"),
+    ),
+    "from_packbits": (
+        ("a list", lambda: from_packbits([1, 2]), TypeError, "uint8.*int64"),
+        ("int16", lambda: from_packbits(OCTETS.astype("i2")), TypeError, "uint8.*int16"),
+        ("bits", lambda: from_packbits(PACKED), TypeError, "uint8.*int8"),
+        ("masked", lambda: from_packbits(np.ma.array(OCTETS)), TypeError, "Masked"),
+        ("a scalar", lambda: from_packbits(np.uint8(1)), ValueError, "axis.*scalar"),
+        ("text", lambda: from_packbits("abc"), TypeError, "uint8.*<U3"),
+        ("count of a float", lambda: from_packbits(OCTETS, 3.0), TypeError, "count.*3.0"),
+        ("count too low", lambda: from_packbits(OCTETS, -17), ValueError, "count.*-16.*-17"),
+        ("count too high", lambda: from_packbits(OCTETS, 2**31), ValueError, "count.*at most"),
+        ("set bits", lambda: from_packbits(OCTETS, 15), ValueError, "element 14 must be 0"),
+        ("set bytes", lambda: from_packbits(OCTETS, 8), ValueError, "element 7 must be 0"),
+        ("bitorder", lambda: from_packbits(OCTETS, bitorder="b"), ValueError, "bitorder.*'b'"),
+        ("bitorder 1", lambda: from_packbits(OCTETS, bitorder=1), TypeError, "bitorder.*1"),
+    ),
+    "to_packbits": (
+        ("bitorder", lambda: PACKED.to_packbits(bitorder=""), ValueError, "bitorder.*''"),
+        ("bitorder None", lambda: PACKED.to_packbits(bitorder=None), TypeError, "bitorder.*None"),
     ),
     "gemm": (
         ("k", lambda: bo.gemm(A, W[:, :69]), ValueError, "k.*70.*69"),

@@ -94,6 +94,7 @@ CASES = {
     "pack_above": on_numbers(bo.pack_above, X, np.float32(0)),
     "unpack": on_bits(bo.unpack, X),
     "popcount": on_bits(bo.popcount, X, axis=0),
+    "majority": on_bits(bo.majority, X),
     "prepack": on_numbers(lambda w: bo.gemm(X, bo.prepack(w)), W),
     "gemm": on_bits(bo.gemm, X, W),
     "gemm, scaled": on_panels(bo.gemm, X, W, alpha=draw(90), bias=draw(90)),
@@ -127,8 +128,8 @@ CASES = {
     "load": loaded,
 }
 # These ask for none: they pass over arrays once.
-WITHOUT = {"pack_above", "unpack", "popcount", "im2col", "k_map", "max_pool2d", "avg_pool2d",
-           "global_avg_pool2d", "binarize_weights"}  # fmt: skip
+WITHOUT = {"pack_above", "unpack", "popcount", "majority", "im2col", "k_map", "max_pool2d",
+           "avg_pool2d", "global_avg_pool2d", "binarize_weights"}  # fmt: skip
 
 
 def content(result):

@@ -55,10 +55,9 @@ def test_products_and_sums_are_refused(call):
         np.sort,
         np.unique,
         np.median,
-        lambda b: np.concatenate([b, b]),
-        lambda b: np.stack([b, b]),
-        lambda b: np.take(b, [0]),
-        lambda b: np.roll(b, 1),
+        lambda b: np.vstack([b, b]),
+        lambda b: np.repeat(b, 2),
+        lambda b: np.transpose(b),
         lambda b: np.delete(b, 0, axis=0),
         lambda b: np.save("never.npy", b),
     ],
@@ -76,11 +75,42 @@ def test_functions_that_would_read_values_are_refused(call):
         lambda b: np.add(b, 1),
         lambda b: np.sign(b),
         lambda b: np.matmul(b, b.T),
+        lambda b: np.equal(b, b),
+        lambda b: np.bitwise_xor.reduce(b),
+        lambda b: b * 2,
+        lambda b: b & np.asarray(b),
+        lambda b: b ^ None,
+        lambda b: np.bitwise_or(b, b, out=np.zeros((2, 3), np.int8)),
     ],
 )
 def test_arithmetic_is_refused(call):
     with pytest.raises(TypeError):
         call(BITS)
+
+
+@pytest.mark.parametrize(
+    "call, rule",
+    [
+        (lambda b: np.ones(3) * b, r"np\.multiply takes BitArrays alone, got ndarray; pack\(x\)"),
+        (lambda b: b | [1, 1, 1], r"\| takes two BitArrays, got list; pack\(x\)"),
+        (lambda b: np.add(b, b), r"np\.add does not take packed bits; use @ .*np\.asarray"),
+        (lambda b: np.add.reduce(b), r"np\.add\.reduce does not take packed bits; use @"),
+        (lambda b: np.invert(b, where=True), r"np\.invert of packed bits takes no where"),
+        (lambda b: np.stack([b, np.asarray(b)]), r"np\.stack takes BitArrays alone, got ndarray"),
+        (lambda b: np.concatenate([b], dtype=int), r"np\.concatenate .* takes no dtype"),
+    ],
+)
+def test_errors_say_what_to_write(call, rule):
+    with pytest.raises(TypeError, match=rf"^\[BitArray\] {rule}"):
+        call(BITS)
+
+
+def test_arrays_of_numbers_beside_operators():
+    x = np.array([[1.0, -1.0], [1.0, 1.0]])
+    assert_array_equal(x @ BITS, x @ np.asarray(BITS))
+    assert_array_equal(np.bitwise_count(BITS).sum(axis=-1), bo.popcount(BITS, -1))
+    with pytest.raises(TypeError, match=r"np\.matmul"):
+        x @= bo.pack(np.ones((2, 2)))
 
 
 def test_what_numpy_may_ask():

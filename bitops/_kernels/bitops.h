@@ -406,6 +406,23 @@ void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_
                              size_t rows, size_t n_words, int64_t *count_out, bitops_stop *stop,
                              int n_threads);
 
+/* Copies rows of n bytes, with the bits of each byte in reverse order: from packed bits in big bit
+ * order to little, and back. The rows lie ld and ld_out bytes apart, which may be negative. */
+void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t n,
+                         uint8_t *bytes_out, ptrdiff_t ld_out, bitops_stop *stop, int n_threads);
+/* Copies bits [from, from + n) of rows of ld words to bits [to, to + n) of rows of ld_out words,
+ * whose other bits stay. The two must not overlap. */
+void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows, size_t n,
+                      uint64_t *words_out, size_t ld_out, size_t to, bitops_stop *stop,
+                      int n_threads);
+/* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
+ * the padding bits are 0. */
+void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
+                      bitops_stop *stop, int n_threads);
+/* Writes rows of n bits in reverse order; the padding bits are 0. */
+void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
+                      bitops_stop *stop, int n_threads);
+
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
 void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,

@@ -17,6 +17,7 @@ from .config import __version__, get_num_threads, set_num_threads, show_config
 from .ops.array import BitArray, pack, pack_above, popcount, unpack
 from .ops.conv import conv2d, conv2d_sign, im2col
 from .ops.linalg import gemm, gemm_sign, hamming, hamming_topk, matmul
+from .ops.majority import majority
 from .ops.mixed_conv import bitplane_conv2d, weight_conv2d
 from .ops.mixed_gemm import bitplane_gemm, weight_gemm
 from .ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
@@ -42,6 +43,7 @@ __all__ = [
     "im2col",
     "isa",
     "k_map",
+    "majority",
     "matmul",
     "max_pool2d",
     "pack",

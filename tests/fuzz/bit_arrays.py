@@ -1,4 +1,4 @@
-"""Target: `BitArray.from_words`, and what can be done with the array afterwards."""
+"""Target: `BitArray.from_words`, `from_packbits`, and what can be done with the arrays then."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import bitops as bo
 from fuzz.reader import EDGES, Reader, allowed
 
+COUNTS = tuple(edge for edge in EDGES if abs(edge) < 1000 or abs(edge) >= 2**31)  # no gigabytes
 LENGTHS = (0, 1, 2, 3, 5, 63, 64, 65, 130)
 
 
@@ -21,6 +22,8 @@ class Call(NamedTuple):
 
     def make(self, reader: Reader) -> str:
         """Adopt words, and check what comes of a few operations."""
+        if reader.chance(4):
+            return _packbits(reader)
         shape, words = _words(reader)
         given = _forged_shape(reader, shape)
         b = None
@@ -78,6 +81,37 @@ def _words(reader: Reader) -> tuple[tuple[int, ...], Any]:
     return shape, words
 
 
+def _packbits(reader: Reader) -> str:
+    """Take bytes of any layout, with arguments that mostly fit, and compare with np.unpackbits."""
+    lead = tuple(reader.below(4) for _ in range(reader.below(3)))
+    octets = np.zeros((*lead, reader.choice((1, 2, 7, 8, 9, 16, 24, 0))), np.uint8)
+    if not reader.chance(3):
+        drawn = reader.take(min(octets.size, 64)).ljust(octets.size, b"\x5a")
+        octets.reshape(-1)[...] = np.frombuffer(drawn, np.uint8)
+    kind = reader.below(8)
+    packed: Any = octets
+    if kind == 0:
+        packed = np.repeat(octets, 2, axis=-1)[..., ::2]
+    elif kind == 1:
+        packed = octets[..., ::-1].copy()[..., ::-1]
+    elif kind == 2:
+        packed = memoryview(octets)
+    elif kind == 3:
+        packed = reader.choice((octets.tolist(), octets.astype("i2"), octets.view("S1"), None, "a"))
+    count = reader.choice((None, None, 8 * octets.shape[-1], -1, 3, 200, True, 1.0, *COUNTS))
+    order = reader.choice(("big", "little", "big", "little", "Big", 1, None))
+    b = None
+    with allowed(MemoryError):
+        b = bo.BitArray.from_packbits(packed, count, bitorder=order)
+    if b is None:
+        return "refused"
+    if b.size and octets.size:
+        bits = np.unpackbits(octets, axis=-1, count=count, bitorder=order)
+        assert np.array_equal(bo.unpack(b), _signs(bits))
+    assert np.array_equal(bo.BitArray.from_words(b.words, b.shape).words, b.words)
+    return "equal"
+
+
 def _forged_shape(reader: Reader, shape: tuple[int, ...]) -> Any:
     if not reader.chance(3):
         return shape
@@ -131,11 +165,45 @@ def _index(reader: Reader, ndim: int) -> Any:
     return tuple(item() for _ in range(reader.below(ndim + 2)))
 
 
+def _signs(bits: np.ndarray) -> np.ndarray:
+    return bits.astype(np.int8) * 2 - 1
+
+
 def _step(reader: Reader, b: bo.BitArray, x: np.ndarray) -> tuple[bo.BitArray, np.ndarray]:
     """One operation on both; the values that BitArray is to have afterwards."""
-    kind = reader.below(9)
+    kind = reader.below(14)
     if kind == 0:
         return b.T, x.T
+    if kind == 9:
+        order = reader.choice(("big", "little"))
+        packed = np.packbits(x > 0, axis=b.axis, bitorder=order)
+        assert np.array_equal(b.to_packbits(bitorder=order), packed), "to_packbits"
+        rows, k = np.moveaxis(packed, b.axis, -1), b.shape[b.axis]
+        back = bo.BitArray.from_packbits(rows, k, bitorder=order)
+        assert np.array_equal(bo.unpack(back), np.moveaxis(x, b.axis, -1)), "from_packbits"
+        return b, x
+    if kind == 10:
+        operation = reader.choice((np.multiply, np.bitwise_xor, np.bitwise_and, np.bitwise_or))
+        other = bo.pack(b, reader.below(b.ndim))
+        made, bits = operation(-b, other), x > 0
+        return made, -x * x if operation is np.multiply else _signs(operation(~bits, bits))
+    if kind == 11:
+        axis, shift = reader.choice((None, 0, 1, -1, 5)), reader.choice((0, 1, -3, 64, 2**40))
+        with allowed():
+            return np.roll(b, shift, axis), np.roll(x, shift, axis)
+        return b, x
+    if kind == 12:
+        axis = reader.choice((None, 0, 1, -1, 5))
+        with allowed():
+            return np.flip(b, axis), np.flip(x, axis)
+        return b, x
+    if kind == 13 and x.size < 10_000:
+        axis = reader.choice((0, 1, -1, 5))
+        join = reader.choice((np.concatenate, np.stack))
+        with allowed():
+            other = bo.pack(b, reader.below(b.ndim))
+            return join([b, -other], axis), join([x, -x], axis)
+        return b, x
     if kind == 1:
         return pickle.loads(pickle.dumps(b)), x
     if kind == 2:

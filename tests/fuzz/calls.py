@@ -210,6 +210,10 @@ def _counted(reader: Reader) -> Drawn:
     return _one(reader) if reader.chance(2) else _along(reader)
 
 
+def _majority(reader: Reader) -> Drawn:
+    return _one(reader) if reader.chance(3) else _along(reader)
+
+
 def _unpack(reader: Reader) -> Drawn:
     (x,), _ = _one(reader)
     return [x], {"dtype": reader.choice(("i1", "f4", "?", "f8", "i8"))}
@@ -262,6 +266,7 @@ FUNCTIONS: dict[str, Function] = {
     "pack_above": Function(_above, reference.pack_above),
     "unpack": Function(_unpack, _unpacked, (0,)),
     "popcount": Function(_counted, reference.popcount, (0,)),
+    "majority": Function(_majority, reference.majority, (0,)),
     "binarize_weights": Function(_weights, reference.binarize_weights, (0,)),
     "prepack": Function(_one, reference.sign, (0,)),
 }

@@ -15,7 +15,7 @@ from fuzz.reader import Reader
 GUARD = 64  # bytes before and after an `out`, which nobody may write to
 LONGEST = 2**31 - 1  # side of a padded image, of a kernel, and of every setting
 # Those of the functions that take bits packed along any axis.
-ANY_AXIS = ("matmul", "pack", "popcount", "unpack", "max_pool2d")
+ANY_AXIS = ("matmul", "pack", "popcount", "majority", "unpack", "max_pool2d")
 POOLS = ("max_pool2d", "avg_pool2d")
 
 
@@ -131,6 +131,10 @@ def refusal(name: str, signs: tuple[int, ...], arguments: list[Any], named: dict
     if name in ("pack", "popcount") and named.get("axis") is not None:
         ndim = plain_shape(arguments[0]).ndim
         if not -ndim <= named["axis"] < ndim:
+            return "axis"
+    if name == "majority":
+        ndim = plain_shape(arguments[0]).ndim
+        if ndim < 2 or not -ndim <= named.get("axis", 0) < ndim:
             return "axis"
     if name == "hamming_topk" and not 1 <= arguments[2] <= plain_shape(arguments[1]).shape[0]:
         return "count"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,20 @@ from .. import _core
 from .checks import as_float32, column_vector, is_integer, normalize_axis, plain_array, real_array
 from .indexing import expand_index, item_of_axis, result_axis
 from .memory import WORD_BITS, aligned_empty, word_count
-from .packing import PACK_CODES, sign_words, transpose_words
+from .operators import Operators
+from .packbits import bytes_of_words, words_of_bytes
+from .packing import PACK_CODES, contiguous_rows, repack, sign_words
 from .results import NO_SCALES
 
 __all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
 
+# Words of a row from which on columns are counted at full speed, and so many rows are worth it.
+WIDE_ROW, MIN_WIDE_ROWS = 16, 64
+
 _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
 
-class BitArray(_core.Bits):
+class BitArray(Operators):
     """An array of +1 and -1, packed to one bit per element along one axis.
 
     Create one with `pack` or `from_words`; many functions return one. ``np.asarray(b)`` gives the
@@ -50,7 +55,6 @@ class BitArray(_core.Bits):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # so that ndarray @ BitArray calls __rmatmul__
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self) -> None:
@@ -104,6 +108,54 @@ class BitArray(_core.Bits):
                 f"[from_words] padding bits must be 0, got set bits after element {k - 1}"
             )
         return cls._make(words, shape, len(shape) - 1)
+
+    @classmethod
+    def from_packbits(
+        cls, packed: Any, count: int | None = None, *, bitorder: str = "big"
+    ) -> BitArray:
+        """Take bits as np.packbits packs them, eight to a byte, along the last axis.
+
+        Parameters
+        ----------
+        packed : ndarray of shape (..., bytes), uint8; or a buffer of bytes, or an array of another
+            library that has ``__array__`` or ``__dlpack__``
+        count : int, optional
+            How many bits a row has, as in np.unpackbits: by default all of them, a negative count
+            leaves out bits at the end, and bits beyond the bytes are 0.
+        bitorder : {"big", "little"}, default "big"
+            Whether the first bit of a byte is its highest or its lowest.
+
+        Returns
+        -------
+        BitArray of shape (..., count), packed along its last axis
+            In little bit order it shares the memory of rows that are whole, aligned words.
+
+        Raises
+        ------
+        TypeError
+            If `packed` does not hold uint8, `count` is no integer, or `bitorder` no string.
+        ValueError
+            If `packed` is a scalar, `count` leaves out more bits than there are, `bitorder` is
+            another one, or a bit after the last element is set.
+
+        Examples
+        --------
+        >>> BitArray.from_packbits(np.packbits([[1, 0, 1]], axis=-1), 3) == pack([[1, -1, 1]])
+        np.True_
+        """
+        words, k = words_of_bytes(packed, count, bitorder)
+        return cls._make(words, (*words.shape[:-1], k), words.ndim - 1)
+
+    def to_packbits(self, *, bitorder: str = "big") -> NDArray[np.uint8]:
+        """Return the bits as ``np.packbits(np.asarray(self, bool), self.axis)`` would: new bytes.
+
+        Parameters
+        ----------
+        bitorder : {"big", "little"}, default "big"
+            Whether the first bit of a byte is its highest or its lowest.
+        """
+        packed = bytes_of_words(self._words, self.shape[self.axis], bitorder)
+        return packed if self.axis == self.ndim - 1 else np.moveaxis(packed, -1, self.axis)
 
     @property
     def size(self) -> int:
@@ -224,18 +276,6 @@ class BitArray(_core.Bits):
             )
         return unpack(self).astype(dtype, copy=False)
 
-    def __array_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> Any:
-        """Refuse the functions of NumPy but a few: as int8 their results would wrap around."""
-        ours = _NUMPY_FUNCTIONS.get(function)
-        if ours is not None:
-            return ours(*arguments, **options)
-        raise TypeError(
-            f"[BitArray] np.{function.__name__} does not take packed bits; use @ or bitops.matmul "
-            "for products, and np.asarray(b, dtype) for the values"
-        )
-
     def __eq__(self, other: object) -> np.bool_:  # type: ignore[override]
         """Tell whether all elements are equal, whichever axes are packed: one truth value."""
         if isinstance(other, np.ndarray | np.generic | list | tuple | int | float):
@@ -265,23 +305,6 @@ class BitArray(_core.Bits):
 
 
 _core.set_bits_class(BitArray)
-
-
-def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
-    """Tell whether shapes and elements are equal; one of the two may be an array of numbers."""
-    if isinstance(a, BitArray) and isinstance(b, BitArray):
-        return bool(a == b)
-    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=equal_nan)
-
-
-# What NumPy's functions do with a BitArray as their first argument; all others are refused.
-_NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.shape: lambda a: a.shape,
-    np.ndim: lambda a: a.ndim,
-    np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],
-    np.copy: lambda a, order="K", subok=False: a.copy(),
-    np.array_equal: _array_equal,
-}
 
 
 def _restore(words: NDArray[np.uint64], shape: tuple[int, ...], axis: int) -> BitArray:
@@ -455,8 +478,8 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     if array.dtype.kind == "u":
         raise TypeError(
             f"[{where}] {name} must not be unsigned, whose signs are all +1, got dtype "
-            f"{array.dtype}: bits are bool or BitArray.from_words, and numbers are for "
-            "bitplane_gemm and bitplane_conv2d"
+            f"{array.dtype}: bits are bool or for BitArray.from_packbits and from_words, numbers "
+            "for bitplane_gemm and bitplane_conv2d"
         )
     if array.ndim == 0:
         raise ValueError(f"[{where}] {name} must have at least one axis, got a scalar")
@@ -465,38 +488,6 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     if has_nan:
         raise ValueError(f"[{where}] {name} must not hold NaN, which has no sign, got NaN")
     return BitArray._make(words, array.shape, axis)
-
-
-def repack(b: BitArray, axis: int) -> BitArray:
-    """Return a BitArray packed along another axis, which must not be negative.
-
-    For this the bits are transposed. A row of the drawings is one row of words, its bit 0 first::
-
-        packed along k                          packed along n
-
-        n = 0    x00 x01 x02 ... 0 0            k = 0    x00 x10 x20 ... 0
-        n = 1    x10 x11 x12 ... 0 0     ->     k = 1    x01 x11 x21 ... 0
-        n = 2    x20 x21 x22 ... 0 0            k = 2    x02 x12 x22 ... 0
-        ...                                     ...
-    """
-    if b.axis == axis:
-        return b
-    # The axes in the order of the words: the packed one last.
-    others = [i for i in range(b.ndim) if i != b.axis]
-    shape = (*(b.shape[i] for i in others), b.shape[b.axis])
-    words = transpose_words(b._words, shape, others.index(axis))
-    left = [i for i in others if i != axis]
-    place = sum(i < b.axis for i in left)  # where axis -2, which was packed, belongs
-    return BitArray._make(np.moveaxis(words, -2, place), b.shape, axis)
-
-
-def contiguous_rows(b: BitArray) -> NDArray[np.uint64]:
-    """Return the words as a C-contiguous matrix, a row for each position of the other axes."""
-    words = b._words
-    if words.ndim == 2 and words.flags.c_contiguous:
-        return words
-    rows = math.prod(words.shape[:-1])
-    return np.ascontiguousarray(words).reshape(rows, words.shape[-1])
 
 
 def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
@@ -587,6 +578,20 @@ def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
     )
     counts = np.empty((*lead, words.shape[-1] * WORD_BITS), np.int64)
     if counts.size:
-        _core.popcount_columns(words.reshape(blocks), counts.reshape(blocks[0], -1))
+        _count_columns(words.reshape(blocks), counts.reshape(blocks[0], -1))
     positions = counts[..., : b.shape[b.axis]]
     return np.ascontiguousarray(np.moveaxis(positions, -1, b.axis - (axis < b.axis)))
+
+
+def _count_columns(words: NDArray[np.uint64], counts: NDArray[np.int64]) -> None:
+    """Count 1 bits over the middle axis; short rows, several of them as if they were one."""
+    outer, rows, n = words.shape
+    several = WIDE_ROW // n
+    if outer > 1 or several < 2 or rows < MIN_WIDE_ROWS * several:
+        _core.popcount_columns(words, counts)
+        return
+    whole = rows // several * several
+    wide = np.empty((1, several * n * WORD_BITS), np.int64)
+    _core.popcount_columns(words[:, :whole].reshape(1, -1, several * n), wide)
+    _core.popcount_columns(words[:, whole:], counts)
+    counts += wide.reshape(several, -1).sum(axis=0)

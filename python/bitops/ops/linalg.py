@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .array import BitArray, contiguous_rows, flip_words, pack_operand
+from .array import BitArray, flip_words, pack_operand
 from .checks import check_dtype, check_integer, plain_array
 from .geometry import check_result
 from .memory import MAX_BITS, aligned_empty, word_count
+from .packing import contiguous_rows
 from .prepack import Prepacked, rows_operand, weights_matrix
 from .results import NO_SCALES, Result, as_matrix, check_out, int32_thresholds, scales_of
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .array import BitArray, contiguous_rows
+from .array import BitArray
 from .checks import as_float32, check_integer, plain_array, real_array
 from .geometry import check_result
 from .memory import MAX_BITS
+from .packing import contiguous_rows
 from .prepack import Prepacked, weights_matrix
 from .results import NO_SCALES, Result, as_matrix, scales_of
 

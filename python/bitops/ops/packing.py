@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from .memory import WORD_BITS, aligned_empty, word_count
 # To pack along another axis than the last, bits packed along the last are transposed. If there are
 # fewer of these than half a word, it is faster to transpose the values.
 MIN_COLUMNS = 32
+
+_Bits = TypeVar("_Bits", bound=_core.Bits)
 
 MAX_BLOCK_BYTES = 1 << 22  # of values that are copied to be packed
 
@@ -39,7 +41,7 @@ def sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
     if x.flags.c_contiguous and x.dtype in PACK_CODES:
         return words, _pack_rows(x, words)
     has_nan = False
-    for index in _blocks(x.shape, max(MAX_BLOCK_BYTES // x.itemsize, WORD_BITS)):
+    for index in blocks(x.shape, max(MAX_BLOCK_BYTES // x.itemsize, WORD_BITS)):
         *lead, last = index
         place = slice(last.start // WORD_BITS, word_count(last.stop))
         values, nan = _packable(np.ascontiguousarray(x[index]))
@@ -57,7 +59,7 @@ def _pack_transposed(
     return np.ascontiguousarray(words.transpose(*back, x.ndim - 1)), has_nan
 
 
-def _blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
+def blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
     """Cut an array into blocks of at most `most` elements, whose rows begin at whole words."""
     *lead, k = shape
     steps = [1] * len(lead) + [max(most // WORD_BITS * WORD_BITS, WORD_BITS)]
@@ -112,3 +114,35 @@ def transpose_words(
         words.reshape(outer, n, word_count(k)), transposed.reshape(outer, k, word_count(n))
     )
     return transposed
+
+
+def repack(b: _Bits, axis: int) -> _Bits:
+    """Return bits packed along another axis, which must not be negative.
+
+    For this the bits are transposed. A row of the drawings is one row of words, its bit 0 first::
+
+        packed along k                          packed along n
+
+        n = 0    x00 x01 x02 ... 0 0            k = 0    x00 x10 x20 ... 0
+        n = 1    x10 x11 x12 ... 0 0     ->     k = 1    x01 x11 x21 ... 0
+        n = 2    x20 x21 x22 ... 0 0            k = 2    x02 x12 x22 ... 0
+        ...                                     ...
+    """
+    if b.axis == axis:
+        return b
+    # The axes in the order of the words: the packed one last.
+    others = [i for i in range(b.ndim) if i != b.axis]
+    shape = (*(b.shape[i] for i in others), b.shape[b.axis])
+    words = transpose_words(b._words, shape, others.index(axis))
+    left = [i for i in others if i != axis]
+    place = sum(i < b.axis for i in left)  # where axis -2, which was packed, belongs
+    return b._make(np.moveaxis(words, -2, place), b.shape, axis)
+
+
+def contiguous_rows(b: _core.Bits) -> NDArray[np.uint64]:
+    """Return the words as a C-contiguous matrix, a row for each position of the other axes."""
+    words = b._words
+    if words.ndim == 2 and words.flags.c_contiguous:
+        return words
+    rows = math.prod(words.shape[:-1])
+    return np.ascontiguousarray(words).reshape(rows, words.shape[-1])

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .array import BitArray, contiguous_rows, pack_operand
+from .array import BitArray, pack_operand
 from .geometry import make_window
 from .memory import WORD_BITS, word_count
+from .packing import contiguous_rows
 
 __all__ = ["Prepacked", "prepack"]
 

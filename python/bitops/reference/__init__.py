@@ -16,7 +16,7 @@ not meant to be fast, and they do not check their arguments.
 No module here imports the native one.
 """
 
-from .arrays import pack, pack_above, popcount, sign, unpack
+from .arrays import majority, pack, pack_above, popcount, sign, unpack
 from .convolutions import bitplane_conv2d, conv2d, conv2d_sign, im2col, k_map, weight_conv2d
 from .pools import avg_pool2d, global_avg_pool2d, max_pool2d
 from .products import (
@@ -44,6 +44,7 @@ __all__ = [
     "hamming_topk",
     "im2col",
     "k_map",
+    "majority",
     "matmul",
     "max_pool2d",
     "pack",

@@ -123,3 +123,21 @@ def popcount(x: ArrayLike, axis: int | None = None) -> Any:
     """
     count = np.sum(sign(x) > 0, axis=axis, dtype=np.int64)
     return int(count) if axis is None else np.asarray(count)
+
+
+def majority(b: ArrayLike, axis: int = 0) -> NDArray[np.int8]:
+    """Take the value that most elements along an axis have; of as many of each, +1.
+
+    Parameters
+    ----------
+    b : array_like, bool or real
+        At least 2-d, without NaN.
+    axis : int, default 0
+        The axis to count along.
+
+    Returns
+    -------
+    ndarray of the shape of b without this axis, int8
+        The signs of the sums.
+    """
+    return sign(np.sum(sign(b), axis=axis, dtype=np.int64))

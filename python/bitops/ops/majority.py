@@ -1,0 +1,82 @@
+"""The majority of bits at each position, by counting them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .array import BitArray, pack_operand, popcount
+from .checks import normalize_axis
+from .memory import WORD_BITS, aligned_empty
+from .packing import blocks
+
+__all__ = ["majority"]
+
+# Words of a result that are counted at a time, so that the words counted, which are copied where
+# they are parts of rows, and the counts, 64 for each word, stay in a cache.
+MIN_BLOCK, MAX_BLOCK, COUNTED_WORDS = 64, 1 << 12, 1 << 17
+
+
+def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
+    """Take the value that most elements along an axis have; of as many of each, +1.
+
+    Parameters
+    ----------
+    b : BitArray, or array_like of real numbers, packed by sign on the fly; at least 2-d
+    axis : int, default 0
+        The axis to count along, packed or not.
+
+    Returns
+    -------
+    BitArray of the shape of `b` without this axis
+        It is packed as `b`, or along its last axis if it was `b`'s packed axis that was counted.
+
+    Raises
+    ------
+    TypeError
+        If `b` does not hold real numbers, or `axis` is not an integer.
+    ValueError
+        If `b` holds NaN, has less than two axes, or has no such axis.
+
+    Notes
+    -----
+    This is the sign of the sum of the values, whose sign is +1 where it is 0: in a tie, and where
+    there are no elements. In hyperdimensional computing it is the bundle of vectors.
+
+    Examples
+    --------
+    >>> majority([[1, 1, -1], [1, -1, -1], [-1, 1, -1], [1, -1, 1]]).words  # a tie in the middle
+    array([3], dtype=uint64)
+    """
+    bits = pack_operand("majority", "b", b, b.axis if isinstance(b, BitArray) else -1)
+    axis = normalize_axis("majority", axis, bits.ndim)
+    if bits.ndim < 2:
+        raise ValueError(f"[majority] b must have at least two axes, got shape {bits.shape}")
+    shape = (*bits.shape[:axis], *bits.shape[axis + 1 :])
+    if axis == bits.axis:
+        return _most(popcount(bits, axis), bits.shape[axis], len(shape) - 1)
+    packed = bits.axis - (axis < bits.axis)
+    if bits._words.size == 0:
+        return _most(popcount(bits, axis), bits.shape[axis], packed)
+    return BitArray._make(_across(bits._words, axis - (axis > bits.axis)), shape, packed)
+
+
+def _across(words: NDArray[np.uint64], axis: int) -> NDArray[np.uint64]:
+    """Take the majority of words along an axis, block by block of the result."""
+    lead, n, inner = words.shape[:axis], words.shape[axis], words.shape[axis + 1 :]
+    rows = words.reshape(math.prod(lead), n, math.prod(inner))
+    most = aligned_empty((*lead, *inner), np.uint64)
+    out = most.reshape(len(rows), -1)
+    for index in blocks(out.shape, min(max(COUNTED_WORDS // n, MIN_BLOCK), MAX_BLOCK)):
+        part = rows[index[0], :, index[1]]
+        block = BitArray._make(part, (*part.shape[:2], part.shape[2] * WORD_BITS), 2)
+        out[index] = _most(popcount(block, 1), n, 1)._words  # padding bits, always 0, stay 0
+    return most
+
+
+def _most(counts: NDArray[np.int64], n: int, axis: int) -> BitArray:
+    """Pack whether at least half of n elements are +1, given how many are."""
+    counts -= (n + 1) // 2
+    return pack_operand("majority", "b", counts, axis)
