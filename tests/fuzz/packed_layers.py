@@ -140,7 +140,8 @@ def _float_dense(reader: Reader) -> Drawn:
 
 def _float_conv(reader: Reader) -> Drawn:
     x, w, settings = _filters(reader)
-    return Drawn({"w": array(reader, w, ("i1",)), **settings}, array(reader, x, ("i1", "u1")))
+    # 64 x 128 x 1170 terms stay below 2^24
+    return Drawn({"w": array(reader, w, ("i1",)), **settings}, array(reader, x, ("i1", "u1")) >> 2)
 
 
 def _affine(reader: Reader) -> Drawn:
