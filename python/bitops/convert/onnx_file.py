@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..files.reading import read_regular
 from .errors import ConversionError
 from .graph import Graph, Node
@@ -157,8 +155,3 @@ def _node(onnx: Any, node: Any) -> Node:
 def describe_source(source: Source) -> str:
     """Return a name for a source, for messages and notes."""
     return "bytes" if isinstance(source, bytes) else Path(source).name
-
-
-def scalar(value: np.ndarray | None) -> float | None:
-    """Return the one number of an array, or None."""
-    return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None

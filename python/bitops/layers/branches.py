@@ -1,13 +1,14 @@
 """Bases of the blocks with two branches, whose outputs are joined: added, or put side by side.
 
-A block and its twin hold a body, and a shortcut that is the identity if it is None. Each defines
-`joined_shape` and `joined`, for the shapes and the outputs of the branches.
+A block and its twin hold a body, and a shortcut that is the identity if it is None. Both name the
+same `Join`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +18,25 @@ from .folding import fold_chain, to_numbers
 from .inputs import Activation, Shape, as_activation, is_data
 from .parameter import Parameter
 from .roles import Flow
+
+
+@dataclass(frozen=True)
+class Join:
+    """How the outputs of two branches become one, and its gradient theirs.
+
+    Attributes
+    ----------
+    shape : callable
+        Of the name of the layer and the shapes that body and shortcut give: that of the output.
+    values : callable
+        Of the name and the outputs of body and shortcut: the output, float32.
+    gradients : callable
+        Of the gradient of the output and the features of the body: those of body and shortcut.
+    """
+
+    shape: Callable[[str, Shape, Shape], Shape]
+    values: Callable[[str, Activation, Activation], np.ndarray]
+    gradients: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def _set_branches(layer: Any, body: Layer, shortcut: Layer | None, kind: type[Layer]) -> None:
@@ -45,7 +65,7 @@ def _both(layer: Any) -> list[Any]:
 def _joined_shape(layer: Any, shape: Shape) -> Shape:
     main = layer.body.output_shape(shape)
     other = shape if layer.shortcut is None else layer.shortcut.output_shape(shape)
-    return layer.joined_shape(main, other)
+    return layer.join.shape(layer.name, main, other)
 
 
 def _chains(layer: Any) -> dict[str, Sequence[Layer]]:
@@ -66,6 +86,7 @@ class TrainingBranches(TrainingLayer):
 
     TRANSIENT = ("_saved",)
 
+    join: ClassVar[Join]
     body: TrainingLayer
     shortcut: TrainingLayer | None
 
@@ -73,16 +94,6 @@ class TrainingBranches(TrainingLayer):
         _set_branches(self, body, shortcut, TrainingLayer)
         # whether the input has a gradient, and the features of the body's output
         self._saved: tuple[bool, int] | None = None
-
-    def joined_shape(self, main: Shape, other: Shape) -> Shape:
-        raise NotImplementedError
-
-    def joined(self, main: Activation, other: Activation) -> np.ndarray:
-        raise NotImplementedError
-
-    def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradients of what the branches give; the body gives so many features."""
-        raise NotImplementedError
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_activation(self.name, x, self.in_features)
@@ -92,11 +103,11 @@ class TrainingBranches(TrainingLayer):
             other = self.shortcut.forward(x, training=training)
         if training:
             self._saved = not is_data(x), main.shape[-1]
-        return self.joined(main, other)
+        return self.join.values(self.name, main, other)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         has_gradient, features = saved_for_backward(self, self._saved)
-        of_main, of_other = self.parted(grad, features)
+        of_main, of_other = self.join.gradients(grad, features)
         main = self.body.backward(of_main)
         other = of_other if self.shortcut is None else self.shortcut.backward(of_other)
         if main is None or other is None or not has_gradient:
@@ -148,6 +159,7 @@ class PackedBranches(Layer):
 
     CHAINS = ("body", "shortcut")
 
+    join: ClassVar[Join]
     body: Packed
     shortcut: Packed | None
 
@@ -155,16 +167,11 @@ class PackedBranches(Layer):
         chain = None if shortcut is None else _as_packed(shortcut)
         _set_branches(self, _as_packed(body), chain, Packed)
 
-    def joined_shape(self, main: Shape, other: Shape) -> Shape:
-        raise NotImplementedError
-
-    def joined(self, main: Activation, other: Activation) -> np.ndarray:
-        raise NotImplementedError
-
     def forward(self, x) -> np.ndarray:
         x = as_activation(self.name, x, self.in_features)
         main = self.body.forward(x)
-        return self.joined(main, x if self.shortcut is None else self.shortcut.forward(x))
+        other = x if self.shortcut is None else self.shortcut.forward(x)
+        return self.join.values(self.name, main, other)
 
     def output_shape(self, shape: Shape) -> Shape:
         return _joined_shape(self, shape)

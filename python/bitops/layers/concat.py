@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import TrainingLayer
-from .branches import PackedBranches, TrainingBranches
+from .branches import Join, PackedBranches, TrainingBranches
 from .inputs import Activation, Shape, as_float
 from .registry import register
 from .roles import NUMBERS, Flow, Role
@@ -33,6 +32,14 @@ def _beside(where: str, main: Activation, other: Activation) -> np.ndarray:
     return np.concatenate([as_float(main), as_float(other)], axis=-1)
 
 
+def _parts(grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
+    main, other = grad[..., :features], grad[..., features:]
+    return np.ascontiguousarray(main), np.ascontiguousarray(other)
+
+
+_BESIDE = Join(_shape_beside, _beside, _parts)
+
+
 class Concat(TrainingBranches):
     """Block of features side by side: y = [body(x), shortcut(x)], float32; bits count as +-1.
 
@@ -54,19 +61,7 @@ class Concat(TrainingBranches):
     """
 
     role = Role.BLOCK
-
-    def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
-        super().__init__(body, shortcut)
-
-    def joined_shape(self, main: Shape, other: Shape) -> Shape:
-        return _shape_beside(self.name, main, other)
-
-    def joined(self, main: Activation, other: Activation) -> np.ndarray:
-        return _beside(self.name, main, other)
-
-    def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
-        main, other = grad[..., :features], grad[..., features:]
-        return np.ascontiguousarray(main), np.ascontiguousarray(other)
+    join = _BESIDE
 
     def to_packed(self, flow: Flow = NUMBERS) -> PackedConcat:
         return PackedConcat(*self.packed_branches(flow))
@@ -83,8 +78,4 @@ class PackedConcat(PackedBranches):
         The identity by default.
     """
 
-    def joined_shape(self, main: Shape, other: Shape) -> Shape:
-        return _shape_beside(self.name, main, other)
-
-    def joined(self, main: Activation, other: Activation) -> np.ndarray:
-        return _beside(self.name, main, other)
+    join = _BESIDE

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .base import TrainingLayer
-from .branches import PackedBranches, TrainingBranches
+from .branches import Join, PackedBranches, TrainingBranches
 from .container import Packed
 from .inputs import Activation, Shape, as_float
 from .registry import register
@@ -38,6 +37,9 @@ def _sum(where: str, main: Activation, other: Activation) -> np.ndarray:
     return as_float(main) + as_float(other)
 
 
+_ADDED = Join(_shape_of_sum, _sum, lambda grad, features: (grad, grad))
+
+
 class Residual(TrainingBranches):
     """Residual block: y = body(x) + shortcut(x), float32; bits count as +-1.
 
@@ -59,18 +61,7 @@ class Residual(TrainingBranches):
     """
 
     role = Role.BLOCK
-
-    def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
-        super().__init__(body, shortcut)
-
-    def joined_shape(self, main: Shape, other: Shape) -> Shape:
-        return _shape_of_sum(self.name, main, other)
-
-    def joined(self, main: Activation, other: Activation) -> np.ndarray:
-        return _sum(self.name, main, other)
-
-    def parted(self, grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
-        return grad, grad
+    join = _ADDED
 
     def to_packed(self, flow: Flow = NUMBERS) -> PackedResidual:
         return PackedResidual(*self.packed_branches(flow))
@@ -92,11 +83,7 @@ class PackedResidual(PackedBranches):
     differ beyond 2^24, and they might overflow int32.
     """
 
-    def joined_shape(self, main: Shape, other: Shape) -> Shape:
-        return _shape_of_sum(self.name, main, other)
-
-    def joined(self, main: Activation, other: Activation) -> np.ndarray:
-        return _sum(self.name, main, other)
+    join = _ADDED
 
     def compile(self, chain: Chain, x: Value) -> Value | None:
         main, other = x, x
