@@ -142,7 +142,7 @@ def header(text, length=0):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no array", "arrays of numbers"),
+        (b"no array", "npz file of numbers"),
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n", 8), "claims"),
         (header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999,)}\n", 8), "claims"),
         (bytes(2**28), "far more than it takes"),

@@ -10,8 +10,6 @@ import io
 import json
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..files.reading import read_regular
+from ..files.unpacking import most_unpacked, read_zip
 from .errors import ConversionError
 
-# What a file unpacks to, at most, for each of its own bytes.
-_MOST_UNPACKED, _ALWAYS_UNPACKED = 200, 2**20
 _MOST_LAYERS = 10_000
 
 
@@ -75,25 +72,14 @@ def read_keras(path: str | os.PathLike) -> KerasModel:
 
 
 def _read_zip(data: bytes) -> KerasModel:
+    names = "config.json", "model.weights.h5"
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            config = _parse(_member(archive, "config.json"))
-            weights = _member(archive, "model.weights.h5")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ConversionError(f"[from_keras] the file is damaged: {error}") from None
+        description, weights = read_zip(data, names).values()
+    except ValueError as error:
+        raise ConversionError(f"[from_keras] {error}") from None
+    config = _parse(description)
     with _open_hdf5(weights) as file:
         return _model(config, _by_place(file, config, len(data)))
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise ConversionError(f"[from_keras] the file must hold {name}") from None
-    if info.file_size > _MOST_UNPACKED * info.compress_size + _ALWAYS_UNPACKED:
-        raise ConversionError(f"[from_keras] {name} unpacks to far more than it takes")
-    with archive.open(info) as member:
-        return member.read(info.file_size)
 
 
 def _parse(text: Any) -> dict[str, Any]:
@@ -142,7 +128,7 @@ def _array(dataset: Any, file_bytes: int) -> np.ndarray:
         raise ConversionError("[from_keras] weights must be HDF5 datasets")
     if dataset.external or dataset.is_virtual or dataset.dtype.kind not in "fiu":
         raise ConversionError(f"[from_keras] {dataset.name} must be numbers in the file itself")
-    if dataset.nbytes > _MOST_UNPACKED * file_bytes + _ALWAYS_UNPACKED:
+    if dataset.nbytes > most_unpacked(file_bytes):
         raise ConversionError(f"[from_keras] {dataset.name} is far larger than the file")
     try:
         values = np.asarray(dataset[()], np.float32)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import read_regular
+from ..files.unpacking import most_unpacked
 from .errors import ConversionError
 from .graph import Graph, Node
 
-# A gzipped file may unpack to so many times its own size: +-1 as float32 shrinks 20 to 100 times.
-_MOST_UNPACKED, _ALWAYS_UNPACKED = 200, 2**20
 _OLDEST_OPSET = 9
 
 Source = str | os.PathLike | bytes
@@ -54,7 +53,7 @@ def import_onnx() -> Any:
 
 
 def _unzipped(data: bytes) -> bytes:
-    most = _MOST_UNPACKED * len(data) + _ALWAYS_UNPACKED
+    most = most_unpacked(len(data))
     unzip = zlib.decompressobj(wbits=31)
     try:
         unpacked = unzip.decompress(data, most)
