@@ -13,6 +13,7 @@ from ..layers.inputs import Shape
 from .errors import ConversionError
 from .keras_file import KerasLayer, KerasModel, read_keras
 from .keras_layers import HANDLERS
+from .traces import Trace, fork
 
 
 def from_keras(path: str | os.PathLike) -> L.Sequential:
@@ -55,28 +56,18 @@ def from_keras(path: str | os.PathLike) -> L.Sequential:
 
 
 @dataclass(frozen=True, eq=False)
-class _Branch:
-    """A layer and what comes before it; the input of the network has neither."""
+class _Output:
+    """The layers on the way to an output, and the shape of an example there."""
 
+    trace: Trace[TrainingLayer]
     shape: Shape
-    layer: TrainingLayer | None = None
-    before: _Branch | None = None
 
-    def line(self) -> list[_Branch]:
-        """Return this branch and all before it, the newest first."""
-        branches, branch = [], self
-        while True:
-            branches.append(branch)
-            if branch.before is None:
-                return branches
-            branch = branch.before
-
-    def then(self, layer: TrainingLayer) -> _Branch:
-        return _Branch(layer.output_shape(self.shape), layer, self)
+    def then(self, layer: TrainingLayer) -> _Output:
+        return _Output(Trace(layer, self.trace), layer.output_shape(self.shape))
 
 
 def _build(model: KerasModel) -> L.Sequential:
-    made: dict[str, _Branch] = {}
+    made: dict[str, _Output] = {}
     for layer in model.layers:
         missing = [name for name in layer.inputs if name not in made]
         if missing:
@@ -88,10 +79,10 @@ def _build(model: KerasModel) -> L.Sequential:
             raise
         except ValueError as error:  # sizes that do not fit, settings out of range
             raise layer.refuse(str(error)) from None
-    starts = [branch for branch in made.values() if branch.layer is None and branch.before is None]
+    starts = [output for output in made.values() if output.trace.step is None]
     if len(starts) != 1 or model.output not in made:
         raise ConversionError("[from_keras] the model must have one input and one output")
-    chain = [b.layer for b in made[model.output].line() if b.layer is not None][::-1]
+    chain = list(made[model.output].trace.steps_from(starts[0].trace))
     _refuse_shared(chain)
     shape = starts[0].shape
     known = None if None in shape else tuple(int(size or 0) for size in shape)
@@ -109,9 +100,9 @@ def _refuse_shared(chain: list[TrainingLayer]) -> None:
         seen.add(id(layer))
 
 
-def _output(layer: KerasLayer, inputs: list[_Branch]) -> _Branch:
+def _output(layer: KerasLayer, inputs: list[_Output]) -> _Output:
     if layer.kind == "InputLayer":
-        return _Branch(_input_shape(layer))
+        return _Output(Trace(), _input_shape(layer))
     if layer.kind in ("Add", "Concatenate"):
         return _joined(layer, inputs)
     if layer.kind not in HANDLERS:
@@ -140,7 +131,7 @@ def _input_shape(layer: KerasLayer) -> Shape:
     return sizes
 
 
-def _joined(layer: KerasLayer, inputs: list[_Branch]) -> _Branch:
+def _joined(layer: KerasLayer, inputs: list[_Output]) -> _Output:
     if len(inputs) < 2:
         raise layer.refuse(f"it must have at least two inputs, got {len(inputs)}")
     if layer.kind == "Concatenate" and layer.config.get("axis", -1) not in (
@@ -154,25 +145,21 @@ def _joined(layer: KerasLayer, inputs: list[_Branch]) -> _Branch:
     return joined
 
 
-def _join_two(layer: KerasLayer, one: _Branch, two: _Branch) -> _Branch:
-    past = {id(branch) for branch in one.line()}
-    start = next((branch for branch in two.line() if id(branch) in past), None)
-    if start is None:
+def _join_two(layer: KerasLayer, one: _Output, two: _Output) -> _Output:
+    parting = fork(one.trace, two.trace)
+    if parting is None:
         raise layer.refuse("its inputs must come from one input of the model")
-    body, shortcut = (_layers_from(start, branch) for branch in (one, two))
-    if layer.kind == "Add":
-        body, shortcut = (body, shortcut) if body else (shortcut, body)
-    if not body:  # Concat wants a layer there: one that lets everything pass
-        body = [L.Clip(-math.inf, math.inf)]
-    kind = L.Residual if layer.kind == "Add" else L.Concat
-    return start.then(kind(L.Sequential(body), L.Sequential(shortcut) if shortcut else None))
-
-
-def _layers_from(start: _Branch, branch: _Branch) -> list[TrainingLayer]:
-    layers: list[TrainingLayer] = []
-    for part in branch.line():
-        if part is start:
-            break
-        assert part.layer is not None
-        layers.append(part.layer)
-    return layers[::-1]
+    is_sum = layer.kind == "Add"
+    if one.shape[: None if is_sum else -1] != two.shape[: None if is_sum else -1]:
+        raise layer.refuse(f"its inputs must fit each other, got {one.shape} and {two.shape}")
+    start, body, shortcut = parting
+    if is_sum and not body:
+        body, shortcut = shortcut, body
+    # a block wants a layer as its body: one that lets everything pass
+    body = body or (L.Clip(-math.inf, math.inf),)
+    kind = L.Residual if is_sum else L.Concat
+    block = kind(L.Sequential(*body), L.Sequential(*shortcut) if shortcut else None)
+    shape = one.shape
+    if not is_sum and None not in (one.shape[-1], two.shape[-1]):
+        shape = (*shape[:-1], one.shape[-1] + two.shape[-1])  # type: ignore[operator]
+    return _Output(Trace(block, start), shape)

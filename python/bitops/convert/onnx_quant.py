@@ -11,7 +11,8 @@ from ..layers import fold
 from .onnx_ops import Call
 from .quantization import MAX_BITS, integer_range, quant_thresholds
 from .steps import Affine, Levels, Map
-from .tensors import COUNTED, Tensor, Trace
+from .tensors import COUNTED, Tensor
+from .traces import Trace
 
 _ZERO, _ABOVE_ZERO = np.float32(0), np.nextafter(np.float32(0), np.float32(1))
 

@@ -13,7 +13,8 @@ import numpy as np
 from .graph import Node
 from .simplify import BIPOLAR, simplified
 from .steps import Affine, Conv, Levels, Map, ScaledConv, Step
-from .tensors import Tensor, Trace
+from .tensors import Tensor
+from .traces import Trace
 from .weights import find_levels
 
 MAGNITUDE, CHANNEL_MEAN = "magnitude", "channel_mean"

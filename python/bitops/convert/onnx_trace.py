@@ -11,7 +11,8 @@ from .constants import fold_constants
 from .errors import ConversionError
 from .graph import Graph, Node
 from .onnx_ops import Call
-from .tensors import COUNTED, Tensor, Trace
+from .tensors import COUNTED, Tensor
+from .traces import Trace
 
 Handler = Callable[[Call], Tensor]
 HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .graph import BATCH, Node
 from .steps import Affine, Join, Map, Step
+from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """A step and what was computed before it; the input of the network has neither."""
-
-    step: Step | None = None
-    before: Trace | None = None
-
-    def line(self) -> Iterator[Trace]:
-        """Yield this trace and those before it, the newest first."""
-        trace: Trace | None = self
-        while trace is not None:
-            yield trace
-            trace = trace.before
-
-    def steps_from(self, start: Trace) -> tuple[Step, ...]:
-        """Return the steps between `start` and this trace, the oldest first."""
-        steps = []
-        for trace in self.line():
-            if trace is start:
-                break
-            assert trace.step is not None
-            steps.append(trace.step)
-        return tuple(reversed(steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +37,7 @@ class Tensor:
         The size of the first axis that the graph itself states.
     """
 
-    trace: Trace
+    trace: Trace[Step]
     sizes: tuple[int | None, ...]
     axes: str
     order: np.ndarray | None = None
@@ -190,7 +166,7 @@ def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
         raise node.refuse(f"the operands must have one shape, got {one.shape()} and {two.shape()}")
     if not _same_order(one, two):
         raise node.refuse("the features of the operands have different orders")
-    start, body, shortcut = _fork(one, two)
+    start, body, shortcut = _parting(one, two)
     if not body:
         body, shortcut = shortcut, body
     if not body:
@@ -206,7 +182,7 @@ def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
     places = [
         np.arange(size) if x.order is None else x.order for x, size in ((one, first), (two, second))
     ]
-    start, body, shortcut = _fork(one, two)
+    start, body, shortcut = _parting(one, two)
     if body:
         order = np.concatenate([places[0], first + places[1]])
     elif shortcut:  # the branch with layers comes first here
@@ -224,11 +200,10 @@ def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
     )
 
 
-def _fork(one: Tensor, two: Tensor) -> tuple[Trace, tuple[Step, ...], tuple[Step, ...]]:
-    """Return where two tensors part, and the steps to each from there."""
-    past = {id(trace) for trace in one.trace.line()}
-    start = next(trace for trace in two.trace.line() if id(trace) in past)
-    return start, one.trace.steps_from(start), two.trace.steps_from(start)
+def _parting(one: Tensor, two: Tensor) -> tuple[Trace[Step], tuple[Step, ...], tuple[Step, ...]]:
+    parting = fork(one.trace, two.trace)
+    assert parting is not None  # both come from the one input
+    return parting
 
 
 def _same_order(one: Tensor, two: Tensor) -> bool:
