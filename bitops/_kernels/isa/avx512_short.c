@@ -98,13 +98,13 @@ BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, 
     for (; j + NR <= task->n; j += NR, panel += words * NR) {
         BITOPS_UNROLL
         for (size_t half = 0; half < NR; half += LANES)
-            store_lanes(kind, short_mismatches(words, &row, panel + half), 0xffff, task->row + i,
-                        task->col + j + half, offset, &store);
+            store_any_lanes(kind, short_mismatches(words, &row, panel + half), 0xffff,
+                            task->row + i, task->col + j + half, offset, &store);
     }
     for (size_t half = 0; j + half < task->n; half += LANES)
-        store_lanes(kind, short_mismatches(words, &row, panel + half),
-                    low_bits16(task->n - j - half), task->row + i, task->col + j + half, offset,
-                    &store);
+        store_any_lanes(kind, short_mismatches(words, &row, panel + half),
+                        low_bits16(task->n - j - half), task->row + i, task->col + j + half, offset,
+                        &store);
 }
 
 BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, size_t m,
