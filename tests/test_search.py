@@ -173,6 +173,27 @@ def test_subsets_of_many_rows(isa, rng, metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", (33, 130, 520))
+def test_sorted_rows(isa, rng, metric, k):
+    """Rows with ascending counts, whose search begins in their middle, and equal ones among them."""
+    for n in (5, 40, 700):
+        y = rng.random((n, k)) < rng.uniform(0.01, 0.6, (n, 1))
+        y[n // 3 : n // 2] = y[n // 3]
+        y = y[np.argsort(y.sum(axis=1), kind="stable")]
+        x = rng.random((37, k)) < rng.uniform(0.01, 0.6, (37, 1))
+        values = plain(x, y, metric)
+        mask = rng.random(n) < 0.8
+        for count in (1, 4, 70):
+            for m in (1, 37):
+                for b in (bo.pack(y), bo.prepack(y)):
+                    for subset, ids in ((None, None), (mask, np.flatnonzero(mask))):
+                        found = search.topk(bo.pack(x[:m]), b, count, metric, subset=subset)
+                        wanted = plain_topk(values[:m], count, metric, ids)
+                        for got, part in zip(found, wanted, strict=True):
+                            assert_array_equal(got, part, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shape", ((0, 3, 70), (3, 0, 70), (3, 4, 0), (0, 0, 0)), ids=str)
 def test_empty(metric, shape):
     m, n, k = shape

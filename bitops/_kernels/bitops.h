@@ -70,9 +70,9 @@ typedef struct bitops_bound {
  *
  * For TOPK, the ldc elements of a row of c are one heap of keys, or, unless keep is 0, a list from
  * which the `keep` smallest are selected now and then (isa/shared/nearest.h); the row must
- * meet its columns in increasing order. `metric` is the kind of store whose numbers are compared:
- * HAMMING, INTERSECTION (the largest are the nearest), or JACCARD, which orders rows as DICE does,
- * for k <= BITOPS_RANKED_BITS. The last two have a bound for each row.
+ * meet its columns in increasing order, unless `unordered`. `metric` is the kind of store whose
+ * numbers are compared: HAMMING, INTERSECTION (the largest are the nearest), or JACCARD, which
+ * orders rows as DICE does, for k <= BITOPS_RANKED_BITS. The last two have a bound for each row.
  *
  * Offsets are added to the dot products of DOT, SCALED and SIGN. `offset` is a table, and row i of
  * c takes its row offset_row[i - first_row]; row 0 stands for "no offsets" and is not read. This is
@@ -94,6 +94,7 @@ typedef struct bitops_store {
     const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
     /* For TOPK: */
     bitops_store_kind metric;
+    int unordered;           /* columns come in any order, which only heaps can take */
     size_t keep;             /* 0, or the length that lists are cut to */
     bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */

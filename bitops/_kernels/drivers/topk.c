@@ -12,6 +12,10 @@
  * columns are allowed, a step takes the next allowed ones, whose rows are copied to scratch; or
  * all, and the store leaves out those that are not allowed, if they cost less than copies.
  *
+ * Two sets whose sizes differ are no nearer than that. So where columns are sorted by their counts,
+ * a block begins with those that are like its rows, goes on to both sides, and ends a side once no
+ * row can find a nearer column there.
+ *
  * A row meets the columns of its span in increasing order and on one thread, so results do not
  * depend on the number of threads. The heaps of the first span are the array of indices itself.
  * Further spans cost memory, so there are several only as long as their heaps are small; otherwise
@@ -43,6 +47,8 @@ enum {
     PLAIN_COLUMNS = 64,    /* but whole lines of columns */
     FEW_ALLOWED = 10,      /* below a share of 1 / 10 a single pass over w costs more than copies */
     COPY_AHEAD = 16,       /* rows that are prefetched, since they are far apart */
+    SORTED_ROWS = 16,      /* rows of a block that begins with the columns of counts like theirs, */
+    SORTED_MANY = 48,      /* or as many as the kernel needs to be fast */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
@@ -77,6 +83,7 @@ typedef struct topk_plan {
      * lines, since the panel of the next worker follows. */
     size_t panel_words, rows_words, lists_words, bounds_words, copies_words;
     int copies;       /* the allowed columns are copied, else the store leaves out the others */
+    int sorted;       /* columns have ascending counts, which end the search of a row */
     int lists;        /* a block has lists (isa/shared/nearest.h) in place of heaps */
     size_t heap_keys; /* heaps of the spans after the first */
 } topk_plan;
@@ -91,6 +98,17 @@ static int copies_pay(const bitops_isa *isa, const bitops_gemm_args *args, bitop
     if (way == BITOPS_PLAIN_ROWS)
         return (size_t)count * FEW_ALLOWED < args->n;
     return !args->panels || 2 * (size_t)count < args->n;
+}
+
+/* Whether there are counts that bound distances, ascending and not all alike. */
+static int are_sorted(const bitops_gemm_args *args) {
+    const int32_t *counts = args->store.w_counts;
+    if (args->store.kind != BITOPS_STORE_JACCARD && args->store.kind != BITOPS_STORE_DICE)
+        return 0;
+    for (size_t j = 1; j < args->n; j++)
+        if (counts[j - 1] > counts[j])
+            return 0;
+    return counts[0] < counts[args->n - 1];
 }
 
 static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
@@ -115,6 +133,9 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     plan.lists = count >= LIST_COUNT && fit_lists >= min_size(LIST_ROWS, args->m);
     if (plan.lists)
         plan.rows = min_size(plan.rows, fit_lists / isa->mr * isa->mr);
+    plan.sorted = !plan.lists && !plan.copies && are_sorted(args);
+    if (plan.sorted)
+        plan.rows = min_size(plan.rows, isa->row_words ? SORTED_MANY : SORTED_ROWS);
     plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
     plan.blocks = ceil_div(args->m, plan.rows);
     plan.workers = min_size(threads, plan.blocks * plan.spans);
@@ -294,37 +315,133 @@ typedef struct topk_task {
     size_t i, m, j, end;
 } topk_task;
 
+/* What all steps of a task share. */
+typedef struct topk_rows {
+    const bitops_isa *isa;
+    const bitops_gemm_args *args;
+    const topk_plan *plan;
+    const uint64_t *a; /* in the form that the kernel reads */
+    size_t lda;
+    uint64_t *panels, *counters;
+} topk_rows;
+
+/* Rows [first, last) times the columns of a step. */
+static void multiply_step(const topk_rows *rows, size_t first, size_t last, const topk_step *step,
+                          const bitops_store *store) {
+    const bitops_isa *isa = rows->isa;
+    const size_t k_words = rows->args->k_words, lda = rows->lda, m = last - first;
+    const uint64_t *a = rows->a + first * lda;
+    switch (rows->plan->way) {
+    case BITOPS_PLAIN_ROWS:
+        isa->gemm_rows(a, lda, m, step->w, step->ldw, step->n, k_words, first, step->col, store);
+        break;
+    case BITOPS_SHORT_ROWS:
+        isa->gemm_short(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
+                        first, step->col, store);
+        break;
+    case BITOPS_PANELS:
+        isa->gemm_panel(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
+                        first, step->col, store, rows->counters);
+        break;
+    }
+}
+
+/* Whether a row may find something near among columns with counts from low to high. The nearest
+ * that they can be is a subset or superset of the row. */
+static int may_be_near(const bitops_store *store, size_t row, int32_t low, int32_t high) {
+    const int32_t a_count = store->a_counts[row];
+    const int32_t like = a_count < low ? low : a_count > high ? high : a_count;
+    const int32_t mismatches = like > a_count ? like - a_count : a_count - like;
+    const bitops_bound bound = store->bounds[row];
+    return (float)mismatches < bound.factor * (float)like + bound.term;
+}
+
+/* Columns [j, j + n), for the rows from the first to the last that may find something near; returns
+ * whether there are any. */
+static int multiply_near(const topk_rows *rows, const topk_task *task, size_t j, size_t n,
+                         const bitops_store *store) {
+    const int32_t *counts = store->w_counts + j;
+    size_t first = 0, last = task->m;
+    while (first < last && !may_be_near(store, first, counts[0], counts[n - 1]))
+        first++;
+    while (last > first && !may_be_near(store, last - 1, counts[0], counts[n - 1]))
+        last--;
+    if (first == last)
+        return 0;
+    const topk_step step = plain_step(rows->args, rows->plan, &j, j + n);
+    if (step.n)
+        multiply_step(rows, first, last, &step, store);
+    return 1;
+}
+
+/* The first column of the span, a whole number of steps from its start, near the given count. */
+static size_t start_of(const topk_task *task, const topk_plan *plan, const int32_t *counts,
+                       int32_t count) {
+    size_t low = task->j, high = task->end;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (counts[middle] < count)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return task->j + (low - task->j) / plan->step * plan->step;
+}
+
+/* The columns of a span from those with counts like the rows' to both sides. */
+static void multiply_outward(const topk_rows *rows, const topk_task *task,
+                             const bitops_store *store) {
+    const size_t step = rows->plan->step;
+    const int32_t *counts = store->w_counts;
+    int32_t least = store->a_counts[0], most = least;
+    for (size_t i = 1; i < task->m; i++) {
+        const int32_t count = store->a_counts[i];
+        least = count < least ? count : least;
+        most = count > most ? count : most;
+    }
+    size_t up = start_of(task, rows->plan, counts, store->a_counts[task->m / 2]), down = up;
+    for (size_t steps = 0; up < task->end || down > task->j; steps++) {
+        if (bitops_stopped_at(steps, STOP_STEPS, rows->args->stop))
+            return;
+        if (up < task->end) {
+            const size_t n = min_size(step, task->end - up);
+            const int found = multiply_near(rows, task, up, n, store);
+            up = !found && counts[up] >= most ? task->end : up + n;
+        }
+        if (down > task->j) {
+            down -= step;
+            if (!multiply_near(rows, task, down, step, store) && counts[down + step - 1] <= least)
+                down = task->j;
+        }
+    }
+}
+
 static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                      const topk_task *task, bitops_store *store, uint64_t *scratch) {
-    const size_t k_words = args->k_words, m = task->m;
-    const uint64_t *a = args->a + task->i * args->lda;
-    uint64_t *rows = scratch + plan->panel_words, *copies = rows + plan->rows_words;
-    size_t lda = args->lda;
+    uint64_t *form = scratch + plan->panel_words, *copies = form + plan->rows_words;
+    topk_rows rows = {.isa = isa,
+                      .args = args,
+                      .plan = plan,
+                      .a = args->a + task->i * args->lda,
+                      .lda = args->lda,
+                      .panels = scratch,
+                      .counters = form};
     if (plan->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, k_words, rows, k_words);
-        a = rows;
-        lda = k_words;
+        isa->prepack_rows(rows.a, rows.lda, task->m, args->k_words, form, args->k_words);
+        rows.a = form;
+        rows.lda = args->k_words;
+    }
+    if (plan->sorted) {
+        multiply_outward(&rows, task, store);
+        return;
     }
     for (size_t j = task->j, steps = 0; j < task->end; steps++) {
         if (bitops_stopped_at(steps, STOP_STEPS, args->stop))
             return;
         const topk_step step = plan->copies ? copied_step(args, plan, &j, task->end, store, copies)
                                             : plain_step(args, plan, &j, task->end);
-        if (step.n == 0)
-            continue;
-        switch (plan->way) {
-        case BITOPS_PLAIN_ROWS:
-            isa->gemm_rows(a, lda, m, step.w, step.ldw, step.n, k_words, 0, step.col, store);
-            break;
-        case BITOPS_SHORT_ROWS:
-            isa->gemm_short(a, lda, m, panels_of(isa, &step, k_words, scratch), step.n, k_words, 0,
-                            step.col, store);
-            break;
-        case BITOPS_PANELS:
-            isa->gemm_panel(a, lda, m, panels_of(isa, &step, k_words, scratch), step.n, k_words, 0,
-                            step.col, store, rows);
-            break;
-        }
+        if (step.n)
+            multiply_step(&rows, 0, task->m, &step, store);
     }
 }
 
@@ -429,6 +546,7 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
     store.c = heaps;
     store.ldc = count;
     const topk_plan plan = make_plan(isa, args, count, n_threads);
+    store.unordered = plan.sorted && !is_long(isa, args);
     const size_t extra = is_long(isa, args) ? 0 : plan.spans - 1;
     if (is_long(isa, args)) {
         topk_long(isa, args, store, workspace, n_threads);
