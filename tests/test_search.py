@@ -175,7 +175,7 @@ def test_subsets_of_many_rows(isa, rng, metric):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", (33, 130, 520))
 def test_sorted_rows(isa, rng, metric, k):
-    """Rows with ascending counts, whose search begins in their middle, and equal ones among them."""
+    """Rows with ascending counts, some of them equal, whose search begins in their middle."""
     for n in (5, 40, 700):
         y = rng.random((n, k)) < rng.uniform(0.01, 0.6, (n, 1))
         y[n // 3 : n // 2] = y[n // 3]

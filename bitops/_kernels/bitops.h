@@ -70,7 +70,7 @@ typedef struct bitops_bound {
  *
  * For TOPK, the ldc elements of a row of c are one heap of keys, or, unless keep is 0, a list from
  * which the `keep` smallest are selected now and then (isa/shared/nearest.h); the row must
- * meet its columns in increasing order, unless `unordered`. `metric` is the kind of store whose
+ * meet its columns in increasing order. `metric` is the kind of store whose
  * numbers are compared: HAMMING, INTERSECTION (the largest are the nearest), or JACCARD, which
  * orders rows as DICE does, for k <= BITOPS_RANKED_BITS. The last two have a bound for each row.
  *
@@ -94,8 +94,8 @@ typedef struct bitops_store {
     const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
     /* For TOPK: */
     bitops_store_kind metric;
-    int unordered;           /* columns come in any order, which only heaps can take */
-    size_t keep;             /* 0, or the length that lists are cut to */
+    int inclusive; /* bounds let equal ranks pass: a heap may hold limits in place of columns */
+    size_t keep;   /* 0, or the length that lists are cut to */
     bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
     const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */

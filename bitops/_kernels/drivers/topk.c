@@ -12,9 +12,9 @@
  * columns are allowed, a step takes the next allowed ones, whose rows are copied to scratch; or
  * all, and the store leaves out those that are not allowed, if they cost less than copies.
  *
- * Two sets whose sizes differ are no nearer than that. So where columns are sorted by their counts,
- * a block begins with those that are like its rows, goes on to both sides, and ends a side once no
- * row can find a nearer column there.
+ * Sets whose sizes differ cannot be nearer than that. So where columns are sorted by their counts,
+ * a block first looks at some that are like its rows, for a limit, and then leaves out those that
+ * no row can find within it.
  *
  * A row meets the columns of its span in increasing order and on one thread, so results do not
  * depend on the number of threads. The heaps of the first span are the array of indices itself.
@@ -47,8 +47,8 @@ enum {
     PLAIN_COLUMNS = 64,    /* but whole lines of columns */
     FEW_ALLOWED = 10,      /* below a share of 1 / 10 a single pass over w costs more than copies */
     COPY_AHEAD = 16,       /* rows that are prefetched, since they are far apart */
-    SORTED_ROWS = 16,      /* rows of a block that begins with the columns of counts like theirs, */
-    SORTED_MANY = 48,      /* or as many as the kernel needs to be fast */
+    SEED_ROWS = 8,         /* rows that look for a limit together, */
+    SEED_SHARE = 64,       /* in this part of the columns */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
@@ -134,8 +134,6 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     if (plan.lists)
         plan.rows = min_size(plan.rows, fit_lists / isa->mr * isa->mr);
     plan.sorted = !plan.lists && !plan.copies && are_sorted(args);
-    if (plan.sorted)
-        plan.rows = min_size(plan.rows, isa->row_words ? SORTED_MANY : SORTED_ROWS);
     plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
     plan.blocks = ceil_div(args->m, plan.rows);
     plan.workers = min_size(threads, plan.blocks * plan.spans);
@@ -356,10 +354,9 @@ static int may_be_near(const bitops_store *store, size_t row, int32_t low, int32
     return (float)mismatches < bound.factor * (float)like + bound.term;
 }
 
-/* Columns [j, j + n), for the rows from the first to the last that may find something near; returns
- * whether there are any. */
-static int multiply_near(const topk_rows *rows, const topk_task *task, size_t j, size_t n,
-                         const bitops_store *store) {
+/* Columns [j, j + n), for the rows from the first to the last that may find something near. */
+static void multiply_near(const topk_rows *rows, const topk_task *task, size_t j, size_t n,
+                          const bitops_store *store) {
     const int32_t *counts = store->w_counts + j;
     size_t first = 0, last = task->m;
     while (first < last && !may_be_near(store, first, counts[0], counts[n - 1]))
@@ -367,11 +364,10 @@ static int multiply_near(const topk_rows *rows, const topk_task *task, size_t j,
     while (last > first && !may_be_near(store, last - 1, counts[0], counts[n - 1]))
         last--;
     if (first == last)
-        return 0;
+        return;
     const topk_step step = plain_step(rows->args, rows->plan, &j, j + n);
     if (step.n)
         multiply_step(rows, first, last, &step, store);
-    return 1;
 }
 
 /* The first column of the span, a whole number of steps from its start, near the given count. */
@@ -388,31 +384,39 @@ static size_t start_of(const topk_task *task, const topk_plan *plan, const int32
     return task->j + (low - task->j) / plan->step * plan->step;
 }
 
-/* The columns of a span from those with counts like the rows' to both sides. */
-static void multiply_outward(const topk_rows *rows, const topk_task *task,
-                             const bitops_store *store) {
-    const size_t step = rows->plan->step;
-    const int32_t *counts = store->w_counts;
-    int32_t least = store->a_counts[0], most = least;
-    for (size_t i = 1; i < task->m; i++) {
-        const int32_t count = store->a_counts[i];
-        least = count < least ? count : least;
-        most = count > most ? count : most;
+/* Finds limits for the heaps of a span, each from a part of the columns with counts like those of
+ * its row. The heaps are left with as many keys of the limit, beyond the indices of all columns, so
+ * that what has been found is found again. */
+static void seed_heaps(const topk_rows *rows, const topk_task *task, const bitops_store *store) {
+    const size_t step = rows->plan->step, count = store->ldc;
+    const size_t width = round_up(ceil_div(task->end - task->j, SEED_SHARE), step);
+    uint64_t *heaps = store->c;
+    for (size_t first = 0; first < task->m; first += SEED_ROWS) {
+        const size_t last = min_size(first + SEED_ROWS, task->m);
+        const int32_t middle = store->a_counts[first + (last - first) / 2];
+        size_t j = start_of(task, rows->plan, store->w_counts, middle);
+        j -= min_size(j - task->j, width / 2 / step * step);
+        for (const size_t end = min_size(j + width, task->end); j < end;) {
+            const topk_step own = plain_step(rows->args, rows->plan, &j, end);
+            if (own.n)
+                multiply_step(rows, first, last, &own, store);
+        }
     }
-    size_t up = start_of(task, rows->plan, counts, store->a_counts[task->m / 2]), down = up;
-    for (size_t steps = 0; up < task->end || down > task->j; steps++) {
+    for (size_t row = 0; row < task->m; row++, heaps += count) {
+        const uint64_t limit = heaps[0] | UINT32_MAX;
+        for (size_t i = 0; i < count; i++)
+            heaps[i] = limit;
+    }
+}
+
+/* The columns of a span that any row may find near. */
+static void multiply_sorted(const topk_rows *rows, const topk_task *task,
+                            const bitops_store *store) {
+    seed_heaps(rows, task, store);
+    for (size_t j = task->j, steps = 0; j < task->end; j += rows->plan->step, steps++) {
         if (bitops_stopped_at(steps, STOP_STEPS, rows->args->stop))
             return;
-        if (up < task->end) {
-            const size_t n = min_size(step, task->end - up);
-            const int found = multiply_near(rows, task, up, n, store);
-            up = !found && counts[up] >= most ? task->end : up + n;
-        }
-        if (down > task->j) {
-            down -= step;
-            if (!multiply_near(rows, task, down, step, store) && counts[down + step - 1] <= least)
-                down = task->j;
-        }
+        multiply_near(rows, task, j, min_size(rows->plan->step, task->end - j), store);
     }
 }
 
@@ -432,7 +436,7 @@ static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const 
         rows.lda = args->k_words;
     }
     if (plan->sorted) {
-        multiply_outward(&rows, task, store);
+        multiply_sorted(&rows, task, store);
         return;
     }
     for (size_t j = task->j, steps = 0; j < task->end; steps++) {
@@ -546,7 +550,7 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
     store.c = heaps;
     store.ldc = count;
     const topk_plan plan = make_plan(isa, args, count, n_threads);
-    store.unordered = plan.sorted && !is_long(isa, args);
+    store.inclusive = plan.sorted && !is_long(isa, args);
     const size_t extra = is_long(isa, args) ? 0 : plan.spans - 1;
     if (is_long(isa, args)) {
         topk_long(isa, args, store, workspace, n_threads);

@@ -95,14 +95,13 @@ BITOPS_INLINE uint32_t nearest_rank(int32_t mismatches, size_t row, size_t col,
     return common + h ? (uint32_t)((uint64_t)h * RANK_MOST / (common + h)) : 0;
 }
 
-/* The mismatches that ranks below the limit have, or up to it if columns are unordered: with L for
+/* The mismatches that ranks below the limit have, or up to it if inclusive: with L for
  * limit / RANK_MOST, JACCARD        2 h / (s + h) < L      means   h < L / (2 - L) s INTERSECTION
  * (s - h) / 2 > common   means   h < s - 2 common for s = |a| + |w|. Roundings of float32 are less
  * than what is added. */
 BITOPS_INLINE bitops_bound nearest_bound(uint32_t limit, int32_t a_count,
                                          const bitops_store *store) {
-    const double above =
-        (double)limit + store->unordered; /* an equal rank may have a smaller index */
+    const double above = (double)limit + store->inclusive;
     const double slack = 0.0625 + ((double)a_count + store->k) / (1 << 21);
     if (store->metric == BITOPS_STORE_INTERSECTION) {
         const double common = RANK_MOST - above;
