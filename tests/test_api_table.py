@@ -27,6 +27,7 @@ MODULES = (
 WITH_METHODS = {
     "bitops": ("BitArray",),
     "bitops.layers": ("Layer", "TrainingLayer", "Parameter", "Sequential", "Packed"),
+    "bitops.search": ("BitIndex",),
     "bitops.training": ("Callback",),
 }
 # Classes that programs are given and do not call: their arguments are not listed.
