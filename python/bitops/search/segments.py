@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..ops.array import BitArray
 from ..ops.memory import aligned_empty, word_count
-from .mapping import Mapping, check_padding
+from .mapping import Mapping, blocks_read, check_padding
 
 __all__ = [
     "Chunk",
@@ -266,31 +266,26 @@ def chunks(state: State, subset: NDArray[Any] | None = None) -> Iterator[Chunk]:
         for segment in state.segments
         for start in range(0, len(segment), step)
     ]
-    if subset is not None and subset.dtype.kind != "b":
-        places = [place for place in places if _meets(subset, *place)]
-    elif places:
-        _read_ahead(*places[0])
-    for number, (segment, start, stop) in enumerate(places, 1):
-        if number < len(places) and (subset is None or subset.dtype.kind == "b"):
-            _read_ahead(*places[number])
+    is_list = subset is not None and subset.dtype.kind != "b"
+    if is_list:  # few of these rows may be wanted, so none are read ahead
+        places = [place for place in places if len(_near(subset, *place))]
+    for number, (segment, start, stop) in enumerate(places):
+        read_before = blocks_read()
+        if not is_list:
+            for next_segment, next_start, next_stop in places[number : number + 2]:
+                if next_segment.mapping is not None:
+                    next_segment.mapping.read_ahead(next_start, next_stop)
         allowed, size = _allowed(segment, start, stop, subset)
         if size:
             yield Chunk(segment, start, segment.part(start, stop), allowed, size)
-
-
-def _read_ahead(segment: Segment, start: int, stop: int) -> None:
-    if segment.mapping is not None:
-        segment.mapping.read_ahead(start, stop)
+        if segment.mapping is not None and blocks_read() > read_before:
+            segment.mapping.let_go(start, stop)
 
 
 def _near(subset: Ids, segment: Segment, start: int, stop: int) -> Ids:
     """Return the ids of a subset that lie between those of two rows."""
     first = np.searchsorted(subset, segment.ids[start])
     return subset[first : np.searchsorted(subset, segment.ids[stop - 1], side="right")]
-
-
-def _meets(subset: Ids, segment: Segment, start: int, stop: int) -> bool:
-    return len(_near(subset, segment, start, stop)) > 0
 
 
 def _allowed(
