@@ -266,12 +266,12 @@ def chunks(state: State, subset: NDArray[Any] | None = None) -> Iterator[Chunk]:
         for segment in state.segments
         for start in range(0, len(segment), step)
     ]
-    is_list = subset is not None and subset.dtype.kind != "b"
-    if is_list:  # few of these rows may be wanted, so none are read ahead
-        places = [place for place in places if len(_near(subset, *place))]
+    listed = None if subset is None or subset.dtype.kind == "b" else subset
+    if listed is not None:  # few of these rows may be wanted, so none are read ahead
+        places = [place for place in places if len(_near(listed, *place))]
     for number, (segment, start, stop) in enumerate(places):
         read_before = blocks_read()
-        if not is_list:
+        if listed is None:
             for next_segment, next_start, next_stop in places[number : number + 2]:
                 if next_segment.mapping is not None:
                     next_segment.mapping.read_ahead(next_start, next_stop)
