@@ -32,7 +32,7 @@ enum {
 };
 
 static int team(size_t work, int n_threads) {
-    return work < THREAD_WORK ? 1 : n_threads;
+    return bitops_share((double)work, THREAD_WORK, n_threads);
 }
 
 /* ---- numbers times weights ------------------------------------------------------------------- */
