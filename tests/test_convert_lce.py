@@ -2,6 +2,7 @@
 
 import random
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -88,18 +89,62 @@ def test_import_writes_the_model(tmp_path, capsys):
     np.testing.assert_array_equal(L.Packed.load(model)(x), from_lce(path)(x))
 
 
-def test_the_interpreter_runs_the_source():
-    pytest.importorskip("larq_compute_engine", reason="needs larq-compute-engine")
+PACKAGE = "larq_compute_engine"
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    """A module in place of the interpreter's; its class is to be set."""
+    for name in (PACKAGE, f"{PACKAGE}.tflite", f"{PACKAGE}.tflite.python"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    module = types.ModuleType(f"{PACKAGE}.tflite.python.interpreter")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_the_interpreter_runs_the_source(interpreter):
+    """It gets the bytes of the file, and float32 examples."""
     path = file_of("quicknet")
-    report = check(from_lce(path), path, golden(path)[0])
+    x, scores = golden(path)
+    calls = []
+
+    class Interpreter:
+        def __init__(self, content):
+            calls.append(content)
+
+        def predict(self, x):
+            calls.append(x)
+            return scores
+
+    interpreter.Interpreter = Interpreter
+    report = check(from_lce(path), path, x.astype(np.float64))
     assert report.ok and report.compared_with == "larq-compute-engine on quicknet.tflite"
+    assert calls[0] == path.read_bytes() and calls[1].dtype == np.float32
+
+
+def test_an_interpreter_that_cannot_run(interpreter):
+    def fail(content):
+        raise RuntimeError("Expected 2304 bytes but got 0")
+
+    interpreter.Interpreter = fail
+    path = file_of("rows")
+    with pytest.raises(
+        ConversionError, match="2304 bytes but got 0; its version 0.16 needs NumPy 1"
+    ):
+        check(from_lce(path), path, golden(path)[0])
 
 
 def test_what_the_interpreter_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
+    monkeypatch.setitem(sys.modules, PACKAGE, None)
     path = file_of("rows")
     with pytest.raises(ImportError, match="needs larq-compute-engine and tensorflow"):
         check(from_lce(path), path, golden(path)[0])
+
+
+def test_what_the_reader_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(ImportError, match="pip install 'bitops\\[lce\\]'"):
+        from_lce(file_of("rows"))
 
 
 # What the converter of Larq Compute Engine does not write, but its interpreter takes

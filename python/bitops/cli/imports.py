@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         type=Path,
         metavar="NPZ",
         help="compare with the source first: a file of x, and of the scores of the source (without "
-        "them, onnxruntime runs an ONNX file, and larq-compute-engine a .tflite file)",
+        "them, onnxruntime runs an ONNX file)",
     )
     parser.set_defaults(run=run)
 

@@ -61,7 +61,9 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
     model : Packed or Sequential
     path : path or ndarray
         The ONNX file, which onnxruntime runs, or the `.tflite` file, which the interpreter of
-        larq-compute-engine runs; or the scores of the source, of shape (n, classes).
+        larq-compute-engine runs; or the scores of the source, of shape (n, classes). Version 0.16
+        of larq-compute-engine needs NumPy 1, so its scores must come from an environment of its
+        own.
     x : array_like of shape (n, h, w, c) or (n, features)
         Examples, as the converted network takes them.
 
@@ -146,4 +148,7 @@ def _run_lce(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
     try:
         return Interpreter(data).predict(x.astype(np.float32))
     except (RuntimeError, ValueError) as error:
-        raise ConversionError(f"[check] larq-compute-engine cannot run the file: {error}") from None
+        raise ConversionError(
+            f"[check] larq-compute-engine cannot run the file: {error}; its version 0.16 needs "
+            f"NumPy 1: give scores that an environment of its own has stored"
+        ) from None
