@@ -221,6 +221,17 @@ def test_elementwise_layers(qonnx, path, rng):
         L.PackedConcat([L.PackedSign(), L.PackedConv2D(weights(rng, 3, 1, 1, c))]),
         L.PackedConv2D(weights(rng, c, 1, 1, 3 + c), scale_input=True),
         L.PackedPad2D(((1, 0), (2, 1)), 0.5),
+        L.PackedRPReLU(vector(), vector(), vector()),
+        L.PackedMultiply(
+            L.PackedPadFeatures(c, after=2),
+            [L.PackedGlobalAvgPool2D(), L.FloatDense(rng.normal(size=(6, c))), L.PackedSigmoid()],
+        ),
+        L.PackedMultiply(
+            [L.PackedSign(), L.FloatConv2D(rng.normal(size=(c, 1, 1, 6)))],
+            [L.FloatConv2D(rng.normal(size=(c, 1, 1, 6))), L.PackedTanh()],
+        ),
+        L.PackedConcat(L.PackedClip()),
+        L.FloatConv2D(rng.normal(size=(c, 1, 1, 2 * c))),
         L.PackedReLU(),
         L.PackedGlobalAvgPool2D(),
         L.FloatDense(rng.normal(size=(5, c)), rng.normal(size=5)),
@@ -412,7 +423,7 @@ def test_products_that_are_no_scaled_convolutions(change, rng):
     model = scaled_convolution(rng).model().SerializeToString()
     assert from_onnx(model).layers[0].scale_input
     model = scaled_convolution(rng, **change).model().SerializeToString()
-    with pytest.raises(ConversionError, match="product of two computed tensors is supported only"):
+    with pytest.raises(ConversionError, match="product with mean magnitudes is supported only"):
         from_onnx(model)
 
 

@@ -18,7 +18,7 @@ from fuzz.reader import Reader, allowed
 
 ROWS, FEATURES = (0, 1, 2, 3, 9, 17), (1, 2, 3, 5, 63, 64, 65, 130)
 SMALL = ("i1", "f4", "f8", "i4", "u1", "f2", "?")
-SCALES = ("alpha", "bias", "slope")
+SCALES = ("alpha", "bias", "slope", "shift", "offset")
 WINDOW = ("stride", "padding", "dilation")
 
 
@@ -197,6 +197,20 @@ def _prelu(reader: Reader) -> Drawn:
     return Drawn({"slope": array(reader, (n,), ("f4", "f8", "i1"))}, _input(reader, (m, n)))
 
 
+def _rprelu(reader: Reader) -> Drawn:
+    m, n, _ = _features(reader)
+    names = ("shift", "slope", "offset")
+    return Drawn(
+        {name: array(reader, (n,), ("f4", "f8", "i1")) for name in names}, _input(reader, (m, n))
+    )
+
+
+def _pad_features(reader: Reader) -> Drawn:
+    m, n, _ = _features(reader)
+    sides = {name: reader.choice((0, 1, 64)) for name in ("before", "after")}
+    return Drawn({"features": n, **sides}, _input(reader, (m, n)))
+
+
 def _multi_threshold(reader: Reader) -> Drawn:
     m, n, _ = _features(reader)
     shape = reader.choice((n, n, 1)), 1 + reader.below(5)
@@ -347,6 +361,21 @@ def _prelu_twin(x: Any, slope: Any) -> np.ndarray:
     return np.where(values < 0, values * np.asarray(slope, np.float32), values)
 
 
+def _rprelu_twin(x: Any, shift: Any, slope: Any, offset: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        y = _prelu_twin(_as_float(x) - np.asarray(shift, np.float32), slope)
+        return y + np.asarray(offset, np.float32)
+
+
+def _sigmoid_twin(x: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return 1 / (1 + np.exp(-_as_float(x)))
+
+
+def _pad_features_twin(x: Any, features: int, before: int, after: int) -> np.ndarray:
+    return np.pad(_as_float(x), ((0, 0), (before, after)))
+
+
 def _multi_threshold_twin(x: Any, threshold: np.ndarray) -> np.ndarray:
     values = _values(x)
     if np.isnan(values).any():
@@ -398,6 +427,9 @@ KINDS: dict[str, Kind] = {
     "PackedPad2D": Kind(_pad, _pad_twin),
     "PackedClip": Kind(_clip, _clip_twin),
     "PackedPReLU": Kind(_prelu, _prelu_twin),
+    "PackedRPReLU": Kind(_rprelu, _rprelu_twin),
+    "PackedSigmoid": Kind(_plain_layer, _sigmoid_twin),
+    "PackedPadFeatures": Kind(_pad_features, _pad_features_twin),
     "PackedMultiThreshold": Kind(_multi_threshold, _multi_threshold_twin),
     "PackedSoftmax": Kind(_plain_layer, _softmax_twin),
 }

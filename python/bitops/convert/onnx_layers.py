@@ -37,7 +37,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _NO_PADDING: Sides = ((0, 0), (0, 0))
 _IMAGE_SIZE = 2**30  # stands for an unknown one, where it does not matter
 
-_BRANCHED = L.PackedResidual, L.PackedConcat
+_BRANCHED = L.PackedResidual, L.PackedConcat, L.PackedMultiply
 
 Write = Callable[[GraphWriter, Any, Value], Value]
 
@@ -409,6 +409,20 @@ def _prelu(w: GraphWriter, layer: L.PackedPReLU, x: Value) -> Value:
     return w.apply(w.as_kind(x, "bits"), "PRelu", w.per_feature(x, "slope", layer.slope))
 
 
+def _rprelu(w: GraphWriter, layer: L.PackedRPReLU, x: Value) -> Value:
+    z = w.plus(w.as_kind(x, "bits"), "shift", -layer.shift)
+    y = w.apply(z, "PRelu", w.per_feature(z, "slope", layer.slope))
+    return w.plus(y, "offset", layer.offset)
+
+
+def _pad_features(w: GraphWriter, layer: L.PackedPadFeatures, x: Value) -> Value:
+    x = w.as_kind(x, "bits")
+    both = layer.before, layer.after
+    pads = [size if axis == "c" else 0 for size in both for axis in x.axes]
+    inputs = w.constant("pads", np.array(pads, np.int64)), w.constant("outside", np.float32(0))
+    return w.apply(x, "Pad", *inputs, mode="constant")
+
+
 def _levels(w: GraphWriter, layer: L.PackedLevels, x: Value) -> Value:
     return w.times(w.as_kind(x, "units"), "step", layer.step)
 
@@ -441,8 +455,8 @@ def _multi_threshold(w: GraphWriter, layer: L.PackedMultiThreshold, x: Value) ->
     return replace(y, kind="codes", largest=levels)
 
 
-def _branches(w: GraphWriter, layer: L.PackedResidual | L.PackedConcat, x: Value) -> Value:
-    """Write body(x) + shortcut(x), or both side by side."""
+def _branches(w: GraphWriter, layer: Any, x: Value) -> Value:
+    """Write body(x) + shortcut(x), their product, or both side by side."""
     scope = w.scope
     x = w.as_kind(x, "bits")
     branches = layer.branches()
@@ -453,11 +467,21 @@ def _branches(w: GraphWriter, layer: L.PackedResidual | L.PackedConcat, x: Value
         for name in ("body", "shortcut")
     ]
     w.scope = scope
+    if isinstance(layer, L.PackedMultiply):
+        return w.apply(ends[0], "Mul", _factors(w, *ends))
     axes = NCHW if NCHW in (ends[0].axes, ends[1].axes) else ends[0].axes
     main, other = (w.arranged(end, axes) for end in ends)
     if isinstance(layer, L.PackedConcat):
         return w.apply(main, "Concat", other.name, axis=main.feature_axis)
     return w.apply(main, "Add", other.name)
+
+
+def _factors(w: GraphWriter, main: Value, factors: Value) -> str:
+    """Return factors in the layout of what they multiply: a row gets the axes of the image."""
+    if len(factors.sizes) == len(main.sizes):
+        return w.arranged(factors, main.axes).name
+    axes = [i for i, axis in enumerate(main.axes) if axis in "hw"]
+    return w.node("Unsqueeze", factors.name, w.constant("axes", np.array(axes)))
 
 
 _WRITERS: dict[type[Layer], Write] = {
@@ -475,10 +499,13 @@ _WRITERS: dict[type[Layer], Write] = {
     L.PackedMultiThreshold: _multi_threshold,
     L.PackedPReLU: _prelu,
     L.PackedPad2D: _pad,
+    L.PackedPadFeatures: _pad_features,
     L.PackedPlanesConv2D: _product,
     L.PackedPlanesDense: _product,
     L.PackedQuantize: _quantize,
+    L.PackedRPReLU: _rprelu,
     L.PackedReLU: _simple("Relu"),
+    L.PackedSigmoid: _simple("Sigmoid"),
     L.PackedSoftmax: _softmax,
     L.PackedTanh: _simple("Tanh"),
 }

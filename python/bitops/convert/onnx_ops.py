@@ -546,19 +546,29 @@ def _pad(call: Call) -> Tensor:
     if half != len(names) or min(pads, default=0) < 0:
         raise node.refuse(f"its pads must be two integers >= 0 for each axis, got {pads}")
     sides = {name: (pads[i], pads[half + i]) for i, name in enumerate(names)}
-    if any(sum(both) and name not in "hw" for name, both in sides.items()):
-        raise node.refuse("only height and width can be padded")
-    padding = sides.get("h", (0, 0)), sides.get("w", (0, 0))
-    if padding == ((0, 0), (0, 0)):
-        return x
+    if any(sum(both) and name not in "hwc" for name, both in sides.items()):
+        raise node.refuse("only height, width and channels can be padded")
     number = float(np.reshape(value, -1)[0])
     if not math.isfinite(number):
         raise node.refuse(f"its value must be finite, got {number}")
+    if sum(sides.get("c", (0, 0))):
+        x = _pad_features(node, x, *sides["c"], number)
+    padding = sides.get("h", (0, 0)), sides.get("w", (0, 0))
+    if padding == ((0, 0), (0, 0)):
+        return x
     sizes = [
         None if size is None else size + sum(both)
         for size, both in zip(x.sizes, padding, strict=False)
     ]
     return x.add(Pad(str(node), x.features(node), padding, number), sizes=(*sizes, x.sizes[-1]))
+
+
+def _pad_features(node: Node, x: Tensor, before: int, after: int, value: float) -> Tensor:
+    if value or x.order is not None:
+        raise node.refuse("features can be padded only by 0, and in the order of the image")
+    features = x.features(node)
+    step = Map(str(node), "pad_features", (features, before, after))
+    return x.add(step, sizes=(*x.sizes[:-1], before + features + after))
 
 
 HANDLERS: dict[str, Callable[[Call], Tensor]] = {
@@ -590,6 +600,7 @@ HANDLERS: dict[str, Callable[[Call], Tensor]] = {
     "ReduceMean": _reduce_mean,
     "Relu": _map("relu"),
     "Reshape": _reshape,
+    "Sigmoid": _map("sigmoid"),
     "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": _subtract,

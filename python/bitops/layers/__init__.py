@@ -1,14 +1,14 @@
 """Layers of binarized networks, for training and for packed inference, and models made of them.
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
-the file of its kind: dense, conv, pool, padding, norm, activations, elementwise, levels,
-residual and concat. The models are in container.
+the file of its kind: dense, conv, depthwise, pool, blur, padding, norm, activations, elementwise,
+shifts, levels, residual, concat and multiply. The models are in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
     operation, planes, weights, product         what dense and conv are made of
     backward, float_conv                        gradients of products with bits; float convolutions
-    branches                                    bases of residual and concat
+    branches                                    bases of residual, concat and multiply
     folding                                     packs a trained chain for inference
     registry, model_files, file_versions        store packed models
     summary, gradient_check                     tables of models, and a check for new layers
@@ -30,6 +30,7 @@ from .activations import (
     Tanh,
 )
 from .base import Cost, Layer, TrainingLayer
+from .blur import BlurPool2D
 from .columns import column_sums
 from .concat import Concat, PackedConcat
 from .container import Packed, Sequential
@@ -50,13 +51,24 @@ from .dense import (
     QuantizedDense,
     TanhDense,
 )
-from .elementwise import Clip, PackedClip, PackedPReLU, PackedSoftmax, PReLU, Softmax
+from .depthwise import BinaryDepthwiseConv2D, BinarySeparableConv2D
+from .elementwise import (
+    Clip,
+    PackedClip,
+    PackedPReLU,
+    PackedSigmoid,
+    PackedSoftmax,
+    PReLU,
+    Sigmoid,
+    Softmax,
+)
 from .folding import fold, freeze
 from .gradient_check import check_gradients
 from .inputs import Codes, as_float
 from .levels import MultiThreshold, PackedMultiThreshold
+from .multiply import Multiply, PackedMultiply
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
-from .padding import PackedPad2D, Pad2D
+from .padding import PackedPad2D, PackedPadFeatures, Pad2D, PadFeatures
 from .parameter import Parameter
 from .pool import (
     AvgPool2D,
@@ -70,6 +82,7 @@ from .pool import (
 )
 from .residual import PackedResidual, Residual
 from .roles import Role
+from .shifts import PackedRPReLU, RPReLU, RSign, Scale
 from .summary import Summary
 
 __all__ = [
@@ -77,6 +90,9 @@ __all__ = [
     "BatchNorm",
     "BinaryConv2D",
     "BinaryDense",
+    "BinaryDepthwiseConv2D",
+    "BinarySeparableConv2D",
+    "BlurPool2D",
     "Clip",
     "Codes",
     "Concat",
@@ -91,6 +107,7 @@ __all__ = [
     "Layer",
     "MaxPool2D",
     "MultiThreshold",
+    "Multiply",
     "PReLU",
     "Packed",
     "PackedAvgPool2D",
@@ -104,27 +121,36 @@ __all__ = [
     "PackedLevels",
     "PackedMaxPool2D",
     "PackedMultiThreshold",
+    "PackedMultiply",
     "PackedPReLU",
     "PackedPad2D",
+    "PackedPadFeatures",
     "PackedPlanesConv2D",
     "PackedPlanesDense",
     "PackedQuantize",
+    "PackedRPReLU",
     "PackedReLU",
     "PackedResidual",
+    "PackedSigmoid",
     "PackedSign",
     "PackedSoftmax",
     "PackedTanh",
     "Pad2D",
+    "PadFeatures",
     "Parameter",
     "Quantize",
     "QuantizeGradient",
     "QuantizedConv2D",
     "QuantizedDense",
+    "RPReLU",
+    "RSign",
     "ReLU",
     "Residual",
     "Role",
+    "Scale",
     "Sequential",
     "ShiftBatchNorm",
+    "Sigmoid",
     "Sign",
     "Softmax",
     "Summary",

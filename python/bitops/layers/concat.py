@@ -37,7 +37,7 @@ def _parts(grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(main), np.ascontiguousarray(other)
 
 
-_BESIDE = Join(_shape_beside, _beside, _parts)
+_BESIDE = Join(_shape_beside, _beside, _parts, lambda main, other: main.shape[-1])
 
 
 class Concat(TrainingBranches):

@@ -1,4 +1,4 @@
-"""Activations that networks from elsewhere use: Clip, PReLU, Softmax, and their packed twins."""
+"""Activations of networks beyond BinaryNet: Clip, PReLU, Sigmoid, Softmax; their packed twins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ..ops.checks import check_number, plain_array
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .columns import column_sums
-from .inputs import as_activation, as_float, as_scales, check_size
+from .inputs import as_activation, as_float, as_scales, check_finite, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
 from .roles import Role
@@ -123,9 +123,7 @@ class PReLU(TrainingLayer):
 
     def __init__(self, features: int, start: float = 0.25):
         self.in_features = self.out_features = check_size("PReLU", "features", features)
-        check_number("PReLU", "start", start)
-        if not np.isfinite(np.float32(start)):
-            raise ValueError(f"[PReLU] start must be finite in float32, got {start}")
+        check_finite("PReLU", "start", start)
         self.slope = Parameter(np.full(features, start))
         self._x: np.ndarray | None = None
 
@@ -185,6 +183,47 @@ class PackedPReLU(Layer):
 
     def __repr__(self) -> str:
         return f"PackedPReLU({self.slope.size})"
+
+
+def sigmoid(where: str, x) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)) of a layer's input, float32."""
+    with np.errstate(over="ignore"):  # exp is infinite then, and the result 0
+        return 1 / (1 + np.exp(-as_float(as_activation(where, x))))
+
+
+class Sigmoid(TrainingLayer):
+    """Activation y = 1 / (1 + exp(-x)), float32.
+
+    Notes
+    -----
+    Backward:  dx = dy * y * (1 - y).
+    """
+
+    TRANSIENT = ("_y",)
+
+    def __init__(self) -> None:
+        self._y: np.ndarray | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        y = sigmoid("Sigmoid", x)
+        if training:
+            self._y = y
+        return y
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        y = saved_for_backward(self, self._y)
+        return grad * (y * (1 - y))
+
+    def to_packed(self) -> PackedSigmoid:
+        return PackedSigmoid()
+
+
+@register
+class PackedSigmoid(Layer):
+    """Twin of `Sigmoid` for inference: y = 1 / (1 + exp(-x)), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return sigmoid("PackedSigmoid", x)
 
 
 def softmax(where: str, x) -> np.ndarray:

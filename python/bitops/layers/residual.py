@@ -37,7 +37,7 @@ def _sum(where: str, main: Activation, other: Activation) -> np.ndarray:
     return as_float(main) + as_float(other)
 
 
-_ADDED = Join(_shape_of_sum, _sum, lambda grad, features: (grad, grad))
+_ADDED = Join(_shape_of_sum, _sum, lambda grad, kept: (grad, grad), lambda main, other: None)
 
 
 class Residual(TrainingBranches):
