@@ -55,8 +55,12 @@ def network(**options: Any) -> L.Sequential:
 
 # By name: what makes a layer, and an input for it.
 LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "AsImages": (L.AsImages, bo.pack(IMAGES[:, 0])),
+    "AsSequences": (L.AsSequences, IMAGES[:, :1]),
+    "AvgPool1D": (lambda: L.AvgPool1D(2), IMAGES[:, 0]),
     "AvgPool2D": (lambda: L.AvgPool2D(2, padding=1), IMAGES),
     "BatchNorm": (lambda: L.BatchNorm(70), ROWS),
+    "BinaryConv1D": (lambda: L.BinaryConv1D(6, 5, 3, bias=True, seed=0), bo.pack(IMAGES[:, 0])),
     "BinaryConv2D": (lambda: L.BinaryConv2D(6, 5, 3, padding=1, bias=True, seed=0), IMAGES),
     "BinaryConv2D, groups": (lambda: L.BinaryConv2D(6, 6, 3, groups=6, seed=0), bo.pack(IMAGES)),
     "BinaryConv2D, scale_input": (
@@ -83,13 +87,16 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "BlurPool2D": (lambda: L.BlurPool2D(6), IMAGES),
     "Clip": (L.Clip, ROWS),
     "Concat": (lambda: L.Concat(L.BinaryDense(70, 9, seed=0), L.Sign()), ROWS),
+    "Conv1D": (lambda: L.Conv1D(6, 5, 3, padding=1, seed=0), IMAGES[:, 0]),
     "Conv2D": (lambda: L.Conv2D(6, 5, 3, padding="same", seed=0), IMAGES),
     "Dense": (lambda: L.Dense(70, 9, seed=0), ROWS),
     "Dropout": (lambda: L.Dropout(0.5, seed=0), ROWS),
     "Flatten": (L.Flatten, bo.pack(IMAGES)),
     "FloatConv2D": (lambda: L.FloatConv2D(real(4, 2, 2, 3), real(4), groups=2), IMAGES),
     "FloatDense": (lambda: L.FloatDense(real(9, 70), real(9)), ROWS),
+    "GlobalAvgPool1D": (L.GlobalAvgPool1D, IMAGES[:, 0]),
     "GlobalAvgPool2D": (L.GlobalAvgPool2D, IMAGES),
+    "MaxPool1D": (lambda: L.MaxPool1D(2), IMAGES[:, 0]),
     "MaxPool2D": (lambda: L.MaxPool2D(2), IMAGES),
     "Multiply": (
         lambda: L.Multiply(
@@ -101,6 +108,8 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "MultiThreshold": (lambda: L.MultiThreshold(np.float32([[-1, 0, 1]])), ROWS),
     "PReLU": (lambda: L.PReLU(70), ROWS),
     "Packed": (lambda: network().freeze(), IMAGES),
+    "PackedAsImages": (L.PackedAsImages, bo.pack(IMAGES[:, 0])),
+    "PackedAsSequences": (L.PackedAsSequences, IMAGES[:, :1]),
     "PackedAvgPool2D": (lambda: L.PackedAvgPool2D(2), IMAGES),
     "PackedBatchNorm": (lambda: L.PackedBatchNorm(real(70), real(70)), ROWS),
     "PackedClip": (lambda: L.PackedClip(low=0.5), ROWS),
@@ -158,6 +167,10 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "Pad2D": (lambda: L.Pad2D(2, 1.5), IMAGES),
     "Quantize": (lambda: L.Quantize(q.DoReFaActivation(2)), ROWS),
     "QuantizeGradient": (lambda: L.QuantizeGradient(4, seed=0), ROWS),
+    "QuantizedConv1D": (
+        lambda: L.QuantizedConv1D(6, 5, 3, q.Ternary(), seed=0),
+        bo.pack(IMAGES[:, 0]),
+    ),
     "QuantizedConv2D": (lambda: L.QuantizedConv2D(6, 5, 3, q.DoReFaWeight(2), seed=0), IMAGES),
     "QuantizedDense": (lambda: L.QuantizedDense(70, 9, q.Ternary(), bias=True, seed=0), ROWS),
     "RPReLU": (lambda: L.RPReLU(70), ROWS),

@@ -14,6 +14,8 @@ from bitops.layers import (
     FloatDense,
     Layer,
     Packed,
+    PackedAsImages,
+    PackedAsSequences,
     PackedAvgPool2D,
     PackedBatchNorm,
     PackedClip,
@@ -118,6 +120,16 @@ def imported_kinds():
     )
 
 
+def kinds_of_sequences():
+    """Those of sequences (10, 3)."""
+    return Packed(
+        PackedAsImages(),
+        PackedConv2D(np.ones((4, 1, 3, 3))),
+        PackedAsSequences(),
+        input_shape=(10, 3),
+    )
+
+
 def flat(layers):
     """The layers in order, with those inside branches."""
     for layer in layers:
@@ -185,10 +197,10 @@ def test_round_trip_of_every_layer_for_images(path, make):
 
 
 def test_no_layer_is_missing_above():
-    models = every_kind(), every_image_kind(), imported_kinds()
+    models = every_kind(), every_image_kind(), imported_kinds(), kinds_of_sequences()
     kinds = {type(layer) for model in models for layer in flat(model.layers)}
     own = {kind for kind in registered() if kind.__module__.startswith("bitops.")}
-    assert kinds >= own and len(own) == 27
+    assert kinds >= own and len(own) == 29
 
 
 def test_files_of_the_first_version_are_read(path):

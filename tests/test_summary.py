@@ -5,8 +5,12 @@ import pytest
 
 import bitops.layers as layers_module
 from bitops.layers import (
+    AsImages,
+    AsSequences,
+    AvgPool1D,
     AvgPool2D,
     BatchNorm,
+    BinaryConv1D,
     BinaryConv2D,
     BinaryDense,
     BinaryDepthwiseConv2D,
@@ -14,6 +18,7 @@ from bitops.layers import (
     BlurPool2D,
     Clip,
     Concat,
+    Conv1D,
     Conv2D,
     Cost,
     Dense,
@@ -21,11 +26,15 @@ from bitops.layers import (
     Flatten,
     FloatConv2D,
     FloatDense,
+    GlobalAvgPool1D,
     GlobalAvgPool2D,
     Layer,
+    MaxPool1D,
     MaxPool2D,
     Multiply,
     MultiThreshold,
+    PackedAsImages,
+    PackedAsSequences,
     PackedAvgPool2D,
     PackedBatchNorm,
     PackedClip,
@@ -55,6 +64,7 @@ from bitops.layers import (
     PadFeatures,
     PReLU,
     Quantize,
+    QuantizedConv1D,
     QuantizedConv2D,
     QuantizedDense,
     QuantizeGradient,
@@ -102,7 +112,18 @@ COSTS = [
     ),
     (BinaryDepthwiseConv2D(6, 3), 1, None, Cost(54, 432, 54, 0)),
     # layers inside have lines of their own
-    (BinarySeparableConv2D(6, 6, 3), 1, None, Cost()),
+    *(
+        (layer, 1, None, Cost())
+        for layer in (
+            BinarySeparableConv2D(6, 6, 3),
+            BinaryConv1D(6, 6, 3),
+            QuantizedConv1D(6, 6, 3, Ternary()),
+            Conv1D(6, 6, 3),
+            MaxPool1D(2),
+            AvgPool1D(2),
+            GlobalAvgPool1D(),
+        )
+    ),
     # weights of few levels: 2 planes for ternary ones, 4 for four bits, 1 for one bit
     (QuantizedDense(70, 6, Ternary()), 1, None, Cost(420, 192 + 24, 2 * 420, 0)),
     (QuantizedDense(70, 6, Ternary()), 3, None, Cost(420, 192 + 24, 6 * 420, 0)),
@@ -184,6 +205,10 @@ COSTS = [
             Dropout(0.5),
             Pad2D(1),
             PackedPad2D(1),
+            AsImages(),
+            AsSequences(),
+            PackedAsImages(),
+            PackedAsSequences(),
         )
         for bits in (None, 1, 2, 8)
     ),

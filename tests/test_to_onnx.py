@@ -242,6 +242,29 @@ def test_elementwise_layers(qonnx, path, rng):
 
 
 @FORMS
+def test_sequences(qonnx, path, rng):
+    """They go out; files of sequences do not come in."""
+    packed = L.Packed(
+        L.PackedAsImages(),
+        L.FloatConv2D(rng.normal(size=(6, 1, 3, 4)), padding="same"),
+        L.PackedSign(rng.normal(size=6)),
+        L.PackedConv2D(weights(rng, 6, 1, 3, 6), rng.integers(-3, 3, 6), padding=((0, 0), (2, 0))),
+        L.PackedMaxPool2D((1, 2)),
+        L.PackedAsSequences(),
+        L.PackedResidual(
+            [L.PackedAsImages(), L.PackedConv2D(weights(rng, 6, 1, 1, 6)), L.PackedAsSequences()]
+        ),
+        L.PackedFlatten(),
+        L.FloatDense(rng.normal(size=(3, 24))),
+        input_shape=(9, 4),
+    )
+    x = rng.normal(size=(5, 9, 4)).astype(np.float32)
+    check(packed, x, path, qonnx=qonnx, back=False)
+    ends = L.Packed(*packed.layers[:6], input_shape=(9, 4))
+    check(ends, x, path, qonnx=qonnx, back=False)
+
+
+@FORMS
 def test_bits_that_stand_for_zero_and_one(qonnx, path, rng):
     """Read as such by one layer, and as +-1 by the next."""
     packed = L.Packed(

@@ -173,6 +173,16 @@ def _image_layer(reader: Reader) -> Drawn:
     return Drawn({}, _input(reader, _images(reader)))
 
 
+def _sequences(reader: Reader) -> Drawn:
+    n, _, length, features = _images(reader)
+    return Drawn({}, _input(reader, (n, length, features)))
+
+
+def _flat_images(reader: Reader) -> Drawn:
+    n, _, length, features = _images(reader)
+    return Drawn({}, _input(reader, (n, 1, length, features)))
+
+
 def _pool(reader: Reader) -> Drawn:
     settings = {"kernel_size": reader.choice((1, 2, (2, 1), (1, 3))), **random_window(reader)}
     settings.pop("dilation", None)
@@ -424,6 +434,8 @@ KINDS: dict[str, Kind] = {
         _image_layer, lambda x: reference.global_avg_pool2d(_as_float(x))
     ),
     "PackedFlatten": Kind(_image_layer, _flat_twin),
+    "PackedAsImages": Kind(_sequences, lambda x: _values(x)[:, np.newaxis]),
+    "PackedAsSequences": Kind(_flat_images, lambda x: _values(x)[:, 0]),
     "PackedPad2D": Kind(_pad, _pad_twin),
     "PackedClip": Kind(_clip, _clip_twin),
     "PackedPReLU": Kind(_prelu, _prelu_twin),

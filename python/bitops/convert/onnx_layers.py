@@ -28,7 +28,7 @@ from ..layers.operation import Convolution
 from ..layers.product import PackedProduct
 from ..layers.windows import Windows
 from ..ops.geometry import make_window
-from .onnx_writer import NCHW, NHWC, QONNX, ROWS, GraphWriter, Value, smallest_integers
+from .onnx_writer import NCHW, NHWC, QONNX, ROWS, SEQUENCES, GraphWriter, Value, smallest_integers
 from .steps import Sides
 
 # float32 holds every integer up to it
@@ -38,6 +38,13 @@ _NO_PADDING: Sides = ((0, 0), (0, 0))
 _IMAGE_SIZE = 2**30  # stands for an unknown one, where it does not matter
 
 _BRANCHED = L.PackedResidual, L.PackedConcat, L.PackedMultiply
+_MOVING = (  # what gives bits if bits come in
+    L.PackedAsImages,
+    L.PackedAsSequences,
+    L.PackedFlatten,
+    L.PackedMaxPool2D,
+    L.PackedPad2D,
+)
 
 Write = Callable[[GraphWriter, Any, Value], Value]
 
@@ -112,7 +119,7 @@ def _gives_bits(layer: Layer) -> TypeGuard[PackedProduct | L.PackedSign]:
 def _reads_units(layers: Sequence[Layer]) -> bool:
     """Return whether the bits that flow into layers stand for 0 and 1 there."""
     for layer in layers:
-        if not isinstance(layer, L.PackedMaxPool2D | L.PackedFlatten | L.PackedPad2D):
+        if not isinstance(layer, _MOVING):
             is_product = isinstance(layer, PackedProduct) and layer.input_bits == 1
             return is_product or isinstance(layer, L.PackedLevels)
     return False
@@ -379,6 +386,17 @@ def _pad(w: GraphWriter, layer: L.PackedPad2D, x: Value) -> Value:
     return y
 
 
+def _as_images(w: GraphWriter, layer: L.PackedAsImages, x: Value) -> Value:
+    name = w.node("Unsqueeze", x.name, w.constant("axes", np.array([1])))
+    return replace(x, name=name, axes=NHWC)
+
+
+def _as_sequences(w: GraphWriter, layer: L.PackedAsSequences, x: Value) -> Value:
+    x = w.arranged(x, NHWC)
+    name = w.node("Squeeze", x.name, w.constant("axes", np.array([1])))
+    return replace(x, name=name, axes=SEQUENCES)
+
+
 # Elementwise
 
 
@@ -487,6 +505,8 @@ def _factors(w: GraphWriter, main: Value, factors: Value) -> str:
 _WRITERS: dict[type[Layer], Write] = {
     L.FloatConv2D: _float_product,
     L.FloatDense: _float_product,
+    L.PackedAsImages: _as_images,
+    L.PackedAsSequences: _as_sequences,
     L.PackedAvgPool2D: _average_pool,
     L.PackedBatchNorm: _batch_norm,
     L.PackedClip: _clip,

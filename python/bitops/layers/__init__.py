@@ -2,7 +2,7 @@
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
 the file of its kind: dense, conv, depthwise, pool, blur, padding, norm, activations, elementwise,
-shifts, levels, residual, concat and multiply. The models are in container.
+shifts, levels, residual, concat, multiply, axes and sequences. The models are in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
@@ -29,6 +29,7 @@ from .activations import (
     Sign,
     Tanh,
 )
+from .axes import AsImages, AsSequences, PackedAsImages, PackedAsSequences
 from .base import Cost, Layer, TrainingLayer
 from .blur import BlurPool2D
 from .columns import column_sums
@@ -82,12 +83,24 @@ from .pool import (
 )
 from .residual import PackedResidual, Residual
 from .roles import Role
+from .sequences import (
+    AvgPool1D,
+    BinaryConv1D,
+    Conv1D,
+    GlobalAvgPool1D,
+    MaxPool1D,
+    QuantizedConv1D,
+)
 from .shifts import PackedRPReLU, RPReLU, RSign, Scale
 from .summary import Summary
 
 __all__ = [
+    "AsImages",
+    "AsSequences",
+    "AvgPool1D",
     "AvgPool2D",
     "BatchNorm",
+    "BinaryConv1D",
     "BinaryConv2D",
     "BinaryDense",
     "BinaryDepthwiseConv2D",
@@ -96,6 +109,7 @@ __all__ = [
     "Clip",
     "Codes",
     "Concat",
+    "Conv1D",
     "Conv2D",
     "Cost",
     "Dense",
@@ -103,13 +117,17 @@ __all__ = [
     "Flatten",
     "FloatConv2D",
     "FloatDense",
+    "GlobalAvgPool1D",
     "GlobalAvgPool2D",
     "Layer",
+    "MaxPool1D",
     "MaxPool2D",
     "MultiThreshold",
     "Multiply",
     "PReLU",
     "Packed",
+    "PackedAsImages",
+    "PackedAsSequences",
     "PackedAvgPool2D",
     "PackedBatchNorm",
     "PackedClip",
@@ -140,6 +158,7 @@ __all__ = [
     "Parameter",
     "Quantize",
     "QuantizeGradient",
+    "QuantizedConv1D",
     "QuantizedConv2D",
     "QuantizedDense",
     "RPReLU",

@@ -39,8 +39,6 @@ class BlurPool2D(TrainingLayer):
     Zhang, "Making convolutional networks shift-invariant again", 2019, section 3.2.
     """
 
-    TRANSIENT = ("_x",)
-
     def __init__(
         self,
         channels: int,
@@ -58,6 +56,11 @@ class BlurPool2D(TrainingLayer):
         window = np.outer(row, row) / row.sum() ** 2
         self.weight = np.tile(window.astype(np.float32)[..., np.newaxis], (channels, 1, 1, 1))
         self._x: Activation | None = None
+
+    def __reduce__(self) -> tuple:
+        windows = self.operation.windows
+        settings = windows.kernel_size[0], windows.stride, windows.padding
+        return type(self), (self.in_features, *settings)
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = self.operation.input(x)
