@@ -183,11 +183,16 @@ def _filters(
         if form == "float" or outside not in (-1, 1):
             raise layer.refuse(f"pad_values must be 0, or 1 or -1 with bits, got {outside}")
         options["pad_value"] = int(outside)
-    channels = w.shape[3] * settings.get("groups", 1)
-    made = kinds[form](
-        channels, len(w), w.shape[1:3], bias=bias is not None, seed=0, **settings, **options
-    )
-    return _fill(made, w, bias)
+    options |= {"bias": bias is not None, "seed": 0}
+    groups = settings.get("groups", 1)
+    if form == "binary" and w.shape[3] == 1 and groups > 1:
+        del settings["groups"]
+        made = L.BinaryDepthwiseConv2D(
+            groups, w.shape[1:3], multiplier=len(w) // groups, **settings, **options
+        )
+        return _fill(made, w, bias)
+    channels = w.shape[3] * groups
+    return _fill(kinds[form](channels, len(w), w.shape[1:3], **settings, **options), w, bias)
 
 
 def _conv(layer: KerasLayer, shape: Shape) -> Made:
