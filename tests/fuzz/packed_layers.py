@@ -368,7 +368,7 @@ def _clip_twin(x: Any, low: Any, high: Any) -> np.ndarray:
 
 def _prelu_twin(x: Any, slope: Any) -> np.ndarray:
     values = _as_float(x)
-    return np.where(values < 0, values * np.asarray(slope, np.float32), values)
+    return np.where(values < 0, values * np.asarray(slope, np.float32), values) + np.float32(0)
 
 
 def _rprelu_twin(x: Any, shift: Any, slope: Any, offset: Any) -> np.ndarray:

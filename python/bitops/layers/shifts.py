@@ -84,13 +84,6 @@ class RSign(TrainingLayer):
         return f"RSign({self.shift.size})"
 
 
-def rprelu(where: str, x, shift: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Return z + offset, z = x - shift times the slope of its feature where negative, float32."""
-    y = prelu(where, as_float(as_activation(where, x, shift.size)) - shift, slope)
-    y += offset
-    return y
-
-
 class RPReLU(TrainingLayer):
     """PReLU with learned shifts before and behind it, one of each for every channel.
 
@@ -131,7 +124,7 @@ class RPReLU(TrainingLayer):
         shift, slope, offset = (parameter.value for parameter in self.parameters())
         if training:
             self._z = as_float(as_activation("RPReLU", x, self.in_features)) - shift
-        return rprelu("RPReLU", x, shift, slope, offset)
+        return prelu("RPReLU", x, slope, shift, offset)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         z = saved_for_backward(self, self._z)
@@ -189,7 +182,7 @@ class PackedRPReLU(Layer):
         self.in_features = self.out_features = shape[0]
 
     def forward(self, x) -> np.ndarray:
-        return rprelu("PackedRPReLU", x, self.shift, self.slope, self.offset)
+        return prelu("PackedRPReLU", x, self.slope, self.shift, self.offset)
 
     def cost(self, input_bits: int | None) -> Cost:
         features = self.slope.size
