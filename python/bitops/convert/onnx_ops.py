@@ -13,7 +13,7 @@ from ..ops.geometry import Pair
 from .graph import BATCH, Graph, Node
 from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
-from .tensors import Tensor, add, concat
+from .tensors import Tensor, add, concat, pad_features
 
 # Operators that need NCHW; the first of them tells how the input is laid out.
 MINDS_LAYOUT = {
@@ -539,20 +539,17 @@ def _pad(call: Call) -> Tensor:
     if call.attribute("mode", "constant") != "constant":
         raise node.refuse("its mode must be 'constant'")
     pads = np.reshape(call.setting("pads", 1), -1).astype(int).tolist()
-    value = call.setting("value", 2, 0.0)
     axes = call.constant(3) if len(call.node.inputs) > 3 else None
     names = x.axes if axes is None else [x.axes[i] for i in np.reshape(axes, -1).tolist()]
-    half = len(pads) // 2
-    if half != len(names) or min(pads, default=0) < 0:
+    if len(pads) != 2 * len(names) or min(pads, default=0) < 0:
         raise node.refuse(f"its pads must be two integers >= 0 for each axis, got {pads}")
-    sides = {name: (pads[i], pads[half + i]) for i, name in enumerate(names)}
+    sides = {name: (pads[i], pads[len(names) + i]) for i, name in enumerate(names)}
     if any(sum(both) and name not in "hwc" for name, both in sides.items()):
         raise node.refuse("only height, width and channels can be padded")
-    number = float(np.reshape(value, -1)[0])
+    number = float(np.reshape(call.setting("value", 2, 0.0), -1)[0])
     if not math.isfinite(number):
         raise node.refuse(f"its value must be finite, got {number}")
-    if sum(sides.get("c", (0, 0))):
-        x = _pad_features(node, x, *sides["c"], number)
+    x = pad_features(node, x, sides.get("c", (0, 0)), number)
     padding = sides.get("h", (0, 0)), sides.get("w", (0, 0))
     if padding == ((0, 0), (0, 0)):
         return x
@@ -561,14 +558,6 @@ def _pad(call: Call) -> Tensor:
         for size, both in zip(x.sizes, padding, strict=False)
     ]
     return x.add(Pad(str(node), x.features(node), padding, number), sizes=(*sizes, x.sizes[-1]))
-
-
-def _pad_features(node: Node, x: Tensor, before: int, after: int, value: float) -> Tensor:
-    if value or x.order is not None:
-        raise node.refuse("features can be padded only by 0, and in the order of the image")
-    features = x.features(node)
-    step = Map(str(node), "pad_features", (features, before, after))
-    return x.add(step, sizes=(*x.sizes[:-1], before + features + after))
 
 
 HANDLERS: dict[str, Callable[[Call], Tensor]] = {

@@ -219,6 +219,18 @@ def multiply(node: Node, one: Tensor, two: Tensor) -> Tensor:
     return replace(one, trace=Trace(Join(str(node), "multiply", body, shortcut), start))
 
 
+def pad_features(node: Node, x: Tensor, sides: tuple[int, int], value: float) -> Tensor:
+    """Return a tensor with so many zeros before and behind its features."""
+    before, after = sides
+    if before == after == 0:
+        return x
+    if value or x.order is not None:
+        raise node.refuse("features can be padded only by 0, and in the order of the image")
+    features = x.features(node)
+    step = Map(str(node), "pad_features", (features, before, after))
+    return x.add(step, sizes=(*x.sizes[:-1], before + features + after))
+
+
 def _unchanged(node: Node) -> Step:
     """Return a step that lets everything pass, since the body of a block wants one."""
     return Map(str(node), "clip", (-math.inf, math.inf))
