@@ -176,24 +176,45 @@ BITOPS_INLINE void write_pixels(bit_writer *w, const bitops_image *im, const uin
         }
 }
 
+/* Copies n parts of pixels, of a constant number of bytes, where they do not pass a word's end. */
+BITOPS_INLINE void copy_parts(const size_t bytes, const uint8_t *part, size_t step, size_t n,
+                              uint8_t *bytes_out) {
+    if (step == 1) /* a constant, so that the loop is vectorised */
+        for (size_t i = 0; i < n; i++)
+            memcpy(bytes_out + i * bytes, part + i * sizeof(uint64_t), bytes);
+    else
+        for (size_t i = 0; i < n; i++)
+            memcpy(bytes_out + i * bytes, part + i * step * sizeof(uint64_t), bytes);
+}
+
 /* The same for whole bytes: each word overwrites the end of the one before it, which is 0. */
 BITOPS_INLINE void copy_pixels(const bitops_image *im, const uint64_t *pixel, size_t step, size_t n,
                                uint8_t *bytes_out) {
     const size_t bytes = im->channels / 8;
-    if (im->first_channel == 0 && bytes <= sizeof *pixel) {
+    const uint8_t *part = (const uint8_t *)pixel + im->first_channel / 8;
+    const int whole = im->first_channel % 8 == 0;
+    if (whole && bytes == 1) {
+        copy_parts(1, part, step, n, bytes_out);
+    } else if (whole && bytes == 2) {
+        copy_parts(2, part, step, n, bytes_out);
+    } else if (whole && bytes == 4) {
+        copy_parts(4, part, step, n, bytes_out);
+    } else if (whole && bytes == 8) {
+        copy_parts(8, part, step, n, bytes_out);
+    } else if (im->first_channel == 0 && bytes <= sizeof *pixel) {
         const uint64_t mask = read_bits(&(uint64_t){UINT64_MAX}, 0, im->channels);
         for (; n; n--, pixel += step, bytes_out += bytes) {
             const uint64_t v = *pixel & mask;
             memcpy(bytes_out, &v, sizeof v);
         }
-        return;
+    } else {
+        for (; n; n--, pixel += step, bytes_out += bytes)
+            for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
+                const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
+                const uint64_t v = read_bits(pixel, im->first_channel + c, bits);
+                memcpy(bytes_out + c / 8, &v, sizeof v);
+            }
     }
-    for (; n; n--, pixel += step, bytes_out += bytes)
-        for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
-            const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
-            const uint64_t v = read_bits(pixel, im->first_channel + c, bits);
-            memcpy(bytes_out + c / 8, &v, sizeof v);
-        }
 }
 
 void bitops_gather_line(const bitops_image *im, const uint64_t *pixels, size_t x, size_t step,
