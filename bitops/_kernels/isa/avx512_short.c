@@ -80,12 +80,28 @@ BITOPS_INLINE __m512i short_mismatches(const int words, const short_row *row,
                             _mm512_popcnt_epi32(ones_b512));
 }
 
-/* What all rows of a call share. */
+/* What all rows of a call share. Lines of c are asked for `ahead` bytes before they are written:
+ * those of rows below, or of the same row if it is the only one. */
 typedef struct short_task {
     const uint64_t *panels;
     size_t n, row, col;
     const bitops_store *store;
+    size_t ahead;
 } short_task;
+
+enum { AHEAD = 1024 }; /* bytes, at least */
+
+/* Bytes of an output, 0 for outputs that are not numbers side by side. */
+BITOPS_INLINE size_t output_size(const bitops_store_kind kind) {
+    if (kind == BITOPS_STORE_SIGN || kind == BITOPS_STORE_TOPK)
+        return 0;
+    return kind == BITOPS_STORE_HAMMING16 ? sizeof(uint16_t) : sizeof(int32_t);
+}
+
+BITOPS_INLINE size_t bytes_ahead(size_t m, const bitops_store *store) {
+    const size_t row = store->ldc * output_size(store->kind);
+    return m == 1 || row == 0 ? AHEAD : (AHEAD + row - 1) / row * row;
+}
 
 /* One row of a times all columns; words and kind are constants at every call. */
 BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, const uint64_t *a,
@@ -94,17 +110,26 @@ BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, 
     const int32_t *offset = store_offset(task->store, task->row + i);
     const bitops_store store = *task->store; /* stores to c cannot change it */
     const uint64_t *panel = task->panels;
+    const size_t size = output_size(kind);
+    const char *later =
+        (const char *)store.c + ((task->row + i) * store.ldc + task->col) * size + task->ahead;
     size_t j = 0;
     for (; j + NR <= task->n; j += NR, panel += words * NR) {
         BITOPS_UNROLL
-        for (size_t half = 0; half < NR; half += LANES)
+        for (size_t half = 0; half < NR; half += LANES) {
+            if (half * size % 64 == 0 && size)
+                __builtin_prefetch(later + (j + half) * size, 1, 3);
             store_lanes(kind, short_mismatches(words, &row, panel + half), 0xffff, task->row + i,
                         task->col + j + half, offset, &store);
+        }
     }
-    for (size_t half = 0; j + half < task->n; half += LANES)
+    for (size_t half = 0; j + half < task->n; half += LANES) {
+        if (size)
+            __builtin_prefetch(later + (j + half) * size, 1, 3);
         store_lanes(kind, short_mismatches(words, &row, panel + half),
                     low_bits16(task->n - j - half), task->row + i, task->col + j + half, offset,
                     &store);
+    }
 }
 
 BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, size_t m,
@@ -141,7 +166,7 @@ void bitops_gemm_short_avx512(const uint64_t *a, size_t lda, size_t m, const uin
                               size_t n, size_t k_words, size_t row, size_t col,
                               const bitops_store *store) {
     BITOPS_ASSUME(k_words > 0 && k_words <= BITOPS_SHORT_WORDS && col % NR == 0);
-    const short_task task = {panels, n, row, col, store};
+    const short_task task = {panels, n, row, col, store, bytes_ahead(m, store)};
     switch (k_words) {
     case 1:
         short_rows(1, a, lda, m, &task);
