@@ -72,7 +72,9 @@ class Segment:
 
     def ids_at(self, rows: Ids) -> Ids:
         """Return the ids of rows."""
-        return rows + self.ids.start if isinstance(self.ids, range) else self.ids[rows]
+        if not isinstance(self.ids, range):
+            return self.ids[rows]
+        return rows + self.ids.start
 
     @property
     def live_ids(self) -> Ids:
