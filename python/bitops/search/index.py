@@ -392,7 +392,8 @@ class BitIndex:
     def _refresh(self) -> bool:
         if self._folder is None or self._folder.manifest() == self._manifest:
             return False
-        self._state, self._manifest = self._folder.read("BitIndex.refresh", mmap=True)
+        known = self._state.segments
+        self._state, self._manifest = self._folder.read("BitIndex.refresh", known=known)
         return True
 
     @contextmanager
@@ -431,7 +432,7 @@ def _restore(
 
 
 def _as_ids(where: str, ids: ArrayLike) -> Ids:
-    """Check ids, and return them as int64; those beyond every id become -1."""
+    """Check ids, and return them as int64."""
     array = plain_array(where, "ids", ids)
     if array.ndim != 1:
         raise ValueError(f"[{where}] ids must have one axis, got shape {array.shape}")
