@@ -141,6 +141,14 @@ def dense_block(x):
     return L.GlobalAveragePooling2D()(L.DepthwiseConv2D(2, depth_multiplier=2)(x))
 
 
+def gates(x):
+    """Factors of the channels that are computed, as in Real-to-Binary, and a hard swish."""
+    y = norm(binary(x, 16))
+    factors = L.Conv2D(4, 1, activation="relu")(L.GlobalAveragePooling2D(keepdims=True)(x))
+    x = L.Multiply()([y, L.Conv2D(16, 1, activation="sigmoid")(factors)])
+    return L.GlobalAveragePooling2D()(x * L.ReLU(6.0)(x + 3.0) * (1 / 6))
+
+
 def bits_out(x):
     x = norm(binary(x, 37))
     return larq.quantizers.SteSign()(x)
@@ -194,6 +202,7 @@ FILES: dict[str, tuple[Net, tuple[int, ...]]] = {
     "rows": (rows, (20,)),
     "zero_padding": (zero_padding, (7, 8, 32)),
     "dense_block": (dense_block, (5, 6, 7)),
+    "gates": (gates, (6, 5, 16)),
 }
 
 
