@@ -138,7 +138,7 @@ def dense_block(x):
     x = L.Concatenate()([x, norm(binary(x, 5))])
     x = L.Add()([x, L.ReLU()(norm(binary(x, x.shape[-1])))])
     x = L.Concatenate()([x, norm(binary(x, 4))])
-    return L.GlobalAveragePooling2D()(L.DepthwiseConv2D(2, depth_multiplier=2)(x))
+    return L.Dense(6)(L.GlobalAveragePooling2D()(L.DepthwiseConv2D(2, depth_multiplier=2)(x)))
 
 
 def gates(x):
