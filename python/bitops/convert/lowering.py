@@ -43,7 +43,9 @@ def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.
     if not layers:
         raise ConversionError(f"[{where}] the network computes nothing of its input")
     if output.order is not None:
-        raise ConversionError(f"[{where}] the output must be scores, not flattened images")
+        raise ConversionError(
+            f"[{where}] the output must be scores, not images that were flattened or joined"
+        )
     known = tuple(size for size in start.sizes if size is not None)
     try:
         return L.Sequential(layers, input_shape=known if len(known) == len(start.sizes) else None)
