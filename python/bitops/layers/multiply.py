@@ -75,7 +75,7 @@ class Multiply(TrainingBranches):
     References
     ----------
     Martinez et al., "Training binary neural networks with real-to-binary convolutions", 2020,
-    equation 4: the shortcut computes scales of the channels from the input of a binary convolution.
+    section 4.3: the shortcut computes scales of the channels from the input of the convolution.
     Hu et al., "Squeeze-and-excitation networks", 2018, equation 4.
     """
 
