@@ -51,7 +51,11 @@ def _gradients(
 
 
 _TIMES = Join(
-    _shape_of_product, _product, _gradients, lambda main, other: _factors("Multiply", main, other)
+    _shape_of_product,
+    _product,
+    lambda chain, main, other: None,
+    _gradients,
+    lambda main, other: _factors("Multiply", main, other),
 )
 
 

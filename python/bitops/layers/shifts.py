@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..ops.array import BitArray, pack
@@ -17,6 +19,10 @@ from .norm import PackedBatchNorm
 from .parameter import Parameter
 from .registry import ArraySpec, register
 from .roles import Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 class RSign(TrainingLayer):
@@ -183,6 +189,9 @@ class PackedRPReLU(Layer):
 
     def forward(self, x) -> np.ndarray:
         return prelu("PackedRPReLU", x, self.slope, self.shift, self.offset)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.prelu(chain.as_float(x), self.slope, self.shift, self.offset)
 
     def cost(self, input_bits: int | None) -> Cost:
         features = self.slope.size
