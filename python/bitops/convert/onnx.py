@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..layers import Packed, Sequential
+from ..layers.base import activations
 from .errors import ConversionError
 from .lowering import lower
 from .onnx_file import Source, describe_source, read_onnx
 from .onnx_trace import trace
+
+_LIGHT = 2**22  # numbers
 
 
 def from_onnx(path: Source) -> Packed:
@@ -58,9 +63,16 @@ def from_onnx(path: Source) -> Packed:
         notes["remarks"] = "; ".join(remarks)
     try:
         packed = Sequential(layers, input_shape=input_shape).freeze()
-        if input_shape is not None:
+        if input_shape is not None and _is_light(packed, input_shape):
             packed(np.zeros((1, *input_shape), np.float32))  # layers refuse what does not fit
     except (TypeError, ValueError) as error:
         raise ConversionError(f"[from_onnx] the network cannot be packed: {error}") from None
     packed.notes.update(notes)
     return packed
+
+
+def _is_light(packed: Packed, shape: tuple[int, ...]) -> bool:
+    """Return whether no activation of one example is so large that a run would take long."""
+    outputs = (output for *_, output in activations(packed.layers, shape))
+    sizes = [math.prod(size or 1 for size in output) for output in outputs]
+    return max(math.prod(shape), *sizes) <= _LIGHT

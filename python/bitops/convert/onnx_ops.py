@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..ops.geometry import Pair
-from .graph import BATCH, Graph, Node
+from .graph import BATCH, Node
 from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
-from .tensors import Tensor, add, concat
+from .tensors import MOST_NUMBERS, Tensor, add, concat
 
 # Operators that need NCHW; the first of them tells how the input is laid out.
 MINDS_LAYOUT = {
@@ -83,11 +83,9 @@ class Call:
             raise self.node.refuse(f"its input {i} must be one finite number")
         return float(value.reshape(-1)[0])
 
-    def refuse_used_outputs(self, graph: Graph) -> None:
+    def refuse_used_outputs(self, used: set[str]) -> None:
         """Refuse a node whose further outputs, such as masks or indices, are used."""
-        further = {name for name in self.node.outputs[1:] if name}
-        used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
-        if further & used:
+        if used & {name for name in self.node.outputs[1:] if name}:
             raise self.node.refuse("only its first output is supported")
 
     def _name(self, i: int) -> str:
@@ -558,6 +556,8 @@ def _pad(call: Call) -> Tensor:
         None if size is None else size + sum(both)
         for size, both in zip(x.sizes, padding, strict=False)
     ]
+    if math.prod(size or 1 for size in sizes) * x.features(node) > MOST_NUMBERS:
+        raise node.refuse(f"its result would have more than {MOST_NUMBERS} numbers")
     return x.add(Pad(str(node), x.features(node), padding, number), sizes=(*sizes, x.sizes[-1]))
 
 

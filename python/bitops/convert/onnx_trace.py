@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from .constants import fold_constants
 from .errors import ConversionError
 from .graph import Graph, Node
 from .onnx_ops import Call
-from .tensors import COUNTED, Tensor
+from .tensors import COUNTED, MOST_NUMBERS, Tensor
 from .traces import Trace
 
 Handler = Callable[[Call], Tensor]
@@ -28,27 +30,43 @@ def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str
     tensors: dict[str, Tensor] = {name: start}
     constants: dict[str, np.ndarray] = dict(graph.constants)
     result = graph.outputs[0]
+    used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
     for node in _needed(graph):
         if node.op in _CHOICES and not node.domain and set(node.outputs) & set(graph.outputs):
             result = node.inputs[0]
             remarks.append(f"{node} is left out: predict() chooses among the scores")
             continue
         call = Call(node, tensors, constants, graph.opset, remarks)
-        if node.op == "Shape" and not node.domain and node.inputs[0] in tensors:
-            constants[node.outputs[0]] = _shape_of(node, tensors[node.inputs[0]])
-        elif not any(value in tensors for value in node.inputs):
-            constants[node.outputs[0]] = fold_constants(node, call.constant_inputs(), graph.opset)
-        else:
-            try:
+        with _refusing(node):
+            if node.op == "Shape" and not node.domain and node.inputs[0] in tensors:
+                constants[node.outputs[0]] = _shape_of(node, tensors[node.inputs[0]])
+            elif not any(value in tensors for value in node.inputs):
+                value = fold_constants(node, call.constant_inputs(), graph.opset)
+                constants[node.outputs[0]] = value
+            else:
                 tensors[node.outputs[0]] = _handler(node)(call)
-            except IndexError:
-                raise node.refuse("it names an axis that its input does not have") from None
-            call.refuse_used_outputs(graph)
+                call.refuse_used_outputs(used)
     if result not in tensors:
         raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
     if COUNTED in tensors[result].axes:
         raise ConversionError(f"[from_onnx] the comparisons in {result!r} must be counted")
     return tensors[result], start.trace, start.sizes, remarks
+
+
+@contextmanager
+def _refusing(node: Node) -> Iterator[None]:
+    """Refuse a node whose attributes or inputs are not what its operator takes.
+
+    The checker of onnx does not look at the types of attributes, nor at sizes.
+    """
+    try:
+        yield
+    except ConversionError:
+        raise
+    except IndexError:
+        raise node.refuse("it names an axis that its input does not have") from None
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise node.refuse(f"its attributes and inputs do not fit each other: {error}") from None
 
 
 def _handler(node: Node) -> Handler:
@@ -87,6 +105,12 @@ def start_of(graph: Graph) -> tuple[str, Tensor]:
         )
     ((name, shape),) = graph.inputs.items()
     batch, *sizes = shape or (None,)
+    known = [size for size in sizes if size is not None]
+    if min(known, default=1) < 1 or math.prod(known) > MOST_NUMBERS:
+        raise ConversionError(
+            f"[from_onnx] the sizes of the input {name!r} must be positive, and those of one "
+            f"example have a product of at most {MOST_NUMBERS}, got {list(shape)}"
+        )
     if len(sizes) == 1:
         return name, Tensor(Trace(), (sizes[0],), "nc", batch=batch)
     if len(sizes) != 3:

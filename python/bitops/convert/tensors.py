@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..layers.inputs import MAX_FEATURES
 from .graph import BATCH, Node
 from .steps import Affine, Join, Map, Step
 from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
+
+# In one example, of the input or behind a padding; a file of a few bytes can state any size.
+MOST_NUMBERS = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,8 @@ class Tensor:
         if None in sizes:
             raise node.refuse(f"the size of the image must be known to flatten it, got {sizes}")
         features = math.prod(size for size in sizes if size is not None)
+        if features > MAX_FEATURES:
+            raise node.refuse(f"at most {MAX_FEATURES} features can be flattened, got {features}")
         if wanted == [features] or (not wanted and features == 1):
             return self._flattened(shape)
         raise node.refuse(f"a shape of {sizes} cannot become {list(shape[1:])}")
