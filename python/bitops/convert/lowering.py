@@ -100,7 +100,7 @@ def _product(
     """
     float_kind, binary_kind, planes_kind = kinds
     found = find_levels(step.w)
-    settings |= {"bias": step.shift != 0, "seed": 0}
+    settings |= {"bias": step.shift != 0 or step.bias is not None, "seed": 0}
     w = step.w if found is None else found.integers
     if found is None:
         layer = float_kind(*sizes, **settings)
@@ -110,8 +110,9 @@ def _product(
         layer = planes_kind(*sizes, GivenPlanes(found), **settings)
     if found is None or found.is_binary:
         layer.weight.assign(w.astype(np.float32))
-    if step.shift:
-        layer.bias.assign((step.shift * w.reshape(len(w), -1).sum(axis=1)).astype(np.float32))
+    if settings["bias"]:
+        bias = step.shift * w.reshape(len(w), -1).sum(axis=1)
+        layer.bias.assign((bias if step.bias is None else bias + step.bias).astype(np.float32))
     return [layer, *(() if found is None else _scales(found))]
 
 

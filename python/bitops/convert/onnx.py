@@ -51,22 +51,24 @@ def from_onnx(path: Source) -> Packed:
     """
     graph, _ = read_onnx(path)
     output, start, shape, remarks = trace(graph)
-    layers = lower(output.trace.steps_from(start), remarks)
-    if not layers:
-        raise ConversionError("[from_onnx] the network computes nothing of its input")
     if output.order is not None:
         raise ConversionError("[from_onnx] the output must be scores, not flattened images")
     known = tuple(size for size in shape if size is not None)
     input_shape = known if len(known) == len(shape) else None
-    notes = {"source": f"ONNX file {describe_source(path)}"}
-    if remarks:
-        notes["remarks"] = "; ".join(remarks)
     try:
+        layers = lower(output.trace.steps_from(start), remarks)
+        if not layers:
+            raise ConversionError("[from_onnx] the network computes nothing of its input")
         packed = Sequential(layers, input_shape=input_shape).freeze()
         if input_shape is not None and _is_light(packed, input_shape):
             packed(np.zeros((1, *input_shape), np.float32))  # layers refuse what does not fit
+    except ConversionError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConversionError(f"[from_onnx] the network cannot be packed: {error}") from None
+    notes = {"source": f"ONNX file {describe_source(path)}"}
+    if remarks:
+        notes["remarks"] = "; ".join(remarks)
     packed.notes.update(notes)
     return packed
 
