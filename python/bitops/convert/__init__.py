@@ -3,8 +3,9 @@
 `from_onnx` reads ONNX, also as Brevitas, QONNX and FINN write it. Its steps:
 
     file            onnx_file       bytes to Graph, checked
-    Graph           onnx_trace      node by node, by the operators in onnx_ops, onnx_quant and
-                                    onnx_scales; nodes of constants by constants
+    Graph           onnx_trace      node by node, by the operators in onnx_arithmetic, onnx_layout,
+                                    onnx_pools, onnx_products, onnx_quant and onnx_scales; nodes
+                                    of constants by constants
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from ..layers import fold
-from .onnx_ops import Call
+from .onnx_call import Call, Handler
 from .quantization import MAX_BITS, integer_range, quant_thresholds
 from .steps import Affine, Levels, Map
 from .tensors import COUNTED, Tensor
@@ -28,7 +27,7 @@ def _sign(call: Call) -> Tensor:
     return _levels(call, call.tensor(), threshold, np.array([-1, 0, 1]))
 
 
-def _comparison(strict: bool, rising: bool) -> Callable[[Call], Tensor]:
+def _comparison(strict: bool, rising: bool) -> Handler:
     """Comparisons x > c (strict, rising), x >= c, x < c (falling), x <= c (strict, falling)."""
 
     def handler(call: Call) -> Tensor:
@@ -174,7 +173,7 @@ def _multi_threshold(call: Call) -> Tensor:
     return _levels(call, x, _shared(single), values)
 
 
-HANDLERS: dict[str, Callable[[Call], Tensor]] = {
+HANDLERS: dict[str, Handler] = {
     "BipolarQuant": _bipolar_quant,
     "Greater": _comparison(strict=True, rising=True),
     "GreaterOrEqual": _comparison(strict=False, rising=True),

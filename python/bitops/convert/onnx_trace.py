@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
-from . import onnx_ops, onnx_quant
+from . import onnx_arithmetic, onnx_layout, onnx_pools, onnx_products, onnx_quant
 from .constants import fold_constants
 from .errors import ConversionError
 from .graph import Graph, Node
-from .onnx_ops import Call
+from .onnx_call import Call, Handler
 from .tensors import COUNTED, MOST_NUMBERS, Tensor
 from .traces import Trace
 
-Handler = Callable[[Call], Tensor]
-HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
+HANDLERS: dict[str, Handler] = {
+    **onnx_arithmetic.HANDLERS,
+    **onnx_layout.HANDLERS,
+    **onnx_pools.HANDLERS,
+    **onnx_products.HANDLERS,
+    **onnx_quant.HANDLERS,
+}
+
+# Operators that need NCHW; the first of them tells how the input is laid out.
+_MINDS_LAYOUT = {
+    "AveragePool",
+    "BatchNormalization",
+    "Conv",
+    "Flatten",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "MaxPool",
+    "Reshape",
+}
 
 # At the end of a graph they choose among scores, which the packed network returns instead.
 _CHOICES = ("TopK", "ArgMax")
@@ -135,7 +152,7 @@ def _is_nhwc(graph: Graph, name: str) -> bool:
             continue
         if node.op == "Transpose":
             return list(node.attributes.get("perm", ())) == [0, 3, 1, 2]
-        if node.op in onnx_ops.MINDS_LAYOUT:
+        if node.op in _MINDS_LAYOUT:
             return False
         names |= set(node.outputs)
     return False
