@@ -12,6 +12,8 @@ from .onnx_windows import check_images, output_size, padding_of, pair_of
 from .steps import Conv, Dense
 from .tensors import Tensor
 
+_MOST_WEIGHTS = 2**26
+
 
 def _matmul(call: Call) -> Tensor:
     if call.is_tensor(1):
@@ -92,14 +94,40 @@ def _image_conv(call: Call, x: Tensor, w: np.ndarray, groups: int) -> Tensor:
     stride, dilation = (pair_of(call, name) for name in ("strides", "dilations"))
     kernel = w.shape[2], w.shape[3]
     padding = padding_of(call, x, kernel, stride, dilation)
-    filters = w.transpose(0, 2, 3, 1)
+    filters, order = w.transpose(0, 2, 3, 1), None
     if x.order is not None:
-        if groups > 1:
-            raise node.refuse("groups of channels that lie in another order are not supported")
-        filters = x.arranged(filters.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0)
+        filters, groups, order = _arranged_filters(node, filters, groups, x.order)
     step = Conv(str(node), filters, 0.0, stride, padding, dilation, groups)
     image = output_size(node, x, kernel, stride, padding, dilation)
-    return x.add(step, sizes=(*image, len(w)), order=None)
+    return x.add(step, sizes=(*image, len(w)), order=order)
+
+
+def _arranged_filters(
+    node: Node, filters: np.ndarray, groups: int, order: np.ndarray
+) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """Return filters OHWI for channels in another order, the groups, and the order of the output.
+
+    Groups move as they are if each finds its channels side by side. Otherwise there is one group,
+    and weights of 0 for the channels of the others.
+    """
+    outs, channels = len(filters) // groups, filters.shape[3]
+    places = order.reshape(groups, channels)
+    to = places[:, 0] // channels
+    order_out = (to[:, np.newaxis] * outs + np.arange(outs)).ravel()
+    if (places // channels == to[:, np.newaxis]).all():
+        arranged = np.empty_like(filters)
+        for group, place in enumerate(places):
+            own = filters[group * outs : (group + 1) * outs]
+            arranged[to[group] * outs : (to[group] + 1) * outs][..., place % channels] = own
+        is_same = bool((order_out == np.arange(len(filters))).all())
+        return arranged, groups, None if is_same else order_out
+    if filters.size * groups > _MOST_WEIGHTS:
+        raise node.refuse("groups of so many channels that lie in another order are not supported")
+    whole = np.zeros((*filters.shape[:3], channels * groups))
+    for group, place in enumerate(places):
+        rows = slice(group * outs, (group + 1) * outs)
+        whole[rows][..., place] = filters[rows]
+    return whole, 1, None
 
 
 def _pads(call: Call, x: Tensor, w: np.ndarray) -> bool:
