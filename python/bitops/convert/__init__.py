@@ -13,7 +13,8 @@
 makes descriptions of layers, keras_layers the layers, keras the Sequential.
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
-keeps. `to_c` writes C, out of the functions in c_source.
+keeps. `to_c` writes C, layer by layer as c_layers says, out of the functions in
+c_source; c_program keeps tables, calls and the workspace.
 
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
