@@ -46,7 +46,7 @@ def run(data: bytes) -> None:
         try:
             from_onnx(content)
         except ConversionError as error:
-            assert str(error).startswith("[from_onnx] ")
+            assert str(error).startswith(("[from_onnx] ", "[convert] "))
 
 
 def _changed(reader: Reader) -> bytes:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from ..layers import Layer, Packed, PackedConcat, PackedResidual
+from ..layers import Layer, Packed, PackedConcat, PackedMultiply, PackedResidual
+from ..layers.branches import PackedBranches
 from ..layers.summary import Row, Summary
 
 __all__ = ["draw_network", "short_count"]
@@ -190,7 +191,7 @@ def _part(layer: Layer, rows: Iterator[Row]) -> _Part:
     row = next(rows)
     if not branches:
         return _Box(WIDTH / 2, WIDTH / 2, HEIGHT, layer, row)
-    if isinstance(layer, PackedResidual | PackedConcat) and layer.shortcut is None:
+    if isinstance(layer, PackedBranches) and layer.shortcut is None:
         branches.append(_chain((), rows))
     between = sum(branch.left + branch.right + APART for branch in branches[1:])
     return _Block(
@@ -203,11 +204,16 @@ def _part(layer: Layer, rows: Iterator[Row]) -> _Part:
     )
 
 
+_JOINS: dict[type[Layer], str] = {
+    PackedConcat: "concat",
+    PackedMultiply: "multiply",
+    PackedResidual: "add",
+}
+
+
 def _join(layer: Layer) -> str:
     """Say how the branches of a layer meet."""
-    if isinstance(layer, PackedResidual):
-        return "add"
-    return "concat" if isinstance(layer, PackedConcat) else layer.name
+    return _JOINS.get(type(layer), layer.name)
 
 
 def _join_width(words: str) -> float:

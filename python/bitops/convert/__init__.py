@@ -3,11 +3,14 @@
 `from_onnx` reads ONNX, also as Brevitas, QONNX and FINN write it. Its steps:
 
     file            onnx_file       bytes to Graph, checked
-    Graph           onnx_trace      node by node, by the operators in onnx_arithmetic, onnx_layout,
-                                    onnx_pools, onnx_products, onnx_quant and onnx_scales; nodes
-                                    of constants by constants
+    Graph           onnx_trace      node by node, by the operators in onnx_ops (onnx_arithmetic,
+                                    onnx_layout, onnx_pools, onnx_products), onnx_quant and
+                                    onnx_scales; nodes of constants by constants
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
+
+`from_lce` reads files of Larq Compute Engine in the same steps: lce_file makes the Graph, lce_ops
+has the operators, and hands those that ONNX has too on to onnx_ops.
 
 `check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
 makes descriptions of layers, keras_layers the layers, keras the Sequential.
@@ -24,6 +27,7 @@ from .c_export import CSize, to_c
 from .checking import Report, check
 from .errors import ConversionError
 from .keras import from_keras
+from .lce import from_lce
 from .onnx import from_onnx
 from .onnx_export import to_onnx
 
@@ -33,6 +37,7 @@ __all__ = [
     "Report",
     "check",
     "from_keras",
+    "from_lce",
     "from_onnx",
     "to_c",
     "to_onnx",

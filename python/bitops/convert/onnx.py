@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
-from ..layers import Packed, Sequential
-from ..layers.base import activations
-from .errors import ConversionError
-from .lowering import lower
+from ..layers import Packed
+from .lowering import freeze, network
 from .onnx_file import Source, describe_source, read_onnx
 from .onnx_trace import trace
-
-_LIGHT = 2**22  # numbers
 
 
 def from_onnx(path: Source) -> Packed:
@@ -50,31 +42,10 @@ def from_onnx(path: Source) -> Packed:
     since `predict` does the same.
     """
     graph, _ = read_onnx(path)
-    output, start, shape, remarks = trace(graph)
-    if output.order is not None:
-        raise ConversionError("[from_onnx] the output must be scores, not flattened images")
-    known = tuple(size for size in shape if size is not None)
-    input_shape = known if len(known) == len(shape) else None
-    try:
-        layers = lower(output.trace.steps_from(start), remarks)
-        if not layers:
-            raise ConversionError("[from_onnx] the network computes nothing of its input")
-        packed = Sequential(layers, input_shape=input_shape).freeze()
-        if input_shape is not None and _is_light(packed, input_shape):
-            packed(np.zeros((1, *input_shape), np.float32))  # layers refuse what does not fit
-    except ConversionError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConversionError(f"[from_onnx] the network cannot be packed: {error}") from None
+    output, start, remarks = trace(graph)
+    packed = freeze(network(output, start, remarks, "from_onnx"), "from_onnx")
     notes = {"source": f"ONNX file {describe_source(path)}"}
     if remarks:
         notes["remarks"] = "; ".join(remarks)
     packed.notes.update(notes)
     return packed
-
-
-def _is_light(packed: Packed, shape: tuple[int, ...]) -> bool:
-    """Return whether no activation of one example is so large that a run would take long."""
-    outputs = (output for *_, output in activations(packed.layers, shape))
-    sizes = [math.prod(size or 1 for size in output) for output in outputs]
-    return max(math.prod(shape), *sizes) <= _LIGHT

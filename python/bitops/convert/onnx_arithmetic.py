@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .onnx_call import Call, Handler
+from .calls import Call, Handler
 from .onnx_scales import MAGNITUDE, times_scales
 from .steps import Levels, Map
 from .tensors import Tensor, add
@@ -169,6 +169,7 @@ HANDLERS: dict[str, Handler] = {
     "Neg": _negate,
     "PRelu": _prelu,
     "Relu": _map("relu"),
+    "Sigmoid": _map("sigmoid"),
     "Softmax": _softmax,
     "Sub": _subtract,
     "Tanh": _map("tanh"),

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from .calls import Call, Handler
 from .graph import BATCH, Node
-from .onnx_call import Call, Handler
 from .steps import Pad
-from .tensors import MOST_NUMBERS, Tensor, concat
+from .tensors import Tensor, concat, pad_features
 
 
 def _reshape(call: Call) -> Tensor:
@@ -98,27 +98,24 @@ def _pad(call: Call) -> Tensor:
     if call.attribute("mode", "constant") != "constant":
         raise node.refuse("its mode must be 'constant'")
     pads = np.reshape(call.setting("pads", 1), -1).astype(int).tolist()
-    value = call.setting("value", 2, 0.0)
     axes = call.constant(3) if len(call.node.inputs) > 3 else None
     names = x.axes if axes is None else [x.axes[i] for i in np.reshape(axes, -1).tolist()]
-    half = len(pads) // 2
-    if half != len(names) or min(pads, default=0) < 0:
+    if len(pads) != 2 * len(names) or min(pads, default=0) < 0:
         raise node.refuse(f"its pads must be two integers >= 0 for each axis, got {pads}")
-    sides = {name: (pads[i], pads[half + i]) for i, name in enumerate(names)}
-    if any(sum(both) and name not in "hw" for name, both in sides.items()):
-        raise node.refuse("only height and width can be padded")
+    sides = {name: (pads[i], pads[len(names) + i]) for i, name in enumerate(names)}
+    if any(sum(both) and name not in "hwc" for name, both in sides.items()):
+        raise node.refuse("only height, width and channels can be padded")
+    number = float(np.reshape(call.setting("value", 2, 0.0), -1)[0])
+    if not math.isfinite(number):
+        raise node.refuse(f"its value must be finite, got {number}")
+    x = pad_features(node, x, sides.get("c", (0, 0)), number)
     padding = sides.get("h", (0, 0)), sides.get("w", (0, 0))
     if padding == ((0, 0), (0, 0)):
         return x
-    number = float(np.reshape(value, -1)[0])
-    if not math.isfinite(number):
-        raise node.refuse(f"its value must be finite, got {number}")
     sizes = [
         None if size is None else size + sum(both)
         for size, both in zip(x.sizes, padding, strict=False)
     ]
-    if math.prod(size or 1 for size in sizes) * x.features(node) > MOST_NUMBERS:
-        raise node.refuse(f"its result would have more than {MOST_NUMBERS} numbers")
     return x.add(Pad(str(node), x.features(node), padding, number), sizes=(*sizes, x.sizes[-1]))
 
 

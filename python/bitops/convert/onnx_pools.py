@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops.geometry import Pair
-from .onnx_call import Call, Handler
+from .calls import Call, Handler
 from .onnx_scales import CHANNEL_MEAN
-from .onnx_windows import check_images, output_size, padding_of, pair_of
+from .onnx_windows import check_images, padding_of, pair_of
 from .steps import Map, Pool, Sides
-from .tensors import Tensor
+from .tensors import Tensor, output_size
 
 
 def _pool(kind: str) -> Handler:

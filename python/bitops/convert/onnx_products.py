@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from .calls import Call, Handler
 from .graph import Node
-from .onnx_call import Call, Handler
-from .onnx_windows import check_images, output_size, padding_of, pair_of
+from .onnx_windows import check_images, padding_of, pair_of
 from .steps import Conv, Dense
-from .tensors import Tensor
+from .tensors import Tensor, output_size
 
 _MOST_WEIGHTS = 2**26
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..layers import fold
-from .onnx_call import Call, Handler
+from .calls import Call, Handler
 from .quantization import MAX_BITS, integer_range, quant_thresholds, rounding_of
 from .steps import Affine, Levels, Map, Pool
 from .tensors import COUNTED, Tensor

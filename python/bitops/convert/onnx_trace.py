@@ -1,28 +1,24 @@
-"""Traces an ONNX graph from its input to its output, node by node."""
+"""Traces a graph from its input to its output, node by node.
+
+The operators are those of ONNX, unless others are given.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 
-from . import onnx_arithmetic, onnx_layout, onnx_pools, onnx_products, onnx_quant
+from . import onnx_ops, onnx_quant
+from .calls import Call, Handler
 from .constants import fold_constants
 from .errors import ConversionError
 from .graph import Graph, Node
-from .onnx_call import Call, Handler
-from .tensors import COUNTED, MOST_NUMBERS, Tensor
+from .tensors import COUNTED, Tensor, refuse_giants
 from .traces import Trace
 
-HANDLERS: dict[str, Handler] = {
-    **onnx_arithmetic.HANDLERS,
-    **onnx_layout.HANDLERS,
-    **onnx_pools.HANDLERS,
-    **onnx_products.HANDLERS,
-    **onnx_quant.HANDLERS,
-}
+HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
 
 # Operators that need NCHW; the first of them tells how the input is laid out.
 _MINDS_LAYOUT = {
@@ -40,15 +36,17 @@ _MINDS_LAYOUT = {
 _CHOICES = ("TopK", "ArgMax")
 
 
-def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str]]:
-    """Trace a graph; return its output, the start, the shape of an example, and remarks."""
+def trace(
+    graph: Graph, handlers: Mapping[str, Handler] = HANDLERS
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Trace a graph; return its output, its input, and remarks."""
     name, start = start_of(graph)
     remarks: list[str] = []
     tensors: dict[str, Tensor] = {name: start}
     constants: dict[str, np.ndarray] = dict(graph.constants)
     result = graph.outputs[0]
     used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
-    for node in _needed(graph):
+    for node in graph.needed():
         if node.op in _CHOICES and not node.domain and set(node.outputs) & set(graph.outputs):
             result = node.inputs[0]
             remarks.append(f"{node} is left out: predict() chooses among the scores")
@@ -61,13 +59,13 @@ def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str
                 value = fold_constants(node, call.constant_inputs(), graph.opset)
                 constants[node.outputs[0]] = value
             else:
-                tensors[node.outputs[0]] = _handler(node)(call)
+                tensors[node.outputs[0]] = _handler(node, handlers)(call)
                 call.refuse_used_outputs(used)
     if result not in tensors:
-        raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
+        raise graph.refuse(f"the output {result!r} does not depend on the input")
     if COUNTED in tensors[result].axes:
-        raise ConversionError(f"[from_onnx] the comparisons in {result!r} must be counted")
-    return tensors[result], start.trace, start.sizes, remarks
+        raise graph.refuse(f"the comparisons in {result!r} must be counted")
+    return tensors[result], start, remarks
 
 
 @contextmanager
@@ -86,8 +84,8 @@ def _refusing(node: Node) -> Iterator[None]:
         raise node.refuse(f"its attributes and inputs do not fit each other: {error}") from None
 
 
-def _handler(node: Node) -> Handler:
-    handler = HANDLERS.get(node.op)
+def _handler(node: Node, handlers: Mapping[str, Handler]) -> Handler:
+    handler = handlers.get(node.op)
     if handler is None:
         raise node.refuse("the operator is not supported")
     if node.domain and node.op not in onnx_quant.HANDLERS:
@@ -104,41 +102,28 @@ def _shape_of(node: Node, tensor: Tensor) -> np.ndarray:
     return np.array(sizes, np.int64)
 
 
-def _needed(graph: Graph) -> list[Node]:
-    """Return the nodes that the outputs depend on."""
-    wanted, needed = set(graph.outputs), []
-    for node in reversed(graph.nodes):
-        if wanted & set(node.outputs):
-            needed.append(node)
-            wanted |= set(node.inputs)
-    return needed[::-1]
-
-
 def start_of(graph: Graph) -> tuple[str, Tensor]:
     """Return the name of the input, and the tensor it is: images NCHW unless they are turned."""
     if len(graph.inputs) != 1:
-        raise ConversionError(
-            f"[from_onnx] the network must have one input, got {', '.join(graph.inputs) or 'none'}"
+        raise graph.refuse(
+            f"the network must have one input, got {', '.join(graph.inputs) or 'none'}"
         )
     ((name, shape),) = graph.inputs.items()
     batch, *sizes = shape or (None,)
-    known = [size for size in sizes if size is not None]
-    if min(known, default=1) < 1 or math.prod(known) > MOST_NUMBERS:
-        raise ConversionError(
-            f"[from_onnx] the sizes of the input {name!r} must be positive, and those of one "
-            f"example have a product of at most {MOST_NUMBERS}, got {list(shape)}"
-        )
+    refuse_giants(f"input {name!r}", sizes)
+    if min((size for size in sizes if size is not None), default=1) < 1:
+        raise graph.refuse(f"the sizes of the input {name!r} must be positive, got {list(shape)}")
     if len(sizes) == 1:
         return name, Tensor(Trace(), (sizes[0],), "nc", batch=batch)
     if len(sizes) != 3:
-        raise ConversionError(
-            f"[from_onnx] the input {name!r} must be rows (n, features) or images of 4 axes, "
+        raise graph.refuse(
+            f"the input {name!r} must be rows (n, features) or images of 4 axes, "
             f"got shape {list(shape)}"
         )
     axes = "nhwc" if _is_nhwc(graph, name) else "nchw"
     own = dict(zip(axes[1:], sizes, strict=True))
     if own["c"] is None:
-        raise ConversionError(f"[from_onnx] the channels of the input {name!r} must be known")
+        raise graph.refuse(f"the channels of the input {name!r} must be known")
     return name, Tensor(Trace(), (own["h"], own["w"], own["c"]), axes, batch=batch)
 
 

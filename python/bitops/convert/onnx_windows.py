@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from ..ops.geometry import Pair
+from .calls import Call
 from .graph import Node
-from .onnx_call import Call
 from .steps import Sides
-from .tensors import Tensor
+from .tensors import Tensor, same_padding
 
 
 def check_images(node: Node, x: Tensor) -> None:
+    """Refuse what are no images NCHW."""
     if x.axes != "nchw":
         raise node.refuse(f"its input must be images (n, c, h, w), got axes {x.axes!r}")
 
 
 def pair_of(call: Call, name: str, default: int = 1) -> Pair:
+    """Return an attribute of two positive integers."""
     values = call.attribute(name) or [default, default]
     if len(values) != 2 or min(values) < 1:
         raise call.node.refuse(f"{name} must be two positive integers, got {values}")
@@ -22,6 +24,7 @@ def pair_of(call: Call, name: str, default: int = 1) -> Pair:
 
 
 def padding_of(call: Call, x: Tensor, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Return what lies around the image on each side, stated or by `auto_pad`."""
     mode = call.attribute("auto_pad", "NOTSET")
     if mode in ("NOTSET", "VALID"):
         pads = list(call.attribute("pads") or [0, 0, 0, 0]) if mode == "NOTSET" else [0, 0, 0, 0]
@@ -30,26 +33,7 @@ def padding_of(call: Call, x: Tensor, kernel: Pair, stride: Pair, dilation: Pair
         return (pads[0], pads[2]), (pads[1], pads[3])
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         raise call.node.refuse(f"auto_pad {mode!r} is not known")
-    sides = []
-    for size, k, s, d in zip(x.sizes, kernel, stride, dilation, strict=False):
-        if size is None:
-            raise call.node.refuse("the size of the image must be known for auto_pad")
-        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-        less, more = total // 2, total - total // 2
-        sides.append((less, more) if mode == "SAME_UPPER" else (more, less))
-    return sides[0], sides[1]
-
-
-def output_size(
-    node: Node, x: Tensor, kernel: Pair, stride: Pair, padding: Sides, dilation: Pair
-) -> tuple[int | None, int | None]:
-    sizes: list[int | None] = []
-    for size, k, s, p, d in zip(x.sizes, kernel, stride, padding, dilation, strict=False):
-        if size is None:
-            sizes.append(None)
-            continue
-        room = size + sum(p) - d * (k - 1) - 1
-        if room < 0:
-            raise node.refuse(f"its window is larger than the image, {size} pixels")
-        sizes.append(room // s + 1)
-    return sizes[0], sizes[1]
+    upper = same_padding(call.node, x, kernel, stride, dilation)
+    if mode == "SAME_UPPER":
+        return upper
+    return tuple((more, less) for less, more in upper)  # type: ignore[return-value]

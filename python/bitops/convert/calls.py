@@ -1,4 +1,4 @@
-"""A node of ONNX with its inputs, as the functions that trace operators take it."""
+"""A node together with its inputs: what the operators of a format are given."""
 
 from __future__ import annotations
 
