@@ -9,7 +9,12 @@
     layers          lowering        a Sequential, which freezes to a Packed
 
 `check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
-makes descriptions of layers, keras_layers the layers, keras the Sequential.
+makes descriptions of layers, keras_layers the layers, keras the Sequential. `from_torch` records a
+module while it runs:
+
+    module          torch_record    the functions it calls; those that are steps by torch_forms
+    functions       torch_ops       operators of ONNX, and so steps and layers as above
+    state dict      torch_state     arrays for layers that are given
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
 keeps. `to_c` writes C, out of the functions in c_source.
@@ -24,6 +29,7 @@ from .errors import ConversionError
 from .keras import from_keras
 from .onnx import from_onnx
 from .onnx_export import to_onnx
+from .torch import from_torch
 
 __all__ = [
     "CSize",
@@ -32,6 +38,7 @@ __all__ = [
     "check",
     "from_keras",
     "from_onnx",
+    "from_torch",
     "to_c",
     "to_onnx",
 ]

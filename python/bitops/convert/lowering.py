@@ -26,9 +26,38 @@ from .. import layers as L
 from ..layers.base import TrainingLayer
 from ..quantizers import Heaviside
 from .errors import ConversionError
+from .onnx_scales import CHANNEL_MEAN, MAGNITUDE
 from .simplify import is_three_way, simplified, what_flows
 from .steps import Affine, Conv, Dense, Join, Levels, Map, Pad, Pool, ScaledConv, Step
+from .tensors import Tensor
 from .weights import FewLevels, GivenPlanes, find_levels
+
+
+def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.Sequential:
+    """Return the network between two tensors of a graph; add what a user should know."""
+    layers = lower(output.trace.steps_from(start.trace), remarks)
+    if not layers:
+        raise ConversionError(f"[{where}] the network computes nothing of its input")
+    if output.order is not None:
+        raise ConversionError(f"[{where}] the output must be scores, not flattened images")
+    known = tuple(size for size in start.sizes if size is not None)
+    try:
+        return L.Sequential(layers, input_shape=known if len(known) == len(start.sizes) else None)
+    except (TypeError, ValueError) as error:
+        raise ConversionError(f"[{where}] the network cannot be built: {error}") from None
+
+
+def freeze(net: L.Sequential, where: str) -> L.Packed:
+    """Return the packed network, which takes examples of the shape that it states."""
+    try:
+        packed = net.freeze()
+        if packed.input_shape is not None:
+            packed(
+                np.zeros((1, *packed.input_shape), np.float32)
+            )  # layers refuse what does not fit
+    except (TypeError, ValueError) as error:
+        raise ConversionError(f"[{where}] the network cannot be packed: {error}") from None
+    return packed
 
 
 def lower(steps: Iterable[Step], remarks: list[str]) -> list[TrainingLayer]:
@@ -146,7 +175,12 @@ def _map(step: Map) -> list[TrainingLayer]:
     }
     if step.kind not in plain:
         raise ConversionError(
-            f"[from_onnx] {step.source}: it is supported only in the input scales of XNOR-Net"
+            f"[convert] {step.source}: {step.kind} is no layer"
+            + (
+                " but in the input scales of XNOR-Net"
+                if step.kind in (MAGNITUDE, CHANNEL_MEAN)
+                else ""
+            )
         )
     return [plain[step.kind]()]
 
@@ -156,7 +190,7 @@ def _join(step: Join, remarks: list[str]) -> list[TrainingLayer]:
     if not body and step.kind == "add":  # what was not empty computes nothing
         body, shortcut = shortcut, body
     if not body:
-        raise ConversionError(f"[from_onnx] {step.source}: an operand is the input of the other")
+        raise ConversionError(f"[convert] {step.source}: an operand is the input of the other")
     kind = L.Residual if step.kind == "add" else L.Concat
     return [kind(L.Sequential(body), L.Sequential(shortcut) if shortcut else None)]
 

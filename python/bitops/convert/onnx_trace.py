@@ -21,8 +21,8 @@ HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
 _CHOICES = ("TopK", "ArgMax")
 
 
-def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str]]:
-    """Trace a graph; return its output, the start, the shape of an example, and remarks."""
+def trace(graph: Graph) -> tuple[Tensor, Tensor, list[str]]:
+    """Trace a graph; return its output, its input, and remarks."""
     name, start = start_of(graph)
     remarks: list[str] = []
     tensors: dict[str, Tensor] = {name: start}
@@ -48,7 +48,7 @@ def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str
         raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
     if COUNTED in tensors[result].axes:
         raise ConversionError(f"[from_onnx] the comparisons in {result!r} must be counted")
-    return tensors[result], start.trace, start.sizes, remarks
+    return tensors[result], start, remarks
 
 
 def _handler(node: Node) -> Handler:
