@@ -87,7 +87,7 @@ def ir_net(w):
     if flat.size(1) < 2:  # these have no deviation
         return signs_of(w)
     flat = flat - flat.mean(-1, keepdim=True)
-    flat = flat / flat.std(-1, keepdim=True)
+    flat = flat / flat.std(-1, keepdim=True).clamp(min=1e-3)
     power = torch.pow(2.0, flat.abs().mean(-1, keepdim=True).log2().round())
     return (signs_of(flat) * power).view_as(w)
 

@@ -197,6 +197,7 @@ def test_a_shared_module_is_used_twice(rows):
         lambda self, x: F.relu6(x).add(x, alpha=0.5).flatten(1),
         lambda self, x: (2 - x).clamp(min=0).sub(1).div(3).contiguous().flatten(1),
         lambda self, x: (x + torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)).flatten(1),
+        lambda self, x: (x * torch.tanh(x)).flatten(1),
         lambda self, x: (F.hardsigmoid(x) * 3 - torch.tanh(x)).flatten(1),
         lambda self, x: F.conv2d(x, self.w, padding="same", dilation=2).flatten(1),
         lambda self, x: (x.flatten(1) @ self.v).log_softmax(1),
@@ -262,6 +263,37 @@ def test_sign_of_zero_can_be_chosen(rows):
     assert_same_scores(packed, module, rows)
 
 
+def test_brevitas(x):
+    """Its layers compute their weights and activations in the forward, so they need no file."""
+    qnn = pytest.importorskip("brevitas.nn", reason="needs Brevitas")
+    quant = pytest.importorskip("brevitas.quant")
+    bits = quant.SignedBinaryActPerTensorConst
+    module = nn.Sequential(
+        qnn.QuantConv2d(3, 8, 3, padding=1, weight_bit_width=4, bias=False),
+        nn.BatchNorm2d(8),
+        qnn.QuantIdentity(bits),
+        qnn.QuantConv2d(8, 8, 3, weight_quant=quant.SignedBinaryWeightPerTensorConst),
+        nn.BatchNorm2d(8),
+        qnn.QuantReLU(bit_width=2),
+        nn.Flatten(),
+        qnn.QuantLinear(8 * 6 * 5, 5, bias=True, weight_bit_width=2),
+    )
+    module(torch.from_numpy(x))  # which finds the scale of QuantReLU
+    packed = converted(module, x)
+    assert any(type(layer) is PackedConv2D for layer in packed.layers)
+    assert_same_scores(packed, module, x)
+
+
+def test_constants_that_become_values_are_refused():
+    def forward(self, x):
+        made = torch.ones(2, 20)
+        made[x < 0] = -1
+        return made
+
+    with pytest.raises(ConversionError, match="setitem in Of: constants become what depends on"):
+        from_torch(Of(forward), input_shape=(20,))
+
+
 # Refusals
 
 
@@ -278,7 +310,8 @@ def test_sign_of_zero_can_be_chosen(rows):
         (lambda self, x: torch.from_numpy(np.sign(x.numpy())), r"numpy in Of: the module decides"),
         (lambda self, x: x[:, ::2], r"getitem in Of: the function is not supported"),
         (lambda self, x: torch.ones_like(x), "does not depend on the input"),
-        (lambda self, x: torch.ones(3), "what it computes cannot be followed"),
+        (lambda self, x: torch.ones(3), "does not depend on the input"),
+        (lambda self, x: torch.rand(2, 20), "forward in Of: what it computes cannot be followed"),
         (lambda self, x: (x, x), "must return a tensor"),
         (lambda self, x: self.missing(x), "forward in Of: it fails on examples of shape .20,."),
         (lambda self, x: F.batch_norm(x, None, None, training=True), "by the batch itself"),
@@ -286,7 +319,6 @@ def test_sign_of_zero_can_be_chosen(rows):
         (lambda self, x: x.half(), "half precision is not supported"),
         (lambda self, x: x.int(), "only behind a comparison"),
         (lambda self, x: x.view(len(x) * 2, -1), "first axis must stay"),
-        (lambda self, x: x.mul(x), "mul in Of: the product of two computed tensors"),
         (lambda self, x: x @ x.t(), "matmul in Of: its second operand must be constant"),
         (lambda self, x: torch.mul(x, 2, out=torch.empty(2, 20)), "out= is not supported"),
         (lambda self, x: F.linear(x, torch.ones(3, 7)), "fails|take 7 features"),

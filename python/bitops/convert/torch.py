@@ -6,12 +6,13 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from .. import layers as L
 from ..layers.base import TrainingLayer
+from .errors import ConversionError
 from .lowering import freeze, network
-from .steps import Map
+from .steps import Map, Step
 from .tensors import Tensor
 from .torch_ops import LOG_SOFTMAX
 from .torch_record import Recorder, is_module, prepared, start_of
@@ -155,7 +156,16 @@ def _binarize(module: Any, binary: Binary) -> None:
 def _without_log_softmax(output: Tensor, remarks: list[str]) -> Tensor:
     """Leave out what does not change which score is largest."""
     step, before = output.trace.step, output.trace.before
-    if not (isinstance(step, Map) and step.kind == LOG_SOFTMAX and before is not None):
-        return output
-    remarks.append(f"{step.source} is left out: the scores are those before it")
-    return replace(output, trace=before)
+    if _is_log_softmax(step) and before is not None:
+        remarks.append(f"{step.source} is left out: the scores are those before it")
+        output = replace(output, trace=before)
+    for trace in output.trace.line():
+        if _is_log_softmax(trace.step):
+            raise ConversionError(
+                f"[from_torch] {trace.step.source}: it is supported only at the end"
+            )
+    return output
+
+
+def _is_log_softmax(step: Step | None) -> TypeGuard[Map]:
+    return isinstance(step, Map) and step.kind == LOG_SOFTMAX

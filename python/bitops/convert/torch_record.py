@@ -159,6 +159,8 @@ def _recorded_class() -> Any:
         @classmethod
         def __torch_function__(cls, func, types, args=(), kwargs=None):
             kwargs = kwargs or {}
+            if not all(issubclass(kind, torch.Tensor) for kind in types):
+                return NotImplemented  # Brevitas has tensors of its own, which unpack themselves
             first = next(x for x in _leaves((args, kwargs)) if isinstance(x, Recorded))
             recorder = vars(first).get("recorder")
             if recorder is None:  # it is being made, or printed
@@ -226,9 +228,9 @@ class Recorder:
             self._modules.append((names[id(part)], type(part).__name__))
 
         def leave(part: Any, args: Any, y: Any) -> None:
-            takes = any(isinstance(x, self._recorded) for x in _leaves(args))
-            lost = isinstance(y, self.torch.Tensor) and not isinstance(y, self._recorded)
-            if takes and lost:
+            takes = any(self._is_recorded(x) for x in _leaves(args))
+            lost = isinstance(y, self.torch.Tensor) and not self._is_recorded(y)
+            if takes and lost and y.ndim and len(y) == EXAMPLES and (y != y[:1]).any():
                 raise self._refused(
                     self._node("forward"), "what it computes cannot be followed, as in TorchScript"
                 )
@@ -267,8 +269,9 @@ class Recorder:
             )
         try:
             values = [self._value_of(x) for x in _leaves((args, kwargs)) if self._is_recorded(x)]
-            is_repeated = name.startswith("expand") and not any(map(self._is_recorded, args[:1]))
-            if is_repeated or all(value.constant is not None for value in values):
+            if self._is_shaped_constant(name, args) or all(
+                value.constant is not None for value in values
+            ):
                 return self._constants(name, func, args, kwargs)
             value = self._value(node, func, args, kwargs)
         except ConversionError as error:
@@ -281,6 +284,13 @@ class Recorder:
         error = node.refuse(reason)
         self._refusal = self._refusal or error
         return error
+
+    def _is_shaped_constant(self, name: str, args: tuple) -> bool:
+        """Return whether a call is one like constant.expand_as(x)."""
+        if name not in _SAME or name == "copy" or not args:
+            return False
+        first = args[0]
+        return not self._is_recorded(first) or self._value_of(first).constant is not None
 
     def _constants(self, name: str, func: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         """Return what a function gives of constants."""
@@ -479,11 +489,13 @@ class Recorder:
             for owner in first.record.owners:
                 owner.seen = self._version(owner)
             return y
-        if not isinstance(y, self.torch.Tensor):
+        if (y is first or name == "setitem") and value.constant is None:
             raise self._refused(
                 self._node(name),
-                f"it must give a tensor, got {type(y).__name__}",
+                "constants become what depends on the input: begin with torch.zeros_like(x)",
             )
+        if not isinstance(y, self.torch.Tensor):
+            raise self._refused(self._node(name), f"it gives {type(y).__name__}, not a tensor")
         is_same_memory = (
             first is not None
             and self._is_recorded(first)
