@@ -13,7 +13,12 @@
 has the operators, and hands those that ONNX has too on to onnx_ops.
 
 `check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
-makes descriptions of layers, keras_layers the layers, keras the Sequential.
+makes descriptions of layers, keras_layers the layers, keras the Sequential. `from_torch` records a
+module while it runs:
+
+    module          torch_record    the functions it calls; those that are steps by torch_forms
+    functions       torch_ops       operators of ONNX, and so steps and layers as above
+    state dict      torch_state     arrays for layers that are given
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
 keeps. `to_c` writes C, layer by layer as c_layers says, out of the functions in
@@ -30,6 +35,7 @@ from .keras import from_keras
 from .lce import from_lce
 from .onnx import from_onnx
 from .onnx_export import to_onnx
+from .torch import from_torch
 
 __all__ = [
     "CSize",
@@ -39,6 +45,7 @@ __all__ = [
     "from_keras",
     "from_lce",
     "from_onnx",
+    "from_torch",
     "to_c",
     "to_onnx",
 ]
