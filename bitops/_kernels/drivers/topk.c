@@ -25,6 +25,7 @@
 #include "drivers/choice.h"
 #include "drivers/short_rows.h"
 #include "drivers/sizes.h"
+#include "drivers/sparse_rows.h"
 #include "isa/shared/heap.h"
 #include "isa/shared/nearest.h"
 #include "isa/shared/store.h"
@@ -68,6 +69,8 @@ static size_t step_columns(const bitops_isa *isa, const bitops_gemm_args *args, 
                PLAIN_COLUMNS;
     case BITOPS_SHORT_ROWS:
         return short_columns(isa, args->k_words);
+    case BITOPS_SPARSE_ROWS:
+        return BITOPS_LINE_COLUMNS;
     default:
         return isa->nr;
     }
@@ -92,7 +95,7 @@ typedef struct topk_plan {
 /* Panels cost as much as a row of a. If they are made anyway, only those of allowed columns are. */
 static int copies_pay(const bitops_isa *isa, const bitops_gemm_args *args, bitops_way way) {
     const uint64_t *allowed = args->store.allowed;
-    if (!allowed)
+    if (!allowed || way == BITOPS_SPARSE_ROWS)
         return 0;
     int64_t count;
     isa->popcount(allowed, 1, bitops_words(args->n), &count);
@@ -117,17 +120,24 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
     const size_t keys = args->m * count;
     topk_plan plan = {.way = choose_search_way(isa, args)};
-    const int plain = plan.way == BITOPS_PLAIN_ROWS;
+    if (args->lines && bitops_lines_pay(args))
+        plan.way = BITOPS_SPARSE_ROWS;
+    const int plain = plan.way == BITOPS_PLAIN_ROWS, sparse = plan.way == BITOPS_SPARSE_ROWS;
     plan.step = step_columns(isa, args, plan.way);
     plan.copies = copies_pay(isa, args, plan.way);
-    plan.panel_words = plain || (args->panels && !plan.copies) ? 0 : plan.step * args->k_words;
+    const int ready = (args->panels && !plan.copies) || sparse;
+    plan.panel_words = plain || ready ? 0 : plan.step * args->k_words;
     const size_t fit_panels = max_size(PANEL_WORDS / max_size(plan.panel_words, 1), 1);
     const size_t most = min_size(MAX_THREADS, fit_panels);
     const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
     plan.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
-    plan.columns = round_up(ceil_div(args->n, plan.spans), max_size(isa->nr, PLAIN_COLUMNS));
+    plan.columns = round_up(ceil_div(args->n, plan.spans),
+                            max_size(max_size(isa->nr, PLAIN_COLUMNS), sparse ? plan.step : 1));
     plan.spans = ceil_div(args->n, plan.columns);
-    const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
+    const size_t row_words = sparse              ? SPARSE_LIST * sizeof(uint16_t) / sizeof(uint64_t)
+                             : isa->prepack_rows ? args->k_words
+                                                 : isa->row_words;
+    const size_t depth = max_size(row_words ? row_words : args->k_words, 1);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
     plan.rows = min_size(fit, ceil_div(args->m * plan.spans, threads));
     const size_t fit_lists = LIST_WORDS / threads / list_words(count);
@@ -138,7 +148,6 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
     plan.blocks = ceil_div(args->m, plan.rows);
     plan.workers = min_size(threads, plan.blocks * plan.spans);
-    const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
     plan.rows_words = plain ? 0 : round_up(plan.rows * row_words, LINE_WORDS);
     plan.lists_words =
         plan.lists ? round_up(min_size(plan.rows, args->m) * list_words(count), LINE_WORDS) : 0;
@@ -338,6 +347,11 @@ static void multiply_step(const topk_rows *rows, size_t first, size_t last, cons
         isa->gemm_short(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
                         first, step->col, store);
         break;
+    case BITOPS_SPARSE_ROWS:
+        bitops_multiply_lines(isa, (const uint16_t *)rows->counters + first * SPARSE_LIST, m,
+                              rows->args->lines + step->col * k_words, step->n, first, step->col,
+                              store);
+        break;
     case BITOPS_PANELS:
         isa->gemm_panel(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
                         first, step->col, store, rows->counters);
@@ -431,7 +445,9 @@ static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const 
                       .lda = args->lda,
                       .panels = scratch,
                       .counters = form};
-    if (plan->rows_words && isa->prepack_rows) {
+    if (plan->way == BITOPS_SPARSE_ROWS) {
+        bitops_list_ones(rows.a, rows.lda, task->m, args->k_words, (uint16_t *)form);
+    } else if (plan->rows_words && isa->prepack_rows) {
         isa->prepack_rows(rows.a, rows.lda, task->m, args->k_words, form, args->k_words);
         rows.a = form;
         rows.lda = args->k_words;
