@@ -3,7 +3,8 @@
 `from_onnx` reads ONNX, also as Brevitas, QONNX and FINN write it. Its steps:
 
     file            onnx_file       bytes to Graph, checked
-    Graph           onnx_trace      node by node, by the operators in onnx_ops, onnx_quant and
+    Graph           onnx_trace      node by node, by the operators in onnx_ops (onnx_arithmetic,
+                                    onnx_layout, onnx_pools, onnx_products), onnx_quant and
                                     onnx_scales; nodes of constants by constants
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
@@ -20,7 +21,8 @@ module while it runs:
     state dict      torch_state     arrays for layers that are given
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
-keeps. `to_c` writes C, out of the functions in c_source.
+keeps. `to_c` writes C, layer by layer as c_layers says, out of the functions in
+c_source; c_program keeps tables, calls and the workspace.
 
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
