@@ -186,14 +186,13 @@ def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
 
 def _in_one_order(node: Node, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     """Bring the features of a tensor into the order of another one."""
-    made = None
-    if one.order is not None and two.order is None:
-        made = one, _reordered(two, one.order)
-    elif two.order is not None and one.order is None:
-        made = _reordered(one, two.order), two
-    if made is None or None in made:
+    if one.order is None:
+        two, one = _in_one_order(node, two, one)
+        return one, two
+    made = _reordered(two, one.order) if two.order is None else None
+    if made is None:
         raise node.refuse("the features of the operands have different orders")
-    return made  # type: ignore[return-value]
+    return one, made
 
 
 def _reordered(x: Tensor, order: np.ndarray) -> Tensor | None:
