@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..layers.inputs import MAX_FEATURES
 from ..ops.geometry import Pair
 from .errors import ConversionError
 from .graph import BATCH, Node
@@ -128,6 +129,8 @@ class Tensor:
         if None in sizes:
             raise node.refuse(f"the size of the image must be known to flatten it, got {sizes}")
         features = math.prod(size for size in sizes if size is not None)
+        if features > MAX_FEATURES:
+            raise node.refuse(f"at most {MAX_FEATURES} features can be flattened, got {features}")
         if wanted == [features] or (not wanted and features == 1):
             return self._flattened(shape)
         raise node.refuse(f"a shape of {sizes} cannot become {list(shape[1:])}")
