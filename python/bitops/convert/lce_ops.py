@@ -230,9 +230,10 @@ def _binary_conv(call: Call) -> Tensor:
 
 
 def _unpacked(words: np.ndarray, count: int) -> np.ndarray:
-    """Return the +-1 of words along the last axis, float64."""
+    """Return the +-1 of words along the last axis, int8."""
     as_bytes = np.ascontiguousarray(words.astype("<i4")).view(np.uint8)
-    return 1.0 - 2.0 * np.unpackbits(as_bytes, axis=-1, count=count, bitorder="little")
+    bits = np.unpackbits(as_bytes, axis=-1, count=count, bitorder="little").view(np.int8)
+    return 1 - 2 * bits
 
 
 def _compared(call: Call, y: Tensor, terms: int) -> Tensor:
