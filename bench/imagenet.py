@@ -3,8 +3,8 @@
     python bench/imagenet.py [NET ...] [--seconds 3]
 
 Random weights, one thread. Time is the median of runs of the packed network; memory is the most
-that NumPy held during one run, besides the network itself. The scores are compared with those of
-the training graph.
+that NumPy held during one run, besides the network and what its plans keep from run to run. The
+scores are compared with those of the training graph.
 """
 
 from __future__ import annotations

@@ -240,16 +240,20 @@ static void clip_rows(const bitops_step *step, const float *x, float *y, size_t 
         y[i] = limited(x[i], step->low, step->high);
 }
 
-/* The 0 that is added makes +0.0 of each -0.0. */
+/* A sum of two parts, one of which is 0, has no branches; compilers do not turn a choice between z
+ * and its product into vectors, since the product may raise flags. The 0 that is added makes +0.0
+ * of each -0.0. */
 static void prelu_rows(const bitops_step *step, const float *x, float *y, size_t begin,
                        size_t end) {
-    const float *shift = step->threshold, *offset = step->bias;
-    for (size_t i = begin * step->n; i < end * step->n; i += step->n) {
-        for (size_t j = 0; j < step->n; j++) {
+    const float *shift = step->threshold, *slope = step->alpha, *offset = step->bias;
+    const size_t n = step->n;
+    for (size_t i = begin * n; i < end * n; i += n) {
+        for (size_t j = 0; j < n; j++) {
             const float z = shift ? x[i + j] - shift[j] : x[i + j];
-            y[i + j] = (z < 0 ? z * step->alpha[j] : z) + 0.0f;
+            const float below = z < 0 ? z : 0.0f, above = z < 0 ? 0.0f : z;
+            y[i + j] = above + below * slope[j] + 0.0f;
         }
-        for (size_t j = 0; offset && j < step->n; j++)
+        for (size_t j = 0; offset && j < n; j++)
             y[i + j] += offset[j];
     }
 }
