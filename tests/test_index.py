@@ -84,7 +84,8 @@ def assert_index(index, rows, rng):
     mask.flags.writeable = False
     assert_search(index, rows, queries, 5, subset=mask)
     some = rng.choice(index.next_id, index.next_id // 3)
-    assert_search(index, rows, queries, 5, subset=some)
+    for listed in (some, some[:2]):
+        assert_search(index, rows, queries, 5, subset=listed)
     assert_within(index, rows, queries, {"hamming": 20, "intersection": 3}.get(index.metric, 0.7))
 
 

@@ -77,10 +77,10 @@ def run(data: bytes) -> None:
             with allowed(OSError):
                 index = BitIndex.load(place, mmap=mmap)
             if index is not None:
-                _use(index)
+                _use(index, not mmap or reader.chance(16))
 
 
-def _use(index: BitIndex) -> None:
+def _use(index: BitIndex, change: bool) -> None:
     """What an accepted index finds is in it, or its rows are refused when they are met."""
     ids = index.ids
     assert len(ids) == len(index) and (ids[1:] > ids[:-1]).all()
@@ -94,6 +94,7 @@ def _use(index: BitIndex) -> None:
         assert (distances[:, :known] >= 0).all()
         assert index.within(queries, index.k).shape == (2, index.next_id)
         assert index.rows(ids).shape == (len(ids), index.k)
-        index.add(queries)
-        index.remove(ids)
-        assert len(index) == len(queries)
+        if change:  # in a folder that takes milliseconds
+            index.add(queries)
+            index.remove(ids)
+            assert len(index) == len(queries)

@@ -277,8 +277,8 @@ class BitIndex:
         best = Nearest(bits.shape[0], wanted, check_metric(where, state.metric))
         for chunk in segments.chunks(state, allowed) if bits.shape[0] else ():
             most = min(wanted, chunk.size)
-            nearest, rows = topk(bits, chunk.bits, most, state.metric, subset=chunk.allowed)
-            best.add(nearest, chunk.ids(rows))
+            nearest, rows = topk(bits, chunk.bits, most, state.metric, subset=chunk.mask)
+            best.add(nearest, chunk.ids_at(rows))
         if rescore is None:
             return best.result()
         return rerank(where, queries, best.ids, count, rescore, state)
@@ -314,8 +314,8 @@ class BitIndex:
         for chunk in segments.chunks(state):
             part = within(bits, chunk.bits, radius, state.metric)
             owners = np.repeat(np.arange(m), np.diff(part.indptr))
-            kept: Any = slice(None) if chunk.allowed is None else chunk.allowed[part.indices]
-            ids = chunk.ids(part.indices[kept].astype(np.int64))
+            kept: Any = slice(None) if chunk.mask is None else chunk.mask[part.indices]
+            ids = chunk.ids_at(part.indices[kept].astype(np.int64))
             found.append((owners[kept], ids, part.data[kept]))
         owners, ids, values = map(np.concatenate, zip(*found, strict=True))
         order = np.lexsort((ids, owners))

@@ -33,6 +33,7 @@ __all__ = [
 Ids = NDArray[np.int64]
 
 CHUNK_WORDS = 1 << 20  # that are searched at once: 8 MiB
+FEW = 10  # less than one row in so many is taken out of a chunk
 MERGE_WORDS = 1 << 25  # up to which segments are merged: 256 MiB
 MERGE_TIMES = 2  # a segment of at most so many times the rows of the next is merged with it
 
@@ -72,9 +73,7 @@ class Segment:
 
     def ids_at(self, rows: Ids) -> Ids:
         """Return the ids of rows."""
-        if not isinstance(self.ids, range):
-            return self.ids[rows]
-        return rows + self.ids.start
+        return _pick(self.ids, rows)
 
     @property
     def live_ids(self) -> Ids:
@@ -106,17 +105,26 @@ class Segment:
         return np.where(found, rows, -1)
 
     def part(self, start: int, stop: int) -> BitArray:
-        """Return rows without a copy; those of a file are checked at their first use."""
+        """Return rows to be read through; those of a file are checked at their first use."""
         part = self.bits[start:stop]
         if self.mapping is not None:
             self.mapping.check_padding(part, start)
         return part
 
     def take(self, rows: Ids) -> NDArray[np.uint64]:
-        """Return the words of some rows."""
-        words = self.bits.words[rows]
-        check_padding(words, self.bits.shape[1])
-        return words
+        """Return the words of rows that are most of their segment, or lie side by side."""
+        return self._take(self.bits.words, rows)
+
+    def take_some(self, rows: Ids) -> NDArray[np.uint64]:
+        """Return the words of rows that lie here and there."""
+        return self._take(
+            self.bits.words if self.mapping is None else self.mapping.some_words, rows
+        )
+
+    def _take(self, words: NDArray[np.uint64], rows: Ids) -> NDArray[np.uint64]:
+        taken = words[rows]
+        check_padding(taken, self.bits.shape[1])
+        return taken
 
 
 class State(NamedTuple):
@@ -153,7 +161,7 @@ class State(NamedTuple):
             rows = segment.find(ids)
             own = rows >= 0
             if own.any():
-                words[own] = segment.take(rows[own])
+                words[own] = segment.take_some(rows[own])
                 found |= own
         return BitArray.from_words(words, (len(ids), self.k)), found
 
@@ -237,25 +245,31 @@ class Chunk(NamedTuple):
     Attributes
     ----------
     bits : BitArray of shape (n, k)
-    allowed : ndarray or None
-        A mask of the rows, or their numbers in ascending order; None allows all.
-    size : int
-        How many are allowed.
+    ids : range, or ndarray of shape (n,), int64
+    mask : ndarray of shape (n,), bool; or None
+        Which rows may be found; None allows all.
     """
 
-    segment: Segment
-    start: int
     bits: BitArray
-    allowed: NDArray[Any] | None
-    size: int
+    ids: range | Ids
+    mask: NDArray[np.bool_] | None = None
 
-    def ids(self, rows: Ids) -> Ids:
+    @property
+    def size(self) -> int:
+        """Number of rows that may be found."""
+        return len(self.ids) if self.mask is None else int(np.count_nonzero(self.mask))
+
+    def ids_at(self, rows: Ids) -> Ids:
         """Return the ids of rows of the chunk."""
-        return self.segment.ids_at(self.start + rows)
+        return _pick(self.ids, rows)
+
+
+def _pick(ids: range | Ids, rows: Ids) -> Ids:
+    return rows + ids.start if isinstance(ids, range) else ids[rows]
 
 
 def chunks(state: State, subset: NDArray[Any] | None = None) -> Iterator[Chunk]:
-    """Yield all rows that may be found, in parts; while one is searched, the next is read ahead.
+    """Yield all rows that may be found, in parts.
 
     Parameters
     ----------
@@ -263,53 +277,56 @@ def chunks(state: State, subset: NDArray[Any] | None = None) -> Iterator[Chunk]:
     subset : ndarray of bool of shape (next_id,), or of ids, unique and ascending; optional
     """
     step = max(CHUNK_WORDS // word_count(state.k), 1)
-    places = [
-        (segment, start, min(start + step, len(segment)))
-        for segment in state.segments
-        for start in range(0, len(segment), step)
-    ]
-    listed = None if subset is None or subset.dtype.kind == "b" else subset
-    if listed is not None:  # few of these rows may be wanted, so none are read ahead
-        places = [place for place in places if len(_near(listed, *place))]
-    for number, (segment, start, stop) in enumerate(places):
-        read_before = blocks_read()
-        if listed is None:
-            for next_segment, next_start, next_stop in places[number : number + 2]:
-                if next_segment.mapping is not None:
-                    next_segment.mapping.read_ahead(next_start, next_stop)
-        allowed, size = _allowed(segment, start, stop, subset)
-        if size:
-            yield Chunk(segment, start, segment.part(start, stop), allowed, size)
-        if segment.mapping is not None and blocks_read() > read_before:
-            segment.mapping.let_go(start, stop)
+    for segment in state.segments:
+        for start in range(0, len(segment), step):
+            stop = min(start + step, len(segment))
+            read_before = blocks_read()
+            if subset is None or subset.dtype.kind == "b":
+                mask = _mask(segment, start, stop, subset)
+                if mask is None or mask.any():
+                    yield Chunk(segment.part(start, stop), segment.ids[start:stop], mask)
+            else:
+                rows = _listed(segment, start, stop, subset)
+                if len(rows):
+                    yield _chunk_of_some(segment, start, stop, rows)
+            if segment.mapping is not None and blocks_read() > read_before:
+                segment.mapping.let_go(start, stop)
 
 
-def _near(subset: Ids, segment: Segment, start: int, stop: int) -> Ids:
-    """Return the ids of a subset that lie between those of two rows."""
-    first = np.searchsorted(subset, segment.ids[start])
-    return subset[first : np.searchsorted(subset, segment.ids[stop - 1], side="right")]
-
-
-def _allowed(
-    segment: Segment, start: int, stop: int, subset: NDArray[Any] | None
-) -> tuple[NDArray[Any] | None, int]:
-    """Return which rows of a chunk may be found, as `Chunk` has it, and how many."""
+def _mask(
+    segment: Segment, start: int, stop: int, subset: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Return which rows may be found, None for all of them."""
     gone = segment.removed_in(start, stop) - start
     if subset is None and not len(gone):
-        return None, stop - start
+        return None
     if subset is None:
         mask = np.ones(stop - start, bool)
-    elif subset.dtype.kind == "b":
+    else:
         ids = segment.ids[start:stop]
         mask = subset[slice(ids.start, ids.stop) if isinstance(ids, range) else ids]
-    else:
-        rows = segment.find(_near(subset, segment, start, stop))
-        rows = rows[rows >= 0] - start
-        return rows, len(rows)
     if len(gone):
         mask = mask.copy()
         mask[gone] = False
-    return mask, int(np.count_nonzero(mask))
+    return mask
+
+
+def _listed(segment: Segment, start: int, stop: int, subset: Ids) -> Ids:
+    """Return the rows between two that have ids of a list."""
+    first = np.searchsorted(subset, segment.ids[start])
+    last = np.searchsorted(subset, segment.ids[stop - 1], side="right")
+    rows = segment.find(subset[first:last])
+    return rows[rows >= 0]
+
+
+def _chunk_of_some(segment: Segment, start: int, stop: int, rows: Ids) -> Chunk:
+    """Return a chunk in which some rows may be found; few are taken out, and no others read."""
+    if len(rows) * FEW < stop - start:
+        bits = BitArray.from_words(segment.take_some(rows), (len(rows), segment.bits.shape[1]))
+        return Chunk(bits, segment.ids_at(rows))
+    mask = np.zeros(stop - start, bool)
+    mask[rows - start] = True
+    return Chunk(segment.part(start, stop), segment.ids[start:stop], mask)
 
 
 def live_words(segment: Segment) -> Iterator[NDArray[np.uint64]]:
