@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from .calls import Call
 from .errors import ConversionError
 from .graph import Node
-from .onnx_ops import Call
 from .onnx_trace import HANDLERS as OPERATORS
 from .steps import Map
 from .tensors import Tensor
