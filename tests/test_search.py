@@ -216,6 +216,29 @@ def test_sparse_rows(isa, rng, metric, k):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_threads_share_the_rows(rng, metric):
+    y = rng.random((5000, 300)) < rng.uniform(0.01, 0.2, (5000, 1))
+    y[100:200] = y[100]
+    x = rng.random((60, 300)) < 0.05
+    mask = rng.random(5000) < 0.5
+    before = bo.get_num_threads()
+    try:
+        for rows in (y, y[np.argsort(y.sum(axis=1), kind="stable")]):
+            values = plain(x, rows, metric)
+            for threads in (1, 3):
+                bo.set_num_threads(threads)
+                for b in (bo.pack(rows), bo.prepack(rows)):
+                    for m, count in ((1, 5), (60, 5), (60, 100)):
+                        for subset, ids in ((None, None), (mask, np.flatnonzero(mask))):
+                            found = search.topk(bo.pack(x[:m]), b, count, metric, subset=subset)
+                            wanted = plain_topk(values[:m], count, metric, ids)
+                            for got, part in zip(found, wanted, strict=True):
+                                assert_array_equal(got, part, strict=True)
+    finally:
+        bo.set_num_threads(before)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shape", ((0, 3, 70), (3, 0, 70), (3, 4, 0), (0, 0, 0)), ids=str)
 def test_empty(metric, shape):
     m, n, k = shape
