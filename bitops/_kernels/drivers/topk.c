@@ -199,6 +199,7 @@ static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const 
                             store);
             break;
         case BITOPS_PANELS:
+        case BITOPS_FRESH_PANELS: /* which is what searches make of all panels */
             isa->gemm_panel(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
                             store, scratch + plan->panel_words);
             break;
