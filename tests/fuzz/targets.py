@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from fuzz import bit_arrays, calls, checkpoints, data_files, layer_calls, model_files
+from fuzz import (
+    bit_arrays,
+    calls,
+    checkpoints,
+    data_files,
+    index_files,
+    layer_calls,
+    lce_files,
+    model_files,
+)
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "bitarray": bit_arrays.run,
@@ -17,11 +27,23 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "checkpoint": checkpoints.run,
     "cifar": data_files.run_cifar,
     "idx": data_files.run_idx,
+    "index": index_files.run,
     "layers": layer_calls.run,
+    "lce": lce_files.run,
     "mnist": data_files.run_mnist,
     "model": model_files.run,
     "svhn": data_files.run_svhn,
 }
+
+# Readers of formats whose libraries are optional.
+if find_spec("onnx"):
+    from fuzz import onnx_files
+
+    TARGETS["onnx"] = onnx_files.run
+if find_spec("h5py"):
+    from fuzz import keras_files
+
+    TARGETS |= {"keras2": keras_files.run_h5, "keras3": keras_files.run_zip}
 
 
 def execute(name: str, data: bytes) -> None:

@@ -323,7 +323,7 @@ void bitops_depthwise(const bitops_isa *isa, const bitops_conv_args *args, void 
     for (size_t first = 0; first < args->groups; first += p.channels) {
         const size_t channels = min_size(p.channels, args->groups - first);
         fill_weights(&p, first, channels, weights);
-        BITOPS_PARALLEL_FOR(threads, schedule(static))
+        BITOPS_PARALLEL_FOR(bitops_share((double)work, THREAD_COUNTS, threads), schedule(static))
         for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
             if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, args->stop))
                 continue;

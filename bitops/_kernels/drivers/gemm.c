@@ -46,9 +46,12 @@ enum {
     STOP_STEPS = 32, /* panels between two looks at the clock */
 };
 
+static double word_products(size_t m, size_t n, size_t k_words) {
+    return (double)m * (double)n * (double)k_words;
+}
+
 static int team(const bitops_gemm_args *args, int n_threads) {
-    const double work = (double)args->m * (double)args->n * (double)args->k_words;
-    if (work < THREAD_WORK)
+    if (word_products(args->m, args->n, args->k_words) < THREAD_WORK)
         return 1;
     return n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
 }
@@ -237,10 +240,12 @@ static void gemm_task(const gemm_plan *plan, const slice *s, size_t panels, size
 
 static void gemm_slice(const gemm_plan *plan, const slice *s, uint64_t *workspace) {
     const size_t panels = ceil_div(s->n, plan->isa->nr), blocks = ceil_div(s->m, plan->rows);
+    const double work = word_products(s->m, s->n, s->k_words);
+    const int threads = bitops_share(work, THREAD_WORK, plan->threads);
     size_t groups = 1;
-    if (plan->threads > 1)
-        groups = min_size(panels, ceil_div((size_t)plan->threads * TASKS_A_THREAD, blocks));
-    BITOPS_FOR_TASKS(plan->threads, blocks * groups,
+    if (threads > 1)
+        groups = min_size(panels, ceil_div((size_t)threads * TASKS_A_THREAD, blocks));
+    BITOPS_FOR_TASKS(threads, blocks * groups,
                      gemm_task(plan, s, panels, groups, (size_t)task, workspace));
 }
 
@@ -318,35 +323,27 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
     if (args->m == 0 || args->n == 0)
         return;
     const gemm_plan plan = make_plan(isa, args, n_threads);
+    const double work = word_products(args->m, args->n, args->k_words);
+    const int threads = bitops_share(work, THREAD_WORK, plan.threads);
     if (args->store.kind == BITOPS_STORE_SIGN)
         clear_last_words(args);
     if (plan.way == BITOPS_SHORT_ROWS)
-        bitops_short_rows(isa, args, plan.threads);
+        bitops_short_rows(isa, args, threads);
     else if (plan.way == BITOPS_PLAIN_ROWS)
-        bitops_plain_rows(isa, args, plan.threads);
+        bitops_plain_rows(isa, args, threads);
     else if (plan.way == BITOPS_FRESH_PANELS)
-        bitops_fresh_panels(isa, args, plan.threads);
+        bitops_fresh_panels(isa, args, threads);
     else if (plan.sliced)
         gemm_sliced(&plan, workspace);
     else
         gemm_whole(&plan, workspace);
 }
 
-static size_t element_size(bitops_store_kind kind) {
-    switch (kind) {
-    case BITOPS_STORE_HAMMING16:
-        return sizeof(uint16_t);
-    case BITOPS_STORE_SIGN:
-        return sizeof(uint64_t);
-    default:
-        return sizeof(int32_t);
-    }
-}
-
 void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads) {
-    const size_t c_block = args->m * args->store.ldc * element_size(args->store.kind);
+    const size_t number = store_number_size(args->store.kind);
+    const size_t c_block = args->m * args->store.ldc * (number ? number : sizeof(uint64_t));
     for (size_t i = 0; i < batch && !bitops_stopped(args->stop); i++) {
         bitops_gemm_args one = *args;
         one.a += (size_t)a_index[i] * args->m * args->lda;
@@ -354,6 +351,10 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
         one.store.c = (char *)args->store.c + i * c_block;
         if (args->store.k_map)
             one.store.k_map = args->store.k_map + i * args->m;
+        if (args->store.a_counts) {
+            one.store.a_counts += (size_t)a_index[i] * args->m;
+            one.store.w_counts += (size_t)w_index[i] * args->n;
+        }
         bitops_gemm(isa, &one, workspace, n_threads);
     }
 }

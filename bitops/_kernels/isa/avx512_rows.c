@@ -104,7 +104,7 @@ BITOPS_INLINE void dense_row(const int words, const bitops_store_kind kind, cons
         for (int i = 0; i < 2 * words; i++)
             v_u64x8[i] = _mm512_popcnt_epi64(
                 _mm512_xor_si512(a_u64x8, _mm512_loadu_si512(w + i * ZMM_WORDS)));
-        store_lanes(kind, dense_sums(words, v_u64x8), 0xffff, row, col + j, NULL, &own);
+        store_any_lanes(kind, dense_sums(words, v_u64x8), 0xffff, row, col + j, NULL, &own);
     }
 }
 
@@ -330,8 +330,8 @@ BITOPS_INLINE void multiply_rows(const uint64_t *a, size_t lda, size_t m, const 
             add_mismatches(m, a + p, lda, w + p, ldw, columns,
                            k_words - p < part ? k_words - p : part, sums);
         for (size_t i = 0; i < m; i++)
-            store_lanes(store->kind, _mm512_loadu_si512(sums[i]), low_bits16(columns), row + i,
-                        col + j, NULL, store);
+            store_any_lanes(store->kind, _mm512_loadu_si512(sums[i]), low_bits16(columns), row + i,
+                            col + j, NULL, store);
     }
 }
 

@@ -6,6 +6,7 @@ Converters trace a graph into steps; `lowering` makes layers of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,15 +69,19 @@ class Levels(Step):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Step):
-    """y = (x + shift) w^T, w of shape (out_features, in_features)."""
+    """y = (x + shift) w^T + bias, w of shape (out_features, in_features).
+
+    Only float weights have a bias of their own.
+    """
 
     w: np.ndarray
     shift: float = 0.0
+    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Conv(Step):
-    """Convolution of x + shift with filters w (o, kh, kw, i / groups).
+    """Convolution of x + shift with filters w (o, kh, kw, i / groups), plus a bias as in Dense.
 
     `pad_value` lies outside the image, before the shift is added.
     """
@@ -88,6 +93,7 @@ class Conv(Step):
     dilation: Pair = (1, 1)
     groups: int = 1
     pad_value: float = 0.0
+    bias: np.ndarray | None = None
 
     @property
     def is_padded(self) -> bool:
@@ -122,11 +128,11 @@ class Pad(Step):
 
 @dataclass(frozen=True, eq=False)
 class Map(Step):
-    """A layer without weights: relu, tanh, clip, prelu, softmax, flatten or mean.
+    """A layer without weights: relu, tanh, sigmoid, clip, prelu, softmax, flatten, mean, ...
 
     A magnitude and a channel_mean are no layers; they must become part of a ScaledConv.
-    `settings` are the limits of clip, the slopes of prelu, and for flatten the
-    features that it gives and the channels that it takes.
+    `settings` are the limits of clip, the slopes of prelu, for flatten the features that it gives
+    and the channels that it takes, for pad_features the features, and the zeros before and after.
     """
 
     kind: str
@@ -135,11 +141,23 @@ class Map(Step):
 
 @dataclass(frozen=True, eq=False)
 class Join(Step):
-    """y = body(x) + shortcut(x), or both side by side ("concat").
+    """y = body(x) + shortcut(x) ("add"), their product ("multiply"), or both in a row ("concat").
 
-    An empty branch is the identity; the body is not empty.
+    The shortcut of a product may give one factor for each channel of an image. An empty branch is
+    the identity; the body is not empty.
     """
 
     kind: str
     body: tuple[Step, ...]
     shortcut: tuple[Step, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of the steps in the branches, and in theirs."""
+        return sum(step.size if isinstance(step, Join) else 1 for step in self.body + self.shortcut)
+
+    @cached_property
+    def depth(self) -> int:
+        """How deep branches lie in branches, 1 if there are none in these."""
+        inner = (step.depth for step in self.body + self.shortcut if isinstance(step, Join))
+        return 1 + max(inner, default=0)

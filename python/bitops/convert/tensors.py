@@ -8,12 +8,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..layers.inputs import MAX_FEATURES
+from ..ops.geometry import Pair
+from .errors import ConversionError
 from .graph import BATCH, Node
-from .steps import Affine, Join, Map, Step
+from .steps import Affine, Conv, Dense, Join, Map, Pad, Pool, Sides, Step
 from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
+
+# Bounds for files that strangers made: numbers of an example in one tensor, steps in the branches
+# of one node, and how deep branches lie in branches.
+_MOST_VALUES = 2**28
+_MOST_STEPS = 20_000
+_DEEPEST = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +68,9 @@ class Tensor:
 
     def add(self, step: Step, **changes: object) -> Tensor:
         """Return the tensor behind one more step."""
-        return replace(self, trace=Trace(step, self.trace), **changes)  # type: ignore[arg-type]
+        y = replace(self, trace=Trace(step, self.trace), **changes)  # type: ignore[arg-type]
+        refuse_giants(step.source, y.sizes)
+        return y
 
     def per_feature(self, node: Node, value: np.ndarray) -> np.ndarray:
         """Return what a constant has for each feature here, float64 of shape (features,)."""
@@ -118,6 +129,8 @@ class Tensor:
         if None in sizes:
             raise node.refuse(f"the size of the image must be known to flatten it, got {sizes}")
         features = math.prod(size for size in sizes if size is not None)
+        if features > MAX_FEATURES:
+            raise node.refuse(f"at most {MAX_FEATURES} features can be flattened, got {features}")
         if wanted == [features] or (not wanted and features == 1):
             return self._flattened(shape)
         raise node.refuse(f"a shape of {sizes} cannot become {list(shape[1:])}")
@@ -165,13 +178,58 @@ def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
     if one.shape() != two.shape() or one.axes != two.axes:
         raise node.refuse(f"the operands must have one shape, got {one.shape()} and {two.shape()}")
     if not _same_order(one, two):
-        raise node.refuse("the features of the operands have different orders")
+        one, two = _in_one_order(node, one, two)
     start, body, shortcut = _parting(one, two)
     if not body:
         body, shortcut = shortcut, body
     if not body:
         return one.affine(node, 2.0, 0.0)
-    return replace(one, trace=Trace(Join(str(node), "add", body, shortcut), start))
+    return replace(one, trace=_join(node, "add", start, body, shortcut))
+
+
+def _in_one_order(node: Node, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring the features of a tensor into the order of another one."""
+    made = None
+    if one.order is not None and two.order is None:
+        made = one, _reordered(two, one.order)
+    elif two.order is not None and one.order is None:
+        made = _reordered(one, two.order), two
+    if made is None or None in made:
+        raise node.refuse("the features of the operands have different orders")
+    return made  # type: ignore[return-value]
+
+
+def _reordered(x: Tensor, order: np.ndarray) -> Tensor | None:
+    """Return a tensor with its features in an order, if the product that made them can do it."""
+    target = replace(x, order=order)
+    behind: list[Step] = []
+    trace: Trace[Step] | None = x.trace
+    while trace is not None and trace.step is not None:
+        step = _with_features(trace.step, target)
+        if step is None:
+            return None
+        if isinstance(step, Conv | Dense):
+            made = Trace(step, trace.before)
+            for later in reversed(behind):
+                made = Trace(later, made)
+            return replace(target, trace=made)
+        behind.append(step)
+        trace = trace.before
+    return None
+
+
+def _with_features(step: Step, target: Tensor) -> Step | None:
+    """Return a step that gives its features in the order of a tensor; None if that is unknown."""
+    match step:
+        case Affine():
+            return replace(step, alpha=target.arranged(step.alpha), bias=target.arranged(step.bias))
+        case Dense() | Conv(groups=1):
+            return replace(step, w=target.arranged(step.w))
+        case Map(kind="prelu"):
+            return replace(step, settings=target.arranged(step.settings))
+        case Map(kind="relu" | "tanh" | "clip") | Pool() | Pad():
+            return step
+    return None
 
 
 def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
@@ -188,16 +246,52 @@ def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
     elif shortcut:  # the branch with layers comes first here
         body, shortcut = shortcut, body
         order = np.concatenate([second + places[0], places[1]])
-    else:
-        raise node.refuse("both operands are the same")
+    else:  # the same twice
+        body, order = (_unchanged(node),), np.concatenate([places[0], first + places[1]])
     features = first + second
     is_same = bool((order == np.arange(features)).all())
     return replace(
         one,
-        trace=Trace(Join(str(node), "concat", body, shortcut), start),
+        trace=_join(node, "concat", start, body, shortcut),
         sizes=(*one.sizes[:-1], features),
         order=None if is_same else order,
     )
+
+
+def multiply(node: Node, one: Tensor, two: Tensor) -> Tensor:
+    """Return the product of two tensors, of which one may have a factor for each channel."""
+    if one.is_image < two.is_image:
+        one, two = two, one
+    if one.is_image and not two.is_image:
+        one_pixel = "".join("1" if axis in "hw" else axis for axis in one.axes)
+        fits = two.axes == one_pixel and one.sizes[-1] == two.sizes[-1]
+    else:
+        fits = one.shape() == two.shape() and one.axes == two.axes
+    if not fits or not _same_order(one, two):
+        raise node.refuse(
+            f"the factors must have one shape, or one be a number for each channel, "
+            f"got {one.shape()} and {two.shape()}"
+        )
+    start, body, shortcut = _parting(one, two)
+    body = body or (_unchanged(node),)
+    return replace(one, trace=_join(node, "multiply", start, body, shortcut))
+
+
+def pad_features(node: Node, x: Tensor, sides: tuple[int, int], value: float) -> Tensor:
+    """Return a tensor with so many zeros before and behind its features."""
+    before, after = sides
+    if before == after == 0:
+        return x
+    if value or x.order is not None:
+        raise node.refuse("features can be padded only by 0, and in the order of the image")
+    features = x.features(node)
+    step = Map(str(node), "pad_features", (features, before, after))
+    return x.add(step, sizes=(*x.sizes[:-1], before + features + after))
+
+
+def _unchanged(node: Node) -> Step:
+    """Return a step that lets everything pass, since the body of a block wants one."""
+    return Map(str(node), "clip", (-math.inf, math.inf))
 
 
 def _parting(one: Tensor, two: Tensor) -> tuple[Trace[Step], tuple[Step, ...], tuple[Step, ...]]:
@@ -206,7 +300,52 @@ def _parting(one: Tensor, two: Tensor) -> tuple[Trace[Step], tuple[Step, ...], t
     return parting
 
 
+def _join(
+    node: Node, kind: str, start: Trace[Step], body: tuple[Step, ...], shortcut: tuple[Step, ...]
+) -> Trace[Step]:
+    step = Join(str(node), kind, body, shortcut)
+    if step.size > _MOST_STEPS or step.depth > _DEEPEST:
+        raise node.refuse("its branches have too many steps, or lie too deep in each other")
+    return Trace(step, start)
+
+
 def _same_order(one: Tensor, two: Tensor) -> bool:
     if one.order is None or two.order is None:
         return one.order is two.order
     return bool((one.order == two.order).all())
+
+
+def refuse_giants(source: str, sizes: Sequence[int | None]) -> None:
+    """Refuse a tensor that has far more numbers than any network needs."""
+    if math.prod(size for size in sizes if size is not None) > _MOST_VALUES:
+        raise ConversionError(f"[convert] {source}: a tensor of shape {tuple(sizes)} is too large")
+
+
+def same_padding(node: Node, x: Tensor, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Return the padding that gives an output for each stride, the odd pixel behind."""
+    sides = []
+    for size, k, s, d in zip(x.sizes, kernel, stride, dilation, strict=False):
+        if size is None:
+            raise node.refuse("the size of the image must be known for its padding")
+        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        sides.append((total // 2, total - total // 2))
+    return sides[0], sides[1]
+
+
+def output_size(
+    node: Node, x: Tensor, kernel: Pair, stride: Pair, padding: Sides, dilation: Pair
+) -> tuple[int | None, int | None]:
+    """Return height and width of what windows give."""
+    sizes: list[int | None] = []
+    padded: list[int | None] = []
+    for size, k, s, p, d in zip(x.sizes, kernel, stride, padding, dilation, strict=False):
+        if size is None:
+            sizes.append(None)
+            continue
+        padded.append(size + sum(p))
+        room = size + sum(p) - d * (k - 1) - 1
+        if room < 0:
+            raise node.refuse(f"its window is larger than the image, {size} pixels")
+        sizes.append(room // s + 1)
+    refuse_giants(str(node), (*padded, x.sizes[-1]))
+    return sizes[0], sizes[1]
