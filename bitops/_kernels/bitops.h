@@ -256,7 +256,7 @@ typedef void bitops_larger_f32_fn(const float *x, size_t n, float *y);
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -272,7 +272,9 @@ typedef struct bitops_isa {
     size_t mr, nr;     /* register tile of gemm_panel */
     size_t row_words;  /* scratch of gemm_panel, words for each row of a */
     int plane_bits;    /* numbers of at most this many bits are faster as planes than by lookup */
-    size_t few_rows;   /* up to here, making panels of w costs more than they save */
+    /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
+     * for those of at most BITOPS_MEDIUM_WORDS. */
+    size_t few_rows, medium_rows;
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;

@@ -5,15 +5,19 @@
 #include "bitops.h"
 
 typedef enum bitops_way {
-    BITOPS_PLAIN_ROWS,  /* gemm_rows on w as it lies */
-    BITOPS_SHORT_ROWS,  /* gemm_short on panels, which are made in the first-level cache */
-    BITOPS_SPARSE_ROWS, /* lines of turned columns, for searches (sparse_rows.c) */
-    BITOPS_PANELS,      /* gemm_panel, or gemm_short for images */
+    BITOPS_PLAIN_ROWS,   /* gemm_rows on w as it lies */
+    BITOPS_SHORT_ROWS,   /* gemm_short on panels, which are made in the first-level cache */
+    BITOPS_SPARSE_ROWS,  /* lines of turned columns, for searches (sparse_rows.c) */
+    BITOPS_PANELS,       /* gemm_panel, or gemm_short for images */
+    BITOPS_FRESH_PANELS, /* gemm_panel on panels, each made on the stack just before */
 } bitops_way;
 
 enum {
-    SEARCH_ROWS = 8,   /* searches read w as it lies for up to so many rows of a, */
-    SEARCH_WORDS = 16, /* if rows are not shorter */
+    BITOPS_FRESH_ROWS = 32,   /* rows of a for which panels are made on the stack, at most */
+    BITOPS_MEDIUM_WORDS = 32, /* rows of w that are ordered for fewer rows of a: up to so long */
+    FRESH_WORDS = 1 << 16,    /* panels longer than this would be cut into too many parts */
+    SEARCH_ROWS = 8,          /* searches read w as it lies for up to so many rows of a, */
+    SEARCH_WORDS = 16,        /* if rows are not shorter */
 };
 
 /* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
@@ -31,6 +35,17 @@ static inline int rows_are_dense(const bitops_gemm_args *args) {
     return args->ldw == args->k_words && (args->k_words & (args->k_words - 1)) == 0;
 }
 
+/* For plain rows that gemm_short does not take. */
+static inline bitops_way choose_for_plain(const bitops_isa *isa, const bitops_gemm_args *args) {
+    const size_t k_words = args->k_words;
+    const int is_medium =
+        k_words > BITOPS_SHORT_WORDS && k_words <= BITOPS_MEDIUM_WORDS && !is_narrow(isa, args->n);
+    if (args->m <= (is_medium ? isa->medium_rows : isa->few_rows))
+        return BITOPS_PLAIN_ROWS;
+    return args->m <= BITOPS_FRESH_ROWS && k_words * isa->nr <= FRESH_WORDS ? BITOPS_FRESH_PANELS
+                                                                            : BITOPS_PANELS;
+}
+
 /* For products. */
 static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_args *args) {
     if (args->image || !args->w)
@@ -39,7 +54,7 @@ static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_arg
     if (rows_are_short(isa, args->k_words))
         return args->m == 1 && rows_are_dense(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
     if (!args->panels)
-        return args->m <= isa->few_rows ? BITOPS_PLAIN_ROWS : BITOPS_PANELS;
+        return choose_for_plain(isa, args);
     return args->m == 1 || (args->m <= isa->few_rows && is_narrow(isa, args->n)) ? BITOPS_PLAIN_ROWS
                                                                                  : BITOPS_PANELS;
 }
@@ -47,6 +62,8 @@ static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_arg
 /* For searches, which make a panel again for each block of rows but write no outputs. */
 static inline bitops_way choose_search_way(const bitops_isa *isa, const bitops_gemm_args *args) {
     const bitops_way way = choose_way(isa, args);
+    if (way == BITOPS_FRESH_PANELS)
+        return BITOPS_PANELS;
     if (way != BITOPS_PLAIN_ROWS || args->m == 1)
         return way;
     return args->m <= SEARCH_ROWS && args->k_words >= SEARCH_WORDS ? way : BITOPS_PANELS;

@@ -19,6 +19,7 @@
  */
 #include "bitops.h"
 #include "drivers/choice.h"
+#include "drivers/few_rows.h"
 #include "drivers/short_rows.h"
 #include "drivers/sizes.h"
 #include "isa/shared/store.h"
@@ -38,15 +39,11 @@ enum {
     ROWS_WORDS = 1 << 18,  /* and at most 2 MiB for all threads */
     MAX_THREADS = ROWS_WORDS / (4 * KC_WORDS), /* at least 4 rows for each */
     TASKS_A_THREAD = 4,                        /* so that no thread waits long for the last one */
-    /* Of a task on plain rows: columns in whole words of bits and whole lines of numbers, and words
-     * of w: 16 KiB, to stay in the first-level cache. */
-    PLAIN_COLUMNS = 64,
-    PLAIN_WORDS = 1 << 11,
     /* Word products below which one thread is as fast. Measured on two Zen 4 cores with threads
      * awake: 64x128x1024 (2^17) takes 12.1 us with one thread and 10.0 with two, 64x64x512 (2^15)
      * 7.4 and 6.9, the plain rows of 1x4096x4096 (2^18) 46 and 27. */
     THREAD_WORK = 1 << 17,
-    STOP_STEPS = 32, /* panels, or tasks on plain rows, between two looks at the clock */
+    STOP_STEPS = 32, /* panels between two looks at the clock */
 };
 
 static double word_products(size_t m, size_t n, size_t k_words) {
@@ -142,22 +139,6 @@ size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args 
     if (plan.way != BITOPS_PANELS)
         return 0;
     return (plan.threads_at + plan.thread_words * (size_t)plan.threads) * sizeof(uint64_t);
-}
-
-/* ---- few rows ------------------------------------------------------------------------------ */
-
-static void gemm_plain_rows(const gemm_plan *plan, int threads) {
-    const bitops_gemm_args *args = plan->args;
-    const size_t fit = PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS;
-    const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS;
-    BITOPS_PARALLEL_FOR(threads, schedule(static))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, columns); task++) {
-        const size_t col = (size_t)task * columns;
-        if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
-            continue;
-        plan->isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
-                             min_size(columns, args->n - col), args->k_words, 0, col, &args->store);
-    }
 }
 
 /* ---- one slice of k ------------------------------------------------------------------------ */
@@ -349,7 +330,9 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
     if (plan.way == BITOPS_SHORT_ROWS)
         bitops_short_rows(isa, args, threads);
     else if (plan.way == BITOPS_PLAIN_ROWS)
-        gemm_plain_rows(&plan, threads);
+        bitops_plain_rows(isa, args, threads);
+    else if (plan.way == BITOPS_FRESH_PANELS)
+        bitops_fresh_panels(isa, args, threads);
     else if (plan.sliced)
         gemm_sliced(&plan, workspace);
     else

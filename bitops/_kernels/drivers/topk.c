@@ -353,6 +353,7 @@ static void multiply_step(const topk_rows *rows, size_t first, size_t last, cons
                               store);
         break;
     case BITOPS_PANELS:
+    case BITOPS_FRESH_PANELS: /* which is what searches make of all panels */
         isa->gemm_panel(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
                         first, step->col, store, rows->counters);
         break;

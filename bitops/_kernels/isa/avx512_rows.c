@@ -20,6 +20,7 @@
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <string.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
 
@@ -153,6 +154,8 @@ enum {
     GROUP = 8,        /* outputs made together: their sums fill one vector */
     LONG_WORDS = 512, /* rows of 4 KiB, and how far ahead to prefetch in them */
     LONG_AHEAD = 64,
+    MOST_ROWS = 16,   /* of a, whose sums are kept while parts of w pass: */
+    PART_WORDS = 256, /* 2 KiB of each of 16 rows */
 };
 
 /* Lane j of the result is the sum of the eight lanes of v[j]. */
@@ -296,26 +299,50 @@ BITOPS_INLINE void rows_mismatches(const int na, const uint64_t *a, size_t lda, 
     }
 }
 
+/* Adds the mismatches of `rows` rows of a with `columns` <= 16 rows of w to sums. */
+BITOPS_INLINE void add_mismatches(size_t rows, const uint64_t *a, size_t lda, const uint64_t *w,
+                                  size_t ldw, size_t columns, size_t k_words,
+                                  int32_t sums[MOST_ROWS][LANES]) {
+    for (size_t i = 0; i < rows; i += 2) {
+        int32_t mismatches[2][LANES];
+        const size_t pair = rows - i < 2 ? 1 : 2;
+        if (pair == 2)
+            rows_mismatches(2, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
+        else
+            rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
+        for (size_t r = 0; r < pair; r++)
+            _mm512_storeu_si512(sums[i + r], _mm512_add_epi32(_mm512_loadu_si512(sums[i + r]),
+                                                              _mm512_loadu_si512(mismatches[r])));
+    }
+}
+
+/* Up to MOST_ROWS rows of a times n columns. */
+BITOPS_INLINE void multiply_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
+                                 size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                                 const bitops_store *store) {
+    /* Two rows of a need w once, and more of them parts of it that stay in the cache. */
+    const size_t part = m > 2 ? PART_WORDS : k_words;
+    for (size_t j = 0; j < n; j += LANES, w += LANES * ldw) {
+        const size_t columns = n - j < LANES ? n - j : LANES;
+        int32_t sums[MOST_ROWS][LANES];
+        memset(sums, 0, m * sizeof *sums);
+        for (size_t p = 0; p < k_words; p += part)
+            add_mismatches(m, a + p, lda, w + p, ldw, columns,
+                           k_words - p < part ? k_words - p : part, sums);
+        for (size_t i = 0; i < m; i++)
+            store_any_lanes(store->kind, _mm512_loadu_si512(sums[i]), low_bits16(columns), row + i,
+                            col + j, NULL, store);
+    }
+}
+
 void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                              size_t n, size_t k_words, size_t row, size_t col,
                              const bitops_store *store) {
     BITOPS_ASSUME(col % GROUP == 0);
     const size_t dense = multiply_dense(a, lda, m, w, ldw, n, k_words, row, col, store);
-    w += dense * ldw;
-    for (size_t j = dense; j < n; j += LANES, w += LANES * ldw) {
-        const size_t columns = n - j < LANES ? n - j : LANES;
-        for (size_t i = 0; i < m; i += 2) {
-            int32_t mismatches[2][LANES];
-            const size_t rows = m - i < 2 ? 1 : 2;
-            if (rows == 2)
-                rows_mismatches(2, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
-            else
-                rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
-            for (size_t r = 0; r < rows; r++)
-                store_any_lanes(store->kind, _mm512_loadu_si512(mismatches[r]), low_bits16(columns),
-                                row + i + r, col + j, NULL, store);
-        }
-    }
+    for (size_t i = 0; i < m; i += MOST_ROWS)
+        multiply_rows(a + i * lda, lda, m - i < MOST_ROWS ? m - i : MOST_ROWS, w + dense * ldw, ldw,
+                      n - dense, k_words, row + i, col + dense, store);
 }
 
 BITOPS_TARGET_END

@@ -1,0 +1,94 @@
+/* few_rows.c: products of few rows of a with rows of w that were not ordered into panels before.
+ *
+ * Either gemm_rows reads w as it lies, or each panel is made on the stack just before its use:
+ *
+ *   for each panel of w                            shared out to threads
+ *     for pc in k by parts                         so that a panel stays in the first-level cache
+ *       order the part into a panel, bring a into the form that the kernel reads
+ *       gemm_panel, to sums if there are several parts
+ *     mismatches of all parts -> c
+ *
+ * In gemm.c panels go to the workspace for all of w, which costs about as much again as to make
+ * them, and pays only if many blocks of a meet each. */
+#include "drivers/few_rows.h"
+#include "drivers/choice.h"
+#include "drivers/sizes.h"
+#include "isa/shared/store.h"
+#include "runtime/parallel.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    /* Of a task on plain rows: columns in whole words of bits and whole lines of numbers, and words
+     * of w: 16 KiB, to stay in the first-level cache. */
+    PLAIN_COLUMNS = 64,
+    PLAIN_WORDS = 1 << 11,
+    PANEL_WORDS = 1 << 12, /* of a panel on the stack: 32 KiB */
+    MOST_COLUMNS = 128,    /* nr of every ISA lies between these */
+    LEAST_COLUMNS = 32,
+    ROW_WORDS = 48,  /* row_words of every ISA, at most */
+    BLOCK_ROWS = 16, /* rows of a at a time, in the form that the kernel reads */
+    STOP_STEPS = 32, /* tasks between two looks at the clock */
+};
+
+/* ---- rows as they lie ---------------------------------------------------------------------- */
+
+void bitops_plain_rows(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
+    const size_t fit = PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS;
+    const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS;
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, columns); task++) {
+        const size_t col = (size_t)task * columns;
+        if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
+            continue;
+        isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
+                       min_size(columns, args->n - col), args->k_words, 0, col, &args->store);
+    }
+}
+
+/* ---- fresh panels -------------------------------------------------------------------------- */
+
+/* Multiplies all rows by words [p, p + words) of the n columns from `col` on, and stores from
+ * column store_col on. */
+static void multiply_part(const bitops_isa *isa, const bitops_gemm_args *args, size_t col, size_t n,
+                          size_t p, size_t words, size_t store_col, const bitops_store *store) {
+    _Alignas(64) uint64_t panel[PANEL_WORDS];
+    _Alignas(64) uint64_t rows[BLOCK_ROWS * PANEL_WORDS / LEAST_COLUMNS];
+    _Alignas(64) uint64_t counters[BLOCK_ROWS * ROW_WORDS];
+    isa->prepack(args->w + col * args->ldw + p, args->ldw, n, words, panel);
+    for (size_t i = 0; i < args->m; i += BLOCK_ROWS) {
+        const uint64_t *a = args->a + i * args->lda + p;
+        const size_t m = min_size(BLOCK_ROWS, args->m - i);
+        size_t lda = args->lda;
+        if (isa->prepack_rows) {
+            isa->prepack_rows(a, lda, m, words, rows, words);
+            a = rows;
+            lda = words;
+        }
+        isa->gemm_panel(a, lda, m, panel, n, words, i, store_col, store, counters);
+    }
+}
+
+static void multiply_panel(const bitops_isa *isa, const bitops_gemm_args *args, size_t col) {
+    const size_t n = min_size(isa->nr, args->n - col), k_words = args->k_words;
+    const size_t part = PANEL_WORDS / max_size(isa->nr, LEAST_COLUMNS);
+    if (k_words <= part) {
+        multiply_part(isa, args, col, n, 0, k_words, col, &args->store);
+        return;
+    }
+    int32_t sums[BITOPS_FRESH_ROWS * MOST_COLUMNS];
+    const bitops_store accumulate = {.kind = BITOPS_STORE_ACCUMULATE, .c = sums, .ldc = n};
+    memset(sums, 0, args->m * n * sizeof *sums);
+    for (size_t p = 0; p < k_words; p += part)
+        multiply_part(isa, args, col, n, p, min_size(part, k_words - p), 0, &accumulate);
+    store_block(sums, n, args->m, n, 0, col, &args->store);
+}
+
+void bitops_fresh_panels(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
+    assert(args->m <= BITOPS_FRESH_ROWS && isa->nr <= MOST_COLUMNS && isa->row_words <= ROW_WORDS);
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, isa->nr); task++)
+        if (!bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
+            multiply_panel(isa, args, (size_t)task * isa->nr);
+}
