@@ -6,7 +6,7 @@ the error messages that users see; the checks here keep memory safe. Outputs com
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cimport bitops._kernels as c
 from cython cimport freelist
@@ -985,6 +985,7 @@ cdef class Convolution:
 
 
 include "_move.pxi"
+include "_range.pxi"
 include "_usual.pxi"
 
 

@@ -177,6 +177,43 @@ cdef extern from "bitops.h" nogil:
                              int32_t *distances_out, int64_t *indices_out, void *workspace,
                              int n_threads) noexcept
 
+    ctypedef struct bitops_found:
+        uint64_t *pairs
+        int32_t *distances
+        size_t count, capacity
+
+    void bitops_found_free(bitops_found *found) noexcept
+
+    ctypedef struct bitops_range_args:
+        const uint64_t *a
+        size_t lda, m
+        const uint64_t *b
+        size_t ldb, n
+        size_t k_words
+        int32_t radius
+        bint upper
+        bitops_stop *stop
+
+    ctypedef struct bitops_chunk:
+        uint32_t first, bits
+
+    ctypedef struct bitops_join_args:
+        bitops_range_args range
+        const bitops_chunk *chunks
+        size_t together
+        const uint32_t *choices
+        size_t count
+
+    size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args *args,
+                                      size_t rows, size_t first_words, int n_threads) noexcept
+    bint bitops_scan(const bitops_isa *isa, const bitops_range_args *args, size_t first,
+                     size_t rows, size_t first_words, bitops_found *found_out, void *workspace,
+                     int n_threads) noexcept
+    size_t bitops_join_workspace_size(const bitops_join_args *args, int n_threads) noexcept
+    bint bitops_join(const bitops_isa *isa, const bitops_join_args *args, uint64_t most_compared,
+                     uint64_t *compared_out, bitops_found *found_out, void *workspace,
+                     int n_threads) noexcept
+
     ctypedef struct bitops_mixed_args:
         int is_float
         int bits

@@ -53,6 +53,7 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
+    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most */
 } bitops_store_kind;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
@@ -79,8 +80,17 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
-    size_t keep; /* for TOPK: 0, or the length that lists are cut to */
+    size_t keep;  /* for TOPK: 0, or the length that lists are cut to */
+    int32_t most; /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
 } bitops_store;
+
+/* Pairs of rows that a search has found, a list that grows. For WITHIN, c is one that has room for
+ * all outputs of the call. */
+typedef struct bitops_found {
+    uint64_t *pairs; /* row << 32 | column */
+    int32_t *distances;
+    size_t count, capacity;
+} bitops_found;
 
 /* ---- kernels: one function type per operation --------------------------------------------- */
 
@@ -164,6 +174,12 @@ typedef void bitops_gemm_short_fn(const uint64_t *a, size_t lda, size_t m, const
 typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
+
+/* Counts the mismatches of n pairs of rows, given as (row of a) << 32 | row of b. Of pairs that
+ * have more than `most`, any number above it may be written. */
+typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t *b, size_t ldb,
+                                   size_t k_words, const uint64_t *pairs, size_t n, int32_t most,
+                                   int32_t *count_out);
 
 /* Numbers times weights by lookup. With all combinations of signs, 4 elements of a row of x have 16
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
@@ -272,6 +288,7 @@ typedef struct bitops_isa {
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
     bitops_gemm_short_fn *gemm_short; /* or NULL */
+    bitops_count_pairs_fn *count_pairs;
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
@@ -554,6 +571,54 @@ size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_ge
 void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                          int32_t *distances_out, int64_t *indices_out, void *workspace,
                          int n_threads);
+
+/* Makes room for `more` pairs; returns 0, with the list as it was, if memory is missing. */
+int bitops_found_reserve(bitops_found *found, size_t more);
+void bitops_found_free(bitops_found *found);
+
+/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`. */
+typedef struct bitops_range_args {
+    const uint64_t *a; /* IN  m x k_words, rows lda words apart */
+    size_t lda;
+    size_t m;
+    const uint64_t *b; /* IN  n x k_words, rows ldb words apart */
+    size_t ldb;
+    size_t n;
+    size_t k_words;
+    int32_t radius;    /* at least 0 */
+    int upper;         /* whether b is a, and only pairs i < j are wanted */
+    bitops_stop *stop; /* or NULL */
+} bitops_range_args;
+
+/* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and
+ * return 0 if memory for these was missing. Workspaces are aligned to 64 bytes. */
+
+/* Compares rows [first, first + rows) of a with all of b: first the leading `first_words` words,
+ * and what is left of each pair that passes. 1 <= first_words <= k_words. */
+size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args *args, size_t rows,
+                                  size_t first_words, int n_threads);
+int bitops_scan(const bitops_isa *isa, const bitops_range_args *args, size_t first, size_t rows,
+                size_t first_words, bitops_found *found_out, void *workspace, int n_threads);
+
+/* Compares the pairs whose rows agree in some chunks, for each of several choices of them. A pair
+ * that is found by one choice and agrees in other chunks too is kept if the chosen ones are the
+ * first of these. join.c says how. */
+typedef struct bitops_chunk {
+    uint32_t first, bits; /* bits [first, first + bits) of a row */
+} bitops_chunk;
+typedef struct bitops_join_args {
+    bitops_range_args range; /* m + n is below 2^32 */
+    const bitops_chunk *chunks;
+    size_t together;         /* chunks of a choice; they have at most 32 bits in all */
+    const uint32_t *choices; /* IN  rows of `together` ascending numbers of chunks */
+    size_t count;            /* of choices */
+} bitops_join_args;
+
+/* compared_out has the number of pairs that agreed for each choice; a choice ends early once there
+ * are more than most_compared, and its pairs are incomplete. */
+size_t bitops_join_workspace_size(const bitops_join_args *args, int n_threads);
+int bitops_join(const bitops_isa *isa, const bitops_join_args *args, uint64_t most_compared,
+                uint64_t *compared_out, bitops_found *found_out, void *workspace, int n_threads);
 
 /* Numbers times +-1 weights: c = x[m,k] w[n,k]^T [* alpha[col]] [+ bias[col]], each step rounded to
  * float32. x is float32, or uint8 with 255 * k < 2^31. c is float32, but int32 for uint8 without

@@ -206,6 +206,24 @@ def hamming_topk(
     indices_out: NDArray[np.int64],
 ) -> None: ...
 
+class Found:
+    def __len__(self) -> int: ...
+    def copy(self, pairs_out: NDArray[np.uint64], distances_out: NDArray[np.int32]) -> None: ...
+
+def scan(
+    a: _Words, b: _Words, radius: int, upper: bool, first: int, rows: int, first_words: int
+) -> Found: ...
+def join(
+    a: _Words,
+    b: _Words,
+    radius: int,
+    upper: bool,
+    chunks: NDArray[np.uint32],
+    choices: NDArray[np.uint32],
+    most_compared: int,
+    compared_out: NDArray[np.uint64],
+) -> Found: ...
+
 class Bits:
     _words: _Words
     @property

@@ -205,6 +205,16 @@ void bitops_store_counts_generic(const uint8_t *count, size_t rows, size_t n, si
     store_counts(count, rows, n, row, col, store, bitops_pack_bool8_generic);
 }
 
+/* ---- pairs --------------------------------------------------------------------------------- */
+
+#include "isa/shared/pairs.h"
+
+void bitops_count_pairs_generic(const uint64_t *a, size_t lda, const uint64_t *b, size_t ldb,
+                                size_t k_words, const uint64_t *pairs, size_t n, int32_t most,
+                                int32_t *count_out) {
+    count_pairs(a, lda, b, ldb, k_words, pairs, n, most, count_out);
+}
+
 /* ---- sums ---------------------------------------------------------------------------------- */
 
 typedef double sum_vector;

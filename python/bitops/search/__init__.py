@@ -1,8 +1,9 @@
 """Search on rows of bits: distances, nearest rows and ranges, by four metrics.
 
 `metrics` defines them. `pairs` compares all rows or rows side by side, `nearest` finds the nearest
-ones, and `ranges` all within a range, to which `multi_index` is a short cut. `rescoring` multiplies
-real queries with what was found. These modules import only `ops` and the native module.
+ones, and `ranges` all within a range; Hamming ranges by `multi_index` or `full_product`, whichever
+costs less. `rescoring` multiplies real queries with what was found. These modules import only `ops`
+and the native module.
 """
 
 from .nearest import topk
