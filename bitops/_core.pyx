@@ -16,6 +16,8 @@ I8 = c.BITOPS_I8
 I16 = c.BITOPS_I16
 I32 = c.BITOPS_I32
 I64 = c.BITOPS_I64
+F16 = c.BITOPS_F16
+BF16 = c.BITOPS_BF16
 F32 = c.BITOPS_F32
 F64 = c.BITOPS_F64
 
@@ -108,7 +110,7 @@ def limit_to_one_thread(bint limit):
 cdef size_t item_size(int dtype) except 0:
     if dtype == c.BITOPS_BOOL8 or dtype == c.BITOPS_I8:
         return 1
-    if dtype == c.BITOPS_I16:
+    if dtype == c.BITOPS_I16 or dtype == c.BITOPS_F16 or dtype == c.BITOPS_BF16:
         return 2
     if dtype == c.BITOPS_I32 or dtype == c.BITOPS_F32:
         return 4

@@ -34,6 +34,8 @@ cdef extern from "bitops.h" nogil:
         BITOPS_I16
         BITOPS_I32
         BITOPS_I64
+        BITOPS_F16
+        BITOPS_BF16
         BITOPS_F32
         BITOPS_F64
 

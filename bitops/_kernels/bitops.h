@@ -95,12 +95,15 @@ typedef struct bitops_found {
 /* ---- kernels: one function type per operation --------------------------------------------- */
 
 /* Packs n elements of x into bitops_words(n) words; padding bits are 0. Sets *nan to 1 if a NaN was
- * met, and leaves it alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. */
+ * met, and leaves it alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. Of
+ * f16 and bf16, the halves of IEEE 754 and of float32, x has the bits. */
 typedef void bitops_pack_bool8_fn(const uint8_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i8_fn(const int8_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i16_fn(const int16_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i32_fn(const int32_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i64_fn(const int64_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_f16_fn(const uint16_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_bf16_fn(const uint16_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f32_fn(const float *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, int *nan);
 
@@ -272,6 +275,8 @@ typedef struct bitops_isa {
     bitops_pack_i16_fn *pack_i16;
     bitops_pack_i32_fn *pack_i32;
     bitops_pack_i64_fn *pack_i64;
+    bitops_pack_f16_fn *pack_f16;
+    bitops_pack_bf16_fn *pack_bf16;
     bitops_pack_f32_fn *pack_f32;
     bitops_pack_f64_fn *pack_f64;
     bitops_compare_i32_fn *compare_i32;
@@ -381,6 +386,8 @@ typedef enum bitops_dtype {
     BITOPS_I16,
     BITOPS_I32,
     BITOPS_I64,
+    BITOPS_F16,
+    BITOPS_BF16,
     BITOPS_F32,
     BITOPS_F64,
 } bitops_dtype;

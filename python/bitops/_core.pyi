@@ -10,6 +10,8 @@ I8: int
 I16: int
 I32: int
 I64: int
+F16: int
+BF16: int
 F32: int
 F64: int
 LARGE: int

@@ -46,6 +46,9 @@ DEFINE_PACK(pack_i8, int8_t, v >= 0, 0)
 DEFINE_PACK(pack_i16, int16_t, v >= 0, 0)
 DEFINE_PACK(pack_i32, int32_t, v >= 0, 0)
 DEFINE_PACK(pack_i64, int64_t, v >= 0, 0)
+/* Bits of halves: only a sign with a magnitude is negative. */
+DEFINE_PACK(pack_f16, uint16_t, v <= 0x8000, (v & 0x7fff) > 0x7c00)
+DEFINE_PACK(pack_bf16, uint16_t, v <= 0x8000, (v & 0x7fff) > 0x7f80)
 DEFINE_PACK(pack_f32, float, v >= 0, v != v)
 DEFINE_PACK(pack_f64, double, v >= 0, v != v)
 
