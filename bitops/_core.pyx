@@ -1087,6 +1087,9 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
     run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
 
 
+include "_score.pxi"
+
+
 # ---- plans -----------------------------------------------------------------------------------
 
 include "_plan.pxi"

@@ -240,6 +240,22 @@ cdef extern from "bitops.h" nogil:
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
 
+    ctypedef struct bitops_score_args:
+        bitops_mixed_args product
+        int32_t zero
+        const float *alpha
+        const float *bias
+
+    size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_score_args *args,
+                                            size_t count, int n_threads) noexcept
+    void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, size_t count,
+                           float *scores_out, int64_t *indices_out, void *workspace,
+                           int n_threads) noexcept
+    size_t bitops_rescore_workspace_size(const bitops_mixed_args *args, int n_threads) noexcept
+    void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args,
+                        const int64_t *indices, size_t count, float *sums_out, void *workspace,
+                        int n_threads) noexcept
+
     ctypedef struct bitops_adam_args:
         size_t rows, n
         const float *g

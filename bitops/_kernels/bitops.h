@@ -657,6 +657,28 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
 
+/* Products of numbers with +-1 weights, of which the largest are kept. */
+typedef struct bitops_score_args {
+    bitops_mixed_args product; /* alpha, bias and c are not read */
+    int32_t zero;              /* the code that stands for 0 in a uint8 x: it is subtracted */
+    const float *alpha;        /* IN  m, factors of the rows of x, or NULL */
+    const float *bias;         /* IN  m, added to them, or NULL */
+} bitops_score_args;
+
+/* Finds, for every row of x, the `count` rows of w with the largest scores, by score and then by
+ * index: float32(dot) [* alpha[row]] [+ bias[row]], each step rounded to float32. No score is NaN.
+ * n is below 2^32, and 1 <= count <= n. scores_out and indices_out are m x count. */
+size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_score_args *args,
+                                        size_t count, int n_threads);
+void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, size_t count,
+                       float *scores_out, int64_t *indices_out, void *workspace, int n_threads);
+
+/* Multiplies every row of x with `count` rows of w of its own, whose indices are m x count; -1
+ * stands for none, whose sum is not written. Of args, x is float32, and n and c are not read. */
+size_t bitops_rescore_workspace_size(const bitops_mixed_args *args, int n_threads);
+void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args, const int64_t *indices,
+                    size_t count, float *sums_out, void *workspace, int n_threads);
+
 /* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
  * a weight became NaN; the bit of a NaN is 0. */
 int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);

@@ -207,6 +207,30 @@ def hamming_topk(
     distances_out: NDArray[np.int32],
     indices_out: NDArray[np.int64],
 ) -> None: ...
+def score_topk(
+    x: NDArray[np.float32],
+    w: _Words,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    scores_out: NDArray[np.float32],
+    indices_out: NDArray[np.int64],
+) -> None: ...
+def score_topk_codes(
+    x: NDArray[np.uint8],
+    zero: int,
+    w: _Words,
+    bits: int,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    scores_out: NDArray[np.float32],
+    indices_out: NDArray[np.int64],
+) -> None: ...
+def rescore(
+    x: NDArray[np.float32],
+    w: _Words,
+    indices: NDArray[np.int64],
+    sums_out: NDArray[np.float32],
+) -> None: ...
 
 class Found:
     def __len__(self) -> int: ...

@@ -260,15 +260,6 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
         }
 }
 
-/* Sorts the keys of a heap in increasing order. */
-static void sort_heap(uint64_t *heap, size_t count) {
-    for (size_t last = count; last-- > 1;) {
-        const uint64_t key = heap[last];
-        heap[last] = heap[0];
-        heap_replace_root(heap, last, key);
-    }
-}
-
 void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                          int32_t *distances_out, int64_t *indices_out, void *workspace,
                          int n_threads) {
@@ -293,7 +284,7 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
         for (size_t span = 0; span < extra; span++)
             for (size_t i = 0; i < count; i++)
                 heap_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
-        sort_heap(heap, count);
+        heap_sort(heap, count);
         for (size_t i = 0; i < count; i++) {
             distances_out[(size_t)row * count + i] = (int32_t)(heap[i] >> 32);
             heap[i] &= UINT32_MAX;

@@ -2,13 +2,14 @@
 
 `metrics` defines them. `pairs` compares all rows or rows side by side, `nearest` finds the nearest
 ones, and `ranges` all within a range; Hamming ranges by `multi_index` or `full_product`, whichever
-costs less. `rescoring` multiplies real queries with what was found. These modules import only `ops`
+costs less. `rescoring` multiplies real queries with all rows, or
+with those that were found. These modules import only `ops`
 and the native module.
 """
 
 from .nearest import topk
 from .pairs import paired, pairwise
 from .ranges import pairs_within, within
-from .rescoring import rescore
+from .rescoring import rescore, score_topk
 
-__all__ = ["paired", "pairs_within", "pairwise", "rescore", "topk", "within"]
+__all__ = ["paired", "pairs_within", "pairwise", "rescore", "score_topk", "topk", "within"]
