@@ -56,7 +56,18 @@ cdef int check_found(bint complete, const c.bitops_stop *stop) except -1:
     return 0
 
 
-cdef c.bitops_range_args range_args(const uint64_t[:, ::1] a, const uint64_t[:, ::1] b,
+cdef size_t row_distance(const uint64_t[:, :] words) except? 0:
+    """The distance between rows, whose words must lie side by side, in words."""
+    if words.shape[1] > 1:
+        check_size("stride of words", words.strides[1], sizeof(uint64_t))
+    if words.shape[0] < 2:
+        return words.shape[1]
+    if words.strides[0] < 0 or words.strides[0] % sizeof(uint64_t):
+        raise ValueError(f"[_core] rows must ascend in whole words, got {words.strides[0]} bytes")
+    return words.strides[0] // sizeof(uint64_t)
+
+
+cdef c.bitops_range_args range_args(const uint64_t[:, :] a, const uint64_t[:, :] b,
                                     int32_t radius, bint upper) except *:
     """Check two matrices of words, without empty ones, whose rows are compared."""
     cdef c.bitops_range_args args
@@ -64,7 +75,8 @@ cdef c.bitops_range_args range_args(const uint64_t[:, ::1] a, const uint64_t[:, 
     check_size("words of a row", b.shape[1], a.shape[1])
     if a.shape[0] + b.shape[0] >= <size_t>1 << 32 or radius < 0 or a.shape[1] == 0:
         raise ValueError("[_core] rows, words and the radius must be in range")
-    args.lda = args.ldb = args.k_words = a.shape[1]
+    args.k_words = a.shape[1]
+    args.lda, args.ldb = row_distance(a), row_distance(b)
     args.m, args.n = a.shape[0], b.shape[0]
     args.radius, args.upper = radius, upper
     if args.m and args.n:
@@ -72,13 +84,14 @@ cdef c.bitops_range_args range_args(const uint64_t[:, ::1] a, const uint64_t[:, 
     return args
 
 
-def scan(const uint64_t[:, ::1] a, const uint64_t[:, ::1] b, int32_t radius, bint upper,
+def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint upper,
          size_t first, size_t rows, size_t first_words):
     """Compare rows [first, first + rows) of a with all rows of b; return Found.
 
     Parameters
     ----------
     a, b : IN, shapes (m, k_words) and (n, k_words), m + n < 2**32, k_words > 0
+        Words of a row lie side by side.
     radius : at least 0
     upper : whether b is a, and only pairs i < j are wanted
     first_words : in [1, k_words], the words that are compared at first
@@ -104,7 +117,7 @@ def scan(const uint64_t[:, ::1] a, const uint64_t[:, ::1] b, int32_t radius, bin
     return found
 
 
-def join(const uint64_t[:, ::1] a, const uint64_t[:, ::1] b, int32_t radius, bint upper,
+def join(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint upper,
          const uint32_t[:, ::1] chunks, const uint32_t[:, ::1] choices, uint64_t most_compared,
          uint64_t[::1] compared_out):
     """Compare the rows that agree in some chunks; return Found.

@@ -2,15 +2,16 @@
 
 
 cdef c.bitops_mixed_args score_product(size_t m, size_t k, const void *x,
-                                       const uint64_t[:, ::1] w) except *:
+                                       const uint64_t[:, :] w) except *:
     """The product of rows of x with all rows of w, without outputs."""
     cdef c.bitops_mixed_args args = make_mixed(m, k, x, NULL)
     check_size("words of a row of w", w.shape[1], c.bitops_words(k))
     if w.shape[0] >= <size_t>1 << 32:
         raise ValueError(f"[_core] w must have fewer than 2**32 rows, got {w.shape[0]}")
     args.n = w.shape[0]
-    args.ldw = w.shape[1]
-    args.w = <const uint64_t *>first(w)
+    args.ldw = row_distance(w)
+    if w.shape[0] and w.shape[1]:
+        args.w = &w[0, 0]
     return args
 
 
@@ -39,7 +40,7 @@ cdef int run_score_topk(c.bitops_score_args *args, const float[::1] alpha, const
     return check_stop(&stop)
 
 
-def score_topk(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,
+def score_topk(const float[:, ::1] x, const uint64_t[:, :] w, const float[::1] alpha,
                const float[::1] bias, float[:, ::1] scores_out, int64_t[:, ::1] indices_out):
     """Find the rows of w with the largest (x times the signs of w) * alpha[row] + bias[row].
 
@@ -57,7 +58,7 @@ def score_topk(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1]
     run_score_topk(&args, alpha, bias, scores_out, indices_out)
 
 
-def score_topk_codes(const uint8_t[:, ::1] x, int32_t zero, const uint64_t[:, ::1] w, int bits,
+def score_topk_codes(const uint8_t[:, ::1] x, int32_t zero, const uint64_t[:, :] w, int bits,
                      const float[::1] alpha, const float[::1] bias, float[:, ::1] scores_out,
                      int64_t[:, ::1] indices_out):
     """Do what score_topk does for the numbers x - zero.
@@ -78,7 +79,7 @@ def score_topk_codes(const uint8_t[:, ::1] x, int32_t zero, const uint64_t[:, ::
     run_score_topk(&args, alpha, bias, scores_out, indices_out)
 
 
-def rescore(const float[:, ::1] x, const uint64_t[:, ::1] w, const int64_t[:, ::1] indices,
+def rescore(const float[:, ::1] x, const uint64_t[:, :] w, const int64_t[:, ::1] indices,
             float[:, ::1] sums_out):
     """Multiply each row of x with rows of w of its own.
 

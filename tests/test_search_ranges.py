@@ -2,6 +2,7 @@
 
 import math
 import signal
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -238,6 +239,36 @@ def test_many_rows_against_a_scan(rng, monkeypatch):
     assert len(by_scan[0]) > 1000
     for got, wanted in zip(by_chunks, by_scan, strict=True):
         assert_array_equal(got, wanted, strict=True)
+
+
+def test_parts_of_rows_are_not_copied(rng):
+    """Words of some columns, every other row, one row repeated; the pages between are not read."""
+    words = rng.integers(0, 2**64, (30_000, 16), np.uint64)
+    words[1::2, :8] = words[::2, :8]
+    words[1::2, 3] ^= np.uint64(5)
+    for part in (words[:, :8], words[:, 2:3], words[1::2, 5:9], words[::-1, :8]):
+        b = bo.BitArray.from_words(part, (len(part), 64 * part.shape[1]))
+        copy = bo.BitArray.from_words(part.copy(), b.shape)
+        for radius in (0, 5, 70):
+            few = b[:200] if radius > 60 else b
+            tracemalloc.start()
+            found = search.within(b[:9], few, radius, "hamming")
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            same = search.within(copy[:9], copy[: few.shape[0]], radius, "hamming")
+            assert_array_equal(found.toarray(), same.toarray())
+            assert part.strides[0] < 0 or peak < part.nbytes / 2
+        joined = (search.pairs_within(own, 3, "hamming") for own in (b, copy))
+        for got, wanted in zip(*joined, strict=True):
+            assert_array_equal(got, wanted)
+        queries = rng.standard_normal((2, b.shape[1]))
+        scores = (search.score_topk(queries, own, 5) for own in (b, copy))
+        for got, wanted in zip(*scores, strict=True):
+            assert_array_equal(got, wanted)
+        candidates = rng.integers(0, len(part), (2, 70))
+        assert_array_equal(
+            search.rescore(queries, b, candidates), search.rescore(queries, copy, candidates)
+        )
 
 
 # ---- errors -------------------------------------------------------------------------------------

@@ -137,6 +137,17 @@ def repack(b: _Bits, axis: int) -> _Bits:
     return b._make(np.moveaxis(words, -2, place), b.shape, axis)
 
 
+def plain_rows(b: _core.Bits) -> NDArray[np.uint64]:
+    """Return the words as a matrix of rows that ascend, whose words lie side by side.
+
+    Rows may have a distance, so this is no copy for parts of them.
+    """
+    words = b._words
+    if words.ndim == 2 and words.strides[1] == words.itemsize and words.strides[0] >= 0:
+        return words
+    return contiguous_rows(b)
+
+
 def contiguous_rows(b: _core.Bits) -> NDArray[np.uint64]:
     """Return the words as a C-contiguous matrix, a row for each position of the other axes."""
     words = b._words

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from .. import _core
-from ..ops.array import contiguous_rows
 from ..ops.checks import check_number
 from ..ops.geometry import check_result
+from ..ops.packing import plain_rows
 from .full_product import MOST_WORDS, choose_product, scan
 from .metrics import Columns, Operands, Rows
 from .multi_index import choose_plan, join
@@ -129,8 +129,8 @@ def _find(where: str, operands: Operands, radius: Any, upper: bool) -> Triples:
 
 def _find_hamming(operands: Operands, radius: int, upper: bool) -> Triples:
     """Search by chunks that agree, if that costs less than comparing every two rows."""
-    a, n = contiguous_rows(operands.a), operands.n
-    b = a if upper else contiguous_rows(operands.b)
+    a, n = plain_rows(operands.a), operands.n
+    b = a if upper else plain_rows(operands.b)
     pairs = n * (n - 1) // 2 if upper else len(a) * n
     first_words, cost = choose_product(a, b, radius)
     rows = n if upper else len(a) + n

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from ..ops.array import BitArray, contiguous_rows
+from ..ops.array import BitArray
 from ..ops.checks import as_float32, check_integer, check_number, plain_array, real_array
 from ..ops.memory import MAX_BITS
+from ..ops.packing import plain_rows
 from .metrics import Columns, check_matrix
 from .nearest import MISSING
 
@@ -79,7 +80,7 @@ def rescore(
         with np.errstate(invalid="ignore", over="ignore"):  # infinite queries are ordinary
             bias = np.sum(numbers, axis=1, dtype=np.float64) * ((low + high) / 2)
     scores = np.zeros(ids.shape, np.float32)
-    _core.rescore(np.ascontiguousarray(numbers), contiguous_rows(bits), ids, scores)
+    _core.rescore(np.ascontiguousarray(numbers), plain_rows(bits), ids, scores)
     with np.errstate(invalid="ignore", over="ignore"):
         if alpha is not None:
             scores *= np.float32(alpha)
@@ -168,7 +169,7 @@ def _find_largest(
 ) -> None:
     """Search with checked operands."""
     low, high = values
-    factor, words = (high - low) / 2, contiguous_rows(bits)
+    factor, words = (high - low) / 2, plain_rows(bits)
     bias = None
     if low != -high:
         bias = (np.sum(numbers, axis=1, dtype=np.float64) * ((low + high) / 2)).astype(np.float32)
