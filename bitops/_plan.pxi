@@ -15,6 +15,13 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_UNPACK
         BITOPS_STEP_POOL
         BITOPS_STEP_FLATTEN
+        BITOPS_STEP_MEAN
+        BITOPS_STEP_CLIP
+        BITOPS_STEP_PRELU
+        BITOPS_STEP_CONCAT
+        BITOPS_STEP_ROUND
+        BITOPS_STEP_COUNT
+        BITOPS_STEP_SCALE
 
     ctypedef struct bitops_step:
         bitops_step_kind kind
@@ -33,6 +40,9 @@ cdef extern from "drivers/plan.h" nogil:
         const float *alpha
         const float *bias
         int relu
+        float low
+        float high
+        const void *levels
         int (*multiply)(void *matrix, const float *rows, size_t m, size_t k, size_t n,
                         float *products_out) except -1 nogil
         void *matrix
@@ -387,6 +397,68 @@ cdef class Plan:
         """Bits of images as rows without gaps; the window is as large as an image."""
         cdef bitops_step *step = self.add_step(BITOPS_STEP_FLATTEN, x, y)
         self.set_images(step, images, window, channels, c.bitops_words(channels) * 8)
+
+    def mean_windows(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels):
+        """The mean of each window of float32."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_MEAN, x, y)
+        self.set_images(step, images, window, channels, channels * sizeof(float))
+        step.n = channels
+
+    def mean_images(self, ptrdiff_t x, ptrdiff_t y, size_t images, size_t positions,
+                    size_t channels):
+        """The means of the channels over whole images of float32; sums are made in float64."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_MEAN, x, y)
+        step.images, step.rows, step.n = images, positions, channels
+
+    def clip(self, ptrdiff_t x, ptrdiff_t y, size_t rows, size_t n, float low, float high):
+        """Rows of n float32, limited to low..high."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_CLIP, x, y)
+        step.rows, step.n, step.low, step.high = rows, n, low, high
+
+    def prelu(self, ptrdiff_t x, ptrdiff_t y, size_t rows, size_t n, slope):
+        """Rows of n float32, times the slope of their column where they are negative."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_PRELU, x, y)
+        step.rows, step.n = rows, n
+        step.alpha = self.floats("slope", slope, n)
+
+    def concat(self, ptrdiff_t x, ptrdiff_t other, ptrdiff_t y, size_t rows, size_t n, size_t k):
+        """Rows of n float32, each followed by a row of k."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_CONCAT, x, y)
+        step.other, step.rows, step.n, step.k = other, rows, n, k
+
+    def round(self, ptrdiff_t x, ptrdiff_t y, size_t rows, size_t n, float largest, float codes):
+        """Codes 0..codes of rows of n float32: x / largest, limited to 0..1, times codes."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_ROUND, x, y)
+        step.rows, step.n, step.low, step.high = rows, n, largest, codes
+
+    def count(self, ptrdiff_t x, ptrdiff_t y, int dtype, size_t rows, size_t n, levels):
+        """How many levels of its column each number reaches, for rows of n numbers, I32 or F32.
+
+        Parameters
+        ----------
+        levels : IN, shape (levels, n), of the type of x; at most 255 levels
+        """
+        cdef bitops_step *step
+        cdef const int32_t[:, ::1] integers
+        cdef const float[:, ::1] floats
+        cdef const void *start
+        if dtype == c.BITOPS_I32:
+            integers = levels
+            check_size("columns of levels", integers.shape[1], n)
+            start = &integers[0, 0]
+        else:
+            floats = levels
+            check_size("columns of levels", floats.shape[1], n)
+            start = &floats[0, 0]
+        step = self.add_step(BITOPS_STEP_COUNT, x, y)
+        step.dtype, step.rows, step.n, step.k = <c.bitops_dtype>dtype, rows, n, levels.shape[0]
+        step.levels = start
+        self.kept.append(levels)
+
+    def scale(self, ptrdiff_t x, ptrdiff_t y, size_t rows, size_t n, float value):
+        """Rows of n uint8 times a number, float32."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_SCALE, x, y)
+        step.rows, step.n, step.low = rows, n, value
 
     @property
     def is_current(self):

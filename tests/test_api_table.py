@@ -22,11 +22,14 @@ MODULES = (
     "bitops.convert",
     "bitops.training",
     "bitops.data",
+    "bitops.estimators",
 )
 # Classes whose methods are listed too.
 WITH_METHODS = {
     "bitops": ("BitArray",),
+    "bitops.estimators": ("BinaryNetClassifier", "BitNeighbors"),
     "bitops.layers": ("Layer", "TrainingLayer", "Parameter", "Sequential", "Packed"),
+    "bitops.search": ("BitIndex",),
     "bitops.training": ("Callback",),
 }
 # Classes that programs are given and do not call: their arguments are not listed.
@@ -64,8 +67,10 @@ def public_methods(cls: type, public: set[type]) -> list[str]:
     """What a class adds to its public bases, inherited from private ones or its own."""
     known = {name for base in cls.__mro__[1:] if base in public for name in dir(base)}
     bases = [base for base in cls.__mro__ if base is cls or base not in public | {object}]
+    bases = [base for base in bases if not base.__module__.startswith("sklearn")]
     found = dict.fromkeys(name for base in bases for name in vars(base))
-    return [name for name in found if not name.startswith("_") and name not in known]
+    added = re.compile(r"_|set_\w+_request")  # the latter by scikit-learn
+    return [name for name in found if not added.match(name) and name not in known]
 
 
 def as_called(name: str, thing) -> str:

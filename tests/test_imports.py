@@ -19,7 +19,7 @@ PACKAGE = Path(bitops.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("recipes",),
+    ("recipes", "estimators"),
     ("training", "convert", "zoo", "data", "models", "benchmark", "io"),
     ("layers",),
     ("quantizers", "search"),

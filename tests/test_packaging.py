@@ -163,8 +163,8 @@ def test_tested_versions_of_python_have_wheels():
     assert re.search(r'^requires-python = ">=3\.(\d+)"$', text, flags=re.M).group(1) == wheels[0]
 
 
-LAZY = ["benchmark", "convert", "data", "io", "layers", "models", "quantizers", "recipes"]
-LAZY += ["reference", "search", "training"]
+LAZY = ["benchmark", "convert", "data", "estimators", "io", "layers", "models", "quantizers"]
+LAZY += ["recipes", "reference", "search", "training"]
 
 
 def test_lazy_modules_load_at_their_first_use():

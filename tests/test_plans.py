@@ -14,11 +14,19 @@ from bitops.layers import (
     FloatConv2D,
     Layer,
     Packed,
+    PackedAvgPool2D,
     PackedBatchNorm,
+    PackedClip,
+    PackedConcat,
     PackedConv2D,
     PackedDense,
     PackedFlatten,
+    PackedGlobalAvgPool2D,
+    PackedLevels,
     PackedMaxPool2D,
+    PackedMultiThreshold,
+    PackedPReLU,
+    PackedQuantize,
     PackedReLU,
     PackedResidual,
     PackedSign,
@@ -32,11 +40,11 @@ from bitops.ops.plan import Program, SpareMemory, Value
 def layer_by_layer(layers, x):
     """What a chain gives without plans, those of branches included."""
     for layer in layers:
-        if isinstance(layer, PackedResidual):
+        if isinstance(layer, PackedResidual | PackedConcat):
             x = as_activation("test", x)
             shortcut = [] if layer.shortcut is None else layer.shortcut.layers
             main, other = layer_by_layer(layer.body.layers, x), layer_by_layer(shortcut, x)
-            x = as_float(main) + as_float(other)
+            x = layer.join.values(layer.name, main, other)
         else:
             x = layer.forward(x)
     return x
@@ -52,7 +60,8 @@ def assert_same(got, expected):
 
 def assert_plan(model, x, ends=None):
     """The model gives what its layers give; `ends` are the indices after its plans."""
-    assert_same(model(x), layer_by_layer(model.layers, x))
+    with np.errstate(all="ignore"):  # NumPy warns of infinities
+        assert_same(model(x), layer_by_layer(model.layers, x))
     if ends is not None:
         assert planned(model) == ends
 
@@ -196,6 +205,84 @@ def test_many_rows_and_one_filter(threads, rng):
     assert_plan(model, REAL(rng, 3, 61, 47, 3), [1])
     model = Packed(PackedDense(rng.normal(size=(300, 66_001)), np.float32(50)))
     assert_plan(model, BYTES(rng, 70, 66_001), [1])
+
+
+def float_layers(rng, k):
+    """Layers that take numbers of k features and give as many."""
+    return [
+        PackedClip(),
+        PackedClip(0.0, None),
+        PackedClip(None, 0.0),
+        PackedClip(-0.5, 6),
+        PackedPReLU(rng.choice([-2.0, -0.0, 0.0, 0.25, 1.0], size=k)),
+        PackedBatchNorm(*rng.normal(size=(2, k)).astype(np.float32)),
+        PackedReLU(),
+        PackedResidual([PackedClip()], [PackedReLU()]),
+    ]
+
+
+def special_numbers(rng, *shape):
+    """Numbers among which both zeros and infinities, the limits and their neighbours are."""
+    x = rng.normal(size=shape).astype(np.float32) * 3
+    special = np.float32([0.0, -0.0, np.inf, -np.inf, 1, -1, 6, -0.5, 0.5, 1.5, 1e-45, 3e38])
+    return np.where(rng.random(shape) < 0.4, rng.choice(special, size=shape), x)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_chains_of_numbers(seed, threads):
+    """Activations of networks from elsewhere, branches side by side, and codes."""
+    rng = np.random.default_rng(seed)
+    k = int(rng.choice([1, 3, 16, 65, 300]))
+    layers = [float_layers(rng, k)[i] for i in rng.integers(8, size=rng.integers(1, 5))]
+    body = PackedDense(rng.normal(size=(7, k)), input_bits=3)
+    step = float(rng.choice([0.25, 1, 3]))
+    levels = np.sort(rng.normal(size=(rng.choice([1, k]), rng.integers(1, 9))).astype(np.float32))
+    codes = [PackedQuantize(3, step), PackedMultiThreshold(levels[:, :7])][int(rng.integers(2))]
+    branches = PackedConcat([codes, body], [PackedClip(-1, 2)])
+    chains = [layers, [*layers, codes], [codes, PackedLevels(step), *layers], [*layers, branches]]
+    for chain in chains:
+        model = Packed(chain)
+        for n in (1, 70):
+            x = special_numbers(rng, n, k)
+            if chain is not layers:  # inf * 0 has no code
+                x = np.clip(x, -1e6, 1e6)
+            assert_plan(model, x, [len(chain)])
+            assert_plan(model, np.clip(x, -1e6, 1e6).astype(np.int32), [len(chain)])
+            assert_plan(model, bo.pack(x), [len(chain)])
+            assert_plan(model, rng.integers(256, size=(n, k), dtype=np.uint8))
+            model = Packed(chain)
+
+
+def test_codes_of_integer_thresholds(rng, isa):
+    """Sums stay integers: thresholds beyond 2^24 are exact."""
+    k = 70
+    levels = np.sort(rng.integers(-3, 4, size=(k, 5)) + np.array([0, 0, 0, 0, 2**24 + 1]))
+    model = Packed(
+        [PackedMultiThreshold(levels), PackedDense(rng.normal(size=(9, k)), input_bits=3)]
+    )
+    x = rng.integers(-4, 5, size=(33, k), dtype=np.int32)
+    x[0] = 2**24
+    x[1] = 2**24 + 1
+    assert_plan(model, x, [2])
+    assert_plan(model, x.astype(np.float32))
+    with pytest.raises(ValueError, match="NaN"):
+        Packed(PackedMultiThreshold(levels.astype(np.float32)))(np.full((2, k), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 70])
+def test_means_of_images(channels, rng, threads):
+    w = rng.normal(size=(channels, 3, 3, channels))
+    for pool in (PackedAvgPool2D(2, 2), PackedAvgPool2D((3, 2), 1, 1), PackedGlobalAvgPool2D()):
+        for first in ([], [PackedConv2D(w, alpha=0.3, padding=1)], [PackedConv2D(w), PackedSign()]):
+            chain = [*first, pool, PackedSign()]
+            model = Packed(chain)
+            is_single = channels == 1 and isinstance(pool, PackedGlobalAvgPool2D)
+            for x in (BYTES(rng, 2, 9, 8, channels), special_numbers(rng, 5, 9, 8, channels)):
+                if x.dtype == np.float32:
+                    x = np.clip(x, -1e6, 1e6)  # NaN has no sign
+                assert_plan(model, x, None if is_single else [len(chain)])
+        assert_plan(Packed(pool), special_numbers(rng, 4, 9, 8, channels))
+        assert_plan(Packed(pool), bo.pack(REAL(rng, 3, 9, 8, channels)))
 
 
 class PackedGain(Layer):

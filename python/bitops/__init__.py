@@ -62,6 +62,7 @@ _LAZY = (
     "benchmark",
     "convert",
     "data",
+    "estimators",
     "io",
     "layers",
     "models",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from . import benchmark as benchmark
     from . import convert as convert
     from . import data as data
+    from . import estimators as estimators
     from . import io as io
     from . import layers as layers
     from . import models as models

@@ -9,7 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from fuzz import bit_arrays, calls, checkpoints, data_files, layer_calls, model_files
+from fuzz import (
+    bit_arrays,
+    calls,
+    checkpoints,
+    data_files,
+    index_files,
+    layer_calls,
+    lce_files,
+    model_files,
+)
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "bitarray": bit_arrays.run,
@@ -17,7 +26,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "checkpoint": checkpoints.run,
     "cifar": data_files.run_cifar,
     "idx": data_files.run_idx,
+    "index": index_files.run,
     "layers": layer_calls.run,
+    "lce": lce_files.run,
     "mnist": data_files.run_mnist,
     "model": model_files.run,
     "svhn": data_files.run_svhn,

@@ -17,7 +17,7 @@ int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threa
     const size_t rows = args->words ? args->rows : 1;
     const size_t n = args->words ? args->n : args->rows * args->n;
     const size_t spans = ceil_div(n, SPAN), k_words = bitops_words(n);
-    const int threads = rows * n < THREAD_ELEMENTS ? 1 : n_threads;
+    const int threads = bitops_share((double)rows * (double)n, THREAD_ELEMENTS, n_threads);
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(threads, schedule(static) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(rows * spans); task++) {

@@ -317,7 +317,8 @@ static void conv_groups(const bitops_isa *isa, const bitops_conv_args *args, con
         if (!dots)
             continue;
         uint64_t *c = (uint64_t *)args->store.c + first * args->store.ldc;
-        BITOPS_PARALLEL_FOR(m * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+        BITOPS_PARALLEL_FOR(bitops_share((double)m * (double)n, THREAD_WORK, n_threads),
+                            schedule(static))
         for (ptrdiff_t i = 0; i < (ptrdiff_t)m; i++)
             pack_signs(isa, args, dots + (size_t)i * n, c + (size_t)i * args->store.ldc);
     }

@@ -233,7 +233,7 @@ void bitops_depthwise(const bitops_isa *isa, const bitops_conv_args *args, void 
         const size_t channels = min_size(p.channels, args->groups - first);
         const size_t work = tasks * p.outputs * channels * p.per_channel * p.taps;
         fill_weights(&p, first, channels, weights);
-        BITOPS_PARALLEL_FOR(work < THREAD_COUNTS ? 1 : n_threads, schedule(static))
+        BITOPS_PARALLEL_FOR(bitops_share((double)work, THREAD_COUNTS, n_threads), schedule(static))
         for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
             if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, args->stop))
                 continue;

@@ -430,7 +430,7 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
         bitops_words(image->kernel_height * image->kernel_width * image->channels);
     const size_t share = max_size(TASK_WORDS / max_size(k_words, 1), 1);
     const size_t tasks = ceil_div(rows, share);
-    BITOPS_PARALLEL_FOR(tasks < 2 ? 1 : n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(bitops_share((double)tasks, 2, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;

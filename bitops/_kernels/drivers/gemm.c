@@ -49,9 +49,12 @@ enum {
     STOP_STEPS = 32, /* panels, or tasks on plain rows, between two looks at the clock */
 };
 
+static double word_products(size_t m, size_t n, size_t k_words) {
+    return (double)m * (double)n * (double)k_words;
+}
+
 static int team(const bitops_gemm_args *args, int n_threads) {
-    const double work = (double)args->m * (double)args->n * (double)args->k_words;
-    if (work < THREAD_WORK)
+    if (word_products(args->m, args->n, args->k_words) < THREAD_WORK)
         return 1;
     return n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
 }
@@ -143,11 +146,11 @@ size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args 
 
 /* ---- few rows ------------------------------------------------------------------------------ */
 
-static void gemm_plain_rows(const gemm_plan *plan) {
+static void gemm_plain_rows(const gemm_plan *plan, int threads) {
     const bitops_gemm_args *args = plan->args;
     const size_t fit = PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS;
     const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS;
-    BITOPS_PARALLEL_FOR(plan->threads, schedule(static))
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, columns); task++) {
         const size_t col = (size_t)task * columns;
         if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
@@ -256,10 +259,12 @@ static void gemm_task(const gemm_plan *plan, const slice *s, size_t panels, size
 
 static void gemm_slice(const gemm_plan *plan, const slice *s, uint64_t *workspace) {
     const size_t panels = ceil_div(s->n, plan->isa->nr), blocks = ceil_div(s->m, plan->rows);
+    const double work = word_products(s->m, s->n, s->k_words);
+    const int threads = bitops_share(work, THREAD_WORK, plan->threads);
     size_t groups = 1;
-    if (plan->threads > 1)
-        groups = min_size(panels, ceil_div((size_t)plan->threads * TASKS_A_THREAD, blocks));
-    BITOPS_FOR_TASKS(plan->threads, blocks * groups,
+    if (threads > 1)
+        groups = min_size(panels, ceil_div((size_t)threads * TASKS_A_THREAD, blocks));
+    BITOPS_FOR_TASKS(threads, blocks * groups,
                      gemm_task(plan, s, panels, groups, (size_t)task, workspace));
 }
 
@@ -337,12 +342,14 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
     if (args->m == 0 || args->n == 0)
         return;
     const gemm_plan plan = make_plan(isa, args, n_threads);
+    const double work = word_products(args->m, args->n, args->k_words);
+    const int threads = bitops_share(work, THREAD_WORK, plan.threads);
     if (args->store.kind == BITOPS_STORE_SIGN)
         clear_last_words(args);
     if (plan.way == BITOPS_SHORT_ROWS)
-        bitops_short_rows(isa, args, plan.threads);
+        bitops_short_rows(isa, args, threads);
     else if (plan.way == BITOPS_PLAIN_ROWS)
-        gemm_plain_rows(&plan);
+        gemm_plain_rows(&plan, threads);
     else if (plan.sliced)
         gemm_sliced(&plan, workspace);
     else

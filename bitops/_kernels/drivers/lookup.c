@@ -130,7 +130,7 @@ static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_
 
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k;
-    const int threads = work < THREAD_WORK ? 1 : n_threads;
+    const int threads = bitops_share(work, THREAD_WORK, n_threads);
     const size_t span = group_panels(args, threads) * COLUMNS;
     const size_t tasks = ceil_div(args->m, BLOCK_ROWS) * ceil_div(args->n, span);
     BITOPS_FOR_TASKS(threads, tasks, run_task(isa, args, span, (size_t)task));

@@ -74,7 +74,8 @@ static float sum_row(const float *x, size_t n, bitops_stop *stop) {
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                            bitops_stop *stop, int n_threads) {
     const size_t share = max_size(TASK_WORK / max_size(n, 1), 1);
-    BITOPS_PARALLEL_FOR(rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(bitops_share((double)rows * (double)n, THREAD_WORK, n_threads),
+                        schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
@@ -103,7 +104,8 @@ static double sum_pairwise(const float *x, size_t n) {
 
 void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out, bitops_stop *stop,
                           int n_threads) {
-    BITOPS_PARALLEL_FOR(rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(bitops_share((double)rows * (double)n, THREAD_WORK, n_threads),
+                        schedule(static))
     for (ptrdiff_t row = 0; row < (ptrdiff_t)rows; row++) {
         if (bitops_stopped_at((size_t)row, BITOPS_STOP_TASKS, stop))
             continue;

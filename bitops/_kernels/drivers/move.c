@@ -15,7 +15,7 @@ enum {
 };
 
 static int team(size_t words, int n_threads) {
-    return words < THREAD_WORDS ? 1 : n_threads;
+    return bitops_share((double)words, THREAD_WORDS, n_threads);
 }
 
 static size_t rows_of_task(size_t row_words) {

@@ -12,7 +12,7 @@ enum {
 };
 
 static int team(size_t words, int n_threads) {
-    return words < THREAD_WORDS ? 1 : n_threads;
+    return bitops_share((double)words, THREAD_WORDS, n_threads);
 }
 
 /* A row is cut into spans of this many words, so that threads can share one long row. */

@@ -20,6 +20,7 @@
 #include "drivers/sizes.h"
 #include "runtime/parallel.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -32,7 +33,7 @@ enum {
 };
 
 static int team(size_t work, int n_threads) {
-    return work < THREAD_WORK ? 1 : n_threads;
+    return bitops_share((double)work, THREAD_WORK, n_threads);
 }
 
 /* ---- numbers times weights ------------------------------------------------------------------- */
@@ -217,6 +218,93 @@ static int run_compare(const bitops_isa *isa, const bitops_step *step, const voi
                                step->flip, y, stop, n_threads);
 }
 
+/* What `call`, which reads `begin` and `end`, does with the shares [begin, end) of the rows. */
+#define FOR_SHARES(step, n_threads, call)                                                          \
+    do {                                                                                           \
+        const size_t share_ = share_rows((step)->n);                                               \
+        BITOPS_PARALLEL_FOR(team((step)->rows *(step)->n, n_threads), schedule(static))            \
+        for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div((step)->rows, share_); task++) {       \
+            const size_t begin = (size_t)task * share_;                                            \
+            const size_t end = min_size(begin + share_, (step)->rows);                             \
+            call;                                                                                  \
+        }                                                                                          \
+    } while (0)
+
+/* As NumPy's clip: NaN stays, and so does a zero at a limit of the other sign. */
+static inline float limited(float x, float low, float high) {
+    return x < low ? low : x > high ? high : x;
+}
+
+static void clip_rows(const bitops_step *step, const float *x, float *y, size_t begin, size_t end) {
+    for (size_t i = begin * step->n; i < end * step->n; i++)
+        y[i] = limited(x[i], step->low, step->high);
+}
+
+static void prelu_rows(const bitops_step *step, const float *x, float *y, size_t begin,
+                       size_t end) {
+    for (size_t i = begin * step->n; i < end * step->n; i += step->n)
+        for (size_t j = 0; j < step->n; j++)
+            y[i + j] = x[i + j] < 0 ? x[i + j] * step->alpha[j] : x[i + j];
+}
+
+static void concat_rows(const bitops_step *step, const float *x, const float *other, float *y,
+                        size_t begin, size_t end) {
+    const size_t n = step->n, k = step->k;
+    for (size_t i = begin; i < end; i++) {
+        memcpy(y + i * (n + k), x + i * n, n * sizeof(float));
+        memcpy(y + i * (n + k) + n, other + i * k, k * sizeof(float));
+    }
+}
+
+/* Returns whether a number is NaN. */
+static int round_rows(const bitops_step *step, const float *x, uint8_t *codes, size_t begin,
+                      size_t end) {
+    int nan = 0;
+    for (size_t i = begin * step->n; i < end * step->n; i++) {
+        const float code = rintf(limited(x[i] / step->low, 0, 1) * step->high);
+        nan |= code != code;
+        codes[i] = (uint8_t)(code == code ? code : 0);
+    }
+    return nan;
+}
+
+#define DEFINE_COUNT_ROWS(name, type)                                                              \
+    static int name(const bitops_step *step, const type *x, uint8_t *codes, size_t begin,          \
+                    size_t end) {                                                                  \
+        const size_t n = step->n;                                                                  \
+        const type *levels = step->levels;                                                         \
+        int nan = 0;                                                                               \
+        for (size_t i = begin * n; i < end * n; i += n) {                                          \
+            memset(codes + i, 0, n);                                                               \
+            for (size_t j = 0; j < n; j++)                                                         \
+                nan |= x[i + j] != x[i + j];                                                       \
+            for (size_t level = 0; level < step->k; level++)                                       \
+                for (size_t j = 0; j < n; j++)                                                     \
+                    codes[i + j] += (uint8_t)(x[i + j] >= levels[level * n + j]);                  \
+        }                                                                                          \
+        return nan;                                                                                \
+    }
+DEFINE_COUNT_ROWS(count_floats, float)
+DEFINE_COUNT_ROWS(count_integers, int32_t)
+
+static void scale_rows(const bitops_step *step, const uint8_t *x, float *y, size_t begin,
+                       size_t end) {
+    for (size_t i = begin * step->n; i < end * step->n; i++)
+        y[i] = (float)x[i] * step->low;
+}
+
+/* Returns whether a number was NaN. */
+static int run_codes(const bitops_step *step, const void *x, uint8_t *codes, int n_threads) {
+    atomic_int nan = 0;
+    if (step->kind == BITOPS_STEP_ROUND)
+        FOR_SHARES(step, n_threads, if (round_rows(step, x, codes, begin, end)) nan = 1);
+    else if (step->dtype == BITOPS_I32)
+        FOR_SHARES(step, n_threads, if (count_integers(step, x, codes, begin, end)) nan = 1);
+    else
+        FOR_SHARES(step, n_threads, if (count_floats(step, x, codes, begin, end)) nan = 1);
+    return nan;
+}
+
 /* ---- windows --------------------------------------------------------------------------------- */
 
 static size_t pool_scratch(const bitops_step *step) { /* of a thread, in bytes */
@@ -240,6 +328,18 @@ static void run_pool(const bitops_isa *isa, const bitops_step *step, const char 
             bitops_pool_bits(im, step->pixel_bytes / sizeof(uint64_t), (const uint64_t *)x,
                              step->minimum, (size_t)line, out);
     }
+}
+
+/* Sums of whole images are made in float64. */
+static void run_mean(const bitops_isa *isa, const bitops_step *step, const float *x, float *y,
+                     double *sums, bitops_stop *stop, int n_threads) {
+    if (step->image.kernel_width) {
+        bitops_mean_windows(&step->image, x, step->images, step->n, y, stop, n_threads);
+        return;
+    }
+    bitops_sum_columns(isa, x, step->images, step->rows, step->n, sums, stop, n_threads);
+    for (size_t i = 0; i < step->images * step->n; i++)
+        y[i] = (float)(sums[i] / (double)step->rows);
 }
 
 static void run_flatten(const bitops_step *step, const uint64_t *x, uint64_t *y, bitops_stop *stop,
@@ -285,6 +385,8 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
         return gathered_bytes(step);
     case BITOPS_STEP_POOL:
         return pool_scratch(step) * (size_t)n_threads;
+    case BITOPS_STEP_MEAN:
+        return step->images * step->n * sizeof(double);
     default:
         return 0;
     }
@@ -329,6 +431,26 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         return 0;
     case BITOPS_STEP_FLATTEN:
         run_flatten(step, (const uint64_t *)x, (uint64_t *)y, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_MEAN:
+        run_mean(isa, step, (const float *)x, (float *)y, (double *)workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_CLIP:
+        FOR_SHARES(step, n_threads, clip_rows(step, (const float *)x, (float *)y, begin, end));
+        return 0;
+    case BITOPS_STEP_PRELU:
+        FOR_SHARES(step, n_threads, prelu_rows(step, (const float *)x, (float *)y, begin, end));
+        return 0;
+    case BITOPS_STEP_CONCAT:
+        FOR_SHARES(
+            step, n_threads,
+            concat_rows(step, (const float *)x, (const float *)other, (float *)y, begin, end));
+        return 0;
+    case BITOPS_STEP_ROUND:
+    case BITOPS_STEP_COUNT:
+        return run_codes(step, x, (uint8_t *)y, n_threads);
+    case BITOPS_STEP_SCALE:
+        FOR_SHARES(step, n_threads, scale_rows(step, (const uint8_t *)x, (float *)y, begin, end));
         return 0;
     }
     return 0;

@@ -21,6 +21,13 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_UNPACK,  /* float +-1 of bits */
     BITOPS_STEP_POOL,    /* largest of a window: of bits (their OR, or their AND), of floats */
     BITOPS_STEP_FLATTEN, /* bits of images (h, w, c) without gaps between the pixels */
+    BITOPS_STEP_MEAN,    /* means of windows of floats; of whole images without windows */
+    BITOPS_STEP_CLIP,    /* float y = min(max(x, low), high) */
+    BITOPS_STEP_PRELU,   /* float y = x, times alpha where x is negative */
+    BITOPS_STEP_CONCAT,  /* float rows of x (n numbers), each followed by that of other (k) */
+    BITOPS_STEP_ROUND,   /* uint8 y = round(high * min(max(x / low, 0), 1)) */
+    BITOPS_STEP_COUNT,   /* uint8 y = how many of the k levels of its column x reaches */
+    BITOPS_STEP_SCALE,   /* float y = low * x, for x uint8 */
 } bitops_step_kind;
 
 /* products_out[m,n] = rows[m,k] times the matrix. */
@@ -31,7 +38,7 @@ typedef struct bitops_step {
     bitops_step_kind kind;
     ptrdiff_t x, other, y; /* places */
     bitops_dtype dtype;    /* of the numbers x, where several are possible */
-    size_t rows, n;        /* of x, for steps without windows */
+    size_t rows, n;        /* of x, for steps without windows; MEAN: rows of an image, channels */
     /* GEMM, CONV and MIXED take these with operands, outputs and stop left open. The store of a
      * GEMM or CONV says what becomes of the products. */
     bitops_gemm_args gemm;
@@ -47,6 +54,8 @@ typedef struct bitops_step {
     const uint64_t *minimum;   /* POOL of bits: channels that take the AND, or NULL */
     const float *alpha, *bias; /* AFFINE and FLOATS */
     int relu;
+    float low, high;    /* CLIP and ROUND */
+    const void *levels; /* COUNT: k rows of n numbers of the type of x */
     /* FLOATS: BLAS is called through this function, block by block; it returns nonzero to end the
      * plan. Rows of k numbers give n outputs each. Rows of images are copied to memory unless the
      * images are these rows already (images = 0). */

@@ -105,7 +105,7 @@ static void pack_plane(const bitops_isa *isa, const uint8_t *x, size_t k, size_t
 static void pack_block(const bitops_isa *isa, const planes_plan *plan,
                        const bitops_mixed_args *args, size_t first, size_t rows, uint64_t *words,
                        int n_threads) {
-    const int threads = rows * args->k < THREAD_WORK ? 1 : n_threads;
+    const int threads = bitops_share((double)rows * (double)args->k, THREAD_WORK, n_threads);
     BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t row = 0; row < (ptrdiff_t)(plan->planes * rows); row++) {
         const size_t plane = (size_t)row / rows, i = first + (size_t)row % rows;
@@ -137,7 +137,7 @@ static void combine_row(const planes_plan *plan, const bitops_mixed_args *args,
 static void combine_block(const planes_plan *plan, const bitops_mixed_args *args,
                           const int32_t *counts, size_t first, size_t rows, size_t j, size_t n,
                           int n_threads) {
-    const int threads = rows * n < THREAD_WORK ? 1 : n_threads;
+    const int threads = bitops_share((double)rows * (double)n, THREAD_WORK, n_threads);
     BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)rows; i++)
         combine_row(plan, args, counts, rows, (size_t)i, n, first + (size_t)i, j);

@@ -107,7 +107,7 @@ void bitops_mean_windows(const bitops_image *windows, const float *x, size_t ima
     const size_t lines = images * im->out_height, taps = im->kernel_height * im->kernel_width;
     const int runs = im->stride_x == 1 && channels < LANES;
     const size_t work = lines * im->out_width * channels * taps;
-    BITOPS_PARALLEL_FOR(work < THREAD_WORK ? 1 : n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(bitops_share((double)work, THREAD_WORK, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)lines; task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
@@ -129,7 +129,8 @@ void bitops_mean_windows(const bitops_image *windows, const float *x, size_t ima
 void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
                         double *sum_out, bitops_stop *stop, int n_threads) {
     const size_t spans = ceil_div(n, SPAN);
-    BITOPS_PARALLEL_FOR(outer * rows * n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(bitops_share((double)(outer * rows) * (double)n, THREAD_WORK, n_threads),
+                        schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;

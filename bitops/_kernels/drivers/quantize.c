@@ -34,7 +34,7 @@ static void quantize_block(const float *x, size_t n, float scale, uint32_t seed,
 
 void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
                      bitops_stop *stop, int n_threads) {
-    BITOPS_PARALLEL_FOR(n < THREAD_WORK ? 1 : n_threads, schedule(static))
+    BITOPS_PARALLEL_FOR(bitops_share((double)n, THREAD_WORK, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(n, BLOCK); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;

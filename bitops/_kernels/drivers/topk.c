@@ -40,6 +40,7 @@ enum {
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
+    THREAD_KEYS = 1 << 8,  /* keys to be sorted below which one thread is faster */
     STOP_STEPS = 32,       /* panels between two looks at the clock */
 };
 
@@ -245,7 +246,9 @@ static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, cons
 
 static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                        const bitops_store *store, uint64_t *heaps, uint64_t *scratch) {
-    BITOPS_PARALLEL_FOR((int)plan->workers, schedule(static))
+    const double work = (double)args->m * (double)args->n * (double)args->k_words;
+    const int threads = bitops_share(work, THREAD_WORK, (int)plan->workers);
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t worker = 0; worker < (ptrdiff_t)plan->workers; worker++)
         for (size_t task = (size_t)worker; task < plan->blocks * plan->spans;
              task += plan->workers) {
@@ -278,7 +281,9 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
     }
     if (bitops_stopped(args->stop))
         return;
-    BITOPS_PARALLEL_FOR((int)min_size(plan.workers, args->m), schedule(static))
+    const double keys = (double)args->m * (double)count * (double)(1 + extra);
+    const int threads = bitops_share(keys, THREAD_KEYS, (int)min_size(plan.workers, args->m));
+    BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t row = 0; row < (ptrdiff_t)args->m; row++) {
         uint64_t *heap = heaps + (size_t)row * count;
         for (size_t span = 0; span < extra; span++)

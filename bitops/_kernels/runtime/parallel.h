@@ -18,20 +18,43 @@
 #if defined(_OPENMP)
 #include <omp.h>
 
-/* How many of these threads the next team of this thread has: all, unless the system cannot make
- * them. */
-int bitops_team(int threads);
+/* A parallel region of a team of `threads`: when it began, and how late its last thread came. */
+typedef struct bitops_region {
+    int threads, open;
+    double start;      /* seconds */
+    atomic_int latest; /* microseconds */
+} bitops_region;
+
+/* Of `threads` threads, as many as the system can make are in the region's team. */
+bitops_region bitops_region_begin(int threads);
+void bitops_region_end(bitops_region *region);
+
+/* A thread of the team begins its share. */
+void bitops_region_arrive(bitops_region *region);
+
+/* How many of `threads` share `work`: one if it is below `least`, the work for which one thread is
+ * as fast as a team, and one for work of some milliseconds too while the threads of a team come
+ * late, because others keep their processors busy. A BLAS does: after a product its threads wait
+ * for the next one for some 20 ms in a loop. */
+int bitops_share(double work, double least, int threads);
 
 #define BITOPS_OMP(text) _Pragma(#text)
 #define bitops_thread_number() omp_get_thread_num()
-#define BITOPS_PARALLEL_FOR(threads, ...)                                                          \
-    BITOPS_OMP(omp parallel num_threads(bitops_team(threads)))                                     \
-    BITOPS_WITH_DEFAULT_FLOATS                                                                     \
+#define BITOPS_PARALLEL_FOR(wanted, ...)                                                           \
+    for (bitops_region region_ = bitops_region_begin(wanted); region_.open;                        \
+         bitops_region_end(&region_))                                                              \
+        BITOPS_OMP(omp parallel num_threads(region_.threads))                                      \
+    for (int once_ = (bitops_region_arrive(&region_), 1); once_; once_ = 0)                        \
+        BITOPS_WITH_DEFAULT_FLOATS                                                                 \
     BITOPS_OMP(omp for nowait __VA_ARGS__)
 #else
 #define bitops_thread_number() 0
-#define BITOPS_PARALLEL_FOR(threads, ...)                                                          \
-    (void)(threads);                                                                               \
+static inline int bitops_share(double work, double least, int threads) {
+    return work < least ? 1 : threads;
+}
+
+#define BITOPS_PARALLEL_FOR(wanted, ...)                                                           \
+    (void)(wanted);                                                                                \
     BITOPS_WITH_DEFAULT_FLOATS
 #endif
 

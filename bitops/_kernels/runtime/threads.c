@@ -12,6 +12,13 @@ static atomic_int requested = 0; /* 0: whatever OpenMP allows */
 static atomic_int limited = 0;   /* while a training leaves the threads to BLAS */
 static atomic_int possible = BITOPS_MAX_THREADS;
 
+/* Of the threads of a team that came late: */
+static const double late = 3e-4;     /* seconds; threads that slept come within 1e-4 */
+static const double shortest = 0.02; /* seconds for which small work is then done by one thread, */
+static const double longest = 0.64;  /* twice as many each time that they are late again */
+static const double small_work = 2048; /* times the least work for a team: 10 to 40 ms */
+static _Atomic double crowded_until = 0, crowded_for = 0;
+
 static int read_int(atomic_int *value) {
     return atomic_load_explicit(value, memory_order_relaxed);
 }
@@ -21,7 +28,7 @@ static atomic_int forked = 0;
 static const int small_stacks = 0;
 
 /* Nothing is known about threads here: OpenMP is trusted. */
-int bitops_team(int threads) {
+static int team(int threads) {
     return threads;
 }
 #else
@@ -121,7 +128,9 @@ static int count_threads(int n) {
     return 1 + (made == n - 1 ? made : made / 2);
 }
 
-int bitops_team(int threads) {
+/* How many of these threads the next team of this thread has: all, unless the system cannot make
+ * them. */
+static int team(int threads) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static _Thread_local int kept = 1; /* with the calling thread */
     if (threads < 2 || small_stacks)
@@ -141,6 +150,48 @@ int bitops_team(int threads) {
     return threads;
 }
 #endif
+
+bitops_region bitops_region_begin(int threads) {
+    bitops_region region = {.threads = team(threads), .open = 1};
+    if (region.threads > 1)
+        region.start = omp_get_wtime();
+    return region;
+}
+
+void bitops_region_arrive(bitops_region *region) {
+    if (region->threads < 2 || omp_get_thread_num() == 0)
+        return;
+    const int after = (int)(1e6 * (omp_get_wtime() - region->start));
+    if (after > read_int(&region->latest))
+        region->latest = after;
+}
+
+/* Lateness is held against a team where it cost a good part of the time. One that comes in time
+ * proves little: now and then the others leave a processor. */
+void bitops_region_end(bitops_region *region) {
+    region->open = 0;
+    const double lateness = 1e-6 * read_int(&region->latest);
+    if (lateness < late)
+        return;
+    const double now = omp_get_wtime();
+    if (4 * lateness < now - region->start)
+        return;
+    double wait = atomic_load_explicit(&crowded_for, memory_order_relaxed);
+    const double until = atomic_load_explicit(&crowded_until, memory_order_relaxed);
+    const int again = now < until + 4 * wait;
+    wait = !again ? shortest : 2 * wait < longest ? 2 * wait : longest;
+    atomic_store_explicit(&crowded_for, wait, memory_order_relaxed);
+    atomic_store_explicit(&crowded_until, now + wait, memory_order_relaxed);
+}
+
+int bitops_share(double work, double least, int threads) {
+    if (threads < 2 || work < least)
+        return 1;
+    const double until = atomic_load_explicit(&crowded_until, memory_order_relaxed);
+    if (until > 0 && work < small_work * least && omp_get_wtime() < until)
+        return 1;
+    return threads;
+}
 
 int bitops_has_openmp(void) {
     return 1;

@@ -1,4 +1,4 @@
-"""`bitops import`: a packed model from a file of ONNX, Keras or Larq."""
+"""`bitops import`: a packed model from a file of ONNX, Keras, Larq or its Compute Engine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ __all__ = ["add_parser", "run"]
 
 _ONNX = ".onnx", ".onnx.gz"
 _KERAS = ".h5", ".hdf5", ".keras"
+_LCE = (".tflite",)
+_ENDINGS = _ONNX + _KERAS + _LCE
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "import",
-        help="make a packed model of a file of ONNX, Keras or Larq",
+        help="make a packed model of a file of ONNX, Keras, Larq or Larq Compute Engine",
         description="Make a packed model of a network that was trained elsewhere, and show it. "
-        f"The ending of the file tells what it is: {', '.join(_ONNX + _KERAS)}.",
+        f"The ending of the file tells what it is: {', '.join(_ENDINGS)}.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the network")
     parser.add_argument(
@@ -50,9 +52,9 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, check and write; print what was made."""
     name = args.file.name.lower()
-    if not name.endswith(_ONNX + _KERAS):
+    if not name.endswith(_ENDINGS):
         raise ValueError(
-            f"[import] the file must end in one of {', '.join(_ONNX + _KERAS)}, got {args.file}"
+            f"[import] the file must end in one of {', '.join(_ENDINGS)}, got {args.file}"
         )
     packed = _converted(args.file, name)
     print(packed.summary())
@@ -75,6 +77,8 @@ def _converted(path: Path, name: str) -> Packed:
 
     if name.endswith(_ONNX):
         return convert.from_onnx(path)
+    if name.endswith(_LCE):
+        return convert.from_lce(path)
     packed = convert.from_keras(path).freeze()
     packed.notes["source"] = f"Keras file {path.name}"
     return packed

@@ -1,4 +1,4 @@
-"""The command `bitops`: info, bench, demo, recipes, train, eval, import, export, show, plot.
+"""The command `bitops`, and what becomes of errors.
 
 Exit codes: 0 done, 1 the work failed or a check did not hold, 2 wrong usage, 130 interrupted.
 """
@@ -14,11 +14,24 @@ from collections.abc import Sequence
 from .. import __version__
 from ..benchmark import WrongResult
 from ..files.text import printable
-from . import bench, demo, evaluate, export, imports, info, plot, recipes, show, train
+from . import (
+    bench,
+    demo,
+    evaluate,
+    export,
+    imports,
+    index,
+    info,
+    plot,
+    recipes,
+    search,
+    show,
+    train,
+)
 
 __all__ = ["main", "make_parser"]
 
-COMMANDS = (info, bench, demo, recipes, train, evaluate, imports, export, show, plot)
+COMMANDS = (info, bench, demo, recipes, train, evaluate, imports, export, show, plot, index, search)
 
 # Reported in one line; anything else is a fault of the package and shows its traceback.
 FAILURES = (FloatingPointError, ImportError, MemoryError, OSError, ValueError, WrongResult)

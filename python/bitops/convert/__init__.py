@@ -8,6 +8,9 @@
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
 
+`from_lce` reads files of Larq Compute Engine in the same steps: lce_file makes the Graph, lce_ops
+has the operators, and hands those that ONNX has too on to onnx_ops.
+
 `check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
 makes descriptions of layers, keras_layers the layers, keras the Sequential.
 
@@ -22,6 +25,7 @@ from .c_export import CSize, to_c
 from .checking import Report, check
 from .errors import ConversionError
 from .keras import from_keras
+from .lce import from_lce
 from .onnx import from_onnx
 from .onnx_export import to_onnx
 
@@ -31,6 +35,7 @@ __all__ = [
     "Report",
     "check",
     "from_keras",
+    "from_lce",
     "from_onnx",
     "to_c",
     "to_onnx",

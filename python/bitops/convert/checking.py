@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..files.reading import read_regular
 from ..layers import Packed, Sequential
 from ..ops.array import BitArray, unpack
 from .errors import ConversionError
+from .lce_file import read_lce
 from .onnx_file import read_onnx
 
 TOLERANCE = 1e-5
@@ -58,7 +60,10 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
     ----------
     model : Packed or Sequential
     path : path or ndarray
-        The ONNX file, which onnxruntime runs; or the scores of the source, of shape (n, classes).
+        The ONNX file, which onnxruntime runs, or the `.tflite` file, which the interpreter of
+        larq-compute-engine runs; or the scores of the source, of shape (n, classes). Version 0.16
+        of larq-compute-engine needs NumPy 1, so its scores must come from an environment of its
+        own.
     x : array_like of shape (n, h, w, c) or (n, features)
         Examples, as the converted network takes them.
 
@@ -70,7 +75,7 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
     Raises
     ------
     ImportError
-        If onnxruntime is not installed; scores that were stored need none.
+        If the program that runs the file is not installed; scores that were stored need none.
     ConversionError
         If the file cannot be run, as with operators of QONNX.
     ValueError
@@ -83,6 +88,8 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
     scores = unpack(made) if isinstance(made, BitArray) else np.asarray(made)
     if isinstance(path, np.ndarray):
         wanted, source = path, "the stored scores"
+    elif os.fspath(path).lower().endswith(".tflite"):
+        wanted, source = _run_lce(path, x), f"larq-compute-engine on {Path(path).name}"
     else:
         wanted, source = _run_onnx(path, x), f"onnxruntime on {Path(path).name}"
     if wanted.shape != scores.shape:
@@ -92,7 +99,8 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
         )
     difference = np.abs(scores.astype(np.float64) - wanted)
     largest = float(np.abs(wanted).max()) or 1.0
-    same = int((scores.argmax(axis=-1) == wanted.argmax(axis=-1)).sum())
+    is_same = scores.argmax(axis=-1) == wanted.argmax(axis=-1)
+    same = int(is_same.reshape(len(x), -1).all(axis=1).sum())
     error = float(difference.max()) / largest
     return Report(len(x), same, error if np.isfinite(error) else np.inf, source)
 
@@ -124,3 +132,23 @@ def _run_onnx(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
     else:
         parts = [images]
     return np.concatenate([session.run(None, {name: part})[0] for part in parts])
+
+
+def _run_lce(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
+    """Return what the interpreter of Larq Compute Engine makes of examples."""
+    data = read_regular(path)
+    try:
+        from larq_compute_engine.tflite.python.interpreter import Interpreter
+    except ImportError as error:  # it may be there, but not what it needs itself
+        raise ImportError(
+            f"[check] this needs larq-compute-engine and tensorflow ({error}); or give stored "
+            f"scores"
+        ) from None
+    read_lce(data)  # its interpreter trusts a file, and a damaged one may kill the process
+    try:
+        return Interpreter(data).predict(x.astype(np.float32))
+    except (RuntimeError, ValueError) as error:
+        raise ConversionError(
+            f"[check] larq-compute-engine cannot run the file: {error}; its version 0.16 needs "
+            f"NumPy 1: give scores that an environment of its own has stored"
+        ) from None

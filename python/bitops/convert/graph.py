@@ -18,7 +18,7 @@ BATCH = -(2**40)
 class Node:
     """One operator: what it is called, what it takes, and what it gives.
 
-    `domain` is "" for the operators of ONNX itself.
+    `domain` is "" for the operators of ONNX itself. `reader` is the function that reads the file.
     """
 
     op: str
@@ -27,6 +27,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     domain: str = ""
+    reader: str = "from_onnx"
 
     def __str__(self) -> str:
         op = f"{self.domain}.{self.op}" if self.domain else self.op
@@ -34,7 +35,7 @@ class Node:
 
     def refuse(self, reason: str) -> ConversionError:
         """Return the error that names this node."""
-        return ConversionError(f"[from_onnx] {self}: {reason}")
+        return ConversionError(f"[{self.reader}] {self}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Graph:
     """Nodes in an order in which each follows those it depends on.
 
     `inputs` maps the names of what the network takes to shapes, with None for unknown sizes.
-    `channels_last` are those of them that say so.
+    `channels_last` are those of them that say so. `reader` is the function that reads the file.
     """
 
     nodes: tuple[Node, ...]
@@ -51,3 +52,17 @@ class Graph:
     constants: Mapping[str, np.ndarray]
     opset: int
     channels_last: frozenset[str] = frozenset()
+    reader: str = "from_onnx"
+
+    def refuse(self, reason: str) -> ConversionError:
+        """Return the error for what no node alone is to blame."""
+        return ConversionError(f"[{self.reader}] {reason}")
+
+    def needed(self) -> list[Node]:
+        """Return the nodes that the outputs depend on."""
+        wanted, needed = set(self.outputs), []
+        for node in reversed(self.nodes):
+            if wanted & set(node.outputs):
+                needed.append(node)
+                wanted |= set(node.inputs)
+        return needed[::-1]

@@ -16,6 +16,7 @@ products, pools and the like, so that the products see bits, codes or the input 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -24,11 +25,55 @@ import numpy as np
 
 from .. import layers as L
 from ..layers.base import TrainingLayer
+from ..layers.inputs import Shape
 from ..quantizers import Heaviside
 from .errors import ConversionError
 from .simplify import is_three_way, simplified, what_flows
 from .steps import Affine, Conv, Dense, Join, Levels, Map, Pad, Pool, ScaledConv, Step
+from .tensors import Tensor
 from .weights import FewLevels, GivenPlanes, find_levels
+
+# Numbers between layers, and float and binary multiply-adds, of one example for a second or so.
+_MOST = 2**27, 2**33, 2**38
+
+
+def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.Sequential:
+    """Return the network between two tensors of a graph; add what a user should know."""
+    layers = lower(output.trace.steps_from(start.trace), remarks)
+    if not layers:
+        raise ConversionError(f"[{where}] the network computes nothing of its input")
+    if output.order is not None:
+        raise ConversionError(f"[{where}] the output must be scores, not flattened images")
+    known = tuple(size for size in start.sizes if size is not None)
+    try:
+        return L.Sequential(layers, input_shape=known if len(known) == len(start.sizes) else None)
+    except (TypeError, ValueError) as error:
+        raise ConversionError(f"[{where}] the network cannot be built: {error}") from None
+
+
+def freeze(net: L.Sequential, where: str) -> L.Packed:
+    """Return the packed network, which takes examples of the shape that it states."""
+    try:
+        packed = net.freeze()
+        if packed.input_shape is not None and _is_quick(packed):
+            packed(
+                np.zeros((1, *packed.input_shape), np.float32)
+            )  # layers refuse what does not fit
+    except (TypeError, ValueError) as error:
+        raise ConversionError(f"[{where}] the network cannot be packed: {error}") from None
+    return packed
+
+
+def _is_quick(packed: L.Packed) -> bool:
+    """Return whether one example takes about a second at most; that of a stranger might not."""
+    total = packed.summary().total
+    shape: Shape = packed.input_shape or ()
+    values = 0
+    for layer in packed.layers:
+        shape = layer.output_shape(shape)
+        values += math.prod(size for size in shape if size is not None)
+    costs = (values, total.float_macs or 0, total.binary_macs or 0)
+    return all(cost <= most for cost, most in zip(costs, _MOST, strict=True))
 
 
 def lower(steps: Iterable[Step], remarks: list[str]) -> list[TrainingLayer]:
@@ -146,7 +191,7 @@ def _map(step: Map) -> list[TrainingLayer]:
     }
     if step.kind not in plain:
         raise ConversionError(
-            f"[from_onnx] {step.source}: it is supported only in the input scales of XNOR-Net"
+            f"[convert] {step.source}: it is supported only in the input scales of XNOR-Net"
         )
     return [plain[step.kind]()]
 
@@ -156,7 +201,7 @@ def _join(step: Join, remarks: list[str]) -> list[TrainingLayer]:
     if not body and step.kind == "add":  # what was not empty computes nothing
         body, shortcut = shortcut, body
     if not body:
-        raise ConversionError(f"[from_onnx] {step.source}: an operand is the input of the other")
+        raise ConversionError(f"[convert] {step.source}: an operand is the input of the other")
     kind = L.Residual if step.kind == "add" else L.Concat
     return [kind(L.Sequential(body), L.Sequential(shortcut) if shortcut else None)]
 

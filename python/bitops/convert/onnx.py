@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..layers import Packed, Sequential
-from .errors import ConversionError
-from .lowering import lower
+from ..layers import Packed
+from .lowering import freeze, network
 from .onnx_file import Source, describe_source, read_onnx
 from .onnx_trace import trace
 
@@ -45,22 +42,10 @@ def from_onnx(path: Source) -> Packed:
     since `predict` does the same.
     """
     graph, _ = read_onnx(path)
-    output, start, shape, remarks = trace(graph)
-    layers = lower(output.trace.steps_from(start), remarks)
-    if not layers:
-        raise ConversionError("[from_onnx] the network computes nothing of its input")
-    if output.order is not None:
-        raise ConversionError("[from_onnx] the output must be scores, not flattened images")
-    known = tuple(size for size in shape if size is not None)
-    input_shape = known if len(known) == len(shape) else None
+    output, start, remarks = trace(graph)
+    packed = freeze(network(output, start, remarks, "from_onnx"), "from_onnx")
     notes = {"source": f"ONNX file {describe_source(path)}"}
     if remarks:
         notes["remarks"] = "; ".join(remarks)
-    try:
-        packed = Sequential(layers, input_shape=input_shape).freeze()
-        if input_shape is not None:
-            packed(np.zeros((1, *input_shape), np.float32))  # layers refuse what does not fit
-    except (TypeError, ValueError) as error:
-        raise ConversionError(f"[from_onnx] the network cannot be packed: {error}") from None
     packed.notes.update(notes)
     return packed

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from ..ops.geometry import Pair
-from .graph import BATCH, Graph, Node
+from .calls import Call
+from .graph import BATCH, Node
 from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
-from .tensors import Tensor, add, concat
+from .tensors import Tensor, add, concat, output_size, same_padding
 
 # Operators that need NCHW; the first of them tells how the input is laid out.
 MINDS_LAYOUT = {
@@ -26,72 +26,6 @@ MINDS_LAYOUT = {
     "MaxPool",
     "Reshape",
 }
-
-
-@dataclass(frozen=True)
-class Call:
-    """A node together with its inputs: tensors, or constants."""
-
-    node: Node
-    tensors: Mapping[str, Tensor]
-    constants: Mapping[str, np.ndarray]
-    opset: int
-    remarks: list[str]
-
-    def tensor(self, i: int = 0) -> Tensor:
-        """Return an input that must depend on the input of the network."""
-        name = self._name(i)
-        if name not in self.tensors:
-            raise self.node.refuse(f"its input {i} must depend on the input of the network")
-        return self.tensors[name]
-
-    def constant(self, i: int) -> np.ndarray | None:
-        """Return an input that must be constant; None if it is left out."""
-        name = self._name(i)
-        if not name:
-            return None
-        if name not in self.constants:
-            raise self.node.refuse(f"its input {i} must be constant")
-        return self.constants[name]
-
-    def needed(self, i: int) -> np.ndarray:
-        value = self.constant(i)
-        if value is None:
-            raise self.node.refuse(f"its input {i} is missing")
-        return value
-
-    def is_tensor(self, i: int) -> bool:
-        return self._name(i) in self.tensors
-
-    def constant_inputs(self) -> list[np.ndarray | None]:
-        return [self.constant(i) for i in range(len(self.node.inputs))]
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        return self.node.attributes.get(name, default)
-
-    def setting(self, name: str, i: int, default: Any = None) -> Any:
-        """Return a setting that is an attribute in old opsets and an input in new ones."""
-        if name in self.node.attributes:
-            return self.node.attributes[name]
-        value = self.constant(i)
-        return default if value is None else value.tolist()
-
-    def number(self, i: int) -> float:
-        """Return a constant input that must be one number."""
-        value = self.needed(i)
-        if value.size != 1 or not np.isfinite(value).all():
-            raise self.node.refuse(f"its input {i} must be one finite number")
-        return float(value.reshape(-1)[0])
-
-    def refuse_used_outputs(self, graph: Graph) -> None:
-        """Refuse a node whose further outputs, such as masks or indices, are used."""
-        further = {name for name in self.node.outputs[1:] if name}
-        used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
-        if further & used:
-            raise self.node.refuse("only its first output is supported")
-
-    def _name(self, i: int) -> str:
-        return self.node.inputs[i] if i < len(self.node.inputs) else ""
 
 
 # Arithmetic
@@ -397,7 +331,7 @@ def _image_conv(call: Call, x: Tensor, w: np.ndarray, groups: int) -> Tensor:
             raise node.refuse("groups of channels that lie in another order are not supported")
         filters = x.arranged(filters.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0)
     step = Conv(str(node), filters, 0.0, stride, padding, dilation, groups)
-    image = _output_size(node, x, kernel, stride, padding, dilation)
+    image = output_size(node, x, kernel, stride, padding, dilation)
     return x.add(step, sizes=(*image, len(w)), order=None)
 
 
@@ -426,29 +360,10 @@ def _padding(call: Call, x: Tensor, kernel: Pair, stride: Pair, dilation: Pair) 
         return (pads[0], pads[2]), (pads[1], pads[3])
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         raise call.node.refuse(f"auto_pad {mode!r} is not known")
-    sides = []
-    for size, k, s, d in zip(x.sizes, kernel, stride, dilation, strict=False):
-        if size is None:
-            raise call.node.refuse("the size of the image must be known for auto_pad")
-        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-        less, more = total // 2, total - total // 2
-        sides.append((less, more) if mode == "SAME_UPPER" else (more, less))
-    return sides[0], sides[1]
-
-
-def _output_size(
-    node: Node, x: Tensor, kernel: Pair, stride: Pair, padding: Sides, dilation: Pair
-) -> tuple[int | None, int | None]:
-    sizes: list[int | None] = []
-    for size, k, s, p, d in zip(x.sizes, kernel, stride, padding, dilation, strict=False):
-        if size is None:
-            sizes.append(None)
-            continue
-        room = size + sum(p) - d * (k - 1) - 1
-        if room < 0:
-            raise node.refuse(f"its window is larger than the image, {size} pixels")
-        sizes.append(room // s + 1)
-    return sizes[0], sizes[1]
+    upper = same_padding(call.node, x, kernel, stride, dilation)
+    if mode == "SAME_UPPER":
+        return upper
+    return tuple((more, less) for less, more in upper)  # type: ignore[return-value]
 
 
 def _concat(call: Call) -> Tensor:
@@ -483,7 +398,7 @@ def _pool(kind: str) -> Callable[[Call], Tensor]:
             raise node.refuse("padding that does not count is not supported in a mean")
         if any(p >= k for sides, k in zip(padding, kernel, strict=True) for p in sides):
             raise node.refuse("padding must be smaller than the window")
-        image = _output_size(node, x, kernel, stride, padding, (1, 1))
+        image = output_size(node, x, kernel, stride, padding, (1, 1))
         step = Pool(str(node), kind, kernel, stride, padding)
         return x.add(step, sizes=(*image, x.sizes[-1]))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..layers import fold
-from .onnx_ops import Call
+from .calls import Call
 from .quantization import MAX_BITS, integer_range, quant_thresholds
 from .steps import Affine, Levels, Map
 from .tensors import COUNTED, Tensor

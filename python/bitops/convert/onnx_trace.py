@@ -1,17 +1,19 @@
-"""Traces an ONNX graph from its input to its output, node by node."""
+"""Traces a graph from its input to its output, node by node.
+
+The operators are those of ONNX, unless others are given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from . import onnx_ops, onnx_quant
+from .calls import Call
 from .constants import fold_constants
-from .errors import ConversionError
 from .graph import Graph, Node
-from .onnx_ops import Call
-from .tensors import COUNTED, Tensor
+from .tensors import COUNTED, Tensor, refuse_giants
 from .traces import Trace
 
 Handler = Callable[[Call], Tensor]
@@ -21,14 +23,16 @@ HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
 _CHOICES = ("TopK", "ArgMax")
 
 
-def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str]]:
-    """Trace a graph; return its output, the start, the shape of an example, and remarks."""
+def trace(
+    graph: Graph, handlers: Mapping[str, Handler] = HANDLERS
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Trace a graph; return its output, its input, and remarks."""
     name, start = start_of(graph)
     remarks: list[str] = []
     tensors: dict[str, Tensor] = {name: start}
     constants: dict[str, np.ndarray] = dict(graph.constants)
     result = graph.outputs[0]
-    for node in _needed(graph):
+    for node in graph.needed():
         if node.op in _CHOICES and not node.domain and set(node.outputs) & set(graph.outputs):
             result = node.inputs[0]
             remarks.append(f"{node} is left out: predict() chooses among the scores")
@@ -40,19 +44,19 @@ def trace(graph: Graph) -> tuple[Tensor, Trace, tuple[int | None, ...], list[str
             constants[node.outputs[0]] = fold_constants(node, call.constant_inputs(), graph.opset)
         else:
             try:
-                tensors[node.outputs[0]] = _handler(node)(call)
+                tensors[node.outputs[0]] = _handler(node, handlers)(call)
             except IndexError:
                 raise node.refuse("it names an axis that its input does not have") from None
             call.refuse_used_outputs(graph)
     if result not in tensors:
-        raise ConversionError(f"[from_onnx] the output {result!r} does not depend on the input")
+        raise graph.refuse(f"the output {result!r} does not depend on the input")
     if COUNTED in tensors[result].axes:
-        raise ConversionError(f"[from_onnx] the comparisons in {result!r} must be counted")
-    return tensors[result], start.trace, start.sizes, remarks
+        raise graph.refuse(f"the comparisons in {result!r} must be counted")
+    return tensors[result], start, remarks
 
 
-def _handler(node: Node) -> Handler:
-    handler = HANDLERS.get(node.op)
+def _handler(node: Node, handlers: Mapping[str, Handler]) -> Handler:
+    handler = handlers.get(node.op)
     if handler is None:
         raise node.refuse("the operator is not supported")
     if node.domain and node.op not in onnx_quant.HANDLERS:
@@ -69,35 +73,26 @@ def _shape_of(node: Node, tensor: Tensor) -> np.ndarray:
     return np.array(sizes, np.int64)
 
 
-def _needed(graph: Graph) -> list[Node]:
-    """Return the nodes that the outputs depend on."""
-    wanted, needed = set(graph.outputs), []
-    for node in reversed(graph.nodes):
-        if wanted & set(node.outputs):
-            needed.append(node)
-            wanted |= set(node.inputs)
-    return needed[::-1]
-
-
 def start_of(graph: Graph) -> tuple[str, Tensor]:
     """Return the name of the input, and the tensor it is: images NCHW unless they are turned."""
     if len(graph.inputs) != 1:
-        raise ConversionError(
-            f"[from_onnx] the network must have one input, got {', '.join(graph.inputs) or 'none'}"
+        raise graph.refuse(
+            f"the network must have one input, got {', '.join(graph.inputs) or 'none'}"
         )
     ((name, shape),) = graph.inputs.items()
     batch, *sizes = shape or (None,)
+    refuse_giants(f"input {name!r}", sizes)
     if len(sizes) == 1:
         return name, Tensor(Trace(), (sizes[0],), "nc", batch=batch)
     if len(sizes) != 3:
-        raise ConversionError(
-            f"[from_onnx] the input {name!r} must be rows (n, features) or images of 4 axes, "
+        raise graph.refuse(
+            f"the input {name!r} must be rows (n, features) or images of 4 axes, "
             f"got shape {list(shape)}"
         )
     axes = "nhwc" if _is_nhwc(graph, name) else "nchw"
     own = dict(zip(axes[1:], sizes, strict=True))
     if own["c"] is None:
-        raise ConversionError(f"[from_onnx] the channels of the input {name!r} must be known")
+        raise graph.refuse(f"the channels of the input {name!r} must be known")
     return name, Tensor(Trace(), (own["h"], own["w"], own["c"]), axes, batch=batch)
 
 

@@ -134,7 +134,7 @@ def _with_plain_values(step: Step) -> tuple[Step, ...]:
     codes = np.arange(len(step.values))
     if not np.allclose(step.values, low + gap * codes, rtol=1e-6, atol=0) or gap == 0:
         raise ConversionError(
-            f"[from_onnx] {step.source}: its values must be evenly spaced, got {step.values}"
+            f"[convert] {step.source}: its values must be evenly spaced, got {step.values}"
         )
     if len(rest) == 1 and low != 0:
         values, alpha, bias = BIPOLAR, gap / 2, low + gap / 2

@@ -6,6 +6,7 @@ Converters trace a graph into steps; `lowering` makes layers of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,14 @@ class Join(Step):
     kind: str
     body: tuple[Step, ...]
     shortcut: tuple[Step, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of the steps in the branches, and in theirs."""
+        return sum(step.size if isinstance(step, Join) else 1 for step in self.body + self.shortcut)
+
+    @cached_property
+    def depth(self) -> int:
+        """How deep branches lie in branches, 1 if there are none in these."""
+        inner = (step.depth for step in self.body + self.shortcut if isinstance(step, Join))
+        return 1 + max(inner, default=0)

@@ -8,12 +8,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..ops.geometry import Pair
+from .errors import ConversionError
 from .graph import BATCH, Node
-from .steps import Affine, Join, Map, Step
+from .steps import Affine, Join, Map, Sides, Step
 from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
+
+# Bounds for files that strangers made: numbers of an example in one tensor, steps in the branches
+# of one node, and how deep branches lie in branches.
+_MOST_VALUES = 2**28
+_MOST_STEPS = 20_000
+_DEEPEST = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +67,9 @@ class Tensor:
 
     def add(self, step: Step, **changes: object) -> Tensor:
         """Return the tensor behind one more step."""
-        return replace(self, trace=Trace(step, self.trace), **changes)  # type: ignore[arg-type]
+        y = replace(self, trace=Trace(step, self.trace), **changes)  # type: ignore[arg-type]
+        refuse_giants(step.source, y.sizes)
+        return y
 
     def per_feature(self, node: Node, value: np.ndarray) -> np.ndarray:
         """Return what a constant has for each feature here, float64 of shape (features,)."""
@@ -171,7 +181,7 @@ def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
         body, shortcut = shortcut, body
     if not body:
         return one.affine(node, 2.0, 0.0)
-    return replace(one, trace=Trace(Join(str(node), "add", body, shortcut), start))
+    return replace(one, trace=_join(node, "add", start, body, shortcut))
 
 
 def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
@@ -194,7 +204,7 @@ def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
     is_same = bool((order == np.arange(features)).all())
     return replace(
         one,
-        trace=Trace(Join(str(node), "concat", body, shortcut), start),
+        trace=_join(node, "concat", start, body, shortcut),
         sizes=(*one.sizes[:-1], features),
         order=None if is_same else order,
     )
@@ -206,7 +216,52 @@ def _parting(one: Tensor, two: Tensor) -> tuple[Trace[Step], tuple[Step, ...], t
     return parting
 
 
+def _join(
+    node: Node, kind: str, start: Trace[Step], body: tuple[Step, ...], shortcut: tuple[Step, ...]
+) -> Trace[Step]:
+    step = Join(str(node), kind, body, shortcut)
+    if step.size > _MOST_STEPS or step.depth > _DEEPEST:
+        raise node.refuse("its branches have too many steps, or lie too deep in each other")
+    return Trace(step, start)
+
+
 def _same_order(one: Tensor, two: Tensor) -> bool:
     if one.order is None or two.order is None:
         return one.order is two.order
     return bool((one.order == two.order).all())
+
+
+def refuse_giants(source: str, sizes: Sequence[int | None]) -> None:
+    """Refuse a tensor that has far more numbers than any network needs."""
+    if math.prod(size for size in sizes if size is not None) > _MOST_VALUES:
+        raise ConversionError(f"[convert] {source}: a tensor of shape {tuple(sizes)} is too large")
+
+
+def same_padding(node: Node, x: Tensor, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Return the padding that gives an output for each stride, the odd pixel behind."""
+    sides = []
+    for size, k, s, d in zip(x.sizes, kernel, stride, dilation, strict=False):
+        if size is None:
+            raise node.refuse("the size of the image must be known for its padding")
+        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        sides.append((total // 2, total - total // 2))
+    return sides[0], sides[1]
+
+
+def output_size(
+    node: Node, x: Tensor, kernel: Pair, stride: Pair, padding: Sides, dilation: Pair
+) -> tuple[int | None, int | None]:
+    """Return height and width of what windows give."""
+    sizes: list[int | None] = []
+    padded: list[int | None] = []
+    for size, k, s, p, d in zip(x.sizes, kernel, stride, padding, dilation, strict=False):
+        if size is None:
+            sizes.append(None)
+            continue
+        padded.append(size + sum(p))
+        room = size + sum(p) - d * (k - 1) - 1
+        if room < 0:
+            raise node.refuse(f"its window is larger than the image, {size} pixels")
+        sizes.append(room // s + 1)
+    refuse_giants(str(node), (*padded, x.sizes[-1]))
+    return sizes[0], sizes[1]

@@ -221,6 +221,10 @@ class PackedQuantize(Layer):
     def forward(self, x) -> np.ndarray:
         return self._levels.codes(as_float(as_activation("PackedQuantize", x)))
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        levels = self._levels
+        return chain.round_codes(chain.as_float(x), levels.clip_value, 2**levels.bits - 1)
+
     def output_bits(self, input_bits: int | None) -> int:
         return self._levels.bits
 
@@ -249,6 +253,9 @@ class PackedLevels(Layer):
         x = as_activation("PackedLevels", x)
         codes = unpack(x, dtype=np.bool_) if isinstance(x, BitArray) else x
         return as_float(codes) * np.float32(self.step)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.scale(x, self.step) if x.kind == "uint8" else None
 
     def config(self) -> dict[str, Any]:
         return {"step": self.step}

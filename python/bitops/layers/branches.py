@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from .folding import fold_chain, to_numbers
 from .inputs import Activation, Shape, as_activation, is_data
 from .parameter import Parameter
 from .roles import Flow
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Join:
         Of the name of the layer and the shapes that body and shortcut give: that of the output.
     values : callable
         Of the name and the outputs of body and shortcut: the output, float32.
+    steps : callable
+        Of a chain of a plan and the values of body and shortcut: that of the output; None if their
+        shapes do not fit.
     gradients : callable
         Of the gradient of the output and the features of the body: those of body and shortcut.
     """
 
     shape: Callable[[str, Shape, Shape], Shape]
     values: Callable[[str, Activation, Activation], np.ndarray]
+    steps: Callable[[Chain, Value, Value], Value | None]
     gradients: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -172,6 +180,18 @@ class PackedBranches(Layer):
         main = self.body.forward(x)
         other = x if self.shortcut is None else self.shortcut.forward(x)
         return self.join.values(self.name, main, other)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        ends = []
+        for branch in (self.body, self.shortcut):
+            layers = [] if branch is None else branch.layers
+            if branch is not None and type(branch).forward is not Packed.forward:
+                return None
+            made, end = chain.add_layers(layers, x)
+            if end < len(layers):
+                return None
+            ends.append(made)
+        return self.join.steps(chain, *ends)
 
     def output_shape(self, shape: Shape) -> Shape:
         return _joined_shape(self, shape)

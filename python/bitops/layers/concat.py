@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .branches import Join, PackedBranches, TrainingBranches
 from .inputs import Activation, Shape, as_float
 from .registry import register
 from .roles import NUMBERS, Flow, Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 def _shape_beside(where: str, main: Shape, other: Shape) -> Shape:
@@ -37,7 +43,13 @@ def _parts(grad: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(main), np.ascontiguousarray(other)
 
 
-_BESIDE = Join(_shape_beside, _beside, _parts)
+def _beside_in_plan(chain: Chain, main: Value, other: Value) -> Value | None:
+    if main.shape[:-1] != other.shape[:-1]:
+        return None
+    return chain.concat(chain.as_float(main), chain.as_float(other))
+
+
+_BESIDE = Join(_shape_beside, _beside, _beside_in_plan, _parts)
 
 
 class Concat(TrainingBranches):

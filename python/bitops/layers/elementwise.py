@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
 from .roles import Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 def clip(where: str, x, low: float, high: float) -> np.ndarray:
@@ -81,6 +85,9 @@ class PackedClip(Layer):
 
     def forward(self, x) -> np.ndarray:
         return clip("PackedClip", x, self.low, self.high)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.clip(chain.as_float(x), self.low, self.high)
 
     def config(self) -> dict[str, Any]:
         limits = {"low": self.low, "high": self.high}  # JSON has no infinity
@@ -179,6 +186,9 @@ class PackedPReLU(Layer):
 
     def forward(self, x) -> np.ndarray:
         return prelu("PackedPReLU", x, self.slope)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.prelu(chain.as_float(x), self.slope)
 
     def cost(self, input_bits: int | None) -> Cost:
         return Cost(self.slope.size, self.slope.nbytes, float_macs=self.slope.size)

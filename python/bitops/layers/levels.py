@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, as_activation, as_float
 from .registry import ArraySpec, register
 from .roles import Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 MAX_LEVELS = 255
 
@@ -139,6 +144,11 @@ class PackedMultiThreshold(Layer):
         )
         numbers = x if exact else as_float(x)
         return count_levels("PackedMultiThreshold", numbers, self.threshold)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if self.threshold.dtype == np.int32:
+            return chain.count_levels(x, self.threshold) if x.kind == "int32" else None
+        return chain.count_levels(chain.as_float(x), self.threshold)
 
     def output_bits(self, input_bits: int | None) -> int:
         return self.threshold.shape[1].bit_length()

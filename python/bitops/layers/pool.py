@@ -283,6 +283,11 @@ class PackedAvgPool2D(Pool):
     def forward(self, x) -> np.ndarray:
         return self._pooled(avg_pool2d, as_float(as_images("PackedAvgPool2D", x)))
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if len(x.shape) != 4:
+            return None
+        return chain.avg_pool2d(chain.as_float(x), self.windows.on("PackedAvgPool2D", x))
+
 
 class GlobalPool(Layer):
     """Base of the pools over a whole image, for training and for inference."""
@@ -328,6 +333,12 @@ class PackedGlobalAvgPool2D(GlobalPool):
 
     def forward(self, x) -> np.ndarray:
         return global_avg_pool2d(as_float(as_images("PackedGlobalAvgPool2D", x)))
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        # NumPy adds the numbers of a single channel in another order
+        if len(x.shape) != 4 or x.features == 1:
+            return None
+        return chain.global_avg_pool2d(chain.as_float(x))
 
 
 class Flattening(Layer):

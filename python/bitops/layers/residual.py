@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .branches import Join, PackedBranches, TrainingBranches
-from .container import Packed
 from .inputs import Activation, Shape, as_float
 from .registry import register
 from .roles import NUMBERS, Flow, Role
@@ -37,7 +36,13 @@ def _sum(where: str, main: Activation, other: Activation) -> np.ndarray:
     return as_float(main) + as_float(other)
 
 
-_ADDED = Join(_shape_of_sum, _sum, lambda grad, features: (grad, grad))
+def _sum_in_plan(chain: Chain, main: Value, other: Value) -> Value | None:
+    if main.shape != other.shape:
+        return None
+    return chain.add(chain.as_float(main), chain.as_float(other))
+
+
+_ADDED = Join(_shape_of_sum, _sum, _sum_in_plan, lambda grad, features: (grad, grad))
 
 
 class Residual(TrainingBranches):
@@ -84,18 +89,3 @@ class PackedResidual(PackedBranches):
     """
 
     join = _ADDED
-
-    def compile(self, chain: Chain, x: Value) -> Value | None:
-        main, other = x, x
-        for branch in (self.body, self.shortcut):
-            if branch is None:
-                continue
-            if type(branch).forward is not Packed.forward:
-                return None
-            made, end = chain.add_layers(branch.layers, x)
-            if end < len(branch.layers):
-                return None
-            main, other = (made, other) if branch is self.body else (main, made)
-        if main.shape != other.shape or "uint8" in (main.kind, other.kind):
-            return None
-        return chain.add(chain.as_float(main), chain.as_float(other))

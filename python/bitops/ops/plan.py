@@ -241,11 +241,61 @@ class Program:
             return x
         if x.kind == "bits":
             return self._add("unpack", (x,), "float32", x.shape, rows=x.rows, n=x.features)
+        if x.kind == "uint8":
+            return self.scale(x, 1.0)
         return self.affine(x, None, None)
+
+    def scale(self, x: Value, value: float) -> Value:
+        """Return uint8 numbers times a float32 number."""
+        return self._by_element("scale", x, "float32", value=value)
 
     def add(self, x: Value, other: Value) -> Value:
         """Add two float32 values of one shape."""
         return self._add("add", (x, other), "float32", x.shape, n=x.rows * x.features)
+
+    def concat(self, x: Value, other: Value) -> Value:
+        """Join two float32 values along the last axis."""
+        shape = (*x.shape[:-1], x.features + other.features)
+        sizes = {"rows": x.rows, "n": x.features, "k": other.features}
+        return self._add("concat", (x, other), "float32", shape, **sizes)
+
+    def _by_element(self, method: str, x: Value, kind: str, **arguments: Any) -> Value:
+        return self._add(method, (x,), kind, x.shape, rows=x.rows, n=x.features, **arguments)
+
+    def clip(self, x: Value, low: float, high: float) -> Value:
+        """Limit float32 to low..high."""
+        return self._by_element("clip", x, "float32", low=low, high=high)
+
+    def prelu(self, x: Value, slope: Numbers) -> Value:
+        """Multiply the negative of float32 numbers by the slope of their feature."""
+        return self._by_element("prelu", x, "float32", slope=slope)
+
+    def round_codes(self, x: Value, largest: float, codes: int) -> Value:
+        """Round float32 of 0..largest to codes 0..codes, ties to the even code."""
+        return self._by_element("round", x, "uint8", largest=largest, codes=codes)
+
+    def count_levels(self, x: Value, levels: NDArray[Any]) -> Value:
+        """Count the levels (features, levels) of its feature that each number reaches.
+
+        Numbers and levels have one type, int32 or float32.
+        """
+        columns = np.broadcast_to(levels.T, (levels.shape[1], x.features))
+        arguments = {"dtype": _CODES[x.kind], "levels": np.ascontiguousarray(columns)}
+        return self._by_element("count", x, "uint8", **arguments)
+
+    def avg_pool2d(self, x: Value, window: Window) -> Value:
+        """Take the mean of each window of float32."""
+        n, _, _, channels = x.shape
+        arguments = {"images": n, "window": window, "channels": channels}
+        return self._add(
+            "mean_windows", (x,), "float32", (n, *window.output, channels), **arguments
+        )
+
+    def global_avg_pool2d(self, x: Value) -> Value:
+        """Take the mean of each channel of each image of float32; of several channels."""
+        n, height, width, channels = x.shape
+        arguments = {"images": n, "positions": height * width, "channels": channels}
+        return self._add("mean_images", (x,), "float32", (n, channels), **arguments)
 
     def max_pool2d(self, x: Value, window: Window, minimum: Words | None) -> Value:
         """Take the largest of each window, of bits or float32; of bits in `minimum` the least."""

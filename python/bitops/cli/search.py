@@ -1,0 +1,188 @@
+"""`bitops search`: the rows of an index that are nearest to queries, or within a range of them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..files.writing import write_file
+from ..ops.array import BitArray
+from .arguments import output_file, positive
+from .codes import add_rows_options, load_array, read_rows
+
+if TYPE_CHECKING:
+    from ..search import BitIndex
+
+__all__ = ["add_parser", "run"]
+
+QUERIES = 1024  # that are searched at once: an index in files is read once for all of them
+
+
+class Found(NamedTuple):
+    """What has been found for all queries, one after the other."""
+
+    value: str  # what values are: distance, count or score
+    ends: np.ndarray  # (queries + 1,): those of query i are from ends[i] to ends[i + 1] - 1
+    ids: np.ndarray
+    values: np.ndarray
+
+    def lines(self) -> Iterator[tuple[int, int, int, Any]]:
+        """Yield query, rank from 1 on, id, value."""
+        for query, (first, last) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True)):
+            for rank, place in enumerate(range(first, last), 1):
+                yield query, rank, int(self.ids[place]), self.values[place].item()
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "search",
+        help="find the nearest codes of an index",
+        description="Find the rows of an index that are nearest to each query, or with --radius "
+        "all within a range. Results are exact; of equal distances the smaller id comes first.",
+    )
+    parser.add_argument("index", type=Path, metavar="INDEX", help="a folder of `bitops index`")
+    parser.add_argument(
+        "queries",
+        type=Path,
+        metavar="QUERIES",
+        help="a .npy, .npz or text file, as the rows of `bitops index build`",
+    )
+    parser.add_argument(
+        "-k", "--count", type=positive(int), default=10, metavar="K", help="rows a query (10)"
+    )
+    parser.add_argument(
+        "--radius", type=float, metavar="R", help="find all rows within a distance instead"
+    )
+    parser.add_argument(
+        "--rescore",
+        metavar="WHAT",
+        help="order what is found by products with real queries: 'bits', or a .npy file with the "
+        "real vectors by id",
+    )
+    parser.add_argument(
+        "--oversample",
+        type=positive(int),
+        default=4,
+        metavar="N",
+        help="with --rescore: how many times K rows are found first (4)",
+    )
+    add_rows_options(parser)
+    parser.add_argument(
+        "--format", choices=("txt", "csv", "json"), default="txt", help="what is printed (txt)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=output_file,
+        metavar="FILE",
+        help="write to a file that ends in .txt, .csv, .json or .npz instead",
+    )
+    parser.set_defaults(run=run, refuse=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, and print or write what has been found."""
+    from ..search import BitIndex
+
+    kind = args.format if args.output is None else args.output.suffix.removeprefix(".")
+    if args.output is not None and kind not in WRITERS:
+        endings = ", ".join(f".{ending}" for ending in WRITERS)
+        args.refuse(f"argument --output: must end in {endings}, got {args.output.name}")
+    if args.radius is not None and args.rescore is not None:
+        args.refuse("argument --rescore: not allowed with argument --radius")
+    index = BitIndex.load(args.index)
+    found = search(index, read_rows("search", args.queries, args), args)
+    content = WRITERS[kind](found)
+    if args.output is None:
+        print(content.decode(), end="")
+        return 0
+    write_file("search", args.output, content)
+    return 0
+
+
+def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Namespace) -> Found:
+    """Search for all queries, some at a time."""
+    from ..search.progress import progress
+
+    value = {"intersection": "count"}.get(index.metric, "distance")
+    rescore: Any = args.rescore
+    if rescore is not None:
+        value = "score"
+        if isinstance(queries, BitArray) or queries.dtype.kind == "b":
+            raise ValueError(f"[search] {args.queries} must hold numbers for --rescore, got bits")
+        if rescore != "bits":
+            rescore = load_array("search", Path(rescore))
+    counts, ids, values = [np.zeros(1, np.int64)], [], []
+    with progress(len(queries), "queries") as done:
+        for start in range(0, max(len(queries), 1), QUERIES):
+            part = queries[start : start + QUERIES]
+            if args.radius is not None:
+                within = index.within(part, args.radius)
+                counts.append(np.diff(within.indptr))
+                ids.append(within.indices)
+                values.append(within.data)
+            else:
+                nearest, rows = index.search(
+                    part, args.count, rescore=rescore, oversample=args.oversample
+                )
+                is_row = rows >= 0
+                counts.append(is_row.sum(axis=1))
+                ids.append(rows[is_row])
+                values.append(nearest[is_row])
+            done(len(part))
+    ends = np.cumsum(np.concatenate(counts))
+    return Found(value, ends, np.concatenate(ids), np.concatenate(values))
+
+
+def as_text(found: Found) -> bytes:
+    """Format a table to read."""
+    lines = [f"{'query':>8} {'rank':>6} {'id':>12} {found.value:>12}"]
+    for query, rank, row, value in found.lines():
+        lines.append(f"{query:>8} {rank:>6} {row:>12} {value:>12.6g}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def as_csv(found: Found) -> bytes:
+    """Format a line for each row that has been found."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("query", "rank", "id", found.value))
+    writer.writerows(found.lines())
+    return text.getvalue().encode()
+
+
+def as_json(found: Found) -> bytes:
+    """Format an object for each query."""
+    results = [
+        {
+            "query": query,
+            "ids": found.ids[first:last].tolist(),
+            f"{found.value}s": found.values[first:last].tolist(),
+        }
+        for query, (first, last) in enumerate(zip(found.ends[:-1], found.ends[1:], strict=True))
+    ]
+    return (json.dumps(results) + "\n").encode()
+
+
+def as_npz(found: Found) -> bytes:
+    """Make a file of arrays; those of query i are from ``ends[i]`` to ``ends[i + 1] - 1``."""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {"ids": found.ids, f"{found.value}s": found.values}
+    np.savez(file, ends=found.ends, **arrays)
+    return file.getvalue()
+
+
+WRITERS: dict[str, Callable[[Found], bytes]] = {
+    "txt": as_text,
+    "csv": as_csv,
+    "json": as_json,
+    "npz": as_npz,
+}

@@ -1,0 +1,225 @@
+"""`bitops index` and `bitops search` on files of several kinds."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import bitops as bo
+from bitops.cli import codes
+from bitops.cli import main as cli
+from bitops.cli import search as search_command
+from bitops.search import BitIndex
+from commands import failure, usage_error
+
+K = 96
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((50, K), dtype=np.float32)
+
+
+@pytest.fixture
+def files(x, tmp_path):
+    """The same rows in every form."""
+    octets = np.packbits(x >= 0, axis=-1)
+    np.save(tmp_path / "float.npy", x)
+    np.save(tmp_path / "bool.npy", x >= 0)
+    np.save(tmp_path / "signs.npy", np.where(x >= 0, 1, -1).astype(np.int8))
+    np.save(tmp_path / "bytes.npy", octets)
+    np.savez(tmp_path / "one.npz", codes=octets)
+    np.savez_compressed(tmp_path / "two.npz", other=x[:3], codes=x >= 0)
+    (tmp_path / "hex.txt").write_text("\n".join(bytes(row).hex() for row in octets) + "\n\n")
+    lines = [f"0x{bytes(row).hex().upper()}\r\n" for row in octets]
+    (tmp_path / "prefixed.txt").write_text("".join(lines))
+    return tmp_path
+
+
+@pytest.fixture
+def index(x, tmp_path):
+    BitIndex(x).save(tmp_path / "index")
+    return tmp_path / "index"
+
+
+def run(capsys, *argv):
+    assert cli.main([str(word) for word in argv]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    return out
+
+
+NAMES = ("float.npy", "bool.npy", "signs.npy", "bytes.npy", "one.npz", "hex.txt", "prefixed.txt")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_every_kind(capsys, files, x, name, monkeypatch):
+    monkeypatch.setattr(codes, "BLOCK_BYTES", 1000)
+    line = run(capsys, "index", "build", files / "new", files / name)
+    assert line.startswith(f"{files / 'new'}: 50 rows of 96 bits, hamming, ")
+    assert BitIndex.load(files / "new").rows(range(50)) == bo.pack(x)
+    found = json.loads(run(capsys, "search", files / "new", files / name, "--format", "json"))
+    distances, ids = bo.hamming_topk(x, x, 10)
+    assert_array_equal([query["ids"] for query in found], ids)
+    assert_array_equal([query["distances"] for query in found], distances)
+
+
+def test_more_ways_to_read_rows(capsys, files, x):
+    run(capsys, "index", "build", files / "a", files / "two.npz", "--array", "codes")
+    assert BitIndex.load(files / "a").rows(range(50)) == bo.pack(x)
+    np.save(files / "little.npy", np.packbits(x[:, :90] >= 0, axis=-1, bitorder="little"))
+    argv = ("index", "build", files / "b", files / "little.npy", "--bits", 90)
+    assert "50 rows of 90 bits" in run(capsys, *argv, "--bitorder", "little")
+    assert BitIndex.load(files / "b").rows(range(50)) == bo.pack(x[:, :90])
+
+
+def test_add_and_info(capsys, files, index, x):
+    line = run(capsys, "index", "add", index, files / "hex.txt")
+    assert line.startswith(f"{index}: 50 added, 100 rows of 96 bits, hamming, ")
+    (files / "ids.txt").write_text("\n".join(map(str, range(900, 950))))
+    run(capsys, "index", "add", index, files / "hex.txt", "--ids", files / "ids.txt")
+    np.save(files / "ids.npy", np.arange(2000, 2050))
+    run(capsys, "index", "add", index, files / "bool.npy", "--ids", files / "ids.npy")
+    info = run(capsys, "index", "info", index)
+    lines = dict(line.split(maxsplit=1) for line in info.splitlines())
+    assert lines["rows"] == "200 of 96 bits" and lines["metric"] == "hamming"
+    assert lines["next"] == "id  2,050"
+    distances, ids = BitIndex.load(index).search(x[:1], 4)
+    assert_array_equal(ids, [[0, 50, 900, 2000]])
+    assert not distances.any()
+
+
+def test_build_again(capsys, files, index):
+    assert failure(capsys, "index", "build", str(index), str(files / "hex.txt")).endswith(
+        "exists; replace it with --overwrite"
+    )
+    argv = ("index", "build", index, files / "hex.txt", "--overwrite", "--metric", "jaccard")
+    assert "50 rows of 96 bits, jaccard" in run(capsys, *argv)
+    (files / "ids.txt").write_text("\n".join(map(str, range(50, 0, -1))))
+    argv = ("index", "build", files / "new", files / "hex.txt", "--ids", files / "ids.txt")
+    run(capsys, *argv)
+    assert_array_equal(BitIndex.load(files / "new").ids, np.arange(1, 51))
+
+
+def test_outputs(capsys, files, index, x, monkeypatch):
+    """Text, CSV, JSON and arrays say the same, for batches of queries."""
+    monkeypatch.setattr(search_command, "QUERIES", 7)
+    queries = files / "float.npy"
+    distances, ids = BitIndex.load(index).search(x, 3)
+    table = run(capsys, "search", index, queries, "-k", 3).splitlines()
+    assert table[0].split() == ["query", "rank", "id", "distance"] and len(table) == 151
+    rows = [list(map(int, line.split())) for line in table[1:]]
+    wanted = [
+        [query, rank + 1, ids[query, rank], distances[query, rank]]
+        for query in range(50)
+        for rank in range(3)
+    ]
+    assert rows == wanted
+    for name in ("a.csv", "a.json", "a.npz", "a.txt"):
+        assert run(capsys, "search", index, queries, "-k", 3, "-o", files / name) == ""
+    assert (files / "a.txt").read_text().splitlines() == table
+    lines = list(csv.reader((files / "a.csv").read_text().splitlines()))
+    assert lines[0] == ["query", "rank", "id", "distance"]
+    assert [list(map(int, line)) for line in lines[1:]] == wanted
+    found = json.loads((files / "a.json").read_text())
+    assert_array_equal([query["ids"] for query in found], ids)
+    with np.load(files / "a.npz") as arrays:
+        assert_array_equal(arrays["ends"], np.arange(0, 151, 3))
+        assert_array_equal(arrays["ids"], ids.ravel())
+        assert_array_equal(arrays["distances"], distances.ravel())
+
+
+def test_radius(capsys, files, index, x):
+    argv = ("search", index, files / "float.npy", "--radius", 40, "--format", "json")
+    found = json.loads(run(capsys, *argv))
+    distances = bo.hamming(x, x)
+    for row, query in enumerate(found):
+        assert_array_equal(query["ids"], np.flatnonzero(distances[row] <= 40))
+        assert_array_equal(query["distances"], distances[row][query["ids"]])
+
+
+def test_rescoring(capsys, files, index, x):
+    stored = BitIndex.load(index)
+    for what, rescore in (("bits", "bits"), (files / "float.npy", x)):
+        argv = ("search", index, files / "float.npy", "--rescore", what, "-k", 2)
+        found = json.loads(run(capsys, *argv, "--format", "json"))
+        scores, ids = stored.search(x, 2, rescore=rescore)
+        assert_array_equal([query["ids"] for query in found], ids)
+        assert_array_equal([query["scores"] for query in found], scores)
+
+
+def test_fewer_rows_than_asked_for(capsys, files, x):
+    BitIndex(x[:2], "intersection").save(files / "two")
+    lines = run(capsys, "search", files / "two", files / "bool.npy", "--format", "csv").splitlines()
+    assert len(lines) == 101 and lines[0] == "query,rank,id,count"
+
+
+def test_no_queries(capsys, files, index):
+    np.save(files / "none.npy", np.zeros((0, K), bool))
+    assert run(capsys, "search", index, files / "none.npy", "--format", "json") == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    (
+        (b"d1c4\nxy\n", "line 2 of {} must be pairs of hexadecimal digits, got 'xy'"),
+        (b"d1c4\nd1\n", "line 2 of {} must have 4 digits as the first one, got 2"),
+        (b"abc", "must be pairs of hexadecimal digits"),
+        (b"\n\n", "must hold lines of hexadecimal digits, got none"),
+        (b"\xff\xfe", "must be .npy, .npz or text, got other bytes"),
+        (b"d1c4", "queries must have 96 columns, got 16"),
+    ),
+)
+def test_wrong_text(capsys, files, index, content, text):
+    path = files / "wrong.txt"
+    path.write_bytes(content)
+    assert text.format(path) in failure(capsys, "search", str(index), str(path))
+
+
+def test_wrong_files(capsys, files, index, x):
+    def fails(*argv):
+        return failure(capsys, *map(str, argv))
+
+    np.save(files / "words.npy", np.zeros((2, 3), np.uint64))
+    np.save(files / "row.npy", x[0])
+    np.save(files / "objects.npy", np.array([[None]]), allow_pickle=True)
+    np.save(files / "nan.npy", np.full((1, K), np.nan))
+    (files / "empty.npy").touch()
+    for name, text in (
+        ("words.npy", "must hold uint8 as np.packbits packs them, bool, signed integers or floats"),
+        ("row.npy", "must hold a matrix, got shape (96,)"),
+        ("objects.npy", "must be a .npy file of numbers"),
+        ("empty.npy", "must be a .npy file of numbers"),
+        ("nan.npy", "must not hold NaN"),
+        ("absent.npy", "No such file"),
+        ("two.npz", "--array must be one of other, codes, got None"),
+    ):
+        assert text in fails("search", index, files / name)
+    assert "--array is for .npz" in fails("search", index, files / "bool.npy", "--array", "x")
+    assert "--bits is for bytes" in fails("search", index, files / "bool.npy", "--bits", 9)
+    assert "got bits" in fails("search", index, files / "hex.txt", "--rescore", "bits")
+    assert "No such file" in fails("search", files / "absent", files / "hex.txt")
+    assert "metric must be one of" in fails(
+        "index", "build", files / "new", files / "hex.txt", "--metric", "cosine"
+    )
+    assert not (files / "new").exists()
+    (files / "ids.txt").write_text("1\ntwo\n")
+    assert "must hold an id a line" in fails(
+        "index", "add", index, files / "hex.txt", "--ids", files / "ids.txt"
+    )
+    assert "must hold integers" in fails(
+        "index", "add", index, files / "hex.txt", "--ids", files / "float.npy"
+    )
+
+
+def test_wrong_options(capsys, files, index):
+    argv = ("search", str(index), str(files / "hex.txt"))
+    assert "must end in .txt, .csv, .json, .npz, got a.pdf" in usage_error(
+        capsys, *argv, "-o", str(files / "a.pdf")
+    )
+    assert "not allowed with argument --radius" in usage_error(
+        capsys, *argv, "--radius", "3", "--rescore", "bits"
+    )
+    assert "must be above 0" in usage_error(capsys, *argv, "-k", "0")
