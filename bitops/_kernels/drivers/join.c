@@ -3,10 +3,13 @@
  *   for each group of choices
  *     keys of all rows for each of them, with the number of the row   one pass over the rows
  *     for each choice of the group                                    shared out to threads
- *       sort the keys: by their highest digit, then each of these parts, in the cache, by the
- * others, without the keys that occur once for each run of equal keys: count its pairs, and compare
- * them keep those within the radius that agree in no chunk before the last of the choice, but for
- *       its own
+ *       leave out most keys that occur once
+ *       sort the others by their highest digit
+ *       for each part of equal highest digits                         in the cache
+ *         sort by the other digits, from the lowest to the highest
+ *         for each run of equal keys: count its pairs, and compare them
+ *         keep those within the radius that agree in no chunk before the last of the choice, but
+ *         for its own
  *
  * A sort that begins with the highest digit cuts the rows into parts that fit the second-level
  * cache; the digits after it are sorted from the lowest to the highest, which takes time linear in
@@ -26,9 +29,9 @@ enum {
     TOP_BITS = 8,          /* of a key: its highest digit */
     DIGIT_BITS = 9,        /* of the others at most: 512 counters */
     FEW = 24,              /* keys that are sorted by insertion */
-    SLOT_BITS = 16,        /* of a key, by which keys that occur once are left out; */
-    SLOT_KEYS = 1 << 14,   /* of more, too many would share a slot */
-    BATCH = 1 << 10,       /* pairs that are compared at a time */
+    SLOTS_A_KEY = 4,
+    MOST_SLOTS = 1 << 23, /* 2 MiB: of more, each would be a miss of the second-level cache */
+    BATCH = 1 << 10,      /* pairs that are compared at a time */
 };
 
 /* A key above the number of a row. */
@@ -125,24 +128,32 @@ static void sort_few(entry *entries, size_t n) {
     }
 }
 
-/* Leaves out entries that have a slot of their own, given by the lowest bits of keys: nearly all
- * that agree with no other, in less time than sorting takes. Returns how many are left. */
-static size_t drop_single(entry *entries, size_t n) {
-    enum { WORDS = (1 << SLOT_BITS) / BITOPS_WORD_BITS };
-    uint64_t taken[WORDS] = {0}, shared[WORDS] = {0};
+/* Slots by which keys that occur once are told from others; 0 if they cost more than they save, or
+ * where keys are so short that most occur again. */
+static size_t slots_of(size_t n, int bits) {
+    size_t slots = BITOPS_WORD_BITS;
+    while (slots < SLOTS_A_KEY * n)
+        slots *= 2;
+    return n > FEW && slots <= MOST_SLOTS && slots < (uint64_t)1 << bits ? slots : 0;
+}
+
+/* Leaves out entries that have a slot of their own, which the lowest bits of a key choose: most
+ * that agree with no other, in less time than sorting takes. A slot has two bits of the words:
+ * whether a key has come, and whether two have. There are fewer words than entries. Returns how
+ * many entries are left. */
+static size_t drop_single(entry *entries, size_t n, size_t slots, uint64_t *words) {
+    memset(words, 0, slots / 4);
     for (size_t i = 0; i < n; i++) {
-        const size_t slot = key_of(entries[i]) & ((1 << SLOT_BITS) - 1);
-        const uint64_t bit = (uint64_t)1 << slot % BITOPS_WORD_BITS;
-        const uint64_t word = taken[slot / BITOPS_WORD_BITS];
-        shared[slot / BITOPS_WORD_BITS] |= word & bit;
-        taken[slot / BITOPS_WORD_BITS] = word | bit;
+        const size_t at = 2 * (key_of(entries[i]) & (slots - 1)), shift = at % BITOPS_WORD_BITS;
+        const uint64_t word = words[at / BITOPS_WORD_BITS];
+        words[at / BITOPS_WORD_BITS] = word | ((word >> shift & 1) << 1 | 1) << shift;
     }
     size_t kept = 0;
     for (size_t i = 0; i < n; i++) {
         const entry own = entries[i];
-        const size_t slot = key_of(own) & ((1 << SLOT_BITS) - 1);
+        const size_t at = 2 * (key_of(own) & (slots - 1));
         entries[kept] = own;
-        kept += shared[slot / BITOPS_WORD_BITS] >> slot % BITOPS_WORD_BITS & 1;
+        kept += words[at / BITOPS_WORD_BITS] >> (at % BITOPS_WORD_BITS + 1) & 1;
     }
     return kept;
 }
@@ -257,16 +268,17 @@ static void join_runs(join_task *task, const entry *entries, size_t n) {
 
 /* Sorts the entries of a choice, and joins each part while it lies in the cache. */
 static void join_choice(join_task *task, entry *entries, entry *spare, int bits) {
-    const size_t n = range_rows(&task->args->range);
+    size_t n = range_rows(&task->args->range);
+    const size_t slots = slots_of(n, bits);
+    if (slots)
+        n = drop_single(entries, n, slots, spare);
     const int top = bits < TOP_BITS ? bits : TOP_BITS, rest = bits - top;
     uint32_t ends[1 << TOP_BITS];
     sort_digit(entries, n, 32 + rest, top, ends, spare);
     for (size_t part = 0, start = 0; part < (size_t)1 << top; start = ends[part++]) {
-        size_t size = ends[part] - start;
+        const size_t size = ends[part] - start;
         if (is_over(task) || bitops_stopped(task->args->range.stop))
             return;
-        if (size > FEW && size <= SLOT_KEYS && rest >= SLOT_BITS)
-            size = drop_single(spare + start, size);
         if (size > 1)
             join_runs(task, sort_part(spare + start, entries + start, size, rest), size);
     }
