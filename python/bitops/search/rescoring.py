@@ -170,7 +170,7 @@ def _find_largest(
     """Search with checked operands."""
     low, high = values
     factor, words = (high - low) / 2, plain_rows(bits)
-    bias = None
+    bias: Any = None
     if low != -high:
         bias = (np.sum(numbers, axis=1, dtype=np.float64) * ((low + high) / 2)).astype(np.float32)
     if query_bits is None:
