@@ -415,11 +415,18 @@ cdef class Plan:
         cdef bitops_step *step = self.add_step(BITOPS_STEP_CLIP, x, y)
         step.rows, step.n, step.low, step.high = rows, n, low, high
 
-    def prelu(self, ptrdiff_t x, ptrdiff_t y, size_t rows, size_t n, slope):
-        """Rows of n float32, times the slope of their column where they are negative."""
+    def prelu(self, ptrdiff_t x, ptrdiff_t y, size_t rows, size_t n, slope, shift, offset):
+        """Rows of n float32 z = x - shift, times slope where z is negative, plus offset.
+
+        Parameters
+        ----------
+        slope, shift, offset : IN, float32 of shape (n,); but for slope, or None
+        """
         cdef bitops_step *step = self.add_step(BITOPS_STEP_PRELU, x, y)
         step.rows, step.n = rows, n
         step.alpha = self.floats("slope", slope, n)
+        step.threshold = self.floats("shift", shift, n)
+        step.bias = self.floats("offset", offset, n)
 
     def concat(self, ptrdiff_t x, ptrdiff_t other, ptrdiff_t y, size_t rows, size_t n, size_t k):
         """Rows of n float32, each followed by a row of k."""

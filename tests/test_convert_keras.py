@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 
 from bitops.convert import ConversionError, from_keras
-from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Concat, QuantizedDense, Residual
+from bitops.layers import (
+    BatchNorm,
+    BinaryConv2D,
+    BinaryDense,
+    BinaryDepthwiseConv2D,
+    Concat,
+    QuantizedDense,
+    Residual,
+)
 
 h5py = pytest.importorskip("h5py", reason="needs h5py")
 
-from random_keras import Network, entry_of, random_network  # noqa: E402
+from random_keras import Network, convolve, entry_of, quantize, random_network  # noqa: E402
 
 
 def third_party(name):
@@ -135,6 +143,28 @@ def test_branches(net, path):
     model = converted(net, path)
     assert [type(layer) for layer in model.layers] == [Residual, Concat]
     assert model.output_shape((6, 6, 3)) == (6, 6, 8)
+
+
+@pytest.mark.parametrize("quantizer", ["ste_sign", None])
+def test_separable_convolutions(quantizer, rng, path):
+    """Nothing lies between the two: the second takes the sums of the first."""
+    x = rng.normal(0, 1, (4, 6, 6, 3)).astype(np.float32)
+    net = Network(rng, x)
+    depthwise, points, bias = net.real(3, 3, 3, 2), net.real(1, 1, 6, 5), net.real(5)
+    names = "input_quantizer", "depthwise_quantizer", "pointwise_quantizer"
+    arrays = ("depthwise_kernel", depthwise), ("pointwise_kernel", points), ("bias", bias)
+    settings = {name: entry_of(quantizer) for name in names}
+    settings |= {"strides": [2, 2], "padding": "same", "use_bias": True}
+    net.add("QuantSeparableConv2D", settings, *arrays)
+    model = converted(net, path)
+    if quantizer:
+        assert [type(layer) for layer in model.layers[1:]] == [BinaryDepthwiseConv2D, BinaryConv2D]
+    rows = quantize(quantizer, depthwise).reshape(3, 3, 1, 6)
+    sums = convolve(quantize(quantizer, x), rows, 2, "same", 0, 3)
+    wanted = convolve(sums, quantize(quantizer, points), 1, "valid", 0, 1) + bias
+    scores = model.freeze()(x)
+    np.testing.assert_array_equal(scores, model(x))
+    np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 # Refusals

@@ -129,7 +129,7 @@ def test_an_interpreter_that_cannot_run(interpreter):
     interpreter.Interpreter = fail
     path = file_of("rows")
     with pytest.raises(
-        ConversionError, match="2304 bytes but got 0; its version 0.16 needs NumPy 1"
+        ConversionError, match=r"2304 bytes but got 0; its version 0.16 needs NumPy 1"
     ):
         check(from_lce(path), path, golden(path)[0])
 

@@ -27,7 +27,7 @@ def test_every_function_is_called():
 
 
 def test_every_packed_layer_is_run():
-    chains = {"Packed", "PackedConcat", "PackedResidual"}
+    chains = {"Packed", "PackedConcat", "PackedMultiply", "PackedResidual"}
     names = {name for name in layers.__all__ if name.startswith(("Packed", "Float"))}
     assert names - chains == {*KINDS}
 

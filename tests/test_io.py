@@ -14,6 +14,8 @@ from bitops.layers import (
     FloatDense,
     Layer,
     Packed,
+    PackedAsImages,
+    PackedAsSequences,
     PackedAvgPool2D,
     PackedBatchNorm,
     PackedClip,
@@ -24,14 +26,18 @@ from bitops.layers import (
     PackedGlobalAvgPool2D,
     PackedLevels,
     PackedMaxPool2D,
+    PackedMultiply,
     PackedMultiThreshold,
     PackedPad2D,
+    PackedPadFeatures,
     PackedPlanesConv2D,
     PackedPlanesDense,
     PackedPReLU,
     PackedQuantize,
     PackedReLU,
     PackedResidual,
+    PackedRPReLU,
+    PackedSigmoid,
     PackedSign,
     PackedSoftmax,
     PackedTanh,
@@ -102,12 +108,25 @@ def imported_kinds():
     return Packed(
         PackedPad2D(((1, 0), (0, 2)), 7),
         PackedPReLU(rng.random(3)),
+        PackedRPReLU(rng.random(3), rng.random(3), rng.random(3)),
+        PackedMultiply(PackedPadFeatures(3, 1, 2), [PackedSigmoid(), PackedPadFeatures(3, 3)]),
+        PackedConv2D(rng.normal(size=(3, 1, 1, 6))),
         PackedConcat([PackedClip(high=90), PackedConv2D(rng.normal(size=(5, 1, 1, 3)))]),
         PackedMultiThreshold(np.sort(rng.normal(0, 100, (8, 3)), axis=1)),
         PackedConcat(PackedMultiThreshold(np.array([[1, 3]]))),
         PackedFlatten(),
         PackedSoftmax(),
         input_shape=(9, 10, 3),
+    )
+
+
+def kinds_of_sequences():
+    """Those of sequences (10, 3)."""
+    return Packed(
+        PackedAsImages(),
+        PackedConv2D(np.ones((4, 1, 3, 3))),
+        PackedAsSequences(),
+        input_shape=(10, 3),
     )
 
 
@@ -142,7 +161,8 @@ def path(tmp_path):
 def assert_same_layers(model, again):
     for a, b in zip(flat(model.layers), flat(again.layers), strict=True):
         assert type(a) is type(b) and a.config() == b.config()
-        for name in ("weight", "threshold", "flip", "alpha", "bias", "minimum", "slope"):
+        arrays = "weight threshold flip alpha bias minimum slope shift offset".split()
+        for name in arrays:
             old, new = getattr(a, name, None), getattr(b, name, None)
             assert np.array_equal(np.asarray(old), np.asarray(new))
             if isinstance(old, np.ndarray):
@@ -177,10 +197,10 @@ def test_round_trip_of_every_layer_for_images(path, make):
 
 
 def test_no_layer_is_missing_above():
-    models = every_kind(), every_image_kind(), imported_kinds()
+    models = every_kind(), every_image_kind(), imported_kinds(), kinds_of_sequences()
     kinds = {type(layer) for model in models for layer in flat(model.layers)}
     own = {kind for kind in registered() if kind.__module__.startswith("bitops.")}
-    assert kinds >= own and len(own) == 23
+    assert kinds >= own and len(own) == 29
 
 
 def test_files_of_the_first_version_are_read(path):

@@ -19,7 +19,21 @@ from bitops.layers import (
     Residual,
     Sequential,
 )
-from bitops.models import alexnet, binarynet, lenet5, mlp, nin, resnet18
+from bitops.models import (
+    alexnet,
+    binary_densenet28,
+    binarynet,
+    birealnet18,
+    lenet5,
+    meliusnet22,
+    mlp,
+    nin,
+    quicknet,
+    reactnet_a,
+    real_to_binary,
+    resnet18,
+    resnet_e18,
+)
 from bitops.training.losses import squared_hinge
 from bitops.training.optim import Adam
 
@@ -56,7 +70,19 @@ NETS = {
     "resnet18": small(resnet18, (37, 33, 3), width=3 / 64),
 }
 XNOR_NETS = [name for name, net in NETS.items() if net.real]
-CASES = [("mlp", {}), ("binarynet", {})] + [
+IMAGENET_NETS = {
+    "birealnet18": small(birealnet18, (32, 64, 3), width=1 / 16),
+    "resnet_e18": small(resnet_e18, (32, 64, 3), width=1 / 16),
+    "real_to_binary": small(real_to_binary, (64, 32, 3), width=1 / 8),
+    "binary_densenet28": small(binary_densenet28, (32, 32, 3), width=1 / 8),
+    "meliusnet22": small(meliusnet22, (32, 32, 3), width=1 / 4),
+    "quicknet, small": small(quicknet, (40, 39, 3), size="small", width=1 / 8),
+    "quicknet": small(quicknet, (32, 32, 3), width=1 / 16),
+    "quicknet, large": small(quicknet, (32, 32, 3), size="large", width=1 / 16),
+    "reactnet_a": small(reactnet_a, (32, 64, 3), width=1 / 8),
+}
+NETS |= IMAGENET_NETS
+CASES = [(name, {}) for name in ("mlp", "binarynet", *IMAGENET_NETS)] + [
     (name, {"scale_weights": scale_weights, "scale_input": scale_input})
     for name in XNOR_NETS
     for scale_weights in (False, True)

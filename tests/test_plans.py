@@ -29,6 +29,7 @@ from bitops.layers import (
     PackedQuantize,
     PackedReLU,
     PackedResidual,
+    PackedRPReLU,
     PackedSign,
     batches,
 )
@@ -215,6 +216,7 @@ def float_layers(rng, k):
         PackedClip(None, 0.0),
         PackedClip(-0.5, 6),
         PackedPReLU(rng.choice([-2.0, -0.0, 0.0, 0.25, 1.0], size=k)),
+        PackedRPReLU(*rng.choice([-2.0, -0.0, 0.0, 0.25, 1.0], size=(3, k))),
         PackedBatchNorm(*rng.normal(size=(2, k)).astype(np.float32)),
         PackedReLU(),
         PackedResidual([PackedClip()], [PackedReLU()]),
@@ -233,7 +235,7 @@ def test_random_chains_of_numbers(seed, threads):
     """Activations of networks from elsewhere, branches side by side, and codes."""
     rng = np.random.default_rng(seed)
     k = int(rng.choice([1, 3, 16, 65, 300]))
-    layers = [float_layers(rng, k)[i] for i in rng.integers(8, size=rng.integers(1, 5))]
+    layers = [float_layers(rng, k)[i] for i in rng.integers(9, size=rng.integers(1, 5))]
     body = PackedDense(rng.normal(size=(7, k)), input_bits=3)
     step = float(rng.choice([0.25, 1, 3]))
     levels = np.sort(rng.normal(size=(rng.choice([1, k]), rng.integers(1, 9))).astype(np.float32))

@@ -221,6 +221,17 @@ def test_elementwise_layers(qonnx, path, rng):
         L.PackedConcat([L.PackedSign(), L.PackedConv2D(weights(rng, 3, 1, 1, c))]),
         L.PackedConv2D(weights(rng, c, 1, 1, 3 + c), scale_input=True),
         L.PackedPad2D(((1, 0), (2, 1)), 0.5),
+        L.PackedRPReLU(vector(), vector(), vector()),
+        L.PackedMultiply(
+            L.PackedPadFeatures(c, after=2),
+            [L.PackedGlobalAvgPool2D(), L.FloatDense(rng.normal(size=(6, c))), L.PackedSigmoid()],
+        ),
+        L.PackedMultiply(
+            [L.PackedSign(), L.FloatConv2D(rng.normal(size=(c, 1, 1, 6)))],
+            [L.FloatConv2D(rng.normal(size=(c, 1, 1, 6))), L.PackedTanh()],
+        ),
+        L.PackedConcat(L.PackedClip()),
+        L.FloatConv2D(rng.normal(size=(c, 1, 1, 2 * c))),
         L.PackedReLU(),
         L.PackedGlobalAvgPool2D(),
         L.FloatDense(rng.normal(size=(5, c)), rng.normal(size=5)),
@@ -228,6 +239,29 @@ def test_elementwise_layers(qonnx, path, rng):
         input_shape=(6, 5, 2),
     )
     check(packed, rng.normal(size=(3, 6, 5, 2)).astype(np.float32), path, qonnx=qonnx)
+
+
+@FORMS
+def test_sequences(qonnx, path, rng):
+    """They go out; files of sequences do not come in."""
+    packed = L.Packed(
+        L.PackedAsImages(),
+        L.FloatConv2D(rng.normal(size=(6, 1, 3, 4)), padding="same"),
+        L.PackedSign(rng.normal(size=6)),
+        L.PackedConv2D(weights(rng, 6, 1, 3, 6), rng.integers(-3, 3, 6), padding=((0, 0), (2, 0))),
+        L.PackedMaxPool2D((1, 2)),
+        L.PackedAsSequences(),
+        L.PackedResidual(
+            [L.PackedAsImages(), L.PackedConv2D(weights(rng, 6, 1, 1, 6)), L.PackedAsSequences()]
+        ),
+        L.PackedFlatten(),
+        L.FloatDense(rng.normal(size=(3, 24))),
+        input_shape=(9, 4),
+    )
+    x = rng.normal(size=(5, 9, 4)).astype(np.float32)
+    check(packed, x, path, qonnx=qonnx, back=False)
+    ends = L.Packed(*packed.layers[:6], input_shape=(9, 4))
+    check(ends, x, path, qonnx=qonnx, back=False)
 
 
 @FORMS
@@ -412,7 +446,7 @@ def test_products_that_are_no_scaled_convolutions(change, rng):
     model = scaled_convolution(rng).model().SerializeToString()
     assert from_onnx(model).layers[0].scale_input
     model = scaled_convolution(rng, **change).model().SerializeToString()
-    with pytest.raises(ConversionError, match="product of two computed tensors is supported only"):
+    with pytest.raises(ConversionError, match="product with mean magnitudes is supported only"):
         from_onnx(model)
 
 

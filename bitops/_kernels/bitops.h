@@ -135,8 +135,9 @@ typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w,
                                   size_t n_taps, size_t n_words, uint8_t *count_out);
 
 /* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
- * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, and words are written
- * whole. store.k is at most BITOPS_COUNT_TAPS. */
+ * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, words are written
+ * whole, and counts are read up to a word of them past the last. store.k is at most
+ * BITOPS_COUNT_TAPS. */
 enum { BITOPS_COUNTS = 1 << 12 };
 typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
                                     size_t col, const bitops_store *store);

@@ -1,18 +1,19 @@
-"""Layers of one's own: the activations of ReActNet, trained, packed, saved and loaded.
+"""Layers of one's own: a sign at the running mean, and a clip with learned limits.
 
-Binary networks lose much where an activation is too large or too small for its sign to tell
-anything. ReActNet learns where each channel is to be cut: `RSign` shifts before the sign, and
-`RPReLU` shifts before and behind a PReLU whose slopes are learned too.
+Binary networks lose much where nearly all numbers of a channel have one sign. `CenteredSign`
+compares each number with the running mean of its channel, so that about half of the bits are +1.
+`LearnedClip` limits each channel at a number that it learns, and leaks below 0.
 
 Neither is a layer of bitops. This file defines both with public names only:
 
 - `forward` and `backward`, with `Parameter` for what is learned,
+- `state` and `restore`, for what training changes besides: the running means,
 - `role` and `to_packed`, so that `freeze` knows what becomes of them,
-- for `RPReLU`, which no packed layer of bitops computes, a packed layer that `register` makes known
-  to model files.
+- for `LearnedClip`, which no packed layer of bitops computes, a packed layer that `register` makes
+  known to model files.
 
-Reference: Liu et al., "ReActNet: towards precise binary neural network with generalized activation
-functions", 2020, equations 3 to 6.
+Reference: Choi et al., "PACT: parameterized clipping activation for quantized neural networks",
+2018, equation 1, has the learned limit.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ from bitops.layers import (
 from bitops.quantizers import ApproxSign
 
 
-class RSign(TrainingLayer):
-    """Sign with a learned threshold for each channel: y = +1 if x >= shift else -1.
+class CenteredSign(TrainingLayer):
+    """Sign of the difference from the mean: y = +1 if x >= mean else -1, one mean a channel.
 
-    Backward: that of `ApproxSign` for x - shift.
+    Training takes the mean of the batch, and evaluation a running mean.
+    Backward, with g that of `ApproxSign` for x - mean: dx = g - mean(g).
     """
 
     # Bits come out, and each rises with the number that goes in: `freeze` can fold this layer, and
@@ -60,108 +62,116 @@ class RSign(TrainingLayer):
 
     def __init__(self, channels: int):
         self.in_features = self.out_features = channels
-        self.shift = Parameter(np.zeros(channels))
+        self.mean = np.zeros(channels, np.float32)
         self.quantizer = ApproxSign()
 
-    def shifted(self, x) -> np.ndarray:
-        return as_float(x) - self.shift.value
+    def centered(self, x) -> np.ndarray:
+        return as_float(x) - self.mean
 
     def forward(self, x, *, training: bool = False) -> BitArray:
-        z = self.shifted(x)
-        if training:
-            self._z = z
-        return pack(z)
+        if not training:
+            return pack(self.centered(x))
+        x = as_float(x)
+        mean = channel_means(x)
+        self.mean += np.float32(0.1) * (mean - self.mean)
+        self._z = x - mean
+        return pack(self._z)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         dx = self.quantizer.backward(self._z, grad)
-        self.shift.grad[...] = -column_sums(dx)
-        return dx
+        return dx - channel_means(dx)
 
-    def parameters(self) -> list[Parameter]:
-        return [self.shift]
+    def state(self) -> list:
+        return [self.mean.copy()]
+
+    def restore(self, state) -> None:
+        (self.mean[...],) = state
 
     def to_packed(self) -> PackedSign:
-        # x >= shift and x - shift >= 0 are not the same in float32. `fold` finds the threshold at
+        # x >= mean and x - mean >= 0 are not the same in float32. `fold` finds the threshold at
         # which the very expression of `forward` changes its sign.
-        return PackedSign(*fold(self.shifted, self.shift.size))
+        return PackedSign(*fold(self.centered, self.mean.size))
 
     def output_bits(self, input_bits: int | None) -> int:
         return 1
 
 
-def rprelu(x: np.ndarray, shift: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """What `RPReLU` and its packed twin both compute, so that they agree bit for bit."""
-    z = x - shift
-    return np.where(z > 0, z, slope * z) + offset
+def channel_means(x: np.ndarray) -> np.ndarray:
+    return (column_sums(x) / (x.size // x.shape[-1])).astype(np.float32)
 
 
-class RPReLU(TrainingLayer):
-    """PReLU with learned shifts: y = z + offset if z > 0 else slope z + offset, z = x - shift.
+def learned_clip(x: np.ndarray, top: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """What `LearnedClip` and its packed twin both compute, so that they agree bit for bit."""
+    return np.where(x < 0, slope * x, np.minimum(x, top))
 
-    Backward: dx = dy (1 if z > 0 else slope), dshift = -sum dx, doffset = sum dy and
-    dslope = sum dy z over z <= 0.
+
+class LearnedClip(TrainingLayer):
+    """Clip and leak: y = min(x, top) if x >= 0 else slope x, with a top and a slope a channel.
+
+    Backward: dx = dy (slope if x < 0, 1 up to the top, 0 above), dtop = sum dy over x > top and
+    dslope = sum dy x over x < 0.
     """
 
-    TRANSIENT = ("_z",)
+    TRANSIENT = ("_x",)
 
     def __init__(self, channels: int):
         self.in_features = self.out_features = channels
-        self.shift = Parameter(np.zeros(channels))
+        self.top = Parameter(np.full(channels, 3.0))
         self.slope = Parameter(np.full(channels, 0.25))
-        self.offset = Parameter(np.zeros(channels))
 
     @property
     def role(self) -> Role:
-        # With a slope below 0 the layer neither rises nor falls throughout, and stands alone.
-        return Role.STEP if (self.slope.value >= 0).all() else Role.ALONE
+        # With a limit or a slope below 0 the layer neither rises nor falls throughout, and stands
+        # alone.
+        rises = (self.top.value >= 0).all() and (self.slope.value >= 0).all()
+        return Role.STEP if rises else Role.ALONE
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_float(x)
         if training:
-            self._z = x - self.shift.value
-        return rprelu(x, self.shift.value, self.slope.value, self.offset.value)
+            self._x = x
+        return learned_clip(x, self.top.value, self.slope.value)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        z = self._z
-        dx = grad * np.where(z > 0, np.float32(1), self.slope.value)
-        self.shift.grad[...] = -column_sums(dx)
-        self.slope.grad[...] = column_sums(grad * np.minimum(z, 0))
-        self.offset.grad[...] = column_sums(grad)
-        return dx
+        x = self._x
+        falls, clips = x < 0, (x >= 0) & (x > self.top.value)
+        self.top.grad[...] = column_sums(grad * clips)
+        self.slope.grad[...] = column_sums(grad * np.minimum(x, 0))
+        return grad * np.where(falls, self.slope.value, ~clips)
 
     def parameters(self) -> list[Parameter]:
-        return [self.shift, self.slope, self.offset]
+        return [self.top, self.slope]
 
-    def to_packed(self) -> PackedRPReLU:
-        return PackedRPReLU(self.shift.value, self.slope.value, self.offset.value)
+    def to_packed(self) -> PackedLearnedClip:
+        return PackedLearnedClip(self.top.value, self.slope.value)
 
 
 @register
-class PackedRPReLU(Layer):
-    """Twin of `RPReLU` for inference."""
+class PackedLearnedClip(Layer):
+    """Twin of `LearnedClip` for inference."""
 
-    ARRAYS = tuple(ArraySpec(name, "float32", 1) for name in ("shift", "slope", "offset"))
+    ARRAYS = tuple(ArraySpec(name, "float32", 1) for name in ("top", "slope"))
 
-    def __init__(self, shift, slope, offset):
+    def __init__(self, top, slope):
         # copies, as the parameters go on changing; and checks, as files may come from strangers
-        arrays = [np.array(array, np.float32) for array in (shift, slope, offset)]
+        arrays = [np.array(array, np.float32) for array in (top, slope)]
         if any(a.shape != arrays[0].shape or a.ndim != 1 for a in arrays):
-            raise ValueError(f"[PackedRPReLU] arrays must have one shape, got {arrays!r}")
-        self.shift, self.slope, self.offset = arrays
-        self.in_features = self.out_features = self.shift.size
+            raise ValueError(f"[PackedLearnedClip] arrays must have one shape, got {arrays!r}")
+        self.top, self.slope = arrays
+        self.in_features = self.out_features = self.top.size
 
     def forward(self, x) -> np.ndarray:
-        return rprelu(as_float(x), self.shift, self.slope, self.offset)
+        return learned_clip(as_float(x), self.top, self.slope)
 
     def cost(self, input_bits: int | None) -> Cost:
-        return Cost(3 * self.shift.size, 12 * self.shift.size, float_macs=self.shift.size)
+        return Cost(2 * self.top.size, 8 * self.top.size, float_macs=self.top.size)
 
 
 def block(channels: int, seed: int) -> list[TrainingLayer]:
-    """A block of ReActNet: a binary convolution with a shortcut around it, then RPReLU."""
+    """A binary convolution with a shortcut around it, then the learned clip."""
     convolution = BinaryConv2D(channels, channels, 3, padding=1, seed=seed)
-    body = Sequential(RSign(channels), convolution, BatchNorm(channels))
-    return [Residual(body), RPReLU(channels)]
+    body = Sequential(CenteredSign(channels), convolution, BatchNorm(channels))
+    return [Residual(body), LearnedClip(channels)]
 
 
 def stripes(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +187,7 @@ def stripes(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    for layer in (RSign(6), RPReLU(6)):
+    for layer in (CenteredSign(6), LearnedClip(6)):
         for parameter in layer.parameters():
             parameter.assign(rng.normal(size=6))
         print(f"{layer}\n{check_gradients(layer, rng.normal(size=(9, 6)))}\n")
@@ -191,7 +201,7 @@ def main() -> None:
 
     x, y = stripes(500, seed=1)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "reactnet.safetensors"
+        path = Path(folder) / "stripes.safetensors"
         model.freeze().save(path)
         packed = load(path)
     print(packed.summary())
@@ -200,10 +210,10 @@ def main() -> None:
     print(f"error {error:.1%}")
     assert error < 0.1
 
-    # Between a binary product and an RSign, RPReLU becomes a part of the thresholds.
-    chain = Sequential(RSign(1), BinaryConv2D(1, 16, 3, seed=4), RPReLU(16), RSign(16))
-    for parameter in chain.parameters()[2:]:
-        parameter.assign(np.abs(rng.normal(size=16)))
+    # Between a binary product and a sign, LearnedClip becomes a part of the thresholds.
+    conv = BinaryConv2D(1, 16, 3, seed=4)
+    chain = Sequential(CenteredSign(1), conv, LearnedClip(16), CenteredSign(16))
+    chain.forward(x, training=True)  # now the running means are others than 0
     folded = chain.freeze()
     assert [layer.name for layer in folded.layers] == ["PackedSign", "PackedConv2D"]
     assert folded(x) == chain(x)

@@ -203,7 +203,7 @@ static void test_store_counts(const bitops_isa *isa) {
             for (size_t b = 0; b < COUNT(bits); b++) {
                 const size_t n = columns[j], k = bits[b], rows = 1 + (s + j + b) % 7;
                 bitops_store store = make_store(stores[s], n, k);
-                uint8_t *count = input(0, rows * n);
+                uint8_t *count = input(0, rows * n + 64); /* read in whole words */
                 for (size_t i = 0; i < rows * n; i++)
                     count[i] = (uint8_t)(i % 5 ? random64() % (k + 1) : i % 2 * k);
                 fill_store_arrays(n, k);

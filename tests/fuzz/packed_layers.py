@@ -18,7 +18,7 @@ from fuzz.reader import Reader, allowed
 
 ROWS, FEATURES = (0, 1, 2, 3, 9, 17), (1, 2, 3, 5, 63, 64, 65, 130)
 SMALL = ("i1", "f4", "f8", "i4", "u1", "f2", "?")
-SCALES = ("alpha", "bias", "slope")
+SCALES = ("alpha", "bias", "slope", "shift", "offset")
 WINDOW = ("stride", "padding", "dilation")
 
 
@@ -173,6 +173,16 @@ def _image_layer(reader: Reader) -> Drawn:
     return Drawn({}, _input(reader, _images(reader)))
 
 
+def _sequences(reader: Reader) -> Drawn:
+    n, _, length, features = _images(reader)
+    return Drawn({}, _input(reader, (n, length, features)))
+
+
+def _flat_images(reader: Reader) -> Drawn:
+    n, _, length, features = _images(reader)
+    return Drawn({}, _input(reader, (n, 1, length, features)))
+
+
 def _pool(reader: Reader) -> Drawn:
     settings = {"kernel_size": reader.choice((1, 2, (2, 1), (1, 3))), **random_window(reader)}
     settings.pop("dilation", None)
@@ -195,6 +205,20 @@ def _clip(reader: Reader) -> Drawn:
 def _prelu(reader: Reader) -> Drawn:
     m, n, _ = _features(reader)
     return Drawn({"slope": array(reader, (n,), ("f4", "f8", "i1"))}, _input(reader, (m, n)))
+
+
+def _rprelu(reader: Reader) -> Drawn:
+    m, n, _ = _features(reader)
+    names = ("shift", "slope", "offset")
+    return Drawn(
+        {name: array(reader, (n,), ("f4", "f8", "i1")) for name in names}, _input(reader, (m, n))
+    )
+
+
+def _pad_features(reader: Reader) -> Drawn:
+    m, n, _ = _features(reader)
+    sides = {name: reader.choice((0, 1, 64)) for name in ("before", "after")}
+    return Drawn({"features": n, **sides}, _input(reader, (m, n)))
 
 
 def _multi_threshold(reader: Reader) -> Drawn:
@@ -344,7 +368,22 @@ def _clip_twin(x: Any, low: Any, high: Any) -> np.ndarray:
 
 def _prelu_twin(x: Any, slope: Any) -> np.ndarray:
     values = _as_float(x)
-    return np.where(values < 0, values * np.asarray(slope, np.float32), values)
+    return np.where(values < 0, values * np.asarray(slope, np.float32), values) + np.float32(0)
+
+
+def _rprelu_twin(x: Any, shift: Any, slope: Any, offset: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        y = _prelu_twin(_as_float(x) - np.asarray(shift, np.float32), slope)
+        return y + np.asarray(offset, np.float32)
+
+
+def _sigmoid_twin(x: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return 1 / (1 + np.exp(-_as_float(x)))
+
+
+def _pad_features_twin(x: Any, features: int, before: int, after: int) -> np.ndarray:
+    return np.pad(_as_float(x), ((0, 0), (before, after)))
 
 
 def _multi_threshold_twin(x: Any, threshold: np.ndarray) -> np.ndarray:
@@ -395,9 +434,14 @@ KINDS: dict[str, Kind] = {
         _image_layer, lambda x: reference.global_avg_pool2d(_as_float(x))
     ),
     "PackedFlatten": Kind(_image_layer, _flat_twin),
+    "PackedAsImages": Kind(_sequences, lambda x: _values(x)[:, np.newaxis]),
+    "PackedAsSequences": Kind(_flat_images, lambda x: _values(x)[:, 0]),
     "PackedPad2D": Kind(_pad, _pad_twin),
     "PackedClip": Kind(_clip, _clip_twin),
     "PackedPReLU": Kind(_prelu, _prelu_twin),
+    "PackedRPReLU": Kind(_rprelu, _rprelu_twin),
+    "PackedSigmoid": Kind(_plain_layer, _sigmoid_twin),
+    "PackedPadFeatures": Kind(_pad_features, _pad_features_twin),
     "PackedMultiThreshold": Kind(_multi_threshold, _multi_threshold_twin),
     "PackedSoftmax": Kind(_plain_layer, _softmax_twin),
 }

@@ -166,9 +166,30 @@ BITOPS_INLINE void write_outside(bit_writer *w, const bitops_image *im, size_t b
         write_bits(w, read_bits(&im->outside, 0, bits), bits);
 }
 
+/* Appends n pixels, `step` words apart, whose channels lie in one word: as many as fill one. */
+BITOPS_INLINE void write_parts(bit_writer *w, size_t shift, size_t bits, const uint64_t *pixel,
+                               size_t step, size_t n) {
+    const uint64_t mask = UINT64_MAX >> (BITOPS_WORD_BITS - bits);
+    const size_t most = BITOPS_WORD_BITS / bits;
+    while (n) {
+        const size_t count = min_size(n, most);
+        uint64_t v = 0;
+        for (size_t i = count; i--;)
+            v = v << bits | (pixel[i * step] >> shift & mask);
+        write_bits(w, v, count * bits);
+        pixel += count * step;
+        n -= count;
+    }
+}
+
 /* Appends n pixels, `step` words apart. */
 BITOPS_INLINE void write_pixels(bit_writer *w, const bitops_image *im, const uint64_t *pixel,
                                 size_t step, size_t n) {
+    const size_t shift = im->first_channel % BITOPS_WORD_BITS;
+    if (shift + im->channels < BITOPS_WORD_BITS) {
+        write_parts(w, shift, im->channels, pixel + im->first_channel / BITOPS_WORD_BITS, step, n);
+        return;
+    }
     for (; n; n--, pixel += step)
         for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
             const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
@@ -176,24 +197,45 @@ BITOPS_INLINE void write_pixels(bit_writer *w, const bitops_image *im, const uin
         }
 }
 
+/* Copies n parts of pixels, of a constant number of bytes, where they do not pass a word's end. */
+BITOPS_INLINE void copy_parts(const size_t bytes, const uint8_t *part, size_t step, size_t n,
+                              uint8_t *bytes_out) {
+    if (step == 1) /* a constant, so that the loop is vectorised */
+        for (size_t i = 0; i < n; i++)
+            memcpy(bytes_out + i * bytes, part + i * sizeof(uint64_t), bytes);
+    else
+        for (size_t i = 0; i < n; i++)
+            memcpy(bytes_out + i * bytes, part + i * step * sizeof(uint64_t), bytes);
+}
+
 /* The same for whole bytes: each word overwrites the end of the one before it, which is 0. */
 BITOPS_INLINE void copy_pixels(const bitops_image *im, const uint64_t *pixel, size_t step, size_t n,
                                uint8_t *bytes_out) {
     const size_t bytes = im->channels / 8;
-    if (im->first_channel == 0 && bytes <= sizeof *pixel) {
+    const uint8_t *part = (const uint8_t *)pixel + im->first_channel / 8;
+    const int whole = im->first_channel % 8 == 0;
+    if (whole && bytes == 1) {
+        copy_parts(1, part, step, n, bytes_out);
+    } else if (whole && bytes == 2) {
+        copy_parts(2, part, step, n, bytes_out);
+    } else if (whole && bytes == 4) {
+        copy_parts(4, part, step, n, bytes_out);
+    } else if (whole && bytes == 8) {
+        copy_parts(8, part, step, n, bytes_out);
+    } else if (im->first_channel == 0 && bytes <= sizeof *pixel) {
         const uint64_t mask = read_bits(&(uint64_t){UINT64_MAX}, 0, im->channels);
         for (; n; n--, pixel += step, bytes_out += bytes) {
             const uint64_t v = *pixel & mask;
             memcpy(bytes_out, &v, sizeof v);
         }
-        return;
+    } else {
+        for (; n; n--, pixel += step, bytes_out += bytes)
+            for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
+                const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
+                const uint64_t v = read_bits(pixel, im->first_channel + c, bits);
+                memcpy(bytes_out + c / 8, &v, sizeof v);
+            }
     }
-    for (; n; n--, pixel += step, bytes_out += bytes)
-        for (size_t c = 0; c < im->channels; c += BITOPS_WORD_BITS) {
-            const size_t bits = min_size(BITOPS_WORD_BITS, im->channels - c);
-            const uint64_t v = read_bits(pixel, im->first_channel + c, bits);
-            memcpy(bytes_out + c / 8, &v, sizeof v);
-        }
 }
 
 void bitops_gather_line(const bitops_image *im, const uint64_t *pixels, size_t x, size_t step,
@@ -266,27 +308,6 @@ static const uint64_t *dense_line(const bitops_image *im, dense_lines *d, const 
     return words;
 }
 
-/* Appends n bits from bit `first` on. */
-BITOPS_INLINE void append_bits(bit_writer *w, const uint64_t *bits, size_t first, size_t n) {
-    for (; n > BITOPS_WORD_BITS; n -= BITOPS_WORD_BITS, first += BITOPS_WORD_BITS)
-        write_bits(w, read_bits(bits, first, BITOPS_WORD_BITS), BITOPS_WORD_BITS);
-    write_bits(w, read_bits(bits, first, n), n);
-}
-
-/* Copies n bytes; fewer than 8 may take what follows with them, but not past `end`. */
-BITOPS_INLINE void append_bytes(uint8_t *out, const uint8_t *from, size_t n, const uint8_t *end) {
-    if (n >= 8) {
-        for (size_t i = 0; i + 8 < n; i += 8)
-            memcpy(out + i, from + i, 8);
-        memcpy(out + n - 8, from + n - 8, 8);
-    } else if (end - out >= 8) {
-        memcpy(out, from, 8);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            out[i] = from[i];
-    }
-}
-
 /* What the rows of a line of outputs take from each of its dense lines. */
 typedef struct dense_runs {
     const uint64_t *lines[DENSE_LINES];
@@ -295,32 +316,52 @@ typedef struct dense_runs {
     size_t stride;     /* and from one row to the next */
 } dense_runs;
 
-static void gather_dense_bits(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
-                              size_t ld_out) {
+/* Writes rows whose lines of the kernel have `runs` runs of `bits` bits. Runs are read in pieces of
+ * `piece` bits, each by 8 bytes from its first byte on, past the end of a run too: 56 bits, or 64
+ * if all begin at a byte. */
+BITOPS_INLINE void write_rows(const dense_runs *r, const size_t n_lines, const size_t runs,
+                              const size_t bits, const size_t piece, size_t rows,
+                              uint64_t *rows_out, size_t ld_out) {
     for (size_t i = 0; i < rows; i++, rows_out += ld_out) {
+        const size_t first = i * r->stride;
         bit_writer w = {.out = rows_out};
+        BITOPS_UNROLL
         for (size_t ky = 0; ky < n_lines; ky++)
-            for (size_t run = 0; run < r->runs; run++)
-                append_bits(&w, r->lines[ky], i * r->stride + run * r->step, r->bits);
+            for (size_t run = 0; run < runs; run++) {
+                const size_t from = first + run * r->step, shift = from % 8;
+                const uint8_t *bytes = (const uint8_t *)r->lines[ky] + from / 8;
+                BITOPS_UNROLL
+                for (size_t at = 0; at < bits; at += piece) {
+                    const size_t n = bits - at < piece ? bits - at : piece;
+                    uint64_t v;
+                    memcpy(&v, bytes + at / 8, sizeof v);
+                    v >>= piece == BITOPS_WORD_BITS ? 0 : shift;
+                    write_bits(&w, v & UINT64_MAX >> (BITOPS_WORD_BITS - n), n);
+                }
+            }
         flush_bits(&w);
     }
 }
 
-static void gather_dense_bytes(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
-                               size_t ld_out) {
-    const size_t bytes = r->bits / 8, bits = n_lines * r->runs * r->bits;
-    const size_t words = bitops_words(bits), rest = bits % BITOPS_WORD_BITS;
-    const uint64_t mask = rest ? ((uint64_t)1 << rest) - 1 : UINT64_MAX;
-    for (size_t i = 0; i < rows; i++, rows_out += ld_out) {
-        uint8_t *out = (uint8_t *)rows_out;
-        const uint8_t *end = (const uint8_t *)(rows_out + words);
-        for (size_t ky = 0; ky < n_lines; ky++) {
-            const uint8_t *from = (const uint8_t *)r->lines[ky] + i * r->stride / 8;
-            for (size_t run = 0; run < r->runs; run++, out += bytes)
-                append_bytes(out, from + run * r->step / 8, bytes, end);
-        }
-        rows_out[words - 1] &= mask;
+/* For usual kernels and numbers of channels the loops are unrolled, with known shifts. */
+static void gather_rows(const dense_runs *r, size_t n_lines, size_t rows, uint64_t *rows_out,
+                        size_t ld_out) {
+    const int bytes = r->bits % 8 == 0 && r->step % 8 == 0 && r->stride % 8 == 0;
+#define ROWS_OF(height, width, channels)                                                           \
+    if (r->runs == 1 && n_lines == (height) && r->bits == (width) * (channels)) {                  \
+        write_rows(r, height, 1, (width) * (channels), (channels) % 8 ? 56 : 64, rows, rows_out,   \
+                   ld_out);                                                                        \
+        return;                                                                                    \
     }
+    ROWS_OF(3, 3, 3)
+    ROWS_OF(3, 3, 8)
+    ROWS_OF(3, 3, 16)
+    ROWS_OF(3, 3, 32)
+    ROWS_OF(3, 3, 48)
+    ROWS_OF(5, 5, 32)
+    ROWS_OF(7, 7, 3)
+#undef ROWS_OF
+    write_rows(r, n_lines, r->runs, r->bits, bytes ? 64 : 56, rows, rows_out, ld_out);
 }
 
 static void gather_dense(const bitops_image *im, dense_lines *d, const line *l, uint64_t *rows_out,
@@ -333,10 +374,7 @@ static void gather_dense(const bitops_image *im, dense_lines *d, const line *l, 
                     .stride = im->stride_x * c};
     for (size_t ky = 0; ky < im->kernel_height; ky++)
         r.lines[ky] = dense_line(im, d, l, ky);
-    if (c % 8)
-        gather_dense_bits(&r, im->kernel_height, l->n, rows_out, ld_out);
-    else
-        gather_dense_bytes(&r, im->kernel_height, l->n, rows_out, ld_out);
+    gather_rows(&r, im->kernel_height, l->n, rows_out, ld_out);
 }
 
 /* ---- any number of bits, tap by tap -------------------------------------------------------- */

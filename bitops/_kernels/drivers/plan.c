@@ -240,11 +240,18 @@ static void clip_rows(const bitops_step *step, const float *x, float *y, size_t 
         y[i] = limited(x[i], step->low, step->high);
 }
 
+/* The 0 that is added makes +0.0 of each -0.0. */
 static void prelu_rows(const bitops_step *step, const float *x, float *y, size_t begin,
                        size_t end) {
-    for (size_t i = begin * step->n; i < end * step->n; i += step->n)
-        for (size_t j = 0; j < step->n; j++)
-            y[i + j] = x[i + j] < 0 ? x[i + j] * step->alpha[j] : x[i + j];
+    const float *shift = step->threshold, *offset = step->bias;
+    for (size_t i = begin * step->n; i < end * step->n; i += step->n) {
+        for (size_t j = 0; j < step->n; j++) {
+            const float z = shift ? x[i + j] - shift[j] : x[i + j];
+            y[i + j] = (z < 0 ? z * step->alpha[j] : z) + 0.0f;
+        }
+        for (size_t j = 0; offset && j < step->n; j++)
+            y[i + j] += offset[j];
+    }
 }
 
 static void concat_rows(const bitops_step *step, const float *x, const float *other, float *y,

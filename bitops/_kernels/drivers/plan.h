@@ -23,7 +23,7 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_FLATTEN, /* bits of images (h, w, c) without gaps between the pixels */
     BITOPS_STEP_MEAN,    /* means of windows of floats; of whole images without windows */
     BITOPS_STEP_CLIP,    /* float y = min(max(x, low), high) */
-    BITOPS_STEP_PRELU,   /* float y = x, times alpha where x is negative */
+    BITOPS_STEP_PRELU,   /* float y = x [- threshold], times alpha where negative [+ bias] */
     BITOPS_STEP_CONCAT,  /* float rows of x (n numbers), each followed by that of other (k) */
     BITOPS_STEP_ROUND,   /* uint8 y = round(high * min(max(x / low, 0), 1)) */
     BITOPS_STEP_COUNT,   /* uint8 y = how many of the k levels of its column x reaches */

@@ -284,7 +284,8 @@ typedef __m256i bit_vector;
 
 BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
     uint32_t halves[8][2 * YMM_WORDS];
-    memcpy(halves, planes, (size_t)levels * sizeof *planes);
+    for (int level = 0; level < levels; level++)
+        _mm256_storeu_si256((__m256i *)halves[level], planes[level]);
     for (int j = 0; j < 2 * YMM_WORDS; j++) {
         __m256i count_u8x32 = _mm256_setzero_si256();
         BITOPS_UNROLL
@@ -297,6 +298,22 @@ BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *
     }
 }
 
+BITOPS_INLINE bit_vector majority(bit_vector a, bit_vector b, bit_vector c) {
+    return (a & b) | ((a | b) & c);
+}
+
+BITOPS_INLINE uint64_t counts_below(const uint8_t *count, const uint8_t *limit) {
+    uint64_t word = 0;
+    BITOPS_UNROLL
+    for (int j = 0; j < 64; j += 32) {
+        const __m256i c_u8x32 = _mm256_loadu_si256((const __m256i *)(count + j));
+        const __m256i l_u8x32 = _mm256_loadu_si256((const __m256i *)(limit + j));
+        const __m256i not_u8x32 = _mm256_cmpeq_epi8(_mm256_max_epu8(c_u8x32, l_u8x32), c_u8x32);
+        word |= (uint64_t) ~(uint32_t)_mm256_movemask_epi8(not_u8x32) << j;
+    }
+    return word;
+}
+
 #include "isa/shared/depthwise.h"
 
 void bitops_count_taps_avx2(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
@@ -306,7 +323,7 @@ void bitops_count_taps_avx2(const uint8_t *const *taps, const uint64_t *w, size_
 
 void bitops_store_counts_avx2(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                               const bitops_store *store) {
-    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_avx2);
+    store_counts(count, rows, n, row, col, store);
 }
 
 /* ---- sums ---------------------------------------------------------------------------------- */

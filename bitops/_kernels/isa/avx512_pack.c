@@ -21,6 +21,7 @@
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/avx512.h"
+#include "isa/shared/avx512_store.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/pack.h"
 #include "isa/shared/store.h"
@@ -258,19 +259,32 @@ void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t row
 
 typedef __m512i bit_vector;
 
-/* A word of a plane is the mask of the 64 counts that it adds to. */
+/* A word of a plane is the mask of the 64 counts that it adds to. Masks are loaded from memory,
+ * lest the compiler take vectors apart. */
 BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out) {
+    const __m512i ones_u8x64 = _mm512_set1_epi8(1);
     uint64_t words[8][ZMM_WORDS];
-    memcpy(words, planes, (size_t)levels * sizeof *planes);
+    for (int level = 0; level < levels; level++)
+        _mm512_storeu_si512(words[level], planes[level]);
+    BITOPS_IN_MEMORY(words);
     BITOPS_UNROLL
     for (int j = 0; j < ZMM_WORDS; j++) {
-        __m512i count_u8x64 = _mm512_maskz_set1_epi8(words[0][j], 1);
+        __m512i count_u8x64 = _mm512_maskz_mov_epi8(words[0][j], ones_u8x64);
         BITOPS_UNROLL
         for (int level = 1; level < levels; level++)
             count_u8x64 = _mm512_mask_add_epi8(count_u8x64, words[level][j], count_u8x64,
                                                _mm512_set1_epi8((char)(1 << level)));
         _mm512_storeu_si512(count_out + j * BITOPS_WORD_BITS, count_u8x64);
     }
+}
+
+BITOPS_INLINE bit_vector majority(bit_vector a, bit_vector b, bit_vector c) {
+    enum { MAJORITY = 0xe8 };
+    return _mm512_ternarylogic_epi64(a, b, c, MAJORITY);
+}
+
+BITOPS_INLINE uint64_t counts_below(const uint8_t *count, const uint8_t *limit) {
+    return _mm512_cmplt_epu8_mask(_mm512_loadu_si512(count), _mm512_loadu_si512(limit));
 }
 
 #include "isa/shared/depthwise.h"
@@ -280,9 +294,38 @@ void bitops_count_taps_avx512(const uint8_t *const *taps, const uint64_t *w, siz
     count_taps(taps, w, ldw, n_taps, n_words, count_out);
 }
 
+enum { AHEAD = 1024 }; /* bytes of rows without gaps, how far ahead to ask for lines to write */
+
+/* store_counts for numbers; kind is a constant at every call. */
+BITOPS_INLINE void store_numbers(const bitops_store_kind kind, const uint8_t *count, size_t rows,
+                                 size_t n, size_t row, size_t col, const bitops_store *store) {
+    const bitops_store own = *store; /* stores to c cannot change it */
+    const __mmask16 last = low_bits16((n - 1) % LANES + 1);
+    const size_t ahead = own.ldc == n ? AHEAD : own.ldc * sizeof(int32_t);
+    for (size_t i = row; i < row + rows; i++, count += n) {
+        const int32_t *offset = store_offset(&own, i);
+        const char *next = (const char *)((int32_t *)own.c + i * own.ldc + col) + ahead;
+        size_t j = 0;
+        for (; j + LANES < n; j += LANES) {
+            __builtin_prefetch(next + j * sizeof(int32_t), 1, 3);
+            const __m128i count_u8x16 = _mm_loadu_si128((const __m128i *)(count + j));
+            store_lanes(kind, _mm512_cvtepu8_epi32(count_u8x16), 0xffff, i, col + j, offset, &own);
+        }
+        __builtin_prefetch(next + j * sizeof(int32_t), 1, 3);
+        const __m128i count_u8x16 = _mm_maskz_loadu_epi8(last, count + j);
+        store_lanes(kind, _mm512_cvtepu8_epi32(count_u8x16), last, i, col + j, offset, &own);
+    }
+}
+
 void bitops_store_counts_avx512(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                                 const bitops_store *store) {
-    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_avx512);
+    BITOPS_ASSUME(n > 0);
+    if (store->kind == BITOPS_STORE_DOT)
+        store_numbers(BITOPS_STORE_DOT, count, rows, n, row, col, store);
+    else if (store->kind == BITOPS_STORE_SCALED)
+        store_numbers(BITOPS_STORE_SCALED, count, rows, n, row, col, store);
+    else
+        store_counts(count, rows, n, row, col, store);
 }
 
 /* ---- sums ---------------------------------------------------------------------------------- */

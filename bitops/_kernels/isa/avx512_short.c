@@ -80,31 +80,77 @@ BITOPS_INLINE __m512i short_mismatches(const int words, const short_row *row,
                             _mm512_popcnt_epi32(ones_b512));
 }
 
-/* What all rows of a call share. */
+/* What all rows of a call share. Lines of c are asked for `ahead` bytes before they are written:
+ * those of rows below, or of the same row if it is the only one. */
 typedef struct short_task {
     const uint64_t *panels;
     size_t n, row, col;
     const bitops_store *store;
+    size_t ahead;
 } short_task;
+
+enum { AHEAD = 1024 }; /* bytes, at least */
+
+/* Bytes of an output, 0 for outputs that are not numbers side by side. */
+BITOPS_INLINE size_t output_size(const bitops_store_kind kind) {
+    if (kind == BITOPS_STORE_SIGN || kind == BITOPS_STORE_TOPK || kind == BITOPS_STORE_WITHIN)
+        return 0;
+    return kind == BITOPS_STORE_HAMMING16 ? sizeof(uint16_t) : sizeof(int32_t);
+}
+
+BITOPS_INLINE size_t bytes_ahead(size_t m, const bitops_store *store) {
+    const size_t row = store->ldc * output_size(store->kind);
+    return m == 1 || row == 0 ? AHEAD : (AHEAD + row - 1) / row * row;
+}
 
 /* One row of a times all columns; words and kind are constants at every call. */
 BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, const uint64_t *a,
-                                 const short_task *task, size_t i) {
+                                 const short_task *task, const bitops_store *store, size_t i) {
     const short_row row = load_row(words, a);
-    const int32_t *offset = store_offset(task->store, task->row + i);
-    const bitops_store store = *task->store; /* stores to c cannot change it */
+    const int32_t *offset = store_offset(store, task->row + i);
     const uint64_t *panel = task->panels;
+    const size_t size = output_size(kind);
+    const char *later =
+        (const char *)store->c + ((task->row + i) * store->ldc + task->col) * size + task->ahead;
     size_t j = 0;
     for (; j + NR <= task->n; j += NR, panel += words * NR) {
         BITOPS_UNROLL
-        for (size_t half = 0; half < NR; half += LANES)
+        for (size_t half = 0; half < NR; half += LANES) {
+            if (size && half * size % 64 == 0)
+                __builtin_prefetch(later + (j + half) * size, 1, 3);
             store_lanes(kind, short_mismatches(words, &row, panel + half), 0xffff, task->row + i,
-                        task->col + j + half, offset, &store);
+                        task->col + j + half, offset, store);
+        }
     }
-    for (size_t half = 0; j + half < task->n; half += LANES)
+    for (size_t half = 0; j + half < task->n; half += LANES) {
+        if (size)
+            __builtin_prefetch(later + (j + half) * size, 1, 3);
         store_lanes(kind, short_mismatches(words, &row, panel + half),
                     low_bits16(task->n - j - half), task->row + i, task->col + j + half, offset,
-                    &store);
+                    store);
+    }
+}
+
+/* All rows of a. Up to 16 columns are one vector, with nothing to decide for each row. */
+BITOPS_INLINE void short_rows_of(const int words, const bitops_store_kind kind, const uint64_t *a,
+                                 size_t lda, size_t m, const short_task *task) {
+    const bitops_store store = *task->store; /* stores to c cannot change it */
+    if (task->n > LANES) {
+        for (size_t i = 0; i < m; i++, a += lda)
+            short_columns(words, kind, a, task, &store, i);
+        return;
+    }
+    const __mmask16 mask = low_bits16(task->n);
+    const uint64_t *panel = task->panels;
+    const size_t end = task->row + m, size = output_size(kind);
+    for (size_t row = task->row; row < end; row++, a += lda) {
+        const short_row words_of_row = load_row(words, a);
+        const char *c = (const char *)store.c + (row * store.ldc + task->col) * size;
+        if (size)
+            __builtin_prefetch(c + task->ahead, 1, 3);
+        store_lanes(kind, short_mismatches(words, &words_of_row, panel), mask, row, task->col,
+                    store_offset(&store, row), &store);
+    }
 }
 
 /* ---- pairs within a range ------------------------------------------------------------------ */
@@ -157,24 +203,22 @@ BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, si
                               const short_task *task) {
     switch (task->store->kind) {
     case BITOPS_STORE_DOT:
-        for (size_t i = 0; i < m; i++)
-            short_columns(words, BITOPS_STORE_DOT, a + i * lda, task, i);
+        short_rows_of(words, BITOPS_STORE_DOT, a, lda, m, task);
         break;
     case BITOPS_STORE_HAMMING:
-        for (size_t i = 0; i < m; i++)
-            short_columns(words, BITOPS_STORE_HAMMING, a + i * lda, task, i);
+        short_rows_of(words, BITOPS_STORE_HAMMING, a, lda, m, task);
         break;
     case BITOPS_STORE_HAMMING16:
-        for (size_t i = 0; i < m; i++)
-            short_columns(words, BITOPS_STORE_HAMMING16, a + i * lda, task, i);
+        short_rows_of(words, BITOPS_STORE_HAMMING16, a, lda, m, task);
+        break;
+    case BITOPS_STORE_SCALED:
+        short_rows_of(words, BITOPS_STORE_SCALED, a, lda, m, task);
         break;
     case BITOPS_STORE_SIGN:
-        for (size_t i = 0; i < m; i++)
-            short_columns(words, BITOPS_STORE_SIGN, a + i * lda, task, i);
+        short_rows_of(words, BITOPS_STORE_SIGN, a, lda, m, task);
         break;
     case BITOPS_STORE_TOPK:
-        for (size_t i = 0; i < m; i++)
-            short_columns(words, BITOPS_STORE_TOPK, a + i * lda, task, i);
+        short_rows_of(words, BITOPS_STORE_TOPK, a, lda, m, task);
         break;
     case BITOPS_STORE_WITHIN:
         for (size_t i = 0; i < m; i++)
@@ -183,9 +227,8 @@ BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, si
             else
                 within_columns(words, 0, a + i * lda, task, i);
         break;
-    default:
-        for (size_t i = 0; i < m; i++)
-            short_columns(words, task->store->kind, a + i * lda, task, i);
+    case BITOPS_STORE_ACCUMULATE:
+        short_rows_of(words, BITOPS_STORE_ACCUMULATE, a, lda, m, task);
         break;
     }
 }
@@ -194,7 +237,7 @@ void bitops_gemm_short_avx512(const uint64_t *a, size_t lda, size_t m, const uin
                               size_t n, size_t k_words, size_t row, size_t col,
                               const bitops_store *store) {
     BITOPS_ASSUME(k_words > 0 && k_words <= BITOPS_SHORT_WORDS && col % NR == 0);
-    const short_task task = {panels, n, row, col, store};
+    const short_task task = {panels, n, row, col, store, bytes_ahead(m, store)};
     switch (k_words) {
     case 1:
         short_rows(1, a, lda, m, &task);

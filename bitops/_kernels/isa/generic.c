@@ -196,6 +196,26 @@ BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *
     }
 }
 
+BITOPS_INLINE bit_vector majority(bit_vector a, bit_vector b, bit_vector c) {
+    return (a & b) | ((a | b) & c);
+}
+
+/* Eight bytes at a time: the highest bit of each tells whether the difference of the others has
+ * borrowed. */
+BITOPS_INLINE uint64_t counts_below(const uint8_t *count, const uint8_t *limit) {
+    const uint64_t highest = 0x8080808080808080, gather_bits = 0x0102040810204080;
+    uint64_t word = 0;
+    for (int j = 0; j < BITOPS_WORD_BITS; j += 8) {
+        uint64_t c, l;
+        memcpy(&c, count + j, sizeof c);
+        memcpy(&l, limit + j, sizeof l);
+        const uint64_t rest = (c | highest) - (l & ~highest); /* highest bit: no borrow */
+        const uint64_t below = ((~c & l) | (~(c ^ l) & ~rest)) & highest;
+        word |= ((below >> 7) * gather_bits >> 56) << j;
+    }
+    return word;
+}
+
 #include "isa/shared/depthwise.h"
 
 void bitops_count_taps_generic(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
@@ -205,7 +225,7 @@ void bitops_count_taps_generic(const uint8_t *const *taps, const uint64_t *w, si
 
 void bitops_store_counts_generic(const uint8_t *count, size_t rows, size_t n, size_t row,
                                  size_t col, const bitops_store *store) {
-    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_generic);
+    store_counts(count, rows, n, row, col, store);
 }
 
 /* ---- pairs --------------------------------------------------------------------------------- */

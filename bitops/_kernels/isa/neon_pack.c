@@ -301,6 +301,18 @@ BITOPS_INLINE void spread_planes(const bit_vector *planes, int levels, uint8_t *
     }
 }
 
+BITOPS_INLINE bit_vector majority(bit_vector a, bit_vector b, bit_vector c) {
+    return vbslq_u64(a ^ b, c, a);
+}
+
+BITOPS_INLINE uint64_t counts_below(const uint8_t *count, const uint8_t *limit) {
+    uint8x16_t below_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++)
+        below_u8x16[i] = vcltq_u8(vld1q_u8(count + 16 * i), vld1q_u8(limit + 16 * i));
+    return mask_bits(below_u8x16);
+}
+
 #include "isa/shared/depthwise.h"
 
 void bitops_count_taps_neon(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
@@ -310,7 +322,7 @@ void bitops_count_taps_neon(const uint8_t *const *taps, const uint64_t *w, size_
 
 void bitops_store_counts_neon(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                               const bitops_store *store) {
-    store_counts(count, rows, n, row, col, store, bitops_pack_bool8_neon);
+    store_counts(count, rows, n, row, col, store);
 }
 
 /* ---- sums ---------------------------------------------------------------------------------- */

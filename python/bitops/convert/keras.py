@@ -103,7 +103,7 @@ def _refuse_shared(chain: list[TrainingLayer]) -> None:
 def _output(layer: KerasLayer, inputs: list[_Output]) -> _Output:
     if layer.kind == "InputLayer":
         return _Output(Trace(), _input_shape(layer))
-    if layer.kind in ("Add", "Concatenate"):
+    if layer.kind in ("Add", "Concatenate", "Multiply"):
         return _joined(layer, inputs)
     if layer.kind not in HANDLERS:
         raise layer.refuse("layers of this class are not supported")
@@ -122,10 +122,10 @@ def _output(layer: KerasLayer, inputs: list[_Output]) -> _Output:
 def _input_shape(layer: KerasLayer) -> Shape:
     given: Any = layer.config.get("batch_input_shape", layer.config.get("batch_shape"))
     sizes = tuple(given)[1:] if isinstance(given, list | tuple) else ()
-    if len(sizes) not in (1, 3) or any(
+    if not 1 <= len(sizes) <= 3 or any(
         size is not None and (type(size) is not int or size < 1) for size in sizes
     ):
-        raise layer.refuse(f"the input must be images (h, w, c) or rows, got shape {given!r}")
+        raise layer.refuse(f"the input must be images, sequences or rows, got shape {given!r}")
     if sizes[-1] is None:
         raise layer.refuse("the number of channels must be known")
     return sizes
@@ -149,17 +149,37 @@ def _join_two(layer: KerasLayer, one: _Output, two: _Output) -> _Output:
     parting = fork(one.trace, two.trace)
     if parting is None:
         raise layer.refuse("its inputs must come from one input of the model")
+    if layer.kind == "Multiply":
+        return _product(layer, one, two, parting)
     is_sum = layer.kind == "Add"
     if one.shape[: None if is_sum else -1] != two.shape[: None if is_sum else -1]:
         raise layer.refuse(f"its inputs must fit each other, got {one.shape} and {two.shape}")
     start, body, shortcut = parting
     if is_sum and not body:
         body, shortcut = shortcut, body
-    # a block wants a layer as its body: one that lets everything pass
-    body = body or (L.Clip(-math.inf, math.inf),)
+    body = body or _unchanged()
     kind = L.Residual if is_sum else L.Concat
     block = kind(L.Sequential(*body), L.Sequential(*shortcut) if shortcut else None)
     shape = one.shape
     if not is_sum and None not in (one.shape[-1], two.shape[-1]):
         shape = (*shape[:-1], one.shape[-1] + two.shape[-1])  # type: ignore[operator]
     return _Output(Trace(block, start), shape)
+
+
+def _product(
+    layer: KerasLayer, one: _Output, two: _Output, parting: tuple[Any, Any, Any]
+) -> _Output:
+    """Join two branches of one shape, or an image and a factor for each of its channels."""
+    start, body, shortcut = parting
+    if len(one.shape) < len(two.shape):
+        one, two, body, shortcut = two, one, shortcut, body
+    if two.shape not in (one.shape, one.shape[-1:]):
+        raise layer.refuse(f"its inputs must fit each other, got {one.shape} and {two.shape}")
+    main = L.Sequential(*(body or _unchanged()))
+    block = L.Multiply(main, L.Sequential(*shortcut) if shortcut else None)
+    return _Output(Trace(block, start), one.shape)
+
+
+def _unchanged() -> tuple[TrainingLayer, ...]:
+    """Return a layer that lets everything pass, since the body of a block wants one."""
+    return (L.Clip(-math.inf, math.inf),)

@@ -84,6 +84,7 @@ def _activation(layer: KerasLayer, value: Any, shape: Shape) -> Made:
         "relu": lambda: [L.ReLU()],
         "relu6": lambda: [L.Clip(0, 6)],
         "tanh": lambda: [L.Tanh()],
+        "sigmoid": lambda: [L.Sigmoid()],
         "softmax": lambda: [L.Softmax()],
         "hardtanh": lambda: [L.Clip(-1, 1)],
         "stesign": lambda: [L.Sign(_clip_of(config))],
@@ -182,11 +183,16 @@ def _filters(
         if form == "float" or outside not in (-1, 1):
             raise layer.refuse(f"pad_values must be 0, or 1 or -1 with bits, got {outside}")
         options["pad_value"] = int(outside)
-    channels = w.shape[3] * settings.get("groups", 1)
-    made = kinds[form](
-        channels, len(w), w.shape[1:3], bias=bias is not None, seed=0, **settings, **options
-    )
-    return _fill(made, w, bias)
+    options |= {"bias": bias is not None, "seed": 0}
+    groups = settings.get("groups", 1)
+    if form == "binary" and w.shape[3] == 1 and groups > 1:
+        del settings["groups"]
+        made = L.BinaryDepthwiseConv2D(
+            groups, w.shape[1:3], multiplier=len(w) // groups, **settings, **options
+        )
+        return _fill(made, w, bias)
+    channels = w.shape[3] * groups
+    return _fill(kinds[form](channels, len(w), w.shape[1:3], **settings, **options), w, bias)
 
 
 def _conv(layer: KerasLayer, shape: Shape) -> Made:
@@ -201,6 +207,41 @@ def _conv(layer: KerasLayer, shape: Shape) -> Made:
         _filters(layer, "kernel_quantizer", filters, bias[0] if bias else None, **settings),
         *_activation(layer, layer.config.get("activation"), shape),
     ]
+
+
+def _conv1d(layer: KerasLayer, shape: Shape) -> Made:
+    """Return the convolution of an image of height 1."""
+    w, *bias = _arrays(layer, 3, *([1] if layer.config.get("use_bias", True) else []))
+    groups = layer.config.get("groups", 1)
+    if type(groups) is not int or groups < 1 or w.shape[2] % groups:
+        raise layer.refuse(f"groups must divide the filters, got {groups!r}")
+    _check(layer, "data_format", "channels_last", None)
+    dilation = _single(layer, "dilation_rate")
+    padding: Any = _check(layer, "padding", "valid", "same", "causal")
+    if padding == "causal":  # an output sees nothing that comes after it
+        padding = (0, 0), (dilation * (len(w) - 1), 0)
+    filters = w.transpose(2, 0, 1)[:, np.newaxis]
+    settings = {
+        "stride": (1, _single(layer, "strides")),
+        "padding": padding,
+        "dilation": (1, dilation),
+        "groups": groups,
+    }
+    return [
+        *_activation(layer, layer.config.get("input_quantizer"), shape),
+        L.AsImages(),
+        _filters(layer, "kernel_quantizer", filters, bias[0] if bias else None, **settings),
+        L.AsSequences(),
+        *_activation(layer, layer.config.get("activation"), shape),
+    ]
+
+
+def _single(layer: KerasLayer, name: str, default: int = 1) -> int:
+    value = layer.config.get(name) or default
+    values = value if isinstance(value, list | tuple) else (value,)
+    if len(values) != 1 or type(values[0]) is not int or values[0] < 1:
+        raise layer.refuse(f"{name} must be a positive integer, got {value!r}")
+    return values[0]
 
 
 def _depthwise_filters(w: np.ndarray) -> tuple[np.ndarray, int]:
@@ -266,15 +307,45 @@ def _pool(kind: Any) -> Handler:
         _check(layer, "data_format", "channels_last", None)
         size = _pair(layer, "pool_size", 2)
         stride = _pair(layer, "strides") if layer.config.get("strides") else size
-        padding = _check(layer, "padding", "valid", "same")
-        made = kind(size, stride, padding)
-        if kind is L.AvgPool2D and padding == "same":
-            if made.output_shape(shape) != L.AvgPool2D(size, stride).output_shape(shape):
-                raise layer.refuse("a mean whose padding does not count is not supported")
-            return [L.AvgPool2D(size, stride)]
-        return [made]
+        return [_windows(layer, kind, size, stride, shape)]
 
     return handler
+
+
+def _pool1d(kind: Any) -> Handler:
+    """Return what makes a pool of images of height 1."""
+
+    def handler(layer: KerasLayer, shape: Shape) -> Made:
+        _check(layer, "data_format", "channels_last", None)
+        size = _single(layer, "pool_size", 2)
+        stride = _single(layer, "strides", size)
+        pool = _windows(layer, kind, (1, size), (1, stride), (1, *shape))
+        return [L.AsImages(), pool, L.AsSequences()]
+
+    return handler
+
+
+def _windows(
+    layer: KerasLayer, kind: Any, size: tuple[int, int], stride: tuple[int, int], shape: Shape
+) -> TrainingLayer:
+    """Return a pool of images of a shape."""
+    padding = _check(layer, "padding", "valid", "same")
+    made = kind(size, stride, padding)
+    if kind is L.AvgPool2D and padding == "same":
+        if made.output_shape(shape) != L.AvgPool2D(size, stride).output_shape(shape):
+            raise layer.refuse("a mean whose padding does not count is not supported")
+        return L.AvgPool2D(size, stride)
+    return made
+
+
+def _global_max1d(layer: KerasLayer, shape: Shape) -> Made:
+    if len(shape) != 2 or None in shape:
+        raise layer.refuse("the length of the sequence must be known")
+    return [L.AsImages(), L.MaxPool2D((1, int(shape[0] or 0))), L.Flatten()]
+
+
+def _global_average1d(layer: KerasLayer, shape: Shape) -> Made:
+    return [L.AsImages(), *_global_average(layer, shape)]
 
 
 def _global_max(layer: KerasLayer, shape: Shape) -> Made:
@@ -334,6 +405,23 @@ def _zero_padding(layer: KerasLayer, shape: Shape) -> Made:
     return [L.Pad2D((tuple(pairs[0]), tuple(pairs[1])))]
 
 
+def _zero_padding1d(layer: KerasLayer, shape: Shape) -> Made:
+    padding = layer.config.get("padding", 1)
+    ends = np.array(padding)
+    if ends.shape not in ((), (1,), (2,)) or ends.dtype.kind != "i":
+        raise layer.refuse(f"padding must be integers, got {padding!r}")
+    before, after = np.broadcast_to(ends, (2,)).tolist()
+    return [L.AsImages(), L.Pad2D(((0, 0), (before, after))), L.AsSequences()]
+
+
+def _reshape(layer: KerasLayer, shape: Shape) -> Made:
+    """Let a row become an image of one pixel, as before a product with an image; refuse others."""
+    target = layer.config.get("target_shape")
+    if len(shape) != 1 or list(target or ()) not in ([1, 1, shape[0]], [1, 1, -1]):
+        raise layer.refuse(f"only a row can become an image of one pixel, got {target!r}")
+    return []
+
+
 def _act(layer: KerasLayer, shape: Shape) -> Made:
     return _activation(layer, layer.config.get("activation"), shape)
 
@@ -346,24 +434,32 @@ def _softmax(layer: KerasLayer, shape: Shape) -> Made:
 
 HANDLERS: dict[str, Handler] = {
     "Activation": _act,
+    "AveragePooling1D": _pool1d(L.AvgPool2D),
     "AveragePooling2D": _pool(L.AvgPool2D),
     "BatchNormalization": _batch_norm,
+    "Conv1D": _conv1d,
     "Conv2D": _conv,
     "Dense": _dense,
     "DepthwiseConv2D": _depthwise_conv,
     "Dropout": lambda layer, shape: [L.Dropout(_number(layer, "rate", 0.5), seed=0)],
     "Flatten": _flatten,
+    "GlobalAveragePooling1D": _global_average1d,
     "GlobalAveragePooling2D": _global_average,
+    "GlobalMaxPooling1D": _global_max1d,
     "GlobalMaxPooling2D": _global_max,
     "LeakyReLU": _leaky_relu,
+    "MaxPooling1D": _pool1d(L.MaxPool2D),
     "MaxPooling2D": _pool(L.MaxPool2D),
     "PReLU": _prelu,
+    "QuantConv1D": _conv1d,
     "QuantConv2D": _conv,
     "QuantDense": _dense,
     "QuantDepthwiseConv2D": _depthwise_conv,
     "QuantSeparableConv2D": _separable_conv,
     "ReLU": _relu,
+    "Reshape": _reshape,
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
+    "ZeroPadding1D": _zero_padding1d,
     "ZeroPadding2D": _zero_padding,
 }

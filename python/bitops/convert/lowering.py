@@ -182,10 +182,13 @@ def _map(step: Map) -> list[TrainingLayer]:
         layer = L.PReLU(len(step.settings))
         layer.slope.assign(step.settings.astype(np.float32))
         return [layer]
+    if step.kind == "pad_features":
+        return [L.PadFeatures(*step.settings)]
     plain = {
         "flatten": L.Flatten,
         "mean": L.GlobalAvgPool2D,
         "relu": L.ReLU,
+        "sigmoid": L.Sigmoid,
         "softmax": L.Softmax,
         "tanh": L.Tanh,
     }
@@ -202,7 +205,7 @@ def _join(step: Join, remarks: list[str]) -> list[TrainingLayer]:
         body, shortcut = shortcut, body
     if not body:
         raise ConversionError(f"[convert] {step.source}: an operand is the input of the other")
-    kind = L.Residual if step.kind == "add" else L.Concat
+    kind = {"add": L.Residual, "concat": L.Concat, "multiply": L.Multiply}[step.kind]
     return [kind(L.Sequential(body), L.Sequential(shortcut) if shortcut else None)]
 
 

@@ -10,7 +10,7 @@ from ..layers.inputs import Shape
 from ..layers.product import PackedProduct
 from .errors import ConversionError
 from .onnx_layers import takes_images, unknown_layers, write_chain
-from .onnx_writer import NHWC, ROWS, GraphWriter, Value
+from .onnx_writer import NHWC, ROWS, SEQUENCES, GraphWriter, Value
 
 
 def to_onnx(packed: Packed, path: str | os.PathLike, *, qonnx: bool = False) -> None:
@@ -70,12 +70,13 @@ def _start(packed: Packed) -> Value:
     shape: Shape = packed.input_shape or (packed.in_features,)
     if packed.input_shape is None and takes_images(packed.layers):
         shape = None, None, packed.in_features
-    if len(shape) not in (1, 3) or shape[-1] is None:
+    axes = {1: ROWS, 2: SEQUENCES, 3: NHWC}.get(len(shape))
+    if axes is None or shape[-1] is None:
         raise ConversionError(
-            f"[to_onnx] the network must take images (h, w, channels) or rows (features,), "
-            f"got input_shape={packed.input_shape}; set it to what the network takes"
+            f"[to_onnx] the network must take images (h, w, channels), sequences (length, "
+            f"features) or rows (features,), got input_shape={packed.input_shape}; set it to what "
+            f"the network takes"
         )
-    axes = NHWC if len(shape) == 3 else ROWS
     first = packed.layers[0]
     if isinstance(first, PackedProduct) and first.input_bits is not None:
         return Value("input", axes, shape, "codes", 2**first.input_bits - 1)

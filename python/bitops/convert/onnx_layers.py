@@ -28,7 +28,7 @@ from ..layers.operation import Convolution
 from ..layers.product import PackedProduct
 from ..layers.windows import Windows
 from ..ops.geometry import make_window
-from .onnx_writer import NCHW, NHWC, QONNX, ROWS, GraphWriter, Value, smallest_integers
+from .onnx_writer import NCHW, NHWC, QONNX, ROWS, SEQUENCES, GraphWriter, Value, smallest_integers
 from .steps import Sides
 
 # float32 holds every integer up to it
@@ -37,7 +37,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 _NO_PADDING: Sides = ((0, 0), (0, 0))
 _IMAGE_SIZE = 2**30  # stands for an unknown one, where it does not matter
 
-_BRANCHED = L.PackedResidual, L.PackedConcat
+_BRANCHED = L.PackedResidual, L.PackedConcat, L.PackedMultiply
+_MOVING = (  # what gives bits if bits come in
+    L.PackedAsImages,
+    L.PackedAsSequences,
+    L.PackedFlatten,
+    L.PackedMaxPool2D,
+    L.PackedPad2D,
+)
 
 Write = Callable[[GraphWriter, Any, Value], Value]
 
@@ -112,7 +119,7 @@ def _gives_bits(layer: Layer) -> TypeGuard[PackedProduct | L.PackedSign]:
 def _reads_units(layers: Sequence[Layer]) -> bool:
     """Return whether the bits that flow into layers stand for 0 and 1 there."""
     for layer in layers:
-        if not isinstance(layer, L.PackedMaxPool2D | L.PackedFlatten | L.PackedPad2D):
+        if not isinstance(layer, _MOVING):
             is_product = isinstance(layer, PackedProduct) and layer.input_bits == 1
             return is_product or isinstance(layer, L.PackedLevels)
     return False
@@ -379,6 +386,17 @@ def _pad(w: GraphWriter, layer: L.PackedPad2D, x: Value) -> Value:
     return y
 
 
+def _as_images(w: GraphWriter, layer: L.PackedAsImages, x: Value) -> Value:
+    name = w.node("Unsqueeze", x.name, w.constant("axes", np.array([1])))
+    return replace(x, name=name, axes=NHWC)
+
+
+def _as_sequences(w: GraphWriter, layer: L.PackedAsSequences, x: Value) -> Value:
+    x = w.arranged(x, NHWC)
+    name = w.node("Squeeze", x.name, w.constant("axes", np.array([1])))
+    return replace(x, name=name, axes=SEQUENCES)
+
+
 # Elementwise
 
 
@@ -407,6 +425,20 @@ def _clip(w: GraphWriter, layer: L.PackedClip, x: Value) -> Value:
 
 def _prelu(w: GraphWriter, layer: L.PackedPReLU, x: Value) -> Value:
     return w.apply(w.as_kind(x, "bits"), "PRelu", w.per_feature(x, "slope", layer.slope))
+
+
+def _rprelu(w: GraphWriter, layer: L.PackedRPReLU, x: Value) -> Value:
+    z = w.plus(w.as_kind(x, "bits"), "shift", -layer.shift)
+    y = w.apply(z, "PRelu", w.per_feature(z, "slope", layer.slope))
+    return w.plus(y, "offset", layer.offset)
+
+
+def _pad_features(w: GraphWriter, layer: L.PackedPadFeatures, x: Value) -> Value:
+    x = w.as_kind(x, "bits")
+    both = layer.before, layer.after
+    pads = [size if axis == "c" else 0 for size in both for axis in x.axes]
+    inputs = w.constant("pads", np.array(pads, np.int64)), w.constant("outside", np.float32(0))
+    return w.apply(x, "Pad", *inputs, mode="constant")
 
 
 def _levels(w: GraphWriter, layer: L.PackedLevels, x: Value) -> Value:
@@ -441,8 +473,8 @@ def _multi_threshold(w: GraphWriter, layer: L.PackedMultiThreshold, x: Value) ->
     return replace(y, kind="codes", largest=levels)
 
 
-def _branches(w: GraphWriter, layer: L.PackedResidual | L.PackedConcat, x: Value) -> Value:
-    """Write body(x) + shortcut(x), or both side by side."""
+def _branches(w: GraphWriter, layer: Any, x: Value) -> Value:
+    """Write body(x) + shortcut(x), their product, or both side by side."""
     scope = w.scope
     x = w.as_kind(x, "bits")
     branches = layer.branches()
@@ -453,6 +485,8 @@ def _branches(w: GraphWriter, layer: L.PackedResidual | L.PackedConcat, x: Value
         for name in ("body", "shortcut")
     ]
     w.scope = scope
+    if isinstance(layer, L.PackedMultiply):
+        return w.apply(ends[0], "Mul", _factors(w, *ends))
     axes = NCHW if NCHW in (ends[0].axes, ends[1].axes) else ends[0].axes
     main, other = (w.arranged(end, axes) for end in ends)
     if isinstance(layer, L.PackedConcat):
@@ -460,9 +494,19 @@ def _branches(w: GraphWriter, layer: L.PackedResidual | L.PackedConcat, x: Value
     return w.apply(main, "Add", other.name)
 
 
+def _factors(w: GraphWriter, main: Value, factors: Value) -> str:
+    """Return factors in the layout of what they multiply: a row gets the axes of the image."""
+    if len(factors.sizes) == len(main.sizes):
+        return w.arranged(factors, main.axes).name
+    axes = [i for i, axis in enumerate(main.axes) if axis in "hw"]
+    return w.node("Unsqueeze", factors.name, w.constant("axes", np.array(axes)))
+
+
 _WRITERS: dict[type[Layer], Write] = {
     L.FloatConv2D: _float_product,
     L.FloatDense: _float_product,
+    L.PackedAsImages: _as_images,
+    L.PackedAsSequences: _as_sequences,
     L.PackedAvgPool2D: _average_pool,
     L.PackedBatchNorm: _batch_norm,
     L.PackedClip: _clip,
@@ -475,10 +519,13 @@ _WRITERS: dict[type[Layer], Write] = {
     L.PackedMultiThreshold: _multi_threshold,
     L.PackedPReLU: _prelu,
     L.PackedPad2D: _pad,
+    L.PackedPadFeatures: _pad_features,
     L.PackedPlanesConv2D: _product,
     L.PackedPlanesDense: _product,
     L.PackedQuantize: _quantize,
+    L.PackedRPReLU: _rprelu,
     L.PackedReLU: _simple("Relu"),
+    L.PackedSigmoid: _simple("Sigmoid"),
     L.PackedSoftmax: _softmax,
     L.PackedTanh: _simple("Tanh"),
 }

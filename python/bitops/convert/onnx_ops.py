@@ -13,7 +13,7 @@ from .calls import Call
 from .graph import BATCH, Node
 from .onnx_scales import CHANNEL_MEAN, MAGNITUDE, times_scales
 from .steps import Conv, Dense, Levels, Map, Pad, Pool, Sides
-from .tensors import Tensor, add, concat, output_size, same_padding
+from .tensors import Tensor, add, concat, output_size, pad_features, same_padding
 
 # Operators that need NCHW; the first of them tells how the input is laid out.
 MINDS_LAYOUT = {
@@ -454,21 +454,20 @@ def _pad(call: Call) -> Tensor:
     if call.attribute("mode", "constant") != "constant":
         raise node.refuse("its mode must be 'constant'")
     pads = np.reshape(call.setting("pads", 1), -1).astype(int).tolist()
-    value = call.setting("value", 2, 0.0)
     axes = call.constant(3) if len(call.node.inputs) > 3 else None
     names = x.axes if axes is None else [x.axes[i] for i in np.reshape(axes, -1).tolist()]
-    half = len(pads) // 2
-    if half != len(names) or min(pads, default=0) < 0:
+    if len(pads) != 2 * len(names) or min(pads, default=0) < 0:
         raise node.refuse(f"its pads must be two integers >= 0 for each axis, got {pads}")
-    sides = {name: (pads[i], pads[half + i]) for i, name in enumerate(names)}
-    if any(sum(both) and name not in "hw" for name, both in sides.items()):
-        raise node.refuse("only height and width can be padded")
+    sides = {name: (pads[i], pads[len(names) + i]) for i, name in enumerate(names)}
+    if any(sum(both) and name not in "hwc" for name, both in sides.items()):
+        raise node.refuse("only height, width and channels can be padded")
+    number = float(np.reshape(call.setting("value", 2, 0.0), -1)[0])
+    if not math.isfinite(number):
+        raise node.refuse(f"its value must be finite, got {number}")
+    x = pad_features(node, x, sides.get("c", (0, 0)), number)
     padding = sides.get("h", (0, 0)), sides.get("w", (0, 0))
     if padding == ((0, 0), (0, 0)):
         return x
-    number = float(np.reshape(value, -1)[0])
-    if not math.isfinite(number):
-        raise node.refuse(f"its value must be finite, got {number}")
     sizes = [
         None if size is None else size + sum(both)
         for size, both in zip(x.sizes, padding, strict=False)
@@ -505,6 +504,7 @@ HANDLERS: dict[str, Callable[[Call], Tensor]] = {
     "ReduceMean": _reduce_mean,
     "Relu": _map("relu"),
     "Reshape": _reshape,
+    "Sigmoid": _map("sigmoid"),
     "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": _subtract,

@@ -13,7 +13,7 @@ import numpy as np
 from .graph import Node
 from .simplify import BIPOLAR, simplified
 from .steps import Affine, Conv, Levels, Map, ScaledConv, Step
-from .tensors import Tensor
+from .tensors import Tensor, multiply
 from .traces import Trace
 from .weights import find_levels
 
@@ -21,7 +21,9 @@ MAGNITUDE, CHANNEL_MEAN = "magnitude", "channel_mean"
 
 
 def times_scales(node: Node, one: Tensor, two: Tensor) -> Tensor:
-    """Return the product of the outputs of a convolution and their scales, in any order."""
+    """Return the product of two tensors; one of outputs and their scales is a ScaledConv."""
+    if _scales(one) is None and _scales(two) is None:
+        return multiply(node, one, two)
     for z, scales in ((one, two), (two, one)):
         found = _scales(scales)
         if found is None or all(trace is not found[0] for trace in z.trace.line()):
@@ -35,8 +37,8 @@ def times_scales(node: Node, one: Tensor, two: Tensor) -> Tensor:
             ):
                 return _scaled(node, z, start, conv, alpha)
     raise node.refuse(
-        "the product of two computed tensors is supported only if one is the convolution of the "
-        "signs of x, and the other the mean magnitude of x in its windows"
+        "the product with mean magnitudes is supported only if they are those of x in its windows, "
+        "and the other factor the convolution of the signs of x"
     )
 
 

@@ -16,7 +16,7 @@ OPSET, IR_VERSION = 17, 8
 QONNX = "qonnx.custom_op.general"
 
 # Axes of images, as in `Tensor.axes`.
-NHWC, NCHW, ROWS = "nhwc", "nchw", "nc"
+NHWC, NCHW, SEQUENCES, ROWS = "nhwc", "nchw", "nwc", "nc"
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Value:
     Attributes
     ----------
     name : str
-    axes : {"nhwc", "nchw", "nc"}
+    axes : {"nhwc", "nchw", "nwc", "nc"}
         Order of its axes in the graph.
     sizes : tuple of int or None
-        Those of an example in this package: (h, w, c) or (c,).
+        Those of an example in this package: (h, w, c), (w, c) or (c,).
     kind : {"bits", "units", "codes", "numbers"}
         Its values: +-1, 0 and 1 (bits that stand for them), 0 to `largest`, or any.
     largest : int
@@ -107,8 +107,8 @@ class GraphWriter:
         return x if terms is None else self.apply(x, "Add", self.per_feature(x, what, terms))
 
     def arranged(self, x: Value, axes: str) -> Value:
-        """Return images with their axes in another order; rows stay as they are."""
-        if x.axes in (axes, ROWS):
+        """Return images with their axes in another order; sequences and rows stay as they are."""
+        if x.axes in (axes, SEQUENCES, ROWS):
             return x
         order = [x.axes.index(axis) for axis in axes]
         return replace(x, name=self.node("Transpose", x.name, perm=order), axes=axes)
@@ -162,7 +162,7 @@ class GraphWriter:
 
     def _info(self, x: Value) -> Any:
         """Return name, type and shape; the denotation tells images NHWC from NCHW."""
-        own = dict(zip("hwc" if len(x.sizes) == 3 else "c", x.sizes, strict=True))
+        own = dict(zip("hwc"[-len(x.sizes) :], x.sizes, strict=True))
         shape = ["n" if axis == "n" else own[axis] for axis in x.axes]
         names = {"n": "DATA_BATCH", "c": "DATA_CHANNEL", "h": "DATA_FEATURE", "w": "DATA_FEATURE"}
         return self._onnx.helper.make_tensor_value_info(

@@ -123,11 +123,11 @@ class Pad(Step):
 
 @dataclass(frozen=True, eq=False)
 class Map(Step):
-    """A layer without weights: relu, tanh, clip, prelu, softmax, flatten or mean.
+    """A layer without weights: relu, tanh, sigmoid, clip, prelu, softmax, flatten, mean, ...
 
     A magnitude and a channel_mean are no layers; they must become part of a ScaledConv.
-    `settings` are the limits of clip, the slopes of prelu, and for flatten the
-    features that it gives and the channels that it takes.
+    `settings` are the limits of clip, the slopes of prelu, for flatten the features that it gives
+    and the channels that it takes, for pad_features the features, and the zeros before and after.
     """
 
     kind: str
@@ -136,9 +136,10 @@ class Map(Step):
 
 @dataclass(frozen=True, eq=False)
 class Join(Step):
-    """y = body(x) + shortcut(x), or both side by side ("concat").
+    """y = body(x) + shortcut(x) ("add"), their product ("multiply"), or both in a row ("concat").
 
-    An empty branch is the identity; the body is not empty.
+    The shortcut of a product may give one factor for each channel of an image. An empty branch is
+    the identity; the body is not empty.
     """
 
     kind: str

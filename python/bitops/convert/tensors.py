@@ -198,8 +198,8 @@ def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
     elif shortcut:  # the branch with layers comes first here
         body, shortcut = shortcut, body
         order = np.concatenate([second + places[0], places[1]])
-    else:
-        raise node.refuse("both operands are the same")
+    else:  # the same twice
+        body, order = (_unchanged(node),), np.concatenate([places[0], first + places[1]])
     features = first + second
     is_same = bool((order == np.arange(features)).all())
     return replace(
@@ -208,6 +208,42 @@ def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
         sizes=(*one.sizes[:-1], features),
         order=None if is_same else order,
     )
+
+
+def multiply(node: Node, one: Tensor, two: Tensor) -> Tensor:
+    """Return the product of two tensors, of which one may have a factor for each channel."""
+    if one.is_image < two.is_image:
+        one, two = two, one
+    if one.is_image and not two.is_image:
+        one_pixel = "".join("1" if axis in "hw" else axis for axis in one.axes)
+        fits = two.axes == one_pixel and one.sizes[-1] == two.sizes[-1]
+    else:
+        fits = one.shape() == two.shape() and one.axes == two.axes
+    if not fits or not _same_order(one, two):
+        raise node.refuse(
+            f"the factors must have one shape, or one be a number for each channel, "
+            f"got {one.shape()} and {two.shape()}"
+        )
+    start, body, shortcut = _parting(one, two)
+    body = body or (_unchanged(node),)
+    return replace(one, trace=Trace(Join(str(node), "multiply", body, shortcut), start))
+
+
+def pad_features(node: Node, x: Tensor, sides: tuple[int, int], value: float) -> Tensor:
+    """Return a tensor with so many zeros before and behind its features."""
+    before, after = sides
+    if before == after == 0:
+        return x
+    if value or x.order is not None:
+        raise node.refuse("features can be padded only by 0, and in the order of the image")
+    features = x.features(node)
+    step = Map(str(node), "pad_features", (features, before, after))
+    return x.add(step, sizes=(*x.sizes[:-1], before + features + after))
+
+
+def _unchanged(node: Node) -> Step:
+    """Return a step that lets everything pass, since the body of a block wants one."""
+    return Map(str(node), "clip", (-math.inf, math.inf))
 
 
 def _parting(one: Tensor, two: Tensor) -> tuple[Trace[Step], tuple[Step, ...], tuple[Step, ...]]:

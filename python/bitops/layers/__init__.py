@@ -1,14 +1,14 @@
 """Layers of binarized networks, for training and for packed inference, and models made of them.
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
-the file of its kind: dense, conv, pool, padding, norm, activations, elementwise, levels,
-residual and concat. The models are in container.
+the file of its kind: dense, conv, depthwise, pool, blur, padding, norm, activations, elementwise,
+shifts, levels, residual, concat, multiply, axes and sequences. The models are in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers
     operation, planes, weights, product         what dense and conv are made of
     backward, float_conv                        gradients of products with bits; float convolutions
-    branches                                    bases of residual and concat
+    branches                                    bases of residual, concat and multiply
     folding                                     packs a trained chain for inference
     registry, model_files, file_versions        store packed models
     summary, gradient_check                     tables of models, and a check for new layers
@@ -29,7 +29,9 @@ from .activations import (
     Sign,
     Tanh,
 )
+from .axes import AsImages, AsSequences, PackedAsImages, PackedAsSequences
 from .base import Cost, Layer, TrainingLayer
+from .blur import BlurPool2D
 from .columns import column_sums
 from .concat import Concat, PackedConcat
 from .container import Packed, Sequential
@@ -50,13 +52,24 @@ from .dense import (
     QuantizedDense,
     TanhDense,
 )
-from .elementwise import Clip, PackedClip, PackedPReLU, PackedSoftmax, PReLU, Softmax
+from .depthwise import BinaryDepthwiseConv2D, BinarySeparableConv2D
+from .elementwise import (
+    Clip,
+    PackedClip,
+    PackedPReLU,
+    PackedSigmoid,
+    PackedSoftmax,
+    PReLU,
+    Sigmoid,
+    Softmax,
+)
 from .folding import fold, freeze
 from .gradient_check import check_gradients
 from .inputs import Codes, as_float
 from .levels import MultiThreshold, PackedMultiThreshold
+from .multiply import Multiply, PackedMultiply
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
-from .padding import PackedPad2D, Pad2D
+from .padding import PackedPad2D, PackedPadFeatures, Pad2D, PadFeatures
 from .parameter import Parameter
 from .pool import (
     AvgPool2D,
@@ -70,16 +83,33 @@ from .pool import (
 )
 from .residual import PackedResidual, Residual
 from .roles import Role
+from .sequences import (
+    AvgPool1D,
+    BinaryConv1D,
+    Conv1D,
+    GlobalAvgPool1D,
+    MaxPool1D,
+    QuantizedConv1D,
+)
+from .shifts import PackedRPReLU, RPReLU, RSign, Scale
 from .summary import Summary
 
 __all__ = [
+    "AsImages",
+    "AsSequences",
+    "AvgPool1D",
     "AvgPool2D",
     "BatchNorm",
+    "BinaryConv1D",
     "BinaryConv2D",
     "BinaryDense",
+    "BinaryDepthwiseConv2D",
+    "BinarySeparableConv2D",
+    "BlurPool2D",
     "Clip",
     "Codes",
     "Concat",
+    "Conv1D",
     "Conv2D",
     "Cost",
     "Dense",
@@ -87,12 +117,17 @@ __all__ = [
     "Flatten",
     "FloatConv2D",
     "FloatDense",
+    "GlobalAvgPool1D",
     "GlobalAvgPool2D",
     "Layer",
+    "MaxPool1D",
     "MaxPool2D",
     "MultiThreshold",
+    "Multiply",
     "PReLU",
     "Packed",
+    "PackedAsImages",
+    "PackedAsSequences",
     "PackedAvgPool2D",
     "PackedBatchNorm",
     "PackedClip",
@@ -104,27 +139,37 @@ __all__ = [
     "PackedLevels",
     "PackedMaxPool2D",
     "PackedMultiThreshold",
+    "PackedMultiply",
     "PackedPReLU",
     "PackedPad2D",
+    "PackedPadFeatures",
     "PackedPlanesConv2D",
     "PackedPlanesDense",
     "PackedQuantize",
+    "PackedRPReLU",
     "PackedReLU",
     "PackedResidual",
+    "PackedSigmoid",
     "PackedSign",
     "PackedSoftmax",
     "PackedTanh",
     "Pad2D",
+    "PadFeatures",
     "Parameter",
     "Quantize",
     "QuantizeGradient",
+    "QuantizedConv1D",
     "QuantizedConv2D",
     "QuantizedDense",
+    "RPReLU",
+    "RSign",
     "ReLU",
     "Residual",
     "Role",
+    "Scale",
     "Sequential",
     "ShiftBatchNorm",
+    "Sigmoid",
     "Sign",
     "Softmax",
     "Summary",

@@ -1,4 +1,4 @@
-"""Bases of the blocks with two branches, whose outputs are joined: added, or put side by side.
+"""Bases of the blocks with two branches, whose outputs are added, multiplied or put side by side.
 
 A block and its twin hold a body, and a shortcut that is the identity if it is None. Both name the
 same `Join`.
@@ -38,13 +38,16 @@ class Join:
         Of a chain of a plan and the values of body and shortcut: that of the output; None if their
         shapes do not fit.
     gradients : callable
-        Of the gradient of the output and the features of the body: those of body and shortcut.
+        Of the gradient of the output and what was kept: those of body and shortcut.
+    keep : callable
+        Of the outputs of body and shortcut: what `gradients` needs of them.
     """
 
     shape: Callable[[str, Shape, Shape], Shape]
     values: Callable[[str, Activation, Activation], np.ndarray]
     steps: Callable[[Chain, Value, Value], Value | None]
-    gradients: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+    gradients: Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
+    keep: Callable[[Activation, Activation], Any]
 
 
 def _set_branches(layer: Any, body: Layer, shortcut: Layer | None, kind: type[Layer]) -> None:
@@ -100,8 +103,8 @@ class TrainingBranches(TrainingLayer):
 
     def __init__(self, body: TrainingLayer, shortcut: TrainingLayer | None = None):
         _set_branches(self, body, shortcut, TrainingLayer)
-        # whether the input has a gradient, and the features of the body's output
-        self._saved: tuple[bool, int] | None = None
+        # whether the input has a gradient, and what the join keeps
+        self._saved: tuple[bool, Any] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_activation(self.name, x, self.in_features)
@@ -110,12 +113,12 @@ class TrainingBranches(TrainingLayer):
         if self.shortcut is not None:
             other = self.shortcut.forward(x, training=training)
         if training:
-            self._saved = not is_data(x), main.shape[-1]
+            self._saved = not is_data(x), self.join.keep(main, other)
         return self.join.values(self.name, main, other)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        has_gradient, features = saved_for_backward(self, self._saved)
-        of_main, of_other = self.join.gradients(grad, features)
+        has_gradient, kept = saved_for_backward(self, self._saved)
+        of_main, of_other = self.join.gradients(grad, kept)
         main = self.body.backward(of_main)
         other = of_other if self.shortcut is None else self.shortcut.backward(of_other)
         if main is None or other is None or not has_gradient:

@@ -49,7 +49,7 @@ def _beside_in_plan(chain: Chain, main: Value, other: Value) -> Value | None:
     return chain.concat(chain.as_float(main), chain.as_float(other))
 
 
-_BESIDE = Join(_shape_beside, _beside, _beside_in_plan, _parts)
+_BESIDE = Join(_shape_beside, _beside, _beside_in_plan, _parts, lambda main, other: main.shape[-1])
 
 
 class Concat(TrainingBranches):

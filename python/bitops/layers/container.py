@@ -337,7 +337,7 @@ class Sequential(Model, TrainingLayer):
         return self.to_packed()
 
     def __repr__(self) -> str:
-        return describe("Sequential", self.layers)
+        return describe(self.name, self.layers)
 
 
 class Packed(Model, Layer):

@@ -1,4 +1,4 @@
-"""Activations that networks from elsewhere use: Clip, PReLU, Softmax, and their packed twins."""
+"""Activations of networks beyond BinaryNet: Clip, PReLU, Sigmoid, Softmax; their packed twins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ..ops.checks import check_number, plain_array
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .columns import column_sums
-from .inputs import as_activation, as_float, as_scales, check_size
+from .inputs import as_activation, as_float, as_scales, check_finite, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
 from .roles import Role
@@ -17,6 +17,9 @@ from .roles import Role
 if TYPE_CHECKING:
     from ..ops.plan import Value
     from .plans import Chain
+
+# Numbers that PReLU takes at once: three such blocks stay in the second-level cache.
+_BLOCK = 1 << 15
 
 
 def clip(where: str, x, low: float, high: float) -> np.ndarray:
@@ -97,10 +100,34 @@ class PackedClip(Layer):
         return f"PackedClip({self.low:g}, {self.high:g})"
 
 
-def prelu(where: str, x, slope: np.ndarray) -> np.ndarray:
-    """Return x, times the slope of its feature where x is negative, float32."""
+def prelu(
+    where: str,
+    x,
+    slope: np.ndarray,
+    shift: np.ndarray | None = None,
+    offset: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return z + offset, z = x - shift, times the slope of its feature where negative, float32.
+
+    The sum of max(z, 0) and slope * min(z, 0) has the same bits as a choice between z and
+    slope * z, and no branches; the 0 that is added makes +0.0 of each -0.0. It is computed in
+    blocks that stay in the cache.
+    """
     values = as_float(as_activation(where, x, slope.size))
-    return np.where(values < 0, values * slope, values)
+    y = np.empty(values.shape, np.float32)
+    rows, out = values.reshape(-1, slope.size), y.reshape(-1, slope.size)
+    step = max(_BLOCK // slope.size, 1)
+    for first in range(0, len(rows), step):
+        z, part = rows[first : first + step], out[first : first + step]
+        if shift is not None:
+            z = z - shift
+        np.minimum(z, 0, out=part)
+        part *= slope
+        part += np.maximum(z, 0)
+        part += np.float32(0)
+        if offset is not None:
+            part += offset
+    return y
 
 
 class PReLU(TrainingLayer):
@@ -130,9 +157,7 @@ class PReLU(TrainingLayer):
 
     def __init__(self, features: int, start: float = 0.25):
         self.in_features = self.out_features = check_size("PReLU", "features", features)
-        check_number("PReLU", "start", start)
-        if not np.isfinite(np.float32(start)):
-            raise ValueError(f"[PReLU] start must be finite in float32, got {start}")
+        check_finite("PReLU", "start", start)
         self.slope = Parameter(np.full(features, start))
         self._x: np.ndarray | None = None
 
@@ -195,6 +220,47 @@ class PackedPReLU(Layer):
 
     def __repr__(self) -> str:
         return f"PackedPReLU({self.slope.size})"
+
+
+def sigmoid(where: str, x) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)) of a layer's input, float32."""
+    with np.errstate(over="ignore"):  # exp is infinite then, and the result 0
+        return 1 / (1 + np.exp(-as_float(as_activation(where, x))))
+
+
+class Sigmoid(TrainingLayer):
+    """Activation y = 1 / (1 + exp(-x)), float32.
+
+    Notes
+    -----
+    Backward:  dx = dy * y * (1 - y).
+    """
+
+    TRANSIENT = ("_y",)
+
+    def __init__(self) -> None:
+        self._y: np.ndarray | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        y = sigmoid("Sigmoid", x)
+        if training:
+            self._y = y
+        return y
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        y = saved_for_backward(self, self._y)
+        return grad * (y * (1 - y))
+
+    def to_packed(self) -> PackedSigmoid:
+        return PackedSigmoid()
+
+
+@register
+class PackedSigmoid(Layer):
+    """Twin of `Sigmoid` for inference: y = 1 / (1 + exp(-x)), float32."""
+
+    def forward(self, x) -> np.ndarray:
+        return sigmoid("PackedSigmoid", x)
 
 
 def softmax(where: str, x) -> np.ndarray:

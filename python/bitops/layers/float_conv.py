@@ -1,4 +1,8 @@
-"""Float32 convolutions in BLAS, forward and backward, one block of patches at a time."""
+"""Float32 convolutions, forward and backward: in BLAS, one block of patches at a time.
+
+Filters of one channel each (depthwise) leave BLAS nothing to share. They are applied tap by tap to
+whole images, all channels at once.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..ops.geometry import Window
-from ..ops.patches import PRODUCT_BYTES, add_patches, patch_blocks
+from ..ops.patches import PRODUCT_BYTES, add_patches, patch_blocks, seeing_taps, seen_slices
+from .columns import column_sums
 from .inputs import Activation, as_float
+
+# An index into images or outputs: images, rows and columns.
+Index = tuple[slice, slice, slice]
 
 # Size of the float32 images that the backward pass holds at once; patches take a few MiB more.
 MAX_BLOCK_BYTES = 8 << 20
@@ -17,9 +25,14 @@ MAX_BLOCK_BYTES = 8 << 20
 def float_convolution(
     x: Activation, w: np.ndarray, bias: np.ndarray | None, window: Window, groups: int
 ) -> np.ndarray:
-    """Convolve in BLAS, one block of patches at a time; training and inference both call this."""
+    """Convolve images with float32 filters; training and inference both call this."""
     y = np.empty((len(x), *window.output, len(w)), np.float32)
     images = as_float(x)
+    if _is_depthwise(w, groups):
+        _apply_taps(images, w, window, y)
+        if bias is not None:
+            y += bias
+        return y
     for channels, filters in _groups(w, groups):
         matrix = w[filters].reshape(filters.stop - filters.start, -1).T
         parts = patch_blocks(images[..., channels], window, max_bytes=PRODUCT_BYTES)
@@ -42,7 +55,7 @@ def conv_gradients(
     weight_grad: np.ndarray,
     with_dx: bool,
 ) -> np.ndarray | None:
-    """Compute the gradients of a convolution in BLAS, one block of patches at a time.
+    """Compute the gradients of a convolution with float32 filters.
 
     Parameters
     ----------
@@ -64,6 +77,9 @@ def conv_gradients(
     """
     dx = np.zeros(x.shape, np.float32) if with_dx else None
     weight_grad[...] = 0
+    if _is_depthwise(w, groups):
+        _depthwise_gradients(x, dy, w, window, outside, weight_grad, dx)
+        return dx
     at_a_time = max(MAX_BLOCK_BYTES // max(4 * x.shape[1] * x.shape[2] * x.shape[3], 1), 1)
     for first in range(0, len(x), at_a_time):
         some = slice(first, first + at_a_time)
@@ -85,3 +101,51 @@ def _groups(w: np.ndarray, groups: int) -> Iterator[tuple[slice, slice]]:
     share, per = w.shape[3], len(w) // groups
     for g in range(groups):
         yield slice(g * share, (g + 1) * share), slice(g * per, (g + 1) * per)
+
+
+def _is_depthwise(w: np.ndarray, groups: int) -> bool:
+    """Return whether every channel of the images has one filter of its own."""
+    return w.shape[3] == 1 and len(w) == groups > 1
+
+
+def _apply_taps(x: np.ndarray, w: np.ndarray, window: Window, y: np.ndarray) -> None:
+    """Write the convolution with one filter a channel to y."""
+    at_a_time = max(MAX_BLOCK_BYTES // max(x[:1].nbytes, 1), 1)
+    for first in range(0, len(x), at_a_time):
+        some = slice(first, first + at_a_time)
+        y[some] = 0
+        for factors, seen, place in _taps(w, window):
+            part = y[some][seen]
+            part += x[some][place] * factors
+
+
+def _depthwise_gradients(
+    x: Activation,
+    dy: np.ndarray,
+    w: np.ndarray,
+    window: Window,
+    outside: float,
+    weight_grad: np.ndarray,
+    dx: np.ndarray | None,
+) -> None:
+    """Add the gradients of filters of one channel each to `weight_grad` and `dx`."""
+    images = as_float(x)
+    if outside:  # what the taps that see no image see; `_taps` leaves them out
+        weight_grad += (outside * column_sums(dy))[:, np.newaxis, np.newaxis, np.newaxis]
+    grads = _taps(weight_grad, window)
+    for (factors, seen, place), (of_tap, _, _) in zip(_taps(w, window), grads, strict=True):
+        part = dy[seen]
+        of_tap += column_sums(part * (images[place] - np.float32(outside)))
+        if dx is not None:
+            target = dx[place]
+            target += part * factors
+
+
+def _taps(w: np.ndarray, window: Window) -> Iterator[tuple[np.ndarray, Index, Index]]:
+    """Yield the weights of each tap, the outputs where it sees the image, and what it sees."""
+    rows = zip(seeing_taps(window, 0), seen_slices(window, 0), strict=True)
+    for ky, (seen_y, lines) in rows:
+        columns = zip(seeing_taps(window, 1), seen_slices(window, 1), strict=True)
+        for kx, (seen_x, pixels) in columns:
+            everything = slice(None)
+            yield w[:, ky, kx, 0], (everything, seen_y, seen_x), (everything, lines, pixels)

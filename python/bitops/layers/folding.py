@@ -31,6 +31,7 @@ import numpy as np
 
 from ..ops.checks import check_integer
 from .activations import PackedLevels, PackedSign
+from .axes import AsImages, AsSequences
 from .base import Layer, TrainingLayer, place_in_mro
 from .inputs import Codes, as_float, check_size
 from .planes import scaled
@@ -113,7 +114,8 @@ def freeze(model: Sequential) -> Packed:
     The steps after it, up to the Sign, become float32 thresholds. If no Sign follows a
     product without scale and bias, a BatchNorm right after it becomes its alpha and bias. All other
     layers are packed one by one. Dropout and QuantizeGradient are left out. A Sign right behind a
-    Flatten is taken before it, and folds as above.
+    Flatten is taken before it, and folds as above. So are steps and a Sign right behind
+    AsSequences, which is left out if AsImages follows.
     """
     if not isinstance(model, TrainingLayer):
         raise TypeError(f"[freeze] model must be a training graph, got {model!r:.80}")
@@ -123,7 +125,7 @@ def freeze(model: Sequential) -> Packed:
 def fold_chain(layers: Sequence[Layer], flow: Flow = NUMBERS) -> tuple[list[Layer], Flow]:
     """Pack a chain of training layers, and return the packed layers and what flows out of them."""
     packed: list[Layer] = []
-    for group in _groups(_decided_first([_check_layer(layer) for layer in layers])):
+    for group in _groups(_reordered([_check_layer(layer) for layer in layers])):
         made, flow = group.pack(flow)
         packed += made
     return packed, flow
@@ -175,17 +177,30 @@ def _arrays(state: Any) -> Iterator[np.ndarray]:
             yield part
 
 
-def _decided_first(layers: Sequence[TrainingLayer]) -> list[TrainingLayer]:
-    """Put a sign that follows a Flatten before it, so that it folds into what comes before."""
+def _reordered(layers: Sequence[TrainingLayer]) -> list[TrainingLayer]:
+    """Take layers before others that only move values, so that they fold into what comes before.
+
+    A sign is taken before a Flatten. Steps and signs are taken before layers that make sequences of
+    images of height 1, or back, and two of these that undo each other are left out.
+    """
     ordered: list[TrainingLayer] = []
     for layer in layers:
-        before = ordered[-1] if ordered else None
-        is_free = layer.role in _ENDS and layer.in_features is None  # the same for all features
-        if is_free and before is not None and before.role is Role.MOVES and before.mixes_axes:
-            ordered.insert(-1, layer)
-        else:
-            ordered.append(layer)
+        if ordered and {type(ordered[-1]), type(layer)} == {AsImages, AsSequences}:
+            ordered.pop()
+            continue
+        place = len(ordered)
+        while place and _may_precede(layer, ordered[place - 1]):
+            place -= 1
+        ordered.insert(place, layer)
     return ordered
+
+
+def _may_precede(layer: TrainingLayer, before: TrainingLayer) -> bool:
+    """Return whether a layer gives the same if it is taken before the one that precedes it."""
+    if isinstance(before, AsImages | AsSequences):
+        return layer.role in (Role.STEP, Role.AFFINE, *_ENDS, Role.NOTHING)
+    is_free = layer.role in _ENDS and layer.in_features is None  # the same for all features
+    return is_free and before.role is Role.MOVES and before.mixes_axes
 
 
 def _groups(layers: Sequence[TrainingLayer]) -> list[_Group]:

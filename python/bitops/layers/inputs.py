@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.array import BitArray, unpack
-from ..ops.checks import as_float32, check_integer, plain_array, real_array
+from ..ops.checks import as_float32, check_integer, check_number, plain_array, real_array
 from ..ops.results import clip_to_int32
 
 EXACT = 2**24  # float32 holds every integer up to it
@@ -78,6 +78,15 @@ Shape = tuple[int | None, ...]  # last axes of an activation; None marks an unkn
 def check_size(where: str, name: str, value: int) -> int:
     """Check that a size is in 1..MAX_FEATURES and return it as a plain int."""
     return check_integer(where, name, value, 1, MAX_FEATURES)
+
+
+def check_finite(where: str, name: str, value: float) -> float:
+    """Check a number that float32 must hold, and return it."""
+    check_number(where, name, value)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.float32(value)):
+            raise ValueError(f"[{where}] {name} must be finite in float32, got {value}")
+    return float(value)
 
 
 def check_flag(where: str, name: str, value: bool) -> bool:

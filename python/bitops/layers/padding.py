@@ -1,4 +1,4 @@
-"""Padding of images by a number, as a layer, and its packed twin."""
+"""Padding of images and of features by numbers, as layers, and their packed twins."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 
 from ..ops.array import BitArray, pack, unpack
-from ..ops.checks import check_number
+from ..ops.checks import check_integer
 from ..ops.geometry import Pair
 from .base import Layer, TrainingLayer, saved_for_backward
-from .inputs import Activation, Codes, Shape, as_float, as_images
+from .inputs import (
+    Activation,
+    Codes,
+    Shape,
+    as_activation,
+    as_float,
+    as_images,
+    check_finite,
+    check_size,
+)
 from .registry import register
 from .roles import Role
 from .windows import Padding, Windows, image_shape
@@ -32,10 +41,7 @@ class Padded(Layer):
         sides = Windows.of(self.name, 1, padding=padding).padding
         assert not isinstance(sides, str)
         self.padding: tuple[Pair, Pair] = sides
-        check_number(self.name, "value", value)
-        if not np.isfinite(np.float32(value)):
-            raise ValueError(f"[{self.name}] value must be finite in float32, got {value}")
-        self.value = float(value)
+        self.value = check_finite(self.name, "value", value)
 
     def _padded(self, x) -> Activation:
         """Pad images; bits stay bits, codes stay codes, and integers that can hold it integers."""
@@ -131,4 +137,94 @@ class PackedPad2D(Padded):
     """
 
     def forward(self, x) -> Activation:
+        return self._padded(x)
+
+
+class PaddedFeatures(Layer):
+    """Base of the layers that put zeros beside the features: what they hold, and shapes.
+
+    Parameters
+    ----------
+    features : int
+    before, after : int
+        Zeros before the first feature and behind the last one.
+    """
+
+    in_features: int
+    out_features: int
+
+    def __init__(self, features: int, before: int = 0, after: int = 0):
+        self.in_features = check_size(self.name, "features", features)
+        self.before = check_integer(self.name, "before", before, 0)
+        self.after = check_integer(self.name, "after", after, 0)
+        total = self.in_features + self.before + self.after
+        self.out_features = check_size(self.name, "features", total)
+
+    def _padded(self, x) -> np.ndarray:
+        values = as_float(as_activation(self.name, x, self.in_features))
+        y = np.zeros((*values.shape[:-1], self.out_features), np.float32)
+        y[..., self._inner] = values
+        return y
+
+    @property
+    def _inner(self) -> slice:
+        """Where the input lies among the output features."""
+        return slice(self.before, self.before + self.in_features)
+
+    def config(self) -> dict[str, Any]:
+        return {"features": self.in_features, "before": self.before, "after": self.after}
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.in_features}, before={self.before}, after={self.after})"
+
+
+class PadFeatures(PaddedFeatures, TrainingLayer):
+    """Puts zeros beside the features, float32; bits count as +-1.
+
+    Parameters
+    ----------
+    features : int
+    before, after : int
+        Zeros before the first feature and behind the last one.
+
+    Notes
+    -----
+    In a `Residual` body it lets a block add to a part of the features, as those of MeliusNet do.
+    Backward:  dx is dy of the features that are no zeros.
+
+    References
+    ----------
+    Bethge et al., "MeliusNet: can binary neural networks achieve MobileNet-level accuracy?", 2020,
+    section 3.2, the improvement block.
+    """
+
+    TRANSIENT = ("_ran",)
+
+    _ran: bool | None = None
+
+    def forward(self, x, *, training: bool = False) -> np.ndarray:
+        if training:
+            self._ran = True
+        return self._padded(x)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        saved_for_backward(self, self._ran)
+        return np.ascontiguousarray(grad[..., self._inner])
+
+    def to_packed(self) -> PackedPadFeatures:
+        return PackedPadFeatures(self.in_features, self.before, self.after)
+
+
+@register
+class PackedPadFeatures(PaddedFeatures):
+    """Twin of `PadFeatures` for inference.
+
+    Parameters
+    ----------
+    features : int
+    before, after : int
+        Zeros before the first feature and behind the last one.
+    """
+
+    def forward(self, x) -> np.ndarray:
         return self._padded(x)

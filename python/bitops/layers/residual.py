@@ -42,7 +42,13 @@ def _sum_in_plan(chain: Chain, main: Value, other: Value) -> Value | None:
     return chain.add(chain.as_float(main), chain.as_float(other))
 
 
-_ADDED = Join(_shape_of_sum, _sum, _sum_in_plan, lambda grad, features: (grad, grad))
+_ADDED = Join(
+    _shape_of_sum,
+    _sum,
+    _sum_in_plan,
+    lambda grad, kept: (grad, grad),
+    lambda main, other: None,
+)
 
 
 class Residual(TrainingBranches):

@@ -266,9 +266,12 @@ class Program:
         """Limit float32 to low..high."""
         return self._by_element("clip", x, "float32", low=low, high=high)
 
-    def prelu(self, x: Value, slope: Numbers) -> Value:
-        """Multiply the negative of float32 numbers by the slope of their feature."""
-        return self._by_element("prelu", x, "float32", slope=slope)
+    def prelu(
+        self, x: Value, slope: Numbers, shift: Numbers | None = None, offset: Numbers | None = None
+    ) -> Value:
+        """Multiply z = x - shift by the slope of its feature where negative, and add an offset."""
+        scales = {"slope": slope, "shift": shift, "offset": offset}
+        return self._by_element("prelu", x, "float32", **scales)
 
     def round_codes(self, x: Value, largest: float, codes: int) -> Value:
         """Round float32 of 0..largest to codes 0..codes, ties to the even code."""

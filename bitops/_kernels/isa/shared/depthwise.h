@@ -1,17 +1,22 @@
 /* depthwise.h: counts, for each bit of a run, the taps where it differs from its weight, and stores
  * these counts.
  *
- * A vector of bits is counted in planes: bit i of plane p is bit p of count i. Two taps and plane 0
- * go through a full adder, and its carry through half adders into the planes above:
+ * A vector of bits is counted in planes: bit i of plane p is bit p of count i. Four taps go through
+ * full adders, whose carries are again three numbers with plane 1, and half adders carry the rest
+ * into the planes above:
  *
- *   tap 0, tap 1, plane 0 -> carry + plane 1 -> carry + plane 2 -> carry + plane 3
- *   tap 2, tap 3, plane 0 -> ...
+ *   plane 0, tap 0, tap 1 -> sum, carry a      sum, tap 2, tap 3 -> plane 0, carry b
+ *   plane 1, carry a, carry b -> plane 1, carry c + plane 2 -> carry + plane 3
  *
- * The planes are then spread to one byte for each count. This is included within the target region
- * of an ISA, below its vector of bits and what spreads `levels` planes of them:
+ * Where the number of taps is a constant, as it is for 3 x 3, adders of planes that are still 0
+ * vanish. The planes are then spread to one byte for each count. This is included within the target
+ * region of an ISA, below its vector of bits, the majority of three, what spreads `levels` planes,
+ * and what compares 64 counts:
  *
  *   typedef ... bit_vector;
+ *   bit_vector majority(bit_vector a, bit_vector b, bit_vector c)
  *   void spread_planes(const bit_vector *planes, int levels, uint8_t *count_out)
+ *   uint64_t counts_below(const uint8_t *count, const uint8_t *limit)
  *
  * Overflow: the planes hold the number of taps, at most BITOPS_COUNT_TAPS, which fits a byte. */
 #ifndef BITOPS_DEPTHWISE_H
@@ -48,18 +53,30 @@ BITOPS_INLINE void add_carry(bit_vector *planes, int level, int levels, bit_vect
 /* Counts one vector, which begins at a byte of each tap, with a constant number of planes. */
 BITOPS_INLINE void count_run_vector(const uint8_t *const *taps, size_t byte, const uint64_t *w,
                                     size_t ldw, size_t n_taps, int levels, uint8_t *count_out) {
-    bit_vector planes[COUNT_LEVELS];
-    memset(planes, 0, sizeof planes);
+    bit_vector planes[COUNT_LEVELS] = {0};
     size_t t = 0;
-    for (; t + 2 <= n_taps; t += 2, w += 2 * ldw) {
-        const bit_vector a = differing_bits(taps[t] + byte, w);
-        const bit_vector b = differing_bits(taps[t + 1] + byte, w + ldw);
-        const bit_vector either = a ^ b;
-        add_carry(planes, 1, levels, (a & b) | (either & planes[0]));
-        planes[0] ^= either;
+    if (n_taps & 1)
+        planes[0] = differing_bits(taps[t++] + byte, w);
+    if (n_taps & 2) {
+        const bit_vector a = differing_bits(taps[t] + byte, w + t * ldw);
+        const bit_vector b = differing_bits(taps[t + 1] + byte, w + (t + 1) * ldw);
+        const bit_vector plane = planes[0];
+        planes[0] = plane ^ a ^ b;
+        planes[1] = majority(plane, a, b);
+        t += 2;
     }
-    if (t < n_taps)
-        add_carry(planes, 0, levels, differing_bits(taps[t] + byte, w));
+    for (; t < n_taps; t += 4) {
+        bit_vector x[4];
+        BITOPS_UNROLL
+        for (size_t i = 0; i < 4; i++)
+            x[i] = differing_bits(taps[t + i] + byte, w + (t + i) * ldw);
+        const bit_vector sum = planes[0] ^ x[0] ^ x[1], plane = planes[1];
+        const bit_vector carry_a = majority(planes[0], x[0], x[1]);
+        const bit_vector carry_b = majority(sum, x[2], x[3]);
+        planes[0] = sum ^ x[2] ^ x[3];
+        planes[1] = plane ^ carry_a ^ carry_b;
+        add_carry(planes, 2, levels, majority(plane, carry_a, carry_b));
+    }
     spread_planes(planes, levels, count_out);
 }
 
@@ -73,7 +90,9 @@ BITOPS_INLINE void count_vectors(const uint8_t *const *taps, const uint64_t *w, 
 BITOPS_INLINE void count_taps(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
                               size_t n_taps, size_t n_words, uint8_t *count_out) {
     BITOPS_ASSUME(n_taps <= BITOPS_COUNT_TAPS);
-    if (n_taps < 1 << 4)
+    if (n_taps == 3 * 3)
+        count_vectors(taps, w, ldw, 3 * 3, n_words, 4, count_out);
+    else if (n_taps < 1 << 4)
         count_vectors(taps, w, ldw, n_taps, n_words, 4, count_out);
     else if (n_taps < 1 << 6)
         count_vectors(taps, w, ldw, n_taps, n_words, 6, count_out);
@@ -92,6 +111,18 @@ BITOPS_INLINE size_t plain_rows(size_t rows, size_t n, size_t row, const bitops_
     return plain;
 }
 
+/* Stores n dot products, and asks for the lines that are written next. */
+BITOPS_INLINE void store_dots(const uint8_t *count, size_t n, int32_t k, int32_t *c_out) {
+    enum { LINE = 16, CHUNK = 256 };
+    for (size_t j = 0; j < n; j += CHUNK) {
+        const size_t end = n - j < CHUNK ? n : j + CHUNK;
+        for (size_t i = j; i < end; i += LINE)
+            __builtin_prefetch(c_out + i + CHUNK, 1, 3);
+        for (size_t i = j; i < end; i++)
+            c_out[i] = bitops_dot(k, count[i]);
+    }
+}
+
 /* The counts below which a dot product exceeds its threshold. */
 BITOPS_INLINE void fill_limits(size_t n, const int32_t *offset, const int32_t *threshold,
                                const bitops_store *store, uint8_t *limit) {
@@ -107,38 +138,36 @@ BITOPS_INLINE void fill_limits(size_t n, const int32_t *offset, const int32_t *t
 }
 
 BITOPS_INLINE void store_counted_signs(const uint8_t *count, size_t rows, size_t n, size_t row,
-                                       size_t col, const bitops_store *store,
-                                       bitops_pack_bool8_fn *pack_bool8) {
-    uint8_t limit[BITOPS_COUNTS], above[BITOPS_COUNTS];
+                                       size_t col, const bitops_store *store) {
+    uint8_t limit[BITOPS_COUNTS]; /* 0 past n: no count is below */
+    const size_t words = bitops_words(n);
+    const uint64_t *flip = store->flip ? store->flip + col / BITOPS_WORD_BITS : NULL;
     const int32_t *last = NULL;
+    memset(limit + n, 0, words * BITOPS_WORD_BITS - n);
     for (size_t i = 0; i < rows; i++, count += n) {
         const int32_t *offset = store_offset(store, row + i);
         if (i == 0 || offset != last)
             fill_limits(n, offset ? offset + col : NULL, store->threshold + col, store, limit);
         last = offset;
-        for (size_t j = 0; j < n; j++)
-            above[j] = count[j] < limit[j];
-        uint64_t *words = (uint64_t *)store->c + (row + i) * store->ldc + col / BITOPS_WORD_BITS;
-        int nan;
-        pack_bool8(above, n, words, &nan);
-        if (store->flip)
-            for (size_t j = 0; j < bitops_words(n); j++)
-                words[j] ^= store->flip[col / BITOPS_WORD_BITS + j];
+        uint64_t *out = (uint64_t *)store->c + (row + i) * store->ldc + col / BITOPS_WORD_BITS;
+        for (size_t j = 0; j < words; j++) {
+            const size_t at = j * BITOPS_WORD_BITS;
+            out[j] = counts_below(count + at, limit + at) ^ (flip ? flip[j] : 0);
+        }
     }
 }
 
 BITOPS_INLINE void store_counts(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
-                                const bitops_store *store, bitops_pack_bool8_fn *pack_bool8) {
+                                const bitops_store *store) {
     BITOPS_ASSUME(n <= BITOPS_COUNTS);
     if (store->kind == BITOPS_STORE_SIGN) {
-        store_counted_signs(count, rows, n, row, col, store, pack_bool8);
+        store_counted_signs(count, rows, n, row, col, store);
         return;
     }
     while (rows) {
         const size_t plain = store->kind == BITOPS_STORE_DOT ? plain_rows(rows, n, row, store) : 0;
         int32_t *c = (int32_t *)store->c + row * store->ldc + col;
-        for (size_t j = 0; j < plain * n; j++)
-            c[j] = bitops_dot(store->k, count[j]);
+        store_dots(count, plain * n, store->k, c);
         if (!plain) {
             int32_t wide[BITOPS_COUNTS];
             for (size_t j = 0; j < n; j++)

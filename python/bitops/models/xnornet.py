@@ -1,7 +1,4 @@
-"""Published networks with binary weights, as functions that build them ready to train.
-
-`width` multiplies the published numbers of channels and units; 1.0 is the network as published.
-"""
+"""XNOR-Nets: LeNet-5, NIN, AlexNet and ResNet-18 with binary layers between float32 ones."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .layers import (
+from ..layers import (
     AvgPool2D,
     BatchNorm,
     BinaryConv2D,
@@ -27,127 +24,7 @@ from .layers import (
     Sign,
     TrainingLayer,
 )
-from .ops.checks import as_seed_sequence, check_integer
-
-__all__ = [
-    "alexnet",
-    "binarynet",
-    "features_of",
-    "lenet5",
-    "mlp",
-    "nin",
-    "resnet18",
-    "scaled",
-    "seed_stream",
-]
-
-Layers = list[TrainingLayer]
-
-
-def mlp(
-    in_features: int,
-    hidden: int = 1024,
-    depth: int = 3,
-    classes: int = 10,
-    *,
-    dropout: float = 0.0,
-    input_dropout: float = 0.0,
-    seed=None,
-) -> Sequential:
-    """Build a multi-layer perceptron with binary weights and activations in every layer.
-
-    Parameters
-    ----------
-    in_features, hidden, classes : int
-        Numbers of inputs, of units in each hidden layer, and of scores.
-    depth : int
-        Number of hidden layers.
-    dropout, input_dropout : float
-        Dropout rates after each hidden activation, and on the input. Short trainings do best with
-        0.
-    seed : int or SeedSequence, optional
-        Source of initial weights and dropout masks.
-
-    Returns
-    -------
-    Sequential
-        depth x [BinaryDense -> BatchNorm -> Sign (-> Dropout)] -> BinaryDense -> BatchNorm.
-
-    References
-    ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.1. Their MNIST network
-    has three hidden layers of 4096 units, and dropout.
-    """
-    depth = check_integer("mlp", "depth", depth, 0)
-    seeds = seed_stream(seed)
-    layers: Layers = []
-    if input_dropout:
-        layers.append(Dropout(input_dropout, seed=next(seeds)))
-    features = in_features
-    for _ in range(depth):
-        layers += _binary_dense(features, hidden, seed=next(seeds))
-        if dropout:
-            layers.append(Dropout(dropout, seed=next(seeds)))
-        features = hidden
-    layers += [BinaryDense(features, classes, seed=next(seeds)), BatchNorm(classes)]
-    return Sequential(layers, input_shape=(in_features,))
-
-
-def binarynet(
-    image_shape: Sequence[int] = (32, 32, 3),
-    classes: int = 10,
-    *,
-    width: float = 1.0,
-    seed=None,
-) -> Sequential:
-    """Build BinaryNet's ConvNet: every layer, even the first, has binary weights.
-
-    Parameters
-    ----------
-    image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of raw uint8. The products of the first layer are
-        exact, and the BatchNorm after it normalises scale and offset. Padding is 0, black.
-    classes : int
-        Number of scores.
-    width : float
-        Multiplies the channels of the convolutions and the units of the dense layers.
-    seed : int or SeedSequence, optional
-        Source of initial weights.
-
-    Returns
-    -------
-    Sequential
-        Three stages of 128, 256 and 512 channels: BinaryConv2D 3x3, padding 1 -> BatchNorm -> Sign
-        -> BinaryConv2D 3x3, padding 1 -> MaxPool2D 2 -> BatchNorm -> Sign. Then Flatten ->
-        2 x [BinaryDense 1024 -> BatchNorm -> Sign] -> BinaryDense -> BatchNorm.
-
-    References
-    ----------
-    Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.2, the network for
-    CIFAR-10. The order of the layers follows the code released with it.
-    """
-    seeds = seed_stream(seed)
-    layers: Layers = []
-    inputs = _channels("binarynet", image_shape)
-    *stages, hidden = scaled("binarynet", (128, 256, 512, 1024), width)
-    for outputs in stages:
-        layers += [
-            BinaryConv2D(inputs, outputs, 3, padding=1, seed=next(seeds)),
-            BatchNorm(outputs),
-            Sign(),
-            BinaryConv2D(outputs, outputs, 3, padding=1, seed=next(seeds)),
-            MaxPool2D(2),
-            BatchNorm(outputs),
-            Sign(),
-        ]
-        inputs = outputs
-    layers.append(Flatten())
-    features = features_of(layers, image_shape)
-    for _ in range(2):
-        layers += _binary_dense(features, hidden, seed=next(seeds))
-        features = hidden
-    layers += [BinaryDense(features, classes, seed=next(seeds)), BatchNorm(classes)]
-    return Sequential(layers, input_shape=tuple(image_shape))
+from .common import Layers, features_of, float_conv, image_channels, scaled, seed_stream
 
 
 def alexnet(
@@ -195,7 +72,7 @@ def alexnet(
     seeds = seed_stream(seed)
     sizes = scaled("alexnet", (96, 256, 384, 384, 256, 4096, 4096), width)
     scales = {"scale_weights": scale_weights, "scale_input": scale_input}
-    inputs = _channels("alexnet", image_shape)
+    inputs = image_channels("alexnet", image_shape)
     layers: Layers = [
         Conv2D(inputs, sizes[0], 11, stride=4, padding=2, bias=False, seed=next(seeds)),
         BatchNorm(sizes[0], eps=1e-5),
@@ -271,9 +148,9 @@ def lenet5(
     seeds = seed_stream(seed)
     first, second, hidden = scaled("lenet5", (20, 50, 500), width)
     options = {"scale_weights": scale_weights, "scale_input": scale_input, **latent}
-    inputs = _channels("lenet5", image_shape)
+    inputs = image_channels("lenet5", image_shape)
     layers: Layers = [
-        *_float_conv(inputs, first, 5, seed=next(seeds)),
+        *float_conv(inputs, first, 5, seed=next(seeds)),
         MaxPool2D(2),
         *_xnor_conv(first, second, 5, bias=True, seed=next(seeds), **options),
         ReLU(),
@@ -357,8 +234,8 @@ def nin(
         5: AvgPool2D(3, stride=2, padding=1),
     }
     options = {"scale_weights": scale_weights, "scale_input": scale_input, **latent}
-    inputs = _channels("nin", image_shape)
-    layers = _float_conv(inputs, first, 5, padding=2, seed=next(seeds))
+    inputs = image_channels("nin", image_shape)
+    layers = float_conv(inputs, first, 5, padding=2, seed=next(seeds))
     inputs = first
     for place, (outputs, size) in enumerate(zip(sizes, (1, 1, 5, 1, 1, 3, 1), strict=True)):
         if place in pools:
@@ -429,8 +306,8 @@ def resnet18(
     seeds = seed_stream(seed)
     scales = {"scale_weights": scale_weights, "scale_input": scale_input}
     sizes = scaled("resnet18", (64, 128, 256, 512), width)
-    inputs = _channels("resnet18", image_shape)
-    layers = _float_conv(inputs, sizes[0], 7, stride=2, padding=3, seed=next(seeds))
+    inputs = image_channels("resnet18", image_shape)
+    layers = float_conv(inputs, sizes[0], 7, stride=2, padding=3, seed=next(seeds))
     layers.append(MaxPool2D(3, stride=2, padding=1))
     inputs = sizes[0]
     for stage, outputs in enumerate(sizes):
@@ -460,16 +337,6 @@ def _xnor_residual(
     return Residual(body, Sequential(shortcut, BatchNorm(outputs)))
 
 
-def _binary_dense(inputs: int, outputs: int, *, seed: np.random.SeedSequence) -> Layers:
-    """Build BinaryDense -> BatchNorm -> Sign."""
-    return [BinaryDense(inputs, outputs, seed=seed), BatchNorm(outputs), Sign()]
-
-
-def _float_conv(inputs: int, outputs: int, kernel_size: int, **options: Any) -> Layers:
-    """Build Conv2D -> BatchNorm -> ReLU."""
-    return [Conv2D(inputs, outputs, kernel_size, bias=False, **options), BatchNorm(outputs), ReLU()]
-
-
 def _xnor_conv(
     inputs: int,
     outputs: int,
@@ -491,33 +358,3 @@ def _xnor_conv(
     options |= {"scale_weights": scale_weights, "scale_input": scale_input}
     layers.append(BinaryConv2D(inputs, outputs, kernel_size, seed=seed, **options))
     return layers
-
-
-def seed_stream(seed) -> Iterator[np.random.SeedSequence]:
-    """Yield independent seeds, one for each layer that needs one."""
-    sequence = as_seed_sequence("seed_stream", seed)
-    while True:
-        yield from sequence.spawn(1)
-
-
-def features_of(layers: Layers, image_shape: Sequence[int]) -> int:
-    """Return the number of output features of a chain of layers for an image."""
-    features = Sequential(layers).output_shape(tuple(image_shape))[-1]
-    assert features is not None  # the size of the image is known
-    return features
-
-
-def scaled(where: str, sizes: Sequence[int], width: float) -> list[int]:
-    """Return numbers of channels or units times `width`, rounded and at least 1."""
-    if not 0 < width < float("inf"):
-        raise ValueError(f"[{where}] width must be positive and finite, got {width}")
-    return [max(round(size * width), 1) for size in sizes]
-
-
-def _channels(where: str, image_shape: Sequence[int]) -> int:
-    """Return the channels of an image shape; refuse one without three axes."""
-    if len(image_shape) != 3:
-        raise ValueError(
-            f"[{where}] image_shape must be (height, width, channels), got {image_shape!r}"
-        )
-    return image_shape[2]
