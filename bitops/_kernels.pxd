@@ -184,6 +184,9 @@ cdef extern from "bitops.h" nogil:
         int32_t *distances
         size_t count, capacity
 
+    enum:
+        BITOPS_SCAN_WORDS
+
     void bitops_found_free(bitops_found *found) noexcept
 
     ctypedef struct bitops_range_args:

@@ -1,4 +1,6 @@
-# Pairs of rows within a distance.
+# Pairs of rows within a distance. Included by _core.pyx.
+
+SCAN_WORDS = c.BITOPS_SCAN_WORDS
 
 
 cdef class Found:
@@ -94,7 +96,7 @@ def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint up
         Words of a row lie side by side.
     radius : at least 0
     upper : whether b is a, and only pairs i < j are wanted
-    first_words : in [1, k_words], the words that are compared at first
+    first_words : in [1, min(k_words, SCAN_WORDS)], the words that are compared at first
     """
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
@@ -104,8 +106,8 @@ def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint up
     cdef Scratch workspace
     cdef bint complete
     args.stop = &stop
-    if first + rows > args.m or not 1 <= first_words <= args.k_words:
-        raise ValueError(f"[_core] rows and words must be those of a, got {first + rows} rows")
+    if first + rows > args.m or not 1 <= first_words <= min(args.k_words, c.BITOPS_SCAN_WORDS):
+        raise ValueError("[_core] rows and words must be those of a, and the words not too many")
     if args.a == NULL or rows == 0:
         return found
     workspace = make_scratch(c.bitops_scan_workspace_size(isa, &args, rows, first_words,

@@ -72,7 +72,7 @@ def test_ranges_in_small_blocks(rng, metric, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("k", (2**14 - 3, 2**14 - 2, 65535, 65536))
+@pytest.mark.parametrize("k", (2**15, 2**15 + 1, 2**14 - 3, 2**14 - 2, 65535, 65536))
 def test_long_rows(rng, metric, k):
     """Full and empty rows, where the sums of two counts are largest for their integer type."""
     x = rng.random((6, k)) < 0.5

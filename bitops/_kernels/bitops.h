@@ -602,7 +602,9 @@ typedef struct bitops_range_args {
  * return 0 if memory for these was missing. Workspaces are aligned to 64 bytes. */
 
 /* Compares rows [first, first + rows) of a with all of b: first the leading `first_words` words,
- * and what is left of each pair that passes. 1 <= first_words <= k_words. */
+ * and what is left of each pair that passes. first_words is at least 1, and at most k_words and
+ * BITOPS_SCAN_WORDS, so that panels fit the second-level cache. */
+enum { BITOPS_SCAN_WORDS = 512 };
 size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args *args, size_t rows,
                                   size_t first_words, int n_threads);
 int bitops_scan(const bitops_isa *isa, const bitops_range_args *args, size_t first, size_t rows,

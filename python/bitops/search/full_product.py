@@ -20,7 +20,7 @@ __all__ = ["MOST_WORDS", "choose_product", "scan"]
 
 Words = NDArray[np.uint64]
 
-MOST_WORDS = 1024  # of rows, so that a panel of them fits the second-level cache
+MOST_WORDS = _core.SCAN_WORDS  # of rows
 MOST_FIRST = 64
 SAMPLE_PAIRS = 1 << 14
 SAMPLE_SHARE = 1 << 14  # as many times more pairs there must be, for a sample to pay
