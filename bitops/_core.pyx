@@ -138,6 +138,7 @@ ctypedef fused element:
     int32_t
     uint64_t
     float
+    double
 
 
 cdef inline void *first(const element[:, ::1] x) noexcept:
@@ -705,42 +706,7 @@ def hamming16(const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
     run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
-def hamming_topk(const uint64_t[:, ::1] a, object w, int32_t k, int32_t[:, ::1] distances_out,
-                 int64_t[:, ::1] indices_out):
-    """Find the nearest rows of w for every row of a, by distance and then by index.
-
-    Parameters
-    ----------
-    a, w, k
-        As for gemm; w has at most 2**32 rows.
-    distances_out, indices_out : OUT, shape (m, count), 1 <= count <= n
-    """
-    cdef c.bitops_store store = make_store(c.BITOPS_STORE_HAMMING, k, distances_out)
-    cdef c.bitops_gemm_args args
-    cdef const c.bitops_isa *isa = set_operands(a, w, &store, &args)
-    cdef size_t count = distances_out.shape[1]
-    check_size("rows of distances_out", distances_out.shape[0], args.m)
-    check_size("rows of indices_out", indices_out.shape[0], args.m)
-    check_size("columns of indices_out", indices_out.shape[1], count)
-    if not 1 <= count <= args.n or args.n > <size_t>1 << 32:
-        raise ValueError(f"[_core] count must be in [1, {args.n}], got {count}")
-    if args.m == 0:
-        return
-    call_topk(isa, &args, count, &distances_out[0, 0], &indices_out[0, 0])
-
-
-cdef int call_topk(const c.bitops_isa *isa, c.bitops_gemm_args *args, size_t count,
-                   int32_t *distances_out, int64_t *indices_out) except -1:
-    """Find scratch memory and search."""
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
-    cdef Scratch workspace
-    args.stop = &stop
-    workspace = make_scratch(c.bitops_hamming_topk_workspace_size(isa, args, count, n_threads))
-    with nogil:
-        c.bitops_hamming_topk(isa, args, count, distances_out, indices_out, workspace.start,
-                              n_threads)
-    return check_stop(&stop)
+include "_search.pxi"
 
 
 # ---- convolutions ----------------------------------------------------------------------------

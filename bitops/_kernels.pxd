@@ -9,6 +9,9 @@ cdef extern from "bitops.h" nogil:
         BITOPS_STORE_HAMMING
         BITOPS_STORE_HAMMING16
         BITOPS_STORE_SIGN
+        BITOPS_STORE_INTERSECTION
+        BITOPS_STORE_JACCARD
+        BITOPS_STORE_DICE
 
     ctypedef struct bitops_store:
         bitops_store_kind kind
@@ -20,6 +23,9 @@ cdef extern from "bitops.h" nogil:
         const float *bias
         const int32_t *threshold
         const uint64_t *flip
+        const int32_t *a_counts
+        const int32_t *w_counts
+        const uint64_t *allowed
 
     ctypedef struct bitops_isa:
         const char *name
@@ -173,11 +179,11 @@ cdef extern from "bitops.h" nogil:
     void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
                      int n_threads) noexcept
 
-    size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
-                                              size_t count, int n_threads) noexcept
-    void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
-                             int32_t *distances_out, int64_t *indices_out, void *workspace,
-                             int n_threads) noexcept
+    enum: BITOPS_RANKED_BITS
+    size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
+                                      size_t count, int n_threads) noexcept
+    void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                     int64_t *indices_out, void *workspace, int n_threads) noexcept
 
     ctypedef struct bitops_found:
         uint64_t *pairs

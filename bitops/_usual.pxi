@@ -46,6 +46,9 @@ DOT = c.BITOPS_STORE_DOT
 HAMMING = c.BITOPS_STORE_HAMMING
 HAMMING16 = c.BITOPS_STORE_HAMMING16
 SIGN = c.BITOPS_STORE_SIGN
+INTERSECTION = c.BITOPS_STORE_INTERSECTION
+JACCARD = c.BITOPS_STORE_JACCARD
+DICE = c.BITOPS_STORE_DICE
 
 
 # ---- packed arrays ---------------------------------------------------------------------------
@@ -457,7 +460,7 @@ def usual_topk(object a, object w, object count):
     indices = <int64_t *>call.store.c
     distances_out = find_result(&call, None, INT32, (args.m, count))
     args.store = call.store
-    call_topk(call.isa, &args, count, <int32_t *>call.store.c, indices)
+    call_topk(call.isa, &args, count, indices)
     return distances_out, indices_out
 
 

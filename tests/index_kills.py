@@ -129,7 +129,7 @@ def stress(kills: int, seed: int) -> Counter:
             source, sink = os.pipe()
             child = start(write, folder, step, sink)
             os.close(sink)
-            time.sleep(0.002 + 0.05 * rng.random())
+            time.sleep(0.002 + 0.3 * rng.random() ** 2)  # soon, or after some changes
             kill(child)
             told = last_told(source, step)
             index = BitIndex.load(folder)

@@ -23,7 +23,7 @@ OPERATORS: dict[str, tuple[int, int, str]] = {
     "MUL": (18, 21, "b"),
     "RELU": (19, 0, ""),
     "PAD": (34, 0, ""),
-    "HARD_SWISH": (117, 0, ""),
+    "ELU": (111, 0, ""),
     "ATAN2": (156, 0, ""),
 }
 

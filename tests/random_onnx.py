@@ -31,6 +31,15 @@ class Quant(OpRun):
         return (((integers - zero) * scale).astype(np.float32),)
 
 
+class Trunc(OpRun):
+    op_domain = "onnx.brevitas"
+
+    def _run(self, x, scale, zero, in_bits, out_bits, rounding_mode="FLOOR"):
+        integers = np.rint(x / scale + zero) / np.float32(2 ** (in_bits - out_bits))
+        integers = {"FLOOR": np.floor, "ROUND": np.rint}[rounding_mode](integers)
+        return (((integers - zero) * scale).astype(np.float32),)
+
+
 class MultiThreshold(OpRun):
     op_domain = "finn.custom_op.general"
 
@@ -51,7 +60,6 @@ class Network:
         self.last = "input"
         self.channels = shape[0]
         self.halvings = 0
-        self.is_mixed = False  # whether channels lie in another order than in the graph
 
     def constant(self, value: Any) -> str:
         name = f"c{len(self.weights)}"
@@ -89,9 +97,8 @@ class Network:
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        (y,) = ReferenceEvaluator(self.model(), new_ops=[BipolarQuant, Quant, MultiThreshold]).run(
-            None, {"input": x}
-        )
+        operators = [BipolarQuant, MultiThreshold, Quant, Trunc]
+        (y,) = ReferenceEvaluator(self.model(), new_ops=operators).run(None, {"input": x})
         return y
 
     # Pieces of networks
@@ -145,7 +152,7 @@ class Network:
     def conv(self, channels: int) -> None:
         rng = self.rng
         size, groups = int(rng.integers(1, 4)), int(rng.choice([1, 1, 2]))
-        if self.channels % groups or channels % groups or self.is_mixed:
+        if self.channels % groups or channels % groups:
             groups = 1
         pad = int(rng.integers(0, 2)) if size > 1 else 0
         if pad and rng.integers(0, 2):
@@ -159,7 +166,7 @@ class Network:
         stride = 1 + int(self.halvings < 1 and rng.integers(0, 2))
         self.halvings += stride > 1
         self.then("Conv", *constants, group=groups, pads=[pad] * 4, strides=[stride] * 2)
-        self.channels, self.is_mixed = channels, False
+        self.channels = channels
 
     def norm(self) -> None:
         rng, c = self.rng, self.channels
@@ -189,7 +196,7 @@ class Network:
         parts = [start, self.last]
         self.rng.shuffle(parts)
         self.add("Concat", *parts, axis=1)
-        self.channels, self.is_mixed = channels + more, True
+        self.channels = channels + more
 
     def dense(self, features: int) -> None:
         w = self.few_weights(features, self.channels)

@@ -128,9 +128,7 @@ def test_an_interpreter_that_cannot_run(interpreter):
 
     interpreter.Interpreter = fail
     path = file_of("rows")
-    with pytest.raises(
-        ConversionError, match=r"2304 bytes but got 0; its version 0.16 needs NumPy 1"
-    ):
+    with pytest.raises(ConversionError, match=r"but got 0; its version 0\.16 needs NumPy 1"):
         check(from_lce(path), path, golden(path)[0])
 
 
@@ -257,7 +255,7 @@ def one(op, *constants, options=(), shape=(1, 4, 4, 8), **given):
     ("file", "message"),
     [
         (one("LceSomething"), "LceSomething node 't1': the operator is not supported"),
-        (one("HARD_SWISH"), "HARD_SWISH node 't1': the operator is not supported"),
+        (one("ELU"), "ELU node 't1': the operator is not supported"),
         (one("ATAN2"), "operator 156 node 't1': the operator is not supported"),
         (one("LceDequantize"), "its input must be bits"),
         (one("CONV_2D", np.ones((2, 1, 1, 8), np.float32)), "its option stride_height must be"),
@@ -385,5 +383,5 @@ def test_changed_files():
 
 def test_import_says_what_is_wrong(tmp_path, capsys):
     path = tmp_path / "net.tflite"
-    path.write_bytes(one("HARD_SWISH").content())
-    assert "HARD_SWISH node 't1'" in failure(capsys, "import", str(path))
+    path.write_bytes(one("ELU").content())
+    assert "ELU node 't1'" in failure(capsys, "import", str(path))

@@ -238,6 +238,49 @@ def test_branches_side_by_side_keep_the_order_of_the_source(rng):
         assert_same_scores(converted(net), net, x)
 
 
+@pytest.mark.parametrize("groups", [2, 3, 4, 12])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_groups_behind_branches_side_by_side(rng, groups, swapped):
+    """Groups whose channels lie side by side move; others need weights of 0."""
+    net = Network(rng, (4, 7, 7))
+    net.norm()
+    start = net.last
+    net.then("Sign")
+    net.then("Conv", net.signs(8, 4, 3, 3), pads=[1] * 4)
+    net.add("Concat", *[start, net.last][:: -1 if swapped else 1], axis=1)
+    net.channels = 12
+    net.norm()
+    net.then("GreaterOrEqual", np.float32(0))
+    net.add("Where", net.last, net.constant(np.float32(1)), net.constant(np.float32(-1)))
+    bias = rng.normal(0, 2, 2 * groups).astype(np.float32)
+    net.then("Conv", net.signs(2 * groups, 12 // groups, 3, 3), bias, group=groups)
+    net.then("Flatten")
+    net.then("MatMul", net.signs(50 * groups, 4))
+    x = rng.normal(0, 3, (5, 4, 7, 7)).astype(np.float32)
+    assert_same_scores(converted(net), net, x)
+
+
+@pytest.mark.parametrize("mode", ["FLOOR", "ROUND"])
+@pytest.mark.parametrize("scale", [1, 0.25, 0.7])
+def test_truncated_means(rng, mode, scale):
+    """As Brevitas writes TruncAvgPool2d: codes, their sums, and the upper bits of these."""
+    net = Network(rng, (3, 8, 8))
+    net.then("Conv", net.signs(6, 3, 3, 3))
+    net.channels = 6
+    net.norm()
+    numbers = [np.float32(number) for number in (scale, 0, 4, 6)]
+    options = {"domain": "onnx.brevitas", "signed": 0}
+    net.then("Quant", *numbers[:3], **options)
+    net.add("AveragePool", net.last, kernel_shape=[2, 2], strides=[2, 2])
+    net.then("Mul", np.float32(4))
+    last = numbers[0], numbers[1], numbers[3], numbers[2]
+    net.then("Trunc", *last, domain="onnx.brevitas", rounding_mode=mode)
+    net.then("Conv", net.signs(5, 6, 3, 3))
+    net.then("Flatten")
+    x = rng.integers(0, 256, (20, 3, 8, 8)).astype(np.float32)
+    assert_same_scores(converted(net), net, x)
+
+
 # Refusals
 
 

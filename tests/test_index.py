@@ -81,6 +81,7 @@ def assert_index(index, rows, rng):
     for count in (1, 4, len(ids) + 3):
         assert_search(index, rows, queries, count)
     mask = rng.random(index.next_id) < 0.5
+    mask.flags.writeable = False
     assert_search(index, rows, queries, 5, subset=mask)
     some = rng.choice(index.next_id, index.next_id // 3)
     assert_search(index, rows, queries, 5, subset=some)

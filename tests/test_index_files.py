@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops.files.tensors import digest
-from bitops.search import BitIndex, mapping
+from bitops.search import BitIndex, index_files, mapping
 
 K = 70
 posix = pytest.mark.skipif(os.name != "posix", reason="needs modes, FIFOs and locks of POSIX")
@@ -108,6 +108,24 @@ def test_two_objects_of_a_folder(folder, x):
     with pytest.raises(ValueError, match="ids must be in the index, got 92"):
         first.remove([92])
     assert pickle.loads(pickle.dumps(first)).path == folder
+
+
+def test_files_are_opened_once(folder, monkeypatch):
+    """After a change only those that it has made are."""
+    index = BitIndex.load(folder)
+    opened = []
+    original = index_files.open_regular
+
+    def counted(path):
+        opened.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(index_files, "open_regular", counted)
+    index.remove([0])
+    index.add(np.ones((9, K), bool))
+    names = [name for name in opened if name != "index.json"]
+    assert sorted(name.split(".")[1] for name in names) == ["ids", "removed", "rows"]
+    assert_array_equal(BitIndex.load(folder).ids, index.ids)
 
 
 def _add_rows(folder, count):

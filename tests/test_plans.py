@@ -14,6 +14,8 @@ from bitops.layers import (
     FloatConv2D,
     Layer,
     Packed,
+    PackedAsImages,
+    PackedAsSequences,
     PackedAvgPool2D,
     PackedBatchNorm,
     PackedClip,
@@ -285,6 +287,22 @@ def test_means_of_images(channels, rng, threads):
                 assert_plan(model, x, None if is_single else [len(chain)])
         assert_plan(Packed(pool), special_numbers(rng, 4, 9, 8, channels))
         assert_plan(Packed(pool), bo.pack(REAL(rng, 3, 9, 8, channels)))
+
+
+def test_sequences_are_images_of_height_1(rng, threads):
+    w = rng.normal(size=(9, 1, 3, 9))
+    model = Packed(
+        PackedAsImages(),
+        PackedConv2D(w, np.arange(-4, 5), padding=((0, 0), (1, 1))),
+        PackedAsSequences(),
+        PackedAsImages(),
+        PackedMaxPool2D((1, 2)),
+        PackedAsSequences(),
+    )
+    for x in (bo.pack(REAL(rng, 3, 11, 9)), REAL(rng, 2, 8, 9), BYTES(rng, 5, 6, 9)):
+        assert_plan(model, x, [6])
+    for layers in (model.layers[:1], model.layers[:3], model.layers[:4]):
+        assert_plan(Packed(layers), bo.pack(REAL(rng, 3, 11, 9)))
 
 
 class PackedGain(Layer):

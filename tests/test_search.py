@@ -106,11 +106,8 @@ def test_topk(isa, rng, metric, shape):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_topk_in_small_blocks(rng, metric, monkeypatch):
+def test_topk_of_near_and_far_rows(isa, rng, metric):
     """Rows come near to far and far to near, so that all kept ones change or none do."""
-    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 64)
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 8)
-    monkeypatch.setattr(search.nearest, "PANEL_WORDS", 20)
     steps = np.arange(64) < np.arange(1, 65)[:, None]
     x = rng.random((19, 64)) < 0.5
     x[0] = True
@@ -118,6 +115,61 @@ def test_topk_in_small_blocks(rng, metric, monkeypatch):
         for count in (1, 3, 20, 70):
             assert_topk(x, y, count, metric)
             assert_topk(x, y, count, metric, rng.permutation(len(y))[: len(y) // 2])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "leads", (((2,), ()), ((), (3,)), ((2, 1), (3,)), ((2, 3), (2, 3))), ids=str
+)
+def test_leading_axes(rng, metric, leads):
+    a_lead, b_lead = leads
+    x, y = rng.random((*a_lead, 5, 70)) < 0.3, rng.random((*b_lead, 9, 70)) < 0.4
+    lead = np.broadcast_shapes(a_lead, b_lead)
+    wide_x, wide_y = np.broadcast_to(x, (*lead, 5, 70)), np.broadcast_to(y, (*lead, 9, 70))
+    values = search.pairwise(bo.pack(x), bo.pack(y), metric)
+    mask = rng.random(9) < 0.5
+    found = search.topk(bo.pack(x), bo.pack(y), 4, metric, subset=mask)
+    assert values.shape == (*lead, 5, 9) and found[0].shape == found[1].shape == (*lead, 5, 4)
+    for i in np.ndindex(lead):
+        expected = plain(wide_x[i], wide_y[i], metric)
+        assert_array_equal(values[i], expected, strict=True)
+        wanted = plain_topk(expected, 4, metric, np.flatnonzero(mask))
+        for got, part in zip(found, wanted, strict=True):
+            assert_array_equal(got[i], part, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_all_short_lengths(isa, rng, metric):
+    """Every number of bits up to 513, with rows and columns that end anywhere in a panel."""
+    x, y = rng.random((70, 513)) < 0.3, rng.random((150, 513)) < 0.4
+    for k in range(1, 514):
+        m, n, count = (1, 3, 9, 50, 70)[k % 5], 1 + k * 7 % 150, (1, 5, 80)[k % 3]
+        values = plain(x[:m, :k], y[:n, :k], metric)
+        a, b = bo.pack(x[:m, :k]), bo.pack(y[:n, :k])
+        b = bo.prepack(b) if k % 2 else b
+        assert_array_equal(search.pairwise(a, b, metric), values, strict=True)
+        mask = rng.random(n) < (0.05, 0.5, 1.1)[k % 3]
+        found = search.topk(a, b, count, metric, subset=mask)
+        for got, wanted in zip(
+            found, plain_topk(values, count, metric, np.flatnonzero(mask)), strict=True
+        ):
+            assert_array_equal(got, wanted, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_subsets_of_many_rows(isa, rng, metric):
+    """Masks whose rows are left out by the store, copied in steps, or copied beforehand."""
+    x, y = rng.random((40, 300)) < 0.3, rng.random((3000, 300)) < 0.4
+    values = plain(x, y, metric)
+    for m in (1, 3, 40):
+        for share in (0.003, 0.05, 0.3, 0.9):
+            mask = rng.random(3000) < share
+            for b in (bo.pack(y), bo.prepack(y)):
+                for count in (3, 100):
+                    found = search.topk(bo.pack(x[:m]), b, count, metric, subset=mask)
+                    wanted = plain_topk(values[:m], count, metric, np.flatnonzero(mask))
+                    for got, part in zip(found, wanted, strict=True):
+                        assert_array_equal(got, part, strict=True)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -159,12 +211,20 @@ def test_wrong_operands(name):
         (ValueError, "metric must be one of hamming, .*, got 'cosine'", (A, A, "cosine")),
         (ValueError, r"a and b must have the same k, got 70 and 9", (A, A[:, :9], "dice")),
         (ValueError, r"a must have at least two axes", (A[0], A, "dice")),
-        (ValueError, r"a must be a matrix, got shape \(1, 2, 70\)", (A[None], A, "dice")),
-        (ValueError, r"b must be a matrix, got shape \(1, 2, 70\)", (A, A[None], "dice")),
         (TypeError, "b must hold real numbers", (A, [["x"]], "dice")),
     ):
         with pytest.raises(error, match=rf"^\[search\.{name}\] {text}"):
             call(*arguments)
+
+
+def test_operands_that_must_be_matrices():
+    for a, b, name in ((A[None], A, "a"), (A, A[None], "b")):
+        text = rf"\[search\.paired\] {name} must be a matrix, got shape \(1, 2, 70\)"
+        with pytest.raises(ValueError, match=text):
+            search.paired(a, b, "dice")
+    for call in (search.pairwise, lambda *sides: search.topk(*sides[:2], 1, sides[2])):
+        with pytest.raises(ValueError, match=r"leading axes must broadcast, got \(2,\) and \(3,\)"):
+            call(np.ones((2, 4, 70), bool), np.ones((3, 5, 70), bool), "dice")
 
 
 def test_paired_rows_must_be_as_many():

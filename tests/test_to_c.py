@@ -140,7 +140,7 @@ def test_bytes_and_scales(scales, tmp_path, rng):
 def test_one_layer_needs_no_workspace(tmp_path, rng):
     packed = L.Packed(L.PackedFlatten(), L.PackedDense(weights(rng, 3, 70)), input_shape=(5, 7, 2))
     size = check(packed, pixels(rng, 4, 5, 7, 2), tmp_path)
-    assert size == CSize(rom=3 * 3 * 4 + 16 * 4, ram=0)
+    assert size == CSize(rom=3 * 3 * 4 + 17 * 4, ram=0)
 
 
 @needs_compiler
@@ -217,6 +217,131 @@ def test_planes_of_scores(alpha, tmp_path, rng):
 
 
 @needs_compiler
+@pytest.mark.parametrize("takes_bits", [False, True])
+@pytest.mark.parametrize(("channels", "groups"), [(6, 2), (40, 4), (66, 2), (64, 2), (33, 33)])
+def test_groups(channels, groups, takes_bits, tmp_path, rng):
+    """Groups of bits begin at any bit, within a word or in two."""
+    packed = L.Packed(
+        L.PackedConv2D(
+            weights(rng, 2 * groups, 3, 2, channels // groups),
+            rng.integers(-9, 9, 2 * groups),
+            padding=1,
+            groups=groups,
+            pad_value=-1 if takes_bits else 0,
+        ),
+        L.PackedConv2D(weights(rng, 2 * groups, 2, 2, 2), groups=groups, alpha=0.5),
+        input_shape=(5, 4, channels),
+    )
+    x = weights(rng, 3, 5, 4, channels)
+    check(packed, bo.pack(x) if takes_bits else pixels(rng, *x.shape), tmp_path)
+
+
+def real(rng, count):
+    return rng.normal(0, 1, count).astype(np.float32)
+
+
+def scaled_conv(rng, inputs, outputs, **options):
+    """A convolution of bits that gives numbers."""
+    alpha, bias = rng.uniform(0.01, 0.2, outputs).astype(np.float32), real(rng, outputs)
+    w = weights(rng, outputs, 3, 3, inputs)
+    return L.PackedConv2D(w, alpha=alpha, bias=bias, padding=1, **options)
+
+
+def signs_of(rng, channels):
+    flip = rng.integers(0, 2, channels) == 1
+    plain = L.PackedSign(real(rng, channels), flip)
+    return L.PackedSign() if rng.integers(0, 2) else plain
+
+
+STEPS = {
+    "norm": lambda rng, c: L.PackedBatchNorm(real(rng, c), real(rng, c)),
+    "relu": lambda rng, c: L.PackedReLU(),
+    "clip": lambda rng, c: L.PackedClip(-0.7, 0.9),
+    "half": lambda rng, c: L.PackedClip(None, 0.25),
+    "prelu": lambda rng, c: L.PackedPReLU(real(rng, c)),
+    "mean": lambda rng, c: L.PackedAvgPool2D((2, 3), 1, ((1, 0), (1, 1))),
+    "max": lambda rng, c: L.PackedMaxPool2D(2, 1, ((0, 1), (1, 0))),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_of_numbers(name, tmp_path, rng):
+    packed = L.Packed(
+        scaled_conv(rng, 2, 33),
+        STEPS[name](rng, 33),
+        signs_of(rng, 33),
+        scaled_conv(rng, 33, 5),
+        STEPS[name](rng, 5),
+        input_shape=(6, 5, 2),
+    )
+    check(packed, pixels(rng, 4, 6, 5, 2), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("each", [False, True])
+def test_codes_of_several_bits(each, tmp_path, rng):
+    rows = 9 if each else 1
+    thresholds = np.sort(rng.normal(0, 20, (rows, 6)), axis=1).astype(np.float32)
+    packed = L.Packed(
+        L.PackedConv2D(weights(rng, 9, 3, 3, 2), alpha=np.full(9, 0.1)),
+        L.PackedMultiThreshold(thresholds),
+        L.PackedMaxPool2D(2, 1) if each else L.PackedConv2D(weights(rng, 9, 1, 1, 9), input_bits=3),
+        L.PackedQuantize(2, 7.5),
+        L.PackedPlanesConv2D(weights(rng, 2, 8, 2, 2, 9), (1, 2), input_bits=2, alpha=0.3),
+        L.PackedQuantize(4, 3.0),
+        L.PackedLevels(0.3),
+        L.PackedGlobalAvgPool2D(),
+        input_shape=(6, 6, 2),
+    )
+    check(packed, pixels(rng, 9, 6, 6, 2), tmp_path)
+
+
+@needs_compiler
+def test_integer_thresholds_of_integers(tmp_path, rng):
+    packed = L.Packed(
+        L.PackedConv2D(weights(rng, 5, 1, 1, 3)),
+        L.PackedMultiThreshold(np.array([[-100, 3, 4, 2**24 + 1]])),
+        L.PackedConv2D(weights(rng, 5, 1, 1, 5), input_bits=3),
+        L.PackedSign(np.array([0, 1, -2, 2**24 + 1, -(2**31)])),
+        L.PackedConv2D(weights(rng, 2, 1, 1, 5)),
+        input_shape=(4, 4, 3),
+    )
+    check(packed, pixels(rng, 9, 4, 4, 3), tmp_path)
+
+
+def block(rng, channels, depth=0):
+    """A residual or dense block of random steps, perhaps with others inside, and its channels."""
+    is_sum = bool(rng.integers(0, 2))
+    out = channels if is_sum else int(rng.integers(1, 20))
+    body = [signs_of(rng, channels), scaled_conv(rng, channels, out)]
+    for name in rng.choice(["norm", "relu", "prelu", "clip"], int(rng.integers(0, 3))):
+        body.append(STEPS[name](rng, out))
+    if is_sum and depth < 2 and rng.integers(0, 2):
+        body.append(L.PackedResidual([signs_of(rng, out), scaled_conv(rng, out, out)]))
+    shortcut = [None, [L.PackedAvgPool2D(3, 1, 1)], [signs_of(rng, channels)]][rng.integers(0, 3)]
+    kind = L.PackedResidual if is_sum else L.PackedConcat
+    return kind(body, shortcut), out if is_sum else channels + out
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks_with_branches(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    takes_bits, first = bool(rng.integers(0, 2)), int(rng.integers(1, 40))
+    channels = int(rng.integers(3, 40))
+    layers = [scaled_conv(rng, first, channels, stride=int(rng.integers(1, 3)))]
+    for _ in range(int(rng.integers(1, 4))):
+        made, channels = block(rng, channels)
+        layers.append(made)
+    layers += [signs_of(rng, channels), scaled_conv(rng, channels, 6), L.PackedGlobalAvgPool2D()]
+    x = bo.pack(weights(rng, 3, 7, 6, first)) if takes_bits else pixels(rng, 3, 7, 6, first)
+    size = check(L.Packed(layers, input_shape=(7, 6, first)), x, tmp_path)
+    most = 4 * 42 * (3 * channels + 64)  # words of a pixel: two branches, and what they make
+    assert 0 < size.ram < most
+
+
+@needs_compiler
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
 def test_the_bytes_of_constants_are_those_of_the_object(tmp_path, rng):
     packed = L.Packed(
@@ -264,8 +389,8 @@ def test_the_command_writes_it(tmp_path, rng, capsys):
     for name in ("digits.h", "digits.c"):
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
     assert "--qonnx needs an output that ends in .onnx" in failure(capsys, *argv, "--qonnx")
-    L.Packed(L.PackedReLU(), input_shape=(40,)).save(model)
-    assert "0.PackedReLU has no form in C" in failure(capsys, *argv)
+    L.Packed(L.PackedTanh(), input_shape=(40,)).save(model)
+    assert "0.PackedTanh has no form in C" in failure(capsys, *argv)
 
 
 # Refusals
@@ -278,17 +403,21 @@ def conv(rng, **options):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda rng: [L.PackedReLU()], r"layer 0\.PackedReLU has no form in C"),
-        (lambda rng: [conv(rng), L.PackedResidual(conv(rng))], r"layer 1\.PackedResidual has no"),
-        (lambda rng: [L.PackedMaxPool2D(2)], r"layer 0\.PackedMaxPool2D: only bits can be pooled"),
-        (lambda rng: [conv(rng)], r"layer 0\.PackedConv2D: only the last layer may give scores"),
+        (lambda rng: [L.PackedTanh()], r"layer 0\.PackedTanh has no form in C"),
         (
-            lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 4)), L.PackedFlatten()],
-            r"layer 0\.PackedConv2D: only the last",
+            lambda rng: [conv(rng), L.PackedResidual([L.PackedTanh()])],
+            r"layer 1\.body\.0\.PackedTanh has no form in C",
         ),
         (
-            lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 2), groups=2)],
-            r"layer 0\.PackedConv2D: groups must be 1, got 2",
+            lambda rng: [L.PackedMaxPool2D(2, minimum=np.ones(4, bool))],
+            r"layer 0\.PackedMaxPool2D: a minimum of numbers is not supported",
+        ),
+        (lambda rng: [conv(rng)], "the last layer must give scores"),
+        (lambda rng: [L.PackedFlatten()], "the last layer must give scores"),
+        (lambda rng: [conv(rng), L.PackedLevels(2.0)], "its input must be codes of several bits"),
+        (
+            lambda rng: [L.PackedReLU(), L.PackedConv2D(weights(rng, 4, 1, 1, 4))],
+            r"layer 1\.PackedConv2D: its input must be bits, codes or 8-bit numbers, but others",
         ),
         (
             lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 4), scale_input=True)],

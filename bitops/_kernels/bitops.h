@@ -54,14 +54,26 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
     BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most */
+    /* Of rows as sets of their 1 bits, with |a| + |w| = a_counts[row] + w_counts[col]: */
+    BITOPS_STORE_INTERSECTION, /* int32   c = |a & w| = (|a| + |w| - mismatches) / 2 */
+    BITOPS_STORE_JACCARD,      /* double  c = mismatches / |a | w|, 0 for two empty rows */
+    BITOPS_STORE_DICE,         /* double  c = mismatches / (|a| + |w|), 0 for two empty rows */
 } bitops_store_kind;
+
+/* Below which a row is kept as one of the nearest: mismatches < factor w_counts[col] + term. Pairs
+ * that pass are tested exactly. */
+typedef struct bitops_bound {
+    float factor, term;
+} bitops_bound;
 
 /* Scales are applied in the order shown, each step rounded to float32, never fused. NULL means
  * absent. threshold has n entries, flip n bits; both are NULL unless the kind is SIGN.
  *
  * For TOPK, the ldc elements of a row of c are one heap of keys, or, unless keep is 0, a list from
  * which the `keep` smallest are selected now and then (isa/shared/nearest.h); the row must
- * meet its columns in increasing order.
+ * meet its columns in increasing order. `metric` is the kind of store whose numbers are compared:
+ * HAMMING, INTERSECTION (the largest are the nearest), or JACCARD, which orders rows as DICE does,
+ * for k <= BITOPS_RANKED_BITS. The last two have a bound for each row.
  *
  * Offsets are added to the dot products of DOT, SCALED and SIGN. `offset` is a table, and row i of
  * c takes its row offset_row[i - first_row]; row 0 stands for "no offsets" and is not read. This is
@@ -80,8 +92,14 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
-    size_t keep;  /* for TOPK: 0, or the length that lists are cut to */
-    int32_t most; /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
+    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
+    /* For TOPK: */
+    bitops_store_kind metric;
+    size_t keep;             /* 0, or the length that lists are cut to */
+    bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
+    const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
+    const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */
+    int32_t most;            /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
 } bitops_store;
 
 /* Pairs of rows that a search has found, a list that grows. For WITHIN, c is one that has room for
@@ -91,6 +109,8 @@ typedef struct bitops_found {
     int32_t *distances;
     size_t count, capacity;
 } bitops_found;
+
+enum { BITOPS_RANKED_BITS = 65535 };
 
 /* ---- kernels: one function type per operation --------------------------------------------- */
 
@@ -571,14 +591,14 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
 void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
                  int n_threads);
 
-/* Finds the `count` nearest rows of w for every row of a, by distance and then by index. n is at
- * most 2^32, and 1 <= count <= n. Of args->store only k is read. distances_out and indices_out are
- * m x count. The workspace is aligned to 64 bytes and takes at most 8 MiB. */
-size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
-                                          size_t count, int n_threads);
-void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
-                         int32_t *distances_out, int64_t *indices_out, void *workspace,
-                         int n_threads);
+/* Finds the `count` >= 1 nearest rows of w for every row of a, by value and then by index. n is at
+ * most 2^32. args->store.kind is HAMMING, INTERSECTION, JACCARD or DICE; of the store, k, counts,
+ * `allowed` and c are read. c is OUT, as indices_out m x count; both are -1 where rows are lacking.
+ * The workspace is aligned to 64 bytes and takes at most 8 MiB, and 8 bytes for each row of a. */
+size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                                  int n_threads);
+void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                 int64_t *indices_out, void *workspace, int n_threads);
 
 /* Makes room for `more` pairs; returns 0, with the list as it was, if memory is missing. */
 int bitops_found_reserve(bitops_found *found, size_t more);

@@ -19,6 +19,10 @@ PACK_CODES: dict[np.dtype[Any], int]
 DOT: int
 HAMMING: int
 HAMMING16: int
+INTERSECTION: int
+JACCARD: int
+DICE: int
+RANKED_BITS: int
 SIGN: int
 MEMORY: int
 THREAD: int
@@ -200,11 +204,25 @@ def hamming(
 def hamming16(
     a: _Words, w: _Words | Panels, k: int, batch: _Batch, c_out: NDArray[np.uint16]
 ) -> None: ...
-def hamming_topk(
+def metric(
+    kind: int,
     a: _Words,
     w: _Words | Panels,
     k: int,
-    distances_out: NDArray[np.int32],
+    batch: _Batch,
+    a_counts: NDArray[np.int32] | None,
+    w_counts: NDArray[np.int32] | None,
+    c_out: NDArray[Any],
+) -> None: ...
+def topk(
+    kind: int,
+    a: _Words,
+    w: _Words | Panels,
+    k: int,
+    a_counts: NDArray[np.int32] | None,
+    w_counts: NDArray[np.int32] | None,
+    allowed: _Words | None,
+    values_out: NDArray[Any],
     indices_out: NDArray[np.int64],
 ) -> None: ...
 def score_topk(

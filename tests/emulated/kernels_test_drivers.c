@@ -77,14 +77,14 @@ static void test_topk_driver(const bitops_isa *isa) {
             args.w = input_words(1, n * k_words, RANDOM);
             args.k_words = k_words;
             args.store.k = (int32_t)(k_words * 64);
+            args.store.kind = BITOPS_STORE_HAMMING;
             const outputs out = make_outputs(m * count * 12, 0);
             for (int b = 0; b < 2; b++) {
                 const bitops_isa *own = b ? generic : isa;
                 char *c = b ? out.want : out.got;
-                void *workspace =
-                    workspace_of(bitops_hamming_topk_workspace_size(own, &args, count, 1));
-                bitops_hamming_topk(own, &args, count, (int32_t *)(c + m * count * 8), (int64_t *)c,
-                                    workspace, 1);
+                void *workspace = workspace_of(bitops_topk_workspace_size(own, &args, count, 1));
+                args.store.c = c + m * count * 8;
+                bitops_topk(own, &args, count, (int64_t *)c, workspace, 1);
                 free_workspace(workspace);
             }
             check_outputs(m, n, count);

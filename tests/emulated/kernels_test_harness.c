@@ -1,6 +1,7 @@
 /* kernels_test_harness.c: comparisons, memory with fences, and data for the tests. */
 #define _DEFAULT_SOURCE
 #include "kernels_test.h"
+#include "isa/shared/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,17 +124,20 @@ static float k_map[MAX_M];
 static int32_t threshold[MAX_N], offset_table[OFFSET_ROWS * MAX_N];
 static uint64_t flip[MAX_N / 64 + 1];
 static uint32_t offset_row[MAX_M];
+static int32_t a_counts[MAX_M], w_counts[MAX_N];
 
 void fill_store_arrays(size_t n, size_t k) {
     for (size_t j = 0; j < MAX_N; j++) {
         alpha[j] = random_float();
         bias[j] = random_float();
+        w_counts[j] = (int32_t)(k - random64() % (k / 2 + 1)); /* two are at least k */
         threshold[j] = (int32_t)(random64() % (k / 4 + 3)) - (int32_t)(k / 8 + 1);
     }
     for (size_t j = 0; j < COUNT(offset_table); j++)
         offset_table[j] = (int32_t)(random64() % 50) - 25;
     for (size_t i = 0; i < MAX_M; i++) {
         k_map[i] = random_float();
+        a_counts[i] = (int32_t)(k - random64() % (k / 2 + 1));
         offset_row[i] = (uint32_t)(random64() % OFFSET_ROWS);
     }
     memset(flip, 0, sizeof flip); /* packed bits: those from n on are 0 */
@@ -144,9 +148,11 @@ void fill_store_arrays(size_t n, size_t k) {
 bitops_store make_store(int i, size_t n, size_t k) {
     bitops_store store = {.k = (int32_t)k, .ldc = n + (size_t)i % 3};
     static const bitops_store_kind kinds[STORES] = {
-        BITOPS_STORE_DOT,  BITOPS_STORE_SCALED,     BITOPS_STORE_HAMMING, BITOPS_STORE_HAMMING16,
-        BITOPS_STORE_SIGN, BITOPS_STORE_ACCUMULATE, BITOPS_STORE_TOPK,    BITOPS_STORE_SCALED,
-        BITOPS_STORE_DOT,  BITOPS_STORE_SIGN,       BITOPS_STORE_SCALED};
+        BITOPS_STORE_DOT,       BITOPS_STORE_SCALED, BITOPS_STORE_HAMMING,
+        BITOPS_STORE_HAMMING16, BITOPS_STORE_SIGN,   BITOPS_STORE_ACCUMULATE,
+        BITOPS_STORE_TOPK,      BITOPS_STORE_SCALED, BITOPS_STORE_DOT,
+        BITOPS_STORE_SIGN,      BITOPS_STORE_SCALED, BITOPS_STORE_INTERSECTION,
+        BITOPS_STORE_JACCARD,   BITOPS_STORE_DICE};
     store.kind = kinds[i];
     if (store.kind == BITOPS_STORE_TOPK)
         store.ldc = TOPK;
@@ -154,7 +160,10 @@ bitops_store make_store(int i, size_t n, size_t k) {
         store.ldc = bitops_words(n) + (size_t)i % 3;
         store.threshold = threshold;
     }
-    if (i >= 7 && i != 10) { /* with offsets */
+    if (i > 10) {
+        store.a_counts = a_counts;
+        store.w_counts = w_counts;
+    } else if (i >= 7 && i != 10) { /* with offsets */
         store.offset = offset_table;
         store.ld_offset = MAX_N;
         store.offset_row = offset_row;
@@ -172,8 +181,8 @@ bitops_store make_store(int i, size_t n, size_t k) {
 }
 
 size_t store_bytes(const bitops_store *store, size_t m) {
-    const int words = store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK;
-    return m * store->ldc * (words ? 8 : store->kind == BITOPS_STORE_HAMMING16 ? 2 : 4);
+    const size_t number = store_number_size(store->kind);
+    return m * store->ldc * (number ? number : 8);
 }
 
 void start_outputs(const bitops_store *store, size_t m, void *c) {

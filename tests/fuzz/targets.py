@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from fuzz import (
     bit_arrays,
@@ -33,6 +34,16 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "model": model_files.run,
     "svhn": data_files.run_svhn,
 }
+
+# Readers of formats whose libraries are optional.
+if find_spec("onnx"):
+    from fuzz import onnx_files
+
+    TARGETS["onnx"] = onnx_files.run
+if find_spec("h5py"):
+    from fuzz import keras_files
+
+    TARGETS |= {"keras2": keras_files.run_h5, "keras3": keras_files.run_zip}
 
 
 def execute(name: str, data: bytes) -> None:

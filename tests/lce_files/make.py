@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Makes networks as Larq Compute Engine writes them, with what its interpreter computes.
 
-    make.py FOLDER                 the files beside this script
-    make.py FOLDER --random 300    so many random networks, numbered
+    make.py FOLDER                      the files beside this script
+    make.py FOLDER --random 0 300       random networks by their numbers, from 0 to 299
 
-Each NAME.tflite gets a NAME.npz of examples x and the scores of the interpreter. It needs an
-environment of its own, Python 3.10 or newer:
+Each NAME.tflite gets a NAME.npz of examples x, the scores of the interpreter, and those of Keras.
+They may differ in random networks: the interpreter's usual kernel gets zero padding wrong for even
+windows, and where a window is wider than the image. It needs an environment of its own, Python 3.10
+or newer:
 
     pip install larq-compute-engine==0.16.0 larq==0.13.3 tensorflow-cpu==2.16.1 tf-keras==2.16.0
 
@@ -131,6 +133,22 @@ def groups(x):
     return L.GlobalAveragePooling2D()(x)
 
 
+def dense_block(x):
+    """Channels side by side, then a sum with them, and depthwise filters of them."""
+    x = L.Concatenate()([x, norm(binary(x, 5))])
+    x = L.Add()([x, L.ReLU()(norm(binary(x, x.shape[-1])))])
+    x = L.Concatenate()([x, norm(binary(x, 4))])
+    return L.Dense(6)(L.GlobalAveragePooling2D()(L.DepthwiseConv2D(2, depth_multiplier=2)(x)))
+
+
+def gates(x):
+    """Factors of the channels that are computed, as in Real-to-Binary, and a hard swish."""
+    y = norm(binary(x, 16))
+    factors = L.Conv2D(4, 1, activation="relu")(L.GlobalAveragePooling2D(keepdims=True)(x))
+    x = L.Multiply()([y, L.Conv2D(16, 1, activation="sigmoid")(factors)])
+    return L.GlobalAveragePooling2D()(x * L.ReLU(6.0)(x + 3.0) * (1 / 6))
+
+
 def bits_out(x):
     x = norm(binary(x, 37))
     return larq.quantizers.SteSign()(x)
@@ -183,6 +201,8 @@ FILES: dict[str, tuple[Net, tuple[int, ...]]] = {
     "quicknet_maxpool": (quicknet(blur=False, filters=(16, 32)), (24, 24, 3)),
     "rows": (rows, (20,)),
     "zero_padding": (zero_padding, (7, 8, 32)),
+    "dense_block": (dense_block, (5, 6, 7)),
+    "gates": (gates, (6, 5, 16)),
 }
 
 
@@ -255,9 +275,11 @@ def write(folder: Path, name: str, net: Net, shape: tuple[int, ...], seed: int) 
     x = rng.normal(0, 1, (MOST_EXAMPLES, *shape)).astype(np.float32)
     # the reference kernels know zero padding only with float outputs, the others no groups
     scores = Interpreter(content, use_reference_bconv=name == "groups").predict(x)
+    own = model.predict(x, verbose=0)
+    difference = np.abs(scores - own).max() / np.abs(own).max()
     (folder / f"{name}.tflite").write_bytes(content)
-    np.savez_compressed(folder / f"{name}.npz", x=x, scores=scores)
-    print(f"{name}: {len(content):,} bytes, scores {scores.shape}", flush=True)
+    np.savez_compressed(folder / f"{name}.npz", x=x, scores=scores, keras=own)
+    print(f"{name}: {len(content):,} bytes, Keras differs by {difference:.1e}", flush=True)
 
 
 def main() -> None:
@@ -265,14 +287,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--random", type=int, nargs=2, metavar=("FIRST", "END"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     tf.get_logger().setLevel("ERROR")
-    if not options.random:
+    if options.random is None:
         for seed, (name, (net, shape)) in enumerate(FILES.items()):
             write(options.folder, name, net, shape, seed)
-    for seed in range(options.random):
+    for seed in range(*(options.random or (0,))):
         rng = np.random.default_rng([17, seed])
         rows_only = rng.random() < 0.15
         shape = (int(rng.integers(5, 90)),)

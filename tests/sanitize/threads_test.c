@@ -165,12 +165,12 @@ static void gemm_few_rows(const call *c) {
 }
 
 static void topk(const call *c) {
-    const bitops_gemm_args args = product(c, ROWS, 40, 0);
-    void *workspace =
-        allocate(bitops_hamming_topk_workspace_size(c->isa, &args, NEAREST, c->threads));
+    bitops_gemm_args args = product(c, ROWS, 40, 0);
+    void *workspace = allocate(bitops_topk_workspace_size(c->isa, &args, NEAREST, c->threads));
     int64_t *indices = c->out;
-    bitops_hamming_topk(c->isa, &args, NEAREST, (int32_t *)(indices + ROWS * NEAREST), indices,
-                        workspace, c->threads);
+    args.store.kind = BITOPS_STORE_HAMMING;
+    args.store.c = indices + ROWS * NEAREST;
+    bitops_topk(c->isa, &args, NEAREST, indices, workspace, c->threads);
     bitops_free(workspace);
 }
 

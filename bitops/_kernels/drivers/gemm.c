@@ -356,21 +356,11 @@ void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *work
         gemm_whole(&plan, workspace);
 }
 
-static size_t element_size(bitops_store_kind kind) {
-    switch (kind) {
-    case BITOPS_STORE_HAMMING16:
-        return sizeof(uint16_t);
-    case BITOPS_STORE_SIGN:
-        return sizeof(uint64_t);
-    default:
-        return sizeof(int32_t);
-    }
-}
-
 void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size_t batch,
                        const int64_t *a_index, const int64_t *w_index, void *workspace,
                        int n_threads) {
-    const size_t c_block = args->m * args->store.ldc * element_size(args->store.kind);
+    const size_t number = store_number_size(args->store.kind);
+    const size_t c_block = args->m * args->store.ldc * (number ? number : sizeof(uint64_t));
     for (size_t i = 0; i < batch && !bitops_stopped(args->stop); i++) {
         bitops_gemm_args one = *args;
         one.a += (size_t)a_index[i] * args->m * args->lda;
@@ -378,6 +368,10 @@ void bitops_gemm_batch(const bitops_isa *isa, const bitops_gemm_args *args, size
         one.store.c = (char *)args->store.c + i * c_block;
         if (args->store.k_map)
             one.store.k_map = args->store.k_map + i * args->m;
+        if (args->store.a_counts) {
+            one.store.a_counts += (size_t)a_index[i] * args->m;
+            one.store.w_counts += (size_t)w_index[i] * args->n;
+        }
         bitops_gemm(isa, &one, workspace, n_threads);
     }
 }

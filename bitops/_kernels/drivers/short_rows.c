@@ -9,6 +9,7 @@
 #include "drivers/short_rows.h"
 #include "bitops.h"
 #include "drivers/sizes.h"
+#include "isa/shared/store.h"
 #include "runtime/parallel.h"
 
 #include <stdint.h>
@@ -34,20 +35,6 @@ typedef struct short_block {
     int streams;
 } short_block;
 
-/* Bytes of one output, 0 for outputs that are not numbers side by side. */
-static size_t number_size(bitops_store_kind kind) {
-    switch (kind) {
-    case BITOPS_STORE_DOT:
-    case BITOPS_STORE_SCALED:
-    case BITOPS_STORE_HAMMING:
-        return sizeof(int32_t);
-    case BITOPS_STORE_HAMMING16:
-        return sizeof(uint16_t);
-    default:
-        return 0;
-    }
-}
-
 /* Copies bytes to memory that is not read soon; whole lines do not pass through the caches. */
 static void stream(char *c_out, const char *bytes, size_t n) {
 #if defined(__x86_64__)
@@ -68,13 +55,15 @@ static void stream(char *c_out, const char *bytes, size_t n) {
 /* Row i of the outputs by way of a line on the stack. */
 static void stream_row(const short_block *block, const uint64_t *row, size_t i) {
     const bitops_gemm_args *args = block->args;
-    _Alignas(LINE_BYTES) int32_t line[SHORT_PANEL_WORDS];
+    _Alignas(LINE_BYTES) double line[SHORT_PANEL_WORDS];
     bitops_store own = args->store;
-    const size_t size = number_size(own.kind);
+    const size_t size = store_number_size(own.kind);
     own.c = line;
     own.alpha = own.alpha ? own.alpha + block->j : NULL;
     own.bias = own.bias ? own.bias + block->j : NULL;
     own.k_map = own.k_map ? own.k_map + i : NULL;
+    own.a_counts = own.a_counts ? own.a_counts + i : NULL;
+    own.w_counts = own.w_counts ? own.w_counts + block->j : NULL;
     block->isa->gemm_short(row, args->k_words, 1, block->panels, block->n, args->k_words, 0, 0,
                            &own);
     stream((char *)args->store.c + (i * args->store.ldc + block->j) * size, (const char *)line,
@@ -128,7 +117,8 @@ void bitops_short_rows(const bitops_isa *isa, const bitops_gemm_args *args, int 
         blocks = min_size(ceil_div(args->m, TASK_ROWS),
                           ceil_div((size_t)threads * TASKS_A_THREAD, groups));
     const size_t rows = ceil_div(args->m, blocks);
-    const double bytes = (double)args->m * (double)args->n * (double)number_size(args->store.kind);
+    const double bytes =
+        (double)args->m * (double)args->n * (double)store_number_size(args->store.kind);
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
         const size_t i = min_size((size_t)task / groups * rows, args->m);

@@ -4,9 +4,13 @@
  *     heaps of the block and span := empty
  *     for each step of the span       its panels are made in the worker's scratch
  *                                     just before their use, or rows are read as they lie
- *       gemm_panel, whose store keeps distances below the row's limit, in its heap or list
+ *       gemm_panel, whose store keeps ranks below the row's limit, in its heap or list
  *   for each row                                                    shared out to threads
- *     heaps of all spans -> one, sorted -> distances, indices
+ *     heaps of all spans -> one, sorted -> values, indices
+ *
+ * A rank is 32 bits that order rows as the metric does (isa/shared/nearest.h). Where only some
+ * columns are allowed, a step takes the next allowed ones, whose rows are copied to scratch; or
+ * all, and the store leaves out those that are not allowed, if they cost less than copies.
  *
  * A row meets the columns of its span in increasing order and on one thread, so results do not
  * depend on the number of threads. The heaps of the first span are the array of indices itself.
@@ -37,6 +41,8 @@ enum {
     SPAN_COLUMNS = 1024,   /* columns below which a span is not worth a thread */
     PLAIN_WORDS = 1 << 11, /* words of w that are taken at a time as they lie: 16 KiB, */
     PLAIN_COLUMNS = 64,    /* but whole lines of columns */
+    FEW_ALLOWED = 10,      /* below a share of 1 / 10 a single pass over w costs more than copies */
+    COPY_AHEAD = 16,       /* rows that are prefetched, since they are far apart */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
@@ -70,10 +76,23 @@ typedef struct topk_plan {
     size_t spans, columns;
     /* Scratch of each worker, in words: the panels of a step, then a block of rows, in whole cache
      * lines, since the panel of the next worker follows. */
-    size_t panel_words, rows_words, lists_words;
+    size_t panel_words, rows_words, lists_words, bounds_words, copies_words;
+    int copies;       /* the allowed columns are copied, else the store leaves out the others */
     int lists;        /* a block has lists (isa/shared/nearest.h) in place of heaps */
     size_t heap_keys; /* heaps of the spans after the first */
 } topk_plan;
+
+/* Panels cost as much as a row of a. If they are made anyway, only those of allowed columns are. */
+static int copies_pay(const bitops_isa *isa, const bitops_gemm_args *args, bitops_way way) {
+    const uint64_t *allowed = args->store.allowed;
+    if (!allowed)
+        return 0;
+    int64_t count;
+    isa->popcount(allowed, 1, bitops_words(args->n), &count);
+    if (way == BITOPS_PLAIN_ROWS)
+        return (size_t)count * FEW_ALLOWED < args->n;
+    return !args->panels || 2 * (size_t)count < args->n;
+}
 
 static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                            int n_threads) {
@@ -82,7 +101,8 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     topk_plan plan = {.way = choose_search_way(isa, args)};
     const int plain = plan.way == BITOPS_PLAIN_ROWS;
     plan.step = step_columns(isa, args, plan.way);
-    plan.panel_words = plain || args->panels ? 0 : plan.step * args->k_words;
+    plan.copies = copies_pay(isa, args, plan.way);
+    plan.panel_words = plain || (args->panels && !plan.copies) ? 0 : plan.step * args->k_words;
     const size_t fit_panels = max_size(PANEL_WORDS / max_size(plan.panel_words, 1), 1);
     const size_t most = min_size(MAX_THREADS, fit_panels);
     const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
@@ -103,12 +123,16 @@ static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     plan.rows_words = plain ? 0 : round_up(plan.rows * row_words, LINE_WORDS);
     plan.lists_words =
         plan.lists ? round_up(min_size(plan.rows, args->m) * list_words(count), LINE_WORDS) : 0;
+    plan.bounds_words = round_up(min_size(plan.rows, args->m), LINE_WORDS);
+    /* Rows, then ids and counts, two to a word. */
+    plan.copies_words = plan.copies ? round_up(plan.step * (args->k_words + 1), LINE_WORDS) : 0;
     plan.heap_keys = (plan.spans - 1) * keys;
     return plan;
 }
 
 static size_t worker_words(const topk_plan *plan) {
-    return plan->panel_words + plan->rows_words + plan->lists_words;
+    return plan->panel_words + plan->rows_words + plan->lists_words + plan->bounds_words +
+           plan->copies_words;
 }
 
 /* The product that makes a block of distances of long rows. */
@@ -122,19 +146,23 @@ static bitops_gemm_args long_block(const bitops_gemm_args *args, size_t i, size_
         block.panels += j * args->k_words;
     if (args->w)
         block.w += j * args->ldw;
-    block.store.kind = BITOPS_STORE_HAMMING;
-    block.store.c = distances;
-    block.store.ldc = block.n;
+    block.store = (bitops_store){
+        .kind = BITOPS_STORE_HAMMING, .k = args->store.k, .c = distances, .ldc = block.n};
     return block;
 }
 
-size_t bitops_hamming_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
-                                          size_t count, int n_threads) {
+/* Bytes of the bounds of all rows. */
+static size_t long_bounds(const bitops_gemm_args *args) {
+    return round_up(args->m, LINE_WORDS) * sizeof(bitops_bound);
+}
+
+size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                                  int n_threads) {
     if (args->m == 0)
         return 0;
     if (is_long(isa, args)) {
         const bitops_gemm_args block = long_block(args, 0, 0, NULL);
-        return LONG_ROWS * LONG_COLUMNS * sizeof(int32_t) +
+        return LONG_ROWS * LONG_COLUMNS * sizeof(int32_t) + long_bounds(args) +
                bitops_gemm_workspace_size(isa, &block, n_threads);
     }
     const topk_plan plan = make_plan(isa, args, count, n_threads);
@@ -146,62 +174,156 @@ static void clear_heaps(uint64_t *heaps, size_t keys) {
         heaps[i] = HEAP_NONE;
 }
 
-static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args,
-                      const bitops_store *store, void *workspace, int n_threads) {
+/* The bounds of m rows, from a_counts on, of which nothing has been kept. */
+static void clear_bounds(bitops_store *store, size_t m, void *memory) {
+    if (store->metric == BITOPS_STORE_HAMMING)
+        return;
+    store->bounds = memory;
+    for (size_t i = 0; i < m; i++)
+        store->bounds[i] = nearest_bound(UINT32_MAX, store->a_counts[i], store);
+}
+
+static void topk_long(const bitops_isa *isa, const bitops_gemm_args *args, bitops_store store,
+                      void *workspace, int n_threads) {
     int32_t *distances = workspace;
-    char *rest = (char *)workspace + LONG_ROWS * LONG_COLUMNS * sizeof(int32_t);
-    clear_heaps(store->c, args->m * store->ldc);
+    char *bounds = (char *)workspace + LONG_ROWS * LONG_COLUMNS * sizeof(int32_t);
+    char *rest = bounds + long_bounds(args);
+    clear_heaps(store.c, args->m * store.ldc);
+    clear_bounds(&store, args->m, bounds);
     for (size_t i = 0; i < args->m; i += LONG_ROWS)
         for (size_t j = 0; j < args->n && !bitops_stopped(args->stop); j += LONG_COLUMNS) {
             const bitops_gemm_args block = long_block(args, i, j, distances);
             bitops_gemm(isa, &block, rest, n_threads);
-            store_block(distances, block.n, block.m, block.n, i, j, store);
+            store_block(distances, block.n, block.m, block.n, i, j, &store);
         }
 }
 
-/* Columns [j, j + n) of w as panels: in place if they are prepacked, else made in scratch. */
-static const uint64_t *panels_of(const bitops_isa *isa, const bitops_gemm_args *args, size_t j,
-                                 size_t n, uint64_t *scratch) {
-    if (args->panels)
-        return args->panels + j * args->k_words;
-    for (size_t i = 0; i < n; i += isa->nr)
-        isa->prepack(args->w + (j + i) * args->ldw, args->ldw, min_size(isa->nr, n - i),
-                     args->k_words, scratch + i * args->k_words);
+/* ---- steps of columns ---------------------------------------------------------------------- */
+
+/* What a kernel takes: n columns, which are the rows w or ordered into panels. The store sees the
+ * first of them at `col`. */
+typedef struct topk_step {
+    const uint64_t *w, *panels;
+    size_t ldw, n, col;
+} topk_step;
+
+/* Ids of the allowed columns from *next on, in increasing order, up to `most` of them. */
+static size_t take_allowed(const uint64_t *allowed, size_t *next, size_t end, size_t most,
+                           uint32_t *ids_out) {
+    size_t n = 0, j = *next;
+    while (j < end && n < most) {
+        const uint64_t word = allowed[j / BITOPS_WORD_BITS] >> j % BITOPS_WORD_BITS;
+        if (!word) {
+            j = (j / BITOPS_WORD_BITS + 1) * BITOPS_WORD_BITS;
+            continue;
+        }
+        j += (size_t)__builtin_ctzll(word);
+        if (j < end)
+            ids_out[n++] = (uint32_t)j++;
+    }
+    *next = j;
+    return n;
+}
+
+static void copy_rows(const uint64_t *w, size_t ldw, const uint32_t *ids, size_t n, size_t k_words,
+                      uint64_t *rows_out) {
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t *row = w + ids[i] * ldw;
+        if (i + COPY_AHEAD < n)
+            BITOPS_PREFETCH(w + ids[i + COPY_AHEAD] * ldw);
+        for (size_t p = 0; p < k_words; p++) {
+            BITOPS_IN_POINTER(row); /* no call of memcpy for a few words */
+            *rows_out++ = row[p];
+        }
+    }
+}
+
+/* The next allowed columns from *next on, copied to scratch; ids and counts go to store. */
+static topk_step copied_step(const bitops_gemm_args *args, const topk_plan *plan, size_t *next,
+                             size_t end, bitops_store *store, uint64_t *scratch) {
+    uint32_t *ids = (uint32_t *)(scratch + plan->step * args->k_words);
+    int32_t *counts = (int32_t *)(ids + plan->step);
+    const size_t n = take_allowed(args->store.allowed, next, end, plan->step, ids);
+    copy_rows(args->w, args->ldw, ids, n, args->k_words, scratch);
+    store->ids = ids;
+    if (store->bounds) {
+        for (size_t j = 0; j < n; j++)
+            counts[j] = args->store.w_counts[ids[j]];
+        store->w_counts = counts;
+    }
+    return (topk_step){.w = scratch, .ldw = args->k_words, .n = n};
+}
+
+/* Whether any of n columns from j on is allowed; j is a multiple of 8. */
+static int any_allowed(const uint64_t *allowed, size_t j, size_t n) {
+    const uint8_t *bytes = (const uint8_t *)allowed + j / 8;
+    uint8_t any = 0;
+    for (size_t i = 0; i < ceil_div(n, 8); i++)
+        any |= bytes[i];
+    return any;
+}
+
+/* Columns [*next, *next + step) as they lie; none of them if none is allowed. */
+static topk_step plain_step(const bitops_gemm_args *args, const topk_plan *plan, size_t *next,
+                            size_t end) {
+    const size_t j = *next, n = min_size(plan->step, end - j);
+    *next = j + n;
+    if (args->store.allowed && !any_allowed(args->store.allowed, j, n))
+        return (topk_step){.n = 0};
+    return (topk_step){.w = args->w + j * args->ldw,
+                       .panels = args->panels ? args->panels + j * args->k_words : NULL,
+                       .ldw = args->ldw,
+                       .n = n,
+                       .col = j};
+}
+
+/* Panels of a step: in place if they are prepacked, else made in scratch. */
+static const uint64_t *panels_of(const bitops_isa *isa, const topk_step *step, size_t k_words,
+                                 uint64_t *scratch) {
+    if (step->panels)
+        return step->panels;
+    for (size_t i = 0; i < step->n; i += isa->nr)
+        isa->prepack(step->w + i * step->ldw, step->ldw, min_size(isa->nr, step->n - i), k_words,
+                     scratch + i * k_words);
     return scratch;
 }
 
-/* A block of rows [i, i + m) of a times a span of columns [j, end). `row` is its first row in the
- * store. */
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+/* A block of rows [i, i + m) of a times a span of columns [j, end). The store begins with row i. */
 typedef struct topk_task {
-    size_t i, m, j, end, row;
+    size_t i, m, j, end;
 } topk_task;
 
 static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
-                     const topk_task *task, const bitops_store *store, uint64_t *scratch) {
-    const size_t k_words = args->k_words, m = task->m, row = task->row;
+                     const topk_task *task, bitops_store *store, uint64_t *scratch) {
+    const size_t k_words = args->k_words, m = task->m;
     const uint64_t *a = args->a + task->i * args->lda;
+    uint64_t *rows = scratch + plan->panel_words, *copies = rows + plan->rows_words;
     size_t lda = args->lda;
     if (plan->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, k_words, scratch + plan->panel_words, k_words);
-        a = scratch + plan->panel_words;
+        isa->prepack_rows(a, lda, m, k_words, rows, k_words);
+        a = rows;
         lda = k_words;
     }
-    for (size_t j = task->j, step = 0; j < task->end; j += plan->step, step++) {
-        const size_t n = min_size(plan->step, task->end - j);
-        if (bitops_stopped_at(step, STOP_STEPS, args->stop))
+    for (size_t j = task->j, steps = 0; j < task->end; steps++) {
+        if (bitops_stopped_at(steps, STOP_STEPS, args->stop))
             return;
+        const topk_step step = plan->copies ? copied_step(args, plan, &j, task->end, store, copies)
+                                            : plain_step(args, plan, &j, task->end);
+        if (step.n == 0)
+            continue;
         switch (plan->way) {
         case BITOPS_PLAIN_ROWS:
-            isa->gemm_rows(a, lda, m, args->w + j * args->ldw, args->ldw, n, k_words, row, j,
-                           store);
+            isa->gemm_rows(a, lda, m, step.w, step.ldw, step.n, k_words, 0, step.col, store);
             break;
         case BITOPS_SHORT_ROWS:
-            isa->gemm_short(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
-                            store);
+            isa->gemm_short(a, lda, m, panels_of(isa, &step, k_words, scratch), step.n, k_words, 0,
+                            step.col, store);
             break;
         case BITOPS_PANELS:
-            isa->gemm_panel(a, lda, m, panels_of(isa, args, j, n, scratch), n, k_words, row, j,
-                            store, scratch + plan->panel_words);
+            isa->gemm_panel(a, lda, m, panels_of(isa, &step, k_words, scratch), step.n, k_words, 0,
+                            step.col, store, rows);
             break;
         }
     }
@@ -220,23 +342,27 @@ static void list_to_heap(uint64_t *list, uint64_t *heap_out, size_t count) {
 static void topk_block(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                        size_t block, size_t span, const bitops_store *store, uint64_t *scratch) {
     const size_t i = block * plan->rows, count = store->ldc, words = list_words(count);
-    topk_task task = {.i = i,
-                      .m = min_size(plan->rows, args->m - i),
-                      .j = span * plan->columns,
-                      .end = min_size((span + 1) * plan->columns, args->n),
-                      .row = i};
+    const topk_task task = {.i = i,
+                            .m = min_size(plan->rows, args->m - i),
+                            .j = span * plan->columns,
+                            .end = min_size((span + 1) * plan->columns, args->n)};
     uint64_t *heaps = (uint64_t *)store->c + i * count;
+    uint64_t *lists = scratch + plan->panel_words + plan->rows_words + plan->copies_words;
+    bitops_store own = *store;
+    if (plan->copies)
+        own.allowed = NULL; /* all copies are */
+    if (own.a_counts)
+        own.a_counts += i;
+    clear_bounds(&own, task.m, lists + plan->lists_words);
     if (!plan->lists) {
+        own.c = heaps;
         clear_heaps(heaps, task.m * count);
-        multiply(isa, args, plan, &task, store, scratch);
+        multiply(isa, args, plan, &task, &own, scratch);
         return;
     }
-    uint64_t *lists = scratch + plan->panel_words + plan->rows_words;
-    bitops_store own = *store;
     own.c = lists;
     own.ldc = words;
     own.keep = count;
-    task.row = 0;
     for (size_t row = 0; row < task.m; row++)
         list_clear(lists + row * words);
     multiply(isa, args, plan, &task, &own, scratch);
@@ -263,18 +389,43 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
         }
 }
 
-void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
-                         int32_t *distances_out, int64_t *indices_out, void *workspace,
-                         int n_threads) {
+/* ---- results ------------------------------------------------------------------------------- */
+
+/* Writes value i of the results, whose rank and column are those of a key, or -1. */
+static void write_value(const bitops_store *store, uint64_t key, size_t row, size_t i) {
+    const int is_float = store_number_size(store->kind) == sizeof(double);
+    const uint32_t rank = (uint32_t)(key >> 32);
+    double value = rank;
+    if (store->kind == BITOPS_STORE_INTERSECTION)
+        value = RANK_MOST - rank;
+    if (is_float && key != HEAP_NONE) { /* a fraction again: the integer next to it is h */
+        const double sum = (double)store->a_counts[row] + (double)store->w_counts[key & UINT32_MAX];
+        const double h = (double)(int64_t)(sum * rank / (2.0 * RANK_MOST - rank) + 0.5);
+        const double size = store->kind == BITOPS_STORE_JACCARD ? (sum + h) / 2 : sum;
+        value = h / (size > 1 ? size : 1);
+    }
+    if (key == HEAP_NONE)
+        value = -1;
+    if (is_float)
+        ((double *)store->c)[i] = value;
+    else
+        ((int32_t *)store->c)[i] = (int32_t)value;
+}
+
+void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
+                 int64_t *indices_out, void *workspace, int n_threads) {
     if (args->m == 0)
         return;
     uint64_t *const heaps = (uint64_t *)indices_out, *more = NULL;
-    const bitops_store store = {
-        .kind = BITOPS_STORE_TOPK, .k = args->store.k, .c = heaps, .ldc = count};
+    bitops_store store = args->store;
+    store.kind = BITOPS_STORE_TOPK;
+    store.metric = args->store.kind == BITOPS_STORE_DICE ? BITOPS_STORE_JACCARD : args->store.kind;
+    store.c = heaps;
+    store.ldc = count;
     const topk_plan plan = make_plan(isa, args, count, n_threads);
     const size_t extra = is_long(isa, args) ? 0 : plan.spans - 1;
     if (is_long(isa, args)) {
-        topk_long(isa, args, &store, workspace, n_threads);
+        topk_long(isa, args, store, workspace, n_threads);
     } else {
         more = (uint64_t *)workspace + plan.workers * worker_words(&plan);
         topk_fused(isa, args, &plan, &store, more, workspace);
@@ -291,8 +442,10 @@ void bitops_hamming_topk(const bitops_isa *isa, const bitops_gemm_args *args, si
                 heap_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
         heap_sort(heap, count);
         for (size_t i = 0; i < count; i++) {
-            distances_out[(size_t)row * count + i] = (int32_t)(heap[i] >> 32);
-            heap[i] &= UINT32_MAX;
+            const uint64_t key = heap[i];
+            write_value(&args->store, key, (size_t)row, (size_t)row * count + i);
+            indices_out[(size_t)row * count + i] =
+                key == HEAP_NONE ? -1 : (int64_t)(key & UINT32_MAX);
         }
     }
 }

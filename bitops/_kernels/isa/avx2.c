@@ -198,12 +198,10 @@ BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t
 
 /* Prefetches the cache lines of one row of results, which will be written. */
 BITOPS_INLINE void prefetch_results(size_t row, size_t col, size_t n, const bitops_store *store) {
-    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK ||
-        store->kind == BITOPS_STORE_WITHIN)
-        return;
-    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
-    for (size_t j = 0; j < n; j += 16)
-        _mm_prefetch(c + j * sizeof(int32_t), _MM_HINT_T0);
+    const size_t size = store_number_size(store->kind);
+    const char *c = (const char *)store->c + (row * store->ldc + col) * size;
+    for (size_t byte = 0; byte < n * size; byte += 64)
+        _mm_prefetch(c + byte, _MM_HINT_T0);
 }
 
 BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {

@@ -258,13 +258,25 @@ BITOPS_INLINE void tally_quad(tally s[2], tally t[2], const uint64_t *word_s,
         : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");
 }
 
+/* A tile of these by way of memory, since code that is inlined there takes registers from all
+ * tiles. */
+BITOPS_NOINLINE void store_set_tile(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
+                                    size_t row, size_t col, const bitops_store *store) {
+    for (size_t i = 0; i < rows; i++, mismatches += ld)
+        for (size_t j = 0; j < n; j += LANES)
+            store_set_lanes(_mm512_loadu_si512(mismatches + j), low_bits16(n - j), row + i, col + j,
+                            store);
+}
+
 /* rows x vecs vectors of 16 columns; both are constants at every call, so the loops unroll. */
 BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_t lda,
                         const uint64_t *panel, size_t n, size_t k_words, size_t row, size_t col,
                         const bitops_store *store) {
     tally t[MR][2];
+    BITOPS_UNROLL /* or t is in memory */
     for (int i = 0; i < rows; i++) {
         prefetch_lanes(row + (size_t)i, col, vecs, store);
+        BITOPS_UNROLL
         for (int v = 0; v < vecs; v++)
             t[i][v] = tally_zero();
     }
@@ -289,6 +301,17 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
         }
     }
 
+    if (store->a_counts) {
+        int32_t mismatches[MR][NR];
+        BITOPS_UNROLL
+        for (int i = 0; i < rows; i++) {
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++)
+                _mm512_storeu_si512(mismatches[i] + v * LANES, tally_total(t[i][v]));
+        }
+        store_set_tile(mismatches[0], NR, (size_t)rows, n, row, col, store);
+        return;
+    }
     BITOPS_UNROLL
     for (int i = 0; i < rows; i++) {
         const int32_t *offset = store_offset(store, row + (size_t)i);

@@ -103,7 +103,7 @@ BITOPS_INLINE void dense_row(const int words, const bitops_store_kind kind, cons
         for (int i = 0; i < 2 * words; i++)
             v_u64x8[i] = _mm512_popcnt_epi64(
                 _mm512_xor_si512(a_u64x8, _mm512_loadu_si512(w + i * ZMM_WORDS)));
-        store_lanes(kind, dense_sums(words, v_u64x8), 0xffff, row, col + j, NULL, &own);
+        store_any_lanes(kind, dense_sums(words, v_u64x8), 0xffff, row, col + j, NULL, &own);
     }
 }
 
@@ -312,8 +312,8 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
             else
                 rows_mismatches(1, a + i * lda, lda, w, ldw, columns, k_words, mismatches);
             for (size_t r = 0; r < rows; r++)
-                store_lanes(store->kind, _mm512_loadu_si512(mismatches[r]), low_bits16(columns),
-                            row + i + r, col + j, NULL, store);
+                store_any_lanes(store->kind, _mm512_loadu_si512(mismatches[r]), low_bits16(columns),
+                                row + i + r, col + j, NULL, store);
         }
     }
 }

@@ -91,15 +91,18 @@ typedef struct short_task {
 
 enum { AHEAD = 1024 }; /* bytes, at least */
 
-/* Bytes of an output, 0 for outputs that are not numbers side by side. */
-BITOPS_INLINE size_t output_size(const bitops_store_kind kind) {
-    if (kind == BITOPS_STORE_SIGN || kind == BITOPS_STORE_TOPK || kind == BITOPS_STORE_WITHIN)
-        return 0;
-    return kind == BITOPS_STORE_HAMMING16 ? sizeof(uint16_t) : sizeof(int32_t);
+/* store_lanes, and for the kinds that may read counts a test whether they do. */
+BITOPS_INLINE void store_short(const bitops_store_kind kind, __m512i mismatches_i32x16,
+                               __mmask16 mask, size_t row, size_t col, const int32_t *offset,
+                               const bitops_store *store) {
+    if (kind == BITOPS_STORE_TOPK || kind == BITOPS_STORE_INTERSECTION)
+        store_any_lanes(kind, mismatches_i32x16, mask, row, col, offset, store);
+    else
+        store_lanes(kind, mismatches_i32x16, mask, row, col, offset, store);
 }
 
 BITOPS_INLINE size_t bytes_ahead(size_t m, const bitops_store *store) {
-    const size_t row = store->ldc * output_size(store->kind);
+    const size_t row = store->ldc * store_number_size(store->kind);
     return m == 1 || row == 0 ? AHEAD : (AHEAD + row - 1) / row * row;
 }
 
@@ -109,7 +112,7 @@ BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, 
     const short_row row = load_row(words, a);
     const int32_t *offset = store_offset(store, task->row + i);
     const uint64_t *panel = task->panels;
-    const size_t size = output_size(kind);
+    const size_t size = store_number_size(kind);
     const char *later =
         (const char *)store->c + ((task->row + i) * store->ldc + task->col) * size + task->ahead;
     size_t j = 0;
@@ -118,14 +121,14 @@ BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, 
         for (size_t half = 0; half < NR; half += LANES) {
             if (size && half * size % 64 == 0)
                 __builtin_prefetch(later + (j + half) * size, 1, 3);
-            store_lanes(kind, short_mismatches(words, &row, panel + half), 0xffff, task->row + i,
+            store_short(kind, short_mismatches(words, &row, panel + half), 0xffff, task->row + i,
                         task->col + j + half, offset, store);
         }
     }
     for (size_t half = 0; j + half < task->n; half += LANES) {
         if (size)
             __builtin_prefetch(later + (j + half) * size, 1, 3);
-        store_lanes(kind, short_mismatches(words, &row, panel + half),
+        store_short(kind, short_mismatches(words, &row, panel + half),
                     low_bits16(task->n - j - half), task->row + i, task->col + j + half, offset,
                     store);
     }
@@ -142,13 +145,13 @@ BITOPS_INLINE void short_rows_of(const int words, const bitops_store_kind kind, 
     }
     const __mmask16 mask = low_bits16(task->n);
     const uint64_t *panel = task->panels;
-    const size_t end = task->row + m, size = output_size(kind);
+    const size_t end = task->row + m, size = store_number_size(kind);
     for (size_t row = task->row; row < end; row++, a += lda) {
         const short_row words_of_row = load_row(words, a);
         const char *c = (const char *)store.c + (row * store.ldc + task->col) * size;
         if (size)
             __builtin_prefetch(c + task->ahead, 1, 3);
-        store_lanes(kind, short_mismatches(words, &words_of_row, panel), mask, row, task->col,
+        store_short(kind, short_mismatches(words, &words_of_row, panel), mask, row, task->col,
                     store_offset(&store, row), &store);
     }
 }
@@ -229,6 +232,9 @@ BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, si
         break;
     case BITOPS_STORE_ACCUMULATE:
         short_rows_of(words, BITOPS_STORE_ACCUMULATE, a, lda, m, task);
+        break;
+    default: /* the store of metrics looks up which it is */
+        short_rows_of(words, BITOPS_STORE_INTERSECTION, a, lda, m, task);
         break;
     }
 }

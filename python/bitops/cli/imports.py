@@ -20,6 +20,7 @@ __all__ = ["add_parser", "run"]
 _ONNX = ".onnx", ".onnx.gz"
 _KERAS = ".h5", ".hdf5", ".keras"
 _LCE = (".tflite",)
+_TORCH = ".pt", ".pth", ".safetensors"
 _ENDINGS = _ONNX + _KERAS + _LCE
 
 
@@ -52,6 +53,12 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, check and write; print what was made."""
     name = args.file.name.lower()
+    if name.endswith(_TORCH):
+        raise ValueError(
+            f"[import] {args.file.name} holds arrays but not what is computed of them: in Python, "
+            f"bitops.convert.from_torch takes the module, or this file and the layers that it "
+            f"fills; or export the module by torch.onnx.export, and import that file"
+        )
     if not name.endswith(_ENDINGS):
         raise ValueError(
             f"[import] the file must end in one of {', '.join(_ENDINGS)}, got {args.file}"

@@ -23,6 +23,7 @@ from . import (
     index,
     info,
     plot,
+    predict,
     recipes,
     search,
     show,
@@ -31,7 +32,21 @@ from . import (
 
 __all__ = ["main", "make_parser"]
 
-COMMANDS = (info, bench, demo, recipes, train, evaluate, imports, export, show, plot, index, search)
+COMMANDS = (
+    info,
+    bench,
+    demo,
+    recipes,
+    train,
+    evaluate,
+    imports,
+    export,
+    show,
+    predict,
+    plot,
+    index,
+    search,
+)
 
 # Reported in one line; anything else is a fault of the package and shows its traceback.
 FAILURES = (FloatingPointError, ImportError, MemoryError, OSError, ValueError, WrongResult)

@@ -1,4 +1,4 @@
-"""`bitops show`: what a packed model is made of."""
+"""`bitops show`: what a packed model is made of, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from .. import io
 from ..files.text import printable
+from ..files.writing import write_file
+from .arguments import output_file
+from .network_picture import draw_network
 
 __all__ = ["add_parser", "run"]
 
@@ -22,11 +25,14 @@ def add_parser(commands: Any) -> None:
         "one example, and the notes that its file holds.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file of a packed model")
+    parser.add_argument(
+        "--svg", type=output_file, metavar="FILE", help="draw the network, as an SVG file"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table of the model and its notes."""
+    """Print the table of the model and its notes; draw it if asked."""
     packed = io.load(args.model)
     shape = packed.input_shape
     sizes = "not stated" if shape is None else "x".join(map(str, shape))
@@ -35,4 +41,8 @@ def run(args: argparse.Namespace) -> int:
     for key, note in packed.notes.items():
         words = printable(f"{key}: {note}", most=500, encoding=sys.stdout.encoding)
         print(words)
+    if args.svg is not None:
+        data = draw_network(packed, printable(args.model.name)).encode()
+        write_file("show", args.svg, data)
+        print(f"wrote {printable(args.svg)}, {len(data):,} bytes")
     return 0

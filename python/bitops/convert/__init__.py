@@ -3,7 +3,8 @@
 `from_onnx` reads ONNX, also as Brevitas, QONNX and FINN write it. Its steps:
 
     file            onnx_file       bytes to Graph, checked
-    Graph           onnx_trace      node by node, by the operators in onnx_ops, onnx_quant and
+    Graph           onnx_trace      node by node, by the operators in onnx_ops (onnx_arithmetic,
+                                    onnx_layout, onnx_pools, onnx_products), onnx_quant and
                                     onnx_scales; nodes of constants by constants
     steps           simplify        constants merged and moved, so that products see bits
     layers          lowering        a Sequential, which freezes to a Packed
@@ -12,10 +13,16 @@
 has the operators, and hands those that ONNX has too on to onnx_ops.
 
 `check` compares a network with its source. `from_keras` reads files of Keras and Larq: keras_file
-makes descriptions of layers, keras_layers the layers, keras the Sequential.
+makes descriptions of layers, keras_layers the layers, keras the Sequential. `from_torch` records a
+module while it runs:
+
+    module          torch_record    the functions it calls; those that are steps by torch_forms
+    functions       torch_ops       operators of ONNX, and so steps and layers as above
+    state dict      torch_state     arrays for layers that are given
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
-keeps. `to_c` writes C, out of the functions in c_source.
+keeps. `to_c` writes C, layer by layer as c_layers says, out of the functions in
+c_source; c_program keeps tables, calls and the workspace.
 
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.
@@ -28,6 +35,7 @@ from .keras import from_keras
 from .lce import from_lce
 from .onnx import from_onnx
 from .onnx_export import to_onnx
+from .torch import from_torch
 
 __all__ = [
     "CSize",
@@ -37,6 +45,7 @@ __all__ = [
     "from_keras",
     "from_lce",
     "from_onnx",
+    "from_torch",
     "to_c",
     "to_onnx",
 ]

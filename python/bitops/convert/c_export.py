@@ -5,28 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from .. import layers as L
 from ..files.writing import write_file
-from ..layers import Layer, Packed
+from ..layers import Packed
 from ..layers.inputs import Shape
 from ..layers.operation import Convolution
-from ..layers.planes import sum_planes
 from ..layers.product import PackedProduct
-from ..layers.windows import Windows
-from ..ops.array import BitArray, pack
-from ..ops.geometry import make_window
 from . import c_source
+from .c_layers import write_chain
+from .c_program import Program, Value, known
 from .errors import ConversionError
-
-_INT32 = np.iinfo(np.int32)
-_FIELDS = 16  # of struct window, an int32_t each
 
 # Words that no identifier may be; a name is also the beginning of others, which are none of them.
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,30}")
@@ -60,7 +50,8 @@ def to_c(
     ----------
     packed : Packed
         Dense and convolutional layers with +-1 weights or planes of them, of which the first may
-        take 8-bit numbers; max-pools of bits and Flatten between them; scores at the end.
+        take 8-bit numbers; pools, BatchNorm, activations and codes between them, also in branches;
+        scores at the end. Layers with float weights have no form in C.
     folder : path
         Gets the files `<name>.h` and `<name>.c`; it is made if it does not exist.
     name : str
@@ -102,15 +93,19 @@ def to_c(
         raise TypeError(f"[to_c] packed must be a Packed, got {type(packed).__name__}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"[to_c] name must be letters, digits and _, got {name!r}")
-    program = _Program(name, _input_shape(packed), is_bits=takes_bits)
-    for place, layer in enumerate(packed.layers):
-        program.add(place, layer, is_last=place == len(packed.layers) - 1)
-    header, source = program.header(), program.source()
+    kind, program = "bits" if takes_bits else "bytes", Program()
+    start = Value(kind, known(_input_shape(packed)))
+    scores = write_chain(program, packed.layers, start)
+    if scores.kind not in ("int32_t", "float") or scores.place is None:
+        raise ConversionError("[to_c] the last layer must give scores, sums or float numbers")
+    _give_scores(program, scores)
+    made = _Files(name, program, start, scores)
+    header, source = made.header(), made.source()
     where = Path(folder)
     where.mkdir(exist_ok=True)
     write_file("to_c", where / f"{name}.h", header.encode("ascii"))
     write_file("to_c", where / f"{name}.c", source.encode("ascii"))
-    return program.size
+    return made.size
 
 
 def _input_shape(packed: Packed) -> Shape:
@@ -125,173 +120,37 @@ def _input_shape(packed: Packed) -> Shape:
     return shape
 
 
-@dataclass
-class _Program:
-    """The C code of layers, one behind the other.
+def _give_scores(program: Program, scores: Value) -> None:
+    """Let the last call write to the caller's array, or copy there what was made in place."""
+    count = scores.pixels * scores.shape[-1]
+    if scores.kind == "int32_t":  # the output of a product
+        program.calls[-1] = program.calls[-1].replace(str(scores), "scores")
+        program.words = program.words_before
+        return
+    program.call("give_floats", count, scores, "scores")
 
-    Attributes
-    ----------
-    name : str
-    shape : tuple
-        Of what the last layer gives.
-    is_bits : bool
-        Whether it gives bits rather than uint8.
-    """
+
+@dataclass(frozen=True)
+class _Files:
+    """The text of both files."""
 
     name: str
-    shape: Shape
-    is_bits: bool
-    score: str = ""
-    rom: int = 0
-    used: set[str] = field(default_factory=set)
-    tables: list[str] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    words: list[int] = field(default_factory=list)  # of the two parts of the workspace
-    current: str = "input"
-
-    def __post_init__(self) -> None:
-        self.input_shape, self.takes_bits = self.shape, self.is_bits
-        self.words = [0, 0]
+    program: Program
+    start: Value
+    scores: Value
 
     @property
     def size(self) -> CSize:
-        return CSize(self.rom, 4 * sum(self.words))
+        return CSize(self.program.rom, 4 * self.program.words)
 
-    def add(self, place: int, layer: Layer, *, is_last: bool) -> None:
-        """Append the code of a layer."""
-        where = f"[to_c] layer {place}.{layer.name}"
-        writers = {
-            L.PackedConv2D: self._product,
-            L.PackedDense: self._product,
-            L.PackedFlatten: self._flatten,
-            L.PackedMaxPool2D: self._pool,
-            L.PackedPlanesConv2D: self._product,
-            L.PackedPlanesDense: self._product,
-        }
-        writer = writers.get(type(layer))
-        if writer is None:
-            raise ConversionError(f"{where} has no form in C")
-        reason = writer(place, layer)
-        if reason:
-            raise ConversionError(f"{where}: {reason}")
-        if bool(self.score) != is_last:
-            raise ConversionError(f"{where}: only the last layer may give scores, and it must")
-        self.shape = layer.output_shape(self.shape)
-
-    # Each of these returns why the layer is refused, if it is.
-
-    def _product(self, place: int, layer: Any) -> str | None:
-        operation = layer.operation
-        are_units = layer.input_bits == 1 and self.is_bits
-        if getattr(layer, "scale_input", False):
-            return "scale_input is not supported"
-        if getattr(operation, "groups", 1) != 1:
-            return f"groups must be 1, got {operation.groups}"
-        if are_units and layer.threshold is None:
-            return "scores of bits that stand for 0 and 1 are not supported"
-        if layer.input_bits not in (None, 1) and self.is_bits:
-            return f"its input must be codes of {layer.input_bits} bits, but bits flow"
-        on_bits = operation.for_units() if are_units else operation
-        if on_bits.pad_value and not self.is_bits:
-            return f"pad_value must be 0 for uint8, got {on_bits.pad_value}"
-        windows, planes = getattr(operation, "windows", None), len(layer.weights.planes.bits)
-        window = self._window(place, layer, windows, on_bits.pad_value, planes)
-        weights = self._table("weights", place, _words(layer.weight))
-        given = layer.weights.coefficients
-        values = None if given is None else np.array(given, np.int32)
-        coefficients = self._table("coefficients", place, values)
-        self.used.add(way := "sum_of_bits" if self.is_bits else "sum_of_bytes")
-        inputs = f"{way}, {window}, {self.current}, {weights}, {coefficients}"
-        if layer.threshold is not None:
-            limits = self._table("limits", place, _limits(layer, are_units))
-            flips = self._table("flips", place, None if layer.flip is None else _flags(layer.flip))
-            self._call("threshold", f"{inputs}, {limits}, {flips}", self._target(layer))
-            self.is_bits = True
-        elif layer.alpha is None and layer.bias is None:
-            self._call("whole_scores", inputs, "scores")
-            self.score = "int32_t"
-        else:
-            alpha, bias = (
-                self._table(what, place, getattr(layer, what)) for what in ("alpha", "bias")
-            )
-            self._call("real_scores", f"{inputs}, {alpha}, {bias}", "scores")
-            self.score = "float"
-        return None
-
-    def _pool(self, place: int, layer: L.PackedMaxPool2D) -> str | None:
-        if not self.is_bits:
-            return "only bits can be pooled"
-        window = self._window(place, layer, layer.windows)
-        flags = None if layer.minimum is None else _flags(layer.minimum)
-        minimum = self._table("minimum", place, flags)
-        self._call("pool", f"{window}, {self.current}, {minimum}", self._target(layer))
-        return None
-
-    def _flatten(self, place: int, layer: L.PackedFlatten) -> str | None:
-        *image, channels = _known(self.shape)
-        pixels = math.prod(image)
-        if self.is_bits and pixels > 1 and channels % 32:
-            self._call("flatten", f"{pixels}, {channels}, {self.current}", self._target(layer))
-        return None
-
-    def _target(self, layer: Layer) -> str:
-        """Return where a layer writes its bits: the part of the workspace that is not read."""
-        part = 1 if self.current == "a" else 0
-        *image, channels = _known(layer.output_shape(self.shape))
-        words = math.prod(image) * -(-channels // 32)
-        self.words[part] = max(self.words[part], words)
-        return "ab"[part]
-
-    def _call(self, function: str, inputs: str, target: str) -> None:
-        self.used.add(function)
-        self.calls.append(f"    {function}({inputs}, {target});\n")
-        self.current = target
-
-    def _table(self, what: str, place: int, values: np.ndarray | None) -> str:
-        """Add an array of constants; return its name, or 0 if there is none."""
-        if values is None:
-            return "0"
-        name = f"{what}_{place}"
-        self.tables.append(c_source.table(name, values))
-        self.rom += values.nbytes
-        return name
-
-    def _window(
-        self, place: int, layer: Layer, windows: Windows | None, outside: int = 0, planes: int = 1
-    ) -> str:
-        """Add the sizes of a layer; return a pointer to them."""
-        shape, target = _known(self.shape), _known(layer.output_shape(self.shape))
-        if windows is None:  # each pixel, or the row, by itself
-            windows = Windows.of(layer.name, 1)
-        image = (shape[0], shape[1]) if len(shape) == 3 else (1, 1)
-        placed = make_window(layer.name, image, windows.kernel_size, **windows.options)
-        out = target[:2] if len(target) == 3 else (1, 1)
-        (top, _), (left, _) = placed.padding
-        rows = (
-            (*image, shape[-1]),
-            (*out, target[-1]),
-            windows.kernel_size,
-            (*windows.stride, *windows.dilation),
-            (top, left),
-            (outside,),
-            (planes,),
-        )
-        lines = ",\n".join("    " + ", ".join(map(str, row)) for row in rows)
-        name = f"window_{place}"
-        self.tables.append(
-            f"/* layer {place}: {layer.name} */\n"
-            f"static const struct window {name} = {{\n{lines}\n}};\n"
-        )
-        self.rom += 4 * _FIELDS
-        return f"&{name}"
-
-    # The files
+    @property
+    def takes_bits(self) -> bool:
+        return self.start.kind == "bits"
 
     def header(self) -> str:
         big, name = self.name.upper(), self.name
-        *image, features = _known(self.input_shape)
-        elements = math.prod(image) * (-(-features // 32) if self.takes_bits else features)
-        what = " x ".join(map(str, _known(self.input_shape)))
+        elements = self.start.words if self.takes_bits else math.prod(self.start.shape)
+        what = " x ".join(map(str, self.start.shape))
         packing = ", 32 channels a word, the first in the lowest bit" if self.takes_bits else ""
         return f"""\
 /* {name}: a binarized network, {self.size}. */
@@ -301,10 +160,10 @@ class _Program:
 #include <stdint.h>
 
 #define {big}_INPUTS {elements} /* {what}, channels last{packing} */
-#define {big}_SCORES {math.prod(_known(self.shape))}
-#define {big}_WORK {max(sum(self.words), 1)} /* words */
+#define {big}_SCORES {math.prod(self.scores.shape)}
+#define {big}_WORK {max(self.program.words, 1)} /* words */
 
-typedef {self.score} {name}_score;
+typedef {self.scores.kind} {name}_score;
 
 /* Computes the scores of one example; `work` has {big}_WORK words, whatever they hold. */
 {self._signature()};
@@ -317,16 +176,8 @@ int {name}_label(const {name}_score *scores);
 
     def source(self) -> str:
         big, name = self.name.upper(), self.name
-        places = {"a": "work", "b": f"work + {self.words[0]}"}
-        parts = [
-            f"    uint32_t *const {part} = {at};\n"
-            for (part, at), words in zip(places.items(), self.words, strict=True)
-            if words
-        ]
-        run = (
-            f"{self._signature()}\n{{\n{''.join(parts) or '    (void)work;'}\n"
-            f"{''.join(self.calls)}}}\n"
-        )
+        unused = "" if self.program.words else "    (void)work;\n"
+        run = f"{self._signature()}\n{{\n{unused}{''.join(self.program.calls)}}}\n"
         label = f"""\
 int {name}_label(const {name}_score *scores)
 {{
@@ -341,41 +192,11 @@ int {name}_label(const {name}_score *scores)
 }}
 """
         start = f'#include "{name}.h"\n'
-        code = [start, c_source.WINDOW, c_source.functions(self.used), *self.tables, run, label]
-        return "\n".join(code)
+        functions = c_source.functions(self.program.used)
+        return "\n".join([start, functions, *self.program.tables, run, label])
 
     def _signature(self) -> str:
         given = "uint32_t" if self.takes_bits else "uint8_t"
         return (
             f"void {self.name}_run(const {given} *input, {self.name}_score *scores, uint32_t *work)"
         )
-
-
-def _known(shape: Shape) -> Sequence[int]:
-    """Return a shape without unknown sizes; that of the input is checked beforehand."""
-    return [size for size in shape if size is not None]
-
-
-def _words(bits: BitArray) -> np.ndarray:
-    """Return bits in words of 32, those of the last axis without unused words."""
-    halves = bits.words.astype("<u8").view("<u4")[..., : -(-bits.shape[-1] // 32)]
-    return np.ascontiguousarray(halves).astype(np.uint32)
-
-
-def _flags(values: np.ndarray) -> np.ndarray:
-    return _words(pack(values))
-
-
-def _limits(layer: PackedProduct, are_units: bool) -> np.ndarray:
-    """Return int32 limits for sums: of +-1, where they may stand for 0 and 1, or of uint8.
-
-    With d the sum for +-1 and s that of the weights, the sum for 0 and 1 is (d + s) / 2.
-    """
-    assert layer.threshold is not None
-    limits = np.floor(layer.threshold.astype(np.float64))
-    limits = np.clip(limits, _INT32.min, _INT32.max)
-    if are_units:
-        weights = layer.weights
-        s = sum_planes([part.copy() for part in weights.sums], weights.planes.coefficients)
-        limits = np.clip(2 * limits - s, _INT32.min, _INT32.max)
-    return limits.astype(np.int32)

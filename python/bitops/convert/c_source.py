@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,16 +18,56 @@ struct window {
     int32_t top, left;
     int32_t outside; /* value around the image; 0 counts nothing */
     int32_t planes;  /* of the filters, which are sums of so many times +-1 */
+    int32_t groups;
 };
-
-static int32_t words_of(int32_t bits)
-{
-    return (bits + 31) / 32;
-}
 """
 
 # In the order in which they are written; a function stands behind those that it calls.
 FUNCTIONS = {
+    "words_of": """\
+static int32_t words_of(int32_t bits)
+{
+    return (bits + 31) / 32;
+}
+""",
+    "as_float": """\
+/* The workspace holds numbers as the words that have the same bits. */
+static float as_float(uint32_t word)
+{
+    union {
+        uint32_t word;
+        float number;
+    } both;
+
+    both.word = word;
+    return both.number;
+}
+""",
+    "as_word": """\
+static uint32_t as_word(float number)
+{
+    union {
+        uint32_t word;
+        float number;
+    } both;
+
+    both.number = number;
+    return both.word;
+}
+""",
+    "bits_at": """\
+/* Up to 32 of `count` bits, from some bit on; further bits are 0. */
+static uint32_t bits_at(const uint32_t *words, int32_t bit, int32_t count)
+{
+    const int32_t shift = bit % 32;
+    uint32_t word = words[bit / 32] >> shift;
+
+    if (shift > 0 && count > 32 - shift) {
+        word |= words[bit / 32 + 1] << (32 - shift);
+    }
+    return count < 32 ? word & ((UINT32_C(1) << count) - 1u) : word;
+}
+""",
     "ones": """\
 static int32_t ones(uint32_t x)
 {
@@ -50,12 +91,13 @@ static int32_t place(const struct window *s, int32_t y, int32_t x, int32_t k)
 }
 """,
     "sum_of_bits": """\
-/* Products of one filter with one window of +-1 bits. */
+/* Products of one filter with one window of +-1 bits, from channel `first` on. */
 static int32_t sum_of_bits(const struct window *s, const void *image, const uint32_t *filter,
-                           int32_t y, int32_t x)
+                           int32_t y, int32_t x, int32_t first)
 {
     const uint32_t *const pixels = (const uint32_t *)image;
-    const int32_t words = words_of(s->channels), taps = s->kernel_height * s->kernel_width;
+    const int32_t count = s->channels / s->groups, words = words_of(count);
+    const int32_t step = words_of(s->channels), taps = s->kernel_height * s->kernel_width;
     int32_t sum = 0;
 
     for (int32_t k = 0; k < taps; k++, filter += words) {
@@ -64,32 +106,35 @@ static int32_t sum_of_bits(const struct window *s, const void *image, const uint
 
         if (at >= 0) {
             for (int32_t i = 0; i < words; i++) {
-                differ += ones(filter[i] ^ pixels[at * words + i]);
+                const uint32_t bits = bits_at(pixels + at * step, first + 32 * i, count - 32 * i);
+
+                differ += ones(filter[i] ^ bits);
             }
-            sum += s->channels - 2 * differ;
+            sum += count - 2 * differ;
         } else if (s->outside != 0) {
             for (int32_t i = 0; i < words; i++) {
                 differ += ones(filter[i]);
             }
-            sum -= s->outside * (s->channels - 2 * differ);
+            sum -= s->outside * (count - 2 * differ);
         }
     }
     return sum;
 }
 """,
     "sum_of_bytes": """\
-/* Products of one filter with one window of 8-bit numbers. */
+/* Products of one filter with one window of 8-bit numbers, from channel `first` on. */
 static int32_t sum_of_bytes(const struct window *s, const void *image, const uint32_t *filter,
-                            int32_t y, int32_t x)
+                            int32_t y, int32_t x, int32_t first)
 {
-    const uint8_t *const pixels = (const uint8_t *)image;
-    const int32_t words = words_of(s->channels), taps = s->kernel_height * s->kernel_width;
+    const uint8_t *const pixels = (const uint8_t *)image + first;
+    const int32_t count = s->channels / s->groups, words = words_of(count);
+    const int32_t taps = s->kernel_height * s->kernel_width;
     int32_t sum = 0;
 
     for (int32_t k = 0; k < taps; k++, filter += words) {
         const int32_t at = place(s, y, x, k);
 
-        for (int32_t c = 0; at >= 0 && c < s->channels; c++) {
+        for (int32_t c = 0; at >= 0 && c < count; c++) {
             const int32_t pixel = pixels[at * s->channels + c];
 
             sum += (filter[c / 32] >> (c % 32) & 1u) ? pixel : -pixel;
@@ -100,20 +145,22 @@ static int32_t sum_of_bytes(const struct window *s, const void *image, const uin
 """,
     "total": """\
 typedef int32_t sum_function(const struct window *, const void *, const uint32_t *, int32_t,
-                             int32_t);
+                             int32_t, int32_t);
 
 /* Products of all planes of filter o, each times its coefficient; a single one may have none. */
 static int32_t total(sum_function *sum, const struct window *s, const void *image,
                      const uint32_t *weights, const int32_t *coefficients, int32_t y, int32_t x,
                      int32_t o)
 {
-    const int32_t words = s->kernel_height * s->kernel_width * words_of(s->channels);
+    const int32_t count = s->channels / s->groups;
+    const int32_t words = s->kernel_height * s->kernel_width * words_of(count);
+    const int32_t first = o / (s->out_channels / s->groups) * count;
     int32_t result = 0;
 
     for (int32_t i = 0; i < s->planes; i++) {
         const uint32_t *const filter = weights + (i * s->out_channels + o) * words;
 
-        result += (coefficients ? coefficients[i] : 1) * sum(s, image, filter, y, x);
+        result += (coefficients ? coefficients[i] : 1) * sum(s, image, filter, y, x, first);
     }
     return result;
 }
@@ -141,37 +188,14 @@ static void threshold(sum_function *sum, const struct window *s, const void *ima
     }
 }
 """,
-    "whole_scores": """\
-static void whole_scores(sum_function *sum, const struct window *s, const void *image,
-                         const uint32_t *weights, const int32_t *coefficients, int32_t *out)
+    "products": """\
+static void products(sum_function *sum, const struct window *s, const void *image,
+                     const uint32_t *weights, const int32_t *coefficients, int32_t *out)
 {
     for (int32_t y = 0; y < s->out_height; y++) {
         for (int32_t x = 0; x < s->out_width; x++) {
             for (int32_t o = 0; o < s->out_channels; o++) {
                 *out++ = total(sum, s, image, weights, coefficients, y, x, o);
-            }
-        }
-    }
-}
-""",
-    "real_scores": """\
-/* sum * alpha + bias; either may be null. */
-static void real_scores(sum_function *sum, const struct window *s, const void *image,
-                        const uint32_t *weights, const int32_t *coefficients, const float *alpha,
-                        const float *bias, float *out)
-{
-    for (int32_t y = 0; y < s->out_height; y++) {
-        for (int32_t x = 0; x < s->out_width; x++) {
-            for (int32_t o = 0; o < s->out_channels; o++) {
-                float score = (float)total(sum, s, image, weights, coefficients, y, x, o);
-
-                if (alpha) {
-                    score *= alpha[o];
-                }
-                if (bias) {
-                    score += bias[o];
-                }
-                *out++ = score;
             }
         }
     }
@@ -219,27 +243,238 @@ static void flatten(int32_t pixels, int32_t channels, const uint32_t *image, uin
     }
 }
 """,
+    "affine": """\
+/* number * alpha + bias; either may be null. */
+static void affine(int32_t pixels, int32_t channels, const float *alpha,
+                   const float *bias, const uint32_t *in, uint32_t *out)
+{
+    for (int32_t i = 0; i < pixels * channels; i++) {
+        float number = as_float(in[i]);
+
+        if (alpha) {
+            number *= alpha[i % channels];
+        }
+        if (bias) {
+            number += bias[i % channels];
+        }
+        out[i] = as_word(number);
+    }
 }
-CALLS = {
-    "sum_of_bits": ("ones", "place"),
-    "sum_of_bytes": ("place",),
-    "threshold": ("total",),
-    "whole_scores": ("total",),
-    "real_scores": ("total",),
-    "pool": ("place",),
+""",
+    "clip": """\
+/* The nearest number in low..high. */
+static void clip(int32_t pixels, int32_t channels, float low, float high,
+                 const uint32_t *in, uint32_t *out)
+{
+    for (int32_t i = 0; i < pixels * channels; i++) {
+        float number = as_float(in[i]);
+
+        number = number < low ? low : number;
+        number = number > high ? high : number;
+        out[i] = as_word(number);
+    }
+}
+""",
+    "prelu": """\
+/* Negative numbers times a slope. */
+static void prelu(int32_t pixels, int32_t channels, const float *slopes,
+                  const uint32_t *in, uint32_t *out)
+{
+    for (int32_t i = 0; i < pixels * channels; i++) {
+        float number = as_float(in[i]);
+
+        number = number < 0 ? number * slopes[i % channels] : number;
+        out[i] = as_word(number);
+    }
+}
+""",
+    "scale": """\
+/* number * step. */
+static void scale(int32_t pixels, int32_t channels, float step,
+                  const uint32_t *in, uint32_t *out)
+{
+    for (int32_t i = 0; i < pixels * channels; i++) {
+        float number = as_float(in[i]);
+
+        number *= step;
+        out[i] = as_word(number);
+    }
+}
+""",
+    "floats_of_ints": """\
+static void floats_of_ints(int32_t count, const int32_t *in, uint32_t *out)
+{
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = as_word((float)in[i]);
+    }
+}
+""",
+    "floats_of_bytes": """\
+static void floats_of_bytes(int32_t count, const void *in, uint32_t *out)
+{
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = as_word((float)((const uint8_t *)in)[i]);
+    }
+}
+""",
+    "floats_of_bits": """\
+static void floats_of_bits(int32_t pixels, int32_t channels, const uint32_t *in, uint32_t *out)
+{
+    for (int32_t p = 0; p < pixels; p++, in += words_of(channels)) {
+        for (int32_t c = 0; c < channels; c++) {
+            *out++ = as_word((in[c / 32] >> (c % 32) & 1u) ? 1.0f : -1.0f);
+        }
+    }
+}
+""",
+    "signs": """\
+/* bit = (number > limit) ^ flip; without limits it is number >= 0. */
+static void signs(int32_t pixels, int32_t channels, const float *limits, const uint32_t *flips,
+                  const uint32_t *in, uint32_t *out)
+{
+    const int32_t words = words_of(channels);
+
+    for (int32_t p = 0; p < pixels; p++, out += words) {
+        for (int32_t i = 0; i < words; i++) {
+            out[i] = flips ? flips[i] : 0u;
+        }
+        for (int32_t c = 0; c < channels; c++) {
+            const float number = as_float(*in++);
+            const uint32_t bit = limits ? number > limits[c] : number >= 0;
+
+            out[c / 32] ^= bit << (c % 32);
+        }
+    }
+}
+""",
+    "codes": """\
+/* How many thresholds of its channel each number reaches; one row may serve all channels. */
+static void codes(int32_t count, int32_t rows, int32_t levels, const float *thresholds,
+                  const uint32_t *in, uint8_t *out)
+{
+    for (int32_t i = 0; i < count; i++) {
+        const float *const row = thresholds + i % rows * levels;
+        uint8_t code = 0;
+
+        while (code < levels && as_float(in[i]) >= row[code]) {
+            code++;
+        }
+        out[i] = code;
+    }
+}
+""",
+    "maxima": """\
+/* The largest number of every window. */
+static void maxima(const struct window *s, const uint32_t *image, uint32_t *out)
+{
+    const int32_t taps = s->kernel_height * s->kernel_width;
+
+    for (int32_t y = 0; y < s->out_height; y++) {
+        for (int32_t x = 0; x < s->out_width; x++) {
+            for (int32_t c = 0; c < s->channels; c++) {
+                float most = 0.0f;
+                int32_t found = 0;
+
+                for (int32_t k = 0; k < taps; k++) {
+                    const int32_t at = place(s, y, x, k);
+
+                    if (at >= 0) {
+                        const float number = as_float(image[at * s->channels + c]);
+
+                        most = found && most > number ? most : number;
+                        found = 1;
+                    }
+                }
+                *out++ = as_word(most);
+            }
+        }
+    }
+}
+""",
+    "means": """\
+/* The mean of every window; positions outside the image count as zeros. */
+static void means(const struct window *s, const uint32_t *image, uint32_t *out)
+{
+    const int32_t taps = s->kernel_height * s->kernel_width;
+
+    for (int32_t y = 0; y < s->out_height; y++) {
+        for (int32_t x = 0; x < s->out_width; x++) {
+            for (int32_t c = 0; c < s->channels; c++) {
+                float sum = 0.0f;
+
+                for (int32_t k = 0; k < taps; k++) {
+                    const int32_t at = place(s, y, x, k);
+
+                    sum += at < 0 ? 0.0f : as_float(image[at * s->channels + c]);
+                }
+                *out++ = as_word(sum / (float)taps);
+            }
+        }
+    }
+}
+""",
+    "mean_of_pixels": """\
+static void mean_of_pixels(int32_t pixels, int32_t channels, const uint32_t *in, uint32_t *out)
+{
+    for (int32_t c = 0; c < channels; c++) {
+        double sum = 0.0;
+
+        for (int32_t p = 0; p < pixels; p++) {
+            sum += (double)as_float(in[p * channels + c]);
+        }
+        out[c] = as_word((float)(sum / pixels));
+    }
+}
+""",
+    "add": """\
+static void add(int32_t count, const uint32_t *one, const uint32_t *two, uint32_t *out)
+{
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = as_word(as_float(one[i]) + as_float(two[i]));
+    }
+}
+""",
+    "beside": """\
+/* The channels of two images side by side. */
+static void beside(int32_t pixels, int32_t channels, int32_t more, const uint32_t *one,
+                   const uint32_t *two, uint32_t *out)
+{
+    for (int32_t p = 0; p < pixels; p++) {
+        for (int32_t c = 0; c < channels; c++) {
+            *out++ = *one++;
+        }
+        for (int32_t c = 0; c < more; c++) {
+            *out++ = *two++;
+        }
+    }
+}
+""",
+    "give_floats": """\
+static void give_floats(int32_t count, const uint32_t *in, float *out)
+{
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = as_float(in[i]);
+    }
+}
+""",
 }
 
 
 def functions(used: Iterable[str]) -> str:
     """Return the definitions of functions, and of those that they call."""
-    needed = set(used)
-    for name in tuple(needed):
-        needed |= set(CALLS.get(name, ()))
-    return "\n".join(text for name, text in FUNCTIONS.items() if name in needed)
+    needed = set[str]()
+    left = set(used)
+    while left:
+        needed |= left
+        words = {word for name in left for word in _WORD.findall(FUNCTIONS[name])}
+        left = (words & set(FUNCTIONS)) - needed
+    code = "\n".join(text for name, text in FUNCTIONS.items() if name in needed)
+    return f"{WINDOW}\n{code}" if "struct window" in code else code
 
 
 _ELEMENTS = {"uint32": "uint32_t", "int32": "int32_t", "float32": "float"}
 _A_LINE = 8
+_WORD = re.compile(r"\w+(?=\()")  # what is called
 
 
 def table(name: str, values: np.ndarray) -> str:

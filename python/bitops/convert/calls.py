@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .graph import Graph, Node
+from .graph import Node
 from .tensors import Tensor
 
 
@@ -67,12 +67,13 @@ class Call:
             raise self.node.refuse(f"its input {i} must be one finite number")
         return float(value.reshape(-1)[0])
 
-    def refuse_used_outputs(self, graph: Graph) -> None:
+    def refuse_used_outputs(self, used: set[str]) -> None:
         """Refuse a node whose further outputs, such as masks or indices, are used."""
-        further = {name for name in self.node.outputs[1:] if name}
-        used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
-        if further & used:
+        if used & {name for name in self.node.outputs[1:] if name}:
             raise self.node.refuse("only its first output is supported")
 
     def _name(self, i: int) -> str:
         return self.node.inputs[i] if i < len(self.node.inputs) else ""
+
+
+Handler = Callable[[Call], Tensor]

@@ -15,6 +15,7 @@ from ..ops.array import BitArray, unpack
 from .errors import ConversionError
 from .lce_file import read_lce
 from .onnx_file import read_onnx
+from .torch_record import is_module, run_module
 
 TOLERANCE = 1e-5
 
@@ -53,17 +54,17 @@ class Report:
         )
 
 
-def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: Any) -> Report:
+def check(model: Packed | Sequential, path: Any, x: Any) -> Report:
     """Compare the scores of a converted network with those of its source.
 
     Parameters
     ----------
     model : Packed or Sequential
-    path : path or ndarray
-        The ONNX file, which onnxruntime runs, or the `.tflite` file, which the interpreter of
-        larq-compute-engine runs; or the scores of the source, of shape (n, classes). Version 0.16
-        of larq-compute-engine needs NumPy 1, so its scores must come from an environment of its
-        own.
+    path : path, torch.nn.Module or ndarray
+        The ONNX file, which onnxruntime runs; the `.tflite` file, which the interpreter of
+        larq-compute-engine runs; the module, which PyTorch runs in evaluation; or the scores of the
+        source, of shape (n, classes). Version 0.16 of larq-compute-engine needs NumPy 1, so its
+        scores must come from an environment of its own.
     x : array_like of shape (n, h, w, c) or (n, features)
         Examples, as the converted network takes them.
 
@@ -80,6 +81,10 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
         If the file cannot be run, as with operators of QONNX.
     ValueError
         If the scores of the two have different shapes, or there is no example.
+
+    Notes
+    -----
+    If a module gives logarithms of probabilities, those of the scores are compared with them.
     """
     x = np.asarray(x)
     if not x.ndim or not len(x):
@@ -88,6 +93,9 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
     scores = unpack(made) if isinstance(made, BitArray) else np.asarray(made)
     if isinstance(path, np.ndarray):
         wanted, source = path, "the stored scores"
+    elif is_module(path):
+        wanted, source = run_module(path, x), f"PyTorch on {type(path).__name__}"
+        scores = _as_log_probabilities(scores, wanted)
     elif os.fspath(path).lower().endswith(".tflite"):
         wanted, source = _run_lce(path, x), f"larq-compute-engine on {Path(path).name}"
     else:
@@ -103,6 +111,15 @@ def check(model: Packed | Sequential, path: str | os.PathLike | np.ndarray, x: A
     same = int(is_same.reshape(len(x), -1).all(axis=1).sum())
     error = float(difference.max()) / largest
     return Report(len(x), same, error if np.isfinite(error) else np.inf, source)
+
+
+def _as_log_probabilities(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the log_softmax of scores if that is what is wanted; `from_torch` leaves it out."""
+    from scipy.special import log_softmax, logsumexp  # which takes longer to import than all else
+
+    if wanted.ndim != 2 or not np.allclose(logsumexp(wanted, axis=1), 0, atol=1e-5):
+        return scores
+    return log_softmax(scores.astype(np.float64), axis=-1)
 
 
 def _run_onnx(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:

@@ -49,7 +49,9 @@ def from_keras(path: str | os.PathLike) -> L.Sequential:
     """
     try:
         return _build(read_keras(path))
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except ConversionError:
+        raise
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise ConversionError(
             f"[from_keras] the description of the model is not as Keras writes it: {error!r}"
         ) from None

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ def read_keras(path: str | os.PathLike) -> KerasModel:
     data = read_regular(path)
     if data[:2] == b"PK":
         return _read_zip(data)
-    with _open_hdf5(data) as file:
+    with _open_hdf5(data) as file, _read_errors():
         text = file.attrs.get("model_config")
         if text is None:
             raise ConversionError(
@@ -78,7 +79,7 @@ def _read_zip(data: bytes) -> KerasModel:
     except ValueError as error:
         raise ConversionError(f"[from_keras] {error}") from None
     config = _parse(description)
-    with _open_hdf5(weights) as file:
+    with _open_hdf5(weights) as file, _read_errors():
         return _model(config, _by_place(file, config, len(data)))
 
 
@@ -106,6 +107,15 @@ def _open_hdf5(data: bytes) -> Any:
         raise ConversionError(f"[from_keras] the file must be HDF5 or .keras: {error}") from None
 
 
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    """Turn what HDF5 says of damaged files into the error of converters."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise ConversionError(f"[from_keras] the file is damaged: {error}") from None
+
+
 def _child(group: Any, name: str) -> Any:
     """Return a child of an HDF5 group, never one in another file."""
     import h5py
@@ -130,10 +140,7 @@ def _array(dataset: Any, file_bytes: int) -> np.ndarray:
         raise ConversionError(f"[from_keras] {dataset.name} must be numbers in the file itself")
     if dataset.nbytes > most_unpacked(file_bytes):
         raise ConversionError(f"[from_keras] {dataset.name} is far larger than the file")
-    try:
-        values = np.asarray(dataset[()], np.float32)
-    except OSError as error:
-        raise ConversionError(f"[from_keras] {dataset.name} is damaged: {error}") from None
+    values = np.asarray(dataset[()], np.float32)
     if not np.isfinite(values).all():
         raise ConversionError(f"[from_keras] {dataset.name} must be finite")
     return values

@@ -16,7 +16,7 @@ from .calls import Call
 from .lce_file import FLOAT32, INT32
 from .onnx_ops import HANDLERS as ONNX
 from .steps import Conv, Levels, Map, Pool, Sides
-from .tensors import Tensor, output_size, same_padding
+from .tensors import Tensor, multiply, output_size, same_padding
 
 Handler = Callable[[Call], Tensor]
 
@@ -301,6 +301,13 @@ def _logistic(call: Call) -> Tensor:
     return x.add(Map(str(call.node), "tanh")).affine(call.node, 0.5, 0.5)
 
 
+def _hard_swish(call: Call) -> Tensor:
+    """x * min(max(x + 3, 0), 6) / 6."""
+    x = call.tensor()
+    gate = x.affine(call.node, 1.0, 3.0).add(Map(str(call.node), "clip", (0.0, 6.0)))
+    return multiply(call.node, x, gate).affine(call.node, 1 / 6, 0.0)
+
+
 def _leaky_relu(call: Call) -> Tensor:
     return _as_onnx(call, "LeakyRelu", alpha=call.attribute("alpha", 0.0))
 
@@ -325,6 +332,7 @@ _FLOAT_HANDLERS: dict[str, Handler] = {
     "DEPTHWISE_CONV_2D": _depthwise_conv,
     "DIV": _same_in_onnx("Div"),
     "FULLY_CONNECTED": _fully_connected,
+    "HARD_SWISH": _hard_swish,
     "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _logistic,
     "LceQuantize": _quantize,

@@ -39,14 +39,18 @@ _MOST = 2**27, 2**33, 2**38
 
 def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.Sequential:
     """Return the network between two tensors of a graph; add what a user should know."""
-    layers = lower(output.trace.steps_from(start.trace), remarks)
-    if not layers:
-        raise ConversionError(f"[{where}] the network computes nothing of its input")
     if output.order is not None:
-        raise ConversionError(f"[{where}] the output must be scores, not flattened images")
+        raise ConversionError(
+            f"[{where}] the output must be scores, not images that were flattened or joined"
+        )
     known = tuple(size for size in start.sizes if size is not None)
     try:
+        layers = lower(output.trace.steps_from(start.trace), remarks)
+        if not layers:
+            raise ConversionError(f"[{where}] the network computes nothing of its input")
         return L.Sequential(layers, input_shape=known if len(known) == len(start.sizes) else None)
+    except ConversionError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConversionError(f"[{where}] the network cannot be built: {error}") from None
 
@@ -145,7 +149,7 @@ def _product(
     """
     float_kind, binary_kind, planes_kind = kinds
     found = find_levels(step.w)
-    settings |= {"bias": step.shift != 0, "seed": 0}
+    settings |= {"bias": step.shift != 0 or step.bias is not None, "seed": 0}
     w = step.w if found is None else found.integers
     if found is None:
         layer = float_kind(*sizes, **settings)
@@ -155,8 +159,9 @@ def _product(
         layer = planes_kind(*sizes, GivenPlanes(found), **settings)
     if found is None or found.is_binary:
         layer.weight.assign(w.astype(np.float32))
-    if step.shift:
-        layer.bias.assign((step.shift * w.reshape(len(w), -1).sum(axis=1)).astype(np.float32))
+    if settings["bias"]:
+        bias = step.shift * w.reshape(len(w), -1).sum(axis=1)
+        layer.bias.assign((bias if step.bias is None else bias + step.bias).astype(np.float32))
     return [layer, *(() if found is None else _scales(found))]
 
 

@@ -47,6 +47,7 @@ def import_onnx() -> Any:
     """Return the module onnx, or say how to install it."""
     try:
         import onnx
+        import onnx.inliner  # onnx itself does not load it
     except ImportError:
         raise ImportError("[from_onnx] this needs onnx: pip install 'bitops[onnx]'") from None
     return onnx

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from ..layers import fold
-from .calls import Call
-from .quantization import MAX_BITS, integer_range, quant_thresholds
-from .steps import Affine, Levels, Map
+from .calls import Call, Handler
+from .quantization import MAX_BITS, integer_range, quant_thresholds, rounding_of
+from .steps import Affine, Levels, Map, Pool
 from .tensors import COUNTED, Tensor
 from .traces import Trace
 
@@ -28,7 +27,7 @@ def _sign(call: Call) -> Tensor:
     return _levels(call, call.tensor(), threshold, np.array([-1, 0, 1]))
 
 
-def _comparison(strict: bool, rising: bool) -> Callable[[Call], Tensor]:
+def _comparison(strict: bool, rising: bool) -> Handler:
     """Comparisons x > c (strict, rising), x >= c, x < c (falling), x <= c (strict, falling)."""
 
     def handler(call: Call) -> Tensor:
@@ -152,6 +151,55 @@ def _quant(call: Call) -> Tensor:
     return y.affine(node, scale, -zero * scale)
 
 
+def _trunc(call: Call) -> Tensor:
+    """Trunc, which takes the lowest bits off the integers x / scale + zero."""
+    node, x = call.node, call.tensor()
+    if len(node.inputs) != 5:
+        raise node.refuse(f"it must have 5 inputs, as in version 1, got {len(node.inputs)}")
+    scale, zero = np.float32(call.number(1)), np.float32(call.number(2))
+    dropped = call.number(3) - call.number(4)
+    if not (scale > 0 and 0 <= dropped <= 24 and dropped.is_integer()):
+        raise node.refuse("scale must be positive, and the bits of the output not be more")
+    limits = _limits(x.trace)
+    if limits is None:
+        raise node.refuse("its input must come from few values, by scales and pools alone")
+    round_, divisor = rounding_of(node), np.float32(2**dropped)
+
+    def value(x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return round_(np.rint(x.astype(np.float32) / scale + zero) / divisor)
+
+    low, high = value(np.array(limits))
+    if not 0 < high - low < 2**MAX_BITS:
+        raise node.refuse(f"it must give 2 to {2**MAX_BITS} values, got {low:g} to {high:g}")
+    between = np.arange(low + 1, high + 1, dtype=np.float32) - np.float32(0.5)
+    below, _ = fold(lambda x: value(x) - between, between.size)
+    threshold = np.nextafter(below, np.float32(np.inf))[np.newaxis]
+    y = _levels(call, x, threshold, np.arange(low, high + 1))
+    return y.affine(node, float(scale), -float(zero * scale))
+
+
+def _limits(trace: Trace) -> tuple[float, float] | None:
+    """Return the least and the largest number there can be, if that is known of few values."""
+    steps = []
+    for past in trace.line():
+        if past.step is None or isinstance(past.step, Levels):
+            break
+        steps.append(past.step)
+    if not isinstance(past.step, Levels):
+        return None
+    low, high = float(past.step.values.min()), float(past.step.values.max())
+    for step in reversed(steps):
+        if isinstance(step, Affine) and step.factor is not None and step.term is not None:
+            low, high = sorted(limit * step.factor + step.term for limit in (low, high))
+        elif isinstance(step, Pool):
+            if step.padding != ((0, 0), (0, 0)) and step.kind == "avg":
+                low, high = min(low, 0.0), max(high, 0.0)
+        elif not (isinstance(step, Map) and step.kind in ("flatten", "mean")):
+            return None
+    return low, high
+
+
 def _multi_threshold(call: Call) -> Tensor:
     node, x = call.node, call.tensor()
     threshold = np.asarray(call.needed(1), np.float64)
@@ -174,7 +222,7 @@ def _multi_threshold(call: Call) -> Tensor:
     return _levels(call, x, _shared(single), values)
 
 
-HANDLERS: dict[str, Callable[[Call], Tensor]] = {
+HANDLERS: dict[str, Handler] = {
     "BipolarQuant": _bipolar_quant,
     "Greater": _comparison(strict=True, rising=True),
     "GreaterOrEqual": _comparison(strict=False, rising=True),
@@ -187,5 +235,6 @@ HANDLERS: dict[str, Callable[[Call], Tensor]] = {
     "ReduceSum": _reduce_sum,
     "Round": _round,
     "Sign": _sign,
+    "Trunc": _trunc,
     "Where": _where,
 }

@@ -5,19 +5,32 @@ The operators are those of ONNX, unless others are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
 from . import onnx_ops, onnx_quant
-from .calls import Call
+from .calls import Call, Handler
 from .constants import fold_constants
+from .errors import ConversionError
 from .graph import Graph, Node
 from .tensors import COUNTED, Tensor, refuse_giants
 from .traces import Trace
 
-Handler = Callable[[Call], Tensor]
 HANDLERS: dict[str, Handler] = {**onnx_ops.HANDLERS, **onnx_quant.HANDLERS}
+
+# Operators that need NCHW; the first of them tells how the input is laid out.
+_MINDS_LAYOUT = {
+    "AveragePool",
+    "BatchNormalization",
+    "Conv",
+    "Flatten",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "MaxPool",
+    "Reshape",
+}
 
 # At the end of a graph they choose among scores, which the packed network returns instead.
 _CHOICES = ("TopK", "ArgMax")
@@ -32,27 +45,43 @@ def trace(
     tensors: dict[str, Tensor] = {name: start}
     constants: dict[str, np.ndarray] = dict(graph.constants)
     result = graph.outputs[0]
+    used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
     for node in graph.needed():
         if node.op in _CHOICES and not node.domain and set(node.outputs) & set(graph.outputs):
             result = node.inputs[0]
             remarks.append(f"{node} is left out: predict() chooses among the scores")
             continue
         call = Call(node, tensors, constants, graph.opset, remarks)
-        if node.op == "Shape" and not node.domain and node.inputs[0] in tensors:
-            constants[node.outputs[0]] = _shape_of(node, tensors[node.inputs[0]])
-        elif not any(value in tensors for value in node.inputs):
-            constants[node.outputs[0]] = fold_constants(node, call.constant_inputs(), graph.opset)
-        else:
-            try:
+        with _refusing(node):
+            if node.op == "Shape" and not node.domain and node.inputs[0] in tensors:
+                constants[node.outputs[0]] = _shape_of(node, tensors[node.inputs[0]])
+            elif not any(value in tensors for value in node.inputs):
+                value = fold_constants(node, call.constant_inputs(), graph.opset)
+                constants[node.outputs[0]] = value
+            else:
                 tensors[node.outputs[0]] = _handler(node, handlers)(call)
-            except IndexError:
-                raise node.refuse("it names an axis that its input does not have") from None
-            call.refuse_used_outputs(graph)
+                call.refuse_used_outputs(used)
     if result not in tensors:
         raise graph.refuse(f"the output {result!r} does not depend on the input")
     if COUNTED in tensors[result].axes:
         raise graph.refuse(f"the comparisons in {result!r} must be counted")
     return tensors[result], start, remarks
+
+
+@contextmanager
+def _refusing(node: Node) -> Iterator[None]:
+    """Refuse a node whose attributes or inputs are not what its operator takes.
+
+    The checker of onnx does not look at the types of attributes, nor at sizes.
+    """
+    try:
+        yield
+    except ConversionError:
+        raise
+    except IndexError:
+        raise node.refuse("it names an axis that its input does not have") from None
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise node.refuse(f"its attributes and inputs do not fit each other: {error}") from None
 
 
 def _handler(node: Node, handlers: Mapping[str, Handler]) -> Handler:
@@ -82,6 +111,8 @@ def start_of(graph: Graph) -> tuple[str, Tensor]:
     ((name, shape),) = graph.inputs.items()
     batch, *sizes = shape or (None,)
     refuse_giants(f"input {name!r}", sizes)
+    if min((size for size in sizes if size is not None), default=1) < 1:
+        raise graph.refuse(f"the sizes of the input {name!r} must be positive, got {list(shape)}")
     if len(sizes) == 1:
         return name, Tensor(Trace(), (sizes[0],), "nc", batch=batch)
     if len(sizes) != 3:
@@ -106,7 +137,7 @@ def _is_nhwc(graph: Graph, name: str) -> bool:
             continue
         if node.op == "Transpose":
             return list(node.attributes.get("perm", ())) == [0, 3, 1, 2]
-        if node.op in onnx_ops.MINDS_LAYOUT:
+        if node.op in _MINDS_LAYOUT:
             return False
         names |= set(node.outputs)
     return False

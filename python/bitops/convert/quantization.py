@@ -1,7 +1,7 @@
 """What the quantizing operators of QONNX, Brevitas and FINN compute, and their thresholds.
 
 The operators are those of the domains onnx.brevitas, qonnx.custom_op.general and
-finn.custom_op.general: Quant, IntQuant, BipolarQuant and MultiThreshold.
+finn.custom_op.general: Quant, IntQuant, BipolarQuant, Trunc and MultiThreshold.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def integer_range(node: Node, bits: float) -> tuple[int, int]:
 
 
 def rounding_of(node: Node) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the rounding of a Quant node."""
-    mode = str(node.attributes.get("rounding_mode", "ROUND")).upper()
+    """Return the rounding of a Quant or Trunc node."""
+    usual = "FLOOR" if node.op == "Trunc" else "ROUND"
+    mode = str(node.attributes.get("rounding_mode", usual)).upper()
     if mode not in _ROUNDINGS:
         raise node.refuse(f"rounding_mode must be one of {', '.join(_ROUNDINGS)}, got {mode!r}")
     return _ROUNDINGS[mode]

@@ -13,6 +13,7 @@ Affine behind them, which moves on:
 
     Affine, Dense or Conv           the product first, if its weights have few levels
                                     other weights take the factors in
+    Dense or Conv, Affine           one product, if its weights are float
     Affine, max-pool or Flatten     the Affine last
     Affine, Pad                     the Affine last, and another value
     Pad, Conv                       Conv with padding
@@ -41,7 +42,7 @@ def simplified(steps: Sequence[Step]) -> list[Step]:
     gathered = _rewritten(steps, (_merge_affine, _scale_values, _compose_levels))
     gathered = _decided(_rewritten(gathered, (_decide_before_flatten,)))
     plain = [part for step in gathered for part in _with_plain_values(step)]
-    return _rewritten(plain, (_merge_affine, _move_behind, _pad_in_conv, _multiply_first))
+    return _rewritten(plain, (_merge_affine, _move_behind, _pad_in_conv, _multiply_first, _take_in))
 
 
 def _rewritten(steps: Sequence[Step], rules: Sequence[Rule]) -> list[Step]:
@@ -189,6 +190,19 @@ def _multiply_first(before: Sequence[Step], one: Step, two: Step) -> Result:
         else:
             return None
     return *outer, after
+
+
+def _take_in(before: Sequence[Step], one: Step, two: Step) -> Result:
+    """Put factors and terms of the output into float weights and their bias."""
+    if not (isinstance(one, Dense | Conv) and isinstance(two, Affine)):
+        return None
+    if find_levels(one.w) is not None or not two.alpha.all():
+        return None
+    w = one.w * two.alpha.reshape(-1, *[1] * (one.w.ndim - 1))
+    if find_levels(w) is not None:
+        return None
+    bias = two.bias if one.bias is None else one.bias * two.alpha + two.bias
+    return (replace(one, w=w, bias=bias),)
 
 
 def _absorbed(one: Affine, two: Dense | Conv) -> Result:

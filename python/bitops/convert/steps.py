@@ -69,15 +69,19 @@ class Levels(Step):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Step):
-    """y = (x + shift) w^T, w of shape (out_features, in_features)."""
+    """y = (x + shift) w^T + bias, w of shape (out_features, in_features).
+
+    Only float weights have a bias of their own.
+    """
 
     w: np.ndarray
     shift: float = 0.0
+    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Conv(Step):
-    """Convolution of x + shift with filters w (o, kh, kw, i / groups).
+    """Convolution of x + shift with filters w (o, kh, kw, i / groups), plus a bias as in Dense.
 
     `pad_value` lies outside the image, before the shift is added.
     """
@@ -89,6 +93,7 @@ class Conv(Step):
     dilation: Pair = (1, 1)
     groups: int = 1
     pad_value: float = 0.0
+    bias: np.ndarray | None = None
 
     @property
     def is_padded(self) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..layers.inputs import MAX_FEATURES
 from ..ops.geometry import Pair
 from .errors import ConversionError
 from .graph import BATCH, Node
-from .steps import Affine, Join, Map, Sides, Step
+from .steps import Affine, Conv, Dense, Join, Map, Pad, Pool, Sides, Step
 from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
@@ -128,6 +129,8 @@ class Tensor:
         if None in sizes:
             raise node.refuse(f"the size of the image must be known to flatten it, got {sizes}")
         features = math.prod(size for size in sizes if size is not None)
+        if features > MAX_FEATURES:
+            raise node.refuse(f"at most {MAX_FEATURES} features can be flattened, got {features}")
         if wanted == [features] or (not wanted and features == 1):
             return self._flattened(shape)
         raise node.refuse(f"a shape of {sizes} cannot become {list(shape[1:])}")
@@ -175,13 +178,59 @@ def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
     if one.shape() != two.shape() or one.axes != two.axes:
         raise node.refuse(f"the operands must have one shape, got {one.shape()} and {two.shape()}")
     if not _same_order(one, two):
-        raise node.refuse("the features of the operands have different orders")
+        one, two = _in_one_order(node, one, two)
     start, body, shortcut = _parting(one, two)
     if not body:
         body, shortcut = shortcut, body
     if not body:
         return one.affine(node, 2.0, 0.0)
     return replace(one, trace=_join(node, "add", start, body, shortcut))
+
+
+def _in_one_order(node: Node, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring the features of a tensor into the order of another one."""
+    first: Tensor | None = one
+    second: Tensor | None = two
+    if one.order is not None and two.order is None:
+        second = _reordered(two, one.order)
+    elif two.order is not None and one.order is None:
+        first = _reordered(one, two.order)
+    if first is None or second is None or not _same_order(first, second):
+        raise node.refuse("the features of the operands have different orders")
+    return first, second
+
+
+def _reordered(x: Tensor, order: np.ndarray) -> Tensor | None:
+    """Return a tensor with its features in an order, if the product that made them can do it."""
+    target = replace(x, order=order)
+    behind: list[Step] = []
+    trace: Trace[Step] | None = x.trace
+    while trace is not None and trace.step is not None:
+        step = _with_features(trace.step, target)
+        if step is None:
+            return None
+        if isinstance(step, Conv | Dense):
+            made = Trace(step, trace.before)
+            for later in reversed(behind):
+                made = Trace(later, made)
+            return replace(target, trace=made)
+        behind.append(step)
+        trace = trace.before
+    return None
+
+
+def _with_features(step: Step, target: Tensor) -> Step | None:
+    """Return a step that gives its features in the order of a tensor; None if that is unknown."""
+    match step:
+        case Affine():
+            return replace(step, alpha=target.arranged(step.alpha), bias=target.arranged(step.bias))
+        case Dense() | Conv(groups=1):
+            return replace(step, w=target.arranged(step.w))
+        case Map(kind="prelu"):
+            return replace(step, settings=target.arranged(step.settings))
+        case Map(kind="relu" | "tanh" | "clip") | Pool() | Pad():
+            return step
+    return None
 
 
 def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
@@ -226,7 +275,7 @@ def multiply(node: Node, one: Tensor, two: Tensor) -> Tensor:
         )
     start, body, shortcut = _parting(one, two)
     body = body or (_unchanged(node),)
-    return replace(one, trace=Trace(Join(str(node), "multiply", body, shortcut), start))
+    return replace(one, trace=_join(node, "multiply", start, body, shortcut))
 
 
 def pad_features(node: Node, x: Tensor, sides: tuple[int, int], value: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Generic, TypeVar
 
 Part = TypeVar("Part")
@@ -38,6 +39,12 @@ def fork(
     one: Trace[Part], two: Trace[Part]
 ) -> tuple[Trace[Part], tuple[Part, ...], tuple[Part, ...]] | None:
     """Return where two traces part, and the steps to each from there; None if they never met."""
-    past = {id(trace) for trace in one.line()}
-    start = next((trace for trace in two.line() if id(trace) in past), None)
-    return None if start is None else (start, one.steps_from(start), two.steps_from(start))
+    past: tuple[set[int], set[int]] = set(), set()
+    # both at once, so that a long way before the branches takes no time
+    for pair in zip_longest(one.line(), two.line()):
+        for trace, own in zip(pair, past, strict=True):
+            own.add(id(trace))
+        for trace, others in zip(pair, reversed(past), strict=True):
+            if trace is not None and id(trace) in others:
+                return trace, one.steps_from(trace), two.steps_from(trace)
+    return None

@@ -1,4 +1,4 @@
-"""Reads .npz files, which strangers may have made."""
+"""Reads .npy and .npz files, which strangers may have made."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ import numpy as np
 from .reading import read_regular
 from .unpacking import read_zip
 
-__all__ = ["read_npz"]
+__all__ = ["read_npy", "read_npz"]
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+def read_npy(where: str, path: str | os.PathLike) -> np.ndarray:
+    """Return the array of a file; raises the errors of `read_npz`."""
+    try:
+        return _array("the array", read_regular(path))
+    except ValueError as error:
+        raise ValueError(f"[{where}] {path} must be a .npy file of numbers: {error}") from None
 
 
 def read_npz(where: str, path: str | os.PathLike) -> dict[str, np.ndarray]:

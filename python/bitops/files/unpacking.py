@@ -12,8 +12,10 @@ __all__ = ["most_unpacked", "read_zip"]
 # +-1 as float32 shrinks 20 to 100 times.
 _TIMES, _ALWAYS = 200, 2**20
 
+_PLAIN = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # what programs write that make such files
+
 # NotImplementedError: compression that zipfile does not know; RuntimeError: encryption.
-_DAMAGED = zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError
+_DAMAGED = zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError
 
 
 def most_unpacked(packed_bytes: int) -> int:
@@ -37,6 +39,8 @@ def read_zip(data: bytes, names: Iterable[str] | None = None) -> dict[str, bytes
                 entry = there.get(name)
                 if entry is None:
                     raise ValueError(f"the file must hold {name}")
+                if entry.compress_type not in _PLAIN:
+                    raise ValueError(f"{name} is compressed in an unusual way")
                 if entry.file_size > most_unpacked(entry.compress_size):
                     raise ValueError(f"{name} unpacks to far more than it takes")
                 members[name] = archive.read(entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .base import Layer, TrainingLayer, saved_for_backward
@@ -9,6 +11,10 @@ from .inputs import Activation, Shape, as_activation
 from .registry import register
 from .roles import Role
 from .windows import image_shape
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 class ToImages(Layer):
@@ -118,6 +124,9 @@ class PackedAsImages(ToImages):
     def forward(self, x) -> Activation:
         return self._reshaped(x)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return x.seen_as((x.shape[0], 1, *x.shape[1:])) if len(x.shape) == 3 else None
+
 
 @register
 class PackedAsSequences(ToSequences):
@@ -125,3 +134,8 @@ class PackedAsSequences(ToSequences):
 
     def forward(self, x) -> Activation:
         return self._reshaped(x)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if len(x.shape) != 4 or x.shape[1] != 1:
+            return None
+        return x.seen_as((x.shape[0], *x.shape[2:]))

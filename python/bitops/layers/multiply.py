@@ -11,10 +11,8 @@ from .roles import NUMBERS, Flow, Role
 
 
 def _shape_of_product(where: str, main: Shape, other: Shape) -> Shape:
-    pairs = zip(reversed(main), reversed(other), strict=False)
-    same = all(None in pair or pair[0] == pair[1] for pair in pairs)
-    features = main[-1:] and other[-1:] and {main[-1], other[-1]} - {None}
-    if not (same or (len(other) == 1 and features and len(features) == 1)):
+    both = zip(reversed(main), reversed(other), strict=False)  # of a row, the features alone
+    if any(None not in pair and pair[0] != pair[1] for pair in both):
         raise ValueError(
             f"[{where}] shortcut must give the shape that body gives, or one row of as many "
             f"features, got {main} and {other}"
@@ -79,7 +77,7 @@ class Multiply(TrainingBranches):
     References
     ----------
     Martinez et al., "Training binary neural networks with real-to-binary convolutions", 2020,
-    equation 4: the shortcut computes scales of the channels from the input of a binary convolution.
+    section 4.3: the shortcut computes scales of the channels from the input of the convolution.
     Hu et al., "Squeeze-and-excitation networks", 2018, equation 4.
     """
 

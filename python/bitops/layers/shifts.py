@@ -47,7 +47,7 @@ class RSign(TrainingLayer):
     References
     ----------
     Liu et al., "ReActNet: towards precise binary neural network with generalized activation
-    functions", 2020, equation 4.
+    functions", 2020, section 4.2: RSign.
     """
 
     role = Role.SIGN
@@ -113,7 +113,7 @@ class RPReLU(TrainingLayer):
     References
     ----------
     Liu et al., "ReActNet: towards precise binary neural network with generalized activation
-    functions", 2020, equation 6.
+    functions", 2020, section 4.2: RPReLU.
     """
 
     TRANSIENT = ("_z",)
@@ -222,8 +222,8 @@ class Scale(TrainingLayer):
 
     References
     ----------
-    Bulat and Tzimiropoulos, "XNOR-Net++: improved binary neural networks", 2019, section 4.1,
-    case 1: one scale an output channel.
+    Bulat and Tzimiropoulos, "XNOR-Net++: improved binary neural networks", 2019, case 1: one scale
+    for each output channel.
     """
 
     role = Role.AFFINE

@@ -60,8 +60,8 @@ def reactnet_a(
     References
     ----------
     Liu et al., "ReActNet: towards precise binary neural network with generalized activation
-    functions", 2020, section 4. The order of the layers follows the code released with it; two
-    1x1 convolutions side by side there are one here.
+    functions", 2020, sections 4.1 and 4.2. The order of the layers follows the code released with
+    it; two 1x1 convolutions side by side there are one here.
     """
     seeds = seed_stream(seed)
     (first,) = scaled("reactnet_a", _SIZES[:1], width)

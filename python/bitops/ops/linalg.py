@@ -25,7 +25,7 @@ from .packing import contiguous_rows
 from .prepack import Prepacked, rows_operand, weights_matrix
 from .results import NO_SCALES, Result, as_matrix, check_out, int32_thresholds, scales_of
 
-__all__ = ["gemm", "gemm_sign", "hamming", "hamming_topk", "matmul"]
+__all__ = ["gemm", "gemm_sign", "hamming", "hamming_topk", "matmul", "product_operands"]
 
 MAX_TOPK_ROWS = 2**32  # an index and a distance share 64 bits
 
@@ -37,7 +37,7 @@ Batch = tuple[int, int, NDArray[np.int64], NDArray[np.int64]]  # m, n, blocks of
 RowOperands = tuple[Words, Words | _core.Panels, int, Batch | None, tuple[int, ...]]
 
 
-def _row_operands(
+def product_operands(
     where: str,
     a: ArrayLike | BitArray,
     w: ArrayLike | BitArray | Prepacked,
@@ -151,7 +151,7 @@ def gemm(
     usual = _core.usual_product(_core.DOT, a, w, (alpha, k_map, bias), out)
     if usual is not None:
         return usual
-    operands = _row_operands("gemm", a, w)
+    operands = product_operands("gemm", a, w)
     rows, columns, k, batch, shape = operands
     scales = scales_of("gemm", shape, alpha, k_map, bias)
     if scales is NO_SCALES:
@@ -208,7 +208,7 @@ def gemm_sign(
     usual = _core.usual_product(_core.SIGN, a, w, (threshold, flip), None)
     if usual is not None:
         return usual
-    rows, columns, k, batch, shape = _row_operands("gemm_sign", a, w)
+    rows, columns, k, batch, shape = product_operands("gemm_sign", a, w)
     n = shape[-1]
     thresholds = int32_thresholds("gemm_sign", threshold, n)
     flips = None if flip is None else flip_words("gemm_sign", flip, n)
@@ -260,7 +260,7 @@ def hamming(
     usual = _core.usual_product(_HAMMING_KINDS[dtype], a, b, (), out)
     if usual is not None:
         return usual
-    rows, columns, k, batch, shape = _row_operands("hamming", a, b, ("a", "b"))
+    rows, columns, k, batch, shape = product_operands("hamming", a, b, ("a", "b"))
     if dtype == np.uint16 and k > 65535:
         raise ValueError(f"[hamming] uint16 distances need k <= 65535, got {k}")
     result = Result("hamming", shape, dtype, out, rows, columns)
@@ -312,7 +312,7 @@ def hamming_topk(
     usual = _core.usual_topk(a, b, count)
     if usual is not None:
         return usual
-    rows, columns, k, batch, shape = _row_operands("hamming_topk", a, b, ("a", "b"))
+    rows, columns, k, batch, shape = product_operands("hamming_topk", a, b, ("a", "b"))
     if len(shape) != 2 or batch is not None:
         raise ValueError(f"[hamming_topk] a and b must be matrices, got a result of shape {shape}")
     m, n = shape
@@ -324,7 +324,7 @@ def hamming_topk(
     if n > MAX_TOPK_ROWS:
         raise ValueError(f"[hamming_topk] b must have at most {MAX_TOPK_ROWS} rows, got {n}")
     distances, indices = np.empty((m, count), np.int32), np.empty((m, count), np.int64)
-    _core.hamming_topk(rows, columns, k, distances, indices)
+    _core.topk(_core.HAMMING, rows, columns, k, None, None, None, distances, indices)
     return distances, indices
 
 
@@ -373,7 +373,7 @@ def matmul(
         )
     a_rows = left if left.ndim > 1 else _as_row(left)
     b_rows = _swap_last(right) if right.ndim > 1 else _as_row(right)
-    operands = _row_operands("matmul", a_rows, b_rows, ("a", "b"))
+    operands = product_operands("matmul", a_rows, b_rows, ("a", "b"))
     shape = operands[-1]  # (..., m, n); below, the axis of a vector is dropped
     if left.ndim == 1:
         shape = (*shape[:-2], shape[-1])

@@ -1,4 +1,4 @@
-"""Preprocessing of images: each step takes a data set and returns one."""
+"""Preprocessing of images: each of STEPS takes a data set and returns one."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ import numpy as np
 from ..data.datasets import Dataset
 from ..training.augment import ZCA, gcn
 
-__all__ = ["STEPS", "preprocess"]
+__all__ = ["IMAGE_STEPS", "STEPS", "preprocess"]
 
 
-def pixels(data: Dataset) -> Dataset:
+def pixels(x: np.ndarray) -> np.ndarray:
     """Leave uint8 as it is.
 
     The first layer computes exact integers. A BatchNorm behind it undoes scale and offset, and its
     weights get the gradient of scaled pixels.
     """
-    return data
+    return x
 
 
-def unit(data: Dataset) -> Dataset:
+def unit(x: np.ndarray) -> np.ndarray:
     """Scale to float32 in [-1, 1]: 2 x / 255 - 1."""
-    return _changed(data, lambda x: x * np.float32(2 / 255) - 1)
+    return x * np.float32(2 / 255) - 1
 
 
-def bipolar(data: Dataset) -> Dataset:
+def bipolar(x: np.ndarray) -> np.ndarray:
     """Replace pixels of at least 128 by +1 and the others by -1, float32."""
-    return _changed(data, lambda x: np.where(x >= 128, np.float32(1), np.float32(-1)))
+    return np.where(x >= 128, np.float32(1), np.float32(-1))
 
 
-def fraction(data: Dataset) -> Dataset:
+def fraction(x: np.ndarray) -> np.ndarray:
     """Scale to float32 in [0, 1): x / 256."""
-    return _changed(data, lambda x: x * np.float32(1 / 256))
+    return x * np.float32(1 / 256)
+
+
+def contrast(x: np.ndarray) -> np.ndarray:
+    """Apply global contrast normalization alone, to a deviation of 1 in each image."""
+    return gcn(x, float(np.sqrt(np.prod(x.shape[1:]))))
 
 
 def standard(data: Dataset) -> Dataset:
@@ -57,14 +62,20 @@ def whitened(data: Dataset) -> Dataset:
     return _changed(normalized, zca.apply)
 
 
-def contrast(data: Dataset) -> Dataset:
-    """Apply global contrast normalization alone, to a deviation of 1 in each image."""
-    size = float(np.sqrt(np.prod(data.image_shape)))
-    return _changed(data, lambda x: gcn(x, size))
+def _on_each(step: Callable[[np.ndarray], np.ndarray]) -> Callable[[Dataset], Dataset]:
+    return lambda data: _changed(data, step)
 
+
+# Those that look at each image by itself, on arrays (n, ...).
+IMAGE_STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    step.__name__: step for step in (pixels, unit, bipolar, fraction, contrast)
+}
 
 STEPS: dict[str, Callable[[Dataset], Dataset]] = {
-    step.__name__: step for step in (pixels, unit, bipolar, fraction, standard, whitened, contrast)
+    **{name: _on_each(step) for name, step in IMAGE_STEPS.items()},
+    "pixels": lambda data: data,  # itself, no copy
+    "standard": standard,
+    "whitened": whitened,
 }
 
 

@@ -274,12 +274,13 @@ class BitIndex:
         factor = check_integer(where, "oversample", oversample, 1)
         allowed = None if subset is None else _as_subset(where, subset, state.next_id)
         wanted = count if rescore is None else count * factor
-        best = Nearest(bits.shape[0], min(wanted, len(self)), check_metric(where, state.metric))
+        best = Nearest(bits.shape[0], wanted, check_metric(where, state.metric))
         for chunk in segments.chunks(state, allowed) if bits.shape[0] else ():
             most = min(wanted, chunk.size)
-            best.add(*topk(bits, chunk.bits, most, state.metric, subset=chunk.allowed), chunk.ids)
+            nearest, rows = topk(bits, chunk.bits, most, state.metric, subset=chunk.allowed)
+            best.add(nearest, chunk.ids(rows))
         if rescore is None:
-            return best.result(count)
+            return best.result()
         return rerank(where, queries, best.ids, count, rescore, state)
 
     def within(self, queries: Rows, radius: float) -> csr_array:
@@ -391,7 +392,8 @@ class BitIndex:
     def _refresh(self) -> bool:
         if self._folder is None or self._folder.manifest() == self._manifest:
             return False
-        self._state, self._manifest = self._folder.read("BitIndex.refresh", mmap=True)
+        known = self._state.segments
+        self._state, self._manifest = self._folder.read("BitIndex.refresh", known=known)
         return True
 
     @contextmanager
@@ -430,7 +432,7 @@ def _restore(
 
 
 def _as_ids(where: str, ids: ArrayLike) -> Ids:
-    """Check ids, and return them as int64; those beyond every id become -1."""
+    """Check ids, and return them as int64."""
     array = plain_array(where, "ids", ids)
     if array.ndim != 1:
         raise ValueError(f"[{where}] ids must have one axis, got shape {array.shape}")

@@ -51,6 +51,8 @@ FORMAT, VERSION = "bitops.index", 1
 MAX_ID = 2**63 - 2  # so that next_id is an int64 too
 MAX_MANIFEST = 2**24  # bytes; a segment takes 150
 
+Known = dict[str | None, Segment]  # by their names
+
 _NAME = re.compile(r"[0-9a-f]{16}")
 _FILE = re.compile(r"[0-9a-f]{16}\.(rows|ids|removed)\.npy")
 _KEYS = {"format", "version", "metric", "bits", "next_id", "segments", "sha256"}
@@ -117,8 +119,19 @@ class Folder:
             raise ValueError(f"{MANIFEST} must have at most {MAX_MANIFEST} bytes, got more")
         return data
 
-    def read(self, where: str, *, mmap: bool) -> tuple[State, bytes]:
+    def read(
+        self, where: str, *, mmap: bool = True, known: Iterable[Segment] = ()
+    ) -> tuple[State, bytes]:
         """Read what the index holds, and its manifest.
+
+        Parameters
+        ----------
+        where : str
+            For error messages.
+        mmap : bool, default True
+            Whether to map the rows, not to read them.
+        known : iterable of Segment
+            Of an earlier state: their files are not opened again.
 
         Raises
         ------
@@ -131,7 +144,7 @@ class Folder:
             while True:
                 manifest = self.manifest()
                 try:
-                    state = self._parse(manifest, mmap)
+                    state = self._parse(manifest, mmap, {s.name: s for s in known})
                     return (state if mmap else compacted(state)), manifest
                 except FileNotFoundError:
                     # A writer may have removed files of the state before its own.
@@ -218,7 +231,7 @@ class Folder:
                 with suppress(OSError):
                     os.unlink(self.path / entry)
 
-    def _parse(self, manifest: bytes, mmap: bool) -> State:
+    def _parse(self, manifest: bytes, mmap: bool, known: Known) -> State:
         document = parse_json(manifest.decode())
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError(f"format must be {FORMAT}, got {manifest[:60]!r}")
@@ -230,25 +243,39 @@ class Folder:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}")
         k = _size("bits", document["bits"], 1, MAX_BITS)
         next_id = _size("next_id", document["next_id"], 0, MAX_ID + 1)
-        segments = [self._parse_segment(entry, k, next_id, mmap) for entry in document["segments"]]
-        _check_disjoint(segments)
+        segments = [
+            self._parse_segment(entry, k, next_id, mmap, known) for entry in document["segments"]
+        ]
+        _check_disjoint(segments, known)
         return State(document["metric"], k, next_id, tuple(segments))
 
-    def _parse_segment(self, entry: Any, k: int, next_id: int, mmap: bool) -> Segment:
+    def _parse_segment(self, entry: Any, k: int, next_id: int, mmap: bool, known: Known) -> Segment:
         if not isinstance(entry, dict) or set(entry) != _SEGMENT_KEYS:
             raise ValueError(f"a segment must have {sorted(_SEGMENT_KEYS)}, got {entry!r:.80}")
         n = _size("rows", entry["rows"], 1, next_id)
         name = _file_name(entry["name"])
-        if entry["first_id"] is None:
+        segment = known.get(name)
+        if segment is None or segment.bits.shape != (n, k):
+            segment = self._open_segment(name, n, k, next_id, entry["first_id"], mmap)
+        if entry["removed"] is None:
+            return dataclasses.replace(segment, removed=np.empty(0, np.int64), removed_name=None)
+        count = _size("count", entry["removed"]["count"], 1, n)
+        removed_name = _file_name(entry["removed"]["name"])
+        if segment.removed_name == removed_name:
+            return segment
+        array = self._array(removed_name, "removed", count)
+        gone = _ascending("removed", array.read(), n)
+        return dataclasses.replace(segment, removed=gone, removed_name=removed_name)
+
+    def _open_segment(
+        self, name: str, n: int, k: int, next_id: int, first_id: Any, mmap: bool
+    ) -> Segment:
+        """Open the files of a segment of which no row has been removed."""
+        if first_id is None:
             ids: range | Ids = _ascending("ids", self._array(name, "ids", n).read(), next_id)
         else:
-            first = _size("first_id", entry["first_id"], 0, next_id - n)
+            first = _size("first_id", first_id, 0, next_id - n)
             ids = range(first, first + n)
-        gone, gone_name = np.empty(0, np.int64), None
-        if entry["removed"] is not None:
-            count = _size("count", entry["removed"]["count"], 1, n)
-            gone_name = _file_name(entry["removed"]["name"])
-            gone = _ascending("removed", self._array(gone_name, "removed", count).read(), n)
         rows, mapping = self._array(name, "rows", n, word_count(k)), None
         if mmap:
             with rows.opened() as file:
@@ -261,7 +288,7 @@ class Folder:
             words, mapping = words.astype(np.uint64), None
             check_padding(words, k)
         bits = BitArray._make(words, (n, k), 1)  # padding bits are looked at where rows are used
-        return Segment(bits, ids, gone, name, gone_name, mapping)
+        return Segment(bits, ids, name=name, mapping=mapping)
 
 
 def _size(name: str, value: Any, low: int, high: int) -> int:
@@ -283,10 +310,12 @@ def _ascending(name: str, numbers: NDArray[Any], end: int) -> Ids:
     return numbers.astype(np.int64, copy=False)
 
 
-def _check_disjoint(segments: list[Segment]) -> None:
-    """Refuse an id that is there in two segments."""
+def _check_disjoint(segments: list[Segment], known: Known) -> None:
+    """Refuse an id that is there in two segments; known ones have been checked."""
     for number, segment in enumerate(segments):
         for other in segments[:number]:
+            if segment.name in known and other.name in known and segment.name != other.name:
+                continue
             low, high = max(segment.ids[0], other.ids[0]), min(segment.ids[-1], other.ids[-1])
             if low > high:
                 continue

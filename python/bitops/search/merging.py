@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,36 +20,49 @@ class Nearest:
 
     Attributes
     ----------
-    ids : ndarray of shape (m, count), int64
-        Nearest first, of equal distances the smaller id; -1 where there are none yet.
+    distances : ndarray of shape (m, found), of the dtype of the metric
+    ids : ndarray of shape (m, found), int64
+        Nearest first, of equal distances the smaller id; at most `count`.
     """
 
     def __init__(self, m: int, count: int, metric: Metric) -> None:
-        self._metric = metric
-        is_float = metric.dtype.kind == "f"
-        far, dtype = (np.inf, np.float64) if is_float else (np.iinfo(np.int64).max, np.int64)
-        self._keys: NDArray[Any] = np.full((m, count), far, dtype)  # the nearest has the smallest
-        self.ids = np.full((m, count), MISSING, np.int64)
+        self._count, self._metric = count, metric
+        self.distances: NDArray[Any] = np.empty((m, 0), metric.dtype)
+        self.ids: Ids = np.empty((m, 0), np.int64)
 
-    def add(self, distances: NDArray[Any], rows: Ids, ids: Callable[[Ids], Ids]) -> None:
-        """Offer the nearest rows of a part, nearest first; `ids` gives the ids of rows."""
-        keys = self._metric.sign * distances.astype(self._keys.dtype)
-        # Most queries find nothing nearer in later parts. At equal keys the smaller id is nearer.
-        near = np.flatnonzero(keys[:, 0] <= self._keys[:, -1])
-        if not len(near):
+    def add(self, distances: NDArray[Any], ids: Ids) -> None:
+        """Offer the nearest rows of a part, nearest first, the same number for all queries."""
+        found = self.ids.shape[1]
+        if not found:
+            self.distances, self.ids = distances, ids
             return
-        all_keys = np.concatenate([self._keys[near], keys[near]], axis=1)
-        all_ids = np.concatenate([self.ids[near], ids(rows[near])], axis=1)
-        order = np.lexsort((all_ids, all_keys), axis=-1)[:, : self.ids.shape[1]]
-        self._keys[near] = np.take_along_axis(all_keys, order, axis=1)
-        self.ids[near] = np.take_along_axis(all_ids, order, axis=1)
+        near: Any = slice(None)
+        if found == self._count:
+            # Most queries find nothing nearer in later parts. Equal distances may have smaller ids.
+            sign = self._metric.sign
+            passed = sign * distances[:, 0] <= sign * self.distances[:, -1]
+            if not passed.any():
+                return
+            near = passed
+        distances, ids = self._merged(near, distances, ids)
+        if found == self._count:
+            self.distances[near], self.ids[near] = distances, ids
+        else:
+            self.distances, self.ids = distances, ids
 
-    def result(self, count: int) -> tuple[NDArray[Any], Ids]:
+    def _merged(self, near: Any, distances: NDArray[Any], ids: Ids) -> tuple[NDArray[Any], Ids]:
+        """Return the nearest of those found so far and of others, for some queries."""
+        distances = np.concatenate([self.distances[near], distances[near]], axis=1)
+        ids = np.concatenate([self.ids[near], ids[near]], axis=1)
+        order = np.lexsort((ids, self._metric.sign * distances), axis=-1)[:, : self._count]
+        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+    def result(self) -> tuple[NDArray[Any], Ids]:
         """Return `count` distances and ids for each query, -1 where there are fewer."""
         m, found = self.ids.shape
-        distances = np.full((m, count), MISSING, self._metric.dtype)
-        ids = np.full((m, count), MISSING, np.int64)
-        ids[:, :found] = self.ids
-        values = np.where(self.ids == MISSING, MISSING, self._metric.sign * self._keys)
-        distances[:, :found] = values
+        if found == self._count:
+            return self.distances, self.ids
+        distances = np.full((m, self._count), MISSING, self.distances.dtype)
+        ids = np.full((m, self._count), MISSING, np.int64)
+        distances[:, :found], ids[:, :found] = self.distances, self.ids
         return distances, ids

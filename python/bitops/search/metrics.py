@@ -17,11 +17,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _core
 from ..ops.array import BitArray, popcount
 from ..ops.memory import MAX_BITS
 from ..ops.prepack import Prepacked, weights_matrix
 
-__all__ = ["METRICS", "Columns", "Metric", "Operands", "Rows", "check_matrix", "check_metric"]
+__all__ = [
+    "METRICS",
+    "Columns",
+    "Metric",
+    "Operands",
+    "Rows",
+    "check_matrix",
+    "check_metric",
+    "column_counts",
+    "row_counts",
+]
 
 Rows = ArrayLike | BitArray
 Columns = ArrayLike | BitArray | Prepacked
@@ -39,6 +50,8 @@ class Metric(NamedTuple):
         `sums` is float64, or None if `counts` is False.
     counts : bool
         Whether the metric depends on |a| + |b|.
+    kind : int
+        What the native module calls it.
     bound : callable (limit) -> (factor, offset)
         The mismatches of a pair whose value is `limit` or nearer are at most ``factor sums +
         offset``, but for rounding. This is cheaper than the values of all pairs.
@@ -52,6 +65,7 @@ class Metric(NamedTuple):
     bound: Callable[[Any], tuple[Any, Any]]
     counts: bool
     sign: int
+    kind: int
 
 
 def _hamming(h: NDArray[Any], sums: None) -> NDArray[np.int32]:
@@ -96,9 +110,9 @@ def _intersection_bound(limit: Any) -> tuple[Any, Any]:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("hamming", np.dtype(np.int32), _hamming, _hamming_bound, False, 1),
-        Metric("jaccard", np.dtype(np.float64), _jaccard, _jaccard_bound, True, 1),
-        Metric("dice", np.dtype(np.float64), _dice, _dice_bound, True, 1),
+        Metric("hamming", np.dtype(np.int32), _hamming, _hamming_bound, False, 1, _core.HAMMING),
+        Metric("jaccard", np.dtype(np.float64), _jaccard, _jaccard_bound, True, 1, _core.JACCARD),
+        Metric("dice", np.dtype(np.float64), _dice, _dice_bound, True, 1, _core.DICE),
         Metric(
             "intersection",
             np.dtype(np.int32),
@@ -106,6 +120,7 @@ METRICS = {
             _intersection_bound,
             True,
             -1,
+            _core.INTERSECTION,
         ),
     )
 }
@@ -182,6 +197,20 @@ def check_matrix(where: str, name: str, x: Columns) -> BitArray:
     if bits.shape[1] > MAX_BITS:
         raise ValueError(f"[{where}] k must be at most {MAX_BITS} bits, got {bits.shape[1]}")
     return bits
+
+
+def row_counts(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Count the bits of each row of a contiguous matrix of words."""
+    counts = np.empty(len(words), np.int64)
+    _core.popcount(words, counts)
+    return counts
+
+
+def column_counts(b: Columns, words: NDArray[np.uint64] | _core.Panels) -> NDArray[np.int32]:
+    """Count the bits of each row of `b`, whose words are these; once for Prepacked."""
+    if isinstance(b, Prepacked):
+        return b.derived("counts", lambda: row_counts(b.rows()).astype(np.int32))
+    return row_counts(words).astype(np.int32)
 
 
 def _counts(bits: BitArray) -> NDArray[np.float64]:

@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.array import BitArray
+from .. import _core
+from ..ops.array import pack
 from ..ops.checks import check_integer, plain_array
-from ..ops.linalg import hamming_topk
-from .metrics import Columns, Metric, Operands, Rows
-from .pairs import PANEL_WORDS, Block, blocks
+from ..ops.linalg import MAX_TOPK_ROWS, product_operands
+from ..ops.prepack import Prepacked
+from .metrics import Columns, Metric, Rows, check_metric, column_counts, row_counts
 
 __all__ = ["topk"]
 
 Ids = NDArray[np.int64]
+Words = NDArray[np.uint64]
 
 MISSING = -1  # distance and id where there are fewer rows than asked for
-FEW = 16  # a part of the pairs as small as this is handled pair by pair
-MANY = 4  # times as many as are kept: so many offered rows are not sorted, but cut down first
+FEW = 64  # fewer rows than this part of all are copied before the search
 
 
 def topk(
@@ -29,10 +30,10 @@ def topk(
 
     Parameters
     ----------
-    a : BitArray of shape (m, k), packed along k; or array_like, packed by sign on the fly
+    a : BitArray of shape (..., m, k), packed along k; or array_like, packed by sign on the fly
         The queries.
-    b : BitArray of shape (n, k), packed along k; or array_like, or Prepacked
-        The rows to search.
+    b : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked of shape (n, k)
+        The rows to search. Leading axes broadcast as in ``np.matmul``.
     count : int
         How many to return for each query, at least 1.
     metric : {"hamming", "jaccard", "dice", "intersection"}
@@ -43,9 +44,9 @@ def topk(
 
     Returns
     -------
-    distances : ndarray of shape (m, count), of the dtype of `pairwise`
+    distances : ndarray of shape (..., m, count), of the dtype of `pairwise`
         Nearest first.
-    indices : ndarray of shape (m, count), int64
+    indices : ndarray of shape (..., m, count), int64
         The indices of these rows in `b`. Among rows at the same distance, smaller ones come first.
         If fewer than `count` rows may be found, the rest of each row is -1 in both arrays.
 
@@ -55,8 +56,8 @@ def topk(
         If an operand does not hold real numbers, `count` is not an integer, `metric` is not a str,
         or `subset` holds neither bool nor integers.
     ValueError
-        If `count` is less than 1, an operand is not a matrix or holds NaN, k differs, no metric has
-        this name, or `subset` has the wrong shape or an id that no row has.
+        If `count` is less than 1, an operand holds NaN, k differs, leading axes do not broadcast,
+        no metric has this name, or `subset` has the wrong shape or an id that no row has.
 
     Notes
     -----
@@ -73,36 +74,72 @@ def topk(
     (array([[ 0, -1]], dtype=int32), array([[ 1, -1]]))
     """
     where = "search.topk"
-    operands = Operands(where, a, b, metric)
+    own = check_metric(where, metric)
+    rows, columns, k, batch, shape = product_operands(where, a, b, ("a", "b"))
     count = check_integer(where, "count", count, 1)
-    ids = None if subset is None else _subset_ids(where, subset, operands.n)
-    found = operands.n if ids is None else len(ids)
-    best = _Best(operands.m, min(count, found), operands.metric)
-    if operands.m and found:
-        if ids is None and operands.metric.name == "hamming":
-            best.keys, best.ids = hamming_topk(operands.a, b, min(count, found))
-        elif ids is None:
-            _search(operands, None, best)
-        else:
-            step = max(PANEL_WORDS // max(operands.b.words.shape[1], 1), 1)
-            for start in range(0, found, step):
-                _search(operands, ids[start : start + step], best)
-    distances = np.full((operands.m, count), MISSING, operands.metric.dtype)
-    indices = np.full((operands.m, count), MISSING, np.int64)
-    np.multiply(best.keys, operands.metric.sign, out=distances[:, :found], casting="same_kind")
-    indices[:, :found] = best.ids
+    *lead, m, n = shape
+    if n > MAX_TOPK_ROWS:
+        raise ValueError(f"[{where}] b must have at most {MAX_TOPK_ROWS} rows, got {n}")
+    chosen = None if subset is None else _Subset(where, subset, n)
+    found = min(count, n if chosen is None else chosen.size)
+    distances = np.full((*lead, m, count), MISSING, own.dtype)
+    indices = np.full((*lead, m, count), MISSING, np.int64)
+    if not found or not distances.size:
+        return distances, indices
+    if batch is None:
+        products = [(rows, columns, b)]
+    else:
+        a_blocks = rows.reshape(-1, m, rows.shape[1])
+        b_blocks = columns.reshape(-1, n, rows.shape[1])
+        pairs = zip(*batch[2:], strict=True)
+        products = [(a_blocks[i], b_blocks[j], b_blocks[j]) for i, j in pairs]
+    parts = [_nearest(own, x, y, source, k, found, chosen) for x, y, source in products]
+    for result, part in zip((distances, indices), zip(*parts, strict=True), strict=True):
+        result[..., :found] = np.reshape(part, (*lead, m, found))
     return distances, indices
 
 
-def _subset_ids(where: str, subset: ArrayLike, n: int) -> NDArray[np.int64]:
-    """Return the ids that a subset allows, each once, in ascending order."""
-    array = plain_array(where, "subset", subset)
-    if array.ndim != 1:
-        raise ValueError(f"[{where}] subset must have one axis, got shape {array.shape}")
-    if array.dtype.kind == "b":
-        if len(array) != n:
-            raise ValueError(f"[{where}] a mask must have shape ({n},), got {array.shape}")
-        return np.flatnonzero(array)
+class _Subset:
+    """The rows that may be found.
+
+    Attributes
+    ----------
+    size : int
+        How many there are.
+    ids : ndarray of int64, or None
+        Ascending, if they are few.
+    mask, allowed : ndarray of bool, ndarray of uint64; or None
+        Otherwise one element, and one bit, for each row.
+    """
+
+    def __init__(self, where: str, subset: ArrayLike, n: int) -> None:
+        array = plain_array(where, "subset", subset)
+        if array.ndim != 1:
+            raise ValueError(f"[{where}] subset must have one axis, got shape {array.shape}")
+        ids = mask = None
+        if array.dtype.kind == "b":
+            if len(array) != n:
+                raise ValueError(f"[{where}] a mask must have shape ({n},), got {array.shape}")
+            mask = array
+            self.size = int(np.count_nonzero(mask))
+        else:
+            ids = _ascending_ids(where, array, n)
+            self.size = len(ids)
+        few = self.size * FEW < n
+        self.ids: Ids | None = None
+        self.mask: NDArray[np.bool_] | None = None
+        self.allowed: Words | None = None
+        if few:
+            self.ids = np.flatnonzero(mask) if ids is None else ids
+            return
+        if mask is None:
+            mask = np.zeros(n, bool)
+            mask[ids] = True
+        self.mask, self.allowed = mask, pack(mask).words
+
+
+def _ascending_ids(where: str, array: NDArray[Any], n: int) -> Ids:
+    """Return the ids of a subset, each once, in ascending order."""
     if not array.size:  # an empty list is float64
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
@@ -114,90 +151,43 @@ def _subset_ids(where: str, subset: ArrayLike, n: int) -> NDArray[np.int64]:
     return ids.astype(np.int64)
 
 
-class _Best:
-    """The nearest rows found so far for each query.
-
-    A key is a distance, or a negative intersection: the nearest row has the smallest.
-
-    Attributes
-    ----------
-    keys, ids : ndarray of shape (m, count)
-        In ascending order of the keys, then of the ids.
-    """
-
-    def __init__(self, m: int, count: int, metric: Metric) -> None:
-        # int64 has a key beyond every distance; int32 has none beyond 2**31 - 1
-        is_float = metric.dtype.kind == "f"
-        far, dtype = (np.inf, np.float64) if is_float else (np.iinfo(np.int64).max, np.int64)
-        self.keys: NDArray[Any] = np.full((m, count), far, dtype)
-        self.ids = np.full((m, count), MISSING, np.int64)
-
-    def add(self, i: int, keys: NDArray[Any], ids: NDArray[np.int64]) -> None:
-        """Offer rows to queries i, i + 1, ...: one key for each query and row.
-
-        Their ids ascend, and are larger than those that these queries have been offered before.
-        """
-        m, count = len(keys), self.keys.shape[1]
-        limits = self.keys[i : i + m, -1:]
-        passed = keys < limits
-        if keys.shape[1] > count and np.count_nonzero(passed) > MANY * m * count:
-            # A row that `count` rows of this block beat is not kept either.
-            limits = np.minimum(limits, _next(np.partition(keys, count - 1)[:, count - 1 : count]))
-            passed = keys < limits
-        queries, columns = np.nonzero(passed)
-        self.merge(i + queries, keys[passed], ids[columns])
-
-    def merge(self, queries: Ids, keys: NDArray[Any], ids: Ids) -> None:
-        """Offer single rows, each to one query: as `add`, for queries in ascending order."""
-        if not len(queries):
-            return
-        count = self.keys.shape[1]
-        changed, place = np.unique(queries, return_inverse=True)
-        owners = np.concatenate([np.repeat(np.arange(len(changed)), count), place])
-        all_keys = np.concatenate([self.keys[changed].ravel(), keys])
-        all_ids = np.concatenate([self.ids[changed].ravel(), ids])
-        order = np.lexsort((all_keys, owners))  # stable: of equal keys, smaller ids come first
-        starts = np.searchsorted(owners[order], np.arange(len(changed)))
-        first = order[starts[:, np.newaxis] + np.arange(count)]
-        self.keys[changed], self.ids[changed] = all_keys[first], all_ids[first]
+def _nearest(
+    metric: Metric,
+    rows: Words,
+    columns: Words | _core.Panels,
+    b: Columns,
+    k: int,
+    count: int,
+    subset: _Subset | None,
+) -> tuple[NDArray[Any], Ids]:
+    """Find the nearest rows of a matrix; `columns` are those of `b`."""
+    ids = allowed = None
+    if subset is not None:
+        ids, allowed = subset.ids, subset.allowed
+    if ids is not None:
+        b = columns = (b.rows() if isinstance(b, Prepacked) else columns).take(ids, axis=0)
+    counts = None, None
+    if metric.counts:
+        counts = row_counts(rows).astype(np.int32), column_counts(b, columns)
+    values = np.empty((len(rows), count), metric.dtype)
+    indices = np.empty((len(rows), count), np.int64)
+    if values.dtype.kind == "f" and k > _core.RANKED_BITS:
+        mask = None if subset is None or allowed is None else subset.mask
+        for i in range(len(rows)):
+            own = np.empty((1, len(counts[1])))
+            part = counts[0][i : i + 1], counts[1]
+            _core.metric(metric.kind, rows[i : i + 1], columns, k, None, *part, own)
+            values[i], indices[i] = _smallest(own[0], count, mask)
+    else:
+        _core.topk(metric.kind, rows, columns, k, *counts, allowed, values, indices)
+    return values, indices if ids is None else ids[indices]
 
 
-def _next(keys: NDArray[Any]) -> NDArray[Any]:
-    """Return the numbers that follow these in their dtype."""
-    return np.nextafter(keys, np.inf) if keys.dtype.kind == "f" else keys.astype(np.int64) + 1
-
-
-def _search(operands: Operands, ids: Ids | None, best: _Best) -> None:
-    """Offer the rows of `b`, or those of these ids, to all queries."""
-    metric = operands.metric
-    b: BitArray = operands.b if ids is None else operands.b[ids]
-    for block in blocks(operands.a, b):
-        n = block.h.shape[1]
-        own = np.arange(block.j, block.j + n) if ids is None else ids[block.j : block.j + n]
-        near = np.flatnonzero(_may_be_nearer(operands, block, own, best))
-        if len(near) > block.h.size // FEW:
-            keys = metric.values(block.h, operands.sums(block.pairs[0], own[np.newaxis]))
-            best.add(block.i, metric.sign * keys, own)
-        elif len(near):
-            queries, found = block.i + near // n, own[near % n]
-            keys = metric.values(block.h.ravel()[near], operands.sums(queries, found))
-            keys = metric.sign * keys
-            nearer = keys < best.keys[queries, -1]
-            best.merge(queries[nearer], keys[nearer], found[nearer])
-
-
-def _may_be_nearer(operands: Operands, block: Block, ids: Ids, best: _Best) -> NDArray[np.bool_]:
-    """Tell which pairs of a block may beat those found so far; exact values tell more.
-
-    Without the values of all pairs, Jaccard takes a fifth of the time.
-    """
-    rows = slice(block.i, block.i + len(block.h))
-    factor, offset = operands.metric.bound(operands.metric.sign * best.keys[rows, -1:])
-    if not operands.metric.counts:
-        most = np.minimum(offset, np.iinfo(block.h.dtype).max)
-        return block.h <= most.astype(block.h.dtype)
-    # Three roundings of numbers below 2**22 err by less than 1 in float32.
-    dtype = np.float32 if operands.a.shape[1] < 2**20 else np.float64
-    a_counts, b_counts = operands.counts
-    terms = (factor * a_counts[rows, np.newaxis] + offset + 1).astype(dtype)
-    return block.h <= np.asarray(factor, dtype) * b_counts[ids].astype(dtype) + terms
+def _smallest(values: NDArray[Any], count: int, mask: NDArray[np.bool_] | None) -> tuple[Any, Ids]:
+    """Return the smallest values and where they are; of equal ones, the first."""
+    if mask is not None:
+        values = np.where(mask, values, np.inf)
+    limit = np.partition(values, count - 1)[count - 1]
+    near = np.flatnonzero(values <= limit)
+    first = near[np.argsort(values[near], kind="stable")[:count]]
+    return values[first], first

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..ops.array import BitArray
-from ..ops.linalg import hamming
-from ..ops.prepack import Prepacked, prepack
+from ..ops.linalg import hamming, product_operands
+from ..ops.prepack import prepack
 from ..ops.results import Result
-from .metrics import Columns, Operands, Rows
+from .metrics import Columns, Operands, Rows, check_metric, column_counts, row_counts
 
 __all__ = ["Block", "blocks", "paired", "pairwise", "row_counts"]
 
@@ -72,16 +72,17 @@ def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = Non
 
     Parameters
     ----------
-    a : BitArray of shape (m, k), packed along k; or array_like, packed by sign on the fly
-    b : BitArray of shape (n, k), packed along k; or array_like, or Prepacked
+    a : BitArray of shape (..., m, k), packed along k; or array_like, packed by sign on the fly
+    b : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked of shape (n, k)
+        Leading axes broadcast as in ``np.matmul``.
     metric : {"hamming", "jaccard", "dice", "intersection"}
         See Notes.
-    out : ndarray of shape (m, n), optional
+    out : ndarray of shape (..., m, n), optional
         Where to put the result, of exactly its dtype. Undefined after an interrupt.
 
     Returns
     -------
-    ndarray of shape (m, n)
+    ndarray of shape (..., m, n)
         int32 for "hamming" and "intersection", float64 for "jaccard" and "dice".
 
     Raises
@@ -90,8 +91,8 @@ def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = Non
         If an operand does not hold real numbers, `metric` is not a str, or `out` is not an ndarray
         of the dtype of the result.
     ValueError
-        If an operand is not a matrix or holds NaN, k differs, no metric has this name, or `out`
-        has another shape or is read-only.
+        If an operand holds NaN, k differs, leading axes do not broadcast, no metric has this name,
+        or `out` has another shape or is read-only.
 
     Notes
     -----
@@ -115,18 +116,13 @@ def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = Non
     array([[0.33333333, 0.5       ]])
     """
     where = "search.pairwise"
-    operands = Operands(where, a, b, metric)
-    bits_a, bits_b = operands.a, operands.b
-    values = operands.metric
-    shape = operands.m, operands.n
-    result = Result(where, shape, values.dtype, out, bits_a.words, bits_b.words)
-    if not values.counts:
-        hamming(bits_a, b if isinstance(b, Prepacked) else bits_b, out=result.array)
-        return result.deliver()
-    for block in blocks(bits_a, bits_b):
-        m, n = block.h.shape
-        place = np.s_[block.i : block.i + m, block.j : block.j + n]
-        result.array[place] = values.values(block.h, operands.sums(*block.pairs))
+    values = check_metric(where, metric)
+    rows, columns, k, batch, shape = product_operands(where, a, b, ("a", "b"))
+    result = Result(where, shape, values.dtype, out, rows, columns)
+    counts = None, None
+    if values.counts:
+        counts = row_counts(rows).astype(np.int32), column_counts(b, columns)
+    _core.metric(values.kind, rows, columns, k, batch, *counts, result.matrix)
     return result.deliver()
 
 
@@ -170,10 +166,3 @@ def paired(a: Rows, b: Rows, metric: str) -> NDArray[Any]:
         part = slice(i, i + step)
         h[part] = row_counts(a_words[part] ^ b_words[part])
     return operands.metric.values(h, operands.sums(slice(None), slice(None)))
-
-
-def row_counts(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Count the bits of each row of a contiguous matrix of words."""
-    counts = np.empty(len(words), np.int64)
-    _core.popcount(words, counts)
-    return counts

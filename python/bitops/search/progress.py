@@ -1,4 +1,4 @@
-"""A progress bar for long searches, if tqdm is installed and the output is a terminal."""
+"""A progress bar for long work, if tqdm is installed and stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ DELAY = 2.0  # seconds before a bar is shown
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[int], object]]:
-    """Yield a function that moves the bar on by so many units."""
-    if tqdm is None:
+def progress(
+    total: int | None, unit: str, *, is_shown: bool = True
+) -> Iterator[Callable[[int], object]]:
+    """Yield a function that moves the bar on by so many units; `total` is None if not known."""
+    if tqdm is None or not is_shown:
         yield lambda done: None
         return
     with tqdm(

@@ -72,7 +72,9 @@ class Segment:
 
     def ids_at(self, rows: Ids) -> Ids:
         """Return the ids of rows."""
-        return rows + self.ids.start if isinstance(self.ids, range) else self.ids[rows]
+        if not isinstance(self.ids, range):
+            return self.ids[rows]
+        return rows + self.ids.start
 
     @property
     def live_ids(self) -> Ids:
@@ -300,12 +302,13 @@ def _allowed(
     elif subset.dtype.kind == "b":
         ids = segment.ids[start:stop]
         mask = subset[slice(ids.start, ids.stop) if isinstance(ids, range) else ids]
-        mask = mask.copy() if len(gone) else mask
     else:
         rows = segment.find(_near(subset, segment, start, stop))
         rows = rows[rows >= 0] - start
         return rows, len(rows)
-    mask[gone] = False
+    if len(gone):
+        mask = mask.copy()
+        mask[gone] = False
     return mask, int(np.count_nonzero(mask))
 
 

@@ -6,6 +6,7 @@
 #include "bitops.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/nearest.h"
+#include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -17,14 +18,19 @@ BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,
 
 /* Keeps the columns that hits selects, unless one before them has lowered the limit of their row.
  * This is rare, and not inlined, since it would take registers from every tile. */
-BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t col,
-                                uint64_t *nearest, const bitops_store *store) {
-    uint32_t distances[LANES];
-    _mm512_storeu_si512(distances, mismatches_i32x16);
+BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t row, size_t col,
+                                const bitops_store *store) {
+    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
+    int32_t mismatches[LANES];
+    if (store->allowed) { /* whole words: col is a multiple of 8 */
+        uint16_t allowed = 0;
+        memcpy(&allowed, (const uint8_t *)store->allowed + col / 8, hits > 0xff ? 2 : 1);
+        hits &= allowed;
+    }
+    _mm512_storeu_si512(mismatches, mismatches_i32x16);
     for (; hits; hits &= hits - 1) {
         const unsigned j = (unsigned)__builtin_ctz(hits);
-        if (distances[j] < heap_limit(nearest))
-            nearest_push(nearest, store, heap_key(distances[j], col + j));
+        nearest_offer(nearest, mismatches[j], row, col + j, store);
     }
 }
 
@@ -70,11 +76,11 @@ BITOPS_INLINE void store_sign_lanes(__m512i dot_i32x16, __mmask16 mask, size_t r
 
 BITOPS_INLINE void store_topk_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
                                     size_t col, const bitops_store *store) {
-    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
+    const uint64_t *nearest = (const uint64_t *)store->c + row * store->ldc;
     const __m512i limit_u32x16 = _mm512_set1_epi32((int32_t)heap_limit(nearest));
     const __mmask16 hits = _mm512_mask_cmplt_epu32_mask(mask, mismatches_i32x16, limit_u32x16);
     if (hits)
-        store_hits(mismatches_i32x16, hits, col, nearest, store);
+        store_hits(mismatches_i32x16, hits, row, col, store);
 }
 
 /* Adds the columns that hits selects to the pairs found; not inlined, as store_hits. */
@@ -135,17 +141,88 @@ BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m512i mismatches_i32x16
     case BITOPS_STORE_WITHIN:
         store_within_lanes(mismatches_i32x16, mask, row, col, store);
         break;
+    default: /* those of store_set_lanes */
+        break;
     }
+}
+
+/* ---- sets ---------------------------------------------------------------------------------- */
+
+/* TOPK with bounds. */
+BITOPS_INLINE void store_bounded_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
+                                       size_t col, const bitops_store *store) {
+    const bitops_bound bound = store->bounds[row];
+    const __m512i w_i32x16 = _mm512_maskz_loadu_epi32(mask, store->w_counts + col);
+    const __m512 limit_f32x16 = _mm512_fmadd_ps(
+        _mm512_set1_ps(bound.factor), _mm512_cvtepi32_ps(w_i32x16), _mm512_set1_ps(bound.term));
+    const __mmask16 hits = _mm512_mask_cmp_ps_mask(mask, _mm512_cvtepi32_ps(mismatches_i32x16),
+                                                   limit_f32x16, _CMP_LT_OQ);
+    if (hits)
+        store_hits(mismatches_i32x16, hits, row, col, store);
+}
+
+/* store_metric_row of store.h for 16 columns. */
+BITOPS_INLINE void store_metric_lanes(bitops_store_kind kind, __m512i mismatches_i32x16,
+                                      __mmask16 mask, size_t row, size_t col,
+                                      const bitops_store *store) {
+    const size_t first = row * store->ldc + col;
+    const int32_t a_count = store->a_counts[row];
+    const __m512i w_i32x16 = _mm512_maskz_loadu_epi32(mask, store->w_counts + col);
+    const __m512i sum_u32x16 = _mm512_add_epi32(_mm512_set1_epi32(a_count), w_i32x16);
+    const __m512i common_i32x16 =
+        _mm512_srli_epi32(_mm512_sub_epi32(sum_u32x16, mismatches_i32x16), 1);
+    if (kind == BITOPS_STORE_INTERSECTION) {
+        _mm512_mask_storeu_epi32((int32_t *)store->c + first, mask, common_i32x16);
+        return;
+    }
+    __m512i size_u32x16 = sum_u32x16;
+    if (kind == BITOPS_STORE_JACCARD)
+        size_u32x16 = _mm512_add_epi32(common_i32x16, mismatches_i32x16);
+    size_u32x16 = _mm512_max_epu32(size_u32x16, _mm512_set1_epi32(1));
+    double *c = (double *)store->c + first;
+    BITOPS_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const __m256i h_u32x8 = half ? _mm512_extracti64x4_epi64(mismatches_i32x16, 1)
+                                     : _mm512_castsi512_si256(mismatches_i32x16);
+        const __m256i n_u32x8 =
+            half ? _mm512_extracti64x4_epi64(size_u32x16, 1) : _mm512_castsi512_si256(size_u32x16);
+        const __m512d value_f64x8 =
+            _mm512_div_pd(_mm512_cvtepu32_pd(h_u32x8), _mm512_cvtepu32_pd(n_u32x8));
+        _mm512_mask_storeu_pd(c + 8 * half, (__mmask8)(mask >> 8 * half), value_f64x8);
+    }
+}
+
+/* store_lanes for the kinds that read counts. */
+BITOPS_INLINE void store_set_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
+                                   size_t col, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_TOPK)
+        store_bounded_lanes(mismatches_i32x16, mask, row, col, store);
+    else
+        store_metric_lanes(store->kind, mismatches_i32x16, mask, row, col, store);
+}
+
+/* Any kind, where a few registers more do not matter. */
+BITOPS_INLINE void store_any_lanes(bitops_store_kind kind, __m512i mismatches_i32x16,
+                                   __mmask16 mask, size_t row, size_t col, const int32_t *offset,
+                                   const bitops_store *store) {
+    if (store->a_counts)
+        store_set_lanes(mismatches_i32x16, mask, row, col, store);
+    else
+        store_lanes(kind, mismatches_i32x16, mask, row, col, offset, store);
 }
 
 /* Prefetches the cache lines that store_lanes will write, while the sums are still being made. */
 BITOPS_INLINE void prefetch_lanes(size_t row, size_t col, int vecs, const bitops_store *store) {
-    if (store->kind == BITOPS_STORE_SIGN || store->kind == BITOPS_STORE_TOPK ||
-        store->kind == BITOPS_STORE_WITHIN)
+    const size_t size = store_number_size(store->kind);
+    const char *c = (const char *)store->c + (row * store->ldc + col) * size;
+    if (size == 0)
         return;
-    const char *c = (const char *)store->c + (row * store->ldc + col) * sizeof(int32_t);
-    for (int v = 0; v < vecs; v++)
-        __builtin_prefetch(c + 64 * v, 1, 3);
+    BITOPS_UNROLL
+    for (int v = 0; v < vecs; v++) {
+        __builtin_prefetch(c + v * LANES * size, 1, 3);
+        if (size == sizeof(double))
+            __builtin_prefetch(c + v * LANES * size + 64, 1, 3);
+    }
 }
 
 BITOPS_TARGET_END

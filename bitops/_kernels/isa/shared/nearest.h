@@ -77,6 +77,41 @@ static inline void list_select(uint64_t *list, size_t keep) {
     list[1] = keep;
 }
 
+/* ---- ranks: 32 bits that order rows as a metric does ---------------------------------------- */
+
+#define RANK_MOST (UINT32_MAX - 1) /* below the limit of an empty heap */
+
+/* A Jaccard distance is a fraction h / |a | w| with a denominator of at most k. Two different ones
+ * differ by at least 1 / k^2, so that with k <= BITOPS_RANKED_BITS their ranks differ too. */
+BITOPS_INLINE uint32_t nearest_rank(int32_t mismatches, size_t row, size_t col,
+                                    const bitops_store *store) {
+    if (store->metric == BITOPS_STORE_HAMMING)
+        return (uint32_t)mismatches;
+    const uint32_t h = (uint32_t)mismatches;
+    const uint32_t sum = (uint32_t)store->a_counts[row] + (uint32_t)store->w_counts[col];
+    const uint32_t common = (sum - h) / 2;
+    if (store->metric == BITOPS_STORE_INTERSECTION)
+        return RANK_MOST - common;
+    return common + h ? (uint32_t)((uint64_t)h * RANK_MOST / (common + h)) : 0;
+}
+
+/* The mismatches that ranks below the limit have: with L for limit / RANK_MOST,
+ *   JACCARD        2 h / (s + h) < L      means   h < L / (2 - L) s
+ *   INTERSECTION   (s - h) / 2 > common   means   h < s - 2 common
+ * for s = |a| + |w|. Roundings of float32 are less than what is added. */
+BITOPS_INLINE bitops_bound nearest_bound(uint32_t limit, int32_t a_count,
+                                         const bitops_store *store) {
+    const double slack = 0.0625 + ((double)a_count + store->k) / (1 << 21);
+    if (store->metric == BITOPS_STORE_INTERSECTION) {
+        const double common = (double)RANK_MOST - limit;
+        return (bitops_bound){1, (float)(a_count - 2 * common + slack)};
+    }
+    const double factor = limit / (2.0 * RANK_MOST - limit);
+    return (bitops_bound){(float)factor, (float)(factor * a_count + slack)};
+}
+
+/* ---- heaps and lists ------------------------------------------------------------------------ */
+
 /* Takes a key whose distance is below the limit of its row of c. */
 BITOPS_INLINE void nearest_push(uint64_t *nearest, const bitops_store *store, uint64_t key) {
     if (!store->keep) {
@@ -86,6 +121,19 @@ BITOPS_INLINE void nearest_push(uint64_t *nearest, const bitops_store *store, ui
     nearest[LIST_HEAD + nearest[1]++] = key;
     if (LIST_HEAD + nearest[1] == store->ldc)
         list_select(nearest, store->keep);
+}
+
+/* Takes a column if it is allowed and below the limit of its row of c. */
+BITOPS_INLINE void nearest_offer(uint64_t *nearest, int32_t mismatches, size_t row, size_t col,
+                                 const bitops_store *store) {
+    if (store->allowed && !(store->allowed[col / BITOPS_WORD_BITS] >> col % BITOPS_WORD_BITS & 1))
+        return;
+    const uint32_t rank = nearest_rank(mismatches, row, col, store);
+    if (rank >= heap_limit(nearest))
+        return;
+    nearest_push(nearest, store, heap_key(rank, store->ids ? store->ids[col] : col));
+    if (store->bounds)
+        store->bounds[row] = nearest_bound(heap_limit(nearest), store->a_counts[row], store);
 }
 
 #endif

@@ -9,6 +9,23 @@
 #include "isa/shared/nearest.h"
 #include "isa/shared/target.h"
 
+/* Bytes of one output, 0 for outputs that are not numbers side by side. */
+BITOPS_INLINE size_t store_number_size(bitops_store_kind kind) {
+    switch (kind) {
+    case BITOPS_STORE_SIGN:
+    case BITOPS_STORE_TOPK:
+    case BITOPS_STORE_WITHIN:
+        return 0;
+    case BITOPS_STORE_HAMMING16:
+        return sizeof(uint16_t);
+    case BITOPS_STORE_JACCARD:
+    case BITOPS_STORE_DICE:
+        return sizeof(double);
+    default:
+        return sizeof(int32_t);
+    }
+}
+
 /* The offsets that are added to the dot products of a row, from column 0 on, or NULL. */
 BITOPS_INLINE const int32_t *store_offset(const bitops_store *store, size_t row) {
     const uint32_t offset_row = store->offset ? store->offset_row[row - store->first_row] : 0;
@@ -59,12 +76,64 @@ BITOPS_INLINE void store_sign_row(const int32_t *mismatches, const int32_t *offs
     }
 }
 
+/* |a & w| from mismatches and |a| + |w|, which may need all 32 bits. */
+BITOPS_INLINE int32_t store_common(int32_t mismatches, int32_t a_count, int32_t w_count) {
+    return (int32_t)(((uint32_t)a_count + (uint32_t)w_count - (uint32_t)mismatches) >> 1);
+}
+
+/* The values of a metric that depends on counts. All but the division is exact. */
+BITOPS_INLINE void store_metric_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                                    const bitops_store *store) {
+    const int32_t a_count = store->a_counts[row], *w_counts = store->w_counts + col;
+    int32_t *common_out = (int32_t *)store->c + row * store->ldc + col;
+    double *c = (double *)store->c + row * store->ldc + col;
+    switch (store->kind) {
+    case BITOPS_STORE_INTERSECTION:
+        for (size_t j = 0; j < n; j++)
+            common_out[j] = store_common(mismatches[j], a_count, w_counts[j]);
+        break;
+    case BITOPS_STORE_JACCARD:
+        for (size_t j = 0; j < n; j++) {
+            const int32_t either =
+                store_common(mismatches[j], a_count, w_counts[j]) + mismatches[j];
+            c[j] = (double)mismatches[j] / (double)(either > 1 ? either : 1);
+        }
+        break;
+    default:
+        for (size_t j = 0; j < n; j++) {
+            const double sum = (double)a_count + (double)w_counts[j];
+            c[j] = (double)mismatches[j] / (sum > 1 ? sum : 1);
+        }
+    }
+}
+
+/* Whether any of the mismatches may be near; one pass without branches, which is vectorised. */
+BITOPS_INLINE int any_near(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                           const uint64_t *nearest, const bitops_store *store) {
+    int any = 0;
+    if (!store->bounds) {
+        const uint32_t limit = heap_limit(nearest);
+        for (size_t j = 0; j < n; j++)
+            any |= (uint32_t)mismatches[j] < limit;
+        return any;
+    }
+    const bitops_bound bound = store->bounds[row];
+    const int32_t *w_counts = store->w_counts + col;
+    for (size_t j = 0; j < n; j++)
+        any |= (float)mismatches[j] < bound.factor * (float)w_counts[j] + bound.term;
+    return any;
+}
+
 BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
                                   const bitops_store *store) {
+    enum { TOGETHER = 32 };
     uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
-    for (size_t j = 0; j < n; j++)
-        if ((uint32_t)mismatches[j] < heap_limit(nearest))
-            nearest_push(nearest, store, heap_key((uint32_t)mismatches[j], col + j));
+    for (size_t first = 0; first < n; first += TOGETHER) {
+        const size_t columns = n - first < TOGETHER ? n - first : TOGETHER;
+        if (any_near(mismatches + first, columns, row, col + first, nearest, store))
+            for (size_t j = first; j < first + columns; j++)
+                nearest_offer(nearest, mismatches[j], row, col + j, store);
+    }
 }
 
 /* Hits are rare, so the smallest count is found first, in a loop that compilers vectorise. */
@@ -117,6 +186,11 @@ BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows
             break;
         case BITOPS_STORE_WITHIN:
             store_within_row(mismatches, n, row + i, col, store);
+            break;
+        case BITOPS_STORE_INTERSECTION:
+        case BITOPS_STORE_JACCARD:
+        case BITOPS_STORE_DICE:
+            store_metric_row(mismatches, n, row + i, col, store);
             break;
         }
     }

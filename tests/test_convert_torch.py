@@ -1,0 +1,592 @@
+"""Networks from PyTorch: the scores of the source, state dicts, and refusals that name the call."""
+
+import os
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from bitops import layers as L
+from bitops.convert import ConversionError, check, from_torch
+from bitops.layers import PackedConv2D, PackedDense, PackedMultiThreshold, PackedPlanesConv2D
+from commands import failure
+
+torch = pytest.importorskip("torch", reason="needs PyTorch")
+
+import torch.nn.functional as F  # noqa: E402
+from random_torch import SIGNS, WEIGHTS, Conv, Linear, Rows, Sign, random_network  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+def own_layout(x):
+    """Images NCHW as the network takes them."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x
+
+
+def run(module, x):
+    with torch.no_grad():
+        return module.eval()(torch.from_numpy(x)).numpy()
+
+
+def converted(module, x, **settings):
+    """Return the packed network of a module, without the warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return from_torch(module, input_shape=own_layout(x).shape[1:], **settings).freeze()
+
+
+def assert_same_scores(packed, module, x):
+    wanted = run(module, x)
+    scores = np.asarray(packed(own_layout(x)))
+    assert scores.shape == wanted.shape
+    np.testing.assert_array_equal(scores.argmax(axis=1), wanted.argmax(axis=1))
+    np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    if scores.dtype.kind == "i":
+        np.testing.assert_array_equal(scores, wanted)
+
+
+class Of(nn.Module):
+    """A module of a function and parts."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.normal(0, 2, (9, 3, 8, 7)).astype(np.float32)
+
+
+@pytest.fixture
+def rows(rng):
+    return rng.normal(0, 2, (30, 20)).astype(np.float32)
+
+
+def start_norms(module, rng):
+    """Give every BatchNorm statistics and parameters, some of them negative."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.running_mean.copy_(torch.from_numpy(rng.normal(0, 1, part.num_features)))
+            part.running_var.copy_(torch.from_numpy(rng.uniform(0.5, 9, part.num_features)))
+            if part.affine:
+                part.weight.data.normal_()
+                part.bias.data.normal_()
+    return module
+
+
+# Random networks
+
+
+@pytest.mark.parametrize("decade", range(33))
+def test_random_networks(decade):
+    for seed in range(10 * decade, 10 * decade + 10):
+        module, x = random_network(seed)
+        assert_same_scores(converted(module, x), module, x)
+
+
+@pytest.mark.parametrize("form", SIGNS)
+def test_signs_become_bits_in_every_form(form, rows):
+    """With its value at 0: codes of two bits where it is 0 there, and a sum may be 0."""
+    module = nn.Sequential(Sign(form), Linear("signs", 20, 40, bias=False), Sign(form))
+    module.append(Linear("signs", 40, 4, bias=False))
+    rows[:, ::3] = 0
+    packed = converted(module, rows)
+    at_zero = float(SIGNS[form](torch.zeros(1)))
+    kinds = [type(layer) for layer in packed.layers]
+    assert (PackedMultiThreshold in kinds) == (at_zero == 0)
+    assert sum(kind is PackedDense for kind in kinds) == 2
+    assert (packed(rows).dtype == np.int32) == (at_zero != 0)
+    assert_same_scores(packed, module, rows)
+
+
+@pytest.mark.parametrize("form", WEIGHTS)
+def test_weights_are_packed_in_every_form(form, x):
+    module = nn.Sequential(Sign("where"), Conv(form, 3, 8, 3, bias=False), Rows("flatten"))
+    module.append(Linear("signs", 240, 5))
+    packed = converted(module, x)
+    kinds = {"ternary": PackedPlanesConv2D, "real": L.FloatConv2D}
+    assert any(type(layer) is kinds.get(form, PackedConv2D) for layer in packed.layers)
+    assert_same_scores(packed, module, x)
+
+
+# What users write
+
+
+def test_shapes_may_decide(x):
+    """As BinaryNet's program does, whose first layer takes numbers, and which assigns to data."""
+
+    class BinarizeConv2d(nn.Conv2d):
+        def forward(self, x):
+            if x.size(1) != 3:
+                x.data = torch.where(x.data >= 0, 1.0, -1.0)
+            if not hasattr(self.weight, "org"):
+                self.weight.org = self.weight.data.clone()
+            self.weight.data = torch.where(self.weight.org >= 0, 1.0, -1.0)
+            y = F.conv2d(x, self.weight, None, self.stride, self.padding)
+            y += self.bias.view(1, -1, 1, 1).expand_as(y)
+            return y
+
+    module = nn.Sequential(BinarizeConv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Hardtanh(inplace=True))
+    module += nn.Sequential(BinarizeConv2d(6, 4, 3, padding=1), nn.BatchNorm2d(4), Rows("mean"))
+    before = module[0].weight.detach().clone()
+    packed = converted(module, x)
+    assert torch.equal(module[0].weight, before) and module.training  # a copy was run
+    assert sum(type(layer) is PackedConv2D for layer in packed.layers) == 2
+    assert_same_scores(packed, module, x)
+
+
+def test_xnor_net_scales_its_input(x):
+    """The activations of XNOR-Net, which also give the mean magnitudes of windows."""
+
+    def forward(self, x):
+        magnitude = x.abs().mean(1, keepdim=True)
+        k = F.conv2d(magnitude, torch.full((1, 1, 3, 3), 1 / 9), padding=1)
+        return self.last((self.conv(SIGNS["where"](x)) * k).flatten(1))
+
+    conv = Conv("xnor", 3, 8, 3, padding=1, bias=False)
+    module = Of(forward, conv=conv, last=nn.Linear(8 * 8 * 7, 4))
+    assert_same_scores(converted(module, x), module, x)
+
+
+def test_weights_that_the_training_loop_binarizes(rows):
+    module = nn.Sequential(nn.Linear(20, 16), Sign("where"), nn.Linear(16, 4, bias=False))
+    packed = converted(module, rows, binary=lambda name, part: name == "2")
+    assert type(packed.layers[-1]) is PackedDense and packed(rows).dtype == np.int32
+    wanted = nn.Sequential(module[0], Sign("where"), Linear("signs", 16, 4, bias=False))
+    wanted[2].weight.data = module[2].weight.data
+    assert_same_scores(packed, wanted, rows)
+    scaled = converted(
+        module,
+        rows,
+        binary=lambda name, part: WEIGHTS["xnor"](part.weight) if name == "2" else None,
+    )
+    wanted[2].form = "xnor"
+    assert_same_scores(scaled, wanted, rows)
+
+
+def test_a_shared_module_is_used_twice(rows):
+    module = nn.Sequential(Sign("where"), Linear("signs", 20, 20))
+    module = nn.Sequential(module, module, nn.Linear(20, 3))
+    assert_same_scores(converted(module, rows), module, rows)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: x.permute(0, 2, 3, 1).reshape(x.shape[0], -1),
+        lambda self, x: F.avg_pool2d(x, x.size()[2:]).squeeze(),
+        lambda self, x: F.adaptive_max_pool2d(x, (1, 1)).view(-1, x.size(1)),
+        lambda self, x: F.max_pool2d(x, 2, ceil_mode=True).flatten(start_dim=1),
+        lambda self, x: nn.ZeroPad2d((1, 0, 2, 1))(x).flatten(1),
+        lambda self, x: torch.cat([x, -x], dim=1).mean((-1, -2)),
+        lambda self, x: F.relu6(x).add(x, alpha=0.5).flatten(1),
+        lambda self, x: (2 - x).clamp(min=0).sub(1).div(3).contiguous().flatten(1),
+        lambda self, x: (x + torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)).flatten(1),
+        lambda self, x: (x * torch.tanh(x)).flatten(1),
+        lambda self, x: (F.hardsigmoid(x) * 3 - torch.tanh(x)).flatten(1),
+        lambda self, x: F.conv2d(x, self.w, padding="same", dilation=2).flatten(1),
+        lambda self, x: (x.flatten(1) @ self.v).log_softmax(1),
+        lambda self, x: torch.addmm(torch.ones(5), x.flatten(1), self.v),
+        lambda self, x: F.dropout(x, training=self.training).detach().clone().flatten(1),
+        lambda self, x: x.unsqueeze(-1).squeeze(-1).transpose(2, 3).flatten(1),
+    ],
+)
+def test_functions(function, x, rng):
+    module = Of(function, last=nn.Identity())
+    module.w = torch.from_numpy(rng.normal(0, 1, (2, 3, 3, 3)).astype(np.float32))
+    module.v = torch.from_numpy(rng.normal(0, 1, (3 * 8 * 7, 5)).astype(np.float32))
+    features = run(module, x).shape[1]
+    whole = nn.Sequential(module, nn.Linear(features, 4))
+    if "log_softmax" in function.__code__.co_names:
+        whole = module
+    report = check(converted(whole, x), whole, own_layout(x))
+    assert report.ok, str(report)
+
+
+def test_log_softmax_at_the_end_is_left_out(rows):
+    module = nn.Sequential(nn.Linear(20, 4), nn.LogSoftmax(dim=1))
+    with pytest.warns(UserWarning, match=r"log_softmax in LogSoftmax '1' is left out"):
+        net = from_torch(module, input_shape=(20,))
+    np.testing.assert_array_equal(net.freeze().predict(rows), run(module, rows).argmax(axis=1))
+    module.append(nn.Linear(4, 4))
+    with pytest.raises(ConversionError, match="log_softmax in LogSoftmax '1'"):
+        from_torch(module, input_shape=(20,))
+
+
+def test_double_precision_and_training_mode(rows):
+    module = start_norms(
+        nn.Sequential(nn.Linear(20, 9), nn.BatchNorm1d(9), Sign("ones"), nn.Linear(9, 3)),
+        np.random.default_rng(1),
+    ).double()
+    module.train()
+    packed = converted(module, rows)
+    assert module.training
+    with torch.no_grad():
+        wanted = module.eval()(torch.from_numpy(rows).double()).numpy()
+    np.testing.assert_allclose(packed(rows), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    assert check(packed, module, rows).compared_with == "PyTorch on Sequential"
+
+
+def test_what_is_taken_for_granted_is_said(rows):
+    first, second = Sign("straight through"), Sign("torch")
+    module = nn.Sequential(first, Linear("reactnet", 20, 4, bias=False), second, nn.Linear(4, 3))
+    with pytest.warns(UserWarning) as caught:
+        from_torch(module, input_shape=(20,))
+    said = [str(warning.message) for warning in caught]
+    assert any("add in Sign '0': it is taken to give exactly -1, 1" in text for text in said)
+    assert any("Linear '1': its weights are taken to be +- a scale" in text for text in said)
+    assert any("is 0 at 0: its outputs take two bits" in text for text in said)
+
+
+def test_sign_of_zero_can_be_chosen(rows):
+    module = nn.Sequential(Sign("torch"), Linear("signs", 20, 4, bias=False))
+    rows[:, :5] = 0
+    packed = converted(module, rows, sign_of_zero=1)
+    assert [type(layer) for layer in packed.layers][-1:] == [PackedDense]
+    assert not any(type(layer) is PackedMultiThreshold for layer in packed.layers)
+    module[0].form = "where"
+    assert_same_scores(packed, module, rows)
+
+
+def test_brevitas(x):
+    """Its layers compute their weights and activations in the forward, so they need no file."""
+    qnn = pytest.importorskip("brevitas.nn", reason="needs Brevitas")
+    quant = pytest.importorskip("brevitas.quant")
+    bits = quant.SignedBinaryActPerTensorConst
+    module = nn.Sequential(
+        qnn.QuantConv2d(3, 8, 3, padding=1, weight_bit_width=4, bias=False),
+        nn.BatchNorm2d(8),
+        qnn.QuantIdentity(bits),
+        qnn.QuantConv2d(8, 8, 3, weight_quant=quant.SignedBinaryWeightPerTensorConst),
+        nn.BatchNorm2d(8),
+        qnn.QuantReLU(bit_width=2),
+        nn.Flatten(),
+        qnn.QuantLinear(8 * 6 * 5, 5, bias=True, weight_bit_width=2),
+    )
+    module(torch.from_numpy(x))  # which finds the scale of QuantReLU
+    packed = converted(module, x)
+    assert any(type(layer) is PackedConv2D for layer in packed.layers)
+    assert_same_scores(packed, module, x)
+
+
+def test_constants_that_become_values_are_refused():
+    def forward(self, x):
+        made = torch.ones(2, 20)
+        made[x < 0] = -1
+        return made
+
+    with pytest.raises(ConversionError, match="setitem in Of: constants become what depends on"):
+        from_torch(Of(forward), input_shape=(20,))
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, x: torch.erf(x), r"erf in Of: the function is not supported"),
+        (lambda self, x: x if (x > 0).all() else -x, "all in Of: the function is not supported"),
+        (lambda self, x: x if x[0, 0] > 0 else -x, "getitem in Of"),
+        (
+            lambda self, x: x if torch.is_nonzero(x > 0) else -x,
+            r"decides by values.*torch.onnx.export",
+        ),
+        (lambda self, x: torch.from_numpy(np.sign(x.numpy())), r"numpy in Of: the module decides"),
+        (lambda self, x: x[:, ::2], r"getitem in Of: the function is not supported"),
+        (lambda self, x: torch.ones_like(x), "does not depend on the input"),
+        (lambda self, x: torch.ones(3), "does not depend on the input"),
+        (lambda self, x: torch.rand(2, 20), "forward in Of: what it computes cannot be followed"),
+        (lambda self, x: (x, x), "must return a tensor"),
+        (lambda self, x: self.missing(x), "forward in Of: it fails on examples of shape .20,."),
+        (lambda self, x: F.batch_norm(x, None, None, training=True), "by the batch itself"),
+        (lambda self, x: F.dropout(x), "drops features in evaluation"),
+        (lambda self, x: x.half(), "half precision is not supported"),
+        (lambda self, x: x.int(), "only behind a comparison"),
+        (lambda self, x: x.view(len(x) * 2, -1), "first axis must stay"),
+        (lambda self, x: x @ x.t(), "matmul in Of: its second operand must be constant"),
+        (lambda self, x: torch.mul(x, 2, out=torch.empty(2, 20)), "out= is not supported"),
+        (lambda self, x: F.linear(x, torch.ones(3, 7)), "fails|take 7 features"),
+        (lambda self, x: x.sum(1, keepdim=True), "sum in Of: the function is not supported"),
+    ],
+)
+def test_calls_that_do_not_fit(function, message):
+    with pytest.raises(ConversionError, match=message):
+        from_torch(Of(function), input_shape=(20,))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "mode must be 'constant'"),
+        (lambda x: F.avg_pool2d(x, 3, padding=1, count_include_pad=False), "does not count"),
+        (lambda x: F.max_pool2d(x, 2, dilation=2), "dilations of pools"),
+        (lambda x: F.adaptive_avg_pool2d(x, 3), "must be divisible"),
+        (lambda x: x.mean(), "axes must be those of the image"),
+        (lambda x: F.interpolate(x, scale_factor=2), "not supported"),
+        (lambda x: torch.cat([x, x], dim=2), "axis must be that of the features"),
+        (lambda x: x.chunk(3, dim=1)[0], "chunk in"),
+    ],
+)
+def test_calls_on_images_that_do_not_fit(function, message):
+    with pytest.raises(ConversionError, match=message):
+        from_torch(Of(lambda self, x: function(x)), input_shape=(8, 7, 3))
+
+
+def test_the_module_that_calls_is_named():
+    inner = Of(lambda self, x: torch.erf(x))
+    module = nn.Sequential(nn.Linear(20, 20), nn.Sequential(nn.ReLU(), inner))
+    with pytest.raises(ConversionError, match=r"erf in Of '1\.1': the function is not supported"):
+        from_torch(module, input_shape=(20,))
+
+
+def test_a_refusal_that_the_module_catches_is_kept():
+    def forward(self, x):
+        try:
+            return torch.erf(x)
+        except ValueError:
+            return x
+
+    with pytest.raises(ConversionError, match="erf in Of"):
+        from_torch(Of(forward), input_shape=(20,))
+
+
+def test_changes_through_a_view_are_refused():
+    def forward(self, x):
+        rows = x.flatten(1)
+        rows.mul_(2)
+        return x.mean((2, 3))
+
+    with pytest.raises(ConversionError, match="mean in Of: its operand was changed in place"):
+        from_torch(Of(forward), input_shape=(8, 7, 3))
+
+
+def test_torchscript_is_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.trace(nn.ReLU(), torch.zeros(1, 20))
+    with pytest.raises(ConversionError, match="TorchScript"):
+        from_torch(scripted, input_shape=(20,))
+    with pytest.raises(ConversionError, match=r"TorchScript '1' cannot be followed"):
+        from_torch(nn.Sequential(nn.Linear(20, 20), scripted), input_shape=(20,))
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4), (8, 8, 0), (1.5,)])
+def test_shapes_that_are_none(shape):
+    with pytest.raises(ValueError, match="input_shape must be"):
+        from_torch(nn.ReLU(), input_shape=shape)
+
+
+def test_channels_that_do_not_fit_the_first_layer():
+    with pytest.raises(
+        ConversionError, match=r"conv2d in Conv2d '0': filters .* do not fit 8 channels"
+    ):
+        from_torch(nn.Sequential(nn.Conv2d(3, 4, 3)), input_shape=(3, 8, 8))
+
+
+# State dicts
+
+
+def source(rng):
+    features = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        Sign("where"),
+        Conv("signs", 6, 8, 3, stride=2),
+        nn.PReLU(),
+        nn.BatchNorm2d(8, affine=False),
+        Sign("where"),
+        Rows("flatten"),
+        nn.BatchNorm1d(8 * 3 * 3),
+        Sign("where"),
+        Linear("signs", 8 * 3 * 3, 5),
+    )
+    return start_norms(features, rng)
+
+
+def layers():
+    return [
+        ("0", L.Conv2D(3, 6, 3, padding=1, bias=False)),
+        ("1", L.BatchNorm(6)),
+        L.Sign(),
+        ("3", L.BinaryConv2D(6, 8, 3, stride=2, bias=True)),
+        ("4", L.PReLU(8)),
+        ("5", L.BatchNorm(8)),
+        L.Sign(),
+        L.Flatten(),
+        ("8", L.BatchNorm(72)),
+        L.Sign(),
+        ("10", L.BinaryDense(72, 5, bias=True)),
+    ]
+
+
+def fill(state, given=None):
+    return from_torch(state, given or layers(), input_shape=(8, 7, 3))
+
+
+@pytest.mark.parametrize("form", ["dict", "pt", "old pt", "checkpoint", "parallel", "safetensors"])
+def test_layers_get_the_arrays_of_a_state_dict(form, rng, x, tmp_path):
+    module = source(rng)
+    state = module.state_dict()
+    path = tmp_path / "state.pt"
+    if form == "pt":
+        torch.save(state, path)
+        state = path
+    elif form == "old pt":
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+        state = str(path)
+    elif form == "checkpoint":
+        torch.save({"state_dict": state, "epoch": 3, "optimizer": {}}, path)
+        state = path
+    elif form == "parallel":
+        state = {f"module.{name}": value for name, value in state.items()}
+    elif form == "safetensors":
+        path = tmp_path / "state.safetensors"
+        safetensors.numpy.save_file({k: v.numpy() for k, v in state.items()}, path)
+        state = path
+    net = fill(state)
+    assert_same_scores(net.freeze(), module, x)
+    latent = module[3].weight.detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(net.layers[3].weight.value, latent)  # to be trained on
+
+
+def test_blocks_get_a_name_for_each_of_their_layers(rng):
+    body = nn.Sequential(Sign("where"), Conv("signs", 4, 4, 3, padding=1), nn.BatchNorm2d(4))
+    module = start_norms(Of(lambda self, x: self.body(x) + x, body=body), rng)
+    block = L.Residual(
+        L.Sequential(L.Sign(), L.BinaryConv2D(4, 4, 3, padding=1, bias=True), L.BatchNorm(4))
+    )
+    net = from_torch(module.state_dict(), [(["body.1", "body.2"], block)], input_shape=(8, 7, 4))
+    x = rng.normal(0, 1, (3, 4, 8, 7)).astype(np.float32)
+    wanted = run(module, x).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(net(own_layout(x)), wanted, rtol=0, atol=1e-5)
+    with pytest.raises(ConversionError, match="a name for each layer with parameters: 2"):
+        from_torch(module.state_dict(), [("body.1", block)], input_shape=(8, 7, 4))
+
+
+def test_state_dicts_that_do_not_fit(rng):
+    module = source(rng)
+    state = module.state_dict()
+    missing = {name: value for name, value in state.items() if name != "3.weight"}
+    with pytest.raises(ConversionError, match=r"must hold '3\.weight' of shape .*got 3\.bias"):
+        fill(missing)
+    with pytest.raises(ConversionError, match=r"must hold '1\.running_mean'"):
+        fill({name: value for name, value in state.items() if not name.startswith("1.")})
+    with pytest.raises(ConversionError, match=r"must belong to a layer, got 11\.bias, 11\.weight"):
+        fill({**state, "11.weight": torch.ones(3), "11.bias": torch.ones(3)})
+    with pytest.raises(ConversionError, match=r"'10\.weight' must have the shape \(5, 72\), got"):
+        fill({**state, "10.weight": torch.ones(5, 73)})
+    with pytest.raises(ConversionError, match=r"'10\.bias' must be finite"):
+        fill({**state, "10.bias": torch.full((5,), torch.nan)})
+    with pytest.raises(ConversionError, match=r"'5': .* var \+ eps must be positive"):
+        fill({**state, "5.running_var": torch.full((8,), -1.0)})
+    with pytest.raises(ConversionError, match="must be a tensor of numbers"):
+        fill({**state, "5.extra": "text"})
+    with pytest.raises(ConversionError, match="a name for each layer with parameters: 1, got none"):
+        fill(state, [L.BatchNorm(3)])
+    with pytest.raises(ConversionError, match="class ShiftBatchNorm cannot be filled"):
+        fill(state, [("0", L.ShiftBatchNorm(3))])
+    with pytest.raises(ConversionError, match="do not fit each other"):
+        fill(state, [("0", L.Conv2D(4, 6, 3))])
+    with pytest.raises(TypeError, match="give the layers that it fills"):
+        from_torch(state, input_shape=(8, 7, 3))
+    with pytest.raises(TypeError, match="layers are for a state dict"):
+        from_torch(module, layers(), input_shape=(8, 7, 3))
+
+
+def test_nothing_is_assigned_if_an_array_does_not_fit(rng):
+    given = layers()
+    before = given[0][1].weight.value.copy()
+    with pytest.raises(ConversionError):
+        fill({**source(rng).state_dict(), "10.weight": torch.ones(5, 73)}, given)
+    np.testing.assert_array_equal(given[0][1].weight.value, before)
+
+
+# Files of strangers
+
+
+class Hostile:
+    """Pickled, it is a call that makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"mkdir {self.path}",)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_pickles_that_call_are_refused_and_not_run(is_new, tmp_path):
+    made = tmp_path / "made"
+    path = tmp_path / "state.pt"
+    torch.save({"0.weight": Hostile(made)}, path, _use_new_zipfile_serialization=is_new)
+    with pytest.raises(ConversionError, match="must hold a state dict, that is tensors alone"):
+        fill(path)
+    assert not made.exists()
+    torch.load(path, weights_only=False)
+    assert made.exists()  # so the pickle would have run
+
+
+def test_whole_modules_are_refused(rng, tmp_path):
+    torch.save(nn.Linear(3, 3), tmp_path / "module.pt")
+    with pytest.raises(ConversionError, match="nothing else is loaded"):
+        fill(tmp_path / "module.pt")
+    torch.save([torch.ones(3)], tmp_path / "list.pt")
+    with pytest.raises(ConversionError, match="must hold a state dict, got <class 'list'>"):
+        fill(tmp_path / "list.pt")
+
+
+def test_damaged_files(rng, tmp_path):
+    path = tmp_path / "state.pt"
+    torch.save(source(rng).state_dict(), path)
+    data = path.read_bytes()
+    for content in (b"", b"no state", data[:100], data[: len(data) // 2], data[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(ConversionError):
+            fill(path)
+    for content in (b"", b"no state", (2**60).to_bytes(8, "little") + b"{}"):
+        (tmp_path / "state.safetensors").write_bytes(content)
+        with pytest.raises(ConversionError, match="must be safetensors"):
+            fill(tmp_path / "state.safetensors")
+    with pytest.raises(OSError, match="No such file"):
+        fill(tmp_path / "missing.pt")
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data.pkl", b"")
+        archive.writestr("state/data/0", bytes(2**28))
+    with pytest.raises(ConversionError, match="unpacks to far more than it takes"):
+        fill(path)
+
+
+# Around it
+
+
+def test_import_says_what_a_state_dict_lacks(rng, tmp_path, capsys):
+    path = tmp_path / "state.pt"
+    torch.save(source(rng).state_dict(), path)
+    assert "holds arrays but not what is computed of them" in failure(capsys, "import", str(path))
+
+
+def test_torch_is_not_imported_with_the_package():
+    code = (
+        "import sys, bitops.convert, bitops.convert.torch_record; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
