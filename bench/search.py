@@ -1,208 +1,235 @@
-"""Ranges, self-joins, scores of real queries, halves and moves of bits, at sizes of real use.
+"""Searches by metrics of sets and among subsets, against numkong, faiss and ourselves.
 
-    python bench/search.py [--isa avx2] [--rows 1000000] [--queries 1000] [--only scores ...]
+    python bench/search.py [--case matrix|sorted|subset|job] [--seconds 2]
+    BITOPS_ISA=avx2 python bench/search.py
 
-Seconds are the best of three. Pairs are checked against a full comparison by NumPy on a part of the
-rows, ids and scores against NumPy's. The rival of the two-stage search is the recipe that
-sentence-transformers publish: faiss's binary index, then products with the unpacked candidates.
+One thread. All calls of a case take turns in one process; times are medians, and every result is
+checked against plain NumPy.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import importlib
+import statistics
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import bitops as bo
 import common
 from bitops import search
-from bitops.search import full_product
+from bitops.benchmark import WrongResult, threads
 
-Words = NDArray[np.uint64]
+MATRIX = (1000, 10_000, 2048)
+SORTED = (100, 1_000_000, 2048, 10)  # queries, rows, bits, count
+SUBSET = (4_000_000, 256, 10)
+JOB = (230_099, 810, 4097)
+FAMILY = 20  # rows that resemble each other
+CHECKED = 3  # queries that are compared with NumPy
 
-MOVED_BYTES = 1 << 28
-CHECKED_ROWS = 3000
-SCANNED_ROWS = 4096  # of a full comparison, whose time grows with the rows
-
-
-def best(call: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
-    """Return the shortest time of a call, and what it returned."""
-    shortest, result = np.inf, None
-    for _ in range(times):
-        del result
-        start = time.perf_counter()
-        result = call()
-        shortest = min(shortest, time.perf_counter() - start)
-    return shortest, result
+Calls = dict[str, Callable[[], Any]]
+Row = tuple[str, dict[str, float], float]  # what is timed, seconds of each call, GMAC
 
 
-def show(name: str, figure: str, note: str = "") -> None:
-    print(f"{bo.isa.active():8} {name:52} {figure:>18}  {note}", flush=True)
-
-
-def check(name: str, right: Any) -> None:
-    if not np.all(right):
-        sys.exit(f"search: {name}: wrong result")
-
-
-def near_rows(rng: np.random.Generator, rows: int, k: int, most: int) -> Words:
-    """Random rows, of which a fifth are others with up to `most` bits inverted."""
-    words = rng.integers(0, 2**64, (rows, k // 64), np.uint64)
-    copies = rng.choice(rows, rows // 5, replace=False)
-    words[copies] = words[rng.integers(0, rows, len(copies))]
-    for _ in range(most):
-        bits = rng.integers(0, k, len(copies), np.uint64)
-        words[copies, bits // 64] ^= np.uint64(1) << bits % 64
-    return words
-
-
-def bit_rows(words: Words) -> bo.BitArray:
-    return bo.BitArray.from_words(words, (len(words), 64 * words.shape[1]))
-
-
-def check_pairs(name: str, words: Words, radius: int) -> None:
-    """Compare the pairs of the first rows with those that NumPy finds."""
-    few = words[:CHECKED_ROWS]
-    counts = sum(np.bitwise_count(column[:, None] ^ column).astype(np.int32) for column in few.T)
-    i, j = np.nonzero(np.triu(counts <= radius, 1))
-    found = search.pairs_within(bit_rows(few), radius, "hamming")
-    check(name, all(map(np.array_equal, found, (i, j, counts[i, j]))))
-
-
-def self_join(rng: np.random.Generator, rows: int, k: int, radius: int) -> None:
-    words = near_rows(rng, rows, k, radius)
-    bits, name = bit_rows(words), f"self-join {rows} x {k} bits within {radius}"
-    seconds, (i, _, _) = best(lambda: search.pairs_within(bits, radius, "hamming"))
-    check_pairs(name, words, radius)
-    show(name, f"{seconds:.2f} s", f"{len(i)} pairs")
-    part, found = words[:SCANNED_ROWS], []
-    first, _ = full_product.choose_product(words, words, radius)
-    seconds, _ = best(lambda: full_product.scan(part, words, radius, False, first, found.append))
-    seconds *= (rows - 1) / 2 / len(part)
-    show(f"the same, all pairs ({first} words first)", f"{seconds:.1f} s", "from a part")
-
-
-def ranges(rng: np.random.Generator, options: argparse.Namespace) -> None:
-    """Self-joins, and the comparison of all pairs of which they are a part."""
-    self_join(rng, options.rows, 64, 4)
-    self_join(rng, options.rows, 1024, 40)
-
-
-def published_recipe(index: Any, queries: Any, count: int, factor: int) -> NDArray[np.int64]:
-    """Search and rescore as sentence_transformers.quantization.semantic_search_faiss does."""
-    _, ids = index.search(np.packbits(queries > 0, axis=1), count * factor)
-    rows = np.array([[index.reconstruct(int(i)) for i in own] for own in ids])
-    numbers = np.unpackbits(rows, axis=-1).astype(int)
-    scores = np.einsum("ij,ikj->ik", queries, numbers)
-    order = np.argsort(-scores, kind="stable")[:, :count]
-    return np.take_along_axis(ids, order, axis=1)
-
-
-def two_stages(queries: Any, bits: bo.BitArray, count: int, factor: int) -> NDArray[np.int64]:
-    _, ids = search.topk(queries > 0, bits, count * factor, "hamming")
-    scores = search.rescore(queries, bits, ids, values=(0, 1))
-    order = np.argsort(-scores, kind="stable")[:, :count]
-    return np.take_along_axis(ids, order, axis=1)
-
-
-def scores(rng: np.random.Generator, options: argparse.Namespace) -> None:
-    """Real queries: rescored, and multiplied with all rows."""
-    k, rows = 1024, options.rows
-    words = rng.integers(0, 2**64, (rows, k // 64), np.uint64)
-    bits = bit_rows(words)
-    queries = rng.standard_normal((options.queries, k), dtype=np.float32)
-    name = f"{len(queries)} queries x {rows} x {k} bits, 100 rescored to 10"
-    seconds, ids = best(lambda: two_stages(queries, bits, 10, 10))
-    note = "faiss is not installed"
+def optional(name: str) -> Any:
+    """Import a rival, or name it as left out."""
     try:
-        import faiss
-    except ImportError:
-        pass
-    else:
-        faiss.omp_set_num_threads(1)
-        index = faiss.IndexBinaryFlat(k)
-        index.add(bits.to_packbits())
-        slow, same = best(lambda: published_recipe(index, queries, 10, 10), 1)
-        # The two stages end ties of distances and of rounded sums in different ways.
-        share = float((np.sort(ids) == np.sort(same)).mean())
-        note = f"published recipe {slow:.2f} s: {slow / seconds:.1f} x, {share:.2%} equal ids"
-    show(name, f"{seconds:.2f} s", note)
-    queries = queries[:100]
-    for query_bits in (4, 8, None):
-        name = f"score_topk, {query_bits or 'float32'} queries, 100 x {rows} x {k}"
-        seconds, (found, _) = best(
-            lambda b=query_bits: search.score_topk(queries, bits, 10, query_bits=b), 2
+        return importlib.import_module(name)
+    except ImportError as error:
+        print(f"note: {name} is left out: {error}")
+        return None
+
+
+def bits_of(words: np.ndarray, k: int) -> bo.BitArray:
+    return bo.BitArray.from_words(words, (len(words), k))
+
+
+def medians(calls: Calls, seconds: float, check: Callable[[str, Any], None]) -> dict[str, float]:
+    """Time the calls in turns, at least three times each, and check all results.
+
+    A first round is not timed: prepacked operands are then ready for all kinds of searches.
+    """
+    for name, call in calls.items():
+        check(name, call())
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while len(samples[next(iter(calls))]) < 3 or time.perf_counter() < end:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            result = call()
+            samples[name].append(time.perf_counter() - start)
+            check(name, result)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def expect(right: bool, name: str) -> None:
+    if not right:
+        raise WrongResult(f"[search] the result of {name} is wrong")
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Jaccard distances of one row of words to many, in plain NumPy."""
+    either = np.bitwise_count(a | b).sum(axis=1, dtype=np.int64)
+    differ = np.bitwise_count(a ^ b).sum(axis=1, dtype=np.int64)
+    return differ / np.maximum(either, 1)
+
+
+def matrix_case(seconds: float) -> Iterator[Row]:
+    m, n, k = MATRIX
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 2**64, (rows, k // 64), np.uint64) for rows in (m, n))
+    expected = np.array([jaccard(row, b) for row in a[:CHECKED]])
+    panels, out = bo.prepack(bits_of(b, k)), np.zeros((m, n))
+    calls: Calls = {"prepacked": lambda: search.pairwise(bits_of(a, k), panels, "jaccard", out=out)}
+    numkong = optional("numkong")
+    if numkong:
+        packed = numkong.hammings_pack(b.view(np.uint8))
+        tensor = numkong.jaccards_packed(a.view(np.uint8), packed)  # float32
+        calls["numkong"] = lambda: numkong.jaccards_packed(a.view(np.uint8), packed, out=tensor)
+
+    def check(name: str, result: Any) -> None:
+        error = np.abs(np.asarray(result)[:CHECKED] - expected).max()
+        expect(error == 0 if name == "prepacked" else error < 1e-6, name)
+
+    yield f"Jaccard matrix {m} x {n} x {k}", medians(calls, seconds, check), m * n * k / 1e9
+
+
+def fingerprints(rng: np.random.Generator, n: int, k: int, related: bool) -> np.ndarray:
+    """Rows with about 3 % of their bits set, in numbers that vary by a third, as words.
+
+    Related rows are families: each replaces 2 to 15 % of the bits of one ancestor.
+    """
+    parts = []
+    for start in range(0, n, 20_000):
+        rows = min(20_000, n - start)
+        ancestors = -(-rows // FAMILY) if related else rows
+        counts = np.clip(0.03 * k * rng.lognormal(-0.05, 0.33, ancestors), 5, 0.12 * k)
+        bits = rng.integers(0, k, (ancestors, int(0.12 * k)))
+        if related:
+            counts = np.repeat(counts, FAMILY)[:rows] * rng.uniform(0.95, 1.05, rows)
+            bits = np.repeat(bits, FAMILY, axis=0)[:rows]
+            new = rng.random(bits.shape) < rng.uniform(0.02, 0.15, (rows, 1))
+            bits = np.where(new, rng.integers(0, k, bits.shape), bits)
+        used = np.arange(bits.shape[1]) < counts[:, None]
+        x = np.zeros((rows, k), bool)
+        x[np.nonzero(used)[0], bits[used]] = True
+        parts.append(bo.pack(x).words)
+    return np.concatenate(parts)
+
+
+def sorted_case(seconds: float) -> Iterator[Row]:
+    """Rows sorted by their counts, whose search is bounded, and the same rows in random order."""
+    m, n, k, count = SORTED
+    for related in (True, False):
+        rng = np.random.default_rng(0)
+        rows = fingerprints(rng, n + m, k, related)
+        rows = rows[rng.permutation(len(rows))]
+        a, b = rows[:m], rows[m:]
+        ascending = b[np.argsort(bo.popcount(bits_of(b, k), axis=1), kind="stable")]
+        expected = np.array([np.sort(jaccard(row, b))[:count] for row in a[:CHECKED]])
+        sides = {
+            "sorted": bits_of(ascending, k),
+            "shuffled": bits_of(b, k),
+            "sorted, prepacked": bo.prepack(bits_of(ascending, k)),
+            "shuffled, prepacked": bo.prepack(bits_of(b, k)),
+        }
+        calls = {
+            name: lambda a=a, side=side: search.topk(bits_of(a, k), side, count, "jaccard")
+            for name, side in sides.items()
+        }
+        whole = calls["shuffled"]()[0]
+
+        def check(name: str, result: Any, whole: Any = whole, expected: Any = expected) -> None:
+            expect(np.array_equal(result[0], whole), name)
+            expect(np.array_equal(result[0][:CHECKED], expected), name)
+
+        kind = "related" if related else "unrelated"
+        yield (
+            f"Jaccard top-{count}, {m} x {n} x {k}, {kind}",
+            medians(calls, seconds, check),
+            m * n * k / 1e9,
         )
-        few = search.score_topk(queries, bits[:CHECKED_ROWS], 1, query_bits=query_bits)
-        check(name, found[:, 0] >= few[0][:, 0])
-        show(name, f"{len(queries) * rows * k / seconds / 1e9:.0f} GMAC/s")
 
 
-def packing(rng: np.random.Generator, options: argparse.Namespace) -> None:
-    """Halves, beside float32."""
-    del options
-    x = rng.standard_normal((1 << 13, 1 << 13), dtype=np.float32)
-    dtypes = [np.dtype(np.float32), np.dtype(np.float16)]
-    try:
-        import ml_dtypes
+def subset_case(seconds: float) -> Iterator[Row]:
+    n, k, count = SUBSET
+    rng = np.random.default_rng(0)
+    b = rng.integers(0, 2**64, (n, k // 64), np.uint64)
+    bits = bits_of(b, k)
+    faiss = optional("faiss")
+    if faiss:
+        index = faiss.IndexBinaryFlat(k)
+        index.add(b.view(np.uint8))
+    for m in (1, 16, 100):
+        a = rng.integers(0, 2**64, (m, k // 64), np.uint64)
+        for share in (0.5, 0.1, 0.01):
+            mask = rng.random(n) < share
+            ids = np.flatnonzero(mask)
+            expected = np.array(
+                [np.sort(np.bitwise_count(row ^ b[ids]).sum(axis=1))[:count] for row in a[:CHECKED]]
+            )
+            calls: Calls = {
+                "mask": lambda a=a, mask=mask: search.topk(
+                    bits_of(a, k), bits, count, "hamming", subset=mask
+                )
+            }
+            if faiss:
+                bitmap = np.packbits(mask, bitorder="little")
+                selector = faiss.IDSelectorBitmap(bitmap)
+                options = faiss.SearchParameters(sel=selector)
+                calls["faiss"] = lambda a=a, options=options: index.search(
+                    a.view(np.uint8), count, params=options
+                )
 
-        dtypes.append(np.dtype(ml_dtypes.bfloat16))
-    except ImportError:
-        pass
-    for dtype in dtypes:
-        values = x.astype(dtype)
-        seconds, bits = best(partial(bo.pack, values))
-        check(f"pack {dtype}", bo.pack(values.astype(np.float32)) == bits)
-        show(f"pack {dtype}", f"{values.nbytes / seconds / 1e9:.1f} GB/s")
+            def check(name: str, result: Any, mask: Any = mask, expected: Any = expected) -> None:
+                expect(np.array_equal(result[0][:CHECKED], expected), name)
+                expect(mask[result[1]].all(), name)
 
-
-def moves(rng: np.random.Generator, options: argparse.Namespace) -> None:
-    """Logic and moves of 256 MiB: share of the speed of a copy to new memory."""
-    del options
-    words = rng.integers(0, 2**64, MOVED_BYTES // 8, np.uint64)
-    for k in (64, 1024):
-        move_rows(rng, words.reshape(-1, k // 64), k)
-
-
-def move_rows(rng: np.random.Generator, rows: Words, k: int) -> None:
-    a, b = bit_rows(rows), bit_rows(rows[::-1].copy())
-    order = rng.permutation(len(rows))
-    for name, rival, call in (
-        ("a & b", lambda: rows ^ rows, lambda: a & b),
-        ("~a", rows.copy, lambda: ~a),
-        ("roll", rows.copy, lambda: np.roll(a, 13, axis=1)),
-        ("flip", rows.copy, lambda: np.flip(a, axis=1)),
-        ("take, to NumPy's", lambda: rows.take(order, axis=0), lambda: np.take(a, order, axis=0)),
-        ("majority of columns, to a read", rows.max, lambda: bo.majority(a, axis=0)),
-        ("majority of rows, to a read", rows.max, lambda: bo.majority(a, axis=1)),
-    ):
-        plain, _ = best(rival)
-        seconds, _ = best(call)
-        show(f"{k} bits, {name}", f"{plain / seconds:.0%}")
+            yield (
+                f"top-{count}, {m} x {n} x {k}, {share:.0%} allowed",
+                medians(calls, seconds, check),
+                m * n * k / 1e9,
+            )
 
 
-PARTS = {part.__name__: part for part in (ranges, scores, packing, moves)}
+def job_case(seconds: float) -> Iterator[Row]:
+    """The Hamming distances for which SciPy's cdist was reported to take 187 s."""
+    m, n, k = JOB
+    rng = np.random.default_rng(0)
+    a, b = bo.pack(rng.integers(0, 2, (m, k), np.int8) > 0), bo.pack(rng.random((n, k)) < 0.5)
+    expected = np.bitwise_count(a.words[::1000, None] ^ b.words).sum(axis=-1, dtype=np.int32)
+    out = np.zeros((m, n), np.int32)
+
+    def check(name: str, result: Any) -> None:
+        expect(np.array_equal(result[::1000], expected), name)
+
+    calls: Calls = {
+        "new array": lambda: bo.hamming(a, b),
+        "out": lambda: bo.hamming(a, b, out=out),
+    }
+    yield f"Hamming matrix {m} x {n} x {k}", medians(calls, seconds, check), m * n * k / 1e9
+
+
+CASES = {"matrix": matrix_case, "sorted": sorted_case, "subset": subset_case, "job": job_case}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--isa", choices=bo.isa.available())
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--case", choices=CASES, help="one of them; all by default")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each row")
     options = parser.parse_args()
-    if options.isa:
-        bo.isa.use(options.isa)
-    bo.set_num_threads(1)
-    print(common.stamp())
-    for name in options.only:
-        PARTS[name](np.random.default_rng(0), options)
+    for name, value in common.stamp().items():
+        print(f"{name}: {value}")
+    with threads(1):
+        for name in [options.case] if options.case else CASES:
+            for what, times, work in CASES[name](options.seconds):
+                cells = (
+                    f"{call} {1e3 * t:.1f} ms ({work / t:.0f} GMAC/s)" for call, t in times.items()
+                )
+                print(f"{what}: {', '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

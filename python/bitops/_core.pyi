@@ -224,6 +224,7 @@ def topk(
     allowed: _Words | None,
     values_out: NDArray[Any],
     indices_out: NDArray[np.int64],
+    lines: Lines | None = None,
 ) -> None: ...
 def score_topk(
     x: NDArray[np.float32],
@@ -269,6 +270,10 @@ def join(
     most_compared: int,
     compared_out: NDArray[np.uint64],
 ) -> Found: ...
+def lines_pay(k: int, a_counts: NDArray[np.int32]) -> bool: ...
+
+class Lines:
+    def __init__(self, w: _Words) -> None: ...
 
 class Bits:
     _words: _Words

@@ -5,9 +5,10 @@
 #include "bitops.h"
 
 typedef enum bitops_way {
-    BITOPS_PLAIN_ROWS, /* gemm_rows on w as it lies */
-    BITOPS_SHORT_ROWS, /* gemm_short on panels, which are made in the first-level cache */
-    BITOPS_PANELS,     /* gemm_panel, or gemm_short for images */
+    BITOPS_PLAIN_ROWS,  /* gemm_rows on w as it lies */
+    BITOPS_SHORT_ROWS,  /* gemm_short on panels, which are made in the first-level cache */
+    BITOPS_SPARSE_ROWS, /* lines of turned columns, for searches (sparse_rows.c) */
+    BITOPS_PANELS,      /* gemm_panel, or gemm_short for images */
 } bitops_way;
 
 enum {
