@@ -6,7 +6,7 @@ the error messages that users see; the checks here keep memory safe. Outputs com
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cimport bitops._kernels as c
 from cython cimport freelist
@@ -16,6 +16,8 @@ I8 = c.BITOPS_I8
 I16 = c.BITOPS_I16
 I32 = c.BITOPS_I32
 I64 = c.BITOPS_I64
+F16 = c.BITOPS_F16
+BF16 = c.BITOPS_BF16
 F32 = c.BITOPS_F32
 F64 = c.BITOPS_F64
 
@@ -108,7 +110,7 @@ def limit_to_one_thread(bint limit):
 cdef size_t item_size(int dtype) except 0:
     if dtype == c.BITOPS_BOOL8 or dtype == c.BITOPS_I8:
         return 1
-    if dtype == c.BITOPS_I16:
+    if dtype == c.BITOPS_I16 or dtype == c.BITOPS_F16 or dtype == c.BITOPS_BF16:
         return 2
     if dtype == c.BITOPS_I32 or dtype == c.BITOPS_F32:
         return 4
@@ -951,6 +953,7 @@ cdef class Convolution:
 
 
 include "_move.pxi"
+include "_range.pxi"
 include "_usual.pxi"
 
 
@@ -1048,6 +1051,9 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
     args.bits = bits
     run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
+
+
+include "_score.pxi"
 
 
 # ---- plans -----------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ cdef extern from "bitops.h" nogil:
         BITOPS_I16
         BITOPS_I32
         BITOPS_I64
+        BITOPS_F16
+        BITOPS_BF16
         BITOPS_F32
         BITOPS_F64
 
@@ -188,6 +190,46 @@ cdef extern from "bitops.h" nogil:
     void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                      int64_t *indices_out, void *workspace, int n_threads) noexcept
 
+    ctypedef struct bitops_found:
+        uint64_t *pairs
+        int32_t *distances
+        size_t count, capacity
+
+    enum:
+        BITOPS_SCAN_WORDS
+
+    void bitops_found_free(bitops_found *found) noexcept
+
+    ctypedef struct bitops_range_args:
+        const uint64_t *a
+        size_t lda, m
+        const uint64_t *b
+        size_t ldb, n
+        size_t k_words
+        int32_t radius
+        bint upper
+        bitops_stop *stop
+
+    ctypedef struct bitops_chunk:
+        uint32_t first, bits
+
+    ctypedef struct bitops_join_args:
+        bitops_range_args range
+        const bitops_chunk *chunks
+        size_t together
+        const uint32_t *choices
+        size_t count
+
+    size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args *args,
+                                      size_t rows, size_t first_words, int n_threads) noexcept
+    bint bitops_scan(const bitops_isa *isa, const bitops_range_args *args, size_t first,
+                     size_t rows, size_t first_words, bitops_found *found_out, void *workspace,
+                     int n_threads) noexcept
+    size_t bitops_join_workspace_size(const bitops_join_args *args, int n_threads) noexcept
+    bint bitops_join(const bitops_isa *isa, const bitops_join_args *args, uint64_t most_compared,
+                     uint64_t *compared_out, bitops_found *found_out, void *workspace,
+                     int n_threads) noexcept
+
     ctypedef struct bitops_mixed_args:
         int is_float
         int bits
@@ -211,6 +253,22 @@ cdef extern from "bitops.h" nogil:
                                        int n_threads) noexcept
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
+
+    ctypedef struct bitops_score_args:
+        bitops_mixed_args product
+        int32_t zero
+        const float *alpha
+        const float *bias
+
+    size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_score_args *args,
+                                            size_t count, int n_threads) noexcept
+    void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, size_t count,
+                           float *scores_out, int64_t *indices_out, void *workspace,
+                           int n_threads) noexcept
+    size_t bitops_rescore_workspace_size(const bitops_mixed_args *args, int n_threads) noexcept
+    void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args,
+                        const int64_t *indices, size_t count, float *sums_out, void *workspace,
+                        int n_threads) noexcept
 
     ctypedef struct bitops_adam_args:
         size_t rows, n

@@ -1,6 +1,5 @@
 # Plans: chains of layers that run without Python between them. Included by _core.pyx.
 
-from libc.string cimport memcpy
 
 cdef extern from "drivers/plan.h" nogil:
     ptrdiff_t BITOPS_PLAN_INPUT, BITOPS_PLAN_OUTPUT

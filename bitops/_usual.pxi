@@ -35,6 +35,7 @@ PACK_CODES = {
     numpy.dtype(numpy.int16): I16,
     INT32: I32,
     INT64: I64,
+    numpy.dtype(numpy.float16): F16,
     FLOAT32: F32,
     numpy.dtype(numpy.float64): F64,
 }

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from bitops.ops import majority
 from conftest import EDGE_BITS, random_signs
 
 # By name: the operator, the ufunc, and what they do with bools.
@@ -126,6 +127,24 @@ def test_a_tie_is_won_by_plus_one():
     assert bo.majority([[1, -1, -1, 1], [-1, 1, -1, 1]]) == bo.pack([1, 1, -1, 1])
     assert np.asarray(bo.majority(np.ones((0, 3)))).tolist() == [1, 1, 1]
     assert np.asarray(bo.majority(np.ones((3, 0)), 1)).tolist() == [1, 1, 1]
+
+
+def test_majority_of_many_rows(rng, monkeypatch):
+    """Along the packed axis, block by block; the last block and its last word are not full."""
+    monkeypatch.setattr(majority, "BLOCK_ROWS", 128)
+    x = rng.random((900, 7)) < 0.5
+    for rows in (1, 127, 128, 129, 900):
+        for b, axis in ((bo.pack(x[:rows]), 1), (bo.pack(x[:rows].T, 0), 0)):
+            assert bo.majority(b, axis) == bo.pack(x[:rows].sum(axis=1) >= 4)
+
+
+@pytest.mark.parametrize("k", (1, 2, 5, 63, 64))
+def test_rows_of_one_word(rng, k):
+    x = rng.random((300, k)) < 0.5
+    b = bo.pack(x)
+    assert np.flip(b, 1) == bo.pack(x[:, ::-1])
+    for shift in {1, k // 2, k - 1, k, -3}:
+        assert np.roll(b, shift, 1) == bo.pack(np.roll(x, shift, 1))
 
 
 def test_majority_of_many_words(rng):

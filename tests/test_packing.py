@@ -81,12 +81,44 @@ def test_nan_in_any_block_is_refused(monkeypatch, value, dtype):
                 bo.pack(view)
 
 
-def test_all_halves():
+def halves(name):
+    return np.dtype(getattr(pytest.importorskip("ml_dtypes"), name) if "b" in name else name)
+
+
+@pytest.mark.parametrize("name", ("float16", "bfloat16"))
+def test_all_halves(isa, name):
     """Compared as integers, which must agree with comparing them as numbers."""
-    x = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    x = x[~np.isnan(x)]
-    assert_array_equal(bo.pack(x).words, ref.pack(x))
-    assert_array_equal(bo.pack(x[::-1]).words, ref.pack(x[::-1]))
+    every = np.arange(2**16, dtype=np.uint16).view(halves(name))
+    numbers = every.astype(np.float32)
+    x, plus = every[~np.isnan(numbers)], numbers[~np.isnan(numbers)]
+    for view in np.s_[:], np.s_[::-1], np.s_[::3]:
+        assert_array_equal(bo.pack(x[view]).words, ref.pack(plus[view]))
+    columns = x[: len(x) // 70 * 70].reshape(-1, 70)
+    expected = bo.pack(columns.astype(np.float32), 0)
+    assert bo.pack(columns, 0) == expected == bo.pack(np.asfortranarray(columns), 0)
+    assert bo.pack(columns.astype(columns.dtype.newbyteorder()), 0) == expected
+
+
+@pytest.mark.parametrize("name", ("float16", "bfloat16"))
+def test_any_nan_of_halves_is_found(isa, name):
+    every = np.arange(2**16, dtype=np.uint16).view(halves(name))
+    for n in (1, 63, 64, 65, 150):
+        for place in {0, n // 2, n - 1, n - 2} & set(range(n)):
+            x = np.full(n, -np.inf).astype(every.dtype)
+            assert bo.popcount(bo.pack(x)) == 0
+            for nan in every[np.isnan(every.astype(np.float32))][:: 97 if n > 1 else 1]:
+                x[place] = nan
+                with pytest.raises(ValueError, match="must not hold NaN"):
+                    bo.pack(x)
+
+
+def test_bfloat16_elsewhere(rng):
+    """Where signs are not all that counts, these numbers become float32, which is exact."""
+    x = rng.standard_normal((5, 70)).astype(halves("bfloat16"))
+    single = x.astype(np.float32)
+    assert_array_equal(bo.weight_gemm(x, single), bo.weight_gemm(single, single))
+    assert bo.pack_above(x, 0.5) == bo.pack_above(single, 0.5)
+    assert_array_equal(bo.gemm(x, x), bo.gemm(single, single))
 
 
 @pytest.mark.parametrize("threshold", [0, -3, 2**24, 2**24 + 1, 0.1, 1e300, np.int64(7), True])

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 
 import bitops as bo
-from bitops import search
-from bitops.search import multi_index, pairs
+from bitops import _core, search
+from bitops.search import full_product, multi_index, pairs
 from sets import METRICS, plain, special_rows
 
 
@@ -71,7 +72,7 @@ def test_ranges_in_small_blocks(rng, metric, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("k", (2**14 - 3, 2**14 - 2, 65535, 65536))
+@pytest.mark.parametrize("k", (2**15, 2**15 + 1, 2**14 - 3, 2**14 - 2, 65535, 65536))
 def test_long_rows(rng, metric, k):
     """Full and empty rows, where the sums of two counts are largest for their integer type."""
     x = rng.random((6, k)) < 0.5
@@ -102,8 +103,7 @@ def test_stored_zeros(rng):
 @pytest.fixture
 def only_chunks(monkeypatch):
     """Make full products cost more than anything, and compare few pairs at once."""
-    monkeypatch.setattr(multi_index, "SCAN_COST", 1e12)
-    monkeypatch.setattr(multi_index, "BLOCK_WORDS", 100)
+    monkeypatch.setattr(full_product, "SCAN_COST", 1e12)
     joined = []
     join = multi_index.join
 
@@ -172,15 +172,58 @@ def test_rows_that_agree_too_often_are_scanned(rng, monkeypatch):
 
 def test_plans():
     """Chunks for small radii, products for large ones; all bits are looked at if keys have room."""
-    plan = multi_index.choose_plan(10**6, 0, 64, 4, 10**12 // 2)
-    assert plan.together == 2 and len(plan.choices) == 15
+    million = 10**6
+    plan = multi_index.choose_plan(million, 64, 4, million**2 // 2, 0.08)
+    assert plan.together in (2, 3) and plan.most_pairs > 10**9
     assert [start for start, _ in plan.chunks[1:]] == [i + n for i, n in plan.chunks[:-1]]
     assert sum(bits for _, bits in plan.chunks) == 64
-    assert multi_index.choose_plan(10**6, 10**6, 1024, 40, 10**12).together == 1
-    for m, k, radius in ((10, 64, 4), (10**6, 64, 30), (10**6, 5, 5), (10**6, 0, 0)):
-        assert multi_index.choose_plan(m, m, k, radius, m * m) is None
-    wide = multi_index.choose_plan(10**6, 10**6, 4096, 1, 10**12)
-    assert all(bits <= 64 - 20 for _, bits in wide.chunks)
+    assert multi_index.choose_plan(2 * million, 1024, 40, million**2, 0.5).together == 1
+    for m, k, radius in ((10, 64, 4), (million, 64, 30), (million, 5, 5), (million, 0, 0)):
+        assert multi_index.choose_plan(2 * m, k, radius, m * m, 0.08) is None
+    wide = multi_index.choose_plan(2 * million, 4096, 1, million**2, 2)
+    assert all(bits <= 32 for _, bits in wide.chunks)
+
+
+def test_first_words(rng):
+    """Of unlike rows the first words tell; of rows that begin alike, later ones would."""
+    words = rng.integers(0, 2**64, (20_000, 16), np.uint64)
+    first, cost = full_product.choose_product(words, words, 40)
+    all_words, full_cost = full_product.choose_product(words[:100], words, 40)
+    assert first in (2, 3) and all_words == 16 and cost < full_cost / 3
+    words[:, :12] = 0
+    assert full_product.choose_product(words, words, 40)[0] >= 14
+    assert full_product.choose_product(words[:, :1].copy(), words[:, :1].copy(), 40)[0] == 1
+
+
+@pytest.mark.parametrize("words", (1, 2, 7, 8, 9, 17))
+@pytest.mark.parametrize("first", (1, 2, 8, 9, 17))
+def test_scans(isa, rng, words, first):
+    """Full products, whatever words are compared at first, in the order of rows or not."""
+    first = min(first, words)
+    x = noisy_copies(rng, 700, 64 * words - 5, 20 * words)
+    bits = bo.pack(x)
+    distances = bo.hamming(bits, bits)
+    for radius in (0, 11 * words, 16, 20, 31 * words, 64 * words):
+        for upper in (False, True):
+            found = _core.scan(bits.words, bits.words, radius, upper, 33, 640, first)
+            pairs, values = np.empty(len(found), np.uint64), np.empty(len(found), np.int32)
+            found.copy(pairs, values)
+            i, j = np.nonzero(np.triu(distances <= radius, 1) if upper else distances <= radius)
+            own = (i >= 33) & (i < 33 + 640)
+            order = np.argsort(pairs)
+            assert_array_equal(pairs[order], (i << 32 | j)[own].astype(np.uint64))
+            assert_array_equal(values[order], distances[i, j][own])
+
+
+def test_many_rows_scanned(rng, monkeypatch):
+    """Several calls of the native module, and a sample that cuts the words."""
+    monkeypatch.setattr(full_product, "SAMPLE_SHARE", 1)
+    monkeypatch.setattr(full_product, "CALL_COST", 0)
+    monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
+    x = noisy_copies(rng, 900, 500, 30)
+    for radius in (0, 20, 200, 240):
+        assert_pairs_within(x, radius, "hamming")
+        assert_within(x[:70], x, radius, "hamming")
 
 
 def test_many_rows_against_a_scan(rng, monkeypatch):
@@ -196,6 +239,36 @@ def test_many_rows_against_a_scan(rng, monkeypatch):
     assert len(by_scan[0]) > 1000
     for got, wanted in zip(by_chunks, by_scan, strict=True):
         assert_array_equal(got, wanted, strict=True)
+
+
+def test_parts_of_rows_are_not_copied(rng):
+    """Words of some columns, every other row, one row repeated; the pages between are not read."""
+    words = rng.integers(0, 2**64, (30_000, 16), np.uint64)
+    words[1::2, :8] = words[::2, :8]
+    words[1::2, 3] ^= np.uint64(5)
+    for part in (words[:, :8], words[:, 2:3], words[1::2, 5:9], words[::-1, :8]):
+        b = bo.BitArray.from_words(part, (len(part), 64 * part.shape[1]))
+        copy = bo.BitArray.from_words(part.copy(), b.shape)
+        for radius in (0, 5, 70):
+            few = b[:200] if radius > 60 else b
+            tracemalloc.start()
+            found = search.within(b[:9], few, radius, "hamming")
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            same = search.within(copy[:9], copy[: few.shape[0]], radius, "hamming")
+            assert_array_equal(found.toarray(), same.toarray())
+            assert part.strides[0] < 0 or peak < part.nbytes / 2
+        joined = (search.pairs_within(own, 3, "hamming") for own in (b, copy))
+        for got, wanted in zip(*joined, strict=True):
+            assert_array_equal(got, wanted)
+        queries = rng.standard_normal((2, b.shape[1]))
+        scores = (search.score_topk(queries, own, 5) for own in (b, copy))
+        for got, wanted in zip(*scores, strict=True):
+            assert_array_equal(got, wanted)
+        candidates = rng.integers(0, len(part), (2, 70))
+        assert_array_equal(
+            search.rescore(queries, b, candidates), search.rescore(queries, copy, candidates)
+        )
 
 
 # ---- errors -------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
+    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most */
     /* Of rows as sets of their 1 bits, with |a| + |w| = a_counts[row] + w_counts[col]: */
     BITOPS_STORE_INTERSECTION, /* int32   c = |a & w| = (|a| + |w| - mismatches) / 2 */
     BITOPS_STORE_JACCARD,      /* double  c = mismatches / |a | w|, 0 for two empty rows */
@@ -99,19 +100,31 @@ typedef struct bitops_store {
     bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
     const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */
+    int32_t most;            /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
 } bitops_store;
+
+/* Pairs of rows that a search has found, a list that grows. For WITHIN, c is one that has room for
+ * all outputs of the call. */
+typedef struct bitops_found {
+    uint64_t *pairs; /* row << 32 | column */
+    int32_t *distances;
+    size_t count, capacity;
+} bitops_found;
 
 enum { BITOPS_RANKED_BITS = 65535 };
 
 /* ---- kernels: one function type per operation --------------------------------------------- */
 
 /* Packs n elements of x into bitops_words(n) words; padding bits are 0. Sets *nan to 1 if a NaN was
- * met, and leaves it alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. */
+ * met, and leaves it alone otherwise. bool8: non-zero is +1; integers and floats: x >= 0 is +1. Of
+ * f16 and bf16, the halves of IEEE 754 and of float32, x has the bits. */
 typedef void bitops_pack_bool8_fn(const uint8_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i8_fn(const int8_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i16_fn(const int16_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i32_fn(const int32_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_i64_fn(const int64_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_f16_fn(const uint16_t *x, size_t n, uint64_t *words_out, int *nan);
+typedef void bitops_pack_bf16_fn(const uint16_t *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f32_fn(const float *x, size_t n, uint64_t *words_out, int *nan);
 typedef void bitops_pack_f64_fn(const double *x, size_t n, uint64_t *words_out, int *nan);
 
@@ -186,6 +199,12 @@ typedef void bitops_gemm_short_fn(const uint64_t *a, size_t lda, size_t m, const
 typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
+
+/* Counts the mismatches of n pairs of rows, given as (row of a) << 32 | row of b. Of pairs that
+ * have more than `most`, any number above it may be written. */
+typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t *b, size_t ldb,
+                                   size_t k_words, const uint64_t *pairs, size_t n, int32_t most,
+                                   int32_t *count_out);
 
 /* Numbers times weights by lookup. With all combinations of signs, 4 elements of a row of x have 16
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
@@ -280,6 +299,8 @@ typedef struct bitops_isa {
     bitops_pack_i16_fn *pack_i16;
     bitops_pack_i32_fn *pack_i32;
     bitops_pack_i64_fn *pack_i64;
+    bitops_pack_f16_fn *pack_f16;
+    bitops_pack_bf16_fn *pack_bf16;
     bitops_pack_f32_fn *pack_f32;
     bitops_pack_f64_fn *pack_f64;
     bitops_compare_i32_fn *compare_i32;
@@ -296,6 +317,7 @@ typedef struct bitops_isa {
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
     bitops_gemm_short_fn *gemm_short; /* or NULL */
+    bitops_count_pairs_fn *count_pairs;
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
@@ -388,6 +410,8 @@ typedef enum bitops_dtype {
     BITOPS_I16,
     BITOPS_I32,
     BITOPS_I64,
+    BITOPS_F16,
+    BITOPS_BF16,
     BITOPS_F32,
     BITOPS_F64,
 } bitops_dtype;
@@ -589,6 +613,56 @@ size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args 
 void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                  int64_t *indices_out, void *workspace, int n_threads);
 
+/* Makes room for `more` pairs; returns 0, with the list as it was, if memory is missing. */
+int bitops_found_reserve(bitops_found *found, size_t more);
+void bitops_found_free(bitops_found *found);
+
+/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`. */
+typedef struct bitops_range_args {
+    const uint64_t *a; /* IN  m x k_words, rows lda words apart */
+    size_t lda;
+    size_t m;
+    const uint64_t *b; /* IN  n x k_words, rows ldb words apart */
+    size_t ldb;
+    size_t n;
+    size_t k_words;
+    int32_t radius;    /* at least 0 */
+    int upper;         /* whether b is a, and only pairs i < j are wanted */
+    bitops_stop *stop; /* or NULL */
+} bitops_range_args;
+
+/* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and
+ * return 0 if memory for these was missing. Workspaces are aligned to 64 bytes. */
+
+/* Compares rows [first, first + rows) of a with all of b: first the leading `first_words` words,
+ * and what is left of each pair that passes. first_words is at least 1, and at most k_words and
+ * BITOPS_SCAN_WORDS, so that panels fit the second-level cache. */
+enum { BITOPS_SCAN_WORDS = 512 };
+size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args *args, size_t rows,
+                                  size_t first_words, int n_threads);
+int bitops_scan(const bitops_isa *isa, const bitops_range_args *args, size_t first, size_t rows,
+                size_t first_words, bitops_found *found_out, void *workspace, int n_threads);
+
+/* Compares the pairs whose rows agree in some chunks, for each of several choices of them. A pair
+ * that is found by one choice and agrees in other chunks too is kept if the chosen ones are the
+ * first of these. join.c says how. */
+typedef struct bitops_chunk {
+    uint32_t first, bits; /* bits [first, first + bits) of a row */
+} bitops_chunk;
+typedef struct bitops_join_args {
+    bitops_range_args range; /* m + n is below 2^32 */
+    const bitops_chunk *chunks;
+    size_t together;         /* chunks of a choice; they have at most 32 bits in all */
+    const uint32_t *choices; /* IN  rows of `together` ascending numbers of chunks */
+    size_t count;            /* of choices */
+} bitops_join_args;
+
+/* compared_out has the number of pairs that agreed for each choice; a choice ends early once there
+ * are more than most_compared, and its pairs are incomplete. */
+size_t bitops_join_workspace_size(const bitops_join_args *args, int n_threads);
+int bitops_join(const bitops_isa *isa, const bitops_join_args *args, uint64_t most_compared,
+                uint64_t *compared_out, bitops_found *found_out, void *workspace, int n_threads);
+
 /* Numbers times +-1 weights: c = x[m,k] w[n,k]^T [* alpha[col]] [+ bias[col]], each step rounded to
  * float32. x is float32, or uint8 with 255 * k < 2^31. c is float32, but int32 for uint8 without
  * alpha and bias. Results depend neither on n_threads, nor on the ISA, nor on the other rows. */
@@ -618,6 +692,28 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
+
+/* Products of numbers with +-1 weights, of which the largest are kept. */
+typedef struct bitops_score_args {
+    bitops_mixed_args product; /* alpha, bias and c are not read */
+    int32_t zero;              /* the code that stands for 0 in a uint8 x: it is subtracted */
+    const float *alpha;        /* IN  m, factors of the rows of x, or NULL */
+    const float *bias;         /* IN  m, added to them, or NULL */
+} bitops_score_args;
+
+/* Finds, for every row of x, the `count` rows of w with the largest scores, by score and then by
+ * index: float32(dot) [* alpha[row]] [+ bias[row]], each step rounded to float32. No score is NaN.
+ * n is below 2^32, and 1 <= count <= n. scores_out and indices_out are m x count. */
+size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_score_args *args,
+                                        size_t count, int n_threads);
+void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, size_t count,
+                       float *scores_out, int64_t *indices_out, void *workspace, int n_threads);
+
+/* Multiplies every row of x with `count` rows of w of its own, whose indices are m x count; -1
+ * stands for none, whose sum is not written. Of args, x is float32, and n and c are not read. */
+size_t bitops_rescore_workspace_size(const bitops_mixed_args *args, int n_threads);
+void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args, const int64_t *indices,
+                    size_t count, float *sums_out, void *workspace, int n_threads);
 
 /* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
  * a weight became NaN; the bit of a NaN is 0. */

@@ -10,6 +10,8 @@ I8: int
 I16: int
 I32: int
 I64: int
+F16: int
+BF16: int
 F32: int
 F64: int
 LARGE: int
@@ -224,6 +226,50 @@ def topk(
     indices_out: NDArray[np.int64],
     lines: Lines | None = None,
 ) -> None: ...
+def score_topk(
+    x: NDArray[np.float32],
+    w: _Words,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    scores_out: NDArray[np.float32],
+    indices_out: NDArray[np.int64],
+) -> None: ...
+def score_topk_codes(
+    x: NDArray[np.uint8],
+    zero: int,
+    w: _Words,
+    bits: int,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    scores_out: NDArray[np.float32],
+    indices_out: NDArray[np.int64],
+) -> None: ...
+def rescore(
+    x: NDArray[np.float32],
+    w: _Words,
+    indices: NDArray[np.int64],
+    sums_out: NDArray[np.float32],
+) -> None: ...
+
+class Found:
+    def __len__(self) -> int: ...
+    def copy(self, pairs_out: NDArray[np.uint64], distances_out: NDArray[np.int32]) -> None: ...
+
+SCAN_WORDS: int
+
+def scan(
+    a: _Words, b: _Words, radius: int, upper: bool, first: int, rows: int, first_words: int
+) -> Found: ...
+def join(
+    a: _Words,
+    b: _Words,
+    radius: int,
+    upper: bool,
+    chunks: NDArray[np.uint32],
+    choices: NDArray[np.uint32],
+    most_compared: int,
+    compared_out: NDArray[np.uint64],
+) -> Found: ...
 def lines_pay(k: int, a_counts: NDArray[np.int32]) -> bool: ...
 
 class Lines:

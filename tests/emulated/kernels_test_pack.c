@@ -36,6 +36,13 @@ DEFINE_TEST_PACK(pack_i8, int8_t, (int8_t)random64())
 DEFINE_TEST_PACK(pack_i16, int16_t, (int16_t)(i % 3 ? (int64_t)random64() : INT16_MIN + (int)i % 2))
 DEFINE_TEST_PACK(pack_i32, int32_t, (int32_t)(i % 3 ? (int64_t)random64() : -(int64_t)(i % 2)))
 DEFINE_TEST_PACK(pack_i64, int64_t, (int64_t)(i % 3 ? random64() : i % 2 ? UINT32_MAX : 0))
+/* NaN in one of eight runs; the ends of all ranges, of both halves. */
+static uint16_t edge_half(size_t i, int nan) {
+    static const uint16_t edges[] = {0, 1, 0x7bff, 0x7c00, 0x7f80, 0x8000, 0x8001, 0xfc00};
+    return nan ? (uint16_t)random64() : edges[i % COUNT(edges)] & (i % 2 ? 0xffff : 0xfc00);
+}
+DEFINE_TEST_PACK(pack_f16, uint16_t, edge_half(i + n, n % 8 == 0))
+DEFINE_TEST_PACK(pack_bf16, uint16_t, edge_half(i + n, n % 8 == 0))
 DEFINE_TEST_PACK(pack_f32, float, (float)edge_value(i + n))
 DEFINE_TEST_PACK(pack_f64, double, edge_value(i + n))
 
@@ -323,6 +330,8 @@ const named_test pack_tests[] = {
     {"pack_i16", test_pack_i16},
     {"pack_i32", test_pack_i32},
     {"pack_i64", test_pack_i64},
+    {"pack_f16", test_pack_f16},
+    {"pack_bf16", test_pack_bf16},
     {"pack_f32", test_pack_f32_all},
     {"pack_f64", test_pack_f64_all},
     {"compare_i32", test_compare_i32},

@@ -238,6 +238,33 @@ static void test_lookup_u8(const bitops_isa *isa) {
     test_lookup(isa, 0);
 }
 
+/* ---- pairs --------------------------------------------------------------------------------- */
+
+static void test_count_pairs(const bitops_isa *isa) {
+    enum { ROWS = 40, MOST_PAIRS = 100 };
+    for (size_t k_words = 1; k_words < 40; k_words += 1 + k_words / 4)
+        for (size_t n = 1; n <= MOST_PAIRS; n += 1 + n / 3) {
+            const uint64_t *a = input_words(0, ROWS * k_words, RANDOM);
+            const uint64_t *b = input_words(1, ROWS * (k_words + 1), RANDOM);
+            uint64_t *pairs = input(2, n * sizeof *pairs);
+            for (size_t i = 0; i < n; i++)
+                pairs[i] = (random64() % ROWS) << 32 | random64() % ROWS;
+            const outputs out = make_outputs(n * sizeof(int32_t), 0);
+            int32_t *got = (int32_t *)out.got, *want = (int32_t *)out.want;
+            const int32_t most = n % 2 ? INT32_MAX : (int32_t)(32 * k_words);
+            isa->count_pairs(a, k_words, b, k_words + 1, k_words, pairs, n, most, got);
+            for (size_t i = 0; i < n; i++) {
+                bitops_store store = {.kind = BITOPS_STORE_HAMMING, .c = want + i};
+                generic->gemm_rows(a + (pairs[i] >> 32) * k_words, k_words, 1,
+                                   b + (pairs[i] & UINT32_MAX) * (k_words + 1), k_words + 1, 1,
+                                   k_words, 0, 0, &store);
+                if (want[i] > most && got[i] > most)
+                    got[i] = want[i]; /* any number above it may be written */
+            }
+            check_outputs(n, 1, k_words);
+        }
+}
+
 /* ---- the bound ----------------------------------------------------------------------------- */
 
 /* It has no result to compare: it runs, and says what it did. */
@@ -253,6 +280,7 @@ const named_test product_tests[] = {
     {"gemm_panel", test_gemm_panel},
     {"gemm_rows", test_gemm_rows},
     {"gemm_short", test_gemm_short},
+    {"count_pairs", test_count_pairs},
     {"lookup_panel", test_lookup_u8},
     {"lookup_tables_f32", test_lookup_f32},
     {"lookup_tables_u8", test_lookup_u8},

@@ -109,6 +109,14 @@ void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows
     }
 }
 
+/* Rows of one word, 0 < cut < n <= 64. */
+static void roll_words(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                       uint64_t *words_out) {
+    const uint64_t mask = UINT64_MAX >> (BITOPS_WORD_BITS - n);
+    for (size_t row = 0; row < rows; row++)
+        words_out[row] = (words[row] >> cut | words[row] << (n - cut)) & mask;
+}
+
 /* Both parts of a row at once, so that its words are read and written once. */
 void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
                       bitops_stop *stop, int n_threads) {
@@ -118,6 +126,10 @@ void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, 
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * share, end = min_size(first + share, rows);
+        if (n_words == 1) {
+            roll_words(words + first, end - first, n, cut, words_out + first);
+            continue;
+        }
         for (size_t row = first; row < end; row++) {
             const uint64_t *from = words + row * n_words;
             uint64_t *to = words_out + row * n_words;
@@ -148,6 +160,18 @@ BITOPS_INLINE void flip_words(const uint64_t *words, size_t n, size_t shift, uin
     }
 }
 
+/* Rows of one word of n bits. */
+static void flip_short(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out) {
+    uint64_t mirrored[FLIP_WORDS];
+    for (size_t i = 0; i < rows; i += FLIP_WORDS) {
+        const size_t some = min_size(rows - i, FLIP_WORDS);
+        for (size_t j = 0; j < some; j++)
+            mirrored[j] = mirror_bytes(words[i + j]);
+        for (size_t j = 0; j < some; j++)
+            words_out[i + j] = __builtin_bswap64(mirrored[j]) >> (BITOPS_WORD_BITS - n);
+    }
+}
+
 static void flip_row(const uint64_t *words, size_t n, uint64_t *words_out) {
     const size_t whole = n / BITOPS_WORD_BITS, rest = n % BITOPS_WORD_BITS;
     flip_words(words, whole, rest, words_out);
@@ -163,7 +187,9 @@ void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *wo
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * share, end = min_size(first + share, rows);
-        for (size_t row = first; row < end; row++)
+        if (n_words == 1)
+            flip_short(words + first, end - first, n, words_out + first);
+        for (size_t row = first; row < end && n_words > 1; row++)
             flip_row(words + row * n_words, n, words_out + row * n_words);
     }
 }

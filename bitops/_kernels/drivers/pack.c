@@ -21,8 +21,8 @@ enum { SPAN_WORDS = 1024, SPAN_BITS = SPAN_WORDS * BITOPS_WORD_BITS };
 
 static size_t element_size(bitops_dtype dtype) {
     static const size_t sizes[] = {
-        [BITOPS_BOOL8] = 1, [BITOPS_I8] = 1,  [BITOPS_I16] = 2, [BITOPS_I32] = 4,
-        [BITOPS_I64] = 8,   [BITOPS_F32] = 4, [BITOPS_F64] = 8};
+        [BITOPS_BOOL8] = 1, [BITOPS_I8] = 1,   [BITOPS_I16] = 2, [BITOPS_I32] = 4, [BITOPS_I64] = 8,
+        [BITOPS_F16] = 2,   [BITOPS_BF16] = 2, [BITOPS_F32] = 4, [BITOPS_F64] = 8};
     return sizes[dtype];
 }
 
@@ -43,6 +43,12 @@ static void pack_span(const bitops_isa *isa, bitops_dtype dtype, const void *x, 
         break;
     case BITOPS_I64:
         isa->pack_i64(x, n, words_out, nan);
+        break;
+    case BITOPS_F16:
+        isa->pack_f16(x, n, words_out, nan);
+        break;
+    case BITOPS_BF16:
+        isa->pack_bf16(x, n, words_out, nan);
         break;
     case BITOPS_F32:
         isa->pack_f32(x, n, words_out, nan);

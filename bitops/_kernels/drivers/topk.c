@@ -529,15 +529,6 @@ static void topk_fused(const bitops_isa *isa, const bitops_gemm_args *args, cons
 
 /* ---- results ------------------------------------------------------------------------------- */
 
-/* Sorts the keys of a heap in increasing order. */
-static void sort_heap(uint64_t *heap, size_t count) {
-    for (size_t last = count; last-- > 1;) {
-        const uint64_t key = heap[last];
-        heap[last] = heap[0];
-        heap_replace_root(heap, last, key);
-    }
-}
-
 /* Writes value i of the results, whose rank and column are those of a key, or -1. */
 static void write_value(const bitops_store *store, uint64_t key, size_t row, size_t i) {
     const int is_float = store_number_size(store->kind) == sizeof(double);
@@ -588,7 +579,7 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
         for (size_t span = 0; span < extra; span++)
             for (size_t i = 0; i < count; i++)
                 heap_push(heap, count, more[(span * args->m + (size_t)row) * count + i]);
-        sort_heap(heap, count);
+        heap_sort(heap, count);
         for (size_t i = 0; i < count; i++) {
             const uint64_t key = heap[i];
             write_value(&args->store, key, (size_t)row, (size_t)row * count + i);

@@ -93,6 +93,37 @@ BITOPS_INLINE uint64_t signs_i64(const int64_t *x, nan_flags *flags) {
     return ~negative;
 }
 
+/* Halves as integers, negative where the number is: 0x8000, which is -0.0, becomes 0. */
+BITOPS_INLINE __m256i negative_half(__m256i v_u16x16, uint16_t infinity, nan_flags *flags) {
+    const __m256i magnitude_i16x16 = _mm256_and_si256(v_u16x16, _mm256_set1_epi16(0x7fff));
+    const __m256i nan_i16x16 =
+        _mm256_cmpgt_epi16(magnitude_i16x16, _mm256_set1_epi16((short)infinity));
+    /* the flags are read from the upper halves of 32-bit lanes */
+    *flags = _mm256_or_ps(*flags, _mm256_castsi256_ps(_mm256_or_si256(
+                                      nan_i16x16, _mm256_slli_epi32(nan_i16x16, 16))));
+    return _mm256_and_si256(v_u16x16, _mm256_cmpgt_epi16(magnitude_i16x16, _mm256_setzero_si256()));
+}
+
+BITOPS_INLINE uint64_t signs_half(const uint16_t *x, uint16_t infinity, nan_flags *flags) {
+    uint64_t negative = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m256i v_i8x32 =
+            _mm256_packs_epi16(negative_half(load(x + 32 * i), infinity, flags),
+                               negative_half(load(x + 32 * i + 16), infinity, flags));
+        negative |= (uint64_t)negative8(_mm256_permute4x64_epi64(v_i8x32, 0xd8)) << 32 * i;
+    }
+    return ~negative;
+}
+
+BITOPS_INLINE uint64_t signs_f16(const uint16_t *x, nan_flags *flags) {
+    return signs_half(x, INFINITY_F16, flags);
+}
+
+BITOPS_INLINE uint64_t signs_bf16(const uint16_t *x, nan_flags *flags) {
+    return signs_half(x, INFINITY_BF16, flags);
+}
+
 /* A compare, not a move of sign bits: -0.0 is +1. */
 BITOPS_INLINE uint64_t signs_f32(const float *x, nan_flags *flags) {
     uint64_t plus = 0;
@@ -124,6 +155,8 @@ DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
 DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
 DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
 DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f16, uint16_t, signs_f16)
+DEFINE_PADDED_SIGNS(padded_bf16, uint16_t, signs_bf16)
 DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
 DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
 
@@ -132,6 +165,8 @@ DEFINE_PACK(avx2, pack_i8, int8_t, padded_i8)
 DEFINE_PACK(avx2, pack_i16, int16_t, padded_i16)
 DEFINE_PACK(avx2, pack_i32, int32_t, padded_i32)
 DEFINE_PACK(avx2, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(avx2, pack_f16, uint16_t, padded_f16)
+DEFINE_PACK(avx2, pack_bf16, uint16_t, padded_bf16)
 DEFINE_PACK(avx2, pack_f32, float, padded_f32)
 DEFINE_PACK(avx2, pack_f64, double, padded_f64)
 

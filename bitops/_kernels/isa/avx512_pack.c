@@ -100,6 +100,32 @@ BITOPS_INLINE uint64_t signs_i64(const int64_t *x, size_t n, nan_flags *flags) {
 }
 
 /* A compare, not a move of sign bits: -0.0 is +1. */
+/* Halves as integers: +1 up to 0x8000, which is -0.0. */
+BITOPS_INLINE uint64_t signs_half(const uint16_t *x, size_t n, uint16_t infinity,
+                                  nan_flags *flags) {
+    const uint64_t mask = low_bits64(n);
+    const __m512i minus_zero_u16x32 = _mm512_set1_epi16((short)0x8000);
+    const __m512i infinity_u16x32 = _mm512_set1_epi16((short)(infinity << 1));
+    uint64_t plus = 0;
+    BITOPS_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m512i v_u16x32 = _mm512_maskz_loadu_epi16((__mmask32)(mask >> 32 * i), x + 32 * i);
+        const __mmask32 nans =
+            _mm512_cmpgt_epu16_mask(_mm512_add_epi16(v_u16x32, v_u16x32), infinity_u16x32);
+        plus |= (uint64_t)_mm512_cmple_epu16_mask(v_u16x32, minus_zero_u16x32) << 32 * i;
+        *flags |= (nan_flags)(nans | nans >> 16);
+    }
+    return mask & plus;
+}
+
+BITOPS_INLINE uint64_t signs_f16(const uint16_t *x, size_t n, nan_flags *flags) {
+    return signs_half(x, n, INFINITY_F16, flags);
+}
+
+BITOPS_INLINE uint64_t signs_bf16(const uint16_t *x, size_t n, nan_flags *flags) {
+    return signs_half(x, n, INFINITY_BF16, flags);
+}
+
 BITOPS_INLINE uint64_t signs_f32(const float *x, size_t n, nan_flags *flags) {
     const uint64_t mask = low_bits64(n);
     uint64_t plus = 0;
@@ -129,6 +155,8 @@ DEFINE_PACK(avx512, pack_i8, int8_t, signs_i8)
 DEFINE_PACK(avx512, pack_i16, int16_t, signs_i16)
 DEFINE_PACK(avx512, pack_i32, int32_t, signs_i32)
 DEFINE_PACK(avx512, pack_i64, int64_t, signs_i64)
+DEFINE_PACK(avx512, pack_f16, uint16_t, signs_f16)
+DEFINE_PACK(avx512, pack_bf16, uint16_t, signs_bf16)
 DEFINE_PACK(avx512, pack_f32, float, signs_f32)
 DEFINE_PACK(avx512, pack_f64, double, signs_f64)
 

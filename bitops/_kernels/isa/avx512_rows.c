@@ -345,6 +345,20 @@ void bitops_gemm_rows_avx512(const uint64_t *a, size_t lda, size_t m, const uint
                       n - dense, k_words, row + i, col + dense, store);
 }
 
+/* ---- pairs --------------------------------------------------------------------------------- */
+
+BITOPS_INLINE uint64_t popcount64(uint64_t x) {
+    return (uint64_t)_mm_popcnt_u64(x);
+}
+
+#include "isa/shared/pairs.h"
+
+void bitops_count_pairs_avx512(const uint64_t *a, size_t lda, const uint64_t *b, size_t ldb,
+                               size_t k_words, const uint64_t *pairs, size_t n, int32_t most,
+                               int32_t *count_out) {
+    count_pairs(a, lda, b, ldb, k_words, pairs, n, most, count_out);
+}
+
 BITOPS_TARGET_END
 
 #endif

@@ -46,6 +46,9 @@ DEFINE_PACK(pack_i8, int8_t, v >= 0, 0)
 DEFINE_PACK(pack_i16, int16_t, v >= 0, 0)
 DEFINE_PACK(pack_i32, int32_t, v >= 0, 0)
 DEFINE_PACK(pack_i64, int64_t, v >= 0, 0)
+/* Bits of halves: only a sign with a magnitude is negative. */
+DEFINE_PACK(pack_f16, uint16_t, v <= 0x8000, (v & 0x7fff) > 0x7c00)
+DEFINE_PACK(pack_bf16, uint16_t, v <= 0x8000, (v & 0x7fff) > 0x7f80)
 DEFINE_PACK(pack_f32, float, v >= 0, v != v)
 DEFINE_PACK(pack_f64, double, v >= 0, v != v)
 
@@ -223,6 +226,16 @@ void bitops_count_taps_generic(const uint8_t *const *taps, const uint64_t *w, si
 void bitops_store_counts_generic(const uint8_t *count, size_t rows, size_t n, size_t row,
                                  size_t col, const bitops_store *store) {
     store_counts(count, rows, n, row, col, store);
+}
+
+/* ---- pairs --------------------------------------------------------------------------------- */
+
+#include "isa/shared/pairs.h"
+
+void bitops_count_pairs_generic(const uint64_t *a, size_t lda, const uint64_t *b, size_t ldb,
+                                size_t k_words, const uint64_t *pairs, size_t n, int32_t most,
+                                int32_t *count_out) {
+    count_pairs(a, lda, b, ldb, k_words, pairs, n, most, count_out);
 }
 
 /* ---- sums ---------------------------------------------------------------------------------- */

@@ -102,6 +102,35 @@ BITOPS_INLINE uint64_t signs_i16(const int16_t *x, nan_flags *ordered) {
     return mask_bits(masks_u8x16);
 }
 
+/* Halves as integers: +1 up to 0x8000, which is -0.0. */
+BITOPS_INLINE uint16x8_t plus8_half(const uint16_t *x, uint16_t infinity, nan_flags *ordered) {
+    const uint16x8_t v_u16x8 = vld1q_u16(x);
+    const uint16x8_t ordered_u16x8 =
+        vcleq_u16(vandq_u16(v_u16x8, vdupq_n_u16(0x7fff)), vdupq_n_u16(infinity));
+    /* both halves of a lane of the flags must be ordered */
+    const uint32x4_t both_u32x4 =
+        vreinterpretq_u32_u16(vandq_u16(ordered_u16x8, vrev32q_u16(ordered_u16x8)));
+    *ordered = vandq_u32(*ordered, both_u32x4);
+    return vcleq_u16(v_u16x8, vdupq_n_u16(0x8000));
+}
+
+BITOPS_INLINE uint64_t signs_half(const uint16_t *x, uint16_t infinity, nan_flags *ordered) {
+    uint8x16_t masks_u8x16[4];
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++, x += 16)
+        masks_u8x16[i] =
+            narrow16(plus8_half(x, infinity, ordered), plus8_half(x + 8, infinity, ordered));
+    return mask_bits(masks_u8x16);
+}
+
+BITOPS_INLINE uint64_t signs_f16(const uint16_t *x, nan_flags *ordered) {
+    return signs_half(x, INFINITY_F16, ordered);
+}
+
+BITOPS_INLINE uint64_t signs_bf16(const uint16_t *x, nan_flags *ordered) {
+    return signs_half(x, INFINITY_BF16, ordered);
+}
+
 /* Masks x >= 0 of 4 elements: compares, not moves of sign bits, since -0.0 is +1. */
 
 BITOPS_INLINE uint32x4_t plus4_i32(const int32_t *x, nan_flags *ordered) {
@@ -147,6 +176,8 @@ DEFINE_PADDED_SIGNS(padded_i8, int8_t, signs_i8)
 DEFINE_PADDED_SIGNS(padded_i16, int16_t, signs_i16)
 DEFINE_PADDED_SIGNS(padded_i32, int32_t, signs_i32)
 DEFINE_PADDED_SIGNS(padded_i64, int64_t, signs_i64)
+DEFINE_PADDED_SIGNS(padded_f16, uint16_t, signs_f16)
+DEFINE_PADDED_SIGNS(padded_bf16, uint16_t, signs_bf16)
 DEFINE_PADDED_SIGNS(padded_f32, float, signs_f32)
 DEFINE_PADDED_SIGNS(padded_f64, double, signs_f64)
 
@@ -155,6 +186,8 @@ DEFINE_PACK(neon, pack_i8, int8_t, padded_i8)
 DEFINE_PACK(neon, pack_i16, int16_t, padded_i16)
 DEFINE_PACK(neon, pack_i32, int32_t, padded_i32)
 DEFINE_PACK(neon, pack_i64, int64_t, padded_i64)
+DEFINE_PACK(neon, pack_f16, uint16_t, padded_f16)
+DEFINE_PACK(neon, pack_bf16, uint16_t, padded_bf16)
 DEFINE_PACK(neon, pack_f32, float, padded_f32)
 DEFINE_PACK(neon, pack_f64, double, padded_f64)
 

@@ -336,7 +336,8 @@ def pack(x: ArrayLike | BitArray, axis: int = -1) -> BitArray:
     Parameters
     ----------
     x : array_like of bool, signed integers or floats, at least 1-d; or BitArray
-        A BitArray is packed again if it is packed along another axis.
+        Floats may be halves, also bfloat16 of ml_dtypes. A BitArray is packed again if it is packed
+        along another axis.
     axis : int, default -1
         The axis to pack.
 
@@ -474,7 +475,7 @@ def pack_operand(where: str, name: str, x: ArrayLike | BitArray, axis: int) -> B
     usual = _core.usual_pack(x, axis)
     if usual is not None:
         return usual
-    array = real_array(where, name, x)
+    array = real_array(where, name, x, keep_bfloat16=True)
     if array.dtype.kind == "u":
         raise TypeError(
             f"[{where}] {name} must not be unsigned, whose signs are all +1, got dtype "

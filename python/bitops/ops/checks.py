@@ -133,10 +133,19 @@ def check_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
         raise TypeError(f"[{where}] dtype must be a dtype, got {dtype!r:.80}") from None
 
 
-def real_array(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
-    """Return `x` as an aligned array of bool, integers or floats in native byte order."""
+BFLOAT16 = "bfloat16"  # a dtype of ml_dtypes, which need not be installed
+
+
+def real_array(where: str, name: str, x: ArrayLike, *, keep_bfloat16: bool = False) -> NDArray[Any]:
+    """Return `x` as an aligned array of bool, integers or floats in native byte order.
+
+    A bfloat16 array of ml_dtypes becomes float32, unless it is kept.
+    """
     array = plain_array(where, name, x)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.name == BFLOAT16:
+        if not keep_bfloat16:
+            array = array.astype(np.float32)
+    elif array.dtype.kind not in "biuf":
         got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
         raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
     if not array.dtype.isnative:

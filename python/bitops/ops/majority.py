@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .array import BitArray, pack_operand, popcount
 from .checks import normalize_axis
-from .memory import WORD_BITS, aligned_empty
+from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import blocks
 
 __all__ = ["majority"]
@@ -17,6 +17,7 @@ __all__ = ["majority"]
 # Words of a result that are counted at a time, so that the words counted, which are copied where
 # they are parts of rows, and the counts, 64 for each word, stay in a cache.
 MIN_BLOCK, MAX_BLOCK, COUNTED_WORDS = 64, 1 << 12, 1 << 17
+BLOCK_ROWS = 1 << 14  # rows that are counted at a time
 
 
 def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
@@ -55,12 +56,25 @@ def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
     if bits.ndim < 2:
         raise ValueError(f"[majority] b must have at least two axes, got shape {bits.shape}")
     shape = (*bits.shape[:axis], *bits.shape[axis + 1 :])
+    if axis == bits.axis and len(shape) == 1:
+        return BitArray._make(_along(bits._words, bits.shape[axis]), shape, 0)
     if axis == bits.axis:
         return _most(popcount(bits, axis), bits.shape[axis], len(shape) - 1)
     packed = bits.axis - (axis < bits.axis)
     if bits._words.size == 0:
         return _most(popcount(bits, axis), bits.shape[axis], packed)
     return BitArray._make(_across(bits._words, axis - (axis > bits.axis)), shape, packed)
+
+
+def _along(words: NDArray[np.uint64], k: int) -> NDArray[np.uint64]:
+    """Take the majority of each row of k bits, block by block, so that counts stay in a cache."""
+    most = aligned_empty((word_count(len(words)),), np.uint64)
+    for start in range(0, len(words), BLOCK_ROWS):
+        part = words[start : start + BLOCK_ROWS]
+        counts = popcount(BitArray._make(part, (len(part), k), 1), 1)
+        first = start // WORD_BITS
+        most[first : first + word_count(len(part))] = _most(counts, k, 0)._words
+    return most
 
 
 def _across(words: NDArray[np.uint64], axis: int) -> NDArray[np.uint64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from .checks import BFLOAT16
 from .memory import WORD_BITS, aligned_empty, word_count
 
 # To pack along another axis than the last, bits packed along the last are transposed. If there are
@@ -21,11 +22,13 @@ _Bits = TypeVar("_Bits", bound=_core.Bits)
 
 MAX_BLOCK_BYTES = 1 << 22  # of values that are copied to be packed
 
-PACK_CODES = _core.PACK_CODES  # by dtype
+PACK_CODES = _core.PACK_CODES  # by dtype; bfloat16 comes in with its first array
 
 
 def sign_words(x: NDArray[Any], axis: int) -> tuple[NDArray[np.uint64], bool]:
     """Pack the signs of an array along an axis, and tell whether it holds NaN."""
+    if x.dtype.name == BFLOAT16:
+        PACK_CODES[x.dtype] = _core.BF16
     if x.ndim == 2 and x.flags.f_contiguous:  # its transpose has C order and the same words
         x, axis = x.T, 1 - axis
     elif x.ndim > 2 and not x.flags.c_contiguous:
@@ -80,12 +83,7 @@ def _packable(x: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     """Return values of a type that kernels pack by the same signs, and whether `x` holds NaN."""
     if x.dtype in PACK_CODES:
         return x, False
-    if x.dtype != np.float16:  # long double
-        return x >= 0, bool(np.isnan(x).any())
-    # Halves are compared one by one, integers in vectors. The sign bit alone is -0.0.
-    bits = x.view(np.uint16)
-    magnitudes = bits & np.uint16(0x7FFF)
-    return bits <= 0x8000, bool((magnitudes > 0x7C00).any())
+    return x >= 0, bool(np.isnan(x).any())  # long double
 
 
 def _pack_rows(x: NDArray[Any], words: NDArray[np.uint64]) -> bool:
@@ -137,6 +135,17 @@ def repack(b: _Bits, axis: int) -> _Bits:
     left = [i for i in others if i != axis]
     place = sum(i < b.axis for i in left)  # where axis -2, which was packed, belongs
     return b._make(np.moveaxis(words, -2, place), b.shape, axis)
+
+
+def plain_rows(b: _core.Bits) -> NDArray[np.uint64]:
+    """Return the words as a matrix of rows that ascend, whose words lie side by side.
+
+    Rows may have a distance, so this is no copy for parts of them.
+    """
+    words = b._words
+    if words.ndim == 2 and words.strides[1] == words.itemsize and words.strides[0] >= 0:
+        return words
+    return contiguous_rows(b)
 
 
 def contiguous_rows(b: _core.Bits) -> NDArray[np.uint64]:

@@ -1,15 +1,25 @@
 """Search on rows of bits: distances, nearest rows and ranges, by four metrics.
 
 `metrics` defines them. `pairs` compares all rows or rows side by side, `nearest` finds the nearest
-ones, and `ranges` all within a range, to which `multi_index` is a short cut. `rescoring` multiplies
-real queries with what was found. `index` searches rows that have ids and may lie in files. These
-modules import only `ops`, `files` and the native module.
+ones, and `ranges` all within a range; Hamming ranges by `multi_index` or `full_product`, whichever
+costs less. `rescoring` multiplies real queries with all rows, or with those that were found.
+`index` searches rows that have ids and may lie in files. These modules import only `ops`, `files`
+and the native module.
 """
 
 from .index import BitIndex
 from .nearest import topk
 from .pairs import paired, pairwise
 from .ranges import pairs_within, within
-from .rescoring import rescore
+from .rescoring import rescore, score_topk
 
-__all__ = ["BitIndex", "paired", "pairs_within", "pairwise", "rescore", "topk", "within"]
+__all__ = [
+    "BitIndex",
+    "paired",
+    "pairs_within",
+    "pairwise",
+    "rescore",
+    "score_topk",
+    "topk",
+    "within",
+]

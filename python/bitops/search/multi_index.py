@@ -18,34 +18,31 @@ M. Norouzi, A. Punjani, D. Fleet, "Fast Exact Search in Hamming Space with Multi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..ops.memory import WORD_BITS
-from .pairs import row_counts
 from .progress import progress
 
 __all__ = ["Plan", "choose_plan", "join"]
 
 Words = NDArray[np.uint64]
-Ids = NDArray[np.int64]
 Chunk = tuple[int, int]  # its first bit, and how many bits
-Found = tuple[Ids, Ids, NDArray[np.int32]]  # rows of a, rows of b, distances
 
-BLOCK_WORDS = 1 << 17  # of rows that are compared at once: 1 MiB
+KEY_BITS = 32
 TOGETHER = (1, 2, 3, 4)
 MOST_CHOICES = 4096
+CALL_CHOICES = 8  # whose keys are made in one pass over the rows
 
 # Nanoseconds on one AVX-512 core: to begin with a choice of chunks; to make and sort the key of a
-# row; to compare two rows that agree in it; to compare any two rows in a full product. The last two
-# grow with the words of a row.
-CHOICE_COST, KEY_COST = 3e5, 40.0
-PAIR_COST, PAIR_WORD_COST = 10.0, 4.0
-SCAN_COST, SCAN_WORD_COST = 0.15, 0.06
+# row; to compare two rows that agree in it, and each of their first words.
+CHOICE_COST, KEY_COST = 3e4, 20.0
+PAIR_COST, PAIR_WORD_COST, PAIR_WORDS = 12.0, 3.0, 8
 
 
 class Plan(NamedTuple):
@@ -70,31 +67,37 @@ class Plan(NamedTuple):
         return list(combinations(range(len(self.chunks)), self.together))
 
 
-def choose_plan(m: int, n: int, k: int, radius: int, pairs: int) -> Plan | None:
-    """Choose the plan of least cost for m and n rows; None if a full product costs less.
+def pair_cost(k_words: int) -> float:
+    """Return the nanoseconds that a comparison of two rows takes, which lie anywhere."""
+    return PAIR_COST + PAIR_WORD_COST * min(k_words, PAIR_WORDS)
+
+
+def choose_plan(rows: int, k: int, radius: int, pairs: int, scan_cost: float) -> Plan | None:
+    """Choose the plan of least cost; None if a full product costs less.
 
     Parameters
     ----------
-    m, n, k, radius : int
+    rows : int
+        Of both sets together.
+    k, radius : int
     pairs : int
-        How many pairs of rows there are: m n, or half of it for one set of rows.
+        How many pairs of rows there are.
+    scan_cost : float
+        Nanoseconds that the full product takes for each.
     """
-    k_words = -(-k // WORD_BITS)
-    pair_cost = PAIR_COST + PAIR_WORD_COST * k_words
-    best, best_cost = None, (SCAN_COST + SCAN_WORD_COST * k_words) * pairs
-    most_pairs = int(best_cost / pair_cost)
-    id_bits = max(m, n, 2).bit_length()
+    cost_of_pair = pair_cost(-(-k // WORD_BITS))
+    best, best_cost = None, scan_cost * pairs
+    most_pairs = int(best_cost / cost_of_pair)
     for together in TOGETHER:
         count = radius + together
         choices = math.comb(count, together)
         if count > k or choices > MOST_CHOICES:
             break
-        most_bits = min((WORD_BITS - id_bits) // together, WORD_BITS)
         bounds = [k * i // count for i in range(count + 1)]
-        chunks = [(i, min(j - i, most_bits)) for i, j in pairwise(bounds)]
+        chunks = [(i, min(j - i, KEY_BITS // together)) for i, j in pairwise(bounds)]
         key_bits = together * min(bits for _, bits in chunks)
         agreeing = pairs / 2**key_bits
-        cost = choices * (CHOICE_COST + KEY_COST * (m + n) + pair_cost * agreeing)
+        cost = choices * (CHOICE_COST + KEY_COST * rows + cost_of_pair * agreeing)
         if cost < best_cost:
             best, best_cost = Plan(chunks, together, most_pairs), cost
     return best
@@ -110,120 +113,25 @@ def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Callable[..., 
         None pairs the rows of `a` with each other, each two once.
     radius : int
     plan : Plan
-    add : callable (i, j, distances)
-        Called with rows of `a`, rows of `b`, and their distances; with i < j if `b` is None.
+    add : callable (_core.Found)
+        Called with what the native module has found, several times.
 
     Returns
     -------
     bool
         False if more pairs than the plan allows agree in their chunks. Then not all are found.
     """
-    choices, left = plan.choices, plan.most_pairs
-    rows = len(a) if b is None else len(a) + len(b)
-    with progress(len(choices) * rows, "rows") as done:
-        for choice in choices:
-            side_a = _Sorted(a, plan.chunks, choice)
-            side_b = side_a if b is None else _Sorted(b, plan.chunks, choice)
-            runs = _partners(side_a, side_b)
-            left -= int((runs.last - runs.first).sum())
+    chunks, choices = np.array(plan.chunks, np.uint32), np.array(plan.choices, np.uint32)
+    left = plan.most_pairs
+    step = max(CALL_CHOICES, _core.get_num_threads())
+    with progress(len(choices) * len(a), "rows") as done:
+        for start in range(0, len(choices), step):
+            part = choices[start : start + step]
+            compared = np.empty(len(part), np.uint64)
+            other = a if b is None else b
+            add(_core.join(a, other, radius, b is None, chunks, part, left, compared))
+            left -= int(compared.sum())
             if left < 0:
                 return False
-            others = [plan.chunks[p] for p in range(choice[-1]) if p not in choice]
-            for found in _compare(side_a, side_b, runs, radius, others):
-                add(*(_ascending(*found) if b is None else found))
-            done(rows)
+            done(len(part) * len(a))
     return True
-
-
-class _Sorted:
-    """Rows in the order of a key, which is made of some of their chunks."""
-
-    def __init__(self, words: Words, chunks: list[Chunk], choice: tuple[int, ...]) -> None:
-        self.words = words
-        id_bits = np.uint64(max(len(words), 2).bit_length())
-        keys = np.zeros(len(words), np.uint64)
-        for p in choice:
-            keys = keys << np.uint64(chunks[p][1]) | _bits(words, *chunks[p])
-        # Sorting numbers is several times as fast as argsort: the low bits carry the row.
-        keys <<= id_bits
-        keys |= np.arange(len(words), dtype=np.uint64)
-        keys.sort()
-        self.ids = (keys & ((np.uint64(1) << id_bits) - np.uint64(1))).astype(np.int64)
-        self.keys = keys >> id_bits
-
-
-def _bits(words: Words, start: int, count: int) -> Words:
-    """Return `count` < 64 bits of each row, from bit `start` on."""
-    word, shift = divmod(start, WORD_BITS)
-    bits = words[:, word] >> np.uint64(shift)
-    if shift + count > WORD_BITS:
-        bits |= words[:, word + 1] << np.uint64(WORD_BITS - shift)
-    return bits & np.uint64((1 << count) - 1)
-
-
-class _Runs(NamedTuple):
-    """Places in one order of rows, and for each those in another, from `first` to `last` - 1."""
-
-    places: Ids
-    first: Ids
-    last: Ids
-
-
-def _partners(a: _Sorted, b: _Sorted) -> _Runs:
-    """Return the places in `a` that have equal keys in `b`; if they are one, after themselves."""
-    if a is b:
-        places = np.flatnonzero(a.keys[1:] == a.keys[:-1])  # the next place has the same key
-        ends = np.flatnonzero(np.diff(places, append=len(a.keys)) > 1) + 1
-        return _Runs(places, places + 1, np.repeat(places[ends - 1] + 2, np.diff(ends, prepend=0)))
-    first = np.searchsorted(b.keys, a.keys)
-    places = np.flatnonzero(b.keys.take(first, mode="clip") == a.keys)
-    last = np.searchsorted(b.keys, a.keys[places], side="right")
-    return _Runs(places, first[places], last)
-
-
-def _compare(
-    a: _Sorted, b: _Sorted, runs: _Runs, radius: int, others: list[Chunk]
-) -> Iterator[Found]:
-    """Yield the pairs within the radius that agree in none of the other chunks."""
-    most = max(BLOCK_WORDS // a.words.shape[1], 1)
-    for left, right in _expand(runs, most):
-        i, j = a.ids[left], b.ids[right]
-        differing = a.words.take(i, axis=0)  # several times as fast as a.words[i]
-        differing ^= b.words.take(j, axis=0)
-        distances = row_counts(differing)
-        kept = np.flatnonzero(distances <= radius)
-        differing = differing.take(kept, axis=0)
-        for chunk in others:
-            if not len(kept):
-                break
-            new = np.flatnonzero(_bits(differing, *chunk))
-            if len(new) < len(kept):
-                kept, differing = kept[new], differing.take(new, axis=0)
-        if len(kept):
-            yield i[kept], j[kept], distances[kept].astype(np.int32)
-
-
-def _expand(runs: _Runs, most: int) -> Iterator[tuple[Ids, Ids]]:
-    """Yield the pairs (places[r], p) with first[r] <= p < last[r].
-
-    They come in blocks of at most `most`, or of all pairs of one place.
-    """
-    places, first = runs.places, runs.first
-    lengths = runs.last - first
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(places):
-        before = int(ends[start] - lengths[start])
-        stop = max(int(np.searchsorted(ends, before + most, side="right")), start + 1)
-        part = slice(start, stop)
-        shifts = first[part] - (ends[part] - lengths[part] - before)
-        count = int(ends[stop - 1]) - before
-        yield (
-            np.repeat(places[part], lengths[part]),
-            np.arange(count) + np.repeat(shifts, lengths[part]),
-        )
-        start = stop
-
-
-def _ascending(i: Ids, j: Ids, distances: Any) -> Found:
-    return np.minimum(i, j), np.maximum(i, j), distances

@@ -9,15 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ..ops.array import contiguous_rows
+from .. import _core
 from ..ops.checks import check_number
 from ..ops.geometry import check_result
+from ..ops.packing import plain_rows
+from .full_product import MOST_WORDS, choose_product, scan
 from .metrics import Columns, Operands, Rows
 from .multi_index import choose_plan, join
 from .pairs import blocks
 from .progress import progress
 
 __all__ = ["pairs_within", "within"]
+
+MOST_ROWS = 1 << 32
 
 Triples = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # i, j, values
 
@@ -112,10 +116,29 @@ def _find(where: str, operands: Operands, radius: Any, upper: bool) -> Triples:
     """Find the pairs within a range, sorted; with `upper` those with i < j only."""
     radius = _check_radius(where, radius)
     check_result(where, (operands.m, operands.n))
-    found = _Found(operands)
-    if not (operands.metric.name == "hamming" and _join(operands, radius, upper, found)):
-        found = _Found(operands)
-        _scan(operands, radius, upper, found)
+    if operands.m + operands.n >= MOST_ROWS:
+        raise ValueError(
+            f"[{where}] there must be fewer than {MOST_ROWS} rows, got {operands.m + operands.n}"
+        )
+    if operands.metric.name == "hamming" and 0 < operands.a.words.shape[1] <= MOST_WORDS:
+        return _find_hamming(operands, math.floor(min(radius, operands.a.shape[1])), upper)
+    found = _Found(operands.metric.dtype)
+    _scan(operands, radius, upper, found)
+    return found.sorted()
+
+
+def _find_hamming(operands: Operands, radius: int, upper: bool) -> Triples:
+    """Search by chunks that agree, if that costs less than comparing every two rows."""
+    a, n = plain_rows(operands.a), operands.n
+    b = a if upper else plain_rows(operands.b)
+    pairs = n * (n - 1) // 2 if upper else len(a) * n
+    first_words, cost = choose_product(a, b, radius)
+    rows = n if upper else len(a) + n
+    plan = choose_plan(rows, operands.a.shape[1], radius, pairs, cost)
+    found = _Found(operands.metric.dtype)
+    if plan is None or not join(a, None if upper else b, radius, plan, found.add_native):
+        found = _Found(operands.metric.dtype)
+        scan(a, b, radius, upper, first_words, found.add_native)
     return found.sorted()
 
 
@@ -127,34 +150,32 @@ def _check_radius(where: str, radius: Any) -> float:
 
 
 class _Found:
-    """Pairs found so far, in pieces."""
+    """Pairs found so far, in pieces: i << 32 | j, which sort by i and then by j, and values."""
 
-    def __init__(self, operands: Operands) -> None:
-        self._n = operands.n
-        empty = np.empty(0, np.int64)
-        self._pieces: list[Triples] = [(empty, empty, np.empty(0, operands.metric.dtype))]
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._pairs = [np.empty(0, np.uint64)]
+        self._values: list[NDArray[Any]] = [np.empty(0, dtype)]
 
     def add(self, i: NDArray[np.int64], j: NDArray[np.int64], values: NDArray[Any]) -> None:
-        self._pieces.append((i, j, values))
+        self._pairs.append((i << 32 | j).view(np.uint64))
+        self._values.append(values)
+
+    def add_native(self, found: _core.Found) -> None:
+        """Add what the native module has found."""
+        pairs, distances = np.empty(len(found), np.uint64), np.empty(len(found), np.int32)
+        if len(found):
+            found.copy(pairs, distances)
+            self._pairs.append(pairs)
+            self._values.append(distances)
 
     def sorted(self) -> Triples:
-        """Return all, sorted by i and then by j."""
-        i, j, values = map(np.concatenate, zip(*self._pieces, strict=True))
-        self._pieces.clear()
-        order = np.argsort(i * self._n + j)
-        return i[order], j[order], values[order]
-
-
-def _join(operands: Operands, radius: float, upper: bool, found: _Found) -> bool:
-    """Search by chunks that agree, if that costs less than a scan; tell whether it was done."""
-    (m, k), n = operands.a.shape, operands.n
-    limit = math.floor(min(radius, k))
-    pairs = n * (n - 1) // 2 if upper else m * n
-    plan = choose_plan(m, 0 if upper else n, k, limit, pairs)
-    if plan is None:
-        return False
-    b = None if upper else contiguous_rows(operands.b)
-    return join(contiguous_rows(operands.a), b, limit, plan, found.add)
+        pairs, values = np.concatenate(self._pairs), np.concatenate(self._values)
+        self._pairs.clear()
+        self._values.clear()
+        order = np.argsort(pairs)
+        pairs = pairs[order]
+        i, j = pairs >> np.uint64(32), pairs & np.uint64(MOST_ROWS - 1)
+        return i.view(np.int64), j.view(np.int64), values[order]
 
 
 def _scan(operands: Operands, radius: float, upper: bool, found: _Found) -> None:

@@ -1,4 +1,7 @@
-"""The second stage of a search: products of real queries with the rows that the first has found."""
+"""Products of real queries with rows of bits: the largest, or those of rows that were found.
+
+`rescore` is the second stage of a search by Hamming distance, `score_topk` a search by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _core
 from ..ops.array import BitArray
-from ..ops.checks import as_float32, check_number, plain_array, real_array
-from ..ops.mixed_gemm import weight_gemm
+from ..ops.checks import as_float32, check_integer, check_number, plain_array, real_array
+from ..ops.memory import MAX_BITS
+from ..ops.packing import plain_rows
 from .metrics import Columns, check_matrix
 from .nearest import MISSING
 
-__all__ = ["rescore"]
+__all__ = ["rescore", "score_topk"]
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def rescore(
@@ -64,13 +71,7 @@ def rescore(
     array([[ 3.5, -2.5, -inf]], dtype=float32)
     """
     where = "search.rescore"
-    numbers = _numbers(where, queries)
-    bits = check_matrix(where, "b", b)
-    if numbers.shape[1] != bits.shape[1]:
-        raise ValueError(
-            f"[{where}] queries and b must have the same k, "
-            f"got {numbers.shape[1]} and {bits.shape[1]}"
-        )
+    numbers, bits = _operands(where, queries, b)
     ids = _ids(where, candidates, len(numbers), bits.shape[0])
     low, high = _two_numbers(where, values)
     alpha = None if (low, high) == (-1, 1) else np.float64(high - low) / 2
@@ -78,13 +79,134 @@ def rescore(
     if low != -high:
         with np.errstate(invalid="ignore", over="ignore"):  # infinite queries are ordinary
             bias = np.sum(numbers, axis=1, dtype=np.float64) * ((low + high) / 2)
-    scores = np.full(ids.shape, -np.inf, np.float32)
-    for i in range(len(numbers)):
-        found = ids[i] != MISSING
-        rows = bits[ids[i, found]]
-        own = None if bias is None else bias[i]
-        scores[i, found] = weight_gemm(numbers[i : i + 1], rows, alpha=alpha, bias=own)[0]
+    scores = np.zeros(ids.shape, np.float32)
+    _core.rescore(np.ascontiguousarray(numbers), plain_rows(bits), ids, scores)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if alpha is not None:
+            scores *= np.float32(alpha)
+        if bias is not None:
+            scores += bias.astype(np.float32)[:, np.newaxis]
+    scores[ids == MISSING] = -np.inf
     return scores
+
+
+def score_topk(
+    queries: ArrayLike,
+    b: Columns,
+    count: int,
+    *,
+    query_bits: int | None = None,
+    values: tuple[float, float] = (-1, 1),
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Find the rows of `b` with the largest products with each real query.
+
+    Parameters
+    ----------
+    queries : array_like of shape (m, k), integers or floats, used as float32
+    b : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
+    count : int
+        How many to return for each query, at least 1.
+    query_bits : {None, 4, 8}, default None
+        Round the numbers of a query to integers of so many bits, whose sums are exact and faster:
+        see Notes. None multiplies float32 numbers.
+    values : (float, float), default (-1, 1)
+        The numbers that a bit 0 and a bit 1 stand for.
+
+    Returns
+    -------
+    scores : ndarray of shape (m, count), float32
+        Largest first.
+    indices : ndarray of shape (m, count), int64
+        The indices of these rows in `b`. Among rows of the same score, smaller ones come first. If
+        `b` has fewer than `count` rows, the rest is -inf and -1.
+
+    Raises
+    ------
+    TypeError
+        If `queries` are packed or do not hold integers or floats, `b` does not hold real numbers,
+        `count` or `query_bits` is not an integer, or `values` are not two real numbers.
+    ValueError
+        If an operand is not a matrix, k differs, `count` is less than 1, `query_bits` is neither 4
+        nor 8, a query is not finite or so large that sums might not be, `b` holds NaN, or `values`
+        are not finite.
+
+    Notes
+    -----
+    Scores without `query_bits` are those of `rescore`. With Q bits a query x becomes ``rint(x /
+    scale)``, where ``scale = max(abs(x)) / (2**(Q - 1) - 1)``; with values (u, v) its score is
+    ``float32(dot) * float32(scale * (v - u) / 2)``, plus the same summand as in `rescore`. No
+    matrix of scores is stored.
+
+    Examples
+    --------
+    >>> score_topk([[0.5, 2.0, -1.0]], [[1, -1, 1], [1, 1, 1], [1, 1, -1]], 2)
+    (array([[3.5, 1.5]], dtype=float32), array([[2, 1]]))
+    """
+    where = "search.score_topk"
+    numbers, bits = _operands(where, queries, b)
+    count = check_integer(where, "count", count, 1)
+    if query_bits is not None and check_integer(where, "query_bits", query_bits) not in (4, 8):
+        raise ValueError(f"[{where}] query_bits must be None, 4 or 8, got {query_bits}")
+    low, high = _two_numbers(where, values)
+    _check_sums(where, numbers, max(abs(low), abs(high)))
+    m, n = len(numbers), bits.shape[0]
+    scores = np.full((m, count), -np.inf, np.float32)
+    indices = np.full((m, count), MISSING, np.int64)
+    found = min(count, n)
+    if m and found:
+        best = np.empty((m, found), np.float32), np.empty((m, found), np.int64)
+        _find_largest(numbers, bits, query_bits, (low, high), best)
+        scores[:, :found], indices[:, :found] = best
+    return scores, indices
+
+
+def _find_largest(
+    numbers: NDArray[np.float32],
+    bits: BitArray,
+    query_bits: int | None,
+    values: tuple[float, float],
+    best_out: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> None:
+    """Search with checked operands."""
+    low, high = values
+    factor, words = (high - low) / 2, plain_rows(bits)
+    bias: Any = None
+    if low != -high:
+        bias = (np.sum(numbers, axis=1, dtype=np.float64) * ((low + high) / 2)).astype(np.float32)
+    if query_bits is None:
+        alpha = None if factor == 1 else np.full(len(numbers), factor, np.float32)
+        _core.score_topk(np.ascontiguousarray(numbers), words, alpha, bias, *best_out)
+        return
+    largest = 2 ** (query_bits - 1) - 1
+    scale = np.max(np.abs(numbers), axis=1, initial=0).astype(np.float64) / largest
+    codes = np.rint(numbers / np.where(scale > 0, scale, 1)[:, np.newaxis])
+    zero = 2 ** (query_bits - 1)
+    alpha = (scale * factor).astype(np.float32)
+    _core.score_topk_codes(
+        (codes + zero).astype(np.uint8), zero, words, query_bits, alpha, bias, *best_out
+    )
+
+
+def _check_sums(where: str, numbers: NDArray[np.float32], largest: float) -> None:
+    """Check that no sum of numbers, times values of this size, can overflow."""
+    k = numbers.shape[1]
+    if 255 * k > MAX_BITS:
+        raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for exact sums, got {k}")
+    most = float(np.max(np.abs(numbers), initial=0))
+    if not most * k * max(2 * largest, 1) < FLOAT32_MAX:  # NaN is no better
+        raise ValueError(f"[{where}] queries must be finite, also their sums, got {most}")
+
+
+def _operands(where: str, queries: ArrayLike, b: Columns) -> tuple[NDArray[np.float32], BitArray]:
+    """Check real queries and rows of bits against each other."""
+    numbers = _numbers(where, queries)
+    bits = check_matrix(where, "b", b)
+    if numbers.shape[1] != bits.shape[1]:
+        raise ValueError(
+            f"[{where}] queries and b must have the same k, "
+            f"got {numbers.shape[1]} and {bits.shape[1]}"
+        )
+    return numbers, bits
 
 
 def _numbers(where: str, queries: ArrayLike) -> NDArray[np.float32]:
@@ -117,6 +239,6 @@ def _two_numbers(where: str, values: Any) -> tuple[float, float]:
         raise TypeError(f"[{where}] values must be a pair of real numbers, got {values!r:.80}")
     for value in values:
         check_number(where, "values", value)
-        if not abs(value) < np.finfo(np.float32).max:
+        if not abs(value) < FLOAT32_MAX:
             raise ValueError(f"[{where}] values must be finite, got {value!r:.80}")
     return float(values[0]), float(values[1])

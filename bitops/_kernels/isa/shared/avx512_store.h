@@ -83,6 +83,26 @@ BITOPS_INLINE void store_topk_lanes(__m512i mismatches_i32x16, __mmask16 mask, s
         store_hits(mismatches_i32x16, hits, row, col, store);
 }
 
+/* Adds the columns that hits selects to the pairs found; not inlined, as store_hits. */
+BITOPS_NOINLINE void store_found(__m512i mismatches_i32x16, unsigned hits, size_t row, size_t col,
+                                 bitops_found *found) {
+    int32_t distances[LANES];
+    _mm512_storeu_si512(distances, mismatches_i32x16);
+    for (; hits; hits &= hits - 1) {
+        const unsigned j = (unsigned)__builtin_ctz(hits);
+        found->pairs[found->count] = (uint64_t)row << 32 | (col + j);
+        found->distances[found->count++] = distances[j];
+    }
+}
+
+BITOPS_INLINE void store_within_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
+                                      size_t col, const bitops_store *store) {
+    const __mmask16 hits =
+        _mm512_mask_cmple_epi32_mask(mask, mismatches_i32x16, _mm512_set1_epi32(store->most));
+    if (hits)
+        store_found(mismatches_i32x16, hits, row, col, (bitops_found *)store->c);
+}
+
 /* store_block of store.h for one row and those of the columns [col, col + 16) that mask selects,
  * whose counts are in a register; a new kind of store needs a case in both. offset is what is added
  * to the dot products of the row, or NULL. kind is store->kind: a loop that has it as a constant
@@ -117,6 +137,9 @@ BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m512i mismatches_i32x16
     }
     case BITOPS_STORE_TOPK:
         store_topk_lanes(mismatches_i32x16, mask, row, col, store);
+        break;
+    case BITOPS_STORE_WITHIN:
+        store_within_lanes(mismatches_i32x16, mask, row, col, store);
         break;
     default: /* those of store_set_lanes */
         break;

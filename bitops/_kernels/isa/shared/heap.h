@@ -50,4 +50,13 @@ BITOPS_INLINE void heap_push(uint64_t *heap, size_t count, uint64_t key) {
         heap_replace_root(heap, count, key);
 }
 
+/* Sorts the keys of a heap in increasing order. */
+static inline void heap_sort(uint64_t *heap, size_t count) {
+    for (size_t last = count; last-- > 1;) {
+        const uint64_t key = heap[last];
+        heap[last] = heap[0];
+        heap_replace_root(heap, last, key);
+    }
+}
+
 #endif

@@ -17,6 +17,9 @@
 
 #include <string.h>
 
+/* The bits of infinity; those of a NaN, without the sign, are larger. */
+enum { INFINITY_F16 = 0x7c00, INFINITY_BF16 = 0x7f80 };
+
 #define DEFINE_PACK(isa, op, type, signs)                                                          \
     void bitops_##op##_##isa(const type *x, size_t n, uint64_t *words_out, int *nan) {             \
         nan_flags flags = nan_none();                                                              \

@@ -14,6 +14,7 @@ BITOPS_INLINE size_t store_number_size(bitops_store_kind kind) {
     switch (kind) {
     case BITOPS_STORE_SIGN:
     case BITOPS_STORE_TOPK:
+    case BITOPS_STORE_WITHIN:
         return 0;
     case BITOPS_STORE_HAMMING16:
         return sizeof(uint16_t);
@@ -135,6 +136,22 @@ BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t ro
     }
 }
 
+/* Hits are rare, so the smallest count is found first, in a loop that compilers vectorise. */
+BITOPS_INLINE void store_within_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                                    const bitops_store *store) {
+    bitops_found *found = (bitops_found *)store->c;
+    int32_t least = INT32_MAX;
+    for (size_t j = 0; j < n; j++)
+        least = mismatches[j] < least ? mismatches[j] : least;
+    if (least > store->most)
+        return;
+    for (size_t j = 0; j < n; j++)
+        if (mismatches[j] <= store->most) {
+            found->pairs[found->count] = (uint64_t)row << 32 | (col + j);
+            found->distances[found->count++] = mismatches[j];
+        }
+}
+
 /* Stores rows x n mismatch counts, ld apart, in the block of c at (row, col). store_lanes of
  * avx512.c is the same switch for vectors; a new kind of store needs a case in both. */
 BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows, size_t n,
@@ -166,6 +183,9 @@ BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows
             break;
         case BITOPS_STORE_TOPK:
             store_topk_row(mismatches, n, row + i, col, store);
+            break;
+        case BITOPS_STORE_WITHIN:
+            store_within_row(mismatches, n, row + i, col, store);
             break;
         case BITOPS_STORE_INTERSECTION:
         case BITOPS_STORE_JACCARD:

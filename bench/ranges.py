@@ -1,0 +1,209 @@
+"""Ranges, self-joins, scores of real queries, halves and moves of bits, at sizes of real use.
+
+    python bench/ranges.py [--isa avx2] [--rows 1000000] [--queries 1000] [--only scores ...]
+
+Seconds are the best of three. Pairs are checked against a full comparison by NumPy on a part of the
+rows, ids and scores against NumPy's. The rival of the two-stage search is the recipe that
+sentence-transformers publish: faiss's binary index, then products with the unpacked candidates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bitops as bo
+import common
+from bitops import search
+from bitops.search import full_product
+
+Words = NDArray[np.uint64]
+
+MOVED_BYTES = 1 << 28
+CHECKED_ROWS = 3000
+SCANNED_ROWS = 4096  # of a full comparison, whose time grows with the rows
+
+
+def best(call: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
+    """Return the shortest time of a call, and what it returned."""
+    shortest, result = np.inf, None
+    for _ in range(times):
+        del result
+        start = time.perf_counter()
+        result = call()
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest, result
+
+
+def show(name: str, figure: str, note: str = "") -> None:
+    print(f"{bo.isa.active():8} {name:52} {figure:>18}  {note}", flush=True)
+
+
+def check(name: str, right: Any) -> None:
+    if not np.all(right):
+        sys.exit(f"ranges: {name}: wrong result")
+
+
+def near_rows(rng: np.random.Generator, rows: int, k: int, most: int) -> Words:
+    """Random rows, of which a fifth are others with up to `most` bits inverted."""
+    words = rng.integers(0, 2**64, (rows, k // 64), np.uint64)
+    copies = rng.choice(rows, rows // 5, replace=False)
+    words[copies] = words[rng.integers(0, rows, len(copies))]
+    for _ in range(most):
+        bits = rng.integers(0, k, len(copies), np.uint64)
+        words[copies, bits // 64] ^= np.uint64(1) << bits % 64
+    return words
+
+
+def bit_rows(words: Words) -> bo.BitArray:
+    return bo.BitArray.from_words(words, (len(words), 64 * words.shape[1]))
+
+
+def check_pairs(name: str, words: Words, radius: int) -> None:
+    """Compare the pairs of the first rows with those that NumPy finds."""
+    few = words[:CHECKED_ROWS]
+    counts = sum(np.bitwise_count(column[:, None] ^ column).astype(np.int32) for column in few.T)
+    i, j = np.nonzero(np.triu(counts <= radius, 1))
+    found = search.pairs_within(bit_rows(few), radius, "hamming")
+    check(name, all(map(np.array_equal, found, (i, j, counts[i, j]))))
+
+
+def self_join(rng: np.random.Generator, rows: int, k: int, radius: int) -> None:
+    words = near_rows(rng, rows, k, radius)
+    bits, name = bit_rows(words), f"self-join {rows} x {k} bits within {radius}"
+    seconds, (i, _, _) = best(lambda: search.pairs_within(bits, radius, "hamming"))
+    check_pairs(name, words, radius)
+    show(name, f"{seconds:.2f} s", f"{len(i)} pairs")
+    part, found = words[:SCANNED_ROWS], []
+    first, _ = full_product.choose_product(words, words, radius)
+    seconds, _ = best(lambda: full_product.scan(part, words, radius, False, first, found.append))
+    seconds *= (rows - 1) / 2 / len(part)
+    show(f"the same, all pairs ({first} words first)", f"{seconds:.1f} s", "from a part")
+
+
+def ranges(rng: np.random.Generator, options: argparse.Namespace) -> None:
+    """Self-joins, and the comparison of all pairs of which they are a part."""
+    self_join(rng, options.rows, 64, 4)
+    self_join(rng, options.rows, 1024, 40)
+
+
+def published_recipe(index: Any, queries: Any, count: int, factor: int) -> NDArray[np.int64]:
+    """Search and rescore as sentence_transformers.quantization.semantic_search_faiss does."""
+    _, ids = index.search(np.packbits(queries > 0, axis=1), count * factor)
+    rows = np.array([[index.reconstruct(int(i)) for i in own] for own in ids])
+    numbers = np.unpackbits(rows, axis=-1).astype(int)
+    scores = np.einsum("ij,ikj->ik", queries, numbers)
+    order = np.argsort(-scores, kind="stable")[:, :count]
+    return np.take_along_axis(ids, order, axis=1)
+
+
+def two_stages(queries: Any, bits: bo.BitArray, count: int, factor: int) -> NDArray[np.int64]:
+    _, ids = search.topk(queries > 0, bits, count * factor, "hamming")
+    scores = search.rescore(queries, bits, ids, values=(0, 1))
+    order = np.argsort(-scores, kind="stable")[:, :count]
+    return np.take_along_axis(ids, order, axis=1)
+
+
+def scores(rng: np.random.Generator, options: argparse.Namespace) -> None:
+    """Real queries: rescored, and multiplied with all rows."""
+    k, rows = 1024, options.rows
+    words = rng.integers(0, 2**64, (rows, k // 64), np.uint64)
+    bits = bit_rows(words)
+    queries = rng.standard_normal((options.queries, k), dtype=np.float32)
+    name = f"{len(queries)} queries x {rows} x {k} bits, 100 rescored to 10"
+    seconds, ids = best(lambda: two_stages(queries, bits, 10, 10))
+    note = "faiss is not installed"
+    try:
+        import faiss
+    except ImportError:
+        pass
+    else:
+        faiss.omp_set_num_threads(1)
+        index = faiss.IndexBinaryFlat(k)
+        index.add(bits.to_packbits())
+        slow, same = best(lambda: published_recipe(index, queries, 10, 10), 1)
+        # The two stages end ties of distances and of rounded sums in different ways.
+        share = float((np.sort(ids) == np.sort(same)).mean())
+        note = f"published recipe {slow:.2f} s: {slow / seconds:.1f} x, {share:.2%} equal ids"
+    show(name, f"{seconds:.2f} s", note)
+    queries = queries[:100]
+    for query_bits in (4, 8, None):
+        name = f"score_topk, {query_bits or 'float32'} queries, 100 x {rows} x {k}"
+        seconds, (found, _) = best(
+            lambda b=query_bits: search.score_topk(queries, bits, 10, query_bits=b), 2
+        )
+        few = search.score_topk(queries, bits[:CHECKED_ROWS], 1, query_bits=query_bits)
+        check(name, found[:, 0] >= few[0][:, 0])
+        show(name, f"{len(queries) * rows * k / seconds / 1e9:.0f} GMAC/s")
+
+
+def packing(rng: np.random.Generator, options: argparse.Namespace) -> None:
+    """Halves, beside float32."""
+    del options
+    x = rng.standard_normal((1 << 13, 1 << 13), dtype=np.float32)
+    dtypes = [np.dtype(np.float32), np.dtype(np.float16)]
+    try:
+        import ml_dtypes
+
+        dtypes.append(np.dtype(ml_dtypes.bfloat16))
+    except ImportError:
+        pass
+    for dtype in dtypes:
+        values = x.astype(dtype)
+        seconds, bits = best(partial(bo.pack, values))
+        check(f"pack {dtype}", bo.pack(values.astype(np.float32)) == bits)
+        show(f"pack {dtype}", f"{values.nbytes / seconds / 1e9:.1f} GB/s")
+
+
+def moves(rng: np.random.Generator, options: argparse.Namespace) -> None:
+    """Logic and moves of 256 MiB: share of the speed of a copy to new memory."""
+    del options
+    words = rng.integers(0, 2**64, MOVED_BYTES // 8, np.uint64)
+    for k in (64, 1024):
+        move_rows(rng, words.reshape(-1, k // 64), k)
+
+
+def move_rows(rng: np.random.Generator, rows: Words, k: int) -> None:
+    a, b = bit_rows(rows), bit_rows(rows[::-1].copy())
+    order = rng.permutation(len(rows))
+    for name, rival, call in (
+        ("a & b", lambda: rows ^ rows, lambda: a & b),
+        ("~a", rows.copy, lambda: ~a),
+        ("roll", rows.copy, lambda: np.roll(a, 13, axis=1)),
+        ("flip", rows.copy, lambda: np.flip(a, axis=1)),
+        ("take, to NumPy's", lambda: rows.take(order, axis=0), lambda: np.take(a, order, axis=0)),
+        ("majority of columns, to a read", rows.max, lambda: bo.majority(a, axis=0)),
+        ("majority of rows, to a read", rows.max, lambda: bo.majority(a, axis=1)),
+    ):
+        plain, _ = best(rival)
+        seconds, _ = best(call)
+        show(f"{k} bits, {name}", f"{plain / seconds:.0%}")
+
+
+PARTS = {part.__name__: part for part in (ranges, scores, packing, moves)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--isa", choices=bo.isa.available())
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args()
+    if options.isa:
+        bo.isa.use(options.isa)
+    bo.set_num_threads(1)
+    print(common.stamp())
+    for name in options.only:
+        PARTS[name](np.random.default_rng(0), options)
+
+
+if __name__ == "__main__":
+    main()
