@@ -104,7 +104,7 @@ static void multiply(const scan_plan *plan, size_t i, size_t m, size_t j, size_t
     case BITOPS_SHORT_ROWS:
         plan->isa->gemm_short(a, plan->lda, m, panels, n, plan->words, row, j, store);
         break;
-    case BITOPS_PANELS:
+    default: /* BITOPS_PANELS */
         plan->isa->gemm_panel(a, plan->lda, m, panels, n, plan->words, row, j, store, scratch);
         break;
     }
