@@ -16,7 +16,8 @@ has the operators, and hands those that ONNX has too on to onnx_ops.
 makes descriptions of layers, keras_layers the layers, keras the Sequential. `from_torch` records a
 module while it runs:
 
-    module          torch_record    the functions it calls; those that are steps by torch_forms
+    module          torch_module    a copy for evaluation
+    copy            torch_record    the functions it calls; those that are steps by torch_forms
     functions       torch_ops       operators of ONNX, and so steps and layers as above
     state dict      torch_state     arrays for layers that are given
 

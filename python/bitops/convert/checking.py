@@ -15,7 +15,7 @@ from ..ops.array import BitArray, unpack
 from .errors import ConversionError
 from .lce_file import read_lce
 from .onnx_file import read_onnx
-from .torch_record import is_module, run_module
+from .torch_module import is_module, run_module
 
 TOLERANCE = 1e-5
 

@@ -14,8 +14,9 @@ from .errors import ConversionError
 from .lowering import freeze, network
 from .steps import Map, Step
 from .tensors import Tensor
+from .torch_module import is_module, prepared
 from .torch_ops import LOG_SOFTMAX
-from .torch_record import Recorder, is_module, prepared, start_of
+from .torch_record import Recorder, start_of
 from .torch_state import Named, fill, read_state
 
 Binary = Callable[[str, Any], Any]

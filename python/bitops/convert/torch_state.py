@@ -17,7 +17,7 @@ from ..files.unpacking import most_unpacked
 from ..layers.base import TrainingLayer, activations
 from ..layers.product import FloatProduct, LatentProduct
 from .errors import ConversionError
-from .torch_record import import_torch
+from .torch_module import import_torch
 
 # The names of the modules whose arrays a layer gets: one for each layer with parameters in it.
 Named = tuple[str | Sequence[str], TrainingLayer]
