@@ -71,6 +71,7 @@ cdef extern from "bitops.h" nogil:
         size_t k_words
         bitops_store store
         bitops_stop *stop
+        const uint64_t *lines
 
     size_t bitops_words(size_t bits) noexcept
 
@@ -178,6 +179,10 @@ cdef extern from "bitops.h" nogil:
                      int n_threads) noexcept
 
     enum: BITOPS_RANKED_BITS
+    size_t bitops_lines_size(size_t n, size_t k_words) noexcept
+    void bitops_make_lines(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                           uint64_t *lines_out, bitops_stop *stop) noexcept
+    int bitops_lines_pay(const bitops_gemm_args *args) noexcept
     size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                       size_t count, int n_threads) noexcept
     void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,

@@ -49,9 +49,51 @@ def metric(int kind, const uint64_t[:, ::1] a, object w, int32_t k, tuple batch,
     run_gemm(a, w, batch, c_out.shape[0], c_out.shape[1], &store)
 
 
+cdef class Lines:
+    """The bits of a packed matrix, turned for searches by queries with few 1 bits.
+
+    Parameters
+    ----------
+    w : IN, shape (n, k_words)
+    """
+
+    cdef Scratch memory
+    cdef const uint64_t *words
+    cdef size_t n
+    cdef size_t k_words
+
+    def __cinit__(self, const uint64_t[:, ::1] w):
+        cdef c.bitops_stop stop = at_signals()
+        self.n = w.shape[0]
+        self.k_words = w.shape[1]
+        self.memory = make_scratch(c.bitops_lines_size(self.n, self.k_words) * sizeof(uint64_t))
+        self.words = <const uint64_t *>self.memory.start
+        if self.n and self.k_words:
+            with nogil:
+                c.bitops_make_lines(&w[0, 0], self.k_words, self.n, self.k_words,
+                                    <uint64_t *>self.words, &stop)
+        check_stop(&stop)
+
+    def __reduce__(self):
+        raise TypeError("[_core] lines cannot be pickled, but Prepacked can")
+
+
+def lines_pay(int32_t k, const int32_t[::1] a_counts):
+    """Tell whether queries of k bits with so many 1 bits are searched faster by lines."""
+    cdef c.bitops_gemm_args args
+    memset(&args, 0, sizeof(args))
+    if a_counts.shape[0] == 0:
+        return False
+    args.m = a_counts.shape[0]
+    args.k_words = c.bitops_words(k)
+    args.store.k = k
+    args.store.a_counts = &a_counts[0]
+    return bool(c.bitops_lines_pay(&args))
+
+
 def topk(int kind, const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[::1] a_counts,
          const int32_t[::1] w_counts, const uint64_t[::1] allowed, value[:, ::1] values_out,
-         int64_t[:, ::1] indices_out):
+         int64_t[:, ::1] indices_out, Lines lines=None):
     """Find the nearest rows of w for every row of a, by value and then by index.
 
     Parameters
@@ -63,6 +105,7 @@ def topk(int kind, const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[
     values_out : OUT, shape (m, count), count >= 1, of the type of metric's c_out
     indices_out : OUT, shape (m, count)
         Both are -1 where there are not as many rows.
+    lines : Lines of w, or None
     """
     cdef c.bitops_gemm_args args
     cdef c.bitops_store store = metric_store(kind, k, values_out, a_counts, w_counts)
@@ -81,6 +124,10 @@ def topk(int kind, const uint64_t[:, ::1] a, object w, int32_t k, const int32_t[
     if allowed is not None:
         check_size("allowed", allowed.shape[0], c.bitops_words(args.n))
         args.store.allowed = &allowed[0]
+    if lines is not None:
+        check_size("rows of lines", lines.n, args.n)
+        check_size("words of lines", lines.k_words, args.k_words)
+        args.lines = lines.words
     if args.m:
         call_topk(isa, &args, count, &indices_out[0, 0])
 

@@ -198,6 +198,11 @@ def test_a_shared_module_is_used_twice(rows):
         lambda self, x: (2 - x).clamp(min=0).sub(1).div(3).contiguous().flatten(1),
         lambda self, x: (x + torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)).flatten(1),
         lambda self, x: (x * torch.tanh(x)).flatten(1),
+        lambda self, x: torch.flatten(input=torch.cat([x, 1 - x], axis=1), start_dim=1),
+        lambda self, x: torch.mean(torch.maximum(x, torch.tensor(0.5)), dim=(2, 3)),
+        lambda self, x: torch.batch_norm(
+            x, self.ones, None, self.ones / 2, self.ones * 3, False, 0.1, 1e-3, False
+        ).flatten(1),
         lambda self, x: (F.hardsigmoid(x) * 3 - torch.tanh(x)).flatten(1),
         lambda self, x: F.conv2d(x, self.w, padding="same", dilation=2).flatten(1),
         lambda self, x: (x.flatten(1) @ self.v).log_softmax(1),
@@ -210,6 +215,7 @@ def test_functions(function, x, rng):
     module = Of(function, last=nn.Identity())
     module.w = torch.from_numpy(rng.normal(0, 1, (2, 3, 3, 3)).astype(np.float32))
     module.v = torch.from_numpy(rng.normal(0, 1, (3 * 8 * 7, 5)).astype(np.float32))
+    module.ones = torch.ones(3)
     features = run(module, x).shape[1]
     whole = nn.Sequential(module, nn.Linear(features, 4))
     if "log_softmax" in function.__code__.co_names:
@@ -316,6 +322,8 @@ def test_constants_that_become_values_are_refused():
         (lambda self, x: self.missing(x), "forward in Of: it fails on examples of shape .20,."),
         (lambda self, x: F.batch_norm(x, None, None, training=True), "by the batch itself"),
         (lambda self, x: F.dropout(x), "drops features in evaluation"),
+        (lambda self, x: torch.max(x, 1)[0], "max in Of: it is supported only between tensors"),
+        (lambda self, x: x.max(dim=1).values, "max in Of: its arguments are not supported"),
         (lambda self, x: x.half(), "half precision is not supported"),
         (lambda self, x: x.int(), "only behind a comparison"),
         (lambda self, x: x.view(len(x) * 2, -1), "first axis must stay"),

@@ -173,6 +173,49 @@ def test_subsets_of_many_rows(isa, rng, metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", (33, 130, 520))
+def test_sorted_rows(isa, rng, metric, k):
+    """Rows with ascending counts, some of them equal, whose search begins in their middle."""
+    for n in (5, 40, 700):
+        y = rng.random((n, k)) < rng.uniform(0.01, 0.6, (n, 1))
+        y[n // 3 : n // 2] = y[n // 3]
+        y = y[np.argsort(y.sum(axis=1), kind="stable")]
+        x = rng.random((37, k)) < rng.uniform(0.01, 0.6, (37, 1))
+        values = plain(x, y, metric)
+        mask = rng.random(n) < 0.8
+        for count in (1, 4, 70):
+            for m in (1, 37):
+                for b in (bo.pack(y), bo.prepack(y)):
+                    for subset, ids in ((None, None), (mask, np.flatnonzero(mask))):
+                        found = search.topk(bo.pack(x[:m]), b, count, metric, subset=subset)
+                        wanted = plain_topk(values[:m], count, metric, ids)
+                        for got, part in zip(found, wanted, strict=True):
+                            assert_array_equal(got, part, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", (64, 700, 4096, 4160))
+def test_sparse_rows(isa, rng, metric, k):
+    """Queries with few bits set, of which only these are counted, and one with too many."""
+    y = rng.random((1100, k)) < rng.choice([0.01, 0.03, 0.5], size=(1100, 1))
+    x = rng.random((50, k)) < 0.04
+    x[3] = False
+    x[4:30] = y[:26] & (rng.random((26, k)) < 0.9) & (y[:26].mean(axis=1) < 0.1)[:, None]
+    for last in (x[-1], rng.random(k) < 0.9):
+        x[-1] = last
+        values = plain(x, y, metric)
+        mask = rng.random(1100) < 0.6
+        for rows in (y, y[np.argsort(y.sum(axis=1), kind="stable")]):
+            own = plain(x, rows, metric) if rows is not y else values
+            for count in (2, 90):
+                for subset, ids in ((None, None), (mask, np.flatnonzero(mask))):
+                    found = search.topk(x, bo.prepack(rows), count, metric, subset=subset)
+                    wanted = plain_topk(own, count, metric, ids)
+                    for got, part in zip(found, wanted, strict=True):
+                        assert_array_equal(got, part, strict=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shape", ((0, 3, 70), (3, 0, 70), (3, 4, 0), (0, 0, 0)), ids=str)
 def test_empty(metric, shape):
     m, n, k = shape

@@ -70,9 +70,9 @@ typedef struct bitops_bound {
  *
  * For TOPK, the ldc elements of a row of c are one heap of keys, or, unless keep is 0, a list from
  * which the `keep` smallest are selected now and then (isa/shared/nearest.h); the row must
- * meet its columns in increasing order. `metric` is the kind of store whose numbers are compared:
- * HAMMING, INTERSECTION (the largest are the nearest), or JACCARD, which orders rows as DICE does,
- * for k <= BITOPS_RANKED_BITS. The last two have a bound for each row.
+ * meet its columns in increasing order. `metric` is the kind of store whose
+ * numbers are compared: HAMMING, INTERSECTION (the largest are the nearest), or JACCARD, which
+ * orders rows as DICE does, for k <= BITOPS_RANKED_BITS. The last two have a bound for each row.
  *
  * Offsets are added to the dot products of DOT, SCALED and SIGN. `offset` is a table, and row i of
  * c takes its row offset_row[i - first_row]; row 0 stands for "no offsets" and is not read. This is
@@ -94,7 +94,8 @@ typedef struct bitops_store {
     const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
     /* For TOPK: */
     bitops_store_kind metric;
-    size_t keep;             /* 0, or the length that lists are cut to */
+    int inclusive; /* bounds let equal ranks pass: a heap may hold limits in place of columns */
+    size_t keep;   /* 0, or the length that lists are cut to */
     bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
     const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */
@@ -144,7 +145,7 @@ typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w,
 /* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
  * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, words are written
  * whole, and counts are read up to a word of them past the last. store.k is at most
- * BITOPS_COUNT_TAPS. */
+ * BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|. */
 enum { BITOPS_COUNTS = 1 << 12 };
 typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
                                     size_t col, const bitops_store *store);
@@ -513,7 +514,8 @@ typedef struct bitops_gemm_args {
         *panels; /* IN  all of w in the panel order of isa, or NULL; w is the same then */
     size_t k_words;
     bitops_store store;
-    bitops_stop *stop; /* or NULL */
+    bitops_stop *stop;     /* or NULL */
+    const uint64_t *lines; /* IN  for searches: all of w turned (bitops_make_lines), or NULL */
 } bitops_gemm_args;
 
 /* Bytes of workspace that bitops_gemm needs, aligned to 64: at most 8 MiB, 0 for few rows. */
@@ -568,6 +570,15 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
                                   int n_threads);
 void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *workspace,
                  int n_threads);
+
+/* Turns the bits of w, for searches whose rows of a have few 1 bits: for each BITOPS_LINE_COLUMNS
+ * columns, 64 k_words lines of a bit of each. Runs on the calling thread. */
+enum { BITOPS_LINE_COLUMNS = 512 };
+size_t bitops_lines_size(size_t n, size_t k_words); /* words */
+void bitops_make_lines(const uint64_t *w, size_t ldw, size_t n, size_t k_words, uint64_t *lines_out,
+                       bitops_stop *stop);
+/* Whether a search takes less time with lines; of args, a, store.k and store.a_counts are read. */
+int bitops_lines_pay(const bitops_gemm_args *args);
 
 /* Finds the `count` >= 1 nearest rows of w for every row of a, by value and then by index. n is at
  * most 2^32. args->store.kind is HAMMING, INTERSECTION, JACCARD or DICE; of the store, k, counts,

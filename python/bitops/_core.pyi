@@ -222,7 +222,12 @@ def topk(
     allowed: _Words | None,
     values_out: NDArray[Any],
     indices_out: NDArray[np.int64],
+    lines: Lines | None = None,
 ) -> None: ...
+def lines_pay(k: int, a_counts: NDArray[np.int32]) -> bool: ...
+
+class Lines:
+    def __init__(self, w: _Words) -> None: ...
 
 class Bits:
     _words: _Words

@@ -154,8 +154,10 @@ bitops_store make_store(int i, size_t n, size_t k) {
         BITOPS_STORE_SIGN,      BITOPS_STORE_SCALED, BITOPS_STORE_INTERSECTION,
         BITOPS_STORE_JACCARD,   BITOPS_STORE_DICE};
     store.kind = kinds[i];
-    if (store.kind == BITOPS_STORE_TOPK)
+    if (store.kind == BITOPS_STORE_TOPK) {
         store.ldc = TOPK;
+        store.metric = BITOPS_STORE_HAMMING;
+    }
     if (store.kind == BITOPS_STORE_SIGN) {
         store.ldc = bitops_words(n) + (size_t)i % 3;
         store.threshold = threshold;

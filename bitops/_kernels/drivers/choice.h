@@ -7,6 +7,7 @@
 typedef enum bitops_way {
     BITOPS_PLAIN_ROWS,   /* gemm_rows on w as it lies */
     BITOPS_SHORT_ROWS,   /* gemm_short on panels, which are made in the first-level cache */
+    BITOPS_SPARSE_ROWS,  /* lines of turned columns, for searches (sparse_rows.c) */
     BITOPS_PANELS,       /* gemm_panel, or gemm_short for images */
     BITOPS_FRESH_PANELS, /* gemm_panel on panels, each made on the stack just before */
 } bitops_way;

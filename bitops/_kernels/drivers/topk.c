@@ -12,6 +12,10 @@
  * columns are allowed, a step takes the next allowed ones, whose rows are copied to scratch; or
  * all, and the store leaves out those that are not allowed, if they cost less than copies.
  *
+ * Sets whose sizes differ cannot be nearer than that. So where columns are sorted by their counts,
+ * a block first looks at some that are like its rows, for a limit, and then leaves out those that
+ * no row can find within it.
+ *
  * A row meets the columns of its span in increasing order and on one thread, so results do not
  * depend on the number of threads. The heaps of the first span are the array of indices itself.
  * Further spans cost memory, so there are several only as long as their heaps are small; otherwise
@@ -21,6 +25,7 @@
 #include "drivers/choice.h"
 #include "drivers/short_rows.h"
 #include "drivers/sizes.h"
+#include "drivers/sparse_rows.h"
 #include "isa/shared/heap.h"
 #include "isa/shared/nearest.h"
 #include "isa/shared/store.h"
@@ -43,6 +48,8 @@ enum {
     PLAIN_COLUMNS = 64,    /* but whole lines of columns */
     FEW_ALLOWED = 10,      /* below a share of 1 / 10 a single pass over w costs more than copies */
     COPY_AHEAD = 16,       /* rows that are prefetched, since they are far apart */
+    SEED_ROWS = 8,         /* rows that look for a limit together, */
+    SEED_SHARE = 64,       /* in this part of the columns */
     LONG_ROWS = 256,       /* rows and columns of a block of distances: 1 MiB */
     LONG_COLUMNS = 1024,
     THREAD_WORK = 1 << 17, /* word products below which one thread is faster, as in gemm.c */
@@ -62,6 +69,8 @@ static size_t step_columns(const bitops_isa *isa, const bitops_gemm_args *args, 
                PLAIN_COLUMNS;
     case BITOPS_SHORT_ROWS:
         return short_columns(isa, args->k_words);
+    case BITOPS_SPARSE_ROWS:
+        return BITOPS_LINE_COLUMNS;
     default:
         return isa->nr;
     }
@@ -78,6 +87,7 @@ typedef struct topk_plan {
      * lines, since the panel of the next worker follows. */
     size_t panel_words, rows_words, lists_words, bounds_words, copies_words;
     int copies;       /* the allowed columns are copied, else the store leaves out the others */
+    int sorted;       /* columns have ascending counts, which end the search of a row */
     int lists;        /* a block has lists (isa/shared/nearest.h) in place of heaps */
     size_t heap_keys; /* heaps of the spans after the first */
 } topk_plan;
@@ -85,7 +95,7 @@ typedef struct topk_plan {
 /* Panels cost as much as a row of a. If they are made anyway, only those of allowed columns are. */
 static int copies_pay(const bitops_isa *isa, const bitops_gemm_args *args, bitops_way way) {
     const uint64_t *allowed = args->store.allowed;
-    if (!allowed)
+    if (!allowed || way == BITOPS_SPARSE_ROWS)
         return 0;
     int64_t count;
     isa->popcount(allowed, 1, bitops_words(args->n), &count);
@@ -94,32 +104,50 @@ static int copies_pay(const bitops_isa *isa, const bitops_gemm_args *args, bitop
     return !args->panels || 2 * (size_t)count < args->n;
 }
 
+/* Whether there are counts that bound distances, ascending and not all alike. */
+static int are_sorted(const bitops_gemm_args *args) {
+    const int32_t *counts = args->store.w_counts;
+    if (args->store.kind != BITOPS_STORE_JACCARD && args->store.kind != BITOPS_STORE_DICE)
+        return 0;
+    for (size_t j = 1; j < args->n; j++)
+        if (counts[j - 1] > counts[j])
+            return 0;
+    return counts[0] < counts[args->n - 1];
+}
+
 static topk_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                            int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k_words;
     const size_t keys = args->m * count;
     topk_plan plan = {.way = choose_search_way(isa, args)};
-    const int plain = plan.way == BITOPS_PLAIN_ROWS;
+    if (args->lines && bitops_lines_pay(args))
+        plan.way = BITOPS_SPARSE_ROWS;
+    const int plain = plan.way == BITOPS_PLAIN_ROWS, sparse = plan.way == BITOPS_SPARSE_ROWS;
     plan.step = step_columns(isa, args, plan.way);
     plan.copies = copies_pay(isa, args, plan.way);
-    plan.panel_words = plain || (args->panels && !plan.copies) ? 0 : plan.step * args->k_words;
+    const int ready = (args->panels && !plan.copies) || sparse;
+    plan.panel_words = plain || ready ? 0 : plan.step * args->k_words;
     const size_t fit_panels = max_size(PANEL_WORDS / max_size(plan.panel_words, 1), 1);
     const size_t most = min_size(MAX_THREADS, fit_panels);
     const size_t threads = work < THREAD_WORK ? 1 : min_size((size_t)n_threads, most);
     plan.spans = min_size(min_size(threads, 1 + HEAP_KEYS / keys), ceil_div(args->n, SPAN_COLUMNS));
-    plan.columns = round_up(ceil_div(args->n, plan.spans), max_size(isa->nr, PLAIN_COLUMNS));
+    plan.columns = round_up(ceil_div(args->n, plan.spans),
+                            max_size(max_size(isa->nr, PLAIN_COLUMNS), sparse ? plan.step : 1));
     plan.spans = ceil_div(args->n, plan.columns);
-    const size_t depth = max_size(isa->row_words ? isa->row_words : args->k_words, 1);
+    const size_t row_words = sparse              ? SPARSE_LIST * sizeof(uint16_t) / sizeof(uint64_t)
+                             : isa->prepack_rows ? args->k_words
+                                                 : isa->row_words;
+    const size_t depth = max_size(row_words ? row_words : args->k_words, 1);
     const size_t fit = min_size(BLOCK_WORDS, ROWS_WORDS / threads) / depth;
     plan.rows = min_size(fit, ceil_div(args->m * plan.spans, threads));
     const size_t fit_lists = LIST_WORDS / threads / list_words(count);
     plan.lists = count >= LIST_COUNT && fit_lists >= min_size(LIST_ROWS, args->m);
     if (plan.lists)
         plan.rows = min_size(plan.rows, fit_lists / isa->mr * isa->mr);
+    plan.sorted = !plan.lists && !plan.copies && are_sorted(args);
     plan.rows = round_up(max_size(plan.rows, 1), isa->mr);
     plan.blocks = ceil_div(args->m, plan.rows);
     plan.workers = min_size(threads, plan.blocks * plan.spans);
-    const size_t row_words = isa->prepack_rows ? args->k_words : isa->row_words;
     plan.rows_words = plain ? 0 : round_up(plan.rows * row_words, LINE_WORDS);
     plan.lists_words =
         plan.lists ? round_up(min_size(plan.rows, args->m) * list_words(count), LINE_WORDS) : 0;
@@ -295,38 +323,147 @@ typedef struct topk_task {
     size_t i, m, j, end;
 } topk_task;
 
+/* What all steps of a task share. */
+typedef struct topk_rows {
+    const bitops_isa *isa;
+    const bitops_gemm_args *args;
+    const topk_plan *plan;
+    const uint64_t *a; /* in the form that the kernel reads */
+    size_t lda;
+    uint64_t *panels, *counters;
+} topk_rows;
+
+/* Rows [first, last) times the columns of a step. */
+static void multiply_step(const topk_rows *rows, size_t first, size_t last, const topk_step *step,
+                          const bitops_store *store) {
+    const bitops_isa *isa = rows->isa;
+    const size_t k_words = rows->args->k_words, lda = rows->lda, m = last - first;
+    const uint64_t *a = rows->a + first * lda;
+    switch (rows->plan->way) {
+    case BITOPS_PLAIN_ROWS:
+        isa->gemm_rows(a, lda, m, step->w, step->ldw, step->n, k_words, first, step->col, store);
+        break;
+    case BITOPS_SHORT_ROWS:
+        isa->gemm_short(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
+                        first, step->col, store);
+        break;
+    case BITOPS_SPARSE_ROWS:
+        bitops_multiply_lines(isa, (const uint16_t *)rows->counters + first * SPARSE_LIST, m,
+                              rows->args->lines + step->col * k_words, step->n, first, step->col,
+                              store);
+        break;
+    case BITOPS_PANELS:
+    case BITOPS_FRESH_PANELS: /* which is what searches make of all panels */
+        isa->gemm_panel(a, lda, m, panels_of(isa, step, k_words, rows->panels), step->n, k_words,
+                        first, step->col, store, rows->counters);
+        break;
+    }
+}
+
+/* Whether a row may find something near among columns with counts from low to high. The nearest
+ * that they can be is a subset or superset of the row. */
+static int may_be_near(const bitops_store *store, size_t row, int32_t low, int32_t high) {
+    const int32_t a_count = store->a_counts[row];
+    const int32_t like = a_count < low ? low : a_count > high ? high : a_count;
+    const int32_t mismatches = like > a_count ? like - a_count : a_count - like;
+    const bitops_bound bound = store->bounds[row];
+    return (float)mismatches < bound.factor * (float)like + bound.term;
+}
+
+/* Columns [j, j + n), for the rows from the first to the last that may find something near. */
+static void multiply_near(const topk_rows *rows, const topk_task *task, size_t j, size_t n,
+                          const bitops_store *store) {
+    const int32_t *counts = store->w_counts + j;
+    size_t first = 0, last = task->m;
+    while (first < last && !may_be_near(store, first, counts[0], counts[n - 1]))
+        first++;
+    while (last > first && !may_be_near(store, last - 1, counts[0], counts[n - 1]))
+        last--;
+    if (first == last)
+        return;
+    const topk_step step = plain_step(rows->args, rows->plan, &j, j + n);
+    if (step.n)
+        multiply_step(rows, first, last, &step, store);
+}
+
+/* The first column of the span, a whole number of steps from its start, near the given count. */
+static size_t start_of(const topk_task *task, const topk_plan *plan, const int32_t *counts,
+                       int32_t count) {
+    size_t low = task->j, high = task->end;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (counts[middle] < count)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return task->j + (low - task->j) / plan->step * plan->step;
+}
+
+/* Finds limits for the heaps of a span, each from a part of the columns with counts like those of
+ * its row. The heaps are left with as many keys of the limit, beyond the indices of all columns, so
+ * that what has been found is found again. */
+static void seed_heaps(const topk_rows *rows, const topk_task *task, const bitops_store *store) {
+    const size_t step = rows->plan->step, count = store->ldc;
+    const size_t width = round_up(ceil_div(task->end - task->j, SEED_SHARE), step);
+    uint64_t *heaps = store->c;
+    for (size_t first = 0; first < task->m; first += SEED_ROWS) {
+        const size_t last = min_size(first + SEED_ROWS, task->m);
+        const int32_t middle = store->a_counts[first + (last - first) / 2];
+        size_t j = start_of(task, rows->plan, store->w_counts, middle);
+        j -= min_size(j - task->j, width / 2 / step * step);
+        for (const size_t end = min_size(j + width, task->end); j < end;) {
+            const topk_step own = plain_step(rows->args, rows->plan, &j, end);
+            if (own.n)
+                multiply_step(rows, first, last, &own, store);
+        }
+    }
+    for (size_t row = 0; row < task->m; row++, heaps += count) {
+        const uint64_t limit = heaps[0] | UINT32_MAX;
+        for (size_t i = 0; i < count; i++)
+            heaps[i] = limit;
+    }
+}
+
+/* The columns of a span that any row may find near. */
+static void multiply_sorted(const topk_rows *rows, const topk_task *task,
+                            const bitops_store *store) {
+    seed_heaps(rows, task, store);
+    for (size_t j = task->j, steps = 0; j < task->end; j += rows->plan->step, steps++) {
+        if (bitops_stopped_at(steps, STOP_STEPS, rows->args->stop))
+            return;
+        multiply_near(rows, task, j, min_size(rows->plan->step, task->end - j), store);
+    }
+}
+
 static void multiply(const bitops_isa *isa, const bitops_gemm_args *args, const topk_plan *plan,
                      const topk_task *task, bitops_store *store, uint64_t *scratch) {
-    const size_t k_words = args->k_words, m = task->m;
-    const uint64_t *a = args->a + task->i * args->lda;
-    uint64_t *rows = scratch + plan->panel_words, *copies = rows + plan->rows_words;
-    size_t lda = args->lda;
-    if (plan->rows_words && isa->prepack_rows) {
-        isa->prepack_rows(a, lda, m, k_words, rows, k_words);
-        a = rows;
-        lda = k_words;
+    uint64_t *form = scratch + plan->panel_words, *copies = form + plan->rows_words;
+    topk_rows rows = {.isa = isa,
+                      .args = args,
+                      .plan = plan,
+                      .a = args->a + task->i * args->lda,
+                      .lda = args->lda,
+                      .panels = scratch,
+                      .counters = form};
+    if (plan->way == BITOPS_SPARSE_ROWS) {
+        bitops_list_ones(rows.a, rows.lda, task->m, args->k_words, (uint16_t *)form);
+    } else if (plan->rows_words && isa->prepack_rows) {
+        isa->prepack_rows(rows.a, rows.lda, task->m, args->k_words, form, args->k_words);
+        rows.a = form;
+        rows.lda = args->k_words;
+    }
+    if (plan->sorted) {
+        multiply_sorted(&rows, task, store);
+        return;
     }
     for (size_t j = task->j, steps = 0; j < task->end; steps++) {
         if (bitops_stopped_at(steps, STOP_STEPS, args->stop))
             return;
         const topk_step step = plan->copies ? copied_step(args, plan, &j, task->end, store, copies)
                                             : plain_step(args, plan, &j, task->end);
-        if (step.n == 0)
-            continue;
-        switch (plan->way) {
-        case BITOPS_PLAIN_ROWS:
-            isa->gemm_rows(a, lda, m, step.w, step.ldw, step.n, k_words, 0, step.col, store);
-            break;
-        case BITOPS_SHORT_ROWS:
-            isa->gemm_short(a, lda, m, panels_of(isa, &step, k_words, scratch), step.n, k_words, 0,
-                            step.col, store);
-            break;
-        case BITOPS_PANELS:
-        case BITOPS_FRESH_PANELS: /* which is what searches make of all panels */
-            isa->gemm_panel(a, lda, m, panels_of(isa, &step, k_words, scratch), step.n, k_words, 0,
-                            step.col, store, rows);
-            break;
-        }
+        if (step.n)
+            multiply_step(&rows, 0, task->m, &step, store);
     }
 }
 
@@ -433,6 +570,7 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
     store.c = heaps;
     store.ldc = count;
     const topk_plan plan = make_plan(isa, args, count, n_threads);
+    store.inclusive = plan.sorted && !is_long(isa, args);
     const size_t extra = is_long(isa, args) ? 0 : plan.spans - 1;
     if (is_long(isa, args)) {
         topk_long(isa, args, store, workspace, n_threads);

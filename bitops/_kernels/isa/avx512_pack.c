@@ -289,6 +289,21 @@ BITOPS_INLINE void store_numbers(const bitops_store_kind kind, const uint8_t *co
     }
 }
 
+/* store_common_counts of depthwise.h, in vectors. */
+BITOPS_INLINE void store_common_lanes(const uint8_t *common, size_t n, size_t row, size_t col,
+                                      const bitops_store *store) {
+    const __m512i a_i32x16 = _mm512_set1_epi32(store->a_counts[row]);
+    for (size_t j = 0; j < n; j += LANES) {
+        const __mmask16 mask = low_bits16(n - j);
+        const __m512i common_i32x16 = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, common + j));
+        const __m512i sum_i32x16 =
+            _mm512_add_epi32(a_i32x16, _mm512_maskz_loadu_epi32(mask, store->w_counts + col + j));
+        const __m512i mismatches_i32x16 =
+            _mm512_sub_epi32(_mm512_sub_epi32(sum_i32x16, common_i32x16), common_i32x16);
+        store_set_lanes(mismatches_i32x16, mask, row, col + j, store);
+    }
+}
+
 void bitops_store_counts_avx512(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                                 const bitops_store *store) {
     BITOPS_ASSUME(n > 0);
@@ -296,6 +311,9 @@ void bitops_store_counts_avx512(const uint8_t *count, size_t rows, size_t n, siz
         store_numbers(BITOPS_STORE_DOT, count, rows, n, row, col, store);
     else if (store->kind == BITOPS_STORE_SCALED)
         store_numbers(BITOPS_STORE_SCALED, count, rows, n, row, col, store);
+    else if (store->kind == BITOPS_STORE_TOPK)
+        for (size_t i = 0; i < rows; i++)
+            store_common_lanes(count + i * n, n, row + i, col, store);
     else
         store_counts(count, rows, n, row, col, store);
 }

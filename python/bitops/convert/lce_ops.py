@@ -5,20 +5,17 @@ Those that ONNX has too are handed on to its handlers, with their settings named
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..ops.geometry import Pair
-from .calls import Call
+from .calls import Call, Handler
 from .lce_file import FLOAT32, INT32
 from .onnx_ops import HANDLERS as ONNX
 from .steps import Conv, Levels, Map, Pool, Sides
 from .tensors import Tensor, multiply, output_size, same_padding
-
-Handler = Callable[[Call], Tensor]
 
 _LARGEST = 2**31 - 1
 _WORD = 32  # bits in a word of packed bits; a bit 1 stands for -1
@@ -233,9 +230,10 @@ def _binary_conv(call: Call) -> Tensor:
 
 
 def _unpacked(words: np.ndarray, count: int) -> np.ndarray:
-    """Return the +-1 of words along the last axis, float64."""
+    """Return the +-1 of words along the last axis, int8."""
     as_bytes = np.ascontiguousarray(words.astype("<i4")).view(np.uint8)
-    return 1.0 - 2.0 * np.unpackbits(as_bytes, axis=-1, count=count, bitorder="little")
+    bits = np.unpackbits(as_bytes, axis=-1, count=count, bitorder="little").view(np.int8)
+    return 1 - 2 * bits
 
 
 def _compared(call: Call, y: Tensor, terms: int) -> Tensor:

@@ -60,9 +60,8 @@ def freeze(net: L.Sequential, where: str) -> L.Packed:
     try:
         packed = net.freeze()
         if packed.input_shape is not None and _is_quick(packed):
-            packed(
-                np.zeros((1, *packed.input_shape), np.float32)
-            )  # layers refuse what does not fit
+            # layers refuse what does not fit
+            packed(np.zeros((1, *packed.input_shape), np.float32))
     except (TypeError, ValueError) as error:
         raise ConversionError(f"[{where}] the network cannot be packed: {error}") from None
     return packed

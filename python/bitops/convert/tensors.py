@@ -189,14 +189,15 @@ def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
 
 def _in_one_order(node: Node, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     """Bring the features of a tensor into the order of another one."""
-    made = None
+    first: Tensor | None = one
+    second: Tensor | None = two
     if one.order is not None and two.order is None:
-        made = one, _reordered(two, one.order)
+        second = _reordered(two, one.order)
     elif two.order is not None and one.order is None:
-        made = _reordered(one, two.order), two
-    if made is None or None in made:
+        first = _reordered(one, two.order)
+    if first is None or second is None or not _same_order(first, second):
         raise node.refuse("the features of the operands have different orders")
-    return made  # type: ignore[return-value]
+    return first, second
 
 
 def _reordered(x: Tensor, order: np.ndarray) -> Tensor | None:

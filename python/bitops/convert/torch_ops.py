@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from .calls import Call
 from .errors import ConversionError
 from .graph import Node
-from .onnx_ops import Call
 from .onnx_trace import HANDLERS as OPERATORS
 from .steps import Map
 from .tensors import Tensor
@@ -231,12 +231,18 @@ def _clamp_max(on: Operation, x: Any, max: Any) -> Tensor:
 
 @_handles("max", "maximum")
 def _maximum(on: Operation, x: Any, other: Any) -> Tensor:
-    return on("Max", x, other)
+    return on("Max", x, _limit(on, other))
 
 
 @_handles("min", "minimum")
 def _minimum(on: Operation, x: Any, other: Any) -> Tensor:
-    return on("Min", x, other)
+    return on("Min", x, _limit(on, other))
+
+
+def _limit(on: Operation, other: Any) -> Any:
+    if isinstance(other, int):  # torch.max(x, 1) is the largest value along an axis
+        raise on.refuse("it is supported only between tensors")
+    return other
 
 
 @_handles("hardsigmoid")
@@ -298,7 +304,6 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    cudnn_enabled: bool = False,
 ) -> Tensor:
     if training or running_mean is None or running_var is None:
         raise on.refuse(
@@ -308,6 +313,23 @@ def _batch_norm(
     gamma = np.ones_like(running_mean) if weight is None else weight
     beta = np.zeros_like(running_mean) if bias is None else bias
     return on("BatchNormalization", x, gamma, beta, running_mean, running_var, epsilon=eps)
+
+
+@_handles("plain_batch_norm")
+def _plain_batch_norm(
+    on: Operation,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """torch.batch_norm, which torch.nn.functional.batch_norm calls."""
+    return _batch_norm(on, x, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 # Products

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ _ASKS = frozenset(
     "is_cpu is_leaf is_sparse is_quantized is_mps is_meta is_nested requires_grad grad grad_fn "
     "names sym_size nbytes itemsize version retain_grad register_hook data_ptr "
     "backward_hooks is_same_size result_type".split()
-)
+) | {"set requires_grad", "set grad"}
 # Functions that give tensors for a module to fill, or to choose from.
 _BLANKS = frozenset(
     "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_tensor "
@@ -54,9 +55,10 @@ _KINDS = frozenset(
     "dtype_byte dtype_short".split()
 )
 _SAME = _KINDS | frozenset(
-    "contiguous clone detach alias data cpu cuda requires_grad expand expand_as positive "
-    "lift_fresh copy".split()
+    "contiguous clone detach alias data cpu cuda expand expand_as positive lift_fresh copy".split()
 )
+# What arguments are called elsewhere too; the first one is given by its place.
+_ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 # Functions of single numbers, which together may be a step.
 _SINGLE = frozenset(
     "abs absolute add sub subtract rsub mul multiply div divide true_divide truediv rdiv "
@@ -281,9 +283,8 @@ class Recorder:
 
     def _refused(self, node: FunctionNode, reason: str) -> ConversionError:
         """Return a refusal, and keep it: the module may catch it."""
-        error = node.refuse(reason)
-        self._refusal = self._refusal or error
-        return error
+        self._refusal = self._refusal or node.refuse(reason)
+        return self._refusal
 
     def _is_shaped_constant(self, name: str, args: tuple) -> bool:
         """Return whether a call is one like constant.expand_as(x)."""
@@ -319,6 +320,9 @@ class Recorder:
             return value if value.constant is None else value.constant
 
         args, kwargs = _mapped(lifted, args), _mapped(lifted, kwargs)
+        if "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
+        kwargs = {_ALIASES.get(key, key): value for key, value in kwargs.items()}
         if name in _SAME or name == "set data":
             return self._same(node, func, args, kwargs)
         if name == "setitem":
@@ -495,6 +499,7 @@ class Recorder:
                 "constants become what depends on the input: begin with torch.zeros_like(x)",
             )
         if not isinstance(y, self.torch.Tensor):
+            self._refusal = self._refusal or value.refusal
             raise self._refused(self._node(name), f"it gives {type(y).__name__}, not a tensor")
         is_same_memory = (
             first is not None
@@ -581,6 +586,8 @@ def _function_name(func: Any) -> str:
         asked = func.__self__.__name__
         return asked if name == "__get__" else f"set {asked}"
     name = name.split(".")[0]
+    if name == "batch_norm" and not isinstance(func, FunctionType):
+        return "plain_batch_norm"  # its arguments come in another order
     is_magic = name.startswith("__") and name.endswith("__")
     plain = name.strip("_")
     # x.int() makes another kind of tensor, int(x) a number

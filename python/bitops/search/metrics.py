@@ -30,12 +30,14 @@ __all__ = [
     "Rows",
     "check_matrix",
     "check_metric",
-    "column_counts",
+    "operand_counts",
     "row_counts",
 ]
 
 Rows = ArrayLike | BitArray
 Columns = ArrayLike | BitArray | Prepacked
+Words = NDArray[np.uint64]
+Counts = NDArray[np.int32]
 
 
 class Metric(NamedTuple):
@@ -199,18 +201,27 @@ def check_matrix(where: str, name: str, x: Columns) -> BitArray:
     return bits
 
 
-def row_counts(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+def row_counts(words: Words) -> NDArray[np.int64]:
     """Count the bits of each row of a contiguous matrix of words."""
     counts = np.empty(len(words), np.int64)
     _core.popcount(words, counts)
     return counts
 
 
-def column_counts(b: Columns, words: NDArray[np.uint64] | _core.Panels) -> NDArray[np.int32]:
-    """Count the bits of each row of `b`, whose words are these; once for Prepacked."""
+def operand_counts(
+    metric: Metric, rows: Words, columns: Words | _core.Panels, b: Columns
+) -> tuple[Counts, Counts] | None:
+    """Count the bits of each row of both operands, if the metric depends on them.
+
+    Those of Prepacked `b`, whose words or panels are `columns`, are counted once.
+    """
+    if not metric.counts:
+        return None
+    own = row_counts(rows).astype(np.int32)
     if isinstance(b, Prepacked):
-        return b.derived("counts", lambda: row_counts(b.rows()).astype(np.int32))
-    return row_counts(words).astype(np.int32)
+        return own, b.derived("counts", lambda: row_counts(b.rows()).astype(np.int32))
+    assert isinstance(columns, np.ndarray)
+    return own, row_counts(columns).astype(np.int32)
 
 
 def _counts(bits: BitArray) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from ..ops.array import BitArray
 from ..ops.linalg import hamming, product_operands
 from ..ops.prepack import prepack
 from ..ops.results import Result
-from .metrics import Columns, Operands, Rows, check_metric, column_counts, row_counts
+from .metrics import Columns, Operands, Rows, check_metric, operand_counts, row_counts
 
 __all__ = ["Block", "blocks", "paired", "pairwise", "row_counts"]
 
@@ -119,10 +119,8 @@ def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = Non
     values = check_metric(where, metric)
     rows, columns, k, batch, shape = product_operands(where, a, b, ("a", "b"))
     result = Result(where, shape, values.dtype, out, rows, columns)
-    counts = None, None
-    if values.counts:
-        counts = row_counts(rows).astype(np.int32), column_counts(b, columns)
-    _core.metric(values.kind, rows, columns, k, batch, *counts, result.matrix)
+    a_counts, b_counts = operand_counts(values, rows, columns, b) or (None, None)
+    _core.metric(values.kind, rows, columns, k, batch, a_counts, b_counts, result.matrix)
     return result.deliver()
 
 

@@ -157,11 +157,26 @@ BITOPS_INLINE void store_counted_signs(const uint8_t *count, size_t rows, size_t
     }
 }
 
+/* The mismatches of a row are those of its counts that it does not have in common. */
+BITOPS_INLINE void store_common_counts(const uint8_t *common, size_t n, size_t row, size_t col,
+                                       const bitops_store *store) {
+    const int32_t a_count = store->a_counts[row], *w_counts = store->w_counts + col;
+    int32_t mismatches[BITOPS_COUNTS];
+    for (size_t j = 0; j < n; j++)
+        mismatches[j] = a_count + w_counts[j] - 2 * common[j];
+    store_block(mismatches, n, 1, n, row, col, store);
+}
+
 BITOPS_INLINE void store_counts(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                                 const bitops_store *store) {
     BITOPS_ASSUME(n <= BITOPS_COUNTS);
     if (store->kind == BITOPS_STORE_SIGN) {
         store_counted_signs(count, rows, n, row, col, store);
+        return;
+    }
+    if (store->kind == BITOPS_STORE_TOPK) {
+        for (; rows; rows--, row++, count += n)
+            store_common_counts(count, n, row, col, store);
         return;
     }
     while (rows) {

@@ -95,18 +95,19 @@ BITOPS_INLINE uint32_t nearest_rank(int32_t mismatches, size_t row, size_t col,
     return common + h ? (uint32_t)((uint64_t)h * RANK_MOST / (common + h)) : 0;
 }
 
-/* The mismatches that ranks below the limit have: with L for limit / RANK_MOST,
- *   JACCARD        2 h / (s + h) < L      means   h < L / (2 - L) s
- *   INTERSECTION   (s - h) / 2 > common   means   h < s - 2 common
- * for s = |a| + |w|. Roundings of float32 are less than what is added. */
+/* The mismatches that ranks below the limit have, or up to it if inclusive: with L for
+ * limit / RANK_MOST, JACCARD        2 h / (s + h) < L      means   h < L / (2 - L) s INTERSECTION
+ * (s - h) / 2 > common   means   h < s - 2 common for s = |a| + |w|. Roundings of float32 are less
+ * than what is added. */
 BITOPS_INLINE bitops_bound nearest_bound(uint32_t limit, int32_t a_count,
                                          const bitops_store *store) {
+    const double above = (double)limit + store->inclusive;
     const double slack = 0.0625 + ((double)a_count + store->k) / (1 << 21);
     if (store->metric == BITOPS_STORE_INTERSECTION) {
-        const double common = (double)RANK_MOST - limit;
+        const double common = RANK_MOST - above;
         return (bitops_bound){1, (float)(a_count - 2 * common + slack)};
     }
-    const double factor = limit / (2.0 * RANK_MOST - limit);
+    const double factor = above / (2.0 * RANK_MOST - above);
     return (bitops_bound){(float)factor, (float)(factor * a_count + slack)};
 }
 
@@ -123,15 +124,16 @@ BITOPS_INLINE void nearest_push(uint64_t *nearest, const bitops_store *store, ui
         list_select(nearest, store->keep);
 }
 
-/* Takes a column if it is allowed and below the limit of its row of c. */
+/* Takes a column if it is allowed and nearer than one that its row of c keeps. */
 BITOPS_INLINE void nearest_offer(uint64_t *nearest, int32_t mismatches, size_t row, size_t col,
                                  const bitops_store *store) {
     if (store->allowed && !(store->allowed[col / BITOPS_WORD_BITS] >> col % BITOPS_WORD_BITS & 1))
         return;
-    const uint32_t rank = nearest_rank(mismatches, row, col, store);
-    if (rank >= heap_limit(nearest))
+    const uint64_t key =
+        heap_key(nearest_rank(mismatches, row, col, store), store->ids ? store->ids[col] : col);
+    if (key >= nearest[0])
         return;
-    nearest_push(nearest, store, heap_key(rank, store->ids ? store->ids[col] : col));
+    nearest_push(nearest, store, key);
     if (store->bounds)
         store->bounds[row] = nearest_bound(heap_limit(nearest), store->a_counts[row], store);
 }
