@@ -406,7 +406,7 @@ def test_only_packed_networks_are_written(path):
     with pytest.raises(TypeError, match=r"\[to_onnx\] packed must be a Packed, got Sequential"):
         to_onnx(L.Sequential(L.BinaryDense(3, 4)), path)
     with pytest.raises(ConversionError, match="must take images"):
-        to_onnx(L.Packed(L.PackedReLU(), input_shape=(3, 4)), path)
+        to_onnx(L.Packed(L.PackedReLU(), input_shape=(2, 3, 4, 5)), path)
 
 
 @pytest.mark.parametrize(
