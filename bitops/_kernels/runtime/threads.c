@@ -211,6 +211,7 @@ int bitops_get_num_threads(void) {
 
 void bitops_set_num_threads(int n) {
     possible = BITOPS_MAX_THREADS;
+    crowded_until = crowded_for = 0;
     requested = n;
     omp_set_num_threads(n);
 }
