@@ -9,6 +9,7 @@ import pytest
 
 import bitops as bo
 from bitops import models
+from bitops.benchmark import threads as some_threads
 from bitops.layers import (
     BatchNorm,
     FloatConv2D,
@@ -271,6 +272,23 @@ def test_codes_of_integer_thresholds(rng, isa):
     assert_plan(model, x.astype(np.float32))
     with pytest.raises(ValueError, match="NaN"):
         Packed(PackedMultiThreshold(levels.astype(np.float32)))(np.full((2, k), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("count", [2, 6])
+def test_blocks_of_codes_on_several_threads(bits, count, isa, rng):
+    """Each thread multiplies blocks of its own, in memory of its own."""
+    layers = [
+        PackedQuantize(bits),
+        PackedDense(rng.normal(size=(512, 600)), np.float32(5), input_bits=bits),
+        PackedDense(rng.normal(size=(10, 512))),
+    ]
+    x = rng.random((1500, 600), np.float32)
+    with some_threads(1):
+        want = layer_by_layer(layers, x)
+    with some_threads(count):
+        for _ in range(3):
+            assert_same(Packed(layers)(x), want)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16, 70])

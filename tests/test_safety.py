@@ -199,15 +199,20 @@ bytes_ = rng.integers(0, 256, (100, 700), np.uint8)
 images = rng.standard_normal((2, 20, 20, 64)).astype(np.float32)
 filters = rng.standard_normal((64, 3, 3, 64)).astype(np.float32)
 single = filters[..., :1]
+long = rng.standard_normal((1024, 10000)).astype(np.float32)
 def run():
     bits, panels = bo.pack(x), bo.prepack(x)
+    few = [bo.pack(long[:, :k]) for k in (4096, 8192, 10000)]
     results = [
         bo.pack(x, 0), bo.pack(bits, 0), bo.gemm(bits, panels), bo.gemm_sign(bits, bits, 0),
         bo.hamming_topk(bits, bits, 10)[0], bo.weight_gemm(x, bits), bo.bitplane_gemm(bytes_, bits),
         bo.conv2d(images, filters, padding=1), bo.conv2d(images, single, groups=64, padding=1),
         bo.k_map(images, 3), *bo.binarize_weights(filters), bo.unpack(bits), bo.popcount(bits, 0),
         bo.popcount(bits, 1), bo.im2col(images, 3), bo.pack_above(x, np.float32(0)),
-        bo.weight_conv2d(images, filters), bo.max_pool2d(images, 2), bo.avg_pool2d(images, 2)]
+        bo.weight_conv2d(images, filters), bo.max_pool2d(images, 2), bo.avg_pool2d(images, 2),
+        *(bo.gemm(b[:rows], b) for b in few for rows in (1, 4, 8, 24, 32)),
+        *(bo.search.score_topk(x[:70], bits, 5, query_bits=b)[0] for b in (None, 4, 8)),
+        bo.search.topk(bits, bits, 9, metric="jaccard")[0]]
     return [np.asarray(result).tobytes() for result in results]
 """
 

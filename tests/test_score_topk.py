@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import search
+from bitops.benchmark import threads as some_threads
 
 
 def sort(scores, count):
@@ -71,6 +72,20 @@ def test_rounded(isa, rng, threads, shape, values, kind, query_bits):
     got = search.score_topk(queries, bo.prepack(x), count, query_bits=query_bits, values=values)
     for own, wanted in zip(got, expected, strict=True):
         assert_array_equal(own, wanted, strict=True)
+
+
+@pytest.mark.parametrize("query_bits", (None, 4, 8))
+@pytest.mark.parametrize(("m", "k", "count"), ((130, 300, 20), (300, 70, 4096)))
+def test_threads_give_the_same(isa, rng, m, k, count, query_bits):
+    """Rows of x share the spans of several threads; many candidates are kept group by group."""
+    x, queries = bo.pack(rng.random((4096, k)) < 0.5), rng.standard_normal((m, k))
+    with some_threads(1):
+        want = search.score_topk(queries, x, count, query_bits=query_bits)
+    for number in (2, 6):
+        with some_threads(number):
+            got = search.score_topk(queries, x, count, query_bits=query_bits)
+        for own, wanted in zip(got, want, strict=True):
+            assert_array_equal(own, wanted, strict=True)
 
 
 @pytest.mark.parametrize("query_bits", (None, 4, 8))

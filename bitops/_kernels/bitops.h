@@ -607,7 +607,8 @@ int bitops_lines_pay(const bitops_gemm_args *args);
 /* Finds the `count` >= 1 nearest rows of w for every row of a, by value and then by index. n is at
  * most 2^32. args->store.kind is HAMMING, INTERSECTION, JACCARD or DICE; of the store, k, counts,
  * `allowed` and c are read. c is OUT, as indices_out m x count; both are -1 where rows are lacking.
- * The workspace is aligned to 64 bytes and takes at most 8 MiB, and 8 bytes for each row of a. */
+ * The workspace is aligned to 64 bytes and takes at most 8 MiB, 8 bytes for each row of a, and for
+ * each thread a copy of 64 rows of w. */
 size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,
                                   int n_threads);
 void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t count,

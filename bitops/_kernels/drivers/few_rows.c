@@ -24,13 +24,18 @@ enum {
      * of w: 16 KiB, to stay in the first-level cache. */
     PLAIN_COLUMNS = 64,
     PLAIN_WORDS = 1 << 11,
-    PANEL_WORDS = 1 << 12, /* of a panel on the stack: 32 KiB */
-    MOST_COLUMNS = 128,    /* nr of every ISA lies between these */
+    /* On the stack, of which a thread may have 64 KiB: a panel of 16 KiB, 8 KiB for a block of
+     * rows, and 16 KiB of sums. */
+    PANEL_WORDS = 1 << 11,
+    MOST_COLUMNS = 128, /* nr of every ISA lies between these */
     LEAST_COLUMNS = 32,
     ROW_WORDS = 48,  /* row_words of every ISA, at most */
-    BLOCK_ROWS = 16, /* rows of a at a time, in the form that the kernel reads */
+    BLOCK_ROWS = 16, /* rows of a at a time */
+    BLOCK_WORDS = BLOCK_ROWS * PANEL_WORDS / LEAST_COLUMNS,
     STOP_STEPS = 32, /* tasks between two looks at the clock */
 };
+
+_Static_assert((int)BLOCK_WORDS >= BLOCK_ROWS * ROW_WORDS, "a block has room for the counters");
 
 /* ---- rows as they lie ---------------------------------------------------------------------- */
 
@@ -54,19 +59,19 @@ void bitops_plain_rows(const bitops_isa *isa, const bitops_gemm_args *args, int 
 static void multiply_part(const bitops_isa *isa, const bitops_gemm_args *args, size_t col, size_t n,
                           size_t p, size_t words, size_t store_col, const bitops_store *store) {
     _Alignas(64) uint64_t panel[PANEL_WORDS];
-    _Alignas(64) uint64_t rows[BLOCK_ROWS * PANEL_WORDS / LEAST_COLUMNS];
-    _Alignas(64) uint64_t counters[BLOCK_ROWS * ROW_WORDS];
+    /* Rows in the form that the kernel reads, or its counters: no ISA has both. */
+    _Alignas(64) uint64_t block[BLOCK_WORDS];
     isa->prepack(args->w + col * args->ldw + p, args->ldw, n, words, panel);
     for (size_t i = 0; i < args->m; i += BLOCK_ROWS) {
         const uint64_t *a = args->a + i * args->lda + p;
         const size_t m = min_size(BLOCK_ROWS, args->m - i);
         size_t lda = args->lda;
         if (isa->prepack_rows) {
-            isa->prepack_rows(a, lda, m, words, rows, words);
-            a = rows;
+            isa->prepack_rows(a, lda, m, words, block, words);
+            a = block;
             lda = words;
         }
-        isa->gemm_panel(a, lda, m, panel, n, words, i, store_col, store, counters);
+        isa->gemm_panel(a, lda, m, panel, n, words, i, store_col, store, block);
     }
 }
 
@@ -87,6 +92,7 @@ static void multiply_panel(const bitops_isa *isa, const bitops_gemm_args *args, 
 
 void bitops_fresh_panels(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
     assert(args->m <= BITOPS_FRESH_ROWS && isa->nr <= MOST_COLUMNS && isa->row_words <= ROW_WORDS);
+    assert(isa->prepack_rows == NULL || isa->row_words == 0);
     BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, isa->nr); task++)
         if (!bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))

@@ -230,12 +230,14 @@ static void gemm_block(const gemm_plan *plan, const slice *s, size_t i, size_t r
 /* Task `task`: a block of rows times one of the groups of panels. */
 static void gemm_task(const gemm_plan *plan, const slice *s, size_t panels, size_t groups,
                       size_t task, uint64_t *workspace) {
+    /* One thread may be any of a team that shares more than this product. */
+    const size_t thread = plan->threads == 1 ? 0 : (size_t)bitops_thread_number();
     const size_t i = task / groups * plan->rows, group = ceil_div(panels, groups);
     const size_t first = min_size(task % groups * group, panels);
     if (!bitops_stopped(plan->args->stop))
-        gemm_block(
-            plan, s, i, min_size(plan->rows, s->m - i), first, min_size(first + group, panels),
-            workspace + plan->threads_at + plan->thread_words * (size_t)bitops_thread_number());
+        gemm_block(plan, s, i, min_size(plan->rows, s->m - i), first,
+                   min_size(first + group, panels),
+                   workspace + plan->threads_at + plan->thread_words * thread);
 }
 
 static void gemm_slice(const gemm_plan *plan, const slice *s, uint64_t *workspace) {

@@ -91,7 +91,7 @@ typedef struct mixed_run {
     const char *x;
     char *y, *workspace;
     bitops_stop *stop;
-    volatile int nan; /* whether a sum was NaN */
+    atomic_int nan; /* whether a sum was NaN */
 } mixed_run;
 
 static void run_mixed_block(mixed_run *run, size_t block) {

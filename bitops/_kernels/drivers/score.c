@@ -22,9 +22,10 @@
 
 enum {
     STEP_COLUMNS = 1024,
-    STEP_ROWS = 64,    /* with STEP_COLUMNS, 256 KiB of products */
-    TEST_COLUMNS = 64, /* that are compared with the limit at a time */
-    GATHERED = 64,     /* rows of w that are multiplied at a time */
+    STEP_ROWS = 64,      /* with STEP_COLUMNS, 256 KiB of products */
+    HEAP_KEYS = 1 << 20, /* of all spans, for the rows that are taken together: 8 MiB */
+    TEST_COLUMNS = 64,   /* that are compared with the limit at a time */
+    GATHERED = 64,       /* rows of w that are multiplied at a time */
 };
 
 /* ---- the largest scores -------------------------------------------------------------------- */
@@ -106,19 +107,34 @@ typedef struct score_plan {
     size_t product_bytes, surplus_bytes, worker_bytes;
 } score_plan;
 
+/* Rows [i, i + m) of the arguments. */
+static bitops_score_args some_rows(const bitops_score_args *args, size_t i, size_t m) {
+    bitops_score_args some = *args;
+    const size_t size = some.product.is_float ? sizeof(float) : 1;
+    some.product.x = (const char *)some.product.x + i * some.product.k * size;
+    some.product.m = m;
+    some.alpha = some.alpha ? some.alpha + i : NULL;
+    some.bias = some.bias ? some.bias + i : NULL;
+    return some;
+}
+
 static bitops_mixed_args block_args(const bitops_score_args *args, size_t i, size_t m, size_t j,
                                     size_t n, void *c) {
-    bitops_mixed_args block = args->product;
-    const size_t size = block.is_float ? sizeof(float) : 1;
-    block.x = (const char *)block.x + i * block.k * size;
-    block.m = m;
+    bitops_mixed_args block = some_rows(args, i, m).product;
     block.w += j * block.ldw;
     block.n = n;
     block.panels = NULL;
     block.lookup_panels = NULL;
     block.alpha = block.bias = NULL;
+    block.stop = NULL; /* whoever calls asks between two blocks */
     block.c = c;
     return block;
+}
+
+/* How many rows are taken together: the rows of w are read again for the next ones. */
+static size_t rows_together(const bitops_score_args *args, size_t count, int n_threads) {
+    const size_t fit = HEAP_KEYS / max_size(count * (size_t)n_threads, 1);
+    return min_size(args->product.m, max_size(fit, STEP_ROWS));
 }
 
 static size_t in_lines(size_t bytes) {
@@ -145,7 +161,8 @@ size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_scor
                                         size_t count, int n_threads) {
     if (args->product.m == 0)
         return 0;
-    const score_plan plan = make_plan(isa, args, count, n_threads);
+    const bitops_score_args some = some_rows(args, 0, rows_together(args, count, n_threads));
+    const score_plan plan = make_plan(isa, &some, count, n_threads);
     return plan.spans * (plan.heap_keys * sizeof(uint64_t) + plan.worker_bytes);
 }
 
@@ -198,10 +215,8 @@ static void finish_row(const score_plan *plan, const uint64_t *heaps, size_t row
     }
 }
 
-void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, size_t count,
+static void score_rows(const bitops_isa *isa, const bitops_score_args *args, size_t count,
                        float *scores_out, int64_t *indices_out, void *workspace, int n_threads) {
-    if (args->product.m == 0)
-        return;
     const score_plan plan = make_plan(isa, args, count, n_threads);
     uint64_t *heaps = workspace;
     char *scratch = (char *)(heaps + plan.spans * plan.heap_keys);
@@ -211,8 +226,25 @@ void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, siz
                                 scratch + (size_t)task * plan.worker_bytes));
     if (bitops_stopped(args->product.stop))
         return;
-    for (size_t row = 0; row < args->product.m; row++)
-        finish_row(&plan, heaps, row, count, scores_out + row * count, indices_out + row * count);
+    BITOPS_PARALLEL_FOR(bitops_share((double)args->product.m, 2, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)args->product.m; task++) {
+        const size_t row = (size_t)task;
+        if (!bitops_stopped(args->product.stop))
+            finish_row(&plan, heaps, row, count, scores_out + row * count,
+                       indices_out + row * count);
+    }
+}
+
+void bitops_score_topk(const bitops_isa *isa, const bitops_score_args *args, size_t count,
+                       float *scores_out, int64_t *indices_out, void *workspace, int n_threads) {
+    if (args->product.m == 0)
+        return;
+    const size_t together = rows_together(args, count, n_threads);
+    for (size_t i = 0; i < args->product.m && !bitops_stopped(args->product.stop); i += together) {
+        const bitops_score_args some = some_rows(args, i, min_size(together, args->product.m - i));
+        score_rows(isa, &some, count, scores_out + i * count, indices_out + i * count, workspace,
+                   n_threads);
+    }
 }
 
 /* ---- scores of given rows ------------------------------------------------------------------ */

@@ -44,7 +44,7 @@ void bitops_list_ones(const uint64_t *a, size_t lda, size_t m, size_t k_words,
     for (size_t i = 0; i < m; i++, a += lda, lists_out += SPARSE_LIST) {
         uint16_t n = 0;
         for (size_t p = 0; p < k_words; p++)
-            for (uint64_t word = a[p]; word; word &= word - 1)
+            for (uint64_t word = a[p]; word && n < BITOPS_COUNT_TAPS; word &= word - 1)
                 lists_out[++n] = (uint16_t)(p * BITOPS_WORD_BITS + (size_t)__builtin_ctzll(word));
         lists_out[0] = n;
     }
