@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -136,6 +137,17 @@ def test_text_and_labels(capsys, rng, gray, tmp_path):
     assert "must name the 5 classes of the model, got 2 lines" in failure(capsys, *argv)
 
 
+def test_output_does_not_replace_an_input(capsys, gray, tmp_path):
+    path, x = gray[1], tmp_path / "x.npy"
+    np.save(x, np.zeros((1, 6, 6, 1), np.uint8))
+    capsys.readouterr()
+    for file in (pathlib.Path(path), x):
+        before = file.read_bytes()
+        message = usage_error(capsys, "predict", path, str(x), "-o", str(file))
+        assert f"--output: must end in .txt, .csv or .json, got {file}" in message
+        assert file.read_bytes() == before
+
+
 def test_csv_file(rng, colored, tmp_path):
     model, path = colored
     x, output = pixels(rng, 3, 8, 6, 3), tmp_path / "out.csv"
@@ -218,7 +230,8 @@ def test_impossible_options(capsys, colored, tmp_path, options, message):
         (["--mean", "a"], "--mean: must be numbers with commas, got 'a'"),
         (["--std", "inf"], "--std: must be finite, got 'inf'"),
         (["--top", "0"], "--top: must be above 0, got 0"),
-        (["-o", "no/such/place"], "no such directory"),
+        (["-o", "no/such/place.csv"], "no such directory"),
+        (["-o", "out.npy"], "--output: must end in .txt, .csv or .json, got out.npy"),
         (["--format", "xml"], "invalid choice: 'xml'"),
     ],
 )

@@ -13,6 +13,7 @@ __all__ = [
     "add_data_option",
     "add_training_options",
     "log_file",
+    "output_ending",
     "output_file",
     "positive",
     "seed",
@@ -59,11 +60,23 @@ def output_file(text: str) -> Path:
     return path
 
 
-def log_file(text: str) -> Path:
-    """Parse the path of a log; its ending says the format."""
-    if Path(text).suffix not in (".csv", ".jsonl"):
-        raise argparse.ArgumentTypeError(f"must end in .csv or .jsonl, got {text}")
-    return output_file(text)
+def output_ending(*endings: str) -> Callable[[str], Path]:
+    """Make an argparse type of paths of files to write, which have one of the endings.
+
+    A slip that names an input, say the model, is then refused rather than written over.
+    """
+
+    def parse(text: str) -> Path:
+        if Path(text).suffix not in endings:
+            *others, last = endings
+            words = f"{', '.join(others)} or {last}" if others else last
+            raise argparse.ArgumentTypeError(f"must end in {words}, got {text}")
+        return output_file(text)
+
+    return parse
+
+
+log_file = output_ending(".csv", ".jsonl")
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:

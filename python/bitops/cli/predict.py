@@ -16,7 +16,7 @@ from ..files.text import printable
 from ..files.writing import write_file
 from ..layers import Packed
 from ..search.progress import progress
-from .arguments import output_file, positive
+from .arguments import output_ending, positive
 from .examples import RESIZE, Batch, Examples, find_files, holds_arrays
 from .predictions import FORMATS, Prediction
 
@@ -52,7 +52,11 @@ def add_parser(commands: Any) -> None:
         help="of the output; by default what the ending of OUT says, else text",
     )
     parser.add_argument(
-        "-o", "--output", type=output_file, metavar="OUT", help="write a file, whole or not at all"
+        "-o",
+        "--output",
+        type=output_ending(".txt", ".csv", ".json"),
+        metavar="OUT",
+        help="write a .txt, .csv or .json file, whole or not at all",
     )
     parser.add_argument(
         "--resize",
