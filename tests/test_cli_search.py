@@ -11,7 +11,7 @@ import bitops as bo
 from bitops.cli import codes
 from bitops.cli import main as cli
 from bitops.cli import search as search_command
-from bitops.search import BitIndex
+from bitops.search import BitIndex, pairwise
 from commands import failure, usage_error
 
 K = 96
@@ -131,13 +131,23 @@ def test_outputs(capsys, files, index, x, monkeypatch):
         assert_array_equal(arrays["distances"], distances.ravel())
 
 
-def test_radius(capsys, files, index, x):
-    argv = ("search", index, files / "float.npy", "--radius", 40, "--format", "json")
+@pytest.mark.parametrize(
+    ("metric", "radius"), (("hamming", 45), ("jaccard", 0.65), ("intersection", 24))
+)
+def test_radius(capsys, files, x, metric, radius, monkeypatch):
+    """Ranks go by value, the best first, and by id among equal ones."""
+    monkeypatch.setattr(search_command, "QUERIES", 7)
+    BitIndex(x, metric).save(files / "near")
+    argv = ("search", files / "near", files / "float.npy", "--radius", radius, "--format", "json")
     found = json.loads(run(capsys, *argv))
-    distances = bo.hamming(x, x)
-    for row, query in enumerate(found):
-        assert_array_equal(query["ids"], np.flatnonzero(distances[row] <= 40))
-        assert_array_equal(query["distances"], distances[row][query["ids"]])
+    values = pairwise(x, x, metric)
+    sign, name = (-1, "counts") if metric == "intersection" else (1, "distances")
+    for row, query in zip(sign * values.astype(float), found, strict=True):
+        order = np.argsort(row, kind="stable")
+        order = order[row[order] <= sign * radius]
+        assert len(order) > 1
+        assert_array_equal(query["ids"], order)
+        assert_array_equal(np.float32(query[name]), np.float32(sign * row[order]))
 
 
 def test_rescoring(capsys, files, index, x):

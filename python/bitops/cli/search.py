@@ -18,6 +18,8 @@ from .arguments import output_file, positive
 from .codes import add_rows_options, load_array, read_rows
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from ..search import BitIndex
 
 __all__ = ["add_parser", "run"]
@@ -127,8 +129,9 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
             if args.radius is not None:
                 within = index.within(part, args.radius)
                 counts.append(np.diff(within.indptr))
-                ids.append(within.indices)
-                values.append(within.data)
+                order = best_first(within, is_count=value == "count")
+                ids.append(within.indices[order])
+                values.append(within.data[order])
             else:
                 nearest, rows = index.search(
                     part, args.count, rescore=rescore, oversample=args.oversample
@@ -140,6 +143,13 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
             done(len(part))
     ends = np.cumsum(np.concatenate(counts))
     return Found(value, ends, np.concatenate(ids), np.concatenate(values))
+
+
+def best_first(within: csr_array, is_count: bool) -> np.ndarray:
+    """Return the order of ranks for what `BitIndex.within` has found, ordered by id."""
+    owners = np.repeat(np.arange(within.shape[0]), np.diff(within.indptr))
+    keys = -within.data.astype(np.int64) if is_count else within.data
+    return np.lexsort((within.indices, keys, owners))
 
 
 def as_text(found: Found) -> bytes:
