@@ -1,6 +1,7 @@
 """`bitops index` and `bitops search` on files of several kinds."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -158,6 +159,42 @@ def test_rescoring(capsys, files, index, x):
         scores, ids = stored.search(x, 2, rescore=rescore)
         assert_array_equal([query["ids"] for query in found], ids)
         assert_array_equal([query["scores"] for query in found], scores)
+
+
+@pytest.mark.parametrize("dtype", (np.complex64, "U3", "M8[s]"))
+def test_rescoring_by_no_numbers(capsys, files, index, dtype):
+    np.save(files / "wrong.npy", np.zeros((50, K), dtype))
+    argv = ("search", index, files / "float.npy", "--rescore", files / "wrong.npy")
+    assert "wrong.npy must hold a matrix of real numbers for --rescore" in failure(
+        capsys, *map(str, argv)
+    )
+
+
+def test_rescoring_by_no_matrix(capsys, files, index):
+    np.save(files / "row.npy", np.zeros(K))
+    (files / "zip.npy").write_bytes((files / "one.npz").read_bytes())
+    argv = ("search", str(index), str(files / "float.npy"), "--rescore")
+    for name, text in (("row.npy", "shape (96,)"), ("zip.npy", "must be a .npy file of numbers")):
+        assert text in failure(capsys, *argv, str(files / name))
+    assert usage_error(capsys, *argv, str(files / "one.npz")).endswith(
+        f"--rescore: must be bits or end in .npy, got {files / 'one.npz'}"
+    )
+
+
+@pytest.mark.parametrize("shape", ((10**12, K), (-1, K), (51, K)))
+def test_rows_that_are_not_there(capsys, files, index, shape):
+    header = io.BytesIO()
+    fields = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    (files / "claims.npy").write_bytes(header.getvalue() + bytes(50 * K * 4))
+    message = failure(capsys, "search", str(index), str(files / "claims.npy"))
+    assert f"the array claims {shape} of float32" in message
+
+
+def test_rows_in_fortran_order(capsys, files, index, x):
+    np.save(files / "columns.npy", np.asfortranarray(x))
+    argv = ("search", index, files / "columns.npy", "-k", 1, "--format", "json")
+    assert [query["ids"] for query in json.loads(run(capsys, *argv))] == [[i] for i in range(50)]
 
 
 def test_fewer_rows_than_asked_for(capsys, files, x):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from ..files.arrays import read_npz
-from ..files.reading import check_regular, read_regular
+from ..files.arrays import map_npy, read_npz
+from ..files.reading import read_regular
 from ..ops.array import BitArray, pack
 
-__all__ = ["add_rows_options", "load_array", "pack_rows", "read_ids", "read_rows"]
+__all__ = ["add_rows_options", "pack_rows", "read_ids", "read_rows"]
 
 BLOCK_BYTES = 1 << 24  # that are packed at once
 
@@ -78,7 +77,7 @@ def pack_rows(rows: np.ndarray | BitArray) -> BitArray:
 def read_ids(where: str, path: Path) -> np.ndarray:
     """Read ids: a .npy file of integers, or one a line."""
     if path.suffix == ".npy":
-        ids = load_array(where, path)
+        ids = map_npy(where, path)
         if ids.dtype.kind not in "iu":
             raise ValueError(f"[{where}] {path} must hold integers, got dtype {ids.dtype}")
         return ids
@@ -92,7 +91,7 @@ def _read_array(where: str, path: Path, name: str | None) -> np.ndarray:
     if path.suffix != ".npz" and name is not None:
         raise ValueError(f"[{where}] --array is for .npz files, got {path}")
     if path.suffix == ".npy":
-        return load_array(where, path)
+        return map_npy(where, path)
     if path.suffix != ".npz":
         return _digits(where, path)
     arrays = read_npz(where, path)
@@ -101,15 +100,6 @@ def _read_array(where: str, path: Path, name: str | None) -> np.ndarray:
     if name not in arrays:
         raise ValueError(f"[{where}] --array must be one of {', '.join(arrays)}, got {name}")
     return arrays[name]
-
-
-def load_array(where: str, path: Path) -> np.ndarray:
-    """Map a .npy file; objects, which would run code, are refused."""
-    try:
-        check_regular(path, os.stat(path))
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"[{where}] {path} must be a .npy file of numbers: {error}") from None
 
 
 def _lines(where: str, path: Path) -> list[str]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..files.arrays import map_npy
 from ..files.writing import write_file
 from ..ops.array import BitArray
 from .arguments import output_file, positive
-from .codes import add_rows_options, load_array, read_rows
+from .codes import add_rows_options, read_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -100,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
         args.refuse(f"argument --output: must end in {endings}, got {args.output.name}")
     if args.radius is not None and args.rescore is not None:
         args.refuse("argument --rescore: not allowed with argument --radius")
+    if args.rescore not in (None, "bits") and Path(args.rescore).suffix != ".npy":
+        args.refuse(f"argument --rescore: must be bits or end in .npy, got {args.rescore}")
     index = BitIndex.load(args.index)
     found = search(index, read_rows("search", args.queries, args), args)
     content = WRITERS[kind](found)
@@ -121,7 +124,7 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
         if isinstance(queries, BitArray) or queries.dtype.kind == "b":
             raise ValueError(f"[search] {args.queries} must hold numbers for --rescore, got bits")
         if rescore != "bits":
-            rescore = load_array("search", Path(rescore))
+            rescore = read_vectors(Path(rescore))
     counts, ids, values = [np.zeros(1, np.int64)], [], []
     with progress(len(queries), "queries") as done:
         for start in range(0, max(len(queries), 1), QUERIES):
@@ -143,6 +146,17 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
             done(len(part))
     ends = np.cumsum(np.concatenate(counts))
     return Found(value, ends, np.concatenate(ids), np.concatenate(values))
+
+
+def read_vectors(path: Path) -> np.ndarray:
+    """Map the real vectors that queries are rescored with, a row for each id."""
+    vectors = map_npy("search", path)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "biuf":
+        raise ValueError(
+            f"[search] {path} must hold a matrix of real numbers for --rescore, got dtype "
+            f"{vectors.dtype} and shape {vectors.shape}"
+        )
+    return vectors
 
 
 def best_first(within: csr_array, is_count: bool) -> np.ndarray:
