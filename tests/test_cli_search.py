@@ -270,3 +270,14 @@ def test_wrong_options(capsys, files, index):
         capsys, *argv, "--radius", "3", "--rescore", "bits"
     )
     assert "must be above 0" in usage_error(capsys, *argv, "-k", "0")
+
+
+@pytest.mark.parametrize("name", ("bytes.npy", "hex.txt"))
+def test_bits_that_rows_do_not_have(capsys, files, name):
+    argv = ("index", "build", str(files / "new"), str(files / name), "--bits")
+    for bits in ("0", "-8"):
+        assert usage_error(capsys, *argv, bits).endswith(f"--bits: must be above 0, got {bits}")
+    message = failure(capsys, *argv, "97")
+    assert f"--bits must be at most 96, as many as a row of {files / name} has, got 97" in message
+    assert not (files / "new").exists()
+    assert "50 rows of 96 bits" in run(capsys, *argv, 96)

@@ -11,6 +11,7 @@ import numpy as np
 from ..files.arrays import map_npy, read_npz
 from ..files.reading import read_regular
 from ..ops.array import BitArray, pack
+from .arguments import positive
 
 __all__ = ["add_rows_options", "pack_rows", "read_ids", "read_rows"]
 
@@ -22,7 +23,7 @@ def add_rows_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--array", metavar="NAME", help="which array of a .npz file (the only one)")
     parser.add_argument(
         "--bits",
-        type=int,
+        type=positive(int),
         metavar="N",
         help="bits of a row of bytes or digits, if the last ones are padding",
     )
@@ -48,6 +49,12 @@ def read_rows(where: str, path: Path, args: argparse.Namespace) -> np.ndarray | 
     if array.ndim != 2:
         raise ValueError(f"[{where}] {path} must hold a matrix, got shape {array.shape}")
     if array.dtype == np.uint8:
+        most = 8 * array.shape[1]
+        if args.bits is not None and args.bits > most:
+            raise ValueError(
+                f"[{where}] --bits must be at most {most}, as many as a row of {path} has, got "
+                f"{args.bits}"
+            )
         return BitArray.from_packbits(array, args.bits, bitorder=args.bitorder)
     if args.bits is not None:
         raise ValueError(f"[{where}] --bits is for bytes and digits, got dtype {array.dtype}")
