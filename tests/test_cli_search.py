@@ -158,7 +158,26 @@ def test_rescoring(capsys, files, index, x):
         found = json.loads(run(capsys, *argv, "--format", "json"))
         scores, ids = stored.search(x, 2, rescore=rescore)
         assert_array_equal([query["ids"] for query in found], ids)
-        assert_array_equal([query["scores"] for query in found], scores)
+        assert_array_equal(np.float32([query["scores"] for query in found]), scores)
+
+
+def test_numbers_that_json_lacks(capsys, files, index, x):
+    """Infinity becomes null; other numbers are as short as float32 allows."""
+    vectors = x.copy()
+    vectors[7] = [np.inf, *np.zeros(K - 1)]
+    np.save(files / "large.npy", vectors)
+    argv = ("search", index, files / "float.npy", "--rescore", files / "large.npy", "-k", 50)
+    text = run(capsys, *argv, "--format", "json")
+    found = json.loads(text, parse_constant=pytest.fail, parse_float=str)
+    lines = list(csv.DictReader(run(capsys, *argv, "--format", "csv").splitlines()))
+    scores, ids = BitIndex.load(index).search(x, 50, rescore=vectors)
+    assert np.isinf(scores).any()
+    for query, row in zip(found, scores, strict=True):
+        assert query["scores"] == [
+            repr(float(str(score))) if np.isfinite(score) else None for score in row
+        ]
+    assert [line["score"] for line in lines] == [str(score) for score in scores.ravel()]
+    assert_array_equal([query["ids"] for query in found], ids)
 
 
 @pytest.mark.parametrize("dtype", (np.complex64, "U3", "M8[s]"))

@@ -17,6 +17,7 @@ from ..files.writing import write_file
 from ..ops.array import BitArray
 from .arguments import output_file, positive
 from .codes import add_rows_options, read_rows
+from .predictions import as_number
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -40,7 +41,7 @@ class Found(NamedTuple):
         """Yield query, rank from 1 on, id, value."""
         for query, (first, last) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True)):
             for rank, place in enumerate(range(first, last), 1):
-                yield query, rank, int(self.ids[place]), self.values[place].item()
+                yield query, rank, int(self.ids[place]), self.values[place]
 
 
 def add_parser(commands: Any) -> None:
@@ -189,11 +190,11 @@ def as_json(found: Found) -> bytes:
         {
             "query": query,
             "ids": found.ids[first:last].tolist(),
-            f"{found.value}s": found.values[first:last].tolist(),
+            f"{found.value}s": [as_number(value) for value in found.values[first:last]],
         }
         for query, (first, last) in enumerate(zip(found.ends[:-1], found.ends[1:], strict=True))
     ]
-    return (json.dumps(results) + "\n").encode()
+    return (json.dumps(results, allow_nan=False) + "\n").encode()
 
 
 def as_npz(found: Found) -> bytes:
