@@ -120,6 +120,10 @@ def test_outputs(capsys, files, index, x, monkeypatch):
     assert rows == wanted
     for name in ("a.csv", "a.json", "a.npz", "a.txt"):
         assert run(capsys, "search", index, queries, "-k", 3, "-o", files / name) == ""
+    argv = ("search", index, queries, "-k", 3, "--format", "text")
+    assert run(capsys, *argv).splitlines() == table
+    assert run(capsys, *argv, "-o", files / "b.txt") == ""
+    assert (files / "b.txt").read_bytes() == (files / "a.txt").read_bytes()
     assert (files / "a.txt").read_text().splitlines() == table
     lines = list(csv.reader((files / "a.csv").read_text().splitlines()))
     assert lines[0] == ["query", "rank", "id", "distance"]
@@ -282,12 +286,23 @@ def test_wrong_files(capsys, files, index, x):
 
 def test_wrong_options(capsys, files, index):
     argv = ("search", str(index), str(files / "hex.txt"))
-    assert "must end in .txt, .csv, .json, .npz, got a.pdf" in usage_error(
+    assert "must end in .txt, .csv, .json or .npz, got" in usage_error(
         capsys, *argv, "-o", str(files / "a.pdf")
     )
     assert "not allowed with argument --radius" in usage_error(
         capsys, *argv, "--radius", "3", "--rescore", "bits"
     )
+    for options, text in (
+        (("--radius", "3", "-k", "2"), "-k/--count: not allowed with argument --radius"),
+        (("--oversample", "2"), "--oversample: not allowed without argument --rescore"),
+        (
+            ("--format", "csv", "-o", str(files / "a.json")),
+            "must fit the ending of a.json, got csv",
+        ),
+        (("--format", "txt"), "invalid choice: 'txt'"),
+    ):
+        assert text in usage_error(capsys, *argv, *options)
+    assert not (files / "a.json").exists()
     assert "must be above 0" in usage_error(capsys, *argv, "-k", "0")
 
 

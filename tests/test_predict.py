@@ -233,6 +233,7 @@ def test_impossible_options(capsys, colored, tmp_path, options, message):
         (["-o", "no/such/place.csv"], "no such directory"),
         (["-o", "out.npy"], "--output: must end in .txt, .csv or .json, got out.npy"),
         (["--format", "xml"], "invalid choice: 'xml'"),
+        (["--format", "csv", "-o", "out.json"], "must fit the ending of out.json, got csv"),
     ],
 )
 def test_wrong_usage(capsys, options, message):

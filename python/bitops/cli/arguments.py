@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..files.text import printable
 from ..files.writing import try_file
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "log_file",
     "output_ending",
     "output_file",
+    "output_format",
     "positive",
     "seed",
     "share",
@@ -77,6 +79,18 @@ def output_ending(*endings: str) -> Callable[[str], Path]:
 
 
 log_file = output_ending(".csv", ".jsonl")
+
+
+def output_format(args: argparse.Namespace) -> str:
+    """Return the format of the output, by its ending or --format; refuse two that differ."""
+    if args.output is None:
+        return args.format or "text"
+    ending = args.output.suffix.removeprefix(".")
+    kind = "text" if ending == "txt" else ending
+    if args.format not in (None, kind):
+        name = printable(args.output.name)
+        args.refuse(f"argument --format: must fit the ending of {name}, got {args.format}")
+    return kind
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ..files.arrays import map_npy
 from ..files.writing import write_file
 from ..ops.array import BitArray
-from .arguments import output_file, positive
+from .arguments import output_ending, output_format, positive
 from .codes import add_rows_options, read_rows
 from .predictions import as_number
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+COUNT = 10  # rows that are found for a query
+OVERSAMPLE = 4
 QUERIES = 1024  # that are searched at once: an index in files is read once for all of them
 
 
@@ -60,7 +62,7 @@ def add_parser(commands: Any) -> None:
         help="a .npy, .npz or text file, as the rows of `bitops index build`",
     )
     parser.add_argument(
-        "-k", "--count", type=positive(int), default=10, metavar="K", help="rows a query (10)"
+        "-k", "--count", type=positive(int), metavar="K", help=f"rows a query ({COUNT})"
     )
     parser.add_argument(
         "--radius", type=float, metavar="R", help="find all rows within a distance instead"
@@ -74,18 +76,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--oversample",
         type=positive(int),
-        default=4,
         metavar="N",
-        help="with --rescore: how many times K rows are found first (4)",
+        help=f"with --rescore: how many times K rows are found first ({OVERSAMPLE})",
     )
     add_rows_options(parser)
     parser.add_argument(
-        "--format", choices=("txt", "csv", "json"), default="txt", help="what is printed (txt)"
+        "--format",
+        choices=("text", "csv", "json"),
+        help="of what is printed (text); that of FILE goes by its ending",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=output_file,
+        type=output_ending(".txt", ".csv", ".json", ".npz"),
         metavar="FILE",
         help="write to a file that ends in .txt, .csv, .json or .npz instead",
     )
@@ -96,12 +99,13 @@ def run(args: argparse.Namespace) -> int:
     """Search, and print or write what has been found."""
     from ..search import BitIndex
 
-    kind = args.format if args.output is None else args.output.suffix.removeprefix(".")
-    if args.output is not None and kind not in WRITERS:
-        endings = ", ".join(f".{ending}" for ending in WRITERS)
-        args.refuse(f"argument --output: must end in {endings}, got {args.output.name}")
-    if args.radius is not None and args.rescore is not None:
-        args.refuse("argument --rescore: not allowed with argument --radius")
+    kind = output_format(args)
+    if args.radius is not None:
+        for name, value in (("-k/--count", args.count), ("--rescore", args.rescore)):
+            if value is not None:
+                args.refuse(f"argument {name}: not allowed with argument --radius")
+    if args.oversample is not None and args.rescore is None:
+        args.refuse("argument --oversample: not allowed without argument --rescore")
     if args.rescore not in (None, "bits") and Path(args.rescore).suffix != ".npy":
         args.refuse(f"argument --rescore: must be bits or end in .npy, got {args.rescore}")
     index = BitIndex.load(args.index)
@@ -138,7 +142,10 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
                 values.append(within.data[order])
             else:
                 nearest, rows = index.search(
-                    part, args.count, rescore=rescore, oversample=args.oversample
+                    part,
+                    args.count or COUNT,
+                    rescore=rescore,
+                    oversample=args.oversample or OVERSAMPLE,
                 )
                 is_row = rows >= 0
                 counts.append(is_row.sum(axis=1))
@@ -206,7 +213,7 @@ def as_npz(found: Found) -> bytes:
 
 
 WRITERS: dict[str, Callable[[Found], bytes]] = {
-    "txt": as_text,
+    "text": as_text,
     "csv": as_csv,
     "json": as_json,
     "npz": as_npz,
