@@ -314,6 +314,13 @@ def test_models_that_give_no_scores(capsys, tmp_path):
     assert "x.npy must fit the model: " in message and "finite" in message
 
 
+@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("a.PNG", "PNG"), ("a.bmp", "BMP")])
+def test_pictures_of_another_kind(capsys, gray, tmp_path, name, kind):
+    Image.new("L", (6, 6)).save(tmp_path / name, "PNG" if kind == "JPEG" else "JPEG")
+    message = failure(capsys, "predict", gray[1], str(tmp_path / name))
+    assert message.endswith(f"{tmp_path / name} must be a picture: its content is no {kind}")
+
+
 def test_failing_write_leaves_the_old_file(capsys, gray, rng, tmp_path, monkeypatch):
     x, output = tmp_path / "x.npy", tmp_path / "out.json"
     np.save(x, pixels(rng, 2, 6, 6))
