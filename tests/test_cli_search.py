@@ -303,6 +303,10 @@ def test_wrong_options(capsys, files, index):
     ):
         assert text in usage_error(capsys, *argv, *options)
     assert not (files / "a.json").exists()
+    before = (files / "hex.txt").read_bytes()
+    message = usage_error(capsys, *argv, "-o", str(files / "hex.txt"))
+    assert message.endswith(f"--output: must not be an input, got {files / 'hex.txt'}")
+    assert (files / "hex.txt").read_bytes() == before
     assert "must be above 0" in usage_error(capsys, *argv, "-k", "0")
 
 

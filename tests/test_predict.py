@@ -146,6 +146,11 @@ def test_output_does_not_replace_an_input(capsys, gray, tmp_path):
         message = usage_error(capsys, "predict", path, str(x), "-o", str(file))
         assert f"--output: must end in .txt, .csv or .json, got {file}" in message
         assert file.read_bytes() == before
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\nd\ne\n")
+    argv = ("predict", path, str(x), "--labels", str(labels), "-o", str(labels))
+    assert usage_error(capsys, *argv).endswith(f"--output: must not be an input, got {labels}")
+    assert labels.read_text() == "a\nb\nc\nd\ne\n"
 
 
 def test_csv_file(rng, colored, tmp_path):

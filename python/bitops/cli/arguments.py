@@ -18,6 +18,7 @@ __all__ = [
     "output_file",
     "output_format",
     "positive",
+    "refuse_input_as_output",
     "seed",
     "share",
 ]
@@ -91,6 +92,15 @@ def output_format(args: argparse.Namespace) -> str:
         name = printable(args.output.name)
         args.refuse(f"argument --format: must fit the ending of {name}, got {args.format}")
     return kind
+
+
+def refuse_input_as_output(args: argparse.Namespace, *inputs: Path | None) -> None:
+    """Refuse an output that would replace one of the files that are read."""
+    if args.output is None or not args.output.exists():
+        return
+    for path in inputs:
+        if path is not None and path.exists() and path.samefile(args.output):
+            args.refuse(f"argument --output: must not be an input, got {printable(path)}")
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:

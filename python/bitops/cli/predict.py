@@ -16,7 +16,7 @@ from ..files.text import printable
 from ..files.writing import write_file
 from ..layers import Packed
 from ..search.progress import progress
-from .arguments import output_ending, output_format, positive
+from .arguments import output_ending, output_format, positive, refuse_input_as_output
 from .examples import RESIZE, Batch, Examples, find_files, holds_arrays
 from .predictions import FORMATS, Prediction
 
@@ -95,6 +95,7 @@ def _numbers(text: str) -> np.ndarray:
 def run(args: argparse.Namespace) -> int:
     """Predict batch by batch, and print or write what came out."""
     kind = output_format(args)
+    refuse_input_as_output(args, args.model, args.labels)
     packed = io.load(args.model)
     labels = None if args.labels is None else _read_labels(args.labels)
     prepare = _preparation(packed, args.mean, args.std)

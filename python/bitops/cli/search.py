@@ -15,7 +15,7 @@ import numpy as np
 from ..files.arrays import map_npy
 from ..files.writing import write_file
 from ..ops.array import BitArray
-from .arguments import output_ending, output_format, positive
+from .arguments import output_ending, output_format, positive, refuse_input_as_output
 from .codes import add_rows_options, read_rows
 from .predictions import as_number
 
@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from ..search import BitIndex
 
     kind = output_format(args)
+    refuse_input_as_output(args, args.queries)
     if args.radius is not None:
         for name, value in (("-k/--count", args.count), ("--rescore", args.rescore)):
             if value is not None:
