@@ -1,6 +1,7 @@
 """`bitops index` and `bitops search` on files of several kinds."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ import bitops as bo
 from bitops.cli import codes
 from bitops.cli import main as cli
 from bitops.cli import search as search_command
-from bitops.search import BitIndex
+from bitops.search import BitIndex, pairwise
 from commands import failure, usage_error
 
 K = 96
@@ -119,6 +120,10 @@ def test_outputs(capsys, files, index, x, monkeypatch):
     assert rows == wanted
     for name in ("a.csv", "a.json", "a.npz", "a.txt"):
         assert run(capsys, "search", index, queries, "-k", 3, "-o", files / name) == ""
+    argv = ("search", index, queries, "-k", 3, "--format", "text")
+    assert run(capsys, *argv).splitlines() == table
+    assert run(capsys, *argv, "-o", files / "b.txt") == ""
+    assert (files / "b.txt").read_bytes() == (files / "a.txt").read_bytes()
     assert (files / "a.txt").read_text().splitlines() == table
     lines = list(csv.reader((files / "a.csv").read_text().splitlines()))
     assert lines[0] == ["query", "rank", "id", "distance"]
@@ -131,13 +136,23 @@ def test_outputs(capsys, files, index, x, monkeypatch):
         assert_array_equal(arrays["distances"], distances.ravel())
 
 
-def test_radius(capsys, files, index, x):
-    argv = ("search", index, files / "float.npy", "--radius", 40, "--format", "json")
+@pytest.mark.parametrize(
+    ("metric", "radius"), (("hamming", 45), ("jaccard", 0.65), ("intersection", 24))
+)
+def test_radius(capsys, files, x, metric, radius, monkeypatch):
+    """Ranks go by value, the best first, and by id among equal ones."""
+    monkeypatch.setattr(search_command, "QUERIES", 7)
+    BitIndex(x, metric).save(files / "near")
+    argv = ("search", files / "near", files / "float.npy", "--radius", radius, "--format", "json")
     found = json.loads(run(capsys, *argv))
-    distances = bo.hamming(x, x)
-    for row, query in enumerate(found):
-        assert_array_equal(query["ids"], np.flatnonzero(distances[row] <= 40))
-        assert_array_equal(query["distances"], distances[row][query["ids"]])
+    values = pairwise(x, x, metric)
+    sign, name = (-1, "counts") if metric == "intersection" else (1, "distances")
+    for row, query in zip(sign * values.astype(float), found, strict=True):
+        order = np.argsort(row, kind="stable")
+        order = order[row[order] <= sign * radius]
+        assert len(order) > 1
+        assert_array_equal(query["ids"], order)
+        assert_array_equal(np.float32(query[name]), np.float32(sign * row[order]))
 
 
 def test_rescoring(capsys, files, index, x):
@@ -147,7 +162,62 @@ def test_rescoring(capsys, files, index, x):
         found = json.loads(run(capsys, *argv, "--format", "json"))
         scores, ids = stored.search(x, 2, rescore=rescore)
         assert_array_equal([query["ids"] for query in found], ids)
-        assert_array_equal([query["scores"] for query in found], scores)
+        assert_array_equal(np.float32([query["scores"] for query in found]), scores)
+
+
+def test_numbers_that_json_lacks(capsys, files, index, x):
+    """Infinity becomes null; other numbers are as short as float32 allows."""
+    vectors = x.copy()
+    vectors[7] = [np.inf, *np.zeros(K - 1)]
+    np.save(files / "large.npy", vectors)
+    argv = ("search", index, files / "float.npy", "--rescore", files / "large.npy", "-k", 50)
+    text = run(capsys, *argv, "--format", "json")
+    found = json.loads(text, parse_constant=pytest.fail, parse_float=str)
+    lines = list(csv.DictReader(run(capsys, *argv, "--format", "csv").splitlines()))
+    scores, ids = BitIndex.load(index).search(x, 50, rescore=vectors)
+    assert np.isinf(scores).any()
+    for query, row in zip(found, scores, strict=True):
+        assert query["scores"] == [
+            repr(float(str(score))) if np.isfinite(score) else None for score in row
+        ]
+    assert [line["score"] for line in lines] == [str(score) for score in scores.ravel()]
+    assert_array_equal([query["ids"] for query in found], ids)
+
+
+@pytest.mark.parametrize("dtype", (np.complex64, "U3", "M8[s]"))
+def test_rescoring_by_no_numbers(capsys, files, index, dtype):
+    np.save(files / "wrong.npy", np.zeros((50, K), dtype))
+    argv = ("search", index, files / "float.npy", "--rescore", files / "wrong.npy")
+    assert "wrong.npy must hold a matrix of real numbers for --rescore" in failure(
+        capsys, *map(str, argv)
+    )
+
+
+def test_rescoring_by_no_matrix(capsys, files, index):
+    np.save(files / "row.npy", np.zeros(K))
+    (files / "zip.npy").write_bytes((files / "one.npz").read_bytes())
+    argv = ("search", str(index), str(files / "float.npy"), "--rescore")
+    for name, text in (("row.npy", "shape (96,)"), ("zip.npy", "must be a .npy file of numbers")):
+        assert text in failure(capsys, *argv, str(files / name))
+    assert usage_error(capsys, *argv, str(files / "one.npz")).endswith(
+        f"--rescore: must be bits or end in .npy, got {files / 'one.npz'}"
+    )
+
+
+@pytest.mark.parametrize("shape", ((10**12, K), (-1, K), (51, K)))
+def test_rows_that_are_not_there(capsys, files, index, shape):
+    header = io.BytesIO()
+    fields = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    (files / "claims.npy").write_bytes(header.getvalue() + bytes(50 * K * 4))
+    message = failure(capsys, "search", str(index), str(files / "claims.npy"))
+    assert f"the array claims {shape} of float32" in message
+
+
+def test_rows_in_fortran_order(capsys, files, index, x):
+    np.save(files / "columns.npy", np.asfortranarray(x))
+    argv = ("search", index, files / "columns.npy", "-k", 1, "--format", "json")
+    assert [query["ids"] for query in json.loads(run(capsys, *argv))] == [[i] for i in range(50)]
 
 
 def test_fewer_rows_than_asked_for(capsys, files, x):
@@ -216,10 +286,36 @@ def test_wrong_files(capsys, files, index, x):
 
 def test_wrong_options(capsys, files, index):
     argv = ("search", str(index), str(files / "hex.txt"))
-    assert "must end in .txt, .csv, .json, .npz, got a.pdf" in usage_error(
+    assert "must end in .txt, .csv, .json or .npz, got" in usage_error(
         capsys, *argv, "-o", str(files / "a.pdf")
     )
     assert "not allowed with argument --radius" in usage_error(
         capsys, *argv, "--radius", "3", "--rescore", "bits"
     )
+    for options, text in (
+        (("--radius", "3", "-k", "2"), "-k/--count: not allowed with argument --radius"),
+        (("--oversample", "2"), "--oversample: not allowed without argument --rescore"),
+        (
+            ("--format", "csv", "-o", str(files / "a.json")),
+            "must fit the ending of a.json, got csv",
+        ),
+        (("--format", "txt"), "invalid choice: 'txt'"),
+    ):
+        assert text in usage_error(capsys, *argv, *options)
+    assert not (files / "a.json").exists()
+    before = (files / "hex.txt").read_bytes()
+    message = usage_error(capsys, *argv, "-o", str(files / "hex.txt"))
+    assert message.endswith(f"--output: must not be an input, got {files / 'hex.txt'}")
+    assert (files / "hex.txt").read_bytes() == before
     assert "must be above 0" in usage_error(capsys, *argv, "-k", "0")
+
+
+@pytest.mark.parametrize("name", ("bytes.npy", "hex.txt"))
+def test_bits_that_rows_do_not_have(capsys, files, name):
+    argv = ("index", "build", str(files / "new"), str(files / name), "--bits")
+    for bits in ("0", "-8"):
+        assert usage_error(capsys, *argv, bits).endswith(f"--bits: must be above 0, got {bits}")
+    message = failure(capsys, *argv, "97")
+    assert f"--bits must be at most 96, as many as a row of {files / name} has, got 97" in message
+    assert not (files / "new").exists()
+    assert "50 rows of 96 bits" in run(capsys, *argv, 96)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -136,6 +137,22 @@ def test_text_and_labels(capsys, rng, gray, tmp_path):
     assert "must name the 5 classes of the model, got 2 lines" in failure(capsys, *argv)
 
 
+def test_output_does_not_replace_an_input(capsys, gray, tmp_path):
+    path, x = gray[1], tmp_path / "x.npy"
+    np.save(x, np.zeros((1, 6, 6, 1), np.uint8))
+    capsys.readouterr()
+    for file in (pathlib.Path(path), x):
+        before = file.read_bytes()
+        message = usage_error(capsys, "predict", path, str(x), "-o", str(file))
+        assert f"--output: must end in .txt, .csv or .json, got {file}" in message
+        assert file.read_bytes() == before
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\nd\ne\n")
+    argv = ("predict", path, str(x), "--labels", str(labels), "-o", str(labels))
+    assert usage_error(capsys, *argv).endswith(f"--output: must not be an input, got {labels}")
+    assert labels.read_text() == "a\nb\nc\nd\ne\n"
+
+
 def test_csv_file(rng, colored, tmp_path):
     model, path = colored
     x, output = pixels(rng, 3, 8, 6, 3), tmp_path / "out.csv"
@@ -218,8 +235,10 @@ def test_impossible_options(capsys, colored, tmp_path, options, message):
         (["--mean", "a"], "--mean: must be numbers with commas, got 'a'"),
         (["--std", "inf"], "--std: must be finite, got 'inf'"),
         (["--top", "0"], "--top: must be above 0, got 0"),
-        (["-o", "no/such/place"], "no such directory"),
+        (["-o", "no/such/place.csv"], "no such directory"),
+        (["-o", "out.npy"], "--output: must end in .txt, .csv or .json, got out.npy"),
         (["--format", "xml"], "invalid choice: 'xml'"),
+        (["--format", "csv", "-o", "out.json"], "must fit the ending of out.json, got csv"),
     ],
 )
 def test_wrong_usage(capsys, options, message):
@@ -298,6 +317,13 @@ def test_models_that_give_no_scores(capsys, tmp_path):
     np.save(x, np.full((2, 8), np.nan, np.float32))
     message = failure(capsys, "predict", str(path), str(x))
     assert "x.npy must fit the model: " in message and "finite" in message
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("a.PNG", "PNG"), ("a.bmp", "BMP")])
+def test_pictures_of_another_kind(capsys, gray, tmp_path, name, kind):
+    Image.new("L", (6, 6)).save(tmp_path / name, "PNG" if kind == "JPEG" else "JPEG")
+    message = failure(capsys, "predict", gray[1], str(tmp_path / name))
+    assert message.endswith(f"{tmp_path / name} must be a picture: its content is no {kind}")
 
 
 def test_failing_write_leaves_the_old_file(capsys, gray, rng, tmp_path, monkeypatch):

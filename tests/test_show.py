@@ -128,8 +128,12 @@ def test_command(capsys, network, tmp_path):
     assert str(network.summary()) in out and f"wrote {picture}" in out
     assert texts(picture.read_text())[0] == "<net> & co.safetensors"
     assert len(boxes(picture.read_text())) == len(list(all_layers(network.layers)))
-    message = usage_error(capsys, "show", str(model), "--svg", "no/such/place")
+    message = usage_error(capsys, "show", str(model), "--svg", "no/such/place.svg")
     assert "no such directory" in message
+    before = model.read_bytes()
+    message = usage_error(capsys, "show", str(model), "--svg", str(model))
+    assert message.endswith(f"--svg: must end in .svg, got {model}")
+    assert model.read_bytes() == before
     picture.write_text("mine")
     failure(capsys, "show", str(tmp_path / "missing"), "--svg", str(picture))
     assert picture.read_text() == "mine"

@@ -7,14 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..files.text import printable
 from ..files.writing import try_file
 
 __all__ = [
     "add_data_option",
     "add_training_options",
     "log_file",
+    "output_ending",
     "output_file",
+    "output_format",
     "positive",
+    "refuse_input_as_output",
     "seed",
     "share",
 ]
@@ -59,11 +63,44 @@ def output_file(text: str) -> Path:
     return path
 
 
-def log_file(text: str) -> Path:
-    """Parse the path of a log; its ending says the format."""
-    if Path(text).suffix not in (".csv", ".jsonl"):
-        raise argparse.ArgumentTypeError(f"must end in .csv or .jsonl, got {text}")
-    return output_file(text)
+def output_ending(*endings: str) -> Callable[[str], Path]:
+    """Make an argparse type of paths of files to write, which have one of the endings.
+
+    A slip that names an input, say the model, is then refused rather than written over.
+    """
+
+    def parse(text: str) -> Path:
+        if Path(text).suffix not in endings:
+            *others, last = endings
+            words = f"{', '.join(others)} or {last}" if others else last
+            raise argparse.ArgumentTypeError(f"must end in {words}, got {text}")
+        return output_file(text)
+
+    return parse
+
+
+log_file = output_ending(".csv", ".jsonl")
+
+
+def output_format(args: argparse.Namespace) -> str:
+    """Return the format of the output, by its ending or --format; refuse two that differ."""
+    if args.output is None:
+        return args.format or "text"
+    ending = args.output.suffix.removeprefix(".")
+    kind = "text" if ending == "txt" else ending
+    if args.format not in (None, kind):
+        name = printable(args.output.name)
+        args.refuse(f"argument --format: must fit the ending of {name}, got {args.format}")
+    return kind
+
+
+def refuse_input_as_output(args: argparse.Namespace, *inputs: Path | None) -> None:
+    """Refuse an output that would replace one of the files that are read."""
+    if args.output is None or not args.output.exists():
+        return
+    for path in inputs:
+        if path is not None and path.exists() and path.samefile(args.output):
+            args.refuse(f"argument --output: must not be an input, got {printable(path)}")
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from ..files.arrays import read_npz
-from ..files.reading import check_regular, read_regular
+from ..files.arrays import map_npy, read_npz
+from ..files.reading import read_regular
 from ..ops.array import BitArray, pack
+from .arguments import positive
 
-__all__ = ["add_rows_options", "load_array", "pack_rows", "read_ids", "read_rows"]
+__all__ = ["add_rows_options", "pack_rows", "read_ids", "read_rows"]
 
 BLOCK_BYTES = 1 << 24  # that are packed at once
 
@@ -23,7 +23,7 @@ def add_rows_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--array", metavar="NAME", help="which array of a .npz file (the only one)")
     parser.add_argument(
         "--bits",
-        type=int,
+        type=positive(int),
         metavar="N",
         help="bits of a row of bytes or digits, if the last ones are padding",
     )
@@ -49,6 +49,12 @@ def read_rows(where: str, path: Path, args: argparse.Namespace) -> np.ndarray | 
     if array.ndim != 2:
         raise ValueError(f"[{where}] {path} must hold a matrix, got shape {array.shape}")
     if array.dtype == np.uint8:
+        most = 8 * array.shape[1]
+        if args.bits is not None and args.bits > most:
+            raise ValueError(
+                f"[{where}] --bits must be at most {most}, as many as a row of {path} has, got "
+                f"{args.bits}"
+            )
         return BitArray.from_packbits(array, args.bits, bitorder=args.bitorder)
     if args.bits is not None:
         raise ValueError(f"[{where}] --bits is for bytes and digits, got dtype {array.dtype}")
@@ -78,7 +84,7 @@ def pack_rows(rows: np.ndarray | BitArray) -> BitArray:
 def read_ids(where: str, path: Path) -> np.ndarray:
     """Read ids: a .npy file of integers, or one a line."""
     if path.suffix == ".npy":
-        ids = load_array(where, path)
+        ids = map_npy(where, path)
         if ids.dtype.kind not in "iu":
             raise ValueError(f"[{where}] {path} must hold integers, got dtype {ids.dtype}")
         return ids
@@ -92,7 +98,7 @@ def _read_array(where: str, path: Path, name: str | None) -> np.ndarray:
     if path.suffix != ".npz" and name is not None:
         raise ValueError(f"[{where}] --array is for .npz files, got {path}")
     if path.suffix == ".npy":
-        return load_array(where, path)
+        return map_npy(where, path)
     if path.suffix != ".npz":
         return _digits(where, path)
     arrays = read_npz(where, path)
@@ -101,15 +107,6 @@ def _read_array(where: str, path: Path, name: str | None) -> np.ndarray:
     if name not in arrays:
         raise ValueError(f"[{where}] --array must be one of {', '.join(arrays)}, got {name}")
     return arrays[name]
-
-
-def load_array(where: str, path: Path) -> np.ndarray:
-    """Map a .npy file; objects, which would run code, are refused."""
-    try:
-        check_regular(path, os.stat(path))
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"[{where}] {path} must be a .npy file of numbers: {error}") from None
 
 
 def _lines(where: str, path: Path) -> list[str]:

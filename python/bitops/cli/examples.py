@@ -181,9 +181,10 @@ def _read_picture(path: Path, shape: tuple[int, ...] | None, resize: str | None)
     if shape is None or len(shape) not in (1, 3):
         stated = "no shape of its input" if shape is None else f"the input shape {shape}"
         raise ValueError(f"[predict] pictures need a model of images, got one that states {stated}")
+    kind = PICTURES[path.suffix.lower()]
     try:
         with open_regular(path) as file:
-            image = image_class.open(file, formats=[PICTURES[path.suffix.lower()]])
+            image = image_class.open(file, formats=[kind])
             if image.width * image.height > image_class.MAX_IMAGE_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
             if image.mode[0] in "IF":
@@ -191,6 +192,8 @@ def _read_picture(path: Path, shape: tuple[int, ...] | None, resize: str | None)
             image = image_ops.exif_transpose(image)
     except FileNotFoundError:
         raise
+    except image_class.UnidentifiedImageError:
+        raise ValueError(f"[predict] {path} must be a picture: its content is no {kind}") from None
     except (*_DAMAGED, image_class.DecompressionBombError) as error:
         raise ValueError(f"[predict] {path} must be a picture: {error}") from None
     height, width, channels = _picture_shape(path, image.size, shape, resize)

@@ -16,7 +16,7 @@ from ..files.text import printable
 from ..files.writing import write_file
 from ..layers import Packed
 from ..search.progress import progress
-from .arguments import output_file, positive
+from .arguments import output_ending, output_format, positive, refuse_input_as_output
 from .examples import RESIZE, Batch, Examples, find_files, holds_arrays
 from .predictions import FORMATS, Prediction
 
@@ -49,10 +49,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--format",
         choices=tuple(FORMATS),
-        help="of the output; by default what the ending of OUT says, else text",
+        help="of what is printed (text); that of OUT goes by its ending",
     )
     parser.add_argument(
-        "-o", "--output", type=output_file, metavar="OUT", help="write a file, whole or not at all"
+        "-o",
+        "--output",
+        type=output_ending(".txt", ".csv", ".json"),
+        metavar="OUT",
+        help="write a .txt, .csv or .json file, whole or not at all",
     )
     parser.add_argument(
         "--resize",
@@ -75,7 +79,7 @@ def add_parser(commands: Any) -> None:
         dest="batch_size",
         help=f"examples at a time ({BATCH})",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, refuse=parser.error)
 
 
 def _numbers(text: str) -> np.ndarray:
@@ -90,11 +94,13 @@ def _numbers(text: str) -> np.ndarray:
 
 def run(args: argparse.Namespace) -> int:
     """Predict batch by batch, and print or write what came out."""
+    kind = output_format(args)
+    refuse_input_as_output(args, args.model, args.labels)
     packed = io.load(args.model)
     labels = None if args.labels is None else _read_labels(args.labels)
     prepare = _preparation(packed, args.mean, args.std)
     examples = Examples(packed.input_shape, prepare, args.resize)
-    write = FORMATS[args.format or _format_of(args.output)]
+    write = FORMATS[kind]
     lines = write(_predictions(packed, examples, args, labels))
     if args.output is None:
         for line in lines:
@@ -104,11 +110,6 @@ def run(args: argparse.Namespace) -> int:
     write_file("predict", args.output, data)
     print(f"wrote {printable(args.output)}, {len(data):,} bytes")
     return 0
-
-
-def _format_of(path: Path | None) -> str:
-    ending = "" if path is None else path.suffix.lower().removeprefix(".")
-    return ending if ending in FORMATS else "text"
 
 
 def _predictions(

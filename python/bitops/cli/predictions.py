@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FORMATS", "Prediction"]
+__all__ = ["FORMATS", "Prediction", "as_number"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
 def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Yield the lines of one list, of an object for each example."""
     # whole before the first line, so that no reader meets half a list
-    objects = [json.dumps(_as_object(made)) for made in predictions]
+    objects = [json.dumps(_as_object(made), allow_nan=False) for made in predictions]
     yield "["
     yield from (f"{line}," for line in objects[:-1])
     yield from objects[-1:]
@@ -64,17 +64,17 @@ def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
 def _as_object(made: Prediction) -> dict[str, Any]:
     rows = zip(made.classes.tolist(), made.labels, made.scores, strict=True)
     classes = [
-        {"class": index, "label": label, "score": _as_number(score)} for index, label, score in rows
+        {"class": index, "label": label, "score": as_number(score)} for index, label, score in rows
     ]
     place = {} if made.place is None else {"index": made.place}
     return {"file": made.file, **place, "predictions": classes}
 
 
-def _as_number(score: Any) -> int | float | None:
-    """Return a score as JSON has it: float32 in its shortest form, None if it is not finite."""
-    if isinstance(score, np.integer):
-        return int(score)
-    return float(str(score)) if math.isfinite(score) else None
+def as_number(value: Any) -> int | float | None:
+    """Return a number of NumPy for JSON: float32 in its shortest form, None if not finite."""
+    if isinstance(value, np.integer):
+        return int(value)
+    return float(str(value)) if math.isfinite(value) else None
 
 
 FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {

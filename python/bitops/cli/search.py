@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..files.arrays import map_npy
 from ..files.writing import write_file
 from ..ops.array import BitArray
-from .arguments import output_file, positive
-from .codes import add_rows_options, load_array, read_rows
+from .arguments import output_ending, output_format, positive, refuse_input_as_output
+from .codes import add_rows_options, read_rows
+from .predictions import as_number
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from ..search import BitIndex
 
 __all__ = ["add_parser", "run"]
 
+COUNT = 10  # rows that are found for a query
+OVERSAMPLE = 4
 QUERIES = 1024  # that are searched at once: an index in files is read once for all of them
 
 
@@ -37,7 +43,7 @@ class Found(NamedTuple):
         """Yield query, rank from 1 on, id, value."""
         for query, (first, last) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True)):
             for rank, place in enumerate(range(first, last), 1):
-                yield query, rank, int(self.ids[place]), self.values[place].item()
+                yield query, rank, int(self.ids[place]), self.values[place]
 
 
 def add_parser(commands: Any) -> None:
@@ -56,7 +62,7 @@ def add_parser(commands: Any) -> None:
         help="a .npy, .npz or text file, as the rows of `bitops index build`",
     )
     parser.add_argument(
-        "-k", "--count", type=positive(int), default=10, metavar="K", help="rows a query (10)"
+        "-k", "--count", type=positive(int), metavar="K", help=f"rows a query ({COUNT})"
     )
     parser.add_argument(
         "--radius", type=float, metavar="R", help="find all rows within a distance instead"
@@ -70,18 +76,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--oversample",
         type=positive(int),
-        default=4,
         metavar="N",
-        help="with --rescore: how many times K rows are found first (4)",
+        help=f"with --rescore: how many times K rows are found first ({OVERSAMPLE})",
     )
     add_rows_options(parser)
     parser.add_argument(
-        "--format", choices=("txt", "csv", "json"), default="txt", help="what is printed (txt)"
+        "--format",
+        choices=("text", "csv", "json"),
+        help="of what is printed (text); that of FILE goes by its ending",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=output_file,
+        type=output_ending(".txt", ".csv", ".json", ".npz"),
         metavar="FILE",
         help="write to a file that ends in .txt, .csv, .json or .npz instead",
     )
@@ -92,12 +99,16 @@ def run(args: argparse.Namespace) -> int:
     """Search, and print or write what has been found."""
     from ..search import BitIndex
 
-    kind = args.format if args.output is None else args.output.suffix.removeprefix(".")
-    if args.output is not None and kind not in WRITERS:
-        endings = ", ".join(f".{ending}" for ending in WRITERS)
-        args.refuse(f"argument --output: must end in {endings}, got {args.output.name}")
-    if args.radius is not None and args.rescore is not None:
-        args.refuse("argument --rescore: not allowed with argument --radius")
+    kind = output_format(args)
+    refuse_input_as_output(args, args.queries)
+    if args.radius is not None:
+        for name, value in (("-k/--count", args.count), ("--rescore", args.rescore)):
+            if value is not None:
+                args.refuse(f"argument {name}: not allowed with argument --radius")
+    if args.oversample is not None and args.rescore is None:
+        args.refuse("argument --oversample: not allowed without argument --rescore")
+    if args.rescore not in (None, "bits") and Path(args.rescore).suffix != ".npy":
+        args.refuse(f"argument --rescore: must be bits or end in .npy, got {args.rescore}")
     index = BitIndex.load(args.index)
     found = search(index, read_rows("search", args.queries, args), args)
     content = WRITERS[kind](found)
@@ -119,7 +130,7 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
         if isinstance(queries, BitArray) or queries.dtype.kind == "b":
             raise ValueError(f"[search] {args.queries} must hold numbers for --rescore, got bits")
         if rescore != "bits":
-            rescore = load_array("search", Path(rescore))
+            rescore = read_vectors(Path(rescore))
     counts, ids, values = [np.zeros(1, np.int64)], [], []
     with progress(len(queries), "queries") as done:
         for start in range(0, max(len(queries), 1), QUERIES):
@@ -127,11 +138,15 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
             if args.radius is not None:
                 within = index.within(part, args.radius)
                 counts.append(np.diff(within.indptr))
-                ids.append(within.indices)
-                values.append(within.data)
+                order = best_first(within, is_count=value == "count")
+                ids.append(within.indices[order])
+                values.append(within.data[order])
             else:
                 nearest, rows = index.search(
-                    part, args.count, rescore=rescore, oversample=args.oversample
+                    part,
+                    args.count or COUNT,
+                    rescore=rescore,
+                    oversample=args.oversample or OVERSAMPLE,
                 )
                 is_row = rows >= 0
                 counts.append(is_row.sum(axis=1))
@@ -140,6 +155,24 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
             done(len(part))
     ends = np.cumsum(np.concatenate(counts))
     return Found(value, ends, np.concatenate(ids), np.concatenate(values))
+
+
+def read_vectors(path: Path) -> np.ndarray:
+    """Map the real vectors that queries are rescored with, a row for each id."""
+    vectors = map_npy("search", path)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "biuf":
+        raise ValueError(
+            f"[search] {path} must hold a matrix of real numbers for --rescore, got dtype "
+            f"{vectors.dtype} and shape {vectors.shape}"
+        )
+    return vectors
+
+
+def best_first(within: csr_array, is_count: bool) -> np.ndarray:
+    """Return the order of ranks for what `BitIndex.within` has found, ordered by id."""
+    owners = np.repeat(np.arange(within.shape[0]), np.diff(within.indptr))
+    keys = -within.data.astype(np.int64) if is_count else within.data
+    return np.lexsort((within.indices, keys, owners))
 
 
 def as_text(found: Found) -> bytes:
@@ -165,11 +198,11 @@ def as_json(found: Found) -> bytes:
         {
             "query": query,
             "ids": found.ids[first:last].tolist(),
-            f"{found.value}s": found.values[first:last].tolist(),
+            f"{found.value}s": [as_number(value) for value in found.values[first:last]],
         }
         for query, (first, last) in enumerate(zip(found.ends[:-1], found.ends[1:], strict=True))
     ]
-    return (json.dumps(results) + "\n").encode()
+    return (json.dumps(results, allow_nan=False) + "\n").encode()
 
 
 def as_npz(found: Found) -> bytes:
@@ -181,7 +214,7 @@ def as_npz(found: Found) -> bytes:
 
 
 WRITERS: dict[str, Callable[[Found], bytes]] = {
-    "txt": as_text,
+    "text": as_text,
     "csv": as_csv,
     "json": as_json,
     "npz": as_npz,

@@ -10,7 +10,7 @@ from typing import Any
 from .. import io
 from ..files.text import printable
 from ..files.writing import write_file
-from .arguments import output_file
+from .arguments import output_ending
 from .network_picture import draw_network
 
 __all__ = ["add_parser", "run"]
@@ -26,7 +26,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file of a packed model")
     parser.add_argument(
-        "--svg", type=output_file, metavar="FILE", help="draw the network, as an SVG file"
+        "--svg",
+        type=output_ending(".svg"),
+        metavar="FILE",
+        help="draw the network, as a .svg file",
     )
     parser.set_defaults(run=run)
 

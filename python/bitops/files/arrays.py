@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 import os
+from typing import BinaryIO
 
 import numpy as np
 
-from .reading import read_regular
+from .reading import open_regular, read_regular
 from .unpacking import read_zip
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["map_npy", "read_npy", "read_npz"]
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -23,6 +24,18 @@ def read_npy(where: str, path: str | os.PathLike) -> np.ndarray:
     """Return the array of a file; raises the errors of `read_npz`."""
     try:
         return _array("the array", read_regular(path))
+    except ValueError as error:
+        raise ValueError(f"[{where}] {path} must be a .npy file of numbers: {error}") from None
+
+
+def map_npy(where: str, path: str | os.PathLike) -> np.ndarray:
+    """Return the array of a file as a memory map to read; raises the errors of `read_npz`."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            shape, is_fortran, dtype = _read_header("the array", file, size)
+            offset = file.tell()
+            return np.memmap(file, dtype, "r", offset, shape, "F" if is_fortran else "C")
     except ValueError as error:
         raise ValueError(f"[{where}] {path} must be a .npy file of numbers: {error}") from None
 
@@ -46,11 +59,18 @@ def read_npz(where: str, path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _array(name: str, data: bytes) -> np.ndarray:
     content = io.BytesIO(data)
-    version = np.lib.format.read_magic(content)
-    if version not in _HEADERS:
-        raise ValueError(f"{name} has the unknown version {version}")
-    shape, _, dtype = _HEADERS[version](content)
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize > len(data):
-        raise ValueError(f"{name} claims {shape} of {dtype}")
+    _read_header(name, content, len(data))
     content.seek(0)
     return np.lib.format.read_array(content)
+
+
+def _read_header(name: str, file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether in Fortran order, and dtype of an array in a file of some size."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"{name} has the unknown version {version}")
+    shape, is_fortran, dtype = _HEADERS[version](file)
+    claims = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or claims > size - file.tell():
+        raise ValueError(f"{name} claims {shape} of {dtype}")
+    return shape, is_fortran, dtype
