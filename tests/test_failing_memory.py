@@ -334,6 +334,7 @@ worker.start(); ready.wait()
 bo.set_num_threads(16)
 bo.pack(x)
 LIMIT
+bo.set_num_threads(16)  # a team is tried, even if the last one was late
 go.set(); worker.join()
 print(found == want[:1], bo.get_num_threads() < 16)
 """,
