@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -84,6 +85,25 @@ def test_save_again(folder, tmp_path, mmap):
         assert not list(path.glob("*.removed.npy")) and len(list(path.glob("*.rows.npy"))) == 2
     assert opened.search(np.ones((1, 9), bool), 1)[0] == 0  # of files that are gone
     assert opened.refresh() and opened.k == K and not opened.refresh()
+
+
+def test_save_keeps_what_others_have_written(folder, x, tmp_path):
+    """Also by another name of the folder; a folder that is gone is written as a new one."""
+    first, second = BitIndex.load(folder), BitIndex.load(folder)
+    ids = second.add(x[:5])
+    (tmp_path / "other").mkdir()
+    first.save(tmp_path / "other" / ".." / "index")
+    again = BitIndex.load(folder)
+    assert len(first) == len(again) == 45 and again.next_id == 96
+    assert again.rows(ids) == bo.pack(x[:5])
+    assert not list(folder.glob("*.removed.npy"))
+    assert_array_equal(second.add(x[:1]), [96])
+    assert first.refresh() and len(first) == 46
+    rows = first.rows(first.ids)
+    shutil.rmtree(folder)
+    for path in (tmp_path / "new", folder):
+        first.save(path)
+        assert BitIndex.load(path).rows(first.ids) == rows
 
 
 def test_memory_stays_apart(folder):

@@ -326,7 +326,8 @@ class BitIndex:
         """Write the index to a folder, which `load` opens.
 
         What another index there held is replaced; processes that have opened it go on with that.
-        A folder without an index must be empty. Rows that have been removed are not written.
+        In its own folder an index first takes over what others have written there. A folder without
+        an index must be empty. Rows that have been removed are not written.
 
         Parameters
         ----------
@@ -340,10 +341,12 @@ class BitIndex:
         """
         folder = Folder(path)
         folder.make("BitIndex.save")
+        if self._folder is not None and self._folder.is_same(folder):
+            with self._writing() as state:
+                self._write(segments.compacted(state))
+            return
         with folder.locked():
             folder.write(segments.compacted(self._state))
-        if self._folder is not None and os.path.samefile(self._folder.path, folder.path):
-            self.refresh()
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, mmap: bool = True) -> BitIndex:

@@ -179,6 +179,12 @@ class Folder:
         finally:
             os.close(descriptor)  # which unlocks it
 
+    def is_same(self, other: Folder) -> bool:
+        """Tell whether another path is that of this folder, and the index is still there."""
+        if not (self.path / MANIFEST).exists():
+            return False
+        return os.path.samefile(self.path, other.path)
+
     def make(self, where: str) -> None:
         """Make the folder, or find that the one that is there holds an index or nothing."""
         if not self.path.exists():
