@@ -91,6 +91,14 @@ def test_add_and_info(capsys, files, index, x):
     assert not distances.any()
 
 
+def test_paths_are_printed_as_given(capsys, files, monkeypatch):
+    monkeypatch.chdir(files)
+    for action, rows in (("build", 50), ("add", 100)):
+        line = run(capsys, "index", action, "new", "hex.txt")
+        assert line.startswith("new: ") and f"{rows} rows of 96 bits" in line
+    assert run(capsys, "index", "info", "new").splitlines()[0] == "index    new"
+
+
 def test_build_again(capsys, files, index):
     assert failure(capsys, "index", "build", str(index), str(files / "hex.txt")).endswith(
         "exists; replace it with --overwrite"

@@ -106,6 +106,18 @@ def test_save_keeps_what_others_have_written(folder, x, tmp_path):
         assert BitIndex.load(path).rows(first.ids) == rows
 
 
+def test_relative_paths(folder, x, tmp_path, monkeypatch):
+    """They mean what they meant when the index was opened, wherever the process goes."""
+    monkeypatch.chdir(tmp_path)
+    index = BitIndex.load("index")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert index.path == folder
+    index.add(x[:3])
+    index.save(folder)
+    assert len(pickle.loads(pickle.dumps(index))) == 43 and not os.listdir()
+
+
 def test_memory_stays_apart(folder):
     index = BitIndex.load(folder, mmap=False)
     assert index.path is None

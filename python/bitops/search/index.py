@@ -53,7 +53,7 @@ class BitIndex:
     ids : ndarray of int64
         The ids of all rows, ascending; made anew each time.
     path : Path or None
-        The folder, if `load` has opened one.
+        The folder, absolute, if `load` has opened one.
 
     Raises
     ------

@@ -109,7 +109,7 @@ class Folder:
     """The files of an index."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # whatever folder the process goes to
 
     def manifest(self) -> bytes:
         """Read the manifest, which is another one after every change."""
