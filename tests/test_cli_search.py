@@ -208,7 +208,8 @@ def test_wrong_files(capsys, files, index, x):
     assert "--array is for .npz" in fails("search", index, files / "bool.npy", "--array", "x")
     assert "--bits is for bytes" in fails("search", index, files / "bool.npy", "--bits", 9)
     assert "got bits" in fails("search", index, files / "hex.txt", "--rescore", "bits")
-    assert "No such file" in fails("search", files / "absent", files / "hex.txt")
+    for argv in (("search", files, files / "hex.txt"), ("index", "info", files / "absent")):
+        assert "must hold an index: there is no index.json" in fails(*argv)
     assert "metric must be one of" in fails(
         "index", "build", files / "new", files / "hex.txt", "--metric", "cosine"
     )

@@ -230,7 +230,8 @@ def test_failing_writes(folder, x, monkeypatch):
 def test_other_folders(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "absent"):
-        with pytest.raises(FileNotFoundError):
+        text = rf"^\[BitIndex.load\] .*{name} must hold an index: there is no index.json$"
+        with pytest.raises(FileNotFoundError, match=text):
             BitIndex.load(tmp_path / name)
     with pytest.raises(OSError):
         BitIndex.load(folder / "index.json")

@@ -57,10 +57,11 @@ def add_parser(commands: Any) -> None:
 def run_build(args: argparse.Namespace) -> int:
     """Make an index of the rows of a file."""
     from ..search import BitIndex
+    from ..search.index_files import MANIFEST
     from ..search.metrics import check_metric
 
     check_metric("index", args.metric)
-    if (args.index / "index.json").exists() and not args.overwrite:
+    if (args.index / MANIFEST).exists() and not args.overwrite:
         raise ValueError(f"[index] {args.index} exists; replace it with --overwrite")
     bits = pack_rows(read_rows("index", args.rows, args))
     index = BitIndex(bits if args.ids is None else bits[:0], args.metric)

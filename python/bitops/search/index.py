@@ -362,9 +362,9 @@ class BitIndex:
         Raises
         ------
         OSError
-            If a file cannot be read.
+            If a file cannot be read, or the folder holds no index.
         ValueError
-            If the folder does not hold an index, or one that is damaged.
+            If the folder holds something else in place of one, or one that is damaged.
 
         Notes
         -----

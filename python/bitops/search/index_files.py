@@ -44,7 +44,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MAX_ID", "Folder"]
+__all__ = ["MANIFEST", "MAX_ID", "Folder"]
 
 MANIFEST, LOCK = "index.json", "lock"
 FORMAT, VERSION = "bitops.index", 1
@@ -136,10 +136,14 @@ class Folder:
         Raises
         ------
         OSError
-            If a file cannot be read.
+            If a file cannot be read, or there is no index.
         ValueError
             If the files are not those of an index, or are damaged.
         """
+        if not (self.path / MANIFEST).exists():
+            raise FileNotFoundError(
+                f"[{where}] {self.path} must hold an index: there is no {MANIFEST}"
+            )
         try:
             while True:
                 manifest = self.manifest()
