@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, is_integer, plain_array
 from . import segments
+from .ids import check_ids
 from .index_files import MAX_ID, Folder
 from .merging import Nearest
 from .metrics import Columns, Rows, check_matrix, check_metric
@@ -434,19 +435,12 @@ def _restore(
     return index
 
 
-def _as_ids(where: str, ids: ArrayLike) -> Ids:
+def _as_ids(where: str, ids: ArrayLike, name: str = "ids", kinds: str = "integers") -> Ids:
     """Check ids, and return them as int64."""
-    array = plain_array(where, "ids", ids)
+    array = check_ids(where, name, ids, 0, MAX_ID + 1, kinds=kinds)
     if array.ndim != 1:
-        raise ValueError(f"[{where}] ids must have one axis, got shape {array.shape}")
-    if not array.size:  # an empty list is float64
-        return np.empty(0, np.int64)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] ids must be integers, got dtype {array.dtype}")
-    for extreme in (array.min(), array.max()):
-        if not 0 <= extreme <= MAX_ID:
-            raise ValueError(f"[{where}] ids must be in [0, {MAX_ID}], got {extreme}")
-    return array.astype(np.int64)
+        raise ValueError(f"[{where}] {name} must have one axis, got shape {array.shape}")
+    return array
 
 
 def _check_found(where: str, ids: Ids, found: NDArray[np.bool_]) -> None:
@@ -467,7 +461,7 @@ def _as_subset(where: str, subset: ArrayLike, next_id: int) -> NDArray[Any]:
     """Return a mask of ids, or ids that are unique and ascend."""
     array = plain_array(where, "subset", subset)
     if array.dtype.kind != "b":
-        return np.unique(_as_ids(where, array))
+        return np.unique(_as_ids(where, array, "subset", "bool or integers"))
     if array.shape != (next_id,):
         raise ValueError(f"[{where}] a mask must have shape ({next_id},), got {array.shape}")
     return array
