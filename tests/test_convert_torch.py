@@ -198,6 +198,7 @@ def test_a_shared_module_is_used_twice(rows):
         lambda self, x: (2 - x).clamp(min=0).sub(1).div(3).contiguous().flatten(1),
         lambda self, x: (x + torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)).flatten(1),
         lambda self, x: (x * torch.tanh(x)).flatten(1),
+        lambda self, x: (torch.sigmoid(x) - nn.Sigmoid()(x + 1) * F.sigmoid(x)).flatten(1),
         lambda self, x: torch.flatten(input=torch.cat([x, 1 - x], axis=1), start_dim=1),
         lambda self, x: torch.mean(torch.maximum(x, torch.tensor(0.5)), dim=(2, 3)),
         lambda self, x: torch.batch_norm(
