@@ -395,10 +395,21 @@ def test_torchscript_is_refused():
         from_torch(nn.Sequential(nn.Linear(20, 20), scripted), input_shape=(20,))
 
 
-@pytest.mark.parametrize("shape", [(), (3, 4), (8, 8, 0), (1.5,)])
-def test_shapes_that_are_none(shape):
-    with pytest.raises(ValueError, match="input_shape must be"):
-        from_torch(nn.ReLU(), input_shape=shape)
+@pytest.mark.parametrize(
+    ("error", "shape"),
+    [
+        (TypeError, 4),
+        (TypeError, ()),
+        (TypeError, (1.5,)),
+        (ValueError, None),
+        (ValueError, (3, 4)),
+        (ValueError, (8, 8, 0)),
+    ],
+)
+@pytest.mark.parametrize(("network", "layers"), [(nn.ReLU(), None), ({}, [L.ReLU()])])
+def test_shapes_that_are_none(error, shape, network, layers):
+    with pytest.raises(error, match=r"^\[from_torch\] input_shape must be"):
+        from_torch(network, layers, input_shape=shape)
 
 
 def test_channels_that_do_not_fit_the_first_layer():

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from .. import layers as L
 from ..layers.base import TrainingLayer
+from ..layers.container import check_shape
 from .errors import ConversionError
 from .lowering import freeze, network
 from .steps import Map, Step
@@ -113,8 +114,8 @@ def from_torch(
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    shape = tuple(input_shape)
-    if len(shape) not in (1, 3) or not all(isinstance(size, int) and size > 0 for size in shape):
+    shape = check_shape("from_torch", input_shape)
+    if shape is None or len(shape) not in (1, 3):
         raise ValueError(
             f"[from_torch] input_shape must be (h, w, c) of images or (features,), got {shape}"
         )
