@@ -385,6 +385,12 @@ def test_changes_through_a_view_are_refused():
         from_torch(Of(forward), input_shape=(8, 7, 3))
 
 
+def test_what_is_needed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"needs PyTorch: pip install 'bitops\[torch\]'"):
+        from_torch("weights.pt", [L.ReLU()], input_shape=(20,))
+
+
 def test_torchscript_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -64,7 +64,8 @@ def from_torch(
         If the file is damaged, or if the network cannot be represented: the message names the
         first function or entry that cannot, the module, and why. It is a ValueError.
     ImportError
-        If a module or a file of torch.save is given, and PyTorch is not installed.
+        If a module or a file of torch.save is given, and PyTorch is not installed:
+        `pip install 'bitops[torch]'`.
     OSError
         If the file cannot be read.
 
