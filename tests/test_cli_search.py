@@ -92,6 +92,14 @@ def test_add_and_info(capsys, files, index, x):
     assert not distances.any()
 
 
+def test_paths_are_printed_as_given(capsys, files, monkeypatch):
+    monkeypatch.chdir(files)
+    for action, rows in (("build", 50), ("add", 100)):
+        line = run(capsys, "index", action, "new", "hex.txt")
+        assert line.startswith("new: ") and f"{rows} rows of 96 bits" in line
+    assert run(capsys, "index", "info", "new").splitlines()[0] == "index    new"
+
+
 def test_build_again(capsys, files, index):
     assert failure(capsys, "index", "build", str(index), str(files / "hex.txt")).endswith(
         "exists; replace it with --overwrite"
@@ -270,7 +278,8 @@ def test_wrong_files(capsys, files, index, x):
     assert "--array is for .npz" in fails("search", index, files / "bool.npy", "--array", "x")
     assert "--bits is for bytes" in fails("search", index, files / "bool.npy", "--bits", 9)
     assert "got bits" in fails("search", index, files / "hex.txt", "--rescore", "bits")
-    assert "No such file" in fails("search", files / "absent", files / "hex.txt")
+    for argv in (("search", files, files / "hex.txt"), ("index", "info", files / "absent")):
+        assert "must hold an index: there is no index.json" in fails(*argv)
     assert "metric must be one of" in fails(
         "index", "build", files / "new", files / "hex.txt", "--metric", "cosine"
     )

@@ -68,6 +68,12 @@ def test_binary_layers_are_packed(name, binary, real):
     assert sum(isinstance(layer, L.FloatConv2D | L.FloatDense) for layer in layers) == real
 
 
+def test_a_logistic_is_a_sigmoid():
+    layers = list(kinds(from_lce(file_of("gates")).layers))
+    assert sum(isinstance(layer, L.PackedSigmoid) for layer in layers) == 1
+    assert not any(isinstance(layer, L.PackedTanh) for layer in layers)
+
+
 def test_bytes_are_read_as_well():
     path = file_of("groups")
     x, _ = golden(path)

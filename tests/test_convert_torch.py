@@ -198,6 +198,7 @@ def test_a_shared_module_is_used_twice(rows):
         lambda self, x: (2 - x).clamp(min=0).sub(1).div(3).contiguous().flatten(1),
         lambda self, x: (x + torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)).flatten(1),
         lambda self, x: (x * torch.tanh(x)).flatten(1),
+        lambda self, x: (torch.sigmoid(x) - nn.Sigmoid()(x + 1) * F.sigmoid(x)).flatten(1),
         lambda self, x: torch.flatten(input=torch.cat([x, 1 - x], axis=1), start_dim=1),
         lambda self, x: torch.mean(torch.maximum(x, torch.tensor(0.5)), dim=(2, 3)),
         lambda self, x: torch.batch_norm(
@@ -384,6 +385,12 @@ def test_changes_through_a_view_are_refused():
         from_torch(Of(forward), input_shape=(8, 7, 3))
 
 
+def test_what_is_needed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"needs PyTorch: pip install 'bitops\[torch\]'"):
+        from_torch("weights.pt", [L.ReLU()], input_shape=(20,))
+
+
 def test_torchscript_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -394,10 +401,21 @@ def test_torchscript_is_refused():
         from_torch(nn.Sequential(nn.Linear(20, 20), scripted), input_shape=(20,))
 
 
-@pytest.mark.parametrize("shape", [(), (3, 4), (8, 8, 0), (1.5,)])
-def test_shapes_that_are_none(shape):
-    with pytest.raises(ValueError, match="input_shape must be"):
-        from_torch(nn.ReLU(), input_shape=shape)
+@pytest.mark.parametrize(
+    ("error", "shape"),
+    [
+        (TypeError, 4),
+        (TypeError, ()),
+        (TypeError, (1.5,)),
+        (ValueError, None),
+        (ValueError, (3, 4)),
+        (ValueError, (8, 8, 0)),
+    ],
+)
+@pytest.mark.parametrize(("network", "layers"), [(nn.ReLU(), None), ({}, [L.ReLU()])])
+def test_shapes_that_are_none(error, shape, network, layers):
+    with pytest.raises(error, match=r"^\[from_torch\] input_shape must be"):
+        from_torch(network, layers, input_shape=shape)
 
 
 def test_channels_that_do_not_fit_the_first_layer():

@@ -81,6 +81,14 @@ def test_neighbors_within_a_range(rng, metric):
     assert model.radius_neighbors(x, 0 if sign > 0 else 70, False).shape == (40,)
 
 
+def test_no_queries():
+    model = BitNeighbors(2).fit(np.ones((6, 9), bool))
+    none = bo.pack(np.ones((0, 9), bool))
+    for found in (*model.radius_neighbors(none), model.radius_neighbors(none, 3, False)):
+        assert found.shape == (0,) and found.dtype == object
+    assert [found.shape for found in model.kneighbors(none)] == [(0, 2), (0, 2)]
+
+
 def test_no_row_is_its_own_neighbor():
     """Also where more equal rows than neighbors came before it."""
     x = np.ones((6, 9), bool)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -84,6 +85,37 @@ def test_save_again(folder, tmp_path, mmap):
         assert not list(path.glob("*.removed.npy")) and len(list(path.glob("*.rows.npy"))) == 2
     assert opened.search(np.ones((1, 9), bool), 1)[0] == 0  # of files that are gone
     assert opened.refresh() and opened.k == K and not opened.refresh()
+
+
+def test_save_keeps_what_others_have_written(folder, x, tmp_path):
+    """Also by another name of the folder; a folder that is gone is written as a new one."""
+    first, second = BitIndex.load(folder), BitIndex.load(folder)
+    ids = second.add(x[:5])
+    (tmp_path / "other").mkdir()
+    first.save(tmp_path / "other" / ".." / "index")
+    again = BitIndex.load(folder)
+    assert len(first) == len(again) == 45 and again.next_id == 96
+    assert again.rows(ids) == bo.pack(x[:5])
+    assert not list(folder.glob("*.removed.npy"))
+    assert_array_equal(second.add(x[:1]), [96])
+    assert first.refresh() and len(first) == 46
+    rows = first.rows(first.ids)
+    shutil.rmtree(folder)
+    for path in (tmp_path / "new", folder):
+        first.save(path)
+        assert BitIndex.load(path).rows(first.ids) == rows
+
+
+def test_relative_paths(folder, x, tmp_path, monkeypatch):
+    """They mean what they meant when the index was opened, wherever the process goes."""
+    monkeypatch.chdir(tmp_path)
+    index = BitIndex.load("index")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert index.path == folder
+    index.add(x[:3])
+    index.save(folder)
+    assert len(pickle.loads(pickle.dumps(index))) == 43 and not os.listdir()
 
 
 def test_memory_stays_apart(folder):
@@ -198,7 +230,8 @@ def test_failing_writes(folder, x, monkeypatch):
 def test_other_folders(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "absent"):
-        with pytest.raises(FileNotFoundError):
+        text = rf"^\[BitIndex.load\] .*{name} must hold an index: there is no index.json$"
+        with pytest.raises(FileNotFoundError, match=text):
             BitIndex.load(tmp_path / name)
     with pytest.raises(OSError):
         BitIndex.load(folder / "index.json")

@@ -104,9 +104,18 @@ def _unsafe(tree):
         elif isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else ""
             yield from {name} & {"eval", "exec", "__import__"}
-            if ast.unparse(node.func) in {"np.load", "yaml.load", "torch.load"}:
-                yield ast.unparse(node.func)
+            function = ast.unparse(node.func)
+            if function in {"np.load", "yaml.load"}:
+                yield function
+            if function == "torch.load" and not _loads_weights_only(node):
+                yield function
             yield from (k.arg for k in node.keywords if k.arg == "allow_pickle")
+
+
+def _loads_weights_only(call):
+    """Whether a call of torch.load says so by a constant: it runs nothing of the file then."""
+    values = [k.value for k in call.keywords if k.arg == "weights_only"]
+    return any(isinstance(value, ast.Constant) and value.value is True for value in values)
 
 
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
@@ -121,6 +130,9 @@ def test_no_module_reads_pickles_or_the_network():
     assert not found
     source = "import pickle\nnp.load(f, allow_pickle=True)\neval(x)"
     assert set(_unsafe(ast.parse(source))) == {"pickle", "np.load", "allow_pickle", "eval"}
+    for settings in ("", ", weights_only=False", ", weights_only=1", ", weights_only=w", ", **w"):
+        assert list(_unsafe(ast.parse(f"torch.load(f{settings})"))) == ["torch.load"]
+    assert not list(_unsafe(ast.parse("torch.load(f, map_location='cpu', weights_only=True)")))
 
 
 class Planted:

@@ -303,8 +303,8 @@ def test_paired_rows_must_be_as_many():
     (
         (TypeError, "count must be an integer, got 1.5", 1.5, None),
         (ValueError, "count must be at least 1, got 0", 0, None),
-        (ValueError, r"ids of subset must be in \[0, 3\), got 3", 1, [0, 3]),
-        (ValueError, r"ids of subset must be in \[0, 3\), got -1", 1, [-1, 0]),
+        (ValueError, r"subset must be in \[0, 3\), got 3", 1, [0, 3]),
+        (ValueError, r"subset must be in \[0, 3\), got -1", 1, [-1, 0]),
         (ValueError, r"a mask must have shape \(3,\), got \(2,\)", 1, [True, False]),
         (ValueError, r"subset must have one axis, got shape \(\)", 1, 0),
         (TypeError, "subset must hold bool or integers, got dtype float64", 1, [0.0]),

@@ -216,7 +216,7 @@ class BitNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             _piece(found, row, row if X is None else -1, sort_results, self.metric)
             for row in range(found.shape[0])
         ]
-        distances, indices = (_objects(list(each)) for each in (zip(*pieces, strict=True)))
+        distances, indices = (_objects([piece[part] for piece in pieces]) for part in (0, 1))
         return (distances, indices) if return_distance else indices
 
     def transform(self, X: Rows) -> csr_matrix:

@@ -57,17 +57,18 @@ def add_parser(commands: Any) -> None:
 def run_build(args: argparse.Namespace) -> int:
     """Make an index of the rows of a file."""
     from ..search import BitIndex
+    from ..search.index_files import MANIFEST
     from ..search.metrics import check_metric
 
     check_metric("index", args.metric)
-    if (args.index / "index.json").exists() and not args.overwrite:
+    if (args.index / MANIFEST).exists() and not args.overwrite:
         raise ValueError(f"[index] {args.index} exists; replace it with --overwrite")
     bits = pack_rows(read_rows("index", args.rows, args))
     index = BitIndex(bits if args.ids is None else bits[:0], args.metric)
     if args.ids is not None:
         index.add(bits, read_ids("index", args.ids))
     index.save(args.index)
-    print_line(BitIndex.load(args.index), "")
+    print_line(args.index, BitIndex.load(args.index), "")
     return 0
 
 
@@ -78,7 +79,7 @@ def run_add(args: argparse.Namespace) -> int:
     index = BitIndex.load(args.index)
     ids = None if args.ids is None else read_ids("index", args.ids)
     added = index.add(pack_rows(read_rows("index", args.rows, args)), ids)
-    print_line(index, f"{len(added):,} added, ")
+    print_line(args.index, index, f"{len(added):,} added, ")
     return 0
 
 
@@ -97,11 +98,11 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_line(index: Any, added: str) -> None:
-    """Print in a line what an index holds now."""
+def print_line(path: Path, index: Any, added: str) -> None:
+    """Print in a line what the index of a path holds now."""
     print(
-        f"{printable(index.path)}: {added}{len(index):,} rows of {index.k:,} bits, "
-        f"{index.metric}, {folder_bytes(index.path):,} bytes"
+        f"{printable(path)}: {added}{len(index):,} rows of {index.k:,} bits, "
+        f"{index.metric}, {folder_bytes(path):,} bytes"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,10 @@ class Call:
         if value.size != 1 or not np.isfinite(value).all():
             raise self.node.refuse(f"its input {i} must be one finite number")
         return float(value.reshape(-1)[0])
+
+    def on(self, x: Tensor) -> Call:
+        """Return the call with another tensor as its first input."""
+        return replace(self, tensors={**self.tensors, self.node.inputs[0]: x})
 
     def refuse_used_outputs(self, used: set[str]) -> None:
         """Refuse a node whose further outputs, such as masks or indices, are used."""

@@ -24,11 +24,6 @@ _NONE, _RELU, _RELU_N1_TO_1, _RELU6, _TANH = range(5)  # of the enum ActivationF
 _NO_PADDING: Sides = ((0, 0), (0, 0))
 
 
-def _on(call: Call, x: Tensor) -> Call:
-    """Return a call with another tensor as its first input."""
-    return replace(call, tensors={**call.tensors, call.node.inputs[0]: x})
-
-
 def _as_onnx(call: Call, op: str, **attributes: Any) -> Tensor:
     """Do what an operator of ONNX does with the same inputs and these attributes."""
     return ONNX[op](replace(call, node=replace(call.node, attributes=attributes)))
@@ -136,7 +131,7 @@ def _biased(call: Call, y: Tensor) -> Tensor:
 def _conv(call: Call) -> Tensor:
     x, w = call.tensor(), _filters(call, np.float32).astype(np.float64)
     if x.axes == "n11c" and w.shape[1:3] == (1, 1):  # of one pixel, as behind a mean
-        rows = _on(call, replace(x, axes="nc"))
+        rows = call.on(replace(x, axes="nc"))
         y = _as_onnx(replace(rows, constants=_with(rows, 1, w[:, 0, 0])), "Gemm", transB=1)
         return _activated(call, replace(y, axes="n11c"))
     channels = x.features(call.node)
@@ -258,7 +253,7 @@ def _fully_connected(call: Call) -> Tensor:
     x = call.tensor()
     if x.axes != "nc":  # it takes all of an example as a row
         x = _as_onnx(call, "Flatten")
-    return _activated(call, _as_onnx(_on(call, x), "Gemm", transB=1))
+    return _activated(call, _as_onnx(call.on(x), "Gemm", transB=1))
 
 
 def _reshape(call: Call) -> Tensor:
@@ -290,13 +285,7 @@ def _concatenate(call: Call) -> Tensor:
 
 def _softmax(call: Call) -> Tensor:
     x = call.tensor().affine(call.node, call.attribute("beta", 0.0), 0.0)
-    return _as_onnx(_on(call, x), "Softmax", axis=-1)
-
-
-def _logistic(call: Call) -> Tensor:
-    """1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2."""
-    x = call.tensor().affine(call.node, 0.5, 0.0)
-    return x.add(Map(str(call.node), "tanh")).affine(call.node, 0.5, 0.5)
+    return _as_onnx(call.on(x), "Softmax", axis=-1)
 
 
 def _hard_swish(call: Call) -> Tensor:
@@ -332,7 +321,7 @@ _FLOAT_HANDLERS: dict[str, Handler] = {
     "FULLY_CONNECTED": _fully_connected,
     "HARD_SWISH": _hard_swish,
     "LEAKY_RELU": _leaky_relu,
-    "LOGISTIC": _logistic,
+    "LOGISTIC": _same_in_onnx("Sigmoid"),
     "LceQuantize": _quantize,
     "MAXIMUM": _same_in_onnx("Max"),
     "MAX_POOL_2D": _pool("max"),

@@ -66,16 +66,11 @@ def _conv(call: Call) -> Tensor:
     if x.axes == "nc11" and w.shape[2:] == (1, 1) and groups == 1 and not _pads(call, x, w):
         # a convolution of one pixel, as behind a global pool
         rows = replace(x, axes="nc")
-        y = replace(_dense(_on(call, rows), w[:, :, 0, 0]), axes="nc11")
+        y = replace(_dense(call.on(rows), w[:, :, 0, 0]), axes="nc11")
     else:
         y = _image_conv(call, x, w, groups)
     bias = call.constant(2)
     return y if bias is None else y.affine(node, 1.0, _bias(node, y, bias))
-
-
-def _on(call: Call, x: Tensor) -> Call:
-    """Return the call with another tensor as its first input."""
-    return replace(call, tensors={**call.tensors, call.node.inputs[0]: x})
 
 
 def _bias(node: Node, y: Tensor, bias: np.ndarray) -> np.ndarray:

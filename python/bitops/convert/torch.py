@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from .. import layers as L
 from ..layers.base import TrainingLayer
+from ..layers.container import check_shape
 from .errors import ConversionError
 from .lowering import freeze, network
 from .steps import Map, Step
@@ -63,7 +64,8 @@ def from_torch(
         If the file is damaged, or if the network cannot be represented: the message names the
         first function or entry that cannot, the module, and why. It is a ValueError.
     ImportError
-        If a module or a file of torch.save is given, and PyTorch is not installed.
+        If a module or a file of torch.save is given, and PyTorch is not installed:
+        `pip install 'bitops[torch]'`.
     OSError
         If the file cannot be read.
 
@@ -113,8 +115,8 @@ def from_torch(
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    shape = tuple(input_shape)
-    if len(shape) not in (1, 3) or not all(isinstance(size, int) and size > 0 for size in shape):
+    shape = check_shape("from_torch", input_shape)
+    if shape is None or len(shape) not in (1, 3):
         raise ValueError(
             f"[from_torch] input_shape must be (h, w, c) of images or (features,), got {shape}"
         )

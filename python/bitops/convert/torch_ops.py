@@ -268,6 +268,11 @@ def _tanh(on: Operation, x: Any) -> Tensor:
     return on("Tanh", x)
 
 
+@_handles("sigmoid")
+def _sigmoid(on: Operation, x: Any) -> Tensor:
+    return on("Sigmoid", x)
+
+
 @_handles("softmax")
 def _softmax(
     on: Operation, x: Any, dim: int | None = None, dtype: Any = None, *, _stacklevel: int = 3

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, is_integer, plain_array
 from . import segments
+from .ids import check_ids
 from .index_files import MAX_ID, Folder
 from .merging import Nearest
 from .metrics import Columns, Rows, check_matrix, check_metric
@@ -53,7 +54,7 @@ class BitIndex:
     ids : ndarray of int64
         The ids of all rows, ascending; made anew each time.
     path : Path or None
-        The folder, if `load` has opened one.
+        The folder, absolute, if `load` has opened one.
 
     Raises
     ------
@@ -66,8 +67,8 @@ class BitIndex:
     -----
     Several threads may search at once, also while one adds or removes rows: each search sees the
     rows of the moment at which it has begun. Several processes may open one folder. Those that
-    write wait for each other; those that read go on with what they have opened until they call
-    `refresh`. `docs/search.md` says what the files hold.
+    write wait for each other, except on Windows, where only one may; those that read go on with
+    what they have opened until they call `refresh`. `docs/search.md` says what the files hold.
 
     Examples
     --------
@@ -326,7 +327,8 @@ class BitIndex:
         """Write the index to a folder, which `load` opens.
 
         What another index there held is replaced; processes that have opened it go on with that.
-        A folder without an index must be empty. Rows that have been removed are not written.
+        In its own folder an index first takes over what others have written there. A folder without
+        an index must be empty. Rows that have been removed are not written.
 
         Parameters
         ----------
@@ -340,10 +342,12 @@ class BitIndex:
         """
         folder = Folder(path)
         folder.make("BitIndex.save")
+        if self._folder is not None and self._folder.is_same(folder):
+            with self._writing() as state:
+                self._write(segments.compacted(state))
+            return
         with folder.locked():
             folder.write(segments.compacted(self._state))
-        if self._folder is not None and os.path.samefile(self._folder.path, folder.path):
-            self.refresh()
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, mmap: bool = True) -> BitIndex:
@@ -359,9 +363,9 @@ class BitIndex:
         Raises
         ------
         OSError
-            If a file cannot be read.
+            If a file cannot be read, or the folder holds no index.
         ValueError
-            If the folder does not hold an index, or one that is damaged.
+            If the folder holds something else in place of one, or one that is damaged.
 
         Notes
         -----
@@ -431,19 +435,12 @@ def _restore(
     return index
 
 
-def _as_ids(where: str, ids: ArrayLike) -> Ids:
+def _as_ids(where: str, ids: ArrayLike, name: str = "ids", kinds: str = "integers") -> Ids:
     """Check ids, and return them as int64."""
-    array = plain_array(where, "ids", ids)
+    array = check_ids(where, name, ids, 0, MAX_ID + 1, kinds=kinds)
     if array.ndim != 1:
-        raise ValueError(f"[{where}] ids must have one axis, got shape {array.shape}")
-    if not array.size:  # an empty list is float64
-        return np.empty(0, np.int64)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] ids must be integers, got dtype {array.dtype}")
-    for extreme in (array.min(), array.max()):
-        if not 0 <= extreme <= MAX_ID:
-            raise ValueError(f"[{where}] ids must be in [0, {MAX_ID}], got {extreme}")
-    return array.astype(np.int64)
+        raise ValueError(f"[{where}] {name} must have one axis, got shape {array.shape}")
+    return array
 
 
 def _check_found(where: str, ids: Ids, found: NDArray[np.bool_]) -> None:
@@ -464,7 +461,7 @@ def _as_subset(where: str, subset: ArrayLike, next_id: int) -> NDArray[Any]:
     """Return a mask of ids, or ids that are unique and ascend."""
     array = plain_array(where, "subset", subset)
     if array.dtype.kind != "b":
-        return np.unique(_as_ids(where, array))
+        return np.unique(_as_ids(where, array, "subset", "bool or integers"))
     if array.shape != (next_id,):
         raise ValueError(f"[{where}] a mask must have shape ({next_id},), got {array.shape}")
     return array

@@ -44,7 +44,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MAX_ID", "Folder"]
+__all__ = ["MANIFEST", "MAX_ID", "Folder"]
 
 MANIFEST, LOCK = "index.json", "lock"
 FORMAT, VERSION = "bitops.index", 1
@@ -109,7 +109,7 @@ class Folder:
     """The files of an index."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # whatever folder the process goes to
 
     def manifest(self) -> bytes:
         """Read the manifest, which is another one after every change."""
@@ -136,10 +136,14 @@ class Folder:
         Raises
         ------
         OSError
-            If a file cannot be read.
+            If a file cannot be read, or there is no index.
         ValueError
             If the files are not those of an index, or are damaged.
         """
+        if not (self.path / MANIFEST).exists():
+            raise FileNotFoundError(
+                f"[{where}] {self.path} must hold an index: there is no {MANIFEST}"
+            )
         try:
             while True:
                 manifest = self.manifest()
@@ -178,6 +182,12 @@ class Folder:
             yield
         finally:
             os.close(descriptor)  # which unlocks it
+
+    def is_same(self, other: Folder) -> bool:
+        """Tell whether another path is that of this folder, and the index is still there."""
+        if not (self.path / MANIFEST).exists():
+            return False
+        return os.path.samefile(self.path, other.path)
 
     def make(self, where: str) -> None:
         """Make the folder, or find that the one that is there holds an index or nothing."""

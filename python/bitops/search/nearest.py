@@ -12,6 +12,7 @@ from ..ops.array import pack
 from ..ops.checks import check_integer, plain_array
 from ..ops.linalg import MAX_TOPK_ROWS, product_operands
 from ..ops.prepack import Prepacked
+from .ids import check_ids
 from .metrics import Columns, Metric, Rows, check_metric, operand_counts
 
 __all__ = ["topk"]
@@ -128,7 +129,7 @@ class _Subset:
             mask = array
             self.size = int(np.count_nonzero(mask))
         else:
-            ids = _ascending_ids(where, array, n)
+            ids = np.unique(check_ids(where, "subset", array, 0, n, kinds="bool or integers"))
             self.size = len(ids)
         self.ids: Ids | None = None
         self.mask: NDArray[np.bool_] | None = None
@@ -140,19 +141,6 @@ class _Subset:
             mask = np.zeros(n, bool)
             mask[ids] = True
         self.mask, self.allowed = mask, pack(mask).words
-
-
-def _ascending_ids(where: str, array: NDArray[Any], n: int) -> Ids:
-    """Return the ids of a subset, each once, in ascending order."""
-    if not array.size:  # an empty list is float64
-        return np.empty(0, np.int64)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] subset must hold bool or integers, got dtype {array.dtype}")
-    ids = np.unique(array)
-    for extreme in (ids[0], ids[-1]):
-        if not 0 <= extreme < n:
-            raise ValueError(f"[{where}] ids of subset must be in [0, {n}), got {extreme}")
-    return ids.astype(np.int64)
 
 
 def _nearest(

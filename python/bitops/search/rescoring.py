@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from ..ops.array import BitArray
-from ..ops.checks import as_float32, check_integer, check_number, plain_array, real_array
+from ..ops.checks import as_float32, check_integer, check_number, real_array
 from ..ops.memory import MAX_BITS
 from ..ops.packing import plain_rows
+from .ids import check_ids
 from .metrics import Columns, check_matrix
 from .nearest import MISSING
 
@@ -72,7 +73,11 @@ def rescore(
     """
     where = "search.rescore"
     numbers, bits = _operands(where, queries, b)
-    ids = _ids(where, candidates, len(numbers), bits.shape[0])
+    ids = check_ids(where, "candidates", candidates, MISSING, bits.shape[0])
+    if ids.ndim != 2 or len(ids) != len(numbers):
+        raise ValueError(
+            f"[{where}] candidates must have shape ({len(numbers)}, count), got {ids.shape}"
+        )
     low, high = _two_numbers(where, values)
     alpha = None if (low, high) == (-1, 1) else np.float64(high - low) / 2
     bias: Any = None
@@ -218,20 +223,6 @@ def _numbers(where: str, queries: ArrayLike) -> NDArray[np.float32]:
     if numbers.ndim != 2:
         raise ValueError(f"[{where}] queries must be a matrix, got shape {numbers.shape}")
     return as_float32(numbers)
-
-
-def _ids(where: str, candidates: ArrayLike, m: int, n: int) -> NDArray[np.int64]:
-    ids = plain_array(where, "candidates", candidates)
-    if ids.ndim != 2 or len(ids) != m:
-        raise ValueError(f"[{where}] candidates must have shape ({m}, count), got {ids.shape}")
-    if not ids.size:  # an empty list is float64
-        return np.empty(ids.shape, np.int64)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] candidates must hold integers, got dtype {ids.dtype}")
-    for extreme in (ids.min(), ids.max()):
-        if not MISSING <= extreme < n:
-            raise ValueError(f"[{where}] candidates must be in [-1, {n}), got {extreme}")
-    return ids.astype(np.int64)
 
 
 def _two_numbers(where: str, values: Any) -> tuple[float, float]:
