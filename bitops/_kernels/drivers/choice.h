@@ -18,6 +18,7 @@ enum {
     FRESH_WORDS = 1 << 16,    /* panels longer than this would be cut into too many parts */
     SEARCH_ROWS = 8,          /* searches read w as it lies for up to so many rows of a, */
     SEARCH_WORDS = 16,        /* if rows are not shorter */
+    DENSE_ROWS = 4,           /* short rows of a that are multiplied with w as it lies, at most */
 };
 
 /* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
@@ -33,6 +34,16 @@ static inline int rows_are_short(const bitops_isa *isa, size_t k_words) {
 /* Whether they fill vectors, so that gemm_rows reads them as one stream. */
 static inline int rows_are_dense(const bitops_gemm_args *args) {
     return args->ldw == args->k_words && (args->k_words & (args->k_words - 1)) == 0;
+}
+
+/* How many short rows of a read w as it lies sooner than as panels, which are yet to be made if w
+ * is not prepacked. */
+static inline size_t most_dense_rows(const bitops_gemm_args *args) {
+    if (!rows_are_dense(args))
+        return 0;
+    if (!args->panels)
+        return DENSE_ROWS;
+    return args->k_words <= 2 ? 2 : 1;
 }
 
 /* For plain rows that gemm_short does not take. */
@@ -52,7 +63,7 @@ static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_arg
         return !args->image && rows_are_short(isa, args->k_words) ? BITOPS_SHORT_ROWS
                                                                   : BITOPS_PANELS;
     if (rows_are_short(isa, args->k_words))
-        return args->m == 1 && rows_are_dense(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
+        return args->m <= most_dense_rows(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
     if (!args->panels)
         return choose_for_plain(isa, args);
     return args->m == 1 || (args->m <= isa->few_rows && is_narrow(isa, args->n)) ? BITOPS_PLAIN_ROWS
@@ -66,6 +77,8 @@ static inline bitops_way choose_search_way(const bitops_isa *isa, const bitops_g
         return BITOPS_PANELS;
     if (way != BITOPS_PLAIN_ROWS || args->m == 1)
         return way;
+    if (rows_are_short(isa, args->k_words))
+        return BITOPS_SHORT_ROWS;
     return args->m <= SEARCH_ROWS && args->k_words >= SEARCH_WORDS ? way : BITOPS_PANELS;
 }
 
