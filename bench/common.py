@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bitops import BitArray
 from bitops.benchmark import interleave, machine_stamp, threads
 
 
@@ -25,6 +28,11 @@ def commit() -> str:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def bit_rows(words: np.ndarray, k: int | None = None) -> BitArray:
+    """Return rows of words as rows of k bits, by default all that they have."""
+    return BitArray.from_words(words, (len(words), k or 64 * words.shape[1]))
 
 
 def stamp() -> dict[str, Any]:

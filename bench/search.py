@@ -22,6 +22,7 @@ import bitops as bo
 import common
 from bitops import search
 from bitops.benchmark import WrongResult, threads
+from common import bit_rows
 
 MATRIX = (1000, 10_000, 2048)
 SORTED = (100, 1_000_000, 2048, 10)  # queries, rows, bits, count
@@ -41,10 +42,6 @@ def optional(name: str) -> Any:
     except ImportError as error:
         print(f"note: {name} is left out: {error}")
         return None
-
-
-def bits_of(words: np.ndarray, k: int) -> bo.BitArray:
-    return bo.BitArray.from_words(words, (len(words), k))
 
 
 def medians(calls: Calls, seconds: float, check: Callable[[str, Any], None]) -> dict[str, float]:
@@ -82,8 +79,10 @@ def matrix_case(seconds: float) -> Iterator[Row]:
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 2**64, (rows, k // 64), np.uint64) for rows in (m, n))
     expected = np.array([jaccard(row, b) for row in a[:CHECKED]])
-    panels, out = bo.prepack(bits_of(b, k)), np.zeros((m, n))
-    calls: Calls = {"prepacked": lambda: search.pairwise(bits_of(a, k), panels, "jaccard", out=out)}
+    panels, out = bo.prepack(bit_rows(b, k)), np.zeros((m, n))
+    calls: Calls = {
+        "prepacked": lambda: search.pairwise(bit_rows(a, k), panels, "jaccard", out=out)
+    }
     numkong = optional("numkong")
     if numkong:
         packed = numkong.hammings_pack(b.view(np.uint8))
@@ -128,16 +127,16 @@ def sorted_case(seconds: float) -> Iterator[Row]:
         rows = fingerprints(rng, n + m, k, related)
         rows = rows[rng.permutation(len(rows))]
         a, b = rows[:m], rows[m:]
-        ascending = b[np.argsort(bo.popcount(bits_of(b, k), axis=1), kind="stable")]
+        ascending = b[np.argsort(bo.popcount(bit_rows(b, k), axis=1), kind="stable")]
         expected = np.array([np.sort(jaccard(row, b))[:count] for row in a[:CHECKED]])
         sides = {
-            "sorted": bits_of(ascending, k),
-            "shuffled": bits_of(b, k),
-            "sorted, prepacked": bo.prepack(bits_of(ascending, k)),
-            "shuffled, prepacked": bo.prepack(bits_of(b, k)),
+            "sorted": bit_rows(ascending, k),
+            "shuffled": bit_rows(b, k),
+            "sorted, prepacked": bo.prepack(bit_rows(ascending, k)),
+            "shuffled, prepacked": bo.prepack(bit_rows(b, k)),
         }
         calls = {
-            name: lambda a=a, side=side: search.topk(bits_of(a, k), side, count, "jaccard")
+            name: lambda a=a, side=side: search.topk(bit_rows(a, k), side, count, "jaccard")
             for name, side in sides.items()
         }
         whole = calls["shuffled"]()[0]
@@ -158,7 +157,7 @@ def subset_case(seconds: float) -> Iterator[Row]:
     n, k, count = SUBSET
     rng = np.random.default_rng(0)
     b = rng.integers(0, 2**64, (n, k // 64), np.uint64)
-    bits = bits_of(b, k)
+    bits = bit_rows(b, k)
     faiss = optional("faiss")
     if faiss:
         index = faiss.IndexBinaryFlat(k)
@@ -173,7 +172,7 @@ def subset_case(seconds: float) -> Iterator[Row]:
             )
             calls: Calls = {
                 "mask": lambda a=a, mask=mask: search.topk(
-                    bits_of(a, k), bits, count, "hamming", subset=mask
+                    bit_rows(a, k), bits, count, "hamming", subset=mask
                 )
             }
             if faiss:

@@ -32,13 +32,13 @@ from .layers import BatchNorm, BinaryDense, Dense, Sequential, Sign
 from .models import seed_stream
 from .ops.array import BitArray, pack
 from .ops.checks import as_seed_sequence, check_integer, check_rate
+from .search.metrics import Rows
 from .training.callbacks import Callback
 from .training.loop import fit as train
 from .training.optim import Adam
 
 __all__ = ["BinaryNetClassifier", "BitNeighbors"]
 
-Rows = ArrayLike | BitArray
 
 MODES = ("distance", "connectivity")
 

@@ -54,7 +54,7 @@ typedef struct bitops_step {
     const uint64_t *minimum;   /* POOL of bits: channels that take the AND, or NULL */
     const float *alpha, *bias; /* AFFINE and FLOATS */
     int relu;
-    float low, high;    /* CLIP and ROUND */
+    float low, high;    /* CLIP and ROUND; SCALE has `low` */
     const void *levels; /* COUNT: k rows of n numbers of the type of x */
     /* FLOATS: BLAS is called through this function, block by block; it returns nonzero to end the
      * plan. Rows of k numbers give n outputs each. Rows of images are copied to memory unless the

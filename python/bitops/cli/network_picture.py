@@ -6,6 +6,7 @@ its bottom. It knows how far it reaches to the left and right of the axis, and h
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -95,15 +96,16 @@ def _head(summary: Summary, title: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Part(ABC):
     """What is laid out around an axis."""
 
     left: float
     right: float
     height: float
 
+    @abstractmethod
     def draw(self, axis: float, top: float) -> Iterator[str]:
-        raise NotImplementedError
+        """Return the elements of the part, with its top at a height of the picture."""
 
 
 @dataclass(frozen=True)
