@@ -331,7 +331,9 @@ typedef struct bitops_isa {
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;
-    size_t lanes_bits; /* k from which numbers of many rows are faster in lanes than by lookup */
+    /* k from which numbers of many rows are faster in lanes than by lookup, if few lanes stay
+     * empty; 0 if they always are. */
+    size_t lanes_bits;
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;

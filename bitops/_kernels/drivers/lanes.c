@@ -45,13 +45,15 @@ typedef struct part {
     size_t i, m, j, n;
 } part;
 
-int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
-    const int many = args->m >= LEAST_ROWS && args->n >= LEAST_COLUMNS;
-    return args->x_turned || (many && args->k >= isa->lanes_bits);
-}
-
 static size_t lanes(const bitops_mixed_args *args) {
     return args->is_float ? BITOPS_LANES_F32 : BITOPS_LANES_U8;
+}
+
+int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
+    if (args->x_turned || args->m < LEAST_ROWS || args->n < LEAST_COLUMNS)
+        return args->x_turned;
+    const int mostly_full = 8 * args->m >= 7 * round_up(args->m, lanes(args));
+    return isa->lanes_bits == 0 || (args->k >= isa->lanes_bits && mostly_full);
 }
 
 /* Columns of a task: few enough for every thread to have work. */
