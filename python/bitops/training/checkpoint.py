@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from functools import partial
 from hashlib import sha256
@@ -15,6 +14,16 @@ import numpy as np
 
 from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.writing import try_file
+from ..layers.states import (
+    Tensors,
+    check_generators,
+    check_tensors,
+    describe_generators,
+    flatten,
+    from_tensors,
+    nest_like,
+    to_tensors,
+)
 from ..ops.array import BitArray
 from ..ops.checks import check_integer
 from .callbacks import Callback, Epoch, History, Position, Run
@@ -24,8 +33,6 @@ __all__ = ["Checkpoint", "restore", "settings_of"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
-
-Tensors = dict[str, np.ndarray]
 
 _KEYS = {"format", "version", "settings", "history", "best", "position", "generators", "sha256"}
 
@@ -127,11 +134,11 @@ class Checkpoint(Callback):
 def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
     """Collect the description and the arrays of a checkpoint."""
     best = run.history.best
-    tensors = {"order": run.order} | _to_tensors("model", _flatten(run.model.state()))
+    tensors = {"order": run.order} | to_tensors("model", flatten(run.model.state()))
     tensors |= {f"optimizer.{name}": array for name, array in run.optimizer.state().items()}
-    tensors |= _to_tensors("signs", (bits.words for bits in run.signs))
+    tensors |= to_tensors("signs", (bits.words for bits in run.signs))
     if run.best_state is not None:
-        tensors |= _to_tensors("best", _flatten(run.best_state))
+        tensors |= to_tensors("best", flatten(run.best_state))
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -139,7 +146,7 @@ def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
         "history": [asdict(epoch) for epoch in run.history.epochs],
         "best": None if best is None else best.number,
         "position": asdict(run.position),
-        "generators": [_as_json(g.bit_generator.state) for g in _generators(run)],
+        "generators": describe_generators(_generators(run)),
     }
     return description, {name: np.asarray(array, order="C") for name, array in tensors.items()}
 
@@ -184,9 +191,9 @@ def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _
     _check_tensors(tensors, run)
     mark = "optimizer."
     template = run.model.state()
-    best = list(_from_tensors("best", tensors))
+    best = list(from_tensors("best", tensors))
     shapes = [parameter.shape for parameter in binary_parameters(run.model).values()]
-    words = list(_from_tensors("signs", tensors))
+    words = list(from_tensors("signs", tensors))
     history = _check_history(description["history"], description["best"])
     position = _check_position(description["position"], run, len(history.epochs))
     rows = len(run.data[1]) if position.epoch else 0
@@ -195,12 +202,12 @@ def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _
         raise ValueError(f"order must hold each of {rows} rows once, got {order!r:.80}")
     return _Content(
         {k[len(mark) :]: v for k, v in tensors.items() if k.startswith(mark)},
-        _nest_like(template, _from_tensors("model", tensors)),
-        _nest_like(template, iter(best)) if best else None,
+        nest_like(template, from_tensors("model", tensors)),
+        nest_like(template, iter(best)) if best else None,
         order,
         # before the first epoch there are none
         [BitArray.from_words(w, s) for w, s in zip(words, shapes if rows else [], strict=True)],
-        _check_generators(description["generators"], run),
+        check_generators(description["generators"], _generators(run)),
         history,
         position,
     )
@@ -353,77 +360,16 @@ def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
 
 def _check_tensors(tensors: Tensors, run: Run) -> None:
     """Refuse tensors that are not those of the model and of the optimizer."""
-    arrays = list(_flatten(run.model.state()))
-    expected = _to_tensors("model", arrays)
+    arrays = list(flatten(run.model.state()))
+    expected = to_tensors("model", arrays)
     if any(name.startswith("best.") for name in tensors):
-        expected |= _to_tensors("best", arrays)
+        expected |= to_tensors("best", arrays)
     expected |= {f"optimizer.{name}": array for name, array in run.optimizer.state().items()}
-    for name, array in expected.items():
-        found = tensors.get(name)
-        if found is None or (found.shape, found.dtype) != (array.shape, array.dtype):
-            got = "none" if found is None else f"{found.dtype} of shape {found.shape}"
-            raise ValueError(f"{name} must be {array.dtype} of shape {array.shape}, got {got}")
-        if array.dtype.kind in "iu" and (found < 0).any():  # steps, batches
-            raise ValueError(f"{name} must count from 0, got {found!r:.80}")
+    check_tensors(tensors, expected)
     for name in tensors.keys() - expected.keys():
         if name != "order" and not name.startswith("signs."):
             raise ValueError(f"tensors must be those of the model and the optimizer, got {name}")
 
 
-def _check_generators(states: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
-    """Return the states of the generators, each tried on another generator of its kind."""
-    there = [state["bit_generator"] for state in states]
-    here = [generator.bit_generator.state["bit_generator"] for generator in _generators(run)]
-    if there != here:
-        raise ValueError(f"random generators are {there} there and {here} here")
-    restored = [_from_json(state) for state in states]
-    for generator, state in zip(_generators(run), restored, strict=True):
-        trial = type(generator.bit_generator)()
-        trial.state = state
-        if _as_json(trial.state) != _as_json(state):
-            raise ValueError(f"the state of a generator must be one, got {state!r:.80}")
-    return restored
-
-
 def _generators(run: Run) -> list[np.random.Generator]:
     return [run.rng, *run.model.generators()]
-
-
-def _as_json(state: Any) -> Any:
-    """Return the state of a bit generator with lists in place of arrays."""
-    if isinstance(state, dict):
-        return {key: _as_json(value) for key, value in state.items()}
-    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
-
-
-def _from_json(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {key: _from_json(value) for key, value in state.items()}
-    return np.array(state, np.uint64) if isinstance(state, list) else state
-
-
-def _flatten(state: Any) -> Iterator[np.ndarray]:
-    """Yield the arrays in the nested lists that `state()` returns."""
-    if isinstance(state, list | tuple):
-        for part in state:
-            yield from _flatten(part)
-    else:
-        yield np.asarray(state)
-
-
-def _nest_like(template: Any, arrays: Iterator[np.ndarray]) -> Any:
-    """Put the arrays into nested lists like those of `template`."""
-    if isinstance(template, list | tuple):
-        return [_nest_like(part, arrays) for part in template]
-    return next(arrays)
-
-
-def _to_tensors(name: str, arrays: Iterable[np.ndarray]) -> Tensors:
-    """Name arrays by their numbers."""
-    return {f"{name}.{i}": array for i, array in enumerate(arrays)}
-
-
-def _from_tensors(name: str, tensors: Tensors) -> Iterator[np.ndarray]:
-    """Yield, in order, the arrays that `_to_tensors` has named."""
-    count = sum(key.startswith(f"{name}.") for key in tensors)
-    return (tensors[f"{name}.{i}"] for i in range(count))
