@@ -262,6 +262,16 @@ def test_metrics_by_name_and_as_functions(tmp_path):
     ]
 
 
+def test_metrics_must_be_finite():
+    def ratio(scores, labels):
+        return np.nan
+
+    with pytest.raises(
+        FloatingPointError, match=r"^\[fit\] validation_ratio must be finite, got nan"
+    ):
+        fit(metrics=ratio, validation=(X, Y))
+
+
 @pytest.mark.parametrize(
     ("monitor", "mode", "pick"),
     [

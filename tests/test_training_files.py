@@ -1,6 +1,8 @@
 """Files of models in training: what comes back, and what is refused."""
 
+import copy
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -313,3 +315,33 @@ def test_the_description_is_strict_json(path):
     start = path.read_bytes()
     header = json.loads(start[8 : 8 + int.from_bytes(start[:8], "little")])
     assert "Infinity" not in header["__metadata__"]["bitops"]
+
+
+def parts_of(description, place=()):
+    yield place
+    inside = description.items() if isinstance(description, dict) else enumerate(description)
+    for key, value in inside:
+        if isinstance(value, dict | list):
+            yield from parts_of(value, (*place, key))
+        else:
+            yield (*place, key)
+
+
+JUNK = (None, True, -1, 2**40, 1.5, "Sequential", "SteSign", [], [[1]], {}, {"number": "nan"})
+
+
+def test_any_change_of_the_description_gives_a_model_or_a_value_error(path):
+    network().save(path)
+    description, tensors = forgery.read(path)
+    places = [place for place in parts_of(description) if place]
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        changed = copy.deepcopy(description)
+        *way, last = places[rng.integers(len(places))]
+        part = changed
+        for key in way:
+            part = part[key]
+        part[last] = JUNK[rng.integers(len(JUNK))]
+        forgery.write(path, changed, tensors)
+        with suppress(ValueError):
+            L.Sequential.load(path)

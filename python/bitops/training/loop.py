@@ -161,7 +161,7 @@ def fit(
         by one.
     FloatingPointError
         If NaN or infinity appears in the loss or in the parameters. The message names the step and
-        the first layer concerned.
+        the first layer concerned. Likewise in the loss and the metrics of the validation data.
     KeyboardInterrupt
         After Ctrl-C, between two steps and after the callbacks' `on_end`; the model holds its last
         weights. A second Ctrl-C does not wait.
@@ -372,8 +372,8 @@ def _add_gradients(run: Run, batch: Batch) -> tuple[float, float]:
 def _compute(run: Run, batch: Batch, share: float) -> tuple[float, float]:
     """Pass rows forward and, with a share of the gradient, backward; return loss and errors."""
     scores = np.asarray(run.model.forward(batch.x, training=True))
-    weights = () if batch.weight is None else (batch.weight,)
-    value, grad = run.loss(scores, batch.y, *weights)
+    weights = {} if batch.weight is None else {"sample_weight": batch.weight}
+    value, grad = run.loss(scores, batch.y, **weights)
     if math.isfinite(value):
         run.model.backward(grad if share == 1 else grad * np.float32(share))
     errors = run.targets.errors
@@ -407,6 +407,11 @@ def _validate(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
     error = None if errors is None else float(np.mean(errors(scores, y)))
     loss, _ = run.loss(scores, y)
     metrics = {name: float(metric(scores, y)) for name, metric in run.metrics.items()}
+    for name, value in {"validation_loss": float(loss), **metrics}.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"[fit] {name} must be finite, got {value} after epoch {run.epoch}"
+            )
     return error, float(loss), metrics
 
 
