@@ -430,7 +430,8 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
     Parameters
     ----------
     folder : path
-        Holds the MATLAB 5 files train_32x32.mat and test_32x32.mat ("format 2").
+        Holds the MATLAB files train_32x32.mat and test_32x32.mat ("format 2"), in version 5 as
+        published, or 7.3.
 
     Returns
     -------
@@ -440,6 +441,8 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
     ------
     FileNotFoundError
         If a file is missing.
+    ImportError
+        If a file has version 7.3, and h5py is not installed.
     ValueError
         If a file is damaged, has another version, or does not hold images X and labels y.
     """
@@ -469,8 +472,10 @@ def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         arrays = read_arrays(read_regular(path), ("X", "y"))
+    except ImportError as error:
+        raise ImportError(f"[load_svhn] {error}") from None
     except ValueError as error:
-        raise ValueError(f"[load_svhn] {path} must be a complete MATLAB 5 file: {error}") from error
+        raise ValueError(f"[load_svhn] {path} must be a complete MATLAB file: {error}") from error
     x, y = arrays.get("X"), arrays.get("y")
     if x is None or x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != SVHN_SHAPE:
         found = "none" if x is None else f"{x.dtype} of shape {x.shape}"
