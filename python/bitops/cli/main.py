@@ -83,6 +83,7 @@ def is_closed_pipe(error: BaseException) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = make_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = args.run(args)
         # Here rather than at exit, where a closed pipe could no longer be reported.
