@@ -64,6 +64,15 @@ class Record:
     seconds: float | None = None
 
     @property
+    def words(self) -> list[str]:
+        """Lines that say what is trained on what, and how."""
+        return [
+            f"{self.recipe}: {self.title}",
+            f"{self.data}; preprocessing: {self.preprocessing}",
+            self.settings,
+        ]
+
+    @property
     def reading(self) -> dict[str, Any]:
         """The options of `load_dataset` for the data of the run."""
         return {"size": self.size, "channels": self.channels, "resize": self.resize}
