@@ -25,6 +25,7 @@ from . import (
     plot,
     predict,
     recipes,
+    report,
     search,
     show,
     train,
@@ -44,6 +45,7 @@ COMMANDS = (
     show,
     predict,
     plot,
+    report,
     index,
     search,
 )
