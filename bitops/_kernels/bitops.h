@@ -53,15 +53,15 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
-    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most */
+    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most and in bounds */
     /* Of rows as sets of their 1 bits, with |a| + |w| = a_counts[row] + w_counts[col]: */
     BITOPS_STORE_INTERSECTION, /* int32   c = |a & w| = (|a| + |w| - mismatches) / 2 */
     BITOPS_STORE_JACCARD,      /* double  c = mismatches / |a | w|, 0 for two empty rows */
     BITOPS_STORE_DICE,         /* double  c = mismatches / (|a| + |w|), 0 for two empty rows */
 } bitops_store_kind;
 
-/* Below which a row is kept as one of the nearest: mismatches < factor w_counts[col] + term. Pairs
- * that pass are tested exactly. */
+/* Below which a row is kept as one of the nearest, or as one within a range: mismatches <
+ * factor w_counts[col] + term. Pairs that pass are tested exactly. */
 typedef struct bitops_bound {
     float factor, term;
 } bitops_bound;
@@ -92,12 +92,13 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
-    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
+    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL; WITHIN reads
+                                           the second */
+    bitops_bound *bounds; /* IN, OUT  for TOPK, unless the metric is HAMMING; for WITHIN, or NULL */
     /* For TOPK: */
     bitops_store_kind metric;
     int inclusive; /* bounds let equal ranks pass: a heap may hold limits in place of columns */
     size_t keep;   /* 0, or the length that lists are cut to */
-    bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
     const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */
     int32_t most;            /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
@@ -618,7 +619,8 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
 int bitops_found_reserve(bitops_found *found, size_t more);
 void bitops_found_free(bitops_found *found);
 
-/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`. */
+/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`, and, with
+ * a bound for each row of a, below that. */
 typedef struct bitops_range_args {
     const uint64_t *a; /* IN  m x k_words, rows lda words apart */
     size_t lda;
@@ -627,9 +629,11 @@ typedef struct bitops_range_args {
     size_t ldb;
     size_t n;
     size_t k_words;
-    int32_t radius;    /* at least 0 */
-    int upper;         /* whether b is a, and only pairs i < j are wanted */
-    bitops_stop *stop; /* or NULL */
+    int32_t radius;             /* at least 0 */
+    const bitops_bound *bounds; /* IN  m, or NULL */
+    const int32_t *b_counts;    /* IN  n, 1 bits of the rows of b, with bounds */
+    int upper;                  /* whether b is a, and only pairs i < j are wanted */
+    bitops_stop *stop;          /* or NULL */
 } bitops_range_args;
 
 /* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and
