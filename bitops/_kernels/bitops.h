@@ -211,8 +211,14 @@ typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
  * BITOPS_LOOKUP_COLUMNS rows of w: for every 32 bits of k, those of each column. Tables are aligned
  * to 64 bytes and take BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA.
- */
-enum { BITOPS_LOOKUP_COLUMNS = 64, BITOPS_LOOKUP_ROWS = 4, BITOPS_LOOKUP_BYTES = 512 };
+ * Sums of uint8 with at most BITOPS_SMALL_BITS fit a byte, and a quarter of the memory. */
+enum {
+    BITOPS_LOOKUP_COLUMNS = 64,
+    BITOPS_LOOKUP_ROWS = 4,
+    BITOPS_LOOKUP_BYTES = 512,
+    BITOPS_SMALL_BITS = 5,
+    BITOPS_SMALL_BYTES = 128,
+};
 
 /* Orders n rows of w, k_words words long, into a panel of 2 * k_words * BITOPS_LOOKUP_COLUMNS
  * numbers. */
@@ -223,6 +229,7 @@ typedef void bitops_lookup_panel_fn(const uint64_t *w, size_t ldw, size_t n, siz
  * float32 is ((x0 +- x1) +- x2) +- x3, each step rounded. */
 typedef void bitops_lookup_tables_f32_fn(const void *x, size_t k, void *tables_out);
 typedef void bitops_lookup_tables_u8_fn(const void *x, size_t k, void *tables_out);
+typedef void bitops_lookup_tables_u5_fn(const void *x, size_t k, void *tables_out);
 
 /* A block of rows x n outputs. Each is the sum of the entries that the bits of its column select
  * from the tables of its row, in the order of k, starting at 0 or at c. */
@@ -239,6 +246,7 @@ typedef struct bitops_lookup {
 } bitops_lookup;
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
+typedef void bitops_lookup_u5_fn(const bitops_lookup *task); /* or absent, with its tables */
 
 /* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
  * goes through these steps, each rounded to float32:
@@ -322,8 +330,10 @@ typedef struct bitops_isa {
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
+    bitops_lookup_tables_u5_fn *lookup_tables_u5;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_lookup_u5_fn *lookup_u5;
     bitops_adam_fn *adam;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
