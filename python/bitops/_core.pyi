@@ -259,7 +259,15 @@ class Found:
 SCAN_WORDS: int
 
 def scan(
-    a: _Words, b: _Words, radius: int, upper: bool, first: int, rows: int, first_words: int
+    a: _Words,
+    b: _Words,
+    radius: int,
+    upper: bool,
+    first: int,
+    rows: int,
+    first_words: int,
+    bounds: NDArray[np.float32] | None = None,
+    b_counts: NDArray[np.int32] | None = None,
 ) -> Found: ...
 def join(
     a: _Words,
