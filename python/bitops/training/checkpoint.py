@@ -31,7 +31,7 @@ from ..ops.checks import check_integer
 from .callbacks import Callback, Data, Epoch, History, Position, Run, choose_monitor
 from .metrics import binary_parameters, check_parameters
 
-__all__ = ["Checkpoint", "restore", "settings_of"]
+__all__ = ["Checkpoint", "planned_epochs", "restore", "settings_of"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
@@ -186,6 +186,23 @@ def restore(run: Run, path: str | os.PathLike) -> None:
             f"[fit] resume must be a checkpoint of this training, got {path}: {error}"
         ) from error
     _apply(run, content)
+
+
+def planned_epochs(path: str | os.PathLike) -> int:
+    """Return the number of epochs of the training that wrote a checkpoint, complete or not.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is damaged or no checkpoint.
+    """
+    try:
+        with open_tensors(Path(path), FORMAT) as file:
+            return int(_check_description(file.description)["settings"]["epochs"])
+    except MALFORMED as error:
+        raise ValueError(f"[planned_epochs] {path} must be a checkpoint: {error}") from error
 
 
 def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
@@ -369,15 +386,16 @@ def _describe_data(x: Any) -> str:
 
 
 def _in_present_words(settings: dict[str, str]) -> dict[str, str]:
-    """Settings of a checkpoint, with the flags of layers called what they are called now."""
+    """Settings of a checkpoint, with flags and numbers called what they are called now."""
 
-    def renamed(words: str) -> str:
-        return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
+    def present(name: str, words: str) -> str:
+        if name.startswith("layer "):
+            return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
+        if name == "optimizer" and "'l2'" not in words:  # before there was one
+            return re.sub(r"('weight_decay': [^,}]+)", r"\1, 'l2': 0.0", words)
+        return words
 
-    return {
-        name: renamed(words) if name.startswith("layer ") else words
-        for name, words in settings.items()
-    }
+    return {name: present(name, words) for name, words in settings.items()}
 
 
 # what the flags of layers were called when the first checkpoints were written
