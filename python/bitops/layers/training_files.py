@@ -82,7 +82,7 @@ def write_sequential(path: str | os.PathLike, model: Sequential) -> None:
     tensors |= to_tensors("state", flatten(model.state()))
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     try:  # write nothing that `load` would refuse
-        _decode_model(json.loads(json.dumps(document)), tensors, _plain(model))
+        _decode_model(json.loads(json.dumps(document)), tensors, type(model))
     except MALFORMED as error:
         raise ValueError(f"[save] the model must be one that load can make: {error}") from None
     write_tensors("save", Path(path), document, tensors)
@@ -105,12 +105,6 @@ def _read(path: Path) -> tuple[Spec, Tensors]:
         if set(document) != _KEYS:
             raise ValueError(f"the description must have {sorted(_KEYS)}, got {list(document)}")
         return document, file.read()
-
-
-def _plain(model: Sequential) -> type[Sequential]:
-    """Return the class of a chain that is no more than its layers."""
-    kind = type(model)
-    return next(k for k in kind.__mro__ if k.__name__ == "Sequential")
 
 
 def _check_once(model: Sequential) -> None:
@@ -214,64 +208,83 @@ def _from_json(value: Any) -> Any:
 
 
 def _decode_model(document: Spec, tensors: Tensors, cls: type[Sequential]) -> Sequential:
-    elements = sum(array.size for array in tensors.values())
-    named: Tensors = {}
-    layers = [
-        _decode(spec, str(i), tensors, named, elements, 0)
-        for i, spec in enumerate(document["graph"])
-    ]
+    decoder = _Decoder(tensors)
+    layers = [decoder.layer(spec, str(i)) for i, spec in enumerate(document["graph"])]
     model = cls.of_layers(layers, input_shape=document["input_shape"])
     template = model.state()
-    expected = {**named, **to_tensors("state", flatten(template))}
-    check_tensors(tensors, expected)
-    for name in tensors.keys() - expected.keys():
+    state = to_tensors("state", flatten(template))
+    check_tensors(tensors, state)
+    for name in tensors.keys() - state.keys() - decoder.taken:
         raise ValueError(f"tensors must be those of the layers, got {name}")
-    for name, array in tensors.items():
-        if name not in named and not is_finite(array):
+    for name in state:
+        if not is_finite(tensors[name]):
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     states = check_generators(document["generators"], model.generators())
     model.restore(nest_like(template, from_tensors("state", tensors)))
-    for generator, state in zip(model.generators(), states, strict=True):
-        generator.bit_generator.state = state
+    for generator, given in zip(model.generators(), states, strict=True):
+        generator.bit_generator.state = given
     return model
 
 
-def _decode(
-    spec: Any, place: str, tensors: Tensors, named: Tensors, elements: int, depth: int
-) -> TrainingLayer:
-    """Make the layer of a description, and note in `named` which arrays it took."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"layers must be nested at most {MAX_DEPTH} deep, got more")
-    kind = trained_named(spec["type"])
-    if kind is None or not issubclass(kind, TrainingLayer):
-        raise ValueError(
-            f"layer {place} must be of a registered type (see bitops.io.register), "
-            f"got {spec['type']!r:.80}"
-        )
+class _Decoder:
+    """Makes the layers of descriptions.
 
-    def inner(part: Any, name: object) -> TrainingLayer:
-        return _decode(part, f"{place}.{name}", tensors, named, elements, depth + 1)
+    Parameters
+    ----------
+    tensors : dict of str to ndarray
+        All of the file.
 
-    if _is_chain(kind):
-        layers = [inner(part, i) for i, part in enumerate(spec["layers"])]
-        return kind.of_layers(layers, input_shape=spec["input_shape"])  # type: ignore[attr-defined]
-    if kind.CHAINS:
-        branches = {name: spec[name] for name in kind.CHAINS}
-        return kind(
-            **{name: None if part is None else inner(part, name) for name, part in branches.items()}
-        )
-    if set(spec) != _LEAF:
-        _refuse(f"layer {place}", spec)
-    arguments = {name: _from_json(value) for name, value in spec["settings"].items()}
-    if kind.parameters is not TrainingLayer.parameters:
-        _check_size(place, arguments, elements)
-    for array in kind.ARRAYS:
-        if array.name in spec["arrays"]:
-            name = f"{place}.{array.name}"
-            named[name] = arguments[array.argument or array.name] = tensors[name]
-    layer = kind(**arguments)
-    _set_training(layer, spec)
-    return layer
+    Attributes
+    ----------
+    taken : set of str
+        Those that constructors have taken.
+    """
+
+    def __init__(self, tensors: Tensors):
+        self.taken: set[str] = set()
+        self._tensors = tensors
+        self._elements = sum(array.size for array in tensors.values())
+
+    def layer(self, spec: Any, place: str, depth: int = 0) -> TrainingLayer:
+        """Make the layer of a description."""
+        if depth > MAX_DEPTH:
+            raise ValueError(f"layers must be nested at most {MAX_DEPTH} deep, got more")
+        kind = trained_named(spec["type"])
+        if kind is None or not issubclass(kind, TrainingLayer):
+            raise ValueError(
+                f"layer {place} must be of a registered type (see bitops.io.register), "
+                f"got {spec['type']!r:.80}"
+            )
+
+        def inner(part: Any, name: object) -> TrainingLayer:
+            return self.layer(part, f"{place}.{name}", depth + 1)
+
+        if _is_chain(kind):
+            chain: type[Sequential] = kind  # type: ignore[assignment]
+            layers = [inner(part, i) for i, part in enumerate(spec["layers"])]
+            return chain.of_layers(layers, input_shape=spec["input_shape"])
+        if kind.CHAINS:
+            branches = {name: spec[name] for name in kind.CHAINS}
+            return kind(
+                **{n: None if part is None else inner(part, n) for n, part in branches.items()}
+            )
+        return self._leaf(spec, place, kind)
+
+    def _leaf(self, spec: Any, place: str, kind: type[TrainingLayer]) -> TrainingLayer:
+        """Make a layer that contains no others."""
+        if set(spec) != _LEAF:
+            _refuse(f"layer {place}", spec)
+        arguments = {name: _from_json(value) for name, value in spec["settings"].items()}
+        if kind.parameters is not TrainingLayer.parameters:
+            _check_size(place, arguments, self._elements)
+        for array in kind.ARRAYS:
+            if array.name in spec["arrays"]:
+                name = f"{place}.{array.name}"
+                arguments[array.argument or array.name] = self._tensors[name]
+                self.taken.add(name)
+        layer = kind(**arguments)
+        _set_training(layer, spec)
+        return layer
 
 
 def _check_size(place: str, arguments: dict[str, Any], elements: int) -> None:
