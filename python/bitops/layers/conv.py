@@ -263,7 +263,7 @@ class Conv2D(FloatProduct):
 
     Notes
     -----
-    Forward, with c(x) the matrix of patches (im2col):  y = c(x) W^T + b in BLAS; bits count as +-1.
+    Forward, with c(x) the matrix of patches (im2col):  y = c(x) W^T + b; bits count as +-1.
     Backward:  dW = dy^T c(x),  dc = dy W,  db = sum dy.  Each pixel of dx is the sum over the
     patches that contain it.
 

@@ -348,7 +348,7 @@ class Convolution:
         return chain.mixed(x, w, bits, outputs, window)
 
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        """Convolve with float32 filters, in BLAS; bits count as +-1."""
+        """Convolve with float32 filters; bits count as +-1."""
         return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)
 
     def compile_floats(
