@@ -245,7 +245,7 @@ def test_histograms_have_one_scale_and_say_where_they_are_cut(tmp_path, drawn):
     assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.3 * 15))
     assert [text.get_text().strip() for text in first.texts] == ["^ 40 %", "40 % ^"]
     assert [text.get_text().strip() for text in second.texts] == ["20 % ^"]
-    assert "^: cut here" in drawn[-1].get_supxlabel()
+    assert "^: cut here" in drawn[-1].legends[0].get_title().get_text()
 
 
 def test_plot_of_a_run(tmp_path, capsys, drawn):

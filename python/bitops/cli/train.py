@@ -150,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"settings {results.describe_plan(job.plan, args.seed)}", flush=True)
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
+        if args.resume and runs.is_run(args.folder):
+            record = replace(record, command=runs.read_record("train", args.folder).command)
         runs.write_record(args.folder, record)
     try:
         trained = train(setting, job)
