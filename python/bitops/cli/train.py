@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"\ncheckpoint is in {place}: go on with --resume", file=sys.stderr)
         raise
     code = finish(args, recipe, setting, job, trained, record)
-    print(f"time     {trained.seconds / 60:.1f} minutes of training")
+    print(f"time     {describe_seconds(trained.seconds)} of training")
     if args.folder is not None:
         print(f"report   bitops report {shlex.quote(printable(args.folder))}")
     return code
