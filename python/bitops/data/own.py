@@ -79,7 +79,7 @@ def load_images(
         for part in found
     }
     missing = [part for part in PARTS[1:] if part not in found]
-    words = [path.relative_to(folder).as_posix().encode() for path in paths["train"]]
+    words = [os.fsencode(path.relative_to(folder).as_posix()) for path in paths["train"]]
     order = np.argsort([hashlib.sha256(word).hexdigest() for word in words])
     where = _choose(f"[load_images] {folder}", labels["train"], order, missing, names)
     every = [path for part in found for path in paths[part]]
