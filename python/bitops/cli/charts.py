@@ -59,10 +59,15 @@ _HISTOGRAM = r"latent/[^/]+/-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?"
 
 
 def kept_epoch(rows: list[Row]) -> float | None:
-    """Return the epoch with the smallest validation error, whose model `fit` keeps."""
-    errors = [(row["validation_error"], row["epoch"]) for row in rows]
-    known = [(error, epoch) for error, epoch in errors if error is not None and epoch is not None]
-    return min(known)[1] if known else None
+    """Return the epoch whose model `fit` keeps, if it was not asked for another one.
+
+    That is the one with the smallest validation error, or loss where targets are numbers.
+    """
+    for column in ("validation_error", "validation_loss"):
+        values = [(value, row["epoch"]) for row in rows if (value := row.get(column)) is not None]
+        if values:
+            return min(values, key=lambda pair: pair[0])[1]
+    return None
 
 
 def has_layers(rows: list[Row], prefix: str) -> bool:

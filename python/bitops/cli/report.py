@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "make_report", "run"]
 
 SIZE = 4.8, 3.2  # inches of a chart, which phones show nearly in its own size
-LEAST = "24rem"  # width of a chart on wider screens
+LEAST = "21rem"  # width of a chart on wider screens
 MISTAKES = 40
 MOST_CLASSES = 20  # in a table of all pairs
 BATCHES = 1, 100

@@ -144,7 +144,9 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
 def _check_classes(folder: Path, names: list[str], found: dict[str, dict[str, list[Path]]]) -> None:
     if len(names) < 2:
         got = f"one, {names[0]!r}" if names else "none"
-        raise ValueError(f"[load_images] {folder} must hold folders of two classes, got {got}")
+        raise ValueError(
+            f"[load_images] {folder} must hold folders of at least two classes, got {got}"
+        )
     unknown = sorted(set(names) - found["train"].keys())
     if unknown:
         raise ValueError(
