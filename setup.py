@@ -105,7 +105,7 @@ setup(
     package_dir={"": "python"},
     packages=find_packages("python"),
     py_modules=["bitops_command"],
-    package_data={"bitops": ["py.typed", "*.pyi"]},
+    package_data={"bitops": ["py.typed", "*.pyi", "zoo/*.json", "zoo/*.safetensors"]},
     ext_modules=cythonize(
         [core],
         compiler_directives={

@@ -28,6 +28,7 @@ from . import (
     search,
     show,
     train,
+    zoo,
 )
 
 __all__ = ["main", "make_parser"]
@@ -46,6 +47,7 @@ COMMANDS = (
     plot,
     index,
     search,
+    zoo,
 )
 
 # Reported in one line; anything else is a fault of the package and shows its traceback.
