@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
+# Whose setting serves images of one's own, from the one that suits best.
+GREY, COLOR = ("mnist", "cifar10", "svhn"), ("cifar10", "svhn", "mnist")
 
 
 @dataclass(frozen=True)
@@ -320,3 +322,9 @@ class Recipe:
             known = ", ".join(DATASETS[k] for k in self.settings)
             raise ValueError(f"[{self.name}] the data must be {known}, got {DATASETS[kind]}")
         return self.settings[kind]
+
+    def own_kind(self, data: Dataset) -> str:
+        """Return the data set whose setting serves images of one's own, by their channels."""
+        return next(
+            kind for kind in (GREY if data.image_shape[2] == 1 else COLOR) if kind in self.settings
+        )
