@@ -2,7 +2,8 @@
 
     bitops train xnor --data DIR --epochs 12 --seed 0 --save net.safetensors
     python bench/zoo.py mnist-xnor-lenet5 net.safetensors --data DIR --minutes 5.5 \\
-        --title "XNOR-Net of LeNet-5" --command "bitops train xnor --epochs 12 --seed 0"
+        --title "XNOR-Net of LeNet-5" --net 20C5-P2-50C5-P2-500-10 \\
+        --command "bitops train xnor --epochs 12 --seed 0"
 
 What the recipe does with the pixels becomes the first layer, so that the network takes uint8. Its
 test error, its speed on one thread, and what it says about a few images are measured here. Files go

@@ -82,7 +82,10 @@ def test_error_is_that_of_the_card(name):
     packed = zoo.load(name)
     x = inputs(packed, data, data.x_test)
     assert len(x) == card.test_images
-    assert packed.error_rate(x, data.y_test) == card.test_error
+    # float32 layers round as the BLAS at hand does, which may tip an image
+    tipped = 0 if card.weights.startswith("binary") else 2
+    wrong = round(packed.error_rate(x, data.y_test) * len(x))
+    assert abs(wrong - round(card.test_error * len(x))) <= tipped
     assert all((data.images(x) == image).all(axis=(1, 2, 3)).any() for image in sample_images(name))
 
 
