@@ -23,6 +23,8 @@ import bitops as bo
 import common
 from bitops import search
 from bitops.search import full_product
+from bitops.search.limits import Limits
+from bitops.search.metrics import METRICS
 from common import bit_rows
 
 Words = NDArray[np.uint64]
@@ -80,8 +82,11 @@ def self_join(rng: np.random.Generator, rows: int, k: int, radius: int) -> None:
     check_pairs(name, words, radius)
     show(name, f"{seconds:.2f} s", f"{len(i)} pairs")
     part, found = words[:SCANNED_ROWS], []
-    first, _ = full_product.choose_product(words, words, radius)
-    seconds, _ = best(lambda: full_product.scan(part, words, radius, False, first, found.append))
+    limits = Limits(METRICS["hamming"], radius, k, None)
+    first, _ = full_product.choose_product(words, words, limits)
+    seconds, _ = best(
+        lambda: full_product.scan(part, words, limits, False, first, lambda *own: found.append(own))
+    )
     seconds *= (rows - 1) / 2 / len(part)
     show(f"the same, all pairs ({first} words first)", f"{seconds:.1f} s", "from a part")
 

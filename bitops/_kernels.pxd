@@ -13,6 +13,9 @@ cdef extern from "bitops.h" nogil:
         BITOPS_STORE_JACCARD
         BITOPS_STORE_DICE
 
+    ctypedef struct bitops_bound:
+        float factor, term
+
     ctypedef struct bitops_store:
         bitops_store_kind kind
         int32_t k
@@ -207,6 +210,8 @@ cdef extern from "bitops.h" nogil:
         size_t ldb, n
         size_t k_words
         int32_t radius
+        const bitops_bound *bounds
+        const int32_t *b_counts
         bint upper
         bitops_stop *stop
 

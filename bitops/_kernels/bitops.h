@@ -54,15 +54,15 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
-    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most */
+    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most and in bounds */
     /* Of rows as sets of their 1 bits, with |a| + |w| = a_counts[row] + w_counts[col]: */
     BITOPS_STORE_INTERSECTION, /* int32   c = |a & w| = (|a| + |w| - mismatches) / 2 */
     BITOPS_STORE_JACCARD,      /* double  c = mismatches / |a | w|, 0 for two empty rows */
     BITOPS_STORE_DICE,         /* double  c = mismatches / (|a| + |w|), 0 for two empty rows */
 } bitops_store_kind;
 
-/* Below which a row is kept as one of the nearest: mismatches < factor w_counts[col] + term. Pairs
- * that pass are tested exactly. */
+/* Below which a row is kept as one of the nearest, or as one within a range: mismatches <
+ * factor w_counts[col] + term. Pairs that pass are tested exactly. */
 typedef struct bitops_bound {
     float factor, term;
 } bitops_bound;
@@ -93,12 +93,13 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
-    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
+    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL; WITHIN reads
+                                           the second */
+    bitops_bound *bounds; /* IN, OUT  for TOPK, unless the metric is HAMMING; for WITHIN, or NULL */
     /* For TOPK: */
     bitops_store_kind metric;
     int inclusive; /* bounds let equal ranks pass: a heap may hold limits in place of columns */
     size_t keep;   /* 0, or the length that lists are cut to */
-    bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
     const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */
     int32_t most;            /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
@@ -212,8 +213,14 @@ typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
  * BITOPS_LOOKUP_COLUMNS rows of w: for every 32 bits of k, those of each column. Tables are aligned
  * to 64 bytes and take BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA.
- */
-enum { BITOPS_LOOKUP_COLUMNS = 64, BITOPS_LOOKUP_ROWS = 4, BITOPS_LOOKUP_BYTES = 512 };
+ * Sums of uint8 with at most BITOPS_SMALL_BITS fit a byte, and a quarter of the memory. */
+enum {
+    BITOPS_LOOKUP_COLUMNS = 64,
+    BITOPS_LOOKUP_ROWS = 4,
+    BITOPS_LOOKUP_BYTES = 512,
+    BITOPS_SMALL_BITS = 5,
+    BITOPS_SMALL_BYTES = 128,
+};
 
 /* Orders n rows of w, k_words words long, into a panel of 2 * k_words * BITOPS_LOOKUP_COLUMNS
  * numbers. */
@@ -224,6 +231,7 @@ typedef void bitops_lookup_panel_fn(const uint64_t *w, size_t ldw, size_t n, siz
  * float32 is ((x0 +- x1) +- x2) +- x3, each step rounded. */
 typedef void bitops_lookup_tables_f32_fn(const void *x, size_t k, void *tables_out);
 typedef void bitops_lookup_tables_u8_fn(const void *x, size_t k, void *tables_out);
+typedef void bitops_lookup_tables_u5_fn(const void *x, size_t k, void *tables_out);
 
 /* A block of rows x n outputs. Each is the sum of the entries that the bits of its column select
  * from the tables of its row, in the order of k, starting at 0 or at c. */
@@ -240,6 +248,7 @@ typedef struct bitops_lookup {
 } bitops_lookup;
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
+typedef void bitops_lookup_u5_fn(const bitops_lookup *task); /* or absent, with its tables */
 
 /* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
  * goes through these steps, each rounded to float32:
@@ -323,8 +332,10 @@ typedef struct bitops_isa {
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
+    bitops_lookup_tables_u5_fn *lookup_tables_u5;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_lookup_u5_fn *lookup_u5;
     bitops_adam_fn *adam;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
@@ -620,7 +631,8 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
 int bitops_found_reserve(bitops_found *found, size_t more);
 void bitops_found_free(bitops_found *found);
 
-/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`. */
+/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`, and, with
+ * a bound for each row of a, below that. */
 typedef struct bitops_range_args {
     const uint64_t *a; /* IN  m x k_words, rows lda words apart */
     size_t lda;
@@ -629,9 +641,11 @@ typedef struct bitops_range_args {
     size_t ldb;
     size_t n;
     size_t k_words;
-    int32_t radius;    /* at least 0 */
-    int upper;         /* whether b is a, and only pairs i < j are wanted */
-    bitops_stop *stop; /* or NULL */
+    int32_t radius;             /* at least 0 */
+    const bitops_bound *bounds; /* IN  m, or NULL */
+    const int32_t *b_counts;    /* IN  n, 1 bits of the rows of b, with bounds */
+    int upper;                  /* whether b is a, and only pairs i < j are wanted */
+    bitops_stop *stop;          /* or NULL */
 } bitops_range_args;
 
 /* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and

@@ -25,6 +25,7 @@ DICE: int
 RANKED_BITS: int
 SIGN: int
 MEMORY: int
+_C_API: object
 THREAD: int
 
 _Words = NDArray[np.uint64]
@@ -258,7 +259,15 @@ class Found:
 SCAN_WORDS: int
 
 def scan(
-    a: _Words, b: _Words, radius: int, upper: bool, first: int, rows: int, first_words: int
+    a: _Words,
+    b: _Words,
+    radius: int,
+    upper: bool,
+    first: int,
+    rows: int,
+    first_words: int,
+    bounds: NDArray[np.float32] | None = None,
+    b_counts: NDArray[np.int32] | None = None,
 ) -> Found: ...
 def join(
     a: _Words,
