@@ -9,21 +9,14 @@
 #include "drivers/short_rows.h"
 #include "bitops.h"
 #include "drivers/sizes.h"
+#include "drivers/stream.h"
 #include "isa/shared/store.h"
 #include "runtime/parallel.h"
 
-#include <stdint.h>
-#include <string.h>
-#if defined(__x86_64__)
-#include <emmintrin.h>
-#endif
-
 enum {
-    ROWS_WORDS = 1 << 9,    /* rows of a in the form that the kernel reads: 4 KiB */
-    TASK_ROWS = 256,        /* rows for which it pays to make panels once more */
-    TASKS_A_THREAD = 4,     /* so that no thread waits long for the last one */
-    LINE_BYTES = 64,        /* of a cache line */
-    STREAM_BYTES = 1 << 27, /* outputs this large go past the caches: measured, see README.md */
+    ROWS_WORDS = 1 << 9, /* rows of a in the form that the kernel reads: 4 KiB */
+    TASK_ROWS = 256,     /* rows for which it pays to make panels once more */
+    TASKS_A_THREAD = 4,  /* so that no thread waits long for the last one */
 };
 
 /* One task: rows [i, i + m) of a times columns [j, j + n). */
@@ -34,23 +27,6 @@ typedef struct short_block {
     const uint64_t *panels;
     int streams;
 } short_block;
-
-/* Copies bytes to memory that is not read soon; whole lines do not pass through the caches. */
-static void stream(char *c_out, const char *bytes, size_t n) {
-#if defined(__x86_64__)
-    size_t head = (size_t)(-(uintptr_t)c_out % LINE_BYTES);
-    head = min_size(head, n);
-    memcpy(c_out, bytes, head);
-    size_t i = head;
-    for (; i + LINE_BYTES <= n; i += LINE_BYTES)
-        for (size_t part = 0; part < LINE_BYTES; part += sizeof(__m128i))
-            _mm_stream_si128((__m128i *)(c_out + i + part),
-                             _mm_loadu_si128((const __m128i *)(bytes + i + part)));
-    memcpy(c_out + i, bytes + i, n - i);
-#else
-    memcpy(c_out, bytes, n);
-#endif
-}
 
 /* Row i of the outputs by way of a line on the stack. */
 static void stream_row(const short_block *block, const uint64_t *row, size_t i) {
