@@ -33,9 +33,10 @@ def test_imported_package_is_not_the_native_folder():
 def test_package_content():
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_core.pyi").is_file()
-    assert not [
-        p.name for p in PACKAGE.rglob("*") if p.suffix in {".c", ".h", ".inc", ".pyx", ".pxi"}
-    ]
+    assert (PACKAGE / "_core.pxd").is_file()
+    sources = {".c", ".h", ".inc", ".pyx", ".pxi"}
+    found = [path.name for path in PACKAGE.rglob("*") if path.suffix in sources]
+    assert found == ["bitops_api.h"]
 
 
 def test_version_is_that_of_the_metadata():

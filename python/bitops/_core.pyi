@@ -25,6 +25,7 @@ DICE: int
 RANKED_BITS: int
 SIGN: int
 MEMORY: int
+_C_API: object
 THREAD: int
 
 _Words = NDArray[np.uint64]

@@ -25,6 +25,7 @@ from . import (
     plot,
     predict,
     recipes,
+    report,
     search,
     show,
     train,
@@ -44,6 +45,7 @@ COMMANDS = (
     show,
     predict,
     plot,
+    report,
     index,
     search,
 )
@@ -83,6 +85,7 @@ def is_closed_pipe(error: BaseException) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = make_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = args.run(args)
         # Here rather than at exit, where a closed pipe could no longer be reported.

@@ -3,7 +3,7 @@
 Imports layers and what they stand on, never recipes or the command line.
 """
 
-from .augment import ZCA, gcn, random_crop, random_flip
+from .augment import ZCA, gcn, lcn, random_crop, random_flip
 from .callbacks import Annealing, Callback, EarlyStopping, Epoch, History, Run
 from .checkpoint import Checkpoint
 from .ebp import EBP
@@ -50,6 +50,7 @@ __all__ = [
     "fit",
     "gcn",
     "hinge",
+    "lcn",
     "random_crop",
     "random_flip",
     "read_log",

@@ -20,7 +20,7 @@ from ..ops.checks import check_integer
 from .callbacks import Callback, Epoch, History, Position, Run
 from .metrics import binary_parameters, check_parameters
 
-__all__ = ["Checkpoint", "restore", "settings_of"]
+__all__ = ["Checkpoint", "planned_epochs", "restore", "settings_of"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
@@ -176,6 +176,23 @@ def restore(run: Run, path: str | os.PathLike) -> None:
             f"[fit] resume must be a checkpoint of this training, got {path}: {error}"
         ) from error
     _apply(run, content)
+
+
+def planned_epochs(path: str | os.PathLike) -> int:
+    """Return the number of epochs of the training that wrote a checkpoint, complete or not.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is damaged or no checkpoint.
+    """
+    try:
+        with open_tensors(Path(path), FORMAT) as file:
+            return int(_check_description(file.description)["settings"]["epochs"])
+    except MALFORMED as error:
+        raise ValueError(f"[planned_epochs] {path} must be a checkpoint: {error}") from error
 
 
 def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
