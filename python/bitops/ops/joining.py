@@ -101,7 +101,7 @@ def _take(a: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
     return repack(taken, packed) if places.ndim else taken
 
 
-def _take_words(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: str) -> Any:
+def _take_words(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: Any) -> Any:
     """Do what ``np.take`` does, faster where many whole rows are taken."""
     is_int64 = places.dtype.kind in "iu" and np.can_cast(places.dtype, np.int64)
     if axis == 0 and mode == "raise" and is_int64 and words.flags.c_contiguous:
