@@ -138,9 +138,6 @@ cdef extern from "bitops.h" nogil:
                           uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
     void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
                           uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
-    bint bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *ids,
-                          size_t count, uint64_t *words_out, bitops_stop *stop,
-                          int n_threads) noexcept
     void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                               size_t k_words, int64_t least, uint64_t *words_out,
                               bitops_stop *stop, int n_threads) noexcept

@@ -70,30 +70,6 @@ def roll_bits(const uint64_t[:, ::1] words, size_t n, size_t cut, uint64_t[:, ::
     check_stop(&stop)
 
 
-def take_rows(const uint64_t[:, ::1] words, const int64_t[::1] ids, uint64_t[:, ::1] words_out):
-    """Copy some rows; return whether all are there, before which words_out is undefined.
-
-    Parameters
-    ----------
-    words : IN, shape (n, k_words)
-    ids : IN, shape (count,)
-        Numbers of rows, which count from the end if negative.
-    words_out : OUT, shape (count, k_words)
-    """
-    cdef c.bitops_stop stop = at_signals()
-    cdef bint complete
-    check_size("rows of words_out", words_out.shape[0], ids.shape[0])
-    check_size("words of a row of words_out", words_out.shape[1], words.shape[1])
-    if words.shape[0] == 0 or words.shape[1] == 0 or ids.shape[0] == 0:
-        return ids.shape[0] == 0
-    with nogil:
-        complete = c.bitops_take_rows(&words[0, 0], words.shape[0], words.shape[1], &ids[0],
-                                      ids.shape[0], &words_out[0, 0], &stop,
-                                      c.bitops_get_num_threads())
-    check_stop(&stop)
-    return complete
-
-
 def majority_rows(const uint64_t[:, ::1] words, int64_t least, uint64_t[::1] words_out):
     """Tell of each row whether at least `least` of its bits are 1.
 

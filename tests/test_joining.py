@@ -144,17 +144,6 @@ def test_what_does_not_fit_is_refused(call, error, rule):
         call()
 
 
-@pytest.mark.parametrize("k", (64, 300))
-def test_take_of_many_rows(rng, k):
-    x = rng.random((5000, k)) < 0.5
-    b = bo.pack(x)
-    for places in (rng.integers(-5000, 5000, 6000), np.arange(5000, dtype=np.uint16)):
-        assert_bits(np.take(b, places, 0), x[places])
-    for wrong in (5000, -5001):
-        with pytest.raises(IndexError, match="out of bounds"):
-            np.take(b, [*range(4999), wrong], 0)
-
-
 @pytest.mark.parametrize("k", (190, 2**20))
 def test_moves_past_the_caches(rng, k):
     """Results of 128 MiB and more are written by streams; parts of them are not."""
@@ -165,8 +154,6 @@ def test_moves_past_the_caches(rng, k):
     for shift in (-13, k // 2 + 5):
         assert np.roll(b, shift, 1)[some] == np.roll(b[some], shift, 1)
     assert np.flip(b, 1)[some] == np.flip(b[some], 1)
-    back = np.arange(len(words))[::-1]
-    assert np.array_equal(np.take(b, back, 0).words, words[::-1])
 
 
 @pytest.mark.parametrize("k", (128, 192, 6400, 40_000 * 64))

@@ -490,10 +490,6 @@ void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, 
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
 void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
                       uint64_t *words_out, bitops_stop *stop, int n_threads);
-/* Copies `count` rows of k_words > 0 words, whose numbers count from the end if negative. Returns
- * 0, with part of them copied, if there is no such row among n. */
-int bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *ids,
-                     size_t count, uint64_t *words_out, bitops_stop *stop, int n_threads);
 
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);

@@ -17,7 +17,6 @@ enum {
     THREAD_WORDS = 1 << 15, /* below this many, one thread is as fast */
     STAGE_WORDS = 1 << 6,   /* that are written together, so that reads and writes overlap, */
     STAGE_AHEAD = 1 << 10,  /* and how many words before they are asked for */
-    TAKE_AHEAD = 16,        /* rows that are asked for beforehand, since they lie anywhere */
 };
 
 /* Words on the stack that stand for a part of a large output. */
@@ -270,55 +269,4 @@ void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows,
                       uint64_t *words_out, bitops_stop *stop, int n_threads) {
     const turn t = {.isa = isa, .n = n, .n_words = bitops_words(n)};
     turn_all(&t, words, rows, words_out, stop, n_threads);
-}
-
-/* ---- rows that are chosen -------------------------------------------------------------------- */
-
-/* The number of a row, counted from the end if it is negative; n or more if there is none. */
-static inline size_t row_number(int64_t id, size_t n) {
-    return (size_t)id + (id < 0 ? n : 0);
-}
-
-/* Copies `count` of the rows that `left` >= count ids name; returns 0 at the first that is not
- * there.
- */
-static int take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *ids,
-                     size_t count, size_t left, uint64_t *words_out) {
-    for (size_t i = 0; i < count; i++) {
-        const size_t later = i + TAKE_AHEAD < left ? row_number(ids[i + TAKE_AHEAD], n) : n;
-        const size_t row = row_number(ids[i], n);
-        if (later < n)
-            for (size_t p = 0; p < k_words; p += LINE_WORDS)
-                BITOPS_PREFETCH(words + later * k_words + p);
-        if (row >= n)
-            return 0;
-        const uint64_t *from = words + row * k_words;
-        for (size_t p = 0; p < k_words; p++) {
-            BITOPS_IN_POINTER(from); /* no call of memcpy for a few words */
-            *words_out++ = from[p];
-        }
-    }
-    return 1;
-}
-
-int bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *ids,
-                     size_t count, uint64_t *words_out, bitops_stop *stop, int n_threads) {
-    const size_t together = max_size(STAGE_WORDS / k_words, 1);
-    const size_t share = round_up(rows_of_task(k_words), together), all = count * k_words;
-    int missing = 0;
-    BITOPS_PARALLEL_FOR(team(all, n_threads), schedule(static) reduction(| : missing))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(count, share); task++) {
-        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
-            continue;
-        const size_t end = min_size(((size_t)task + 1) * share, count);
-        stage s = {.streams = streams(all) && k_words <= STAGE_WORDS};
-        for (size_t i = (size_t)task * share; i < end; i += together) {
-            const size_t some = min_size(together, end - i);
-            uint64_t *to = words_out + i * k_words;
-            missing |=
-                !take_rows(words, n, k_words, ids + i, some, end - i, s.streams ? s.words : to);
-            deliver(&s, some * k_words, to);
-        }
-    }
-    return !missing;
 }

@@ -18,7 +18,6 @@ from .checks import normalize_axis
 from .memory import aligned_empty, word_count
 from .packing import contiguous_rows, repack, sign_words
 
-MIN_WORDS = 1 << 12  # that are taken without NumPy
 MIN_ROWS = 8  # of a transposition; bits of fewer rows are bytes meanwhile, which takes less memory
 
 _Bits = TypeVar("_Bits", bound=_core.Bits)
@@ -90,7 +89,7 @@ def _take(a: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
     axis = normalize_axis("take", axis, b.ndim)
     shape = (*b.shape[:axis], *places.shape, *b.shape[axis + 1 :])
     if axis != b.axis:
-        words = _take_words(b._words, places, axis - (axis > b.axis), mode)
+        words = np.take(b._words, places, axis - (axis > b.axis), mode=mode)
         return b._make(words, shape, b.axis + (places.ndim - 1 if axis < b.axis else 0))
     other = max((i for i in range(b.ndim) if i != axis), key=lambda i: b.shape[i], default=None)
     packed = axis + places.ndim - 1  # the last of the new axes
@@ -99,19 +98,6 @@ def _take(a: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
         return _packed(b, values, packed if places.ndim else values.ndim - 1)
     taken = _take(repack(b, other), places, axis, mode=mode)
     return repack(taken, packed) if places.ndim else taken
-
-
-def _take_words(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: Any) -> Any:
-    """Do what ``np.take`` does, faster where many whole rows are taken."""
-    is_int64 = places.dtype.kind in "iu" and np.can_cast(places.dtype, np.int64)
-    if axis == 0 and mode == "raise" and is_int64 and words.flags.c_contiguous:
-        taken = aligned_empty((*places.shape, *words.shape[1:]), np.uint64)
-        if taken.size >= MIN_WORDS:
-            ids = np.ascontiguousarray(places.ravel(), np.int64)
-            rows = words.reshape(len(words), -1)
-            if _core.take_rows(rows, ids, taken.reshape(len(ids), -1)):
-                return taken
-    return np.take(words, places, axis, mode=mode)  # or raise NumPy's own error
 
 
 def _roll(a: Any, shift: Any, axis: Any = None) -> Any:
