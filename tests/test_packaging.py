@@ -177,7 +177,7 @@ def test_tested_versions_of_python_have_wheels():
 
 
 LAZY = ["benchmark", "convert", "data", "estimators", "io", "layers", "models", "quantizers"]
-LAZY += ["recipes", "reference", "search", "training"]
+LAZY += ["recipes", "reference", "search", "training", "zoo"]
 
 
 def test_lazy_modules_load_at_their_first_use():
