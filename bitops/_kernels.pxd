@@ -243,6 +243,7 @@ cdef extern from "bitops.h" nogil:
         int is_float
         int bits
         const void *x
+        int x_turned
         size_t m, k
         const uint64_t *w
         size_t ldw

@@ -382,6 +382,7 @@ def weight_gemm(
     alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
+    turned: bool = False,
 ) -> None: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],
@@ -389,6 +390,7 @@ def bitplane_gemm(
     panels: Panels | None,
     bits: int,
     c_out: NDArray[np.int32],
+    turned: bool = False,
 ) -> None: ...
 def bitplane_gemm_scaled(
     x: NDArray[np.uint8],
@@ -398,6 +400,7 @@ def bitplane_gemm_scaled(
     alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
+    turned: bool = False,
 ) -> None: ...
 def adam(
     g: NDArray[np.float32],
