@@ -50,6 +50,7 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SCALED,     /* float   c = dot [* alpha[col]] [* k_map[row]] [+ bias[col]] */
     BITOPS_STORE_HAMMING,    /* int32   c = mismatches */
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
+    BITOPS_STORE_HAMMING8,   /* uint8   c = mismatches, k <= 255 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
@@ -162,9 +163,10 @@ typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w,
                                   size_t n_taps, size_t n_words, uint8_t *count_out);
 
 /* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
- * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, words are written
- * whole, and counts are read up to a word of them past the last. store.k is at most
- * BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|. */
+ * col). The kind is DOT, SCALED, HAMMING, HAMMING16 or SIGN; for SIGN, col is a multiple of 64,
+ * words are written whole, and counts are read up to a word of them past the last. store.k is at
+ * most BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|.
+ */
 enum { BITOPS_COUNTS = 1 << 12 };
 typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
                                     size_t col, const bitops_store *store);

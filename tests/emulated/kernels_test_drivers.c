@@ -18,9 +18,9 @@ static void run_gemm(const bitops_isa *isa, bitops_gemm_args args, int prepacked
 }
 
 static void test_gemm_driver(const bitops_isa *isa) {
-    static const size_t shapes[][3] = {{1, 1, 1},     {17, 33, 3},    {16, 130, 9},
-                                       {48, 128, 8},  {97, 257, 5},   {130, 65, 13},
-                                       {18, 40, 257}, {50, 129, 600}, {3, 7, 515}};
+    static const size_t shapes[][3] = {{1, 1, 1},    {17, 33, 3},   {16, 130, 9},  {48, 128, 8},
+                                       {97, 257, 5}, {130, 65, 13}, {18, 40, 257}, {50, 129, 600},
+                                       {3, 7, 515},  {270, 390, 1}, {48, 129, 2},  {60, 513, 3}};
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (int turn = 0; turn < 2 * STORES; turn++) {
             const size_t m = shapes[s][0], n = shapes[s][1], k_words = shapes[s][2];

@@ -173,7 +173,7 @@ bitops_store make_store(int i, size_t n, size_t k) {
         BITOPS_STORE_HAMMING16, BITOPS_STORE_SIGN,   BITOPS_STORE_ACCUMULATE,
         BITOPS_STORE_TOPK,      BITOPS_STORE_SCALED, BITOPS_STORE_DOT,
         BITOPS_STORE_SIGN,      BITOPS_STORE_SCALED, BITOPS_STORE_INTERSECTION,
-        BITOPS_STORE_JACCARD,   BITOPS_STORE_DICE};
+        BITOPS_STORE_JACCARD,   BITOPS_STORE_DICE,   BITOPS_STORE_HAMMING8};
     store.kind = kinds[i];
     if (store.kind == BITOPS_STORE_TOPK) {
         store.ldc = TOPK;
@@ -183,7 +183,7 @@ bitops_store make_store(int i, size_t n, size_t k) {
         store.ldc = bitops_words(n) + (size_t)i % 3;
         store.threshold = threshold;
     }
-    if (i > 10) {
+    if (i > 10 && i < 14) {
         store.a_counts = a_counts;
         store.w_counts = w_counts;
     } else if (i >= 7 && i != 10) { /* with offsets */

@@ -195,7 +195,7 @@ static void test_count_taps(const bitops_isa *isa) {
 }
 
 static void test_store_counts(const bitops_isa *isa) {
-    static const int stores[] = {0, 1, 4, 7, 8, 9, 10};
+    static const int stores[] = {0, 1, 2, 3, 4, 7, 8, 9, 10};
     static const size_t columns[] = {1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 128, 130, 257, 512, 513};
     static const size_t bits[] = {1, 9, 49, 127, 128, 254};
     for (size_t s = 0; s < COUNT(stores); s++)

@@ -31,7 +31,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,prfchw")
 
 /* ---- pack ---------------------------------------------------------------------------------- */
 

@@ -271,6 +271,9 @@ class PackedSigmoid(Layer):
     def forward(self, x) -> np.ndarray:
         return sigmoid("PackedSigmoid", x)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.apply(chain.as_float(x), self.forward)
+
 
 def softmax(where: str, x) -> np.ndarray:
     """Return exp(x) of a layer's input, divided by its sum over the features, float32."""
