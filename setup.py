@@ -114,7 +114,9 @@ setup(
     package_dir={"": "python"},
     packages=find_packages("python"),
     py_modules=["bitops_command"],
-    package_data={"bitops": ["py.typed", "*.pyi", "*.pxd", "include/*.h"]},
+    package_data={
+        "bitops": ["py.typed", "*.pyi", "*.pxd", "include/*.h", "zoo/*.json", "zoo/*.safetensors"]
+    },
     ext_modules=cythonize(
         [core],
         compiler_directives={

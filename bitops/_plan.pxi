@@ -23,6 +23,8 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_ROUND
         BITOPS_STEP_COUNT
         BITOPS_STEP_SCALE
+        BITOPS_STEP_TIMES
+        BITOPS_STEP_PAD
 
     ctypedef struct bitops_step:
         bitops_step_kind kind
@@ -485,6 +487,31 @@ cdef class Plan:
         """Rows of n uint8 times a number, float32."""
         cdef bitops_step *step = self.add_step(BITOPS_STEP_SCALE, x, y)
         step.rows, step.n, step.low = rows, n, value
+
+    def times(self, ptrdiff_t x, ptrdiff_t other, ptrdiff_t y, size_t rows, size_t n, size_t k):
+        """Rows of n float32 times float32, of which each row is for k rows."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_TIMES, x, y)
+        step.other, step.rows, step.n, step.k = other, rows, n, k
+
+    def pad(self, ptrdiff_t x, ptrdiff_t y, size_t images, size_t height, size_t width, sides,
+            const uint8_t[::1] pixel):
+        """Images of pixels, and around them pixels like the one whose bytes are given.
+
+        Parameters
+        ----------
+        sides : tuple
+            ((top, bottom), (left, right)), in pixels.
+        """
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_PAD, x, y)
+        cdef size_t bottom, right
+        (step.image.pad_top, bottom), (step.image.pad_left, right) = sides
+        step.image.height, step.image.width = height, width
+        step.image.out_height = step.image.pad_top + height + bottom
+        step.image.out_width = step.image.pad_left + width + right
+        step.pixel_bytes, step.levels = pixel.shape[0], &pixel[0]
+        step.rows = images * step.image.out_height
+        step.n = step.image.out_width * step.pixel_bytes
+        self.kept.append(pixel)
 
     @property
     def is_current(self):

@@ -583,6 +583,8 @@ def test_matlab_73_files_that_are_refused(tmp_path, monkeypatch):
     for size in (128, 512, 600, len(whole) // 2):
         path.write_bytes(whole[:size])
         refused("must be a complete MATLAB file")
+    path.write_bytes(whole[:561] + b"\x7f" + whole[562:])  # h5py raises OverflowError
+    refused("its HDF5 part is damaged")
     path.write_bytes(whole)
     monkeypatch.setitem(sys.modules, "h5py", None)
     refused("MATLAB 7.3 files need h5py", ImportError)

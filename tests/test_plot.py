@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitops.cli import main as cli
-from bitops.cli.charts import MAX_LAYERS
+from bitops.cli.charts import MAX_LAYERS, kept_epoch
 from bitops.cli.plot import plot
 from bitops.cli.runs import Record, read_record, write_record
 from bitops.layers import BinaryDense, Dense, Sequential
@@ -210,6 +210,18 @@ def test_scales_begin_at_zero_or_are_said_to_be_logarithmic(tmp_path, drawn):
         assert "log" not in axes.get_ylabel()
 
 
+def test_the_epoch_that_is_kept():
+    """The first of the smallest; by the loss where there are no errors."""
+    errors, losses = (0.5, 0.25, 0.25), (0.3, 0.2, 0.1)
+    rows = [
+        {"epoch": i, "validation_error": error, "validation_loss": loss}
+        for i, (error, loss) in enumerate(zip(errors, losses, strict=True), 1)
+    ]
+    assert kept_epoch(rows) == 2
+    assert kept_epoch([row | {"validation_error": None} for row in rows]) == 3
+    assert kept_epoch([{"epoch": 1, "validation_error": None}]) is None
+
+
 def test_legends_hide_nothing(tmp_path, drawn):
     path = tmp_path / "log.csv"
     columns = ("flips/0.BinaryDense", "flips/3.BinaryDense", "latent/0.x/-1", "latent/0.x/1")
@@ -245,7 +257,7 @@ def test_histograms_have_one_scale_and_say_where_they_are_cut(tmp_path, drawn):
     assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.3 * 15))
     assert [text.get_text().strip() for text in first.texts] == ["^ 40 %", "40 % ^"]
     assert [text.get_text().strip() for text in second.texts] == ["20 % ^"]
-    assert "^: cut here" in drawn[-1].get_supxlabel()
+    assert "^: cut here" in drawn[-1].legends[0].get_title().get_text()
 
 
 def test_plot_of_a_run(tmp_path, capsys, drawn):

@@ -350,6 +350,32 @@ def test_log_checkpoint_and_resume(capsys, folder, tmp_path):
     assert len(log.read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("name", [name for name, kind in CASES if kind == "cifar10"])
+def test_images_recipes_resume(tmp_path, name):
+    """In the middle of an epoch, with what the recipe does to the images of each step."""
+    setting = find(name).setting("cifar10")
+    plan = small_plan(setting, width=8, epochs=2, batch_size=10, dropout=setting.plan.dropout)
+    data = blobs(LARGER.get((name, "cifar10"), SHAPES["cifar10"]), count=40)
+    job = Job(preprocess(data, setting.preprocessing_of(plan)), plan, 3)
+    whole = train(setting, job).model
+    files = Files(tmp_path / "run.ckpt", tmp_path / "run.csv")
+
+    def interrupt(self, run):
+        if run.epoch == 2 and run.batch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bitops.training.log.Log.on_batch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(setting, replace(job, files=files))
+    resumed = train(setting, replace(job, files=replace(files, resume=True))).model
+    for got, expected in zip(resumed.parameters(), whole.parameters(), strict=True):
+        np.testing.assert_array_equal(got.value, expected.value)
+    x = inputs(whole, job.data, job.data.x_test)  # running statistics count too
+    np.testing.assert_array_equal(resumed.outputs(x), whole.outputs(x))
+    assert [row["epoch"] for row in read_log(files.log)] == [1, 2]
+
+
 def test_resume_of_another_training(capsys, folder, tmp_path):
     checkpoint = str(tmp_path / "run.ckpt")
     argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--checkpoint", checkpoint]

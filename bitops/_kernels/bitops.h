@@ -50,6 +50,7 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SCALED,     /* float   c = dot [* alpha[col]] [* k_map[row]] [+ bias[col]] */
     BITOPS_STORE_HAMMING,    /* int32   c = mismatches */
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
+    BITOPS_STORE_HAMMING8,   /* uint8   c = mismatches, k <= 255 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
@@ -149,6 +150,11 @@ enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
+/* Writes n words with the bits of each in reverse order, and if `reversed` the words too. Unless
+ * shift is 0, of words[i] the bits from `shift` on count, and those of words[i + 1] before it. */
+typedef void bitops_mirror_words_fn(const uint64_t *words, size_t n, size_t shift, int reversed,
+                                    uint64_t *words_out);
+
 /* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
  * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
  * are read and written up to a multiple of COUNT_BLOCK words. */
@@ -157,9 +163,10 @@ typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w,
                                   size_t n_taps, size_t n_words, uint8_t *count_out);
 
 /* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
- * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, words are written
- * whole, and counts are read up to a word of them past the last. store.k is at most
- * BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|. */
+ * col). The kind is DOT, SCALED, HAMMING, HAMMING16 or SIGN; for SIGN, col is a multiple of 64,
+ * words are written whole, and counts are read up to a word of them past the last. store.k is at
+ * most BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|.
+ */
 enum { BITOPS_COUNTS = 1 << 12 };
 typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
                                     size_t col, const bitops_store *store);
@@ -335,6 +342,7 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_mirror_words_fn *mirror_words;
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
@@ -477,6 +485,9 @@ void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
                           int64_t *count_out, bitops_stop *stop, int n_threads);
+/* A bit for each row: whether at least `least` of its bits are 1. */
+void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t least, uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Counts the 1 bits at each position over the middle axis of outer x rows x n_words words; there
  * are outer x 64 n_words counts. */
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
@@ -497,8 +508,8 @@ void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows
 void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
                       bitops_stop *stop, int n_threads);
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
-void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
-                      bitops_stop *stop, int n_threads);
+void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                      uint64_t *words_out, bitops_stop *stop, int n_threads);
 
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);

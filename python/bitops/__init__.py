@@ -72,6 +72,7 @@ _LAZY = (
     "reference",
     "search",
     "training",
+    "zoo",
 )
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from . import reference as reference
     from . import search as search
     from . import training as training
+    from . import zoo as zoo
 else:
 
     def __getattr__(name: str) -> _ModuleType:

@@ -215,6 +215,9 @@ BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, si
     case BITOPS_STORE_HAMMING16:
         short_rows_of(words, BITOPS_STORE_HAMMING16, a, lda, m, task);
         break;
+    case BITOPS_STORE_HAMMING8:
+        short_rows_of(words, BITOPS_STORE_HAMMING8, a, lda, m, task);
+        break;
     case BITOPS_STORE_SCALED:
         short_rows_of(words, BITOPS_STORE_SCALED, a, lda, m, task);
         break;

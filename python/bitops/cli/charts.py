@@ -34,8 +34,8 @@ LARGEST = 1e15  # of what is drawn: axes of larger numbers fail in many ways
 FALL = 20  # of a curve, from which on its axis is logarithmic
 # What is drawn by layer: the beginning of the columns, and the label of the axis.
 LAYERS = {
-    "flips": ("flips/", "binary weights flipped in the epoch, %"),
-    "saturation": ("saturated/", "values beyond the clip value, %"),
+    "flips": ("flips/", "weights flipped, %"),
+    "saturation": ("saturated/", "values beyond the clip, %"),
 }
 WEIGHTS = "latent/"
 
@@ -59,10 +59,15 @@ _HISTOGRAM = r"latent/[^/]+/-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?"
 
 
 def kept_epoch(rows: list[Row]) -> float | None:
-    """Return the epoch with the smallest validation error, whose model `fit` keeps."""
-    errors = [(row["validation_error"], row["epoch"]) for row in rows]
-    known = [(error, epoch) for error, epoch in errors if error is not None and epoch is not None]
-    return min(known)[1] if known else None
+    """Return the epoch whose model `fit` keeps, if it was not asked for another one.
+
+    That is the one with the smallest validation error, or loss where targets are numbers.
+    """
+    for column in ("validation_error", "validation_loss"):
+        values = [(value, row["epoch"]) for row in rows if (value := row.get(column)) is not None]
+        if values:
+            return min(values, key=lambda pair: pair[0])[1]
+    return None
 
 
 def has_layers(rows: list[Row], prefix: str) -> bool:
@@ -165,7 +170,7 @@ def _add_legend(axes: Any, below: bool) -> None:
         return
     if below:
         columns = 2 if count > 3 else count
-        axes.figure.legend(loc="outside lower left", ncols=columns, fontsize=8, frameon=False)
+        axes.figure.legend(loc="outside lower left", ncols=columns, fontsize=9, frameon=False)
     else:
         place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.03)}
         axes.legend(ncols=math.ceil(count / 20), fontsize=9, frameon=False, **place)
@@ -214,13 +219,13 @@ def draw_weights(figure: Any, rows: list[Row], across: int, panel: tuple[float, 
                 axes.text(x, 0.98 * top, words, ha=side, va="top", fontsize=8)
     for axes in grid[len(layers) :]:
         axes.set_visible(False)
-    handles = grid[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower left", ncols=3, fontsize=8, frameon=False)
     is_cut = any(row[end] > top for rows_ in shares.values() for row in rows_ for end in (0, -1))
-    figure.supxlabel(
-        "latent weight; outer bins: at the limit or beyond"
+    figure.legend(
+        *grid[0].get_legend_handles_labels(),
+        title="latent weight; outer bins: at the limit or beyond"
         + "\n(^: cut here, with the share in the last epoch)" * is_cut,
-        fontsize=9,
+        loc="outside lower left",
+        **{"ncols": 3, "fontsize": 9, "title_fontsize": 9, "alignment": "left", "frameon": False},
     )
     figure.supylabel(label, fontsize=9)
 

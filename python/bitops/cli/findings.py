@@ -107,7 +107,7 @@ def filter_sheet(packed: Packed, shape: tuple[int, ...]) -> tuple[np.ndarray, in
     if weight is None:
         return None
     values = np.asarray(unpack(weight) if isinstance(weight, BitArray) else weight, np.float32)
-    if values.ndim == 2 and math.prod(shape) == values.shape[1]:
+    if values.ndim == 2 and len(shape) > 1 and math.prod(shape) == values.shape[1]:
         values = values.reshape(len(values), *shape, *[1] * (3 - len(shape)))
     if values.ndim != 4 or values.shape[3] not in (1, 3) or max(values.shape[1:3]) < 2:
         return None

@@ -29,6 +29,7 @@ from . import (
     search,
     show,
     train,
+    zoo,
 )
 
 __all__ = ["main", "make_parser"]
@@ -48,6 +49,7 @@ COMMANDS = (
     report,
     index,
     search,
+    zoo,
 )
 
 # Reported in one line; anything else is a fault of the package and shows its traceback.

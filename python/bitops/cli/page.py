@@ -57,10 +57,11 @@ img { display: block; width: 100%; height: auto } .pixels { image-rendering: pix
 th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
   overflow-wrap: normal; white-space: nowrap }
 th { font-weight: 600 } th:first-child { text-align: left }
+tbody th { position: sticky; left: 0; background: var(--page) }
 .confusion td { min-width: 2.4rem; text-align: center }
 .confusion thead th { text-align: center }
 pre { overflow-x: auto; padding: .75rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: 6px; font-size: .875rem; white-space: pre-wrap }
+  border-radius: 6px; font-size: .875rem }
 summary { cursor: pointer } .note { border-left: 4px solid var(--line); padding-left: .75rem }
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 from .. import benchmark, io
 from ..files.text import printable
 from ..files.writing import write_file
-from . import charts, page, runs
+from . import charts, notes, page, runs
 from .arguments import output_ending
 from .figures import new_figure
 from .findings import Findings, examine, filter_sheet, measure_speed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "make_report", "run"]
 
 SIZE = 4.8, 3.2  # inches of a chart, which phones show nearly in its own size
-LEAST = "24rem"  # width of a chart on wider screens
+LEAST = "21rem"  # width of a chart on wider screens
 MISTAKES = 40
 MOST_CLASSES = 20  # in a table of all pairs
 BATCHES = 1, 100
@@ -138,7 +138,7 @@ def _results(
         error = ("test error", f"{record.test_error or 0:.2%}", "as the training found it")
         yield page.facts([error, times, sizes])
         yield page.note(f"The data could not be read, so that its images are left out: {problem}")
-        yield from _filters(packed, packed.input_shape or ())
+        yield from _filters(packed, notes.image_shape(packed) or ())
     else:
         x = inputs(packed, data, preprocess(data, record.preprocessing).x_test)
         found = examine(packed, x, data, MISTAKES)

@@ -19,7 +19,16 @@ from ..files.reading import read_regular
 from ..files.tensors import MALFORMED, parse_json
 from ..files.writing import write_file
 
-__all__ = ["CHECKPOINT", "LOG", "MODEL", "Record", "find_logs", "read_record", "write_record"]
+__all__ = [
+    "CHECKPOINT",
+    "LOG",
+    "MODEL",
+    "Record",
+    "find_logs",
+    "is_run",
+    "read_record",
+    "write_record",
+]
 
 CHECKPOINT, LOG, MODEL = "checkpoint.safetensors", "log.csv", "model.safetensors"
 DESCRIPTION = "run.json"
@@ -95,7 +104,7 @@ def read_record(where: str, folder: Path) -> Record:
         If it is none.
     """
     path = folder / DESCRIPTION
-    if folder.is_dir() and not path.exists():
+    if folder.is_dir() and not is_run(folder):
         raise FileNotFoundError(
             f"[{where}] {folder} must be a folder that `bitops train --run` wrote, got one "
             f"without {DESCRIPTION}"
@@ -120,6 +129,11 @@ def _check(found: dict[str, Any]) -> None:
         kind = kinds.get(name)
         if kind is None or not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{name!r:.80} must be {kind}, got {value!r:.80}")
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a run has begun in a folder."""
+    return (folder / DESCRIPTION).exists()
 
 
 def find_logs(folder: Path) -> list[Path]:

@@ -150,6 +150,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"settings {results.describe_plan(job.plan, args.seed)}", flush=True)
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        if args.resume and runs.is_run(args.folder):
+            record = replace(record, command=runs.read_record("train", args.folder).command)
         runs.write_record(args.folder, record)
     try:
         trained = train(setting, job)
@@ -159,20 +162,18 @@ def run(args: argparse.Namespace) -> int:
             print(f"\ncheckpoint is in {place}: go on with --resume", file=sys.stderr)
         raise
     code = finish(args, recipe, setting, job, trained, record)
-    print(f"time     {trained.seconds / 60:.1f} minutes of training")
+    print(f"time     {describe_seconds(trained.seconds)} of training")
     if args.folder is not None:
         print(f"report   bitops report {shlex.quote(printable(args.folder))}")
     return code
 
 
 def use_folder(args: argparse.Namespace) -> None:
-    """Let the files that are not named go into the folder of the run."""
+    """Let all files go into the folder of the run."""
     if args.folder is None:
         return
-    try:
-        args.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        args.refuse(f"argument --run: {error}")
+    if args.folder.exists() and not args.folder.is_dir():
+        args.refuse(f"argument --run: must be a folder, got {args.folder}")
     for name, file in (("log", runs.LOG), ("checkpoint", runs.CHECKPOINT), ("save", runs.MODEL)):
         if getattr(args, name) is not None:
             args.refuse(f"argument --{name}: not allowed with argument --run")
@@ -220,7 +221,7 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
 def describe_seconds(seconds: float) -> str:
     """State a time in the unit that suits it."""
     if seconds < 100:
-        return f"{seconds:.2g} s"
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
@@ -247,10 +248,12 @@ def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
 
 def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> None:
     """Print what is to be trained on what."""
+    from . import results
+
     print(
         f"recipe   {recipe.name}: {recipe.title}\n"
         f"source   {describe_source(recipe)}\n"
-        f"data     {describe_all_data(setting, data, plan)}",
+        f"data     {results.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}",
         flush=True,
     )
     if data.class_names:
@@ -260,12 +263,6 @@ def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> N
 
 def describe_source(recipe: Recipe) -> str:
     return f"{recipe.paper}{f'; {recipe.code}' if recipe.code else ''}"
-
-
-def describe_all_data(setting: Setting, data: Dataset, plan: Plan) -> str:
-    from . import results
-
-    return f"{results.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}"
 
 
 def describe_run(

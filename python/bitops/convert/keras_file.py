@@ -104,7 +104,7 @@ def _open_hdf5(data: bytes) -> Any:
         raise ImportError("[from_keras] this needs h5py: pip install 'bitops[keras]'") from None
     try:
         return h5py.File(io.BytesIO(data), "r")
-    except OSError as error:
+    except hdf5.DAMAGED as error:
         raise ConversionError(f"[from_keras] the file must be HDF5 or .keras: {error}") from None
 
 
@@ -113,7 +113,7 @@ def _read_errors() -> Iterator[None]:
     """Turn what HDF5 says of damaged files into the error of converters."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except hdf5.DAMAGED as error:
         raise ConversionError(f"[from_keras] the file is damaged: {error}") from None
 
 

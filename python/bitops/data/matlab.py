@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files.hdf5 import child, read_numbers
+from ..files.hdf5 import DAMAGED, child, read_numbers
 
 __all__ = ["read_arrays"]
 
@@ -175,7 +175,7 @@ def _read_hdf5(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         with h5py.File(io.BytesIO(data), "r") as file:
             there = [name for name in names if name in file]
             return {name: _hdf5_array(name, child(file, name), len(data)) for name in there}
-    except (OSError, RuntimeError, KeyError) as error:
+    except DAMAGED as error:
         raise ValueError(f"its HDF5 part is damaged: {error}") from None
 
 

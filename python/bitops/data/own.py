@@ -79,7 +79,7 @@ def load_images(
         for part in found
     }
     missing = [part for part in PARTS[1:] if part not in found]
-    words = [path.relative_to(folder).as_posix().encode() for path in paths["train"]]
+    words = [os.fsencode(path.relative_to(folder).as_posix()) for path in paths["train"]]
     order = np.argsort([hashlib.sha256(word).hexdigest() for word in words])
     where = _choose(f"[load_images] {folder}", labels["train"], order, missing, names)
     every = [path for part in found for path in paths[part]]
@@ -144,7 +144,9 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
 def _check_classes(folder: Path, names: list[str], found: dict[str, dict[str, list[Path]]]) -> None:
     if len(names) < 2:
         got = f"one, {names[0]!r}" if names else "none"
-        raise ValueError(f"[load_images] {folder} must hold folders of two classes, got {got}")
+        raise ValueError(
+            f"[load_images] {folder} must hold folders of at least two classes, got {got}"
+        )
     unknown = sorted(set(names) - found["train"].keys())
     if unknown:
         raise ValueError(

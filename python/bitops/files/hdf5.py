@@ -8,7 +8,10 @@ import numpy as np
 
 from .unpacking import most_unpacked
 
-__all__ = ["child", "read_numbers"]
+__all__ = ["DAMAGED", "child", "read_numbers"]
+
+# What h5py raises on damaged files has no base class of its own.
+DAMAGED = OSError, RuntimeError, KeyError, OverflowError, TypeError
 
 
 def child(group: Any, name: str) -> Any:

@@ -86,6 +86,11 @@ class Linear:
         """Keyword arguments of the layers: none."""
         return {}
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Arguments of the training layers that say the shape of their weights."""
+        return {"in_features": self.in_features, "out_features": self.out_features}
+
     def for_units(self) -> Linear:
         """Return the operation for bits that stand for 0 and 1: the same."""
         return self
@@ -270,6 +275,15 @@ class Convolution:
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of the layers, and of the functions that convolve bits."""
         return {**self.options, "pad_value": self.pad_value}
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Arguments of the training layers that say the shape of their weights."""
+        return {
+            "in_channels": self.in_features,
+            "out_channels": self.out_features,
+            "kernel_size": self.windows.kernel_size,
+        }
 
     def for_units(self) -> Convolution:
         """Return the operation for bits that stand for 0 and 1; the 0 outside is the bit of -1."""

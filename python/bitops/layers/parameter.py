@@ -30,6 +30,8 @@ class Parameter:
     ----------
     grad : ndarray of float32
         Gradient written by the last backward pass.
+    trainable : bool
+        Whether optimizers change the value; True at the start.
     version : int
         Grows with every change. Whoever caches something made from the value, such as packed bits,
         compares versions to see whether it is stale.
@@ -38,6 +40,8 @@ class Parameter:
     -----
     Pickles and copies hold the gradient too, so that the next step of an optimizer is the same.
     """
+
+    trainable: bool = True
 
     def __init__(
         self,

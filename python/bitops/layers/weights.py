@@ -213,6 +213,12 @@ class LatentWeights:
             number_bytes=4 * sum(array.size for array in scales),
         )
 
+    def config(self) -> dict[str, Any]:
+        """Return the arguments of the layer that say how it quantizes."""
+        if self.quantizer is not None:
+            return {"quantizer": self.quantizer}
+        return {**self.flags(), "gradient": self.estimator or "straight"}
+
     def flags(self) -> dict[str, bool]:
         """Return the flags of `BinaryDense` by name."""
         return {

@@ -125,6 +125,9 @@ BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m512i mismatches_i32x16
     case BITOPS_STORE_HAMMING16:
         _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches_i32x16);
         break;
+    case BITOPS_STORE_HAMMING8:
+        _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)store->c + first, mask, mismatches_i32x16);
+        break;
     case BITOPS_STORE_SIGN:
         store_sign_lanes(dot_i32x16, mask, row, col, store);
         break;

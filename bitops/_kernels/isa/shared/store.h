@@ -18,6 +18,8 @@ BITOPS_INLINE size_t store_number_size(bitops_store_kind kind) {
         return 0;
     case BITOPS_STORE_HAMMING16:
         return sizeof(uint16_t);
+    case BITOPS_STORE_HAMMING8:
+        return sizeof(uint8_t);
     case BITOPS_STORE_JACCARD:
     case BITOPS_STORE_DICE:
         return sizeof(double);
@@ -180,6 +182,10 @@ BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows
         case BITOPS_STORE_HAMMING16:
             for (size_t j = 0; j < n; j++)
                 ((uint16_t *)store->c)[first + j] = (uint16_t)mismatches[j];
+            break;
+        case BITOPS_STORE_HAMMING8:
+            for (size_t j = 0; j < n; j++)
+                ((uint8_t *)store->c)[first + j] = (uint8_t)mismatches[j];
             break;
         case BITOPS_STORE_SIGN:
             store_sign_row(mismatches, offset, n, row + i, col, store);
