@@ -35,6 +35,7 @@ cdef extern from "bitops.h" nogil:
         uint32_t features
         size_t mr
         size_t nr
+        void *conv_f32
         void (*port_bound)(size_t steps, uint64_t *macs_out) noexcept nogil
 
     ctypedef enum bitops_dtype:

@@ -9,6 +9,7 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_CONV
         BITOPS_STEP_MIXED
         BITOPS_STEP_FLOATS
+        BITOPS_STEP_FILTERS
         BITOPS_STEP_COMPARE
         BITOPS_STEP_AFFINE
         BITOPS_STEP_ADD
@@ -33,6 +34,7 @@ cdef extern from "drivers/plan.h" nogil:
         c.bitops_gemm_args gemm
         c.bitops_conv_args conv
         c.bitops_mixed_args mixed
+        bitops_float_conv_args float_conv
         c.bitops_image image
         size_t images
         size_t pixel_bytes
@@ -342,6 +344,23 @@ cdef class Plan:
             self.set_images(step, count, window, channels, channels * sizeof(float))
             check_size("numbers of a row", k,
                        step.image.kernel_height * step.image.kernel_width * channels)
+
+    def float_conv(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels,
+                   FloatPanels panels not None, alpha, bias, bint relu):
+        """Images of float32 convolved with float32 filters, then as `affine`.
+
+        Parameters
+        ----------
+        alpha, bias : IN, float32 of shape (filters,), or None
+        """
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_FILTERS, x, y)
+        if self.plan.isa.conv_f32 == NULL:
+            raise ValueError("[_core] the ISA of the plan has no kernel for float_conv")
+        set_float_conv(images, window, channels, panels, &step.float_conv)
+        step.float_conv.alpha = self.floats("alpha", alpha, panels.n)
+        step.float_conv.bias = self.floats("bias", bias, panels.n)
+        step.float_conv.relu = relu
+        self.kept.append(panels)
 
     def compare(self, ptrdiff_t x, ptrdiff_t y, int dtype, size_t rows, size_t n, threshold, flip):
         """Bits (x > threshold) ^ flip of rows of n numbers; x >= 0 without thresholds.

@@ -176,11 +176,13 @@ def test_threads_go_to_the_products_of_means():
         set_num_threads(before)
 
 
-def test_loss_and_backward_need_a_forward_pass_in_training():
+def test_steps_need_a_forward_pass_in_training():
     model = EBP([3, 2])
     scores = model.forward(np.ones((1, 3)))
-    with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
-        model.loss(scores, [0])
+    value, d = model.loss(scores, [0])
+    assert value == model.loss(model.forward(np.ones((1, 3)), training=True), [0])[0]
+    assert not d.any() and model.loss(scores, [0])[1].any()
+    scores = model.forward(np.ones((1, 3)))
     with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
         model.backward(scores)
 

@@ -280,6 +280,23 @@ typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const f
 /* y = the larger of y and x, x if they are equal (as zeros may be), NaN if one is NaN. */
 typedef void bitops_larger_f32_fn(const float *x, size_t n, float *y);
 
+/* The numbers that an output of a float32 convolution sees: `rows` x `columns` runs of `count`. */
+typedef struct bitops_runs {
+    const float *x;        /* what the first output sees */
+    size_t rows, row_step; /* steps are in numbers */
+    size_t columns, column_step;
+    size_t count;
+    size_t step; /* from an output to the next one */
+} bitops_runs;
+
+/* y[i][j], rows ldy apart, is the sum of the numbers that output i sees times those of column j,
+ * for n <= BITOPS_FLOAT_COLUMNS columns. The panel has, for each number in the order of the runs,
+ * those of BITOPS_FLOAT_COLUMNS columns. Products are added one after the other, each in a fused
+ * step. Absent where BLAS is called instead. */
+enum { BITOPS_FLOAT_COLUMNS = 32 };
+typedef void bitops_conv_f32_fn(const bitops_runs *runs, size_t outputs, const float *panel,
+                                size_t n, float *y, size_t ldy);
+
 /* For benchmarks: repeats the step of the product on registers alone, which is the shortest time
  * that the core can take for it. macs_out is the number of multiply-accumulates that the steps
  * stand for. Absent where no such loop has been written. */
@@ -339,6 +356,7 @@ typedef struct bitops_isa {
     bitops_adam_fn *adam;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
+    bitops_conv_f32_fn *conv_f32;     /* or NULL */
     bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 

@@ -77,6 +77,16 @@ class LookupPanels:
     k_words: int
     def __init__(self, w: _Words) -> None: ...
 
+class FloatPanels:
+    n: int
+    k: int
+    def __init__(self, w: NDArray[np.float32]) -> None: ...
+
+def has_float_conv() -> bool: ...
+def float_conv(
+    x: NDArray[np.float32], window: Any, panels: FloatPanels, y_out: NDArray[np.float32]
+) -> None: ...
+
 class SpareMemory: ...
 
 class Plan:
@@ -138,6 +148,18 @@ class Plan:
         bias: NDArray[np.float32] | None,
         relu: bool,
         images: tuple[Any, ...] | None = None,
+    ) -> None: ...
+    def float_conv(
+        self,
+        x: int,
+        y: int,
+        images: int,
+        window: Any,
+        channels: int,
+        panels: FloatPanels,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        relu: bool,
     ) -> None: ...
     def compare(
         self,

@@ -243,6 +243,55 @@ static void test_lookup_u5(const bitops_isa *isa) {
     test_lookup(isa, U5);
 }
 
+/* ---- float32 with float32 ------------------------------------------------------------------ */
+
+/* In the order that bitops.h states. */
+static void sum_runs(const bitops_runs *runs, size_t outputs, const float *panel, size_t n,
+                     float *y, size_t ldy) {
+    for (size_t i = 0; i < outputs; i++)
+        for (size_t j = 0; j < n; j++) {
+            const float *w = panel + j;
+            float sum = 0;
+            for (size_t r = 0; r < runs->rows; r++)
+                for (size_t c = 0; c < runs->columns; c++)
+                    for (size_t t = 0; t < runs->count; t++, w += BITOPS_FLOAT_COLUMNS)
+                        sum = fmaf(runs->x[r * runs->row_step + c * runs->column_step + t +
+                                           i * runs->step],
+                                   *w, sum);
+            y[i * ldy + j] = sum;
+        }
+}
+
+static void test_conv_f32(const bitops_isa *isa) {
+    enum { MOST_OUTPUTS = 45, ROWS = 3, COLUMNS = 2 };
+    static const size_t counts[] = {1, 2, 7, 21};
+    int turn = 0;
+    for (size_t count = 1; count <= MOST_OUTPUTS; count++)
+        for (size_t n = 1; n <= BITOPS_FLOAT_COLUMNS; n += 1 + n / 3, turn++) {
+            bitops_runs runs = {.rows = 1 + (size_t)turn % ROWS,
+                                .columns = 1 + (size_t)turn / 2 % COLUMNS,
+                                .count = counts[turn % (int)COUNT(counts)],
+                                .step = 1 + (size_t)turn % 5,
+                                .column_step = 5};
+            runs.row_step = (count - 1) * runs.step + runs.column_step + runs.count;
+            const size_t k = runs.rows * runs.columns * runs.count, ldy = n + (size_t)turn % 3;
+            float *x = input(0, runs.rows * runs.row_step * sizeof *x);
+            float *panel = input(1, k * BITOPS_FLOAT_COLUMNS * sizeof *panel);
+            for (size_t i = 0; i < runs.rows * runs.row_step; i++)
+                x[i] = (float)edge_value(i);
+            for (size_t i = 0; i < k * BITOPS_FLOAT_COLUMNS; i++)
+                panel[i] = random_float();
+            runs.x = x;
+            const size_t bytes = ((count - 1) * ldy + n) * sizeof(float);
+            const outputs out = make_outputs(bytes, n % 16 * sizeof(float));
+            memset(out.got, 0, bytes); /* also between the rows */
+            memset(out.want, 0, bytes);
+            isa->conv_f32(&runs, count, panel, n, out.got, ldy);
+            sum_runs(&runs, count, panel, n, out.want, ldy);
+            check_outputs(count, n, k);
+        }
+}
+
 /* ---- pairs --------------------------------------------------------------------------------- */
 
 static void test_count_pairs(const bitops_isa *isa) {
@@ -292,6 +341,7 @@ const named_test product_tests[] = {
     {"lookup_tables_u5", test_lookup_u5},
     {"lookup_f32", test_lookup_f32},
     {"lookup_u8", test_lookup_u8},
+    {"conv_f32", test_conv_f32},
     {"lookup_u5", test_lookup_u5},
     {"port_bound", test_port_bound},
     {NULL, NULL},

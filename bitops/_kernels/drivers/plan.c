@@ -431,6 +431,8 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
     }
     case BITOPS_STEP_FLOATS:
         return gathered_bytes(step);
+    case BITOPS_STEP_FILTERS:
+        return bitops_float_conv_workspace_size(&step->float_conv, n_threads);
     case BITOPS_STEP_POOL:
         return pool_scratch(step) * (size_t)n_threads;
     case BITOPS_STEP_MEAN:
@@ -461,6 +463,10 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         return run_mixed(isa, step, x, y, workspace, stop, n_threads);
     case BITOPS_STEP_FLOATS:
         run_floats(isa, step, x, (float *)y, (float *)workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_FILTERS:
+        bitops_float_conv(isa, &step->float_conv, (const float *)x, (float *)y, workspace, stop,
+                          n_threads);
         return 0;
     case BITOPS_STEP_COMPARE:
         return run_compare(isa, step, x, (uint64_t *)y, stop, n_threads);

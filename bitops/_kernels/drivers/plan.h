@@ -7,6 +7,7 @@
 #define BITOPS_PLAN_H
 
 #include "bitops.h"
+#include "drivers/float_conv.h"
 
 enum { BITOPS_PLAN_INPUT = -1, BITOPS_PLAN_OUTPUT = -2 }; /* places outside the arena */
 
@@ -15,6 +16,7 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_CONV,    /* bits x bits: images */
     BITOPS_STEP_MIXED,   /* numbers x bits: rows or images; sums, or bits sum > threshold */
     BITOPS_STEP_FLOATS,  /* numbers x numbers: rows or images, in BLAS, then as AFFINE */
+    BITOPS_STEP_FILTERS, /* numbers x numbers: images, by conv_f32, then as AFFINE */
     BITOPS_STEP_COMPARE, /* bits (x > threshold) ^ flip; x >= 0 without thresholds */
     BITOPS_STEP_AFFINE,  /* float y = x [* alpha] [+ bias], then max(y, 0) if asked */
     BITOPS_STEP_ADD,     /* float y = x + other */
@@ -46,6 +48,7 @@ typedef struct bitops_step {
     bitops_gemm_args gemm;
     bitops_conv_args conv;
     bitops_mixed_args mixed;
+    bitops_float_conv_args float_conv; /* whole */
     /* MIXED over images, POOL, FLATTEN and PAD; pixel_words and x are not used. */
     bitops_image image;
     size_t images;      /* 0 for MIXED over rows */

@@ -26,6 +26,7 @@ import numpy as np
 from .. import layers as L
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
+from ..ops.array import pack
 from ..quantizers import Heaviside
 from .errors import ConversionError
 from .simplify import is_three_way, simplified, what_flows
@@ -156,8 +157,10 @@ def _product(
         layer = binary_kind(*sizes, **settings)
     else:
         layer = planes_kind(*sizes, GivenPlanes(found), **settings)
-    if found is None or found.is_binary:
+    if found is None:
         layer.weight.assign(w.astype(np.float32))
+    elif found.is_binary:
+        layer.weight.assign_signs(pack(w))
     if settings["bias"]:
         bias = step.shift * w.reshape(len(w), -1).sum(axis=1)
         layer.bias.assign((bias if step.bias is None else bias + step.bias).astype(np.float32))

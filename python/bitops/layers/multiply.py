@@ -69,6 +69,7 @@ _TIMES = Join(
 )
 
 
+@register
 class Multiply(TrainingBranches):
     """Block of a product: y = body(x) * shortcut(x), float32; bits count as +-1.
 

@@ -93,6 +93,7 @@ def _holds(dtype: np.dtype[Any], value: float) -> bool:
     return value.is_integer() and limits.min <= value <= limits.max
 
 
+@register
 class Pad2D(Padded, TrainingLayer):
     """Pads images by a number on all sides; bits stay bits, and codes stay codes.
 
@@ -189,6 +190,7 @@ class PaddedFeatures(Layer):
         return f"{self.name}({self.in_features}, before={self.before}, after={self.after})"
 
 
+@register
 class PadFeatures(PaddedFeatures, TrainingLayer):
     """Puts zeros beside the features, float32; bits count as +-1.
 

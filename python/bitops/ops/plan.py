@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .conv import prepared_convolution
+from .float_filters import float_panels
 from .geometry import Pair, Window
 from .memory import CACHE_LINE, word_count
 from .patches import PRODUCT_BYTES, position_blocks, rows_lie_in
@@ -37,6 +38,7 @@ SpareMemory = _core.SpareMemory
 
 _CODES = {"uint8": _core.BOOL8, "int32": _core.I32, "float32": _core.F32}
 _WORD_BYTES = 8
+_SCALED = "affine", "floats_product", "float_conv"  # steps with alpha, bias and relu
 
 Numbers = NDArray[np.float32]
 Words = NDArray[np.uint64]
@@ -193,8 +195,25 @@ class Program:
         return self._floats(x, w.T, ends, (*x.shape[:-1], len(w)), bias, None)
 
     def convolve(self, x: Value, w: Numbers, bias: Numbers | None, window: Window) -> Value:
-        """Convolve images of float32 with float32 filters OHWI in BLAS, and add a bias."""
-        matrix, shape = w.reshape(len(w), -1).T, (x.shape[0], *window.output, len(w))
+        """Convolve images of float32 with float32 filters OHWI, and add a bias."""
+        shape = (x.shape[0], *window.output, len(w))
+        panels = float_panels(w)
+        if panels is not None:
+            images = {"images": x.shape[0], "window": window, "channels": x.features}
+            scales = {"alpha": None, "bias": bias, "relu": False}
+            arguments = {**images, "panels": panels, **scales}
+            return self._add("float_conv", (x,), "float32", shape, **arguments)
+        return self._convolve_in_blas(x, w, bias, window, shape)
+
+    def _convolve_in_blas(
+        self,
+        x: Value,
+        w: Numbers,
+        bias: Numbers | None,
+        window: Window,
+        shape: tuple[int, ...],
+    ) -> Value:
+        matrix = w.reshape(len(w), -1).T
         if rows_lie_in(window):
             ends, images = np.array([math.prod(shape[:-1])], np.int64), None
         else:
@@ -416,7 +435,9 @@ def _fused(steps: list[Step], output: Value) -> list[Step]:
 
 def _joined(before: Step, step: Step) -> Step | None:
     """Return one step that does the work of two, the second of them `affine`, or None."""
-    if before.method not in ("affine", "floats_product") or step.inputs != (before.output,):
+    if before.method not in ("affine", "floats_product", "float_conv") or step.inputs != (
+        before.output,
+    ):
         return None
     own = {name: step.arguments[name] for name in ("alpha", "bias", "relu")}
     arguments = before.arguments

@@ -22,6 +22,7 @@ from .loop import fit
 from .losses import signed_one_hot
 from .optim import SGD
 from .schedules import StepDecay
+from .targets import takes
 
 __all__ = ["EBP"]
 
@@ -201,10 +202,12 @@ class EBP(Model):
         self._passes = passes if training else None
         return passes[-1].scores
 
+    @takes("labels")
     def loss(self, scores: np.ndarray, labels) -> tuple[float, np.ndarray]:
         """Compute the mean negative log probability of the targets, and d of the last layer.
 
-        The scores must be those that `forward` has just returned in training.
+        The scores must be those that `forward` has just returned. If that was not in training, d is
+        0.
 
         Raises
         ------
@@ -213,7 +216,6 @@ class EBP(Model):
         """
         from scipy.special import log_ndtr  # here for the same reason
 
-        last = self._saved()[-1]
         labels = as_labels("EBP", "labels", labels, rows=len(scores), classes=self.sizes[-1])
         y = signed_one_hot(labels, self.sizes[-1])
         if not np.isfinite(scores).all():
@@ -223,8 +225,11 @@ class EBP(Model):
             )
         # in float64: the difference of two logarithms far from 0
         chance = log_ndtr((y * scores).astype(np.float64))
-        ratio = np.exp(_log_density(last) - chance).astype(np.float32)
-        return float(-chance.sum(axis=1).mean()), 2 * y * ratio / self._root(-1)
+        value = float(-chance.sum(axis=1).mean())
+        if self._passes is None:
+            return value, np.zeros_like(y)
+        ratio = np.exp(_log_density(self._passes[-1]) - chance).astype(np.float32)
+        return value, 2 * y * ratio / self._root(-1)
 
     def backward(self, grad: np.ndarray) -> None:
         """Compute the steps of h and b, with the sign of gradients, from d of the last layer."""

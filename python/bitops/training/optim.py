@@ -101,11 +101,13 @@ class Optimizer:
         return type(self).__name__
 
     def step(self) -> None:
-        """Update every parameter in place from its gradient."""
+        """Update every trainable parameter in place from its gradient."""
         self.steps += 1
         rate = self._rate()
         items = zip(self.parameters, self._decays, self._moments, strict=True)
         for parameter, decays, moments in items:
+            if not parameter.trainable:
+                continue
             if decays and self.l2:
                 parameter.grad += np.float32(self.l2) * parameter.value
             keep = 1 - self.lr * parameter.lr_scale * self.weight_decay if decays else 1.0
