@@ -18,6 +18,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 KERNELS = Path("bitops/_kernels")
+INCLUDE = Path("python/bitops/include")  # what C programs of others include
 CHECKED = os.environ.get("BITOPS_CHECKED") == "1"
 
 # No fused multiply-add: scaled outputs must round alike on every ISA. No -march: kernels choose
@@ -93,9 +94,17 @@ class BuildExt(build_ext):
 
 core = Extension(
     "bitops._core",
-    sources=["bitops/_core.pyx", *sorted(str(path) for path in KERNELS.rglob("*.c"))],
-    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in KERNELS.rglob(pattern)),
-    include_dirs=[str(KERNELS)],
+    sources=[
+        "bitops/_core.pyx",
+        "bitops/c_api.c",
+        *sorted(str(path) for path in KERNELS.rglob("*.c")),
+    ],
+    depends=[
+        "bitops/c_api.h",
+        str(INCLUDE / "bitops_api.h"),
+        *sorted(str(path) for pattern in ("*.h", "*.inc") for path in KERNELS.rglob(pattern)),
+    ],
+    include_dirs=["bitops", str(KERNELS), str(INCLUDE)],
     extra_compile_args=COMPILE_ARGS,
     define_macros=[] if CHECKED else [("NDEBUG", None)],
     undef_macros=["NDEBUG"] if CHECKED else [],
@@ -105,7 +114,9 @@ setup(
     package_dir={"": "python"},
     packages=find_packages("python"),
     py_modules=["bitops_command"],
-    package_data={"bitops": ["py.typed", "*.pyi"]},
+    package_data={
+        "bitops": ["py.typed", "*.pyi", "*.pxd", "include/*.h", "zoo/*.json", "zoo/*.safetensors"]
+    },
     ext_modules=cythonize(
         [core],
         compiler_directives={

@@ -4,7 +4,7 @@
     bench/importing.py           print a table; the exit status is 1 if a bound is exceeded
 
 The bounds are 2 seconds and 200 MB beyond what the process takes when the reader is imported. Needs
-the extras onnx and keras, and Linux.
+the extras onnx, keras and lce, and Linux.
 """
 
 from __future__ import annotations
@@ -112,6 +112,24 @@ def write_keras3(path: Path) -> None:
         archive.writestr("model.weights.h5", weights.getvalue())
 
 
+def write_lce(path: Path) -> None:
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from lce_writer import INT32, Writer, binary_conv
+
+    rng = np.random.default_rng(0)
+    size, channels = (1, 7, 7), 512
+    file = Writer((*size, channels))
+    x = 0
+    for _ in range(14):  # residual blocks of 3 x 3 filters: 4.1 MB of bits
+        bits = file.then("LceQuantize", (x,), (*size, channels // 32), kind=INT32)
+        words = rng.integers(-(2**31), 2**31, (channels, 3, 3, channels // 32)).astype(np.int32)
+        factors = rng.standard_normal((2, channels)).astype(np.float32)
+        inputs = bits, *map(file.constant, (words, *factors)), -1
+        y = file.then("LceBconv2d", inputs, (*size, channels), **binary_conv(channels))
+        x = file.then("ADD", (x, y), (*size, channels), (0,))
+    path.write_bytes(file.content())
+
+
 def write_packed(path: Path) -> None:
     from bitops.layers import Packed, PackedDense
 
@@ -144,6 +162,12 @@ def read_keras(path: Path) -> None:
     from_keras(path).freeze()
 
 
+def read_lce(path: Path) -> None:
+    from bitops.convert import from_lce
+
+    from_lce(path)
+
+
 def read_packed(path: Path) -> None:
     from bitops import io
 
@@ -160,6 +184,7 @@ READERS: dict[str, tuple[Step, Step]] = {
     "net.onnx": (write_onnx, read_onnx),
     "net.h5": (write_keras2, read_keras),
     "net.keras": (write_keras3, read_keras),
+    "net.tflite": (write_lce, read_lce),
     "net.safetensors": (write_packed, read_packed),
     "net.checkpoint": (write_checkpoint, read_checkpoint),
 }

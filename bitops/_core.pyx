@@ -1060,6 +1060,7 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
 
 
 include "_score.pxi"
+include "_floats.pxi"
 
 
 # ---- plans -----------------------------------------------------------------------------------
@@ -1103,3 +1104,15 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
     with nogil:
         nan = c.bitops_adam(c.bitops_isa_active(), &args, c.bitops_get_num_threads())
     return nan != 0
+
+
+# ---- the C interface -------------------------------------------------------------------------
+
+from cpython.pycapsule cimport PyCapsule_New
+
+
+cdef extern from "c_api.h":
+    const void *bitops_c_api() noexcept
+
+
+_C_API = PyCapsule_New(<void *>bitops_c_api(), "bitops._core._C_API", NULL)

@@ -13,6 +13,9 @@ cdef extern from "bitops.h" nogil:
         BITOPS_STORE_JACCARD
         BITOPS_STORE_DICE
 
+    ctypedef struct bitops_bound:
+        float factor, term
+
     ctypedef struct bitops_store:
         bitops_store_kind kind
         int32_t k
@@ -32,6 +35,7 @@ cdef extern from "bitops.h" nogil:
         uint32_t features
         size_t mr
         size_t nr
+        void *conv_f32
         void (*port_bound)(size_t steps, uint64_t *macs_out) noexcept nogil
 
     ctypedef enum bitops_dtype:
@@ -133,8 +137,11 @@ cdef extern from "bitops.h" nogil:
                           bitops_stop *stop, int n_threads) noexcept
     void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut,
                           uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
-    void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
-                          bitops_stop *stop, int n_threads) noexcept
+    void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                          uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
+                              size_t k_words, int64_t least, uint64_t *words_out,
+                              bitops_stop *stop, int n_threads) noexcept
 
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
@@ -207,6 +214,8 @@ cdef extern from "bitops.h" nogil:
         size_t ldb, n
         size_t k_words
         int32_t radius
+        const bitops_bound *bounds
+        const int32_t *b_counts
         bint upper
         bitops_stop *stop
 

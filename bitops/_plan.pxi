@@ -9,6 +9,7 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_CONV
         BITOPS_STEP_MIXED
         BITOPS_STEP_FLOATS
+        BITOPS_STEP_FILTERS
         BITOPS_STEP_COMPARE
         BITOPS_STEP_AFFINE
         BITOPS_STEP_ADD
@@ -22,6 +23,8 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_ROUND
         BITOPS_STEP_COUNT
         BITOPS_STEP_SCALE
+        BITOPS_STEP_TIMES
+        BITOPS_STEP_PAD
 
     ctypedef struct bitops_step:
         bitops_step_kind kind
@@ -31,6 +34,7 @@ cdef extern from "drivers/plan.h" nogil:
         c.bitops_gemm_args gemm
         c.bitops_conv_args conv
         c.bitops_mixed_args mixed
+        bitops_float_conv_args float_conv
         c.bitops_image image
         size_t images
         size_t pixel_bytes
@@ -341,6 +345,23 @@ cdef class Plan:
             check_size("numbers of a row", k,
                        step.image.kernel_height * step.image.kernel_width * channels)
 
+    def float_conv(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels,
+                   FloatPanels panels not None, alpha, bias, bint relu):
+        """Images of float32 convolved with float32 filters, then as `affine`.
+
+        Parameters
+        ----------
+        alpha, bias : IN, float32 of shape (filters,), or None
+        """
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_FILTERS, x, y)
+        if self.plan.isa.conv_f32 == NULL:
+            raise ValueError("[_core] the ISA of the plan has no kernel for float_conv")
+        set_float_conv(images, window, channels, panels, &step.float_conv)
+        step.float_conv.alpha = self.floats("alpha", alpha, panels.n)
+        step.float_conv.bias = self.floats("bias", bias, panels.n)
+        step.float_conv.relu = relu
+        self.kept.append(panels)
+
     def compare(self, ptrdiff_t x, ptrdiff_t y, int dtype, size_t rows, size_t n, threshold, flip):
         """Bits (x > threshold) ^ flip of rows of n numbers; x >= 0 without thresholds.
 
@@ -466,6 +487,31 @@ cdef class Plan:
         """Rows of n uint8 times a number, float32."""
         cdef bitops_step *step = self.add_step(BITOPS_STEP_SCALE, x, y)
         step.rows, step.n, step.low = rows, n, value
+
+    def times(self, ptrdiff_t x, ptrdiff_t other, ptrdiff_t y, size_t rows, size_t n, size_t k):
+        """Rows of n float32 times float32, of which each row is for k rows."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_TIMES, x, y)
+        step.other, step.rows, step.n, step.k = other, rows, n, k
+
+    def pad(self, ptrdiff_t x, ptrdiff_t y, size_t images, size_t height, size_t width, sides,
+            const uint8_t[::1] pixel):
+        """Images of pixels, and around them pixels like the one whose bytes are given.
+
+        Parameters
+        ----------
+        sides : tuple
+            ((top, bottom), (left, right)), in pixels.
+        """
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_PAD, x, y)
+        cdef size_t bottom, right
+        (step.image.pad_top, bottom), (step.image.pad_left, right) = sides
+        step.image.height, step.image.width = height, width
+        step.image.out_height = step.image.pad_top + height + bottom
+        step.image.out_width = step.image.pad_left + width + right
+        step.pixel_bytes, step.levels = pixel.shape[0], &pixel[0]
+        step.rows = images * step.image.out_height
+        step.n = step.image.out_width * step.pixel_bytes
+        self.kept.append(pixel)
 
     @property
     def is_current(self):

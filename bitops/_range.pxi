@@ -87,7 +87,8 @@ cdef c.bitops_range_args range_args(const uint64_t[:, :] a, const uint64_t[:, :]
 
 
 def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint upper,
-         size_t first, size_t rows, size_t first_words):
+         size_t first, size_t rows, size_t first_words, const float[:, ::1] bounds=None,
+         const int32_t[::1] b_counts=None):
     """Compare rows [first, first + rows) of a with all rows of b; return Found.
 
     Parameters
@@ -97,6 +98,11 @@ def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint up
     radius : at least 0
     upper : whether b is a, and only pairs i < j are wanted
     first_words : in [1, min(k_words, SCAN_WORDS)], the words that are compared at first
+    bounds : IN, shape (m, 2), or None
+        A factor and a term for each row of a: pairs have fewer than factor b_count + term
+        mismatches.
+    b_counts : IN, shape (n,), or None
+        1 bits of the rows of b, with bounds.
     """
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
@@ -106,6 +112,12 @@ def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint up
     cdef Scratch workspace
     cdef bint complete
     args.stop = &stop
+    if bounds is not None:
+        check_size("rows of bounds", bounds.shape[0], args.m)
+        check_size("columns of bounds", bounds.shape[1], 2)
+        check_size("b_counts", b_counts.shape[0], args.n)
+        if args.a != NULL:
+            args.bounds, args.b_counts = <const c.bitops_bound *>&bounds[0, 0], &b_counts[0]
     if first + rows > args.m or not 1 <= first_words <= min(args.k_words, c.BITOPS_SCAN_WORDS):
         raise ValueError("[_core] rows and words must be those of a, and the words not too many")
     if args.a == NULL or rows == 0:

@@ -23,6 +23,7 @@ MODULES = (
     "bitops.training",
     "bitops.data",
     "bitops.estimators",
+    "bitops.zoo",
 )
 # Classes whose methods are listed too.
 WITH_METHODS = {
@@ -35,6 +36,7 @@ WITH_METHODS = {
 # Classes that programs are given and do not call: their arguments are not listed.
 NOT_CALLED = {
     "BitArray",
+    "Card",
     "ConversionError",
     "Epoch",
     "GradientReport",

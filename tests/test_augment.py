@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bitops.training.augment import ZCA, gcn, random_crop, random_flip
+from bitops.training.augment import ZCA, gcn, lcn, random_crop, random_flip
 
 
 def images(rng, n=40, dtype=np.uint8):
@@ -52,6 +52,43 @@ def test_crop_shifts_every_image(rng, dtype, padding):
 def test_no_images():
     empty = np.zeros((0, 4, 4, 3), np.uint8)
     assert random_flip(empty).shape == random_crop(empty).shape == gcn(empty).shape == empty.shape
+
+
+def literal_lcn(x, size, sigma, min_divisor):
+    """One image of one channel by the formula, window by window, in float64."""
+    middle = size // 2
+    offsets = np.arange(size) - middle
+    g = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * sigma**2))
+    g /= g.sum()
+
+    def blurred(values):
+        padded = np.pad(values, middle)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+        return (windows * g).sum(axis=(2, 3))
+
+    v = x - blurred(x)
+    d = np.sqrt(blurred(v**2))
+    return v / np.maximum(np.maximum(d, d.mean()), min_divisor)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(7, 2.0), (3, 0.5), (1, 2.0)])
+def test_lcn_is_the_formula(rng, size, sigma):
+    x = rng.integers(0, 256, (3, 9, 11, 2), np.uint8)
+    y = lcn(x, size, sigma=sigma)
+    assert y.dtype == np.float32
+    for image, got in zip(x.astype(float), y, strict=True):
+        for channel in range(2):
+            expected = literal_lcn(image[..., channel], size, sigma, 1e-4)
+            np.testing.assert_allclose(got[..., channel], expected, atol=1e-5)
+
+
+def test_lcn_of_a_flat_image_divides_by_the_smallest_divisor():
+    np.testing.assert_array_equal(lcn(np.zeros((1, 5, 5, 1))), np.zeros((1, 5, 5, 1)))
+    x = np.zeros((1, 9, 9, 1), np.float32)
+    x[0, 4, 4] = 1e-3
+    expected = literal_lcn(x[0, ..., 0].astype(float), 7, 2.0, 10.0)
+    np.testing.assert_allclose(lcn(x, min_divisor=10.0)[0, ..., 0], expected, rtol=1e-4, atol=1e-12)
+    assert lcn(np.zeros((0, 4, 4, 3), np.uint8)).shape == (0, 4, 4, 3)
 
 
 def test_gcn_is_the_formula(rng):
@@ -117,6 +154,11 @@ def test_zca_in_batches_and_of_bytes(rng, monkeypatch):
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), -1), ValueError),
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), 1.5), TypeError),
         (lambda: gcn(np.zeros(3)), ValueError),
+        (lambda: lcn(np.zeros((1, 3, 3))), ValueError),
+        (lambda: lcn(np.zeros((1, 3, 3, 1)), 4), ValueError),
+        (lambda: lcn(np.zeros((1, 3, 3, 1)), 3.0), TypeError),
+        (lambda: lcn(np.zeros((1, 3, 3, 1)), sigma=0), ValueError),
+        (lambda: lcn(np.zeros((1, 3, 3, 1)), min_divisor=-1), ValueError),
         (lambda: gcn(np.zeros((1, 3)), 0), ValueError),
         (lambda: ZCA(0.0), ValueError),
         (lambda: ZCA().fit(np.zeros(3)), ValueError),
@@ -127,5 +169,5 @@ def test_zca_in_batches_and_of_bytes(rng, monkeypatch):
     ],
 )
 def test_bad_input(call, error):
-    with pytest.raises(error, match=r"^\[(random_flip|random_crop|gcn|ZCA)\] "):
+    with pytest.raises(error, match=r"^\[(random_flip|random_crop|gcn|lcn|ZCA)\] "):
         call()

@@ -64,7 +64,9 @@ def test_same_training_same_bytes(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 5}, "epochs is 4 there and 5 here"),
+        ({"accumulate": 2}, "accumulate is none there and 2 here"),
+        ({"sample_weight": np.ones(100)}, "sample_weight is none there and float32 of shape"),
+        ({"class_weight": "balanced"}, "sample_weight is none there and float32 of shape"),
         ({"batch_size": 25}, "batch_size is 20 there and 25 here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"seed": np.random.default_rng(0)}, "seed is 0 there and .*PCG64"),

@@ -593,6 +593,26 @@ def test_damaged_files(rng, tmp_path):
         fill(tmp_path / "missing.pt")
 
 
+@pytest.mark.parametrize("value", [[[1], [2, 3]], [[]] * 3, "text", torch.ones(3).to_sparse()])
+def test_entries_that_are_no_dense_tensors(rng, tmp_path, value):
+    path = tmp_path / "state.pt"
+    torch.save(source(rng).state_dict() | {"0.weight": value}, path)
+    with pytest.raises(ConversionError, match=r"\[from_torch\] "):
+        fill(path)
+
+
+def test_zip_files_that_python_cannot_read(rng, tmp_path):
+    """PyTorch reads them by other means, so that nothing would bound what they unpack to."""
+    path = tmp_path / "state.pt"
+    torch.save(source(rng).state_dict(), path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"PK\x01\x02")  # of the first entry in the directory
+    data[place + 6] = 99  # the version that is needed
+    path.write_bytes(data)
+    with pytest.raises(ConversionError, match="zip file is damaged: zip file version"):
+        fill(path)
+
+
 def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

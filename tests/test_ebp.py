@@ -17,7 +17,7 @@ def problem(rng, n=400, k=21):
     return x, (x[:, :7].sum(axis=1) > 0).astype(int)
 
 
-def literal_update(h, b, x, y):
+def literal_update(h, b, x, y, input_variance=0.0):
     """One example by the published equations, element by element, in float64."""
     v, var, kept = np.asarray(x, float), None, []
     for weights, biases in zip(h, b, strict=True):
@@ -28,7 +28,7 @@ def literal_update(h, b, x, y):
                 mean = math.tanh(weights[i, j])
                 mu[i] += mean * v[j]
                 if var is None:
-                    sigma2[i] += (1 - mean**2) * v[j] ** 2
+                    sigma2[i] += (1 - (1 - input_variance) * mean**2) * v[j] ** 2
                 else:
                     sigma2[i] += var[j] + (1 - mean**2) * (1 - var[j])
             mu[i] = (mu[i] + biases[i]) / math.sqrt(k + 1)
@@ -49,17 +49,26 @@ def literal_update(h, b, x, y):
     return loss, new_h, new_b
 
 
-def test_update_is_the_published_one():
+@pytest.mark.parametrize(("keep", "input_variance"), [(1.0, 0.0), (0.8, 0.64)])
+def test_update_is_the_published_one(keep, input_variance):
     rng = np.random.default_rng(0)
-    model = EBP([6, 5, 4, 3], seed=1, spread=2.0)
+    model = EBP([6, 5, 4, 3], seed=1, spread=2.0, keep=keep)
     for b in model.b:
         b += rng.normal(size=b.shape).astype(np.float32)
     h, b = [a.astype(float) for a in model.h], [a.astype(float) for a in model.b]
     x = rng.normal(size=(1, 6))
-    loss, new_h, new_b = literal_update(h, b, x[0], np.array([-1, 1, -1]))
+    loss, new_h, new_b = literal_update(h, b, x[0], np.array([-1, 1, -1]), input_variance)
     assert model.update(x, [1]) == pytest.approx(loss, rel=1e-4)
     for got, expected in zip([*model.h, *model.b], [*new_h, *new_b], strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_are_noisy_in_training_alone():
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    noisy, exact = (EBP([6, 5, 3], seed=1, spread=9.0, keep=keep) for keep in (0.8, 1.0))
+    np.testing.assert_array_equal(noisy.forward(x), exact.forward(x))
+    np.testing.assert_array_equal(exact.forward(x, training=True), exact.forward(x))
+    assert (noisy.forward(x, training=True) != exact.forward(x)).all()
 
 
 def test_batch_is_the_sum_of_its_examples():
@@ -167,11 +176,13 @@ def test_threads_go_to_the_products_of_means():
         set_num_threads(before)
 
 
-def test_loss_and_backward_need_a_forward_pass_in_training():
+def test_steps_need_a_forward_pass_in_training():
     model = EBP([3, 2])
     scores = model.forward(np.ones((1, 3)))
-    with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
-        model.loss(scores, [0])
+    value, d = model.loss(scores, [0])
+    assert value == model.loss(model.forward(np.ones((1, 3)), training=True), [0])[0]
+    assert not d.any() and model.loss(scores, [0])[1].any()
+    scores = model.forward(np.ones((1, 3)))
     with pytest.raises(RuntimeError, match=r"^\[EBP\] backward needs forward"):
         model.backward(scores)
 
@@ -199,6 +210,7 @@ def test_steps_without_bound_are_refused():
         (lambda: EBP([3, 2.0]), TypeError),
         (lambda: EBP([3, 2], lr=0), ValueError),
         (lambda: EBP([3, 2], spread=math.inf), ValueError),
+        (lambda: EBP([3, 2], keep=0.4), ValueError),
         (lambda: EBP([3, 2]).update(np.ones((1, 4)), [0]), ValueError),
         (lambda: EBP([3, 2]).update(np.ones((1, 3), bool), [0]), TypeError),
         (lambda: EBP([3, 2]).update(np.ones((2, 3)), [0]), ValueError),

@@ -113,7 +113,7 @@ REFUSED = {
         ValueError,
         "optimizer must be one of the model's parameters",
     ),
-    "loss: name": ({"loss": "mse?"}, ValueError, "loss must .* one of 'cross_entropy',"),
+    "loss: name": ({"loss": "mse?"}, ValueError, "loss must .* one of 'binary_cross_entropy',"),
     "loss: None": ({"loss": None}, TypeError, "loss must be a callable or a name"),
     "augment: number": ({"augment": 3}, TypeError, "augment must be a callable"),
     "callbacks: None": ({"callbacks": None}, TypeError, "callbacks must be Callback objects"),

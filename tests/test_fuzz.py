@@ -11,7 +11,7 @@ from fuzz.targets import TARGETS, execute
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
 CHANGED = 1000  # inputs of a target, besides its corpus
-SLOW = ("keras2", "keras3", "onnx")  # every input is a whole network
+SLOW = ("keras2", "keras3", "onnx", "torch")  # every input is a whole network
 
 
 @pytest.mark.parametrize("name", TARGETS)

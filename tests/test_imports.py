@@ -20,7 +20,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("recipes", "estimators"),
-    ("training", "convert", "zoo", "data", "models", "benchmark", "io"),
+    ("training", "convert", "zoo", "data", "models", "benchmark", "io", "torch_ops"),
     ("layers",),
     ("quantizers", "search"),
     ("reference", "config"),

@@ -45,7 +45,7 @@ class TestAvailable:
                 flags = set(next(line for line in file if line.startswith("flags")).split())
         except (OSError, StopIteration):
             pytest.skip("no flags in /proc/cpuinfo")
-        avx512 = {"avx512f", "avx512bw", "avx512vl", "avx512_vpopcntdq"}
+        avx512 = {f"avx512{name}" for name in ("f", "bw", "vl", "vbmi", "_vnni", "_vpopcntdq")}
         assert ("avx2" in AVAILABLE) == ("avx2" in flags)
         assert ("avx512" in AVAILABLE) == (avx512 <= flags)
 

@@ -1,5 +1,9 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from bitops.layers import (
     BatchNorm,
@@ -318,6 +322,30 @@ def test_layers_leave_their_inputs_alone():
     for layer in (BinaryDense(5, 5, bias=True), BatchNorm(5), Sign(), Dropout(0.5)):
         layer.forward(x, training=True)
         layer.backward(grad)
+
+
+def test_parameter_of_bits_is_an_array_only_once_it_changes(rng):
+    bits = pack(rng.normal(size=(3, 5, 70)))
+    values = unpack(bits, dtype=np.float32)
+    parameter = Parameter(np.zeros((3, 5, 70)), binary=True)
+    before = parameter.version
+    parameter.assign_signs(bits)
+    assert parameter.version > before and parameter.shape == values.shape
+    assert parameter.signs() is bits and parameter.size == values.size
+    assert_array_equal(parameter.value, values)
+    for twin in (copy.copy(parameter), pickle.loads(pickle.dumps(parameter))):
+        assert_array_equal(twin.value, values)
+        assert twin.signs() == bits
+    parameter.writable()[0, 0, 0] *= -0.5
+    values[0, 0, 0] *= -0.5
+    assert_array_equal(parameter.value, values)
+    assert parameter.signs() == pack(values) != bits
+    parameter.assign_signs(bits)
+    parameter.assign(2 * values)
+    assert_array_equal(parameter.value, 2 * values)
+    for wrong in (bits[:2], pack(values, axis=0)):
+        with pytest.raises(ValueError, match=r"\[Parameter\] signs must have shape \(3, 5, 70\)"):
+            parameter.assign_signs(wrong)
 
 
 def test_parameter():

@@ -110,6 +110,13 @@ def large_case(m, n, k):
     return make_case(np.random.default_rng(SEED), m, n, k)
 
 
+@pytest.mark.parametrize("n", (1, 8, 9, 16, 17, 32, 33))
+def test_few_columns_of_long_rows(isa, threads, n):
+    """Few rows of weights are read as they lie, and rows of a shared out."""
+    for m, k in ((13, 2049), (301, 2112), (40, 65_000)):
+        check_case(large_case(m, n, k))
+
+
 @pytest.mark.parametrize("m, n", ((1, 1), (1, 40), (9, 33), (17, 33), (48, 65), (50, 130)))
 def test_counters_do_not_overflow(isa, m, n):
     """All ones against all zeros, at every number of words near a narrow counter's end."""

@@ -286,11 +286,30 @@ def test_weight_decay_is_decoupled(kind):
 
 
 @pytest.mark.parametrize("kind", [SGD, Adam, AdaMax, ShiftAdaMax])
+def test_l2_is_a_part_of_the_gradient(kind):
+    """A step with the penalty is a step from the gradient of the penalized loss."""
+    w, g = np.array([1.0, -2.0, 0.5], np.float32), np.array([0.25, 0.5, -1.0], np.float32)
+    penalized, literal, free = Parameter(w), Parameter(w), Parameter(w)
+    optimizers = (
+        kind([penalized, free], lr=0.25, l2=0.5, decayed=[penalized]),
+        kind([literal], 0.25),
+    )
+    for _ in range(3):
+        penalized.grad[...] = free.grad[...] = g
+        literal.grad[...] = g + np.float32(0.5) * literal.value
+        for optimizer in optimizers:
+            optimizer.step()
+    np.testing.assert_array_equal(penalized.value, literal.value)
+    assert (free.value != penalized.value).any()
+    assert optimizers[0].settings()["l2"] == 0.5
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdaMax, ShiftAdaMax])
 @pytest.mark.parametrize("latent", [binary_parameter([1.0]), Parameter([1.0], clip_value=1.0)])
 def test_weight_decay_of_latent_weights_warns(kind, latent):
     with pytest.warns(UserWarning, match=rf"^\[{kind.__name__}\] weight_decay acts on latent"):
         kind([Parameter([1.0]), latent], weight_decay=0.1)
-    kind([latent])
+    kind([latent], l2=0.1)
     other = Parameter([1.0])
     kind([latent, other], weight_decay=0.1, decayed=[other])
 
@@ -304,6 +323,7 @@ def test_weight_decay_of_latent_weights_warns(kind, latent):
         (ShiftAdaMax, {"beta1": 1.0}),
         (SGD, {"momentum": 1.0}),
         (SGD, {"weight_decay": -1.0}),
+        (SGD, {"l2": -1.0}),
         (Adam, {"weight_decay": math.nan}),
         (Adam, {"weight_decay": 0.1, "decayed": [Parameter([1.0])]}),
     ],

@@ -33,9 +33,10 @@ def test_imported_package_is_not_the_native_folder():
 def test_package_content():
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_core.pyi").is_file()
-    assert not [
-        p.name for p in PACKAGE.rglob("*") if p.suffix in {".c", ".h", ".inc", ".pyx", ".pxi"}
-    ]
+    assert (PACKAGE / "_core.pxd").is_file()
+    sources = {".c", ".h", ".inc", ".pyx", ".pxi"}
+    found = [path.name for path in PACKAGE.rglob("*") if path.suffix in sources]
+    assert found == ["bitops_api.h"]
 
 
 def test_version_is_that_of_the_metadata():
@@ -84,7 +85,7 @@ def test_import_opens_no_connection():
         "import bitops\n"
         "names = [m.name for m in pkgutil.walk_packages(bitops.__path__, 'bitops.')]\n"
         "for name in names:\n"
-        "    if not name.endswith('__main__'):\n"
+        "    if not name.endswith(('__main__', 'torch_ops')):\n"  # PyTorch may not be there
         "        importlib.import_module(name)\n"
         "print(len(names))\n"
     )
@@ -176,7 +177,7 @@ def test_tested_versions_of_python_have_wheels():
 
 
 LAZY = ["benchmark", "convert", "data", "estimators", "io", "layers", "models", "quantizers"]
-LAZY += ["recipes", "reference", "search", "training"]
+LAZY += ["recipes", "reference", "search", "training", "zoo"]
 
 
 def test_lazy_modules_load_at_their_first_use():

@@ -1,5 +1,6 @@
 """Pictures of logs: what is drawn, and malformed logs."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from bitops.cli import main as cli
-from bitops.cli.plot import MAX_LAYERS, plot
+from bitops.cli.charts import MAX_LAYERS, kept_epoch
+from bitops.cli.plot import plot
+from bitops.cli.runs import Record, read_record, write_record
 from bitops.layers import BinaryDense, Dense, Sequential
 from bitops.training.log import Log, read_log
 from bitops.training.losses import cross_entropy
@@ -73,13 +76,20 @@ def test_plot_draws_the_numbers(tmp_path, drawn):
     plot(path)
     curves, flips, _, weights = drawn
     loss, validation = curves.axes[0].lines[0], curves.axes[1].lines[1]
+    rates = [epoch.learning_rate for epoch in history.epochs]
+    assert list(curves.axes[2].lines[0].get_ydata()) == rates
+    kept = f"kept: epoch {history.best.number}"
+    for axes in (*curves.axes, flips.axes[0]):
+        assert list(axes.lines[-1].get_xdata()) == [history.best.number] * 2
+        assert axes.get_legend().texts[-1].get_text() == kept
     assert list(loss.get_ydata()) == [epoch.loss for epoch in history.epochs]
     assert list(validation.get_xdata()) == [1, 2, 3]
     errors = [100 * epoch.validation_error for epoch in history.epochs]
     assert list(validation.get_ydata()) == pytest.approx(errors)
     assert [text.get_text() for text in flips.axes[0].get_legend().texts] == [
-        *("0.BinaryDense", "3.BinaryDense")
+        *("0.BinaryDense", "3.BinaryDense", kept)
     ]
+    assert curves.get_suptitle() == "log.csv"
     assert [axes.get_title() for axes in weights.axes] == ["0.BinaryDense", "3.BinaryDense"]
     stairs = weights.axes[0].patches[-1].get_data()
     last = read_log(path)[-1]
@@ -157,7 +167,7 @@ def test_labels(tmp_path, drawn):
     path.write_text(f"{TABLE},flips/$a$,flips/_b,latent/$c$/0.5\n1,1,1,1,1,1,1\n")
     plot(path)
     texts = drawn[1].axes[0].get_legend().texts
-    assert [text.get_text() for text in texts] == [r"\$a\$", " _b"]
+    assert [text.get_text() for text in texts] == [r"\$a\$", " _b", "kept: epoch 1"]
     assert drawn[2].axes[0].get_title() == r"\$c\$"
 
 
@@ -173,3 +183,120 @@ def test_of_thousands_of_layers_the_first_are_drawn(tmp_path, drawn, kind):
     assert f"(first {MAX_LAYERS} of 3,000 layers)" in "".join(
         [drawn[1].axes[0].get_ylabel(), str(drawn[1].get_supylabel())]
     )
+
+
+def write_log(path, columns):
+    """A log of some columns, with the needed ones where they are left out."""
+    rows = len(next(iter(columns.values())))
+    needed = {"epoch": range(1, rows + 1), **{name: [0.5] * rows for name in TABLE.split(",")[1:]}}
+    columns = needed | columns
+    lines = [
+        ",".join(columns),
+        *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_scales_begin_at_zero_or_are_said_to_be_logarithmic(tmp_path, drawn):
+    path = tmp_path / "log.csv"
+    falls, stays, zero = [10.0, 1.0, 0.1], [0.5, 0.4, 0.45], [0.0, 0.0, 0.0]
+    write_log(path, {"loss": falls, "validation_loss": stays, "flips/a": stays, "flips/b": zero})
+    plot(path)
+    loss, errors, _ = drawn[0].axes
+    assert loss.get_yscale() == "log" and loss.get_ylabel() == "mean loss (log scale)"
+    assert [text.get_text() for text in loss.get_legend().texts][:2] == ["training", "validation"]
+    for axes in (errors, drawn[1].axes[0]):
+        assert axes.get_yscale() == "linear" and axes.get_ylim()[0] == 0
+        assert "log" not in axes.get_ylabel()
+
+
+def test_the_epoch_that_is_kept():
+    """The first of the smallest; by the loss where there are no errors."""
+    errors, losses = (0.5, 0.25, 0.25), (0.3, 0.2, 0.1)
+    rows = [
+        {"epoch": i, "validation_error": error, "validation_loss": loss}
+        for i, (error, loss) in enumerate(zip(errors, losses, strict=True), 1)
+    ]
+    assert kept_epoch(rows) == 2
+    assert kept_epoch([row | {"validation_error": None} for row in rows]) == 3
+    assert kept_epoch([{"epoch": 1, "validation_error": None}]) is None
+
+
+def test_legends_hide_nothing(tmp_path, drawn):
+    path = tmp_path / "log.csv"
+    columns = ("flips/0.BinaryDense", "flips/3.BinaryDense", "latent/0.x/-1", "latent/0.x/1")
+    write_log(path, {name: [0.5, 0.25] for name in columns})
+    plot(path)
+    assert len(drawn) == 3
+    for figure in drawn:
+        boxes = [axes.get_legend() for axes in figure.axes] + figure.legends
+        boxes = [box.get_window_extent() for box in boxes if box is not None]
+        assert boxes
+        for box in boxes:
+            assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+
+
+def test_histograms_have_one_scale_and_say_where_they_are_cut(tmp_path, drawn):
+    path = tmp_path / "log.csv"
+    middles = (-0.75, -0.25, 0.25, 0.75)
+    shares = {"a": (0.4, 0.1, 0.1, 0.4), "b": (0.1, 0.3, 0.4, 0.2)}
+    bins = {
+        f"latent/{layer}/{middle}": [share]
+        for layer, row in shares.items()
+        for middle, share in zip(middles, row, strict=True)
+    }
+    write_log(path, bins)
+    plot(path)
+    for axes in drawn[-1].axes:  # no outer bin is twice as high as the inner ones
+        assert axes.get_ylim() == (0, pytest.approx(42))
+    assert not any(axes.texts for axes in drawn[-1].axes)
+    bins["latent/b/-0.25"], bins["latent/b/0.25"] = [0.15], [0.1]
+    write_log(path, bins)
+    plot(path)
+    first, second = drawn[-1].axes
+    assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.3 * 15))
+    assert [text.get_text().strip() for text in first.texts] == ["^ 40 %", "40 % ^"]
+    assert [text.get_text().strip() for text in second.texts] == ["20 % ^"]
+    assert "^: cut here" in drawn[-1].legends[0].get_title().get_text()
+
+
+def test_plot_of_a_run(tmp_path, capsys, drawn):
+    """Its pictures say what was trained on what, and how."""
+    record = Record(*("recipe", "a $title$", "source", "data", "pixels", "settings", "bitops", "/"))
+    for stage in (1, 2):
+        write_log(tmp_path / f"log.{stage}.csv", {"loss": [1.0]})
+    message = failure(capsys, "plot", str(tmp_path))
+    assert "must be a folder that `bitops train --run` wrote" in message
+    write_record(tmp_path, record)
+    assert cli.main(["plot", str(tmp_path)]) == 0
+    names = [Path(name).name for name in capsys.readouterr().out.split()]
+    assert names == ["log.1-curves.png", "log.2-curves.png"]
+    lines = [r"recipe: a \$title\$", "data; preprocessing: pixels", "settings"]
+    assert {figure.get_suptitle() for figure in drawn} == {"\n".join(lines)}
+    assert cli.main(["plot", str(tmp_path), "--title", "mine"]) == 0
+    assert drawn[-1].get_suptitle() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": "bitops.run", "version": 2}', '{"format": "bitops.run"']
+)
+def test_runs_that_are_none(tmp_path, capsys, text):
+    (tmp_path / "run.json").write_text(text)
+    message = failure(capsys, "plot", str(tmp_path))
+    assert f"[plot] {tmp_path / 'run.json'} must describe a run" in message
+
+
+def test_records_are_checked(tmp_path):
+    good = Record(*("recipe", "title", "source", "data", "pixels", "settings", "bitops", "/"))
+    write_record(tmp_path, good)
+    assert read_record("plot", tmp_path) == good
+    path = tmp_path / "run.json"
+    document = json.loads(path.read_text())
+    for change in ({"size": "8"}, {"seconds": True}, {"more": 1}, {"recipe": None}):
+        path.write_text(json.dumps(document | change))
+        with pytest.raises(ValueError, match=rf"must describe a run: '{next(iter(change))}'"):
+            read_record("plot", tmp_path)
+    del document["command"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="command must be there"):
+        read_record("plot", tmp_path)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "bench").rglob("*.md"))]
-LANGUAGES = {"python", "sh", "text"}  # only blocks of the first are run
+LANGUAGES = {"python", "sh", "text", "c", "cython"}  # only blocks of the first are run
 
 
 def each(pages):

@@ -15,14 +15,18 @@ from bitops.recipes import RECIPES, Job, Plan, find
 from bitops.recipes.base import Files, describe, inputs
 from bitops.recipes.preprocess import STEPS, preprocess
 from bitops.recipes.training import train
-from bitops.training.augment import ZCA, gcn
+from bitops.training.augment import ZCA, gcn, lcn
 from bitops.training.log import read_log
 from commands import failure, usage_error, write_idx
 
 CASES = [(recipe.name, kind) for recipe in RECIPES for kind in recipe.settings]
 SHAPES = {"mnist": (16, 16), "cifar10": (8, 8, 3), "svhn": (8, 8, 3)}
 
-LARGER = {("dorefa", "mnist"): (24, 24), ("dorefa", "svhn"): (24, 24, 3)}
+LARGER = {
+    ("dorefa", "mnist"): (24, 24),
+    ("dorefa", "cifar10"): (24, 24, 3),
+    ("dorefa", "svhn"): (24, 24, 3),
+}
 
 
 def blobs(shape=(16, 16), count=100, classes=4, seed=0, noise=30) -> Dataset:
@@ -60,8 +64,14 @@ def train_small(name, kind, seed=3, **changes):
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_recipe_learns_and_freezes(name, kind):
     # random signs of few whitened channels say little; few bitwise units start well and stay there
-    wider = {("bnn-torch", "cifar10"): {"width": 48}, ("bitwise", "mnist"): {"width": 128}}
-    trained, data = train_small(name, kind, **wider.get((name, kind), {}))
+    wider = {
+        ("bnn-torch", "cifar10"): 48,
+        ("bitwise", "mnist"): 128,
+        ("xnor", "cifar10"): 96,
+        ("xnor-convnet", "cifar10"): 32,
+    }
+    changes = {"width": wider[name, kind]} if (name, kind) in wider else {}
+    trained, data = train_small(name, kind, **changes)
     for history in trained.histories:
         losses = [epoch.loss for epoch in history.epochs]
         assert losses[-1] < 0.8 * losses[0]
@@ -73,9 +83,11 @@ def test_recipe_learns_and_freezes(name, kind):
     np.testing.assert_array_equal(packed.outputs(x), model.outputs(x))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("bnn-theano", "mnist"), ("xnor", "cifar10")])
-def test_recipe_with_dropout(name, kind):
-    trained, data = train_small(name, kind, dropout=0.3, epochs=8, width=48)
+@pytest.mark.parametrize(
+    ("name", "kind", "width"), [("bnn-theano", "mnist", 48), ("xnor", "cifar10", 96)]
+)
+def test_recipe_with_dropout(name, kind, width):
+    trained, data = train_small(name, kind, dropout=0.3, epochs=8, width=width)
     losses = [epoch.loss for epoch in trained.histories[-1].epochs]
     assert losses[-1] < 0.9 * losses[0]
     packed, x = trained.model.freeze(), inputs(trained.model, data, data.x_test)
@@ -88,7 +100,7 @@ def test_recipes_are_those_of_the_papers():
     assert "mnist" in {kind for _, kind in CASES}
     for recipe in RECIPES:
         assert find(recipe.name) is recipe
-        assert "mnist" in recipe.settings
+        assert "mnist" in recipe.settings or "cifar10" in recipe.settings
         for setting in recipe.settings.values():
             assert setting.preprocessing in STEPS
             assert setting.resolve(quick=True).epochs < setting.plan.epochs
@@ -112,8 +124,8 @@ def test_plans():
     # dropped inputs are grey, the 0 of scaled pixels; without dropout bytes do
     assert setting.preprocessing_of(setting.plan) == "unit"
     assert setting.preprocessing_of(setting.resolve(dropout=0.0)) == "pixels"
-    with pytest.raises(ValueError, match=r"^\[bwn\] the data must be MNIST, got CIFAR-10"):
-        find("bwn").setting("cifar10")
+    with pytest.raises(ValueError, match=r"^\[bwn\] the data must be MNIST, CIFAR-10, got SVHN"):
+        find("bwn").setting("svhn")
 
 
 def test_report_names_the_numbers_of_the_source():
@@ -172,18 +184,25 @@ def test_nets_in_words():
         ("xnor", "mnist", (28, 28)),
         ("bwn", "mnist", (28, 28)),
         ("dorefa", "svhn", (32, 32, 3)),
+        ("xnor-convnet", "cifar10", (32, 32, 3)),
+        ("bwn", "cifar10", (32, 32, 3)),
+        ("speedrun", "cifar10", (32, 32, 3)),
     ):
         setting = find(name).setting(kind)
         plan = replace(setting.plan, width=setting.plan.width // 2)
         model = setting.stages[0].build(Job(blobs(shape, 4, classes=10), plan))
         words[name, kind] = describe(model)
     lenet = "10C5-P2-25C5-P2-250-10"
+    convnet = "64C3-64C3-P2-128C3-128C3-P2-256C3-256C3-P2-512-512-10"
     assert list(words.values()) == [
         "784-2048-2048-2048-10",
-        "64C3-64C3-P2-128C3-128C3-P2-256C3-256C3-P2-512-512-10",
+        convnet,
         lenet,
         lenet,
         "24C5-P2-32C3-32C3-P2-64C3-64C3-64C3-256C3-10",
+        convnet,
+        convnet,
+        "32C4-32C3-64C3-64C3-64C3-128C3-128C3-128C3-128C3-10",
     ]
 
 
@@ -246,6 +265,7 @@ def test_whitened_and_contrast():
     np.testing.assert_array_equal(x.x_test, zca.apply(gcn(data.x_test)))
     contrast = preprocess(data, "contrast").x_test
     np.testing.assert_allclose(contrast.std(axis=(1, 2, 3)), 1, rtol=1e-5)
+    np.testing.assert_array_equal(preprocess(data, "local_contrast").x_test, lcn(contrast))
 
 
 def test_unknown_preprocessing():
@@ -330,6 +350,32 @@ def test_log_checkpoint_and_resume(capsys, folder, tmp_path):
     assert len(log.read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("name", [name for name, kind in CASES if kind == "cifar10"])
+def test_images_recipes_resume(tmp_path, name):
+    """In the middle of an epoch, with what the recipe does to the images of each step."""
+    setting = find(name).setting("cifar10")
+    plan = small_plan(setting, width=8, epochs=2, batch_size=10, dropout=setting.plan.dropout)
+    data = blobs(LARGER.get((name, "cifar10"), SHAPES["cifar10"]), count=40)
+    job = Job(preprocess(data, setting.preprocessing_of(plan)), plan, 3)
+    whole = train(setting, job).model
+    files = Files(tmp_path / "run.ckpt", tmp_path / "run.csv")
+
+    def interrupt(self, run):
+        if run.epoch == 2 and run.batch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bitops.training.log.Log.on_batch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(setting, replace(job, files=files))
+    resumed = train(setting, replace(job, files=replace(files, resume=True))).model
+    for got, expected in zip(resumed.parameters(), whole.parameters(), strict=True):
+        np.testing.assert_array_equal(got.value, expected.value)
+    x = inputs(whole, job.data, job.data.x_test)  # running statistics count too
+    np.testing.assert_array_equal(resumed.outputs(x), whole.outputs(x))
+    assert [row["epoch"] for row in read_log(files.log)] == [1, 2]
+
+
 def test_resume_of_another_training(capsys, folder, tmp_path):
     checkpoint = str(tmp_path / "run.ckpt")
     argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--checkpoint", checkpoint]
@@ -373,7 +419,7 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
         r"test error \d+\.\d\d% by the means of the weights \(EBP-P\)", lines["means"]
     )
     assert lines["net"] == "256-32-32-4"
-    assert "[ebp] dropout must be 0" in failure(capsys, *argv, "--dropout", "0.2")
+    assert "[ebp] dropout must be at most 0.5" in failure(capsys, *argv, "--dropout", "0.6")
 
 
 def test_packed_network_that_differs(capsys, folder, monkeypatch, tmp_path):
@@ -399,7 +445,7 @@ def test_recipes_are_listed(capsys):
     for recipe in RECIPES:
         (line,) = (line for line in out.splitlines() if line.startswith(f"{recipe.name} "))
         assert recipe.paper in line
-        assert recipe.settings["mnist"].published in line
+        assert next(iter(recipe.settings.values())).published in line
 
 
 def test_wrong_usage(capsys, folder):

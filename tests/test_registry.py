@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 
 from bitops.io import ArraySpec, load, register, save
-from bitops.layers import Layer, Packed, PackedDense, PackedReLU, PackedResidual, ReLU, as_float
+from bitops.layers import (
+    Layer,
+    Packed,
+    PackedDense,
+    PackedReLU,
+    PackedResidual,
+    ReLU,
+    TrainingLayer,
+    as_float,
+)
 from bitops.layers.registry import kind_named, registered
 from bitops.ops.array import BitArray, pack, unpack
+from bitops.quantizers import SteSign
 from forgery import graph_of, rewrite
 
 
@@ -203,10 +213,17 @@ def made(name="Made", base=Layer, **members):
 @pytest.mark.parametrize(
     ("cls", "error", "message"),
     [
-        (3, TypeError, "cls must be a class of packed layers, got 3"),
-        (PackedReLU(), TypeError, "cls must be a class of packed layers"),
-        (BitArray, TypeError, "cls must be a class of packed layers"),
-        (ReLU, TypeError, "cls must be a class of packed layers"),
+        (3, TypeError, "cls must be a class of layers, got 3"),
+        (PackedReLU(), TypeError, "cls must be a class of layers"),
+        (BitArray, TypeError, "cls must be a class of layers, or a dataclass with the forward"),
+        (type("Made", (TrainingLayer,), {}), TypeError, "the class must define forward"),
+        (made("ReLU", ReLU), ValueError, "the name of a class must be free, got ReLU"),
+        (made("SteSign", SteSign), ValueError, "the name of a class must be free, got SteSign"),
+        (
+            made(base=TrainingLayer, __init__=lambda self, a, b=1, *, c, seed: None),
+            TypeError,
+            "must define config to return a, c, got",
+        ),
         (type("Made", (Layer,), {}), TypeError, "the class must define forward"),
         (made(__init__=lambda self, a: None), TypeError, "must define config to return a, got"),
         (made(__init__=lambda self, **a: None), TypeError, "must name all its parameters"),

@@ -11,7 +11,8 @@ from scipy.sparse import csr_array
 
 import bitops as bo
 from bitops import _core, search
-from bitops.search import full_product, multi_index, pairs
+from bitops.search import full_product, limits, multi_index
+from bitops.search.metrics import METRICS as OWN
 from sets import METRICS, plain, special_rows
 
 
@@ -65,10 +66,59 @@ def test_ranges(isa, rng, metric, k):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_ranges_in_small_blocks(rng, metric, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 56)
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 8)
-    test_ranges(None, rng, metric, 64)
+@pytest.mark.parametrize("k", (64, 300))
+def test_ranges_of_sorted_rows(isa, rng, metric, k, monkeypatch):
+    """Rows sorted by size, few in a call, of which part of the words are compared at first."""
+    monkeypatch.setattr(full_product, "SORTED_ROWS", 8)
+    monkeypatch.setattr(full_product, "SAMPLE_SHARE", 0)
+    monkeypatch.setattr(limits, "FEW_ROWS", 1)
+    monkeypatch.setattr(limits, "MOST_NEAR", 1)
+    monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
+    test_ranges(isa, rng, metric, k)
+
+
+@pytest.mark.parametrize("metric", METRICS[1:])
+def test_unlike_sizes_are_left_out(rng, metric, monkeypatch):
+    """Of rows in ten sizes far apart, less than a third of all pairs are compared."""
+    x = rng.random((1500, 256)) < np.repeat(np.linspace(0.04, 0.9, 10), 150)[:, None]
+    compared = []
+    native = _core.scan
+
+    def scan(a, b, most, upper, start, rows, *others):
+        compared.append(rows * len(b))
+        return native(a, b, most, upper, start, rows, *others)
+
+    monkeypatch.setattr(full_product._core, "scan", scan)
+    monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
+    order = rng.permutation(len(x))
+    radius = {"jaccard": 0.1, "dice": 0.05, "intersection": 190}[metric]
+    assert_within(x[order], x, radius, metric)
+    assert sum(compared) < len(x) ** 2 / 3
+
+
+@pytest.mark.parametrize("metric", METRICS[1:])
+def test_joins_by_metrics_of_sets(rng, metric, monkeypatch):
+    """Copies with few changes are found by chunks that agree."""
+    monkeypatch.setattr(multi_index, "CHOICE_COST", 0)
+    x = noisy_copies(rng, 1500, 256, 3)
+    joined = []
+    join = multi_index.join
+    monkeypatch.setattr(search.ranges, "join", lambda *given: joined.append(1) or join(*given))
+    radius = {"jaccard": 0.02, "dice": 0.01, "intersection": 150}[metric]
+    assert_pairs_within(x, radius, metric)
+    assert joined == ([] if metric == "intersection" else [1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_memory(rng, metric):
+    """What was found is the only thing that grows with the number of pairs."""
+    bits = bo.pack(rng.random((6000, 64)) < 0.5)
+    radius = {"hamming": 12, "jaccard": 0.3, "dice": 0.18, "intersection": 30}[metric]
+    tracemalloc.start()
+    i, _, _ = search.pairs_within(bits, radius, metric)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < len(i) < 10_000 and peak < 4e6  # all mismatches would take 36 MB in uint16 alone
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -187,12 +237,13 @@ def test_plans():
 def test_first_words(rng):
     """Of unlike rows the first words tell; of rows that begin alike, later ones would."""
     words = rng.integers(0, 2**64, (20_000, 16), np.uint64)
-    first, cost = full_product.choose_product(words, words, 40)
-    all_words, full_cost = full_product.choose_product(words[:100], words, 40)
+    near = limits.Limits(OWN["hamming"], 40, 1024, None)
+    first, cost = full_product.choose_product(words, words, near)
+    all_words, full_cost = full_product.choose_product(words[:100], words, near)
     assert first in (2, 3) and all_words == 16 and cost < full_cost / 3
     words[:, :12] = 0
-    assert full_product.choose_product(words, words, 40)[0] >= 14
-    assert full_product.choose_product(words[:, :1].copy(), words[:, :1].copy(), 40)[0] == 1
+    assert full_product.choose_product(words, words, near)[0] >= 14
+    assert full_product.choose_product(words[:, :1].copy(), words[:, :1].copy(), near)[0] == 1
 
 
 @pytest.mark.parametrize("words", (1, 2, 7, 8, 9, 17))

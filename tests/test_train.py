@@ -14,6 +14,7 @@ from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, S
 from bitops.models import mlp
 from bitops.ops.array import pack
 from bitops.training import loop as train
+from bitops.training import progress
 from bitops.training.callbacks import Callback, EarlyStopping
 from bitops.training.losses import cross_entropy, hinge
 from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
@@ -288,7 +289,7 @@ def test_one_line_an_epoch(capfd, monkeypatch, bar):
     if bar:
         pytest.importorskip("tqdm")
     else:
-        monkeypatch.setattr(train, "tqdm", None)
+        monkeypatch.setattr(progress, "tqdm", None)
     _, history = train_small(verbose=1, epochs=3)
     lines = capfd.readouterr().out.splitlines()
     assert lines == [str(epoch) for epoch in history.epochs]
@@ -308,7 +309,7 @@ def test_bar_shows_loss_error_rate_and_time_left(monkeypatch):
         def display(self, *args, **options):
             texts.append(str(self))
 
-    monkeypatch.setattr(train, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     _, history = train_small(verbose=1, epochs=2, batch_size=40)
     assert bars[0].n == bars[0].total == 320
     assert f"loss={history.epochs[-1].loss:.4f}" in texts[-1]
@@ -322,7 +323,7 @@ def test_lines_appear_epoch_by_epoch(tmp_path, monkeypatch, bar):
     if bar:
         pytest.importorskip("tqdm")
     else:
-        monkeypatch.setattr(train, "tqdm", None)
+        monkeypatch.setattr(progress, "tqdm", None)
     path, seen = tmp_path / "output", []
 
     def schedule(epoch, epochs):

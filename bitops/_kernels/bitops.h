@@ -50,18 +50,19 @@ typedef enum bitops_store_kind {
     BITOPS_STORE_SCALED,     /* float   c = dot [* alpha[col]] [* k_map[row]] [+ bias[col]] */
     BITOPS_STORE_HAMMING,    /* int32   c = mismatches */
     BITOPS_STORE_HAMMING16,  /* uint16  c = mismatches, k <= 65535 */
+    BITOPS_STORE_HAMMING8,   /* uint8   c = mismatches, k <= 255 */
     BITOPS_STORE_SIGN,       /* bits    c = (dot > threshold[col]) ^ flip[col], packed along n */
     BITOPS_STORE_ACCUMULATE, /* int32   c += mismatches, for products cut along k */
     BITOPS_STORE_TOPK,       /* uint64  row of c = its nearest columns */
-    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most */
+    BITOPS_STORE_WITHIN,     /* bitops_found  c += pairs with mismatches <= most and in bounds */
     /* Of rows as sets of their 1 bits, with |a| + |w| = a_counts[row] + w_counts[col]: */
     BITOPS_STORE_INTERSECTION, /* int32   c = |a & w| = (|a| + |w| - mismatches) / 2 */
     BITOPS_STORE_JACCARD,      /* double  c = mismatches / |a | w|, 0 for two empty rows */
     BITOPS_STORE_DICE,         /* double  c = mismatches / (|a| + |w|), 0 for two empty rows */
 } bitops_store_kind;
 
-/* Below which a row is kept as one of the nearest: mismatches < factor w_counts[col] + term. Pairs
- * that pass are tested exactly. */
+/* Below which a row is kept as one of the nearest, or as one within a range: mismatches <
+ * factor w_counts[col] + term. Pairs that pass are tested exactly. */
 typedef struct bitops_bound {
     float factor, term;
 } bitops_bound;
@@ -92,12 +93,13 @@ typedef struct bitops_store {
     const float *bias;
     const int32_t *threshold;
     const uint64_t *flip;
-    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL */
+    const int32_t *a_counts, *w_counts; /* 1 bits of each row and column, or NULL; WITHIN reads
+                                           the second */
+    bitops_bound *bounds; /* IN, OUT  for TOPK, unless the metric is HAMMING; for WITHIN, or NULL */
     /* For TOPK: */
     bitops_store_kind metric;
     int inclusive; /* bounds let equal ranks pass: a heap may hold limits in place of columns */
     size_t keep;   /* 0, or the length that lists are cut to */
-    bitops_bound *bounds;    /* IN, OUT  unless the metric is HAMMING */
     const uint64_t *allowed; /* a bit for each column that may be kept, or NULL */
     const uint32_t *ids;     /* the index of each column, or NULL where it is col itself */
     int32_t most;            /* for WITHIN: mismatches of the pairs that are kept, at least 0 */
@@ -148,6 +150,11 @@ enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
+/* Writes n words with the bits of each in reverse order, and if `reversed` the words too. Unless
+ * shift is 0, of words[i] the bits from `shift` on count, and those of words[i + 1] before it. */
+typedef void bitops_mirror_words_fn(const uint64_t *words, size_t n, size_t shift, int reversed,
+                                    uint64_t *words_out);
+
 /* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
  * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
  * are read and written up to a multiple of COUNT_BLOCK words. */
@@ -156,9 +163,10 @@ typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w,
                                   size_t n_taps, size_t n_words, uint8_t *count_out);
 
 /* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
- * col). The kind is DOT, SCALED or SIGN; for SIGN, col is a multiple of 64, words are written
- * whole, and counts are read up to a word of them past the last. store.k is at most
- * BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|. */
+ * col). The kind is DOT, SCALED, HAMMING, HAMMING16 or SIGN; for SIGN, col is a multiple of 64,
+ * words are written whole, and counts are read up to a word of them past the last. store.k is at
+ * most BITOPS_COUNT_TAPS. For TOPK by a metric that depends on counts, what is counted is |a & w|.
+ */
 enum { BITOPS_COUNTS = 1 << 12 };
 typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n, size_t row,
                                     size_t col, const bitops_store *store);
@@ -210,8 +218,14 @@ typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
  * BITOPS_LOOKUP_COLUMNS rows of w: for every 32 bits of k, those of each column. Tables are aligned
  * to 64 bytes and take BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA.
- */
-enum { BITOPS_LOOKUP_COLUMNS = 64, BITOPS_LOOKUP_ROWS = 4, BITOPS_LOOKUP_BYTES = 512 };
+ * Sums of uint8 with at most BITOPS_SMALL_BITS fit a byte, and a quarter of the memory. */
+enum {
+    BITOPS_LOOKUP_COLUMNS = 64,
+    BITOPS_LOOKUP_ROWS = 4,
+    BITOPS_LOOKUP_BYTES = 512,
+    BITOPS_SMALL_BITS = 5,
+    BITOPS_SMALL_BYTES = 128,
+};
 
 /* Orders n rows of w, k_words words long, into a panel of 2 * k_words * BITOPS_LOOKUP_COLUMNS
  * numbers. */
@@ -222,6 +236,7 @@ typedef void bitops_lookup_panel_fn(const uint64_t *w, size_t ldw, size_t n, siz
  * float32 is ((x0 +- x1) +- x2) +- x3, each step rounded. */
 typedef void bitops_lookup_tables_f32_fn(const void *x, size_t k, void *tables_out);
 typedef void bitops_lookup_tables_u8_fn(const void *x, size_t k, void *tables_out);
+typedef void bitops_lookup_tables_u5_fn(const void *x, size_t k, void *tables_out);
 
 /* A block of rows x n outputs. Each is the sum of the entries that the bits of its column select
  * from the tables of its row, in the order of k, starting at 0 or at c. */
@@ -238,6 +253,7 @@ typedef struct bitops_lookup {
 } bitops_lookup;
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
+typedef void bitops_lookup_u5_fn(const bitops_lookup *task); /* or absent, with its tables */
 
 /* The same with rows of x in lanes, for many rows: an entry of a table holds the sum of 32 rows as
  * float32, or of 64 rows of uint8 as int16, and 4 bits of a row of w select a whole entry. */
@@ -305,6 +321,23 @@ typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const f
 /* y = the larger of y and x, x if they are equal (as zeros may be), NaN if one is NaN. */
 typedef void bitops_larger_f32_fn(const float *x, size_t n, float *y);
 
+/* The numbers that an output of a float32 convolution sees: `rows` x `columns` runs of `count`. */
+typedef struct bitops_runs {
+    const float *x;        /* what the first output sees */
+    size_t rows, row_step; /* steps are in numbers */
+    size_t columns, column_step;
+    size_t count;
+    size_t step; /* from an output to the next one */
+} bitops_runs;
+
+/* y[i][j], rows ldy apart, is the sum of the numbers that output i sees times those of column j,
+ * for n <= BITOPS_FLOAT_COLUMNS columns. The panel has, for each number in the order of the runs,
+ * those of BITOPS_FLOAT_COLUMNS columns. Products are added one after the other, each in a fused
+ * step. Absent where BLAS is called instead. */
+enum { BITOPS_FLOAT_COLUMNS = 32 };
+typedef void bitops_conv_f32_fn(const bitops_runs *runs, size_t outputs, const float *panel,
+                                size_t n, float *y, size_t ldy);
+
 /* For benchmarks: repeats the step of the product on registers alone, which is the shortest time
  * that the core can take for it. macs_out is the number of multiply-accumulates that the steps
  * stand for. Absent where no such loop has been written. */
@@ -349,6 +382,7 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_mirror_words_fn *mirror_words;
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
@@ -361,8 +395,10 @@ typedef struct bitops_isa {
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
+    bitops_lookup_tables_u5_fn *lookup_tables_u5;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
+    bitops_lookup_u5_fn *lookup_u5;
     bitops_lanes_tables_f32_fn *lanes_tables_f32;
     bitops_lanes_tables_u8_fn *lanes_tables_u8;
     bitops_lanes_f32_fn *lanes_f32;
@@ -371,6 +407,7 @@ typedef struct bitops_isa {
     bitops_adam_fn *adam;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
+    bitops_conv_f32_fn *conv_f32;     /* or NULL */
     bitops_port_bound_fn *port_bound; /* or NULL */
 } bitops_isa;
 
@@ -493,6 +530,9 @@ void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
                           int64_t *count_out, bitops_stop *stop, int n_threads);
+/* A bit for each row: whether at least `least` of its bits are 1. */
+void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t least, uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Counts the 1 bits at each position over the middle axis of outer x rows x n_words words; there
  * are outer x 64 n_words counts. */
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
@@ -513,8 +553,8 @@ void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows
 void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
                       bitops_stop *stop, int n_threads);
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
-void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
-                      bitops_stop *stop, int n_threads);
+void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                      uint64_t *words_out, bitops_stop *stop, int n_threads);
 
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
@@ -663,7 +703,8 @@ void bitops_topk(const bitops_isa *isa, const bitops_gemm_args *args, size_t cou
 int bitops_found_reserve(bitops_found *found, size_t more);
 void bitops_found_free(bitops_found *found);
 
-/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`. */
+/* Rows of two sets that are searched for pairs at a Hamming distance of at most `radius`, and, with
+ * a bound for each row of a, below that. */
 typedef struct bitops_range_args {
     const uint64_t *a; /* IN  m x k_words, rows lda words apart */
     size_t lda;
@@ -672,9 +713,11 @@ typedef struct bitops_range_args {
     size_t ldb;
     size_t n;
     size_t k_words;
-    int32_t radius;    /* at least 0 */
-    int upper;         /* whether b is a, and only pairs i < j are wanted */
-    bitops_stop *stop; /* or NULL */
+    int32_t radius;             /* at least 0 */
+    const bitops_bound *bounds; /* IN  m, or NULL */
+    const int32_t *b_counts;    /* IN  n, 1 bits of the rows of b, with bounds */
+    int upper;                  /* whether b is a, and only pairs i < j are wanted */
+    bitops_stop *stop;          /* or NULL */
 } bitops_range_args;
 
 /* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and

@@ -13,7 +13,7 @@ except ImportError as error:
     ) from error
 
 from . import isa
-from .config import __version__, get_num_threads, set_num_threads, show_config
+from .config import __version__, get_include, get_num_threads, set_num_threads, show_config
 from .ops.array import BitArray, pack, pack_above, popcount, unpack
 from .ops.conv import conv2d, conv2d_sign, im2col
 from .ops.linalg import gemm, gemm_sign, hamming, hamming_topk, matmul
@@ -36,6 +36,7 @@ __all__ = [
     "conv2d_sign",
     "gemm",
     "gemm_sign",
+    "get_include",
     "get_num_threads",
     "global_avg_pool2d",
     "hamming",
@@ -71,6 +72,7 @@ _LAZY = (
     "reference",
     "search",
     "training",
+    "zoo",
 )
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from . import reference as reference
     from . import search as search
     from . import training as training
+    from . import zoo as zoo
 else:
 
     def __getattr__(name: str) -> _ModuleType:

@@ -25,6 +25,7 @@ DICE: int
 RANKED_BITS: int
 SIGN: int
 MEMORY: int
+_C_API: object
 THREAD: int
 
 _Words = NDArray[np.uint64]
@@ -67,6 +68,7 @@ def mirror_bytes(octets: NDArray[np.uint8], octets_out: NDArray[np.uint8]) -> No
 def copy_bits(words: _Words, first: int, n: int, words_out: _Words, to: int) -> None: ...
 def roll_bits(words: _Words, n: int, cut: int, words_out: _Words) -> None: ...
 def flip_bits(words: _Words, n: int, words_out: _Words) -> None: ...
+def majority_rows(words: _Words, least: int, words_out: _Words) -> None: ...
 
 PLAN_INPUT: int
 PLAN_OUTPUT: int
@@ -75,6 +77,16 @@ class LookupPanels:
     n: int
     k_words: int
     def __init__(self, w: _Words) -> None: ...
+
+class FloatPanels:
+    n: int
+    k: int
+    def __init__(self, w: NDArray[np.float32]) -> None: ...
+
+def has_float_conv() -> bool: ...
+def float_conv(
+    x: NDArray[np.float32], window: Any, panels: FloatPanels, y_out: NDArray[np.float32]
+) -> None: ...
 
 class SpareMemory: ...
 
@@ -137,6 +149,18 @@ class Plan:
         bias: NDArray[np.float32] | None,
         relu: bool,
         images: tuple[Any, ...] | None = None,
+    ) -> None: ...
+    def float_conv(
+        self,
+        x: int,
+        y: int,
+        images: int,
+        window: Any,
+        channels: int,
+        panels: FloatPanels,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        relu: bool,
     ) -> None: ...
     def compare(
         self,
@@ -258,7 +282,15 @@ class Found:
 SCAN_WORDS: int
 
 def scan(
-    a: _Words, b: _Words, radius: int, upper: bool, first: int, rows: int, first_words: int
+    a: _Words,
+    b: _Words,
+    radius: int,
+    upper: bool,
+    first: int,
+    rows: int,
+    first_words: int,
+    bounds: NDArray[np.float32] | None = None,
+    b_counts: NDArray[np.int32] | None = None,
 ) -> Found: ...
 def join(
     a: _Words,

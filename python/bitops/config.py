@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from . import _core, isa
 from .ops.checks import check_integer
 
-__all__ = ["__version__", "get_num_threads", "set_num_threads", "show_config"]
+__all__ = ["__version__", "get_include", "get_num_threads", "set_num_threads", "show_config"]
 
 __version__ = version("bitops")
 
@@ -55,6 +56,22 @@ def get_num_threads() -> int:
     that follow use fewer, until `set_num_threads` is called again.
     """
     return _core.get_num_threads()
+
+
+def get_include() -> str:
+    """Return the folder of ``bitops_api.h``, for compilers of C, C++ and Cython programs.
+
+    The header declares a table of functions on packed words, which `bitops_import` of the same file
+    finds: pack, products, Hamming distances, convolutions. Cython programs take the declarations
+    from ``bitops._core``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> (Path(get_include()) / "bitops_api.h").exists()
+    True
+    """
+    return str(Path(__file__).parent / "include")
 
 
 def _cpu_name() -> str:

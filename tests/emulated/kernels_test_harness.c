@@ -67,6 +67,27 @@ void *input(int i, size_t bytes) {
     return inputs[i] + INPUT_BYTES - bytes;
 }
 
+void *workspace_of(size_t bytes) {
+    const size_t size = bytes ? (bytes + 63) / 64 * 64 : 64;
+#if defined(_WIN32)
+    void *p = _aligned_malloc(size, 64);
+#else
+    void *p = aligned_alloc(64, size);
+#endif
+    if (!p)
+        exit(2);
+    memset(p, UNTOUCHED, size);
+    return p;
+}
+
+void free_workspace(void *p) {
+#if defined(_WIN32)
+    _aligned_free(p);
+#else
+    free(p);
+#endif
+}
+
 static _Alignas(64) char got_memory[OUTPUT_BYTES], want_memory[OUTPUT_BYTES];
 static size_t output_bytes;
 
@@ -152,7 +173,7 @@ bitops_store make_store(int i, size_t n, size_t k) {
         BITOPS_STORE_HAMMING16, BITOPS_STORE_SIGN,   BITOPS_STORE_ACCUMULATE,
         BITOPS_STORE_TOPK,      BITOPS_STORE_SCALED, BITOPS_STORE_DOT,
         BITOPS_STORE_SIGN,      BITOPS_STORE_SCALED, BITOPS_STORE_INTERSECTION,
-        BITOPS_STORE_JACCARD,   BITOPS_STORE_DICE};
+        BITOPS_STORE_JACCARD,   BITOPS_STORE_DICE,   BITOPS_STORE_HAMMING8};
     store.kind = kinds[i];
     if (store.kind == BITOPS_STORE_TOPK) {
         store.ldc = TOPK;
@@ -162,7 +183,7 @@ bitops_store make_store(int i, size_t n, size_t k) {
         store.ldc = bitops_words(n) + (size_t)i % 3;
         store.threshold = threshold;
     }
-    if (i > 10) {
+    if (i > 10 && i < 14) {
         store.a_counts = a_counts;
         store.w_counts = w_counts;
     } else if (i >= 7 && i != 10) { /* with offsets */

@@ -161,13 +161,16 @@ typedef struct lookup_shape {
     int first, pattern;
 } lookup_shape;
 
-static void run_lookup(const bitops_isa *isa, int real, const lookup_shape *s, const void *x,
+typedef enum numbers { F32, U8, U5 } numbers;
+
+static void run_lookup(const bitops_isa *isa, numbers kind, const lookup_shape *s, const void *x,
                        const uint64_t *w, size_t ldw, void *c, size_t ldc) {
     static _Alignas(64) uint64_t tables[TABLE_WORDS];
     static uint32_t panel[MAX_HALVES * BITOPS_LOOKUP_COLUMNS];
-    const size_t size = real ? sizeof(float) : 1, halves = (s->k + 31) / 32;
+    const size_t size = kind == F32 ? sizeof(float) : 1, halves = (s->k + 31) / 32;
     bitops_lookup t = {.tables = tables,
-                       .table_stride = halves * BITOPS_LOOKUP_BYTES,
+                       .table_stride =
+                           halves * (kind == U5 ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES),
                        .panel = panel,
                        .halves = halves,
                        .rows = s->rows,
@@ -179,25 +182,23 @@ static void run_lookup(const bitops_isa *isa, int real, const lookup_shape *s, c
     for (size_t i = 0; i < s->rows; i++) {
         const void *row = (const char *)x + i * s->k * size;
         void *own = (char *)tables + i * t.table_stride;
-        if (real)
-            isa->lookup_tables_f32(row, s->k, own);
-        else
-            isa->lookup_tables_u8(row, s->k, own);
+        (kind == F32  ? isa->lookup_tables_f32
+         : kind == U8 ? isa->lookup_tables_u8
+                      : isa->lookup_tables_u5)(row, s->k, own);
     }
-    if (real)
-        isa->lookup_f32(&t);
-    else
-        isa->lookup_u8(&t);
+    (kind == F32 ? isa->lookup_f32 : kind == U8 ? isa->lookup_u8 : isa->lookup_u5)(&t);
 }
 
-static void lookup_case(const bitops_isa *isa, int real, const lookup_shape *s) {
+static void lookup_case(const bitops_isa *isa, numbers kind, const lookup_shape *s) {
+    const int real = kind == F32;
+    const uint8_t most = kind == U8 ? 255 : (1 << BITOPS_SMALL_BITS) - 1;
     const size_t elements = s->rows * s->k, ldc = s->n + s->k % 3, k_words = bitops_words(s->k);
     void *x = input(0, elements * (real ? sizeof(float) : 1));
     for (size_t i = 0; i < elements; i++) {
         if (real)
             ((float *)x)[i] = i % 7 ? random_float() : (float)edge_value(i);
         else
-            ((uint8_t *)x)[i] = s->pattern == RANDOM ? (uint8_t)random64() : 255;
+            ((uint8_t *)x)[i] = s->pattern == RANDOM ? (uint8_t)random64() & most : most;
     }
     if (real && elements && s->pattern == OPPOSITE)
         ((float *)x)[random64() % elements] = HUGE_VALF;
@@ -209,15 +210,15 @@ static void lookup_case(const bitops_isa *isa, int real, const lookup_shape *s) 
         if (!real)
             ((int32_t *)out.got)[i] = ((int32_t *)out.want)[i] = (int32_t)(start * 1000);
     }
-    run_lookup(isa, real, s, x, w, k_words, out.got, ldc);
-    run_lookup(generic, real, s, x, w, k_words, out.want, ldc);
+    run_lookup(isa, kind, s, x, w, k_words, out.got, ldc);
+    run_lookup(generic, real ? F32 : U8, s, x, w, k_words, out.want, ldc);
     if (real)
         check(floats_equal(out.got, out.want, s->rows * ldc), "outputs", s->rows, s->n, s->k);
     else
         check_outputs(s->rows, s->n, s->k);
 }
 
-static void test_lookup(const bitops_isa *isa, int real) {
+static void test_lookup(const bitops_isa *isa, numbers kind) {
     static const size_t sizes[] = {1,  2,   3,   4,   5,   31,  32,  33,  63,  64,  65,   95,  96,
                                    97, 127, 128, 129, 160, 191, 193, 255, 256, 257, 1023, 1024};
     int turn = 0;
@@ -225,17 +226,70 @@ static void test_lookup(const bitops_isa *isa, int real) {
         for (size_t s = 0; s < COUNT(sizes); s++)
             for (size_t n = 1; n <= BITOPS_LOOKUP_COLUMNS; n += n % 16 > 1 && n % 16 < 14 ? 5 : 1) {
                 const lookup_shape shape = {rows, n, sizes[s], turn % 2, turn / 2 % PATTERNS};
-                lookup_case(isa, real, &shape);
+                lookup_case(isa, kind, &shape);
                 turn++;
             }
 }
 
 static void test_lookup_f32(const bitops_isa *isa) {
-    test_lookup(isa, 1);
+    test_lookup(isa, F32);
 }
 
 static void test_lookup_u8(const bitops_isa *isa) {
-    test_lookup(isa, 0);
+    test_lookup(isa, U8);
+}
+
+static void test_lookup_u5(const bitops_isa *isa) {
+    test_lookup(isa, U5);
+}
+
+/* ---- float32 with float32 ------------------------------------------------------------------ */
+
+/* In the order that bitops.h states. */
+static void sum_runs(const bitops_runs *runs, size_t outputs, const float *panel, size_t n,
+                     float *y, size_t ldy) {
+    for (size_t i = 0; i < outputs; i++)
+        for (size_t j = 0; j < n; j++) {
+            const float *w = panel + j;
+            float sum = 0;
+            for (size_t r = 0; r < runs->rows; r++)
+                for (size_t c = 0; c < runs->columns; c++)
+                    for (size_t t = 0; t < runs->count; t++, w += BITOPS_FLOAT_COLUMNS)
+                        sum = fmaf(runs->x[r * runs->row_step + c * runs->column_step + t +
+                                           i * runs->step],
+                                   *w, sum);
+            y[i * ldy + j] = sum;
+        }
+}
+
+static void test_conv_f32(const bitops_isa *isa) {
+    enum { MOST_OUTPUTS = 45, ROWS = 3, COLUMNS = 2 };
+    static const size_t counts[] = {1, 2, 7, 21};
+    int turn = 0;
+    for (size_t count = 1; count <= MOST_OUTPUTS; count++)
+        for (size_t n = 1; n <= BITOPS_FLOAT_COLUMNS; n += 1 + n / 3, turn++) {
+            bitops_runs runs = {.rows = 1 + (size_t)turn % ROWS,
+                                .columns = 1 + (size_t)turn / 2 % COLUMNS,
+                                .count = counts[turn % (int)COUNT(counts)],
+                                .step = 1 + (size_t)turn % 5,
+                                .column_step = 5};
+            runs.row_step = (count - 1) * runs.step + runs.column_step + runs.count;
+            const size_t k = runs.rows * runs.columns * runs.count, ldy = n + (size_t)turn % 3;
+            float *x = input(0, runs.rows * runs.row_step * sizeof *x);
+            float *panel = input(1, k * BITOPS_FLOAT_COLUMNS * sizeof *panel);
+            for (size_t i = 0; i < runs.rows * runs.row_step; i++)
+                x[i] = (float)edge_value(i);
+            for (size_t i = 0; i < k * BITOPS_FLOAT_COLUMNS; i++)
+                panel[i] = random_float();
+            runs.x = x;
+            const size_t bytes = ((count - 1) * ldy + n) * sizeof(float);
+            const outputs out = make_outputs(bytes, n % 16 * sizeof(float));
+            memset(out.got, 0, bytes); /* also between the rows */
+            memset(out.want, 0, bytes);
+            isa->conv_f32(&runs, count, panel, n, out.got, ldy);
+            sum_runs(&runs, count, panel, n, out.want, ldy);
+            check_outputs(count, n, k);
+        }
 }
 
 /* Tables of 32 lines of numbers, then the entries that n words select, in two blocks. */
@@ -352,8 +406,11 @@ const named_test product_tests[] = {
     {"lookup_panel", test_lookup_u8},
     {"lookup_tables_f32", test_lookup_f32},
     {"lookup_tables_u8", test_lookup_u8},
+    {"lookup_tables_u5", test_lookup_u5},
     {"lookup_f32", test_lookup_f32},
     {"lookup_u8", test_lookup_u8},
+    {"conv_f32", test_conv_f32},
+    {"lookup_u5", test_lookup_u5},
     {"lanes_tables_f32", test_lanes_f32},
     {"lanes_tables_u8", test_lanes_u8},
     {"lanes_f32", test_lanes_f32},

@@ -44,6 +44,10 @@ if find_spec("h5py"):
     from fuzz import keras_files
 
     TARGETS |= {"keras2": keras_files.run_h5, "keras3": keras_files.run_zip}
+if find_spec("torch"):
+    from fuzz import torch_files
+
+    TARGETS["torch"] = torch_files.run
 
 
 def execute(name: str, data: bytes) -> None:

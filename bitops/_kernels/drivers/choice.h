@@ -18,12 +18,18 @@ enum {
     FRESH_WORDS = 1 << 16,    /* panels longer than this would be cut into too many parts */
     SEARCH_ROWS = 8,          /* searches read w as it lies for up to so many rows of a, */
     SEARCH_WORDS = 16,        /* if rows are not shorter */
-    DENSE_ROWS = 4,           /* short rows of a that are multiplied with w as it lies, at most */
+    SOME_COLUMNS = 16, /* of long rows, for which twice as many rows of a read w as it lies */
+    DENSE_ROWS = 4,    /* short rows of a that are multiplied with w as it lies, at most */
 };
 
 /* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
 static inline int is_narrow(const bitops_isa *isa, size_t n) {
     return 4 * n <= isa->nr;
+}
+
+/* Whether w is read as it lies for any number of rows of a: panels would be mostly empty. */
+static inline int is_always_plain(const bitops_isa *isa, const bitops_gemm_args *args) {
+    return is_narrow(isa, args->n) && args->k_words > BITOPS_MEDIUM_WORDS;
 }
 
 /* Whether rows of so many words have a kernel of their own. */
@@ -51,7 +57,9 @@ static inline bitops_way choose_for_plain(const bitops_isa *isa, const bitops_ge
     const size_t k_words = args->k_words;
     const int is_medium =
         k_words > BITOPS_SHORT_WORDS && k_words <= BITOPS_MEDIUM_WORDS && !is_narrow(isa, args->n);
-    if (args->m <= (is_medium ? isa->medium_rows : isa->few_rows))
+    const int is_long = k_words > BITOPS_MEDIUM_WORDS;
+    const size_t few = is_long && args->n <= SOME_COLUMNS ? 2 * isa->few_rows : isa->few_rows;
+    if (is_always_plain(isa, args) || args->m <= (is_medium ? isa->medium_rows : few))
         return BITOPS_PLAIN_ROWS;
     return args->m <= BITOPS_FRESH_ROWS && k_words * isa->nr <= FRESH_WORDS ? BITOPS_FRESH_PANELS
                                                                             : BITOPS_PANELS;
@@ -66,8 +74,9 @@ static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_arg
         return args->m <= most_dense_rows(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
     if (!args->panels)
         return choose_for_plain(isa, args);
-    return args->m == 1 || (args->m <= isa->few_rows && is_narrow(isa, args->n)) ? BITOPS_PLAIN_ROWS
-                                                                                 : BITOPS_PANELS;
+    const int is_plain = args->m == 1 || is_always_plain(isa, args) ||
+                         (args->m <= isa->few_rows && is_narrow(isa, args->n));
+    return is_plain ? BITOPS_PLAIN_ROWS : BITOPS_PANELS;
 }
 
 /* For searches, which make a panel again for each block of rows but write no outputs. */

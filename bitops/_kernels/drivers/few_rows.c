@@ -24,6 +24,9 @@ enum {
      * of w: 16 KiB, to stay in the first-level cache. */
     PLAIN_COLUMNS = 64,
     PLAIN_WORDS = 1 << 11,
+    /* and rows of a, of so many words in all. */
+    PLAIN_ROWS = 16,
+    PLAIN_BLOCK_WORDS = 1 << 16,
     /* On the stack, of which a thread may have 64 KiB: a panel of 16 KiB, 8 KiB for a block of
      * rows, and 16 KiB of sums. */
     PANEL_WORDS = 1 << 11,
@@ -41,14 +44,20 @@ _Static_assert((int)BLOCK_WORDS >= BLOCK_ROWS * ROW_WORDS, "a block has room for
 
 void bitops_plain_rows(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
     const size_t fit = PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS;
-    const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS;
+    const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS, groups = ceil_div(args->n, columns);
+    /* Rows of a are shared out too where columns are few, and in blocks between looks at the clock.
+     */
+    const size_t share = groups < (size_t)threads ? ceil_div(args->m, (size_t)threads) : args->m;
+    const size_t block = PLAIN_BLOCK_WORDS / max_size(args->k_words, 1);
+    const size_t rows = min_size(share, max_size(block, PLAIN_ROWS));
     BITOPS_PARALLEL_FOR(threads, schedule(static))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, columns); task++) {
-        const size_t col = (size_t)task * columns;
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(groups * ceil_div(args->m, rows)); task++) {
+        const size_t col = (size_t)task % groups * columns, i = (size_t)task / groups * rows;
         if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
             continue;
-        isa->gemm_rows(args->a, args->lda, args->m, args->w + col * args->ldw, args->ldw,
-                       min_size(columns, args->n - col), args->k_words, 0, col, &args->store);
+        isa->gemm_rows(args->a + i * args->lda, args->lda, min_size(rows, args->m - i),
+                       args->w + col * args->ldw, args->ldw, min_size(columns, args->n - col),
+                       args->k_words, i, col, &args->store);
     }
 }
 

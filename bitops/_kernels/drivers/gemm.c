@@ -15,13 +15,14 @@
  * The workspace, and in it the scratch of one thread; a part that is not needed is empty:
  *
  *   | panels | sums | thread 0 | thread 1 | ...
- *                     | rows | counters | offsets | whole row |
+ *                     | rows | counters | offsets | whole row | counts |
  */
 #include "bitops.h"
 #include "drivers/choice.h"
 #include "drivers/few_rows.h"
 #include "drivers/short_rows.h"
 #include "drivers/sizes.h"
+#include "drivers/stream.h"
 #include "isa/shared/store.h"
 #include "runtime/parallel.h"
 
@@ -37,6 +38,13 @@ enum {
     BLOCK_WORDS = 1 << 15, /* rows of a block of a: 256 KiB a thread, */
     IMAGE_WORDS = 1 << 12, /* of images, gathered: 32 KiB, */
     ROWS_WORDS = 1 << 18,  /* and at most 2 MiB for all threads */
+    /* Of a product that keeps counts: words of k whose counts fit bytes, rows from which on the
+     * tables of panels pay, and the largest block: 256 KiB of counts. */
+    COUNTED_WORDS = 3,
+    COUNTED_LEAST = 48,
+    COUNTED_BLOCK_WORDS = 2 * BLOCK_WORDS,
+    COUNTED_ROWS = 256,
+    COUNTED_COLUMNS = 1024,
     MAX_THREADS = ROWS_WORDS / (4 * KC_WORDS), /* at least 4 rows for each */
     TASKS_A_THREAD = 4,                        /* so that no thread waits long for the last one */
     /* Word products below which one thread is as fast. Measured on two Zen 4 cores with threads
@@ -68,6 +76,7 @@ typedef struct gemm_plan {
     size_t depth;   /* words of k in a slice */
     size_t columns; /* columns whose panels exist at a time */
     size_t rows;    /* rows of a block of a */
+    size_t counted; /* columns whose counts are kept until rows of them are stored, or 0 */
     /* In the workspace. The panels that are made here lie at 0. */
     size_t sums_at;    /* block of int32 */
     size_t threads_at; /* scratch of the threads, thread_words each */
@@ -76,7 +85,25 @@ typedef struct gemm_plan {
     size_t counters_at; /* scratch of the kernel */
     size_t offsets_at;  /* numbers of the rows of offsets, for the store */
     size_t whole_at;    /* a row of images with all of k */
+    size_t counts_at;   /* bytes, rows x counted */
 } gemm_plan;
+
+/* Short rows take less time to multiply than their outputs take to write, and a column of panels is
+ * too short a piece of a row to write well. Where the kernel needs many rows for each panel, counts
+ * are kept as bytes until a longer piece of each row is stored at once. */
+static int keeps_counts(const bitops_isa *isa, const bitops_gemm_args *args) {
+    switch (args->store.kind) {
+    case BITOPS_STORE_DOT:
+    case BITOPS_STORE_SCALED:
+    case BITOPS_STORE_HAMMING:
+    case BITOPS_STORE_HAMMING16:
+    case BITOPS_STORE_SIGN:
+        return isa->row_words && args->m >= COUNTED_LEAST && args->n > isa->nr &&
+               args->k_words > 0 && args->k_words <= COUNTED_WORDS;
+    default:
+        return 0;
+    }
+}
 
 /* Rows of a block: as many as fit in the cache, but no more than the share of a thread. */
 static size_t block_rows(const gemm_plan *plan) {
@@ -84,13 +111,18 @@ static size_t block_rows(const gemm_plan *plan) {
     const bitops_gemm_args *args = plan->args;
     const size_t threads = (size_t)plan->threads, depth = max_size(plan->depth, 1);
     const size_t share = round_up(ceil_div(args->m, threads), isa->mr);
-    const size_t most = args->image && !isa->row_words ? IMAGE_WORDS : BLOCK_WORDS;
+    const size_t most = plan->counted                    ? COUNTED_BLOCK_WORDS
+                        : args->image && !isa->row_words ? IMAGE_WORDS
+                                                         : BLOCK_WORDS;
     const size_t block_words = min_size(most, ROWS_WORDS / threads);
     if (!isa->row_words)
         return min_size(share, max_size(block_words / depth / isa->mr, 1) * isa->mr);
     /* The kernel's scratch, not a, fills the cache; blocks are as equal as can be. */
-    const size_t row_words = isa->row_words + (args->image ? plan->depth : 0);
-    const size_t fit = max_size(block_words / row_words / isa->mr, 1) * isa->mr;
+    const size_t row_words =
+        isa->row_words + (args->image ? plan->depth : 0) + plan->counted / sizeof(uint64_t);
+    size_t fit = max_size(block_words / row_words / isa->mr, 1) * isa->mr;
+    if (plan->counted)
+        fit = min_size(fit, COUNTED_ROWS);
     const size_t blocks = ceil_div(share ? share : 1, fit);
     return round_up(ceil_div(share, blocks), isa->mr);
 }
@@ -114,6 +146,9 @@ static void place_parts(gemm_plan *plan) {
     plan->whole_at = at;
     if (plan->sliced && args->image)
         at += round_up(args->k_words, LINE_WORDS);
+    plan->counts_at = at;
+    if (plan->counted) /* signs are made of whole words of counts */
+        at += round_up(plan->rows * plan->counted / sizeof(uint64_t), LINE_WORDS) + LINE_WORDS;
     plan->thread_words = at;
 }
 
@@ -128,7 +163,13 @@ static gemm_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     else if (!args->panels)
         plan.columns =
             min_size(plan.columns, PANEL_WORDS / max_size(plan.depth, 1) / isa->nr * isa->nr);
+    if (keeps_counts(isa, args))
+        plan.counted = min_size(plan.columns, COUNTED_COLUMNS);
     plan.rows = block_rows(&plan);
+    if (plan.counted && plan.rows < COUNTED_LEAST) { /* the share of a thread */
+        plan.counted = 0;
+        plan.rows = block_rows(&plan);
+    }
     place_parts(&plan);
     return plan;
 }
@@ -203,6 +244,42 @@ static bitops_store store_for_rows(const gemm_plan *plan, const bitops_store *st
     return own;
 }
 
+/* Stores the counts of rows [row, row + rows) and n columns from col on. */
+static void store_kept(const gemm_plan *plan, const uint8_t *counts, size_t rows, size_t n,
+                       size_t row, size_t col, const bitops_store *store) {
+    const bitops_isa *isa = plan->isa;
+    if (!is_streamed(plan->args) || store->offset) {
+        isa->store_counts(counts, rows, n, row, col, store);
+        return;
+    }
+    for (size_t i = row; i < row + rows; i++, counts += n) {
+        _Alignas(LINE_BYTES) int32_t line[COUNTED_COLUMNS];
+        const bitops_store own = store_to_line(store, i, col, line);
+        isa->store_counts(counts, 1, n, 0, 0, &own);
+        stream_line(store, i, col, line, n);
+    }
+}
+
+/* Rows [i, i + rows) of a slice times its panels [first, last), stored by way of their counts. */
+static void count_block(const gemm_plan *plan, const slice *s, const uint64_t *a, size_t lda,
+                        size_t i, size_t rows, size_t first, size_t last, const bitops_store *store,
+                        uint64_t *scratch) {
+    const bitops_isa *isa = plan->isa;
+    const size_t nr = isa->nr, end = min_size(last * nr, s->n);
+    uint8_t *counts = (uint8_t *)(scratch + plan->counts_at);
+    for (size_t j = first * nr; j < end; j += plan->counted) {
+        const size_t n = min_size(plan->counted, end - j);
+        const bitops_store bytes = {.kind = BITOPS_STORE_HAMMING8, .c = counts, .ldc = n};
+        if (bitops_stopped(plan->args->stop))
+            return;
+        for (size_t own = 0; own < n; own += nr)
+            isa->gemm_panel(a, lda, rows, s->panels + (j + own) / nr * s->panel_stride,
+                            min_size(nr, n - own), s->k_words, 0, own, &bytes,
+                            scratch + plan->counters_at);
+        store_kept(plan, counts, rows, n, s->row + i, s->col + j, store);
+    }
+}
+
 /* Rows [i, i + rows) of a slice times its panels [first, last): one panel at a time, or as many as
  * the first-level cache holds if rows are short. */
 static void gemm_block(const gemm_plan *plan, const slice *s, size_t i, size_t rows, size_t first,
@@ -211,6 +288,10 @@ static void gemm_block(const gemm_plan *plan, const slice *s, size_t i, size_t r
     const bitops_isa *isa = plan->isa;
     const uint64_t *a = load_rows(plan, s, s->a_row + i, rows, scratch, &lda);
     const bitops_store store = store_for_rows(plan, s->store, s->row + i, rows, scratch);
+    if (plan->counted) {
+        count_block(plan, s, a, lda, i, rows, first, last, &store, scratch);
+        return;
+    }
     const int is_short = !plan->sliced && rows_are_short(isa, s->k_words);
     const size_t step = is_short ? short_columns(isa, s->k_words) / isa->nr : 1;
     for (size_t panel = first; panel < last; panel += step) {

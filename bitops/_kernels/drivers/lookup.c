@@ -21,7 +21,7 @@ enum {
     ROWS = BITOPS_LOOKUP_ROWS,
     COLUMNS = BITOPS_LOOKUP_COLUMNS,
     ROW_BITS = 1024, /* bits of a block of k, divided by the rows of a tile: tables of 16 KiB */
-    BLOCK_ROWS = 32,
+    BLOCK_ROWS = 64,
     GROUP_PANELS = 16,
     HALF_BITS = 32,
     TABLE_BYTES = ROW_BITS / HALF_BITS * BITOPS_LOOKUP_BYTES,
@@ -34,12 +34,19 @@ typedef struct block {
     size_t i, m, j, n;
 } block;
 
+/* Whether sums of 4 numbers fit a byte, and the ISA looks up bytes. */
+static int are_small(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return !args->is_float && args->bits <= BITOPS_SMALL_BITS && isa->lookup_u5;
+}
+
 static void make_tables(const bitops_isa *isa, const bitops_mixed_args *args, size_t row,
                         size_t rows, size_t first, size_t bits, size_t stride, char *tables) {
     for (size_t r = 0; r < rows; r++) {
         const size_t at = (row + r) * args->k + first;
         if (args->is_float)
             isa->lookup_tables_f32((const float *)args->x + at, bits, tables + r * stride);
+        else if (are_small(isa, args))
+            isa->lookup_tables_u5((const uint8_t *)args->x + at, bits, tables + r * stride);
         else
             isa->lookup_tables_u8((const uint8_t *)args->x + at, bits, tables + r * stride);
     }
@@ -51,6 +58,8 @@ static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitop
     tile->c = c;
     if (args->is_float)
         isa->lookup_f32(tile);
+    else if (are_small(isa, args))
+        isa->lookup_u5(tile);
     else
         isa->lookup_u8(tile);
     if (last)
@@ -72,7 +81,8 @@ static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, cons
     const size_t panel_size = b->m > ROWS ? 2 * k_words * COLUMNS : 0;
     bitops_lookup tile = {.tables = tables, .ldc = args->n, .first = p == 0};
     tile.halves = ceil_div(bits, HALF_BITS);
-    tile.table_stride = tile.halves * BITOPS_LOOKUP_BYTES;
+    tile.table_stride =
+        tile.halves * (are_small(isa, args) ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES);
     for (size_t i = 0; i < b->m; i += ROWS) {
         tile.rows = min_size(ROWS, b->m - i);
         make_tables(isa, args, b->i + i, tile.rows, first, bits, tile.table_stride, tables);

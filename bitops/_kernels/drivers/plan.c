@@ -267,6 +267,43 @@ static void concat_rows(const bitops_step *step, const float *x, const float *ot
     }
 }
 
+static void times_rows(const bitops_step *step, const float *x, const float *other, float *y,
+                       size_t begin, size_t end) {
+    const size_t n = step->n;
+    for (size_t i = begin; i < end; i++) {
+        const float *factors = other + i / step->k * n;
+        for (size_t j = 0; j < n; j++)
+            y[i * n + j] = x[i * n + j] * factors[j];
+    }
+}
+
+/* Each copy doubles what is there. Returns where the n pixels end. */
+static char *fill_pixels(const bitops_step *step, size_t n, char *y) {
+    const size_t bytes = n * step->pixel_bytes;
+    if (n)
+        memcpy(y, step->levels, step->pixel_bytes);
+    for (size_t done = step->pixel_bytes; done < bytes; done *= 2)
+        memcpy(y + done, y, min_size(done, bytes - done));
+    return y + bytes;
+}
+
+/* Lines [begin, end) of the padded images. */
+static void pad_lines(const bitops_step *step, const char *x, char *y, size_t begin, size_t end) {
+    const bitops_image *im = &step->image;
+    const size_t line_bytes = im->width * step->pixel_bytes;
+    y += begin * im->out_width * step->pixel_bytes;
+    for (size_t line = begin; line < end; line++) {
+        const size_t above = line % im->out_height, image = line / im->out_height;
+        if (above < im->pad_top || above >= im->pad_top + im->height) {
+            y = fill_pixels(step, im->out_width, y);
+            continue;
+        }
+        y = fill_pixels(step, im->pad_left, y);
+        memcpy(y, x + (image * im->height + above - im->pad_top) * line_bytes, line_bytes);
+        y = fill_pixels(step, im->out_width - im->width - im->pad_left, y + line_bytes);
+    }
+}
+
 /* Returns whether a number is NaN. */
 static int round_rows(const bitops_step *step, const float *x, uint8_t *codes, size_t begin,
                       size_t end) {
@@ -394,6 +431,8 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
     }
     case BITOPS_STEP_FLOATS:
         return gathered_bytes(step);
+    case BITOPS_STEP_FILTERS:
+        return bitops_float_conv_workspace_size(&step->float_conv, n_threads);
     case BITOPS_STEP_POOL:
         return pool_scratch(step) * (size_t)n_threads;
     case BITOPS_STEP_MEAN:
@@ -424,6 +463,10 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         return run_mixed(isa, step, x, y, workspace, stop, n_threads);
     case BITOPS_STEP_FLOATS:
         run_floats(isa, step, x, (float *)y, (float *)workspace, stop, n_threads);
+        return 0;
+    case BITOPS_STEP_FILTERS:
+        bitops_float_conv(isa, &step->float_conv, (const float *)x, (float *)y, workspace, stop,
+                          n_threads);
         return 0;
     case BITOPS_STEP_COMPARE:
         return run_compare(isa, step, x, (uint64_t *)y, stop, n_threads);
@@ -462,6 +505,14 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         return run_codes(step, x, (uint8_t *)y, n_threads);
     case BITOPS_STEP_SCALE:
         FOR_SHARES(step, n_threads, scale_rows(step, (const uint8_t *)x, (float *)y, begin, end));
+        return 0;
+    case BITOPS_STEP_TIMES:
+        FOR_SHARES(
+            step, n_threads,
+            times_rows(step, (const float *)x, (const float *)other, (float *)y, begin, end));
+        return 0;
+    case BITOPS_STEP_PAD:
+        FOR_SHARES(step, n_threads, pad_lines(step, x, y, begin, end));
         return 0;
     }
     return 0;

@@ -7,6 +7,7 @@
 #define BITOPS_PLAN_H
 
 #include "bitops.h"
+#include "drivers/float_conv.h"
 
 enum { BITOPS_PLAN_INPUT = -1, BITOPS_PLAN_OUTPUT = -2 }; /* places outside the arena */
 
@@ -15,6 +16,7 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_CONV,    /* bits x bits: images */
     BITOPS_STEP_MIXED,   /* numbers x bits: rows or images; sums, or bits sum > threshold */
     BITOPS_STEP_FLOATS,  /* numbers x numbers: rows or images, in BLAS, then as AFFINE */
+    BITOPS_STEP_FILTERS, /* numbers x numbers: images, by conv_f32, then as AFFINE */
     BITOPS_STEP_COMPARE, /* bits (x > threshold) ^ flip; x >= 0 without thresholds */
     BITOPS_STEP_AFFINE,  /* float y = x [* alpha] [+ bias], then max(y, 0) if asked */
     BITOPS_STEP_ADD,     /* float y = x + other */
@@ -28,6 +30,8 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_ROUND,   /* uint8 y = round(high * min(max(x / low, 0), 1)) */
     BITOPS_STEP_COUNT,   /* uint8 y = how many of the k levels of its column x reaches */
     BITOPS_STEP_SCALE,   /* float y = low * x, for x uint8 */
+    BITOPS_STEP_TIMES,   /* float y = x * other, a row of which is for k rows of x */
+    BITOPS_STEP_PAD,     /* images, among pixels like the one in `levels` */
 } bitops_step_kind;
 
 /* products_out[m,n] = rows[m,k] times the matrix. */
@@ -44,7 +48,8 @@ typedef struct bitops_step {
     bitops_gemm_args gemm;
     bitops_conv_args conv;
     bitops_mixed_args mixed;
-    /* MIXED over images, POOL and FLATTEN; pixel_words and x are not used. */
+    bitops_float_conv_args float_conv; /* whole */
+    /* MIXED over images, POOL, FLATTEN and PAD; pixel_words and x are not used. */
     bitops_image image;
     size_t images;      /* 0 for MIXED over rows */
     size_t pixel_bytes; /* of a pixel of numbers, or of its words */
@@ -55,7 +60,7 @@ typedef struct bitops_step {
     const float *alpha, *bias; /* AFFINE and FLOATS */
     int relu;
     float low, high;    /* CLIP and ROUND; SCALE has `low` */
-    const void *levels; /* COUNT: k rows of n numbers of the type of x */
+    const void *levels; /* COUNT: k rows of n numbers of the type of x; PAD: a pixel */
     /* FLOATS: BLAS is called through this function, block by block; it returns nonzero to end the
      * plan. Rows of k numbers give n outputs each. Rows of images are copied to memory unless the
      * images are these rows already (images = 0). */

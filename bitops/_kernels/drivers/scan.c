@@ -1,4 +1,4 @@
-/* scan.c: finds all pairs of rows within a distance by comparing every two.
+/* scan.c: finds all pairs of rows within a distance, or bounds, by comparing every two.
  *
  *   rows of a in the form that the kernel reads
  *   for each step of columns                                        shared out to threads
@@ -13,6 +13,7 @@
 #include "drivers/choice.h"
 #include "drivers/short_rows.h"
 #include "drivers/sizes.h"
+#include "isa/shared/store.h"
 #include "runtime/parallel.h"
 
 enum {
@@ -70,6 +71,11 @@ size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args
            sizeof(uint64_t);
 }
 
+static int is_wanted(const bitops_range_args *args, size_t i, size_t j, int32_t mismatches) {
+    return mismatches <= args->radius && (!args->upper || i < j) &&
+           (!args->bounds || is_below(args->bounds[i], mismatches, args->b_counts[j]));
+}
+
 /* Drops the pairs from number `start` on that are too far apart or not wanted. */
 static void drop_far(const scan_plan *plan, bitops_found *found, size_t start) {
     const bitops_range_args *args = plan->args;
@@ -85,8 +91,7 @@ static void drop_far(const scan_plan *plan, bitops_found *found, size_t start) {
         const uint64_t pair = found->pairs[i];
         found->pairs[kept] = pair;
         found->distances[kept] = found->distances[i];
-        kept += found->distances[i] <= args->radius &&
-                (!args->upper || pair >> 32 < (pair & UINT32_MAX));
+        kept += is_wanted(args, pair >> 32, pair & UINT32_MAX, found->distances[i]);
     }
     found->count = kept;
 }
@@ -114,7 +119,11 @@ static void multiply(const scan_plan *plan, size_t i, size_t m, size_t j, size_t
 static int scan_step(const scan_plan *plan, size_t step, bitops_found *found, uint64_t *scratch) {
     const bitops_range_args *args = plan->args;
     const size_t j = step * plan->step, n = min_size(plan->step, args->n - j), nr = plan->isa->nr;
-    const bitops_store store = {.kind = BITOPS_STORE_WITHIN, .c = found, .most = args->radius};
+    const bitops_store store = {.kind = BITOPS_STORE_WITHIN,
+                                .c = found,
+                                .w_counts = args->b_counts,
+                                .bounds = (bitops_bound *)args->bounds,
+                                .most = args->radius};
     for (size_t p = 0; p < n && plan->panel_words; p += nr)
         plan->isa->prepack(args->b + (j + p) * args->ldb, args->ldb, min_size(nr, n - p),
                            plan->words, scratch + p * plan->words);

@@ -4,26 +4,18 @@
  *     order the rows of w into panels in the first-level cache      unless they are prepacked
  *     gemm_short: each row of outputs from its first column to its last
  *
- * All memory is on the stack, so there is no workspace. Outputs that no cache can hold go past the
- * caches, one row of a group at a time: otherwise each line would be read before it is written. */
+ * All memory is on the stack, so there is no workspace. Outputs that no cache can hold are streamed
+ * (stream.h). */
 #include "drivers/short_rows.h"
 #include "bitops.h"
 #include "drivers/sizes.h"
-#include "isa/shared/store.h"
+#include "drivers/stream.h"
 #include "runtime/parallel.h"
 
-#include <stdint.h>
-#include <string.h>
-#if defined(__x86_64__)
-#include <emmintrin.h>
-#endif
-
 enum {
-    ROWS_WORDS = 1 << 9,    /* rows of a in the form that the kernel reads: 4 KiB */
-    TASK_ROWS = 256,        /* rows for which it pays to make panels once more */
-    TASKS_A_THREAD = 4,     /* so that no thread waits long for the last one */
-    LINE_BYTES = 64,        /* of a cache line */
-    STREAM_BYTES = 1 << 27, /* outputs this large go past the caches: measured, see README.md */
+    ROWS_WORDS = 1 << 9, /* rows of a in the form that the kernel reads: 4 KiB */
+    TASK_ROWS = 256,     /* rows for which it pays to make panels once more */
+    TASKS_A_THREAD = 4,  /* so that no thread waits long for the last one */
 };
 
 /* One task: rows [i, i + m) of a times columns [j, j + n). */
@@ -35,39 +27,14 @@ typedef struct short_block {
     int streams;
 } short_block;
 
-/* Copies bytes to memory that is not read soon; whole lines do not pass through the caches. */
-static void stream(char *c_out, const char *bytes, size_t n) {
-#if defined(__x86_64__)
-    size_t head = (size_t)(-(uintptr_t)c_out % LINE_BYTES);
-    head = min_size(head, n);
-    memcpy(c_out, bytes, head);
-    size_t i = head;
-    for (; i + LINE_BYTES <= n; i += LINE_BYTES)
-        for (size_t part = 0; part < LINE_BYTES; part += sizeof(__m128i))
-            _mm_stream_si128((__m128i *)(c_out + i + part),
-                             _mm_loadu_si128((const __m128i *)(bytes + i + part)));
-    memcpy(c_out + i, bytes + i, n - i);
-#else
-    memcpy(c_out, bytes, n);
-#endif
-}
-
 /* Row i of the outputs by way of a line on the stack. */
 static void stream_row(const short_block *block, const uint64_t *row, size_t i) {
     const bitops_gemm_args *args = block->args;
     _Alignas(LINE_BYTES) double line[SHORT_PANEL_WORDS];
-    bitops_store own = args->store;
-    const size_t size = store_number_size(own.kind);
-    own.c = line;
-    own.alpha = own.alpha ? own.alpha + block->j : NULL;
-    own.bias = own.bias ? own.bias + block->j : NULL;
-    own.k_map = own.k_map ? own.k_map + i : NULL;
-    own.a_counts = own.a_counts ? own.a_counts + i : NULL;
-    own.w_counts = own.w_counts ? own.w_counts + block->j : NULL;
+    const bitops_store own = store_to_line(&args->store, i, block->j, line);
     block->isa->gemm_short(row, args->k_words, 1, block->panels, block->n, args->k_words, 0, 0,
                            &own);
-    stream((char *)args->store.c + (i * args->store.ldc + block->j) * size, (const char *)line,
-           block->n * size);
+    stream_line(&args->store, i, block->j, line, block->n);
 }
 
 static void multiply(const short_block *block) {
@@ -117,8 +84,7 @@ void bitops_short_rows(const bitops_isa *isa, const bitops_gemm_args *args, int 
         blocks = min_size(ceil_div(args->m, TASK_ROWS),
                           ceil_div((size_t)threads * TASKS_A_THREAD, groups));
     const size_t rows = ceil_div(args->m, blocks);
-    const double bytes =
-        (double)args->m * (double)args->n * (double)store_number_size(args->store.kind);
+    const int streams = is_streamed(args);
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
         const size_t i = min_size((size_t)task / groups * rows, args->m);
@@ -129,7 +95,7 @@ void bitops_short_rows(const bitops_isa *isa, const bitops_gemm_args *args, int 
                                    .m = min_size(rows, args->m - i),
                                    .j = j,
                                    .n = min_size(columns, args->n - j),
-                                   .streams = bytes >= STREAM_BYTES};
+                                   .streams = streams};
         run_block(block);
     }
 }

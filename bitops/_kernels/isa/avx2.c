@@ -29,8 +29,8 @@
  * shorter slices. Tails: k is made of whole words; panels of missing columns are 0. */
 #include "bitops.h"
 #include "isa/shared/avx2.h"
+#include "isa/shared/avx2_tables.h"
 #include "isa/shared/store.h"
-#include "isa/shared/tables.h"
 #include "isa/shared/target.h"
 
 #if defined(__x86_64__)
@@ -38,16 +38,13 @@
 #include <immintrin.h>
 #include <string.h>
 
-BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
+BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,prfchw")
 
 enum {
     MR = 4,
-    NR = 128,
-    HALF = NR / 2,
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
     SHORT_WORDS = 8,
-    TABLES_BYTES = GROUPS * TABLE_STRIDE,
 };
 
 /* ---- panels -------------------------------------------------------------------------------- */
@@ -137,40 +134,7 @@ void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words
         }
 }
 
-/* ---- nibble counters ----------------------------------------------------------------------- */
-
-/* A byte holds two counts, one in each nibble, as long as they are at most 15. One 16-bit lane:
- *
- *   bit            15     12 11    8 7     4 3     0
- *   sums           |    d   |   c   |   b   |   a   |
- *   sums & 0x0f0f  |    0   |   c   |   0   |   a   |  added to low_u8x32:    256 C + A
- *   sums >> 4      |    0   |   d   |   c   |   b   |  added to high_u16x16:  256 D + 16 C + B
- *
- * A to D are the totals of a to d. The shift is not masked, which saves an operation for each sum;
- * split_counts takes the 16 C away again, since low_u8x32 has C, and gets 256 D + B. Lanes of
- * high_u16x16 may wrap around in between; the result is exact while A to D are at most 255. */
-typedef struct nibble_counts {
-    __m256i low_u8x32, high_u16x16;
-} nibble_counts;
-
-BITOPS_INLINE void add_nibbles(nibble_counts *counts, __m256i sums_u8x32) {
-    const __m256i low_u8x32 = _mm256_and_si256(sums_u8x32, _mm256_set1_epi8(15));
-    counts->low_u8x32 = _mm256_add_epi8(counts->low_u8x32, low_u8x32);
-    counts->high_u16x16 = _mm256_add_epi16(counts->high_u16x16, _mm256_srli_epi16(sums_u8x32, 4));
-}
-
-/* Counts of 16 bits: A, C, B, D, that is low nibbles of even bytes, of odd bytes, then the high
- * nibbles of both. */
-BITOPS_INLINE void split_counts(nibble_counts counts, __m256i split_u16x16[4]) {
-    const __m256i byte_u16x16 = _mm256_set1_epi16(0xff);
-    const __m256i c16_u16x16 =
-        _mm256_and_si256(_mm256_srli_epi16(counts.low_u8x32, 4), _mm256_set1_epi16(0xff0));
-    const __m256i high_u16x16 = _mm256_sub_epi16(counts.high_u16x16, c16_u16x16);
-    split_u16x16[0] = _mm256_and_si256(counts.low_u8x32, byte_u16x16);
-    split_u16x16[1] = _mm256_srli_epi16(counts.low_u8x32, 8);
-    split_u16x16[2] = _mm256_and_si256(high_u16x16, byte_u16x16);
-    split_u16x16[3] = _mm256_srli_epi16(high_u16x16, 8);
-}
+/* ---- results ------------------------------------------------------------------------------- */
 
 /* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order; as k minus
  * twice the count if dot, which is a constant at every call. */
@@ -201,11 +165,7 @@ BITOPS_INLINE void prefetch_results(size_t row, size_t col, size_t n, const bito
     const size_t size = store_number_size(store->kind);
     const char *c = (const char *)store->c + (row * store->ldc + col) * size;
     for (size_t byte = 0; byte < n * size; byte += 64)
-        _mm_prefetch(c + byte, _MM_HINT_T0);
-}
-
-BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {
-    return word >> (bits & 63) | word << (-bits & 63);
+        __builtin_prefetch(c + byte, 1, 3);
 }
 
 /* ---- few rows: shuffles -------------------------------------------------------------------- */
@@ -353,84 +313,6 @@ typedef struct row_counts {
 
 _Static_assert(sizeof(row_counts) == 48 * sizeof(uint64_t), "row_words of kernels.inc");
 
-/* Bit `bit` of 64 columns, each in a nibble. */
-BITOPS_INLINE __m256i bit_plane(const __m256i *panel, int bit) {
-    const __m256i nibbles_u8x32 = _mm256_loadu_si256(panel + bit / 4);
-    return _mm256_and_si256(_mm256_srli_epi16(nibbles_u8x32, bit % 4), _mm256_set1_epi8(0x11));
-}
-
-/* Makes the table of bits [first, first + bits). Flipping a bit of the row adds +1 or -1 to each
- * nibble. Adding bytes does that in spite of the borrows between nibbles, because every result lies
- * in 0..5. */
-BITOPS_INLINE void make_table(const __m256i *panel, int first, int bits, uint8_t *table) {
-    const __m256i one_u8x32 = _mm256_set1_epi8(0x11);
-    __m256i flip_u8x32[GROUP_BITS], entries_u8x32[8];
-    entries_u8x32[0] = _mm256_setzero_si256();
-    for (int i = 0; i < bits; i++) {
-        const __m256i plane_u8x32 = bit_plane(panel, first + i);
-        entries_u8x32[0] = _mm256_add_epi8(entries_u8x32[0], plane_u8x32);
-        flip_u8x32[i] = _mm256_sub_epi8(one_u8x32, _mm256_add_epi8(plane_u8x32, plane_u8x32));
-    }
-    for (int i = 1; i < 8; i++) { /* the entry with the lowest bit of i cleared, then that bit */
-        const int lowest = i & 1 ? 0 : i & 2 ? 1 : 2;
-        entries_u8x32[i] = _mm256_add_epi8(entries_u8x32[i & (i - 1)], flip_u8x32[lowest]);
-    }
-    for (int high = 0; high < 1 << bits >> 3; high++) {
-        for (int i = 0; i < 8; i++) {
-            __m256i entry_u8x32 =
-                high & 1 ? _mm256_add_epi8(entries_u8x32[i], flip_u8x32[3]) : entries_u8x32[i];
-            if (high & 2)
-                entry_u8x32 = _mm256_add_epi8(entry_u8x32, flip_u8x32[4]);
-            _mm256_store_si256((__m256i *)(table + (8 * high + i) * ENTRY_BYTES), entry_u8x32);
-        }
-    }
-}
-
-static void make_tables(const uint64_t *panel, uint8_t *tables) {
-    for (int h = 0; h < 2; h++) {
-        const __m256i *half = (const __m256i *)(panel + HALF * h);
-        uint8_t *out = tables + 32 * h;
-        for (int g = 0; g < GROUPS - 1; g++)
-            make_table(half, GROUP_BITS * g, GROUP_BITS, out + g * TABLE_STRIDE);
-        make_table(half, 60, 4, out + (GROUPS - 1) * TABLE_STRIDE);
-    }
-}
-
-/* Where the entry for group g of a word lies. */
-BITOPS_INLINE const uint8_t *entry_of(const uint8_t *tables, uint64_t word, unsigned g) {
-    const size_t mask = (g == GROUPS - 1 ? 15 : 31) * ENTRY_BYTES;
-    return tables + g * TABLE_STRIDE + (rotate_right(word, GROUP_BITS * g - 6) & mask);
-}
-
-/* Adds the entries of groups [begin, end), at most 3, so that their sums are at most 15. halves is
- * a constant at every call. */
-BITOPS_INLINE void add_groups(const int halves, unsigned begin, unsigned end, const uint8_t *tables,
-                              uint64_t word, nibble_counts *counts) {
-    __m256i sums_u8x32[2];
-    for (unsigned g = begin; g < end; g++) {
-        const __m256i *entry = (const __m256i *)entry_of(tables, word, g);
-        for (int h = 0; h < halves; h++) {
-            const __m256i found_u8x32 = _mm256_load_si256(entry + h);
-            sums_u8x32[h] = g == begin ? found_u8x32 : _mm256_add_epi8(sums_u8x32[h], found_u8x32);
-        }
-    }
-    for (int h = 0; h < halves; h++) {
-        add_nibbles(&counts[h], sums_u8x32[h]);
-        /* Without these, gcc sums all groups first, and spills. */
-        BITOPS_IN_REGISTER(counts[h].low_u8x32);
-        BITOPS_IN_REGISTER(counts[h].high_u16x16);
-    }
-}
-
-BITOPS_INLINE void add_word(const int halves, const uint8_t *tables, uint64_t word,
-                            nibble_counts *counts) {
-    add_groups(halves, 0, 3, tables, word, counts);
-    add_groups(halves, 3, 6, tables, word, counts);
-    add_groups(halves, 6, 9, tables, word, counts);
-    add_groups(halves, 9, 12, tables, word, counts);
-    add_groups(halves, 12, 13, tables, word, counts);
-}
-
 /* Adds one word of m rows. If `first`, the 8-bit counters start at 0; if `last`, they are emptied.
  */
 BITOPS_INLINE void add_column(const int halves, const int first, const int last, const uint64_t *a,
@@ -558,10 +440,67 @@ BITOPS_INLINE void table_short(const int halves, const uint64_t *a, size_t lda, 
     }
 }
 
+/* ---- short rows, a byte for each count ------------------------------------------------------ */
+
+/* The counts of 64 columns in their order. */
+BITOPS_INLINE void join_counts(nibble_counts counts, uint8_t *count_out) {
+    const __m256i c16_u16x16 =
+        _mm256_and_si256(_mm256_srli_epi16(counts.low_u8x32, 4), _mm256_set1_epi16(0xff0));
+    _mm256_storeu_si256((__m256i *)count_out, counts.low_u8x32);
+    _mm256_storeu_si256((__m256i *)count_out + 1, _mm256_sub_epi16(counts.high_u16x16, c16_u16x16));
+}
+
+/* Adds one word of m rows, whose counts are kept as they are until the last one. */
+BITOPS_INLINE void byte_column(const int halves, const int first, const int last, const uint64_t *a,
+                               size_t lda, size_t m, const uint8_t *tables, size_t n,
+                               nibble_counts (*kept)[2], uint8_t *c, size_t ldc) {
+    BITOPS_IN_POINTER(tables);
+    for (size_t i = 0; i < m; i++, a += lda, c += ldc) {
+        nibble_counts counts[2];
+        for (int h = 0; h < halves; h++) {
+            counts[h].low_u8x32 = first ? _mm256_setzero_si256() : kept[i][h].low_u8x32;
+            counts[h].high_u16x16 = first ? _mm256_setzero_si256() : kept[i][h].high_u16x16;
+        }
+        add_word(halves, tables, *a, counts);
+        uint8_t line[NR], *out = n == NR ? c : line;
+        for (int h = 0; h < halves; h++) {
+            if (last)
+                join_counts(counts[h], out + HALF * h);
+            else
+                kept[i][h] = counts[h];
+        }
+        if (last && n < NR)
+            memcpy(c, line, n);
+    }
+}
+
+/* Stores HAMMING8 of rows whose 8-bit counters need not be emptied. */
+BITOPS_INLINE void table_bytes(const int halves, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                               size_t col, const bitops_store *store, nibble_counts (*kept)[2]) {
+    _Alignas(64) uint8_t tables[TABLES_BYTES];
+    uint8_t *c = (uint8_t *)store->c + row * store->ldc + col;
+    for (size_t p = 0; p < k_words; p++) {
+        const int first = p == 0, last = p + 1 == k_words;
+        make_tables(panel + p * NR, tables);
+        CALL_WITH_ENDS(byte_column, halves, first, last, a + p, lda, m, tables, n, kept, c,
+                       store->ldc);
+    }
+}
+
 void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                             size_t n, size_t k_words, size_t row, size_t col,
                             const bitops_store *store, uint64_t *scratch) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS && k_words > 0 && k_words <= FLUSH_WORDS &&
+        store->kind == BITOPS_STORE_HAMMING8) {
+        nibble_counts(*kept)[2] = (nibble_counts(*)[2])scratch;
+        if (n <= HALF)
+            table_bytes(1, a, lda, m, panel, n, k_words, row, col, store, kept);
+        else
+            table_bytes(2, a, lda, m, panel, n, k_words, row, col, store, kept);
+        return;
+    }
     if (m >= MANY_ROWS && k_words > 0 && k_words <= SHORT_WORDS &&
         k_words * TABLES_BYTES <= m * sizeof(row_counts)) {
         if (n <= HALF)

@@ -301,7 +301,7 @@ BITOPS_INLINE void tile(const int rows, const int vecs, const uint64_t *a, size_
         }
     }
 
-    if (store->a_counts) {
+    if (store->w_counts) {
         int32_t mismatches[MR][NR];
         BITOPS_UNROLL
         for (int i = 0; i < rows; i++) {

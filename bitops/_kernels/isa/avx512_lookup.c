@@ -1,19 +1,22 @@
-/* avx512_lookup.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL.
+/* avx512_lookup.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL, VBMI, VNNI.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, which fill one zmm of float32, or
- * half a zmm of int16. Four bits of a row of weights select one of them: a permutation looks up 16
- * (32) at once, and an addition does the rest.
+ * half a zmm of int16, or a quarter of a zmm of int8. Four bits of a row of weights select one of
+ * them: a permutation looks up 16 (32, 64) at once, and an addition does the rest.
  *
  *   intrinsic                       instruction   Ice Lake and later    Zen 4 (zmm)
  *   _mm512_permutexvar_ps           vpermps       latency 3, p5         4, one per cycle
  *   _mm512_permutexvar_epi16        vpermw        latency 3 to 7, p5    4, one per cycle
+ *   _mm512_permutexvar_epi8         vpermb        latency 3, p5         4, one per cycle
+ *   _mm512_dpbusd_epi32             vpdpbusd      latency 5, p0         4, one per cycle
  *   _mm512_fmadd_ps                 vfmadd231ps   latency 4, p05        4, one per cycle
  *   _mm512_add_epi16                vpaddw        latency 1, p05        1, two per cycle
  *   _mm512_srli_epi32               vpsrld        latency 1, p0         1, one per cycle
  * float32 is added by a fused multiplication by 1, which gives the same result: Zen 4 adds on the
  * ports that permutations and shifts need, but multiplies on others. Bottleneck: the permutation,
  * one for 4 elements of 16 columns (float32) or of 32 (uint8, where the low and the high half of
- * the 32 bits of a column look up in the two halves of a table).
+ * the 32 bits of a column look up in the two halves of a table; for 8 elements of 32 columns of
+ * small numbers, of which the four bytes of a column look up in four tables).
  *
  * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
  * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
@@ -27,7 +30,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-BITOPS_TARGET_BEGIN("avx2,bmi2,avx512f,avx512bw,avx512vl")
+BITOPS_TARGET_BEGIN("avx2,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")
 
 enum {
     LANES = 16,
@@ -141,6 +144,34 @@ BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
 
 DEFINE_LOOKUP_TABLES(avx512, u8, uint8_t, int16_t, tables_u8)
 
+/* Sums +-x0 +-x1 +-x2 +-x3 of the elements i + 8 b .. i + 8 b + 3 in byte 16 b + e of the table,
+ * with the signs of the bits of e: twice those that are added less all. */
+BITOPS_INLINE __m512i small_table(__m512i x_u8x64, char i) {
+    const __m512i step_u8x64 = _mm512_set_epi32(
+        0x18181818, 0x18181818, 0x18181818, 0x18181818, 0x10101010, 0x10101010, 0x10101010,
+        0x10101010, 0x08080808, 0x08080808, 0x08080808, 0x08080808, 0, 0, 0, 0);
+    static const uint64_t added[4] = {0xaaaaaaaaaaaaaaaau, 0xccccccccccccccccu, 0xf0f0f0f0f0f0f0f0u,
+                                      0xff00ff00ff00ff00u};
+    __m512i sum_u8x64 = _mm512_setzero_si512(), twice_i8x64 = sum_u8x64;
+    BITOPS_UNROLL
+    for (char b = 0; b < 4; b++) {
+        const __m512i at_u8x64 = _mm512_add_epi8(step_u8x64, _mm512_set1_epi8((char)(i + b)));
+        const __m512i own_u8x64 = _mm512_permutexvar_epi8(at_u8x64, x_u8x64);
+        sum_u8x64 = _mm512_add_epi8(sum_u8x64, own_u8x64);
+        twice_i8x64 = _mm512_mask_add_epi8(twice_i8x64, added[(int)b], twice_i8x64, own_u8x64);
+    }
+    return _mm512_sub_epi8(_mm512_add_epi8(twice_i8x64, twice_i8x64), sum_u8x64);
+}
+
+/* First the tables of the low halves of all bytes of a column, then those of the high ones. */
+BITOPS_INLINE void tables_u5(const uint8_t *x, int8_t *out) {
+    const __m512i x_u8x64 = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)x));
+    _mm512_storeu_si512(out, small_table(x_u8x64, 0));
+    _mm512_storeu_si512(out + 64, small_table(x_u8x64, 4));
+}
+
+DEFINE_LOOKUP_TABLES(avx512, u5, uint8_t, int8_t, tables_u5)
+
 /* ---- products ------------------------------------------------------------------------------ */
 
 BITOPS_INLINE __mmask16 lane_mask(size_t n, size_t first) {
@@ -250,6 +281,55 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
     }
 }
 
+/* vpdpbusd adds the four bytes of a column, which are looked up in four tables side by side. */
+BITOPS_INLINE void tile_u5(const int rows, const int vecs, const bitops_lookup *t) {
+    const __m512i nibbles_u32x16 = _mm512_set1_epi32(0x0f0f0f0f),
+                  bytes_u32x16 = _mm512_set1_epi32(0x30201000), ones_u8x64 = _mm512_set1_epi8(1);
+    const int8_t *tables = t->tables;
+    const uint32_t *panel = t->panel;
+    __m512i sums_i32x16[BITOPS_LOOKUP_ROWS][VECS];
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++) {
+        BITOPS_UNROLL
+        for (int v = 0; v < vecs; v++)
+            sums_i32x16[i][v] =
+                t->first
+                    ? _mm512_setzero_si512()
+                    : _mm512_maskz_loadu_epi32(lane_mask(t->n, (size_t)v * LANES),
+                                               (int32_t *)t->c + (size_t)i * t->ldc + v * LANES);
+    }
+    for (size_t p = 0; p < t->halves; p++, panel += COLUMNS) {
+        BITOPS_UNROLL
+        for (int half = 0; half < 2; half++, tables += 64) {
+            __m512i at_u8x64[VECS];
+            BITOPS_UNROLL
+            for (int v = 0; v < vecs; v++) {
+                const __m512i bits_u32x16 = _mm512_loadu_si512(panel + v * LANES);
+                at_u8x64[v] = _mm512_ternarylogic_epi32(half ? _mm512_srli_epi32(bits_u32x16, 4)
+                                                             : bits_u32x16,
+                                                        nibbles_u32x16, bytes_u32x16, 0xea);
+            }
+            BITOPS_UNROLL
+            for (int i = 0; i < rows; i++) {
+                const __m512i table_i8x64 =
+                    _mm512_loadu_si512(tables + (size_t)i * t->table_stride);
+                BITOPS_UNROLL
+                for (int v = 0; v < vecs; v++)
+                    sums_i32x16[i][v] =
+                        _mm512_dpbusd_epi32(sums_i32x16[i][v], ones_u8x64,
+                                            _mm512_permutexvar_epi8(at_u8x64[v], table_i8x64));
+            }
+        }
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < rows; i++) {
+        BITOPS_UNROLL
+        for (int v = 0; v < vecs; v++)
+            _mm512_mask_storeu_epi32((int32_t *)t->c + (size_t)i * t->ldc + v * LANES,
+                                     lane_mask(t->n, (size_t)v * LANES), sums_i32x16[i][v]);
+    }
+}
+
 #define DEFINE_LOOKUP(type)                                                                        \
     void bitops_lookup_##type##_avx512(const bitops_lookup *t) {                                   \
         BITOPS_ASSUME(t->n > 0 && t->n <= COLUMNS);                                                \
@@ -261,6 +341,7 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
 
 DEFINE_LOOKUP(f32)
 DEFINE_LOOKUP(u8)
+DEFINE_LOOKUP(u5)
 
 /* ---- rows in lanes -------------------------------------------------------------------------- */
 

@@ -195,9 +195,10 @@ BITOPS_INLINE void within_columns(const int words, const int folded, const uint6
                 continue;
         }
         for (size_t v = 0; v < VECTORS && j + v * LANES < task->n; v++)
-            store_within_lanes(
+            store_any_lanes(
+                BITOPS_STORE_WITHIN,
                 short_mismatches(words, &row, panel + v / 2 * (size_t)words * NR + v % 2 * LANES),
-                low_bits16(task->n - j - v * LANES), task->row + i, task->col + j + v * LANES,
+                low_bits16(task->n - j - v * LANES), task->row + i, task->col + j + v * LANES, NULL,
                 &store);
     }
 }
@@ -213,6 +214,9 @@ BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, si
         break;
     case BITOPS_STORE_HAMMING16:
         short_rows_of(words, BITOPS_STORE_HAMMING16, a, lda, m, task);
+        break;
+    case BITOPS_STORE_HAMMING8:
+        short_rows_of(words, BITOPS_STORE_HAMMING8, a, lda, m, task);
         break;
     case BITOPS_STORE_SCALED:
         short_rows_of(words, BITOPS_STORE_SCALED, a, lda, m, task);

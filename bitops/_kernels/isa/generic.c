@@ -8,6 +8,7 @@
 #include "isa/shared/columns.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
+#include "isa/shared/mirror.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -90,6 +91,11 @@ void bitops_popcount_generic(const uint64_t *words, size_t rows, size_t n_words,
 void bitops_popcount_columns_generic(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                      int64_t *count_out) {
     count_columns(words, ld, rows, n_words, count_out);
+}
+
+void bitops_mirror_words_generic(const uint64_t *words, size_t n, size_t shift, int reversed,
+                                 uint64_t *words_out) {
+    mirror_words(words, n, shift, reversed, words_out);
 }
 
 /* ---- gemm ---------------------------------------------------------------------------------- */

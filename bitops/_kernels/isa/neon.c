@@ -38,6 +38,7 @@
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
+#include <string.h>
 
 enum {
     MR = 2,
@@ -189,7 +190,7 @@ enum {
  *   all_u8x16  += sums        = 16 B + A, modulo 256
  *   high_u8x16 += sums >> 4   = B
  *
- * so that add_counts finds A = all - 16 high, exact while both are at most 255. */
+ * so that low_counts finds A = all - 16 high, exact while both are at most 255. */
 typedef struct nibble_counts {
     uint8x16_t all_u8x16, high_u8x16;
 } nibble_counts;
@@ -199,9 +200,14 @@ BITOPS_INLINE void add_nibbles(nibble_counts *counts, uint8x16_t sums_u8x16) {
     counts->high_u8x16 = vsraq_n_u8(counts->high_u8x16, sums_u8x16, 4);
 }
 
+/* The counts of the low nibbles. */
+BITOPS_INLINE uint8x16_t low_counts(nibble_counts counts) {
+    return vsubq_u8(counts.all_u8x16, vshlq_n_u8(counts.high_u8x16, 4));
+}
+
 /* Adds the counters to 16-bit ones of 32 columns. */
 BITOPS_INLINE void add_counts(nibble_counts counts, uint16x8_t totals_u16x8[4]) {
-    const uint8x16_t low_u8x16 = vsubq_u8(counts.all_u8x16, vshlq_n_u8(counts.high_u8x16, 4));
+    const uint8x16_t low_u8x16 = low_counts(counts);
     totals_u16x8[0] = vaddw_u8(totals_u16x8[0], vget_low_u8(low_u8x16));
     totals_u16x8[1] = vaddw_high_u8(totals_u16x8[1], low_u8x16);
     totals_u16x8[2] = vaddw_u8(totals_u16x8[2], vget_low_u8(counts.high_u8x16));
@@ -374,10 +380,63 @@ BITOPS_INLINE void table_short(const int quarters, const uint64_t *a, size_t lda
     }
 }
 
+/* ---- short rows, a byte for each count ------------------------------------------------------ */
+
+/* Adds one word of m rows, whose counts are kept as they are until the last one. */
+BITOPS_INLINE void byte_column(const int quarters, const int first, const int last,
+                               const uint64_t *a, size_t lda, size_t m, const uint8_t *tables,
+                               size_t n, nibble_counts (*kept)[QUARTERS], uint8_t *c, size_t ldc) {
+    for (size_t i = 0; i < m; i++, a += lda, c += ldc) {
+        nibble_counts counts[QUARTERS];
+        for (int q = 0; q < quarters; q++) {
+            counts[q].all_u8x16 = first ? vdupq_n_u8(0) : kept[i][q].all_u8x16;
+            counts[q].high_u8x16 = first ? vdupq_n_u8(0) : kept[i][q].high_u8x16;
+        }
+        BITOPS_UNROLL
+        for (int g = 0; g < GROUPS; g += 3)
+            add_groups(quarters, g, g + 3 < GROUPS ? g + 3 : GROUPS, tables, *a, counts);
+        uint8_t line[NR], *out = n == NR ? c : line;
+        for (int q = 0; q < quarters; q++) {
+            if (!last) {
+                kept[i][q] = counts[q];
+                continue;
+            }
+            vst1q_u8(out + QUARTER * q, low_counts(counts[q]));
+            vst1q_u8(out + QUARTER * q + LANES, counts[q].high_u8x16);
+        }
+        if (last && n < NR)
+            memcpy(c, line, n);
+    }
+}
+
+/* Stores HAMMING8 of rows whose 8-bit counters need not be emptied. */
+BITOPS_INLINE void table_bytes(const int quarters, const uint64_t *a, size_t lda, size_t m,
+                               const uint64_t *panel, size_t n, size_t k_words, size_t row,
+                               size_t col, const bitops_store *store,
+                               nibble_counts (*kept)[QUARTERS]) {
+    _Alignas(64) uint8_t tables[TABLES_BYTES];
+    uint8_t *c = (uint8_t *)store->c + row * store->ldc + col;
+    for (size_t p = 0; p < k_words; p++) {
+        const int first = p == 0, last = p + 1 == k_words;
+        make_tables((const uint8_t *)(panel + p * NR), quarters, tables);
+        CALL_WITH_ENDS(byte_column, quarters, first, last, a + p, lda, m, tables, n, kept, c,
+                       store->ldc);
+    }
+}
+
 void bitops_gemm_panel_neon(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                             size_t n, size_t k_words, size_t row, size_t col,
                             const bitops_store *store, uint64_t *scratch) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
+    if (m >= MANY_ROWS && k_words > 0 && k_words <= FLUSH_WORDS &&
+        store->kind == BITOPS_STORE_HAMMING8) {
+        nibble_counts(*kept)[QUARTERS] = (nibble_counts(*)[QUARTERS])scratch;
+        if (n <= NR / 2)
+            table_bytes(QUARTERS / 2, a, lda, m, panel, n, k_words, row, col, store, kept);
+        else
+            table_bytes(QUARTERS, a, lda, m, panel, n, k_words, row, col, store, kept);
+        return;
+    }
     if (m >= MANY_ROWS && k_words > 0 && k_words <= SHORT_WORDS &&
         k_words * TABLES_BYTES <= m * sizeof(row_counts)) {
         if (n <= NR / 2)

@@ -40,7 +40,8 @@ static uint32_t detect(void) {
         has(leaf7[EBX], 5) /* AVX2 */ && has(leaf7[EBX], 8) /* BMI2 */)
         features |= BITOPS_CPU_AVX2;
     if (zmm && has(leaf7[EBX], 16) /* F */ && has(leaf7[EBX], 30) /* BW */ &&
-        has(leaf7[EBX], 31) /* VL */ && has(leaf7[ECX], 14) /* VPOPCNTDQ */)
+        has(leaf7[EBX], 31) /* VL */ && has(leaf7[ECX], 1) /* VBMI */ &&
+        has(leaf7[ECX], 11) /* VNNI */ && has(leaf7[ECX], 14) /* VPOPCNTDQ */)
         features |= BITOPS_CPU_AVX512;
     return features;
 }

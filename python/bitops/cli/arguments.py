@@ -110,7 +110,8 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder with the files of MNIST, CIFAR-10 or SVHN",
+        help="folder with the files of MNIST, CIFAR-10 or SVHN, or with a folder of pictures for "
+        "each class; or a .npz file",
     )
 
 

@@ -57,17 +57,17 @@ def run(args: argparse.Namespace) -> int:
     from ..recipes.base import inputs
     from ..recipes.demo import DEMO
     from ..recipes.training import train
-    from . import report
+    from . import results
 
     stamp = benchmark.machine_stamp()
     kind, data = load(args)
     setting = DEMO.setting(kind)
-    plan = setting.resolve(**report.plan_options(args))
+    plan = setting.resolve(**results.plan_options(args))
     print(
         f"bitops   {stamp['version']} on {stamp['cpu']}, {stamp['isa']}, "
         f"threads {stamp['threads']}\n"
-        f"data     {report.describe_data(data)}\n"
-        f"settings {report.describe_plan(plan, args.seed)}; errors on {data.name}",
+        f"data     {results.describe_data(data)}\n"
+        f"settings {results.describe_plan(plan, args.seed)}; errors on {data.name}",
         flush=True,
     )
     job = Job(data, plan, args.seed, verbose=0 if args.quiet else 1, say=say_net)
@@ -84,12 +84,12 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         if args.save is None:
             raise
-        raise OSError(f"{error}; {report.rescue(packed)}") from error
-    if not report.check_packed("demo", model, packed, x):
+        raise OSError(f"{error}; {results.rescue(packed)}") from error
+    if not results.check_packed("demo", model, packed, x):
         return 1
     print_results(packed, file_bytes, data, x)
     if args.save is not None:
-        report.save(packed, args.save)
+        results.save(packed, args.save)
     print_speed(packed, x)
     return 0
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import benchmark, io
 from ..files.text import printable
+from . import notes
 from .arguments import add_data_option
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ def run(args: argparse.Namespace) -> int:
     from ..data.datasets import load_dataset
     from ..recipes.base import inputs
     from ..recipes.preprocess import STEPS, preprocess
-    from . import report
+    from . import results
 
     packed = io.load(args.model)
-    _, data = load_dataset(args.data)
+    height, width, channels = notes.image_shape(packed) or (None, None, None)
+    size = None if height is None else (height, width)
+    resize = notes.resizing(packed)
+    _, data = load_dataset(args.data, size=size, channels=channels, resize=resize)
     check_scores(packed, data)
     preprocessing = packed.notes.get("preprocessing", "pixels")
     if preprocessing not in STEPS:
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"model    {model}, {packed.nbytes:,} bytes; recipe {recipe}\n"
         f"data     {name}: {total:,} test images; preprocessing: {steps}\n"
-        f"error    {report.describe_error(error, total)}\n"
+        f"error    {results.describe_error(error, total)}\n"
         f"speed    {len(batch) / timing.best:,.0f} images a second in batches of {len(batch)}"
     )
     return 0
@@ -79,3 +83,7 @@ def check_scores(packed: Packed, data: Dataset) -> None:
             f"[eval] the model must give {data.classes} scores for {data.name}, got "
             f"{packed.out_features}"
         )
+    names = notes.class_names("eval", packed)
+    if names is not None and data.class_names and list(data.class_names) != names:
+        there, here = (printable(", ".join(words), most=80) for words in (names, data.class_names))
+        raise ValueError(f"[eval] the classes of {data.name} must be {there}, got {here}")

@@ -7,32 +7,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..files.arrays import read_npy, read_npz
-from ..files.reading import open_regular
+from ..files.arrays import read_npy
+from ..files.pictures import PICTURES, is_picture, open_picture, read_pixels
 from ..ops.array import BitArray, pack
+from .codes import npz_array
 
-__all__ = ["PICTURES", "RESIZE", "Batch", "Examples", "find_files", "holds_arrays"]
+__all__ = ["Batch", "Examples", "find_files", "holds_arrays"]
 
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 ARRAYS = ".npy", ".npz"
-RESIZE = "stretch", "crop"
-
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# What Pillow raises on damaged and hostile pictures has no base class of its own.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    IndexError,
-    KeyError,
-    TypeError,
-)
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
@@ -63,7 +48,7 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.suffix.lower() in (*PICTURES, *ARRAYS)
+    return is_picture(path) or holds_arrays(path)
 
 
 def holds_arrays(path: Path) -> bool:
@@ -92,11 +77,14 @@ class Examples:
         Makes of uint8 pixels (n, ...), of pictures or arrays, what the model takes.
     resize : {"stretch", "crop"}, optional
         How pictures of other sizes are brought to that of the model; they are refused if None.
+    image_shape : tuple of (height, width, channels), optional
+        That of the pictures, where the model takes rows and tells it.
     """
 
     shape: tuple[int, ...] | None
     prepare: Callable[[np.ndarray], np.ndarray]
     resize: str | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     def batches(self, files: Iterable[Path], size: int) -> Iterator[Batch]:
         """Yield the examples of files in order, at most `size` at a time."""
@@ -118,12 +106,18 @@ class Examples:
         return Batch(paths, [None] * len(paths), self.prepare(x))
 
     def _picture(self, path: Path) -> np.ndarray:
-        pixels = _read_picture(path, self.shape, self.resize)
+        shape = self.shape
+        if shape is not None and self.image_shape is not None:
+            is_same = math.prod(shape) == math.prod(self.image_shape)
+            shape = self.image_shape if is_same else shape
+        pixels = _read_picture(path, shape, self.resize)
         assert self.shape is not None
         return pixels.reshape(self.shape)
 
     def _array(self, path: Path, size: int) -> Iterator[Batch]:
-        x = _as_examples(path, _read_array(path), self.shape)
+        is_npy = path.suffix.lower() == ".npy"
+        x = read_npy("predict", path) if is_npy else npz_array("predict", path, usual="x")
+        x = _as_examples(path, x, self.shape)
         for start in range(0, len(x), size):
             part = x[start : start + size]
             if part.dtype == bool:
@@ -132,19 +126,6 @@ class Examples:
                 made = self.prepare(part) if part.dtype == np.uint8 else part
             count = len(part)
             yield Batch([path] * count, range(start, start + count), made)
-
-
-def _read_array(path: Path) -> np.ndarray:
-    if path.suffix.lower() == ".npy":
-        return read_npy("predict", path)
-    arrays = read_npz("predict", path)
-    if "x" in arrays:
-        return arrays["x"]
-    if len(arrays) != 1:
-        raise ValueError(
-            f"[predict] {path} must hold an array x, or only one, got {', '.join(arrays) or 'none'}"
-        )
-    return next(iter(arrays.values()))
 
 
 def _as_examples(path: Path, x: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
@@ -164,58 +145,32 @@ def _as_examples(path: Path, x: np.ndarray, shape: tuple[int, ...] | None) -> np
     raise ValueError(f"[predict] {path} must hold examples ({wanted}), got shape {x.shape}{hint}")
 
 
-def _import_pillow() -> Any:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise ImportError("[predict] pictures need Pillow: pip install 'bitops[demo]'") from None
-    return Image, ImageOps
-
-
 def _read_picture(path: Path, shape: tuple[int, ...] | None, resize: str | None) -> np.ndarray:
     """Return the pixels (h, w, c) of a picture, for a model that takes examples of a shape.
 
     Pictures are turned as their cameras say, and get the channels that the model takes.
     """
-    image_class, image_ops = _import_pillow()
     if shape is None or len(shape) not in (1, 3):
         stated = "no shape of its input" if shape is None else f"the input shape {shape}"
         raise ValueError(f"[predict] pictures need a model of images, got one that states {stated}")
-    kind = PICTURES[path.suffix.lower()]
-    try:
-        with open_regular(path) as file:
-            image = image_class.open(file, formats=[kind])
-            if image.width * image.height > image_class.MAX_IMAGE_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            if image.mode[0] in "IF":
-                raise ValueError(f"its pixels must have 8 bits, got mode {image.mode}")
-            image = image_ops.exif_transpose(image)
-    except FileNotFoundError:
-        raise
-    except image_class.UnidentifiedImageError:
-        raise ValueError(f"[predict] {path} must be a picture: its content is no {kind}") from None
-    except (*_DAMAGED, image_class.DecompressionBombError) as error:
-        raise ValueError(f"[predict] {path} must be a picture: {error}") from None
-    height, width, channels = _picture_shape(path, image.size, shape, resize)
-    if channels not in _MODES:
-        raise ValueError(f"[predict] pictures have 1, 3 or 4 channels, the model takes {channels}")
-    image = image.convert(_MODES[channels])
-    if image.size != (width, height):
-        if resize is None:
-            raise ValueError(
-                f"[predict] {path} must be {width} x {height} pixels, as the model takes them, got "
-                f"{image.width} x {image.height}; --resize brings pictures to that size"
-            )
-        image = _resized(image, width, height, resize)
-    return np.asarray(image, np.uint8).reshape(height, width, channels)
+    image = open_picture("predict", path)
+    wanted = _picture_shape(path, image.size, shape, resize)
+    pixels = read_pixels("predict", image, wanted, resize)
+    if pixels is None:
+        height, width, _ = wanted
+        raise ValueError(
+            f"[predict] {path} must be {width} x {height} pixels, as the model takes them, got "
+            f"{image.width} x {image.height}; --resize brings pictures to that size"
+        )
+    return pixels
 
 
 def _picture_shape(
     path: Path, size: tuple[int, int], shape: tuple[int, ...], resize: str | None
-) -> tuple[int, ...]:
+) -> tuple[int, int, int]:
     """Return height, width and channels of a picture for a model of images, or of rows."""
     if len(shape) == 3:
-        return shape
+        return shape[0], shape[1], shape[2]
     (features,), (width, height) = shape, size
     for channels in (1, 3):
         if width * height * channels == features:
@@ -228,10 +183,3 @@ def _picture_shape(
         f"[predict] {path} must have {features} numbers, as the model takes them, got "
         f"{width} x {height} pixels"
     )
-
-
-def _resized(image: Any, width: int, height: int, resize: str) -> Any:
-    """Return a picture of another size; "crop" keeps the proportions, and the middle of it."""
-    if resize == "crop":
-        return _import_pillow()[1].fit(image, (width, height))
-    return image.resize((width, height))

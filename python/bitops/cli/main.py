@@ -25,9 +25,11 @@ from . import (
     plot,
     predict,
     recipes,
+    report,
     search,
     show,
     train,
+    zoo,
 )
 
 __all__ = ["main", "make_parser"]
@@ -44,8 +46,10 @@ COMMANDS = (
     show,
     predict,
     plot,
+    report,
     index,
     search,
+    zoo,
 )
 
 # Reported in one line; anything else is a fault of the package and shows its traceback.
@@ -83,6 +87,7 @@ def is_closed_pipe(error: BaseException) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = make_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = args.run(args)
         # Here rather than at exit, where a closed pipe could no longer be reported.

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from .. import io
+from ..files.pictures import RESIZE
 from ..files.reading import read_regular
 from ..files.text import printable
 from ..files.writing import write_file
 from ..layers import Packed
 from ..search.progress import progress
+from . import notes
 from .arguments import output_ending, output_format, positive, refuse_input_as_output
-from .examples import RESIZE, Batch, Examples, find_files, holds_arrays
+from .examples import Batch, Examples, find_files, holds_arrays
 from .predictions import FORMATS, Prediction
 
 __all__ = ["add_parser", "run"]
@@ -44,7 +46,10 @@ def add_parser(commands: Any) -> None:
         "--top", type=positive(int), default=1, metavar="N", help="classes for each example (1)"
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="names of the classes in order, one a line"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes in order, one a line (those that the model's file holds)",
     )
     parser.add_argument(
         "--format",
@@ -61,7 +66,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--resize",
         choices=RESIZE,
-        help="bring pictures to the size that the model takes: stretched, or cut to its shape",
+        help="bring pictures to the size that the model takes: stretched, or cut to its shape (as "
+        "in the training, if the model's file says so)",
     )
     for name, default in (("mean", "0"), ("std", "1")):
         parser.add_argument(
@@ -97,9 +103,13 @@ def run(args: argparse.Namespace) -> int:
     kind = output_format(args)
     refuse_input_as_output(args, args.model, args.labels)
     packed = io.load(args.model)
-    labels = None if args.labels is None else _read_labels(args.labels)
+    if args.labels is None:
+        labels = notes.class_names("predict", packed)
+    else:
+        labels = _read_labels(args.labels)
     prepare = _preparation(packed, args.mean, args.std)
-    examples = Examples(packed.input_shape, prepare, args.resize)
+    resize = args.resize or notes.resizing(packed)
+    examples = Examples(packed.input_shape, prepare, resize, notes.image_shape(packed))
     write = FORMATS[kind]
     lines = write(_predictions(packed, examples, args, labels))
     if args.output is None:

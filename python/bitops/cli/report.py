@@ -1,93 +1,312 @@
-"""What demo, train and eval have in common: options as a plan, and lines of output.
-
-Loads the training code, so that commands import it only when they run.
-"""
+"""`bitops report`: a run on one page of HTML, which needs nothing else."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import tempfile
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import io
-from ..data.datasets import Dataset
+from .. import benchmark, io
 from ..files.text import printable
-from ..layers import Packed, Sequential
-from ..recipes.base import Plan
-from ..training.compare import count_differences
+from ..files.writing import write_file
+from . import charts, notes, page, runs
+from .arguments import output_ending
+from .figures import new_figure
+from .findings import Findings, examine, filter_sheet, measure_speed
+from .network_picture import draw_network, short_count
 
-__all__ = [
-    "check_packed",
-    "describe_data",
-    "describe_error",
-    "describe_plan",
-    "plan_options",
-    "rescue",
-    "save",
-]
+if TYPE_CHECKING:
+    from ..data.datasets import Dataset
+    from ..layers import Packed
+    from ..training.log import Row
+
+__all__ = ["add_parser", "make_report", "run"]
+
+SIZE = 4.8, 3.2  # inches of a chart, which phones show nearly in its own size
+LEAST = "21rem"  # width of a chart on wider screens
+MISTAKES = 40
+MOST_CLASSES = 20  # in a table of all pairs
+BATCHES = 1, 100
 
 
-def plan_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the numbers of a plan among the options of a command; None where not given."""
-    return {field.name: getattr(args, field.name, None) for field in fields(Plan)}
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "report",
+        help="show a training run on one page of HTML",
+        description="Write a page about a run of `bitops train --run`: curves, flips and "
+        "histograms of weights, first filters, confusions and wrongly classified images of the "
+        "packed network, its size and speed, settings and command. The page is one file, which "
+        "loads nothing. Of a run that is not over it shows what there is. Needs matplotlib.",
+    )
+    parser.add_argument(
+        "folder", type=Path, metavar="RUN", help="a folder that `bitops train --run` wrote"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="the data, if it is no longer where it was"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=output_ending(".html"),
+        metavar="OUT",
+        help="a .html file (report.html in RUN)",
+    )
+    parser.set_defaults(run=run)
 
 
-def describe_data(data: Dataset) -> str:
-    """State name, numbers and size of the images."""
-    size = " x ".join(map(str, data.image_shape))
-    return (
-        f"{data.name}: {len(data.y_train):,} training, {len(data.y_validation):,} validation "
-        f"and {len(data.y_test):,} test images of {size}"
+def run(args: argparse.Namespace) -> int:
+    """Write the page, and say where."""
+    made = make_report(args.folder, args.data).encode()
+    path = args.output or args.folder / "report.html"
+    write_file("report", path, made)
+    print(f"wrote {printable(path)}, {len(made):,} bytes")
+    return 0
+
+
+def make_report(folder: Path, data_folder: Path | None = None) -> str:
+    """Return the page of a run.
+
+    Parameters
+    ----------
+    folder : path
+        That `bitops train --run` wrote.
+    data_folder : path, optional
+        Where the data is; by default where it was.
+    """
+    new_figure("report")  # an error without matplotlib, before any work
+    record = runs.read_record("report", folder)
+    logs = {log: _read_log(log) for log in runs.find_logs(folder)}
+    logs = {log: rows for log, rows in logs.items() if rows}
+    model = folder / runs.MODEL
+    packed = io.load(model) if record.net is not None and model.exists() else None
+    parts = [_head(record)]
+    if packed is None:
+        epochs = sum(map(len, logs.values()))
+        parts.append(page.note(f"This training is not over, after {epochs:,} complete epochs."))
+    else:
+        parts += _results(record, packed, model.stat().st_size, data_folder)
+    for number, (log, rows) in enumerate(logs.items(), 1):
+        parts += _curves(log, rows, f" of stage {number}" if len(logs) > 1 else "")
+    return page.make_page(f"{record.recipe} on {record.data.split(':')[0]}", [*parts, _end(record)])
+
+
+def _read_log(log: Path) -> list[Row]:
+    # imported here, so that `bitops info` and `bitops bench` load no training code
+    from ..training.log import read_log
+
+    rows = read_log(log)
+    if rows:
+        charts.check_rows("report", log, rows)
+    return rows
+
+
+def _head(record: runs.Record) -> str:
+    lines = [record.data, record.settings, f"source: {record.source}"]
+    return "\n".join(
+        [
+            f"<h1>{page.words(record.recipe)}: {page.words(record.title)}</h1>",
+            *(f'<p class="more">{page.words(line)}</p>' for line in lines),
+        ]
     )
 
 
-def describe_plan(plan: Plan, seed: int) -> str:
-    """State the numbers of a training."""
-    return (
-        f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
-        f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
-        f"seed {seed}{', gradients of 8 bits' * plan.byte_gradients}"
+def _results(
+    record: runs.Record, packed: Packed, file_bytes: int, data_folder: Path | None
+) -> Iterator[str]:
+    """Yield what the packed network is and does."""
+    from ..recipes.base import inputs
+    from ..recipes.preprocess import preprocess
+
+    float_bytes = packed.summary().total.float_bytes
+    sizes = (
+        "packed network",
+        short_count(file_bytes, "B"),
+        f"{float_bytes / file_bytes:.1f} times smaller than {short_count(float_bytes, 'B')} of "
+        "float32",
     )
-
-
-def describe_error(error: float, total: int) -> str:
-    """State an error as a share and as a number of images."""
-    return f"{error:.2%} ({round(error * total):,} of {total:,})"
-
-
-def check_packed(command: str, model: Sequential, packed: Packed, x: np.ndarray) -> bool:
-    """Tell whether packing has changed no output, and complain if it has."""
-    different = count_differences(model, packed, x)
-    if different:
-        print(
-            f"bitops {command}: FAILED: packed and trained network differ on {different:,} of "
-            f"{len(x):,} test images",
-            file=sys.stderr,
+    times = (
+        "training",
+        f"{(record.seconds or 0) / 60:.1f} minutes",
+        f"epoch {record.best_epoch} is kept, validation error {record.validation_error or 0:.2%}",
+    )
+    data, problem = _load(record, packed, data_folder)
+    if data is None:
+        error = ("test error", f"{record.test_error or 0:.2%}", "as the training found it")
+        yield page.facts([error, times, sizes])
+        yield page.note(f"The data could not be read, so that its images are left out: {problem}")
+        yield from _filters(packed, notes.image_shape(packed) or ())
+    else:
+        x = inputs(packed, data, preprocess(data, record.preprocessing).x_test)
+        found = examine(packed, x, data, MISTAKES)
+        tested = len(data.y_test)
+        error = (
+            "test error",
+            f"{found.wrong / tested:.2%}",
+            f"{found.wrong:,} of {tested:,} images, by the packed network",
         )
-    return not different
+        speeds = measure_speed(packed, x, BATCHES)
+        speed = [
+            (f"speed, batch {size}", f"{speed:,.0f} / s", "images, on this machine")
+            for size, speed in speeds.items()
+        ]
+        yield page.facts([error, times, sizes, *speed])
+        yield _confusions(found)
+        yield _mistakes(found)
+        yield from _filters(packed, data.image_shape)
+    yield _network(packed)
 
 
-def save(packed: Packed, path: Path) -> None:
-    """Write a trained network, and if that fails, to another place, which the error names."""
+def _load(
+    record: runs.Record, packed: Packed, data_folder: Path | None
+) -> tuple[Dataset | None, str]:
+    """Read the data of the run; where it was not named, it may be gone."""
+    from ..data.datasets import load_dataset
+
     try:
-        io.save(packed, path)
-    except OSError as error:
-        raise OSError(f"{error}; {rescue(packed)}") from error
-    print(f"saved    {printable(path, encoding=sys.stdout.encoding)}")
+        _, data = load_dataset(data_folder or Path(record.folder), **record.reading)
+        if data.classes != packed.out_features:
+            raise ValueError(
+                f"[report] the data must have {packed.out_features} classes, got {data.classes}"
+            )
+    except (OSError, ValueError) as error:
+        if data_folder is not None:
+            raise
+        return None, str(error)
+    return data, ""
 
 
-def rescue(packed: Packed) -> str:
-    """Write to a new file in the folder for temporary ones, and say where it is."""
-    try:
-        descriptor, name = tempfile.mkstemp(".safetensors", "bitops-")
-        os.close(descriptor)
-        io.save(packed, name)
-    except OSError as error:
-        return f"nor could the model be saved elsewhere: {error}"
-    return f"the model has been saved to {name}"
+def _confusions(found: Findings) -> str:
+    """Show how often each class is taken for each; of many classes the most frequent mistakes."""
+    counts, names = found.confusion, found.names
+    if len(names) > MOST_CLASSES:
+        wrong = counts - np.diag(np.diag(counts))
+        places = np.argsort(-wrong, axis=None, kind="stable")[:15]
+        pairs = [divmod(int(place), len(names)) for place in places]
+        listed = [(names[a], names[b], f"{wrong[a, b]:,}") for a, b in pairs if wrong[a, b]]
+        head = "label", "taken for", "images"
+        return page.section("Most frequent confusions", page.table(head, listed))
+    rows: list[tuple[str, ...]] = []
+    shades = []
+    for i, (name, row) in enumerate(zip(names, counts, strict=True)):
+        images = max(int(row.sum()), 1)
+        rows.append((name, *(f"{n:,}" if n else "" for n in row), f"{1 - row[i] / images:.1%}"))
+        shades.append([_shade(n / images, is_right=i == j) for j, n in enumerate(row)] + [""])
+    return page.section(
+        "Confusion matrix",
+        '<p class="more">Rows: the label of the image. Columns: what the network takes it for.</p>',
+        page.table(("", *names, "error"), rows, kind="confusion", shades=shades),
+    )
+
+
+def _shade(share: float, is_right: bool) -> str:
+    """Return the style of a cell: stronger for larger shares, and soon strong for mistakes."""
+    strength = 0.35 * share if is_right else min(0.7, 4 * share)
+    color = "right" if is_right else "wrong"
+    return f"background: rgb(var(--{color}) / {strength:.2f})" if share else ""
+
+
+def _mistakes(found: Findings) -> str:
+    if not found.mistakes:
+        return page.section("Wrongly classified images", page.note("There are none."))
+    names = found.names
+    figures = []
+    for made in found.mistakes:
+        words = f"{names[made.label]}, taken for {names[made.predicted]}"
+        figures.append(page.figure(page.image(made.pixels, words), words))
+    shown = len(figures)
+    which = (
+        f"The {shown} most certain of {found.wrong:,}." if shown < found.wrong else "All of them."
+    )
+    return page.section(
+        "Wrongly classified images",
+        f'<p class="more">{which}</p>',
+        page.grid(figures, "5.5rem"),
+    )
+
+
+def _filters(packed: Packed, shape: tuple[int, ...]) -> Iterator[str]:
+    drawn = filter_sheet(packed, shape)
+    if drawn is not None:
+        sheet, shown, total = drawn
+        which = f"the first {shown} of {total:,}" if shown < total else f"all {total:,}"
+        caption = f"Weights of the first layer, {which}; black is -1 or the lowest, white +1."
+        picture = page.image(sheet, "first filters", "pixels sheet")
+        yield page.section("First filters", page.figure(picture, caption))
+
+
+def _network(packed: Packed) -> str:
+    summary = packed.summary()
+    head = "layer", "output", "parameters", "bytes", "as float32", "1-bit MACs", "float MACs"
+    rows = [
+        (
+            row.layer,
+            row.output,
+            *(
+                "?" if count is None else f"{count:,}"
+                for count in (
+                    row.parameters,
+                    row.packed_bytes,
+                    row.float_bytes,
+                    row.binary_macs,
+                    row.float_macs,
+                )
+            ),
+        )
+        for row in (*summary.rows, summary.total)
+    ]
+    picture = draw_network(packed, "packed network").encode()
+    drawn = page.embed(picture, "image/svg+xml", "the layers of the network", "sheet")
+    return page.section(
+        "Packed network",
+        page.table(head, rows),
+        f"<details><summary>Picture of the layers</summary>{drawn}</details>",
+    )
+
+
+def _curves(log: Path, rows: list[Row], stage: str) -> Iterator[str]:
+    """Yield the charts of a log."""
+    kept = charts.kept_epoch(rows)
+
+    def drawn(name: str, draw: Any, *more: Any) -> str:
+        made = new_figure("report")
+        made.set_size_inches(SIZE)
+        draw(made.subplots(), rows, *more, kept, below=True)
+        return page.figure(page.chart(made, f"{name}{stage}"))
+
+    curves = [
+        drawn("loss", charts.draw_loss),
+        drawn("errors", charts.draw_errors),
+        drawn("learning rate", charts.draw_rate),
+    ]
+    curves += [
+        drawn(what, charts.draw_layers, what)
+        for what, (prefix, _) in charts.LAYERS.items()
+        if charts.has_layers(rows, prefix)
+    ]
+    yield page.section(f"Training{stage}", page.grid(curves, LEAST))
+    if charts.has_layers(rows, charts.WEIGHTS):
+        made = new_figure("report")
+        charts.draw_weights(made, rows, 2, (SIZE[0] / 2, 2.0))
+        weights = page.figure(page.chart(made, f"latent weights{stage}"))
+        yield page.section(f"Latent weights{stage}", page.grid([weights], "36rem"))
+
+
+def _end(record: runs.Record) -> str:
+    stamp = benchmark.machine_stamp()
+    rows = [
+        ("data", record.folder),
+        ("preprocessing", record.preprocessing),
+        ("settings", record.settings),
+        ("network", record.net or "-"),
+        (
+            "shown by",
+            f"bitops {stamp['version']} on {stamp['cpu']}, {stamp['isa']}, "
+            f"threads {stamp['threads']}",
+        ),
+    ]
+    lines = (f"<p><b>{page.words(name)}</b>: {page.words(value)}</p>" for name, value in rows)
+    return page.section("Settings and command", f"<pre>{page.words(record.command)}</pre>", *lines)

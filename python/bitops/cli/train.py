@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.pictures import RESIZE
 from ..files.text import printable
-from .arguments import add_data_option, add_training_options, log_file, output_file, share
+from . import notes, runs
+from .arguments import (
+    add_data_option,
+    add_training_options,
+    log_file,
+    output_file,
+    positive,
+    share,
+)
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
@@ -17,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+USED = 0.95  # of the hours, for epochs; tests and files take the rest
+
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
@@ -24,15 +38,28 @@ def add_parser(commands: Any) -> None:
         "train",
         help="train a network as published, pack it, check the packed one",
         description="Train a network as published (`bitops recipes` lists them) on MNIST, CIFAR-10 "
-        "or SVHN, whichever is in the folder. Keep the epoch with the smallest validation error, "
-        "test it, freeze it to packed bits, and check that the packed network's scores equal the "
-        "training graph's on every test image. Numbers not given are those of the source, or with "
-        "--quick those of a training that suits a laptop. Schedules stretch to the epochs.",
+        "or SVHN, whichever is in the folder, or on images of your own. Keep the epoch with the "
+        "smallest validation error, test it, freeze it to packed bits, and check that the packed "
+        "network's scores equal the training graph's on every test image. Numbers not given are "
+        "those of the source, or with --quick those of a training that suits a laptop. Schedules "
+        "stretch to the epochs.",
+        epilog="Images of your own: a folder of pictures (.png, .jpg, .bmp) for each class, or "
+        "folders train, val and test with those of the classes; of parts that are missing, a tenth "
+        "of each class is set aside. Or a .npz file of uint8 images x and labels y, or x_train, "
+        "y_train, x_test, y_test, x_val, y_val. Grey images get the network of the recipe for "
+        "MNIST, others that for CIFAR-10 or SVHN, where the recipe has one.",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name that `bitops recipes` lists")
     add_data_option(parser)
     parser.add_argument("--quick", action="store_true", help="numbers for a laptop, see `recipes`")
     add_training_options(parser)
+    parser.add_argument(
+        "--hours",
+        type=positive(float),
+        metavar="H",
+        help="instead of --epochs: as many as fit, by the time of a few steps; a training that "
+        "is resumed keeps its number",
+    )
     parser.add_argument(
         "--dropout", type=share, metavar="D", help="rate behind hidden layers, in [0, 1)"
     )
@@ -41,6 +68,14 @@ def add_parser(commands: Any) -> None:
         action="store_const",
         const=True,
         help="round gradients to 8 bits in the backward products of binary layers: shorter steps",
+    )
+    add_image_options(parser)
+    parser.add_argument(
+        "--run",
+        type=Path,
+        dest="folder",
+        metavar="RUN",
+        help="folder for log, checkpoint, model and settings, which `bitops report` shows",
     )
     parser.add_argument(
         "--log", type=log_file, metavar="FILE", help="write a row an epoch, .csv or .jsonl"
@@ -58,6 +93,26 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run, refuse=parser.error)
 
 
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add what concerns pictures of one's own alone."""
+    pictures = parser.add_argument_group("pictures of your own")
+    pictures.add_argument(
+        "--size",
+        type=positive(int),
+        metavar="N",
+        help="bring them to N x N pixels (32; pictures of one size up to 64 x 64 keep it)",
+    )
+    pictures.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="1 for grey and 3 for colour (grey if all of them are)",
+    )
+    pictures.add_argument(
+        "--resize", choices=RESIZE, help="stretch them to the size, or cut them to its shape (crop)"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Train one recipe, pack the result, and check that the packed network computes the same."""
     # imported here, so that `bitops info` and `bitops bench` load no training code
@@ -66,29 +121,39 @@ def run(args: argparse.Namespace) -> int:
     from ..recipes.base import Files
     from ..recipes.preprocess import preprocess
     from ..recipes.training import train
-    from . import report
+    from . import results
 
     try:
         recipe = find(args.recipe)
     except ValueError as error:
         args.refuse(str(error).removeprefix("[find] "))
+    use_folder(args)
     if args.resume and args.checkpoint is None:
-        args.refuse("--resume needs --checkpoint FILE")
-    kind, data = load_dataset(args.data)
-    setting = recipe.setting(kind)
+        args.refuse("--resume needs --checkpoint FILE or --run RUN")
+    if args.hours is not None and args.epochs is not None:
+        args.refuse("argument --hours: not allowed with argument --epochs")
+    kind, data = load_dataset(args.data, size=args.size, channels=args.channels, resize=args.resize)
+    setting = find_setting(args, recipe, kind, data)
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
     refuse_files(args, files, len(setting.stages))
-    plan = setting.resolve(args.quick, **report.plan_options(args))
-    print_head(args, recipe, setting, data, plan)
-    data = preprocess(data, setting.preprocessing_of(plan))
+    plan = setting.resolve(args.quick, **results.plan_options(args))
+    print_head(recipe, setting, data, plan)
     job = Job(
-        data,
+        preprocess(data, setting.preprocessing_of(plan)),
         plan,
         args.seed,
         files=files,
         verbose=0 if args.quiet else 1,
         say=lambda line: print(line, flush=True),
     )
+    job = replace(job, plan=replace(plan, epochs=choose_epochs(args, setting, job)))
+    print(f"settings {results.describe_plan(job.plan, args.seed)}", flush=True)
+    record = describe_run(args, recipe, setting, job)
+    if args.folder is not None:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        if args.resume and runs.is_run(args.folder):
+            record = replace(record, command=runs.read_record("train", args.folder).command)
+        runs.write_record(args.folder, record)
     try:
         trained = train(setting, job)
     except KeyboardInterrupt:
@@ -96,9 +161,68 @@ def run(args: argparse.Namespace) -> int:
             place = printable(args.checkpoint)
             print(f"\ncheckpoint is in {place}: go on with --resume", file=sys.stderr)
         raise
-    code = finish(args, recipe, setting, job, trained)
-    print(f"time     {trained.seconds / 60:.1f} minutes of training")
+    code = finish(args, recipe, setting, job, trained, record)
+    print(f"time     {describe_seconds(trained.seconds)} of training")
+    if args.folder is not None:
+        print(f"report   bitops report {shlex.quote(printable(args.folder))}")
     return code
+
+
+def use_folder(args: argparse.Namespace) -> None:
+    """Let all files go into the folder of the run."""
+    if args.folder is None:
+        return
+    if args.folder.exists() and not args.folder.is_dir():
+        args.refuse(f"argument --run: must be a folder, got {args.folder}")
+    for name, file in (("log", runs.LOG), ("checkpoint", runs.CHECKPOINT), ("save", runs.MODEL)):
+        if getattr(args, name) is not None:
+            args.refuse(f"argument --{name}: not allowed with argument --run")
+        setattr(args, name, (args.folder / file).absolute())
+
+
+def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Dataset) -> Setting:
+    """Return the setting of the recipe for the data; images of one's own take that of others."""
+    is_pictures = kind == "own" and args.data.is_dir()
+    for option in ("size", "channels", "resize"):
+        if getattr(args, option) is not None and not is_pictures:
+            args.refuse(f"argument --{option}: is for pictures of your own, got {data.name}")
+    if kind != "own":
+        return recipe.setting(kind)
+    if args.resize is None and is_pictures:
+        args.resize = "crop"
+    return replace(recipe.setting(recipe.own_kind(data)), published="")
+
+
+def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
+    """Return the epochs that are asked for, or were when the training began, or that fit."""
+    from ..recipes.training import epoch_seconds
+    from ..training.checkpoint import planned_epochs
+
+    first = job.files.of_stage(1, len(setting.stages)).checkpoint
+    if args.resume and args.epochs is None and first is not None and first.exists():
+        return planned_epochs(first)
+    if args.hours is None:
+        return job.plan.epochs
+    seconds = epoch_seconds(setting, job)
+    epochs = int(USED * 3600 * args.hours / seconds)
+    if epochs < 1:
+        raise ValueError(
+            f"[train] --hours must be enough for an epoch, about {seconds / 3600:.3g}, got "
+            f"{args.hours:g}"
+        )
+    print(
+        f"hours    {args.hours:g} for {epochs:,} epochs: an epoch takes about "
+        f"{describe_seconds(seconds)}, by a few steps",
+        flush=True,
+    )
+    return epochs
+
+
+def describe_seconds(seconds: float) -> str:
+    """State a time in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
@@ -107,6 +231,8 @@ def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
     given = [("--save", args.save)]
     given += [("--checkpoint", stage.checkpoint) for stage in written]
     given += [("--log", stage.log) for stage in written]
+    if args.folder is not None:
+        given = [("--run", path) for option, path in given if option != "--save"]
     taken = set()
     for option, path in given:
         if path is None:
@@ -116,31 +242,61 @@ def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
         taken.add(path.resolve())
         is_new = option == "--save" or not path.exists() or not path.stat().st_size
         if not (is_new or files.resume or files.overwrite):
-            way = "go on with --resume or " if option == "--checkpoint" else ""
+            way = "" if option == "--log" else "go on with --resume or "
             args.refuse(f"argument {option}: {way}replace it with --overwrite, {path} exists")
 
 
-def print_head(
-    args: argparse.Namespace, recipe: Recipe, setting: Setting, data: Dataset, plan: Plan
-) -> None:
-    """Print what is to be trained on what, and how."""
-    from . import report
+def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> None:
+    """Print what is to be trained on what."""
+    from . import results
 
     print(
         f"recipe   {recipe.name}: {recipe.title}\n"
-        f"source   {recipe.paper}{f'; {recipe.code}' if recipe.code else ''}\n"
-        f"data     {report.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}\n"
-        f"settings {report.describe_plan(plan, args.seed)}",
+        f"source   {describe_source(recipe)}\n"
+        f"data     {results.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}",
         flush=True,
+    )
+    if data.class_names:
+        names = printable(", ".join(data.class_names), most=200, encoding=sys.stdout.encoding)
+        print(f"classes  {len(data.class_names):,}: {names}", flush=True)
+
+
+def describe_source(recipe: Recipe) -> str:
+    return f"{recipe.paper}{f'; {recipe.code}' if recipe.code else ''}"
+
+
+def describe_run(
+    args: argparse.Namespace, recipe: Recipe, setting: Setting, job: Job
+) -> runs.Record:
+    """Put the run into words."""
+    from . import results
+
+    return runs.Record(
+        recipe=recipe.name,
+        title=recipe.title,
+        source=describe_source(recipe),
+        data=results.describe_data(job.data),
+        preprocessing=setting.preprocessing_of(job.plan),
+        settings=results.describe_plan(job.plan, args.seed),
+        command=shlex.join(["bitops", *args.argv]),
+        folder=str(args.data.resolve()),
+        size=args.size,
+        channels=args.channels,
+        resize=args.resize,
     )
 
 
 def finish(
-    args: argparse.Namespace, recipe: Recipe, setting: Setting, job: Job, trained: Trained
+    args: argparse.Namespace,
+    recipe: Recipe,
+    setting: Setting,
+    job: Job,
+    trained: Trained,
+    record: runs.Record,
 ) -> int:
     """Test the trained and the packed network; exit code 1 if they differ."""
-    from ..recipes.base import inputs
-    from . import report
+    from ..recipes.base import describe, inputs
+    from . import results
 
     model, best = trained.model, trained.best
     x, y = inputs(model, job.data, job.data.x_test), job.data.y_test
@@ -148,15 +304,16 @@ def finish(
     source = setting.report(job.plan)
     print(
         f"best     epoch {best.number}, validation error {best.validation_error:.2%}\n"
-        f"test     error {report.describe_error(error, len(y))} with {recipe.tested}"
+        f"test     error {results.describe_error(error, len(y))} with {recipe.tested}"
         f"{source and f'; {source}'}"
     )
     packed = model.freeze()
     packed.notes = {
         "recipe": recipe.name,
         "preprocessing": setting.preprocessing_of(job.plan),
+        **notes.notes_on_data(job.data, args.resize),
     }
-    if not report.check_packed("train", model, packed, x):
+    if not results.check_packed("train", model, packed, x):
         return 1
     error = packed.error_rate(x, y)
     print(
@@ -164,5 +321,15 @@ def finish(
         f"all {len(y):,} test images; {packed.nbytes:,} bytes"
     )
     if args.save is not None:
-        report.save(packed, args.save)
+        results.save(packed, args.save)
+    if args.folder is not None:
+        done = replace(
+            record,
+            net=describe(model),
+            best_epoch=best.number,
+            validation_error=best.validation_error,
+            test_error=error,
+            seconds=trained.seconds,
+        )
+        runs.write_record(args.folder, done)
     return 0

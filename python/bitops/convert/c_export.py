@@ -15,7 +15,7 @@ from ..layers.operation import Convolution
 from ..layers.product import PackedProduct
 from . import c_source
 from .c_layers import write_chain
-from .c_program import Program, Value, known
+from .c_program import Buffer, CProgram, known
 from .errors import ConversionError
 
 # Words that no identifier may be; a name is also the beginning of others, which are none of them.
@@ -93,8 +93,8 @@ def to_c(
         raise TypeError(f"[to_c] packed must be a Packed, got {type(packed).__name__}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"[to_c] name must be letters, digits and _, got {name!r}")
-    kind, program = "bits" if takes_bits else "bytes", Program()
-    start = Value(kind, known(_input_shape(packed)))
+    kind, program = "bits" if takes_bits else "bytes", CProgram()
+    start = Buffer(kind, known(_input_shape(packed)))
     scores = write_chain(program, packed.layers, start)
     if scores.kind not in ("int32_t", "float") or scores.place is None:
         raise ConversionError("[to_c] the last layer must give scores, sums or float numbers")
@@ -120,7 +120,7 @@ def _input_shape(packed: Packed) -> Shape:
     return shape
 
 
-def _give_scores(program: Program, scores: Value) -> None:
+def _give_scores(program: CProgram, scores: Buffer) -> None:
     """Let the last call write to the caller's array, or copy there what was made in place."""
     count = scores.pixels * scores.shape[-1]
     if scores.kind == "int32_t":  # the output of a product
@@ -135,9 +135,9 @@ class _Files:
     """The text of both files."""
 
     name: str
-    program: Program
-    start: Value
-    scores: Value
+    program: CProgram
+    start: Buffer
+    scores: Buffer
 
     @property
     def size(self) -> CSize:

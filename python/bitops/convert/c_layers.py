@@ -12,7 +12,7 @@ from ..layers import Layer, fold
 from ..layers.planes import sum_planes
 from ..layers.product import PackedProduct
 from ..ops.array import BitArray, pack
-from .c_program import Program, Value, known
+from .c_program import Buffer, CProgram, known
 from .errors import ConversionError
 
 _INT32 = np.iinfo(np.int32)
@@ -22,7 +22,7 @@ class Refusal(ConversionError):
     """Says why a layer has no form in C; `write_chain` adds its name."""
 
 
-def write_chain(program: Program, layers: Sequence[Layer], x: Value, path: str = "") -> Value:
+def write_chain(program: CProgram, layers: Sequence[Layer], x: Buffer, path: str = "") -> Buffer:
     """Add the code of layers, one behind the other; return their output.
 
     Parameters
@@ -46,7 +46,7 @@ def write_chain(program: Program, layers: Sequence[Layer], x: Value, path: str =
 # Products
 
 
-def _product(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _product(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     operation = layer.operation
     is_bits = x.kind == "bits"
     are_units = layer.input_bits == 1 and is_bits
@@ -111,7 +111,7 @@ def _limits(layer: PackedProduct, are_units: bool) -> np.ndarray:
 # Numbers
 
 
-def _floats(program: Program, x: Value) -> Value:
+def _floats(program: CProgram, x: Buffer) -> Buffer:
     """Return a value as float; bits are +-1."""
     if x.kind == "float":
         return x
@@ -128,7 +128,7 @@ def _floats(program: Program, x: Value) -> Value:
     return y
 
 
-def _changed(program: Program, x: Value, function: str, *settings: object) -> Value:
+def _changed(program: CProgram, x: Buffer, function: str, *settings: object) -> Buffer:
     """Apply a function to every number, with settings that go before the arrays."""
     x = _floats(program, x)
     y = program.instead(x, "float")
@@ -137,35 +137,35 @@ def _changed(program: Program, x: Value, function: str, *settings: object) -> Va
 
 
 def _affine(
-    program: Program, where: str, x: Value, alpha: np.ndarray | None, bias: np.ndarray | None
-) -> Value:
+    program: CProgram, where: str, x: Buffer, alpha: np.ndarray | None, bias: np.ndarray | None
+) -> Buffer:
     tables = (program.table("alpha", where, alpha), program.table("bias", where, bias))
     return _changed(program, x, "affine", *tables)
 
 
-def _batch_norm(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _batch_norm(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     return _affine(program, where, x, layer.alpha, layer.bias)
 
 
-def _relu(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _relu(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     return _limited(program, x, 0.0, np.inf)
 
 
-def _clip(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _clip(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     return _limited(program, x, layer.low, layer.high)
 
 
-def _limited(program: Program, x: Value, low: float, high: float) -> Value:
+def _limited(program: CProgram, x: Buffer, low: float, high: float) -> Buffer:
     least, most = np.finfo(np.float32).min, np.finfo(np.float32).max
     texts = [f"{float(np.float32(np.clip(limit, least, most))).hex()}f" for limit in (low, high)]
     return _changed(program, x, "clip", *texts)
 
 
-def _prelu(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _prelu(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     return _changed(program, x, "prelu", program.table("slopes", where, layer.slope))
 
 
-def _sign(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _sign(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     x = _floats(program, x)
     limits = None if layer.threshold is None else _rounded(layer.threshold, upward=False)
     tables = (
@@ -189,18 +189,18 @@ def _rounded(thresholds: np.ndarray, *, upward: bool) -> np.ndarray:
     return np.clip(near, limits.min, limits.max)
 
 
-def _multi_threshold(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _multi_threshold(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     return _codes(program, where, _rounded(layer.threshold, upward=True), x)
 
 
-def _quantize(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _quantize(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     steps = np.arange(1, 2 ** layer.output_bits(None), dtype=np.float32) - np.float32(0.5)
     below, _ = fold(lambda z: layer.forward(z).astype(np.float32) - steps, steps.size)
     threshold = np.nextafter(below.astype(np.float32), np.float32(np.inf))[np.newaxis]
     return _codes(program, where, threshold, x)
 
 
-def _codes(program: Program, where: str, threshold: np.ndarray, x: Value) -> Value:
+def _codes(program: CProgram, where: str, threshold: np.ndarray, x: Buffer) -> Buffer:
     x = _floats(program, x)
     y = program.new("bytes", x.shape)
     table = program.table("thresholds", where, threshold)
@@ -211,7 +211,7 @@ def _codes(program: Program, where: str, threshold: np.ndarray, x: Value) -> Val
     return y
 
 
-def _levels(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _levels(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     if x.kind != "bytes":
         raise Refusal("its input must be codes of several bits")
     return _changed(program, x, "scale", f"{float(np.float32(layer.step)).hex()}f")
@@ -220,7 +220,7 @@ def _levels(program: Program, where: str, layer: Any, x: Value) -> Value:
 # Images
 
 
-def _max_pool(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _max_pool(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     is_bits = x.kind == "bits"
     if not is_bits:
         if layer.minimum is not None:
@@ -238,7 +238,7 @@ def _max_pool(program: Program, where: str, layer: Any, x: Value) -> Value:
     return y
 
 
-def _average_pool(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _average_pool(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     x = _floats(program, x)
     shapes = x.shape, known(layer.output_shape(x.shape))
     y = program.new("float", shapes[1])
@@ -247,7 +247,7 @@ def _average_pool(program: Program, where: str, layer: Any, x: Value) -> Value:
     return y
 
 
-def _global_average_pool(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _global_average_pool(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     if len(x.shape) != 3:
         raise Refusal("its input must be images")
     x = _floats(program, x)
@@ -257,10 +257,10 @@ def _global_average_pool(program: Program, where: str, layer: Any, x: Value) -> 
     return y
 
 
-def _flatten(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _flatten(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     target = known(layer.output_shape(x.shape))
     if not (x.kind == "bits" and x.pixels > 1 and x.shape[-1] % 32):
-        return Value(x.kind, target, x.place)
+        return Buffer(x.kind, target, x.place)
     y = program.new("bits", target)
     program.call("flatten", x.pixels, x.shape[-1], x, y)
     program.release(x)
@@ -270,7 +270,7 @@ def _flatten(program: Program, where: str, layer: Any, x: Value) -> Value:
 # Branches
 
 
-def _branches(program: Program, where: str, layer: Any, x: Value) -> tuple[Value, Value]:
+def _branches(program: CProgram, where: str, layer: Any, x: Buffer) -> tuple[Buffer, Buffer]:
     """Add both branches; return their outputs as float."""
     program.hold(x)
     main = _floats(program, write_chain(program, layer.body.layers, x, f"{where}_body_"))
@@ -280,7 +280,7 @@ def _branches(program: Program, where: str, layer: Any, x: Value) -> tuple[Value
     return main, _floats(program, other)
 
 
-def _residual(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _residual(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     main, other = _branches(program, where, layer, x)
     if main.shape != other.shape:
         raise Refusal(f"both branches must give one shape, got {main.shape} and {other.shape}")
@@ -290,7 +290,7 @@ def _residual(program: Program, where: str, layer: Any, x: Value) -> Value:
     return y
 
 
-def _concat(program: Program, where: str, layer: Any, x: Value) -> Value:
+def _concat(program: CProgram, where: str, layer: Any, x: Buffer) -> Buffer:
     main, other = _branches(program, where, layer, x)
     sizes = main.shape[-1], other.shape[-1]
     y = program.new("float", (*main.shape[:-1], sum(sizes)))
@@ -310,7 +310,7 @@ def _flags(values: np.ndarray | None) -> np.ndarray | None:
     return None if values is None else _words(pack(values))
 
 
-Writer = Callable[[Program, str, Any, Value], Value]
+Writer = Callable[[CProgram, str, Any, Buffer], Buffer]
 WRITERS: dict[type[Layer], Writer] = {
     L.PackedAvgPool2D: _average_pool,
     L.PackedBatchNorm: _batch_norm,

@@ -18,7 +18,7 @@ _PER_WORD = {"bits": 32, "bytes": 4, "int32_t": 1, "float": 1}
 
 
 @dataclass(frozen=True)
-class Value:
+class Buffer:
     """What flows between two layers.
 
     Attributes
@@ -56,7 +56,7 @@ class Value:
 
 
 @dataclass
-class Program:
+class CProgram:
     """Tables and calls in the order of the layers, and what of the workspace is in use.
 
     Attributes
@@ -75,9 +75,9 @@ class Program:
     words_before: int = 0
     live: dict[int, tuple[int, int]] = field(default_factory=dict)  # words and users by place
 
-    def new(self, kind: str, shape: Sequence[int]) -> Value:
+    def new(self, kind: str, shape: Sequence[int]) -> Buffer:
         """Return a place for a value: the first gap between those in use."""
-        value, at = Value(kind, tuple(shape)), 0
+        value, at = Buffer(kind, tuple(shape)), 0
         for place, (words, _) in sorted(self.live.items()):
             if at + value.words <= place:
                 break
@@ -85,15 +85,15 @@ class Program:
         self.live[at] = value.words, 1
         self.words_before = self.words
         self.words = max(self.words, at + value.words)
-        return Value(kind, tuple(shape), at)
+        return Buffer(kind, tuple(shape), at)
 
-    def hold(self, value: Value) -> None:
+    def hold(self, value: Buffer) -> None:
         """Keep a value for one more user."""
         if value.place is not None:
             words, users = self.live[value.place]
             self.live[value.place] = words, users + 1
 
-    def release(self, value: Value) -> None:
+    def release(self, value: Buffer) -> None:
         """Let go of a value; when the last user does, its place is free."""
         if value.place is None:
             return
@@ -101,10 +101,10 @@ class Program:
         if users > 1:
             self.live[value.place] = words, users - 1
 
-    def instead(self, value: Value, kind: str) -> Value:
+    def instead(self, value: Buffer, kind: str) -> Buffer:
         """Return a place for as many words as a value has: its own, if nobody else needs it."""
         if value.place is not None and self.live[value.place][1] == 1:
-            return Value(kind, value.shape, value.place)
+            return Buffer(kind, value.shape, value.place)
         self.release(value)
         return self.new(kind, value.shape)
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ..files import hdf5
 from ..files.reading import read_regular
-from ..files.unpacking import most_unpacked, read_zip
+from ..files.unpacking import read_zip
 from .errors import ConversionError
 
 _MOST_LAYERS = 10_000
@@ -103,7 +104,7 @@ def _open_hdf5(data: bytes) -> Any:
         raise ImportError("[from_keras] this needs h5py: pip install 'bitops[keras]'") from None
     try:
         return h5py.File(io.BytesIO(data), "r")
-    except OSError as error:
+    except hdf5.DAMAGED as error:
         raise ConversionError(f"[from_keras] the file must be HDF5 or .keras: {error}") from None
 
 
@@ -112,18 +113,15 @@ def _read_errors() -> Iterator[None]:
     """Turn what HDF5 says of damaged files into the error of converters."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except hdf5.DAMAGED as error:
         raise ConversionError(f"[from_keras] the file is damaged: {error}") from None
 
 
 def _child(group: Any, name: str) -> Any:
-    """Return a child of an HDF5 group, never one in another file."""
-    import h5py
-
-    link = group.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise ConversionError(f"[from_keras] the file must hold {name!r} itself")
-    return group[name]
+    try:
+        return hdf5.child(group, name)
+    except ValueError as error:
+        raise ConversionError(f"[from_keras] {error}") from None
 
 
 def _children(group: Any) -> Iterator[tuple[str, Any]]:
@@ -132,15 +130,10 @@ def _children(group: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _array(dataset: Any, file_bytes: int) -> np.ndarray:
-    import h5py
-
-    if not isinstance(dataset, h5py.Dataset):
-        raise ConversionError("[from_keras] weights must be HDF5 datasets")
-    if dataset.external or dataset.is_virtual or dataset.dtype.kind not in "fiu":
-        raise ConversionError(f"[from_keras] {dataset.name} must be numbers in the file itself")
-    if dataset.nbytes > most_unpacked(file_bytes):
-        raise ConversionError(f"[from_keras] {dataset.name} is far larger than the file")
-    values = np.asarray(dataset[()], np.float32)
+    try:
+        values = np.asarray(hdf5.read_numbers(dataset, file_bytes), np.float32)
+    except ValueError as error:
+        raise ConversionError(f"[from_keras] {error}") from None
     if not np.isfinite(values).all():
         raise ConversionError(f"[from_keras] {dataset.name} must be finite")
     return values

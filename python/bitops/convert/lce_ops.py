@@ -12,9 +12,10 @@ import numpy as np
 
 from ..ops.geometry import Pair
 from .calls import Call, Handler
+from .convolutions import convolved
 from .lce_file import FLOAT32, INT32
 from .onnx_ops import HANDLERS as ONNX
-from .steps import Conv, Levels, Map, Pool, Sides
+from .steps import Levels, Map, Pool, Sides
 from .tensors import Tensor, multiply, output_size, same_padding
 
 _LARGEST = 2**31 - 1
@@ -82,36 +83,11 @@ def _padding(call: Call, x: Tensor, kernel: Pair, stride: Pair, dilation: Pair) 
 
 def _convolved(call: Call, x: Tensor, w: np.ndarray, groups: int, pad_value: float = 0.0) -> Tensor:
     """Convolve with filters (o, kh, kw, i / groups)."""
-    node = call.node
     _check_images(call, x)
-    if not w.size or not np.isfinite(w).all():
-        raise node.refuse("its weights must be finite, and not empty")
-    if w.shape[3] * groups != x.features(node) or len(w) % groups:
-        raise node.refuse(
-            f"filters {w.shape} in {groups} groups do not fit {x.features(node)} channels"
-        )
     kernel = w.shape[1], w.shape[2]
     stride, dilation = _pair(call, "stride_{}"), _pair(call, "dilation_{}_factor")
     padding = _padding(call, x, kernel, stride, dilation)
-    image = output_size(node, x, kernel, stride, padding, dilation)
-    own, order = _in_order(call, x, w, groups)
-    step = Conv(str(node), own, 0.0, stride, padding, dilation, groups, pad_value)
-    return x.add(step, sizes=(*image, len(w)), order=order)
-
-
-def _in_order(
-    call: Call, x: Tensor, w: np.ndarray, groups: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return filters for channels in the order that they have here, and that of the output."""
-    if x.order is None:
-        return w, None
-    if groups == 1:
-        return np.moveaxis(x.arranged(np.moveaxis(w, 3, 0)), 0, 3), None
-    if groups < len(x.order):
-        raise call.node.refuse("groups of channels that lie in another order are not supported")
-    times = len(w) // groups  # filters of one channel stay together
-    own = x.arranged(w.reshape(groups, times, *w.shape[1:])).reshape(w.shape)
-    return own, (x.order[:, np.newaxis] * times + np.arange(times)).ravel()
+    return convolved(call.node, x, w, groups, stride, padding, dilation, pad_value)
 
 
 def _filters(call: Call, kind: type) -> np.ndarray:

@@ -26,6 +26,7 @@ import numpy as np
 from .. import layers as L
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
+from ..ops.array import pack
 from ..quantizers import Heaviside
 from .errors import ConversionError
 from .simplify import is_three_way, simplified, what_flows
@@ -43,12 +44,15 @@ def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.
         raise ConversionError(
             f"[{where}] the output must be scores, not images that were flattened or joined"
         )
-    known = tuple(size for size in start.sizes if size is not None)
+    sizes = start.sizes[1:] if start.is_sequence else start.sizes
+    known = tuple(size for size in sizes if size is not None)
     try:
         layers = lower(output.trace.steps_from(start.trace), remarks)
         if not layers:
             raise ConversionError(f"[{where}] the network computes nothing of its input")
-        return L.Sequential(layers, input_shape=known if len(known) == len(start.sizes) else None)
+        if start.is_sequence:
+            layers = [L.AsImages(), *layers, *([L.AsSequences()] if output.is_image else [])]
+        return L.Sequential(layers, input_shape=known if len(known) == len(sizes) else None)
     except ConversionError:
         raise
     except (TypeError, ValueError) as error:
@@ -156,8 +160,10 @@ def _product(
         layer = binary_kind(*sizes, **settings)
     else:
         layer = planes_kind(*sizes, GivenPlanes(found), **settings)
-    if found is None or found.is_binary:
+    if found is None:
         layer.weight.assign(w.astype(np.float32))
+    elif found.is_binary:
+        layer.weight.assign_signs(pack(w))
     if settings["bias"]:
         bias = step.shift * w.reshape(len(w), -1).sum(axis=1)
         layer.bias.assign((bias if step.bias is None else bias + step.bias).astype(np.float32))

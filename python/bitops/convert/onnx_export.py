@@ -10,7 +10,7 @@ from ..layers.inputs import Shape
 from ..layers.product import PackedProduct
 from .errors import ConversionError
 from .onnx_layers import takes_images, unknown_layers, write_chain
-from .onnx_writer import NHWC, ROWS, SEQUENCES, GraphWriter, Value
+from .onnx_writer import NHWC, ROWS, SEQUENCES, GraphTensor, GraphWriter
 
 
 def to_onnx(packed: Packed, path: str | os.PathLike, *, qonnx: bool = False) -> None:
@@ -65,7 +65,7 @@ def to_onnx(packed: Packed, path: str | os.PathLike, *, qonnx: bool = False) -> 
     write_file("to_onnx", path, model.SerializeToString(deterministic=True))
 
 
-def _start(packed: Packed) -> Value:
+def _start(packed: Packed) -> GraphTensor:
     """Return the input: codes if the first layer says so, else any numbers."""
     shape: Shape = packed.input_shape or (packed.in_features,)
     if packed.input_shape is None and takes_images(packed.layers):
@@ -79,5 +79,5 @@ def _start(packed: Packed) -> Value:
         )
     first = packed.layers[0]
     if isinstance(first, PackedProduct) and first.input_bits is not None:
-        return Value("input", axes, shape, "codes", 2**first.input_bits - 1)
-    return Value("input", axes, shape)
+        return GraphTensor("input", axes, shape, "codes", 2**first.input_bits - 1)
+    return GraphTensor("input", axes, shape)

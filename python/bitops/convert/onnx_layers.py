@@ -28,7 +28,16 @@ from ..layers.operation import Convolution
 from ..layers.product import PackedProduct
 from ..layers.windows import Windows
 from ..ops.geometry import make_window
-from .onnx_writer import NCHW, NHWC, QONNX, ROWS, SEQUENCES, GraphWriter, Value, smallest_integers
+from .onnx_writer import (
+    NCHW,
+    NHWC,
+    QONNX,
+    ROWS,
+    SEQUENCES,
+    GraphTensor,
+    GraphWriter,
+    smallest_integers,
+)
 from .steps import Sides
 
 # float32 holds every integer up to it
@@ -46,10 +55,12 @@ _MOVING = (  # what gives bits if bits come in
     L.PackedPad2D,
 )
 
-Write = Callable[[GraphWriter, Any, Value], Value]
+Write = Callable[[GraphWriter, Any, GraphTensor], GraphTensor]
 
 
-def write_chain(w: GraphWriter, layers: Sequence[Layer], x: Value, prefix: str = "") -> Value:
+def write_chain(
+    w: GraphWriter, layers: Sequence[Layer], x: GraphTensor, prefix: str = ""
+) -> GraphTensor:
     """Write layers one behind the other; return the last output."""
     for place, layer, pools, after in _groups(layers):
         w.scope = f"{prefix}{place}.{layer.name}"
@@ -131,11 +142,11 @@ def _reads_units(layers: Sequence[Layer]) -> bool:
 def _bits(
     w: GraphWriter,
     layer: PackedProduct | L.PackedSign,
-    x: Value,
+    x: GraphTensor,
     pools: Sequence[L.PackedMaxPool2D],
     *,
     read_units: bool,
-) -> Value:
+) -> GraphTensor:
     """Write a layer that gives bits, and pools of these bits."""
     if isinstance(layer, PackedProduct):
         z, is_whole = _sums(w, layer, x)
@@ -158,7 +169,7 @@ def _bits(
     return _compare(w, z, limit, read_units)
 
 
-def _turn(w: GraphWriter, x: Value, sign: np.ndarray) -> Value:
+def _turn(w: GraphWriter, x: GraphTensor, sign: np.ndarray) -> GraphTensor:
     return x if (sign == 1).all() else w.times(x, "turn", sign)
 
 
@@ -179,7 +190,7 @@ def _rounded_up(values: np.ndarray) -> np.ndarray:
         return np.where(single < values, np.nextafter(single, np.float32(np.inf)), single)
 
 
-def _compare(w: GraphWriter, z: Value, limit: np.ndarray, read_units: bool) -> Value:
+def _compare(w: GraphWriter, z: GraphTensor, limit: np.ndarray, read_units: bool) -> GraphTensor:
     """Write z >= limit as bits: +-1, or 0 and 1."""
     kind, low = ("units", 0.0) if read_units else ("bits", -1.0)
     limit = limit.astype(np.float32)
@@ -193,8 +204,8 @@ def _compare(w: GraphWriter, z: Value, limit: np.ndarray, read_units: bool) -> V
 
 
 def _count(
-    w: GraphWriter, x: Value, limits: np.ndarray, scale: float, bias: float, dtype: str
-) -> Value:
+    w: GraphWriter, x: GraphTensor, limits: np.ndarray, scale: float, bias: float, dtype: str
+) -> GraphTensor:
     """Write a MultiThreshold of QONNX, for limits (features or 1, levels)."""
     return w.apply(
         x,
@@ -211,7 +222,7 @@ def _count(
 # Products
 
 
-def _sums(w: GraphWriter, layer: PackedProduct, x: Value) -> tuple[Value, bool]:
+def _sums(w: GraphWriter, layer: PackedProduct, x: GraphTensor) -> tuple[GraphTensor, bool]:
     """Write a product with weights of whole numbers; return it, and whether it is whole."""
     x = w.as_kind(x, "units" if layer.input_bits == 1 else "bits")
     is_whole = x.kind != "numbers"
@@ -223,8 +234,8 @@ def _sums(w: GraphWriter, layer: PackedProduct, x: Value) -> tuple[Value, bool]:
 
 
 def _multiply(
-    w: GraphWriter, layer: Any, x: Value, weights: np.ndarray, bias: np.ndarray | None = None
-) -> Value:
+    w: GraphWriter, layer: Any, x: GraphTensor, weights: np.ndarray, bias: np.ndarray | None = None
+) -> GraphTensor:
     """Write a product; whole weights are stored as integers."""
     is_conv = isinstance(layer.operation, Convolution)
     weights = weights.transpose(0, 3, 1, 2) if is_conv else weights.T
@@ -251,8 +262,12 @@ def _whole_weights(w: GraphWriter, weights: np.ndarray) -> str:
 
 
 def _convolve(
-    w: GraphWriter, operation: Convolution, x: Value, weights: str, bias: np.ndarray | None = None
-) -> Value:
+    w: GraphWriter,
+    operation: Convolution,
+    x: GraphTensor,
+    weights: str,
+    bias: np.ndarray | None = None,
+) -> GraphTensor:
     windows = operation.windows
     padding = _padding(w, windows, x.sizes)
     x = w.arranged(x, NCHW)
@@ -286,7 +301,7 @@ def _flat(padding: Sides) -> list[int]:
     return [top, left, bottom, right]
 
 
-def _pad_images(w: GraphWriter, x: Value, padding: Sides, value: float) -> Value:
+def _pad_images(w: GraphWriter, x: GraphTensor, padding: Sides, value: float) -> GraphTensor:
     top, left, bottom, right = _flat(padding)
     sides = {"h": (top, bottom), "w": (left, right)}
     pads = [sides.get(axis, (0, 0))[end] for end in (0, 1) for axis in x.axes]
@@ -294,7 +309,7 @@ def _pad_images(w: GraphWriter, x: Value, padding: Sides, value: float) -> Value
     return replace(w.apply(x, "Pad", *inputs, mode="constant"), kind=x.kind, largest=x.largest)
 
 
-def _product(w: GraphWriter, layer: PackedProduct, x: Value) -> Value:
+def _product(w: GraphWriter, layer: PackedProduct, x: GraphTensor) -> GraphTensor:
     """Write a product without thresholds."""
     if getattr(layer, "scale_input", False):
         return _scaled_conv(w, layer, x)
@@ -302,7 +317,7 @@ def _product(w: GraphWriter, layer: PackedProduct, x: Value) -> Value:
     return w.plus(w.times(z, "alpha", layer.alpha), "bias", layer.bias)
 
 
-def _scaled_conv(w: GraphWriter, layer: Any, x: Value) -> Value:
+def _scaled_conv(w: GraphWriter, layer: Any, x: GraphTensor) -> GraphTensor:
     """Write a convolution of the signs of x, times the map K of mean magnitudes (XNOR-Net)."""
     x = w.arranged(w.as_kind(x, "bits"), NCHW)
     windows = layer.operation.windows
@@ -322,14 +337,14 @@ def _scaled_conv(w: GraphWriter, layer: Any, x: Value) -> Value:
     return w.plus(y, "bias", layer.bias)
 
 
-def _float_product(w: GraphWriter, layer: Any, x: Value) -> Value:
+def _float_product(w: GraphWriter, layer: Any, x: GraphTensor) -> GraphTensor:
     return _multiply(w, layer, w.as_kind(x, "bits"), layer.weight, layer.bias)
 
 
 # Pools, padding and layout
 
 
-def _max_pool(w: GraphWriter, layer: L.PackedMaxPool2D, x: Value) -> Value:
+def _max_pool(w: GraphWriter, layer: L.PackedMaxPool2D, x: GraphTensor) -> GraphTensor:
     if layer.minimum is None:
         return replace(_max_pool_plain(w, layer, x), kind=x.kind, largest=x.largest)
     sign = np.where(layer.minimum, -1.0, 1.0)
@@ -338,11 +353,11 @@ def _max_pool(w: GraphWriter, layer: L.PackedMaxPool2D, x: Value) -> Value:
     return replace(y, kind=kind, largest=x.largest)
 
 
-def _max_pool_plain(w: GraphWriter, layer: L.PackedMaxPool2D, x: Value) -> Value:
+def _max_pool_plain(w: GraphWriter, layer: L.PackedMaxPool2D, x: GraphTensor) -> GraphTensor:
     return _pool(w, "MaxPool", layer, x)
 
 
-def _pool(w: GraphWriter, op: str, layer: Any, x: Value, **attributes: Any) -> Value:
+def _pool(w: GraphWriter, op: str, layer: Any, x: GraphTensor, **attributes: Any) -> GraphTensor:
     windows = layer.windows
     y = w.apply(
         w.arranged(x, NCHW),
@@ -355,16 +370,18 @@ def _pool(w: GraphWriter, op: str, layer: Any, x: Value, **attributes: Any) -> V
     return replace(y, sizes=layer.output_shape(x.sizes))
 
 
-def _average_pool(w: GraphWriter, layer: L.PackedAvgPool2D, x: Value) -> Value:
+def _average_pool(w: GraphWriter, layer: L.PackedAvgPool2D, x: GraphTensor) -> GraphTensor:
     return _pool(w, "AveragePool", layer, w.as_kind(x, "bits"), count_include_pad=1)
 
 
-def _global_average_pool(w: GraphWriter, layer: L.PackedGlobalAvgPool2D, x: Value) -> Value:
+def _global_average_pool(
+    w: GraphWriter, layer: L.PackedGlobalAvgPool2D, x: GraphTensor
+) -> GraphTensor:
     y = w.apply(w.arranged(w.as_kind(x, "bits"), NCHW), "GlobalAveragePool")
     return replace(w.apply(y, "Flatten", axis=1), axes=ROWS)
 
 
-def _flatten(w: GraphWriter, layer: L.PackedFlatten, x: Value) -> Value:
+def _flatten(w: GraphWriter, layer: L.PackedFlatten, x: GraphTensor) -> GraphTensor:
     """Write Flatten of images NHWC, in which order the columns of the next layer are."""
     if x.axes == ROWS:
         return x
@@ -372,7 +389,7 @@ def _flatten(w: GraphWriter, layer: L.PackedFlatten, x: Value) -> Value:
     return replace(y, axes=ROWS, kind=x.kind, largest=x.largest)
 
 
-def _pad(w: GraphWriter, layer: L.PackedPad2D, x: Value) -> Value:
+def _pad(w: GraphWriter, layer: L.PackedPad2D, x: GraphTensor) -> GraphTensor:
     x = w.arranged(x, NCHW)
     value = layer.value
     if x.kind in ("bits", "units"):
@@ -386,12 +403,12 @@ def _pad(w: GraphWriter, layer: L.PackedPad2D, x: Value) -> Value:
     return y
 
 
-def _as_images(w: GraphWriter, layer: L.PackedAsImages, x: Value) -> Value:
+def _as_images(w: GraphWriter, layer: L.PackedAsImages, x: GraphTensor) -> GraphTensor:
     name = w.node("Unsqueeze", x.name, w.constant("axes", np.array([1])))
     return replace(x, name=name, axes=NHWC)
 
 
-def _as_sequences(w: GraphWriter, layer: L.PackedAsSequences, x: Value) -> Value:
+def _as_sequences(w: GraphWriter, layer: L.PackedAsSequences, x: GraphTensor) -> GraphTensor:
     x = w.arranged(x, NHWC)
     name = w.node("Squeeze", x.name, w.constant("axes", np.array([1])))
     return replace(x, name=name, axes=SEQUENCES)
@@ -400,22 +417,22 @@ def _as_sequences(w: GraphWriter, layer: L.PackedAsSequences, x: Value) -> Value
 # Elementwise
 
 
-def _batch_norm(w: GraphWriter, layer: L.PackedBatchNorm, x: Value) -> Value:
+def _batch_norm(w: GraphWriter, layer: L.PackedBatchNorm, x: GraphTensor) -> GraphTensor:
     return w.plus(w.times(w.as_kind(x, "bits"), "alpha", layer.alpha), "bias", layer.bias)
 
 
 def _simple(op: str) -> Write:
-    def write(w: GraphWriter, layer: Layer, x: Value) -> Value:
+    def write(w: GraphWriter, layer: Layer, x: GraphTensor) -> GraphTensor:
         return w.apply(w.as_kind(x, "bits"), op)
 
     return write
 
 
-def _softmax(w: GraphWriter, layer: L.PackedSoftmax, x: Value) -> Value:
+def _softmax(w: GraphWriter, layer: L.PackedSoftmax, x: GraphTensor) -> GraphTensor:
     return w.apply(w.as_kind(x, "bits"), "Softmax", axis=x.feature_axis)
 
 
-def _clip(w: GraphWriter, layer: L.PackedClip, x: Value) -> Value:
+def _clip(w: GraphWriter, layer: L.PackedClip, x: GraphTensor) -> GraphTensor:
     limits = [
         w.constant(name, np.float32(limit)) if np.isfinite(limit) else ""
         for name, limit in (("low", layer.low), ("high", layer.high))
@@ -423,17 +440,17 @@ def _clip(w: GraphWriter, layer: L.PackedClip, x: Value) -> Value:
     return w.apply(w.as_kind(x, "bits"), "Clip", *limits)
 
 
-def _prelu(w: GraphWriter, layer: L.PackedPReLU, x: Value) -> Value:
+def _prelu(w: GraphWriter, layer: L.PackedPReLU, x: GraphTensor) -> GraphTensor:
     return w.apply(w.as_kind(x, "bits"), "PRelu", w.per_feature(x, "slope", layer.slope))
 
 
-def _rprelu(w: GraphWriter, layer: L.PackedRPReLU, x: Value) -> Value:
+def _rprelu(w: GraphWriter, layer: L.PackedRPReLU, x: GraphTensor) -> GraphTensor:
     z = w.plus(w.as_kind(x, "bits"), "shift", -layer.shift)
     y = w.apply(z, "PRelu", w.per_feature(z, "slope", layer.slope))
     return w.plus(y, "offset", layer.offset)
 
 
-def _pad_features(w: GraphWriter, layer: L.PackedPadFeatures, x: Value) -> Value:
+def _pad_features(w: GraphWriter, layer: L.PackedPadFeatures, x: GraphTensor) -> GraphTensor:
     x = w.as_kind(x, "bits")
     both = layer.before, layer.after
     pads = [size if axis == "c" else 0 for size in both for axis in x.axes]
@@ -441,11 +458,11 @@ def _pad_features(w: GraphWriter, layer: L.PackedPadFeatures, x: Value) -> Value
     return w.apply(x, "Pad", *inputs, mode="constant")
 
 
-def _levels(w: GraphWriter, layer: L.PackedLevels, x: Value) -> Value:
+def _levels(w: GraphWriter, layer: L.PackedLevels, x: GraphTensor) -> GraphTensor:
     return w.times(w.as_kind(x, "units"), "step", layer.step)
 
 
-def _quantize(w: GraphWriter, layer: L.PackedQuantize, x: Value) -> Value:
+def _quantize(w: GraphWriter, layer: L.PackedQuantize, x: GraphTensor) -> GraphTensor:
     """Write round(clip(x / c, 0, 1) * largest code)."""
     bits, clip_value = layer.config()["bits"], layer.config()["clip_value"]
     largest = 2**bits - 1
@@ -455,7 +472,7 @@ def _quantize(w: GraphWriter, layer: L.PackedQuantize, x: Value) -> Value:
     return replace(w.apply(y, "Round"), kind="codes", largest=largest)
 
 
-def _multi_threshold(w: GraphWriter, layer: L.PackedMultiThreshold, x: Value) -> Value:
+def _multi_threshold(w: GraphWriter, layer: L.PackedMultiThreshold, x: GraphTensor) -> GraphTensor:
     """Write the count of x >= t over the thresholds t of a feature."""
     x = w.as_kind(x, "bits")
     limits = np.clip(_rounded_up(layer.threshold.astype(np.float64)), -_LARGEST, _LARGEST)
@@ -473,7 +490,7 @@ def _multi_threshold(w: GraphWriter, layer: L.PackedMultiThreshold, x: Value) ->
     return replace(y, kind="codes", largest=levels)
 
 
-def _branches(w: GraphWriter, layer: Any, x: Value) -> Value:
+def _branches(w: GraphWriter, layer: Any, x: GraphTensor) -> GraphTensor:
     """Write body(x) + shortcut(x), their product, or both side by side."""
     scope = w.scope
     x = w.as_kind(x, "bits")
@@ -494,7 +511,7 @@ def _branches(w: GraphWriter, layer: Any, x: Value) -> Value:
     return w.apply(main, "Add", other.name)
 
 
-def _factors(w: GraphWriter, main: Value, factors: Value) -> str:
+def _factors(w: GraphWriter, main: GraphTensor, factors: GraphTensor) -> str:
     """Return factors in the layout of what they multiply: a row gets the axes of the image."""
     if len(factors.sizes) == len(main.sizes):
         return w.arranged(factors, main.axes).name

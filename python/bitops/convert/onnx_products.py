@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from .calls import Call, Handler
+from .convolutions import convolved
 from .graph import Node
-from .onnx_windows import check_images, padding_of, pair_of
-from .steps import Conv, Dense
-from .tensors import Tensor, output_size
-
-_MOST_WEIGHTS = 2**26
+from .onnx_windows import also_of_sequences, check_images, padding_of, pair_of
+from .steps import Dense
+from .tensors import Tensor
 
 
 def _matmul(call: Call) -> Tensor:
@@ -62,7 +61,9 @@ def _conv(call: Call) -> Tensor:
     w = _finite(node, call.needed(1))
     groups = call.attribute("group", 1)
     if w.ndim != 4:
-        raise node.refuse(f"only convolutions of two axes are supported, got weights {w.shape}")
+        raise node.refuse(
+            f"only convolutions of one or two axes are supported, got weights {w.shape}"
+        )
     if x.axes == "nc11" and w.shape[2:] == (1, 1) and groups == 1 and not _pads(call, x, w):
         # a convolution of one pixel, as behind a global pool
         rows = replace(x, axes="nc")
@@ -80,49 +81,11 @@ def _bias(node: Node, y: Tensor, bias: np.ndarray) -> np.ndarray:
 
 
 def _image_conv(call: Call, x: Tensor, w: np.ndarray, groups: int) -> Tensor:
-    node = call.node
-    check_images(node, x)
-    if groups < 1 or w.shape[1] * groups != x.features(node) or len(w) % groups:
-        raise node.refuse(
-            f"filters {w.shape} in {groups} groups do not fit {x.features(node)} channels"
-        )
+    check_images(call.node, x)
     stride, dilation = (pair_of(call, name) for name in ("strides", "dilations"))
     kernel = w.shape[2], w.shape[3]
     padding = padding_of(call, x, kernel, stride, dilation)
-    filters, order = w.transpose(0, 2, 3, 1), None
-    if x.order is not None:
-        filters, groups, order = _arranged_filters(node, filters, groups, x.order)
-    step = Conv(str(node), filters, 0.0, stride, padding, dilation, groups)
-    image = output_size(node, x, kernel, stride, padding, dilation)
-    return x.add(step, sizes=(*image, len(w)), order=order)
-
-
-def _arranged_filters(
-    node: Node, filters: np.ndarray, groups: int, order: np.ndarray
-) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """Return filters OHWI for channels in another order, the groups, and the order of the output.
-
-    Groups move as they are if each finds its channels side by side. Otherwise there is one group,
-    and weights of 0 for the channels of the others.
-    """
-    outs, channels = len(filters) // groups, filters.shape[3]
-    places = order.reshape(groups, channels)
-    to = places[:, 0] // channels
-    order_out = (to[:, np.newaxis] * outs + np.arange(outs)).ravel()
-    if (places // channels == to[:, np.newaxis]).all():
-        arranged = np.empty_like(filters)
-        for group, place in enumerate(places):
-            own = filters[group * outs : (group + 1) * outs]
-            arranged[to[group] * outs : (to[group] + 1) * outs][..., place % channels] = own
-        is_same = bool((order_out == np.arange(len(filters))).all())
-        return arranged, groups, None if is_same else order_out
-    if filters.size * groups > _MOST_WEIGHTS:
-        raise node.refuse("groups of so many channels that lie in another order are not supported")
-    whole = np.zeros((*filters.shape[:3], channels * groups))
-    for group, place in enumerate(places):
-        rows = slice(group * outs, (group + 1) * outs)
-        whole[rows][..., place] = filters[rows]
-    return whole, 1, None
+    return convolved(call.node, x, w.transpose(0, 2, 3, 1), groups, stride, padding, dilation)
 
 
 def _pads(call: Call, x: Tensor, w: np.ndarray) -> bool:
@@ -130,7 +93,7 @@ def _pads(call: Call, x: Tensor, w: np.ndarray) -> bool:
 
 
 HANDLERS: dict[str, Handler] = {
-    "Conv": _conv,
+    "Conv": also_of_sequences(_conv),
     "Gemm": _gemm,
     "MatMul": _matmul,
 }

@@ -20,7 +20,7 @@ NHWC, NCHW, SEQUENCES, ROWS = "nhwc", "nchw", "nwc", "nc"
 
 
 @dataclass(frozen=True)
-class Value:
+class GraphTensor:
     """A tensor of the graph.
 
     Attributes
@@ -46,7 +46,7 @@ class Value:
     def feature_axis(self) -> int:
         return self.axes.index("c")
 
-    def as_numbers(self) -> Value:
+    def as_numbers(self) -> GraphTensor:
         return replace(self, kind="numbers")
 
 
@@ -85,12 +85,14 @@ class GraphWriter:
         self._nodes.append(make(op, [*inputs], [name], name=name, domain=domain, **attributes))
         return name
 
-    def apply(self, x: Value, op: str, *inputs: str, domain: str = "", **attributes: Any) -> Value:
+    def apply(
+        self, x: GraphTensor, op: str, *inputs: str, domain: str = "", **attributes: Any
+    ) -> GraphTensor:
         """Add a node that keeps the layout of its first input; return its output, numbers."""
         name = self.node(op, x.name, *inputs, domain=domain, **attributes)
         return replace(x, name=name).as_numbers()
 
-    def per_feature(self, x: Value, what: str, values: np.ndarray | float) -> str:
+    def per_feature(self, x: GraphTensor, what: str, values: np.ndarray | float) -> str:
         """Add float32 numbers, one a feature of x or one for all; return the constant."""
         array = np.asarray(values, np.float32)
         if array.ndim and (array == array[0]).all():
@@ -98,22 +100,22 @@ class GraphWriter:
         shape = [-1 if axis == "c" else 1 for axis in x.axes]
         return self.constant(what, array.reshape(shape) if array.ndim else array)
 
-    def times(self, x: Value, what: str, factors: np.ndarray | float | None) -> Value:
+    def times(self, x: GraphTensor, what: str, factors: np.ndarray | float | None) -> GraphTensor:
         """Multiply by factors, one a feature or one for all, unless there are none."""
         return x if factors is None else self.apply(x, "Mul", self.per_feature(x, what, factors))
 
-    def plus(self, x: Value, what: str, terms: np.ndarray | float | None) -> Value:
+    def plus(self, x: GraphTensor, what: str, terms: np.ndarray | float | None) -> GraphTensor:
         """Add terms, one a feature or one for all, unless there are none."""
         return x if terms is None else self.apply(x, "Add", self.per_feature(x, what, terms))
 
-    def arranged(self, x: Value, axes: str) -> Value:
+    def arranged(self, x: GraphTensor, axes: str) -> GraphTensor:
         """Return images with their axes in another order; sequences and rows stay as they are."""
         if x.axes in (axes, SEQUENCES, ROWS):
             return x
         order = [x.axes.index(axis) for axis in axes]
         return replace(x, name=self.node("Transpose", x.name, perm=order), axes=axes)
 
-    def as_kind(self, x: Value, kind: str) -> Value:
+    def as_kind(self, x: GraphTensor, kind: str) -> GraphTensor:
         """Return bits as +-1 ("bits") or as 0 and 1 ("units"); leave numbers as they are."""
         if x.kind == kind or x.kind not in ("bits", "units"):
             return x
@@ -123,14 +125,14 @@ class GraphWriter:
             y = self.plus(self.times(x, "two", 2.0), "minus_one", -1.0)
         return replace(y, kind=kind)
 
-    def finish(self, x: Value) -> Value:
+    def finish(self, x: GraphTensor) -> GraphTensor:
         """Return the output of the graph: x under this name."""
         self._nodes.append(
             self._onnx.helper.make_node("Identity", [x.name], ["output"], name="output")
         )
         return replace(x, name="output")
 
-    def describe(self, x: Value) -> None:
+    def describe(self, x: GraphTensor) -> None:
         """State the shape of a tensor, for viewers; shapes within a layer are inferred."""
         self._described[x.name] = self._info(x)
 
@@ -138,7 +140,7 @@ class GraphWriter:
         """Return the error that names the layer."""
         return ConversionError(f"[to_onnx] layer {self.scope}: {reason}")
 
-    def model(self, start: Value, end: Value, notes: dict[str, str]) -> Any:
+    def model(self, start: GraphTensor, end: GraphTensor, notes: dict[str, str]) -> Any:
         """Return the checked model of all nodes between two tensors."""
         onnx = self._onnx
         self._described.pop(end.name, None)
@@ -160,7 +162,7 @@ class GraphWriter:
         onnx.checker.check_model(model)
         return model
 
-    def _info(self, x: Value) -> Any:
+    def _info(self, x: GraphTensor) -> Any:
         """Return name, type and shape; the denotation tells images NHWC from NCHW."""
         own = dict(zip("hwc"[-len(x.sizes) :], x.sizes, strict=True))
         shape = ["n" if axis == "n" else own[axis] for axis in x.axes]

@@ -69,7 +69,7 @@ _SINGLE = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class FunctionCall:
     """A function of single numbers, and what it was called with."""
 
     function: Any
@@ -78,7 +78,7 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Value:
+class Recorded:
     """What is known of a recorded tensor.
 
     Attributes
@@ -93,7 +93,7 @@ class Value:
 
     tensor: Tensor | None
     bases: tuple[Tensor, ...] = ()
-    call: Call | None = None
+    call: FunctionCall | None = None
     refusal: ConversionError | None = None
     constant: Any = None
 
@@ -112,7 +112,7 @@ class Value:
 
             def given(value: Any) -> Any:
                 # a copy, because the function may be one that works in place
-                return value.of(base, x, done).clone() if isinstance(value, Value) else value
+                return value.of(base, x, done).clone() if isinstance(value, Recorded) else value
 
             assert self.call is not None
             args, kwargs = _mapped(given, self.call.args), _mapped(given, self.call.kwargs)
@@ -124,7 +124,7 @@ class Value:
 class Record:
     """The value of recorded tensors that share their memory, and these."""
 
-    value: Value
+    value: Recorded
     owners: list[Any]
 
 
@@ -185,7 +185,7 @@ class Recorder:
         """Return the output of a module that gets x, which stands for `start`."""
         try:
             with self.torch.no_grad(), self._following(module):
-                y = module(self._made(x, Value(start, (start,))))
+                y = module(self._made(x, Recorded(start, (start,))))
         except ConversionError as error:
             raise ConversionError(str(error)) from None
         except Exception as error:  # whatever the module says of an input
@@ -245,7 +245,7 @@ class Recorder:
             return self._computed(func, args, kwargs)
         if name in _BLANKS:
             blank = self._computed(func, args, kwargs)
-            return self._made(blank, Value(None, constant=blank))
+            return self._made(blank, Recorded(None, constant=blank))
         if name in _LOOKS:
             raise self._refused(
                 node,
@@ -284,14 +284,14 @@ class Recorder:
         if not isinstance(y, self.torch.Tensor):
             return y
         constant = self._computed(lambda: y.detach().as_subclass(self.torch.Tensor), (), {})
-        value = Value(None, constant=constant)
+        value = Recorded(None, constant=constant)
         return self._given(name, value, y, args)
 
     def _computed(self, func: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         with self.torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 
-    def _value(self, node: FunctionNode, func: Any, args: tuple, kwargs: Any) -> Value:
+    def _value(self, node: FunctionNode, func: Any, args: tuple, kwargs: Any) -> Recorded:
         if kwargs.get("out") is not None:
             raise node.refuse("out= is not supported")
         name = node.op
@@ -310,16 +310,16 @@ class Recorder:
             return self._same(node, func, args, kwargs)
         if name == "setitem":
             x, mask, chosen = args
-            if not isinstance(mask, Value):
+            if not isinstance(mask, Recorded):
                 raise node.refuse("only elements that a comparison chooses can be assigned to")
-            if not isinstance(x, Value):  # what is not assigned to may hold anything
+            if not isinstance(x, Recorded):  # what is not assigned to may hold anything
                 first = x.reshape(-1)[0].clone()
                 x = first if (x == first).all() else first.fill_(np.nan)
             func, args, name = self.torch.where, (mask, chosen, x), "where"
         elif name == "masked_fill":
             x, mask, chosen = args
             func, args, name = self.torch.where, (mask, chosen, x), "where"
-        operands = [x for x in _leaves((args, kwargs)) if isinstance(x, Value)]
+        operands = [x for x in _leaves((args, kwargs)) if isinstance(x, Recorded)]
         bases = self._bases(operands, args, kwargs) if name in _SINGLE else ()
         tensor, refusal = None, None
         try:
@@ -328,7 +328,7 @@ class Recorder:
             if not bases:
                 raise
             refusal = error
-        value = Value(tensor, bases, Call(func, *self._single(args, kwargs)), refusal)
+        value = Recorded(tensor, bases, FunctionCall(func, *self._single(args, kwargs)), refusal)
         if bases and (tensor is None or len(operands) > 1):
             tensor = self._as_steps(node, value) or tensor
         if tensor is not None:
@@ -351,7 +351,7 @@ class Recorder:
             raise node.refuse("the function is not supported")
 
         def known(x: Any) -> Any:
-            return x.known() if isinstance(x, Value) else self._constant(x, name in _SINGLE)
+            return x.known() if isinstance(x, Recorded) else self._constant(x, name in _SINGLE)
 
         args, kwargs = _mapped(known, args), _mapped(known, kwargs)
         try:
@@ -371,15 +371,15 @@ class Recorder:
             return array[:1]  # one for each example, such as ones_like(x)
         return array
 
-    def _same(self, node: FunctionNode, func: Any, args: tuple, kwargs: Any) -> Value:
+    def _same(self, node: FunctionNode, func: Any, args: tuple, kwargs: Any) -> Recorded:
         """Return the value that a copy, a view of all or another kind of numbers has."""
         if node.op in ("copy", "set data"):
             value = args[1]
-            if not isinstance(value, Value):
+            if not isinstance(value, Recorded):
                 raise node.refuse("numbers that depend on the input are replaced by constants")
             return value
         value = args[0]
-        if not isinstance(value, Value):
+        if not isinstance(value, Recorded):
             raise node.refuse("its first operand must depend on the input of the network")
         torch = self.torch
         names = {"half": torch.float16, "bfloat16": torch.bfloat16}
@@ -396,11 +396,11 @@ class Recorder:
         if not kind.is_floating_point and not isinstance(value.known().trace.step, Levels):
             raise node.refuse("a cast to integers or bool is supported only behind a comparison")
         if node.op in _KINDS:
-            return replace(value, call=Call(func, args, kwargs))
+            return replace(value, call=FunctionCall(func, args, kwargs))
         return value
 
-    def _check_expansion(self, node: FunctionNode, value: Value, sizes: tuple) -> None:
-        if len(sizes) == 1 and isinstance(sizes[0], Value):
+    def _check_expansion(self, node: FunctionNode, value: Recorded, sizes: tuple) -> None:
+        if len(sizes) == 1 and isinstance(sizes[0], Recorded):
             wanted = sizes[0].known().shape()
         else:
             given = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
@@ -413,7 +413,7 @@ class Recorder:
 
     # Functions of single numbers
 
-    def _bases(self, operands: list[Value], args: tuple, kwargs: Any) -> tuple[Tensor, ...]:
+    def _bases(self, operands: list[Recorded], args: tuple, kwargs: Any) -> tuple[Tensor, ...]:
         """Return the tensors of whose single numbers a call is a function."""
         numbers = [x for x in _leaves((args, kwargs)) if isinstance(x, self.torch.Tensor)]
         if any(x.numel() != 1 and not (x == x.reshape(-1)[:1]).all() for x in numbers):
@@ -431,7 +431,7 @@ class Recorder:
 
         return _mapped(single, args), _mapped(single, kwargs)
 
-    def _as_steps(self, node: FunctionNode, value: Value) -> Tensor | None:
+    def _as_steps(self, node: FunctionNode, value: Recorded) -> Tensor | None:
         """Return a function of single numbers as Levels, if it gives a few values."""
         for base in value.bases:
             found = self._find_steps(value, base)
@@ -445,7 +445,7 @@ class Recorder:
             return base.add(step)
         return None
 
-    def _find_steps(self, value: Value, base: Tensor) -> Steps | None:
+    def _find_steps(self, value: Recorded, base: Tensor) -> Steps | None:
         def function(x: np.ndarray) -> np.ndarray:
             y = value.of(base, self.torch.from_numpy(x), {})
             return np.array(y.numpy(), np.float64)
@@ -458,7 +458,7 @@ class Recorder:
 
     # Recorded tensors
 
-    def _made(self, y: Any, value: Value, record: Record | None = None) -> Any:
+    def _made(self, y: Any, value: Recorded, record: Record | None = None) -> Any:
         made = y.detach().as_subclass(self._recorded)
         made.record = record or Record(value, [])
         made.record.owners.append(made)
@@ -466,7 +466,7 @@ class Recorder:
         made.recorder = self
         return made
 
-    def _given(self, name: str, value: Value, y: Any, args: tuple) -> Any:
+    def _given(self, name: str, value: Recorded, y: Any, args: tuple) -> Any:
         """Attach a value to what a function gave, which may be its first argument, changed."""
         first = args[0] if args else None
         if isinstance(first, self._recorded) and (
@@ -496,7 +496,7 @@ class Recorder:
     def _is_recorded(self, x: Any) -> bool:
         return isinstance(x, self._recorded)
 
-    def _value_of(self, x: Any) -> Value:
+    def _value_of(self, x: Any) -> Recorded:
         if x.seen != self._version(x):
             node = self._node(self._running)
             raise self._refused(node, "its operand was changed in place, through a view of it")

@@ -48,10 +48,13 @@ def read_state(source: str | os.PathLike | Mapping[str, Any]) -> State:
 
 
 def _array(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float().numpy() if value.is_floating_point() else value.numpy()
-    array = np.asarray(value)
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float().numpy() if value.is_floating_point() else value.numpy()
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # a sparse tensor, or lists of several lengths
+        array = np.asarray(None)
     if array.dtype.kind not in "fiub":
         raise ConversionError(
             f"[from_torch] the entry {name!r} must be a tensor of numbers, got {type(value)}"
@@ -101,8 +104,11 @@ def _refuse_bombs(file: Any) -> None:
                     raise ConversionError(
                         f"[from_torch] {entry.filename} unpacks to far more than it takes"
                     )
-    except zipfile.BadZipFile:
-        pass  # the form before PyTorch 1.6
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        file.seek(0)
+        if file.read(2) == b"PK":  # PyTorch reads zip files by other means, and might go on
+            raise ConversionError(f"[from_torch] the zip file is damaged: {error}") from None
+        # else the form before PyTorch 1.6
     file.seek(0)
 
 

@@ -3,13 +3,24 @@
 These modules import nothing else from the package than `bitops.files`, to open files.
 """
 
-from .datasets import Dataset, load_cifar10, load_dataset, load_digits, load_mnist, load_svhn
+from .datasets import (
+    Dataset,
+    load_cifar10,
+    load_dataset,
+    load_digits,
+    load_images,
+    load_mnist,
+    load_npz,
+    load_svhn,
+)
 
 __all__ = [
     "Dataset",
     "load_cifar10",
     "load_dataset",
     "load_digits",
+    "load_images",
     "load_mnist",
+    "load_npz",
     "load_svhn",
 ]

@@ -10,21 +10,24 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..files.reading import open_regular, read_regular
+from .dataset import Dataset
 from .matlab import read_arrays
+from .own import has_pictures, load_images, load_npz
 
 __all__ = [
     "Dataset",
     "load_cifar10",
     "load_dataset",
     "load_digits",
+    "load_images",
     "load_mnist",
+    "load_npz",
     "load_svhn",
     "read_idx",
 ]
@@ -40,44 +43,6 @@ MAX_JPEG_BYTES = 1 << 16
 # these items.
 MAX_IDX_BYTES = 1 << 31
 MAX_IDX_ITEMS = 10_000_000  # labels become eight times as large
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Images and their labels, split into three parts: training, validation and test.
-
-    Attributes
-    ----------
-    name : str
-    image_shape : tuple of int
-        (height, width) of grey images, (height, width, channels) of colour images.
-    classes : int
-        Number of classes.
-    x_train, x_validation, x_test : ndarray, uint8
-        Grey images are rows of shape (n, height * width). Colour images have shape
-        (n, height, width, channels).
-    y_train, y_validation, y_test : ndarray of shape (n,), int64
-        Labels in 0..classes - 1.
-    """
-
-    name: str
-    image_shape: tuple[int, ...]
-    classes: int
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_validation: np.ndarray
-    y_validation: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-
-    def images(self, x: np.ndarray) -> np.ndarray:
-        """Reshape rows or images of this data set to (n, height, width, channels)."""
-        height, width, *channels = self.image_shape
-        return x.reshape(len(x), height, width, *(channels or [1]))
-
-    def __repr__(self) -> str:
-        sizes = f"{len(self.y_train)} + {len(self.y_validation)} + {len(self.y_test)} images"
-        return f"Dataset({self.name}: {sizes}, {self.image_shape}, {self.classes} classes)"
 
 
 def load_digits() -> Dataset:
@@ -430,7 +395,8 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
     Parameters
     ----------
     folder : path
-        Holds the MATLAB 5 files train_32x32.mat and test_32x32.mat ("format 2").
+        Holds the MATLAB files train_32x32.mat and test_32x32.mat ("format 2"), in version 5 as
+        published, or 7.3.
 
     Returns
     -------
@@ -440,6 +406,8 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
     ------
     FileNotFoundError
         If a file is missing.
+    ImportError
+        If a file has version 7.3, and h5py is not installed.
     ValueError
         If a file is damaged, has another version, or does not hold images X and labels y.
     """
@@ -469,8 +437,10 @@ def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         arrays = read_arrays(read_regular(path), ("X", "y"))
+    except ImportError as error:
+        raise ImportError(f"[load_svhn] {error}") from None
     except ValueError as error:
-        raise ValueError(f"[load_svhn] {path} must be a complete MATLAB 5 file: {error}") from error
+        raise ValueError(f"[load_svhn] {path} must be a complete MATLAB file: {error}") from error
     x, y = arrays.get("X"), arrays.get("y")
     if x is None or x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != SVHN_SHAPE:
         found = "none" if x is None else f"{x.dtype} of shape {x.shape}"
@@ -501,17 +471,20 @@ _MARKS: dict[str, tuple[tuple[str, ...], Callable[[str | os.PathLike], Dataset]]
 }
 
 
-def load_dataset(folder: str | os.PathLike) -> tuple[str, Dataset]:
+def load_dataset(folder: str | os.PathLike, **own: Any) -> tuple[str, Dataset]:
     """Find out which data set a folder holds, and read it.
 
     Parameters
     ----------
     folder : path
-        Holds the files of `load_mnist`, `load_cifar10` or `load_svhn`, tried in this order.
+        Holds the files of `load_mnist`, `load_cifar10` or `load_svhn`, tried in this order; or
+        pictures in folders, for `load_images`. Or it is a .npz file, for `load_npz`.
+    **own
+        Options of `load_images`, which change no other data set.
 
     Returns
     -------
-    kind : {"mnist", "cifar10", "svhn"}
+    kind : {"mnist", "cifar10", "svhn", "own"}
         "mnist" means any data set with the files of MNIST.
     data : Dataset
 
@@ -520,12 +493,18 @@ def load_dataset(folder: str | os.PathLike) -> tuple[str, Dataset]:
     FileNotFoundError
         If the folder holds none of them, or a file is missing.
     ImportError, ValueError
-        As in the loader.
+        As in the reader.
     """
+    folder = Path(folder)
     for kind, (names, load) in _MARKS.items():
-        if any((Path(folder) / name).is_file() for name in names):
+        if any((folder / name).is_file() for name in names):
             return kind, load(folder)
+    if folder.suffix == ".npz":
+        return "own", load_npz(folder)
+    if has_pictures(folder):
+        return "own", load_images(folder, **own)
     raise FileNotFoundError(
         f"[load_dataset] {folder} must hold the files of MNIST (train-images-idx3-ubyte, ...), "
-        "CIFAR-10 (data_batch_1.bin, ... or train.tar) or SVHN (train_32x32.mat, ...), got none"
+        "CIFAR-10 (data_batch_1.bin, ... or train.tar) or SVHN (train_32x32.mat, ...), or a folder "
+        "of pictures for each class, got none"
     )

@@ -1,16 +1,21 @@
-"""A reader of numeric arrays in MATLAB 5 files, as far as SVHN needs it.
+"""A reader of numeric arrays in MATLAB 5 and 7.3 files, as far as SVHN needs it.
 
 `scipy.io.loadmat` is not used because damaged files make it read memory out of bounds and crash.
+It does not read version 7.3, which is HDF5 behind 512 bytes with MATLAB's header.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+
+from ..files.hdf5 import DAMAGED, child, read_numbers
 
 __all__ = ["read_arrays"]
 
@@ -24,6 +29,17 @@ _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13
 _CLASSES |= {14: "i8", 15: "u8"}
 _NAME, _LENGTHS, _FLAGS, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # types of elements
 _COMPLEX = 0x800  # a bit of the flags
+# The dtypes of arrays in version 7.3, by the names of the same classes.
+_CLASS_NAMES = {"double": "f8", "single": "f4"}
+_CLASS_NAMES |= {f"int{8 * size}": f"i{size}" for size in (1, 2, 4, 8)}
+_CLASS_NAMES |= {f"uint{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
+_NAME, _LENGTHS, _FLAGS, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # types of elements
+_COMPLEX = 0x800  # a bit of the flags
+# The dtypes of arrays in version 7.3, by the names of the same classes.
+_CLASS_NAMES = {"double": "f8", "single": "f4"}
+_CLASS_NAMES |= {
+    f"{u}int{8 * size}": f"{u or 'i'}{size}" for u in ("", "u") for size in (1, 2, 4, 8)
+}
 
 
 def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -43,15 +59,18 @@ def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
     Raises
     ------
+    ImportError
+        If the version is 7.3, and h5py is not installed.
     ValueError
         If the file is damaged or has another version, or one of these arrays does not hold real
         numbers.
 
     Notes
     -----
-    A file is a header and a sequence of elements. Each element has a type, a number of bytes, and
-    contents. Its contents are an array, or an element compressed with zlib. The contents of an
-    array are elements again, each padded to 8 bytes::
+    In version 7.3 an array is an HDF5 dataset, whose axes are those of MATLAB in reverse. In
+    version 5 a file is a header and a sequence of elements. Each element has a type, a number of
+    bytes, and contents. Its contents are an array, or an element compressed with zlib. The contents
+    of an array are elements again, each padded to 8 bytes::
 
         file      text (124 bytes), version (2), byte order (2), element, element, ...
         element   type (4 bytes), size (4), contents (size)
@@ -59,9 +78,12 @@ def read_arrays(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         array     flags and class, lengths of axes, name, numbers
     """
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
-    order = orders.get(data[124:128])
+    version = data[124:128]
+    if version in (b"\0\2IM", b"\2\0MI"):
+        return _read_hdf5(data, names)
+    order = orders.get(version)
     if order is None:
-        raise ValueError(f"the header must be that of MATLAB 5, got {data[124:128].hex(' ')!r}")
+        raise ValueError(f"the header must be that of MATLAB 5 or 7.3, got {version.hex(' ')!r}")
     found = {}
     for kind, content in _elements(memoryview(data)[128:], order, padded=False):
         if kind == _COMPRESSED:
@@ -141,3 +163,30 @@ def _array(
             f"{name} must have 2 to 4 axes that fit its {values.size} numbers, got shape {shape}"
         )
     return name, values.astype(dtype, copy=False).reshape(shape, order="F")
+
+
+def _read_hdf5(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read arrays of a file of version 7.3."""
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError("MATLAB 7.3 files need h5py: pip install 'bitops[keras]'") from None
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            there = [name for name in names if name in file]
+            return {name: _hdf5_array(name, child(file, name), len(data)) for name in there}
+    except DAMAGED as error:
+        raise ValueError(f"its HDF5 part is damaged: {error}") from None
+
+
+def _hdf5_array(name: str, dataset: Any, file_bytes: int) -> np.ndarray:
+    """Return the values of a dataset as MATLAB shapes them."""
+    label = dataset.attrs.get("MATLAB_class", b"")
+    words = label.decode("latin-1") if isinstance(label, bytes) else str(label)
+    dtype = _CLASS_NAMES.get(words)
+    if dtype is None or any(f"MATLAB_{word}" in dataset.attrs for word in ("sparse", "empty")):
+        raise ValueError(f"{name} must be an array of real numbers, got class {words!r:.80}")
+    values = read_numbers(dataset, file_bytes)
+    if not 2 <= values.ndim <= 4:
+        raise ValueError(f"{name} must have 2 to 4 axes, got shape {values.shape[::-1]}")
+    return values.T.astype(dtype, copy=False)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .plans import Chain
 
 
+@register
 class Sign(TrainingLayer):
     """Activation q = sign(x), with sign(0) = +1, trained by a pseudo-gradient.
 
@@ -112,6 +113,9 @@ class Sign(TrainingLayer):
     def output_bits(self, input_bits: int | None) -> int | None:
         return 1
 
+    def config(self) -> dict[str, Any]:
+        return {"quantizer": self.quantizer}
+
     def __repr__(self) -> str:
         if type(self.quantizer) is SteSign:
             return f"Sign(clip_value={self.quantizer.clip_value:g})"
@@ -135,6 +139,7 @@ def _innermost(quantizer: Any) -> Any:
 _LEVELS = (DoReFaActivation, Heaviside)
 
 
+@register
 class Quantize(TrainingLayer):
     """Quantized activation: 0 and 1 of a Heaviside step, or the 2^k levels of DoReFa-Net.
 
@@ -197,6 +202,9 @@ class Quantize(TrainingLayer):
 
     def output_bits(self, input_bits: int | None) -> int | None:
         return self.levels.bits
+
+    def config(self) -> dict[str, Any]:
+        return {"quantizer": self.quantizer}
 
     def __repr__(self) -> str:
         return f"Quantize({self.quantizer!r})"
@@ -321,6 +329,7 @@ def relu(where: str, x) -> np.ndarray:
     return np.maximum(as_float(as_activation(where, x)), 0)
 
 
+@register
 class ReLU(TrainingLayer):
     """Activation y = max(x, 0), float32.
 
@@ -367,6 +376,7 @@ def tanh(where: str, x) -> np.ndarray:
     return np.tanh(as_float(as_activation(where, x)))
 
 
+@register
 class Tanh(TrainingLayer):
     """Activation y = tanh(x), float32.
 
@@ -401,6 +411,7 @@ class PackedTanh(Layer):
         return tanh("PackedTanh", x)
 
 
+@register
 class QuantizeGradient(TrainingLayer):
     """Identity that rounds its gradient at random to k bits (DoReFa-Net).
 
@@ -437,10 +448,14 @@ class QuantizeGradient(TrainingLayer):
     def output_bits(self, input_bits: int | None) -> int | None:
         return input_bits
 
+    def config(self) -> dict[str, Any]:
+        return {"bits": self.quantizer.bits}
+
     def __repr__(self) -> str:
         return f"QuantizeGradient(bits={self.quantizer.bits})"
 
 
+@register
 class Dropout(TrainingLayer):
     """Inverted dropout: training zeroes each value with probability `rate` and scales the others.
 
@@ -490,6 +505,9 @@ class Dropout(TrainingLayer):
 
     def output_bits(self, input_bits: int | None) -> int | None:
         return input_bits
+
+    def config(self) -> dict[str, Any]:
+        return {"rate": self.rate}
 
     def __repr__(self) -> str:
         return f"Dropout(rate={self.rate:g})"

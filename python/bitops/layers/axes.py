@@ -59,6 +59,7 @@ class ToSequences(Layer):
         return input_bits
 
 
+@register
 class AsImages(ToImages, TrainingLayer):
     """Makes images of height 1 of sequences: (n, length, features) to (n, 1, length, features).
 
@@ -88,6 +89,7 @@ class AsImages(ToImages, TrainingLayer):
         return PackedAsImages()
 
 
+@register
 class AsSequences(ToSequences, TrainingLayer):
     """Makes sequences of images of height 1: (n, 1, length, features) to (n, length, features).
 

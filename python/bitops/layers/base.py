@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .inputs import Activation, Shape
+from .inputs import Activation, Shape, check_flag
 from .parameter import Parameter, own_array
 from .roles import Role
 
@@ -172,6 +172,22 @@ class TrainingLayer(Layer):
     def parameters(self) -> list[Parameter]:
         """Return the parameters to be trained, in a fixed order."""
         return []
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimizers change the layer: any of its parameters, if it has some.
+
+        Set to False, it freezes all parameters of the layer and of those inside it. A frozen
+        BatchNorm also evaluates in training: it keeps its running statistics and uses them.
+        """
+        parameters = self.parameters()
+        return not parameters or any(parameter.trainable for parameter in parameters)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = check_flag(self.name, "trainable", value)
+        for parameter in self.parameters():
+            parameter.trainable = value
 
     def generators(self) -> list[np.random.Generator]:
         """Return the random generators that the layer draws from; a checkpoint saves their states.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..ops.geometry import Pair
@@ -9,11 +11,13 @@ from .base import Cost, TrainingLayer, saved_for_backward
 from .conv import FloatConv2D
 from .inputs import Activation, Shape, is_data
 from .operation import Convolution
+from .registry import register
 from .windows import Padding
 
 _ROWS = {2: (1, 1), 3: (1, 2, 1), 5: (1, 4, 6, 4, 1)}
 
 
+@register
 class BlurPool2D(TrainingLayer):
     """Mean of every window, weighted by binomial numbers, with a stride; nothing is trained.
 
@@ -61,6 +65,15 @@ class BlurPool2D(TrainingLayer):
         windows = self.operation.windows
         settings = windows.kernel_size[0], windows.stride, windows.padding
         return type(self), (self.in_features, *settings)
+
+    def config(self) -> dict[str, Any]:
+        windows = self.operation.windows
+        settings = {"stride": windows.stride, "padding": windows.padding}
+        return {
+            "channels": self.in_features,
+            "kernel_size": windows.kernel_size[0],
+            **settings,
+        }
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = self.operation.input(x)

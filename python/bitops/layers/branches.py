@@ -96,6 +96,7 @@ class TrainingBranches(TrainingLayer):
     """
 
     TRANSIENT = ("_saved",)
+    CHAINS = ("body", "shortcut")
 
     join: ClassVar[Join]
     body: TrainingLayer

@@ -52,6 +52,7 @@ def _beside_in_plan(chain: Chain, main: Value, other: Value) -> Value | None:
 _BESIDE = Join(_shape_beside, _beside, _beside_in_plan, _parts, lambda main, other: main.shape[-1])
 
 
+@register
 class Concat(TrainingBranches):
     """Block of features side by side: y = [body(x), shortcut(x)], float32; bits count as +-1.
 

@@ -18,11 +18,13 @@ from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers
 from .batches import Run, join, run_in_batches
+from .elementwise import PackedSoftmax, Softmax, softmax
 from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import (
     Activation,
     Codes,
     Shape,
+    as_float,
     as_labels,
     as_rows,
     check_input_bits,
@@ -32,7 +34,9 @@ from .inputs import (
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .plans import Plans
+from .registry import register
 from .summary import Summary, summarize
+from .training_files import read_sequential, write_sequential
 
 if TYPE_CHECKING:
     from ..training.loop import History
@@ -109,6 +113,20 @@ def check_shape(where: str, shape: Any) -> tuple[int, ...] | None:
     return tuple(check_size(where, "input_shape", size) for size in shape)
 
 
+def _probabilities(last: Layer, scores: Activation) -> np.ndarray:
+    """Return the scores behind the last layer of a model as probabilities."""
+    if isinstance(scores, BitArray):
+        raise TypeError("[predict_proba] the model must end in scores, got one that ends in bits")
+    numbers = as_float(scores)
+    if numbers.shape[-1] < 2:
+        raise ValueError(
+            f"[predict_proba] the model must give a score for each class, got {numbers.shape[-1]}"
+        )
+    if isinstance(last, Softmax | PackedSoftmax):
+        return numbers
+    return softmax("predict_proba", numbers)
+
+
 class Model:
     """Base of Sequential and Packed: runs inference, on all rows at once or batch by batch.
 
@@ -122,7 +140,8 @@ class Model:
     `model(x)`     the same as `forward(x)`
     `outputs(x)`   `forward` batch by batch, so that memory does not grow with the rows; codes
                    are returned as the numbers they stand for
-    `predict(x)`   the class of each row, the index of its largest output; batch by batch
+    `predict(x)`   the class of each row, the index of its largest output; batch by batch;
+                   `predict_proba(x)` gives the probabilities of all classes
     =============  ===========================================================================
     """
 
@@ -179,6 +198,26 @@ class Model:
         """
         return self._predict("predict", as_rows("predict", "x", x), batch_size)
 
+    def predict_proba(self, x, *, batch_size: int | None = None) -> np.ndarray:
+        """Return the probability of each class: the softmax of the scores of each row.
+
+        Scores of a model that ends in a softmax are returned as they are. Those of a training
+        without cross-entropy have the right order, but are no calibrated probabilities.
+
+        Parameters
+        ----------
+        x, batch_size
+            As in `outputs`.
+
+        Returns
+        -------
+        ndarray of shape (n, out_features), float32
+        """
+        x = as_rows("predict_proba", "x", x)
+        parts = list(self._batches("predict_proba", x, batch_size))
+        last = self.flat_layers()[-1]
+        return np.concatenate([_probabilities(last, scores) for scores in parts])
+
     def _predict(self, where: str, x: Activation, batch_size: int | None) -> np.ndarray:
         labels = []
         for scores in self._batches(where, x, batch_size):
@@ -227,6 +266,7 @@ class Model:
         return summarize(layers, given, input_bits)
 
 
+@register
 class Sequential(Model, TrainingLayer):
     """Chain of training layers, applied one after the other; it may contain further chains.
 
@@ -247,6 +287,7 @@ class Sequential(Model, TrainingLayer):
     """
 
     TRANSIENT = ("_took_data",)
+    CHAINS = ("layers",)
 
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
         self.layers: list[TrainingLayer] = _as_list(layers)
@@ -323,7 +364,56 @@ class Sequential(Model, TrainingLayer):
             if hasattr(layer, "rounding"):
                 layer.rounding = ByteGradient(sequence.spawn(1)[0])
 
-    def fit(self, x, y, **options) -> History:
+    @classmethod
+    def of_layers(cls, layers: Sequence, input_shape: Sequence[int] | None = None) -> Sequential:
+        """Make an object of the class from its layers, without a call of its constructor."""
+        made = cls.__new__(cls)
+        Sequential.__init__(made, *layers, input_shape=input_shape)
+        return made
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file, so that `load` brings back one that can be trained further.
+
+        The file holds latent weights, running statistics, the states of random generators, and how
+        each parameter is trained: whether it is, its limits and the factor of its rate. It holds no
+        state of an optimizer; `bitops.training.Checkpoint` does.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced, in one step.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written. What was there before stays.
+        TypeError
+            If the class of a layer or of a quantizer is not registered with `bitops.io.register`,
+            or if the class of the model overrides `forward`.
+        ValueError
+            If a layer, or a generator of random numbers, is in the model twice.
+        """
+        if type(self).forward is not Sequential.forward:
+            raise TypeError(
+                f"[save] the class of a model must have the forward of Sequential, got {self.name}"
+            )
+        write_sequential(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Sequential:
+        """Read a model from a file that `save` wrote.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be opened.
+        ValueError
+            If it is truncated, damaged or no file of a `Sequential`, or if a type in it is not
+            registered.
+        """
+        return read_sequential(path, cls)
+
+    def fit(self, x, y=None, **options) -> History:
         """Train the model in place; see `bitops.training.loop.fit` for options and result."""
         return importlib.import_module(_TRAINER).fit(self, x, y, **options)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _AXES = "out_channels, kh, kw, in_channels / groups"
 
 
+@register
 class BinaryConv2D(LatentProduct):
     """Convolution whose filters are the signs of trained float32 latent weights.
 
@@ -156,10 +157,15 @@ class BinaryConv2D(LatentProduct):
         if not self.scale_input:
             return _packed(self, flow, outputs)
         outputs = outputs or own_outputs(self, BITS)  # the layer binarizes its input
-        return PackedConv2D(self.bits, scale_input=True, **outputs, **self.config())
+        settings = self.operation.settings
+        return PackedConv2D(self.bits, scale_input=True, **outputs, **settings)
 
     def cost(self, input_bits: int | None) -> Cost:
         return super().cost(1 if self.scale_input else input_bits)
+
+    def config(self) -> dict[str, Any]:
+        scaling = {"scale_input": self.scale_input, "clip_value": self.clip_value}
+        return {**super().config(), **scaling}
 
     def _options(self) -> str:
         return super()._options() + (", scale_input=True" if self.scale_input else "")
@@ -174,6 +180,7 @@ class _ScaledPass(NamedTuple):
     passes: np.ndarray | None  # where gradients pass the binarization; None if x is data
 
 
+@register
 class QuantizedConv2D(LatentProduct):
     """Convolution that quantizes latent filters to ternary ones or to a few bits.
 
@@ -235,6 +242,7 @@ class QuantizedConv2D(LatentProduct):
         return self.weights.quantizer
 
 
+@register
 class Conv2D(FloatProduct):
     """Convolution with float32 filters, for layers that stay in full precision.
 
@@ -255,7 +263,7 @@ class Conv2D(FloatProduct):
 
     Notes
     -----
-    Forward, with c(x) the matrix of patches (im2col):  y = c(x) W^T + b in BLAS; bits count as +-1.
+    Forward, with c(x) the matrix of patches (im2col):  y = c(x) W^T + b; bits count as +-1.
     Backward:  dW = dy^T c(x),  dc = dy W,  db = sum dy.  Each pixel of dx is the sum over the
     patches that contain it.
 
@@ -285,7 +293,7 @@ class Conv2D(FloatProduct):
         super().__init__(convolution, bias=bias, seed=seed)
 
     def to_packed(self) -> FloatConv2D:
-        return FloatConv2D(self.values(), self.bias_value, **self.config())
+        return FloatConv2D(self.values(), self.bias_value, **self.operation.options)
 
 
 def _packed(layer: BinaryConv2D | QuantizedConv2D, flow: Flow, outputs: dict[str, Any]) -> Layer:
@@ -294,7 +302,7 @@ def _packed(layer: BinaryConv2D | QuantizedConv2D, flow: Flow, outputs: dict[str
         return FloatConv2D(layer.values(), layer.bias_value, **layer.operation.options)
     planes = layer.planes()
     options = {**(outputs or own_outputs(layer, flow)), "input_bits": flow.code_bits}
-    options |= layer.config()
+    options |= layer.operation.settings
     if planes.is_single:
         return PackedConv2D(planes.bits[0], **options)
     return PackedPlanesConv2D(planes.stacked(), planes.coefficients, **options)

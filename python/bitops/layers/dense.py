@@ -24,6 +24,7 @@ from .roles import NUMBERS, Flow
 from .weights import LatentWeights, PackedWeights
 
 
+@register
 class BinaryDense(LatentProduct):
     """Dense layer whose weights are the signs of trained float32 latent weights.
 
@@ -102,6 +103,7 @@ class BinaryDense(LatentProduct):
         return _packed(self, flow, outputs)
 
 
+@register
 class QuantizedDense(LatentProduct):
     """Dense layer that quantizes latent weights to ternary ones or to a few bits.
 
@@ -159,6 +161,7 @@ class QuantizedDense(LatentProduct):
         return self.weights.quantizer
 
 
+@register
 class Dense(FloatProduct):
     """Dense layer with float32 weights, for layers that stay in full precision.
 
@@ -192,6 +195,7 @@ class Dense(FloatProduct):
         return FloatDense(self.values(), self.bias_value)
 
 
+@register
 class TanhDense(FloatProduct):
     """Dense layer whose weights and bias are compressed into (-1, 1): y = x tanh(W)^T + tanh(b).
 

@@ -9,9 +9,11 @@ from ..ops.geometry import Pair
 from .container import Sequential
 from .conv import BinaryConv2D
 from .inputs import check_size
+from .registry import register
 from .windows import Padding
 
 
+@register
 class BinaryDepthwiseConv2D(BinaryConv2D):
     """Convolution of each channel by itself with the signs of trained float32 latent filters.
 
@@ -64,7 +66,14 @@ class BinaryDepthwiseConv2D(BinaryConv2D):
             **options,
         )
 
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        channels, made = config.pop("in_channels"), config.pop("out_channels")
+        del config["groups"]
+        return {**config, "channels": channels, "multiplier": made // channels}
 
+
+@register
 class BinarySeparableConv2D(Sequential):
     """Binary convolution of each channel by itself, then one over the channels of each pixel.
 

@@ -35,6 +35,7 @@ def _check_limits(where: str, low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@register
 class Clip(TrainingLayer):
     """Activation y = min(max(x, low), high), float32; the hard tanh by default.
 
@@ -66,6 +67,9 @@ class Clip(TrainingLayer):
 
     def to_packed(self) -> PackedClip:
         return PackedClip(self.low, self.high)
+
+    def config(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high}
 
     def __repr__(self) -> str:
         return f"Clip({self.low:g}, {self.high:g})"
@@ -130,6 +134,7 @@ def prelu(
     return y
 
 
+@register
 class PReLU(TrainingLayer):
     """Activation y = x where x >= 0, else slope * x, with a trained slope for each feature.
 
@@ -185,6 +190,9 @@ class PReLU(TrainingLayer):
     def to_packed(self) -> PackedPReLU:
         return PackedPReLU(self.slope.value)
 
+    def config(self) -> dict[str, Any]:
+        return {"features": self.slope.size}
+
     def __repr__(self) -> str:
         return f"PReLU({self.slope.size})"
 
@@ -228,6 +236,7 @@ def sigmoid(where: str, x) -> np.ndarray:
         return 1 / (1 + np.exp(-as_float(as_activation(where, x))))
 
 
+@register
 class Sigmoid(TrainingLayer):
     """Activation y = 1 / (1 + exp(-x)), float32.
 
@@ -262,6 +271,9 @@ class PackedSigmoid(Layer):
     def forward(self, x) -> np.ndarray:
         return sigmoid("PackedSigmoid", x)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.apply(chain.as_float(x), self.forward)
+
 
 def softmax(where: str, x) -> np.ndarray:
     """Return exp(x) of a layer's input, divided by its sum over the features, float32."""
@@ -272,6 +284,7 @@ def softmax(where: str, x) -> np.ndarray:
     return y
 
 
+@register
 class Softmax(TrainingLayer):
     """Activation y = exp(x) / sum(exp(x)) over the features, float32: probabilities of classes.
 

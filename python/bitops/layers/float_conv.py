@@ -1,4 +1,7 @@
-"""Float32 convolutions, forward and backward: in BLAS, one block of patches at a time.
+"""Float32 convolutions, forward and backward.
+
+Forward they have a kernel of their own where the instruction set in force has one. Otherwise, and
+backward, BLAS multiplies one block of patches at a time.
 
 Filters of one channel each (depthwise) leave BLAS nothing to share. They are applied tap by tap to
 whole images, all channels at once.
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..ops.float_filters import convolve_floats, float_panels
 from ..ops.geometry import Window
 from ..ops.patches import PRODUCT_BYTES, add_patches, patch_blocks, seeing_taps, seen_slices
 from .columns import column_sums
@@ -30,6 +34,12 @@ def float_convolution(
     images = as_float(x)
     if _is_depthwise(w, groups):
         _apply_taps(images, w, window, y)
+        if bias is not None:
+            y += bias
+        return y
+    panels = float_panels(w) if groups == 1 and images.size else None
+    if panels is not None:
+        convolve_floats(images, panels, window, y)
         if bias is not None:
             y += bias
         return y

@@ -61,6 +61,7 @@ def count_levels(where: str, x: np.ndarray, threshold: np.ndarray) -> np.ndarray
     return codes
 
 
+@register
 class MultiThreshold(TrainingLayer):
     """Activation code = number of thresholds t of the feature with x >= t.
 
@@ -81,6 +82,7 @@ class MultiThreshold(TrainingLayer):
     """
 
     role = Role.LEVELS
+    ARRAYS = (ArraySpec("threshold", "float32", 2),)
 
     def __init__(self, threshold):
         self.threshold = check_levels("MultiThreshold", threshold).astype(np.float32)

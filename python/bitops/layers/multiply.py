@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .branches import Join, PackedBranches, TrainingBranches
 from .inputs import Activation, Shape, as_float
 from .registry import register
 from .roles import NUMBERS, Flow, Role
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 def _shape_of_product(where: str, main: Shape, other: Shape) -> Shape:
@@ -37,6 +43,12 @@ def _product(where: str, main: Activation, other: Activation) -> np.ndarray:
     return values * factors
 
 
+def _product_in_plan(chain: Chain, main: Value, other: Value) -> Value | None:
+    if other.shape not in (main.shape, (main.shape[0], main.features)):
+        return None
+    return chain.times(chain.as_float(main), chain.as_float(other))
+
+
 def _gradients(
     grad: np.ndarray, kept: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -51,12 +63,13 @@ def _gradients(
 _TIMES = Join(
     _shape_of_product,
     _product,
-    lambda chain, main, other: None,
+    _product_in_plan,
     _gradients,
     lambda main, other: _factors("Multiply", main, other),
 )
 
 
+@register
 class Multiply(TrainingBranches):
     """Block of a product: y = body(x) * shortcut(x), float32; bits count as +-1.
 

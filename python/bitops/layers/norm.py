@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .plans import Chain
 
 
+@register
 class BatchNorm(TrainingLayer):
     """Normalise every feature over the batch, then scale by gamma and shift by beta.
 
@@ -47,6 +48,7 @@ class BatchNorm(TrainingLayer):
     the running statistics, each operation rounded to float32.
     A row is a position: in images every pixel is one. Training needs at least two rows, and raises
     ValueError for one, whose xhat would be 0 whatever it holds.
+    While it is frozen (see `trainable`), training is evaluation, and  dx = dy * alpha.
     The running statistics average inv_std itself, as in the code released with BinaryNet. Batch t
     has the weight max(momentum, 1/t), so that initial values do not linger in short trainings.
 
@@ -55,7 +57,7 @@ class BatchNorm(TrainingLayer):
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
     """
 
-    TRANSIENT = ("_saved",)
+    TRANSIENT = ("_saved", "_alpha")
 
     role = Role.AFFINE
     least_rows = 2
@@ -76,6 +78,7 @@ class BatchNorm(TrainingLayer):
         self.running_inv_std = np.ones(features, dtype=np.float32)
         self.batches_seen = 0
         self._saved: tuple[np.ndarray, np.ndarray] | None = None
+        self._alpha: np.ndarray | None = None  # of a training step while frozen
 
     @classmethod
     def from_running(
@@ -122,10 +125,12 @@ class BatchNorm(TrainingLayer):
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_float(as_activation(self.name, x, self.in_features))
-        if not training:
+        self._alpha = None
+        if not training or not self.trainable:
             alpha, bias = self.affine()
             y = x * alpha
             y += bias
+            self._alpha = alpha if training else None
             return y
         mean, xhat = self._center(x)
         inv_std = self._inverse_deviation(xhat, np.square)
@@ -183,6 +188,8 @@ class BatchNorm(TrainingLayer):
         return max(self.momentum, 1 / self.batches_seen)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
+        if self._alpha is not None:
+            return grad * self._alpha
         xhat, inv_std = saved_for_backward(self, self._saved)
         count = np.float32(grad.size // grad.shape[-1])
         self.gamma.grad[...] = column_sums(grad * xhat)
@@ -214,10 +221,14 @@ class BatchNorm(TrainingLayer):
     def to_packed(self) -> PackedBatchNorm:
         return PackedBatchNorm(*self.affine())
 
+    def config(self) -> dict[str, Any]:
+        return {"features": self.gamma.size, "eps": self.eps, "momentum": self.momentum}
+
     def __repr__(self) -> str:
         return f"{self.name}({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
 
 
+@register
 class ShiftBatchNorm(BatchNorm):
     """Batch normalisation whose factors are powers of two, so that products are bit shifts.
 
@@ -264,9 +275,10 @@ class ShiftBatchNorm(BatchNorm):
         return alpha, self.beta.value - self.running_mean * alpha
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        if not training:
-            return super().forward(x)
+        if not training or not self.trainable:
+            return super().forward(x, training=training)
         x = as_float(as_activation(self.name, x, self.in_features))
+        self._alpha = None
         mean, c = self._center(x)
         inv_std = self._inverse_deviation(c, lambda c: c * ap2(c))
         self._update_running(mean, inv_std)
@@ -280,6 +292,8 @@ class ShiftBatchNorm(BatchNorm):
         return self.momentum
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
+        if self._alpha is not None:
+            return grad * self._alpha
         c, sigma = saved_for_backward(self, self._saved)
         power = ap2(c * sigma)
         dgamma = column_sums(grad * power)

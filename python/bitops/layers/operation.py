@@ -86,6 +86,11 @@ class Linear:
         """Keyword arguments of the layers: none."""
         return {}
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Arguments of the training layers that say the shape of their weights."""
+        return {"in_features": self.in_features, "out_features": self.out_features}
+
     def for_units(self) -> Linear:
         """Return the operation for bits that stand for 0 and 1: the same."""
         return self
@@ -271,6 +276,15 @@ class Convolution:
         """Keyword arguments of the layers, and of the functions that convolve bits."""
         return {**self.options, "pad_value": self.pad_value}
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Arguments of the training layers that say the shape of their weights."""
+        return {
+            "in_channels": self.in_features,
+            "out_channels": self.out_features,
+            "kernel_size": self.windows.kernel_size,
+        }
+
     def for_units(self) -> Convolution:
         """Return the operation for bits that stand for 0 and 1; the 0 outside is the bit of -1."""
         return replace(self, pad_value=-1)
@@ -334,7 +348,7 @@ class Convolution:
         return chain.mixed(x, w, bits, outputs, window)
 
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        """Convolve with float32 filters, in BLAS; bits count as +-1."""
+        """Convolve with float32 filters; bits count as +-1."""
         return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)
 
     def compile_floats(

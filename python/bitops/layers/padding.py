@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from .inputs import (
 from .registry import register
 from .roles import Role
 from .windows import Padding, Windows, image_shape
+
+if TYPE_CHECKING:
+    from ..ops.plan import Value
+    from .plans import Chain
 
 
 class Padded(Layer):
@@ -58,7 +62,7 @@ class Padded(Layer):
                     f"got {self.value}"
                 )
             return Codes(self._around(x.numbers, int(code)), x.bits, x.step)
-        return self._around(x if _holds(x, self.value) else as_float(x))
+        return self._around(x if _holds(x.dtype, self.value) else as_float(x))
 
     def _around(self, x: np.ndarray, value: float | None = None) -> np.ndarray:
         number = self.value if value is None else value
@@ -82,13 +86,14 @@ class Padded(Layer):
         return f"{self.name}({self.padding}, value={self.value:g})"
 
 
-def _holds(x: np.ndarray, value: float) -> bool:
-    if x.dtype.kind == "f":
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    if dtype.kind == "f":
         return True
-    limits = np.iinfo(x.dtype)
+    limits = np.iinfo(dtype)
     return value.is_integer() and limits.min <= value <= limits.max
 
 
+@register
 class Pad2D(Padded, TrainingLayer):
     """Pads images by a number on all sides; bits stay bits, and codes stay codes.
 
@@ -139,6 +144,13 @@ class PackedPad2D(Padded):
     def forward(self, x) -> Activation:
         return self._padded(x)
 
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        if len(x.shape) != 4 or (x.kind == "bits" and self.value not in (-1, 1)):
+            return None
+        if x.kind != "bits" and not _holds(np.dtype(x.kind), self.value):
+            x = chain.as_float(x)
+        return chain.pad2d(x, self.padding, self.value)
+
 
 class PaddedFeatures(Layer):
     """Base of the layers that put zeros beside the features: what they hold, and shapes.
@@ -178,6 +190,7 @@ class PaddedFeatures(Layer):
         return f"{self.name}({self.in_features}, before={self.before}, after={self.after})"
 
 
+@register
 class PadFeatures(PaddedFeatures, TrainingLayer):
     """Puts zeros beside the features, float32; bits count as +-1.
 
@@ -228,3 +241,6 @@ class PackedPadFeatures(PaddedFeatures):
 
     def forward(self, x) -> np.ndarray:
         return self._padded(x)
+
+    def compile(self, chain: Chain, x: Value) -> Value | None:
+        return chain.pad_features(chain.as_float(x), self.before, self.after)

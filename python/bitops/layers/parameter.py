@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, pack
+from ..ops.array import BitArray, pack, unpack
 from ..ops.checks import as_float32, check_rate, plain_array, real_array
 
 
@@ -30,6 +30,8 @@ class Parameter:
     ----------
     grad : ndarray of float32
         Gradient written by the last backward pass.
+    trainable : bool
+        Whether optimizers change the value; True at the start.
     version : int
         Grows with every change. Whoever caches something made from the value, such as packed bits,
         compares versions to see whether it is stale.
@@ -38,6 +40,8 @@ class Parameter:
     -----
     Pickles and copies hold the gradient too, so that the next step of an optimizer is the same.
     """
+
+    trainable: bool = True
 
     def __init__(
         self,
@@ -48,8 +52,9 @@ class Parameter:
         binary: bool = False,
     ):
         numbers = as_float32(real_array("Parameter", "value", value))
-        self._value = np.array(numbers, order="C")
-        self.grad = np.zeros_like(self._value)
+        # None while the value is that of the signs, see `assign_signs`
+        self._value: np.ndarray | None = np.array(numbers, order="C")
+        self.grad = np.zeros(numbers.shape, np.float32)  # pages come at the first use
         self.clip_value = clip_value
         self.lr_scale = check_rate("Parameter", "lr_scale", lr_scale, zero=True)
         self.binary = binary
@@ -58,7 +63,7 @@ class Parameter:
         self._signs_version = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_signs": None, "_signs_version": 0}
+        return {**vars(self), "_value": self._array(), "_signs": None, "_signs_version": 0}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
@@ -71,21 +76,29 @@ class Parameter:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._value.shape
+        return self.grad.shape
 
     @property
     def size(self) -> int:
-        return self._value.size
+        return self.grad.size
 
     @property
     def value(self) -> np.ndarray:
         """Read-only view; change the parameter with `assign` or through `writable`."""
-        view = self._value.view()
+        view = self._array().view()
         view.flags.writeable = False
         return view
 
+    def _array(self) -> np.ndarray:
+        """Return the value; a new array as long as it is kept as bits."""
+        if self._value is not None:
+            return self._value
+        assert self._signs is not None
+        return unpack(self._signs, dtype=np.float32)
+
     def writable(self) -> np.ndarray:
         """Return the array itself, to be changed in place at once; this counts as a change."""
+        self._value = self._array()
         self.version += 1
         return self._value
 
@@ -99,9 +112,23 @@ class Parameter:
     def signs(self) -> BitArray:
         """Return the signs of the value, packed along the last axis; repack only after a change."""
         if self._signs is None or self._signs_version != self.version:
-            self.adopt_signs(pack(self._value))
+            self.adopt_signs(pack(self._array()))
         assert self._signs is not None
         return self._signs
+
+    def assign_signs(self, signs: BitArray) -> None:
+        """Set the value to the +-1 of bits of the same shape, packed along the last axis.
+
+        They stay packed until the array is to be changed, so they take 32 times less memory.
+        """
+        if signs.shape != self.shape or signs.axis != signs.ndim - 1:
+            raise ValueError(
+                f"[Parameter] signs must have shape {self.shape} and be packed along the last "
+                f"axis, got {signs!r}"
+            )
+        self.version += 1
+        self._value = None
+        self.adopt_signs(signs)
 
     def adopt_signs(self, signs: BitArray) -> None:
         """Cache signs of the present value that the caller has already packed."""

@@ -61,7 +61,7 @@ class MakesPlanes(Quantizer, Protocol):
 WeightQuantizer = OwnWeightQuantizer | MakesPlanes
 
 # Multiplies by one plane; takes alpha and bias as the public product functions do.
-Multiply = Callable[..., np.ndarray]
+PlaneProduct = Callable[..., np.ndarray]
 
 # Sums of products with codes are int32.
 MAX_SUM = 2**31 - 1
@@ -129,7 +129,7 @@ class Planes:
         return (ones if self.alpha is None else self.alpha) * np.float32(step)
 
     def outputs(
-        self, multiply: Multiply, *, step: float = 1.0, bias: np.ndarray | None = None
+        self, multiply: PlaneProduct, *, step: float = 1.0, bias: np.ndarray | None = None
     ) -> np.ndarray:
         """Return scaled products, float32; `multiply` multiplies by one plane."""
         scale = self.scale(step)

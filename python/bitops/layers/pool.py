@@ -74,6 +74,7 @@ class Pool(Layer):
         return f"{self.name}({self.windows})"
 
 
+@register
 class MaxPool2D(Pool, TrainingLayer):
     """Largest value of every window, bits or numbers; positions outside the image do not count.
 
@@ -230,6 +231,7 @@ class PackedMaxPool2D(Pool):
         return f"PackedMaxPool2D({self.windows}{minimum})"
 
 
+@register
 class AvgPool2D(Pool, TrainingLayer):
     """Mean of every window, float32; positions outside the image count as zeros.
 
@@ -296,6 +298,7 @@ class GlobalPool(Layer):
         return image_shape(self.name, shape)[2:]
 
 
+@register
 class GlobalAvgPool2D(GlobalPool, TrainingLayer):
     """Mean of every channel over the image: (n, h, w, c) to (n, c), float32.
 
@@ -369,6 +372,7 @@ def flattened(x: Activation) -> Activation:
     return rows.reshape(n, features)
 
 
+@register
 class Flatten(Flattening, TrainingLayer):
     """All features of an example as one row: (n, h, w, c) to (n, h * w * c), bits or numbers.
 

@@ -175,7 +175,8 @@ class LatentProduct(TrainingLayer):
         return self.weights.cost(input_bits, self.bias_value)
 
     def config(self) -> dict[str, Any]:
-        return dict(self.operation.settings)
+        operation = {**self.operation.sizes, **self.operation.settings}
+        return {**operation, "bias": self.bias is not None, **self.weights.config()}
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{self._options()})"
@@ -261,7 +262,8 @@ class FloatProduct(TrainingLayer):
         return float_cost(self.weight.value, self.bias_value)
 
     def config(self) -> dict[str, Any]:
-        return dict(self.operation.options)
+        operation = {**self.operation.sizes, **self.operation.options}
+        return {**operation, "bias": self.bias is not None}
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{'' if self.bias is not None else ', bias=False'})"

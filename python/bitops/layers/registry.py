@@ -1,17 +1,19 @@
-"""The classes of packed layers that model files may contain, by name."""
+"""The classes that model files may contain, by name: packed layers, and what is trained."""
 
 from __future__ import annotations
 
 import copyreg
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
+from .. import quantizers
 from ..ops.array import BitArray, pack, unpack
+from ..quantizers import Quantizer
 from .base import Layer, TrainingLayer
 
 _DTYPES = ("bits", "bool", "float32", "int32", "uint8")
@@ -77,12 +79,13 @@ class Kind:
 
 
 _KINDS: dict[str, Kind] = {}
+_TRAINED: dict[str, type] = {}  # training layers and quantizers
 
-AnyLayer = TypeVar("AnyLayer", bound=Layer)
+AnyClass = TypeVar("AnyClass", bound=type)
 
 
-def register(cls: type[AnyLayer]) -> type[AnyLayer]:
-    """Allow a class of packed layers in model files; usable as a decorator.
+def register(cls: AnyClass) -> AnyClass:
+    """Allow a class of layers or quantizers in model files; usable as a decorator.
 
     The file stores the name of the class, its arrays and its settings. `load` looks the name up
     among the registered classes and calls the constructor. A program must therefore register the
@@ -93,11 +96,15 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
 
     Parameters
     ----------
-    cls : class derived from Layer
+    cls : class derived from Layer, or a dataclass of quantizers
         `ARRAYS` lists the arrays, each an attribute of the layer and a parameter of the
         constructor. An array that is None is left out of the file, so its parameter must have a
         default. `config()` returns all other parameters, as values JSON can hold. Files may come
         from strangers, so the constructor must check its arguments.
+        Of a training layer, the file of a `Sequential` also stores what `state()` returns.
+        `config()` may leave out `seed`, and what has a default, and may hold quantizers. A class
+        derived from Sequential is made of its layers, without a call of its constructor. Of
+        quantizers, the file stores the fields other than `seed`.
 
     Returns
     -------
@@ -107,7 +114,7 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
     Raises
     ------
     TypeError
-        If the class is not a packed layer, lacks `forward` or `config`, or if its constructor
+        If the class is neither of the two, lacks `forward` or `config`, or if its constructor
         takes the arrays by other names.
     ValueError
         If another class is registered under this name.
@@ -127,17 +134,51 @@ def register(cls: type[AnyLayer]) -> type[AnyLayer]:
     ...     def forward(self, x):
     ...         return as_float(x) * self.scale**self.power
     """
+    if isinstance(cls, type) and (issubclass(cls, TrainingLayer) or not issubclass(cls, Layer)):
+        _check_trained(cls)
+        _check_free(cls, _TRAINED.get(cls.__name__))
+        _TRAINED[cls.__name__] = cls
+        return cls
     kind = _kind(cls)
     other = _KINDS.get(cls.__name__)
-    if other is not None and _place(other.layer) != _place(cls):
-        raise ValueError(
-            f"[register] the name of a class must be free, got {cls.__name__}, the name of "
-            f"{other.layer.__module__}.{other.layer.__qualname__}"
-        )
+    _check_free(cls, None if other is None else other.layer)
     _KINDS[cls.__name__] = kind  # a class may replace itself, as when a notebook cell runs again
     if not _pickles_itself(cls):
         copyreg.pickle(cls, partial(_reduced, kind))
     return cls
+
+
+def _check_free(cls: type, other: type | None) -> None:
+    if other is not None and _place(other) != _place(cls):
+        raise ValueError(
+            f"[register] the name of a class must be free, got {cls.__name__}, the name of "
+            f"{other.__module__}.{other.__qualname__}"
+        )
+
+
+def _check_trained(cls: type) -> None:
+    """Check what a class of training layers or of quantizers declares."""
+    if not issubclass(cls, TrainingLayer):
+        if not is_dataclass(cls) or not isinstance(cls, Quantizer):
+            raise TypeError(
+                f"[register] cls must be a class of layers, or a dataclass with the forward and "
+                f"backward of a quantizer, got {cls!r}"
+            )
+        return
+    if cls.forward is TrainingLayer.forward:
+        raise TypeError(f"[register] the class must define forward, got {cls!r}")
+    given = {"seed", *cls.CHAINS, *(spec.argument or spec.name for spec in cls.ARRAYS)}
+    missing = [
+        parameter.name
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.default is parameter.empty
+        and parameter.name not in given
+    ]
+    if missing and not cls.CHAINS and cls.config is Layer.config:
+        raise TypeError(
+            f"[register] the class must define config to return {', '.join(missing)}, got {cls!r}"
+        )
 
 
 def _place(cls: type) -> tuple[str, str]:
@@ -146,8 +187,8 @@ def _place(cls: type) -> tuple[str, str]:
 
 def _kind(cls: type[Layer]) -> Kind:
     """Check what a class declares and return it."""
-    if not (isinstance(cls, type) and issubclass(cls, Layer)) or issubclass(cls, TrainingLayer):
-        raise TypeError(f"[register] cls must be a class of packed layers, got {cls!r}")
+    if not isinstance(cls, type):
+        raise TypeError(f"[register] cls must be a class of layers, got {cls!r}")
     if cls.forward is Layer.forward:
         raise TypeError(f"[register] the class must define forward, got {cls!r}")
     parameters = inspect.signature(cls).parameters
@@ -224,6 +265,17 @@ def kind_of(layer: Layer) -> Kind | None:
     return kind if kind is not None and kind.layer is type(layer) else None
 
 
+def trained_named(name: str) -> type | None:
+    """Return the class of training layers or quantizers registered under a name, or None."""
+    return _TRAINED.get(name)
+
+
 def registered() -> list[type[Layer]]:
-    """Return the classes that model files may contain, in the order of registration."""
+    """Return the classes that files of packed models may contain, as they were registered."""
     return [kind.layer for kind in _KINDS.values()]
+
+
+for _name in quantizers.__all__:
+    _cls = getattr(quantizers, _name)
+    if is_dataclass(_cls) and isinstance(_cls, Quantizer):
+        register(_cls)

@@ -51,6 +51,7 @@ _ADDED = Join(
 )
 
 
+@register
 class Residual(TrainingBranches):
     """Residual block: y = body(x) + shortcut(x), float32; bits count as +-1.
 

@@ -17,6 +17,7 @@ from .conv import BinaryConv2D, Conv2D, QuantizedConv2D
 from .parameter import Parameter
 from .planes import WeightQuantizer
 from .pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from .registry import register
 
 # One number for both ends, two, "same" or "valid".
 Padding1D = int | Pair | str
@@ -64,6 +65,7 @@ def _windows(where: str, padding: Padding1D, **sizes: int) -> dict[str, Any]:
     return {**settings, "padding": ((0, 0), (before, after))}
 
 
+@register
 class BinaryConv1D(_Convolution1D):
     """Convolution along sequences, whose filters are the signs of trained float32 latent weights.
 
@@ -108,6 +110,7 @@ class BinaryConv1D(_Convolution1D):
         super().__init__(BinaryConv2D(in_channels, out_channels, **settings, **options))
 
 
+@register
 class QuantizedConv1D(_Convolution1D):
     """Convolution along sequences, with ternary filters or filters of a few bits.
 
@@ -151,6 +154,7 @@ class QuantizedConv1D(_Convolution1D):
         super().__init__(made)
 
 
+@register
 class Conv1D(_Convolution1D):
     """Convolution along sequences with float32 filters.
 
@@ -188,6 +192,7 @@ class Conv1D(_Convolution1D):
         super().__init__(Conv2D(in_channels, out_channels, **settings, **options))
 
 
+@register
 class MaxPool1D(_AlongLength):
     """Largest value of every window along sequences; of bits, that is the OR.
 
@@ -211,6 +216,7 @@ class MaxPool1D(_AlongLength):
         )
 
 
+@register
 class AvgPool1D(_AlongLength):
     """Mean of every window along sequences, float32; positions outside count as zeros.
 
@@ -234,6 +240,7 @@ class AvgPool1D(_AlongLength):
         )
 
 
+@register
 class GlobalAvgPool1D(Sequential):
     """Mean of every channel over the sequence: (n, length, c) to (n, c), float32.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .plans import Chain
 
 
+@register
 class RSign(TrainingLayer):
     """Sign with a learned threshold for each channel: q = +1 if x >= shift else -1.
 
@@ -86,10 +87,14 @@ class RSign(TrainingLayer):
         # rounded, x - shift >= 0 and x >= shift might differ, so the expression itself is folded
         return PackedSign(*fold(self._shifted, self.shift.size))
 
+    def config(self) -> dict[str, Any]:
+        return {"features": self.shift.size}
+
     def __repr__(self) -> str:
         return f"RSign({self.shift.size})"
 
 
+@register
 class RPReLU(TrainingLayer):
     """PReLU with learned shifts before and behind it, one of each for every channel.
 
@@ -155,6 +160,9 @@ class RPReLU(TrainingLayer):
     def to_packed(self) -> PackedRPReLU:
         return PackedRPReLU(*(parameter.value for parameter in self.parameters()))
 
+    def config(self) -> dict[str, Any]:
+        return {"features": self.shift.size}
+
     def __repr__(self) -> str:
         return f"RPReLU({self.slope.size})"
 
@@ -201,6 +209,7 @@ class PackedRPReLU(Layer):
         return f"PackedRPReLU({self.slope.size})"
 
 
+@register
 class Scale(TrainingLayer):
     """Learned scale of each channel: y = x * scale.
 
@@ -259,6 +268,9 @@ class Scale(TrainingLayer):
 
     def to_packed(self) -> PackedBatchNorm:
         return PackedBatchNorm(*self.affine())
+
+    def config(self) -> dict[str, Any]:
+        return {"features": self.scale.size}
 
     def __repr__(self) -> str:
         return f"Scale({self.scale.size})"

@@ -19,7 +19,7 @@ from .inputs import check_flag
 from .operation import Operation
 from .parameter import Parameter
 from .planes import (
-    Multiply,
+    PlaneProduct,
     Planes,
     WeightQuantizer,
     check_sums,
@@ -213,6 +213,12 @@ class LatentWeights:
             number_bytes=4 * sum(array.size for array in scales),
         )
 
+    def config(self) -> dict[str, Any]:
+        """Return the arguments of the layer that say how it quantizes."""
+        if self.quantizer is not None:
+            return {"quantizer": self.quantizer}
+        return {**self.flags(), "gradient": self.estimator or "straight"}
+
     def flags(self) -> dict[str, bool]:
         """Return the flags of `BinaryDense` by name."""
         return {
@@ -310,7 +316,7 @@ class PackedWeights:
         ones = [popcount(p, axis=-1).reshape(filters, -1).sum(axis=1) for p in self.planes.bits]
         return tuple((2 * count - k).astype(np.int32) for count in ones)
 
-    def multiply(self, multiply: Multiply, *, are_units: bool = False) -> np.ndarray:
+    def multiply(self, multiply: PlaneProduct, *, are_units: bool = False) -> np.ndarray:
         """Return the unscaled products, summed over the planes.
 
         Parameters

@@ -16,7 +16,7 @@ A call of the plan then runs all steps without Python.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .conv import prepared_convolution
-from .geometry import Window
+from .float_filters import float_panels
+from .geometry import Pair, Window
 from .memory import CACHE_LINE, word_count
 from .patches import PRODUCT_BYTES, position_blocks, rows_lie_in
 from .prepack import Prepacked
@@ -37,6 +38,7 @@ SpareMemory = _core.SpareMemory
 
 _CODES = {"uint8": _core.BOOL8, "int32": _core.I32, "float32": _core.F32}
 _WORD_BYTES = 8
+_SCALED = "affine", "floats_product", "float_conv"  # steps with alpha, bias and relu
 
 Numbers = NDArray[np.float32]
 Words = NDArray[np.uint64]
@@ -193,8 +195,25 @@ class Program:
         return self._floats(x, w.T, ends, (*x.shape[:-1], len(w)), bias, None)
 
     def convolve(self, x: Value, w: Numbers, bias: Numbers | None, window: Window) -> Value:
-        """Convolve images of float32 with float32 filters OHWI in BLAS, and add a bias."""
-        matrix, shape = w.reshape(len(w), -1).T, (x.shape[0], *window.output, len(w))
+        """Convolve images of float32 with float32 filters OHWI, and add a bias."""
+        shape = (x.shape[0], *window.output, len(w))
+        panels = float_panels(w)
+        if panels is not None:
+            images = {"images": x.shape[0], "window": window, "channels": x.features}
+            scales = {"alpha": None, "bias": bias, "relu": False}
+            arguments = {**images, "panels": panels, **scales}
+            return self._add("float_conv", (x,), "float32", shape, **arguments)
+        return self._convolve_in_blas(x, w, bias, window, shape)
+
+    def _convolve_in_blas(
+        self,
+        x: Value,
+        w: Numbers,
+        bias: Numbers | None,
+        window: Window,
+        shape: tuple[int, ...],
+    ) -> Value:
+        matrix = w.reshape(len(w), -1).T
         if rows_lie_in(window):
             ends, images = np.array([math.prod(shape[:-1])], np.int64), None
         else:
@@ -258,6 +277,48 @@ class Program:
         shape = (*x.shape[:-1], x.features + other.features)
         sizes = {"rows": x.rows, "n": x.features, "k": other.features}
         return self._add("concat", (x, other), "float32", shape, **sizes)
+
+    def times(self, x: Value, other: Value) -> Value:
+        """Multiply float32 by float32 of the same shape, or by one row for each image of `x`."""
+        sizes = {"rows": x.rows, "n": x.features, "k": x.rows // other.rows}
+        return self._add("times", (x, other), "float32", x.shape, **sizes)
+
+    def pad2d(self, x: Value, sides: tuple[Pair, Pair], value: float) -> Value:
+        """Put a number around images (n, h, w, c); +1 or -1 around bits."""
+        n, height, width, channels = x.shape
+        if x.kind == "bits":
+            signs = np.full(word_count(channels) * 64, 0, np.uint8)
+            signs[:channels] = value > 0
+            pixel = np.packbits(signs, bitorder="little")
+        else:
+            pixel = np.full(channels, value, x.kind).view(np.uint8)
+        size = (height + sum(sides[0]), width + sum(sides[1]))
+        return self._pad(x, (n, height, width), sides, pixel, (n, *size, channels))
+
+    def pad_features(self, x: Value, before: int, after: int) -> Value:
+        """Put zeros beside the features of float32: these are pixels of an image of one line."""
+        shape = (*x.shape[:-1], before + x.features + after)
+        image = x.rows, 1, x.features
+        return self._pad(x, image, ((0, 0), (before, after)), np.zeros(4, np.uint8), shape)
+
+    def _pad(
+        self,
+        x: Value,
+        images: tuple[int, int, int],
+        sides: tuple[Pair, Pair],
+        pixel: NDArray[np.uint8],
+        shape: tuple[int, ...],
+    ) -> Value:
+        n, height, width = images
+        sizes = {"images": n, "height": height, "width": width}
+        return self._add("pad", (x,), x.kind, shape, **sizes, sides=sides, pixel=pixel)
+
+    def apply(self, x: Value, function: Callable[[Numbers], Numbers]) -> Value:
+        """Apply a function of Python to rows of float32, which gives as many numbers."""
+        ends, n = np.array([x.rows], np.int64), x.features
+        arguments = {"multiply": partial(_apply, function, n), "block_ends": ends, "k": n, "n": n}
+        scales = {"alpha": None, "bias": None, "relu": False, "images": None}
+        return self._add("floats_product", (x,), "float32", x.shape, **arguments, **scales)
 
     def _by_element(self, method: str, x: Value, kind: str, **arguments: Any) -> Value:
         return self._add(method, (x,), kind, x.shape, rows=x.rows, n=x.features, **arguments)
@@ -341,6 +402,14 @@ def _multiply(matrix: Numbers, rows: memoryview, products: memoryview) -> None:
     np.matmul(np.frombuffer(rows, np.float32).reshape(-1, k), matrix, out=out)
 
 
+def _apply(
+    function: Callable[[Numbers], Numbers], n: int, rows: memoryview, out: memoryview
+) -> None:
+    """Write what a function makes of rows of n float32, both given as bytes."""
+    numbers = np.frombuffer(rows, np.float32).reshape(-1, n)
+    np.frombuffer(out, np.float32).reshape(-1, n)[...] = function(numbers)
+
+
 def _kind_of_products(outputs: Mapping[str, Any], are_floats: bool = False) -> str:
     if outputs["threshold"] is not None:
         return "bits"
@@ -366,7 +435,9 @@ def _fused(steps: list[Step], output: Value) -> list[Step]:
 
 def _joined(before: Step, step: Step) -> Step | None:
     """Return one step that does the work of two, the second of them `affine`, or None."""
-    if before.method not in ("affine", "floats_product") or step.inputs != (before.output,):
+    if before.method not in ("affine", "floats_product", "float_conv") or step.inputs != (
+        before.output,
+    ):
         return None
     own = {name: step.arguments[name] for name in ("alpha", "bias", "relu")}
     arguments = before.arguments

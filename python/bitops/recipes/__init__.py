@@ -8,7 +8,8 @@ from .binary import BINARYCONNECT, BNN_THEANO, BNN_TORCH, FLOAT32
 from .dorefa import DOREFA
 from .ebp import EBP_D
 from .retrained import BITWISE, TERNARY
-from .xnor import BWN, XNOR
+from .speedrun import SPEEDRUN
+from .xnor import BWN, XNOR, XNOR_CONVNET
 
 __all__ = ["RECIPES", "Job", "Plan", "Recipe", "Setting", "Stage", "find"]
 
@@ -18,11 +19,13 @@ RECIPES = (
     BINARYCONNECT,
     BWN,
     XNOR,
+    XNOR_CONVNET,
     DOREFA,
     EBP_D,
     BITWISE,
     TERNARY,
     FLOAT32,
+    SPEEDRUN,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data.datasets import Dataset
-from ..layers import Packed, Sequential
-from ..training.callbacks import Callback, History, Loss
+from ..layers import Layer, Packed, Sequential
+from ..training.callbacks import Augment, Callback, History, Loss
 from ..training.checkpoint import Checkpoint
 from ..training.log import Log, read_log
 from ..training.loop import fit
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
+# Whose setting serves images of one's own, from the one that suits best.
+GREY, COLOR = ("mnist", "cifar10", "svhn"), ("cifar10", "svhn", "mnist")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Plan:
     depth: int = 3  # hidden layers of a fully connected network
     byte_gradients: bool = False  # backward products of binary layers with gradients of 8 bits
 
+
+CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
 
 # The numbers of a plan as the output states them.
 WORDS = {
@@ -141,6 +145,8 @@ class Stage:
     schedule : callable (lr) -> Schedule
         For a run of any length.
     loss : callable (scores, labels) -> (value, gradient)
+    augment : callable (x, rng) -> x, optional
+        Changes the images of each step.
     name : str
         What the output calls it, where there are several.
     """
@@ -149,6 +155,7 @@ class Stage:
     optimizer: Callable[[Sequential, float], Optimizer]
     schedule: Callable[[float], Schedule]
     loss: Loss = squared_hinge
+    augment: Augment | None = None
     name: str = "training"
 
     def train(self, job: Job) -> tuple[Sequential, History]:
@@ -167,6 +174,7 @@ class Stage:
             schedule=self.schedule(plan.lr),
             optimizer=self.optimizer(model, plan.lr),
             loss=self.loss,
+            augment=self.augment,
             seed=job.seed,
             verbose=job.verbose,
             **file_options(job.files),
@@ -177,7 +185,7 @@ class Stage:
 def describe(model: Sequential) -> str:
     """Put the layers into words: 784-1024-10, or 20C5-P2-50C5-P2-500-10."""
     words = []
-    for layer in model.flat_layers():
+    for layer in _main_line(model.flat_layers()):
         windows = getattr(getattr(layer, "operation", layer), "windows", None)
         if windows is not None:
             size = windows.kernel_size[0]
@@ -188,6 +196,13 @@ def describe(model: Sequential) -> str:
             words.append(str(layer.out_features))
     shape = model.input_shape
     return "-".join([*map(str, shape if shape and len(shape) == 1 else ()), *words])
+
+
+def _main_line(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield layers in order, and those of the bodies of blocks, without shortcuts."""
+    for layer in layers:
+        yield layer
+        yield from _main_line(layer.branches().get("body", ()))
 
 
 def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarray:
@@ -207,7 +222,9 @@ def file_options(files: Files) -> dict[str, Any]:
         begun = files.resume and not resumes and files.log.exists() and len(read_log(files.log)) < 2
         callbacks.append(Log(files.log, overwrite=files.overwrite or begun))
     if files.checkpoint is not None:
-        callbacks.append(Checkpoint(files.checkpoint, overwrite=files.overwrite))
+        callbacks.append(
+            Checkpoint(files.checkpoint, steps=CHECKPOINT_STEPS, overwrite=files.overwrite)
+        )
     return {"callbacks": callbacks, "resume": files.checkpoint if resumes else None}
 
 
@@ -305,3 +322,9 @@ class Recipe:
             known = ", ".join(DATASETS[k] for k in self.settings)
             raise ValueError(f"[{self.name}] the data must be {known}, got {DATASETS[kind]}")
         return self.settings[kind]
+
+    def own_kind(self, data: Dataset) -> str:
+        """Return the data set whose setting serves images of one's own, by their channels."""
+        return next(
+            kind for kind in (GREY if data.image_shape[2] == 1 else COLOR) if kind in self.settings
+        )

@@ -113,14 +113,14 @@ BNN_TORCH = Recipe(
             plan=Plan(width=64, epochs=200, batch_size=200, lr=2.0**-7),
             stages=(Stage(partial(convnet, SHIFT, units=16), shift_adamax, halved(20, 200)),),
             quick={"width": 32, "epochs": 4},
-            preprocessing="contrast",
+            preprocessing="local_contrast",
             published="2.53",
             ours=("epochs",),
         ),
     },
     tested="binary weights and activations (the sign, where training draws at random)",
     notes="no bias before a BatchNorm; the released program runs until it is stopped, here it runs "
-    "for 200 epochs (500 on CIFAR-10); SVHN as in binaryconnect",
+    "for 200 epochs (500 on CIFAR-10); SVHN without its extra images",
 )
 
 
@@ -150,7 +150,7 @@ def connect_settings(
             plan=Plan(width=64, epochs=200, batch_size=50, lr=1e-2),
             stages=(Stage(partial(convnet, conv, units=16), adam, exponential(3e-4)),),
             quick={"width": 32, "epochs": 4},
-            preprocessing="contrast",
+            preprocessing="local_contrast",
             published=published["svhn"],
         ),
     }
@@ -169,7 +169,7 @@ BINARYCONNECT = Recipe(
     ),
     tested="binary weights, real activations",
     notes="the deterministic variant, whose figures these are; eps of BatchNorm is added to the "
-    "variance; SVHN without local contrast normalization and without its extra images",
+    "variance; SVHN without its extra images",
 )
 
 FLOAT = Blocks(dense=partial(Dense, bias=False), conv=partial(Conv2D, bias=False), activation=relu)

@@ -22,15 +22,17 @@ class Expectation:
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         data, plan = job.data, job.plan
-        if plan.dropout:
-            raise ValueError(f"[ebp] dropout must be 0, got {plan.dropout}")
+        if plan.dropout > 0.5:
+            raise ValueError(f"[ebp] dropout must be at most 0.5, got {plan.dropout}")
         if plan.byte_gradients:
             raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
         x_train, x_validation, x_test = (
             x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
         )
         sizes = x_train.shape[1], plan.width, plan.width, data.classes
-        trainer = EBP(sizes, lr=plan.lr, spread=SPREAD, seed=job.seed)
+        # what the source calls dropout is noise of the inputs' signs
+        keep = 1 - plan.dropout
+        trainer = EBP(sizes, lr=plan.lr, spread=SPREAD, keep=keep, seed=job.seed)
         job.say(f"net      {describe(trainer.network)}")
         history = trainer.fit(
             x_train,
@@ -63,6 +65,6 @@ EBP_D = Recipe(
         ),
     },
     tested="binary weights and activations, the likeliest ones; validation by the means",
-    notes="sizes, batches and the spread of the start weights are ours; no dropout of inputs; the "
-    "learning rate is the size of the updates",
+    notes="sizes, batches and the spread of the start weights are ours; a dropout of 0.2 is the "
+    "source's option of noisy inputs; the learning rate is the size of the updates",
 )

@@ -23,7 +23,7 @@ from ..layers import (
 from ..models import features_of, seed_stream
 from .base import Job
 
-__all__ = ["Blocks", "convnet", "images_of", "mlp"]
+__all__ = ["Blocks", "Seeds", "convnet", "images_of", "mlp"]
 
 Make = Callable[..., TrainingLayer]
 Seeds = Iterator[np.random.SeedSequence]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.datasets import Dataset
-from ..training.augment import ZCA, gcn
+from ..training.augment import ZCA, gcn, lcn
 
 __all__ = ["IMAGE_STEPS", "STEPS", "preprocess"]
 
@@ -42,6 +42,11 @@ def contrast(x: np.ndarray) -> np.ndarray:
     return gcn(x, float(np.sqrt(np.prod(x.shape[1:]))))
 
 
+def local_contrast(x: np.ndarray) -> np.ndarray:
+    """Apply global, then local contrast normalization; grey images must be (n, h, w, 1)."""
+    return lcn(contrast(x))
+
+
 def standard(data: Dataset) -> Dataset:
     """Scale to float32 of mean 0 and deviation 1 in each channel of the training images."""
     channels = data.image_shape[2] if len(data.image_shape) == 3 else 1
@@ -68,7 +73,7 @@ def _on_each(step: Callable[[np.ndarray], np.ndarray]) -> Callable[[Dataset], Da
 
 # Those that look at each image by itself, on arrays (n, ...).
 IMAGE_STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    step.__name__: step for step in (pixels, unit, bipolar, fraction, contrast)
+    step.__name__: step for step in (pixels, unit, bipolar, fraction, contrast, local_contrast)
 }
 
 STEPS: dict[str, Callable[[Dataset], Dataset]] = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from ..layers import Sequential
 from ..training.callbacks import Epoch, History
-from .base import Job, Setting
+from .base import Files, Job, Setting, say_nothing
 
-__all__ = ["Trained", "train"]
+__all__ = ["Trained", "epoch_seconds", "train"]
+
+FEW_STEPS = 3
+LEAST_SECONDS = 3.0  # of the steps that are measured
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,37 @@ def train(setting: Setting, job: Job) -> Trained:
         histories.append(history)
     assert model is not None  # every setting has a stage
     return Trained(model, tuple(histories))
+
+
+def epoch_seconds(setting: Setting, job: Job) -> float:
+    """Estimate how long an epoch of every stage takes together, from a few steps of each.
+
+    Nothing of the job changes. What callbacks take, such as writing a checkpoint, is not measured.
+    """
+    rows = len(job.data.y_train)
+    batch = min(job.plan.batch_size, rows)
+    steps, all_steps = min(FEW_STEPS, rows // batch), rows // batch
+    seconds = _measure(setting, job, batch * steps)
+    if seconds < LEAST_SECONDS and steps < all_steps:
+        steps = min(all_steps, math.ceil(steps * LEAST_SECONDS / max(seconds, 1e-3)))
+        seconds = _measure(setting, job, batch * steps)
+    return seconds * all_steps / steps
+
+
+def _measure(setting: Setting, job: Job, rows: int) -> float:
+    """Return the time of an epoch over some of the rows, and as many of those for validation."""
+    data = job.data
+    checked = max(1, len(data.y_validation) * rows // len(data.y_train))
+    part = replace(
+        data,
+        x_train=data.x_train[:rows],
+        y_train=data.y_train[:rows],
+        x_validation=data.x_validation[:checked],
+        y_validation=data.y_validation[:checked],
+        x_test=data.x_test[:1],
+        y_test=data.y_test[:1],
+    )
+    # of two epochs, as the first one also starts threads and takes memory
+    plan = replace(job.plan, epochs=2)
+    trial = replace(job, data=part, plan=plan, files=Files(), verbose=0, say=say_nothing)
+    return sum(history.epochs[-1].seconds for history in train(setting, trial).histories)

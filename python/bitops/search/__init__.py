@@ -1,10 +1,10 @@
 """Search on rows of bits: distances, nearest rows and ranges, by four metrics.
 
 `metrics` defines them. `pairs` compares all rows or rows side by side, `nearest` finds the nearest
-ones, and `ranges` all within a range; Hamming ranges by `multi_index` or `full_product`, whichever
-costs less. `rescoring` multiplies real queries with all rows, or with those that were found.
-`index` searches rows that have ids and may lie in files; `ids` checks such numbers. These modules
-import only `ops`, `files` and the native module.
+ones, and `ranges` all within a range: by `multi_index` or `full_product`, whichever costs less, and
+what `limits` tells beforehand. `rescoring` multiplies real queries with all rows, or with those
+that were found. `index` searches rows that have ids and may lie in files; `ids` checks such
+numbers. These modules import only `ops`, `files` and the native module.
 """
 
 from .index import BitIndex

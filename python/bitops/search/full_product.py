@@ -1,26 +1,28 @@
-"""All pairs of rows within a Hamming distance, by comparing every two.
+"""All pairs of rows within a range, by comparing every two.
 
 Most pairs of rows differ so much that their first words tell. So only these are compared at first,
-as many as a sample of the rows suggests, and the others for the pairs that pass.
+as many as a sample of the rows suggests, and the others for the pairs that pass. By metrics of sets
+rows of unlike sizes are far apart: if these are many, rows are sorted by size, and a block of them
+is compared with those of like sizes only.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from .multi_index import pair_cost
-from .pairs import row_counts
+from .limits import Limits
+from .metrics import row_counts
+from .multi_index import Add, copied, pair_cost
 from .progress import progress
 
-__all__ = ["MOST_WORDS", "choose_product", "scan"]
+__all__ = ["choose_product", "scan"]
 
 Words = NDArray[np.uint64]
+Pairs = NDArray[np.uint64]
+Ids = NDArray[np.int64]
 
-MOST_WORDS = _core.SCAN_WORDS  # of rows
 MOST_FIRST = 64
 SAMPLE_PAIRS = 1 << 14
 SAMPLE_SHARE = 1 << 14  # as many times more pairs there must be, for a sample to pay
@@ -28,9 +30,11 @@ SAMPLE_SHARE = 1 << 14  # as many times more pairs there must be, for a sample t
 # Nanoseconds on one AVX-512 core for two rows, and for each of their words that are compared.
 SCAN_COST, SCAN_WORD_COST = 0.02, 0.06
 CALL_COST = 1e8  # of one call of the native module, between which the progress bar moves
+MOST_ROWS = 4096  # of one call
+SORTED_ROWS = 256  # and of rows that are sorted by size: with their like
 
 
-def choose_product(a: Words, b: Words, radius: int) -> tuple[int, float]:
+def choose_product(a: Words, b: Words, limits: Limits) -> tuple[int, float]:
     """Choose how many words to compare at first.
 
     Returns
@@ -42,32 +46,55 @@ def choose_product(a: Words, b: Words, radius: int) -> tuple[int, float]:
     k_words = a.shape[1]
     full = SCAN_COST + SCAN_WORD_COST * k_words
     if k_words == 1 or len(a) * len(b) < SAMPLE_PAIRS * SAMPLE_SHARE:
-        return k_words, full
+        return min(k_words, _core.SCAN_WORDS), full
     most = min(k_words - 1, MOST_FIRST)
     rng = np.random.default_rng(0)
     i, j = (rng.integers(0, len(rows), SAMPLE_PAIRS) for rows in (a, b))
     differing = a[i, :most] ^ b[j, :most]
     counts = row_counts(differing.reshape(-1, 1)).reshape(differing.shape)
-    passing = (np.cumsum(counts, axis=1) <= radius).mean(axis=0) + 1 / SAMPLE_PAIRS
+    passed = np.cumsum(counts, axis=1) <= np.reshape(limits.of_pairs(i, j), (-1, 1))
+    passing = passed.mean(axis=0) + 1 / SAMPLE_PAIRS
     costs = SCAN_COST + SCAN_WORD_COST * np.arange(1, most + 1) + pair_cost(k_words) * passing
     first = int(np.argmin(costs))
-    return (first + 1, float(costs[first])) if costs[first] < full else (k_words, full)
+    if costs[first] < full:
+        return first + 1, float(costs[first])
+    return min(k_words, _core.SCAN_WORDS), full
 
 
-def scan(
-    a: Words,
-    b: Words,
-    radius: int,
-    upper: bool,
-    first_words: int,
-    add: Callable[..., object],
-) -> None:
-    """Find all pairs of rows within a distance, and hand them to `add`, as `multi_index.join`."""
+def scan(a: Words, b: Words, limits: Limits, upper: bool, first_words: int, add: Add) -> None:
+    """Find all pairs of rows within a range, and hand them to `add`, as `multi_index.join`."""
     cost = (SCAN_COST + SCAN_WORD_COST * first_words) * max(len(b), 1)
-    step = int(min(max(CALL_COST / cost, 64), 4096))
+    step = int(min(max(CALL_COST / cost, 64), MOST_ROWS))
+    order = limits.order()
+    if order is not None:
+        step = min(step, SORTED_ROWS)
+        same = b is a
+        a = a[order[0]]
+        b, limits = a if same else b[order[1]], limits.taken(*order)
+    bounds, b_counts = limits.native()
+    first, end = 0, len(b)
     with progress(len(a) * (len(a) - 1) // 2 if upper else len(a) * len(b), "pairs") as done:
         for start in range(0, len(a), step):
             rows = min(step, len(a) - start)
-            add(_core.scan(a, b, radius, upper, start, rows, first_words))
+            if order is not None:
+                first, end = limits.columns(start, start + rows)
+            if upper:
+                first = 0
+            if first < end:
+                counts = None if b_counts is None else b_counts[first:end]
+                found = _core.scan(
+                    a, b[first:end], limits.most, upper, start, rows, first_words, bounds, counts
+                )
+                pairs, mismatches = copied(found)
+                add(pairs if order is None else _numbered(pairs, order, first, upper), mismatches)
             lower = rows * (start + 1) + rows * (rows - 1) // 2 if upper else 0
             done(rows * len(b) - lower)
+
+
+def _numbered(pairs: Pairs, order: tuple[Ids, Ids], first: int, upper: bool) -> Pairs:
+    """Return pairs of sorted rows, from column `first` on, by the numbers that rows had before."""
+    i = order[0][pairs >> np.uint64(32)]
+    j = order[1][(pairs & np.uint64(2**32 - 1)) + np.uint64(first)]
+    if upper:
+        i, j = np.minimum(i, j), np.maximum(i, j)
+    return (i << 32 | j).view(np.uint64)

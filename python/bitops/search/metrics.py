@@ -150,7 +150,7 @@ class Operands:
     Attributes
     ----------
     a, b : BitArray
-    counts : tuple of two ndarrays, float64
+    counts : tuple of two ndarrays, float64; or None
         |a| and |b| of all rows, if the metric depends on them.
 
     Raises
@@ -172,6 +172,7 @@ class Operands:
                 f"[{where}] a and b must have the same k, "
                 f"got {self.a.shape[1]} and {self.b.shape[1]}"
             )
+        self.counts: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         if self.metric.counts:
             a_counts = _counts(self.a)
             self.counts = a_counts, a_counts if self.b is self.a else _counts(self.b)
@@ -186,7 +187,7 @@ class Operands:
 
     def sums(self, rows: Any, columns: Any) -> NDArray[np.float64] | None:
         """Return |a| + |b| of some rows of `a` and some of `b`, as they broadcast; or None."""
-        if not self.metric.counts:
+        if self.counts is None:
             return None
         return self.counts[0][rows] + self.counts[1][columns]
 

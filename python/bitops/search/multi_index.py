@@ -29,9 +29,11 @@ from .. import _core
 from ..ops.memory import WORD_BITS
 from .progress import progress
 
-__all__ = ["Plan", "choose_plan", "join"]
+__all__ = ["Add", "Plan", "choose_plan", "copied", "join", "pair_cost"]
 
 Words = NDArray[np.uint64]
+Pairs = NDArray[np.uint64]  # row of a << 32 | row of b
+Add = Callable[[Pairs, NDArray[np.int32]], object]  # takes pairs and their mismatches
 Chunk = tuple[int, int]  # its first bit, and how many bits
 
 KEY_BITS = 32
@@ -72,7 +74,9 @@ def pair_cost(k_words: int) -> float:
     return PAIR_COST + PAIR_WORD_COST * min(k_words, PAIR_WORDS)
 
 
-def choose_plan(rows: int, k: int, radius: int, pairs: int, scan_cost: float) -> Plan | None:
+def choose_plan(
+    rows: int, k: int, radius: int, pairs: int, scan_cost: float, agreement: float = 0.5
+) -> Plan | None:
     """Choose the plan of least cost; None if a full product costs less.
 
     Parameters
@@ -84,6 +88,8 @@ def choose_plan(rows: int, k: int, radius: int, pairs: int, scan_cost: float) ->
         How many pairs of rows there are.
     scan_cost : float
         Nanoseconds that the full product takes for each.
+    agreement : float
+        The probability that two rows agree in a bit.
     """
     cost_of_pair = pair_cost(-(-k // WORD_BITS))
     best, best_cost = None, scan_cost * pairs
@@ -96,14 +102,22 @@ def choose_plan(rows: int, k: int, radius: int, pairs: int, scan_cost: float) ->
         bounds = [k * i // count for i in range(count + 1)]
         chunks = [(i, min(j - i, KEY_BITS // together)) for i, j in pairwise(bounds)]
         key_bits = together * min(bits for _, bits in chunks)
-        agreeing = pairs / 2**key_bits
+        agreeing = pairs * agreement**key_bits
         cost = choices * (CHOICE_COST + KEY_COST * rows + cost_of_pair * agreeing)
         if cost < best_cost:
             best, best_cost = Plan(chunks, together, most_pairs), cost
     return best
 
 
-def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Callable[..., object]) -> bool:
+def copied(found: _core.Found) -> tuple[Pairs, NDArray[np.int32]]:
+    """Return what the native module has found: pairs and their mismatches."""
+    pairs, mismatches = np.empty(len(found), np.uint64), np.empty(len(found), np.int32)
+    if len(found):
+        found.copy(pairs, mismatches)
+    return pairs, mismatches
+
+
+def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Add) -> bool:
     """Find all pairs of rows within a distance, and hand them to `add`.
 
     Parameters
@@ -113,7 +127,7 @@ def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Callable[..., 
         None pairs the rows of `a` with each other, each two once.
     radius : int
     plan : Plan
-    add : callable (_core.Found)
+    add : callable (pairs, mismatches)
         Called with what the native module has found, several times.
 
     Returns
@@ -129,7 +143,7 @@ def join(a: Words, b: Words | None, radius: int, plan: Plan, add: Callable[..., 
             part = choices[start : start + step]
             compared = np.empty(len(part), np.uint64)
             other = a if b is None else b
-            add(_core.join(a, other, radius, b is None, chunks, part, left, compared))
+            add(*copied(_core.join(a, other, radius, b is None, chunks, part, left, compared)))
             left -= int(compared.sum())
             if left < 0:
                 return False

@@ -1,70 +1,20 @@
-"""Values of a metric: of all pairs of rows, in blocks, and of rows that stand side by side."""
+"""Values of a metric: of all pairs of rows, and of rows that stand side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..ops.array import BitArray
-from ..ops.linalg import hamming, product_operands
-from ..ops.prepack import prepack
+from ..ops.linalg import product_operands
 from ..ops.results import Result
 from .metrics import Columns, Operands, Rows, check_metric, operand_counts, row_counts
 
-__all__ = ["Block", "blocks", "paired", "pairwise", "row_counts"]
+__all__ = ["paired", "pairwise"]
 
-BLOCK_ROWS = 256
-BLOCK_PAIRS = 1 << 18  # of a block: 1 MiB of mismatches, 2 MiB of values
-PANEL_WORDS = 1 << 18  # of rows of b that are reordered at once: 2 MiB
 PAIRED_WORDS = 1 << 16  # words that are compared at once
-
-
-class Block(NamedTuple):
-    """Mismatches h of rows i to i + m - 1 of `a` and rows j to j + n - 1 of `b`."""
-
-    i: int
-    j: int
-    h: NDArray[Any]  # (m, n), int32 or uint16; valid until the next block
-
-    @property
-    def pairs(self) -> tuple[Any, Any]:
-        """Indices that select the rows of `a` and of `b`, and broadcast to the block."""
-        m, n = self.h.shape
-        return np.s_[self.i : self.i + m, np.newaxis], np.s_[np.newaxis, self.j : self.j + n]
-
-
-def blocks(a: BitArray, b: BitArray, *, upper: bool = False) -> Iterator[Block]:
-    """Yield the mismatches of all pairs of rows, in blocks of bounded size.
-
-    Parameters
-    ----------
-    a, b : BitArray of shapes (m, k) and (n, k)
-    upper : bool, default False
-        Leave out blocks in which no row of `b` has a larger index than a row of `a`.
-
-    Yields
-    ------
-    Block
-        All blocks of some rows of `b` before those of the next.
-    """
-    (m, k), n = a.shape, b.shape[0]
-    dtype = np.uint16 if k <= 65535 else np.int32
-    rows = min(BLOCK_ROWS, max(m, 1))
-    columns = max(min(BLOCK_PAIRS // rows, PANEL_WORDS // max(b.words.shape[1], 1)), 1)
-    buffer = np.empty(rows * min(columns, n), dtype)
-    for j in range(0, n, columns):
-        part = b[j : j + columns]
-        width = part.shape[0]
-        end = min(m, j + width - 1) if upper else m
-        panels = prepack(part) if end > rows else part
-        for i in range(0, end, rows):
-            height = min(rows, end - i)
-            h = buffer[: height * width].reshape(height, width)
-            yield Block(i, j, hamming(a[i : i + height], panels, dtype=dtype, out=h))
 
 
 def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = None) -> NDArray[Any]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from .. import _core
+from ..ops.array import BitArray
 from ..ops.checks import check_number
 from ..ops.geometry import check_result
 from ..ops.packing import plain_rows
-from .full_product import MOST_WORDS, choose_product, scan
+from .full_product import choose_product, scan
+from .limits import Limits
 from .metrics import Columns, Operands, Rows
 from .multi_index import choose_plan, join
-from .pairs import blocks
-from .progress import progress
 
 __all__ = ["pairs_within", "within"]
 
@@ -54,9 +52,9 @@ def within(a: Rows, b: Columns, radius: float, metric: str) -> csr_array:
 
     Notes
     -----
-    The result of long searches is the only large array. Hamming distances that are small against k
-    are searched by `pairs_within`'s method. A long search shows a progress bar if tqdm is installed
-    and the output is a terminal.
+    The result of long searches is the only large array, besides copies of both operands by metrics
+    of sets whose sizes differ. Distances that are small against k are searched by `pairs_within`'s
+    method. A long search shows a progress bar if tqdm is installed and the output is a terminal.
 
     Examples
     --------
@@ -98,10 +96,11 @@ def pairs_within(a: Rows, radius: float, metric: str) -> Triples:
 
     Notes
     -----
-    The result is exact. If a Hamming radius is small against k, rows are cut into chunks: two rows
-    within the radius agree in some chunks, and only those that do are compared (see
-    `bitops.search.multi_index`). Otherwise all pairs are compared, in blocks. Whichever costs less
-    is chosen; rows that agree too often send the search to the second way.
+    The result is exact. If rows within the range differ in few of their bits, rows are cut into
+    chunks: two such rows agree in some chunks, and only those that do are compared (see
+    `bitops.search.multi_index`). Otherwise all pairs are compared, but for rows whose sizes tell
+    that they are not near (see `bitops.search.full_product`). Whichever costs less is chosen; rows
+    that agree too often send the search to the second way.
 
     Examples
     --------
@@ -113,33 +112,33 @@ def pairs_within(a: Rows, radius: float, metric: str) -> Triples:
 
 
 def _find(where: str, operands: Operands, radius: Any, upper: bool) -> Triples:
-    """Find the pairs within a range, sorted; with `upper` those with i < j only."""
+    """Find the pairs within a range, sorted; with `upper` those with i < j only.
+
+    Rows are searched by chunks that agree, if that costs less than comparing every two.
+    """
     radius = _check_radius(where, radius)
-    check_result(where, (operands.m, operands.n))
-    if operands.m + operands.n >= MOST_ROWS:
-        raise ValueError(
-            f"[{where}] there must be fewer than {MOST_ROWS} rows, got {operands.m + operands.n}"
-        )
-    if operands.metric.name == "hamming" and 0 < operands.a.words.shape[1] <= MOST_WORDS:
-        return _find_hamming(operands, math.floor(min(radius, operands.a.shape[1])), upper)
-    found = _Found(operands.metric.dtype)
-    _scan(operands, radius, upper, found)
+    m, n, k = operands.m, operands.n, operands.a.shape[1]
+    check_result(where, (m, n))
+    if m + n >= MOST_ROWS:
+        raise ValueError(f"[{where}] there must be fewer than {MOST_ROWS} rows, got {m + n}")
+    limits = Limits(operands.metric, radius, k, operands.counts)
+    found = _Found(operands, radius)
+    if limits.most < 0 or not (m and n):
+        return found.sorted()
+    a, b = _search_rows(operands.a), _search_rows(operands.b)
+    pairs = n * (n - 1) // 2 if upper else m * n
+    first_words, cost = choose_product(a, b, limits)
+    rows = n if upper else m + n
+    plan = choose_plan(rows, k, limits.most, pairs, cost, limits.agreement)
+    if plan is None or not join(a, None if upper else b, limits.most, plan, found.add):
+        found = _Found(operands, radius)
+        scan(a, b, limits, upper, first_words, found.add)
     return found.sorted()
 
 
-def _find_hamming(operands: Operands, radius: int, upper: bool) -> Triples:
-    """Search by chunks that agree, if that costs less than comparing every two rows."""
-    a, n = plain_rows(operands.a), operands.n
-    b = a if upper else plain_rows(operands.b)
-    pairs = n * (n - 1) // 2 if upper else len(a) * n
-    first_words, cost = choose_product(a, b, radius)
-    rows = n if upper else len(a) + n
-    plan = choose_plan(rows, operands.a.shape[1], radius, pairs, cost)
-    found = _Found(operands.metric.dtype)
-    if plan is None or not join(a, None if upper else b, radius, plan, found.add_native):
-        found = _Found(operands.metric.dtype)
-        scan(a, b, radius, upper, first_words, found.add_native)
-    return found.sorted()
+def _search_rows(bits: BitArray) -> NDArray[np.uint64]:
+    """Return the words of rows, of which there is at least one."""
+    return plain_rows(bits) if bits.shape[1] else np.zeros((len(bits), 1), np.uint64)
 
 
 def _check_radius(where: str, radius: Any) -> float:
@@ -152,75 +151,32 @@ def _check_radius(where: str, radius: Any) -> float:
 class _Found:
     """Pairs found so far, in pieces: i << 32 | j, which sort by i and then by j, and values."""
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
+    def __init__(self, operands: Operands, radius: float) -> None:
+        self._operands, self._radius = operands, radius
         self._pairs = [np.empty(0, np.uint64)]
-        self._values: list[NDArray[Any]] = [np.empty(0, dtype)]
+        self._values: list[NDArray[Any]] = [np.empty(0, operands.metric.dtype)]
 
-    def add(self, i: NDArray[np.int64], j: NDArray[np.int64], values: NDArray[Any]) -> None:
-        self._pairs.append((i << 32 | j).view(np.uint64))
+    def add(self, pairs: NDArray[np.uint64], mismatches: NDArray[np.int32]) -> None:
+        """Add the pairs that are within the range, which few may not be."""
+        metric = self._operands.metric
+        values: NDArray[Any] = mismatches
+        if metric.counts and len(pairs):
+            values = metric.values(mismatches, self._operands.sums(*_numbers(pairs)))
+            near = values <= self._radius if metric.sign > 0 else values >= self._radius
+            pairs, values = pairs[near], values[near]
+        self._pairs.append(pairs)
         self._values.append(values)
-
-    def add_native(self, found: _core.Found) -> None:
-        """Add what the native module has found."""
-        pairs, distances = np.empty(len(found), np.uint64), np.empty(len(found), np.int32)
-        if len(found):
-            found.copy(pairs, distances)
-            self._pairs.append(pairs)
-            self._values.append(distances)
 
     def sorted(self) -> Triples:
         pairs, values = np.concatenate(self._pairs), np.concatenate(self._values)
         self._pairs.clear()
         self._values.clear()
         order = np.argsort(pairs)
-        pairs = pairs[order]
-        i, j = pairs >> np.uint64(32), pairs & np.uint64(MOST_ROWS - 1)
-        return i.view(np.int64), j.view(np.int64), values[order]
+        i, j = _numbers(pairs[order])
+        return i, j, values[order]
 
 
-def _scan(operands: Operands, radius: float, upper: bool, found: _Found) -> None:
-    """Compare all pairs of rows, in blocks."""
-    metric = operands.metric
-    limits = _Limits(operands, radius)
-    with progress(operands.m * operands.n // (2 if upper else 1), "pairs") as done:
-        for block in blocks(operands.a, operands.b, upper=upper):
-            done(block.h.size)
-            passed = limits.may_be_near(block.h, *block.pairs)
-            if not passed.any():  # takes a quarter of the time of nonzero, and is the usual case
-                continue
-            near, width = np.flatnonzero(passed), block.h.shape[1]
-            i, j = block.i + near // width, block.j + near % width
-            values = metric.values(block.h.ravel()[near], operands.sums(i, j))
-            keep = values <= radius if metric.sign > 0 else values >= radius
-            if upper:
-                keep &= i < j
-            found.add(i[keep], j[keep], values[keep])
-
-
-class _Limits:
-    """A test of mismatches that all pairs within a range pass, cheaper than the values.
-
-    A pair is within the range if its mismatches are at most ``factor (|a| + |b|) + offset``. The
-    two terms are rounded up for each row. What passes is tested exactly afterwards.
-    """
-
-    def __init__(self, operands: Operands, radius: float) -> None:
-        k = operands.a.shape[1]
-        # beyond k + 1 nothing changes, and int16 might overflow
-        factor, offset = operands.metric.bound(min(radius, k + 1))
-        self._most = math.floor(offset)
-        self._counts = operands.metric.counts
-        if self._counts:
-            # Terms of the dtype of mismatches are compared in vectors. Sums reach 2 k + 4.
-            self._dtype = np.dtype(np.int16 if k < 2**14 - 2 else np.int64)
-            a_counts, b_counts = operands.counts
-            self._a = (np.floor(factor * a_counts + offset) + 2).astype(self._dtype)
-            self._b = (np.floor(factor * b_counts) + 2).astype(self._dtype)
-
-    def may_be_near(self, h: NDArray[Any], rows: Any, columns: Any) -> NDArray[np.bool_]:
-        """Tell which pairs pass, given their mismatches and what selects their rows."""
-        if not self._counts:
-            return h <= self._most
-        if self._dtype == np.int16:
-            h = h.view(np.int16)
-        return h <= self._a[rows] + self._b[columns]
+def _numbers(pairs: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return i and j of pairs i << 32 | j."""
+    i, j = pairs >> np.uint64(32), pairs & np.uint64(MOST_ROWS - 1)
+    return i.view(np.int64), j.view(np.int64)

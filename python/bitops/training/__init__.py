@@ -3,23 +3,36 @@
 Imports layers and what they stand on, never recipes or the command line.
 """
 
-from .augment import ZCA, gcn, random_crop, random_flip
+from .augment import ZCA, gcn, lcn, random_crop, random_flip
 from .callbacks import Annealing, Callback, EarlyStopping, Epoch, History, Run
 from .checkpoint import Checkpoint
 from .ebp import EBP
 from .log import Log, read_log
 from .loop import fit
-from .losses import cross_entropy, hinge, squared_hinge
+from .losses import (
+    CrossEntropy,
+    Distillation,
+    Huber,
+    binary_cross_entropy,
+    cross_entropy,
+    hinge,
+    mae,
+    mse,
+    squared_hinge,
+)
 from .optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
 from .schedules import (
     CosineDecay,
     ExponentialDecay,
     Halving,
+    OneCycle,
+    PerStep,
     Schedule,
     StepDecay,
     Stretched,
     Warmup,
 )
+from .scores import accuracy, confusion_matrix, r2, rmse, top_k_accuracy
 from .stages import to_bitwise, to_ternary
 
 __all__ = [
@@ -33,27 +46,41 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CosineDecay",
+    "CrossEntropy",
+    "Distillation",
     "EarlyStopping",
     "Epoch",
     "ExponentialDecay",
     "Halving",
     "History",
+    "Huber",
     "Log",
+    "OneCycle",
     "Optimizer",
+    "PerStep",
     "Run",
     "Schedule",
     "ShiftAdaMax",
     "StepDecay",
     "Stretched",
     "Warmup",
+    "accuracy",
+    "binary_cross_entropy",
+    "confusion_matrix",
     "cross_entropy",
     "fit",
     "gcn",
     "hinge",
+    "lcn",
+    "mae",
+    "mse",
+    "r2",
     "random_crop",
     "random_flip",
     "read_log",
+    "rmse",
     "squared_hinge",
     "to_bitwise",
     "to_ternary",
+    "top_k_accuracy",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..ops.checks import as_generator, check_integer, check_number, check_rate, real_array
 
-__all__ = ["ZCA", "gcn", "random_crop", "random_flip"]
+__all__ = ["ZCA", "gcn", "lcn", "random_crop", "random_flip"]
 
 _BATCH = 4096  # rows whitened at a time, so that float32 copies of a large data set stay small
 
@@ -113,6 +113,64 @@ def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray
     y -= y.mean(axis=axes, keepdims=True)
     d = np.sqrt(np.square(y).sum(axis=axes, keepdims=True)) / np.float32(scale)
     y /= np.where(d < np.float32(min_norm), np.float32(1), d)
+    return y
+
+
+def lcn(
+    x: ArrayLike, size: int = 7, *, sigma: float = 2.0, min_divisor: float = 1e-4
+) -> NDArray[np.float32]:
+    """Centre every pixel on its neighbours and divide by their deviation: local normalization.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, h, w, channels)
+    size : int, odd
+        Height and width of the neighbourhood.
+    sigma : float
+        Width of the Gaussian weights of the neighbours, in pixels.
+    min_divisor : float
+        Smallest number that is divided by.
+
+    Returns
+    -------
+    ndarray of the shape of `x`, float32
+
+    Notes
+    -----
+    With Gaussian weights g that sum to 1, and 0 outside the image, on each channel by itself:
+    v = x - g * x,  d = sqrt(g * v^2),  y = v / max(d, mean(d), min_divisor), where * is correlation
+    and the mean is that over the image.
+
+    References
+    ----------
+    Jarrett et al., "What is the best multi-stage architecture for object recognition?", 2009,
+    section 2 (there the neighbours are those of all channels); size, sigma and the channels by
+    themselves are those of pylearn2, which prepared the SVHN of BinaryConnect. It squares x, not v.
+    """
+    images = _images("lcn", x)
+    size = check_integer("lcn", "size", size, 1)
+    if size % 2 == 0:
+        raise ValueError(f"[lcn] size must be odd, got {size}")
+    check_rate("lcn", "sigma", sigma)
+    check_rate("lcn", "min_divisor", min_divisor)
+    # imported here: SciPy would double the time that `import bitops.training` takes
+    from scipy.ndimage import correlate1d
+
+    offsets = np.arange(size) - size // 2
+    weights = np.exp(-np.square(offsets) / (2 * sigma**2))
+    weights /= weights.sum()  # those of two axes are products, whose sum is 1 as well
+
+    def blurred(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = correlate1d(values, weights, axis=1, mode="constant")
+        return correlate1d(rows, weights, axis=2, mode="constant")
+
+    y = np.empty(images.shape, np.float32)
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH].astype(np.float32)
+        batch -= blurred(batch)
+        d = np.sqrt(blurred(np.square(batch)))
+        limit = np.maximum(d.mean(axis=(1, 2), keepdims=True), np.float32(min_divisor))
+        np.divide(batch, np.maximum(d, limit), out=y[start : start + _BATCH])
     return y
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from ..layers.base import holders, named_layers
 from ..ops.array import BitArray
-from ..ops.checks import check_integer
+from ..ops.checks import check_integer, check_rate
+from .targets import Targets
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
     from ..layers.parameter import Parameter
     from .optim import Optimizer
     from .schedules import Schedule
+    from .scores import Metric
+    from .streams import Stream
 
 __all__ = [
     "Annealing",
@@ -24,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "Epoch",
     "History",
+    "Monitor",
     "Position",
     "Run",
     "Task",
@@ -31,7 +35,7 @@ __all__ = [
 ]
 
 Data = tuple[np.ndarray | BitArray, np.ndarray]
-Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+Loss = Callable[..., tuple[float, np.ndarray]]
 Augment = Callable[[np.ndarray | BitArray, np.random.Generator], np.ndarray | BitArray]
 
 
@@ -44,7 +48,7 @@ class Trainable(Protocol):
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None: ...
 
-    def error_rate(self, x, y) -> float: ...
+    def outputs(self, x) -> Any: ...
 
     def parameters(self) -> list[Parameter]: ...
 
@@ -59,20 +63,70 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """The results of one epoch. Errors are shares, 0 to 1."""
+    """The results of one epoch.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    learning_rate : float
+        Of its last step.
+    loss, train_error : float
+        Means over its steps. Errors are shares, 0 to 1: of wrong labels, or of wrong flags. They
+        are None if the targets are numbers.
+    validation_error, validation_loss : float
+        After its last step; None without validation data.
+    seconds : float
+    metrics : dict of str to float
+        Of the validation data, by names such as "validation_accuracy".
+    """
 
     number: int
     learning_rate: float
     loss: float
-    train_error: float
+    train_error: float | None
     validation_error: float | None
     seconds: float
+    validation_loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)
+
+    def value(self, name: str) -> float | None:
+        """Return the quantity of a name: that of an attribute or of a metric."""
+        return self.metrics[name] if name in self.metrics else getattr(self, name)
 
     def __str__(self) -> str:
-        errors = f"train error {100 * self.train_error:6.2f} %"
+        parts = [f"epoch {self.number:3d}  loss {self.loss:.5f}"]
+        if self.train_error is not None:
+            parts.append(f"train error {100 * self.train_error:6.2f} %")
         if self.validation_error is not None:
-            errors += f"  validation error {100 * self.validation_error:6.2f} %"
-        return f"epoch {self.number:3d}  loss {self.loss:.5f}  {errors}  {self.seconds:5.1f} s"
+            parts.append(f"validation error {100 * self.validation_error:6.2f} %")
+        elif self.validation_loss is not None:
+            parts.append(f"validation loss {self.validation_loss:.5f}")
+        parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in self.metrics.items()]
+        return "  ".join([*parts, f"{self.seconds:5.1f} s"])
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A quantity by which epochs are compared.
+
+    Parameters
+    ----------
+    name : str
+        As `Epoch.value` takes it.
+    mode : {"min", "max"}
+        Whether a smaller value is better, or a larger one.
+    """
+
+    name: str
+    mode: Literal["min", "max"] = "min"
+
+    def is_better(self, epoch: Epoch, best: Epoch, by: float = 0.0) -> bool:
+        """Tell whether an epoch is better than another, by more than a difference."""
+        new, old = epoch.value(self.name), best.value(self.name)
+        if new is None or old is None or np.isnan(old):
+            return True
+        return new < old - by if self.mode == "min" else new > old + by
 
 
 @dataclass
@@ -110,17 +164,20 @@ class Position:
         Steps done in that epoch.
     total_loss : float
         Sum of their losses.
-    wrong : int
-        Rows among theirs with a wrong label.
+    wrong : float
+        Rows among theirs with a wrong label, or the sum of other errors.
     seconds : float
         Time that the epoch has taken.
+    rows : int
+        Rows of these steps.
     """
 
     epoch: int = 0
     batch: int = 0
     total_loss: float = 0.0
-    wrong: int = 0
+    wrong: float = 0
     seconds: float = 0.0
+    rows: int = 0
 
 
 @dataclass
@@ -132,7 +189,7 @@ class Task:
     model : Trainable
     optimizer : Optimizer
     data, validation : tuple of (x, y)
-        The latter may be None.
+        The latter may be None, and so may the former if batches come from an iterable.
     epochs, batch_size : int
     schedule, loss, augment : callable
         The first and the last may be None; without a schedule the optimizer keeps its rate.
@@ -140,11 +197,23 @@ class Task:
         Orders the rows and is handed to `augment`.
     seed : str
         What `rng` started from, in words.
+    targets : Targets
+        What the loss takes for y.
+    weight : ndarray of shape (n,), float32, optional
+        Of the rows of `data`.
+    stream : Stream, optional
+        The batches of an iterable.
+    accumulate : int
+        Parts in which the rows of a step pass the model.
+    metrics : dict of str to callable
+        Measures of the validation data, by the names that their values get.
+    monitor : Monitor, optional
+        By what the best epoch is chosen; without it, the last one is kept.
     """
 
     model: Trainable
     optimizer: Optimizer
-    data: Data
+    data: Data | None
     validation: Data | None
     epochs: int
     batch_size: int
@@ -153,6 +222,12 @@ class Task:
     augment: Augment | None
     rng: np.random.Generator
     seed: str
+    targets: Targets
+    weight: np.ndarray | None = None
+    stream: Stream | None = None
+    accumulate: int = 1
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    monitor: Monitor | None = None
 
 
 @dataclass
@@ -166,11 +241,13 @@ class Run(Task):
     position : Position
         `epoch` and `batch` are also to be read here.
     order : ndarray of int64
-        Order of the rows in the epoch under way.
+        Order of the rows of `data` in the epoch under way.
+    streamed : ndarray or BitArray
+        x of the last step, before it was augmented, if batches come from an iterable.
     signs : list of BitArray
         Signs of the binary parameters at the start of the epoch, in the order of `parameters()`.
     best_state : list, optional
-        State of the model at the end of the best epoch, if validation data chose one.
+        State of the model at the end of the best epoch, if `monitor` chose one.
     stop : bool
         If a callback sets it, the training ends after the present step or epoch.
     interrupted : bool
@@ -182,6 +259,7 @@ class Run(Task):
     history: History = field(default_factory=History)
     position: Position = field(default_factory=Position)
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    streamed: Any = None
     signs: list[BitArray] = field(default_factory=list)
     best_state: list | None = None
     stop: bool = False
@@ -201,7 +279,15 @@ class Run(Task):
     @property
     def batches(self) -> int:
         """Steps of an epoch."""
+        if self.data is None:
+            assert self.stream is not None
+            return self.stream.steps
         return len(self.data[1]) // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return self.epochs * self.batches
 
     @property
     def step(self) -> int:
@@ -210,8 +296,13 @@ class Run(Task):
 
     @property
     def rows(self) -> np.ndarray:
-        """Row numbers of the last step of this epoch."""
+        """Numbers, in `data`, of the rows of the last step of this epoch."""
         return self.order[(self.batch - 1) * self.batch_size : self.batch * self.batch_size]
+
+    @property
+    def inputs(self) -> np.ndarray | BitArray:
+        """x of the last step of this epoch, before it was augmented."""
+        return self.streamed if self.data is None else self.data[0][self.rows]
 
     @property
     def mean_loss(self) -> float:
@@ -219,9 +310,9 @@ class Run(Task):
         return self.position.total_loss / self.batch
 
     @property
-    def error(self) -> float:
-        """Share of wrong labels in the steps done in this epoch; at least one."""
-        return self.position.wrong / (self.batch * self.batch_size)
+    def error(self) -> float | None:
+        """Share of wrong labels in the steps done in this epoch; None if there are no errors."""
+        return None if self.targets.errors is None else self.position.wrong / self.position.rows
 
 
 class Callback:
@@ -253,29 +344,89 @@ class Callback:
 
 
 class EarlyStopping(Callback):
-    """End the training once the validation error has not fallen for some epochs.
+    """End the training once a quantity has not become better for some epochs.
 
     Parameters
     ----------
     patience : int
         Epochs in a row that may be no better than the best before them.
+    monitor : str, optional
+        The quantity, such as "validation_loss" or "validation_accuracy". By default that by which
+        `fit` chooses the epoch that it keeps.
+    mode : {"min", "max"}, optional
+        As in `fit`.
+    min_delta : float
+        By how much an epoch must be better to count as such.
     """
 
-    def __init__(self, patience: int):
+    def __init__(
+        self,
+        patience: int,
+        *,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
+        min_delta: float = 0.0,
+    ):
         self.patience = check_integer("EarlyStopping", "patience", patience, 1)
+        self.monitor = None
+        if monitor is not None or mode is not None:
+            self.monitor = as_monitor("EarlyStopping", monitor, mode)
+        self.min_delta = check_rate("EarlyStopping", "min_delta", min_delta, zero=True)
 
     def on_start(self, run: Run) -> None:
-        if run.validation is None:
+        if self.monitor is not None:
+            check_monitor("EarlyStopping", self.monitor, run)
+        elif run.monitor is None:
             raise ValueError("[EarlyStopping] fit must be given validation data, got None")
         self.on_epoch(run)  # a resumed training may have been at its end
 
     def on_epoch(self, run: Run) -> None:
-        best = run.history.best
+        monitor = self.monitor or run.monitor
+        assert monitor is not None
+        best = None
+        for epoch in run.history.epochs:
+            if best is None or monitor.is_better(epoch, best, self.min_delta):
+                best = epoch
         if best is not None and len(run.history.epochs) - best.number >= self.patience:
             run.stop = True
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.patience})"
+
+
+def as_monitor(where: str, name: Any, mode: Any) -> Monitor:
+    """Return the quantity of a name; more of an accuracy, and of r2, is better."""
+    if not isinstance(name, str):
+        raise TypeError(f"[{where}] monitor must be the name of a quantity, got {name!r:.80}")
+    if mode not in (None, "min", "max"):
+        raise ValueError(f"[{where}] mode must be 'min' or 'max', got {mode!r:.80}")
+    is_more = name.endswith(("accuracy", "_r2"))
+    return Monitor(name, mode or ("max" if is_more else "min"))
+
+
+def choose_monitor(task: Task, name: Any, mode: Any) -> Monitor | None:
+    """Return the quantity by which a training chooses the epoch that it keeps."""
+    if name is None and task.validation is not None:
+        name = "validation_loss" if task.targets.errors is None else "validation_error"
+    if name is None and mode is None:
+        return None
+    monitor = as_monitor("fit", name, mode)
+    check_monitor("fit", monitor, task)
+    return monitor
+
+
+def check_monitor(where: str, monitor: Monitor, task: Task) -> None:
+    """Refuse a quantity that the epochs of a training will not have."""
+    known = ["loss"]
+    if task.targets.errors is not None:
+        known.append("train_error")
+    if task.validation is not None:
+        known += ["validation_error"] if task.targets.errors is not None else []
+        known += ["validation_loss", *task.metrics]
+    if monitor.name not in known:
+        raise ValueError(
+            f"[{where}] monitor must be one of {', '.join(known)}, got {monitor.name!r:.80}"
+        )
 
 
 class Annealing(Callback):
@@ -291,7 +442,7 @@ class Annealing(Callback):
         for _, layer in named_layers(run.model.flat_layers()):
             for holder in holders(layer):
                 if hasattr(holder, "progress"):
-                    holder.progress = run.step / (run.epochs * run.batches)
+                    holder.progress = run.step / run.steps
 
     def __repr__(self) -> str:
         return "Annealing()"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from functools import partial
 from hashlib import sha256
@@ -15,19 +16,28 @@ import numpy as np
 
 from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.writing import try_file
+from ..layers.states import (
+    Tensors,
+    check_generators,
+    check_tensors,
+    describe_generators,
+    flatten,
+    from_tensors,
+    nest_like,
+    to_tensors,
+)
 from ..ops.array import BitArray
 from ..ops.checks import check_integer
-from .callbacks import Callback, Epoch, History, Position, Run
+from .callbacks import Callback, Data, Epoch, History, Position, Run, choose_monitor
 from .metrics import binary_parameters, check_parameters
 
-__all__ = ["Checkpoint", "restore", "settings_of"]
+__all__ = ["Checkpoint", "planned_epochs", "restore", "settings_of"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
 
-Tensors = dict[str, np.ndarray]
-
 _KEYS = {"format", "version", "settings", "history", "best", "position", "generators", "sha256"}
+_OPTIONAL = {"train_error", "validation_error", "validation_loss"}  # results that an epoch may lack
 
 
 class Checkpoint(Callback):
@@ -127,11 +137,11 @@ class Checkpoint(Callback):
 def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
     """Collect the description and the arrays of a checkpoint."""
     best = run.history.best
-    tensors = {"order": run.order} | _to_tensors("model", _flatten(run.model.state()))
+    tensors = {"order": run.order} | to_tensors("model", flatten(run.model.state()))
     tensors |= {f"optimizer.{name}": array for name, array in run.optimizer.state().items()}
-    tensors |= _to_tensors("signs", (bits.words for bits in run.signs))
+    tensors |= to_tensors("signs", (bits.words for bits in run.signs))
     if run.best_state is not None:
-        tensors |= _to_tensors("best", _flatten(run.best_state))
+        tensors |= to_tensors("best", flatten(run.best_state))
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -139,7 +149,7 @@ def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
         "history": [asdict(epoch) for epoch in run.history.epochs],
         "best": None if best is None else best.number,
         "position": asdict(run.position),
-        "generators": [_as_json(g.bit_generator.state) for g in _generators(run)],
+        "generators": describe_generators(_generators(run)),
     }
     return description, {name: np.asarray(array, order="C") for name, array in tensors.items()}
 
@@ -178,29 +188,50 @@ def restore(run: Run, path: str | os.PathLike) -> None:
     _apply(run, content)
 
 
+def planned_epochs(path: str | os.PathLike) -> int:
+    """Return the number of epochs of the training that wrote a checkpoint, complete or not.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is damaged or no checkpoint.
+    """
+    try:
+        with open_tensors(Path(path), FORMAT) as file:
+            return int(_check_description(file.description)["settings"]["epochs"])
+    except MALFORMED as error:
+        raise ValueError(f"[planned_epochs] {path} must be a checkpoint: {error}") from error
+
+
 def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
     """Return what the file holds, or raise an error if this run cannot go on with it."""
     _check_settings(_in_present_words(description["settings"]), settings_of(run))
     _check_tensors(tensors, run)
     mark = "optimizer."
     template = run.model.state()
-    best = list(_from_tensors("best", tensors))
+    best = list(from_tensors("best", tensors))
     shapes = [parameter.shape for parameter in binary_parameters(run.model).values()]
-    words = list(_from_tensors("signs", tensors))
+    words = list(from_tensors("signs", tensors))
     history = _check_history(description["history"], description["best"])
     position = _check_position(description["position"], run, len(history.epochs))
-    rows = len(run.data[1]) if position.epoch else 0
+    _check_epochs(int(description["settings"]["epochs"]), run, position)
+    rows = len(run.data[1]) if run.data is not None and position.epoch else 0
     order = tensors["order"]
     if order.dtype != np.int64 or not np.array_equal(np.sort(order), np.arange(rows)):
         raise ValueError(f"order must hold each of {rows} rows once, got {order!r:.80}")
     return _Content(
         {k[len(mark) :]: v for k, v in tensors.items() if k.startswith(mark)},
-        _nest_like(template, _from_tensors("model", tensors)),
-        _nest_like(template, iter(best)) if best else None,
+        nest_like(template, from_tensors("model", tensors)),
+        nest_like(template, iter(best)) if best else None,
         order,
         # before the first epoch there are none
-        [BitArray.from_words(w, s) for w, s in zip(words, shapes if rows else [], strict=True)],
-        _check_generators(description["generators"], run),
+        [
+            BitArray.from_words(w, s)
+            for w, s in zip(words, shapes if position.epoch else [], strict=True)
+        ],
+        check_generators(description["generators"], _generators(run)),
         history,
         position,
     )
@@ -219,21 +250,29 @@ def _check_history(epochs: list[dict[str, Any]], best: Any) -> History:
 def _check_epoch(number: int, results: dict[str, Any]) -> Epoch:
     if type(results["number"]) is not int or results["number"] != number:
         raise ValueError(f"epoch {number} must be in its place, got {results['number']!r:.80}")
-    for name in results.keys() - {"number"}:
-        if name != "validation_error" or results[name] is not None:
-            _check_number(name, results[name], float)
+    numbers = {**results, **results.get("metrics", {})}
+    for name in numbers.keys() - {"number", "metrics"}:
+        if name not in _OPTIONAL or numbers[name] is not None:
+            _check_number(name, numbers[name], float)
     return Epoch(**results)
 
 
 def _check_position(numbers: dict[str, Any], run: Run, complete: int) -> Position:
     """Return where the run stands, in or at the end of an epoch, after some complete ones."""
-    position = Position(**{field.name: numbers[field.name] for field in fields(Position)})
-    rows = len(run.data[1])
-    for name, most in (("epoch", complete + 1), ("batch", run.batches), ("wrong", rows)):
+    position = Position(**numbers)
+    if "rows" not in numbers:  # before there were batches of several sizes
+        position.rows = position.batch * run.batch_size
+    most_of = {"epoch": complete + 1, "batch": run.batches, "wrong": position.rows}
+    for name, most in most_of.items():
         value = getattr(position, name)
-        _check_number(name, value, int)
+        is_share = name == "wrong" and not run.targets.has_classes
+        _check_number(name, value, float if is_share else int)
         if not 0 <= value <= most:
             raise ValueError(f"{name} must be in 0..{most}, got {value}")
+    _check_number("rows", position.rows, int)
+    least = position.batch * (run.batch_size if run.stream is None else 1)
+    if position.rows < least or (run.stream is None and position.rows > least):
+        raise ValueError(f"rows must be those of {position.batch} steps, got {position.rows}")
     if position.epoch < complete:
         raise ValueError(f"epoch must be at least {complete}, got {position.epoch}")
     for name in ("total_loss", "seconds"):
@@ -268,12 +307,16 @@ def _check_description(description: dict[str, Any]) -> dict[str, Any]:
     if type(version) is not int or version != VERSION:
         raise ValueError(f"version must be {VERSION}, got {version!r:.80}")
     _check_keys("the description", description, _KEYS)
-    _check_keys("position", description["position"], {field.name for field in fields(Position)})
+    position = {field.name for field in fields(Position)}
+    _check_keys("position", description["position"], position, newer={"rows"})
     return description
 
 
-def _check_keys(what: str, found: dict[str, Any], keys: set[str]) -> None:
-    if set(found) != keys:
+def _check_keys(
+    what: str, found: dict[str, Any], keys: set[str], newer: Collection[str] = ()
+) -> None:
+    """Refuse other keys; earlier files lack the newer ones."""
+    if not keys - set(newer) <= set(found) <= keys:
         raise ValueError(f"{what} must have the keys {sorted(keys)}, got {list(found)!r:.300}")
 
 
@@ -289,12 +332,31 @@ def settings_of(run: Run) -> dict[str, str]:
             "epochs": str(run.epochs),
             "batch_size": str(run.batch_size),
             "seed": run.seed,
-            "x": _describe_data(run.data[0]),
-            "y": _describe_data(run.data[1]),
-            "validation x": _describe_data(None if run.validation is None else run.validation[0]),
-            "validation y": _describe_data(None if run.validation is None else run.validation[1]),
+            **_describe_pair("", run.data),
+            **_describe_pair("validation ", run.validation),
+            **_describe_options(run),
         }
     return run.settings
+
+
+def _describe_options(run: Run) -> dict[str, str]:
+    """Put into words the options that are not at their defaults, which earlier files lack."""
+    frozen = [str(i) for i, p in enumerate(run.model.parameters()) if not p.trainable]
+    default = choose_monitor(run, None, None)
+    options = {
+        "sample_weight": run.weight is not None and _describe_data(run.weight),
+        "steps_per_epoch": run.stream is not None and str(run.batches),
+        "accumulate": run.accumulate > 1 and str(run.accumulate),
+        "metrics": ", ".join(run.metrics),
+        "monitor": run.monitor != default and repr(run.monitor),
+        "frozen parameters": ", ".join(frozen),
+    }
+    return {name: words for name, words in options.items() if words}
+
+
+def _describe_pair(what: str, data: Data | None) -> dict[str, str]:
+    x, y = (None, None) if data is None else data
+    return {f"{what}x": _describe_data(x), f"{what}y": _describe_data(y)}
 
 
 def _describe_schedule(run: Run) -> str:
@@ -324,15 +386,16 @@ def _describe_data(x: Any) -> str:
 
 
 def _in_present_words(settings: dict[str, str]) -> dict[str, str]:
-    """Settings of a checkpoint, with the flags of layers called what they are called now."""
+    """Settings of a checkpoint, with flags and numbers called what they are called now."""
 
-    def renamed(words: str) -> str:
-        return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
+    def present(name: str, words: str) -> str:
+        if name.startswith("layer "):
+            return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
+        if name == "optimizer" and "'l2'" not in words:  # before there was one
+            return re.sub(r"('weight_decay': [^,}]+)", r"\1, 'l2': 0.0", words)
+        return words
 
-    return {
-        name: renamed(words) if name.startswith("layer ") else words
-        for name, words in settings.items()
-    }
+    return {name: present(name, words) for name, words in settings.items()}
 
 
 # what the flags of layers were called when the first checkpoints were written
@@ -340,90 +403,48 @@ _FLAGS = {"alpha": "scale_weights", "k_map": "scale_input"}
 
 
 def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse settings that differ, and say which do."""
+    """Refuse settings that differ, and say which do; epochs may, see `_check_epochs`."""
     differ = [
         f"{name} is {there.get(name, 'none')} there and {here.get(name, 'none')} here"
         for name in {**there, **here}
-        if there.get(name) != here.get(name)
+        if there.get(name) != here.get(name) and name != "epochs"
     ]
     if differ:
         more = [f"and {len(differ) - 4} more"] if len(differ) > 4 else []
         raise ValueError("; ".join(differ[:4] + more))
 
 
+def _check_epochs(planned: int, run: Run, position: Position) -> None:
+    """Refuse fewer epochs than have begun; warn if other rates belong to another number of them."""
+    if run.epochs < position.epoch:
+        raise ValueError(f"epochs must be at least {position.epoch}, got {run.epochs}")
+    if run.epochs == planned or run.schedule is None:
+        return
+    done, each = position.epoch, 1
+    if getattr(run.schedule, "by_step", False):
+        done, each = max(done - 1, 0) * run.batches + position.batch, run.batches
+    ends = planned * each, run.epochs * each
+    if any(len({run.schedule(place, end) for end in ends}) > 1 for place in range(done)):
+        warnings.warn(
+            f"[fit] resume goes on to epoch {run.epochs}, but the rates of the epochs that are "
+            f"done were those of a training of {planned}: the result is not that of "
+            f"{run.epochs} epochs without interruption",
+            stacklevel=6,
+        )
+
+
 def _check_tensors(tensors: Tensors, run: Run) -> None:
     """Refuse tensors that are not those of the model and of the optimizer."""
-    arrays = list(_flatten(run.model.state()))
-    expected = _to_tensors("model", arrays)
+    arrays = list(flatten(run.model.state()))
+    expected = to_tensors("model", arrays)
     if any(name.startswith("best.") for name in tensors):
-        expected |= _to_tensors("best", arrays)
+        expected |= to_tensors("best", arrays)
     expected |= {f"optimizer.{name}": array for name, array in run.optimizer.state().items()}
-    for name, array in expected.items():
-        found = tensors.get(name)
-        if found is None or (found.shape, found.dtype) != (array.shape, array.dtype):
-            got = "none" if found is None else f"{found.dtype} of shape {found.shape}"
-            raise ValueError(f"{name} must be {array.dtype} of shape {array.shape}, got {got}")
-        if array.dtype.kind in "iu" and (found < 0).any():  # steps, batches
-            raise ValueError(f"{name} must count from 0, got {found!r:.80}")
+    check_tensors(tensors, expected)
     for name in tensors.keys() - expected.keys():
         if name != "order" and not name.startswith("signs."):
             raise ValueError(f"tensors must be those of the model and the optimizer, got {name}")
 
 
-def _check_generators(states: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
-    """Return the states of the generators, each tried on another generator of its kind."""
-    there = [state["bit_generator"] for state in states]
-    here = [generator.bit_generator.state["bit_generator"] for generator in _generators(run)]
-    if there != here:
-        raise ValueError(f"random generators are {there} there and {here} here")
-    restored = [_from_json(state) for state in states]
-    for generator, state in zip(_generators(run), restored, strict=True):
-        trial = type(generator.bit_generator)()
-        trial.state = state
-        if _as_json(trial.state) != _as_json(state):
-            raise ValueError(f"the state of a generator must be one, got {state!r:.80}")
-    return restored
-
-
 def _generators(run: Run) -> list[np.random.Generator]:
     return [run.rng, *run.model.generators()]
-
-
-def _as_json(state: Any) -> Any:
-    """Return the state of a bit generator with lists in place of arrays."""
-    if isinstance(state, dict):
-        return {key: _as_json(value) for key, value in state.items()}
-    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
-
-
-def _from_json(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {key: _from_json(value) for key, value in state.items()}
-    return np.array(state, np.uint64) if isinstance(state, list) else state
-
-
-def _flatten(state: Any) -> Iterator[np.ndarray]:
-    """Yield the arrays in the nested lists that `state()` returns."""
-    if isinstance(state, list | tuple):
-        for part in state:
-            yield from _flatten(part)
-    else:
-        yield np.asarray(state)
-
-
-def _nest_like(template: Any, arrays: Iterator[np.ndarray]) -> Any:
-    """Put the arrays into nested lists like those of `template`."""
-    if isinstance(template, list | tuple):
-        return [_nest_like(part, arrays) for part in template]
-    return next(arrays)
-
-
-def _to_tensors(name: str, arrays: Iterable[np.ndarray]) -> Tensors:
-    """Name arrays by their numbers."""
-    return {f"{name}.{i}": array for i, array in enumerate(arrays)}
-
-
-def _from_tensors(name: str, tensors: Tensors) -> Iterator[np.ndarray]:
-    """Yield, in order, the arrays that `_to_tensors` has named."""
-    count = sum(key.startswith(f"{name}.") for key in tensors)
-    return (tensors[f"{name}.{i}"] for i in range(count))

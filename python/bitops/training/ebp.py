@@ -16,12 +16,13 @@ from ..layers.container import Model, Packed, Sequential
 from ..layers.dense import BinaryDense
 from ..layers.inputs import as_labels, check_size
 from ..layers.parameter import Parameter
-from ..ops.checks import as_generator, check_rate, real_array
+from ..ops.checks import as_generator, check_number, check_rate, real_array
 from .callbacks import History
 from .loop import fit
 from .losses import signed_one_hot
 from .optim import SGD
 from .schedules import StepDecay
+from .targets import takes
 
 __all__ = ["EBP"]
 
@@ -53,6 +54,8 @@ class EBP(Model):
         Size of the updates; 1 is Bayes' rule for a single example.
     spread : float
         The first h have the variance spread / inputs of the layer.
+    keep : float
+        Probability, in [0.5, 1], with which an input keeps its sign in training.
     seed : int, SeedSequence or Generator, optional
         Source of the first h.
 
@@ -75,14 +78,16 @@ class EBP(Model):
         mu = (w v + b) / sqrt(k + 1),
         sigma^2 = (sum(s + (1 - w^2) (1 - s)) + 1) / (k + 1),
 
-    where the sum of the first layer, whose inputs are certain, is that of (1 - w^2) x^2. With
+    where the sum of the first layer, whose inputs are certain, is that of (1 - w^2) x^2. In
+    training the inputs keep their sign with probability q = `keep`, and that sum is the one of
+    (1 - (1 - 4 q (1 - q)) w^2) x^2: noise of the inputs widens the sums, and moves no mean. With
     p = Phi(mu / sigma) a unit has the mean 2 p - 1 and the variance 4 (p - p^2).
     Backward, with N the density of the sum at 0:  the last layer has, for targets y of +-1,
     d = 2 y N / Phi(y mu / sigma) / sqrt(k + 1), and one below it
     d = 2 N / sqrt(k + 1) * (d w) of the layer above.
     Update, summed over the batch:  h += lr / 2 * d^T v,  b += lr / 2 * sum(d).
-    N / Phi is computed from logarithms, which do not underflow. Unlike the released program, this
-    one does not drop inputs at random.
+    N / Phi is computed from logarithms, which do not underflow. The released program calls the
+    noise of the inputs dropout, and draws nothing at random either; it has a `keep` of 0.8 or none.
 
     References
     ----------
@@ -91,13 +96,25 @@ class EBP(Model):
     classification using expectation backpropagation", 2015.
     """
 
-    def __init__(self, sizes: Sequence[int], *, lr: float = 1.0, spread: float = 1.0, seed=None):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        lr: float = 1.0,
+        spread: float = 1.0,
+        keep: float = 1.0,
+        seed=None,
+    ):
         if len(sizes) < 2:
             raise ValueError(f"[EBP] sizes must hold inputs and outputs, got {sizes!r}")
         self.sizes = tuple(check_size("EBP", "sizes", size) for size in sizes)
         check_rate("EBP", "lr", lr)
         check_rate("EBP", "spread", spread)
+        check_number("EBP", "keep", keep)
+        if not 0.5 <= keep <= 1:
+            raise ValueError(f"[EBP] keep must be in [0.5, 1], got {keep}")
         self.lr = lr
+        self.keep = float(keep)
         self.input_shape = self.sizes[:1]
         self.out_features: int | None = self.sizes[-1]
         rng = as_generator("EBP", seed)
@@ -139,13 +156,14 @@ class EBP(Model):
         """Pack the likeliest network."""
         return self.network.freeze()
 
-    def _forward(self, x: np.ndarray) -> list[_Pass]:
+    def _forward(self, x: np.ndarray, training: bool) -> list[_Pass]:
         """Pass means and variances through the layers, from inputs of shape (n, k)."""
         # imported here: SciPy would double the time that `import bitops.training` takes
         from scipy.special import ndtr
 
         passes: list[_Pass] = []
         means, variances = x, None
+        noise = 4 * self.keep * (1 - self.keep) if training else 0.0
         for layer in self._dense:
             assert layer.bias is not None
             w = np.tanh(layer.weight.value)
@@ -153,7 +171,7 @@ class EBP(Model):
             count = np.float32(layer.in_features + 1)
             mu = (means @ w.T + layer.bias.value) / np.sqrt(count)
             if variances is None:
-                total = np.square(means) @ spread.T
+                total = np.square(means) @ (spread + np.float32(noise) * np.square(w)).T
             else:
                 total = (1 - variances) @ spread.T + variances.sum(axis=1, keepdims=True)
             sigma = np.sqrt((total + 1) / count)
@@ -180,14 +198,16 @@ class EBP(Model):
             raise TypeError(f"[EBP] x must be real, got {x.dtype}")
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise ValueError(f"[EBP] x must have shape (n, {self.sizes[0]}), got {x.shape}")
-        passes = self._forward(x.astype(np.float32, copy=False))
+        passes = self._forward(x.astype(np.float32, copy=False), training)
         self._passes = passes if training else None
         return passes[-1].scores
 
+    @takes("labels")
     def loss(self, scores: np.ndarray, labels) -> tuple[float, np.ndarray]:
         """Compute the mean negative log probability of the targets, and d of the last layer.
 
-        The scores must be those that `forward` has just returned in training.
+        The scores must be those that `forward` has just returned. If that was not in training, d is
+        0.
 
         Raises
         ------
@@ -196,7 +216,6 @@ class EBP(Model):
         """
         from scipy.special import log_ndtr  # here for the same reason
 
-        last = self._saved()[-1]
         labels = as_labels("EBP", "labels", labels, rows=len(scores), classes=self.sizes[-1])
         y = signed_one_hot(labels, self.sizes[-1])
         if not np.isfinite(scores).all():
@@ -206,8 +225,11 @@ class EBP(Model):
             )
         # in float64: the difference of two logarithms far from 0
         chance = log_ndtr((y * scores).astype(np.float64))
-        ratio = np.exp(_log_density(last) - chance).astype(np.float32)
-        return float(-chance.sum(axis=1).mean()), 2 * y * ratio / self._root(-1)
+        value = float(-chance.sum(axis=1).mean())
+        if self._passes is None:
+            return value, np.zeros_like(y)
+        ratio = np.exp(_log_density(self._passes[-1]) - chance).astype(np.float32)
+        return value, 2 * y * ratio / self._root(-1)
 
     def backward(self, grad: np.ndarray) -> None:
         """Compute the steps of h and b, with the sign of gradients, from d of the last layer."""

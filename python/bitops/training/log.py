@@ -43,10 +43,11 @@ class Log(Callback):
 
     Notes
     -----
-    The columns are `epoch`, `step`, `learning_rate`, `loss`, `train_error`, `validation_error`
-    (empty without validation data) and `seconds`. More columns name a layer by place and type:
-    `flips/0.BinaryDense` is the share of its binary weights whose sign changed in the epoch;
-    `saturated/2.Sign` that of the values before it outside its clip value, on the last batch
+    The columns are `epoch`, `step`, `learning_rate`, `loss`, `train_error`, `validation_error`,
+    `seconds`, `validation_loss`, and the metrics of `fit`. Errors are empty where targets are
+    numbers, and so is what is of validation data without these. More columns name a layer by place
+    and type: `flips/0.BinaryDense` is the share of its binary weights whose sign changed in the
+    epoch; `saturated/2.Sign` that of the values before it outside its clip value, on the last batch
     without augmentation, under the running statistics; `latent/0.BinaryDense/-0.95` that of its
     latent weights in the bin around -0.95. See `bitops.training.metrics`.
     """
@@ -91,10 +92,11 @@ class Log(Callback):
 
     def _row(self, run: Run) -> Row:
         epoch = asdict(run.history.epochs[-1])
-        row: Row = {"epoch": epoch.pop("number"), "step": run.step, **epoch}
+        metrics = epoch.pop("metrics")
+        row: Row = {"epoch": epoch.pop("number"), "step": run.step, **epoch, **metrics}
         flips = flip_ratios(run.model, run.signs)
         row |= {f"flips/{name}": ratio for name, ratio in flips.items()}
-        shares = saturation(run.model, run.data[0][run.rows])
+        shares = saturation(run.model, run.inputs)
         row |= {f"saturated/{name}": share for name, share in shares.items()}
         if self.bins:
             for name, histogram in histograms(run.model, self.bins).items():

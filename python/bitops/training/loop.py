@@ -5,41 +5,38 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from .. import _core
-from ..layers.base import check_least_rows
 from ..layers.inputs import check_flag
+from ..ops.array import BitArray
 from ..ops.checks import as_generator, check_integer, check_rate
 from . import options
 from .callbacks import (
     Augment,
     Callback,
-    Data,
     Epoch,
     History,
     Loss,
     Position,
     Run,
     Trainable,
+    choose_monitor,
 )
 from .checkpoint import restore
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Optimizer
+from .progress import progress_of
 from .schedules import Schedule
-
-try:
-    from tqdm import tqdm
-except ImportError:  # the progress bar is optional; the line for each epoch is not
-    tqdm = None
+from .streams import Batch
 
 try:
     from threadpoolctl import threadpool_limits
@@ -52,14 +49,22 @@ __all__ = ["fit"]
 def fit(
     model: Trainable,
     x,
-    y,
+    y=None,
     *,
     epochs: int = 20,
     batch_size: int = 100,
+    steps_per_epoch: int | None = None,
+    prefetch: int = 2,
     validation: tuple | None = None,
+    sample_weight=None,
+    class_weight=None,
     schedule: Schedule | str | float | None = None,
     optimizer: Optimizer | str | None = None,
     loss: Loss | str = squared_hinge,
+    accumulate: int = 1,
+    metrics=(),
+    monitor: str | None = None,
+    mode: Literal["min", "max"] | None = None,
     seed=0,
     verbose: int = 1,
     augment: Augment | None = None,
@@ -72,32 +77,65 @@ def fit(
     Parameters
     ----------
     model : Sequential
-        It ends in one score for each class. A trainer such as `EBP` passes itself.
-    x : BitArray or array_like of shape (n, in_features), uint8 or real
-    y : array_like of shape (n,), integer
-        Labels.
+        It ends in one score for each class, or one number for each output. A trainer such as `EBP`
+        passes itself.
+    x : BitArray or array_like of shape (n, in_features), uint8 or real; or iterable
+        Rows; or, without y, batches (x, y) or (x, y, sample_weight) from an iterable, of as many
+        rows as it likes. Where it ends it starts anew, unless it is an iterator, which must have
+        batches for all epochs. See the notes.
+    y : array_like of shape (n,), integer, or what the loss takes
+        Labels. Losses say in `targets` whether they take others: probabilities, flags, values, or
+        a tuple (labels, scores) for `Distillation`.
     epochs, batch_size : int
         Every epoch takes the rows in a new order, in n // batch_size full batches, and skips the
         rows left over. A batch_size above n means n. Batch normalisation needs at least two rows,
         or positions of images, in a batch.
+    steps_per_epoch : int, optional
+        Batches of an epoch where x is an iterable; by default its length.
+    prefetch : int
+        Batches that a thread draws ahead from the iterable; 0 draws each when it is needed, without
+        a thread.
     validation : tuple of (x, y), optional
-        The error on it is measured after every epoch. At the end `model` holds the weights of the
-        best epoch, the first of equal ones; without validation those of the last.
+        Error and loss on it are measured after every epoch. At the end `model` holds the weights
+        of the best epoch, the first of equal ones; without validation those of the last.
+    sample_weight : array_like of shape (n,), optional
+        Weight of each row, finite and not negative. It multiplies what the row adds to the loss,
+        which stays divided by the number of rows.
+    class_weight : "balanced", array_like of shape (classes,) or mapping, optional
+        Weight of the rows of each class, or of the labels of a mapping, which leaves the others at
+        1. "balanced" is n / (classes * rows of the class).
     schedule : callable (epoch, epochs) -> learning rate, number or name, optional
-        A number is the rate of all epochs. A name, "constant", "cosine_decay", "exponential_decay"
-        or "halving", starts from the rate of the optimizer. By default an optimizer that is given
-        or named keeps its rate, and the default one follows `ExponentialDecay()`.
+        A number is the rate of all epochs. A name, "constant", "cosine_decay", "exponential_decay",
+        "halving" or "one_cycle", starts from the rate of the optimizer, which is the largest one of
+        "one_cycle". By default an optimizer that is given or named keeps its rate, and the default
+        one follows `ExponentialDecay()`. `OneCycle` and `PerStep` set the rate of every step.
     optimizer : Optimizer or name, optional
         "adam", "adamax", "bop", "sgd" and "shift_adamax" are fresh ones, with their own default
         rates, over the model's parameters. So is the default, an `Adam`.
-    loss : callable (scores, labels) -> (value, gradient), or name
-        A name is "cross_entropy", "hinge" or "squared_hinge".
+    loss : callable (scores, targets) -> (value, gradient), or name
+        A name is "binary_cross_entropy", "cross_entropy", "distillation", "hinge", "huber", "mae",
+        "mse" or "squared_hinge". To weigh rows, it takes (scores, targets, sample_weight).
+    accumulate : int
+        Parts of nearly equal size in which the rows of a step pass the model, one after the other.
+        Their gradients are added up, so that activations take less memory. Batch normalisation
+        takes the statistics of each part.
+    metrics : name, callable (scores, targets) -> float, or sequence of them
+        Measured on the validation data after every epoch: "accuracy", "top_5_accuracy" (or any
+        other number), "mae", "mse", "rmse", "r2". History calls them "validation_accuracy" and so
+        on.
+    monitor : str, optional
+        The quantity by which the best epoch is chosen: "loss", "train_error", "validation_error",
+        "validation_loss", or that of a metric. By default it is the validation error, and the
+        validation loss where targets are numbers.
+    mode : {"min", "max"}, optional
+        Whether less or more of it is better. By default less, but more of an accuracy and of r2.
     seed : int, SeedSequence or Generator
         It decides the order of the rows. The same seed, data and model give the same weights; see
         the notes.
     verbose : int
-        0 is silent. 1 prints a line an epoch; if tqdm is installed and the output is a terminal, a
-        progress bar below it shows loss, error, images a second and time left.
+        0 is silent. 1 prints a line an epoch, and in the first one how long the training will take;
+        if tqdm is installed and the output is a terminal, a progress bar below it shows loss,
+        error, images a second and time left.
     augment : callable (x, rng) -> x, optional
         Changes a copy of the rows of a step, as the functions of `bitops.training.augment` do. Its
         random numbers come from the generator that orders the rows.
@@ -105,7 +143,8 @@ def fit(
         Called in order, such as `EarlyStopping`, `Checkpoint` and `Log`.
     resume : path, optional
         A checkpoint to go on from. Its training must have been started with the same model, data
-        and options. Model and optimizer take their values from it.
+        and options; only `epochs` may be another number. Model and optimizer take their values
+        from it.
     blas : bool, optional
         Whether several threads go to BLAS rather than to bitops; see the notes. By default they do
         where no weights are binary.
@@ -118,16 +157,26 @@ def fit(
     ------
     TypeError, ValueError
         If an option or the data are not as above; then no step has been done. Learning rates must
-        be finite and not negative. They are checked epoch by epoch.
+        be finite and not negative. They are checked epoch by epoch, and batches of an iterable one
+        by one.
     FloatingPointError
         If NaN or infinity appears in the loss or in the parameters. The message names the step and
-        the first layer concerned.
+        the first layer concerned. Likewise in the loss and the metrics of the validation data.
     KeyboardInterrupt
         After Ctrl-C, between two steps and after the callbacks' `on_end`; the model holds its last
         weights. A second Ctrl-C does not wait.
 
     Notes
     -----
+    A thread draws batches from an iterable and checks them while the training computes. What the
+    iterable raises, `fit` raises; when it ends, the thread has ended. `resume` draws all batches
+    before the checkpoint once more and passes over them, and is exact if they come in the same
+    order.
+
+    `resume` with another number of epochs is exact if the schedule gives the epochs that are done
+    the same rates for both numbers, as "constant", `StepDecay` and `Halving` do. Otherwise it draws
+    a warning.
+
     During the training only one of BLAS and bitops has several threads: bitops if the model has
     binary weights, otherwise BLAS; `blas` says which. Without threadpoolctl, which alone can limit
     BLAS, it always is BLAS. These limits are of the whole process. Where trainings overlap, in
@@ -142,6 +191,7 @@ def fit(
     """
     epochs = check_integer("fit", "epochs", epochs, 1)
     batch_size = check_integer("fit", "batch_size", batch_size, 1)
+    accumulate = check_integer("fit", "accumulate", accumulate, 1)
     if not isinstance(verbose, bool):
         verbose = check_integer("fit", "verbose", verbose, 0)
     if blas is not None:
@@ -149,25 +199,36 @@ def fit(
     called = options.as_callbacks(callbacks)
     options.check_resume(resume)
     augment = options.as_augment(augment)
+    loss = options.as_loss(loss)
+    targets = options.as_targets(loss, y, validation)
     # augmented images may have another size
-    x, y = options.as_data(model, x, y, may_change=augment is not None)
+    sources = options.Sources(model, loss, targets, class_weight, accumulate, augment is not None)
+    if y is not None:
+        source = sources.of_rows(x, y, sample_weight, batch_size)
+    else:
+        source = sources.of_batches(x, steps_per_epoch, prefetch)
+    options.check_source(source, sample_weight, steps_per_epoch)
     rng = as_generator("fit", seed)
     chosen = options.as_optimizer(model, optimizer)
     run = Run(
         model=model,
         optimizer=chosen,
-        data=(x, y),
-        validation=options.as_validation(model, validation),
+        data=source.data,
+        validation=options.as_validation(model, targets, validation),
         epochs=epochs,
-        batch_size=min(batch_size, len(y)),
+        batch_size=batch_size if source.data is None else min(batch_size, len(source.data[1])),
         schedule=options.as_schedule(schedule, None if optimizer is None else chosen),
-        loss=options.as_loss(loss),
+        loss=loss,
         augment=augment,
         rng=rng,
         seed=options.describe_seed(seed, rng),
+        targets=targets,
+        weight=source.weight,
+        stream=source.stream,
+        accumulate=accumulate,
+        metrics=options.as_metrics(metrics, validation),
     )
-    if augment is None:
-        check_least_rows("fit", model.flat_layers(), x.shape[1:], run.batch_size)
+    run.monitor = choose_monitor(run, monitor, mode)
     if resume is not None:
         restore(run, resume)
     _train(run, called, verbose, blas)
@@ -178,10 +239,11 @@ def _train(run: Run, callbacks: list[Callback], verbose: int, blas: bool | None)
     """Run to the end, and leave the best model."""
     if blas is None:
         blas = not binary_parameters(run.model)
-    with _interrupts() as interrupted, _one_pool(blas), _progress(run, verbose) as progress:
+    with _interrupts() as interrupted, _one_pool(blas), progress_of(run, verbose) as progress:
         for callback in callbacks:
             callback.on_start(run)
-        _run_epochs(run, [progress, *callbacks], interrupted)
+        with nullcontext() if run.stream is None else run.stream.opened(run.step, run.steps):
+            _run_epochs(run, [progress, *callbacks], interrupted)
         run.interrupted = interrupted()
         for callback in callbacks:
             callback.on_end(run)
@@ -202,13 +264,14 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
-        rate = run.optimizer.lr
-        if run.schedule is not None:
-            rate = run.schedule(run.epoch - 1, run.epochs)
-        run.optimizer.lr = check_rate("fit", "learning rates", rate, zero=True)
+        if not _is_by_step(run.schedule):
+            _set_rate(run, run.epoch - 1, run.epochs)
         while run.batch < run.batches:
+            batch = _next_batch(run, over)
+            if batch is None:
+                break
             with np.errstate(under="ignore"):  # numbers next to zero are nothing to report
-                _run_step(run)
+                _run_step(run, batch)
             run.position.seconds = before + time.perf_counter() - start
             for callback in callbacks:
                 callback.on_batch(run)
@@ -221,27 +284,56 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
             callback.on_epoch(run)
 
 
+def _is_by_step(schedule: Schedule | None) -> bool:
+    return bool(getattr(schedule, "by_step", False))
+
+
+def _set_rate(run: Run, place: int, places: int) -> None:
+    """Set the learning rate of an epoch or of a step."""
+    rate = run.optimizer.lr if run.schedule is None else run.schedule(place, places)
+    run.optimizer.lr = check_rate("fit", "learning rates", rate, zero=True)
+
+
 def _begin_epoch(run: Run) -> None:
     """Draw the order of the rows, and remember the signs that the epoch starts from."""
     run.position = Position(epoch=run.epoch + 1)
-    run.order = run.rng.permutation(len(run.data[1]))
+    if run.data is not None:
+        run.order = run.rng.permutation(len(run.data[1]))
     run.signs = [parameter.signs() for parameter in binary_parameters(run.model).values()]
 
 
-def _run_step(run: Run) -> None:
-    """Compute the next rows forward and backward, and update the parameters."""
+def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
+    """Return the rows of the next step, augmented; None if there are none before the end."""
+    if run.data is None:
+        assert run.stream is not None
+        batch = run.stream.next(over)
+        if batch is None:
+            return None
+        run.streamed = batch.x
+    else:
+        rows = run.order[run.batch * run.batch_size : (run.batch + 1) * run.batch_size]
+        weight = None if run.weight is None else run.weight[rows]
+        batch = Batch(run.data[0][rows], run.data[1][rows], weight)
+    if run.augment is None:
+        return batch
+    x = run.augment(batch.x if run.streamed is None else np.copy(batch.x), run.rng)
+    if len(x) != len(batch.y):
+        raise ValueError(f"[fit] augment must keep the {len(batch.y)} rows, got {x.shape}")
+    return batch._replace(x=x)
+
+
+def _run_step(run: Run, batch: Batch) -> None:
+    """Compute rows forward and backward, and update the parameters."""
+    if _is_by_step(run.schedule):
+        _set_rate(run, run.step, run.steps)
     run.position.batch += 1
-    x, labels = _next_rows(run)
     cause: ValueError | None = None
     try:
-        scores = np.asarray(run.model.forward(x, training=True))
-        value, grad = run.loss(scores, labels)
-        if math.isfinite(value):
-            run.model.backward(grad)
+        value, wrong = _add_gradients(run, batch)
     except ValueError as error:  # packing refuses NaN, which then never reaches the loss
-        value, cause = math.nan, error
+        value, wrong, cause = math.nan, 0, error
     if not math.isfinite(value):
-        where = first_not_finite(run.model, x, labels, run.loss)
+        where = first_not_finite(run.model, batch.x, batch.y, run.loss)
         if cause is not None and where is None:
             raise cause
         raise FloatingPointError(
@@ -249,37 +341,78 @@ def _run_step(run: Run) -> None:
         ) from cause
     run.optimizer.step()
     run.position.total_loss += float(value)
-    run.position.wrong += int(np.count_nonzero(scores.argmax(axis=-1) != labels))
+    run.position.wrong += wrong
+    run.position.rows += len(batch.y)
 
 
-def _next_rows(run: Run) -> Data:
-    """Return rows and labels of the present step, the rows augmented."""
-    rows = run.rows
-    x, labels = run.data[0][rows], run.data[1][rows]
-    if run.augment is not None:
-        x = run.augment(x, run.rng)
-        if len(x) != len(labels):
-            raise ValueError(f"[fit] augment must keep the {len(labels)} rows, got {x.shape}")
-    return x, labels
+def _add_gradients(run: Run, batch: Batch) -> tuple[float, float]:
+    """Write the gradients of a step; return its loss and the sum of its errors."""
+    if run.accumulate == 1:
+        return _compute(run, batch, 1.0)
+    value = 0.0
+    wrong: float = 0
+    sums: dict[int, np.ndarray] = {}
+    parameters = run.model.parameters()
+    count = len(batch.y)
+    ends = [count * i // run.accumulate for i in range(run.accumulate + 1)]
+    for part in map(slice, ends[:-1], ends[1:]):
+        weight = None if batch.weight is None else batch.weight[part]
+        share = (part.stop - part.start) / count
+        loss, errors = _compute(run, Batch(batch.x[part], batch.y[part], weight), share)
+        if not math.isfinite(loss):
+            return loss, 0.0
+        value, wrong = value + share * loss, wrong + errors
+        for i, parameter in enumerate(parameters):
+            sums[i] = sums[i] + parameter.grad if i in sums else parameter.grad.copy()
+    for i, parameter in enumerate(parameters):
+        parameter.grad[...] = sums[i]
+    return value, wrong
+
+
+def _compute(run: Run, batch: Batch, share: float) -> tuple[float, float]:
+    """Pass rows forward and, with a share of the gradient, backward; return loss and errors."""
+    scores = np.asarray(run.model.forward(batch.x, training=True))
+    weights = {} if batch.weight is None else {"sample_weight": batch.weight}
+    value, grad = run.loss(scores, batch.y, **weights)
+    if math.isfinite(value):
+        run.model.backward(grad if share == 1 else grad * np.float32(share))
+    errors = run.targets.errors
+    return value, 0 if errors is None else errors(scores, batch.y).sum().item()
 
 
 def _finish_epoch(run: Run, started: float) -> None:
     """Validate, extend the history, and keep the model if it is the best so far."""
     check_parameters(run.model, run.step)
-    error = None if run.validation is None else run.model.error_rate(*run.validation)
+    error, loss, metrics = _validate(run)
     seconds = run.position.seconds = started + time.perf_counter()
-    epoch = Epoch(run.epoch, run.optimizer.lr, run.mean_loss, run.error, error, seconds)
+    rate = run.optimizer.lr
+    epoch = Epoch(run.epoch, rate, run.mean_loss, run.error, error, seconds, loss, metrics)
     run.history.epochs.append(epoch)
-    if _is_better(epoch, run.history.best):
+    best = run.history.best
+    if best is None or run.monitor is None or run.monitor.is_better(epoch, best):
         run.history.best = epoch
-        run.best_state = None if run.validation is None else run.model.state()
+        run.best_state = None if run.monitor is None else run.model.state()
 
 
-def _is_better(epoch: Epoch, best: Epoch | None) -> bool:
-    """Tell whether an epoch replaces the best one; without validation the newest always does."""
-    if best is None or epoch.validation_error is None or best.validation_error is None:
-        return True
-    return epoch.validation_error < best.validation_error
+def _validate(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
+    """Return error, loss and metrics of the validation data."""
+    if run.validation is None:
+        return None, None, {}
+    x, y = run.validation
+    outputs = run.model.outputs(x)
+    if isinstance(outputs, BitArray):
+        raise TypeError("[fit] the model must end in scores, got one that ends in bits")
+    scores = np.asarray(outputs)
+    errors = run.targets.errors
+    error = None if errors is None else float(np.mean(errors(scores, y)))
+    loss, _ = run.loss(scores, y)
+    metrics = {name: float(metric(scores, y)) for name, metric in run.metrics.items()}
+    for name, value in {"validation_loss": float(loss), **metrics}.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"[fit] {name} must be finite, got {value} after epoch {run.epoch}"
+            )
+    return error, float(loss), metrics
 
 
 @contextmanager
@@ -386,42 +519,3 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class _Progress(Callback):
-    """Prints a line an epoch, and moves a bar if there is one."""
-
-    def __init__(self, say: Callable[[str], object], bar=None):
-        self._say, self._bar = say, bar
-
-    def on_batch(self, run: Run) -> None:
-        if self._bar is not None:
-            texts = {"loss": f"{run.mean_loss:.4f}", "error": f"{run.error:.2%}"}
-            self._bar.set_postfix(texts, refresh=False)
-            self._bar.update(run.batch_size)
-
-    def on_epoch(self, run: Run) -> None:
-        self._say(str(run.history.epochs[-1]))
-
-
-@contextmanager
-def _progress(run: Run, verbose: int) -> Iterator[Callback]:
-    """Yield the callback that shows progress, with a bar where possible."""
-    if not verbose:
-        yield Callback()
-        return
-    if tqdm is None:
-        yield _Progress(lambda line: print(line, flush=True))
-        return
-
-    def say(line: str) -> None:
-        tqdm.write(line)
-        sys.stdout.flush()  # an epoch takes minutes; its line must show through a pipe
-
-    images = run.epochs * run.batches * run.batch_size
-    done = run.step * run.batch_size
-    # disable=None: no bar where the output is not a terminal
-    with tqdm(
-        total=images, initial=done, unit=" images", unit_scale=True, leave=False, disable=None
-    ) as bar:
-        yield _Progress(say, bar)

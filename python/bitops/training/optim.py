@@ -29,7 +29,7 @@ _STAGGER = 320
 
 
 class Optimizer:
-    """Base of the optimizers: learning rate, clip, weight decay, and a state to resume from.
+    """Base of the optimizers: learning rate, clip, penalties, and a state to resume from.
 
     Parameters
     ----------
@@ -39,9 +39,12 @@ class Optimizer:
         Learning rate; may be set anew between steps.
     weight_decay : float
         Decoupled decay: every step starts with w = w * (1 - lr * lr_scale * weight_decay).
+    l2 : float
+        Penalty l2 / 2 * sum(w^2) in the loss: every step starts with grad = grad + l2 * w.
     decayed : iterable of Parameter, optional
-        Those that decay, by default all. Decay of latent weights draws a warning: as only their
-        signs count, it does not make the network smaller but lets its weights flip more easily.
+        Those that decay or are penalized, by default all. Decay of latent weights draws a warning:
+        as only their signs count, it does not make the network smaller but lets its weights flip
+        more easily. So does `l2`, without a warning; published recipes have it on all weights.
 
     Notes
     -----
@@ -61,13 +64,16 @@ class Optimizer:
         lr: float,
         *,
         weight_decay: float = 0.0,
+        l2: float = 0.0,
         decayed: Iterable[Parameter] | None = None,
     ):
         self.parameters = list(parameters)
         check_rate(self.name, "lr", lr, zero=True)
         check_rate(self.name, "weight_decay", weight_decay, zero=True)
+        check_rate(self.name, "l2", l2, zero=True)
         self.lr = lr
         self.weight_decay = weight_decay
+        self.l2 = l2
         self.steps = 0
         chosen = {id(p) for p in (self.parameters if decayed is None else decayed)}
         if not chosen <= {id(p) for p in self.parameters}:
@@ -95,11 +101,15 @@ class Optimizer:
         return type(self).__name__
 
     def step(self) -> None:
-        """Update every parameter in place from its gradient."""
+        """Update every trainable parameter in place from its gradient."""
         self.steps += 1
         rate = self._rate()
         items = zip(self.parameters, self._decays, self._moments, strict=True)
         for parameter, decays, moments in items:
+            if not parameter.trainable:
+                continue
+            if decays and self.l2:
+                parameter.grad += np.float32(self.l2) * parameter.value
             keep = 1 - self.lr * parameter.lr_scale * self.weight_decay if decays else 1.0
             self._update(parameter, rate * parameter.lr_scale, keep, moments)
 
@@ -200,7 +210,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    parameters, lr, weight_decay, decayed
+    parameters, lr, weight_decay, l2, decayed
         See `Optimizer`.
     momentum : float
         Share of the velocity that the next step keeps; 0 for plain descent.
@@ -231,7 +241,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    parameters, lr, weight_decay, decayed
+    parameters, lr, weight_decay, l2, decayed
         See `Optimizer`.
     beta1, beta2, eps : float
         Decay of the first and second moment; added to the root of the second.
@@ -291,7 +301,7 @@ class AdaMax(Optimizer):
 
     Parameters
     ----------
-    parameters, lr, weight_decay, decayed
+    parameters, lr, weight_decay, l2, decayed
         See `Optimizer`.
     beta1, beta2, eps : float
         Decay of the first moment and of the largest gradient; added to the latter.
@@ -344,7 +354,7 @@ class ShiftAdaMax(AdaMax):
 
     Parameters
     ----------
-    parameters, weight_decay, decayed
+    parameters, weight_decay, l2, decayed
         See `Optimizer`.
     lr : float
         Learning rate; the rate of a step is rounded to a power of two.

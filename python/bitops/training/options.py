@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..layers.base import Layer
+from ..layers.base import Layer, check_least_rows
 from ..layers.container import check_layers
-from ..layers.inputs import as_labels, as_rows
-from ..ops.checks import check_rate
+from ..layers.inputs import Activation, as_rows
+from ..ops.array import BitArray
+from ..ops.checks import as_float32, check_integer, check_rate
 from .callbacks import Augment, Callback, Data, Loss, Trainable
-from .losses import cross_entropy, hinge, squared_hinge
+from .losses import (
+    Distillation,
+    Huber,
+    binary_cross_entropy,
+    cross_entropy,
+    hinge,
+    mae,
+    mse,
+    squared_hinge,
+)
 from .optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
-from .schedules import CosineDecay, ExponentialDecay, Halving, Schedule, StepDecay
+from .schedules import CosineDecay, ExponentialDecay, Halving, OneCycle, Schedule, StepDecay
+from .scores import METRICS, Metric, metric_named
+from .streams import Batch, Stream
+from .targets import Targets, as_sample_weight, labels_of, targets_of
 
 __all__ = [
     "LOSSES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "Source",
+    "Sources",
     "as_augment",
     "as_callbacks",
     "as_data",
     "as_loss",
+    "as_metrics",
     "as_optimizer",
     "as_schedule",
+    "as_targets",
     "as_validation",
     "check_resume",
+    "check_source",
     "describe_seed",
 ]
 
@@ -44,8 +64,13 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 LOSSES: dict[str, Loss] = {
+    "binary_cross_entropy": binary_cross_entropy,
     "cross_entropy": cross_entropy,
+    "distillation": Distillation(),
     "hinge": hinge,
+    "huber": Huber(),
+    "mae": mae,
+    "mse": mse,
     "squared_hinge": squared_hinge,
 }
 
@@ -55,6 +80,7 @@ SCHEDULES: dict[str, Any] = {
     "cosine_decay": CosineDecay,
     "exponential_decay": lambda rate: ExponentialDecay(rate, rate * _FALL),
     "halving": Halving,
+    "one_cycle": OneCycle,
 }
 
 
@@ -124,12 +150,42 @@ def as_callbacks(callbacks: Callback | Sequence[Callback]) -> list[Callback]:
     return several
 
 
-def as_data(model: Trainable, x, y, *, what: str = "", may_change: bool = False) -> Data:
-    """Check rows, at least one, and their labels against each other and against the model.
+def as_targets(loss: Loss, y: Any, validation: Any) -> Targets:
+    """Return what a loss takes; one that does not say so, what y or the validation data hold."""
+    if y is None and isinstance(validation, tuple | list) and len(validation) == 2:
+        y = validation[1]
+    return targets_of(loss, y)
+
+
+def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
+    """Return measures of validation data, given or named, by the names that their values get."""
+    found: dict[str, Metric] = {}
+    for metric in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
+        name = metric if isinstance(metric, str) else getattr(metric, "__name__", None)
+        function = metric_named(metric) if isinstance(metric, str) else metric
+        if not callable(function) or not name:
+            names = ", ".join([*map(repr, METRICS), "'top_5_accuracy'"])
+            raise ValueError(
+                f"[fit] metrics must be functions or of {names}, with any number for 5, "
+                f"got {metric!r:.80}"
+            )
+        found[f"validation_{name}"] = function
+    if found and validation is None:
+        raise ValueError(
+            f"[fit] validation must be given for metrics, got None for {metrics!r:.80}"
+        )
+    return found
+
+
+def as_data(
+    model: Trainable, targets: Targets, x, y, *, what: str = "", may_change: bool = False
+) -> Data:
+    """Check rows, at least one, and their targets against each other and against the model.
 
     Parameters
     ----------
     model : Trainable
+    targets : Targets
     x, y
         As in `fit`.
     what : str
@@ -140,17 +196,164 @@ def as_data(model: Trainable, x, y, *, what: str = "", may_change: bool = False)
     x = as_rows("fit", f"{what}x", x)
     if x.ndim < 2 or not len(x):
         raise ValueError(f"[fit] {what}x must have shape (n, features), n >= 1, got {x.shape}")
-    y = as_labels("fit", f"{what}y", y, rows=len(x), classes=model.out_features)
+    y = targets.check("fit", f"{what}y", y, len(x), model.out_features)
     if not may_change:
-        try:
-            check_layers("fit", model.flat_layers(), Layer, x.shape[1:])
-        except ValueError as error:
-            got = f"[fit] {what}x must have the shape that the model takes, got {x.shape}"
-            raise ValueError(f"{got}: {error}") from None
+        _check_shape(model, what, x)
     return x, y
 
 
-def as_validation(model: Trainable, validation: Any) -> Data | None:
+def _check_shape(model: Trainable, what: str, x: Activation) -> None:
+    try:
+        check_layers("fit", model.flat_layers(), Layer, x.shape[1:])
+    except ValueError as error:
+        got = f"[fit] {what}x must have the shape that the model takes, got {x.shape}"
+        raise ValueError(f"{got}: {error}") from None
+
+
+class Source(NamedTuple):
+    """Where the batches of a training come from: rows, with their weights, or an iterable."""
+
+    data: Data | None = None
+    weight: np.ndarray | None = None
+    stream: Stream | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Makes the source of a training from what `fit` was given, and checks it.
+
+    Parameters
+    ----------
+    model : Trainable
+    loss : callable
+    targets : Targets
+    class_weight, accumulate
+        As in `fit`.
+    may_change : bool
+        Whether rows change their shape before they reach the model.
+    """
+
+    model: Trainable
+    loss: Any
+    targets: Targets
+    class_weight: Any
+    accumulate: int
+    may_change: bool
+
+    def of_rows(self, x, y, sample_weight: Any, batch_size: int) -> Source:
+        """Check rows with their targets and weights."""
+        x, y = as_data(self.model, self.targets, x, y, may_change=self.may_change)
+        self._check_rows(x, min(batch_size, len(y)))
+        return Source((x, y), self._weight(y, sample_weight))
+
+    def of_batches(self, batches: Any, steps: Any, prefetch: Any) -> Source:
+        """Return the batches of an iterable, each of which is checked when it comes."""
+        if isinstance(batches, np.ndarray | BitArray) or not isinstance(batches, Iterable):
+            raise TypeError(
+                f"[fit] x must be rows, with y, or an iterable of batches (x, y), "
+                f"got {batches!r:.80} alone"
+            )
+        if self.class_weight is not None:
+            check_weighing(self.loss)
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"[fit] class_weight must be an array or a mapping for batches, whose classes are "
+                f"not known beforehand, got {self.class_weight!r:.80}"
+            )
+        steps = _count_steps(batches) if steps is None else steps
+        steps = check_integer("fit", "steps_per_epoch", steps, 1)
+        prefetch = check_integer("fit", "prefetch", prefetch, 0)
+        return Source(stream=Stream(batches, steps, prefetch, self._batch))
+
+    def _batch(self, given: Any) -> Batch:
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            raise TypeError(
+                f"[fit] batches must be (x, y) or (x, y, weight), got {type(given).__name__}"
+            )
+        x, y, *weight = given
+        x, y = as_data(self.model, self.targets, x, y, what="batch ", may_change=self.may_change)
+        self._check_rows(x, len(x))
+        return Batch(x, y, self._weight(y, weight[0] if weight else None))
+
+    def _check_rows(self, x: Activation, rows: int) -> None:
+        if rows < self.accumulate:
+            raise ValueError(
+                f"[fit] accumulate must be at most the {rows} rows of a step, got {self.accumulate}"
+            )
+        if not self.may_change:
+            each = rows // self.accumulate
+            check_least_rows("fit", self.model.flat_layers(), x.shape[1:], each)
+
+    def _weight(self, y: np.ndarray, sample_weight: Any) -> np.ndarray | None:
+        """Return the weight of each row, that of its class included; None if none are given."""
+        weight = None
+        if sample_weight is not None or self.class_weight is not None:
+            check_weighing(self.loss)
+        if sample_weight is not None:
+            weight = as_sample_weight("fit", "sample_weight", sample_weight, len(y))
+        if self.class_weight is None:
+            return weight
+        if not self.targets.has_classes:
+            raise ValueError(
+                f"[fit] class_weight must be None for targets without classes, "
+                f"got {self.class_weight!r:.80}"
+            )
+        labels = labels_of(y)
+        of_rows = _of_classes(labels, self.class_weight, self.model.out_features)[labels]
+        return of_rows if weight is None else weight * of_rows
+
+
+def check_source(source: Source, sample_weight: Any, steps_per_epoch: Any) -> None:
+    """Refuse options of rows with batches, and options of batches with rows."""
+    if source.data is None and sample_weight is not None:
+        raise ValueError("[fit] sample_weight must come with each batch, got one for all")
+    if source.data is not None and steps_per_epoch is not None:
+        raise ValueError(f"[fit] steps_per_epoch must be None with rows, got {steps_per_epoch!r}")
+
+
+def check_weighing(loss: Any) -> None:
+    """Refuse a loss that takes no weights of rows."""
+    try:
+        takes_weights = "sample_weight" in inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # some functions in C have no signature
+        takes_weights = False
+    if not takes_weights:
+        raise TypeError(
+            f"[fit] loss must take (scores, targets, sample_weight) to weigh rows, got {loss!r:.80}"
+        )
+
+
+def _count_steps(batches: Any) -> int:
+    try:
+        return len(batches)
+    except TypeError:
+        raise TypeError(
+            f"[fit] steps_per_epoch must be given for batches without a length, got None for "
+            f"{batches!r:.80}"
+        ) from None
+
+
+def _of_classes(labels: np.ndarray, class_weight: Any, classes: int | None) -> np.ndarray:
+    """Return a weight for each class."""
+    count = int(labels.max(initial=-1)) + 1 if classes is None else classes
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"[fit] class_weight must be 'balanced', an array or a mapping, "
+                f"got {class_weight!r:.80}"
+            )
+        rows = np.bincount(labels.astype(np.int64), minlength=count)
+        return as_float32(len(labels) / (count * np.maximum(rows, 1)))
+    if isinstance(class_weight, Mapping):
+        weights = np.ones(count)
+        for label, value in class_weight.items():
+            label = check_integer("fit", "classes of class_weight", label, 0, count - 1)
+            weights[label] = check_rate("fit", "class_weight", value, zero=True)
+        class_weight = weights
+    return as_sample_weight("fit", "class_weight", class_weight, count)
+
+
+def as_validation(model: Trainable, targets: Targets, validation: Any) -> Data | None:
     """Check a pair (x, y) of validation data; None stays None."""
     if validation is None:
         return None
@@ -159,7 +362,7 @@ def as_validation(model: Trainable, validation: Any) -> Data | None:
         raise TypeError(
             f"[fit] validation must be a pair (x, y), got a {type(validation).__name__}{count}"
         )
-    return as_data(model, *validation, what="validation ")
+    return as_data(model, targets, *validation, what="validation ")
 
 
 def check_resume(path: Any) -> None:

@@ -1,11 +1,14 @@
-"""Learning-rate schedules: callables (epoch, epochs) -> learning rate, epoch = 0 .. epochs-1."""
+"""Learning-rate schedules: callables (epoch, epochs) -> learning rate, epoch = 0 .. epochs-1.
+
+One whose attribute `by_step` is True is called with steps instead: (step, steps) -> learning rate.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..ops.checks import check_integer, check_rate
 
@@ -13,6 +16,8 @@ __all__ = [
     "CosineDecay",
     "ExponentialDecay",
     "Halving",
+    "OneCycle",
+    "PerStep",
     "Schedule",
     "StepDecay",
     "Stretched",
@@ -143,8 +148,7 @@ class CosineDecay:
         check_rate("CosineDecay", "final", self.final, zero=True)
 
     def __call__(self, epoch: int, epochs: int) -> float:
-        share = (1 + math.cos(math.pi * epoch / epochs)) / 2
-        return self.final + (self.start - self.final) * share
+        return _along_cosine(self.start, self.final, epoch / epochs)
 
 
 def _check_schedule(where: str, schedule: Any) -> None:
@@ -213,3 +217,83 @@ class Stretched:
 
     def __call__(self, epoch: int, epochs: int) -> float:
         return self.schedule(epoch * self.epochs // epochs, self.epochs)
+
+
+@dataclass(frozen=True)
+class PerStep:
+    """A schedule of epochs that is followed step by step.
+
+    Parameters
+    ----------
+    schedule : callable (epoch, epochs) -> learning rate
+        It is called with the step and the number of all steps. So numbers of epochs that it holds
+        become numbers of steps: ``PerStep(Warmup(CosineDecay(1e-3), 500))`` warms up for 500 steps.
+
+    Notes
+    -----
+    lr(step) = schedule(step, steps), step = 0 .. steps-1.
+    """
+
+    schedule: Schedule
+
+    by_step: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _check_schedule("PerStep", self.schedule)
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.schedule(step, steps)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """A learning rate that rises along half a cosine and falls along another, step by step.
+
+    Parameters
+    ----------
+    peak : float
+        The largest rate.
+    warmup : float
+        Share of the steps before it, in [0, 1).
+    start, final : float, optional
+        Rate of the first step, and the one that the step after the last would have; by default
+        peak / 25 and peak / 250,000.
+
+    Notes
+    -----
+    With w = warmup * steps and c(u) = (1 + cos(pi u)) / 2:
+    lr(step) = peak + (start - peak) c(step / w) for step < w,
+    and final + (peak - final) c((step - w) / (steps - w)) afterwards.
+
+    References
+    ----------
+    Smith and Topin, "Super-convergence", 2018; cosines as in fastai and PyTorch.
+    """
+
+    peak: float
+    warmup: float = 0.3
+    start: float | None = None
+    final: float | None = None
+
+    by_step: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_rate("OneCycle", "peak", self.peak)
+        check_rate("OneCycle", "warmup", self.warmup, zero=True)
+        if self.warmup >= 1:
+            raise ValueError(f"[OneCycle] warmup must be below 1, got {self.warmup}")
+        for name in ("start", "final"):
+            if getattr(self, name) is not None:
+                check_rate("OneCycle", name, getattr(self, name), zero=True)
+
+    def __call__(self, step: int, steps: int) -> float:
+        start = self.peak / 25 if self.start is None else self.start
+        final = self.peak / 250_000 if self.final is None else self.final
+        rise = self.warmup * steps
+        if step < rise:
+            return _along_cosine(start, self.peak, step / rise)
+        return _along_cosine(self.peak, final, (step - rise) / (steps - rise))
+
+
+def _along_cosine(start: float, final: float, share: float) -> float:
+    return final + (start - final) * (1 + math.cos(math.pi * share)) / 2

@@ -138,7 +138,7 @@ def to_ternary(
                 layer.operation.windows.kernel_size,
                 weights,
                 bias=bias,
-                **layer.config(),
+                **layer.operation.options,
             )
         return _start_from(made, layer.weight.value, layer.bias_value)
 

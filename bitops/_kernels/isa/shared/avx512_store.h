@@ -125,6 +125,9 @@ BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m512i mismatches_i32x16
     case BITOPS_STORE_HAMMING16:
         _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)store->c + first, mask, mismatches_i32x16);
         break;
+    case BITOPS_STORE_HAMMING8:
+        _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)store->c + first, mask, mismatches_i32x16);
+        break;
     case BITOPS_STORE_SIGN:
         store_sign_lanes(dot_i32x16, mask, row, col, store);
         break;
@@ -148,7 +151,7 @@ BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m512i mismatches_i32x16
 
 /* ---- sets ---------------------------------------------------------------------------------- */
 
-/* TOPK with bounds. */
+/* TOPK and WITHIN with bounds. */
 BITOPS_INLINE void store_bounded_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
                                        size_t col, const bitops_store *store) {
     const bitops_bound bound = store->bounds[row];
@@ -157,7 +160,11 @@ BITOPS_INLINE void store_bounded_lanes(__m512i mismatches_i32x16, __mmask16 mask
         _mm512_set1_ps(bound.factor), _mm512_cvtepi32_ps(w_i32x16), _mm512_set1_ps(bound.term));
     const __mmask16 hits = _mm512_mask_cmp_ps_mask(mask, _mm512_cvtepi32_ps(mismatches_i32x16),
                                                    limit_f32x16, _CMP_LT_OQ);
-    if (hits)
+    if (!hits)
+        return;
+    if (store->kind == BITOPS_STORE_WITHIN)
+        store_found(mismatches_i32x16, hits, row, col, (bitops_found *)store->c);
+    else
         store_hits(mismatches_i32x16, hits, row, col, store);
 }
 
@@ -195,7 +202,7 @@ BITOPS_INLINE void store_metric_lanes(bitops_store_kind kind, __m512i mismatches
 /* store_lanes for the kinds that read counts. */
 BITOPS_INLINE void store_set_lanes(__m512i mismatches_i32x16, __mmask16 mask, size_t row,
                                    size_t col, const bitops_store *store) {
-    if (store->kind == BITOPS_STORE_TOPK)
+    if (store->bounds)
         store_bounded_lanes(mismatches_i32x16, mask, row, col, store);
     else
         store_metric_lanes(store->kind, mismatches_i32x16, mask, row, col, store);
@@ -205,7 +212,7 @@ BITOPS_INLINE void store_set_lanes(__m512i mismatches_i32x16, __mmask16 mask, si
 BITOPS_INLINE void store_any_lanes(bitops_store_kind kind, __m512i mismatches_i32x16,
                                    __mmask16 mask, size_t row, size_t col, const int32_t *offset,
                                    const bitops_store *store) {
-    if (store->a_counts)
+    if (store->w_counts)
         store_set_lanes(mismatches_i32x16, mask, row, col, store);
     else
         store_lanes(kind, mismatches_i32x16, mask, row, col, offset, store);

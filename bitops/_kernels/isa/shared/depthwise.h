@@ -102,25 +102,54 @@ BITOPS_INLINE void count_taps(const uint8_t *const *taps, const uint64_t *w, siz
 
 /* ---- stores -------------------------------------------------------------------------------- */
 
-/* Rows from the first on that have no offsets and lie side by side in c. */
+/* Whether numbers of this kind depend on their counts alone, but for offsets. */
+BITOPS_INLINE int is_plain(bitops_store_kind kind) {
+    return kind == BITOPS_STORE_DOT || kind == BITOPS_STORE_HAMMING ||
+           kind == BITOPS_STORE_HAMMING16;
+}
+
+/* Rows from the first on that have no offsets; all of them lie side by side in c, or it is one. */
 BITOPS_INLINE size_t plain_rows(size_t rows, size_t n, size_t row, const bitops_store *store) {
+    const size_t most = store->ldc == n ? rows : 1;
     size_t plain = 0;
-    if (store->ldc == n)
-        while (plain < rows && !store_offset(store, row + plain))
+    if (is_plain(store->kind))
+        while (plain < most && !store_offset(store, row + plain))
             plain++;
     return plain;
 }
 
-/* Stores n dot products, and asks for the lines that are written next. */
-BITOPS_INLINE void store_dots(const uint8_t *count, size_t n, int32_t k, int32_t *c_out) {
-    enum { LINE = 16, CHUNK = 256 };
+/* Stores n numbers, and asks for lines `ahead` bytes before they are written. kind is a constant at
+ * every call. */
+BITOPS_INLINE void store_run(const bitops_store_kind kind, const uint8_t *count, size_t n,
+                             int32_t k, char *c_out, size_t ahead) {
+    enum { LINE = 64, CHUNK = 256 };
+    const size_t size = store_number_size(kind);
     for (size_t j = 0; j < n; j += CHUNK) {
         const size_t end = n - j < CHUNK ? n : j + CHUNK;
-        for (size_t i = j; i < end; i += LINE)
-            __builtin_prefetch(c_out + i + CHUNK, 1, 3);
+        for (size_t byte = j * size; byte < end * size; byte += LINE)
+            __builtin_prefetch(c_out + ahead + byte, 1, 3);
         for (size_t i = j; i < end; i++)
-            c_out[i] = bitops_dot(k, count[i]);
+            if (kind == BITOPS_STORE_HAMMING16)
+                ((uint16_t *)c_out)[i] = count[i];
+            else
+                ((int32_t *)c_out)[i] =
+                    kind == BITOPS_STORE_DOT ? bitops_dot(k, count[i]) : count[i];
     }
+}
+
+/* Stores rows that plain_rows has found, as one run of n numbers in all. */
+BITOPS_INLINE void store_plain(const uint8_t *count, size_t n, size_t row, size_t col,
+                               const bitops_store *store) {
+    enum { AHEAD = 1024 }; /* bytes, within rows without gaps; else lines of the next row */
+    const size_t size = store_number_size(store->kind), row_bytes = store->ldc * size;
+    const size_t ahead = n < store->ldc ? row_bytes : AHEAD;
+    char *c = (char *)store->c + row * row_bytes + col * size;
+    if (store->kind == BITOPS_STORE_DOT)
+        store_run(BITOPS_STORE_DOT, count, n, store->k, c, ahead);
+    else if (store->kind == BITOPS_STORE_HAMMING)
+        store_run(BITOPS_STORE_HAMMING, count, n, store->k, c, ahead);
+    else
+        store_run(BITOPS_STORE_HAMMING16, count, n, store->k, c, ahead);
 }
 
 /* The counts below which a dot product exceeds its threshold. */
@@ -167,6 +196,19 @@ BITOPS_INLINE void store_common_counts(const uint8_t *common, size_t n, size_t r
     store_block(mismatches, n, 1, n, row, col, store);
 }
 
+/* One row of any other kind, in pieces that stay in the first-level cache as int32. */
+BITOPS_INLINE void store_wide(const uint8_t *count, size_t n, size_t row, size_t col,
+                              const bitops_store *store) {
+    enum { PIECE = 256 };
+    for (size_t j = 0; j < n; j += PIECE) {
+        const size_t columns = n - j < PIECE ? n - j : PIECE;
+        int32_t mismatches[PIECE];
+        for (size_t i = 0; i < columns; i++)
+            mismatches[i] = count[j + i];
+        store_block(mismatches, PIECE, 1, columns, row, col + j, store);
+    }
+}
+
 BITOPS_INLINE void store_counts(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                                 const bitops_store *store) {
     BITOPS_ASSUME(n <= BITOPS_COUNTS);
@@ -180,15 +222,11 @@ BITOPS_INLINE void store_counts(const uint8_t *count, size_t rows, size_t n, siz
         return;
     }
     while (rows) {
-        const size_t plain = store->kind == BITOPS_STORE_DOT ? plain_rows(rows, n, row, store) : 0;
-        int32_t *c = (int32_t *)store->c + row * store->ldc + col;
-        store_dots(count, plain * n, store->k, c);
-        if (!plain) {
-            int32_t wide[BITOPS_COUNTS];
-            for (size_t j = 0; j < n; j++)
-                wide[j] = count[j];
-            store_block(wide, n, 1, n, row, col, store);
-        }
+        const size_t plain = plain_rows(rows, n, row, store);
+        if (plain)
+            store_plain(count, plain * n, row, col, store);
+        else
+            store_wide(count, n, row, col, store);
         const size_t done = plain ? plain : 1;
         count += done * n;
         row += done;

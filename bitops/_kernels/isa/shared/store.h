@@ -18,6 +18,8 @@ BITOPS_INLINE size_t store_number_size(bitops_store_kind kind) {
         return 0;
     case BITOPS_STORE_HAMMING16:
         return sizeof(uint16_t);
+    case BITOPS_STORE_HAMMING8:
+        return sizeof(uint8_t);
     case BITOPS_STORE_JACCARD:
     case BITOPS_STORE_DICE:
         return sizeof(double);
@@ -107,6 +109,11 @@ BITOPS_INLINE void store_metric_row(const int32_t *mismatches, size_t n, size_t 
     }
 }
 
+/* Whether mismatches of a row and column are below the bound of the row. */
+BITOPS_INLINE int is_below(bitops_bound bound, int32_t mismatches, int32_t w_count) {
+    return (float)mismatches < bound.factor * (float)w_count + bound.term;
+}
+
 /* Whether any of the mismatches may be near; one pass without branches, which is vectorised. */
 BITOPS_INLINE int any_near(const int32_t *mismatches, size_t n, size_t row, size_t col,
                            const uint64_t *nearest, const bitops_store *store) {
@@ -120,7 +127,7 @@ BITOPS_INLINE int any_near(const int32_t *mismatches, size_t n, size_t row, size
     const bitops_bound bound = store->bounds[row];
     const int32_t *w_counts = store->w_counts + col;
     for (size_t j = 0; j < n; j++)
-        any |= (float)mismatches[j] < bound.factor * (float)w_counts[j] + bound.term;
+        any |= is_below(bound, mismatches[j], w_counts[j]);
     return any;
 }
 
@@ -146,7 +153,9 @@ BITOPS_INLINE void store_within_row(const int32_t *mismatches, size_t n, size_t 
     if (least > store->most)
         return;
     for (size_t j = 0; j < n; j++)
-        if (mismatches[j] <= store->most) {
+        if (mismatches[j] <= store->most &&
+            (!store->bounds ||
+             is_below(store->bounds[row], mismatches[j], store->w_counts[col + j]))) {
             found->pairs[found->count] = (uint64_t)row << 32 | (col + j);
             found->distances[found->count++] = mismatches[j];
         }
@@ -173,6 +182,10 @@ BITOPS_INLINE void store_block(const int32_t *mismatches, size_t ld, size_t rows
         case BITOPS_STORE_HAMMING16:
             for (size_t j = 0; j < n; j++)
                 ((uint16_t *)store->c)[first + j] = (uint16_t)mismatches[j];
+            break;
+        case BITOPS_STORE_HAMMING8:
+            for (size_t j = 0; j < n; j++)
+                ((uint8_t *)store->c)[first + j] = (uint8_t)mismatches[j];
             break;
         case BITOPS_STORE_SIGN:
             store_sign_row(mismatches, offset, n, row + i, col, store);

@@ -1,0 +1,93 @@
+"""What demo, train and eval have in common: options as a plan, and lines of output.
+
+Loads the training code, so that commands import it only when they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import io
+from ..data.datasets import Dataset
+from ..files.text import printable
+from ..layers import Packed, Sequential
+from ..recipes.base import Plan
+from ..training.compare import count_differences
+
+__all__ = [
+    "check_packed",
+    "describe_data",
+    "describe_error",
+    "describe_plan",
+    "plan_options",
+    "rescue",
+    "save",
+]
+
+
+def plan_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the numbers of a plan among the options of a command; None where not given."""
+    return {field.name: getattr(args, field.name, None) for field in fields(Plan)}
+
+
+def describe_data(data: Dataset) -> str:
+    """State name, numbers and size of the images."""
+    size = " x ".join(map(str, data.image_shape))
+    return (
+        f"{data.name}: {len(data.y_train):,} training, {len(data.y_validation):,} validation "
+        f"and {len(data.y_test):,} test images of {size}"
+    )
+
+
+def describe_plan(plan: Plan, seed: int) -> str:
+    """State the numbers of a training."""
+    return (
+        f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
+        f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
+        f"seed {seed}{', gradients of 8 bits' * plan.byte_gradients}"
+    )
+
+
+def describe_error(error: float, total: int) -> str:
+    """State an error as a share and as a number of images."""
+    return f"{error:.2%} ({round(error * total):,} of {total:,})"
+
+
+def check_packed(command: str, model: Sequential, packed: Packed, x: np.ndarray) -> bool:
+    """Tell whether packing has changed no output, and complain if it has."""
+    different = count_differences(model, packed, x)
+    if different:
+        print(
+            f"bitops {command}: FAILED: packed and trained network differ on {different:,} of "
+            f"{len(x):,} test images",
+            file=sys.stderr,
+        )
+    return not different
+
+
+def save(packed: Packed, path: Path) -> None:
+    """Write a trained network, and if that fails, to another place, which the error names."""
+    try:
+        io.save(packed, path)
+    except OSError as error:
+        raise OSError(f"{error}; {rescue(packed)}") from error
+    print(f"saved    {printable(path, encoding=sys.stdout.encoding)}")
+
+
+def rescue(packed: Packed) -> str:
+    """Write to a new file in the folder for temporary ones, and say where it is."""
+    try:
+        descriptor, name = tempfile.mkstemp(".safetensors", "bitops-")
+        os.close(descriptor)
+        io.save(packed, name)
+    except OSError as error:
+        return f"nor could the model be saved elsewhere: {error}"
+    return f"the model has been saved to {name}"

@@ -1,0 +1,333 @@
+"""Images of one's own: folders of pictures and .npz files, read and trained on."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from bitops import io
+from bitops.cli import main as cli
+from bitops.data import load_dataset, load_images, load_npz
+from bitops.recipes import RECIPES, find
+from bitops.recipes import training as recipe_training
+from bitops.training.log import read_log
+from commands import failure, usage_error
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def write_pictures(folder, count, *, shape=(6, 6), ending="png", start=0):
+    """Plain pictures, the brightness of each its number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(start, start + count):
+        Image.fromarray(np.full(shape, i, np.uint8)).save(folder / f"{i:03}.{ending}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 30 grey pictures of 6 x 6."""
+    for start, name in ((0, "bee"), (100, "ant")):
+        write_pictures(tmp_path / "insects" / name, 30, start=start)
+    return tmp_path / "insects"
+
+
+def numbers(x):
+    """The brightness of plain images."""
+    assert (x == x[:, :1, :1, :1]).all()
+    return x[:, 0, 0, 0].tolist()
+
+
+def test_a_folder_for_each_class(folder):
+    kind, data = load_dataset(folder)
+    assert kind == "own"
+    assert (data.name, data.classes, data.class_names) == ("insects", 2, ("ant", "bee"))
+    assert data.image_shape == (6, 6, 1) and data.x_train.dtype == np.uint8
+    found = []
+    for part, count in (("train", 24), ("validation", 3), ("test", 3)):
+        x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        assert y.dtype == np.int64
+        assert_array_equal(np.bincount(y), [count, count])
+        assert_array_equal(y, [0 if n >= 100 else 1 for n in numbers(x)])
+        found += numbers(x)
+    assert sorted(found) == [*range(30), *range(100, 130)]
+    assert numbers(data.x_test) != list(range(100, 103)) + list(range(3)), "not the first ones"
+    assert_array_equal(load_images(folder).x_test, data.x_test)
+
+
+def test_what_does_not_count(folder):
+    before = load_images(folder)
+    (folder / "ant" / "notes.txt").write_text("no picture")
+    (folder / "ant" / "._000.png").write_bytes(b"no picture")
+    write_pictures(folder / ".thumbnails", 2)
+    write_pictures(folder / "ant" / ".trash", 2)
+    (folder / "read.me").write_text("")
+    assert_array_equal(load_images(folder).x_train, before.x_train)
+    write_pictures(folder / "ant" / "more", 2, start=200)
+    assert len(load_images(folder).y_train) == len(before.y_train) + 2
+
+
+@pytest.mark.parametrize("names", [("test",), ("val",), ("test", "valid"), ("validation",)])
+def test_folders_of_parts(tmp_path, names):
+    starts = itertools.count(0, 20)
+    for part in ("train", *names):
+        for name in ("a", "b"):
+            write_pictures(tmp_path / part / name, 10, start=next(starts))
+    data = load_images(tmp_path)
+    assert data.class_names == ("a", "b")
+    assert len(data.y_train) == 20 - 2 * (2 - len(names))
+    parts = {"test": (data.x_test, "test" in names), "validation": (data.x_validation, False)}
+    parts["validation"] = data.x_validation, bool({"val", "valid", "validation"} & set(names))
+    for x, is_there in parts.values():
+        assert len(x) == (20 if is_there else 2)
+        assert (min(numbers(x)) >= 40) == is_there
+
+
+def test_train_may_be_a_class(tmp_path):
+    for name in ("train", "car"):
+        write_pictures(tmp_path / name, 5)
+        write_pictures(tmp_path / name / "more", 5, start=50)
+    assert load_images(tmp_path).class_names == ("car", "train")
+
+
+def test_sizes_and_channels(folder):
+    assert load_images(folder, size=4, channels=3).image_shape == (4, 4, 3)
+    assert load_images(folder, size=(4, 5)).image_shape == (4, 5, 1)
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[..., 0] = 4 * np.arange(60)  # red rises to the right
+    image = Image.fromarray(pixels)
+    image.save(folder / "ant" / "color.png")
+    data = load_images(folder)
+    assert data.image_shape == (32, 32, 3), "one picture has another size, and colors"
+    for resize, wanted in (
+        ("stretch", image.resize((32, 32))),
+        ("crop", image.crop((10, 0, 50, 40)).resize((32, 32))),
+    ):
+        parts = load_images(folder, resize=resize)
+        every = np.concatenate([parts.x_train, parts.x_validation, parts.x_test]).astype(int)
+        distances = np.abs(every - np.asarray(wanted, int)).max((1, 2, 3))
+        assert distances.min() <= 4
+    large = folder.parent / "large"
+    for name in ("a", "b"):
+        write_pictures(large / name, 3, shape=(65, 65))
+    assert load_images(large).image_shape == (32, 32, 1)
+    assert load_images(large, size=65).image_shape == (65, 65, 1)
+
+
+def test_pictures_are_turned_as_their_cameras_say(tmp_path):
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 3, shape=(4, 8))
+    image, exif = Image.fromarray(np.zeros((8, 4), np.uint8)), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a" / "turned.jpg", exif=exif)
+    assert load_images(tmp_path).image_shape == (4, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "ant").rename(f.parent / "away"), "two classes, got one, 'bee'"),
+        (lambda f: (f / "cat").mkdir(), r"must hold pictures \(.png, .*got none in .*cat"),
+        (lambda f: write_pictures(f / "cat", 2), "at least 3 images .* got 2 of 'cat'"),
+        (lambda f: (f / "ant" / "x.png").write_bytes(b""), "x.png must be a picture"),
+        (
+            lambda f: (f / "ant" / "x.png").write_bytes((f / "ant" / "100.png").read_bytes()[:-30]),
+            "x.png must be a picture",
+        ),
+        (lambda f: (f / "ant" / "100.png").rename(f / "ant" / "x.jpg"), "content is no JPEG"),
+    ],
+)
+def test_folders_that_are_refused(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=rf"^\[load_images\] .*{message}"):
+        load_images(folder)
+
+
+def test_classes_of_parts(tmp_path):
+    for part, names in (("train", "ab"), ("test", "abc")):
+        for name in names:
+            write_pictures(tmp_path / part / name, 4)
+    with pytest.raises(ValueError, match=r"training pictures of every class, got none of 'c'"):
+        load_images(tmp_path)
+    write_pictures(tmp_path / "train" / "c", 4)
+    write_pictures(tmp_path / "val" / "a", 4)
+    data = load_images(tmp_path)
+    assert set(data.y_validation) == {0}
+    write_pictures(tmp_path / "valid" / "a", 4)
+    with pytest.raises(ValueError, match=r"must hold one validation folder, got \['valid', 'val'"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 0}, {"size": (3, 4, 5)}, {"size": 2.5}, {"channels": 2}, {"resize": "no"}],
+)
+def test_options_that_are_refused(folder, options):
+    with pytest.raises(ValueError, match=rf"^\[load_images\] {next(iter(options))} must be"):
+        load_images(folder, **options)
+
+
+def test_arrays(tmp_path, rng):
+    path = tmp_path / "mine.npz"
+    x, y = rng.integers(0, 256, (40, 5, 4), dtype=np.uint8), np.arange(40) % 2 * 3 + 7
+    np.savez(path, x=x, y=y)
+    kind, data = load_dataset(path)
+    assert (kind, data.name, data.class_names) == ("own", "mine", ("7", "10"))
+    assert data.image_shape == (5, 4, 1)
+    assert_array_equal(np.bincount(data.y_train), [16, 16])
+    assert_array_equal(np.bincount(data.y_test), [2, 2])
+    every = np.concatenate([data.x_train, data.x_validation, data.x_test])
+    assert_array_equal(np.unique(every, axis=0), np.unique(x[..., None], axis=0))
+    assert_array_equal(load_npz(path).x_test, data.x_test)
+    names = np.array(["ant", "bee"])[np.arange(40) % 2]
+    parts = {"x_train": x, "y_train": names, "x_test": x[:6], "y_test": names[:6, None]}
+    np.savez_compressed(path, **parts, x_val=x[:2], y_val=names[:2])
+    data = load_npz(path)
+    assert data.class_names == ("ant", "bee")
+    assert_array_equal(data.x_train[..., 0], x)
+    assert_array_equal(data.x_test[..., 0], x[:6])
+    assert_array_equal(data.y_test, [0, 1] * 3)
+    assert_array_equal(data.x_validation[..., 0], x[:2])
+
+
+BYTES = np.zeros((8, 5, 4), np.uint8)
+HALVES = np.arange(8) % 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": BYTES}, "must hold arrays x and y, or x_train and y_train, got a"),
+        ({"x": BYTES}, "must hold arrays x and y"),
+        ({"x": BYTES / 255, "y": HALVES}, "must be uint8 of shape .* got float64"),
+        ({"x": BYTES[0], "y": HALVES}, r"got uint8 of shape \(5, 4\)"),
+        ({"x": BYTES[:0], "y": HALVES[:0]}, r"got uint8 of shape \(0, 5, 4, 1\)"),
+        ({"x": np.zeros((8, 3, 9, 9), np.uint8), "y": HALVES}, "must come last"),
+        ({"x": BYTES, "y": HALVES[:7]}, r"of shape \(8,\), got int64 of shape \(7,\)"),
+        ({"x": BYTES, "y": HALVES / 2}, "got float64"),
+        ({"x": BYTES, "y": np.eye(8)}, "must be integers or strings"),
+        ({"x": BYTES, "y": HALVES * 0}, "two or more classes, got 1 of them"),
+        ({"x": BYTES, "y": np.arange(8) // 6}, "at least 3 images of each class, .* got 2 of '1'"),
+        (
+            {"x_train": BYTES, "y_train": HALVES, "x_test": BYTES, "y_test": HALVES + 1},
+            "got 2 in test alone",
+        ),
+        (
+            {"x_train": BYTES, "y_train": HALVES, "x_test": BYTES[:, 1:], "y_test": HALVES},
+            "must have one size",
+        ),
+    ],
+)
+def test_arrays_that_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"^\[load_npz\] .*{message}"):
+        load_npz(tmp_path / "mine.npz")
+
+
+def test_settings_for_images_of_ones_own(tmp_path, folder):
+    grey, color = load_images(folder), load_images(folder, channels=3)
+    for recipe in RECIPES:
+        assert {recipe.own_kind(grey), recipe.own_kind(color)} <= set(recipe.settings)
+    for kinds, for_grey, for_color in (
+        ("mnist cifar10 svhn", "mnist", "cifar10"),
+        ("svhn mnist", "mnist", "svhn"),
+        ("mnist", "mnist", "mnist"),
+        ("svhn cifar10", "cifar10", "cifar10"),
+    ):
+        recipe = replace(find("xnor"), settings=dict.fromkeys(kinds.split()))
+        assert (recipe.own_kind(grey), recipe.own_kind(color)) == (for_grey, for_color)
+
+
+SMALL = ["--quick", "--width", "24", "--batch", "10", "--quiet"]
+
+
+def train(folder, *options, recipe="bnn-theano"):
+    return ["train", recipe, "--data", str(folder), *SMALL, *map(str, options)]
+
+
+def test_train_predict_and_eval(capsys, folder, tmp_path):
+    """The names of the classes and the shape of the pictures go with the model."""
+    run = tmp_path / "run"
+    assert cli.main(train(folder, "--epochs", 2, "--size", 8, "--run", run)) == 0
+    out = capsys.readouterr().out
+    assert "data     insects: 48 training, 6 validation and 6 test images of 8 x 8 x 1" in out
+    assert "classes  2: ant, bee" in out and "the source reports" not in out
+    assert f"report   bitops report {run}" in out
+    names = {"checkpoint.safetensors", "log.csv", "model.safetensors", "run.json"}
+    assert {path.name for path in run.iterdir()} == names
+    model = run / "model.safetensors"
+    notes = io.load(model).notes
+    assert (notes["classes"], notes["resize"]) == ('["ant", "bee"]', "crop")
+    write_pictures(tmp_path / "new", 1, shape=(20, 30), start=125)
+    assert cli.main(["predict", str(model), str(tmp_path / "new")]) == 0
+    assert "125.png: ant (" in capsys.readouterr().out
+    assert cli.main(["eval", str(model), "--data", str(folder)]) == 0
+    assert "insects: 6 test images" in capsys.readouterr().out
+    (folder / "ant").rename(folder / "cat")
+    message = failure(capsys, "eval", str(model), "--data", str(folder))
+    assert "the classes of insects must be ant, bee, got bee, cat" in message
+
+
+def test_train_on_arrays_that_are_not_square(capsys, tmp_path, rng):
+    path, model = tmp_path / "mine.npz", tmp_path / "net.safetensors"
+    y = np.arange(60) % 2
+    x = np.uint8(200 * y[:, None, None] + rng.integers(0, 50, (60, 5, 7)))
+    np.savez(path, x=x, y=y)
+    assert cli.main(train(path, "--epochs", 2, "--save", model)) == 0
+    assert cli.main(["eval", str(model), "--data", str(path)]) == 0
+    assert "mine: 6 test images" in capsys.readouterr().out
+    Image.fromarray(x[0]).save(tmp_path / "one.png")
+    assert cli.main(["predict", str(model), str(tmp_path / "one.png")]) == 0
+    assert "one.png: 0 (" in capsys.readouterr().out
+    message = usage_error(capsys, *train(path, "--size", 8))
+    assert "argument --size: is for pictures of your own, got mine" in message
+
+
+def test_hours_pick_the_epochs_and_a_resumed_run_keeps_them(capsys, folder, tmp_path, monkeypatch):
+    run, argv = tmp_path / "run", train(folder, "--hours", 0.001, "--run", tmp_path / "run")
+    monkeypatch.setattr(recipe_training, "epoch_seconds", lambda setting, job: 1.0)
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "hours    0.001 for 3 epochs: an epoch takes about 1 s, by a few steps" in out
+    assert len(read_log(run / "log.csv")) == 3
+    assert "--run: go on with --resume or replace it with --overwrite" in usage_error(capsys, *argv)
+    monkeypatch.setattr(recipe_training, "epoch_seconds", None)
+    assert cli.main([*argv, "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "settings 3 epochs" in out and "hours   " not in out
+    monkeypatch.setattr(recipe_training, "epoch_seconds", lambda setting, job: 36.0)
+    message = failure(capsys, *argv, "--overwrite")
+    assert "[train] --hours must be enough for an epoch, about 0.01, got 0.001" in message
+    message = usage_error(capsys, *argv, "--epochs", "3")
+    assert "--hours: not allowed with argument --epochs" in message
+
+
+def test_an_epoch_is_estimated_by_few_steps(folder, monkeypatch):
+    """Stage by stage, and the trial leaves the job as it is."""
+    monkeypatch.setattr(recipe_training, "LEAST_SECONDS", 0.0)
+    data = load_images(folder)
+    rows = []
+    train_all = recipe_training.train
+    monkeypatch.setattr(
+        recipe_training,
+        "train",
+        lambda setting, job: [rows.append(len(job.data.y_train)), train_all(setting, job)][1],
+    )
+    setting = find("ternary").setting("mnist")
+    job = recipe_training.Job(data, setting.resolve(width=16, batch_size=8))
+    seconds = recipe_training.epoch_seconds(setting, job)
+    assert 0 < seconds < 60 and rows == [24]
+    monkeypatch.setattr(recipe_training, "LEAST_SECONDS", 1e9)
+    assert recipe_training.epoch_seconds(setting, job) > 0 and rows == [24, 24, 48]
+    assert job.plan.epochs == 100 and len(job.data.y_train) == 48
+
+
+def test_impossible_uses(capsys, folder, tmp_path):
+    message = usage_error(capsys, *train(folder, "--run", tmp_path / "r", "--log", "x.csv"))
+    assert "argument --log: not allowed with argument --run" in message
+    (tmp_path / "file").touch()
+    assert "argument --run:" in usage_error(capsys, *train(folder, "--run", tmp_path / "file"))
+    (tmp_path / "empty").mkdir()
+    message = failure(capsys, *train(tmp_path / "empty"))
+    assert "or a folder of pictures for each class, got none" in message

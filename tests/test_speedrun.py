@@ -1,0 +1,112 @@
+"""The recipe of our own: its network, its first filters, its targets and its data."""
+
+import numpy as np
+import pytest
+
+from bitops.data.datasets import Dataset
+from bitops.layers import BatchNorm, BinaryConv2D, Conv2D, Dense, Residual
+from bitops.layers.base import all_layers
+from bitops.recipes import Job, Plan, find
+from bitops.recipes.base import describe
+from bitops.recipes.builders import smoothed_cross_entropy, warm_cosine
+from bitops.recipes.speedrun import (
+    BIAS,
+    PATCH,
+    flip_and_crop,
+    speedrun_net,
+    whitening_filters,
+)
+
+PLAN = Plan(width=8, epochs=1, batch_size=5, lr=1e-3)
+
+
+def images(rng, count=60, shape=(16, 16, 3)) -> Dataset:
+    """Images whose neighbouring pixels are alike."""
+    x = rng.normal(size=(count, *shape)).cumsum(axis=1).cumsum(axis=2).astype(np.float32) / 16
+    y = np.arange(count) % 4
+    return Dataset("waves", shape, 4, x, y, x[:9], y[:9], x[:9], y[:9])
+
+
+def test_all_weights_but_the_first_and_the_last_are_bits(rng):
+    model = speedrun_net(Job(images(rng), PLAN))
+    layers = list(all_layers(model.flat_layers()))
+    weighted = [layer for layer in layers if hasattr(layer, "weight")]
+    first, *hidden, last = weighted
+    assert isinstance(first, Conv2D)
+    assert isinstance(last, Dense)
+    assert all(isinstance(layer, BinaryConv2D) for layer in hidden)
+    assert [layer.out_features for layer in hidden] == [8, *3 * [16], *4 * [32]]
+    rest = [layer for layer in layers if layer.parameters() and not hasattr(layer, "weight")]
+    assert {type(layer) for layer in rest} == {BatchNorm, Residual}
+    assert describe(model) == "8C4-8C3-16C3-16C3-16C3-32C3-32C3-32C3-32C3-4"
+    assert sum(isinstance(layer, Residual) for layer in model.layers) == len(hidden)
+
+
+def test_packed_network_gives_the_same_bits(rng):
+    data = images(rng)
+    model = speedrun_net(Job(data, PLAN))
+    for _ in range(3):  # so that running statistics are not those of the start
+        model.forward(data.x_train, training=True)
+    np.testing.assert_array_equal(model.freeze().outputs(data.x_test), model.outputs(data.x_test))
+
+
+def test_first_filters_whiten_patches(rng):
+    data = images(rng, shape=(12, 12, 2))
+    seed = np.random.SeedSequence(1)
+    filters = whitening_filters(data, seed)
+    count = PATCH * PATCH * 2
+    assert filters.shape == (count, PATCH, PATCH, 2)
+    windows = np.lib.stride_tricks.sliding_window_view(data.x_train, (PATCH, PATCH), axis=(1, 2))
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, count)
+    covariance = np.cov(patches @ filters.reshape(count, -1).T, rowvar=False)
+    # variances v become v / (v + BIAS), up to the choice of the patches
+    variances = np.linalg.eigvalsh(np.cov(patches, rowvar=False))[::-1]
+    np.testing.assert_allclose(np.diag(covariance), variances / (variances + BIAS), rtol=0.1)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=0.05)
+
+
+def test_first_layer_starts_with_filters_and_their_negatives(rng):
+    data = images(rng)
+    start = speedrun_net(Job(data, PLAN)).layers[0].weight.value
+    np.testing.assert_array_equal(start[:4], -start[4:])
+    # wider than there are filters, the rest stays as drawn
+    wide = speedrun_net(Job(data, Plan(width=100, epochs=1, batch_size=5, lr=1e-3)))
+    start = wide.layers[0].weight.value
+    np.testing.assert_array_equal(start[:48], -start[48:96])
+    assert 0 < np.abs(start[96:]).max() < 1
+
+
+def test_smoothed_targets(rng):
+    scores, labels = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
+    value, grad = smoothed_cross_entropy(scores, labels)
+    logs = scores - np.log(np.exp(scores.astype(float)).sum(axis=1, keepdims=True))
+    targets = np.full((6, 5), 0.1 / 5)
+    targets[np.arange(6), labels] += 0.9
+    assert value == pytest.approx(-(targets * logs).sum() / 6, rel=1e-6)
+    np.testing.assert_allclose(grad, (np.exp(logs) - targets) / 6, atol=1e-7)
+
+
+def test_schedule():
+    schedule = warm_cosine(0.1)
+    assert [schedule(epoch, 5) for epoch in range(5)] == pytest.approx(
+        [0.05, 0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2]
+    )
+
+
+def test_flip_and_crop(rng):
+    x = rng.normal(size=(50, 8, 8, 3)).astype(np.float32)
+    y = flip_and_crop(x, np.random.default_rng(0))
+    assert y.shape == x.shape
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y, flip_and_crop(x, np.random.default_rng(0)))
+    inside = y[y != 0]
+    assert np.isin(inside, x).all()
+    assert 0.2 < (y == 0).mean() < 0.8
+
+
+def test_plans_of_both_budgets():
+    for kind in ("cifar10", "svhn"):
+        setting = find("speedrun").setting(kind)
+        assert setting.preprocessing == "unit"
+        assert setting.report(setting.plan) == ""
+        assert setting.resolve(quick=True).epochs < setting.plan.epochs
