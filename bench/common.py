@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from bitops import BitArray
+from bitops import BitArray, pack
 from bitops.benchmark import interleave, machine_stamp, threads
+
+FAMILY = 20  # fingerprints that resemble each other
 
 
 def commit() -> str:
@@ -79,3 +81,26 @@ def run(
         spread=ours.spread,
         threads=thread_count,
     )
+
+
+def fingerprints(rng: np.random.Generator, n: int, k: int, related: bool) -> np.ndarray:
+    """Rows with about 3 % of their bits set, in numbers that vary by a third, as words.
+
+    Related rows are families: each replaces 2 to 15 % of the bits of one ancestor.
+    """
+    parts = []
+    for start in range(0, n, 20_000):
+        rows = min(20_000, n - start)
+        ancestors = -(-rows // FAMILY) if related else rows
+        counts = np.clip(0.03 * k * rng.lognormal(-0.05, 0.33, ancestors), 5, 0.12 * k)
+        bits = rng.integers(0, k, (ancestors, int(0.12 * k)))
+        if related:
+            counts = np.repeat(counts, FAMILY)[:rows] * rng.uniform(0.95, 1.05, rows)
+            bits = np.repeat(bits, FAMILY, axis=0)[:rows]
+            new = rng.random(bits.shape) < rng.uniform(0.02, 0.15, (rows, 1))
+            bits = np.where(new, rng.integers(0, k, bits.shape), bits)
+        used = np.arange(bits.shape[1]) < counts[:, None]
+        x = np.zeros((rows, k), bool)
+        x[np.nonzero(used)[0], bits[used]] = True
+        parts.append(pack(x).words)
+    return np.concatenate(parts)

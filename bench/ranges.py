@@ -32,6 +32,7 @@ Words = NDArray[np.uint64]
 MOVED_BYTES = 1 << 28
 CHECKED_ROWS = 3000
 CHECKED_QUERIES, CHECKED_PART = 5, 20_000  # whose scores are compared, rows at a time
+FINGERPRINTS, CHECKED_SETS = 30_000, 1000
 SCANNED_ROWS = 4096  # of a full comparison, whose time grows with the rows
 
 
@@ -91,8 +92,28 @@ def self_join(rng: np.random.Generator, rows: int, k: int, radius: int) -> None:
     show(f"the same, all pairs ({first} words first)", f"{seconds:.1f} s", "from a part")
 
 
+def join_sets(rng: np.random.Generator, metric: str, radius: float) -> None:
+    """Pairs of fingerprints, and of the first of them those that NumPy finds."""
+    words = common.fingerprints(rng, FINGERPRINTS, 2048, True)
+    seconds, (i, _, _) = best(lambda: search.pairs_within(bit_rows(words), radius, metric))
+    few = words[:CHECKED_SETS]
+    common_bits = np.bitwise_count(few[:, None] & few).sum(axis=-1, dtype=np.int64)
+    counts = np.diag(common_bits)
+    sums = counts[:, None] + counts
+    parts = sums - common_bits if metric == "jaccard" else sums
+    values = (sums - 2 * common_bits) / parts
+    pairs = np.nonzero(np.triu(values <= radius, 1))
+    found = search.pairs_within(bit_rows(few), radius, metric)
+    check(metric, all(map(np.array_equal, found, (*pairs, values[pairs]))))
+    show(
+        f"{len(words)} x 2048 bits within {radius}, {metric}", f"{seconds:.2f} s", f"{len(i)} pairs"
+    )
+
+
 def ranges(rng: np.random.Generator, options: argparse.Namespace) -> None:
     """Self-joins, and the comparison of all pairs of which they are a part."""
+    join_sets(rng, "jaccard", 0.3)
+    join_sets(rng, "dice", 0.2)
     self_join(rng, options.rows, 64, 4)
     self_join(rng, options.rows, 1024, 40)
 

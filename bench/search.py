@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import mmap
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,12 @@ import bitops as bo
 import common
 from bitops import search
 from bitops.benchmark import WrongResult, threads
-from common import bit_rows
+from common import bit_rows, fingerprints
 
 MATRIX = (1000, 10_000, 2048)
 SORTED = (100, 1_000_000, 2048, 10)  # queries, rows, bits, count
 SUBSET = (4_000_000, 256, 10)
 JOB = (230_099, 810, 4097)
-FAMILY = 20  # rows that resemble each other
 CHECKED = 3  # queries that are compared with NumPy
 
 Calls = dict[str, Callable[[], Any]]
@@ -94,29 +94,6 @@ def matrix_case(seconds: float) -> Iterator[Row]:
         expect(error == 0 if name == "prepacked" else error < 1e-6, name)
 
     yield f"Jaccard matrix {m} x {n} x {k}", medians(calls, seconds, check), m * n * k / 1e9
-
-
-def fingerprints(rng: np.random.Generator, n: int, k: int, related: bool) -> np.ndarray:
-    """Rows with about 3 % of their bits set, in numbers that vary by a third, as words.
-
-    Related rows are families: each replaces 2 to 15 % of the bits of one ancestor.
-    """
-    parts = []
-    for start in range(0, n, 20_000):
-        rows = min(20_000, n - start)
-        ancestors = -(-rows // FAMILY) if related else rows
-        counts = np.clip(0.03 * k * rng.lognormal(-0.05, 0.33, ancestors), 5, 0.12 * k)
-        bits = rng.integers(0, k, (ancestors, int(0.12 * k)))
-        if related:
-            counts = np.repeat(counts, FAMILY)[:rows] * rng.uniform(0.95, 1.05, rows)
-            bits = np.repeat(bits, FAMILY, axis=0)[:rows]
-            new = rng.random(bits.shape) < rng.uniform(0.02, 0.15, (rows, 1))
-            bits = np.where(new, rng.integers(0, k, bits.shape), bits)
-        used = np.arange(bits.shape[1]) < counts[:, None]
-        x = np.zeros((rows, k), bool)
-        x[np.nonzero(used)[0], bits[used]] = True
-        parts.append(bo.pack(x).words)
-    return np.concatenate(parts)
 
 
 def sorted_case(seconds: float) -> Iterator[Row]:
@@ -203,11 +180,19 @@ def job_case(seconds: float) -> Iterator[Row]:
     out = np.zeros((m, n), np.int32)
 
     def check(name: str, result: Any) -> None:
-        expect(np.array_equal(result[::1000], expected), name)
+        rows = result if result is expected else result[::1000]
+        expect(np.array_equal(rows, expected), name)
+
+    def pages() -> np.ndarray:
+        """Return a new array of which one number on each page is written."""
+        new = np.empty(m * n, np.int32)
+        new[:: mmap.PAGESIZE // new.itemsize] = 0
+        return expected
 
     calls: Calls = {
         "new array": lambda: bo.hamming(a, b),
         "out": lambda: bo.hamming(a, b, out=out),
+        "pages of a new array alone": pages,
     }
     yield f"Hamming matrix {m} x {n} x {k}", medians(calls, seconds, check), m * n * k / 1e9
 

@@ -959,11 +959,14 @@ include "_usual.pxi"
 
 # ---- numbers times weights -------------------------------------------------------------------
 
-cdef c.bitops_mixed_args make_mixed(size_t m, size_t k, const void *x, void *c_out) noexcept:
+cdef c.bitops_mixed_args make_mixed(size_t m, size_t k, const void *x, void *c_out,
+                                    bint turned=False) noexcept:
+    """With turned, x has k rows of m numbers."""
     cdef c.bitops_mixed_args args
     memset(&args, 0, sizeof(args))
-    args.m = m
-    args.k = k
+    args.m = k if turned else m
+    args.k = m if turned else k
+    args.x_turned = turned
     args.x = x
     args.c = c_out
     return args
@@ -1003,42 +1006,44 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
 
 
 def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,
-                const float[::1] bias, float[:, ::1] c_out):
+                const float[::1] bias, float[:, ::1] c_out, bint turned=False):
     """c = (x times the signs of w) * alpha[column] + bias[column] in float32.
 
     Parameters
     ----------
-    x : IN, shape (m, k)
+    x : IN, shape (m, k), or (k, m) if turned
     w : IN, shape (n, ceil(k / 64))
     alpha, bias : IN, shape (n,), or None
     c_out : OUT, shape (m, n)
     """
-    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out),
+                                                turned)
     args.is_float = 1
     run_mixed(&args, w, None, alpha, bias, c_out.shape[0], c_out.shape[1])
 
 
 def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels, int bits,
-                  int32_t[:, ::1] c_out):
+                  int32_t[:, ::1] c_out, bint turned=False):
     """c = x times the signs of w, exact.
 
     Parameters
     ----------
-    x : IN, shape (m, k), 255 * k < 2**31
+    x : IN, shape (m, k), or (k, m) if turned, 255 * k < 2**31
     w : IN, shape (n, ceil(k / 64))
     panels : IN, of w, or None
     bits : int
         Numbers in x are below 2**bits.
     c_out : OUT, shape (m, n)
     """
-    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out),
+                                                turned)
     args.bits = bits
     run_mixed(&args, w, panels, None, None, c_out.shape[0], c_out.shape[1])
 
 
 def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels,
                          int bits, const float[::1] alpha, const float[::1] bias,
-                         float[:, ::1] c_out):
+                         float[:, ::1] c_out, bint turned=False):
     """c = float32(x times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
 
     Parameters
@@ -1048,7 +1053,8 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
     """
     if alpha is None and bias is None:
         raise ValueError("[_core] alpha or bias must be given, got None for both")
-    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out))
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out),
+                                                turned)
     args.bits = bits
     run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
 

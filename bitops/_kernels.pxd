@@ -137,8 +137,11 @@ cdef extern from "bitops.h" nogil:
                           bitops_stop *stop, int n_threads) noexcept
     void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut,
                           uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
-    void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
-                          bitops_stop *stop, int n_threads) noexcept
+    void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                          uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
+                              size_t k_words, int64_t least, uint64_t *words_out,
+                              bitops_stop *stop, int n_threads) noexcept
 
     size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) noexcept
     void bitops_prepack_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
@@ -240,6 +243,7 @@ cdef extern from "bitops.h" nogil:
         int is_float
         int bits
         const void *x
+        int x_turned
         size_t m, k
         const uint64_t *w
         size_t ldw

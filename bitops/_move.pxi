@@ -70,6 +70,25 @@ def roll_bits(const uint64_t[:, ::1] words, size_t n, size_t cut, uint64_t[:, ::
     check_stop(&stop)
 
 
+def majority_rows(const uint64_t[:, ::1] words, int64_t least, uint64_t[::1] words_out):
+    """Tell of each row whether at least `least` of its bits are 1.
+
+    Parameters
+    ----------
+    words : IN, shape (rows, k_words)
+    words_out : OUT, shape (ceil(rows / 64),)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    check_size("words_out", words_out.shape[0], c.bitops_words(words.shape[0]))
+    if words.shape[0] == 0 or words.shape[1] == 0:
+        raise ValueError("[_core] there must be rows and words")
+    with nogil:
+        c.bitops_majority_rows(isa, &words[0, 0], words.shape[0], words.shape[1], least,
+                               &words_out[0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
 def flip_bits(const uint64_t[:, ::1] words, size_t n, uint64_t[:, ::1] words_out):
     """Write the n bits of each row in reverse order.
 
@@ -79,12 +98,13 @@ def flip_bits(const uint64_t[:, ::1] words, size_t n, uint64_t[:, ::1] words_out
     words_out : OUT, of the same shape
     """
     cdef c.bitops_stop stop = at_signals()
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
     check_size("rows of words_out", words_out.shape[0], words.shape[0])
     check_size("words of a row", words.shape[1], c.bitops_words(n))
     check_size("words of a row of words_out", words_out.shape[1], c.bitops_words(n))
     if n == 0 or words.shape[0] == 0:
         return
     with nogil:
-        c.bitops_flip_bits(&words[0, 0], words.shape[0], n, &words_out[0, 0], &stop,
+        c.bitops_flip_bits(isa, &words[0, 0], words.shape[0], n, &words_out[0, 0], &stop,
                            c.bitops_get_num_threads())
     check_stop(&stop)

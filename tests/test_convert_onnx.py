@@ -260,6 +260,34 @@ def test_groups_behind_branches_side_by_side(rng, groups, swapped):
     assert_same_scores(converted(net), net, x)
 
 
+@pytest.mark.parametrize("end", ["Flatten", "GlobalAveragePool", "ReduceMean", "sequence"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_sequences(rng, end, stride):
+    net = Network(rng, (5, 24))
+    net.then("Conv", rng.normal(0, 1, (6, 5, 3)).astype(np.float32), pads=[1, 0])
+    net.channels = 6
+    net.norm()
+    net.add("MaxPool", net.last, kernel_shape=[2], strides=[2])
+    net.then("GreaterOrEqual", np.float32(0))
+    net.add("Where", net.last, net.constant(np.float32(1)), net.constant(np.float32(-1)))
+    net.then("Conv", net.signs(4, 3, 3), pads=[1, 1], strides=[stride], dilations=[1], group=2)
+    net.channels = 4
+    net.norm()
+    if end == "ReduceMean":
+        net.add(end, net.last, axes=[2], keepdims=0)
+    elif end != "sequence":
+        net.add(end, net.last)
+        net.add("Flatten", net.last)
+    if end == "Flatten":
+        net.then("MatMul", net.signs((11 + stride - 1) // stride * 4, 3))
+    x = rng.normal(0, 3, (4, 5, 24)).astype(np.float32)
+    got = converted(net)(np.ascontiguousarray(x.transpose(0, 2, 1)))
+    expected = net.run(x)
+    if end == "sequence":
+        expected = expected.transpose(0, 2, 1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["FLOOR", "ROUND"])
 @pytest.mark.parametrize("scale", [1, 0.25, 0.7])
 def test_truncated_means(rng, mode, scale):

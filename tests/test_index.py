@@ -366,3 +366,13 @@ def test_no_ids_are_left():
     with pytest.raises(ValueError, match="ids must be at most"):
         index.add(X[:1])
     assert_array_equal(index.search(X[:1], 2)[1], [[2**63 - 2, -1]])
+
+
+def test_rescoring_of_large_numbers():
+    """Products beyond float32 are infinite, without a warning; those that are not come after."""
+    vectors = np.full((3, 64), 3e38, np.float32)
+    vectors[1] = 0
+    with np.errstate(all="raise"):
+        scores, ids = BitIndex(vectors).search(vectors[:1], 3, rescore=vectors)
+    assert ids.tolist() == [[0, 2, 1]] and np.isposinf(scores[0, :2]).all()
+    assert np.isfinite(scores[0, 2])

@@ -369,3 +369,50 @@ def test_read_only_folders(folder):
             index.remove([0])
     finally:
         folder.chmod(stat.S_IRWXU)
+
+
+class Msvcrt:
+    """The locks of Windows: a byte of a file is one opener's, who unlocks it by closing."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.owner, self.tries = None, 0
+
+    def locking(self, descriptor, mode, size):
+        assert mode == self.LK_NBLCK and size == 1 and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+        self.tries += 1
+        if self.owner is not None:
+            raise PermissionError(13, "Permission denied")
+        self.owner = descriptor
+
+    def close(self, descriptor):
+        if descriptor == self.owner:
+            self.owner = None
+        os.close(descriptor)
+
+
+def test_writers_wait_on_windows(tmp_path, monkeypatch, rng):
+    """One index holds the lock while another one wants to write; it waits, and nothing is lost."""
+    BitIndex(rng.random((3, K)) < 0.5).save(tmp_path)
+    index, other = BitIndex.load(tmp_path), BitIndex.load(tmp_path)
+    windows, real = Msvcrt(), os
+
+    class Os:
+        close = windows.close
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    monkeypatch.setattr(index_files, "fcntl", None)
+    monkeypatch.setattr(index_files, "msvcrt", windows)
+    monkeypatch.setattr(index_files, "os", Os())
+    with index_files.Folder(tmp_path).locked():
+        writer = threading.Thread(target=other.add, args=(rng.random((2, K)) < 0.5,))
+        writer.start()
+        while windows.tries < 3:
+            assert writer.is_alive()
+        assert len(BitIndex.load(tmp_path)) == 3
+    writer.join()
+    index.add(rng.random((1, K)) < 0.5)
+    assert len(BitIndex.load(tmp_path)) == 6 and windows.owner is None

@@ -142,3 +142,23 @@ B = bo.pack(np.ones((2, 70)))
 def test_what_does_not_fit_is_refused(call, error, rule):
     with pytest.raises(error, match=rule):
         call()
+
+
+@pytest.mark.parametrize("k", (190, 2**20))
+def test_moves_past_the_caches(rng, k):
+    """Results of 128 MiB and more are written by streams; parts of them are not."""
+    words = rng.integers(0, 2**64, (2**27 // 8 // -(-k // 64) + 3, -(-k // 64)), np.uint64)
+    words[:, -1] &= np.uint64(2**64 - 1) >> np.uint64(-k % 64)
+    b = bo.BitArray.from_words(words, (len(words), k))
+    some = [0, 1, len(words) // 2, len(words) - 2, len(words) - 1]
+    for shift in (-13, k // 2 + 5):
+        assert np.roll(b, shift, 1)[some] == np.roll(b[some], shift, 1)
+    assert np.flip(b, 1)[some] == np.flip(b[some], 1)
+
+
+@pytest.mark.parametrize("k", (128, 192, 6400, 40_000 * 64))
+def test_rolls_of_whole_words(rng, k):
+    """By less than a word, to both sides; several rows are shifted as one."""
+    x = rng.random((3, k)) < 0.5
+    for shift in (1, 63, 64, 65, -1, -63, -64, -70):
+        assert np.roll(bo.pack(x), shift, 1) == bo.pack(np.roll(x, shift, 1))

@@ -129,17 +129,23 @@ def test_a_tie_is_won_by_plus_one():
     assert np.asarray(bo.majority(np.ones((3, 0)), 1)).tolist() == [1, 1, 1]
 
 
-def test_majority_of_many_rows(rng, monkeypatch):
+def test_majority_of_many_rows(isa, rng):
     """Along the packed axis, block by block; the last block and its last word are not full."""
-    monkeypatch.setattr(majority, "BLOCK_ROWS", 128)
-    x = rng.random((900, 7)) < 0.5
-    for rows in (1, 127, 128, 129, 900):
+    x = rng.random((1200, 7)) < 0.5
+    for rows in (1, 63, 64, 65, 511, 512, 513, 1200):
         for b, axis in ((bo.pack(x[:rows]), 1), (bo.pack(x[:rows].T, 0), 0)):
             assert bo.majority(b, axis) == bo.pack(x[:rows].sum(axis=1) >= 4)
 
 
+def test_majority_of_long_rows(rng, monkeypatch):
+    """Rows that threads share are counted first."""
+    monkeypatch.setattr(majority, "MOST_BITS", 100)
+    x = rng.random((70, 101)) < 0.5
+    assert bo.majority(bo.pack(x), 1) == bo.pack(x.sum(axis=1) >= 51)
+
+
 @pytest.mark.parametrize("k", (1, 2, 5, 63, 64))
-def test_rows_of_one_word(rng, k):
+def test_rows_of_one_word(isa, rng, k):
     x = rng.random((300, k)) < 0.5
     b = bo.pack(x)
     assert np.flip(b, 1) == bo.pack(x[:, ::-1])

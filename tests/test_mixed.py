@@ -117,6 +117,30 @@ class TestResults:
         assert_array_equal(bo.weight_gemm(x, w, bias=bias), ref.weight_gemm(x, w, bias=bias))
         assert_array_equal(bo.bitplane_gemm(u, w), ref.bitplane_gemm(u, w))
 
+    # Rows in lanes: 32 of float32 or 64 of uint8 at a time, blocks of 32 bits, 1024 columns.
+    @pytest.mark.parametrize(
+        "m, n, k", ((16, 64, 256), (33, 67, 271), (64, 1030, 300), (131, 70, 1100))
+    )
+    def test_many_rows_as_they_lie_and_transposed(self, isa, rng, threads, m, n, k):
+        x, u, w = numbers(rng, m, k), octets(rng, m, k), random_signs(rng, n, k)
+        alpha, bias = numbers(rng, n), numbers(rng, n)
+        real = ref.weight_gemm(x, w, alpha=alpha, bias=bias)
+        whole = ref.bitplane_gemm(u, w)
+        scaled = ref.bitplane_gemm(u, w, alpha=alpha, bias=bias)
+        for order in "CF":
+            a, b = np.array(x, order=order), np.array(u, order=order)
+            assert_array_equal(bo.weight_gemm(a, w, alpha=alpha, bias=bias), real)
+            assert_array_equal(bo.bitplane_gemm(b, w), whole)
+            assert_array_equal(bo.bitplane_gemm(b, w, alpha=alpha, bias=bias), scaled)
+
+    @pytest.mark.parametrize("k", (255, 256, 257, 384, 20001))
+    def test_bounds_of_the_narrow_sums_of_many_rows(self, isa, k):
+        x, w = np.full((65, k), 255, np.uint8), np.ones((66, k), np.int8)
+        w[1::2] = -1
+        want = np.broadcast_to(255 * k * w[:, 0].astype(np.int64), (65, 66))
+        assert_array_equal(bo.bitplane_gemm(x, w), want)
+        assert_array_equal(bo.bitplane_gemm(np.asfortranarray(x), w), want)
+
     def test_a_row_does_not_depend_on_the_others(self, isa, rng, threads):
         x, w = numbers(rng, 37, 777), bo.pack(random_signs(rng, 90, 777))
         together = bo.weight_gemm(x, w)

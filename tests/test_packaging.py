@@ -85,7 +85,7 @@ def test_import_opens_no_connection():
         "import bitops\n"
         "names = [m.name for m in pkgutil.walk_packages(bitops.__path__, 'bitops.')]\n"
         "for name in names:\n"
-        "    if not name.endswith('__main__'):\n"
+        "    if not name.endswith(('__main__', 'torch_ops')):\n"  # PyTorch may not be there
         "        importlib.import_module(name)\n"
         "print(len(names))\n"
     )

@@ -150,6 +150,11 @@ enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
+/* Writes n words with the bits of each in reverse order, and if `reversed` the words too. Unless
+ * shift is 0, of words[i] the bits from `shift` on count, and those of words[i + 1] before it. */
+typedef void bitops_mirror_words_fn(const uint64_t *words, size_t n, size_t shift, int reversed,
+                                    uint64_t *words_out);
+
 /* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
  * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
  * are read and written up to a multiple of COUNT_BLOCK words. */
@@ -250,6 +255,42 @@ typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u5_fn(const bitops_lookup *task); /* or absent, with its tables */
 
+/* The same with rows of x in lanes, for many rows: an entry of a table holds the sum of 32 rows as
+ * float32, or of 64 rows of uint8 as int16, and 4 bits of a row of w select a whole entry. */
+enum {
+    BITOPS_LANES_BYTES = 128, /* of an entry */
+    BITOPS_LANES_F32 = 32,
+    BITOPS_LANES_U8 = 64,
+    BITOPS_LANES_BITS = 32, /* of k, whose tables are made at once */
+    BITOPS_LANES_STEP_BITS = 16,
+    BITOPS_LANES_TABLE_BYTES = BITOPS_LANES_BITS / 4 * 16 * BITOPS_LANES_BYTES,
+};
+
+/* Makes the tables of 32 elements of k, each a line of x, lines ldx apart, with a row in each lane.
+ * Sums are rounded as those of lookup_tables_f32. */
+typedef void bitops_lanes_tables_f32_fn(const void *x, size_t ldx, void *tables_out);
+typedef void bitops_lanes_tables_u8_fn(const void *x, size_t ldx, void *tables_out);
+
+/* Adds the entries that the bits of n rows of w select, in the order of k: n lines of sums, float32
+ * or int16. Sums of uint8 may instead be added to int32, or start them: 128 elements fit int16,
+ * 4 * 8 * 1020 <= 32767. */
+typedef struct bitops_lanes {
+    const void *tables;
+    const uint64_t *w; /* a word of each row */
+    unsigned bit;      /* of the words, where the tables begin: 0 or 32 */
+    size_t steps;      /* of 16 bits: 1 or 2 */
+    size_t n;
+    void *sums;    /* n x BITOPS_LANES_BYTES; IN unless first, OUT if there is no `wide` */
+    int32_t *wide; /* n x BITOPS_LANES_U8, or NULL; IN unless first_wide, OUT */
+    int first, first_wide;
+} bitops_lanes;
+typedef void bitops_lanes_f32_fn(const bitops_lanes *task);
+typedef void bitops_lanes_u8_fn(const bitops_lanes *task);
+
+/* out[j][i] = in[i][j], 32-bit numbers of any kind. */
+typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t columns,
+                               void *turned_out, size_t ld_out);
+
 /* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
  * goes through these steps, each rounded to float32:
  *   m = m + beta1_rest * (g - m)
@@ -303,7 +344,8 @@ typedef void bitops_conv_f32_fn(const bitops_runs *runs, size_t outputs, const f
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
+                         lanes_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -322,6 +364,7 @@ typedef struct bitops_isa {
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;
+    size_t lanes_bits; /* k from which numbers of many rows are faster in lanes than by lookup */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;
@@ -337,6 +380,7 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_mirror_words_fn *mirror_words;
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
@@ -353,6 +397,11 @@ typedef struct bitops_isa {
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
     bitops_lookup_u5_fn *lookup_u5;
+    bitops_lanes_tables_f32_fn *lanes_tables_f32;
+    bitops_lanes_tables_u8_fn *lanes_tables_u8;
+    bitops_lanes_f32_fn *lanes_f32;
+    bitops_lanes_u8_fn *lanes_u8;
+    bitops_turn_32_fn *turn_32;
     bitops_adam_fn *adam;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
@@ -479,6 +528,9 @@ void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out
 /* Counts the 1 bits of each row of k_words words. */
 void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
                           int64_t *count_out, bitops_stop *stop, int n_threads);
+/* A bit for each row: whether at least `least` of its bits are 1. */
+void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t least, uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Counts the 1 bits at each position over the middle axis of outer x rows x n_words words; there
  * are outer x 64 n_words counts. */
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
@@ -499,8 +551,8 @@ void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows
 void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
                       bitops_stop *stop, int n_threads);
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
-void bitops_flip_bits(const uint64_t *words, size_t rows, size_t n, uint64_t *words_out,
-                      bitops_stop *stop, int n_threads);
+void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                      uint64_t *words_out, bitops_stop *stop, int n_threads);
 
 /* Words that the panels of an n x k_words matrix take, and the panels themselves. */
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words);
@@ -705,6 +757,7 @@ typedef struct bitops_mixed_args {
     int is_float;  /* x is float32, else uint8 */
     int bits;      /* of the numbers in x, 1 to 8, for uint8 */
     const void *x; /* IN  m rows of k elements, contiguous */
+    int x_turned;  /* x is its transpose: k rows of m elements, contiguous */
     size_t m, k;
     const uint64_t *w; /* IN  n x bitops_words(k), rows ldw words apart */
     size_t ldw;
@@ -722,7 +775,8 @@ size_t bitops_lookup_panels_size(size_t n, size_t k_words);
 void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                               size_t k_words, uint32_t *panels_out);
 
-/* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB. */
+/* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB, or 1 MiB a
+ * thread. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,

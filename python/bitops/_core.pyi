@@ -68,6 +68,7 @@ def mirror_bytes(octets: NDArray[np.uint8], octets_out: NDArray[np.uint8]) -> No
 def copy_bits(words: _Words, first: int, n: int, words_out: _Words, to: int) -> None: ...
 def roll_bits(words: _Words, n: int, cut: int, words_out: _Words) -> None: ...
 def flip_bits(words: _Words, n: int, words_out: _Words) -> None: ...
+def majority_rows(words: _Words, least: int, words_out: _Words) -> None: ...
 
 PLAN_INPUT: int
 PLAN_OUTPUT: int
@@ -381,6 +382,7 @@ def weight_gemm(
     alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
+    turned: bool = False,
 ) -> None: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],
@@ -388,6 +390,7 @@ def bitplane_gemm(
     panels: Panels | None,
     bits: int,
     c_out: NDArray[np.int32],
+    turned: bool = False,
 ) -> None: ...
 def bitplane_gemm_scaled(
     x: NDArray[np.uint8],
@@ -397,6 +400,7 @@ def bitplane_gemm_scaled(
     alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
+    turned: bool = False,
 ) -> None: ...
 def adam(
     g: NDArray[np.float32],

@@ -33,9 +33,19 @@ static void run_op(const bitops_isa *isa, const char *op) {
     test->run(isa);
 }
 
+/* Returns how many tests there are. */
+static unsigned run_all(const bitops_isa *isa, const named_test *tests) {
+    unsigned count = 0;
+    for (; tests[count].name; count++) {
+        current_op = tests[count].name;
+        tests[count].run(isa);
+    }
+    return count;
+}
+
 static void test_isa(const bitops_isa *isa) {
     const char *op, *name;
-    unsigned kernels = 0, drivers = 0;
+    unsigned kernels = 0, drivers;
     comparisons = 0;
     current_isa = isa->name;
     for (size_t i = 0; bitops_kernel_name(i, &op, &name); i++)
@@ -43,10 +53,7 @@ static void test_isa(const bitops_isa *isa) {
             run_op(isa, op);
             kernels++;
         }
-    for (const named_test *test = driver_tests; test->name; test++, drivers++) {
-        current_op = test->name;
-        test->run(isa);
-    }
+    drivers = run_all(isa, driver_tests) + run_all(isa, search_tests);
     current_op = stop_tests->name;
     stop_tests->run(isa);
     printf("%s: %u kernels and %u drivers equal generic in %lu comparisons\n", isa->name, kernels,

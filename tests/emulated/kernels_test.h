@@ -28,6 +28,10 @@ void make_inputs(void); /* before the first test */
 /* The last `bytes` bytes of input i, before a page that faults. */
 void *input(int i, size_t bytes);
 
+/* Memory that is aligned to 64 bytes, for workspaces. */
+void *workspace_of(size_t bytes);
+void free_workspace(void *p);
+
 /* What a kernel writes, and what generic writes: at `offset` from the start of a cache line,
  * between bytes that must not change. */
 typedef struct outputs {
@@ -78,6 +82,6 @@ typedef struct named_test {
 
 /* Each list ends with a name that is NULL. Operations that others cannot do without are tested with
  * those. */
-extern const named_test pack_tests[], product_tests[], driver_tests[], stop_tests[];
+extern const named_test pack_tests[], product_tests[], driver_tests[], search_tests[], stop_tests[];
 
 #endif

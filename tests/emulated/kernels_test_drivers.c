@@ -1,30 +1,7 @@
 /* kernels_test_drivers.c: tests of the drivers, which cut products into blocks. */
 #include "kernels_test.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-/* Aligned memory, for workspaces. */
-static void *workspace_of(size_t bytes) {
-    const size_t size = bytes ? (bytes + 63) / 64 * 64 : 64;
-#if defined(_WIN32)
-    void *p = _aligned_malloc(size, 64);
-#else
-    void *p = aligned_alloc(64, size);
-#endif
-    if (!p)
-        exit(2);
-    memset(p, UNTOUCHED, size);
-    return p;
-}
-
-static void free_workspace(void *p) {
-#if defined(_WIN32)
-    _aligned_free(p);
-#else
-    free(p);
-#endif
-}
 
 static void run_gemm(const bitops_isa *isa, bitops_gemm_args args, int prepacked) {
     uint64_t *panels = NULL;
@@ -65,64 +42,6 @@ static void test_gemm_driver(const bitops_isa *isa) {
             run_gemm(generic, args, 0);
             check_outputs(m, n, k_words);
         }
-}
-
-static void test_topk_driver(const bitops_isa *isa) {
-    static const size_t shapes[][3] = {{1, 300, 17}, {9, 129, 4}, {60, 257, 16}, {20, 70, 258}};
-    for (size_t s = 0; s < COUNT(shapes); s++)
-        for (size_t count = 1; count <= 69; count += count < 21 ? 10 : 48) {
-            const size_t m = shapes[s][0], n = shapes[s][1], k_words = shapes[s][2];
-            bitops_gemm_args args = {.lda = k_words, .ldw = k_words, .m = m, .n = n};
-            args.a = input_words(0, m * k_words, RANDOM);
-            args.w = input_words(1, n * k_words, RANDOM);
-            args.k_words = k_words;
-            args.store.k = (int32_t)(k_words * 64);
-            args.store.kind = BITOPS_STORE_HAMMING;
-            const outputs out = make_outputs(m * count * 12, 0);
-            for (int b = 0; b < 2; b++) {
-                const bitops_isa *own = b ? generic : isa;
-                char *c = b ? out.want : out.got;
-                void *workspace = workspace_of(bitops_topk_workspace_size(own, &args, count, 1));
-                args.store.c = c + m * count * 8;
-                bitops_topk(own, &args, count, (int64_t *)c, workspace, 1);
-                free_workspace(workspace);
-            }
-            check_outputs(m, n, count);
-        }
-}
-
-/* Writes the distances of the pairs found where they stand in the matrix, and empties the list. */
-static void take_found(bitops_found *found, size_t n, int32_t *c_out) {
-    for (size_t i = 0; i < found->count; i++)
-        c_out[(found->pairs[i] >> 32) * n + (found->pairs[i] & UINT32_MAX)] = found->distances[i];
-    bitops_found_free(found);
-}
-
-static void test_scan_driver(const bitops_isa *isa) {
-    static const size_t shapes[][3] = {{1, 300, 17}, {9, 129, 4}, {60, 257, 1}, {70, 2100, 9}};
-    for (size_t s = 0; s < COUNT(shapes); s++)
-        for (size_t words = 1; words <= shapes[s][2]; words += 3)
-            for (int32_t radius = 8; radius <= 32 * (int32_t)words; radius += 1 + radius / 2) {
-                const size_t m = shapes[s][0], n = shapes[s][1], k_words = shapes[s][2];
-                bitops_range_args args = {.lda = k_words, .ldb = k_words, .m = m, .n = n};
-                args.a = input_words(0, m * k_words, RANDOM);
-                args.b = input_words(1, n * k_words, RANDOM);
-                args.k_words = k_words;
-                args.radius = radius;
-                const outputs out = make_outputs(m * n * sizeof(int32_t), 0);
-                for (int b = 0; b < 2; b++) {
-                    const bitops_isa *own = b ? generic : isa;
-                    const size_t first_words = b ? k_words : words;
-                    bitops_found found = {0};
-                    void *workspace =
-                        workspace_of(bitops_scan_workspace_size(own, &args, m, first_words, 1));
-                    check(bitops_scan(own, &args, 0, m, first_words, &found, workspace, 1),
-                          "memory", m, n, k_words);
-                    take_found(&found, n, (int32_t *)(b ? out.want : out.got));
-                    free_workspace(workspace);
-                }
-                check_outputs(m, n, k_words);
-            }
 }
 
 static void run_conv(const bitops_isa *isa, const bitops_conv_args *args) {
@@ -238,7 +157,8 @@ static void test_mixed_driver(const bitops_isa *isa) {
 }
 
 const named_test driver_tests[] = {
-    {"gemm driver", test_gemm_driver},   {"conv driver", test_conv_driver},
-    {"topk driver", test_topk_driver},   {"scan driver", test_scan_driver},
-    {"mixed driver", test_mixed_driver}, {NULL, NULL},
+    {"gemm driver", test_gemm_driver},
+    {"conv driver", test_conv_driver},
+    {"mixed driver", test_mixed_driver},
+    {NULL, NULL},
 };

@@ -67,6 +67,27 @@ void *input(int i, size_t bytes) {
     return inputs[i] + INPUT_BYTES - bytes;
 }
 
+void *workspace_of(size_t bytes) {
+    const size_t size = bytes ? (bytes + 63) / 64 * 64 : 64;
+#if defined(_WIN32)
+    void *p = _aligned_malloc(size, 64);
+#else
+    void *p = aligned_alloc(64, size);
+#endif
+    if (!p)
+        exit(2);
+    memset(p, UNTOUCHED, size);
+    return p;
+}
+
+void free_workspace(void *p) {
+#if defined(_WIN32)
+    _aligned_free(p);
+#else
+    free(p);
+#endif
+}
+
 static _Alignas(64) char got_memory[OUTPUT_BYTES], want_memory[OUTPUT_BYTES];
 static size_t output_bytes;
 

@@ -324,6 +324,24 @@ static void test_larger_f32(const bitops_isa *isa) {
     }
 }
 
+static void test_mirror_words(const bitops_isa *isa) {
+    for (size_t n = 1; n < 200; n += 1 + n / 9)
+        for (size_t shift = 0; shift < 64; shift += 1 + shift / 2)
+            for (int reversed = 0; reversed < 2; reversed++) {
+                const uint64_t *words = input_words(0, n + (shift > 0), RANDOM);
+                const outputs out = make_outputs(n * sizeof *words, 8 * (n % 8));
+                isa->mirror_words(words, n, shift, reversed, out.got);
+                for (size_t i = 0; i < 64 * n; i++) { /* bit by bit */
+                    const size_t from = i + shift, to = 64 * (i / 64) + 63 - i % 64;
+                    const size_t at = reversed ? 64 * n - 1 - i : to;
+                    uint64_t *want = (uint64_t *)out.want + at / 64;
+                    const uint64_t bit = words[from / 64] >> from % 64 & 1;
+                    *want = (*want & ~((uint64_t)1 << at % 64)) | bit << at % 64;
+                }
+                check_outputs(n, shift, (size_t)reversed);
+            }
+}
+
 const named_test pack_tests[] = {
     {"pack_bool8", test_pack_bool8},
     {"pack_i8", test_pack_i8},
@@ -339,6 +357,7 @@ const named_test pack_tests[] = {
     {"unpack_i8", test_unpack_i8},
     {"unpack_f32", test_unpack_f32},
     {"popcount", test_popcount},
+    {"mirror_words", test_mirror_words},
     {"popcount_columns", test_popcount_columns},
     {"count_taps", test_count_taps},
     {"store_counts", test_store_counts},

@@ -292,6 +292,74 @@ static void test_conv_f32(const bitops_isa *isa) {
         }
 }
 
+/* Tables of 32 lines of numbers, then the entries that n words select, in two blocks. */
+static void run_lanes(const bitops_isa *isa, int real, size_t n, size_t steps, const void *x,
+                      size_t ldx, const uint64_t *w, void *sums, int32_t *wide) {
+    static _Alignas(64) char tables[BITOPS_LANES_TABLE_BYTES];
+    bitops_lanes t = {.tables = tables, .w = w, .n = n, .sums = sums};
+    for (int block = 0; block < 4; block++) {
+        t.bit = block % 2 ? 32 : 0;
+        t.steps = block % 2 ? steps : 2;
+        t.first = block == 0 || (!real && block == 2);
+        t.wide = !real && block % 2 ? wide : NULL;
+        t.first_wide = block == 1;
+        if (real) {
+            isa->lanes_tables_f32(x, ldx, tables);
+            isa->lanes_f32(&t);
+        } else {
+            isa->lanes_tables_u8(x, ldx, tables);
+            isa->lanes_u8(&t);
+        }
+    }
+}
+
+static void lanes_case(const bitops_isa *isa, int real, size_t n, int pattern) {
+    const size_t lanes = real ? BITOPS_LANES_F32 : BITOPS_LANES_U8;
+    const size_t ldx = lanes + n % 5, elements = 31 * ldx + lanes, steps = 1 + n % 2;
+    void *x = input(0, elements * (real ? sizeof(float) : 1));
+    for (size_t i = 0; i < elements; i++) {
+        if (real)
+            ((float *)x)[i] = i % 7 ? random_float() : (float)edge_value(i);
+        else
+            ((uint8_t *)x)[i] = pattern == RANDOM ? (uint8_t)random64() : 255;
+    }
+    const uint64_t *w = input_words(1, n, pattern);
+    void *sums = input(2, n * BITOPS_LANES_BYTES);
+    const outputs out = make_outputs(n * lanes * 4, 0);
+    run_lanes(isa, real, n, steps, x, ldx, w, real ? out.got : sums, out.got);
+    run_lanes(generic, real, n, steps, x, ldx, w, real ? out.want : sums, out.want);
+    if (real)
+        check(floats_equal(out.got, out.want, n * lanes), "sums", n, steps, ldx);
+    else
+        check_outputs(n, steps, ldx);
+}
+
+static void test_lanes_f32(const bitops_isa *isa) {
+    for (size_t n = 1; n <= 40; n++)
+        lanes_case(isa, 1, n, (int)(n % PATTERNS));
+}
+
+static void test_lanes_u8(const bitops_isa *isa) {
+    for (size_t n = 1; n <= 40; n++)
+        lanes_case(isa, 0, n, (int)(n % PATTERNS));
+}
+
+static void test_turn_32(const bitops_isa *isa) {
+    for (size_t rows = 1; rows <= 35; rows++)
+        for (size_t columns = 1; columns <= 35; columns += 1 + rows % 3) {
+            const size_t ld_in = columns + rows % 2, ld_out = rows + columns % 2;
+            uint32_t *in = input(0, ((rows - 1) * ld_in + columns) * sizeof *in);
+            for (size_t i = 0; i < (rows - 1) * ld_in + columns; i++)
+                in[i] = (uint32_t)random64();
+            const outputs out = make_outputs(((columns - 1) * ld_out + rows) * sizeof *in, 0);
+            isa->turn_32(in, ld_in, rows, columns, out.got, ld_out);
+            for (size_t i = 0; i < rows; i++)
+                for (size_t j = 0; j < columns; j++)
+                    ((uint32_t *)out.want)[j * ld_out + i] = in[i * ld_in + j];
+            check_outputs(rows, columns, ld_out);
+        }
+}
+
 /* ---- pairs --------------------------------------------------------------------------------- */
 
 static void test_count_pairs(const bitops_isa *isa) {
@@ -343,6 +411,11 @@ const named_test product_tests[] = {
     {"lookup_u8", test_lookup_u8},
     {"conv_f32", test_conv_f32},
     {"lookup_u5", test_lookup_u5},
+    {"lanes_tables_f32", test_lanes_f32},
+    {"lanes_tables_u8", test_lanes_u8},
+    {"lanes_f32", test_lanes_f32},
+    {"lanes_u8", test_lanes_u8},
+    {"turn_32", test_turn_32},
     {"port_bound", test_port_bound},
     {NULL, NULL},
 };

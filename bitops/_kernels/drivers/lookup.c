@@ -21,7 +21,7 @@ enum {
     ROWS = BITOPS_LOOKUP_ROWS,
     COLUMNS = BITOPS_LOOKUP_COLUMNS,
     ROW_BITS = 1024, /* bits of a block of k, divided by the rows of a tile: tables of 16 KiB */
-    BLOCK_ROWS = 32,
+    BLOCK_ROWS = 64,
     GROUP_PANELS = 16,
     HALF_BITS = 32,
     TABLE_BYTES = ROW_BITS / HALF_BITS * BITOPS_LOOKUP_BYTES,

@@ -250,6 +250,23 @@ void bitops_popcount_rows(const bitops_isa *isa, const uint64_t *words, size_t r
     }
 }
 
+void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t k_words,
+                          int64_t least, uint64_t *words_out, bitops_stop *stop, int n_threads) {
+    enum { ROWS = 8 * BITOPS_WORD_BITS }; /* of a task, with their counts in the cache */
+    BITOPS_PARALLEL_FOR(team(rows * k_words / READ_WORDS, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, ROWS); task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t row = (size_t)task * ROWS, some = min_size(ROWS, rows - row);
+        int64_t counts[ROWS];
+        int nan;
+        isa->popcount(words + row * k_words, some, k_words, counts);
+        for (size_t i = 0; i < some; i++)
+            counts[i] -= least;
+        isa->pack_i64(counts, some, words_out + row / BITOPS_WORD_BITS, &nan);
+    }
+}
+
 /* Adds the counts of n_words columns of rows that follow others, between which interrupts are asked
  * for. */
 static void add_columns(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t rows,

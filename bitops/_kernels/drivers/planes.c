@@ -31,7 +31,7 @@ enum {
 /* Measured: the time of gemm grows with the number of bits, that of the lookup does not; see
  * README.md. */
 int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
-    return !args->is_float && args->bits <= isa->plane_bits && args->k > 0 &&
+    return !args->is_float && !args->x_turned && args->bits <= isa->plane_bits && args->k > 0 &&
            bitops_words(args->k) <= MAX_WORDS;
 }
 

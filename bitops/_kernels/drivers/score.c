@@ -170,10 +170,12 @@ size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_scor
 static void find_surplus(const bitops_isa *isa, const bitops_score_args *args, size_t j, size_t n,
                          int64_t *counts, int32_t *surplus_out) {
     const bitops_mixed_args *product = &args->product;
-    for (size_t i = 0; i < n; i++) {
-        isa->popcount(product->w + (j + i) * product->ldw, 1, bitops_words(product->k), counts + i);
+    const size_t k_words = bitops_words(product->k);
+    const size_t together = product->ldw == k_words ? n : 1; /* rows that lie side by side */
+    for (size_t i = 0; i < n; i += together)
+        isa->popcount(product->w + (j + i) * product->ldw, together, k_words, counts + i);
+    for (size_t i = 0; i < n; i++)
         surplus_out[i] = args->zero * (int32_t)(2 * counts[i] - (int64_t)product->k);
-    }
 }
 
 static void score_span(const bitops_isa *isa, const bitops_score_args *args, const score_plan *plan,

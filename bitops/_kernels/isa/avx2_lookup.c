@@ -14,6 +14,7 @@
  * columns do not fill vectors goes through memory of its own. */
 #include "bitops.h"
 #include "isa/shared/avx2.h"
+#include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
@@ -188,6 +189,62 @@ void bitops_lookup_f32_avx2(const bitops_lookup *t) {
 void bitops_lookup_u8_avx2(const bitops_lookup *t) {
     lookup(0, t);
 }
+
+/* ---- rows in lanes -------------------------------------------------------------------------- */
+
+BITOPS_INLINE __m256i read_u8(const uint8_t *x) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)x));
+}
+
+BITOPS_INLINE __m256 load_f32(const void *x) {
+    return _mm256_loadu_ps(x);
+}
+
+BITOPS_INLINE void store_f32(void *x, __m256 v_f32x8) {
+    _mm256_storeu_ps(x, v_f32x8);
+}
+
+BITOPS_INLINE void widen_i16(__m256i v_i16x16, int32_t *wide, int first) {
+    __m256i low_i32x8 = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(v_i16x16));
+    __m256i high_i32x8 = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(v_i16x16, 1));
+    if (!first) {
+        low_i32x8 = _mm256_add_epi32(low_i32x8, load(wide));
+        high_i32x8 = _mm256_add_epi32(high_i32x8, load(wide + LANES));
+    }
+    store(wide, low_i32x8);
+    store(wide + LANES, high_i32x8);
+}
+
+DEFINE_LANES(avx2, f32, float, BITOPS_LANES_F32, __m256, 4, 2, _mm256_setzero_ps(), load_f32,
+             load_f32, store_f32, _mm256_add_ps, _mm256_sub_ps, LANES_KEEP)
+DEFINE_LANES(avx2, u8, uint8_t, BITOPS_LANES_U8, __m256i, 4, 2, _mm256_setzero_si256(), read_u8,
+             load, store, _mm256_add_epi16, _mm256_sub_epi16, widen_i16)
+
+BITOPS_INLINE void turn_square(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out) {
+    __m256i r_u32x8[LANES], t_u32x8[LANES];
+    BITOPS_UNROLL
+    for (int i = 0; i < LANES; i += 2) {
+        const __m256i even_u32x8 = load(in + (size_t)i * ld_in);
+        const __m256i odd_u32x8 = load(in + (size_t)(i + 1) * ld_in);
+        t_u32x8[i] = _mm256_unpacklo_epi32(even_u32x8, odd_u32x8);
+        t_u32x8[i + 1] = _mm256_unpackhi_epi32(even_u32x8, odd_u32x8);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < LANES; i += 4) {
+        r_u32x8[i] = _mm256_unpacklo_epi64(t_u32x8[i], t_u32x8[i + 2]);
+        r_u32x8[i + 1] = _mm256_unpackhi_epi64(t_u32x8[i], t_u32x8[i + 2]);
+        r_u32x8[i + 2] = _mm256_unpacklo_epi64(t_u32x8[i + 1], t_u32x8[i + 3]);
+        r_u32x8[i + 3] = _mm256_unpackhi_epi64(t_u32x8[i + 1], t_u32x8[i + 3]);
+    }
+    BITOPS_UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        store(out + i * ld_out, _mm256_permute2x128_si256(r_u32x8[i], r_u32x8[i + 4], 0x20));
+        store(out + (i + 4) * ld_out, _mm256_permute2x128_si256(r_u32x8[i], r_u32x8[i + 4], 0x31));
+    }
+}
+
+void bitops_turn_32_avx2(const void *in, size_t ld_in, size_t rows, size_t columns,
+                         void *turned_out, size_t ld_out){TURN_SQUARES(LANES, turn_square)}
 
 BITOPS_TARGET_END
 

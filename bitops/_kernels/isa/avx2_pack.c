@@ -21,6 +21,7 @@
 #include "isa/shared/floats.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/columns.h"
+#include "isa/shared/mirror.h"
 #include "isa/shared/pack.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
@@ -276,6 +277,11 @@ void bitops_popcount_avx2(const uint64_t *words, size_t rows, size_t n_words, in
 void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                   int64_t *count_out) {
     count_columns(words, ld, rows, n_words, count_out);
+}
+
+void bitops_mirror_words_avx2(const uint64_t *words, size_t n, size_t shift, int reversed,
+                              uint64_t *words_out) {
+    mirror_words(words, n, shift, reversed, words_out);
 }
 
 /* ---- depthwise ----------------------------------------------------------------------------- */

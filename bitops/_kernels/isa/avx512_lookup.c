@@ -21,6 +21,7 @@
  * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
  * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
 #include "bitops.h"
+#include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
@@ -341,6 +342,77 @@ BITOPS_INLINE void tile_u5(const int rows, const int vecs, const bitops_lookup *
 DEFINE_LOOKUP(f32)
 DEFINE_LOOKUP(u8)
 DEFINE_LOOKUP(u5)
+
+/* ---- rows in lanes -------------------------------------------------------------------------- */
+
+BITOPS_INLINE __m512i read_u8(const uint8_t *x) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)x));
+}
+
+BITOPS_INLINE void widen_i16(__m512i v_i16x32, int32_t *wide, int first) {
+    __m512i low_i32x16 = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(v_i16x32));
+    __m512i high_i32x16 = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v_i16x32, 1));
+    if (!first) {
+        low_i32x16 = _mm512_add_epi32(low_i32x16, _mm512_loadu_si512(wide));
+        high_i32x16 = _mm512_add_epi32(high_i32x16, _mm512_loadu_si512(wide + LANES));
+    }
+    _mm512_storeu_si512(wide, low_i32x16);
+    _mm512_storeu_si512(wide + LANES, high_i32x16);
+}
+
+DEFINE_LANES(avx512, f32, float, BITOPS_LANES_F32, __m512, 2, 4, _mm512_setzero_ps(),
+             _mm512_loadu_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps,
+             LANES_KEEP)
+DEFINE_LANES(avx512, u8, uint8_t, BITOPS_LANES_U8, __m512i, 2, 4, _mm512_setzero_si512(), read_u8,
+             _mm512_loadu_si512, _mm512_storeu_si512, _mm512_add_epi16, _mm512_sub_epi16, widen_i16)
+
+/* A square of 16 x 16, of which rows x columns exist. */
+BITOPS_INLINE void turn_square(const uint32_t *in, size_t ld_in, size_t rows, size_t columns,
+                               uint32_t *out, size_t ld_out) {
+    const __mmask16 in_mask = lane_mask(columns, 0), out_mask = lane_mask(rows, 0);
+    __m512i r_u32x16[LANES], t_u32x16[LANES];
+    BITOPS_UNROLL
+    for (size_t i = 0; i < LANES; i++)
+        r_u32x16[i] = _mm512_maskz_loadu_epi32(i < rows ? in_mask : 0, in + i * ld_in);
+    BITOPS_UNROLL
+    for (int i = 0; i < LANES; i += 2) {
+        t_u32x16[i] = _mm512_unpacklo_epi32(r_u32x16[i], r_u32x16[i + 1]);
+        t_u32x16[i + 1] = _mm512_unpackhi_epi32(r_u32x16[i], r_u32x16[i + 1]);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < LANES; i += 4) {
+        r_u32x16[i] = _mm512_unpacklo_epi64(t_u32x16[i], t_u32x16[i + 2]);
+        r_u32x16[i + 1] = _mm512_unpackhi_epi64(t_u32x16[i], t_u32x16[i + 2]);
+        r_u32x16[i + 2] = _mm512_unpacklo_epi64(t_u32x16[i + 1], t_u32x16[i + 3]);
+        r_u32x16[i + 3] = _mm512_unpackhi_epi64(t_u32x16[i + 1], t_u32x16[i + 3]);
+    }
+    /* r[4 b + i]: columns i, i + 4, i + 8, i + 12 of rows 4 b .. 4 b + 3. */
+    BITOPS_UNROLL
+    for (int i = 0; i < 4; i++) {
+        t_u32x16[i] = _mm512_shuffle_i32x4(r_u32x16[i], r_u32x16[i + 4], 0x88);
+        t_u32x16[i + 4] = _mm512_shuffle_i32x4(r_u32x16[i], r_u32x16[i + 4], 0xdd);
+        t_u32x16[i + 8] = _mm512_shuffle_i32x4(r_u32x16[i + 8], r_u32x16[i + 12], 0x88);
+        t_u32x16[i + 12] = _mm512_shuffle_i32x4(r_u32x16[i + 8], r_u32x16[i + 12], 0xdd);
+    }
+    BITOPS_UNROLL
+    for (int i = 0; i < 8; i++) {
+        r_u32x16[i] = _mm512_shuffle_i32x4(t_u32x16[i], t_u32x16[i + 8], 0x88);
+        r_u32x16[i + 8] = _mm512_shuffle_i32x4(t_u32x16[i], t_u32x16[i + 8], 0xdd);
+    }
+    BITOPS_UNROLL
+    for (size_t i = 0; i < LANES; i++)
+        _mm512_mask_storeu_epi32(out + i * ld_out, i < columns ? out_mask : 0, r_u32x16[i]);
+}
+
+void bitops_turn_32_avx512(const void *in, size_t ld_in, size_t rows, size_t columns,
+                           void *turned_out, size_t ld_out) {
+    for (size_t i = 0; i < rows; i += LANES)
+        for (size_t j = 0; j < columns; j += LANES)
+            turn_square((const uint32_t *)in + i * ld_in + j, ld_in,
+                        rows - i < LANES ? rows - i : LANES,
+                        columns - j < LANES ? columns - j : LANES,
+                        (uint32_t *)turned_out + j * ld_out + i, ld_out);
+}
 
 BITOPS_TARGET_END
 

@@ -6,7 +6,9 @@
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/columns.h"
+#include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
+#include "isa/shared/mirror.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -89,6 +91,11 @@ void bitops_popcount_generic(const uint64_t *words, size_t rows, size_t n_words,
 void bitops_popcount_columns_generic(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                      int64_t *count_out) {
     count_columns(words, ld, rows, n_words, count_out);
+}
+
+void bitops_mirror_words_generic(const uint64_t *words, size_t n, size_t shift, int reversed,
+                                 uint64_t *words_out) {
+    mirror_words(words, n, shift, reversed, words_out);
 }
 
 /* ---- gemm ---------------------------------------------------------------------------------- */
@@ -175,6 +182,61 @@ void bitops_lookup_panel_generic(const uint64_t *w, size_t ldw, size_t n, size_t
 
 DEFINE_LOOKUP(f32, float, float)
 DEFINE_LOOKUP(u8, uint8_t, int32_t)
+
+/* ---- rows in lanes -------------------------------------------------------------------------- */
+
+/* Vectors of the compiler, 16 bytes long, which any CPU's compiler knows how to add. */
+typedef float floats __attribute__((vector_size(16)));
+typedef int16_t shorts __attribute__((vector_size(16)));
+
+#define DEFINE_VECTOR(vec, number)                                                                 \
+    BITOPS_INLINE vec read_##vec(const number *x) {                                                \
+        vec v;                                                                                     \
+        for (size_t i = 0; i < sizeof v / sizeof v[0]; i++)                                        \
+            v[i] = x[i];                                                                           \
+        return v;                                                                                  \
+    }                                                                                              \
+    BITOPS_INLINE vec load_##vec(const void *x) {                                                  \
+        vec v;                                                                                     \
+        memcpy(&v, x, sizeof v);                                                                   \
+        return v;                                                                                  \
+    }                                                                                              \
+    BITOPS_INLINE void store_##vec(void *x, vec v) {                                               \
+        memcpy(x, &v, sizeof v);                                                                   \
+    }                                                                                              \
+    BITOPS_INLINE vec add_##vec(vec a, vec b) {                                                    \
+        return a + b;                                                                              \
+    }                                                                                              \
+    BITOPS_INLINE vec sub_##vec(vec a, vec b) {                                                    \
+        return a - b;                                                                              \
+    }
+
+DEFINE_VECTOR(floats, float)
+DEFINE_VECTOR(shorts, uint8_t)
+
+BITOPS_INLINE void widen_shorts(shorts v, int32_t *wide, int first) {
+    for (size_t i = 0; i < sizeof v / sizeof v[0]; i++)
+        wide[i] = (first ? 0 : wide[i]) + v[i];
+}
+
+DEFINE_LANES(generic, f32, float, BITOPS_LANES_F32, floats, 8, 1, (floats){0}, read_floats,
+             load_floats, store_floats, add_floats, sub_floats, LANES_KEEP)
+DEFINE_LANES(generic, u8, uint8_t, BITOPS_LANES_U8, shorts, 8, 1, (shorts){0}, read_shorts,
+             load_shorts, store_shorts, add_shorts, sub_shorts, widen_shorts)
+
+BITOPS_INLINE void turn_square(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out) {
+    BITOPS_UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        BITOPS_UNROLL
+        for (size_t j = 0; j < 4; j++)
+            out[j * ld_out + i] = in[i * ld_in + j];
+    }
+}
+
+void bitops_turn_32_generic(const void *in, size_t ld_in, size_t rows, size_t columns,
+                            void *turned_out, size_t ld_out) {
+    TURN_SQUARES(4, turn_square)
+}
 
 /* ---- depthwise ----------------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
  * elements, 32640 <= 32767) into int32, which hold 255 * k < 2^31. Tails: x is padded with zeros; a
  * block of outputs whose columns do not fill a tile goes through memory of its own. */
 #include "bitops.h"
+#include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/target.h"
 
@@ -244,5 +245,56 @@ BITOPS_INLINE void tile_u8(const int rows, const bitops_lookup *t, size_t col, i
 
 DEFINE_LOOKUP(f32, float)
 DEFINE_LOOKUP(u8, int32_t)
+
+/* ---- rows in lanes -------------------------------------------------------------------------- */
+
+BITOPS_INLINE float32x4_t load_f32(const void *x) {
+    return vld1q_f32(x);
+}
+
+BITOPS_INLINE void store_f32(void *x, float32x4_t v_f32x4) {
+    vst1q_f32(x, v_f32x4);
+}
+
+BITOPS_INLINE int16x8_t read_u8(const uint8_t *x) {
+    return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(x)));
+}
+
+BITOPS_INLINE int16x8_t load_i16(const void *x) {
+    return vld1q_s16(x);
+}
+
+BITOPS_INLINE void store_i16(void *x, int16x8_t v_i16x8) {
+    vst1q_s16(x, v_i16x8);
+}
+
+BITOPS_INLINE void widen_i16(int16x8_t v_i16x8, int32_t *wide, int first) {
+    const int32x4_t zero_i32x4 = vdupq_n_s32(0);
+    vst1q_s32(wide, vaddw_s16(first ? zero_i32x4 : vld1q_s32(wide), vget_low_s16(v_i16x8)));
+    wide += 4;
+    vst1q_s32(wide, vaddw_s16(first ? zero_i32x4 : vld1q_s32(wide), vget_high_s16(v_i16x8)));
+}
+
+DEFINE_LANES(neon, f32, float, BITOPS_LANES_F32, float32x4_t, 8, 2, vdupq_n_f32(0), load_f32,
+             load_f32, store_f32, vaddq_f32, vsubq_f32, LANES_KEEP)
+DEFINE_LANES(neon, u8, uint8_t, BITOPS_LANES_U8, int16x8_t, 8, 2, vdupq_n_s16(0), read_u8, load_i16,
+             store_i16, vaddq_s16, vsubq_s16, widen_i16)
+
+BITOPS_INLINE void turn_square(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out) {
+    const uint32x4x2_t low = vtrnq_u32(vld1q_u32(in), vld1q_u32(in + ld_in));
+    const uint32x4x2_t high = vtrnq_u32(vld1q_u32(in + 2 * ld_in), vld1q_u32(in + 3 * ld_in));
+    BITOPS_UNROLL
+    for (size_t i = 0; i < 2; i++) {
+        vst1q_u32(out + i * ld_out,
+                  vcombine_u32(vget_low_u32(low.val[i]), vget_low_u32(high.val[i])));
+        vst1q_u32(out + (i + 2) * ld_out,
+                  vcombine_u32(vget_high_u32(low.val[i]), vget_high_u32(high.val[i])));
+    }
+}
+
+void bitops_turn_32_neon(const void *in, size_t ld_in, size_t rows, size_t columns,
+                         void *turned_out, size_t ld_out) {
+    TURN_SQUARES(4, turn_square)
+}
 
 #endif

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.arrays import read_npy, read_npz
+from ..files.arrays import read_npy
 from ..files.pictures import PICTURES, is_picture, open_picture, read_pixels
 from ..ops.array import BitArray, pack
+from .codes import npz_array
 
 __all__ = ["Batch", "Examples", "find_files", "holds_arrays"]
 
@@ -114,7 +115,9 @@ class Examples:
         return pixels.reshape(self.shape)
 
     def _array(self, path: Path, size: int) -> Iterator[Batch]:
-        x = _as_examples(path, _read_array(path), self.shape)
+        is_npy = path.suffix.lower() == ".npy"
+        x = read_npy("predict", path) if is_npy else npz_array("predict", path, usual="x")
+        x = _as_examples(path, x, self.shape)
         for start in range(0, len(x), size):
             part = x[start : start + size]
             if part.dtype == bool:
@@ -123,19 +126,6 @@ class Examples:
                 made = self.prepare(part) if part.dtype == np.uint8 else part
             count = len(part)
             yield Batch([path] * count, range(start, start + count), made)
-
-
-def _read_array(path: Path) -> np.ndarray:
-    if path.suffix.lower() == ".npy":
-        return read_npy("predict", path)
-    arrays = read_npz("predict", path)
-    if "x" in arrays:
-        return arrays["x"]
-    if len(arrays) != 1:
-        raise ValueError(
-            f"[predict] {path} must hold an array x, or only one, got {', '.join(arrays) or 'none'}"
-        )
-    return next(iter(arrays.values()))
 
 
 def _as_examples(path: Path, x: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:

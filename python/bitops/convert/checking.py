@@ -142,7 +142,8 @@ def _run_onnx(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
     name, start = start_of(graph)
     images = x.astype(np.float32)
     if start.is_image:
-        images = np.ascontiguousarray(images.transpose(["nhwc".index(axis) for axis in start.axes]))
+        own = "nwc" if start.is_sequence else "nhwc"
+        images = np.ascontiguousarray(images.transpose([own.index(axis) for axis in start.axes]))
     if start.batch not in (None, 0, len(images)):
         assert start.batch is not None
         parts = [images[i : i + start.batch] for i in range(0, len(images), start.batch)]

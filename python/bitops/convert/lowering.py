@@ -44,12 +44,15 @@ def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.
         raise ConversionError(
             f"[{where}] the output must be scores, not images that were flattened or joined"
         )
-    known = tuple(size for size in start.sizes if size is not None)
+    sizes = start.sizes[1:] if start.is_sequence else start.sizes
+    known = tuple(size for size in sizes if size is not None)
     try:
         layers = lower(output.trace.steps_from(start.trace), remarks)
         if not layers:
             raise ConversionError(f"[{where}] the network computes nothing of its input")
-        return L.Sequential(layers, input_shape=known if len(known) == len(start.sizes) else None)
+        if start.is_sequence:
+            layers = [L.AsImages(), *layers, *([L.AsSequences()] if output.is_image else [])]
+        return L.Sequential(layers, input_shape=known if len(known) == len(sizes) else None)
     except ConversionError:
         raise
     except (TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ import numpy as np
 from ..ops.geometry import Pair
 from .calls import Call, Handler
 from .onnx_scales import CHANNEL_MEAN
-from .onnx_windows import check_images, padding_of, pair_of
+from .onnx_windows import also_of_sequences, check_images, padding_of, pair_of
 from .steps import Map, Pool, Sides
 from .tensors import Tensor, output_size
 
@@ -73,7 +73,7 @@ def _reduce_mean(call: Call) -> Tensor:
     reduced = {axis % len(x.axes) for axis in np.reshape(axes, -1).tolist()}
     if [x.axes[axis] for axis in reduced] == ["c"] and call.attribute("keepdims", 1):
         return x.add(Map(str(node), CHANNEL_MEAN), sizes=(*x.sizes[:-1], 1), order=None)
-    if {x.axes[axis] for axis in reduced} != {"h", "w"}:
+    if not x.is_image or {x.axes[axis] for axis in reduced} != {"h", "w"} & set(x.axes):
         raise node.refuse("its axes must be those of the image")
     kept = call.attribute("keepdims", 1)
     names = ["1" if axis in reduced else name for axis, name in enumerate(x.axes)]
@@ -82,9 +82,9 @@ def _reduce_mean(call: Call) -> Tensor:
 
 
 HANDLERS: dict[str, Handler] = {
-    "AveragePool": _pool("avg"),
-    "GlobalAveragePool": _global_average,
-    "GlobalMaxPool": _global_maximum,
-    "MaxPool": _pool("max"),
+    "AveragePool": also_of_sequences(_pool("avg")),
+    "GlobalAveragePool": also_of_sequences(_global_average),
+    "GlobalMaxPool": also_of_sequences(_global_maximum),
+    "MaxPool": also_of_sequences(_pool("max")),
     "ReduceMean": _reduce_mean,
 }

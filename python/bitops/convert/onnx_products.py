@@ -9,7 +9,7 @@ import numpy as np
 from .calls import Call, Handler
 from .convolutions import convolved
 from .graph import Node
-from .onnx_windows import check_images, padding_of, pair_of
+from .onnx_windows import also_of_sequences, check_images, padding_of, pair_of
 from .steps import Dense
 from .tensors import Tensor
 
@@ -61,7 +61,9 @@ def _conv(call: Call) -> Tensor:
     w = _finite(node, call.needed(1))
     groups = call.attribute("group", 1)
     if w.ndim != 4:
-        raise node.refuse(f"only convolutions of two axes are supported, got weights {w.shape}")
+        raise node.refuse(
+            f"only convolutions of one or two axes are supported, got weights {w.shape}"
+        )
     if x.axes == "nc11" and w.shape[2:] == (1, 1) and groups == 1 and not _pads(call, x, w):
         # a convolution of one pixel, as behind a global pool
         rows = replace(x, axes="nc")
@@ -91,7 +93,7 @@ def _pads(call: Call, x: Tensor, w: np.ndarray) -> bool:
 
 
 HANDLERS: dict[str, Handler] = {
-    "Conv": _conv,
+    "Conv": also_of_sequences(_conv),
     "Gemm": _gemm,
     "MatMul": _matmul,
 }

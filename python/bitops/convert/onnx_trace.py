@@ -103,7 +103,10 @@ def _shape_of(node: Node, tensor: Tensor) -> np.ndarray:
 
 
 def start_of(graph: Graph) -> tuple[str, Tensor]:
-    """Return the name of the input, and the tensor it is: images NCHW unless they are turned."""
+    """Return the name of the input, and the tensor it is: channels first unless they are moved.
+
+    Sequences are images of height 1, without an axis for it in the graph.
+    """
     if len(graph.inputs) != 1:
         raise graph.refuse(
             f"the network must have one input, got {', '.join(graph.inputs) or 'none'}"
@@ -115,20 +118,21 @@ def start_of(graph: Graph) -> tuple[str, Tensor]:
         raise graph.refuse(f"the sizes of the input {name!r} must be positive, got {list(shape)}")
     if len(sizes) == 1:
         return name, Tensor(Trace(), (sizes[0],), "nc", batch=batch)
-    if len(sizes) != 3:
+    if len(sizes) not in (2, 3):
         raise graph.refuse(
-            f"the input {name!r} must be rows (n, features) or images of 4 axes, "
+            f"the input {name!r} must be rows (n, features), sequences of 3 axes or images of 4, "
             f"got shape {list(shape)}"
         )
-    axes = "nhwc" if _is_nhwc(graph, name) else "nchw"
-    own = dict(zip(axes[1:], sizes, strict=True))
+    own_axes = "hwc" if len(sizes) == 3 else "wc"
+    axes = own_axes if _is_channels_last(graph, name) else "c" + own_axes[:-1]
+    own = {"h": 1, **dict(zip(axes, sizes, strict=True))}
     if own["c"] is None:
         raise graph.refuse(f"the channels of the input {name!r} must be known")
-    return name, Tensor(Trace(), (own["h"], own["w"], own["c"]), axes, batch=batch)
+    return name, Tensor(Trace(), (own["h"], own["w"], own["c"]), "n" + axes, batch=batch)
 
 
-def _is_nhwc(graph: Graph, name: str) -> bool:
-    """Return whether the input says so, or the first node that minds the order makes it NCHW."""
+def _is_channels_last(graph: Graph, name: str) -> bool:
+    """Return whether the input says so, or the first node that minds the order changes it."""
     if name in graph.channels_last:
         return True
     names = {name}
@@ -136,7 +140,7 @@ def _is_nhwc(graph: Graph, name: str) -> bool:
         if not names & set(node.inputs):
             continue
         if node.op == "Transpose":
-            return list(node.attributes.get("perm", ())) == [0, 3, 1, 2]
+            return list(node.attributes.get("perm", ())) in ([0, 3, 1, 2], [0, 2, 1])
         if node.op in _MINDS_LAYOUT:
             return False
         names |= set(node.outputs)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from ..ops.geometry import Pair
-from .calls import Call
+from .calls import Call, Handler
 from .graph import Node
 from .steps import Sides
 from .tensors import Tensor, same_padding
@@ -13,6 +16,36 @@ def check_images(node: Node, x: Tensor) -> None:
     """Refuse what are no images NCHW."""
     if x.axes != "nchw":
         raise node.refuse(f"its input must be images (n, c, h, w), got axes {x.axes!r}")
+
+
+def also_of_sequences(handler: Handler) -> Handler:
+    """Let a handler of images take sequences (n, c, w), which are images of height 1 here."""
+
+    def handle(call: Call) -> Tensor:
+        x = call.tensor()
+        if x.axes != "ncw":
+            return handler(call)
+        y = handler(_as_of_images(call, x))
+        return replace(y, axes=y.axes.replace("nchw", "ncw").replace("nc11", "nc1"))
+
+    return handle
+
+
+def _as_of_images(call: Call, x: Tensor) -> Call:
+    """Return the call with images as its input, and an axis more in windows and weights."""
+    attributes: dict[str, Any] = dict(call.node.attributes)
+    for name in ("dilations", "kernel_shape", "strides"):
+        if name in attributes:
+            attributes[name] = [1, *attributes[name]]
+    if "pads" in attributes:
+        before, after = attributes["pads"]
+        attributes["pads"] = [0, before, 0, after]
+    node = replace(call.node, attributes=attributes)
+    constants = dict(call.constants)
+    for name in node.inputs[1:2]:
+        if name in constants and constants[name].ndim == 3:
+            constants[name] = constants[name][:, :, None]
+    return replace(call.on(replace(x, axes="nchw")), node=node, constants=constants)
 
 
 def pair_of(call: Call, name: str, default: int = 1) -> Pair:

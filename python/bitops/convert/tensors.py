@@ -56,6 +56,11 @@ class Tensor:
     def is_image(self) -> bool:
         return len(self.sizes) == 3
 
+    @property
+    def is_sequence(self) -> bool:
+        """Whether it is an image of height 1 that has no such axis in the graph."""
+        return self.is_image and "h" not in self.axes
+
     def features(self, node: Node) -> int:
         if self.sizes[-1] is None:
             raise node.refuse("the number of channels must be known")

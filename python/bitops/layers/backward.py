@@ -112,7 +112,7 @@ def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
         m is the number of positions of dy.
     out : ndarray of shape (n, k), float32
     """
-    dy.times(np.ascontiguousarray(dy.matrix().T), pack(x.T), out)
+    dy.times(dy.matrix().T, pack(x.T), out)
 
 
 def conv_weight_gradient(
@@ -143,7 +143,7 @@ def conv_weight_gradient(
             pad_value=pad_value or -1,
         )
         transposed = pack(rows.reshape(-1, rows.shape[-1]).T)
-        matrix += dy.times(np.ascontiguousarray(dy.matrix(images).T), transposed)
+        matrix += dy.times(dy.matrix(images).T, transposed)
     if pad_value == 0 and window.is_padded:
         out += _sums_outside(dy, window)
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _core
 from .array import BitArray, pack_operand, popcount
 from .checks import normalize_axis
 from .memory import WORD_BITS, aligned_empty, word_count
@@ -17,7 +18,7 @@ __all__ = ["majority"]
 # Words of a result that are counted at a time, so that the words counted, which are copied where
 # they are parts of rows, and the counts, 64 for each word, stay in a cache.
 MIN_BLOCK, MAX_BLOCK, COUNTED_WORDS = 64, 1 << 12, 1 << 17
-BLOCK_ROWS = 1 << 14  # rows that are counted at a time
+MOST_BITS = 1 << 15  # of rows that are counted and compared in one pass
 
 
 def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
@@ -67,13 +68,11 @@ def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
 
 
 def _along(words: NDArray[np.uint64], k: int) -> NDArray[np.uint64]:
-    """Take the majority of each row of k bits, block by block, so that counts stay in a cache."""
+    """Take the majority of each row of k bits."""
+    if k > MOST_BITS or words.size == 0:  # long rows are shared out to threads
+        return _most(popcount(BitArray._make(words, (len(words), k), 1), 1), k, 0)._words
     most = aligned_empty((word_count(len(words)),), np.uint64)
-    for start in range(0, len(words), BLOCK_ROWS):
-        part = words[start : start + BLOCK_ROWS]
-        counts = popcount(BitArray._make(part, (len(part), k), 1), 1)
-        first = start // WORD_BITS
-        most[first : first + word_count(len(part))] = _most(counts, k, 0)._words
+    _core.majority_rows(np.ascontiguousarray(words), (k + 1) // 2, most)
     return most
 
 

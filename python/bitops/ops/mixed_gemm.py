@@ -22,6 +22,10 @@ from .results import NO_SCALES, Result, as_matrix, scales_of
 
 __all__ = ["bitplane_gemm", "weight_gemm"]
 
+# Sizes of a transposed x from which it is not copied first: the kernels that read it as it lies
+# work on 32 or 64 rows at a time, and pay for long sums.
+TURNED_ROWS, TURNED_BITS = 32, 256
+
 
 def weight_gemm(
     x: ArrayLike,
@@ -82,10 +86,10 @@ def weight_gemm(
     numbers = real_array("weight_gemm", "x", x)
     if numbers.dtype.kind == "b":
         raise TypeError("[weight_gemm] x must hold real numbers, got dtype bool")
-    rows, words, shape = _mixed_operands("weight_gemm", as_float32(numbers), np.float32, w)
+    rows, turned, words, shape = _mixed_operands("weight_gemm", as_float32(numbers), np.float32, w)
     alpha, _, bias = scales_of("weight_gemm", shape, alpha, None, bias)
     result = Result("weight_gemm", shape, np.float32, out, rows, words, alpha, bias)
-    _core.weight_gemm(rows, words, alpha, bias, result.matrix)
+    _core.weight_gemm(rows, words, alpha, bias, result.matrix, turned)
     return result.deliver()
 
 
@@ -148,17 +152,18 @@ def bitplane_gemm(
     if numbers.dtype != np.uint8:
         raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)
-    rows, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
-    check_sums("bitplane_gemm", numbers, bits, rows.shape[-1])
+    rows, turned, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
+    check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1])
     scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32
     result = Result("bitplane_gemm", shape, dtype, out, rows, words, *scales)
     panels = w.panels() if isinstance(w, Prepacked) else None
     if scales is NO_SCALES:
-        _core.bitplane_gemm(rows, words, panels, bits, result.matrix)
+        _core.bitplane_gemm(rows, words, panels, bits, result.matrix, turned)
     else:
         alpha, _, bias = scales
-        _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, result.matrix)
+        scaled = result.matrix
+        _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, scaled, turned)
     return result.deliver()
 
 
@@ -174,12 +179,14 @@ def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
 
 def _mixed_operands(
     where: str, x: NDArray[Any], dtype: DTypeLike, w: ArrayLike | BitArray | Prepacked
-) -> tuple[NDArray[Any], NDArray[np.uint64], tuple[int, ...]]:
+) -> tuple[NDArray[Any], bool, NDArray[np.uint64], tuple[int, ...]]:
     """Check numbers (..., m, k) and weights (n, k) against each other.
 
     Returns
     -------
-    rows : ndarray of shape (all rows of x, k), `dtype`
+    rows : ndarray of shape (all rows of x, k), `dtype`; of shape (k, m) if turned
+    turned : bool
+        Whether x is the transpose of an array whose many columns the kernels read in place.
     words : ndarray of shape (n, k_words), uint64
     shape : tuple of int
         Shape (..., m, n) of the result.
@@ -194,4 +201,7 @@ def _mixed_operands(
         raise ValueError(f"[{where}] x and w must have the same k, got {x.shape[-1]} and {k}")
     shape = (*x.shape[:-1], n)
     check_result(where, shape)
-    return as_matrix(np.require(x, dtype, ("C", "A"))), contiguous_rows(weights), shape
+    turned = x.ndim == 2 and x.shape[0] >= TURNED_ROWS and k >= TURNED_BITS
+    turned = turned and x.T.flags.c_contiguous and x.flags.aligned and not x.flags.c_contiguous
+    rows = x.T if turned else as_matrix(np.require(x, dtype, ("C", "A")))
+    return rows, turned, contiguous_rows(weights), shape

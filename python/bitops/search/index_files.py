@@ -22,6 +22,7 @@ import math
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,10 +44,15 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # other systems
+    msvcrt = None  # type: ignore[assignment]
 
 __all__ = ["MANIFEST", "MAX_ID", "Folder"]
 
 MANIFEST, LOCK = "index.json", "lock"
+LOCK_SECONDS = 0.02  # between two tries, where a system cannot wait for a lock
 FORMAT, VERSION = "bitops.index", 1
 MAX_ID = 2**63 - 2  # so that next_id is an int64 too
 MAX_MANIFEST = 2**24  # bytes; a segment takes 150
@@ -103,6 +109,18 @@ class _Array(NamedTuple):
             if content.size and file.readinto(content.data) != content.size:  # type: ignore[attr-defined]
                 raise ValueError(f"{self.path.name} must be complete, got fewer bytes")
         return array
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until nobody else has locked a file, and lock it until it is closed."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    while fcntl is None and msvcrt is not None:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return
+        except PermissionError:  # LK_LOCK would give up after ten seconds
+            time.sleep(LOCK_SECONDS)
 
 
 class Folder:
@@ -177,8 +195,7 @@ class Folder:
         """Wait until nobody else writes, and keep others from writing meanwhile."""
         descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor)
             yield
         finally:
             os.close(descriptor)  # which unlocks it

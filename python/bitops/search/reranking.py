@@ -75,7 +75,8 @@ def _scores(
     scores = np.full(ids.shape, -np.inf, np.float32)
     for query, own, row_scores in zip(queries, place, scores, strict=True):
         found = own >= 0
-        row_scores[found] = rows[own[found]] @ query
+        with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN of large numbers
+            row_scores[found] = rows[own[found]] @ query
     return scores
 
 

@@ -41,6 +41,8 @@
 #define BITOPS_IN_REGISTER(vector) __asm__("" : "+v"(vector))
 #define BITOPS_IN_MEMORY(number) __asm__("" : "+m"(number))
 #define BITOPS_IN_POINTER(pointer) __asm__("" : "+r"(pointer))
+/* The same for a pointer that is made, and memory that is read through it, before what follows. */
+#define BITOPS_IN_ORDER(pointer) __asm__ volatile("" : "+r"(pointer)::"memory")
 
 /* A precondition: checked in debug builds, told to the optimiser in release builds. */
 #if defined(NDEBUG)
