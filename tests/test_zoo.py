@@ -25,7 +25,8 @@ each = pytest.mark.parametrize("name", zoo.names())
 
 def test_names():
     assert list(zoo.names()) == sorted(zoo.names())
-    assert {"mnist-mlp"} <= set(zoo.names())
+    lenets = {"mnist-bwn-lenet5", "mnist-xnor-lenet5"}
+    assert set(zoo.names()) >= {"mnist-mlp", "cifar10-convnet", "cifar10-speedrun"} | lenets
 
 
 def test_folder_holds_networks_and_cards_alone():
