@@ -126,6 +126,7 @@ setup(
             "nonecheck": CHECKED,
             "initializedcheck": CHECKED,
             "cdivision": True,
+            "freethreading_compatible": True,  # Py_MOD_GIL_NOT_USED
         },
     ),
     cmdclass={"build_ext": BuildExt},

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cimport bitops._kernels as c
-from cython cimport freelist
+from cython cimport critical_section, freelist
 
 BOOL8 = c.BITOPS_BOOL8
 I8 = c.BITOPS_I8

@@ -119,13 +119,17 @@ cdef class SpareMemory:
 
     cdef Scratch take(self, size_t size):
         """Return the memory, or new memory: calls of other threads find none until `leave`."""
-        cdef Scratch memory = self.memory
-        self.memory = None
+        cdef Scratch memory
+        with critical_section(self):  # where there is no GIL
+            memory = self.memory
+            self.memory = None
         return make_scratch(size) if memory is None or memory.size < size else memory
 
-    cdef void leave(self, Scratch memory) noexcept:
+    cdef int leave(self, Scratch memory) except -1:
         if memory.size <= MOST_SPARE:
-            self.memory = memory
+            with critical_section(self):
+                self.memory = memory
+        return 0
 
 
 cdef class Plan:
