@@ -175,7 +175,7 @@ def test_each_block_is_refused_in_turn(isa, threads, name, tmp_path, monkeypatch
 
 def test_every_public_function_is_among_the_cases():
     names = {name for name in bo.__all__ if callable(getattr(bo, name)) and name[0].islower()}
-    others = {"get_num_threads", "set_num_threads", "show_config"}
+    others = {"get_include", "get_num_threads", "set_num_threads", "show_config"}
     assert {name.split(",")[0] for name in CASES} >= names - others
 
 

@@ -289,19 +289,24 @@ bo.set_num_threads(1)
 for name, call in small_calls(3).items():
     for _ in range(300):
         call()
-    before = resident()
-    for _ in range(10_000 if "conv" not in name else 2000):
-        call()
-    grown = resident() - before
-    assert grown < 400_000, (name, grown)
+    # The allocator and the runtime keep a block now and then, once; a leak is in each round.
+    grown = []
+    for _ in range(3):
+        before = resident()
+        for _ in range(4000 if "conv" not in name else 1000):
+            call()
+        grown.append(resident() - before)
+    assert min(grown) < 100_000, (name, grown)
     tracemalloc.start()
     call()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(200):
-        call()
-    grown = tracemalloc.get_traced_memory()[0] - before
+    grown = []
+    for _ in range(3):
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(200):
+            call()
+        grown.append(tracemalloc.get_traced_memory()[0] - before)
     tracemalloc.stop()
-    assert grown < 6_000, (name, grown)
+    assert min(grown) < 6_000, (name, grown)
 """
     check(tmp_path, code)
 

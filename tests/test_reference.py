@@ -307,7 +307,8 @@ def test_global_avg_pool2d():
 def test_it_has_the_parameters_of_the_package():
     """All but `out`; and `sign` and `unpack` take what a BitArray knows or is."""
     names = set(ref.__all__) - {"sign", "unpack"}
-    not_arrays = {"Prepacked", "prepack", "set_num_threads", "get_num_threads", "show_config"}
+    settings = {"get_include", "set_num_threads", "get_num_threads", "show_config"}
+    not_arrays = {"Prepacked", "prepack", *settings}
     functions = {name for name in bo.__all__ if callable(getattr(bo, name))}
     assert names == functions - not_arrays - {"BitArray", "unpack"}
     for name in names:

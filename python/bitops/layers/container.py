@@ -290,7 +290,10 @@ class Sequential(Model, TrainingLayer):
     CHAINS = ("layers",)
 
     def __init__(self, *layers, input_shape: Sequence[int] | None = None):
-        self.layers: list[TrainingLayer] = _as_list(layers)
+        self._set_layers(layers, input_shape)
+
+    def _set_layers(self, layers: Sequence, input_shape: Sequence[int] | None) -> None:
+        self.layers: list[TrainingLayer] = _as_list(tuple(layers))
         self.input_shape = check_shape("Sequential", input_shape)
         shape = check_layers("Sequential", self.layers, TrainingLayer, self.input_shape or ())
         self.in_features = _input_features(self.layers)
@@ -368,7 +371,7 @@ class Sequential(Model, TrainingLayer):
     def of_layers(cls, layers: Sequence, input_shape: Sequence[int] | None = None) -> Sequential:
         """Make an object of the class from its layers, without a call of its constructor."""
         made = cls.__new__(cls)
-        Sequential.__init__(made, *layers, input_shape=input_shape)
+        made._set_layers(layers, input_shape)
         return made
 
     def save(self, path: str | os.PathLike) -> None:
