@@ -101,5 +101,5 @@ def test_the_two_commands():
     first = "python3 -m venv .venv && .venv/bin/pip install"
     assert commands == [
         f"{first} '.[demo]' && .venv/bin/bitops demo",
-        f"{first} '.[test]' && .venv/bin/python -m pytest",
+        f"{first} '.[test]' && .venv/bin/python -m pytest -n auto",
     ]
