@@ -27,19 +27,18 @@ enum {
     /* and rows of a, of so many words in all. */
     PLAIN_ROWS = 16,
     PLAIN_BLOCK_WORDS = 1 << 16,
-    /* On the stack, of which a thread may have 64 KiB: a panel of 8 KiB, 6 KiB for a block of rows,
-     * and 8 KiB of sums, beside the 28 KiB of a kernel. */
-    PANEL_WORDS = 1 << 10,
+    /* On the stack, of which a thread may have 64 KiB: a panel of 16 KiB, 8 KiB for a block of
+     * rows, and 16 KiB of sums. */
+    PANEL_WORDS = 1 << 11,
     MOST_COLUMNS = 128, /* nr of every ISA lies between these */
     LEAST_COLUMNS = 32,
     ROW_WORDS = 48,  /* row_words of every ISA, at most */
     BLOCK_ROWS = 16, /* rows of a at a time */
-    BLOCK_WORDS = BLOCK_ROWS * ROW_WORDS,
+    BLOCK_WORDS = BLOCK_ROWS * PANEL_WORDS / LEAST_COLUMNS,
     STOP_STEPS = 32, /* tasks between two looks at the clock */
 };
 
-_Static_assert((int)BLOCK_WORDS >= BLOCK_ROWS * PANEL_WORDS / LEAST_COLUMNS,
-               "a block has room for rows");
+_Static_assert((int)BLOCK_WORDS >= BLOCK_ROWS * ROW_WORDS, "a block has room for the counters");
 
 /* ---- rows as they lie ---------------------------------------------------------------------- */
 
@@ -92,17 +91,12 @@ static void multiply_panel(const bitops_isa *isa, const bitops_gemm_args *args, 
         multiply_part(isa, args, col, n, 0, k_words, col, &args->store);
         return;
     }
-    int32_t sums[BLOCK_ROWS * MOST_COLUMNS];
+    int32_t sums[BITOPS_FRESH_ROWS * MOST_COLUMNS];
     const bitops_store accumulate = {.kind = BITOPS_STORE_ACCUMULATE, .c = sums, .ldc = n};
-    for (size_t i = 0; i < args->m; i += BLOCK_ROWS) {
-        bitops_gemm_args rows = *args;
-        rows.a = args->a + i * args->lda;
-        rows.m = min_size(BLOCK_ROWS, args->m - i);
-        memset(sums, 0, rows.m * n * sizeof *sums);
-        for (size_t p = 0; p < k_words; p += part)
-            multiply_part(isa, &rows, col, n, p, min_size(part, k_words - p), 0, &accumulate);
-        store_block(sums, n, rows.m, n, i, col, &args->store);
-    }
+    memset(sums, 0, args->m * n * sizeof *sums);
+    for (size_t p = 0; p < k_words; p += part)
+        multiply_part(isa, args, col, n, p, min_size(part, k_words - p), 0, &accumulate);
+    store_block(sums, n, args->m, n, 0, col, &args->store);
 }
 
 void bitops_fresh_panels(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {

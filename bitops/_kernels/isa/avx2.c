@@ -363,9 +363,9 @@ BITOPS_INLINE int none_kept(__m256i (*counts_u16x16)[4], const bitops_store *sto
     return _mm_extract_epi16(_mm_minpos_epu16(least_u16x8), 0) > store->most;
 }
 
-static void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel, size_t n,
-                        size_t k_words, size_t row, size_t col, const bitops_store *store,
-                        row_counts *rows) {
+BITOPS_NOINLINE void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                                 size_t n, size_t k_words, size_t row, size_t col,
+                                 const bitops_store *store, row_counts *rows) {
     for (size_t i = 0; i < m; i++)
         for (int j = 0; j < 8; j++)
             rows[i].totals_u16x16[j / 4][j % 4] = _mm256_setzero_si256();
@@ -474,7 +474,6 @@ BITOPS_INLINE void byte_column(const int halves, const int first, const int last
     }
 }
 
-/* Stores HAMMING8 of rows whose 8-bit counters need not be emptied. */
 BITOPS_INLINE void table_bytes(const int halves, const uint64_t *a, size_t lda, size_t m,
                                const uint64_t *panel, size_t n, size_t k_words, size_t row,
                                size_t col, const bitops_store *store, nibble_counts (*kept)[2]) {
@@ -488,17 +487,24 @@ BITOPS_INLINE void table_bytes(const int halves, const uint64_t *a, size_t lda, 
     }
 }
 
+/* Stores HAMMING8 of rows whose 8-bit counters need not be emptied. A call of its own: few rows,
+ * which have panels of their own on the stack, must not find the tables there too. */
+BITOPS_NOINLINE void byte_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
+                                size_t n, size_t k_words, size_t row, size_t col,
+                                const bitops_store *store, nibble_counts (*kept)[2]) {
+    if (n <= HALF)
+        table_bytes(1, a, lda, m, panel, n, k_words, row, col, store, kept);
+    else
+        table_bytes(2, a, lda, m, panel, n, k_words, row, col, store, kept);
+}
+
 void bitops_gemm_panel_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                             size_t n, size_t k_words, size_t row, size_t col,
                             const bitops_store *store, uint64_t *scratch) {
     BITOPS_ASSUME(n <= NR && k_words <= MAX_WORDS && col % NR == 0);
     if (m >= MANY_ROWS && k_words > 0 && k_words <= FLUSH_WORDS &&
         store->kind == BITOPS_STORE_HAMMING8) {
-        nibble_counts(*kept)[2] = (nibble_counts(*)[2])scratch;
-        if (n <= HALF)
-            table_bytes(1, a, lda, m, panel, n, k_words, row, col, store, kept);
-        else
-            table_bytes(2, a, lda, m, panel, n, k_words, row, col, store, kept);
+        byte_block(a, lda, m, panel, n, k_words, row, col, store, (nibble_counts(*)[2])scratch);
         return;
     }
     if (m >= MANY_ROWS && k_words > 0 && k_words <= SHORT_WORDS &&
