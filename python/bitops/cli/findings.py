@@ -67,10 +67,11 @@ def examine(packed: Packed, x: np.ndarray, data: Dataset, most: int) -> Findings
     most : int
         Number of mistakes.
     """
+    from ..training import confusion_matrix  # other commands load no training code
+
     scores, labels = np.asarray(packed.outputs(x)), data.y_test
     predicted = scores.argmax(axis=1)
-    pairs = data.classes * labels + predicted
-    counts = np.bincount(pairs, minlength=data.classes**2).reshape(data.classes, data.classes)
+    counts = confusion_matrix(labels, predicted, data.classes)
     wrong = np.flatnonzero(predicted != labels)
     excess = scores[wrong, predicted[wrong]] - scores[wrong, labels[wrong]]
     worst = wrong[np.argsort(-excess, kind="stable")[:most]]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
 from ..layers import ReLU, Sequential, Tanh, TrainingLayer
-from ..training.losses import cross_entropy
 from ..training.optim import Adam, Optimizer
 from ..training.schedules import (
     CosineDecay,
@@ -25,13 +22,10 @@ __all__ = [
     "exponential",
     "halved",
     "relu",
-    "smoothed_cross_entropy",
     "steps",
     "tanh",
     "warm_cosine",
 ]
-
-SMOOTHING = 0.1  # share of the targets that goes to all classes alike
 
 
 def adam(model: Sequential, lr: float, *, l2: float = 0.0) -> Optimizer:
@@ -72,16 +66,6 @@ def _steps(boundaries: tuple[int, ...], epochs: int, lr: float) -> Schedule:
 def warm_cosine(lr: float) -> Schedule:
     """Take half the rate in the first epoch, then let it fall along half a cosine."""
     return Warmup(CosineDecay(lr), 1)
-
-
-def smoothed_cross_entropy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Compute the mean cross-entropy against targets of which all classes get a small share."""
-    value, grad = cross_entropy(scores, labels)
-    n, classes = scores.shape
-    # what the labels lose, and what all classes gain; its sum over the classes is 0
-    shift = np.full((n, classes), -SMOOTHING / classes, np.float32)
-    shift[np.arange(n), labels] += np.float32(SMOOTHING)
-    return value + float(np.vdot(shift, scores)) / n, grad + shift / np.float32(n)
 
 
 def relu(seed) -> TrainingLayer:

@@ -25,8 +25,9 @@ from ..layers import (
 )
 from ..models import seed_stream
 from ..training.augment import random_crop, random_flip
+from ..training.losses import CrossEntropy
 from .base import Job, Plan, Recipe, Setting, Stage
-from .builders import adam, smoothed_cross_entropy, warm_cosine
+from .builders import adam, warm_cosine
 
 __all__ = ["SPEEDRUN"]
 
@@ -113,7 +114,8 @@ def flip_and_crop(x: Any, rng: np.random.Generator) -> np.ndarray:
     return random_crop(random_flip(x, rng), 4, rng)
 
 
-STAGES = (Stage(speedrun_net, adam, warm_cosine, smoothed_cross_entropy, flip_and_crop),)
+LOSS = CrossEntropy(label_smoothing=0.1)
+STAGES = (Stage(speedrun_net, adam, warm_cosine, LOSS, flip_and_crop),)
 PLAN = Plan(width=64, epochs=64, batch_size=50, lr=1e-2)
 QUICK = {"epochs": 8}
 
