@@ -223,7 +223,7 @@ static int hamming_topk(const bitops_matrix *a, const bitops_matrix *b, size_t c
 struct bitops_conv2d {
     bitops_conv_args args;
     const bitops_isa *isa;
-    uint64_t *w;   /* filters in the order of the driver */
+    uint64_t *w;   /* filters in the order of the driver: panels, but for depthwise ones */
     void *offsets; /* of positions outside that add nothing, or NULL */
 };
 
@@ -307,6 +307,20 @@ static uint64_t *order_filters(const bitops_conv_args *args, const uint64_t *w) 
     return rows;
 }
 
+/* The panels of each group, one after the other. */
+static uint64_t *make_panels(const bitops_conv_args *args, const uint64_t *w,
+                             const bitops_isa *isa) {
+    const size_t n = args->filters / args->groups, k_words = bitops_words((size_t)args->store.k);
+    const size_t size = bitops_prepack_size(isa, n, k_words);
+    uint64_t *rows = order_filters(args, w);
+    uint64_t *panels = rows ? bitops_allocate(args->groups * size * sizeof *panels) : NULL;
+    for (size_t group = 0; panels && group < args->groups; group++)
+        bitops_prepack_all(isa, rows + group * n * k_words, k_words, n, k_words,
+                           panels + group * size, NULL, bitops_get_num_threads());
+    bitops_free(rows);
+    return panels;
+}
+
 /* For each filter of a group and each tap, the bits of all groups. */
 static uint64_t *order_depthwise(const bitops_conv_args *args, const uint64_t *w) {
     const size_t taps = tap_count(args), each = args->filters / args->groups;
@@ -368,10 +382,10 @@ static int make_conv2d(const bitops_conv2d_shape *shape, const uint64_t *w,
     if (!conv)
         return BITOPS_NO_MEMORY;
     *conv = (bitops_conv2d){.args = args, .isa = bitops_isa_active()};
-    conv->w = bitops_is_depthwise(args.image.channels, args.groups, args.filters)
-                  ? order_depthwise(&args, w)
-                  : order_filters(&args, w);
-    conv->args.w = conv->w;
+    if (bitops_is_depthwise(args.image.channels, args.groups, args.filters))
+        conv->args.w = conv->w = order_depthwise(&args, w);
+    else
+        conv->args.panels = conv->w = make_panels(&args, w, conv->isa);
     int status = conv->w ? BITOPS_OK : BITOPS_NO_MEMORY;
     const int padded = shape->pad_top || shape->pad_bottom || shape->pad_left || shape->pad_right;
     if (status == BITOPS_OK && shape->pad_value == 0 && padded)
