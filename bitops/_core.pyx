@@ -793,6 +793,48 @@ cdef const float *first_number(const float[:, :, :, ::1] x) noexcept nogil:
     return NULL
 
 
+def max_windows(object x, bint bits, object window, object max_out):
+    """Take the largest of each window of bits or float32, channel by channel.
+
+    Parameters
+    ----------
+    x : IN, ndarray of shape (n, h, w, c), words of bits or numbers
+    bits : bool
+    window : tuple
+        A Window of geometry.py; each sees some of its image.
+    max_out : OUT, ndarray of shape (n, oh, ow, c) and the type of x, contiguous, elsewhere
+
+    Returns
+    -------
+    bool
+        Whether it was done: not for other numbers than float32, nor if x is not contiguous.
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    cdef c.bitops_dtype dtype = c.BITOPS_BOOL8 if bits else c.BITOPS_F32
+    cdef memory source, result
+    cdef Scratch workspace
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef size_t images, pixel_bytes
+    if x.dtype is not (UINT64 if bits else FLOAT32):
+        return False
+    set_window(window, 1, False, &windows)
+    n, height, width, channels = x.shape
+    check_size("height", height, windows.height)
+    check_size("width", width, windows.width)
+    if not find_memory(x, None, False, &source) or source.nbytes == 0:
+        return False
+    check_size("max_out", find_memory(
+        max_out, (n, windows.out_height, windows.out_width, channels), True, &result), True)
+    images, pixel_bytes = n, channels * (sizeof(uint64_t) if bits else sizeof(float))
+    workspace = make_scratch(c.bitops_max_windows_workspace_size(&windows, pixel_bytes, n_threads))
+    with nogil:
+        c.bitops_max_windows(c.bitops_isa_active(), &windows, dtype, pixel_bytes, source.start,
+                             images, NULL, result.start, workspace.start, &stop, n_threads)
+    check_stop(&stop)
+    return True
+
+
 def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1] mean_out):
     """Take the mean of each window, channel by channel, with zeros outside.
 
@@ -955,6 +997,7 @@ cdef class Convolution:
 include "_move.pxi"
 include "_range.pxi"
 include "_usual.pxi"
+include "_usual_bits.pxi"
 
 
 # ---- numbers times weights -------------------------------------------------------------------

@@ -176,6 +176,12 @@ cdef extern from "bitops.h" nogil:
     void bitops_conv_fill_offsets(bitops_conv_args *args, const int32_t *tap_sums,
                                   void *memory, void *workspace, bitops_stop *stop) noexcept
 
+    size_t bitops_max_windows_workspace_size(const bitops_image *windows, size_t pixel_bytes,
+                                             int n_threads) noexcept
+    void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows,
+                            bitops_dtype dtype, size_t pixel_bytes, const void *x, size_t images,
+                            const uint64_t *minimum, void *max_out, void *workspace,
+                            bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
                              size_t channels, float *mean_out, bitops_stop *stop,
                              int n_threads) noexcept

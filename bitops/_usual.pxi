@@ -466,8 +466,11 @@ def usual_topk(object a, object w, object count):
 
 # ---- convolutions ----------------------------------------------------------------------------
 
-cdef bint is_plain(object settings):
-    """As is_plain of checks.py: True and 1.0 would be found in a cache as 1."""
+cpdef bint is_plain(object settings):
+    """Tell whether settings are int, str or None, or tuples of these, as the usual ones are.
+
+    Only such settings are looked up in a cache: True and 1.0 equal 1 there, in tuples too.
+    """
     if type(settings) is not tuple:
         return type(settings) is int or type(settings) is str or settings is None
     for item in <tuple>settings:
@@ -522,69 +525,3 @@ def usual_convolution(int kind, str where, object x, object w, tuple settings no
         return None
     convolution.call(start, n, &call.store)
     return deliver(&call, array, shape)
-
-
-# ---- packing ---------------------------------------------------------------------------------
-
-def usual_pack(object x, object axis):
-    """Pack an ndarray without NaN along its last axis, or return None if something is unusual."""
-    cdef usual_call call
-    cdef memory source
-    cdef tuple shape
-    cdef Py_ssize_t last
-    cdef size_t n, rows
-    cdef int nan
-    cdef c.bitops_dtype dtype
-    cdef c.bitops_stop stop = at_signals()
-    code = pack_codes.get(x.dtype) if type(x) is ndarray else None
-    if code is None or type(axis) is not int or not find_memory(x, None, False, &source):
-        return None
-    shape = x.shape
-    last = len(shape) - 1
-    if source.nbytes == 0 or last < 0 or not (axis == -1 or axis == last):
-        return None
-    memset(&call, 0, sizeof(call))
-    n, dtype = shape[last], code
-    words = find_result(&call, None, UINT64, (*shape[:last], c.bitops_words(n)))
-    if words is None:
-        return None
-    rows = source.nbytes // (n * item_size(dtype))
-    with nogil:
-        nan = c.bitops_pack_rows(c.bitops_isa_active(), dtype, source.start, rows, n,
-                                 <uint64_t *>call.store.c, &stop, c.bitops_get_num_threads())
-    check_stop(&stop)
-    return None if nan else make_bits(bits_class, words, shape, last)
-
-
-cdef bint has_padding_bits(const uint64_t *words, size_t rows, size_t k) noexcept:
-    """Whether a bit is set after the k bits of a row."""
-    cdef size_t k_words = c.bitops_words(k), row
-    cdef uint64_t last = 0
-    for row in range(rows if k % 64 else 0):
-        last |= words[(row + 1) * k_words - 1]
-    return k % 64 != 0 and last >> (k % 64) != 0
-
-
-def usual_words(type cls, object words, object shape):
-    """Adopt contiguous words without padding bits, or return None if something is unusual."""
-    cdef memory found
-    cdef tuple sizes
-    cdef size_t k, k_words
-    cdef Py_ssize_t last
-    if type(words) is not ndarray or words.dtype is not UINT64 or type(shape) is not tuple:
-        return None
-    sizes = shape
-    last = len(sizes) - 1
-    for size in sizes:
-        if type(size) is not int or not 0 < size <= MAX_BITS:
-            return None
-    if last < 0:
-        return None
-    k = sizes[last]
-    k_words = c.bitops_words(k)
-    if not find_memory(words, (*sizes[:last], k_words), False, &found):
-        return None
-    if has_padding_bits(<const uint64_t *>found.start, found.nbytes // (8 * k_words), k):
-        return None
-    # An array object of our own, so that nobody else can set its shape.
-    return make_bits(cls, words.view(), sizes, last)

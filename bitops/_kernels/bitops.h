@@ -604,6 +604,15 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
 void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
                          size_t channels, float *mean_out, bitops_stop *stop, int n_threads);
 
+/* Takes the largest of each window, channel by channel: of float32 (BITOPS_F32), which is NaN if
+ * one is in it, or of bits (BITOPS_BOOL8), the OR, or the AND of the channels in `minimum`, which
+ * may be NULL. Every window sees some of its image. A pixel takes pixel_bytes. */
+size_t bitops_max_windows_workspace_size(const bitops_image *windows, size_t pixel_bytes,
+                                         int n_threads);
+void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows, bitops_dtype dtype,
+                        size_t pixel_bytes, const void *x, size_t images, const uint64_t *minimum,
+                        void *max_out, void *workspace, bitops_stop *stop, int n_threads);
+
 /* Sums the columns of each of `outer` matrices of rows x n float32 numbers, in float64, from the
  * first row to the last. */
 void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,

@@ -2,10 +2,14 @@
 #include "drivers/lines.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 
-enum { CHUNK = 32 }; /* bytes copied at a time */
+enum {
+    CHUNK = 32,            /* bytes copied at a time */
+    THREAD_WORK = 1 << 16, /* numbers of a pool below which one thread is faster */
+};
 
 /* ---- rows of numbers ------------------------------------------------------------------------- */
 
@@ -129,31 +133,66 @@ void bitops_pool_floats(const bitops_isa *isa, const bitops_image *im, size_t ch
     }
 }
 
-static void combine_words(uint64_t *y, const uint64_t *x, const uint64_t *minimum, size_t words) {
-    if (minimum)
+/* ORs so many pixels into `column`; with a minimum, what its channels lack. */
+static void combine_bits(const uint64_t *x, const uint64_t *minimum, size_t words, size_t pixels,
+                         uint64_t *column) {
+    if (!minimum) {
+        for (size_t j = 0; j < pixels * words; j++)
+            column[j] |= x[j];
+        return;
+    }
+    for (size_t i = 0; i < pixels; i++, x += words, column += words)
         for (size_t j = 0; j < words; j++)
-            y[j] |= x[j] ^ minimum[j];
-    else
-        for (size_t j = 0; j < words; j++)
-            y[j] |= x[j];
+            column[j] |= x[j] ^ minimum[j];
 }
 
 void bitops_pool_bits(const bitops_image *im, size_t words, const uint64_t *x,
-                      const uint64_t *minimum, size_t line, uint64_t *y) {
+                      const uint64_t *minimum, size_t line, uint64_t *column, uint64_t *y) {
     const taps_axis across = horizontal_taps(im);
+    const size_t n = im->width * words;
     const seen_lines seen = lines_of(im, line);
-    memset(y, 0, im->out_width * words * sizeof *y);
+    memset(column, 0, n * sizeof *column);
+    for (size_t i = 0; i < seen.taps.end - seen.taps.begin; i++)
+        combine_bits(x + (seen.first + i) * n, minimum, words, im->width, column);
     for (size_t out_x = 0; out_x < im->out_width; out_x++, y += words) {
         const tap_range taps = taps_inside(&across, out_x);
-        for (size_t i = 0; i < seen.taps.end - seen.taps.begin; i++) {
-            const uint64_t *pixel = x + ((seen.first + i) * im->width + out_x * im->stride_x +
-                                         taps.begin - im->pad_left) *
-                                            words;
-            for (size_t tap = taps.begin; tap < taps.end; tap++, pixel += words)
-                combine_words(y, pixel, minimum, words);
+        const uint64_t *pixel = column + (out_x * im->stride_x + taps.begin - im->pad_left) * words;
+        const size_t end = (taps.end - taps.begin) * words;
+        for (size_t j = 0; j < words; j++) {
+            uint64_t any = pixel[j];
+            for (size_t tap = words; tap < end; tap += words)
+                any |= pixel[tap + j];
+            y[j] = minimum ? any ^ minimum[j] : any;
         }
-        if (minimum)
-            for (size_t j = 0; j < words; j++)
-                y[j] ^= minimum[j];
+    }
+}
+
+static size_t column_bytes(const bitops_image *im, size_t pixel_bytes) {
+    return round_up(im->width * pixel_bytes, 64);
+}
+
+size_t bitops_max_windows_workspace_size(const bitops_image *windows, size_t pixel_bytes,
+                                         int n_threads) {
+    return column_bytes(windows, pixel_bytes) * (size_t)n_threads;
+}
+
+void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows, bitops_dtype dtype,
+                        size_t pixel_bytes, const void *x, size_t images, const uint64_t *minimum,
+                        void *max_out, void *workspace, bitops_stop *stop, int n_threads) {
+    const bitops_image *im = windows;
+    const size_t lines = images * im->out_height, scratch = column_bytes(im, pixel_bytes);
+    const size_t out_bytes = im->out_width * pixel_bytes;
+    const size_t work = lines * out_bytes / sizeof(float);
+    BITOPS_PARALLEL_FOR(bitops_share((double)work, THREAD_WORK, n_threads), schedule(static))
+    for (ptrdiff_t line = 0; line < (ptrdiff_t)lines; line++) {
+        if (bitops_stopped_at((size_t)line, BITOPS_STOP_TASKS, stop))
+            continue;
+        void *column = (char *)workspace + (size_t)bitops_thread_number() * scratch;
+        void *out = (char *)max_out + (size_t)line * out_bytes;
+        if (dtype == BITOPS_F32)
+            bitops_pool_floats(isa, im, pixel_bytes / sizeof(float), x, (size_t)line, column, out);
+        else
+            bitops_pool_bits(im, pixel_bytes / sizeof(uint64_t), x, minimum, (size_t)line, column,
+                             out);
     }
 }

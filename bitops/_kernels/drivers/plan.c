@@ -355,29 +355,6 @@ static int run_codes(const bitops_step *step, const void *x, uint8_t *codes, int
 
 /* ---- windows --------------------------------------------------------------------------------- */
 
-static size_t pool_scratch(const bitops_step *step) { /* of a thread, in bytes */
-    return step->dtype == BITOPS_F32 ? round_up(step->image.width * step->pixel_bytes, LINE) : 0;
-}
-
-static void run_pool(const bitops_isa *isa, const bitops_step *step, const char *x, char *y,
-                     char *workspace, int n_threads) {
-    const bitops_image *im = &step->image;
-    const size_t lines = step->images * im->out_height;
-    const size_t work = lines * im->out_width * step->pixel_bytes / sizeof(float);
-    const size_t out_bytes = im->out_width * step->pixel_bytes;
-    BITOPS_PARALLEL_FOR(team(work, n_threads), schedule(static))
-    for (ptrdiff_t line = 0; line < (ptrdiff_t)lines; line++) {
-        char *column = workspace + (size_t)bitops_thread_number() * pool_scratch(step);
-        void *out = y + (size_t)line * out_bytes;
-        if (step->dtype == BITOPS_F32)
-            bitops_pool_floats(isa, im, step->pixel_bytes / sizeof(float), (const float *)x,
-                               (size_t)line, (float *)column, out);
-        else
-            bitops_pool_bits(im, step->pixel_bytes / sizeof(uint64_t), (const uint64_t *)x,
-                             step->minimum, (size_t)line, out);
-    }
-}
-
 /* Sums of whole images are made in float64. */
 static void run_mean(const bitops_isa *isa, const bitops_step *step, const float *x, float *y,
                      double *sums, bitops_stop *stop, int n_threads) {
@@ -434,7 +411,7 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
     case BITOPS_STEP_FILTERS:
         return bitops_float_conv_workspace_size(&step->float_conv, n_threads);
     case BITOPS_STEP_POOL:
-        return pool_scratch(step) * (size_t)n_threads;
+        return bitops_max_windows_workspace_size(&step->image, step->pixel_bytes, n_threads);
     case BITOPS_STEP_MEAN:
         return step->images * step->n * sizeof(double);
     default:
@@ -481,7 +458,8 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
                            n_threads);
         return 0;
     case BITOPS_STEP_POOL:
-        run_pool(isa, step, x, y, workspace, n_threads);
+        bitops_max_windows(isa, &step->image, step->dtype, step->pixel_bytes, x, step->images,
+                           step->minimum, y, workspace, stop, n_threads);
         return 0;
     case BITOPS_STEP_FLATTEN:
         run_flatten(step, (const uint64_t *)x, (uint64_t *)y, stop, n_threads);

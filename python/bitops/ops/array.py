@@ -552,6 +552,9 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
     ValueError
         If `x` holds NaN, is a scalar, or has no such axis.
     """
+    counts = _core.usual_popcount(x, axis)
+    if counts is not None:
+        return counts
     if axis is None:
         b = pack_operand("popcount", "x", x, x.axis if isinstance(x, BitArray) else -1)
         total = np.empty(1, np.int64)

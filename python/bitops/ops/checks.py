@@ -15,17 +15,6 @@ def is_integer(item: Any) -> bool:
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
 
 
-def is_plain(settings: Any) -> bool:
-    """Tell whether settings are int, str or None, or tuples of these, as the usual ones are.
-
-    Only such settings are looked up in a cache: True and 1.0 equal 1 there, in tuples too.
-    """
-    kind = type(settings)
-    if kind is tuple:
-        return all(map(is_plain, settings))
-    return kind is int or kind is str or settings is None
-
-
 def check_integer(
     where: str, name: str, value: Any, low: int | None = None, high: int | None = None
 ) -> int:

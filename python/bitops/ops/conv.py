@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
-from .checks import check_integer, is_integer, is_plain, plain_array
+from .checks import check_integer, is_integer, plain_array
 from .geometry import Padding, Pair, check_result, make_window
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, filter_rows
@@ -165,7 +165,7 @@ def prepared_convolution(
 ) -> tuple[_core.Convolution, tuple[int, ...]]:
     """Return what `_convolution` returns, made once for prepacked filters and usual settings."""
     arguments = where, image, w, *settings
-    if not is_plain(settings):
+    if not _core.is_plain(settings):
         return _convolution(*arguments)
     # These checks take longer than a small convolution, and networks repeat their settings.
     return w.derived((where, image, settings), _convolution, *arguments)

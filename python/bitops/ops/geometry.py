@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .checks import is_integer, is_plain
+from .. import _core
+from .checks import is_integer
 
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
@@ -87,7 +88,7 @@ def make_window(
         ``2**31 - 1``.
     """
     settings = where, image, kernel_size, stride, padding, dilation
-    return (_known_window if is_plain(settings) else _make_window)(*settings)
+    return (_known_window if _core.is_plain(settings) else _make_window)(*settings)
 
 
 def _make_window(

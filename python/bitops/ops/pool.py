@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, overload
 
 import numpy as np
@@ -95,13 +96,15 @@ def max_pool2d(
             )
         window, shape = _pool_window("max_pool2d", x.shape, kernel_size, stride, padding)
         words = aligned_empty((*shape[:3], x._words.shape[3]), np.uint64)
-        _combine_windows(x._words, window, np.bitwise_or, 0, words)
+        if not _core.max_windows(x._words, True, window, words):
+            _combine_windows(x._words, window, np.bitwise_or, 0, words)
         return BitArray._make(words, shape, 3)
     images = number_images("max_pool2d", x)
     window, shape = _pool_window("max_pool2d", images.shape, kernel_size, stride, padding)
     result = Result("max_pool2d", shape, images.dtype, out, images)
-    least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
-    _combine_windows(images, window, np.maximum, least, result.array)
+    if not _core.max_windows(images, False, window, result.array):
+        least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
+        _combine_windows(images, window, np.maximum, least, result.array)
     return result.deliver()
 
 
@@ -217,6 +220,14 @@ def _pool_window(
     shape : tuple of int
         Shape (n, oh, ow, c) of the result.
     """
+    settings = where, shape, kernel_size, stride, padding
+    return (_known_pool if _core.is_plain(settings) else _make_pool)(*settings)
+
+
+def _make_pool(
+    where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any
+) -> tuple[Window, tuple[int, ...]]:
+    """Do the work of `_pool_window`, which caches the results."""
     _check_positions(where, shape)
     image: Pair = (shape[1], shape[2])
     step = kernel_size if stride is None else stride
@@ -230,6 +241,9 @@ def _pool_window(
     output = (shape[0], *window.output, shape[3])
     check_result(where, output)
     return window, output
+
+
+_known_pool = functools.lru_cache(maxsize=256)(_make_pool)
 
 
 def _combine_windows(

@@ -1,0 +1,100 @@
+# The usual call of what has one operand: packed, counted, or made of words. See _usual.pxi.
+
+def usual_pack(object x, object axis):
+    """Pack an ndarray without NaN along its last axis, or return None if something is unusual."""
+    cdef usual_call call
+    cdef memory source
+    cdef tuple shape
+    cdef Py_ssize_t last
+    cdef size_t n, rows
+    cdef int nan
+    cdef c.bitops_dtype dtype
+    cdef c.bitops_stop stop = at_signals()
+    code = pack_codes.get(x.dtype) if type(x) is ndarray else None
+    if code is None or type(axis) is not int or not find_memory(x, None, False, &source):
+        return None
+    shape = x.shape
+    last = len(shape) - 1
+    if source.nbytes == 0 or last < 0 or not (axis == -1 or axis == last):
+        return None
+    memset(&call, 0, sizeof(call))
+    n, dtype = shape[last], code
+    words = find_result(&call, None, UINT64, (*shape[:last], c.bitops_words(n)))
+    if words is None:
+        return None
+    rows = source.nbytes // (n * item_size(dtype))
+    with nogil:
+        nan = c.bitops_pack_rows(c.bitops_isa_active(), dtype, source.start, rows, n,
+                                 <uint64_t *>call.store.c, &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+    return None if nan else make_bits(bits_class, words, shape, last)
+
+
+def usual_popcount(object x, object axis):
+    """Count the 1 bits of all, or along the packed axis, or return None if something is unusual."""
+    cdef usual_call call
+    cdef Bits bits
+    cdef const uint64_t *words
+    cdef int64_t total = 0
+    cdef size_t rows = 1, row_words
+    cdef c.bitops_stop stop = at_signals()
+    if not (isinstance(x, Bits) and (axis is None or type(axis) is int)):
+        return None
+    bits = x
+    if axis is not None and axis != bits.axis and axis != bits.axis - len(bits.shape):
+        return None
+    for size in bits.shape[:bits.axis] + bits.shape[bits.axis + 1:]:
+        rows *= <size_t>size
+    if rows == 0 or bits.k <= 0:
+        return None
+    memset(&call, 0, sizeof(call))
+    words, row_words = find_bits(&call, bits, rows), c.bitops_words(bits.k)
+    if words == NULL:
+        return None
+    if axis is None:
+        rows, row_words = 1, rows * row_words  # padding bits are 0
+        counts, call.store.c = None, &total
+    else:
+        counts = find_result(&call, None, INT64,
+                             bits.shape[:bits.axis] + bits.shape[bits.axis + 1:])
+        if counts is None:
+            return None
+    with nogil:
+        c.bitops_popcount_rows(c.bitops_isa_active(), words, rows, row_words,
+                               <int64_t *>call.store.c, &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+    return total if axis is None else counts
+
+
+cdef bint has_padding_bits(const uint64_t *words, size_t rows, size_t k) noexcept:
+    """Whether a bit is set after the k bits of a row."""
+    cdef size_t k_words = c.bitops_words(k), row
+    cdef uint64_t last = 0
+    for row in range(rows if k % 64 else 0):
+        last |= words[(row + 1) * k_words - 1]
+    return k % 64 != 0 and last >> (k % 64) != 0
+
+
+def usual_words(type cls, object words, object shape):
+    """Adopt contiguous words without padding bits, or return None if something is unusual."""
+    cdef memory found
+    cdef tuple sizes
+    cdef size_t k, k_words
+    cdef Py_ssize_t last
+    if type(words) is not ndarray or words.dtype is not UINT64 or type(shape) is not tuple:
+        return None
+    sizes = shape
+    last = len(sizes) - 1
+    for size in sizes:
+        if type(size) is not int or not 0 < size <= MAX_BITS:
+            return None
+    if last < 0:
+        return None
+    k = sizes[last]
+    k_words = c.bitops_words(k)
+    if not find_memory(words, (*sizes[:last], k_words), False, &found):
+        return None
+    if has_padding_bits(<const uint64_t *>found.start, found.nbytes // (8 * k_words), k):
+        return None
+    # An array object of our own, so that nobody else can set its shape.
+    return make_bits(cls, words.view(), sizes, last)
