@@ -867,6 +867,39 @@ def is_depthwise(size_t channels, size_t groups, size_t filters):
     return groups > 0 and bool(c.bitops_is_depthwise(channels, groups, filters))
 
 
+def sum_taps(const uint64_t[:, :, :, ::1] w, size_t channels, int32_t[:, ::1] sum_out):
+    """Sum the weights of each tap of each filter.
+
+    Parameters
+    ----------
+    w : IN, shape (filters, kh, kw, ceil(channels / 64))
+    channels : int
+    sum_out : OUT, shape (kh * kw, filters)
+    """
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef c.bitops_stop stop = at_signals()
+    cdef size_t filters = w.shape[0], taps = w.shape[1] * w.shape[2], words = w.shape[3]
+    cdef size_t block = max(<size_t>4096 // max(taps, 1), 1), i = 0, n, f, tap  # filters at a time
+    cdef const uint64_t *start = first_word(w)
+    cdef Scratch counts = make_scratch(min(block, filters) * taps * sizeof(int64_t))
+    cdef int64_t *count = <int64_t *>counts.start
+    check_size("words of a tap", words, c.bitops_words(channels))
+    check_size("taps of sum_out", sum_out.shape[0], taps)
+    check_size("filters of sum_out", sum_out.shape[1], filters)
+    if start == NULL:
+        sum_out[:, :] = 0
+        return
+    with nogil:
+        while i < filters:
+            n = min(block, filters - i)
+            c.bitops_popcount_rows(isa, start + i * taps * words, n * taps, words, count, &stop, 1)
+            for tap in range(taps):
+                for f in range(n):
+                    sum_out[tap, i + f] = <int32_t>(2 * count[f * taps + tap] - <int64_t>channels)
+            i += n
+    check_stop(&stop)
+
+
 cdef class Convolution:
     """Filters, windows and settings of a convolution, checked once for many batches of images.
 

@@ -7,22 +7,21 @@ the matrix.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
+from .array import BitArray, flip_words, pack, pack_operand, unpack
 from .checks import check_integer, is_integer, plain_array
-from .geometry import Padding, Pair, check_result, make_window
+from .geometry import Padding, Pair, Window, check_result, make_window
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, filter_rows
 from .results import NO_SCALES, Result, as_matrix, int32_thresholds, scales_of
 
 __all__ = ["conv2d", "conv2d_sign", "im2col"]
-
-SUMS = 1 << 22  # weights of taps that are summed at a time
 
 
 def im2col(
@@ -190,17 +189,9 @@ def _convolution(
         Shape (oh, ow, o) of the result for one image.
     """
     filters = filter_bits(where, w)
-    if not is_integer(pad_value) or pad_value not in (-1, 0, 1):
-        raise ValueError(f"[{where}] pad_value must be -1, 0 or 1, got {pad_value!r}")
-    groups = check_groups(where, image[2], filters.shape, groups)
-    o, kh, kw, channels = filters.shape
-    window = make_window(where, (image[0], image[1]), (kh, kw), stride, padding, dilation)
-    if window.taps * channels > MAX_BITS:
-        raise ValueError(
-            f"[{where}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
-        )
-    # Check one image before the tables below are built, since they grow with the output.
-    check_result(where, (*window.output, o))
+    settings = where, image, filters.shape, stride, padding, dilation, groups, pad_value
+    window, groups = (_known_settings if _core.is_plain(settings) else _check_settings)(*settings)
+    o, _, _, channels = filters.shape
     operand: Any
     if _core.is_depthwise(channels, groups, o):
         operand = _depthwise_words(filters, groups)
@@ -208,22 +199,41 @@ def _convolution(
         operand = w.panels(groups)
     else:
         operand = filter_rows(filters)
-    # Kernels see bits outside the image too; these sums cancel what such bits add.
-    tap_sums = _tap_sums(filters) if pad_value == 0 and window.is_padded else None
+    tap_sums = None
+    if pad_value == 0 and window.is_padded:
+        # Kernels see bits outside the image too; these sums cancel what such bits add.
+        tap_sums = np.empty((window.taps, o), np.int32)
+        _core.sum_taps(np.ascontiguousarray(filters._words), channels, tap_sums)
     convolution = _core.Convolution(window, channels, groups, o, operand, tap_sums, pad_value == 1)
     return convolution, (*window.output, o)
 
 
-def _tap_sums(filters: BitArray) -> NDArray[np.int32]:
-    """Return the sums of the weights of each tap, shape (taps, o)."""
-    o, kh, kw, channels = filters.shape
-    sums = np.empty((kh * kw, o), np.int32)
-    step = max(SUMS // (kh * kw), 1)
-    for first in range(0, o, step):  # Ctrl-C comes between two calls of NumPy
-        block = slice(first, first + step)
-        counts = popcount(filters[block], axis=3).reshape(-1, kh * kw)
-        sums[:, block] = (2 * counts - channels).T
-    return sums
+def _check_settings(
+    where: str,
+    image: tuple[int, ...],
+    filters: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    pad_value: Any,
+) -> tuple[Window, int]:
+    """Check shapes (h, w, c) and (o, kh, kw, i) and settings; return windows and groups."""
+    if not is_integer(pad_value) or pad_value not in (-1, 0, 1):
+        raise ValueError(f"[{where}] pad_value must be -1, 0 or 1, got {pad_value!r}")
+    groups = check_groups(where, image[2], filters, groups)
+    o, kh, kw, channels = filters
+    window = make_window(where, (image[0], image[1]), (kh, kw), stride, padding, dilation)
+    if window.taps * channels > MAX_BITS:
+        raise ValueError(
+            f"[{where}] filters must have at most {MAX_BITS} bits, got {window.taps * channels}"
+        )
+    # Check one image before tables are built, since they grow with the output.
+    check_result(where, (*window.output, o))
+    return window, groups
+
+
+_known_settings = functools.lru_cache(maxsize=256)(_check_settings)  # as those of make_window
 
 
 def _depthwise_words(filters: BitArray, groups: int) -> NDArray[np.uint64]:
