@@ -103,8 +103,9 @@ def _handles(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def _pair(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else [*value] * (2 if len(value) == 1 else 1)
+def _each(value: Any, axes: int) -> list[int]:
+    """Return a setting of windows for each axis: it may be one number for all."""
+    return [value] * axes if isinstance(value, int) else [*value] * (axes if len(value) == 1 else 1)
 
 
 # Arithmetic
@@ -360,25 +361,27 @@ def _addmm(
     return on("Add", product, _times(on, bias, beta))
 
 
-@_handles("conv2d")
-def _conv2d(
-    on: Operation,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    w = on.weights(weight)
-    if w.ndim != 4:
-        raise on.refuse(f"only convolutions of two axes are supported, got weights {w.shape}")
-    pads = _same_pads(w, _pair(dilation)) if padding == "same" else None
-    if pads is None:
-        pads = [0, 0, 0, 0] if padding == "valid" else _pair(padding) * 2
-    settings = {"strides": _pair(stride), "dilations": _pair(dilation), "group": groups}
-    return on("Conv", on.tensor(x), w, bias, pads=pads, **settings)
+def _convolution(axes: int) -> Handler:
+    def handler(
+        on: Operation,
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        w = on.weights(weight)
+        dilations = _each(dilation, axes)
+        if padding == "same":
+            pads = _same_pads(w, dilations)
+        else:
+            pads = [0] * 2 * axes if padding == "valid" else _each(padding, axes) * 2
+        settings = {"strides": _each(stride, axes), "dilations": dilations, "group": groups}
+        return on("Conv", on.tensor(x), w, bias, pads=pads, **settings)
+
+    return handler
 
 
 def _same_pads(w: np.ndarray, dilation: Sequence[int]) -> list[int]:
@@ -386,66 +389,82 @@ def _same_pads(w: np.ndarray, dilation: Sequence[int]) -> list[int]:
     return [total // 2 for total in totals] + [total - total // 2 for total in totals]
 
 
+_handles("conv1d")(_convolution(1))
+_handles("conv2d")(_convolution(2))
+
+
 # Pools
 
 
-@_handles("max_pool2d")
-def _max_pool2d(
-    on: Operation,
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor:
-    settings = _windows(kernel_size, stride, padding, ceil_mode)
-    return on("MaxPool", x, dilations=_pair(dilation), **settings)
+def _max_pool(axes: int) -> Handler:
+    def handler(
+        on: Operation,
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Tensor:
+        settings = _windows(axes, kernel_size, stride, padding, ceil_mode)
+        return on("MaxPool", x, dilations=_each(dilation, axes), **settings)
+
+    return handler
 
 
-@_handles("avg_pool2d")
-def _avg_pool2d(
-    on: Operation,
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    if divisor_override is not None:
-        raise on.refuse("divisor_override is not supported")
-    settings = _windows(kernel_size, stride, padding, False)
-    if ceil_mode and on("AveragePool", x, count_include_pad=1, **settings).sizes != (
-        on("AveragePool", x, count_include_pad=1, **{**settings, "ceil_mode": 1}).sizes
-    ):
-        raise on.refuse("windows beyond the image, which ceil_mode makes, are not supported")
-    return on("AveragePool", x, count_include_pad=int(count_include_pad), **settings)
+def _average_pool(axes: int) -> Handler:
+    def handler(
+        on: Operation,
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        if divisor_override is not None:
+            raise on.refuse("divisor_override is not supported")
+        settings = _windows(axes, kernel_size, stride, padding, False)
+        if ceil_mode and on("AveragePool", x, count_include_pad=1, **settings).sizes != (
+            on("AveragePool", x, count_include_pad=1, **{**settings, "ceil_mode": 1}).sizes
+        ):
+            raise on.refuse("windows beyond the image, which ceil_mode makes, are not supported")
+        return on("AveragePool", x, count_include_pad=int(count_include_pad), **settings)
+
+    return handler
 
 
-def _windows(kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> dict[str, Any]:
-    kernel = _pair(kernel_size)
-    strides = _pair(stride) if stride not in (None, [], ()) else kernel
+def _windows(
+    axes: int, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
+) -> dict[str, Any]:
+    kernel = _each(kernel_size, axes)
+    strides = _each(stride, axes) if stride not in (None, [], ()) else kernel
     return {
         "kernel_shape": kernel,
         "strides": strides,
-        "pads": _pair(padding) * 2,
+        "pads": _each(padding, axes) * 2,
         "ceil_mode": int(ceil_mode),
     }
 
 
-@_handles("adaptive_avg_pool2d")
-def _adaptive_avg_pool2d(on: Operation, x: Any, output_size: Any) -> Tensor:
+_handles("max_pool1d")(_max_pool(1))
+_handles("max_pool2d")(_max_pool(2))
+_handles("avg_pool1d")(_average_pool(1))
+_handles("avg_pool2d")(_average_pool(2))
+
+
+@_handles("adaptive_avg_pool1d", "adaptive_avg_pool2d")
+def _adaptive_avg_pool(on: Operation, x: Any, output_size: Any) -> Tensor:
     window = _adaptive_window(on, x, output_size)
     if window is None:
         return on("GlobalAveragePool", x)
     return on("AveragePool", x, kernel_shape=window, strides=window)
 
 
-@_handles("adaptive_max_pool2d")
-def _adaptive_max_pool2d(
+@_handles("adaptive_max_pool1d", "adaptive_max_pool2d")
+def _adaptive_max_pool(
     on: Operation, x: Any, output_size: Any, return_indices: bool = False
 ) -> Tensor:
     window = _adaptive_window(on, x, output_size)
@@ -458,11 +477,14 @@ def _adaptive_window(on: Operation, x: Any, output_size: Any) -> list[int] | Non
     """Return the window whose outputs have a size; None for the whole image."""
     here = on.tensor(x)
     image = [size or 0 for size, axis in zip(here.shape(), here.axes, strict=True) if axis in "hw"]
-    pairs = zip(image, _pair(output_size), strict=False)
+    targets = _each(output_size, len(image))
+    if not image or len(targets) != len(image):
+        raise on.refuse(f"its input must be images or sequences, got axes {here.axes!r}")
+    pairs = list(zip(image, targets, strict=True))
     wanted = [size if target is None else target for size, target in pairs]
-    if wanted == [1, 1]:
+    if set(wanted) == {1}:
         return None
-    if len(image) != 2 or any(size % n for size, n in zip(image, wanted, strict=True)):
+    if any(size % n for size, n in zip(image, wanted, strict=True)):
         raise on.refuse(f"an image of {image} pixels must be divisible into {wanted} windows")
     return [size // n for size, n in zip(image, wanted, strict=True)]
 

@@ -511,6 +511,8 @@ class Recorder:
 
 def start_of(input_shape: tuple[int, ...]) -> Tensor:
     """Return the input of a network that takes examples of a shape of this package."""
+    if len(input_shape) == 2:  # sequences are images of height 1
+        return Tensor(Trace(), (1, *input_shape), "ncw", batch=EXAMPLES)
     axes = "nchw" if len(input_shape) == 3 else "nc"
     return Tensor(Trace(), tuple(input_shape), axes, batch=EXAMPLES)
 
