@@ -268,6 +268,24 @@ def test_arrays_that_unpack_to_far_more_are_refused(net, path):
         from_keras(path)
 
 
+@pytest.mark.parametrize("place", ["layers", "layers/quant_conv2d", "layers/quant_conv2d/vars"])
+def test_arrays_in_the_place_of_groups_are_refused(net, tmp_path, place):
+    """Their elements, more than any file holds, must not be searched for names."""
+    kernel(net, 3, 3, 3, 4)
+    path = tmp_path / "net.keras"
+    net.write_keras(path)
+    with zipfile.ZipFile(path) as archive:
+        config, weights = archive.read("config.json"), io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        del file[place]
+        file.create_dataset(place, (1 << 40,), "u1", chunks=(1 << 20,))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", weights.getvalue())
+    with pytest.raises(ConversionError, match=f"/{place} must be a group"):
+        from_keras(path)
+
+
 def test_zip_bombs_are_refused(path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", b" " * 2**28)
