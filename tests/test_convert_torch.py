@@ -223,12 +223,20 @@ def test_a_shared_module_is_used_twice(rows):
         lambda self, x: torch.addmm(torch.ones(5), x.flatten(1), self.v),
         lambda self, x: F.dropout(x, training=self.training).detach().clone().flatten(1),
         lambda self, x: x.unsqueeze(-1).squeeze(-1).transpose(2, 3).flatten(1),
+        lambda self, x: F.silu(x).flatten(2).mean(-1) + F.hardswish(x).amax((2, 3)),
+        lambda self, x: (x * x.mean((2, 3))[:, :, None, None]).sum((2, 3)),
+        lambda self, x: (x * F.adaptive_avg_pool2d(x, 1).expand_as(x)).flatten(1),
+        lambda self, x: x[..., ::2, ::3].sign().flatten(1),
+        lambda self, x: shuffled(torch.cat([x, x.relu()], 1), 3).flatten(1),
+        lambda self, x: F.conv2d(F.channel_shuffle(F.conv2d(x, self.w6), 2), self.w3).flatten(1),
+        lambda self, x: torch.cat([F.max_pool2d(x, (8, 7)), x.mean((2, 3), True)], 1).flatten(1),
     ],
 )
 def test_functions(function, x, rng):
     module = Of(function, last=nn.Identity())
     module.w = torch.from_numpy(rng.normal(0, 1, (2, 3, 3, 3)).astype(np.float32))
     module.v = torch.from_numpy(rng.normal(0, 1, (3 * 8 * 7, 5)).astype(np.float32))
+    module.w6, module.w3 = torch.randn(6, 3, 1, 1), torch.randn(4, 6, 2, 2)
     module.ones = torch.ones(3)
     features = run(module, x).shape[1]
     whole = nn.Sequential(module, nn.Linear(features, 4))
@@ -236,6 +244,12 @@ def test_functions(function, x, rng):
         whole = module
     report = check(converted(whole, x), whole, own_layout(x))
     assert report.ok, str(report)
+
+
+def shuffled(x, groups):
+    n, channels, height, width = x.shape
+    split = x.view(n, groups, channels // groups, height, width)
+    return split.transpose(1, 2).reshape(n, channels, height, width)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +364,8 @@ def test_constants_that_become_values_are_refused():
             r"decides by values.*torch.onnx.export",
         ),
         (lambda self, x: torch.from_numpy(np.sign(x.numpy())), r"numpy in Of: the module decides"),
-        (lambda self, x: x[:, ::2], r"getitem in Of: the function is not supported"),
+        (lambda self, x: x[:, ::2], r"getitem in Of: only every n-th row and column"),
+        (lambda self, x: x[:, 3], r"getitem in Of: only slices, and None"),
         (lambda self, x: torch.ones_like(x), "does not depend on the input"),
         (lambda self, x: torch.ones(3), "does not depend on the input"),
         (lambda self, x: torch.rand(2, 20), "forward in Of: what it computes cannot be followed"),
@@ -366,7 +381,7 @@ def test_constants_that_become_values_are_refused():
         (lambda self, x: x @ x.t(), "matmul in Of: its second operand must be constant"),
         (lambda self, x: torch.mul(x, 2, out=torch.empty(2, 20)), "out= is not supported"),
         (lambda self, x: F.linear(x, torch.ones(3, 7)), "fails|take 7 features"),
-        (lambda self, x: x.sum(1, keepdim=True), "sum in Of: the function is not supported"),
+        (lambda self, x: x.sum(1, keepdim=True), "sum in Of: only the results of comparisons"),
     ],
 )
 def test_calls_that_do_not_fit(function, message):
@@ -385,6 +400,12 @@ def test_calls_that_do_not_fit(function, message):
         (lambda x: F.interpolate(x, scale_factor=2), "not supported"),
         (lambda x: torch.cat([x, x], dim=2), "axis must be that of the features"),
         (lambda x: x.chunk(3, dim=1)[0], "chunk in"),
+        (lambda x: x[:, :, 1::2], "getitem in Of: only every n-th row"),
+        (lambda x: x.repeat(1, 2, 1, 1).view(-1, 2, 3, 8, 7), "repeat in Of"),
+        (lambda x: torch.cat([x, x], 1).view(-1, 2, 3, 8, 7), "output must be scores"),
+        (lambda x: torch.cat([x, x], 1).view(-1, 2, 3, 8, 7).flatten(1), "cannot become"),
+        (lambda x: x.flatten(2), "output must be scores"),
+        (lambda x: x.mean(2), "axes must be those of the image"),
     ],
 )
 def test_calls_on_images_that_do_not_fit(function, message):

@@ -269,6 +269,16 @@ def _tanh(on: Operation, x: Any) -> Tensor:
     return on("Tanh", x)
 
 
+@_handles("silu")
+def _silu(on: Operation, x: Any, inplace: bool = False) -> Tensor:
+    return on("Mul", on("Sigmoid", x), x)
+
+
+@_handles("hardswish")
+def _hardswish(on: Operation, x: Any, inplace: bool = False) -> Tensor:
+    return on("HardSwish", x)
+
+
 @_handles("sigmoid")
 def _sigmoid(on: Operation, x: Any) -> Tensor:
     return on("Sigmoid", x)
@@ -497,6 +507,20 @@ def _mean(
     return on("ReduceMean", x, axes, keepdims=int(keepdim))
 
 
+@_handles("sum")
+def _sum(
+    on: Operation, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    axes = np.arange(len(on.tensor(x).axes)) if dim is None else np.reshape(dim, -1)
+    return on("ReduceSum", x, axes, keepdims=int(keepdim))
+
+
+@_handles("amax")
+def _amax(on: Operation, x: Any, dim: Any = (), keepdim: bool = False) -> Tensor:
+    axes = np.reshape(dim, -1).astype(int) if np.size(dim) else None
+    return on("ReduceMax", x, axes, keepdims=int(keepdim))
+
+
 @_handles("pad", "constant_pad_nd")
 def _pad(
     on: Operation, x: Any, pad: Sequence[int], mode: Any = "constant", value: float | None = None
@@ -515,10 +539,42 @@ def _pad(
 
 @_handles("flatten")
 def _flatten(on: Operation, x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    shape = on.tensor(x).shape()
+    first, last = start_dim % len(shape), end_dim % len(shape)
+    if first == 0:
+        raise on.refuse("the first axis must stay that of the examples, as start_dim=1 keeps it")
+    if first == 1 and last == len(shape) - 1:
+        return on("Flatten", x)
+    return on("Reshape", x, np.array([*shape[:first], -1, *shape[last + 1 :]]))
+
+
+@_handles("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(on: Operation, x: Any, groups: int) -> Tensor:
+    here, channels, *image = on.tensor(x).shape()
+    split = on("Reshape", x, np.array([here, groups, (channels or 0) // groups, *image]))
+    order = [0, 2, 1, *range(3, len(split.axes))]
+    return on("Reshape", on("Transpose", split, perm=order), np.array([here, channels, *image]))
+
+
+@_handles("getitem")
+def _getitem(on: Operation, x: Any, places: Any) -> Tensor:
+    """Slices with steps, and None for a new axis."""
+    given = list(places) if isinstance(places, tuple | list) else [places]
     axes = len(on.tensor(x).axes)
-    if start_dim % axes != 1 or end_dim % axes != axes - 1:
-        raise on.refuse("it must flatten all axes but the first, as start_dim=1 does")
-    return on("Flatten", x)
+    if Ellipsis in given:
+        at = given.index(Ellipsis)
+        left = axes - sum(place is not None for place in given) + 1
+        given[at : at + 1] = [slice(None)] * left
+    slices = [place for place in given if place is not None]
+    if not all(isinstance(place, slice) for place in slices):
+        raise on.refuse("only slices, and None for a new axis, can be between the brackets")
+    starts = [place.start or 0 for place in slices]
+    ends = [2**31 - 1 if place.stop is None else place.stop for place in slices]
+    steps = [place.step or 1 for place in slices]
+    settings = [np.array(values, np.int64) for values in (starts, ends, range(len(slices)), steps)]
+    y = on("Slice", x, *settings) if slices else x
+    new = [at for at, place in enumerate(given) if place is None]
+    return on("Unsqueeze", y, np.array(new)) if new else y
 
 
 @_handles("view", "reshape", "_unsafe_view")

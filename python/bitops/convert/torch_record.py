@@ -405,9 +405,11 @@ class Recorder:
         else:
             given = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
             wanted = [BATCH, *given[1:]]
-        here = value.known().shape()
+        known = value.known()
+        here = known.shape()
         if len(here) != len(wanted) or any(
-            size not in (-1, own) for size, own in zip(wanted, here, strict=True)
+            size not in (-1, own) and axis != "1"  # a product takes one factor for all pixels
+            for size, own, axis in zip(wanted, here, known.axes, strict=True)
         ):
             raise node.refuse("what depends on the input cannot be repeated")
 
