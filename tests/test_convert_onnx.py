@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bitops as bo
-from bitops.convert import ConversionError, from_onnx
+from bitops.convert import ConversionError, check, from_onnx
 from bitops.layers import PackedConv2D, PackedDense, PackedMultiThreshold, PackedPlanesDense
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
@@ -415,12 +415,57 @@ def test_a_gzipped_file_that_unpacks_to_far_more_is_refused():
         from_onnx(bomb)
 
 
-def test_data_in_other_files_is_refused(net):
+def with_external_data(net, folder, **entries):
+    """Write a model whose weights lie in a file beside it, with other entries than those."""
     net.then("MatMul", net.signs(20, 3))
     model = net.model()
-    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
-    with pytest.raises(ConversionError, match="must be in the file itself"):
-        from_onnx(model.SerializeToString())
+    tensor = model.graph.initializer[0]
+    (folder / "net.data").write_bytes(b"..." + tensor.raw_data)
+    settings = {"location": "net.data", "offset": 3, "length": 240, **entries}
+    onnx.external_data_helper.set_external_data(tensor, **settings)
+    tensor.ClearField("raw_data")
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    return folder / "net.onnx"
+
+
+def test_data_beside_the_model(net, rng, tmp_path):
+    packed = from_onnx(with_external_data(net, tmp_path))
+    assert_same_scores(packed, net, rng.normal(0, 1, (9, 20)).astype(np.float32))
+    path = tmp_path / "net.onnx"
+    assert check(packed, path, rng.normal(0, 1, (9, 20)).astype(np.float32)).ok
+    with pytest.raises(ConversionError, match="give the path of the model"):
+        from_onnx(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"location": "../net.data"}, "must be in a file beside the model, got '../net.data'"),
+        ({"location": "/etc/passwd"}, "beside the model"),
+        ({"location": ".."}, "beside the model"),
+        ({"location": "missing"}, "cannot be read from 'missing'"),
+        ({"location": "link"}, "must be that of a regular file"),
+        ({"location": "folder"}, "cannot be read"),
+        ({"offset": 4}, "must be a part of its own of 'net.data'"),
+        ({"length": 2**60}, "a part of its own"),
+        ({"length": 12}, "tensor"),
+    ],
+)
+def test_data_elsewhere_is_refused(net, tmp_path, entries, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "net.data")
+    with pytest.raises(ConversionError, match=message):
+        from_onnx(with_external_data(net, tmp_path, **entries))
+
+
+def test_data_that_many_tensors_claim_is_refused(net, tmp_path):
+    """They would take far more memory than the files do."""
+    path = with_external_data(net, tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConversionError, match="a part of its own"):
+        from_onnx(path)
 
 
 @pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Tile", "Range"])
