@@ -22,9 +22,10 @@ from .graph import BATCH
 from .simplify import is_three_way
 from .steps import Levels
 from .tensors import Tensor
+from .torch_calls import FunctionNode, Operation
 from .torch_forms import Steps, find_steps
 from .torch_module import EXAMPLES, import_torch
-from .torch_ops import HANDLERS, FunctionNode, Operation
+from .torch_ops import HANDLERS
 from .traces import Trace
 
 _MOST_BASES = 6
