@@ -405,6 +405,9 @@ def test_calls_that_do_not_fit(function, message):
         (lambda x: torch.cat([x, x], 1).view(-1, 2, 3, 8, 7), "output must be scores"),
         (lambda x: torch.cat([x, x], 1).view(-1, 2, 3, 8, 7).flatten(1), "cannot become"),
         (lambda x: x.flatten(2), "output must be scores"),
+        (lambda x: x.mean((2, 3), True).expand(-1, -1, 2, 2), "output must be scores"),
+        (lambda x: x.mean((2, 3), True).expand(-1, -1, 2, 2).flatten(1), "must be known"),
+        (lambda x: x.mean((2, 3), True).expand_as(x).mean((2, 3)), "must be those of the image"),
         (lambda x: x.mean(2), "axes must be those of the image"),
     ],
 )

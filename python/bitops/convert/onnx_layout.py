@@ -155,7 +155,7 @@ def _expand(call: Call) -> Tensor:
         for size, own, axis in zip(target, here, x.axes, strict=False)
     ):
         raise node.refuse("only one number for each channel can be repeated, for all pixels")
-    return x
+    return x.repeated(target)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -17,6 +17,8 @@ from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
+# An axis of one element that was repeated; only a product may follow.
+REPEATED = "e"
 # Axes of pixels: height, width, or both in one.
 PIXELS = "hws"
 
@@ -43,7 +45,7 @@ class Tensor:
         For each axis of the tensor in the graph what it is here: "n", "h", "w", "c", or "1" for an
         axis of one element that does not exist here. COUNTED stands for one of thresholds, "s" for
         height and width in one, "g" and "k" for groups of channels and the channels of a group,
-        until they are shuffled.
+        until they are shuffled, and REPEATED for a repeated axis of one element.
     order : ndarray of int, optional
         Feature j of the graph is feature order[j] here; None if they are the same.
     batch : int, optional
@@ -82,7 +84,16 @@ class Tensor:
             own["g"], own["k"] = self.groups
         if "s" in self.axes:
             own["s"] = own["h"] * own["w"]  # type: ignore[operator]
-        return [{**own, "n": BATCH, "1": 1, COUNTED: None}[axis] for axis in self.axes]
+        own |= {"n": BATCH, "1": 1, COUNTED: None, REPEATED: None}
+        return [own[axis] for axis in self.axes]
+
+    def repeated(self, sizes: Sequence[int]) -> Tensor:
+        """Return the tensor with axes of one element repeated to other sizes, for a product."""
+        axes = "".join(
+            REPEATED if axis == "1" and size != 1 else axis
+            for axis, size in zip(self.axes, sizes, strict=True)
+        )
+        return replace(self, axes=axes)
 
     def add(self, step: Step, **changes: object) -> Tensor:
         """Return the tensor behind one more step."""
@@ -340,6 +351,8 @@ def multiply(node: Node, one: Tensor, two: Tensor) -> Tensor:
     """Return the product of two tensors, of which one may have a factor for each channel."""
     if one.is_image < two.is_image:
         one, two = two, one
+    if one.is_image:  # a factor need not be repeated
+        two = replace(two, axes=two.axes.replace(REPEATED, "1"))
     if one.is_image and not two.is_image:
         one_pixel = "".join("1" if axis in "hw" else axis for axis in one.axes)
         fits = two.axes == one_pixel and one.sizes[-1] == two.sizes[-1]

@@ -393,14 +393,14 @@ class Recorder:
         if kind in (torch.float16, torch.bfloat16):
             raise node.refuse("half precision is not supported")
         if node.op.startswith("expand"):
-            self._check_expansion(node, value, args[1:])
+            value = self._expanded(node, value, args[1:])
         if not kind.is_floating_point and not isinstance(value.known().trace.step, Levels):
             raise node.refuse("a cast to integers or bool is supported only behind a comparison")
         if node.op in _KINDS:
             return replace(value, call=FunctionCall(func, args, kwargs))
         return value
 
-    def _check_expansion(self, node: FunctionNode, value: Recorded, sizes: tuple) -> None:
+    def _expanded(self, node: FunctionNode, value: Recorded, sizes: tuple) -> Recorded:
         if len(sizes) == 1 and isinstance(sizes[0], Recorded):
             wanted = sizes[0].known().shape()
         else:
@@ -413,6 +413,8 @@ class Recorder:
             for size, own, axis in zip(wanted, here, known.axes, strict=True)
         ):
             raise node.refuse("what depends on the input cannot be repeated")
+        repeated = known.repeated([1 if size in (-1, None) else size for size in wanted])
+        return value if repeated.axes == known.axes else replace(value, tensor=repeated)
 
     # Functions of single numbers
 
