@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -134,6 +136,15 @@ class Conv(nn.Conv2d):
         return self._conv_forward(x, WEIGHTS[self.form](self.weight), self.bias)
 
 
+class Conv1(nn.Conv1d):
+    def __init__(self, form: str, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.form = form
+
+    def forward(self, x):
+        return self._conv_forward(x, WEIGHTS[self.form](self.weight), self.bias)
+
+
 class Linear(nn.Linear):
     def __init__(self, form: str, *sizes, **settings):
         super().__init__(*sizes, **settings)
@@ -149,7 +160,7 @@ class Pad(nn.Module):
         self.value = value
 
     def forward(self, x):
-        return F.pad(x, (1, 1, 1, 1), value=self.value)
+        return F.pad(x, (1, 1) * (x.ndim - 2), value=self.value)
 
 
 class Scale(nn.Module):
@@ -188,15 +199,30 @@ class Rows(nn.Module):
                 features *= size
             return x.reshape(-1, features)
         if self.form == "mean":
-            return x.mean(dim=(2, 3))
+            return x.mean(dim=tuple(range(2, x.ndim)))
         if self.form == "pool":
-            return F.adaptive_avg_pool2d(x, 1).flatten(1)
+            pool = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
+            return pool(x, 1).flatten(1)
         return torch.flatten(x, 1)
 
 
+class Kinds(NamedTuple):
+    """The layers of images, or those of sequences."""
+
+    conv: type[nn.Module]
+    norm: type[nn.Module]
+    max_pool: type[nn.Module]
+    avg_pool: type[nn.Module]
+
+
+IMAGES = Kinds(Conv, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)
+SEQUENCES = Kinds(Conv1, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)
+
+
 class _Maker:
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, of: Kinds):
         self.rng = np.random.default_rng(seed)
+        self.of = of
         self.channels = self.halvings = 0
         self.is_mixed = False  # whether channels lie in another order than in the source
 
@@ -219,7 +245,7 @@ class _Maker:
     def conv(self, form: str, channels: int, **settings) -> nn.Module:
         sizes = self.channels, channels
         bias = bool(self.rng.integers(0, 2))
-        layer = self.start(Conv(form, *sizes, bias=bias, **settings), True)
+        layer = self.start(self.of.conv(form, *sizes, bias=bias, **settings), True)
         self.channels, self.is_mixed = channels, False
         return layer
 
@@ -254,8 +280,9 @@ class _Maker:
         if self.channels % 2 == 0 and rng.integers(0, 4) == 0 and not self.is_mixed:
             settings["groups"] = 2
         layers.append(self.conv(self.one_of(*WEIGHTS), channels, **settings))
-        pools = [nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2, 1), nn.MaxPool2d(3, 1, padding=1)]
-        after = [self.norm(nn.BatchNorm2d)]
+        max_pool = self.of.max_pool
+        pools = [max_pool(2, stride=1), self.of.avg_pool(2, 1), max_pool(3, 1, padding=1)]
+        after = [self.norm(self.of.norm)]
         if rng.integers(0, 3) == 0:
             after.insert(int(rng.integers(0, 2)), self.one_of(*pools))
         if rng.integers(0, 3) == 0:
@@ -269,24 +296,23 @@ class _Maker:
         kind = self.one_of("add", "add", "cat")
         out = channels if kind == "add" else int(self.rng.integers(1, 5))
         body = [self.sign(), self.conv("signs", out, kernel_size=3, padding=1)]
-        body.append(self.norm(nn.BatchNorm2d))
+        body.append(self.norm(self.of.norm))
         shortcut: nn.Module = nn.Identity()
         if kind == "add" and self.rng.integers(0, 3) == 0:
             self.channels = channels
-            shortcut = nn.Sequential(
-                self.conv("xnor", out, kernel_size=1), self.norm(nn.BatchNorm2d)
-            )
+            shortcut = nn.Sequential(self.conv("xnor", out, kernel_size=1), self.norm(self.of.norm))
         if kind == "cat":
             self.channels, self.is_mixed = channels + out, True
         return Join(kind, nn.Sequential(*body), shortcut)
 
 
-def random_network(seed: int) -> tuple[nn.Module, np.ndarray]:
-    """Make a module and a batch of its inputs, images NCHW or rows, of whole numbers."""
-    make = _Maker(seed)
+def random_network(seed: int, of: Kinds = IMAGES) -> tuple[nn.Module, np.ndarray]:
+    """Make a module and a batch of its inputs, whole numbers: images, sequences or rows."""
+    make = _Maker(seed, of)
     rng = make.rng
     is_image = bool(rng.integers(0, 5))
-    shape = (int(rng.integers(1, 5)), 22, 21) if is_image else (int(rng.integers(5, 40)),)
+    image = (22, 21) if of is IMAGES else (21,)
+    shape = (int(rng.integers(1, 5)), *image) if is_image else (int(rng.integers(5, 40)),)
     x = rng.integers(0, 256, (6, *shape)).astype(np.float32)
     make.channels = shape[0]
     layers: list[nn.Module] = [Scale()] if rng.integers(0, 2) else []
@@ -320,7 +346,7 @@ def _image_part(make: _Maker) -> list[nn.Module]:
     if rng.integers(0, 3):  # the first layer takes numbers
         settings = {"kernel_size": 3, "padding": int(rng.integers(0, 2))}
         layers.append(make.conv(make.one_of("real", "signs", "xnor"), 6, **settings))
-        layers.append(make.norm(nn.BatchNorm2d))
+        layers.append(make.norm(make.of.norm))
     for _ in range(int(rng.integers(1, 4))):
         layers += make.block()
         if rng.integers(0, 4) == 0:

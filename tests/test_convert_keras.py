@@ -167,6 +167,35 @@ def test_separable_convolutions(quantizer, rng, path):
     np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("scale", [[2.0, 0.5, -1.0], 0.25])
+def test_layers_that_prepare_images(net, rng, path, scale):
+    net.add("Rescaling", {"scale": scale, "offset": -1})
+    net.add("Normalization", {"mean": [0.1, 0.2, 0.3], "variance": [1.0, 4.0, 0.25]})
+    net.add("Activation", {"activation": "silu"})
+    net.add("Reshape", {"target_shape": [-1]})
+    x = rng.normal(0, 1, (5, *net.shape)).astype(np.float32)
+    z = ((x * scale - 1) - [0.1, 0.2, 0.3]) / np.sqrt([1, 4, 0.25])
+    wanted = (z / (1 + np.exp(-z))).reshape(5, -1)
+    np.testing.assert_allclose(converted(net, path).freeze()(x), wanted, rtol=0, atol=1e-5)
+
+
+def test_normalization_that_was_adapted(net, rng, path):
+    mean, variance = rng.normal(0, 1, 3), rng.uniform(0.5, 2, 3)
+    counted = ("mean", mean), ("variance", variance), ("count", np.int64(7))
+    net.add("Normalization", {"mean": None, "variance": None}, *counted)
+    x = rng.normal(0, 1, (5, *net.shape)).astype(np.float32)
+    wanted = (x - mean) / np.sqrt(variance)
+    np.testing.assert_allclose(converted(net, path).freeze()(x), wanted, rtol=0, atol=1e-5)
+
+
+def test_means_of_branches(net, rng, path):
+    net.add("ReLU", {}, inputs=("start",))
+    net.add("Average", {}, inputs=("start", "re_lu"))
+    x = rng.normal(0, 1, (5, *net.shape)).astype(np.float32)
+    wanted = (x + np.maximum(x, 0)) / 2
+    np.testing.assert_allclose(converted(net, path).freeze()(x), wanted, rtol=0, atol=1e-6)
+
+
 # Refusals
 
 
@@ -184,6 +213,9 @@ def test_layers_that_are_not_known_are_named(net, path):
         ("MaxPooling2D", {"pool_size": [0, 2]}, "positive integers"),
         ("AveragePooling2D", {"pool_size": [4, 4], "padding": "same"}, "does not count"),
         ("Dropout", {"rate": 2.0}, "rate must be in"),
+        ("Normalization", {"invert": True}, "invert is not supported"),
+        ("Rescaling", {"scale": [1, 2]}, "one for each feature"),
+        ("Reshape", {"target_shape": [3, -1]}, "or all become a row"),
         ("ZeroPadding2D", {"padding": "x"}, "padding must be integers"),
         ("Concatenate", {}, "at least two inputs"),
         ("BatchNormalization", {}, "arrays must have"),
@@ -265,6 +297,24 @@ def test_arrays_that_unpack_to_far_more_are_refused(net, path):
         del group["kernel:0"]
         group.create_dataset("kernel:0", (1 << 14, 1 << 14), "f4", chunks=True, compression="gzip")
     with pytest.raises(ConversionError, match="far larger than the file"):
+        from_keras(path)
+
+
+@pytest.mark.parametrize("place", ["layers", "layers/quant_conv2d", "layers/quant_conv2d/vars"])
+def test_arrays_in_the_place_of_groups_are_refused(net, tmp_path, place):
+    """Their elements, more than any file holds, must not be searched for names."""
+    kernel(net, 3, 3, 3, 4)
+    path = tmp_path / "net.keras"
+    net.write_keras(path)
+    with zipfile.ZipFile(path) as archive:
+        config, weights = archive.read("config.json"), io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        del file[place]
+        file.create_dataset(place, (1 << 40,), "u1", chunks=(1 << 20,))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", weights.getvalue())
+    with pytest.raises(ConversionError, match=f"/{place} must be a group"):
         from_keras(path)
 
 

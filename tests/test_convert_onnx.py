@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bitops as bo
-from bitops.convert import ConversionError, from_onnx
+from bitops.convert import ConversionError, check, from_onnx
 from bitops.layers import PackedConv2D, PackedDense, PackedMultiThreshold, PackedPlanesDense
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
@@ -288,6 +288,50 @@ def test_sequences(rng, end, stride):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_channels_that_are_shuffled(rng, groups):
+    """Grouped convolutions with a shuffle between, as ShuffleNet has them, and a strided slice."""
+    net = Network(rng, (3, 8, 6))
+    net.then("Conv", rng.normal(0, 1, (8, 3, 1, 1)).astype(np.float32))
+    for _ in range(2):
+        net.then("BipolarQuant", np.float32(1), domain="onnx.brevitas")
+        net.then("Conv", net.signs(8, 8 // groups, 3, 3), group=groups, pads=[1] * 4)
+        net.then("Reshape", np.array([0, groups, 8 // groups, 8, 6]))
+        net.add("Transpose", net.last, perm=[0, 2, 1, 3, 4])
+        net.then("Reshape", np.array([-1, 8, 8, 6]))
+    net.then("Slice", *(np.array(values) for values in ([0, 0], [99, 99], [2, 3], [2, 3])))
+    net.add("Flatten", net.last)
+    net.then("Gemm", net.signs(5, 64), transB=1)
+    assert_same_scores(converted(net), net, rng.normal(0, 1, (9, 3, 8, 6)).astype(np.float32))
+
+
+def test_pixels_that_are_reduced(rng):
+    """Sums, largest numbers, gates that were expanded, and means of pixels in one row."""
+    net = Network(rng, (6, 5, 4))
+    net.then("HardSwish")
+    x = net.then("Conv", rng.normal(0, 1, (6, 6, 1, 1)).astype(np.float32))
+    gate = net.add("ReduceMax", x, axes=[2, 3], keepdims=1)
+    wide = net.add("Expand", gate, net.constant(np.array([1, 6, 5, 4])))
+    y = net.add("Mul", x, wide)
+    row = net.add("Reshape", y, net.constant(np.array([0, 6, 20])))
+    mean = net.add("ReduceMean", row, axes=[2], keepdims=0)
+    total = net.add("ReduceSum", y, net.constant(np.array([2, 3])), keepdims=0)
+    net.add("Concat", mean, total, axis=1)
+    assert_same_scores(converted(net), net, rng.normal(0, 1, (9, 6, 5, 4)).astype(np.float32))
+
+
+def test_numbers_that_are_rounded_before_they_are_limited(rng):
+    net = Network(rng, (20,))
+    net.then("Mul", np.float32(1 / 0.3))
+    net.then("Round")
+    net.then("Clip", np.float32(-2), np.float32(1))
+    net.then("Mul", np.float32(0.3))
+    net.then("Gemm", net.signs(5, 20), transB=1)
+    packed = converted(net)
+    assert any(layer.name == "PackedMultiThreshold" for layer in packed.layers)
+    assert_same_scores(packed, net, rng.normal(0, 1, (30, 20)).astype(np.float32))
+
+
 @pytest.mark.parametrize("mode", ["FLOOR", "ROUND"])
 @pytest.mark.parametrize("scale", [1, 0.25, 0.7])
 def test_truncated_means(rng, mode, scale):
@@ -371,12 +415,57 @@ def test_a_gzipped_file_that_unpacks_to_far_more_is_refused():
         from_onnx(bomb)
 
 
-def test_data_in_other_files_is_refused(net):
+def with_external_data(net, folder, **entries):
+    """Write a model whose weights lie in a file beside it, with other entries than those."""
     net.then("MatMul", net.signs(20, 3))
     model = net.model()
-    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
-    with pytest.raises(ConversionError, match="must be in the file itself"):
-        from_onnx(model.SerializeToString())
+    tensor = model.graph.initializer[0]
+    (folder / "net.data").write_bytes(b"..." + tensor.raw_data)
+    settings = {"location": "net.data", "offset": 3, "length": 240, **entries}
+    onnx.external_data_helper.set_external_data(tensor, **settings)
+    tensor.ClearField("raw_data")
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    return folder / "net.onnx"
+
+
+def test_data_beside_the_model(net, rng, tmp_path):
+    packed = from_onnx(with_external_data(net, tmp_path))
+    assert_same_scores(packed, net, rng.normal(0, 1, (9, 20)).astype(np.float32))
+    path = tmp_path / "net.onnx"
+    assert check(packed, path, rng.normal(0, 1, (9, 20)).astype(np.float32)).ok
+    with pytest.raises(ConversionError, match="give the path of the model"):
+        from_onnx(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"location": "../net.data"}, "must be in a file beside the model, got '../net.data'"),
+        ({"location": "/etc/passwd"}, "beside the model"),
+        ({"location": ".."}, "beside the model"),
+        ({"location": "missing"}, "cannot be read from 'missing'"),
+        ({"location": "link"}, "must be that of a regular file"),
+        ({"location": "folder"}, "cannot be read"),
+        ({"offset": 4}, "must be a part of its own of 'net.data'"),
+        ({"length": 2**60}, "a part of its own"),
+        ({"length": 12}, "tensor"),
+    ],
+)
+def test_data_elsewhere_is_refused(net, tmp_path, entries, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "net.data")
+    with pytest.raises(ConversionError, match=message):
+        from_onnx(with_external_data(net, tmp_path, **entries))
+
+
+def test_data_that_many_tensors_claim_is_refused(net, tmp_path):
+    """They would take far more memory than the files do."""
+    path = with_external_data(net, tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConversionError, match="a part of its own"):
+        from_onnx(path)
 
 
 @pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Tile", "Range"])

@@ -18,13 +18,24 @@ from commands import failure
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
 import torch.nn.functional as F  # noqa: E402
-from random_torch import SIGNS, WEIGHTS, Conv, Linear, Rows, Sign, random_network  # noqa: E402
+from random_torch import (  # noqa: E402
+    IMAGES,
+    SEQUENCES,
+    SIGNS,
+    WEIGHTS,
+    Conv,
+    Conv1,
+    Linear,
+    Rows,
+    Sign,
+    random_network,
+)
 from torch import nn  # noqa: E402
 
 
 def own_layout(x):
-    """Images NCHW as the network takes them."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x
+    """Images NCHW, or sequences NCL, as the network takes them."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
 
 
 def run(module, x):
@@ -92,10 +103,12 @@ def start_norms(module, rng):
 # Random networks
 
 
-@pytest.mark.parametrize("decade", range(33))
-def test_random_networks(decade):
+@pytest.mark.parametrize(
+    ("kinds", "decade"), [*((IMAGES, i) for i in range(33)), *((SEQUENCES, i) for i in range(6))]
+)
+def test_random_networks(kinds, decade):
     for seed in range(10 * decade, 10 * decade + 10):
-        module, x = random_network(seed)
+        module, x = random_network(seed, kinds)
         assert_same_scores(converted(module, x), module, x)
 
 
@@ -210,17 +223,53 @@ def test_a_shared_module_is_used_twice(rows):
         lambda self, x: torch.addmm(torch.ones(5), x.flatten(1), self.v),
         lambda self, x: F.dropout(x, training=self.training).detach().clone().flatten(1),
         lambda self, x: x.unsqueeze(-1).squeeze(-1).transpose(2, 3).flatten(1),
+        lambda self, x: F.silu(x).flatten(2).mean(-1) + F.hardswish(x).amax((2, 3)),
+        lambda self, x: (x * x.mean((2, 3))[:, :, None, None]).sum((2, 3)),
+        lambda self, x: (x * F.adaptive_avg_pool2d(x, 1).expand_as(x)).flatten(1),
+        lambda self, x: x[..., ::2, ::3].sign().flatten(1),
+        lambda self, x: shuffled(torch.cat([x, x.relu()], 1), 3).flatten(1),
+        lambda self, x: F.conv2d(F.channel_shuffle(F.conv2d(x, self.w6), 2), self.w3).flatten(1),
+        lambda self, x: torch.cat([F.max_pool2d(x, (8, 7)), x.mean((2, 3), True)], 1).flatten(1),
     ],
 )
 def test_functions(function, x, rng):
     module = Of(function, last=nn.Identity())
     module.w = torch.from_numpy(rng.normal(0, 1, (2, 3, 3, 3)).astype(np.float32))
     module.v = torch.from_numpy(rng.normal(0, 1, (3 * 8 * 7, 5)).astype(np.float32))
+    module.w6, module.w3 = torch.randn(6, 3, 1, 1), torch.randn(4, 6, 2, 2)
     module.ones = torch.ones(3)
     features = run(module, x).shape[1]
     whole = nn.Sequential(module, nn.Linear(features, 4))
     if "log_softmax" in function.__code__.co_names:
         whole = module
+    report = check(converted(whole, x), whole, own_layout(x))
+    assert report.ok, str(report)
+
+
+def shuffled(x, groups):
+    n, channels, height, width = x.shape
+    split = x.view(n, groups, channels // groups, height, width)
+    return split.transpose(1, 2).reshape(n, channels, height, width)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: F.conv1d(x, self.w, padding="same", dilation=2).flatten(1),
+        lambda self, x: F.conv1d(x, self.w, stride=2, padding=(2,)).mean(2),
+        lambda self, x: F.adaptive_avg_pool1d(x, 4).flatten(1),
+        lambda self, x: F.adaptive_max_pool1d(x, 1).squeeze(-1),
+        lambda self, x: F.avg_pool1d(x, 3, 2, padding=1).transpose(1, 2).flatten(1),
+        lambda self, x: F.max_pool1d(F.pad(x, (2, 0), value=1), 3, 1, ceil_mode=True).flatten(1),
+        lambda self, x: F.prelu(x, torch.arange(3) / 4).mean(dim=-1, keepdim=True).flatten(1),
+        lambda self, x: torch.cat([x, x.relu()], 1).flatten(1),
+    ],
+)
+def test_functions_of_sequences(function, rng):
+    x = rng.normal(0, 2, (9, 3, 12)).astype(np.float32)
+    module = Of(function)
+    module.w = torch.from_numpy(rng.normal(0, 1, (2, 3, 3)).astype(np.float32))
+    whole = nn.Sequential(module, nn.Linear(run(module, x).shape[1], 4))
     report = check(converted(whole, x), whole, own_layout(x))
     assert report.ok, str(report)
 
@@ -315,7 +364,8 @@ def test_constants_that_become_values_are_refused():
             r"decides by values.*torch.onnx.export",
         ),
         (lambda self, x: torch.from_numpy(np.sign(x.numpy())), r"numpy in Of: the module decides"),
-        (lambda self, x: x[:, ::2], r"getitem in Of: the function is not supported"),
+        (lambda self, x: x[:, ::2], r"getitem in Of: only every n-th row and column"),
+        (lambda self, x: x[:, 3], r"getitem in Of: only slices, and None"),
         (lambda self, x: torch.ones_like(x), "does not depend on the input"),
         (lambda self, x: torch.ones(3), "does not depend on the input"),
         (lambda self, x: torch.rand(2, 20), "forward in Of: what it computes cannot be followed"),
@@ -331,7 +381,7 @@ def test_constants_that_become_values_are_refused():
         (lambda self, x: x @ x.t(), "matmul in Of: its second operand must be constant"),
         (lambda self, x: torch.mul(x, 2, out=torch.empty(2, 20)), "out= is not supported"),
         (lambda self, x: F.linear(x, torch.ones(3, 7)), "fails|take 7 features"),
-        (lambda self, x: x.sum(1, keepdim=True), "sum in Of: the function is not supported"),
+        (lambda self, x: x.sum(1, keepdim=True), "sum in Of: only the results of comparisons"),
     ],
 )
 def test_calls_that_do_not_fit(function, message):
@@ -350,6 +400,15 @@ def test_calls_that_do_not_fit(function, message):
         (lambda x: F.interpolate(x, scale_factor=2), "not supported"),
         (lambda x: torch.cat([x, x], dim=2), "axis must be that of the features"),
         (lambda x: x.chunk(3, dim=1)[0], "chunk in"),
+        (lambda x: x[:, :, 1::2], "getitem in Of: only every n-th row"),
+        (lambda x: x.repeat(1, 2, 1, 1).view(-1, 2, 3, 8, 7), "repeat in Of"),
+        (lambda x: torch.cat([x, x], 1).view(-1, 2, 3, 8, 7), "output must be scores"),
+        (lambda x: torch.cat([x, x], 1).view(-1, 2, 3, 8, 7).flatten(1), "cannot become"),
+        (lambda x: x.flatten(2), "output must be scores"),
+        (lambda x: x.mean((2, 3), True).expand(-1, -1, 2, 2), "output must be scores"),
+        (lambda x: x.mean((2, 3), True).expand(-1, -1, 2, 2).flatten(1), "must be known"),
+        (lambda x: x.mean((2, 3), True).expand_as(x).mean((2, 3)), "must be those of the image"),
+        (lambda x: x.mean(2), "axes must be those of the image"),
     ],
 )
 def test_calls_on_images_that_do_not_fit(function, message):
@@ -408,7 +467,7 @@ def test_torchscript_is_refused():
         (TypeError, ()),
         (TypeError, (1.5,)),
         (ValueError, None),
-        (ValueError, (3, 4)),
+        (ValueError, (2, 3, 4, 5)),
         (ValueError, (8, 8, 0)),
     ],
 )
@@ -489,6 +548,35 @@ def test_layers_get_the_arrays_of_a_state_dict(form, rng, x, tmp_path):
     assert_same_scores(net.freeze(), module, x)
     latent = module[3].weight.detach().numpy().transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(net.layers[3].weight.value, latent)  # to be trained on
+
+
+def test_sequences_get_the_arrays_of_a_state_dict(rng):
+    module = nn.Sequential(
+        nn.Conv1d(3, 6, 5),
+        nn.BatchNorm1d(6),
+        Sign("where"),
+        Conv1("signs", 6, 4, 3, bias=False),
+        nn.BatchNorm1d(4),
+        Sign("where"),
+        nn.Flatten(),
+        Linear("signs", 4 * 6, 5, bias=False),
+    )
+    start_norms(module, rng)
+    given = [
+        ("0", L.Conv1D(3, 6, 5)),
+        ("1", L.BatchNorm(6)),
+        L.Sign(),
+        ("3", L.BinaryConv1D(6, 4, 3)),
+        ("4", L.BatchNorm(4)),
+        L.Sign(),
+        L.Flatten(),
+        ("7", L.BinaryDense(24, 5)),
+    ]
+    x = rng.normal(0, 1, (9, 3, 12)).astype(np.float32)
+    net = from_torch(module.state_dict(), given, input_shape=(12, 3))
+    assert_same_scores(net.freeze(), module, x)
+    latent = module[3].weight.detach().numpy().transpose(0, 2, 1)[:, np.newaxis]
+    np.testing.assert_array_equal(net.layers[3].weight.value, latent)
 
 
 def test_blocks_get_a_name_for_each_of_their_layers(rng):

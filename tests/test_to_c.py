@@ -9,9 +9,12 @@ from test_models import NETS, disturb, examples
 
 import bitops as bo
 from bitops import layers as L
+from bitops import zoo
 from bitops.cli import main as cli
 from bitops.convert import ConversionError, CSize, to_c
+from bitops.layers.operation import Convolution, Linear
 from bitops.quantizers import DoReFaActivation, DoReFaWeight, Ternary
+from bitops.reference.windows import window_values
 from commands import failure
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
@@ -45,17 +48,21 @@ int main(void)
 """
 
 
+def takes(x):
+    return "bits" if isinstance(x, bo.BitArray) else x.dtype.name
+
+
 def as_c_input(x):
-    """Images or rows as the C code takes them: bytes, or words of 32 bits without gaps."""
+    """Images or rows as the C code takes them: numbers, or words of 32 bits without gaps."""
     if not isinstance(x, bo.BitArray):
-        return np.ascontiguousarray(x, np.uint8)
+        return np.ascontiguousarray(x)
     words = -(-x.shape[-1] // 32)
     return np.ascontiguousarray(x.words.view(np.uint32)[..., :words])
 
 
 def run(folder, x, shape, dtype):
     """Compile the network in a folder, and return its scores and labels."""
-    kind = "uint32_t" if isinstance(x, bo.BitArray) else "uint8_t"
+    kind = {"bits": "uint32_t", "uint8": "uint8_t", "float32": "float"}[takes(x)]
     (folder / "main.c").write_text(MAIN.replace("INPUT input", f"{kind} input"))
     program = folder / "program"
     sources = [str(folder / "main.c"), str(folder / "network.c")]
@@ -66,17 +73,73 @@ def run(folder, x, shape, dtype):
     return np.ascontiguousarray(rows[:, :-1]).view(dtype).reshape(shape), rows[:, -1]
 
 
-def check(packed, x, folder):
-    size = to_c(packed, folder, takes_bits=isinstance(x, bo.BitArray))
+def check(packed, x, folder, rtol=0):
+    size = to_c(packed, folder, takes=takes(x))
     wanted = packed(x)
     scores, labels = run(folder, x, wanted.shape, wanted.dtype)
-    np.testing.assert_array_equal(scores, wanted)
+    if rtol:
+        np.testing.assert_allclose(scores, wanted, rtol, atol=rtol * np.abs(wanted).max())
+    else:
+        np.testing.assert_array_equal(scores, wanted)
     np.testing.assert_array_equal(labels, wanted.reshape(len(x), -1).argmax(axis=1))
     return size
 
 
+@pytest.fixture
+def order_of_c(monkeypatch):
+    """Let packed layers add products with float weights, and compute exp, as the C code does."""
+
+    def linear(operation, x, w, bias):
+        products = as_numbers(x)[..., np.newaxis, :] * w
+        return with_bias(sum_in_order(products), bias)
+
+    def convolution(operation, x, w, bias):
+        window, groups = operation.windows.on("", x), operation.groups
+        values, share, per = as_numbers(x), w.shape[-1], len(w) // groups
+        parts = []
+        for g in range(groups):
+            seen = window_values(values[..., g * share : (g + 1) * share], window, 0)
+            rows = seen.reshape(len(x), *window.output, -1)
+            filters = w[g * per : (g + 1) * per].reshape(per, -1)
+            parts.append(np.stack([sum_in_order(rows * filter) for filter in filters], axis=-1))
+        return with_bias(np.concatenate(parts, axis=-1), bias)
+
+    for kind, multiply in ((Linear, linear), (Convolution, convolution)):
+        monkeypatch.setattr(kind, "multiply_floats", multiply)
+        monkeypatch.setattr(kind, "compile_floats", lambda *_: None)
+    sigmoid = lambda _, x: 1 / (1 + exponential(-as_numbers(x)))  # noqa: E731
+    monkeypatch.setattr(L.PackedSigmoid, "forward", sigmoid)
+
+
+def as_numbers(x):
+    return np.float32(bo.unpack(x) if isinstance(x, bo.BitArray) else x)
+
+
+def sum_in_order(products):
+    return np.cumsum(products, axis=-1, dtype=np.float32)[..., -1]
+
+
+def with_bias(y, bias):
+    return y if bias is None else y + bias
+
+
+def exponential(x):
+    """e^x of moderate numbers, in the steps of the C code."""
+    one = np.float32(1)
+    n = np.trunc(x * np.float32(1.442695041) + np.where(x < 0, np.float32(-0.5), np.float32(0.5)))
+    rest = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    y = np.full_like(x, one / np.float32(5040))
+    for factorial in (720, 120, 24, 6, 2, 1, 1):
+        y = y * rest + one / np.float32(factorial)
+    return y * np.exp2(n)
+
+
 def weights(rng, *shape):
     return rng.choice([-1, 1], shape)
+
+
+def numbers(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
 
 
 def pixels(rng, *shape):
@@ -84,12 +147,25 @@ def pixels(rng, *shape):
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["mlp", "binarynet"])
-def test_trained_networks(name, tmp_path, rng):
+@pytest.mark.parametrize("name", [name for name in NETS if name != "quicknet, large"])
+def test_trained_networks(name, tmp_path, rng, order_of_c):
     model = NETS[name].make(seed=3)
     model.forward(examples(NETS[name], rng, 8), training=True)
     disturb(model, rng)
-    check(model.freeze(), examples(NETS[name], rng, 20), tmp_path)
+    check(model.freeze(), examples(NETS[name], rng, 3), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["lenet5", "resnet18"])
+def test_networks_that_scale_their_input(name, tmp_path, rng, order_of_c):
+    model = NETS[name].make(seed=3, scale_weights=True, scale_input=True)
+    check(model.freeze(), examples(NETS[name], rng, 3), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", zoo.names())
+def test_networks_of_the_zoo(name, tmp_path, order_of_c):
+    check(zoo.load(name), zoo.samples(name)[:2], tmp_path)
 
 
 @needs_compiler
@@ -310,6 +386,183 @@ def test_integer_thresholds_of_integers(tmp_path, rng):
     check(packed, pixels(rng, 9, 4, 4, 3), tmp_path)
 
 
+# Float weights, and products of numbers
+
+
+def float_conv(rng, inputs, outputs, **options):
+    w = numbers(rng, outputs, 3, 2, inputs // options.get("groups", 1))
+    return L.FloatConv2D(w, real(rng, outputs), **options)
+
+
+FLOAT_LAYERS = {
+    "dense": lambda rng: [L.PackedFlatten(), L.FloatDense(numbers(rng, 5, 126), real(rng, 5))],
+    "points": lambda rng: [L.FloatDense(numbers(rng, 7, 6))],
+    "conv": lambda rng: [float_conv(rng, 6, 9, padding=((1, 0), (0, 1)), stride=2)],
+    "dilated": lambda rng: [float_conv(rng, 6, 9, dilation=(1, 2), padding="same")],
+    "groups": lambda rng: [float_conv(rng, 6, 4, groups=2, padding=1)],
+    "depthwise": lambda rng: [float_conv(rng, 6, 6, groups=6, padding=1)],
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "float32") for name in FLOAT_LAYERS), ("dense", "bits"), ("groups", "uint8")],
+)
+def test_float_weights(name, kind, tmp_path, rng, order_of_c):
+    packed = L.Packed(*FLOAT_LAYERS[name](rng), input_shape=(7, 3, 6))
+    shape = 3, 7, 3, 6
+    given = {"bits": bo.pack(weights(rng, *shape)), "uint8": pixels(rng, *shape)}
+    check(packed, given.get(kind, numbers(rng, *shape)), tmp_path)
+
+
+@needs_compiler
+def test_the_order_of_blas_differs_in_the_last_bits(tmp_path, rng):
+    packed = L.Packed(
+        float_conv(rng, 6, 40, padding=1),
+        L.PackedReLU(),
+        L.PackedFlatten(),
+        L.FloatDense(numbers(rng, 5, 1120)),
+        input_shape=(7, 3, 6),
+    )
+    check(packed, numbers(rng, 9, 7, 3, 6), tmp_path, rtol=1e-5)
+
+
+@needs_compiler
+def test_depthwise_float_filters_need_no_tolerance(tmp_path, rng):
+    packed = L.Packed(*FLOAT_LAYERS["depthwise"](rng), L.PackedSign(), input_shape=(7, 3, 6))
+    packed = L.Packed(*packed.layers, scaled_conv(rng, 6, 5), input_shape=(7, 3, 6))
+    check(packed, numbers(rng, 9, 7, 3, 6), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("outputs", ["sums", "scales", "bits"])
+@pytest.mark.parametrize("planes", [False, True])
+def test_signs_times_numbers(planes, outputs, tmp_path, rng):
+    """Products of +-1 with numbers have the order of weight_gemm."""
+    settings = {"sums": {}, "scales": {"alpha": 0.3, "bias": real(rng, 33)}}
+    first = settings.get(outputs, {"threshold": real(rng, 33), "flip": np.arange(33) % 2 == 0})
+    conv, dense = L.PackedConv2D, L.PackedDense
+    filters, rows, more = weights(rng, 33, 3, 2, 5), weights(rng, 4, 660), ()
+    if planes:
+        conv, dense, more = L.PackedPlanesConv2D, L.PackedPlanesDense, ((1, 2),)
+        filters, rows = np.stack([filters, -filters[::-1]]), np.stack([rows, rows[::-1]])
+    packed = L.Packed(
+        conv(filters, *more, **first, padding=((1, 0), (0, 1)), stride=(1, 2)),
+        L.PackedFlatten(),
+        dense(rows, *more, alpha=0.5),
+        input_shape=(11, 3, 5),
+    )
+    check(packed, numbers(rng, 4, 11, 3, 5), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_signs_times_numbers_in_groups(groups, tmp_path, rng):
+    packed = L.Packed(
+        L.PackedConv2D(weights(rng, 6, 3, 3, 6 // groups), padding=1, groups=groups),
+        L.PackedConv2D(weights(rng, 5, 1, 1, 6), threshold=0),  # of sums
+        scaled_conv(rng, 5, 3),
+        input_shape=(4, 5, 6),
+    )
+    check(packed, pixels(rng, 4, 4, 5, 6), tmp_path)
+    check(packed, numbers(rng, 4, 4, 5, 6), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("channels", [1, 16, 37])
+@pytest.mark.parametrize("scales", [{}, {"alpha": 0.3, "bias": -0.7}])
+def test_input_that_scales(channels, scales, tmp_path, rng):
+    w = weights(rng, 9, 3, 2, channels)
+    settings = {"stride": (1, 2), "padding": ((1, 0), (0, 1)), "pad_value": -1}
+    packed = L.Packed(
+        L.PackedConv2D(w, scale_input=True, **settings, **scales), input_shape=(6, 5, channels)
+    )
+    check(packed, numbers(rng, 4, 6, 5, channels), tmp_path)
+
+
+@needs_compiler
+def test_scores_of_bits_that_stand_for_zero_and_one(tmp_path, rng):
+    for number, scales in enumerate(({}, {"alpha": 0.1, "bias": 1.5})):
+        packed = L.Packed(
+            L.PackedPlanesDense(
+                np.stack([weights(rng, 6, 40), weights(rng, 6, 40)]),
+                (1, 2),
+                input_bits=1,
+                **scales,
+            )
+        )
+        check(packed, bo.pack(weights(rng, 9, 40)), tmp_path / str(number))
+
+
+@needs_compiler
+@pytest.mark.parametrize("value", [0, 1, -1, 2.5])
+@pytest.mark.parametrize("kind", ["bits", "uint8", "float32", "sums"])
+def test_padding(kind, value, tmp_path, rng):
+    if kind == "bits" and value not in (-1, 1):
+        pytest.skip("bits are +-1")
+    first = {
+        "bits": [L.PackedConv2D(weights(rng, 5, 1, 1, 5), 0)],
+        "uint8": [L.PackedQuantize(2)],
+        "float32": [L.PackedReLU()],
+        "sums": [L.PackedConv2D(weights(rng, 5, 1, 1, 5))],
+    }
+    packed = L.Packed(
+        *first[kind],
+        L.PackedPad2D(((2, 0), (1, 1)), value),
+        L.PackedConv2D(weights(rng, 4, 2, 2, 5), alpha=0.5),
+        input_shape=(4, 3, 5),
+    )
+    check(packed, pixels(rng, 4, 4, 3, 5), tmp_path)
+
+
+@needs_compiler
+def test_gates_shifts_and_padded_features(tmp_path, rng):
+    gate = [L.PackedGlobalAvgPool2D(), L.PackedBatchNorm(real(rng, 9), real(rng, 9))]
+    packed = L.Packed(
+        L.PackedMultiply(L.PackedRPReLU(real(rng, 9), real(rng, 9), real(rng, 9)), gate),
+        L.PackedResidual([L.PackedSign(), scaled_conv(rng, 9, 5), L.PackedPadFeatures(5, 3, 1)]),
+        L.PackedMultiply(L.PackedSign()),
+        L.PackedMaxPool2D(2, 1, minimum=np.arange(9) % 2 == 0),
+        input_shape=(4, 5, 9),
+    )
+    check(packed, numbers(rng, 4, 4, 5, 9), tmp_path)
+
+
+@needs_compiler
+def test_sequences(tmp_path, rng, order_of_c):
+    model = L.Sequential(
+        L.Conv1D(3, 8, 3, padding=1, seed=0),
+        L.BatchNorm(8),
+        L.Sign(),
+        L.BinaryConv1D(8, 33, 5, stride=2, seed=1),
+        L.MaxPool1D(2),
+        L.BatchNorm(33),
+        L.Sign(),
+        L.BinaryConv1D(33, 6, 2, seed=2),
+        L.BatchNorm(6),
+        L.GlobalAvgPool1D(),
+        input_shape=(30, 3),
+    )
+    x = numbers(rng, 5, 30, 3)
+    model.forward(x, training=True)
+    disturb(model, rng)
+    check(model.freeze(), x, tmp_path)
+    whole = L.Packed(model.freeze().layers[:-1], input_shape=(30, 3))
+    check(whole, x, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("layer", [L.PackedSigmoid(), L.PackedTanh(), L.PackedSoftmax()], ids=repr)
+def test_functions_with_an_exponential(layer, tmp_path, rng):
+    rows = np.concatenate([np.geomspace(1e-30, 200, 599), [0]]).astype(np.float32)
+    rows = np.concatenate([rows, -rows]).reshape(-1, 4)
+    packed = L.Packed(layer, input_shape=(4,))
+    to_c(packed, tmp_path, takes="float32")
+    scores, _ = run(tmp_path, rows, rows.shape, np.float32)
+    np.testing.assert_allclose(scores, packed(rows), rtol=5e-7, atol=1e-42)
+
+
 def block(rng, channels, depth=0):
     """A residual or dense block of random steps, perhaps with others inside, and its channels."""
     is_sum = bool(rng.integers(0, 2))
@@ -383,17 +636,21 @@ def test_the_command_writes_it(tmp_path, rng, capsys):
     packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
     packed.save(model)
     argv = ["export", str(model), "-o", str(folder)]
-    assert cli.main([*argv, "--name", "digits", "--takes-bits"]) == 0
-    size = to_c(packed, tmp_path, name="digits", takes_bits=True)
+    assert cli.main([*argv, "--name", "digits", "--takes", "bits"]) == 0
+    size = to_c(packed, tmp_path, name="digits", takes="bits")
     assert f"wrote digits.h and digits.c in {folder}: {size}" in capsys.readouterr().out
     for name in ("digits.h", "digits.c"):
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
     assert "--qonnx needs an output that ends in .onnx" in failure(capsys, *argv, "--qonnx")
-    L.Packed(L.PackedTanh(), input_shape=(40,)).save(model)
-    assert "0.PackedTanh has no form in C" in failure(capsys, *argv)
+    L.Packed(L.PackedSign(), input_shape=(40,)).save(model)
+    assert "the last layer must give scores" in failure(capsys, *argv)
 
 
 # Refusals
+
+
+class Own(L.PackedReLU):
+    """A layer that this package does not know."""
 
 
 def conv(rng, **options):
@@ -403,34 +660,29 @@ def conv(rng, **options):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda rng: [L.PackedTanh()], r"layer 0\.PackedTanh has no form in C"),
+        (lambda rng: [Own()], r"layer 0\.Own has no form in C"),
         (
-            lambda rng: [conv(rng), L.PackedResidual([L.PackedTanh()])],
-            r"layer 1\.body\.0\.PackedTanh has no form in C",
-        ),
-        (
-            lambda rng: [L.PackedMaxPool2D(2, minimum=np.ones(4, bool))],
-            r"layer 0\.PackedMaxPool2D: a minimum of numbers is not supported",
+            lambda rng: [conv(rng), L.PackedResidual([Own()])],
+            r"layer 1\.body\.0\.Own has no form in C",
         ),
         (lambda rng: [conv(rng)], "the last layer must give scores"),
         (lambda rng: [L.PackedFlatten()], "the last layer must give scores"),
-        (lambda rng: [conv(rng), L.PackedLevels(2.0)], "its input must be codes of several bits"),
         (
-            lambda rng: [L.PackedReLU(), L.PackedConv2D(weights(rng, 4, 1, 1, 4))],
-            r"layer 1\.PackedConv2D: its input must be bits, codes or 8-bit numbers, but others",
+            lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), scale_input=True)],
+            "its input must be numbers, of which it takes the signs, but bits flow",
         ),
+        (lambda rng: [conv(rng), L.PackedPad2D(1)], "value must be .1 or -1 for bits, got 0"),
         (
-            lambda rng: [L.PackedConv2D(weights(rng, 4, 1, 1, 4), scale_input=True)],
-            "scale_input is not supported",
+            lambda rng: [conv(rng, padding=1, pad_value=1)],
+            "pad_value must be 0 unless its input is bits, got 1",
         ),
-        (lambda rng: [conv(rng, padding=1, pad_value=1)], "pad_value must be 0 for uint8, got 1"),
         (
             lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=2)],
             "must be codes of 2 bits, but bits flow",
         ),
         (
-            lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=1)],
-            "scores of bits that stand for 0 and 1",
+            lambda rng: [L.PackedReLU(), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=2)],
+            "must be codes of 2 bits, but other numbers flow",
         ),
     ],
 )
@@ -448,6 +700,8 @@ def test_arguments(tmp_path, rng):
     for name in ("", "a-b", "9", 3, 'x"\n'):
         with pytest.raises(ValueError, match="name must be letters, digits and _"):
             to_c(packed, tmp_path, name=name)
+    with pytest.raises(ValueError, match="takes must be one of uint8, float32, bits, got 'int8'"):
+        to_c(packed, tmp_path, takes="int8")
     with pytest.raises(ConversionError, match="size of the input must be known"):
         to_c(L.Packed(conv(rng)), tmp_path)
     with pytest.raises(FileNotFoundError):

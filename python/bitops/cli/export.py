@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--name", help="C: what files and functions are called (default: network)")
     parser.add_argument(
-        "--takes-bits", action="store_true", help="C: the input is packed bits, not uint8"
+        "--takes", choices=("uint8", "float32", "bits"), help="C: what the input is (uint8)"
     )
     parser.set_defaults(run=run)
 
@@ -46,14 +46,14 @@ def run(args: argparse.Namespace) -> int:
     is_onnx = args.output.suffix == ".onnx"
     if args.qonnx and not is_onnx:
         raise ValueError(f"[export] --qonnx needs an output that ends in .onnx, got {args.output}")
-    if is_onnx and (args.name or args.takes_bits):
-        raise ValueError(f"[export] --name and --takes-bits are for C, got {args.output}")
+    if is_onnx and (args.name or args.takes):
+        raise ValueError(f"[export] --name and --takes are for C, got {args.output}")
     packed = io.load(args.model)
     if is_onnx:
         convert.to_onnx(packed, args.output, qonnx=args.qonnx)
         print(f"wrote {printable(args.output)}, {args.output.stat().st_size:,} bytes")
         return 0
     name = args.name or "network"
-    size = convert.to_c(packed, args.output, name=name, takes_bits=args.takes_bits)
+    size = convert.to_c(packed, args.output, name=name, takes=args.takes or "uint8")
     print(f"wrote {name}.h and {name}.c in {printable(args.output)}: {size}")
     return 0

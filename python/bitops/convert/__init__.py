@@ -18,12 +18,13 @@ module while it runs:
 
     module          torch_module    a copy for evaluation
     copy            torch_record    the functions it calls; those that are steps by torch_forms
-    functions       torch_ops       operators of ONNX, and so steps and layers as above
+    functions       torch_ops       operators of ONNX, and so steps and layers as above;
+                                    torch_calls applies these
     state dict      torch_state     arrays for layers that are given
 
 `to_onnx` writes it, layer by layer as onnx_layers says, with the names and layouts that onnx_writer
-keeps. `to_c` writes C, layer by layer as c_layers says, out of the functions in
-c_source; c_program keeps tables, calls and the workspace.
+keeps. `to_c` writes C, layer by layer as c_layers says, out of the functions in c_source and
+c_numbers; c_program keeps tables, calls and the workspace.
 
 This folder may import `layers` and what lies below. Formats are read by their own libraries, which
 are optional.

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..files.writing import write_file
 from ..layers import Packed
@@ -20,6 +21,21 @@ from .errors import ConversionError
 
 # Words that no identifier may be; a name is also the beginning of others, which are none of them.
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,30}")
+
+
+class _Input(NamedTuple):
+    """What a network takes, as a `Buffer` has it, and its elements in C."""
+
+    kind: str
+    element: str
+    packing: str = ""
+
+
+_INPUTS = {
+    "uint8": _Input("bytes", "uint8_t"),
+    "float32": _Input("float", "float"),
+    "bits": _Input("bits", "uint32_t", ", 32 channels a word, the first in the lowest bit"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,22 +58,20 @@ class CSize:
 
 
 def to_c(
-    packed: Packed, folder: str | os.PathLike, *, name: str = "network", takes_bits: bool = False
+    packed: Packed, folder: str | os.PathLike, *, name: str = "network", takes: str = "uint8"
 ) -> CSize:
     """Write a packed network as C99: a header and a source that need no library and no allocation.
 
     Parameters
     ----------
     packed : Packed
-        Dense and convolutional layers with +-1 weights or planes of them, of which the first may
-        take 8-bit numbers; pools, BatchNorm, activations and codes between them, also in branches;
-        scores at the end. Layers with float weights have no form in C.
+        Any layers of this package, with scores at the end.
     folder : path
         Gets the files `<name>.h` and `<name>.c`; it is made if it does not exist.
     name : str
         What all public names begin with.
-    takes_bits : bool
-        Whether the input is bits, packed as the header says. By default it is uint8.
+    takes : {"uint8", "float32", "bits"}
+        What the input is; bits are packed as the header says.
 
     Returns
     -------
@@ -67,12 +81,12 @@ def to_c(
     Raises
     ------
     ConversionError
-        If a layer has no form in C, or if sizes are not known: the message names it. Nothing is
-        written then.
+        If a layer has no form in C, such as one of your own, or if sizes are not known: the message
+        names it. Nothing is written then.
     OSError
         If a file cannot be written.
     TypeError, ValueError
-        If `packed` is not a packed network, or `name` not a name of C.
+        If `packed` is not a packed network, `name` not a name of C, or `takes` none of the three.
 
     Notes
     -----
@@ -81,8 +95,13 @@ def to_c(
         void network_run(const uint8_t *input, network_score *scores, uint32_t *work);
         int network_label(const network_score *scores);
 
-    Scores equal those of `packed` bit for bit, int32_t or float as there. Compile with
-    `-ffp-contract=off` or `-std=c99`, so that no product is fused with a sum.
+    Scores are int32_t or float, as those of `packed`, and equal them bit for bit, with two
+    exceptions. BLAS adds products with float weights (FloatDense; FloatConv2D unless each channel
+    has one filter of its own) in an order of its own; the C code adds them in the order of the
+    weights, each step rounded to float. Sigmoid, Tanh and Softmax have an exponential of their own.
+    Such numbers may differ in the last bits, and a sign behind them where one is next to a
+    threshold. Compile with `-ffp-contract=off` or `-std=c99`, so that no product is fused with a
+    sum.
 
     Examples
     --------
@@ -93,13 +112,15 @@ def to_c(
         raise TypeError(f"[to_c] packed must be a Packed, got {type(packed).__name__}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"[to_c] name must be letters, digits and _, got {name!r}")
-    kind, program = "bits" if takes_bits else "bytes", CProgram()
+    if takes not in _INPUTS:
+        raise ValueError(f"[to_c] takes must be one of {', '.join(_INPUTS)}, got {takes!r}")
+    kind, program = _INPUTS[takes].kind, CProgram()
     start = Buffer(kind, known(_input_shape(packed)))
-    scores = write_chain(program, packed.layers, start)
+    scores = write_chain(program, packed.layers, _start(program, start))
     if scores.kind not in ("int32_t", "float") or scores.place is None:
         raise ConversionError("[to_c] the last layer must give scores, sums or float numbers")
     _give_scores(program, scores)
-    made = _Files(name, program, start, scores)
+    made = _Files(name, program, _INPUTS[takes], start, scores)
     header, source = made.header(), made.source()
     where = Path(folder)
     where.mkdir(exist_ok=True)
@@ -108,26 +129,35 @@ def to_c(
     return made.size
 
 
+def _start(program: CProgram, start: Buffer) -> Buffer:
+    """Return the input as layers take it: floats lie in the workspace."""
+    if start.kind != "float":
+        return start
+    x = program.new("float", start.shape)
+    program.call("take_floats", math.prod(start.shape), start, x)
+    return x
+
+
 def _input_shape(packed: Packed) -> Shape:
     shape: Shape = packed.input_shape or (packed.in_features,)
     first = packed.layers[0]
     needs_images = isinstance(first, PackedProduct) and isinstance(first.operation, Convolution)
-    if len(shape) not in (1, 3) or None in shape or (needs_images and len(shape) == 1):
+    if len(shape) > 3 or None in shape or (needs_images and len(shape) < 3):
         raise ConversionError(
-            f"[to_c] the size of the input must be known, images (h, w, channels) or rows "
-            f"(features,), got input_shape={packed.input_shape}"
+            f"[to_c] the size of the input must be known, images (h, w, channels), sequences "
+            f"(length, features) or rows (features,), got input_shape={packed.input_shape}"
         )
     return shape
 
 
 def _give_scores(program: CProgram, scores: Buffer) -> None:
-    """Let the last call write to the caller's array, or copy there what was made in place."""
-    count = scores.pixels * scores.shape[-1]
-    if scores.kind == "int32_t":  # the output of a product
+    """Let a product write to the caller's array, or copy there what was made in place."""
+    if program.calls[-1].startswith("    products("):
         program.calls[-1] = program.calls[-1].replace(str(scores), "scores")
         program.words = program.words_before
         return
-    program.call("give_floats", count, scores, "scores")
+    give = "give_floats" if scores.kind == "float" else "give_integers"
+    program.call(give, math.prod(scores.shape), scores, "scores")
 
 
 @dataclass(frozen=True)
@@ -136,6 +166,7 @@ class _Files:
 
     name: str
     program: CProgram
+    given: _Input
     start: Buffer
     scores: Buffer
 
@@ -143,15 +174,11 @@ class _Files:
     def size(self) -> CSize:
         return CSize(self.program.rom, 4 * self.program.words)
 
-    @property
-    def takes_bits(self) -> bool:
-        return self.start.kind == "bits"
-
     def header(self) -> str:
         big, name = self.name.upper(), self.name
-        elements = self.start.words if self.takes_bits else math.prod(self.start.shape)
+        is_packed = self.start.kind == "bits"
+        elements = self.start.words if is_packed else math.prod(self.start.shape)
         what = " x ".join(map(str, self.start.shape))
-        packing = ", 32 channels a word, the first in the lowest bit" if self.takes_bits else ""
         return f"""\
 /* {name}: a binarized network, {self.size}. */
 #ifndef {big}_H
@@ -159,7 +186,7 @@ class _Files:
 
 #include <stdint.h>
 
-#define {big}_INPUTS {elements} /* {what}, channels last{packing} */
+#define {big}_INPUTS {elements} /* {what}, channels last{self.given.packing} */
 #define {big}_SCORES {math.prod(self.scores.shape)}
 #define {big}_WORK {max(self.program.words, 1)} /* words */
 
@@ -196,7 +223,5 @@ int {name}_label(const {name}_score *scores)
         return "\n".join([start, functions, *self.program.tables, run, label])
 
     def _signature(self) -> str:
-        given = "uint32_t" if self.takes_bits else "uint8_t"
-        return (
-            f"void {self.name}_run(const {given} *input, {self.name}_score *scores, uint32_t *work)"
-        )
+        input, score = f"const {self.given.element} *input", f"{self.name}_score *scores"
+        return f"void {self.name}_run({input}, {score}, uint32_t *work)"

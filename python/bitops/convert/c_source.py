@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .c_numbers import NUMBERS
+
 WINDOW = """\
 /* Windows over an image, and the filters that are applied to them; rows are images of one pixel.
    Bits of a pixel are packed: channel i is bit i % 32 of word i / 32, and unused bits are 0. */
@@ -22,8 +24,7 @@ struct window {
 };
 """
 
-# In the order in which they are written; a function stands behind those that it calls.
-FUNCTIONS = {
+_PRODUCTS = {
     "words_of": """\
 static int32_t words_of(int32_t bits)
 {
@@ -201,6 +202,44 @@ static void products(sum_function *sum, const struct window *s, const void *imag
     }
 }
 """,
+    "units": """\
+/* Sums for bits that stand for 0 and 1, of those for +-1 and of the sums of the filters. */
+static void units(int32_t pixels, int32_t channels, const int32_t *filters, const int32_t *in,
+                  int32_t *out)
+{
+    for (int32_t i = 0; i < pixels * channels; i++) {
+        out[i] = (in[i] + filters[i % channels]) / 2; /* always even */
+    }
+}
+""",
+    "surround": """\
+/* An image with pixels around it that are all `outside`; a pixel has `size` bytes. */
+static void surround(int32_t height, int32_t width, int32_t size, int32_t top, int32_t left,
+                     int32_t rows, int32_t columns, const void *outside, const void *in, void *out)
+{
+    unsigned char *to = (unsigned char *)out;
+
+    for (int32_t y = -top; y < rows - top; y++) {
+        for (int32_t x = -left; x < columns - left; x++) {
+            const int32_t is_inside = y >= 0 && y < height && x >= 0 && x < width;
+            const unsigned char *from = (const unsigned char *)(is_inside ? in : outside);
+
+            from += is_inside ? (y * width + x) * size : 0;
+            for (int32_t i = 0; i < size; i++) {
+                *to++ = *from++;
+            }
+        }
+    }
+}
+""",
+    "give_integers": """\
+static void give_integers(int32_t count, const int32_t *in, int32_t *out)
+{
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = in[i];
+    }
+}
+""",
     "pool": """\
 /* The OR of every window, or the AND in the channels of `minimum`, which may be null. */
 static void pool(const struct window *s, const uint32_t *image, const uint32_t *minimum,
@@ -243,221 +282,10 @@ static void flatten(int32_t pixels, int32_t channels, const uint32_t *image, uin
     }
 }
 """,
-    "affine": """\
-/* number * alpha + bias; either may be null. */
-static void affine(int32_t pixels, int32_t channels, const float *alpha,
-                   const float *bias, const uint32_t *in, uint32_t *out)
-{
-    for (int32_t i = 0; i < pixels * channels; i++) {
-        float number = as_float(in[i]);
+}
 
-        if (alpha) {
-            number *= alpha[i % channels];
-        }
-        if (bias) {
-            number += bias[i % channels];
-        }
-        out[i] = as_word(number);
-    }
-}
-""",
-    "clip": """\
-/* The nearest number in low..high. */
-static void clip(int32_t pixels, int32_t channels, float low, float high,
-                 const uint32_t *in, uint32_t *out)
-{
-    for (int32_t i = 0; i < pixels * channels; i++) {
-        float number = as_float(in[i]);
-
-        number = number < low ? low : number;
-        number = number > high ? high : number;
-        out[i] = as_word(number);
-    }
-}
-""",
-    "prelu": """\
-/* Negative numbers times a slope. */
-static void prelu(int32_t pixels, int32_t channels, const float *slopes,
-                  const uint32_t *in, uint32_t *out)
-{
-    for (int32_t i = 0; i < pixels * channels; i++) {
-        float number = as_float(in[i]);
-
-        number = number < 0 ? number * slopes[i % channels] : number;
-        out[i] = as_word(number);
-    }
-}
-""",
-    "scale": """\
-/* number * step. */
-static void scale(int32_t pixels, int32_t channels, float step,
-                  const uint32_t *in, uint32_t *out)
-{
-    for (int32_t i = 0; i < pixels * channels; i++) {
-        float number = as_float(in[i]);
-
-        number *= step;
-        out[i] = as_word(number);
-    }
-}
-""",
-    "floats_of_ints": """\
-static void floats_of_ints(int32_t count, const int32_t *in, uint32_t *out)
-{
-    for (int32_t i = 0; i < count; i++) {
-        out[i] = as_word((float)in[i]);
-    }
-}
-""",
-    "floats_of_bytes": """\
-static void floats_of_bytes(int32_t count, const void *in, uint32_t *out)
-{
-    for (int32_t i = 0; i < count; i++) {
-        out[i] = as_word((float)((const uint8_t *)in)[i]);
-    }
-}
-""",
-    "floats_of_bits": """\
-static void floats_of_bits(int32_t pixels, int32_t channels, const uint32_t *in, uint32_t *out)
-{
-    for (int32_t p = 0; p < pixels; p++, in += words_of(channels)) {
-        for (int32_t c = 0; c < channels; c++) {
-            *out++ = as_word((in[c / 32] >> (c % 32) & 1u) ? 1.0f : -1.0f);
-        }
-    }
-}
-""",
-    "signs": """\
-/* bit = (number > limit) ^ flip; without limits it is number >= 0. */
-static void signs(int32_t pixels, int32_t channels, const float *limits, const uint32_t *flips,
-                  const uint32_t *in, uint32_t *out)
-{
-    const int32_t words = words_of(channels);
-
-    for (int32_t p = 0; p < pixels; p++, out += words) {
-        for (int32_t i = 0; i < words; i++) {
-            out[i] = flips ? flips[i] : 0u;
-        }
-        for (int32_t c = 0; c < channels; c++) {
-            const float number = as_float(*in++);
-            const uint32_t bit = limits ? number > limits[c] : number >= 0;
-
-            out[c / 32] ^= bit << (c % 32);
-        }
-    }
-}
-""",
-    "codes": """\
-/* How many thresholds of its channel each number reaches; one row may serve all channels. */
-static void codes(int32_t count, int32_t rows, int32_t levels, const float *thresholds,
-                  const uint32_t *in, uint8_t *out)
-{
-    for (int32_t i = 0; i < count; i++) {
-        const float *const row = thresholds + i % rows * levels;
-        uint8_t code = 0;
-
-        while (code < levels && as_float(in[i]) >= row[code]) {
-            code++;
-        }
-        out[i] = code;
-    }
-}
-""",
-    "maxima": """\
-/* The largest number of every window. */
-static void maxima(const struct window *s, const uint32_t *image, uint32_t *out)
-{
-    const int32_t taps = s->kernel_height * s->kernel_width;
-
-    for (int32_t y = 0; y < s->out_height; y++) {
-        for (int32_t x = 0; x < s->out_width; x++) {
-            for (int32_t c = 0; c < s->channels; c++) {
-                float most = 0.0f;
-                int32_t found = 0;
-
-                for (int32_t k = 0; k < taps; k++) {
-                    const int32_t at = place(s, y, x, k);
-
-                    if (at >= 0) {
-                        const float number = as_float(image[at * s->channels + c]);
-
-                        most = found && most > number ? most : number;
-                        found = 1;
-                    }
-                }
-                *out++ = as_word(most);
-            }
-        }
-    }
-}
-""",
-    "means": """\
-/* The mean of every window; positions outside the image count as zeros. */
-static void means(const struct window *s, const uint32_t *image, uint32_t *out)
-{
-    const int32_t taps = s->kernel_height * s->kernel_width;
-
-    for (int32_t y = 0; y < s->out_height; y++) {
-        for (int32_t x = 0; x < s->out_width; x++) {
-            for (int32_t c = 0; c < s->channels; c++) {
-                float sum = 0.0f;
-
-                for (int32_t k = 0; k < taps; k++) {
-                    const int32_t at = place(s, y, x, k);
-
-                    sum += at < 0 ? 0.0f : as_float(image[at * s->channels + c]);
-                }
-                *out++ = as_word(sum / (float)taps);
-            }
-        }
-    }
-}
-""",
-    "mean_of_pixels": """\
-static void mean_of_pixels(int32_t pixels, int32_t channels, const uint32_t *in, uint32_t *out)
-{
-    for (int32_t c = 0; c < channels; c++) {
-        double sum = 0.0;
-
-        for (int32_t p = 0; p < pixels; p++) {
-            sum += (double)as_float(in[p * channels + c]);
-        }
-        out[c] = as_word((float)(sum / pixels));
-    }
-}
-""",
-    "add": """\
-static void add(int32_t count, const uint32_t *one, const uint32_t *two, uint32_t *out)
-{
-    for (int32_t i = 0; i < count; i++) {
-        out[i] = as_word(as_float(one[i]) + as_float(two[i]));
-    }
-}
-""",
-    "beside": """\
-/* The channels of two images side by side. */
-static void beside(int32_t pixels, int32_t channels, int32_t more, const uint32_t *one,
-                   const uint32_t *two, uint32_t *out)
-{
-    for (int32_t p = 0; p < pixels; p++) {
-        for (int32_t c = 0; c < channels; c++) {
-            *out++ = *one++;
-        }
-        for (int32_t c = 0; c < more; c++) {
-            *out++ = *two++;
-        }
-    }
-}
-""",
-    "give_floats": """\
-static void give_floats(int32_t count, const uint32_t *in, float *out)
-{
-    for (int32_t i = 0; i < count; i++) {
-        out[i] = as_float(in[i]);
-    }
-}
-""",
-}
+# In the order in which they are written; a function stands behind those that it calls.
+FUNCTIONS = {**_PRODUCTS, **NUMBERS}
 
 
 def functions(used: Iterable[str]) -> str:
@@ -472,13 +300,13 @@ def functions(used: Iterable[str]) -> str:
     return f"{WINDOW}\n{code}" if "struct window" in code else code
 
 
-_ELEMENTS = {"uint32": "uint32_t", "int32": "int32_t", "float32": "float"}
+_ELEMENTS = {"uint8": "uint8_t", "uint32": "uint32_t", "int32": "int32_t", "float32": "float"}
 _A_LINE = 8
 _WORD = re.compile(r"\w+(?=\()")  # what is called
 
 
 def table(name: str, values: np.ndarray) -> str:
-    """Return the definition of a constant array of uint32, int32 or float32."""
+    """Return the definition of a constant array of uint8, uint32, int32 or float32."""
     texts = [_literal(value) for value in values.ravel()]
     rows = (texts[i : i + _A_LINE] for i in range(0, len(texts), _A_LINE))
     lines = ",\n".join("    " + ", ".join(row) for row in rows)

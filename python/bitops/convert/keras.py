@@ -7,12 +7,15 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .. import layers as L
 from ..layers.base import TrainingLayer, all_layers
 from ..layers.inputs import Shape
 from .errors import ConversionError
 from .keras_file import KerasLayer, KerasModel, read_keras
 from .keras_layers import HANDLERS
+from .lowering import batch_norm
 from .traces import Trace, fork
 
 
@@ -105,7 +108,7 @@ def _refuse_shared(chain: list[TrainingLayer]) -> None:
 def _output(layer: KerasLayer, inputs: list[_Output]) -> _Output:
     if layer.kind == "InputLayer":
         return _Output(Trace(), _input_shape(layer))
-    if layer.kind in ("Add", "Concatenate", "Multiply"):
+    if layer.kind in ("Add", "Average", "Concatenate", "Multiply"):
         return _joined(layer, inputs)
     if layer.kind not in HANDLERS:
         raise layer.refuse("layers of this class are not supported")
@@ -144,6 +147,9 @@ def _joined(layer: KerasLayer, inputs: list[_Output]) -> _Output:
     joined = inputs[0]
     for other in inputs[1:]:
         joined = _join_two(layer, joined, other)
+    if layer.kind == "Average":
+        factors = np.full(joined.shape[-1] or 0, 1 / len(inputs))
+        joined = joined.then(batch_norm(factors, np.zeros_like(factors)))
     return joined
 
 
@@ -153,7 +159,7 @@ def _join_two(layer: KerasLayer, one: _Output, two: _Output) -> _Output:
         raise layer.refuse("its inputs must come from one input of the model")
     if layer.kind == "Multiply":
         return _product(layer, one, two, parting)
-    is_sum = layer.kind == "Add"
+    is_sum = layer.kind in ("Add", "Average")
     if one.shape[: None if is_sum else -1] != two.shape[: None if is_sum else -1]:
         raise layer.refuse(f"its inputs must fit each other, got {one.shape} and {two.shape}")
     start, body, shortcut = parting

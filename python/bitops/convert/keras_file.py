@@ -69,7 +69,7 @@ def read_keras(path: str | os.PathLike) -> KerasModel:
                 "model.save(path)"
             )
         config = _parse(text)
-        group = _child(file, "model_weights")
+        group = _group(file, "model_weights")
         return _model(config, _by_name(group, len(data)))
 
 
@@ -117,16 +117,18 @@ def _read_errors() -> Iterator[None]:
         raise ConversionError(f"[from_keras] the file is damaged: {error}") from None
 
 
-def _child(group: Any, name: str) -> Any:
+def _child(parent: Any, name: str) -> Any:
     try:
-        return hdf5.child(group, name)
+        return hdf5.child(parent, name)
     except ValueError as error:
         raise ConversionError(f"[from_keras] {error}") from None
 
 
-def _children(group: Any) -> Iterator[tuple[str, Any]]:
-    for name in group:
-        yield name, _child(group, name)
+def _group(parent: Any, name: str) -> Any:
+    try:
+        return hdf5.group(parent, name)
+    except ValueError as error:
+        raise ConversionError(f"[from_keras] {error}") from None
 
 
 def _array(dataset: Any, file_bytes: int) -> np.ndarray:
@@ -142,9 +144,10 @@ def _array(dataset: Any, file_bytes: int) -> np.ndarray:
 def _by_name(group: Any, file_bytes: int) -> dict[str, tuple[np.ndarray, ...]]:
     """Return the arrays of a Keras 2 file by the names of layers, in the order Keras gives."""
     arrays = {}
-    for name, child in _children(group):
-        listed = [_text(entry) for entry in child.attrs.get("weight_names", [])]
-        arrays[name] = tuple(_array(_follow(child, entry), file_bytes) for entry in listed)
+    for name in group:
+        layer = _group(group, name)
+        listed = [_text(entry) for entry in layer.attrs.get("weight_names", [])]
+        arrays[name] = tuple(_array(_follow(layer, entry), file_bytes) for entry in listed)
     return arrays
 
 
@@ -167,27 +170,25 @@ def _by_place(
     """
     if "layers" not in file:
         raise ConversionError("[from_keras] model.weights.h5 must hold the layers of the model")
-    group = _child(file, "layers")
+    group = _group(file, "layers")
     arrays, counts = {}, dict[str, int]()
     for entry in _entries(config):
         base = _snake_case(str(entry.get("class_name")))
         number = counts.get(base, 0)
         counts[base] = number + 1
         place = f"{base}_{number}" if number else base
-        found: list[np.ndarray] = []
-        if place in group:
-            _collect(_child(group, place), found, file_bytes)
-        arrays[_name(entry)] = tuple(found)
+        has_arrays = place in group
+        arrays[_name(entry)] = _variables(_group(group, place), file_bytes) if has_arrays else ()
     return arrays
 
 
-def _collect(group: Any, found: list[np.ndarray], file_bytes: int, depth: int = 0) -> None:
-    """Gather the arrays of a layer, in order."""
-    if depth > 8 or "vars" not in group:
-        return
-    variables = _child(group, "vars")
-    for name in sorted(variables, key=lambda key: (len(key), key)):
-        found.append(_array(_child(variables, name), file_bytes))
+def _variables(layer: Any, file_bytes: int) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a layer, in order."""
+    if "vars" not in layer:
+        return ()
+    group = _group(layer, "vars")
+    names = sorted(group, key=lambda key: (len(key), key))
+    return tuple(_array(_child(group, name), file_bytes) for name in names)
 
 
 def _snake_case(name: str) -> str:

@@ -14,6 +14,7 @@ from .. import quantizers as q
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
 from .keras_file import KerasLayer
+from .lowering import batch_norm
 
 Made = list[TrainingLayer]
 Handler = Callable[[KerasLayer, Shape], Made]
@@ -85,6 +86,8 @@ def _activation(layer: KerasLayer, value: Any, shape: Shape) -> Made:
         "relu6": lambda: [L.Clip(0, 6)],
         "tanh": lambda: [L.Tanh()],
         "sigmoid": lambda: [L.Sigmoid()],
+        "silu": lambda: [L.Multiply(L.Sigmoid())],
+        "swish": lambda: [L.Multiply(L.Sigmoid())],
         "softmax": lambda: [L.Softmax()],
         "hardtanh": lambda: [L.Clip(-1, 1)],
         "stesign": lambda: [L.Sign(_clip_of(config))],
@@ -302,6 +305,37 @@ def _batch_norm(layer: KerasLayer, shape: Shape) -> Made:
     return [made]
 
 
+def _rescaling(layer: KerasLayer, shape: Shape) -> Made:
+    return [_affine(layer, shape, layer.config.get("scale", 1.0), layer.config.get("offset", 0.0))]
+
+
+def _normalization(layer: KerasLayer, shape: Shape) -> Made:
+    """Return (x - mean) / deviation, of numbers that are settings, or were found in data."""
+    if layer.config.get("invert"):
+        raise layer.refuse("invert is not supported")
+    given = [layer.config.get(name) for name in ("mean", "variance")]
+    mean, variance = layer.arrays[:2] if len(layer.arrays) >= 2 else map(_numbers, given)
+    deviation = np.maximum(np.sqrt(np.asarray(variance, np.float64)), 1e-7)
+    return [_affine(layer, shape, 1 / deviation, -np.asarray(mean, np.float64) / deviation)]
+
+
+def _affine(layer: KerasLayer, shape: Shape, alpha: Any, bias: Any) -> TrainingLayer:
+    """Return x * alpha + bias, each a number, or one for each feature."""
+    features = shape[-1] if shape else None
+    if features is None:
+        raise layer.refuse("the number of features must be known")
+    values = [np.asarray(_numbers(value), np.float64) for value in (alpha, bias)]
+    if any(value.size not in (1, features) or not np.isfinite(value).all() for value in values):
+        raise layer.refuse("its numbers must be finite, one, or one for each feature")
+    scales, terms = (np.broadcast_to(value.ravel(), (features,)) for value in values)
+    return batch_norm(scales, terms)
+
+
+def _numbers(value: Any) -> Any:
+    """Return numbers as they are; Keras 3 writes arrays as objects."""
+    return value.get("config", {}).get("value") if isinstance(value, dict) else value
+
+
 def _pool(kind: Any) -> Handler:
     def handler(layer: KerasLayer, shape: Shape) -> Made:
         _check(layer, "data_format", "channels_last", None)
@@ -415,10 +449,15 @@ def _zero_padding1d(layer: KerasLayer, shape: Shape) -> Made:
 
 
 def _reshape(layer: KerasLayer, shape: Shape) -> Made:
-    """Let a row become an image of one pixel, as before a product with an image; refuse others."""
+    """Let a row become an image of one pixel, as before a product with an image, or flatten."""
     target = layer.config.get("target_shape")
+    known = math.prod(size or 0 for size in shape)
+    if len(shape) > 1 and list(target or ()) in ([-1], [known]):
+        return [L.Flatten()]
     if len(shape) != 1 or list(target or ()) not in ([1, 1, shape[0]], [1, 1, -1]):
-        raise layer.refuse(f"only a row can become an image of one pixel, got {target!r}")
+        raise layer.refuse(
+            f"only a row can become an image of one pixel, or all become a row, got {target!r}"
+        )
     return []
 
 
@@ -450,6 +489,7 @@ HANDLERS: dict[str, Handler] = {
     "LeakyReLU": _leaky_relu,
     "MaxPooling1D": _pool1d(L.MaxPool2D),
     "MaxPooling2D": _pool(L.MaxPool2D),
+    "Normalization": _normalization,
     "PReLU": _prelu,
     "QuantConv1D": _conv1d,
     "QuantConv2D": _conv,
@@ -457,6 +497,7 @@ HANDLERS: dict[str, Handler] = {
     "QuantDepthwiseConv2D": _depthwise_conv,
     "QuantSeparableConv2D": _separable_conv,
     "ReLU": _relu,
+    "Rescaling": _rescaling,
     "Reshape": _reshape,
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,

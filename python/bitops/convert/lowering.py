@@ -44,6 +44,10 @@ def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.
         raise ConversionError(
             f"[{where}] the output must be scores, not images that were flattened or joined"
         )
+    if set(output.axes) - set("nhwc1"):
+        raise ConversionError(
+            f"[{where}] the output must be scores, not images in another shape, got {output.axes!r}"
+        )
     sizes = start.sizes[1:] if start.is_sequence else start.sizes
     known = tuple(size for size in sizes if size is not None)
     try:
@@ -202,6 +206,11 @@ def _map(step: Map) -> list[TrainingLayer]:
         "softmax": L.Softmax,
         "tanh": L.Tanh,
     }
+    if step.kind == "round":
+        raise ConversionError(
+            f"[convert] {step.source}: it must follow a Clip, or come before one, as in quantized "
+            f"activations"
+        )
     if step.kind not in plain:
         raise ConversionError(
             f"[convert] {step.source}: it is supported only in the input scales of XNOR-Net"

@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from .calls import Call, Handler
+from .onnx_quant import rounded_within
 from .onnx_scales import MAGNITUDE, times_scales
 from .steps import Levels, Map
-from .tensors import Tensor, add
+from .tensors import Tensor, add, multiply
 
 
 def _add(call: Call) -> Tensor:
@@ -116,6 +117,9 @@ def _clipped(call: Call, low: float, high: float) -> Tensor:
         return x
     if not low < high:
         raise call.node.refuse(f"its limits must rise, got {low} and {high}")
+    rounded = rounded_within(call, x, low, high)
+    if rounded is not None:
+        return rounded
     return x.add(Map(str(call.node), "clip", (low, high)))
 
 
@@ -131,6 +135,12 @@ def _hard_sigmoid(call: Call) -> Tensor:
     x = call.tensor()
     x = x.affine(call.node, call.attribute("alpha", 0.2), call.attribute("beta", 0.5))
     return x.add(Map(str(call.node), "clip", (0.0, 1.0)))
+
+
+def _hard_swish(call: Call) -> Tensor:
+    x = call.tensor()
+    gate = x.affine(call.node, 1 / 6, 0.5).add(Map(str(call.node), "clip", (0.0, 1.0)))
+    return multiply(call.node, gate, x)
 
 
 def _prelu(call: Call) -> Tensor:
@@ -161,6 +171,7 @@ HANDLERS: dict[str, Handler] = {
     "Div": _divide,
     "Dropout": _dropout,
     "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
     "Identity": _same,
     "LeakyRelu": _leaky_relu,
     "Max": _maximum,

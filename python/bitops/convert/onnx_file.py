@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..files.reading import read_regular
+from ..files.reading import check_regular, open_regular, read_regular
 from ..files.unpacking import most_unpacked
 from .errors import ConversionError
 from .graph import Graph, Node
@@ -38,7 +38,7 @@ def read_onnx(source: Source) -> tuple[Graph, Any]:
         raise ConversionError(f"[from_onnx] the file must be an ONNX model: {error}") from None
     if not model.graph.node:
         raise ConversionError("[from_onnx] the file must be an ONNX model with at least one node")
-    _refuse_external_data(model)
+    _load_external_data(model, None if isinstance(source, bytes) else Path(source).parent)
     model = _checked(onnx, model)
     return _graph(onnx, model), model
 
@@ -76,13 +76,44 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from attribute.tensors
 
 
-def _refuse_external_data(model: Any) -> None:
+def _load_external_data(model: Any, folder: Path | None) -> None:
+    """Read the tensors that lie in files beside the model, as PyTorch's exporter puts them."""
+    left: dict[str, int] = {}
     for tensor in _tensors(model.graph):
         if tensor.data_location == 1 or tensor.external_data:
-            raise ConversionError(
-                f"[from_onnx] all tensors must be in the file itself, got {tensor.name!r} in "
-                f"another one; save the model with save_as_external_data=False"
-            )
+            tensor.raw_data = _external_data(tensor, folder, left)
+            tensor.data_location = 0
+            del tensor.external_data[:]
+
+
+def _external_data(tensor: Any, folder: Path | None, left: dict[str, int]) -> bytes:
+    """Return the bytes of a tensor; `left` counts those of each file that none has taken yet."""
+    where = f"[from_onnx] the data of tensor {tensor.name!r}"
+    if folder is None:
+        raise ConversionError(
+            f"{where} is in another file: give the path of the model, or export it with "
+            f"external_data=False"
+        )
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    name = entries.get("location", "")
+    if name in ("", ".", "..") or set(name) & set("/\\:\0"):
+        raise ConversionError(f"{where} must be in a file beside the model, got {name!r}")
+    try:
+        offset, path = int(entries.get("offset", 0)), folder / name
+        check_regular(path, path.lstat())  # no link to elsewhere
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int(entries.get("length", size - offset))
+            rest = left.setdefault(name, size)
+            if not (0 <= offset <= size and 0 <= length <= min(size - offset, rest)):
+                raise ConversionError(f"{where} must be a part of its own of {name!r}")
+            left[name] = rest - length
+            file.seek(offset)
+            return file.read(length)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConversionError):
+            raise
+        raise ConversionError(f"{where} cannot be read from {name!r}: {error}") from None
 
 
 def _checked(onnx: Any, model: Any) -> Any:

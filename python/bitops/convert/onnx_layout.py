@@ -9,8 +9,8 @@ import numpy as np
 
 from .calls import Call, Handler
 from .graph import BATCH, Node
-from .steps import Pad
-from .tensors import Tensor, concat, pad_features
+from .steps import Pad, Pool
+from .tensors import Tensor, concat, output_size, pad_features
 
 
 def _reshape(call: Call) -> Tensor:
@@ -119,11 +119,52 @@ def _pad(call: Call) -> Tensor:
     return x.add(Pad(str(node), x.features(node), padding, number), sizes=(*sizes, x.sizes[-1]))
 
 
+def _slice(call: Call) -> Tensor:
+    """Every n-th row and column, from the first on: windows of one pixel."""
+    node, x = call.node, call.tensor()
+    starts, ends = (
+        np.reshape(call.setting(what, i), -1) for i, what in ((1, "starts"), (2, "ends"))
+    )
+    axes = np.reshape(call.setting("axes", 3, range(len(starts))), -1).tolist()
+    steps = np.reshape(call.setting("steps", 4, [1] * len(starts)), -1).tolist()
+    strides = {"h": 1, "w": 1}
+    for axis, start, end, step in zip(axes, starts.tolist(), ends.tolist(), steps, strict=True):
+        name, size = x.axes[axis], x.shape()[axis]
+        whole = end >= (2**31 - 1 if size is None or size == BATCH else size)
+        if start == 0 and whole and (step == 1 or (step > 1 and name in "hw")):
+            strides[name] = step
+            continue
+        raise node.refuse(
+            "only every n-th row and column can be taken, from the first on; channels, pixels and "
+            "examples cannot be chosen otherwise"
+        )
+    stride = strides["h"], strides["w"]
+    if stride == (1, 1):
+        return x
+    image = output_size(node, x, (1, 1), stride, ((0, 0), (0, 0)), (1, 1))
+    step = Pool(str(node), "max", (1, 1), stride, ((0, 0), (0, 0)))
+    return x.add(step, sizes=(*image, x.sizes[-1]))
+
+
+def _expand(call: Call) -> Tensor:
+    """A factor for each channel as an image: a product takes it as it is."""
+    node, x = call.node, call.tensor()
+    target, here = np.reshape(call.needed(1), -1).tolist(), x.shape()
+    if len(target) != len(here) or not all(
+        size in (1, own) or axis == "1" or (axis == "n" and size == x.batch)
+        for size, own, axis in zip(target, here, x.axes, strict=False)
+    ):
+        raise node.refuse("only one number for each channel can be repeated, for all pixels")
+    return x.repeated(target)
+
+
 HANDLERS: dict[str, Handler] = {
     "Concat": _concat,
+    "Expand": _expand,
     "Flatten": _flatten,
     "Pad": _pad,
     "Reshape": _reshape,
+    "Slice": _slice,
     "Squeeze": _squeeze,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

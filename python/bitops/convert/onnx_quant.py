@@ -8,10 +8,13 @@ import numpy as np
 
 from ..layers import fold
 from .calls import Call, Handler
+from .onnx_pools import is_whole_image, mean_of_image
 from .quantization import MAX_BITS, integer_range, quant_thresholds, rounding_of
 from .steps import Affine, Levels, Map, Pool
 from .tensors import COUNTED, Tensor
 from .traces import Trace
+
+ROUND = "round"
 
 _ZERO, _ABOVE_ZERO = np.float32(0), np.nextafter(np.float32(0), np.float32(1))
 
@@ -64,6 +67,11 @@ def _reduce_sum(call: Call) -> Tensor:
     node, x = call.node, call.tensor()
     axes = call.setting("axes", 1)
     at = [axis % len(x.axes) for axis in np.reshape([] if axes is None else axes, -1).tolist()]
+    if is_whole_image(x, at):
+        pixels = [size for size in x.sizes[:2] if size is not None]
+        if len(pixels) < 2:
+            raise node.refuse("the size of the image must be known")
+        return mean_of_image(call, x, at).affine(node, float(pixels[0] * pixels[1]), 0.0)
     if at != [len(x.axes) - 1] or not x.axes.endswith(COUNTED):
         raise node.refuse("only the results of comparisons with several thresholds can be summed")
     if not isinstance(x.trace.step, Levels) or call.attribute("keepdims", 1):
@@ -72,12 +80,15 @@ def _reduce_sum(call: Call) -> Tensor:
 
 
 def _round(call: Call) -> Tensor:
-    """Round after [a scale, then] Clip [, then a scale]: codes, as quantizing activations write."""
+    """Round after [a scale, then] Clip [, then a scale]: codes, as quantizing activations write.
+
+    Without a Clip before it, one must come next, as `rounded_within` says.
+    """
     node, x = call.node, call.tensor()
     trace, outer = _common_affine(x.trace)
     clip = trace.step
     if not (isinstance(clip, Map) and clip.kind == "clip" and outer is not None):
-        raise node.refuse("it must follow a Clip, as in quantized activations")
+        return x.add(Map(str(node), ROUND))
     assert trace.before is not None
     trace, inner = _common_affine(trace.before)
     if inner is None:
@@ -97,6 +108,20 @@ def _round(call: Call) -> Tensor:
     threshold = np.nextafter(below, np.float32(np.inf))[np.newaxis]
     start = replace(x, trace=trace)
     return _levels(call, start, threshold, np.arange(low, high + 1))
+
+
+def rounded_within(call: Call, x: Tensor, low: float, high: float) -> Tensor | None:
+    """Return what a Clip gives behind a Round, which is the Round of a Clip if limits are integers.
+
+    None if it does not follow a Round.
+    """
+    step, before = x.trace.step, x.trace.before
+    if not (isinstance(step, Map) and step.kind == ROUND and before is not None):
+        return None
+    if not (float(low).is_integer() and float(high).is_integer()):
+        raise call.node.refuse(f"behind a Round its limits must be integers, got {low} and {high}")
+    clipped = replace(x, trace=before).add(Map(str(call.node), "clip", (low, high)))
+    return _round(call.on(clipped))
 
 
 def _common_affine(trace: Trace) -> tuple[Trace, tuple[float, float] | None]:

@@ -17,6 +17,10 @@ from .traces import Trace, fork
 
 # The axis of comparisons with several thresholds, until they are counted.
 COUNTED = "t"
+# An axis of one element that was repeated; only a product may follow.
+REPEATED = "e"
+# Axes of pixels: height, width, or both in one.
+PIXELS = "hws"
 
 # Bounds for files that strangers made: numbers of an example in one tensor, steps in the branches
 # of one node, and how deep branches lie in branches.
@@ -39,11 +43,15 @@ class Tensor:
         Those of an example here: (h, w, c) or (c,). None marks an unknown size.
     axes : str
         For each axis of the tensor in the graph what it is here: "n", "h", "w", "c", or "1" for an
-        axis of one element that does not exist here. COUNTED stands for one of thresholds.
+        axis of one element that does not exist here. COUNTED stands for one of thresholds, "s" for
+        height and width in one, "g" and "k" for groups of channels and the channels of a group,
+        until they are shuffled, and REPEATED for a repeated axis of one element.
     order : ndarray of int, optional
         Feature j of the graph is feature order[j] here; None if they are the same.
     batch : int, optional
         The size of the first axis that the graph itself states.
+    groups : (int, int), optional
+        The sizes of "g" and "k".
     """
 
     trace: Trace[Step]
@@ -51,6 +59,7 @@ class Tensor:
     axes: str
     order: np.ndarray | None = None
     batch: int | None = None
+    groups: Pair | None = None
 
     @property
     def is_image(self) -> bool:
@@ -68,8 +77,23 @@ class Tensor:
 
     def shape(self) -> list[int | None]:
         """Return the shape in the graph, BATCH for the first axis, None for unknown sizes."""
-        own = dict(zip("hwc" if self.is_image else "c", self.sizes, strict=True))
-        return [{**own, "n": BATCH, "1": 1, COUNTED: None}[axis] for axis in self.axes]
+        own: dict[str, int | None] = dict(
+            zip("hwc" if self.is_image else "c", self.sizes, strict=True)
+        )
+        if self.groups is not None:
+            own["g"], own["k"] = self.groups
+        if "s" in self.axes:
+            own["s"] = own["h"] * own["w"]  # type: ignore[operator]
+        own |= {"n": BATCH, "1": 1, COUNTED: None, REPEATED: None}
+        return [own[axis] for axis in self.axes]
+
+    def repeated(self, sizes: Sequence[int]) -> Tensor:
+        """Return the tensor with axes of one element repeated to other sizes, for a product."""
+        axes = "".join(
+            REPEATED if axis == "1" and size != 1 else axis
+            for axis, size in zip(self.axes, sizes, strict=True)
+        )
+        return replace(self, axes=axes)
 
     def add(self, step: Step, **changes: object) -> Tensor:
         """Return the tensor behind one more step."""
@@ -127,6 +151,11 @@ class Tensor:
             raise node.refuse("the first axis must be that of the examples")
         if list(shape[1:]) == sizes:
             return self
+        regrouped = self._regrouped(sizes, list(shape[1:]))
+        if regrouped is not None:
+            return regrouped
+        if self.groups is not None or COUNTED in axes:
+            raise node.refuse(f"a shape of {sizes} cannot become {list(shape[1:])}")
         left = [(axis, size) for axis, size in zip(axes, sizes, strict=True) if size != 1]
         wanted = [size for size in shape[1:] if size != 1]
         if [size for _, size in left] == wanted and len(left) > 0:
@@ -146,7 +175,8 @@ class Tensor:
         """Give names to the axes of a shape that differs only in axes of one element."""
         names = iter(left)
         axes = "n" + "".join("1" if size == 1 else next(names)[0] for size in shape[1:])
-        lost = [axis for axis in ("hwc" if self.is_image else "c") if axis not in axes]
+        given = axes.replace("s", "hw")
+        lost = [axis for axis in ("hwc" if self.is_image else "c") if axis not in given]
         if not lost:
             return replace(self, axes=axes)
         if "c" not in lost:  # an image of one pixel, or of one row
@@ -158,6 +188,43 @@ class Tensor:
                 return replace(self, axes=axes[:at] + "c" + axes[at + 1 :])
         return self._flattened(shape)
 
+    def _regrouped(self, sizes: Sequence[int | None], target: list[int | None]) -> Tensor | None:
+        """Return channels in groups, the channels of groups in a row, or pixels in a row."""
+        axes = self.axes[1:]
+        for both in ("hw", "gk", "kg"):
+            at = axes.find(both)
+            if at < 0:
+                continue
+            one, two = sizes[at], sizes[at + 1]
+            if one is None or two is None or 1 in (one, two):
+                continue
+            if target != [*sizes[:at], one * two, *sizes[at + 2 :]]:
+                continue
+            if both == "hw":
+                return replace(self, axes="n" + axes.replace("hw", "s"))
+            y = replace(self, axes="n" + axes.replace(both, "c"), groups=None)
+            return y if both == "gk" else y._shuffled(two, one)
+        at = axes.find("c")
+        if at >= 0 and self.groups is None and len(target) == len(sizes) + 1:
+            groups, channels = target[at : at + 2]
+            if target == [*sizes[:at], groups, channels, *sizes[at + 1 :]]:
+                if (
+                    groups
+                    and channels
+                    and min(groups, channels) > 1
+                    and (groups * channels == sizes[at])
+                ):
+                    whole = "n" + axes.replace("c", "gk")
+                    return replace(self, axes=whole, groups=(groups, channels))
+        return None
+
+    def _shuffled(self, groups: int, channels: int) -> Tensor:
+        """Return the first channels of all groups, then the second ones, and so on."""
+        places = np.arange(groups * channels).reshape(groups, channels).T.ravel()
+        order = places if self.order is None else self.order[places]
+        is_same = bool((order == np.arange(order.size)).all())
+        return replace(self, order=None if is_same else order)
+
     def _flattened(self, shape: Sequence[int | None]) -> Tensor:
         """Return the features of an example in one row."""
         sizes = [size for size in self.sizes if size is not None]
@@ -167,7 +234,7 @@ class Tensor:
             axes = "nc" + axes[2:]
         if not self.is_image:
             return replace(self, axes=axes)
-        names = [axis for axis in self.axes[1:] if axis != "1"]
+        names = [axis for axis in self.axes[1:].replace("s", "hw") if axis != "1"]
         names += [axis for axis in "hwc" if axis not in names]  # of one element each
         places = np.arange(features).reshape(sizes)
         if self.order is not None:
@@ -178,8 +245,23 @@ class Tensor:
         return self.add(step, sizes=(features,), axes=axes, order=None if is_same else order)
 
 
+def _of_one_kind(node: Node, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    """Make a row of an image of one pixel if the other tensor is a row."""
+    if one.is_image == two.is_image or one.shape() != two.shape():
+        return one, two
+
+    def row(x: Tensor) -> Tensor:
+        if not x.is_image:
+            return x
+        axes, channels = x.axes.replace("h", "1").replace("w", "1"), x.sizes[-1]
+        return x.add(Map(str(node), "flatten", (channels, channels)), sizes=(channels,), axes=axes)
+
+    return row(one), row(two)
+
+
 def add(node: Node, one: Tensor, two: Tensor) -> Tensor:
     """Return the sum of two tensors."""
+    one, two = _of_one_kind(node, one, two)
     if one.shape() != two.shape() or one.axes != two.axes:
         raise node.refuse(f"the operands must have one shape, got {one.shape()} and {two.shape()}")
     if not _same_order(one, two):
@@ -240,6 +322,7 @@ def _with_features(step: Step, target: Tensor) -> Step | None:
 
 def concat(node: Node, one: Tensor, two: Tensor) -> Tensor:
     """Return two tensors side by side along the features."""
+    one, two = _of_one_kind(node, one, two)
     if one.sizes[:-1] != two.sizes[:-1] or one.axes != two.axes:
         raise node.refuse(f"the operands must have one size, got {one.shape()} and {two.shape()}")
     first, second = one.features(node), two.features(node)
@@ -268,6 +351,8 @@ def multiply(node: Node, one: Tensor, two: Tensor) -> Tensor:
     """Return the product of two tensors, of which one may have a factor for each channel."""
     if one.is_image < two.is_image:
         one, two = two, one
+    if one.is_image:  # a factor need not be repeated
+        two = replace(two, axes=two.axes.replace(REPEATED, "1"))
     if one.is_image and not two.is_image:
         one_pixel = "".join("1" if axis in "hw" else axis for axis in one.axes)
         fits = two.axes == one_pixel and one.sizes[-1] == two.sizes[-1]

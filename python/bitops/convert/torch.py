@@ -43,7 +43,8 @@ def from_torch(
         ("features.0", BinaryConv2D(64, 128, 3)). A block of several such layers is given with a
         list of their names.
     input_shape : tuple of int
-        Shape of one example as the network will take it: (h, w, c) of images, or (features,).
+        Shape of one example as the network will take it: (h, w, c) of images, (length, c) of
+        sequences, or (features,).
     binary : callable, optional
         For a module, `binary(name, part)` is called for each part of it that has a weight. If it
         returns True, the signs of the weight take its place, +1 at 0; if it returns a tensor, this
@@ -54,9 +55,10 @@ def from_torch(
     Returns
     -------
     Sequential
-        It takes images (n, h, w, c), though the module takes (n, c, h, w), or rows; `freeze()`
-        packs it. One made of a module has the weights as they are multiplied, so that it can be
-        run, not trained on. One of a state dict has the latent weights.
+        It takes images (n, h, w, c), though the module takes (n, c, h, w), sequences (n, length,
+        c), though the module takes (n, c, length), or rows; `freeze()` packs it. One made of a
+        module has the weights as they are multiplied, so that it can be run, not trained on. One of
+        a state dict has the latent weights.
 
     Raises
     ------
@@ -116,9 +118,10 @@ def from_torch(
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     shape = check_shape("from_torch", input_shape)
-    if shape is None or len(shape) not in (1, 3):
+    if shape is None or not 1 <= len(shape) <= 3:
         raise ValueError(
-            f"[from_torch] input_shape must be (h, w, c) of images or (features,), got {shape}"
+            f"[from_torch] input_shape must be (h, w, c) of images, (length, c) of sequences or "
+            f"(features,), got {shape}"
         )
     return shape
 

@@ -43,7 +43,7 @@ def prepared(module: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def run_module(module: Any, x: np.ndarray) -> np.ndarray:
-    """Return what a module gives in evaluation for images (n, h, w, c) or rows."""
+    """Return what a module gives in evaluation for examples as this package has them."""
     own = _own_copy(module)
     with import_torch().no_grad():
         return own(_as_input(own, x)).numpy()
@@ -67,9 +67,9 @@ def _kind_of(module: Any) -> Any:
 
 
 def _as_input(module: Any, x: np.ndarray) -> Any:
-    """Return images (n, h, w, c) or rows as a module takes them."""
-    if x.ndim == 4:
-        x = x.transpose(0, 3, 1, 2)
+    """Return images (n, h, w, c), sequences (n, length, c) or rows as a module takes them."""
+    if x.ndim > 2:
+        x = np.moveaxis(x, -1, 1)
     torch = import_torch()
     given = torch.from_numpy(np.ascontiguousarray(x)).to(_kind_of(module))
     return given.clone(memory_format=torch.contiguous_format)  # strides of one channel too

@@ -8,87 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .calls import Call
-from .errors import ConversionError
-from .graph import Node
-from .onnx_trace import HANDLERS as OPERATORS
 from .steps import Map
 from .tensors import Tensor
+from .torch_calls import Operation
 
-_OPSET = 21
 LOG_SOFTMAX = "log_softmax"
-
-
-@dataclass(frozen=True)
-class FunctionNode(Node):
-    """A call of a function of PyTorch; `name` is that of the module whose forward calls it."""
-
-    function: str = ""
-    module: str = ""
-
-    def __str__(self) -> str:
-        if not self.name:
-            return f"{self.function} in {self.module}"
-        return f"{self.function} in {self.module} {self.name!r}"
-
-    def refuse(self, reason: str) -> ConversionError:
-        return ConversionError(f"[from_torch] {self}: {reason}")
-
-
-@dataclass(frozen=True)
-class Operation:
-    """Applies operators of ONNX on behalf of a call."""
-
-    node: FunctionNode
-    remarks: list[str]
-
-    def __call__(self, op: str, *inputs: Any, **attributes: Any) -> Tensor:
-        """Apply an operator to Tensors, arrays and numbers; None leaves an input out."""
-        names = ["" if value is None else f"x{i}" for i, value in enumerate(inputs)]
-        given = {name: value for name, value in zip(names, inputs, strict=True) if name}
-        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-        constants = {
-            name: np.asarray(value) for name, value in given.items() if name not in tensors
-        }
-        node = replace(self.node, op=op, inputs=tuple(names), attributes=attributes)
-        try:
-            return OPERATORS[op](Call(node, tensors, constants, _OPSET, self.remarks))
-        except IndexError:
-            raise node.refuse("it names an axis that its input does not have") from None
-
-    def refuse(self, reason: str) -> ConversionError:
-        return self.node.refuse(reason)
-
-    def tensor(self, x: Any) -> Tensor:
-        """Return an argument that must depend on the input of the network."""
-        if not isinstance(x, Tensor):
-            raise self.refuse("its first operand must depend on the input of the network")
-        return x
-
-    def weights(self, w: Any) -> np.ndarray:
-        """Return weights without the rounding of sums that cancel, if they are +- a scale.
-
-        Such as sign(w) * s - clip(w) + clip(w), which keeps a pseudo-gradient for training.
-        """
-        if isinstance(w, Tensor):
-            raise self.refuse("its weights must not depend on the input of the network")
-        w = np.asarray(w)
-        magnitudes = np.abs(w.reshape(len(w), -1).astype(np.float64)) if w.size else w
-        if w.ndim < 2 or magnitudes.shape[1] < 2:
-            return w
-        scale = np.median(magnitudes, axis=1, keepdims=True)
-        error = np.abs(magnitudes - scale)
-        # two roundings of numbers up to 1
-        if not error.any() or (error > np.minimum(2.4e-7, 1e-3 * scale)).any():
-            return w
-        self.remarks.append(f"{self.node}: its weights are taken to be +- a scale a filter")
-        shape = (len(w),) + (1,) * (w.ndim - 1)
-        return np.where(w >= 0, 1.0, -1.0) * scale.reshape(shape)
 
 
 Handler = Callable[..., Tensor]
@@ -103,8 +32,9 @@ def _handles(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def _pair(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else [*value] * (2 if len(value) == 1 else 1)
+def _each(value: Any, axes: int) -> list[int]:
+    """Return a setting of windows for each axis: it may be one number for all."""
+    return [value] * axes if isinstance(value, int) else [*value] * (axes if len(value) == 1 else 1)
 
 
 # Arithmetic
@@ -268,6 +198,16 @@ def _tanh(on: Operation, x: Any) -> Tensor:
     return on("Tanh", x)
 
 
+@_handles("silu")
+def _silu(on: Operation, x: Any, inplace: bool = False) -> Tensor:
+    return on("Mul", on("Sigmoid", x), x)
+
+
+@_handles("hardswish")
+def _hardswish(on: Operation, x: Any, inplace: bool = False) -> Tensor:
+    return on("HardSwish", x)
+
+
 @_handles("sigmoid")
 def _sigmoid(on: Operation, x: Any) -> Tensor:
     return on("Sigmoid", x)
@@ -360,25 +300,27 @@ def _addmm(
     return on("Add", product, _times(on, bias, beta))
 
 
-@_handles("conv2d")
-def _conv2d(
-    on: Operation,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    w = on.weights(weight)
-    if w.ndim != 4:
-        raise on.refuse(f"only convolutions of two axes are supported, got weights {w.shape}")
-    pads = _same_pads(w, _pair(dilation)) if padding == "same" else None
-    if pads is None:
-        pads = [0, 0, 0, 0] if padding == "valid" else _pair(padding) * 2
-    settings = {"strides": _pair(stride), "dilations": _pair(dilation), "group": groups}
-    return on("Conv", on.tensor(x), w, bias, pads=pads, **settings)
+def _convolution(axes: int) -> Handler:
+    def handler(
+        on: Operation,
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        w = on.weights(weight)
+        dilations = _each(dilation, axes)
+        if padding == "same":
+            pads = _same_pads(w, dilations)
+        else:
+            pads = [0] * 2 * axes if padding == "valid" else _each(padding, axes) * 2
+        settings = {"strides": _each(stride, axes), "dilations": dilations, "group": groups}
+        return on("Conv", on.tensor(x), w, bias, pads=pads, **settings)
+
+    return handler
 
 
 def _same_pads(w: np.ndarray, dilation: Sequence[int]) -> list[int]:
@@ -386,66 +328,82 @@ def _same_pads(w: np.ndarray, dilation: Sequence[int]) -> list[int]:
     return [total // 2 for total in totals] + [total - total // 2 for total in totals]
 
 
+_handles("conv1d")(_convolution(1))
+_handles("conv2d")(_convolution(2))
+
+
 # Pools
 
 
-@_handles("max_pool2d")
-def _max_pool2d(
-    on: Operation,
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor:
-    settings = _windows(kernel_size, stride, padding, ceil_mode)
-    return on("MaxPool", x, dilations=_pair(dilation), **settings)
+def _max_pool(axes: int) -> Handler:
+    def handler(
+        on: Operation,
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Tensor:
+        settings = _windows(axes, kernel_size, stride, padding, ceil_mode)
+        return on("MaxPool", x, dilations=_each(dilation, axes), **settings)
+
+    return handler
 
 
-@_handles("avg_pool2d")
-def _avg_pool2d(
-    on: Operation,
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    if divisor_override is not None:
-        raise on.refuse("divisor_override is not supported")
-    settings = _windows(kernel_size, stride, padding, False)
-    if ceil_mode and on("AveragePool", x, count_include_pad=1, **settings).sizes != (
-        on("AveragePool", x, count_include_pad=1, **{**settings, "ceil_mode": 1}).sizes
-    ):
-        raise on.refuse("windows beyond the image, which ceil_mode makes, are not supported")
-    return on("AveragePool", x, count_include_pad=int(count_include_pad), **settings)
+def _average_pool(axes: int) -> Handler:
+    def handler(
+        on: Operation,
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        if divisor_override is not None:
+            raise on.refuse("divisor_override is not supported")
+        settings = _windows(axes, kernel_size, stride, padding, False)
+        if ceil_mode and on("AveragePool", x, count_include_pad=1, **settings).sizes != (
+            on("AveragePool", x, count_include_pad=1, **{**settings, "ceil_mode": 1}).sizes
+        ):
+            raise on.refuse("windows beyond the image, which ceil_mode makes, are not supported")
+        return on("AveragePool", x, count_include_pad=int(count_include_pad), **settings)
+
+    return handler
 
 
-def _windows(kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> dict[str, Any]:
-    kernel = _pair(kernel_size)
-    strides = _pair(stride) if stride not in (None, [], ()) else kernel
+def _windows(
+    axes: int, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
+) -> dict[str, Any]:
+    kernel = _each(kernel_size, axes)
+    strides = _each(stride, axes) if stride not in (None, [], ()) else kernel
     return {
         "kernel_shape": kernel,
         "strides": strides,
-        "pads": _pair(padding) * 2,
+        "pads": _each(padding, axes) * 2,
         "ceil_mode": int(ceil_mode),
     }
 
 
-@_handles("adaptive_avg_pool2d")
-def _adaptive_avg_pool2d(on: Operation, x: Any, output_size: Any) -> Tensor:
+_handles("max_pool1d")(_max_pool(1))
+_handles("max_pool2d")(_max_pool(2))
+_handles("avg_pool1d")(_average_pool(1))
+_handles("avg_pool2d")(_average_pool(2))
+
+
+@_handles("adaptive_avg_pool1d", "adaptive_avg_pool2d")
+def _adaptive_avg_pool(on: Operation, x: Any, output_size: Any) -> Tensor:
     window = _adaptive_window(on, x, output_size)
     if window is None:
         return on("GlobalAveragePool", x)
     return on("AveragePool", x, kernel_shape=window, strides=window)
 
 
-@_handles("adaptive_max_pool2d")
-def _adaptive_max_pool2d(
+@_handles("adaptive_max_pool1d", "adaptive_max_pool2d")
+def _adaptive_max_pool(
     on: Operation, x: Any, output_size: Any, return_indices: bool = False
 ) -> Tensor:
     window = _adaptive_window(on, x, output_size)
@@ -458,11 +416,14 @@ def _adaptive_window(on: Operation, x: Any, output_size: Any) -> list[int] | Non
     """Return the window whose outputs have a size; None for the whole image."""
     here = on.tensor(x)
     image = [size or 0 for size, axis in zip(here.shape(), here.axes, strict=True) if axis in "hw"]
-    pairs = zip(image, _pair(output_size), strict=False)
+    targets = _each(output_size, len(image))
+    if not image or len(targets) != len(image):
+        raise on.refuse(f"its input must be images or sequences, got axes {here.axes!r}")
+    pairs = list(zip(image, targets, strict=True))
     wanted = [size if target is None else target for size, target in pairs]
-    if wanted == [1, 1]:
+    if set(wanted) == {1}:
         return None
-    if len(image) != 2 or any(size % n for size, n in zip(image, wanted, strict=True)):
+    if any(size % n for size, n in zip(image, wanted, strict=True)):
         raise on.refuse(f"an image of {image} pixels must be divisible into {wanted} windows")
     return [size // n for size, n in zip(image, wanted, strict=True)]
 
@@ -473,6 +434,20 @@ def _mean(
 ) -> Tensor:
     axes = None if dim is None else np.reshape(dim, -1)
     return on("ReduceMean", x, axes, keepdims=int(keepdim))
+
+
+@_handles("sum")
+def _sum(
+    on: Operation, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    axes = np.arange(len(on.tensor(x).axes)) if dim is None else np.reshape(dim, -1)
+    return on("ReduceSum", x, axes, keepdims=int(keepdim))
+
+
+@_handles("amax")
+def _amax(on: Operation, x: Any, dim: Any = (), keepdim: bool = False) -> Tensor:
+    axes = np.reshape(dim, -1).astype(int) if np.size(dim) else None
+    return on("ReduceMax", x, axes, keepdims=int(keepdim))
 
 
 @_handles("pad", "constant_pad_nd")
@@ -493,10 +468,42 @@ def _pad(
 
 @_handles("flatten")
 def _flatten(on: Operation, x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    shape = on.tensor(x).shape()
+    first, last = start_dim % len(shape), end_dim % len(shape)
+    if first == 0:
+        raise on.refuse("the first axis must stay that of the examples, as start_dim=1 keeps it")
+    if first == 1 and last == len(shape) - 1:
+        return on("Flatten", x)
+    return on("Reshape", x, np.array([*shape[:first], -1, *shape[last + 1 :]]))
+
+
+@_handles("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(on: Operation, x: Any, groups: int) -> Tensor:
+    here, channels, *image = on.tensor(x).shape()
+    split = on("Reshape", x, np.array([here, groups, (channels or 0) // groups, *image]))
+    order = [0, 2, 1, *range(3, len(split.axes))]
+    return on("Reshape", on("Transpose", split, perm=order), np.array([here, channels, *image]))
+
+
+@_handles("getitem")
+def _getitem(on: Operation, x: Any, places: Any) -> Tensor:
+    """Slices with steps, and None for a new axis."""
+    given = list(places) if isinstance(places, tuple | list) else [places]
     axes = len(on.tensor(x).axes)
-    if start_dim % axes != 1 or end_dim % axes != axes - 1:
-        raise on.refuse("it must flatten all axes but the first, as start_dim=1 does")
-    return on("Flatten", x)
+    if Ellipsis in given:
+        at = given.index(Ellipsis)
+        left = axes - sum(place is not None for place in given) + 1
+        given[at : at + 1] = [slice(None)] * left
+    slices = [place for place in given if place is not None]
+    if not all(isinstance(place, slice) for place in slices):
+        raise on.refuse("only slices, and None for a new axis, can be between the brackets")
+    starts = [place.start or 0 for place in slices]
+    ends = [2**31 - 1 if place.stop is None else place.stop for place in slices]
+    steps = [place.step or 1 for place in slices]
+    settings = [np.array(values, np.int64) for values in (starts, ends, range(len(slices)), steps)]
+    y = on("Slice", x, *settings) if slices else x
+    new = [at for at, place in enumerate(given) if place is None]
+    return on("Unsqueeze", y, np.array(new)) if new else y
 
 
 @_handles("view", "reshape", "_unsafe_view")

@@ -22,9 +22,10 @@ from .graph import BATCH
 from .simplify import is_three_way
 from .steps import Levels
 from .tensors import Tensor
+from .torch_calls import FunctionNode, Operation
 from .torch_forms import Steps, find_steps
 from .torch_module import EXAMPLES, import_torch
-from .torch_ops import HANDLERS, FunctionNode, Operation
+from .torch_ops import HANDLERS
 from .traces import Trace
 
 _MOST_BASES = 6
@@ -392,24 +393,28 @@ class Recorder:
         if kind in (torch.float16, torch.bfloat16):
             raise node.refuse("half precision is not supported")
         if node.op.startswith("expand"):
-            self._check_expansion(node, value, args[1:])
+            value = self._expanded(node, value, args[1:])
         if not kind.is_floating_point and not isinstance(value.known().trace.step, Levels):
             raise node.refuse("a cast to integers or bool is supported only behind a comparison")
         if node.op in _KINDS:
             return replace(value, call=FunctionCall(func, args, kwargs))
         return value
 
-    def _check_expansion(self, node: FunctionNode, value: Recorded, sizes: tuple) -> None:
+    def _expanded(self, node: FunctionNode, value: Recorded, sizes: tuple) -> Recorded:
         if len(sizes) == 1 and isinstance(sizes[0], Recorded):
             wanted = sizes[0].known().shape()
         else:
             given = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
             wanted = [BATCH, *given[1:]]
-        here = value.known().shape()
+        known = value.known()
+        here = known.shape()
         if len(here) != len(wanted) or any(
-            size not in (-1, own) for size, own in zip(wanted, here, strict=True)
+            size not in (-1, own) and axis != "1"  # a product takes one factor for all pixels
+            for size, own, axis in zip(wanted, here, known.axes, strict=True)
         ):
             raise node.refuse("what depends on the input cannot be repeated")
+        repeated = known.repeated([1 if size in (-1, None) else size for size in wanted])
+        return value if repeated.axes == known.axes else replace(value, tensor=repeated)
 
     # Functions of single numbers
 
@@ -511,6 +516,8 @@ class Recorder:
 
 def start_of(input_shape: tuple[int, ...]) -> Tensor:
     """Return the input of a network that takes examples of a shape of this package."""
+    if len(input_shape) == 2:  # sequences are images of height 1
+        return Tensor(Trace(), (1, *input_shape), "ncw", batch=EXAMPLES)
     axes = "nchw" if len(input_shape) == 3 else "nc"
     return Tensor(Trace(), tuple(input_shape), axes, batch=EXAMPLES)
 

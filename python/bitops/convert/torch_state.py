@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,8 +162,10 @@ class _Filling:
         shape = layer.weight.shape
         if len(shape) == 4:
             filters, height, width, channels = shape
-            w = self._take(f"{name}.weight", (filters, channels, height, width))
-            w = w.transpose(0, 2, 3, 1)
+            is_sequence = height == 1 and np.ndim(self._state.get(f"{name}.weight", 0)) == 3
+            image = (width,) if is_sequence else (height, width)
+            w = self._take(f"{name}.weight", (filters, channels, *image))
+            w = np.moveaxis(w, 1, -1).reshape(shape)
         else:
             w = self._take(f"{name}.weight", shape)
             w = w if order is None else w[:, order]
@@ -265,14 +268,17 @@ def _parts(layer: TrainingLayer) -> Iterator[TrainingLayer]:
 def _orders(net: L.Sequential, input_shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield layers behind a Flatten, by id, with the feature of PyTorch that each of theirs is.
 
-    PyTorch flattens images channel by channel; here the channels of a pixel are together.
+    PyTorch flattens images channel by channel, and sequences if they are convolved; here the
+    channels of a pixel are together.
     """
-    order = None
-    for layer, shape, _ in activations(net.flat_layers(), input_shape):
-        if isinstance(layer, L.Flatten) and len(shape) == 3 and None not in shape:
-            height, width, channels = (int(size or 0) for size in shape)
-            places = np.arange(channels * height * width).reshape(channels, height, width)
-            order = places.transpose(1, 2, 0).ravel()
+    layers, order = net.flat_layers(), None
+    are_channels_first = any(isinstance(layer, L.AsImages) for layer in layers)
+    axes = (2, 3) if are_channels_first else (3,)
+    for layer, shape, _ in activations(layers, input_shape):
+        if isinstance(layer, L.Flatten) and len(shape) in axes and None not in shape:
+            *image, channels = (int(size or 0) for size in shape)
+            places = np.arange(channels * math.prod(image)).reshape(channels, *image)
+            order = np.moveaxis(places, 0, -1).ravel()
         elif order is not None and layer.branches():
             raise ConversionError(
                 f"[from_torch] a product must come between Flatten and {type(layer).__name__}"

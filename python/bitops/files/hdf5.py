@@ -8,19 +8,35 @@ import numpy as np
 
 from .unpacking import most_unpacked
 
-__all__ = ["DAMAGED", "child", "read_numbers"]
+__all__ = ["DAMAGED", "child", "group", "read_numbers"]
 
 # What h5py raises on damaged files has no base class of its own.
 DAMAGED = OSError, RuntimeError, KeyError, OverflowError, TypeError
 
 
-def child(group: Any, name: str) -> Any:
+def child(parent: Any, name: str) -> Any:
     """Return a child of a group, never one in another file; raises ValueError without it."""
     import h5py
 
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    if not isinstance(parent, h5py.Group):
+        raise ValueError(f"{parent.name} must be a group")
+    if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"the file must hold {name!r} itself")
-    return group[name]
+    return parent[name]
+
+
+def group(parent: Any, name: str) -> Any:
+    """Return a child that is a group, as `child` does.
+
+    A dataset in its place can be asked what it contains as well, and may hold far more than fits
+    the file.
+    """
+    import h5py
+
+    found = child(parent, name)
+    if not isinstance(found, h5py.Group):
+        raise ValueError(f"{found.name} must be a group")
+    return found
 
 
 def read_numbers(dataset: Any, file_bytes: int) -> np.ndarray:
