@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..ops.memory import LARGE, aligned_empty, word_count
-from ..ops.plan import Program, SpareMemory, Value
+from ..ops.plan import OtherIsa, Program, SpareMemory, Value
 from .base import Edits, Layer, place_in_mro
 from .inputs import Activation
 
@@ -162,7 +162,10 @@ class Plans:
         return None if y is None else (y, run.end)
 
     def _make(self, kept: Kept, key: Any) -> Run | None:
-        """Compile a run, which is None if layer `first` has no steps, and keep it."""
+        """Compile a run, which is None if layer `first` has no steps, and keep it.
+
+        None, and nothing is kept, also if another thread chooses another ISA in the middle of it.
+        """
         first, last, dtype, shape = key
         kind = dtype if dtype == "bits" else _KINDS.get(dtype)
         run = None
@@ -170,7 +173,10 @@ class Plans:
             chain = Chain(Value(kind, shape))
             output, end = chain.add_layers(kept.layers, chain.input, first, last)
             if chain.steps and output.memory is not chain.input:
-                run = Run(chain, output, end, self._spare)
+                try:
+                    run = Run(chain, output, end, self._spare)
+                except OtherIsa:
+                    return None
             kept.lists += [pair for pair in chain.lists if not _has(kept.lists, pair)]
         if len(kept.runs) >= MAX_RUNS:
             kept.runs.clear()
