@@ -20,11 +20,6 @@ cdef extern from "drivers/float_conv.h" nogil:
                            int n_threads) noexcept
 
 
-def has_float_conv():
-    """Whether the ISA in force has a kernel for `float_conv`."""
-    return c.bitops_isa_active().conv_f32 != NULL
-
-
 cdef class FloatPanels:
     """The filters of a float32 convolution in the order in which `float_conv` reads them.
 
@@ -34,16 +29,29 @@ cdef class FloatPanels:
         A row for each filter, of at least one number, in the order (kh, kw, c).
     """
 
+    cdef const c.bitops_isa *isa  # whose kernel reads them
     cdef Scratch memory
     cdef readonly size_t n
     cdef readonly size_t k
 
     def __cinit__(self, const float[:, ::1] w):
+        self.isa = c.bitops_isa_active()
         self.n, self.k = w.shape[0], w.shape[1]
         if self.n == 0 or self.k == 0:
             raise ValueError(f"[_core] filters must not be empty, got {self.n} of {self.k} numbers")
         self.memory = make_scratch(bitops_float_panels_size(self.n, self.k) * sizeof(float))
         bitops_float_panels(&w[0, 0], self.n, self.k, <float *>self.memory.start)
+
+
+def float_panels(const float[:, ::1] w):
+    """Return FloatPanels; None if the ISA in force has no kernel that would read them."""
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef FloatPanels panels
+    if isa.conv_f32 == NULL:
+        return None
+    panels = FloatPanels(w)
+    panels.isa = isa
+    return panels
 
 
 cdef int set_float_conv(size_t images, object window, size_t channels, FloatPanels panels,
@@ -60,7 +68,7 @@ cdef int set_float_conv(size_t images, object window, size_t channels, FloatPane
 
 def float_conv(const float[:, :, :, ::1] x, object window, FloatPanels panels not None,
                float[:, :, :, ::1] y_out):
-    """Convolve images with filters, with zeros outside; the ISA in force must have a kernel.
+    """Convolve images with filters, with zeros outside; their ISA must have a kernel.
 
     Parameters
     ----------
@@ -71,7 +79,7 @@ def float_conv(const float[:, :, :, ::1] x, object window, FloatPanels panels no
     y_out : OUT, shape (n, oh, ow, filters)
     """
     cdef bitops_float_conv_args args
-    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef const c.bitops_isa *isa = panels.isa
     cdef c.bitops_stop stop = at_signals()
     cdef int n_threads = c.bitops_get_num_threads()
     cdef Scratch workspace

@@ -132,6 +132,10 @@ cdef class SpareMemory:
         return 0
 
 
+class OtherIsa(ValueError):
+    """Weights are not in the order of a plan's ISA: the one in force was changed in between."""
+
+
 cdef class Plan:
     """Steps that run one after the other, for inputs of one size and the ISA in force.
 
@@ -179,8 +183,8 @@ cdef class Plan:
     cdef int check_isa(self, const c.bitops_isa *isa) except -1:
         """Refuse weights in the order of another ISA: the one in force may change at any time."""
         if isa != self.plan.isa:
-            raise ValueError(f"[_core] weights must be in the order of the ISA of the plan, "
-                             f"{self.plan.isa.name.decode()}, got {isa.name.decode()}")
+            raise OtherIsa(f"[_core] weights must be in the order of the ISA of the plan, "
+                           f"{self.plan.isa.name.decode()}, got {isa.name.decode()}")
         return 0
 
     cdef int set_outputs(self, c.bitops_store *store, size_t n, const float[::1] alpha,
@@ -359,7 +363,7 @@ cdef class Plan:
         """
         cdef bitops_step *step = self.add_step(BITOPS_STEP_FILTERS, x, y)
         if self.plan.isa.conv_f32 == NULL:
-            raise ValueError("[_core] the ISA of the plan has no kernel for float_conv")
+            raise OtherIsa("[_core] the ISA of the plan has no kernel for float_conv")
         set_float_conv(images, window, channels, panels, &step.float_conv)
         step.float_conv.alpha = self.floats("alpha", alpha, panels.n)
         step.float_conv.bias = self.floats("bias", bias, panels.n)

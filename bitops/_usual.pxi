@@ -161,6 +161,13 @@ cdef Bits make_bits(object cls, object words, tuple shape, int axis):
     return bits
 
 
+cdef class Derived:
+    """What was computed from weights while an ISA was in force. Never changed: threads share it."""
+
+    cdef object value
+    cdef const c.bitops_isa *isa
+
+
 cdef class Weights:
     """What Prepacked weights hold: their bits, and what was computed from them for one ISA.
 
@@ -171,8 +178,7 @@ cdef class Weights:
     """
 
     cdef readonly Bits bits
-    cdef dict values
-    cdef const c.bitops_isa *isa
+    cdef dict values  # of Derived; always the same dict, in which several threads may look at once
 
     def __cinit__(self, *args, **kwargs):
         self.bits = Bits()
@@ -180,20 +186,33 @@ cdef class Weights:
 
     def __init__(self, Bits bits not None):
         self.bits = bits
-        self.values = {}
+        self.values.clear()
 
     cdef object find(self, object key):
         """What was computed for the key and the ISA in force; None if nothing was."""
-        return self.values.get(key) if self.isa == c.bitops_isa_active() else None
+        cdef Derived known
+        try:
+            known = self.values[key]  # not get, which Cython lets race with who removes the value
+        except KeyError:
+            return None
+        return known.value if known.isa == c.bitops_isa_active() else None
 
     def derived(self, key, make, *arguments):
-        """Return ``make(*arguments)``, computed once for each key and active ISA."""
+        """Return ``make(*arguments)``, computed once for each key and active ISA.
+
+        Threads that ask for it at the same time may compute it each.
+        """
+        cdef Derived made
         value = self.find(key)
         if value is None:
-            if self.isa != c.bitops_isa_active() or len(self.values) > MAX_DERIVED:
-                self.values = {}
-                self.isa = c.bitops_isa_active()
-            value = self.values[key] = make(*arguments)
+            # values of another ISA go when one of them is made anew
+            if key in self.values or len(self.values) > MAX_DERIVED:
+                self.values.clear()
+            made = Derived()
+            made.isa = c.bitops_isa_active()
+            value = made.value = make(*arguments)
+            if made.isa == c.bitops_isa_active():  # else it may be that of either
+                self.values[key] = made
         return value
 
 

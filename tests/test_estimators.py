@@ -23,7 +23,7 @@ from sets import METRICS, plain
 SMALL = {"hidden_layer_sizes": (32,), "epochs": 3}
 
 
-@parametrize_with_checks(
+CHECKS = parametrize_with_checks(
     [
         BitNeighbors(),
         BitNeighbors(metric="jaccard", mode="connectivity"),
@@ -31,6 +31,10 @@ SMALL = {"hidden_layer_sizes": (32,), "epochs": 3}
         BinaryNetClassifier((64,), binary_input=True, epochs=5),
     ]
 )
+
+
+# as a list, since pytest 9 warns of scikit-learn's generator
+@pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 

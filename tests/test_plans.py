@@ -75,7 +75,7 @@ def assert_plan(model, x, ends=None):
 
 
 def planned(model):
-    return sorted({run.end for run in model._plans._runs.values() if run is not None})
+    return sorted({run.end for run in model._plans._kept.runs.values() if run is not None})
 
 
 def trained(model, rng):
@@ -562,7 +562,7 @@ def test_plans_kept_are_limited(rng):
     model = Packed(PackedDense(rng.normal(size=(5, 9)), np.float32(1)))
     for n in range(1, 150):
         assert_plan(model, BYTES(rng, n, 9))
-    assert len(model._plans._runs) <= 64
+    assert len(model._plans._kept.runs) <= 64
 
 
 def test_batches_run_in_plans(rng, monkeypatch):
@@ -572,7 +572,7 @@ def test_batches_run_in_plans(rng, monkeypatch):
     x = BYTES(rng, 31, 8, 8, 3)
     expected = layer_by_layer(model.layers, x)
     assert_same(model.outputs(x), expected)
-    keys = [key for key, run in model._plans._runs.items() if run is not None]
+    keys = [key for key, run in model._plans._kept.runs.items() if run is not None]
     assert {key[3][0] for key in keys} == {7, 8, 31}
     assert_same(model.outputs(x, batch_size=20), expected)
     assert model.outputs(x[:0]).shape == (0, 10)

@@ -226,6 +226,7 @@ def keras_network(rng):
 @pytest.mark.parametrize("padding", ["valid", "same", "causal"])
 @pytest.mark.parametrize("quantizer", ["ste_sign", "ste_tern", None])
 def test_networks_of_sequences_come_from_keras(padding, quantizer, rng, tmp_path):
+    pytest.importorskip("h5py", reason="needs h5py")
     from random_keras import convolve, entry_of, quantize, sign
 
     from bitops.convert import from_keras

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """What a Cython program does with bitops._core's declarations; test_c_api.py compiles it."""
 from libc.stdint cimport int32_t, uint64_t
 

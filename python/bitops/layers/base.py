@@ -44,9 +44,9 @@ class Cost:
 
 
 class Edits:
-    """Counts assignments to attributes of inference layers, after which plans are made anew."""
+    """Marks assignments to attributes of inference layers, after which plans are made anew."""
 
-    count = 0
+    last = object()  # another one after each; a count could lose some that threads make at once
 
 
 class Layer:
@@ -69,7 +69,7 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        Edits.count += 1
+        Edits.last = object()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""

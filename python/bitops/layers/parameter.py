@@ -59,11 +59,10 @@ class Parameter:
         self.lr_scale = check_rate("Parameter", "lr_scale", lr_scale, zero=True)
         self.binary = binary
         self.version = 0
-        self._signs: BitArray | None = None
-        self._signs_version = 0
+        self._signs: tuple[int, BitArray] | None = None  # the version that they are of, and signs
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_value": self._array(), "_signs": None, "_signs_version": 0}
+        return {**vars(self), "_value": self._array(), "_signs": None}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
@@ -91,10 +90,11 @@ class Parameter:
 
     def _array(self) -> np.ndarray:
         """Return the value; a new array as long as it is kept as bits."""
-        if self._value is not None:
-            return self._value
-        assert self._signs is not None
-        return unpack(self._signs, dtype=np.float32)
+        value, signs = self._value, self._signs  # once, as another thread may assign
+        if value is not None:
+            return value
+        assert signs is not None
+        return unpack(signs[1], dtype=np.float32)
 
     def writable(self) -> np.ndarray:
         """Return the array itself, to be changed in place at once; this counts as a change."""
@@ -111,10 +111,10 @@ class Parameter:
 
     def signs(self) -> BitArray:
         """Return the signs of the value, packed along the last axis; repack only after a change."""
-        if self._signs is None or self._signs_version != self.version:
-            self.adopt_signs(pack(self._array()))
-        assert self._signs is not None
-        return self._signs
+        version, known = self.version, self._signs
+        if known is None or known[0] != version:
+            known = self._signs = version, pack(self._array())
+        return known[1]
 
     def assign_signs(self, signs: BitArray) -> None:
         """Set the value to the +-1 of bits of the same shape, packed along the last axis.
@@ -127,12 +127,12 @@ class Parameter:
                 f"axis, got {signs!r}"
             )
         self.version += 1
-        self._value = None
         self.adopt_signs(signs)
+        self._value = None
 
     def adopt_signs(self, signs: BitArray) -> None:
         """Cache signs of the present value that the caller has already packed."""
-        self._signs, self._signs_version = signs, self.version
+        self._signs = self.version, signs
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, lr_scale={self.lr_scale:.4g})"

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..ops.memory import LARGE, aligned_empty, word_count
-from ..ops.plan import Program, SpareMemory, Value
+from ..ops.plan import OtherIsa, Program, SpareMemory, Value
 from .base import Edits, Layer, place_in_mro
 from .inputs import Activation
 
@@ -97,20 +97,39 @@ class Run:
         return y if self._bits_shape is None else BitArray.from_words(y, self._bits_shape)
 
 
+class Kept:
+    """The runs that were made of some layers; those of changed layers are kept in another one.
+
+    So a thread that changes or replaces layers never meets runs of what was before, whatever other
+    threads are about to keep.
+    """
+
+    __slots__ = ("_edits", "layers", "lists", "runs")
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers, self._edits = layers, Edits.last
+        self.runs: dict[Any, Run | None] = {}
+        self.lists: list[tuple[list[Layer], list[Layer]]] = []
+
+    def is_current(self, layers: list[Layer]) -> bool:
+        """Whether the runs are those of these layers, which have not changed."""
+        if self.layers is not layers or self._edits is not Edits.last:
+            return False
+        for chain, before in self.lists:
+            if len(chain) != len(before) or not all(map(is_, chain, before)):
+                return False
+        return True
+
+
 class Plans:
-    """The runs of one chain, made when they are first needed.
+    """The runs of one chain, made when they are first needed, in any thread.
 
     A call of a small network takes a few microseconds, so `run` avoids what is dear in Python.
     """
 
     def __init__(self) -> None:
         self._spare = SpareMemory()
-        self._forget([])
-
-    def _forget(self, layers: list[Layer]) -> None:
-        self._layers, self._edits = layers, Edits.count
-        self._runs: dict[Any, Run | None] = {}
-        self._lists: list[tuple[list[Layer], list[Layer]]] = []
+        self._kept = Kept([])
 
     def run(
         self, layers: list[Layer], first: int, end: int, x: Any
@@ -127,41 +146,41 @@ class Plans:
             array, key = x.words, (first, end, "bits", x.shape)
         else:
             return None
-        if not self._are_current(layers):
-            self._forget(layers)
-        run = self._runs[key] if key in self._runs else self._make(layers, key)
+        kept = self._kept
+        if not kept.is_current(layers):
+            kept = self._kept = Kept(layers)
+        try:
+            run = kept.runs[key]
+        except KeyError:
+            run = self._make(kept, key)
         if run is not None and not run.plan.is_current:
-            run = self._make(layers, key)
+            run = self._make(kept, key)
         flags = array.flags
         if run is None or not (flags.c_contiguous and flags.aligned):
             return None
         y = run(array)
         return None if y is None else (y, run.end)
 
-    def _are_current(self, layers: list[Layer]) -> bool:
-        """Whether the plans are those of these layers, which have not changed."""
-        if self._layers is not layers or self._edits != Edits.count:
-            return False
-        for chain, before in self._lists:
-            if len(chain) != len(before) or not all(map(is_, chain, before)):
-                return False
-        return True
+    def _make(self, kept: Kept, key: Any) -> Run | None:
+        """Compile a run, which is None if layer `first` has no steps, and keep it.
 
-    def _make(self, layers: list[Layer], key: Any) -> Run | None:
-        """Compile a run, which is None if layer `first` has no steps, and keep it."""
-        runs = self._runs  # not those of a later time, when layers may have changed
+        None, and nothing is kept, also if another thread chooses another ISA in the middle of it.
+        """
         first, last, dtype, shape = key
         kind = dtype if dtype == "bits" else _KINDS.get(dtype)
         run = None
         if kind is not None and len(shape) >= 2 and 0 not in shape:
             chain = Chain(Value(kind, shape))
-            output, end = chain.add_layers(layers, chain.input, first, last)
+            output, end = chain.add_layers(kept.layers, chain.input, first, last)
             if chain.steps and output.memory is not chain.input:
-                run = Run(chain, output, end, self._spare)
-            self._lists += [pair for pair in chain.lists if not _has(self._lists, pair)]
-        if len(runs) >= MAX_RUNS:
-            runs.clear()
-        runs[key] = run
+                try:
+                    run = Run(chain, output, end, self._spare)
+                except OtherIsa:
+                    return None
+            kept.lists += [pair for pair in chain.lists if not _has(kept.lists, pair)]
+        if len(kept.runs) >= MAX_RUNS:
+            kept.runs.clear()
+        kept.runs[key] = run
         return run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,9 @@ from .planes import (
 )
 
 MAX_COEFFICIENT = 2**8
+
+# Two threads that use the same weights would subtract their means twice.
+_CENTERING = threading.Lock()
 
 
 class LatentWeights:
@@ -155,17 +159,21 @@ class LatentWeights:
 
     def planes(self, training: bool = False) -> Planes:
         """Return the quantized weights; quantize again only if the latent ones have changed."""
-        if self._quantized is None or self._quantized[0] != self.parameter.version:
-            if self.center and self._centered != self.parameter.version:
-                self._subtract_means()
-            self._quantize()
+        known = self._quantized
+        if known is None or known[0] != self.parameter.version:
+            if self.center:
+                with _CENTERING:
+                    if self._centered != self.parameter.version:
+                        self._subtract_means()
+            known = self._quantize()
         if training and self.sampler is not None:
             return Planes([pack(self.sampler.forward(self.parameter.value))])
-        assert self._quantized is not None
-        return self._quantized[1]
+        return known[1]
 
-    def _quantize(self) -> None:
+    def _quantize(self) -> tuple[int, Planes]:
+        """Quantize the latent weights, and keep the planes with the version that they are of."""
         w = self.parameter
+        version = w.version  # before the values are read, which another thread may change
         if self.quantizer is not None:
             planes = planes_of(self.quantizer, w.value)
         elif self.is_scaled:
@@ -173,7 +181,8 @@ class LatentWeights:
             planes = Planes([bits], (1,), alpha)
         else:
             planes = Planes([w.signs()])
-        self._quantized = w.version, planes
+        known = self._quantized = version, planes
+        return known
 
     def _subtract_means(self) -> None:
         """Set W to clip(W - mean over the input channels, -1, 1)."""

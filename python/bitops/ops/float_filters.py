@@ -18,9 +18,9 @@ FloatPanels = _core.FloatPanels
 
 def float_panels(w: NDArray[np.float32]) -> FloatPanels | None:
     """Return filters (o, kh, kw, c) in the order of the kernel; None if BLAS has to do."""
-    if w.size == 0 or not _core.has_float_conv():
+    if w.size == 0:
         return None
-    return FloatPanels(np.ascontiguousarray(w).reshape(len(w), -1))
+    return _core.float_panels(np.ascontiguousarray(w).reshape(len(w), -1))
 
 
 def convolve_floats(

@@ -32,8 +32,9 @@ from .memory import CACHE_LINE, word_count
 from .patches import PRODUCT_BYTES, position_blocks, rows_lie_in
 from .prepack import Prepacked
 
-__all__ = ["Program", "SpareMemory", "Step", "Value"]
+__all__ = ["OtherIsa", "Program", "SpareMemory", "Step", "Value"]
 
+OtherIsa = _core.OtherIsa
 SpareMemory = _core.SpareMemory
 
 _CODES = {"uint8": _core.BOOL8, "int32": _core.I32, "float32": _core.F32}
