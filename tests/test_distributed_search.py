@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,14 +60,14 @@ def as_words(rows, parts=8):
 
 def as_delayed(rows, parts=8):
     places = ends(rows, parts)
-    cut = [rows[a:b] for a, b in zip(places, places[1:], strict=False)]
+    cut = [rows[a:b] for a, b in pairwise(places)]
     return [dask.delayed(bo.pack)(part) for part in cut]
 
 
 def as_folders(rows, folder, metric="hamming", parts=8):
     paths = []
     places = ends(rows, parts)
-    for i, (a, b) in enumerate(zip(places, places[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(places)):
         BitIndex(rows[a:b], metric).save(folder / str(i))
         paths.append(folder / str(i))
     return paths

@@ -14,5 +14,6 @@ except ImportError as error:
     ) from error
 
 from .partitions import topk, within
+from .prediction import predict
 
-__all__ = ["topk", "within"]
+__all__ = ["predict", "topk", "within"]

@@ -7,8 +7,19 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import dask
+from distributed import Client, default_client
 
-__all__ = ["compute", "with_large_graphs"]
+__all__ = ["compute", "current_client", "with_large_graphs"]
+
+
+def current_client() -> Client | None:
+    """Return the client that computes by default; None if another scheduler does."""
+    if dask.config.get("scheduler", "dask.distributed") not in ("dask.distributed", "distributed"):
+        return None
+    try:
+        return default_client()
+    except ValueError:
+        return None
 
 
 def with_large_graphs() -> AbstractContextManager:
