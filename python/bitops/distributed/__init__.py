@@ -13,7 +13,8 @@ except ImportError as error:
         f"[distributed] dask with its arrays and distributed must be installed, got: {error}"
     ) from error
 
+from .fitting import fit
 from .partitions import topk, within
 from .prediction import predict
 
-__all__ = ["predict", "topk", "within"]
+__all__ = ["fit", "predict", "topk", "within"]
