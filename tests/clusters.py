@@ -21,7 +21,7 @@ def cluster_of(workers: int) -> Iterator:
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=50,
         )
         with cluster, Client(cluster, set_as_default=False) as client:

@@ -1,6 +1,7 @@
 """Training on workers: the bits of one process, for any number of workers, some of them lost."""
 
 import os
+import pickle
 import signal
 from functools import partial
 from itertools import pairwise
@@ -31,6 +32,7 @@ da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 from bitops import distributed  # noqa: E402
+from bitops.distributed import shards  # noqa: E402
 from bitops.distributed.compression import Code  # noqa: E402
 from clusters import cluster_of, kill_once  # noqa: E402
 
@@ -175,6 +177,20 @@ def test_vectors_and_zeros_are_sent_as_they_are():
         assert_array_equal(first, vector)
         assert_array_equal(second, zeros)
         assert not np.any(left[0]) and not np.any(left[1])
+
+
+@pytest.mark.parametrize("make", (plain, partial(plain, scale_weights=True)))
+def test_only_what_is_needed_travels(make):
+    """Signs of binary weights, unless the layer scales them; and no gradients."""
+    model = make()
+    step = shards.step_of(model, cross_entropy, None, Code(), [])
+    for outline, parameter in zip(step.outlines, model.parameters(), strict=True):
+        is_small = parameter.binary and make is plain
+        whole = 8 * parameter.shape[0] if is_small else 4 * parameter.size
+        assert whole <= len(pickle.dumps(outline.value)) < whole + 400
+    network = pickle.loads(pickle.dumps(step)).network()
+    assert_array_equal(network.layers[0].bits.words, model.layers[0].bits.words)
+    assert step.network().layers[0].weight is not step.network().layers[0].weight
 
 
 # ---- on workers ---------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,10 @@ MOST = 127  # of a code of a byte
 
 # How many shards may be added up: codes are at most 127 in int16, and 1 in int8.
 KINDS: dict[Kind, int | None] = {"float32": None, "int8": 32767 // MOST, "sign": 127}
+
+
+_TYPES = {"int8": np.int16, "sign": np.int8}
+_BLOCK = 16384  # elements: passes over whole weight matrices would go to main memory
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,44 @@ class Code:
             return [g.copy() for g in gradients], [], []
         codes, left, levels = [], [], []
         for i, g in enumerate(gradients):
-            p = g if feedback is None else g + feedback[i]
-            levels.append(self._level(p))
-            if self.scales is None or g.ndim < 2:
-                codes.append(p.copy())
-                left.append(np.zeros_like(p) if g.ndim > 1 else np.zeros((), np.float32))
-                continue
-            scale = np.float32(self.scales[i])
-            codes.append(self._round(p, scale))
-            left.append(p - scale * codes[-1])
+            p = np.empty(g.shape, np.float32)
+            is_coded = self.scales is not None and g.ndim > 1
+            scale = np.float32(self.scales[i]) if self.scales is not None else np.float32(0)
+            code = np.empty(g.shape, _TYPES[self.kind]) if is_coded else None
+            level = 0.0
+            for block in _blocks(p, g, None if feedback is None else feedback[i], code):
+                level = self._encode_block(level, scale, *block)
+            levels.append(level / max(g.size, 1) if self.kind == "sign" else level)
+            codes.append(p if code is None else code)
+            left.append(np.zeros_like(p) if code is None else p)
         return codes, left, levels
+
+    def _encode_block(
+        self,
+        level: float,
+        scale: np.float32,
+        p: np.ndarray,
+        g: np.ndarray,
+        e: np.ndarray | None,
+        code: np.ndarray | None,
+    ) -> float:
+        """Write p and its code, take the code from p, and return the level with that of p."""
+        np.copyto(p, g) if e is None else np.add(g, e, out=p)
+        size = np.abs(p)
+        if self.kind == "sign":
+            level += float(size.sum(dtype=np.float64))
+        else:
+            level = max(level, float(size.max()))
+        if code is None:
+            return level
+        if self.kind == "sign":
+            values = np.where(p >= 0, np.float32(1), np.float32(-1))
+        else:
+            values = p / scale if scale else np.zeros_like(p)
+            np.clip(np.rint(values, out=values), -MOST, MOST, out=values)
+        code[...] = values
+        p -= scale * values
+        return level
 
     def decode(self, sums: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return sums of codes as float32."""
@@ -83,13 +115,10 @@ class Code:
             return Code(self.kind, tuple(max(several) / MOST for several in by_gradient))
         return Code(self.kind, tuple(sum(several) / len(levels) for several in by_gradient))
 
-    def _level(self, p: np.ndarray) -> float:
-        size = np.abs(p)
-        return float(size.max(initial=0) if self.kind == "int8" else size.mean(dtype=np.float64))
 
-    def _round(self, p: np.ndarray, scale: np.float32) -> np.ndarray:
-        if self.kind == "sign":
-            return np.where(p >= 0, np.int8(1), np.int8(-1))
-        if not scale:
-            return np.zeros(p.shape, np.int16)
-        return np.clip(np.rint(p / scale), -MOST, MOST).astype(np.int16)
+def _blocks(*arrays: np.ndarray | None) -> Iterator[list[Any]]:
+    """Yield parts of arrays, side by side, that fit a cache together; None stays None."""
+    flat = [None if array is None else array.reshape(-1) for array in arrays]
+    assert flat[0] is not None
+    for start in range(0, flat[0].size, _BLOCK):
+        yield [None if array is None else array[start : start + _BLOCK] for array in flat]

@@ -78,8 +78,8 @@ def predict(
     >>> from bitops.layers import BinaryDense
     >>> model = Sequential(BinaryDense(64, 3, seed=1))
     >>> x = dask.array.ones((10, 64), dtype=np.float32, chunks=(4, 64))
-    >>> predict(model, x)
-    dask.array<_rows, shape=(10,), dtype=int64, chunksize=(4,), chunktype=numpy.ndarray>
+    >>> predict(model, x).compute().shape
+    (10,)
     """
     where = "distributed.predict"
     if not isinstance(model, Packed | Sequential):
