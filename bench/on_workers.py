@@ -1,6 +1,6 @@
 """Search and training by Dask on this machine: overhead, workers, and what they come to on paper.
 
-    python bench/on_workers.py [--only search fit paper] [--workers 1 2] [--rows 400000]
+    python bench/on_workers.py [--only tasks search fit paper] [--workers 1 2] [--rows 400000]
 
 Workers are processes of one thread. Seconds are medians; every result is checked against that of
 one process. The paper table is computed from the rates given to it, which the first parts print.
@@ -84,6 +84,24 @@ def search(workers: list[int], rows: int) -> None:
             f"  {count} workers: {1e3 * whole_seconds:8.1f} ms, of which overhead (64 rows) "
             f"{1e3 * few_seconds:.1f} ms"
         )
+
+
+def tasks() -> None:
+    """Time what a task and a message cost, with one worker."""
+    with cluster(1) as client:
+        for count in (1, 101):
+            seconds, _ = median(
+                lambda n=count: client.gather(client.map(_add, range(n), pure=False))
+            )
+            print(f"{count:4} tasks that do nothing: {1e3 * seconds:.2f} ms")
+        for size in (1 << 10, 100 << 20):
+            data = np.zeros(size, np.uint8)
+            seconds, _ = median(partial(client.scatter, data, hash=False, broadcast=True), 5)
+            print(f"{size:,} bytes to a worker: {1e3 * seconds:.1f} ms")
+
+
+def _do_nothing(client: Client, count: int) -> None:
+    client.gather(client.map(abs, range(count), pure=False))
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -195,7 +213,7 @@ def paper(rate: float, latency: float, task: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=("search", "fit", "paper"))
+    parser.add_argument("--only", nargs="+", choices=("tasks", "search", "fit", "paper"))
     parser.add_argument("--networks", nargs="+", help="parts of the names of those to train")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rows", type=int, default=400_000)
@@ -204,6 +222,8 @@ def main() -> None:
     parser.add_argument("--task", type=float, default=5e-4, help="seconds that a task costs")
     args = parser.parse_args()
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"})
+    if not args.only or "tasks" in args.only:
+        tasks()
     if not args.only or "search" in args.only:
         search(args.workers, args.rows)
     if not args.only or "fit" in args.only:
