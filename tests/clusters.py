@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows ends processes otherwise")
+
 
 @contextmanager
 def cluster_of(workers: int) -> Iterator:

@@ -34,7 +34,7 @@ pytest.importorskip("distributed", reason="the extra dask is not installed")
 from bitops import distributed  # noqa: E402
 from bitops.distributed import shards  # noqa: E402
 from bitops.distributed.compression import Code  # noqa: E402
-from clusters import cluster_of, kill_once  # noqa: E402
+from clusters import cluster_of, kill_once, needs_signals  # noqa: E402
 
 RNG = np.random.default_rng(12)
 X = RNG.integers(0, 256, (110, 36), dtype=np.uint8)
@@ -284,6 +284,7 @@ def deadly(path, scores, targets):
     return cross_entropy(scores, targets)
 
 
+@needs_signals
 @pytest.mark.parametrize("kind", ("float32", "int8"))
 def test_a_worker_lost_in_a_step(kind, client, tmp_path):
     path = tmp_path / "killed"

@@ -18,7 +18,7 @@ da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 from bitops.distributed import topk, within  # noqa: E402
-from clusters import cluster_of, kill_once  # noqa: E402
+from clusters import cluster_of, kill_once, needs_signals  # noqa: E402
 
 K = 100
 
@@ -243,6 +243,7 @@ def killing(block, path):
     return block
 
 
+@needs_signals
 def test_a_lost_worker(rows, queries, tmp_path, cluster):
     codes = as_words(rows).map_blocks(
         killing, tmp_path / "killed", meta=np.empty((0, 0), np.uint64)

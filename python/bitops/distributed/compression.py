@@ -84,18 +84,21 @@ class Code:
         np.copyto(p, g) if e is None else np.add(g, e, out=p)
         size = np.abs(p)
         if self.kind == "sign":
-            level += float(size.sum(dtype=np.float64))
+            level += float(size.sum())
         else:
             level = max(level, float(size.max()))
         if code is None:
             return level
         if self.kind == "sign":
-            values = np.where(p >= 0, np.float32(1), np.float32(-1))
+            np.greater_equal(p, 0, out=code.view(bool))
+            code += code
+            code -= 1
+        elif scale:
+            values = p / scale
+            code[...] = np.clip(np.rint(values, out=values), -MOST, MOST, out=values)
         else:
-            values = p / scale if scale else np.zeros_like(p)
-            np.clip(np.rint(values, out=values), -MOST, MOST, out=values)
-        code[...] = values
-        p -= scale * values
+            code[...] = 0
+        p -= scale * code
         return level
 
     def decode(self, sums: Sequence[np.ndarray]) -> list[np.ndarray]:

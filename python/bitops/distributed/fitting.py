@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
 import json
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
+import dask
 import dask.array
 import numpy as np
 from distributed import Client, Future
@@ -30,7 +32,8 @@ from .shards import Answer, Shard, trained
 
 __all__ = ["fit"]
 
-LOST = (CancelledError, CommClosedError, TimeoutError)  # what a step raises whose data are lost
+# What a step raises whose data are lost; before Python 3.11 there are two kinds of TimeoutError.
+LOST = (CancelledError, CommClosedError, TimeoutError, asyncio.TimeoutError)
 TRIES = 5  # for one step
 WAIT = 60  # seconds for a worker to come
 
@@ -51,8 +54,8 @@ def fit(
     ----------
     model : Sequential
     x, y
-        As in `bitops.training.fit`; or dask.arrays, whose rows are fetched for each step from
-        where they lie, in the same order.
+        As in `bitops.training.fit`; or dask.arrays. Then the rows of each step are fetched from
+        where they lie, in the same order, and options are those of batches.
     client : distributed.Client, optional
         By default the current one.
     shards : int, default 8
@@ -290,7 +293,7 @@ class _Rows:
         where = "distributed.fit"
         if np.isnan(x.shape[0]):
             raise ValueError(f"[{where}] x must have chunks of known sizes, got {x.shape}")
-        arrays = [np.asarray(y)]
+        arrays = [np.asarray(client.compute(y).result() if dask.is_dask_collection(y) else y)]
         if options.get("sample_weight") is not None:
             arrays.append(np.asarray(options.pop("sample_weight")))
         for array in arrays:
