@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# Nannies live in the process of the tests: a warning of Dask's that is raised in their event loop
+# would keep them from starting a lost worker again.
+no_errors_of_warnings = pytest.mark.filterwarnings("default")
+
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows ends processes otherwise")
 
 

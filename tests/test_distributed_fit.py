@@ -34,7 +34,9 @@ pytest.importorskip("distributed", reason="the extra dask is not installed")
 from bitops import distributed  # noqa: E402
 from bitops.distributed import shards  # noqa: E402
 from bitops.distributed.compression import Code  # noqa: E402
-from clusters import cluster_of, kill_once, needs_signals  # noqa: E402
+from clusters import cluster_of, kill_once, needs_signals, no_errors_of_warnings  # noqa: E402
+
+pytestmark = no_errors_of_warnings
 
 RNG = np.random.default_rng(12)
 X = RNG.integers(0, 256, (110, 36), dtype=np.uint8)
@@ -299,6 +301,18 @@ def test_a_worker_lost_in_a_step(kind, client, tmp_path):
         alone = plain()
         alone.fit(X, Y, accumulate=8, **{**OPTIONS, "epochs": 3})
         assert bits(alone) == bits(model)
+
+
+@needs_signals
+def test_all_workers_lost_between_steps(client):
+    def end_all():
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+
+    model, alone = plain(), plain()
+    distributed.fit(model, X, Y, client=client, callbacks=At(2, end_all), **OPTIONS)
+    alone.fit(X, Y, accumulate=8, **OPTIONS)
+    assert bits(alone) == bits(model)
 
 
 def test_a_step_whose_data_are_lost_is_done_again(client, monkeypatch):

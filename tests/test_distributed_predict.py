@@ -15,7 +15,9 @@ da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 from bitops.distributed import predict  # noqa: E402
-from clusters import cluster_of  # noqa: E402
+from clusters import cluster_of, no_errors_of_warnings  # noqa: E402
+
+pytestmark = no_errors_of_warnings
 
 
 @pytest.fixture(scope="module")

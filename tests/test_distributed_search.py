@@ -18,7 +18,9 @@ da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 from bitops.distributed import topk, within  # noqa: E402
-from clusters import cluster_of, kill_once, needs_signals  # noqa: E402
+from clusters import cluster_of, kill_once, needs_signals, no_errors_of_warnings  # noqa: E402
+
+pytestmark = no_errors_of_warnings
 
 K = 100
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = ["fit"]
 LOST = (CancelledError, CommClosedError, TimeoutError, asyncio.TimeoutError)
 TRIES = 5  # for one step
 WAIT = 60  # seconds for a worker to come
+POLL = 0.1  # seconds from one look to the next
 
 
 def fit(
@@ -76,7 +78,7 @@ def fit(
     TypeError, ValueError, FloatingPointError, KeyboardInterrupt
         As in `bitops.training.fit`.
     RuntimeError
-        If a step fails again and again because workers are lost.
+        If no worker comes in a minute, or if a step fails again and again because they are lost.
     distributed.KilledWorker
         If a step kills one worker after the other.
 
@@ -229,9 +231,14 @@ class _Sharded(Callback):
         self._feedback = [None] * len(self._blocks)
 
     def _find_workers(self) -> None:
-        """Look up the workers, each as often as it has threads."""
-        self.client.wait_for_workers(1, timeout=WAIT)
-        threads = self.client.nthreads()
+        """Look up the workers, each as often as it has threads; wait for one to come."""
+        end = time.monotonic() + WAIT
+        while not (threads := self.client.nthreads()):
+            if time.monotonic() > end:
+                raise RuntimeError(
+                    f"[distributed.fit] the client must have a worker, got none in {WAIT} s"
+                )
+            time.sleep(POLL)
         self._addresses = [name for name in sorted(threads) for _ in range(threads[name])]
 
     def _forget_lost(self) -> None:
