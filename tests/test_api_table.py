@@ -23,6 +23,7 @@ MODULES = (
     "bitops.training",
     "bitops.data",
     "bitops.estimators",
+    "bitops.distributed",
     "bitops.zoo",
 )
 # Classes whose methods are listed too.

@@ -13,6 +13,8 @@ from bitops.layers import registry
 LEFT_OUT = ["__main__", "_core"]
 if importlib.util.find_spec("torch") is None:
     LEFT_OUT.append("torch_ops")
+if importlib.util.find_spec("distributed") is None:
+    LEFT_OUT.append("distributed")
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(bitops.__path__, "bitops.")

@@ -19,7 +19,7 @@ PACKAGE = Path(bitops.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("recipes", "estimators"),
+    ("recipes", "estimators", "distributed"),
     ("training", "convert", "zoo", "data", "models", "benchmark", "io", "torch_ops"),
     ("layers",),
     ("quantizers", "search"),

@@ -63,6 +63,7 @@ _LAZY = (
     "benchmark",
     "convert",
     "data",
+    "distributed",
     "estimators",
     "io",
     "layers",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from . import benchmark as benchmark
     from . import convert as convert
     from . import data as data
+    from . import distributed as distributed
     from . import estimators as estimators
     from . import io as io
     from . import layers as layers

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..files.arrays import map_npy, read_npz
+from ..files.arrays import map_npy, npz_array
 from ..files.reading import read_regular
 from ..ops.array import BitArray, pack
 from .arguments import positive
 
-__all__ = ["add_rows_options", "npz_array", "pack_rows", "read_ids", "read_rows"]
+__all__ = ["add_rows_options", "pack_rows", "read_ids", "read_rows"]
 
 BLOCK_BYTES = 1 << 24  # that are packed at once
 
@@ -102,21 +102,6 @@ def _read_array(where: str, path: Path, name: str | None) -> np.ndarray:
     if path.suffix != ".npz":
         return _digits(where, path)
     return npz_array(where, path, name)
-
-
-def npz_array(
-    where: str, path: Path, name: str | None = None, *, usual: str | None = None
-) -> np.ndarray:
-    """Read an array of a .npz file: of this name, or else the usual one, or else the only one."""
-    arrays = read_npz(where, path)
-    if name is None:
-        name = usual if usual in arrays or len(arrays) != 1 else next(iter(arrays))
-    if name in arrays:
-        return arrays[name]
-    held = ", ".join(arrays) or "none"
-    if usual is not None:
-        raise ValueError(f"[{where}] {path} must hold an array {usual}, or only one, got {held}")
-    raise ValueError(f"[{where}] --array must be one of {held}, got {name}")
 
 
 def _lines(where: str, path: Path) -> list[str]:

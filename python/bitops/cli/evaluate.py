@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import benchmark, io
+from ..files import notes
 from ..files.text import printable
-from . import notes
 from .arguments import add_data_option
 
 if TYPE_CHECKING:

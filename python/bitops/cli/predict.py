@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from .. import io
+from ..files import notes
+from ..files.examples import Batch, Examples, find_files, holds_arrays
 from ..files.pictures import RESIZE
 from ..files.reading import read_regular
 from ..files.text import printable
 from ..files.writing import write_file
 from ..layers import Packed
 from ..search.progress import progress
-from . import notes
 from .arguments import output_ending, output_format, positive, refuse_input_as_output
-from .examples import Batch, Examples, find_files, holds_arrays
 from .predictions import FORMATS, Prediction
 
 __all__ = ["add_parser", "run"]
@@ -182,7 +182,7 @@ def _preparation(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return what makes the input of a model of uint8 pixels."""
     if mean is None and std is None:
-        return _noted_preparation(packed.notes.get("preprocessing", "pixels"))
+        return _noted_preparation(packed)
     mean = np.zeros(1, np.float32) if mean is None else mean
     std = np.ones(1, np.float32) if std is None else std
     channels = packed.input_shape[-1] if packed.input_shape else packed.in_features
@@ -197,16 +197,10 @@ def _preparation(
     return lambda x: (x.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def _noted_preparation(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    if name == "pixels":
+def _noted_preparation(packed: Packed) -> Callable[[np.ndarray], np.ndarray]:
+    if packed.notes.get("preprocessing", "pixels") == "pixels":
         return lambda x: x
     # imported here, since it loads training code
-    from ..recipes.preprocess import IMAGE_STEPS
+    from ..recipes.preprocess import image_step
 
-    def refuse(x: np.ndarray) -> np.ndarray:
-        raise ValueError(
-            f"[predict] the model takes what preprocessing {name!r:.80} makes out of a whole data "
-            f"set: give arrays of its float32 numbers instead of pixels"
-        )
-
-    return IMAGE_STEPS.get(name, refuse)
+    return image_step(packed)

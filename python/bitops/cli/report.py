@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import benchmark, io
+from ..files import notes
 from ..files.text import printable
 from ..files.writing import write_file
-from . import charts, notes, page, runs
+from . import charts, page, runs
 from .arguments import output_ending
 from .figures import new_figure
 from .findings import Findings, examine, filter_sheet, measure_speed

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import notes
 from ..files.pictures import RESIZE
 from ..files.text import printable
-from . import notes, runs
+from . import runs
 from .arguments import (
     add_data_option,
     add_training_options,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from .reading import open_regular, read_regular
 from .unpacking import read_zip
 
-__all__ = ["map_npy", "read_npy", "read_npz"]
+__all__ = ["map_npy", "npz_array", "read_npy", "read_npz"]
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -55,6 +56,21 @@ def read_npz(where: str, path: str | os.PathLike) -> dict[str, np.ndarray]:
         return {name.removesuffix(".npy"): _array(name, data) for name, data in members.items()}
     except ValueError as error:
         raise ValueError(f"[{where}] {path} must be a .npz file of numbers: {error}") from None
+
+
+def npz_array(
+    where: str, path: Path, name: str | None = None, *, usual: str | None = None
+) -> np.ndarray:
+    """Read an array of a .npz file: of this name, or else the usual one, or else the only one."""
+    arrays = read_npz(where, path)
+    if name is None:
+        name = usual if usual in arrays or len(arrays) != 1 else next(iter(arrays))
+    if name in arrays:
+        return arrays[name]
+    held = ", ".join(arrays) or "none"
+    if usual is not None:
+        raise ValueError(f"[{where}] {path} must hold an array {usual}, or only one, got {held}")
+    raise ValueError(f"[{where}] --array must be one of {held}, got {name}")
 
 
 def _array(name: str, data: bytes) -> np.ndarray:

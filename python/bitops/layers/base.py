@@ -205,6 +205,17 @@ class TrainingLayer(Layer):
         for parameter, value in zip(self.parameters(), state, strict=True):
             parameter.assign(value)
 
+    def observed(self) -> list[np.ndarray]:
+        """Return what `state` holds of the rows of the last training step, besides parameters.
+
+        A layer with such statistics returns them before they are averaged, and `observe` averages
+        them. So the forward pass may run in a copy of the layer.
+        """
+        return []
+
+    def observe(self, *observed: np.ndarray) -> None:
+        """Change the state by what the `observed` of a copy has returned."""
+
     @property
     def role(self) -> Role:
         """How `freeze` treats the layer when it packs a chain."""

@@ -57,7 +57,7 @@ class BatchNorm(TrainingLayer):
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
     """
 
-    TRANSIENT = ("_saved", "_alpha")
+    TRANSIENT = ("_saved", "_alpha", "_observed")
 
     role = Role.AFFINE
     least_rows = 2
@@ -79,6 +79,7 @@ class BatchNorm(TrainingLayer):
         self.batches_seen = 0
         self._saved: tuple[np.ndarray, np.ndarray] | None = None
         self._alpha: np.ndarray | None = None  # of a training step while frozen
+        self._observed: tuple[np.ndarray, np.ndarray] | None = None  # of one that is not
 
     @classmethod
     def from_running(
@@ -125,7 +126,7 @@ class BatchNorm(TrainingLayer):
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_float(as_activation(self.name, x, self.in_features))
-        self._alpha = None
+        self._alpha = self._observed = None
         if not training or not self.trainable:
             alpha, bias = self.affine()
             y = x * alpha
@@ -135,7 +136,7 @@ class BatchNorm(TrainingLayer):
         mean, xhat = self._center(x)
         inv_std = self._inverse_deviation(xhat, np.square)
         xhat *= inv_std
-        self._update_running(mean, inv_std)
+        self.observe(mean, inv_std)
         self._saved = xhat, inv_std
         y = xhat * self.gamma.value
         y += self.beta.value
@@ -174,7 +175,13 @@ class BatchNorm(TrainingLayer):
                 return (1 / np.sqrt(exact)).astype(np.float32)
         return 1 / np.sqrt(variance + np.float32(self.eps))
 
-    def _update_running(self, mean: np.ndarray, inv_std: np.ndarray) -> None:
+    def observed(self) -> list[np.ndarray]:
+        return [] if self._observed is None else list(self._observed)
+
+    def observe(self, *observed: np.ndarray) -> None:
+        if not observed:  # it was frozen
+            return
+        mean, inv_std = self._observed = observed[0], observed[1]
         self.batches_seen += 1
         weight = np.float32(self._weight())
         if weight == 1:  # a difference from the start values may lose all digits
@@ -281,7 +288,7 @@ class ShiftBatchNorm(BatchNorm):
         self._alpha = None
         mean, c = self._center(x)
         inv_std = self._inverse_deviation(c, lambda c: c * ap2(c))
-        self._update_running(mean, inv_std)
+        self.observe(mean, inv_std)
         sigma = ap2(inv_std)
         self._saved = c, sigma
         y = c * (sigma * ap2(self.gamma.value))

@@ -138,6 +138,38 @@ class Parameter:
         return f"Parameter(shape={self.shape}, lr_scale={self.lr_scale:.4g})"
 
 
+class Outline:
+    """A parameter without its gradient, to be sent to where another gradient is computed.
+
+    Parameters
+    ----------
+    parameter : Parameter
+    signs : bool
+        Whether the signs of the value suffice there: they are 32 times smaller.
+
+    Attributes
+    ----------
+    value : ndarray of float32, or BitArray
+        Shared with the parameter.
+    """
+
+    def __init__(self, parameter: Parameter, *, signs: bool) -> None:
+        arrays = ("_value", "grad", "_signs", "_signs_version")
+        self._settings = {n: v for n, v in vars(parameter).items() if n not in arrays}
+        self.value: np.ndarray | BitArray = parameter.signs() if signs else parameter.value
+
+    def parameter(self) -> Parameter:
+        """Return the parameter, with a gradient of its own; it shares the value."""
+        made = Parameter.__new__(Parameter)
+        vars(made).update(self._settings, _value=None, _signs=None)
+        made.grad = np.zeros(self.value.shape, np.float32)
+        if isinstance(self.value, BitArray):
+            made.adopt_signs(self.value)
+        else:  # messages may lie askew in memory, where BLAS gives other bits
+            made._value = np.require(self.value, requirements="A")
+        return made
+
+
 def own_array(array: np.ndarray) -> np.ndarray:
     """Return an array that may be written to: itself, or a copy.
 

@@ -157,6 +157,12 @@ class LatentWeights:
         check_sums(where, math.prod(shape[1:]), 255, weights.planes().coefficients)
         return weights
 
+    @property
+    def signs_suffice(self) -> bool:
+        """Whether the passes of a training step depend on nothing of W but its signs."""
+        real = self.quantizer, self.estimator, self.sampler
+        return not self.is_scaled and all(part is None for part in real)
+
     def planes(self, training: bool = False) -> Planes:
         """Return the quantized weights; quantize again only if the latent ones have changed."""
         known = self._quantized

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.datasets import Dataset
+from ..layers import Packed
 from ..training.augment import ZCA, gcn, lcn
 
-__all__ = ["IMAGE_STEPS", "STEPS", "preprocess"]
+__all__ = ["STEPS", "image_step", "preprocess"]
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
@@ -72,12 +73,12 @@ def _on_each(step: Callable[[np.ndarray], np.ndarray]) -> Callable[[Dataset], Da
 
 
 # Those that look at each image by itself, on arrays (n, ...).
-IMAGE_STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+_IMAGE_STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     step.__name__: step for step in (pixels, unit, bipolar, fraction, contrast, local_contrast)
 }
 
 STEPS: dict[str, Callable[[Dataset], Dataset]] = {
-    **{name: _on_each(step) for name, step in IMAGE_STEPS.items()},
+    **{name: _on_each(step) for name, step in _IMAGE_STEPS.items()},
     "pixels": lambda data: data,  # itself, no copy
     "standard": standard,
     "whitened": whitened,
@@ -89,6 +90,19 @@ def preprocess(data: Dataset, name: str) -> Dataset:
     if name not in STEPS:
         raise ValueError(f"[preprocess] name must be one of {', '.join(STEPS)}, got {name!r:.80}")
     return STEPS[name](data)
+
+
+def image_step(packed: Packed) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what makes the input of a packed model of uint8 pixels, as its notes name it."""
+    name = packed.notes.get("preprocessing", "pixels")
+
+    def refuse(x: np.ndarray) -> np.ndarray:
+        raise ValueError(
+            f"[predict] the model takes what preprocessing {name!r:.80} makes out of a whole data "
+            f"set: give arrays of its float32 numbers instead of pixels"
+        )
+
+    return _IMAGE_STEPS.get(name, refuse)
 
 
 def _changed(data: Dataset, step: Callable[[np.ndarray], np.ndarray]) -> Dataset:

@@ -17,7 +17,7 @@ from .limits import Limits
 from .metrics import Columns, Operands, Rows
 from .multi_index import choose_plan, join
 
-__all__ = ["pairs_within", "within"]
+__all__ = ["check_radius", "pairs_within", "within"]
 
 MOST_ROWS = 1 << 32
 
@@ -116,7 +116,7 @@ def _find(where: str, operands: Operands, radius: Any, upper: bool) -> Triples:
 
     Rows are searched by chunks that agree, if that costs less than comparing every two.
     """
-    radius = _check_radius(where, radius)
+    radius = check_radius(where, radius)
     m, n, k = operands.m, operands.n, operands.a.shape[1]
     check_result(where, (m, n))
     if m + n >= MOST_ROWS:
@@ -141,7 +141,8 @@ def _search_rows(bits: BitArray) -> NDArray[np.uint64]:
     return plain_rows(bits) if bits.shape[1] else np.zeros((len(bits), 1), np.uint64)
 
 
-def _check_radius(where: str, radius: Any) -> float:
+def check_radius(where: str, radius: Any) -> float:
+    """Check a radius, at least 0, and return it as a float, at most beyond all values."""
     check_number(where, "radius", radius)
     if not radius >= 0:  # NaN is no better
         raise ValueError(f"[{where}] radius must be at least 0, got {radius!r:.80}")

@@ -11,6 +11,7 @@ import numpy as np
 from ..layers.base import holders, named_layers
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_rate
+from .gradients import add_gradients
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .optim import Optimizer
     from .schedules import Schedule
     from .scores import Metric
-    from .streams import Stream
+    from .streams import Batch, Stream
 
 __all__ = [
     "Annealing",
@@ -254,6 +255,8 @@ class Run(Task):
         Whether it ends because of Ctrl-C.
     settings : dict of str to str, optional
         What `checkpoint.settings_of` wrote down before the first step.
+    add_gradients : callable (run, batch) -> (loss, sum of errors)
+        Writes the gradients of a step. A callback may set another one in `on_start`.
     """
 
     history: History = field(default_factory=History)
@@ -265,6 +268,7 @@ class Run(Task):
     stop: bool = False
     interrupted: bool = False
     settings: dict[str, str] | None = None
+    add_gradients: Callable[[Run, Batch], tuple[float, float]] = add_gradients
 
     @property
     def epoch(self) -> int:

@@ -329,7 +329,7 @@ def _run_step(run: Run, batch: Batch) -> None:
     run.position.batch += 1
     cause: ValueError | None = None
     try:
-        value, wrong = _add_gradients(run, batch)
+        value, wrong = run.add_gradients(run, batch)
     except ValueError as error:  # packing refuses NaN, which then never reaches the loss
         value, wrong, cause = math.nan, 0, error
     if not math.isfinite(value):
@@ -343,41 +343,6 @@ def _run_step(run: Run, batch: Batch) -> None:
     run.position.total_loss += float(value)
     run.position.wrong += wrong
     run.position.rows += len(batch.y)
-
-
-def _add_gradients(run: Run, batch: Batch) -> tuple[float, float]:
-    """Write the gradients of a step; return its loss and the sum of its errors."""
-    if run.accumulate == 1:
-        return _compute(run, batch, 1.0)
-    value = 0.0
-    wrong: float = 0
-    sums: dict[int, np.ndarray] = {}
-    parameters = run.model.parameters()
-    count = len(batch.y)
-    ends = [count * i // run.accumulate for i in range(run.accumulate + 1)]
-    for part in map(slice, ends[:-1], ends[1:]):
-        weight = None if batch.weight is None else batch.weight[part]
-        share = (part.stop - part.start) / count
-        loss, errors = _compute(run, Batch(batch.x[part], batch.y[part], weight), share)
-        if not math.isfinite(loss):
-            return loss, 0.0
-        value, wrong = value + share * loss, wrong + errors
-        for i, parameter in enumerate(parameters):
-            sums[i] = sums[i] + parameter.grad if i in sums else parameter.grad.copy()
-    for i, parameter in enumerate(parameters):
-        parameter.grad[...] = sums[i]
-    return value, wrong
-
-
-def _compute(run: Run, batch: Batch, share: float) -> tuple[float, float]:
-    """Pass rows forward and, with a share of the gradient, backward; return loss and errors."""
-    scores = np.asarray(run.model.forward(batch.x, training=True))
-    weights = {} if batch.weight is None else {"sample_weight": batch.weight}
-    value, grad = run.loss(scores, batch.y, **weights)
-    if math.isfinite(value):
-        run.model.backward(grad if share == 1 else grad * np.float32(share))
-    errors = run.targets.errors
-    return value, 0 if errors is None else errors(scores, batch.y).sum().item()
 
 
 def _finish_epoch(run: Run, started: float) -> None:

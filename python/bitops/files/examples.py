@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.arrays import read_npy
-from ..files.pictures import PICTURES, is_picture, open_picture, read_pixels
 from ..ops.array import BitArray, pack
-from .codes import npz_array
+from .arrays import npz_array, read_npy
+from .pictures import PICTURES, is_picture, open_picture, read_pixels
 
 __all__ = ["Batch", "Examples", "find_files", "holds_arrays"]
 

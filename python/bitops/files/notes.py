@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..files.pictures import RESIZE
-from ..files.tensors import parse_json
-from ..layers import Packed
+from .pictures import RESIZE
+from .tensors import parse_json
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
+    from ..layers import Packed
 
 __all__ = ["class_names", "image_shape", "notes_on_data", "resizing"]
 
