@@ -301,6 +301,12 @@ def test_a_network_that_fails_fails_its_requests_alone(example):
         assert ask.metric('bitops_requests_total{code="500"}') == 1
 
 
+@pytest.mark.parametrize("scores", (np.zeros(1), np.zeros((1, 2, 2)), np.zeros((2, 10))))
+def test_networks_without_scores_are_refused(example, scores):
+    with pytest.raises(ValueError, match="must give a row of scores"):
+        example["Service"](lambda x: scores, SHAPE, "uint8", example["Limits"]())
+
+
 def test_clients_that_leave_disturb_nobody(example):
     network = Slow()
     with running(example, network) as ask:

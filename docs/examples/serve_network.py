@@ -266,7 +266,9 @@ class Service:
             ("bitops_requests_in_progress", "Of predictions", lambda: self._in_progress),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
-        network(np.zeros((1, *shape), dtype))  # fails now if it fails; and makes its plans
+        scores = network(np.zeros((1, *shape), dtype))  # fails now if it fails; and makes its plans
+        if np.shape(scores)[:1] != (1,) or np.ndim(scores) != 2:
+            raise ValueError(f"the network must give a row of scores, got shape {np.shape(scores)}")
         self.app = Starlette(
             routes=[
                 Route("/predict", self.predict, methods=["POST"]),
