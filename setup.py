@@ -3,18 +3,23 @@
 Environment variables read at build time:
   BITOPS_NO_OPENMP=1   build single-threaded (also done when the compiler has no OpenMP)
   BITOPS_CHECKED=1     Cython bounds and None checks, C assertions; less optimised, to build fast
+  SOURCE_DATE_EPOCH    time of all files in the sdist and the wheel, which are then the same bytes
+                       wherever and whenever they are built (tests/wheel/reproducible)
 """
 
+import gzip
 import os
 import shlex
 import sys
 import sysconfig
+import tarfile
 import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError, LinkError
 
 KERNELS = Path("bitops/_kernels")
@@ -62,16 +67,23 @@ class BuildExt(build_ext):
                 "bitops: MSVC cannot compile the kernels, which use GNU inline assembly and target "
                 "regions; build without --compiler, to use the Clang of the package ziglang"
             )
+        compile_flags, link_flags = [], []
+        if os.environ.get("BITOPS_NO_OPENMP") != "1" and self.has_openmp():
+            compile_flags.append(OPENMP)
+            link_flags.append(OPENMP)
+        else:
+            print("bitops: building without OpenMP, single-threaded")
         if sys.platform == "win32":
             # The linker's import library, which would go into the wheel beside the extension.
             library = Path(self.build_temp, "_core.lib").as_posix()
-            core.extra_link_args.append(f"-Wl,--out-implib,{library}")
-        if os.environ.get("BITOPS_NO_OPENMP") != "1" and self.has_openmp():
-            for extension in self.extensions:
-                extension.extra_compile_args.append(OPENMP)
-                extension.extra_link_args.append(OPENMP)
-        else:
-            print("bitops: building without OpenMP, single-threaded")
+            link_flags.append(f"-Wl,--out-implib,{library}")
+        elif not self.inplace and not CHECKED and "-g" not in os.environ.get("CFLAGS", ""):
+            # No debug information, which Python's own flags ask for: it is four fifths of a wheel,
+            # and names the folder of the build.
+            link_flags.append("-Wl,-S")
+        for extension in self.extensions:
+            extension.extra_compile_args += compile_flags
+            extension.extra_link_args += link_flags
         super().build_extensions()
 
     def has_openmp(self):
@@ -90,6 +102,31 @@ class BuildExt(build_ext):
             except (CompileError, LinkError):
                 return False
         return True
+
+
+class SDist(sdist):
+    """sdist whose archive depends on its files alone, if SOURCE_DATE_EPOCH is set."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, **owners):
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar":
+            return super().make_archive(base_name, format, root_dir, base_dir, **owners)
+
+        def plain(member):
+            member.mtime, member.uid, member.gid = int(epoch), 0, 0
+            member.uname = member.gname = ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        path = Path(f"{base_name}.tar.gz")
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for member in sorted(Path(base_dir).rglob("*")):
+                archive.add(member, recursive=False, filter=plain)
+        return str(path)
 
 
 core = Extension(
@@ -112,10 +149,11 @@ core = Extension(
 
 setup(
     package_dir={"": "python"},
-    packages=find_packages("python"),
+    packages=[*find_packages("python"), "bitops.include"],
     py_modules=["bitops_command"],
     package_data={
-        "bitops": ["py.typed", "*.pyi", "*.pxd", "include/*.h", "zoo/*.json", "zoo/*.safetensors"]
+        "bitops": ["py.typed", "*.pyi", "*.pxd", "zoo/*.json", "zoo/*.safetensors"],
+        "bitops.include": ["*.h"],
     },
     ext_modules=cythonize(
         [core],
@@ -129,5 +167,5 @@ setup(
             "freethreading_compatible": True,  # Py_MOD_GIL_NOT_USED
         },
     ),
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "sdist": SDist},
 )

@@ -246,7 +246,7 @@ def test_bench_needs_matplotlib_for_a_picture(quick, capsys, monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(gemm_table, "measure_gemm", None)
     message = failure(capsys, "bench", "--plot", str(tmp_path / "rates.png"))
-    assert "[bench] matplotlib must be installed (pip install 'bitops[plot]')" in message
+    assert "[bench] matplotlib must be installed (pip install matplotlib)" in message
 
 
 def test_bench_finds_wrong_results(quick, capsys, monkeypatch, tmp_path):

@@ -147,7 +147,7 @@ def test_what_the_interpreter_needs(monkeypatch):
 
 def test_what_the_reader_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    with pytest.raises(ImportError, match="pip install 'bitops\\[lce\\]'"):
+    with pytest.raises(ImportError, match="pip install flatbuffers"):
         from_lce(file_of("rows"))
 
 

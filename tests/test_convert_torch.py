@@ -446,7 +446,7 @@ def test_changes_through_a_view_are_refused():
 
 def test_what_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"needs PyTorch: pip install 'bitops\[torch\]'"):
+    with pytest.raises(ImportError, match=r"needs PyTorch: pip install torch"):
         from_torch("weights.pt", [L.ReLU()], input_shape=(20,))
 
 

@@ -1,6 +1,7 @@
 """The package that is imported is a whole one."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import os
 import pickle
@@ -41,8 +42,22 @@ def test_package_content():
 
 
 def test_version_is_that_of_the_metadata():
+    """It stands in bitops.config, whatever the distribution is called."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", bitops.__version__)
+    (name,) = set(importlib.metadata.packages_distributions()["bitops"])
+    assert importlib.metadata.version(name) == bitops.__version__
     text = (ROOT / "pyproject.toml").read_text()
-    assert re.search(r'^version = "(.*)"$', text, flags=re.M).group(1) == bitops.__version__
+    assert "\nversion = { attr =" in text and bitops.__version__ not in text
+
+
+def test_nobody_is_sent_to_the_package_index_for_bitops():
+    """Another project has this name there: pages install a folder or a file."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/**/*.md")]
+    found = re.compile(r"pip install\s+(-\S+\s+)*['\"]?bitops\b")
+    files = [*pages, *PACKAGE.rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    assert pages and [file.name for file in files if found.search(file.read_text("utf-8"))] == []
+    for text in ("pip install bitops", "pip install -U 'bitops[onnx]'"):
+        assert found.search(text)
 
 
 def test_inference_does_not_load_training_code():

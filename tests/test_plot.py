@@ -113,7 +113,7 @@ def test_plot_without_matplotlib(tmp_path, capsys, monkeypatch):
     path = tmp_path / "log.csv"
     train(Log(path))
     assert cli.main(["plot", str(path)]) == 1
-    assert "matplotlib must be installed (pip install 'bitops[plot]')" in capsys.readouterr().err
+    assert "matplotlib must be installed (pip install matplotlib)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_run_that_is_not_over(tmp_path):
 def test_without_matplotlib(trained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = failure(capsys, "report", str(trained / "run"))
-    assert "[report] matplotlib must be installed (pip install 'bitops[plot]')" in message
+    assert "[report] matplotlib must be installed (pip install matplotlib)" in message
 
 
 def identity_data(classes):

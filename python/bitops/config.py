@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from .ops.checks import check_integer
 
 __all__ = ["__version__", "get_include", "get_num_threads", "set_num_threads", "show_config"]
 
-__version__ = version("bitops")
+__version__ = "0.1.0"  # which the metadata of the distribution takes from here
 
 MAX_THREADS = 4096
 

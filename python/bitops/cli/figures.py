@@ -28,7 +28,7 @@ def new_figure(where: str) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"[{where}] matplotlib must be installed (pip install 'bitops[plot]'), got: {error}"
+            f"[{where}] matplotlib must be installed (pip install matplotlib), got: {error}"
         ) from None
     return Figure(layout="constrained")
 

@@ -39,7 +39,7 @@ def from_keras(path: str | os.PathLike) -> L.Sequential:
         If the file is damaged, or if the network cannot be represented: the message names the
         first layer that cannot, and why. It is a ValueError.
     ImportError
-        If h5py is not installed: `pip install 'bitops[keras]'`.
+        If h5py is not installed: `pip install h5py`.
     OSError
         If the file cannot be read.
 

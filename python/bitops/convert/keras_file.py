@@ -101,7 +101,7 @@ def _open_hdf5(data: bytes) -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImportError("[from_keras] this needs h5py: pip install 'bitops[keras]'") from None
+        raise ImportError("[from_keras] this needs h5py: pip install h5py") from None
     try:
         return h5py.File(io.BytesIO(data), "r")
     except hdf5.DAMAGED as error:

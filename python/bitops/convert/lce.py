@@ -32,7 +32,7 @@ def from_lce(path: str | os.PathLike | bytes) -> Packed:
         If the file is damaged, or if the network cannot be represented: the message names the
         first operator that cannot, and why. It is a ValueError.
     ImportError
-        If flatbuffers is not installed: `pip install 'bitops[lce]'`.
+        If flatbuffers is not installed: `pip install flatbuffers`.
     OSError
         If the file cannot be read.
 

@@ -178,7 +178,7 @@ class _File:
             from flatbuffers import flexbuffers, table
         except ImportError:
             raise ImportError(
-                f"[{READER}] this needs flatbuffers: pip install 'bitops[lce]'"
+                f"[{READER}] this needs flatbuffers: pip install flatbuffers"
             ) from None
         self.data = data
         self.table, self.flexbuffers = table.Table, flexbuffers

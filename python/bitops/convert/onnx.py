@@ -30,7 +30,7 @@ def from_onnx(path: Source) -> Packed:
         If the file is damaged, or if the network cannot be represented: the message names the
         first node that cannot, and why. It is a ValueError.
     ImportError
-        If onnx is not installed: `pip install 'bitops[onnx]'`.
+        If onnx is not installed: `pip install onnx`.
     OSError
         If the file cannot be read.
 

@@ -30,7 +30,7 @@ def to_onnx(packed: Packed, path: str | os.PathLike, *, qonnx: bool = False) -> 
     ConversionError
         If a layer has no form in ONNX: the message names it. Nothing is written then.
     ImportError
-        If onnx is not installed: `pip install 'bitops[onnx]'`.
+        If onnx is not installed: `pip install onnx`.
     OSError
         If the file cannot be written. What was there before stays.
     TypeError

@@ -49,7 +49,7 @@ def import_onnx() -> Any:
         import onnx
         import onnx.inliner  # onnx itself does not load it
     except ImportError:
-        raise ImportError("[from_onnx] this needs onnx: pip install 'bitops[onnx]'") from None
+        raise ImportError("[from_onnx] this needs onnx: pip install onnx") from None
     return onnx
 
 

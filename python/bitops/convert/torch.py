@@ -67,7 +67,7 @@ def from_torch(
         first function or entry that cannot, the module, and why. It is a ValueError.
     ImportError
         If a module or a file of torch.save is given, and PyTorch is not installed:
-        `pip install 'bitops[torch]'`.
+        `pip install torch`.
     OSError
         If the file cannot be read.
 

@@ -18,7 +18,7 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise ImportError("[from_torch] this needs PyTorch: pip install 'bitops[torch]'") from None
+        raise ImportError("[from_torch] this needs PyTorch: pip install torch") from None
     return torch
 
 

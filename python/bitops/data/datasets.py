@@ -64,7 +64,7 @@ def load_digits() -> Dataset:
         from sklearn.datasets import load_digits as load
     except ImportError as error:
         raise ImportError(
-            "[load_digits] scikit-learn is needed: pip install 'bitops[demo]'"
+            "[load_digits] scikit-learn is needed: pip install scikit-learn"
         ) from error
     x, y = load(return_X_y=True)
     x, y = x.astype(np.uint8), y.astype(np.int64)
@@ -337,7 +337,7 @@ def _read_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            "[load_cifar10] Pillow is needed for JPEG copies: pip install 'bitops[demo]'"
+            "[load_cifar10] Pillow is needed for JPEG copies: pip install pillow"
         ) from error
 
     try:

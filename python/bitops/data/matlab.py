@@ -170,7 +170,7 @@ def _read_hdf5(data: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError:
-        raise ImportError("MATLAB 7.3 files need h5py: pip install 'bitops[keras]'") from None
+        raise ImportError("MATLAB 7.3 files need h5py: pip install h5py") from None
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             there = [name for name in names if name in file]

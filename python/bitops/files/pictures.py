@@ -43,7 +43,7 @@ def _import_pillow(where: str) -> Any:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise ImportError(f"[{where}] pictures need Pillow: pip install 'bitops[demo]'") from None
+        raise ImportError(f"[{where}] pictures need Pillow: pip install pillow") from None
     return Image, ImageOps
 
 
