@@ -8,7 +8,7 @@ Prints milliseconds for a batch of ours and of onnxruntime, their ratio, and the
 multiply-adds that are products of bits. The networks that are made here are modules of PyTorch with
 random weights, written by its exporter: BinaryNet's ConvNet for CIFAR-10, and ResNet-18 with signs
 before its 3 x 3 convolutions, for 224 x 224 pixels. Scores are compared before the timing. Needs
-`pip install 'bitops[onnx]' onnxruntime`, and PyTorch for the networks.
+`pip install '.[onnx]' onnxruntime`, and PyTorch for the networks.
 """
 
 from __future__ import annotations
