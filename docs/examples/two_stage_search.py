@@ -1,4 +1,7 @@
-"""Search bits first and rescore with real numbers: recall beside exact search on the real vectors.
+"""Search bits, then rescore with vectors
+======================================
+
+Search bits first and rescore with real numbers: recall beside exact search on the real vectors.
 
     python docs/examples/two_stage_search.py [recall.png]
 

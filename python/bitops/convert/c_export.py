@@ -76,7 +76,7 @@ def to_c(
 
     Notes
     -----
-    The functions, for the name "network":
+    The functions, for the name "network"::
 
         void network_run(const uint8_t *input, network_score *scores, uint32_t *work);
         int network_label(const network_score *scores);

@@ -91,7 +91,7 @@ def freeze(model: Sequential) -> Packed:
     and decide every real number and every integer as the training graph does.
 
     Pools can change places with the sign because every step is monotone in each channel. Let g be
-    the steps before a pool, and b the bit of a product z:
+    the steps before a pool, and b the bit of a product z::
 
         training    z -> g -> largest of the window -> ... -> Sign -> b
         packed      z -> (z > threshold) ^ flip -> OR or AND of the window -> b

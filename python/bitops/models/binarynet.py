@@ -81,7 +81,7 @@ def binarynet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of raw uint8. The products of the first layer are
+        The input is images ``(n, *image_shape)`` of raw uint8. The products of the first layer are
         exact, and the BatchNorm after it normalises scale and offset. Padding is 0, black.
     classes : int
         Number of scores.

@@ -41,8 +41,8 @@ def quicknet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1.
     classes : int
         Number of scores.
     size : {"small", "medium", "large"}

@@ -45,8 +45,8 @@ def birealnet18(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1. Height and width must be multiples of 32.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1. Height and width must be multiples of 32.
     classes : int
         Number of scores.
     width : float

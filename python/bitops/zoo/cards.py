@@ -89,7 +89,7 @@ def load(name: str) -> Packed:
     Returns
     -------
     Packed
-        It takes uint8 images (n, *input_shape), those of MNIST as 0 background and 255 ink.
+        It takes uint8 images ``(n, *input_shape)``, those of MNIST as 0 background and 255 ink.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def samples(name: str) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (n, *input_shape), uint8
+    ndarray of shape ``(n, *input_shape)``, uint8
 
     Raises
     ------

@@ -1,0 +1,115 @@
+"""Pages of the API, one for each public name, from the tables of api.md.
+
+api.md is the one list of public names, which the tests compare with the package. Here it becomes
+a page for each name, with its docstring, and its tables become links to these pages.
+"""
+
+import importlib
+import inspect
+import re
+from collections import Counter
+from pathlib import Path
+
+from docutils import nodes
+
+Names = dict[str, list[str]]  # by full name: its members that are listed, as `BitArray.shape`
+ROW = re.compile(r"^\| `((\w+(?:\.\w+)*)[^`]*)` \|", flags=re.M)
+INDEXED = re.compile(r"^\|.*\]\(([\w-]+)\.md\) \|$", flags=re.M)  # a row of the index
+ELSEWHERE = {"start", "how-it-works", "api", "checks"}  # in toctrees of index.rst and results.rst
+SECTION = re.compile(r"^## `([\w.]+)`$", flags=re.M)
+
+
+def public_names(text: str) -> Names:
+    """What api.md lists: full names, each with the members that have rows of their own."""
+    names: Names = {}
+    _, *parts = SECTION.split(text)
+    for module, section in zip(parts[::2], parts[1::2], strict=True):
+        for _, name in ROW.findall(section):
+            owner, _, member = name.partition(".")
+            members = names.setdefault(f"{module}.{owner}", [])
+            if member:
+                members.append(member)
+    return names
+
+
+def page(full_name: str, members: list[str]) -> str:
+    """The page of one name, as reStructuredText."""
+    module, _, name = full_name.rpartition(".")
+    thing = getattr(importlib.import_module(module), name)
+    options = ""
+    if inspect.ismodule(thing):
+        return ""  # has a section of its own
+    if inspect.isclass(thing):
+        directive = "autoexception" if issubclass(thing, Exception) else "autoclass"
+        options = f"\n   :members: {', '.join(members)}" if members else ""
+    else:
+        directive = "autofunction" if inspect.isroutine(thing) else "autodata"
+    title = f"{name}\n{'=' * len(name)}"
+    return f"{title}\n\n.. currentmodule:: {module}\n\n.. {directive}:: {name}{options}\n"
+
+
+def contents(module: str, full_names: list[str]) -> str:
+    """The page of a module: a list of the pages of its names."""
+    listed = "\n".join(f"   {full_name}" for full_name in full_names)
+    title = f"{module}\n{'=' * len(module)}"
+    return f"{title}\n\n.. toctree::\n   :maxdepth: 1\n\n{listed}\n"
+
+
+def write(table: Path, folder: Path) -> Names:
+    """Write all pages into a folder, and remove those of names that are gone."""
+    names = public_names(table.read_text(encoding="utf-8"))
+    texts = {full_name: page(full_name, members) for full_name, members in names.items()}
+    texts = {full_name: text for full_name, text in texts.items() if text}
+    modules: dict[str, list[str]] = {}
+    for full_name in texts:
+        modules.setdefault(full_name.rpartition(".")[0], []).append(full_name)
+    texts |= {module: contents(module, listed) for module, listed in modules.items()}
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.rst"):
+        if path.stem not in texts:
+            path.unlink()
+    for full_name, text in texts.items():
+        path = folder / f"{full_name}.rst"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    return {full_name: members for full_name, members in names.items() if full_name in texts}
+
+
+def guide_pages(index: str) -> list[str]:
+    """The pages that the index names and that stand in no other part of the site."""
+    return [name for name in INDEXED.findall(index) if name not in ELSEWHERE]
+
+
+def edit(docname: str, source: list[str]) -> None:
+    """Let links lead to pages of the site: from tables of api.md, and to examples."""
+    text = source[0]
+    if docname == "docs/guide":
+        index = Path(__file__).with_name("index.md").read_text(encoding="utf-8")
+        text += "".join(f"   {name}\n" for name in guide_pages(index))
+    if docname == "docs/api":
+        pieces = SECTION.split(text)
+        for i in range(1, len(pieces), 2):
+            module = pieces[i]
+            pieces[i] = f"## `{module}`"
+            pieces[i + 1] = ROW.sub(rf"| {{py:obj}}`\1 <{module}.\2>` |", pieces[i + 1])
+        text = "".join(pieces)
+        listed = "\n".join(f"generated/{module}" for module in SECTION.findall(source[0]))
+        text += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+    source[0] = re.sub(r"\]\(((?:docs/)?)examples/(\w+)\.py\)", r"](\1gallery/\2.rst)", text)
+
+
+def connect(app, names: Names) -> None:
+    """Let `pack` in a docstring lead to bitops.pack, if no other public name ends so."""
+    full = [*names, *(f"{name}.{member}" for name, members in names.items() for member in members)]
+    ends = {full_name: full_name.split(".")[-1] for full_name in full}
+    counts = Counter(ends.values())
+    by_end = {end: full_name for full_name, end in ends.items() if counts[end] == 1}
+
+    def resolve(app, env, node, content) -> nodes.reference | None:
+        target = by_end.get(node.get("reftarget", "").split(".")[-1])
+        if node.get("reftype") not in ("obj", "class", "func", "meth") or target is None:
+            return None
+        domain = env.domains["py"]
+        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, content)
+
+    app.connect("missing-reference", resolve)
