@@ -32,6 +32,16 @@ class CSize:
         Of constants: weights, thresholds, scales and sizes.
     ram : int
         Of the workspace between the layers.
+
+    Examples
+    --------
+    >>> from bitops.layers import Packed, PackedDense
+    >>> import numpy as np
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = to_c(Packed(PackedDense(np.ones((10, 64)))), folder)
+    >>> size.rom
+    148
     """
 
     rom: int

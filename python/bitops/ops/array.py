@@ -52,6 +52,17 @@ class BitArray(Operators):
                   bit 0  ...    bit 63     bit 0  ...    bit 5      bits 6 to 63
         row 0     x[0, 0] ...  x[0, 63]    x[0, 64] ...  x[0, 69]   0
         row 1     x[1, 0] ...  x[1, 63]    x[1, 64] ...  x[1, 69]   0
+
+    Examples
+    --------
+    >>> b = pack([[1.5, -2.0, 0.0], [-1.0, 3.0, -4.0]])
+    >>> b.shape, b.axis, b.nbytes
+    ((2, 3), 1, 16)
+    >>> np.asarray(b)
+    array([[ 1, -1,  1],
+           [-1,  1, -1]], dtype=int8)
+    >>> b.words[:, 0]
+    array([5, 2], dtype=uint64)
     """
 
     __slots__ = ()
@@ -508,6 +519,13 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     ------
     TypeError
         If `b` is not a BitArray, or `dtype` is neither bool nor able to hold -1.
+
+    Examples
+    --------
+    >>> unpack(pack([1.5, -2.0, 0.0]))
+    array([ 1, -1,  1], dtype=int8)
+    >>> unpack(pack([1.5, -2.0, 0.0]), dtype=np.float32)
+    array([ 1., -1.,  1.], dtype=float32)
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
@@ -551,6 +569,14 @@ def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
         If `x` does not hold real numbers, or `axis` is not an integer.
     ValueError
         If `x` holds NaN, is a scalar, or has no such axis.
+
+    Examples
+    --------
+    >>> b = pack([[1.5, -2.0, 0.0], [-1.0, -3.0, -4.0]])
+    >>> popcount(b)
+    2
+    >>> popcount(b, axis=1)
+    array([2, 0])
     """
     if axis is None:
         b = pack_operand("popcount", "x", x, x.axis if isinstance(x, BitArray) else -1)

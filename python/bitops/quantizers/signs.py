@@ -48,6 +48,12 @@ class SteSign:
     References
     ----------
     M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equations 1 and 4.
+
+    Examples
+    --------
+    >>> q, x = SteSign(), np.float32([-0.5, 0, 2])
+    >>> q.forward(x), q.backward(x, np.ones_like(x))
+    (array([-1.,  1.,  1.], dtype=float32), array([1., 1., 0.], dtype=float32))
     """
 
     clip_value: float = 1.0
@@ -89,6 +95,12 @@ class ApproxSign:
     References
     ----------
     Z. Liu et al., "Bi-Real Net", 2018 (ApproxSign, with c = 1).
+
+    Examples
+    --------
+    >>> q, x = ApproxSign(), np.float32([-0.5, 0, 2])
+    >>> q.forward(x), q.backward(x, np.ones_like(x))
+    (array([-1.,  1.,  1.], dtype=float32), array([1., 2., 0.], dtype=float32))
     """
 
     clip_value: float = 1.0
@@ -133,6 +145,12 @@ class SwishSign:
     References
     ----------
     S. Darabi et al., "Regularized Binary Network Training" (BNN+), 2018.
+
+    Examples
+    --------
+    >>> q, x = SwishSign(), np.float32([-2, 0, 2])
+    >>> q.forward(x), q.backward(x, np.ones_like(x)).round(3)
+    (array([-1.,  1.,  1.], dtype=float32), array([-4.e-03,  5.e+00, -4.e-03], dtype=float32))
     """
 
     beta: float = 5.0
@@ -180,6 +198,12 @@ class MagnitudeAwareSign:
     ----------
     Z. Liu et al., "Bi-Real Net", 2018 (magnitude-aware gradient).
     M. Rastegari et al., "XNOR-Net", 2016, equation 6 (alpha).
+
+    Examples
+    --------
+    >>> MagnitudeAwareSign().forward(np.float32([[0.5, -1.5], [-1, -2]]))
+    array([[ 1. , -1. ],
+           [-1.5, -1.5]], dtype=float32)
     """
 
     clip_value: float = 1.0
@@ -222,6 +246,12 @@ class XnorSign:
     References
     ----------
     M. Rastegari et al., "XNOR-Net", 2016, section 3.1.
+
+    Examples
+    --------
+    >>> XnorSign().forward(np.float32([[0.5, -1.5], [-1, -2]]))
+    array([[ 1. , -1. ],
+           [-1.5, -1.5]], dtype=float32)
     """
 
     form: Literal["paper", "chain"] = "paper"
@@ -265,6 +295,15 @@ class AnnealedSign:
     ----------
     H. Qin et al., "Forward and backward information retention for accurate binary neural networks",
     2020, equations 11 and 12.
+
+    Examples
+    --------
+    >>> q = AnnealedSign()
+    >>> q.forward(np.float32([-0.2, 0, 2]))
+    array([-1.,  1.,  1.], dtype=float32)
+    >>> q.progress = 1.0
+    >>> q.backward(np.float32([-0.2, 0, 2]), np.ones(3, np.float32)).round(3)
+    array([ 0.707, 10.   ,  0.   ], dtype=float32)
     """
 
     start: float = 0.1
@@ -308,6 +347,15 @@ class ProgressiveSign:
     Gradient: dx = dq * s * (abs(s x) <= 1).
 
     Use `SteSign` for evaluation.
+
+    Examples
+    --------
+    >>> q = ProgressiveSign()
+    >>> q.forward(np.float32([-0.5, 0.25, 3]))
+    array([-0.5 ,  0.25,  1.  ], dtype=float32)
+    >>> q.progress = 1.0
+    >>> q.forward(np.float32([-0.5, 0.25, 3]))
+    array([-1.,  1.,  1.], dtype=float32)
     """
 
     start: float = 1.0
@@ -366,6 +414,12 @@ class ClippedGradient:
     -----
     Forward: that of `quantizer`.
     Pseudo-gradient: that of `quantizer`, given clip(dq, -limit, limit).
+
+    Examples
+    --------
+    >>> q, x = ClippedGradient(SteSign(), 0.1), np.float32([-0.5, 0, 2])
+    >>> q.backward(x, np.ones_like(x))
+    array([0.1, 0.1, 0. ], dtype=float32)
     """
 
     quantizer: Quantizer
@@ -418,6 +472,12 @@ class StochasticSign:
     ----------
     M. Courbariaux et al., "BinaryConnect", 2015, equations 2 and 3.
     M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016, equations 2 and 3.
+
+    Examples
+    --------
+    >>> q = StochasticSign(seed=0)
+    >>> q.forward(np.float32([-1, 1]))
+    array([-1.,  1.], dtype=float32)
     """
 
     clip_value: float = 1.0
@@ -463,6 +523,12 @@ class Heaviside:
     -----
     Forward: q = 1 if x >= 0 else 0; that is (sign(x) + 1) / 2.
     Pseudo-gradient: dx = dq * (abs(x) <= clip_value).
+
+    Examples
+    --------
+    >>> q, x = Heaviside(), np.float32([-0.5, 0, 2])
+    >>> q.forward(x), q.backward(x, np.ones_like(x))
+    (array([0., 1., 1.], dtype=float32), array([1., 1., 0.], dtype=float32))
     """
 
     clip_value: float = 1.0
@@ -553,6 +619,11 @@ def xnor_weight_gradient(
     References
     ----------
     M. Rastegari et al., "XNOR-Net", 2016, section 3.1, and the authors' code (form "paper").
+
+    Examples
+    --------
+    >>> xnor_weight_gradient(np.float32([[0.5, -1.5]]), np.float32([[1, 0]]))
+    array([[1.5, 0. ]], dtype=float32)
     """
     where = "xnor_weight_gradient"
     _check_form(where, form)
