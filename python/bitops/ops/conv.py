@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .array import BitArray, flip_words, pack, pack_operand, popcount, unpack
+from .array import BitArray, flip_words, pack, pack_operand, unpack
 from .checks import check_integer, is_integer, is_plain, plain_array
+from .counts import popcount
 from .geometry import Padding, Pair, check_result, make_window
 from .memory import MAX_BITS, aligned_empty, word_count
 from .prepack import Prepacked, filter_rows
