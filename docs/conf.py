@@ -2,7 +2,7 @@
 
 The source folder is the root of the repository, so that links between its Markdown pages lead to
 the same places in the site as on a code host. Pages of the API and links to them come from the
-tables of docs/api.md, by api_pages.py.
+tables of docs/api.md, by site_pages.py.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
-import api_pages  # noqa: E402
+import site_pages  # noqa: E402
 
 import bitops  # noqa: E402
 
@@ -55,6 +55,8 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",  # all are run
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "default_thumb_file": str(ROOT / "docs" / "drawings" / "thumbnail.svg"),
+    "reset_argv": site_pages.Arguments(),
     "show_signature": False,
     "write_computation_times": False,
     "remove_config_comments": True,
@@ -66,7 +68,9 @@ html_title = "bitops"
 html_static_path = []
 html_extra_path = ["site"]
 html_copy_source = False
+html_sidebars = {"docs/start": [], "docs/how-it-works": []}  # there are no pages below them
 html_theme_options = {
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "navbar_align": "left",
@@ -75,12 +79,13 @@ html_theme_options = {
     "footer_end": [],
 }
 
-linkcheck_ignore = [r"https?://.*"]  # tests and builds need no network
+linkcheck_ignore = [r"https://arxiv\.org/.*"]  # refuses robots at times
+linkcheck_retries = 3
 
 
 def setup(app):
     """Write the pages of the API before the sources are read, and link to them."""
-    names = api_pages.write(ROOT / "docs" / "api.md", ROOT / "docs" / "generated")
-    app.connect("source-read", lambda app, docname, source: api_pages.edit(docname, source))
-    app.connect("include-read", lambda app, path, docname, source: api_pages.edit(docname, source))
-    api_pages.connect(app, names)
+    names = site_pages.write(ROOT / "docs" / "api.md", ROOT / "docs" / "generated")
+    app.connect("source-read", lambda app, docname, source: site_pages.edit(docname, source))
+    app.connect("include-read", lambda app, path, docname, source: site_pages.edit(docname, source))
+    site_pages.connect(app, names)

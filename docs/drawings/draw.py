@@ -26,7 +26,7 @@ text { font: 14px sans-serif; fill: #1f2933 }
 .box { fill: #e4e7eb; stroke: #7b8794 }
 @media (prefers-color-scheme: dark) {
 text { fill: #e4e7eb }
-.note { fill: #9aa5b1 }
+.note { fill: #bcc6d0 }
 .panel { fill: #1f2933; stroke: #3e4c59 }
 .one { fill: #63b3ed } .on { fill: #1f2933 }
 .hit { fill: #f6ad55 }
@@ -85,8 +85,7 @@ class Drawing:
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n'
             f"<title>{escape(self.title)}</title>\n<style>\n{STYLE}\n</style>\n"
             f"<defs>{arrow}</defs>\n"
-            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{self.height - 1}" rx="6" '
-            f'class="panel"/>\n{body}\n</svg>\n'
+            f'<rect width="{WIDTH}" height="{self.height}" class="panel"/>\n{body}\n</svg>\n'
         )
 
 
@@ -172,7 +171,8 @@ def padding() -> Drawing:
         "that it counts as 0",
     )
     for i, line in enumerate(lines):
-        drawing.text(235, 56 + i * 20, line, "code")
+        if line:
+            drawing.text(235, 56 + i * 20, line, "code")
     drawing.text(20, 262, "Few pairs of borders occur, so these sums are a small table,", "note")
     drawing.text(20, 280, "made once for a filter. Inside the image nothing is added.", "note")
     return drawing
@@ -224,7 +224,15 @@ def rates() -> Drawing:
     return drawing
 
 
-DRAWINGS = (packing, carry_save, padding, folding, rates)
+def thumbnail() -> Drawing:
+    """Stands for examples that draw nothing."""
+    drawing = Drawing("Bits", 320)
+    for row in range(10):
+        drawing.cells(19, 30 + row * CELL, [(row * i + row + i // 3) % 2 for i in range(17)])
+    return drawing
+
+
+DRAWINGS = (packing, carry_save, padding, folding, rates, thumbnail)
 
 
 def files() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pages of the API, one for each public name, from the tables of api.md.
+"""How pages of the repository become those of the site.
 
 api.md is the one list of public names, which the tests compare with the package. Here it becomes
 a page for each name, with its docstring, and its tables become links to these pages.
@@ -7,15 +7,16 @@ a page for each name, with its docstring, and its tables become links to these p
 import importlib
 import inspect
 import re
+import tempfile
 from collections import Counter
 from pathlib import Path
-
-from docutils import nodes
 
 Names = dict[str, list[str]]  # by full name: its members that are listed, as `BitArray.shape`
 ROW = re.compile(r"^\| `((\w+(?:\.\w+)*)[^`]*)` \|", flags=re.M)
 INDEXED = re.compile(r"^\|.*\]\(([\w-]+)\.md\) \|$", flags=re.M)  # a row of the index
 ELSEWHERE = {"start", "how-it-works", "api", "checks"}  # in toctrees of index.rst and results.rst
+# Links that are named by the file that they lead to.
+FILE_LINK = re.compile(r"\[[\w./-]+\.(?:md|py)\]\(([\w./-]+\.(?:md|rst)(?:#[\w-]+)?)\)")
 SECTION = re.compile(r"^## `([\w.]+)`$", flags=re.M)
 
 
@@ -38,7 +39,7 @@ def page(full_name: str, members: list[str]) -> str:
     thing = getattr(importlib.import_module(module), name)
     options = ""
     if inspect.ismodule(thing):
-        return ""  # has a section of its own
+        return ""  # it has a section of its own
     if inspect.isclass(thing):
         directive = "autoexception" if issubclass(thing, Exception) else "autoclass"
         options = f"\n   :members: {', '.join(members)}" if members else ""
@@ -56,23 +57,23 @@ def contents(module: str, full_names: list[str]) -> str:
 
 
 def write(table: Path, folder: Path) -> Names:
-    """Write all pages into a folder, and remove those of names that are gone."""
+    """Write all pages into a folder, remove those of names that are gone, return what has one."""
     names = public_names(table.read_text(encoding="utf-8"))
     texts = {full_name: page(full_name, members) for full_name, members in names.items()}
-    texts = {full_name: text for full_name, text in texts.items() if text}
-    modules: dict[str, list[str]] = {}
-    for full_name in texts:
-        modules.setdefault(full_name.rpartition(".")[0], []).append(full_name)
-    texts |= {module: contents(module, listed) for module, listed in modules.items()}
+    names = {full_name: members for full_name, members in names.items() if texts[full_name]}
+    by_module: dict[str, list[str]] = {}
+    for full_name in names:
+        by_module.setdefault(full_name.rpartition(".")[0], []).append(full_name)
+    texts |= {module: contents(module, listed) for module, listed in by_module.items()}
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.rst"):
         if path.stem not in texts:
             path.unlink()
     for full_name, text in texts.items():
         path = folder / f"{full_name}.rst"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:  # else nothing to build
             path.write_text(text, encoding="utf-8")
-    return {full_name: members for full_name, members in names.items() if full_name in texts}
+    return names
 
 
 def guide_pages(index: str) -> list[str]:
@@ -81,7 +82,7 @@ def guide_pages(index: str) -> list[str]:
 
 
 def edit(docname: str, source: list[str]) -> None:
-    """Let links lead to pages of the site: from tables of api.md, and to examples."""
+    """Give a page its links to others: to names, to examples, and by titles instead of files."""
     text = source[0]
     if docname == "docs/guide":
         index = Path(__file__).with_name("index.md").read_text(encoding="utf-8")
@@ -95,7 +96,19 @@ def edit(docname: str, source: list[str]) -> None:
         text = "".join(pieces)
         listed = "\n".join(f"generated/{module}" for module in SECTION.findall(source[0]))
         text += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
-    source[0] = re.sub(r"\]\(((?:docs/)?)examples/(\w+)\.py\)", r"](\1gallery/\2.rst)", text)
+    text = re.sub(r"\]\(((?:docs/)?)examples/(\w+)\.py\)", r"](\1gallery/\2.rst)", text)
+    source[0] = FILE_LINK.sub(r"[](\1)", text)
+
+
+class Arguments:
+    """The arguments that the gallery runs an example with: a path, if it draws a picture to one."""
+
+    def __call__(self, gallery_conf, script) -> list[str]:
+        draws = script["src_file"].endswith("two_stage_search.py")
+        return [str(Path(tempfile.gettempdir()) / "recall.png")] if draws else []
+
+    def __repr__(self) -> str:  # compared with that of the last build
+        return "Arguments()"
 
 
 def connect(app, names: Names) -> None:
@@ -105,7 +118,7 @@ def connect(app, names: Names) -> None:
     counts = Counter(ends.values())
     by_end = {end: full_name for full_name, end in ends.items() if counts[end] == 1}
 
-    def resolve(app, env, node, content) -> nodes.reference | None:
+    def resolve(app, env, node, content):
         target = by_end.get(node.get("reftarget", "").split(".")[-1])
         if node.get("reftype") not in ("obj", "class", "func", "meth") or target is None:
             return None

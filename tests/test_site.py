@@ -1,0 +1,108 @@
+"""What is cheap to check of the documentation site, without building it (see CONTRIBUTING.md)."""
+
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from test_api_table import MODULES, expected_rows
+
+DOCS = Path(__file__).parents[1] / "docs"
+DRAWINGS = DOCS / "drawings"
+
+
+def load(monkeypatch, folder: Path, name: str):
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return __import__(name)
+
+
+@pytest.fixture
+def site_pages(monkeypatch):
+    return load(monkeypatch, DOCS, "site_pages")
+
+
+@pytest.fixture
+def draw(monkeypatch):
+    return load(monkeypatch, DRAWINGS, "draw")
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_has_an_entry(site_pages, module):
+    names = site_pages.public_names(read("api.md"))
+    rows = [name.partition(".") for name in expected_rows(module)]
+    missing = [f"{module}.{owner}" for owner, _, _ in rows if f"{module}.{owner}" not in names]
+    assert missing == []
+    assert [m for owner, _, m in rows if m and m not in names[f"{module}.{owner}"]] == []
+
+
+def test_pages_document_what_they_are_named_after(site_pages, tmp_path):
+    names = site_pages.write(DOCS / "api.md", tmp_path)
+    assert len(names) > 200
+    for name in names:
+        text = (tmp_path / f"{name}.rst").read_text(encoding="utf-8")
+        module, _, last = name.rpartition(".")
+        assert f".. currentmodule:: {module}\n" in text
+        assert re.search(rf"^\.\. auto\w+:: {last}$", text, flags=re.M)
+    assert ":members: from_words," in (tmp_path / "bitops.BitArray.rst").read_text()
+    assert "bitops.gemm\n" in (tmp_path / "bitops.rst").read_text()
+
+
+def test_pages_of_names_that_are_gone_are_removed(site_pages, tmp_path):
+    gone = tmp_path / "bitops.gone.rst"
+    gone.write_text("gone")
+    site_pages.write(DOCS / "api.md", tmp_path)
+    assert not gone.exists()
+
+
+def test_every_page_is_in_the_site(site_pages):
+    listed = site_pages.guide_pages(read("index.md"))
+    for page in ("index.rst", "results.rst", "project.rst"):
+        listed += re.findall(r"^   (?:\w+ <)?([\w./-]+)>?$", read(page), flags=re.M)
+    pages = [page.stem for page in DOCS.glob("*.md") if page.stem != "index"]
+    assert sorted(set(pages) - set(listed)) == []
+    assert len(listed) == len(set(listed))
+    others = [DOCS / f"{name}.md" for name in listed if name.startswith("..")]
+    assert others and all(page.exists() for page in others)
+
+
+def test_links_lead_to_pages_of_the_site(site_pages):
+    source = ["[a](examples/convolution.py), [numpy.md](numpy.md), [x.md](../x.md#a-b), [it](y.md)"]
+    site_pages.edit("docs/search", source)
+    assert source == ["[a](gallery/convolution.rst), [](numpy.md), [](../x.md#a-b), [it](y.md)"]
+
+
+def test_tables_of_names_lead_to_their_pages(site_pages):
+    source = ["# Names\n\n## `bitops`\n\n| `pack(x, axis=-1)` | Packs. |\n| `isa` | A module. |\n"]
+    site_pages.edit("docs/api", source)
+    assert "| {py:obj}`pack(x, axis=-1) <bitops.pack>` | Packs. |" in source[0]
+    assert "generated/bitops\n" in source[0]
+
+
+def test_drawings_are_those_of_the_script(draw):
+    files = draw.files()
+    assert {path.name: path.read_text() for path in DRAWINGS.glob("*.svg")} == files
+    shown = re.findall(r"\]\(drawings/([\w-]+\.svg)\)", read("how-it-works.md"))
+    assert sorted([*shown, "thumbnail.svg"]) == sorted(files)
+
+
+def test_drawings_are_well_formed_and_nothing_leaves_them(draw):
+    for name, text in draw.files().items():
+        root = ElementTree.fromstring(text)
+        width, height = map(float, root.attrib["viewBox"].split()[2:])
+        assert root.find("{*}title").text, name
+        for shape in root.iter("{http://www.w3.org/2000/svg}rect"):
+            x, y = float(shape.get("x", 0)), float(shape.get("y", 0))
+            assert 0 <= x and x + float(shape.get("width")) <= width, name
+            assert 0 <= y and y + float(shape.get("height")) <= height, name
+        for words in root.iter("{http://www.w3.org/2000/svg}text"):
+            size = 7.5 if "note" in words.get("class", "") else 8.5  # no letter is wider
+            length = size * len(words.text)
+            shift = {"start": 0, "middle": length / 2, "end": length}[words.get("text-anchor")]
+            x, y = float(words.get("x")) - shift, float(words.get("y"))
+            assert 0 <= x and x + length <= width and 0 < y < height, (name, words.text)
