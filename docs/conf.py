@@ -5,12 +5,14 @@ the same places in the site as on a code host. Pages of the API and links to the
 tables of docs/api.md, by site_pages.py.
 """
 
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
+os.environ["COLUMNS"] = "90"  # of the help of commands
 import site_pages  # noqa: E402
 
 import bitops  # noqa: E402

@@ -11,6 +11,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from bitops.cli.main import make_parser
+
 Names = dict[str, list[str]]  # by full name: its members that are listed, as `BitArray.shape`
 ROW = re.compile(r"^\| `((\w+(?:\.\w+)*)[^`]*)` \|", flags=re.M)
 INDEXED = re.compile(r"^\|.*\]\(([\w-]+)\.md\) \|$", flags=re.M)  # a row of the index
@@ -56,8 +58,22 @@ def contents(module: str, full_names: list[str]) -> str:
     return f"{title}\n\n.. toctree::\n   :maxdepth: 1\n\n{listed}\n"
 
 
+def commands() -> str:
+    """The page of the command line: what --help says of each command."""
+    parser = make_parser()
+    helps = {"bitops": parser.format_help()}
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            helps |= {f"bitops {name}": sub.format_help() for name, sub in action.choices.items()}
+    parts = ["Command line\n============\n\nWhat ``--help`` says of each command."]
+    for name, text in helps.items():
+        parts.append(f"{name}\n{'-' * len(name)}\n\n.. code-block:: text\n")
+        parts.append("\n".join(f"   {line}".rstrip() for line in text.splitlines()))
+    return "\n\n".join(parts) + "\n"
+
+
 def write(table: Path, folder: Path) -> Names:
-    """Write all pages into a folder, remove those of names that are gone, return what has one."""
+    """Write the pages, remove those of names that are gone, return the names that have one."""
     names = public_names(table.read_text(encoding="utf-8"))
     texts = {full_name: page(full_name, members) for full_name, members in names.items()}
     names = {full_name: members for full_name, members in names.items() if texts[full_name]}
@@ -65,6 +81,7 @@ def write(table: Path, folder: Path) -> Names:
     for full_name in names:
         by_module.setdefault(full_name.rpartition(".")[0], []).append(full_name)
     texts |= {module: contents(module, listed) for module, listed in by_module.items()}
+    texts["commands"] = commands()
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.rst"):
         if path.stem not in texts:
@@ -86,7 +103,8 @@ def edit(docname: str, source: list[str]) -> None:
     text = source[0]
     if docname == "docs/guide":
         index = Path(__file__).with_name("index.md").read_text(encoding="utf-8")
-        text += "".join(f"   {name}\n" for name in guide_pages(index))
+        pages = [*guide_pages(index), "generated/commands"]
+        text += "".join(f"   {name}\n" for name in pages)
     if docname == "docs/api":
         pieces = SECTION.split(text)
         for i in range(1, len(pieces), 2):

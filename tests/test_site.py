@@ -71,6 +71,18 @@ def test_every_page_is_in_the_site(site_pages):
     assert others and all(page.exists() for page in others)
 
 
+def test_every_command_is_on_the_page_of_the_command_line(site_pages):
+    text = site_pages.commands()
+    for command in ("train", "predict", "import", "index", "zoo"):
+        assert f"\nbitops {command}\n-----" in text and f"   usage: bitops {command} " in text
+
+
+def test_every_example_has_a_title():
+    for path in (DOCS / "examples").glob("*.py"):
+        title, line = path.read_text(encoding="utf-8").removeprefix('"""').splitlines()[:2]
+        assert line == "=" * len(title), f"{path.name}: the gallery wants a title"
+
+
 def test_links_lead_to_pages_of_the_site(site_pages):
     source = ["[a](examples/convolution.py), [numpy.md](numpy.md), [x.md](../x.md#a-b), [it](y.md)"]
     site_pages.edit("docs/search", source)

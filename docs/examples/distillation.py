@@ -7,8 +7,6 @@ Only 300 of the images have labels. A float network is trained on these; it is t
 of all images what it thinks of each class. The student has one bit for each weight and, between its
 layers, one bit for each activation. It learns those scores. For
 comparison, it is also trained on the labels alone.
-
-    python distillation.py
 """
 
 import numpy as np
