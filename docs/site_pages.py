@@ -9,6 +9,7 @@ import inspect
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from bitops.cli.main import make_parser
@@ -51,9 +52,15 @@ def page(full_name: str, members: list[str]) -> str:
     return f"{title}\n\n.. currentmodule:: {module}\n\n.. {directive}:: {name}{options}\n"
 
 
-def contents(module: str, full_names: list[str]) -> str:
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """The file of each name, without .rst; not all file systems tell card from Card."""
+    counts = Counter(name.lower() for name in names)
+    return {n: f"{n}-object" if counts[n.lower()] > 1 and n.islower() else n for n in names}
+
+
+def contents(module: str, files: list[str]) -> str:
     """The page of a module: a list of the pages of its names."""
-    listed = "\n".join(f"   {full_name}" for full_name in full_names)
+    listed = "\n".join(f"   {file}" for file in files)
     title = f"{module}\n{'=' * len(module)}"
     return f"{title}\n\n.. toctree::\n   :maxdepth: 1\n\n{listed}\n"
 
@@ -77,17 +84,19 @@ def write(table: Path, folder: Path) -> Names:
     names = public_names(table.read_text(encoding="utf-8"))
     texts = {full_name: page(full_name, members) for full_name, members in names.items()}
     names = {full_name: members for full_name, members in names.items() if texts[full_name]}
+    files = file_names(names)
+    texts = {files[full_name]: texts[full_name] for full_name in names}
     by_module: dict[str, list[str]] = {}
     for full_name in names:
-        by_module.setdefault(full_name.rpartition(".")[0], []).append(full_name)
+        by_module.setdefault(full_name.rpartition(".")[0], []).append(files[full_name])
     texts |= {module: contents(module, listed) for module, listed in by_module.items()}
     texts["commands"] = commands()
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.rst"):
         if path.stem not in texts:
             path.unlink()
-    for full_name, text in texts.items():
-        path = folder / f"{full_name}.rst"
+    for stem, text in texts.items():
+        path = folder / f"{stem}.rst"
         if not path.exists() or path.read_text(encoding="utf-8") != text:  # else nothing to build
             path.write_text(text, encoding="utf-8")
     return names

@@ -44,8 +44,10 @@ def test_every_public_name_has_an_entry(site_pages, module):
 def test_pages_document_what_they_are_named_after(site_pages, tmp_path):
     names = site_pages.write(DOCS / "api.md", tmp_path)
     assert len(names) > 200
+    files = site_pages.file_names(names)
+    assert len({file.lower() for file in files.values()}) == len(names)
     for name in names:
-        text = (tmp_path / f"{name}.rst").read_text(encoding="utf-8")
+        text = (tmp_path / f"{files[name]}.rst").read_text(encoding="utf-8")
         module, _, last = name.rpartition(".")
         assert f".. currentmodule:: {module}\n" in text
         assert re.search(rf"^\.\. auto\w+:: {last}$", text, flags=re.M)
