@@ -38,7 +38,6 @@ include_patterns = [
     "docs/generated/*.rst",
     "docs/gallery/*.rst",
 ]
-exclude_patterns = ["docs/index.md"]  # docs/index.rst includes it
 
 # A name in single backticks leads to its page, if it is a public one; else it is code.
 default_role = "py:obj"
@@ -67,7 +66,8 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "bitops"
-html_static_path = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_extra_path = ["site"]
 html_copy_source = False
 html_sidebars = {"docs/start": [], "docs/how-it-works": []}  # there are no pages below them
@@ -89,5 +89,4 @@ def setup(app):
     """Write the pages of the API before the sources are read, and link to them."""
     names = site_pages.write(ROOT / "docs" / "api.md", ROOT / "docs" / "generated")
     app.connect("source-read", lambda app, docname, source: site_pages.edit(docname, source))
-    app.connect("include-read", lambda app, path, docname, source: site_pages.edit(docname, source))
     site_pages.connect(app, names)

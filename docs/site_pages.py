@@ -17,7 +17,8 @@ from bitops.cli.main import make_parser
 Names = dict[str, list[str]]  # by full name: its members that are listed, as `BitArray.shape`
 ROW = re.compile(r"^\| `((\w+(?:\.\w+)*)[^`]*)` \|", flags=re.M)
 INDEXED = re.compile(r"^\|.*\]\(([\w-]+)\.md\) \|$", flags=re.M)  # a row of the index
-ELSEWHERE = {"start", "how-it-works", "api", "checks"}  # in toctrees of index.rst and results.rst
+ELSEWHERE = {"start", "how-it-works", "api", "checks"}  # parts of the site, or in results.rst
+PARTS = ("start", "guide", "how-it-works", "API <api>", "gallery/index", "results", "project")
 # Links that are named by the file that they lead to.
 FILE_LINK = re.compile(r"\[[\w./-]+\.(?:md|py)\]\(([\w./-]+\.(?:md|rst)(?:#[\w-]+)?)\)")
 SECTION = re.compile(r"^## `([\w.]+)`$", flags=re.M)
@@ -107,9 +108,17 @@ def guide_pages(index: str) -> list[str]:
     return [name for name in INDEXED.findall(index) if name not in ELSEWHERE]
 
 
+def toctree(entries: Iterable[str]) -> str:
+    """What puts pages below one in Markdown: no code host would show it as anything but code."""
+    listed = "\n".join(entries)
+    return f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+
+
 def edit(docname: str, source: list[str]) -> None:
     """Give a page its links to others: to names, to examples, and by titles instead of files."""
     text = source[0]
+    if docname == "docs/index":
+        text += toctree(PARTS)
     if docname == "docs/guide":
         index = Path(__file__).with_name("index.md").read_text(encoding="utf-8")
         pages = [*guide_pages(index), "generated/commands"]
@@ -121,8 +130,7 @@ def edit(docname: str, source: list[str]) -> None:
             pieces[i] = f"## `{module}`"
             pieces[i + 1] = ROW.sub(rf"| {{py:obj}}`\1 <{module}.\2>` |", pieces[i + 1])
         text = "".join(pieces)
-        listed = "\n".join(f"generated/{module}" for module in SECTION.findall(source[0]))
-        text += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+        text += toctree(f"generated/{module}" for module in SECTION.findall(source[0]))
     text = re.sub(r"\]\(((?:docs/)?)examples/(\w+)\.py\)", r"](\1gallery/\2.rst)", text)
     source[0] = FILE_LINK.sub(r"[](\1)", text)
 
