@@ -44,7 +44,6 @@ default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"(?!bitops\.).*")]
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["attrs_inline"]
 
 autodoc_typehints = "none"  # docstrings say more
 autodoc_member_order = "bysource"

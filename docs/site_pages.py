@@ -41,12 +41,11 @@ def page(full_name: str, members: list[str]) -> str:
     """The page of one name, as reStructuredText."""
     module, _, name = full_name.rpartition(".")
     thing = getattr(importlib.import_module(module), name)
-    options = ""
     if inspect.ismodule(thing):
         return ""  # it has a section of its own
+    options = f"\n   :members: {', '.join(members)}\n   :undoc-members:" if members else ""
     if inspect.isclass(thing):
         directive = "autoexception" if issubclass(thing, Exception) else "autoclass"
-        options = f"\n   :members: {', '.join(members)}" if members else ""
     else:
         directive = "autofunction" if inspect.isroutine(thing) else "autodata"
     title = f"{name}\n{'=' * len(name)}"
