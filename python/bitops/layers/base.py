@@ -125,7 +125,7 @@ class Layer:
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the output for an input shape; refuse a shape that does not fit.
 
-        A shape lists the last axes, as many as are known:
+        A shape lists the last axes, as many as are known::
 
             ()              nothing is known
             (64,)           64 features or channels

@@ -427,7 +427,7 @@ def fold(
     Solving gamma * (z - mean) * inv_std + beta >= 0 for z would round differently from the
     expression and sometimes misplace a threshold. Instead, the expression itself is bisected over
     all values of z in order, in all channels at once. Rounding keeps a monotone function monotone,
-    so each channel changes sign at most once:
+    so each channel changes sign at most once::
 
         z               -k  ...  -1   0   1   2   3   ...  k
         rises           0    0    0   0   0   1   1    1   1     threshold 1

@@ -163,12 +163,12 @@ def xnor_weight_gradient(
 
         dV_j/dW_i = alpha 1{abs(W_i) <= 1} [i = j] + s_j s_i / n_w.
 
-    The sum over j of g_j dV_j/dW_i is the form "chain":
+    The sum over j of g_j dV_j/dW_i is the form "chain"::
 
         dW_i = alpha 1{abs(W_i) <= 1} g_i + s_i / n_w * sum_j g_j s_j.
 
     The form "paper" keeps only j = i in the second term, where s_i s_i = 1. Its inequality is
-    strict, as in the authors' code:
+    strict, as in the authors' code::
 
         dW_i = g_i (alpha 1{abs(W_i) < 1} + 1 / n_w).
 
