@@ -3,9 +3,12 @@
 import doctest
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 
 import pytest
+from test_api_table import MODULES as PUBLIC
+from test_api_table import public_names
 
 import bitops
 from bitops.layers import registry
@@ -33,3 +36,12 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     modules = [importlib.import_module(name) for name in MODULES]
     assert sum(len(test.examples) for m in modules for test in finder.find(m)) > 30
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_function_and_class_has_an_example(module):
+    """Those that need files of a user or a trained network show calls that are not run."""
+    home = pytest.importorskip(module, exc_type=ImportError)
+    things = {name: getattr(home, name) for name in public_names(home)}
+    called = {n: t for n, t in things.items() if inspect.isclass(t) or inspect.isroutine(t)}
+    assert [n for n, thing in called.items() if ">>> " not in (inspect.getdoc(thing) or "")] == []

@@ -8,7 +8,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "bench").rglob("*.md"))]
+OTHERS = [
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "bench").rglob("*.md")),
+]
 LANGUAGES = {"python", "sh", "text", "c", "cython"}  # only blocks of the first are run
 
 

@@ -1,4 +1,7 @@
-"""Count how often two things occur together: words in sentences, items in baskets.
+"""Count what occurs together
+==========================
+
+Count how often two things occur together: words in sentences, items in baskets.
 
 A table says which thing occurs in which basket. The counts of all pairs are a product of the table
 with itself; as bits it is smaller by 32 than in float32, and the counts are exact.

@@ -1,4 +1,7 @@
-"""Approximate a real convolution by a binary one, as XNOR-Net does, and measure the error.
+"""A binary convolution and its error
+==================================
+
+Approximate a real convolution by a binary one, as XNOR-Net does, and measure the error.
 
 Filters become their signs B and a scale alpha each, images their signs and the map K of mean
 magnitudes: images * filters is close to (sign(images) * B) K alpha.

@@ -1,11 +1,12 @@
-"""Distillation: a small binary network learns the scores of a float one, on rows without labels.
+"""Distill a float network into a binary one
+=========================================
+
+Distillation: a small binary network learns the scores of a float one, on rows without labels.
 
 Only 300 of the images have labels. A float network is trained on these; it is the teacher, and says
 of all images what it thinks of each class. The student has one bit for each weight and, between its
 layers, one bit for each activation. It learns those scores. For
 comparison, it is also trained on the labels alone.
-
-    python distillation.py
 """
 
 import numpy as np

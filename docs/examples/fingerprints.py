@@ -1,4 +1,7 @@
-"""Search chemical fingerprints by the Tanimoto (Jaccard) similarity.
+"""Search chemical fingerprints
+============================
+
+Search chemical fingerprints by the Tanimoto (Jaccard) similarity.
 
 A fingerprint says which fragments a molecule has: about 50 of 2048 bits are 1. Here molecules are
 sets of invented fragments, derived from each other in families. With RDKit, the bytes of

@@ -1,4 +1,7 @@
-"""Classify digits with hypervectors: random rows of bits that are bound, bundled and compared.
+"""Classify digits with hypervectors
+=================================
+
+Classify digits with hypervectors: random rows of bits that are bound, bundled and compared.
 
 Each pixel has a random hypervector, and so has each brightness; those of similar brightness share
 most of their bits. A pixel of some brightness is the product of the two. A picture is the majority

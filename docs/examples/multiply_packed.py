@@ -1,4 +1,7 @@
-"""Multiply packed matrices, measure distances, and find the nearest rows.
+"""Multiply packed matrices
+========================
+
+Multiply packed matrices, measure distances, and find the nearest rows.
 
 A matrix of +1 and -1 takes one bit per element. The results are exact, and compared with NumPy's.
 """

@@ -1,4 +1,7 @@
-"""Find near-duplicate pictures by their hashes.
+"""Find near-duplicate pictures
+============================
+
+Find near-duplicate pictures by their hashes.
 
 A difference hash says, for each of 8 x 8 places of a small copy of a picture, whether it is
 brighter than its right neighbor. Pictures that differ little have hashes that differ in few of 64

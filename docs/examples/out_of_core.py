@@ -1,9 +1,10 @@
-"""Training on a file that is longer than memory, with a checkpoint in the middle.
+"""Train on a file longer than memory
+==================================
+
+Training on a file that is longer than memory, with a checkpoint in the middle.
 
 The images lie in a .npy file. A reader maps it, and gives blocks of neighbouring rows in a new
 order in each pass, so that the disk reads a block at once. `fit` draws them ahead in a thread.
-
-    python out_of_core.py
 """
 
 import tempfile

@@ -1,4 +1,7 @@
-"""Layers of one's own: a sign at the running mean, and a clip with learned limits.
+"""Write layers of your own
+========================
+
+Layers of one's own: a sign at the running mean, and a clip with learned limits.
 
 Binary networks lose much where nearly all numbers of a channel have one sign. `CenteredSign`
 compares each number with the running mean of its channel, so that about half of the bits are +1.

@@ -1,9 +1,10 @@
-"""Regression with a binary network: a function of ten numbers, of which five matter, and noise.
+"""Predict numbers
+===============
+
+Regression with a binary network: a function of ten numbers, of which five matter, and noise.
 
 Hidden layers have one bit for each weight; the last one has float weights and gives a number. The
 validation loss chooses the epoch that is kept.
-
-    python regression.py
 """
 
 import numpy as np

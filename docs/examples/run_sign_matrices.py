@@ -1,4 +1,7 @@
-"""Run a network that another program trained: +-1 matrices and BatchNorm statistics.
+"""Run sign matrices and BatchNorm
+===============================
+
+Run a network that another program trained: +-1 matrices and BatchNorm statistics.
 
 The network is 784 -> 512 -> 512 -> 10, each layer a product with +-1 weights and a BatchNorm, with
 signs between the layers. It is packed, and compared with the same network in plain NumPy.

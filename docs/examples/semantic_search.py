@@ -1,4 +1,7 @@
-"""Search sentences by what they are about: embeddings as bits, rescored with real vectors.
+"""Search sentences by their subject
+=================================
+
+Search sentences by what they are about: embeddings as bits, rescored with real vectors.
 
 The sentences are those that describe the functions of NumPy, SciPy and Python's own modules, so
 there is nothing to download. Their embeddings are made by latent semantic analysis: weighted counts

@@ -1,4 +1,7 @@
-"""Train a binary network on arrays of your own, freeze it, save it, and load it again.
+"""Train on arrays of your own
+===========================
+
+Train a binary network on arrays of your own, freeze it, save it, and load it again.
 
 The arrays here are made up: waves of three shapes, shifted and scaled at random, in noise.
 """

@@ -1,4 +1,7 @@
-"""Train a published recipe on a folder of pictures of your own, and look at the run.
+"""Train on pictures of your own
+=============================
+
+Train a published recipe on a folder of pictures of your own, and look at the run.
 
 The pictures here are made of the digits that scikit-learn carries: one folder a class, files of
 PNG. Commands are run as they would be typed; `python -m bitops` is `bitops`.

@@ -1,12 +1,14 @@
-"""Search bits first and rescore with real numbers: recall beside exact search on the real vectors.
+"""Search bits, then rescore with vectors
+======================================
 
-    python docs/examples/two_stage_search.py [recall.png]
+Search bits first and rescore with real numbers: recall beside exact search on the real vectors.
 
 Embeddings are 32 times smaller as bits. The nearest bits are not quite the nearest vectors, so
 several times as many as wanted are searched, and ordered by products of the real query with the
 signs, or with real vectors that stay on the disk. Recall is the share of the ten exact neighbors
 that are found. Vectors are normalized; they lie in clusters, as embeddings of texts on a few
-subjects do. With a path, the recall is drawn over the number of candidates (needs matplotlib).
+subjects do. With a path as its argument, ``recall.png`` for example, the program draws the recall
+over the number of candidates (needs matplotlib).
 """
 
 import sys

@@ -14,8 +14,9 @@ except ImportError as error:
 
 from . import isa
 from .config import __version__, get_include, get_num_threads, set_num_threads, show_config
-from .ops.array import BitArray, pack, pack_above, popcount, unpack
+from .ops.array import BitArray, pack, pack_above, unpack
 from .ops.conv import conv2d, conv2d_sign, im2col
+from .ops.counts import popcount
 from .ops.linalg import gemm, gemm_sign, hamming, hamming_topk, matmul
 from .ops.majority import majority
 from .ops.mixed_conv import bitplane_conv2d, weight_conv2d

@@ -43,6 +43,14 @@ def set_num_threads(n: int) -> None:
         If `n` is not an integer.
     ValueError
         If `n` is out of this range.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
     """
     _core.set_num_threads(check_integer("set_num_threads", "n", n, 1, MAX_THREADS))
 
@@ -53,6 +61,11 @@ def get_num_threads() -> int:
     It is 1 without OpenMP, while BLAS has the threads, and if ``OMP_STACKSIZE`` gives them less
     than 64 KiB. If the system cannot make the threads that a call asks for, that call and those
     that follow use fewer, until `set_num_threads` is called again.
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
     """
     return _core.get_num_threads()
 
@@ -110,6 +123,11 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     ------
     ValueError
         If `mode` is something else.
+
+    Examples
+    --------
+    >>> sorted(show_config("dicts"))
+    ['blas', 'compiler', 'cpu', 'isa', 'isas', 'numpy', 'openmp', 'python', 'threads', 'version']
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"[show_config] mode must be 'stdout' or 'dicts', got {mode!r}")

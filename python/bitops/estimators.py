@@ -63,7 +63,7 @@ class BitNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ----------
     n_features_in_ : int
     n_samples_fit_ : int
-    bits_ : BitArray of shape (n_samples_fit_, n_features_in_)
+    bits_ : BitArray of shape (rows of fit, features)
         The rows that are searched.
 
     Notes
@@ -171,7 +171,7 @@ class BitNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Returns
         -------
-        scipy.sparse.csr_matrix of shape (m, n_samples_fit_), float64
+        scipy.sparse.csr_matrix of shape (m, rows of fit), float64
             Each row from the nearest neighbor to the farthest.
         """
         if mode not in MODES:
@@ -231,7 +231,7 @@ class BitNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Returns
         -------
-        scipy.sparse.csr_matrix of shape (m, n_samples_fit_), float64
+        scipy.sparse.csr_matrix of shape (m, rows of fit), float64
         """
         check_is_fitted(self)
         count = self.n_neighbors + (self.mode == "distance")

@@ -58,6 +58,17 @@ def save(model: Packed, path: str | os.PathLike) -> None:
         If `model` is not a packed model, or if the class of a layer is not registered.
     ValueError
         If `load` would refuse the file, or if `path` is that of a FIFO, a socket or a device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from bitops.layers import PackedDense
+    >>> net = Packed(PackedDense(np.ones((3, 8))))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(net, f"{folder}/net.safetensors")
+    ...     print(load(f"{folder}/net.safetensors").layers)
+    [PackedDense(8, 3)]
     """
     if not isinstance(model, Packed):
         raise TypeError(f"[save] model must be a Packed, got {type(model).__name__}")
@@ -82,5 +93,10 @@ def load(path: str | os.PathLike) -> Packed:
     ValueError
         If it is truncated, damaged, not a packed model or not a regular file, or if a type of layer
         is not registered. All this is checked before any layer is built.
+
+    Examples
+    --------
+    >>> net = load("net.safetensors")  # doctest: +SKIP
+    >>> net.predict(images)  # doctest: +SKIP
     """
     return Packed.load(path)

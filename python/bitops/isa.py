@@ -19,12 +19,24 @@ __all__ = ["active", "available", "use"]
 
 
 def available() -> tuple[str, ...]:
-    """Return the names of the ISAs that this machine can run, best first."""
+    """Return the names of the ISAs that this machine can run, best first.
+
+    Examples
+    --------
+    >>> available()[-1]
+    'generic'
+    """
     return tuple(name for name in _core.isa_names() if _core.isa_runs(name))
 
 
 def active() -> str:
-    """Return the name of the active ISA."""
+    """Return the name of the active ISA.
+
+    Examples
+    --------
+    >>> active() in available()
+    True
+    """
     return _core.isa_active()
 
 
@@ -65,6 +77,12 @@ def use(name: str) -> _Chosen:
         If `name` is not a string.
     ValueError
         If no ISA has this name, or this machine cannot run it.
+
+    Examples
+    --------
+    >>> with use("generic"):
+    ...     print(active())
+    generic
     """
     if not isinstance(name, str):
         raise TypeError(f"[isa.use] name must be a string, got {type(name).__name__}")

@@ -48,6 +48,16 @@ class CSize:
         Of constants: weights, thresholds, scales and sizes.
     ram : int
         Of the workspace between the layers.
+
+    Examples
+    --------
+    >>> from bitops.layers import Packed, PackedDense
+    >>> import numpy as np
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = to_c(Packed(PackedDense(np.ones((10, 64)))), folder)
+    >>> size.rom
+    148
     """
 
     rom: int
@@ -90,7 +100,7 @@ def to_c(
 
     Notes
     -----
-    The functions, for the name "network":
+    The functions, for the name "network"::
 
         void network_run(const uint8_t *input, network_score *scores, uint32_t *work);
         int network_label(const network_score *scores);

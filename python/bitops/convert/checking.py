@@ -33,6 +33,11 @@ class Report:
         Largest difference of two scores, relative to the largest score of the source.
     compared_with : str
         What made the outputs of the source.
+
+    Examples
+    --------
+    >>> Report(examples=100, same_labels=100, largest_error=0.0, compared_with="scores").ok
+    True
     """
 
     examples: int
@@ -85,6 +90,15 @@ def check(model: Packed | Sequential, path: Any, x: Any) -> Report:
     Notes
     -----
     If a module gives logarithms of probabilities, those of the scores are compared with them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bitops.layers import Packed, PackedDense
+    >>> net = Packed(PackedDense(np.ones((3, 8))))
+    >>> x = np.ones((5, 8), np.float32)
+    >>> check(net, net(x), x).same_labels
+    5
     """
     x = np.asarray(x)
     if not x.ndim or not len(x):

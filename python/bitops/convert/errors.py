@@ -2,4 +2,10 @@
 
 
 class ConversionError(ValueError):
-    """Says which node or layer of a file cannot be represented, and why."""
+    """Says which node or layer of a file cannot be represented, and why.
+
+    Examples
+    --------
+    >>> issubclass(ConversionError, ValueError)
+    True
+    """

@@ -49,6 +49,11 @@ def from_keras(path: str | os.PathLike) -> L.Sequential:
     the quantizers of Larq: ste_sign, approx_sign, swish_sign, magnitude_aware_sign, ste_tern,
     ste_heaviside and DoReFa. Nothing in a file is executed: Lambda layers and classes of one's own
     are refused. The state of the optimizer is left out.
+
+    Examples
+    --------
+    >>> model = from_keras("network.keras")  # doctest: +SKIP
+    >>> packed = model.freeze()  # doctest: +SKIP
     """
     try:
         return _build(read_keras(path))

@@ -41,6 +41,11 @@ def from_lce(path: str | os.PathLike | bytes) -> Packed:
     LceQuantize, LceDequantize, LceBconv2d and LceBMaxPool2d, and the operators of TFLite that
     networks of images have, in float32. Files that were quantized to 8 bits are refused. The
     scores are those of the interpreter, up to the last bits of float32 sums.
+
+    Examples
+    --------
+    >>> packed = from_lce("network.tflite")  # doctest: +SKIP
+    >>> packed.predict(images)  # doctest: +SKIP
     """
     graph = read_lce(path)
     output, start, remarks = trace(graph, HANDLERS)

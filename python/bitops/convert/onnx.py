@@ -40,6 +40,11 @@ def from_onnx(path: Source) -> Packed:
     BipolarQuant and MultiThreshold of QONNX, Brevitas and FINN. A Sign of ONNX is 0 at 0: where
     that may happen, its outputs are codes of two bits. TopK or ArgMax at the end are left out,
     since `predict` does the same.
+
+    Examples
+    --------
+    >>> packed = from_onnx("network.onnx")  # doctest: +SKIP
+    >>> packed.predict(images)  # doctest: +SKIP
     """
     graph, _ = read_onnx(path)
     output, start, remarks = trace(graph)

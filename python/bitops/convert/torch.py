@@ -90,6 +90,11 @@ def from_torch(
     is not the default.
 
     Nothing but tensors is loaded from a file: `torch.load(path, weights_only=True)`.
+
+    Examples
+    --------
+    >>> model = from_torch(module, input_shape=(3, 32, 32))  # doctest: +SKIP
+    >>> packed = model.freeze()  # doctest: +SKIP
     """
     shape = _checked_shape(input_shape)
     if is_module(module_or_state_dict):

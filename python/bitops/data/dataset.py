@@ -27,6 +27,13 @@ class Dataset:
         Labels in 0..classes - 1.
     class_names : tuple of str
         One for each label; () where the files tell none.
+
+    Examples
+    --------
+    >>> from bitops.data import load_digits
+    >>> data = load_digits()
+    >>> data.image_shape, data.classes, data.x_train.dtype
+    ((8, 8), 10, dtype('uint8'))
     """
 
     name: str

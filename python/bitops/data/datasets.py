@@ -59,6 +59,12 @@ def load_digits() -> Dataset:
     ------
     ImportError
         If scikit-learn is not installed.
+
+    Examples
+    --------
+    >>> data = load_digits()
+    >>> len(data.x_train), len(data.x_validation), len(data.x_test)
+    (1284, 257, 256)
     """
     try:
         from sklearn.datasets import load_digits as load
@@ -100,6 +106,11 @@ def load_mnist(folder: str | os.PathLike) -> Dataset:
     ValueError
         If a file is not a complete IDX file of the right kind, the images differ in size, or there
         are not as many labels as images.
+
+    Examples
+    --------
+    >>> data = load_mnist("mnist")  # doctest: +SKIP
+    >>> data.x_train.shape  # doctest: +SKIP
     """
     folder = Path(folder)
     x, y = _images_and_labels(folder, "train")
@@ -256,6 +267,11 @@ def load_cifar10(folder: str | os.PathLike) -> Dataset:
     ValueError
         If a file is damaged, an image is not a colour image of 32 x 32 pixels, or the classes of a
         part are not equally frequent or not those of the other part.
+
+    Examples
+    --------
+    >>> data = load_cifar10("cifar-10-batches-bin")  # doctest: +SKIP
+    >>> data.x_train.shape  # doctest: +SKIP
     """
     folder = Path(folder)
     if not (folder / "data_batch_1.bin").is_file() and (folder / "train.tar").is_file():
@@ -410,6 +426,11 @@ def load_svhn(folder: str | os.PathLike) -> Dataset:
         If a file has version 7.3, and h5py is not installed.
     ValueError
         If a file is damaged, has another version, or does not hold images X and labels y.
+
+    Examples
+    --------
+    >>> data = load_svhn("svhn")  # doctest: +SKIP
+    >>> data.x_train.shape  # doctest: +SKIP
     """
     folder = Path(folder)
     x, y = _read_svhn(folder / "train_32x32.mat")
@@ -494,6 +515,11 @@ def load_dataset(folder: str | os.PathLike, **own: Any) -> tuple[str, Dataset]:
         If the folder holds none of them, or a file is missing.
     ImportError, ValueError
         As in the reader.
+
+    Examples
+    --------
+    >>> data = load_dataset("photos", size=32)  # doctest: +SKIP
+    >>> data.class_names  # doctest: +SKIP
     """
     folder = Path(folder)
     for kind, (names, load) in _MARKS.items():

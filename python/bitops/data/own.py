@@ -67,6 +67,11 @@ def load_images(
     ValueError
         If there are less than two classes, one has no pictures or too few to choose from, or a
         picture is damaged; or if an option is not as above.
+
+    Examples
+    --------
+    >>> data = load_images("photos", size=32)  # doctest: +SKIP
+    >>> data.class_names  # doctest: +SKIP
     """
     folder = Path(folder)
     _check_options(size, channels, resize)
@@ -237,6 +242,16 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         If the file cannot be read.
     ValueError
         If it is damaged, or the arrays are not as above.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     x, y = np.zeros((60, 8, 8, 1), np.uint8), np.arange(60) % 3
+    ...     np.savez(f"{folder}/own.npz", x=x, y=y)
+    ...     data = load_npz(f"{folder}/own.npz")
+    >>> data.image_shape, data.classes
+    ((8, 8, 1), 3)
     """
     path = Path(path)
     arrays = read_npz("load_npz", path)

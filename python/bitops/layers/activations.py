@@ -67,6 +67,11 @@ class Sign(TrainingLayer):
     References
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, eqs. 1 and 4.
+
+    Examples
+    --------
+    >>> np.asarray(Sign()(np.float32([[-3, 0, 2]])))
+    array([[-1,  1,  1]], dtype=int8)
     """
 
     TRANSIENT = ("_saved",)
@@ -155,6 +160,13 @@ class Quantize(TrainingLayer):
     Forward:  q = step * code, returned as Codes. A product with binary weights is computed exactly
     from the integer codes and then multiplied by the step.
     Backward:  dx is the pseudo-gradient of the quantizer.
+
+    Examples
+    --------
+    >>> from bitops.quantizers import DoReFaActivation
+    >>> from bitops.layers import as_float
+    >>> as_float(Quantize(DoReFaActivation(2))(np.float32([[-1, 0.3, 0.7, 5]])))
+    array([[0.        , 0.33333334, 0.6666667 , 1.        ]], dtype=float32)
     """
 
     TRANSIENT = ("_x",)
@@ -220,6 +232,11 @@ class PackedQuantize(Layer):
         k, the bits of a code.
     clip_value : float
         c, the value of the largest code.
+
+    Examples
+    --------
+    >>> PackedQuantize(2)(np.float32([[-1, 0.3, 0.7, 5]]))
+    array([[0, 1, 2, 3]], dtype=uint8)
     """
 
     def __init__(self, bits: int, clip_value: float = 1.0):
@@ -251,6 +268,12 @@ class PackedLevels(Layer):
     ----------
     step : float
         Value of code 1. The bits of a BitArray are the codes 0 and 1.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> PackedLevels(0.5)(pack([[1.0, -1.0]]))
+    array([[0.5, 0. ]], dtype=float32)
     """
 
     def __init__(self, step: float = 1.0):
@@ -282,6 +305,11 @@ class PackedSign(Layer):
         By default bit = (x >= 0).
     flip : array_like of shape (features,), bool, optional
         Features whose bit is inverted; requires `threshold`.
+
+    Examples
+    --------
+    >>> np.asarray(PackedSign([0.5, 0.5], [False, True])(np.float32([[1, 1]])))
+    array([[ 1, -1]], dtype=int8)
     """
 
     ARRAYS = (ArraySpec("threshold", ("int32", "float32"), 1), ArraySpec("flip", "bool", 1))
@@ -336,6 +364,11 @@ class ReLU(TrainingLayer):
     Notes
     -----
     Backward:  dx = dy * (x > 0).
+
+    Examples
+    --------
+    >>> ReLU()(np.float32([[-3, 2]]))
+    array([[0., 2.]], dtype=float32)
     """
 
     TRANSIENT = ("_passes",)
@@ -360,7 +393,13 @@ class ReLU(TrainingLayer):
 
 @register
 class PackedReLU(Layer):
-    """Twin of `ReLU` for inference: y = max(x, 0), float32."""
+    """Twin of `ReLU` for inference: y = max(x, 0), float32.
+
+    Examples
+    --------
+    >>> PackedReLU()(np.float32([[-3, 2]]))
+    array([[0., 2.]], dtype=float32)
+    """
 
     def forward(self, x) -> np.ndarray:
         return relu("PackedReLU", x)
@@ -383,6 +422,11 @@ class Tanh(TrainingLayer):
     Notes
     -----
     Backward:  dx = dy * (1 - y^2).
+
+    Examples
+    --------
+    >>> Tanh()(np.float32([[0, 100]]))
+    array([[0., 1.]], dtype=float32)
     """
 
     TRANSIENT = ("_y",)
@@ -405,7 +449,13 @@ class Tanh(TrainingLayer):
 
 @register
 class PackedTanh(Layer):
-    """Twin of `Tanh` for inference: y = tanh(x), float32."""
+    """Twin of `Tanh` for inference: y = tanh(x), float32.
+
+    Examples
+    --------
+    >>> PackedTanh()(np.float32([[0, 100]]))
+    array([[0., 1.]], dtype=float32)
+    """
 
     def forward(self, x) -> np.ndarray:
         return tanh("PackedTanh", x)
@@ -426,6 +476,12 @@ class QuantizeGradient(TrainingLayer):
     Place it right after the product whose gradient it is to round.
     Forward:  y = x; bits stay bits.
     Backward:  dx is dy rounded by `quantizers.DoReFaGradient`.
+
+    Examples
+    --------
+    >>> layer = QuantizeGradient(8, seed=0)
+    >>> layer(np.float32([[0.1, 0.2]]))
+    array([[0.1, 0.2]], dtype=float32)
     """
 
     role = Role.NOTHING
@@ -472,6 +528,15 @@ class Dropout(TrainingLayer):
     -----
     Forward:  y = x * mask / (1 - rate),  mask ~ Bernoulli(1 - rate).
     Backward:  dx = dy * mask / (1 - rate).
+
+    Examples
+    --------
+    >>> layer = Dropout(0.5, seed=0)
+    >>> x = np.ones((1, 4), np.float32)
+    >>> layer(x)
+    array([[1., 1., 1., 1.]], dtype=float32)
+    >>> sorted(set(layer.forward(x, training=True).ravel().tolist()))
+    [0.0, 2.0]
     """
 
     TRANSIENT = ("_mask",)

@@ -69,6 +69,11 @@ class AsImages(ToImages, TrainingLayer):
     Notes
     -----
     Backward:  dx is dy in the shape of x.
+
+    Examples
+    --------
+    >>> AsImages()(np.zeros((8, 100, 6), np.float32)).shape
+    (8, 1, 100, 6)
     """
 
     role = Role.MOVES
@@ -99,6 +104,11 @@ class AsSequences(ToSequences, TrainingLayer):
     -----
     Backward:  dx is dy in the shape of x.
     `freeze` takes steps and signs before it, and leaves it out where `AsImages` follows.
+
+    Examples
+    --------
+    >>> AsSequences()(np.zeros((8, 1, 100, 6), np.float32)).shape
+    (8, 100, 6)
     """
 
     role = Role.MOVES
@@ -121,7 +131,13 @@ class AsSequences(ToSequences, TrainingLayer):
 
 @register
 class PackedAsImages(ToImages):
-    """Twin of `AsImages` for inference."""
+    """Twin of `AsImages` for inference.
+
+    Examples
+    --------
+    >>> PackedAsImages()(np.zeros((8, 100, 6), np.float32)).shape
+    (8, 1, 100, 6)
+    """
 
     def forward(self, x) -> Activation:
         return self._reshaped(x)
@@ -132,7 +148,13 @@ class PackedAsImages(ToImages):
 
 @register
 class PackedAsSequences(ToSequences):
-    """Twin of `AsSequences` for inference."""
+    """Twin of `AsSequences` for inference.
+
+    Examples
+    --------
+    >>> PackedAsSequences()(np.zeros((8, 1, 100, 6), np.float32)).shape
+    (8, 100, 6)
+    """
 
     def forward(self, x) -> Activation:
         return self._reshaped(x)

@@ -19,8 +19,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..ops.array import BitArray, pack, popcount
+from ..ops.array import BitArray, pack
 from ..ops.conv import im2col
+from ..ops.counts import popcount
 from ..ops.geometry import Pair, Window
 from ..ops.mixed_conv import bitplane_conv2d
 from ..ops.mixed_gemm import bitplane_gemm, weight_gemm

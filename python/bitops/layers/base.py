@@ -35,6 +35,12 @@ class Cost:
     float_macs : int
         Multiply-adds of other numbers: with float32 weights, once for each plane of +-1 weights,
         and one for each number that batch normalisation scales.
+
+    Examples
+    --------
+    >>> from bitops.layers import BinaryDense
+    >>> BinaryDense(784, 100).cost(input_bits=1)
+    Cost(parameters=78400, packed_bytes=10400, binary_macs=78400, float_macs=0)
     """
 
     parameters: int = 0
@@ -54,6 +60,14 @@ class Layer:
 
     `in_features` and `out_features` are the lengths of the last axis of input and output. They are
     None if the layer works with any number of features.
+
+    Examples
+    --------
+    >>> class Double(Layer):
+    ...     def forward(self, x):
+    ...         return 2 * x
+    >>> Double()(np.float32([1, 2]))
+    array([2., 4.], dtype=float32)
     """
 
     # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
@@ -111,7 +125,7 @@ class Layer:
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the output for an input shape; refuse a shape that does not fit.
 
-        A shape lists the last axes, as many as are known:
+        A shape lists the last axes, as many as are known::
 
             ()              nothing is known
             (64,)           64 features or channels
@@ -152,6 +166,16 @@ class TrainingLayer(Layer):
     It returns None if the input is integer data, which has no gradient.
     `to_packed()` returns the layer for inference.
     `least_rows` is how many rows, or positions of images, a training step must have.
+
+    Examples
+    --------
+    >>> class Half(TrainingLayer):
+    ...     def forward(self, x, training=False):
+    ...         return x / 2
+    ...     def backward(self, grad):
+    ...         return grad / 2
+    >>> Half()(np.float32([[2, 4]]))
+    array([[1., 2.]], dtype=float32)
     """
 
     least_rows: ClassVar[int] = 1

@@ -41,6 +41,11 @@ class BlurPool2D(TrainingLayer):
     References
     ----------
     Zhang, "Making convolutional networks shift-invariant again", 2019, section 3.2.
+
+    Examples
+    --------
+    >>> BlurPool2D(4)(np.ones((1, 8, 8, 4), np.float32)).shape
+    (1, 4, 4, 4)
     """
 
     def __init__(

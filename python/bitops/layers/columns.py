@@ -20,6 +20,11 @@ def column_sums(x: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (features,), float64
         The same bits with any number of threads and on every ISA.
+
+    Examples
+    --------
+    >>> column_sums(np.float32([[1, 10], [2, 20]]))
+    array([ 3., 30.])
     """
     rows = x.reshape(-1, x.shape[-1])
     with np.errstate(over="ignore", invalid="ignore"):

@@ -71,6 +71,13 @@ class Concat(TrainingBranches):
     References
     ----------
     Huang et al., "Densely connected convolutional networks", 2017.
+
+    Examples
+    --------
+    >>> from bitops.layers import Dense
+    >>> block = Concat(Dense(4, 3, seed=0))
+    >>> block(np.ones((1, 4), np.float32)).shape
+    (1, 7)
     """
 
     role = Role.BLOCK
@@ -89,6 +96,13 @@ class PackedConcat(PackedBranches):
     body : Packed, packed layer, or list of them
     shortcut : the same, optional
         The identity by default.
+
+    Examples
+    --------
+    >>> from bitops.layers import Dense
+    >>> block = Concat(Dense(4, 3, seed=0)).to_packed()
+    >>> block(np.ones((1, 4), np.float32)).shape
+    (1, 7)
     """
 
     join = _BESIDE

@@ -451,6 +451,16 @@ class Packed(Model, Layer):
     `Sequential.freeze` makes a Packed from a network trained here. For a network trained elsewhere,
     build it by hand from layers such as `PackedDense(w, threshold, flip)`. Running it loads no
     training code.
+
+    Examples
+    --------
+    >>> from bitops.layers import PackedDense
+    >>> hidden = PackedDense(np.ones((8, 4)), threshold=np.zeros(8, int))
+    >>> net = Packed(hidden, PackedDense(np.ones((3, 8))))
+    >>> net(np.float32([[1, -1, 1, 1]]))
+    array([[8, 8, 8]], dtype=int32)
+    >>> net.predict(np.float32([[1, -1, 1, 1]]))
+    array([0])
     """
 
     def __init__(

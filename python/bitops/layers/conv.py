@@ -89,6 +89,12 @@ class BinaryConv2D(LatentProduct):
     Courbariaux et al., "BinaryConnect", 2015: stochastic weights, and evaluation with real ones.
     Rastegari et al., "XNOR-Net", 2016, section 3: alpha and its gradient, and K; `center` follows
     the code released with it.
+
+    Examples
+    --------
+    >>> layer = BinaryConv2D(16, 32, 3, padding=1, seed=0)
+    >>> layer(np.ones((8, 28, 28, 16), np.float32)).shape
+    (8, 28, 28, 32)
     """
 
     TRANSIENT = ("_scaled",)
@@ -206,6 +212,13 @@ class QuantizedConv2D(LatentProduct):
     bits, as in `QuantizedDense`.
     Backward, with c(x) the matrix of patches (im2col):  dQ = dy^T c(x),  dc = dy Q,  db = sum dy.
     Each pixel of dx is the sum over the patches that contain it. The quantizer turns dQ into dW.
+
+    Examples
+    --------
+    >>> from bitops.quantizers import Ternary
+    >>> layer = QuantizedConv2D(16, 32, 3, Ternary(), seed=0)
+    >>> layer(np.ones((8, 28, 28, 16), np.float32)).shape
+    (8, 26, 26, 32)
     """
 
     operation: Convolution
@@ -270,6 +283,12 @@ class Conv2D(FloatProduct):
     References
     ----------
     He et al., "Delving deep into rectifiers", 2015, equation 10: the initial weights.
+
+    Examples
+    --------
+    >>> layer = Conv2D(3, 32, 3, padding="same", stride=2, seed=0)
+    >>> layer(np.ones((8, 28, 28, 3), np.float32)).shape
+    (8, 14, 14, 32)
     """
 
     operation: Convolution
@@ -343,6 +362,15 @@ class PackedConv2D(PackedProduct):
     -----
     The input may be what `BinaryConv2D` takes. For an integer dot, dot > t and dot > floor(t) are
     the same, so float32 thresholds t work there too.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> layer = PackedConv2D(np.ones((1, 3, 3, 64)), padding=1)
+    >>> layer(pack(np.ones((1, 3, 3, 64))))[0, :, :, 0]
+    array([[256, 384, 256],
+           [384, 576, 384],
+           [256, 384, 256]], dtype=int32)
     """
 
     ARRAYS = product_arrays(4)
@@ -407,6 +435,16 @@ class PackedPlanesConv2D(PackedProduct):
         Factor of each plane, as in `PackedPlanesDense`.
     threshold, flip, alpha, bias, stride, padding, dilation, groups, pad_value, input_bits
         As in `PackedConv2D`. dot is the sum over the planes of coefficient times dot product.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> planes = np.ones((2, 1, 3, 3, 64))
+    >>> layer = PackedPlanesConv2D(planes, (1, 1), padding=1, alpha=[0.5])
+    >>> layer(pack(np.ones((1, 3, 3, 64))))[0, :, :, 0]
+    array([[256., 384., 256.],
+           [384., 576., 384.],
+           [256., 384., 256.]], dtype=float32)
     """
 
     ARRAYS = product_arrays(5)
@@ -446,6 +484,12 @@ class FloatConv2D(PackedFloatProduct):
     bias : array_like of shape (out_channels,), float32, optional
     stride, padding, dilation, groups
         As in `Conv2D`.
+
+    Examples
+    --------
+    >>> layer = FloatConv2D(np.ones((1, 3, 3, 4)), bias=[0.5])
+    >>> layer(np.ones((1, 3, 3, 4), np.float32)).tolist()
+    [[[[36.5]]]]
     """
 
     ARRAYS = float_arrays(4)

@@ -81,6 +81,13 @@ class BinaryDense(LatentProduct):
     Courbariaux et al., "BinaryConnect", 2015: stochastic weights, and evaluation with real ones.
     Rastegari et al., "XNOR-Net", 2016, section 3.1: alpha and its gradient; `center` follows the
     code released with it.
+
+    Examples
+    --------
+    >>> layer = BinaryDense(64, 10, seed=0)
+    >>> x = np.ones((2, 64), np.float32)
+    >>> np.array_equal(layer(x), x @ np.where(layer.weight.value >= 0, 1, -1).T)
+    True
     """
 
     def __init__(
@@ -134,6 +141,13 @@ class QuantizedDense(LatentProduct):
     ternary weights and k for weights of k bits. Each plane takes one product of bits; their sum is
     exact before it is scaled.
     Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy.
+
+    Examples
+    --------
+    >>> from bitops.quantizers import Ternary
+    >>> layer = QuantizedDense(64, 10, Ternary(), seed=0)
+    >>> layer(np.ones((2, 64), np.float32)).shape
+    (2, 10)
     """
 
     def __init__(
@@ -186,6 +200,14 @@ class Dense(FloatProduct):
     References
     ----------
     He et al., "Delving deep into rectifiers", 2015, equation 10: the initial weights.
+
+    Examples
+    --------
+    >>> layer = Dense(64, 10, seed=0)
+    >>> layer(np.ones((2, 64), np.float32)).shape
+    (2, 10)
+    >>> [parameter.shape for parameter in layer.parameters()]
+    [(10, 64), (10,)]
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
@@ -213,6 +235,13 @@ class TanhDense(FloatProduct):
     ----------
     Kim and Smaragdis, "Bitwise Neural Networks", 2016: the first stage of their training. It
     prepares weights for a second stage that keeps only their signs.
+
+    Examples
+    --------
+    >>> layer = TanhDense(64, 10, seed=0)
+    >>> x = np.ones((2, 64), np.float32)
+    >>> np.allclose(layer(x), x @ np.tanh(layer.weight.value).T, atol=1e-5)
+    True
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, seed: Any = None):
@@ -279,6 +308,18 @@ class PackedDense(PackedProduct):
     The input may be what `BinaryDense` takes: bits, uint8 numbers, or real numbers. Products of
     bits and of uint8 are exact integers, those of real numbers are made by `weight_gemm`. For an
     integer dot, dot > t and dot > floor(t) are the same, so float32 thresholds t work there too.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> w = [[1, 1, -1], [-1, 1, 1]]
+    >>> x = pack([[1, 1, 1]])
+    >>> PackedDense(w)(x)
+    array([[1, 1]], dtype=int32)
+    >>> PackedDense(w, alpha=[0.5, 1], bias=[0, 10])(x)
+    array([[ 0.5, 11. ]], dtype=float32)
+    >>> np.asarray(PackedDense(w, threshold=[0, 1])(x))
+    array([[ 1, -1]], dtype=int8)
     """
 
     ARRAYS = product_arrays(2)
@@ -304,6 +345,13 @@ class PackedPlanesDense(PackedProduct):
         weights of several bits.
     threshold, flip, alpha, bias, input_bits
         As in `PackedDense`. dot is the sum over the planes of coefficient times dot product.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> planes = [[[1, 1, -1]], [[1, -1, -1]]]
+    >>> PackedPlanesDense(planes, (1, 1))(pack([[1, 1, 1]]))
+    array([[0]], dtype=int32)
     """
 
     ARRAYS = product_arrays(3)
@@ -334,6 +382,11 @@ class FloatDense(PackedFloatProduct):
     ----------
     w : array_like of shape (out_features, in_features), float32
     bias : array_like of shape (out_features,), float32, optional
+
+    Examples
+    --------
+    >>> FloatDense([[1.0, 2.0], [3.0, 4.0]], bias=[0.5, 0.5])(np.float32([[1, 1]]))
+    array([[3.5, 7.5]], dtype=float32)
     """
 
     ARRAYS = float_arrays(2)

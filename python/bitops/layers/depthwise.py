@@ -39,6 +39,13 @@ class BinaryDepthwiseConv2D(BinaryConv2D):
     References
     ----------
     Howard et al., "MobileNets", 2017, section 3.1: depthwise convolutions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = BinaryDepthwiseConv2D(16, 3, padding=1, seed=0)
+    >>> layer(np.ones((8, 28, 28, 16), np.float32)).shape
+    (8, 28, 28, 16)
     """
 
     def __init__(
@@ -103,6 +110,13 @@ class BinarySeparableConv2D(Sequential):
     References
     ----------
     Howard et al., "MobileNets", 2017, section 3.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = BinarySeparableConv2D(16, 32, 3, padding=1, seed=0)
+    >>> layer(np.ones((8, 28, 28, 16), np.float32)).shape
+    (8, 28, 28, 32)
     """
 
     def __init__(

@@ -47,6 +47,11 @@ class Clip(TrainingLayer):
     Notes
     -----
     Backward:  dx = dy where low < x < high, else 0.
+
+    Examples
+    --------
+    >>> Clip()(np.float32([[-3, 0.5, 2]]))
+    array([[-1. ,  0.5,  1. ]], dtype=float32)
     """
 
     role = Role.STEP
@@ -83,6 +88,11 @@ class PackedClip(Layer):
     ----------
     low, high : float
         None leaves a side open.
+
+    Examples
+    --------
+    >>> PackedClip(-1, 1)(np.float32([[-3, 0.5, 2]]))
+    array([[-1. ,  0.5,  1. ]], dtype=float32)
     """
 
     def __init__(self, low: float | None = None, high: float | None = None):
@@ -156,6 +166,11 @@ class PReLU(TrainingLayer):
     References
     ----------
     He et al., "Delving deep into rectifiers", 2015, equation 1.
+
+    Examples
+    --------
+    >>> PReLU(2)(np.float32([[-4, 4]]))
+    array([[-1.,  4.]], dtype=float32)
     """
 
     TRANSIENT = ("_x",)
@@ -204,6 +219,11 @@ class PackedPReLU(Layer):
     Parameters
     ----------
     slope : array_like of shape (features,), float32
+
+    Examples
+    --------
+    >>> PackedPReLU([0.5, 0.5])(np.float32([[-4, 4]]))
+    array([[-2.,  4.]], dtype=float32)
     """
 
     ARRAYS = (ArraySpec("slope", "float32", 1),)
@@ -243,6 +263,11 @@ class Sigmoid(TrainingLayer):
     Notes
     -----
     Backward:  dx = dy * y * (1 - y).
+
+    Examples
+    --------
+    >>> Sigmoid()(np.float32([[0, 100]]))
+    array([[0.5, 1. ]], dtype=float32)
     """
 
     TRANSIENT = ("_y",)
@@ -266,7 +291,13 @@ class Sigmoid(TrainingLayer):
 
 @register
 class PackedSigmoid(Layer):
-    """Twin of `Sigmoid` for inference: y = 1 / (1 + exp(-x)), float32."""
+    """Twin of `Sigmoid` for inference: y = 1 / (1 + exp(-x)), float32.
+
+    Examples
+    --------
+    >>> PackedSigmoid()(np.float32([[0, 100]]))
+    array([[0.5, 1. ]], dtype=float32)
+    """
 
     def forward(self, x) -> np.ndarray:
         return sigmoid("PackedSigmoid", x)
@@ -293,6 +324,11 @@ class Softmax(TrainingLayer):
     The loss `cross_entropy` contains it already; this layer is for networks that end in
     probabilities.
     Backward:  dx = y * (dy - sum(dy * y)).
+
+    Examples
+    --------
+    >>> Softmax()(np.float32([[1, 1, 1, 1]]))
+    array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
 
     TRANSIENT = ("_y",)
@@ -316,7 +352,13 @@ class Softmax(TrainingLayer):
 
 @register
 class PackedSoftmax(Layer):
-    """Twin of `Softmax` for inference."""
+    """Twin of `Softmax` for inference.
+
+    Examples
+    --------
+    >>> PackedSoftmax()(np.float32([[1, 1, 1, 1]]))
+    array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
+    """
 
     def forward(self, x) -> np.ndarray:
         return softmax("PackedSoftmax", x)

@@ -91,7 +91,7 @@ def freeze(model: Sequential) -> Packed:
     and decide every real number and every integer as the training graph does.
 
     Pools can change places with the sign because every step is monotone in each channel. Let g be
-    the steps before a pool, and b the bit of a product z:
+    the steps before a pool, and b the bit of a product z::
 
         training    z -> g -> largest of the window -> ... -> Sign -> b
         packed      z -> (z > threshold) ^ flip -> OR or AND of the window -> b
@@ -116,6 +116,13 @@ def freeze(model: Sequential) -> Packed:
     layers are packed one by one. Dropout and QuantizeGradient are left out. A Sign right behind a
     Flatten is taken before it, and folds as above. So are steps and a Sign right behind
     AsSequences, which is left out if AsImages follows.
+
+    Examples
+    --------
+    >>> from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
+    >>> model = Sequential(BinaryDense(64, 10, seed=0), BatchNorm(10), Sign())
+    >>> freeze(model).layers
+    [PackedDense(64, 10, threshold)]
     """
     if not isinstance(model, TrainingLayer):
         raise TypeError(f"[freeze] model must be a training graph, got {model!r:.80}")
@@ -420,7 +427,7 @@ def fold(
     Solving gamma * (z - mean) * inv_std + beta >= 0 for z would round differently from the
     expression and sometimes misplace a threshold. Instead, the expression itself is bisected over
     all values of z in order, in all channels at once. Rounding keeps a monotone function monotone,
-    so each channel changes sign at most once:
+    so each channel changes sign at most once::
 
         z               -k  ...  -1   0   1   2   3   ...  k
         rises           0    0    0   0   0   1   1    1   1     threshold 1
@@ -429,6 +436,12 @@ def fold(
 
     A channel falls if gamma < 0. It is constant if gamma = 0 or if its threshold lies beyond +-k;
     no product exceeds k.
+
+    Examples
+    --------
+    >>> threshold, flip = fold(lambda z: -2 * z + np.float32(3), 1, 10)
+    >>> threshold, flip
+    (array([1], dtype=int32), array([ True]))
     """
     if not callable(expression):
         raise TypeError(f"[fold] expression must be callable, got {expression!r:.80}")

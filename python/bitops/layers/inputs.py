@@ -40,6 +40,12 @@ class Codes:
         1 to 8.
     step : float
         Value that code 1 stands for, a float32 number.
+
+    Examples
+    --------
+    >>> codes = Codes(np.uint8([[0, 1, 3]]), bits=2, step=0.5)
+    >>> as_float(codes)
+    array([[0. , 0.5, 1.5]], dtype=float32)
     """
 
     numbers: np.ndarray
@@ -154,7 +160,14 @@ def is_data(x: Activation) -> bool:
 
 
 def as_float(x: Activation) -> np.ndarray:
-    """Return the values of an activation as float32; bits become +-1."""
+    """Return the values of an activation as float32; bits become +-1.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> as_float(pack([1.5, -2.0, 0.0]))
+    array([ 1., -1.,  1.], dtype=float32)
+    """
     if isinstance(x, BitArray):
         return unpack(x, dtype=np.float32)
     if isinstance(x, Codes):

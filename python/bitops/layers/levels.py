@@ -79,6 +79,11 @@ class MultiThreshold(TrainingLayer):
     ----------
     Umuroglu et al., "FINN: a framework for fast, scalable binarized neural network inference",
     2017, section 4.2.2: thresholds take the place of BatchNorm and activation.
+
+    Examples
+    --------
+    >>> MultiThreshold([[0.0, 1.0, 2.0]])(np.float32([[-1], [0.5], [7]])).numbers.ravel()
+    array([0, 1, 3], dtype=uint8)
     """
 
     role = Role.LEVELS
@@ -130,6 +135,11 @@ class PackedMultiThreshold(Layer):
     ----------
     threshold : array_like of shape (features, levels), int or float32
         Integer thresholds are compared with integer sums exactly.
+
+    Examples
+    --------
+    >>> PackedMultiThreshold([[0.0, 1.0, 2.0]])(np.float32([[-1], [0.5], [7]])).ravel()
+    array([0, 1, 3], dtype=uint8)
     """
 
     ARRAYS = (ArraySpec("threshold", ("int32", "float32"), 2),)

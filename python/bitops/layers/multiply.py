@@ -92,6 +92,12 @@ class Multiply(TrainingBranches):
     Martinez et al., "Training binary neural networks with real-to-binary convolutions", 2020,
     section 4.3: the shortcut computes scales of the channels from the input of the convolution.
     Hu et al., "Squeeze-and-excitation networks", 2018, equation 4.
+
+    Examples
+    --------
+    >>> from bitops.layers import Sigmoid
+    >>> Multiply(Sigmoid())(np.float32([[0, 100]]))
+    array([[  0., 100.]], dtype=float32)
     """
 
     role = Role.BLOCK
@@ -110,6 +116,12 @@ class PackedMultiply(PackedBranches):
     body : Packed, packed layer, or list of them
     shortcut : the same, optional
         The identity by default.
+
+    Examples
+    --------
+    >>> from bitops.layers import Sigmoid
+    >>> Multiply(Sigmoid()).to_packed()(np.float32([[0, 100]]))
+    array([[  0., 100.]], dtype=float32)
     """
 
     join = _TIMES

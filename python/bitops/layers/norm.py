@@ -55,6 +55,15 @@ class BatchNorm(TrainingLayer):
     References
     ----------
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
+
+    Examples
+    --------
+    >>> layer = BatchNorm(2)
+    >>> layer.forward(np.float32([[1, 10], [3, 30]]), training=True).round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> layer.running_mean
+    array([ 2., 20.], dtype=float32)
     """
 
     TRANSIENT = ("_saved", "_alpha", "_observed")
@@ -270,6 +279,13 @@ class ShiftBatchNorm(BatchNorm):
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 3. The equations follow
     the Torch program released with it.
+
+    Examples
+    --------
+    >>> layer = ShiftBatchNorm(1)
+    >>> layer.forward(np.float32([[0], [8]]), training=True)
+    array([[-1.],
+           [ 1.]], dtype=float32)
     """
 
     role = Role.AFFINE
@@ -323,6 +339,11 @@ class PackedBatchNorm(Layer):
     Parameters
     ----------
     alpha, bias : array_like of shape (features,), float32
+
+    Examples
+    --------
+    >>> PackedBatchNorm([2.0, 1.0], [0.0, 0.5])(np.float32([[1, 10]]))
+    array([[ 2. , 10.5]], dtype=float32)
     """
 
     ARRAYS = (ArraySpec("alpha", "float32", 1), ArraySpec("bias", "float32", 1))

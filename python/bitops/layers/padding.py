@@ -108,6 +108,14 @@ class Pad2D(Padded, TrainingLayer):
     A convolution pads by itself, and faster. This layer is for other values, and for networks that
     pad elsewhere.
     Backward:  dx is dy within the image.
+
+    Examples
+    --------
+    >>> Pad2D(1)(np.ones((1, 2, 2, 1), np.float32))[0, :, :, 0]
+    array([[0., 0., 0., 0.],
+           [0., 1., 1., 0.],
+           [0., 1., 1., 0.],
+           [0., 0., 0., 0.]], dtype=float32)
     """
 
     role = Role.MOVES
@@ -139,6 +147,14 @@ class PackedPad2D(Padded):
     padding : int, (height, width) or ((top, bottom), (left, right))
     value : float
         Value of the positions outside the image.
+
+    Examples
+    --------
+    >>> PackedPad2D(1)(np.ones((1, 2, 2, 1), np.float32))[0, :, :, 0]
+    array([[0., 0., 0., 0.],
+           [0., 1., 1., 0.],
+           [0., 1., 1., 0.],
+           [0., 0., 0., 0.]], dtype=float32)
     """
 
     def forward(self, x) -> Activation:
@@ -209,6 +225,11 @@ class PadFeatures(PaddedFeatures, TrainingLayer):
     ----------
     Bethge et al., "MeliusNet: can binary neural networks achieve MobileNet-level accuracy?", 2020,
     section 3.2, the improvement block.
+
+    Examples
+    --------
+    >>> PadFeatures(2, before=1)(np.float32([[5, 7]]))
+    array([[0., 5., 7.]], dtype=float32)
     """
 
     TRANSIENT = ("_ran",)
@@ -237,6 +258,11 @@ class PackedPadFeatures(PaddedFeatures):
     features : int
     before, after : int
         Zeros before the first feature and behind the last one.
+
+    Examples
+    --------
+    >>> PackedPadFeatures(2, before=1)(np.float32([[5, 7]]))
+    array([[0., 5., 7.]], dtype=float32)
     """
 
     def forward(self, x) -> np.ndarray:

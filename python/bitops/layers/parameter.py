@@ -39,6 +39,15 @@ class Parameter:
     Notes
     -----
     Pickles and copies hold the gradient too, so that the next step of an optimizer is the same.
+
+    Examples
+    --------
+    >>> weight = Parameter([[0.5, -2.0]], clip_value=1.0, binary=True)
+    >>> np.asarray(weight.signs())
+    array([[ 1, -1]], dtype=int8)
+    >>> weight.assign([[-1, -1]])
+    >>> weight.value
+    array([[-1., -1.]], dtype=float32)
     """
 
     trainable: bool = True

@@ -90,6 +90,12 @@ class MaxPool2D(Pool, TrainingLayer):
     Forward:  y = max of x over the window; for bits this is their OR.
     Backward:  dy of a window is added to dx at the first maximum, in row-major order. For bits
     this is the first +1, or the first position if all are -1.
+
+    Examples
+    --------
+    >>> MaxPool2D(2)(np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1))[0, :, :, 0]
+    array([[ 5.,  7.],
+           [13., 15.]], dtype=float32)
     """
 
     TRANSIENT = ("_saved",)
@@ -173,6 +179,14 @@ class PackedMaxPool2D(Pool):
         By default that of `kernel_size`.
     minimum : array_like of shape (channels,), bool, optional
         Channels that take the smallest value instead; of bits, their AND.
+
+    Examples
+    --------
+    >>> bits = pack(np.float32([-1, -1, 1, -1]).reshape(1, 2, 2, 1))
+    >>> np.asarray(PackedMaxPool2D(2)(bits)).tolist()
+    [[[[1]]]]
+    >>> np.asarray(PackedMaxPool2D(2, minimum=[True])(bits)).tolist()
+    [[[[-1]]]]
     """
 
     ARRAYS = (ArraySpec("minimum", "bool", 1),)
@@ -246,6 +260,12 @@ class AvgPool2D(Pool, TrainingLayer):
     -----
     Forward:  y = sum of x over the window / (kh * kw).
     Backward:  every position of a window receives dy / (kh * kw).
+
+    Examples
+    --------
+    >>> AvgPool2D(2)(np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1))[0, :, :, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]], dtype=float32)
     """
 
     TRANSIENT = ("_saved",)
@@ -280,6 +300,12 @@ class PackedAvgPool2D(Pool):
     ----------
     kernel_size, stride, padding
         As in `AvgPool2D`.
+
+    Examples
+    --------
+    >>> PackedAvgPool2D(2)(np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1))[0, :, :, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]], dtype=float32)
     """
 
     def forward(self, x) -> np.ndarray:
@@ -306,6 +332,11 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
     -----
     Forward:  y = sum of x over the image / (h * w).
     Backward:  every position receives dy / (h * w).
+
+    Examples
+    --------
+    >>> GlobalAvgPool2D()(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2))
+    array([[3., 4.]], dtype=float32)
     """
 
     TRANSIENT = ("_saved",)
@@ -332,7 +363,13 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
 
 @register
 class PackedGlobalAvgPool2D(GlobalPool):
-    """Twin of `GlobalAvgPool2D` for inference: (n, h, w, c) to the means (n, c), float32."""
+    """Twin of `GlobalAvgPool2D` for inference: (n, h, w, c) to the means (n, c), float32.
+
+    Examples
+    --------
+    >>> PackedGlobalAvgPool2D()(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2))
+    array([[3., 4.]], dtype=float32)
+    """
 
     def forward(self, x) -> np.ndarray:
         return global_avg_pool2d(as_float(as_images("PackedGlobalAvgPool2D", x)))
@@ -379,6 +416,11 @@ class Flatten(Flattening, TrainingLayer):
     Notes
     -----
     Backward:  dx is dy in the shape of x.
+
+    Examples
+    --------
+    >>> Flatten()(np.zeros((8, 2, 2, 16), np.float32)).shape
+    (8, 64)
     """
 
     TRANSIENT = ("_shape",)
@@ -403,7 +445,14 @@ class Flatten(Flattening, TrainingLayer):
 
 @register
 class PackedFlatten(Flattening):
-    """Twin of `Flatten` for inference: (n, h, w, c) to (n, h * w * c), bits or numbers."""
+    """Twin of `Flatten` for inference: (n, h, w, c) to (n, h * w * c), bits or numbers.
+
+    Examples
+    --------
+    >>> bits = PackedFlatten()(pack(np.ones((8, 2, 2, 16))))
+    >>> bits.shape, bits.nbytes
+    ((8, 64), 64)
+    """
 
     def forward(self, x) -> Activation:
         return flattened(as_activation("PackedFlatten", x))

@@ -33,6 +33,12 @@ class ArraySpec:
         Number of axes, at least 1.
     argument : str, optional
         Parameter of the constructor that takes the array. By default it is called `name`.
+
+    Examples
+    --------
+    >>> from bitops.layers import PackedDense
+    >>> [spec.name for spec in PackedDense.ARRAYS]
+    ['weight', 'bias', 'threshold', 'flip', 'alpha']
     """
 
     name: str

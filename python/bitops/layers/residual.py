@@ -70,6 +70,12 @@ class Residual(TrainingBranches):
     References
     ----------
     He et al., "Deep residual learning for image recognition", 2016.
+
+    Examples
+    --------
+    >>> from bitops.layers import ReLU
+    >>> Residual(ReLU())(np.float32([[-3, 2]]))
+    array([[-3.,  4.]], dtype=float32)
     """
 
     role = Role.BLOCK
@@ -93,6 +99,12 @@ class PackedResidual(PackedBranches):
     -----
     Integers are rounded to float32 before they are added, as in training. Integer sums would
     differ beyond 2^24, and they might overflow int32.
+
+    Examples
+    --------
+    >>> from bitops.layers import ReLU
+    >>> Residual(ReLU()).to_packed()(np.float32([[-3, 2]]))
+    array([[-3.,  4.]], dtype=float32)
     """
 
     join = _ADDED

@@ -46,6 +46,12 @@ class Role(Enum):
     BLOCK
         The layer contains chains. `to_packed(flow)` is told what flows into them. The output is
         numbers.
+
+    Examples
+    --------
+    >>> from bitops.layers import BatchNorm, MaxPool2D
+    >>> BatchNorm(3).role, MaxPool2D(2).role
+    (<Role.AFFINE: 5>, <Role.POOL: 6>)
     """
 
     ALONE = auto()

@@ -91,6 +91,13 @@ class BinaryConv1D(_Convolution1D):
     References
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = BinaryConv1D(6, 16, 3, padding=1, seed=0)
+    >>> layer(np.ones((8, 100, 6), np.float32)).shape
+    (8, 100, 16)
     """
 
     def __init__(
@@ -131,6 +138,14 @@ class QuantizedConv1D(_Convolution1D):
     Notes
     -----
     Forward and backward are those of `QuantizedConv2D` for images of height 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bitops.quantizers import Ternary
+    >>> layer = QuantizedConv1D(6, 16, 3, Ternary(), seed=0)
+    >>> layer(np.ones((8, 100, 6), np.float32)).shape
+    (8, 98, 16)
     """
 
     def __init__(
@@ -173,6 +188,13 @@ class Conv1D(_Convolution1D):
     Notes
     -----
     Forward and backward are those of `Conv2D` for images of height 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = Conv1D(6, 16, 3, padding=1, seed=0)
+    >>> layer(np.ones((8, 100, 6), np.float32)).shape
+    (8, 100, 16)
     """
 
     def __init__(
@@ -207,6 +229,12 @@ class MaxPool1D(_AlongLength):
     Notes
     -----
     Forward and backward are those of `MaxPool2D` for images of height 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> MaxPool1D(2)(np.float32([[[1], [3], [5], [9]]])).tolist()
+    [[[3.0], [9.0]]]
     """
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: Padding1D = 0):
@@ -231,6 +259,12 @@ class AvgPool1D(_AlongLength):
     Notes
     -----
     Forward and backward are those of `AvgPool2D` for images of height 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> AvgPool1D(2)(np.float32([[[1], [3], [5], [9]]])).tolist()
+    [[[2.0], [7.0]]]
     """
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: Padding1D = 0):
@@ -247,6 +281,12 @@ class GlobalAvgPool1D(Sequential):
     Notes
     -----
     Forward and backward are those of `GlobalAvgPool2D` for images of height 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> GlobalAvgPool1D()(np.float32([[[1], [3], [5], [9]]]))
+    array([[4.5]], dtype=float32)
     """
 
     def __init__(self) -> None:

@@ -49,6 +49,11 @@ class RSign(TrainingLayer):
     ----------
     Liu et al., "ReActNet: towards precise binary neural network with generalized activation
     functions", 2020, section 4.2: RSign.
+
+    Examples
+    --------
+    >>> np.asarray(RSign(2)(np.float32([[-4, 4]])))
+    array([[-1,  1]], dtype=int8)
     """
 
     role = Role.SIGN
@@ -119,6 +124,11 @@ class RPReLU(TrainingLayer):
     ----------
     Liu et al., "ReActNet: towards precise binary neural network with generalized activation
     functions", 2020, section 4.2: RPReLU.
+
+    Examples
+    --------
+    >>> RPReLU(2)(np.float32([[-4, 4]]))
+    array([[-1.,  4.]], dtype=float32)
     """
 
     TRANSIENT = ("_z",)
@@ -174,6 +184,11 @@ class PackedRPReLU(Layer):
     Parameters
     ----------
     shift, slope, offset : array_like of shape (features,), float32
+
+    Examples
+    --------
+    >>> PackedRPReLU([1, 1], [0.5, 0.5], [0, 0])(np.float32([[-3, 4]]))
+    array([[-2.,  3.]], dtype=float32)
     """
 
     ARRAYS = tuple(ArraySpec(name, "float32", 1) for name in ("shift", "slope", "offset"))
@@ -233,6 +248,11 @@ class Scale(TrainingLayer):
     ----------
     Bulat and Tzimiropoulos, "XNOR-Net++: improved binary neural networks", 2019, case 1: one scale
     for each output channel.
+
+    Examples
+    --------
+    >>> Scale(2, start=0.5)(np.float32([[-4, 4]]))
+    array([[-2.,  2.]], dtype=float32)
     """
 
     role = Role.AFFINE

@@ -33,6 +33,13 @@ class Summary:
 
     `packed_bytes` counts binary weights at one bit each, in whole 64-bit words, and all other
     numbers at 32 bits. `float_bytes` counts everything at 32 bits.
+
+    Examples
+    --------
+    >>> from bitops.layers import BinaryDense, Sequential
+    >>> summary = Sequential(BinaryDense(784, 10), input_shape=(784,)).summary()
+    >>> summary.total.packed_bytes, summary.total.float_bytes
+    (1040, 31360)
     """
 
     rows: tuple[Row, ...]

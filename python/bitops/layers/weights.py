@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.array import BitArray, pack, pack_operand, popcount
+from ..ops.array import BitArray, pack, pack_operand
 from ..ops.checks import as_generator, check_rate, real_array
+from ..ops.counts import popcount
 from ..ops.scaling import binarize_weights
 from ..quantizers import DoReFaWeight, StochasticSign, XnorSign
 from ..quantizers.base import check_clip

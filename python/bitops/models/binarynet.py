@@ -53,6 +53,12 @@ def mlp(
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.1. Their MNIST network
     has three hidden layers of 4096 units, and dropout.
+
+    Examples
+    --------
+    >>> model = mlp(784, hidden=64, depth=2, classes=10, seed=0)
+    >>> model(np.zeros((1, 784), np.float32)).shape
+    (1, 10)
     """
     depth = check_integer("mlp", "depth", depth, 0)
     seeds = seed_stream(seed)
@@ -81,7 +87,7 @@ def binarynet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of raw uint8. The products of the first layer are
+        The input is images ``(n, *image_shape)`` of raw uint8. The products of the first layer are
         exact, and the BatchNorm after it normalises scale and offset. Padding is 0, black.
     classes : int
         Number of scores.
@@ -101,6 +107,12 @@ def binarynet(
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2.2, the network for
     CIFAR-10. The order of the layers follows the code released with it.
+
+    Examples
+    --------
+    >>> model = binarynet(width=0.125, seed=0)
+    >>> model(np.zeros((1, 32, 32, 3), np.uint8)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     layers: Layers = []

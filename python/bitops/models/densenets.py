@@ -36,8 +36,8 @@ def binary_densenet28(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1. Height and width must be multiples of 32.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1. Height and width must be multiples of 32.
     classes : int
         Number of scores.
     width : float
@@ -57,6 +57,12 @@ def binary_densenet28(
     ----------
     Bethge et al., "Back to simplicity: how to train accurate BNNs from scratch?", 2019, section 3.
     It has the layers of BinaryDenseNet28 in Larq Zoo.
+
+    Examples
+    --------
+    >>> model = binary_densenet28((32, 32, 3), 10, width=0.125, seed=0)
+    >>> model(np.zeros((1, 32, 32, 3), np.float32)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     growth, *narrow = scaled("binary_densenet28", (64, 160, 192, 256), width)
@@ -120,6 +126,12 @@ def meliusnet22(
     ----------
     Bethge et al., "MeliusNet: can binary neural networks achieve MobileNet-level accuracy?", 2020,
     section 3. It has the layers of MeliusNet22 in Larq Zoo.
+
+    Examples
+    --------
+    >>> model = meliusnet22((32, 32, 3), 10, width=0.25, seed=0)
+    >>> model(np.zeros((1, 32, 32, 3), np.float32)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     stem, growth, *narrow = scaled("meliusnet22", (32, 64, 160, 224, 256), width)

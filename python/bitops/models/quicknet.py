@@ -41,8 +41,8 @@ def quicknet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1.
     classes : int
         Number of scores.
     size : {"small", "medium", "large"}
@@ -67,6 +67,13 @@ def quicknet(
     neural networks", 2021, section 5. It has the layers of QuickNetSmall, QuickNet and
     QuickNetLarge in Larq Zoo, and besides a gamma and a beta of the BatchNorm behind the depthwise
     convolution.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = quicknet((32, 32, 3), 10, size="small", width=0.25, seed=0)
+    >>> model(np.zeros((1, 32, 32, 3), np.float32)).shape
+    (1, 10)
     """
     if size not in _STAGES:
         raise ValueError(f"[quicknet] size must be one of {', '.join(_STAGES)}, got {size!r}")

@@ -39,8 +39,8 @@ def reactnet_a(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1. Height and width must be multiples of 32.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1. Height and width must be multiples of 32.
     classes : int
         Number of scores.
     width : float
@@ -62,6 +62,12 @@ def reactnet_a(
     Liu et al., "ReActNet: towards precise binary neural network with generalized activation
     functions", 2020, sections 4.1 and 4.2. The order of the layers follows the code released with
     it; two 1x1 convolutions side by side there are one here.
+
+    Examples
+    --------
+    >>> model = reactnet_a((32, 32, 3), 10, width=0.25, seed=0)
+    >>> model(np.zeros((1, 32, 32, 3), np.float32)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     (first,) = scaled("reactnet_a", _SIZES[:1], width)

@@ -45,8 +45,8 @@ def birealnet18(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1. Height and width must be multiples of 32.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1. Height and width must be multiples of 32.
     classes : int
         Number of scores.
     width : float
@@ -67,6 +67,12 @@ def birealnet18(
     ----------
     Liu et al., "Bi-Real Net", 2018, sections 3.2 (the block) and 3.3 (the gradients). The shortcuts
     of the stages follow the network of this name in Larq Zoo, whose number of parameters it has.
+
+    Examples
+    --------
+    >>> model = birealnet18((64, 64, 3), 10, width=0.125, seed=0)
+    >>> model(np.zeros((1, 64, 64, 3), np.float32)).shape
+    (1, 10)
     """
 
     def norm(features: int) -> BatchNorm:
@@ -125,6 +131,12 @@ def resnet_e18(
     ----------
     Bethge et al., "Back to simplicity: how to train accurate BNNs from scratch?", 2019, section 3.
     It has the layers of BinaryResNetE18 in Larq Zoo.
+
+    Examples
+    --------
+    >>> model = resnet_e18((64, 64, 3), 10, width=0.125, seed=0)
+    >>> model(np.zeros((1, 64, 64, 3), np.float32)).shape
+    (1, 10)
     """
 
     def norm(features: int) -> BatchNorm:
@@ -178,6 +190,12 @@ def real_to_binary(
     ----------
     Martinez et al., "Training binary neural networks with real-to-binary convolutions", 2020,
     sections 4.1 (the block) and 4.3 (the scales). It has the layers of RealToBinaryNet in Larq Zoo.
+
+    Examples
+    --------
+    >>> model = real_to_binary((64, 64, 3), 10, width=0.125, seed=0)
+    >>> model(np.zeros((1, 64, 64, 3), np.float32)).shape
+    (1, 10)
     """
 
     def norm(features: int) -> BatchNorm:

@@ -41,8 +41,8 @@ def alexnet(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1.
     classes : int
         Number of scores.
     width : float
@@ -68,6 +68,12 @@ def alexnet(
     ----------
     Rastegari et al., "XNOR-Net", 2016, section 3.2 (the block) and 4.1 (AlexNet). Sizes and order
     follow the code released with it, in which fully connected layers are convolutions too.
+
+    Examples
+    --------
+    >>> model = alexnet((64, 64, 3), 10, width=0.125, seed=0)
+    >>> model(np.zeros((1, 64, 64, 3), np.float32)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     sizes = scaled("alexnet", (96, 256, 384, 384, 256, 4096, 4096), width)
@@ -112,8 +118,8 @@ def lenet5(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1.
     classes : int
         Number of scores.
     width : float
@@ -144,6 +150,12 @@ def lenet5(
     ----------
     The layers follow the LeNet-5 of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm
     may fall below 0.01, and every BatchNorm learns gamma and beta.
+
+    Examples
+    --------
+    >>> model = lenet5(width=0.25, seed=0)
+    >>> model(np.zeros((1, 28, 28, 1), np.float32)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     first, second, hidden = scaled("lenet5", (20, 50, 500), width)
@@ -186,8 +198,8 @@ def nin(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1.
     classes : int
         Number of scores.
     width : float
@@ -224,6 +236,12 @@ def nin(
     The layers follow the NIN of jiecaoyu/XNOR-Net-PyTorch. Unlike there, gamma of a BatchNorm may
     fall below 0.01, and every BatchNorm learns gamma and beta.
     Lin et al., "Network in network", 2014.
+
+    Examples
+    --------
+    >>> model = nin(width=0.125, seed=0)
+    >>> model(np.zeros((1, 32, 32, 3), np.float32)).shape
+    (1, 10)
     """
     if dropout and scale_input:
         raise ValueError(f"[nin] dropout must be 0 with scale_input, got {dropout}")
@@ -275,8 +293,8 @@ def resnet18(
     Parameters
     ----------
     image_shape : (height, width, channels)
-        The input is images (n, *image_shape) of float32, with mean and standard deviation near 0
-        and 1.
+        The input is images ``(n, *image_shape)`` of float32, with a mean near 0 and a
+        standard deviation near 1.
     classes : int
         Number of scores.
     width : float
@@ -302,6 +320,12 @@ def resnet18(
     Rastegari et al., "XNOR-Net", 2016, section 4.1, with shortcuts of type B of He et al., "Deep
     residual learning for image recognition", 2016. No code was released for this network; its first
     and last layers follow He et al.
+
+    Examples
+    --------
+    >>> model = resnet18((64, 64, 3), 10, width=0.125, seed=0)
+    >>> model(np.zeros((1, 64, 64, 3), np.float32)).shape
+    (1, 10)
     """
     seeds = seed_stream(seed)
     scales = {"scale_weights": scale_weights, "scale_input": scale_input}

@@ -18,10 +18,7 @@ from .packbits import bytes_of_words, words_of_bytes
 from .packing import PACK_CODES, contiguous_rows, repack, sign_words
 from .results import NO_SCALES
 
-__all__ = ["BitArray", "pack", "pack_above", "popcount", "unpack"]
-
-# Words of a row from which on columns are counted at full speed, and so many rows are worth it.
-WIDE_ROW, MIN_WIDE_ROWS = 16, 64
+__all__ = ["BitArray", "pack", "pack_above", "unpack"]
 
 _UNPACK_CODES = {np.dtype(np.int8): _core.I8, np.dtype(np.float32): _core.F32}
 
@@ -52,6 +49,17 @@ class BitArray(Operators):
                   bit 0  ...    bit 63     bit 0  ...    bit 5      bits 6 to 63
         row 0     x[0, 0] ...  x[0, 63]    x[0, 64] ...  x[0, 69]   0
         row 1     x[1, 0] ...  x[1, 63]    x[1, 64] ...  x[1, 69]   0
+
+    Examples
+    --------
+    >>> b = pack([[1.5, -2.0, 0.0], [-1.0, 3.0, -4.0]])
+    >>> b.shape, b.axis, b.nbytes
+    ((2, 3), 1, 16)
+    >>> np.asarray(b)
+    array([[ 1, -1,  1],
+           [-1,  1, -1]], dtype=int8)
+    >>> b.words[:, 0]
+    array([5, 2], dtype=uint64)
     """
 
     __slots__ = ()
@@ -508,6 +516,13 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
     ------
     TypeError
         If `b` is not a BitArray, or `dtype` is neither bool nor able to hold -1.
+
+    Examples
+    --------
+    >>> unpack(pack([1.5, -2.0, 0.0]))
+    array([ 1, -1,  1], dtype=int8)
+    >>> unpack(pack([1.5, -2.0, 0.0]), dtype=np.float32)
+    array([ 1., -1.,  1.], dtype=float32)
     """
     if not isinstance(b, BitArray):
         raise TypeError(f"[unpack] b must be a BitArray, got {type(b).__name__}")
@@ -529,73 +544,3 @@ def unpack(b: BitArray, dtype: DTypeLike = np.int8) -> NDArray[Any]:
         values = values.astype(dtype)
     # moveaxis takes microseconds, and the last axis is the usual one
     return values if b.axis == b.ndim - 1 else np.moveaxis(values, -1, b.axis)
-
-
-def popcount(x: ArrayLike | BitArray, axis: int | None = None) -> Any:
-    """Count the elements that are +1, in the whole array or along one axis.
-
-    Parameters
-    ----------
-    x : BitArray, or array_like of real numbers, packed by sign on the fly
-    axis : int, optional
-        The axis to count along, packed or not. By default, the whole array is counted.
-
-    Returns
-    -------
-    int, or ndarray of int64
-        With an `axis`, an array of the shape of `x` without this axis.
-
-    Raises
-    ------
-    TypeError
-        If `x` does not hold real numbers, or `axis` is not an integer.
-    ValueError
-        If `x` holds NaN, is a scalar, or has no such axis.
-    """
-    counts = _core.usual_popcount(x, axis)
-    if counts is not None:
-        return counts
-    if axis is None:
-        b = pack_operand("popcount", "x", x, x.axis if isinstance(x, BitArray) else -1)
-        total = np.empty(1, np.int64)
-        _core.popcount(contiguous_rows(b).reshape(1, -1), total)  # padding bits are 0
-        return int(total[0])
-    if isinstance(x, BitArray):
-        axis = normalize_axis("popcount", axis, x.ndim)
-        if axis != x.axis:
-            return _popcount_across(x, axis)
-    b = pack_operand("popcount", "x", x, axis)
-    counts = np.empty(b._words.shape[:-1], np.int64)
-    _core.popcount(contiguous_rows(b), counts.reshape(-1))
-    return counts
-
-
-def _popcount_across(b: BitArray, axis: int) -> NDArray[np.int64]:
-    """Count along another axis than the packed one, at each bit of the words."""
-    words = np.ascontiguousarray(b._words)
-    place = axis - (axis > b.axis)  # the axis among those of the words
-    lead = (*words.shape[:place], *words.shape[place + 1 : -1])
-    blocks = (
-        math.prod(words.shape[:place]),
-        words.shape[place],
-        math.prod(words.shape[place + 1 :]),
-    )
-    counts = np.empty((*lead, words.shape[-1] * WORD_BITS), np.int64)
-    if counts.size:
-        _count_columns(words.reshape(blocks), counts.reshape(blocks[0], -1))
-    positions = counts[..., : b.shape[b.axis]]
-    return np.ascontiguousarray(np.moveaxis(positions, -1, b.axis - (axis < b.axis)))
-
-
-def _count_columns(words: NDArray[np.uint64], counts: NDArray[np.int64]) -> None:
-    """Count 1 bits over the middle axis; short rows, several of them as if they were one."""
-    outer, rows, n = words.shape
-    several = WIDE_ROW // n
-    if outer > 1 or several < 2 or rows < MIN_WIDE_ROWS * several:
-        _core.popcount_columns(words, counts)
-        return
-    whole = rows // several * several
-    wide = np.empty((1, several * n * WORD_BITS), np.int64)
-    _core.popcount_columns(words[:, :whole].reshape(1, -1, several * n), wide)
-    _core.popcount_columns(words[:, whole:], counts)
-    counts += wide.reshape(several, -1).sum(axis=0)

@@ -378,6 +378,15 @@ def conv2d_sign(
     Notes
     -----
     BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> image, filters = pack(np.ones((1, 3, 3, 8))), pack(np.ones((1, 3, 3, 8)))
+    >>> np.asarray(conv2d_sign(image, filters, 40, padding=1))[0, :, :, 0]
+    array([[-1,  1, -1],
+           [ 1,  1,  1],
+           [-1,  1, -1]], dtype=int8)
     """
     settings = stride, padding, dilation, groups, pad_value
     usual = _core.usual_convolution(

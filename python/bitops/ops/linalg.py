@@ -204,6 +204,12 @@ def gemm_sign(
     Notes
     -----
     BatchNorm followed by sign folds into such a threshold. A negative gamma becomes a flip.
+
+    Examples
+    --------
+    >>> bits = gemm_sign([[1.5, -2.0, 0.0]], [[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]], 0)
+    >>> np.asarray(bits)
+    array([[ 1, -1]], dtype=int8)
     """
     usual = _core.usual_product(_core.SIGN, a, w, (threshold, flip), None)
     if usual is not None:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .array import BitArray, pack_operand, popcount
+from .array import BitArray, pack_operand
 from .checks import normalize_axis
+from .counts import popcount
 from .memory import WORD_BITS, aligned_empty, word_count
 from .packing import blocks
 

@@ -180,6 +180,11 @@ def global_avg_pool2d(
     ValueError
         If `x` does not have four axes, its images are empty, or `out` has another shape or is
         read-only.
+
+    Examples
+    --------
+    >>> global_avg_pool2d(np.arange(8).reshape(1, 2, 2, 2))
+    array([[3., 4.]], dtype=float32)
     """
     images = number_images("global_avg_pool2d", x)
     _check_positions("global_avg_pool2d", images.shape)

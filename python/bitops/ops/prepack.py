@@ -29,6 +29,13 @@ class Prepacked(_core.Weights):
         (n, k) of a matrix, (o, kh, kw, i) of filters, in elements.
     nbytes : int
         Bytes of the panels.
+
+    Examples
+    --------
+    >>> from bitops import gemm
+    >>> w = Prepacked([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    >>> gemm([[2.0, -3.0, 4.0]], w)
+    array([[3, 1]], dtype=int32)
     """
 
     __slots__ = ()
@@ -117,6 +124,13 @@ def prepack(w: ArrayLike | BitArray) -> Prepacked:
     ValueError
         If `w` does not have two or four axes, has an empty kernel, is packed along another axis
         than its last, or holds NaN.
+
+    Examples
+    --------
+    >>> from bitops import gemm
+    >>> w = prepack([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    >>> gemm([[2.0, -3.0, 4.0]], w)
+    array([[3, 1]], dtype=int32)
     """
     return Prepacked(w)
 

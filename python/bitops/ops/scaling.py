@@ -48,6 +48,13 @@ def binarize_weights(w: ArrayLike) -> tuple[BitArray, NDArray[np.float32]]:
     References
     ----------
     M. Rastegari et al., "XNOR-Net", 2016, equations 4 and 6.
+
+    Examples
+    --------
+    >>> signs, alpha = binarize_weights([[1.0, -3.0], [0.5, 0.5]])
+    >>> np.asarray(signs), alpha
+    (array([[ 1, -1],
+           [ 1,  1]], dtype=int8), array([2. , 0.5], dtype=float32))
     """
     array = real_array("binarize_weights", "w", w)
     if array.ndim < 2:

@@ -17,6 +17,11 @@ from .dorefa import (
     DoReFaGradient,
     DoReFaWeight,
 )
+from .magnitudes import (
+    MagnitudeAwareSign,
+    XnorSign,
+    xnor_weight_gradient,
+)
 from .rounding import (
     ByteGradient,
     ap2,
@@ -26,13 +31,10 @@ from .signs import (
     ApproxSign,
     ClippedGradient,
     Heaviside,
-    MagnitudeAwareSign,
     ProgressiveSign,
     SteSign,
     StochasticSign,
     SwishSign,
-    XnorSign,
-    xnor_weight_gradient,
 )
 from .ternary import (
     LeastSquaresTernary,

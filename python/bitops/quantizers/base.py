@@ -21,6 +21,12 @@ class Quantizer(Protocol):
 
     A quantizer that draws random numbers should have an attribute `generator`, so that a checkpoint
     can save its state.
+
+    Examples
+    --------
+    >>> from bitops.quantizers import SteSign
+    >>> isinstance(SteSign(), Quantizer)
+    True
     """
 
     def forward(self, x: ArrayLike) -> Array:

@@ -62,6 +62,11 @@ class DoReFaWeight:
     ----------
     S. Zhou et al., "DoReFa-Net", 2016, section 2.3. The gradient through M follows the authors'
     code.
+
+    Examples
+    --------
+    >>> DoReFaWeight(2).forward(np.float32([-1, -0.1, 0.1, 1])).round(3)
+    array([-1.   , -0.333,  0.333,  1.   ], dtype=float32)
     """
 
     bits: int
@@ -129,6 +134,11 @@ class DoReFaActivation:
     References
     ----------
     S. Zhou et al., "DoReFa-Net", 2016, section 2.4.
+
+    Examples
+    --------
+    >>> DoReFaActivation(2).forward(np.float32([-1, 0.3, 0.7, 5]))
+    array([0.        , 0.33333334, 0.6666667 , 1.        ], dtype=float32)
     """
 
     bits: int
@@ -191,6 +201,12 @@ class DoReFaGradient:
     References
     ----------
     S. Zhou et al., "DoReFa-Net", 2016, section 2.5. The clip follows the authors' code.
+
+    Examples
+    --------
+    >>> q, grad = DoReFaGradient(8, seed=0), np.float32([[-1, 0, 1]])
+    >>> bool(abs(q.backward(None, grad) - grad).max() < 0.01)
+    True
     """
 
     bits: int

@@ -38,6 +38,11 @@ def ap2(z: ArrayLike) -> Array:
     ----------
     M. Courbariaux, I. Hubara et al., "Binarized Neural Networks", 2016 (shift-based batch
     normalization).
+
+    Examples
+    --------
+    >>> ap2(np.float32([0.3, 3, -5]))
+    array([ 0.25,  4.  , -4.  ], dtype=float32)
     """
     z = as_float32(z)
     bits = np.ascontiguousarray(z).view(np.uint32)
@@ -64,6 +69,12 @@ class ByteGradient:
     References
     ----------
     S. Zhou et al., "DoReFa-Net", 2016, section 2.5. There each sample has its own step.
+
+    Examples
+    --------
+    >>> numbers, step = ByteGradient(seed=0).round(np.float32([[0, 127]]))
+    >>> numbers, step
+    (array([[128, 255]], dtype=uint8), 1.0000000596046483)
     """
 
     ZERO: ClassVar[int] = 128  # the byte that represents 0

@@ -39,6 +39,11 @@ class Ternary:
     -----
     Forward: q = sign(x) if abs(x) > threshold else 0.
     Pseudo-gradient: dx = dq * (abs(x) <= clip_value).
+
+    Examples
+    --------
+    >>> Ternary().forward(np.float32([[-0.9, 0.01, 1.1]]))
+    array([[-1.,  0.,  1.]], dtype=float32)
     """
 
     threshold: float = 0.05
@@ -89,6 +94,11 @@ class TwnTernary:
     References
     ----------
     F. Li and B. Liu, "Ternary Weight Networks", 2016.
+
+    Examples
+    --------
+    >>> TwnTernary().forward(np.float32([[-0.9, 0.1, 1.1]]))
+    array([[-1.,  0.,  1.]], dtype=float32)
     """
 
     clip_value: float = 1.0
@@ -145,6 +155,11 @@ class LeastSquaresTernary:
     ----------
     K. Hwang and W. Sung, "Fixed-point feedforward deep neural network design using weights +1, 0,
     and -1", 2014 (M = 3 levels).
+
+    Examples
+    --------
+    >>> LeastSquaresTernary().forward(np.float32([[-0.9, 0.1, 1.1]]))
+    array([[-1.,  0.,  1.]], dtype=float32)
     """
 
     delta: float | None = None
@@ -207,6 +222,11 @@ class ShareTernary:
     References
     ----------
     M. Kim and P. Smaragdis, "Bitwise Neural Networks", 2016 (second stage of training).
+
+    Examples
+    --------
+    >>> ShareTernary(0.5).forward(np.float32([[-0.9, 0.1, 1.1, -0.2]]))
+    array([[-1.,  0.,  1., -0.]], dtype=float32)
     """
 
     zeros: float

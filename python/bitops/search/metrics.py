@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from ..ops.array import BitArray, popcount
+from ..ops.array import BitArray
+from ..ops.counts import popcount
 from ..ops.memory import MAX_BITS
 from ..ops.prepack import Prepacked, weights_matrix
 

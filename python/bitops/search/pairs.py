@@ -46,7 +46,7 @@ def pairwise(a: Rows, b: Columns, metric: str, *, out: NDArray[Any] | None = Non
 
     Notes
     -----
-    Rows are seen as sets of the elements that are +1, and |a| is the size of a set::
+    Rows are seen as sets of the elements that are +1, and ``|a|`` is the size of a set::
 
         hamming         number of elements in which the rows differ
         intersection    |a & b|

@@ -38,6 +38,11 @@ def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
     Returns
     -------
     ndarray of the shape and dtype of `x`; a copy
+
+    Examples
+    --------
+    >>> random_flip(np.uint8([[[[1], [2]]]] * 4), seed=0)[:, 0, 0, 0]
+    array([1, 2, 2, 2], dtype=uint8)
     """
     images = _images("random_flip", x)
     chosen = as_generator("random_flip", seed).random(len(images)) < 0.5
@@ -61,6 +66,11 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     Returns
     -------
     ndarray of the shape and dtype of `x`; a copy
+
+    Examples
+    --------
+    >>> random_crop(np.ones((2, 8, 8, 3), np.uint8), padding=1, seed=0).shape
+    (2, 8, 8, 3)
     """
     images = _images("random_crop", x)
     padding = check_integer("random_crop", "padding", padding, 0)
@@ -101,6 +111,12 @@ def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray
     ----------
     Goodfellow et al., "Maxout Networks", 2013, section 5.2 (CIFAR-10); scale 55 is that of the
     script of pylearn2 that makes the data of BinaryConnect.
+
+    Examples
+    --------
+    >>> images = gcn(np.random.default_rng(0).random((2, 8, 8, 3)))
+    >>> np.linalg.norm(images.reshape(2, -1), axis=1).round(3)
+    array([55., 55.], dtype=float32)
     """
     images = real_array("gcn", "x", x)
     if images.ndim < 2:
@@ -146,6 +162,11 @@ def lcn(
     Jarrett et al., "What is the best multi-stage architecture for object recognition?", 2009,
     section 2 (there the neighbours are those of all channels); size, sigma and the channels by
     themselves are those of pylearn2, which prepared the SVHN of BinaryConnect. It squares x, not v.
+
+    Examples
+    --------
+    >>> lcn(np.ones((2, 8, 8, 3), np.float32)).shape
+    (2, 8, 8, 3)
     """
     images = _images("lcn", x)
     size = check_integer("lcn", "size", size, 1)

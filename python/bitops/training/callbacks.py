@@ -80,6 +80,11 @@ class Epoch:
     seconds : float
     metrics : dict of str to float
         Of the validation data, by names such as "validation_accuracy".
+
+    Examples
+    --------
+    >>> history = model.fit(x, y)  # doctest: +SKIP
+    >>> history.epochs[-1].train_error  # doctest: +SKIP
     """
 
     number: int
@@ -135,6 +140,11 @@ class History:
     """The result of `fit`: the epochs in order, and the one whose model was kept.
 
     `train_error` of an epoch is measured on its batches while the network learns.
+
+    Examples
+    --------
+    >>> history = model.fit(x, y, validation=(x2, y2))  # doctest: +SKIP
+    >>> history.best.number, history.best.validation_error  # doctest: +SKIP
     """
 
     epochs: list[Epoch] = field(default_factory=list)
@@ -257,6 +267,12 @@ class Run(Task):
         What `checkpoint.settings_of` wrote down before the first step.
     add_gradients : callable (run, batch) -> (loss, sum of errors)
         Writes the gradients of a step. A callback may set another one in `on_start`.
+
+    Examples
+    --------
+    >>> class Print(Callback):
+    ...     def on_epoch(self, run):
+    ...         print(run.history.epochs[-1].loss)
     """
 
     history: History = field(default_factory=History)
@@ -361,6 +377,10 @@ class EarlyStopping(Callback):
         As in `fit`.
     min_delta : float
         By how much an epoch must be better to count as such.
+
+    Examples
+    --------
+    >>> model.fit(x, y, validation=(x2, y2), callbacks=[EarlyStopping(5)])  # doctest: +SKIP
     """
 
     def __init__(
@@ -437,6 +457,10 @@ class Annealing(Callback):
     """Tell annealed and progressive signs, after every step, how much of the training is over.
 
     Without this callback an `AnnealedSign` or `ProgressiveSign` keeps its `progress`.
+
+    Examples
+    --------
+    >>> model.fit(x, y, callbacks=[Annealing()])  # doctest: +SKIP
     """
 
     def on_start(self, run: Run) -> None:

@@ -68,6 +68,11 @@ class Checkpoint(Callback):
     the packed signs at its start. The metadata entry `bitops` is JSON with `format`, `version`,
     `settings` (what must be equal in the training that resumes), `history`, `position`, the states
     of all random `generators`, and `sha256` over everything.
+
+    Examples
+    --------
+    >>> model.fit(x, y, callbacks=[Checkpoint("run.checkpoint")])  # doctest: +SKIP
+    >>> model.fit(x, y, resume="run.checkpoint")  # doctest: +SKIP
     """
 
     def __init__(

@@ -94,6 +94,14 @@ class EBP(Model):
     Soudry, Hubara and Meir, "Expectation backpropagation", 2014; equations as in the Matlab program
     released with it. Cheng et al., "Training binary multilayer neural networks for image
     classification using expectation backpropagation", 2015.
+
+    Examples
+    --------
+    >>> x = np.where(np.random.default_rng(0).random((200, 16)) < 0.5, -1, 1)
+    >>> ebp = EBP((16, 32, 2), seed=0)
+    >>> _ = ebp.fit(x, (x.sum(axis=1) > 0).astype(int), epochs=2, verbose=0)
+    >>> ebp.network.freeze().predict(x).shape
+    (200,)
     """
 
     def __init__(

@@ -50,6 +50,10 @@ class Log(Callback):
     epoch; `saturated/2.Sign` that of the values before it outside its clip value, on the last batch
     without augmentation, under the running statistics; `latent/0.BinaryDense/-0.95` that of its
     latent weights in the bin around -0.95. See `bitops.training.metrics`.
+
+    Examples
+    --------
+    >>> model.fit(x, y, callbacks=[Log("run.csv")])  # doctest: +SKIP
     """
 
     def __init__(self, path: str | os.PathLike, bins: int = 20, *, overwrite: bool = False):
@@ -132,6 +136,10 @@ def read_log(path: str | os.PathLike) -> list[Row]:
     ValueError
         If it is not a log: not all rows have the same columns, `epoch` and the errors among them,
         or a cell is neither empty nor a finite number.
+
+    Examples
+    --------
+    >>> [row["loss"] for row in read_log("run.csv")]  # doctest: +SKIP
     """
     return [line.numbers for line in _read(Path(path))]
 

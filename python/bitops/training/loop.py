@@ -188,6 +188,16 @@ def fit(
     on the CPU, and on the number of its threads where it has several. So weights are reproducible
     to the bit with the same NumPy on the same kind of CPU: for any number of threads if BLAS has
     only one, otherwise for the same number of BLAS threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bitops.layers import BinaryDense, Sequential
+    >>> x = np.random.default_rng(0).standard_normal((200, 16), dtype=np.float32)
+    >>> model = Sequential(BinaryDense(16, 2, seed=0))
+    >>> history = fit(model, x, (x[:, 0] > 0).astype(int), epochs=3, batch_size=50, verbose=0)
+    >>> len(history.epochs)
+    3
     """
     epochs = check_integer("fit", "epochs", epochs, 1)
     batch_size = check_integer("fit", "batch_size", batch_size, 1)

@@ -96,6 +96,11 @@ def squared_hinge(scores, labels, sample_weight=None) -> tuple[float, np.ndarray
     References
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, section 2 (L2-SVM output layer).
+
+    Examples
+    --------
+    >>> squared_hinge(np.float32([[0.5, -2]]), np.array([0]))
+    (0.125, array([[-0.5,  0. ]], dtype=float32))
     """
     scores, labels = _check_batch("squared_hinge", "labels", scores, labels)
     targets = signed_one_hot(labels, scores.shape[1])
@@ -125,6 +130,11 @@ def hinge(scores, labels, sample_weight=None) -> tuple[float, np.ndarray]:
     -----
     loss = mean(max(0, 1 - t * o)) over all n * classes elements;
     grad = -t * (1 - t * o > 0) / (n * classes).
+
+    Examples
+    --------
+    >>> hinge(np.float32([[0.5, -2]]), np.array([0]))
+    (0.25, array([[-0.5,  0. ]], dtype=float32))
     """
     scores, labels = _check_batch("hinge", "labels", scores, labels)
     targets = signed_one_hot(labels, scores.shape[1])
@@ -157,6 +167,12 @@ def cross_entropy(scores, targets, sample_weight=None) -> tuple[float, np.ndarra
     With z = o - max(o) of a row, so that no exponential overflows, and with p the targets, 1 for
     the label and 0 for other classes:
     loss = mean(log(sum(exp(z))) - sum(p z)) over the n rows;  grad = (softmax(o) - p) / n.
+
+    Examples
+    --------
+    >>> loss, grad = cross_entropy(np.float32([[0, 0]]), np.array([0]))
+    >>> round(loss, 3), grad
+    (0.693, array([[-0.5,  0.5]], dtype=float32))
     """
     scores, targets = _check_batch("cross_entropy", "probabilities", scores, targets)
     return _cross_entropy("cross_entropy", scores, targets, sample_weight)
@@ -204,6 +220,12 @@ class CrossEntropy:
     References
     ----------
     Szegedy et al., "Rethinking the Inception architecture", 2016, section 7.
+
+    Examples
+    --------
+    >>> loss, grad = CrossEntropy(label_smoothing=0.1)(np.float32([[0, 0]]), np.array([0]))
+    >>> round(loss, 3), grad.round(3)
+    (0.693, array([[-0.45,  0.45]], dtype=float32))
     """
 
     label_smoothing: float = 0.1
@@ -310,6 +332,12 @@ def binary_cross_entropy(scores, targets, sample_weight=None) -> tuple[float, np
     -----
     loss = mean(max(o, 0) - t o + log(1 + exp(-abs(o)))) over all n * outputs elements;
     grad = (sigmoid(o) - t) / (n * outputs).
+
+    Examples
+    --------
+    >>> loss, grad = binary_cross_entropy(np.float32([[0, 0]]), np.array([[1, 0]]))
+    >>> round(loss, 3), grad
+    (0.693, array([[-0.25,  0.25]], dtype=float32))
     """
     where = "binary_cross_entropy"
     scores, targets = _check_batch(where, "flags", scores, targets)
@@ -340,6 +368,12 @@ def mse(scores, targets, sample_weight=None) -> tuple[float, np.ndarray]:
     Notes
     -----
     loss = mean((o - t)^2) over all n * outputs elements;  grad = 2 (o - t) / (n * outputs).
+
+    Examples
+    --------
+    >>> mse(np.float32([[1], [3]]), np.float32([[0], [0]]))
+    (5.0, array([[1.],
+           [3.]], dtype=float32))
     """
     scores, targets = _check_batch("mse", "values", scores, targets)
     grad = scores - targets
@@ -366,6 +400,12 @@ def mae(scores, targets, sample_weight=None) -> tuple[float, np.ndarray]:
     Notes
     -----
     loss = mean(abs(o - t)) over all n * outputs elements;  grad = sign(o - t) / (n * outputs).
+
+    Examples
+    --------
+    >>> mae(np.float32([[1], [3]]), np.float32([[0], [0]]))
+    (2.0, array([[0.5],
+           [0.5]], dtype=float32))
     """
     scores, targets = _check_batch("mae", "values", scores, targets)
     difference = scores - targets
@@ -390,6 +430,12 @@ class Huber:
     References
     ----------
     Huber, "Robust estimation of a location parameter", 1964.
+
+    Examples
+    --------
+    >>> Huber()(np.float32([[0.5], [3]]), np.float32([[0], [0]]))
+    (1.3125, array([[0.25],
+           [0.5 ]], dtype=float32))
     """
 
     delta: float = 1.0

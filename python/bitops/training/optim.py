@@ -53,6 +53,13 @@ class Optimizer:
     References
     ----------
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+
+    Examples
+    --------
+    >>> from bitops.layers import Parameter
+    >>> optimizer = SGD([Parameter([1.0, 2.0])], lr=0.1)
+    >>> isinstance(optimizer, Optimizer), optimizer.lr
+    (True, 0.1)
     """
 
     moments: tuple[str, ...] = ()  # names of the arrays kept for each parameter
@@ -218,6 +225,15 @@ class SGD(Optimizer):
     Notes
     -----
     velocity = momentum * velocity + g,  w = clip(w - lr_scale * lr * velocity).
+
+    Examples
+    --------
+    >>> from bitops.layers import Parameter
+    >>> weight = Parameter([1.0, 2.0])
+    >>> weight.grad[:] = [1.0, 0.0]
+    >>> SGD([weight], lr=0.25).step()
+    >>> weight.value
+    array([0.75, 2.  ], dtype=float32)
     """
 
     moments = ("velocity",)
@@ -258,6 +274,15 @@ class Adam(Optimizer):
     ----------
     Kingma and Ba, "Adam", 2015, section 2 (the form that moves the bias correction into the rate).
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1 (clip).
+
+    Examples
+    --------
+    >>> from bitops.layers import Parameter
+    >>> weight = Parameter([1.0, 2.0])
+    >>> weight.grad[:] = [1.0, 0.0]
+    >>> Adam([weight], lr=0.25).step()
+    >>> weight.value.round(3)
+    array([0.75, 2.  ], dtype=float32)
     """
 
     moments = ("m", "v")
@@ -315,6 +340,15 @@ class AdaMax(Optimizer):
     References
     ----------
     Kingma and Ba, "Adam", 2015, section 7.1 (algorithm 2).
+
+    Examples
+    --------
+    >>> from bitops.layers import Parameter
+    >>> weight = Parameter([1.0, 2.0])
+    >>> weight.grad[:] = [1.0, 0.0]
+    >>> AdaMax([weight], lr=0.25).step()
+    >>> weight.value
+    array([0.75, 2.  ], dtype=float32)
     """
 
     moments = ("m", "u")
@@ -372,6 +406,15 @@ class ShiftAdaMax(AdaMax):
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016 (shift-based AdaMax); these
     equations are those of the Torch program released with it.
+
+    Examples
+    --------
+    >>> from bitops.layers import Parameter
+    >>> weight = Parameter([1.0, 2.0])
+    >>> weight.grad[:] = [1.0, 0.0]
+    >>> ShiftAdaMax([weight], lr=0.25).step()
+    >>> weight.value
+    array([0.8, 2. ], dtype=float32)
     """
 
     moments = ("m", "v")
@@ -420,6 +463,15 @@ class Bop(Optimizer):
     References
     ----------
     Helwegen et al., "Latent Weights Do Not Exist", 2019, algorithm 1.
+
+    Examples
+    --------
+    >>> from bitops.layers import Parameter
+    >>> weight = Parameter([[1.0, -1.0]], binary=True)
+    >>> weight.grad[:] = [[1.0, 1.0]]
+    >>> Bop([weight]).step()
+    >>> weight.value
+    array([[-1., -1.]], dtype=float32)
     """
 
     moments = ("m",)

@@ -39,6 +39,11 @@ class ExponentialDecay:
     Notes
     -----
     lr(epoch) = start * (final / start)^(epoch / epochs), epoch = 0 .. epochs-1.
+
+    Examples
+    --------
+    >>> [round(ExponentialDecay(0.1, 0.001)(epoch, 3), 4) for epoch in range(3)]
+    [0.1, 0.0215, 0.0046]
     """
 
     start: float = 3e-3
@@ -64,6 +69,11 @@ class StepDecay:
         Epochs, counted from 0 and increasing; from each of them on a further factor applies.
     factor : float or tuple of float
         One for all boundaries, or one for each.
+
+    Examples
+    --------
+    >>> [StepDecay(1.0, (2,))(epoch, 4) for epoch in range(4)]
+    [1.0, 1.0, 0.1, 0.1]
     """
 
     start: float
@@ -109,6 +119,11 @@ class Halving:
     ----------
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016 (shift-based training: a rate of
     2^-6 halved every 20 epochs on MNIST in the Torch program released with it).
+
+    Examples
+    --------
+    >>> [Halving(1.0, every=2)(epoch, 4) for epoch in range(4)]
+    [1.0, 1.0, 0.5, 0.5]
     """
 
     start: float = 2.0**-6
@@ -138,6 +153,11 @@ class CosineDecay:
     References
     ----------
     Loshchilov and Hutter, "SGDR", 2017, equation 5, without restarts.
+
+    Examples
+    --------
+    >>> [round(CosineDecay(0.01)(epoch, 4), 4) for epoch in range(4)]
+    [0.01, 0.0085, 0.005, 0.0015]
     """
 
     start: float
@@ -177,6 +197,11 @@ class Warmup:
     References
     ----------
     Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.2 (gradual warm-up).
+
+    Examples
+    --------
+    >>> [Warmup(StepDecay(1.0, ()), 3)(epoch, 5) for epoch in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
     schedule: Schedule
@@ -206,6 +231,11 @@ class Stretched:
     Notes
     -----
     With E = `epochs`: lr(epoch) = schedule(floor(epoch * E / epochs of the run), E).
+
+    Examples
+    --------
+    >>> [Stretched(StepDecay(1.0, (1,)), 2)(epoch, 4) for epoch in range(4)]
+    [1.0, 1.0, 0.1, 0.1]
     """
 
     schedule: Schedule
@@ -232,6 +262,12 @@ class PerStep:
     Notes
     -----
     lr(step) = schedule(step, steps), step = 0 .. steps-1.
+
+    Examples
+    --------
+    >>> schedule = PerStep(CosineDecay(0.01))
+    >>> [round(schedule(step, 4), 4) for step in range(4)]
+    [0.01, 0.0085, 0.005, 0.0015]
     """
 
     schedule: Schedule
@@ -268,6 +304,12 @@ class OneCycle:
     References
     ----------
     Smith and Topin, "Super-convergence", 2018; cosines as in fastai and PyTorch.
+
+    Examples
+    --------
+    >>> schedule = OneCycle(0.1)
+    >>> [round(schedule(step, 10), 3) for step in range(10)]
+    [0.004, 0.028, 0.076, 0.1, 0.095, 0.081, 0.061, 0.039, 0.019, 0.005]
     """
 
     peak: float

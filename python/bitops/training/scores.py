@@ -50,6 +50,11 @@ def accuracy(scores, labels) -> float:
     scores : array_like of shape (n, classes)
     labels : array_like of shape (n,), integer
         Or any targets that name classes, such as probabilities.
+
+    Examples
+    --------
+    >>> accuracy(np.float32([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    0.5
     """
     scores, labels = _scores_and_labels("accuracy", scores, labels)
     return float(np.mean(scores.argmax(axis=1) == labels))
@@ -64,6 +69,11 @@ def top_k_accuracy(scores, labels, k: int = 5) -> float:
     labels : array_like of shape (n,), integer
     k : int
         Of equal scores, those of smaller labels count as larger; so k = 1 gives `accuracy`.
+
+    Examples
+    --------
+    >>> top_k_accuracy(np.float32([[0.1, 0.7, 0.2], [0.5, 0.4, 0.1]]), np.array([2, 2]), k=2)
+    0.5
     """
     scores, labels = _scores_and_labels("top_k_accuracy", scores, labels)
     k = check_integer("top_k_accuracy", "k", k, 1)
@@ -122,6 +132,11 @@ def rmse(scores, targets) -> float:
     ----------
     scores : array_like of shape (n, outputs)
     targets : array_like of shape (n, outputs), or (n,) for one output
+
+    Examples
+    --------
+    >>> rmse(np.float32([[1], [3]]), np.float32([[0], [0]]))
+    2.23606797749979
     """
     errors, _ = _errors("rmse", scores, targets)
     return float(np.sqrt(np.mean(np.square(errors))))
@@ -139,6 +154,11 @@ def r2(scores, targets) -> float:
     -----
     1 - sum((o - t)^2) / sum((t - mean(t))^2), with a mean for each output. 0 if all targets of each
     output are equal.
+
+    Examples
+    --------
+    >>> r2(np.float32([[1], [2], [3]]), np.float32([[1], [2], [3]]))
+    1.0
     """
     errors, targets = _errors("r2", scores, targets)
     spread = np.square(targets - targets.mean(axis=0)).sum()

@@ -51,6 +51,13 @@ def to_bitwise(
     References
     ----------
     Kim and Smaragdis, "Bitwise Neural Networks", 2016, section 3.
+
+    Examples
+    --------
+    >>> from bitops.layers import Tanh, TanhDense
+    >>> first = Sequential(TanhDense(16, 8, seed=0), Tanh(), TanhDense(8, 2, seed=1))
+    >>> [layer.name for layer in to_bitwise(first).layers]
+    ['BinaryDense', 'Sign', 'BinaryDense']
     """
     quantizer = SteSign(float("inf")) if activation is None else activation
 
@@ -109,6 +116,13 @@ def to_ternary(
     ----------
     Hwang and Sung, "Fixed-point feedforward deep neural network design using weights +1, 0, and
     -1", 2014.
+
+    Examples
+    --------
+    >>> from bitops.layers import Dense, Tanh
+    >>> first = Sequential(Dense(16, 8, seed=0), Tanh(), Dense(8, 2, seed=1))
+    >>> [layer.name for layer in to_ternary(first).layers]
+    ['QuantizedDense', 'Sign', 'QuantizedDense']
     """
     signs = AnnealedSign(1.0, 1.0) if activation is None else activation
     _check_model("to_ternary", model)

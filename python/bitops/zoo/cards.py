@@ -48,6 +48,11 @@ class Card:
         The data set of `samples(name)`.
     predictions : tuple of int
         Its labels for them.
+
+    Examples
+    --------
+    >>> card("mnist-mlp").name
+    'mnist-mlp'
     """
 
     name: str
@@ -74,6 +79,11 @@ def names() -> tuple[str, ...]:
     -------
     tuple of str
         In alphabetical order.
+
+    Examples
+    --------
+    >>> "mnist-mlp" in names()
+    True
     """
     return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 
@@ -89,7 +99,7 @@ def load(name: str) -> Packed:
     Returns
     -------
     Packed
-        It takes uint8 images (n, *input_shape), those of MNIST as 0 background and 255 ink.
+        It takes uint8 images ``(n, *input_shape)``, those of MNIST as 0 background and 255 ink.
 
     Raises
     ------
@@ -123,6 +133,11 @@ def card(name: str) -> Card:
     ------
     ValueError
         If there is no network of this name.
+
+    Examples
+    --------
+    >>> print(card("mnist-mlp").command)
+    bitops train bnn-theano --width 1024 --epochs 20 --dropout 0 --seed 0
     """
     fields = json.loads(_path("card", name, ".json").read_text(encoding="utf-8"))
     return Card(**{**fields, "predictions": tuple(fields["predictions"])})
@@ -138,12 +153,17 @@ def samples(name: str) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (n, *input_shape), uint8
+    ndarray of shape ``(n, *input_shape)``, uint8
 
     Raises
     ------
     ValueError
         If there is no network of this name.
+
+    Examples
+    --------
+    >>> samples("mnist-mlp").dtype
+    dtype('uint8')
     """
     packed = load(name)
     images = load_file(FOLDER / SAMPLES)[card(name).samples]
