@@ -17,7 +17,7 @@ from bitops.cli.main import make_parser
 Names = dict[str, list[str]]  # by full name: its members that are listed, as `BitArray.shape`
 ROW = re.compile(r"^\| `((\w+(?:\.\w+)*)[^`]*)` \|", flags=re.M)
 INDEXED = re.compile(r"^\|.*\]\(([\w-]+)\.md\) \|$", flags=re.M)  # a row of the index
-ELSEWHERE = {"start", "how-it-works", "api", "checks"}  # in other parts of the site
+ELSEWHERE = {"start", "how-it-works", "api", "checks", "releasing"}  # in other parts of the site
 PARTS = ("start", "guide", "how-it-works", "API <api>", "gallery/index", "results", "project")
 # Links that are named by the file that they lead to.
 FILE_LINK = re.compile(r"\[[\w./-]+\.(?:md|py)\]\(([\w./-]+\.(?:md|rst)(?:#[\w-]+)?)\)")

@@ -1,9 +1,12 @@
-"""Serve a network over HTTP; requests that wait are computed together.
+"""Serve a network over HTTP
+=========================
+
+Serve a network over HTTP; requests that wait are computed together::
 
     python docs/examples/serve_network.py                      start, ask a few times, stop
     python docs/examples/serve_network.py MODEL --port 8000    serve until SIGTERM or SIGINT
 
-MODEL is a file of a packed model, or a network of `bitops.zoo`.
+MODEL is a file of a packed model, or a network of `bitops.zoo`. It answers::
 
     POST /predict    images -> {"labels": [...], "scores": [[...], ...]}
     GET /health      200 while requests can be answered
@@ -452,7 +455,7 @@ def demonstrate(service: Service, network: Packed, images: np.ndarray) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Serve a network over HTTP.")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a file, or a name of the zoo")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)

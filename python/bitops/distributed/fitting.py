@@ -103,6 +103,11 @@ def fit(
     from one in an epoch it is not.
 
     Checkpoints are those of ``accumulate``: a training may go on with or without a cluster.
+
+    Examples
+    --------
+    >>> client = distributed.Client("scheduler:8786")  # doctest: +SKIP
+    >>> fit(model, x, y, shards=8, epochs=20)  # doctest: +SKIP
     """
     where = "distributed.fit"
     if not isinstance(model, Sequential):

@@ -161,6 +161,15 @@ def within(
     -----
     The result is that of `bitops.search.within` on all rows at once. Who merges holds it, beside
     what it is merged from.
+
+    Examples
+    --------
+    >>> import dask.array
+    >>> words = dask.array.from_array(np.array([[7], [1], [3], [6]], np.uint64), chunks=(2, 1))
+    >>> within(np.array([[3]], np.uint64), words, 1).toarray()
+    array([[1, 1, 0, 0]], dtype=int32)
+    >>> within(np.array([[3]], np.uint64), words, 1).indices.tolist()
+    [0, 1, 2]
     """
     where = "distributed.within"
     parts = _Partitions(where, queries, codes, metric, bits, own_ids)
