@@ -1182,6 +1182,9 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
     return nan != 0
 
 
+include "_norm.pxi"
+
+
 # ---- the C interface -------------------------------------------------------------------------
 
 from cpython.pycapsule cimport PyCapsule_New

@@ -300,3 +300,31 @@ cdef extern from "bitops.h" nogil:
         float clip
 
     int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) noexcept
+
+    ctypedef struct bitops_norm:
+        int relu
+        const float *mean
+        const float *inv_std
+        const float *gamma
+        const float *beta
+        const float *by_xhat
+        const float *less
+        const float *factor
+
+    size_t bitops_norm_workspace_size(size_t rows, size_t n) noexcept
+    void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                          size_t rows, size_t n, float *workspace, double *sum_out,
+                          bitops_stop *stop, int n_threads) noexcept
+    void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                              const float *dy, const uint64_t *within, size_t rows, size_t n,
+                              float *workspace, double *sums_out, bitops_stop *stop,
+                              int n_threads) noexcept
+    void bitops_norm_values(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                            size_t rows, size_t n, float *y_out, bitops_stop *stop,
+                            int n_threads) noexcept
+    int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                          size_t rows, size_t n, float limit, uint64_t *signs_out,
+                          uint64_t *within_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                              const float *dy, const uint64_t *within, size_t rows, size_t n,
+                              float *dx_out, bitops_stop *stop, int n_threads) noexcept

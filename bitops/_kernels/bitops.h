@@ -313,6 +313,44 @@ typedef struct bitops_adam_args {
 /* These steps on elements [first, first + n) of the matrix; no words are written. */
 typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
 
+/* Batch normalisation of rows of n float32 numbers. Every step is rounded to float32:
+ *   t = x, or max(x, 0) if relu is set
+ *   xhat = (t - mean) * inv_std
+ *   y = xhat * gamma + beta
+ * and backward, with dy replaced by 0 where a bit of `within` is 0:
+ *   dx = ((xhat * by_xhat + dy) - less) * factor, times 0 where relu is set and x > 0 is false
+ * Arrays have n entries; a pass reads those that it needs. NaN stays NaN. */
+typedef struct bitops_norm {
+    int relu;
+    const float *mean, *inv_std;
+    const float *gamma, *beta;
+    const float *by_xhat, *less, *factor;
+} bitops_norm;
+
+/* Passes over columns [column, column + n). x points to the first of them, as do all rows. */
+
+/* Sums of t, or of (t - mean)^2 if there is a mean, from the first of some rows, ld apart, to the
+ * last. */
+typedef void bitops_norm_sums_fn(const bitops_norm *norm, const float *x, size_t ld, size_t rows,
+                                 size_t column, size_t n, float *sum_out);
+
+/* A row of y. */
+typedef void bitops_norm_values_fn(const bitops_norm *norm, const float *x, size_t column, size_t n,
+                                   float *y_out);
+
+/* Adds a row of dy * xhat and of dy to sums. passes is NULL, or 1 where dy counts and -1 where it
+ * does not. */
+typedef void bitops_norm_products_fn(const bitops_norm *norm, const float *x, const float *dy,
+                                     const float *passes, size_t column, size_t n,
+                                     float *product_sums, float *dy_sums);
+
+/* A row of dx. */
+typedef void bitops_norm_gradient_fn(const bitops_norm *norm, const float *x, const float *dy,
+                                     const float *passes, size_t column, size_t n, float *dx_out);
+
+/* 1 where the magnitude of x is at most `limit`, else -1. */
+typedef void bitops_within_f32_fn(const float *x, size_t n, float limit, float *within_out);
+
 /* y = x [* alpha] [+ bias], then max(y, 0) if asked, for rows of n numbers; each step is rounded to
  * float32, and NaN stays. alpha and bias have n entries, or are NULL. y may be x. */
 typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const float *alpha,
@@ -405,6 +443,11 @@ typedef struct bitops_isa {
     bitops_lanes_u8_fn *lanes_u8;
     bitops_turn_32_fn *turn_32;
     bitops_adam_fn *adam;
+    bitops_norm_sums_fn *norm_sums;
+    bitops_norm_values_fn *norm_values;
+    bitops_norm_products_fn *norm_products;
+    bitops_norm_gradient_fn *norm_gradient;
+    bitops_within_f32_fn *within_f32;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
     bitops_conv_f32_fn *conv_f32;     /* or NULL */
@@ -818,5 +861,33 @@ void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args, const 
 /* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
  * a weight became NaN; the bit of a NaN is 0. */
 int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
+
+/* Sums over the rows of a matrix that batch normalisation needs. Up to BITOPS_NORM_FEW rows are
+ * added in float32, from the first to the last; of more rows, blocks of BITOPS_NORM_BLOCK are, and
+ * their sums are added in float64, also in order. */
+enum { BITOPS_NORM_FEW = 512, BITOPS_NORM_BLOCK = 64 };
+
+/* Numbers of workspace that each of the sums below needs. */
+size_t bitops_norm_workspace_size(size_t rows, size_t n);
+/* As the pass norm_sums. */
+void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
+                      size_t n, float *workspace, double *sum_out, bitops_stop *stop,
+                      int n_threads);
+/* Sums of dy * xhat, then of dy. within is NULL, or has a bit for each number. */
+void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                          const float *dy, const uint64_t *within, size_t rows, size_t n,
+                          float *workspace, double *sums_out, bitops_stop *stop, int n_threads);
+
+void bitops_norm_values(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
+                        size_t n, float *y_out, bitops_stop *stop, int n_threads);
+/* Writes the signs of y, or of x if norm is NULL, and where its magnitude is at most limit; returns
+ * 1 if there is a NaN, whose bits are 0. */
+int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
+                      size_t n, float limit, uint64_t *signs_out, uint64_t *within_out,
+                      bitops_stop *stop, int n_threads);
+/* Writes dx, or dy * within if norm is NULL; x is not read then. */
+void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                          const float *dy, const uint64_t *within, size_t rows, size_t n,
+                          float *dx_out, bitops_stop *stop, int n_threads);
 
 #endif

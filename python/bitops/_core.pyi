@@ -422,3 +422,37 @@ def adam(
     v: NDArray[np.float32],
     words_out: NDArray[np.uint64] | None = None,
 ) -> bool: ...
+def norm_sums(
+    x: NDArray[np.float32],
+    relu: bool,
+    sum_out: NDArray[np.float64],
+    mean: NDArray[np.float32] | None = None,
+) -> None: ...
+def norm_products(
+    x: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    norm: NDArray[np.float32],
+    relu: bool,
+    sums_out: NDArray[np.float64],
+    within: _Words | None = None,
+) -> None: ...
+def norm_values(
+    x: NDArray[np.float32], norm: NDArray[np.float32], relu: bool, y_out: NDArray[np.float32]
+) -> None: ...
+def norm_signs(
+    x: NDArray[np.float32],
+    limit: float,
+    signs_out: _Words,
+    within_out: _Words,
+    norm: NDArray[np.float32] | None = None,
+    relu: bool = False,
+) -> bool: ...
+def norm_gradient(
+    x: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    norm: NDArray[np.float32],
+    relu: bool,
+    dx_out: NDArray[np.float32],
+    within: _Words | None = None,
+) -> None: ...
+def keep_within(x: NDArray[np.float32], within: _Words, y_out: NDArray[np.float32]) -> None: ...

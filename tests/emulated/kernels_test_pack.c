@@ -275,6 +275,56 @@ static void test_adam(const bitops_isa *isa) {
         }
 }
 
+/* Writes what the passes of batch normalisation of an ISA make, one after the other. */
+static void run_norm(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                     const float *dy, const float *passes, size_t column, size_t n, float *out) {
+    enum { ROWS = 3 };
+    isa->norm_sums(norm, x, n + 1, ROWS, column, n, out);
+    if (norm->mean == NULL)
+        return;
+    isa->norm_values(norm, x, column, n, out + n);
+    isa->norm_gradient(norm, x, dy, passes, column, n, out + 2 * n);
+    for (size_t j = 0; j < 2 * n; j++)
+        out[3 * n + j] = 0.25f;
+    for (size_t i = 0; i < ROWS; i++)
+        isa->norm_products(norm, x + i * (n + 1), dy + i, passes, column, n, out + 3 * n,
+                           out + 4 * n);
+    isa->within_f32(x, n, 0.5f, out + 5 * n);
+}
+
+static void test_norm(const bitops_isa *isa) {
+    enum { ARRAYS = 7, COLUMN = 2 };
+    for (size_t s = 0; s < COUNT(bit_sizes); s++)
+        for (unsigned options = 0; options < 8; options++) {
+            const size_t n = bit_sizes[s], ld = COLUMN + n;
+            float *arrays = input(0, ARRAYS * ld * sizeof(float));
+            float *numbers = input(1, 7 * (n + 2) * sizeof(float));
+            for (size_t i = 0; i < ARRAYS * ld; i++)
+                arrays[i] = (float)(i % 13) * 0.25f - 1.3f;
+            for (size_t i = 0; i < 6 * (n + 2); i++)
+                numbers[i] = (float)(i * i % 31) * 0.125f - 1.9f;
+            const float *dy = numbers + 3 * (n + 2);
+            float *passes = numbers + 6 * (n + 2);
+            for (size_t i = 0; i < n; i++)
+                passes[i] = i % 3 ? 1 : -1;
+            const bitops_norm norm = {.relu = options & 1,
+                                      .mean = options & 2 ? arrays : NULL,
+                                      .inv_std = arrays + ld,
+                                      .gamma = arrays + 2 * ld,
+                                      .beta = arrays + 3 * ld,
+                                      .by_xhat = arrays + 4 * ld,
+                                      .less = arrays + 5 * ld,
+                                      .factor = arrays + 6 * ld};
+            const outputs out = make_outputs(6 * n * sizeof(float), n % 16 * sizeof(float));
+            memset(out.got, 0, 6 * n * sizeof(float));
+            memset(out.want, 0, 6 * n * sizeof(float));
+            const float *passed = options & 4 ? passes : NULL;
+            run_norm(isa, &norm, numbers, dy, passed, COLUMN, n, out.got);
+            run_norm(generic, &norm, numbers, dy, passed, COLUMN, n, out.want);
+            check_outputs(n, options, s);
+        }
+}
+
 /* ---- numbers ------------------------------------------------------------------------------- */
 
 /* Numbers with NaN, infinities and both zeros among them. */
@@ -363,6 +413,11 @@ const named_test pack_tests[] = {
     {"store_counts", test_store_counts},
     {"sum_columns", test_sum_columns},
     {"adam", test_adam},
+    {"norm_sums", test_norm},
+    {"norm_values", test_norm},
+    {"norm_products", test_norm},
+    {"norm_gradient", test_norm},
+    {"within_f32", test_norm},
     {"affine_f32", test_affine_f32},
     {"larger_f32", test_larger_f32},
     {NULL, NULL},

@@ -19,6 +19,7 @@
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
+#include "isa/shared/norm.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/mirror.h"
@@ -351,6 +352,8 @@ void bitops_sum_columns_avx2(const float *x, size_t ld, size_t rows, size_t n, d
 void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+DEFINE_NORM(avx2)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

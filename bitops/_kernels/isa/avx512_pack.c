@@ -20,6 +20,7 @@
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
+#include "isa/shared/norm.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/columns.h"
@@ -371,6 +372,8 @@ void bitops_sum_columns_avx512(const float *x, size_t ld, size_t rows, size_t n,
 void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+DEFINE_NORM(avx512)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

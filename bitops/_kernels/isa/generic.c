@@ -5,6 +5,7 @@
 #include "bitops.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
+#include "isa/shared/norm.h"
 #include "isa/shared/columns.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
@@ -319,6 +320,8 @@ void bitops_sum_columns_generic(const float *x, size_t ld, size_t rows, size_t n
 void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
     adam_update(args, first, n);
 }
+
+DEFINE_NORM(generic)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

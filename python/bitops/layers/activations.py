@@ -8,6 +8,7 @@ import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
 from ..ops.checks import as_generator, check_number
+from ..ops.normalize import keep_within, signs_within
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,
@@ -74,7 +75,7 @@ class Sign(TrainingLayer):
     array([[-1,  1,  1]], dtype=int8)
     """
 
-    TRANSIENT = ("_saved",)
+    TRANSIENT = ("_x", "within")
 
     role = Role.SIGN
 
@@ -89,16 +90,23 @@ class Sign(TrainingLayer):
         if isinstance(_innermost(quantizer), _NO_SIGNS):
             raise TypeError(f"[Sign] quantizer must be one of signs, got {quantizer!r}")
         self.quantizer = quantizer
-        self._saved: np.ndarray | None = None
+        # Of the last training step: where gradients pass, or else the values.
+        self.within: BitArray | None = None
+        self._x: np.ndarray | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """Where gradients pass if they pass unchanged, in magnitude; else None."""
+        return self.quantizer.clip_value if type(self.quantizer) is SteSign else None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         values = as_float(as_activation("Sign", x))
         if not training:
             return pack(values)
-        if type(self.quantizer) is SteSign:  # the mask takes less memory than the values
-            self._saved = np.abs(values) <= np.float32(self.quantizer.clip_value)
-            return pack(values)
-        self._saved = values
+        if self.limit is not None:  # bits take less memory than the values
+            signs, self.within = signs_within("Sign", values, self.limit)
+            return signs
+        self._x = values
         made = np.asarray(self.quantizer.forward(values), np.float32)
         kind = type(_innermost(self.quantizer))
         if kind is ProgressiveSign:
@@ -106,10 +114,9 @@ class Sign(TrainingLayer):
         return pack(made) if kind in _SIGNS or (np.abs(made) == 1).all() else made
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        saved = saved_for_backward(self, self._saved)
-        if type(self.quantizer) is SteSign:
-            return grad * saved
-        return self.quantizer.backward(saved, grad)
+        if self.limit is not None:
+            return keep_within(grad, saved_for_backward(self, self.within))
+        return self.quantizer.backward(saved_for_backward(self, self._x), grad)
 
     def generators(self) -> list[np.random.Generator]:
         generator = getattr(_innermost(self.quantizer), "generator", None)
@@ -122,8 +129,8 @@ class Sign(TrainingLayer):
         return {"quantizer": self.quantizer}
 
     def __repr__(self) -> str:
-        if type(self.quantizer) is SteSign:
-            return f"Sign(clip_value={self.quantizer.clip_value:g})"
+        if self.limit is not None:
+            return f"Sign(clip_value={self.limit:g})"
         return f"Sign({self.quantizer!r})"
 
     def to_packed(self) -> PackedSign:
@@ -371,21 +378,22 @@ class ReLU(TrainingLayer):
     array([[0., 2.]], dtype=float32)
     """
 
-    TRANSIENT = ("_passes",)
+    TRANSIENT = ("passed",)
 
     role = Role.STEP
 
     def __init__(self) -> None:
-        self._passes: np.ndarray | None = None
+        # Of the last training step: numbers that are positive where gradients pass.
+        self.passed: np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         y = relu("ReLU", x)
         if training:
-            self._passes = y > 0
+            self.passed = y
         return y
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        return grad * saved_for_backward(self, self._passes)
+        return grad * (saved_for_backward(self, self.passed) > 0)
 
     def to_packed(self) -> PackedReLU:
         return PackedReLU()

@@ -31,6 +31,7 @@ from .inputs import (
     check_size,
     is_data,
 )
+from .joined import training_steps
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .plans import Plans
@@ -299,22 +300,25 @@ class Sequential(Model, TrainingLayer):
         self.in_features = _input_features(self.layers)
         self.out_features = shape[-1] if shape else None
         self.mixes_axes = any(layer.mixes_axes for layer in self.layers)
-        self._took_data: list[bool] | None = None  # whether each layer took data, in training
+        self._took_data: set[int] | None = None  # places of layers that took data, in training
 
     def forward(self, x, *, training: bool = False) -> Activation:
-        took_data = []
-        for layer in self.layers:
-            took_data.append(is_data(x))
-            x = layer.forward(x, training=training)
-        if training:
-            self._took_data = took_data
+        if not training:
+            for layer in self.layers:
+                x = layer.forward(x)
+            return x
+        self._took_data = set()
+        for place, step in training_steps(self.layers):
+            if is_data(x):
+                self._took_data.add(place)
+            x = step.forward(x)
         return x
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        for i in reversed(range(len(self.layers))):
-            below = self.layers[i].backward(grad)
+        for place, step in reversed(list(training_steps(self.layers))):
+            below = step.backward(grad)
             if below is None:
-                self._check_end(i)
+                self._check_end(place)
                 return None
             grad = below
         return grad
@@ -322,7 +326,7 @@ class Sequential(Model, TrainingLayer):
     def _check_end(self, place: int) -> None:
         """Refuse a layer that returns no gradient although layers before it need one."""
         needed = any(layer.parameters() for layer in self.layers[:place])
-        if needed and self._took_data and not self._took_data[place]:
+        if needed and self._took_data is not None and place not in self._took_data:
             raise TypeError(
                 f"[backward] layer {place} must return the gradient of its input, which is "
                 f"not integer data, got None from {self.layers[place]!r}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..ops.array import BitArray
 from ..ops.checks import check_number
+from ..ops.normalize import Normalized, column_totals, keep_within
 from ..quantizers import ap2
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
-from .columns import column_means, column_sums
+from .columns import as_means, column_means, column_sums, exact_sums
 from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
@@ -66,7 +68,7 @@ class BatchNorm(TrainingLayer):
     array([ 2., 20.], dtype=float32)
     """
 
-    TRANSIENT = ("_saved", "_alpha", "_observed")
+    TRANSIENT: ClassVar[Sequence[str]] = ("batch", "_alpha", "_observed")
 
     role = Role.AFFINE
     least_rows = 2
@@ -86,7 +88,7 @@ class BatchNorm(TrainingLayer):
         self.running_mean = np.zeros(features, dtype=np.float32)
         self.running_inv_std = np.ones(features, dtype=np.float32)
         self.batches_seen = 0
-        self._saved: tuple[np.ndarray, np.ndarray] | None = None
+        self.batch: Normalized | None = None  # of the last training step
         self._alpha: np.ndarray | None = None  # of a training step while frozen
         self._observed: tuple[np.ndarray, np.ndarray] | None = None  # of one that is not
 
@@ -134,35 +136,41 @@ class BatchNorm(TrainingLayer):
         return alpha, self.beta.value - self.running_mean * alpha
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        x = as_float(as_activation(self.name, x, self.in_features))
-        self._alpha = self._observed = None
-        if not training or not self.trainable:
-            alpha, bias = self.affine()
-            y = x * alpha
-            y += bias
-            self._alpha = alpha if training else None
-            return y
-        mean, xhat = self._center(x)
-        inv_std = self._inverse_deviation(xhat, np.square)
-        xhat *= inv_std
-        self.observe(mean, inv_std)
-        self._saved = xhat, inv_std
-        y = xhat * self.gamma.value
-        y += self.beta.value
+        self._observed = None
+        if training and self.trainable:
+            return self.normalize(x).values()
+        alpha, bias = self.affine()
+        y = as_float(as_activation(self.name, x, self.in_features)) * alpha
+        y += bias
+        self._alpha = alpha if training else None
         return y
 
-    def _center(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The means of x, and x without them."""
+    def normalize(self, x, *, relu: bool = False) -> Normalized:
+        """Take a training step with x, or with max(x, 0), but do not compute the outputs yet."""
+        x = as_float(as_activation(self.name, x, self.in_features))
+        self._alpha = None
+        self._check_rows(x)
+        sums = column_totals(x, relu=relu)
+        if not np.isfinite(sums).all():
+            sums = exact_sums(_rectified(x, relu))
+        mean = as_means(sums, x)
+        variance = as_means(column_totals(x, relu=relu, mean=mean), x)
+        if np.isfinite(variance).all():
+            inv_std: np.ndarray = 1 / np.sqrt(variance + np.float32(self.eps))
+        else:
+            inv_std = self._inverse_deviation(_differences(_rectified(x, relu), mean), np.square)
+        self.observe(mean, inv_std)
+        gamma, beta = self.gamma.value.copy(), self.beta.value.copy()
+        self.batch = Normalized(x, relu, mean, inv_std, gamma, beta)
+        return self.batch
+
+    def _check_rows(self, x: np.ndarray) -> None:
         rows = x.size // x.shape[-1]
         if rows < self.least_rows:
             raise ValueError(
                 f"[{self.name}] x must have at least two rows in training, got {rows}: alone, a "
                 f"row is its own mean"
             )
-        mean = column_means(x)
-        with np.errstate(over="ignore", invalid="ignore"):
-            c = x - mean
-        return mean, c
 
     def _inverse_deviation(
         self, c: np.ndarray, square: Callable[[np.ndarray], np.ndarray]
@@ -204,17 +212,25 @@ class BatchNorm(TrainingLayer):
         return max(self.momentum, 1 / self.batches_seen)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
+        return self.gradient(grad)
+
+    def gradient(self, grad: np.ndarray, within: BitArray | None = None) -> np.ndarray:
+        """Do what `backward` does; if not all gradients count, `within` has the bits of those.
+
+        Behind a ReLU that was taken along, the gradient is that of the input of the ReLU.
+        """
         if self._alpha is not None:
-            return grad * self._alpha
-        xhat, inv_std = saved_for_backward(self, self._saved)
+            return (grad if within is None else keep_within(grad, within)) * self._alpha
+        batch = saved_for_backward(self, self.batch)
+        sums = batch.product_totals(grad, within)
+        if not np.isfinite(sums).all():
+            dy = grad if within is None else keep_within(grad, within)
+            with np.errstate(over="ignore", invalid="ignore"):
+                sums = np.stack([exact_sums(dy * batch.xhat()), exact_sums(dy)])
+        self.gamma.grad[...], self.beta.grad[...] = sums
         count = np.float32(grad.size // grad.shape[-1])
-        self.gamma.grad[...] = column_sums(grad * xhat)
-        self.beta.grad[...] = column_sums(grad)
-        dx = xhat * (self.gamma.grad / -count)
-        dx += grad
-        dx -= self.beta.grad / count
-        dx *= self.gamma.value * inv_std
-        return dx
+        by_xhat, less = self.gamma.grad / -count, self.beta.grad / count
+        return batch.gradient(grad, within, by_xhat, less, self.gamma.value * batch.inv_std)
 
     def parameters(self) -> list[Parameter]:
         return [self.gamma, self.beta]
@@ -242,6 +258,15 @@ class BatchNorm(TrainingLayer):
 
     def __repr__(self) -> str:
         return f"{self.name}({self.gamma.size}, eps={self.eps:g}, momentum={self.momentum:g})"
+
+
+def _rectified(x: np.ndarray, relu: bool) -> np.ndarray:
+    return np.maximum(x, np.float32(0)) if relu else x
+
+
+def _differences(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return x - mean
 
 
 @register
@@ -288,10 +313,13 @@ class ShiftBatchNorm(BatchNorm):
            [ 1.]], dtype=float32)
     """
 
+    TRANSIENT = ("_saved",)
+
     role = Role.AFFINE
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125):
         super().__init__(features, eps, momentum)
+        self._saved: tuple[np.ndarray, np.ndarray] | None = None
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         alpha = ap2(self.running_inv_std) * ap2(self.gamma.value)
@@ -302,7 +330,9 @@ class ShiftBatchNorm(BatchNorm):
             return super().forward(x, training=training)
         x = as_float(as_activation(self.name, x, self.in_features))
         self._alpha = None
-        mean, c = self._center(x)
+        self._check_rows(x)
+        mean = column_means(x)
+        c = _differences(x, mean)
         inv_std = self._inverse_deviation(c, lambda c: c * ap2(c))
         self.observe(mean, inv_std)
         sigma = ap2(inv_std)

@@ -1,0 +1,132 @@
+/* norm.h: passes of batch normalisation over rows, loops that compilers vectorise with the
+ * instructions of the file that includes this. bitops.h states the steps. */
+#ifndef BITOPS_NORM_H
+#define BITOPS_NORM_H
+
+#include "bitops.h"
+#include "isa/shared/target.h"
+
+#include <math.h>
+
+/* Constants `relu`, `squares` and `masked` leave loops without branches. */
+
+BITOPS_INLINE float norm_input(float x, const int relu) {
+    return relu && x < 0 ? 0 : x; /* NaN is not below 0 */
+}
+
+BITOPS_INLINE float norm_term(float x, float mean, const int relu, const int squares) {
+    const float t = norm_input(x, relu);
+    return squares ? (t - mean) * (t - mean) : t;
+}
+
+BITOPS_INLINE void norm_sum_rows(const float *restrict x, size_t ld, size_t rows, size_t n,
+                                 const float *restrict mean, const int relu, const int squares,
+                                 float *restrict sum_out) {
+    for (size_t j = 0; j < n; j++)
+        sum_out[j] = norm_term(x[j], squares ? mean[j] : 0, relu, squares);
+    for (size_t i = 1; i < rows; i++) {
+        x += ld;
+        for (size_t j = 0; j < n; j++)
+            sum_out[j] += norm_term(x[j], squares ? mean[j] : 0, relu, squares);
+    }
+}
+
+BITOPS_INLINE void norm_sum_columns(const bitops_norm *norm, const float *x, size_t ld, size_t rows,
+                                    size_t column, size_t n, float *sum_out) {
+    const float *mean = norm->mean ? norm->mean + column : NULL;
+    if (norm->relu && mean)
+        norm_sum_rows(x, ld, rows, n, mean, 1, 1, sum_out);
+    else if (norm->relu)
+        norm_sum_rows(x, ld, rows, n, mean, 1, 0, sum_out);
+    else if (mean)
+        norm_sum_rows(x, ld, rows, n, mean, 0, 1, sum_out);
+    else
+        norm_sum_rows(x, ld, rows, n, mean, 0, 0, sum_out);
+}
+
+BITOPS_INLINE void norm_row(const bitops_norm *norm, const float *restrict x, size_t column,
+                            size_t n, const int relu, float *restrict y) {
+    const float *restrict mean = norm->mean + column, *restrict inv_std = norm->inv_std + column;
+    const float *restrict gamma = norm->gamma + column, *restrict beta = norm->beta + column;
+    for (size_t j = 0; j < n; j++)
+        y[j] = (norm_input(x[j], relu) - mean[j]) * inv_std[j] * gamma[j] + beta[j];
+}
+
+BITOPS_INLINE float norm_passed(float dy, const float *passes, size_t j, const int masked) {
+    return masked ? dy * (passes[j] > 0 ? 1.0f : 0.0f) : dy;
+}
+
+BITOPS_INLINE void norm_product_row(const bitops_norm *norm, const float *restrict x,
+                                    const float *restrict dy, const float *restrict passes,
+                                    size_t column, size_t n, const int relu, const int masked,
+                                    float *restrict product_sums, float *restrict dy_sums) {
+    const float *restrict mean = norm->mean + column, *restrict inv_std = norm->inv_std + column;
+    for (size_t j = 0; j < n; j++) {
+        const float xhat = (norm_input(x[j], relu) - mean[j]) * inv_std[j];
+        const float passed = norm_passed(dy[j], passes, j, masked);
+        product_sums[j] += passed * xhat;
+        dy_sums[j] += passed;
+    }
+}
+
+BITOPS_INLINE void norm_gradient_row(const bitops_norm *norm, const float *restrict x,
+                                     const float *restrict dy, const float *restrict passes,
+                                     size_t column, size_t n, const int relu, const int masked,
+                                     float *restrict dx) {
+    const float *restrict mean = norm->mean + column, *restrict inv_std = norm->inv_std + column;
+    const float *restrict by_xhat = norm->by_xhat + column, *restrict less = norm->less + column;
+    const float *restrict factor = norm->factor + column;
+    for (size_t j = 0; j < n; j++) {
+        const float xhat = (norm_input(x[j], relu) - mean[j]) * inv_std[j];
+        const float passed = norm_passed(dy[j], passes, j, masked);
+        const float d = (xhat * by_xhat[j] + passed - less[j]) * factor[j];
+        dx[j] = relu ? d * (x[j] > 0 ? 1.0f : 0.0f) : d;
+    }
+}
+
+BITOPS_INLINE void within_row(const float *restrict x, size_t n, float limit,
+                              float *restrict within) {
+    for (size_t j = 0; j < n; j++)
+        within[j] = fabsf(x[j]) <= limit ? 1.0f : -1.0f;
+}
+
+/* Calls a function with the constants relu and masked. */
+#define NORM_CHOOSE(function, ...)                                                                 \
+    do {                                                                                           \
+        if (norm->relu && passes)                                                                  \
+            function(norm, x, dy, passes, column, n, 1, 1, __VA_ARGS__);                           \
+        else if (norm->relu)                                                                       \
+            function(norm, x, dy, passes, column, n, 1, 0, __VA_ARGS__);                           \
+        else if (passes)                                                                           \
+            function(norm, x, dy, passes, column, n, 0, 1, __VA_ARGS__);                           \
+        else                                                                                       \
+            function(norm, x, dy, passes, column, n, 0, 0, __VA_ARGS__);                           \
+    } while (0)
+
+/* The kernels of an ISA. */
+#define DEFINE_NORM(isa)                                                                           \
+    void bitops_norm_sums_##isa(const bitops_norm *norm, const float *x, size_t ld, size_t rows,   \
+                                size_t column, size_t n, float *sum_out) {                         \
+        norm_sum_columns(norm, x, ld, rows, column, n, sum_out);                                   \
+    }                                                                                              \
+    void bitops_norm_values_##isa(const bitops_norm *norm, const float *x, size_t column,          \
+                                  size_t n, float *y_out) {                                        \
+        if (norm->relu)                                                                            \
+            norm_row(norm, x, column, n, 1, y_out);                                                \
+        else                                                                                       \
+            norm_row(norm, x, column, n, 0, y_out);                                                \
+    }                                                                                              \
+    void bitops_norm_products_##isa(const bitops_norm *norm, const float *x, const float *dy,      \
+                                    const float *passes, size_t column, size_t n,                  \
+                                    float *product_sums, float *dy_sums) {                         \
+        NORM_CHOOSE(norm_product_row, product_sums, dy_sums);                                      \
+    }                                                                                              \
+    void bitops_norm_gradient_##isa(const bitops_norm *norm, const float *x, const float *dy,      \
+                                    const float *passes, size_t column, size_t n, float *dx_out) { \
+        NORM_CHOOSE(norm_gradient_row, dx_out);                                                    \
+    }                                                                                              \
+    void bitops_within_f32_##isa(const float *x, size_t n, float limit, float *within_out) {       \
+        within_row(x, n, limit, within_out);                                                       \
+    }
+
+#endif

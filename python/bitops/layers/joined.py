@@ -1,0 +1,91 @@
+"""Training steps of neighbouring layers that pass over their numbers together.
+
+ReLU -> BatchNorm -> Sign, in which the first and the last may be missing, reads its input, and
+writes bits: no array of numbers is made between. Each layer keeps for `backward` what it keeps when
+it runs alone, so that forward may be joined and backward not, or the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard, TypeVar
+
+import numpy as np
+
+from .activations import ReLU, Sign
+from .base import TrainingLayer, saved_for_backward
+from .inputs import Activation, as_activation
+from .norm import BatchNorm
+
+Kind = TypeVar("Kind", bound=TrainingLayer)
+
+
+@dataclass(frozen=True)
+class Single:
+    """A layer that runs alone."""
+
+    layer: TrainingLayer
+
+    def forward(self, x: Activation) -> Activation:
+        return self.layer.forward(x, training=True)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self.layer.backward(grad)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Batch normalisation with the layers around it, in a training step."""
+
+    relu: ReLU | None
+    norm: BatchNorm
+    sign: Sign | None
+
+    @property
+    def length(self) -> int:
+        """How many layers these are."""
+        return 1 + (self.relu is not None) + (self.sign is not None)
+
+    def forward(self, x: Activation) -> Activation:
+        x = as_activation(self.norm.name, x, self.norm.in_features)
+        batch = self.norm.normalize(x, relu=self.relu is not None)
+        if self.relu is not None:
+            self.relu.passed = batch.x
+        if self.sign is None:
+            return batch.values()
+        assert self.sign.limit is not None
+        signs, self.sign.within = batch.signs_within("Sign", self.sign.limit)
+        return signs
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        within = None if self.sign is None else saved_for_backward(self.sign, self.sign.within)
+        dx = self.norm.gradient(grad, within)
+        if self.relu is None or (self.norm.batch is not None and self.norm.batch.relu):
+            return dx
+        return self.relu.backward(dx)
+
+
+def training_steps(layers: Sequence[TrainingLayer]) -> Iterator[tuple[int, Single | Joined]]:
+    """Yield the steps of a chain, with the place of the first layer of each."""
+    place = 0
+    while place < len(layers):
+        joined = _joined(layers[place : place + 3])
+        yield place, joined or Single(layers[place])
+        place += 1 if joined is None else joined.length
+
+
+def _joined(layers: Sequence[TrainingLayer]) -> Joined | None:
+    """Return the step that the first of some layers take together; None if they do not."""
+    parts: list[TrainingLayer | None] = [*layers, None, None]
+    first, *rest = parts
+    relu = first if _is_plain(first, ReLU) else None
+    norm, sign, *_ = rest if relu is not None else [first, *rest]
+    if not _is_plain(norm, BatchNorm) or not norm.trainable:
+        return None
+    return Joined(relu, norm, sign if _is_plain(sign, Sign) and sign.limit is not None else None)
+
+
+def _is_plain(layer: TrainingLayer | None, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Whether a layer is one of this class itself, whose methods nobody has replaced or watches."""
+    return type(layer) is kind and not vars(layer).keys() & {"forward", "backward"}

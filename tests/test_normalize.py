@@ -1,0 +1,202 @@
+"""Batch normalisation in C against its equations in NumPy, alone and joined with its neighbours."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import bitops as bo
+from bitops.layers import BatchNorm, ReLU, Sequential, Sign
+from bitops.layers.joined import Joined, training_steps
+from bitops.ops.normalize import Normalized, column_totals, keep_within, signs_within
+from bitops.training.metrics import watched
+
+SHAPES = pytest.mark.parametrize(
+    "shape", [(2, 1), (3, 64), (100, 1030), (512, 7), (513, 65), (577, 3), (5, 8, 16, 70)]
+)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def sums_in_order(x):
+    """What `column_totals` promises, by a loop over rows."""
+    rows = x.reshape(-1, x.shape[-1])
+    step = len(rows) if len(rows) <= 512 else 64
+    total = np.zeros(x.shape[-1])
+    for first in range(0, len(rows), step):
+        block = np.zeros(x.shape[-1], np.float32)
+        for row in rows[first : first + step]:
+            block += row
+        total += block
+    return total
+
+
+def equations(x, relu, gamma, beta, eps):
+    """Outputs of a training step, and what its gradient needs."""
+    t = np.maximum(x, np.float32(0)) if relu else x
+    rows = x.size // x.shape[-1]
+    mean = (sums_in_order(t) / rows).astype(np.float32)
+    variance = (sums_in_order(np.square(t - mean)) / rows).astype(np.float32)
+    inv_std = 1 / np.sqrt(variance + np.float32(eps))
+    xhat = (t - mean) * inv_std
+    return xhat * gamma + beta, xhat, inv_std
+
+
+def layers(features, relu, sign, seed=1):
+    norm = BatchNorm(features)
+    norm.gamma.assign(numbers(features, seed=seed))
+    norm.beta.assign(numbers(features, seed=seed + 1))
+    return [*[ReLU()] * relu, norm, *[Sign(0.75)] * sign]
+
+
+@SHAPES
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_step_equals_its_equations(isa, shape, relu):
+    x, dy = numbers(*shape), numbers(*shape, seed=5)
+    chain = layers(shape[-1], relu, sign=True)
+    norm = chain[relu]
+    gamma, beta = norm.gamma.value, norm.beta.value
+    y, xhat, inv_std = equations(x, relu, gamma, beta, norm.eps)
+    model = Sequential(chain)
+    assert [type(step) for _, step in training_steps(model.layers)] == [Joined]
+    assert model.forward(x, training=True) == bo.pack(y)
+
+    passed = dy * (np.abs(y) <= np.float32(0.75))
+    dx = model.backward(dy)
+    assert_array_equal(norm.gamma.grad, sums_in_order(passed * xhat).astype(np.float32))
+    assert_array_equal(norm.beta.grad, sums_in_order(passed).astype(np.float32))
+    rows = np.float32(x.size // shape[-1])
+    expected = xhat * (norm.gamma.grad / -rows)
+    expected += passed
+    expected -= norm.beta.grad / rows
+    expected *= gamma * inv_std
+    assert_array_equal(dx, expected * (x > 0) if relu else expected)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("sign", [False, True])
+@pytest.mark.parametrize("seen", ["forward", "backward", None])
+def test_joined_layers_do_what_each_does_alone(relu, sign, seen):
+    """What is watched runs alone, and forward and backward need not run alike."""
+    x, dy = numbers(6, 5, 4, 70), numbers(6, 5, 4, 70, seed=3)
+    joined, alone = Sequential(layers(70, relu, sign)), Sequential(layers(70, relu, sign))
+    calls = []
+    if seen is None:
+        y, dx = joined.forward(x, training=True), joined.backward(dy)
+    for method in ("forward", "backward"):
+        with watched(alone, method, lambda *call: calls.append(call[0])):
+            if method == "forward":
+                expected_y = alone.forward(x, training=True)
+            else:
+                expected_dx = alone.backward(dy)
+    assert len(calls) == 2 * (1 + relu + sign)
+    if seen == "forward":
+        with watched(joined, "forward", lambda *call: None):
+            y = joined.forward(x, training=True)
+        dx = joined.backward(dy)
+    elif seen == "backward":
+        y = joined.forward(x, training=True)
+        with watched(joined, "backward", lambda *call: None):
+            dx = joined.backward(dy)
+    assert y == expected_y if sign else np.array_equal(y, expected_y)
+    assert_array_equal(dx, expected_dx)
+    for mine, other in zip(joined.parameters(), alone.parameters(), strict=True):
+        assert_array_equal(mine.grad, other.grad)
+    for mine, other in zip(joined.state(), alone.state(), strict=True):
+        for a, b in zip(mine, other, strict=True):
+            assert_array_equal(a, b)
+
+
+class Doubled(BatchNorm):
+    def forward(self, x, *, training=False):
+        return 2 * super().forward(x, training=training)
+
+
+def test_what_is_not_joined():
+    frozen = BatchNorm(3)
+    frozen.trainable = False
+    for norm, sign in (
+        (frozen, Sign()),
+        (Doubled(3), Sign()),
+        (BatchNorm(3), Sign(quantizer=bo.quantizers.ApproxSign())),
+    ):
+        steps = [step for _, step in training_steps([ReLU(), norm, sign])]
+        assert not any(isinstance(step, Joined) and step.sign for step in steps)
+    places = [place for place, _ in training_steps([Sign(), BatchNorm(3), Sign(), ReLU()])]
+    assert places == [0, 1, 3]
+
+
+def test_a_frozen_norm_passes_gradients_within_the_sign():
+    norm, sign = BatchNorm(3), Sign()
+    norm.trainable = False
+    x, dy = numbers(40, 3) * 2, numbers(40, 3, seed=1)
+    y, (alpha, _) = norm.forward(x), norm.affine()
+    model = Sequential(norm, sign)
+    assert model.forward(x, training=True) == bo.pack(y)
+    assert_array_equal(model.backward(dy), dy * (np.abs(y) <= 1) * alpha)
+
+
+@SHAPES
+def test_signs_and_limits_of_numbers(isa, shape):
+    x = numbers(*shape)
+    x.flat[::7] = np.float32(0.5)
+    signs, within = signs_within("test", x, 0.5)
+    assert signs == bo.pack(x)
+    assert within == bo.pack(np.abs(x) <= np.float32(0.5))
+    assert_array_equal(keep_within(x, within), x * (np.abs(x) <= np.float32(0.5)))
+    everything = signs_within("test", np.where(x > 1, np.inf, x).astype("f4"), np.inf)[1]
+    assert np.asarray(everything).min() == 1
+
+
+@pytest.mark.parametrize("place", [0, 5, 63, 64, 69])
+def test_a_nan_has_no_sign(isa, place):
+    x = numbers(3, 70)
+    x[1, place] = np.nan
+    with pytest.raises(ValueError, match=r"^\[test\] x must not hold NaN"):
+        signs_within("test", x, 1.0)
+    with pytest.raises(ValueError, match=r"^\[Sign\] x must not hold NaN"):
+        Sequential(BatchNorm(70), Sign()).forward(x, training=True)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("shape", [(4000, 70), (512, 3000)])
+def test_threads_change_no_bit(shape, threads):
+    x, dy = numbers(*shape), numbers(*shape, seed=1)
+    within = bo.pack(numbers(*shape, seed=2))
+    arrays = [numbers(shape[-1], seed=seed) for seed in range(3, 10)]
+
+    def results():
+        batch = Normalized(x, True, *arrays[:4])
+        return (
+            column_totals(x),
+            column_totals(x, relu=True, mean=arrays[0]),
+            batch.values(),
+            *(bits.words for bits in batch.signs_within("test", 1.0)),
+            batch.product_totals(dy, within),
+            batch.gradient(dy, within, *arrays[4:]),
+            keep_within(dy, within),
+        )
+
+    before = bo.get_num_threads()
+    try:
+        bo.set_num_threads(1)
+        one = results()
+        bo.set_num_threads(threads)
+        for mine, other in zip(results(), one, strict=True):
+            assert_array_equal(mine, other)
+    finally:
+        bo.set_num_threads(before)
+
+
+def test_sums_that_overflow_float32_or_are_not_finite():
+    rows = np.arange(3000)[:, np.newaxis]
+    norm = BatchNorm(2)
+    norm.forward(np.repeat((-1.0) ** rows, 2, axis=1), training=True)
+    dy = np.repeat(np.where(rows < 1500, 3e38, -3e38), 2, axis=1).astype(np.float32)
+    norm.backward(dy)
+    assert_array_equal([norm.beta.grad, norm.gamma.grad], 0)
+    dy = np.ones((3000, 2), np.float32)
+    dy[0, 1] = np.inf
+    norm.backward(dy)
+    assert_array_equal(norm.beta.grad, [3000, np.inf])
