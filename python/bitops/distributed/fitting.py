@@ -257,7 +257,8 @@ class _Sharded(Callback):
         errors = run.targets.errors
         step = tasks.step_of(run.model, run.loss, errors, self._code, _seed_of(run))
         sent = self.client.scatter(step, broadcast=True, hash=False)
-        answers, kept = [], []
+        answers: list[Future[Any]] = []
+        kept: list[Future[Any] | None] = []
         with with_large_graphs():
             for i, (block, feedback) in enumerate(zip(self._blocks, self._feedback, strict=True)):
                 home = {
