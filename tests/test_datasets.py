@@ -68,9 +68,9 @@ def test_digits_split_is_fixed_and_complete():
     assert "1284 + 257 + 256" in repr(data)
 
 
-def test_digits_without_scikit_learn_names_the_extra(monkeypatch):
+def test_digits_without_scikit_learn_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"bitops\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install scikit-learn"):
         load_digits()
 
 
@@ -269,11 +269,11 @@ def test_cifar_with_a_missing_file(tmp_path, rng):
         load_cifar10(jpegs)
 
 
-def test_cifar_without_pillow_names_the_extra(tmp_path, monkeypatch):
+def test_cifar_without_pillow_names_it(tmp_path, monkeypatch):
     write_tar(tmp_path / "train.tar", {"train/a/0.jpg": b""})
     write_tar(tmp_path / "test.tar", {"test/a/0.jpg": b""})
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"bitops\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install pillow"):
         load_cifar10(tmp_path)
 
 
