@@ -1,4 +1,7 @@
-"""Search and train on several processes with Dask; the results are those of one process.
+"""Search and train on several processes
+=====================================
+
+Dask spreads the work; the results are those of one process.
 
 The cluster is on this machine. With workers on other machines, `Client("tcp://scheduler:8786")`
 takes its place, and nothing else changes.

@@ -15,6 +15,14 @@ def is_integer(item: Any) -> bool:
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
 
 
+def is_plain(settings: Any) -> bool:
+    """Tell what `_core.is_plain` tells, where there may be no native module."""
+    kind = type(settings)
+    if kind is tuple:
+        return all(map(is_plain, settings))
+    return kind is int or kind is str or settings is None
+
+
 def check_integer(
     where: str, name: str, value: Any, low: int | None = None, high: int | None = None
 ) -> int:

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .. import _core
-from .checks import is_integer
+from .checks import is_integer, is_plain
 
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str  # see `make_window`
@@ -88,7 +87,7 @@ def make_window(
         ``2**31 - 1``.
     """
     settings = where, image, kernel_size, stride, padding, dilation
-    return (_known_window if _core.is_plain(settings) else _make_window)(*settings)
+    return (_known_window if is_plain(settings) else _make_window)(*settings)
 
 
 def _make_window(
