@@ -212,8 +212,8 @@ def _remark_wide_windows(call: Call, x: Tensor, w: np.ndarray) -> None:
     window = tuple((k - 1) * d + 1 for k, d in zip(w.shape[1:3], dilation, strict=True))
     if any(size is not None and size < k for size, k in zip(image, window, strict=True)):
         call.remarks.append(
-            f"{call.node}: zero padding of windows {window} that are larger than the image {image} "
-            f"is exact here, but not in the usual kernel of Larq Compute Engine"
+            f"{call.node}: its windows {window} are larger than the image {image}, whose zero "
+            f"padding the interpreter's usual kernel gets wrong"
         )
 
 
