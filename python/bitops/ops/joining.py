@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ MANY_WORDS, LINE_WORDS = 1 << 15, 8  # of all rows, of a row: NumPy takes fewer 
 
 _Bits = TypeVar("_Bits", bound=_core.Bits)
 _Words = NDArray[np.uint64]
+_Mode = Literal["raise", "wrap", "clip"]
 
 
 def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
@@ -84,7 +85,7 @@ def _stack(arrays: Sequence[Any], axis: int = 0, out: Any = None, **options: Any
 
 
 def _take(
-    a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: str = "raise"
+    a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: _Mode = "raise"
 ) -> Any:
     """Choose elements along an axis."""
     (b,) = _all_bits("take", [a], {"out": out})
@@ -105,7 +106,7 @@ def _take(
     return repack(taken, packed) if places.ndim else taken
 
 
-def _taken(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: str) -> _Words:
+def _taken(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: _Mode) -> _Words:
     """Choose words along an axis; many rows of a matrix by a loop that asks for them beforehand."""
     has_rows = words.ndim == 2 and axis == 0 and words.flags.c_contiguous and len(words) > 0
     k_words = words.shape[-1]
