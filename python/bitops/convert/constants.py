@@ -18,8 +18,8 @@ _MOVES = frozenset(
 _COMPUTES = frozenset(
     "Abs Add Ceil Clip Constant ConstantOfShape Div Equal Exp Expand Floor Greater GreaterOrEqual "
     "Less LessOrEqual Log MatMul Max Min Mul Neg Not Pad Pow Range Reciprocal ReduceL1 "
-    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Round Sign Sqrt Sub Tile "
-    "Where".split()
+    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Round Shape Sign Sqrt Sub "
+    "Tile Where".split()
 )
 _GROWING = frozenset("ConstantOfShape Expand Pad Range Tile".split())
 _MOST_ELEMENTS = 2**24
