@@ -224,6 +224,16 @@ def test_ones_of_the_shape_of_weights(rng):
     assert_same_scores(packed, net, rng.normal(0, 1, (7, 20)).astype(np.float32))
 
 
+def test_infinities_on_the_way_to_weights(net):
+    """As in IR-Net's scales, 2 ** log2(mean magnitude), of a filter that is 0."""
+    scale = net.constant(np.float32([0, 1, 2]))
+    log = net.add("Log", scale)
+    net.add("MatMul", "input", net.add("Mul", net.constant(net.signs(20, 3)), net.add("Exp", log)))
+    packed = converted(net)
+    with np.errstate(divide="ignore"):
+        assert_same_scores(packed, net, np.eye(20, dtype=np.float32))
+
+
 def test_constants_of_a_fixed_batch(rng):
     """As exporters write torch.ones_like(x) if the size of the batch is fixed."""
     net = Network(rng, (2, 3, 3))

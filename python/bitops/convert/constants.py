@@ -99,7 +99,8 @@ def _evaluate(node: Node, inputs: list[np.ndarray | None], opset: int) -> np.nda
 
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
     try:
-        (value,) = ReferenceEvaluator(model).run(None, feeds)
+        with np.errstate(all="ignore"):  # infinities may be on the way, as in 2 ** log2(0)
+            (value,) = ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:  # whatever NumPy says of operands that do not fit
         raise node.refuse(f"it cannot be computed: {error}") from None
     return np.asarray(value)
