@@ -855,6 +855,14 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
 
+/* The same, with rows added to the pixels of images that they come from: a row has an element for
+ * each tap and channel of the window of an output position. c has m / (out_height * out_width)
+ * images, float32; images.c states the order of the additions. Of `windows` only the lengths are
+ * read. k > 0, n > 0, and x is not turned; with uint8 there is alpha or bias. */
+size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args, int n_threads);
+void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
+                            const bitops_image *windows, void *workspace, int n_threads);
+
 /* Products of numbers with +-1 weights, of which the largest are kept. */
 typedef struct bitops_score_args {
     bitops_mixed_args product; /* alpha, bias and c are not read */
