@@ -130,6 +130,16 @@ class Plan:
         threshold: NDArray[np.int32] | None,
         flip: _Words | None,
     ) -> None: ...
+    def scaled_conv(
+        self,
+        x: int,
+        k_map: int,
+        y: int,
+        images: int,
+        convolution: Convolution,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+    ) -> None: ...
     def mixed(
         self,
         x: int,
@@ -360,8 +370,8 @@ def im2col(
     x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
 ) -> None: ...
 def max_windows(
-    x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any]
-) -> bool: ...
+    x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any] | None
+) -> NDArray[Any] | None: ...
 def mean_windows(
     x: NDArray[np.float32], window: tuple[Any, ...], mean_out: NDArray[np.float32]
 ) -> None: ...
