@@ -24,12 +24,14 @@ enum {
 
 /* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
 static inline int is_narrow(const bitops_isa *isa, size_t n) {
-    return 4 * n <= isa->nr;
+    return n <= isa->few_columns;
 }
 
-/* Whether w is read as it lies for any number of rows of a: panels would be mostly empty. */
+/* Whether w is read as it lies for any number of rows of a: panels would be mostly empty. Shorter
+ * rows, of half as many columns, only where they have no kernel of their own. */
 static inline int is_always_plain(const bitops_isa *isa, const bitops_gemm_args *args) {
-    return is_narrow(isa, args->n) && args->k_words > BITOPS_MEDIUM_WORDS;
+    return is_narrow(isa, args->n) && (args->k_words > BITOPS_MEDIUM_WORDS ||
+                                       (!isa->gemm_short && is_narrow(isa, 2 * args->n)));
 }
 
 /* Whether rows of so many words have a kernel of their own. */
