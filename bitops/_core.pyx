@@ -1153,6 +1153,7 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
 
 include "_score.pxi"
 include "_floats.pxi"
+include "_gradients.pxi"
 
 
 # ---- plans -----------------------------------------------------------------------------------

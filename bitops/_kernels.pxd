@@ -270,6 +270,12 @@ cdef extern from "bitops.h" nogil:
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
 
+    size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args,
+                                                 int n_threads) noexcept
+    void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
+                                const bitops_image *windows, void *workspace,
+                                int n_threads) noexcept
+
     ctypedef struct bitops_score_args:
         bitops_mixed_args product
         int32_t zero

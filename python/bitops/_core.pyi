@@ -391,6 +391,17 @@ def weight_gemm(
     c_out: NDArray[np.float32],
     turned: bool = False,
 ) -> None: ...
+def weights_to_images(
+    x: NDArray[np.float32], w: _Words, window: tuple[Any, ...], images_out: NDArray[np.float32]
+) -> None: ...
+def bitplanes_to_images(
+    x: NDArray[np.uint8],
+    w: _Words,
+    window: tuple[Any, ...],
+    alpha: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    images_out: NDArray[np.float32],
+) -> None: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],
     w: _Words,

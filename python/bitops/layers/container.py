@@ -314,14 +314,37 @@ class Sequential(Model, TrainingLayer):
             x = step.forward(x)
         return x
 
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad: np.ndarray, *, to_input: bool = True) -> np.ndarray | None:
+        """Write the gradients of the parameters; return that of the input.
+
+        Parameters
+        ----------
+        grad : ndarray
+            Of the outputs of the last `forward` with ``training=True``.
+        to_input : bool, default True
+            With False this ends at the first layer that has trainable parameters, without
+            computing what only the layers before it, or the caller, would need; None is returned.
+
+        Returns
+        -------
+        ndarray, or None
+            None where the input was integer data.
+        """
+        first = 0 if to_input else self._first_trained()
         for place, step in reversed(list(training_steps(self.layers))):
+            if place + step.length <= first:
+                return None
             below = step.backward(grad)
             if below is None:
                 self._check_end(place)
                 return None
             grad = below
-        return grad
+        return grad if to_input else None
+
+    def _first_trained(self) -> int:
+        """Return the place of the first layer with trainable parameters; the length without any."""
+        trained = (any(p.trainable for p in layer.parameters()) for layer in self.layers)
+        return next((place for place, found in enumerate(trained) if found), len(self.layers))
 
     def _check_end(self, place: int) -> None:
         """Refuse a layer that returns no gradient although layers before it need one."""
