@@ -564,15 +564,30 @@ cdef int check_blocks(str name, const int64_t[::1] index, size_t block, size_t r
     return 0
 
 
+cdef enum:
+    # Word products, a few microseconds of which: to release the lock and to ask for signals would
+    # take a good part of that. One thread is as fast as several.
+    BRIEF_WORK = 1 << 14
+
+
 cdef int call_gemm(const c.bitops_isa *isa, c.bitops_gemm_args *args) except -1:
     """Find scratch memory and multiply."""
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
+    cdef bint is_brief = <double>args.m * args.n * args.k_words <= BRIEF_WORK
+    cdef int n_threads = 1 if is_brief else c.bitops_get_num_threads()
+    cdef size_t size = c.bitops_gemm_workspace_size(isa, args, n_threads)
+    cdef c.bitops_stop stop
     cdef Scratch workspace
+    cdef void *start = NULL
+    if size or not is_brief:
+        workspace = make_scratch(size)
+        start = workspace.start
+    if is_brief:
+        c.bitops_gemm(isa, args, start, 1)
+        return 0
+    stop = at_signals()
     args.stop = &stop
-    workspace = make_scratch(c.bitops_gemm_workspace_size(isa, args, n_threads))
     with nogil:
-        c.bitops_gemm(isa, args, workspace.start, n_threads)
+        c.bitops_gemm(isa, args, start, n_threads)
     return check_stop(&stop)
 
 
@@ -814,26 +829,26 @@ def max_windows(object x, bint bits, object window, object max_out):
     cdef c.bitops_image windows
     cdef c.bitops_stop stop = at_signals()
     cdef c.bitops_dtype dtype = c.BITOPS_BOOL8 if bits else c.BITOPS_F32
+    cdef PyArray_Descr *dtype_of_x = UINT64 if bits else FLOAT32
     cdef memory source, result
     cdef Scratch workspace
     cdef int n_threads = c.bitops_get_num_threads()
     cdef size_t images, pixel_bytes
-    dtype_of_x = UINT64 if bits else FLOAT32
-    if x.dtype is not dtype_of_x:
+    if not is_array(x, dtype_of_x):
         return None
     set_window(window, 1, False, &windows)
     n, height, width, channels = x.shape
     check_size("height", height, windows.height)
     check_size("width", width, windows.width)
-    if not find_memory(x, None, False, &source) or source.nbytes == 0:
+    if not find_memory(<PyObject *>x, None, False, &source) or source.nbytes == 0:
         return None
     images, pixel_bytes = n, channels * (sizeof(uint64_t) if bits else sizeof(float))
     shape = (n, windows.out_height, windows.out_width, channels)
     if max_out is None:
         if times(output_rows(images, &windows), pixel_bytes) >= NEW_BYTES:
             return None
-        max_out = empty(shape, dtype_of_x)
-    check_size("max_out", find_memory(max_out, shape, True, &result), True)
+        max_out = empty(shape, <object>dtype_of_x)
+    check_size("max_out", find_memory(<PyObject *>max_out, shape, True, &result), True)
     workspace = make_scratch(c.bitops_max_windows_workspace_size(&windows, pixel_bytes, n_threads))
     with nogil:
         c.bitops_max_windows(c.bitops_isa_active(), &windows, dtype, pixel_bytes, source.start,

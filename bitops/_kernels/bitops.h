@@ -419,7 +419,7 @@ typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
-                         lanes_bits)
+                         few_columns, lanes_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -438,6 +438,9 @@ typedef struct bitops_isa {
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;
+    /* Columns up to which panels, mostly empty, take longer than rows of w as they lie, if these
+     * are long; half as many if they are not. */
+    size_t few_columns;
     /* k from which numbers of many rows are faster in lanes than by lookup, if few lanes stay
      * empty; 0 if they always are. */
     size_t lanes_bits;
