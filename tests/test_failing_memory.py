@@ -98,7 +98,7 @@ CASES = {
     "prepack": on_numbers(lambda w: bo.gemm(X, bo.prepack(w)), W),
     "gemm": on_bits(bo.gemm, X, W),
     "gemm, scaled": on_panels(bo.gemm, X, W, alpha=draw(90), bias=draw(90)),
-    "gemm, k is cut": on_numbers(bo.gemm, np.ones((20, 17000)), np.ones((3, 17000))),
+    "gemm, k is cut": on_numbers(bo.gemm, np.ones((40, 17000)), np.ones((40, 17000))),
     "gemm, batch": on_numbers(bo.gemm, draw(3, 20, 65), draw(3, 9, 65)),
     "gemm_sign": on_bits(bo.gemm_sign, X, W, threshold=3),
     "matmul": on_numbers(bo.matmul, X, W.T),
