@@ -24,6 +24,7 @@ from bitops.layers.backward import (
 )
 from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
+from bitops.ops.mixed_conv import products_to_images
 from bitops.quantizers import ByteGradient
 from conftest import random_signs
 
@@ -63,6 +64,59 @@ def test_conv_gradients(rng, padding, pad_value):
             close(got, want, scale * (1 if rounding is None else 4 * np.sqrt(positions)))
             back = conv_input_gradient(gradient, turned, window, x.shape)
             close(back, dx, scale * (1 if rounding is None else 4 * np.sqrt(w[..., 0].size)))
+
+
+def added_by_position(products, window, shape):
+    """Add rows of patches to images one position after the other, in float32."""
+    images = np.zeros(shape, np.float32)
+    (oh, ow), (kh, kw) = window.output, window.kernel
+    patches = products.reshape(shape[0], oh, ow, kh, kw, shape[3])
+    corners = [-sides[0] for sides in window.padding]
+    for oy, ox, ky, kx in itertools.product(range(oh), range(ow), range(kh), range(kw)):
+        y = corners[0] + oy * window.stride[0] + ky * window.dilation[0]
+        x = corners[1] + ox * window.stride[1] + kx * window.dilation[1]
+        if 0 <= y < shape[1] and 0 <= x < shape[2]:
+            images[:, y, x] += patches[:, oy, ox, ky, kx]
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "channels", "outputs", "kernel", "stride", "padding", "dilation"),
+    (
+        (1, (1, 1), 1, 1, (1, 1), 1, 0, 1),
+        (3, (4, 4), 70, 33, (3, 3), 1, 1, 1),  # 16 positions: several images in the lanes
+        (9, (6, 6), 30, 65, (3, 3), 2, 1, 1),
+        (2, (7, 9), 3, 130, (2, 3), (1, 3), ((0, 3), (1, 0)), (2, 1)),
+        (2, (8, 5), 129, 7, (3, 3), 1, 1, 1),  # 1161 columns, in the middle of a tap 1024
+        (1, (3, 3), 64, 600, (3, 3), 1, 2, 1),  # more words than stay in the scratch memory
+        (1, (5, 40), 5, 4, (1, 1), 3, 0, 1),  # most pixels are seen by no position
+        (4, (2, 2), 6, 64, (2, 2), 1, 0, 1),
+    ),
+)
+def test_products_are_added_position_by_position(
+    isa, threads, rng, images, size, channels, outputs, kernel, stride, padding, dilation
+):
+    window = make_window("test", size, kernel, stride, padding, dilation)
+    shape = (images, *size, channels)
+    bits = bo.pack(random_signs(rng, window.taps * channels, outputs))
+    numbers = rng.standard_normal((images, *window.output, outputs), np.float32)
+    products = bo.weight_gemm(numbers.reshape(-1, outputs), bits)
+    got = products_to_images(numbers, bits, window, shape)
+    assert_array_equal(got, added_by_position(products, window, shape))
+    codes = rng.integers(0, 256, numbers.shape, np.uint8)
+    scales = rng.standard_normal((2, len(bits)), np.float32)
+    products = bo.bitplane_gemm(codes.reshape(-1, outputs), bits, alpha=scales[0], bias=scales[1])
+    got = products_to_images(codes, bits, window, shape, alpha=scales[0], bias=scales[1])
+    assert_array_equal(got, added_by_position(products, window, shape))
+
+
+def test_no_images_and_no_filters_give_zeros():
+    window = make_window("test", (4, 4), (3, 3), 1, 1)
+    for images, outputs in ((0, 5), (2, 0)):
+        bits = bo.pack(np.ones((9 * 3, outputs)))
+        numbers = np.ones((images, 4, 4, outputs), np.float32)
+        got = products_to_images(numbers, bits, window, (images, 4, 4, 3))
+        assert_array_equal(got, np.zeros((images, 4, 4, 3)))
 
 
 def test_many_images_are_summed_in_blocks(rng):

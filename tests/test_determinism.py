@@ -74,7 +74,7 @@ def train(name, seed=4):
 @pytest.fixture(scope="module", params=SHAPES)
 def trained(request):
     """A net's name and digest, from another process: portable C, one thread, BLAS with four."""
-    folder = str(Path(__file__).parent)
+    folder = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "4"}
     result = subprocess.run(
         [sys.executable, "-c", f"import test_determinism as t; print(t.train({request.param!r}))"],

@@ -553,6 +553,17 @@ def test_other_rates_of_a_longer_training_are_said(tmp_path, schedule):
     assert len(history.epochs) == 6
 
 
+def test_other_images_of_a_longer_training_are_said(tmp_path):
+    def augment(x, rng, step, steps):
+        return x
+
+    augment.by_step = True
+    path = tmp_path / "c"
+    fit(augment=augment, schedule=0.01, callbacks=Checkpoint(path))
+    with pytest.warns(UserWarning, match=r"^\[fit\] resume .* but the images of the epochs"):
+        fit(model=dense(4), augment=augment, schedule=0.01, resume=path, epochs=6)
+
+
 # ---- progress ------------------------------------------------------------------------------------
 
 

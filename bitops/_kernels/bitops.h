@@ -150,10 +150,28 @@ enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
+/* Tells of each of the positions whether at least `least` of the rows have a 1 there. */
+enum { BITOPS_MAJORITY_ROWS = 1 << 24 }; /* rows are at most this */
+typedef void bitops_majority_columns_fn(const uint64_t *words, size_t ld, size_t rows,
+                                        size_t n_words, uint64_t least, uint64_t *words_out);
+
+/* Outputs that are larger than the caches may go past them (`past_caches`). */
+
 /* Writes n words with the bits of each in reverse order, and if `reversed` the words too. Unless
  * shift is 0, of words[i] the bits from `shift` on count, and those of words[i + 1] before it. */
 typedef void bitops_mirror_words_fn(const uint64_t *words, size_t n, size_t shift, int reversed,
-                                    uint64_t *words_out);
+                                    int past_caches, uint64_t *words_out);
+
+/* Writes n words that begin `shift` < 64 bits after words, of which one more is read unless shift
+ * is 0. */
+typedef void bitops_shift_words_fn(const uint64_t *words, size_t n, size_t shift, int past_caches,
+                                   uint64_t *words_out);
+
+/* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
+ * the padding bits are 0. */
+enum { BITOPS_ROLL_WORDS = 64 }; /* of a row, at most */
+typedef void bitops_roll_rows_fn(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                                 int past_caches, uint64_t *words_out);
 
 /* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
  * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
@@ -207,6 +225,24 @@ typedef void bitops_gemm_short_fn(const uint64_t *a, size_t lda, size_t m, const
 typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
+
+/* Lines of pixels of 8, 16 or 32 channels, without gaps between pixels, borders included; up to a
+ * word behind each may be read. The kernel is square, and its columns are not dilated. */
+enum { BITOPS_NARROW_TAPS = 3 };
+typedef struct bitops_narrow_lines {
+    const uint8_t *bytes;  /* the first pixel that the first output sees */
+    size_t channels;       /* of a pixel */
+    size_t lines, outputs; /* lines of outputs, and outputs of each */
+    size_t line_step;      /* bytes from what a line of outputs sees to what the next one does, */
+    size_t output_step;    /* from an output to the next, */
+    size_t tap_step;       /* and from one row of the kernel to the next */
+} bitops_narrow_lines;
+
+/* Multiplies all that the outputs see by the n <= nr columns of one panel, and stores the result
+ * from (row, col) on, a row for each output. The kind is DOT, SCALED or SIGN, and col is a multiple
+ * of 8. Absent where rows are gathered instead. */
+typedef void bitops_conv_narrow_fn(const bitops_narrow_lines *image, const uint64_t *panel,
+                                   size_t n, size_t row, size_t col, const bitops_store *store);
 
 /* Counts the mismatches of n pairs of rows, given as (row of a) << 32 | row of b. Of pairs that
  * have more than `most`, any number above it may be written. */
@@ -383,7 +419,7 @@ typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
-                         lanes_bits)
+                         few_columns, lanes_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -402,6 +438,9 @@ typedef struct bitops_isa {
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;
+    /* Columns up to which panels, mostly empty, take longer than rows of w as they lie, if these
+     * are long; half as many if they are not. */
+    size_t few_columns;
     /* k from which numbers of many rows are faster in lanes than by lookup, if few lanes stay
      * empty; 0 if they always are. */
     size_t lanes_bits;
@@ -420,7 +459,10 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_majority_columns_fn *majority_columns;
     bitops_mirror_words_fn *mirror_words;
+    bitops_shift_words_fn *shift_words;
+    bitops_roll_rows_fn *roll_rows;
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
@@ -428,7 +470,8 @@ typedef struct bitops_isa {
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
-    bitops_gemm_short_fn *gemm_short; /* or NULL */
+    bitops_gemm_short_fn *gemm_short;   /* or NULL */
+    bitops_conv_narrow_fn *conv_narrow; /* or NULL */
     bitops_count_pairs_fn *count_pairs;
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
@@ -581,6 +624,12 @@ void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t r
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
                              size_t rows, size_t n_words, int64_t *count_out, bitops_stop *stop,
                              int n_threads);
+/* A bit for each position of outer x n_words words: whether at least `least` of the rows, the
+ * middle axis, have a 1 there; there are 1 to BITOPS_MAJORITY_ROWS rows. Blocks lie ld_outer words
+ * apart and their rows ld. */
+void bitops_majority_columns(const bitops_isa *isa, const uint64_t *words, size_t ld_outer,
+                             size_t ld, size_t outer, size_t rows, size_t n_words, uint64_t least,
+                             uint64_t *words_out, bitops_stop *stop, int n_threads);
 
 /* Copies rows of n bytes, with the bits of each byte in reverse order: from packed bits in big bit
  * order to little, and back. The rows lie ld and ld_out bytes apart, which may be negative. */
@@ -588,13 +637,28 @@ void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t
                          uint8_t *bytes_out, ptrdiff_t ld_out, bitops_stop *stop, int n_threads);
 /* Copies bits [from, from + n) of rows of ld words to bits [to, to + n) of rows of ld_out words,
  * whose other bits stay. The two must not overlap. */
-void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows, size_t n,
-                      uint64_t *words_out, size_t ld_out, size_t to, bitops_stop *stop,
-                      int n_threads);
+void bitops_copy_bits(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t from,
+                      size_t rows, size_t n, uint64_t *words_out, size_t ld_out, size_t to,
+                      bitops_stop *stop, int n_threads);
+/* Copies row indices[i] of n rows to row i, for each i < count; a negative index counts from the
+ * end. Returns whether all rows are there; in the place of others nothing is written. */
+int bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *indices,
+                     size_t count, uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
  * the padding bits are 0. */
-void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
-                      bitops_stop *stop, int n_threads);
+void bitops_roll_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                      size_t cut, uint64_t *words_out, bitops_stop *stop, int n_threads);
+/* Combines the words of rows of n bits, past the caches: for outputs that none can hold. The
+ * padding bits are 0. Of NOT b is not read. */
+typedef enum bitops_logic {
+    BITOPS_AND,
+    BITOPS_OR,
+    BITOPS_XOR,
+    BITOPS_XNOR,
+    BITOPS_NOT
+} bitops_logic;
+void bitops_combine(bitops_logic logic, const uint64_t *a, const uint64_t *b, size_t rows, size_t n,
+                    uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
 void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
                       uint64_t *words_out, bitops_stop *stop, int n_threads);
@@ -835,6 +899,14 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads);
+
+/* The same, with rows added to the pixels of images that they come from: a row has an element for
+ * each tap and channel of the window of an output position. c has m / (out_height * out_width)
+ * images, float32; images.c states the order of the additions. Of `windows` only the lengths are
+ * read. k > 0, n > 0, and x is not turned; with uint8 there is alpha or bias. */
+size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args, int n_threads);
+void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
+                            const bitops_image *windows, void *workspace, int n_threads);
 
 /* Products of numbers with +-1 weights, of which the largest are kept. */
 typedef struct bitops_score_args {

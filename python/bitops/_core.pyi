@@ -23,6 +23,12 @@ INTERSECTION: int
 JACCARD: int
 DICE: int
 RANKED_BITS: int
+MAJORITY_ROWS: int
+AND: int
+OR: int
+XOR: int
+XNOR: int
+NOT: int
 SIGN: int
 MEMORY: int
 _C_API: object
@@ -66,8 +72,11 @@ def popcount_columns(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 def popcount(words: _Words, count_out: NDArray[np.int64]) -> None: ...
 def mirror_bytes(octets: NDArray[np.uint8], octets_out: NDArray[np.uint8]) -> None: ...
 def copy_bits(words: _Words, first: int, n: int, words_out: _Words, to: int) -> None: ...
+def take_rows(words: _Words, indices: NDArray[np.int64], words_out: _Words) -> bool: ...
 def roll_bits(words: _Words, n: int, cut: int, words_out: _Words) -> None: ...
 def flip_bits(words: _Words, n: int, words_out: _Words) -> None: ...
+def combine(logic: int, a: _Words, b: _Words, n: int, words_out: _Words) -> None: ...
+def majority_columns(words: _Words, least: int, words_out: _Words) -> None: ...
 def majority_rows(words: _Words, least: int, words_out: _Words) -> None: ...
 
 PLAN_INPUT: int
@@ -120,6 +129,16 @@ class Plan:
         bias: NDArray[np.float32] | None,
         threshold: NDArray[np.int32] | None,
         flip: _Words | None,
+    ) -> None: ...
+    def scaled_conv(
+        self,
+        x: int,
+        k_map: int,
+        y: int,
+        images: int,
+        convolution: Convolution,
+        alpha: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
     ) -> None: ...
     def mixed(
         self,
@@ -351,8 +370,8 @@ def im2col(
     x: _Words, window: tuple[Any, ...], channels: int, outside: bool, rows_out: _Words
 ) -> None: ...
 def max_windows(
-    x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any]
-) -> bool: ...
+    x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any] | None
+) -> NDArray[Any] | None: ...
 def mean_windows(
     x: NDArray[np.float32], window: tuple[Any, ...], mean_out: NDArray[np.float32]
 ) -> None: ...
@@ -390,6 +409,17 @@ def weight_gemm(
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
     turned: bool = False,
+) -> None: ...
+def weights_to_images(
+    x: NDArray[np.float32], w: _Words, window: tuple[Any, ...], images_out: NDArray[np.float32]
+) -> None: ...
+def bitplanes_to_images(
+    x: NDArray[np.uint8],
+    w: _Words,
+    window: tuple[Any, ...],
+    alpha: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    images_out: NDArray[np.float32],
 ) -> None: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],

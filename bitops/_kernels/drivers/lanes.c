@@ -11,6 +11,7 @@
  * words of w that the columns need next are copied side by side, 8 words of each row of w at a
  * time: read in place, from rows whose distance is a power of two, they would displace the tables.
  * An output of float32 is summed in the order of k, as in lookup.c, to the same bits. */
+#include "drivers/lane_sums.h"
 #include "bitops.h"
 #include "drivers/mixed.h"
 #include "drivers/scale.h"
@@ -22,50 +23,32 @@
 enum {
     BITS = BITOPS_LANES_BITS,
     GROUP_WORDS = LINE_WORDS, /* of each row of w, copied at once */
-    GROUP_COLUMNS = 1024,     /* whose sums take 128 KiB; of uint8 with int32 beside them 384 KiB */
     LEAST_ROWS = 16,          /* measured: README.md */
     LEAST_COLUMNS = 64,       /* fewer do not pay for the tables */
     WIDE_BLOCKS = 4,          /* blocks of k whose sums fit int16 */
     THREAD_WORK = 1 << 19,    /* products below which one thread is faster */
-    OUTPUT_COLUMNS = 128,     /* outputs turned at once */
-    OUTPUT_BYTES = OUTPUT_COLUMNS * BITOPS_LANES_U8 * 4,
+    OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
     AHEAD = 4,                               /* rows of outputs that are asked for */
     BLOCK_BYTES = BITS * BITOPS_LANES_BYTES, /* of x: 32 lines */
 };
 
-/* The scratch memory of a thread. */
-typedef struct scratch {
-    char *tables, *block, *outputs, *sums;
-    uint64_t *words;
-    int32_t *wide; /* uint8 only */
-} scratch;
-
-/* One task: rows [i, i + m), columns [j, j + n). */
-typedef struct part {
-    size_t i, m, j, n;
-} part;
-
-static size_t lanes(const bitops_mixed_args *args) {
-    return args->is_float ? BITOPS_LANES_F32 : BITOPS_LANES_U8;
-}
-
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
     if (args->x_turned || args->m < LEAST_ROWS || args->n < LEAST_COLUMNS)
         return args->x_turned;
-    const int mostly_full = 8 * args->m >= 7 * round_up(args->m, lanes(args));
+    const int mostly_full = 8 * args->m >= 7 * round_up(args->m, lanes_of(args));
     return isa->lanes_bits == 0 || (args->k >= isa->lanes_bits && mostly_full);
 }
 
 /* Columns of a task: few enough for every thread to have work. */
 static size_t group_columns(const bitops_mixed_args *args, int threads) {
-    const size_t blocks = ceil_div(args->m, lanes(args));
+    const size_t blocks = ceil_div(args->m, lanes_of(args));
     const size_t share = ceil_div(args->n * blocks, 4 * (size_t)threads);
-    const size_t most = min_size(args->n, GROUP_COLUMNS);
+    const size_t most = min_size(args->n, LANE_COLUMNS);
     return threads == 1 ? most : min_size(most, max_size(share, LEAST_COLUMNS));
 }
 
 static size_t scratch_columns(const bitops_mixed_args *args) {
-    return round_up(min_size(args->n, GROUP_COLUMNS), LINE_WORDS);
+    return round_up(min_size(args->n, LANE_COLUMNS), LINE_WORDS);
 }
 
 /* Distance of the copied words of a column: not a power of two. */
@@ -80,9 +63,9 @@ static size_t scratch_size(const bitops_mixed_args *args) {
            scratch_columns(args) * (BITOPS_LANES_BYTES + wide);
 }
 
-static scratch scratch_of(const bitops_mixed_args *args, void *workspace, size_t thread) {
+lane_scratch bitops_lane_scratch(const bitops_mixed_args *args, void *workspace, size_t thread) {
     char *start = (char *)workspace + thread * scratch_size(args);
-    scratch s = {.tables = start, .block = start + BITOPS_LANES_TABLE_BYTES};
+    lane_scratch s = {.tables = start, .block = start + BITOPS_LANES_TABLE_BYTES};
     s.outputs = s.block + BLOCK_BYTES;
     s.words = (uint64_t *)(s.outputs + OUTPUT_BYTES);
     s.sums = (char *)(s.words + GROUP_WORDS * words_stride(args));
@@ -125,34 +108,35 @@ static void turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns
 
 /* Elements [first, first + bits) of k of the rows of a part, a line for each, zeros for those that
  * do not exist. Where x has such lines, they are read in place. */
-static const void *lines_of(const bitops_isa *isa, const bitops_mixed_args *args, const part *p,
-                            size_t first, size_t bits, char *block, size_t *ld) {
+static const void *lines_of(const bitops_isa *isa, const bitops_mixed_args *args,
+                            const lane_part *p, size_t first, size_t bits, char *block,
+                            size_t *ld) {
     const size_t size = args->is_float ? sizeof(float) : 1;
     const char *x = args->x;
-    *ld = lanes(args);
+    *ld = lanes_of(args);
     if (args->x_turned) {
         x += (first * args->m + p->i) * size;
-        if (bits == BITS && p->m == lanes(args)) {
+        if (bits == BITS && p->m == lanes_of(args)) {
             *ld = args->m;
             return x;
         }
     }
-    if (bits < BITS || p->m < lanes(args))
-        memset(block, 0, BITS * lanes(args) * size);
+    if (bits < BITS || p->m < lanes_of(args))
+        memset(block, 0, BITS * lanes_of(args) * size);
     if (args->x_turned)
         for (size_t k = 0; k < bits; k++)
-            memcpy(block + k * lanes(args) * size, x + k * args->m * size, p->m * size);
+            memcpy(block + k * lanes_of(args) * size, x + k * args->m * size, p->m * size);
     else if (args->is_float)
         isa->turn_32((const float *)args->x + p->i * args->k + first, args->k, p->m, bits, block,
-                     lanes(args));
+                     lanes_of(args));
     else
         turn_u8((const uint8_t *)args->x + p->i * args->k + first, args->k, p->m, bits,
-                (uint8_t *)block, lanes(args));
+                (uint8_t *)block, lanes_of(args));
     return block;
 }
 
 /* Copies GROUP_WORDS words of each row of w, from word `first` on, to a line for each word. */
-static void copy_words(const bitops_mixed_args *args, const part *p, size_t first,
+static void copy_words(const bitops_mixed_args *args, const lane_part *p, size_t first,
                        uint64_t *words) {
     const size_t stride = words_stride(args);
     const size_t n = min_size(GROUP_WORDS, bitops_words(args->k) - first);
@@ -163,15 +147,15 @@ static void copy_words(const bitops_mixed_args *args, const part *p, size_t firs
 }
 
 /* Block `number` of k. */
-static void add_block(const bitops_isa *isa, const bitops_mixed_args *args, const part *p,
-                      size_t number, const scratch *s) {
+static void add_block(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                      size_t number, const lane_scratch *s) {
     const size_t first = number * BITS, bits = min_size(BITS, args->k - first);
     const int last = first + bits == args->k;
     bitops_lanes task = {.tables = s->tables, .n = p->n, .sums = s->sums};
     size_t ld;
     const void *lines = lines_of(isa, args, p, first, bits, s->block, &ld);
     const size_t word = first / BITOPS_WORD_BITS;
-    if (first % (GROUP_WORDS * BITOPS_WORD_BITS) == 0)
+    if (first % (GROUP_WORDS * BITOPS_WORD_BITS) == 0 && !p->has_words)
         copy_words(args, p, word, s->words);
     task.w = s->words + word % GROUP_WORDS * words_stride(args);
     task.bit = first % BITOPS_WORD_BITS;
@@ -194,37 +178,52 @@ static void ask_for(const float *c, size_t n) {
         __builtin_prefetch(c + j, 1);
 }
 
-/* Columns [col, col + n) of the sums of a part become outputs. */
-static void store_outputs(const bitops_isa *isa, const bitops_mixed_args *args, const part *p,
-                          size_t col, size_t n, const scratch *s) {
-    const size_t all = lanes(args) * col;
+void bitops_lane_sums(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                      const lane_scratch *s) {
+    for (size_t b = 0; b < ceil_div(args->k, BITS) && !bitops_stopped(args->stop); b++)
+        add_block(isa, args, p, b, s);
+}
+
+int bitops_lanes_keep_words(const bitops_mixed_args *args) {
+    return bitops_words(args->k) <= GROUP_WORDS;
+}
+
+const float *bitops_lane_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
+                                 const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
+    const size_t all = lanes_of(args) * col;
     const void *sums = args->is_float ? (void *)((float *)s->sums + all) : s->wide + all;
+    isa->turn_32(sums, lanes_of(args), n, p->m, s->outputs, LANE_OUTPUTS);
+    for (size_t r = 0; r < p->m; r++)
+        scale_sums(args, (float *)s->outputs + r * LANE_OUTPUTS, p->j + col, n);
+    return (const float *)s->outputs;
+}
+
+/* Columns [col, col + n) of the sums of a part become outputs. */
+static void store_outputs(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                          size_t col, size_t n, const lane_scratch *s) {
+    const float *row = bitops_lane_outputs(isa, args, p, col, n, s);
     float *c = (float *)args->c + p->i * args->n + p->j + col;
-    isa->turn_32(sums, lanes(args), n, p->m, s->outputs, OUTPUT_COLUMNS);
     for (size_t r = 0; r < min_size(AHEAD, p->m); r++)
         ask_for(c + r * args->n, n);
-    for (size_t r = 0; r < p->m; r++, c += args->n) {
-        float *row = (float *)s->outputs + r * OUTPUT_COLUMNS;
+    for (size_t r = 0; r < p->m; r++, c += args->n, row += LANE_OUTPUTS) {
         if (r + AHEAD < p->m)
             ask_for(c + AHEAD * args->n, n);
-        scale_sums(args, row, p->j + col, n);
         memcpy(c, row, n * sizeof *c);
     }
 }
 
-static void run_part(const bitops_isa *isa, const bitops_mixed_args *args, const part *p,
-                     const scratch *s) {
-    for (size_t b = 0; b < ceil_div(args->k, BITS) && !bitops_stopped(args->stop); b++)
-        add_block(isa, args, p, b, s);
-    for (size_t col = 0; col < p->n; col += OUTPUT_COLUMNS)
-        store_outputs(isa, args, p, col, min_size(OUTPUT_COLUMNS, p->n - col), s);
+static void run_part(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                     const lane_scratch *s) {
+    bitops_lane_sums(isa, args, p, s);
+    for (size_t col = 0; col < p->n; col += LANE_OUTPUTS)
+        store_outputs(isa, args, p, col, min_size(LANE_OUTPUTS, p->n - col), s);
 }
 
 static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_t span, size_t task,
-                     const scratch *s) {
+                     const lane_scratch *s) {
     const size_t groups = ceil_div(args->n, span);
-    part p = {.i = task / groups * lanes(args), .j = task % groups * span};
-    p.m = min_size(lanes(args), args->m - p.i);
+    lane_part p = {.i = task / groups * lanes_of(args), .j = task % groups * span};
+    p.m = min_size(lanes_of(args), args->m - p.i);
     p.n = min_size(span, args->n - p.j);
     run_part(isa, args, &p, s);
 }
@@ -234,15 +233,15 @@ void bitops_mixed_by_lanes(const bitops_isa *isa, const bitops_mixed_args *args,
     const double work = (double)args->m * (double)args->n * (double)args->k;
     const int threads = bitops_share(work, THREAD_WORK, n_threads);
     const size_t span = group_columns(args, threads);
-    const size_t tasks = ceil_div(args->m, lanes(args)) * ceil_div(args->n, span);
+    const size_t tasks = ceil_div(args->m, lanes_of(args)) * ceil_div(args->n, span);
     if (threads == 1) { /* perhaps one of a team, whose number is not that of its scratch memory */
-        const scratch s = scratch_of(args, workspace, 0);
+        const lane_scratch s = bitops_lane_scratch(args, workspace, 0);
         BITOPS_FOR_TASKS(1, tasks, run_task(isa, args, span, (size_t)task, &s));
         return;
     }
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
-        const scratch s = scratch_of(args, workspace, (size_t)bitops_thread_number());
+        const lane_scratch s = bitops_lane_scratch(args, workspace, (size_t)bitops_thread_number());
         run_task(isa, args, span, (size_t)task, &s);
     }
 }

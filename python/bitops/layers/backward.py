@@ -23,9 +23,9 @@ from ..ops.array import BitArray, pack
 from ..ops.conv import im2col
 from ..ops.counts import popcount
 from ..ops.geometry import Pair, Window
-from ..ops.mixed_conv import bitplane_conv2d
+from ..ops.mixed_conv import bitplane_conv2d, products_to_images
 from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
-from ..ops.patches import add_patches, position_blocks, tap_slices
+from ..ops.patches import tap_slices
 from ..quantizers import ByteGradient
 from .columns import column_sums
 
@@ -102,6 +102,13 @@ class Gradient:
         shifts = self._shifts(filters)
         return bitplane_conv2d(images, filters, dilation=dilation, alpha=self.step, bias=shifts)
 
+    def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
+        """Multiply the rows by bits of shape (kh * kw * c, n), and add them to images."""
+        if self.step is None:
+            return products_to_images(self.numbers, bits, window, shape)
+        scales = {"alpha": self.step, "bias": self._shifts(bits)}
+        return products_to_images(self.numbers, bits, window, shape, **scales)
+
 
 def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
     """Write dW = dy^T x to `out`.
@@ -133,7 +140,8 @@ def conv_weight_gradient(
     """
     positions = window.output[0] * window.output[1]
     matrix = out.reshape(len(out), -1)
-    matrix[...] = 0
+    if not len(x):
+        matrix[...] = 0
     for images in _images_at_a_time(len(x), positions):
         rows = im2col(
             x[images],
@@ -144,7 +152,10 @@ def conv_weight_gradient(
             pad_value=pad_value or -1,
         )
         transposed = pack(rows.reshape(-1, rows.shape[-1]).T)
-        matrix += dy.times(dy.matrix(images).T, transposed)
+        if images.start == 0:
+            dy.times(dy.matrix(images).T, transposed, matrix)
+        else:
+            matrix += dy.times(dy.matrix(images).T, transposed)
     if pad_value == 0 and window.is_padded:
         out += _sums_outside(dy, window)
 
@@ -195,11 +206,7 @@ def conv_input_gradient(
     around = _padding_around(window)
     if dy.step is not None and around is not None:
         return dy.convolve(_flipped(transposed, window, shape[3]), around, window.dilation)
-    dx = np.zeros(shape, np.float32)
-    width = transposed.shape[0]
-    for block in position_blocks(shape[0], window, 4 * width):
-        add_patches(dy.times(dy.matrix(block), transposed), window, dx, block)
-    return dx
+    return dy.to_images(transposed, window, shape)
 
 
 def _padding_around(window: Window) -> tuple[Pair, Pair] | None:

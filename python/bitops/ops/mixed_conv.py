@@ -1,11 +1,14 @@
 """Mixed convolutions, of numbers with filters of +1 and -1: weight_conv2d, bitplane_conv2d.
 
+`products_to_images` is the adjoint of their patches: it carries gradients back to the images.
+
 They copy the patches of the images, block by block, to the rows of a matrix. They multiply these
 rows with the filters as `weight_gemm` and `bitplane_gemm` do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +20,14 @@ from .array import BitArray
 from .checks import as_float32, check_integer
 from .conv import check_groups, filter_bits
 from .geometry import Padding, Pair, Window, check_result, make_window
+from .memory import aligned_empty
 from .mixed_gemm import check_sums
+from .packing import contiguous_rows
 from .patches import number_images, patch_blocks
 from .prepack import Prepacked, filter_rows
 from .results import NO_SCALES, Result, Scales, scales_of
 
-__all__ = ["bitplane_conv2d", "weight_conv2d"]
+__all__ = ["bitplane_conv2d", "products_to_images", "weight_conv2d"]
 
 # Called with rows of numbers, a range of filters, and the matrix for the products.
 _Multiply = Callable[[NDArray[Any], slice, NDArray[Any]], None]
@@ -221,6 +226,45 @@ def bitplane_conv2d(
 
     _convolve(operands, multiply, result.array)
     return result.deliver()
+
+
+def products_to_images(
+    x: NDArray[Any],
+    w: BitArray,
+    window: Window,
+    shape: tuple[int, ...],
+    *,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+) -> NDArray[np.float32]:
+    """Multiply numbers with +-1 weights, and add the rows to the patches of images (col2im).
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, oh, ow, k), float32 or uint8
+        A row for each output position of a convolution.
+    w : BitArray of shape (kh * kw * c, k), packed along k
+    window : Window
+    shape : (n, h, w, c)
+        Shape of the images.
+    alpha, bias : scalar or array_like of shape (kh * kw * c,)
+        Scale of each column, and what is added to it, used as float32; for uint8 alone.
+
+    Returns
+    -------
+    ndarray of shape (n, h, w, c), float32
+        The products are those of `weight_gemm` and `bitplane_gemm`. Each number is the sum of
+        those that come from the positions whose windows see it, added up in float32 from the first
+        position to the last, starting from 0. Those outside the images are dropped.
+    """
+    images = aligned_empty(shape, np.float32)
+    rows = np.require(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), x.dtype, ("C", "A"))
+    if rows.dtype == np.uint8:
+        scales = scales_of("products_to_images", (len(rows), len(w)), alpha, None, bias)
+        _core.bitplanes_to_images(rows, contiguous_rows(w), window, scales[0], scales[2], images)
+    else:
+        _core.weights_to_images(rows, contiguous_rows(w), window, images)
+    return images
 
 
 def _part(scales: Scales, filters: slice) -> Scales:

@@ -1,0 +1,62 @@
+# Products with +-1 filters that become gradients of images. Included by _core.pyx.
+
+
+cdef int run_to_images(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, object window,
+                       const float[::1] alpha, const float[::1] bias,
+                       float[:, :, :, ::1] images_out) except -1:
+    """Fill in weights and scales, check all sizes, find scratch memory and call."""
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    cdef int n_threads = c.bitops_get_num_threads()
+    set_window(window, 1, False, &windows)
+    args.n, args.ldw, args.stop = w.shape[0], w.shape[1], &stop
+    check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
+    check_size("rows of w", w.shape[0],
+               windows.kernel_height * windows.kernel_width * <size_t>images_out.shape[3])
+    check_size("rows of x", args.m, output_rows(images_out.shape[0], &windows))
+    check_size("height", images_out.shape[1], windows.height)
+    check_size("width", images_out.shape[2], windows.width)
+    args.alpha = scales("alpha", alpha, args.n)
+    args.bias = scales("bias", bias, args.n)
+    if args.m == 0 or args.n == 0 or args.k == 0:
+        images_out[:, :, :, :] = 0
+        return 0
+    args.w = <const uint64_t *>first(w)
+    args.c = <float *>first_number(images_out)
+    workspace = make_scratch(c.bitops_mixed_to_images_workspace_size(args, n_threads))
+    with nogil:
+        c.bitops_mixed_to_images(c.bitops_isa_active(), args, &windows, workspace.start, n_threads)
+    return check_stop(&stop)
+
+
+def weights_to_images(const float[:, ::1] x, const uint64_t[:, ::1] w, object window,
+                      float[:, :, :, ::1] images_out):
+    """Add the rows of x times the signs of w to the pixels that each position sees.
+
+    Parameters
+    ----------
+    x : IN, shape (n * oh * ow, k), a row for each output position
+    w : IN, shape (kh * kw * c, ceil(k / 64))
+    window : tuple
+        A Window of geometry.py.
+    images_out : OUT, shape (n, h, w, c)
+    """
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), NULL)
+    args.is_float = 1
+    run_to_images(&args, w, window, None, None, images_out)
+
+
+def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, object window,
+                        const float[::1] alpha not None, const float[::1] bias not None,
+                        float[:, :, :, ::1] images_out):
+    """Do the same for 8-bit numbers, whose products are times alpha[column], plus bias[column].
+
+    Parameters
+    ----------
+    x : IN, shape (n * oh * ow, k), 255 * k < 2**31
+    alpha, bias : IN, shape (kh * kw * c,)
+    """
+    cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), NULL)
+    args.bits = 8
+    run_to_images(&args, w, window, alpha, bias, images_out)
