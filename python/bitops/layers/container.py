@@ -16,7 +16,7 @@ import numpy as np
 from ..ops.array import BitArray
 from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
-from .base import Layer, TrainingLayer, all_layers
+from .base import Layer, TrainingLayer, all_layers, backward_weights
 from .batches import Run, join, run_in_batches
 from .elementwise import PackedSoftmax, Softmax, softmax
 from .folding import check_packed_form, fold_chain, to_numbers
@@ -31,7 +31,7 @@ from .inputs import (
     check_size,
     is_data,
 )
-from .joined import training_steps
+from .joined import Joined, Single, training_steps
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .plans import Plans
@@ -315,7 +315,23 @@ class Sequential(Model, TrainingLayer):
         return x
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        for place, step in reversed(list(training_steps(self.layers))):
+        return self._through(list(training_steps(self.layers)), grad)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters; that of the input is not computed where possible.
+
+        The gradients are those of `backward`.
+        """
+        steps = list(training_steps(self.layers))
+        below = self._through(steps[1:], grad)
+        if steps and below is not None:
+            backward_weights(steps[0][1], below)
+
+    def _through(
+        self, steps: Sequence[tuple[int, Single | Joined]], grad: np.ndarray
+    ) -> np.ndarray | None:
+        """Pass a gradient backward through steps; stop where it ends."""
+        for place, step in reversed(steps):
             below = step.backward(grad)
             if below is None:
                 self._check_end(place)

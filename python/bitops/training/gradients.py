@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..layers.base import backward_weights
 from .streams import Batch
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def compute_gradients(
     weights = {} if batch.weight is None else {"sample_weight": batch.weight}
     value, grad = loss(scores, batch.y, **weights)
     if math.isfinite(value):
-        model.backward(grad if share == 1 else grad * np.float32(share))
+        backward_weights(model, grad if share == 1 else grad * np.float32(share))
     return value, 0 if errors is None else errors(scores, batch.y).sum().item()
 
 
