@@ -123,6 +123,7 @@ def networks() -> dict[str, tuple[Callable[[], Sequential], tuple[int, ...], int
     return {
         "MLP 784-256-256-10": (lambda: models.mlp(784, 256, 2, 10, seed=1), (784,), 128),
         "MLP 784-4096x3-10": (lambda: models.mlp(784, 4096, 3, 10, seed=1), (784,), 1024),
+        "ConvNet, a quarter wide": (lambda: models.binarynet(width=0.25, seed=1), (32, 32, 3), 400),
     }
 
 

@@ -49,6 +49,18 @@ def test_crop_shifts_every_image(rng, dtype, padding):
     np.testing.assert_array_equal(random_crop(x, padding, seed=3, fill=7), y)
 
 
+def test_crop_cuts_windows(rng):
+    x = images(rng, n=100)
+    y = random_crop(x, 1, seed=3, size=4, fill=7)
+    assert y.shape == (100, 4, 4, x.shape[3])
+    assert y.dtype == x.dtype
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=7)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (4, 4), axis=(1, 2))
+    same = (windows == y.transpose(0, 3, 1, 2)[:, None, None]).all(axis=(3, 4, 5))
+    assert same.any(axis=(1, 2)).all()
+    assert same.any(axis=0).all()  # every place comes up
+
+
 def test_no_images():
     empty = np.zeros((0, 4, 4, 3), np.uint8)
     assert random_flip(empty).shape == random_crop(empty).shape == gcn(empty).shape == empty.shape
@@ -153,6 +165,8 @@ def test_zca_in_batches_and_of_bytes(rng, monkeypatch):
         (lambda: random_crop(np.zeros((2, 3, 3))), ValueError),
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), -1), ValueError),
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), 1.5), TypeError),
+        (lambda: random_crop(np.zeros((1, 4, 2, 1)), 1, size=5), ValueError),
+        (lambda: random_crop(np.zeros((1, 2, 2, 1)), size=0), ValueError),
         (lambda: gcn(np.zeros(3)), ValueError),
         (lambda: lcn(np.zeros((1, 3, 3))), ValueError),
         (lambda: lcn(np.zeros((1, 3, 3, 1)), 4), ValueError),

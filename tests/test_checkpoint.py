@@ -175,6 +175,37 @@ def test_resumed_images_with_augmentation_and_residual_block(tmp_path):
     )
 
 
+class Fading:
+    """Takes less from the rows, step by step."""
+
+    by_step = True
+
+    def __call__(self, x, rng, step, steps):
+        return x - rng.random(x.shape) * (1 - step / steps)
+
+    def __repr__(self):
+        return "Fading()"
+
+
+@pytest.mark.parametrize("step", [7, 10])
+def test_resumed_augmentation_step_by_step(tmp_path, step):
+    x, y = data()
+    x = x.astype(np.float32)
+    check_resumed(tmp_path / "c", dense, step=step, data=(x, y), augment=Fading())
+
+
+def test_augmentation_is_called_with_the_step(tmp_path):
+    seen = []
+
+    def augment(x, rng, step, steps):
+        seen.append((step, steps))
+        return x
+
+    augment.by_step = True
+    dense().fit(*data(), augment=augment, **OPTIONS)
+    assert seen == [(step, len(seen)) for step in range(len(seen))]
+
+
 def stochastic(seed):
     layers = BinaryDense(40, 16, stochastic=True, seed=seed), QuantizeGradient(4, seed)
     source = StochasticSign(seed=np.random.default_rng(seed))

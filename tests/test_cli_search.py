@@ -230,8 +230,10 @@ def test_rows_in_fortran_order(capsys, files, index, x):
 
 def test_fewer_rows_than_asked_for(capsys, files, x):
     BitIndex(x[:2], "intersection").save(files / "two")
-    lines = run(capsys, "search", files / "two", files / "bool.npy", "--format", "csv").splitlines()
+    argv = ("search", files / "two", files / "bool.npy", "--format", "csv")
+    lines = run(capsys, *argv).splitlines()
     assert len(lines) == 101 and lines[0] == "query,rank,id,count"
+    assert run(capsys, *argv, "-k", 10**12).splitlines() == lines  # takes no memory for them
 
 
 def test_no_queries(capsys, files, index):

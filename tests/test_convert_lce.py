@@ -41,6 +41,8 @@ def test_scores_of_the_interpreter(path):
     net = from_lce(path)
     report = check(net, scores, x)
     assert report.ok, report
+    remarks = net.notes.pop("remarks", "")
+    assert remarks.count("larger than the image") == (3 if path.stem == "wide_windows" else 0)
     assert net.notes == {"source": f"LCE file {path.name}"} and net.input_shape == x.shape[1:]
 
 
@@ -192,6 +194,56 @@ def test_thresholds_beyond_all_sums(rng):
     wanted = np.where(different > thresholds, -1, 1)
     made = from_lce(file.content())(given.reshape(-1, 1, 1, 8).astype(np.float32))
     np.testing.assert_array_equal(np.asarray(made).reshape(wanted.shape), wanted)
+
+
+def same_products(signs, w, stride, dilation, pad_value):
+    """The products of SAME padding, pixel by pixel."""
+    (height, width), (kh, kw) = signs.shape[1:3], w.shape[1:3]
+    out_height, out_width = -(-height // stride), -(-width // stride)
+    top = max((out_height - 1) * stride + (kh - 1) * dilation + 1 - height, 0) // 2
+    left = max((out_width - 1) * stride + (kw - 1) * dilation + 1 - width, 0) // 2
+    y = np.zeros((len(signs), out_height, out_width, len(w)))
+    for i, j, u, v in np.ndindex(out_height, out_width, kh, kw):
+        row, column = i * stride - top + u * dilation, j * stride - left + v * dilation
+        inside = 0 <= row < height and 0 <= column < width
+        pixel = signs[:, row, column] if inside else np.full_like(signs[:, 0, 0], pad_value)
+        y[:, i, j] += pixel @ w[:, u, v].T
+    return y
+
+
+@pytest.mark.parametrize("image", [(1, 1), (2, 3), (3, 2), (4, 5)])
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_padding_of_windows_of_all_sizes(rng, image, pad_value):
+    """Also where they are even, dilated, or larger than the image, and of an odd number of bits."""
+    for kernel, stride, dilation in np.ndindex(5, 2, 2):
+        kernel, stride, dilation = kernel + 1, stride + 1, dilation + 1
+        file = Writer((1, *image, 7))
+        packed, w = words(rng, 3, kernel, kernel, 7)
+        ones, zeros = (file.constant(np.full(3, value, np.float32)) for value in (1, 0))
+        inputs = (file.quantized(), file.constant(packed), ones, zeros, -1)
+        steps = {"stride_height": stride, "stride_width": stride}
+        dilations = {"dilation_height_factor": dilation, "dilation_width_factor": dilation}
+        options = binary_conv(7, pad_values=pad_value, **steps, **dilations)
+        signs = rng.choice([-1, 1], (2, *image, 7))
+        wanted = same_products(signs, w, stride, dilation, pad_value)
+        file.then("LceBconv2d", inputs, (1, *wanted.shape[1:]), **options)
+        net = from_lce(file.content())
+        np.testing.assert_array_equal(net(signs.astype(np.float32)), wanted)
+        is_wide = (kernel - 1) * dilation + 1 > min(image)
+        assert ("remarks" in net.notes) == (is_wide and pad_value == 0)
+
+
+def test_the_sign_of_a_padded_sum_of_zero():
+    """It is +1, as in the reference kernel. The usual one gives -1.2e-7 at the left, and so -1."""
+    file = Writer((1, 1, 3, 2))
+    packed = file.constant(np.array([0, 1, 2], np.int32).reshape(1, 1, 3, 1))  # ++, -+, +-
+    scale, bias = (file.constant(np.float32([value])) for value in (0.7, 0))
+    inputs = (file.quantized(), packed, scale, bias, -1)
+    x = file.then("LceBconv2d", inputs, (1, 1, 3, 1), **binary_conv(2, pad_values=0))
+    x = file.then("LceQuantize", (x,), (1, 1, 3, 1), kind=INT32)
+    file.then("LceDequantize", (x,), (1, 1, 3, 1))
+    signs = from_lce(file.content())(np.float32([[[[1, -1], [1, -1], [1, 1]]]]))
+    np.testing.assert_array_equal(np.asarray(signs).ravel(), [1, -1, 1])
 
 
 def test_activations_come_before_the_multiplier(rng):

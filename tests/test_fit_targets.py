@@ -476,6 +476,53 @@ def test_frozen_parameters_are_part_of_a_training(tmp_path):
         fit(model=model, resume=path)
 
 
+def watch_backward(model):
+    """Note which layers a training calls backward of."""
+    called = []
+    for place, layer in enumerate(model.layers):
+
+        def backward(grad, *, place=place, layer=layer):
+            called.append(place)
+            return type(layer).backward(layer, grad)
+
+        layer.backward = backward
+    return called
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("frozen", [0, 1, 3, 5, None])
+def test_frozen_layers_at_the_start_take_no_backward_pass(frozen, accumulate):
+    plain, model = dense(), dense()
+    for layer in [*plain.layers[:frozen], *model.layers[:frozen]]:
+        layer.trainable = False
+    called = watch_backward(model)
+    fit(model=model, epochs=1, accumulate=accumulate)
+    end = len(model.layers)
+    trained = [i for i in range(end) if model.layers[i].parameters() and model.layers[i].trainable]
+    assert set(called) == set(range(min(trained, default=end), end))
+    # as with the gradients of all layers, of which the optimizer takes those it needs
+    again = WithOwnBackward(plain.layers)
+    fit(model=again, epochs=1, accumulate=accumulate)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert np.array_equal(a.value, b.value)
+
+
+class WithOwnBackward(Sequential):
+    def backward(self, grad):
+        return super().backward(grad)
+
+
+def test_backward_of_a_frozen_network_gives_the_gradient_of_its_input():
+    x = np.float32(X[:8]) / 255
+    trained, frozen = dense(), dense()
+    for ours, other in zip(trained.layers, frozen.layers, strict=True):
+        ours.trainable = not isinstance(ours, BatchNorm)  # frozen, it evaluates in both
+        other.trainable = False
+    grads = [m.backward(np.ones_like(m.forward(x, training=True))) for m in (trained, frozen)]
+    assert grads[0].any()
+    assert_array_equal(*grads)
+
+
 EXACT = {
     "constant": 0.01,
     "steps": StepDecay(0.01, (3,)),
@@ -504,6 +551,17 @@ def test_other_rates_of_a_longer_training_are_said(tmp_path, schedule):
     with pytest.warns(UserWarning, match=r"^\[fit\] resume goes on to epoch 6, .* training of 4"):
         _, history = fit(model=dense(4), schedule=schedule, resume=path, epochs=6)
     assert len(history.epochs) == 6
+
+
+def test_other_images_of_a_longer_training_are_said(tmp_path):
+    def augment(x, rng, step, steps):
+        return x
+
+    augment.by_step = True
+    path = tmp_path / "c"
+    fit(augment=augment, schedule=0.01, callbacks=Checkpoint(path))
+    with pytest.warns(UserWarning, match=r"^\[fit\] resume .* but the images of the epochs"):
+        fit(model=dense(4), augment=augment, schedule=0.01, resume=path, epochs=6)
 
 
 # ---- progress ------------------------------------------------------------------------------------

@@ -348,6 +348,7 @@ X = np.ones((3, 70), bool)
             r"must hold real numbers to",
             lambda i: i.search(bo.pack(X), 1, rescore="bits"),
         ),
+        (ValueError, r"count must be at most 65536, or the", lambda i: i.search(X, 10**12)),
         (ValueError, r"radius must be at least 0", lambda i: i.within(X, -1)),
         (ValueError, r"\[BitIndex.within\] queries must have 70", lambda i: i.within(X[:, :3], 1)),
         (TypeError, r"\[BitIndex.load\] mmap must be a bool", lambda i: BitIndex.load("x", mmap=1)),

@@ -109,6 +109,7 @@ def test_ends(query_bits):
     ("error", "text", "arguments"),
     (
         (ValueError, "count must be at least 1, got 0", {"count": 0}),
+        (ValueError, "count must be at most 65536, or the number of rows, 1,", {"count": 10**12}),
         (TypeError, "count must be an integer", {"count": 1.5}),
         (ValueError, "query_bits must be None, 4 or 8, got 5", {"query_bits": 5}),
         (TypeError, "query_bits must be an integer", {"query_bits": "4"}),

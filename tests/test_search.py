@@ -249,6 +249,13 @@ def test_empty(metric, shape):
     assert search.paired(x, x, metric).shape == (m,)
 
 
+def test_all_of_many_rows():
+    x = np.ones((1 << 17, 3), bool)
+    distances, indices = search.topk(x[:1], x, len(x), "hamming", subset=[5, 2])
+    assert indices.shape == (1, len(x)) and indices[0, :3].tolist() == [2, 5, -1]
+    assert not distances[0, :2].any() and (distances[0, 2:] == -1).all()
+
+
 def test_operands_that_are_packed_elsewhere(rng):
     """Strided and read-only words, and real numbers, which are packed by sign."""
     x = rng.standard_normal((6, 130))
@@ -303,6 +310,8 @@ def test_paired_rows_must_be_as_many():
     (
         (TypeError, "count must be an integer, got 1.5", 1.5, None),
         (ValueError, "count must be at least 1, got 0", 0, None),
+        (ValueError, "count must be at most 65536, or the number of rows, 3, got", 10**12, None),
+        (ValueError, "count must be at most 65536, or the number of rows, 3, got", 65537, [0]),
         (ValueError, r"subset must be in \[0, 3\), got 3", 1, [0, 3]),
         (ValueError, r"subset must be in \[0, 3\), got -1", 1, [-1, 0]),
         (ValueError, r"a mask must have shape \(3,\), got \(2,\)", 1, [True, False]),

@@ -8,12 +8,12 @@ from bitops.layers import BatchNorm, BinaryConv2D, Conv2D, Dense, Residual
 from bitops.layers.base import all_layers
 from bitops.recipes import Job, Plan, find
 from bitops.recipes.base import describe
-from bitops.recipes.builders import warm_cosine
+from bitops.recipes.builders import one_cycle
 from bitops.recipes.speedrun import (
     BIAS,
     PATCH,
     STAGES,
-    flip_and_crop,
+    SmallThenWhole,
     speedrun_net,
     whitening_filters,
 )
@@ -88,21 +88,31 @@ def test_smoothed_targets(rng):
 
 
 def test_schedule():
-    schedule = warm_cosine(0.1)
-    assert [schedule(epoch, 5) for epoch in range(5)] == pytest.approx(
-        [0.05, 0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2]
-    )
+    schedule = one_cycle(0.1)
+    rates = [schedule(step, 100) for step in range(100)]
+    assert np.argmax(rates) == 10
+    assert rates[10] == 0.1
+    assert rates[55] == pytest.approx(0.05)
+    assert rates[0] == pytest.approx(0.004)
+    assert 0 < rates[99] < 1e-4
 
 
-def test_flip_and_crop(rng):
-    x = rng.normal(size=(50, 8, 8, 3)).astype(np.float32)
-    y = flip_and_crop(x, np.random.default_rng(0))
-    assert y.shape == x.shape
-    assert y.dtype == np.float32
-    np.testing.assert_array_equal(y, flip_and_crop(x, np.random.default_rng(0)))
-    inside = y[y != 0]
-    assert np.isin(inside, x).all()
-    assert 0.2 < (y == 0).mean() < 0.8
+def test_parts_of_images_come_before_whole_ones(rng):
+    augment = SmallThenWhole(0.5, padding=1)
+    x = rng.normal(size=(50, 16, 24, 3)).astype(np.float32)
+    sizes = [augment(x, np.random.default_rng(0), step, 4).shape for step in range(4)]
+    assert sizes == 2 * [(50, 8, 8, 3)] + 2 * [x.shape]
+    parts, whole = (augment(x, np.random.default_rng(0), step, 4) for step in (0, 3))
+    assert parts.dtype == whole.dtype == np.float32
+    windows = np.lib.stride_tricks.sliding_window_view(x, (8, 8), axis=(1, 2))
+    for places, part in zip(windows, parts.transpose(0, 3, 1, 2), strict=True):
+        same, mirrored = ((places == p).all(axis=(2, 3, 4)) for p in (part, part[:, :, ::-1]))
+        assert same.any() != mirrored.any()
+    # a shift by one pixel brings grey into a row in two of three images, and likewise a column
+    assert np.isin(whole[whole != 0], x).all()
+    assert 0.3 < (whole[:, [0, -1]] == 0).all(axis=(2, 3)).any(axis=1).mean() < 0.95
+    # images too small for parts are shown whole
+    assert augment(x[:, :8, :8], np.random.default_rng(0), 0, 4).shape == (50, 8, 8, 3)
 
 
 def test_plans_of_both_budgets():

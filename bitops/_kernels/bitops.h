@@ -208,6 +208,24 @@ typedef void bitops_gemm_rows_fn(const uint64_t *a, size_t lda, size_t m, const 
                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store);
 
+/* Lines of pixels of 8, 16 or 32 channels, without gaps between pixels, borders included; up to a
+ * word behind each may be read. The kernel is square, and its columns are not dilated. */
+enum { BITOPS_NARROW_TAPS = 3 };
+typedef struct bitops_narrow_lines {
+    const uint8_t *bytes;  /* the first pixel that the first output sees */
+    size_t channels;       /* of a pixel */
+    size_t lines, outputs; /* lines of outputs, and outputs of each */
+    size_t line_step;      /* bytes from what a line of outputs sees to what the next one does, */
+    size_t output_step;    /* from an output to the next, */
+    size_t tap_step;       /* and from one row of the kernel to the next */
+} bitops_narrow_lines;
+
+/* Multiplies all that the outputs see by the n <= nr columns of one panel, and stores the result
+ * from (row, col) on, a row for each output. The kind is DOT, SCALED or SIGN, and col is a multiple
+ * of 8. Absent where rows are gathered instead. */
+typedef void bitops_conv_narrow_fn(const bitops_narrow_lines *image, const uint64_t *panel,
+                                   size_t n, size_t row, size_t col, const bitops_store *store);
+
 /* Counts the mismatches of n pairs of rows, given as (row of a) << 32 | row of b. Of pairs that
  * have more than `most`, any number above it may be written. */
 typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t *b, size_t ldb,
@@ -428,7 +446,8 @@ typedef struct bitops_isa {
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
     bitops_gemm_rows_fn *gemm_rows;
-    bitops_gemm_short_fn *gemm_short; /* or NULL */
+    bitops_gemm_short_fn *gemm_short;   /* or NULL */
+    bitops_conv_narrow_fn *conv_narrow; /* or NULL */
     bitops_count_pairs_fn *count_pairs;
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;

@@ -138,6 +138,59 @@ static void test_gemm_short(const bitops_isa *isa) {
                 short_case(isa, 3, 3 * isa->nr + 21, words, pattern, i);
 }
 
+/* A convolution with n filters of lines of pixels, against the product of rows copied from them. */
+static void narrow_case(const bitops_isa *isa, size_t channels, size_t width, size_t stride,
+                        size_t n, int pattern, int i) {
+    enum { LINES = 3, TAPS = BITOPS_NARROW_TAPS };
+    static uint64_t panel[1 << 10];
+    const size_t pixel = channels / 8, run = TAPS * pixel, k = TAPS * TAPS * channels;
+    const size_t line = ((width - 1) * stride + TAPS) * pixel, m = LINES * width;
+    const size_t bytes = ((LINES - 1) * stride + TAPS) * line, k_words = bitops_words(k);
+    const uint8_t *pixels = (const uint8_t *)input_words(0, bytes / 8 + 2, pattern);
+    uint64_t *w = input_words(1, n * k_words, pattern), *rows = input(2, m * k_words * sizeof *w);
+    bitops_store store = make_store(i, n, k);
+    if (store.kind != BITOPS_STORE_DOT && store.kind != BITOPS_STORE_SCALED &&
+        store.kind != BITOPS_STORE_SIGN)
+        return;
+    for (size_t j = 0; j < n && k % 64; j++)
+        w[(j + 1) * k_words - 1] &= ((uint64_t)1 << k % 64) - 1;
+    memset(rows, 0, m * k_words * sizeof *rows);
+    for (size_t row = 0; row < m; row++)
+        for (size_t ky = 0; ky < TAPS; ky++)
+            memcpy((uint8_t *)(rows + row * k_words) + ky * run,
+                   pixels + (row / width * stride + ky) * line + row % width * stride * pixel, run);
+    fill_store_arrays(n, k);
+    const outputs out = make_outputs(store_bytes(&store, m), 0);
+    start_outputs(&store, m, out.got);
+    start_outputs(&store, m, out.want);
+    store.c = out.want;
+    for (size_t j = 0; j < n; j += generic->nr) {
+        const size_t columns = n - j < generic->nr ? n - j : generic->nr;
+        generic->prepack(w + j * k_words, k_words, columns, k_words, panel);
+        generic->gemm_panel(rows, k_words, m, panel, columns, k_words, 0, j, &store, NULL);
+    }
+    store.c = out.got;
+    isa->prepack(w, k_words, n, k_words, panel);
+    const bitops_narrow_lines lines = {.bytes = pixels,
+                                       .channels = channels,
+                                       .lines = LINES,
+                                       .outputs = width,
+                                       .line_step = stride * line,
+                                       .output_step = stride * pixel,
+                                       .tap_step = line};
+    isa->conv_narrow(&lines, panel, n, 0, 0, &store);
+    check_outputs(channels, width, n);
+}
+
+static void test_conv_narrow(const bitops_isa *isa) {
+    static const size_t filters[] = {1, 7, 8, 15, 16, 17, 24, 31, 32};
+    for (size_t channels = 8; channels <= 32; channels *= 2)
+        for (size_t s = 0; s < COUNT(filters); s++)
+            for (int i = 0; i < STORES; i++)
+                narrow_case(isa, channels, 1 + (s + (size_t)i) % 9, 1 + s % 2, filters[s],
+                            (int)(s + (size_t)i) % PATTERNS, i);
+}
+
 /* Both are tested by the products that read what they wrote. */
 static void test_prepack(const bitops_isa *isa) {
     for (size_t n = 1; n <= isa->nr; n++)
@@ -402,6 +455,7 @@ const named_test product_tests[] = {
     {"gemm_panel", test_gemm_panel},
     {"gemm_rows", test_gemm_rows},
     {"gemm_short", test_gemm_short},
+    {"conv_narrow", test_conv_narrow},
     {"count_pairs", test_count_pairs},
     {"lookup_panel", test_lookup_u8},
     {"lookup_tables_f32", test_lookup_f32},

@@ -19,9 +19,11 @@
  *
  * Groups: a block of rows is multiplied by the filters of one group after the other. If the signs
  * of a group do not begin at a word of the output, the dot products of all groups go to a block of
- * int32, whose signs are packed. Filters of one channel each are left to depthwise.c. */
+ * int32, whose signs are packed. Filters of one channel each are left to depthwise.c, those of few
+ * channels to narrow.c. */
 #include "bitops.h"
 #include "drivers/depthwise.h"
+#include "drivers/narrow.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
 #include "runtime/parallel.h"
@@ -231,6 +233,8 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
         return 0;
     if (is_depthwise(args))
         return bitops_depthwise_workspace_size(args, n_threads);
+    if (bitops_is_narrow_conv(isa, args))
+        return 0;
     if (args->groups == 1)
         words = product_words(isa, args, rows, n_threads);
     else /* fewer rows may be cut less evenly */
@@ -334,6 +338,8 @@ void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *work
     own.store.ld_offset = args->filters;
     if (is_depthwise(args)) {
         bitops_depthwise(isa, &own, workspace, n_threads);
+    } else if (bitops_is_narrow_conv(isa, args)) {
+        bitops_narrow_conv(isa, &own, n_threads);
     } else if (args->groups > 1) {
         conv_groups(isa, &own, &plan, workspace, n_threads);
     } else {

@@ -144,7 +144,7 @@ def search(index: BitIndex, queries: np.ndarray | BitArray, args: argparse.Names
             else:
                 nearest, rows = index.search(
                     part,
-                    args.count or COUNT,
+                    min(args.count or COUNT, max(len(index), 1)),
                     rescore=rescore,
                     oversample=args.oversample or OVERSAMPLE,
                 )

@@ -7,7 +7,7 @@ import os
 from ..layers import Packed
 from .lce_file import READER, read_lce
 from .lce_ops import HANDLERS
-from .lowering import freeze, network
+from .lowering import packed_network
 from .onnx_file import describe_source
 from .onnx_trace import trace
 
@@ -24,7 +24,7 @@ def from_lce(path: str | os.PathLike | bytes) -> Packed:
     -------
     Packed
         It takes images (n, h, w, c), or rows (n, features), and gives the scores. Its `notes` tell
-        the source.
+        the source, and where the interpreter computes something else.
 
     Raises
     ------
@@ -40,7 +40,9 @@ def from_lce(path: str | os.PathLike | bytes) -> Packed:
     -----
     LceQuantize, LceDequantize, LceBconv2d and LceBMaxPool2d, and the operators of TFLite that
     networks of images have, in float32. Files that were quantized to 8 bits are refused. The
-    scores are those of the interpreter, up to the last bits of float32 sums.
+    scores are those of the interpreter, up to the last bits of float32 sums, but where its usual
+    kernel gets zero padding wrong: windows that are larger than the image, and sums of exactly 0
+    before a sign. There they are those of its reference kernel, and of TensorFlow.
 
     Examples
     --------
@@ -48,7 +50,4 @@ def from_lce(path: str | os.PathLike | bytes) -> Packed:
     >>> packed.predict(images)  # doctest: +SKIP
     """
     graph = read_lce(path)
-    output, start, remarks = trace(graph, HANDLERS)
-    packed = freeze(network(output, start, remarks, READER), READER)
-    packed.notes["source"] = f"LCE file {describe_source(path)}"
-    return packed
+    return packed_network(*trace(graph, HANDLERS), READER, f"LCE file {describe_source(path)}")

@@ -191,6 +191,8 @@ def _binary_conv(call: Call) -> Tensor:
         raise node.refuse(f"filters of {group_words} words do not fit {channels} channels")
     w = _unpacked(words, channels // groups)
     y = _convolved(call, x, w, groups, float(pad_value))
+    if pad_value == 0:
+        _remark_wide_windows(call, x, w)
     if call.attribute("output_type") == INT32:
         return _compared(call, y, w[0].size)
     if call.attribute("output_type") != FLOAT32:
@@ -198,6 +200,21 @@ def _binary_conv(call: Call) -> Tensor:
     y = _activated(call, y)  # of the integers, before they are multiplied
     multiplier, bias = (y.per_feature(node, call.needed(i)) for i in (2, 3))
     return y.affine(node, multiplier, bias)
+
+
+def _remark_wide_windows(call: Call, x: Tensor, w: np.ndarray) -> None:
+    """Say where the interpreter does not compute what the file says.
+
+    Its usual kernel pads with ones, and then corrects the borders by a table that takes windows to
+    be within the image. Without padding no window is larger.
+    """
+    image, dilation = x.sizes[:2], _pair(call, "dilation_{}_factor")
+    window = tuple((k - 1) * d + 1 for k, d in zip(w.shape[1:3], dilation, strict=True))
+    if any(size is not None and size < k for size, k in zip(image, window, strict=True)):
+        call.remarks.append(
+            f"{call.node}: its windows {window} are larger than the image {image}, whose zero "
+            f"padding the interpreter's usual kernel gets wrong"
+        )
 
 
 def _unpacked(words: np.ndarray, count: int) -> np.ndarray:

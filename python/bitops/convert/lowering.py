@@ -38,6 +38,17 @@ from .weights import FewLevels, GivenPlanes, find_levels
 _MOST = 2**27, 2**33, 2**38
 
 
+def packed_network(
+    output: Tensor, start: Tensor, remarks: list[str], where: str, source: str
+) -> L.Packed:
+    """Return the packed network between two tensors; its notes tell the source, and remarks."""
+    packed = freeze(network(output, start, remarks, where), where)
+    packed.notes["source"] = source
+    if remarks:
+        packed.notes["remarks"] = "; ".join(remarks)
+    return packed
+
+
 def network(output: Tensor, start: Tensor, remarks: list[str], where: str) -> L.Sequential:
     """Return the network between two tensors of a graph; add what a user should know."""
     if output.order is not None:

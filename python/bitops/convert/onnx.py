@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import Packed
-from .lowering import freeze, network
+from .lowering import packed_network
 from .onnx_file import Source, describe_source, read_onnx
 from .onnx_trace import trace
 
@@ -47,10 +47,4 @@ def from_onnx(path: Source) -> Packed:
     >>> packed.predict(images)  # doctest: +SKIP
     """
     graph, _ = read_onnx(path)
-    output, start, remarks = trace(graph)
-    packed = freeze(network(output, start, remarks, "from_onnx"), "from_onnx")
-    notes = {"source": f"ONNX file {describe_source(path)}"}
-    if remarks:
-        notes["remarks"] = "; ".join(remarks)
-    packed.notes.update(notes)
-    return packed
+    return packed_network(*trace(graph), "from_onnx", f"ONNX file {describe_source(path)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import dask
@@ -21,7 +21,7 @@ from ..search.ids import check_ids
 from ..search.index import BitIndex
 from ..search.merging import Nearest
 from ..search.metrics import check_matrix, check_metric
-from ..search.nearest import MISSING
+from ..search.nearest import MISSING, MOST_COUNT, check_count
 from ..search.ranges import check_radius
 from .graphs import compute
 
@@ -73,7 +73,7 @@ def topk(
         The rows. A partition is the path of a `BitIndex`, which the worker opens, or a Delayed or
         a Future of a BitArray, of packed words or of a `BitIndex`.
     count : int
-        How many to return for each query, at least 1.
+        How many to return for each query, at least 1, and at most 65,536 or n.
     metric : {"hamming", "jaccard", "dice", "intersection"}, default "hamming"
         As in `bitops.search.topk`. An index must have been made for it.
     bits : int, optional
@@ -120,6 +120,8 @@ def topk(
     where = "distributed.topk"
     parts = _Partitions(where, queries, codes, metric, bits, own_ids)
     count = check_integer(where, "count", count, 1)
+    if count > MOST_COUNT:  # sizes may have to be asked for
+        check_count(where, count, sum(parts.sizes))
     allowed = [None] * len(parts) if subset is None else parts.split(subset)
     merge = partial(_merge_nearest, count=count, metric=metric, own_ids=parts.own_ids)
     found = parts.compute(partial(_search, count=count), merge, allowed)
@@ -200,16 +202,20 @@ class _Partitions:
         self.m, self._k = self._queries.shape
         if not self._k:
             raise ValueError(f"[{where}] queries must have columns, got {self._queries.shape}")
-        self._sizes: list[int] | None = None
         if isinstance(codes, dask.array.Array):
             words = _check_words(where, codes, self._k)
-            self._sizes = list(words.chunks[0])
             self._parts: list[Any] = list(words.to_delayed().ravel())
+            self.sizes = list(words.chunks[0])
         else:
             self._parts = _check_parts(where, codes)
 
     def __len__(self) -> int:
         return len(self._parts)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The number of ids that each partition takes."""
+        return list(compute([dask.delayed(_size)(part) for part in self._parts]))
 
     def split(self, subset: ArrayLike) -> list[Ids | None]:
         """Return, for each partition, the ids in it that may be found, as it counts them."""
@@ -219,11 +225,8 @@ class _Partitions:
         if self.own_ids and array.dtype.kind != "b":
             ids = check_ids(self._where, "subset", array, 0, 2**63 - 1, kinds="bool or integers")
             return [ids] * len(self)
-        sizes = self._sizes
-        if sizes is None:
-            sizes = list(compute([dask.delayed(_size)(part) for part in self._parts]))
-        ends = np.cumsum([0, *sizes])
-        n = max(sizes) if self.own_ids else int(ends[-1])
+        ends = np.cumsum([0, *self.sizes])
+        n = max(self.sizes) if self.own_ids else int(ends[-1])
         if array.dtype.kind == "b":
             if len(array) != n:
                 raise ValueError(

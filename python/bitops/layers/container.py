@@ -31,7 +31,7 @@ from .inputs import (
     check_size,
     is_data,
 )
-from .joined import Joined, Single, training_steps
+from .joined import training_steps
 from .model_files import read_model, write_model
 from .parameter import Parameter
 from .plans import Plans
@@ -314,30 +314,43 @@ class Sequential(Model, TrainingLayer):
             x = step.forward(x)
         return x
 
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        return self._through(list(training_steps(self.layers)), grad)
+    def backward(self, grad: np.ndarray, *, to_input: bool = True) -> np.ndarray | None:
+        """Write the gradients of the parameters; return that of the input.
 
-    def backward_weights(self, grad: np.ndarray) -> None:
-        """Write the gradients of the parameters; that of the input is not computed where possible.
+        Parameters
+        ----------
+        grad : ndarray
+            Of the outputs of the last `forward` with ``training=True``.
+        to_input : bool, default True
+            With False this ends at the first layer that has trainable parameters, without
+            computing what only the layers before it, or the caller, would need; None is returned.
 
-        The gradients are those of `backward`.
+        Returns
+        -------
+        ndarray, or None
+            None where the input was integer data.
         """
-        steps = list(training_steps(self.layers))
-        below = self._through(steps[1:], grad)
-        if steps and below is not None:
-            backward_weights(steps[0][1], below)
-
-    def _through(
-        self, steps: Sequence[tuple[int, Single | Joined]], grad: np.ndarray
-    ) -> np.ndarray | None:
-        """Pass a gradient backward through steps; stop where it ends."""
-        for place, step in reversed(steps):
+        first = 0 if to_input else self._first_trained()
+        for place, step in reversed(list(training_steps(self.layers))):
+            if not to_input and place <= first:
+                if first < place + step.length:
+                    backward_weights(step, grad)
+                return None
             below = step.backward(grad)
             if below is None:
                 self._check_end(place)
                 return None
             grad = below
         return grad
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Do what `backward` does without `to_input`."""
+        self.backward(grad, to_input=False)
+
+    def _first_trained(self) -> int:
+        """Return the place of the first layer with trainable parameters; the length without any."""
+        trained = (any(p.trainable for p in layer.parameters()) for layer in self.layers)
+        return next((place for place, found in enumerate(trained) if found), len(self.layers))
 
     def _check_end(self, place: int) -> None:
         """Refuse a layer that returns no gradient although layers before it need one."""

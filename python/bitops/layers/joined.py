@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard, TypeVar
+from typing import ClassVar, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Single:
     """A layer that runs alone."""
 
     layer: TrainingLayer
+    length: ClassVar[int] = 1
 
     def forward(self, x: Activation) -> Activation:
         return self.layer.forward(x, training=True)

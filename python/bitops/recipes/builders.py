@@ -8,23 +8,22 @@ from functools import partial
 from ..layers import ReLU, Sequential, Tanh, TrainingLayer
 from ..training.optim import Adam, Optimizer
 from ..training.schedules import (
-    CosineDecay,
     ExponentialDecay,
     Halving,
+    OneCycle,
     Schedule,
     StepDecay,
     Stretched,
-    Warmup,
 )
 
 __all__ = [
     "adam",
     "exponential",
     "halved",
+    "one_cycle",
     "relu",
     "steps",
     "tanh",
-    "warm_cosine",
 ]
 
 
@@ -63,9 +62,9 @@ def _steps(boundaries: tuple[int, ...], epochs: int, lr: float) -> Schedule:
     return Stretched(StepDecay(lr, boundaries), epochs)
 
 
-def warm_cosine(lr: float) -> Schedule:
-    """Take half the rate in the first epoch, then let it fall along half a cosine."""
-    return Warmup(CosineDecay(lr), 1)
+def one_cycle(lr: float) -> Schedule:
+    """Let the rate rise in a tenth of the steps, then fall to 0, along halves of cosines."""
+    return OneCycle(lr, warmup=0.1, final=0)
 
 
 def relu(seed) -> TrainingLayer:

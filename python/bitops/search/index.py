@@ -20,7 +20,7 @@ from .ids import check_ids
 from .index_files import MAX_ID, Folder
 from .merging import Nearest
 from .metrics import Columns, Rows, check_matrix, check_metric
-from .nearest import topk
+from .nearest import check_count, topk
 from .ranges import within
 from .reranking import Rescore, check_rescore, rerank
 from .segments import Ids, State
@@ -115,7 +115,7 @@ class BitIndex:
         return None if self._folder is None else self._folder.path
 
     def __len__(self) -> int:
-        return sum(segment.live for segment in self._state.segments)
+        return self._state.live
 
     def __contains__(self, item: object) -> bool:
         in_range = is_integer(item) and 0 <= item <= MAX_ID  # type: ignore[operator]
@@ -240,7 +240,7 @@ class BitIndex:
         ----------
         queries : array_like of shape (m, k), packed by sign; or BitArray
         count : int
-            How many to return for each query, at least 1.
+            How many to return for each query, at least 1, and at most 65,536 or the number of rows.
         rescore : "bits", array_like of shape (ids, d), or callable (ids) -> (n, d); optional
             A second stage, for real queries. ``oversample * count`` rows are searched, and ordered
             by their products with the numbers of the query: "bits" multiplies with the signs of the
@@ -266,12 +266,12 @@ class BitIndex:
             If `queries` or what `rescore` gives do not hold real numbers, an argument has another
             type than above, or packed queries are to be rescored.
         ValueError
-            If a shape or a name does not fit, a number is too small, or a file is damaged.
+            If a shape or a name does not fit, a number is out of range, or a file is damaged.
         """
         where, state = "BitIndex.search", self._state
         check_rescore(where, rescore, queries)
         bits = self._as_rows(where, "queries", queries)
-        count = check_integer(where, "count", count, 1)
+        count = check_count(where, count, state.live)
         factor = check_integer(where, "oversample", oversample, 1)
         allowed = None if subset is None else _as_subset(where, subset, state.next_id)
         wanted = count if rescore is None else count * factor

@@ -15,12 +15,13 @@ from ..ops.prepack import Prepacked
 from .ids import check_ids
 from .metrics import Columns, Metric, Rows, check_metric, operand_counts
 
-__all__ = ["topk"]
+__all__ = ["MISSING", "MOST_COUNT", "check_count", "topk"]
 
 Ids = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
 MISSING = -1  # distance and id where there are fewer rows than asked for
+MOST_COUNT = 1 << 16  # that may be asked for where there are fewer rows
 FEW = 64  # fewer rows than this part of all are copied before the search
 
 
@@ -36,7 +37,7 @@ def topk(
     b : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked of shape (n, k)
         The rows to search. Leading axes broadcast as in ``np.matmul``.
     count : int
-        How many to return for each query, at least 1.
+        How many to return for each query, at least 1, and at most 65,536 or n.
     metric : {"hamming", "jaccard", "dice", "intersection"}
         As in `pairwise`. The nearest rows have the smallest distances, or the largest
         intersections.
@@ -57,7 +58,7 @@ def topk(
         If an operand does not hold real numbers, `count` is not an integer, `metric` is not a str,
         or `subset` holds neither bool nor integers.
     ValueError
-        If `count` is less than 1, an operand holds NaN, k differs, leading axes do not broadcast,
+        If `count` is out of range, an operand holds NaN, k differs, leading axes do not broadcast,
         no metric has this name, or `subset` has the wrong shape or an id that no row has.
 
     Notes
@@ -81,8 +82,8 @@ def topk(
     where = "search.topk"
     own = check_metric(where, metric)
     rows, columns, k, batch, shape = product_operands(where, a, b, ("a", "b"))
-    count = check_integer(where, "count", count, 1)
     *lead, m, n = shape
+    count = check_count(where, count, n)
     if n > MAX_TOPK_ROWS:
         raise ValueError(f"[{where}] b must have at most {MAX_TOPK_ROWS} rows, got {n}")
     chosen = None if subset is None else _Subset(where, subset, n)
@@ -103,6 +104,20 @@ def topk(
     for result, part in zip((distances, indices), zip(*parts, strict=True), strict=True):
         result[..., :found] = np.reshape(part, (*lead, m, found))
     return distances, indices
+
+
+def check_count(where: str, count: Any, n: int) -> int:
+    """Check how many of n rows are to be found for each query, and return it as a plain int.
+
+    Places of rows that are not there take memory too: 12 bytes each and for each query. Who wants
+    all rows has to ask for n, not for any large number.
+    """
+    count = check_integer(where, "count", count, 1)
+    if count > max(n, MOST_COUNT):
+        raise ValueError(
+            f"[{where}] count must be at most {MOST_COUNT}, or the number of rows, {n}, got {count}"
+        )
+    return count
 
 
 class _Subset:

@@ -17,7 +17,7 @@ from ..ops.memory import MAX_BITS
 from ..ops.packing import plain_rows
 from .ids import check_ids
 from .metrics import Columns, check_matrix
-from .nearest import MISSING
+from .nearest import MISSING, check_count
 
 __all__ = ["rescore", "score_topk"]
 
@@ -110,7 +110,7 @@ def score_topk(
     queries : array_like of shape (m, k), integers or floats, used as float32
     b : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
     count : int
-        How many to return for each query, at least 1.
+        How many to return for each query, at least 1, and at most 65,536 or n.
     query_bits : {None, 4, 8}, default None
         Round the numbers of a query to integers of so many bits, whose sums are exact and faster:
         see Notes. None multiplies float32 numbers.
@@ -131,7 +131,7 @@ def score_topk(
         If `queries` are packed or do not hold integers or floats, `b` does not hold real numbers,
         `count` or `query_bits` is not an integer, or `values` are not two real numbers.
     ValueError
-        If an operand is not a matrix, k differs, `count` is less than 1, `query_bits` is neither 4
+        If an operand is not a matrix, k differs, `count` is out of range, `query_bits` is neither 4
         nor 8, a query is not finite or so large that sums might not be, `b` holds NaN, or `values`
         are not finite.
 
@@ -149,7 +149,7 @@ def score_topk(
     """
     where = "search.score_topk"
     numbers, bits = _operands(where, queries, b)
-    count = check_integer(where, "count", count, 1)
+    count = check_count(where, count, bits.shape[0])
     if query_bits is not None and check_integer(where, "query_bits", query_bits) not in (4, 8):
         raise ValueError(f"[{where}] query_bits must be None, 4 or 8, got {query_bits}")
     low, high = _two_numbers(where, values)

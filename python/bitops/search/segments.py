@@ -146,6 +146,11 @@ class State(NamedTuple):
     next_id: int
     segments: tuple[Segment, ...]
 
+    @property
+    def live(self) -> int:
+        """Number of rows."""
+        return sum(segment.live for segment in self.segments)
+
     def find(self, ids: Ids) -> NDArray[np.bool_]:
         """Tell which ids are there."""
         found = np.zeros(len(ids), bool)

@@ -51,26 +51,34 @@ def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
     return result
 
 
-def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -> NDArray[Any]:
-    """Shift each image by up to `padding` pixels along both axes.
+def random_crop(
+    x: ArrayLike, padding: int = 4, seed=None, *, size: int | None = None, fill: float = 0
+) -> NDArray[Any]:
+    """Cut a window out of each padded image, at a random place.
 
     Parameters
     ----------
     x : array_like of shape (n, h, w, channels)
     padding : int
-        Pixels added on each side; a window of the old size is cut out at a random place.
+        Pixels added on each side.
     seed : int, SeedSequence or Generator, optional
+    size : int, optional
+        Height and width of the windows. By default those of `x`, so that each image is shifted by
+        up to `padding` pixels along both axes.
     fill : float
         Value of the added pixels.
 
     Returns
     -------
-    ndarray of the shape and dtype of `x`; a copy
+    ndarray of shape (n, height, width, channels) and the dtype of `x`; a copy
 
     Examples
     --------
-    >>> random_crop(np.ones((2, 8, 8, 3), np.uint8), padding=1, seed=0).shape
+    >>> images = np.ones((2, 8, 8, 3), np.uint8)
+    >>> random_crop(images, padding=1, seed=0).shape
     (2, 8, 8, 3)
+    >>> random_crop(images, 0, seed=0, size=6).shape
+    (2, 6, 6, 3)
     """
     images = _images("random_crop", x)
     padding = check_integer("random_crop", "padding", padding, 0)
@@ -78,12 +86,22 @@ def random_crop(x: ArrayLike, padding: int = 4, seed=None, *, fill: float = 0) -
     n, h, w, channels = images.shape
     padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
     padded[:, padding : padding + h, padding : padding + w] = images
-    rows, columns = as_generator("random_crop", seed).integers(0, 2 * padding + 1, (2, n))
-    # (n, 1, 1), (n, h, 1) and (n, 1, w) broadcast to one place for every pixel
+    height, width = h, w
+    if size is not None:
+        height = width = check_integer("random_crop", "size", size, 1)
+        if size > min(padded.shape[1:3]):
+            raise ValueError(
+                f"[random_crop] size must be at most that of the padded images, "
+                f"{padded.shape[1]} x {padded.shape[2]}, got {size}"
+            )
+    rng = as_generator("random_crop", seed)
+    rows = rng.integers(0, padded.shape[1] - height + 1, n)
+    columns = rng.integers(0, padded.shape[2] - width + 1, n)
+    # (n, 1, 1), (n, height, 1) and (n, 1, width) broadcast to one place for every pixel
     return padded[
         np.arange(n)[:, None, None],
-        (rows[:, None] + np.arange(h))[:, :, None],
-        (columns[:, None] + np.arange(w))[:, None, :],
+        (rows[:, None] + np.arange(height))[:, :, None],
+        (columns[:, None] + np.arange(width))[:, None, :],
     ]
 
 

@@ -37,7 +37,8 @@ __all__ = [
 
 Data = tuple[np.ndarray | BitArray, np.ndarray]
 Loss = Callable[..., tuple[float, np.ndarray]]
-Augment = Callable[[np.ndarray | BitArray, np.random.Generator], np.ndarray | BitArray]
+# (x, rng) -> x, or (x, rng, step, steps) -> x of one whose attribute by_step is True
+Augment = Callable[..., np.ndarray | BitArray]
 
 
 class Trainable(Protocol):

@@ -420,22 +420,33 @@ def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
 
 
 def _check_epochs(planned: int, run: Run, position: Position) -> None:
-    """Refuse fewer epochs than have begun; warn if other rates belong to another number of them."""
+    """Refuse fewer epochs than have begun; warn if another number would have changed these."""
     if run.epochs < position.epoch:
         raise ValueError(f"epochs must be at least {position.epoch}, got {run.epochs}")
-    if run.epochs == planned or run.schedule is None:
+    if run.epochs == planned:
         return
+    differ = []
+    if run.schedule is not None and _rates_differ(planned, run, position):
+        differ.append("rates")
+    if getattr(run.augment, "by_step", False):
+        differ.append("images")
+    if differ:
+        warnings.warn(
+            f"[fit] resume goes on to epoch {run.epochs}, but the {' and the '.join(differ)} of "
+            f"the epochs that are done were those of a training of {planned}: the result is not "
+            f"that of {run.epochs} epochs without interruption",
+            stacklevel=6,
+        )
+
+
+def _rates_differ(planned: int, run: Run, position: Position) -> bool:
+    """Tell whether another number of epochs gives those that are done other rates."""
+    assert run.schedule is not None
     done, each = position.epoch, 1
     if getattr(run.schedule, "by_step", False):
         done, each = max(done - 1, 0) * run.batches + position.batch, run.batches
     ends = planned * each, run.epochs * each
-    if any(len({run.schedule(place, end) for end in ends}) > 1 for place in range(done)):
-        warnings.warn(
-            f"[fit] resume goes on to epoch {run.epochs}, but the rates of the epochs that are "
-            f"done were those of a training of {planned}: the result is not that of "
-            f"{run.epochs} epochs without interruption",
-            stacklevel=6,
-        )
+    return any(len({run.schedule(place, end) for end in ends}) > 1 for place in range(done))
 
 
 def _check_tensors(tensors: Tensors, run: Run) -> None:

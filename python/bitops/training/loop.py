@@ -138,7 +138,8 @@ def fit(
         error, images a second and time left.
     augment : callable (x, rng) -> x, optional
         Changes a copy of the rows of a step, as the functions of `bitops.training.augment` do. Its
-        random numbers come from the generator that orders the rows.
+        random numbers come from the generator that orders the rows. One whose attribute `by_step`
+        is True is called with (x, rng, step, steps), where steps count from 0.
     callbacks : Callback or sequence of Callback
         Called in order, such as `EarlyStopping`, `Checkpoint` and `Log`.
     resume : path, optional
@@ -274,7 +275,7 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
-        if not _is_by_step(run.schedule):
+        if not _goes_by_step(run.schedule):
             _set_rate(run, run.epoch - 1, run.epochs)
         while run.batch < run.batches:
             batch = _next_batch(run, over)
@@ -294,8 +295,9 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
             callback.on_epoch(run)
 
 
-def _is_by_step(schedule: Schedule | None) -> bool:
-    return bool(getattr(schedule, "by_step", False))
+def _goes_by_step(function: Schedule | Augment | None) -> bool:
+    """Tell whether a schedule or an augmentation is called with the step and their number."""
+    return bool(getattr(function, "by_step", False))
 
 
 def _set_rate(run: Run, place: int, places: int) -> None:
@@ -326,7 +328,8 @@ def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
         batch = Batch(run.data[0][rows], run.data[1][rows], weight)
     if run.augment is None:
         return batch
-    x = run.augment(batch.x if run.streamed is None else np.copy(batch.x), run.rng)
+    place = (run.step, run.steps) if _goes_by_step(run.augment) else ()
+    x = run.augment(batch.x if run.streamed is None else np.copy(batch.x), run.rng, *place)
     if len(x) != len(batch.y):
         raise ValueError(f"[fit] augment must keep the {len(batch.y)} rows, got {x.shape}")
     return batch._replace(x=x)
@@ -334,7 +337,7 @@ def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
 
 def _run_step(run: Run, batch: Batch) -> None:
     """Compute rows forward and backward, and update the parameters."""
-    if _is_by_step(run.schedule):
+    if _goes_by_step(run.schedule):
         _set_rate(run, run.step, run.steps)
     run.position.batch += 1
     cause: ValueError | None = None
