@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -141,7 +142,7 @@ core = Extension(
         str(INCLUDE / "bitops_api.h"),
         *sorted(str(path) for pattern in ("*.h", "*.inc") for path in KERNELS.rglob(pattern)),
     ],
-    include_dirs=["bitops", str(KERNELS), str(INCLUDE)],
+    include_dirs=["bitops", str(KERNELS), str(INCLUDE), numpy.get_include()],
     extra_compile_args=COMPILE_ARGS,
     define_macros=[] if CHECKED else [("NDEBUG", None)],
     undef_macros=["NDEBUG"] if CHECKED else [],

@@ -3,9 +3,9 @@
     python bench/index_files.py [--gib 4] [--bits 1024] [--queries 1 100] [--folder DIR]
 
 The index is larger than the memory that the system may use for copies of files if the process runs
-in a control group with a limit, such as 600 MB. A plain read takes pieces of 8 MiB, as a search
-does. Reads and searches take turns on one thread, since the speed of a disk changes; printed are
-the medians. Every query is a row of the index, which must be found first.
+in a control group with a limit, such as 600 MB. A plain read takes pieces of 8 MiB. Reads and
+searches take turns on one thread, since the speed of a disk changes; printed are the medians. Every
+query is a row of the index, which must be found first.
 """
 
 from __future__ import annotations

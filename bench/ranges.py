@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from common import bit_rows
 
 Words = NDArray[np.uint64]
 
-MOVED_BYTES = 1 << 28
+MOVED_BYTES, MOVED_BITS = 1 << 28, (64, 512, 1024, 1 << 24)
 CHECKED_ROWS = 3000
 CHECKED_QUERIES, CHECKED_PART = 5, 20_000  # whose scores are compared, rows at a time
 FINGERPRINTS, CHECKED_SETS = 30_000, 1000
@@ -206,28 +206,59 @@ def packing(rng: np.random.Generator, options: argparse.Namespace) -> None:
 
 
 def moves(rng: np.random.Generator, options: argparse.Namespace) -> None:
-    """Logic and moves of 256 MiB: share of the speed of a copy to new memory."""
+    """Logic and moves of 256 MiB to new arrays: share of a plain read and write of these bytes."""
     del options
     words = rng.integers(0, 2**64, MOVED_BYTES // 8, np.uint64)
-    for k in (64, 1024):
-        move_rows(rng, words.reshape(-1, k // 64), k)
+    shares = [move_rows(rng, words.reshape(-1, k // 64), k) for k in MOVED_BITS]
+    show("bits of a row", "  ".join(f"{k:>8}" for k in MOVED_BITS))
+    for name in shares[0]:
+        show(name, "  ".join(f"{of_rows[name]:8.0%}" for of_rows in shares))
 
 
-def move_rows(rng: np.random.Generator, rows: Words, k: int) -> None:
+def move_rows(rng: np.random.Generator, rows: Words, k: int) -> dict[str, float]:
+    """Return the share for each move of these rows; NumPy moves the same bytes by turns with us."""
     a, b = bit_rows(rows), bit_rows(rows[::-1].copy())
-    order = rng.permutation(len(rows))
-    for name, rival, call in (
-        ("a & b", lambda: rows ^ rows, lambda: a & b),
-        ("~a", rows.copy, lambda: ~a),
-        ("roll", rows.copy, lambda: np.roll(a, 13, axis=1)),
-        ("flip", rows.copy, lambda: np.flip(a, axis=1)),
-        ("take, to NumPy's", lambda: rows.take(order, axis=0), lambda: np.take(a, order, axis=0)),
-        ("majority of columns, to a read", rows.max, lambda: bo.majority(a, axis=0)),
-        ("majority of rows, to a read", rows.max, lambda: bo.majority(a, axis=1)),
-    ):
-        plain, _ = best(rival)
-        seconds, _ = best(call)
-        show(f"{k} bits, {name}", f"{plain / seconds:.0%}")
+    order, in_order = rng.permutation(len(rows)), np.arange(len(rows))
+    part = np.unpackbits(rows[:9].view(np.uint8), axis=1, bitorder="little").astype(bool)
+
+    def bits(x: NDArray[np.bool_]) -> Callable[[bo.BitArray], bool]:
+        return lambda got: got[: len(x)] == bo.pack(x)
+
+    def words(x: Words) -> Callable[[bo.BitArray], bool]:
+        return lambda got: np.array_equal(got.words[: len(x)], x)
+
+    def most(axis: int) -> Callable[[bo.BitArray], bool]:
+        return lambda got: got == bo.pack(2 * bo.popcount(a, axis) >= a.shape[axis])
+
+    x, y = rows[:9], b.words[:9]
+    copy = (rows.copy,)
+    two = (b.words.max, rows.copy)
+    cases = {
+        "a & b": (two, lambda: a & b, words(x & y)),
+        "a | b": (two, lambda: a | b, words(x | y)),
+        "a ^ b": (two, lambda: a ^ b, words(x ^ y)),
+        "~a": (copy, lambda: ~a, words(~x)),
+        "roll by 13": (copy, lambda: np.roll(a, 13, 1), bits(np.roll(part, 13, 1))),
+        "roll by a third": (copy, lambda: np.roll(a, k // 3, 1), bits(np.roll(part, k // 3, 1))),
+        "roll of rows": (copy, lambda: np.roll(a, 5, 0), words(np.roll(rows, 5, 0)[:9])),
+        "flip": (copy, lambda: np.flip(a, 1), bits(part[:, ::-1])),
+        "take, in order": (copy, lambda: np.take(a, in_order, 0), words(x)),
+        "take, at random": (copy, lambda: np.take(a, order, 0), words(rows[order[:9]])),
+        "majority of columns": ((rows.max,), lambda: bo.majority(a, 0), most(0)),
+        "majority of rows": ((rows.max,), lambda: bo.majority(a, 1), most(1)),
+    }
+    shares = {}
+    for name, (plain, call, is_right) in cases.items():
+        check(f"{name}, {k} bits", is_right(call()))
+        turns = [turn((*plain, call)) for _ in range(4)]
+        fastest = np.min(turns, axis=0)
+        shares[name] = float(fastest[:-1].sum() / fastest[-1])
+    return shares
+
+
+def turn(calls: Sequence[Callable[[], Any]]) -> list[float]:
+    """Return the seconds of each call; what it returns is freed within."""
+    return [best(call, 1)[0] for call in calls]
 
 
 PARTS = {part.__name__: part for part in (ranges, scores, packing, moves)}

@@ -564,15 +564,30 @@ cdef int check_blocks(str name, const int64_t[::1] index, size_t block, size_t r
     return 0
 
 
+cdef enum:
+    # Word products, a few microseconds of which: to release the lock and to ask for signals would
+    # take a good part of that. One thread is as fast as several.
+    BRIEF_WORK = 1 << 14
+
+
 cdef int call_gemm(const c.bitops_isa *isa, c.bitops_gemm_args *args) except -1:
     """Find scratch memory and multiply."""
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
+    cdef bint is_brief = <double>args.m * args.n * args.k_words <= BRIEF_WORK
+    cdef int n_threads = 1 if is_brief else c.bitops_get_num_threads()
+    cdef size_t size = c.bitops_gemm_workspace_size(isa, args, n_threads)
+    cdef c.bitops_stop stop
     cdef Scratch workspace
+    cdef void *start = NULL
+    if size or not is_brief:
+        workspace = make_scratch(size)
+        start = workspace.start
+    if is_brief:
+        c.bitops_gemm(isa, args, start, 1)
+        return 0
+    stop = at_signals()
     args.stop = &stop
-    workspace = make_scratch(c.bitops_gemm_workspace_size(isa, args, n_threads))
     with nogil:
-        c.bitops_gemm(isa, args, workspace.start, n_threads)
+        c.bitops_gemm(isa, args, start, n_threads)
     return check_stop(&stop)
 
 
@@ -802,37 +817,44 @@ def max_windows(object x, bint bits, object window, object max_out):
     bits : bool
     window : tuple
         A Window of geometry.py; each sees some of its image.
-    max_out : OUT, ndarray of shape (n, oh, ow, c) and the type of x, contiguous, elsewhere
+    max_out : OUT, ndarray of shape (n, oh, ow, c) and the type of x, contiguous, elsewhere; or None
+        for a new one, if that is small
 
     Returns
     -------
-    bool
-        Whether it was done: not for other numbers than float32, nor if x is not contiguous.
+    ndarray or None
+        max_out. None, and nothing is done, for other numbers than float32, if x is not contiguous,
+        and if a new array would be large.
     """
     cdef c.bitops_image windows
     cdef c.bitops_stop stop = at_signals()
     cdef c.bitops_dtype dtype = c.BITOPS_BOOL8 if bits else c.BITOPS_F32
+    cdef PyArray_Descr *dtype_of_x = UINT64 if bits else FLOAT32
     cdef memory source, result
     cdef Scratch workspace
     cdef int n_threads = c.bitops_get_num_threads()
     cdef size_t images, pixel_bytes
-    if x.dtype is not (UINT64 if bits else FLOAT32):
-        return False
+    if not is_array(x, dtype_of_x):
+        return None
     set_window(window, 1, False, &windows)
     n, height, width, channels = x.shape
     check_size("height", height, windows.height)
     check_size("width", width, windows.width)
-    if not find_memory(x, None, False, &source) or source.nbytes == 0:
-        return False
-    check_size("max_out", find_memory(
-        max_out, (n, windows.out_height, windows.out_width, channels), True, &result), True)
+    if not find_memory(<PyObject *>x, None, False, &source) or source.nbytes == 0:
+        return None
     images, pixel_bytes = n, channels * (sizeof(uint64_t) if bits else sizeof(float))
+    shape = (n, windows.out_height, windows.out_width, channels)
+    if max_out is None:
+        if times(output_rows(images, &windows), pixel_bytes) >= NEW_BYTES:
+            return None
+        max_out = empty(shape, <object>dtype_of_x)
+    check_size("max_out", find_memory(<PyObject *>max_out, shape, True, &result), True)
     workspace = make_scratch(c.bitops_max_windows_workspace_size(&windows, pixel_bytes, n_threads))
     with nogil:
         c.bitops_max_windows(c.bitops_isa_active(), &windows, dtype, pixel_bytes, source.start,
                              images, NULL, result.start, workspace.start, &stop, n_threads)
     check_stop(&stop)
-    return True
+    return max_out
 
 
 def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1] mean_out):

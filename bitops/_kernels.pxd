@@ -132,13 +132,30 @@ cdef extern from "bitops.h" nogil:
     void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t n,
                              uint8_t *bytes_out, ptrdiff_t ld_out, bitops_stop *stop,
                              int n_threads) noexcept
-    void bitops_copy_bits(const uint64_t *words, size_t ld, size_t first, size_t rows,
-                          size_t n, uint64_t *words_out, size_t ld_out, size_t to,
+    void bitops_copy_bits(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t first,
+                          size_t rows, size_t n, uint64_t *words_out, size_t ld_out, size_t to,
                           bitops_stop *stop, int n_threads) noexcept
-    void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut,
-                          uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
+    bint bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *indices,
+                          size_t count, uint64_t *words_out, bitops_stop *stop,
+                          int n_threads) noexcept
+    void bitops_roll_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                          size_t cut, uint64_t *words_out, bitops_stop *stop,
+                          int n_threads) noexcept
+    ctypedef enum bitops_logic:
+        BITOPS_AND
+        BITOPS_OR
+        BITOPS_XOR
+        BITOPS_XNOR
+        BITOPS_NOT
+    void bitops_combine(bitops_logic logic, const uint64_t *a, const uint64_t *b, size_t rows,
+                        size_t n, uint64_t *words_out, bitops_stop *stop,
+                        int n_threads) noexcept
     void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
                           uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_majority_columns(const bitops_isa *isa, const uint64_t *words, size_t ld_outer,
+                                 size_t ld, size_t outer, size_t rows, size_t n_words,
+                                 uint64_t least, uint64_t *words_out, bitops_stop *stop,
+                                 int n_threads) noexcept
     void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t rows,
                               size_t k_words, int64_t least, uint64_t *words_out,
                               bitops_stop *stop, int n_threads) noexcept
@@ -194,6 +211,7 @@ cdef extern from "bitops.h" nogil:
                      int n_threads) noexcept
 
     enum: BITOPS_RANKED_BITS
+    enum: BITOPS_MAJORITY_ROWS
     size_t bitops_lines_size(size_t n, size_t k_words) noexcept
     void bitops_make_lines(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                            uint64_t *lines_out, bitops_stop *stop) noexcept

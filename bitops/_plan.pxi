@@ -25,6 +25,8 @@ cdef extern from "drivers/plan.h" nogil:
         BITOPS_STEP_SCALE
         BITOPS_STEP_TIMES
         BITOPS_STEP_PAD
+        BITOPS_STEP_SUM
+        BITOPS_STEP_K_MAP
 
     ctypedef struct bitops_step:
         bitops_step_kind kind
@@ -33,6 +35,7 @@ cdef extern from "drivers/plan.h" nogil:
         size_t rows, n
         c.bitops_gemm_args gemm
         c.bitops_conv_args conv
+        int has_k_map
         c.bitops_mixed_args mixed
         bitops_float_conv_args float_conv
         c.bitops_image image
@@ -46,6 +49,7 @@ cdef extern from "drivers/plan.h" nogil:
         int relu
         float low
         float high
+        int32_t factors[2]
         const void *levels
         int (*multiply)(void *matrix, const float *rows, size_t m, size_t k, size_t n,
                         float *products_out) except -1 nogil
@@ -257,6 +261,14 @@ cdef class Plan:
         step.conv.images = images
         self.kept.append(convolution)
         self.set_outputs(&step.conv.store, convolution.args.filters, alpha, bias, threshold, flip)
+
+    def scaled_conv(self, ptrdiff_t x, ptrdiff_t k_map, ptrdiff_t y, size_t images,
+                    Convolution convolution not None, alpha, bias):
+        """The same with a scale of each output position, float32, between alpha and bias."""
+        self.conv(x, y, images, convolution, alpha, bias, None, None)
+        cdef bitops_step *step = <bitops_step *>self.steps.start + self.plan.count - 1
+        step.conv.store.kind = c.BITOPS_STORE_SCALED
+        step.other, step.has_k_map = k_map, True
 
     cdef bitops_step *add_mixed(self, ptrdiff_t x, ptrdiff_t y, int dtype, int bits, size_t k,
                                 const uint64_t[:, ::1] w, Panels panels,
@@ -500,6 +512,19 @@ cdef class Plan:
         """Rows of n float32 times float32, of which each row is for k rows."""
         cdef bitops_step *step = self.add_step(BITOPS_STEP_TIMES, x, y)
         step.other, step.rows, step.n, step.k = other, rows, n, k
+
+    def sum(self, ptrdiff_t x, ptrdiff_t other, ptrdiff_t y, int dtype, size_t rows, size_t n,
+            int32_t x_factor, int32_t other_factor):
+        """Rows of n numbers I32 or F32 times a factor, plus others times another."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_SUM, x, y)
+        step.dtype, step.other, step.rows, step.n = <c.bitops_dtype>dtype, other, rows, n
+        step.factors[0], step.factors[1] = x_factor, other_factor
+
+    def k_map(self, ptrdiff_t x, ptrdiff_t y, size_t images, window, size_t channels):
+        """The scale of each output position of a convolution of float32 images, as `k_map`."""
+        cdef bitops_step *step = self.add_step(BITOPS_STEP_K_MAP, x, y)
+        self.set_images(step, images, window, 1, sizeof(float))
+        step.n = channels
 
     def pad(self, ptrdiff_t x, ptrdiff_t y, size_t images, size_t height, size_t width, sides,
             const uint8_t[::1] pixel):

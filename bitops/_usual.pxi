@@ -8,11 +8,34 @@
 # Python functions would find nothing to do.
 import numpy
 
-from cpython.buffer cimport (
-    PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
-)
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.type cimport PyType_IsSubtype
+
+cdef extern from *:
+    """
+    #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+    #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+    """
+
+# What is read of ndarrays: a buffer of each would take 0.1 us.
+cdef extern from "numpy/arrayobject.h" nogil:
+    ctypedef struct PyArrayObject:
+        pass
+
+    ctypedef struct PyArray_Descr:
+        pass
+
+    enum:
+        NPY_ARRAY_CARRAY  # contiguous, aligned, writable
+        NPY_ARRAY_CARRAY_RO  # or perhaps not writable
+
+    void *PyArray_DATA(PyArrayObject *)
+    int PyArray_NDIM(PyArrayObject *)
+    Py_ssize_t *PyArray_DIMS(PyArrayObject *)
+    PyArray_Descr *PyArray_DESCR(PyArrayObject *)
+    Py_ssize_t PyArray_ITEMSIZE(PyArrayObject *)
+    Py_ssize_t PyDataType_ELSIZE(PyArray_Descr *)
+    bint PyArray_CHKFLAGS(PyArrayObject *, int)
 
 cdef enum:
     NEW_BYTES = 1 << 16  # smaller results are made here
@@ -22,21 +45,24 @@ LARGE = NEW_BYTES  # memory.py aligns larger arrays, and says why
 
 cdef type ndarray = numpy.ndarray
 cdef object empty = numpy.empty
-cdef object INT32 = numpy.dtype(numpy.int32)
-cdef object INT64 = numpy.dtype(numpy.int64)
-cdef object UINT16 = numpy.dtype(numpy.uint16)
-cdef object UINT64 = numpy.dtype(numpy.uint64)
-cdef object FLOAT32 = numpy.dtype(numpy.float32)
+
+# Types are compared by their address, and references to them are not counted, see find_memory.
+cdef tuple DTYPES = tuple(numpy.dtype(name) for name in ("i4", "i8", "u2", "u8", "f4"))
+cdef PyArray_Descr *INT32 = <PyArray_Descr *><PyObject *>DTYPES[0]
+cdef PyArray_Descr *INT64 = <PyArray_Descr *><PyObject *>DTYPES[1]
+cdef PyArray_Descr *UINT16 = <PyArray_Descr *><PyObject *>DTYPES[2]
+cdef PyArray_Descr *UINT64 = <PyArray_Descr *><PyObject *>DTYPES[3]
+cdef PyArray_Descr *FLOAT32 = <PyArray_Descr *><PyObject *>DTYPES[4]
 
 # The types that pack takes, with their codes.
 PACK_CODES = {
     numpy.dtype(numpy.bool_): BOOL8,
     numpy.dtype(numpy.int8): I8,
     numpy.dtype(numpy.int16): I16,
-    INT32: I32,
-    INT64: I64,
+    numpy.dtype(numpy.int32): I32,
+    numpy.dtype(numpy.int64): I64,
     numpy.dtype(numpy.float16): F16,
-    FLOAT32: F32,
+    numpy.dtype(numpy.float32): F32,
     numpy.dtype(numpy.float64): F64,
 }
 cdef dict pack_codes = PACK_CODES
@@ -49,6 +75,42 @@ SIGN = c.BITOPS_STORE_SIGN
 INTERSECTION = c.BITOPS_STORE_INTERSECTION
 JACCARD = c.BITOPS_STORE_JACCARD
 DICE = c.BITOPS_STORE_DICE
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+cdef struct memory:
+    char *start
+    size_t nbytes
+
+
+cdef bint find_memory(PyObject *array, tuple shape, bint write, memory *found) except -1:
+    """Find the memory of an ndarray; returns whether it is contiguous, aligned and of this shape.
+
+    None is any shape. Whoever calls holds the array: references to what threads share are not
+    counted, because threads would contend for the counter.
+    """
+    cdef PyArrayObject *own = <PyArrayObject *>array
+    cdef Py_ssize_t i
+    if not PyObject_TypeCheck(<object>array, <PyTypeObject *>ndarray):
+        return False
+    if not PyArray_CHKFLAGS(own, NPY_ARRAY_CARRAY if write else NPY_ARRAY_CARRAY_RO):
+        return False
+    if shape is not None and PyArray_NDIM(own) != len(shape):
+        return False
+    found.start = <char *>PyArray_DATA(own)
+    found.nbytes = PyArray_ITEMSIZE(own)
+    for i in range(PyArray_NDIM(own)):
+        if shape is not None and <Py_ssize_t>shape[i] != PyArray_DIMS(own)[i]:
+            return False
+        found.nbytes *= <size_t>PyArray_DIMS(own)[i]
+    return True
+
+
+cdef bint is_array(object array, PyArray_Descr *dtype) noexcept:
+    """Whether an object is an ndarray, of no subclass, with this very dtype."""
+    return (type(array) is ndarray
+            and PyArray_DESCR(<PyArrayObject *><PyObject *>array) == dtype)
 
 
 # ---- packed arrays ---------------------------------------------------------------------------
@@ -125,7 +187,7 @@ cdef class Bits:
         return make_bits(type(self), words, shape, last)
 
 
-cdef object NO_WORDS = empty(0, UINT64)
+cdef object NO_WORDS = empty(0, numpy.uint64)
 cdef tuple NO_ARGUMENTS = ()
 cdef object bits_class = Bits
 
@@ -222,12 +284,7 @@ cdef enum:
 cdef tuple ONE_GROUP = ("panels", 1)  # the key of the panels of a matrix
 
 
-# ---- memory ----------------------------------------------------------------------------------
-
-cdef struct memory:
-    char *start
-    size_t nbytes
-
+# ---- what a call reads and writes ------------------------------------------------------------
 
 cdef enum:
     MAX_READS = 5  # arrays that a call reads: two operands and three scales
@@ -240,37 +297,11 @@ cdef struct usual_call:
     int n_reads
 
 
-cdef bint find_memory(object array, tuple shape, bint write, memory *found) except -1:
-    """Find the memory of an ndarray; returns whether it is contiguous, aligned and of this shape.
-
-    None is any shape.
-    """
-    cdef Py_buffer buffer
-    cdef Py_ssize_t i
-    cdef bint ready
-    PyObject_GetBuffer(array, &buffer, PyBUF_STRIDES)  # without the format, which takes longer
-    ready = (PyBuffer_IsContiguous(&buffer, b"C") and not (write and buffer.readonly)
-             and <uintptr_t>buffer.buf % buffer.itemsize == 0)
-    if shape is not None:
-        ready = ready and buffer.ndim == len(shape)
-        for i in range(buffer.ndim if ready else 0):
-            ready = ready and shape[i] == buffer.shape[i]
-    found.start = <char *>buffer.buf
-    found.nbytes = buffer.len
-    PyBuffer_Release(&buffer)  # whoever calls keeps the array alive
-    return ready
-
-
-cdef const void *find_read(usual_call *call, object array, object dtype,
+cdef const void *find_read(usual_call *call, object array, PyArray_Descr *dtype,
                            tuple shape) except? NULL:
-    """Note an ndarray that a call reads; returns its memory, NULL if it cannot be read as it lies.
-
-    An array of our own has the right dtype, and None stands for that.
-    """
+    """Note an ndarray that a call reads; returns its memory, NULL if it cannot be read as it lies."""
     cdef memory *found = &call.reads[call.n_reads]
-    if dtype is not None and (type(array) is not ndarray or array.dtype is not dtype):
-        return NULL
-    if not find_memory(array, shape, False, found):
+    if not (is_array(array, dtype) and find_memory(<PyObject *>array, shape, False, found)):
         return NULL
     call.n_reads += 1
     return found.start
@@ -278,16 +309,17 @@ cdef const void *find_read(usual_call *call, object array, object dtype,
 
 cdef const uint64_t *find_bits(usual_call *call, Bits bits, size_t rows) except? NULL:
     """Note bits that a call reads, in so many rows of at least one bit; see find_read."""
-    cdef const void *start = find_read(call, bits._words, None, None)
-    if start == NULL:
+    cdef memory *found = &call.reads[call.n_reads]
+    if not find_memory(<PyObject *>bits._words, None, False, found):
         return NULL
     # nobody but us should change the words' shape; if someone did, nothing is read beside them
-    if call.reads[call.n_reads - 1].nbytes != rows * c.bitops_words(bits.k) * sizeof(uint64_t):
+    if found.nbytes != rows * c.bitops_words(bits.k) * sizeof(uint64_t):
         return NULL
-    return <const uint64_t *>start
+    call.n_reads += 1
+    return <const uint64_t *>found.start
 
 
-cdef object find_result(usual_call *call, object out, object dtype, tuple shape):
+cdef object find_result(usual_call *call, object out, PyArray_Descr *dtype, tuple shape):
     """Return the array to fill, a small new one if out is None; None if it would be unusual.
 
     call.store.c is its memory.
@@ -296,15 +328,15 @@ cdef object find_result(usual_call *call, object out, object dtype, tuple shape)
     cdef int i
     cdef double nbytes
     if out is None:
-        nbytes = dtype.itemsize
+        nbytes = PyDataType_ELSIZE(dtype)
         for size in shape:
-            nbytes *= size
+            nbytes *= <size_t>size
         if nbytes >= NEW_BYTES:
             return None
-        out = empty(shape, dtype)
-    elif type(out) is not ndarray or out.dtype is not dtype:
+        out = empty(shape, <object>dtype)
+    elif not is_array(out, dtype):
         return None
-    if not find_memory(out, shape, True, &found):
+    if not find_memory(<PyObject *>out, shape, True, &found):
         return None
     for i in range(call.n_reads):
         if (found.start < call.reads[i].start + call.reads[i].nbytes
@@ -419,6 +451,13 @@ cdef object find_operands(usual_call *call, object a, object w, int w_axis,
     return None if args.w == NULL else columns
 
 
+cdef tuple with_last(tuple shape, size_t n):
+    """A shape with another last axis."""
+    if len(shape) == 2:  # the usual one, without a slice
+        return (shape[0], n)
+    return (*shape[:len(shape) - 1], n)
+
+
 def usual_product(int kind, object a, object w, tuple factors not None, object out,
                   int w_axis=1):
     """Multiply packed rows, or return None if something is unusual.
@@ -444,7 +483,7 @@ def usual_product(int kind, object a, object w, tuple factors not None, object o
     held = find_operands(&call, a, w, w_axis, &args)
     if held is None:
         return None
-    shape = (*(<Bits>a).shape[:(<Bits>a).axis], args.n)
+    shape = with_last((<Bits>a).shape, args.n)
     array = find_store(&call, kind, factors, shape, out)
     if array is None:
         return None

@@ -11,7 +11,7 @@ def usual_pack(object x, object axis):
     cdef c.bitops_dtype dtype
     cdef c.bitops_stop stop = at_signals()
     code = pack_codes.get(x.dtype) if type(x) is ndarray else None
-    if code is None or type(axis) is not int or not find_memory(x, None, False, &source):
+    if code is None or type(axis) is not int or not find_memory(<PyObject *>x, None, False, &source):
         return None
     shape = x.shape
     last = len(shape) - 1
@@ -81,7 +81,7 @@ def usual_words(type cls, object words, object shape):
     cdef tuple sizes
     cdef size_t k, k_words
     cdef Py_ssize_t last
-    if type(words) is not ndarray or words.dtype is not UINT64 or type(shape) is not tuple:
+    if not is_array(words, UINT64) or type(shape) is not tuple:
         return None
     sizes = shape
     last = len(sizes) - 1
@@ -92,7 +92,7 @@ def usual_words(type cls, object words, object shape):
         return None
     k = sizes[last]
     k_words = c.bitops_words(k)
-    if not find_memory(words, (*sizes[:last], k_words), False, &found):
+    if not find_memory(<PyObject *>words, (*sizes[:last], k_words), False, &found):
         return None
     if has_padding_bits(<const uint64_t *>found.start, found.nbytes // (8 * k_words), k):
         return None

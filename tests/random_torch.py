@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -220,9 +221,9 @@ SEQUENCES = Kinds(Conv1, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)
 
 
 class _Maker:
-    def __init__(self, seed: int, of: Kinds):
+    def __init__(self, seed: int, of: Kinds, signs: Sequence[str]):
         self.rng = np.random.default_rng(seed)
-        self.of = of
+        self.of, self.signs = of, signs
         self.channels = self.halvings = 0
         self.is_mixed = False  # whether channels lie in another order than in the source
 
@@ -230,7 +231,7 @@ class _Maker:
         return choices[self.rng.integers(0, len(choices))]
 
     def sign(self) -> nn.Module:
-        return Sign(self.one_of(*SIGNS))
+        return Sign(self.one_of(*self.signs))
 
     def start(self, layer, exact: bool):
         """Give a layer random parameters; exact ones sum up without rounding in any order."""
@@ -306,9 +307,11 @@ class _Maker:
         return Join(kind, nn.Sequential(*body), shortcut)
 
 
-def random_network(seed: int, of: Kinds = IMAGES) -> tuple[nn.Module, np.ndarray]:
+def random_network(
+    seed: int, of: Kinds = IMAGES, signs: Sequence[str] = tuple(SIGNS)
+) -> tuple[nn.Module, np.ndarray]:
     """Make a module and a batch of its inputs, whole numbers: images, sequences or rows."""
-    make = _Maker(seed, of)
+    make = _Maker(seed, of, signs)
     rng = make.rng
     is_image = bool(rng.integers(0, 5))
     image = (22, 21) if of is IMAGES else (21,)

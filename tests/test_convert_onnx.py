@@ -212,6 +212,70 @@ def test_constants_of_the_shape_of_a_batch(rng):
     assert_same_scores(converted(net), net, rng.normal(0, 1, (4, 2, 3, 3)).astype(np.float32))
 
 
+def test_ones_of_the_shape_of_weights(rng):
+    """As exporters write weights binarized by torch.where(w >= 0, ones_like(w), -ones_like(w))."""
+    net = Network(rng, (20,))
+    w = net.constant(rng.normal(0, 1, (20, 6)).astype(np.float32))
+    ones = net.add("Expand", net.constant(np.float32(1)), net.add("Shape", w))
+    above = net.add("GreaterOrEqual", w, net.constant(np.float32(0)))
+    net.add("MatMul", "input", net.add("Where", above, ones, net.add("Neg", ones)))
+    packed = converted(net)
+    assert [type(layer) for layer in packed.layers] == [PackedDense]
+    assert_same_scores(packed, net, rng.normal(0, 1, (7, 20)).astype(np.float32))
+
+
+def test_infinities_on_the_way_to_weights(net):
+    """As in IR-Net's scales, 2 ** log2(mean magnitude), of a filter that is 0."""
+    scale = net.constant(np.float32([0, 1, 2]))
+    log = net.add("Log", scale)
+    net.add("MatMul", "input", net.add("Mul", net.constant(net.signs(20, 3)), net.add("Exp", log)))
+    packed = converted(net)
+    with np.errstate(divide="ignore"):
+        assert_same_scores(packed, net, np.eye(20, dtype=np.float32))
+
+
+def test_constants_of_a_fixed_batch(rng):
+    """As exporters write torch.ones_like(x) if the size of the batch is fixed."""
+    net = Network(rng, (2, 3, 3))
+    ones = np.ones((4, 2, 3, 3), np.float32)
+    above = net.add("GreaterOrEqual", "input", net.constant(np.float32(0)))
+    net.add("Where", above, net.constant(ones), net.constant(-ones))
+    net.then("Flatten")
+    net.then("MatMul", net.signs(18, 3))
+    assert_same_scores(converted(net), net, rng.normal(0, 1, (4, 2, 3, 3)).astype(np.float32))
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_a_zero_that_is_replaced(net, rng, is_swapped):
+    """As exporters write sign = x.sign(); sign[sign == 0] = 1, which takes one bit."""
+    net.then("MatMul", net.signs(20, 6))
+    sign = net.then("Sign")
+    operands = [sign, net.constant(np.float32(0))]
+    is_zero = net.add("Equal", *operands[:: -1 if is_swapped else 1])
+    net.add("Where", is_zero, net.constant(np.float32(1)), sign)
+    net.then("MatMul", net.signs(6, 4))
+    packed = converted(net)
+    assert [type(layer) for layer in packed.layers] == [PackedDense, PackedDense]
+    x = rng.integers(-2, 3, (40, 20)).astype(np.float32)
+    assert "remarks" not in packed.notes and packed(x).dtype == np.int32
+    assert_same_scores(packed, net, x)
+
+
+def test_comparisons_that_choose_in_turn(rng):
+    """As exporters write where(x > 2, 1, where(x < -1, -1, 0)), and a choice of two choices."""
+    net = Network(rng, (20,))
+    above, below, middle = (
+        net.add(op, "input", net.constant(np.float32(limit)))
+        for op, limit in (("Greater", 2), ("Less", -1), ("GreaterOrEqual", 0))
+    )
+    one, zero, minus = (net.constant(np.float32(value)) for value in (1, 0, -1))
+    inner = net.add("Where", below, minus, zero)
+    net.add("Where", middle, net.add("Where", above, one, zero), inner)
+    net.then("MatMul", net.signs(20, 4))
+    x = rng.integers(-3, 5, (40, 20)).astype(np.float32)
+    assert_same_scores(converted(net), net, x)
+
+
 def test_gzipped_files_and_paths(net, rng, tmp_path):
     net.then("MatMul", net.signs(20, 3))
     data = net.model().SerializeToString()
@@ -367,7 +431,8 @@ def test_the_first_node_that_cannot_be_represented_is_named(net):
     ("op", "constants", "attributes", "message"),
     [
         ("BatchNormalization", [np.ones(3, np.float32)] * 4, {}, "must have 20 elements"),
-        ("Add", [np.ones((2, 20), np.float32)], {}, "may differ by channel"),
+        ("Add", [np.ones((2, 20), np.float32).cumsum(axis=0)], {}, "may differ by channel"),
+        ("Equal", [np.float32(0)], {}, "must be few values"),
         ("Div", [np.float32(0)], {}, "divides by zero"),
         ("MatMul", [np.ones((7, 3), np.float32)], {}, "take 7 features, got 20"),
         ("Softmax", [], {"axis": 0}, "must be that of the features"),

@@ -268,6 +268,34 @@ def test_resume_is_exact(kind, client, tmp_path):
         assert bits(alone) == bits(whole)
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "words"),
+    (
+        ("int8", "sign", "gradients is int8 there and sign here"),
+        ("sign", "float32", "gradients is sign there and none here"),
+        ("float32", "int8", "gradients is none there and int8 here"),
+    ),
+)
+def test_other_gradients_do_not_go_on(there, here, words, client, tmp_path):
+    path = tmp_path / "training"
+    options = {"batch_size": 55, "verbose": 0, "client": client, "schedule": "constant"}
+    first = {**options, "epochs": 1, "gradients": there}
+    distributed.fit(plain(), X, Y, callbacks=Checkpoint(path), **first)
+    written, model = path.read_bytes(), plain(7)
+    before = bits(model)
+    with pytest.raises(ValueError, match=f"resume must be a checkpoint .*: {words}$"):
+        distributed.fit(model, X, Y, resume=path, epochs=2, gradients=here, **options)
+    with pytest.raises(FileExistsError, match=words):
+        other = {**options, "epochs": 1, "gradients": here}
+        distributed.fit(model, X, Y, callbacks=Checkpoint(path), **other)
+    assert bits(model) == before
+    assert path.read_bytes() == written
+    if there != "float32":
+        alone = {"batch_size": 55, "verbose": 0, "schedule": "constant", "accumulate": 8}
+        with pytest.raises(ValueError, match=f"gradients is {there} there and none here"):
+            model.fit(X, Y, resume=path, epochs=2, **alone)
+
+
 class At(Callback):
     """Calls a function after a step."""
 

@@ -194,6 +194,7 @@ REFUSED = {
     "unknown": (lambda c: c[c[:, 0] > 0], {}, ValueError, "chunks of codes must have known sizes"),
     "bits": (lambda c: c, {"bits": 99}, ValueError, "queries must have 99 columns, got 100"),
     "count": (lambda c: c, {"count": 0}, ValueError, "count must be at least 1, got 0"),
+    "many": (lambda c: c, {"count": 10**12}, ValueError, "count must be at most 65536, or"),
     "metric": (lambda c: c, {"metric": "cosine"}, ValueError, "metric must be one of hamming"),
     "subset": (lambda c: c, {"subset": [240]}, ValueError, r"subset must be in \[0, 240\)"),
     "mask": (lambda c: c, {"subset": [True]}, ValueError, r"a mask must have shape \(240,\)"),

@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from bitops.ops import joining
 from conftest import EDGE_BITS
 
 SHAPES = ((65,), (3, 70), (9, 64), (130, 2), (2, 9, 65), (3, 0), (0, 70), (1, 1, 1))
@@ -73,6 +74,22 @@ def test_take(rng, shape):
                     np.take(b, [n], axis)
 
 
+def test_take_many_rows(rng, threads, monkeypatch):
+    monkeypatch.setattr(joining, "MANY_WORDS", 1)
+    for k in (449, 512, 700, 1024):
+        x = rng.random((300, k)) < 0.5
+        b = bo.pack(x)
+        for places in (rng.integers(-300, 300, (70, 9)), rng.permutation(300)[::2], [0], []):
+            places = np.asarray(places, np.int32)
+            assert_bits(np.take(b, places, 0), x[places], places.ndim)
+        for places in ([3, 300], [-301]):
+            with pytest.raises(IndexError, match="out of bounds for axis 0 with size 300"):
+                np.take(b, places, 0)
+        with pytest.raises(TypeError, match="Cannot cast"):
+            np.take(b, [1.0], 0)
+        assert_bits(np.take(b, np.uint64([2, 1]), 0), x[[2, 1]])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_roll(rng, threads, shape):
     for x, b in draw(rng, shape):
@@ -131,6 +148,9 @@ B = bo.pack(np.ones((2, 70)))
         (lambda: np.concatenate([B, B[:1]], 1), ValueError, r"\[concatenate\] shapes.*\(1, 70\)"),
         (lambda: np.concatenate([B, B], 2), ValueError, r"\[concatenate\] axis.*2"),
         (lambda: np.stack([B, B[:1]]), ValueError, r"\[stack\] shapes.*\(1, 70\)"),
+        (lambda: np.concatenate([B, B], 0, B), TypeError, r"takes no out, got BitArray of shape"),
+        (lambda: np.stack([B], dtype=int), TypeError, r"np\.stack .* takes no dtype, got type"),
+        (lambda: np.take(B, [0], 0, np.zeros((1, 2))), TypeError, r"no out, got ndarray of shape"),
         (lambda: np.stack([B], 4), ValueError, r"\[stack\] axis.*4"),
         (lambda: np.take(B, [0], 3), ValueError, r"\[take\] axis.*3"),
         (lambda: np.take(B, 0), IndexError, r"\[BitArray\] one element.*np\.asarray"),
@@ -153,7 +173,11 @@ def test_moves_past_the_caches(rng, k):
     some = [0, 1, len(words) // 2, len(words) - 2, len(words) - 1]
     for shift in (-13, k // 2 + 5):
         assert np.roll(b, shift, 1)[some] == np.roll(b[some], shift, 1)
-    assert np.flip(b, 1)[some] == np.flip(b[some], 1)
+    flipped = np.flip(b, 1)
+    assert flipped[some] == np.flip(b[some], 1)
+    assert (b * flipped)[some] == b[some] * flipped[some]
+    order = rng.permutation(len(words))
+    assert np.take(b, order, 0)[some] == b[order[some]]
 
 
 @pytest.mark.parametrize("k", (128, 192, 6400, 40_000 * 64))

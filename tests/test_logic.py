@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from bitops.ops import majority
+from bitops.ops import logic, majority
 from conftest import EDGE_BITS, random_signs
 
 # By name: the operator, the ufunc, and what they do with bools.
@@ -38,14 +38,18 @@ def assert_bits(b, wanted, axis=None):
     assert axis is None or b.axis == axis
 
 
+@pytest.mark.parametrize("large", (False, True))
 @pytest.mark.parametrize("name", LOGIC)
-def test_two_operands(rng, name):
+def test_two_operands(rng, monkeypatch, name, large):
+    if large:
+        monkeypatch.setattr(logic, "LARGE_WORDS", 1)
     apply, ufunc, plain = LOGIC[name]
     for k in EDGE_BITS:
         x, y = rng.random((2, 3, k)) < 0.5
         a, b = bo.pack(x), bo.pack(y)
         assert_bits(apply(a, b), plain(x, y), axis=1)
         assert_bits(ufunc(a, b), plain(x, y), axis=1)
+        assert_bits(~a, ~x, axis=1)
         assert_bits(a, x)
         assert_bits(b, y)
 
@@ -163,6 +167,17 @@ def test_majority_of_many_words(rng):
         x, y, z = (b[..., i, :] for i in range(3))
         assert bo.majority(b, axis) == x & y | z & (x | y)
     assert bo.majority(bo.pack(np.ones((2, 9)), 1)).axis == 0
+
+
+def test_majority_of_parts_of_rows(isa, rng):
+    """Words are read where they lie, unless they descend."""
+    x = rng.random((150, 4, 1200)) < 0.5
+    b = bo.BitArray.from_words(bo.pack(x).words[..., 3:15], (150, 4, 12 * 64))
+    x = x[..., 192:960]
+    for part in (np.s_[:], np.s_[::2], np.s_[5:8], np.s_[::-1], np.s_[:, ::3], np.s_[:, ::-1]):
+        for axis in (0, 1):
+            votes = x[part].sum(axis)
+            assert_bits(bo.majority(b[part], axis), 2 * votes >= x[part].shape[axis])
 
 
 def test_counts_of_many_short_rows(isa, rng):

@@ -31,6 +31,8 @@ from bitops.layers import (
     PackedMultiThreshold,
     PackedPad2D,
     PackedPadFeatures,
+    PackedPlanesConv2D,
+    PackedPlanesDense,
     PackedPReLU,
     PackedQuantize,
     PackedReLU,
@@ -204,6 +206,78 @@ def test_random_images(seed, isa):
             real = rng.normal(size=x.shape).astype(np.float32)
             for given in (x, real, bo.pack(real)):
                 assert_plan(model, given)
+
+
+def random_planes(rng, *shape):
+    """Planes and their coefficients, two to four."""
+    count = int(rng.integers(2, 5))
+    coefficients = tuple(int(c) for c in rng.choice([1, 2, 4, 7, 256], size=count))
+    return rng.choice([-1.0, 1.0], size=(count, *shape)), coefficients
+
+
+def random_outputs(rng, n):
+    """What becomes of products: numbers, scaled ones, or bits of thresholds of each type."""
+    real = rng.normal(size=n).astype(np.float32)
+    return (
+        {},
+        {"alpha": real},
+        {"alpha": real, "bias": real[::-1]},
+        {"threshold": rng.integers(-9, 9, size=n), "flip": rng.random(n) < 0.5},
+        {"threshold": real * 9},
+        {"threshold": rng.integers(2**24, 2**30, size=n)},
+    )[rng.integers(6)]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_weights_of_several_planes(seed, isa):
+    rng = np.random.default_rng(seed)
+    k, n = int(rng.choice([1, 16, 64, 70])), int(rng.choice([1, 10, 64, 65]))
+    bits = 1 + seed % 4
+    dense = PackedPlanesDense(*random_planes(rng, n, k), **random_outputs(rng, n))
+    of_codes = PackedPlanesDense(
+        *random_planes(rng, n, k), **random_outputs(rng, n), input_bits=bits
+    )
+    for m in (1, 20):
+        x = rng.normal(size=(m, k)).astype(np.float32) * 3
+        whole = rng.integers(-9, 9, size=x.shape, dtype=np.int32)
+        for given in (x, whole, bo.pack(x), rng.integers(256, size=x.shape, dtype=np.uint8)):
+            assert_plan(Packed([dense]), given)
+        assert_plan(Packed([PackedQuantize(bits, 1.5), of_codes]), whole.astype(np.float32))
+    groups = int(rng.choice([g for g in (1, 2, 5) if n % g == 0]))
+    w, coefficients = random_planes(rng, n, 3, 2, k)
+    conv = PackedPlanesConv2D(
+        w, coefficients, **random_outputs(rng, n), padding=1, stride=2, groups=groups
+    )
+    images = rng.normal(size=(2, 6, 5, k * groups)).astype(np.float32)
+    for given in (images, bo.pack(images), rng.integers(256, size=images.shape, dtype=np.uint8)):
+        assert_plan(Packed([conv]), given)
+
+
+@pytest.mark.parametrize("groups", (1, 2, 8))
+def test_scaled_input(groups, rng, threads):
+    """Real images that the layer binarizes, with the scale of each output position."""
+    signs = rng.choice([-1.0, 1.0], size=(24, 3, 3, 16 // groups))
+    factors = rng.normal(size=(2, 24)).astype(np.float32)
+    settings = {"scale_input": True, "groups": groups, "padding": ((1, 0), (2, 1)), "stride": 2}
+    for scales in ({}, {"alpha": factors[0]}, {"alpha": factors[0], "bias": factors[1]}):
+        for pad_value in (0, 1):
+            layer = PackedConv2D(signs, **scales, **settings, pad_value=pad_value)
+            model = Packed([layer, PackedReLU(), PackedSign()])
+            for n in (1, 5):
+                whole = rng.integers(-9, 9, size=(n, 9, 8, 16), dtype=np.int32)
+                real = rng.normal(size=whole.shape).astype(np.float32)
+                assert_plan(model, real, [3])
+                for given in (
+                    real,
+                    whole,
+                    whole.astype(np.uint8),
+                    special_numbers(rng, *real.shape),
+                ):
+                    assert_plan(Packed([layer]), given)
+    with pytest.raises(ValueError, match=r"\[pack\] x must not hold NaN"):
+        model(np.full((1, 9, 8, 16), np.nan, np.float32))
+    with pytest.raises(TypeError, match="x must be real for scale_input=True"):
+        model(bo.pack(real))
 
 
 def test_many_rows_and_one_filter(threads, rng):

@@ -150,10 +150,28 @@ enum { BITOPS_SPAN_WORDS = 64 }; /* n_words is at most this */
 typedef void bitops_popcount_columns_fn(const uint64_t *words, size_t ld, size_t rows,
                                         size_t n_words, int64_t *count_out);
 
+/* Tells of each of the positions whether at least `least` of the rows have a 1 there. */
+enum { BITOPS_MAJORITY_ROWS = 1 << 24 }; /* rows are at most this */
+typedef void bitops_majority_columns_fn(const uint64_t *words, size_t ld, size_t rows,
+                                        size_t n_words, uint64_t least, uint64_t *words_out);
+
+/* Outputs that are larger than the caches may go past them (`past_caches`). */
+
 /* Writes n words with the bits of each in reverse order, and if `reversed` the words too. Unless
  * shift is 0, of words[i] the bits from `shift` on count, and those of words[i + 1] before it. */
 typedef void bitops_mirror_words_fn(const uint64_t *words, size_t n, size_t shift, int reversed,
-                                    uint64_t *words_out);
+                                    int past_caches, uint64_t *words_out);
+
+/* Writes n words that begin `shift` < 64 bits after words, of which one more is read unless shift
+ * is 0. */
+typedef void bitops_shift_words_fn(const uint64_t *words, size_t n, size_t shift, int past_caches,
+                                   uint64_t *words_out);
+
+/* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
+ * the padding bits are 0. */
+enum { BITOPS_ROLL_WORDS = 64 }; /* of a row, at most */
+typedef void bitops_roll_rows_fn(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                                 int past_caches, uint64_t *words_out);
 
 /* Counts, for each of 64 n_words positions, the taps whose bit differs from that of the weights.
  * The bits of tap t begin at byte taps[t], its weights at w + t * ldw. All of these and count_out
@@ -401,7 +419,7 @@ typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
-                         lanes_bits)
+                         few_columns, lanes_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -420,6 +438,9 @@ typedef struct bitops_isa {
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;
+    /* Columns up to which panels, mostly empty, take longer than rows of w as they lie, if these
+     * are long; half as many if they are not. */
+    size_t few_columns;
     /* k from which numbers of many rows are faster in lanes than by lookup, if few lanes stay
      * empty; 0 if they always are. */
     size_t lanes_bits;
@@ -438,7 +459,10 @@ typedef struct bitops_isa {
     bitops_unpack_f32_fn *unpack_f32;
     bitops_popcount_fn *popcount;
     bitops_popcount_columns_fn *popcount_columns;
+    bitops_majority_columns_fn *majority_columns;
     bitops_mirror_words_fn *mirror_words;
+    bitops_shift_words_fn *shift_words;
+    bitops_roll_rows_fn *roll_rows;
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
@@ -600,6 +624,12 @@ void bitops_majority_rows(const bitops_isa *isa, const uint64_t *words, size_t r
 void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_t outer,
                              size_t rows, size_t n_words, int64_t *count_out, bitops_stop *stop,
                              int n_threads);
+/* A bit for each position of outer x n_words words: whether at least `least` of the rows, the
+ * middle axis, have a 1 there; there are 1 to BITOPS_MAJORITY_ROWS rows. Blocks lie ld_outer words
+ * apart and their rows ld. */
+void bitops_majority_columns(const bitops_isa *isa, const uint64_t *words, size_t ld_outer,
+                             size_t ld, size_t outer, size_t rows, size_t n_words, uint64_t least,
+                             uint64_t *words_out, bitops_stop *stop, int n_threads);
 
 /* Copies rows of n bytes, with the bits of each byte in reverse order: from packed bits in big bit
  * order to little, and back. The rows lie ld and ld_out bytes apart, which may be negative. */
@@ -607,13 +637,28 @@ void bitops_mirror_bytes(const uint8_t *bytes, ptrdiff_t ld, size_t rows, size_t
                          uint8_t *bytes_out, ptrdiff_t ld_out, bitops_stop *stop, int n_threads);
 /* Copies bits [from, from + n) of rows of ld words to bits [to, to + n) of rows of ld_out words,
  * whose other bits stay. The two must not overlap. */
-void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows, size_t n,
-                      uint64_t *words_out, size_t ld_out, size_t to, bitops_stop *stop,
-                      int n_threads);
+void bitops_copy_bits(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t from,
+                      size_t rows, size_t n, uint64_t *words_out, size_t ld_out, size_t to,
+                      bitops_stop *stop, int n_threads);
+/* Copies row indices[i] of n rows to row i, for each i < count; a negative index counts from the
+ * end. Returns whether all rows are there; in the place of others nothing is written. */
+int bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *indices,
+                     size_t count, uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
  * the padding bits are 0. */
-void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
-                      bitops_stop *stop, int n_threads);
+void bitops_roll_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                      size_t cut, uint64_t *words_out, bitops_stop *stop, int n_threads);
+/* Combines the words of rows of n bits, past the caches: for outputs that none can hold. The
+ * padding bits are 0. Of NOT b is not read. */
+typedef enum bitops_logic {
+    BITOPS_AND,
+    BITOPS_OR,
+    BITOPS_XOR,
+    BITOPS_XNOR,
+    BITOPS_NOT
+} bitops_logic;
+void bitops_combine(bitops_logic logic, const uint64_t *a, const uint64_t *b, size_t rows, size_t n,
+                    uint64_t *words_out, bitops_stop *stop, int n_threads);
 /* Writes rows of n bits in reverse order; the padding bits are 0. */
 void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
                       uint64_t *words_out, bitops_stop *stop, int n_threads);

@@ -144,9 +144,11 @@ static void test_popcount(const bitops_isa *isa) {
     }
 }
 
+/* Rows around groups of 8 and 64, words around blocks of 8. */
+static const size_t row_counts[] = {1, 2, 3, 7, 8, 9, 31, 63, 64, 65, 127, 128, 129, 257};
+static const size_t widths[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64};
+
 static void test_popcount_columns(const bitops_isa *isa) {
-    static const size_t row_counts[] = {1, 2, 3, 31, 63, 64, 65, 127, 128, 129, 257};
-    static const size_t widths[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64};
     for (size_t r = 0; r < COUNT(row_counts); r++)
         for (size_t s = 0; s < COUNT(widths); s++)
             for (int pattern = 0; pattern < PATTERNS; pattern++) {
@@ -157,6 +159,28 @@ static void test_popcount_columns(const bitops_isa *isa) {
                 isa->popcount_columns(words, ld, rows, n_words, out.got);
                 generic->popcount_columns(words, ld, rows, n_words, out.want);
                 check_outputs(rows, n_words, (size_t)pattern);
+            }
+}
+
+static void test_majority_columns(const bitops_isa *isa) {
+    for (size_t r = 0; r < COUNT(row_counts); r++)
+        for (size_t s = 0; s < COUNT(widths); s++)
+            for (int pattern = 0; pattern < PATTERNS; pattern++) {
+                const size_t rows = row_counts[r], n_words = widths[s];
+                const size_t ld = n_words + (pattern ? 0 : 3);
+                const uint64_t *words = input_words(0, (rows - 1) * ld + n_words, pattern);
+                const uint64_t least[] = {0, 1, rows / 2, (rows + 1) / 2, rows, rows + 1};
+                int64_t counts[BITOPS_SPAN_WORDS * 64];
+                generic->popcount_columns(words, ld, rows, n_words, counts);
+                for (size_t l = 0; l < COUNT(least); l++) {
+                    const outputs out = make_outputs(n_words * sizeof(uint64_t), 0);
+                    isa->majority_columns(words, ld, rows, n_words, least[l], out.got);
+                    uint64_t *want = out.want;
+                    for (size_t i = 0; i < n_words * 64; i++)
+                        want[i / 64] = (i % 64 ? want[i / 64] : 0) |
+                                       (uint64_t)((uint64_t)counts[i] >= least[l]) << i % 64;
+                    check_outputs(rows, n_words, (size_t)pattern);
+                }
             }
 }
 
@@ -374,22 +398,68 @@ static void test_larger_f32(const bitops_isa *isa) {
     }
 }
 
+static uint64_t bit_of(const uint64_t *words, size_t i) {
+    return words[i / 64] >> i % 64 & 1;
+}
+
+static void set_bit(uint64_t *words, size_t i, uint64_t bit) {
+    words[i / 64] = (words[i / 64] & ~((uint64_t)1 << i % 64)) | bit << i % 64;
+}
+
 static void test_mirror_words(const bitops_isa *isa) {
     for (size_t n = 1; n < 200; n += 1 + n / 9)
         for (size_t shift = 0; shift < 64; shift += 1 + shift / 2)
-            for (int reversed = 0; reversed < 2; reversed++) {
+            for (int way = 0; way < 4; way++) {
+                const int reversed = way % 2;
                 const uint64_t *words = input_words(0, n + (shift > 0), RANDOM);
                 const outputs out = make_outputs(n * sizeof *words, 8 * (n % 8));
-                isa->mirror_words(words, n, shift, reversed, out.got);
+                isa->mirror_words(words, n, shift, reversed, way / 2, out.got);
                 for (size_t i = 0; i < 64 * n; i++) { /* bit by bit */
-                    const size_t from = i + shift, to = 64 * (i / 64) + 63 - i % 64;
-                    const size_t at = reversed ? 64 * n - 1 - i : to;
-                    uint64_t *want = (uint64_t *)out.want + at / 64;
-                    const uint64_t bit = words[from / 64] >> from % 64 & 1;
-                    *want = (*want & ~((uint64_t)1 << at % 64)) | bit << at % 64;
+                    const size_t to = reversed ? 64 * n - 1 - i : 64 * (i / 64) + 63 - i % 64;
+                    set_bit(out.want, to, bit_of(words, i + shift));
                 }
-                check_outputs(n, shift, (size_t)reversed);
+                check_outputs(n, shift, (size_t)way);
             }
+}
+
+static void test_shift_words(const bitops_isa *isa) {
+    for (size_t n = 1; n < 200; n += 1 + n / 9)
+        for (size_t shift = 0; shift < 64; shift += 1 + shift / 2)
+            for (int past_caches = 0; past_caches < 2; past_caches++) {
+                const uint64_t *words = input_words(0, n + (shift > 0), RANDOM);
+                const outputs out = make_outputs(n * sizeof *words, 8 * (n % 8));
+                isa->shift_words(words, n, shift, past_caches, out.got);
+                for (size_t i = 0; i < 64 * n; i++)
+                    set_bit(out.want, i, bit_of(words, i + shift));
+                check_outputs(n, shift, (size_t)past_caches);
+            }
+}
+
+static void roll_case(const bitops_isa *isa, size_t rows, size_t n, size_t cut, int past_caches) {
+    const size_t n_words = bitops_words(n);
+    uint64_t *words = input_words(0, rows * n_words, RANDOM);
+    const outputs out = make_outputs(rows * n_words * sizeof *words, past_caches ? 0 : 8);
+    memset(out.want, 0, rows * n_words * sizeof *words);
+    for (size_t row = 0; row < rows; row++)
+        words[(row + 1) * n_words - 1] &= UINT64_MAX >> (-n % 64);
+    isa->roll_rows(words, rows, n, cut, past_caches, out.got);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t i = 0; i < n; i++)
+            set_bit((uint64_t *)out.want + row * n_words, i,
+                    bit_of(words + row * n_words, (i + cut) % n));
+    check_outputs(rows, n, cut);
+}
+
+static void test_roll_rows(const bitops_isa *isa) {
+    static const size_t sizes[] = {2,   3,   63,  64,  65,  127, 128,  129,  190,  256,  300,
+                                   320, 448, 500, 512, 577, 700, 1024, 1088, 2048, 4000, 4096};
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        const size_t n = sizes[s], cuts[] = {1, n / 3, n / 2, n - 1, 64, 128, n - 64};
+        for (size_t c = 0; c < COUNT(cuts); c++)
+            for (size_t rows = 1; rows < 40; rows += 1 + rows / 3)
+                if (0 < cuts[c] && cuts[c] < n)
+                    roll_case(isa, rows, n, cuts[c], (int)(rows % 2));
+    }
 }
 
 const named_test pack_tests[] = {
@@ -408,7 +478,10 @@ const named_test pack_tests[] = {
     {"unpack_f32", test_unpack_f32},
     {"popcount", test_popcount},
     {"mirror_words", test_mirror_words},
+    {"shift_words", test_shift_words},
+    {"roll_rows", test_roll_rows},
     {"popcount_columns", test_popcount_columns},
+    {"majority_columns", test_majority_columns},
     {"count_taps", test_count_taps},
     {"store_counts", test_store_counts},
     {"sum_columns", test_sum_columns},

@@ -19,17 +19,20 @@ enum {
     SEARCH_ROWS = 8,          /* searches read w as it lies for up to so many rows of a, */
     SEARCH_WORDS = 16,        /* if rows are not shorter */
     SOME_COLUMNS = 16, /* of long rows, for which twice as many rows of a read w as it lies */
-    DENSE_ROWS = 4,    /* short rows of a that are multiplied with w as it lies, at most */
+    DENSE_ROWS = 4,    /* short rows of a that are multiplied with w as it lies, at most; twice as
+                          many of one or two words */
 };
 
 /* Whether so few columns would waste most of a panel, which is multiplied in whole vectors. */
 static inline int is_narrow(const bitops_isa *isa, size_t n) {
-    return 4 * n <= isa->nr;
+    return n <= isa->few_columns;
 }
 
-/* Whether w is read as it lies for any number of rows of a: panels would be mostly empty. */
+/* Whether w is read as it lies for any number of rows of a: panels would be mostly empty. Shorter
+ * rows, of half as many columns, only where they have no kernel of their own. */
 static inline int is_always_plain(const bitops_isa *isa, const bitops_gemm_args *args) {
-    return is_narrow(isa, args->n) && args->k_words > BITOPS_MEDIUM_WORDS;
+    return is_narrow(isa, args->n) && (args->k_words > BITOPS_MEDIUM_WORDS ||
+                                       (!isa->gemm_short && is_narrow(isa, 2 * args->n)));
 }
 
 /* Whether rows of so many words have a kernel of their own. */
@@ -48,8 +51,8 @@ static inline size_t most_dense_rows(const bitops_gemm_args *args) {
     if (!rows_are_dense(args))
         return 0;
     if (!args->panels)
-        return DENSE_ROWS;
-    return args->k_words <= 2 ? 2 : 1;
+        return args->k_words <= 2 ? 2 * DENSE_ROWS : DENSE_ROWS;
+    return args->k_words == 1 ? 2 * DENSE_ROWS : args->k_words == 2 ? 2 : 1;
 }
 
 /* For plain rows that gemm_short does not take. */

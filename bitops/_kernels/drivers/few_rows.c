@@ -42,6 +42,16 @@ _Static_assert((int)BLOCK_WORDS >= BLOCK_ROWS * ROW_WORDS, "a block has room for
 
 /* ---- rows as they lie ---------------------------------------------------------------------- */
 
+/* Task `task`: a block of `rows` rows of a times one of `groups` groups of columns. */
+static void multiply_plain(const bitops_isa *isa, const bitops_gemm_args *args, size_t rows,
+                           size_t columns, size_t groups, size_t task) {
+    const size_t col = task % groups * columns, i = task / groups * rows;
+    if (!bitops_stopped_at(task, STOP_STEPS, args->stop))
+        isa->gemm_rows(args->a + i * args->lda, args->lda, min_size(rows, args->m - i),
+                       args->w + col * args->ldw, args->ldw, min_size(columns, args->n - col),
+                       args->k_words, i, col, &args->store);
+}
+
 void bitops_plain_rows(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
     const size_t fit = PLAIN_WORDS / max_size(args->k_words, 1) / PLAIN_COLUMNS;
     const size_t columns = max_size(fit, 1) * PLAIN_COLUMNS, groups = ceil_div(args->n, columns);
@@ -50,15 +60,8 @@ void bitops_plain_rows(const bitops_isa *isa, const bitops_gemm_args *args, int 
     const size_t share = groups < (size_t)threads ? ceil_div(args->m, (size_t)threads) : args->m;
     const size_t block = PLAIN_BLOCK_WORDS / max_size(args->k_words, 1);
     const size_t rows = min_size(share, max_size(block, PLAIN_ROWS));
-    BITOPS_PARALLEL_FOR(threads, schedule(static))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)(groups * ceil_div(args->m, rows)); task++) {
-        const size_t col = (size_t)task % groups * columns, i = (size_t)task / groups * rows;
-        if (bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
-            continue;
-        isa->gemm_rows(args->a + i * args->lda, args->lda, min_size(rows, args->m - i),
-                       args->w + col * args->ldw, args->ldw, min_size(columns, args->n - col),
-                       args->k_words, i, col, &args->store);
-    }
+    BITOPS_FOR_SCHEDULED(threads, schedule(static), groups * ceil_div(args->m, rows),
+                         multiply_plain(isa, args, rows, columns, groups, (size_t)task));
 }
 
 /* ---- fresh panels -------------------------------------------------------------------------- */
@@ -84,7 +87,11 @@ static void multiply_part(const bitops_isa *isa, const bitops_gemm_args *args, s
     }
 }
 
-static void multiply_panel(const bitops_isa *isa, const bitops_gemm_args *args, size_t col) {
+/* Task `task`: a panel. */
+static void multiply_panel(const bitops_isa *isa, const bitops_gemm_args *args, size_t task) {
+    if (bitops_stopped_at(task, STOP_STEPS, args->stop))
+        return;
+    const size_t col = task * isa->nr;
     const size_t n = min_size(isa->nr, args->n - col), k_words = args->k_words;
     const size_t part = PANEL_WORDS / max_size(isa->nr, LEAST_COLUMNS);
     if (k_words <= part) {
@@ -102,8 +109,6 @@ static void multiply_panel(const bitops_isa *isa, const bitops_gemm_args *args, 
 void bitops_fresh_panels(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
     assert(args->m <= BITOPS_FRESH_ROWS && isa->nr <= MOST_COLUMNS && isa->row_words <= ROW_WORDS);
     assert(isa->prepack_rows == NULL || isa->row_words == 0);
-    BITOPS_PARALLEL_FOR(threads, schedule(static))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(args->n, isa->nr); task++)
-        if (!bitops_stopped_at((size_t)task, STOP_STEPS, args->stop))
-            multiply_panel(isa, args, (size_t)task * isa->nr);
+    BITOPS_FOR_SCHEDULED(threads, schedule(static), ceil_div(args->n, isa->nr),
+                         multiply_panel(isa, args, (size_t)task));
 }

@@ -155,6 +155,8 @@ static void place_parts(gemm_plan *plan) {
 static gemm_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, int n_threads) {
     gemm_plan plan = {.isa = isa, .args = args, .threads = team(args, n_threads)};
     plan.way = choose_way(isa, args);
+    if (plan.way != BITOPS_PANELS)
+        return plan;
     plan.sliced = args->k_words > KC_WORDS;
     plan.depth = min_size(args->k_words, KC_WORDS);
     plan.columns = round_up(args->n, isa->nr);

@@ -146,6 +146,16 @@ static void combine_bits(const uint64_t *x, const uint64_t *minimum, size_t word
             column[j] |= x[j] ^ minimum[j];
 }
 
+/* The OR of the pixels of each window of a line, one word each, if all windows lie inside. */
+static void combine_words(const bitops_image *im, const uint64_t *column, uint64_t *y) {
+    for (size_t out_x = 0; out_x < im->out_width; out_x++, column += im->stride_x) {
+        uint64_t any = column[0];
+        for (size_t tap = 1; tap < im->kernel_width; tap++)
+            any |= column[tap];
+        y[out_x] = any;
+    }
+}
+
 void bitops_pool_bits(const bitops_image *im, size_t words, const uint64_t *x,
                       const uint64_t *minimum, size_t line, uint64_t *column, uint64_t *y) {
     const taps_axis across = horizontal_taps(im);
@@ -154,6 +164,11 @@ void bitops_pool_bits(const bitops_image *im, size_t words, const uint64_t *x,
     memset(column, 0, n * sizeof *column);
     for (size_t i = 0; i < seen.taps.end - seen.taps.begin; i++)
         combine_bits(x + (seen.first + i) * n, minimum, words, im->width, column);
+    const size_t end_x = (im->out_width - 1) * im->stride_x + im->kernel_width;
+    if (words == 1 && !minimum && im->pad_left == 0 && end_x <= im->width) {
+        combine_words(im, column, y);
+        return;
+    }
     for (size_t out_x = 0; out_x < im->out_width; out_x++, y += words) {
         const tap_range taps = taps_inside(&across, out_x);
         const uint64_t *pixel = column + (out_x * im->stride_x + taps.begin - im->pad_left) * words;

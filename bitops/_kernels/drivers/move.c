@@ -1,8 +1,7 @@
 /* move.c: bits and bytes that move within rows, or from rows to others.
  *
- * These loops are bound by memory: as compiled for any processor they take about as long as a copy,
- * so but for flips no instruction set has kernels of its own. Large outputs go past the caches, as
- * those of a copy do, by way of a few lines on the stack. */
+ * These loops are bound by memory. Large outputs go past the caches, as those of a copy do: the
+ * kernels write whole lines there, and rows that do not consist of such are put together first. */
 #include "bitops.h"
 #include "drivers/bits.h"
 #include "drivers/sizes.h"
@@ -15,41 +14,25 @@
 enum {
     TASK_WORDS = 1 << 14,   /* 128 KiB: rows that are shorter make a task together */
     THREAD_WORDS = 1 << 15, /* below this many, one thread is as fast */
-    STAGE_WORDS = 1 << 6,   /* that are written together, so that reads and writes overlap, */
-    STAGE_AHEAD = 1 << 10,  /* and how many words before they are asked for */
+    SHORT_WORDS = 1 << 6,   /* of rows that are put together on the stack, about so many words */
+    STAGE_WORDS = LINE_WORDS * SHORT_WORDS, /* whole lines of such rows, at most */
+    STAGE_AHEAD = 1 << 10,                  /* words before they are read, they are asked for */
+    ROWS_AHEAD = 16,                        /* and rows in any order, so many rows before */
+    ASKED_WORDS = 16, /* of a row: the processor asks for the rest of longer ones */
 };
-
-/* Words on the stack that stand for a part of a large output. */
-typedef struct stage {
-    int streams;
-    _Alignas(LINE_BYTES) uint64_t words[STAGE_WORDS];
-} stage;
 
 static int streams(size_t words) {
     return words >= STREAM_BYTES / sizeof(uint64_t);
-}
-
-/* Where up to STAGE_WORDS words for words_out are to be written, which are made from `words`, */
-static inline uint64_t *stage_for(stage *s, const uint64_t *words, uint64_t *words_out) {
-    if (!s->streams)
-        return words_out;
-    for (size_t p = 0; p < STAGE_WORDS; p += LINE_WORDS)
-        BITOPS_PREFETCH((const char *)words + (STAGE_AHEAD + p) * sizeof *words);
-    return s->words;
-}
-
-/* and what brings them there. */
-static inline void deliver(const stage *s, size_t n, uint64_t *words_out) {
-    if (s->streams)
-        stream(words_out, s->words, n * sizeof *words_out);
 }
 
 static int team(size_t words, int n_threads) {
     return bitops_share((double)words, THREAD_WORDS, n_threads);
 }
 
+/* Of rows that share a task, so many that each task begins with a line of the output. */
 static size_t rows_of_task(size_t row_words) {
-    return max_size(TASK_WORDS / max_size(row_words, 1), 1);
+    const size_t rows = TASK_WORDS / max_size(row_words, 1);
+    return rows < LINE_WORDS ? max_size(rows, 1) : rows / LINE_WORDS * LINE_WORDS;
 }
 
 BITOPS_INLINE uint64_t mirror_word(uint64_t v) {
@@ -94,17 +77,9 @@ BITOPS_INLINE void set_bits(uint64_t *word, size_t first, size_t n, uint64_t v) 
     *word = (*word & ~mask) | v << first;
 }
 
-/* Writes n words that begin `shift` bits after a word. */
-BITOPS_INLINE void shift_words(const uint64_t *words, size_t n, size_t shift, uint64_t *words_out) {
-    if (shift == 0)
-        memcpy(words_out, words, n * sizeof *words);
-    else
-        for (size_t i = 0; i < n; i++)
-            words_out[i] = words[i] >> shift | words[i + 1] << (BITOPS_WORD_BITS - shift);
-}
-
-BITOPS_INLINE void copy_row(const uint64_t *words, size_t from, size_t n, uint64_t *words_out,
-                            size_t to, stage *s) {
+/* Bits [from, from + n) of a row become bits [to, to + n) of another one. */
+static void copy_row(const bitops_isa *isa, const uint64_t *words, size_t from, size_t n,
+                     uint64_t *words_out, size_t to, int past_caches) {
     words_out += to / BITOPS_WORD_BITS;
     to %= BITOPS_WORD_BITS;
     if (to) { /* up to the end of the first word */
@@ -116,18 +91,14 @@ BITOPS_INLINE void copy_row(const uint64_t *words, size_t from, size_t n, uint64
     const size_t whole = n / BITOPS_WORD_BITS, rest = n % BITOPS_WORD_BITS;
     const size_t shift = from % BITOPS_WORD_BITS;
     words += from / BITOPS_WORD_BITS;
-    for (size_t i = 0; i < whole; i += STAGE_WORDS) {
-        const size_t some = min_size(STAGE_WORDS, whole - i);
-        shift_words(words + i, some, shift, stage_for(s, words + i, words_out + i));
-        deliver(s, some, words_out + i);
-    }
+    isa->shift_words(words, whole, shift, past_caches, words_out);
     if (rest)
         set_bits(words_out + whole, 0, rest, read_bits(words + whole, shift, rest));
 }
 
-void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows, size_t n,
-                      uint64_t *words_out, size_t ld_out, size_t to, bitops_stop *stop,
-                      int n_threads) {
+void bitops_copy_bits(const bitops_isa *isa, const uint64_t *words, size_t ld, size_t from,
+                      size_t rows, size_t n, uint64_t *words_out, size_t ld_out, size_t to,
+                      bitops_stop *stop, int n_threads) {
     if (n == 0)
         return;
     const size_t n_words = bitops_words(n), share = rows_of_task(n_words);
@@ -136,137 +107,172 @@ void bitops_copy_bits(const uint64_t *words, size_t ld, size_t from, size_t rows
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * share, end = min_size(first + share, rows);
-        stage plain = {.streams = 0};
         for (size_t row = first; row < end; row++)
-            copy_row(words + row * ld, from, n, words_out + row * ld_out, to, &plain);
+            copy_row(isa, words + row * ld, from, n, words_out + row * ld_out, to, 0);
     }
+}
+
+/* ---- rows in any order: bound by the time of a miss, so that several are on their way ----------
+ */
+
+typedef struct choice {
+    const uint64_t *words;
+    size_t n, k_words;
+    const int64_t *indices;
+    int past_caches;
+} choice;
+
+/* The row of an index that may count from the end, or NULL. */
+static const uint64_t *row_at(const choice *c, int64_t index) {
+    const size_t row = (size_t)(index < 0 ? index + (int64_t)c->n : index);
+    return row < c->n ? c->words + row * c->k_words : NULL;
+}
+
+BITOPS_INLINE void ask_for_row(const choice *c, int64_t index) {
+    const uint64_t *row = row_at(c, index);
+    for (size_t p = 0; row && p < min_size(c->k_words, ASKED_WORDS); p += LINE_WORDS)
+        BITOPS_PREFETCH(row + p);
+}
+
+static int take_some(const choice *c, size_t first, size_t end, uint64_t *words_out) {
+    const size_t bytes = c->k_words * sizeof *words_out;
+    int all = 1;
+    for (size_t i = first; i < end; i++) {
+        const uint64_t *row = row_at(c, c->indices[i]);
+        uint64_t *row_out = words_out + i * c->k_words;
+        if (i + ROWS_AHEAD < end)
+            ask_for_row(c, c->indices[i + ROWS_AHEAD]);
+        if (!row)
+            all = 0;
+        else if (c->past_caches)
+            stream(row_out, row, bytes);
+        else
+            memcpy(row_out, row, bytes);
+    }
+    return all;
+}
+
+int bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *indices,
+                     size_t count, uint64_t *words_out, bitops_stop *stop, int n_threads) {
+    const size_t share = rows_of_task(k_words);
+    const int lines = k_words % LINE_WORDS == 0;
+    const choice c = {words, n, k_words, indices, lines && streams(count * k_words)};
+    int all = 1;
+    BITOPS_PARALLEL_FOR(team(count * k_words, n_threads), schedule(static) reduction(& : all))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(count, share); task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t first = (size_t)task * share;
+        all &= take_some(&c, first, min_size(first + share, count), words_out);
+    }
+    return all;
 }
 
 /* ---- rolls and flips: each row of n bits becomes another one --------------------------------- */
-
-/* Rows of one word, 0 < cut < n <= 64. */
-static void roll_short(const uint64_t *words, size_t rows, size_t n, size_t cut,
-                       uint64_t *words_out) {
-    const uint64_t mask = UINT64_MAX >> (BITOPS_WORD_BITS - n);
-    for (size_t row = 0; row < rows; row++)
-        words_out[row] = (words[row] >> cut | words[row] << (n - cut)) & mask;
-}
-
-/* Rows of whole words that take the next word, or the one before, at their ends alone: all of them
- * are shifted as one row, and then the ends are mended. */
-static int rolls_by_a_word(size_t n, size_t cut) {
-    const size_t words = n / BITOPS_WORD_BITS, at = cut / BITOPS_WORD_BITS;
-    return n % BITOPS_WORD_BITS == 0 && words > 1 && (at == 0 || at == words - 1) &&
-           cut % BITOPS_WORD_BITS;
-}
-
-static void roll_by_a_word(const uint64_t *words, size_t rows, size_t n_words, size_t cut,
-                           uint64_t *words_out) {
-    const size_t shift = cut % BITOPS_WORD_BITS, all = rows * n_words;
-    const int later = cut < BITOPS_WORD_BITS; /* word i takes bits of word i + 1, else of i - 1 */
-    shift_words(words, all - 1, shift, words_out + !later);
-    for (size_t row = 0; row < rows; row++) {
-        const uint64_t *own = words + row * n_words;
-        words_out[row * n_words + (later ? n_words - 1 : 0)] =
-            own[n_words - 1] >> shift | own[0] << (BITOPS_WORD_BITS - shift);
-    }
-}
-
-/* Both parts of a row at once, so that its words are read and written once. */
-static void roll_row(const uint64_t *words, size_t n, size_t cut, uint64_t *words_out, stage *s) {
-    words_out[(n - cut) / BITOPS_WORD_BITS] = 0; /* which are filled in parts */
-    words_out[bitops_words(n) - 1] = 0;
-    copy_row(words, cut, n - cut, words_out, 0, s);
-    copy_row(words, 0, cut, words_out, n - cut, s);
-}
-
-static void flip_short(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
-                       uint64_t *words_out) {
-    isa->mirror_words(words, rows, 0, 0, words_out);
-    for (size_t i = 0; i < rows && n < BITOPS_WORD_BITS; i++)
-        words_out[i] >>= BITOPS_WORD_BITS - n;
-}
-
-static void flip_row(const bitops_isa *isa, const uint64_t *words, size_t n, uint64_t *words_out,
-                     stage *s) {
-    const size_t whole = n / BITOPS_WORD_BITS, rest = n % BITOPS_WORD_BITS;
-    for (size_t i = 0; i < whole; i += STAGE_WORDS) {
-        const size_t some = min_size(STAGE_WORDS, whole - i);
-        uint64_t *to = words_out + whole - i - some;
-        isa->mirror_words(words + i, some, rest, 1, stage_for(s, words + i, to));
-        deliver(s, some, to);
-    }
-    if (rest)
-        words_out[whole] = mirror_word(read_bits(words, 0, rest)) >> (BITOPS_WORD_BITS - rest);
-}
 
 /* What becomes of the rows: they are rolled, or flipped if `cut` is 0. */
 typedef struct turn {
     const bitops_isa *isa;
     size_t n, cut, n_words;
+    int past_caches;
 } turn;
 
-static void turn_row(const turn *t, const uint64_t *words, uint64_t *words_out, stage *s) {
-    if (t->cut)
-        roll_row(words, t->n, t->cut, words_out, s);
-    else
-        flip_row(t->isa, words, t->n, words_out, s);
+/* Both parts of a row at once, so that its words are read and written once. */
+static void roll_row(const turn *t, const uint64_t *words, uint64_t *words_out) {
+    words_out[(t->n - t->cut) / BITOPS_WORD_BITS] = 0; /* which are filled in parts */
+    words_out[t->n_words - 1] = 0;
+    copy_row(t->isa, words, t->cut, t->n - t->cut, words_out, 0, t->past_caches);
+    copy_row(t->isa, words, 0, t->cut, words_out, t->n - t->cut, t->past_caches);
 }
 
-/* Rows that fit a stage together. */
-static void turn_short_rows(const turn *t, const uint64_t *words, size_t rows,
-                            uint64_t *words_out) {
-    stage plain; /* not cleared, which takes as long as the rows do */
-    plain.streams = 0;
-    if (t->cut && rolls_by_a_word(t->n, t->cut))
-        roll_by_a_word(words, rows, t->n_words, t->cut, words_out);
-    else if (t->n_words > 1)
+static void roll_rows(const turn *t, const uint64_t *words, size_t rows, uint64_t *words_out) {
+    if (t->n_words <= BITOPS_ROLL_WORDS)
+        t->isa->roll_rows(words, rows, t->n, t->cut, t->past_caches, words_out);
+    else
         for (size_t row = 0; row < rows; row++)
-            turn_row(t, words + row * t->n_words, words_out + row * t->n_words, &plain);
-    else if (t->cut)
-        roll_short(words, rows, t->n, t->cut, words_out);
-    else
-        flip_short(t->isa, words, rows, t->n, words_out);
+            roll_row(t, words + row * t->n_words, words_out + row * t->n_words);
 }
 
-static void turn_rows(const turn *t, const uint64_t *words, size_t rows, uint64_t *words_out,
-                      int past_caches) {
-    const size_t together = STAGE_WORDS / t->n_words;
-    stage s = {.streams = past_caches};
-    for (size_t row = 0; row < rows; row += max_size(together, 1)) {
-        const uint64_t *from = words + row * t->n_words;
-        uint64_t *to = words_out + row * t->n_words;
-        if (together == 0) {
-            turn_row(t, from, to, &s);
-            continue;
+static void flip_row(const turn *t, const uint64_t *words, uint64_t *words_out) {
+    const size_t whole = t->n / BITOPS_WORD_BITS, rest = t->n % BITOPS_WORD_BITS;
+    t->isa->mirror_words(words, whole, rest, 1, t->past_caches, words_out);
+    if (rest)
+        words_out[whole] = mirror_word(read_bits(words, 0, rest)) >> (BITOPS_WORD_BITS - rest);
+}
+
+/* The words of rows in reverse order, which are flipped rows once their bits are mirrored. */
+static void reverse_rows(const turn *t, const uint64_t *words, size_t rows, uint64_t *words_out) {
+    const size_t n = t->n_words, padding = -t->n % BITOPS_WORD_BITS;
+    if (n == 1)
+        for (size_t row = 0; row < rows; row++)
+            words_out[row] = words[row] << padding;
+    else if (padding == 0)
+        for (size_t row = 0; row < rows; row++, words += n, words_out += n)
+            for (size_t i = 0; i < n; i++)
+                words_out[i] = words[n - 1 - i];
+    else
+        for (size_t row = 0; row < rows; row++, words += n, words_out += n) {
+            words_out[n - 1] = words[0] << padding;
+            for (size_t i = 0; i + 1 < n; i++)
+                words_out[i] =
+                    words[n - 1 - i] << padding | words[n - 2 - i] >> (BITOPS_WORD_BITS - padding);
         }
-        const size_t some = min_size(together, rows - row);
-        turn_short_rows(t, from, some, stage_for(&s, from, to));
-        deliver(&s, some * t->n_words, to);
+}
+
+/* Short rows, as many together as make whole lines, so that they may go past the caches. */
+static void flip_short(const turn *t, const uint64_t *words, size_t rows, uint64_t *words_out) {
+    _Alignas(LINE_BYTES) uint64_t stage[STAGE_WORDS];
+    const size_t lines = max_size(SHORT_WORDS / t->n_words / LINE_WORDS, 1);
+    const size_t together = t->n_words % LINE_WORDS ? lines * LINE_WORDS : SHORT_WORDS / t->n_words;
+    for (size_t row = 0; row < rows; row += together) {
+        const size_t some = min_size(together, rows - row), at = row * t->n_words;
+        for (size_t p = 0; t->past_caches && p < some * t->n_words; p += LINE_WORDS)
+            BITOPS_PREFETCH(words + at + STAGE_AHEAD + p);
+        reverse_rows(t, words + at, some, stage);
+        t->isa->mirror_words(stage, some * t->n_words, 0, 0, t->past_caches, words_out + at);
     }
+}
+
+static void flip_rows(const turn *t, const uint64_t *words, size_t rows, uint64_t *words_out) {
+    if (t->n == BITOPS_WORD_BITS) /* as if they were one row */
+        t->isa->mirror_words(words, rows, 0, 0, t->past_caches, words_out);
+    else if (t->n_words <= SHORT_WORDS)
+        flip_short(t, words, rows, words_out);
+    else
+        for (size_t row = 0; row < rows; row++)
+            flip_row(t, words + row * t->n_words, words_out + row * t->n_words);
 }
 
 static void turn_all(const turn *t, const uint64_t *words, size_t rows, uint64_t *words_out,
                      bitops_stop *stop, int n_threads) {
-    const size_t share = rows_of_task(t->n_words), all = rows * t->n_words;
-    BITOPS_PARALLEL_FOR(team(all, n_threads), schedule(static))
+    const size_t share = rows_of_task(t->n_words);
+    BITOPS_PARALLEL_FOR(team(rows * t->n_words, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(rows, share); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
-        const size_t first = (size_t)task * share;
-        turn_rows(t, words + first * t->n_words, min_size(share, rows - first),
-                  words_out + first * t->n_words, streams(all));
+        const size_t first = (size_t)task * share, at = first * t->n_words;
+        const size_t some = min_size(share, rows - first);
+        if (t->cut)
+            roll_rows(t, words + at, some, words_out + at);
+        else
+            flip_rows(t, words + at, some, words_out + at);
     }
 }
 
-void bitops_roll_bits(const uint64_t *words, size_t rows, size_t n, size_t cut, uint64_t *words_out,
-                      bitops_stop *stop, int n_threads) {
-    const turn t = {.n = n, .cut = cut, .n_words = bitops_words(n)};
+static turn turn_of(const bitops_isa *isa, size_t rows, size_t n, size_t cut) {
+    const size_t n_words = bitops_words(n);
+    const turn t = {isa, n, cut, n_words, streams(rows * n_words)};
+    return t;
+}
+
+void bitops_roll_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
+                      size_t cut, uint64_t *words_out, bitops_stop *stop, int n_threads) {
+    const turn t = turn_of(isa, rows, n, cut);
     turn_all(&t, words, rows, words_out, stop, n_threads);
 }
 
 void bitops_flip_bits(const bitops_isa *isa, const uint64_t *words, size_t rows, size_t n,
                       uint64_t *words_out, bitops_stop *stop, int n_threads) {
-    const turn t = {.isa = isa, .n = n, .n_words = bitops_words(n)};
+    const turn t = turn_of(isa, rows, n, 0);
     turn_all(&t, words, rows, words_out, stop, n_threads);
 }

@@ -300,6 +300,22 @@ void bitops_popcount_columns(const bitops_isa *isa, const uint64_t *words, size_
     }
 }
 
+void bitops_majority_columns(const bitops_isa *isa, const uint64_t *words, size_t ld_outer,
+                             size_t ld, size_t outer, size_t rows, size_t n_words, uint64_t least,
+                             uint64_t *words_out, bitops_stop *stop, int n_threads) {
+    const size_t spans = ceil_div(n_words, BITOPS_SPAN_WORDS);
+    BITOPS_PARALLEL_FOR(team(outer * rows * n_words / READ_WORDS, n_threads), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const size_t block = (size_t)task / spans;
+        const size_t first = (size_t)task % spans * BITOPS_SPAN_WORDS;
+        isa->majority_columns(words + block * ld_outer + first, ld, rows,
+                              min_size(n_words - first, BITOPS_SPAN_WORDS), least,
+                              words_out + block * n_words + first);
+    }
+}
+
 size_t bitops_prepack_size(const bitops_isa *isa, size_t n, size_t k_words) {
     return round_up(n, isa->nr) * k_words;
 }

@@ -341,6 +341,25 @@ static void scale_rows(const bitops_step *step, const uint8_t *x, float *y, size
         y[i] = (float)x[i] * step->low;
 }
 
+/* Floats are multiplied by their factors and added, each step rounded. */
+#define DEFINE_SUM_ROWS(name, type)                                                                \
+    static void name(const bitops_step *step, const type *x, const type *other, type *y,           \
+                     size_t begin, size_t end) {                                                   \
+        const type a = (type)step->factors[0], b = (type)step->factors[1];                         \
+        for (size_t i = begin * step->n; i < end * step->n; i++)                                   \
+            y[i] = x[i] * a + other[i] * b;                                                        \
+    }
+DEFINE_SUM_ROWS(sum_floats, float)
+DEFINE_SUM_ROWS(sum_integers, int32_t)
+
+static void run_sum(const bitops_step *step, const void *x, const void *other, void *y,
+                    int n_threads) {
+    if (step->dtype == BITOPS_I32)
+        FOR_SHARES(step, n_threads, sum_integers(step, x, other, y, begin, end));
+    else
+        FOR_SHARES(step, n_threads, sum_floats(step, x, other, y, begin, end));
+}
+
 /* Returns whether a number was NaN. */
 static int run_codes(const bitops_step *step, const void *x, uint8_t *codes, int n_threads) {
     atomic_int nan = 0;
@@ -367,6 +386,14 @@ static void run_mean(const bitops_isa *isa, const bitops_step *step, const float
         y[i] = (float)(sums[i] / (double)step->rows);
 }
 
+/* `means` has a number for each position of the images. */
+static void run_k_map(const bitops_step *step, const float *x, float *y, float *means,
+                      bitops_stop *stop, int n_threads) {
+    const size_t positions = step->images * step->image.height * step->image.width;
+    bitops_mean_magnitude(x, positions, step->n, means, stop, n_threads);
+    bitops_mean_windows(&step->image, means, step->images, 1, y, stop, n_threads);
+}
+
 static void run_flatten(const bitops_step *step, const uint64_t *x, uint64_t *y, bitops_stop *stop,
                         int n_threads) {
     bitops_image image = step->image;
@@ -385,9 +412,11 @@ static void run_gemm(const bitops_isa *isa, const bitops_step *step, const uint6
     bitops_gemm(isa, &args, workspace, n_threads);
 }
 
-static void run_conv(const bitops_isa *isa, const bitops_step *step, const uint64_t *x, void *y,
-                     void *workspace, bitops_stop *stop, int n_threads) {
+static void run_conv(const bitops_isa *isa, const bitops_step *step, const uint64_t *x,
+                     const float *k_map, void *y, void *workspace, bitops_stop *stop,
+                     int n_threads) {
     bitops_conv_args args = step->conv;
+    args.store.k_map = step->has_k_map ? k_map : NULL;
     args.image.x = x;
     args.store.c = y;
     args.stop = stop;
@@ -414,6 +443,8 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
         return bitops_max_windows_workspace_size(&step->image, step->pixel_bytes, n_threads);
     case BITOPS_STEP_MEAN:
         return step->images * step->n * sizeof(double);
+    case BITOPS_STEP_K_MAP:
+        return step->images * step->image.height * step->image.width * sizeof(float);
     default:
         return 0;
     }
@@ -434,7 +465,8 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         run_gemm(isa, step, (const uint64_t *)x, y, workspace, stop, n_threads);
         return 0;
     case BITOPS_STEP_CONV:
-        run_conv(isa, step, (const uint64_t *)x, y, workspace, stop, n_threads);
+        run_conv(isa, step, (const uint64_t *)x, (const float *)other, y, workspace, stop,
+                 n_threads);
         return 0;
     case BITOPS_STEP_MIXED:
         return run_mixed(isa, step, x, y, workspace, stop, n_threads);
@@ -491,6 +523,12 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         return 0;
     case BITOPS_STEP_PAD:
         FOR_SHARES(step, n_threads, pad_lines(step, x, y, begin, end));
+        return 0;
+    case BITOPS_STEP_SUM:
+        run_sum(step, x, other, y, n_threads);
+        return 0;
+    case BITOPS_STEP_K_MAP:
+        run_k_map(step, (const float *)x, (float *)y, (float *)workspace, stop, n_threads);
         return 0;
     }
     return 0;

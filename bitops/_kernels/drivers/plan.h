@@ -32,6 +32,8 @@ typedef enum bitops_step_kind {
     BITOPS_STEP_SCALE,   /* float y = low * x, for x uint8 */
     BITOPS_STEP_TIMES,   /* float y = x * other, a row of which is for k rows of x */
     BITOPS_STEP_PAD,     /* images, among pixels like the one in `levels` */
+    BITOPS_STEP_SUM,     /* int32 or float y = factors[0] x + factors[1] other */
+    BITOPS_STEP_K_MAP,   /* float y = means of windows of the mean magnitudes of n channels */
 } bitops_step_kind;
 
 /* products_out[m,n] = rows[m,k] times the matrix. */
@@ -47,6 +49,7 @@ typedef struct bitops_step {
      * GEMM or CONV says what becomes of the products. */
     bitops_gemm_args gemm;
     bitops_conv_args conv;
+    int has_k_map; /* CONV: `other` is the scale of each output position */
     bitops_mixed_args mixed;
     bitops_float_conv_args float_conv; /* whole */
     /* MIXED over images, POOL, FLATTEN and PAD; pixel_words and x are not used. */
@@ -60,6 +63,7 @@ typedef struct bitops_step {
     const float *alpha, *bias; /* AFFINE and FLOATS */
     int relu;
     float low, high;    /* CLIP and ROUND; SCALE has `low` */
+    int32_t factors[2]; /* SUM */
     const void *levels; /* COUNT: k rows of n numbers of the type of x; PAD: a pixel */
     /* FLOATS: BLAS is called through this function, block by block; it returns nonzero to end the
      * plan. Rows of k numbers give n outputs each. Rows of images are copied to memory unless the

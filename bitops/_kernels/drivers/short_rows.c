@@ -77,25 +77,26 @@ static void run_block(short_block block) {
     multiply(&block);
 }
 
+/* The block of a task, from one of the largest size. */
+static short_block cut_block(short_block block, size_t groups, size_t task) {
+    const bitops_gemm_args *args = block.args;
+    block.i = min_size(task / groups * block.m, args->m);
+    block.j = task % groups * block.n;
+    block.m = min_size(block.m, args->m - block.i);
+    block.n = min_size(block.n, args->n - block.j);
+    return block;
+}
+
 void bitops_short_rows(const bitops_isa *isa, const bitops_gemm_args *args, int threads) {
     const size_t columns = short_columns(isa, args->k_words), groups = ceil_div(args->n, columns);
     size_t blocks = 1;
     if (threads > 1)
         blocks = min_size(ceil_div(args->m, TASK_ROWS),
                           ceil_div((size_t)threads * TASKS_A_THREAD, groups));
-    const size_t rows = ceil_div(args->m, blocks);
-    const int streams = is_streamed(args);
-    BITOPS_PARALLEL_FOR(threads, schedule(dynamic))
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)(blocks * groups); task++) {
-        const size_t i = min_size((size_t)task / groups * rows, args->m);
-        const size_t j = (size_t)task % groups * columns;
-        const short_block block = {.isa = isa,
-                                   .args = args,
-                                   .i = i,
-                                   .m = min_size(rows, args->m - i),
-                                   .j = j,
-                                   .n = min_size(columns, args->n - j),
-                                   .streams = streams};
-        run_block(block);
-    }
+    const short_block whole = {.isa = isa,
+                               .args = args,
+                               .m = ceil_div(args->m, blocks),
+                               .n = columns,
+                               .streams = is_streamed(args)};
+    BITOPS_FOR_TASKS(threads, blocks * groups, run_block(cut_block(whole, groups, (size_t)task)));
 }

@@ -21,7 +21,6 @@
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"
 #include "isa/shared/avx2.h"
-#include "isa/shared/columns.h"
 #include "isa/shared/mirror.h"
 #include "isa/shared/pack.h"
 #include "isa/shared/store.h"
@@ -33,6 +32,11 @@
 #include <string.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,prfchw")
+
+enum { BLOCK_WORDS = YMM_WORDS };
+
+#include "isa/shared/columns.h"
+#include "isa/shared/roll.h"
 
 /* ---- pack ---------------------------------------------------------------------------------- */
 
@@ -280,9 +284,78 @@ void bitops_popcount_columns_avx2(const uint64_t *words, size_t ld, size_t rows,
     count_columns(words, ld, rows, n_words, count_out);
 }
 
+void bitops_majority_columns_avx2(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                  uint64_t least, uint64_t *words_out) {
+    reach_columns(words, ld, rows, n_words, least, words_out);
+}
+
+/* ---- moves --------------------------------------------------------------------------------- */
+
+/* Bytes with their bits in reverse order: their halves are looked up. */
+BITOPS_INLINE __m256i mirror_octets(__m256i v_u8x32) {
+    const __m256i low_u8x32 = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0x00, (char)0x80, 0x40, (char)0xc0, 0x20, (char)0xa0, 0x60, (char)0xe0, 0x10,
+                      (char)0x90, 0x50, (char)0xd0, 0x30, (char)0xb0, 0x70, (char)0xf0));
+    const __m256i high_u8x32 = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15));
+    const __m256i half_u8x32 = _mm256_set1_epi8(15);
+    return _mm256_or_si256(
+        _mm256_shuffle_epi8(low_u8x32, _mm256_and_si256(v_u8x32, half_u8x32)),
+        _mm256_shuffle_epi8(high_u8x32,
+                            _mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), half_u8x32)));
+}
+
+/* mirror_words for four words; `reversed` is a constant. */
+BITOPS_INLINE __m256i mirror_four(const uint64_t *words, size_t shift, const int reversed) {
+    const __m256i bytes_u8x32 = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
+    __m256i v_u64x4 = load(words);
+    if (shift) {
+        const __m128i right = _mm_cvtsi32_si128((int)shift),
+                      left = _mm_cvtsi32_si128(64 - (int)shift);
+        v_u64x4 = _mm256_or_si256(_mm256_srl_epi64(v_u64x4, right),
+                                  _mm256_sll_epi64(load(words + 1), left));
+    }
+    v_u64x4 = mirror_octets(_mm256_shuffle_epi8(v_u64x4, bytes_u8x32));
+    enum { LAST_FIRST = 0x1b };
+    return reversed ? _mm256_permute4x64_epi64(v_u64x4, LAST_FIRST) : v_u64x4;
+}
+
+BITOPS_INLINE void mirror_all(const uint64_t *words, size_t n, size_t shift, const int reversed,
+                              int past_caches, uint64_t *words_out) {
+    const size_t head = past_caches ? words_to_line(words_out, n) : 0; /* before whole lines */
+    const size_t whole = (n - head) / BLOCK_WORDS * BLOCK_WORDS, rest = n - head - whole;
+    const uint64_t *from = reversed ? words + rest : words + head; /* of what whole lines take */
+    mirror_words(reversed ? words + n - head : words, head, shift, reversed, words_out);
+    for (size_t i = 0; i < whole; i += YMM_WORDS) {
+        const uint64_t *own = reversed ? from + whole - i - YMM_WORDS : from + i;
+        const __m256i v_u64x4 = mirror_four(own, shift, reversed);
+        BITOPS_PREFETCH(reversed ? own - BLOCK_AHEAD : own + BLOCK_AHEAD);
+        if (past_caches)
+            _mm256_stream_si256((__m256i *)(words_out + head + i), v_u64x4);
+        else
+            _mm256_storeu_si256((__m256i *)(words_out + head + i), v_u64x4);
+    }
+    mirror_words(reversed ? words : words + head + whole, rest, shift, reversed,
+                 words_out + head + whole);
+}
+
 void bitops_mirror_words_avx2(const uint64_t *words, size_t n, size_t shift, int reversed,
-                              uint64_t *words_out) {
-    mirror_words(words, n, shift, reversed, words_out);
+                              int past_caches, uint64_t *words_out) {
+    if (reversed)
+        mirror_all(words, n, shift, 1, past_caches, words_out);
+    else
+        mirror_all(words, n, shift, 0, past_caches, words_out);
+}
+
+void bitops_shift_words_avx2(const uint64_t *words, size_t n, size_t shift, int past_caches,
+                             uint64_t *words_out) {
+    shift_row(words, n, shift, past_caches, words_out);
+}
+
+void bitops_roll_rows_avx2(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                           int past_caches, uint64_t *words_out) {
+    roll_short_rows(words, rows, n, cut, past_caches, words_out);
 }
 
 /* ---- depthwise ----------------------------------------------------------------------------- */

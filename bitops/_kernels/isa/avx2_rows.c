@@ -54,6 +54,22 @@ BITOPS_INLINE void block_mismatches(const size_t words, const uint64_t *a, const
     }
 }
 
+/* One row of a of a single word times 32 rows of w that follow each other. */
+BITOPS_INLINE void word_mismatches(const uint64_t *a, const uint64_t *w, int32_t *out) {
+    const __m256i a_u64x4 = _mm256_set1_epi64x((int64_t)*a);
+    const __m256i order_u32x8 = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    BITOPS_UNROLL
+    for (int l = 0; l < 32; l += 8) {
+        const __m256i low_u64x4 = sum_bytes(popcount_bytes(_mm256_xor_si256(a_u64x4, load(w + l))));
+        const __m256i high_u64x4 =
+            sum_bytes(popcount_bytes(_mm256_xor_si256(a_u64x4, load(w + l + YMM_WORDS))));
+        /* columns 0 4 1 5 2 6 3 7 */
+        const __m256i both_u32x8 = _mm256_or_si256(low_u64x4, _mm256_slli_epi64(high_u64x4, 32));
+        _mm256_storeu_si256((__m256i *)(out + l),
+                            _mm256_permutevar8x32_epi32(both_u32x8, order_u32x8));
+    }
+}
+
 void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
@@ -66,7 +82,10 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
             int32_t mismatches[COLUMNS];
             switch (k_words) {
             case 1:
-                block_mismatches(1, own, w, ldw, columns, 1, mismatches);
+                if (columns == COLUMNS && ldw == 1)
+                    word_mismatches(own, w, mismatches);
+                else
+                    block_mismatches(1, own, w, ldw, columns, 1, mismatches);
                 break;
             case 2:
                 block_mismatches(2, own, w, ldw, columns, 2, mismatches);
@@ -82,6 +101,9 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
                 break;
             case 8:
                 block_mismatches(8, own, w, ldw, columns, 8, mismatches);
+                break;
+            case 12:
+                block_mismatches(12, own, w, ldw, columns, 12, mismatches);
                 break;
             default:
                 block_mismatches(0, own, w, ldw, columns, k_words, mismatches);

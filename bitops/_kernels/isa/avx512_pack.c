@@ -23,8 +23,6 @@
 #include "isa/shared/norm.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
-#include "isa/shared/columns.h"
-#include "isa/shared/mirror.h"
 #include "isa/shared/pack.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
@@ -35,6 +33,11 @@
 #include <string.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
+
+enum { BLOCK_WORDS = ZMM_WORDS };
+
+#include "isa/shared/columns.h"
+#include "isa/shared/roll.h"
 
 /* ---- pack ---------------------------------------------------------------------------------- */
 
@@ -238,18 +241,50 @@ BITOPS_INLINE int64_t count_words(const uint64_t *words, size_t n_words) {
     return _mm512_reduce_add_epi64(sum_u64x8);
 }
 
+/* Rows of 1, 2 or 4 words, eight at a time: the counts of words are added in pairs. */
+BITOPS_INLINE void count_short(const uint64_t *words, size_t rows, const size_t n_words,
+                               int64_t *count_out) {
+    const __m512i even_u64x8 = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    const __m512i odd_u64x8 = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    for (size_t row = 0; row < rows; row += ZMM_WORDS) {
+        const size_t some = rows - row < ZMM_WORDS ? rows - row : ZMM_WORDS;
+        __m512i counts_u64x8[4];
+        BITOPS_UNROLL
+        for (size_t i = 0; i < n_words; i++) {
+            const size_t first = i * ZMM_WORDS, all = some * n_words;
+            const __mmask8 mask = low_bits8(all > first ? all - first : 0);
+            const uint64_t *from = words + row * n_words + first;
+            counts_u64x8[i] = _mm512_popcnt_epi64(_mm512_maskz_loadu_epi64(mask, from));
+        }
+        BITOPS_UNROLL
+        for (size_t n = n_words; n > 1; n /= 2)
+            BITOPS_UNROLL
+        for (size_t i = 0; i < n / 2; i++) {
+            const __m512i a = counts_u64x8[2 * i], b = counts_u64x8[2 * i + 1];
+            counts_u64x8[i] = _mm512_add_epi64(_mm512_permutex2var_epi64(a, even_u64x8, b),
+                                               _mm512_permutex2var_epi64(a, odd_u64x8, b));
+        }
+        _mm512_mask_storeu_epi64(count_out + row, low_bits8(some), counts_u64x8[0]);
+    }
+}
+
 void bitops_popcount_avx512(const uint64_t *words, size_t rows, size_t n_words,
                             int64_t *count_out) {
-    if (n_words > ZMM_WORDS) {
+    if (n_words == 1)
+        count_short(words, rows, 1, count_out);
+    else if (n_words == 2)
+        count_short(words, rows, 2, count_out);
+    else if (n_words == 4)
+        count_short(words, rows, 4, count_out);
+    else if (n_words <= ZMM_WORDS) {
+        const __mmask8 mask = low_bits8(n_words);
+        for (size_t row = 0; row < rows; row++) {
+            const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
+            count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v_u64x8));
+        }
+    } else
         for (size_t row = 0; row < rows; row++)
             count_out[row] = count_words(words + row * n_words, n_words);
-        return;
-    }
-    const __mmask8 mask = low_bits8(n_words);
-    for (size_t row = 0; row < rows; row++) {
-        const __m512i v_u64x8 = _mm512_maskz_loadu_epi64(mask, words + row * n_words);
-        count_out[row] = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(v_u64x8));
-    }
 }
 
 void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
@@ -257,9 +292,80 @@ void bitops_popcount_columns_avx512(const uint64_t *words, size_t ld, size_t row
     count_columns(words, ld, rows, n_words, count_out);
 }
 
+void bitops_majority_columns_avx512(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                    uint64_t least, uint64_t *words_out) {
+    reach_columns(words, ld, rows, n_words, least, words_out);
+}
+
+/* ---- moves --------------------------------------------------------------------------------- */
+
+/* Bytes with their bits in reverse order: their halves are looked up. */
+BITOPS_INLINE __m512i mirror_octets(__m512i v_u8x64) {
+    const __m512i low_u8x64 = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0x00, (char)0x80, 0x40, (char)0xc0, 0x20, (char)0xa0, 0x60, (char)0xe0, 0x10,
+                      (char)0x90, 0x50, (char)0xd0, 0x30, (char)0xb0, 0x70, (char)0xf0));
+    const __m512i high_u8x64 =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15));
+    const __m512i half_u8x64 = _mm512_set1_epi8(15);
+    return _mm512_or_si512(
+        _mm512_shuffle_epi8(low_u8x64, _mm512_and_si512(v_u8x64, half_u8x64)),
+        _mm512_shuffle_epi8(high_u8x64,
+                            _mm512_and_si512(_mm512_srli_epi16(v_u8x64, 4), half_u8x64)));
+}
+
+/* mirror_words for up to eight words, those that mask has; `reversed` is a constant. */
+BITOPS_INLINE __m512i mirror_block(const uint64_t *words, __mmask8 mask, size_t shift,
+                                   const int reversed) {
+    const __m512i bytes_u8x64 =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
+    const __m512i order_u64x8 = _mm512_setr_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    __m512i v_u64x8 = _mm512_maskz_loadu_epi64(mask, words);
+    if (shift) {
+        const __m128i right = _mm_cvtsi32_si128((int)shift),
+                      left = _mm_cvtsi32_si128(64 - (int)shift);
+        v_u64x8 =
+            _mm512_or_si512(_mm512_srl_epi64(v_u64x8, right),
+                            _mm512_sll_epi64(_mm512_maskz_loadu_epi64(mask, words + 1), left));
+    }
+    v_u64x8 = mirror_octets(_mm512_shuffle_epi8(v_u64x8, bytes_u8x64));
+    return reversed ? _mm512_permutexvar_epi64(order_u64x8, v_u64x8) : v_u64x8;
+}
+
+BITOPS_INLINE void mirror_all(const uint64_t *words, size_t n, size_t shift, const int reversed,
+                              int past_caches, uint64_t *words_out) {
+    size_t some = past_caches ? words_to_line(words_out, n) : 0; /* before the first block */
+    for (size_t i = 0; i < n; i += some, some = 0) {
+        if (some == 0)
+            some = n - i < ZMM_WORDS ? n - i : ZMM_WORDS;
+        const size_t unused = ZMM_WORDS - some; /* lanes, of which those in front are reversed */
+        const uint64_t *from = reversed ? words + n - i - ZMM_WORDS : words + i;
+        const __mmask8 mask = low_bits8(some);
+        const __m512i v_u64x8 =
+            mirror_block(from, reversed ? (__mmask8)(mask << unused) : mask, shift, reversed);
+        BITOPS_PREFETCH(reversed ? from - BLOCK_AHEAD : from + BLOCK_AHEAD);
+        if (past_caches && some == ZMM_WORDS)
+            _mm512_stream_si512((void *)(words_out + i), v_u64x8);
+        else
+            _mm512_mask_storeu_epi64(words_out + i, mask, v_u64x8);
+    }
+}
+
 void bitops_mirror_words_avx512(const uint64_t *words, size_t n, size_t shift, int reversed,
-                                uint64_t *words_out) {
-    mirror_words(words, n, shift, reversed, words_out);
+                                int past_caches, uint64_t *words_out) {
+    if (reversed)
+        mirror_all(words, n, shift, 1, past_caches, words_out);
+    else
+        mirror_all(words, n, shift, 0, past_caches, words_out);
+}
+
+void bitops_shift_words_avx512(const uint64_t *words, size_t n, size_t shift, int past_caches,
+                               uint64_t *words_out) {
+    shift_row(words, n, shift, past_caches, words_out);
+}
+
+void bitops_roll_rows_avx512(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                             int past_caches, uint64_t *words_out) {
+    roll_short_rows(words, rows, n, cut, past_caches, words_out);
 }
 
 /* ---- depthwise ----------------------------------------------------------------------------- */

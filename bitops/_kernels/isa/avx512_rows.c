@@ -91,21 +91,34 @@ BITOPS_INLINE __m512i load_repeated(const int words, const uint64_t *a) {
     return _mm512_loadu_si512(a);
 }
 
+/* The mismatches of 16 columns with the words of a, repeated. */
+BITOPS_INLINE __m512i dense_mismatches(const int words, __m512i a_u64x8, const uint64_t *w) {
+    __m512i v_u64x8[2 * ZMM_WORDS];
+    BITOPS_UNROLL
+    for (int i = 0; i < 2 * words; i++)
+        v_u64x8[i] =
+            _mm512_popcnt_epi64(_mm512_xor_si512(a_u64x8, _mm512_loadu_si512(w + i * ZMM_WORDS)));
+    return dense_sums(words, v_u64x8);
+}
+
 /* One row of a times the n columns of dense rows, a multiple of 16; words and kind are constants at
  * every call. */
 BITOPS_INLINE void dense_row(const int words, const bitops_store_kind kind, const uint64_t *a,
                              const uint64_t *w, size_t n, size_t row, size_t col,
                              const bitops_store *store) {
+    enum { TOGETHER = 4 }; /* vectors of short rows, whose loop would take as long as they do */
     const __m512i a_u64x8 = load_repeated(words, a);
     const bitops_store own = *store; /* stores to c cannot change it */
-    for (size_t j = 0; j < n; j += LANES, w += LANES * words) {
-        __m512i v_u64x8[2 * ZMM_WORDS];
+    size_t j = 0;
+    for (; words <= 2 && !own.w_counts && j + TOGETHER * LANES <= n; j += TOGETHER * LANES) {
         BITOPS_UNROLL
-        for (int i = 0; i < 2 * words; i++)
-            v_u64x8[i] = _mm512_popcnt_epi64(
-                _mm512_xor_si512(a_u64x8, _mm512_loadu_si512(w + i * ZMM_WORDS)));
-        store_any_lanes(kind, dense_sums(words, v_u64x8), 0xffff, row, col + j, NULL, &own);
+        for (size_t own_j = j; own_j < j + TOGETHER * LANES; own_j += LANES, w += LANES * words)
+            store_lanes(kind, dense_mismatches(words, a_u64x8, w), 0xffff, row, col + own_j, NULL,
+                        &own);
     }
+    for (; j < n; j += LANES, w += LANES * words)
+        store_any_lanes(kind, dense_mismatches(words, a_u64x8, w), 0xffff, row, col + j, NULL,
+                        &own);
 }
 
 BITOPS_INLINE void dense_rows(const int words, const uint64_t *a, size_t lda, size_t m,
@@ -264,6 +277,30 @@ BITOPS_INLINE void pair_rows(const uint64_t *a, size_t lda, const uint64_t *cons
                                         _mm512_popcnt_epi64(t[i].ones_b512));
 }
 
+/* The same for na rows of a and nw of w, of at most 16 words, for which carries do not pay. */
+BITOPS_INLINE void brief_rows(const int na, const int nw, const uint64_t *a, size_t lda,
+                              const uint64_t *const *w, size_t ldw, size_t k_words,
+                              __m512i count_out[GROUP]) {
+    const __mmask8 m1 = low_bits8(k_words);
+    const __mmask8 m2 = low_bits8(k_words > ZMM_WORDS ? k_words - ZMM_WORDS : 0);
+    __m512i a1_u64x8[2], a2_u64x8[2];
+    for (int i = 0; i < na; i++) {
+        a1_u64x8[i] = load_words(a + (size_t)i * lda, 0, m1);
+        a2_u64x8[i] = load_words(a + (size_t)i * lda + ZMM_WORDS, 0, m2);
+    }
+    BITOPS_UNROLL
+    for (int j = 0; j < nw; j++) {
+        const __m512i w1_u64x8 = load_words(w[j], 0, m1);
+        const __m512i w2_u64x8 = load_words(w[j] + ZMM_WORDS, 0, m2);
+        __builtin_prefetch(w[j] + (size_t)nw * ldw, 0, 3);
+        __builtin_prefetch(w[j] + (size_t)nw * ldw + ZMM_WORDS, 0, 3);
+        for (int i = 0; i < na; i++)
+            count_out[i * nw + j] =
+                _mm512_add_epi64(_mm512_popcnt_epi64(_mm512_xor_si512(a1_u64x8[i], w1_u64x8)),
+                                 _mm512_popcnt_epi64(_mm512_xor_si512(a2_u64x8[i], w2_u64x8)));
+    }
+}
+
 /* Counts the mismatches of na rows of a with nw rows of w, na * nw = 8: eight int32, in the order
  * of the rows of a. Columns from `columns` on repeat the last one. */
 BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_t *a, size_t lda,
@@ -273,7 +310,9 @@ BITOPS_INLINE __m256i group_mismatches(const int na, const int nw, const uint64_
     __m512i sums_u64x8[GROUP];
     for (int j = 0; j < nw; j++)
         w_rows[j] = w + ((size_t)j < columns ? (size_t)j : columns - 1) * ldw;
-    if (na == 1)
+    if (k_words <= 2 * ZMM_WORDS && (na > 1 || k_words % ZMM_WORDS))
+        brief_rows(na, nw, a, lda, w_rows, ldw, k_words, sums_u64x8);
+    else if (na == 1)
         stream_rows(a, w_rows, ldw, k_words, sums_u64x8);
     else
         pair_rows(a, lda, w_rows, ldw, k_words, sums_u64x8);

@@ -6,7 +6,6 @@
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"
-#include "isa/shared/columns.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/mirror.h"
@@ -14,6 +13,11 @@
 #include "isa/shared/target.h"
 
 #include <string.h>
+
+enum { BLOCK_WORDS = 2 }; /* of 128 bits */
+
+#include "isa/shared/columns.h"
+#include "isa/shared/roll.h"
 
 enum { NR = 8 };
 
@@ -94,9 +98,27 @@ void bitops_popcount_columns_generic(const uint64_t *words, size_t ld, size_t ro
     count_columns(words, ld, rows, n_words, count_out);
 }
 
+void bitops_majority_columns_generic(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                                     uint64_t least, uint64_t *words_out) {
+    reach_columns(words, ld, rows, n_words, least, words_out);
+}
+
+/* ---- moves --------------------------------------------------------------------------------- */
+
 void bitops_mirror_words_generic(const uint64_t *words, size_t n, size_t shift, int reversed,
-                                 uint64_t *words_out) {
+                                 int past_caches, uint64_t *words_out) {
+    (void)past_caches;
     mirror_words(words, n, shift, reversed, words_out);
+}
+
+void bitops_shift_words_generic(const uint64_t *words, size_t n, size_t shift, int past_caches,
+                                uint64_t *words_out) {
+    shift_row(words, n, shift, past_caches, words_out);
+}
+
+void bitops_roll_rows_generic(const uint64_t *words, size_t rows, size_t n, size_t cut,
+                              int past_caches, uint64_t *words_out) {
+    roll_short_rows(words, rows, n, cut, past_caches, words_out);
 }
 
 /* ---- gemm ---------------------------------------------------------------------------------- */

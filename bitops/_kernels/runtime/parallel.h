@@ -58,20 +58,24 @@ static inline int bitops_share(double work, double least, int threads) {
     BITOPS_WITH_DEFAULT_FLOATS
 #endif
 
-/* `call`, which reads `task`, for each of the tasks 0 .. tasks - 1, handed out to threads as these
- * become free. One thread makes no parallel region, which would take 0.2 us. */
-#define BITOPS_FOR_TASKS(threads, tasks, call)                                                     \
+/* `call`, which reads `task`, for each of the tasks 0 .. tasks - 1, which threads share by a clause
+ * of `omp for`. One thread makes no parallel region, which would take 0.2 us. */
+#define BITOPS_FOR_SCHEDULED(threads, clause, tasks, call)                                         \
     do {                                                                                           \
         if ((threads) == 1) {                                                                      \
             BITOPS_WITH_DEFAULT_FLOATS                                                             \
             for (ptrdiff_t task = 0; task < (ptrdiff_t)(tasks); task++)                            \
                 call;                                                                              \
         } else {                                                                                   \
-            BITOPS_PARALLEL_FOR(threads, schedule(dynamic))                                        \
+            BITOPS_PARALLEL_FOR(threads, clause)                                                   \
             for (ptrdiff_t task = 0; task < (ptrdiff_t)(tasks); task++)                            \
                 call;                                                                              \
         }                                                                                          \
     } while (0)
+
+/* The same, each task handed out to a thread as it becomes free. */
+#define BITOPS_FOR_TASKS(threads, tasks, call)                                                     \
+    BITOPS_FOR_SCHEDULED(threads, schedule(dynamic), tasks, call)
 
 /* Whether a step of a loop is left out: all are, once the call is stopped. The clock is read at
  * every `every`-th step; those should take some milliseconds. */

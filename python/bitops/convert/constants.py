@@ -18,8 +18,8 @@ _MOVES = frozenset(
 _COMPUTES = frozenset(
     "Abs Add Ceil Clip Constant ConstantOfShape Div Equal Exp Expand Floor Greater GreaterOrEqual "
     "Less LessOrEqual Log MatMul Max Min Mul Neg Not Pad Pow Range Reciprocal ReduceL1 "
-    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Round Sign Sqrt Sub Tile "
-    "Where".split()
+    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Round Shape Sign Sqrt Sub "
+    "Tile Where".split()
 )
 _GROWING = frozenset("ConstantOfShape Expand Pad Range Tile".split())
 _MOST_ELEMENTS = 2**24
@@ -99,7 +99,8 @@ def _evaluate(node: Node, inputs: list[np.ndarray | None], opset: int) -> np.nda
 
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
     try:
-        (value,) = ReferenceEvaluator(model).run(None, feeds)
+        with np.errstate(all="ignore"):  # infinities may be on the way, as in 2 ** log2(0)
+            (value,) = ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:  # whatever NumPy says of operands that do not fit
         raise node.refuse(f"it cannot be computed: {error}") from None
     return np.asarray(value)

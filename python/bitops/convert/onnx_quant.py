@@ -146,10 +146,62 @@ def _not(call: Call) -> Tensor:
     return call.tensor().affine(call.node, -1.0, 1.0)
 
 
+def _equal(call: Call) -> Tensor:
+    """Compare few values with a number, as in `sign[sign == 0] = 1`."""
+    first = call.is_tensor(0)
+    x, number = call.tensor(0 if first else 1), call.number(1 if first else 0)
+    step = x.trace.step
+    if not isinstance(step, Levels):
+        raise call.node.refuse("its input must be few values, as a Sign gives")
+    is_equal = (step.values.astype(np.float32) == np.float32(number)).astype(np.float64)
+    return replace(x, trace=Trace(replace(step, values=is_equal), x.trace.before))
+
+
 def _where(call: Call) -> Tensor:
     condition = call.tensor(0)
+    if call.is_tensor(1) or call.is_tensor(2):
+        return _chosen(call, condition)
     yes, no = (condition.per_feature(call.node, call.needed(i)) for i in (1, 2))
     return condition.affine(call.node, yes - no, no)
+
+
+def _chosen(call: Call, condition: Tensor) -> Tensor:
+    """Choose between few values, all of which one number decides."""
+    traces = [_few_values(call, condition, i) for i in range(3)]
+    before = traces[0].before
+    steps = [trace.step for trace in traces if isinstance(trace.step, Levels)]
+    if any(trace.before not in (None, before) for trace in traces):
+        raise call.node.refuse("it must choose by comparisons of the same tensor")
+    limits = np.unique(np.concatenate([step.threshold[0] for step in steps]))
+    points = np.concatenate([[-np.inf], limits])  # one for each interval
+    is_chosen, yes, no = (
+        step.values[np.searchsorted(step.threshold[0], points, side="right")] for step in steps
+    )
+    values = np.where(is_chosen != 0, yes, no)
+    changes = np.flatnonzero(np.diff(values))
+    if not len(changes):
+        raise call.node.refuse("it gives the same value always")
+    assert before is not None
+    start = replace(condition, trace=before)
+    return _levels(call, start, limits[np.newaxis, changes], values[[0, *(changes + 1)]])
+
+
+def _few_values(call: Call, condition: Tensor, i: int) -> Trace:
+    """Return an input as Levels with the same thresholds for all features; a number has none."""
+    node, features = call.node, condition.features(call.node)
+    if not call.is_tensor(i):
+        value = condition.per_feature(node, call.needed(i))
+        if (value != value[0]).any():
+            raise node.refuse("what it chooses must be the same for all features")
+        return Trace(Levels(str(node), features, np.empty((1, 0), np.float32), value[:1]))
+    x = call.tensor(i)
+    trace, scale = _common_affine(x.trace)
+    step = trace.step
+    if (x.axes, x.sizes) != (condition.axes, condition.sizes) or x.order is not condition.order:
+        raise node.refuse("what it chooses must have the shape of the condition")
+    if scale is None or not isinstance(step, Levels) or len(step.threshold) > 1:
+        raise node.refuse("it must choose between few values, the same for all features")
+    return Trace(replace(step, values=step.values * scale[0] + scale[1]), trace.before)
 
 
 def _bipolar_quant(call: Call) -> Tensor:
@@ -249,6 +301,7 @@ def _multi_threshold(call: Call) -> Tensor:
 
 HANDLERS: dict[str, Handler] = {
     "BipolarQuant": _bipolar_quant,
+    "Equal": _equal,
     "Greater": _comparison(strict=True, rising=True),
     "GreaterOrEqual": _comparison(strict=False, rising=True),
     "IntQuant": _quant,

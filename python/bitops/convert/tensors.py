@@ -117,7 +117,7 @@ class Tensor:
             if value.shape[axis] == 1 or name == "c":
                 continue
             first = np.take(value, [0], axis)
-            if name not in "hw" or not (value == first).all():
+            if name not in "nhw" or not (value == first).all():
                 raise node.refuse(
                     f"a constant may differ by channel, not by pixel or example, got shape {shape}"
                 )

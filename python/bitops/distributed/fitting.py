@@ -102,7 +102,8 @@ def fit(
     worker is lost. So a training that resumes from a checkpoint at the end of an epoch is exact;
     from one in an epoch it is not.
 
-    Checkpoints are those of ``accumulate``: a training may go on with or without a cluster.
+    Checkpoints are those of ``accumulate``: a training may go on with or without a cluster, but
+    one of "int8" or "sign" gradients with the same ones only.
 
     Examples
     --------
@@ -178,6 +179,9 @@ class _Sharded(Callback):
         self._code = Code(self._kind)
         self._blocks: list[range] = []
         self._feedback: list[Future | None] = []
+
+    def settings(self) -> dict[str, str]:
+        return {} if self._kind == "float32" else {"gradients": self._kind}
 
     def on_start(self, run: Run) -> None:
         run.add_gradients = self.add_gradients

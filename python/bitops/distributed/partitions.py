@@ -107,7 +107,7 @@ def topk(
 
     There is one task for each partition, or chunk of rows, beside one for about each 8 of them that
     merges. Queries reach each worker once. A worker holds the partitions that it searches at the
-    time; those in files are read in blocks of 8 MiB. If a worker is lost, its tasks are done by
+    time; those in files are read in blocks of 32 MiB. If a worker is lost, its tasks are done by
     others; only data that were on it alone and that Dask cannot make again are lost with it.
 
     Examples

@@ -413,7 +413,13 @@ class PackedConv2D(PackedProduct):
         return self.operation.multiply(signs, plane, k_map=scales, alpha=self.alpha, bias=self.bias)
 
     def compile(self, chain: Chain, x: Value) -> Value | None:
-        return None if self.scale_input else super().compile(chain, x)
+        if not self.scale_input:
+            return super().compile(chain, x)
+        if x.kind == "bits":
+            return None
+        (plane,) = self.weights.planes.prepacked
+        scales = {"alpha": self.alpha, "bias": self.bias}
+        return self.operation.compile_scaled(chain, chain.as_float(x), plane, scales)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "scale_input": self.scale_input}

@@ -347,6 +347,16 @@ class Convolution:
             return None
         return chain.mixed(x, w, bits, outputs, window)
 
+    def compile_scaled(
+        self, chain: Chain, x: Value, w: Prepacked, scales: dict[str, Any]
+    ) -> Value | None:
+        """Add the product of the signs of real images, scaled by what `binarize` returns."""
+        if len(x.shape) != 4:
+            return None
+        k_map = chain.k_map(x, self.windows.on(self.where, x))
+        signs = chain.compare(x, None, None)
+        return chain.scaled_conv2d(signs, k_map, w, tuple(self.settings.values()), scales)
+
     def multiply_floats(self, x: Activation, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Convolve with float32 filters; bits count as +-1."""
         return float_convolution(x, w, bias, self.windows.on(self.where, x), self.groups)

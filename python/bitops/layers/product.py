@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .plans import Chain
 
 _INT32 = np.iinfo(np.int32)
+_UNSCALED: dict[str, Any] = {"alpha": None, "bias": None, "threshold": None, "flip": None}
 _LARGEST_BYTE = 255
 
 
@@ -409,7 +410,7 @@ class PackedProduct(Layer):
 
     def compile(self, chain: Chain, x: Value) -> Value | None:
         if self._plane is None:
-            return None
+            return self._compile_planes(chain, x)
         outputs = {"alpha": self.alpha, "bias": self.bias, "threshold": None, "flip": None}
         if self.threshold is not None and self._flip_words is not None:
             outputs["flip"] = self._flip_words
@@ -418,8 +419,8 @@ class PackedProduct(Layer):
             if self._takes_units and self._limits is None:
                 return None
             return self._on_bits.compile_bits(chain, x, self._plane, outputs)
-        if self.input_bits is not None and (x.kind != "uint8" or x.memory is chain.input):
-            return None  # not codes, or codes that must be looked at
+        if not self._takes(chain, x):
+            return None
         if self.threshold is not None:
             outputs["threshold"] = float_thresholds(self.threshold)
             if outputs["threshold"] is None:
@@ -427,6 +428,40 @@ class PackedProduct(Layer):
         if x.kind == "int32":
             x = chain.as_float(x)
         return self.operation.compile_numbers(chain, x, self._plane, self.input_bits or 8, outputs)
+
+    def _compile_planes(self, chain: Chain, x: Value) -> Value | None:
+        """Add the products with several planes, their sum, and what becomes of it."""
+        planes, limits = self.weights.planes, None
+        if len(planes.bits) == 1 or not self._takes(chain, x):
+            return None
+        if self.threshold is not None:
+            limits = float_thresholds(self.threshold)
+            if limits is None:
+                return None
+        if x.kind == "int32":
+            x = chain.as_float(x)
+        parts = []
+        for plane in planes.prepacked:
+            if x.kind == "bits":
+                part = self.operation.compile_bits(chain, x, plane, _UNSCALED)
+            else:
+                bits = self.input_bits or 8
+                part = self.operation.compile_numbers(chain, x, plane, bits, _UNSCALED)
+            if part is None:
+                return None
+            parts.append(part)
+        z = chain.weighted_sum(parts, planes.coefficients)
+        if limits is not None:
+            return chain.compare(z, limits, self._flip_words)
+        if self.alpha is None and self.bias is None:
+            return z
+        return chain.affine(z, self.alpha, self.bias)
+
+    def _takes(self, chain: Chain, x: Value) -> bool:
+        """Whether the input is what `forward` takes, without a look at its numbers."""
+        if self.input_bits is None:
+            return True
+        return x.kind == "uint8" and x.memory is not chain.input  # codes of a step
 
     def _finish(self, z: np.ndarray) -> Activation:
         """Turn products z into the output: bits, scaled numbers, or z itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ from .memory import aligned_empty, word_count
 from .packing import contiguous_rows, repack, sign_words
 
 MIN_ROWS = 8  # of a transposition; bits of fewer rows are bytes meanwhile, which takes less memory
+MANY_WORDS, LINE_WORDS = 1 << 15, 8  # of all rows, of a row: NumPy takes fewer ones as fast
 
 _Bits = TypeVar("_Bits", bound=_core.Bits)
+_Words = NDArray[np.uint64]
+_Mode = Literal["raise", "wrap", "clip"]
 
 
 def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
@@ -30,9 +33,11 @@ def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
     return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=equal_nan)
 
 
-def _concatenate(arrays: Sequence[Any], axis: int | None = 0, **options: Any) -> Any:
+def _concatenate(
+    arrays: Sequence[Any], axis: int | None = 0, out: Any = None, **options: Any
+) -> Any:
     """Join arrays along an axis; the result is packed as the first of them."""
-    first, *others = parts = _all_bits("concatenate", arrays, options)
+    first, *others = parts = _all_bits("concatenate", arrays, {"out": out, **options})
     if axis is None:
         values = np.concatenate([np.ravel(np.asarray(part, np.bool_)) for part in parts])
         return _packed(first, values, 0)
@@ -66,9 +71,9 @@ def _joined(parts: Sequence[_core.Bits]) -> NDArray[np.uint64]:
     return words
 
 
-def _stack(arrays: Sequence[Any], axis: int = 0, **options: Any) -> Any:
+def _stack(arrays: Sequence[Any], axis: int = 0, out: Any = None, **options: Any) -> Any:
     """Join arrays along a new axis; the result is packed as the first of them."""
-    first, *others = parts = _all_bits("stack", arrays, options)
+    first, *others = parts = _all_bits("stack", arrays, {"out": out, **options})
     axis = normalize_axis("stack", axis, first.ndim + 1)
     for part in others:
         if part.shape != first.shape:
@@ -79,17 +84,18 @@ def _stack(arrays: Sequence[Any], axis: int = 0, **options: Any) -> Any:
     return first._make(np.stack(words, axis - (axis > packed)), shape, packed)
 
 
-def _take(a: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
+def _take(
+    a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: _Mode = "raise"
+) -> Any:
     """Choose elements along an axis."""
-    mode = options.pop("mode", "raise")
-    (b,) = _all_bits("take", [a], options)
+    (b,) = _all_bits("take", [a], {"out": out})
     places = np.asarray(indices)
     if axis is None:
         return _packed(b, np.take(np.asarray(b, np.bool_), places, mode=mode), places.ndim - 1)
     axis = normalize_axis("take", axis, b.ndim)
     shape = (*b.shape[:axis], *places.shape, *b.shape[axis + 1 :])
     if axis != b.axis:
-        words = np.take(b._words, places, axis - (axis > b.axis), mode=mode)
+        words = _taken(b._words, places, axis - (axis > b.axis), mode)
         return b._make(words, shape, b.axis + (places.ndim - 1 if axis < b.axis else 0))
     other = max((i for i in range(b.ndim) if i != axis), key=lambda i: b.shape[i], default=None)
     packed = axis + places.ndim - 1  # the last of the new axes
@@ -98,6 +104,18 @@ def _take(a: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
         return _packed(b, values, packed if places.ndim else values.ndim - 1)
     taken = _take(repack(b, other), places, axis, mode=mode)
     return repack(taken, packed) if places.ndim else taken
+
+
+def _taken(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: _Mode) -> _Words:
+    """Choose words along an axis; many rows of a matrix by a loop that asks for them beforehand."""
+    has_rows = words.ndim == 2 and axis == 0 and words.flags.c_contiguous and len(words) > 0
+    k_words = words.shape[-1]
+    is_worth = k_words >= LINE_WORDS and places.size * k_words >= MANY_WORDS
+    if has_rows and is_worth and mode == "raise" and np.can_cast(places.dtype, np.int64):
+        taken = aligned_empty((places.size, k_words), np.uint64)
+        if _core.take_rows(words, np.ascontiguousarray(places, np.int64).reshape(-1), taken):
+            return taken.reshape(*places.shape, k_words)
+    return np.take(words, places, axis, mode=mode)
 
 
 def _roll(a: Any, shift: Any, axis: Any = None) -> Any:
@@ -153,8 +171,11 @@ def _all_bits(name: str, arrays: Any, options: dict[str, Any]) -> list[Any]:
                 f"[BitArray] np.{name} takes BitArrays alone, got {type(x).__name__}; "
                 "pack(x) makes bits of numbers, and np.asarray(b) numbers of bits"
             )
-    for key in options:
-        raise TypeError(f"[BitArray] np.{name} of packed bits takes no {key}, got {options[key]!r}")
+    for key, value in options.items():
+        if value is not None:  # NumPy's own default
+            kind = type(value).__name__
+            got = f"{kind} of shape {value.shape}" if hasattr(value, "shape") else kind
+            raise TypeError(f"[BitArray] np.{name} of packed bits takes no {key}, got {got}")
     return parts
 
 

@@ -260,19 +260,25 @@ def hamming(
     >>> hamming([[1.0, -1.0, 1.0]], [[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
     array([[1, 3]], dtype=int32)
     """
-    dtype = check_dtype("hamming", dtype)
-    if dtype not in _HAMMING_KINDS:
-        raise TypeError(f"[hamming] dtype must be int32 or uint16, got {dtype}")
-    usual = _core.usual_product(_HAMMING_KINDS[dtype], a, b, (), out)
+    kind = _core.HAMMING if dtype is np.int32 else _hamming_kind(dtype)  # mostly the default
+    usual = _core.usual_product(kind, a, b, (), out)
     if usual is not None:
         return usual
     rows, columns, k, batch, shape = product_operands("hamming", a, b, ("a", "b"))
-    if dtype == np.uint16 and k > 65535:
+    if kind == _core.HAMMING16 and k > 65535:
         raise ValueError(f"[hamming] uint16 distances need k <= 65535, got {k}")
     result = Result("hamming", shape, dtype, out, rows, columns)
-    call = _core.hamming if dtype == np.int32 else _core.hamming16
+    call = _core.hamming if kind == _core.HAMMING else _core.hamming16
     call(rows, columns, k, batch, result.matrix)
     return result.deliver()
+
+
+def _hamming_kind(dtype: DTypeLike) -> int:
+    """Return what a product stores for distances of this type."""
+    dtype = check_dtype("hamming", dtype)
+    if dtype not in _HAMMING_KINDS:
+        raise TypeError(f"[hamming] dtype must be int32 or uint16, got {dtype}")
+    return _HAMMING_KINDS[dtype]
 
 
 def hamming_topk(

@@ -19,6 +19,15 @@ from .packing import blocks, repack
 
 BLOCK_WORDS = 1 << 15  # 256 KiB; of three operands in the second cache, none drives out another
 
+LARGE_WORDS = 1 << 24  # of a result, 128 MiB: no cache holds it, so it is written past them
+_LARGE = {
+    (np.bitwise_and, False): _core.AND,
+    (np.bitwise_or, False): _core.OR,
+    (np.bitwise_xor, False): _core.XOR,
+    (np.bitwise_xor, True): _core.XNOR,
+    (np.invert, False): _core.NOT,
+}
+
 _Bits = TypeVar("_Bits", bound=_core.Bits)
 _Words = NDArray[np.uint64]
 
@@ -107,6 +116,14 @@ def _fill(
     words: _Words, function: np.ufunc, operands: tuple[_Words, ...], inverted: bool, rest: int
 ) -> None:
     """Apply a function of words, invert the result, and zero all but `rest` bits of last words."""
+    if words.size >= LARGE_WORDS and all(
+        x.shape == words.shape and x.flags.c_contiguous for x in operands
+    ):
+        k_words = words.shape[-1]
+        a, b, out = (x.reshape(-1, k_words) for x in (operands[0], operands[-1], words))
+        k = k_words * WORD_BITS - -rest % WORD_BITS
+        _core.combine(_LARGE[function, inverted], a, b, k, out)
+        return
     if words.size <= BLOCK_WORDS or not (inverted or rest):
         _fill_block(words, function, operands, inverted, rest)
         return

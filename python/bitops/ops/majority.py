@@ -11,14 +11,11 @@ from .. import _core
 from .array import BitArray, pack_operand
 from .checks import normalize_axis
 from .counts import popcount
-from .memory import WORD_BITS, aligned_empty, word_count
-from .packing import blocks
+from .memory import aligned_empty, word_count
 
 __all__ = ["majority"]
 
-# Words of a result that are counted at a time, so that the words counted, which are copied where
-# they are parts of rows, and the counts, 64 for each word, stay in a cache.
-MIN_BLOCK, MAX_BLOCK, COUNTED_WORDS = 64, 1 << 12, 1 << 17
+NARROW = 8  # words: many such rows are counted fastest several at a time, as popcount does
 MOST_BITS = 1 << 15  # of rows that are counted and compared in one pass
 
 
@@ -63,9 +60,16 @@ def majority(b: ArrayLike | BitArray, axis: int = 0) -> BitArray:
     if axis == bits.axis:
         return _most(popcount(bits, axis), bits.shape[axis], len(shape) - 1)
     packed = bits.axis - (axis < bits.axis)
-    if bits._words.size == 0:
-        return _most(popcount(bits, axis), bits.shape[axis], packed)
-    return BitArray._make(_across(bits._words, axis - (axis > bits.axis)), shape, packed)
+    place = axis - (axis > bits.axis)  # the axis among those of the words
+    words, n = bits._words, bits.shape[axis]
+    outer, width = math.prod(words.shape[:place]), math.prod(words.shape[place + 1 :])
+    is_narrow = outer == 1 and width < NARROW
+    if words.size == 0 or is_narrow or n > _core.MAJORITY_ROWS:
+        return _most(popcount(bits, axis), n, packed)
+    most = aligned_empty((*words.shape[:place], *words.shape[place + 1 :]), np.uint64)
+    rows = _ascending(words.reshape(outer, n, width))
+    _core.majority_columns(rows, (n + 1) // 2, most.reshape(outer, width))
+    return BitArray._make(most, shape, packed)  # its padding bits are 0, as those of all rows
 
 
 def _along(words: NDArray[np.uint64], k: int) -> NDArray[np.uint64]:
@@ -77,17 +81,10 @@ def _along(words: NDArray[np.uint64], k: int) -> NDArray[np.uint64]:
     return most
 
 
-def _across(words: NDArray[np.uint64], axis: int) -> NDArray[np.uint64]:
-    """Take the majority of words along an axis, block by block of the result."""
-    lead, n, inner = words.shape[:axis], words.shape[axis], words.shape[axis + 1 :]
-    rows = words.reshape(math.prod(lead), n, math.prod(inner))
-    most = aligned_empty((*lead, *inner), np.uint64)
-    out = most.reshape(len(rows), -1)
-    for index in blocks(out.shape, min(max(COUNTED_WORDS // n, MIN_BLOCK), MAX_BLOCK)):
-        part = rows[index[0], :, index[1]]
-        block = BitArray._make(part, (*part.shape[:2], part.shape[2] * WORD_BITS), 2)
-        out[index] = _most(popcount(block, 1), n, 1)._words  # padding bits, always 0, stay 0
-    return most
+def _ascending(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return words of which those of a row lie side by side, and rows one after the other."""
+    is_ascending = words.strides[-1] == words.itemsize and min(words.strides) >= 0
+    return words if is_ascending else np.ascontiguousarray(words)
 
 
 def _most(counts: NDArray[np.int64], n: int, axis: int) -> BitArray:

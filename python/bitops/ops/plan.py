@@ -16,7 +16,7 @@ A call of the plan then runs all steps without Python.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -148,6 +148,25 @@ class Program:
         shape = (x.shape[0], *output)
         return self._add("conv", (x,), _kind_of_products(outputs), shape, **arguments)
 
+    def scaled_conv2d(
+        self,
+        x: Value,
+        k_map: Value,
+        w: Prepacked,
+        settings: tuple[Any, ...],
+        scales: Mapping[str, Any],
+    ) -> Value:
+        """Convolve as `conv2d` does; scales are its `alpha` and `bias`, float32 or None."""
+        convolution, output = prepared_convolution("conv2d", x.shape[1:], w, *settings)
+        arguments = {"images": x.shape[0], "convolution": convolution, **scales}
+        shape = (x.shape[0], *output)
+        return self._add("scaled_conv", (x, k_map), "float32", shape, **arguments)
+
+    def k_map(self, x: Value, window: Window) -> Value:
+        """Compute the scale of each output position of a convolution of float32 images."""
+        arguments = {"images": x.shape[0], "window": window, "channels": x.features}
+        return self._add("k_map", (x,), "float32", (x.shape[0], *window.output, 1), **arguments)
+
     def mixed(
         self,
         x: Value,
@@ -272,6 +291,21 @@ class Program:
     def add(self, x: Value, other: Value) -> Value:
         """Add two float32 values of one shape."""
         return self._add("add", (x, other), "float32", x.shape, n=x.rows * x.features)
+
+    def weighted_sum(self, parts: Sequence[Value], factors: Sequence[int]) -> Value:
+        """Add int32 or float32 values of one shape, each times its factor; two or more."""
+        total, total_factor = parts[0], factors[0]
+        for part, factor in zip(parts[1:], factors[1:], strict=True):
+            arguments = {
+                "dtype": _CODES[total.kind],
+                "rows": total.rows,
+                "n": total.features,
+                "x_factor": total_factor,
+                "other_factor": factor,
+            }
+            total = self._add("sum", (total, part), total.kind, total.shape, **arguments)
+            total_factor = 1
+        return total
 
     def concat(self, x: Value, other: Value) -> Value:
         """Join two float32 values along the last axis."""

@@ -95,14 +95,16 @@ def max_pool2d(
                 f"got packed axis {x.axis} of shape {x.shape}"
             )
         window, shape = _pool_window("max_pool2d", x.shape, kernel_size, stride, padding)
-        words = aligned_empty((*shape[:3], x._words.shape[3]), np.uint64)
-        if not _core.max_windows(x._words, True, window, words):
-            _combine_windows(x._words, window, np.bitwise_or, 0, words)
+        words = _core.max_windows(x._words, True, window, None)
+        if words is None:
+            words = aligned_empty((*shape[:3], x._words.shape[3]), np.uint64)
+            if _core.max_windows(x._words, True, window, words) is None:
+                _combine_windows(x._words, window, np.bitwise_or, 0, words)
         return BitArray._make(words, shape, 3)
     images = number_images("max_pool2d", x)
     window, shape = _pool_window("max_pool2d", images.shape, kernel_size, stride, padding)
     result = Result("max_pool2d", shape, images.dtype, out, images)
-    if not _core.max_windows(images, False, window, result.array):
+    if _core.max_windows(images, False, window, result.array) is None:
         least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
         _combine_windows(images, window, np.maximum, least, result.array)
     return result.deliver()

@@ -32,7 +32,9 @@ __all__ = [
 
 Ids = NDArray[np.int64]
 
-CHUNK_WORDS = 1 << 20  # that are searched at once: 8 MiB
+# That are searched at once: 32 MiB. Each search begins without a limit, so that it keeps more of
+# what it sees first: 1000 queries take 10% longer in pieces of 8 MiB.
+CHUNK_WORDS = 1 << 22
 FEW = 10  # less than one row in so many is taken out of a chunk
 MERGE_WORDS = 1 << 25  # up to which segments are merged: 256 MiB
 MERGE_TIMES = 2  # a segment of at most so many times the rows of the next is merged with it

@@ -240,6 +240,7 @@ class Task:
     accumulate: int = 1
     metrics: dict[str, Metric] = field(default_factory=dict)
     monitor: Monitor | None = None
+    callbacks: Sequence[Callback] = ()
 
 
 @dataclass
@@ -346,6 +347,13 @@ class Callback:
     ...         run.stop = run.history.epochs[-1].train_error == 0
     >>> model.fit(x, y, callbacks=[StopAtZero()])                        # doctest: +SKIP
     """
+
+    def settings(self) -> dict[str, str]:
+        """Return what must be equal in a training that resumes from a checkpoint, in words.
+
+        It is for callbacks that change the result; by default there is nothing of this kind.
+        """
+        return {}
 
     def on_start(self, run: Run) -> None:
         """Called before the first step; a resumed run then holds what the checkpoint held."""
