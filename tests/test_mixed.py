@@ -117,7 +117,7 @@ class TestResults:
         assert_array_equal(bo.weight_gemm(x, w, bias=bias), ref.weight_gemm(x, w, bias=bias))
         assert_array_equal(bo.bitplane_gemm(u, w), ref.bitplane_gemm(u, w))
 
-    # Rows in lanes: 32 of float32 or 64 of uint8 at a time, blocks of 32 bits, 1024 columns.
+    # Rows in lanes: 32 of float32 or 64 of uint8 at a time, blocks of 64 bits, 1024 columns.
     @pytest.mark.parametrize(
         "m, n, k", ((16, 64, 256), (33, 67, 271), (64, 1030, 300), (131, 70, 1100))
     )

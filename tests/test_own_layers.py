@@ -28,6 +28,7 @@ from bitops.layers import (
     as_float,
     fold,
 )
+from bitops.layers.base import backward_weights
 from bitops.ops.array import BitArray, pack
 from bitops.quantizers import DoReFaActivation, Heaviside
 
@@ -353,3 +354,29 @@ def test_a_sequence_with_a_forward_of_its_own_stays_one_layer():
     lines = str(model.summary()).splitlines()
     assert any("layers: BinaryDense" in line for line in lines)
     assert model.summary().total.parameters == 12 + 28 + 8
+
+
+def test_training_leaves_out_the_gradient_of_the_inputs_but_not_an_own_backward(rng):
+    """Gradients of parameters are the same; another backward of a first layer is called."""
+    seen = []
+
+    class Own(Conv2D):
+        def backward(self, grad):
+            seen.append(super().backward(grad))
+            return seen[-1]
+
+    x = rng.standard_normal((4, 5, 5, 3), np.float32)
+    for first in (Conv2D, Own, BinaryConv2D):
+        model = Sequential(first(3, 4, 3, seed=1), BatchNorm(4), ReLU(), Flatten(), Dense(36, 2))
+        for nested in (model, Sequential(model), Sequential(Residual(model, model))):
+            grads = []
+            for step in (nested.backward, lambda grad, net=nested: backward_weights(net, grad)):
+                nested.forward(x, training=True)
+                dx = step(np.ones((4, 2), np.float32))
+                grads.append([dx, *(p.grad.copy() for p in nested.parameters())])
+            assert grads[0][0].shape == x.shape
+            assert grads[1][0] is None
+            for got, want in zip(grads[1][1:], grads[0][1:], strict=True):
+                np.testing.assert_array_equal(got, want)
+    assert len(seen) == 8
+    assert all(dx is not None for dx in seen)

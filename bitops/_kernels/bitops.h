@@ -297,7 +297,7 @@ enum {
     BITOPS_LANES_BYTES = 128, /* of an entry */
     BITOPS_LANES_F32 = 32,
     BITOPS_LANES_U8 = 64,
-    BITOPS_LANES_BITS = 32, /* of k, whose tables are made at once */
+    BITOPS_LANES_BITS = 64, /* of k, whose tables are made at once */
     BITOPS_LANES_STEP_BITS = 16,
     BITOPS_LANES_TABLE_BYTES = BITOPS_LANES_BITS / 4 * 16 * BITOPS_LANES_BYTES,
 };

@@ -2,7 +2,7 @@
  * threads.
  *
  *   for each 32 or 64 rows x group of columns               shared out to threads
- *     for each 32 elements of k
+ *     for each 64 elements of k
  *       turn them, so that the rows are side by side, and make their tables
  *       for each column: add the entries that its bits select to its line of sums
  *     turn the sums into outputs, a chunk of columns at a time, scale and copy them
@@ -25,11 +25,11 @@ enum {
     GROUP_WORDS = LINE_WORDS, /* of each row of w, copied at once */
     LEAST_ROWS = 16,          /* measured: README.md */
     LEAST_COLUMNS = 64,       /* fewer do not pay for the tables */
-    WIDE_BLOCKS = 4,          /* blocks of k whose sums fit int16 */
+    WIDE_BLOCKS = 2,          /* blocks of k whose sums fit int16 */
     THREAD_WORK = 1 << 19,    /* products below which one thread is faster */
     OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
     AHEAD = 4,                               /* rows of outputs that are asked for */
-    BLOCK_BYTES = BITS * BITOPS_LANES_BYTES, /* of x: 32 lines */
+    BLOCK_BYTES = BITS * BITOPS_LANES_BYTES, /* of x: 64 lines */
 };
 
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {

@@ -269,6 +269,20 @@ def saved_for_backward(layer: Layer, value):
     return value
 
 
+def backward_weights(layer: Any, grad: np.ndarray) -> None:
+    """Run the backward pass of a layer, or a chain, whose input needs no gradient.
+
+    A layer that can leave out that of its input has a method of this name. It is not called where a
+    class derived from it, or an attribute of the layer, defines another `backward`.
+    """
+    kind = type(layer)
+    own, other = (place_in_mro(kind, name) for name in ("backward_weights", "backward"))
+    if own == len(kind.__mro__) or own > other or "backward" in vars(layer):
+        layer.backward(grad)
+    else:
+        layer.backward_weights(grad)
+
+
 def named_layers(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
     """Yield layers with their places, such as "3" or "3.body.0"; a layer precedes its branches."""
     for i, layer in enumerate(layers):

@@ -16,7 +16,7 @@ import numpy as np
 from ..ops.array import BitArray
 from ..ops.checks import as_seed_sequence
 from ..quantizers import ByteGradient
-from .base import Layer, TrainingLayer, all_layers
+from .base import Layer, TrainingLayer, all_layers, backward_weights
 from .batches import Run, join, run_in_batches
 from .elementwise import PackedSoftmax, Softmax, softmax
 from .folding import check_packed_form, fold_chain, to_numbers
@@ -332,14 +332,20 @@ class Sequential(Model, TrainingLayer):
         """
         first = 0 if to_input else self._first_trained()
         for place, step in reversed(list(training_steps(self.layers))):
-            if place + step.length <= first:
+            if not to_input and place <= first:
+                if first < place + step.length:
+                    backward_weights(step, grad)
                 return None
             below = step.backward(grad)
             if below is None:
                 self._check_end(place)
                 return None
             grad = below
-        return grad if to_input else None
+        return grad
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Do what `backward` does without `to_input`."""
+        self.backward(grad, to_input=False)
 
     def _first_trained(self) -> int:
         """Return the place of the first layer with trainable parameters; the length without any."""

@@ -142,13 +142,14 @@ class BinaryConv2D(LatentProduct):
             self._scaled = _ScaledPass(signs, planes, scales, passes)
         return self._outputs(signs, planes, k_map=scales)
 
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+    def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         if not self.scale_input:
-            return super().backward(grad)
+            return super()._gradients(grad, with_dx=with_dx)
         saved: _ScaledPass = saved_for_backward(self, self._scaled)
         dy = Gradient(grad * saved.scales[..., np.newaxis], self.rounding)
+        with_dx = with_dx and saved.passes is not None
         dx = self.operation.gradients(
-            saved.signs, dy, saved.planes, self.weight.grad, with_dx=saved.passes is not None
+            saved.signs, dy, saved.planes, self.weight.grad, with_dx=with_dx
         )
         self._finish_gradients(grad)
         if dx is not None:

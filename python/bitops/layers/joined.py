@@ -14,7 +14,7 @@ from typing import ClassVar, TypeGuard, TypeVar
 import numpy as np
 
 from .activations import ReLU, Sign
-from .base import TrainingLayer, saved_for_backward
+from .base import TrainingLayer, backward_weights, saved_for_backward
 from .inputs import Activation, as_activation
 from .norm import BatchNorm
 
@@ -33,6 +33,9 @@ class Single:
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         return self.layer.backward(grad)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        backward_weights(self.layer, grad)
 
 
 @dataclass(frozen=True)

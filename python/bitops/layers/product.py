@@ -96,9 +96,16 @@ class LatentProduct(TrainingLayer):
         return self._outputs(x, planes)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self._gradients(grad, with_dx=True)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters; that of the input is not computed."""
+        self._gradients(grad, with_dx=False)
+
+    def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, planes = saved_for_backward(self, self._saved)
-        dy = Gradient(grad, self.rounding)
-        dx = self.operation.gradients(x, dy, planes, self.weight.grad, with_dx=not is_data(x))
+        dy, with_dx = Gradient(grad, self.rounding), with_dx and not is_data(x)
+        dx = self.operation.gradients(x, dy, planes, self.weight.grad, with_dx=with_dx)
         self._finish_gradients(grad)
         return dx
 
@@ -249,9 +256,17 @@ class FloatProduct(TrainingLayer):
         return self.operation.multiply_floats(x, self.values(), self.bias_value)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self._gradients(grad, with_dx=True)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters; that of the input is not computed."""
+        self._gradients(grad, with_dx=False)
+
+    def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, w = saved_for_backward(self, self._x), self.values()
         _keep_bias_gradient(self.bias, grad)
-        return self.operation.float_gradients(x, grad, w, self.weight.grad, with_dx=not is_data(x))
+        with_dx = with_dx and not is_data(x)
+        return self.operation.float_gradients(x, grad, w, self.weight.grad, with_dx=with_dx)
 
     def parameters(self) -> list[Parameter]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]

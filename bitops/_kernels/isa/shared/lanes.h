@@ -7,7 +7,7 @@
  *   word of w, turned     ... ssss.......   s: the bits in their place as offset of an entry
  *   and 15 * 128          ... ssss0000000
  *
- * The tables of 32 elements of k (16 KiB) stay in the first-level cache while all columns pass. */
+ * The tables of 64 elements of k (32 KiB) stay in the first-level cache while all columns pass. */
 #ifndef BITOPS_LANES_H
 #define BITOPS_LANES_H
 
