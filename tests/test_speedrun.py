@@ -43,12 +43,24 @@ def test_all_weights_but_the_first_and_the_last_are_bits(rng):
     assert sum(isinstance(layer, Residual) for layer in model.layers) == len(hidden)
 
 
-def test_packed_network_gives_the_same_bits(rng):
-    data = images(rng)
+@pytest.mark.parametrize("shape", [(16, 16, 3), (28, 28, 1), (18, 21, 3), (9, 30, 3)])
+def test_packed_network_gives_the_same_bits(rng, shape):
+    data = images(rng, shape=shape)
     model = speedrun_net(Job(data, PLAN))
     for _ in range(3):  # so that running statistics are not those of the start
         model.forward(data.x_train, training=True)
     np.testing.assert_array_equal(model.freeze().outputs(data.x_test), model.outputs(data.x_test))
+
+
+def test_odd_images_take_windows_too(rng):
+    data = images(rng, shape=(28, 28, 1))
+    model, cut = speedrun_net(Job(data, PLAN)), SmallThenWhole()
+    shapes = set()
+    for step in (0, 9):
+        x = cut(data.x_train[:5], rng, step, 10)
+        shapes.add(x.shape)
+        model.backward(np.ones_like(model.forward(x, training=True)))
+    assert shapes == {(5, 16, 16, 1), (5, 28, 28, 1)}
 
 
 def test_first_filters_whiten_patches(rng):

@@ -106,8 +106,9 @@ class Gradient:
         """Multiply the rows by bits of shape (kh * kw * c, n), and add them to images."""
         if self.step is None:
             return products_to_images(self.numbers, bits, window, shape)
-        scales = {"alpha": self.step, "bias": self._shifts(bits)}
-        return products_to_images(self.numbers, bits, window, shape, **scales)
+        return products_to_images(
+            self.numbers, bits, window, shape, alpha=self.step, bias=self._shifts(bits)
+        )
 
 
 def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:

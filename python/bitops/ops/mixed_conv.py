@@ -234,8 +234,8 @@ def products_to_images(
     window: Window,
     shape: tuple[int, ...],
     *,
-    alpha: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
+    alpha: ArrayLike = 1,
+    bias: ArrayLike = 0,
 ) -> NDArray[np.float32]:
     """Multiply numbers with +-1 weights, and add the rows to the patches of images (col2im).
 
@@ -260,8 +260,9 @@ def products_to_images(
     images = aligned_empty(shape, np.float32)
     rows = np.require(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), x.dtype, ("C", "A"))
     if rows.dtype == np.uint8:
-        scales = scales_of("products_to_images", (len(rows), len(w)), alpha, None, bias)
-        _core.bitplanes_to_images(rows, contiguous_rows(w), window, scales[0], scales[2], images)
+        scale, _, shift = scales_of("products_to_images", (len(rows), len(w)), alpha, None, bias)
+        assert scale is not None and shift is not None
+        _core.bitplanes_to_images(rows, contiguous_rows(w), window, scale, shift, images)
     else:
         _core.weights_to_images(rows, contiguous_rows(w), window, images)
     return images

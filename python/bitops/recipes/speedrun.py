@@ -18,6 +18,7 @@ from ..layers import (
     Conv2D,
     Dense,
     GlobalAvgPool2D,
+    Pad2D,
     ReLU,
     Residual,
     Sequential,
@@ -76,6 +77,7 @@ def speedrun_net(job: Job) -> Sequential:
     """
     plan, seeds = job.plan, seed_stream(job.seed)
     channels = plan.width
+    is_even = all(size % STRIDE == 0 for size in job.data.image_shape[:2])
     first = Conv2D(
         job.data.image_shape[2], channels, PATCH, stride=2, padding=1, bias=False, seed=next(seeds)
     )
@@ -98,17 +100,22 @@ def speedrun_net(job: Job) -> Sequential:
                 **LATENT,
             )
             body = Sequential(Sign(1.25), conv, ReLU(), BatchNorm(outputs))
-            layers.append(Residual(body, halved_twice() if grows else None))
+            layers.append(Residual(body, halved_twice(is_even) if grows else None))
             channels = outputs
     layers += [ReLU(), GlobalAvgPool2D(), BatchNorm(channels)]
     layers.append(Dense(channels, job.data.classes, seed=next(seeds)))
     return Sequential(layers, input_shape=job.data.image_shape)
 
 
-def halved_twice() -> Sequential:
-    """Average 2 x 2 pixels, and give the result twice, side by side."""
+def halved_twice(is_even: bool) -> Sequential:
+    """Average 2 x 2 pixels, and give the result twice, side by side.
+
+    Where sizes may be odd, zeros behind the image let it have the positions of a convolution with
+    stride 2 and padding 1; in even sizes no window sees them.
+    """
     everything = Clip(-math.inf, math.inf)
-    return Sequential(AvgPool2D(2), Concat(everything))
+    start = () if is_even else (Pad2D(((0, 1), (0, 1))),)
+    return Sequential(*start, AvgPool2D(2), Concat(everything))
 
 
 @dataclass(frozen=True)
