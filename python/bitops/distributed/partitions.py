@@ -80,7 +80,8 @@ def topk(
     bits : int, optional
         Bits of a row. By default those of the queries, and 64 a word where these are words.
     subset : array_like of bool of shape (n,), or of integers, optional
-        The rows that may be found: a mask, or their ids in any order.
+        The rows that may be found: a mask, or their ids in any order. It is cut for partitions by
+        the process that calls, where a mask takes n bytes, and ids 8 bytes each.
     own_ids : bool, default False
         Whether the ids are those that each index has, which then must be in one index only. By
         default they are counted on from partition to partition: the rows of a partition are
