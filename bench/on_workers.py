@@ -82,7 +82,7 @@ def search(workers: list[int], rows: int) -> None:
             assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
         print(
             f"  {count} workers: {1e3 * whole_seconds:8.1f} ms, of which overhead (64 rows) "
-            f"{1e3 * few_seconds:.1f} ms"
+            f"{1e3 * few_seconds:.1f} ms; {QUERIES * rows / whole_seconds / 1e9:.2f}e9 a second"
         )
 
 
@@ -172,7 +172,7 @@ def traffic(model: Sequential) -> tuple[int, dict[str, int]]:
     return down, up
 
 
-def paper(rate: float, latency: float, task: float) -> None:
+def paper(rates: list[float], latency: float, task: float) -> None:
     """Print what a step and a query take at most on networks, without the computing of a step.
 
     Weights go to workers by a tree of copies, gradients come back by a tree of sums; links of all
@@ -200,14 +200,16 @@ def paper(rate: float, latency: float, task: float) -> None:
                 ]
                 cells = " | ".join(f"{t:.3g}" for t in times)
                 print(f"| {name} | {kind} | {down:,} | {size:,} | {workers} | {cells} |")
-    print(f"\n{QUERIES} queries, {rate / 1e9:.2f}e9 distances a second and worker, top {COUNT}")
+    print(f"\n{QUERIES} queries, top {COUNT}; seconds by distances a second and worker")
+    columns = [f"{rate / 1e9:.3g}e9 a second" for rate in rates]
+    print(f"| {' | '.join(['codes', 'workers', 'memory', *columns, 'tasks and messages'])} |")
     for codes in (1e9, 1e10, 1e11):
-        for workers in (1, 10, 100, 1000):
-            seconds = QUERIES * codes / (rate * workers)
+        for workers in (1, 10, 32, 100, 1000):
+            seconds = [f"{QUERIES * codes / (rate * workers):.3g}" for rate in rates]
             overhead = 2.2 * workers * task + 4 * latency
             memory = codes * K / 8 / workers
-            cells = f"{memory / 1e9:.3g} GB | {seconds:.3g} | {overhead:.3g}"
-            print(f"| {codes:.0e} | {workers} | {cells} |")
+            cells = [f"{memory / 1e9:.3g} GB", *seconds, f"{overhead:.3g}"]
+            print(f"| {codes:.0e} | {workers} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -216,7 +218,9 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", help="parts of the names of those to train")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--rate", type=float, default=1e9, help="distances a second, for the paper")
+    parser.add_argument(
+        "--rate", nargs="+", type=float, default=[1e9], help="distances a second, for the paper"
+    )
     parser.add_argument("--latency", type=float, default=2e-3, help="seconds a message")
     parser.add_argument("--task", type=float, default=5e-4, help="seconds that a task costs")
     args = parser.parse_args()

@@ -17,6 +17,8 @@ dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
+from distributed import wait  # noqa: E402
+
 from bitops.distributed import topk, within  # noqa: E402
 from clusters import cluster_of, kill_once, needs_signals, no_errors_of_warnings  # noqa: E402
 
@@ -238,6 +240,40 @@ def test_processes(rows, queries, tmp_path, cluster):
     futures = cluster.map(bo.pack, [rows[:100], rows[100:]], pure=False)
     with dask.config.set(scheduler="dask.distributed"):
         assert_same(topk(queries, futures, 17), expected)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not rename what is open")
+def test_folders_that_only_one_worker_has(rows, queries, tmp_path, cluster):
+    """No index is moved: once open its folder is gone, as for a worker on another machine."""
+    workers = sorted(cluster.scheduler_info()["workers"])
+    paths = as_folders(rows, tmp_path, parts=2)
+    futures = [
+        cluster.submit(BitIndex.load, path, workers=[worker], pure=False)
+        for path, worker in zip(paths, workers, strict=True)
+    ]
+    wait(futures)
+    for path in paths:
+        path.rename(path.with_suffix(".gone"))
+    # unequal work, so that the free worker would take some of the other's
+    codes = [futures[0]] * 6 + [futures[1]]
+    whole = bo.pack(np.concatenate([*[rows[:120]] * 6, rows[120:]]))
+    subset = range(650, 800)
+    with dask.config.set(scheduler="dask.distributed"):
+        found = topk(queries, codes, 9)
+        few = topk(queries, codes, 9, subset=subset)
+        near = within(queries, codes, 20)
+    assert_same(found, search.topk(queries, whole, 9, "hamming"))
+    assert_same(few, search.topk(queries, whole, 9, "hamming", subset=subset))
+    assert_same_ranges(near, search.within(queries, whole, 20, "hamming"))
+    assert [cluster.who_has([future])[future.key] for future in futures] == [(w,) for w in workers]
+
+
+def test_futures_of_indexes_in_memory_and_of_errors(rows, queries, cluster):
+    futures = cluster.map(BitIndex, [rows[:100], rows[100:]], pure=False)
+    with dask.config.set(scheduler="dask.distributed"):
+        assert_same(topk(queries, futures, 9), search.topk(queries, rows, 9, "hamming"))
+        with pytest.raises(FileNotFoundError):
+            topk(queries, [*futures, cluster.submit(BitIndex.load, "nothing")], 9)
 
 
 def killing(block, path):

@@ -4,7 +4,8 @@
 Dask spreads the work; the results are those of one process.
 
 The cluster is on this machine. With workers on other machines, `Client("tcp://scheduler:8786")`
-takes its place, and nothing else changes.
+takes its place, and the folder must be on a file system that all of them share; the page
+"Many machines, with Dask" tells how codes on separate disks are searched.
 """
 
 from pathlib import Path
@@ -21,7 +22,7 @@ from bitops.search import BitIndex
 
 
 def save_part(path: str, seed: int) -> BitIndex:
-    """Make codes where they shall lie: each worker writes an index of its own."""
+    """Make codes where they shall lie: each task writes a folder that all workers can open."""
     rng = np.random.default_rng(seed)
     index = BitIndex(rng.standard_normal((20_000, 128), dtype=np.float32))
     index.save(path)

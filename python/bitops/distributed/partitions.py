@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import dask
 import dask.array
 import numpy as np
-from distributed import Future
+from distributed import Client, Future, wait
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
@@ -23,7 +23,7 @@ from ..search.merging import Nearest
 from ..search.metrics import check_matrix, check_metric
 from ..search.nearest import MISSING, MOST_COUNT, check_count
 from ..search.ranges import check_radius
-from .graphs import compute
+from .graphs import compute, current_client
 
 __all__ = ["topk", "within"]
 
@@ -70,8 +70,9 @@ def topk(
     queries : BitArray of shape (m, k), packed along k; array_like of shape (m, k), packed by sign
         Or, as `codes`, an ndarray of packed words of shape (m, words), uint64.
     codes : dask.array of packed words of shape (n, words), uint64; or sequence of partitions
-        The rows. A partition is the path of a `BitIndex`, which the worker opens, or a Delayed or
-        a Future of a BitArray, of packed words or of a `BitIndex`.
+        The rows. A partition is the path of a `BitIndex`, which every worker must be able to open,
+        or a Delayed or a Future of a BitArray, of packed words or of a `BitIndex`. A Future of an
+        index in files is searched only by workers that have it; see Notes.
     count : int
         How many to return for each query, at least 1, and at most 65,536 or n.
     metric : {"hamming", "jaccard", "dice", "intersection"}, default "hamming"
@@ -79,7 +80,8 @@ def topk(
     bits : int, optional
         Bits of a row. By default those of the queries, and 64 a word where these are words.
     subset : array_like of bool of shape (n,), or of integers, optional
-        The rows that may be found: a mask, or their ids in any order.
+        The rows that may be found: a mask, or their ids in any order. It is cut for partitions by
+        the process that calls, where a mask takes n bytes, and ids 8 bytes each.
     own_ids : bool, default False
         Whether the ids are those that each index has, which then must be in one index only. By
         default they are counted on from partition to partition: the rows of a partition are
@@ -109,6 +111,11 @@ def topk(
     merges. Queries reach each worker once. A worker holds the partitions that it searches at the
     time; those in files are read in blocks of 32 MiB. If a worker is lost, its tasks are done by
     others; only data that were on it alone and that Dask cannot make again are lost with it.
+
+    Dask chooses the worker that opens a path, or that computes a Delayed. Where each worker has a
+    disk of its own, let each open its index first: ``client.submit(BitIndex.load, path,
+    workers=[worker], pure=False)``. The search of such a Future stays on its worker and, if that
+    is lost, waits for it.
 
     Examples
     --------
@@ -215,7 +222,7 @@ class _Partitions:
     @cached_property
     def sizes(self) -> list[int]:
         """The number of ids that each partition takes."""
-        return list(compute([dask.delayed(_size)(part) for part in self._parts]))
+        return list(compute(self._tasks(_size)))
 
     def split(self, subset: ArrayLike) -> list[Ids | None]:
         """Return, for each partition, the ids in it that may be found, as it counts them."""
@@ -239,6 +246,24 @@ class _Partitions:
         places = np.searchsorted(ids, ends)
         return [ids[a:b] - start for a, b, start in zip(places, places[1:], ends, strict=False)]
 
+    def _tasks(self, function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
+        """Return a task for each partition: a function of it and of an item of each argument."""
+        task = dask.delayed(function, pure=False)
+        tasks = []
+        for part, *rest in zip(self._parts, *arguments, strict=True):
+            places = self._places.get(part.key) if isinstance(part, Future) else None
+            pin = {"workers": places, "allow_other_workers": False} if places else {}
+            with dask.annotate(**pin):
+                tasks.append(task(part, *rest))
+        return tasks
+
+    @cached_property
+    def _places(self) -> dict[Any, list[str]]:
+        """The workers of each partition that must not be moved, by its key."""
+        client = current_client()
+        futures = [part for part in self._parts if isinstance(part, Future)]
+        return _places_of_folders(client, futures) if client and futures else {}
+
     def compute(
         self,
         search: Callable[..., Found],
@@ -247,11 +272,8 @@ class _Partitions:
     ) -> Found:
         """Search every partition, and merge the results by a tree, in order."""
         queries = dask.delayed(self._queries, traverse=False)
-        task = dask.delayed(_search_part, pure=False)
-        found = [
-            task(part, queries, search, self._where, self._metric, ids)
-            for part, ids in zip(self._parts, allowed, strict=True)
-        ]
+        search_part = partial(_search_part, search=search, where=self._where, metric=self._metric)
+        found = self._tasks(search_part, [queries] * len(self), allowed)
         merging = dask.delayed(merge, pure=False)
         while True:
             found = [merging(found[i : i + FAN]) for i in range(0, len(found), FAN)]
@@ -314,16 +336,38 @@ def _check_parts(where: str, codes: Any) -> list[Any]:
     return parts
 
 
+def _places_of_folders(client: Client, futures: list[Future]) -> dict[Any, list[str]]:
+    """Return which workers have the indexes that are in files, by key.
+
+    The pickle of such an index names its folder, which another worker may not have.
+    """
+    wait(futures)
+    indexes = [future for future in futures if future.type is BitIndex]
+    places = {key: list(workers) for key, workers in client.who_has(indexes).items() if workers}
+    indexes = [index for index in indexes if index.key in places]
+    in_files = client.gather(
+        [client.submit(_is_in_files, i, workers=places[i.key], pure=False) for i in indexes]
+    )
+    return {
+        index.key: places[index.key] for index, yes in zip(indexes, in_files, strict=True) if yes
+    }
+
+
 # ---- what runs on workers ---------------------------------------------------------------------
+
+
+def _is_in_files(index: BitIndex) -> bool:
+    return index.path is not None
 
 
 def _search_part(
     part: Any,
     queries: BitArray,
+    allowed: Ids | None,
+    *,
     search: Callable[..., Found],
     where: str,
     metric: str,
-    allowed: Ids | None,
 ) -> Found:
     return search(_as_index(part, where, metric, queries.shape[1]), queries, allowed)
 
