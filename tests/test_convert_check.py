@@ -83,7 +83,8 @@ def test_import_checks_and_writes(net, path, rng, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=own, scores=net.run(x))
     model = tmp_path / "net.safetensors"
     argv = ["import", str(path), "-o", str(model), "--check", str(tmp_path / "x.npz")]
-    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--preprocessing", "zero_one"]) == 0
+    assert io.load(model).notes["preprocessing"] == "zero_one"
     out = capsys.readouterr().out
     assert "PackedConv2D" in out and "equal: 7 of 7 labels" in out and "wrote" in out
     np.testing.assert_array_equal(io.load(model)(own), net.run(x))

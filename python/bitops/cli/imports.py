@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.arrays import read_npz
 from ..files.text import printable
-from .arguments import output_file
+from .arguments import add_preprocessing_option, output_file
 
 if TYPE_CHECKING:
     from ..convert import Report
@@ -47,6 +47,9 @@ def add_parser(commands: Any) -> None:
         help="compare with the source first: a file of x, and of the scores of the source (without "
         "them, onnxruntime runs an ONNX file)",
     )
+    add_preprocessing_option(
+        parser, "note in the model what `eval` and `predict` are to make of pixels for it"
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
             f"[import] the file must end in one of {', '.join(_ENDINGS)}, got {args.file}"
         )
     packed = _converted(args.file, name)
+    if args.preprocessing is not None:
+        packed.notes["preprocessing"] = args.preprocessing
     print(packed.summary())
     for key, note in packed.notes.items():
         print(f"{key}: {printable(note, encoding=sys.stdout.encoding)}")
