@@ -102,4 +102,12 @@ def _compared(packed: Packed, path: Path, examples: Path) -> Report:
     arrays = read_npz("import", examples)
     if "x" not in arrays:
         raise ValueError(f"[import] {examples} must hold an array x of examples")
-    return check(packed, arrays.get("scores", path), arrays["x"])
+    if "scores" in arrays:
+        return check(packed, arrays["scores"], arrays["x"])
+    found = f"array scores not found in {examples}; the file has: {', '.join(sorted(arrays))}"
+    if path.name.lower().endswith(_KERAS):
+        raise ValueError(f"[import] a file of Keras is compared with stored scores: {found}")
+    try:
+        return check(packed, path, arrays["x"])
+    except ImportError as error:
+        raise ImportError(f"[import] {found}. Without it: {error}") from None
