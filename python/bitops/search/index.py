@@ -240,7 +240,7 @@ class BitIndex:
         ----------
         queries : array_like of shape (m, k), packed by sign; or BitArray
         count : int
-            How many to return for each query, at least 1, and at most 65,536 or the number of rows.
+            How many to return for each query, at least 1, and at most max(65,536, len(index)).
         rescore : "bits", array_like of shape (ids, d), or callable (ids) -> (n, d); optional
             A second stage, for real queries. ``oversample * count`` rows are searched, and ordered
             by their products with the numbers of the query: "bits" multiplies with the signs of the
