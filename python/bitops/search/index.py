@@ -68,7 +68,8 @@ class BitIndex:
     Several threads may search at once, also while one adds or removes rows: each search sees the
     rows of the moment at which it has begun. Several processes may open one folder. Those that
     write wait for each other, except on Windows, where only one may; those that read go on with
-    what they have opened until they call `refresh`. `docs/search.md` says what the files hold.
+    what they have opened until they call `refresh`. "What the files hold", a section of the page
+    "Search on rows of bits" of the documentation, describes the folder.
 
     Examples
     --------
