@@ -268,6 +268,7 @@ def test_demo(quick, capsys, tmp_path):
     pytest.importorskip("sklearn")
     path = tmp_path / "net.safetensors"
     assert cli.main(["demo", *SMALL_NET, "--save", str(path)]) == 0
+    assert model_file.load(path).notes == {"preprocessing": "pixels"}
     out = capsys.readouterr().out
     data = load_digits()
     assert f"bit for bit, on all {len(data.y_test)} test images" in out

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from bitops.cli import main as cli
+from bitops.cli.arguments import PREPROCESSING
+from bitops.data import load_mnist
 from bitops.layers import Packed, PackedDense
 from bitops.models import mlp
+from bitops.recipes.preprocess import STEPS
 from bitops.training.log import read_log
 from commands import failure, usage_error, write_idx
 
@@ -139,6 +142,33 @@ def test_notes_of_a_stranger_forge_no_output(capsys, folder, tmp_path, note):
     message = failure(capsys, "eval", str(path), "--data", str(folder))
     assert "the note preprocessing of a model must be one of" in message
     assert message.isprintable() and len(message) < 500
+
+
+def test_preprocessing_of_eval(capsys, folder, tmp_path):
+    assert tuple(STEPS) == PREPROCESSING
+    data, path = load_mnist(folder), tmp_path / "net.safetensors"
+    weights = np.random.default_rng(0).choice([-1, 1], (4, 16))
+    bias = -np.median(data.x_train.reshape(-1, 16) / 255 @ weights.T, axis=0)
+    packed = Packed(PackedDense(weights, alpha=np.ones(4), bias=bias), input_shape=(16,))
+    packed.save(path)
+    x = data.x_test.reshape(-1, 16)
+    raw = packed.error_rate(x, data.y_test)
+    scaled = packed.error_rate(x / np.float32(255), data.y_test)
+    assert raw != scaled  # else the test says nothing
+    argv = ["eval", str(path), "--data", str(folder)]
+    for options, note, error, is_warned in (
+        ([], None, raw, True),
+        (["--preprocessing", "zero_one"], None, scaled, False),
+        ([], "zero_one", scaled, False),
+        (["--preprocessing", "pixels"], "zero_one", raw, False),
+    ):
+        packed.notes = {} if note is None else {"preprocessing": note}
+        packed.save(path)
+        assert cli.main([*argv, *options]) == 0
+        streams = capsys.readouterr()
+        assert f"error    {error:.2%}" in streams.out
+        assert ("the file names no preprocessing; raw pixels" in streams.err) == is_warned
+    assert "invalid choice: 'sepia'" in usage_error(capsys, *argv, "--preprocessing", "sepia")
 
 
 def test_eval_of_a_model_that_ends_in_bits(capsys, folder, tmp_path):

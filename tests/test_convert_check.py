@@ -1,5 +1,6 @@
 """`convert.check`, and the commands `bitops import` and `bitops show`."""
 
+import sys
 import zipfile
 
 import numpy as np
@@ -83,7 +84,8 @@ def test_import_checks_and_writes(net, path, rng, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=own, scores=net.run(x))
     model = tmp_path / "net.safetensors"
     argv = ["import", str(path), "-o", str(model), "--check", str(tmp_path / "x.npz")]
-    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--preprocessing", "zero_one"]) == 0
+    assert io.load(model).notes["preprocessing"] == "zero_one"
     out = capsys.readouterr().out
     assert "PackedConv2D" in out and "equal: 7 of 7 labels" in out and "wrote" in out
     np.testing.assert_array_equal(io.load(model)(own), net.run(x))
@@ -121,6 +123,19 @@ def test_import_says_what_is_wrong(path, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", y=np.zeros(3))
     argv = ["import", str(path), "--check", str(tmp_path / "x.npz")]
     assert "must hold an array x" in failure(capsys, *argv)
+
+
+def test_import_names_the_arrays_that_it_found(path, rng, tmp_path, capsys, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=examples(rng)[1], logits=np.zeros((7, 3)))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    message = failure(capsys, "import", str(path), "--check", str(tmp_path / "x.npz"))
+    assert "array scores not found" in message and "the file has: logits, x" in message
+    assert "pip install onnxruntime" in message
+    net = random_keras.Network(rng, rng.integers(0, 9, (3, 20)).astype(np.float32))
+    net.dense(4)
+    net.write_keras(tmp_path / "net.keras")
+    argv = ["import", str(tmp_path / "net.keras"), "--check", str(tmp_path / "x.npz")]
+    assert "stored scores: array scores not found" in failure(capsys, *argv)
 
 
 def test_show_says_what_is_not_stated(tmp_path, capsys):

@@ -448,7 +448,7 @@ def test_summary_counts():
     assert total.binary_macs == 16 * 3
     assert total.float_macs == 20 * 16 + 16 + 3
     text = str(model.summary())
-    assert "1-bit bytes" in text and "16 bits" in text
+    assert "packed bytes" in text and "16 bits" in text
     assert len({len(line) for line in text.splitlines()}) == 1
     packed = model.freeze().summary().total
     assert packed.packed_bytes == 8 * (16 + 3) + 4 * 16 + 4 * 3 + 8 * 3

@@ -205,6 +205,8 @@ def test_preprocessing(capsys, rng, colored, tmp_path):
     made = predicted(capsys, *argv, "--mean", "0.5,0.25,0", "--std", "0.2")
     wanted = model.outputs((x.astype(np.float32) / np.float32(255) - mean) / std)
     assert_array_equal(scores_of(made), wanted)
+    unscaled = predicted(capsys, *argv, "--mean", "0")
+    assert predicted(capsys, *argv, "--preprocessing", "zero_one") == unscaled
     for name, step in (("unit", lambda x: x * np.float32(2 / 255) - 1), ("pixels", lambda x: x)):
         model.notes["preprocessing"] = name
         model.save(path)
@@ -233,6 +235,7 @@ def test_impossible_options(capsys, colored, tmp_path, options, message):
     ("options", "message"),
     [
         (["--mean", "a"], "--mean: must be numbers with commas, got 'a'"),
+        (["--preprocessing", "unit", "--mean", "0"], "not allowed with --mean and --std"),
         (["--std", "inf"], "--std: must be finite, got 'inf'"),
         (["--top", "0"], "--top: must be above 0, got 0"),
         (["-o", "no/such/place.csv"], "no such directory"),

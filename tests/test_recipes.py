@@ -253,6 +253,9 @@ def test_standard(shape):
 
 def test_bipolar_and_fraction():
     data = blobs()
+    np.testing.assert_array_equal(
+        preprocess(data, "zero_one").x_test, data.x_test.astype(np.float32) / np.float32(255)
+    )
     np.testing.assert_array_equal(preprocess(data, "bipolar").x_test > 0, data.x_test >= 128)
     np.testing.assert_array_equal(np.abs(preprocess(data, "bipolar").x_train), 1)
     np.testing.assert_array_equal(preprocess(data, "fraction").x_test, data.x_test / 256)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import io
 from ..files.text import printable
 from ..files.writing import try_file
 
+if TYPE_CHECKING:
+    from ..layers import Packed
+
 __all__ = [
+    "PREPROCESSING",
     "add_data_option",
+    "add_preprocessing_option",
     "add_training_options",
+    "load_model",
     "log_file",
     "output_ending",
     "output_file",
@@ -113,6 +120,38 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
         help="folder with the files of MNIST, CIFAR-10 or SVHN, or with a folder of pictures for "
         "each class; or a .npz file",
     )
+
+
+# The names of `recipes.preprocess.STEPS`, which would load training code for every command.
+PREPROCESSING = (
+    "pixels",
+    "unit",
+    "zero_one",
+    "bipolar",
+    "fraction",
+    "contrast",
+    "local_contrast",
+    "standard",
+    "whitened",
+)
+
+
+def add_preprocessing_option(parser: Any, effect: str) -> None:
+    """Add the option that names what a model takes instead of pixels from 0 to 255."""
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSING,
+        metavar="NAME",
+        help=f"{effect}: {', '.join(PREPROCESSING)}; zero_one is pixels / 255",
+    )
+
+
+def load_model(args: argparse.Namespace) -> Packed:
+    """Load the packed model; --preprocessing takes the place of what its notes name."""
+    packed = io.load(args.model)
+    if args.preprocessing is not None:
+        packed.notes["preprocessing"] = args.preprocessing
+    return packed
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:

@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     )
     model, x = trained.model, inputs(trained.model, data, data.x_test)
     packed = model.freeze()
+    packed.notes["preprocessing"] = "pixels"
     try:
         packed, file_bytes = write_and_read(packed)
     except OSError as error:

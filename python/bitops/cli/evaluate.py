@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import benchmark, io
+from .. import benchmark
 from ..files import notes
 from ..files.text import printable
-from .arguments import add_data_option
+from .arguments import add_data_option, add_preprocessing_option, load_model
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
@@ -29,6 +29,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file of a packed model")
     add_data_option(parser)
+    add_preprocessing_option(parser, "what the model takes (what its file names, or pixels)")
     parser.set_defaults(run=run)
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from ..recipes.preprocess import STEPS, preprocess
     from . import results
 
-    packed = io.load(args.model)
+    packed = load_model(args)
     height, width, channels = notes.image_shape(packed) or (None, None, None)
     size = None if height is None else (height, width)
     resize = notes.resizing(packed)
@@ -67,6 +68,13 @@ def run(args: argparse.Namespace) -> int:
         printable(words, most=200, encoding=sys.stdout.encoding)
         for words in (args.model, packed.notes.get("recipe", "-"), data.name, preprocessing)
     )
+    if "preprocessing" not in packed.notes:
+        print(
+            "bitops eval: warning: the file names no preprocessing; raw pixels, 0 to 255, are "
+            "taken. A model that was trained on others, such as pixels / 255, needs "
+            "--preprocessing",
+            file=sys.stderr,
+        )
     print(
         f"model    {model}, {packed.nbytes:,} bytes; recipe {recipe}\n"
         f"data     {name}: {total:,} test images; preprocessing: {steps}\n"

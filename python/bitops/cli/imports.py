@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.arrays import read_npz
 from ..files.text import printable
-from .arguments import output_file
+from .arguments import add_preprocessing_option, output_file
 
 if TYPE_CHECKING:
     from ..convert import Report
@@ -47,6 +47,9 @@ def add_parser(commands: Any) -> None:
         help="compare with the source first: a file of x, and of the scores of the source (without "
         "them, onnxruntime runs an ONNX file)",
     )
+    add_preprocessing_option(
+        parser, "note in the model what `eval` and `predict` are to make of pixels for it"
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
             f"[import] the file must end in one of {', '.join(_ENDINGS)}, got {args.file}"
         )
     packed = _converted(args.file, name)
+    if args.preprocessing is not None:
+        packed.notes["preprocessing"] = args.preprocessing
     print(packed.summary())
     for key, note in packed.notes.items():
         print(f"{key}: {printable(note, encoding=sys.stdout.encoding)}")
@@ -97,4 +102,12 @@ def _compared(packed: Packed, path: Path, examples: Path) -> Report:
     arrays = read_npz("import", examples)
     if "x" not in arrays:
         raise ValueError(f"[import] {examples} must hold an array x of examples")
-    return check(packed, arrays.get("scores", path), arrays["x"])
+    if "scores" in arrays:
+        return check(packed, arrays["scores"], arrays["x"])
+    found = f"array scores not found in {examples}; the file has: {', '.join(sorted(arrays))}"
+    if path.name.lower().endswith(_KERAS):
+        raise ValueError(f"[import] a file of Keras is compared with stored scores: {found}")
+    try:
+        return check(packed, path, arrays["x"])
+    except ImportError as error:
+        raise ImportError(f"[import] {found}. Without it: {error}") from None

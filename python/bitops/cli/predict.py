@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import io
 from ..files import notes
 from ..files.examples import Batch, Examples, find_files, holds_arrays
 from ..files.pictures import RESIZE
@@ -19,7 +18,14 @@ from ..files.text import printable
 from ..files.writing import write_file
 from ..layers import Packed
 from ..search.progress import progress
-from .arguments import output_ending, output_format, positive, refuse_input_as_output
+from .arguments import (
+    add_preprocessing_option,
+    load_model,
+    output_ending,
+    output_format,
+    positive,
+    refuse_input_as_output,
+)
 from .predictions import FORMATS, Prediction
 
 __all__ = ["add_parser", "run"]
@@ -35,8 +41,8 @@ def add_parser(commands: Any) -> None:
         description="Print the class of each example, and its score. Files are pictures (.png, "
         ".jpg, .bmp), arrays of examples (.npy, .npz), or folders of these.",
         epilog="Pixels, which are pictures and arrays of uint8, get the preprocessing that the "
-        "file of the model names, if any, or that of --mean and --std. Arrays of other numbers go "
-        "in as they are; booleans are bits.",
+        "file of the model names, if any, or that of --preprocessing, or of --mean and --std. "
+        "Arrays of other numbers go in as they are; booleans are bits.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file of a packed model")
     parser.add_argument(
@@ -69,6 +75,7 @@ def add_parser(commands: Any) -> None:
         help="bring pictures to the size that the model takes: stretched, or cut to its shape (as "
         "in the training, if the model's file says so)",
     )
+    add_preprocessing_option(parser, "what the model takes (what its file names, or pixels)")
     for name, default in (("mean", "0"), ("std", "1")):
         parser.add_argument(
             f"--{name}",
@@ -101,8 +108,10 @@ def _numbers(text: str) -> np.ndarray:
 def run(args: argparse.Namespace) -> int:
     """Predict batch by batch, and print or write what came out."""
     kind = output_format(args)
+    if args.preprocessing is not None and (args.mean is not None or args.std is not None):
+        args.refuse("argument --preprocessing: not allowed with --mean and --std")
     refuse_input_as_output(args, args.model, args.labels)
-    packed = io.load(args.model)
+    packed = load_model(args)
     if args.labels is None:
         labels = notes.class_names("predict", packed)
     else:

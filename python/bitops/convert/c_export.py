@@ -81,7 +81,9 @@ def to_c(
     name : str
         What all public names begin with.
     takes : {"uint8", "float32", "bits"}
-        What the input is; bits are packed as the header says.
+        What the input is; bits are packed as the header says. Numbers go in as they are, without
+        the preprocessing that the notes name: a network that was trained on pixels / 255 needs
+        "float32", and pixels that the caller has divided.
 
     Returns
     -------

@@ -74,7 +74,7 @@ def topk(
         or a Delayed or a Future of a BitArray, of packed words or of a `BitIndex`. A Future of an
         index in files is searched only by workers that have it; see Notes.
     count : int
-        How many to return for each query, at least 1, and at most 65,536 or n.
+        How many to return for each query, at least 1, and at most max(65,536, n).
     metric : {"hamming", "jaccard", "dice", "intersection"}, default "hamming"
         As in `bitops.search.topk`. An index must have been made for it.
     bits : int, optional

@@ -32,7 +32,8 @@ class Summary:
     """The table that `summary()` returns; `print` shows it.
 
     `packed_bytes` counts binary weights at one bit each, in whole 64-bit words, and all other
-    numbers at 32 bits. `float_bytes` counts everything at 32 bits.
+    numbers at 32 bits: float weights, scales, biases and thresholds, also those of packed signs.
+    `float_bytes` counts everything at 32 bits.
 
     Examples
     --------
@@ -46,7 +47,7 @@ class Summary:
     total: Row
 
     def __str__(self) -> str:
-        head = "layer", "output", "parameters", "1-bit bytes", "32-bit bytes"
+        head = "layer", "output", "parameters", "packed bytes", "32-bit bytes"
         table: list[tuple[str, ...]] = [(*head, "binary MACs", "float MACs")]
         for row in (*self.rows, self.total):
             numbers = (row.parameters, row.packed_bytes, row.float_bytes)

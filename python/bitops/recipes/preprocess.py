@@ -28,6 +28,11 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x * np.float32(2 / 255) - 1
 
 
+def zero_one(x: np.ndarray) -> np.ndarray:
+    """Scale to float32 in [0, 1]: x / 255, as torchvision's ToTensor does."""
+    return x / np.float32(255)
+
+
 def bipolar(x: np.ndarray) -> np.ndarray:
     """Replace pixels of at least 128 by +1 and the others by -1, float32."""
     return np.where(x >= 128, np.float32(1), np.float32(-1))
@@ -74,7 +79,8 @@ def _on_each(step: Callable[[np.ndarray], np.ndarray]) -> Callable[[Dataset], Da
 
 # Those that look at each image by itself, on arrays (n, ...).
 _IMAGE_STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    step.__name__: step for step in (pixels, unit, bipolar, fraction, contrast, local_contrast)
+    step.__name__: step
+    for step in (pixels, unit, zero_one, bipolar, fraction, contrast, local_contrast)
 }
 
 STEPS: dict[str, Callable[[Dataset], Dataset]] = {

@@ -68,7 +68,8 @@ class BitIndex:
     Several threads may search at once, also while one adds or removes rows: each search sees the
     rows of the moment at which it has begun. Several processes may open one folder. Those that
     write wait for each other, except on Windows, where only one may; those that read go on with
-    what they have opened until they call `refresh`. `docs/search.md` says what the files hold.
+    what they have opened until they call `refresh`. "What the files hold", a section of the page
+    "Search on rows of bits" of the documentation, describes the folder.
 
     Examples
     --------
@@ -240,7 +241,7 @@ class BitIndex:
         ----------
         queries : array_like of shape (m, k), packed by sign; or BitArray
         count : int
-            How many to return for each query, at least 1, and at most 65,536 or the number of rows.
+            How many to return for each query, at least 1, and at most max(65,536, len(index)).
         rescore : "bits", array_like of shape (ids, d), or callable (ids) -> (n, d); optional
             A second stage, for real queries. ``oversample * count`` rows are searched, and ordered
             by their products with the numbers of the query: "bits" multiplies with the signs of the

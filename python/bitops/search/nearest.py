@@ -37,7 +37,7 @@ def topk(
     b : BitArray of shape (..., n, k), packed along k; or array_like, or Prepacked of shape (n, k)
         The rows to search. Leading axes broadcast as in ``np.matmul``.
     count : int
-        How many to return for each query, at least 1, and at most 65,536 or n.
+        How many to return for each query, at least 1, and at most max(65,536, n).
     metric : {"hamming", "jaccard", "dice", "intersection"}
         As in `pairwise`. The nearest rows have the smallest distances, or the largest
         intersections.

@@ -110,7 +110,7 @@ def score_topk(
     queries : array_like of shape (m, k), integers or floats, used as float32
     b : BitArray of shape (n, k), packed along k; or array_like, packed by sign; or Prepacked
     count : int
-        How many to return for each query, at least 1, and at most 65,536 or n.
+        How many to return for each query, at least 1, and at most max(65,536, n).
     query_bits : {None, 4, 8}, default None
         Round the numbers of a query to integers of so many bits, whose sums are exact and faster:
         see Notes. None multiplies float32 numbers.
