@@ -3,14 +3,14 @@
  * large as the images, are never in memory.
  *
  *   for each few images                                 shared out to threads
- *     for each group of columns, from the last
- *       for each 32 or 64 positions, from the first
+ *     for each group of columns, from the first
+ *       for each 32 or 64 positions, from the last
  *         sum their products, with positions in lanes (lanes.c)
- *         for each chunk of columns, each tap in it, from the last
+ *         for each chunk of columns, each tap in it, from the first
  *           add the outputs of every position to the pixel that it sees at this tap
  *
  * A later tap sees a pixel from an earlier position, so each number of a pixel is the sum, starting
- * from 0, over the positions that see it, from the first to the last. */
+ * from 0, over the taps that see it, from the first to the last. */
 #include "bitops.h"
 #include "drivers/lane_sums.h"
 #include "drivers/mixed.h"
@@ -62,12 +62,11 @@ static void add_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
                         size_t n, const lane_scratch *s) {
     const size_t channels = args->n / (im->kernel_height * im->kernel_width);
     const float *rows = bitops_lane_outputs(isa, args, p, col, n, s);
-    for (size_t end = n; end > 0;) {
-        const size_t last = p->j + col + end - 1, tap = last / channels;
-        const size_t begin = last - min_size(last % channels, end - 1); /* of this tap's channels */
-        const size_t count = last + 1 - begin;
-        end -= count;
-        add_tap(isa, im, channels, c, p->m, tap, begin % channels, count, rows + end, args->c);
+    for (size_t begin = 0, count; begin < n; begin += count) {
+        const size_t first = p->j + col + begin, channel = first % channels;
+        count = min_size(channels - channel, n - begin); /* of this tap's channels */
+        add_tap(isa, im, channels, c, p->m, first / channels, channel, count, rows + begin,
+                args->c);
     }
 }
 
@@ -76,21 +75,22 @@ static void run_images(const bitops_isa *isa, const bitops_mixed_args *args, con
                        size_t first, size_t count, const lane_scratch *s) {
     const size_t positions = im->out_height * im->out_width;
     const size_t channels = args->n / (im->kernel_height * im->kernel_width);
-    const size_t numbers = im->height * im->width * channels, end = (first + count) * positions;
+    const size_t numbers = im->height * im->width * channels, lanes = lanes_of(args);
     memset((float *)args->c + first * numbers, 0, count * numbers * sizeof(float));
-    for (size_t group = ceil_div(args->n, LANE_COLUMNS); group-- > 0;) {
-        lane_part p = {.i = first * positions, .j = group * LANE_COLUMNS};
+    for (size_t group = 0; group < ceil_div(args->n, LANE_COLUMNS); group++) {
+        lane_part p = {.j = group * LANE_COLUMNS};
         p.n = min_size(args->n - p.j, LANE_COLUMNS);
-        for (; p.i < end && !bitops_stopped(args->stop); p.i += p.m) {
+        for (size_t part = ceil_div(count * positions, lanes); part-- > 0;) {
+            if (bitops_stopped(args->stop))
+                return;
             corners c;
-            p.m = min_size(end - p.i, lanes_of(args));
+            p.i = first * positions + part * lanes;
+            p.m = min_size(count * positions - part * lanes, lanes);
             find_corners(im, &p, &c);
             bitops_lane_sums(isa, args, &p, s);
             p.has_words = bitops_lanes_keep_words(args);
-            for (size_t chunk = ceil_div(p.n, LANE_OUTPUTS); chunk-- > 0;) {
-                const size_t col = chunk * LANE_OUTPUTS;
+            for (size_t col = 0; col < p.n; col += LANE_OUTPUTS)
                 add_outputs(isa, args, im, &p, &c, col, min_size(LANE_OUTPUTS, p.n - col), s);
-            }
         }
     }
 }

@@ -255,7 +255,7 @@ def products_to_images(
     ndarray of shape (n, h, w, c), float32
         The products are those of `weight_gemm` and `bitplane_gemm`. Each number is the sum of
         those that come from the positions whose windows see it, added up in float32 from the first
-        position to the last, starting from 0. Those outside the images are dropped.
+        tap to the last, starting from 0. Those outside the images are dropped.
     """
     images = aligned_empty(shape, np.float32)
     rows = np.require(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), x.dtype, ("C", "A"))
