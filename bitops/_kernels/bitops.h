@@ -302,7 +302,7 @@ enum {
     BITOPS_LANES_TABLE_BYTES = BITOPS_LANES_BITS / 4 * 16 * BITOPS_LANES_BYTES,
 };
 
-/* Makes the tables of 32 elements of k, each a line of x, lines ldx apart, with a row in each lane.
+/* Makes the tables of 64 elements of k, each a line of x, lines ldx apart, with a row in each lane.
  * Sums are rounded as those of lookup_tables_f32. */
 typedef void bitops_lanes_tables_f32_fn(const void *x, size_t ldx, void *tables_out);
 typedef void bitops_lanes_tables_u8_fn(const void *x, size_t ldx, void *tables_out);
@@ -313,8 +313,7 @@ typedef void bitops_lanes_tables_u8_fn(const void *x, size_t ldx, void *tables_o
 typedef struct bitops_lanes {
     const void *tables;
     const uint64_t *w; /* a word of each row */
-    unsigned bit;      /* of the words, where the tables begin: 0 or 32 */
-    size_t steps;      /* of 16 bits: 1 or 2 */
+    size_t steps;      /* of 16 bits: 1 to 4 */
     size_t n;
     void *sums;    /* n x BITOPS_LANES_BYTES; IN unless first, OUT if there is no `wide` */
     int32_t *wide; /* n x BITOPS_LANES_U8, or NULL; IN unless first_wide, OUT */

@@ -345,14 +345,13 @@ static void test_conv_f32(const bitops_isa *isa) {
         }
 }
 
-/* Tables of 32 lines of numbers, then the entries that n words select, in two blocks. */
+/* Tables of 64 lines of numbers, then the entries that n words select, in two blocks. */
 static void run_lanes(const bitops_isa *isa, int real, size_t n, size_t steps, const void *x,
                       size_t ldx, const uint64_t *w, void *sums, int32_t *wide) {
     static _Alignas(64) char tables[BITOPS_LANES_TABLE_BYTES];
     bitops_lanes t = {.tables = tables, .w = w, .n = n, .sums = sums};
     for (int block = 0; block < 4; block++) {
-        t.bit = block % 2 ? 32 : 0;
-        t.steps = block % 2 ? steps : 2;
+        t.steps = block % 2 ? steps : 4;
         t.first = block == 0 || (!real && block == 2);
         t.wide = !real && block % 2 ? wide : NULL;
         t.first_wide = block == 1;
@@ -368,7 +367,8 @@ static void run_lanes(const bitops_isa *isa, int real, size_t n, size_t steps, c
 
 static void lanes_case(const bitops_isa *isa, int real, size_t n, int pattern) {
     const size_t lanes = real ? BITOPS_LANES_F32 : BITOPS_LANES_U8;
-    const size_t ldx = lanes + n % 5, elements = 31 * ldx + lanes, steps = 1 + n % 2;
+    const size_t ldx = lanes + n % 5, steps = 1 + n % 4;
+    const size_t elements = (BITOPS_LANES_BITS - 1) * ldx + lanes;
     void *x = input(0, elements * (real ? sizeof(float) : 1));
     for (size_t i = 0; i < elements; i++) {
         if (real)

@@ -158,7 +158,6 @@ static void add_block(const bitops_isa *isa, const bitops_mixed_args *args, cons
     if (first % (GROUP_WORDS * BITOPS_WORD_BITS) == 0 && !p->has_words)
         copy_words(args, p, word, s->words);
     task.w = s->words + word % GROUP_WORDS * words_stride(args);
-    task.bit = first % BITOPS_WORD_BITS;
     task.steps = ceil_div(bits, BITOPS_LANES_STEP_BITS);
     if (args->is_float) {
         task.first = number == 0;

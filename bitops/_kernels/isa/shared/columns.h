@@ -69,7 +69,6 @@ BITOPS_INLINE void column_group(const uint64_t *words, size_t ld, size_t rows, s
             column_eight(last, BLOCK_WORDS, BLOCK_WORDS, low, &carry);
         }
         int level = 3;
-        BITOPS_UNROLL
         for (; i >> level & 1; level++)
             column_add(&planes[level], &carry, &pending[level]);
         if (level < COLUMN_LEVELS)

@@ -68,7 +68,7 @@ BITOPS_INLINE const char *lanes_entry(const char *table, uint64_t turned) {
         vec sums[columns][vecs];                                                                   \
         BITOPS_UNROLL                                                                              \
         for (size_t i = 0; i < n; i++) {                                                           \
-            bits[i] = turn_right(w[i], t->bit - LANES_OFFSET_BIT);                                 \
+            bits[i] = turn_right(w[i], 64 - LANES_OFFSET_BIT);                                     \
             BITOPS_UNROLL                                                                          \
             for (size_t v = 0; v < vecs; v++)                                                      \
                 sums[i][v] = t->first ? zero : load(out + i * BITOPS_LANES_BYTES + v * width);     \
