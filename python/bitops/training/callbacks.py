@@ -221,6 +221,8 @@ class Task:
         Measures of the validation data, by the names that their values get.
     monitor : Monitor, optional
         By what the best epoch is chosen; without it, the last one is kept.
+    callback_settings : dict of str to str
+        What the callbacks say must be equal in a training that resumes.
     """
 
     model: Trainable
@@ -240,7 +242,7 @@ class Task:
     accumulate: int = 1
     metrics: dict[str, Metric] = field(default_factory=dict)
     monitor: Monitor | None = None
-    callbacks: Sequence[Callback] = ()
+    callback_settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

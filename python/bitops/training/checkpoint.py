@@ -356,8 +356,7 @@ def _describe_options(run: Run) -> dict[str, str]:
         "monitor": run.monitor != default and repr(run.monitor),
         "frozen parameters": ", ".join(frozen),
     }
-    for callback in run.callbacks:
-        options |= callback.settings()
+    options |= run.callback_settings
     return {name: words for name, words in options.items() if words}
 
 

@@ -238,26 +238,26 @@ def fit(
         stream=source.stream,
         accumulate=accumulate,
         metrics=options.as_metrics(metrics, validation),
-        callbacks=called,
+        callback_settings={k: words for c in called for k, words in c.settings().items()},
     )
     run.monitor = choose_monitor(run, monitor, mode)
     if resume is not None:
         restore(run, resume)
-    _train(run, verbose, blas)
+    _train(run, called, verbose, blas)
     return run.history
 
 
-def _train(run: Run, verbose: int, blas: bool | None) -> None:
+def _train(run: Run, callbacks: list[Callback], verbose: int, blas: bool | None) -> None:
     """Run to the end, and leave the best model."""
     if blas is None:
         blas = not binary_parameters(run.model)
     with _interrupts() as interrupted, _one_pool(blas), progress_of(run, verbose) as progress:
-        for callback in run.callbacks:
+        for callback in callbacks:
             callback.on_start(run)
         with nullcontext() if run.stream is None else run.stream.opened(run.step, run.steps):
-            _run_epochs(run, [progress, *run.callbacks], interrupted)
+            _run_epochs(run, [progress, *callbacks], interrupted)
         run.interrupted = interrupted()
-        for callback in run.callbacks:
+        for callback in callbacks:
             callback.on_end(run)
         if interrupted():
             raise KeyboardInterrupt
