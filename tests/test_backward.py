@@ -66,13 +66,13 @@ def test_conv_gradients(rng, padding, pad_value):
             close(back, dx, scale * (1 if rounding is None else 4 * np.sqrt(w[..., 0].size)))
 
 
-def added_by_position(products, window, shape):
-    """Add rows of patches to images one position after the other, in float32."""
+def added_by_tap(products, window, shape):
+    """Add rows of patches to images one tap after the other, in float32."""
     images = np.zeros(shape, np.float32)
     (oh, ow), (kh, kw) = window.output, window.kernel
     patches = products.reshape(shape[0], oh, ow, kh, kw, shape[3])
     corners = [-sides[0] for sides in window.padding]
-    for oy, ox, ky, kx in itertools.product(range(oh), range(ow), range(kh), range(kw)):
+    for ky, kx, oy, ox in itertools.product(range(kh), range(kw), range(oh), range(ow)):
         y = corners[0] + oy * window.stride[0] + ky * window.dilation[0]
         x = corners[1] + ox * window.stride[1] + kx * window.dilation[1]
         if 0 <= y < shape[1] and 0 <= x < shape[2]:
@@ -93,7 +93,7 @@ def added_by_position(products, window, shape):
         (4, (2, 2), 6, 64, (2, 2), 1, 0, 1),
     ),
 )
-def test_products_are_added_position_by_position(
+def test_products_are_added_tap_by_tap(
     isa, threads, rng, images, size, channels, outputs, kernel, stride, padding, dilation
 ):
     window = make_window("test", size, kernel, stride, padding, dilation)
@@ -102,12 +102,12 @@ def test_products_are_added_position_by_position(
     numbers = rng.standard_normal((images, *window.output, outputs), np.float32)
     products = bo.weight_gemm(numbers.reshape(-1, outputs), bits)
     got = products_to_images(numbers, bits, window, shape)
-    assert_array_equal(got, added_by_position(products, window, shape))
+    assert_array_equal(got, added_by_tap(products, window, shape))
     codes = rng.integers(0, 256, numbers.shape, np.uint8)
     scales = rng.standard_normal((2, len(bits)), np.float32)
     products = bo.bitplane_gemm(codes.reshape(-1, outputs), bits, alpha=scales[0], bias=scales[1])
     got = products_to_images(codes, bits, window, shape, alpha=scales[0], bias=scales[1])
-    assert_array_equal(got, added_by_position(products, window, shape))
+    assert_array_equal(got, added_by_tap(products, window, shape))
 
 
 def test_no_images_and_no_filters_give_zeros():
