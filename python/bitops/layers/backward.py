@@ -172,17 +172,16 @@ def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
     Patches of bits hold -1 outside the image, where a pad_value of 0 means 0. They have therefore
     added -dy for each such position, and adding this sum corrects that.
     """
-    by_position = dy.sum_over_images().astype(np.float64)
-    total = by_position.sum(axis=(0, 1))
+    by_position = dy.sum_over_images()
+    total = column_sums(by_position)
     kh, kw = window.kernel
     outside = np.empty((kh, kw, total.size), np.float32)
-    height, width = (slice(0, size) for size in window.output)
+    everywhere = tuple(slice(0, size) for size in window.output)
     for ky in range(kh):
-        lines, _ = tap_slices(window, 0, ky, height)
-        by_column = by_position[lines].sum(axis=0)
+        lines, _ = tap_slices(window, 0, ky, everywhere[0])
         for kx in range(kw):
-            columns, _ = tap_slices(window, 1, kx, width)
-            outside[ky, kx] = total - by_column[columns].sum(axis=0)
+            columns, _ = tap_slices(window, 1, kx, everywhere[1])
+            outside[ky, kx] = total - column_sums(by_position[lines, columns])
     return outside.transpose(2, 0, 1)[..., np.newaxis]
 
 
