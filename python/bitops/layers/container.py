@@ -314,38 +314,35 @@ class Sequential(Model, TrainingLayer):
             x = step.forward(x)
         return x
 
-    def backward(self, grad: np.ndarray, *, to_input: bool = True) -> np.ndarray | None:
-        """Write the gradients of the parameters; return that of the input.
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self._backward(grad, list(training_steps(self.layers)))
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters that are trained, and compute no others.
+
+        This ends at the first layer that has such parameters, without what only the layers before
+        it, or the caller, would need.
 
         Parameters
         ----------
         grad : ndarray
             Of the outputs of the last `forward` with ``training=True``.
-        to_input : bool, default True
-            With False this ends at the first layer that has trainable parameters, without
-            computing what only the layers before it, or the caller, would need; None is returned.
-
-        Returns
-        -------
-        ndarray, or None
-            None where the input was integer data.
         """
-        first = 0 if to_input else self._first_trained()
-        for place, step in reversed(list(training_steps(self.layers))):
-            if not to_input and place <= first:
-                if first < place + step.length:
-                    backward_weights(step, grad)
-                return None
+        first = self._first_trained()
+        steps = [s for s in training_steps(self.layers) if s[0] + s[1].length > first]
+        below = self._backward(grad, steps[1:])
+        if steps and below is not None:
+            backward_weights(steps[0][1], below)
+
+    def _backward(self, grad: np.ndarray, steps: Sequence) -> np.ndarray | None:
+        """Go back through steps of the chain, each with the place of its first layer."""
+        for place, step in reversed(steps):
             below = step.backward(grad)
             if below is None:
                 self._check_end(place)
                 return None
             grad = below
         return grad
-
-    def backward_weights(self, grad: np.ndarray) -> None:
-        """Do what `backward` does without `to_input`."""
-        self.backward(grad, to_input=False)
 
     def _first_trained(self) -> int:
         """Return the place of the first layer with trainable parameters; the length without any."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.container import Sequential
+from ..layers.base import backward_weights
 from .streams import Batch
 
 if TYPE_CHECKING:
@@ -56,16 +56,8 @@ def compute_gradients(
     weights = {} if batch.weight is None else {"sample_weight": batch.weight}
     value, grad = loss(scores, batch.y, **weights)
     if math.isfinite(value):
-        _backward(model, grad if share == 1 else grad * np.float32(share))
+        backward_weights(model, grad if share == 1 else grad * np.float32(share))
     return value, 0 if errors is None else errors(scores, batch.y).sum().item()
-
-
-def _backward(model: Trainable, grad: np.ndarray) -> None:
-    """Write the gradients of the parameters, without those of frozen layers at the start."""
-    if isinstance(model, Sequential) and type(model).backward is Sequential.backward:
-        model.backward(grad, to_input=False)
-    else:
-        model.backward(grad)
 
 
 class PairwiseSum:
