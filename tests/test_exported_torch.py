@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch")
 pytest.importorskip("onnxscript", reason="PyTorch's exporters need onnxscript")
 
 from random_torch import IMAGES, SIGNS, random_network  # noqa: E402
-from test_convert_torch import assert_same_scores  # noqa: E402
+from torch_modules import assert_same_scores  # noqa: E402
 
 from bitops.convert import from_onnx  # noqa: E402
 

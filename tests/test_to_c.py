@@ -1,88 +1,17 @@
 """Packed networks as C: compiled, they give the same scores."""
 
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
+from c_program import check, needs_compiler, numbers, pixels, run, weights
 from test_models import NETS, disturb, examples
 
 import bitops as bo
 from bitops import layers as L
 from bitops import zoo
-from bitops.cli import main as cli
-from bitops.convert import ConversionError, CSize, to_c
+from bitops.convert import CSize, to_c
 from bitops.layers.operation import Convolution, Linear
 from bitops.quantizers import DoReFaActivation, DoReFaWeight, Ternary
 from bitops.reference.windows import window_values
-from commands import failure
-
-COMPILER = shutil.which("gcc") or shutil.which("clang")
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs gcc or clang")
-FLAGS = (
-    "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -Wshadow "
-    "-fsanitize=undefined -fsanitize-undefined-trap-on-error"
-).split()
-
-# Reads examples from its input until the end, and writes scores and labels.
-MAIN = """\
-#include <stdio.h>
-#include "network.h"
-
-int main(void)
-{
-    static INPUT input[NETWORK_INPUTS];
-    static network_score scores[NETWORK_SCORES];
-    static uint32_t work[NETWORK_WORK];
-
-    while (fread(input, sizeof input, 1, stdin) == 1) {
-        int32_t label;
-
-        network_run(input, scores, work);
-        label = network_label(scores);
-        fwrite(scores, sizeof scores, 1, stdout);
-        fwrite(&label, sizeof label, 1, stdout);
-    }
-    return 0;
-}
-"""
-
-
-def takes(x):
-    return "bits" if isinstance(x, bo.BitArray) else x.dtype.name
-
-
-def as_c_input(x):
-    """Images or rows as the C code takes them: numbers, or words of 32 bits without gaps."""
-    if not isinstance(x, bo.BitArray):
-        return np.ascontiguousarray(x)
-    words = -(-x.shape[-1] // 32)
-    return np.ascontiguousarray(x.words.view(np.uint32)[..., :words])
-
-
-def run(folder, x, shape, dtype):
-    """Compile the network in a folder, and return its scores and labels."""
-    kind = {"bits": "uint32_t", "uint8": "uint8_t", "float32": "float"}[takes(x)]
-    (folder / "main.c").write_text(MAIN.replace("INPUT input", f"{kind} input"))
-    program = folder / "program"
-    sources = [str(folder / "main.c"), str(folder / "network.c")]
-    subprocess.run([COMPILER, *FLAGS, *sources, "-o", str(program)], check=True)
-    given = as_c_input(x).tobytes()
-    output = subprocess.run([str(program)], input=given, capture_output=True, check=True).stdout
-    rows = np.frombuffer(output, np.int32).reshape(len(x), -1)
-    return np.ascontiguousarray(rows[:, :-1]).view(dtype).reshape(shape), rows[:, -1]
-
-
-def check(packed, x, folder, rtol=0):
-    size = to_c(packed, folder, takes=takes(x))
-    wanted = packed(x)
-    scores, labels = run(folder, x, wanted.shape, wanted.dtype)
-    if rtol:
-        np.testing.assert_allclose(scores, wanted, rtol, atol=rtol * np.abs(wanted).max())
-    else:
-        np.testing.assert_array_equal(scores, wanted)
-    np.testing.assert_array_equal(labels, wanted.reshape(len(x), -1).argmax(axis=1))
-    return size
 
 
 @pytest.fixture
@@ -132,18 +61,6 @@ def exponential(x):
     for factorial in (720, 120, 24, 6, 2, 1, 1):
         y = y * rest + one / np.float32(factorial)
     return y * np.exp2(n)
-
-
-def weights(rng, *shape):
-    return rng.choice([-1, 1], shape)
-
-
-def numbers(rng, *shape):
-    return rng.standard_normal(shape, dtype=np.float32)
-
-
-def pixels(rng, *shape):
-    return rng.integers(0, 256, shape, np.uint8)
 
 
 @needs_compiler
@@ -592,117 +509,3 @@ def test_random_networks_with_branches(seed, tmp_path):
     size = check(L.Packed(layers, input_shape=(7, 6, first)), x, tmp_path)
     most = 4 * 42 * (3 * channels + 64)  # words of a pixel: two branches, and what they make
     assert 0 < size.ram < most
-
-
-@needs_compiler
-@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
-def test_the_bytes_of_constants_are_those_of_the_object(tmp_path, rng):
-    packed = L.Packed(
-        L.PackedConv2D(weights(rng, 40, 3, 3, 5), 0, np.arange(40) % 2 == 0, padding=1),
-        L.PackedMaxPool2D(2, minimum=np.arange(40) % 3 == 0),
-        L.PackedFlatten(),
-        L.PackedDense(weights(rng, 6, 360), alpha=0.5, bias=0.25),
-        input_shape=(6, 6, 5),
-    )
-    size = to_c(packed, tmp_path)
-    made = tmp_path / "network.o"
-    command = [COMPILER, "-std=c99", "-O0", "-c", str(tmp_path / "network.c"), "-o", str(made)]
-    subprocess.run(command, check=True)
-    symbols = subprocess.run(["nm", "-S", str(made)], capture_output=True, check=True, text=True)
-    lines = [line.split() for line in symbols.stdout.splitlines()]
-    constants = [int(line[1], 16) for line in lines if len(line) == 4 and line[2] in "rR"]
-    assert size.rom == sum(constants)
-    assert not [line for line in lines if line[-2] in "bBdDU"]  # no variables, and no libraries
-    assert str(size) == f"{size.rom} B of ROM, {size.ram} B of RAM"
-    assert str(size) in (tmp_path / "network.h").read_text()
-    assert size.ram == 4 * (6 * 6 * 2 + 3 * 3 * 2)  # the flat row takes the place of the first
-
-
-@needs_compiler
-def test_other_names_and_new_folders(tmp_path, rng):
-    folder = tmp_path / "firmware"
-    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
-    to_c(packed, folder, name="digits")
-    assert sorted(path.name for path in folder.iterdir()) == ["digits.c", "digits.h"]
-    command = [COMPILER, *FLAGS, "-c", str(folder / "digits.c"), "-o", str(folder / "digits.o")]
-    subprocess.run(command, check=True)
-    before = (folder / "digits.c").read_bytes()
-    to_c(packed, folder, name="digits")
-    assert (folder / "digits.c").read_bytes() == before
-
-
-def test_the_command_writes_it(tmp_path, rng, capsys):
-    model, folder = tmp_path / "net.safetensors", tmp_path / "firmware"
-    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
-    packed.save(model)
-    argv = ["export", str(model), "-o", str(folder)]
-    assert cli.main([*argv, "--name", "digits", "--takes", "bits"]) == 0
-    size = to_c(packed, tmp_path, name="digits", takes="bits")
-    assert f"wrote digits.h and digits.c in {folder}: {size}" in capsys.readouterr().out
-    for name in ("digits.h", "digits.c"):
-        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
-    assert "--qonnx needs an output that ends in .onnx" in failure(capsys, *argv, "--qonnx")
-    L.Packed(L.PackedSign(), input_shape=(40,)).save(model)
-    assert "the last layer must give scores" in failure(capsys, *argv)
-
-
-# Refusals
-
-
-class Own(L.PackedReLU):
-    """A layer that this package does not know."""
-
-
-def conv(rng, **options):
-    return L.PackedConv2D(weights(rng, 4, 1, 1, 4), 0, **options)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda rng: [Own()], r"layer 0\.Own has no form in C"),
-        (
-            lambda rng: [conv(rng), L.PackedResidual([Own()])],
-            r"layer 1\.body\.0\.Own has no form in C",
-        ),
-        (lambda rng: [conv(rng)], "the last layer must give scores"),
-        (lambda rng: [L.PackedFlatten()], "the last layer must give scores"),
-        (
-            lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), scale_input=True)],
-            "its input must be numbers, of which it takes the signs, but bits flow",
-        ),
-        (lambda rng: [conv(rng), L.PackedPad2D(1)], "value must be .1 or -1 for bits, got 0"),
-        (
-            lambda rng: [conv(rng, padding=1, pad_value=1)],
-            "pad_value must be 0 unless its input is bits, got 1",
-        ),
-        (
-            lambda rng: [conv(rng), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=2)],
-            "must be codes of 2 bits, but bits flow",
-        ),
-        (
-            lambda rng: [L.PackedReLU(), L.PackedConv2D(weights(rng, 4, 1, 1, 4), input_bits=2)],
-            "must be codes of 2 bits, but other numbers flow",
-        ),
-    ],
-)
-def test_what_has_no_form_is_refused_by_name(make, message, tmp_path, rng):
-    packed = L.Packed(make(rng), input_shape=(4, 4, 4))
-    with pytest.raises(ConversionError, match=message):
-        to_c(packed, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_arguments(tmp_path, rng):
-    packed = L.Packed(L.PackedDense(weights(rng, 3, 40)))
-    with pytest.raises(TypeError, match=r"\[to_c\] packed must be a Packed, got list"):
-        to_c([], tmp_path)
-    for name in ("", "a-b", "9", 3, 'x"\n'):
-        with pytest.raises(ValueError, match="name must be letters, digits and _"):
-            to_c(packed, tmp_path, name=name)
-    with pytest.raises(ValueError, match="takes must be one of uint8, float32, bits, got 'int8'"):
-        to_c(packed, tmp_path, takes="int8")
-    with pytest.raises(ConversionError, match="size of the input must be known"):
-        to_c(L.Packed(conv(rng)), tmp_path)
-    with pytest.raises(FileNotFoundError):
-        to_c(packed, tmp_path / "no" / "folder")
