@@ -5,7 +5,8 @@
 Arrays of 200 kB and of 25 MB of numbers, one thread. The two take turns in one process, results are
 compared, and times are the best of many calls, results allocated by the call. A counterpart gives
 the same result from the same input: signs are packed by a comparison and `np.packbits`, bits are
-counted by `np.bitwise_count` on words, pools combine slices of the images.
+counted by `np.bitwise_count` on words, pools combine slices of the images. PyTorch gets images with
+channels last, as ours are; it is compared in pools of numbers, if it is installed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SIZES = {"200 kB": (784, 64), "25 MB": (25088, 256)}  # positions and channels o
 
 
 class Case(NamedTuple):
-    """A call of ours and NumPy's, whose results have equal values."""
+    """A call of ours and a rival's, whose results have equal values."""
 
     name: str
     ours: Callable[[], Any]
@@ -133,6 +134,29 @@ def image_cases(x: np.ndarray) -> Iterator[Case]:
     )
 
 
+def torch_cases(x: np.ndarray) -> Iterator[Case]:
+    """Pools of numbers against PyTorch, which sums means of whole images in float32."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+    pools = torch.nn.functional
+    images = x.reshape(-1, 28, 28, x.shape[1])
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def case(name: str, ours: Callable[[], Any], rival: Callable[[], Any]) -> Case:
+        return Case(f"{name}, PyTorch", ours, lambda: rival().permute(0, 2, 3, 1).numpy())
+
+    yield case("max_pool2d", lambda: bo.max_pool2d(images, 2), lambda: pools.max_pool2d(tensor, 2))
+    yield case("avg_pool2d", lambda: bo.avg_pool2d(images, 2), lambda: pools.avg_pool2d(tensor, 2))
+    yield case(
+        "global_avg_pool2d",
+        lambda: bo.global_avg_pool2d(images)[:, None, None],
+        lambda: pools.adaptive_avg_pool2d(tensor, 1),
+    )
+
+
 def same(ours: Any, rival: Any) -> bool:
     """Tell whether a result has the values of NumPy's, whose order of additions may differ."""
     if isinstance(ours, tuple):
@@ -145,10 +169,10 @@ def same(ours: Any, rival: Any) -> bool:
 
 def measure(case: Case, seconds: float) -> dict[str, Any]:
     if not same(case.ours(), case.rival()):
-        raise WrongResult(f"[functions] {case.name} differs from NumPy's result")
-    times = interleave({"bitops": case.ours, "numpy": case.rival}, seconds=seconds)
-    ours, rival = times["bitops"].best * 1e6, times["numpy"].best * 1e6
-    return {"case": case.name, "bitops_us": ours, "numpy_us": rival, "ratio": rival / ours}
+        raise WrongResult(f"[functions] {case.name} differs from the rival's result")
+    times = interleave({"bitops": case.ours, "rival": case.rival}, seconds=seconds)
+    ours, rival = times["bitops"].best * 1e6, times["rival"].best * 1e6
+    return {"case": case.name, "bitops_us": ours, "rival_us": rival, "ratio": rival / ours}
 
 
 def main() -> None:
@@ -163,13 +187,13 @@ def main() -> None:
     with threads(1):
         for size, shape in SIZES.items():
             x = np.random.default_rng(0).standard_normal(shape, np.float32)
-            for cases in (packing_cases, counting_cases, image_cases):
+            for cases in (packing_cases, counting_cases, image_cases, torch_cases):
                 rows += [{"size": size} | measure(case, options.seconds) for case in cases(x)]
     rows.sort(key=lambda row: row["ratio"])
-    print(f"\n{'case':24} {'size':>8} {'bitops us':>10} {'NumPy us':>10} {'ratio':>7}")
+    print(f"\n{'case':26} {'size':>8} {'bitops us':>10} {'rival us':>10} {'ratio':>7}")
     for row in rows:
         print(
-            f"{row['case']:24} {row['size']:>8} {row['bitops_us']:10.1f} {row['numpy_us']:10.1f} "
+            f"{row['case']:26} {row['size']:>8} {row['bitops_us']:10.1f} {row['rival_us']:10.1f} "
             f"{row['ratio']:7.2f}"
         )
     if options.json:

@@ -427,28 +427,6 @@ def sum_magnitude(const float[:, ::1] x, double[::1] sum_out):
     check_stop(&stop)
 
 
-def sum_columns(const float[:, :, ::1] x, double[:, ::1] sum_out):
-    """Sum over the middle axis in float64, from the first row to the last.
-
-    Parameters
-    ----------
-    x : IN, shape (outer, rows, n)
-    sum_out : OUT, shape (outer, n)
-    """
-    cdef c.bitops_stop stop = at_signals()
-    check_size("rows of sum_out", sum_out.shape[0], x.shape[0])
-    check_size("columns of sum_out", sum_out.shape[1], x.shape[2])
-    if sum_out.shape[0] == 0 or sum_out.shape[1] == 0:
-        return
-    if x.shape[1] == 0:
-        sum_out[:, :] = 0
-        return
-    with nogil:
-        c.bitops_sum_columns(c.bitops_isa_active(), &x[0, 0, 0], x.shape[0], x.shape[1],
-                             x.shape[2], &sum_out[0, 0], &stop, c.bitops_get_num_threads())
-    check_stop(&stop)
-
-
 def popcount_columns(const uint64_t[:, :, ::1] words, int64_t[:, ::1] count_out):
     """Count the 1 bits at each position over the middle axis.
 
@@ -879,8 +857,29 @@ def mean_windows(const float[:, :, :, ::1] x, object window, float[:, :, :, ::1]
     if first_number(mean_out) == NULL:
         return
     with nogil:
-        c.bitops_mean_windows(&windows, first_number(x), x.shape[0], x.shape[3],
-                              <float *>first_number(mean_out), &stop, c.bitops_get_num_threads())
+        c.bitops_mean_windows(c.bitops_isa_active(), &windows, first_number(x), x.shape[0],
+                              x.shape[3], <float *>first_number(mean_out), &stop,
+                              c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def mean_images(const float[:, :, :, ::1] x, float[:, ::1] mean_out):
+    """Take the mean of each channel of each image; sums are made in float64, in their order.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c), images with positions
+    mean_out : OUT, shape (n, c)
+    """
+    cdef c.bitops_stop stop = at_signals()
+    check_size("images of mean_out", mean_out.shape[0], x.shape[0])
+    check_size("channels of mean_out", mean_out.shape[1], x.shape[3])
+    if first_number(x) == NULL:
+        return
+    with nogil:
+        c.bitops_mean_columns(c.bitops_isa_active(), first_number(x), x.shape[0],
+                              x.shape[1] * x.shape[2], x.shape[3], &mean_out[0, 0], &stop,
+                              c.bitops_get_num_threads())
     check_stop(&stop)
 
 

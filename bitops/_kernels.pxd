@@ -199,11 +199,11 @@ cdef extern from "bitops.h" nogil:
                             bitops_dtype dtype, size_t pixel_bytes, const void *x, size_t images,
                             const uint64_t *minimum, void *max_out, void *workspace,
                             bitops_stop *stop, int n_threads) noexcept
-    void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
-                             size_t channels, float *mean_out, bitops_stop *stop,
+    void bitops_mean_windows(const bitops_isa *isa, const bitops_image *windows, const float *x,
+                             size_t images, size_t channels, float *mean_out, bitops_stop *stop,
                              int n_threads) noexcept
-    void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows,
-                            size_t n, double *sum_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_mean_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows,
+                             size_t n, float *mean_out, bitops_stop *stop, int n_threads) noexcept
     bint bitops_is_depthwise(size_t channels, size_t groups, size_t filters) noexcept
     size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args *args,
                                       int n_threads) noexcept

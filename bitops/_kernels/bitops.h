@@ -194,6 +194,20 @@ typedef void bitops_store_counts_fn(const uint8_t *count, size_t rows, size_t n,
 typedef void bitops_sum_columns_fn(const float *x, size_t ld, size_t rows, size_t n,
                                    double *sum_out);
 
+/* Windows on a line of a float32 image, of which the same taps lie inside; steps are in numbers. */
+typedef struct bitops_windows {
+    const float *x; /* IN  the first tap that lies inside, of the first window */
+    size_t rows, row_step;
+    size_t columns, column_step;
+    size_t outputs, output_step;
+    size_t channels;
+    float divisor; /* taps of a window, with those outside */
+    float factor;  /* its inverse if that is exact, or 0 */
+} bitops_windows;
+
+/* Takes the means of the channels of each window. */
+typedef void bitops_mean_windows_fn(const bitops_windows *windows, float *mean_out);
+
 /* Orders n <= nr rows of w into one panel of nr * k_words words; columns n..nr-1 are zero. */
 typedef void bitops_prepack_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                uint64_t *panel_out);
@@ -465,6 +479,7 @@ typedef struct bitops_isa {
     bitops_count_taps_fn *count_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
+    bitops_mean_windows_fn *mean_windows;
     bitops_prepack_fn *prepack;
     bitops_prepack_rows_fn *prepack_rows; /* or NULL */
     bitops_gemm_panel_fn *gemm_panel;
@@ -707,8 +722,9 @@ void bitops_im2col(const bitops_image *image, size_t images, uint64_t *rows_out,
 
 /* Takes the mean of each window of float32 images, channel by channel, with zeros outside. Of
  * `windows` only the lengths are read. pool.c states the order of the additions. */
-void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
-                         size_t channels, float *mean_out, bitops_stop *stop, int n_threads);
+void bitops_mean_windows(const bitops_isa *isa, const bitops_image *windows, const float *x,
+                         size_t images, size_t channels, float *mean_out, bitops_stop *stop,
+                         int n_threads);
 
 /* Takes the largest of each window, channel by channel: of float32 (BITOPS_F32), which is NaN if
  * one is in it, or of bits (BITOPS_BOOL8), the OR, or the AND of the channels in `minimum`, which
@@ -719,10 +735,10 @@ void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows, bito
                         size_t pixel_bytes, const void *x, size_t images, const uint64_t *minimum,
                         void *max_out, void *workspace, bitops_stop *stop, int n_threads);
 
-/* Sums the columns of each of `outer` matrices of rows x n float32 numbers, in float64, from the
- * first row to the last. */
-void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
-                        double *sum_out, bitops_stop *stop, int n_threads);
+/* Takes the means of the columns of each of `outer` matrices of rows x n float32 numbers. Sums are
+ * made in float64, from the first row to the last. */
+void bitops_mean_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
+                         float *mean_out, bitops_stop *stop, int n_threads);
 
 /* One product, or a batch of products of equal m, n and k. */
 typedef struct bitops_gemm_args {

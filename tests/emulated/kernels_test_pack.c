@@ -262,6 +262,39 @@ static void test_sum_columns(const bitops_isa *isa) {
         }
 }
 
+static void test_mean_windows(const bitops_isa *isa) {
+    static const size_t widths[] = {1, 3, 15, 16, 17, 33, 64, 100, 130};
+    for (size_t c = 0; c < COUNT(widths); c++)
+        for (size_t turn = 0; turn < 24; turn++) {
+            const size_t n = widths[c], rows = turn % 3, columns = turn % 4, runs = 1 + turn % 5;
+            const size_t stride = 1 + turn % 2, width = (runs - 1) * stride + columns;
+            const size_t numbers = rows * width * n;
+            const int exact = turn % 2;
+            float *x = input(0, numbers * sizeof *x);
+            for (size_t i = 0; i < numbers; i++)
+                x[i] = (float)edge_value(i) * (i % 7 ? 1 : 1e30f);
+            const bitops_windows windows = {.x = x,
+                                            .rows = rows,
+                                            .row_step = width * n,
+                                            .columns = columns,
+                                            .column_step = n,
+                                            .outputs = runs,
+                                            .output_step = stride * n,
+                                            .channels = n,
+                                            .divisor = exact ? 8 : 9,
+                                            .factor = exact ? 0.125f : 0};
+            const outputs out = make_outputs(runs * n * sizeof(float), turn % 4 * 4);
+            isa->mean_windows(&windows, out.got);
+            for (size_t i = 0; i < runs * n; i++) {
+                float sum = 0;
+                for (size_t tap = 0; tap < rows * columns; tap++)
+                    sum += x[(tap / columns * width + i / n * stride + tap % columns) * n + i % n];
+                ((float *)out.want)[i] = sum / windows.divisor;
+            }
+            check_outputs(n, turn, runs);
+        }
+}
+
 /* ---- training ------------------------------------------------------------------------------ */
 
 static void test_adam(const bitops_isa *isa) {
@@ -485,6 +518,7 @@ const named_test pack_tests[] = {
     {"count_taps", test_count_taps},
     {"store_counts", test_store_counts},
     {"sum_columns", test_sum_columns},
+    {"mean_windows", test_mean_windows},
     {"adam", test_adam},
     {"norm_sums", test_norm},
     {"norm_values", test_norm},

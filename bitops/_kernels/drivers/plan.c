@@ -374,24 +374,20 @@ static int run_codes(const bitops_step *step, const void *x, uint8_t *codes, int
 
 /* ---- windows --------------------------------------------------------------------------------- */
 
-/* Sums of whole images are made in float64. */
 static void run_mean(const bitops_isa *isa, const bitops_step *step, const float *x, float *y,
-                     double *sums, bitops_stop *stop, int n_threads) {
-    if (step->image.kernel_width) {
-        bitops_mean_windows(&step->image, x, step->images, step->n, y, stop, n_threads);
-        return;
-    }
-    bitops_sum_columns(isa, x, step->images, step->rows, step->n, sums, stop, n_threads);
-    for (size_t i = 0; i < step->images * step->n; i++)
-        y[i] = (float)(sums[i] / (double)step->rows);
+                     bitops_stop *stop, int n_threads) {
+    if (step->image.kernel_width)
+        bitops_mean_windows(isa, &step->image, x, step->images, step->n, y, stop, n_threads);
+    else
+        bitops_mean_columns(isa, x, step->images, step->rows, step->n, y, stop, n_threads);
 }
 
 /* `means` has a number for each position of the images. */
-static void run_k_map(const bitops_step *step, const float *x, float *y, float *means,
-                      bitops_stop *stop, int n_threads) {
+static void run_k_map(const bitops_isa *isa, const bitops_step *step, const float *x, float *y,
+                      float *means, bitops_stop *stop, int n_threads) {
     const size_t positions = step->images * step->image.height * step->image.width;
     bitops_mean_magnitude(x, positions, step->n, means, stop, n_threads);
-    bitops_mean_windows(&step->image, means, step->images, 1, y, stop, n_threads);
+    bitops_mean_windows(isa, &step->image, means, step->images, 1, y, stop, n_threads);
 }
 
 static void run_flatten(const bitops_step *step, const uint64_t *x, uint64_t *y, bitops_stop *stop,
@@ -441,8 +437,6 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_step *step, int
         return bitops_float_conv_workspace_size(&step->float_conv, n_threads);
     case BITOPS_STEP_POOL:
         return bitops_max_windows_workspace_size(&step->image, step->pixel_bytes, n_threads);
-    case BITOPS_STEP_MEAN:
-        return step->images * step->n * sizeof(double);
     case BITOPS_STEP_K_MAP:
         return step->images * step->image.height * step->image.width * sizeof(float);
     default:
@@ -497,7 +491,7 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         run_flatten(step, (const uint64_t *)x, (uint64_t *)y, stop, n_threads);
         return 0;
     case BITOPS_STEP_MEAN:
-        run_mean(isa, step, (const float *)x, (float *)y, (double *)workspace, stop, n_threads);
+        run_mean(isa, step, (const float *)x, (float *)y, stop, n_threads);
         return 0;
     case BITOPS_STEP_CLIP:
         FOR_SHARES(step, n_threads, clip_rows(step, (const float *)x, (float *)y, begin, end));
@@ -528,7 +522,7 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         run_sum(step, x, other, y, n_threads);
         return 0;
     case BITOPS_STEP_K_MAP:
-        run_k_map(step, (const float *)x, (float *)y, (float *)workspace, stop, n_threads);
+        run_k_map(isa, step, (const float *)x, (float *)y, (float *)workspace, stop, n_threads);
         return 0;
     }
     return 0;

@@ -1,75 +1,68 @@
-/* pool.c: means of windows, and sums of columns, of float32 numbers.
+/* pool.c: means of windows and of columns of float32 numbers.
  *
  * The order of the additions is part of the result: the taps of a window that lie inside, row by
- * row, starting from 0. Sixteen channels at a time are summed over all taps, so that a mean is
- * written once. Images of fewer channels, with windows one position apart, are summed a line of
- * outputs at a time instead, tap by tap. Compilers vectorise both, and the baseline instructions
- * keep up with the memory. */
+ * row, starting from 0. Kernels sum some channels over all taps of a window. Images of few
+ * channels, with windows one position apart, are summed a line of outputs at a time instead, tap by
+ * tap, in loops that compilers vectorise. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
-#include "isa/shared/target.h"
 #include "runtime/parallel.h"
 
 enum {
-    LANES = 16,
-    SPAN = 256,            /* columns that are summed at a time */
+    FEW_CHANNELS = 15,     /* at most so many are few */
+    SPAN = 512,            /* columns that are summed at a time */
     THREAD_WORK = 1 << 16, /* additions below which one thread is faster */
 };
 
-/* The part of a window that lies inside; steps are in numbers. */
-typedef struct window_part {
-    const float *x;
-    size_t rows, row_step;
-    size_t columns, column_step;
-} window_part;
-
-BITOPS_INLINE void mean_lanes(const window_part *w, size_t first, size_t n, float divisor,
-                              float *mean_out) {
-    float sums[LANES] = {0};
-    for (size_t row = 0; row < w->rows; row++)
-        for (size_t column = 0; column < w->columns; column++) {
-            const float *x = w->x + row * w->row_step + column * w->column_step + first;
-            for (size_t j = 0; j < n; j++)
-                sums[j] += x[j];
-        }
-    for (size_t j = 0; j < n; j++)
-        mean_out[first + j] = sums[j] / divisor;
-}
-
 /* A line of outputs. */
 typedef struct pool_line {
+    const bitops_isa *isa;
     const bitops_image *im;
     const float *image;
     size_t channels, y;
     tap_range inside; /* vertically */
-    float divisor;
     float *mean_out;
 } pool_line;
+
+static float count_taps(const bitops_image *im) {
+    return (float)(im->kernel_height * im->kernel_width);
+}
 
 static const float *line_of_tap(const pool_line *l, size_t ky) {
     const size_t y = l->y * l->im->stride_y + ky * l->im->dilation_y - l->im->pad_top;
     return l->image + y * l->im->width * l->channels;
 }
 
+/* Outputs from x on that see the same taps as output x, which sees `inside`. */
+static size_t count_alike(const taps_axis *across, size_t x, tap_range inside) {
+    if (inside.end - inside.begin < across->taps)
+        return 1;
+    const size_t room = across->size + across->pad - (across->taps - 1) * across->dilation;
+    return min_size(ceil_div(room, across->stride), across->outputs) - x;
+}
+
 static void mean_windows(const pool_line *l) {
     const bitops_image *im = l->im;
-    const taps_axis horizontal = horizontal_taps(im);
-    for (size_t x = 0; x < im->out_width; x++) {
-        const tap_range inside = taps_inside(&horizontal, x);
-        window_part w = {.rows = l->inside.end - l->inside.begin,
-                         .row_step = im->dilation_y * im->width * l->channels,
-                         .columns = inside.end - inside.begin,
-                         .column_step = im->dilation_x * l->channels};
+    const taps_axis across = horizontal_taps(im);
+    const size_t taps = im->kernel_height * im->kernel_width;
+    bitops_windows w = {.rows = l->inside.end - l->inside.begin,
+                        .row_step = im->dilation_y * im->width * l->channels,
+                        .column_step = im->dilation_x * l->channels,
+                        .output_step = im->stride_x * l->channels,
+                        .channels = l->channels,
+                        .divisor = count_taps(im)};
+    if ((taps & (taps - 1)) == 0)
+        w.factor = 1 / w.divisor;
+    for (size_t x = 0; x < im->out_width; x += w.outputs) {
+        const tap_range inside = taps_inside(&across, x);
+        w.columns = inside.end - inside.begin;
+        w.outputs = count_alike(&across, x, inside);
+        w.x = l->image;
         if (w.rows && w.columns)
             w.x = line_of_tap(l, l->inside.begin) +
                   (x * im->stride_x + inside.begin * im->dilation_x - im->pad_left) * l->channels;
-        float *mean = l->mean_out + x * l->channels;
-        size_t j = 0;
-        for (; j + LANES <= l->channels; j += LANES)
-            mean_lanes(&w, j, LANES, l->divisor, mean);
-        if (j < l->channels)
-            mean_lanes(&w, j, l->channels - j, l->divisor, mean);
+        l->isa->mean_windows(&w, l->mean_out + x * l->channels);
     }
 }
 
@@ -97,27 +90,28 @@ static void mean_runs(const pool_line *l) {
                 sum[i] += x[i];
         }
     for (size_t i = 0; i < n; i++)
-        l->mean_out[i] /= l->divisor;
+        l->mean_out[i] /= count_taps(im);
 }
 
-void bitops_mean_windows(const bitops_image *windows, const float *x, size_t images,
-                         size_t channels, float *mean_out, bitops_stop *stop, int n_threads) {
+void bitops_mean_windows(const bitops_isa *isa, const bitops_image *windows, const float *x,
+                         size_t images, size_t channels, float *mean_out, bitops_stop *stop,
+                         int n_threads) {
     const bitops_image *im = windows;
     const taps_axis vertical = vertical_taps(im);
     const size_t lines = images * im->out_height, taps = im->kernel_height * im->kernel_width;
-    const int runs = im->stride_x == 1 && channels < LANES;
+    const int runs = im->stride_x == 1 && channels <= FEW_CHANNELS;
     const size_t work = lines * im->out_width * channels * taps;
     BITOPS_PARALLEL_FOR(bitops_share((double)work, THREAD_WORK, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)lines; task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t number = (size_t)task / im->out_height, y = (size_t)task % im->out_height;
-        const pool_line l = {.im = im,
+        const pool_line l = {.isa = isa,
+                             .im = im,
                              .image = x + number * im->height * im->width * channels,
                              .channels = channels,
                              .y = y,
                              .inside = taps_inside(&vertical, y),
-                             .divisor = (float)taps,
                              .mean_out = mean_out + (size_t)task * im->out_width * channels};
         if (runs)
             mean_runs(&l);
@@ -126,15 +120,19 @@ void bitops_mean_windows(const bitops_image *windows, const float *x, size_t ima
     }
 }
 
-void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
-                        double *sum_out, bitops_stop *stop, int n_threads) {
+void bitops_mean_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
+                         float *mean_out, bitops_stop *stop, int n_threads) {
     const size_t spans = ceil_div(n, SPAN);
     BITOPS_PARALLEL_FOR(bitops_share((double)(outer * rows) * (double)n, THREAD_WORK, n_threads),
                         schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(outer * spans); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
-        const size_t i = (size_t)task / spans, j = (size_t)task % spans * SPAN;
-        isa->sum_columns(x + i * rows * n + j, n, rows, min_size(n - j, SPAN), sum_out + i * n + j);
+        const size_t i = (size_t)task / spans, first = (size_t)task % spans * SPAN;
+        const size_t columns = min_size(n - first, SPAN);
+        double sums[SPAN];
+        isa->sum_columns(x + i * rows * n + first, n, rows, columns, sums);
+        for (size_t j = 0; j < columns; j++)
+            mean_out[i * n + first + j] = (float)(sums[j] / (double)rows);
     }
 }

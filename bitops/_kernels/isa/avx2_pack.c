@@ -406,7 +406,7 @@ void bitops_store_counts_avx2(const uint8_t *count, size_t rows, size_t n, size_
     store_counts(count, rows, n, row, col, store);
 }
 
-/* ---- sums ---------------------------------------------------------------------------------- */
+/* ---- sums and means ------------------------------------------------------------------------ */
 
 typedef __m256d sum_vector;
 
@@ -418,6 +418,14 @@ BITOPS_INLINE sum_vector widen(const float *x) {
 
 void bitops_sum_columns_avx2(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
     sum_columns(x, ld, rows, n, sum_out);
+}
+
+typedef __m256 float_vector;
+
+#include "isa/shared/means.h"
+
+void bitops_mean_windows_avx2(const bitops_windows *windows, float *mean_out) {
+    mean_windows(windows, mean_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

@@ -459,7 +459,7 @@ void bitops_store_counts_avx512(const uint8_t *count, size_t rows, size_t n, siz
         store_counts(count, rows, n, row, col, store);
 }
 
-/* ---- sums ---------------------------------------------------------------------------------- */
+/* ---- sums and means ------------------------------------------------------------------------ */
 
 typedef __m512d sum_vector;
 
@@ -471,6 +471,14 @@ BITOPS_INLINE sum_vector widen(const float *x) {
 
 void bitops_sum_columns_avx512(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
     sum_columns(x, ld, rows, n, sum_out);
+}
+
+typedef __m512 float_vector;
+
+#include "isa/shared/means.h"
+
+void bitops_mean_windows_avx512(const bitops_windows *windows, float *mean_out) {
+    mean_windows(windows, mean_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

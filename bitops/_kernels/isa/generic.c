@@ -323,18 +323,26 @@ void bitops_count_pairs_generic(const uint64_t *a, size_t lda, const uint64_t *b
     count_pairs(a, lda, b, ldb, k_words, pairs, n, most, count_out);
 }
 
-/* ---- sums ---------------------------------------------------------------------------------- */
+/* ---- sums and means ------------------------------------------------------------------------ */
 
-typedef double sum_vector;
+typedef double sum_vector __attribute__((vector_size(16)));
 
 BITOPS_INLINE sum_vector widen(const float *x) {
-    return *x;
+    return (sum_vector){x[0], x[1]};
 }
 
 #include "isa/shared/sums.h"
 
 void bitops_sum_columns_generic(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
     sum_columns(x, ld, rows, n, sum_out);
+}
+
+typedef float float_vector __attribute__((vector_size(16)));
+
+#include "isa/shared/means.h"
+
+void bitops_mean_windows_generic(const bitops_windows *windows, float *mean_out) {
+    mean_windows(windows, mean_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

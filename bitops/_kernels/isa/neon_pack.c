@@ -352,7 +352,7 @@ void bitops_store_counts_neon(const uint8_t *count, size_t rows, size_t n, size_
     store_counts(count, rows, n, row, col, store);
 }
 
-/* ---- sums ---------------------------------------------------------------------------------- */
+/* ---- sums and means ------------------------------------------------------------------------ */
 
 typedef float64x2_t sum_vector;
 
@@ -364,6 +364,14 @@ BITOPS_INLINE sum_vector widen(const float *x) {
 
 void bitops_sum_columns_neon(const float *x, size_t ld, size_t rows, size_t n, double *sum_out) {
     sum_columns(x, ld, rows, n, sum_out);
+}
+
+typedef float32x4_t float_vector;
+
+#include "isa/shared/means.h"
+
+void bitops_mean_windows_neon(const bitops_windows *windows, float *mean_out) {
+    mean_windows(windows, mean_out);
 }
 
 /* ---- training ------------------------------------------------------------------------------ */

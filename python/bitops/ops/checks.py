@@ -139,12 +139,12 @@ def real_array(where: str, name: str, x: ArrayLike, *, keep_bfloat16: bool = Fal
     A bfloat16 array of ml_dtypes becomes float32, unless it is kept.
     """
     array = plain_array(where, name, x)
-    if array.dtype.name == BFLOAT16:
+    if array.dtype.kind not in "biuf":  # of these bfloat16 is none; names take microseconds
+        if array.dtype.name != BFLOAT16:
+            got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
+            raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
         if not keep_bfloat16:
             array = array.astype(np.float32)
-    elif array.dtype.kind not in "biuf":
-        got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
-        raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
@@ -160,7 +160,7 @@ def as_float32(x: ArrayLike) -> NDArray[np.float32]:
     if array.dtype == np.float32:
         return array
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             return array.astype(np.float32)
     return array.astype(np.float32, copy=False)
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .array import BitArray
+from .checks import as_float32
 from .geometry import Padding, Pair, Window, check_result, make_window
 from .memory import aligned_empty
 from .patches import image_blocks, number_images, seen_slices
@@ -153,9 +154,7 @@ def avg_pool2d(
     images = number_images("avg_pool2d", x)
     window, shape = _pool_window("avg_pool2d", images.shape, kernel_size, stride, padding)
     result = Result("avg_pool2d", shape, np.float32, out, images)
-    with np.errstate(all="ignore"):  # infinities are ordinary values
-        values = np.require(images, np.float32, ("C", "A"))
-    _core.mean_windows(values, window, result.array)
+    _core.mean_windows(np.ascontiguousarray(as_float32(images)), window, result.array)
     return result.deliver()
 
 
@@ -192,22 +191,14 @@ def global_avg_pool2d(
     _check_positions("global_avg_pool2d", images.shape)
     n, h, w, c = images.shape
     result = Result("global_avg_pool2d", (n, c), np.float32, out, images)
-    with np.errstate(all="ignore"):  # infinities are ordinary values
-        total = _sum_positions(images)
-        np.divide(total, h * w, out=result.array)
-    return result.deliver()
-
-
-def _sum_positions(images: NDArray[Any]) -> NDArray[np.float64]:
-    """Sum images (n, h, w, c) over their positions in float64."""
-    n, h, w, c = images.shape
-    flags = images.flags
     # NumPy adds many channels from first to last, as the kernel does, but a single one pairwise.
-    if images.dtype == np.float32 and c > 1 and flags.c_contiguous and flags.aligned:
-        sums = np.empty((n, c), np.float64)
-        _core.sum_columns(images.reshape(n, h * w, c), sums)
-        return sums
-    return np.add.reduce(images, axis=(1, 2), dtype=np.float64)
+    if images.dtype == np.float32 and c > 1 and images.flags.c_contiguous:
+        _core.mean_images(images, result.array)
+    else:
+        with np.errstate(all="ignore"):  # infinities are ordinary values
+            total = np.add.reduce(images, axis=(1, 2), dtype=np.float64)
+            np.divide(total, h * w, out=result.array)
+    return result.deliver()
 
 
 def _check_positions(where: str, shape: tuple[int, ...]) -> None:

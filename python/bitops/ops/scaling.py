@@ -140,8 +140,7 @@ def k_map(
     shape = len(images), *window.output
     check_result("k_map", shape)
     result = Result("k_map", shape, np.float32, out, images)
-    with np.errstate(all="ignore"):  # infinities are ordinary values
-        values = np.require(images, np.float32, ("C", "A"))
+    values = np.ascontiguousarray(as_float32(images))
     means = np.empty((*values.shape[:3], 1), np.float32)
     _core.mean_magnitude(values.reshape(means.size, values.shape[3]), means.reshape(-1))
     _core.mean_windows(means, window, result.array.reshape(*shape, 1))

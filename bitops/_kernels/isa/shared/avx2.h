@@ -13,6 +13,10 @@ BITOPS_TARGET_BEGIN("avx2")
 
 enum { YMM_WORDS = 4 };
 
+BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {
+    return word >> (bits & 63) | word << (-bits & 63);
+}
+
 BITOPS_INLINE __m256i load(const void *x) {
     return _mm256_loadu_si256((const __m256i *)x);
 }

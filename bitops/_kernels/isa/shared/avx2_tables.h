@@ -2,6 +2,7 @@
 #ifndef BITOPS_AVX2_TABLES_H
 #define BITOPS_AVX2_TABLES_H
 
+#include "isa/shared/avx2.h"
 #include "isa/shared/tables.h"
 #include "isa/shared/target.h"
 
@@ -13,10 +14,6 @@
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,prfchw")
 
 enum { NR = 128, HALF = NR / 2, TABLES_BYTES = GROUPS * TABLE_STRIDE };
-
-BITOPS_INLINE uint64_t rotate_right(uint64_t word, unsigned bits) {
-    return word >> (bits & 63) | word << (-bits & 63);
-}
 
 /* A byte holds two counts, one in each nibble, as long as they are at most 15. One 16-bit lane:
  *
