@@ -127,6 +127,16 @@ def test_majority(isa, rng, threads, n):
             assert bo.majority(x, place - x.ndim) == got
 
 
+@pytest.mark.parametrize("k", (520, 1024, 4100))
+def test_columns_of_rows_of_several_blocks(isa, rng, k):
+    """Rows are added 8 at a time, block by block; the last of them are fewer."""
+    x = rng.random((200, k)) < 0.5
+    for rows in (5, 8, 60, 64, 65, 129, 200):
+        counts, b = x[:rows].sum(axis=0), bo.pack(x[:rows])
+        assert_array_equal(bo.popcount(b, 0), counts)
+        assert bo.majority(b, 0) == bo.pack(2 * counts >= rows)
+
+
 def test_a_tie_is_won_by_plus_one():
     assert bo.majority([[1, -1, -1, 1], [-1, 1, -1, 1]]) == bo.pack([1, 1, -1, 1])
     assert np.asarray(bo.majority(np.ones((0, 3)))).tolist() == [1, 1, 1]

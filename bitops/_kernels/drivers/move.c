@@ -18,6 +18,7 @@ enum {
     STAGE_WORDS = LINE_WORDS * SHORT_WORDS, /* whole lines of such rows, at most */
     STAGE_AHEAD = 1 << 10,                  /* words before they are read, they are asked for */
     ROWS_AHEAD = 16,                        /* and rows in any order, so many rows before */
+    OUTPUT_AHEAD = 1 << 7,                  /* words before they are written, lines of the output */
     ASKED_WORDS = 16, /* of a row: the processor asks for the rest of longer ones */
 };
 
@@ -119,7 +120,6 @@ typedef struct choice {
     const uint64_t *words;
     size_t n, k_words;
     const int64_t *indices;
-    int past_caches;
 } choice;
 
 /* The row of an index that may count from the end, or NULL. */
@@ -134,6 +134,8 @@ BITOPS_INLINE void ask_for_row(const choice *c, int64_t index) {
         BITOPS_PREFETCH(row + p);
 }
 
+/* The output is new memory, whose pages the system has just cleared: its lines are in a cache, so
+ * that stores past the caches would be slower than those to lines that are asked for. */
 static int take_some(const choice *c, size_t first, size_t end, uint64_t *words_out) {
     const size_t bytes = c->k_words * sizeof *words_out;
     int all = 1;
@@ -142,12 +144,12 @@ static int take_some(const choice *c, size_t first, size_t end, uint64_t *words_
         uint64_t *row_out = words_out + i * c->k_words;
         if (i + ROWS_AHEAD < end)
             ask_for_row(c, c->indices[i + ROWS_AHEAD]);
-        if (!row)
-            all = 0;
-        else if (c->past_caches)
-            stream(row_out, row, bytes);
-        else
+        for (size_t p = 0; p < min_size(c->k_words, ASKED_WORDS); p += LINE_WORDS)
+            BITOPS_PREFETCH_WRITE(row_out + OUTPUT_AHEAD + p);
+        if (row)
             memcpy(row_out, row, bytes);
+        else
+            all = 0;
     }
     return all;
 }
@@ -155,8 +157,7 @@ static int take_some(const choice *c, size_t first, size_t end, uint64_t *words_
 int bitops_take_rows(const uint64_t *words, size_t n, size_t k_words, const int64_t *indices,
                      size_t count, uint64_t *words_out, bitops_stop *stop, int n_threads) {
     const size_t share = rows_of_task(k_words);
-    const int lines = k_words % LINE_WORDS == 0;
-    const choice c = {words, n, k_words, indices, lines && streams(count * k_words)};
+    const choice c = {words, n, k_words, indices};
     int all = 1;
     BITOPS_PARALLEL_FOR(team(count * k_words, n_threads), schedule(static) reduction(& : all))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(count, share); task++) {

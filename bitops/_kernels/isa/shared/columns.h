@@ -8,8 +8,8 @@
  *   row 2, row 3, plane 1      -> carry of weight 2 --+-- plane 2 -> carry of weight 4 -- ...
  *
  * So 64 rows take 63 full adders, and a single carry, worth 64, is added to the counts, or to
- * planes of greater weights. Eight rows at a time stay in registers. To be included inside the
- * target region. */
+ * planes of greater weights. Eight rows at a time, whose words are read from the first to the last,
+ * stay in registers. To be included inside the target region. */
 #ifndef BITOPS_COLUMNS_H
 #define BITOPS_COLUMNS_H
 
@@ -49,46 +49,53 @@ BITOPS_INLINE void column_eight(const uint64_t *words, size_t ld, size_t n, word
     *carry_out = rows[0];
 }
 
-/* Adds up to 64 rows of n words, ld apart, to the planes of weights 1 to 32; the carry has weight
- * 64. Lines of the rows after these are asked for if they begin here. */
-BITOPS_INLINE void column_group(const uint64_t *words, size_t ld, size_t rows, size_t n, int asks,
-                                word_block planes[COLUMN_LEVELS], word_block *carry_out) {
-    word_block pending[COLUMN_LEVELS], low[3] = {planes[0], planes[1], planes[2]};
-    BITOPS_UNROLL
-    for (size_t i = 0; i < COLUMN_GROUP; i += 8) {
-        word_block carry = {0};
-        for (size_t next = i; asks && next < i + 8 && next + COLUMN_GROUP < rows; next++)
-            BITOPS_PREFETCH(words + (next + COLUMN_GROUP) * ld); /* long rows lie pages apart, too
-                                                                    far for the prefetcher */
-        if (i + 8 <= rows)
-            column_eight(words + i * ld, ld, n, low, &carry);
-        else if (i < rows) {
-            uint64_t last[8 * BLOCK_WORDS] = {0};
-            for (size_t row = i; row < rows; row++)
-                memcpy(last + (row - i) * BLOCK_WORDS, words + row * ld, n * sizeof *words);
-            column_eight(last, BLOCK_WORDS, BLOCK_WORDS, low, &carry);
-        }
-        int level = 3;
-        for (; i >> level & 1; level++)
-            column_add(&planes[level], &carry, &pending[level]);
-        if (level < COLUMN_LEVELS)
-            pending[level] = carry;
-        else
-            *carry_out = carry;
+/* The counters of the positions of a block. A carry waits for another one of its weight. */
+typedef struct column_block {
+    word_block planes[COLUMN_PLANES], pending[COLUMN_LEVELS];
+} column_block;
+
+/* Adds up to 8 rows of n words, ld apart, which are number `eight` of a group of 64 rows. Whether
+ * there is a carry of weight 64, which the last ones have. */
+BITOPS_INLINE int column_rows(const uint64_t *words, size_t ld, size_t rows, size_t n, size_t eight,
+                              column_block *block, word_block *carry_out) {
+    word_block carry = {0};
+    if (rows >= 8)
+        column_eight(words, ld, n, block->planes, &carry);
+    else if (rows > 0) {
+        uint64_t last[8 * BLOCK_WORDS] = {0};
+        for (size_t row = 0; row < rows; row++)
+            memcpy(last + row * BLOCK_WORDS, words + row * ld, n * sizeof *words);
+        column_eight(last, BLOCK_WORDS, BLOCK_WORDS, block->planes, &carry);
     }
-    BITOPS_UNROLL
-    for (int level = 0; level < 3; level++)
-        planes[level] = low[level];
+    int level = 3;
+    for (; eight & 1; eight >>= 1, level++)
+        column_add(&block->planes[level], &carry, &block->pending[level]);
+    if (level < COLUMN_LEVELS)
+        block->pending[level] = carry;
+    *carry_out = carry;
+    return level == COLUMN_LEVELS;
 }
 
-/* Adds words from j on, of n, to planes: a constant number of words makes vectors of them. */
-BITOPS_INLINE void column_group_of(const uint64_t *words, size_t ld, size_t rows, size_t j,
-                                   size_t n, word_block *planes, word_block *carry_out) {
-    const int asks = j % (BLOCK_LINE / sizeof *words) == 0;
-    if (n - j >= BLOCK_WORDS)
-        column_group(words + j, ld, rows, BLOCK_WORDS, asks, planes, carry_out);
-    else
-        column_group(words + j, ld, rows, n - j, asks, planes, carry_out);
+/* Adds rows from i on, at words from j on, of `rows` rows of n_words, which may end before i. A
+ * constant number of words makes vectors of them. */
+BITOPS_INLINE int column_step(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
+                              size_t i, size_t j, column_block *block, word_block *carry_out) {
+    /* Long rows lie pages apart, too far for the prefetcher: lines 4 KiB further on, or those of
+     * the next 8 rows, are asked for. */
+    const size_t ahead = n_words < BITOPS_SPAN_WORDS ? 8 * (BITOPS_SPAN_WORDS / n_words) : 8;
+    const size_t line = BLOCK_LINE / sizeof *words, left = i < rows ? rows - i : 0;
+    words += i * ld + j;
+    for (size_t next = ahead; ld >= line && j % line == 0 && next < ahead + 8 && next < left;
+         next++)
+        BITOPS_PREFETCH(words + next * ld);
+    if (n_words - j >= BLOCK_WORDS)
+        return column_rows(words, ld, left, BLOCK_WORDS, i / 8 % 8, block, carry_out);
+    return column_rows(words, ld, left, n_words - j, i / 8 % 8, block, carry_out);
+}
+
+/* Rows with those of zeros that make groups of them. */
+BITOPS_INLINE size_t column_groups(size_t rows) {
+    return (rows + COLUMN_GROUP - 1) / COLUMN_GROUP * COLUMN_GROUP;
 }
 
 /* Adds weight to count[i] where bit i of word is set. */
@@ -100,23 +107,24 @@ BITOPS_INLINE void column_count(uint64_t word, int64_t weight, int64_t *count) {
 /* Counts 64 n_words positions, n_words <= BITOPS_SPAN_WORDS. */
 BITOPS_INLINE void count_columns(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                  int64_t *count_out) {
-    word_block planes[BITOPS_SPAN_WORDS / BLOCK_WORDS][COLUMN_LEVELS] = {{{0}}};
+    column_block blocks[BITOPS_SPAN_WORDS / BLOCK_WORDS];
     BITOPS_ASSUME(n_words <= BITOPS_SPAN_WORDS);
     for (size_t i = 0; i < n_words * BITOPS_WORD_BITS; i++)
         count_out[i] = 0;
-    for (size_t i = 0; i < rows; i += COLUMN_GROUP)
+    for (size_t j = 0; j < n_words; j += BLOCK_WORDS)
+        memset(blocks[j / BLOCK_WORDS].planes, 0, COLUMN_LEVELS * sizeof(word_block));
+    for (size_t i = 0; i < column_groups(rows); i += 8)
         for (size_t j = 0; j < n_words; j += BLOCK_WORDS) {
             const size_t n = n_words - j < BLOCK_WORDS ? n_words - j : BLOCK_WORDS;
             word_block carry;
-            column_group_of(words + i * ld, ld, rows - i, j, n_words, planes[j / BLOCK_WORDS],
-                            &carry);
-            for (size_t p = 0; p < n; p++)
-                column_count(carry[p], COLUMN_GROUP, count_out + (j + p) * BITOPS_WORD_BITS);
+            if (column_step(words, ld, rows, n_words, i, j, &blocks[j / BLOCK_WORDS], &carry))
+                for (size_t p = 0; p < n; p++)
+                    column_count(carry[p], COLUMN_GROUP, count_out + (j + p) * BITOPS_WORD_BITS);
         }
     for (size_t j = 0; j < n_words; j++)
         for (int level = 0; level < COLUMN_LEVELS; level++)
-            column_count(planes[j / BLOCK_WORDS][level][j % BLOCK_WORDS], (int64_t)1 << level,
-                         count_out + j * BITOPS_WORD_BITS);
+            column_count(blocks[j / BLOCK_WORDS].planes[level][j % BLOCK_WORDS],
+                         (int64_t)1 << level, count_out + j * BITOPS_WORD_BITS);
 }
 
 /* Adds a carry of weight 64, which is lost, to the planes of that weight and greater ones. */
@@ -143,22 +151,23 @@ BITOPS_INLINE void column_reaches(const word_block *planes, int n_planes, uint64
 /* Tells of each of 64 n_words positions whether at least `least` of the rows have a 1 there. */
 BITOPS_INLINE void reach_columns(const uint64_t *words, size_t ld, size_t rows, size_t n_words,
                                  uint64_t least, uint64_t *words_out) {
-    word_block planes[BITOPS_SPAN_WORDS / BLOCK_WORDS][COLUMN_PLANES];
+    column_block blocks[BITOPS_SPAN_WORDS / BLOCK_WORDS];
     int n_planes = COLUMN_LEVELS;
     BITOPS_ASSUME(n_words <= BITOPS_SPAN_WORDS && rows <= BITOPS_MAJORITY_ROWS &&
                   least <= rows + 1);
     while ((rows | least) >> n_planes)
         n_planes++;
     for (size_t j = 0; j < n_words; j += BLOCK_WORDS)
-        memset(planes[j / BLOCK_WORDS], 0, (size_t)n_planes * sizeof(word_block));
-    for (size_t i = 0; i < rows; i += COLUMN_GROUP)
+        memset(blocks[j / BLOCK_WORDS].planes, 0, (size_t)n_planes * sizeof(word_block));
+    for (size_t i = 0; i < column_groups(rows); i += 8)
         for (size_t j = 0; j < n_words; j += BLOCK_WORDS) {
-            word_block *own = planes[j / BLOCK_WORDS], carry;
-            column_group_of(words + i * ld, ld, rows - i, j, n_words, own, &carry);
-            column_carry(&carry, n_planes, own);
+            column_block *block = &blocks[j / BLOCK_WORDS];
+            word_block carry;
+            if (column_step(words, ld, rows, n_words, i, j, block, &carry))
+                column_carry(&carry, n_planes, block->planes);
         }
     for (size_t j = 0; j < n_words; j += BLOCK_WORDS)
-        column_reaches(planes[j / BLOCK_WORDS], n_planes, least,
+        column_reaches(blocks[j / BLOCK_WORDS].planes, n_planes, least,
                        n_words - j < BLOCK_WORDS ? n_words - j : BLOCK_WORDS, words_out + j);
 }
 

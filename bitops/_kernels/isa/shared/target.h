@@ -35,6 +35,7 @@
 #define BITOPS_INDEPENDENT BITOPS_PRAGMA(GCC ivdep) /* no iteration reads what another writes */
 #endif
 #define BITOPS_PREFETCH(address) __builtin_prefetch(address)
+#define BITOPS_PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
 /* Empty statements that make the compiler keep a vector in a register, a number in memory or a
  * pointer in a register, where it would load again or move between kinds of registers. They change
  * no value. */
