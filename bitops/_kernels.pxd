@@ -324,6 +324,11 @@ cdef extern from "bitops.h" nogil:
         float clip
 
     int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) noexcept
+    size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product,
+                                              int n_threads) noexcept
+    int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
+                            const bitops_mixed_args *product, void *workspace,
+                            int n_threads) noexcept
 
     ctypedef struct bitops_norm:
         int relu

@@ -933,6 +933,13 @@ void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args, const 
  * a weight became NaN; the bit of a NaN is 0. */
 int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
 
+/* The same with a product as gradient, of which no matrix is made: rows x n, float32, or uint8 with
+ * scales. Neither c of the product nor g of the step is read, and there is no `stop`: a step is
+ * taken to its end. The workspace is aligned to 64. */
+size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads);
+int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
+                        const bitops_mixed_args *product, void *workspace, int n_threads);
+
 /* Sums over the rows of a matrix that batch normalisation needs. Up to BITOPS_NORM_FEW rows are
  * added in float32, from the first to the last; of more rows, blocks of BITOPS_NORM_BLOCK are, and
  * their sums are added in float64, also in order. */

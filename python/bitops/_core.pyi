@@ -452,6 +452,36 @@ def adam(
     v: NDArray[np.float32],
     words_out: NDArray[np.uint64] | None = None,
 ) -> bool: ...
+def adam_weight_gemm(
+    x: NDArray[np.float32],
+    bits: NDArray[np.uint64],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...
+def adam_bitplane_gemm(
+    x: NDArray[np.uint8],
+    bits: NDArray[np.uint64],
+    alpha: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...
 def norm_sums(
     x: NDArray[np.float32],
     relu: bool,
