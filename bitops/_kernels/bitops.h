@@ -719,6 +719,12 @@ void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows, bito
                         size_t pixel_bytes, const void *x, size_t images, const uint64_t *minimum,
                         void *max_out, void *workspace, bitops_stop *stop, int n_threads);
 
+/* Gives dy of each window to the first of its float32 numbers x that equals their maximum y, and 0
+ * to all others. Windows lie inside, at most as high and wide as their strides. */
+void bitops_max_gradient(const bitops_image *windows, const float *x, const float *y,
+                         const float *dy, size_t images, size_t channels, float *dx_out,
+                         bitops_stop *stop, int n_threads);
+
 /* Sums the columns of each of `outer` matrices of rows x n float32 numbers, in float64, from the
  * first row to the last. */
 void bitops_sum_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,

@@ -372,6 +372,13 @@ def im2col(
 def max_windows(
     x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any] | None
 ) -> NDArray[Any] | None: ...
+def max_gradient(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    window: tuple[Any, ...],
+    dx_out: NDArray[np.float32],
+) -> None: ...
 def mean_windows(
     x: NDArray[np.float32], window: tuple[Any, ...], mean_out: NDArray[np.float32]
 ) -> None: ...
