@@ -76,8 +76,10 @@ class Gradient:
             images = self.numbers
             sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
             return sums.reshape(images.shape[1:])
-        zero = len(self.numbers) * ByteGradient.ZERO
-        return (self.numbers.sum(axis=0, dtype=np.int64) - zero) * np.float32(self.step)
+        count = len(self.numbers)
+        exact = np.int32 if count < 2**23 else np.int64  # the former takes an eighth of the time
+        sums = self.numbers.sum(axis=0, dtype=exact)
+        return (sums - exact(count * ByteGradient.ZERO)) * np.float32(self.step)
 
     def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
