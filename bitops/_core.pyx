@@ -1168,42 +1168,7 @@ include "_plan.pxi"
 
 # ---- training --------------------------------------------------------------------------------
 
-def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
-         float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
-         uint64_t[:, ::1] words_out=None):
-    """Take one step of Adam in place; returns whether a packed weight is NaN.
-
-    bitops.h states the step.
-
-    Parameters
-    ----------
-    g : IN, gradient, shape (rows, n)
-    rate, beta1_rest, beta2_rest, eps, keep, clip : float
-        w = clip(w * keep - rate * (m / (sqrt(v) + eps))), the rests being 1 - beta.
-    w, m, v : IN, OUT, shape (rows, n)
-    words_out : OUT, signs of w, shape (rows, ceil(n / 64)), or None
-    """
-    cdef c.bitops_adam_args args
-    cdef int nan
-    args.rows = g.shape[0]
-    args.n = g.shape[1]
-    for name, array in (("w", w), ("m", m), ("v", v)):
-        check_size(f"rows of {name}", array.shape[0], args.rows)
-        check_size(f"columns of {name}", array.shape[1], args.n)
-    if words_out is not None:
-        check_size("rows of words_out", words_out.shape[0], args.rows)
-        check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))
-    if args.rows == 0 or args.n == 0:
-        return False
-    args.g, args.w, args.m, args.v = &g[0, 0], &w[0, 0], &m[0, 0], &v[0, 0]
-    args.words = &words_out[0, 0] if words_out is not None else NULL
-    args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
-    args.eps, args.keep, args.clip = eps, keep, clip
-    with nogil:
-        nan = c.bitops_adam(c.bitops_isa_active(), &args, c.bitops_get_num_threads())
-    return nan != 0
-
-
+include "_adam.pxi"
 include "_norm.pxi"
 
 

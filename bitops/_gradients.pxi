@@ -1,4 +1,4 @@
-# Products with +-1 filters that become gradients of images. Included by _core.pyx.
+# Gradients of images: of products with +-1 filters, and of pools. Included by _core.pyx.
 
 
 cdef int run_to_images(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, object window,
@@ -60,3 +60,40 @@ def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, objec
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), NULL)
     args.bits = 8
     run_to_images(&args, w, window, alpha, bias, images_out)
+
+
+def max_gradient(const float[:, :, :, ::1] x, const float[:, :, :, ::1] y,
+                 const float[:, :, :, ::1] dy, object window, float[:, :, :, ::1] dx_out):
+    """Give dy of each window to the first of its numbers that is their maximum, 0 to all others.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c)
+    y : IN, maxima of the windows, shape (n, oh, ow, c)
+    dy : IN, shape of y
+    window : tuple
+        A Window of geometry.py, not padded, with strides of at least its size.
+    dx_out : OUT, shape of x
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    set_window(window, 1, False, &windows)
+    if (windows.pad_top or windows.pad_left or windows.kernel_height > windows.stride_y
+            or windows.kernel_width > windows.stride_x):
+        raise ValueError(f"[_core] windows must lie inside and not overlap, got {window}")
+    for name, array in (("y", y), ("dy", dy)):
+        check_size(f"images of {name}", array.shape[0], x.shape[0])
+        check_size(f"height of {name}", array.shape[1], windows.out_height)
+        check_size(f"width of {name}", array.shape[2], windows.out_width)
+        check_size(f"channels of {name}", array.shape[3], x.shape[3])
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    for i in range(4):
+        check_size("dx_out", dx_out.shape[i], x.shape[i])
+    if first_number(x) == NULL:
+        return
+    with nogil:
+        c.bitops_max_gradient(&windows, first_number(x), first_number(y), first_number(dy),
+                              x.shape[0], x.shape[3], &dx_out[0, 0, 0, 0], &stop,
+                              c.bitops_get_num_threads())
+    check_stop(&stop)

@@ -199,6 +199,9 @@ cdef extern from "bitops.h" nogil:
                             bitops_dtype dtype, size_t pixel_bytes, const void *x, size_t images,
                             const uint64_t *minimum, void *max_out, void *workspace,
                             bitops_stop *stop, int n_threads) noexcept
+    void bitops_max_gradient(const bitops_image *windows, const float *x, const float *y,
+                             const float *dy, size_t images, size_t channels, float *dx_out,
+                             bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_windows(const bitops_isa *isa, const bitops_image *windows, const float *x,
                              size_t images, size_t channels, float *mean_out, bitops_stop *stop,
                              int n_threads) noexcept
@@ -324,6 +327,11 @@ cdef extern from "bitops.h" nogil:
         float clip
 
     int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads) noexcept
+    size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product,
+                                              int n_threads) noexcept
+    int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
+                            const bitops_mixed_args *product, void *workspace,
+                            int n_threads) noexcept
 
     ctypedef struct bitops_norm:
         int relu

@@ -124,3 +124,35 @@ def test_flatten_takes_no_examples(shape, channels):
     for layer in (Flatten(), PackedFlatten()):
         assert layer.forward(pack(x)) == pack(wanted)
         assert layer.forward(x).shape == wanted.shape
+
+
+@pytest.mark.parametrize("size", [1, 2, (3, 2)])
+@pytest.mark.parametrize("stride", [None, 3, (4, 3)])
+@pytest.mark.parametrize("shape", [(2, 7, 8, 3), (1, 4, 4, 130), (3, 9, 6, 128)])
+def test_gradient_goes_to_the_first_maximum(rng, size, stride, shape, threads):
+    x = rng.integers(-2, 3, size=shape).astype(np.float32)
+    layer = MaxPool2D(size, stride)
+    y = layer.forward(x, training=True)
+    dy = rng.normal(size=y.shape).astype(np.float32)
+    dy[..., 0] = -0.0
+    (kh, kw), (sy, sx) = layer.windows.kernel_size, layer.windows.stride
+    expected = np.zeros_like(x)
+    for n, oy, ox, c in np.ndindex(y.shape):
+        place = x[n, oy * sy : oy * sy + kh, ox * sx : ox * sx + kw, c]
+        ky, kx = divmod(int(place.argmax()), kw)
+        expected[n, oy * sy + ky, ox * sx + kx, c] += dy[n, oy, ox, c]
+    found = layer.backward(dy)
+    np.testing.assert_array_equal(found, expected)
+    assert not np.signbit(found[found == 0]).any()
+    turned = np.asfortranarray(dy)
+    np.testing.assert_array_equal(layer.backward(turned), expected)
+
+
+def test_no_maximum_without_a_number():
+    layer = MaxPool2D(2)
+    x = np.full((1, 2, 2, 2), np.nan, np.float32)
+    x[..., 1] = -np.inf
+    layer.forward(x, training=True)
+    found = layer.backward(np.ones((1, 1, 1, 2), np.float32))
+    np.testing.assert_array_equal(found[..., 0], 0)
+    np.testing.assert_array_equal(found[..., 1].ravel(), [1, 0, 0, 0])

@@ -736,6 +736,12 @@ void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows, bito
                         size_t pixel_bytes, const void *x, size_t images, const uint64_t *minimum,
                         void *max_out, void *workspace, bitops_stop *stop, int n_threads);
 
+/* Gives dy of each window to the first of its float32 numbers x that equals their maximum y, and 0
+ * to all others. Windows lie inside, at most as high and wide as their strides. */
+void bitops_max_gradient(const bitops_image *windows, const float *x, const float *y,
+                         const float *dy, size_t images, size_t channels, float *dx_out,
+                         bitops_stop *stop, int n_threads);
+
 /* Takes the means of the columns of each of `outer` matrices of rows x n float32 numbers. Sums are
  * made in float64, from the first row to the last. */
 void bitops_mean_columns(const bitops_isa *isa, const float *x, size_t outer, size_t rows, size_t n,
@@ -949,6 +955,13 @@ void bitops_rescore(const bitops_isa *isa, const bitops_mixed_args *args, const 
 /* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
  * a weight became NaN; the bit of a NaN is 0. */
 int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
+
+/* The same with a product as gradient, of which no matrix is made: rows x n, float32, or uint8 with
+ * scales. Neither c of the product nor g of the step is read, and there is no `stop`: a step is
+ * taken to its end. The workspace is aligned to 64. */
+size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads);
+int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
+                        const bitops_mixed_args *product, void *workspace, int n_threads);
 
 /* Sums over the rows of a matrix that batch normalisation needs. Up to BITOPS_NORM_FEW rows are
  * added in float32, from the first to the last; of more rows, blocks of BITOPS_NORM_BLOCK are, and

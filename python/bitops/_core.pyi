@@ -371,6 +371,13 @@ def im2col(
 def max_windows(
     x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any] | None
 ) -> NDArray[Any] | None: ...
+def max_gradient(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    window: tuple[Any, ...],
+    dx_out: NDArray[np.float32],
+) -> None: ...
 def mean_windows(
     x: NDArray[np.float32], window: tuple[Any, ...], mean_out: NDArray[np.float32]
 ) -> None: ...
@@ -441,6 +448,36 @@ def bitplane_gemm_scaled(
 ) -> None: ...
 def adam(
     g: NDArray[np.float32],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...
+def adam_weight_gemm(
+    x: NDArray[np.float32],
+    bits: NDArray[np.uint64],
+    rate: float,
+    beta1_rest: float,
+    beta2_rest: float,
+    eps: float,
+    keep: float,
+    clip: float,
+    w: NDArray[np.float32],
+    m: NDArray[np.float32],
+    v: NDArray[np.float32],
+    words_out: NDArray[np.uint64] | None = None,
+) -> bool: ...
+def adam_bitplane_gemm(
+    x: NDArray[np.uint8],
+    bits: NDArray[np.uint64],
+    alpha: NDArray[np.float32],
+    bias: NDArray[np.float32],
     rate: float,
     beta1_rest: float,
     beta2_rest: float,

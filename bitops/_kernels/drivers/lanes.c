@@ -28,6 +28,7 @@ enum {
     WIDE_BLOCKS = 2,          /* blocks of k whose sums fit int16 */
     THREAD_WORK = 1 << 19,    /* products below which one thread is faster */
     OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
+    SQUARE = 16,                             /* bytes a side that are turned at once */
     AHEAD = 4,                               /* rows of outputs that are asked for */
     BLOCK_BYTES = BITS * BITOPS_LANES_BYTES, /* of x: 64 lines */
 };
@@ -77,30 +78,35 @@ size_t bitops_lanes_workspace_size(const bitops_mixed_args *args, int n_threads)
     return (size_t)n_threads * scratch_size(args);
 }
 
-/* Turns 8 x 8 bytes: halves of words change places, then halves of these, then bytes. */
-static void turn_bytes(uint64_t rows[8]) {
-    static const uint64_t keep[3] = {0x00000000ffffffff, 0x0000ffff0000ffff, 0x00ff00ff00ff00ff};
-    for (int level = 0, step = 4; level < 3; level++, step /= 2)
-        for (int i = 0; i < 8; i++)
-            if (!(i & step)) {
-                const uint64_t low = rows[i], high = rows[i + step];
-                rows[i] = (low & keep[level]) | ((high & keep[level]) << 8 * step);
-                rows[i + step] = (low >> 8 * step & keep[level]) | (high & ~keep[level]);
-            }
+/* Deals two halves of 16 x 16 bytes out in turn: the bits of a place, 4 of its row and 4 of its
+ * column, move up by one. */
+static void deal(const uint8_t in[SQUARE * SQUARE], uint8_t out[SQUARE * SQUARE]) {
+    enum { HALF = SQUARE * SQUARE / 2 };
+    for (int i = 0; i < HALF; i++) {
+        out[2 * i] = in[i];
+        out[2 * i + 1] = in[HALF + i];
+    }
+}
+
+/* Turns 16 x 16 bytes: dealt out four times, rows and columns have changed places. */
+static void turn_square(const uint8_t *in, size_t ld_in, uint8_t *out, size_t ld_out) {
+    uint8_t a[SQUARE * SQUARE], b[SQUARE * SQUARE];
+    for (size_t r = 0; r < SQUARE; r++)
+        memcpy(a + r * SQUARE, in + r * ld_in, SQUARE);
+    deal(a, b);
+    deal(b, a);
+    deal(a, b);
+    deal(b, a);
+    for (size_t r = 0; r < SQUARE; r++)
+        memcpy(out + r * ld_out, a + r * SQUARE, SQUARE);
 }
 
 static void turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns, uint8_t *out,
                     size_t ld_out) {
-    const size_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
-    for (size_t i = 0; i < whole_rows; i += 8)
-        for (size_t j = 0; j < whole_columns; j += 8) {
-            uint64_t square[8];
-            for (size_t r = 0; r < 8; r++)
-                memcpy(&square[r], in + (i + r) * ld_in + j, sizeof square[r]);
-            turn_bytes(square);
-            for (size_t r = 0; r < 8; r++)
-                memcpy(out + (j + r) * ld_out + i, &square[r], sizeof square[r]);
-        }
+    const size_t whole_rows = rows / SQUARE * SQUARE, whole_columns = columns / SQUARE * SQUARE;
+    for (size_t i = 0; i < whole_rows; i += SQUARE)
+        for (size_t j = 0; j < whole_columns; j += SQUARE)
+            turn_square(in + i * ld_in + j, ld_in, out + j * ld_out + i, ld_out);
     for (size_t i = 0; i < rows; i++)
         for (size_t j = i < whole_rows ? whole_columns : 0; j < columns; j++)
             out[j * ld_out + i] = in[i * ld_in + j];

@@ -53,6 +53,7 @@ def describe_plan(plan: Plan, seed: int) -> str:
         f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
         f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
         f"seed {seed}{', gradients of 8 bits' * plan.byte_gradients}"
+        f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
     )
 
 

@@ -70,6 +70,13 @@ def add_parser(commands: Any) -> None:
         const=True,
         help="round gradients to 8 bits in the backward products of binary layers: shorter steps",
     )
+    parser.add_argument(
+        "--recalibrate",
+        type=positive(int),
+        metavar="N",
+        help="take the statistics of BatchNorm anew from N training images after each epoch; with "
+        "--resume also for what is in the checkpoint, even of a training that has ended",
+    )
     add_image_options(parser)
     parser.add_argument(
         "--run",

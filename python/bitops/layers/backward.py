@@ -76,14 +76,20 @@ class Gradient:
             images = self.numbers
             sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
             return sums.reshape(images.shape[1:])
-        zero = len(self.numbers) * ByteGradient.ZERO
-        return (self.numbers.sum(axis=0, dtype=np.int64) - zero) * np.float32(self.step)
+        count = len(self.numbers)
+        exact = np.int32 if count < 2**23 else np.int64  # the former takes an eighth of the time
+        sums = self.numbers.sum(axis=0, dtype=exact)
+        return (sums - exact(count * ByteGradient.ZERO)) * np.float32(self.step)
 
     def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
+        return _multiply(rows, bits, *self.scales(bits), out)
+
+    def scales(self, bits: BitArray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return alpha and bias, float32, of products of `numbers` with bits; None if exact."""
         if self.step is None:
-            return weight_gemm(rows, bits, out=out)
-        return bitplane_gemm(rows, bits, alpha=self.step, bias=self._shifts(bits), out=out)
+            return None, None
+        return np.full(len(bits), self.step, np.float32), self._shifts(bits).astype(np.float32)
 
     def _shifts(self, bits: BitArray) -> np.ndarray:
         """Return the bias that corrects products of bytes, which stand for (byte - 128) step.
@@ -111,17 +117,39 @@ class Gradient:
         )
 
 
-def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
-    """Write dW = dy^T x to `out`.
+class WeightGradient:
+    """The gradient dW = dy^T x of the weights of a dense layer, to be computed later.
 
     Parameters
     ----------
     dy : Gradient of shape (..., n)
     x : BitArray of shape (m, k), packed along k
         m is the number of positions of dy.
-    out : ndarray of shape (n, k), float32
     """
-    dy.times(dy.matrix().T, pack(x.T), out)
+
+    def __init__(self, dy: Gradient, x: BitArray):
+        self.bits = pack(x.T)
+        matrix = dy.matrix()
+        # others may write to an exact gradient by then
+        self.numbers = np.array(matrix, order="C") if dy.step is None else matrix
+        self.alpha, self.bias = dy.scales(self.bits)
+
+    def write(self, out: np.ndarray) -> None:
+        """Write dW to an array of shape (n, k), float32."""
+        _multiply(self.numbers.T, self.bits, self.alpha, self.bias, out)
+
+
+def _multiply(
+    rows: np.ndarray,
+    bits: BitArray,
+    alpha: np.ndarray | None,
+    bias: np.ndarray | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    """Multiply numbers, or bytes with scales, by bits."""
+    if alpha is None:
+        return weight_gemm(rows, bits, out=out)
+    return bitplane_gemm(rows, bits, alpha=alpha, bias=bias, out=out)
 
 
 def conv_weight_gradient(

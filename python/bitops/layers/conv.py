@@ -148,9 +148,7 @@ class BinaryConv2D(LatentProduct):
         saved: _ScaledPass = saved_for_backward(self, self._scaled)
         dy = Gradient(grad * saved.scales[..., np.newaxis], self.rounding)
         with_dx = with_dx and saved.passes is not None
-        dx = self.operation.gradients(
-            saved.signs, dy, saved.planes, self.weight.grad, with_dx=with_dx
-        )
+        dx = self.operation.gradients(saved.signs, dy, saved.planes, self.weight, with_dx=with_dx)
         self._finish_gradients(grad)
         if dx is not None:
             dx *= saved.passes

@@ -25,7 +25,7 @@ from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
 from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
 from ..ops.prepack import Prepacked
 from ..ops.scaling import k_map
-from .backward import Gradient, conv_input_gradient, conv_weight_gradient, weight_gradient
+from .backward import Gradient, WeightGradient, conv_input_gradient, conv_weight_gradient
 from .float_conv import conv_gradients, float_convolution
 from .inputs import Activation, Shape, as_activation, as_float, as_images, check_size
 from .planes import Planes
@@ -33,7 +33,12 @@ from .windows import Padding, Windows, image_shape
 
 if TYPE_CHECKING:
     from ..ops.plan import Value
+    from .parameter import Parameter
     from .plans import Chain
+
+# Inputs for each row of a batch from which the gradient of dense weights is left as a product,
+# whose operands then are a small part of it.
+DEFERRED = 4
 
 
 @dataclass(frozen=True)
@@ -160,14 +165,17 @@ class Linear:
         return chain.matmul(x, w, bias)
 
     def gradients(
-        self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
+        self, x: Activation, dy: Gradient, w: Planes, weight: Parameter, *, with_dx: bool
     ) -> np.ndarray | None:
-        """Write dW = dy^T x to `dw`; return dx = dy W, or None without `with_dx`."""
+        """Give `weight` the gradient dW = dy^T x; return dx = dy W, or None without `with_dx`."""
         rows = x.reshape(-1, self.in_features)
-        if isinstance(rows, BitArray):
-            weight_gradient(dy, rows, dw)
-        else:
+        if not isinstance(rows, BitArray):
+            dw = weight.overwritten_gradient()
             np.matmul(dy.exact.reshape(-1, self.out_features).T, as_float(rows), out=dw)
+        elif 0 < len(rows) <= self.in_features // DEFERRED:
+            weight.defer_gradient(WeightGradient(dy, rows))
+        else:
+            WeightGradient(dy, rows).write(weight.overwritten_gradient())
         return w.input_gradient(dy).reshape(x.shape) if with_dx else None
 
     def float_gradients(
@@ -370,13 +378,14 @@ class Convolution:
         return chain.convolve(x, w, bias, self.windows.on(self.where, x))
 
     def gradients(
-        self, x: Activation, dy: Gradient, w: Planes, dw: np.ndarray, *, with_dx: bool
+        self, x: Activation, dy: Gradient, w: Planes, weight: Parameter, *, with_dx: bool
     ) -> np.ndarray | None:
-        """Write dW = dy^T c(x) to `dw`; return dx, or None without `with_dx`.
+        """Give `weight` the gradient dW = dy^T c(x); return dx, or None without `with_dx`.
 
         c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
         the sum over the patches that contain it.
         """
+        dw = weight.overwritten_gradient()
         if not (isinstance(x, BitArray) and self.groups == 1 and w.is_single):
             return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
         window = self.windows.on(self.where, x)

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..ops.array import BitArray, pack, unpack
 from ..ops.checks import as_float32, check_rate, plain_array, real_array
+
+
+class GradientProduct(Protocol):
+    """A gradient that is not computed yet: the product of real numbers with bits.
+
+    Attributes
+    ----------
+    numbers : ndarray of shape (k, rows), float32, or uint8 with scales
+    bits : BitArray of shape (columns, k)
+    alpha, bias : ndarray of shape (columns,), float32, or None
+    """
+
+    numbers: np.ndarray
+    bits: BitArray
+    alpha: np.ndarray | None
+    bias: np.ndarray | None
+
+    def write(self, out: np.ndarray) -> None:
+        """Write the gradient to an array of shape (rows, columns)."""
 
 
 class Parameter:
@@ -29,7 +48,10 @@ class Parameter:
     Attributes
     ----------
     grad : ndarray of float32
-        Gradient written by the last backward pass.
+        Gradient of the last backward pass. Ask for it anew after each one: that of a dense layer
+        may be computed only then, see `defer_gradient`.
+    gradient_product : GradientProduct or None
+        The gradient of the last backward pass as long as nobody has asked for `grad`.
     trainable : bool
         Whether optimizers change the value; True at the start.
     version : int
@@ -63,7 +85,8 @@ class Parameter:
         numbers = as_float32(real_array("Parameter", "value", value))
         # None while the value is that of the signs, see `assign_signs`
         self._value: np.ndarray | None = np.array(numbers, order="C")
-        self.grad = np.zeros(numbers.shape, np.float32)  # pages come at the first use
+        self._grad = np.zeros(numbers.shape, np.float32)  # pages come at the first use
+        self.gradient_product: GradientProduct | None = None
         self.clip_value = clip_value
         self.lr_scale = check_rate("Parameter", "lr_scale", lr_scale, zero=True)
         self.binary = binary
@@ -71,12 +94,14 @@ class Parameter:
         self._signs: tuple[int, BitArray] | None = None  # the version that they are of, and signs
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_value": self._array(), "_signs": None}
+        state = {**vars(self), "_value": self._array(), "_signs": None, "grad": self.grad}
+        del state["_grad"], state["gradient_product"]
+        return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update({name: part for name, part in state.items() if name != "grad"})
         self._value = _checked("value", self._value, self._value)
-        self.grad = _checked("gradient", self.grad, self._value)
+        self.grad = _checked("gradient", state["grad"], self._value)
 
     def __copy__(self) -> Parameter:
         """Return a copy with arrays of its own: `version` counts the changes of one parameter."""
@@ -84,11 +109,35 @@ class Parameter:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.grad.shape
+        return self._grad.shape
 
     @property
     def size(self) -> int:
-        return self.grad.size
+        return self._grad.size
+
+    @property
+    def grad(self) -> np.ndarray:
+        product = self.gradient_product
+        if product is not None:
+            product.write(self._grad)
+            self.gradient_product = None
+        return self._grad
+
+    @grad.setter
+    def grad(self, array: np.ndarray) -> None:
+        self._grad, self.gradient_product = array, None
+
+    def overwritten_gradient(self) -> np.ndarray:
+        """Return the array of the gradient, all of which the caller writes."""
+        self.gradient_product = None
+        return self._grad
+
+    def defer_gradient(self, product: GradientProduct) -> None:
+        """Take a product as gradient, to be computed by whoever asks for it first.
+
+        An optimizer may take it piece by piece, so that it is never in memory as a whole.
+        """
+        self.gradient_product = product
 
     @property
     def value(self) -> np.ndarray:
@@ -163,7 +212,7 @@ class Outline:
     """
 
     def __init__(self, parameter: Parameter, *, signs: bool) -> None:
-        arrays = ("_value", "grad", "_signs", "_signs_version")
+        arrays = ("_value", "_grad", "gradient_product", "_signs")
         self._settings = {n: v for n, v in vars(parameter).items() if n not in arrays}
         self.value: np.ndarray | BitArray = parameter.signs() if signs else parameter.value
 

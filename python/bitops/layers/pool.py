@@ -13,7 +13,7 @@ from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
 from ..ops.memory import WORD_BITS
 from ..ops.patches import image_blocks, seen_slices
-from ..ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
+from ..ops.pool import avg_pool2d, global_avg_pool2d, max_gradient, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
 from .registry import ArraySpec, register
@@ -120,6 +120,10 @@ class MaxPool2D(Pool, TrainingLayer):
         if is_data(x):
             return None
         window = self.windows.on("MaxPool2D", x)
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+            gradient = max_gradient(x, y, grad, window)
+            if gradient is not None:
+                return gradient
         dx = np.zeros(x.shape, np.float32)
         for images in image_blocks(dx):
             values, maxima = _values(x[images]), _values(y[images])

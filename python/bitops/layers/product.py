@@ -105,7 +105,7 @@ class LatentProduct(TrainingLayer):
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, planes = saved_for_backward(self, self._saved)
         dy, with_dx = Gradient(grad, self.rounding), with_dx and not is_data(x)
-        dx = self.operation.gradients(x, dy, planes, self.weight.grad, with_dx=with_dx)
+        dx = self.operation.gradients(x, dy, planes, self.weight, with_dx=with_dx)
         self._finish_gradients(grad)
         return dx
 
@@ -121,7 +121,7 @@ class LatentProduct(TrainingLayer):
         return planes.outputs(multiply, step=step, bias=self.bias_value)
 
     def _finish_gradients(self, grad: np.ndarray) -> None:
-        """Compute the gradients of latent weights and bias; `weight.grad` holds dQ beforehand."""
+        """Compute the gradients of latent weights and bias; that of `weight` is dQ beforehand."""
         self.weights.take_gradient()
         _keep_bias_gradient(self.bias, grad)
 
@@ -265,8 +265,8 @@ class FloatProduct(TrainingLayer):
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, w = saved_for_backward(self, self._x), self.values()
         _keep_bias_gradient(self.bias, grad)
-        with_dx = with_dx and not is_data(x)
-        return self.operation.float_gradients(x, grad, w, self.weight.grad, with_dx=with_dx)
+        with_dx, dw = with_dx and not is_data(x), self.weight.overwritten_gradient()
+        return self.operation.float_gradients(x, grad, w, dw, with_dx=with_dx)
 
     def parameters(self) -> list[Parameter]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]

@@ -16,7 +16,7 @@ from .memory import aligned_empty
 from .patches import image_blocks, number_images, seen_slices
 from .results import Result
 
-__all__ = ["avg_pool2d", "global_avg_pool2d", "max_pool2d"]
+__all__ = ["avg_pool2d", "global_avg_pool2d", "max_gradient", "max_pool2d"]
 
 
 @overload
@@ -109,6 +109,31 @@ def max_pool2d(
         least = -np.inf if images.dtype.kind == "f" else np.iinfo(images.dtype).min
         _combine_windows(images, window, np.maximum, least, result.array)
     return result.deliver()
+
+
+def max_gradient(
+    x: NDArray[Any], y: NDArray[Any], dy: NDArray[Any], window: Window
+) -> NDArray[np.float32] | None:
+    """Give dy of each window to the first of its numbers that equals their maximum y.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, h, w, c)
+    y, dy : ndarray of shape (n, oh, ow, c)
+    window : Window
+
+    Returns
+    -------
+    ndarray of shape (n, h, w, c), float32, or None
+        The gradient of x. None if numbers are not float32, or windows overlap or are padded.
+    """
+    overlap = any(size > step for size, step in zip(window.kernel, window.stride, strict=True))
+    if x.dtype != np.float32 or overlap or window.is_padded:
+        return None
+    dx = aligned_empty(x.shape, np.float32)
+    x, y, dy = (np.ascontiguousarray(array, np.float32) for array in (x, y, dy))
+    _core.max_gradient(x, y, dy, window, dx)
+    return dx
 
 
 def avg_pool2d(

@@ -49,6 +49,7 @@ class Plan:
     dropout: float = 0.0  # behind hidden layers
     depth: int = 3  # hidden layers of a fully connected network
     byte_gradients: bool = False  # backward products of binary layers with gradients of 8 bits
+    recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
 
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
@@ -62,6 +63,7 @@ WORDS = {
     "dropout": "dropout {:g}",
     "depth": "depth {}",
     "byte_gradients": "exact gradients",  # as all sources have them
+    "recalibrate": "statistics of the last batches",  # the same
 }
 
 
@@ -177,6 +179,7 @@ class Stage:
             augment=self.augment,
             seed=job.seed,
             verbose=job.verbose,
+            recalibrate=plan.recalibrate,
             **file_options(job.files),
         )
         return model, history

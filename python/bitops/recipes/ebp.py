@@ -26,6 +26,10 @@ class Expectation:
             raise ValueError(f"[ebp] dropout must be at most 0.5, got {plan.dropout}")
         if plan.byte_gradients:
             raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
+        if plan.recalibrate:
+            raise ValueError(
+                f"[ebp] there is no BatchNorm to recalibrate, got recalibrate={plan.recalibrate}"
+            )
         x_train, x_validation, x_test = (
             x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
         )

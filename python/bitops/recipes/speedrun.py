@@ -149,7 +149,7 @@ class SmallThenWhole:
 
 LOSS = CrossEntropy(label_smoothing=0.1)
 STAGES = (Stage(speedrun_net, adam, one_cycle, LOSS, SmallThenWhole()),)
-PLAN = Plan(width=64, epochs=128, batch_size=50, lr=1e-2)
+PLAN = Plan(width=64, epochs=128, batch_size=50, lr=1e-2, recalibrate=5000)
 QUICK = {"epochs": 16}
 
 SPEEDRUN = Recipe(

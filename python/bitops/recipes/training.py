@@ -77,9 +77,10 @@ def epoch_seconds(setting: Setting, job: Job) -> float:
 
 
 def _measure(setting: Setting, job: Job, rows: int) -> float:
-    """Return the time of an epoch over some of the rows, and as many of those for validation."""
+    """Return the time of an epoch over some of the rows, and of as large a part of the others."""
     data = job.data
     checked = max(1, len(data.y_validation) * rows // len(data.y_train))
+    calibrated = -(-job.plan.recalibrate * rows // len(data.y_train))
     part = replace(
         data,
         x_train=data.x_train[:rows],
@@ -90,6 +91,6 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
         y_test=data.y_test[:1],
     )
     # of two epochs, as the first one also starts threads and takes memory
-    plan = replace(job.plan, epochs=2)
+    plan = replace(job.plan, epochs=2, recalibrate=calibrated)
     trial = replace(job, data=part, plan=plan, files=Files(), verbose=0, say=say_nothing)
     return sum(history.epochs[-1].seconds for history in train(setting, trial).histories)

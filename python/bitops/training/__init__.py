@@ -34,6 +34,7 @@ from .schedules import (
 )
 from .scores import accuracy, confusion_matrix, r2, rmse, top_k_accuracy
 from .stages import to_bitwise, to_ternary
+from .statistics import recalibrate
 
 __all__ = [
     "EBP",
@@ -78,6 +79,7 @@ __all__ = [
     "random_crop",
     "random_flip",
     "read_log",
+    "recalibrate",
     "rmse",
     "squared_hinge",
     "to_bitwise",

@@ -217,6 +217,8 @@ class Task:
         The batches of an iterable.
     accumulate : int
         Parts in which the rows of a step pass the model.
+    recalibrate : int
+        Rows of `data` from which running statistics are taken anew after each epoch, or 0.
     metrics : dict of str to callable
         Measures of the validation data, by the names that their values get.
     monitor : Monitor, optional
@@ -240,6 +242,7 @@ class Task:
     weight: np.ndarray | None = None
     stream: Stream | None = None
     accumulate: int = 1
+    recalibrate: int = 0
     metrics: dict[str, Metric] = field(default_factory=dict)
     monitor: Monitor | None = None
     callback_settings: dict[str, str] = field(default_factory=dict)

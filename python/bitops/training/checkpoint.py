@@ -172,8 +172,8 @@ class _Content(NamedTuple):
     position: Position
 
 
-def restore(run: Run, path: str | os.PathLike) -> None:
-    """Bring a new run to where a checkpoint was written.
+def restore(run: Run, path: str | os.PathLike) -> dict[str, str]:
+    """Bring a new run to where a checkpoint was written; return the settings in it.
 
     Raises
     ------
@@ -185,12 +185,14 @@ def restore(run: Run, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     try:
-        content = _check_content(run, *_read(path))
+        description, tensors = _read(path)
+        content = _check_content(run, description, tensors)
     except MALFORMED as error:  # some of them from JSON in an unexpected form
         raise ValueError(
             f"[fit] resume must be a checkpoint of this training, got {path}: {error}"
         ) from error
     _apply(run, content)
+    return description["settings"]
 
 
 def planned_epochs(path: str | os.PathLike) -> int:
@@ -352,6 +354,7 @@ def _describe_options(run: Run) -> dict[str, str]:
         "sample_weight": run.weight is not None and _describe_data(run.weight),
         "steps_per_epoch": run.stream is not None and str(run.batches),
         "accumulate": run.accumulate > 1 and str(run.accumulate),
+        "recalibrate": run.recalibrate and str(run.recalibrate),
         "metrics": ", ".join(run.metrics),
         "monitor": run.monitor != default and repr(run.monitor),
         "frozen parameters": ", ".join(frozen),
@@ -409,11 +412,14 @@ _FLAGS = {"alpha": "scale_weights", "k_map": "scale_input"}
 
 
 def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse settings that differ, and say which do; epochs may, see `_check_epochs`."""
+    """Refuse settings that differ, and say which do.
+
+    Epochs may, see `_check_epochs`, and so may what changes no weights.
+    """
     differ = [
         f"{name} is {there.get(name, 'none')} there and {here.get(name, 'none')} here"
         for name in {**there, **here}
-        if there.get(name) != here.get(name) and name != "epochs"
+        if there.get(name) != here.get(name) and name not in ("epochs", "recalibrate")
     ]
     if differ:
         more = [f"and {len(differ) - 4} more"] if len(differ) > 4 else []

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -36,6 +37,7 @@ from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Optimizer
 from .progress import progress_of
 from .schedules import Schedule
+from .statistics import recalibrate as take_statistics
 from .streams import Batch
 
 try:
@@ -71,6 +73,7 @@ def fit(
     callbacks: Callback | Sequence[Callback] = (),
     resume: str | os.PathLike | None = None,
     blas: bool | None = None,
+    recalibrate: int = 0,
 ) -> History:
     """Train a model in place.
 
@@ -149,6 +152,10 @@ def fit(
     blas : bool, optional
         Whether several threads go to BLAS rather than to bitops; see the notes. By default they do
         where no weights are binary.
+    recalibrate : int
+        Rows of x from which the running statistics of every BatchNorm are taken anew after each
+        epoch, before it is measured; see `recalibrate`. By default they are those that the steps
+        left, of the last batches alone. Weights do not depend on it.
 
     Returns
     -------
@@ -176,7 +183,8 @@ def fit(
 
     `resume` with another number of epochs is exact if the schedule gives the epochs that are done
     the same rates for both numbers, as "constant", `StepDecay` and `Halving` do. Otherwise it draws
-    a warning.
+    a warning. The number of rows for `recalibrate` may change too: then the epoch that is kept so
+    far, and the last one, are first measured by the new one.
 
     During the training only one of BLAS and bitops has several threads: bitops if the model has
     binary weights, otherwise BLAS; `blas` says which. Without threadpoolctl, which alone can limit
@@ -203,6 +211,7 @@ def fit(
     epochs = check_integer("fit", "epochs", epochs, 1)
     batch_size = check_integer("fit", "batch_size", batch_size, 1)
     accumulate = check_integer("fit", "accumulate", accumulate, 1)
+    recalibrate = check_integer("fit", "recalibrate", recalibrate, 0)
     if not isinstance(verbose, bool):
         verbose = check_integer("fit", "verbose", verbose, 0)
     if blas is not None:
@@ -213,12 +222,13 @@ def fit(
     loss = options.as_loss(loss)
     targets = options.as_targets(loss, y, validation)
     # augmented images may have another size
-    sources = options.Sources(model, loss, targets, class_weight, accumulate, augment is not None)
+    may_change = augment is not None and not recalibrate
+    sources = options.Sources(model, loss, targets, class_weight, accumulate, may_change)
     if y is not None:
         source = sources.of_rows(x, y, sample_weight, batch_size)
     else:
         source = sources.of_batches(x, steps_per_epoch, prefetch)
-    options.check_source(source, sample_weight, steps_per_epoch)
+    options.check_source(source, sample_weight, steps_per_epoch, recalibrate)
     rng = as_generator("fit", seed)
     chosen = options.as_optimizer(model, optimizer)
     run = Run(
@@ -237,12 +247,15 @@ def fit(
         weight=source.weight,
         stream=source.stream,
         accumulate=accumulate,
+        recalibrate=recalibrate,
         metrics=options.as_metrics(metrics, validation),
         callback_settings={k: words for c in called for k, words in c.settings().items()},
     )
     run.monitor = choose_monitor(run, monitor, mode)
     if resume is not None:
-        restore(run, resume)
+        settings = restore(run, resume)
+        if recalibrate and settings.get("recalibrate") != str(recalibrate):
+            _measure_again(run)
     _train(run, called, verbose, blas)
     return run.history
 
@@ -362,15 +375,51 @@ def _run_step(run: Run, batch: Batch) -> None:
 def _finish_epoch(run: Run, started: float) -> None:
     """Validate, extend the history, and keep the model if it is the best so far."""
     check_parameters(run.model, run.step)
-    error, loss, metrics = _validate(run)
+    error, loss, metrics = _measure(run)
     seconds = run.position.seconds = started + time.perf_counter()
     rate = run.optimizer.lr
     epoch = Epoch(run.epoch, rate, run.mean_loss, run.error, error, seconds, loss, metrics)
     run.history.epochs.append(epoch)
+    _keep_best(run, epoch)
+
+
+def _keep_best(run: Run, epoch: Epoch) -> None:
+    """Keep the model of an epoch if it is the best so far."""
     best = run.history.best
     if best is None or run.monitor is None or run.monitor.is_better(epoch, best):
         run.history.best = epoch
         run.best_state = None if run.monitor is None else run.model.state()
+
+
+def _measure_again(run: Run) -> None:
+    """Measure the models of a checkpoint under precise statistics, and keep the better one."""
+    present, ends_epoch = run.model.state(), run.batch == run.batches
+    kept = [] if run.best_state is None else [(run.history.best, run.best_state)]
+    if ends_epoch and run.history.best is not run.history.epochs[-1]:
+        kept.append((run.history.epochs[-1], present))
+    elif ends_epoch:
+        kept = [(run.history.best, present)]
+    if not kept:
+        return
+    run.history.best = run.best_state = None
+    for epoch, state in kept:
+        assert epoch is not None  # an epoch that is kept is complete
+        run.model.restore(state)
+        error, loss, metrics = _measure(run)
+        epoch = replace(epoch, validation_error=error, validation_loss=loss, metrics=metrics)
+        run.history.epochs[epoch.number - 1] = epoch
+        _keep_best(run, epoch)
+    if not ends_epoch:
+        run.model.restore(present)
+
+
+def _measure(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
+    """Return error, loss and metrics of the validation data, under precise statistics if asked."""
+    if run.recalibrate:
+        assert run.data is not None
+        rows = run.batch_size // run.accumulate
+        take_statistics(run.model, run.data[0], rows=run.recalibrate, batch_size=rows)
+    return _validate(run)
 
 
 def _validate(run: Run) -> tuple[float | None, float | None, dict[str, float]]:

@@ -310,15 +310,24 @@ class Adam(Optimizer):
         rows, n = math.prod(shape[:-1]), shape[-1]
         values = (parameter.writable(), *moments)
         w, m, v = (array.reshape(rows, n) for array in values)
-        g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
         clip = math.inf if parameter.clip_value is None else parameter.clip_value
         numbers = rate, 1 - self.beta1, 1 - self.beta2, self.eps, keep, clip
-        if not parameter.binary:
-            _core.adam(g, *numbers, w, m, v)
-            return
-        words = np.empty((rows, word_count(n)), np.uint64)
-        if not _core.adam(g, *numbers, w, m, v, words):  # a NaN is left for packing to refuse
+        words = np.empty((rows, word_count(n)), np.uint64) if parameter.binary else None
+        nan = _take_gradient(parameter, rows, n, (*numbers, w, m, v, words))
+        if words is not None and not nan:  # a NaN is left for packing to refuse
             parameter.adopt_signs(BitArray.from_words(words.reshape(*shape[:-1], -1), shape))
+
+
+def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool:
+    """Take a step of Adam, with a gradient that is a product piece by piece."""
+    product = parameter.gradient_product
+    if product is None:
+        g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
+        return _core.adam(g, *step)
+    words = product.bits.words
+    if product.alpha is None or product.bias is None:
+        return _core.adam_weight_gemm(product.numbers, words, *step)
+    return _core.adam_bitplane_gemm(product.numbers, words, product.alpha, product.bias, *step)
 
 
 class AdaMax(Optimizer):

@@ -303,10 +303,17 @@ class Sources:
         return of_rows if weight is None else weight * of_rows
 
 
-def check_source(source: Source, sample_weight: Any, steps_per_epoch: Any) -> None:
+def check_source(
+    source: Source, sample_weight: Any, steps_per_epoch: Any, recalibrate: int
+) -> None:
     """Refuse options of rows with batches, and options of batches with rows."""
     if source.data is None and sample_weight is not None:
         raise ValueError("[fit] sample_weight must come with each batch, got one for all")
+    if source.data is None and recalibrate:
+        raise ValueError(
+            f"[fit] recalibrate must be 0 for batches of an iterable, got {recalibrate}; the "
+            f"function bitops.training.recalibrate takes rows"
+        )
     if source.data is not None and steps_per_epoch is not None:
         raise ValueError(f"[fit] steps_per_epoch must be None with rows, got {steps_per_epoch!r}")
 

@@ -1,0 +1,112 @@
+# _adam.pxi: steps of Adam, on a gradient in memory or on one that is made meanwhile.
+
+cdef c.bitops_adam_args make_adam(float rate, float beta1_rest, float beta2_rest, float eps,
+                                  float keep, float clip, float[:, ::1] w, float[:, ::1] m,
+                                  float[:, ::1] v, uint64_t[:, ::1] words_out) except *:
+    """Check the arrays against each other."""
+    cdef c.bitops_adam_args args
+    memset(&args, 0, sizeof(args))
+    args.rows = w.shape[0]
+    args.n = w.shape[1]
+    for name, array in (("m", m), ("v", v)):
+        check_size(f"rows of {name}", array.shape[0], args.rows)
+        check_size(f"columns of {name}", array.shape[1], args.n)
+    if words_out is not None:
+        check_size("rows of words_out", words_out.shape[0], args.rows)
+        check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))
+        args.words = <uint64_t *>first(words_out)
+    args.w, args.m, args.v = <float *>first(w), <float *>first(m), <float *>first(v)
+    args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
+    args.eps, args.keep, args.clip = eps, keep, clip
+    return args
+
+
+def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
+         float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
+         uint64_t[:, ::1] words_out=None):
+    """Take one step of Adam in place; returns whether a packed weight is NaN.
+
+    bitops.h states the step.
+
+    Parameters
+    ----------
+    g : IN, gradient, shape (rows, n)
+    rate, beta1_rest, beta2_rest, eps, keep, clip : float
+        w = clip(w * keep - rate * (m / (sqrt(v) + eps))), the rests being 1 - beta.
+    w, m, v : IN, OUT, shape (rows, n)
+    words_out : OUT, signs of w, shape (rows, ceil(n / 64)), or None
+    """
+    cdef c.bitops_adam_args args = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
+                                             words_out)
+    cdef int nan
+    check_size("rows of g", g.shape[0], args.rows)
+    check_size("columns of g", g.shape[1], args.n)
+    if args.rows == 0 or args.n == 0:
+        return False
+    args.g = &g[0, 0]
+    with nogil:
+        nan = c.bitops_adam(c.bitops_isa_active(), &args, c.bitops_get_num_threads())
+    return nan != 0
+
+
+cdef bint take_product(c.bitops_mixed_args *product, const uint64_t[:, ::1] bits,
+                       const float[::1] alpha, const float[::1] bias,
+                       const c.bitops_adam_args *step) except -1:
+    """Take a step with a product as gradient."""
+    cdef Scratch workspace
+    cdef int nan, n_threads = c.bitops_get_num_threads()
+    product.n = bits.shape[0]
+    product.ldw = bits.shape[1]
+    check_size("words of a row of bits", bits.shape[1], c.bitops_words(product.k))
+    check_size("rows of the product", product.m, step.rows)
+    check_size("columns of the product", product.n, step.n)
+    product.alpha = scales("alpha", alpha, bits.shape[0])
+    product.bias = scales("bias", bias, bits.shape[0])
+    product.w = <const uint64_t *>first(bits)
+    if product.k == 0:
+        raise ValueError("[_core] x must have at least one row, got 0")
+    if step.rows == 0 or step.n == 0:
+        return False
+    workspace = make_scratch(c.bitops_adam_product_workspace_size(product, n_threads))
+    with nogil:
+        nan = c.bitops_adam_product(c.bitops_isa_active(), step, product, workspace.start,
+                                    n_threads)
+    return nan != 0
+
+
+def adam_weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] bits, float rate,
+                     float beta1_rest, float beta2_rest, float eps, float keep, float clip,
+                     float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
+                     uint64_t[:, ::1] words_out=None):
+    """Take one step of `adam` whose gradient is that of `weight_gemm`, never in memory.
+
+    Parameters
+    ----------
+    x : IN, shape (k, rows)
+    bits : IN, shape (n, ceil(k / 64))
+    The others are those of `adam`.
+    """
+    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
+                                             words_out)
+    cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
+    product.is_float = 1
+    return take_product(&product, bits, None, None, &step)
+
+
+def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits,
+                       const float[::1] alpha not None, const float[::1] bias not None, float rate,
+                       float beta1_rest, float beta2_rest, float eps, float keep, float clip,
+                       float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
+                       uint64_t[:, ::1] words_out=None):
+    """Do the same for that of `bitplane_gemm_scaled`, with numbers of 8 bits.
+
+    Parameters
+    ----------
+    x : IN, shape (k, rows), 255 * k < 2**31
+    alpha, bias : IN, shape (n,)
+    """
+    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
+                                             words_out)
+    cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
+    product.bits = 8
+    return take_product(&product, bits, alpha, bias, &step)

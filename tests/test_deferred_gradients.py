@@ -1,0 +1,155 @@
+"""Gradients of dense weights that are left as products, and steps of Adam that take them so."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from bitops import _core, pack
+from bitops.layers import BinaryDense, Sequential, Sign
+from bitops.models import mlp
+from bitops.ops.mixed_gemm import bitplane_gemm, weight_gemm
+from bitops.training import SGD, Adam, cross_entropy
+
+NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05
+# rows, columns, k: one and several parts of rows and columns, words that are not full
+SIZES = [(1, 1, 1), (31, 70, 3), (32, 128, 64), (65, 1100, 65), (130, 63, 200), (3, 2049, 7)]
+
+
+def operands(rng, rows, n, k):
+    x = rng.standard_normal((k, rows)).astype(np.float32)
+    bits = pack(rng.integers(2, size=(n, k)) * 2 - 1)
+    state = [rng.standard_normal((rows, n)).astype(np.float32) * 0.05 for _ in range(3)]
+    return x, bits, [state[0], state[1], np.square(state[2])]
+
+
+def step(function, state, *args):
+    """Take a step on copies; return the arrays, the words and the result."""
+    arrays = [array.copy() for array in state]
+    rows, n = arrays[0].shape
+    words = np.zeros((rows, -(-n // 64)), np.uint64)
+    nan = function(*args, *NUMBERS, *arrays, words)
+    return [*arrays, words, nan]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_step_is_that_of_the_gradient_in_memory(isa, threads, rng, size):
+    x, bits, state = operands(rng, *size)
+    found = step(_core.adam_weight_gemm, state, x, bits.words)
+    expected = step(_core.adam, state, weight_gemm(x.T, bits))
+    for a, b in zip(found, expected, strict=True):
+        assert_array_equal(a, b)
+    unpacked = [array.copy() for array in state]
+    assert not _core.adam_weight_gemm(x, bits.words, *NUMBERS, *unpacked)
+    assert_array_equal(unpacked, found[:3])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_step_of_bytes(isa, threads, rng, size):
+    x, bits, state = operands(rng, *size)
+    x = rng.integers(256, size=x.shape, dtype=np.uint8)
+    alpha, bias = rng.standard_normal((2, size[1])).astype(np.float32)
+    found = step(_core.adam_bitplane_gemm, state, x, bits.words, alpha, bias)
+    expected = step(_core.adam, state, bitplane_gemm(x.T, bits, alpha=alpha, bias=bias))
+    for a, b in zip(found, expected, strict=True):
+        assert_array_equal(a, b)
+
+
+def test_nan_is_told(isa, rng):
+    x, bits, state = operands(rng, 40, 300, 5)
+    x[2, 33] = math.nan
+    w, _, _, _, nan = step(_core.adam_weight_gemm, state, x, bits.words)
+    assert nan
+    assert_array_equal(np.isnan(w).all(axis=1), np.arange(40) == 33)
+
+
+def test_sizes_are_checked(rng):
+    x, bits, state = operands(rng, 40, 300, 5)
+    for args in [(x[:, :39].copy(), bits.words), (x, bits.words[:-1].copy())]:
+        with pytest.raises(ValueError, match="of the product must have"):
+            _core.adam_weight_gemm(*args, *NUMBERS, *state)
+    with pytest.raises(ValueError, match="at least one row"):
+        _core.adam_weight_gemm(x[:0], bits.words[:, :0].copy(), *NUMBERS, *state)
+
+
+def make(rounded=False):
+    model = mlp(96, 100, 2, 4, seed=0)
+    if rounded:
+        model.round_gradients(3)
+    return model
+
+
+def run(rng, rounded, *, looks, **options):
+    """Train for some steps; if it looks, gradients lie in memory before each step."""
+    x, y = rng.integers(256, size=(5, 20, 96), dtype=np.uint8), rng.integers(4, size=(5, 20))
+    model = make(rounded)
+    optimizer = Adam(model.parameters(), **options)
+    products = 0
+    for rows, labels in zip(x, y, strict=True):
+        _, grad = cross_entropy(model.forward(rows, training=True), labels)
+        model.backward(grad)
+        grad[...] = math.nan  # whoever made it may use it again
+        products += sum(p.gradient_product is not None for p in model.parameters())
+        grads = [p.grad.copy() for p in model.parameters()] if looks else []
+        optimizer.step()
+        for parameter, before in zip(model.parameters(), grads, strict=False):
+            if not optimizer.l2:  # which adds to it
+                assert_array_equal(parameter.grad, before)
+    return model, products
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("options", [{}, {"l2": 1e-3}, {"lr": 0.01, "beta1": 0.5, "eps": 1e-3}])
+def test_who_looks_changes_nothing(rounded, options, threads):
+    straight, products = run(np.random.default_rng(0), rounded, looks=False, **options)
+    assert products == 5 * 2  # of the layers whose inputs are bits
+    looked, _ = run(np.random.default_rng(0), rounded, looks=True, **options)
+    for a, b in zip(straight.parameters(), looked.parameters(), strict=True):
+        assert_array_equal(a.value, b.value)
+        assert a.signs() == b.signs() if a.binary else True
+        assert_array_equal(a.grad, b.grad)
+
+
+def passed(rows=4, **options):
+    """A layer after a backward pass, and the gradient that its weights should have."""
+    rng = np.random.default_rng(1)
+    layer = BinaryDense(40, 24, seed=0, **options)
+    x, dy = rng.standard_normal((rows, 40)), rng.standard_normal((rows, 24)).astype(np.float32)
+    Sequential(Sign(), layer).forward(x, training=True)
+    layer.backward(dy)
+    signs = np.where(x >= 0, np.float32(1), np.float32(-1))
+    return layer.weight, dy.T @ signs
+
+
+def test_gradient_is_there_for_who_asks():
+    weight, expected = passed()
+    assert weight.gradient_product is not None
+    np.testing.assert_allclose(weight.grad, expected, rtol=1e-4, atol=1e-5)
+    assert weight.gradient_product is None
+    assert passed(rows=11)[0].gradient_product is None  # operands as large as the gradient
+    scaled, _ = passed(scale_weights=True, gradient="chain")
+    assert scaled.gradient_product is None  # what follows needs all of it
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))]
+)
+def test_copies_have_the_gradient(copied):
+    weight, expected = passed()
+    other = copied(weight)
+    np.testing.assert_allclose(other.grad, expected, rtol=1e-4, atol=1e-5)
+    assert_array_equal(other.grad, weight.grad)
+
+
+def test_gradient_that_is_set_counts():
+    weight, _ = passed()
+    weight.grad = np.ones(weight.shape, np.float32)
+    SGD([weight], lr=0.5).step()
+    weight.grad[...] = 2
+    assert_array_equal(weight.grad, 2)
+    other, _ = passed()
+    other.grad *= 0
+    assert_array_equal(other.grad, 0)
