@@ -176,8 +176,7 @@ class TestResults:
 
     @pytest.mark.parametrize("bits", range(1, 9))
     def test_bits(self, isa, rng, threads, bits):
-        few = ((1, 5, 7), (3, 70, 65), (20, 33, 300), (1, 300, 1100), (40, 70, 99))
-        for m, n, k in (*few, (150, 70, 129)):
+        for m, n, k in ((1, 5, 7), (3, 70, 65), (20, 33, 300), (1, 300, 1100), (150, 70, 129)):
             x, w = octets(rng, m, k, bits=bits), random_signs(rng, n, k)
             x[0] = 2**bits - 1
             packed, alpha = bo.pack(w), numbers(rng, n)

@@ -431,8 +431,8 @@ typedef void bitops_conv_f32_fn(const bitops_runs *runs, size_t outputs, const f
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_planes, few_rows,       \
-                         medium_rows, few_columns, lanes_bits)
+#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
+                         few_columns, lanes_bits)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -447,8 +447,7 @@ typedef struct bitops_isa {
     uint32_t features; /* bits of cpu.h that the CPU must have */
     size_t mr, nr;     /* register tile of gemm_panel */
     size_t row_words;  /* scratch of gemm_panel, words for each row of a */
-    int plane_bits;    /* numbers of at most this many bits are faster as planes than by lookup, */
-    size_t few_planes; /* and those of less than 8 bits if their rows have at most so many planes */
+    int plane_bits;    /* numbers of at most this many bits are faster as planes than by lookup */
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;

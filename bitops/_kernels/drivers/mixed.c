@@ -2,7 +2,6 @@
 #include "drivers/mixed.h"
 #include "bitops.h"
 #include "drivers/scale.h"
-#include "drivers/sizes.h"
 
 #include <string.h>
 
@@ -13,21 +12,13 @@ static void store_zeros(const bitops_mixed_args *args) {
         scale_sums(args, (float *)args->c + i * args->n, 0, args->n);
 }
 
-static int planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
-    return args->m <= bitops_planes_rows(isa, args);
-}
-
-/* Whoever cuts a product has it for fewer rows too, which may go another way. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads) {
     if (args->m == 0 || args->n == 0 || args->k == 0)
         return 0;
-    bitops_mixed_args few = *args;
-    few.m = min_size(args->m, bitops_planes_rows(isa, args));
-    const size_t planes = few.m ? bitops_planes_workspace_size(isa, &few, n_threads) : 0;
-    if (few.m == args->m || !bitops_lanes_are_faster(isa, args))
-        return planes;
-    return max_size(planes, bitops_lanes_workspace_size(args, n_threads));
+    if (bitops_planes_are_faster(isa, args))
+        return bitops_planes_workspace_size(isa, args, n_threads);
+    return bitops_lanes_are_faster(isa, args) ? bitops_lanes_workspace_size(args, n_threads) : 0;
 }
 
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
@@ -36,7 +27,7 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
         return;
     if (args->k == 0)
         store_zeros(args);
-    else if (planes_are_faster(isa, args))
+    else if (bitops_planes_are_faster(isa, args))
         bitops_mixed_by_planes(isa, args, workspace, n_threads);
     else if (bitops_lanes_are_faster(isa, args))
         bitops_mixed_by_lanes(isa, args, workspace, n_threads);

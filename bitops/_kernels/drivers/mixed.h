@@ -4,9 +4,8 @@
 
 #include "bitops.h"
 
-/* planes.c: for uint8 of few bits, and up to how many rows it is faster than the others. The
- * workspace, in bytes, is aligned to 64. */
-size_t bitops_planes_rows(const bitops_isa *isa, const bitops_mixed_args *args);
+/* planes.c: for uint8 of few bits. The workspace, in bytes, is aligned to 64. */
+int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                     int n_threads);
 void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,

@@ -20,7 +20,7 @@
 #include <string.h>
 
 enum {
-    PLANE_ROWS = 257, /* of a block, the row of ones included: 64 rows of 4 bits */
+    PLANE_ROWS = 256, /* of a block, the row of ones included */
     PLANE_COLUMNS = 1024,
     PLANE_WORDS = 1 << 17, /* 1 MiB of words, and 1 MiB of mismatches */
     MAX_WORDS = 4096,      /* of a row: at least 31 planes in a block */
@@ -28,13 +28,11 @@ enum {
     THREAD_WORK = 1 << 16, /* numbers to be split, or sums: below, one thread is faster */
 };
 
-/* Measured: the time of gemm grows with the number of planes, that of the lookup with the rows, but
- * not below a block of them; see README.md. */
-size_t bitops_planes_rows(const bitops_isa *isa, const bitops_mixed_args *args) {
-    if (args->is_float || args->x_turned || args->k == 0 || bitops_words(args->k) > MAX_WORDS ||
-        args->bits > 7)
-        return 0;
-    return args->bits <= isa->plane_bits ? args->m : isa->few_planes / (size_t)args->bits;
+/* Measured: the time of gemm grows with the number of bits, that of the lookup does not; see
+ * README.md. */
+int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return !args->is_float && !args->x_turned && args->bits <= isa->plane_bits && args->k > 0 &&
+           bitops_words(args->k) <= MAX_WORDS;
 }
 
 /* The blocks of one product. */
