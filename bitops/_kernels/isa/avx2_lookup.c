@@ -215,10 +215,18 @@ BITOPS_INLINE void widen_i16(__m256i v_i16x16, int32_t *wide, int first) {
     store(wide + LANES, high_i32x8);
 }
 
+/* One after the other: GCC would first add up entries, and move sums to memory for want of
+ * registers. */
+BITOPS_INLINE __m256i add_i16(__m256i a_i16x16, __m256i b_i16x16) {
+    __m256i sums_i16x16 = _mm256_add_epi16(a_i16x16, b_i16x16);
+    BITOPS_IN_REGISTER(sums_i16x16);
+    return sums_i16x16;
+}
+
 DEFINE_LANES(avx2, f32, float, BITOPS_LANES_F32, __m256, 4, 2, _mm256_setzero_ps(), load_f32,
              load_f32, store_f32, _mm256_add_ps, _mm256_sub_ps, LANES_KEEP)
 DEFINE_LANES(avx2, u8, uint8_t, BITOPS_LANES_U8, __m256i, 4, 2, _mm256_setzero_si256(), read_u8,
-             load, store, _mm256_add_epi16, _mm256_sub_epi16, widen_i16)
+             load, store, add_i16, _mm256_sub_epi16, widen_i16)
 
 BITOPS_INLINE void turn_square(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out) {
     __m256i r_u32x8[LANES], t_u32x8[LANES];
