@@ -63,7 +63,7 @@ def compare(
 def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
 def transpose(words: _Words, words_out: _Words) -> None: ...
 def quantize(
-    x: NDArray[np.float32], scale: float, seed: int, codes_out: NDArray[np.uint8]
+    x: NDArray[np.float32], scale: float, seed: int, zero: int, codes_out: NDArray[np.uint8]
 ) -> None: ...
 def mean_magnitude(x: NDArray[np.float32], mean_out: NDArray[np.float32]) -> None: ...
 def sum_columns(x: NDArray[np.float32], sum_out: NDArray[np.float64]) -> None: ...
@@ -420,6 +420,7 @@ def bitplanes_to_images(
     alpha: NDArray[np.float32],
     bias: NDArray[np.float32],
     images_out: NDArray[np.float32],
+    zero: int = 0,
 ) -> None: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],
@@ -428,6 +429,8 @@ def bitplane_gemm(
     bits: int,
     c_out: NDArray[np.int32],
     turned: bool = False,
+    zero: int = 0,
+    most: int = 0,
 ) -> None: ...
 def bitplane_gemm_scaled(
     x: NDArray[np.uint8],
@@ -438,6 +441,8 @@ def bitplane_gemm_scaled(
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
     turned: bool = False,
+    zero: int = 0,
+    most: int = 0,
 ) -> None: ...
 def adam(
     g: NDArray[np.float32],

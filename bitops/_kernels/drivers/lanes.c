@@ -89,7 +89,7 @@ static void turn_bytes(uint64_t rows[8]) {
             }
 }
 
-static void turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns, uint8_t *out,
+void bitops_turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns, uint8_t *out,
                     size_t ld_out) {
     const size_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
     for (size_t i = 0; i < whole_rows; i += 8)
@@ -130,8 +130,8 @@ static const void *lines_of(const bitops_isa *isa, const bitops_mixed_args *args
         isa->turn_32((const float *)args->x + p->i * args->k + first, args->k, p->m, bits, block,
                      lanes_of(args));
     else
-        turn_u8((const uint8_t *)args->x + p->i * args->k + first, args->k, p->m, bits,
-                (uint8_t *)block, lanes_of(args));
+        bitops_turn_u8((const uint8_t *)args->x + p->i * args->k + first, args->k, p->m, bits,
+                       (uint8_t *)block, lanes_of(args));
     return block;
 }
 

@@ -3,9 +3,10 @@
 A layer y = x W^T with x and W of +-1 has the gradients dx = dy W and dW = dy^T x. Both multiply
 real numbers by signs, and `weight_gemm` does that two to three times faster than float32 BLAS.
 
-Gradients may also be rounded at random to 8 bits (`quantizers.ByteGradient`); `bitplane_gemm` is
-then faster still. Patches of bytes are also small enough to compute dx of a convolution with stride
-1 as a convolution of dy with reversed filters. In one dimension, with the taps w0 w1 w2:
+Gradients may also be rounded at random to 8 bits or fewer (`quantizers.ByteGradient`), whose
+products are faster still. Patches of bytes are also small enough to compute dx of a convolution
+with stride 1 as a convolution of dy with reversed filters. In one dimension, with the taps w0 w1
+w2:
 
     forward     y[i]  = x[i] w0 + x[i+1] w1 + x[i+2] w2
     backward    dx[j] = dy[j-2] w2 + dy[j-1] w1 + dy[j] w0
@@ -13,7 +14,6 @@ then faster still. Patches of bytes are also small enough to compute dx of a con
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -21,10 +21,9 @@ import numpy as np
 
 from ..ops.array import BitArray, pack
 from ..ops.conv import im2col
-from ..ops.counts import popcount
 from ..ops.geometry import Pair, Window
-from ..ops.mixed_conv import bitplane_conv2d, products_to_images
-from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
+from ..ops.mixed_conv import code_conv2d, products_to_images
+from ..ops.mixed_gemm import code_gemm, weight_gemm
 from ..ops.patches import tap_slices
 from ..quantizers import ByteGradient
 from .columns import column_sums
@@ -41,7 +40,7 @@ class Gradient:
     ----------
     dy : ndarray of shape (..., n), float32
     rounding : ByteGradient, optional
-        Rounds it to 8 bits.
+        Rounds it.
     """
 
     def __init__(self, dy: np.ndarray, rounding: ByteGradient | None = None):
@@ -76,39 +75,32 @@ class Gradient:
             images = self.numbers
             sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
             return sums.reshape(images.shape[1:])
-        zero = len(self.numbers) * ByteGradient.ZERO
+        assert self.rounding is not None
+        zero = len(self.numbers) * self.rounding.zero
         return (self.numbers.sum(axis=0, dtype=np.int64) - zero) * np.float32(self.step)
 
     def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
-        if self.step is None:
+        if self.rounding is None:
             return weight_gemm(rows, bits, out=out)
-        return bitplane_gemm(rows, bits, alpha=self.step, bias=self._shifts(bits), out=out)
-
-    def _shifts(self, bits: BitArray) -> np.ndarray:
-        """Return the bias that corrects products of bytes, which stand for (byte - 128) step.
-
-        sum((byte - 128) bit) step = sum(byte bit) step - 128 sum(bit) step
-        """
-        assert self.step is not None
-        ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
-        return (-ByteGradient.ZERO * self.step) * (2 * ones - math.prod(bits.shape[1:]))
+        return code_gemm(
+            rows, bits, self.rounding.bits, self.rounding.zero, alpha=self.step, out=out
+        )
 
     def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
         """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
-        assert self.step is not None
-        sides = ((0, 0), *padding, (0, 0))
-        images = np.pad(self.numbers, sides, constant_values=ByteGradient.ZERO)
-        shifts = self._shifts(filters)
-        return bitplane_conv2d(images, filters, dilation=dilation, alpha=self.step, bias=shifts)
+        assert self.rounding is not None
+        bits, zero = self.rounding.bits, self.rounding.zero
+        images = np.pad(self.numbers, ((0, 0), *padding, (0, 0)), constant_values=zero)
+        return code_conv2d(images, filters, bits, zero, dilation=dilation, alpha=self.step)
 
     def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
         """Multiply the rows by bits of shape (kh * kw * c, n), and add them to images."""
-        if self.step is None:
+        if self.rounding is None:
             return products_to_images(self.numbers, bits, window, shape)
-        return products_to_images(
-            self.numbers, bits, window, shape, alpha=self.step, bias=self._shifts(bits)
-        )
+        zero, step = self.rounding.zero, self.step
+        assert step is not None
+        return products_to_images(self.numbers, bits, window, shape, alpha=step, zero=zero)
 
 
 def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:

@@ -24,8 +24,8 @@ class Expectation:
         data, plan = job.data, job.plan
         if plan.dropout > 0.5:
             raise ValueError(f"[ebp] dropout must be at most 0.5, got {plan.dropout}")
-        if plan.byte_gradients:
-            raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
+        if plan.gradients != "float32":
+            raise ValueError(f"[ebp] there are no gradients to round, got {plan.gradients!r}")
         x_train, x_validation, x_test = (
             x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
         )
