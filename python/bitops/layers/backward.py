@@ -14,6 +14,7 @@ w2:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from ..ops.array import BitArray, pack
 from ..ops.conv import im2col
+from ..ops.counts import popcount
 from ..ops.geometry import Pair, Window
 from ..ops.mixed_conv import code_conv2d, products_to_images
 from ..ops.mixed_gemm import code_gemm, weight_gemm
@@ -83,24 +85,53 @@ class Gradient:
         """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
         if self.rounding is None:
             return weight_gemm(rows, bits, out=out)
-        return code_gemm(
-            rows, bits, self.rounding.bits, self.rounding.zero, alpha=self.step, out=out
-        )
+        zero, bias = self._correction(bits)
+        return code_gemm(rows, bits, self.rounding.bits, zero, alpha=self.step, bias=bias, out=out)
+
+    def _correction(self, bits: BitArray) -> tuple[int, np.ndarray | None]:
+        """Return what products of codes subtract from these, or else add to their outputs.
+
+        sum((code - zero) bit) step = sum(code bit) step - zero sum(bit) step
+
+        The right side, rounded twice, is that of 8 bits, so that trainings go on as they began.
+        """
+        assert self.rounding is not None
+        assert self.step is not None
+        if self.rounding.bits < 8:
+            return self.rounding.zero, None
+        ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
+        return 0, -self.rounding.zero * self.step * (2 * ones - math.prod(bits.shape[1:]))
 
     def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
         """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
         assert self.rounding is not None
-        bits, zero = self.rounding.bits, self.rounding.zero
-        images = np.pad(self.numbers, ((0, 0), *padding, (0, 0)), constant_values=zero)
-        return code_conv2d(images, filters, bits, zero, dilation=dilation, alpha=self.step)
+        sides = ((0, 0), *padding, (0, 0))
+        images = np.pad(self.numbers, sides, constant_values=self.rounding.zero)
+        zero, bias = self._correction(filters)
+        return code_conv2d(
+            images,
+            filters,
+            self.rounding.bits,
+            zero,
+            dilation=dilation,
+            alpha=self.step,
+            bias=bias,
+        )
 
     def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
         """Multiply the rows by bits of shape (kh * kw * c, n), and add them to images."""
-        if self.rounding is None:
+        if self.step is None:
             return products_to_images(self.numbers, bits, window, shape)
-        zero, step = self.rounding.zero, self.step
-        assert step is not None
-        return products_to_images(self.numbers, bits, window, shape, alpha=step, zero=zero)
+        zero, bias = self._correction(bits)
+        return products_to_images(
+            self.numbers,
+            bits,
+            window,
+            shape,
+            alpha=self.step,
+            bias=0 if bias is None else bias,
+            zero=zero,
+        )
 
 
 def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
