@@ -27,7 +27,7 @@ enum {
     TABLE_BYTES = ROW_BITS / HALF_BITS * BITOPS_LOOKUP_BYTES,
     SMALL_BITS = 512, /* of small numbers, for a tile of ROWS: tables of 8 KiB */
     PANEL_SPACE = GROUP_PANELS * COLUMNS * (SMALL_BITS / HALF_BITS), /* 64 KiB */
-    TURNED_ROWS = 32, /* at a time, where x is turned */
+    TURNED_ROWS = 32,      /* at a time, where x is turned */
     AHEAD = 2,             /* tiles whose outputs are asked for */
     THREAD_WORK = 1 << 19, /* products below which one thread is faster */
 };
