@@ -93,8 +93,8 @@ def adam_weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] bits, float r
     return take_product(&product, bits, None, None, &step)
 
 
-def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits,
-                       const float[::1] alpha not None, const float[::1] bias not None, float rate,
+def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits, int zero,
+                       const float[::1] alpha not None, const float[::1] bias, float rate,
                        float beta1_rest, float beta2_rest, float eps, float keep, float clip,
                        float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
                        uint64_t[:, ::1] words_out=None):
@@ -103,10 +103,14 @@ def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits,
     Parameters
     ----------
     x : IN, shape (k, rows), 255 * k < 2**31
-    alpha, bias : IN, shape (n,)
+    zero : int, in 0..255
+        The code of 0 in x.
+    alpha, bias : IN, shape (n,); bias may be None
     """
     cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
                                              words_out)
     cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
-    product.bits = 8
+    if not 0 <= zero <= 255:
+        raise ValueError(f"[_core] zero must be in 0..255, got {zero}")
+    product.bits, product.zero = 8, zero
     return take_product(&product, bits, alpha, bias, &step)

@@ -364,15 +364,15 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
     check_stop(&stop)
 
 
-def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_out):
-    """Round x * scale + 128 up or down at random.
+def quantize(const float[::1] x, float scale, uint32_t seed, int zero, uint8_t[::1] codes_out):
+    """Round x * scale + zero up or down at random.
 
     Parameters
     ----------
     x : IN, shape (n,)
     scale : float
-        Brings x into -127..127.
-    seed : int
+        Brings x into 1 - zero..255 - zero.
+    seed, zero : int
     codes_out : OUT, shape (n,)
     """
     cdef c.bitops_stop stop = at_signals()
@@ -380,7 +380,7 @@ def quantize(const float[::1] x, float scale, uint32_t seed, uint8_t[::1] codes_
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, &codes_out[0], &stop,
+        c.bitops_quantize(&x[0], x.shape[0], scale, seed, zero, &codes_out[0], &stop,
                           c.bitops_get_num_threads())
     check_stop(&stop)
 
@@ -1080,6 +1080,8 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
 
     if not args.is_float and not 1 <= args.bits <= 8:
         raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
+    if not 0 <= args.zero <= 255 or not 0 <= args.most <= 255:
+        raise ValueError(f"[_core] zero and most must be in 0..255, got {args.zero}, {args.most}")
     args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]
@@ -1120,8 +1122,8 @@ def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1
 
 
 def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels, int bits,
-                  int32_t[:, ::1] c_out, bint turned=False):
-    """c = x times the signs of w, exact.
+                  int32_t[:, ::1] c_out, bint turned=False, int zero=0, int most=0):
+    """c = (x - zero) times the signs of w, exact.
 
     Parameters
     ----------
@@ -1131,17 +1133,19 @@ def bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels pane
     bits : int
         Numbers in x are below 2**bits.
     c_out : OUT, shape (m, n)
+    zero, most : int, in 0..255
+        The code of 0, and the largest magnitude of x - zero; 0 if only bits is known.
     """
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out),
                                                 turned)
-    args.bits = bits
+    args.bits, args.zero, args.most = bits, zero, most
     run_mixed(&args, w, panels, None, None, c_out.shape[0], c_out.shape[1])
 
 
 def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Panels panels,
                          int bits, const float[::1] alpha, const float[::1] bias,
-                         float[:, ::1] c_out, bint turned=False):
-    """c = float32(x times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
+                         float[:, ::1] c_out, bint turned=False, int zero=0, int most=0):
+    """c = float32((x - zero) times the signs of w) * alpha[column] + bias[column]; see bitplane_gemm.
 
     Parameters
     ----------
@@ -1152,7 +1156,7 @@ def bitplane_gemm_scaled(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, Pane
         raise ValueError("[_core] alpha or bias must be given, got None for both")
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), first(c_out),
                                                 turned)
-    args.bits = bits
+    args.bits, args.zero, args.most = bits, zero, most
     run_mixed(&args, w, panels, alpha, bias, c_out.shape[0], c_out.shape[1])
 
 

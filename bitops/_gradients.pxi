@@ -49,8 +49,10 @@ def weights_to_images(const float[:, ::1] x, const uint64_t[:, ::1] w, object wi
 
 def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, object window,
                         const float[::1] alpha not None, const float[::1] bias not None,
-                        float[:, :, :, ::1] images_out):
+                        float[:, :, :, ::1] images_out, int zero=0):
     """Do the same for 8-bit numbers, whose products are times alpha[column], plus bias[column].
+
+    Their code of 0 is `zero`.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, objec
     alpha, bias : IN, shape (kh * kw * c,)
     """
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), NULL)
-    args.bits = 8
+    args.bits, args.zero = 8, zero
     run_to_images(&args, w, window, alpha, bias, images_out)
 
 

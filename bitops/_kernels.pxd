@@ -116,8 +116,8 @@ cdef extern from "bitops.h" nogil:
     void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                             size_t rows, size_t n, void *x_out, bitops_stop *stop,
                             int n_threads) noexcept
-    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
-                         bitops_stop *stop, int n_threads) noexcept
+    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, int zero,
+                         uint8_t *codes_out, bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                bitops_stop *stop, int n_threads) noexcept
     void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out,
@@ -269,6 +269,7 @@ cdef extern from "bitops.h" nogil:
     ctypedef struct bitops_mixed_args:
         int is_float
         int bits
+        int zero, most
         const void *x
         int x_turned
         size_t m, k

@@ -25,8 +25,11 @@ from bitops.layers.backward import (
 from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
 from bitops.ops.mixed_conv import products_to_images
+from bitops.ops.mixed_gemm import code_gemm
 from bitops.quantizers import ByteGradient
 from conftest import random_signs
+
+ROUNDED = (8, 7, 6)  # bits of gradients that the products treat in different ways
 
 
 def close(got, want, scale=1.0):
@@ -78,6 +81,36 @@ def added_by_tap(products, window, shape):
         if 0 <= y < shape[1] and 0 <= x < shape[2]:
             images[:, y, x] += patches[:, oy, ox, ky, kx]
     return images
+
+
+@pytest.mark.parametrize(
+    ("bits", "least", "most", "zero"),
+    (
+        (6, 1, 63, 32),  # of gradients: sums of eight halves fit a byte
+        (6, 0, 63, 32),
+        (6, 0, 63, 0),
+        (7, 1, 127, 64),
+        (7, 0, 127, 64),
+        (4, 1, 15, 8),
+        (5, 0, 31, 0),
+        (8, 1, 255, 128),
+    ),
+)
+def test_codes_of_numbers(isa, threads, rng, bits, least, most, zero):
+    """Exact for random codes and for the smallest and largest ones, in every order and size."""
+    for m, n, k in ((1, 65, 2100), (3, 7, 33), (5, 31, 512), (66, 130, 700), (64, 64, 64)):
+        w = random_signs(rng, n, k)
+        packed = bo.pack(w)
+        for codes in (
+            rng.integers(least, most + 1, (m, k), np.uint8),
+            rng.choice(np.uint8([least, most]), (m, k)),
+            np.where(w[0] > 0, most, least).astype(np.uint8) * np.ones((m, 1), np.uint8),
+        ):
+            want = (codes.astype(np.int64) - zero) @ w.T.astype(np.int64)
+            for x in (codes, np.asfortranarray(codes)):
+                assert_array_equal(code_gemm(x, packed, bits, zero), want)
+            scaled = code_gemm(codes, packed, bits, zero, alpha=0.5, bias=3)
+            assert_array_equal(scaled, want.astype(np.float32) * np.float32(0.5) + np.float32(3))
 
 
 @pytest.mark.parametrize(
@@ -139,28 +172,30 @@ def test_equal_on_every_isa_and_thread_count(rng):
             before = bo.get_num_threads()
             bo.set_num_threads(threads)
             with bo.isa.use(name):
-                for rounding in (None, ByteGradient(5)):
+                for rounding in (None, *(ByteGradient(5, bits) for bits in ROUNDED)):
                     grad = np.empty((33, 3, 3, 40), np.float32)
                     conv_weight_gradient(Gradient(dy, rounding), x, window, 0, grad)
                     results.append(grad)
             bo.set_num_threads(before)
-    for exact, rounded in zip(results[::2], results[1::2], strict=True):
-        assert_array_equal(exact, results[0])
-        assert_array_equal(rounded, results[1])
+    sides = 1 + len(ROUNDED)
+    for i, result in enumerate(results):
+        assert_array_equal(result, results[i % sides])
 
 
-def test_bytes_keep_the_mean_and_zero(threads, rng):
+@pytest.mark.parametrize("bits", ROUNDED)
+def test_bytes_keep_the_mean_and_zero(threads, rng, bits):
     g = rng.standard_normal((300, 100)).astype(np.float32) * np.float32(1e-3)
     g[:, :7] = 0
-    rounding, trials = ByteGradient(3), 100
+    rounding, trials, zero = ByteGradient(3, bits), 100, 2 ** (bits - 1)
     total = np.zeros(g.shape)
     for _ in range(trials):
         codes, step = rounding.round(g)
         assert codes.dtype == np.uint8
-        assert (codes[:, :7] == 128).all()
+        assert (codes[:, :7] == zero).all()
         assert codes.min() >= 1
-        assert abs(np.abs(codes.astype(int) - 128).max() - 127) <= 1
-        values = (codes.astype(np.float64) - 128) * step
+        assert codes.max() < 2 * zero
+        assert abs(np.abs(codes.astype(int) - zero).max() - (zero - 1)) <= 1
+        values = (codes.astype(np.float64) - zero) * step
         assert np.abs(values - g).max() < 1.001 * step
         total += values
     error = (total / trials - g) / step
@@ -176,13 +211,24 @@ def test_bytes_depend_on_the_seed_alone(rng):
     assert (first != other).any()
 
 
+@pytest.mark.parametrize("bits", (2, 6, 8))
 @pytest.mark.parametrize("value", (0.0, 1e-45, 1e-38, 1.0, 3e38))
-def test_bytes_of_extreme_numbers(value):
+def test_bytes_of_extreme_numbers(value, bits):
     g = np.float32([[value, -value, 0]])
-    codes, step = ByteGradient(1).round(g)
+    rounding = ByteGradient(1, bits)
+    codes, step = rounding.round(g)
     assert np.isfinite(step)
-    assert codes[0, 2] == 128
-    assert np.abs((codes - 128.0) * step - g).max() <= 1.001 * step
+    assert codes[0, 2] == rounding.zero
+    assert 1 <= codes.min() <= codes.max() < 2 * rounding.zero
+    assert np.abs((codes - float(rounding.zero)) * step - g).max() <= 1.001 * step
+
+
+@pytest.mark.parametrize("bits", (1, 9))
+def test_bytes_have_2_to_8_bits(bits):
+    with pytest.raises(ValueError, match=r"\[ByteGradient\] bits must be in 2..8, got"):
+        ByteGradient(0, bits)
+    with pytest.raises(ValueError, match=r"\[round_gradients\] bits must be in 2..8, got"):
+        Sequential(BinaryDense(3, 2)).round_gradients(0, bits)
 
 
 def test_empty():

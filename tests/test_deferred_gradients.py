@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from bitops import _core, pack
 from bitops.layers import BinaryDense, Sequential, Sign
 from bitops.models import mlp
-from bitops.ops.mixed_gemm import bitplane_gemm, weight_gemm
+from bitops.ops.mixed_gemm import code_gemm, weight_gemm
 from bitops.training import SGD, Adam, cross_entropy
 
 NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05
@@ -47,15 +47,17 @@ def test_step_is_that_of_the_gradient_in_memory(isa, threads, rng, size):
     assert_array_equal(unpacked, found[:3])
 
 
+@pytest.mark.parametrize("zero", [0, 32, 128])
 @pytest.mark.parametrize("size", SIZES)
-def test_step_of_bytes(isa, threads, rng, size):
+def test_step_of_codes(isa, threads, rng, size, zero):
     x, bits, state = operands(rng, *size)
     x = rng.integers(256, size=x.shape, dtype=np.uint8)
     alpha, bias = rng.standard_normal((2, size[1])).astype(np.float32)
-    found = step(_core.adam_bitplane_gemm, state, x, bits.words, alpha, bias)
-    expected = step(_core.adam, state, bitplane_gemm(x.T, bits, alpha=alpha, bias=bias))
-    for a, b in zip(found, expected, strict=True):
-        assert_array_equal(a, b)
+    for shift in (bias, None):
+        found = step(_core.adam_bitplane_gemm, state, x, bits.words, zero, alpha, shift)
+        product = code_gemm(x.T, bits, 8, zero, alpha=alpha, bias=shift)
+        for a, b in zip(found, step(_core.adam, state, product), strict=True):
+            assert_array_equal(a, b)
 
 
 def test_nan_is_told(isa, rng):
@@ -75,17 +77,17 @@ def test_sizes_are_checked(rng):
         _core.adam_weight_gemm(x[:0], bits.words[:, :0].copy(), *NUMBERS, *state)
 
 
-def make(rounded=False):
+def make(bits=32):
     model = mlp(96, 100, 2, 4, seed=0)
-    if rounded:
-        model.round_gradients(3)
+    if bits < 32:
+        model.round_gradients(3, bits)
     return model
 
 
-def run(rng, rounded, *, looks, **options):
+def run(rng, bits, *, looks, **options):
     """Train for some steps; if it looks, gradients lie in memory before each step."""
     x, y = rng.integers(256, size=(5, 20, 96), dtype=np.uint8), rng.integers(4, size=(5, 20))
-    model = make(rounded)
+    model = make(bits)
     optimizer = Adam(model.parameters(), **options)
     products = 0
     for rows, labels in zip(x, y, strict=True):
@@ -101,12 +103,12 @@ def run(rng, rounded, *, looks, **options):
     return model, products
 
 
-@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("bits", [32, 8, 6])
 @pytest.mark.parametrize("options", [{}, {"l2": 1e-3}, {"lr": 0.01, "beta1": 0.5, "eps": 1e-3}])
-def test_who_looks_changes_nothing(rounded, options, threads):
-    straight, products = run(np.random.default_rng(0), rounded, looks=False, **options)
+def test_who_looks_changes_nothing(bits, options, threads):
+    straight, products = run(np.random.default_rng(0), bits, looks=False, **options)
     assert products == 5 * 2  # of the layers whose inputs are bits
-    looked, _ = run(np.random.default_rng(0), rounded, looks=True, **options)
+    looked, _ = run(np.random.default_rng(0), bits, looks=True, **options)
     for a, b in zip(straight.parameters(), looked.parameters(), strict=True):
         assert_array_equal(a.value, b.value)
         assert a.signs() == b.signs() if a.binary else True

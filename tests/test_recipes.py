@@ -134,7 +134,7 @@ def test_report_names_the_numbers_of_the_source():
     assert setting.report(setting.resolve(width=128, epochs=1)) == (
         "the source reports 0.96 % with width 4,096, 1,000 epochs"
     )
-    other = setting.resolve(batch_size=7, lr=1.0, dropout=0.0, depth=1, byte_gradients=True)
+    other = setting.resolve(batch_size=7, lr=1.0, dropout=0.0, depth=1, gradients="int8")
     assert setting.report(other).endswith(
         " with batch 100, learning rate from 0.003, dropout 0.5, depth 3, exact gradients"
     )
@@ -508,10 +508,11 @@ def test_eval_of_a_model_without_notes(capsys, folder, tmp_path):
     assert lines["model"].endswith("recipe -")
 
 
-def test_gradients_of_bytes():
-    trained, _ = train_small("bnn-theano", "mnist", byte_gradients=True)
+@pytest.mark.parametrize(("gradients", "bits"), (("int8", 8), ("int6", 6)))
+def test_rounded_gradients(gradients, bits):
+    trained, _ = train_small("bnn-theano", "mnist", gradients=gradients)
     layers = [layer for layer in trained.model.layers if isinstance(layer, BinaryDense)]
     assert len(layers) == 4
-    assert all(layer.rounding is not None for layer in layers)
+    assert all(layer.rounding.bits == bits for layer in layers)
     epochs = trained.histories[0].epochs
     assert epochs[-1].loss < epochs[0].loss

@@ -56,7 +56,7 @@ def test_training_goes_on_as_it_would_have(path):
     y = np.arange(6) % 5
     model, _ = through(path, *network().layers, input_shape=(9, 8, 6))
     model.fit(IMAGES, y, epochs=2, batch_size=6, verbose=0)
-    model.round_gradients(0)
+    model.round_gradients(0, 6)
     model.layers[0].weight.lr_scale, model.layers[0].weight.clip_value = 3.5, None
     model.save(path)
     again = L.Sequential.load(path)
@@ -64,6 +64,7 @@ def test_training_goes_on_as_it_would_have(path):
     for each in (model, again):
         each.fit(IMAGES, y, epochs=2, batch_size=6, verbose=0, optimizer=Adam(each.parameters()))
     assert again.layers[0].weight.lr_scale == 3.5
+    assert again.layers[0].rounding.bits == 6
     assert_array_equal(again(IMAGES), model(IMAGES))
     assert_array_equal(again.freeze()(IMAGES), model.freeze()(IMAGES))
 

@@ -268,12 +268,12 @@ typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
  * BITOPS_LOOKUP_COLUMNS rows of w: for every 32 bits of k, those of each column. Tables are aligned
  * to 64 bytes and take BITOPS_LOOKUP_BYTES for every 32 elements, in an order private to the ISA.
- * Sums of uint8 with at most BITOPS_SMALL_BITS fit a byte, and a quarter of the memory. */
+ * Of small numbers these are bytes, in a quarter of the memory: halves of the sums that are made
+ * positive, (+-x0 +-x1 +-x2 +-x3 + |x0| + |x1| + |x2| + |x3|) / 2. */
 enum {
     BITOPS_LOOKUP_COLUMNS = 64,
     BITOPS_LOOKUP_ROWS = 4,
     BITOPS_LOOKUP_BYTES = 512,
-    BITOPS_SMALL_BITS = 5,
     BITOPS_SMALL_BYTES = 128,
 };
 
@@ -282,11 +282,19 @@ enum {
 typedef void bitops_lookup_panel_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                     uint32_t *panel_out);
 
+/* The same in the order that lookup_small wants; absent if that is no other one. */
+typedef void bitops_lookup_panel_small_fn(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                          uint32_t *panel_out);
+
 /* Makes ceil(k / 32) groups of tables from k elements of a row, as if zeros followed. A sum of
  * float32 is ((x0 +- x1) +- x2) +- x3, each step rounded. */
 typedef void bitops_lookup_tables_f32_fn(const void *x, size_t k, void *tables_out);
 typedef void bitops_lookup_tables_u8_fn(const void *x, size_t k, void *tables_out);
-typedef void bitops_lookup_tables_u5_fn(const void *x, size_t k, void *tables_out);
+
+/* The same for numbers x - zero, of which small_most of the ISA is the largest magnitude; returns
+ * the sum of their magnitudes. */
+typedef int32_t bitops_lookup_tables_small_fn(const uint8_t *x, size_t k, int zero,
+                                              void *tables_out);
 
 /* A block of rows x n outputs. Each is the sum of the entries that the bits of its column select
  * from the tables of its row, in the order of k, starting at 0 or at c. */
@@ -300,10 +308,14 @@ typedef struct bitops_lookup {
     void *c;     /* IN unless first, OUT; float, or int32 for uint8 */
     size_t ldc;
     int first;
+    /* Of small numbers: their largest magnitude, and the sum of magnitudes of each row. Up to 64
+     * halves. */
+    int most;
+    int32_t less[BITOPS_LOOKUP_ROWS];
 } bitops_lookup;
 typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
-typedef void bitops_lookup_u5_fn(const bitops_lookup *task); /* or absent, with its tables */
+typedef void bitops_lookup_small_fn(const bitops_lookup *task); /* or absent, with its tables */
 
 /* The same with rows of x in lanes, for many rows: an entry of a table holds the sum of 32 rows as
  * float32, or of 64 rows of uint8 as int16, and 4 bits of a row of w select a whole entry. */
@@ -432,7 +444,7 @@ typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
-                         few_columns, lanes_bits)
+                         few_columns, lanes_bits, small_most)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
@@ -457,6 +469,7 @@ typedef struct bitops_isa {
     /* k from which numbers of many rows are faster in lanes than by lookup, if few lanes stay
      * empty; 0 if they always are. */
     size_t lanes_bits;
+    int small_most; /* largest magnitude of the numbers for lookup_small; 0 if there is none */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;
     bitops_pack_i16_fn *pack_i16;
@@ -488,12 +501,13 @@ typedef struct bitops_isa {
     bitops_conv_narrow_fn *conv_narrow; /* or NULL */
     bitops_count_pairs_fn *count_pairs;
     bitops_lookup_panel_fn *lookup_panel;
+    bitops_lookup_panel_small_fn *lookup_panel_small;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
     bitops_lookup_tables_u8_fn *lookup_tables_u8;
-    bitops_lookup_tables_u5_fn *lookup_tables_u5;
+    bitops_lookup_tables_small_fn *lookup_tables_small;
     bitops_lookup_f32_fn *lookup_f32;
     bitops_lookup_u8_fn *lookup_u8;
-    bitops_lookup_u5_fn *lookup_u5;
+    bitops_lookup_small_fn *lookup_small;
     bitops_lanes_tables_f32_fn *lanes_tables_f32;
     bitops_lanes_tables_u8_fn *lanes_tables_u8;
     bitops_lanes_f32_fn *lanes_f32;
@@ -615,10 +629,10 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
 /* Writes +1 or -1 for each bit; dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                         size_t rows, size_t n, void *x_out, bitops_stop *stop, int n_threads);
-/* codes_out = x * scale + 128, rounded up or down at random so that the mean is kept; 0 gives 128.
- * The products must lie in -127..127. The same seed gives the same result. */
-void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, uint8_t *codes_out,
-                     bitops_stop *stop, int n_threads);
+/* codes_out = x * scale + zero, rounded up or down at random so that the mean is kept; 0 gives
+ * zero. The sums must lie in 1..255. The same seed gives the same result. */
+void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, int zero,
+                     uint8_t *codes_out, bitops_stop *stop, int n_threads);
 /* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
@@ -891,10 +905,13 @@ int bitops_join(const bitops_isa *isa, const bitops_join_args *args, uint64_t mo
 
 /* Numbers times +-1 weights: c = x[m,k] w[n,k]^T [* alpha[col]] [+ bias[col]], each step rounded to
  * float32. x is float32, or uint8 with 255 * k < 2^31. c is float32, but int32 for uint8 without
- * alpha and bias. Results depend neither on n_threads, nor on the ISA, nor on the other rows. */
+ * alpha and bias. Of uint8, `zero` is subtracted from every number first. Results depend neither on
+ * n_threads, nor on the ISA, nor on the other rows. */
 typedef struct bitops_mixed_args {
     int is_float;  /* x is float32, else uint8 */
     int bits;      /* of the numbers in x, 1 to 8, for uint8 */
+    int zero;      /* the code of 0, for uint8; 0 to 255 */
+    int most;      /* largest magnitude of x - zero, or 0: what bits and zero allow */
     const void *x; /* IN  m rows of k elements, contiguous */
     int x_turned;  /* x is its transpose: k rows of m elements, contiguous */
     size_t m, k;
@@ -905,6 +922,7 @@ typedef struct bitops_mixed_args {
     const uint32_t *lookup_panels; /* IN  all of w in the panel order of lookups, or NULL */
     const float *alpha;            /* IN  n, or NULL */
     const float *bias;             /* IN  n, or NULL */
+    const int32_t *surplus;        /* NULL; drivers subtract these n numbers from sums of codes */
     void *c;                       /* OUT m x n */
     bitops_stop *stop;             /* or NULL */
 } bitops_mixed_args;

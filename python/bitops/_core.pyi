@@ -63,7 +63,7 @@ def compare(
 def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
 def transpose(words: _Words, words_out: _Words) -> None: ...
 def quantize(
-    x: NDArray[np.float32], scale: float, seed: int, codes_out: NDArray[np.uint8]
+    x: NDArray[np.float32], scale: float, seed: int, zero: int, codes_out: NDArray[np.uint8]
 ) -> None: ...
 def mean_magnitude(x: NDArray[np.float32], mean_out: NDArray[np.float32]) -> None: ...
 def sum_magnitude(x: NDArray[np.float32], sum_out: NDArray[np.float64]) -> None: ...
@@ -427,6 +427,7 @@ def bitplanes_to_images(
     alpha: NDArray[np.float32],
     bias: NDArray[np.float32],
     images_out: NDArray[np.float32],
+    zero: int = 0,
 ) -> None: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],
@@ -435,6 +436,8 @@ def bitplane_gemm(
     bits: int,
     c_out: NDArray[np.int32],
     turned: bool = False,
+    zero: int = 0,
+    most: int = 0,
 ) -> None: ...
 def bitplane_gemm_scaled(
     x: NDArray[np.uint8],
@@ -445,6 +448,8 @@ def bitplane_gemm_scaled(
     bias: NDArray[np.float32] | None,
     c_out: NDArray[np.float32],
     turned: bool = False,
+    zero: int = 0,
+    most: int = 0,
 ) -> None: ...
 def adam(
     g: NDArray[np.float32],
@@ -476,8 +481,9 @@ def adam_weight_gemm(
 def adam_bitplane_gemm(
     x: NDArray[np.uint8],
     bits: NDArray[np.uint64],
+    zero: int,
     alpha: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
     rate: float,
     beta1_rest: float,
     beta2_rest: float,

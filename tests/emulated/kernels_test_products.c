@@ -212,9 +212,10 @@ enum { MAX_HALVES = 34, TABLE_WORDS = 4 * MAX_HALVES * BITOPS_LOOKUP_BYTES / 8 }
 typedef struct lookup_shape {
     size_t rows, n, k;
     int first, pattern;
+    int zero, most; /* of small numbers */
 } lookup_shape;
 
-typedef enum numbers { F32, U8, U5 } numbers;
+typedef enum numbers { F32, U8, SMALL } numbers;
 
 static void run_lookup(const bitops_isa *isa, numbers kind, const lookup_shape *s, const void *x,
                        const uint64_t *w, size_t ldw, void *c, size_t ldc) {
@@ -223,7 +224,7 @@ static void run_lookup(const bitops_isa *isa, numbers kind, const lookup_shape *
     const size_t size = kind == F32 ? sizeof(float) : 1, halves = (s->k + 31) / 32;
     bitops_lookup t = {.tables = tables,
                        .table_stride =
-                           halves * (kind == U5 ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES),
+                           halves * (kind == SMALL ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES),
                        .panel = panel,
                        .halves = halves,
                        .rows = s->rows,
@@ -231,27 +232,47 @@ static void run_lookup(const bitops_isa *isa, numbers kind, const lookup_shape *
                        .c = c,
                        .ldc = ldc,
                        .first = s->first};
-    isa->lookup_panel(w, ldw, s->n, bitops_words(s->k), panel);
+    t.most = kind == SMALL ? s->most : 0;
+    (kind == SMALL && isa->lookup_panel_small ? isa->lookup_panel_small : isa->lookup_panel)(
+        w, ldw, s->n, bitops_words(s->k), panel);
     for (size_t i = 0; i < s->rows; i++) {
         const void *row = (const char *)x + i * s->k * size;
         void *own = (char *)tables + i * t.table_stride;
-        (kind == F32  ? isa->lookup_tables_f32
-         : kind == U8 ? isa->lookup_tables_u8
-                      : isa->lookup_tables_u5)(row, s->k, own);
+        if (kind == SMALL)
+            t.less[i] = isa->lookup_tables_small(row, s->k, s->zero, own);
+        else
+            (kind == F32 ? isa->lookup_tables_f32 : isa->lookup_tables_u8)(row, s->k, own);
     }
-    (kind == F32 ? isa->lookup_f32 : kind == U8 ? isa->lookup_u8 : isa->lookup_u5)(&t);
+    (kind == F32 ? isa->lookup_f32 : kind == U8 ? isa->lookup_u8 : isa->lookup_small)(&t);
+}
+
+/* One that a row may hold: up to its ends if the pattern is not random. */
+static uint8_t number(const lookup_shape *s, numbers kind) {
+    const uint64_t random = random64();
+    if (kind == U8)
+        return s->pattern == RANDOM ? (uint8_t)random : 255;
+    const int least = s->zero < s->most ? 0 : s->zero - s->most, largest = s->zero + s->most;
+    if (s->pattern != RANDOM)
+        return (uint8_t)(s->pattern == OPPOSITE && random & 1 ? least : largest);
+    return (uint8_t)(least + (int)(random % (uint64_t)(largest - least + 1)));
+}
+
+static int32_t sum_of_signs(const uint64_t *w, size_t k) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < k; i++)
+        sum += w[i / BITOPS_WORD_BITS] >> i % BITOPS_WORD_BITS & 1 ? 1 : -1;
+    return sum;
 }
 
 static void lookup_case(const bitops_isa *isa, numbers kind, const lookup_shape *s) {
     const int real = kind == F32;
-    const uint8_t most = kind == U8 ? 255 : (1 << BITOPS_SMALL_BITS) - 1;
     const size_t elements = s->rows * s->k, ldc = s->n + s->k % 3, k_words = bitops_words(s->k);
     void *x = input(0, elements * (real ? sizeof(float) : 1));
     for (size_t i = 0; i < elements; i++) {
         if (real)
             ((float *)x)[i] = i % 7 ? random_float() : (float)edge_value(i);
         else
-            ((uint8_t *)x)[i] = s->pattern == RANDOM ? (uint8_t)random64() & most : most;
+            ((uint8_t *)x)[i] = number(s, kind);
     }
     if (real && elements && s->pattern == OPPOSITE)
         ((float *)x)[random64() % elements] = HUGE_VALF;
@@ -265,6 +286,9 @@ static void lookup_case(const bitops_isa *isa, numbers kind, const lookup_shape 
     }
     run_lookup(isa, kind, s, x, w, k_words, out.got, ldc);
     run_lookup(generic, real ? F32 : U8, s, x, w, k_words, out.want, ldc);
+    for (size_t i = 0; i < s->rows && kind == SMALL; i++) /* which has codes for numbers */
+        for (size_t j = 0; j < s->n; j++)
+            ((int32_t *)out.want)[i * ldc + j] -= s->zero * sum_of_signs(w + j * k_words, s->k);
     if (real)
         check(floats_equal(out.got, out.want, s->rows * ldc), "outputs", s->rows, s->n, s->k);
     else
@@ -278,7 +302,10 @@ static void test_lookup(const bitops_isa *isa, numbers kind) {
     for (size_t rows = 1; rows <= BITOPS_LOOKUP_ROWS; rows++)
         for (size_t s = 0; s < COUNT(sizes); s++)
             for (size_t n = 1; n <= BITOPS_LOOKUP_COLUMNS; n += n % 16 > 1 && n % 16 < 14 ? 5 : 1) {
-                const lookup_shape shape = {rows, n, sizes[s], turn % 2, turn / 2 % PATTERNS};
+                const int most = turn / 3 % 2 ? isa->small_most : 15;
+                const int zeros[] = {0, most, 128, 255 - most};
+                const lookup_shape shape = {
+                    rows, n, sizes[s], turn % 2, turn / 2 % PATTERNS, zeros[turn % 4], most};
                 lookup_case(isa, kind, &shape);
                 turn++;
             }
@@ -292,8 +319,8 @@ static void test_lookup_u8(const bitops_isa *isa) {
     test_lookup(isa, U8);
 }
 
-static void test_lookup_u5(const bitops_isa *isa) {
-    test_lookup(isa, U5);
+static void test_lookup_small(const bitops_isa *isa) {
+    test_lookup(isa, SMALL);
 }
 
 /* ---- float32 with float32 ------------------------------------------------------------------ */
@@ -458,13 +485,14 @@ const named_test product_tests[] = {
     {"conv_narrow", test_conv_narrow},
     {"count_pairs", test_count_pairs},
     {"lookup_panel", test_lookup_u8},
+    {"lookup_panel_small", test_lookup_small},
     {"lookup_tables_f32", test_lookup_f32},
     {"lookup_tables_u8", test_lookup_u8},
-    {"lookup_tables_u5", test_lookup_u5},
+    {"lookup_tables_small", test_lookup_small},
     {"lookup_f32", test_lookup_f32},
     {"lookup_u8", test_lookup_u8},
     {"conv_f32", test_conv_f32},
-    {"lookup_u5", test_lookup_u5},
+    {"lookup_small", test_lookup_small},
     {"lanes_tables_f32", test_lanes_f32},
     {"lanes_tables_u8", test_lanes_u8},
     {"lanes_f32", test_lanes_f32},

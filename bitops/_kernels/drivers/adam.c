@@ -88,8 +88,12 @@ static int take_part(const bitops_isa *isa, const bitops_adam_args *step,
     return any_nan;
 }
 
+static size_t surplus_size(const bitops_mixed_args *product) {
+    return product->zero ? bitops_surplus_size(product) : 0;
+}
+
 size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads) {
-    return bitops_lanes_workspace_size(product, n_threads);
+    return surplus_size(product) + bitops_lanes_workspace_size(product, n_threads);
 }
 
 int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
@@ -97,16 +101,19 @@ int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
     const size_t lanes = lanes_of(product), groups = ceil_div(step->n, LANE_COLUMNS);
     const double elements = (double)step->rows * (double)step->n;
     const int threads = bitops_share(elements, THREAD_ELEMENTS, n_threads);
+    bitops_mixed_args own = *product;
     int any_nan = 0;
+    if (product->zero)
+        bitops_find_surplus(isa, product, workspace, &own);
+    workspace = (char *)workspace + surplus_size(product);
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(ceil_div(step->rows, lanes) * groups); task++) {
-        const lane_scratch s =
-            bitops_lane_scratch(product, workspace, (size_t)bitops_thread_number());
+        const lane_scratch s = bitops_lane_scratch(&own, workspace, (size_t)bitops_thread_number());
         lane_part p = {.i = (size_t)task / groups * lanes,
                        .j = (size_t)task % groups * LANE_COLUMNS};
         p.m = min_size(lanes, step->rows - p.i);
         p.n = min_size(LANE_COLUMNS, step->n - p.j);
-        any_nan |= take_part(isa, step, product, &p, &s);
+        any_nan |= take_part(isa, step, &own, &p, &s);
     }
     return any_nan;
 }

@@ -101,7 +101,7 @@ static void turn_square(const uint8_t *in, size_t ld_in, uint8_t *out, size_t ld
         memcpy(out + r * ld_out, a + r * SQUARE, SQUARE);
 }
 
-static void turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns, uint8_t *out,
+void bitops_turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns, uint8_t *out,
                     size_t ld_out) {
     const size_t whole_rows = rows / SQUARE * SQUARE, whole_columns = columns / SQUARE * SQUARE;
     for (size_t i = 0; i < whole_rows; i += SQUARE)
@@ -136,8 +136,8 @@ static const void *lines_of(const bitops_isa *isa, const bitops_mixed_args *args
         isa->turn_32((const float *)args->x + p->i * args->k + first, args->k, p->m, bits, block,
                      lanes_of(args));
     else
-        turn_u8((const uint8_t *)args->x + p->i * args->k + first, args->k, p->m, bits,
-                (uint8_t *)block, lanes_of(args));
+        bitops_turn_u8((const uint8_t *)args->x + p->i * args->k + first, args->k, p->m, bits,
+                       (uint8_t *)block, lanes_of(args));
     return block;
 }
 

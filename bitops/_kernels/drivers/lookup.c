@@ -25,7 +25,10 @@ enum {
     GROUP_PANELS = 16,
     HALF_BITS = 32,
     TABLE_BYTES = ROW_BITS / HALF_BITS * BITOPS_LOOKUP_BYTES,
-    PANEL_SPACE = GROUP_PANELS * COLUMNS * (ROW_BITS / ROWS / HALF_BITS), /* 32 KiB */
+    SMALL_BITS = 512, /* of small numbers, for a tile of ROWS: tables of 8 KiB */
+    PANEL_SPACE = GROUP_PANELS * COLUMNS * (SMALL_BITS / HALF_BITS), /* 64 KiB */
+    TURNED_ROWS = 32,      /* at a time, where x is turned */
+    AHEAD = 2,             /* tiles whose outputs are asked for */
     THREAD_WORK = 1 << 19, /* products below which one thread is faster */
 };
 
@@ -34,21 +37,36 @@ typedef struct block {
     size_t i, m, j, n;
 } block;
 
-/* Whether sums of 4 numbers fit a byte, and the ISA looks up bytes. */
-static int are_small(const bitops_isa *isa, const bitops_mixed_args *args) {
-    return !args->is_float && args->bits <= BITOPS_SMALL_BITS && isa->lookup_u5;
+/* The largest magnitude that a number can have. */
+static int largest(const bitops_mixed_args *args) {
+    const int above = (1 << args->bits) - 1 - args->zero;
+    return args->most ? args->most : above > args->zero ? above : args->zero;
 }
 
-static void make_tables(const bitops_isa *isa, const bitops_mixed_args *args, size_t row,
-                        size_t rows, size_t first, size_t bits, size_t stride, char *tables) {
-    for (size_t r = 0; r < rows; r++) {
-        const size_t at = (row + r) * args->k + first;
+/* Panels that were made beforehand have the order of the other lookups. */
+int bitops_numbers_are_small(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return !args->is_float && isa->small_most && largest(args) <= isa->small_most &&
+           !(args->lookup_panels && isa->lookup_panel_small);
+}
+
+/* Elements [first, first + bits) of some rows, ld elements apart. */
+typedef struct part {
+    const char *x;
+    size_t ld, first, bits;
+} part;
+
+/* Makes the tables of the rows of a tile, from the i-th of a part on. */
+static void make_tables(const bitops_isa *isa, const bitops_mixed_args *args, const part *p,
+                        size_t i, bitops_lookup *tile, char *tables) {
+    for (size_t r = 0; r < tile->rows; r++, tables += tile->table_stride) {
+        const size_t at = (i + r) * p->ld;
         if (args->is_float)
-            isa->lookup_tables_f32((const float *)args->x + at, bits, tables + r * stride);
-        else if (are_small(isa, args))
-            isa->lookup_tables_u5((const uint8_t *)args->x + at, bits, tables + r * stride);
+            isa->lookup_tables_f32((const float *)p->x + at, p->bits, tables);
+        else if (tile->most)
+            tile->less[r] =
+                isa->lookup_tables_small((const uint8_t *)p->x + at, p->bits, args->zero, tables);
         else
-            isa->lookup_tables_u8((const uint8_t *)args->x + at, bits, tables + r * stride);
+            isa->lookup_tables_u8(p->x + at, p->bits, tables);
     }
 }
 
@@ -58,8 +76,8 @@ static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitop
     tile->c = c;
     if (args->is_float)
         isa->lookup_f32(tile);
-    else if (are_small(isa, args))
-        isa->lookup_u5(tile);
+    else if (tile->most)
+        isa->lookup_small(tile);
     else
         isa->lookup_u8(tile);
     if (last)
@@ -72,27 +90,43 @@ static const uint32_t *prepared_panel(const bitops_mixed_args *args, size_t col,
     return args->lookup_panels + 2 * (col * bitops_words(args->k) + p * COLUMNS);
 }
 
+/* The rows of a block from the i-th on: TURNED_ROWS in `rows` if x is turned, which is uint8 then,
+ * or all. */
+static const char *rows_of(const bitops_mixed_args *args, const block *b, size_t i, const part *p,
+                           uint8_t *rows) {
+    const size_t size = args->is_float ? sizeof(float) : 1;
+    if (!args->x_turned)
+        return (const char *)args->x + ((b->i + i) * args->k + p->first) * size;
+    bitops_turn_u8((const uint8_t *)args->x + p->first * args->m + b->i + i, args->m, p->bits,
+                   min_size(TURNED_ROWS, b->m - i), rows, p->ld);
+    return (const char *)rows;
+}
+
 /* One block of k: words [p, p + k_words) of a task. */
 static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, const block *b,
-                      size_t p, size_t k_words, char *tables, uint32_t *panels) {
+                      size_t p, size_t k_words, char *tables, uint32_t *panels, uint8_t *rows) {
     const size_t first = p * BITOPS_WORD_BITS;
     const size_t bits = min_size(k_words * BITOPS_WORD_BITS, args->k - first);
     /* With a single tile of rows, each panel is used once, and the next one can take its place. */
     const size_t panel_size = b->m > ROWS ? 2 * k_words * COLUMNS : 0;
     bitops_lookup tile = {.tables = tables, .ldc = args->n, .first = p == 0};
     tile.halves = ceil_div(bits, HALF_BITS);
-    tile.table_stride =
-        tile.halves * (are_small(isa, args) ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES);
+    tile.most = bitops_numbers_are_small(isa, args) ? largest(args) : 0;
+    tile.table_stride = tile.halves * (tile.most ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES);
+    bitops_lookup_panel_fn *const make_panel =
+        tile.most && isa->lookup_panel_small ? isa->lookup_panel_small : isa->lookup_panel;
+    part x = {.ld = args->x_turned ? bits : args->k, .first = first, .bits = bits};
     for (size_t i = 0; i < b->m; i += ROWS) {
         tile.rows = min_size(ROWS, b->m - i);
-        make_tables(isa, args, b->i + i, tile.rows, first, bits, tile.table_stride, tables);
+        if (i % TURNED_ROWS == 0)
+            x.x = rows_of(args, b, i, &x, rows);
+        make_tables(isa, args, &x, i % TURNED_ROWS, &tile, tables);
         uint32_t *panel = panels;
         for (size_t j = 0; j < b->n; j += COLUMNS, panel += panel_size) {
             tile.n = min_size(COLUMNS, b->n - j);
             tile.panel = args->lookup_panels ? prepared_panel(args, b->j + j, p) : panel;
             if (i == 0 && !args->lookup_panels)
-                isa->lookup_panel(args->w + (b->j + j) * args->ldw + p, args->ldw, tile.n, k_words,
-                                  panel);
+                make_panel(args->w + (b->j + j) * args->ldw + p, args->ldw, tile.n, k_words, panel);
             run_tile(isa, args, &tile, b->i + i, b->j + j, first + bits == args->k);
         }
     }
@@ -101,10 +135,13 @@ static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, cons
 static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, const block *b) {
     _Alignas(64) char tables[TABLE_BYTES];
     _Alignas(64) uint32_t panels[PANEL_SPACE];
+    uint8_t rows_turned[TURNED_ROWS * SMALL_BITS];
     const size_t rows = b->m == 1 ? 1 : b->m == 2 ? 2 : ROWS;
-    const size_t all = bitops_words(args->k), step = ROW_BITS / BITOPS_WORD_BITS / rows;
+    const size_t bits =
+        rows == ROWS && bitops_numbers_are_small(isa, args) ? SMALL_BITS : ROW_BITS / rows;
+    const size_t all = bitops_words(args->k), step = bits / BITOPS_WORD_BITS;
     for (size_t p = 0; p < all && !bitops_stopped(args->stop); p += step)
-        run_slice(isa, args, b, p, min_size(step, all - p), tables, panels);
+        run_slice(isa, args, b, p, min_size(step, all - p), tables, panels, rows_turned);
 }
 
 /* Panels of a task: up to GROUP_PANELS, but few enough for every thread to have work. */

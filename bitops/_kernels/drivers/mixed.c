@@ -2,8 +2,26 @@
 #include "drivers/mixed.h"
 #include "bitops.h"
 #include "drivers/scale.h"
+#include "drivers/sizes.h"
 
 #include <string.h>
+
+enum {                  /* measured: README.md */
+       FEW_PLANES = 1,  /* that are faster than lookups of small numbers */
+       LANE_PLANES = 4, /* that are faster than rows in lanes, if these fill half of them */
+};
+
+typedef enum way { PLANES, LOOKUP, LANES } way;
+
+static way choose(const bitops_isa *isa, const bitops_mixed_args *args) {
+    const int small = bitops_numbers_are_small(isa, args);
+    const int lanes = !small && bitops_lanes_are_faster(isa, args);
+    const int full = lanes && (args->x_turned || 2 * args->m >= BITOPS_LANES_U8);
+    const int most = small ? FEW_PLANES : full ? LANE_PLANES : 8;
+    if (bitops_planes_are_faster(isa, args) && args->bits <= most)
+        return PLANES;
+    return lanes ? LANES : LOOKUP;
+}
 
 /* The outputs of an empty k. */
 static void store_zeros(const bitops_mixed_args *args) {
@@ -12,25 +30,66 @@ static void store_zeros(const bitops_mixed_args *args) {
         scale_sums(args, (float *)args->c + i * args->n, 0, args->n);
 }
 
+size_t bitops_surplus_size(const bitops_mixed_args *args) {
+    return round_up(args->n * (sizeof(int64_t) + sizeof(int32_t)), 64);
+}
+
+void bitops_find_surplus(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                         bitops_mixed_args *own) {
+    const size_t k_words = bitops_words(args->k);
+    const size_t together = args->ldw == k_words ? args->n : 1; /* rows that lie side by side */
+    int64_t *counts = workspace;
+    int32_t *surplus = (int32_t *)(counts + args->n);
+    for (size_t j = 0; j < args->n; j += together)
+        isa->popcount(args->w + j * args->ldw, together, k_words, counts + j);
+    for (size_t j = 0; j < args->n; j++)
+        surplus[j] = args->zero * (int32_t)(2 * counts[j] - (int64_t)args->k);
+    own->surplus = surplus;
+}
+
+/* Lookups of small numbers subtract the code of 0 from the numbers, all others from the sums. */
+static size_t surplus_size(const bitops_isa *isa, const bitops_mixed_args *args) {
+    const int own = choose(isa, args) == LOOKUP && bitops_numbers_are_small(isa, args);
+    return args->zero && !args->is_float && !own ? bitops_surplus_size(args) : 0;
+}
+
+static size_t workspace_size(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
+    const way way = choose(isa, args);
+    return surplus_size(isa, args) + (way == PLANES
+                                          ? bitops_planes_workspace_size(isa, args, n_threads)
+                                      : way == LANES ? bitops_lanes_workspace_size(args, n_threads)
+                                                     : 0);
+}
+
+/* Whoever cuts a product has it for fewer rows too, which may go another way: below half of the
+ * lanes, or below the least rows of lanes. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads) {
     if (args->m == 0 || args->n == 0 || args->k == 0)
         return 0;
-    if (bitops_planes_are_faster(isa, args))
-        return bitops_planes_workspace_size(isa, args, n_threads);
-    return bitops_lanes_are_faster(isa, args) ? bitops_lanes_workspace_size(args, n_threads) : 0;
+    bitops_mixed_args few = *args;
+    few.m = min_size(args->m, (BITOPS_LANES_U8 - 1) / 2);
+    return max_size(workspace_size(isa, args, n_threads), workspace_size(isa, &few, n_threads));
 }
 
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                   int n_threads) {
     if (args->m == 0 || args->n == 0)
         return;
-    if (args->k == 0)
+    if (args->k == 0) {
         store_zeros(args);
-    else if (bitops_planes_are_faster(isa, args))
-        bitops_mixed_by_planes(isa, args, workspace, n_threads);
-    else if (bitops_lanes_are_faster(isa, args))
-        bitops_mixed_by_lanes(isa, args, workspace, n_threads);
+        return;
+    }
+    const size_t surplus = surplus_size(isa, args);
+    bitops_mixed_args own = *args;
+    if (surplus)
+        bitops_find_surplus(isa, args, workspace, &own);
+    workspace = (char *)workspace + surplus;
+    const way way = choose(isa, args);
+    if (way == PLANES)
+        bitops_mixed_by_planes(isa, &own, workspace, n_threads);
+    else if (way == LANES)
+        bitops_mixed_by_lanes(isa, &own, workspace, n_threads);
     else
-        bitops_mixed_by_lookup(isa, args, n_threads);
+        bitops_mixed_by_lookup(isa, &own, n_threads);
 }

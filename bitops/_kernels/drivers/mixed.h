@@ -17,7 +17,18 @@ size_t bitops_lanes_workspace_size(const bitops_mixed_args *args, int n_threads)
 void bitops_mixed_by_lanes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                            int n_threads);
 
-/* lookup.c: for everything else; k > 0. */
+/* lookup.c: for everything else; k > 0. Whether numbers are so small that sums of four fit a byte,
+ * and the ISA looks up bytes. */
+int bitops_numbers_are_small(const bitops_isa *isa, const bitops_mixed_args *args);
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads);
+
+/* mixed.c: what codes of numbers add to the sums of each column, in a workspace aligned to 64. */
+size_t bitops_surplus_size(const bitops_mixed_args *args);
+void bitops_find_surplus(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
+                         bitops_mixed_args *own);
+
+/* lanes.c: out[j][i] = in[i][j]. */
+void bitops_turn_u8(const uint8_t *in, size_t ld_in, size_t rows, size_t columns, uint8_t *out,
+                    size_t ld_out);
 
 #endif

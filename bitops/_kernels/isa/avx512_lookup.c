@@ -1,7 +1,7 @@
 /* avx512_lookup.c: numbers times +-1 weights by lookup; AVX-512 F, BW, VL, VBMI, VNNI.
  *
  * Four elements of a row of x have 16 sums +-x0 +-x1 +-x2 +-x3, which fill one zmm of float32, or
- * half a zmm of int16, or a quarter of a zmm of int8. Four bits of a row of weights select one of
+ * half a zmm of int16, or a quarter of a zmm of bytes. Four bits of a row of weights select one of
  * them: a permutation looks up 16 (32, 64) at once, and an addition does the rest.
  *
  *   intrinsic                       instruction   Ice Lake and later    Zen 4 (zmm)
@@ -144,33 +144,46 @@ BITOPS_INLINE void tables_u8(const uint8_t *x, int16_t *out) {
 
 DEFINE_LOOKUP_TABLES(avx512, u8, uint8_t, int16_t, tables_u8)
 
-/* Sums +-x0 +-x1 +-x2 +-x3 of the elements i + 8 b .. i + 8 b + 3 in byte 16 b + e of the table,
- * with the signs of the bits of e: twice those that are added less all. */
-BITOPS_INLINE __m512i small_table(__m512i x_u8x64, char i) {
+/* The 32 elements of `parts` that are positive, then those that are negative, as magnitudes. In
+ * byte 16 b + e of the table is the sum of those elements i + 8 b .. i + 8 b + 3 that have the sign
+ * of their bit of e. */
+BITOPS_INLINE __m512i small_table(__m512i parts_u8x64, char i) {
     const __m512i step_u8x64 = _mm512_set_epi32(
         0x18181818, 0x18181818, 0x18181818, 0x18181818, 0x10101010, 0x10101010, 0x10101010,
         0x10101010, 0x08080808, 0x08080808, 0x08080808, 0x08080808, 0, 0, 0, 0);
-    static const uint64_t added[4] = {0xaaaaaaaaaaaaaaaau, 0xccccccccccccccccu, 0xf0f0f0f0f0f0f0f0u,
-                                      0xff00ff00ff00ff00u};
-    __m512i sum_u8x64 = _mm512_setzero_si512(), twice_i8x64 = sum_u8x64;
+    static const uint64_t minus[4] = {0x5555555555555555u, 0x3333333333333333u, 0x0f0f0f0f0f0f0f0fu,
+                                      0x00ff00ff00ff00ffu};
+    __m512i sums_u8x64 = _mm512_setzero_si512();
     BITOPS_UNROLL
     for (char b = 0; b < 4; b++) {
-        const __m512i at_u8x64 = _mm512_add_epi8(step_u8x64, _mm512_set1_epi8((char)(i + b)));
-        const __m512i own_u8x64 = _mm512_permutexvar_epi8(at_u8x64, x_u8x64);
-        sum_u8x64 = _mm512_add_epi8(sum_u8x64, own_u8x64);
-        twice_i8x64 = _mm512_mask_add_epi8(twice_i8x64, added[(int)b], twice_i8x64, own_u8x64);
+        const __m512i plus_u8x64 = _mm512_add_epi8(step_u8x64, _mm512_set1_epi8((char)(i + b)));
+        const __m512i at_u8x64 =
+            _mm512_mask_add_epi8(plus_u8x64, minus[(int)b], plus_u8x64, _mm512_set1_epi8(32));
+        sums_u8x64 = _mm512_add_epi8(sums_u8x64, _mm512_permutexvar_epi8(at_u8x64, parts_u8x64));
     }
-    return _mm512_sub_epi8(_mm512_add_epi8(twice_i8x64, twice_i8x64), sum_u8x64);
+    return sums_u8x64;
 }
 
-/* First the tables of the low halves of all bytes of a column, then those of the high ones. */
-BITOPS_INLINE void tables_u5(const uint8_t *x, int8_t *out) {
-    const __m512i x_u8x64 = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)x));
-    _mm512_storeu_si512(out, small_table(x_u8x64, 0));
-    _mm512_storeu_si512(out + 64, small_table(x_u8x64, 4));
+/* For each 32 elements, first the tables of the low halves of all bytes of a column, then those of
+ * the high ones. */
+int32_t bitops_lookup_tables_small_avx512(const uint8_t *x, size_t k, int zero, void *tables_out) {
+    const __m512i zero_u8x64 = _mm512_set1_epi8((char)zero);
+    __m512i sums_i64x8 = _mm512_setzero_si512();
+    char *out = tables_out;
+    for (size_t first = 0; first < k; first += HALF_BITS, out += BITOPS_SMALL_BYTES) {
+        const __mmask64 low =
+            _bzhi_u32(UINT32_MAX, k - first < HALF_BITS ? (uint32_t)(k - first) : HALF_BITS);
+        const __m512i x_u8x64 =
+            _mm512_broadcast_i64x4(_mm256_maskz_loadu_epi8((__mmask32)low, x + first));
+        const __m512i parts_u8x64 = _mm512_mask_subs_epu8(
+            _mm512_maskz_subs_epu8(low, x_u8x64, zero_u8x64), low << 32, zero_u8x64, x_u8x64);
+        sums_i64x8 =
+            _mm512_add_epi64(sums_i64x8, _mm512_sad_epu8(parts_u8x64, _mm512_setzero_si512()));
+        _mm512_storeu_si512(out, small_table(parts_u8x64, 0));
+        _mm512_storeu_si512(out + 64, small_table(parts_u8x64, 4));
+    }
+    return (int32_t)_mm512_reduce_add_epi64(sums_i64x8);
 }
-
-DEFINE_LOOKUP_TABLES(avx512, u5, uint8_t, int8_t, tables_u5)
 
 /* ---- products ------------------------------------------------------------------------------ */
 
@@ -281,22 +294,23 @@ BITOPS_INLINE void tile_u8(const int rows, const int vecs, const bitops_lookup *
     }
 }
 
-/* vpdpbusd adds the four bytes of a column, which are looked up in four tables side by side. */
-BITOPS_INLINE void tile_u5(const int rows, const int vecs, const bitops_lookup *t) {
+/* vpdpbusd adds twice the four bytes of a column, which are looked up in four tables side by side.
+ */
+BITOPS_INLINE void tile_small(const int rows, const int vecs, const bitops_lookup *t) {
     const __m512i nibbles_u32x16 = _mm512_set1_epi32(0x0f0f0f0f),
-                  bytes_u32x16 = _mm512_set1_epi32(0x30201000), ones_u8x64 = _mm512_set1_epi8(1);
-    const int8_t *tables = t->tables;
+                  bytes_u32x16 = _mm512_set1_epi32(0x30201000), twice_i8x64 = _mm512_set1_epi8(2);
+    const char *tables = t->tables;
     const uint32_t *panel = t->panel;
     __m512i sums_i32x16[BITOPS_LOOKUP_ROWS][VECS];
     BITOPS_UNROLL
     for (int i = 0; i < rows; i++) {
         BITOPS_UNROLL
-        for (int v = 0; v < vecs; v++)
-            sums_i32x16[i][v] =
-                t->first
-                    ? _mm512_setzero_si512()
-                    : _mm512_maskz_loadu_epi32(lane_mask(t->n, (size_t)v * LANES),
-                                               (int32_t *)t->c + (size_t)i * t->ldc + v * LANES);
+        for (int v = 0; v < vecs; v++) {
+            const __mmask16 before = t->first ? 0 : lane_mask(t->n, (size_t)v * LANES);
+            sums_i32x16[i][v] = _mm512_sub_epi32(
+                _mm512_maskz_loadu_epi32(before, (int32_t *)t->c + (size_t)i * t->ldc + v * LANES),
+                _mm512_set1_epi32(t->less[i]));
+        }
     }
     for (size_t p = 0; p < t->halves; p++, panel += COLUMNS) {
         BITOPS_UNROLL
@@ -311,13 +325,13 @@ BITOPS_INLINE void tile_u5(const int rows, const int vecs, const bitops_lookup *
             }
             BITOPS_UNROLL
             for (int i = 0; i < rows; i++) {
-                const __m512i table_i8x64 =
+                const __m512i table_u8x64 =
                     _mm512_loadu_si512(tables + (size_t)i * t->table_stride);
                 BITOPS_UNROLL
                 for (int v = 0; v < vecs; v++)
-                    sums_i32x16[i][v] =
-                        _mm512_dpbusd_epi32(sums_i32x16[i][v], ones_u8x64,
-                                            _mm512_permutexvar_epi8(at_u8x64[v], table_i8x64));
+                    sums_i32x16[i][v] = _mm512_dpbusd_epi32(
+                        sums_i32x16[i][v], _mm512_permutexvar_epi8(at_u8x64[v], table_u8x64),
+                        twice_i8x64);
             }
         }
     }
@@ -341,7 +355,7 @@ BITOPS_INLINE void tile_u5(const int rows, const int vecs, const bitops_lookup *
 
 DEFINE_LOOKUP(f32)
 DEFINE_LOOKUP(u8)
-DEFINE_LOOKUP(u5)
+DEFINE_LOOKUP(small)
 
 /* ---- rows in lanes -------------------------------------------------------------------------- */
 

@@ -49,10 +49,11 @@ def describe_data(data: Dataset) -> str:
 
 def describe_plan(plan: Plan, seed: int) -> str:
     """State the numbers of a training."""
+    gradients = "" if plan.gradients == "float32" else f", gradients as {plan.gradients}"
     return (
         f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
         f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
-        f"seed {seed}{', gradients of 8 bits' * plan.byte_gradients}"
+        f"seed {seed}{gradients}"
         f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
     )
 

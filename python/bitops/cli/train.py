@@ -65,10 +65,10 @@ def add_parser(commands: Any) -> None:
         "--dropout", type=share, metavar="D", help="rate behind hidden layers, in [0, 1)"
     )
     parser.add_argument(
-        "--byte-gradients",
-        action="store_const",
-        const=True,
-        help="round gradients to 8 bits in the backward products of binary layers: shorter steps",
+        "--gradients",
+        choices=("float32", "int8", "int7", "int6"),
+        help="what gradients are rounded to in the backward products of binary layers (float32, "
+        "exact): steps are shorter with fewer bits",
     )
     parser.add_argument(
         "--recalibrate",

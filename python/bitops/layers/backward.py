@@ -3,9 +3,10 @@
 A layer y = x W^T with x and W of +-1 has the gradients dx = dy W and dW = dy^T x. Both multiply
 real numbers by signs, and `weight_gemm` does that two to three times faster than float32 BLAS.
 
-Gradients may also be rounded at random to 8 bits (`quantizers.ByteGradient`); `bitplane_gemm` is
-then faster still. Patches of bytes are also small enough to compute dx of a convolution with stride
-1 as a convolution of dy with reversed filters. In one dimension, with the taps w0 w1 w2:
+Gradients may also be rounded at random to 8 bits or fewer (`quantizers.ByteGradient`), whose
+products are faster still. Patches of bytes are also small enough to compute dx of a convolution
+with stride 1 as a convolution of dy with reversed filters. In one dimension, with the taps w0 w1
+w2:
 
     forward     y[i]  = x[i] w0 + x[i+1] w1 + x[i+2] w2
     backward    dx[j] = dy[j-2] w2 + dy[j-1] w1 + dy[j] w0
@@ -23,8 +24,8 @@ from ..ops.array import BitArray, pack
 from ..ops.conv import im2col
 from ..ops.counts import popcount
 from ..ops.geometry import Pair, Window
-from ..ops.mixed_conv import bitplane_conv2d, products_to_images
-from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
+from ..ops.mixed_conv import code_conv2d, products_to_images
+from ..ops.mixed_gemm import code_gemm, weight_gemm
 from ..ops.patches import tap_slices
 from ..quantizers import ByteGradient
 from .columns import column_sums
@@ -41,7 +42,7 @@ class Gradient:
     ----------
     dy : ndarray of shape (..., n), float32
     rounding : ByteGradient, optional
-        Rounds it to 8 bits.
+        Rounds it.
     """
 
     def __init__(self, dy: np.ndarray, rounding: ByteGradient | None = None):
@@ -76,44 +77,62 @@ class Gradient:
             images = self.numbers
             sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
             return sums.reshape(images.shape[1:])
+        assert self.rounding is not None
         count = len(self.numbers)
         exact = np.int32 if count < 2**23 else np.int64  # the former takes an eighth of the time
         sums = self.numbers.sum(axis=0, dtype=exact)
-        return (sums - exact(count * ByteGradient.ZERO)) * np.float32(self.step)
+        return (sums - exact(count * self.rounding.zero)) * np.float32(self.step)
 
     def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
-        return _multiply(rows, bits, *self.scales(bits), out)
+        if self.rounding is None:
+            return weight_gemm(rows, bits, out=out)
+        zero, bias = self.correction(bits)
+        return code_gemm(rows, bits, self.rounding.bits, zero, alpha=self.step, bias=bias, out=out)
 
-    def scales(self, bits: BitArray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return alpha and bias, float32, of products of `numbers` with bits; None if exact."""
-        if self.step is None:
-            return None, None
-        return np.full(len(bits), self.step, np.float32), self._shifts(bits).astype(np.float32)
+    def correction(self, bits: BitArray) -> tuple[int, np.ndarray | None]:
+        """Return what products of codes subtract from these, or else add to their outputs.
 
-    def _shifts(self, bits: BitArray) -> np.ndarray:
-        """Return the bias that corrects products of bytes, which stand for (byte - 128) step.
+        sum((code - zero) bit) step = sum(code bit) step - zero sum(bit) step
 
-        sum((byte - 128) bit) step = sum(byte bit) step - 128 sum(bit) step
+        The right side, rounded twice, is that of 8 bits, so that trainings go on as they began.
         """
+        assert self.rounding is not None
         assert self.step is not None
+        if self.rounding.bits < 8:
+            return self.rounding.zero, None
         ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
-        return (-ByteGradient.ZERO * self.step) * (2 * ones - math.prod(bits.shape[1:]))
+        return 0, -self.rounding.zero * self.step * (2 * ones - math.prod(bits.shape[1:]))
 
     def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
         """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
-        assert self.step is not None
+        assert self.rounding is not None
         sides = ((0, 0), *padding, (0, 0))
-        images = np.pad(self.numbers, sides, constant_values=ByteGradient.ZERO)
-        shifts = self._shifts(filters)
-        return bitplane_conv2d(images, filters, dilation=dilation, alpha=self.step, bias=shifts)
+        images = np.pad(self.numbers, sides, constant_values=self.rounding.zero)
+        zero, bias = self.correction(filters)
+        return code_conv2d(
+            images,
+            filters,
+            self.rounding.bits,
+            zero,
+            dilation=dilation,
+            alpha=self.step,
+            bias=bias,
+        )
 
     def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
         """Multiply the rows by bits of shape (kh * kw * c, n), and add them to images."""
         if self.step is None:
             return products_to_images(self.numbers, bits, window, shape)
+        zero, bias = self.correction(bits)
         return products_to_images(
-            self.numbers, bits, window, shape, alpha=self.step, bias=self._shifts(bits)
+            self.numbers,
+            bits,
+            window,
+            shape,
+            alpha=self.step,
+            bias=0 if bias is None else bias,
+            zero=zero,
         )
 
 
@@ -132,24 +151,22 @@ class WeightGradient:
         matrix = dy.matrix()
         # others may write to an exact gradient by then
         self.numbers = np.array(matrix, order="C") if dy.step is None else matrix
-        self.alpha, self.bias = dy.scales(self.bits)
+        self.rounding, self.step = dy.rounding, dy.step
+        self.zero, self.bias = (0, None) if dy.step is None else dy.correction(self.bits)
 
     def write(self, out: np.ndarray) -> None:
         """Write dW to an array of shape (n, k), float32."""
-        _multiply(self.numbers.T, self.bits, self.alpha, self.bias, out)
+        rows = self.numbers.T
+        if self.rounding is None:
+            weight_gemm(rows, self.bits, out=out)
+        else:
+            bits = self.rounding.bits
+            code_gemm(rows, self.bits, bits, self.zero, alpha=self.step, bias=self.bias, out=out)
 
-
-def _multiply(
-    rows: np.ndarray,
-    bits: BitArray,
-    alpha: np.ndarray | None,
-    bias: np.ndarray | None,
-    out: np.ndarray | None,
-) -> np.ndarray:
-    """Multiply numbers, or bytes with scales, by bits."""
-    if alpha is None:
-        return weight_gemm(rows, bits, out=out)
-    return bitplane_gemm(rows, bits, alpha=alpha, bias=bias, out=out)
+    def scales(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return alpha and bias, float32, of products of codes with each row of bits."""
+        alpha = np.full(len(self.bits), self.step, np.float32)
+        return alpha, None if self.bias is None else self.bias.astype(np.float32)
 
 
 def conv_weight_gradient(

@@ -66,7 +66,7 @@ class LatentProduct(TrainingLayer):
     Attributes
     ----------
     rounding : ByteGradient or None
-        If set, backward products with bits round the gradient to 8 bits.
+        If set, backward products with bits round the gradient to its bits.
 
     Notes
     -----

@@ -12,8 +12,8 @@ that a constructor takes. The metadata entry `bitops` is JSON:
                         of a chain, its `layers` and `input_shape`
                         of a block, its `body` and `shortcut`; a shortcut of null is the identity
                         of any other, `settings` (arguments of the constructor), `arrays` (names of
-                        further ones), `parameters` (how each is trained) and `rounding` (whether
-                        gradients are rounded)
+                        further ones), `parameters` (how each is trained) and `rounding` (false, or
+                        the bits that gradients are rounded to; true are 8)
     generators      states of the random generators
     sha256          of all of this and all tensors
 
@@ -163,7 +163,9 @@ def _encode(layer: TrainingLayer, place: str, tensors: Tensors) -> Spec:
             {"trainable": p.trainable, "clip_value": _as_json(p.clip_value), "lr_scale": p.lr_scale}
             for p in layer.parameters()
         ],
-        "rounding": isinstance(layer, LatentProduct) and layer.rounding is not None,
+        "rounding": (
+            isinstance(layer, LatentProduct) and layer.rounding is not None and layer.rounding.bits
+        ),
     }
 
 
@@ -304,10 +306,11 @@ def _set_training(layer: TrainingLayer, spec: Spec) -> None:
         parameter.clip_value = clip
         parameter.lr_scale = check_rate("load", "lr_scale", options["lr_scale"], zero=True)
         parameter.trainable = check_flag("load", "trainable", options["trainable"])
-    if check_flag("load", "rounding", spec["rounding"]):
+    bits = spec["rounding"]
+    if bits is not False:
         if not isinstance(layer, LatentProduct):
             _refuse("rounding", layer)
-        layer.rounding = ByteGradient()
+        layer.rounding = ByteGradient(bits=8 if bits is True else bits)
 
 
 def _refuse(what: str, got: Any) -> NoReturn:

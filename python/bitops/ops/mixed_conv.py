@@ -27,7 +27,7 @@ from .patches import number_images, patch_blocks
 from .prepack import Prepacked, filter_rows
 from .results import NO_SCALES, Result, Scales, scales_of
 
-__all__ = ["bitplane_conv2d", "products_to_images", "weight_conv2d"]
+__all__ = ["bitplane_conv2d", "code_conv2d", "products_to_images", "weight_conv2d"]
 
 # Called with rows of numbers, a range of filters, and the matrix for the products.
 _Multiply = Callable[[NDArray[Any], slice, NDArray[Any]], None]
@@ -203,6 +203,36 @@ def bitplane_conv2d(
     >>> bitplane_conv2d(image, [[[[1.0], [-1.0]]]]).ravel()
     array([252,   2], dtype=int32)
     """
+    return code_conv2d(
+        x,
+        w,
+        bits,
+        0,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        alpha=alpha,
+        bias=bias,
+        out=out,
+    )
+
+
+def code_conv2d(
+    x: ArrayLike,
+    w: ArrayLike | BitArray | Prepacked,
+    bits: int,
+    zero: int,
+    *,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Do what `bitplane_conv2d` does for the numbers x - zero; those outside have the code 0."""
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
         raise TypeError(f"[bitplane_conv2d] x must have dtype uint8, got {images.dtype}")
@@ -210,7 +240,9 @@ def bitplane_conv2d(
     operands = _mixed_image_operands(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups
     )
-    check_sums("bitplane_conv2d", images, bits, operands.k)
+    most = check_sums("bitplane_conv2d", images, bits, operands.k, zero)
+    if operands.window.is_padded:
+        most = max(most, zero)
     scales = scales_of("bitplane_conv2d", operands.shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32
     result = Result("bitplane_conv2d", operands.shape, dtype, out, images, operands.w, *scales)
@@ -219,10 +251,12 @@ def bitplane_conv2d(
     def multiply(rows: NDArray[Any], filters: slice, matrix: NDArray[Any]) -> None:
         words = operands.w[filters]
         if scales is NO_SCALES:
-            _core.bitplane_gemm(rows, words, panels, bits, matrix)
+            _core.bitplane_gemm(rows, words, panels, bits, matrix, False, zero, most)
         else:
             alpha, _, bias = _part(scales, filters)
-            _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, matrix)
+            _core.bitplane_gemm_scaled(
+                rows, words, panels, bits, alpha, bias, matrix, False, zero, most
+            )
 
     _convolve(operands, multiply, result.array)
     return result.deliver()
@@ -236,6 +270,7 @@ def products_to_images(
     *,
     alpha: ArrayLike = 1,
     bias: ArrayLike = 0,
+    zero: int = 0,
 ) -> NDArray[np.float32]:
     """Multiply numbers with +-1 weights, and add the rows to the patches of images (col2im).
 
@@ -249,6 +284,8 @@ def products_to_images(
         Shape of the images.
     alpha, bias : scalar or array_like of shape (kh * kw * c,)
         Scale of each column, and what is added to it, used as float32; for uint8 alone.
+    zero : int in 0..255
+        What the code of 0 is, for uint8.
 
     Returns
     -------
@@ -262,7 +299,7 @@ def products_to_images(
     if rows.dtype == np.uint8:
         scale, _, shift = scales_of("products_to_images", (len(rows), len(w)), alpha, None, bias)
         assert scale is not None and shift is not None
-        _core.bitplanes_to_images(rows, contiguous_rows(w), window, scale, shift, images)
+        _core.bitplanes_to_images(rows, contiguous_rows(w), window, scale, shift, images, zero)
     else:
         _core.weights_to_images(rows, contiguous_rows(w), window, images)
     return images

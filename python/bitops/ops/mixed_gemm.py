@@ -20,7 +20,7 @@ from .packing import contiguous_rows
 from .prepack import Prepacked, weights_matrix
 from .results import NO_SCALES, Result, as_matrix, scales_of
 
-__all__ = ["bitplane_gemm", "weight_gemm"]
+__all__ = ["bitplane_gemm", "code_gemm", "weight_gemm"]
 
 # Sizes of a transposed x from which it is not copied first: the kernels that read it as it lies
 # work on 32 or 64 rows at a time, and pay for long sums.
@@ -146,6 +146,20 @@ def bitplane_gemm(
     >>> bitplane_gemm(np.array([[255, 3, 1]], np.uint8), [[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])
     array([[ 251, -251]], dtype=int32)
     """
+    return code_gemm(x, w, bits, 0, alpha=alpha, bias=bias, out=out)
+
+
+def code_gemm(
+    x: ArrayLike,
+    w: ArrayLike | BitArray | Prepacked,
+    bits: int,
+    zero: int,
+    *,
+    alpha: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Do what `bitplane_gemm` does for the numbers x - zero, of which x are codes."""
     if isinstance(x, BitArray):
         raise TypeError("[bitplane_gemm] x must have dtype uint8, got a BitArray (gemm takes bits)")
     numbers = plain_array("bitplane_gemm", "x", x)
@@ -153,28 +167,37 @@ def bitplane_gemm(
         raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)
     rows, turned, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
-    check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1])
+    most = check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1], zero)
     scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32
     result = Result("bitplane_gemm", shape, dtype, out, rows, words, *scales)
     panels = w.panels() if isinstance(w, Prepacked) else None
     if scales is NO_SCALES:
-        _core.bitplane_gemm(rows, words, panels, bits, result.matrix, turned)
+        _core.bitplane_gemm(rows, words, panels, bits, result.matrix, turned, zero, most)
     else:
         alpha, _, bias = scales
-        scaled = result.matrix
-        _core.bitplane_gemm_scaled(rows, words, panels, bits, alpha, bias, scaled, turned)
+        _core.bitplane_gemm_scaled(
+            rows, words, panels, bits, alpha, bias, result.matrix, turned, zero, most
+        )
     return result.deliver()
 
 
-def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int) -> None:
-    """Check that numbers have at most this many bits, and that sums of k numbers fit int32."""
+def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int, zero: int = 0) -> int:
+    """Check that numbers have at most this many bits, and that sums of k numbers fit int32.
+
+    Returns
+    -------
+    int
+        The largest magnitude of x - zero; for 8 bits, whose numbers are not looked at, 0.
+    """
     if 255 * k > MAX_BITS:
         raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}")
-    if bits < 8 and x.size and int(x.max()) >> bits:
-        raise ValueError(
-            f"[{where}] x must be at most {2**bits - 1} for bits={bits}, got {x.max()}"
-        )
+    if bits == 8 or not x.size:
+        return 0
+    most = int(x.max())
+    if most >> bits:
+        raise ValueError(f"[{where}] x must be at most {2**bits - 1} for bits={bits}, got {most}")
+    return max(most - zero, zero - int(x.min())) if zero else most
 
 
 def _mixed_operands(

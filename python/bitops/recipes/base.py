@@ -48,9 +48,12 @@ class Plan:
     lr: float  # of the first epoch
     dropout: float = 0.0  # behind hidden layers
     depth: int = 3  # hidden layers of a fully connected network
-    byte_gradients: bool = False  # backward products of binary layers with gradients of 8 bits
+    gradients: str = "float32"  # of the backward products of binary layers, one of GRADIENTS
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
 
+
+# The bits that gradients are rounded to; float32 are exact.
+GRADIENTS = {"float32": 32, "int8": 8, "int7": 7, "int6": 6}
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
 
@@ -62,7 +65,7 @@ WORDS = {
     "lr": "learning rate from {:g}",
     "dropout": "dropout {:g}",
     "depth": "depth {}",
-    "byte_gradients": "exact gradients",  # as all sources have them
+    "gradients": "exact gradients",  # as all sources have them
     "recalibrate": "statistics of the last batches",  # the same
 }
 
@@ -164,8 +167,8 @@ class Stage:
         data, plan = job.data, job.plan
         model = self.build(job)
         job.say(f"net      {describe(model)}")
-        if plan.byte_gradients:
-            model.round_gradients(job.seed)
+        if plan.gradients != "float32":
+            model.round_gradients(job.seed, GRADIENTS[plan.gradients])
         history = fit(
             model,
             inputs(model, data, data.x_train),

@@ -24,8 +24,8 @@ class Expectation:
         data, plan = job.data, job.plan
         if plan.dropout > 0.5:
             raise ValueError(f"[ebp] dropout must be at most 0.5, got {plan.dropout}")
-        if plan.byte_gradients:
-            raise ValueError("[ebp] there are no gradients to round, got byte_gradients=True")
+        if plan.gradients != "float32":
+            raise ValueError(f"[ebp] there are no gradients to round, got {plan.gradients!r}")
         if plan.recalibrate:
             raise ValueError(
                 f"[ebp] there is no BatchNorm to recalibrate, got recalibrate={plan.recalibrate}"

@@ -325,9 +325,10 @@ def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool
         g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
         return _core.adam(g, *step)
     words = product.bits.words
-    if product.alpha is None or product.bias is None:
+    if product.step is None:
         return _core.adam_weight_gemm(product.numbers, words, *step)
-    return _core.adam_bitplane_gemm(product.numbers, words, product.alpha, product.bias, *step)
+    scales = product.scales()
+    return _core.adam_bitplane_gemm(product.numbers, words, product.zero, *scales, *step)
 
 
 class AdaMax(Optimizer):
