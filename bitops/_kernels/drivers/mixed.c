@@ -6,10 +6,9 @@
 
 #include <string.h>
 
-enum {                  /* measured: README.md */
-       FEW_PLANES = 1,  /* that are faster than lookups of small numbers */
-       LANE_PLANES = 4, /* that are faster than rows in lanes, if these fill half of them */
-};
+/* Bits up to which planes are faster than lookups of small numbers, and than rows in lanes that
+ * these fill by half; measured: README.md. */
+enum { FEW_PLANES = 1, LANE_PLANES = 4 };
 
 typedef enum way { PLANES, LOOKUP, LANES } way;
 
