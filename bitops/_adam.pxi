@@ -26,7 +26,7 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
          uint64_t[:, ::1] words_out=None):
     """Take one step of Adam in place; returns whether a packed weight is NaN.
 
-    bitops.h states the step.
+    operations.h states the step.
 
     Parameters
     ----------

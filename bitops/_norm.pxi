@@ -1,4 +1,4 @@
-# Batch normalisation for training; bitops.h states the steps. Included by _core.pyx.
+# Batch normalisation for training; operations.h states the steps. Included by _core.pyx.
 #
 # Rows of `norm` are mean, inv_std, gamma and beta of every column; for a gradient, by_xhat, less and
 # factor follow. x and dy are matrices (rows, n), bits have ceil(n / 64) words for each row.

@@ -18,9 +18,9 @@ from bitops.layers import (
 )
 from bitops.layers.backward import (
     Gradient,
+    WeightGradient,
     conv_input_gradient,
     conv_weight_gradient,
-    weight_gradient,
 )
 from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
@@ -41,7 +41,7 @@ def test_dense_gradients(isa, threads, rng, m, n, k):
     dy = rng.standard_normal((m, n), np.float32)
     x, w = random_signs(rng, m, k), random_signs(rng, n, k)
     grad = np.empty((n, k), np.float32)
-    weight_gradient(Gradient(dy), bo.pack(x), grad)
+    WeightGradient(Gradient(dy), bo.pack(x)).write(grad)
     close(grad, dy.T @ x)
     exact = Gradient(dy)
     close(exact.times(exact.matrix(), bo.pack(w.T)), dy @ w)

@@ -27,7 +27,7 @@
  * counters grow by at most 64 a word and are emptied into 16-bit counters every 3 words (192 <=
  * 255); those hold 64 * 1023 = 65472 <= 65535, so k_words <= 1023. The driver cuts k into much
  * shorter slices. Tails: k is made of whole words; panels of missing columns are 0. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/avx2_pairs.h"
 #include "isa/shared/avx2_tables.h"

@@ -10,7 +10,7 @@
  *   _mm256_add_ps                      vaddps        latency 4, p01      3, two per cycle
  * Bottleneck: the permutation, two for 4 elements of 8 columns.
  *
- * Sums of four small numbers are bytes (bitops.h), a table is half a vector, and vpshufb looks up
+ * Sums of four small numbers are bytes (operations.h), a table is half a vector, and vpshufb looks up
  * 32 columns at once. Bytes are added to others as long as 255 holds their sum, then to 16 bits:
  * as they are, and the odd ones beside them, which are subtracted at the end.
  *
@@ -21,7 +21,7 @@
  *
  * Overflow: int32 sums of 255 * k < 2^31. Tails: x is padded with zeros; a block of outputs whose
  * columns do not fill vectors goes through memory of its own. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"

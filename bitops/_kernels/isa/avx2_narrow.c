@@ -9,7 +9,7 @@
  * Bottleneck: instructions. Tails: columns in the store; a line is read up to 5 bytes behind its
  * last pixel. Overflow: three nibbles count at most 12; bytes of two rows of the kernel at most
  * 192, those of the third row are added as 32 bits. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/avx2_pairs.h"
 #include "isa/shared/store.h"

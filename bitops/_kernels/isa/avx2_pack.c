@@ -16,7 +16,7 @@
  * Overflow: bytes count at most 8 and are summed at once, in 64-bit lanes. Tails: pack copies them
  * to a whole word of values, compare and popcount take them one by one, unpack leaves them to
  * generic. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"

@@ -9,7 +9,7 @@
  *   popcount_bytes         6 operations  2 of them on p5     2 shuffles a cycle
  * Bottleneck: counting; reading w from the third-level cache on. Tails: words one by one. Overflow:
  * bytes grow by at most 8 a vector and are summed after 31 of them. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"

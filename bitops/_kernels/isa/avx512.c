@@ -31,7 +31,7 @@
  *
  * Tails: columns are masked in the store, k by masked loads (rows) or not at all (panels are made
  * of whole words). Overflow: each counter lane counts at most one per bit of k, and k < 2^31. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/avx512_tally.h"

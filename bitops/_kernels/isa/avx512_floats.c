@@ -11,7 +11,7 @@
  *   a step: 28 of these for 16 loads, 14 cycles
  * Bottleneck: the two ports for vectors. Tails: tiles of 7, 2 and 1 outputs, columns masked in the
  * store, half the columns where 16 are enough. Each output is one sum, whatever its tile. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/target.h"
 

@@ -20,7 +20,7 @@
  *
  * Overflow: a sum of 4 numbers is at most 1020, and 32 of them at most 32640 <= 32767, so 16-bit
  * sums are widened after 256 elements. Tails: masked loads and stores; x is padded with zeros. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/target.h"

@@ -18,7 +18,7 @@
  *   vector operations for 16 outputs: 12 for 8 channels, 18 for 16, 26 for 32
  * Bottleneck: the two vector ports. Tails: columns are masked in the store; the last load of a line
  * reads up to 3 bytes behind its last pixel. Overflow: counters count at most 288. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/avx512_tally.h"

@@ -17,7 +17,7 @@
  * Bottleneck: memory; README.md has the shares of its speed.
  *
  * Overflow: counts are sums of 64-bit lanes. Tails: masked loads and stores. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"

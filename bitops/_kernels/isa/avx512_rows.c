@@ -11,7 +11,7 @@
  *   1 word: 5, 3     2 words: 13, 8     4 words: 33, 20     8 words: 69, 42
  * Bottleneck: reading w. Tails: masked loads, masked stores. Overflow: lanes count at most one per
  * bit of k, and k < 2^31. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/avx512_tally.h"

@@ -12,7 +12,7 @@
  *   vector operations for 16 outputs: 5 for one word, 11 for two, 21 for four, 41 for eight
  * Bottleneck: the two vector ports, or the store. Tails: columns are masked in the store. Overflow:
  * counters count at most 512. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/avx512_tally.h"

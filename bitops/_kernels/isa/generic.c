@@ -2,7 +2,7 @@
  *
  * popcount64 sums ever wider fields, since a plain x86-64 has no popcnt instruction. Panel: for
  * every word of k, that word of each of the nr columns. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"

@@ -29,7 +29,7 @@
  * emptied every 31 bytes (248). 16-bit counters hold 64 * 1023 = 65472 <= 65535, so k_words <=
  * 1023. The driver cuts k into much shorter slices. Tails: k is made of whole words; panels of
  * missing columns are 0. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/store.h"
 #include "isa/shared/tables.h"

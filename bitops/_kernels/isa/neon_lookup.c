@@ -16,7 +16,7 @@
  * Overflow: int16 counters grow by at most 1020 for 4 elements and are emptied every 4 halves (128
  * elements, 32640 <= 32767) into int32, which hold 255 * k < 2^31. Tails: x is padded with zeros; a
  * block of outputs whose columns do not fill a tile goes through memory of its own. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/target.h"

@@ -11,7 +11,7 @@
  *   vaddq_u8             add           18
  * Bottleneck: the vector pipes; counted, not timed. Tails: columns in the store. Overflow: bytes of
  * two rows of the kernel count at most 192, those of the third row are added as 16 bits. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"

@@ -18,7 +18,7 @@
  *
  * Overflow of popcount: see neon.h. Tails: pack and compare copy them to a whole word of values,
  * unpack leaves them to generic. */
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"

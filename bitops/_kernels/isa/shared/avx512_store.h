@@ -3,7 +3,7 @@
 #ifndef BITOPS_AVX512_STORE_H
 #define BITOPS_AVX512_STORE_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/avx512.h"
 #include "isa/shared/nearest.h"
 #include "isa/shared/store.h"

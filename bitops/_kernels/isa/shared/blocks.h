@@ -3,7 +3,7 @@
 #ifndef BITOPS_BLOCKS_H
 #define BITOPS_BLOCKS_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 #include <string.h>

@@ -13,7 +13,7 @@
 #ifndef BITOPS_COLUMNS_H
 #define BITOPS_COLUMNS_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/blocks.h"
 #include "isa/shared/target.h"
 

@@ -22,7 +22,7 @@
 #ifndef BITOPS_DEPTHWISE_H
 #define BITOPS_DEPTHWISE_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 

@@ -3,7 +3,7 @@
 #ifndef BITOPS_FLOATS_H
 #define BITOPS_FLOATS_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 /* A constant `relu` leaves a loop without branches. x and y are the same row, or do not overlap. */

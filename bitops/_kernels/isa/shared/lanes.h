@@ -11,7 +11,7 @@
 #ifndef BITOPS_LANES_H
 #define BITOPS_LANES_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 enum {

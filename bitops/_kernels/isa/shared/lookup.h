@@ -2,7 +2,7 @@
 #ifndef BITOPS_LOOKUP_H
 #define BITOPS_LOOKUP_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 #include <string.h>

@@ -9,7 +9,7 @@
 #ifndef BITOPS_MEANS_H
 #define BITOPS_MEANS_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 #include <string.h>

@@ -3,7 +3,7 @@
 #ifndef BITOPS_MIRROR_H
 #define BITOPS_MIRROR_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 /* The bits of each byte in reverse order. */

@@ -15,7 +15,7 @@
 #ifndef BITOPS_NARROW_KERNEL_H
 #define BITOPS_NARROW_KERNEL_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 

@@ -9,7 +9,7 @@
 #ifndef BITOPS_NEAREST_H
 #define BITOPS_NEAREST_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/heap.h"
 #include "isa/shared/target.h"
 

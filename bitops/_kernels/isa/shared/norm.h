@@ -1,9 +1,9 @@
 /* norm.h: passes of batch normalisation over rows, loops that compilers vectorise with the
- * instructions of the file that includes this. bitops.h states the steps. */
+ * instructions of the file that includes this. operations.h states the steps. */
 #ifndef BITOPS_NORM_H
 #define BITOPS_NORM_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 #include <math.h>

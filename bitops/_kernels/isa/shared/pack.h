@@ -12,7 +12,7 @@
 #ifndef BITOPS_PACK_H
 #define BITOPS_PACK_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 #include <string.h>

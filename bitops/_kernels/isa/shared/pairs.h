@@ -8,7 +8,7 @@
 #ifndef BITOPS_PAIRS_H
 #define BITOPS_PAIRS_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/target.h"
 
 enum { PAIRS_AHEAD = 12, PAIRS_WORDS = 8 }; /* words between two looks at the count: a line */

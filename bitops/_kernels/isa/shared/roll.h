@@ -11,7 +11,7 @@
 #ifndef BITOPS_ROLL_H
 #define BITOPS_ROLL_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/blocks.h"
 #include "isa/shared/target.h"
 

@@ -5,7 +5,7 @@
 #ifndef BITOPS_STORE_H
 #define BITOPS_STORE_H
 
-#include "bitops.h"
+#include "operations.h"
 #include "isa/shared/nearest.h"
 #include "isa/shared/target.h"
 
