@@ -1,11 +1,11 @@
 """Small calls from several threads of Python: calls a second, beside those of one thread.
 
-    python bench/small_calls.py [--threads 2] [--seconds 1]
+    python bench/small_calls.py [--threads 2] [--seconds 0.1]
 
 Each thread makes products with an output of its own, and each product runs on one thread. With a
 global interpreter lock, the threads take turns in the part of a call that is Python's; on a
 free-threaded interpreter they do not. A bare loop of Python and small products of NumPy say what
-the machine gives.
+the machine gives; all of them take turns, so that each round meets the same machine.
 """
 
 import argparse
@@ -18,16 +18,16 @@ import numpy as np
 
 import bitops as bo
 
-REPEATS = 7
+REPEATS = 21
 
 
-def products(m: int, n: int, k: int):
+def products(m: int, n: int, k: int, function=bo.gemm):
     """What a thread calls: a product of ready operands."""
     rng = np.random.default_rng(0)
     a, w = (bo.pack(rng.standard_normal((rows, k))) for rows in (m, n))
     weights = bo.prepack(w)
     out = np.empty((m, n), np.int32)
-    return lambda: bo.gemm(a, weights, out=out)
+    return lambda: function(a, weights, out=out)
 
 
 def network():
@@ -59,6 +59,7 @@ CASES = {
     "bare loop": bare_loop,
     "np.matmul 8x8x8": float_products,
     "gemm 1x64x64": lambda: products(1, 64, 64),
+    "hamming 1x64x64": lambda: products(1, 64, 64, bo.hamming),
     "gemm 1x1024x1024": lambda: products(1, 1024, 1024),
     "gemm 16x1024x1024": lambda: products(16, 1024, 1024),
     "784-64-10, a row": network,
@@ -95,20 +96,21 @@ def rate(make, threads: int, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each measurement")
     options = parser.parse_args()
     bo.set_num_threads(1)
     lock = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"Python {sys.version.split()[0]}, global interpreter lock: {'yes' if lock else 'no'}")
-    print(f"{'':20} {'1 thread':>12} {f'{options.threads} threads':>12} {'ratio':>6}")
-    for name, make in CASES.items():
-        pairs = [
-            (rate(make, 1, options.seconds), rate(make, options.threads, options.seconds))
-            for _ in range(REPEATS)
-        ]
+    rates = {name: [] for name in CASES}
+    for _ in range(REPEATS):
+        for name, make in CASES.items():
+            rates[name].append([rate(make, n, options.seconds) for n in (1, options.threads)])
+    bare = statistics.median(many / one for one, many in rates["bare loop"])
+    print(f"{'':20} {'1 thread':>12} {f'{options.threads} threads':>12} {'ratio':>6} of the loop's")
+    for name, pairs in rates.items():
         one, many = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(b / a for a, b in pairs)
-        print(f"{name:20} {one:10,.0f}/s {many:10,.0f}/s {ratio:6.2f}")
+        print(f"{name:20} {one:10,.0f}/s {many:10,.0f}/s {ratio:6.2f} {ratio / bare:6.2f}")
 
 
 if __name__ == "__main__":

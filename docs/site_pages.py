@@ -21,6 +21,8 @@ ELSEWHERE = {"start", "how-it-works", "api", "checks", "releasing"}  # in other 
 PARTS = ("start", "guide", "how-it-works", "API <api>", "gallery/index", "results", "project")
 # Links that are named by the file that they lead to.
 FILE_LINK = re.compile(r"\[[\w./-]+\.(?:md|py)\]\(([\w./-]+\.(?:md|rst)(?:#[\w-]+)?)\)")
+# Modules that api.md only mentions; each has one page with all its names.
+WHOLE = ("bitops.reference", "bitops.recipes", "bitops.benchmark")
 SECTION = re.compile(r"^## `([\w.]+)`$", flags=re.M)
 
 
@@ -65,6 +67,11 @@ def contents(module: str, files: list[str]) -> str:
     return f"{title}\n\n.. toctree::\n   :maxdepth: 1\n\n{listed}\n"
 
 
+def whole_module(module: str) -> str:
+    """The page of a module with all its names."""
+    return f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :members:\n"
+
+
 def commands() -> str:
     """The page of the command line: what --help says of each command."""
     parser = make_parser()
@@ -90,6 +97,7 @@ def write(table: Path, folder: Path) -> Names:
     for full_name in names:
         by_module.setdefault(full_name.rpartition(".")[0], []).append(files[full_name])
     texts |= {module: contents(module, listed) for module, listed in by_module.items()}
+    texts |= {module: whole_module(module) for module in WHOLE}
     texts["commands"] = commands()
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.rst"):
@@ -129,7 +137,10 @@ def edit(docname: str, source: list[str]) -> None:
             pieces[i] = f"## `{module}`"
             pieces[i + 1] = ROW.sub(rf"| {{py:obj}}`\1 <{module}.\2>` |", pieces[i + 1])
         text = "".join(pieces)
-        text += toctree(f"generated/{module}" for module in SECTION.findall(source[0]))
+        for module in WHOLE:
+            text = text.replace(f"`{module}`", f"{{py:mod}}`{module}`")
+        modules = [*SECTION.findall(source[0]), *WHOLE]
+        text += toctree(f"generated/{module}" for module in modules)
     text = re.sub(r"\]\(((?:docs/)?)examples/(\w+)\.py\)", r"](\1gallery/\2.rst)", text)
     source[0] = FILE_LINK.sub(r"[](\1)", text)
 

@@ -8,6 +8,7 @@ import sysconfig
 import pytest
 
 import races
+from bitops import _core
 
 FREE_THREADED = sysconfig.get_config_var("Py_GIL_DISABLED") == 1
 
@@ -66,6 +67,17 @@ def test_threads_import_modules_at_the_same_time():
         print(got)
     """
     assert "".join(run_program(code)) == str([0] * 8).replace(" ", "")
+
+
+@pytest.mark.skipif(
+    not FREE_THREADED or sys.version_info >= (3, 14),
+    reason="only CPython 3.13t counts no reference at all; later versions those outside of calls",
+)
+def test_threads_do_not_contend_for_counters_of_functions():
+    """Each call looks up a function of the native module."""
+    before = sys.getrefcount(_core.usual_product)
+    held = [_core.usual_product] * 1000
+    assert sys.getrefcount(held[0]) == before
 
 
 @pytest.mark.parametrize("name", races.SCENARIOS)

@@ -1,5 +1,6 @@
 """What is cheap to check of the documentation site, without building it (see CONTRIBUTING.md)."""
 
+import importlib
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from test_api_table import MODULES, expected_rows
+
+import bitops
 
 DOCS = Path(__file__).parents[1] / "docs"
 DRAWINGS = DOCS / "drawings"
@@ -48,6 +51,15 @@ def test_every_public_name_has_an_entry(site_pages, module):
     missing = [f"{module}.{owner}" for owner, _, _ in rows if f"{module}.{owner}" not in names]
     assert missing == []
     assert [m for owner, _, m in rows if m and m not in names[f"{module}.{owner}"]] == []
+
+
+def test_every_module_of_public_names_has_pages(site_pages):
+    modules = {f"bitops.{name}" for name in bitops._LAZY}
+    assert modules <= {*MODULES, *site_pages.WHOLE}
+    for module in site_pages.WHOLE:
+        for name in importlib.import_module(module).__all__:
+            thing = getattr(importlib.import_module(module), name)
+            assert not callable(thing) or thing.__doc__, f"{module}.{name} would not be listed"
 
 
 def test_pages_document_what_they_are_named_after(site_pages, written):
@@ -106,7 +118,7 @@ def test_tables_of_names_lead_to_their_pages(site_pages):
     source = ["# Names\n\n## `bitops`\n\n| `pack(x, axis=-1)` | Packs. |\n| `isa` | A module. |\n"]
     site_pages.edit("docs/api", source)
     assert "| {py:obj}`pack(x, axis=-1) <bitops.pack>` | Packs. |" in source[0]
-    assert "generated/bitops\n" in source[0]
+    assert "generated/bitops\n" in source[0] and "generated/bitops.reference\n" in source[0]
 
 
 def test_drawings_are_those_of_the_script(draw):
