@@ -151,22 +151,23 @@ class WeightGradient:
         matrix = dy.matrix()
         # others may write to an exact gradient by then
         self.numbers = np.array(matrix, order="C") if dy.step is None else matrix
-        self.rounding, self.step = dy.rounding, dy.step
-        self.zero, self.bias = (0, None) if dy.step is None else dy.correction(self.bits)
+        self.code_bits = None if dy.rounding is None else dy.rounding.bits
+        self.zero = 0
+        self.alpha: np.ndarray | None = None
+        self.bias: np.ndarray | None = None
+        if dy.step is not None:
+            self.zero, bias = dy.correction(self.bits)
+            self.alpha = np.full(len(self.bits), dy.step, np.float32)
+            self.bias = None if bias is None else bias.astype(np.float32)
 
     def write(self, out: np.ndarray) -> None:
         """Write dW to an array of shape (n, k), float32."""
-        rows = self.numbers.T
-        if self.rounding is None:
-            weight_gemm(rows, self.bits, out=out)
+        rows, bits = self.numbers.T, self.bits
+        if self.code_bits is None:
+            weight_gemm(rows, bits, out=out)
         else:
-            bits = self.rounding.bits
-            code_gemm(rows, self.bits, bits, self.zero, alpha=self.step, bias=self.bias, out=out)
-
-    def scales(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return alpha and bias, float32, of products of codes with each row of bits."""
-        alpha = np.full(len(self.bits), self.step, np.float32)
-        return alpha, None if self.bias is None else self.bias.astype(np.float32)
+            scales = {"alpha": self.alpha, "bias": self.bias}
+            code_gemm(rows, bits, self.code_bits, self.zero, **scales, out=out)
 
 
 def conv_weight_gradient(

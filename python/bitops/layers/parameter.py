@@ -17,13 +17,16 @@ class GradientProduct(Protocol):
 
     Attributes
     ----------
-    numbers : ndarray of shape (k, rows), float32, or uint8 with scales
+    numbers : ndarray of shape (k, rows), float32, or uint8 with alpha
     bits : BitArray of shape (columns, k)
+    zero : int
+        What stands for 0 in uint8 numbers.
     alpha, bias : ndarray of shape (columns,), float32, or None
     """
 
     numbers: np.ndarray
     bits: BitArray
+    zero: int
     alpha: np.ndarray | None
     bias: np.ndarray | None
 

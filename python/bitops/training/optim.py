@@ -325,10 +325,10 @@ def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool
         g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
         return _core.adam(g, *step)
     words = product.bits.words
-    if product.step is None:
+    if product.alpha is None:
         return _core.adam_weight_gemm(product.numbers, words, *step)
-    scales = product.scales()
-    return _core.adam_bitplane_gemm(product.numbers, words, product.zero, *scales, *step)
+    codes = product.zero, product.alpha, product.bias
+    return _core.adam_bitplane_gemm(product.numbers, words, *codes, *step)
 
 
 class AdaMax(Optimizer):
