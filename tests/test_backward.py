@@ -24,7 +24,7 @@ from bitops.layers.backward import (
 )
 from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
-from bitops.ops.mixed_conv import products_to_images
+from bitops.ops.mixed_conv import code_conv2d, products_to_images
 from bitops.ops.mixed_gemm import code_gemm
 from bitops.quantizers import ByteGradient
 from conftest import random_signs
@@ -111,6 +111,15 @@ def test_codes_of_numbers(isa, threads, rng, bits, least, most, zero):
                 assert_array_equal(code_gemm(x, packed, bits, zero), want)
             scaled = code_gemm(codes, packed, bits, zero, alpha=0.5, bias=3)
             assert_array_equal(scaled, want.astype(np.float32) * np.float32(0.5) + np.float32(3))
+
+
+@pytest.mark.parametrize(("bits", "zero"), [(8, 10), (8, 0), (8, 128), (6, 32), (4, 0)])
+def test_codes_outside_of_images_are_0(isa, rng, bits, zero):
+    x = rng.integers(2**bits, size=(2, 5, 6, 33), dtype=np.uint8)
+    w = bo.pack(random_signs(rng, 40, 3 * 3 * 33).reshape(40, 3, 3, 33))
+    inside = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    got = code_conv2d(x, w, bits, zero, padding=1)
+    assert_array_equal(got, code_conv2d(inside, w, bits, zero))
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ with bo.isa.use("generic"):
 OUT_OF_MEMORY = """
 import resource
 a, w = words(rng, 600, 2048), words(rng, 5000, 2048)
-u = rng.integers(0, 4, (600, 2048), np.uint8)
+u = rng.integers(0, 2, (600, 2048), np.uint8)
 long = words(rng, 600, 1 << 16)
 images = bo.pack(rng.standard_normal((2, 28, 28, 512), np.float32))
 filters = bo.pack(rng.standard_normal((2048, 3, 3, 512), np.float32))
@@ -245,7 +245,7 @@ calls = {
     "gemm, long rows": lambda: bo.gemm(long, long, out=square),
     "hamming_topk": lambda: bo.hamming_topk(long, long, 2),
     "conv2d": lambda: bo.conv2d(images, filters, out=maps),
-    "bitplane_gemm": lambda: bo.bitplane_gemm(u, w, bits=2, out=product),
+    "bitplane_gemm": lambda: bo.bitplane_gemm(u, w, bits=1, out=product),
 }
 wants = {name: np.array(call()) if name != "prepack" else None for name, call in calls.items()}
 limits = resource.getrlimit(resource.RLIMIT_AS)

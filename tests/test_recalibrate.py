@@ -174,10 +174,30 @@ def test_checkpoint_amid_an_epoch_is_recalibrated(tmp_path):
         assert_array_equal(a.value, b.value)
 
 
+def kill(run):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [8, 24])
+def test_checkpoint_before_the_validation_of_its_epoch(tmp_path, step):
+    """The last step of an epoch may be in it, and the results of that epoch not yet."""
+    path, epoch = tmp_path / "run.ckpt", step // 8
+    written = Checkpoint(path, steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(callbacks=[written, At(step, kill)])
+    model, measured = fitted(resume=path, recalibrate=100)
+    _, whole = fitted(recalibrate=100)
+    assert [e.number for e in measured.epochs] == [1, 2, 3, 4]
+    errors = [[e.validation_error for e in h.epochs[epoch - 1 :]] for h in (measured, whole)]
+    assert errors[0] == errors[1]
+    assert measured.best.validation_error == model.error_rate(*OPTIONS["validation"])
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"recalibrate": -1}, r"\[fit\] recalibrate must be"),
+        ({"recalibrate": 1}, r"\[fit\] recalibrate must be 0 or at least 2"),
         ({"recalibrate": 2.5}, r"\[fit\] recalibrate must be"),
         ({"x": [(X[:9], Y[:9])], "y": None, "recalibrate": 5}, r"must be 0 for batches"),
         (

@@ -491,7 +491,7 @@ void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t l
                               size_t k_words, uint32_t *panels_out);
 
 /* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB, or 1 MiB a
- * thread. */
+ * thread; and 12 bytes for each row of w if the code of 0 is not 0. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,

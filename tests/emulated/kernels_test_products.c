@@ -325,7 +325,7 @@ static void test_lookup_small(const bitops_isa *isa) {
 
 /* ---- float32 with float32 ------------------------------------------------------------------ */
 
-/* In the order that bitops.h states. */
+/* In the order that operations.h states. */
 static void sum_runs(const bitops_runs *runs, size_t outputs, const float *panel, size_t n,
                      float *y, size_t ldy) {
     for (size_t i = 0; i < outputs; i++)

@@ -88,12 +88,8 @@ static int take_part(const bitops_isa *isa, const bitops_adam_args *step,
     return any_nan;
 }
 
-static size_t surplus_size(const bitops_mixed_args *product) {
-    return product->zero ? bitops_surplus_size(product) : 0;
-}
-
 size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads) {
-    return surplus_size(product) + bitops_lanes_workspace_size(product, n_threads);
+    return bitops_surplus_size(product) + bitops_lanes_workspace_size(product, n_threads);
 }
 
 int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
@@ -105,7 +101,7 @@ int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
     int any_nan = 0;
     if (product->zero)
         bitops_find_surplus(isa, product, workspace, &own);
-    workspace = (char *)workspace + surplus_size(product);
+    workspace = (char *)workspace + bitops_surplus_size(product);
     BITOPS_PARALLEL_FOR(threads, schedule(dynamic) reduction(| : any_nan))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)(ceil_div(step->rows, lanes) * groups); task++) {
         const lane_scratch s = bitops_lane_scratch(&own, workspace, (size_t)bitops_thread_number());

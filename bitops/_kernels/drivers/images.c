@@ -96,17 +96,15 @@ static void run_images(const bitops_isa *isa, const bitops_mixed_args *args, con
 }
 
 size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args, int n_threads) {
-    return (args->zero ? bitops_surplus_size(args) : 0) +
-           bitops_lanes_workspace_size(args, n_threads);
+    return bitops_surplus_size(args) + bitops_lanes_workspace_size(args, n_threads);
 }
 
 void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
                             const bitops_image *windows, void *workspace, int n_threads) {
     bitops_mixed_args own = *args;
-    if (args->zero) {
+    if (args->zero)
         bitops_find_surplus(isa, args, workspace, &own);
-        workspace = (char *)workspace + bitops_surplus_size(args);
-    }
+    workspace = (char *)workspace + bitops_surplus_size(args);
     const size_t positions = windows->out_height * windows->out_width;
     const size_t images = args->m / positions, step = ceil_div(TASK_POSITIONS, positions);
     const double work = (double)args->m * (double)args->n * (double)args->k;

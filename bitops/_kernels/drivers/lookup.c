@@ -23,12 +23,12 @@ enum {
     ROW_BITS = 1024, /* bits of a block of k, divided by the rows of a tile: tables of 16 KiB */
     BLOCK_ROWS = 64,
     GROUP_PANELS = 16,
+    SMALL_PANELS = 8, /* of small numbers, twice as long */
     HALF_BITS = 32,
     TABLE_BYTES = ROW_BITS / HALF_BITS * BITOPS_LOOKUP_BYTES,
     SMALL_BITS = 512, /* of small numbers, for a tile of ROWS: tables of 8 KiB */
-    PANEL_SPACE = GROUP_PANELS * COLUMNS * (SMALL_BITS / HALF_BITS), /* 64 KiB */
-    TURNED_ROWS = 32,      /* at a time, where x is turned */
-    AHEAD = 2,             /* tiles whose outputs are asked for */
+    PANEL_SPACE = GROUP_PANELS * COLUMNS * (ROW_BITS / ROWS / HALF_BITS), /* 32 KiB */
+    TURNED_ROWS = 16,      /* of small numbers at a time, where x is turned: 8 KiB */
     THREAD_WORK = 1 << 19, /* products below which one thread is faster */
 };
 
@@ -135,7 +135,8 @@ static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, cons
 static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, const block *b) {
     _Alignas(64) char tables[TABLE_BYTES];
     _Alignas(64) uint32_t panels[PANEL_SPACE];
-    uint8_t rows_turned[TURNED_ROWS * SMALL_BITS];
+    /* Tables of small numbers, which alone are turned, take half of the space. */
+    uint8_t *rows_turned = (uint8_t *)tables + TABLE_BYTES / 2;
     const size_t rows = b->m == 1 ? 1 : b->m == 2 ? 2 : ROWS;
     const size_t bits =
         rows == ROWS && bitops_numbers_are_small(isa, args) ? SMALL_BITS : ROW_BITS / rows;
@@ -145,10 +146,11 @@ static void run_block(const bitops_isa *isa, const bitops_mixed_args *args, cons
 }
 
 /* Panels of a task: up to GROUP_PANELS, but few enough for every thread to have work. */
-static size_t group_panels(const bitops_mixed_args *args, int threads) {
+static size_t group_panels(const bitops_isa *isa, const bitops_mixed_args *args, int threads) {
     const size_t panels = ceil_div(args->n, COLUMNS), row_blocks = ceil_div(args->m, BLOCK_ROWS);
     const size_t share = panels * row_blocks / (4 * (size_t)threads);
-    return share < 1 ? 1 : min_size(share, GROUP_PANELS);
+    const size_t most = bitops_numbers_are_small(isa, args) ? SMALL_PANELS : GROUP_PANELS;
+    return share < 1 ? 1 : min_size(share, most);
 }
 
 size_t bitops_lookup_panels_size(size_t n, size_t k_words) {
@@ -178,7 +180,7 @@ static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k;
     const int threads = bitops_share(work, THREAD_WORK, n_threads);
-    const size_t span = group_panels(args, threads) * COLUMNS;
+    const size_t span = group_panels(isa, args, threads) * COLUMNS;
     const size_t tasks = ceil_div(args->m, BLOCK_ROWS) * ceil_div(args->n, span);
     BITOPS_FOR_TASKS(threads, tasks, run_task(isa, args, span, (size_t)task));
 }

@@ -30,6 +30,8 @@ static void store_zeros(const bitops_mixed_args *args) {
 }
 
 size_t bitops_surplus_size(const bitops_mixed_args *args) {
+    if (args->zero == 0 || args->is_float)
+        return 0;
     return round_up(args->n * (sizeof(int64_t) + sizeof(int32_t)), 64);
 }
 
@@ -49,7 +51,7 @@ void bitops_find_surplus(const bitops_isa *isa, const bitops_mixed_args *args, v
 /* Lookups of small numbers subtract the code of 0 from the numbers, all others from the sums. */
 static size_t surplus_size(const bitops_isa *isa, const bitops_mixed_args *args) {
     const int own = choose(isa, args) == LOOKUP && bitops_numbers_are_small(isa, args);
-    return args->zero && !args->is_float && !own ? bitops_surplus_size(args) : 0;
+    return own ? 0 : bitops_surplus_size(args);
 }
 
 static size_t workspace_size(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {

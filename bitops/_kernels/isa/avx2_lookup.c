@@ -10,8 +10,8 @@
  *   _mm256_add_ps                      vaddps        latency 4, p01      3, two per cycle
  * Bottleneck: the permutation, two for 4 elements of 8 columns.
  *
- * Sums of four small numbers are bytes (operations.h), a table is half a vector, and vpshufb looks up
- * 32 columns at once. Bytes are added to others as long as 255 holds their sum, then to 16 bits:
+ * Sums of four small numbers are bytes (operations.h), a table is half a vector, and vpshufb looks
+ * up 32 columns at once. Bytes are added to others as long as 255 holds their sum, then to 16 bits:
  * as they are, and the odd ones beside them, which are subtracted at the end.
  *
  *   _mm256_shuffle_epi8                vpshufb       latency 1, p15      1, two per cycle

@@ -241,7 +241,7 @@ def code_conv2d(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups
     )
     most = check_sums("bitplane_conv2d", images, bits, operands.k, zero)
-    if operands.window.is_padded:
+    if most and operands.window.is_padded:  # 0: not known
         most = max(most, zero)
     scales = scales_of("bitplane_conv2d", operands.shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32

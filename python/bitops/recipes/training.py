@@ -81,6 +81,7 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
     data = job.data
     checked = max(1, len(data.y_validation) * rows // len(data.y_train))
     calibrated = -(-job.plan.recalibrate * rows // len(data.y_train))
+    calibrated = max(calibrated, min(job.plan.recalibrate, 2))  # of one there is no variance
     part = replace(
         data,
         x_train=data.x_train[:rows],

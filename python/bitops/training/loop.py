@@ -212,6 +212,8 @@ def fit(
     batch_size = check_integer("fit", "batch_size", batch_size, 1)
     accumulate = check_integer("fit", "accumulate", accumulate, 1)
     recalibrate = check_integer("fit", "recalibrate", recalibrate, 0)
+    if recalibrate == 1:
+        raise ValueError("[fit] recalibrate must be 0 or at least 2, got 1")
     if not isinstance(verbose, bool):
         verbose = check_integer("fit", "verbose", verbose, 0)
     if blas is not None:
@@ -393,7 +395,8 @@ def _keep_best(run: Run, epoch: Epoch) -> None:
 
 def _measure_again(run: Run) -> None:
     """Measure the models of a checkpoint under precise statistics, and keep the better one."""
-    present, ends_epoch = run.model.state(), run.batch == run.batches
+    # a checkpoint after the last step of an epoch may be older than what ended the epoch
+    present, ends_epoch = run.model.state(), 0 < run.epoch == len(run.history.epochs)
     kept = [] if run.best_state is None else [(run.history.best, run.best_state)]
     if ends_epoch and run.history.best is not run.history.epochs[-1]:
         kept.append((run.history.epochs[-1], present))

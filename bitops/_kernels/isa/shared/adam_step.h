@@ -1,8 +1,8 @@
 /* adam_step.h: the arithmetic of one step of Adam, a loop that compilers vectorise with the
  * instructions of the file that includes this.
  *
- * The order of the steps and of their roundings is part of the contract (operations.h). A NaN stays a
- * NaN, since both comparisons of the clip are false for it. */
+ * The order of the steps and of their roundings is part of the contract (operations.h). A NaN stays
+ * a NaN, since both comparisons of the clip are false for it. */
 #ifndef BITOPS_ADAM_STEP_H
 #define BITOPS_ADAM_STEP_H
 
