@@ -300,7 +300,6 @@ cdef extern from "bitops.h" nogil:
 
     ctypedef struct bitops_score_args:
         bitops_mixed_args product
-        int32_t zero
         const float *alpha
         const float *bias
 

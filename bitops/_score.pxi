@@ -75,7 +75,7 @@ def score_topk_codes(const uint8_t[:, ::1] x, int32_t zero, const uint64_t[:, :]
     if not 1 <= bits <= 8 or not 0 <= zero < 256:
         raise ValueError(f"[_core] bits must be in 1..8 and zero a code, got {bits} and {zero}")
     args.product.bits = bits
-    args.zero = zero
+    args.product.zero = zero
     run_score_topk(&args, alpha, bias, scores_out, indices_out)
 
 

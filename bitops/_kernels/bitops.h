@@ -508,7 +508,6 @@ void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args
 /* Products of numbers with +-1 weights, of which the largest are kept. */
 typedef struct bitops_score_args {
     bitops_mixed_args product; /* alpha, bias and c are not read */
-    int32_t zero;              /* the code that stands for 0 in a uint8 x: it is subtracted */
     const float *alpha;        /* IN  m, factors of the rows of x, or NULL */
     const float *bias;         /* IN  m, added to them, or NULL */
 } bitops_score_args;

@@ -126,6 +126,7 @@ static bitops_mixed_args block_args(const bitops_score_args *args, size_t i, siz
     block.panels = NULL;
     block.lookup_panels = NULL;
     block.alpha = block.bias = NULL;
+    block.zero = 0;
     block.stop = NULL; /* whoever calls asks between two blocks */
     block.c = c;
     return block;
@@ -166,35 +167,33 @@ size_t bitops_score_topk_workspace_size(const bitops_isa *isa, const bitops_scor
     return plan.spans * (plan.heap_keys * sizeof(uint64_t) + plan.worker_bytes);
 }
 
-/* What the codes of x exceed the numbers by, in the products of columns [j, j + n). */
-static void find_surplus(const bitops_isa *isa, const bitops_score_args *args, size_t j, size_t n,
-                         int64_t *counts, int32_t *surplus_out) {
-    const bitops_mixed_args *product = &args->product;
-    const size_t k_words = bitops_words(product->k);
-    const size_t together = product->ldw == k_words ? n : 1; /* rows that lie side by side */
-    for (size_t i = 0; i < n; i += together)
-        isa->popcount(product->w + (j + i) * product->ldw, together, k_words, counts + i);
-    for (size_t i = 0; i < n; i++)
-        surplus_out[i] = args->zero * (int32_t)(2 * counts[i] - (int64_t)product->k);
+/* What the codes of x exceed the numbers by, in the products of columns [j, j + n); found once for
+ * all blocks of rows, whose products are those of the codes. */
+static const int32_t *find_surplus(const bitops_isa *isa, const bitops_score_args *args, size_t j,
+                                   size_t n, void *workspace) {
+    bitops_mixed_args all = block_args(args, 0, args->product.m, j, n, NULL);
+    if (all.is_float)
+        return workspace; /* not read */
+    all.zero = args->product.zero;
+    bitops_find_surplus(isa, &all, workspace, &all);
+    return all.surplus;
 }
 
 static void score_span(const bitops_isa *isa, const bitops_score_args *args, const score_plan *plan,
                        size_t span, size_t count, uint64_t *heaps, char *scratch) {
     const size_t end = min_size((span + 1) * plan->columns, args->product.n);
-    int64_t *counts = (int64_t *)(scratch + plan->product_bytes);
-    int32_t *surplus = (int32_t *)(counts + STEP_COLUMNS);
+    char *workspace = scratch + plan->product_bytes + plan->surplus_bytes;
     for (size_t i = 0; i < args->product.m * count; i++)
         heaps[i] = HEAP_NONE;
     for (size_t j = span * plan->columns; j < end; j += STEP_COLUMNS) {
         const size_t n = min_size(STEP_COLUMNS, end - j);
-        if (!args->product.is_float)
-            find_surplus(isa, args, j, n, counts, surplus);
+        const int32_t *surplus = find_surplus(isa, args, j, n, scratch + plan->product_bytes);
         for (size_t i = 0; i < args->product.m; i += plan->rows) {
             if (bitops_stopped(args->product.stop))
                 return;
             const size_t m = min_size(plan->rows, args->product.m - i);
             const bitops_mixed_args block = block_args(args, i, m, j, n, scratch);
-            bitops_mixed(isa, &block, scratch + plan->product_bytes + plan->surplus_bytes, 1);
+            bitops_mixed(isa, &block, workspace, 1);
             for (size_t r = 0; r < m; r++)
                 keep_largest(args, scratch + r * n * sizeof(float), surplus, n, i + r, j,
                              heaps + (i + r) * count, count);
