@@ -215,7 +215,7 @@ static void test_score_driver(const bitops_isa *isa) {
             for (size_t count = 1; count < 70; count += 63) {
                 const size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
                 bitops_score_args args = {.product = random_product(m, n, k, bits)};
-                args.zero = bits ? 1 << (bits - 1) : 0;
+                args.product.zero = bits ? 1 << (bits - 1) : 0;
                 fill_store_arrays(MAX_N, k);
                 args.alpha = bits ? alpha : NULL;
                 args.bias = count > 1 ? bias : NULL;
