@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .errors import ConversionError
 from .graph import Graph, Node
 
 _OLDEST_OPSET = 9
+_MOST_NODES = 1_000_000  # with local functions in place of their calls
 
 Source = str | os.PathLike | bytes
 
@@ -118,6 +120,7 @@ def _external_data(tensor: Any, folder: Path | None, left: dict[str, int]) -> by
 
 def _checked(onnx: Any, model: Any) -> Any:
     """Check a model, and put the bodies of its local functions in place of their calls."""
+    _check_functions(model)
     known = {entry.domain for entry in model.opset_import}
     try:
         for domain in {node.domain for node in model.graph.node} - known:
@@ -129,6 +132,42 @@ def _checked(onnx: Any, model: Any) -> Any:
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ConversionError(f"[from_onnx] the model is not valid: {error}") from None
     return model
+
+
+def _check_functions(model: Any) -> None:
+    """Check that local functions end, and how many nodes they put in place of their calls.
+
+    Some versions of onnx crash where a function calls itself.
+    """
+    calls = {_name(f.domain, f.name): list(_calls(f.node)) for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    try:
+        for function in TopologicalSorter(calls).static_order():
+            called = calls.get(function)
+            sizes[function] = 1 if called is None else sum(sizes[name] for name in called)
+    except CycleError as error:
+        _, name = error.args[1][0]
+        raise ConversionError(
+            f"[from_onnx] local functions must not call themselves, got {name!r:.80}"
+        ) from None
+    nodes = sum(sizes.get(name, 1) for name in _calls(model.graph.node))
+    if nodes > _MOST_NODES:
+        raise ConversionError(
+            f"[from_onnx] local functions must stand for at most {_MOST_NODES:,} nodes, got more"
+        )
+
+
+def _name(domain: str, name: str) -> tuple[str, str]:
+    return "" if domain == "ai.onnx" else domain, name
+
+
+def _calls(nodes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the domain and name of what nodes call, those of their subgraphs included."""
+    for node in nodes:
+        yield _name(node.domain, node.op_type)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _calls(graph.node)
 
 
 def _graph(onnx: Any, model: Any) -> Graph:
