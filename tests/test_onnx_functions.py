@@ -53,9 +53,7 @@ def test_functions_stand_for_their_nodes(rng):
 )
 def test_functions_that_call_themselves_are_refused(rng, functions):
     model = model_with(rng, functions)
-    with pytest.raises(
-        ConversionError, match=r"^\[from_onnx\] .* must not call themselves"
-    ):
+    with pytest.raises(ConversionError, match=r"^\[from_onnx\] .* must not call themselves"):
         from_onnx(model.SerializeToString())
 
 

@@ -19,7 +19,6 @@ from .. import _core
 from ..layers.inputs import check_flag
 from ..ops.array import BitArray
 from ..ops.checks import as_generator, check_integer, check_rate
-from . import options
 from .callbacks import (
     Augment,
     Callback,
@@ -35,6 +34,20 @@ from .checkpoint import restore
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Optimizer
+from .options import (
+    Sources,
+    as_augment,
+    as_callbacks,
+    as_loss,
+    as_metrics,
+    as_optimizer,
+    as_schedule,
+    as_targets,
+    as_validation,
+    check_resume,
+    check_source,
+    describe_seed,
+)
 from .progress import progress_of
 from .schedules import Schedule
 from .statistics import recalibrate as take_statistics
@@ -218,39 +231,39 @@ def fit(
         verbose = check_integer("fit", "verbose", verbose, 0)
     if blas is not None:
         blas = check_flag("fit", "blas", blas)
-    called = options.as_callbacks(callbacks)
-    options.check_resume(resume)
-    augment = options.as_augment(augment)
-    loss = options.as_loss(loss)
-    targets = options.as_targets(loss, y, validation)
+    called = as_callbacks(callbacks)
+    check_resume(resume)
+    augment = as_augment(augment)
+    loss = as_loss(loss)
+    targets = as_targets(loss, y, validation)
     # augmented images may have another size
     may_change = augment is not None and not recalibrate
-    sources = options.Sources(model, loss, targets, class_weight, accumulate, may_change)
+    sources = Sources(model, loss, targets, class_weight, accumulate, may_change)
     if y is not None:
         source = sources.of_rows(x, y, sample_weight, batch_size)
     else:
         source = sources.of_batches(x, steps_per_epoch, prefetch)
-    options.check_source(source, sample_weight, steps_per_epoch, recalibrate)
+    check_source(source, sample_weight, steps_per_epoch, recalibrate)
     rng = as_generator("fit", seed)
-    chosen = options.as_optimizer(model, optimizer)
+    chosen = as_optimizer(model, optimizer)
     run = Run(
         model=model,
         optimizer=chosen,
         data=source.data,
-        validation=options.as_validation(model, targets, validation),
+        validation=as_validation(model, targets, validation),
         epochs=epochs,
         batch_size=batch_size if source.data is None else min(batch_size, len(source.data[1])),
-        schedule=options.as_schedule(schedule, None if optimizer is None else chosen),
+        schedule=as_schedule(schedule, None if optimizer is None else chosen),
         loss=loss,
         augment=augment,
         rng=rng,
-        seed=options.describe_seed(seed, rng),
+        seed=describe_seed(seed, rng),
         targets=targets,
         weight=source.weight,
         stream=source.stream,
         accumulate=accumulate,
         recalibrate=recalibrate,
-        metrics=options.as_metrics(metrics, validation),
+        metrics=as_metrics(metrics, validation),
         callback_settings={k: words for c in called for k, words in c.settings().items()},
     )
     run.monitor = choose_monitor(run, monitor, mode)
