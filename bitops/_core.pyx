@@ -1193,7 +1193,7 @@ _C_API = PyCapsule_New(<void *>bitops_c_api(), "bitops._core._C_API", NULL)
 cdef extern from *:
     """
     /* Let threads that use an object at once not count their references in it. */
-    static void bitops_share(PyObject *object) {
+    static void share_object(PyObject *object) {
     #ifndef Py_GIL_DISABLED
         (void)object;
     #elif PY_VERSION_HEX >= 0x030e0000
@@ -1203,7 +1203,7 @@ cdef extern from *:
     #endif
     }
     """
-    void bitops_share(object)
+    void share_object(object)
 
 
 cdef void share_functions():
@@ -1213,7 +1213,7 @@ cdef void share_functions():
     """
     for function in globals().values():
         if type(function) is type(adam):
-            bitops_share(function)
+            share_object(function)
 
 
 share_functions()

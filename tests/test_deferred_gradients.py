@@ -12,7 +12,7 @@ from bitops import _core, pack
 from bitops.layers import BinaryDense, Sequential, Sign
 from bitops.models import mlp
 from bitops.ops.mixed_gemm import code_gemm, weight_gemm
-from bitops.training import SGD, Adam, cross_entropy
+from bitops.training import SGD, Adam, Checkpoint, cross_entropy
 
 NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05
 # rows, columns, k: one and several parts of rows and columns, words that are not full
@@ -113,6 +113,16 @@ def test_who_looks_changes_nothing(bits, options, threads):
         assert_array_equal(a.value, b.value)
         assert a.signs() == b.signs() if a.binary else True
         assert_array_equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize(("there", "here"), [(8, 6), (6, 8), (7, 6)])
+def test_other_bits_are_refused_in_a_training_that_resumes(tmp_path, there, here):
+    x, y = np.random.default_rng(0).integers(256, size=(40, 96), dtype=np.uint8), np.arange(40) % 4
+    path = tmp_path / "run.ckpt"
+    make(there).fit(x, y, epochs=1, verbose=0, callbacks=Checkpoint(path))
+    make(there).fit(x, y, epochs=1, verbose=0, resume=path)
+    with pytest.raises(ValueError, match="gradient bits is"):
+        make(here).fit(x, y, epochs=1, verbose=0, resume=path)
 
 
 def passed(rows=4, **options):

@@ -28,11 +28,6 @@ def x(rng):
     return rng.normal(0, 2, (9, 3, 8, 7)).astype(np.float32)
 
 
-@pytest.fixture
-def rows(rng):
-    return rng.normal(0, 2, (30, 20)).astype(np.float32)
-
-
 def source(rng):
     features = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1, bias=False),

@@ -120,7 +120,8 @@ def _external_data(tensor: Any, folder: Path | None, left: dict[str, int]) -> by
 
 def _checked(onnx: Any, model: Any) -> Any:
     """Check a model, and put the bodies of its local functions in place of their calls."""
-    _check_functions(model)
+    if model.functions:
+        _check_functions(model)
     known = {entry.domain for entry in model.opset_import}
     try:
         for domain in {node.domain for node in model.graph.node} - known:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.writing import try_file
+from ..layers.base import all_layers
 from ..layers.states import (
     Tensors,
     check_generators,
@@ -350,11 +351,15 @@ def _describe_options(run: Run) -> dict[str, str]:
     """Put into words the options that are not at their defaults, which earlier files lack."""
     frozen = [str(i) for i, p in enumerate(run.model.parameters()) if not p.trainable]
     default = choose_monitor(run, None, None)
+    layers = all_layers(run.model.flat_layers())
+    roundings = (getattr(layer, "rounding", None) for layer in layers)
+    bits = {rounding.bits for rounding in roundings if rounding is not None}
     options = {
         "sample_weight": run.weight is not None and _describe_data(run.weight),
         "steps_per_epoch": run.stream is not None and str(run.batches),
         "accumulate": run.accumulate > 1 and str(run.accumulate),
         "recalibrate": run.recalibrate and str(run.recalibrate),
+        "gradient bits": bits != {8} and ", ".join(map(str, sorted(bits))),
         "metrics": ", ".join(run.metrics),
         "monitor": run.monitor != default and repr(run.monitor),
         "frozen parameters": ", ".join(frozen),
