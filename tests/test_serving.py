@@ -367,19 +367,68 @@ def test_stopping_answers_what_was_asked(example):
         ask.thread.join(20)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@contextmanager
+def program(*arguments):
+    """The program, serving a network of the zoo in a process of its own."""
+    argv = [sys.executable, PATH, *arguments, "--port", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, Asker(int(process.stdout.readline().rpartition(":")[2]))
+        finally:
+            process.kill()
+
+
+@posix
 def test_the_program_serves_a_file_until_sigterm(tmp_path):
     path = tmp_path / "network.safetensors"
     zoo.load("mnist-xnor-lenet5").save(path)
-    argv = [sys.executable, PATH, path, "--port", "0", "--images", "2"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            ask = Asker(int(process.stdout.readline().rpartition(":")[2]))
-            images = zoo.samples("mnist-xnor-lenet5")
-            status, _, answer = ask(npy(images[:2]), NPY)
-            assert status == 200 and answer["labels"] == [0, 1]
-            assert ask(npy(images), NPY)[0] == 413
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) in (0, -signal.SIGTERM)
-        finally:
-            process.kill()
+    with program(path, "--images", "2", "--drain", "0") as (process, ask):
+        images = zoo.samples("mnist-xnor-lenet5")
+        status, _, answer = ask(npy(images[:2]), NPY)
+        assert status == 200 and answer["labels"] == [0, 1]
+        assert ask(npy(images), NPY)[0] == 413
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+@posix
+def test_clients_can_leave_after_sigterm():
+    images = zoo.samples("mnist-mlp")
+    asked = threading.Semaphore(0)
+
+    def stays_until_told(port):
+        statuses, connection = [], http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        with closing(connection):
+            while True:
+                connection.request("POST", "/predict", images.tobytes(), {"Content-Type": RAW})
+                response = connection.getresponse()
+                statuses.append(response.status)
+                assert json.loads(response.read())["labels"] == list(range(10))
+                asked.release()
+                if response.headers["Connection"] == "close":
+                    return statuses
+
+    with program("mnist-mlp", "--drain", "3") as (process, ask), ThreadPoolExecutor(8) as clients:
+        busy = [clients.submit(stays_until_told, ask.port) for _ in range(8)]
+        for _ in range(100):
+            assert asked.acquire(timeout=20)
+        assert ask(path="/health")[2]["status"] == "ok"
+        process.send_signal(signal.SIGTERM)
+        statuses = [status for client in busy for status in client.result()]
+        assert set(statuses) == {200}
+        status, headers, _ = ask(images.tobytes())  # one that does not know
+        assert status == 200 and headers["Connection"] == "close"
+        status, _, answer = ask(path="/health")
+        assert status == 503 and answer["status"] == "stopping"
+        assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+@posix
+def test_sigint_does_not_wait_for_clients_to_leave():
+    with program("mnist-mlp", "--drain", "1000") as (process, ask):
+        assert ask(path="/health")[0] == 200
+        process.send_signal(signal.SIGINT)
+        process.wait(20)

@@ -16,7 +16,8 @@ Images come as JSON, {"images": [...]}; as the bytes of a .npy file (application
 bytes of their numbers alone (application/octet-stream). Bad ones get 400, 413 or 415 and a reason.
 One too many requests get 503 with Retry-After, at once: nothing here grows without a bound.
 
-`pip install starlette uvicorn httptools prometheus-client`, and uvloop where there is one.
+It needs bitops with its extra `serve`: `pip install '.[serve]'` in a checkout, or
+`pip install 'FILE.whl[serve]'` with a wheel. The page "Serving a network over HTTP" explains it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import io
 import json
 import logging
 import math
+import signal
 import socket
 import threading
 import time
@@ -36,6 +38,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
+from types import FrameType
 
 import numpy as np
 import uvicorn
@@ -76,6 +79,8 @@ class Limits:
     connections : int
     seconds : float
         For a client to send a whole request, and between two requests.
+    drain : float
+        Seconds after SIGTERM in which requests are still answered.
     """
 
     images: int = 64
@@ -84,6 +89,7 @@ class Limits:
     requests: int = 256
     connections: int = 512
     seconds: float = 10.0
+    drain: float = 5.0
 
 
 class Images:
@@ -240,6 +246,7 @@ class Service:
 
     def __init__(self, network: Network, shape: tuple[int, ...], dtype: str, limits: Limits):
         self.limits = limits
+        self.is_stopping = False  # a `Server` says so
         self._images = Images(shape, dtype, limits.images)
         self._in_progress = 0
         self._registry = CollectorRegistry()
@@ -302,6 +309,8 @@ class Service:
             response = JSONResponse({"error": "the network failed"}, 500)
         finally:
             self._in_progress -= 1
+        if self.is_stopping:
+            response.headers["Connection"] = "close"  # so that the next request goes elsewhere
         self._answers.labels(response.status_code).inc()
         self._seconds.observe(time.perf_counter() - start)
         return response
@@ -333,14 +342,14 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """Say whether requests can be answered, and what they must be like."""
-        works = not self._computing.done()
+        failed = self._computing.done()
         about = {
-            "status": "ok" if works else "failed",
+            "status": "failed" if failed else "stopping" if self.is_stopping else "ok",
             "shape": self._images.shape,
             "dtype": self._images.dtype.name,
             "most_images": self.limits.images,
         }
-        return JSONResponse(about, 200 if works else 503)
+        return JSONResponse(about, 200 if about["status"] == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """Return what has been counted."""
@@ -352,8 +361,33 @@ class Service:
         return JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)
 
 
-def server(service: Service) -> uvicorn.Server:
-    """Return the server of a service, which ends at SIGTERM when all requests are answered."""
+class Server(uvicorn.Server):
+    """Ends at SIGTERM some seconds later, and not before all requests are answered.
+
+    Meanwhile it takes further ones, since who sends them cannot know yet; but /health says 503, and
+    answers close their connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service):
+        super().__init__(config)
+        self._service = service
+        self._drain = 0.0  # seconds: Ctrl-C and `should_exit` do not wait
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM:
+            self._drain = self._service.limits.drain
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.is_stopping = True
+        end = time.monotonic() + self._drain
+        while time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(0.1)
+        await super().shutdown(sockets)
+
+
+def server(service: Service) -> Server:
+    """Return the server of a service."""
     limits = service.limits
 
     class Protocol(HttpToolsProtocol):
@@ -393,18 +427,17 @@ def server(service: Service) -> uvicorn.Server:
             self._deadline.cancel()
             super().connection_lost(error)
 
-    return uvicorn.Server(
-        uvicorn.Config(
-            service.app,
-            http=Protocol,
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            limit_concurrency=limits.connections,
-            timeout_keep_alive=limits.seconds,
-            timeout_graceful_shutdown=30,
-        )
+    config = uvicorn.Config(
+        service.app,
+        http=Protocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=limits.seconds,
+        timeout_graceful_shutdown=30,
     )
+    return Server(config, service)
 
 
 def demonstrate(service: Service, network: Packed, images: np.ndarray) -> None:
