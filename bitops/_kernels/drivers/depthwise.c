@@ -9,8 +9,9 @@
  *   weights     | tap 0   | tap 0   | tap 0   | ...               repeated for each output
  *
  * So count_taps counts the mismatches of all channels of several outputs at once, whatever their
- * number is, and store_counts writes them once. With a stride, each tap has a run of its own, as it
- * has where pixels do not end at a byte.
+ * number is, and store_counts writes them once; dot_taps does both where int32 results of a span
+ * lie side by side, and offsets are added afterwards. With a stride, each tap has a run of its own,
+ * as it has where pixels do not end at a byte.
  *
  * A span is some outputs of one line, at most BITOPS_COUNTS counts; more channels than that are cut
  * into spans too. A task is a span of several lines below each other, whose runs it keeps for the
