@@ -1,5 +1,5 @@
-# The usual call, checked and run at once: packed operands, and a result that is new and small or
-# lies where the kernels can write it.
+# The usual call, checked and run at once: packed operands, and a result that is new or lies where the
+# kernels can write it.
 #
 # Every public function asks a usual_* function first. This answers None if anything is unusual: an
 # operand to be packed, strides, a scale to be broadcast, memory that is shared, a wrong argument.
@@ -38,9 +38,11 @@ cdef extern from "numpy/arrayobject.h" nogil:
     bint PyArray_CHKFLAGS(PyArrayObject *, int)
 
 cdef enum:
-    NEW_BYTES = 1 << 16  # smaller results are made here
+    NEW_BYTES = 1 << 16  # of arrays that begin at a cache line
+    CACHE_LINE = 64
     MAX_BITS = 0x7fffffff  # in a row, because dot products are int32
 
+cdef double MOST_BYTES = 1e18  # more is left to NumPy, whose error says so
 LARGE = NEW_BYTES  # memory.py aligns larger arrays, and says why
 
 cdef type ndarray = numpy.ndarray
@@ -319,8 +321,15 @@ cdef const uint64_t *find_bits(usual_call *call, Bits bits, size_t rows) except?
     return <const uint64_t *>found.start
 
 
+cpdef object empty_lines(tuple shape, object dtype, Py_ssize_t nbytes):
+    """Return an uninitialised array of so many bytes that begins at a cache line."""
+    memory = empty(nbytes + CACHE_LINE, "u1")
+    start = -<size_t>PyArray_DATA(<PyArrayObject *><PyObject *>memory) % CACHE_LINE
+    return ndarray(shape, dtype, memory, start)
+
+
 cdef object find_result(usual_call *call, object out, PyArray_Descr *dtype, tuple shape):
-    """Return the array to fill, a small new one if out is None; None if it would be unusual.
+    """Return the array to fill, a new one if out is None; None if it would be unusual.
 
     call.store.c is its memory.
     """
@@ -331,9 +340,12 @@ cdef object find_result(usual_call *call, object out, PyArray_Descr *dtype, tupl
         nbytes = PyDataType_ELSIZE(dtype)
         for size in shape:
             nbytes *= <size_t>size
-        if nbytes >= NEW_BYTES:
+        if nbytes > MOST_BYTES:
             return None
-        out = empty(shape, <object>dtype)
+        if nbytes < NEW_BYTES:
+            out = empty(shape, <object>dtype)
+        else:
+            out = empty_lines(shape, <object>dtype, <Py_ssize_t>nbytes)
     elif not is_array(out, dtype):
         return None
     if not find_memory(<PyObject *>out, shape, True, &found):

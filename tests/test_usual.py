@@ -135,7 +135,10 @@ def test_unusual_results(isa, rng, operands):
         assert gemm(a, w, out) is None
     assert gemm(a, w[:3], memory[:9].reshape(3, 3)) is None
     assert gemm(w[:3], a, memory[3:].reshape(3, 3)) is None
-    assert gemm(bo.pack(np.ones((128, 1))), bo.pack(np.ones((128, 1)))) is None  # 64 KiB
+    large = gemm(bo.pack(np.ones((128, 1))), bo.pack(np.ones((128, 1))))  # 64 KiB
+    assert np.array_equal(large, np.ones((128, 128)))
+    assert large.ctypes.data % 64 == 0
+    assert large.flags.c_contiguous and large.flags.writeable
     assert gemm(bo.pack(np.ones((127, 1))), bo.pack(np.ones((128, 1)))) is not None
 
 
@@ -287,7 +290,8 @@ def test_unusual_values(isa):
         assert _core.usual_pack(values, -1) is None
     for axis in (0, -2, 2, True, 1.0, None, np.int64(1)):
         assert _core.usual_pack(x, axis) is None
-    assert _core.usual_pack(np.ones((128, 4096), bool), -1) is None  # 64 KiB of words
+    large = _core.usual_pack(np.ones((128, 4096), bool), -1)  # 64 KiB of words
+    assert large == bo.pack(np.ones((128, 4096))) and large.words.ctypes.data % 64 == 0
 
 
 def test_adopted_words(isa, rng):

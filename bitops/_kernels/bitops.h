@@ -48,6 +48,7 @@ typedef struct bitops_isa {
     bitops_shift_words_fn *shift_words;
     bitops_roll_rows_fn *roll_rows;
     bitops_count_taps_fn *count_taps;
+    bitops_dot_taps_fn *dot_taps;
     bitops_store_counts_fn *store_counts;
     bitops_sum_columns_fn *sum_columns;
     bitops_mean_windows_fn *mean_windows;

@@ -178,6 +178,10 @@ enum { BITOPS_COUNT_TAPS = 254, BITOPS_COUNT_BLOCK = 8 }; /* n_taps is at most t
 typedef void bitops_count_taps_fn(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
                                   size_t n_taps, size_t n_words, uint8_t *count_out);
 
+/* Writes k - 2 count for each of the first n of these positions. */
+typedef void bitops_dot_taps_fn(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                                size_t n_taps, size_t n, int32_t k, int32_t *dot_out);
+
 /* Stores rows x n mismatch counts, n <= BITOPS_COUNTS, which lie one after the other, at (row,
  * col). The kind is DOT, SCALED, HAMMING, HAMMING16 or SIGN; for SIGN, col is a multiple of 64,
  * words are written whole, and counts are read up to a word of them past the last. store.k is at

@@ -218,6 +218,34 @@ static void test_count_taps(const bitops_isa *isa) {
             }
 }
 
+static void test_dot_taps(const bitops_isa *isa) {
+    static const size_t tap_counts[] = {1, 2, 4, 9, 15, 16, 25, 49, 63, 64, 127, 254};
+    static const size_t sizes[] = {1, 15, 16, 17, 64, 127, 256, 260, 511, 512, 513, 1040};
+    for (size_t t = 0; t < COUNT(tap_counts); t++)
+        for (size_t s = 0; s < COUNT(sizes); s++)
+            for (int pattern = 0; pattern < PATTERNS; pattern++) {
+                const size_t n_taps = tap_counts[t], n = sizes[s], ld = (n + 511) / 512 * 8;
+                /* The first tap ends before the fence. */
+                const uint8_t *run =
+                    (const uint8_t *)(input_words(0, ld + (n_taps + 7) / 8, pattern) + ld +
+                                      (n_taps + 7) / 8);
+                const uint64_t *w = input_words(1, n_taps * ld, pattern);
+                const uint8_t *taps[BITOPS_COUNT_TAPS];
+                for (size_t i = 0; i < n_taps; i++)
+                    taps[i] = run - 8 * ld - i;
+                const outputs out = make_outputs(n * sizeof(int32_t), 4 * (n_taps % 16));
+                isa->dot_taps(taps, w, ld, n_taps, n, (int32_t)n_taps, out.got);
+                for (size_t i = 0; i < n; i++) {
+                    int32_t dot = 0;
+                    for (size_t tap = 0; tap < n_taps; tap++)
+                        dot += (taps[tap][i / 8] >> i % 8 ^ w[tap * ld + i / 64] >> i % 64) & 1 ? -1
+                                                                                                : 1;
+                    ((int32_t *)out.want)[i] = dot;
+                }
+                check_outputs(n_taps, n, (size_t)pattern);
+            }
+}
+
 static void test_store_counts(const bitops_isa *isa) {
     static const int stores[] = {0, 1, 2, 3, 4, 7, 8, 9, 10};
     static const size_t columns[] = {1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 128, 130, 257, 512, 513};
@@ -516,6 +544,7 @@ const named_test pack_tests[] = {
     {"popcount_columns", test_popcount_columns},
     {"majority_columns", test_majority_columns},
     {"count_taps", test_count_taps},
+    {"dot_taps", test_dot_taps},
     {"store_counts", test_store_counts},
     {"sum_columns", test_sum_columns},
     {"mean_windows", test_mean_windows},

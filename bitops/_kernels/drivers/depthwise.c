@@ -9,8 +9,9 @@
  *   weights     | tap 0   | tap 0   | tap 0   | ...               repeated for each output
  *
  * So count_taps counts the mismatches of all channels of several outputs at once, whatever their
- * number is, and store_counts writes them once. With a stride, each tap has a run of its own, as it
- * has where pixels do not end at a byte.
+ * number is, and store_counts writes them once; dot_taps does both where int32 results of a span
+ * lie side by side, and offsets are added afterwards. With a stride, each tap has a run of its own,
+ * as it has where pixels do not end at a byte.
  *
  * A span is some outputs of one line, at most BITOPS_COUNTS counts; more channels than that are cut
  * into spans too. A task is a span of several lines below each other, whose runs it keeps for the
@@ -153,14 +154,16 @@ static void gather_run(const depthwise_plan *p, const span *s, size_t ky, size_t
                        run_out);
 }
 
-/* Which line of the image the runs of each slot hold. */
+/* Which line of the image the runs of each slot hold, and of which lines the offsets are held. */
 typedef struct held_lines {
     size_t line[BITOPS_COUNT_TAPS];
+    size_t offsets;
 } held_lines;
 
 static void hold_nothing(const depthwise_plan *p, held_lines *held) {
     for (size_t i = 0; i < min_size(p->args->image.kernel_height, BITOPS_COUNT_TAPS); i++)
         held->line[i] = SIZE_MAX;
+    held->offsets = SIZE_MAX;
 }
 
 /* The runs that taps of row ky of the kernel meet, gathered unless they are held. Lines of the
@@ -263,6 +266,23 @@ static void store_sums(const bitops_store *store, const int32_t *sums, size_t ro
     store_block(sums, n, rows, n, row, col, store);
 }
 
+static void add_offset(const int32_t *offset, size_t n, int32_t *restrict dots) {
+    for (size_t j = 0; j < n; j++)
+        dots[j] += offset[j];
+}
+
+/* Adds what positions outside add to the dot products of a span, which lie side by side. Outputs
+ * without offsets, whose taps all lie inside, follow each other. */
+static void add_offsets(const bitops_store *store, size_t rows, size_t row, size_t n,
+                        int32_t *dots) {
+    const int32_t *offset;
+    size_t first = 0;
+    for (; first < rows && (offset = store_offset(store, row + first)); first++)
+        add_offset(offset, n, dots + first * n);
+    for (; rows > first && (offset = store_offset(store, row + rows - 1)); rows--)
+        add_offset(offset, n, dots + (rows - 1) * n);
+}
+
 static void convolve_span(const bitops_isa *isa, const depthwise_plan *p, const span *s,
                           const uint64_t *weights, held_lines *held, const thread_memory *m) {
     const bitops_image *im = &p->args->image;
@@ -271,12 +291,21 @@ static void convolve_span(const bitops_isa *isa, const depthwise_plan *p, const 
     const size_t n = s->channels * p->per_channel, col = s->first * p->per_channel;
     bitops_store store = p->args->store;
     if (store.offset) {
-        bitops_gather_offsets(im, row, s->outputs, m->offset_row);
+        if (held->offsets != im->offset_y[s->y])
+            bitops_gather_offsets(im, row, s->outputs, m->offset_row);
+        held->offsets = im->offset_y[s->y];
         store.offset_row = m->offset_row;
         store.first_row = row;
     }
     if (p->part == p->taps) {
         gather_runs(p, s, held, m->runs, taps);
+        if (store.kind == BITOPS_STORE_DOT && p->per_channel == 1 && store.ldc == n) {
+            int32_t *dots = (int32_t *)store.c + row * n;
+            isa->dot_taps(taps, weights, p->weight_words, p->taps, s->outputs * n, store.k, dots);
+            if (store.offset)
+                add_offsets(&store, s->outputs, row, n, dots);
+            return;
+        }
         count_span(isa, p, s, 0, p->taps, taps, weights, m);
         isa->store_counts(m->counts, s->outputs, n, row, col, &store);
         return;

@@ -407,7 +407,10 @@ void bitops_count_taps_avx512(const uint8_t *const *taps, const uint64_t *w, siz
     count_taps(taps, w, ldw, n_taps, n_words, count_out);
 }
 
-enum { AHEAD = 1024 }; /* bytes of rows without gaps, how far ahead to ask for lines to write */
+void bitops_dot_taps_avx512(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                            size_t n_taps, size_t n, int32_t k, int32_t *dot_out) {
+    dot_taps(taps, w, ldw, n_taps, n, k, dot_out);
+}
 
 /* store_counts for numbers; kind is a constant at every call. */
 BITOPS_INLINE void store_numbers(const bitops_store_kind kind, const uint8_t *count, size_t rows,

@@ -347,6 +347,11 @@ void bitops_count_taps_neon(const uint8_t *const *taps, const uint64_t *w, size_
     count_taps(taps, w, ldw, n_taps, n_words, count_out);
 }
 
+void bitops_dot_taps_neon(const uint8_t *const *taps, const uint64_t *w, size_t ldw, size_t n_taps,
+                          size_t n, int32_t k, int32_t *dot_out) {
+    dot_taps(taps, w, ldw, n_taps, n, k, dot_out);
+}
+
 void bitops_store_counts_neon(const uint8_t *count, size_t rows, size_t n, size_t row, size_t col,
                               const bitops_store *store) {
     store_counts(count, rows, n, row, col, store);

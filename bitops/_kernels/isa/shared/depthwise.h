@@ -137,10 +137,11 @@ BITOPS_INLINE void store_run(const bitops_store_kind kind, const uint8_t *count,
     }
 }
 
+enum { AHEAD = 1024 }; /* bytes of rows without gaps, how far ahead to ask for lines to write */
+
 /* Stores rows that plain_rows has found, as one run of n numbers in all. */
 BITOPS_INLINE void store_plain(const uint8_t *count, size_t n, size_t row, size_t col,
                                const bitops_store *store) {
-    enum { AHEAD = 1024 }; /* bytes, within rows without gaps; else lines of the next row */
     const size_t size = store_number_size(store->kind), row_bytes = store->ldc * size;
     const size_t ahead = n < store->ldc ? row_bytes : AHEAD;
     char *c = (char *)store->c + row * row_bytes + col * size;
@@ -150,6 +151,34 @@ BITOPS_INLINE void store_plain(const uint8_t *count, size_t n, size_t row, size_
         store_run(BITOPS_STORE_HAMMING, count, n, store->k, c, ahead);
     else
         store_run(BITOPS_STORE_HAMMING16, count, n, store->k, c, ahead);
+}
+
+/* Counts a vector at a time and stores its dot products at once, so that those of the next one are
+ * made while lines are waited for. */
+BITOPS_INLINE void dot_vectors(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                               size_t n_taps, size_t n, int32_t k, int levels, int32_t *dot_out) {
+    enum { VECTOR_COUNTS = VECTOR_WORDS * BITOPS_WORD_BITS };
+    uint8_t count[VECTOR_COUNTS];
+    for (size_t i = 0; i < n; i += VECTOR_COUNTS) {
+        count_run_vector(taps, i / 8, w + i / BITOPS_WORD_BITS, ldw, n_taps, levels, count);
+        if (n - i >= VECTOR_COUNTS)
+            store_run(BITOPS_STORE_DOT, count, VECTOR_COUNTS, k, (char *)(dot_out + i), AHEAD);
+        else
+            store_run(BITOPS_STORE_DOT, count, n - i, k, (char *)(dot_out + i), AHEAD);
+    }
+}
+
+BITOPS_INLINE void dot_taps(const uint8_t *const *taps, const uint64_t *w, size_t ldw,
+                            size_t n_taps, size_t n, int32_t k, int32_t *dot_out) {
+    BITOPS_ASSUME(n_taps <= BITOPS_COUNT_TAPS);
+    if (n_taps == 3 * 3)
+        dot_vectors(taps, w, ldw, 3 * 3, n, k, 4, dot_out);
+    else if (n_taps < 1 << 4)
+        dot_vectors(taps, w, ldw, n_taps, n, k, 4, dot_out);
+    else if (n_taps < 1 << 6)
+        dot_vectors(taps, w, ldw, n_taps, n, k, 6, dot_out);
+    else
+        dot_vectors(taps, w, ldw, n_taps, n, k, COUNT_LEVELS, dot_out);
 }
 
 /* The counts below which a dot product exceeds its threshold. */

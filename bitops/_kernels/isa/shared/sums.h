@@ -18,7 +18,7 @@
 enum {
     SUM_LANES = sizeof(sum_vector) / sizeof(double),
     SUM_VECTORS = 8,
-    SUM_ROWS = 32 /* of a block of wide rows */
+    SUM_ROWS = 8 /* of a block of wide rows */
 };
 
 /* Adds `vectors` vectors of columns, a constant. */
