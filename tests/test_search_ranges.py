@@ -250,7 +250,7 @@ def test_folds(rng):
 
 
 @pytest.mark.parametrize("words", (1, 2, 7, 8, 9, 17))
-@pytest.mark.parametrize("first", (1, 2, 8, 9, 17))
+@pytest.mark.parametrize("first", (1, 2, 7, 9, 17))
 def test_scans(isa, rng, words, first):
     """Full products, whatever folds are compared at first, in the order of rows or not."""
     first = min(first, words)

@@ -266,18 +266,24 @@ typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t
  * i, from row `row` of the call on, has word p at a[p lda + i]; column j of n <=
  * BITOPS_SIEVE_COLUMNS, from `col` on, at b[p BITOPS_SIEVE_COLUMNS + j], 0 if it is missing. What
  * is found has no distances, and there is room for it. For words <= BITOPS_SIEVE_WORDS and most <=
- * words * BITOPS_SIEVE_MOST: of unlike rows, few have as few mismatches. scratch has
- * BITOPS_SIEVE_ROW_WORDS words for each row, if there are several. */
+ * bitops_sieve_most(words). scratch has BITOPS_SIEVE_ROW_WORDS words for each row, if there are
+ * several. */
 enum {
     BITOPS_SIEVE_COLUMNS = 128,
-    BITOPS_SIEVE_WORDS = 6,
-    BITOPS_SIEVE_MOST = 20,
+    BITOPS_SIEVE_WORDS = 12,
     BITOPS_SIEVE_SMALL = 6,
     BITOPS_SIEVE_ROW_WORDS = 16,
 };
 typedef void bitops_sieve_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *b, size_t n,
                              size_t words, int32_t most, size_t row, size_t col,
                              bitops_found *found, uint64_t *scratch);
+
+/* Of unlike rows, one pair of a thousand passes up to so many mismatches, which are counted in
+ * bytes. */
+static inline int32_t bitops_sieve_most(size_t words) {
+    const int32_t most = 26 * (int32_t)words - 6;
+    return most < 254 ? most : 254;
+}
 
 /* How many groups of 5 bits a sieve looks at, the last of a word having 4 bits. So few tell unlike
  * rows apart with a probability of 0.9999, unless bits are left out of them: fold rows to these. */

@@ -504,11 +504,11 @@ static void sieve_case(const bitops_isa *isa, size_t m, size_t n, size_t words, 
 }
 
 static void test_sieve(const bitops_isa *isa) {
-    static const size_t sizes[] = {1, 2, 31, 63, 64, 65, 100, 127, 128};
-    for (size_t words = 1; words <= BITOPS_SIEVE_WORDS; words++)
-        for (int32_t most = 0; most <= (int32_t)words * BITOPS_SIEVE_MOST; most += 1 + most / 2)
+    static const size_t sizes[] = {1, 64, 65, 127, 128}, words[] = {1, 2, 6, 7, 12};
+    for (size_t p = 0; p < COUNT(words); p++)
+        for (int32_t most = 0; most <= bitops_sieve_most(words[p]); most += 1 + most / 2)
             for (size_t s = 0; s < COUNT(sizes); s++)
-                sieve_case(isa, sizes[(s + words) % COUNT(sizes)], sizes[s], words, most);
+                sieve_case(isa, sizes[(s + p) % COUNT(sizes)], sizes[s], words[p], most);
 }
 
 /* ---- the bound ----------------------------------------------------------------------------- */

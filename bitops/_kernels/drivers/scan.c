@@ -49,7 +49,7 @@ typedef struct scan_plan {
 static int is_sieved(const bitops_isa *isa, const bitops_range_args *args, size_t rows,
                      size_t words) {
     return isa->sieve && !args->bounds && rows >= SIEVE_LEAST && words <= BITOPS_SIEVE_WORDS &&
-           args->radius <= (int32_t)words * BITOPS_SIEVE_MOST;
+           args->radius <= bitops_sieve_most(words);
 }
 
 static void plan_sieve(scan_plan *plan) {

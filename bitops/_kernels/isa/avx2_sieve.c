@@ -23,6 +23,10 @@ BITOPS_INLINE sieve_u8 sieve_min(sieve_u8 a, sieve_u8 b) {
     return (sieve_u8)_mm256_min_epu8((__m256i)a, (__m256i)b);
 }
 
+BITOPS_INLINE sieve_u8 sieve_add(sieve_u8 a, sieve_u8 b) {
+    return (sieve_u8)_mm256_adds_epu8((__m256i)a, (__m256i)b);
+}
+
 BITOPS_INLINE int sieve_lacks(sieve_u8 v) {
     return !_mm256_testc_si256((__m256i)v, _mm256_set1_epi8((char)0x88));
 }

@@ -24,6 +24,10 @@ BITOPS_INLINE sieve_u8 sieve_min(sieve_u8 a, sieve_u8 b) {
     return (sieve_u8)_mm512_min_epu8((__m512i)a, (__m512i)b);
 }
 
+BITOPS_INLINE sieve_u8 sieve_add(sieve_u8 a, sieve_u8 b) {
+    return (sieve_u8)_mm512_adds_epu8((__m512i)a, (__m512i)b);
+}
+
 BITOPS_INLINE int sieve_lacks(sieve_u8 v) {
     const __m512i top_u32x16 = _mm512_set1_epi32((int)0x88888888);
     return _mm512_cmpneq_epi32_mask(_mm512_and_si512((__m512i)v, top_u32x16), top_u32x16) != 0;

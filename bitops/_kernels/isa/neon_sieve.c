@@ -21,6 +21,10 @@ BITOPS_INLINE sieve_u8 sieve_min(sieve_u8 a, sieve_u8 b) {
     return vminq_u8(a, b);
 }
 
+BITOPS_INLINE sieve_u8 sieve_add(sieve_u8 a, sieve_u8 b) {
+    return vqaddq_u8(a, b);
+}
+
 BITOPS_INLINE int sieve_lacks(sieve_u8 v) {
     return vminvq_u8(vtstq_u8(v, vdupq_n_u8(0x80)) & vtstq_u8(v, vdupq_n_u8(0x08))) == 0;
 }

@@ -2,19 +2,22 @@
  *
  * Tables ("four Russians", tables.h) whose entries are capped: of the mismatches in 5 bits at most
  * `cap` count. The sums are smaller than the mismatches, hardly ever small enough for unlike rows,
- * and cost less: a nibble holds the sums of 13 / cap groups. An entry has a nibble for each column:
+ * and cost less: a nibble holds the sums of 15 / cap groups. An entry has a nibble for each column:
  *
  *   byte         0          1          ...   63
  *   low nibble   column 0   column 1         column 63
  *   high nibble  column 64  column 65        column 127
  *
- *   A word, and most <= BITOPS_SIEVE_SMALL: 5 to 7 groups that all fit a nibble, which starts so
- * that its highest bit is set if there are more than `most`. One test for 128 columns. Otherwise:
- * all groups of all words; sums of nibbles are added to 8-bit counters, which hold at most 39 a
- * word.
+ * One word, most <= BITOPS_SIEVE_SMALL: 5 to 7 groups that all fit a nibble, which starts so that
+ * its highest bit is set if there are more than `most`. One test for 128 columns.
+ *
+ * Else all groups of all words. Sums of nibbles are added to 8-bit counters, which grow by at most
+ * 39 a word: those of SIEVE_WORDS (234 <= 255) as nibble_counts of avx2_tables.h; of more words, as
+ * bytes that saturate.
  *
  * The includer has set SIEVE_BYTES, the size of a vector, before, and defines for vectors
  *   sieve_min(a, b)           the smaller bytes
+ *   sieve_add(a, b)           the sums of bytes, at most 255
  *   sieve_lacks(v)            whether the highest bit of any nibble is 0
  *   sieve_any(v, most)        whether any byte is at most `most`
  *   sieve_mask(bytes, most)   a bit for each of 64 bytes in memory that is
@@ -32,7 +35,9 @@ enum {
     SIEVE_PARTS = ENTRY_BYTES / SIEVE_BYTES,
     SIEVE_HALF = BITOPS_SIEVE_COLUMNS / 2,
     SIEVE_TABLES = GROUPS * TABLE_STRIDE,
-    SIEVE_LOW = 12, /* mismatches of a word, up to which caps of 2 tell enough */
+    SIEVE_WORDS = 6, /* whose counters cannot be full */
+    SIEVE_FULL = 4,  /* beside a cap: counters may be */
+    SIEVE_LOW = 12,  /* mismatches of a word, up to which caps of 2 tell enough */
 };
 
 /* Where a sieve is, and where it puts what passes. */
@@ -204,7 +209,7 @@ BITOPS_INLINE void sieve_few(const unsigned groups, const uint64_t *a, size_t m,
 
 /* ---- all groups, in bytes ------------------------------------------------------------------ */
 
-/* The counters of a row between two words, as nibble_counts of avx2_tables.h. */
+/* The counters of a row between two words; if `full`, high ones are bytes too. */
 typedef struct sieve_counts {
     sieve_u8 low[SIEVE_PARTS];
     sieve_u16 high[SIEVE_PARTS];
@@ -212,12 +217,25 @@ typedef struct sieve_counts {
 
 _Static_assert(sizeof(sieve_counts) == BITOPS_SIEVE_ROW_WORDS * sizeof(uint64_t), "of a row");
 
+/* Adds the sums of some groups. */
+BITOPS_INLINE void add_to_counts(const int full, sieve_u8 sums, sieve_u8 *low, sieve_u16 *high) {
+    if (full) {
+        *low = sieve_add(*low, sums & 15);
+        *high = (sieve_u16)sieve_add((sieve_u8)*high, shift_right(sums, 4) & 15);
+    } else {
+        *low += sums & 15;
+        *high += (sieve_u16)sums >> 4;
+    }
+    SIEVE_KEEP(*low);
+    SIEVE_KEEP(*high);
+}
+
 /* Adds one word of m rows. If `first`, counters start at 0; if `last`, they are tested. */
-BITOPS_INLINE void sieve_column(const int cap, const int first, const int last, const uint64_t *a,
+BITOPS_INLINE void sieve_column(const int form, const int first, const int last, const uint64_t *a,
                                 size_t m, const uint8_t *tables, sieve_counts *rows,
                                 const sieve_place *place) {
-    enum { NIBBLE = 15 };
-    const unsigned together = NIBBLE / (unsigned)cap;
+    const int cap = form & 3, full = form & SIEVE_FULL;
+    const unsigned together = 15 / (unsigned)cap;
     BITOPS_IN_POINTER(tables);
     for (size_t i = 0; i < m; i++) {
         sieve_u8 low[SIEVE_PARTS];
@@ -232,12 +250,8 @@ BITOPS_INLINE void sieve_column(const int cap, const int first, const int last, 
             sieve_u8 sums[SIEVE_PARTS];
             add_entries(g, g + together < GROUPS ? g + together : GROUPS, tables, a[i], sums);
             BITOPS_UNROLL
-            for (size_t part = 0; part < SIEVE_PARTS; part++) {
-                low[part] += sums[part] & NIBBLE;
-                high[part] += (sieve_u16)sums[part] >> 4;
-                SIEVE_KEEP(low[part]);
-                SIEVE_KEEP(high[part]);
-            }
+            for (size_t part = 0; part < SIEVE_PARTS; part++)
+                add_to_counts(full, sums[part], low + part, high + part);
         }
         if (!last) {
             BITOPS_UNROLL
@@ -248,7 +262,7 @@ BITOPS_INLINE void sieve_column(const int cap, const int first, const int last, 
             continue;
         }
         BITOPS_UNROLL
-        for (size_t part = 0; part < SIEVE_PARTS; part++)
+        for (size_t part = 0; part < SIEVE_PARTS && !full; part++)
             high[part] -= (sieve_u16)low[part] >> 4 & 0xff0;
         sieve_u8 least = sieve_min(low[0], (sieve_u8)high[0]);
         BITOPS_UNROLL
@@ -265,13 +279,14 @@ BITOPS_INLINE void sieve_column(const int cap, const int first, const int last, 
     }
 }
 
-BITOPS_INLINE void sieve_words(const int cap, const uint64_t *a, size_t lda, size_t m,
+/* form is the cap, and SIEVE_FULL if counters may be. */
+BITOPS_INLINE void sieve_words(const int form, const uint64_t *a, size_t lda, size_t m,
                                const uint64_t *b, size_t words, uint8_t *tables, sieve_counts *rows,
                                const sieve_place *place) {
     for (size_t p = 0; p < words; p++, a += lda, b += BITOPS_SIEVE_COLUMNS) {
         const int first = p == 0, last = p + 1 == words;
-        make_sieve(cap, GROUPS, b, 0, tables);
-        CALL_WITH_ENDS(sieve_column, cap, first, last, a, m, tables, rows, place);
+        make_sieve(form & 3, GROUPS, b, 0, tables);
+        CALL_WITH_ENDS(sieve_column, form, first, last, a, m, tables, rows, place);
     }
 }
 
@@ -301,7 +316,9 @@ BITOPS_INLINE void sieve(const uint64_t *a, size_t lda, size_t m, const uint64_t
         sieve_few(7, a, m, tables, &place);
         break;
     default:
-        if ((size_t)most <= words * SIEVE_LOW)
+        if (words > SIEVE_WORDS)
+            sieve_words(3 | SIEVE_FULL, a, lda, m, b, words, tables, rows, &place);
+        else if ((size_t)most <= words * SIEVE_LOW)
             sieve_words(2, a, lda, m, b, words, tables, rows, &place);
         else
             sieve_words(3, a, lda, m, b, words, tables, rows, &place);
