@@ -89,7 +89,7 @@ def self_join(rng: np.random.Generator, rows: int, k: int, radius: int) -> None:
         lambda: full_product.scan(part, words, limits, False, first, lambda *own: found.append(own))
     )
     seconds *= (rows - 1) / 2 / len(part)
-    show(f"the same, all pairs ({first} words first)", f"{seconds:.1f} s", "from a part")
+    show(f"the same, all pairs (folds of {first} words first)", f"{seconds:.1f} s", "from a part")
 
 
 def join_sets(rng: np.random.Generator, metric: str, radius: float) -> None:

@@ -68,7 +68,7 @@ def test_ranges(isa, rng, metric, k):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", (64, 300))
 def test_ranges_of_sorted_rows(isa, rng, metric, k, monkeypatch):
-    """Rows sorted by size, few in a call, of which part of the words are compared at first."""
+    """Rows sorted by size, few in a call, of which folds are compared at first."""
     monkeypatch.setattr(full_product, "SORTED_ROWS", 8)
     monkeypatch.setattr(full_product, "SAMPLE_SHARE", 0)
     monkeypatch.setattr(limits, "FEW_ROWS", 1)
@@ -234,27 +234,30 @@ def test_plans():
     assert all(bits <= 32 for _, bits in wide.chunks)
 
 
-def test_first_words(rng):
-    """Of unlike rows the first words tell; of rows that begin alike, later ones would."""
+def test_folds(rng):
+    """Short folds tell unlike rows apart, wherever these differ, but not rows that they erase."""
     words = rng.integers(0, 2**64, (20_000, 16), np.uint64)
     near = limits.Limits(OWN["hamming"], 40, 1024, None)
     first, cost = full_product.choose_product(words, words, near)
     all_words, full_cost = full_product.choose_product(words[:100], words, near)
     assert first in (2, 3) and all_words == 16 and cost < full_cost / 3
-    words[:, :12] = 0
-    assert full_product.choose_product(words, words, near)[0] >= 14
+    words[:, :13] = 0
+    assert full_product.choose_product(words, words, near)[0] == first
+    words[:, :8] = words[:, 8:]  # folds of 8, 4, 2 words and one are zeros
+    assert full_product.choose_product(words, words, near)[0] == 3
     assert full_product.choose_product(words[:, :1].copy(), words[:, :1].copy(), near)[0] == 1
+    assert_array_equal(full_product.folded(words, 7)[:, 3], words[:, 3] ^ words[:, 10], strict=True)
 
 
 @pytest.mark.parametrize("words", (1, 2, 7, 8, 9, 17))
-@pytest.mark.parametrize("first", (1, 2, 8, 9, 17))
+@pytest.mark.parametrize("first", (1, 2, 7, 9, 17))
 def test_scans(isa, rng, words, first):
-    """Full products, whatever words are compared at first, in the order of rows or not."""
+    """Full products, whatever folds are compared at first, in the order of rows or not."""
     first = min(first, words)
     x = noisy_copies(rng, 700, 64 * words - 5, 20 * words)
     bits = bo.pack(x)
     distances = bo.hamming(bits, bits)
-    for radius in (0, 11 * words, 16, 20, 31 * words, 64 * words):
+    for radius in (0, 2, 4, 6, 7, 11 * words, 16, 20, 31 * words, 64 * words):
         for upper in (False, True):
             found = _core.scan(bits.words, bits.words, radius, upper, 33, 640, first)
             pairs, values = np.empty(len(found), np.uint64), np.empty(len(found), np.int32)
@@ -267,7 +270,7 @@ def test_scans(isa, rng, words, first):
 
 
 def test_many_rows_scanned(rng, monkeypatch):
-    """Several calls of the native module, and a sample that cuts the words."""
+    """Several calls of the native module, and a sample that folds the words."""
     monkeypatch.setattr(full_product, "SAMPLE_SHARE", 1)
     monkeypatch.setattr(full_product, "CALL_COST", 0)
     monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
@@ -379,6 +382,7 @@ def test_progress(rng, monkeypatch, has_tqdm, radius):
 
     monkeypatch.setattr(search.progress, "tqdm", Bar if has_tqdm else None)
     monkeypatch.setattr(multi_index, "CHOICE_COST", 0)
+    monkeypatch.setattr(multi_index, "KEY_COST", 1)
     x, y = bo.pack(rng.random((3000, 64)) < 0.5), bo.pack(rng.random((2000, 64)) < 0.5)
     assert search.within(x, y, radius, "hamming").nnz == np.sum(bo.hamming(x, y) <= radius)
     assert len(totals) == has_tqdm

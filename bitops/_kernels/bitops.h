@@ -59,6 +59,7 @@ typedef struct bitops_isa {
     bitops_gemm_short_fn *gemm_short;   /* or NULL */
     bitops_conv_narrow_fn *conv_narrow; /* or NULL */
     bitops_count_pairs_fn *count_pairs;
+    bitops_sieve_fn *sieve; /* or NULL */
     bitops_lookup_panel_fn *lookup_panel;
     bitops_lookup_panel_small_fn *lookup_panel_small;
     bitops_lookup_tables_f32_fn *lookup_tables_f32;
@@ -433,8 +434,8 @@ typedef struct bitops_range_args {
 /* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and
  * return 0 if memory for these was missing. Workspaces are aligned to 64 bytes. */
 
-/* Compares rows [first, first + rows) of a with all of b: first the leading `first_words` words,
- * and what is left of each pair that passes. first_words is at least 1, and at most k_words and
+/* Compares rows [first, first + rows) of a with all of b: first folds of them to `first_words`
+ * words, and then each pair that passes. first_words is at least 1, and at most k_words and
  * BITOPS_SCAN_WORDS, so that panels fit the second-level cache. */
 enum { BITOPS_SCAN_WORDS = 512 };
 size_t bitops_scan_workspace_size(const bitops_isa *isa, const bitops_range_args *args, size_t rows,

@@ -266,6 +266,37 @@ typedef void bitops_count_pairs_fn(const uint64_t *a, size_t lda, const uint64_t
                                    size_t k_words, const uint64_t *pairs, size_t n, int32_t most,
                                    int32_t *count_out);
 
+/* Finds rows and columns that may have at most `most` mismatches: all that do, and few others. Row
+ * i, from row `row` of the call on, has word p at a[p lda + i]; column j of n <=
+ * BITOPS_SIEVE_COLUMNS, from `col` on, at b[p BITOPS_SIEVE_COLUMNS + j], 0 if it is missing. What
+ * is found has no distances, and there is room for it. For words <= BITOPS_SIEVE_WORDS and most <=
+ * bitops_sieve_most(words). scratch has BITOPS_SIEVE_ROW_WORDS words for each row, if there are
+ * several. */
+enum {
+    BITOPS_SIEVE_COLUMNS = 128,
+    BITOPS_SIEVE_WORDS = 12,
+    BITOPS_SIEVE_SMALL = 6,
+    BITOPS_SIEVE_ROW_WORDS = 16,
+};
+typedef void bitops_sieve_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *b, size_t n,
+                             size_t words, int32_t most, size_t row, size_t col,
+                             bitops_found *found, uint64_t *scratch);
+
+/* Of unlike rows, one pair of a thousand passes up to so many mismatches, which are counted in
+ * bytes. */
+static inline int32_t bitops_sieve_most(size_t words) {
+    const int32_t most = 26 * (int32_t)words - 6;
+    return most < 254 ? most : 254;
+}
+
+/* How many groups of 5 bits a sieve looks at, the last of a word having 4 bits. So few tell unlike
+ * rows apart with a probability of 0.9999, unless bits are left out of them: fold rows to these. */
+static inline unsigned bitops_sieve_groups(size_t words, int32_t most) {
+    if (words > 1 || most > BITOPS_SIEVE_SMALL)
+        return 13;
+    return most <= 3 ? 5 : most <= 5 ? 6 : 7;
+}
+
 /* Numbers times weights by lookup. With all combinations of signs, 4 elements of a row of x have 16
  * sums; these are a table, from which 4 bits of a row of w select one. A panel holds n <=
  * BITOPS_LOOKUP_COLUMNS rows of w: for every 32 bits of k, those of each column. Tables are aligned

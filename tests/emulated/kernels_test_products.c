@@ -467,6 +467,50 @@ static void test_count_pairs(const bitops_isa *isa) {
         }
 }
 
+/* Pairs that may be near: all that are, each once, and of unlike rows hardly any. Every third
+ * column is a row of a with up to `most` bits inverted, or one more. */
+static void sieve_case(const bitops_isa *isa, size_t m, size_t n, size_t words, int32_t most) {
+    enum { ROW = 5, COL = 1000, COLUMNS = BITOPS_SIEVE_COLUMNS };
+    uint64_t *a = input(0, m * words * sizeof *a), *b = input(1, COLUMNS * words * sizeof *b);
+    uint64_t *pairs = input(2, m * n * sizeof *pairs);
+    uint64_t *scratch = workspace_of(m * BITOPS_SIEVE_ROW_WORDS * sizeof *scratch);
+    bitops_found found = {.pairs = pairs, .capacity = m * n};
+    for (size_t i = 0; i < m * words; i++)
+        a[i] = random64();
+    for (size_t j = 0; j < COLUMNS; j++) {
+        for (size_t p = 0; p < words; p++)
+            b[p * COLUMNS + j] = j >= n ? 0 : j % 3 ? random64() : a[p * m + j % m];
+        for (int32_t i = 0; j < n && i < most + (int32_t)(j % 2); i++) {
+            const size_t bit = random64() % (64 * words);
+            b[bit / 64 * COLUMNS + j] ^= (uint64_t)1 << bit % 64;
+        }
+    }
+    isa->sieve(a, m, m, b, n, words, most, ROW, COL, &found, scratch);
+    size_t next = 0, unlike = 0;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            int32_t mismatches = 0;
+            for (size_t p = 0; p < words; p++)
+                mismatches += __builtin_popcountll(a[p * m + i] ^ b[p * COLUMNS + j]);
+            const int kept =
+                next < found.count && pairs[next] == ((uint64_t)(ROW + i) << 32 | (COL + j));
+            check(kept || mismatches > most, "near pair", i, j, (size_t)most);
+            next += (size_t)kept;
+            unlike += kept && mismatches > most;
+        }
+    check(next == found.count, "pairs in order", m, n, words);
+    check(unlike <= 3 + n / 3 + m * n / 20, "unlike pairs", m, n, (size_t)most);
+    free_workspace(scratch);
+}
+
+static void test_sieve(const bitops_isa *isa) {
+    static const size_t sizes[] = {1, 64, 65, 127, 128}, words[] = {1, 2, 6, 7, 12};
+    for (size_t p = 0; p < COUNT(words); p++)
+        for (int32_t most = 0; most <= bitops_sieve_most(words[p]); most += 1 + most / 2)
+            for (size_t s = 0; s < COUNT(sizes); s++)
+                sieve_case(isa, sizes[(s + p) % COUNT(sizes)], sizes[s], words[p], most);
+}
+
 /* ---- the bound ----------------------------------------------------------------------------- */
 
 /* It has no result to compare: it runs, and says what it did. */
@@ -484,6 +528,7 @@ const named_test product_tests[] = {
     {"gemm_short", test_gemm_short},
     {"conv_narrow", test_conv_narrow},
     {"count_pairs", test_count_pairs},
+    {"sieve", test_sieve},
     {"lookup_panel", test_lookup_u8},
     {"lookup_panel_small", test_lookup_small},
     {"lookup_tables_f32", test_lookup_f32},

@@ -324,17 +324,22 @@ BITOPS_INLINE void add_columns(const int halves, const uint64_t *a, size_t lda, 
     }
 }
 
-/* Whether no column of a row is kept, for WITHIN, where this is the rule. The columns of a panel
- * that are not there count too. */
-BITOPS_INLINE int none_kept(__m256i (*counts_u16x16)[4], const bitops_store *store) {
-    if (store->kind != BITOPS_STORE_WITHIN)
+/* Whether no column of a row is kept, for WITHIN and TOPK, where this is the rule. The columns of a
+ * panel that are not there count too. */
+BITOPS_INLINE int none_kept(__m256i (*counts_u16x16)[4], size_t row, const bitops_store *store) {
+    uint32_t limit;
+    if (store->kind == BITOPS_STORE_WITHIN)
+        limit = (uint32_t)store->most + 1;
+    else if (store->kind == BITOPS_STORE_TOPK && !store->bounds)
+        limit = heap_limit((const uint64_t *)store->c + row * store->ldc);
+    else
         return 0;
     __m256i least_u16x16 = counts_u16x16[0][0];
     for (int j = 1; j < 8; j++)
         least_u16x16 = _mm256_min_epu16(least_u16x16, counts_u16x16[j / 4][j % 4]);
     const __m128i least_u16x8 = _mm_min_epu16(_mm256_castsi256_si128(least_u16x16),
                                               _mm256_extracti128_si256(least_u16x16, 1));
-    return _mm_extract_epi16(_mm_minpos_epu16(least_u16x8), 0) > store->most;
+    return (uint32_t)_mm_extract_epi16(_mm_minpos_epu16(least_u16x8), 0) >= limit;
 }
 
 BITOPS_NOINLINE void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
@@ -349,7 +354,7 @@ BITOPS_NOINLINE void table_block(const uint64_t *a, size_t lda, size_t m, const 
         add_columns(2, a, lda, m, panel, k_words, rows);
     for (size_t i = 0; i < m; i++) {
         int32_t mismatches[NR];
-        if (none_kept(rows[i].totals_u16x16, store))
+        if (none_kept(rows[i].totals_u16x16, row + i, store))
             continue;
         prefetch_results(row + i + PREFETCH_ROWS, col, n, store);
         for (int j = 0; j < 4; j++)
@@ -362,7 +367,7 @@ BITOPS_NOINLINE void table_block(const uint64_t *a, size_t lda, size_t m, const 
 /* Stores the counts of one row, without a detour where its outputs are a full panel of them. */
 BITOPS_INLINE void store_counts(__m256i (*counts_u16x16)[4], size_t n, size_t row, size_t col,
                                 const bitops_store *store) {
-    if (none_kept(counts_u16x16, store))
+    if (none_kept(counts_u16x16, row, store))
         return;
     int32_t *const c = (int32_t *)store->c + row * store->ldc + col;
     const int whole = n == NR && !store->offset;

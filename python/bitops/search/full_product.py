@@ -1,9 +1,10 @@
 """All pairs of rows within a range, by comparing every two.
 
-Most pairs of rows differ so much that their first words tell. So only these are compared at first,
-as many as a sample of the rows suggests, and the others for the pairs that pass. By metrics of sets
-rows of unlike sizes are far apart: if these are many, rows are sorted by size, and a block of them
-is compared with those of like sizes only.
+Most pairs of rows differ so much that short folds of them tell: the XOR of their words, as many
+words together as a sample of the rows suggests. A fold has no more mismatches than the rows, which
+are compared in full only for the pairs whose folds pass. By metrics of sets rows of unlike sizes
+are far apart: if these are many, rows are sorted by size, and a block of them is compared with
+those of like sizes only.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ Words = NDArray[np.uint64]
 Pairs = NDArray[np.uint64]
 Ids = NDArray[np.int64]
 
-MOST_FIRST = 64
+FOLDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 SAMPLE_PAIRS = 1 << 14
 SAMPLE_SHARE = 1 << 14  # as many times more pairs there must be, for a sample to pay
 
-# Nanoseconds on one AVX-512 core for two rows, and for each of their words that are compared.
-SCAN_COST, SCAN_WORD_COST = 0.02, 0.06
-CALL_COST = 1e8  # of one call of the native module, between which the progress bar moves
+# Nanoseconds on one AVX-512 core for two rows, and for each word of their folds.
+SCAN_COST, SCAN_WORD_COST = 0.01, 0.05
+CALL_COST = 3e8  # of one call of the native module, between which the progress bar moves
 MOST_ROWS = 4096  # of one call
 SORTED_ROWS = 256  # and of rows that are sorted by size: with their like
 
 
 def choose_product(a: Words, b: Words, limits: Limits) -> tuple[int, float]:
-    """Choose how many words to compare at first.
+    """Choose how many words the folds have that are compared at first.
 
     Returns
     -------
@@ -44,21 +45,27 @@ def choose_product(a: Words, b: Words, limits: Limits) -> tuple[int, float]:
         Nanoseconds that a pair of rows takes on average.
     """
     k_words = a.shape[1]
-    full = SCAN_COST + SCAN_WORD_COST * k_words
-    if k_words == 1 or len(a) * len(b) < SAMPLE_PAIRS * SAMPLE_SHARE:
-        return min(k_words, _core.SCAN_WORDS), full
-    most = min(k_words - 1, MOST_FIRST)
+    full = min(k_words, _core.SCAN_WORDS), SCAN_COST + SCAN_WORD_COST * k_words
+    folds = [words for words in FOLDS if words < k_words]
+    if not folds or len(a) * len(b) < SAMPLE_PAIRS * SAMPLE_SHARE:
+        return full
     rng = np.random.default_rng(0)
     i, j = (rng.integers(0, len(rows), SAMPLE_PAIRS) for rows in (a, b))
-    differing = a[i, :most] ^ b[j, :most]
-    counts = row_counts(differing.reshape(-1, 1)).reshape(differing.shape)
-    passed = np.cumsum(counts, axis=1) <= np.reshape(limits.of_pairs(i, j), (-1, 1))
-    passing = passed.mean(axis=0) + 1 / SAMPLE_PAIRS
-    costs = SCAN_COST + SCAN_WORD_COST * np.arange(1, most + 1) + pair_cost(k_words) * passing
-    first = int(np.argmin(costs))
-    if costs[first] < full:
-        return first + 1, float(costs[first])
-    return min(k_words, _core.SCAN_WORDS), full
+    differing, most = a[i] ^ b[j], limits.of_pairs(i, j)
+    costs = [full]
+    for words in folds:
+        passing = (row_counts(folded(differing, words)) <= most).mean() + 1 / SAMPLE_PAIRS
+        cost = SCAN_COST + SCAN_WORD_COST * words + pair_cost(k_words) * float(passing)
+        costs.append((words, cost))
+    return min(costs, key=lambda own: own[1])
+
+
+def folded(rows: Words, words: int) -> Words:
+    """Return the XOR of the words of each row that lie `words` apart."""
+    parts = -(-rows.shape[1] // words)
+    padded = np.zeros((len(rows), parts * words), np.uint64)
+    padded[:, : rows.shape[1]] = rows
+    return np.bitwise_xor.reduce(padded.reshape(-1, parts, words), axis=1)
 
 
 def scan(a: Words, b: Words, limits: Limits, upper: bool, first_words: int, add: Add) -> None:
