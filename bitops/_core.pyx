@@ -364,6 +364,19 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
     check_stop(&stop)
 
 
+def peak(const float[::1] x):
+    """Return the largest magnitude, 0 if there is none, NaN if one is NaN."""
+    cdef c.bitops_stop stop = at_signals()
+    cdef float most
+    if x.shape[0] == 0:
+        return 0.0
+    with nogil:
+        most = c.bitops_peak(c.bitops_isa_active(), &x[0], x.shape[0], &stop,
+                             c.bitops_get_num_threads())
+    check_stop(&stop)
+    return most
+
+
 def quantize(const float[::1] x, float scale, uint32_t seed, int zero, uint8_t[::1] codes_out):
     """Round x * scale + zero up or down at random.
 
@@ -380,8 +393,8 @@ def quantize(const float[::1] x, float scale, uint32_t seed, int zero, uint8_t[:
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(&x[0], x.shape[0], scale, seed, zero, &codes_out[0], &stop,
-                          c.bitops_get_num_threads())
+        c.bitops_quantize(c.bitops_isa_active(), &x[0], x.shape[0], scale, seed, zero,
+                          &codes_out[0], &stop, c.bitops_get_num_threads())
     check_stop(&stop)
 
 

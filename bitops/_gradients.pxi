@@ -1,6 +1,62 @@
 # Gradients of images: of products with +-1 filters, and of pools. Included by _core.pyx.
 
 
+def conv_codes(const uint8_t[:, :, :, ::1] x, const uint64_t[:, ::1] w, object window, int bits,
+               const float[::1] alpha, const float[::1] bias, float[:, :, :, ::1] c_out, int zero,
+               int outside, int most):
+    """Convolve images of codes as bitplane_gemm_scaled multiplies patches, if that is faster.
+
+    Parameters
+    ----------
+    x : IN, shape (n, h, w, c)
+    w : IN, shape (o, ceil(kh * kw * c / 64)), 255 * kh * kw * c < 2**31
+    window : tuple
+        A Window of geometry.py.
+    alpha, bias : IN, shape (o,), or None
+    c_out : OUT, shape (n, oh, ow, o); the bits of int32 without alpha and bias
+    outside : int, in 0..255
+        The code of positions outside.
+    bits, zero, most
+        As in bitplane_gemm, for positions outside too.
+
+    Returns
+    -------
+    bool
+        Whether it has been done. If not, patches are to be multiplied.
+    """
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_mixed_args args
+    if not (x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3] and w.shape[0]):
+        return False
+    if not (1 <= bits <= 8 and 0 <= zero <= 255 and 0 <= outside <= 255 and 0 <= most <= 255):
+        raise ValueError(f"[_core] codes must fit a byte, got {bits}, {zero}, {outside}, {most}")
+    set_window(window, x.shape[3], False, &windows)
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    args = make_mixed(output_rows(x.shape[0], &windows),
+                      windows.kernel_height * windows.kernel_width * <size_t>x.shape[3],
+                      &x[0, 0, 0, 0], <void *>first_number(c_out))
+    args.n, args.ldw, args.stop = w.shape[0], w.shape[1], &stop
+    args.bits, args.zero, args.most = bits, zero, most
+    check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
+    for axis, size in enumerate((x.shape[0], windows.out_height, windows.out_width, w.shape[0])):
+        check_size("c_out", c_out.shape[axis], size)
+    args.alpha = scales("alpha", alpha, args.n)
+    args.bias = scales("bias", bias, args.n)
+    args.w = <const uint64_t *>first(w)
+    if args.m == 0 or not c.bitops_taps_share_tables(isa, &args, &windows):
+        return False
+    workspace = make_scratch(c.bitops_conv_by_taps_workspace_size(isa, &args, &windows, n_threads))
+    with nogil:
+        c.bitops_conv_by_taps(isa, &args, &windows, outside, workspace.start, n_threads)
+    check_stop(&stop)
+    return True
+
+
 cdef int run_to_images(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, object window,
                        const float[::1] alpha, const float[::1] bias,
                        float[:, :, :, ::1] images_out) except -1:

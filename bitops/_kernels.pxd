@@ -116,7 +116,10 @@ cdef extern from "bitops.h" nogil:
     void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                             size_t rows, size_t n, void *x_out, bitops_stop *stop,
                             int n_threads) noexcept
-    void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, int zero,
+    float bitops_peak(const bitops_isa *isa, const float *x, size_t n, bitops_stop *stop,
+                      int n_threads) noexcept
+    void bitops_quantize(const bitops_isa *isa, const float *x, size_t n, float scale,
+                         uint32_t seed, int zero,
                          uint8_t *codes_out, bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                bitops_stop *stop, int n_threads) noexcept
@@ -291,6 +294,15 @@ cdef extern from "bitops.h" nogil:
                                        int n_threads) noexcept
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
+
+    int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
+                                 const bitops_image *windows) noexcept
+    size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                              const bitops_image *windows,
+                                              int n_threads) noexcept
+    void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
+                             const bitops_image *windows, uint8_t outside, void *workspace,
+                             int n_threads) noexcept
 
     size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args,
                                                  int n_threads) noexcept

@@ -26,6 +26,7 @@ from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
 from bitops.ops.mixed_conv import code_conv2d, products_to_images
 from bitops.ops.mixed_gemm import code_gemm
+from bitops.ops.patches import patch_blocks
 from bitops.quantizers import ByteGradient
 from conftest import random_signs
 
@@ -120,6 +121,48 @@ def test_codes_outside_of_images_are_0(isa, rng, bits, zero):
     inside = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     got = code_conv2d(x, w, bits, zero, padding=1)
     assert_array_equal(got, code_conv2d(inside, w, bits, zero))
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "channels", "outputs", "kernel", "stride", "padding", "dilation"),
+    (
+        (3, (6, 7), 32, 64, (3, 3), 1, 1, 1),  # a run of taps ends within a word
+        (2, (9, 5), 64, 70, (3, 3), 1, 2, 1),  # 2 positions over, 6 columns over
+        (1, (9, 11), 96, 130, (2, 3), (1, 2), ((0, 3), (1, 0)), (2, 1)),
+        (2, (7, 9), 64, 65, (3, 2), 1, 1, (1, 2)),  # taps are no neighbours
+        (1, (4, 3), 1056, 64, (2, 3), 1, 1, 1),  # one tap at a time fits
+        (9, (2, 2), 64, 64, (2, 2), 2, 0, 1),  # no pixel is seen twice
+    ),
+)
+@pytest.mark.parametrize(("bits", "zero", "outside"), [(6, 32, 32), (7, 64, 1), (3, 0, 5)])
+def test_windows_share_the_tables_of_pixels(
+    isa,
+    threads,
+    rng,
+    bits,
+    zero,
+    outside,
+    images,
+    size,
+    channels,
+    outputs,
+    kernel,
+    stride,
+    padding,
+    dilation,
+):
+    window = make_window("test", size, kernel, stride, padding, dilation)
+    x = rng.integers(1 if zero else 0, 2**bits, (images, *size, channels), np.uint8)
+    signs = random_signs(rng, outputs, window.taps * channels)
+    w = bo.pack(signs.reshape(outputs, *kernel, channels))
+    ((_, rows),) = patch_blocks(x, window, outside=outside, max_bytes=2**30)
+    want = code_gemm(rows, bo.pack(signs), 8, zero)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "outside": outside}
+    got = code_conv2d(x, w, bits, zero, **settings)
+    assert_array_equal(got, want.reshape(got.shape))
+    most = max(abs(int(x.min()) - zero), abs(int(x.max()) - zero))
+    scaled = code_conv2d(x, w, bits, zero, alpha=0.5, bias=3, most=most, **settings)
+    assert_array_equal(scaled, got.astype(np.float32) * np.float32(0.5) + np.float32(3))
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ typedef struct bitops_isa {
     bitops_norm_products_fn *norm_products;
     bitops_norm_gradient_fn *norm_gradient;
     bitops_within_f32_fn *within_f32;
+    bitops_peak_f32_fn *peak_f32;
+    bitops_quantize_f32_fn *quantize_f32;
     bitops_affine_f32_fn *affine_f32;
     bitops_larger_f32_fn *larger_f32;
     bitops_conv_f32_fn *conv_f32;     /* or NULL */
@@ -189,10 +191,13 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
 /* Writes +1 or -1 for each bit; dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                         size_t rows, size_t n, void *x_out, bitops_stop *stop, int n_threads);
+/* The largest magnitude, 0 for n = 0; NaN if there is one. */
+float bitops_peak(const bitops_isa *isa, const float *x, size_t n, bitops_stop *stop,
+                  int n_threads);
 /* codes_out = x * scale + zero, rounded up or down at random so that the mean is kept; 0 gives
  * zero. The sums must lie in 1..255. The same seed gives the same result. */
-void bitops_quantize(const float *x, size_t n, float scale, uint32_t seed, int zero,
-                     uint8_t *codes_out, bitops_stop *stop, int n_threads);
+void bitops_quantize(const bitops_isa *isa, const float *x, size_t n, float scale, uint32_t seed,
+                     int zero, uint8_t *codes_out, bitops_stop *stop, int n_threads);
 /* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
@@ -506,6 +511,19 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
 size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args, int n_threads);
 void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
                             const bitops_image *windows, void *workspace, int n_threads);
+
+/* Convolutions of images of codes, uint8, contiguous, where all windows that see a pixel share its
+ * tables: whether the numbers, filters and windows are such that this is possible, and faster than
+ * to multiply patches. m counts output positions, k is that of patches, and `outside` is the code
+ * of positions there, whose magnitude is not above `most` either. Of `windows` only the lengths are
+ * read; x is not turned. The workspace is aligned to 64. */
+int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
+                             const bitops_image *windows);
+size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                          const bitops_image *windows, int n_threads);
+void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
+                         const bitops_image *windows, uint8_t outside, void *workspace,
+                         int n_threads);
 
 /* Products of numbers with +-1 weights, of which the largest are kept. */
 typedef struct bitops_score_args {

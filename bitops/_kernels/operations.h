@@ -445,6 +445,14 @@ typedef void bitops_norm_gradient_fn(const bitops_norm *norm, const float *x, co
 /* 1 where the magnitude of x is at most `limit`, else -1. */
 typedef void bitops_within_f32_fn(const float *x, size_t n, float limit, float *within_out);
 
+/* The largest magnitude of n numbers; NaN if one is NaN. */
+typedef float bitops_peak_f32_fn(const float *x, size_t n);
+
+/* x * scale + zero, plus the upper 16 bits of hash32(seed + place * 0x9e3779b9) as a fraction, rounded down;
+ * the sum without the fraction must lie in 1..255. */
+typedef void bitops_quantize_f32_fn(const float *x, size_t n, float scale, uint32_t seed, int zero,
+                                    uint8_t *codes_out);
+
 /* y = x [* alpha] [+ bias], then max(y, 0) if asked, for rows of n numbers; each step is rounded to
  * float32, and NaN stays. alpha and bias have n entries, or are NULL. y may be x. */
 typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const float *alpha,

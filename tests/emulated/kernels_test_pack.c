@@ -410,6 +410,31 @@ static void test_norm(const bitops_isa *isa) {
         }
 }
 
+static void test_quantize(const bitops_isa *isa) {
+    for (size_t s = 0; s < COUNT(bit_sizes); s++) {
+        const size_t n = bit_sizes[s];
+        float *x = input(0, n * sizeof(float));
+        for (size_t i = 0; i < n; i++)
+            x[i] = (float)(i * 37 % 127) / 63 - 1;
+        for (int zero = 2; zero <= 128; zero *= 2) {
+            const outputs out = make_outputs(n, 0);
+            isa->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.got);
+            generic->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.want);
+            check_outputs(n, (size_t)zero, s);
+        }
+        float most = 0;
+        for (size_t i = 0; i < n; i++)
+            most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        check(isa->peak_f32(x, n) == most, "peak", n, s, 0);
+        if (n == 0)
+            continue;
+        x[n / 2] = -HUGE_VALF;
+        check(isa->peak_f32(x, n) == HUGE_VALF, "infinite peak", n, s, 0);
+        x[n - 1] = NAN;
+        check(isnan(isa->peak_f32(x, n)), "peak of NaN", n, s, 0);
+    }
+}
+
 /* ---- numbers ------------------------------------------------------------------------------- */
 
 /* Numbers with NaN, infinities and both zeros among them. */
@@ -554,6 +579,8 @@ const named_test pack_tests[] = {
     {"norm_products", test_norm},
     {"norm_gradient", test_norm},
     {"within_f32", test_norm},
+    {"peak_f32", test_quantize},
+    {"quantize_f32", test_quantize},
     {"affine_f32", test_affine_f32},
     {"larger_f32", test_larger_f32},
     {NULL, NULL},

@@ -106,7 +106,7 @@ static void unpack(const call *c) {
 }
 
 static void quantize(const call *c) {
-    bitops_quantize(numbers, LONG, 100, 7, c->out, c->stop, c->threads);
+    bitops_quantize(c->isa, numbers, LONG, 100, 7, 128, c->out, c->stop, c->threads);
 }
 
 static void magnitude(const call *c) {

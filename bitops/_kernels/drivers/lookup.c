@@ -37,15 +37,14 @@ typedef struct block {
     size_t i, m, j, n;
 } block;
 
-/* The largest magnitude that a number can have. */
-static int largest(const bitops_mixed_args *args) {
+int bitops_largest_number(const bitops_mixed_args *args) {
     const int above = (1 << args->bits) - 1 - args->zero;
     return args->most ? args->most : above > args->zero ? above : args->zero;
 }
 
 /* Panels that were made beforehand have the order of the other lookups. */
 int bitops_numbers_are_small(const bitops_isa *isa, const bitops_mixed_args *args) {
-    return !args->is_float && isa->small_most && largest(args) <= isa->small_most &&
+    return !args->is_float && isa->small_most && bitops_largest_number(args) <= isa->small_most &&
            !(args->lookup_panels && isa->lookup_panel_small);
 }
 
@@ -111,7 +110,7 @@ static void run_slice(const bitops_isa *isa, const bitops_mixed_args *args, cons
     const size_t panel_size = b->m > ROWS ? 2 * k_words * COLUMNS : 0;
     bitops_lookup tile = {.tables = tables, .ldc = args->n, .first = p == 0};
     tile.halves = ceil_div(bits, HALF_BITS);
-    tile.most = bitops_numbers_are_small(isa, args) ? largest(args) : 0;
+    tile.most = bitops_numbers_are_small(isa, args) ? bitops_largest_number(args) : 0;
     tile.table_stride = tile.halves * (tile.most ? BITOPS_SMALL_BYTES : BITOPS_LOOKUP_BYTES);
     bitops_lookup_panel_fn *const make_panel =
         tile.most && isa->lookup_panel_small ? isa->lookup_panel_small : isa->lookup_panel;

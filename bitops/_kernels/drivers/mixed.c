@@ -6,9 +6,9 @@
 
 #include <string.h>
 
-/* Bits up to which planes are faster than lookups of small numbers, and than rows in lanes that
- * these fill by half; measured: README.md. */
-enum { FEW_PLANES = 1, LANE_PLANES = 4 };
+/* Bits up to which planes are faster than rows in lanes that these fill by half; measured:
+ * README.md. */
+enum { LANE_PLANES = 4 };
 
 typedef enum way { PLANES, LOOKUP, LANES } way;
 

@@ -4,6 +4,8 @@
 
 #include "bitops.h"
 
+enum { FEW_PLANES = 1 }; /* bits up to which planes are faster than lookups of small numbers */
+
 /* planes.c: for uint8 of few bits. The workspace, in bytes, is aligned to 64. */
 int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
@@ -20,6 +22,7 @@ void bitops_mixed_by_lanes(const bitops_isa *isa, const bitops_mixed_args *args,
 /* lookup.c: for everything else; k > 0. Whether numbers are so small that sums of four fit a byte,
  * and the ISA looks up bytes. */
 int bitops_numbers_are_small(const bitops_isa *isa, const bitops_mixed_args *args);
+int bitops_largest_number(const bitops_mixed_args *args); /* in magnitude, that x - zero can have */
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads);
 
 /* mixed.c: what codes of numbers add to the sums of each column, in a workspace aligned to 64. */

@@ -428,6 +428,7 @@ void bitops_sum_columns_avx2(const float *x, size_t ld, size_t rows, size_t n, d
 typedef __m256 float_vector;
 
 #include "isa/shared/means.h"
+#include "isa/shared/quantize.h"
 
 void bitops_mean_windows_avx2(const bitops_windows *windows, float *mean_out) {
     mean_windows(windows, mean_out);
@@ -440,6 +441,7 @@ void bitops_adam_avx2(const bitops_adam_args *args, size_t first, size_t n) {
 }
 
 DEFINE_NORM(avx2)
+DEFINE_QUANTIZE(avx2)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

@@ -479,6 +479,7 @@ void bitops_sum_columns_avx512(const float *x, size_t ld, size_t rows, size_t n,
 typedef __m512 float_vector;
 
 #include "isa/shared/means.h"
+#include "isa/shared/quantize.h"
 
 void bitops_mean_windows_avx512(const bitops_windows *windows, float *mean_out) {
     mean_windows(windows, mean_out);
@@ -491,6 +492,7 @@ void bitops_adam_avx512(const bitops_adam_args *args, size_t first, size_t n) {
 }
 
 DEFINE_NORM(avx512)
+DEFINE_QUANTIZE(avx512)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

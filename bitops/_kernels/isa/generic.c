@@ -345,6 +345,7 @@ void bitops_sum_columns_generic(const float *x, size_t ld, size_t rows, size_t n
 typedef float float_vector __attribute__((vector_size(16)));
 
 #include "isa/shared/means.h"
+#include "isa/shared/quantize.h"
 
 void bitops_mean_windows_generic(const bitops_windows *windows, float *mean_out) {
     mean_windows(windows, mean_out);
@@ -357,6 +358,7 @@ void bitops_adam_generic(const bitops_adam_args *args, size_t first, size_t n) {
 }
 
 DEFINE_NORM(generic)
+DEFINE_QUANTIZE(generic)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

@@ -374,6 +374,7 @@ void bitops_sum_columns_neon(const float *x, size_t ld, size_t rows, size_t n, d
 typedef float32x4_t float_vector;
 
 #include "isa/shared/means.h"
+#include "isa/shared/quantize.h"
 
 void bitops_mean_windows_neon(const bitops_windows *windows, float *mean_out) {
     mean_windows(windows, mean_out);
@@ -386,6 +387,7 @@ void bitops_adam_neon(const bitops_adam_args *args, size_t first, size_t n) {
 }
 
 DEFINE_NORM(neon)
+DEFINE_QUANTIZE(neon)
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 

@@ -88,7 +88,9 @@ class Gradient:
         if self.rounding is None:
             return weight_gemm(rows, bits, out=out)
         zero, bias = self.correction(bits)
-        return code_gemm(rows, bits, self.rounding.bits, zero, alpha=self.step, bias=bias, out=out)
+        most = self.rounding.most if zero else None
+        scales = {"alpha": self.step, "bias": bias}
+        return code_gemm(rows, bits, self.rounding.bits, zero, **scales, most=most, out=out)
 
     def correction(self, bits: BitArray) -> tuple[int, np.ndarray | None]:
         """Return what products of codes subtract from these, or else add to their outputs.
@@ -107,17 +109,18 @@ class Gradient:
     def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
         """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
         assert self.rounding is not None
-        sides = ((0, 0), *padding, (0, 0))
-        images = np.pad(self.numbers, sides, constant_values=self.rounding.zero)
         zero, bias = self.correction(filters)
         return code_conv2d(
-            images,
+            self.numbers,
             filters,
             self.rounding.bits,
             zero,
+            padding=padding,
             dilation=dilation,
             alpha=self.step,
             bias=bias,
+            outside=self.rounding.zero,
+            most=self.rounding.most if zero else None,
         )
 
     def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:

@@ -230,9 +230,15 @@ def code_conv2d(
     groups: int = 1,
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
+    outside: int = 0,
+    most: int | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Do what `bitplane_conv2d` does for the numbers x - zero; those outside have the code 0."""
+    """Do what `bitplane_conv2d` does for the numbers x - zero.
+
+    `outside` is the code of positions outside, and `most` the largest magnitude of a number if it
+    is known, so that the codes need not be looked at.
+    """
     images = number_images("bitplane_conv2d", x)
     if images.dtype != np.uint8:
         raise TypeError(f"[bitplane_conv2d] x must have dtype uint8, got {images.dtype}")
@@ -240,13 +246,27 @@ def code_conv2d(
     operands = _mixed_image_operands(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups
     )
-    most = check_sums("bitplane_conv2d", images, bits, operands.k, zero)
+    if most is None:
+        most = check_sums("bitplane_conv2d", images, bits, operands.k, zero)
     if most and operands.window.is_padded:  # 0: not known
-        most = max(most, zero)
+        most = max(most, abs(outside - zero))
     scales = scales_of("bitplane_conv2d", operands.shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32
     result = Result("bitplane_conv2d", operands.shape, dtype, out, images, operands.w, *scales)
     panels = operands.panels
+    if operands.groups == 1 and _core.conv_codes(
+        np.require(images, np.uint8, ("C", "A")),
+        operands.w,
+        operands.window,
+        bits,
+        scales[0],
+        scales[2],
+        result.array.view(np.float32),
+        zero,
+        outside,
+        most,
+    ):
+        return result.deliver()
 
     def multiply(rows: NDArray[Any], filters: slice, matrix: NDArray[Any]) -> None:
         words = operands.w[filters]
@@ -258,7 +278,7 @@ def code_conv2d(
                 rows, words, panels, bits, alpha, bias, matrix, False, zero, most
             )
 
-    _convolve(operands, multiply, result.array)
+    _convolve(operands, multiply, result.array, outside)
     return result.deliver()
 
 
@@ -315,7 +335,9 @@ def _part(scales: Scales, filters: slice) -> Scales:
     )
 
 
-def _convolve(operands: MixedImageOperands, multiply: _Multiply, result: NDArray[Any]) -> None:
+def _convolve(
+    operands: MixedImageOperands, multiply: _Multiply, result: NDArray[Any], outside: int = 0
+) -> None:
     """Multiply all patches with the filters of their group, and write a contiguous result."""
     if result.size == 0:
         return
@@ -324,7 +346,7 @@ def _convolve(operands: MixedImageOperands, multiply: _Multiply, result: NDArray
     for group in range(operands.groups):
         images = operands.x[..., group * channels : (group + 1) * channels]
         filters = slice(group * count, (group + 1) * count)
-        for block, rows in patch_blocks(images, operands.window):
+        for block, rows in patch_blocks(images, operands.window, outside=outside):
             part = result[block]
             if operands.groups == 1:
                 multiply(rows, filters, part.reshape(len(rows), o))  # a view of the block

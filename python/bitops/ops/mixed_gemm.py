@@ -157,9 +157,13 @@ def code_gemm(
     *,
     alpha: ArrayLike | None = None,
     bias: ArrayLike | None = None,
+    most: int | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Do what `bitplane_gemm` does for the numbers x - zero, of which x are codes."""
+    """Do what `bitplane_gemm` does for the numbers x - zero, of which x are codes.
+
+    `most` is their largest magnitude if it is known, so that the codes need not be looked at.
+    """
     if isinstance(x, BitArray):
         raise TypeError("[bitplane_gemm] x must have dtype uint8, got a BitArray (gemm takes bits)")
     numbers = plain_array("bitplane_gemm", "x", x)
@@ -167,7 +171,8 @@ def code_gemm(
         raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)
     rows, turned, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
-    most = check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1], zero)
+    if most is None:
+        most = check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1], zero)
     scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32
     result = Result("bitplane_gemm", shape, dtype, out, rows, words, *scales)

@@ -65,6 +65,8 @@ class ByteGradient:
     ----------
     zero : int
         The code of 0, 2^(bits - 1).
+    most : int
+        The largest magnitude of code - zero, zero - 1.
 
     Notes
     -----
@@ -98,6 +100,10 @@ class ByteGradient:
         return 1 << (self.bits - 1)
 
     @property
+    def most(self) -> int:
+        return self.zero - 1
+
+    @property
     def generator(self) -> np.random.Generator:
         """The source of random numbers; checkpoints save its state."""
         return self._rng
@@ -122,12 +128,12 @@ class ByteGradient:
             If `g` holds infinities or NaN.
         """
         numbers = np.ascontiguousarray(g, np.float32)
-        most = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
-        if not math.isfinite(most):
+        largest = _core.peak(numbers.reshape(-1))
+        if not math.isfinite(largest):
             raise ValueError("[ByteGradient] g must be finite, got infinity or NaN")
         # This is rounded down, so that the largest number does not exceed so many steps.
-        steps = self.zero - 1
-        scale = np.nextafter(np.float32(min(steps / most if most else 1.0, LARGEST)), np.float32(0))
+        steps = min(self.most / largest if largest else 1.0, LARGEST)
+        scale = np.nextafter(np.float32(steps), np.float32(0))
         codes = np.empty(numbers.shape, np.uint8)
         seed = int(self._rng.integers(2**32))
         _core.quantize(numbers.reshape(-1), scale, seed, self.zero, codes.reshape(-1))
