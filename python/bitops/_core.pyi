@@ -63,6 +63,7 @@ def compare(
 ) -> bool: ...
 def unpack(dtype: int, words: _Words, n: int, x_out: NDArray[np.uint8]) -> None: ...
 def transpose(words: _Words, words_out: _Words) -> None: ...
+def peak(x: NDArray[np.float32]) -> float: ...
 def quantize(
     x: NDArray[np.float32], scale: float, seed: int, zero: int, codes_out: NDArray[np.uint8]
 ) -> None: ...
@@ -430,6 +431,18 @@ def bitplanes_to_images(
     images_out: NDArray[np.float32],
     zero: int = 0,
 ) -> None: ...
+def conv_codes(
+    x: NDArray[np.uint8],
+    w: _Words,
+    window: tuple[Any, ...],
+    bits: int,
+    alpha: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    c_out: NDArray[np.float32],
+    zero: int,
+    outside: int,
+    most: int,
+) -> bool: ...
 def bitplane_gemm(
     x: NDArray[np.uint8],
     w: _Words,

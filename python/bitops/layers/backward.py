@@ -169,8 +169,9 @@ class WeightGradient:
         if self.code_bits is None:
             weight_gemm(rows, bits, out=out)
         else:
-            scales = {"alpha": self.alpha, "bias": self.bias}
-            code_gemm(rows, bits, self.code_bits, self.zero, **scales, out=out)
+            code_gemm(
+                rows, bits, self.code_bits, self.zero, alpha=self.alpha, bias=self.bias, out=out
+            )
 
 
 def conv_weight_gradient(
