@@ -165,6 +165,26 @@ def test_windows_share_the_tables_of_pixels(
     assert_array_equal(scaled, got.astype(np.float32) * np.float32(0.5) + np.float32(3))
 
 
+def test_tables_of_pixels_for_long_filters(isa, rng):
+    for channels in (1824, 2048):  # 16,416 and 18,432 bits: more than 256 words
+        x = rng.integers(0, 16, (1, 4, 4, channels), np.uint8)
+        signs = random_signs(rng, 64, 9 * channels)
+        w = bo.pack(signs.reshape(64, 3, 3, channels))
+        window = make_window("test", (4, 4), (3, 3), 1, 0, 1)
+        ((_, rows),) = patch_blocks(x, window, outside=0, max_bytes=2**30)
+        got = bo.bitplane_conv2d(x, w, bits=4)
+        assert_array_equal(got.reshape(-1, 64), rows.astype(np.int32) @ signs.T.astype(np.int32))
+
+
+def test_tables_of_pixels_that_no_memory_holds(isa):
+    lines, pixels = 1073796779, 1041150906  # sides of which the size of the tables wraps to little
+    x = np.ones((1, 1, 1, 32), np.uint8)
+    w = bo.pack(np.ones((64, 2, 2, 32)))
+    padding, dilation = ((0, lines - 1), (0, pixels - 1)), (lines - 1, pixels - 1)
+    got = bo.bitplane_conv2d(x, w, bits=4, padding=padding, dilation=dilation)
+    assert_array_equal(got, np.full((1, 1, 1, 64), 32))
+
+
 @pytest.mark.parametrize(
     ("images", "size", "channels", "outputs", "kernel", "stride", "padding", "dilation"),
     (

@@ -81,7 +81,9 @@ int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *arg
         args->n < LEAST_COLUMNS || taps <= im->stride_y * im->stride_x)
         return 0;
     const conv c = conv_of(isa, args, im);
-    return c.channels % HALF_BITS == 0 && c.run_taps > 0 && lines_size(&c) <= MOST_BYTES;
+    /* Padding may make a side of 2**31, so that the size of the tables would wrap. */
+    return c.channels % HALF_BITS == 0 && c.run_taps > 0 && c.slots <= MOST_BYTES &&
+           c.pixels <= MOST_BYTES && lines_size(&c) <= MOST_BYTES;
 }
 
 size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,

@@ -51,7 +51,8 @@ BITOPS_INLINE __m512i row_pair(const uint64_t *const rows[LANES], size_t i, size
  * apart. */
 BITOPS_INLINE void transpose(const uint64_t *const rows[LANES], size_t p, size_t k_words,
                              uint32_t *panel) {
-    const __mmask8 words = (__mmask8)_bzhi_u32(15, (uint32_t)(k_words - p));
+    /* bzhi reads 8 bits of its index. */
+    const __mmask8 words = k_words - p < 4 ? (__mmask8)_bzhi_u32(15, (uint32_t)(k_words - p)) : 15;
     __m512i r_u32x16[8], t_u32x16[8], u_u32x16[8];
     BITOPS_UNROLL
     for (size_t i = 0; i < 4; i++) {
