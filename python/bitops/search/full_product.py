@@ -54,6 +54,8 @@ def choose_product(a: Words, b: Words, limits: Limits) -> tuple[int, float]:
     differing, most = a[i] ^ b[j], limits.of_pairs(i, j)
     costs = [full]
     for words in folds:
+        if SCAN_COST + SCAN_WORD_COST * words >= min(cost for _, cost in costs):
+            break  # nor can longer folds be better
         passing = (row_counts(folded(differing, words)) <= most).mean() + 1 / SAMPLE_PAIRS
         cost = SCAN_COST + SCAN_WORD_COST * words + pair_cost(k_words) * float(passing)
         costs.append((words, cost))
