@@ -176,6 +176,14 @@ def test_tables_of_pixels_for_long_filters(isa, rng):
         assert_array_equal(got.reshape(-1, 64), rows.astype(np.int32) @ signs.T.astype(np.int32))
 
 
+@pytest.mark.parametrize("most", (None, 31))
+def test_sums_must_fit_int32(most):
+    k = (2**31 - 1) // 255 + 1
+    x, w = np.zeros((1, k), np.uint8), bo.pack(np.ones((1, k), np.int8))
+    with pytest.raises(ValueError, match="k must be at most 8421504"):
+        code_gemm(x, w, 6, 32, most=most)
+
+
 def test_tables_of_pixels_that_no_memory_holds(isa):
     lines, pixels = 1073796779, 1041150906  # sides of which the size of the tables wraps to little
     x = np.ones((1, 1, 1, 32), np.uint8)

@@ -246,8 +246,7 @@ def code_conv2d(
     operands = _mixed_image_operands(
         "bitplane_conv2d", images, w, stride, padding, dilation, groups
     )
-    if most is None:
-        most = check_sums("bitplane_conv2d", images, bits, operands.k, zero)
+    most = check_sums("bitplane_conv2d", images, bits, operands.k, zero, most)
     if most and operands.window.is_padded:  # 0: not known
         most = max(most, abs(outside - zero))
     scales = scales_of("bitplane_conv2d", operands.shape, alpha, None, bias)

@@ -171,8 +171,7 @@ def code_gemm(
         raise TypeError(f"[bitplane_gemm] x must have dtype uint8, got {numbers.dtype}")
     check_integer("bitplane_gemm", "bits", bits, 1, 8)
     rows, turned, words, shape = _mixed_operands("bitplane_gemm", numbers, np.uint8, w)
-    if most is None:
-        most = check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1], zero)
+    most = check_sums("bitplane_gemm", numbers, bits, numbers.shape[-1], zero, most)
     scales = scales_of("bitplane_gemm", shape, alpha, None, bias)
     dtype = np.int32 if scales is NO_SCALES else np.float32
     result = Result("bitplane_gemm", shape, dtype, out, rows, words, *scales)
@@ -187,8 +186,12 @@ def code_gemm(
     return result.deliver()
 
 
-def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int, zero: int = 0) -> int:
+def check_sums(
+    where: str, x: NDArray[np.uint8], bits: int, k: int, zero: int = 0, most: int | None = None
+) -> int:
     """Check that numbers have at most this many bits, and that sums of k numbers fit int32.
+
+    With `most` given, numbers are not looked at.
 
     Returns
     -------
@@ -197,6 +200,8 @@ def check_sums(where: str, x: NDArray[np.uint8], bits: int, k: int, zero: int = 
     """
     if 255 * k > MAX_BITS:
         raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for int32 sums, got {k}")
+    if most is not None:
+        return most
     if bits == 8 or not x.size:
         return 0
     most = int(x.max())
