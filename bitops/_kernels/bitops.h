@@ -513,10 +513,10 @@ void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args
                             const bitops_image *windows, void *workspace, int n_threads);
 
 /* Convolutions of images of codes, uint8, contiguous, where all windows that see a pixel share its
- * tables: whether the numbers, filters and windows are such that this is possible, and faster than
- * to multiply patches. m counts output positions, k is that of patches, and `outside` is the code
- * of positions there, whose magnitude is not above `most` either. Of `windows` only the lengths are
- * read; x is not turned. The workspace is aligned to 64. */
+ * tables: whether the numbers, filters and windows are such that this is possible, and mostly
+ * faster than to multiply patches. m counts output positions, k is that of patches, and `outside`
+ * is the code of positions there, whose magnitude is not above `most` either. Of `windows` only the
+ * lengths are read; x is not turned. The workspace is aligned to 64. */
 int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
                              const bitops_image *windows);
 size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,

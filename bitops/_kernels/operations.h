@@ -448,8 +448,8 @@ typedef void bitops_within_f32_fn(const float *x, size_t n, float limit, float *
 /* The largest magnitude of n numbers; NaN if one is NaN. */
 typedef float bitops_peak_f32_fn(const float *x, size_t n);
 
-/* x * scale + zero, plus the upper 16 bits of hash32(seed + place * 0x9e3779b9) as a fraction, rounded down;
- * the sum without the fraction must lie in 1..255. */
+/* x * scale + zero, plus the upper 16 bits of hash32(seed + place * 0x9e3779b9) as a fraction,
+ * rounded down; the sum without the fraction must lie in 1..255. */
 typedef void bitops_quantize_f32_fn(const float *x, size_t n, float scale, uint32_t seed, int zero,
                                     uint8_t *codes_out);
 

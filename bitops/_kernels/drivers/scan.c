@@ -21,7 +21,7 @@
 #include <string.h>
 
 enum {
-    ROOM = 1 << 17,      /* outputs of one product: the list grows by as many, 1.5 MiB */
+    ROOM = 1 << 17,      /* outputs of one product; those of a sieve are 4 times as many */
     BLOCK_ROWS = 1 << 9, /* of one product: with their counters in the second-level cache */
     PLAIN_COLUMNS = 1 << 10,
     SIEVE_ROWS = 1 << 12,         /* of a sieve, which makes tables for each block, */

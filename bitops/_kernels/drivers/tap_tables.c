@@ -159,8 +159,7 @@ static void run_line(const conv *c, size_t image, size_t y, const lines *l) {
 /* Lines [first, first + count) of the outputs of an image. */
 static void run_band(const conv *c, size_t image, size_t first, size_t count, const lines *l) {
     const size_t stride = c->im->stride_y;
-    size_t made =
-        first * stride; /* lines of pixels before this one have tables, or none need them */
+    size_t made = first * stride; /* lines before have tables, or none need them */
     for (size_t y = first; y < first + count && !bitops_stopped(c->args->stop); y++) {
         for (size_t line = max_size(made, y * stride); line < y * stride + c->slots; line++)
             make_line(c, image, line, l);

@@ -158,26 +158,11 @@ BITOPS_INLINE void short_rows_of(const int words, const bitops_store_kind kind, 
 
 /* ---- pairs within a range ------------------------------------------------------------------ */
 
-/* With a 64-bit row, the bits in which either half differs are counted at once: at most the
- * mismatches, and of unlike rows about 24. Beyond this radius too many would pass. */
-enum { FOLD_MOST = 16, OR_XOR = 0xf6 /* truth table of vpternlog: a | (b ^ c) */ };
-
-BITOPS_INLINE __m512i folded_mismatches(const short_row *row, const uint64_t *panel) {
-    const __m512i w1_u32x16 = _mm512_loadu_si512(panel);
-    const __m512i x1_b512 = _mm512_xor_si512(row->a1_u32x16[0], w1_u32x16);
-    /* x1 | (x1 ^ x2) is x1 | x2; a12 ^ w12 is x1 ^ x2 */
-    return _mm512_popcnt_epi32(_mm512_ternarylogic_epi32(
-        x1_b512, row->a12_u32x16[0], _mm512_loadu_si512(panel + ZMM_WORDS), OR_XOR));
-}
-
 /* One row of a times all columns for WITHIN: hits are so rare that 64 columns share a test. */
-BITOPS_INLINE void within_columns(const int words, const int folded, const uint64_t *a,
-                                  const short_task *task, size_t i) {
+BITOPS_INLINE void within_columns(const int words, const uint64_t *a, const short_task *task,
+                                  size_t i) {
     enum { VECTORS = 4 };
     const short_row row = load_row(words, a);
-    short_row halves = row;
-    if (folded)
-        halves.a12_u32x16[0] = _mm512_xor_si512(row.a1_u32x16[0], row.a12_u32x16[0]);
     const __m512i most_i32x16 = _mm512_set1_epi32(task->store->most);
     const bitops_store store = *task->store;
     for (size_t j = 0; j < task->n; j += VECTORS * LANES) {
@@ -187,9 +172,7 @@ BITOPS_INLINE void within_columns(const int words, const int folded, const uint6
             BITOPS_UNROLL
             for (size_t v = 0; v < VECTORS; v++) {
                 const uint64_t *own = panel + v / 2 * (size_t)words * NR + v % 2 * LANES;
-                const __m512i mismatches_i32x16 =
-                    folded ? folded_mismatches(&halves, own) : short_mismatches(words, &row, own);
-                least_i32x16 = _mm512_min_epi32(least_i32x16, mismatches_i32x16);
+                least_i32x16 = _mm512_min_epi32(least_i32x16, short_mismatches(words, &row, own));
             }
             if (!_mm512_cmple_epi32_mask(least_i32x16, most_i32x16))
                 continue;
@@ -229,10 +212,7 @@ BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, si
         break;
     case BITOPS_STORE_WITHIN:
         for (size_t i = 0; i < m; i++)
-            if (words == 1 && task->store->most <= FOLD_MOST)
-                within_columns(words, 1, a + i * lda, task, i);
-            else
-                within_columns(words, 0, a + i * lda, task, i);
+            within_columns(words, a + i * lda, task, i);
         break;
     case BITOPS_STORE_ACCUMULATE:
         short_rows_of(words, BITOPS_STORE_ACCUMULATE, a, lda, m, task);
