@@ -1,7 +1,10 @@
 /* kernels_test.c: every kernel of the ISAs that this CPU can run against generic.c, and the drivers
  * on top of them.
  *
- *   kernels_test [best]      `best` is the name of the ISA that dispatch must have chosen
+ *   kernels_test [best [ISA [part of a name ...]]]
+ *
+ * `best` is the name of the ISA that dispatch must have chosen. An ISA confines the tests to its
+ * kernels, and parts of names to those operations and drivers.
  *
  * Sizes are 0, 1, those around words, vectors, tiles and blocks, and primes; inputs are random, all
  * ones, all zeros, or opposite (every bit a mismatch); arrays begin at every offset within a cache
@@ -14,6 +17,15 @@
 #include <string.h>
 
 const bitops_isa *generic;
+static char **parts; /* of names, up to NULL; none: all tests */
+static unsigned tests_run;
+
+static int is_wanted(const char *name) {
+    int wanted = !*parts;
+    for (char **part = parts; *part; part++)
+        wanted |= strstr(name, *part) != NULL;
+    return wanted;
+}
 
 static const named_test *find_test(const named_test *tests, const char *name) {
     while (tests->name && strcmp(tests->name, name) != 0)
@@ -21,7 +33,17 @@ static const named_test *find_test(const named_test *tests, const char *name) {
     return tests->name ? tests : NULL;
 }
 
-static void run_op(const bitops_isa *isa, const char *op) {
+/* Returns 1, or 0 for a test that is not wanted. */
+static unsigned run_test(const bitops_isa *isa, const named_test *test) {
+    if (!is_wanted(test->name))
+        return 0;
+    current_op = test->name;
+    test->run(isa);
+    tests_run++;
+    return 1;
+}
+
+static unsigned run_op(const bitops_isa *isa, const char *op) {
     const named_test *test = find_test(pack_tests, op);
     if (!test)
         test = find_test(product_tests, op);
@@ -29,17 +51,14 @@ static void run_op(const bitops_isa *isa, const char *op) {
         printf("%s %s: there is no test\n", isa->name, op);
         exit(1);
     }
-    current_op = op;
-    test->run(isa);
+    return run_test(isa, test);
 }
 
-/* Returns how many tests there are. */
+/* Returns how many of the tests are wanted. */
 static unsigned run_all(const bitops_isa *isa, const named_test *tests) {
     unsigned count = 0;
-    for (; tests[count].name; count++) {
-        current_op = tests[count].name;
-        tests[count].run(isa);
-    }
+    for (; tests->name; tests++)
+        count += run_test(isa, tests);
     return count;
 }
 
@@ -49,13 +68,10 @@ static void test_isa(const bitops_isa *isa) {
     comparisons = 0;
     current_isa = isa->name;
     for (size_t i = 0; bitops_kernel_name(i, &op, &name); i++)
-        if (strcmp(name, isa->name) == 0) {
-            run_op(isa, op);
-            kernels++;
-        }
+        if (strcmp(name, isa->name) == 0)
+            kernels += run_op(isa, op);
     drivers = run_all(isa, driver_tests) + run_all(isa, search_tests);
-    current_op = stop_tests->name;
-    stop_tests->run(isa);
+    run_all(isa, stop_tests);
     printf("%s: %u kernels and %u drivers equal generic in %lu comparisons\n", isa->name, kernels,
            drivers, comparisons);
 }
@@ -68,11 +84,17 @@ int main(int argc, char **argv) {
     }
     generic = bitops_isa_find("generic");
     make_inputs();
+    parts = argc > 3 ? argv + 3 : argv + argc;
     for (size_t i = 0; i < bitops_isa_count(); i++) {
-        if (bitops_isa_runs(bitops_isa_get(i)))
-            test_isa(bitops_isa_get(i));
+        const bitops_isa *isa = bitops_isa_get(i);
+        if (argc > 2 && strcmp(argv[2], isa->name) != 0)
+            continue;
+        if (bitops_isa_runs(isa))
+            test_isa(isa);
         else
-            printf("%s: not on this CPU\n", bitops_isa_get(i)->name);
+            printf("%s: not on this CPU\n", isa->name);
     }
-    return 0;
+    if (!tests_run)
+        puts("nothing was tested");
+    return !tests_run;
 }
