@@ -52,8 +52,9 @@ BITOPS_INLINE void norm_row(const bitops_norm *norm, const float *restrict x, si
         y[j] = (norm_input(x[j], relu) - mean[j]) * inv_std[j] * gamma[j] + beta[j];
 }
 
+/* `passes` holds 1 and -1. */
 BITOPS_INLINE float norm_passed(float dy, const float *passes, size_t j, const int masked) {
-    return masked ? dy * (passes[j] > 0 ? 1.0f : 0.0f) : dy;
+    return masked ? dy * (passes[j] * 0.5f + 0.5f) : dy;
 }
 
 BITOPS_INLINE void norm_product_row(const bitops_norm *norm, const float *restrict x,
