@@ -7,6 +7,7 @@
 #include "isa/shared/target.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Constants `relu`, `squares` and `masked` leave loops without branches. */
 
@@ -52,6 +53,15 @@ BITOPS_INLINE void norm_row(const bitops_norm *norm, const float *restrict x, si
         y[j] = (norm_input(x[j], relu) - mean[j]) * inv_std[j] * gamma[j] + beta[j];
 }
 
+/* 1 where x > 0, and 0 elsewhere, by its bits: a choice between floats would become a branch. NaN
+ * may be either, since what it is multiplied by is NaN then. */
+BITOPS_INLINE float norm_slope(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = bits < 0 ? 0 : bits;
+    return (float)(bits < 1 ? bits : 1);
+}
+
 /* `passes` holds 1 and -1. */
 BITOPS_INLINE float norm_passed(float dy, const float *passes, size_t j, const int masked) {
     return masked ? dy * (passes[j] * 0.5f + 0.5f) : dy;
@@ -81,7 +91,7 @@ BITOPS_INLINE void norm_gradient_row(const bitops_norm *norm, const float *restr
         const float xhat = (norm_input(x[j], relu) - mean[j]) * inv_std[j];
         const float passed = norm_passed(dy[j], passes, j, masked);
         const float d = (xhat * by_xhat[j] + passed - less[j]) * factor[j];
-        dx[j] = relu ? d * (x[j] > 0 ? 1.0f : 0.0f) : d;
+        dx[j] = relu ? d * norm_slope(x[j]) : d;
     }
 }
 
