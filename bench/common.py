@@ -42,6 +42,12 @@ def stamp() -> dict[str, Any]:
     return machine_stamp() | {"commit": commit()}
 
 
+def peak_bytes() -> int:
+    """Return the most memory that this process has had; getrusage counts its parent's, too."""
+    words = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()
+    return 1024 * int(words[0])
+
+
 def case_id(value: Any) -> str | None:
     """Name a shape MxNxK in a test's identifier; leave other parameters to pytest."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else None

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+import common
+
 SECONDS, BYTES = 2.0, 200e6
 CHANNELS, CONVS = 128, 7  # 3 x 3 filters: 4.1 MB of float32
 
@@ -190,20 +192,14 @@ READERS: dict[str, tuple[Step, Step]] = {
 }
 
 
-def peak_bytes() -> int:
-    """Return the most memory that this process has had; getrusage counts its parent's, too."""
-    words = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()
-    return 1024 * int(words[0])
-
-
 def measure(name: str, path: Path) -> None:
     """Read a file in this process; print seconds and bytes."""
     import bitops.convert
     import bitops.training  # noqa: F401
 
-    start, before = time.perf_counter(), peak_bytes()
+    start, before = time.perf_counter(), common.peak_bytes()
     READERS[name][1](path)
-    print(json.dumps([time.perf_counter() - start, peak_bytes() - before]))
+    print(json.dumps([time.perf_counter() - start, common.peak_bytes() - before]))
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Training steps (forward, backward, update) against PyTorch's emulation of the same network.
 
     python bench/training.py [--seconds 20] [--json training.json]
+    python bench/training.py --memory
 
 The MLP 784-4096x3-10 with batch 100 and BinaryNet's ConvNet for CIFAR-10 with batch 50, on one
 thread. The rival keeps the +-1 values in float32, and is written as an optimised one: sign is one
@@ -9,12 +10,18 @@ themselves, Adam is the fused one, images are channels_last. It starts from the 
 loss, and the gradients of the first step, are compared before anything is timed. `8-bit` and
 `6-bit` are bitops with the gradients of its backward products rounded to so many bits at random
 (`Sequential.round_gradients`). All take turns, and figures are medians. `pip install torch`.
+
+--memory measures the most memory that some steps take instead, each network in a process of its
+own, weights and moments included; Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,6 +45,9 @@ CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = 
 RATE = 1e-4
 EXACT = 0.02  # relative error of gradients that is allowed
 TOLERANCES = {8: 0.1, 6: 0.4}  # of gradients rounded to so many bits
+BITS = {"bitops": None} | {f"{bits}-bit": bits for bits in TOLERANCES}
+SIDES = (*BITS, "torch")
+MEMORY_STEPS = 3
 
 
 class TorchTwin:
@@ -181,7 +191,7 @@ def measure(
     rng = np.random.default_rng(0)
     x, labels = rng.integers(0, 256, (batch, *shape), np.uint8), rng.integers(0, 10, batch)
     ours = Ours(make())
-    rounded = {f"{bits}-bit": Ours(make(), bits) for bits in TOLERANCES}
+    rounded = {side: Ours(make(), bits) for side, bits in BITS.items() if bits is not None}
     twin = TorchTwin(torch, ours.model)
     numbers = torch.from_numpy(x.astype(np.float32))
     if x.ndim == 4:
@@ -213,11 +223,58 @@ def measure(
     }
 
 
+def steps_of(side: str, number: int, torch: Any) -> Callable[[], float]:
+    """A step of one side on a network of CASES."""
+    _, make, shape, batch = CASES[number]
+    x, labels = np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int64)
+    if side != "torch":
+        return partial(Ours(make(), BITS[side]).train, x, labels)
+    numbers = torch.from_numpy(x.astype(np.float32))
+    if x.ndim == 4:
+        numbers = numbers.permute(0, 3, 1, 2)
+    return partial(TorchTwin(torch, make()).train, numbers, torch.ones((batch, 10)))
+
+
+def print_peak(side: str, number: int) -> None:
+    """Print the most bytes that steps of one side take in this process."""
+    peers = load_peers(("torch",))  # by all sides, so that the start is the same
+    with threads(1):
+        limit_peers(peers, 1)
+        before = common.peak_bytes()
+        step = steps_of(side, number, peers["torch"])
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # what making the network took does not count
+        for _ in range(MEMORY_STEPS):
+            step()
+    print(common.peak_bytes() - before)
+
+
+def print_memory() -> None:
+    """Measure the memory of all sides, each in a process of its own."""
+    print("\nMiB that training steps take, one thread")
+    heading = " ".join(f"{side:>9}" for side in SIDES)
+    print(f"{'net':<20} {'batch':>5} {heading} {'share':>6}")
+    for number, (name, _, _, batch) in enumerate(CASES):
+        peaks = {}
+        for side in SIDES:
+            argv = [sys.executable, __file__, "--peak", side, str(number)]
+            made = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+            peaks[side] = int(made.stdout)
+        sizes = " ".join(f"{peak / 2**20:>9.0f}" for peak in peaks.values())
+        share = peaks["bitops"] / peaks["torch"]
+        print(f"{name:<20} {batch:>5} {sizes} {share:>6.2f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each net")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--peak", nargs=2, metavar=("SIDE", "NUMBER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peak:
+        print_peak(options.peak[0], int(options.peak[1]))
+        return
     stamp = common.stamp()
     for name, value in stamp.items():
         print(f"{name}: {value}")
@@ -225,9 +282,11 @@ def main() -> None:
     if not peers:
         parser.exit(1, "training: PyTorch is the rival: pip install torch\n")
     print(f"torch: {peers['torch'].__version__}")
+    if options.memory:
+        print_memory()
+        return
     print("\nms a training step, medians, one thread")
-    columns = ("bitops", "8-bit", "6-bit", "torch")
-    heading = " ".join(f"{side:>9}" for side in columns)
+    heading = " ".join(f"{side:>9}" for side in SIDES)
     print(f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6}")
     rows = []
     with threads(1):
