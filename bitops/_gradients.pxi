@@ -120,38 +120,72 @@ def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, objec
     run_to_images(&args, w, window, alpha, bias, images_out)
 
 
-def max_gradient(const float[:, :, :, ::1] x, const float[:, :, :, ::1] y,
-                 const float[:, :, :, ::1] dy, object window, float[:, :, :, ::1] dx_out):
-    """Give dy of each window to the first of its numbers that is their maximum, 0 to all others.
+cdef int check_pooled(object window, object x, object y, c.bitops_image *windows) except -1:
+    """Fill in the windows of images of shape x, and check them and the shape y of their maxima."""
+    set_window(window, 1, False, windows)
+    if (windows.pad_top or windows.pad_left or windows.kernel_height > windows.stride_y
+            or windows.kernel_width > windows.stride_x
+            or windows.kernel_height * windows.kernel_width > c.BITOPS_NO_PLACE):
+        raise ValueError(
+            f"[_core] windows must lie inside, not overlap, and have at most {c.BITOPS_NO_PLACE} "
+            f"taps, got {window}"
+        )
+    check_size("height", x.shape[1], windows.height)
+    check_size("width", x.shape[2], windows.width)
+    check_size("images of the maxima", y.shape[0], x.shape[0])
+    check_size("height of the maxima", y.shape[1], windows.out_height)
+    check_size("width of the maxima", y.shape[2], windows.out_width)
+    check_size("channels of the maxima", y.shape[3], x.shape[3])
+    return 0
+
+
+def max_places(const float[:, :, :, ::1] x, const float[:, :, :, ::1] y, object window,
+               uint8_t[:, :, :, ::1] places_out):
+    """Find the first number of each window that is their maximum.
 
     Parameters
     ----------
     x : IN, shape (n, h, w, c)
     y : IN, maxima of the windows, shape (n, oh, ow, c)
-    dy : IN, shape of y
     window : tuple
         A Window of geometry.py, not padded, with strides of at least its size.
-    dx_out : OUT, shape of x
+    places_out : OUT, shape of y
+        Counted by lines; BITOPS_NO_PLACE where y is NaN.
     """
     cdef c.bitops_image windows
     cdef c.bitops_stop stop = at_signals()
-    set_window(window, 1, False, &windows)
-    if (windows.pad_top or windows.pad_left or windows.kernel_height > windows.stride_y
-            or windows.kernel_width > windows.stride_x):
-        raise ValueError(f"[_core] windows must lie inside and not overlap, got {window}")
-    for name, array in (("y", y), ("dy", dy)):
-        check_size(f"images of {name}", array.shape[0], x.shape[0])
-        check_size(f"height of {name}", array.shape[1], windows.out_height)
-        check_size(f"width of {name}", array.shape[2], windows.out_width)
-        check_size(f"channels of {name}", array.shape[3], x.shape[3])
-    check_size("height", x.shape[1], windows.height)
-    check_size("width", x.shape[2], windows.width)
+    check_pooled(window, x, y, &windows)
     for i in range(4):
-        check_size("dx_out", dx_out.shape[i], x.shape[i])
+        check_size("places_out", places_out.shape[i], y.shape[i])
     if first_number(x) == NULL:
         return
     with nogil:
-        c.bitops_max_gradient(&windows, first_number(x), first_number(y), first_number(dy),
-                              x.shape[0], x.shape[3], &dx_out[0, 0, 0, 0], &stop,
+        c.bitops_max_places(&windows, first_number(x), first_number(y), x.shape[0], x.shape[3],
+                            &places_out[0, 0, 0, 0], &stop, c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def max_gradient(const uint8_t[:, :, :, ::1] places, const float[:, :, :, ::1] dy, object window,
+                 float[:, :, :, ::1] dx_out):
+    """Give dy of each window to the number at its place, 0 to all others.
+
+    Parameters
+    ----------
+    places : IN, of max_places, shape (n, oh, ow, c)
+    dy : IN, shape of places
+    window : tuple
+        As in max_places.
+    dx_out : OUT, shape (n, h, w, c)
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    check_pooled(window, dx_out, dy, &windows)
+    for i in range(4):
+        check_size("places", places.shape[i], dy.shape[i])
+    if first_number(dy) == NULL:
+        return
+    with nogil:
+        c.bitops_max_gradient(&windows, &places[0, 0, 0, 0], first_number(dy), dx_out.shape[0],
+                              dx_out.shape[3], &dx_out[0, 0, 0, 0], &stop,
                               c.bitops_get_num_threads())
     check_stop(&stop)

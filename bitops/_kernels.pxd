@@ -202,8 +202,12 @@ cdef extern from "bitops.h" nogil:
                             bitops_dtype dtype, size_t pixel_bytes, const void *x, size_t images,
                             const uint64_t *minimum, void *max_out, void *workspace,
                             bitops_stop *stop, int n_threads) noexcept
-    void bitops_max_gradient(const bitops_image *windows, const float *x, const float *y,
-                             const float *dy, size_t images, size_t channels, float *dx_out,
+    size_t BITOPS_NO_PLACE
+    void bitops_max_places(const bitops_image *windows, const float *x, const float *y,
+                           size_t images, size_t channels, uint8_t *places_out,
+                           bitops_stop *stop, int n_threads) noexcept
+    void bitops_max_gradient(const bitops_image *windows, const uint8_t *places, const float *dy,
+                             size_t images, size_t channels, float *dx_out,
                              bitops_stop *stop, int n_threads) noexcept
     void bitops_mean_windows(const bitops_isa *isa, const bitops_image *windows, const float *x,
                              size_t images, size_t channels, float *mean_out, bitops_stop *stop,

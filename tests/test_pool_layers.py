@@ -1,5 +1,7 @@
 """Pools, ReLU and Flatten, in training and packed."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -146,6 +148,29 @@ def test_gradient_goes_to_the_first_maximum(rng, size, stride, shape, threads):
     assert not np.signbit(found[found == 0]).any()
     turned = np.asfortranarray(dy)
     np.testing.assert_array_equal(layer.backward(turned), expected)
+
+
+@pytest.mark.parametrize("size", [(15, 17), 16])
+def test_places_of_large_windows(rng, size):
+    """A byte counts 255 taps; of larger windows the images are kept."""
+    x = rng.normal(size=(2, 16, 17, 3)).astype(np.float32)
+    layer = MaxPool2D(size)
+    dy = np.ones_like(layer.forward(x, training=True))
+    expected = np.zeros_like(x)
+    (height, width) = layer.windows.kernel_size
+    for n, c in np.ndindex(2, 3):
+        place = int(x[n, :height, :width, c].argmax())
+        expected[n, place // width, place % width, c] = 1
+    np.testing.assert_array_equal(layer.backward(dy), expected)
+
+
+def test_training_keeps_no_images_of_numbers(rng):
+    x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    layer, seen = MaxPool2D(2), weakref.ref(x)
+    y = layer.forward(x, training=True)
+    del x
+    assert seen() is None
+    assert layer.backward(y).shape == (2, 4, 4, 3)
 
 
 def test_no_maximum_without_a_number():

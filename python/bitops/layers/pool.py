@@ -13,7 +13,7 @@ from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
 from ..ops.memory import WORD_BITS
 from ..ops.patches import image_blocks, seen_slices
-from ..ops.pool import avg_pool2d, global_avg_pool2d, max_gradient, max_pool2d
+from ..ops.pool import avg_pool2d, global_avg_pool2d, max_gradient, max_places, max_pool2d
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
 from .registry import ArraySpec, register
@@ -102,7 +102,7 @@ class MaxPool2D(Pool, TrainingLayer):
 
     role = Role.POOL
 
-    _saved: tuple[Activation, Activation] | None = None
+    _saved: tuple[Shape, Window, np.ndarray] | tuple[Activation, Activation] | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_images("MaxPool2D", x)
@@ -112,18 +112,26 @@ class MaxPool2D(Pool, TrainingLayer):
         else:
             y = self._pooled(max_pool2d, x)
         if training:
-            self._saved = x, y
+            self._saved = self._places(x, y) or (x, y)
         return y
 
+    def _places(self, x: Activation, y: Activation) -> tuple[Shape, Window, np.ndarray] | None:
+        """What the gradient needs of most pools of numbers, a byte for each window; else None."""
+        if not (isinstance(x, np.ndarray) and isinstance(y, np.ndarray)):
+            return None
+        window = self.windows.on("MaxPool2D", x)
+        places = max_places(x, y, window)
+        return None if places is None else (x.shape, window, places)
+
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        x, y = saved_for_backward(self, self._saved)
+        saved = saved_for_backward(self, self._saved)
+        if len(saved) == 3:
+            shape, window, places = saved
+            return max_gradient(places, grad, window, shape)
+        x, y = saved
         if is_data(x):
             return None
         window = self.windows.on("MaxPool2D", x)
-        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-            gradient = max_gradient(x, y, grad, window)
-            if gradient is not None:
-                return gradient
         dx = np.zeros(x.shape, np.float32)
         for images in image_blocks(dx):
             values, maxima = _values(x[images]), _values(y[images])

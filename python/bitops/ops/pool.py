@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, overload
 
 import numpy as np
@@ -16,7 +17,7 @@ from .memory import aligned_empty
 from .patches import image_blocks, number_images, seen_slices
 from .results import Result
 
-__all__ = ["avg_pool2d", "global_avg_pool2d", "max_gradient", "max_pool2d"]
+__all__ = ["avg_pool2d", "global_avg_pool2d", "max_gradient", "max_places", "max_pool2d"]
 
 
 @overload
@@ -111,28 +112,48 @@ def max_pool2d(
     return result.deliver()
 
 
-def max_gradient(
-    x: NDArray[Any], y: NDArray[Any], dy: NDArray[Any], window: Window
-) -> NDArray[np.float32] | None:
-    """Give dy of each window to the first of its numbers that equals their maximum y.
+def max_places(x: NDArray[Any], y: NDArray[Any], window: Window) -> NDArray[np.uint8] | None:
+    """Find the first number of each window that equals their maximum.
 
     Parameters
     ----------
     x : ndarray of shape (n, h, w, c)
-    y, dy : ndarray of shape (n, oh, ow, c)
+    y : ndarray of shape (n, oh, ow, c)
+        The maxima.
     window : Window
 
     Returns
     -------
-    ndarray of shape (n, h, w, c), float32, or None
-        The gradient of x. None if numbers are not float32, or windows overlap or are padded.
+    ndarray of the shape of y, uint8, or None
+        Counted in row-major order; 255 where the maximum is NaN. None if numbers are not float32,
+        or windows overlap, are padded, or have more than 255 taps.
     """
     overlap = any(size > step for size, step in zip(window.kernel, window.stride, strict=True))
-    if x.dtype != np.float32 or overlap or window.is_padded:
+    if x.dtype != np.float32 or overlap or window.is_padded or math.prod(window.kernel) > 255:
         return None
-    dx = aligned_empty(x.shape, np.float32)
-    x, y, dy = (np.ascontiguousarray(array, np.float32) for array in (x, y, dy))
-    _core.max_gradient(x, y, dy, window, dx)
+    places = aligned_empty(y.shape, np.uint8)
+    _core.max_places(np.ascontiguousarray(x), np.ascontiguousarray(y), window, places)
+    return places
+
+
+def max_gradient(
+    places: NDArray[np.uint8], dy: NDArray[Any], window: Window, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Give dy of each window to the number that `max_places` found.
+
+    Parameters
+    ----------
+    places, dy : ndarray of shape (n, oh, ow, c)
+    window : Window
+    shape : tuple of int
+        (n, h, w, c), of the gradient.
+
+    Returns
+    -------
+    ndarray of that shape, float32
+    """
+    dx = aligned_empty(shape, np.float32)
+    _core.max_gradient(places, np.ascontiguousarray(dy, np.float32), window, dx)
     return dx
 
 
