@@ -75,6 +75,33 @@ def test_every_store_at_tile_edges(isa, rng, k):
                 assert np.array_equal(got, mismatch[:m, :n]), (m, n)
 
 
+@pytest.mark.parametrize("k", (1, 64, 65, 128, 191, 192, 256, 257, 449, 512, 513))
+def test_every_store_of_short_rows(isa, rng, k):
+    """Rows of one to nine words, with columns that end anywhere in a vector and in a panel."""
+    m, n = 96, 137
+    a, w = random_signs(rng, m, k), random_signs(rng, n, k)
+    pa, pw = bo.pack(a), bo.pack(w)
+    factors = scales(rng, m, n)
+    threshold = rng.integers(-9, 10, n)
+    flip = rng.integers(0, 2, n).astype(np.bool_)
+    want = ref.gemm(a, w)
+    scaled = ref.gemm(a, w, **factors)
+    above = ref.gemm_sign(a, w, threshold, flip=flip)
+    mismatch = ref.hamming(a, w)
+    for columns in (*range(1, 20), 31, 32, 33, 63, 64, 65, 127, 128, 129, 130, n):
+        for rows in (1, 2, 3, 40, 47, 48, 94, 95, m):
+            part = {name: s[: rows if name == "k_map" else columns] for name, s in factors.items()}
+            left = pa[:rows]
+            for right in (pw[:columns], bo.prepack(pw[:columns])):
+                assert np.array_equal(bo.gemm(left, right), want[:rows, :columns])
+                assert_same_bits(bo.gemm(left, right, **part), scaled[:rows, :columns])
+                got = bo.gemm_sign(left, right, threshold[:columns], flip=flip[:columns])
+                assert np.array_equal(got.words, ref.pack(above[:rows, :columns]))
+                for dtype in (np.int32, np.uint16):
+                    got = bo.hamming(left, right, dtype=dtype)
+                    assert np.array_equal(got, mismatch[:rows, :columns])
+
+
 @pytest.mark.parametrize("m, n", ((1, 1), (1, 70), (5, 17), (70, 3), (33, 33)))
 def test_every_k(isa, rng, m, n):
     ks = sorted({*range(301), *EDGE_BITS})

@@ -484,8 +484,7 @@ typedef void bitops_conv_f32_fn(const bitops_runs *runs, size_t outputs, const f
 typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
-#define BITOPS_ISA_BEGIN(isa, features, mr, nr, row_words, plane_bits, few_rows, medium_rows,      \
-                         few_columns, lanes_bits, small_most)
+#define BITOPS_ISA_BEGIN(isa, ...)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"

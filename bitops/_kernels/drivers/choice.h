@@ -40,6 +40,16 @@ static inline int rows_are_short(const bitops_isa *isa, size_t k_words) {
     return isa->gemm_short && k_words > 0 && k_words <= BITOPS_SHORT_WORDS;
 }
 
+/* Whether w of short rows is read as it lies, where gemm_panel needs many rows of a to be faster:
+ * twice as many if panels are yet to be made, and more columns than half a panel, or a whole one
+ * of one or two words. */
+static inline int are_short_plain(const bitops_isa *isa, const bitops_gemm_args *args) {
+    if (!isa->short_rows || args->k_words == 0 || args->k_words > BITOPS_SHORT_WORDS)
+        return 0;
+    return args->m <= (args->panels ? isa->short_rows : 2 * isa->short_rows) ||
+           args->n <= (args->k_words <= 2 ? isa->nr : isa->nr / 2);
+}
+
 /* Whether they fill vectors, so that gemm_rows reads them as one stream. */
 static inline int rows_are_dense(const bitops_gemm_args *args) {
     return args->ldw == args->k_words && (args->k_words & (args->k_words - 1)) == 0;
@@ -75,6 +85,8 @@ static inline bitops_way choose_way(const bitops_isa *isa, const bitops_gemm_arg
                                                                   : BITOPS_PANELS;
     if (rows_are_short(isa, args->k_words))
         return args->m <= most_dense_rows(args) ? BITOPS_PLAIN_ROWS : BITOPS_SHORT_ROWS;
+    if (are_short_plain(isa, args))
+        return BITOPS_PLAIN_ROWS;
     if (!args->panels)
         return choose_for_plain(isa, args);
     const int is_plain = args->m == 1 || is_always_plain(isa, args) ||
@@ -87,7 +99,7 @@ static inline bitops_way choose_search_way(const bitops_isa *isa, const bitops_g
     const bitops_way way = choose_way(isa, args);
     if (way == BITOPS_FRESH_PANELS)
         return BITOPS_PANELS;
-    if (way != BITOPS_PLAIN_ROWS || args->m == 1)
+    if (way != BITOPS_PLAIN_ROWS || args->m == 1 || are_short_plain(isa, args))
         return way;
     if (rows_are_short(isa, args->k_words))
         return BITOPS_SHORT_ROWS;

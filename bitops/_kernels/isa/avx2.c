@@ -30,6 +30,7 @@
 #include "operations.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/avx2_pairs.h"
+#include "isa/shared/avx2_store.h"
 #include "isa/shared/avx2_tables.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
@@ -46,6 +47,7 @@ enum {
     MAX_WORDS = 1023,
     MANY_ROWS = 48, /* from here on tables pay: measured, see README.md */
     SHORT_WORDS = 8,
+    QUARTER = 32, /* columns of a panel, whose counts are 16-bit lanes of two vectors */
 };
 
 /* ---- panels -------------------------------------------------------------------------------- */
@@ -137,28 +139,53 @@ void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words
 
 /* ---- results ------------------------------------------------------------------------------- */
 
-/* Writes the 32 counts of 16-bit lanes (even columns, odd columns) in column order; as k minus
- * twice the count if dot, which is a constant at every call. */
-BITOPS_INLINE void write_lanes(const int dot, int32_t k, __m256i even_u16x16, __m256i odd_u16x16,
-                               int32_t *out) {
+/* The counts of 32 columns, 8 at a time, from 16-bit lanes: of even columns, of odd columns. */
+BITOPS_INLINE void widen_counts(__m256i even_u16x16, __m256i odd_u16x16, __m256i out_i32x8[4]) {
     const __m256i low_u16x16 =
         _mm256_unpacklo_epi16(even_u16x16, odd_u16x16); /* columns 0-7, 16-23 */
     const __m256i high_u16x16 =
         _mm256_unpackhi_epi16(even_u16x16, odd_u16x16); /* columns 8-15, 24-31 */
-    const __m128i parts_u16x8[4] = {
-        _mm256_castsi256_si128(low_u16x16), _mm256_castsi256_si128(high_u16x16),
-        _mm256_extracti128_si256(low_u16x16, 1), _mm256_extracti128_si256(high_u16x16, 1)};
-    BITOPS_UNROLL
-    for (int i = 0; i < 4; i++) {
-        __m256i v_i32x8 = _mm256_cvtepu16_epi32(parts_u16x8[i]);
-        if (dot)
-            v_i32x8 = _mm256_sub_epi32(_mm256_sub_epi32(_mm256_set1_epi32(k), v_i32x8), v_i32x8);
-        _mm256_storeu_si256((__m256i *)(out + 8 * i), v_i32x8);
-    }
+    out_i32x8[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low_u16x16));
+    out_i32x8[1] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high_u16x16));
+    out_i32x8[2] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(low_u16x16, 1));
+    out_i32x8[3] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(high_u16x16, 1));
 }
 
-BITOPS_INLINE void write_counts(__m256i even_u16x16, __m256i odd_u16x16, int32_t *out) {
-    write_lanes(0, 0, even_u16x16, odd_u16x16, out);
+/* store_lanes for n <= 32 columns; kind is a constant at every call but the last one. */
+BITOPS_INLINE void store_vectors(const bitops_store_kind kind, const __m256i *counts_i32x8,
+                                 size_t n, size_t row, size_t col, const bitops_store *store) {
+    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
+    size_t j = 0;
+    for (; j + LANES <= n; j += LANES)
+        store_lanes(kind, *counts_i32x8++, LANES, row, col + j, offset ? offset + j : NULL, store);
+    if (j < n)
+        store_lanes(kind, *counts_i32x8, n - j, row, col + j, offset ? offset + j : NULL, store);
+}
+
+/* Stores the counts of n <= 32 columns. */
+BITOPS_NOINLINE void store_split(__m256i even_u16x16, __m256i odd_u16x16, size_t n, size_t row,
+                                 size_t col, const bitops_store *store) {
+    __m256i counts_i32x8[4];
+    widen_counts(even_u16x16, odd_u16x16, counts_i32x8);
+    switch (store->kind) {
+    case BITOPS_STORE_DOT:
+        store_vectors(BITOPS_STORE_DOT, counts_i32x8, n, row, col, store);
+        break;
+    case BITOPS_STORE_SCALED:
+        store_vectors(BITOPS_STORE_SCALED, counts_i32x8, n, row, col, store);
+        break;
+    case BITOPS_STORE_HAMMING:
+        store_vectors(BITOPS_STORE_HAMMING, counts_i32x8, n, row, col, store);
+        break;
+    case BITOPS_STORE_HAMMING16:
+        store_vectors(BITOPS_STORE_HAMMING16, counts_i32x8, n, row, col, store);
+        break;
+    case BITOPS_STORE_SIGN:
+        store_vectors(BITOPS_STORE_SIGN, counts_i32x8, n, row, col, store);
+        break;
+    default:
+        store_block((const int32_t *)counts_i32x8, 4 * LANES, 1, n, row, col, store);
+    }
 }
 
 /* Prefetches the cache lines of one row of results, which will be written. */
@@ -250,12 +277,11 @@ BITOPS_INLINE void shuffle_tile(const int n_pairs, const uint64_t *a, size_t lda
         shuffle_words(n_pairs, lines, p, k_words - p < FLUSH_WORDS ? k_words - p : FLUSH_WORDS,
                       panel, totals_u16x16);
     /* Low nibbles belong to the first row of a pair, high nibbles to the second. */
-    int32_t mismatches[MR * HALF];
-    for (int i = 0; i < 2 * n_pairs; i++)
-        for (int h = 0; h < 2; h++)
-            write_counts(totals_u16x16[i / 2][h][i % 2 * 2], totals_u16x16[i / 2][h][i % 2 * 2 + 1],
-                         mismatches + i * HALF + 32 * h);
-    store_block(mismatches, HALF, rows, n, row, col, store);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j += QUARTER)
+            store_split(totals_u16x16[i / 2][j / QUARTER][i % 2 * 2],
+                        totals_u16x16[i / 2][j / QUARTER][i % 2 * 2 + 1],
+                        n - j < QUARTER ? n - j : QUARTER, row + i, col + j, store);
 }
 
 /* m rows and n <= NR columns; one half of the panel after the other, so that it stays in the cache.
@@ -342,6 +368,27 @@ BITOPS_INLINE int none_kept(__m256i (*counts_u16x16)[4], size_t row, const bitop
     return (uint32_t)_mm_extract_epi16(_mm_minpos_epu16(least_u16x8), 0) >= limit;
 }
 
+/* Stores the counts of one row, in registers where its outputs are a full panel of numbers. */
+BITOPS_INLINE void store_counts(__m256i (*counts_u16x16)[4], size_t n, size_t row, size_t col,
+                                const bitops_store *store) {
+    if (none_kept(counts_u16x16, row, store))
+        return;
+    const int whole = n == NR;
+    BITOPS_UNROLL
+    for (size_t j = 0; j < NR && j < n; j += QUARTER) {
+        const __m256i *own_u16x16 = counts_u16x16[j / HALF] + j / QUARTER % 2 * 2;
+        __m256i counts_i32x8[4];
+        widen_counts(own_u16x16[0], own_u16x16[1], counts_i32x8);
+        if (whole && store->kind == BITOPS_STORE_DOT)
+            store_vectors(BITOPS_STORE_DOT, counts_i32x8, QUARTER, row, col + j, store);
+        else if (whole && store->kind == BITOPS_STORE_HAMMING)
+            store_vectors(BITOPS_STORE_HAMMING, counts_i32x8, QUARTER, row, col + j, store);
+        else
+            store_split(own_u16x16[0], own_u16x16[1], n - j < QUARTER ? n - j : QUARTER, row,
+                        col + j, store);
+    }
+}
+
 BITOPS_NOINLINE void table_block(const uint64_t *a, size_t lda, size_t m, const uint64_t *panel,
                                  size_t n, size_t k_words, size_t row, size_t col,
                                  const bitops_store *store, row_counts *rows) {
@@ -353,37 +400,9 @@ BITOPS_NOINLINE void table_block(const uint64_t *a, size_t lda, size_t m, const 
     else
         add_columns(2, a, lda, m, panel, k_words, rows);
     for (size_t i = 0; i < m; i++) {
-        int32_t mismatches[NR];
-        if (none_kept(rows[i].totals_u16x16, row + i, store))
-            continue;
         prefetch_results(row + i + PREFETCH_ROWS, col, n, store);
-        for (int j = 0; j < 4; j++)
-            write_counts(rows[i].totals_u16x16[j / 2][j % 2 * 2],
-                         rows[i].totals_u16x16[j / 2][j % 2 * 2 + 1], mismatches + 32 * j);
-        store_block(mismatches, NR, 1, n, row + i, col, store);
+        store_counts(rows[i].totals_u16x16, n, row + i, col, store);
     }
-}
-
-/* Stores the counts of one row, without a detour where its outputs are a full panel of them. */
-BITOPS_INLINE void store_counts(__m256i (*counts_u16x16)[4], size_t n, size_t row, size_t col,
-                                const bitops_store *store) {
-    if (none_kept(counts_u16x16, row, store))
-        return;
-    int32_t *const c = (int32_t *)store->c + row * store->ldc + col;
-    const int whole = n == NR && !store->offset;
-    if (whole && store->kind == BITOPS_STORE_DOT) {
-        for (int j = 0; j < 4; j++)
-            write_lanes(1, store->k, counts_u16x16[j / 2][j % 2 * 2],
-                        counts_u16x16[j / 2][j % 2 * 2 + 1], c + 32 * j);
-        return;
-    }
-    int32_t mismatches[NR];
-    const int direct = whole && store->kind == BITOPS_STORE_HAMMING;
-    for (int j = 0; j < 4; j++)
-        write_counts(counts_u16x16[j / 2][j % 2 * 2], counts_u16x16[j / 2][j % 2 * 2 + 1],
-                     (direct ? c : mismatches) + 32 * j);
-    if (!direct)
-        store_block(mismatches, NR, 1, n, row, col, store);
 }
 
 /* Short rows: the tables of all words lie side by side, in scratch, so that the counters of a row

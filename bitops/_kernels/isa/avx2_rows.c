@@ -1,16 +1,18 @@
-/* avx2_rows.c: products with rows of w as they lie in memory; AVX2, POPCNT.
+/* avx2_rows.c: products with rows of w as they lie, and pairs of rows; AVX2, BMI2, POPCNT.
  *
- * For few rows of a, for which ordering w into panels costs more than the product. Short rows are
- * counted word by word, with the number of words a constant; others a vector at a time, by
- * shuffles.
+ * For few rows of a or few columns, for which panels cost more than the product. Short rows are
+ * counted for 8 columns at a time, a lane of 64 bits for each, by shuffles; others one by one.
  *
  *   intrinsic              instruction   Skylake and later   Zen 3, 4
- *   _mm_popcnt_u64         popcnt        1 a cycle           3 or 4 a cycle
+ *   _mm256_shuffle_epi8    vpshufb       p5 (p15)            2 a cycle
+ *   _mm256_sad_epu8        vpsadbw       p5                  2 a cycle
  *   popcount_bytes         6 operations  2 of them on p5     2 shuffles a cycle
- * Bottleneck: counting; reading w from the third-level cache on. Tails: words one by one. Overflow:
- * bytes grow by at most 8 a vector and are summed after 31 of them. */
+ * Bottleneck: vector operations, 10 for each word of 8 columns and 4 for their sums; reading w from
+ * the third-level cache on. Tails: words one by one; columns in the store, missing ones repeat the
+ * last. Overflow: bytes grow by at most 8 a vector and are summed after 31 of them. */
 #include "operations.h"
 #include "isa/shared/avx2.h"
+#include "isa/shared/avx2_store.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -19,6 +21,264 @@
 #include <immintrin.h>
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt")
+
+/* ---- short rows ---------------------------------------------------------------------------- */
+
+enum {
+    SHORT_WORDS = 8,
+    ORDERED_WORDS = 1 << 10, /* whose nibbles are ordered at a time: 16 KiB */
+};
+
+/* One word of 8 columns: of those with even numbers in the first vector, of the others in the
+ * second. */
+typedef struct lane_words {
+    __m256i u64x4[2];
+} lane_words;
+
+/* Words of a line each of columns 0, 2, 4 and 6 after the first one. */
+BITOPS_INLINE __m256i load_lanes(const uint64_t *const *lines, size_t p) {
+    const __m128i low_u64x2 = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(lines[0] + p)),
+                                                 _mm_loadl_epi64((const __m128i *)(lines[2] + p)));
+    const __m128i high_u64x2 = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(lines[4] + p)),
+                                                  _mm_loadl_epi64((const __m128i *)(lines[6] + p)));
+    return _mm256_set_m128i(high_u64x2, low_u64x2);
+}
+
+/* Words p and p + 1 of them; h says which vectors they are. */
+BITOPS_INLINE void load_lane_pairs(const uint64_t *const *lines, size_t p, int h, lane_words *out) {
+    const __m256i even_u64x4 =
+        _mm256_loadu2_m128i((const __m128i *)(lines[4] + p), (const __m128i *)(lines[0] + p));
+    const __m256i odd_u64x4 =
+        _mm256_loadu2_m128i((const __m128i *)(lines[6] + p), (const __m128i *)(lines[2] + p));
+    out[0].u64x4[h] = _mm256_unpacklo_epi64(even_u64x4, odd_u64x4);
+    out[1].u64x4[h] = _mm256_unpackhi_epi64(even_u64x4, odd_u64x4);
+}
+
+/* All words of n <= 8 columns, of which the last stands for missing ones. */
+BITOPS_INLINE void load_columns(const size_t words, const uint64_t *w, size_t ldw, size_t n,
+                                size_t k_words, lane_words *out) {
+    const size_t end = words ? words : k_words;
+    if (words == 1 && n == LANES && ldw == 1) {
+        const __m256i low_u64x4 = _mm256_permute4x64_epi64(load(w), 0xd8); /* columns 0 2 1 3 */
+        const __m256i high_u64x4 = _mm256_permute4x64_epi64(load(w + YMM_WORDS), 0xd8);
+        out->u64x4[0] = _mm256_permute2x128_si256(low_u64x4, high_u64x4, 0x20);
+        out->u64x4[1] = _mm256_permute2x128_si256(low_u64x4, high_u64x4, 0x31);
+        return;
+    }
+    const uint64_t *lines[LANES];
+    for (size_t l = 0; l < LANES; l++)
+        lines[l] = w + (l < n ? l : n - 1) * ldw;
+    BITOPS_UNROLL
+    for (size_t p = 0; p + 2 <= end; p += 2)
+        for (int h = 0; h < 2; h++)
+            load_lane_pairs(lines + h, p, h, out + p);
+    for (int h = 0; end % 2 && h < 2; h++)
+        out[end - 1].u64x4[h] = load_lanes(lines + h, end - 1);
+}
+
+/* The mismatches of 8 columns from counts of even and odd ones, in bytes. */
+BITOPS_INLINE __m256i join_lanes(__m256i even_u8x32, __m256i odd_u8x32) {
+    return _mm256_or_si256(sum_bytes(even_u8x32), _mm256_slli_epi64(sum_bytes(odd_u8x32), 32));
+}
+
+/* Those of a row a with 8 columns. */
+BITOPS_INLINE __m256i lane_mismatches(const size_t words, const uint64_t *a, const lane_words *w,
+                                      size_t k_words) {
+    __m256i bytes_u8x32[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (size_t p = 0; p < (words ? words : k_words); p++)
+        for (int h = 0; h < 2; h++) {
+            const __m256i a_u64x4 = _mm256_set1_epi64x((int64_t)a[p]);
+            bytes_u8x32[h] = _mm256_add_epi8(
+                bytes_u8x32[h], popcount_bytes(_mm256_xor_si256(a_u64x4, w[p].u64x4[h])));
+        }
+    return join_lanes(bytes_u8x32[0], bytes_u8x32[1]);
+}
+
+/* Those of one word with 8 columns of one word that follow each other. */
+BITOPS_INLINE __m256i word_mismatches(uint64_t a, const uint64_t *w) {
+    const __m256i a_u64x4 = _mm256_set1_epi64x((int64_t)a);
+    const __m256i low_u64x4 = sum_bytes(popcount_bytes(_mm256_xor_si256(a_u64x4, load(w))));
+    const __m256i high_u64x4 =
+        sum_bytes(popcount_bytes(_mm256_xor_si256(a_u64x4, load(w + YMM_WORDS))));
+    const __m256 both_u32x8 = /* columns 0 1 4 5 2 3 6 7 */
+        _mm256_shuffle_ps(_mm256_castsi256_ps(low_u64x4), _mm256_castsi256_ps(high_u64x4), 0x88);
+    return _mm256_permute4x64_epi64(_mm256_castps_si256(both_u32x8), 0xd8);
+}
+
+/* A single row of a. Here and below, words and kind are constants at every call, where no words
+ * stand for any number. */
+BITOPS_INLINE void single_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
+                              const uint64_t *w, size_t ldw, size_t n, size_t k_words, size_t row,
+                              size_t col, const bitops_store *store) {
+    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
+    const int dense = words == 1 && ldw == 1;
+    lane_words lanes[SHORT_WORDS];
+    size_t j = 0;
+    for (; j + LANES <= n; j += LANES) {
+        if (!dense)
+            load_columns(words, w + j * ldw, ldw, LANES, k_words, lanes);
+        store_lanes(kind,
+                    dense ? word_mismatches(*a, w + j) : lane_mismatches(words, a, lanes, k_words),
+                    LANES, row, col + j, offset ? offset + j : NULL, store);
+    }
+    if (j < n) {
+        load_columns(words, w + j * ldw, ldw, n - j, k_words, lanes);
+        store_lanes(kind, lane_mismatches(words, a, lanes, k_words), n - j, row, col + j,
+                    offset ? offset + j : NULL, store);
+    }
+}
+
+/* The halves of the bytes of lanes, so that rows of a need not be split for each of them again. */
+typedef struct lane_nibbles {
+    __m256i low_u8x32[2], high_u8x32[2];
+} lane_nibbles;
+
+BITOPS_INLINE __m256i high_nibbles(__m256i v_u8x32) {
+    return _mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), _mm256_set1_epi8(15));
+}
+
+/* The same as lane_mismatches, of nibbles. */
+BITOPS_INLINE __m256i nibble_mismatches(const size_t words, const __m256i (*a_u8x32)[2],
+                                        const lane_nibbles *w, size_t k_words) {
+    __m256i bytes_u8x32[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (size_t p = 0; p < (words ? words : k_words); p++)
+        for (int h = 0; h < 2; h++) {
+            const __m256i low_u8x32 =
+                count_nibbles(_mm256_xor_si256(a_u8x32[p][0], w[p].low_u8x32[h]));
+            const __m256i high_u8x32 =
+                count_nibbles(_mm256_xor_si256(a_u8x32[p][1], w[p].high_u8x32[h]));
+            bytes_u8x32[h] =
+                _mm256_add_epi8(bytes_u8x32[h], _mm256_add_epi8(low_u8x32, high_u8x32));
+        }
+    return join_lanes(bytes_u8x32[0], bytes_u8x32[1]);
+}
+
+/* Whether the last 8 columns are stored together, though some of them have been before: numbers,
+ * which are written twice sooner than a part of a vector once. */
+BITOPS_INLINE int is_repeated(bitops_store_kind kind, size_t n) {
+    switch (kind) {
+    case BITOPS_STORE_DOT:
+    case BITOPS_STORE_SCALED:
+    case BITOPS_STORE_HAMMING:
+    case BITOPS_STORE_HAMMING16:
+    case BITOPS_STORE_HAMMING8:
+        return n >= LANES;
+    default:
+        return 0;
+    }
+}
+
+BITOPS_INLINE void split_columns(const size_t words, const uint64_t *w, size_t ldw, size_t n,
+                                 size_t k_words, int repeated, lane_nibbles *out) {
+    const size_t end = words ? words : k_words;
+    for (size_t j = 0; j < n; j += LANES, out += end) {
+        lane_words lanes[SHORT_WORDS];
+        const size_t first = repeated && n - j < LANES ? n - LANES : j;
+        load_columns(words, w + first * ldw, ldw, n - first < LANES ? n - first : LANES, k_words,
+                     lanes);
+        for (size_t p = 0; p < end; p++)
+            for (int h = 0; h < 2; h++) {
+                out[p].low_u8x32[h] = _mm256_and_si256(lanes[p].u64x4[h], _mm256_set1_epi8(15));
+                out[p].high_u8x32[h] = high_nibbles(lanes[p].u64x4[h]);
+            }
+    }
+}
+
+/* The nibbles of n columns. */
+BITOPS_NOINLINE void order_nibbles(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
+                                   int repeated, lane_nibbles *out) {
+    if (k_words == 1)
+        split_columns(1, w, ldw, n, k_words, repeated, out);
+    else if (k_words == 2)
+        split_columns(2, w, ldw, n, k_words, repeated, out);
+    else
+        split_columns(0, w, ldw, n, k_words, repeated, out);
+}
+
+/* One of several rows times n columns. */
+BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
+                               const lane_nibbles *nibbles, size_t n, size_t k_words, size_t row,
+                               size_t col, const bitops_store *store) {
+    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
+    const size_t end = words ? words : k_words;
+    __m256i a_u8x32[SHORT_WORDS][2];
+    for (size_t p = 0; p < end; p++) {
+        const __m256i a_u64x4 = _mm256_set1_epi64x((int64_t)a[p]);
+        a_u8x32[p][0] = _mm256_and_si256(a_u64x4, _mm256_set1_epi8(15));
+        a_u8x32[p][1] = high_nibbles(a_u64x4);
+    }
+    size_t j = 0;
+    for (; j + LANES <= n; j += LANES, nibbles += end)
+        store_lanes(kind, nibble_mismatches(words, a_u8x32, nibbles, k_words), LANES, row, col + j,
+                    offset ? offset + j : NULL, store);
+    if (j == n)
+        return;
+    const __m256i last_i32x8 = nibble_mismatches(words, a_u8x32, nibbles, k_words);
+    if (is_repeated(kind, n))
+        store_lanes(kind, last_i32x8, LANES, row, col + n - LANES,
+                    offset ? offset + n - LANES : NULL, store);
+    else
+        store_lanes(kind, last_i32x8, n - j, row, col + j, offset ? offset + j : NULL, store);
+}
+
+BITOPS_INLINE void ordered_rows(const size_t words, const bitops_store_kind kind, const uint64_t *a,
+                                size_t lda, size_t m, const uint64_t *w, size_t ldw, size_t n,
+                                size_t k_words, size_t row, size_t col, const bitops_store *store) {
+    const bitops_store own = *store; /* stores to c cannot change it */
+    const size_t most = ORDERED_WORDS / k_words / LANES * LANES;
+    for (size_t j = 0; j < n; j += most) {
+        const size_t columns = n - j < most ? n - j : most;
+        lane_nibbles nibbles[ORDERED_WORDS / LANES];
+        order_nibbles(w + j * ldw, ldw, columns, k_words, is_repeated(kind, columns), nibbles);
+        for (size_t i = 0; i < m; i++)
+            ordered_row(words, kind, a + i * lda, nibbles, columns, k_words, row + i, col + j,
+                        &own);
+    }
+}
+
+BITOPS_INLINE void short_rows(const size_t words, const uint64_t *a, size_t lda, size_t m,
+                              const uint64_t *w, size_t ldw, size_t n, size_t k_words, size_t row,
+                              size_t col, const bitops_store *store) {
+    if (m == 1) {
+        const bitops_store own = *store;
+        if (own.kind == BITOPS_STORE_DOT)
+            single_row(words, BITOPS_STORE_DOT, a, w, ldw, n, k_words, row, col, &own);
+        else if (own.kind == BITOPS_STORE_HAMMING)
+            single_row(words, BITOPS_STORE_HAMMING, a, w, ldw, n, k_words, row, col, &own);
+        else if (own.kind == BITOPS_STORE_TOPK)
+            single_row(words, BITOPS_STORE_TOPK, a, w, ldw, n, k_words, row, col, &own);
+        else
+            single_row(words, own.kind, a, w, ldw, n, k_words, row, col, &own);
+        return;
+    }
+    switch (store->kind) {
+    case BITOPS_STORE_DOT:
+        ordered_rows(words, BITOPS_STORE_DOT, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case BITOPS_STORE_SCALED:
+        ordered_rows(words, BITOPS_STORE_SCALED, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case BITOPS_STORE_HAMMING:
+        ordered_rows(words, BITOPS_STORE_HAMMING, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case BITOPS_STORE_HAMMING16:
+        ordered_rows(words, BITOPS_STORE_HAMMING16, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case BITOPS_STORE_HAMMING8:
+        ordered_rows(words, BITOPS_STORE_HAMMING8, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case BITOPS_STORE_SIGN:
+        ordered_rows(words, BITOPS_STORE_SIGN, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case BITOPS_STORE_TOPK:
+        ordered_rows(words, BITOPS_STORE_TOPK, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    default:
+        ordered_rows(words, store->kind, a, lda, m, w, ldw, n, k_words, row, col, store);
+    }
+}
+
+/* ---- longer rows ---------------------------------------------------------------------------- */
 
 /* Rows of w are read one after the other, as a single stream for the prefetcher: several at a time
  * lost a quarter of the speed from the third-level cache on. Bytes grow by at most 8 a vector and
@@ -54,62 +314,46 @@ BITOPS_INLINE void block_mismatches(const size_t words, const uint64_t *a, const
     }
 }
 
-/* One row of a of a single word times 32 rows of w that follow each other. */
-BITOPS_INLINE void word_mismatches(const uint64_t *a, const uint64_t *w, int32_t *out) {
-    const __m256i a_u64x4 = _mm256_set1_epi64x((int64_t)*a);
-    const __m256i order_u32x8 = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-    BITOPS_UNROLL
-    for (int l = 0; l < 32; l += 8) {
-        const __m256i low_u64x4 = sum_bytes(popcount_bytes(_mm256_xor_si256(a_u64x4, load(w + l))));
-        const __m256i high_u64x4 =
-            sum_bytes(popcount_bytes(_mm256_xor_si256(a_u64x4, load(w + l + YMM_WORDS))));
-        /* columns 0 4 1 5 2 6 3 7 */
-        const __m256i both_u32x8 = _mm256_or_si256(low_u64x4, _mm256_slli_epi64(high_u64x4, 32));
-        _mm256_storeu_si256((__m256i *)(out + l),
-                            _mm256_permutevar8x32_epi32(both_u32x8, order_u32x8));
+static void long_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
+                      size_t n, size_t k_words, size_t row, size_t col, const bitops_store *store) {
+    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
+    for (size_t j = 0; j < n; j += COLUMNS, w += COLUMNS * ldw) {
+        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
+        for (size_t i = 0; i < m; i++) {
+            const uint64_t *own = a + i * lda;
+            int32_t mismatches[COLUMNS];
+            if (k_words == 12)
+                block_mismatches(12, own, w, ldw, columns, 12, mismatches);
+            else
+                block_mismatches(0, own, w, ldw, columns, k_words, mismatches);
+            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
+        }
     }
 }
 
 void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
-    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
-    BITOPS_ASSUME(col % 8 == 0);
-    for (size_t j = 0; j < n; j += COLUMNS, w += COLUMNS * ldw) {
-        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
-        for (size_t i = 0; i < m; i++) {
-            const uint64_t *own = a + i * lda;
-            int32_t mismatches[COLUMNS];
-            switch (k_words) {
-            case 1:
-                if (columns == COLUMNS && ldw == 1)
-                    word_mismatches(own, w, mismatches);
-                else
-                    block_mismatches(1, own, w, ldw, columns, 1, mismatches);
-                break;
-            case 2:
-                block_mismatches(2, own, w, ldw, columns, 2, mismatches);
-                break;
-            case 3:
-                block_mismatches(3, own, w, ldw, columns, 3, mismatches);
-                break;
-            case 4:
-                block_mismatches(4, own, w, ldw, columns, 4, mismatches);
-                break;
-            case 6:
-                block_mismatches(6, own, w, ldw, columns, 6, mismatches);
-                break;
-            case 8:
-                block_mismatches(8, own, w, ldw, columns, 8, mismatches);
-                break;
-            case 12:
-                block_mismatches(12, own, w, ldw, columns, 12, mismatches);
-                break;
-            default:
-                block_mismatches(0, own, w, ldw, columns, k_words, mismatches);
-            }
-            store_block(mismatches, COLUMNS, 1, columns, row + i, col + j, store);
-        }
+    BITOPS_ASSUME(col % LANES == 0);
+    switch (k_words) {
+    case 1:
+        short_rows(1, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case 2:
+        short_rows(2, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case 4:
+        short_rows(4, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    case 3:
+    case 5:
+    case 6:
+    case 7:
+    case 8:
+        short_rows(0, a, lda, m, w, ldw, n, k_words, row, col, store);
+        break;
+    default:
+        long_rows(a, lda, m, w, ldw, n, k_words, row, col, store);
     }
 }
 

@@ -21,15 +21,19 @@ BITOPS_INLINE __m256i load(const void *x) {
     return _mm256_loadu_si256((const __m256i *)x);
 }
 
-/* Bytes of the result count the bits of the bytes of v. */
-BITOPS_INLINE __m256i popcount_bytes(__m256i v_u8x32) {
+/* Bytes of the result count the bits of bytes below 16. */
+BITOPS_INLINE __m256i count_nibbles(__m256i v_u8x32) {
     const __m256i counts_u8x32 = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0,
                                                   1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    return _mm256_shuffle_epi8(counts_u8x32, v_u8x32);
+}
+
+/* Bytes of the result count the bits of the bytes of v. */
+BITOPS_INLINE __m256i popcount_bytes(__m256i v_u8x32) {
     const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
-    const __m256i low_u8x32 = _mm256_and_si256(v_u8x32, nibble_u8x32);
-    const __m256i high_u8x32 = _mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), nibble_u8x32);
-    return _mm256_add_epi8(_mm256_shuffle_epi8(counts_u8x32, low_u8x32),
-                           _mm256_shuffle_epi8(counts_u8x32, high_u8x32));
+    return _mm256_add_epi8(
+        count_nibbles(_mm256_and_si256(v_u8x32, nibble_u8x32)),
+        count_nibbles(_mm256_and_si256(_mm256_srli_epi16(v_u8x32, 4), nibble_u8x32)));
 }
 
 /* Sums of eight bytes each, in four 64-bit lanes. */
