@@ -246,7 +246,27 @@ def test_folds(rng):
     words[:, :8] = words[:, 8:]  # folds of 8, 4, 2 words and one are zeros
     assert full_product.choose_product(words, words, near)[0] == 3
     assert full_product.choose_product(words[:, :1].copy(), words[:, :1].copy(), near)[0] == 1
-    assert_array_equal(full_product.folded(words, 7)[:, 3], words[:, 3] ^ words[:, 10], strict=True)
+    columns = words.T
+    assert_array_equal(full_product.folded(columns, 7)[3], columns[3] ^ columns[10], strict=True)
+
+
+def test_samples_of_long_rows(rng, monkeypatch):
+    """Rows are read in small parts, each once; long ones are sampled though there are few."""
+    words = rng.integers(0, 2**64, (5000, 437), np.uint64)
+    i, j = rng.integers(0, len(words), (2, 100))
+    monkeypatch.setattr(full_product, "SAMPLE_WORDS", 437 * 7)
+    sample, whole = full_product._differing(words, i, words[:], j), (words[i] ^ words[j]).T
+    for fold in full_product.FOLDS:
+        assert_array_equal(
+            full_product.folded(sample, fold), full_product.folded(whole, fold), strict=True
+        )
+    monkeypatch.undo()
+    near = limits.Limits(OWN["hamming"], 100, 437 * 64, None)
+    tracemalloc.start()
+    first, _ = full_product.choose_product(words, words, near)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert first == 4 and peak < words.nbytes
 
 
 @pytest.mark.parametrize("words", (1, 2, 7, 8, 9, 17))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .limits import Limits
-from .metrics import row_counts
 from .multi_index import Add, copied, pair_cost
 from .progress import progress
 
@@ -25,11 +24,15 @@ Pairs = NDArray[np.uint64]
 Ids = NDArray[np.int64]
 
 FOLDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-SAMPLE_PAIRS = 1 << 14
-SAMPLE_SHARE = 1 << 14  # as many times more pairs there must be, for a sample to pay
+COMMON_FOLD = 192  # a multiple of them all, so that long rows are read once
+SAMPLE_PAIRS = 1 << 12
+SAMPLE_WORDS = 1 << 14  # of pairs that are read at once
+SAMPLE_SHARE = 40  # times as long a search must be, for a sample to pay
 
-# Nanoseconds on one AVX-512 core for two rows, and for each word of their folds.
+# Nanoseconds on one AVX-512 core for two rows, and for each word of their folds; for a pair of the
+# sample, and each of its words.
 SCAN_COST, SCAN_WORD_COST = 0.01, 0.05
+SAMPLE_COST, SAMPLE_WORD_COST = 100.0, 5.0
 CALL_COST = 3e8  # of one call of the native module, between which the progress bar moves
 MOST_ROWS = 4096  # of one call
 SORTED_ROWS = 256  # and of rows that are sorted by size: with their like
@@ -47,27 +50,40 @@ def choose_product(a: Words, b: Words, limits: Limits) -> tuple[int, float]:
     k_words = a.shape[1]
     full = min(k_words, _core.SCAN_WORDS), SCAN_COST + SCAN_WORD_COST * k_words
     folds = [words for words in FOLDS if words < k_words]
-    if not folds or len(a) * len(b) < SAMPLE_PAIRS * SAMPLE_SHARE:
+    sample_cost = SAMPLE_PAIRS * (SAMPLE_COST + SAMPLE_WORD_COST * k_words)
+    if not folds or len(a) * len(b) * full[1] < sample_cost * SAMPLE_SHARE:
         return full
     rng = np.random.default_rng(0)
     i, j = (rng.integers(0, len(rows), SAMPLE_PAIRS) for rows in (a, b))
-    differing, most = a[i] ^ b[j], limits.of_pairs(i, j)
+    differing, most = _differing(a, i, b, j), limits.of_pairs(i, j)
     costs = [full]
     for words in folds:
         if SCAN_COST + SCAN_WORD_COST * words >= min(cost for _, cost in costs):
             break  # nor can longer folds be better
-        passing = (row_counts(folded(differing, words)) <= most).mean() + 1 / SAMPLE_PAIRS
+        mismatches = np.bitwise_count(folded(differing, words)).sum(axis=0, dtype=np.int64)
+        passing = (mismatches <= most).mean() + 1 / SAMPLE_PAIRS
         cost = SCAN_COST + SCAN_WORD_COST * words + pair_cost(k_words) * float(passing)
         costs.append((words, cost))
     return min(costs, key=lambda own: own[1])
 
 
-def folded(rows: Words, words: int) -> Words:
-    """Return the XOR of the words of each row that lie `words` apart."""
-    parts = -(-rows.shape[1] // words)
-    padded = np.zeros((len(rows), parts * words), np.uint64)
-    padded[:, : rows.shape[1]] = rows
-    return np.bitwise_xor.reduce(padded.reshape(-1, parts, words), axis=1)
+def _differing(a: Words, i: Ids, b: Words, j: Ids) -> Words:
+    """Return folds of a[i] ^ b[j] with all words that FOLDS need, a column for each pair."""
+    columns = np.empty((min(a.shape[1], COMMON_FOLD), len(i)), np.uint64)
+    step = max(SAMPLE_WORDS // a.shape[1], 1)
+    for start in range(0, len(i), step):
+        pairs = slice(start, start + step)
+        columns[:, pairs] = folded((a[i[pairs]] ^ b[j[pairs]]).T, COMMON_FOLD)
+    return columns
+
+
+def folded(columns: Words, words: int) -> Words:
+    """Return the XOR of the words of each column that lie `words` apart."""
+    fold = columns[:words].copy("K")
+    for start in range(words, len(columns), words):
+        part = columns[start : start + words]
+        fold[: len(part)] ^= part
+    return fold
 
 
 def scan(a: Words, b: Words, limits: Limits, upper: bool, first_words: int, add: Add) -> None:
