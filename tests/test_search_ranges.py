@@ -3,6 +3,7 @@
 import math
 import signal
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ def test_ranges(isa, rng, metric, k):
 def test_ranges_of_sorted_rows(isa, rng, metric, k, monkeypatch):
     """Rows sorted by size, few in a call, of which folds are compared at first."""
     monkeypatch.setattr(full_product, "SORTED_ROWS", 8)
+    monkeypatch.setattr(full_product, "LEAST_COLUMNS", 5)
+    monkeypatch.setattr(full_product, "CALL_COST", 0)
     monkeypatch.setattr(full_product, "SAMPLE_SHARE", 0)
     monkeypatch.setattr(limits, "FEW_ROWS", 1)
     monkeypatch.setattr(limits, "MOST_NEAR", 1)
@@ -293,11 +296,42 @@ def test_many_rows_scanned(rng, monkeypatch):
     """Several calls of the native module, and a sample that folds the words."""
     monkeypatch.setattr(full_product, "SAMPLE_SHARE", 1)
     monkeypatch.setattr(full_product, "CALL_COST", 0)
+    monkeypatch.setattr(full_product, "MOST_ROWS", 128)
     monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
     x = noisy_copies(rng, 900, 500, 30)
-    for radius in (0, 20, 200, 240):
-        assert_pairs_within(x, radius, "hamming")
-        assert_within(x[:70], x, radius, "hamming")
+    for columns in (100, 128, 300):
+        monkeypatch.setattr(full_product, "LEAST_COLUMNS", columns)
+        for radius in (0, 20, 200, 240) if columns == 100 else (20,):
+            assert_pairs_within(x, radius, "hamming")
+            assert_within(x[:200], x, radius, "hamming")
+
+
+def test_columns_are_folded_once_for_many_rows(rng, monkeypatch):
+    """However many columns there are, a call has many rows; each pair is compared in one."""
+    calls = []
+
+    def scan(a, b, most, upper, start, rows, *others):
+        own = np.zeros((200, 1000), bool)
+        columns = (b.ctypes.data - a.ctypes.data) // a.strides[0] + np.arange(len(b))
+        own[start : start + rows, columns] = True
+        calls.append(np.triu(own, 1) if upper else own)
+        return native(a, b, most, upper, start, rows, *others)
+
+    native = _core.scan
+    monkeypatch.setattr(full_product, "_core", SimpleNamespace(scan=scan))
+    monkeypatch.setattr(full_product, "CALL_COST", 0)
+    monkeypatch.setattr(full_product, "MOST_ROWS", 80)
+    monkeypatch.setattr(full_product, "LEAST_COLUMNS", 300)
+    words = rng.integers(0, 2**64, (1000, 2), np.uint64)
+    near = limits.Limits(OWN["hamming"], 9, 128, None)
+    full_product.scan(words[:200], words, near, False, 1, lambda *own: None)
+    assert len(calls) == 3 * 4 and np.all(np.sum(calls, axis=0) == 1)
+    calls.clear()
+    words = words[:200]
+    monkeypatch.setattr(full_product, "LEAST_COLUMNS", 60)
+    full_product.scan(words, words, near, True, 1, lambda *own: None)
+    assert len(calls) == 3 + 2 + 1
+    assert_array_equal(np.sum(calls, axis=0)[:, :200], np.triu(np.ones((200, 200)), 1))
 
 
 def test_many_rows_against_a_scan(rng, monkeypatch):

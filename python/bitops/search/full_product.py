@@ -9,6 +9,8 @@ those of like sizes only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +36,10 @@ SAMPLE_SHARE = 40  # times as long a search must be, for a sample to pay
 SCAN_COST, SCAN_WORD_COST = 0.01, 0.05
 SAMPLE_COST, SAMPLE_WORD_COST = 100.0, 5.0
 CALL_COST = 3e8  # of one call of the native module, between which the progress bar moves
-MOST_ROWS = 4096  # of one call
-SORTED_ROWS = 256  # and of rows that are sorted by size: with their like
+# Rows of one call, for all of which the folds of its columns are made once, and at least so many
+# columns, which threads share.
+MOST_ROWS, LEAST_COLUMNS = 1 << 13, 1 << 12
+SORTED_ROWS = 256  # of rows that are sorted by size: with their like
 
 
 def choose_product(a: Words, b: Words, limits: Limits) -> tuple[int, float]:
@@ -88,14 +92,15 @@ def folded(columns: Words, words: int) -> Words:
 
 def scan(a: Words, b: Words, limits: Limits, upper: bool, first_words: int, add: Add) -> None:
     """Find all pairs of rows within a range, and hand them to `add`, as `multi_index.join`."""
-    cost = (SCAN_COST + SCAN_WORD_COST * first_words) * max(len(b), 1)
-    step = int(min(max(CALL_COST / cost, 64), MOST_ROWS))
+    step = MOST_ROWS
     order = limits.order()
     if order is not None:
-        step = min(step, SORTED_ROWS)
+        step = SORTED_ROWS
         same = b is a
         a = a[order[0]]
         b, limits = a if same else b[order[1]], limits.taken(*order)
+    cost = (SCAN_COST + SCAN_WORD_COST * first_words) * max(min(step, len(a)), 1)
+    columns = max(int(CALL_COST / cost), LEAST_COLUMNS)
     bounds, b_counts = limits.native()
     first, end = 0, len(b)
     with progress(len(a) * (len(a) - 1) // 2 if upper else len(a) * len(b), "pairs") as done:
@@ -104,20 +109,36 @@ def scan(a: Words, b: Words, limits: Limits, upper: bool, first_words: int, add:
             if order is not None:
                 first, end = limits.columns(start, start + rows)
             if upper:
-                first = 0
-            if first < end:
-                counts = None if b_counts is None else b_counts[first:end]
+                first = start
+            left = rows * len(b) - (rows * (start + 1) + rows * (rows - 1) // 2 if upper else 0)
+            for begin, stop in _parts(first, end, columns, rows if upper else 0):
+                above = upper and begin == first  # where columns are rows of the call too
+                part = slice(0 if above else begin, stop)
+                counts = None if b_counts is None else b_counts[part]
                 found = _core.scan(
-                    a, b[first:end], limits.most, upper, start, rows, first_words, bounds, counts
+                    a, b[part], limits.most, above, start, rows, first_words, bounds, counts
                 )
                 pairs, mismatches = copied(found)
-                add(pairs if order is None else _numbered(pairs, order, first, upper), mismatches)
-            lower = rows * (start + 1) + rows * (rows - 1) // 2 if upper else 0
-            done(rows * len(b) - lower)
+                add(_numbered(pairs, order, part.start, upper), mismatches)
+                share = left * (stop - begin) // (end - begin)
+                done(share)
+                left -= share
+            done(left)  # of columns that were left out
 
 
-def _numbered(pairs: Pairs, order: tuple[Ids, Ids], first: int, upper: bool) -> Pairs:
-    """Return pairs of sorted rows, from column `first` on, by the numbers that rows had before."""
+def _parts(first: int, end: int, size: int, least: int) -> Iterator[tuple[int, int]]:
+    """Cut [first, end) into parts of `size`; the first one has at least so many."""
+    stop = first + max(size, least)
+    while first < end:
+        yield first, min(stop, end)
+        first, stop = stop, stop + size
+
+
+def _numbered(pairs: Pairs, order: tuple[Ids, Ids] | None, first: int, upper: bool) -> Pairs:
+    """Return pairs with columns from `first` on by the numbers that rows had before a sort."""
+    if order is None:
+        pairs += np.uint64(first)
+        return pairs
     i = order[0][pairs >> np.uint64(32)]
     j = order[1][(pairs & np.uint64(2**32 - 1)) + np.uint64(first)]
     if upper:
