@@ -127,7 +127,7 @@ BITOPS_INLINE void make_part(const int cap, const int bits, uint8_t (*bytes)[BIT
         BITOPS_UNROLL
         for (int i = 0; i < 8; i++) {
             sieve_u8 entry = high & 1 ? entries[i] + flips[3] : entries[i];
-            if (high & 2)
+            if (bits == GROUP_BITS && high & 2)
                 entry += flips[4];
             sieve_store(capped(cap, entry) + bias,
                         table + (8 * high + i) * ENTRY_BYTES + part * SIEVE_BYTES);
