@@ -445,6 +445,11 @@ typedef struct bitops_range_args {
     bitops_stop *stop;          /* or NULL */
 } bitops_range_args;
 
+/* Counts the mismatches of n pairs of rows, which may be long, as count_pairs; returns 0 if the
+ * call was stopped before. */
+int bitops_compare_pairs(const bitops_isa *isa, const bitops_range_args *args,
+                         const uint64_t *pairs, size_t n, int32_t *distances_out);
+
 /* Both searches below add to the lists found_out[0 .. n_threads - 1], each pair to one of them, and
  * return 0 if memory for these was missing. Workspaces are aligned to 64 bytes. */
 

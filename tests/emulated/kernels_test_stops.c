@@ -144,10 +144,54 @@ static void stop_images(size_t channels) {
     bitops_free(x);
 }
 
+static bitops_stop stop_later(void) {
+    asked = 0;
+    return (bitops_stop){.ask = yes}; /* a tenth of a second after the first look */
+}
+
+/* One long row, repeated: what takes longer than a tenth of a second is looked at in between. */
+static void stop_pairs(const bitops_isa *isa) {
+    enum { ROWS = 1100, SHORTER = 1 << 14, LONGEST = 4 * LONG };
+    uint64_t *words = filled(LONGEST * sizeof *words, 0xff);
+    bitops_range_args args = {.a = words, .b = words, .k_words = SHORTER};
+    bitops_found found = {0};
+    bitops_stop stop = stop_later();
+    args.stop = &stop;
+    args.m = args.n = ROWS;
+    void *workspace = filled(bitops_scan_workspace_size(isa, &args, ROWS, 1, 1), 0);
+    bitops_scan(isa, &args, 0, ROWS, 1, &found, workspace, 1);
+    check(stop.stopped && asked == 1 && found.count < ROWS, "pairs of a scan", asked, 0, 0);
+    bitops_free(workspace);
+
+    args.k_words = LONGEST;
+    args.n = 1;
+    stop = stop_later();
+    stopped_call c = begin("folds", bitops_scan_workspace_size(isa, &args, ROWS, 1, 1));
+    bitops_scan(isa, &args, 0, ROWS, 1, &found, c.out, 1);
+    check(stop.stopped && asked == 1, c.name, asked, 0, 0);
+    check(((uint64_t *)c.out)[ROWS - 1] != 0, c.name, ROWS, 0, 0); /* which its fold is */
+    bitops_free(c.out);
+
+    const bitops_chunk chunk = {0, 20};
+    const uint32_t choice = 0;
+    uint64_t compared;
+    args.n = ROWS;
+    const bitops_join_args join = {args, &chunk, 1, &choice, 1};
+    workspace = filled(bitops_join_workspace_size(&join, 1), 0);
+    stop = stop_later();
+    found.count = 0;
+    bitops_join(isa, &join, UINT64_MAX, &compared, &found, workspace, 1);
+    check(stop.stopped && asked == 1 && found.count == 0, "pairs of a join", asked, 0, 0);
+    bitops_free(workspace);
+    bitops_found_free(&found);
+    bitops_free(words);
+}
+
 static void test_stops(const bitops_isa *isa) {
     stop_passes(isa);
     stop_sums(isa);
     stop_products(isa);
+    stop_pairs(isa);
     stop_images(1);
     stop_images(64);
     stop_images(70);

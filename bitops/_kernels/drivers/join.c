@@ -216,8 +216,8 @@ static void compare_batch(join_task *task) {
         task->missing = 1;
         return;
     }
-    task->isa->count_pairs(range->a, range->lda, range->b, range->ldb, range->k_words, task->batch,
-                           task->batched, range->radius, distances);
+    if (!bitops_compare_pairs(task->isa, range, task->batch, task->batched, distances))
+        return;
     for (size_t i = 0; i < task->batched; i++)
         if (distances[i] <= range->radius && !agrees_before(task, task->batch[i])) {
             found->pairs[found->count] = task->batch[i];

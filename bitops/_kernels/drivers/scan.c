@@ -27,6 +27,7 @@ enum {
     SIEVE_ROWS = 1 << 12,         /* of a sieve, which makes tables for each block, */
     SIEVE_COUNTED_ROWS = 1 << 11, /* with their counters in the second-level cache, */
     SIEVE_LEAST = 48,             /* and at least */
+    LOOK_WORDS = 1 << 20,         /* folded between two looks at the clock */
 };
 
 /* What all steps of a call share. */
@@ -125,9 +126,11 @@ static uint64_t fold_word(const uint64_t *row, size_t k_words, size_t words, siz
 /* Writes the folds of m rows, word p of row i to out[i ld_row + p ld_word]. */
 static void fold_rows(const scan_plan *plan, const uint64_t *rows, size_t ld, size_t m,
                       uint64_t *out, size_t ld_row, size_t ld_word) {
-    for (size_t i = 0; i < m; i++, rows += ld)
+    const bitops_range_args *args = plan->args;
+    const size_t every = max_size(LOOK_WORDS / args->k_words, 1);
+    for (size_t i = 0; i < m && !bitops_stopped_at(i, every, args->stop); i++, rows += ld)
         for (size_t p = 0; p < plan->words; p++)
-            out[i * ld_row + p * ld_word] = fold_word(rows, plan->args->k_words, plan->words, p);
+            out[i * ld_row + p * ld_word] = fold_word(rows, args->k_words, plan->words, p);
 }
 
 /* The same for a sieve: word p of all rows side by side, in as many bits as it looks at. */
@@ -154,10 +157,11 @@ static void drop_far(const scan_plan *plan, bitops_found *found, size_t start) {
     const int partial = plan->folded || plan->sieved;
     if (!partial && !args->upper)
         return;
-    if (partial)
-        plan->isa->count_pairs(args->a, args->lda, args->b, args->ldb, args->k_words,
-                               found->pairs + start, found->count - start, args->radius,
-                               found->distances + start);
+    if (partial && !bitops_compare_pairs(plan->isa, args, found->pairs + start,
+                                         found->count - start, found->distances + start)) {
+        found->count = start;
+        return;
+    }
     size_t kept = start;
     for (size_t i = start; i < found->count; i++) {
         const uint64_t pair = found->pairs[i];
