@@ -421,8 +421,10 @@ def test_clients_can_leave_after_sigterm():
         assert set(statuses) == {200}
         status, headers, _ = ask(images.tobytes())  # one that does not know
         assert status == 200 and headers["Connection"] == "close"
-        status, _, answer = ask(path="/health")
-        assert status == 503 and answer["status"] == "stopping"
+        for path, code in (("/health", 503), ("/metrics", 200), ("/none", 404)):
+            status, headers, _ = ask(path=path)
+            assert status == code and headers["Connection"] == "close"
+        assert ask(path="/health")[2]["status"] == "stopping"
         assert process.wait(20) in (0, -signal.SIGTERM)
 
 

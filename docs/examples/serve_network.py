@@ -279,7 +279,7 @@ class Service:
         scores = network(np.zeros((1, *shape), dtype))  # fails now if it fails; and makes its plans
         if np.shape(scores)[:1] != (1,) or np.ndim(scores) != 2:
             raise ValueError(f"the network must give a row of scores, got shape {np.shape(scores)}")
-        self.app = Starlette(
+        app = Starlette(
             routes=[
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/health", self.health),
@@ -288,6 +288,19 @@ class Service:
             lifespan=self._lifespan,
             exception_handlers={HTTPException: self._refusal},
         )
+
+        async def closing_app(scope: dict, receive: Callable, send: Callable) -> None:
+            """While the service stops, let each answer close its connection."""
+
+            async def send_closing(message: dict) -> None:
+                if message["type"] == "http.response.start" and self.is_stopping:
+                    # so that the next request goes elsewhere
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                await send(message)
+
+            await app(scope, receive, send_closing)
+
+        self.app = closing_app
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -309,8 +322,6 @@ class Service:
             response = JSONResponse({"error": "the network failed"}, 500)
         finally:
             self._in_progress -= 1
-        if self.is_stopping:
-            response.headers["Connection"] = "close"  # so that the next request goes elsewhere
         self._answers.labels(response.status_code).inc()
         self._seconds.observe(time.perf_counter() - start)
         return response
