@@ -44,6 +44,7 @@ cdef enum:
 
 cdef double MOST_BYTES = 1e18  # more is left to NumPy, whose error says so
 LARGE = NEW_BYTES  # memory.py aligns larger arrays, and says why
+LARGEST, LINE_BYTES = int(MOST_BYTES), CACHE_LINE
 
 cdef type ndarray = numpy.ndarray
 cdef object empty = numpy.empty
@@ -323,7 +324,10 @@ cdef const uint64_t *find_bits(usual_call *call, Bits bits, size_t rows) except?
 
 cpdef object empty_lines(tuple shape, object dtype, Py_ssize_t nbytes):
     """Return an uninitialised array of so many bytes that begins at a cache line."""
-    memory = empty(nbytes + CACHE_LINE, "u1")
+    try:
+        memory = empty(nbytes + CACHE_LINE, "u1")
+    except MemoryError:
+        return empty(shape, dtype)  # or its error, which names the shape
     start = -<size_t>PyArray_DATA(<PyArrayObject *><PyObject *>memory) % CACHE_LINE
     return ndarray(shape, dtype, memory, start)
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
+from bitops.ops.memory import aligned_empty
 from conftest import random_signs
 
 KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
@@ -78,3 +79,22 @@ def test_numbers_times_weights(isa, rng, fenced, end):
                 low = u & np.uint8(1)
                 want = (low.astype(np.float64) @ w.T).astype(np.int32)
                 assert np.array_equal(bo.bitplane_gemm(low, pw, bits=1, out=whole), want)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2**57,), "u1"),
+        ((2**30, 2**30), "f4"),
+        ((2**62,), "u1"),
+        ((2**63,), "u1"),
+        ((2**61, 2), "f8"),
+    ],
+)
+def test_impossible_sizes_are_refused_as_by_numpy(shape, dtype):
+    errors = []
+    for make in (np.empty, aligned_empty):
+        with pytest.raises((MemoryError, ValueError)) as caught:
+            make(shape, np.dtype(dtype))
+        errors.append((caught.type, str(caught.value)))
+    assert errors[0] == errors[1]

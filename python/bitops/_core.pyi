@@ -15,6 +15,8 @@ BF16: int
 F32: int
 F64: int
 LARGE: int
+LARGEST: int
+LINE_BYTES: int
 PACK_CODES: dict[np.dtype[Any], int]
 DOT: int
 HAMMING: int

@@ -12,7 +12,7 @@ from .. import _core
 
 WORD_BITS = 64
 MAX_BITS = 2**31 - 1  # in a row, because dot products are int32
-CACHE_LINE = 64  # bytes
+CACHE_LINE = _core.LINE_BYTES
 LARGE = _core.LARGE  # bytes; smaller arrays gain less from alignment than the microsecond it costs
 
 
@@ -29,6 +29,6 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < LARGE:
+    if not LARGE <= nbytes <= _core.LARGEST:  # NumPy says why the latter is impossible
         return np.empty(shape, dtype)
     return _core.empty_lines(shape, dtype, nbytes)
