@@ -97,7 +97,8 @@ def scan(const uint64_t[:, :] a, const uint64_t[:, :] b, int32_t radius, bint up
         Words of a row lie side by side.
     radius : at least 0
     upper : whether b is a, and only pairs i < j are wanted
-    first_words : in [1, min(k_words, SCAN_WORDS)], the words of the folds that are compared at first
+    first_words : in [1, min(k_words, SCAN_WORDS)]
+        The words of the folds that are compared at first.
     bounds : IN, shape (m, 2), or None
         A factor and a term for each row of a: pairs have fewer than factor b_count + term
         mismatches.

@@ -276,6 +276,7 @@ enum {
     BITOPS_SIEVE_COLUMNS = 128,
     BITOPS_SIEVE_WORDS = 12,
     BITOPS_SIEVE_SMALL = 6,
+    BITOPS_SIEVE_GROUPS = 13, /* of a word */
     BITOPS_SIEVE_ROW_WORDS = 16,
 };
 typedef void bitops_sieve_fn(const uint64_t *a, size_t lda, size_t m, const uint64_t *b, size_t n,
@@ -293,7 +294,7 @@ static inline int32_t bitops_sieve_most(size_t words) {
  * rows apart with a probability of 0.9999, unless bits are left out of them: fold rows to these. */
 static inline unsigned bitops_sieve_groups(size_t words, int32_t most) {
     if (words > 1 || most > BITOPS_SIEVE_SMALL)
-        return 13;
+        return BITOPS_SIEVE_GROUPS;
     return most <= 3 ? 5 : most <= 5 ? 6 : 7;
 }
 

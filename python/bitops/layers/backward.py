@@ -88,8 +88,8 @@ class Gradient:
         if self.rounding is None:
             return weight_gemm(rows, bits, out=out)
         zero, bias = self.correction(bits)
-        most = self.rounding.most if zero else None
         scales = {"alpha": self.step, "bias": bias}
+        most = self._largest(zero)
         return code_gemm(rows, bits, self.rounding.bits, zero, **scales, most=most, out=out)
 
     def correction(self, bits: BitArray) -> tuple[int, np.ndarray | None]:
@@ -106,6 +106,11 @@ class Gradient:
         ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
         return 0, -self.rounding.zero * self.step * (2 * ones - math.prod(bits.shape[1:]))
 
+    def _largest(self, zero: int) -> int | None:
+        """Return the largest magnitude of a code less `zero`; None if that is the code itself."""
+        assert self.rounding is not None
+        return self.rounding.most if zero else None
+
     def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
         """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
         assert self.rounding is not None
@@ -120,7 +125,7 @@ class Gradient:
             alpha=self.step,
             bias=bias,
             outside=self.rounding.zero,
-            most=self.rounding.most if zero else None,
+            most=self._largest(zero),
         )
 
     def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:

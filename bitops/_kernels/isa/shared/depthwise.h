@@ -137,7 +137,7 @@ BITOPS_INLINE void store_run(const bitops_store_kind kind, const uint8_t *count,
     }
 }
 
-enum { AHEAD = 1024 }; /* bytes of rows without gaps, how far ahead to ask for lines to write */
+enum { AHEAD = 1024 }; /* bytes before they are written, lines of rows without gaps are asked for */
 
 /* Stores rows that plain_rows has found, as one run of n numbers in all. */
 BITOPS_INLINE void store_plain(const uint8_t *count, size_t n, size_t row, size_t col,

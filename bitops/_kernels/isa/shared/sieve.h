@@ -12,8 +12,8 @@
  * its highest bit is set if there are more than `most`. One test for 128 columns.
  *
  * Else all groups of all words. Sums of nibbles are added to 8-bit counters, which grow by at most
- * 39 a word: those of SIEVE_WORDS (234 <= 255) as nibble_counts of avx2_tables.h; of more words, as
- * bytes that saturate.
+ * 39 a word: those of SIEVE_NEVER_FULL words (234 <= 255) as nibble_counts of avx2_tables.h; of
+ * more words, as bytes that saturate.
  *
  * The includer has set SIEVE_BYTES, the size of a vector, before, and defines for vectors
  *   sieve_min(a, b)           the smaller bytes
@@ -35,10 +35,12 @@ enum {
     SIEVE_PARTS = ENTRY_BYTES / SIEVE_BYTES,
     SIEVE_HALF = BITOPS_SIEVE_COLUMNS / 2,
     SIEVE_TABLES = GROUPS * TABLE_STRIDE,
-    SIEVE_WORDS = 6, /* whose counters cannot be full */
-    SIEVE_FULL = 4,  /* beside a cap: counters may be */
-    SIEVE_LOW = 12,  /* mismatches of a word, up to which caps of 2 tell enough */
+    SIEVE_NEVER_FULL = 6, /* words whose counters cannot be full */
+    SIEVE_FULL = 4,       /* beside a cap: counters may be */
+    SIEVE_LOW = 12,       /* mismatches of a word, up to which caps of 2 tell enough */
 };
+
+_Static_assert(GROUPS == (int)BITOPS_SIEVE_GROUPS, "a sieve may look at all groups of a word");
 
 /* Where a sieve is, and where it puts what passes. */
 typedef struct sieve_place {
@@ -316,7 +318,7 @@ BITOPS_INLINE void sieve(const uint64_t *a, size_t lda, size_t m, const uint64_t
         sieve_few(7, a, m, tables, &place);
         break;
     default:
-        if (words > SIEVE_WORDS)
+        if (words > SIEVE_NEVER_FULL)
             sieve_words(3 | SIEVE_FULL, a, lda, m, b, words, tables, rows, &place);
         else if ((size_t)most <= words * SIEVE_LOW)
             sieve_words(2, a, lda, m, b, words, tables, rows, &place);
