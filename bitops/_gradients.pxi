@@ -48,7 +48,7 @@ def conv_codes(const uint8_t[:, :, :, ::1] x, const uint64_t[:, ::1] w, object w
     args.alpha = scales("alpha", alpha, args.n)
     args.bias = scales("bias", bias, args.n)
     args.w = <const uint64_t *>first(w)
-    if args.m == 0 or not c.bitops_taps_share_tables(isa, &args, &windows):
+    if args.m == 0 or not c.bitops_taps_share_tables(isa, &args, &windows, n_threads):
         return False
     workspace = make_scratch(c.bitops_conv_by_taps_workspace_size(isa, &args, &windows, n_threads))
     with nogil:

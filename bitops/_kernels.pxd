@@ -300,7 +300,7 @@ cdef extern from "bitops.h" nogil:
                       int n_threads) noexcept
 
     int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
-                                 const bitops_image *windows) noexcept
+                                 const bitops_image *windows, int n_threads) noexcept
     size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                               const bitops_image *windows,
                                               int n_threads) noexcept

@@ -9,7 +9,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
+from bitops import _core
 from bitops import reference as ref
+from bitops.ops.geometry import make_window
 from conftest import SEED, random_signs
 
 CHANNELS = (1, 3, 31, 64, 65, 130)
@@ -328,3 +330,27 @@ class TestErrors:
                     bo.bitplane_conv2d(x, w)
             else:
                 assert bo.bitplane_conv2d(x, w) == -255 * k
+
+
+@pytest.mark.parametrize(("size", "lines"), [(8, 1), (9, 2)])
+def test_fewer_lines_of_outputs_than_threads_are_left_to_patches(rng, size, lines):
+    """Tables are shared by threads that have a line each, and panels of filters are too."""
+    images = octets(rng, 1, size, size, 64, bits=4)
+    w = bo.pack(random_signs(rng, 300, 8, 8, 64))
+    window = make_window("test", (size, size), (8, 8), 1, 0, 1)
+    words = w.words.reshape(300, 64)
+    results, before = [], bo.get_num_threads()
+    try:
+        for threads in (1, 2):
+            bo.set_num_threads(threads)
+            out = np.empty((1, lines, lines, 300), np.float32)
+            done = _core.conv_codes(images, words, window, 4, None, None, out, 0, 0, 15)
+            if threads > lines:
+                assert not done
+            if done:
+                results.append(out.view(np.int32))
+            results.append(bo.bitplane_conv2d(images, w, bits=4))
+    finally:
+        bo.set_num_threads(before)
+    for result in results[1:]:
+        assert_array_equal(result, results[0])

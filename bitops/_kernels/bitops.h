@@ -532,7 +532,7 @@ void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args
  * is the code of positions there, whose magnitude is not above `most` either. Of `windows` only the
  * lengths are read; x is not turned. The workspace is aligned to 64. */
 int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
-                             const bitops_image *windows);
+                             const bitops_image *windows, int n_threads);
 size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                           const bitops_image *windows, int n_threads);
 void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,

@@ -74,11 +74,18 @@ static size_t panels_size(const conv *c) {
     return bitops_lookup_panels_size(c->args->n, c->k_words) * sizeof(uint32_t);
 }
 
+/* Threads that share out bands: of patches, they share the filters too. */
+static int threads_of(const bitops_mixed_args *args, int n_threads) {
+    const double work = (double)args->m * (double)args->n * (double)args->k;
+    return bitops_share(work, THREAD_WORK, n_threads);
+}
+
 int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
-                             const bitops_image *im) {
+                             const bitops_image *im, int n_threads) {
     const size_t taps = im->kernel_height * im->kernel_width;
     if (args->bits <= FEW_PLANES || !bitops_numbers_are_small(isa, args) ||
-        args->n < LEAST_COLUMNS || taps <= im->stride_y * im->stride_x)
+        args->n < LEAST_COLUMNS || taps <= im->stride_y * im->stride_x ||
+        args->m / im->out_width < (size_t)threads_of(args, n_threads))
         return 0;
     const conv c = conv_of(isa, args, im);
     /* Padding may make a side of 2**31, so that the size of the tables would wrap. */
@@ -92,13 +99,13 @@ size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mi
     return panels_size(&c) + round_up(c.channels, 64) + (size_t)n_threads * lines_size(&c);
 }
 
-static void make_panels(const conv *c, uint32_t *panels_out) {
+static void make_panel(const conv *c, size_t panel, uint32_t *panels_out) {
     const bitops_mixed_args *args = c->args;
     bitops_lookup_panel_fn *const make =
         c->isa->lookup_panel_small ? c->isa->lookup_panel_small : c->isa->lookup_panel;
-    for (size_t j = 0; j < args->n; j += COLUMNS)
-        make(args->w + j * args->ldw, args->ldw, min_size(COLUMNS, args->n - j), c->k_words,
-             panels_out + 2 * j * c->k_words);
+    const size_t j = panel * COLUMNS;
+    make(args->w + j * args->ldw, args->ldw, min_size(COLUMNS, args->n - j), c->k_words,
+         panels_out + 2 * j * c->k_words);
 }
 
 /* The tables of line `line` of an image, counted from the first line of padding. */
@@ -173,13 +180,12 @@ void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
     conv c = conv_of(isa, args, im);
     char *start = (char *)workspace + panels_size(&c);
     memset(start, outside, c.channels);
-    make_panels(&c, workspace);
+    const int threads = threads_of(args, n_threads);
+    BITOPS_FOR_TASKS(threads, ceil_div(args->n, COLUMNS), make_panel(&c, (size_t)task, workspace));
     c.panels = workspace;
     c.outside = (const uint8_t *)start;
     start += round_up(c.channels, 64);
     const size_t images = args->m / (im->out_height * im->out_width);
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    const int threads = bitops_share(work, THREAD_WORK, n_threads);
     const size_t wanted = threads == 1 ? 1 : ceil_div(BANDS * (size_t)threads, images);
     const size_t height = ceil_div(im->out_height, wanted);
     const size_t bands = ceil_div(im->out_height, height);
