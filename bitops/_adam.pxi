@@ -110,6 +110,7 @@ def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits, int
     cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
                                              words_out)
     cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
+    check_code_sums(product.k)
     if not 0 <= zero <= 255:
         raise ValueError(f"[_core] zero must be in 0..255, got {zero}")
     product.bits, product.zero = 8, zero

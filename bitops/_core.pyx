@@ -1082,6 +1082,13 @@ cdef c.bitops_mixed_args make_mixed(size_t m, size_t k, const void *x, void *c_o
     return args
 
 
+cdef int check_code_sums(size_t k) except -1:
+    """Check that sums of k codes, which may be 255 each, fit int32."""
+    if k > MAX_BITS // 255:
+        raise ValueError(f"[_core] 255 * k must be below 2**31, got k={k}")
+    return 0
+
+
 cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panels,
                    const float[::1] alpha, const float[::1] bias, Py_ssize_t c_rows,
                    Py_ssize_t c_columns) except -1:
@@ -1091,8 +1098,10 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_stop stop = at_signals()
 
-    if not args.is_float and not 1 <= args.bits <= 8:
-        raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
+    if not args.is_float:
+        check_code_sums(args.k)
+        if not 1 <= args.bits <= 8:
+            raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
     if not 0 <= args.zero <= 255 or not 0 <= args.most <= 255:
         raise ValueError(f"[_core] zero and most must be in 0..255, got {args.zero}, {args.most}")
     args.stop = &stop

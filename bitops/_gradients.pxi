@@ -1,14 +1,15 @@
 # Gradients of images: of products with +-1 filters, and of pools. Included by _core.pyx.
 
 
-def conv_codes(const uint8_t[:, :, :, ::1] x, const uint64_t[:, ::1] w, object window, int bits,
+def conv_codes(object x, const uint64_t[:, ::1] w, object window, int bits,
                const float[::1] alpha, const float[::1] bias, float[:, :, :, ::1] c_out, int zero,
                int outside, int most):
     """Convolve images of codes as bitplane_gemm_scaled multiplies patches, if that is faster.
 
     Parameters
     ----------
-    x : IN, shape (n, h, w, c)
+    x : ndarray of shape (n, h, w, c), uint8
+        If the convolution is done, it is copied unless it is contiguous.
     w : IN, shape (o, ceil(kh * kw * c / 64)), 255 * kh * kw * c < 2**31
     window : tuple
         A Window of geometry.py.
@@ -30,26 +31,32 @@ def conv_codes(const uint8_t[:, :, :, ::1] x, const uint64_t[:, ::1] w, object w
     cdef Scratch workspace
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_mixed_args args
-    if not (x.shape[0] and x.shape[1] and x.shape[2] and x.shape[3] and w.shape[0]):
+    cdef const uint8_t[:, :, :, ::1] images
+    cdef size_t n, height, width, channels
+    n, height, width, channels = x.shape
+    if not (n and height and width and channels and w.shape[0]):
         return False
     if not (1 <= bits <= 8 and 0 <= zero <= 255 and 0 <= outside <= 255 and 0 <= most <= 255):
         raise ValueError(f"[_core] codes must fit a byte, got {bits}, {zero}, {outside}, {most}")
-    set_window(window, x.shape[3], False, &windows)
-    check_size("height", x.shape[1], windows.height)
-    check_size("width", x.shape[2], windows.width)
-    args = make_mixed(output_rows(x.shape[0], &windows),
-                      windows.kernel_height * windows.kernel_width * <size_t>x.shape[3],
-                      &x[0, 0, 0, 0], <void *>first_number(c_out))
+    set_window(window, channels, False, &windows)
+    check_size("height", height, windows.height)
+    check_size("width", width, windows.width)
+    args = make_mixed(output_rows(n, &windows),
+                      windows.kernel_height * windows.kernel_width * channels,
+                      NULL, <void *>first_number(c_out))
+    check_code_sums(args.k)
     args.n, args.ldw, args.stop = w.shape[0], w.shape[1], &stop
     args.bits, args.zero, args.most = bits, zero, most
     check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
-    for axis, size in enumerate((x.shape[0], windows.out_height, windows.out_width, w.shape[0])):
+    for axis, size in enumerate((n, windows.out_height, windows.out_width, w.shape[0])):
         check_size("c_out", c_out.shape[axis], size)
     args.alpha = scales("alpha", alpha, args.n)
     args.bias = scales("bias", bias, args.n)
     args.w = <const uint64_t *>first(w)
     if args.m == 0 or not c.bitops_taps_share_tables(isa, &args, &windows, n_threads):
         return False
+    images = numpy.ascontiguousarray(x)
+    args.x = &images[0, 0, 0, 0]
     workspace = make_scratch(c.bitops_conv_by_taps_workspace_size(isa, &args, &windows, n_threads))
     with nogil:
         c.bitops_conv_by_taps(isa, &args, &windows, outside, workspace.start, n_threads)
@@ -116,6 +123,7 @@ def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, objec
     alpha, bias : IN, shape (kh * kw * c,)
     """
     cdef c.bitops_mixed_args args = make_mixed(x.shape[0], x.shape[1], first(x), NULL)
+    check_code_sums(args.k)
     args.bits, args.zero = 8, zero
     run_to_images(&args, w, window, alpha, bias, images_out)
 

@@ -72,6 +72,7 @@ def score_topk_codes(const uint8_t[:, ::1] x, int32_t zero, const uint64_t[:, :]
     cdef c.bitops_score_args args
     memset(&args, 0, sizeof(args))
     args.product = score_product(x.shape[0], x.shape[1], first(x), w)
+    check_code_sums(args.product.k)
     if not 1 <= bits <= 8 or not 0 <= zero < 256:
         raise ValueError(f"[_core] bits must be in 1..8 and zero a code, got {bits} and {zero}")
     args.product.bits = bits

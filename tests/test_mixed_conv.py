@@ -354,3 +354,30 @@ def test_fewer_lines_of_outputs_than_threads_are_left_to_patches(rng, size, line
         bo.set_num_threads(before)
     for result in results[1:]:
         assert_array_equal(result, results[0])
+
+
+def test_codes_are_copied_only_if_taps_share_tables(rng):
+    """A convolution that is left to patches declines before it copies images with gaps."""
+    images = octets(rng, 4, 64, 64, 128, bits=4)[..., ::2]
+    window = make_window("test", (64, 64), (3, 3), 1, 0, 1)
+    for filters in (1, 64):
+        words = bo.pack(random_signs(rng, filters, 9 * 64)).words
+        out = np.empty((4, 62, 62, filters), np.float32)
+        tracemalloc.start()
+        done = _core.conv_codes(images, words, window, 4, None, None, out, 0, 0, 15)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert done or peak < images.size // 8
+        assert not (done and filters == 1)
+
+
+def test_sums_of_codes_beyond_int32_are_refused():
+    """By the native functions too: 255 * k is below 2**31."""
+    k = 2**23 + 2**17  # a multiple of 64
+    x, words = np.zeros((1, 1, 1, k), np.uint8), np.zeros((1, k // 64), np.uint64)
+    window = make_window("test", (1, 1), (1, 1), 1, 0, 1)
+    out = np.empty((1, 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"^\[_core\] 255 \* k must be below 2\*\*31"):
+        _core.conv_codes(x, words, window, 8, None, None, out, 0, 0, 255)
+    with pytest.raises(ValueError, match=r"^\[_core\] 255 \* k must be below 2\*\*31"):
+        _core.bitplane_gemm(x.reshape(1, k), words, None, 8, np.empty((1, 1), np.int32))

@@ -254,7 +254,7 @@ def code_conv2d(
     result = Result("bitplane_conv2d", operands.shape, dtype, out, images, operands.w, *scales)
     panels = operands.panels
     if operands.groups == 1 and _core.conv_codes(
-        np.require(images, np.uint8, ("C", "A")),
+        images,
         operands.w,
         operands.window,
         bits,
