@@ -161,7 +161,7 @@ class Ours:
 
     def backward(self, x: np.ndarray, labels: np.ndarray) -> float:
         loss, grad = squared_hinge(self.model.forward(x, training=True), labels)
-        self.model.backward(grad)
+        self.model.backward_weights(grad)
         return loss
 
     def train(self, x: np.ndarray, labels: np.ndarray) -> float:

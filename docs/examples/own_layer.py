@@ -61,7 +61,7 @@ class CenteredSign(TrainingLayer):
     # what stands between a binary product and it, into the thresholds of the product.
     role = Role.SIGN
 
-    TRANSIENT = ("_z",)  # what pickles and copies leave out
+    SAVED = ("_z",)  # dropped after backward, left out of pickles and copies
 
     def __init__(self, channels: int):
         self.in_features = self.out_features = channels
@@ -115,7 +115,7 @@ class LearnedClip(TrainingLayer):
     dslope = sum dy x over x < 0.
     """
 
-    TRANSIENT = ("_x",)
+    SAVED = ("_x",)
 
     def __init__(self, channels: int):
         self.in_features = self.out_features = channels

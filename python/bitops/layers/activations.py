@@ -75,7 +75,7 @@ class Sign(TrainingLayer):
     array([[-1,  1,  1]], dtype=int8)
     """
 
-    TRANSIENT = ("_x", "within")
+    SAVED = ("_x", "within")
 
     role = Role.SIGN
 
@@ -176,7 +176,7 @@ class Quantize(TrainingLayer):
     array([[0.        , 0.33333334, 0.6666667 , 1.        ]], dtype=float32)
     """
 
-    TRANSIENT = ("_x",)
+    SAVED = ("_x",)
 
     def __init__(self, quantizer: Any):
         check_quantizer("Quantize", quantizer)
@@ -378,7 +378,7 @@ class ReLU(TrainingLayer):
     array([[0., 2.]], dtype=float32)
     """
 
-    TRANSIENT = ("passed",)
+    SAVED = ("passed",)
 
     role = Role.STEP
 
@@ -437,7 +437,7 @@ class Tanh(TrainingLayer):
     array([[0., 1.]], dtype=float32)
     """
 
-    TRANSIENT = ("_y",)
+    SAVED = ("_y",)
 
     def __init__(self) -> None:
         self._y: np.ndarray | None = None
@@ -547,7 +547,7 @@ class Dropout(TrainingLayer):
     [0.0, 2.0]
     """
 
-    TRANSIENT = ("_mask",)
+    SAVED = ("_mask",)
 
     role = Role.NOTHING
 

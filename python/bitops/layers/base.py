@@ -73,8 +73,8 @@ class Layer:
     # What a model file stores of a packed layer: its arrays, and the names of its `branches()`.
     ARRAYS: ClassVar[Sequence[ArraySpec]] = ()
     CHAINS: ClassVar[Sequence[str]] = ()
-    # Attributes that pickles and copies leave out, such as what `forward` keeps for `backward`; a
-    # restored layer has None in their place. What base classes name is left out too.
+    # Attributes that pickles and copies leave out, such as caches; a restored layer has None in
+    # their place. What base classes name is left out too.
     TRANSIENT: ClassVar[Sequence[str]] = ()
 
     in_features: int | None = None
@@ -86,19 +86,22 @@ class Layer:
         Edits.last = object()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes that pickles and copies hold: all but those in `TRANSIENT`."""
-        left_out = self._named("TRANSIENT")
+        """Return the attributes that pickles and copies hold: no `TRANSIENT`, nothing `SAVED`."""
+        left_out = self._left_out()
         state = vars(self).copy()  # as another thread may be in `forward`
         state |= {n: getattr(self, n) for n in self._named("__slots__") if hasattr(self, n)}
         return {name: value for name, value in state.items() if name not in left_out}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         slots = self._named("__slots__")
-        for name, value in {**dict.fromkeys(self._named("TRANSIENT")), **state}.items():
+        for name, value in {**dict.fromkeys(self._left_out()), **state}.items():
             if name in slots:
                 object.__setattr__(self, name, value)
             else:
                 vars(self)[name] = value
+
+    def _left_out(self) -> set[str]:
+        return self._named("TRANSIENT") | self._named("SAVED")
 
     def _named(self, attribute: str) -> set[str]:
         """Return the names that an attribute lists, in the class and in all bases of it."""
@@ -178,6 +181,10 @@ class TrainingLayer(Layer):
     array([[1., 2.]], dtype=float32)
     """
 
+    # Attributes with what `forward` keeps for `backward`: `release` drops them, and pickles and
+    # copies leave them out.
+    SAVED: ClassVar[Sequence[str]] = ()
+
     least_rows: ClassVar[int] = 1
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -192,6 +199,16 @@ class TrainingLayer(Layer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
         raise NotImplementedError
+
+    def release(self) -> None:
+        """Drop what `forward` kept for `backward`, here and in the layers inside.
+
+        A training calls it as soon as the backward pass of a layer has ended, so that memory is
+        free for the gradients of the layers before it.
+        """
+        for layer in all_layers([self]):
+            for name in layer._named("SAVED"):
+                setattr(layer, name, None)
 
     def parameters(self) -> list[Parameter]:
         """Return the parameters to be trained, in a fixed order."""

@@ -95,7 +95,7 @@ class TrainingBranches(TrainingLayer):
         The identity by default.
     """
 
-    TRANSIENT = ("_saved",)
+    SAVED = ("_saved",)
     CHAINS = ("body", "shortcut")
 
     join: ClassVar[Join]

@@ -321,7 +321,8 @@ class Sequential(Model, TrainingLayer):
         """Write the gradients of the parameters that are trained, and compute no others.
 
         This ends at the first layer that has such parameters, without what only the layers before
-        it, or the caller, would need.
+        it, or the caller, would need. What `forward` kept of a layer is dropped after its part, so
+        that a second call needs another `forward`.
 
         Parameters
         ----------
@@ -330,14 +331,19 @@ class Sequential(Model, TrainingLayer):
         """
         first = self._first_trained()
         steps = [s for s in training_steps(self.layers) if s[0] + s[1].length > first]
-        below = self._backward(grad, steps[1:])
+        below = self._backward(grad, steps[1:], release=True)
         if steps and below is not None:
             backward_weights(steps[0][1], below)
+        self.release()
 
-    def _backward(self, grad: np.ndarray, steps: Sequence) -> np.ndarray | None:
+    def _backward(
+        self, grad: np.ndarray, steps: Sequence, *, release: bool = False
+    ) -> np.ndarray | None:
         """Go back through steps of the chain, each with the place of its first layer."""
         for place, step in reversed(steps):
             below = step.backward(grad)
+            if release:
+                step.release()
             if below is None:
                 self._check_end(place)
                 return None

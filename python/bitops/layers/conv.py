@@ -97,7 +97,7 @@ class BinaryConv2D(LatentProduct):
     (8, 28, 28, 32)
     """
 
-    TRANSIENT = ("_scaled",)
+    SAVED = ("_scaled",)
 
     operation: Convolution
 

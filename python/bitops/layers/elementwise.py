@@ -55,7 +55,7 @@ class Clip(TrainingLayer):
     """
 
     role = Role.STEP
-    TRANSIENT = ("_passes",)
+    SAVED = ("_passes",)
 
     def __init__(self, low: float = -1.0, high: float = 1.0):
         self.low, self.high = _check_limits(self.name, low, high)
@@ -173,7 +173,7 @@ class PReLU(TrainingLayer):
     array([[-1.,  4.]], dtype=float32)
     """
 
-    TRANSIENT = ("_x",)
+    SAVED = ("_x",)
 
     def __init__(self, features: int, start: float = 0.25):
         self.in_features = self.out_features = check_size("PReLU", "features", features)
@@ -270,7 +270,7 @@ class Sigmoid(TrainingLayer):
     array([[0.5, 1. ]], dtype=float32)
     """
 
-    TRANSIENT = ("_y",)
+    SAVED = ("_y",)
 
     def __init__(self) -> None:
         self._y: np.ndarray | None = None
@@ -331,7 +331,7 @@ class Softmax(TrainingLayer):
     array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
 
-    TRANSIENT = ("_y",)
+    SAVED = ("_y",)
 
     def __init__(self) -> None:
         self._y: np.ndarray | None = None

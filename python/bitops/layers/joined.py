@@ -37,6 +37,9 @@ class Single:
     def backward_weights(self, grad: np.ndarray) -> None:
         backward_weights(self.layer, grad)
 
+    def release(self) -> None:
+        self.layer.release()
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -68,6 +71,11 @@ class Joined:
         if self.relu is None or (self.norm.batch is not None and self.norm.batch.relu):
             return dx
         return self.relu.backward(dx)
+
+    def release(self) -> None:
+        for layer in (self.relu, self.norm, self.sign):
+            if layer is not None:
+                layer.release()
 
 
 def training_steps(layers: Sequence[TrainingLayer]) -> Iterator[tuple[int, Single | Joined]]:

@@ -68,7 +68,8 @@ class BatchNorm(TrainingLayer):
     array([ 2., 20.], dtype=float32)
     """
 
-    TRANSIENT: ClassVar[Sequence[str]] = ("batch", "_alpha", "_observed")
+    SAVED: ClassVar[Sequence[str]] = ("batch",)
+    TRANSIENT: ClassVar[Sequence[str]] = ("_alpha", "_observed")
 
     role = Role.AFFINE
     least_rows = 2
@@ -313,7 +314,7 @@ class ShiftBatchNorm(BatchNorm):
            [ 1.]], dtype=float32)
     """
 
-    TRANSIENT = ("_saved",)
+    SAVED = ("_saved",)
 
     role = Role.AFFINE
 

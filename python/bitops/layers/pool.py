@@ -98,7 +98,7 @@ class MaxPool2D(Pool, TrainingLayer):
            [13., 15.]], dtype=float32)
     """
 
-    TRANSIENT = ("_saved",)
+    SAVED = ("_saved",)
 
     role = Role.POOL
 
@@ -280,7 +280,7 @@ class AvgPool2D(Pool, TrainingLayer):
            [10.5, 12.5]], dtype=float32)
     """
 
-    TRANSIENT = ("_saved",)
+    SAVED = ("_saved",)
 
     _saved: tuple[Window, tuple[int, ...], bool] | None = None
 
@@ -351,7 +351,7 @@ class GlobalAvgPool2D(GlobalPool, TrainingLayer):
     array([[3., 4.]], dtype=float32)
     """
 
-    TRANSIENT = ("_saved",)
+    SAVED = ("_saved",)
 
     def __init__(self) -> None:
         self._saved: tuple[tuple[int, ...], bool] | None = None

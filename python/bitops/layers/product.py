@@ -74,7 +74,7 @@ class LatentProduct(TrainingLayer):
     Backward:  dx = dy Q,  dQ = dy^T x,  db = sum dy;  `LatentWeights` turns dQ into dW.
     """
 
-    TRANSIENT = ("_saved",)
+    SAVED = ("_saved",)
 
     in_features: int
     out_features: int
@@ -228,7 +228,7 @@ class FloatProduct(TrainingLayer):
     Backward:  dx = dy W,  dW = dy^T x,  db = sum dy.
     """
 
-    TRANSIENT = ("_x",)
+    SAVED = ("_x",)
 
     in_features: int
     out_features: int

@@ -57,7 +57,7 @@ class RSign(TrainingLayer):
     """
 
     role = Role.SIGN
-    TRANSIENT = ("_z",)
+    SAVED = ("_z",)
 
     def __init__(self, features: int):
         self.in_features = self.out_features = check_size("RSign", "features", features)
@@ -131,7 +131,7 @@ class RPReLU(TrainingLayer):
     array([[-1.,  4.]], dtype=float32)
     """
 
-    TRANSIENT = ("_z",)
+    SAVED = ("_z",)
 
     def __init__(self, features: int, start: float = 0.25):
         self.in_features = self.out_features = check_size("RPReLU", "features", features)
@@ -256,7 +256,7 @@ class Scale(TrainingLayer):
     """
 
     role = Role.AFFINE
-    TRANSIENT = ("_x",)
+    SAVED = ("_x",)
 
     def __init__(self, features: int, start: float = 1.0):
         self.in_features = self.out_features = check_size("Scale", "features", features)
