@@ -18,7 +18,8 @@ fi
 for run; do
     case $run in
         speedrun-quick) command="speedrun --quick" ;;
-        speedrun | bnn-theano | bnn-torch | binaryconnect | bwn | xnor | xnor-convnet | dorefa | float)
+        speedrun) command="speedrun --epochs 80" ;;
+        bnn-theano | bnn-torch | binaryconnect | bwn | xnor | xnor-convnet | dorefa | float)
             command=$run # as published, whatever time that takes
             ;;
         *)
