@@ -375,9 +375,14 @@ def im2col(
 def max_windows(
     x: NDArray[Any], bits: bool, window: tuple[Any, ...], max_out: NDArray[Any] | None
 ) -> NDArray[Any] | None: ...
-def max_gradient(
+def max_places(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
+    window: tuple[Any, ...],
+    places_out: NDArray[np.uint8],
+) -> None: ...
+def max_gradient(
+    places: NDArray[np.uint8],
     dy: NDArray[np.float32],
     window: tuple[Any, ...],
     dx_out: NDArray[np.float32],
