@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from bitops import _core, pack
-from bitops.layers import BinaryDense, Sequential, Sign
+from bitops.layers import BatchNorm, BinaryDense, Sequential, Sign
 from bitops.models import mlp
 from bitops.ops.mixed_gemm import code_gemm, weight_gemm
 from bitops.training import SGD, Adam, Checkpoint, cross_entropy
@@ -165,3 +165,15 @@ def test_gradient_that_is_set_counts():
     other, _ = passed()
     other.grad *= 0
     assert_array_equal(other.grad, 0)
+
+
+def test_a_training_drops_what_layers_kept():
+    model = Sequential(BinaryDense(8, 6, seed=0), BatchNorm(6), Sign(), BinaryDense(6, 2, seed=1))
+    x = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    y = model.forward(x, training=True)
+    model.backward(y)
+    model.backward(y)  # which keeps it
+    model.backward_weights(y)
+    with pytest.raises(RuntimeError, match="needs forward"):
+        model.backward(y)
+    assert model.layers[1].batch is None and model.layers[2].within is None
