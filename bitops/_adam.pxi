@@ -1,28 +1,42 @@
 # _adam.pxi: steps of Adam, on a gradient in memory or on one that is made meanwhile.
 
+cdef void *moment(str name, object array, c.bitops_adam_args *args) except? NULL:
+    """Check m or v against w; both are float32, or both bfloat16."""
+    cdef float[:, ::1] numbers
+    cdef uint16_t[:, ::1] halves
+    if args.bfloat16:
+        halves = array
+        check_size(f"rows of {name}", halves.shape[0], args.rows)
+        check_size(f"columns of {name}", halves.shape[1], args.n)
+        return <void *>first(halves)
+    numbers = array
+    check_size(f"rows of {name}", numbers.shape[0], args.rows)
+    check_size(f"columns of {name}", numbers.shape[1], args.n)
+    return <void *>first(numbers)
+
+
 cdef c.bitops_adam_args make_adam(float rate, float beta1_rest, float beta2_rest, float eps,
-                                  float keep, float clip, float[:, ::1] w, float[:, ::1] m,
-                                  float[:, ::1] v, uint64_t[:, ::1] words_out) except *:
+                                  float keep, float clip, uint32_t seed, float[:, ::1] w, object m,
+                                  object v, uint64_t[:, ::1] words_out) except *:
     """Check the arrays against each other."""
     cdef c.bitops_adam_args args
     memset(&args, 0, sizeof(args))
     args.rows = w.shape[0]
     args.n = w.shape[1]
-    for name, array in (("m", m), ("v", v)):
-        check_size(f"rows of {name}", array.shape[0], args.rows)
-        check_size(f"columns of {name}", array.shape[1], args.n)
+    args.bfloat16 = m.dtype == numpy.uint16
     if words_out is not None:
         check_size("rows of words_out", words_out.shape[0], args.rows)
         check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))
         args.words = <uint64_t *>first(words_out)
-    args.w, args.m, args.v = <float *>first(w), <float *>first(m), <float *>first(v)
+    args.w = <float *>first(w)
+    args.m, args.v = moment("m", m, &args), moment("v", v, &args)
     args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
-    args.eps, args.keep, args.clip = eps, keep, clip
+    args.eps, args.keep, args.clip, args.seed = eps, keep, clip, seed
     return args
 
 
 def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
-         float keep, float clip, float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
+         float keep, float clip, uint32_t seed, float[:, ::1] w, m, v,
          uint64_t[:, ::1] words_out=None):
     """Take one step of Adam in place; returns whether a packed weight is NaN.
 
@@ -33,11 +47,14 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
     g : IN, gradient, shape (rows, n)
     rate, beta1_rest, beta2_rest, eps, keep, clip : float
         w = clip(w * keep - rate * (m / (sqrt(v) + eps))), the rests being 1 - beta.
-    w, m, v : IN, OUT, shape (rows, n)
+    seed : int
+        Of the rounding of bfloat16.
+    w : IN, OUT, shape (rows, n)
+    m, v : IN, OUT, shape (rows, n), float32, or uint16 with bfloat16
     words_out : OUT, signs of w, shape (rows, ceil(n / 64)), or None
     """
-    cdef c.bitops_adam_args args = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
-                                             words_out)
+    cdef c.bitops_adam_args args = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, seed, w,
+                                             m, v, words_out)
     cdef int nan
     check_size("rows of g", g.shape[0], args.rows)
     check_size("columns of g", g.shape[1], args.n)
@@ -76,8 +93,7 @@ cdef bint take_product(c.bitops_mixed_args *product, const uint64_t[:, ::1] bits
 
 def adam_weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] bits, float rate,
                      float beta1_rest, float beta2_rest, float eps, float keep, float clip,
-                     float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
-                     uint64_t[:, ::1] words_out=None):
+                     uint32_t seed, float[:, ::1] w, m, v, uint64_t[:, ::1] words_out=None):
     """Take one step of `adam` whose gradient is that of `weight_gemm`, never in memory.
 
     Parameters
@@ -86,8 +102,8 @@ def adam_weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] bits, float r
     bits : IN, shape (n, ceil(k / 64))
     The others are those of `adam`.
     """
-    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
-                                             words_out)
+    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, seed, w,
+                                             m, v, words_out)
     cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
     product.is_float = 1
     return take_product(&product, bits, None, None, &step)
@@ -96,8 +112,7 @@ def adam_weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] bits, float r
 def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits, int zero,
                        const float[::1] alpha not None, const float[::1] bias, float rate,
                        float beta1_rest, float beta2_rest, float eps, float keep, float clip,
-                       float[:, ::1] w, float[:, ::1] m, float[:, ::1] v,
-                       uint64_t[:, ::1] words_out=None):
+                       uint32_t seed, float[:, ::1] w, m, v, uint64_t[:, ::1] words_out=None):
     """Do the same for that of `bitplane_gemm_scaled`, with numbers of 8 bits.
 
     Parameters
@@ -107,8 +122,8 @@ def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits, int
         The code of 0 in x.
     alpha, bias : IN, shape (n,); bias may be None
     """
-    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, w, m, v,
-                                             words_out)
+    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, seed, w,
+                                             m, v, words_out)
     cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
     check_code_sums(product.k)
     if not 0 <= zero <= 255:

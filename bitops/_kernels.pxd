@@ -333,8 +333,10 @@ cdef extern from "bitops.h" nogil:
         size_t rows, n
         const float *g
         float *w
-        float *m
-        float *v
+        void *m
+        void *v
+        int bfloat16
+        uint32_t seed
         uint64_t *words
         float beta1_rest, beta2_rest
         float eps

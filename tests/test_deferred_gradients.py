@@ -14,7 +14,7 @@ from bitops.models import mlp
 from bitops.ops.mixed_gemm import code_gemm, weight_gemm
 from bitops.training import SGD, Adam, Checkpoint, cross_entropy
 
-NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05
+NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05, 7
 # rows, columns, k: one and several parts of rows and columns, words that are not full
 SIZES = [(1, 1, 1), (31, 70, 3), (32, 128, 64), (65, 1100, 65), (130, 63, 200), (3, 2049, 7)]
 
@@ -41,6 +41,10 @@ def test_step_is_that_of_the_gradient_in_memory(isa, threads, rng, size):
     found = step(_core.adam_weight_gemm, state, x, bits.words)
     expected = step(_core.adam, state, weight_gemm(x.T, bits))
     for a, b in zip(found, expected, strict=True):
+        assert_array_equal(a, b)
+    halves = [state[0], *(array.view(np.uint16)[:, 1::2].copy() for array in state[1:])]
+    found_halves = step(_core.adam_weight_gemm, halves, x, bits.words)
+    for a, b in zip(found_halves, step(_core.adam, halves, weight_gemm(x.T, bits)), strict=True):
         assert_array_equal(a, b)
     unpacked = [array.copy() for array in state]
     assert not _core.adam_weight_gemm(x, bits.words, *NUMBERS, *unpacked)

@@ -386,17 +386,23 @@ typedef void bitops_lanes_u8_fn(const bitops_lanes *task);
 typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t columns,
                                void *turned_out, size_t ld_out);
 
-/* One step of Adam on a matrix of rows x n weights, contiguous as g, m and v are. Every element
- * goes through these steps, each rounded to float32:
+/* One step of Adam on a matrix of rows x n weights, contiguous as m and v are. Every element goes
+ * through these steps, each rounded to float32:
  *   m = m + beta1_rest * (g - m)
  *   v = v + beta2_rest * (g * g - v)
  *   w = w * keep - rate * (m / (sqrt(v) + eps))
- *   w = min(max(w, -clip), clip) */
+ *   w = min(max(w, -clip), clip)
+ * m and v may lie in memory as bfloat16, the upper halves of float32. Then they are rounded after
+ * the step, away from 0 if their lower half exceeds 65,535 minus a random number of 16 bits: for m
+ * the lower half, for v the upper half of hash32(seed + place * 0x9e3779b9), so that the mean is
+ * kept. Rounded to the nearest, v would never fall: a step changes it by less than its last bit. */
 typedef struct bitops_adam_args {
     size_t rows, n;
-    const float *g;               /* IN */
+    const float *g;               /* IN, where the driver does not make it */
     float *w;                     /* IN, OUT */
-    float *m, *v;                 /* IN, OUT */
+    void *m, *v;                  /* IN, OUT, float32, or bfloat16 in uint16_t */
+    int bfloat16;                 /* whether they are */
+    uint32_t seed;                /* of the rounding to bfloat16 */
     uint64_t *words;              /* OUT signs of w, rows x bitops_words(n), or NULL */
     float beta1_rest, beta2_rest; /* 1 - beta1, 1 - beta2 */
     float eps;
@@ -405,8 +411,9 @@ typedef struct bitops_adam_args {
     float clip; /* infinity for none */
 } bitops_adam_args;
 
-/* These steps on elements [first, first + n) of the matrix; no words are written. */
-typedef void bitops_adam_fn(const bitops_adam_args *args, size_t first, size_t n);
+/* These steps on elements [first, first + n) of the matrix, by their gradients g[0], ..., g[n - 1];
+ * no words are written, and g of args is not read. */
+typedef void bitops_adam_fn(const bitops_adam_args *args, const float *g, size_t first, size_t n);
 
 /* Batch normalisation of rows of n float32 numbers. Every step is rounded to float32:
  *   t = x, or max(x, 0) if relu is set

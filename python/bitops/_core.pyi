@@ -480,9 +480,10 @@ def adam(
     eps: float,
     keep: float,
     clip: float,
+    seed: int,
     w: NDArray[np.float32],
-    m: NDArray[np.float32],
-    v: NDArray[np.float32],
+    m: NDArray[np.float32] | NDArray[np.uint16],
+    v: NDArray[np.float32] | NDArray[np.uint16],
     words_out: NDArray[np.uint64] | None = None,
 ) -> bool: ...
 def adam_weight_gemm(
@@ -494,9 +495,10 @@ def adam_weight_gemm(
     eps: float,
     keep: float,
     clip: float,
+    seed: int,
     w: NDArray[np.float32],
-    m: NDArray[np.float32],
-    v: NDArray[np.float32],
+    m: NDArray[np.float32] | NDArray[np.uint16],
+    v: NDArray[np.float32] | NDArray[np.uint16],
     words_out: NDArray[np.uint64] | None = None,
 ) -> bool: ...
 def adam_bitplane_gemm(
@@ -511,9 +513,10 @@ def adam_bitplane_gemm(
     eps: float,
     keep: float,
     clip: float,
+    seed: int,
     w: NDArray[np.float32],
-    m: NDArray[np.float32],
-    v: NDArray[np.float32],
+    m: NDArray[np.float32] | NDArray[np.uint16],
+    v: NDArray[np.float32] | NDArray[np.uint16],
     words_out: NDArray[np.uint64] | None = None,
 ) -> bool: ...
 def norm_sums(

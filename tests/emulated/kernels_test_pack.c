@@ -328,8 +328,8 @@ static void test_mean_windows(const bitops_isa *isa) {
 static void test_adam(const bitops_isa *isa) {
     enum { ARRAYS = 4 };
     for (size_t s = 0; s < COUNT(bit_sizes); s++)
-        for (size_t offset = 0; offset < OFFSETS; offset++) {
-            const size_t n = bit_sizes[s], all = offset + n;
+        for (size_t turn = 0; turn < 2 * OFFSETS; turn++) {
+            const size_t offset = turn / 2, n = bit_sizes[s], all = offset + n;
             float *x[2][ARRAYS]; /* g, w, m, v of isa and of generic */
             for (int a = 0; a < ARRAYS; a++) {
                 x[0][a] = input(a, all * sizeof(float));
@@ -340,19 +340,21 @@ static void test_adam(const bitops_isa *isa) {
                 }
             }
             for (int b = 0; b < 2; b++) {
-                const bitops_adam_args args = {.rows = 1,
-                                               .n = all,
-                                               .g = x[b][0],
-                                               .w = x[b][1],
-                                               .m = x[b][2],
-                                               .v = x[b][3],
-                                               .beta1_rest = 0.1f,
-                                               .beta2_rest = 0.001f,
-                                               .eps = 1e-8f,
-                                               .rate = 0.01f,
-                                               .keep = offset % 2 ? 1 : 0.99f,
-                                               .clip = offset % 3 ? 1 : HUGE_VALF};
-                (b ? generic : isa)->adam(&args, offset, n);
+                const bitops_adam_args args = {
+                    .rows = 1,
+                    .n = all,
+                    .w = x[b][1],
+                    .m = x[b][2],
+                    .v = x[b][3],
+                    .beta1_rest = 0.1f,
+                    .beta2_rest = 0.001f,
+                    .eps = 1e-8f,
+                    .rate = 0.01f,
+                    .bfloat16 = turn % 2, /* m and v then fill half their memory */
+                    .seed = (uint32_t)n,
+                    .keep = offset % 2 ? 1 : 0.99f,
+                    .clip = offset % 3 ? 1 : HUGE_VALF};
+                (b ? generic : isa)->adam(&args, x[b][0] + offset, offset, n);
             }
             for (int a = 0; a < ARRAYS; a++)
                 check(memcmp(x[0][a], x[1][a], all * sizeof(float)) == 0, "arrays", n, offset,

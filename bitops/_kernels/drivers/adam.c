@@ -1,11 +1,12 @@
 /* adam.c: the driver of one step of Adam, which also clips and packs, in one pass through memory.
  *
- * An element costs 28 bytes of traffic (g is read; w, m and v are read and written), a square root
- * and a division. A span is packed while its new weights are still in the first-level cache.
+ * An element costs 28 bytes of traffic (g is read; w, m and v are read and written; 20 with moments
+ * in bfloat16), a square root and a division. A span is packed while its new weights are still in
+ * the first-level cache.
  *
  * A gradient that is a product comes in pieces, 32 or 64 rows of 128 columns, summed with rows in
- * lanes (lanes.c), and never leaves the cache: 24 bytes of traffic. With a matrix of the gradient
- * between the two it would be 36. */
+ * lanes (lanes.c), and never leaves the cache: 24 or 16 bytes of traffic. With a matrix of the
+ * gradient between the two it would be 36. */
 #include "bitops.h"
 #include "drivers/lane_sums.h"
 #include "drivers/mixed.h"
@@ -32,7 +33,7 @@ int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threa
         const size_t row = (size_t)task / spans, span = (size_t)task % spans;
         const size_t first = row * n + span * SPAN, count = min_size(n - span * SPAN, SPAN);
         int nan = 0;
-        isa->adam(args, first, count);
+        isa->adam(args, args->g + first, first, count);
         if (args->words)
             isa->pack_f32(args->w + first, count, args->words + row * k_words + span * SPAN_WORDS,
                           &nan);
@@ -43,10 +44,11 @@ int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threa
 
 /* Asks for what the step changes of n elements. */
 static void ask_for(const bitops_adam_args *step, size_t first, size_t n) {
+    const size_t size = step->bfloat16 ? sizeof(uint16_t) : sizeof(float); /* of a moment */
     for (size_t i = first; i < first + n; i += LINE) {
         __builtin_prefetch(step->w + i, 1);
-        __builtin_prefetch(step->m + i, 1);
-        __builtin_prefetch(step->v + i, 1);
+        __builtin_prefetch((char *)step->m + i * size, 1);
+        __builtin_prefetch((char *)step->v + i * size, 1);
     }
 }
 
@@ -60,17 +62,12 @@ static int take(const bitops_isa *isa, const bitops_adam_args *step, const bitop
         ask_for(step, first + r * step->n, n);
     for (size_t r = 0; r < p->m; r++) {
         const size_t at = first + r * step->n;
-        bitops_adam_args piece = *step;
-        piece.g = rows + r * LANE_OUTPUTS;
-        piece.w += at;
-        piece.m += at;
-        piece.v += at;
         if (r + AHEAD < p->m)
             ask_for(step, at + AHEAD * step->n, n);
-        isa->adam(&piece, 0, n);
+        isa->adam(step, rows + r * LANE_OUTPUTS, at, n);
         int nan = 0;
         if (step->words)
-            isa->pack_f32(piece.w, n,
+            isa->pack_f32(step->w + at, n,
                           step->words + (p->i + r) * k_words + (p->j + col) / BITOPS_WORD_BITS,
                           &nan);
         any_nan |= nan;

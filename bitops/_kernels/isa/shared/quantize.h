@@ -4,18 +4,10 @@
 #define BITOPS_QUANTIZE_H
 
 #include "operations.h"
+#include "isa/shared/hash.h"
 #include "isa/shared/target.h"
 
 #include <string.h>
-
-/* A hash of 32 bits: the finalizer of MurmurHash3. */
-BITOPS_INLINE uint32_t hash32(uint32_t x) {
-    x ^= x >> 16;
-    x *= 0x85ebca6bu;
-    x ^= x >> 13;
-    x *= 0xc2b2ae35u;
-    return x ^ x >> 16;
-}
 
 /* Magnitudes in the order of their bits; those of NaN are the largest. */
 BITOPS_INLINE float peak(const float *x, size_t n) {
@@ -34,8 +26,8 @@ BITOPS_INLINE float peak(const float *x, size_t n) {
 /* With 16 random bits, zero + random is exact and 0 always gives zero. */
 BITOPS_INLINE void quantize_row(const float *restrict x, size_t n, float scale, uint32_t seed,
                                 int zero, uint8_t *restrict out) {
-    for (size_t i = 0; i < n; i++) {
-        const int32_t random = (int32_t)(hash32(seed + (uint32_t)i * 0x9e3779b9u) >> 16);
+    for (size_t i = 0; i < n; i++, seed += NEXT_PLACE) {
+        const int32_t random = (int32_t)(hash32(seed) >> 16);
         const float offset = (float)zero + (float)random * 0x1p-16f;
         out[i] = (uint8_t)(int32_t)(x[i] * scale + offset); /* positive, so rounded down */
     }
