@@ -9,7 +9,8 @@ operation with a gradient of its own, weights are binarized without a copy besid
 themselves, Adam is the fused one, images are channels_last. It starts from the same weights; the
 loss, and the gradients of the first step, are compared before anything is timed. `8-bit` and
 `6-bit` are bitops with the gradients of its backward products rounded to so many bits at random
-(`Sequential.round_gradients`). All take turns, and figures are medians. `pip install torch`.
+(`Sequential.round_gradients`), and `6 bf16` keeps Adam's moments as bfloat16 besides. All take
+turns, and figures are medians. `pip install torch`.
 
 --memory measures the most memory that some steps take instead, each network in a process of its
 own, weights and moments included; Linux only.
@@ -44,9 +45,10 @@ CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = 
 )
 RATE = 1e-4
 EXACT = 0.02  # relative error of gradients that is allowed
-TOLERANCES = {8: 0.1, 6: 0.4}  # of gradients rounded to so many bits
-BITS = {"bitops": None} | {f"{bits}-bit": bits for bits in TOLERANCES}
-SIDES = (*BITS, "torch")
+TOLERANCES = {None: EXACT, 8: 0.1, 6: 0.4}  # of gradients rounded to so many bits
+# Bits of gradients, and of the moments of Adam.
+OURS = {"bitops": (None, 32), "8-bit": (8, 32), "6-bit": (6, 32), "6 bf16": (6, 16)}
+SIDES = (*OURS, "torch")
 MEMORY_STEPS = 3
 
 
@@ -153,11 +155,11 @@ def sign_functions(torch: Any) -> tuple[Callable[[Any], Any], Callable[[Any], An
 class Ours:
     """The network of bitops with its optimizer."""
 
-    def __init__(self, model: Sequential, bits: int | None = None):
+    def __init__(self, model: Sequential, bits: int | None = None, moment_bits: int = 32):
         self.model = model
         if bits is not None:
             model.round_gradients(0, bits)
-        self.adam = Adam(model.parameters(), lr=RATE)
+        self.adam = Adam(model.parameters(), lr=RATE, moment_bits=moment_bits)
 
     def backward(self, x: np.ndarray, labels: np.ndarray) -> float:
         loss, grad = squared_hinge(self.model.forward(x, training=True), labels)
@@ -186,13 +188,12 @@ def check_gradients(ours: Ours, twin: TorchTwin, tolerance: float) -> None:
 def measure(
     case: tuple[str, Callable[[], Sequential], tuple[int, ...], int], torch: Any, seconds: float
 ) -> dict[str, Any]:
-    """Median time of a training step: ours, ours with gradients of 8 and of 6 bits, and torch's."""
+    """Median time of a training step: ours, with each setting, and torch's."""
     name, make, shape, batch = case
     rng = np.random.default_rng(0)
     x, labels = rng.integers(0, 256, (batch, *shape), np.uint8), rng.integers(0, 10, batch)
-    ours = Ours(make())
-    rounded = {side: Ours(make(), bits) for side, bits in BITS.items() if bits is not None}
-    twin = TorchTwin(torch, ours.model)
+    ours = {side: Ours(make(), *settings) for side, settings in OURS.items()}
+    twin = TorchTwin(torch, ours["bitops"].model)
     numbers = torch.from_numpy(x.astype(np.float32))
     if x.ndim == 4:
         numbers = numbers.permute(0, 3, 1, 2)  # channels_last in memory
@@ -200,15 +201,13 @@ def measure(
     expected = twin.backward(numbers, targets)
     # A sum of the BatchNorm that rounds to the other side of 0 flips an activation; rounding
     # adds noise to every layer that a gradient passes.
-    tolerances = (EXACT, *TOLERANCES.values())
-    for side, tolerance in zip((ours, *rounded.values()), tolerances, strict=True):
-        loss = side.backward(x, labels)
+    for side, (bits, _) in OURS.items():
+        loss = ours[side].backward(x, labels)
         if not np.isclose(loss, expected, rtol=1e-3):
             raise WrongResult(f"[training] the losses of {name} differ: {loss} and {expected}")
-        check_gradients(side, twin, tolerance)
+        check_gradients(ours[side], twin, TOLERANCES[bits])
     calls: dict[str, Callable[[], float]] = {
-        "bitops": partial(ours.train, x, labels),
-        **{side: partial(each.train, x, labels) for side, each in rounded.items()},
+        **{side: partial(each.train, x, labels) for side, each in ours.items()},
         "torch": partial(twin.train, numbers, targets),
     }
     timings = interleave(calls, seconds=seconds)
@@ -217,9 +216,7 @@ def measure(
         "batch": batch,
         "seconds": {side: timing.median for side, timing in timings.items()},
         "spread": {side: timing.spread for side, timing in timings.items()},
-        "ratio": {
-            side: timings["torch"].median / timings[side].median for side in ("bitops", *rounded)
-        },
+        "ratio": {side: timings["torch"].median / timings[side].median for side in ours},
     }
 
 
@@ -228,7 +225,7 @@ def steps_of(side: str, number: int, torch: Any) -> Callable[[], float]:
     _, make, shape, batch = CASES[number]
     x, labels = np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int64)
     if side != "torch":
-        return partial(Ours(make(), BITS[side]).train, x, labels)
+        return partial(Ours(make(), *OURS[side]).train, x, labels)
     numbers = torch.from_numpy(x.astype(np.float32))
     if x.ndim == 4:
         numbers = numbers.permute(0, 3, 1, 2)
@@ -253,7 +250,8 @@ def print_memory() -> None:
     """Measure the memory of all sides, each in a process of its own."""
     print("\nMiB that training steps take, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
-    print(f"{'net':<20} {'batch':>5} {heading} {'share':>6}")
+    shares = " ".join(f"{side:>6}" for side in ("share", "bf16"))
+    print(f"{'net':<20} {'batch':>5} {heading} {shares}")
     for number, (name, _, _, batch) in enumerate(CASES):
         peaks = {}
         for side in SIDES:
@@ -261,8 +259,8 @@ def print_memory() -> None:
             made = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
             peaks[side] = int(made.stdout)
         sizes = " ".join(f"{peak / 2**20:>9.0f}" for peak in peaks.values())
-        share = peaks["bitops"] / peaks["torch"]
-        print(f"{name:<20} {batch:>5} {sizes} {share:>6.2f}", flush=True)
+        shares = " ".join(f"{peaks[side] / peaks['torch']:>6.2f}" for side in ("bitops", "6 bf16"))
+        print(f"{name:<20} {batch:>5} {sizes} {shares}", flush=True)
 
 
 def main() -> None:
@@ -287,7 +285,7 @@ def main() -> None:
         return
     print("\nms a training step, medians, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
-    print(f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6}")
+    print(f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'6 bf16':>6}")
     rows = []
     with threads(1):
         limit_peers(peers, 1)

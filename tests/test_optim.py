@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -99,13 +101,46 @@ def test_adam_takes_a_gradient_that_is_not_contiguous():
     np.testing.assert_array_equal(strided.value, plain.value)
 
 
-def test_adam_finds_a_minimum():
+@pytest.mark.parametrize("bits", [32, 16])
+def test_adam_finds_a_minimum(bits):
     parameter = Parameter([5.0, -3.0])
-    optimizer = Adam([parameter], lr=0.1)
+    optimizer = Adam([parameter], lr=0.1, moment_bits=bits)
     for _ in range(500):
         parameter.grad[...] = 2 * (parameter.value - np.array([1.0, 2.0], dtype=F))
         optimizer.step()
     np.testing.assert_allclose(parameter.value, [1, 2], atol=1e-3)
+
+
+def halved_adam(start, bits=16):
+    return Adam([binary_parameter(start, clip_value=1.0)], lr=0.01, moment_bits=bits)
+
+
+def test_adam_with_moments_in_bfloat16_goes_on_to_the_bit():
+    rng = np.random.default_rng(6)
+    start, grads = rng.uniform(-1, 1, (30, 70)), rng.normal(size=(6, 30, 70)).astype(F)
+    whole = halved_adam(start)
+    values = run(whole, grads)
+    first = halved_adam(start)
+    run(first, grads[:3])
+    state = first.state()
+    assert state["m.0"].dtype == state["v.0"].dtype == np.uint16
+    assert first.settings()["moment_bits"] == 16
+    restored = halved_adam(values[2])
+    restored.restore(state)
+    for other in (restored, pickle.loads(pickle.dumps(first)), copy.deepcopy(first)):
+        np.testing.assert_array_equal(run(other, grads[3:])[-1], values[-1])
+    exact = run(halved_adam(start, bits=32), grads)[-1]
+    assert 0 < np.abs(values[-1] - exact).max() < 0.01  # the rounding moves weights a little
+
+
+def test_adam_refuses_moments_of_other_bits():
+    with pytest.raises(ValueError, match="moment_bits must be 16 or 32, got 24"):
+        Adam([], moment_bits=24)
+    assert "moment_bits" not in Adam([]).settings()  # as in checkpoints from before
+    half, whole = halved_adam(np.ones(5)), halved_adam(np.ones(5), bits=32)
+    for optimizer, other in ((half, whole), (whole, half)):
+        with pytest.raises(ValueError, match="m.0 of the state must be .*moment_bits must be"):
+            optimizer.restore(other.state())
 
 
 # ---- the others, against their formulas ------------------------------------------------------
