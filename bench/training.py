@@ -285,7 +285,9 @@ def main() -> None:
         return
     print("\nms a training step, medians, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
-    print(f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'6 bf16':>6}")
+    print(
+        f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'6 bf16':>6}"
+    )
     rows = []
     with threads(1):
         limit_peers(peers, 1)

@@ -139,7 +139,7 @@ def test_adam_refuses_moments_of_other_bits():
     assert "moment_bits" not in Adam([]).settings()  # as in checkpoints from before
     half, whole = halved_adam(np.ones(5)), halved_adam(np.ones(5), bits=32)
     for optimizer, other in ((half, whole), (whole, half)):
-        with pytest.raises(ValueError, match="m.0 of the state must be .*moment_bits must be"):
+        with pytest.raises(ValueError, match=r"m\.0 of the state must be .*moment_bits must be"):
             optimizer.restore(other.state())
 
 
