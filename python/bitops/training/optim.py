@@ -284,7 +284,7 @@ class Adam(Optimizer):
     lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t),  keep = 1 - lr * lr_scale * weight_decay,
     with lr_scale * lr_t and keep computed in float64; and packs the signs of binary parameters.
     bfloat16 has 8 significant bits, too few for v to be rounded to the nearest: a step changes it
-    by a thousandth. Rounded up or down at random, so that its mean is kept, it follows all the same.
+    by a thousandth. Rounded up or down at random, so that its mean is kept, it follows yet.
     The random numbers are a hash of step and place: the same for any number of threads, on every
     ISA, and in a training that is resumed. The update of w uses m and v before they are rounded.
 
