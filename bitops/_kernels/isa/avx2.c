@@ -162,9 +162,34 @@ BITOPS_INLINE void store_vectors(const bitops_store_kind kind, const __m256i *co
         store_lanes(kind, *counts_i32x8, n - j, row, col + j, offset ? offset + j : NULL, store);
 }
 
+/* TOPK without bounds of n <= 32 columns, from 16-bit lanes as store_split has them. */
+BITOPS_INLINE void store_topk_split(__m256i even_u16x16, __m256i odd_u16x16, size_t n, size_t row,
+                                    size_t col, const bitops_store *store) {
+    const uint32_t limit = heap_limit((const uint64_t *)store->c + row * store->ldc);
+    const __m256i most_u16x16 =
+        _mm256_set1_epi16((int16_t)(limit > UINT16_MAX ? UINT16_MAX : limit - 1));
+    const __m256i even_b256 =
+        _mm256_cmpeq_epi16(_mm256_min_epu16(even_u16x16, most_u16x16), even_u16x16);
+    const __m256i odd_b256 =
+        _mm256_cmpeq_epi16(_mm256_min_epu16(odd_u16x16, most_u16x16), odd_u16x16);
+    const __m256i near_b256 = _mm256_blendv_epi8(even_b256, odd_b256, _mm256_set1_epi16(-256));
+    uint32_t hits = (uint32_t)_mm256_movemask_epi8(near_b256) & (uint32_t)((1ull << n) - 1);
+    if (store->allowed)
+        hits &= (uint32_t)(store->allowed[col / BITOPS_WORD_BITS] >> col % BITOPS_WORD_BITS);
+    if (!hits || !limit)
+        return;
+    __m256i counts_i32x8[4];
+    widen_counts(even_u16x16, odd_u16x16, counts_i32x8);
+    nearest_offer_hits((const int32_t *)counts_i32x8, hits, row, col, store);
+}
+
 /* Stores the counts of n <= 32 columns. */
 BITOPS_NOINLINE void store_split(__m256i even_u16x16, __m256i odd_u16x16, size_t n, size_t row,
                                  size_t col, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_TOPK && !store->bounds) {
+        store_topk_split(even_u16x16, odd_u16x16, n, row, col, store);
+        return;
+    }
     __m256i counts_i32x8[4];
     widen_counts(even_u16x16, odd_u16x16, counts_i32x8);
     switch (store->kind) {
