@@ -110,7 +110,6 @@ BITOPS_INLINE __m256i word_mismatches(uint64_t a, const uint64_t *w) {
 BITOPS_INLINE void single_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
                               const uint64_t *w, size_t ldw, size_t n, size_t k_words, size_t row,
                               size_t col, const bitops_store *store) {
-    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
     const int dense = words == 1 && ldw == 1;
     lane_words lanes[SHORT_WORDS];
     size_t j = 0;
@@ -119,12 +118,12 @@ BITOPS_INLINE void single_row(const size_t words, const bitops_store_kind kind, 
             load_columns(words, w + j * ldw, ldw, LANES, k_words, lanes);
         store_lanes(kind,
                     dense ? word_mismatches(*a, w + j) : lane_mismatches(words, a, lanes, k_words),
-                    LANES, row, col + j, offset ? offset + j : NULL, store);
+                    LANES, row, col + j, NULL, store);
     }
     if (j < n) {
         load_columns(words, w + j * ldw, ldw, n - j, k_words, lanes);
-        store_lanes(kind, lane_mismatches(words, a, lanes, k_words), n - j, row, col + j,
-                    offset ? offset + j : NULL, store);
+        store_lanes(kind, lane_mismatches(words, a, lanes, k_words), n - j, row, col + j, NULL,
+                    store);
     }
 }
 
@@ -199,7 +198,6 @@ BITOPS_NOINLINE void order_nibbles(const uint64_t *w, size_t ldw, size_t n, size
 BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
                                const lane_nibbles *nibbles, size_t n, size_t k_words, size_t row,
                                size_t col, const bitops_store *store) {
-    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
     const size_t end = words ? words : k_words;
     __m256i a_u8x32[SHORT_WORDS][2];
     for (size_t p = 0; p < end; p++) {
@@ -210,15 +208,14 @@ BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind,
     size_t j = 0;
     for (; j + LANES <= n; j += LANES, nibbles += end)
         store_lanes(kind, nibble_mismatches(words, a_u8x32, nibbles, k_words), LANES, row, col + j,
-                    offset ? offset + j : NULL, store);
+                    NULL, store);
     if (j == n)
         return;
     const __m256i last_i32x8 = nibble_mismatches(words, a_u8x32, nibbles, k_words);
     if (is_repeated(kind, n))
-        store_lanes(kind, last_i32x8, LANES, row, col + n - LANES,
-                    offset ? offset + n - LANES : NULL, store);
+        store_lanes(kind, last_i32x8, LANES, row, col + n - LANES, NULL, store);
     else
-        store_lanes(kind, last_i32x8, n - j, row, col + j, offset ? offset + j : NULL, store);
+        store_lanes(kind, last_i32x8, n - j, row, col + j, NULL, store);
 }
 
 BITOPS_INLINE void ordered_rows(const size_t words, const bitops_store_kind kind, const uint64_t *a,
