@@ -21,6 +21,9 @@ typedef struct bitops_isa {
     /* Rows of a up to which making panels of w costs more than they save, for long rows of w and
      * for those of at most BITOPS_MEDIUM_WORDS. */
     size_t few_rows, medium_rows;
+    /* The same for rows of w so long that panels are made of short pieces of many of them; 0 if
+     * that is no slower. */
+    size_t long_rows;
     /* The same for rows of w of at most BITOPS_SHORT_WORDS, where gemm_rows is as fast as
      * gemm_panel is for few rows of a; or 0. */
     size_t short_rows;

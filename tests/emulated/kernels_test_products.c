@@ -86,7 +86,8 @@ static void test_gemm_rows(const bitops_isa *isa) {
             for (size_t p = 0; p < COUNT(word_sizes); p++, turn++)
                 product_case(isa, 0, m, column_sizes[s], word_sizes[p], turn / STORES % PATTERNS,
                              turn % STORES);
-    static const size_t longs[] = {123, 124, 125, 1023, 1024, 1025, 8183, 8184, 8185, 16369};
+    static const size_t longs[] = {123,  124,  125,  127,  128,  159,  160,
+                                   1023, 1024, 1025, 8183, 8184, 8185, 16369};
     for (size_t p = 0; p < COUNT(longs); p++)
         for (int pattern = 0; pattern < PATTERNS; pattern++)
             product_case(isa, 0, 2, 9, longs[p], pattern, 0);

@@ -16,6 +16,7 @@ enum {
     BITOPS_FRESH_ROWS = 32,   /* rows of a for which panels are made on the stack, at most */
     BITOPS_MEDIUM_WORDS = 32, /* rows of w that are ordered for fewer rows of a: up to so long */
     FRESH_WORDS = 1 << 16,    /* panels longer than this would be cut into too many parts */
+    LONG_ROW_WORDS = 1 << 8,  /* rows of w longer than this have long_rows */
     SEARCH_ROWS = 8,          /* searches read w as it lies for up to so many rows of a, */
     SEARCH_WORDS = 16,        /* if rows are not shorter */
     SOME_COLUMNS = 16, /* of long rows, for which twice as many rows of a read w as it lies */
@@ -72,7 +73,8 @@ static inline bitops_way choose_for_plain(const bitops_isa *isa, const bitops_ge
         k_words > BITOPS_SHORT_WORDS && k_words <= BITOPS_MEDIUM_WORDS && !is_narrow(isa, args->n);
     const int is_long = k_words > BITOPS_MEDIUM_WORDS;
     const size_t few = is_long && args->n <= SOME_COLUMNS ? 2 * isa->few_rows : isa->few_rows;
-    if (is_always_plain(isa, args) || args->m <= (is_medium ? isa->medium_rows : few))
+    if (is_always_plain(isa, args) || args->m <= (is_medium ? isa->medium_rows : few) ||
+        (k_words > LONG_ROW_WORDS && args->m <= isa->long_rows))
         return BITOPS_PLAIN_ROWS;
     return args->m <= BITOPS_FRESH_ROWS && k_words * isa->nr <= FRESH_WORDS ? BITOPS_FRESH_PANELS
                                                                             : BITOPS_PANELS;

@@ -109,6 +109,16 @@ BITOPS_INLINE void order_word(const uint64_t *words, size_t stride, uint64_t *pa
     }
 }
 
+/* Copies fewer than 8 words, not by a call of memcpy for each row. */
+BITOPS_INLINE void copy_part(const uint64_t *line, size_t words, uint64_t *out) {
+    for (size_t part = 4; part; part /= 2)
+        if (words & part) {
+            memcpy(out, line, part * sizeof *out);
+            line += part;
+            out += part;
+        }
+}
+
 void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                          uint64_t *panel_out) {
     BITOPS_ASSUME(n <= NR);
@@ -118,19 +128,24 @@ void bitops_prepack_avx2(const uint64_t *w, size_t ldw, size_t n, size_t k_words
                 order_word(w + half * ldw + p, ldw, panel_out + p * NR + half);
         return;
     }
-    /* Each cache line of w is read once, however many lines its rows make fall into one set. */
+    /* Each cache line of w is read once, however many lines its rows make fall into one set, and
+     * asked for: so many short pieces are no stream for the prefetcher. */
     enum { LINE = 8 };
     for (size_t half = 0; half < NR; half += HALF)
         for (size_t p = 0; p < k_words; p += LINE) {
             const size_t words = k_words - p < LINE ? k_words - p : LINE;
             uint64_t lines[HALF * LINE];
             for (size_t j = 0; j < HALF; j++) {
-                if (half + j >= n)
+                const uint64_t *line = w + (half + j) * ldw + p;
+                if (half + j >= n) {
                     memset(lines + j * LINE, 0, LINE * sizeof *lines);
-                else if (words == LINE)
-                    memcpy(lines + j * LINE, w + (half + j) * ldw + p, LINE * sizeof *lines);
+                    continue;
+                }
+                _mm_prefetch((const char *)(line + 2 * LINE), _MM_HINT_T0);
+                if (words == LINE)
+                    memcpy(lines + j * LINE, line, LINE * sizeof *lines);
                 else
-                    memcpy(lines + j * LINE, w + (half + j) * ldw + p, words * sizeof *lines);
+                    copy_part(line, words, lines + j * LINE);
             }
             for (size_t i = 0; i < words; i++)
                 order_word(lines + i, LINE, panel_out + (p + i) * NR + half);
@@ -162,9 +177,34 @@ BITOPS_INLINE void store_vectors(const bitops_store_kind kind, const __m256i *co
         store_lanes(kind, *counts_i32x8, n - j, row, col + j, offset ? offset + j : NULL, store);
 }
 
+/* TOPK without bounds of n <= 32 columns, from 16-bit lanes as store_split has them. */
+BITOPS_INLINE void store_topk_split(__m256i even_u16x16, __m256i odd_u16x16, size_t n, size_t row,
+                                    size_t col, const bitops_store *store) {
+    const uint32_t limit = heap_limit((const uint64_t *)store->c + row * store->ldc);
+    const __m256i most_u16x16 =
+        _mm256_set1_epi16((int16_t)(limit > UINT16_MAX ? UINT16_MAX : limit - 1));
+    const __m256i even_b256 =
+        _mm256_cmpeq_epi16(_mm256_min_epu16(even_u16x16, most_u16x16), even_u16x16);
+    const __m256i odd_b256 =
+        _mm256_cmpeq_epi16(_mm256_min_epu16(odd_u16x16, most_u16x16), odd_u16x16);
+    const __m256i near_b256 = _mm256_blendv_epi8(even_b256, odd_b256, _mm256_set1_epi16(-256));
+    uint32_t hits = (uint32_t)_mm256_movemask_epi8(near_b256) & (uint32_t)((1ull << n) - 1);
+    if (store->allowed)
+        hits &= (uint32_t)(store->allowed[col / BITOPS_WORD_BITS] >> col % BITOPS_WORD_BITS);
+    if (!hits || !limit)
+        return;
+    __m256i counts_i32x8[4];
+    widen_counts(even_u16x16, odd_u16x16, counts_i32x8);
+    nearest_offer_hits((const int32_t *)counts_i32x8, hits, row, col, store);
+}
+
 /* Stores the counts of n <= 32 columns. */
 BITOPS_NOINLINE void store_split(__m256i even_u16x16, __m256i odd_u16x16, size_t n, size_t row,
                                  size_t col, const bitops_store *store) {
+    if (store->kind == BITOPS_STORE_TOPK && !store->bounds) {
+        store_topk_split(even_u16x16, odd_u16x16, n, row, col, store);
+        return;
+    }
     __m256i counts_i32x8[4];
     widen_counts(even_u16x16, odd_u16x16, counts_i32x8);
     switch (store->kind) {
@@ -238,9 +278,8 @@ BITOPS_INLINE void shuffle_words(const int n_pairs, const uint64_t *const *rows,
             counts[i][h].low_u8x32 = counts[i][h].high_u16x16 = _mm256_setzero_si256();
     for (size_t end = p + n_words; p < end; p++) {
         const __m256i *columns = (const __m256i *)(panel + p * NR);
-        if (n_pairs == 1) /* the panel is read once, so it comes from memory */
-            for (int i = 0; i < 16; i += 2)
-                _mm_prefetch((const char *)(columns + i) + 4096, _MM_HINT_T0);
+        for (int i = 0; i < 16; i += 2) /* halves of a panel are no stream for the prefetcher */
+            _mm_prefetch((const char *)(columns + i) + 4096, _MM_HINT_T0);
         uint64_t pairs[PAIRS][2];
         for (int i = 0; i < n_pairs; i++)
             pair_nibbles(rows[2 * i][p], rows[2 * i + 1][p], pairs[i]);

@@ -1,7 +1,8 @@
 /* avx2_rows.c: products with rows of w as they lie, and pairs of rows; AVX2, BMI2, POPCNT.
  *
  * For few rows of a or few columns, for which panels cost more than the product. Short rows are
- * counted for 8 columns at a time, a lane of 64 bits for each, by shuffles; others one by one.
+ * counted for 8 columns at a time, a lane of 64 bits for each, by shuffles; others one by one, long
+ * ones by carry-save: bits are added to sums of weights 1, 2 and 4, and only carries are counted.
  *
  *   intrinsic              instruction   Skylake and later   Zen 3, 4
  *   _mm256_shuffle_epi8    vpshufb       p5 (p15)            2 a cycle
@@ -110,7 +111,6 @@ BITOPS_INLINE __m256i word_mismatches(uint64_t a, const uint64_t *w) {
 BITOPS_INLINE void single_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
                               const uint64_t *w, size_t ldw, size_t n, size_t k_words, size_t row,
                               size_t col, const bitops_store *store) {
-    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
     const int dense = words == 1 && ldw == 1;
     lane_words lanes[SHORT_WORDS];
     size_t j = 0;
@@ -119,12 +119,12 @@ BITOPS_INLINE void single_row(const size_t words, const bitops_store_kind kind, 
             load_columns(words, w + j * ldw, ldw, LANES, k_words, lanes);
         store_lanes(kind,
                     dense ? word_mismatches(*a, w + j) : lane_mismatches(words, a, lanes, k_words),
-                    LANES, row, col + j, offset ? offset + j : NULL, store);
+                    LANES, row, col + j, NULL, store);
     }
     if (j < n) {
         load_columns(words, w + j * ldw, ldw, n - j, k_words, lanes);
-        store_lanes(kind, lane_mismatches(words, a, lanes, k_words), n - j, row, col + j,
-                    offset ? offset + j : NULL, store);
+        store_lanes(kind, lane_mismatches(words, a, lanes, k_words), n - j, row, col + j, NULL,
+                    store);
     }
 }
 
@@ -199,7 +199,6 @@ BITOPS_NOINLINE void order_nibbles(const uint64_t *w, size_t ldw, size_t n, size
 BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
                                const lane_nibbles *nibbles, size_t n, size_t k_words, size_t row,
                                size_t col, const bitops_store *store) {
-    const int32_t *own = store_offset(store, row), *offset = own ? own + col : NULL;
     const size_t end = words ? words : k_words;
     __m256i a_u8x32[SHORT_WORDS][2];
     for (size_t p = 0; p < end; p++) {
@@ -210,15 +209,14 @@ BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind,
     size_t j = 0;
     for (; j + LANES <= n; j += LANES, nibbles += end)
         store_lanes(kind, nibble_mismatches(words, a_u8x32, nibbles, k_words), LANES, row, col + j,
-                    offset ? offset + j : NULL, store);
+                    NULL, store);
     if (j == n)
         return;
     const __m256i last_i32x8 = nibble_mismatches(words, a_u8x32, nibbles, k_words);
     if (is_repeated(kind, n))
-        store_lanes(kind, last_i32x8, LANES, row, col + n - LANES,
-                    offset ? offset + n - LANES : NULL, store);
+        store_lanes(kind, last_i32x8, LANES, row, col + n - LANES, NULL, store);
     else
-        store_lanes(kind, last_i32x8, n - j, row, col + j, offset ? offset + j : NULL, store);
+        store_lanes(kind, last_i32x8, n - j, row, col + j, NULL, store);
 }
 
 BITOPS_INLINE void ordered_rows(const size_t words, const bitops_store_kind kind, const uint64_t *a,
@@ -280,12 +278,67 @@ BITOPS_INLINE void short_rows(const size_t words, const uint64_t *a, size_t lda,
 
 /* ---- longer rows ---------------------------------------------------------------------------- */
 
+enum {
+    TOGETHER = 8 * YMM_WORDS, /* words that are counted together by carry-save, */
+    CARRY_WORDS = 128,        /* which pays from here on: measured, see README.md */
+};
+
+BITOPS_INLINE __m256i mismatches_of(const uint64_t *a, const uint64_t *w) {
+    return _mm256_xor_si256(load(a), load(w));
+}
+
+/* Adds bits of one weight to their sum; returns the carries, of twice that weight. */
+BITOPS_INLINE __m256i add_bits(__m256i *sum_b256, __m256i x_b256, __m256i y_b256) {
+    const __m256i half_b256 = _mm256_xor_si256(*sum_b256, x_b256);
+    const __m256i carry_b256 =
+        _mm256_or_si256(_mm256_and_si256(*sum_b256, x_b256), _mm256_and_si256(half_b256, y_b256));
+    *sum_b256 = _mm256_xor_si256(half_b256, y_b256);
+    return carry_b256;
+}
+
+/* Adds the mismatches of 8 vectors to sums of weights 1, 2 and 4; returns the carries of 8. */
+BITOPS_INLINE __m256i add_mismatches(const uint64_t *a, const uint64_t *w, __m256i sums_b256[3]) {
+    __m256i fours_b256[2], twos_b256[2];
+    for (int i = 0; i < 4; i++, a += 2 * YMM_WORDS, w += 2 * YMM_WORDS) {
+        twos_b256[i % 2] = add_bits(&sums_b256[0], mismatches_of(a, w),
+                                    mismatches_of(a + YMM_WORDS, w + YMM_WORDS));
+        if (i % 2)
+            fours_b256[i / 2] = add_bits(&sums_b256[1], twos_b256[0], twos_b256[1]);
+    }
+    return add_bits(&sums_b256[2], fours_b256[0], fours_b256[1]);
+}
+
+/* The mismatches of the first `words` words, a multiple of TOGETHER, as 64-bit sums. */
+BITOPS_INLINE __m256i carry_mismatches(const uint64_t *a, const uint64_t *w, size_t words) {
+    __m256i eights_u64x4 = _mm256_setzero_si256(), sums_b256[3];
+    for (int i = 0; i < 3; i++)
+        sums_b256[i] = _mm256_setzero_si256();
+    for (size_t p = 0; p < words;) {
+        const size_t left = (words - p) / TOGETHER;
+        const size_t end = p + (left < 31 ? left : 31) * TOGETHER;
+        __m256i bytes_u8x32 = _mm256_setzero_si256();
+        for (; p < end; p += TOGETHER)
+            bytes_u8x32 = _mm256_add_epi8(bytes_u8x32,
+                                          popcount_bytes(add_mismatches(a + p, w + p, sums_b256)));
+        eights_u64x4 = _mm256_add_epi64(eights_u64x4, sum_bytes(bytes_u8x32));
+    }
+    __m256i bytes_u8x32 = popcount_bytes(sums_b256[2]); /* at most 8 (4 + 2 + 1) at the end */
+    for (int i = 1; i >= 0; i--)
+        bytes_u8x32 = _mm256_add_epi8(_mm256_add_epi8(bytes_u8x32, bytes_u8x32),
+                                      popcount_bytes(sums_b256[i]));
+    return _mm256_add_epi64(_mm256_slli_epi64(eights_u64x4, 3), sum_bytes(bytes_u8x32));
+}
+
 /* Rows of w are read one after the other, as a single stream for the prefetcher: several at a time
  * lost a quarter of the speed from the third-level cache on. Bytes grow by at most 8 a vector and
  * are summed after 31 of them. */
 BITOPS_INLINE int32_t row_mismatches(const uint64_t *a, const uint64_t *w, size_t k_words) {
     __m256i sum_u64x4 = _mm256_setzero_si256();
     size_t p = 0;
+    if (k_words >= CARRY_WORDS) {
+        p = k_words / TOGETHER * TOGETHER;
+        sum_u64x4 = carry_mismatches(a, w, p);
+    }
     while (p + YMM_WORDS <= k_words) {
         const size_t vectors = (k_words - p) / YMM_WORDS;
         const size_t end = p + (vectors < 31 ? vectors : 31) * YMM_WORDS;
@@ -316,9 +369,11 @@ BITOPS_INLINE void block_mismatches(const size_t words, const uint64_t *a, const
 
 static void long_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *w, size_t ldw,
                       size_t n, size_t k_words, size_t row, size_t col, const bitops_store *store) {
-    enum { COLUMNS = 32 }; /* stored together, and in the cache until all rows of a are done */
-    for (size_t j = 0; j < n; j += COLUMNS, w += COLUMNS * ldw) {
-        const size_t columns = n - j < COLUMNS ? n - j : COLUMNS;
+    /* Stored together, and in the second-level cache until all rows of a are done. */
+    enum { COLUMNS = 32, COLUMNS_WORDS = 1 << 14 };
+    const size_t most = k_words > COLUMNS_WORDS / COLUMNS ? LANES : COLUMNS;
+    for (size_t j = 0; j < n; j += most, w += most * ldw) {
+        const size_t columns = n - j < most ? n - j : most;
         for (size_t i = 0; i < m; i++) {
             const uint64_t *own = a + i * lda;
             int32_t mismatches[COLUMNS];

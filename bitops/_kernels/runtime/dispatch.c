@@ -6,12 +6,13 @@
 
 static const bitops_isa table[] = {
 #define BITOPS_ISA_BEGIN(isa, features_, mr_, nr_, row_words_, plane_bits_, few_rows_,             \
-                         medium_rows_, short_rows_, few_columns_, lanes_bits_, small_most_)        \
+                         medium_rows_, long_rows_, short_rows_, few_columns_, lanes_bits_,         \
+                         small_most_)                                                              \
     {                                                                                              \
         .name = #isa, .features = (features_), .mr = (mr_), .nr = (nr_),                           \
         .row_words = (row_words_), .plane_bits = (plane_bits_), .few_rows = (few_rows_),           \
-        .medium_rows = (medium_rows_), .short_rows = (short_rows_), .few_columns = (few_columns_), \
-        .lanes_bits = (lanes_bits_), .small_most = (small_most_),
+        .medium_rows = (medium_rows_), .long_rows = (long_rows_), .short_rows = (short_rows_),     \
+        .few_columns = (few_columns_), .lanes_bits = (lanes_bits_), .small_most = (small_most_),
 #define BITOPS_KERNEL(op, isa) .op = bitops_##op##_##isa,
 #define BITOPS_ISA_END(isa)                                                                        \
     }                                                                                              \

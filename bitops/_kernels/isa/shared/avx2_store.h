@@ -109,25 +109,33 @@ BITOPS_INLINE void store_sign_lanes(__m256i dot_i32x8, size_t n, size_t row, siz
     ((uint8_t *)((uint64_t *)store->c + row * store->ldc))[col / 8] = (uint8_t)bits;
 }
 
-/* Whether no column is kept, for TOPK and WITHIN without bounds. */
-BITOPS_INLINE int none_of_lanes(bitops_store_kind kind, __m256i mismatches_u32x8, size_t row,
-                                const bitops_store *store) {
-    uint32_t limit;
-    if (store->bounds)
-        return 0;
-    if (kind == BITOPS_STORE_WITHIN)
-        limit = (uint32_t)store->most + 1;
-    else if (kind == BITOPS_STORE_TOPK)
-        limit = heap_limit((const uint64_t *)store->c + row * store->ldc);
-    else
-        return 0;
+/* The columns with fewer mismatches than limit, a bit each. */
+BITOPS_INLINE unsigned lanes_below(__m256i mismatches_u32x8, uint32_t limit) {
     const __m256i limit_u32x8 = _mm256_set1_epi32((int32_t)limit);
     const __m256i far_b256 =
         _mm256_cmpeq_epi32(_mm256_min_epu32(mismatches_u32x8, limit_u32x8), limit_u32x8);
-    return _mm256_movemask_epi8(far_b256) == -1;
+    return ~(unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(far_b256)) & 0xff;
 }
 
-/* Not inlined, since it would take registers from every loop. */
+/* Keeps the columns that hits selects, for TOPK; this and the next are not inlined, since they
+ * would take registers from every loop. No word of allowed columns ends among these. */
+BITOPS_NOINLINE void store_hits(__m256i mismatches_i32x8, unsigned hits, size_t row, size_t col,
+                                const bitops_store *store) {
+    int32_t mismatches[LANES];
+    if (store->allowed)
+        hits &= (unsigned)(store->allowed[col / BITOPS_WORD_BITS] >> col % BITOPS_WORD_BITS);
+    _mm256_storeu_si256((__m256i *)mismatches, mismatches_i32x8);
+    nearest_offer_hits(mismatches, hits, row, col, store);
+}
+
+BITOPS_INLINE void store_topk_lanes(__m256i mismatches_i32x8, size_t n, size_t row, size_t col,
+                                    const bitops_store *store) {
+    const uint32_t limit = heap_limit((const uint64_t *)store->c + row * store->ldc);
+    const unsigned hits = lanes_below(mismatches_i32x8, limit) & ((1u << n) - 1);
+    if (hits)
+        store_hits(mismatches_i32x8, hits, row, col, store);
+}
+
 BITOPS_NOINLINE void store_other_lanes(__m256i mismatches_i32x8, size_t n, size_t row, size_t col,
                                        const bitops_store *store) {
     int32_t mismatches[LANES];
@@ -175,9 +183,18 @@ BITOPS_INLINE void store_lanes(bitops_store_kind kind, __m256i mismatches_i32x8,
     case BITOPS_STORE_SIGN:
         store_sign_lanes(dot_lanes(mismatches_i32x8, n, offset, store), n, row, col, store);
         break;
-    default:
-        if (!none_of_lanes(kind, mismatches_i32x8, row, store))
+    case BITOPS_STORE_TOPK:
+        if (store->bounds)
             store_other_lanes(mismatches_i32x8, n, row, col, store);
+        else
+            store_topk_lanes(mismatches_i32x8, n, row, col, store);
+        break;
+    case BITOPS_STORE_WITHIN:
+        if (store->bounds || lanes_below(mismatches_i32x8, (uint32_t)store->most + 1))
+            store_other_lanes(mismatches_i32x8, n, row, col, store);
+        break;
+    default:
+        store_other_lanes(mismatches_i32x8, n, row, col, store);
     }
 }
 

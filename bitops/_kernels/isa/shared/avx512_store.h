@@ -16,11 +16,10 @@
 
 BITOPS_TARGET_BEGIN("avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vpopcntdq,prfchw")
 
-/* Keeps the columns that hits selects, unless one before them has lowered the limit of their row.
- * This is rare, and not inlined, since it would take registers from every tile. */
+/* Keeps the columns that hits selects. This is rare, and not inlined, since it would take registers
+ * from every tile. */
 BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t row, size_t col,
                                 const bitops_store *store) {
-    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
     int32_t mismatches[LANES];
     if (store->allowed) { /* whole words: col is a multiple of 8 */
         uint16_t allowed = 0;
@@ -28,10 +27,7 @@ BITOPS_NOINLINE void store_hits(__m512i mismatches_i32x16, unsigned hits, size_t
         hits &= allowed;
     }
     _mm512_storeu_si512(mismatches, mismatches_i32x16);
-    for (; hits; hits &= hits - 1) {
-        const unsigned j = (unsigned)__builtin_ctz(hits);
-        nearest_offer(nearest, mismatches[j], row, col + j, store);
-    }
+    nearest_offer_hits(mismatches, hits, row, col, store);
 }
 
 /* bitops_dot of 16 columns, plus offset from column col on, unless offset is NULL. */

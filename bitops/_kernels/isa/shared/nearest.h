@@ -138,4 +138,15 @@ BITOPS_INLINE void nearest_offer(uint64_t *nearest, int32_t mismatches, size_t r
         store->bounds[row] = nearest_bound(heap_limit(nearest), store->a_counts[row], store);
 }
 
+/* Takes those of up to 32 columns from col on that hits selects, unless one before them has lowered
+ * the limit of their row. */
+BITOPS_INLINE void nearest_offer_hits(const int32_t *mismatches, uint32_t hits, size_t row,
+                                      size_t col, const bitops_store *store) {
+    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
+    for (; hits; hits &= hits - 1) {
+        const unsigned j = (unsigned)__builtin_ctz(hits);
+        nearest_offer(nearest, mismatches[j], row, col + j, store);
+    }
+}
+
 #endif

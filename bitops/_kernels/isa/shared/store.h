@@ -131,15 +131,33 @@ BITOPS_INLINE int any_near(const int32_t *mismatches, size_t n, size_t row, size
     return any;
 }
 
+/* Which of n <= 32 mismatches may be near, a bit each: no branch that goes either way. */
+BITOPS_INLINE uint32_t all_near(const int32_t *mismatches, size_t n, size_t row, size_t col,
+                                const uint64_t *nearest, const bitops_store *store) {
+    uint32_t hits = 0;
+    if (!store->bounds) {
+        const uint32_t limit = heap_limit(nearest);
+        for (size_t j = 0; j < n; j++)
+            hits |= (uint32_t)((uint32_t)mismatches[j] < limit) << j;
+        return hits;
+    }
+    const bitops_bound bound = store->bounds[row];
+    const int32_t *w_counts = store->w_counts + col;
+    for (size_t j = 0; j < n; j++)
+        hits |= (uint32_t)is_below(bound, mismatches[j], w_counts[j]) << j;
+    return hits;
+}
+
 BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t row, size_t col,
                                   const bitops_store *store) {
     enum { TOGETHER = 32 };
-    uint64_t *nearest = (uint64_t *)store->c + row * store->ldc;
-    for (size_t first = 0; first < n; first += TOGETHER) {
-        const size_t columns = n - first < TOGETHER ? n - first : TOGETHER;
-        if (any_near(mismatches + first, columns, row, col + first, nearest, store))
-            for (size_t j = first; j < first + columns; j++)
-                nearest_offer(nearest, mismatches[j], row, col + j, store);
+    const uint64_t *nearest = (const uint64_t *)store->c + row * store->ldc;
+    for (size_t j = 0; j < n; j += TOGETHER, mismatches += TOGETHER) {
+        const size_t columns = n - j < TOGETHER ? n - j : TOGETHER;
+        if (any_near(mismatches, columns, row, col + j, nearest, store)) {
+            const uint32_t hits = all_near(mismatches, columns, row, col + j, nearest, store);
+            nearest_offer_hits(mismatches, hits, row, col + j, store);
+        }
     }
 }
 
