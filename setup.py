@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -85,7 +86,19 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += compile_flags
             extension.extra_link_args += link_flags
+        self.compile_in_parallel()
         super().build_extensions()
+
+    def compile_in_parallel(self):
+        """Compile as many files at a time as there are cores: setuptools takes one by one."""
+        compile_files = self.compiler.compile
+
+        def compile_each(sources, *args, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                made = pool.map(lambda source: compile_files([source], *args, **options), sources)
+                return [name for names in made for name in names]
+
+        self.compiler.compile = compile_each
 
     def has_openmp(self):
         with tempfile.TemporaryDirectory() as folder:
