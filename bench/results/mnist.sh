@@ -15,7 +15,9 @@ fi
 
 for recipe; do
     case $recipe in
-        bnn-theano) options="--width 2048 --epochs 120 --dropout 0.2" ;;
+        bnn-theano)
+            options="--width 2048 --epochs 120 --dropout 0.3 --recalibrate 5000 --gradients int6"
+            ;;
         bnn-torch) options="--width 2048 --epochs 25" ;;
         binaryconnect) options="--width 2048 --epochs 20" ;;
         bwn) options="--epochs 10" ;;
