@@ -4,15 +4,16 @@ cdef void *moment(str name, object array, c.bitops_adam_args *args) except? NULL
     """Check m or v against w; both are float32, or both bfloat16."""
     cdef float[:, ::1] numbers
     cdef uint16_t[:, ::1] halves
+    cdef void *start
     if args.bfloat16:
         halves = array
-        check_size(f"rows of {name}", halves.shape[0], args.rows)
-        check_size(f"columns of {name}", halves.shape[1], args.n)
-        return <void *>first(halves)
-    numbers = array
-    check_size(f"rows of {name}", numbers.shape[0], args.rows)
-    check_size(f"columns of {name}", numbers.shape[1], args.n)
-    return <void *>first(numbers)
+        start = first(halves)
+    else:
+        numbers = array
+        start = first(numbers)
+    check_size(f"rows of {name}", array.shape[0], args.rows)
+    check_size(f"columns of {name}", array.shape[1], args.n)
+    return start
 
 
 cdef c.bitops_adam_args make_adam(float rate, float beta1_rest, float beta2_rest, float eps,

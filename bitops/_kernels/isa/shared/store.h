@@ -114,37 +114,22 @@ BITOPS_INLINE int is_below(bitops_bound bound, int32_t mismatches, int32_t w_cou
     return (float)mismatches < bound.factor * (float)w_count + bound.term;
 }
 
-/* Whether any of the mismatches may be near; one pass without branches, which is vectorised. */
-BITOPS_INLINE int any_near(const int32_t *mismatches, size_t n, size_t row, size_t col,
-                           const uint64_t *nearest, const bitops_store *store) {
-    int any = 0;
-    if (!store->bounds) {
-        const uint32_t limit = heap_limit(nearest);
-        for (size_t j = 0; j < n; j++)
-            any |= (uint32_t)mismatches[j] < limit;
-        return any;
-    }
-    const bitops_bound bound = store->bounds[row];
-    const int32_t *w_counts = store->w_counts + col;
-    for (size_t j = 0; j < n; j++)
-        any |= is_below(bound, mismatches[j], w_counts[j]);
-    return any;
-}
-
-/* Which of n <= 32 mismatches may be near, a bit each: no branch that goes either way. */
-BITOPS_INLINE uint32_t all_near(const int32_t *mismatches, size_t n, size_t row, size_t col,
-                                const uint64_t *nearest, const bitops_store *store) {
+/* Which of n mismatches may be near, without branches: a bit for each of at most 32 if `each`, else
+ * whether any is, in a loop that is vectorised without shifts by different counts, too. */
+BITOPS_INLINE uint32_t near_columns(const int each, const int32_t *mismatches, size_t n, size_t row,
+                                    size_t col, const uint64_t *nearest,
+                                    const bitops_store *store) {
     uint32_t hits = 0;
     if (!store->bounds) {
         const uint32_t limit = heap_limit(nearest);
         for (size_t j = 0; j < n; j++)
-            hits |= (uint32_t)((uint32_t)mismatches[j] < limit) << j;
+            hits |= (uint32_t)((uint32_t)mismatches[j] < limit) << (each ? j : 0);
         return hits;
     }
     const bitops_bound bound = store->bounds[row];
     const int32_t *w_counts = store->w_counts + col;
     for (size_t j = 0; j < n; j++)
-        hits |= (uint32_t)is_below(bound, mismatches[j], w_counts[j]) << j;
+        hits |= (uint32_t)is_below(bound, mismatches[j], w_counts[j]) << (each ? j : 0);
     return hits;
 }
 
@@ -154,10 +139,10 @@ BITOPS_INLINE void store_topk_row(const int32_t *mismatches, size_t n, size_t ro
     const uint64_t *nearest = (const uint64_t *)store->c + row * store->ldc;
     for (size_t j = 0; j < n; j += TOGETHER, mismatches += TOGETHER) {
         const size_t columns = n - j < TOGETHER ? n - j : TOGETHER;
-        if (any_near(mismatches, columns, row, col + j, nearest, store)) {
-            const uint32_t hits = all_near(mismatches, columns, row, col + j, nearest, store);
-            nearest_offer_hits(mismatches, hits, row, col + j, store);
-        }
+        if (near_columns(0, mismatches, columns, row, col + j, nearest, store))
+            nearest_offer_hits(mismatches,
+                               near_columns(1, mismatches, columns, row, col + j, nearest, store),
+                               row, col + j, store);
     }
 }
 
