@@ -53,13 +53,15 @@ BITOPS_INLINE void norm_row(const bitops_norm *norm, const float *restrict x, si
         y[j] = (norm_input(x[j], relu) - mean[j]) * inv_std[j] * gamma[j] + beta[j];
 }
 
-/* 1 where x > 0, and 0 elsewhere, by its bits: a choice between floats would become a branch. NaN
+/* 1 where x > 0, and 0 elsewhere, by its bits: a choice between numbers would become a branch. NaN
  * may be either, since what it is multiplied by is NaN then. */
 BITOPS_INLINE float norm_slope(float x) {
     int32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    bits = bits < 0 ? 0 : bits;
-    return (float)(bits < 1 ? bits : 1);
+    const uint32_t one = 0x3f800000u & -(uint32_t)(bits > 0);
+    float slope;
+    memcpy(&slope, &one, sizeof slope);
+    return slope;
 }
 
 /* `passes` holds 1 and -1. */
