@@ -61,6 +61,20 @@ def test_crop_cuts_windows(rng):
     assert same.any(axis=0).all()  # every place comes up
 
 
+@pytest.mark.parametrize("padding", (0, 2, 9))
+def test_crop_repeats_the_edge(rng, padding):
+    x = images(rng, n=50)
+    y = random_crop(x, padding, seed=3, fill="edge")
+    sides = (0, 0), (padding, padding), (padding, padding), (0, 0)
+    padded = np.pad(x, sides, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, x.shape[1:3], axis=(1, 2))
+    same = (windows == y.transpose(0, 3, 1, 2)[:, None, None]).all(axis=(3, 4, 5))
+    assert same.any(axis=(1, 2)).all()
+    # the same places as with a number, so that only what comes in differs
+    inside = random_crop(np.ones_like(x), padding, seed=3, fill=0) == 1
+    np.testing.assert_array_equal(y[inside], random_crop(x, padding, seed=3)[inside])
+
+
 def test_no_images():
     empty = np.zeros((0, 4, 4, 3), np.uint8)
     assert random_flip(empty).shape == random_crop(empty).shape == gcn(empty).shape == empty.shape
@@ -165,6 +179,9 @@ def test_zca_in_batches_and_of_bytes(rng, monkeypatch):
         (lambda: random_crop(np.zeros((2, 3, 3))), ValueError),
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), -1), ValueError),
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), 1.5), TypeError),
+        (lambda: random_crop(np.zeros((1, 2, 2, 1)), 1, fill="mirror"), ValueError),
+        (lambda: random_crop(np.zeros((1, 2, 2, 1)), 1, fill=None), TypeError),
+        (lambda: random_crop(np.zeros((1, 0, 2, 1)), 1, fill="edge"), ValueError),
         (lambda: random_crop(np.zeros((1, 4, 2, 1)), 1, size=5), ValueError),
         (lambda: random_crop(np.zeros((1, 2, 2, 1)), size=0), ValueError),
         (lambda: gcn(np.zeros(3)), ValueError),

@@ -138,6 +138,8 @@ def test_report_names_the_numbers_of_the_source():
     assert setting.report(other).endswith(
         " with batch 100, learning rate from 0.003, dropout 0.5, depth 3, exact gradients"
     )
+    moved = setting.resolve(flip=True, shift=2)
+    assert setting.report(moved).endswith(" with images as they are, images in their place")
     # of this one neither sizes nor batches are known
     setting = find("ebp").setting("mnist")
     assert setting.report(setting.resolve(quick=True)) == "the source reports 2.12 %"
@@ -423,6 +425,18 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
     )
     assert lines["net"] == "256-32-32-4"
     assert "[ebp] dropout must be at most 0.5" in failure(capsys, *argv, "--dropout", "0.6")
+    assert "[ebp] images cannot be moved" in failure(capsys, *argv, "--flip")
+
+
+def test_moved_images_of_the_command(capsys, folder, tmp_path):
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--flip", "--shift", "2"]
+    argv += ["--checkpoint", str(tmp_path / "run.ckpt")]
+    assert cli.main(argv) == 0
+    settings = lines_of(capsys.readouterr().out)["settings"]
+    assert settings.endswith(", half of the images mirrored, shifted by up to 2 pixels")
+    # another shift would be another training
+    argv[argv.index("2", argv.index("--shift"))] = "3"
+    assert "augment" in failure(capsys, *argv, "--resume")
 
 
 def test_packed_network_that_differs(capsys, folder, monkeypatch, tmp_path):
@@ -506,6 +520,46 @@ def test_eval_of_a_model_without_notes(capsys, folder, tmp_path):
     error = model.error_rate(blobs(count=120).x_test, blobs(count=120).y_test)
     assert lines["error"].startswith(f"{error:.2%} ")
     assert lines["model"].endswith("recipe -")
+
+
+@pytest.mark.parametrize(("kind", "shape"), (("mnist", (16, 16)), ("cifar10", (8, 8, 3))))
+def test_moved_images(kind, shape):
+    """The images of a step are mirrored and shifted, also where the network takes them as rows."""
+    setting, data = find("bnn-theano").setting(kind), blobs(shape, noise=0)
+    job = Job(data, setting.resolve(flip=True, shift=3))
+    augment = setting.stages[0].augmentation(job)
+    x = data.x_train if kind == "cifar10" else data.x_train.reshape(len(data.x_train), -1)
+    before = x.copy()
+    y = augment(x, np.random.default_rng(0))
+    assert y.shape == x.shape and y.dtype == x.dtype
+    np.testing.assert_array_equal(x, before)
+    images, moved = data.images(x), data.images(y)
+    sides = (0, 0), (3, 3), (3, 3), (0, 0)
+    found = set()
+    for mirrored in (False, True):
+        padded = np.pad(images[:, :, ::-1] if mirrored else images, sides, mode="edge")
+        for i, j in np.ndindex(7, 7):
+            same = (padded[:, i : i + shape[0], j : j + shape[1]] == moved).all(axis=(1, 2, 3))
+            found |= {(int(n), mirrored) for n in np.flatnonzero(same)}
+    assert {n for n, _ in found} == set(range(len(x)))
+    assert {mirrored for _, mirrored in found} == {False, True}
+    # no flip without its option, and no shift
+    only = replace(job, plan=setting.resolve(shift=3))
+    assert not setting.stages[0].augmentation(only).flip
+    assert setting.stages[0].augmentation(replace(job, plan=setting.plan)) is None
+
+
+def test_moved_images_train():
+    trained, _ = train_small("bnn-theano", "cifar10", flip=True, shift=1)
+    epochs = trained.histories[0].epochs
+    assert epochs[-1].loss < epochs[0].loss
+
+
+@pytest.mark.parametrize("name", ("speedrun", "ebp"))
+def test_images_that_cannot_be_moved(name):
+    kind = "cifar10" if name == "speedrun" else "mnist"
+    with pytest.raises(ValueError, match=r"got flip=False, shift=1$"):
+        train_small(name, kind, shift=1)
 
 
 @pytest.mark.parametrize(("gradients", "bits"), (("int8", 8), ("int6", 6)))

@@ -55,6 +55,8 @@ def describe_plan(plan: Plan, seed: int) -> str:
         f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
         f"seed {seed}{gradients}"
         f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
+        f"{', half of the images mirrored' * plan.flip}"
+        f"{f', shifted by up to {plan.shift} pixels' * bool(plan.shift)}"
     )
 
 

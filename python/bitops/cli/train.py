@@ -77,6 +77,15 @@ def add_parser(commands: Any) -> None:
         help="take the statistics of BatchNorm anew from N training images after each epoch; with "
         "--resume also for what is in the checkpoint, even of a training that has ended",
     )
+    parser.add_argument(
+        "--flip", action="store_true", default=None, help="mirror half of the images of each step"
+    )
+    parser.add_argument(
+        "--shift",
+        type=positive(int),
+        metavar="N",
+        help="move the images of each step by up to N pixels along both axes",
+    )
     add_image_options(parser)
     parser.add_argument(
         "--run",

@@ -18,6 +18,7 @@ from ..training.loop import fit
 from ..training.losses import squared_hinge
 from ..training.optim import Optimizer
 from ..training.schedules import Schedule
+from .augmented import Moved
 
 __all__ = [
     "DATASETS",
@@ -50,6 +51,8 @@ class Plan:
     depth: int = 3  # hidden layers of a fully connected network
     gradients: str = "float32"  # of the backward products of binary layers, one of GRADIENTS
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
+    flip: bool = False  # mirror half of the training images
+    shift: int = 0  # pixels that training images move at most, along each axis
 
 
 # The bits that gradients are rounded to; float32 are exact.
@@ -67,6 +70,8 @@ WORDS = {
     "depth": "depth {}",
     "gradients": "exact gradients",  # as all sources have them
     "recalibrate": "statistics of the last batches",  # the same
+    "flip": "images as they are",
+    "shift": "images in their place",
 }
 
 
@@ -179,13 +184,25 @@ class Stage:
             schedule=self.schedule(plan.lr),
             optimizer=self.optimizer(model, plan.lr),
             loss=self.loss,
-            augment=self.augment,
+            augment=self.augmentation(job),
             seed=job.seed,
             verbose=job.verbose,
             recalibrate=plan.recalibrate,
             **file_options(job.files),
         )
         return model, history
+
+    def augmentation(self, job: Job) -> Augment | None:
+        """Return that of the stage, or the one that the plan asks for."""
+        plan = job.plan
+        if not (plan.flip or plan.shift):
+            return self.augment
+        if self.augment is not None:
+            raise ValueError(
+                f"[train] flip and shift must not be given where a recipe moves images itself, "
+                f"got flip={plan.flip}, shift={plan.shift}"
+            )
+        return Moved(plan.flip, plan.shift, job.data.images(job.data.x_train[:1]).shape[1:])
 
 
 def describe(model: Sequential) -> str:

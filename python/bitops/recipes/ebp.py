@@ -30,6 +30,10 @@ class Expectation:
             raise ValueError(
                 f"[ebp] there is no BatchNorm to recalibrate, got recalibrate={plan.recalibrate}"
             )
+        if plan.flip or plan.shift:
+            raise ValueError(
+                f"[ebp] images cannot be moved, got flip={plan.flip}, shift={plan.shift}"
+            )
         x_train, x_validation, x_test = (
             x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
         )

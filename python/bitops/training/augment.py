@@ -6,7 +6,7 @@ float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,7 +52,12 @@ def random_flip(x: ArrayLike, seed=None) -> NDArray[Any]:
 
 
 def random_crop(
-    x: ArrayLike, padding: int = 4, seed=None, *, size: int | None = None, fill: float = 0
+    x: ArrayLike,
+    padding: int = 4,
+    seed=None,
+    *,
+    size: int | None = None,
+    fill: float | Literal["edge"] = 0,
 ) -> NDArray[Any]:
     """Cut a window out of each padded image, at a random place.
 
@@ -65,8 +70,8 @@ def random_crop(
     size : int, optional
         Height and width of the windows. By default those of `x`, so that each image is shifted by
         up to `padding` pixels along both axes.
-    fill : float
-        Value of the added pixels.
+    fill : float or "edge"
+        Value of the added pixels; "edge" gives each one that of the nearest pixel of the image.
 
     Returns
     -------
@@ -82,11 +87,8 @@ def random_crop(
     """
     images = _images("random_crop", x)
     padding = check_integer("random_crop", "padding", padding, 0)
-    check_number("random_crop", "fill", fill)
-    n, h, w, channels = images.shape
-    padded = np.full((n, h + 2 * padding, w + 2 * padding, channels), fill, dtype=images.dtype)
-    padded[:, padding : padding + h, padding : padding + w] = images
-    height, width = h, w
+    n, height, width, _ = images.shape
+    padded = _padded(images, padding, fill)
     if size is not None:
         height = width = check_integer("random_crop", "size", size, 1)
         if size > min(padded.shape[1:3]):
@@ -103,6 +105,19 @@ def random_crop(
         (rows[:, None] + np.arange(height))[:, :, None],
         (columns[:, None] + np.arange(width))[:, None, :],
     ]
+
+
+def _padded(images: NDArray[Any], padding: int, fill: float | str) -> NDArray[Any]:
+    """Add pixels on each side."""
+    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    if isinstance(fill, str):
+        if fill != "edge":
+            raise ValueError(f'[random_crop] fill must be a number or "edge", got {fill!r:.80}')
+        if 0 in images.shape[1:3] and padding:
+            raise ValueError(f"[random_crop] x must have pixels, got shape {images.shape}")
+        return np.pad(images, sides, mode="edge")
+    check_number("random_crop", "fill", fill)
+    return np.pad(images, sides, constant_values=fill)
 
 
 def gcn(x: ArrayLike, scale: float = 55.0, *, min_norm: float = 1e-8) -> NDArray[np.float32]:
