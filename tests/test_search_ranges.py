@@ -80,6 +80,35 @@ def test_ranges_of_sorted_rows(isa, rng, metric, k, monkeypatch):
     test_ranges(isa, rng, metric, k)
 
 
+def rows_of_size(rng, n, k, ones):
+    """Rows of equally many bits that are 1, whose pairs all have the same bound."""
+    return rng.permuted(np.arange(k) < np.full((n, 1), ones), axis=1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("way", ("scan", "join"))
+def test_radii_that_are_distances(isa, rng, metric, way, monkeypatch):
+    """The range includes its end, whatever its rounding: bounds are of mismatches, in float64."""
+    if way == "scan":
+        monkeypatch.setattr(search.ranges, "choose_plan", lambda *sizes: None)
+    for k, ones in ((3, 2), (20, 17), (64, 16), (90, 33), (130, 121)):
+        x = rows_of_size(rng, 12, k, ones)
+        for rows in (x, x | np.eye(12, k, dtype=bool)):  # of one size, of several
+            for radius in np.unique(search.pairwise(rows, rows, metric)):
+                assert_within(rows, rows[:7], float(radius), metric)
+                assert_pairs_within(rows, float(radius), metric)
+
+
+def test_the_end_of_a_range_of_one_pair():
+    """For every number of mismatches of small sets, also where no other row widens the bound."""
+    for ones in range(1, 40):
+        for h in range(ones):
+            a, b = np.arange(40) < ones, np.arange(40) < ones - h
+            for metric in ("jaccard", "dice"):
+                radius = float(search.pairwise([a], [b], metric)[0, 0])
+                assert search.within([a], [b], radius, metric).nnz == 1, (metric, ones, h)
+
+
 @pytest.mark.parametrize("metric", METRICS[1:])
 def test_unlike_sizes_are_left_out(rng, metric, monkeypatch):
     """Of rows in ten sizes far apart, less than a third of all pairs are compared."""

@@ -21,6 +21,9 @@ Counts = NDArray[np.float64]
 
 FEW_ROWS = 16  # for which a sorted copy of the others costs more than it gains
 MOST_NEAR = 0.8  # of all pairs, if sizes are alike
+# More than roundings add up to in bounds of up to 2^32: mismatches that equal a bound are within
+# the range, though its float64 may lie below their number.
+SLACK = 2.0**-10
 
 
 class Limits:
@@ -44,8 +47,10 @@ class Limits:
         self, metric: Metric, radius: float, k: int, counts: tuple[Counts, Counts] | None
     ) -> None:
         # beyond k + 1 nothing changes
-        factor, offset = metric.bound(min(radius, k + 1))
-        self._factor, self._offset, self._k = float(factor), float(offset), k
+        factor, offset = map(float, metric.bound(min(radius, k + 1)))
+        if counts is not None:
+            offset += SLACK
+        self._factor, self._offset, self._k = factor, offset, k
         self._counts = counts
         self._given = metric, radius, k
         sums = 0.0 if counts is None else sum(c.max(initial=0) for c in counts)
