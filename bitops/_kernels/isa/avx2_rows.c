@@ -14,6 +14,7 @@
 #include "operations.h"
 #include "isa/shared/avx2.h"
 #include "isa/shared/avx2_store.h"
+#include "isa/shared/kinds.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -69,7 +70,6 @@ BITOPS_INLINE void load_columns(const size_t words, const uint64_t *w, size_t ld
     const uint64_t *lines[LANES];
     for (size_t l = 0; l < LANES; l++)
         lines[l] = w + (l < n ? l : n - 1) * ldw;
-    BITOPS_UNROLL
     for (size_t p = 0; p + 2 <= end; p += 2)
         for (int h = 0; h < 2; h++)
             load_lane_pairs(lines + h, p, h, out + p);
@@ -106,25 +106,55 @@ BITOPS_INLINE __m256i word_mismatches(uint64_t a, const uint64_t *w) {
     return _mm256_permute4x64_epi64(_mm256_castps_si256(both_u32x8), 0xd8);
 }
 
-/* A single row of a. Here and below, words and kind are constants at every call, where no words
- * stand for any number. */
-BITOPS_INLINE void single_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
+/* The last columns of a single row, fewer than 8. */
+BITOPS_NOINLINE void last_columns(const uint64_t *a, const uint64_t *w, size_t ldw, size_t n,
+                                  size_t k_words, size_t row, size_t col,
+                                  const bitops_store *store) {
+    lane_words lanes[SHORT_WORDS];
+    load_columns(0, w, ldw, n, k_words, lanes);
+    store_lanes(store->kind, lane_mismatches(0, a, lanes, k_words), n, row, col, NULL, store);
+}
+
+/* Here and below, words and kind are constants at every call, where no words stand for any number.
+ */
+BITOPS_INLINE void single_row(const bitops_store_kind kind, const size_t words, const uint64_t *a,
                               const uint64_t *w, size_t ldw, size_t n, size_t k_words, size_t row,
                               size_t col, const bitops_store *store) {
+    const bitops_store own = *store; /* stores to c cannot change it */
     const int dense = words == 1 && ldw == 1;
-    lane_words lanes[SHORT_WORDS];
     size_t j = 0;
     for (; j + LANES <= n; j += LANES) {
+        lane_words lanes[SHORT_WORDS];
         if (!dense)
             load_columns(words, w + j * ldw, ldw, LANES, k_words, lanes);
         store_lanes(kind,
                     dense ? word_mismatches(*a, w + j) : lane_mismatches(words, a, lanes, k_words),
-                    LANES, row, col + j, NULL, store);
+                    LANES, row, col + j, NULL, &own);
     }
-    if (j < n) {
-        load_columns(words, w + j * ldw, ldw, n - j, k_words, lanes);
-        store_lanes(kind, lane_mismatches(words, a, lanes, k_words), n - j, row, col + j, NULL,
-                    store);
+    if (j < n)
+        last_columns(a, w + j * ldw, ldw, n - j, k_words, row, col + j, store);
+}
+
+BITOPS_INLINE void single_row_of(const size_t words, const uint64_t *a, const uint64_t *w,
+                                 size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                                 const bitops_store *store) {
+    switch (store->kind) {
+        BITOPS_STORE_CASES(single_row, words, a, w, ldw, n, k_words, row, col, store);
+        BITOPS_CASE(BITOPS_STORE_WITHIN, single_row, words, a, w, ldw, n, k_words, row, col, store);
+    default: /* store_block looks up which it is */
+        single_row(BITOPS_STORE_INTERSECTION, words, a, w, ldw, n, k_words, row, col, store);
+    }
+}
+
+BITOPS_NOINLINE void one_short_row(const uint64_t *a, const uint64_t *w, size_t ldw, size_t n,
+                                   size_t k_words, size_t row, size_t col,
+                                   const bitops_store *store) {
+    switch (k_words) {
+        BITOPS_CASE(1, single_row_of, a, w, ldw, n, k_words, row, col, store);
+        BITOPS_CASE(2, single_row_of, a, w, ldw, n, k_words, row, col, store);
+        BITOPS_CASE(4, single_row_of, a, w, ldw, n, k_words, row, col, store);
+    default:
+        single_row_of(0, a, w, ldw, n, k_words, row, col, store);
     }
 }
 
@@ -196,7 +226,7 @@ BITOPS_NOINLINE void order_nibbles(const uint64_t *w, size_t ldw, size_t n, size
 }
 
 /* One of several rows times n columns. */
-BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind, const uint64_t *a,
+BITOPS_INLINE void ordered_row(const bitops_store_kind kind, const size_t words, const uint64_t *a,
                                const lane_nibbles *nibbles, size_t n, size_t k_words, size_t row,
                                size_t col, const bitops_store *store) {
     const size_t end = words ? words : k_words;
@@ -219,60 +249,43 @@ BITOPS_INLINE void ordered_row(const size_t words, const bitops_store_kind kind,
         store_lanes(kind, last_i32x8, n - j, row, col + j, NULL, store);
 }
 
-BITOPS_INLINE void ordered_rows(const size_t words, const bitops_store_kind kind, const uint64_t *a,
-                                size_t lda, size_t m, const uint64_t *w, size_t ldw, size_t n,
+BITOPS_INLINE void ordered_rows(const bitops_store_kind kind, const size_t words, const uint64_t *a,
+                                size_t lda, size_t m, const lane_nibbles *nibbles, size_t n,
                                 size_t k_words, size_t row, size_t col, const bitops_store *store) {
-    const bitops_store own = *store; /* stores to c cannot change it */
-    const size_t most = ORDERED_WORDS / k_words / LANES * LANES;
-    for (size_t j = 0; j < n; j += most) {
-        const size_t columns = n - j < most ? n - j : most;
-        lane_nibbles nibbles[ORDERED_WORDS / LANES];
-        order_nibbles(w + j * ldw, ldw, columns, k_words, is_repeated(kind, columns), nibbles);
-        for (size_t i = 0; i < m; i++)
-            ordered_row(words, kind, a + i * lda, nibbles, columns, k_words, row + i, col + j,
-                        &own);
+    const bitops_store own = *store;
+    for (size_t i = 0; i < m; i++)
+        ordered_row(kind, words, a + i * lda, nibbles, n, k_words, row + i, col, &own);
+}
+
+BITOPS_INLINE void ordered_rows_of(const size_t words, const uint64_t *a, size_t lda, size_t m,
+                                   const lane_nibbles *nibbles, size_t n, size_t k_words,
+                                   size_t row, size_t col, const bitops_store *store) {
+    switch (store->kind) {
+        BITOPS_STORE_CASES(ordered_rows, words, a, lda, m, nibbles, n, k_words, row, col, store);
+        BITOPS_CASE(BITOPS_STORE_WITHIN, ordered_rows, words, a, lda, m, nibbles, n, k_words, row,
+                    col, store);
+    default: /* store_block looks up which it is */
+        ordered_rows(BITOPS_STORE_INTERSECTION, words, a, lda, m, nibbles, n, k_words, row, col,
+                     store);
     }
 }
 
-BITOPS_INLINE void short_rows(const size_t words, const uint64_t *a, size_t lda, size_t m,
-                              const uint64_t *w, size_t ldw, size_t n, size_t k_words, size_t row,
-                              size_t col, const bitops_store *store) {
-    if (m == 1) {
-        const bitops_store own = *store;
-        if (own.kind == BITOPS_STORE_DOT)
-            single_row(words, BITOPS_STORE_DOT, a, w, ldw, n, k_words, row, col, &own);
-        else if (own.kind == BITOPS_STORE_HAMMING)
-            single_row(words, BITOPS_STORE_HAMMING, a, w, ldw, n, k_words, row, col, &own);
-        else if (own.kind == BITOPS_STORE_TOPK)
-            single_row(words, BITOPS_STORE_TOPK, a, w, ldw, n, k_words, row, col, &own);
-        else
-            single_row(words, own.kind, a, w, ldw, n, k_words, row, col, &own);
-        return;
-    }
-    switch (store->kind) {
-    case BITOPS_STORE_DOT:
-        ordered_rows(words, BITOPS_STORE_DOT, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case BITOPS_STORE_SCALED:
-        ordered_rows(words, BITOPS_STORE_SCALED, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case BITOPS_STORE_HAMMING:
-        ordered_rows(words, BITOPS_STORE_HAMMING, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case BITOPS_STORE_HAMMING16:
-        ordered_rows(words, BITOPS_STORE_HAMMING16, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case BITOPS_STORE_HAMMING8:
-        ordered_rows(words, BITOPS_STORE_HAMMING8, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case BITOPS_STORE_SIGN:
-        ordered_rows(words, BITOPS_STORE_SIGN, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case BITOPS_STORE_TOPK:
-        ordered_rows(words, BITOPS_STORE_TOPK, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    default:
-        ordered_rows(words, store->kind, a, lda, m, w, ldw, n, k_words, row, col, store);
+BITOPS_NOINLINE void short_rows(const uint64_t *a, size_t lda, size_t m, const uint64_t *w,
+                                size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                                const bitops_store *store) {
+    const size_t most = ORDERED_WORDS / k_words / LANES * LANES;
+    for (; n; w += most * ldw, col += most) {
+        const size_t columns = n < most ? n : most;
+        lane_nibbles nibbles[ORDERED_WORDS / LANES];
+        order_nibbles(w, ldw, columns, k_words, is_repeated(store->kind, columns), nibbles);
+        switch (k_words) {
+            BITOPS_CASE(1, ordered_rows_of, a, lda, m, nibbles, columns, 1, row, col, store);
+            BITOPS_CASE(2, ordered_rows_of, a, lda, m, nibbles, columns, 2, row, col, store);
+            BITOPS_CASE(4, ordered_rows_of, a, lda, m, nibbles, columns, 4, row, col, store);
+        default:
+            ordered_rows_of(0, a, lda, m, nibbles, columns, k_words, row, col, store);
+        }
+        n -= columns;
     }
 }
 
@@ -390,26 +403,12 @@ void bitops_gemm_rows_avx2(const uint64_t *a, size_t lda, size_t m, const uint64
                            size_t n, size_t k_words, size_t row, size_t col,
                            const bitops_store *store) {
     BITOPS_ASSUME(col % LANES == 0);
-    switch (k_words) {
-    case 1:
-        short_rows(1, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case 2:
-        short_rows(2, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case 4:
-        short_rows(4, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    case 3:
-    case 5:
-    case 6:
-    case 7:
-    case 8:
-        short_rows(0, a, lda, m, w, ldw, n, k_words, row, col, store);
-        break;
-    default:
+    if (k_words == 0 || k_words > SHORT_WORDS)
         long_rows(a, lda, m, w, ldw, n, k_words, row, col, store);
-    }
+    else if (m == 1)
+        one_short_row(a, w, ldw, n, k_words, row, col, store);
+    else
+        short_rows(a, lda, m, w, ldw, n, k_words, row, col, store);
 }
 
 /* ---- pairs --------------------------------------------------------------------------------- */

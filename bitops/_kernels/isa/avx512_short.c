@@ -16,6 +16,7 @@
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/avx512_tally.h"
+#include "isa/shared/kinds.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -135,7 +136,7 @@ BITOPS_INLINE void short_columns(const int words, const bitops_store_kind kind, 
 }
 
 /* All rows of a. Up to 16 columns are one vector, with nothing to decide for each row. */
-BITOPS_INLINE void short_rows_of(const int words, const bitops_store_kind kind, const uint64_t *a,
+BITOPS_INLINE void short_rows_of(const bitops_store_kind kind, const int words, const uint64_t *a,
                                  size_t lda, size_t m, const short_task *task) {
     const bitops_store store = *task->store; /* stores to c cannot change it */
     if (task->n > LANES) {
@@ -189,37 +190,14 @@ BITOPS_INLINE void within_columns(const int words, const uint64_t *a, const shor
 BITOPS_INLINE void short_rows(const int words, const uint64_t *a, size_t lda, size_t m,
                               const short_task *task) {
     switch (task->store->kind) {
-    case BITOPS_STORE_DOT:
-        short_rows_of(words, BITOPS_STORE_DOT, a, lda, m, task);
-        break;
-    case BITOPS_STORE_HAMMING:
-        short_rows_of(words, BITOPS_STORE_HAMMING, a, lda, m, task);
-        break;
-    case BITOPS_STORE_HAMMING16:
-        short_rows_of(words, BITOPS_STORE_HAMMING16, a, lda, m, task);
-        break;
-    case BITOPS_STORE_HAMMING8:
-        short_rows_of(words, BITOPS_STORE_HAMMING8, a, lda, m, task);
-        break;
-    case BITOPS_STORE_SCALED:
-        short_rows_of(words, BITOPS_STORE_SCALED, a, lda, m, task);
-        break;
-    case BITOPS_STORE_SIGN:
-        short_rows_of(words, BITOPS_STORE_SIGN, a, lda, m, task);
-        break;
-    case BITOPS_STORE_TOPK:
-        short_rows_of(words, BITOPS_STORE_TOPK, a, lda, m, task);
-        break;
+        BITOPS_STORE_CASES(short_rows_of, words, a, lda, m, task);
+        BITOPS_CASE(BITOPS_STORE_ACCUMULATE, short_rows_of, words, a, lda, m, task);
     case BITOPS_STORE_WITHIN:
         for (size_t i = 0; i < m; i++)
             within_columns(words, a + i * lda, task, i);
         break;
-    case BITOPS_STORE_ACCUMULATE:
-        short_rows_of(words, BITOPS_STORE_ACCUMULATE, a, lda, m, task);
-        break;
     default: /* the store of metrics looks up which it is */
-        short_rows_of(words, BITOPS_STORE_INTERSECTION, a, lda, m, task);
-        break;
+        short_rows_of(BITOPS_STORE_INTERSECTION, words, a, lda, m, task);
     }
 }
 
@@ -229,30 +207,14 @@ void bitops_gemm_short_avx512(const uint64_t *a, size_t lda, size_t m, const uin
     BITOPS_ASSUME(k_words > 0 && k_words <= BITOPS_SHORT_WORDS && col % NR == 0);
     const short_task task = {panels, n, row, col, store, bytes_ahead(m, store)};
     switch (k_words) {
-    case 1:
-        short_rows(1, a, lda, m, &task);
-        break;
-    case 2:
-        short_rows(2, a, lda, m, &task);
-        break;
-    case 3:
-        short_rows(3, a, lda, m, &task);
-        break;
-    case 4:
-        short_rows(4, a, lda, m, &task);
-        break;
-    case 5:
-        short_rows(5, a, lda, m, &task);
-        break;
-    case 6:
-        short_rows(6, a, lda, m, &task);
-        break;
-    case 7:
-        short_rows(7, a, lda, m, &task);
-        break;
-    case 8:
-        short_rows(8, a, lda, m, &task);
-        break;
+        BITOPS_CASE(1, short_rows, a, lda, m, &task);
+        BITOPS_CASE(2, short_rows, a, lda, m, &task);
+        BITOPS_CASE(3, short_rows, a, lda, m, &task);
+        BITOPS_CASE(4, short_rows, a, lda, m, &task);
+        BITOPS_CASE(5, short_rows, a, lda, m, &task);
+        BITOPS_CASE(6, short_rows, a, lda, m, &task);
+        BITOPS_CASE(7, short_rows, a, lda, m, &task);
+        BITOPS_CASE(8, short_rows, a, lda, m, &task);
     }
 }
 
