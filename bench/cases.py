@@ -129,6 +129,18 @@ def gemm_sign(m: int, n: int, k: int) -> Case:
     return Case(lambda: bo.gemm_sign(bits, weights, threshold), expected)
 
 
+def gemm_sign_zero(m: int, n: int, k: int) -> Case:
+    """As a program of NumPy would write it: numbers in, one threshold for all columns."""
+    a, w = signs(m, k), signs(n, k)
+    weights = bo.prepack(bo.pack(w))
+    return Case(lambda: bo.gemm_sign(a, weights, 0), np.where(a @ w.T > 0, 1, -1))
+
+
+def pack_above(k: int) -> Case:
+    x = signs(k)
+    return Case(lambda: bo.pack_above(x, 0.0), x)
+
+
 def hamming_topk(m: int, n: int, k: int) -> Case:
     a, w, count = signs(m, k), signs(n, k), 10
     queries, rows = bo.pack(a), bo.pack(w)
@@ -254,8 +266,10 @@ def operations() -> Iterator[tuple[str, Callable[[], Case]]]:
         yield f"pack {dtype} axis 0", partial(pack, dtype, 0)
     yield "gemm 1x64x64 fixed cost", partial(gemm, 1, 64, 64)
     yield "gemm_sign 1x64x64 fixed cost", partial(gemm_sign, 1, 64, 64)
+    yield "gemm_sign 1x64x64 of numbers above 0 fixed cost", partial(gemm_sign_zero, 1, 64, 64)
     yield "matmul 1x64x64 fixed cost", partial(matmul, 1, 64, 64)
     yield "pack 64 float32 fixed cost", partial(pack, "float32", -1, (64,))
+    yield "pack_above 64 float32 fixed cost", partial(pack_above, 64)
     yield "b[0] fixed cost", first_row
     yield "conv2d 1x8x8x64 fixed cost", partial(conv2d, (1, 8, 8, 64), 64)
 

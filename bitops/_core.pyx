@@ -1064,6 +1064,7 @@ cdef class Convolution:
 include "_move.pxi"
 include "_range.pxi"
 include "_usual.pxi"
+include "_usual_store.pxi"
 include "_usual_bits.pxi"
 
 

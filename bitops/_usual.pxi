@@ -1,11 +1,11 @@
 # The usual call, checked and run at once: packed operands, and a result that is new or lies where the
 # kernels can write it.
 #
-# Every public function asks a usual_* function first. This answers None if anything is unusual: an
-# operand to be packed, strides, a scale to be broadcast, memory that is shared, a wrong argument.
-# Nothing has been written then, and the Python function goes on, which can do it all and makes the
-# error messages. So what follows knows no rule of its own: it recognizes the cases in which the
-# Python functions would find nothing to do.
+# Every public function asks a usual_* function first. This answers None if anything is unusual: a
+# large operand to be packed, strides, memory that is shared, a wrong argument. Nothing has been
+# written then, and the Python function goes on, which can do it all and makes the error messages.
+# So what follows knows no rule of its own: it recognizes the cases in which the Python functions
+# would find nothing to do, or just numbers to be packed, converted or repeated.
 import numpy
 
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
@@ -41,6 +41,7 @@ cdef enum:
     NEW_BYTES = 1 << 16  # of arrays that begin at a cache line
     CACHE_LINE = 64
     MAX_BITS = 0x7fffffff  # in a row, because dot products are int32
+    MOST_PACKED = 1 << 18  # bytes of an operand that is packed on the way
 
 cdef double MOST_BYTES = 1e18  # more is left to NumPy, whose error says so
 LARGE = NEW_BYTES  # memory.py aligns larger arrays, and says why
@@ -50,12 +51,14 @@ cdef type ndarray = numpy.ndarray
 cdef object empty = numpy.empty
 
 # Types are compared by their address, and references to them are not counted, see find_memory.
-cdef tuple DTYPES = tuple(numpy.dtype(name) for name in ("i4", "i8", "u2", "u8", "f4"))
+cdef tuple DTYPES = tuple(numpy.dtype(name) for name in ("i4", "i8", "u2", "u8", "f4", "f8", "?"))
 cdef PyArray_Descr *INT32 = <PyArray_Descr *><PyObject *>DTYPES[0]
 cdef PyArray_Descr *INT64 = <PyArray_Descr *><PyObject *>DTYPES[1]
 cdef PyArray_Descr *UINT16 = <PyArray_Descr *><PyObject *>DTYPES[2]
 cdef PyArray_Descr *UINT64 = <PyArray_Descr *><PyObject *>DTYPES[3]
 cdef PyArray_Descr *FLOAT32 = <PyArray_Descr *><PyObject *>DTYPES[4]
+cdef PyArray_Descr *FLOAT64 = <PyArray_Descr *><PyObject *>DTYPES[5]
+cdef PyArray_Descr *BOOL = <PyArray_Descr *><PyObject *>DTYPES[6]
 
 # The types that pack takes, with their codes.
 PACK_CODES = {
@@ -362,69 +365,6 @@ cdef object find_result(usual_call *call, object out, PyArray_Descr *dtype, tupl
     return out
 
 
-# ---- what a product or convolution stores ----------------------------------------------------
-
-cdef bint find_scale(usual_call *call, object scale, tuple shape, const float **out) except -1:
-    """Fill in one scale, which may be None; returns whether it can be read as it lies."""
-    if scale is None:
-        return True
-    out[0] = <const float *>find_read(call, scale, FLOAT32, shape)
-    return out[0] != NULL
-
-
-cdef bint find_scales(usual_call *call, tuple factors, tuple shape) except -1:
-    """Fill in (alpha, k_map, bias); returns whether they can be read as they lie."""
-    cdef Py_ssize_t last = len(shape) - 1
-    alpha, k_map, bias = factors
-    if alpha is None and k_map is None and bias is None:
-        return True
-    call.store.kind = c.BITOPS_STORE_SCALED
-    return (find_scale(call, alpha, shape[last:], &call.store.alpha)
-            and find_scale(call, k_map, shape[:last], &call.store.k_map)
-            and find_scale(call, bias, shape[last:], &call.store.bias))
-
-
-cdef bint find_thresholds(usual_call *call, tuple factors, tuple shape) except -1:
-    """Fill in (threshold, flip); returns whether they can be read as they lie."""
-    cdef tuple columns = shape[len(shape) - 1:]
-    threshold, flip = factors
-    call.store.threshold = <const int32_t *>find_read(call, threshold, INT32, columns)
-    if call.store.threshold == NULL or flip is None:
-        return call.store.threshold != NULL
-    if not isinstance(flip, Bits) or (<Bits>flip).shape != columns:
-        return False
-    call.store.flip = find_bits(call, flip, 1)
-    return call.store.flip != NULL
-
-
-cdef object find_store(usual_call *call, int kind, tuple factors, tuple shape, object out):
-    """Fill in the store for a result of this shape; returns the array to fill, or None."""
-    cdef Py_ssize_t last = len(shape) - 1
-    cdef object n = shape[last]
-    call.store.kind = <c.bitops_store_kind>kind
-    call.store.ldc = n
-    if kind == c.BITOPS_STORE_SIGN:
-        call.store.ldc = c.bitops_words(n)
-        if not find_thresholds(call, factors, shape):
-            return None
-        return find_result(call, None, UINT64, (*shape[:last], call.store.ldc))
-    if kind == c.BITOPS_STORE_HAMMING16:
-        return None if call.store.k > 65535 else find_result(call, out, UINT16, shape)
-    if kind == c.BITOPS_STORE_HAMMING:
-        return find_result(call, out, INT32, shape)
-    if not find_scales(call, factors, shape):
-        return None
-    return find_result(call, out, INT32 if call.store.kind == c.BITOPS_STORE_DOT else FLOAT32,
-                       shape)
-
-
-cdef object deliver(usual_call *call, object array, tuple shape):
-    """What a function returns: the array, or the bits that it holds."""
-    if call.store.kind != c.BITOPS_STORE_SIGN:
-        return array
-    return make_bits(bits_class, array, shape, len(shape) - 1)
-
-
 # ---- products --------------------------------------------------------------------------------
 
 cdef object find_operands(usual_call *call, object a, object w, int w_axis,
@@ -467,6 +407,19 @@ cdef object find_operands(usual_call *call, object a, object w, int w_axis,
     return None if args.w == NULL else columns
 
 
+cdef object packed_if_small(object x):
+    """Pack an ndarray of few numbers along its last axis; anything else comes back as it is.
+
+    Should the call be unusual, they are packed again, which is nothing beside its other costs.
+    """
+    cdef memory found
+    if (type(x) is not ndarray or PyArray_NDIM(<PyArrayObject *><PyObject *>x) < 2
+            or not find_memory(<PyObject *>x, None, False, &found) or found.nbytes > MOST_PACKED):
+        return x
+    bits = usual_pack(x, -1)
+    return x if bits is None else bits
+
+
 cdef tuple with_last(tuple shape, size_t n):
     """A shape with another last axis."""
     if len(shape) == 2:  # the usual one, without a slice
@@ -482,7 +435,7 @@ def usual_product(int kind, object a, object w, tuple factors not None, object o
     ----------
     kind : int
         DOT, HAMMING, HAMMING16 or SIGN.
-    a : IN, BitArray of shape (..., m, k), packed along k
+    a : IN, BitArray of shape (..., m, k), packed along k; or an ndarray of few numbers
     w : IN, BitArray or Prepacked matrix with n vectors of k bits along w_axis, packed along it
     factors : tuple
         (alpha, k_map, bias) of DOT, (threshold, flip) of SIGN, otherwise empty.
@@ -496,10 +449,12 @@ def usual_product(int kind, object a, object w, tuple factors not None, object o
     cdef usual_call call
     memset(&args, 0, sizeof(args))
     memset(&call, 0, sizeof(call))
+    a = packed_if_small(a)
     held = find_operands(&call, a, w, w_axis, &args)
     if held is None:
         return None
     shape = with_last((<Bits>a).shape, args.n)
+    factors = ready_factors(kind, factors, shape)
     array = find_store(&call, kind, factors, shape, out)
     if array is None:
         return None
@@ -522,6 +477,7 @@ def usual_topk(object a, object w, object count):
     cdef int64_t *indices
     memset(&args, 0, sizeof(args))
     memset(&call, 0, sizeof(call))
+    a = packed_if_small(a)
     held = find_operands(&call, a, w, 1, &args)
     if (held is None or len((<Bits>a).shape) != 2 or type(count) is not int
             or not 1 <= count <= args.n or args.n > <size_t>1 << 32):
@@ -564,7 +520,7 @@ def usual_convolution(int kind, str where, object x, object w, tuple settings no
     where, settings
         With the size of an image, they are the key of the Convolution among what was computed from
         the filters.
-    x : IN, BitArray of shape (n, h, w, channels), packed along its channels
+    x : IN, BitArray of shape (n, h, w, channels), packed along its channels; or few numbers
     w : IN, Prepacked
     factors, out
         As for usual_product, with the shape (n, oh, ow, o).
@@ -574,6 +530,7 @@ def usual_convolution(int kind, str where, object x, object w, tuple settings no
     cdef Convolution convolution
     cdef c.bitops_image *image
     cdef const uint64_t *start
+    x = packed_if_small(x)
     if not (isinstance(x, Bits) and isinstance(w, Weights) and is_plain(settings)):
         return None
     images = x
@@ -594,6 +551,7 @@ def usual_convolution(int kind, str where, object x, object w, tuple settings no
     start = find_bits(&call, images, n * height * width)
     if start == NULL or 0 in shape:
         return None
+    factors = ready_factors(kind, factors, shape)
     array = find_store(&call, kind, factors, shape, out)
     if array is None:
         return None

@@ -30,6 +30,73 @@ def usual_pack(object x, object axis):
     return None if nan else make_bits(bits_class, words, shape, last)
 
 
+cdef object ready_limits(object threshold, tuple shape):
+    """Return float32 limits, for all of which one number may stand that float32 holds, or None.
+
+    What they are compared with is float32, too: a number between two of these is left to NumPy.
+    """
+    cdef float *limits
+    cdef memory found
+    cdef size_t i, n = shape[0]
+    if not is_array(threshold, FLOAT32):
+        if type(threshold) is not int and type(threshold) is not float:
+            return None
+        limits_out = ready_scale(threshold, shape)
+        if not is_array(limits_out, FLOAT32):
+            return None
+        limits = <float *>PyArray_DATA(<PyArrayObject *><PyObject *>limits_out)
+        return limits_out if <double>limits[0] == threshold else None
+    if not find_memory(<PyObject *>threshold, shape, False, &found):
+        return None
+    limits = <float *>found.start
+    for i in range(n):
+        if limits[i] != limits[i]:
+            return None
+    return threshold
+
+
+def usual_above(object x, object threshold, object flip):
+    """Pack where float32 numbers exceed limits, or return None if something is unusual."""
+    cdef usual_call call
+    cdef memory source
+    cdef tuple shape
+    cdef Py_ssize_t last
+    cdef size_t n, rows
+    cdef const uint64_t *flips = NULL
+    cdef const float *threshold_of
+    cdef int nan
+    cdef c.bitops_stop stop = at_signals()
+    if not is_array(x, FLOAT32) or not find_memory(<PyObject *>x, None, False, &source):
+        return None
+    shape = x.shape
+    last = len(shape) - 1
+    if source.nbytes == 0 or last < 0:
+        return None
+    limits = ready_limits(threshold, shape[last:])
+    if limits is None:
+        return None
+    memset(&call, 0, sizeof(call))
+    flip = ready_flip(flip)
+    if flip is not None:
+        if not isinstance(flip, Bits) or (<Bits>flip).shape != shape[last:]:
+            return None
+        flips = find_bits(&call, flip, 1)
+        if flips == NULL:
+            return None
+    n = shape[last]
+    words = find_result(&call, None, UINT64, (*shape[:last], c.bitops_words(n)))
+    if words is None:
+        return None
+    rows = source.nbytes // (n * sizeof(float))
+    threshold_of = <const float *>PyArray_DATA(<PyArrayObject *><PyObject *>limits)
+    with nogil:
+        nan = c.bitops_compare_rows(c.bitops_isa_active(), c.BITOPS_F32, source.start, rows, n,
+                                    threshold_of, flips, <uint64_t *>call.store.c, &stop,
+                                    c.bitops_get_num_threads())
+    check_stop(&stop)
+    return None if nan else make_bits(bits_class, words, shape, last)
+
+
 def usual_popcount(object x, object axis):
     """Count the 1 bits of all, or along the packed axis, or return None if something is unusual."""
     cdef usual_call call

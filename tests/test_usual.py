@@ -81,7 +81,12 @@ def test_unusual_operands(isa, operands):
     wide = bo.pack(np.ones((5, 6, 70)))
     for x, y in (
         (a, np.asarray(w)),
-        (np.asarray(a), w),
+        (np.asarray(a)[0], w),
+        (np.asarray(a).tolist(), w),
+        (np.asarray(a).T.copy().T, w),
+        (np.asarray(a).astype(np.uint8), w),
+        (np.full((3, 70), np.nan), w),
+        (np.ones((1 << 12, 70)), w),  # more numbers than are packed on the way
         (bo.prepack(a), w),
         (a, bo.prepack(np.ones((5, 1, 1, 70)))),
         (a, wide),  # a batch
@@ -146,7 +151,8 @@ def test_unusual_factors(isa, operands):
     a, w = operands
     good = np.ones(5, np.float32)
     for bad in (
-        *(1.0, [1.0] * 5, good[:4], good[None], good.astype(np.float64), good.astype(">f4")),
+        *(True, "1", 1 << 60, [1.0] * 5, good[:4], good[None], good.astype(">f4")),
+        *(good[:4].astype(np.float64), np.ones(10)[::2], good.astype(np.float16), np.float16(1)),
         *(np.ones(10, np.float32)[::2], np.ma.masked_array(good), np.ones(2, np.float32)),
     ):
         for factors in ((bad, None, None), (good, None, bad), (good, bad, None)):
@@ -156,10 +162,115 @@ def test_unusual_factors(isa, operands):
     assert gemm(a, w, out, (good, None, None)) is out
     limit = np.zeros(5, np.int32)
     for factors in (
-        *((0, None), (limit[:4], None), (limit.astype(np.int64), None), (limit[None], None)),
-        *((limit, limit > 0), (limit, False), (limit, bo.pack(limit[:4])), (limit, w)),
+        *((False, None), (0.0, None), (1 << 60, None), (limit[:4], None), (limit[None], None)),
+        *((np.zeros(4, np.int64), None), (limit.astype(np.int16), None), (np.uint64(1), None)),
+        *((limit, limit[:4] > 0), (limit, False), (limit, bo.pack(limit[:4])), (limit, w)),
     ):
         assert gemm(a, w, None, factors, _core.SIGN) is None
+
+
+@pytest.mark.parametrize("dtype", (np.int8, np.int64, np.float16, np.float32, np.float64, bool))
+def test_few_numbers_are_packed_on_the_way(isa, rng, operands, dtype):
+    a, w = operands
+    numbers = np.asarray(a) > 0 if dtype is bool else np.asarray(a).astype(dtype)
+    assert_array_equal(gemm(numbers, w), gemm(a, w), strict=True)
+    assert_array_equal(gemm(numbers, bo.prepack(w)), gemm(a, w), strict=True)
+    assert_array_equal(_core.usual_topk(numbers, w, 2)[0], _core.usual_topk(a, w, 2)[0])
+    x, f = bo.pack(random_signs(rng, 1, 4, 4, 70)), bo.prepack(random_signs(rng, 2, 3, 3, 70))
+    numbers = np.asarray(x) > 0 if dtype is bool else np.asarray(x).astype(dtype)
+    want = bo.conv2d(x, f)  # from now on it is a usual call
+    assert_array_equal(conv2d(numbers, f), want, strict=True)
+    assert_array_equal(bo.conv2d(numbers, f), want, strict=True)
+    # the result may lie where the numbers did
+    square = random_signs(rng, 5, 5).astype(np.float32)
+    alpha, w = np.float32(0.5), bo.pack(random_signs(rng, 5, 5))
+    want = ref.gemm(square, np.asarray(w), alpha=np.full(5, alpha))
+    assert gemm(square, w, square, (alpha, None, None)) is square
+    assert_same_bits(square, want)
+
+
+NUMBERS = (
+    2,
+    -7,
+    0,
+    0.1,
+    -1e300,
+    np.inf,
+    1e-42,
+    1 << 53,
+    np.float32(0.3),
+    np.float64(1 / 3),
+    np.int64(5),
+)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of infinity, by the reference
+@pytest.mark.parametrize("number", NUMBERS)
+def test_scales_that_are_converted(isa, operands, number):
+    """One number for all, and float64, become what the Python functions make of them."""
+    a, w = operands
+    alone, numbers = np.asarray(number), np.full(5, number, np.float64)
+    with np.errstate(all="ignore"):
+        wanted = np.full(5, alone.astype(np.float32))
+    want = ref.gemm(np.asarray(a), np.asarray(w), alpha=wanted, bias=wanted)
+    assert_same_bits(gemm(a, w, None, (number, None, number)), want)
+    assert_same_bits(gemm(a, w, None, (numbers, None, numbers)), want)
+    assert_same_bits(bo.gemm(a, w, alpha=number, bias=numbers), want)
+    assert_same_bits(bo.gemm(a, w, alpha=[number] * 5, bias=alone), want)  # not the usual call
+    rows = np.full(3, wanted[0])
+    got = gemm(a, w, None, (None, number, None))
+    assert_same_bits(got, ref.gemm(np.asarray(a), np.asarray(w), k_map=rows))
+
+
+@pytest.mark.parametrize(
+    "number", (0, 3, -4, 2**31 - 1, -(2**31), 2**40, -(2**40), np.int32(2), np.int64(-2))
+)
+def test_thresholds_that_are_converted(isa, operands, number):
+    a, w = operands
+    flip = np.array([True, False, True, True, False])
+    numbers = np.full(5, number, np.int64) - np.arange(5)
+    for threshold in (number, numbers):
+        for flips in (None, flip, bo.pack(flip)):
+            plain = None if flips is None else flip
+            limits = np.broadcast_to(threshold, 5)
+            want = bo.pack(ref.gemm_sign(np.asarray(a), np.asarray(w), limits, flip=plain))
+            assert gemm(a, w, None, (threshold, flips), _core.SIGN) == want
+            assert bo.gemm_sign(a, w, limits.tolist(), flip=flips) == want  # not the usual call
+
+
+@pytest.mark.parametrize("threshold", (0, 2, -0.5, 2.0**70, np.inf, -np.inf))
+def test_numbers_above_a_threshold(isa, rng, threshold):
+    x = rng.standard_normal((3, 70)).astype(np.float32)
+    x[0, :4] = np.inf, -np.inf, 0, -0.0
+    flip = rng.random(70) < 0.5
+    for limits in (threshold, np.full(70, threshold, np.float32)):
+        for flips in (None, flip, bo.pack(flip)):
+            want = bo.pack((x > threshold) ^ (False if flips is None else flip))
+            assert _core.usual_above(x, limits, flips) == want
+            assert bo.pack_above(x.tolist(), limits, flip=flips) == want  # not the usual call
+    assert _core.usual_above(x[0], threshold, None) == bo.pack(x[0] > threshold)
+
+
+def test_unusual_thresholds(isa, rng):
+    x, limits = rng.standard_normal((3, 70)).astype(np.float32), np.zeros(70, np.float32)
+    for numbers in (
+        x.T,
+        x[:, ::2],
+        x[:0],
+        x.astype(np.float64),
+        x.tolist(),
+        np.float32(1),
+        x[0, 0],
+    ):
+        assert _core.usual_above(numbers, 0, None) is None
+    for bad in (0.1, (1 << 24) + 1, 1 << 60, np.nan, True, "0", None, np.float32(0), limits[:9]):
+        assert _core.usual_above(x, bad, None) is None  # 0.1 lies between two numbers of float32
+    limits[7] = np.nan
+    assert _core.usual_above(x, limits, None) is None
+    for flip in (True, np.zeros(9, bool), np.zeros(70), bo.pack(np.ones(9)), bo.pack(x)):
+        assert _core.usual_above(x, 0, flip) is None
+    x[1, 2] = np.nan
+    assert _core.usual_above(x, 0, None) is None
 
 
 def test_words_that_were_changed_behind_our_back(isa, operands):
@@ -215,7 +326,7 @@ def test_unusual_convolutions(isa, rng):
         with pytest.raises(TypeError):
             bo.conv2d(x, filters, stride=settings[0], padding=settings[1])
     for images in (
-        *(x[:0], x[..., ::-1, :], x[0], x[:, :4], np.asarray(x), bo.prepack(x), None),
+        *(x[:0], x[..., ::-1, :], x[0], x[:, :4], np.asarray(x).tolist(), bo.prepack(x), None),
         *(bo.pack(np.asarray(x), 0), bo.pack(np.ones((2, 5, 5, 71)))),
     ):
         assert conv2d(images, filters) is None

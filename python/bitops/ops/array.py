@@ -411,6 +411,9 @@ def above_operand(
     where: str, x: ArrayLike, threshold: ArrayLike, flip: ArrayLike | BitArray | None
 ) -> BitArray:
     """Implement `pack_above`; errors name the function `where`."""
+    usual = _core.usual_above(x, threshold, flip)
+    if usual is not None:
+        return usual
     array = real_array(where, "x", x)
     if array.ndim == 0:
         raise ValueError(f"[{where}] x must have at least one axis, got a scalar")
