@@ -1196,6 +1196,7 @@ include "_plan.pxi"
 
 include "_adam.pxi"
 include "_norm.pxi"
+include "_prelu.pxi"
 
 
 # ---- the C interface -------------------------------------------------------------------------

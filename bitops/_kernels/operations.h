@@ -453,6 +453,29 @@ typedef void bitops_norm_gradient_fn(const bitops_norm *norm, const float *x, co
 /* 1 where the magnitude of x is at most `limit`, else -1. */
 typedef void bitops_within_f32_fn(const float *x, size_t n, float limit, float *within_out);
 
+/* PReLU with a shift before and behind it, or the pseudo-gradient of a sign with a threshold, for
+ * rows of n float32 numbers. Every step is rounded to float32:
+ *   z = x - shift
+ *   y = max(z, 0) + slope * min(z, 0) + 0 + offset
+ *   dx = dy * slope where z < 0, else dy
+ * and without a slope
+ *   dx = dy * (2 * max(1 - abs(z), 0))
+ * Arrays have n entries; shift and offset of y may be NULL. NaN stays NaN. */
+typedef struct bitops_prelu {
+    const float *shift, *slope, *offset;
+} bitops_prelu;
+
+/* A row of y, for columns [column, column + n). x and y_out point to the first of them; they may be
+ * the same. */
+typedef void bitops_prelu_values_fn(const bitops_prelu *prelu, const float *x, size_t column,
+                                    size_t n, float *y_out);
+
+/* A row of dx, which is added to dx_sums; with a slope, dy * z where z < 0 and dy are added to the
+ * other sums. */
+typedef void bitops_prelu_gradient_fn(const bitops_prelu *prelu, const float *x, const float *dy,
+                                      size_t column, size_t n, float *dx_out, float *dx_sums,
+                                      float *slope_sums, float *dy_sums);
+
 /* The largest magnitude of n numbers; NaN if one is NaN. */
 typedef float bitops_peak_f32_fn(const float *x, size_t n);
 

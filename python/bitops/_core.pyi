@@ -553,3 +553,18 @@ def norm_gradient(
     within: _Words | None = None,
 ) -> None: ...
 def keep_within(x: NDArray[np.float32], within: _Words, y_out: NDArray[np.float32]) -> None: ...
+def prelu_values(
+    x: NDArray[np.float32],
+    shift: NDArray[np.float32] | None,
+    slope: NDArray[np.float32],
+    offset: NDArray[np.float32] | None,
+    y_out: NDArray[np.float32],
+) -> None: ...
+def prelu_gradient(
+    x: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    slope: NDArray[np.float32] | None,
+    dx_out: NDArray[np.float32],
+    sums_out: NDArray[np.float64],
+) -> None: ...
