@@ -353,6 +353,7 @@ cdef extern from "bitops.h" nogil:
 
     ctypedef struct bitops_norm:
         int relu
+        int powers
         const float *mean
         const float *inv_std
         const float *gamma

@@ -421,9 +421,11 @@ typedef void bitops_adam_fn(const bitops_adam_args *args, const float *g, size_t
  *   y = xhat * gamma + beta
  * and backward, with dy replaced by 0 where a bit of `within` is 0:
  *   dx = ((xhat * by_xhat + dy) - less) * factor, times 0 where relu is set and x > 0 is false
+ * Where `powers` is set, AP2(xhat) takes the place of xhat backward, and
+ * AP2(z) = sign(z) * 2^round(log2(abs(z))); y is as before.
  * Arrays have n entries; a pass reads those that it needs. NaN stays NaN. */
 typedef struct bitops_norm {
-    int relu;
+    int relu, powers;
     const float *mean, *inv_std;
     const float *gamma, *beta;
     const float *by_xhat, *less, *factor;
@@ -431,8 +433,8 @@ typedef struct bitops_norm {
 
 /* Passes over columns [column, column + n). x points to the first of them, as do all rows. */
 
-/* Sums of t, or of (t - mean)^2 if there is a mean, from the first of some rows, ld apart, to the
- * last. */
+/* Sums of t, or, if there is a mean, of c * c or c * AP2(c), c = t - mean, from the first of some
+ * rows, ld apart, to the last. */
 typedef void bitops_norm_sums_fn(const bitops_norm *norm, const float *x, size_t ld, size_t rows,
                                  size_t column, size_t n, float *sum_out);
 

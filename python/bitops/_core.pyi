@@ -524,6 +524,7 @@ def norm_sums(
     relu: bool,
     sum_out: NDArray[np.float64],
     mean: NDArray[np.float32] | None = None,
+    powers: bool = False,
 ) -> None: ...
 def norm_products(
     x: NDArray[np.float32],
@@ -532,6 +533,7 @@ def norm_products(
     relu: bool,
     sums_out: NDArray[np.float64],
     within: _Words | None = None,
+    powers: bool = False,
 ) -> None: ...
 def norm_values(
     x: NDArray[np.float32], norm: NDArray[np.float32], relu: bool, y_out: NDArray[np.float32]
@@ -551,6 +553,7 @@ def norm_gradient(
     relu: bool,
     dx_out: NDArray[np.float32],
     within: _Words | None = None,
+    powers: bool = False,
 ) -> None: ...
 def keep_within(x: NDArray[np.float32], within: _Words, y_out: NDArray[np.float32]) -> None: ...
 def prelu_values(

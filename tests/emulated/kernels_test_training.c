@@ -61,7 +61,7 @@ static void run_norm(const bitops_isa *isa, const bitops_norm *norm, const float
 static void test_norm(const bitops_isa *isa) {
     enum { ARRAYS = 7, COLUMN = 2 };
     for (size_t s = 0; s < BIT_SIZES; s++)
-        for (unsigned options = 0; options < 8; options++) {
+        for (unsigned options = 0; options < 16; options++) {
             const size_t n = bit_sizes[s], ld = COLUMN + n;
             float *arrays = input(0, ARRAYS * ld * sizeof(float));
             float *numbers = input(1, 7 * (n + 2) * sizeof(float));
@@ -74,6 +74,7 @@ static void test_norm(const bitops_isa *isa) {
             for (size_t i = 0; i < n; i++)
                 passes[i] = i % 3 ? 1 : -1;
             const bitops_norm norm = {.relu = options & 1,
+                                      .powers = options >> 3,
                                       .mean = options & 2 ? arrays : NULL,
                                       .inv_std = arrays + ld,
                                       .gamma = arrays + 2 * ld,
