@@ -29,12 +29,12 @@ void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const floa
     add_blocks(workspace, ceil_div(rows, step), n, sum_out);
 }
 
-/* 1 and -1 for the bits of a row of a part, or NULL if there are none. */
+/* 1 and -1 for the bits of a row of a part, in whole words, or NULL if there are none. */
 static const float *passes_of(const bitops_isa *isa, const uint64_t *within, const part *p,
                               size_t row, size_t n, float *passes) {
     if (within == NULL)
         return NULL;
-    isa->unpack_f32(within + words_at(p, row, n), p->n, passes);
+    isa->unpack_f32(within + words_at(p, row, n), round_up(p->n, BITOPS_WORD_BITS), passes);
     return passes;
 }
 
@@ -81,17 +81,22 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const part p = part_of((size_t)task, ROWS, rows, n);
+        const size_t whole = round_up(p.n, BITOPS_WORD_BITS);
         float values[SPAN], within[SPAN];
         int nan = 0;
+        for (size_t j = p.n; j < whole; j++) /* padding bits are 0 */
+            values[j] = within[j] = -1;
         for (size_t row = p.first; row < p.first + p.rows; row++) {
             const float *y = x + row * n + p.column;
-            if (norm) {
+            if (norm)
                 isa->norm_values(norm, y, p.column, p.n, values);
+            else if (p.n < whole)
+                memcpy(values, y, p.n * sizeof(float));
+            if (norm || p.n < whole)
                 y = values;
-            }
-            isa->pack_f32(y, p.n, signs_out + words_at(&p, row, n), &nan);
+            isa->pack_f32(y, whole, signs_out + words_at(&p, row, n), &nan);
             isa->within_f32(y, p.n, limit, within);
-            isa->pack_f32(within, p.n, within_out + words_at(&p, row, n), &nan);
+            isa->pack_f32(within, whole, within_out + words_at(&p, row, n), &nan);
         }
         any_nan |= nan;
     }
