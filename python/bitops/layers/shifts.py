@@ -8,10 +8,11 @@ import numpy as np
 
 from ..ops.array import BitArray, pack
 from ..ops.checks import plain_array
+from ..ops.normalize import Normalized
 from ..ops.prelu import prelu_gradient
 from .activations import PackedSign
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
-from .columns import column_sums, exact_sums
+from .columns import exact_sums
 from .elementwise import prelu, prelu_gradients
 from .folding import fold
 from .inputs import as_activation, as_float, as_scales, check_finite, check_size
@@ -254,24 +255,30 @@ class Scale(TrainingLayer):
     """
 
     role = Role.AFFINE
-    SAVED = ("_x",)
+    SAVED = ("batch",)
 
     def __init__(self, features: int, start: float = 1.0):
         self.in_features = self.out_features = check_size("Scale", "features", features)
         check_finite("Scale", "start", start)
         self.scale = Parameter(np.full(features, start))
-        self._x: np.ndarray | None = None
+        self.batch: Normalized | None = None  # of the last training step
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_float(as_activation("Scale", x, self.in_features))
+        scale, zero = self.scale.value.copy(), np.zeros_like(self.scale.value)
+        # a normalisation by 0 and 1; the 0 that is added makes -0.0 to 0.0, as in the twin
+        batch = Normalized(x, False, zero, np.ones_like(scale), scale, zero)
         if training:
-            self._x = x
-        y = x * self.scale.value
-        y += np.float32(0)  # as the twin does: it makes -0.0 to 0.0
-        return y
+            self.batch = batch
+        return batch.values()
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        self.scale.grad[...] = column_sums(grad * saved_for_backward(self, self._x))
+        batch = saved_for_backward(self, self.batch)
+        dscale, _ = batch.product_totals(grad, None)
+        if not np.isfinite(dscale).all():
+            with np.errstate(over="ignore", invalid="ignore"):
+                dscale = exact_sums(grad * batch.x)
+        self.scale.grad[...] = dscale
         return grad * self.scale.value
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
