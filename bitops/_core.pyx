@@ -1197,6 +1197,7 @@ include "_plan.pxi"
 
 include "_adam.pxi"
 include "_norm.pxi"
+include "_prelu.pxi"
 
 
 # ---- the C interface -------------------------------------------------------------------------

@@ -353,6 +353,7 @@ cdef extern from "bitops.h" nogil:
 
     ctypedef struct bitops_norm:
         int relu
+        int powers
         const float *mean
         const float *inv_std
         const float *gamma
@@ -378,3 +379,17 @@ cdef extern from "bitops.h" nogil:
     void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
                               const float *dy, const uint64_t *within, size_t rows, size_t n,
                               float *dx_out, bitops_stop *stop, int n_threads) noexcept
+
+    ctypedef struct bitops_prelu:
+        const float *shift
+        const float *slope
+        const float *offset
+
+    void bitops_prelu_values(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,
+                             size_t rows, size_t n, float *y_out, bitops_stop *stop,
+                             int n_threads) noexcept
+    size_t bitops_prelu_workspace_size(size_t rows, size_t n) noexcept
+    void bitops_prelu_gradient(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,
+                               const float *dy, size_t rows, size_t n, float *dx_out,
+                               float *workspace, double *sums_out, bitops_stop *stop,
+                               int n_threads) noexcept

@@ -5,12 +5,12 @@
 
 
 cdef int check_norm(const float[:, ::1] x, const float[:, ::1] norm, bint relu,
-                    c.bitops_norm *norm_out) except -1:
+                    c.bitops_norm *norm_out, bint powers=False) except -1:
     """Check the arrays of `norm`, and fill in their pointers."""
     cdef Py_ssize_t count = norm.shape[0]
     memset(norm_out, 0, sizeof(norm_out[0]))
     check_size("columns of norm", norm.shape[1], x.shape[1])
-    norm_out.relu = relu
+    norm_out.relu, norm_out.powers = relu, powers
     if x.shape[1] == 0:
         return 0
     if count < 4:
@@ -36,8 +36,9 @@ cdef int check_same(str name, const float[:, ::1] x, Py_ssize_t rows, Py_ssize_t
     return 0
 
 
-def norm_sums(const float[:, ::1] x, bint relu, double[::1] sum_out, const float[::1] mean=None):
-    """Sum x, or max(x, 0), of every column, or the squares of the differences to a mean.
+def norm_sums(const float[:, ::1] x, bint relu, double[::1] sum_out, const float[::1] mean=None,
+              bint powers=False):
+    """Sum x, or max(x, 0), of every column, or the squares of the differences c to a mean.
 
     Parameters
     ----------
@@ -45,12 +46,14 @@ def norm_sums(const float[:, ::1] x, bint relu, double[::1] sum_out, const float
     relu : bool
     sum_out : OUT, shape (n,)
     mean : IN, shape (n,), or None
+    powers : bool
+        Whether c * AP2(c) takes the place of squares.
     """
     cdef c.bitops_norm norm
     cdef c.bitops_stop stop = at_signals()
     cdef Scratch workspace
     memset(&norm, 0, sizeof(norm))
-    norm.relu = relu
+    norm.relu, norm.powers = relu, powers
     check_size("sum_out", sum_out.shape[0], x.shape[1])
     if mean is not None:
         check_size("mean", mean.shape[0], x.shape[1])
@@ -68,7 +71,8 @@ def norm_sums(const float[:, ::1] x, bint relu, double[::1] sum_out, const float
 
 
 def norm_products(const float[:, ::1] x, const float[:, ::1] dy, const float[:, ::1] norm,
-                  bint relu, double[:, ::1] sums_out, const uint64_t[:, ::1] within=None):
+                  bint relu, double[:, ::1] sums_out, const uint64_t[:, ::1] within=None,
+                  bint powers=False):
     """Sum dy * xhat and dy of every column.
 
     Parameters
@@ -78,12 +82,14 @@ def norm_products(const float[:, ::1] x, const float[:, ::1] dy, const float[:, 
     relu : bool
     sums_out : OUT, shape (2, n)
     within : IN, bits of the dy that count, or None
+    powers : bool
+        Whether AP2(xhat) takes the place of xhat.
     """
     cdef c.bitops_norm args
     cdef c.bitops_stop stop = at_signals()
     cdef const uint64_t *bits = NULL
     cdef Scratch workspace
-    check_norm(x, norm, relu, &args)
+    check_norm(x, norm, relu, &args, powers)
     check_same("dy", x, dy.shape[0], dy.shape[1])
     check_size("rows of sums_out", sums_out.shape[0], 2)
     check_size("columns of sums_out", sums_out.shape[1], x.shape[1])
@@ -156,7 +162,8 @@ def norm_signs(const float[:, ::1] x, float limit, uint64_t[:, ::1] signs_out,
 
 
 def norm_gradient(const float[:, ::1] x, const float[:, ::1] dy, const float[:, ::1] norm,
-                  bint relu, float[:, ::1] dx_out, const uint64_t[:, ::1] within=None):
+                  bint relu, float[:, ::1] dx_out, const uint64_t[:, ::1] within=None,
+                  bint powers=False):
     """Compute the gradient of x.
 
     Parameters
@@ -166,11 +173,13 @@ def norm_gradient(const float[:, ::1] x, const float[:, ::1] dy, const float[:, 
     relu : bool
     dx_out : OUT, shape (rows, n)
     within : IN, bits of the dy that count, or None
+    powers : bool
+        Whether AP2(xhat) takes the place of xhat.
     """
     cdef c.bitops_norm args
     cdef c.bitops_stop stop = at_signals()
     cdef const uint64_t *bits = NULL
-    check_norm(x, norm, relu, &args)
+    check_norm(x, norm, relu, &args, powers)
     check_size("rows of norm", norm.shape[0], 7)
     check_same("dy", x, dy.shape[0], dy.shape[1])
     check_same("dx_out", x, dx_out.shape[0], dx_out.shape[1])

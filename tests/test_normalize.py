@@ -5,14 +5,27 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
-from bitops.layers import BatchNorm, ReLU, Sequential, Sign
+from bitops.layers import BatchNorm, ReLU, Sequential, ShiftBatchNorm, Sign
 from bitops.layers.joined import Joined, training_steps
 from bitops.ops.normalize import Normalized, column_totals, keep_within, signs_within
+from bitops.quantizers import ap2
 from bitops.training.metrics import watched
 
 SHAPES = pytest.mark.parametrize(
-    "shape", [(2, 1), (3, 64), (100, 1030), (512, 7), (513, 65), (577, 3), (5, 8, 16, 70)]
+    "shape",
+    [
+        (2, 1),
+        (3, 64),
+        (70, 100),
+        (100, 1030),
+        (512, 7),
+        (513, 65),
+        (577, 3),
+        (65, 160),
+        (5, 8, 16, 70),
+    ],
 )
+KINDS = pytest.mark.parametrize("kind", [BatchNorm, ShiftBatchNorm])
 
 
 def numbers(*shape, seed=0):
@@ -32,32 +45,38 @@ def sums_in_order(x):
     return total
 
 
-def equations(x, relu, gamma, beta, eps):
-    """Outputs of a training step, and what its gradient needs."""
+def same(z):
+    return z
+
+
+def equations(x, relu, gamma, beta, eps, power=same):
+    """Outputs of a training step, and what its gradient needs; the power is `ap2`, or the same."""
     t = np.maximum(x, np.float32(0)) if relu else x
     rows = x.size // x.shape[-1]
     mean = (sums_in_order(t) / rows).astype(np.float32)
-    variance = (sums_in_order(np.square(t - mean)) / rows).astype(np.float32)
-    inv_std = 1 / np.sqrt(variance + np.float32(eps))
-    xhat = (t - mean) * inv_std
-    return xhat * gamma + beta, xhat, inv_std
+    c = t - mean
+    variance = (sums_in_order(c * power(c)) / rows).astype(np.float32)
+    inv_std = power(1 / np.sqrt(variance + np.float32(eps)))
+    xhat = c * inv_std
+    return xhat * gamma + beta, power(xhat), inv_std
 
 
-def layers(features, relu, sign, seed=1):
-    norm = BatchNorm(features)
+def layers(features, relu, sign, seed=1, kind=BatchNorm):
+    norm = kind(features)
     norm.gamma.assign(numbers(features, seed=seed))
     norm.beta.assign(numbers(features, seed=seed + 1))
     return [*[ReLU()] * relu, norm, *[Sign(0.75)] * sign]
 
 
 @SHAPES
+@KINDS
 @pytest.mark.parametrize("relu", [False, True])
-def test_a_step_equals_its_equations(isa, shape, relu):
+def test_a_step_equals_its_equations(isa, shape, kind, relu):
     x, dy = numbers(*shape), numbers(*shape, seed=5)
-    chain = layers(shape[-1], relu, sign=True)
-    norm = chain[relu]
-    gamma, beta = norm.gamma.value, norm.beta.value
-    y, xhat, inv_std = equations(x, relu, gamma, beta, norm.eps)
+    chain = layers(shape[-1], relu, sign=True, kind=kind)
+    norm, power = chain[relu], ap2 if kind is ShiftBatchNorm else same
+    gamma, beta = power(norm.gamma.value), norm.beta.value
+    y, xhat, inv_std = equations(x, relu, gamma, beta, norm.eps, power)
     model = Sequential(chain)
     assert [type(step) for _, step in training_steps(model.layers)] == [Joined]
     assert model.forward(x, training=True) == bo.pack(y)
@@ -77,10 +96,11 @@ def test_a_step_equals_its_equations(isa, shape, relu):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("sign", [False, True])
 @pytest.mark.parametrize("seen", ["forward", "backward", None])
-def test_joined_layers_do_what_each_does_alone(relu, sign, seen):
+@KINDS
+def test_joined_layers_do_what_each_does_alone(kind, relu, sign, seen):
     """What is watched runs alone, and forward and backward need not run alike."""
     x, dy = numbers(6, 5, 4, 70), numbers(6, 5, 4, 70, seed=3)
-    joined, alone = Sequential(layers(70, relu, sign)), Sequential(layers(70, relu, sign))
+    joined, alone = (Sequential(layers(70, relu, sign, kind=kind)) for _ in range(2))
     calls = []
     if seen is None:
         y, dx = joined.forward(x, training=True), joined.backward(dy)
@@ -168,9 +188,13 @@ def test_threads_change_no_bit(shape, threads):
 
     def results():
         batch = Normalized(x, True, *arrays[:4])
+        shift = Normalized(x, False, *arrays[:4], powers=True)
         return (
             column_totals(x),
             column_totals(x, relu=True, mean=arrays[0]),
+            column_totals(x, mean=arrays[0], powers=True),
+            shift.product_totals(dy, within),
+            shift.gradient(dy, within, *arrays[4:]),
             batch.values(),
             *(bits.words for bits in batch.signs_within("test", 1.0)),
             batch.product_totals(dy, within),
@@ -189,9 +213,10 @@ def test_threads_change_no_bit(shape, threads):
         bo.set_num_threads(before)
 
 
-def test_sums_that_overflow_float32_or_are_not_finite():
+@KINDS
+def test_sums_that_overflow_float32_or_are_not_finite(kind):
     rows = np.arange(3000)[:, np.newaxis]
-    norm = BatchNorm(2)
+    norm = kind(2)
     norm.forward(np.repeat((-1.0) ** rows, 2, axis=1), training=True)
     dy = np.repeat(np.where(rows < 1500, 3e38, -3e38), 2, axis=1).astype(np.float32)
     norm.backward(dy)
@@ -200,3 +225,20 @@ def test_sums_that_overflow_float32_or_are_not_finite():
     dy[0, 1] = np.inf
     norm.backward(dy)
     assert_array_equal(norm.beta.grad, [3000, np.inf])
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_powers_of_all_numbers(isa, relu):
+    """NaN and infinity stay, and numbers on either side of a square root of 2 are told apart."""
+    root = np.float32(2) ** np.float32(0.5)
+    near = np.nextafter(root, np.float32([0, 2]))
+    dy = np.concatenate([near, [root, 0, 1e-45, 1e-38, 3e38, np.inf, np.nan]]).astype(np.float32)
+    x = np.concatenate([dy, -dy])[np.newaxis]
+    zero, one = np.zeros(x.size, np.float32), np.ones(x.size, np.float32)
+    batch = Normalized(x, relu, zero, one, one, zero, powers=True)
+    t = np.maximum(x, np.float32(0)) if relu else x
+    assert_array_equal(batch.product_totals(np.ones_like(x), None)[0], ap2(t)[0])
+    dx = batch.gradient(np.zeros_like(x), None, one, zero, one)
+    with np.errstate(invalid="ignore"):
+        assert_array_equal(dx, ap2(t) * (x > 0) if relu else ap2(t))
+    assert_array_equal(column_totals(x, relu=relu, mean=zero, powers=True), (t * ap2(t))[0])

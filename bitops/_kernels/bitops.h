@@ -85,6 +85,8 @@ typedef struct bitops_isa {
     bitops_norm_products_fn *norm_products;
     bitops_norm_gradient_fn *norm_gradient;
     bitops_within_f32_fn *within_f32;
+    bitops_prelu_values_fn *prelu_values;
+    bitops_prelu_gradient_fn *prelu_gradient;
     bitops_peak_f32_fn *peak_f32;
     bitops_quantize_f32_fn *quantize_f32;
     bitops_affine_f32_fn *affine_f32;
@@ -601,5 +603,16 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
 void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *dx_out, bitops_stop *stop, int n_threads);
+
+/* As the pass prelu_values. */
+void bitops_prelu_values(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,
+                         size_t rows, size_t n, float *y_out, bitops_stop *stop, int n_threads);
+/* Numbers of workspace. */
+size_t bitops_prelu_workspace_size(size_t rows, size_t n);
+/* Writes dx, and sums over the rows, n of each: dx; with a slope also dy * z where z < 0, and dy.
+ * They are added as those of batch normalisation. */
+void bitops_prelu_gradient(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,
+                           const float *dy, size_t rows, size_t n, float *dx_out, float *workspace,
+                           double *sums_out, bitops_stop *stop, int n_threads);
 
 #endif

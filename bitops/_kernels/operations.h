@@ -421,9 +421,11 @@ typedef void bitops_adam_fn(const bitops_adam_args *args, const float *g, size_t
  *   y = xhat * gamma + beta
  * and backward, with dy replaced by 0 where a bit of `within` is 0:
  *   dx = ((xhat * by_xhat + dy) - less) * factor, times 0 where relu is set and x > 0 is false
+ * Where `powers` is set, AP2(xhat) takes the place of xhat backward, and
+ * AP2(z) = sign(z) * 2^round(log2(abs(z))); y is as before.
  * Arrays have n entries; a pass reads those that it needs. NaN stays NaN. */
 typedef struct bitops_norm {
-    int relu;
+    int relu, powers;
     const float *mean, *inv_std;
     const float *gamma, *beta;
     const float *by_xhat, *less, *factor;
@@ -431,8 +433,8 @@ typedef struct bitops_norm {
 
 /* Passes over columns [column, column + n). x points to the first of them, as do all rows. */
 
-/* Sums of t, or of (t - mean)^2 if there is a mean, from the first of some rows, ld apart, to the
- * last. */
+/* Sums of t, or, if there is a mean, of c * c or c * AP2(c), c = t - mean, from the first of some
+ * rows, ld apart, to the last. */
 typedef void bitops_norm_sums_fn(const bitops_norm *norm, const float *x, size_t ld, size_t rows,
                                  size_t column, size_t n, float *sum_out);
 
@@ -452,6 +454,29 @@ typedef void bitops_norm_gradient_fn(const bitops_norm *norm, const float *x, co
 
 /* 1 where the magnitude of x is at most `limit`, else -1. */
 typedef void bitops_within_f32_fn(const float *x, size_t n, float limit, float *within_out);
+
+/* PReLU with a shift before and behind it, or the pseudo-gradient of a sign with a threshold, for
+ * rows of n float32 numbers. Every step is rounded to float32:
+ *   z = x - shift
+ *   y = max(z, 0) + slope * min(z, 0) + 0 + offset
+ *   dx = dy * slope where z < 0, else dy
+ * and without a slope
+ *   dx = dy * (2 * max(1 - abs(z), 0))
+ * Arrays have n entries; shift and offset of y may be NULL. NaN stays NaN. */
+typedef struct bitops_prelu {
+    const float *shift, *slope, *offset;
+} bitops_prelu;
+
+/* A row of y, for columns [column, column + n). x and y_out point to the first of them; they may be
+ * the same. */
+typedef void bitops_prelu_values_fn(const bitops_prelu *prelu, const float *x, size_t column,
+                                    size_t n, float *y_out);
+
+/* A row of dx, which is added to dx_sums; with a slope, dy * z where z < 0 and dy are added to the
+ * other sums. */
+typedef void bitops_prelu_gradient_fn(const bitops_prelu *prelu, const float *x, const float *dy,
+                                      size_t column, size_t n, float *dx_out, float *dx_sums,
+                                      float *slope_sums, float *dy_sums);
 
 /* The largest magnitude of n numbers; NaN if one is NaN. */
 typedef float bitops_peak_f32_fn(const float *x, size_t n);

@@ -525,6 +525,7 @@ def norm_sums(
     relu: bool,
     sum_out: NDArray[np.float64],
     mean: NDArray[np.float32] | None = None,
+    powers: bool = False,
 ) -> None: ...
 def norm_products(
     x: NDArray[np.float32],
@@ -533,6 +534,7 @@ def norm_products(
     relu: bool,
     sums_out: NDArray[np.float64],
     within: _Words | None = None,
+    powers: bool = False,
 ) -> None: ...
 def norm_values(
     x: NDArray[np.float32], norm: NDArray[np.float32], relu: bool, y_out: NDArray[np.float32]
@@ -552,5 +554,21 @@ def norm_gradient(
     relu: bool,
     dx_out: NDArray[np.float32],
     within: _Words | None = None,
+    powers: bool = False,
 ) -> None: ...
 def keep_within(x: NDArray[np.float32], within: _Words, y_out: NDArray[np.float32]) -> None: ...
+def prelu_values(
+    x: NDArray[np.float32],
+    shift: NDArray[np.float32] | None,
+    slope: NDArray[np.float32],
+    offset: NDArray[np.float32] | None,
+    y_out: NDArray[np.float32],
+) -> None: ...
+def prelu_gradient(
+    x: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    slope: NDArray[np.float32] | None,
+    dx_out: NDArray[np.float32],
+    sums_out: NDArray[np.float64],
+) -> None: ...

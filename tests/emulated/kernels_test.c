@@ -46,6 +46,8 @@ static unsigned run_test(const bitops_isa *isa, const named_test *test) {
 static unsigned run_op(const bitops_isa *isa, const char *op) {
     const named_test *test = find_test(pack_tests, op);
     if (!test)
+        test = find_test(training_tests, op);
+    if (!test)
         test = find_test(product_tests, op);
     if (!test) {
         printf("%s %s: there is no test\n", isa->name, op);

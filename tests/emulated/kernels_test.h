@@ -47,6 +47,11 @@ void check_outputs(size_t a, size_t b, size_t c);
 
 enum { RANDOM, ONES, ZEROS, OPPOSITE, PATTERNS };
 
+enum { BIT_SIZES = 35, OFFSETS = 17 };
+
+/* Sizes 0 and 1, and around each word, vector and block of bits. */
+extern const size_t bit_sizes[BIT_SIZES];
+
 uint64_t random64(void);
 float random_float(void);
 
@@ -82,6 +87,7 @@ typedef struct named_test {
 
 /* Each list ends with a name that is NULL. Operations that others cannot do without are tested with
  * those. */
-extern const named_test pack_tests[], product_tests[], driver_tests[], search_tests[], stop_tests[];
+extern const named_test pack_tests[], training_tests[], product_tests[];
+extern const named_test driver_tests[], search_tests[], stop_tests[];
 
 #endif

@@ -106,6 +106,10 @@ void check_outputs(size_t a, size_t b, size_t c) {
 
 static uint64_t random_state = 20160316;
 
+const size_t bit_sizes[BIT_SIZES] = {0,   1,   2,   3,   7,   8,   9,   15,   16,   17,   31,  32,
+                                     33,  61,  63,  64,  65,  97,  127, 128,  129,  191,  192, 193,
+                                     255, 256, 257, 511, 512, 513, 769, 1009, 1023, 1024, 1025};
+
 uint64_t random64(void) {
     random_state ^= random_state << 13;
     random_state ^= random_state >> 7;

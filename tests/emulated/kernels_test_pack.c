@@ -6,15 +6,10 @@
 
 /* ---- pack, unpack, popcount ---------------------------------------------------------------- */
 
-static const size_t bit_sizes[] = {0,   1,   2,   3,   7,   8,   9,   15,   16,   17,   31,  32,
-                                   33,  61,  63,  64,  65,  97,  127, 128,  129,  191,  192, 193,
-                                   255, 256, 257, 511, 512, 513, 769, 1009, 1023, 1024, 1025};
-enum { OFFSETS = 17 };
-
 /* Smallest and largest numbers of integers are made of bits, those of floats of infinities. */
 #define DEFINE_TEST_PACK(op, type, random_value)                                                   \
     static void test_##op(const bitops_isa *isa) {                                                 \
-        for (size_t s = 0; s < COUNT(bit_sizes); s++)                                              \
+        for (size_t s = 0; s < BIT_SIZES; s++)                                                     \
             for (size_t offset = 0; offset < OFFSETS; offset++) {                                  \
                 const size_t n = bit_sizes[s];                                                     \
                 /* n elements from any offset, and the last ones before the fence */               \
@@ -80,7 +75,7 @@ static void test_pack_f64_all(const bitops_isa *isa) {
 /* Equal numbers every fifth, NaN in one of eight runs, also as a threshold. */
 #define DEFINE_TEST_COMPARE(op, type, random_value, nan_value)                                     \
     static void test_##op(const bitops_isa *isa) {                                                 \
-        for (size_t s = 0; s < COUNT(bit_sizes); s++)                                              \
+        for (size_t s = 0; s < BIT_SIZES; s++)                                                     \
             for (size_t offset = 0; offset < OFFSETS; offset++) {                                  \
                 const size_t n = bit_sizes[s], at = offset + 1 < OFFSETS ? offset : OFFSETS;       \
                 type *x = (type *)input(0, (n + OFFSETS) * sizeof *x) + at;                        \
@@ -109,7 +104,7 @@ DEFINE_TEST_COMPARE(compare_f32, float, (float)edge_value(i) * (i % 2 ? 1e4f : 1
 
 #define DEFINE_TEST_UNPACK(op, type)                                                               \
     static void test_##op(const bitops_isa *isa) {                                                 \
-        for (size_t s = 0; s < COUNT(bit_sizes); s++)                                              \
+        for (size_t s = 0; s < BIT_SIZES; s++)                                                     \
             for (size_t offset = 0; offset < OFFSETS; offset++) {                                  \
                 const size_t n = bit_sizes[s];                                                     \
                 const uint64_t *words = input_words(0, bitops_words(n), (int)offset % PATTERNS);   \
@@ -323,120 +318,6 @@ static void test_mean_windows(const bitops_isa *isa) {
         }
 }
 
-/* ---- training ------------------------------------------------------------------------------ */
-
-static void test_adam(const bitops_isa *isa) {
-    enum { ARRAYS = 4 };
-    for (size_t s = 0; s < COUNT(bit_sizes); s++)
-        for (size_t turn = 0; turn < 2 * OFFSETS; turn++) {
-            const size_t offset = turn / 2, n = bit_sizes[s], all = offset + n;
-            float *x[2][ARRAYS]; /* g, w, m, v of isa and of generic */
-            for (int a = 0; a < ARRAYS; a++) {
-                x[0][a] = input(a, all * sizeof(float));
-                x[1][a] = input(ARRAYS + a, all * sizeof(float));
-                for (size_t i = 0; i < all; i++) {
-                    const float v = (float)edge_value(i + (size_t)a);
-                    x[0][a][i] = x[1][a][i] = a == 3 ? fabsf(v) : v;
-                }
-            }
-            for (int b = 0; b < 2; b++) {
-                const bitops_adam_args args = {
-                    .rows = 1,
-                    .n = all,
-                    .w = x[b][1],
-                    .m = x[b][2],
-                    .v = x[b][3],
-                    .beta1_rest = 0.1f,
-                    .beta2_rest = 0.001f,
-                    .eps = 1e-8f,
-                    .rate = 0.01f,
-                    .bfloat16 = turn % 2, /* m and v then fill half their memory */
-                    .seed = (uint32_t)n,
-                    .keep = offset % 2 ? 1 : 0.99f,
-                    .clip = offset % 3 ? 1 : HUGE_VALF};
-                (b ? generic : isa)->adam(&args, x[b][0] + offset, offset, n);
-            }
-            for (int a = 0; a < ARRAYS; a++)
-                check(memcmp(x[0][a], x[1][a], all * sizeof(float)) == 0, "arrays", n, offset,
-                      (size_t)a);
-        }
-}
-
-/* Writes what the passes of batch normalisation of an ISA make, one after the other. */
-static void run_norm(const bitops_isa *isa, const bitops_norm *norm, const float *x,
-                     const float *dy, const float *passes, size_t column, size_t n, float *out) {
-    enum { ROWS = 3 };
-    isa->norm_sums(norm, x, n + 1, ROWS, column, n, out);
-    if (norm->mean == NULL)
-        return;
-    isa->norm_values(norm, x, column, n, out + n);
-    isa->norm_gradient(norm, x, dy, passes, column, n, out + 2 * n);
-    for (size_t j = 0; j < 2 * n; j++)
-        out[3 * n + j] = 0.25f;
-    for (size_t i = 0; i < ROWS; i++)
-        isa->norm_products(norm, x + i * (n + 1), dy + i, passes, column, n, out + 3 * n,
-                           out + 4 * n);
-    isa->within_f32(x, n, 0.5f, out + 5 * n);
-}
-
-static void test_norm(const bitops_isa *isa) {
-    enum { ARRAYS = 7, COLUMN = 2 };
-    for (size_t s = 0; s < COUNT(bit_sizes); s++)
-        for (unsigned options = 0; options < 8; options++) {
-            const size_t n = bit_sizes[s], ld = COLUMN + n;
-            float *arrays = input(0, ARRAYS * ld * sizeof(float));
-            float *numbers = input(1, 7 * (n + 2) * sizeof(float));
-            for (size_t i = 0; i < ARRAYS * ld; i++)
-                arrays[i] = (float)(i % 13) * 0.25f - 1.3f;
-            for (size_t i = 0; i < 6 * (n + 2); i++)
-                numbers[i] = (float)(i * i % 31) * 0.125f - 1.9f;
-            const float *dy = numbers + 3 * (n + 2);
-            float *passes = numbers + 6 * (n + 2);
-            for (size_t i = 0; i < n; i++)
-                passes[i] = i % 3 ? 1 : -1;
-            const bitops_norm norm = {.relu = options & 1,
-                                      .mean = options & 2 ? arrays : NULL,
-                                      .inv_std = arrays + ld,
-                                      .gamma = arrays + 2 * ld,
-                                      .beta = arrays + 3 * ld,
-                                      .by_xhat = arrays + 4 * ld,
-                                      .less = arrays + 5 * ld,
-                                      .factor = arrays + 6 * ld};
-            const outputs out = make_outputs(6 * n * sizeof(float), n % 16 * sizeof(float));
-            memset(out.got, 0, 6 * n * sizeof(float));
-            memset(out.want, 0, 6 * n * sizeof(float));
-            const float *passed = options & 4 ? passes : NULL;
-            run_norm(isa, &norm, numbers, dy, passed, COLUMN, n, out.got);
-            run_norm(generic, &norm, numbers, dy, passed, COLUMN, n, out.want);
-            check_outputs(n, options, s);
-        }
-}
-
-static void test_quantize(const bitops_isa *isa) {
-    for (size_t s = 0; s < COUNT(bit_sizes); s++) {
-        const size_t n = bit_sizes[s];
-        float *x = input(0, n * sizeof(float));
-        for (size_t i = 0; i < n; i++)
-            x[i] = (float)(i * 37 % 127) / 63 - 1;
-        for (int zero = 2; zero <= 128; zero *= 2) {
-            const outputs out = make_outputs(n, 0);
-            isa->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.got);
-            generic->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.want);
-            check_outputs(n, (size_t)zero, s);
-        }
-        float most = 0;
-        for (size_t i = 0; i < n; i++)
-            most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-        check(isa->peak_f32(x, n) == most, "peak", n, s, 0);
-        if (n == 0)
-            continue;
-        x[n / 2] = -HUGE_VALF;
-        check(isa->peak_f32(x, n) == HUGE_VALF, "infinite peak", n, s, 0);
-        x[n - 1] = NAN;
-        check(isnan(isa->peak_f32(x, n)), "peak of NaN", n, s, 0);
-    }
-}
-
 /* ---- numbers ------------------------------------------------------------------------------- */
 
 /* Numbers with NaN, infinities and both zeros among them. */
@@ -449,7 +330,7 @@ static void fill_numbers(float *x, size_t n, size_t from) {
 
 static void test_affine_f32(const bitops_isa *isa) {
     enum { ROWS = 3 };
-    for (size_t s = 0; s < COUNT(bit_sizes); s++)
+    for (size_t s = 0; s < BIT_SIZES; s++)
         for (unsigned options = 0; options < 16; options++) {
             const size_t n = bit_sizes[s], all = ROWS * n;
             float *x[2], *scales = input(2, 2 * n * sizeof(float));
@@ -473,7 +354,7 @@ static void test_affine_f32(const bitops_isa *isa) {
 }
 
 static void test_larger_f32(const bitops_isa *isa) {
-    for (size_t s = 0; s < COUNT(bit_sizes); s++) {
+    for (size_t s = 0; s < BIT_SIZES; s++) {
         const size_t n = bit_sizes[s];
         float *x = input(0, n * sizeof(float));
         fill_numbers(x, n, s);
@@ -575,14 +456,6 @@ const named_test pack_tests[] = {
     {"store_counts", test_store_counts},
     {"sum_columns", test_sum_columns},
     {"mean_windows", test_mean_windows},
-    {"adam", test_adam},
-    {"norm_sums", test_norm},
-    {"norm_values", test_norm},
-    {"norm_products", test_norm},
-    {"norm_gradient", test_norm},
-    {"within_f32", test_norm},
-    {"peak_f32", test_quantize},
-    {"quantize_f32", test_quantize},
     {"affine_f32", test_affine_f32},
     {"larger_f32", test_larger_f32},
     {NULL, NULL},

@@ -1,49 +1,10 @@
 /* norm.c: batch normalisation for training: its sums, its outputs as numbers or as bits, and the
- * gradient.
- *
- * A task takes some rows of some columns, so that what is made of a row, its bits and the numbers
- * between, stays in the first-level cache. Sums of blocks go into a workspace and are added
- * afterwards, always in the same order, whichever thread made them. */
-#include "bitops.h"
-#include "drivers/sizes.h"
-#include "runtime/parallel.h"
+ * gradient. */
+#include "drivers/parts.h"
 
 #include <string.h>
 
-enum {
-    SPAN = 1024, /* columns of a task, whole words */
-    SPAN_WORDS = SPAN / BITOPS_WORD_BITS,
-    ROWS = BITOPS_NORM_BLOCK, /* rows of a task that makes no sums */
-    THREAD_WORK = 1 << 16,    /* numbers below which one thread is faster */
-};
-
-static size_t rows_of_block(size_t rows) {
-    return rows <= BITOPS_NORM_FEW ? rows : BITOPS_NORM_BLOCK;
-}
-
-/* Some rows of some columns. */
-typedef struct part {
-    size_t block, first, rows; /* rows */
-    size_t column, n;
-} part;
-
-static part part_of(size_t task, size_t step, size_t rows, size_t n) {
-    const size_t spans = ceil_div(n, SPAN), block = task / spans, column = task % spans * SPAN;
-    return (part){.block = block,
-                  .first = block * step,
-                  .rows = min_size(rows - block * step, step),
-                  .column = column,
-                  .n = min_size(n - column, SPAN)};
-}
-
-static size_t count_parts(size_t step, size_t rows, size_t n) {
-    return ceil_div(rows, step) * ceil_div(n, SPAN);
-}
-
-#define FOR_PARTS(rows, n, step, ...)                                                              \
-    BITOPS_PARALLEL_FOR(bitops_share((double)(rows) * (double)(n), THREAD_WORK, n_threads),        \
-                        schedule(static) __VA_ARGS__)                                              \
-    for (ptrdiff_t task = 0; task < (ptrdiff_t)count_parts(step, rows, n); task++)
+enum { SPAN_WORDS = SPAN / BITOPS_WORD_BITS };
 
 /* A row of a part, in the words of a matrix. */
 static size_t words_at(const part *p, size_t row, size_t n) {
@@ -52,15 +13,6 @@ static size_t words_at(const part *p, size_t row, size_t n) {
 
 size_t bitops_norm_workspace_size(size_t rows, size_t n) {
     return ceil_div(rows, rows_of_block(rows)) * n * 2;
-}
-
-/* Adds the sums of blocks, each n numbers. */
-static void add_blocks(const float *sums, size_t blocks, size_t n, double *sum_out) {
-    for (size_t j = 0; j < n; j++)
-        sum_out[j] = 0;
-    for (size_t b = 0; b < blocks; b++)
-        for (size_t j = 0; j < n; j++)
-            sum_out[j] += (double)sums[b * n + j];
 }
 
 void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
@@ -77,12 +29,12 @@ void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const floa
     add_blocks(workspace, ceil_div(rows, step), n, sum_out);
 }
 
-/* 1 and -1 for the bits of a row of a part, or NULL if there are none. */
+/* 1 and -1 for the bits of a row of a part, in whole words, or NULL if there are none. */
 static const float *passes_of(const bitops_isa *isa, const uint64_t *within, const part *p,
                               size_t row, size_t n, float *passes) {
     if (within == NULL)
         return NULL;
-    isa->unpack_f32(within + words_at(p, row, n), p->n, passes);
+    isa->unpack_f32(within + words_at(p, row, n), round_up(p->n, BITOPS_WORD_BITS), passes);
     return passes;
 }
 
@@ -129,17 +81,22 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const part p = part_of((size_t)task, ROWS, rows, n);
+        const size_t whole = round_up(p.n, BITOPS_WORD_BITS);
         float values[SPAN], within[SPAN];
         int nan = 0;
+        for (size_t j = p.n; j < whole; j++) /* padding bits are 0 */
+            values[j] = within[j] = -1;
         for (size_t row = p.first; row < p.first + p.rows; row++) {
             const float *y = x + row * n + p.column;
-            if (norm) {
+            if (norm)
                 isa->norm_values(norm, y, p.column, p.n, values);
+            else if (p.n < whole)
+                memcpy(values, y, p.n * sizeof(float));
+            if (norm || p.n < whole)
                 y = values;
-            }
-            isa->pack_f32(y, p.n, signs_out + words_at(&p, row, n), &nan);
+            isa->pack_f32(y, whole, signs_out + words_at(&p, row, n), &nan);
             isa->within_f32(y, p.n, limit, within);
-            isa->pack_f32(within, p.n, within_out + words_at(&p, row, n), &nan);
+            isa->pack_f32(within, whole, within_out + words_at(&p, row, n), &nan);
         }
         any_nan |= nan;
     }

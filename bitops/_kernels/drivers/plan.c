@@ -240,22 +240,12 @@ static void clip_rows(const bitops_step *step, const float *x, float *y, size_t 
         y[i] = limited(x[i], step->low, step->high);
 }
 
-/* A sum of two parts, one of which is 0, has no branches; compilers do not turn a choice between z
- * and its product into vectors, since the product may raise flags. The 0 that is added makes +0.0
- * of each -0.0. */
-static void prelu_rows(const bitops_step *step, const float *x, float *y, size_t begin,
-                       size_t end) {
-    const float *shift = step->threshold, *slope = step->alpha, *offset = step->bias;
-    const size_t n = step->n;
-    for (size_t i = begin * n; i < end * n; i += n) {
-        for (size_t j = 0; j < n; j++) {
-            const float z = shift ? x[i + j] - shift[j] : x[i + j];
-            const float below = z < 0 ? z : 0.0f, above = z < 0 ? 0.0f : z;
-            y[i + j] = above + below * slope[j] + 0.0f;
-        }
-        for (size_t j = 0; offset && j < n; j++)
-            y[i + j] += offset[j];
-    }
+static void prelu_rows(const bitops_isa *isa, const bitops_step *step, const float *x, float *y,
+                       size_t begin, size_t end) {
+    const bitops_prelu prelu = {
+        .shift = step->threshold, .slope = step->alpha, .offset = step->bias};
+    for (size_t i = begin * step->n; i < end * step->n; i += step->n)
+        isa->prelu_values(&prelu, x + i, 0, step->n, y + i);
 }
 
 static void concat_rows(const bitops_step *step, const float *x, const float *other, float *y,
@@ -497,7 +487,8 @@ static int run_step(const bitops_isa *isa, const bitops_step *step, const char *
         FOR_SHARES(step, n_threads, clip_rows(step, (const float *)x, (float *)y, begin, end));
         return 0;
     case BITOPS_STEP_PRELU:
-        FOR_SHARES(step, n_threads, prelu_rows(step, (const float *)x, (float *)y, begin, end));
+        FOR_SHARES(step, n_threads,
+                   prelu_rows(isa, step, (const float *)x, (float *)y, begin, end));
         return 0;
     case BITOPS_STEP_CONCAT:
         FOR_SHARES(

@@ -23,6 +23,7 @@
 #include "isa/shared/avx2.h"
 #include "isa/shared/mirror.h"
 #include "isa/shared/pack.h"
+#include "isa/shared/prelu.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -441,6 +442,7 @@ void bitops_adam_avx2(const bitops_adam_args *args, const float *g, size_t first
 }
 
 DEFINE_NORM(avx2)
+DEFINE_PRELU(avx2)
 DEFINE_QUANTIZE(avx2)
 
 /* ---- numbers --------------------------------------------------------------------------------- */

@@ -24,6 +24,7 @@
 #include "isa/shared/avx512.h"
 #include "isa/shared/avx512_store.h"
 #include "isa/shared/pack.h"
+#include "isa/shared/prelu.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -492,6 +493,7 @@ void bitops_adam_avx512(const bitops_adam_args *args, const float *g, size_t fir
 }
 
 DEFINE_NORM(avx512)
+DEFINE_PRELU(avx512)
 DEFINE_QUANTIZE(avx512)
 
 /* ---- numbers --------------------------------------------------------------------------------- */

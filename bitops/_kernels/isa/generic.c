@@ -6,6 +6,7 @@
 #include "isa/shared/adam_step.h"
 #include "isa/shared/floats.h"
 #include "isa/shared/norm.h"
+#include "isa/shared/prelu.h"
 #include "isa/shared/lanes.h"
 #include "isa/shared/lookup.h"
 #include "isa/shared/mirror.h"
@@ -358,6 +359,7 @@ void bitops_adam_generic(const bitops_adam_args *args, const float *g, size_t fi
 }
 
 DEFINE_NORM(generic)
+DEFINE_PRELU(generic)
 DEFINE_QUANTIZE(generic)
 
 /* ---- numbers --------------------------------------------------------------------------------- */

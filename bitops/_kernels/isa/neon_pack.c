@@ -25,6 +25,7 @@
 #include "isa/shared/mirror.h"
 #include "isa/shared/neon.h"
 #include "isa/shared/pack.h"
+#include "isa/shared/prelu.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
 
@@ -387,6 +388,7 @@ void bitops_adam_neon(const bitops_adam_args *args, const float *g, size_t first
 }
 
 DEFINE_NORM(neon)
+DEFINE_PRELU(neon)
 DEFINE_QUANTIZE(neon)
 
 /* ---- numbers --------------------------------------------------------------------------------- */

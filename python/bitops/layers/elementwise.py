@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.checks import check_number, plain_array
+from ..ops.prelu import prelu_gradient, prelu_values
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
-from .columns import column_sums
+from .columns import exact_sums
 from .inputs import as_activation, as_float, as_scales, check_finite, check_size
 from .parameter import Parameter
 from .registry import ArraySpec, register
@@ -17,9 +18,6 @@ from .roles import Role
 if TYPE_CHECKING:
     from ..ops.plan import Value
     from .plans import Chain
-
-# Numbers that PReLU takes at once: three such blocks stay in the second-level cache.
-_BLOCK = 1 << 15
 
 
 def clip(where: str, x, low: float, high: float) -> np.ndarray:
@@ -121,27 +119,22 @@ def prelu(
     shift: np.ndarray | None = None,
     offset: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return z + offset, z = x - shift, times the slope of its feature where negative, float32.
-
-    The sum of max(z, 0) and slope * min(z, 0) has the same bits as a choice between z and
-    slope * z, and no branches; the 0 that is added makes +0.0 of each -0.0. It is computed in
-    blocks that stay in the cache.
-    """
+    """Return what `prelu_values` makes of a layer's input."""
     values = as_float(as_activation(where, x, slope.size))
-    y = np.empty(values.shape, np.float32)
-    rows, out = values.reshape(-1, slope.size), y.reshape(-1, slope.size)
-    step = max(_BLOCK // slope.size, 1)
-    for first in range(0, len(rows), step):
-        z, part = rows[first : first + step], out[first : first + step]
-        if shift is not None:
-            z = z - shift
-        np.minimum(z, 0, out=part)
-        part *= slope
-        part += np.maximum(z, 0)
-        part += np.float32(0)
-        if offset is not None:
-            part += offset
-    return y
+    return prelu_values(values, slope, shift, offset)
+
+
+def prelu_gradients(
+    x: np.ndarray, grad: np.ndarray, shift: np.ndarray, slope: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return dx, its sum over all rows, and the gradients of slope and offset."""
+    dx, sums = prelu_gradient(x, grad, shift, slope)
+    if not np.isfinite(sums).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = x - shift
+            products = np.where(z < 0, grad * z, np.float32(0))
+        sums = np.stack([exact_sums(part) for part in (dx, products, grad)])
+    return dx, *sums
 
 
 @register
@@ -188,9 +181,11 @@ class PReLU(TrainingLayer):
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         x = saved_for_backward(self, self._x)
-        negative = x < 0
-        self.slope.grad[...] = column_sums(np.where(negative, grad * x, np.float32(0)))
-        return np.where(negative, grad * self.slope.value, grad)
+        dx, _, dslope, _ = prelu_gradients(
+            x, grad, np.zeros_like(self.slope.value), self.slope.value
+        )
+        self.slope.grad[...] = dslope
+        return dx
 
     @property
     def role(self) -> Role:

@@ -1,8 +1,9 @@
 """Training steps of neighbouring layers that pass over their numbers together.
 
 ReLU -> BatchNorm -> Sign, in which the first and the last may be missing, reads its input, and
-writes bits: no array of numbers is made between. Each layer keeps for `backward` what it keeps when
-it runs alone, so that forward may be joined and backward not, or the other way round.
+writes bits: no array of numbers is made between. It may be a ShiftBatchNorm. Each layer keeps for
+`backward` what it keeps when it runs alone, so that forward may be joined and backward not, or the
+other way round.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from .activations import ReLU, Sign
 from .base import TrainingLayer, backward_weights, saved_for_backward
 from .inputs import Activation, as_activation
-from .norm import BatchNorm
+from .norm import BatchNorm, ShiftBatchNorm
 
 Kind = TypeVar("Kind", bound=TrainingLayer)
 
@@ -93,7 +94,7 @@ def _joined(layers: Sequence[TrainingLayer]) -> Joined | None:
     first, *rest = parts
     relu = first if _is_plain(first, ReLU) else None
     norm, sign, *_ = rest if relu is not None else [first, *rest]
-    if not _is_plain(norm, BatchNorm) or not norm.trainable:
+    if not (_is_plain(norm, BatchNorm) or _is_plain(norm, ShiftBatchNorm)) or not norm.trainable:
         return None
     return Joined(relu, norm, sign if _is_plain(sign, Sign) and sign.limit is not None else None)
 

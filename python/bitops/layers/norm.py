@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -73,6 +73,7 @@ class BatchNorm(TrainingLayer):
 
     role = Role.AFFINE
     least_rows = 2
+    powers: ClassVar[bool] = False  # whether AP2 takes part in training
 
     def __init__(self, features: int, eps: float = 1e-4, momentum: float = 0.1):
         self.in_features = self.out_features = check_size(self.name, "features", features)
@@ -155,14 +156,16 @@ class BatchNorm(TrainingLayer):
         if not np.isfinite(sums).all():
             sums = exact_sums(_rectified(x, relu))
         mean = as_means(sums, x)
-        variance = as_means(column_totals(x, relu=relu, mean=mean), x)
+        variance = as_means(column_totals(x, relu=relu, mean=mean, powers=self.powers), x)
         if np.isfinite(variance).all():
             inv_std: np.ndarray = 1 / np.sqrt(variance + np.float32(self.eps))
         else:
-            inv_std = self._inverse_deviation(_differences(_rectified(x, relu), mean), np.square)
+            inv_std = self._inverse_deviation(_differences(_rectified(x, relu), mean))
         self.observe(mean, inv_std)
         gamma, beta = self.gamma.value.copy(), self.beta.value.copy()
-        self.batch = Normalized(x, relu, mean, inv_std, gamma, beta)
+        if self.powers:
+            inv_std, gamma = ap2(inv_std), ap2(gamma)
+        self.batch = Normalized(x, relu, mean, inv_std, gamma, beta, self.powers)
         return self.batch
 
     def _check_rows(self, x: np.ndarray) -> None:
@@ -173,10 +176,12 @@ class BatchNorm(TrainingLayer):
                 f"row is its own mean"
             )
 
-    def _inverse_deviation(
-        self, c: np.ndarray, square: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
+    def _inverse_deviation(self, c: np.ndarray) -> np.ndarray:
         """(mean(square(c)) + eps)^-1/2, also where squares are beyond float32."""
+
+        def square(c: np.ndarray) -> np.ndarray:
+            return c * ap2(c) if self.powers else np.square(c)
+
         with np.errstate(over="ignore", invalid="ignore"):
             variance = column_means(square(c))
         if not np.isfinite(variance).all():
@@ -227,11 +232,12 @@ class BatchNorm(TrainingLayer):
         if not np.isfinite(sums).all():
             dy = grad if within is None else keep_within(grad, within)
             with np.errstate(over="ignore", invalid="ignore"):
-                sums = np.stack([exact_sums(dy * batch.xhat()), exact_sums(dy)])
+                xhat = ap2(batch.xhat()) if self.powers else batch.xhat()
+                sums = np.stack([exact_sums(dy * xhat), exact_sums(dy)])
         self.gamma.grad[...], self.beta.grad[...] = sums
         count = np.float32(grad.size // grad.shape[-1])
         by_xhat, less = self.gamma.grad / -count, self.beta.grad / count
-        return batch.gradient(grad, within, by_xhat, less, self.gamma.value * batch.inv_std)
+        return batch.gradient(grad, within, by_xhat, less, batch.gamma * batch.inv_std)
 
     def parameters(self) -> list[Parameter]:
         return [self.gamma, self.beta]
@@ -314,53 +320,17 @@ class ShiftBatchNorm(BatchNorm):
            [ 1.]], dtype=float32)
     """
 
-    SAVED = ("_saved",)
-
-    role = Role.AFFINE
+    powers = True
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125):
         super().__init__(features, eps, momentum)
-        self._saved: tuple[np.ndarray, np.ndarray] | None = None
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         alpha = ap2(self.running_inv_std) * ap2(self.gamma.value)
         return alpha, self.beta.value - self.running_mean * alpha
 
-    def forward(self, x, *, training: bool = False) -> np.ndarray:
-        if not training or not self.trainable:
-            return super().forward(x, training=training)
-        x = as_float(as_activation(self.name, x, self.in_features))
-        self._alpha = None
-        self._check_rows(x)
-        mean = column_means(x)
-        c = _differences(x, mean)
-        inv_std = self._inverse_deviation(c, lambda c: c * ap2(c))
-        self.observe(mean, inv_std)
-        sigma = ap2(inv_std)
-        self._saved = c, sigma
-        y = c * (sigma * ap2(self.gamma.value))
-        y += self.beta.value
-        return y
-
     def _weight(self) -> float:
         return self.momentum
-
-    def backward(self, grad: np.ndarray) -> np.ndarray:
-        if self._alpha is not None:
-            return grad * self._alpha
-        c, sigma = saved_for_backward(self, self._saved)
-        power = ap2(c * sigma)
-        dgamma = column_sums(grad * power)
-        dbeta = column_sums(grad)
-        self.gamma.grad[...], self.beta.grad[...] = dgamma, dbeta
-        count = grad.size // grad.shape[-1]
-        dx = grad - (dbeta / count).astype(np.float32)
-        dx -= power * (dgamma / count).astype(np.float32)
-        dx *= sigma * ap2(self.gamma.value)
-        return dx
-
-    def to_packed(self) -> PackedBatchNorm:
-        return PackedBatchNorm(*self.affine())
 
 
 @register

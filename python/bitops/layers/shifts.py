@@ -8,11 +8,12 @@ import numpy as np
 
 from ..ops.array import BitArray, pack
 from ..ops.checks import plain_array
-from ..quantizers import ApproxSign
+from ..ops.normalize import Normalized
+from ..ops.prelu import prelu_gradient
 from .activations import PackedSign
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
-from .columns import column_sums
-from .elementwise import prelu
+from .columns import exact_sums
+from .elementwise import prelu, prelu_gradients
 from .folding import fold
 from .inputs import as_activation, as_float, as_scales, check_finite, check_size
 from .norm import PackedBatchNorm
@@ -57,26 +58,26 @@ class RSign(TrainingLayer):
     """
 
     role = Role.SIGN
-    SAVED = ("_z",)
+    SAVED = ("_saved",)
 
     def __init__(self, features: int):
         self.in_features = self.out_features = check_size("RSign", "features", features)
         self.shift = Parameter(np.zeros(features))
-        self.quantizer = ApproxSign()
-        self._z: np.ndarray | None = None
+        self._saved: tuple[np.ndarray, np.ndarray] | None = None  # the input and the shifts
 
     def _shifted(self, x) -> np.ndarray:
         return as_float(as_activation("RSign", x, self.in_features)) - self.shift.value
 
     def forward(self, x, *, training: bool = False) -> BitArray:
-        z = self._shifted(x)
+        x = as_float(as_activation("RSign", x, self.in_features))
         if training:
-            self._z = z
-        return pack(z)
+            self._saved = x, self.shift.value.copy()
+        return pack(self._shifted(x))
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        dx = self.quantizer.backward(saved_for_backward(self, self._z), grad)
-        self.shift.grad[...] = -column_sums(dx)
+        x, shift = saved_for_backward(self, self._saved)
+        dx, (total,) = prelu_gradient(x, grad, shift)
+        self.shift.grad[...] = -(total if np.isfinite(total).all() else exact_sums(dx))
         return dx
 
     def parameters(self) -> list[Parameter]:
@@ -131,7 +132,7 @@ class RPReLU(TrainingLayer):
     array([[-1.,  4.]], dtype=float32)
     """
 
-    SAVED = ("_z",)
+    SAVED = ("_saved",)
 
     def __init__(self, features: int, start: float = 0.25):
         self.in_features = self.out_features = check_size("RPReLU", "features", features)
@@ -139,21 +140,19 @@ class RPReLU(TrainingLayer):
         self.shift = Parameter(np.zeros(features))
         self.slope = Parameter(np.full(features, start))
         self.offset = Parameter(np.zeros(features))
-        self._z: np.ndarray | None = None
+        self._saved: tuple[np.ndarray, np.ndarray] | None = None  # the input and the shifts
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         shift, slope, offset = (parameter.value for parameter in self.parameters())
         if training:
-            self._z = as_float(as_activation("RPReLU", x, self.in_features)) - shift
+            self._saved = as_float(as_activation("RPReLU", x, self.in_features)), shift.copy()
         return prelu("RPReLU", x, slope, shift, offset)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        z = saved_for_backward(self, self._z)
-        negative = z < 0
-        dx = np.where(negative, grad * self.slope.value, grad)
-        self.shift.grad[...] = -column_sums(dx)
-        self.slope.grad[...] = column_sums(np.where(negative, grad * z, np.float32(0)))
-        self.offset.grad[...] = column_sums(grad)
+        x, shift = saved_for_backward(self, self._saved)
+        dx, total, dslope, doffset = prelu_gradients(x, grad, shift, self.slope.value)
+        self.shift.grad[...], self.slope.grad[...] = -total, dslope
+        self.offset.grad[...] = doffset
         return dx
 
     @property
@@ -256,24 +255,30 @@ class Scale(TrainingLayer):
     """
 
     role = Role.AFFINE
-    SAVED = ("_x",)
+    SAVED = ("batch",)
 
     def __init__(self, features: int, start: float = 1.0):
         self.in_features = self.out_features = check_size("Scale", "features", features)
         check_finite("Scale", "start", start)
         self.scale = Parameter(np.full(features, start))
-        self._x: np.ndarray | None = None
+        self.batch: Normalized | None = None  # of the last training step
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = as_float(as_activation("Scale", x, self.in_features))
+        scale, zero = self.scale.value.copy(), np.zeros_like(self.scale.value)
+        # a normalisation by 0 and 1; the 0 that is added makes -0.0 to 0.0, as in the twin
+        batch = Normalized(x, False, zero, np.ones_like(scale), scale, zero)
         if training:
-            self._x = x
-        y = x * self.scale.value
-        y += np.float32(0)  # as the twin does: it makes -0.0 to 0.0
-        return y
+            self.batch = batch
+        return batch.values()
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        self.scale.grad[...] = column_sums(grad * saved_for_backward(self, self._x))
+        batch = saved_for_backward(self, self.batch)
+        dscale, _ = batch.product_totals(grad, None)
+        if not np.isfinite(dscale).all():
+            with np.errstate(over="ignore", invalid="ignore"):
+                dscale = exact_sums(grad * batch.x)
+        self.scale.grad[...] = dscale
         return grad * self.scale.value
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:

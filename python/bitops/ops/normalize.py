@@ -27,15 +27,16 @@ def as_rows(x: Numbers) -> Numbers:
 
 
 def column_totals(
-    x: Numbers, *, relu: bool = False, mean: Numbers | None = None
+    x: Numbers, *, relu: bool = False, mean: Numbers | None = None, powers: bool = False
 ) -> NDArray[np.float64]:
-    """Sum each feature over all rows: x, or max(x, 0), or the squares of its distance to a mean.
+    """Sum each feature over all rows: x, or max(x, 0), or the squares of its distance c to a mean.
 
+    With `powers`, c * AP2(c) takes the place of the squares.
     Numbers are added in float32: up to 512 rows from the first to the last, more rows in blocks of
     64, whose sums are added in float64. So a sum may be infinite although float64 would hold it.
     """
     sums = np.empty(x.shape[-1], np.float64)
-    _core.norm_sums(as_rows(x), relu, sums, mean)
+    _core.norm_sums(as_rows(x), relu, sums, mean, powers)
     return sums
 
 
@@ -86,6 +87,8 @@ class Normalized:
     relu : bool
         Whether max(x, 0) is normalised.
     mean, inv_std, gamma, beta : ndarray of shape (features,), float32
+    powers : bool
+        Whether the gradient takes AP2(xhat) for xhat, as that of `ShiftBatchNorm` does.
     """
 
     x: Numbers
@@ -94,6 +97,7 @@ class Normalized:
     inv_std: Numbers
     gamma: Numbers
     beta: Numbers
+    powers: bool = False
 
     def _arrays(self, *more: Numbers) -> Numbers:
         return np.stack([self.mean, self.inv_std, self.gamma, self.beta, *more])
@@ -135,7 +139,9 @@ class Normalized:
         """
         sums = np.empty((2, self.x.shape[-1]), np.float64)
         bits = None if within is None else _rows_of(within)
-        _core.norm_products(as_rows(self.x), as_rows(dy), self._arrays(), self.relu, sums, bits)
+        _core.norm_products(
+            as_rows(self.x), as_rows(dy), self._arrays(), self.relu, sums, bits, self.powers
+        )
         return sums
 
     def gradient(
@@ -158,5 +164,5 @@ class Normalized:
         dx = aligned_empty(rows.shape, np.float32)
         bits = None if within is None else _rows_of(within)
         arrays = self._arrays(by_xhat, less, factor)
-        _core.norm_gradient(as_rows(self.x), rows, arrays, self.relu, dx, bits)
+        _core.norm_gradient(as_rows(self.x), rows, arrays, self.relu, dx, bits, self.powers)
         return dx.reshape(self.x.shape)

@@ -9,40 +9,58 @@
 #include <math.h>
 #include <string.h>
 
-/* Constants `relu`, `squares` and `masked` leave loops without branches. */
+/* Constants `relu`, `powers`, `squares` and `masked` leave loops without branches. */
 
 BITOPS_INLINE float norm_input(float x, const int relu) {
     return relu && x < 0 ? 0 : x; /* NaN is not below 0 */
 }
 
-BITOPS_INLINE float norm_term(float x, float mean, const int relu, const int squares) {
+/* AP2(z) by its bits: those of a power of two are rounded up from the square root of 1/2 of it. NaN
+ * stays. */
+BITOPS_INLINE float norm_power(float z) {
+    uint32_t bits;
+    memcpy(&bits, &z, sizeof bits);
+    const uint32_t nan = -(uint32_t)((bits & 0x7fffffffu) > 0x7f800000u);
+    const uint32_t power = (bits + (0x00800000u - 0x003504f4u)) & 0xff800000u;
+    bits = (bits & nan) | (power & ~nan);
+    memcpy(&z, &bits, sizeof z);
+    return z;
+}
+
+BITOPS_INLINE float norm_xhat(const float t, float mean, float inv_std, const int powers) {
+    const float xhat = (t - mean) * inv_std;
+    return powers ? norm_power(xhat) : xhat;
+}
+
+BITOPS_INLINE float norm_term(float x, const float *mean, size_t j, const int relu,
+                              const int powers, const int squares) {
     const float t = norm_input(x, relu);
-    return squares ? (t - mean) * (t - mean) : t;
+    if (!squares)
+        return t;
+    const float c = t - mean[j];
+    return c * (powers ? norm_power(c) : c);
 }
 
 BITOPS_INLINE void norm_sum_rows(const float *restrict x, size_t ld, size_t rows, size_t n,
-                                 const float *restrict mean, const int relu, const int squares,
-                                 float *restrict sum_out) {
+                                 const float *restrict mean, const int relu, const int powers,
+                                 const int squares, float *restrict sum_out) {
     for (size_t j = 0; j < n; j++)
-        sum_out[j] = norm_term(x[j], squares ? mean[j] : 0, relu, squares);
+        sum_out[j] = norm_term(x[j], mean, j, relu, powers, squares);
     for (size_t i = 1; i < rows; i++) {
         x += ld;
         for (size_t j = 0; j < n; j++)
-            sum_out[j] += norm_term(x[j], squares ? mean[j] : 0, relu, squares);
+            sum_out[j] += norm_term(x[j], mean, j, relu, powers, squares);
     }
 }
 
 BITOPS_INLINE void norm_sum_columns(const bitops_norm *norm, const float *x, size_t ld, size_t rows,
-                                    size_t column, size_t n, float *sum_out) {
-    const float *mean = norm->mean ? norm->mean + column : NULL;
-    if (norm->relu && mean)
-        norm_sum_rows(x, ld, rows, n, mean, 1, 1, sum_out);
-    else if (norm->relu)
-        norm_sum_rows(x, ld, rows, n, mean, 1, 0, sum_out);
-    else if (mean)
-        norm_sum_rows(x, ld, rows, n, mean, 0, 1, sum_out);
+                                    size_t column, size_t n, const int relu, float *sum_out) {
+    if (norm->mean == NULL)
+        norm_sum_rows(x, ld, rows, n, NULL, relu, 0, 0, sum_out);
+    else if (norm->powers)
+        norm_sum_rows(x, ld, rows, n, norm->mean + column, relu, 1, 1, sum_out);
     else
-        norm_sum_rows(x, ld, rows, n, mean, 0, 0, sum_out);
+        norm_sum_rows(x, ld, rows, n, norm->mean + column, relu, 0, 1, sum_out);
 }
 
 BITOPS_INLINE void norm_row(const bitops_norm *norm, const float *restrict x, size_t column,
@@ -71,11 +89,12 @@ BITOPS_INLINE float norm_passed(float dy, const float *passes, size_t j, const i
 
 BITOPS_INLINE void norm_product_row(const bitops_norm *norm, const float *restrict x,
                                     const float *restrict dy, const float *restrict passes,
-                                    size_t column, size_t n, const int relu, const int masked,
-                                    float *restrict product_sums, float *restrict dy_sums) {
+                                    size_t column, size_t n, const int relu, const int powers,
+                                    const int masked, float *restrict product_sums,
+                                    float *restrict dy_sums) {
     const float *restrict mean = norm->mean + column, *restrict inv_std = norm->inv_std + column;
     for (size_t j = 0; j < n; j++) {
-        const float xhat = (norm_input(x[j], relu) - mean[j]) * inv_std[j];
+        const float t = norm_input(x[j], relu), xhat = norm_xhat(t, mean[j], inv_std[j], powers);
         const float passed = norm_passed(dy[j], passes, j, masked);
         product_sums[j] += passed * xhat;
         dy_sums[j] += passed;
@@ -84,13 +103,13 @@ BITOPS_INLINE void norm_product_row(const bitops_norm *norm, const float *restri
 
 BITOPS_INLINE void norm_gradient_row(const bitops_norm *norm, const float *restrict x,
                                      const float *restrict dy, const float *restrict passes,
-                                     size_t column, size_t n, const int relu, const int masked,
-                                     float *restrict dx) {
+                                     size_t column, size_t n, const int relu, const int powers,
+                                     const int masked, float *restrict dx) {
     const float *restrict mean = norm->mean + column, *restrict inv_std = norm->inv_std + column;
     const float *restrict by_xhat = norm->by_xhat + column, *restrict less = norm->less + column;
     const float *restrict factor = norm->factor + column;
     for (size_t j = 0; j < n; j++) {
-        const float xhat = (norm_input(x[j], relu) - mean[j]) * inv_std[j];
+        const float t = norm_input(x[j], relu), xhat = norm_xhat(t, mean[j], inv_std[j], powers);
         const float passed = norm_passed(dy[j], passes, j, masked);
         const float d = (xhat * by_xhat[j] + passed - less[j]) * factor[j];
         dx[j] = relu ? d * norm_slope(x[j]) : d;
@@ -103,24 +122,34 @@ BITOPS_INLINE void within_row(const float *restrict x, size_t n, float limit,
         within[j] = fabsf(x[j]) <= limit ? 1.0f : -1.0f;
 }
 
-/* Calls a function with the constants relu and masked. */
+/* Calls a function with the constants relu, powers and masked. */
+#define NORM_CHOOSE_MASK(function, relu, powers, ...)                                              \
+    do {                                                                                           \
+        if (passes)                                                                                \
+            function(norm, x, dy, passes, column, n, relu, powers, 1, __VA_ARGS__);                \
+        else                                                                                       \
+            function(norm, x, dy, passes, column, n, relu, powers, 0, __VA_ARGS__);                \
+    } while (0)
 #define NORM_CHOOSE(function, ...)                                                                 \
     do {                                                                                           \
-        if (norm->relu && passes)                                                                  \
-            function(norm, x, dy, passes, column, n, 1, 1, __VA_ARGS__);                           \
+        if (norm->relu && norm->powers)                                                            \
+            NORM_CHOOSE_MASK(function, 1, 1, __VA_ARGS__);                                         \
         else if (norm->relu)                                                                       \
-            function(norm, x, dy, passes, column, n, 1, 0, __VA_ARGS__);                           \
-        else if (passes)                                                                           \
-            function(norm, x, dy, passes, column, n, 0, 1, __VA_ARGS__);                           \
+            NORM_CHOOSE_MASK(function, 1, 0, __VA_ARGS__);                                         \
+        else if (norm->powers)                                                                     \
+            NORM_CHOOSE_MASK(function, 0, 1, __VA_ARGS__);                                         \
         else                                                                                       \
-            function(norm, x, dy, passes, column, n, 0, 0, __VA_ARGS__);                           \
+            NORM_CHOOSE_MASK(function, 0, 0, __VA_ARGS__);                                         \
     } while (0)
 
 /* The kernels of an ISA. */
 #define DEFINE_NORM(isa)                                                                           \
     void bitops_norm_sums_##isa(const bitops_norm *norm, const float *x, size_t ld, size_t rows,   \
                                 size_t column, size_t n, float *sum_out) {                         \
-        norm_sum_columns(norm, x, ld, rows, column, n, sum_out);                                   \
+        if (norm->relu)                                                                            \
+            norm_sum_columns(norm, x, ld, rows, column, n, 1, sum_out);                            \
+        else                                                                                       \
+            norm_sum_columns(norm, x, ld, rows, column, n, 0, sum_out);                            \
     }                                                                                              \
     void bitops_norm_values_##isa(const bitops_norm *norm, const float *x, size_t column,          \
                                   size_t n, float *y_out) {                                        \

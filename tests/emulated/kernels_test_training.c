@@ -1,0 +1,163 @@
+/* kernels_test_training.c: tests of the kernels of training, which pass over arrays once. */
+#include "kernels_test.h"
+
+#include <math.h>
+#include <string.h>
+
+static void test_adam(const bitops_isa *isa) {
+    enum { ARRAYS = 4 };
+    for (size_t s = 0; s < BIT_SIZES; s++)
+        for (size_t turn = 0; turn < 2 * OFFSETS; turn++) {
+            const size_t offset = turn / 2, n = bit_sizes[s], all = offset + n;
+            float *x[2][ARRAYS]; /* g, w, m, v of isa and of generic */
+            for (int a = 0; a < ARRAYS; a++) {
+                x[0][a] = input(a, all * sizeof(float));
+                x[1][a] = input(ARRAYS + a, all * sizeof(float));
+                for (size_t i = 0; i < all; i++) {
+                    const float v = (float)edge_value(i + (size_t)a);
+                    x[0][a][i] = x[1][a][i] = a == 3 ? fabsf(v) : v;
+                }
+            }
+            for (int b = 0; b < 2; b++) {
+                const bitops_adam_args args = {
+                    .rows = 1,
+                    .n = all,
+                    .w = x[b][1],
+                    .m = x[b][2],
+                    .v = x[b][3],
+                    .beta1_rest = 0.1f,
+                    .beta2_rest = 0.001f,
+                    .eps = 1e-8f,
+                    .rate = 0.01f,
+                    .bfloat16 = turn % 2, /* m and v then fill half their memory */
+                    .seed = (uint32_t)n,
+                    .keep = offset % 2 ? 1 : 0.99f,
+                    .clip = offset % 3 ? 1 : HUGE_VALF};
+                (b ? generic : isa)->adam(&args, x[b][0] + offset, offset, n);
+            }
+            for (int a = 0; a < ARRAYS; a++)
+                check(memcmp(x[0][a], x[1][a], all * sizeof(float)) == 0, "arrays", n, offset,
+                      (size_t)a);
+        }
+}
+
+/* Writes what the passes of batch normalisation of an ISA make, one after the other. */
+static void run_norm(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                     const float *dy, const float *passes, size_t column, size_t n, float *out) {
+    enum { ROWS = 3 };
+    isa->norm_sums(norm, x, n + 1, ROWS, column, n, out);
+    if (norm->mean == NULL)
+        return;
+    isa->norm_values(norm, x, column, n, out + n);
+    isa->norm_gradient(norm, x, dy, passes, column, n, out + 2 * n);
+    for (size_t j = 0; j < 2 * n; j++)
+        out[3 * n + j] = 0.25f;
+    for (size_t i = 0; i < ROWS; i++)
+        isa->norm_products(norm, x + i * (n + 1), dy + i, passes, column, n, out + 3 * n,
+                           out + 4 * n);
+    isa->within_f32(x, n, 0.5f, out + 5 * n);
+}
+
+static void test_norm(const bitops_isa *isa) {
+    enum { ARRAYS = 7, COLUMN = 2 };
+    for (size_t s = 0; s < BIT_SIZES; s++)
+        for (unsigned options = 0; options < 16; options++) {
+            const size_t n = bit_sizes[s], ld = COLUMN + n;
+            float *arrays = input(0, ARRAYS * ld * sizeof(float));
+            float *numbers = input(1, 7 * (n + 2) * sizeof(float));
+            for (size_t i = 0; i < ARRAYS * ld; i++)
+                arrays[i] = (float)(i % 13) * 0.25f - 1.3f;
+            for (size_t i = 0; i < 6 * (n + 2); i++)
+                numbers[i] = (float)(i * i % 31) * 0.125f - 1.9f;
+            const float *dy = numbers + 3 * (n + 2);
+            float *passes = numbers + 6 * (n + 2);
+            for (size_t i = 0; i < n; i++)
+                passes[i] = i % 3 ? 1 : -1;
+            const bitops_norm norm = {.relu = options & 1,
+                                      .powers = options >> 3,
+                                      .mean = options & 2 ? arrays : NULL,
+                                      .inv_std = arrays + ld,
+                                      .gamma = arrays + 2 * ld,
+                                      .beta = arrays + 3 * ld,
+                                      .by_xhat = arrays + 4 * ld,
+                                      .less = arrays + 5 * ld,
+                                      .factor = arrays + 6 * ld};
+            const outputs out = make_outputs(6 * n * sizeof(float), n % 16 * sizeof(float));
+            memset(out.got, 0, 6 * n * sizeof(float));
+            memset(out.want, 0, 6 * n * sizeof(float));
+            const float *passed = options & 4 ? passes : NULL;
+            run_norm(isa, &norm, numbers, dy, passed, COLUMN, n, out.got);
+            run_norm(generic, &norm, numbers, dy, passed, COLUMN, n, out.want);
+            check_outputs(n, options, s);
+        }
+}
+
+static void test_prelu(const bitops_isa *isa) {
+    enum { ARRAYS = 3, COLUMN = 2, OUTPUTS = 5 };
+    for (size_t s = 0; s < BIT_SIZES; s++)
+        for (unsigned options = 0; options < 8; options++) {
+            const size_t n = bit_sizes[s], ld = COLUMN + n;
+            float *arrays = input(0, ARRAYS * ld * sizeof(float));
+            float *x = input(1, n * sizeof(float)), *dy = input(2, n * sizeof(float));
+            for (size_t i = 0; i < ARRAYS * ld; i++)
+                arrays[i] = (float)(i % 13) * 0.25f - 1.3f;
+            for (size_t i = 0; i < n; i++) {
+                x[i] = i % 7 ? (float)(i * i % 31) * 0.125f - 1.9f : arrays[COLUMN + i];
+                dy[i] = (float)(i * 3 % 29) * 0.125f - 1.7f;
+            }
+            const outputs out = make_outputs(OUTPUTS * n * sizeof(float), n % 16 * sizeof(float));
+            for (int b = 0; b < 2; b++) {
+                const bitops_isa *by = b ? generic : isa;
+                float *y = b ? out.want : out.got, *dx = y + n;
+                const bitops_prelu outputs = {.shift = options & 1 ? arrays : NULL,
+                                              .slope = arrays + ld,
+                                              .offset = options & 2 ? arrays + 2 * ld : NULL};
+                const bitops_prelu gradient = {.shift = arrays,
+                                               .slope = options & 4 ? arrays + ld : NULL};
+                for (size_t j = 0; j < OUTPUTS * n; j++)
+                    y[j] = 0.25f;
+                by->prelu_values(&outputs, x, COLUMN, n, y);
+                by->prelu_gradient(&gradient, x, dy, COLUMN, n, dx, dx + n, dx + 2 * n, dx + 3 * n);
+            }
+            check_outputs(n, options, s);
+        }
+}
+
+static void test_quantize(const bitops_isa *isa) {
+    for (size_t s = 0; s < BIT_SIZES; s++) {
+        const size_t n = bit_sizes[s];
+        float *x = input(0, n * sizeof(float));
+        for (size_t i = 0; i < n; i++)
+            x[i] = (float)(i * 37 % 127) / 63 - 1;
+        for (int zero = 2; zero <= 128; zero *= 2) {
+            const outputs out = make_outputs(n, 0);
+            isa->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.got);
+            generic->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.want);
+            check_outputs(n, (size_t)zero, s);
+        }
+        float most = 0;
+        for (size_t i = 0; i < n; i++)
+            most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        check(isa->peak_f32(x, n) == most, "peak", n, s, 0);
+        if (n == 0)
+            continue;
+        x[n / 2] = -HUGE_VALF;
+        check(isa->peak_f32(x, n) == HUGE_VALF, "infinite peak", n, s, 0);
+        x[n - 1] = NAN;
+        check(isnan(isa->peak_f32(x, n)), "peak of NaN", n, s, 0);
+    }
+}
+
+const named_test training_tests[] = {
+    {"adam", test_adam},
+    {"norm_sums", test_norm},
+    {"norm_values", test_norm},
+    {"norm_products", test_norm},
+    {"norm_gradient", test_norm},
+    {"within_f32", test_norm},
+    {"prelu_values", test_prelu},
+    {"prelu_gradient", test_prelu},
+    {"peak_f32", test_quantize},
+    {"quantize_f32", test_quantize},
+    {NULL, NULL},
+};
