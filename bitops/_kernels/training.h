@@ -1,0 +1,57 @@
+/* training.h: the drivers of training alone: Adam, batch normalisation, PReLU; part of bitops.h. */
+#ifndef BITOPS_TRAINING_H
+#define BITOPS_TRAINING_H
+
+#include "bitops.h"
+
+/* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
+ * a weight became NaN; the bit of a NaN is 0. */
+int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
+
+/* The same with a product as gradient, of which no matrix is made: rows x n, float32, or uint8 with
+ * scales. Neither c of the product nor g of the step is read, and there is no `stop`: a step is
+ * taken to its end. The workspace is aligned to 64. */
+size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads);
+int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
+                        const bitops_mixed_args *product, void *workspace, int n_threads);
+
+/* Sums over the rows of a matrix that batch normalisation needs. Up to BITOPS_NORM_FEW rows are
+ * added in float32, from the first to the last; of more rows, blocks of BITOPS_NORM_BLOCK are, and
+ * their sums are added in float64, also in order. */
+enum { BITOPS_NORM_FEW = 512, BITOPS_NORM_BLOCK = 64 };
+
+/* Numbers of workspace that each of the sums below needs. */
+size_t bitops_norm_workspace_size(size_t rows, size_t n);
+/* As the pass norm_sums. */
+void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
+                      size_t n, float *workspace, double *sum_out, bitops_stop *stop,
+                      int n_threads);
+/* Sums of dy * xhat, then of dy. within is NULL, or has a bit for each number. */
+void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                          const float *dy, const uint64_t *within, size_t rows, size_t n,
+                          float *workspace, double *sums_out, bitops_stop *stop, int n_threads);
+
+void bitops_norm_values(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
+                        size_t n, float *y_out, bitops_stop *stop, int n_threads);
+/* Writes the signs of y, or of x if norm is NULL, and where its magnitude is at most limit; returns
+ * 1 if there is a NaN, whose bits are 0. */
+int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
+                      size_t n, float limit, uint64_t *signs_out, uint64_t *within_out,
+                      bitops_stop *stop, int n_threads);
+/* Writes dx, or dy * within if norm is NULL; x is not read then. */
+void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                          const float *dy, const uint64_t *within, size_t rows, size_t n,
+                          float *dx_out, bitops_stop *stop, int n_threads);
+
+/* As the pass prelu_values. */
+void bitops_prelu_values(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,
+                         size_t rows, size_t n, float *y_out, bitops_stop *stop, int n_threads);
+/* Numbers of workspace. */
+size_t bitops_prelu_workspace_size(size_t rows, size_t n);
+/* Writes dx, and sums over the rows, n of each: dx; with a slope also dy * z where z < 0, and dy.
+ * They are added as those of batch normalisation. */
+void bitops_prelu_gradient(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,
+                           const float *dy, size_t rows, size_t n, float *dx_out, float *workspace,
+                           double *sums_out, bitops_stop *stop, int n_threads);
+
+#endif
