@@ -109,8 +109,8 @@ def fit(
     steps_per_epoch : int, optional
         Batches of an epoch where x is an iterable; by default its length.
     prefetch : int
-        Batches that a thread draws ahead from the iterable; 0 draws each when it is needed, without
-        a thread.
+        Batches that a thread draws ahead from the iterable, and copies; 0 draws each when it is
+        needed, without a thread or a copy.
     validation : tuple of (x, y), optional
         Error and loss on it are measured after every epoch. At the end `model` holds the weights
         of the best epoch, the first of equal ones; without validation those of the last.
@@ -189,8 +189,9 @@ def fit(
 
     Notes
     -----
-    A thread draws batches from an iterable and checks them while the training computes. What the
-    iterable raises, `fit` raises; when it ends, the thread has ended. `resume` draws all batches
+    A thread draws batches from an iterable, checks and copies them while the training computes, so
+    that the iterable may fill the same arrays for each batch. What it raises, `fit` raises; when
+    `fit` ends, the thread has ended. `resume` draws all batches
     before the checkpoint once more and passes over them, and is exact if they come in the same
     order.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -253,8 +254,6 @@ class Sources:
                 f"[fit] x must be rows, with y, or an iterable of batches (x, y), "
                 f"got {batches!r:.80} alone"
             )
-        if self.class_weight is not None:
-            check_weighing(self.loss)
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"[fit] class_weight must be an array or a mapping for batches, whose classes are "
@@ -263,7 +262,13 @@ class Sources:
         steps = _count_steps(batches) if steps is None else steps
         steps = check_integer("fit", "steps_per_epoch", steps, 1)
         prefetch = check_integer("fit", "prefetch", prefetch, 0)
-        return Source(stream=Stream(batches, steps, prefetch, self._batch))
+        # as they are now, for the batches of all epochs
+        own = replace(self, class_weight=copy.deepcopy(self.class_weight))
+        if self.class_weight is not None:
+            check_weighing(self.loss)
+            if self.model.out_features is not None:
+                own._weight(np.zeros(0, np.int64), None)
+        return Source(stream=Stream(batches, steps, prefetch, own._batch))
 
     def _batch(self, given: Any) -> Batch:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
