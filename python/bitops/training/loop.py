@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 
 from .. import _core
-from ..layers.inputs import check_flag
+from ..layers.inputs import Codes, check_flag
 from ..ops.array import BitArray
-from ..ops.checks import as_generator, check_integer, check_rate
+from ..ops.checks import as_generator, check_integer, real_array
 from .callbacks import (
     Augment,
     Callback,
@@ -41,6 +41,7 @@ from .options import (
     as_loss,
     as_metrics,
     as_optimizer,
+    as_rate,
     as_schedule,
     as_targets,
     as_validation,
@@ -333,7 +334,7 @@ def _goes_by_step(function: Schedule | Augment | None) -> bool:
 def _set_rate(run: Run, place: int, places: int) -> None:
     """Set the learning rate of an epoch or of a step."""
     rate = run.optimizer.lr if run.schedule is None else run.schedule(place, places)
-    run.optimizer.lr = check_rate("fit", "learning rates", rate, zero=True)
+    run.optimizer.lr = as_rate("learning rates", rate)
 
 
 def _begin_epoch(run: Run) -> None:

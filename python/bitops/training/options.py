@@ -45,6 +45,7 @@ __all__ = [
     "as_loss",
     "as_metrics",
     "as_optimizer",
+    "as_rate",
     "as_schedule",
     "as_targets",
     "as_validation",
@@ -118,7 +119,13 @@ def as_schedule(schedule: Any, given: Optimizer | None) -> Schedule | None:
         return _named("schedule", "a callable, a rate", SCHEDULES, schedule)(start)
     if callable(schedule):
         return schedule
-    return SCHEDULES["constant"](check_rate("fit", "schedule", schedule))
+    return SCHEDULES["constant"](as_rate("schedule", schedule))
+
+
+def as_rate(name: str, rate: Any) -> float:
+    """Return a learning rate, which may be 0, or an array that is a single number."""
+    number = rate[()] if isinstance(rate, np.ndarray) and rate.ndim == 0 else rate
+    return check_rate("fit", name, number, zero=True)
 
 
 def as_loss(loss: Any) -> Loss:
