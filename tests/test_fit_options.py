@@ -114,6 +114,13 @@ REFUSED = {
     ),
     "loss: name": ({"loss": "mse?"}, ValueError, "loss must .* one of 'binary_cross_entropy',"),
     "loss: None": ({"loss": None}, TypeError, "loss must be a callable or a name"),
+    "augment: of nothing": (
+        {"augment": lambda x, rng: None},
+        TypeError,
+        "what augment returns must hold real numbers",
+    ),
+    "augment: a row": ({"augment": lambda x, rng: x[0]}, ValueError, "augment must keep the 20"),
+    "augment: 0-d": ({"augment": lambda x, rng: x.sum()}, ValueError, "augment must keep the 20"),
     "augment: number": ({"augment": 3}, TypeError, "augment must be a callable"),
     "callbacks: None": ({"callbacks": None}, TypeError, "callbacks must be Callback objects"),
     "callbacks: class": ({"callbacks": EarlyStopping}, TypeError, "callbacks must be Callback"),
@@ -158,6 +165,34 @@ def test_refused_before_any_step(case):
     with pytest.raises(error, match=rf"^\[fit\] {message}(.|\n)*, got "):
         fit(model, **change)
     assert_same(model, untouched)
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (lambda s: 1.0, TypeError, r"loss must return \(value, gradient\), got a float"),
+        (lambda s: None, TypeError, "loss must return"),
+        (lambda s: (1.0, s, s), TypeError, "loss must return .*, got a tuple of 3"),
+        (lambda s: (np.ones(9), s), TypeError, "the value of loss must be a single number"),
+        (lambda s: (np.ones(1), s), TypeError, "the value of loss must be a single number"),
+        (lambda s: ("1", s), TypeError, "the value of loss must be a single number"),
+        (lambda s: (1.0, s[:, :2]), ValueError, r"the gradient of loss must have the shape"),
+        (lambda s: (1.0, s[0]), ValueError, "the gradient of loss must have the shape"),
+        (lambda s: (1.0, None), TypeError, "the gradient of loss must hold real numbers"),
+    ],
+)
+def test_what_a_loss_returns(found, error, message):
+    for options in ({}, {"accumulate": 2, "sample_weight": np.ones(60)}):
+        with pytest.raises(error, match=rf"^\[fit\] {message}"):
+            fit(loss=lambda scores, labels, sample_weight=None: found(scores), **options)
+
+
+def test_a_loss_that_must_be_given_weights_may_fail():
+    def loss(scores, labels, sample_weight):
+        return np.nan, scores
+
+    with pytest.raises(FloatingPointError, match="loss must be finite, got nan at step 1"):
+        fit(loss=loss, sample_weight=np.ones(60))
 
 
 def test_image_sizes_are_checked_unless_rows_change_on_their_way():

@@ -361,8 +361,10 @@ def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
         return batch
     place = (run.step, run.steps) if _goes_by_step(run.augment) else ()
     x = run.augment(batch.x if run.streamed is None else np.copy(batch.x), run.rng, *place)
-    if len(x) != len(batch.y):
-        raise ValueError(f"[fit] augment must keep the {len(batch.y)} rows, got {x.shape}")
+    if not isinstance(x, BitArray | Codes):
+        x = real_array("fit", "what augment returns", x)
+    if x.ndim < 2 or len(x) != len(batch.y):
+        raise ValueError(f"[fit] augment must keep the {len(batch.y)} rows, got shape {x.shape}")
     return batch._replace(x=x)
 
 
@@ -377,7 +379,9 @@ def _run_step(run: Run, batch: Batch) -> None:
     except ValueError as error:  # packing refuses NaN, which then never reaches the loss
         value, wrong, cause = math.nan, 0, error
     if not math.isfinite(value):
-        where = first_not_finite(run.model, batch.x, batch.y, run.loss)
+        weights = {} if batch.weight is None else {"sample_weight": batch.weight}
+        loss = partial(run.loss, **weights)
+        where = first_not_finite(run.model, batch.x, batch.y, loss)
         if cause is not None and where is None:
             raise cause
         raise FloatingPointError(
