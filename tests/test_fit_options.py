@@ -236,7 +236,7 @@ def test_image_sizes_are_checked_unless_rows_change_on_their_way():
         (lambda: mlp(8, 4, -1, 2), ValueError, r"\[mlp\] depth"),
         (
             lambda: random_crop(np.zeros((1, 2, 2, 1)), 1, fill="a"),
-            TypeError,
+            ValueError,
             r"\[random_crop\] fill",
         ),
         (lambda: to_ternary(make(), keep=(99,)), ValueError, r"\[to_ternary\] keep"),
