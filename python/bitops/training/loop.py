@@ -53,6 +53,7 @@ from .progress import progress_of
 from .schedules import Schedule
 from .statistics import recalibrate as take_statistics
 from .streams import Batch
+from .validation import try_metrics, validate
 
 try:
     from threadpoolctl import threadpool_limits
@@ -139,7 +140,8 @@ def fit(
     metrics : name, callable (scores, targets) -> float, or sequence of them
         Measured on the validation data after every epoch: "accuracy", "top_5_accuracy" (or any
         other number), "mae", "mse", "rmse", "r2". History calls them "validation_accuracy" and so
-        on.
+        on; a function goes by its `__name__`. Each is called once before the first step too, with
+        the targets and scores of a few rows, over and over.
     monitor : str, optional
         The quantity by which the best epoch is chosen: "loss", "train_error", "validation_error",
         "validation_loss", or that of a metric. By default it is the validation error, and the
@@ -269,6 +271,7 @@ def fit(
         callback_settings={k: words for c in called for k, words in c.settings().items()},
     )
     run.monitor = choose_monitor(run, monitor, mode)
+    try_metrics(run)
     if resume is not None:
         settings = restore(run, resume)
         if recalibrate and settings.get("recalibrate") != str(recalibrate):
@@ -441,28 +444,7 @@ def _measure(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
         assert run.data is not None
         rows = run.batch_size // run.accumulate
         take_statistics(run.model, run.data[0], rows=run.recalibrate, batch_size=rows)
-    return _validate(run)
-
-
-def _validate(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
-    """Return error, loss and metrics of the validation data."""
-    if run.validation is None:
-        return None, None, {}
-    x, y = run.validation
-    outputs = run.model.outputs(x)
-    if isinstance(outputs, BitArray):
-        raise TypeError("[fit] the model must end in scores, got one that ends in bits")
-    scores = np.asarray(outputs)
-    errors = run.targets.errors
-    error = None if errors is None else float(np.mean(errors(scores, y)))
-    loss, _ = run.loss(scores, y)
-    metrics = {name: float(metric(scores, y)) for name, metric in run.metrics.items()}
-    for name, value in {"validation_loss": float(loss), **metrics}.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"[fit] {name} must be finite, got {value} after epoch {run.epoch}"
-            )
-    return error, float(loss), metrics
+    return validate(run)
 
 
 @contextmanager

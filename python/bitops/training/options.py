@@ -16,7 +16,7 @@ from ..layers.container import check_layers
 from ..layers.inputs import Activation, as_rows
 from ..ops.array import BitArray
 from ..ops.checks import as_float32, check_integer, check_rate
-from .callbacks import Augment, Callback, Data, Loss, Trainable
+from .callbacks import Augment, Callback, Data, Epoch, Loss, Trainable
 from .losses import (
     Distillation,
     Huber,
@@ -168,7 +168,9 @@ def as_targets(loss: Loss, y: Any, validation: Any) -> Targets:
 def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
     """Return measures of validation data, given or named, by the names that their values get."""
     found: dict[str, Metric] = {}
-    for metric in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
+    own = {field.name for field in fields(Epoch)}
+    is_one = isinstance(metrics, str) or callable(metrics) or not isinstance(metrics, Iterable)
+    for metric in [metrics] if is_one else metrics:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", None)
         function = metric_named(metric) if isinstance(metric, str) else metric
         if not callable(function) or not name:
@@ -177,7 +179,17 @@ def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
                 f"[fit] metrics must be functions or of {names}, with any number for 5, "
                 f"got {metric!r:.80}"
             )
-        found[f"validation_{name}"] = function
+        value = f"validation_{name}"  # its name among the results of an epoch
+        if value in own:
+            raise ValueError(
+                f"[fit] metrics must not have the names of fit's own numbers, got {name!r:.80}, "
+                f"which would be {value}"
+            )
+        if value in found:
+            raise ValueError(
+                f"[fit] metrics must have names of their own, got two of the name {name!r:.80}"
+            )
+        found[value] = function
     if found and validation is None:
         raise ValueError(
             f"[fit] validation must be given for metrics, got None for {metrics!r:.80}"
