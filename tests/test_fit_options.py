@@ -100,9 +100,8 @@ REFUSED = {
     "rate: infinite": ({"schedule": lambda *_: np.inf}, ValueError, "learning rates must"),
     "rate: None": ({"schedule": lambda *_: None}, TypeError, "learning rates must"),
     "rate: text": ({"schedule": lambda *_: "1e-3"}, TypeError, "learning rates must"),
-    "schedule: zero": ({"schedule": 0.0}, ValueError, "schedule must be positive"),
-    "schedule: negative": ({"schedule": -3e-3}, ValueError, "schedule must be positive"),
-    "schedule: NaN": ({"schedule": np.nan}, ValueError, "schedule must be positive"),
+    "schedule: negative": ({"schedule": -3e-3}, ValueError, "schedule must be >= 0 and finite"),
+    "schedule: NaN": ({"schedule": np.nan}, ValueError, "schedule must be >= 0 and finite"),
     "schedule: name": ({"schedule": "cosine"}, ValueError, "schedule must .*'cosine_decay'"),
     "schedule: list": ({"schedule": [1e-3]}, TypeError, "schedule must be a real number"),
     "optimizer: name": ({"optimizer": "Adam"}, ValueError, "optimizer must .* one of 'adam',"),
@@ -115,6 +114,13 @@ REFUSED = {
     ),
     "loss: name": ({"loss": "mse?"}, ValueError, "loss must .* one of 'binary_cross_entropy',"),
     "loss: None": ({"loss": None}, TypeError, "loss must be a callable or a name"),
+    "augment: of nothing": (
+        {"augment": lambda x, rng: None},
+        TypeError,
+        "what augment returns must hold real numbers",
+    ),
+    "augment: a row": ({"augment": lambda x, rng: x[0]}, ValueError, "augment must keep the 20"),
+    "augment: 0-d": ({"augment": lambda x, rng: x.sum()}, ValueError, "augment must keep the 20"),
     "augment: number": ({"augment": 3}, TypeError, "augment must be a callable"),
     "callbacks: None": ({"callbacks": None}, TypeError, "callbacks must be Callback objects"),
     "callbacks: class": ({"callbacks": EarlyStopping}, TypeError, "callbacks must be Callback"),
@@ -161,6 +167,34 @@ def test_refused_before_any_step(case):
     assert_same(model, untouched)
 
 
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (lambda s: 1.0, TypeError, r"loss must return \(value, gradient\), got a float"),
+        (lambda s: None, TypeError, "loss must return"),
+        (lambda s: (1.0, s, s), TypeError, "loss must return .*, got a tuple of 3"),
+        (lambda s: (np.ones(9), s), TypeError, "the value of loss must be a single number"),
+        (lambda s: (np.ones(1), s), TypeError, "the value of loss must be a single number"),
+        (lambda s: ("1", s), TypeError, "the value of loss must be a single number"),
+        (lambda s: (1.0, s[:, :2]), ValueError, r"the gradient of loss must have the shape"),
+        (lambda s: (1.0, s[0]), ValueError, "the gradient of loss must have the shape"),
+        (lambda s: (1.0, None), TypeError, "the gradient of loss must hold real numbers"),
+    ],
+)
+def test_what_a_loss_returns(found, error, message):
+    for options in ({}, {"accumulate": 2, "sample_weight": np.ones(60)}):
+        with pytest.raises(error, match=rf"^\[fit\] {message}"):
+            fit(loss=lambda scores, labels, sample_weight=None: found(scores), **options)
+
+
+def test_a_loss_that_must_be_given_weights_may_fail():
+    def loss(scores, labels, sample_weight):
+        return np.nan, scores
+
+    with pytest.raises(FloatingPointError, match="loss must be finite, got nan at step 1"):
+        fit(loss=loss, sample_weight=np.ones(60))
+
+
 def test_image_sizes_are_checked_unless_rows_change_on_their_way():
     """A network with a pool over the whole image takes any size, but not any channels."""
     images = np.random.default_rng(1).integers(256, size=(6, 5, 5, 3), dtype=np.uint8)
@@ -202,7 +236,7 @@ def test_image_sizes_are_checked_unless_rows_change_on_their_way():
         (lambda: mlp(8, 4, -1, 2), ValueError, r"\[mlp\] depth"),
         (
             lambda: random_crop(np.zeros((1, 2, 2, 1)), 1, fill="a"),
-            TypeError,
+            ValueError,
             r"\[random_crop\] fill",
         ),
         (lambda: to_ternary(make(), keep=(99,)), ValueError, r"\[to_ternary\] keep"),
@@ -296,7 +330,7 @@ def test_the_default_is_adam_with_exponential_decay():
     assert type(look().run.optimizer) is Adam
 
 
-@pytest.mark.parametrize("rate", [0.02, 1, np.float32(0.5), np.int64(1)])
+@pytest.mark.parametrize("rate", [0.02, 1, 0, np.float32(0.5), np.int64(1), np.array(0.5)])
 def test_a_number_as_schedule_is_the_rate_of_all_epochs(rate):
     assert look(schedule=rate, epochs=2).rates == [rate] * 6
 

@@ -154,6 +154,7 @@ REFUSED = {
     ),
     "metric: name": ({"metrics": "acc"}, ValueError, "metrics must be functions or of 'accuracy'"),
     "metric: number": ({"metrics": [3]}, ValueError, "metrics must be functions"),
+    "metrics: None": ({"metrics": None}, ValueError, "metrics must be functions"),
     "metric: no data": (
         {"metrics": "accuracy"},
         ValueError,

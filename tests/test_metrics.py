@@ -25,6 +25,7 @@ from bitops.training.metrics import (
     saturation,
     watched,
 )
+from trainings import Noise
 
 
 def nested():
@@ -89,20 +90,6 @@ def test_saturation():
     codes = Sequential(Quantize(DoReFaActivation(2, 0.25)), Sign(0.2))
     assert saturation(codes, x) == {"0.Quantize": 1.0, "1.Sign": 0.5}
     assert saturation(Sequential(Sign(0.5)), pack(x)) == {"0.Sign": 1.0}
-
-
-class Noise(ReLU):
-    """Draws in evaluation too."""
-
-    def __init__(self):
-        super().__init__()
-        self.rng = np.random.default_rng(0)
-
-    def forward(self, x, *, training=False):
-        return super().forward(x, training=training) + self.rng.random()
-
-    def generators(self):
-        return [self.rng]
 
 
 def test_saturation_changes_nothing():

@@ -189,10 +189,14 @@ def test_arrays(tmp_path, rng):
     assert_array_equal(data.x_test[..., 0], x[:6])
     assert_array_equal(data.y_test, [0, 1] * 3)
     assert_array_equal(data.x_validation[..., 0], x[:2])
+    parts["y_test"] = np.char.encode(parts["y_test"], "utf-8")
+    np.savez(path, **parts, mean=x.mean())
+    assert_array_equal(load_npz(path).y_test, [0, 1] * 3)
 
 
 BYTES = np.zeros((8, 5, 4), np.uint8)
 HALVES = np.arange(8) % 2
+TRAIN = {"x_train": BYTES, "y_train": HALVES}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +206,22 @@ HALVES = np.arange(8) % 2
         ({"x": BYTES}, "must hold arrays x and y"),
         ({"x": BYTES / 255, "y": HALVES}, "must be uint8 of shape .* got float64"),
         ({"x": BYTES[0], "y": HALVES}, r"got uint8 of shape \(5, 4\)"),
-        ({"x": BYTES[:0], "y": HALVES[:0]}, r"got uint8 of shape \(0, 5, 4, 1\)"),
+        (
+            {"x": BYTES[:0], "y": HALVES[:0]},
+            r"train images in .* not be empty, got an array of shape \(0, 5, 4, 1\)",
+        ),
+        ({**TRAIN, "x_test": BYTES[:0], "y_test": HALVES[:0]}, "test images in .* not be empty"),
+        ({**TRAIN, "x_test": BYTES}, "must be one pair, .* got x_test beside x_train, y_train"),
+        ({**TRAIN, "y_valid": HALVES}, "got y_valid beside"),
+        ({**TRAIN, "x_dev": BYTES, "y_dev": HALVES}, "got x_dev, y_dev beside x_train, y_train"),
+        ({**TRAIN, "x": BYTES}, "got x beside"),
+        ({**TRAIN, "x": BYTES, "y": HALVES}, "got x_train, y_train beside x, y"),
+        (
+            {**TRAIN, "x_val": BYTES, "y_val": HALVES, "x_valid": BYTES, "y_valid": HALVES},
+            "got x_val, y_val beside x_train, y_train, x_valid, y_valid",
+        ),
+        ({"x": BYTES, "y": np.array([b"\xff", b"b"])[HALVES]}, "labels of bytes in .* UTF-8"),
+        ({**TRAIN, "x_test": BYTES, "y_test": HALVES.astype(str)}, "all be integers or all be str"),
         ({"x": np.zeros((8, 3, 9, 9), np.uint8), "y": HALVES}, "must come last"),
         ({"x": BYTES, "y": HALVES[:7]}, r"of shape \(8,\), got int64 of shape \(7,\)"),
         ({"x": BYTES, "y": HALVES / 2}, "got float64"),
@@ -211,7 +230,7 @@ HALVES = np.arange(8) % 2
         ({"x": BYTES, "y": np.arange(8) // 6}, "at least 3 images of each class, .* got 2 of '1'"),
         (
             {"x_train": BYTES, "y_train": HALVES, "x_test": BYTES, "y_test": HALVES + 1},
-            "got 2 in test alone",
+            "training images of every class, got none of the label 2, which is in test",
         ),
         (
             {"x_train": BYTES, "y_train": HALVES, "x_test": BYTES[:, 1:], "y_test": HALVES},

@@ -78,7 +78,7 @@ def test_stretched():
     ("make", "name"),
     [
         (lambda: ExponentialDecay(1e-3, 0), "ExponentialDecay"),
-        (lambda: StepDecay(0.0, ()), "StepDecay"),
+        (lambda: StepDecay(-0.5, ()), "StepDecay"),
         (lambda: StepDecay(1.0, (3, 2)), "StepDecay"),
         (lambda: StepDecay(1.0, (0,)), "StepDecay"),
         (lambda: StepDecay(1.0, (1, 2), (0.5,)), "StepDecay"),

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from bitops import BitArray, pack
 from bitops.layers import BatchNorm, BinaryDense, Dense, Sequential
 from bitops.training import Checkpoint, Log, cross_entropy, mse, read_log
 from trainings import OPTIONS, At, Calls, assert_same, data, dense, press
@@ -89,6 +90,36 @@ def test_batches_are_drawn_ahead_in_a_thread():
     seen.clear()
     fit(read(), epochs=1, steps_per_epoch=5, prefetch=0)
     assert seen == [threading.current_thread().name] * 5
+
+
+class Refilled:
+    """Batches in the same arrays, which are written anew for each."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        x, y, weight = self.kind(X[:20]), Y[:20].copy(), np.zeros(20, np.float32)
+        for i, (rows, labels) in enumerate(BATCHES):
+            if isinstance(x, BitArray):
+                x.words[:] = self.kind(rows).words
+            else:
+                x[:] = rows
+            y[:], weight[:] = labels, i
+            yield x, y, weight
+
+
+@pytest.mark.parametrize(
+    "kind", [np.copy, np.float32, lambda x: pack(x > 99), lambda x: np.zeros((20, 80))[:, ::2]]
+)
+def test_an_iterable_may_fill_the_same_arrays(kind):
+    one_by_one, _ = fit(Refilled(kind), loss=cross_entropy, prefetch=0)
+    for prefetch in (1, 3):
+        ahead, _ = fit(Refilled(kind), loss=cross_entropy, prefetch=prefetch)
+        assert_same(ahead, one_by_one)
 
 
 def test_batches_of_several_sizes():
@@ -247,6 +278,14 @@ def test_refused(case):
     with pytest.raises(error, match=rf"^\[fit\] {message}"):
         fit(batches, **options)
     assert not [t for t in threading.enumerate() if t.name == "bitops-batches"]
+
+
+def test_weights_of_classes_are_checked_before_the_first_batch():
+    calls = Calls()
+    for weights in ([1, 2], {4: 1}, {0: -1}):
+        with pytest.raises(ValueError, match=r"^\[fit\] (classes of )?class_weight must"):
+            fit(BATCHES, class_weight=weights, callbacks=calls)
+    assert calls.names == []
 
 
 def test_options_of_batches_are_refused_with_rows():

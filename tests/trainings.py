@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import safetensors
 
+from bitops.layers import ReLU
 from bitops.models import mlp
 from bitops.training.callbacks import Callback
 
@@ -46,6 +47,20 @@ class Calls(Callback):
 
     def on_end(self, run):
         self.names.append("interrupted" if run.interrupted else "end")
+
+
+class Noise(ReLU):
+    """Draws in evaluation too."""
+
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, x, *, training=False):
+        return super().forward(x, training=training) + self.rng.random()
+
+    def generators(self):
+        return [self.rng]
 
 
 class At(Callback):

@@ -228,7 +228,8 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         there are such parts. Those that are not there are chosen at random from the training
         images, always in the same way: for each a tenth of every class, at least one. Images are
         uint8 of shape (n, height, width) or (n, height, width, channels), labels are integers or
-        strings of shape (n,) or (n, 1).
+        strings, also as UTF-8, of shape (n,) or (n, 1). Arrays whose names begin otherwise do not
+        count.
 
     Returns
     -------
@@ -256,17 +257,28 @@ def load_npz(path: str | os.PathLike) -> Dataset:
     path = Path(path)
     arrays = read_npz("load_npz", path)
     pairs = _pairs(path, arrays)
-    x = {part: _as_images(path, images) for part, (images, _) in pairs.items()}
+    x = {part: _as_images(path, part, images) for part, (images, _) in pairs.items()}
     labels = {part: _as_labels(path, *pair) for part, pair in pairs.items()}
     if len({images.shape[1:] for images in x.values()}) > 1:
         sizes = ", ".join(str(images.shape[1:]) for images in x.values())
         raise ValueError(f"[load_npz] images in {path} must have one size, got {sizes}")
     classes = np.unique(labels["train"])
+    if len(classes) < 2:
+        raise ValueError(
+            f"[load_npz] {path} must train two or more classes, got {len(classes)} of them"
+        )
     for part, values in labels.items():
+        if (values.dtype.kind == "U") != (classes.dtype.kind == "U"):
+            raise ValueError(
+                f"[load_npz] labels in {path} must all be integers or all be strings, got "
+                f"{classes.dtype} in train and {values.dtype} in {part}"
+            )
         unknown = np.setdiff1d(values, classes)
-        if len(unknown) or len(classes) < 2:
-            got = f"{unknown[0]} in {part} alone" if len(unknown) else f"{len(classes)} of them"
-            raise ValueError(f"[load_npz] {path} must train two or more classes, got {got}")
+        if len(unknown):
+            raise ValueError(
+                f"[load_npz] {path} must have training images of every class, got none of the "
+                f"label {unknown[0].item()!r}, which is in {part}"
+            )
     y = {part: np.searchsorted(classes, values) for part, values in labels.items()}
     names = [str(value) for value in classes.tolist()]
     missing = [part for part in PARTS[1:] if part not in x]
@@ -277,26 +289,38 @@ def load_npz(path: str | os.PathLike) -> Dataset:
 
 def _pairs(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Part]:
     """Return images and labels of each part that there is."""
+    endings = {f"_{ending}": part for part, endings in NAMES.items() for ending in endings}
     if "x" in arrays and "y" in arrays:
-        return {"train": (arrays["x"], arrays["y"])}
+        endings = {"": "train"}
+    used: list[str] = []
     pairs = {}
-    for part, endings in NAMES.items():
-        for ending in endings:
-            x, y = arrays.get(f"x_{ending}"), arrays.get(f"y_{ending}")
-            if x is not None and y is not None:
-                pairs[part] = x, y
+    for ending, part in endings.items():
+        names = f"x{ending}", f"y{ending}"
+        if part not in pairs and all(name in arrays for name in names):
+            pairs[part] = arrays[names[0]], arrays[names[1]]
+            used += names
     if "train" not in pairs:
         raise ValueError(
             f"[load_npz] {path} must hold arrays x and y, or x_train and y_train, got "
             f"{', '.join(arrays) or 'none'}"
         )
+    left = [name for name in arrays if name.split("_")[0] in ("x", "y") and name not in used]
+    if left:
+        raise ValueError(
+            f"[load_npz] arrays x and y in {path} must be one pair, or a pair for each of train, "
+            f"validation and test, got {', '.join(left)} beside {', '.join(used)}"
+        )
     return pairs
 
 
-def _as_images(path: Path, x: np.ndarray) -> np.ndarray:
+def _as_images(path: Path, part: str, x: np.ndarray) -> np.ndarray:
     if x.ndim == 3:
         x = x[..., np.newaxis]
-    if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
+    if not x.size:
+        raise ValueError(
+            f"[load_npz] {part} images in {path} must not be empty, got an array of shape {x.shape}"
+        )
+    if x.dtype != np.uint8 or x.ndim != 4:
         raise ValueError(
             f"[load_npz] images in {path} must be uint8 of shape (n, height, width) or (n, height, "
             f"width, channels), got {x.dtype} of shape {x.shape}"
@@ -312,6 +336,13 @@ def _as_images(path: Path, x: np.ndarray) -> np.ndarray:
 def _as_labels(path: Path, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if y.shape == (len(x), 1):
         y = y[:, 0]
+    if y.dtype.kind == "S":
+        try:
+            y = np.char.decode(y, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"[load_npz] labels of bytes in {path} must be UTF-8: {error}"
+            ) from None
     if y.shape != (len(x),) or y.dtype.kind not in "iuU":
         raise ValueError(
             f"[load_npz] labels in {path} must be integers or strings of shape ({len(x)},), got "

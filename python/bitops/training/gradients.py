@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..layers.base import backward_weights
+from ..ops.checks import real_array
 from .streams import Batch
 
 if TYPE_CHECKING:
     from .callbacks import Loss, Run, Trainable
 
-__all__ = ["PairwiseSum", "add_gradients", "add_up", "compute_gradients", "parts_of"]
+__all__ = [
+    "PairwiseSum",
+    "add_gradients",
+    "add_up",
+    "call_loss",
+    "compute_gradients",
+    "parts_of",
+    "single_number",
+]
 
 Errors = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -54,10 +63,40 @@ def compute_gradients(
     """Pass rows forward and, with a share of the gradient, backward; return loss and errors."""
     scores = np.asarray(model.forward(batch.x, training=True))
     weights = {} if batch.weight is None else {"sample_weight": batch.weight}
-    value, grad = loss(scores, batch.y, **weights)
+    value, grad = call_loss(loss, scores, batch.y, **weights)
     if math.isfinite(value):
         backward_weights(model, grad if share == 1 else grad * np.float32(share))
     return value, 0 if errors is None else errors(scores, batch.y).sum().item()
+
+
+def call_loss(
+    loss: Loss, scores: np.ndarray, targets: np.ndarray, **weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Call a loss, which may be anybody's, and check that it returns a value and its gradient."""
+    found = loss(scores, targets, **weights)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        count = f" of {len(found)}" if isinstance(found, tuple | list) else ""
+        raise TypeError(
+            f"[fit] loss must return (value, gradient), got a {type(found).__name__}{count}"
+        )
+    value = single_number("the value of loss", found[0])
+    grad = real_array("fit", "the gradient of loss", found[1])
+    if grad.shape != scores.shape:
+        raise ValueError(
+            f"[fit] the gradient of loss must have the shape {scores.shape} of the scores, "
+            f"got {grad.shape}"
+        )
+    return value, grad
+
+
+def single_number(what: str, value: Any) -> float:
+    """Return the result of a function of the caller's as a float."""
+    try:
+        if np.ndim(value) == 0 and not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"[fit] {what} must be a single number, got {value!r:.80}")
 
 
 class PairwiseSum:

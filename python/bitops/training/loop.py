@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 
 from .. import _core
-from ..layers.inputs import check_flag
+from ..layers.inputs import Codes, check_flag
 from ..ops.array import BitArray
-from ..ops.checks import as_generator, check_integer, check_rate
+from ..ops.checks import as_generator, check_integer, real_array
 from .callbacks import (
     Augment,
     Callback,
@@ -41,6 +41,7 @@ from .options import (
     as_loss,
     as_metrics,
     as_optimizer,
+    as_rate,
     as_schedule,
     as_targets,
     as_validation,
@@ -52,6 +53,7 @@ from .progress import progress_of
 from .schedules import Schedule
 from .statistics import recalibrate as take_statistics
 from .streams import Batch
+from .validation import try_metrics, validate
 
 try:
     from threadpoolctl import threadpool_limits
@@ -109,8 +111,8 @@ def fit(
     steps_per_epoch : int, optional
         Batches of an epoch where x is an iterable; by default its length.
     prefetch : int
-        Batches that a thread draws ahead from the iterable; 0 draws each when it is needed, without
-        a thread.
+        Batches that a thread draws ahead from the iterable, and copies; 0 draws each when it is
+        needed, without a thread or a copy.
     validation : tuple of (x, y), optional
         Error and loss on it are measured after every epoch. At the end `model` holds the weights
         of the best epoch, the first of equal ones; without validation those of the last.
@@ -138,7 +140,8 @@ def fit(
     metrics : name, callable (scores, targets) -> float, or sequence of them
         Measured on the validation data after every epoch: "accuracy", "top_5_accuracy" (or any
         other number), "mae", "mse", "rmse", "r2". History calls them "validation_accuracy" and so
-        on.
+        on; a function goes by its `__name__`. Each is called once before the first step too, with
+        the targets and scores of a few rows, over and over.
     monitor : str, optional
         The quantity by which the best epoch is chosen: "loss", "train_error", "validation_error",
         "validation_loss", or that of a metric. By default it is the validation error, and the
@@ -189,8 +192,9 @@ def fit(
 
     Notes
     -----
-    A thread draws batches from an iterable and checks them while the training computes. What the
-    iterable raises, `fit` raises; when it ends, the thread has ended. `resume` draws all batches
+    A thread draws batches from an iterable, checks and copies them while the training computes, so
+    that the iterable may fill the same arrays for each batch. What it raises, `fit` raises; when
+    `fit` ends, the thread has ended. `resume` draws all batches
     before the checkpoint once more and passes over them, and is exact if they come in the same
     order.
 
@@ -267,6 +271,7 @@ def fit(
         callback_settings={k: words for c in called for k, words in c.settings().items()},
     )
     run.monitor = choose_monitor(run, monitor, mode)
+    try_metrics(run)
     if resume is not None:
         settings = restore(run, resume)
         if recalibrate and settings.get("recalibrate") != str(recalibrate):
@@ -332,7 +337,7 @@ def _goes_by_step(function: Schedule | Augment | None) -> bool:
 def _set_rate(run: Run, place: int, places: int) -> None:
     """Set the learning rate of an epoch or of a step."""
     rate = run.optimizer.lr if run.schedule is None else run.schedule(place, places)
-    run.optimizer.lr = check_rate("fit", "learning rates", rate, zero=True)
+    run.optimizer.lr = as_rate("learning rates", rate)
 
 
 def _begin_epoch(run: Run) -> None:
@@ -359,8 +364,10 @@ def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
         return batch
     place = (run.step, run.steps) if _goes_by_step(run.augment) else ()
     x = run.augment(batch.x if run.streamed is None else np.copy(batch.x), run.rng, *place)
-    if len(x) != len(batch.y):
-        raise ValueError(f"[fit] augment must keep the {len(batch.y)} rows, got {x.shape}")
+    if not isinstance(x, BitArray | Codes):
+        x = real_array("fit", "what augment returns", x)
+    if x.ndim < 2 or len(x) != len(batch.y):
+        raise ValueError(f"[fit] augment must keep the {len(batch.y)} rows, got shape {x.shape}")
     return batch._replace(x=x)
 
 
@@ -375,7 +382,9 @@ def _run_step(run: Run, batch: Batch) -> None:
     except ValueError as error:  # packing refuses NaN, which then never reaches the loss
         value, wrong, cause = math.nan, 0, error
     if not math.isfinite(value):
-        where = first_not_finite(run.model, batch.x, batch.y, run.loss)
+        weights = {} if batch.weight is None else {"sample_weight": batch.weight}
+        loss = partial(run.loss, **weights)
+        where = first_not_finite(run.model, batch.x, batch.y, loss)
         if cause is not None and where is None:
             raise cause
         raise FloatingPointError(
@@ -435,28 +444,7 @@ def _measure(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
         assert run.data is not None
         rows = run.batch_size // run.accumulate
         take_statistics(run.model, run.data[0], rows=run.recalibrate, batch_size=rows)
-    return _validate(run)
-
-
-def _validate(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
-    """Return error, loss and metrics of the validation data."""
-    if run.validation is None:
-        return None, None, {}
-    x, y = run.validation
-    outputs = run.model.outputs(x)
-    if isinstance(outputs, BitArray):
-        raise TypeError("[fit] the model must end in scores, got one that ends in bits")
-    scores = np.asarray(outputs)
-    errors = run.targets.errors
-    error = None if errors is None else float(np.mean(errors(scores, y)))
-    loss, _ = run.loss(scores, y)
-    metrics = {name: float(metric(scores, y)) for name, metric in run.metrics.items()}
-    for name, value in {"validation_loss": float(loss), **metrics}.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"[fit] {name} must be finite, got {value} after epoch {run.epoch}"
-            )
-    return error, float(loss), metrics
+    return validate(run)
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..layers.container import check_layers
 from ..layers.inputs import Activation, as_rows
 from ..ops.array import BitArray
 from ..ops.checks import as_float32, check_integer, check_rate
-from .callbacks import Augment, Callback, Data, Loss, Trainable
+from .callbacks import Augment, Callback, Data, Epoch, Loss, Trainable
 from .losses import (
     Distillation,
     Huber,
@@ -44,6 +45,7 @@ __all__ = [
     "as_loss",
     "as_metrics",
     "as_optimizer",
+    "as_rate",
     "as_schedule",
     "as_targets",
     "as_validation",
@@ -117,7 +119,13 @@ def as_schedule(schedule: Any, given: Optimizer | None) -> Schedule | None:
         return _named("schedule", "a callable, a rate", SCHEDULES, schedule)(start)
     if callable(schedule):
         return schedule
-    return SCHEDULES["constant"](check_rate("fit", "schedule", schedule))
+    return SCHEDULES["constant"](as_rate("schedule", schedule))
+
+
+def as_rate(name: str, rate: Any) -> float:
+    """Return a learning rate, which may be 0, or an array that is a single number."""
+    number = rate[()] if isinstance(rate, np.ndarray) and rate.ndim == 0 else rate
+    return check_rate("fit", name, number, zero=True)
 
 
 def as_loss(loss: Any) -> Loss:
@@ -160,7 +168,9 @@ def as_targets(loss: Loss, y: Any, validation: Any) -> Targets:
 def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
     """Return measures of validation data, given or named, by the names that their values get."""
     found: dict[str, Metric] = {}
-    for metric in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
+    own = {field.name for field in fields(Epoch)}
+    is_one = isinstance(metrics, str) or callable(metrics) or not isinstance(metrics, Iterable)
+    for metric in [metrics] if is_one else metrics:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", None)
         function = metric_named(metric) if isinstance(metric, str) else metric
         if not callable(function) or not name:
@@ -169,7 +179,17 @@ def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
                 f"[fit] metrics must be functions or of {names}, with any number for 5, "
                 f"got {metric!r:.80}"
             )
-        found[f"validation_{name}"] = function
+        value = f"validation_{name}"  # its name among the results of an epoch
+        if value in own:
+            raise ValueError(
+                f"[fit] metrics must not have the names of fit's own numbers, got {name!r:.80}, "
+                f"which would be {value}"
+            )
+        if value in found:
+            raise ValueError(
+                f"[fit] metrics must have names of their own, got two of the name {name!r:.80}"
+            )
+        found[value] = function
     if found and validation is None:
         raise ValueError(
             f"[fit] validation must be given for metrics, got None for {metrics!r:.80}"
@@ -253,8 +273,6 @@ class Sources:
                 f"[fit] x must be rows, with y, or an iterable of batches (x, y), "
                 f"got {batches!r:.80} alone"
             )
-        if self.class_weight is not None:
-            check_weighing(self.loss)
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"[fit] class_weight must be an array or a mapping for batches, whose classes are "
@@ -263,7 +281,13 @@ class Sources:
         steps = _count_steps(batches) if steps is None else steps
         steps = check_integer("fit", "steps_per_epoch", steps, 1)
         prefetch = check_integer("fit", "prefetch", prefetch, 0)
-        return Source(stream=Stream(batches, steps, prefetch, self._batch))
+        # as they are now, for the batches of all epochs
+        own = replace(self, class_weight=copy.deepcopy(self.class_weight))
+        if self.class_weight is not None:
+            check_weighing(self.loss)
+            if self.model.out_features is not None:
+                own._weight(np.zeros(0, np.int64), None)
+        return Source(stream=Stream(batches, steps, prefetch, own._batch))
 
     def _batch(self, given: Any) -> Batch:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):

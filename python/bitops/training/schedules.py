@@ -64,7 +64,7 @@ class StepDecay:
     Parameters
     ----------
     start : float
-        Rate before the first of them.
+        Rate before the first of them, which may be 0.
     boundaries : tuple of int
         Epochs, counted from 0 and increasing; from each of them on a further factor applies.
     factor : float or tuple of float
@@ -82,7 +82,7 @@ class StepDecay:
 
     def __post_init__(self):
         steps = list(self.boundaries)
-        check_rate("StepDecay", "start", self.start)
+        check_rate("StepDecay", "start", self.start, zero=True)
         for boundary in steps:
             check_integer("StepDecay", "boundaries", boundary)
         if sorted(set(steps)) != steps or (steps and steps[0] < 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import queue
 import threading
@@ -36,7 +37,8 @@ class Stream:
     steps : int
         Batches of an epoch.
     prefetch : int
-        How many are drawn ahead, in a thread; 0 for none.
+        How many are drawn ahead, in a thread, and copied, as the iterable may fill the same arrays
+        again meanwhile; 0 for none. Then a batch is used before the next is drawn.
     prepare : callable
         Checks what the iterable gives, and makes a `Batch` of it.
     """
@@ -118,7 +120,8 @@ class Stream:
             count = 0
             for count, given in enumerate(itertools.islice(passes, total), 1):
                 if count > done:
-                    yield self._prepare(given)
+                    batch = self._prepare(given)
+                    yield copy.deepcopy(batch) if self._prefetch else batch
             if count < total:
                 raise ValueError(
                     f"[fit] x must give {total} batches, {self.steps} an epoch, got {count}"
