@@ -25,7 +25,7 @@ from ..layers.states import (
 )
 from ..ops.array import BitArray
 from ..ops.checks import check_integer
-from .callbacks import Callback, Epoch, History, Position, Run
+from .callbacks import Epoch, History, Position, Run, Writer
 from .metrics import binary_parameters, check_parameters
 from .settings import check_settings, settings_of
 
@@ -38,11 +38,13 @@ _KEYS = {"format", "version", "settings", "history", "best", "position", "genera
 _OPTIONAL = {"train_error", "validation_error", "validation_loss"}  # results that an epoch may lack
 
 
-class Checkpoint(Callback):
+class Checkpoint(Writer):
     """Write the state of a training to a file, from which `fit(..., resume=path)` goes on.
 
     It is also written at the end, even if Ctrl-C is the end. A training that is interrupted and
     resumed with the same number of threads gives, bit for bit, the weights of one that is not.
+    `fit` calls it after all other callbacks, so that it holds what these have changed; only at the
+    end it comes first, as what they do then is no part of a training that goes on.
 
     Parameters
     ----------
@@ -81,14 +83,14 @@ class Checkpoint(Callback):
         steps: int | None = None,
         overwrite: bool = False,
     ):
-        self.path = Path(path)
+        super().__init__(path, overwrite=overwrite)
         for name, value in (("every", every), ("steps", steps)):
             if value is not None:
                 check_integer("Checkpoint", name, value, 1)
-        self.every, self.steps, self.overwrite = every, steps, overwrite
+        self.every, self.steps = every, steps
         self._written: tuple[int, int] | None = None
 
-    def on_start(self, run: Run) -> None:
+    def check(self, run: Run) -> None:
         self._written = None
         settings_of(run)  # now, before anything in them changes
         try_file("Checkpoint", self.path)
