@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -36,10 +37,11 @@ from bitops.quantizers import (
 from bitops.training.augment import random_crop, random_flip
 from bitops.training.callbacks import Annealing, Callback, EarlyStopping
 from bitops.training.checkpoint import Checkpoint
+from bitops.training.log import Log
 from bitops.training.losses import cross_entropy
 from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
 from bitops.training.schedules import CosineDecay
-from trainings import OPTIONS, At, assert_same, data, dense, press, read
+from trainings import OPTIONS, At, assert_same, data, dense, press, read, stop
 
 
 class Crash(Exception):
@@ -50,6 +52,17 @@ def crash(run):
     raise Crash
 
 
+class AtEpoch(Callback):
+    """Does something at the end of an epoch."""
+
+    def __init__(self, epoch, do):
+        self.epoch, self.do = epoch, do
+
+    def on_epoch(self, run):
+        if run.epoch == self.epoch:
+            self.do(run)
+
+
 def without_times(history):
     return [(e.number, e.learning_rate, e.loss, e.train_error, e.validation_error) for e in history]
 
@@ -58,6 +71,8 @@ def check_resumed(path, make, optimizer=Adam, interrupt=press, step=7, written=N
     """A training that ends at a step and is resumed equals one that runs through, bit for bit."""
     x, y = options.pop("data", None) or data()
     options = {**OPTIONS, **options}
+    ends_epoch = interrupt is crash and step % 5 == 0  # between its last step and its checkpoint
+    end = AtEpoch(step // 5, crash) if ends_epoch else At(step, interrupt)
 
     def fit(model, **more):
         kind = optimizer(model.parameters())
@@ -68,7 +83,7 @@ def check_resumed(path, make, optimizer=Adam, interrupt=press, step=7, written=N
     kind, history = fit(model)
     broken = make()
     error = {press: KeyboardInterrupt, crash: Crash}[interrupt]
-    callbacks = [*options.get("callbacks", []), written or Checkpoint(path), At(step, interrupt)]
+    callbacks = [*options.get("callbacks", []), written or Checkpoint(path), end]
     with pytest.raises(error):
         fit(broken, callbacks=callbacks)
     resumed = make(seed=9)  # its weights and generators come from the file
@@ -109,6 +124,64 @@ def test_resumed_after_a_crash(tmp_path, every, step):
     """
     path = tmp_path / "c"
     check_resumed(path, dense, interrupt=crash, step=step, written=Checkpoint(path, **every))
+
+
+class Halve(Callback):
+    """Changes the training, as schedules of one's own do."""
+
+    def on_epoch(self, run):
+        run.optimizer.lr /= 2
+
+
+@pytest.mark.parametrize("end", ["stop", "press"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_checkpoint_holds_what_callbacks_change(tmp_path, end, place):
+    """Wherever it stands among them; also for an optimizer that goes on with its present rate."""
+    x, y = data()
+    path, whole, parts = tmp_path / "c", dense(), dense()
+    whole.fit(x, y, optimizer=Adam(whole.parameters()), callbacks=Halve(), **OPTIONS)
+    optimizer = Adam(parts.parameters())
+    callbacks = [Halve(), AtEpoch(2, {"stop": stop, "press": press}[end])]
+    callbacks.insert(place, Checkpoint(path))
+    with suppress(KeyboardInterrupt):
+        parts.fit(x, y, optimizer=optimizer, callbacks=callbacks, **OPTIONS)
+    assert optimizer.lr == Adam(parts.parameters()).lr / 4
+    fresh = dense(seed=1)
+    for model, kind in ((fresh, Adam(fresh.parameters())), (parts, optimizer)):
+        model.fit(x, y, optimizer=kind, resume=path, callbacks=Halve(), **OPTIONS)
+        assert_same(whole, model)
+    # another rate of an optimizer that is new is another training
+    other = SGD(fresh.parameters()), Adam(fresh.parameters(), 0.1)
+    for kind, message in zip(
+        other, ("optimizer is Adam", "schedule is lr=0.001 there"), strict=True
+    ):
+        with pytest.raises(ValueError, match=message):
+            fresh.fit(x, y, optimizer=kind, resume=path, **OPTIONS)
+
+
+def test_a_training_that_is_refused_changes_no_file(tmp_path):
+    """Checks of all callbacks come before any of them writes."""
+    x, y = data()
+    log, path, early = tmp_path / "l.csv", tmp_path / "c", tmp_path / "early"
+    dense().fit(x, y, callbacks=[AtEpoch(2, stop), Checkpoint(early)], **OPTIONS)
+    dense().fit(x, y, callbacks=[Log(log), Checkpoint(path)], **OPTIONS)
+    before = log.read_bytes(), path.read_bytes()
+
+    class Refuse(Callback):
+        def on_start(self, run):
+            raise RuntimeError
+
+    for last, error in (
+        (Checkpoint(path), FileExistsError),
+        (EarlyStopping(1, monitor="validation_loss"), ValueError),
+        (Refuse(), RuntimeError),
+    ):
+        with pytest.raises(error):
+            dense().fit(x, y, callbacks=[Log(log), last], resume=early, **OPTIONS)
+        assert (log.read_bytes(), path.read_bytes()) == before
+    with pytest.raises(ValueError, match=r"^\[fit\] callbacks must each write a file of their own"):
+        dense().fit(x, y, callbacks=[Log(log), Checkpoint(log)], **OPTIONS)
+    assert log.read_bytes() == before[0]
 
 
 def test_resumed_from_before_the_first_step(tmp_path):

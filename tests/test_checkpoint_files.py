@@ -18,7 +18,7 @@ from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.losses import hinge, squared_hinge
 from bitops.training.optim import SGD, Adam
-from bitops.training.schedules import CosineDecay
+from bitops.training.schedules import CosineDecay, PerStep
 from trainings import OPTIONS, At, arrays, data, dense, read, stop
 
 
@@ -120,6 +120,117 @@ def test_other_optimizers_are_refused(checkpoint, optimizer, message):
     model = dense()
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, optimizer=optimizer(model.parameters()), resume=checkpoint, **OPTIONS)
+
+
+def weighted(c):
+    def loss(scores, labels):
+        value, gradient = squared_hinge(scores, labels)
+        return c * value, c * gradient
+
+    return loss
+
+
+class Falling:
+    """Has no words of its own; what it counts is its own affair."""
+
+    def __init__(self, start):
+        self.start, self._calls = start, 0
+
+    def __call__(self, epoch, epochs):
+        self._calls += 1
+        return self.start / (1 + epoch)
+
+
+def with_default(c):
+    return lambda scores, labels, c=c: squared_hinge(scores, labels)
+
+
+def scaled(model):
+    model.parameters()[0].lr_scale *= 2
+
+
+def unclipped(model):
+    model.parameters()[0].clip_value = None
+
+
+def decaying(*places):
+    def make(model):
+        parameters = model.parameters()
+        return SGD(parameters, l2=0.1, decayed=[parameters[i] for i in places])
+
+    return make
+
+
+# what stays the same has the same words, and what differs is named
+DETAILS = {
+    "closure": ({"loss": lambda: weighted(1.0)}, {"loss": lambda: weighted(2.0)}, "loss are c=1.0"),
+    "default": ({"loss": lambda: with_default(1)}, {"loss": lambda: with_default(2)}, "loss are c"),
+    "array": (
+        {"loss": lambda: weighted(np.ones(()))},
+        {"loss": lambda: weighted(np.zeros(()))},
+        "values of loss are c=float64 of shape",
+    ),
+    "object": (
+        {"schedule": lambda: Falling(0.1)},
+        {"schedule": lambda: Falling(0.2)},
+        "values of schedule are start=0.1 there and start=0.2 here",
+    ),
+    "inside": (
+        {"schedule": lambda: PerStep(Falling(0.1))},
+        {"schedule": lambda: PerStep(Falling(0.2))},
+        r"schedule are schedule=.*Falling object>\(start=0.1\) there",
+    ),
+    "decayed": (
+        {"optimizer": decaying(0)},
+        {"optimizer": decaying(1)},
+        "decayed parameters are 0 there and 1 here",
+    ),
+    "rate": ({}, {"change": scaled}, r"parameter 0 is lr_scale=\d.* there and lr_scale="),
+    "clip": ({}, {"change": unclipped}, "clip_value=1.0 there and .* clip_value=None here"),
+    "rounding": (
+        {"change": lambda model: model.round_gradients(0, 8)},
+        {},
+        "gradient bits is 8 there and none here",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DETAILS)
+def test_trainings_that_differ_in_a_detail(tmp_path, name):
+    there, here, message = DETAILS[name]
+    path = tmp_path / "c"
+
+    def train(change=None, optimizer=None, callbacks=(), resume=None, **made):
+        model, options = dense(), {option: make() for option, make in made.items()}
+        if change is not None:
+            change(model)
+        if optimizer is not None:
+            options["optimizer"] = optimizer(model)
+        model.fit(*data(), callbacks=callbacks, resume=resume, **OPTIONS, **options)
+
+    train(**there, callbacks=[Checkpoint(path), At(2, stop)])
+    train(**there, resume=path)
+    with pytest.raises(ValueError, match=message):
+        train(**here, resume=path)
+
+
+def test_files_without_details_are_compared_by_the_rest(checkpoint):
+    """Those of earlier versions, which wrote numbers as they came."""
+    description, tensors = read(checkpoint)
+    settings = description["settings"]
+    later = ("values ", "parameter ", "optimized ", "decayed ", "gradient ")
+    description["settings"] = {k: v for k, v in settings.items() if not k.startswith(later)}
+    words = (
+        settings["optimizer"].replace("'l2': 0.0", "'l2': 0").replace("0.9,", "np.float64(0.9),")
+    )
+    assert words != settings["optimizer"]
+    description["settings"]["optimizer"] = words
+    write(checkpoint, description, tensors)
+    resume(checkpoint)
+    model = dense()
+    model.round_gradients(0, 6)
+    with pytest.raises(ValueError, match="gradient bits is 8 or none there and 6 here"):
+        model.fit(*data(), resume=checkpoint, **OPTIONS)
 
 
 def resume(path):
@@ -313,7 +424,7 @@ def test_defaults_have_names_that_last():
 
     class Keep(Callback):
         def on_end(self, run):
-            from bitops.training.checkpoint import settings_of
+            from bitops.training.settings import settings_of
 
             texts.extend(settings_of(run).values())
 

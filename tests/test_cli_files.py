@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,13 +44,15 @@ def test_existing_files_are_not_replaced_unasked(capsys, folder, tmp_path):
     before = checkpoint.read_bytes(), log.read_bytes()
     message = usage_error(capsys, *argv, "--checkpoint", str(checkpoint))
     assert "--checkpoint: go on with --resume or replace it with --overwrite, " in message
-    message = usage_error(capsys, *argv, "--log", str(log))
-    assert "--log: replace it with --overwrite, " in message and message.endswith("exists")
+    for option in ("--log", "--save"):
+        message = usage_error(capsys, *argv, option, str(log))
+        assert f"{option}: replace it with --overwrite, " in message and message.endswith("exists")
     message = usage_error(capsys, *argv, *keep, "--resume", "--overwrite")
     assert "not allowed with argument --resume" in message
     # a checkpoint that is not there yet, by a slip, beside a log that is
     slip = ["--checkpoint", str(tmp_path / "rum.ckpt"), "--log", str(log)]
-    assert "must be new or the log of the training" in failure(capsys, *argv, *slip, "--resume")
+    message = usage_error(capsys, *argv, *slip, "--resume")
+    assert "--log: there is no checkpoint" in message and "replace it with --overwrite" in message
     assert (checkpoint.read_bytes(), log.read_bytes()) == before
     assert cli.main([*argv, *keep, "--overwrite", "--seed", "3"]) == 0
     assert checkpoint.read_bytes() != before[0] and len(read_log(log)) == 3
@@ -62,6 +66,49 @@ def test_files_of_stages_are_not_replaced_unasked(capsys, folder, tmp_path):
     (tmp_path / "run.2.csv").write_text("mine")
     assert "run.2.csv exists" in usage_error(capsys, *argv)
     assert (tmp_path / "run.2.csv").read_text() == "mine"
+
+
+def test_a_training_that_is_refused_changes_nothing(capsys, folder, tmp_path):
+    run = tmp_path / "run"
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--run", str(run)]
+    assert cli.main(argv) == 0
+
+    def content():
+        return {path.name: path.read_bytes() for path in run.iterdir()}
+
+    before = content()
+    assert b'"test_error": 0.' in before["run.json"]
+    capsys.readouterr()
+    for refuse, change, message in (
+        (failure, ["--resume", "--seed", "5"], "seed is 0 there and 5 here"),
+        (failure, ["--resume", "--width", "40"], "layer 0 is"),
+        (failure, ["--resume", "--epochs", "2"], "epochs must be at least 3, got 2"),
+        (usage_error, [], "--run: go on with --resume or replace it with --overwrite"),
+    ):
+        assert message in refuse(capsys, *argv, *change)
+        assert content() == before
+    argv[1] = "ebp"
+    message = usage_error(capsys, *argv, "--overwrite", "--shift", "1")
+    assert "argument --shift: not allowed with ebp: this recipe cannot move images" in message
+    assert content() == before
+    argv[1] = "bnn-theano"
+    for name in ("checkpoint.safetensors", "log.csv"):  # until the model alone is there
+        (run / name).unlink()
+        before = content()
+        assert "there is no checkpoint" in usage_error(capsys, *argv, "--resume")
+        assert "--run: replace it with --overwrite, " in usage_error(capsys, *argv)
+        assert content() == before
+
+
+def test_names_that_the_output_lacks(folder, tmp_path):
+    """They are escaped, and end no training."""
+    named = folder.rename(tmp_path / "b\u00e4ren")
+    argv = ["train", "bnn-theano", "--data", str(named), *SMALL, "--run", str(tmp_path / "\u00e4")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "bitops", *argv]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert rb"data     b\xe4ren: " in done.stdout and rb"\xe4" in done.stdout.splitlines()[-1]
 
 
 def test_each_file_has_its_own_path(capsys, folder, tmp_path):

@@ -150,11 +150,88 @@ def test_other_columns_are_refused(tmp_path):
         train(Log(path, bins=3), resume=tmp_path / "c")
 
 
+def test_other_columns_are_refused_before_the_first_step(tmp_path):
+    path, saved, steps = tmp_path / "log.csv", tmp_path / "c", []
+    train(Log(path, bins=4), Checkpoint(saved), StopAt(4), metrics="accuracy")
+    content = path.read_bytes()
+
+    class Count(Callback):
+        def on_batch(self, run):
+            steps.append(run.step)
+
+    with pytest.raises(ValueError, match=r"^\[Log\] columns .* differ in .*-0\.9"):
+        train(Log(path), Count(), resume=saved, metrics="accuracy")
+    path.write_bytes(content.replace(b"validation_accuracy", b"validation_top"))
+    with pytest.raises(ValueError, match=r"^\[Log\] columns .* differ in .*validation_accuracy"):
+        train(Log(path, bins=4), Count(), resume=saved, metrics="accuracy")
+    assert not steps
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_logs_of_other_trainings_are_refused(tmp_path, suffix):
+    """Told by the losses of the epochs that are done."""
+    path, saved = tmp_path / f"log.{suffix}", tmp_path / "c"
+    train(Checkpoint(saved), StopAt(8))
+    train(Log(path), seed=5)
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"must be new or .* in epoch 1 the loss is"):
+        train(Log(path), resume=saved)
+    assert path.read_bytes() == content
+    train(Log(path, overwrite=True), resume=saved)
+    assert [row["epoch"] for row in read_log(path)] == [3]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_row_is_missing_after_a_crash(tmp_path, place):
+    """Between two callbacks, in whatever order they stand."""
+    path, saved = tmp_path / "log.csv", tmp_path / "c"
+
+    class Crash(Callback):
+        def on_epoch(self, run):
+            if run.epoch == 2:
+                raise KeyError
+
+    callbacks = [Checkpoint(saved), Log(path)]
+    callbacks.insert(1, Crash())
+    with pytest.raises(KeyError):
+        train(*(callbacks if place else reversed(callbacks)))
+    train(Log(path), resume=saved)
+    assert [row["epoch"] for row in read_log(path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_names_of_any_letters(tmp_path, suffix):
+    path, saved = tmp_path / f"log.{suffix}", tmp_path / "c"
+
+    def metric(scores, y):
+        return 0.5
+
+    metric.__name__ = 'g\u00fcte, "\u20ac"'
+    train(Log(path), Checkpoint(saved), StopAt(8), metrics=metric)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors do
+    train(Log(path), resume=saved, metrics=metric)
+    rows = read_log(path)
+    assert [row[f"validation_{metric.__name__}"] for row in rows] == [0.5] * 3
+    metric.__name__ = "a\nb"
+    with pytest.raises(ValueError, match=r"^\[Log\] names of metrics must be printable"):
+        train(Log(tmp_path / f"b.{suffix}"), metrics=metric)
+
+
+@pytest.mark.parametrize("kind", [Log, Checkpoint])
+def test_paths_that_name_no_file(kind):
+    name = kind.__name__
+    for path, error in (("", ValueError), ("a\0.csv", ValueError), (5, TypeError)):
+        with pytest.raises(error, match=rf"^\[{name}\] path must "):
+            kind(path)
+
+
 def test_bad_settings(tmp_path):
     with pytest.raises(ValueError, match=r"^\[Log\] path must end in \.csv or \.jsonl, got .*txt$"):
         Log("log.txt")
-    with pytest.raises(ValueError, match=r"^\[Log\] bins must be >= 0, got -1$"):
+    with pytest.raises(ValueError, match=r"^\[Log\] bins must be at least 0, got -1$"):
         Log("log.csv", bins=-1)
+    with pytest.raises(TypeError, match=r"^\[Log\] bins must be an integer, got 2.5$"):
+        Log("log.csv", bins=2.5)
     with pytest.raises(FileNotFoundError):
         train(Log(tmp_path / "no" / "log.csv"))
 

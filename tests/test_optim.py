@@ -386,3 +386,26 @@ def test_bad_settings_of_bop(parameters, options):
 def test_repr_and_names():
     assert repr(Adam([Parameter([1.0])], lr=0.5)) == "Adam(1 parameters, lr=0.5)"
     assert all(issubclass(kind, Optimizer) for kind in OPTIMIZERS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (SGD, ("momentum", "weight_decay", "l2")),
+        (Adam, ("beta1", "beta2", "eps", "weight_decay", "l2")),
+        (AdaMax, ("beta1", "beta2", "eps", "weight_decay", "l2")),
+        (ShiftAdaMax, ("beta1", "beta2", "weight_decay", "l2")),
+        (Bop, ("threshold",)),
+    ],
+)
+def test_settings_are_plain_numbers(kind, names):
+    """Whatever they are given as; also if they are set later."""
+    parameters = [Parameter([[0.5]], binary=kind is Bop)]
+    expected = kind(parameters, 0.25, **dict.fromkeys(names, 0.5)).settings()
+    assert set(names) <= set(expected)
+    for number in (np.float16, np.float32, np.float64):
+        made = kind(parameters, number(0.25), **dict.fromkeys(names, number(0.5)))
+        assert repr(made.settings()) == repr(expected) and type(made.lr) is float
+        for name in names:
+            setattr(made, name, number(0.5))
+        assert repr(made.settings()) == repr(expected)

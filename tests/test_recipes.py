@@ -424,8 +424,14 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
         r"test error \d+\.\d\d% by the means of the weights \(EBP-P\)", lines["means"]
     )
     assert lines["net"] == "256-32-32-4"
-    assert "[ebp] dropout must be at most 0.5" in failure(capsys, *argv, "--dropout", "0.6")
-    assert "[ebp] images cannot be moved" in failure(capsys, *argv, "--flip")
+    for options, reason in (
+        (("--dropout", "0.6"), "must be at most 0.5"),
+        (("--flip",), "cannot move images"),
+        (("--gradients", "int6"), "has no gradients"),
+        (("--recalibrate", "9"), "has no BatchNorm"),
+    ):
+        message = usage_error(capsys, *argv, *options)
+        assert f"argument {options[0]}: not allowed with ebp: " in message and reason in message
 
 
 def test_moved_images_of_the_command(capsys, folder, tmp_path):
@@ -558,7 +564,7 @@ def test_moved_images_train():
 @pytest.mark.parametrize("name", ("speedrun", "ebp"))
 def test_images_that_cannot_be_moved(name):
     kind = "cifar10" if name == "speedrun" else "mnist"
-    with pytest.raises(ValueError, match=r"got flip=False, shift=1$"):
+    with pytest.raises(ValueError, match=r"^\[train\] shift cannot be 1: .* images"):
         train_small(name, kind, shift=1)
 
 

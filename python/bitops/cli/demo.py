@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import benchmark, io
+from ..files.text import printable
 from .arguments import add_training_options, positive
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         f"bitops   {stamp['version']} on {stamp['cpu']}, {stamp['isa']}, "
         f"threads {stamp['threads']}\n"
         f"data     {results.describe_data(data)}\n"
-        f"settings {results.describe_plan(plan, args.seed)}; errors on {data.name}",
+        f"settings {results.describe_plan(plan, args.seed)}; errors on {printable(data.name)}",
         flush=True,
     )
     job = Job(data, plan, args.seed, verbose=0 if args.quiet else 1, say=say_net)
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     best = trained.best
     print(
         f"trained in {trained.seconds:.1f} s; kept epoch {best.number}, "
-        f"validation error {best.validation_error:.2%} on {data.name}"
+        f"validation error {best.validation_error:.2%} on {printable(data.name)}"
     )
     model, x = trained.model, inputs(trained.model, data, data.x_test)
     packed = model.freeze()
@@ -129,7 +130,7 @@ def print_results(packed: Packed, file_bytes: int, data: Dataset, x: np.ndarray)
         f"\nequal    packed scores are those of the training graph, bit for bit, on all {total:,} "
         "test images\n"
         f"error    {error:.2%} of the test images ({round(error * total):,} of {total:,}), "
-        f"accuracy {1 - error:.2%}, on {data.name}\n"
+        f"accuracy {1 - error:.2%}, on {printable(data.name)}\n"
         f"size     packed file {file_bytes:,} bytes, float32 weights {float_bytes:,} bytes: "
         f"{float_bytes / file_bytes:.1f} times smaller"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = make_parser().parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks ends no work
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = args.run(args)
         # Here rather than at exit, where a closed pipe could no longer be reported.

@@ -20,9 +20,12 @@ from ..data.datasets import Dataset
 from ..files.text import printable
 from ..layers import Packed, Sequential
 from ..recipes.base import Plan
+from ..training.callbacks import Callback, Run
 from ..training.compare import count_differences
+from . import runs
 
 __all__ = [
+    "Begin",
     "check_packed",
     "describe_data",
     "describe_error",
@@ -31,6 +34,16 @@ __all__ = [
     "rescue",
     "save",
 ]
+
+
+class Begin(Callback):
+    """Write the description of a run once its training begins, as it may be refused before."""
+
+    def __init__(self, folder: Path, record: runs.Record):
+        self._folder, self._record = folder, record
+
+    def on_start(self, run: Run) -> None:
+        runs.write_record(self._folder, self._record)
 
 
 def plan_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,8 +55,8 @@ def describe_data(data: Dataset) -> str:
     """State name, numbers and size of the images."""
     size = " x ".join(map(str, data.image_shape))
     return (
-        f"{data.name}: {len(data.y_train):,} training, {len(data.y_validation):,} validation "
-        f"and {len(data.y_test):,} test images of {size}"
+        f"{printable(data.name)}: {len(data.y_train):,} training, "
+        f"{len(data.y_validation):,} validation and {len(data.y_test):,} test images of {size}"
     )
 
 
@@ -56,7 +69,7 @@ def describe_plan(plan: Plan, seed: int) -> str:
         f"seed {seed}{gradients}"
         f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
         f"{', half of the images mirrored' * plan.flip}"
-        f"{f', shifted by up to {plan.shift} pixels' * bool(plan.shift)}"
+        f"{f', shifted by up to {plan.shift} pixel' * bool(plan.shift)}{'s' * (plan.shift > 1)}"
     )
 
 

@@ -78,13 +78,17 @@ def add_parser(commands: Any) -> None:
         "--resume also for what is in the checkpoint, even of a training that has ended",
     )
     parser.add_argument(
-        "--flip", action="store_true", default=None, help="mirror half of the images of each step"
+        "--flip",
+        action="store_true",
+        default=None,
+        help="mirror half of the images of each step; not for speedrun, which moves them itself, "
+        "and ebp",
     )
     parser.add_argument(
         "--shift",
         type=positive(int),
         metavar="N",
-        help="move the images of each step by up to N pixels along both axes",
+        help="move the images of each step by up to N pixels along both axes; not for these either",
     )
     add_image_options(parser)
     parser.add_argument(
@@ -105,7 +109,7 @@ def add_parser(commands: Any) -> None:
         "--resume", action="store_true", help="go on from the checkpoint, if there is one"
     )
     existing.add_argument(
-        "--overwrite", action="store_true", help="replace a checkpoint and a log that exist"
+        "--overwrite", action="store_true", help="replace checkpoint, log and model that exist"
     )
     parser.set_defaults(run=run, refuse=parser.error)
 
@@ -154,6 +158,8 @@ def run(args: argparse.Namespace) -> int:
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
+    for name, why in setting.refused(plan).items():
+        args.refuse(f"argument --{name}: not allowed with {recipe.name}: {why}")
     print_head(recipe, setting, data, plan)
     job = Job(
         preprocess(data, setting.preprocessing_of(plan)),
@@ -170,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
         args.folder.mkdir(parents=True, exist_ok=True)
         if args.resume and runs.is_run(args.folder):
             record = replace(record, command=runs.read_record("train", args.folder).command)
-        runs.write_record(args.folder, record)
+        job = replace(job, callbacks=(results.Begin(args.folder, record),))
     try:
         trained = train(setting, job)
     except KeyboardInterrupt:
@@ -257,9 +263,17 @@ def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
         if path.resolve() in taken:
             args.refuse(f"argument {option}: must be a file of its own, got {path}")
         taken.add(path.resolve())
-        is_new = option == "--save" or not path.exists() or not path.stat().st_size
-        if not (is_new or files.resume or files.overwrite):
-            way = "" if option == "--log" else "go on with --resume or "
+    if files.overwrite or any(stage.goes_on for stage in written):
+        return
+    # files of other trainings: this one has no checkpoint to go on from, or is not to
+    hardly = [stage.log for stage in written if files.resume and stage.has_hardly_begun]
+    given += [("--run", args.save)] if args.folder is not None else []
+    can_resume = any(replace(stage, resume=True).goes_on for stage in written)
+    way = "go on with --resume or " if can_resume else ""
+    if files.resume:
+        way = f"there is no checkpoint {written[0].checkpoint} to go on from: "
+    for option, path in given:
+        if path is not None and path not in hardly and path.exists() and path.stat().st_size:
             args.refuse(f"argument {option}: {way}replace it with --overwrite, {path} exists")
 
 

@@ -88,6 +88,16 @@ class Files:
     resume: bool = False
     overwrite: bool = False
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.resume and self.checkpoint is not None and self.checkpoint.exists()
+
+    @property
+    def has_hardly_begun(self) -> bool:
+        """Whether the log is that of a training that ended before its first checkpoint."""
+        return self.log is not None and self.log.exists() and len(read_log(self.log)) < 2
+
     def of_stage(self, number: int, stages: int) -> Files:
         """Return the files of one stage, numbered if there are several."""
         if stages == 1:
@@ -121,6 +131,8 @@ class Job:
         As for `fit`.
     say : callable (str)
         Is given lines about each stage and its network.
+    callbacks : tuple of Callback
+        Called in every stage.
     """
 
     data: Dataset
@@ -130,6 +142,7 @@ class Job:
     files: Files = Files()
     verbose: int = 0
     say: Callable[[str], object] = say_nothing
+    callbacks: tuple[Callback, ...] = ()
 
 
 class Training(Protocol):
@@ -138,6 +151,9 @@ class Training(Protocol):
     @property
     def name(self) -> str:
         """What the output calls it."""
+
+    def refused(self, plan: Plan) -> dict[str, str]:
+        """Return the numbers of a plan that it cannot follow, each with the reason."""
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         """Return the network, with the weights of its best epoch, and how that went."""
@@ -188,21 +204,26 @@ class Stage:
             seed=job.seed,
             verbose=job.verbose,
             recalibrate=plan.recalibrate,
-            **file_options(job.files),
+            **file_options(job),
         )
         return model, history
+
+    def refused(self, plan: Plan) -> dict[str, str]:
+        if self.augment is None:
+            return {}
+        return dict.fromkeys(moves(plan), "the recipe moves images itself")
 
     def augmentation(self, job: Job) -> Augment | None:
         """Return that of the stage, or the one that the plan asks for."""
         plan = job.plan
-        if not (plan.flip or plan.shift):
+        if not moves(plan):
             return self.augment
-        if self.augment is not None:
-            raise ValueError(
-                f"[train] flip and shift must not be given where a recipe moves images itself, "
-                f"got flip={plan.flip}, shift={plan.shift}"
-            )
         return Moved(plan.flip, plan.shift, job.data.images(job.data.x_train[:1]).shape[1:])
+
+
+def moves(plan: Plan) -> list[str]:
+    """Return the numbers of a plan that move images."""
+    return [name for name in ("flip", "shift") if getattr(plan, name)]
 
 
 def describe(model: Sequential) -> str:
@@ -235,14 +256,13 @@ def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarr
     return x.reshape(len(x), -1)
 
 
-def file_options(files: Files) -> dict[str, Any]:
-    """Return the arguments of `fit` for the files."""
-    callbacks: list[Callback] = []
+def file_options(job: Job) -> dict[str, Any]:
+    """Return the arguments of `fit` for callbacks and files."""
+    callbacks, files = list(job.callbacks), job.files
     # a stage that the interrupted training had not reached has no checkpoint yet
-    resumes = files.resume and files.checkpoint is not None and files.checkpoint.exists()
+    resumes = files.goes_on
     if files.log is not None:
-        # ended between the first row and the first checkpoint, a training starts anew
-        begun = files.resume and not resumes and files.log.exists() and len(read_log(files.log)) < 2
+        begun = files.resume and not resumes and files.has_hardly_begun
         callbacks.append(Log(files.log, overwrite=files.overwrite or begun))
     if files.checkpoint is not None:
         callbacks.append(
@@ -285,6 +305,10 @@ class Setting:
         chosen = dict(self.quick) if quick else {}
         chosen |= {name: value for name, value in given.items() if value is not None}
         return replace(self.plan, **chosen)
+
+    def refused(self, plan: Plan) -> dict[str, str]:
+        """Return the numbers of a plan that one of the stages cannot follow, with the reasons."""
+        return {name: why for stage in self.stages for name, why in stage.refused(plan).items()}
 
     def preprocessing_of(self, plan: Plan) -> str:
         """Name the preprocessing of a plan.

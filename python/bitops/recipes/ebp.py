@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..layers import Sequential
 from ..training.callbacks import History
 from ..training.ebp import EBP
-from .base import Job, Plan, Recipe, Setting, describe, file_options
+from .base import Job, Plan, Recipe, Setting, describe, file_options, moves
 
 __all__ = ["EBP_D"]
 
@@ -20,20 +20,18 @@ class Expectation:
 
     name = "training"
 
+    def refused(self, plan: Plan) -> dict[str, str]:
+        found = dict.fromkeys(moves(plan), "this recipe cannot move images")
+        if plan.dropout > 0.5:
+            found["dropout"] = "that of this recipe must be at most 0.5"
+        if plan.gradients != "float32":
+            found["gradients"] = "this recipe has no gradients to round"
+        if plan.recalibrate:
+            found["recalibrate"] = "this recipe has no BatchNorm to recalibrate"
+        return found
+
     def train(self, job: Job) -> tuple[Sequential, History]:
         data, plan = job.data, job.plan
-        if plan.dropout > 0.5:
-            raise ValueError(f"[ebp] dropout must be at most 0.5, got {plan.dropout}")
-        if plan.gradients != "float32":
-            raise ValueError(f"[ebp] there are no gradients to round, got {plan.gradients!r}")
-        if plan.recalibrate:
-            raise ValueError(
-                f"[ebp] there is no BatchNorm to recalibrate, got recalibrate={plan.recalibrate}"
-            )
-        if plan.flip or plan.shift:
-            raise ValueError(
-                f"[ebp] images cannot be moved, got flip={plan.flip}, shift={plan.shift}"
-            )
         x_train, x_validation, x_test = (
             x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
         )
@@ -50,7 +48,7 @@ class Expectation:
             validation=(x_validation, data.y_validation),
             seed=job.seed,
             verbose=job.verbose,
-            **file_options(job.files),
+            **file_options(job),
         )
         error = trainer.error_rate(x_test, data.y_test)
         job.say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")

@@ -49,7 +49,14 @@ def train(setting: Setting, job: Job) -> Trained:
     Returns
     -------
     Trained
+
+    Raises
+    ------
+    ValueError
+        If one of the stages cannot follow the plan; then none has begun.
     """
+    for name, why in setting.refused(job.plan).items():
+        raise ValueError(f"[train] {name} cannot be {getattr(job.plan, name)!r}: {why}")
     stages, model, histories = setting.stages, job.previous, []
     for number, stage in enumerate(stages, 1):
         if len(stages) > 1:
@@ -93,5 +100,7 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
     )
     # of two epochs, as the first one also starts threads and takes memory
     plan = replace(job.plan, epochs=2, recalibrate=calibrated)
-    trial = replace(job, data=part, plan=plan, files=Files(), verbose=0, say=say_nothing)
+    trial = replace(
+        job, data=part, plan=plan, files=Files(), verbose=0, say=say_nothing, callbacks=()
+    )
     return sum(history.epochs[-1].seconds for history in train(setting, trial).histories)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -33,6 +35,8 @@ __all__ = [
     "Run",
     "Task",
     "Trainable",
+    "Writer",
+    "check_files",
 ]
 
 Data = tuple[np.ndarray | BitArray, np.ndarray]
@@ -271,7 +275,7 @@ class Run(Task):
     interrupted : bool
         Whether it ends because of Ctrl-C.
     settings : dict of str to str, optional
-        What `checkpoint.settings_of` wrote down before the first step.
+        What `settings.settings_of` wrote down before the first step.
     add_gradients : callable (run, batch) -> (loss, sum of errors)
         Writes the gradients of a step. A callback may set another one in `on_start`.
 
@@ -360,6 +364,13 @@ class Callback:
         """
         return {}
 
+    def check(self, run: Run) -> None:
+        """Called before any callback's `on_start`: raise an error if the training must not begin.
+
+        It changes nothing, neither the run nor a file, so that a training that is refused leaves
+        everything as it was.
+        """
+
     def on_start(self, run: Run) -> None:
         """Called before the first step; a resumed run then holds what the checkpoint held."""
 
@@ -375,6 +386,39 @@ class Callback:
         After an error it is not called. The model still holds its last weights, not those of the
         best epoch.
         """
+
+
+class Writer(Callback):
+    """A callback that writes a file of its own.
+
+    Parameters
+    ----------
+    path : path
+    overwrite : bool
+        Whether it replaces what is there when the training begins.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, overwrite: bool = False):
+        where = type(self).__name__
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"[{where}] path must be a path, got {path!r:.80}")
+        if not os.fspath(path) or "\0" in os.fspath(path):
+            raise ValueError(f"[{where}] path must name a file, got {path!r:.80}")
+        self.path, self.overwrite = Path(path), overwrite
+
+
+def check_files(callbacks: Sequence[Callback]) -> None:
+    """Refuse callbacks that would write the same file."""
+    taken = set()
+    for callback in callbacks:
+        if isinstance(callback, Writer):
+            place = os.path.realpath(callback.path)
+            if place in taken:
+                raise ValueError(
+                    f"[fit] callbacks must each write a file of their own, got {callback.path} "
+                    f"more than once"
+                )
+            taken.add(place)
 
 
 class EarlyStopping(Callback):
@@ -411,11 +455,13 @@ class EarlyStopping(Callback):
             self.monitor = as_monitor("EarlyStopping", monitor, mode)
         self.min_delta = check_rate("EarlyStopping", "min_delta", min_delta, zero=True)
 
-    def on_start(self, run: Run) -> None:
+    def check(self, run: Run) -> None:
         if self.monitor is not None:
             check_monitor("EarlyStopping", self.monitor, run)
         elif run.monitor is None:
             raise ValueError("[EarlyStopping] fit must be given validation data, got None")
+
+    def on_start(self, run: Run) -> None:
         self.on_epoch(run)  # a resumed training may have been at its end
 
     def on_epoch(self, run: Run) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Collection
 from dataclasses import asdict, fields
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +13,6 @@ import numpy as np
 
 from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.writing import try_file
-from ..layers.base import all_layers
 from ..layers.states import (
     Tensors,
     check_generators,
@@ -29,10 +25,11 @@ from ..layers.states import (
 )
 from ..ops.array import BitArray
 from ..ops.checks import check_integer
-from .callbacks import Callback, Data, Epoch, History, Position, Run, choose_monitor
+from .callbacks import Epoch, History, Position, Run, Writer
 from .metrics import binary_parameters, check_parameters
+from .settings import check_settings, settings_of
 
-__all__ = ["Checkpoint", "planned_epochs", "restore", "settings_of"]
+__all__ = ["Checkpoint", "planned_epochs", "restore"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
@@ -41,11 +38,13 @@ _KEYS = {"format", "version", "settings", "history", "best", "position", "genera
 _OPTIONAL = {"train_error", "validation_error", "validation_loss"}  # results that an epoch may lack
 
 
-class Checkpoint(Callback):
+class Checkpoint(Writer):
     """Write the state of a training to a file, from which `fit(..., resume=path)` goes on.
 
     It is also written at the end, even if Ctrl-C is the end. A training that is interrupted and
     resumed with the same number of threads gives, bit for bit, the weights of one that is not.
+    `fit` calls it after all other callbacks, so that it holds what these have changed; only at the
+    end it comes first, as what they do then is no part of a training that goes on.
 
     Parameters
     ----------
@@ -84,14 +83,14 @@ class Checkpoint(Callback):
         steps: int | None = None,
         overwrite: bool = False,
     ):
-        self.path = Path(path)
+        super().__init__(path, overwrite=overwrite)
         for name, value in (("every", every), ("steps", steps)):
             if value is not None:
                 check_integer("Checkpoint", name, value, 1)
-        self.every, self.steps, self.overwrite = every, steps, overwrite
+        self.every, self.steps = every, steps
         self._written: tuple[int, int] | None = None
 
-    def on_start(self, run: Run) -> None:
+    def check(self, run: Run) -> None:
         self._written = None
         settings_of(run)  # now, before anything in them changes
         try_file("Checkpoint", self.path)
@@ -121,7 +120,7 @@ class Checkpoint(Callback):
         try:
             with open_tensors(self.path, FORMAT) as file:
                 there = _check_description(file.description)
-            _check_settings(_in_present_words(there["settings"]), settings_of(run))
+            check_settings(there["settings"], run)
             complete = len(there["history"])
             position = _check_position(there["position"], run, complete)
         except MALFORMED as error:
@@ -215,7 +214,7 @@ def planned_epochs(path: str | os.PathLike) -> int:
 
 def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
     """Return what the file holds, or raise an error if this run cannot go on with it."""
-    _check_settings(_in_present_words(description["settings"]), settings_of(run))
+    check_settings(description["settings"], run)
     _check_tensors(tensors, run)
     mark = "optimizer."
     template = run.model.state()
@@ -326,109 +325,6 @@ def _check_keys(
     """Refuse other keys; earlier files lack the newer ones."""
     if not keys - set(newer) <= set(found) <= keys:
         raise ValueError(f"{what} must have the keys {sorted(keys)}, got {list(found)!r:.300}")
-
-
-def settings_of(run: Run) -> dict[str, str]:
-    """Put into words what a checkpoint does not carry and what must be equal in the next run."""
-    if run.settings is None:
-        run.settings = {
-            **{f"layer {i}": _repr_of(layer) for i, layer in enumerate(run.model.flat_layers())},
-            "optimizer": f"{run.optimizer.name} {run.optimizer.settings()}",
-            "loss": _name_of(run.loss),
-            "schedule": _describe_schedule(run),
-            "augment": _name_of(run.augment),
-            "epochs": str(run.epochs),
-            "batch_size": str(run.batch_size),
-            "seed": run.seed,
-            **_describe_pair("", run.data),
-            **_describe_pair("validation ", run.validation),
-            **_describe_options(run),
-        }
-    return run.settings
-
-
-def _describe_options(run: Run) -> dict[str, str]:
-    """Put into words the options that are not at their defaults, which earlier files lack."""
-    frozen = [str(i) for i, p in enumerate(run.model.parameters()) if not p.trainable]
-    default = choose_monitor(run, None, None)
-    layers = all_layers(run.model.flat_layers())
-    roundings = (getattr(layer, "rounding", None) for layer in layers)
-    bits = {rounding.bits for rounding in roundings if rounding is not None}
-    options = {
-        "sample_weight": run.weight is not None and _describe_data(run.weight),
-        "steps_per_epoch": run.stream is not None and str(run.batches),
-        "accumulate": run.accumulate > 1 and str(run.accumulate),
-        "recalibrate": run.recalibrate and str(run.recalibrate),
-        "gradient bits": bits != {8} and ", ".join(map(str, sorted(bits))),
-        "metrics": ", ".join(run.metrics),
-        "monitor": run.monitor != default and repr(run.monitor),
-        "frozen parameters": ", ".join(frozen),
-    }
-    options |= run.callback_settings
-    return {name: words for name, words in options.items() if words}
-
-
-def _describe_pair(what: str, data: Data | None) -> dict[str, str]:
-    x, y = (None, None) if data is None else data
-    return {f"{what}x": _describe_data(x), f"{what}y": _describe_data(y)}
-
-
-def _describe_schedule(run: Run) -> str:
-    return f"lr={run.optimizer.lr}" if run.schedule is None else _name_of(run.schedule)
-
-
-def _name_of(function: Any) -> str:
-    """Name a callable by words that are the same in another process: its name or settings."""
-    if isinstance(function, partial):
-        return f"partial({_name_of(function.func)}, {function.args}, {function.keywords})"
-    return getattr(function, "__qualname__", None) or _repr_of(function)
-
-
-def _repr_of(thing: Any) -> str:
-    """Return the repr without addresses, which differ from process to process."""
-    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
-
-
-def _describe_data(x: Any) -> str:
-    """Put shape, type and content of data into words."""
-    if x is None:
-        return "None"
-    array = np.ascontiguousarray(x.words if isinstance(x, BitArray) else x)
-    kind = "bits" if isinstance(x, BitArray) else x.dtype.name
-    content = sha256(array.view(np.uint8).data).hexdigest()[:16]
-    return f"{kind} of shape {tuple(x.shape)}, sha256 {content}"
-
-
-def _in_present_words(settings: dict[str, str]) -> dict[str, str]:
-    """Settings of a checkpoint, with flags and numbers called what they are called now."""
-
-    def present(name: str, words: str) -> str:
-        if name.startswith("layer "):
-            return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
-        if name == "optimizer" and "'l2'" not in words:  # before there was one
-            return re.sub(r"('weight_decay': [^,}]+)", r"\1, 'l2': 0.0", words)
-        return words
-
-    return {name: present(name, words) for name, words in settings.items()}
-
-
-# what the flags of layers were called when the first checkpoints were written
-_FLAGS = {"alpha": "scale_weights", "k_map": "scale_input"}
-
-
-def _check_settings(there: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse settings that differ, and say which do.
-
-    Epochs may, see `_check_epochs`, and so may what changes no weights.
-    """
-    differ = [
-        f"{name} is {there.get(name, 'none')} there and {here.get(name, 'none')} here"
-        for name in {**there, **here}
-        if there.get(name) != here.get(name) and name not in ("epochs", "recalibrate")
-    ]
-    if differ:
-        more = [f"and {len(differ) - 4} more"] if len(differ) > 4 else []
-        raise ValueError("; ".join(differ[:4] + more))
 
 
 def _check_epochs(planned: int, run: Run, position: Position) -> None:

@@ -325,7 +325,8 @@ class EBP(Model):
         )
 
     def __repr__(self) -> str:
-        return f"EBP({list(self.sizes)}, lr={self.lr})"
+        keep = f", keep={self.keep}" if self.keep != 1 else ""
+        return f"EBP({list(self.sizes)}, lr={self.lr}{keep})"
 
 
 def _with_signs(dense: list[BinaryDense]) -> list[TrainingLayer]:

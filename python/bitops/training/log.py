@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from ..files.reading import read_regular
 from ..files.tensors import MALFORMED, parse_json
-from ..files.writing import append_file, write_file
-from .callbacks import Callback, Run
+from ..files.writing import append_file, try_file, write_file
+from ..ops.checks import check_integer
+from .callbacks import Epoch, Run, Writer
 from .metrics import flip_ratios, histograms, saturation
 
 __all__ = ["Log", "read_log"]
@@ -26,20 +27,21 @@ _NEEDED = {"epoch", "loss", "train_error", "validation_error"}
 Row = dict[str, float | None]
 
 
-class Log(Callback):
+class Log(Writer):
     """Append a row to a file after every epoch, readable while the training runs.
 
     Parameters
     ----------
     path : path
         It ends in .csv (a line of names, then numbers) or .jsonl (an object in each line). A new
-        training starts a new file; a resumed one goes on after the row of its last epoch. Another
-        program may rename the file meanwhile: the next row starts a new one.
+        training starts a new file; a resumed one goes on after the row of its last epoch. What was
+        there stays until the first step is done. Another program may rename the file meanwhile:
+        the next row starts a new one.
     bins : int
         Number of bins in the histograms of latent weights; 0 for no histograms.
     overwrite : bool
         Whether to start a new file in any case. By default a new training refuses to replace a log
-        with rows.
+        with rows, and a resumed one a log whose losses are not those of its epochs.
 
     Notes
     -----
@@ -57,34 +59,67 @@ class Log(Callback):
     """
 
     def __init__(self, path: str | os.PathLike, bins: int = 20, *, overwrite: bool = False):
-        self.path = Path(path)
+        super().__init__(path, overwrite=overwrite)
         if self.path.suffix not in SUFFIXES:
             raise ValueError(f"[Log] path must end in {' or '.join(SUFFIXES)}, got {path}")
-        if bins < 0:
-            raise ValueError(f"[Log] bins must be >= 0, got {bins}")
-        self.bins, self.overwrite = bins, overwrite
+        self.bins = check_integer("Log", "bins", bins, 0)
         self._columns: list[str] | None = None
+        self._start: str | None = None  # of the file, to be written once a step is done
 
-    def on_start(self, run: Run) -> None:
-        done = len(run.history.epochs)
+    def check(self, run: Run) -> None:
+        for name in run.metrics:
+            if not name.isprintable():
+                raise ValueError(f"[Log] names of metrics must be printable, got {name!r:.80}")
+        try_file("Log", self.path)
         rows = _read(self.path) if self.path.exists() and not self.overwrite else []
-        if rows and not run.step:
-            raise FileExistsError(
-                f"[Log] {self.path} must be new or the log of the training that is resumed, unless "
-                f"with overwrite=True, got a log of {len(rows)} rows"
-            )
-        kept = [row for row, numbers in rows if (numbers["epoch"] or 0) <= done]
+        if rows:
+            self._check_rows(run, [row.numbers for row in rows])
+        kept = [row for row, numbers in rows if (numbers["epoch"] or 0) <= len(run.history.epochs)]
         self._columns = list(rows[0].numbers) if rows else None
         header = [_csv_line(self._columns)] if self._columns and self._is_csv else []
-        text = "".join([*header, *(f"{line}\n" for line in kept)])
-        write_file("Log", self.path, text.encode())
+        self._start = "".join([*header, *(f"{line}\n" for line in kept)])
+
+    def _check_rows(self, run: Run, rows: list[Row]) -> None:
+        """Refuse a file to which this training is not to add rows."""
+        found = ""
+        epochs = {float(epoch.number): epoch.loss for epoch in run.history.epochs}
+        for row in rows:
+            number, loss = row["epoch"] or 0.0, row["loss"] or 0.0
+            # a program that has opened the file may have rounded a number
+            if number <= len(epochs) and not math.isclose(loss, epochs.get(number, math.nan)):
+                found = f"; in epoch {number:g} the loss is {loss:g} there"
+                break
+        if found or not run.step:
+            raise FileExistsError(
+                f"[Log] {self.path} must be new or the log of the training that is resumed, unless "
+                f"with overwrite=True, got a log of {len(rows)} rows{found}"
+            )
+        none = Epoch(0, 0.0, 0.0, None, None, 0.0, metrics=dict.fromkeys(run.metrics, 0.0))
+        names = [name for name in rows[0] if not name.startswith("saturated/")]
+        self._check_columns(list(self._row(run, none, {})), names)
+
+    def _check_columns(self, here: list[str], there: list[str]) -> None:
+        if here != there:
+            differ = sorted(set(here) ^ set(there))
+            raise ValueError(f"[Log] columns of {self.path} must stay the same, differ in {differ}")
+
+    def on_batch(self, run: Run) -> None:
+        self._begin()
+
+    def on_end(self, run: Run) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        """Replace what was there by the rows that stay; before, the training might be refused."""
+        if self._start is not None:
+            write_file("Log", self.path, self._start.encode())
+            self._start = None
 
     def on_epoch(self, run: Run) -> None:
-        row = self._row(run)
+        self._begin()
+        row = self._row(run, run.history.epochs[-1], saturation(run.model, run.inputs))
         self._columns = self._columns or list(row)
-        if list(row) != self._columns:
-            differ = sorted(set(row) ^ set(self._columns))
-            raise ValueError(f"[Log] columns of {self.path} must stay the same, differ in {differ}")
+        self._check_columns(list(row), self._columns)
         line = _csv_line(row.values()) if self._is_csv else f"{json.dumps(row)}\n"
         # the file may be a new one by now, if a program has renamed the old one
         first = _csv_line(self._columns) if self._is_csv else ""
@@ -94,13 +129,13 @@ class Log(Callback):
     def _is_csv(self) -> bool:
         return self.path.suffix == ".csv"
 
-    def _row(self, run: Run) -> Row:
-        epoch = asdict(run.history.epochs[-1])
-        metrics = epoch.pop("metrics")
-        row: Row = {"epoch": epoch.pop("number"), "step": run.step, **epoch, **metrics}
+    def _row(self, run: Run, epoch: Epoch, shares: dict[str, float]) -> Row:
+        """Return the row of an epoch; the shares are those of saturated values."""
+        results = asdict(epoch)
+        metrics = results.pop("metrics")
+        row: Row = {"epoch": results.pop("number"), "step": run.step, **results, **metrics}
         flips = flip_ratios(run.model, run.signs)
         row |= {f"flips/{name}": ratio for name, ratio in flips.items()}
-        shares = saturation(run.model, run.inputs)
         row |= {f"saturated/{name}": share for name, share in shares.items()}
         if self.bins:
             for name, histogram in histograms(run.model, self.bins).items():
@@ -146,8 +181,8 @@ def read_log(path: str | os.PathLike) -> list[Row]:
 
 def _read(path: Path) -> list[_Line]:
     try:
-        text = read_regular(path).decode("ascii")
-        lines = [line for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+        text = read_regular(path).decode("utf-8-sig")  # some editors put a mark at its start
+        lines = [line.removesuffix("\r") for line in text.split("\n")[:-1] if line.strip()]
         rows = _parse_csv(lines) if path.suffix != ".jsonl" else map(_parse_object, lines)
         read = [_Line(*pair) for pair in zip(_without_names(path, lines), rows, strict=True)]
         for row in read:

@@ -28,9 +28,10 @@ from .callbacks import (
     Position,
     Run,
     Trainable,
+    check_files,
     choose_monitor,
 )
-from .checkpoint import restore
+from .checkpoint import Checkpoint, restore
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
 from .optim import Optimizer
@@ -160,7 +161,8 @@ def fit(
         random numbers come from the generator that orders the rows. One whose attribute `by_step`
         is True is called with (x, rng, step, steps), where steps count from 0.
     callbacks : Callback or sequence of Callback
-        Called in order, such as `EarlyStopping`, `Checkpoint` and `Log`.
+        Called in order, such as `EarlyStopping` and `Log`. A `Checkpoint` is called after all
+        others, wherever it stands, as it keeps what they have changed.
     resume : path, optional
         A checkpoint to go on from. Its training must have been started with the same model, data
         and options; only `epochs` may be another number. Model and optimizer take their values
@@ -284,13 +286,20 @@ def _train(run: Run, callbacks: list[Callback], verbose: int, blas: bool | None)
     """Run to the end, and leave the best model."""
     if blas is None:
         blas = not binary_parameters(run.model)
+    check_files(callbacks)
+    keepers = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    others = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+    callbacks = [*others, *keepers]
     with _interrupts() as interrupted, _one_pool(blas), progress_of(run, verbose) as progress:
+        for callback in callbacks:
+            callback.check(run)
         for callback in callbacks:
             callback.on_start(run)
         with nullcontext() if run.stream is None else run.stream.opened(run.step, run.steps):
             _run_epochs(run, [progress, *callbacks], interrupted)
         run.interrupted = interrupted()
-        for callback in callbacks:
+        # what others do at the end is no part of a training that goes on
+        for callback in [*keepers, *others]:
             callback.on_end(run)
         if interrupted():
             raise KeyboardInterrupt
@@ -309,8 +318,8 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
-        if not _goes_by_step(run.schedule):
-            _set_rate(run, run.epoch - 1, run.epochs)
+            if not _goes_by_step(run.schedule):
+                _set_rate(run, run.epoch - 1, run.epochs)
         while run.batch < run.batches:
             batch = _next_batch(run, over)
             if batch is None:

@@ -78,12 +78,9 @@ class Optimizer:
         decayed: Iterable[Parameter] | None = None,
     ):
         self.parameters = list(parameters)
-        check_rate(self.name, "lr", lr, zero=True)
-        check_rate(self.name, "weight_decay", weight_decay, zero=True)
-        check_rate(self.name, "l2", l2, zero=True)
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.l2 = l2
+        self.lr = check_rate(self.name, "lr", lr, zero=True)
+        self.weight_decay = check_rate(self.name, "weight_decay", weight_decay, zero=True)
+        self.l2 = check_rate(self.name, "l2", l2, zero=True)
         self.steps = 0
         chosen = {id(p) for p in (self.parameters if decayed is None else decayed)}
         if not chosen <= {id(p) for p in self.parameters}:
@@ -109,6 +106,11 @@ class Optimizer:
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    @property
+    def decayed(self) -> list[Parameter]:
+        """Those of the parameters that decay or are penalized."""
+        return [p for p, decays in zip(self.parameters, self._decays, strict=True) if decays]
 
     def step(self) -> None:
         """Update every trainable parameter in place from its gradient."""
@@ -146,10 +148,12 @@ class Optimizer:
 
     def settings(self) -> dict[str, float]:
         """Return the numbers that stay the same from step to step, by name."""
-        numbers = {
-            name: value for name, value in vars(self).items() if isinstance(value, int | float)
-        }
-        return {name: value for name, value in numbers.items() if name not in self.varying}
+        numbers = {}
+        for name, value in vars(self).items():
+            value = value.item() if isinstance(value, np.generic) else value
+            if isinstance(value, int | float) and name not in self.varying:
+                numbers[name] = value
+        return numbers
 
     def state(self) -> dict[str, np.ndarray]:
         """Copy all that the next steps depend on, besides parameters and settings."""
@@ -193,8 +197,8 @@ class Optimizer:
         return list(zip(self.moments, moments, strict=True))
 
     def _warn_of_latent_weights(self) -> None:
-        for parameter, decays in zip(self.parameters, self._decays, strict=True):
-            if decays and (parameter.clip_value is not None or parameter.binary):
+        for parameter in self.decayed:
+            if parameter.clip_value is not None or parameter.binary:
                 warnings.warn(
                     f"[{self.name}] weight_decay acts on latent weights of shape "
                     f"{parameter.shape}, of which only the signs count: it makes them flip more "
@@ -217,11 +221,11 @@ def _zeros(count: int, size: int, dtype: np.dtype) -> tuple[np.ndarray, ...]:
     return tuple(memory[start : start + length].view(dtype) for start in starts)
 
 
-def _check_decay_rates(where: str, **rates: float) -> None:
-    for name, rate in rates.items():
-        check_number(where, name, rate)
-        if not 0 <= rate < 1:
-            raise ValueError(f"[{where}] {name} must be in [0, 1), got {rate}")
+def _check_decay_rate(where: str, name: str, rate: Any) -> float:
+    check_number(where, name, rate)
+    if not 0 <= rate < 1:
+        raise ValueError(f"[{where}] {name} must be in [0, 1), got {rate}")
+    return float(rate)
 
 
 class SGD(Optimizer):
@@ -253,7 +257,7 @@ class SGD(Optimizer):
     def __init__(
         self, parameters: Iterable[Parameter], lr: float = 1e-2, *, momentum: float = 0.9, **decay
     ):
-        _check_decay_rates("SGD", momentum=momentum)
+        momentum = _check_decay_rate("SGD", "momentum", momentum)
         super().__init__(parameters, lr, **decay)
         self.momentum = momentum
 
@@ -316,8 +320,9 @@ class Adam(Optimizer):
         moment_bits: int = 32,
         **decay,
     ):
-        _check_decay_rates("Adam", beta1=beta1, beta2=beta2)
-        check_rate("Adam", "eps", eps)
+        beta1 = _check_decay_rate("Adam", "beta1", beta1)
+        beta2 = _check_decay_rate("Adam", "beta2", beta2)
+        eps = check_rate("Adam", "eps", eps)
         if check_integer("Adam", "moment_bits", moment_bits, 16) not in _MOMENT_TYPES:
             raise ValueError(f"[Adam] moment_bits must be 16 or 32, got {moment_bits}")
         if moment_bits != 32:  # settings of checkpoints from before have no such number
@@ -396,8 +401,9 @@ class AdaMax(Optimizer):
         eps: float = 1e-8,
         **decay,
     ):
-        _check_decay_rates("AdaMax", beta1=beta1, beta2=beta2)
-        check_rate("AdaMax", "eps", eps)
+        beta1 = _check_decay_rate("AdaMax", "beta1", beta1)
+        beta2 = _check_decay_rate("AdaMax", "beta2", beta2)
+        eps = check_rate("AdaMax", "eps", eps)
         super().__init__(parameters, lr, **decay)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
@@ -522,13 +528,13 @@ class Bop(Optimizer):
         binary = [p for p in parameters if p.binary]
         if not binary:
             raise ValueError("[Bop] parameters must hold binary ones, got none")
-        check_rate("Bop", "threshold", threshold, zero=True)
+        threshold = check_rate("Bop", "threshold", threshold, zero=True)
         check_number("Bop", "adaptivity", adaptivity)
         if not 0 < adaptivity <= 1:
             raise ValueError(f"[Bop] adaptivity must be in (0, 1], got {adaptivity}")
         super().__init__(binary, lr)
         self.inner = Adam([p for p in parameters if not p.binary], lr)
-        self.threshold, self.adaptivity = threshold, adaptivity
+        self.threshold, self.adaptivity = threshold, float(adaptivity)
 
     def step(self) -> None:
         super().step()

@@ -1,0 +1,292 @@
+"""Settings of a training in words: what must be equal in one that resumes from its checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from ..layers.base import all_layers, named_layers
+from ..ops.array import BitArray
+from .callbacks import Data, Run, choose_monitor
+from .optim import Optimizer
+
+__all__ = ["check_settings", "settings_of"]
+
+_LONGEST = 300  # characters of values; of longer ones a digest stands for the rest
+_DEEPEST = 4  # levels of functions and objects inside one another
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def settings_of(run: Run) -> dict[str, str]:
+    """Put into words what a checkpoint does not carry and what must be equal in the next run."""
+    if run.settings is None:
+        run.settings = {
+            **{f"layer {i}": _repr_of(layer) for i, layer in enumerate(run.model.flat_layers())},
+            "optimizer": f"{run.optimizer.name} {_as_floats(run.optimizer.settings())}",
+            "loss": _name_of(run.loss),
+            "schedule": _describe_schedule(run),
+            "augment": _name_of(run.augment),
+            "epochs": str(run.epochs),
+            "batch_size": str(run.batch_size),
+            "seed": run.seed,
+            **_describe_pair("", run.data),
+            **_describe_pair("validation ", run.validation),
+            **_describe_options(run),
+            **_describe_details(run),
+        }
+    return run.settings
+
+
+def check_settings(there: dict[str, str], run: Run) -> None:
+    """Refuse a checkpoint of other settings, and say which differ.
+
+    Epochs may, see `checkpoint`, and so may what changes no weights.
+
+    Raises
+    ------
+    ValueError
+        If settings differ.
+    """
+    here = settings_of(run)
+    there = _in_present_words(there)
+    if run.optimizer.steps and run.schedule is None:
+        # its rate is that of an earlier training, and the checkpoint brings the one to go on with
+        here["schedule"] = there["schedule"]
+    # what is not in earlier files cannot be compared with them
+    missing = {name: here[name] for name in here if _is_detail(name) and name not in there}
+    bits = missing.get("gradient bits")
+    if bits is not None:
+        missing["gradient bits"] = bits if bits in ("8", "none") else "8 or none"
+    there = {**there, **missing}
+    names = [name for name in {**there, **here} if name not in ("epochs", "recalibrate")]
+    differ = [name for name in names if there.get(name) != here.get(name)]
+    # details of what is another thing altogether say nothing
+    differ = [name for name in differ if not _is_detail(name)] or differ
+    if differ:
+        words = [_sentence(name, there, here) for name in differ[:4]]
+        more = [f"and {len(differ) - 4} more"] if len(differ) > 4 else []
+        raise ValueError("; ".join(words + more))
+
+
+def _sentence(name: str, there: dict[str, str], here: dict[str, str]) -> str:
+    verb = "are" if name.startswith(("values", "optimized", "decayed")) else "is"
+    return f"{name} {verb} {there.get(name, 'none')} there and {here.get(name, 'none')} here"
+
+
+def _in_present_words(settings: dict[str, str]) -> dict[str, str]:
+    """Settings of a checkpoint, with flags and numbers called what they are called now."""
+
+    def present(name: str, words: str) -> str:
+        if name.startswith("layer "):
+            return re.sub(r"\b(alpha|k_map)=True", lambda flag: f"{_FLAGS[flag[1]]}=True", words)
+        if name == "optimizer":
+            words = re.sub(r"np\.float\d+\(([^)]*)\)", r"\1", words)
+            words = re.sub(r"(: -?\d+)(?=[,}])", r"\1.0", words)
+            if "'l2'" not in words:  # before there was one
+                words = re.sub(r"('weight_decay': [^,}]+)", r"\1, 'l2': 0.0", words)
+        return words
+
+    return {name: present(name, words) for name, words in settings.items()}
+
+
+# what the flags of layers were called when the first checkpoints were written
+_FLAGS = {"alpha": "scale_weights", "k_map": "scale_input"}
+
+
+def _as_floats(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn numbers into floats: 0 and 0.0 are the same setting."""
+    return {k: v if isinstance(v, bool) else float(v) for k, v in numbers.items()}
+
+
+def _describe_options(run: Run) -> dict[str, str]:
+    """Put into words the options that are not at their defaults, which earlier files lack."""
+    frozen = [str(i) for i, p in enumerate(run.model.parameters()) if not p.trainable]
+    default = choose_monitor(run, None, None)
+    options = {
+        "sample_weight": run.weight is not None and _describe_data(run.weight),
+        "steps_per_epoch": run.stream is not None and str(run.batches),
+        "accumulate": run.accumulate > 1 and str(run.accumulate),
+        "recalibrate": run.recalibrate and str(run.recalibrate),
+        "metrics": ", ".join(run.metrics),
+        "monitor": run.monitor != default and repr(run.monitor),
+        "frozen parameters": ", ".join(frozen),
+    }
+    options |= run.callback_settings
+    return {name: words for name, words in options.items() if words}
+
+
+# ---- details, each of which is in every file but the earlier ones ------------------------------
+
+
+def _is_detail(name: str) -> bool:
+    listed = ("gradient bits", "optimized parameters", "decayed parameters")
+    return name in listed or name.startswith(("parameter ", "values of "))
+
+
+def _describe_details(run: Run) -> dict[str, str]:
+    roundings = (getattr(layer, "rounding", None) for layer in all_layers(run.model.flat_layers()))
+    bits = {rounding.bits for rounding in roundings if rounding is not None}
+    values = {"loss": run.loss, "schedule": run.schedule, "augment": run.augment}
+    return {
+        "gradient bits": ", ".join(map(str, sorted(bits))) or "none",
+        **_describe_parameters(run),
+        **{f"values of {name}": _values_of(thing) or "none" for name, thing in values.items()},
+        "values of metrics": _cut("; ".join(filter(None, map(_values_of, run.metrics.values()))))
+        or "none",
+        "values of layers": _describe_layers(run) or "none",
+    }
+
+
+def _describe_parameters(run: Run) -> dict[str, str]:
+    """Put into words how each parameter is stepped, clipped and decayed."""
+    parameters, optimizer = run.model.parameters(), run.optimizer
+    places = {id(parameter): i for i, parameter in enumerate(parameters)}
+
+    def listed(some: list) -> str:
+        found = [places[id(parameter)] for parameter in some]
+        return "all" if found == list(range(len(parameters))) else ", ".join(map(str, found))
+
+    words = {}
+    for i, parameter in enumerate(parameters):
+        clip = None if parameter.clip_value is None else float(parameter.clip_value)
+        words[f"parameter {i}"] = f"lr_scale={float(parameter.lr_scale)}, clip_value={clip}"
+    decays = optimizer.weight_decay or optimizer.l2
+    return {
+        **words,
+        "optimized parameters": listed(optimizer.parameters) or "none",
+        "decayed parameters": (decays and listed(optimizer.decayed)) or "none",
+        "values of optimizer": _describe_optimizer(optimizer) or "none",
+    }
+
+
+def _describe_optimizer(optimizer: Optimizer) -> str:
+    """Put into words the settings of an optimizer that are not numbers."""
+    words = {}
+    for name, value in vars(optimizer).items():
+        if isinstance(value, Optimizer):
+            words[name] = f"{value.name} {_as_floats(value.settings())}"
+        elif isinstance(value, str | tuple | bool) and not name.startswith("_"):
+            words[name] = _in_words(value, 0)
+    return _cut(_listed({k: v for k, v in words.items() if k not in optimizer.varying}))
+
+
+def _describe_layers(run: Run) -> str:
+    """Put into words the arguments of layers, those of their quantizers included."""
+    words = []
+    for place, layer in named_layers(run.model.flat_layers()):
+        values = {name: _in_words(value, 0) for name, value in layer.config().items()}
+        if values:
+            words.append(f"{place}.{layer.name}({_listed(values)})")
+    return _cut("; ".join(words))
+
+
+def _values_of(thing: Any, level: int = 0) -> str:
+    """Put into words what a function or an object was made with; "" if nothing is known."""
+    values = {name: _in_words(value, level) for name, value in _made_with(thing).items()}
+    return _cut(_listed(values))
+
+
+def _made_with(thing: Any) -> Mapping[str, Any]:
+    """Return values by name: of a closure, of arguments, or of an object without words of its own.
+
+    Names that begin with an underscore are an object's own affair.
+    """
+    if isinstance(thing, partial):
+        return {"function": thing.func, "arguments": thing.args, **thing.keywords}
+    if inspect.ismethod(thing):
+        return {"self": thing.__self__}
+    if inspect.isfunction(thing):
+        return _made_with_function(thing)
+    if isinstance(thing, type) or inspect.ismodule(thing):
+        return {}
+    if is_dataclass(thing):  # its repr shows plain values, but not all of others
+        shown = {field.name: getattr(thing, field.name) for field in fields(thing) if field.repr}
+        return {name: value for name, value in shown.items() if not isinstance(value, _PLAIN)}
+    if type(thing).__repr__ is object.__repr__:
+        own = getattr(thing, "__dict__", {})
+        return {name: value for name, value in own.items() if not name.startswith("_")}
+    return {}
+
+
+def _made_with_function(function: Any) -> dict[str, Any]:
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    last = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    values = dict(zip(last, defaults, strict=True)) | (function.__kwdefaults__ or {})
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            values[name] = cell.cell_contents
+        except ValueError:  # it is not filled yet
+            continue
+    return values
+
+
+def _in_words(value: Any, level: int) -> str:
+    """Put a value into words that are the same in another process."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, BitArray) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
+        return _describe_data(value)
+    if level == _DEEPEST:
+        return _name_of(value)
+    if isinstance(value, dict):
+        pairs = (f"{_in_words(k, level + 1)}: {_in_words(v, level + 1)}" for k, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_in_words(part, level + 1) for part in value)}]"
+    values = _values_of(value, level + 1)
+    return f"{_name_of(value)}({values})" if values else _name_of(value)
+
+
+def _listed(words: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in words.items())
+
+
+def _cut(words: str) -> str:
+    """Let a digest stand for the end of long words."""
+    if len(words) <= _LONGEST:
+        return words
+    return f"{words[:_LONGEST]}..., sha256 {sha256(words.encode()).hexdigest()[:16]}"
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def _describe_pair(what: str, data: Data | None) -> dict[str, str]:
+    x, y = (None, None) if data is None else data
+    return {f"{what}x": _describe_data(x), f"{what}y": _describe_data(y)}
+
+
+def _describe_schedule(run: Run) -> str:
+    return f"lr={float(run.optimizer.lr)}" if run.schedule is None else _name_of(run.schedule)
+
+
+def _name_of(function: Any) -> str:
+    """Name a callable by words that are the same in another process: its name or settings."""
+    if isinstance(function, partial):
+        return f"partial({_name_of(function.func)}, {function.args}, {function.keywords})"
+    return getattr(function, "__qualname__", None) or _repr_of(function)
+
+
+def _repr_of(thing: Any) -> str:
+    """Return the repr without addresses, which differ from process to process."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
+
+
+def _describe_data(x: Any) -> str:
+    """Put shape, type and content of data into words."""
+    if x is None:
+        return "None"
+    array = np.ascontiguousarray(x.words if isinstance(x, BitArray) else x)
+    kind = "bits" if isinstance(x, BitArray) else x.dtype.name
+    content = sha256(array.view(np.uint8).data).hexdigest()[:16]
+    return f"{kind} of shape {tuple(x.shape)}, sha256 {content}"
