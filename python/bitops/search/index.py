@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,8 @@ class BitIndex:
             If `rows` are not a matrix of k columns or hold NaN, there is not one id for each, or an
             id is negative, there twice, or already in the index.
         OSError
-            If the folder cannot be written. The index is then as before.
+            If the folder cannot be written. The index is then as before; if only the folder could
+            not be brought to the disk at the end, it is the new one.
         """
         where = "BitIndex.add"
         bits = self._as_rows(where, "rows", rows)
@@ -217,7 +218,8 @@ class BitIndex:
         ValueError
             If `ids` have not one axis, or an id is not in the index.
         OSError
-            If the folder cannot be written. The index is then as before.
+            If the folder cannot be written. The index is then as before; if only the folder could
+            not be brought to the disk at the end, it is the new one.
         """
         where = "BitIndex.remove"
         gone = _as_ids(where, ids)
@@ -339,7 +341,7 @@ class BitIndex:
         ------
         OSError
             If the folder cannot be written, or holds something else. An index that was there is
-            then as before.
+            then as before; a folder that was not there stays, empty.
         """
         folder = Folder(path)
         folder.make("BitIndex.save")
@@ -416,7 +418,12 @@ class BitIndex:
         if self._folder is None:
             self._state = state
             return
-        self._folder.write(state)
+        try:
+            self._folder.write(state)
+        except BaseException:
+            with suppress(OSError, ValueError):
+                self._refresh()  # the new state may be there, though not safely on the disk
+            raise
         self._refresh()
 
     def _as_rows(self, where: str, name: str, rows: Rows) -> BitArray:
