@@ -184,6 +184,7 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere(
     if fails == "always":
         assert "No space left on device: '" in message
         assert "; nor could the model be saved elsewhere: [Errno 28] No space" in message
+        assert not list(place.iterdir())
     else:
         assert f"No space left on device: '{path}'; " in message
         saved = message.rpartition(" has been saved to ")[2]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from index_kills import named_files
 
 from bitops.files.writing import append_file, try_file, write_file
 from bitops.io import load, save
 from bitops.layers import Packed, PackedDense
+from bitops.search import BitIndex
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.log import Log, read_log
 from trainings import OPTIONS, assert_same, data, dense, train_logged
@@ -133,6 +135,57 @@ def test_append(tmp_path, monkeypatch):
 
     names = ("write", "fsync", "close", "open", "stat")
     assert each_fault(monkeypatch, act, check, names) >= {"write", "fsync", "close"}
+
+
+@pytest.mark.parametrize("kind", ["add", "remove", "save", "first save"])
+def test_index(tmp_path, monkeypatch, kind):
+    """It is as before or after a change, for its owner too, and no file is left behind."""
+    folder, rng = tmp_path / "index", np.random.default_rng(0)
+    x = rng.random((40, 70)) < 0.5
+    BitIndex(x).save(folder)
+    BitIndex.load(folder).remove([3, 5])
+    BitIndex.load(folder).add(x[:2], [90, 80])
+    old = {path.name: path.read_bytes() for path in folder.iterdir()}
+    change = {
+        "add": lambda index: index.add(x[:9], [70, *range(50, 58)]),
+        "remove": lambda index: index.remove([0, 80]),
+        "save": lambda index: index.save(folder),
+        "first save": lambda index: BitIndex(x).save(folder),
+    }[kind]
+    before, after = BitIndex.load(folder), BitIndex.load(folder, mmap=False)
+    if kind == "first save":
+        before, after, old = BitIndex(x[:0]), BitIndex(x), {}
+    elif kind != "save":
+        change(after)
+    index = before
+
+    def act():
+        nonlocal index
+        for path in folder.iterdir():
+            path.unlink()
+        for name, content in old.items():
+            (folder / name).write_bytes(content)
+        (folder / f"{'0' * 16}.rows.npy").write_bytes(b"of a writer that was killed")
+        if old:
+            index = BitIndex.load(folder)
+        change(index)
+
+    def check(error, name):
+        is_there = (folder / "index.json").exists()
+        assert is_there or (not old and error is not None)
+        again = BitIndex.load(folder) if is_there else before
+        is_done = list(again.ids) == list(after.ids)
+        held = after if is_done else before
+        assert is_done or error is not None
+        assert list(again.ids) == list(held.ids) and again.rows(again.ids) == held.rows(held.ids)
+        if name in ("write", "fsync", "replace"):
+            assert list(index.ids) == list(again.ids) or not old
+            assert error is None or Path(error.filename).parent in (folder, tmp_path)
+            left = set(os.listdir(folder)) - (named_files(again) if is_there else set())
+            assert not left or is_done
+
+    failed = each_fault(monkeypatch, act, check)
+    assert {"open", "write", "fsync", "replace", "close"} <= failed
 
 
 @pytest.mark.parametrize("name", ["write", "fsync", "replace", "open"])

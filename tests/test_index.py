@@ -337,17 +337,23 @@ X = np.ones((3, 70), bool)
         (ValueError, r"subset must have one axis", lambda i: i.search(X, 1, subset=[[1]])),
         (ValueError, r"rescore must be 'bits', got 'x'", lambda i: i.search(X, 1, rescore="x")),
         (ValueError, r"rescore must have two axes", lambda i: i.search(X, 1, rescore=[1.0])),
-        (ValueError, r"must have a row for id 2", lambda i: i.search(X, 3, rescore=X[:2] + 0.0)),
+        (ValueError, r"must have a row for id 2", lambda i: i.search(X + 0.0, 3, rescore=X[:2])),
         (
             ValueError,
             r"must give shape \(3, 70\)",
-            lambda i: i.search(X, 3, rescore=lambda j: X[0]),
+            lambda i: i.search(X + 0.0, 3, rescore=lambda j: X[0]),
         ),
         (
             TypeError,
-            r"must hold real numbers to",
+            r"must hold real numbers, got a BitArray",
             lambda i: i.search(bo.pack(X), 1, rescore="bits"),
         ),
+        *(
+            (TypeError, r"numbers, got dtype bool", lambda i, y=y: i.search(X, 1, rescore=y))
+            for y in ("bits", X + 0.0)
+        ),
+        (TypeError, r"subset must not be packed", lambda i: i.search(X, 1, subset=bo.pack(X)[0])),
+        (TypeError, r"ids must not be packed bits", lambda i: i.remove(bo.pack(X)[0])),
         (ValueError, r"count must be at most 65536, or the", lambda i: i.search(X, 10**12)),
         (ValueError, r"radius must be at least 0", lambda i: i.within(X, -1)),
         (ValueError, r"\[BitIndex.within\] queries must have 70", lambda i: i.within(X[:, :3], 1)),

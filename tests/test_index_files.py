@@ -224,6 +224,25 @@ def test_failing_writes(folder, x, monkeypatch):
     assert len(index) == len(ids) + 1
 
 
+@posix
+def test_lock_of_a_first_save_that_failed(tmp_path, x, monkeypatch):
+    """Who has waited for it locks the new one."""
+    waits, original = threading.Event(), index_files._lock
+
+    def lock(descriptor):
+        waits.set()
+        original(descriptor)
+
+    with index_files.Folder(tmp_path).locked():
+        monkeypatch.setattr(index_files, "_lock", lock)
+        writer = threading.Thread(target=BitIndex(x).save, args=(tmp_path,))
+        writer.start()
+        assert waits.wait(60)
+        (tmp_path / "lock").unlink()
+    writer.join()
+    assert len(BitIndex.load(tmp_path)) == 40 and (tmp_path / "lock").exists()
+
+
 # ---- files of strangers -------------------------------------------------------------------------
 
 

@@ -91,6 +91,20 @@ def test_take_many_rows(rng, threads, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_lists_as_numpy_takes_them(rng, shape):
+    """Empty ones, and several axes."""
+    for x, b in draw(rng, shape):
+        every = tuple(range(x.ndim))
+        for axis in (None, *range(-x.ndim, x.ndim)):
+            assert_bits(np.take(b, [], axis), np.take(x, [], axis))
+            assert np.size(b, axis) == np.size(x, axis)
+        assert_bits(np.take(b, [[]], 0), np.take(x, [[]], 0))
+        assert np.size(b, every) == x.size and np.size(b, every[1:]) * shape[0] == x.size
+        assert_bits(np.flip(b, list(every)), np.flip(x, every), b.axis)
+        assert not np.array_equal(b, [[1], [1, 2]])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_roll(rng, threads, shape):
     for x, b in draw(rng, shape):
         for shift in (0, 1, -1, 63, 64, 65, -130, 10**6):
@@ -157,6 +171,17 @@ B = bo.pack(np.ones((2, 70)))
         (lambda: np.roll(B, 1, 2), ValueError, r"\[roll\] axis.*2"),
         (lambda: np.flip(B, (0, 0)), ValueError, r"\[flip\] axes.*\(0, 0\)"),
         (lambda: np.flip(B, -3), ValueError, r"\[flip\] axis.*-3"),
+        (lambda: np.size(B, 5), ValueError, r"\[size\] axis.*5"),
+        (lambda: np.size(B, [0, -2]), ValueError, r"\[size\] axes.*\[0, -2\]"),
+        (lambda: np.concatenate(b for b in [B, B]), TypeError, r"\[concatenate\] .* sequence"),
+        (lambda: np.roll(B, None, 1), TypeError, r"\[roll\] shift .* got None"),
+        (lambda: np.roll(B, [0, np.nan]), TypeError, r"\[roll\] shift .* got \[0, nan\]"),
+        (lambda: np.roll(B, B, 1), TypeError, r"\[roll\] shift must not be packed"),
+        (lambda: np.take(B, B, 0), TypeError, r"\[take\] indices must not be packed"),
+        (lambda: np.take(B, np.ma.zeros(2, int), 0), TypeError, r"\[take\] indices .* masked"),
+        (lambda: B[B], TypeError, r"\[BitArray\] an index .* packed.* np\.asarray\(b, bool\)"),
+        (lambda: B[B[0], :], TypeError, r"\[BitArray\] an index must not be packed"),
+        (lambda: B[np.ma.zeros(2, int)], TypeError, r"\[BitArray\] an index must not be masked"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error, rule):

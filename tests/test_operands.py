@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 from numpy.testing import assert_array_equal
 
 import bitops as bo
@@ -250,6 +251,18 @@ class TestOut:
                     if out.base is big:
                         out[...] = 99
                         assert (big == 99).all(), f"{name}, {layout}: wrote beside out"
+
+    def test_no_memory_of_its_own(self, rng):
+        """Elements that share memory would hold each other's results, masked ones none."""
+        for _, dtype, call, want in self.calls(rng, 5, 5):
+            memory = np.zeros(99, dtype)
+            for steps in ((0, 1), (1, 0), (0, 0), (1, 1), (4, 1), (1, -4)):
+                out = as_strided(memory[50:], (5, 5), [step * memory.itemsize for step in steps])
+                with pytest.raises(ValueError, match=r"\] out must have memory for every element"):
+                    call(out)
+            with pytest.raises(TypeError, match=r"\] out must not be masked"):
+                call(np.ma.masked_array(want.astype(dtype), True))
+            assert not memory.any()
 
     def test_batch(self, isa, threads, rng):
         a, w = random_signs(rng, 3, 1, 5, 70), random_signs(rng, 2, 9, 70)

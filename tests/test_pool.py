@@ -290,6 +290,7 @@ def test_out(call):
         (np.empty(want.shape, np.float64), TypeError, "out must have dtype"),
         (np.empty((1, *want.shape), want.dtype), ValueError, "out must have shape"),
         (np.broadcast_to(want, want.shape), ValueError, "out must be writeable"),
+        (np.ma.masked_array(out, True), TypeError, "out must not be masked"),
     ):
         with pytest.raises(error, match=message):
             call(out=wrong)

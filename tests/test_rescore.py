@@ -90,6 +90,8 @@ Q, B, C = np.ones((2, 70)), np.ones((3, 70), bool), np.zeros((2, 4), int)
         (ValueError, r"b must be a matrix, got shape \(1, 3, 70\)", Q, B[None], C, (-1, 1)),
         (ValueError, "queries and b must have the same k, got 70 and 9", Q, B[:, :9], C, (-1, 1)),
         (TypeError, "candidates must hold integers, got dtype float64", Q, B, C * 1.0, (-1, 1)),
+        (TypeError, "candidates must not be packed bits", Q, B, bo.pack(C), (-1, 1)),
+        (TypeError, "candidates .* integer of 71 bits", Q, B, [[2**70]] * 2, (-1, 1)),
         (ValueError, r"candidates must have shape \(2, count\), got \(1, 4\)", Q, B, C[:1], (0, 1)),
         (ValueError, r"candidates must be in \[-1, 3\), got 3", Q, B, C + 3, (-1, 1)),
         (ValueError, r"candidates must be in \[-1, 3\), got -2", Q, B, C - 2, (-1, 1)),

@@ -116,6 +116,7 @@ def test_ends(query_bits):
         (ValueError, "queries must be finite", {"queries": [[np.nan, 1.0]]}),
         (ValueError, "queries must be finite", {"queries": [[np.inf, 1.0]]}),
         (ValueError, "queries must be finite", {"queries": [[3e38, 3e38]]}),
+        (ValueError, r"values must leave sums finite, got \(0\.0, 3e\+38\)", {"values": (0, 3e38)}),
         (ValueError, "queries and b must have the same k", {"queries": [[1.0]]}),
         (ValueError, "queries must be a matrix", {"queries": [1.0, 2.0]}),
         (TypeError, "queries must hold real numbers", {"queries": [[True, False]]}),

@@ -104,7 +104,11 @@ def rescue(packed: Packed) -> str:
     try:
         descriptor, name = tempfile.mkstemp(".safetensors", "bitops-")
         os.close(descriptor)
-        io.save(packed, name)
+        try:
+            io.save(packed, name)
+        except OSError:
+            os.unlink(name)
+            raise
     except OSError as error:
         return f"nor could the model be saved elsewhere: {error}"
     return f"the model has been saved to {name}"

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from ..ops.array import BitArray
-from ..ops.checks import check_integer, plain_array
+from ..ops.checks import check_integer
+from ..ops.indexing import plain_index
 from ..ops.memory import WORD_BITS, word_count
 from ..search.ids import check_ids
 from ..search.index import BitIndex
@@ -226,7 +227,7 @@ class _Partitions:
 
     def split(self, subset: ArrayLike) -> list[Ids | None]:
         """Return, for each partition, the ids in it that may be found, as it counts them."""
-        array = plain_array(self._where, "subset", subset)
+        array = plain_index(self._where, "subset", subset)
         if array.ndim != 1:
             raise ValueError(f"[{self._where}] subset must have one axis, got shape {array.shape}")
         if self.own_ids and array.dtype.kind != "b":

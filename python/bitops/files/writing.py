@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["append_file", "try_file", "write_file"]
+__all__ = ["append_file", "try_file", "write_file", "write_new"]
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -90,8 +90,39 @@ def try_file(where: str, path: str | os.PathLike) -> None:
         place = _place(where, path)
         _remove_leftovers(place.path)
         descriptor, partial = _create(place)
-        os.close(descriptor)
-        os.unlink(partial)
+        try:
+            os.close(descriptor)
+        finally:
+            with suppress(FileNotFoundError):  # another writer has taken it for a leftover
+                os.unlink(partial)
+
+
+def write_new(path: str | os.PathLike, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file part by part, under a name that nobody else knows of before the return.
+
+    Parameters
+    ----------
+    path : path
+    parts : iterable of bytes, or of memoryviews of bytes
+
+    Raises
+    ------
+    OSError
+        If there is such a file, or it cannot be written. It is then removed.
+    """
+    with _named(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+        try:
+            try:
+                for part in parts:
+                    _write_all(descriptor, part)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)
+            raise
 
 
 def append_file(where: str, path: str | os.PathLike, data: bytes, *, first: bytes = b"") -> None:
@@ -177,7 +208,7 @@ def _keep_owner_and_mode(descriptor: int, old: os.stat_result) -> None:
         os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & 0o777)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

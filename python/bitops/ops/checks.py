@@ -130,6 +130,15 @@ def check_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
         raise TypeError(f"[{where}] dtype must be a dtype, got {dtype!r:.80}") from None
 
 
+def got_dtype(array: NDArray[Any]) -> str:
+    """Say what an array of an unwanted dtype holds: perhaps an integer that no dtype has."""
+    if array.dtype == object:
+        for item in array.flat:
+            if is_integer(item) and not -(2**63) <= item < 2**64:
+                return f"an integer of {int(item).bit_length()} bits, which no dtype holds"
+    return f"dtype {array.dtype}"
+
+
 BFLOAT16 = "bfloat16"  # a dtype of ml_dtypes, which need not be installed
 
 
@@ -141,7 +150,9 @@ def real_array(where: str, name: str, x: ArrayLike, *, keep_bfloat16: bool = Fal
     array = plain_array(where, name, x)
     if array.dtype.kind not in "biuf":  # of these bfloat16 is none; names take microseconds
         if array.dtype.name != BFLOAT16:
-            got = type(x).__name__ if array.dtype == object else f"dtype {array.dtype}"
+            got = got_dtype(array)
+            if got == "dtype object":
+                got = type(x).__name__
             raise TypeError(f"[{where}] {name} must hold real numbers, got {got}")
         if not keep_bfloat16:
             array = array.astype(np.float32)
@@ -178,7 +189,7 @@ def column_vector(where: str, name: str, value: ArrayLike, kinds: str, n: int) -
     """Check one value per column, of one of the dtype kinds; a scalar is used for all columns."""
     array = plain_array(where, name, value)
     if array.dtype.kind not in kinds:
-        raise TypeError(f"[{where}] {name} must hold {_KIND_NAMES[kinds]}, got dtype {array.dtype}")
+        raise TypeError(f"[{where}] {name} must hold {_KIND_NAMES[kinds]}, got {got_dtype(array)}")
     if array.shape not in ((), (n,)):
         raise ValueError(
             f"[{where}] {name} must be a scalar or have shape ({n},), got {array.shape}"

@@ -6,9 +6,20 @@ from types import EllipsisType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .checks import is_integer
+from .. import _core
+from .checks import is_integer, plain_array
+
+
+def plain_index(where: str, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return places or a mask as an array; refuse packed bits, which would be places 1 and -1."""
+    if isinstance(x, _core.Bits):
+        raise TypeError(
+            f"[{where}] {name} must not be packed bits, whose values are +1 and -1, got a "
+            f"{type(x).__name__}; np.asarray(b, bool) gives a mask, np.asarray(b) numbers"
+        )
+    return plain_array(where, name, x)
 
 
 def _is_basic(item: Any) -> bool:
@@ -22,7 +33,7 @@ def _axes_taken(item: Any) -> int:
         return 0
     if _is_basic(item):
         return 1
-    array = np.asarray(item)
+    array = plain_index("BitArray", "an index", item)
     if array.dtype == np.bool_ and array.ndim == 0:
         raise IndexError(f"[BitArray] an index must not be one bool, got {item!r}; use a mask")
     return array.ndim if array.dtype == np.bool_ else 1

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .checks import normalize_axis
+from .indexing import plain_index
 from .memory import aligned_empty, word_count
 from .packing import contiguous_rows, repack, sign_words
 
@@ -30,7 +31,22 @@ def _array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
     """Tell whether shapes and elements are equal; one of the two may be an array of numbers."""
     if isinstance(a, _core.Bits) and isinstance(b, _core.Bits):
         return bool(a == b)
-    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=equal_nan)
+    a, b = (np.asarray(x) if isinstance(x, _core.Bits) else x for x in (a, b))
+    return np.array_equal(a, b, equal_nan=equal_nan)
+
+
+def _size(a: Any, axis: Any = None) -> int:
+    """Count the elements along axes, by default all."""
+    return a.size if axis is None else math.prod(a.shape[i] for i in _axes("size", axis, a.ndim))
+
+
+def _axes(where: str, axis: Any, ndim: int) -> list[int]:
+    """Check an axis, or several that differ."""
+    given = axis if isinstance(axis, tuple | list) else (axis,)
+    axes = [normalize_axis(where, one, ndim) for one in given]
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"[{where}] axes must differ, got {axis}")
+    return axes
 
 
 def _concatenate(
@@ -89,7 +105,9 @@ def _take(
 ) -> Any:
     """Choose elements along an axis."""
     (b,) = _all_bits("take", [a], {"out": out})
-    places = np.asarray(indices)
+    places = plain_index("take", "indices", indices)
+    if not places.size and not isinstance(indices, np.ndarray):  # an empty list is float64
+        places = places.astype(np.intp)
     if axis is None:
         return _packed(b, np.take(np.asarray(b, np.bool_), places, mode=mode), places.ndim - 1)
     axis = normalize_axis("take", axis, b.ndim)
@@ -121,6 +139,11 @@ def _taken(words: NDArray[np.uint64], places: NDArray[Any], axis: int, mode: _Mo
 def _roll(a: Any, shift: Any, axis: Any = None) -> Any:
     """Move elements along axes; those that leave at the end come in at the beginning."""
     (b,) = _all_bits("roll", [a], {})
+    shifts = plain_index("roll", "shift", shift)
+    try:
+        list(map(int, shifts.flat))
+    except (OverflowError, TypeError, ValueError):
+        raise TypeError(f"[roll] shift must hold integers, got {shift!r:.80}") from None
     if axis is None:
         return _packed(b, np.roll(np.asarray(b, np.bool_), shift), b.axis)
     steps = np.broadcast(shift, axis)
@@ -146,10 +169,7 @@ def _roll_axis(b: _Bits, shift: int, axis: int) -> _Bits:
 def _flip(m: Any, axis: Any = None) -> Any:
     """Reverse the order of elements along axes, by default along all."""
     (b,) = _all_bits("flip", [m], {})
-    given = range(b.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = [normalize_axis("flip", one, b.ndim) for one in given]
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"[flip] axes must differ, got {axis}")
+    axes = list(range(b.ndim)) if axis is None else _axes("flip", axis, b.ndim)
     words = np.flip(b._words, tuple(one - (one > b.axis) for one in axes if one != b.axis))
     flipped = b._make(words, b.shape, b.axis)
     return _flip_packed(flipped) if b.axis in axes else flipped
@@ -164,6 +184,8 @@ def _flip_packed(b: _Bits) -> _Bits:
 
 def _all_bits(name: str, arrays: Any, options: dict[str, Any]) -> list[Any]:
     """Return arrays that are all packed; refuse others, and keywords."""
+    if not hasattr(arrays, "__getitem__"):  # a generator, which NumPy has already used up
+        raise TypeError(f"[{name}] arrays must be a sequence, got {type(arrays).__name__}")
     parts = list(arrays)
     for x in parts:
         if not isinstance(x, _core.Bits):
@@ -191,7 +213,7 @@ def _packed(like: _Bits, values: NDArray[np.bool_], axis: int) -> _Bits:
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: a.ndim,
-    np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],
+    np.size: _size,
     np.copy: lambda a, order="K", subok=False: a.copy(),
     np.array_equal: _array_equal,
     np.concatenate: _concatenate,

@@ -47,9 +47,9 @@ class Result:
     Raises
     ------
     TypeError
-        If `out` is not an ndarray of this dtype.
+        If `out` is not an ndarray of this dtype, or is masked.
     ValueError
-        If `out` has another shape or is read-only.
+        If `out` has another shape, is read-only, or has elements that share memory.
     """
 
     __slots__ = ("_copy_to", "array")
@@ -93,6 +93,8 @@ def as_matrix(array: NDArray[Any]) -> NDArray[Any]:
 
 def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
     """Check that `out` can hold a result of this shape and dtype."""
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"[{where}] out must not be masked, got a MaskedArray")
     if not isinstance(out, np.ndarray):
         raise TypeError(f"[{where}] out must be an ndarray, got {type(out).__name__}")
     if out.dtype != dtype:
@@ -101,6 +103,22 @@ def check_out(where: str, out: Any, shape: tuple[int, ...], dtype: DTypeLike) ->
         raise ValueError(f"[{where}] out must have shape {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError(f"[{where}] out must be writeable, got a read-only array")
+    if not out.flags.c_contiguous and _may_overlap(out):
+        raise ValueError(
+            f"[{where}] out must have memory for every element, got shape {out.shape} with strides "
+            f"{out.strides}"
+        )
+
+
+def _may_overlap(out: NDArray[Any]) -> bool:
+    """Tell whether two elements may share memory, as in no view but those of as_strided."""
+    end = out.itemsize  # of what the axes so far span
+    for stride, size in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
+        if size > 1:
+            if stride < end:
+                return True
+            end += stride * (size - 1)
+    return False
 
 
 def _is_usable(out: NDArray[Any], inputs: tuple[Any, ...]) -> bool:

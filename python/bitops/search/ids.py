@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.checks import plain_array
+from ..ops.checks import got_dtype
+from ..ops.indexing import plain_index
 
 __all__ = ["check_ids"]
 
@@ -31,11 +32,11 @@ def check_ids(
     ValueError
         If one of them is out of range.
     """
-    array = plain_array(where, name, x)
+    array = plain_index(where, name, x)
     if not array.size:  # an empty list is float64
         return np.empty(array.shape, np.int64)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"[{where}] {name} must hold {kinds}, got dtype {array.dtype}")
+        raise TypeError(f"[{where}] {name} must hold {kinds}, got {got_dtype(array)}")
     for extreme in (array.min(), array.max()):
         if not low <= extreme < high:
             raise ValueError(f"[{where}] {name} must be in [{low}, {high}), got {extreme}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from ..ops.array import BitArray
-from ..ops.checks import check_integer, is_integer, plain_array
+from ..ops.checks import check_integer, is_integer
+from ..ops.indexing import plain_index
 from . import segments
 from .ids import check_ids
 from .index_files import MAX_ID, Folder
@@ -181,7 +182,8 @@ class BitIndex:
             If `rows` are not a matrix of k columns or hold NaN, there is not one id for each, or an
             id is negative, there twice, or already in the index.
         OSError
-            If the folder cannot be written. The index is then as before.
+            If the folder cannot be written. The index is then as before; if only the folder could
+            not be brought to the disk at the end, it is the new one.
         """
         where = "BitIndex.add"
         bits = self._as_rows(where, "rows", rows)
@@ -217,7 +219,8 @@ class BitIndex:
         ValueError
             If `ids` have not one axis, or an id is not in the index.
         OSError
-            If the folder cannot be written. The index is then as before.
+            If the folder cannot be written. The index is then as before; if only the folder could
+            not be brought to the disk at the end, it is the new one.
         """
         where = "BitIndex.remove"
         gone = _as_ids(where, ids)
@@ -265,12 +268,12 @@ class BitIndex:
         ------
         TypeError
             If `queries` or what `rescore` gives do not hold real numbers, an argument has another
-            type than above, or packed queries are to be rescored.
+            type than above, or packed or bool queries are to be rescored.
         ValueError
             If a shape or a name does not fit, a number is out of range, or a file is damaged.
         """
         where, state = "BitIndex.search", self._state
-        check_rescore(where, rescore, queries)
+        numbers = check_rescore(where, rescore, queries)
         bits = self._as_rows(where, "queries", queries)
         count = check_count(where, count, state.live)
         factor = check_integer(where, "oversample", oversample, 1)
@@ -281,9 +284,9 @@ class BitIndex:
             most = min(wanted, chunk.size)
             nearest, rows = topk(bits, chunk.bits, most, state.metric, subset=chunk.mask)
             best.add(nearest, chunk.ids_at(rows))
-        if rescore is None:
+        if numbers is None:
             return best.result()
-        return rerank(where, queries, best.ids, count, rescore, state)
+        return rerank(where, numbers, best.ids, count, rescore, state)
 
     def within(self, queries: Rows, radius: float) -> csr_array:
         """Find all rows within a range of each query.
@@ -339,7 +342,7 @@ class BitIndex:
         ------
         OSError
             If the folder cannot be written, or holds something else. An index that was there is
-            then as before.
+            then as before; a folder that was not there stays, empty.
         """
         folder = Folder(path)
         folder.make("BitIndex.save")
@@ -416,7 +419,12 @@ class BitIndex:
         if self._folder is None:
             self._state = state
             return
-        self._folder.write(state)
+        try:
+            self._folder.write(state)
+        except BaseException:
+            with suppress(OSError, ValueError):
+                self._refresh()  # the new state may be there, though not safely on the disk
+            raise
         self._refresh()
 
     def _as_rows(self, where: str, name: str, rows: Rows) -> BitArray:
@@ -460,7 +468,7 @@ def _check_new(where: str, ids: Ids, state: State) -> None:
 
 def _as_subset(where: str, subset: ArrayLike, next_id: int) -> NDArray[Any]:
     """Return a mask of ids, or ids that are unique and ascend."""
-    array = plain_array(where, "subset", subset)
+    array = plain_index(where, "subset", subset)
     if array.dtype.kind != "b":
         return np.unique(_as_ids(where, array, "subset", "bool or integers"))
     if array.shape != (next_id,):

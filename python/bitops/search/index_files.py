@@ -8,10 +8,10 @@
     <16 digits>.removed.npy int64: numbers of rows of a segment that are no longer there, ascending
     lock                    empty; locked by who writes
 
-A change writes files under new names, then the manifest: it is done when that has been renamed, and
-a writer that is killed earlier leaves nothing but files that nobody reads, which the next writer
-removes. Readers map the files of the manifest that they have read, and go on with them even when
-they have been removed.
+A change writes files under new names, then the manifest: it is done when that has been renamed. A
+writer that fails earlier removes its files; one that is killed leaves nothing but files that nobody
+reads, which the next writer removes before it writes. Readers map the files of the manifest that
+they have read, and go on with them even when they have been removed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 
 from ..files.reading import open_regular
 from ..files.tensors import MALFORMED, digest, parse_json
-from ..files.writing import write_file
+from ..files.writing import try_file, write_file, write_new
 from ..ops.array import BitArray
 from ..ops.memory import MAX_BITS, aligned_empty, word_count
 from .mapping import Mapping, check_padding
@@ -61,6 +62,7 @@ Known = dict[str | None, Segment]  # by their names
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 _FILE = re.compile(r"[0-9a-f]{16}\.(rows|ids|removed)\.npy")
+_QUOTED = re.compile(r'"([0-9a-f]{16})"')  # names in a manifest, also in one that is damaged
 _KEYS = {"format", "version", "metric", "bits", "next_id", "segments", "sha256"}
 _SEGMENT_KEYS = {"rows", "name", "first_id", "removed"}
 
@@ -83,13 +85,9 @@ class _Array(NamedTuple):
         return len(self.header) + 8 * math.prod(self.shape)
 
     def write(self, parts: Iterable[NDArray[Any]]) -> None:
-        """Write a file that nobody knows of yet, so that it may come part by part."""
-        with open(self.path, "xb") as file:
-            file.write(self.header)
-            for part in parts:
-                file.write(np.ascontiguousarray(part, self.dtype).data)
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the file, of a new name, part by part."""
+        arrays = (np.ascontiguousarray(part, self.dtype).reshape(-1) for part in parts)
+        write_new(self.path, chain([self.header], (array.view(np.uint8).data for array in arrays)))
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
@@ -176,7 +174,30 @@ class Folder:
             raise ValueError(f"[{where}] {self.path} must hold an index: {error}") from None
 
     def write(self, state: State) -> None:
-        """Make a state the one that the index holds; its owner has the lock."""
+        """Make a state the one that the index holds; its owner has the lock.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be written. What has been written is then removed. If only the folder
+            could not be brought to the disk at the end, the index holds the new state.
+        """
+        before = self._named()
+        self._remove_all_but(before)
+        try:
+            try_file("BitIndex", self.path / MANIFEST)  # which removes parts of other ones
+            named = self._write_files(state)
+        except BaseException:
+            now = self._named()
+            self._remove_all_but(None if before is None or now is None else before | now)
+            if not os.path.lexists(self.path / MANIFEST):
+                with suppress(OSError):
+                    os.unlink(self.path / LOCK)
+            raise
+        self._remove_all_but(named)
+
+    def _write_files(self, state: State) -> set[str]:
+        """Write the files that a state lacks, then the manifest; return the names that it holds."""
         segments = [self._write_segment(segment) for segment in state.segments if segment.live]
         document = {
             "format": FORMAT,
@@ -188,17 +209,29 @@ class Folder:
         }
         text = json.dumps({**document, "sha256": digest(document, {})}, indent=1)
         write_file("BitIndex", self.path / MANIFEST, f"{text}\n".encode())
-        self._remove_others(segments)
+        return {*_QUOTED.findall(text)}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait until nobody else writes, and keep others from writing meanwhile."""
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        while True:
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _lock(descriptor)
+                if self._is_lock(descriptor):
+                    yield
+                    return
+            finally:
+                os.close(descriptor)  # which unlocks it
+
+    def _is_lock(self, descriptor: int) -> bool:
+        """Tell whether others lock the same file: a first save that has failed removes it."""
+        if fcntl is None:  # Windows removes no open file
+            return True
         try:
-            _lock(descriptor)
-            yield
-        finally:
-            os.close(descriptor)  # which unlocks it
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path / LOCK))
+        except FileNotFoundError:
+            return False
 
     def is_same(self, other: Folder) -> bool:
         """Tell whether another path is that of this folder, and the index is still there."""
@@ -208,9 +241,7 @@ class Folder:
 
     def make(self, where: str) -> None:
         """Make the folder, or find that the one that is there holds an index or nothing."""
-        if not self.path.exists():
-            self.path.mkdir()
-            return
+        self.path.mkdir(exist_ok=True)
         others = [entry for entry in os.listdir(self.path) if not self._is_own(entry)]
         if others:
             raise FileExistsError(
@@ -249,14 +280,24 @@ class Folder:
             self._array(name, "ids", n).write([ids])
         return dataclasses.replace(segment, name=name, ids=ids, removed=np.empty(0, np.int64))
 
-    def _remove_others(self, segments: list[dict[str, Any]]) -> None:
-        """Remove files of earlier states, and of writers that have been killed."""
-        names = {segment["name"] for segment in segments}
-        names |= {segment["removed"]["name"] for segment in segments if segment["removed"]}
-        for entry in os.listdir(self.path):
-            if _FILE.fullmatch(entry) and entry[:16] not in names:
-                with suppress(OSError):
-                    os.unlink(self.path / entry)
+    def _named(self) -> set[str] | None:
+        """Return the names of files that the manifest holds, None if it cannot be read."""
+        try:
+            return {*_QUOTED.findall(self.manifest().decode("latin-1"))}
+        except FileNotFoundError:
+            return set()
+        except (OSError, ValueError):
+            return None
+
+    def _remove_all_but(self, names: set[str] | None) -> None:
+        """Remove files of earlier states and of writers that failed; None keeps all."""
+        if names is None:
+            return
+        with suppress(OSError):
+            for entry in os.listdir(self.path):
+                if _FILE.fullmatch(entry) and entry[:16] not in names:
+                    with suppress(OSError):
+                        os.unlink(self.path / entry)
 
     def _parse(self, manifest: bytes, mmap: bool, known: Known) -> State:
         document = parse_json(manifest.decode())

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from ..ops.array import pack
-from ..ops.checks import check_integer, plain_array
+from ..ops.checks import check_integer
+from ..ops.indexing import plain_index
 from ..ops.linalg import MAX_TOPK_ROWS, product_operands
 from ..ops.prepack import Prepacked
 from .ids import check_ids
@@ -134,7 +135,7 @@ class _Subset:
     """
 
     def __init__(self, where: str, subset: ArrayLike, n: int) -> None:
-        array = plain_array(where, "subset", subset)
+        array = plain_index(where, "subset", subset)
         if array.ndim != 1:
             raise ValueError(f"[{where}] subset must have one axis, got shape {array.shape}")
         ids = mask = None

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ops.array import BitArray
 from ..ops.checks import as_float32, real_array
 from .nearest import MISSING
+from .rescoring import real_queries
 from .rescoring import rescore as score_bits
 from .segments import Ids, State
 
@@ -23,31 +23,30 @@ BLOCK_CANDIDATES = 1 << 14  # rows that are fetched at once
 BITS = "bits"
 
 
-def check_rescore(where: str, rescore: Any, queries: Any) -> None:
-    """Refuse what is no second stage, and queries whose numbers are lost."""
+def check_rescore(where: str, rescore: Any, queries: Any) -> NDArray[np.float32] | None:
+    """Refuse what is no second stage; return the numbers of queries for one."""
     if rescore is None:
-        return
-    if isinstance(queries, BitArray):
-        raise TypeError(f"[{where}] queries must hold real numbers to rescore, got a BitArray")
+        return None
     if isinstance(rescore, str):
         if rescore != BITS:
             raise ValueError(f"[{where}] rescore must be {BITS!r}, got {rescore!r:.80}")
     elif not callable(rescore) and len(np.shape(rescore)) != 2:
         raise ValueError(f"[{where}] rescore must have two axes, got shape {np.shape(rescore)}")
+    return real_queries(where, queries)
 
 
 def rerank(
-    where: str, queries: Any, ids: Ids, count: int, rescore: Any, state: State
+    where: str, numbers: NDArray[np.float32], ids: Ids, count: int, rescore: Any, state: State
 ) -> tuple[NDArray[np.float32], Ids]:
     """Return the `count` candidates of largest score for each query, with their scores.
 
     Parameters
     ----------
-    queries : array_like of shape (m, k), real numbers
+    numbers : ndarray of shape (m, k), float32
+        Of the queries.
     ids : ndarray of shape (m, candidates), int64
         -1 stands for none.
     """
-    numbers = as_float32(real_array(where, "queries", queries))
     m = len(numbers)
     best_scores = np.full((m, count), -np.inf, np.float32)
     best_ids = np.full((m, count), MISSING, np.int64)

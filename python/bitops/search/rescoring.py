@@ -153,7 +153,7 @@ def score_topk(
     if query_bits is not None and check_integer(where, "query_bits", query_bits) not in (4, 8):
         raise ValueError(f"[{where}] query_bits must be None, 4 or 8, got {query_bits}")
     low, high = _two_numbers(where, values)
-    _check_sums(where, numbers, max(abs(low), abs(high)))
+    _check_sums(where, numbers, (low, high))
     m, n = len(numbers), bits.shape[0]
     scores = np.full((m, count), -np.inf, np.float32)
     indices = np.full((m, count), MISSING, np.int64)
@@ -192,19 +192,25 @@ def _find_largest(
     )
 
 
-def _check_sums(where: str, numbers: NDArray[np.float32], largest: float) -> None:
-    """Check that no sum of numbers, times values of this size, can overflow."""
+def _check_sums(where: str, numbers: NDArray[np.float32], values: tuple[float, float]) -> None:
+    """Check that no sum of numbers, times values for bits, can overflow."""
     k = numbers.shape[1]
     if 255 * k > MAX_BITS:
         raise ValueError(f"[{where}] k must be at most {MAX_BITS // 255} for exact sums, got {k}")
     most = float(np.max(np.abs(numbers), initial=0))
-    if not most * k * max(2 * largest, 1) < FLOAT32_MAX:  # NaN is no better
-        raise ValueError(f"[{where}] queries must be finite, also their sums, got {most}")
+    if most * k * max(2 * abs(values[0]), 2 * abs(values[1]), 1) < FLOAT32_MAX:
+        return
+    if most * k * 2 < FLOAT32_MAX:
+        raise ValueError(
+            f"[{where}] values must leave sums finite, got {values} and queries of {k} numbers up "
+            f"to {most}"
+        )
+    raise ValueError(f"[{where}] queries must be finite, also their sums, got {most}")
 
 
 def _operands(where: str, queries: ArrayLike, b: Columns) -> tuple[NDArray[np.float32], BitArray]:
     """Check real queries and rows of bits against each other."""
-    numbers = _numbers(where, queries)
+    numbers = real_queries(where, queries)
     bits = check_matrix(where, "b", b)
     if numbers.shape[1] != bits.shape[1]:
         raise ValueError(
@@ -214,7 +220,8 @@ def _operands(where: str, queries: ArrayLike, b: Columns) -> tuple[NDArray[np.fl
     return numbers, bits
 
 
-def _numbers(where: str, queries: ArrayLike) -> NDArray[np.float32]:
+def real_queries(where: str, queries: ArrayLike) -> NDArray[np.float32]:
+    """Check a matrix of integers or floats; bool could mean 0 and 1, or -1 and 1."""
     if isinstance(queries, BitArray):
         raise TypeError(f"[{where}] queries must hold real numbers, got a BitArray")
     numbers = real_array(where, "queries", queries)
