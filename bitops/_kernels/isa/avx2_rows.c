@@ -146,15 +146,25 @@ BITOPS_INLINE void single_row_of(const size_t words, const uint64_t *a, const ui
     }
 }
 
+/* The exception: beside so many words, a switch for each 8 columns is little. */
+BITOPS_INLINE void single_row_any(const size_t words, const uint64_t *a, const uint64_t *w,
+                                  size_t ldw, size_t n, size_t k_words, size_t row, size_t col,
+                                  const bitops_store *store) {
+    single_row(store->kind, words, a, w, ldw, n, k_words, row, col, store);
+}
+
 BITOPS_NOINLINE void one_short_row(const uint64_t *a, const uint64_t *w, size_t ldw, size_t n,
                                    size_t k_words, size_t row, size_t col,
                                    const bitops_store *store) {
     switch (k_words) {
-        BITOPS_CASE(1, single_row_of, a, w, ldw, n, k_words, row, col, store);
-        BITOPS_CASE(2, single_row_of, a, w, ldw, n, k_words, row, col, store);
-        BITOPS_CASE(4, single_row_of, a, w, ldw, n, k_words, row, col, store);
-    default:
-        single_row_of(0, a, w, ldw, n, k_words, row, col, store);
+        BITOPS_CASE(1, single_row_of, a, w, ldw, n, 1, row, col, store);
+        BITOPS_CASE(2, single_row_of, a, w, ldw, n, 2, row, col, store);
+        BITOPS_CASE(3, single_row_any, a, w, ldw, n, 3, row, col, store);
+        BITOPS_CASE(4, single_row_of, a, w, ldw, n, 4, row, col, store);
+        BITOPS_CASE(5, single_row_any, a, w, ldw, n, 5, row, col, store);
+        BITOPS_CASE(6, single_row_any, a, w, ldw, n, 6, row, col, store);
+        BITOPS_CASE(7, single_row_any, a, w, ldw, n, 7, row, col, store);
+        BITOPS_CASE(8, single_row_any, a, w, ldw, n, 8, row, col, store);
     }
 }
 
@@ -217,12 +227,13 @@ BITOPS_INLINE void split_columns(const size_t words, const uint64_t *w, size_t l
 /* The nibbles of n columns. */
 BITOPS_NOINLINE void order_nibbles(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
                                    int repeated, lane_nibbles *out) {
-    if (k_words == 1)
-        split_columns(1, w, ldw, n, k_words, repeated, out);
-    else if (k_words == 2)
-        split_columns(2, w, ldw, n, k_words, repeated, out);
-    else
+    switch (k_words) {
+        BITOPS_CASE(1, split_columns, w, ldw, n, 1, repeated, out);
+        BITOPS_CASE(2, split_columns, w, ldw, n, 2, repeated, out);
+        BITOPS_CASE(4, split_columns, w, ldw, n, 4, repeated, out);
+    default:
         split_columns(0, w, ldw, n, k_words, repeated, out);
+    }
 }
 
 /* One of several rows times n columns. */
@@ -281,6 +292,7 @@ BITOPS_NOINLINE void short_rows(const uint64_t *a, size_t lda, size_t m, const u
         switch (k_words) {
             BITOPS_CASE(1, ordered_rows_of, a, lda, m, nibbles, columns, 1, row, col, store);
             BITOPS_CASE(2, ordered_rows_of, a, lda, m, nibbles, columns, 2, row, col, store);
+            BITOPS_CASE(3, ordered_rows_of, a, lda, m, nibbles, columns, 3, row, col, store);
             BITOPS_CASE(4, ordered_rows_of, a, lda, m, nibbles, columns, 4, row, col, store);
         default:
             ordered_rows_of(0, a, lda, m, nibbles, columns, k_words, row, col, store);
