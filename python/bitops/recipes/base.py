@@ -204,7 +204,7 @@ class Stage:
             seed=job.seed,
             verbose=job.verbose,
             recalibrate=plan.recalibrate,
-            **file_options(job),
+            **file_options(job.files, job.callbacks),
         )
         return model, history
 
@@ -256,9 +256,9 @@ def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarr
     return x.reshape(len(x), -1)
 
 
-def file_options(job: Job) -> dict[str, Any]:
-    """Return the arguments of `fit` for callbacks and files."""
-    callbacks, files = list(job.callbacks), job.files
+def file_options(files: Files, others: Sequence[Callback] = ()) -> dict[str, Any]:
+    """Return the arguments of `fit` for the files, and for other callbacks."""
+    callbacks = list(others)
     # a stage that the interrupted training had not reached has no checkpoint yet
     resumes = files.goes_on
     if files.log is not None:

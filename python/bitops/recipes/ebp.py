@@ -48,7 +48,7 @@ class Expectation:
             validation=(x_validation, data.y_validation),
             seed=job.seed,
             verbose=job.verbose,
-            **file_options(job),
+            **file_options(job.files, job.callbacks),
         )
         error = trainer.error_rate(x_test, data.y_test)
         job.say(f"means    test error {error:.2%} by the means of the weights (EBP-P)")
