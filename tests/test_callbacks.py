@@ -136,7 +136,9 @@ def test_augment():
     np.testing.assert_array_equal(x, given)
     assert [shape for shape, _ in seen] == [(80, 96)] * 6
     assert len({number for _, number in seen}) > 1
-    with pytest.raises(ValueError, match=r"^\[fit\] augment must keep the 80 rows, got \(79, 96\)"):
+    with pytest.raises(
+        ValueError, match=r"^\[fit\] augment must keep the 80 rows, got shape \(79, 96\)"
+    ):
         mlp(96, 16, 1, 4).fit(x, y, batch_size=80, augment=lambda x, rng: x[1:], verbose=0)
 
 

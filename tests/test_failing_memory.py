@@ -19,6 +19,15 @@ from conftest import no_sanitizer
 FOREVER = 2**30
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_objects_to_look_at():
+    """Leave what other tests have made out of the collections here, of which there are many."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @contextmanager
 def refused(kind, first, count=1):
     """Let requests of a kind fail, counted from 1."""
