@@ -31,7 +31,7 @@ def usual_pack(object x, object axis):
 
 
 cdef object ready_limits(object threshold, tuple shape):
-    """Return float32 limits, for all of which one number may stand that float32 holds, or None.
+    """Return float32 limits, repeated if they are one number that float32 holds; otherwise None.
 
     What they are compared with is float32, too: a number between two of these is left to NumPy.
     """
@@ -41,11 +41,11 @@ cdef object ready_limits(object threshold, tuple shape):
     if not is_array(threshold, FLOAT32):
         if type(threshold) is not int and type(threshold) is not float:
             return None
-        limits_out = ready_scale(threshold, shape)
-        if not is_array(limits_out, FLOAT32):
+        repeated = ready_scale(threshold, shape)
+        if not is_array(repeated, FLOAT32):
             return None
-        limits = <float *>PyArray_DATA(<PyArrayObject *><PyObject *>limits_out)
-        return limits_out if <double>limits[0] == threshold else None
+        limits = <float *>PyArray_DATA(<PyArrayObject *><PyObject *>repeated)
+        return repeated if <double>limits[0] == threshold else None
     if not find_memory(<PyObject *>threshold, shape, False, &found):
         return None
     limits = <float *>found.start
@@ -63,7 +63,7 @@ def usual_above(object x, object threshold, object flip):
     cdef Py_ssize_t last
     cdef size_t n, rows
     cdef const uint64_t *flips = NULL
-    cdef const float *threshold_of
+    cdef const float *bounds
     cdef int nan
     cdef c.bitops_stop stop = at_signals()
     if not is_array(x, FLOAT32) or not find_memory(<PyObject *>x, None, False, &source):
@@ -88,10 +88,10 @@ def usual_above(object x, object threshold, object flip):
     if words is None:
         return None
     rows = source.nbytes // (n * sizeof(float))
-    threshold_of = <const float *>PyArray_DATA(<PyArrayObject *><PyObject *>limits)
+    bounds = <const float *>PyArray_DATA(<PyArrayObject *><PyObject *>limits)
     with nogil:
         nan = c.bitops_compare_rows(c.bitops_isa_active(), c.BITOPS_F32, source.start, rows, n,
-                                    threshold_of, flips, <uint64_t *>call.store.c, &stop,
+                                    bounds, flips, <uint64_t *>call.store.c, &stop,
                                     c.bitops_get_num_threads())
     check_stop(&stop)
     return None if nan else make_bits(bits_class, words, shape, last)

@@ -6,7 +6,8 @@ cdef tuple INTEGERS = (int, numpy.int32, numpy.int64)
 cdef enum:
     MOST_NUMBERS = 1 << 16  # that are converted or repeated on the way
 
-# Of a Python integer: float64 holds it.
+# Integers that may be beyond those that float64 holds.
+cdef tuple WHOLE = (int, numpy.int64)
 cdef object EXACT = 1 << 53
 
 
@@ -33,7 +34,7 @@ cdef object ready_scale(object scale, tuple shape):
         return scale
     if converts and not find_memory(<PyObject *>scale, shape, False, &found):
         return scale
-    if type(scale) is int and not -EXACT <= scale <= EXACT:
+    if type(scale) in WHOLE and not -EXACT <= scale <= EXACT:
         return scale
     array = new_numbers(FLOAT32, shape, &count)
     if array is None:
@@ -51,7 +52,7 @@ cdef object ready_scale(object scale, tuple shape):
 
 
 cdef object ready_threshold(object threshold, tuple shape):
-    """Return int32 for one integer, or for int64 ones, of which the nearest; else what is given."""
+    """Return int32 for one integer or for int64 ones, each the nearest; else what is given."""
     cdef int32_t *out
     cdef const int64_t *numbers = NULL
     cdef int64_t value = 0

@@ -19,6 +19,7 @@ from bitops.training.checkpoint import Checkpoint
 from bitops.training.losses import hinge, squared_hinge
 from bitops.training.optim import SGD, Adam
 from bitops.training.schedules import CosineDecay, PerStep
+from bitops.training.settings import _values_of
 from trainings import OPTIONS, At, arrays, data, dense, read, stop
 
 
@@ -212,6 +213,42 @@ def test_trainings_that_differ_in_a_detail(tmp_path, name):
     train(**there, resume=path)
     with pytest.raises(ValueError, match=message):
         train(**here, resume=path)
+
+
+def test_words_of_sets_and_of_what_holds_itself():
+    """Sets have another order in another process, and a cycle has no end."""
+    names = frozenset("abcdefgh")
+    words = _values_of(lambda scores, labels, c=names: squared_hinge(scores, labels))
+    assert words == f"c={{{', '.join(map(repr, 'abcdefgh'))}}}"
+
+    class Ring:
+        pass
+
+    ring = Ring()
+    ring.size, ring.itself, ring.many = 3, ring, [ring] * 1000
+    assert _values_of(ring).startswith("size=3, itself=<")
+
+
+def test_an_optimizer_that_goes_on_loses_no_other_training(tmp_path):
+    """The rate that a resumed one brings is not that of every checkpoint."""
+
+    def train(rate, epochs, **options):
+        model = dense()
+        optimizer = SGD(model.parameters(), lr=rate)
+        options = {**OPTIONS, "epochs": epochs, **options}
+        model.fit(*data(), optimizer=optimizer, **options)
+
+    train(0.1, 4, callbacks=[Checkpoint(tmp_path / "a"), At(7, stop)])
+    train(0.2, 2, callbacks=Checkpoint(tmp_path / "b"))
+    with pytest.raises(FileExistsError, match=r"lr=0\.2 there and lr=0\.1 here"):
+        train(0.1, 4, resume=tmp_path / "a", callbacks=Checkpoint(tmp_path / "b"))
+
+
+def test_rates_that_are_arrays(tmp_path):
+    model = dense()
+    options = {**OPTIONS, "schedule": lambda epoch, epochs: np.array(0.1)}
+    model.fit(*data(), callbacks=Checkpoint(tmp_path / "c"), **options)
+    dense().fit(*data(), resume=tmp_path / "c", **{**options, "epochs": 5})
 
 
 def test_files_without_details_are_compared_by_the_rest(checkpoint):

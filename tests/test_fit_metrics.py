@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bitops.layers import BatchNorm, BinaryDense, Dense, Sequential
+from bitops.layers import BatchNorm, BinaryDense, Dense, Sequential, Sign
 from bitops.training import mse
 from trainings import OPTIONS, Calls, Noise, assert_same, data, dense
 
@@ -71,3 +71,11 @@ def test_the_trial_of_metrics_changes_nothing():
     assert_same(other, plain)
     assert other.generators()[0].random() == plain.generators()[0].random()
     assert seen == [(200, 200)] * (1 + OPTIONS["epochs"])
+
+
+def test_the_trial_of_metrics_leaves_weights_that_are_no_numbers_to_the_first_step():
+    model = Sequential(Dense(40, 8, seed=0), Sign(), Dense(8, 4, seed=1))
+    model.layers[0].weight.assign(np.full((8, 40), np.nan))
+    for metrics in ((), "accuracy"):
+        with pytest.raises(FloatingPointError, match="layer 0, Dense"):
+            fit(model, validation=(X, Y), metrics=metrics)

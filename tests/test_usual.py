@@ -151,7 +151,16 @@ def test_unusual_factors(isa, operands):
     a, w = operands
     good = np.ones(5, np.float32)
     for bad in (
-        *(True, "1", 1 << 60, [1.0] * 5, good[:4], good[None], good.astype(">f4")),
+        *(
+            True,
+            "1",
+            1 << 60,
+            np.int64(1 << 60),
+            [1.0] * 5,
+            good[:4],
+            good[None],
+            good.astype(">f4"),
+        ),
         *(good[:4].astype(np.float64), np.ones(10)[::2], good.astype(np.float16), np.float16(1)),
         *(np.ones(10, np.float32)[::2], np.ma.masked_array(good), np.ones(2, np.float32)),
     ):

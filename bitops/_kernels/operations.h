@@ -422,7 +422,8 @@ typedef void bitops_adam_fn(const bitops_adam_args *args, const float *g, size_t
  * and backward, with dy replaced by 0 where a bit of `within` is 0:
  *   dx = ((xhat * by_xhat + dy) - less) * factor, times 0 where relu is set and x > 0 is false
  * Where `powers` is set, AP2(xhat) takes the place of xhat backward, and
- * AP2(z) = sign(z) * 2^round(log2(abs(z))); y is as before.
+ * AP2(z) = sign(z) * 2^round(log2(abs(z))), 0 or 2^-126 with its sign below 2^-126; y is as
+ * before.
  * Arrays have n entries; a pass reads those that it needs. NaN stays NaN. */
 typedef struct bitops_norm {
     int relu, powers;

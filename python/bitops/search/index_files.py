@@ -185,7 +185,8 @@ class Folder:
         before = self._named()
         self._remove_all_but(before)
         try:
-            try_file("BitIndex", self.path / MANIFEST)  # which removes parts of other ones
+            # this also removes partial manifests of killed writers
+            try_file("BitIndex", self.path / MANIFEST)
             named = self._write_files(state)
         except BaseException:
             now = self._named()

@@ -21,8 +21,8 @@ Counts = NDArray[np.float64]
 
 FEW_ROWS = 16  # for which a sorted copy of the others costs more than it gains
 MOST_NEAR = 0.8  # of all pairs, if sizes are alike
-# More than roundings add up to in bounds of up to 2^32: mismatches that equal a bound are within
-# the range, though its float64 may lie below their number.
+# Above the rounding error of bounds up to 2^32. A pair whose mismatches equal the exact bound is
+# within the range, even where the bound in float64 is slightly less.
 SLACK = 2.0**-10
 
 

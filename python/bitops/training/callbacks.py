@@ -368,7 +368,7 @@ class Callback:
         """Called before any callback's `on_start`: raise an error if the training must not begin.
 
         It changes nothing, neither the run nor a file, so that a training that is refused leaves
-        everything as it was.
+        all files as they were. One that resumes has taken the checkpoint's values by then.
         """
 
     def on_start(self, run: Run) -> None:

@@ -214,7 +214,7 @@ def planned_epochs(path: str | os.PathLike) -> int:
 
 def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _Content:
     """Return what the file holds, or raise an error if this run cannot go on with it."""
-    check_settings(description["settings"], run)
+    check_settings(description["settings"], run, resumes=True)
     _check_tensors(tensors, run)
     mark = "optimizer."
     template = run.model.state()
@@ -354,7 +354,7 @@ def _rates_differ(planned: int, run: Run, position: Position) -> bool:
     if getattr(run.schedule, "by_step", False):
         done, each = max(done - 1, 0) * run.batches + position.batch, run.batches
     ends = planned * each, run.epochs * each
-    return any(len({run.schedule(place, end) for end in ends}) > 1 for place in range(done))
+    return any(len({float(run.schedule(place, end)) for end in ends}) > 1 for place in range(done))
 
 
 def _check_tensors(tensors: Tensors, run: Run) -> None:

@@ -196,9 +196,8 @@ def fit(
     -----
     A thread draws batches from an iterable, checks and copies them while the training computes, so
     that the iterable may fill the same arrays for each batch. What it raises, `fit` raises; when
-    `fit` ends, the thread has ended. `resume` draws all batches
-    before the checkpoint once more and passes over them, and is exact if they come in the same
-    order.
+    `fit` ends, the thread has ended. `resume` draws all batches before the checkpoint once more and
+    passes over them, and is exact if they come in the same order.
 
     `resume` with another number of epochs is exact if the schedule gives the epochs that are done
     the same rates for both numbers, as "constant", `StepDecay` and `Halving` do. Otherwise it draws

@@ -44,10 +44,11 @@ def settings_of(run: Run) -> dict[str, str]:
     return run.settings
 
 
-def check_settings(there: dict[str, str], run: Run) -> None:
+def check_settings(there: dict[str, str], run: Run, *, resumes: bool = False) -> None:
     """Refuse a checkpoint of other settings, and say which differ.
 
-    Epochs may, see `checkpoint`, and so may what changes no weights.
+    Epochs may, see `checkpoint._check_epochs`, and so may what changes no weights. If the run
+    `resumes` from it, an optimizer that has trained before takes its rate.
 
     Raises
     ------
@@ -56,8 +57,7 @@ def check_settings(there: dict[str, str], run: Run) -> None:
     """
     here = settings_of(run)
     there = _in_present_words(there)
-    if run.optimizer.steps and run.schedule is None:
-        # its rate is that of an earlier training, and the checkpoint brings the one to go on with
+    if resumes and run.optimizer.steps and run.schedule is None:
         here["schedule"] = there["schedule"]
     # what is not in earlier files cannot be compared with them
     missing = {name: here[name] for name in here if _is_detail(name) and name not in there}
@@ -173,7 +173,7 @@ def _describe_optimizer(optimizer: Optimizer) -> str:
         if isinstance(value, Optimizer):
             words[name] = f"{value.name} {_as_floats(value.settings())}"
         elif isinstance(value, str | tuple | bool) and not name.startswith("_"):
-            words[name] = _in_words(value, 0)
+            words[name] = _in_words(value, ())
     return _cut(_listed({k: v for k, v in words.items() if k not in optimizer.varying}))
 
 
@@ -181,15 +181,16 @@ def _describe_layers(run: Run) -> str:
     """Put into words the arguments of layers, those of their quantizers included."""
     words = []
     for place, layer in named_layers(run.model.flat_layers()):
-        values = {name: _in_words(value, 0) for name, value in layer.config().items()}
+        values = {name: _in_words(value, ()) for name, value in layer.config().items()}
         if values:
             words.append(f"{place}.{layer.name}({_listed(values)})")
     return _cut("; ".join(words))
 
 
-def _values_of(thing: Any, level: int = 0) -> str:
+def _values_of(thing: Any, above: tuple[int, ...] = ()) -> str:
     """Put into words what a function or an object was made with; "" if nothing is known."""
-    values = {name: _in_words(value, level) for name, value in _made_with(thing).items()}
+    within = (*above, id(thing))
+    values = {name: _in_words(value, within) for name, value in _made_with(thing).items()}
     return _cut(_listed(values))
 
 
@@ -228,22 +229,28 @@ def _made_with_function(function: Any) -> dict[str, Any]:
     return values
 
 
-def _in_words(value: Any, level: int) -> str:
-    """Put a value into words that are the same in another process."""
+def _in_words(value: Any, above: tuple[int, ...]) -> str:
+    """Put a value into words that are the same in another process.
+
+    `above` has the addresses of what it is part of, which may be a part of it in turn.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, BitArray) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
         return _describe_data(value)
-    if level == _DEEPEST:
+    if len(above) > _DEEPEST or id(value) in above:
         return _name_of(value)
+    within = (*above, id(value))
     if isinstance(value, dict):
-        pairs = (f"{_in_words(k, level + 1)}: {_in_words(v, level + 1)}" for k, v in value.items())
+        pairs = (f"{_in_words(k, within)}: {_in_words(v, within)}" for k, v in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_in_words(part, level + 1) for part in value)}]"
-    values = _values_of(value, level + 1)
+        return f"[{', '.join(_in_words(part, within) for part in value)}]"
+    if isinstance(value, set | frozenset):  # whose order differs from process to process
+        return f"{{{', '.join(sorted(_in_words(part, within) for part in value))}}}"
+    values = _values_of(value, above)
     return f"{_name_of(value)}({values})" if values else _name_of(value)
 
 

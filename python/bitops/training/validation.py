@@ -65,10 +65,14 @@ def try_metrics(run: Run) -> None:
     x, y = run.validation
     generators = run.model.generators()
     states = [generator.bit_generator.state for generator in generators]
-    scores = _scores(run, x[:_FEW])
-    for generator, state in zip(generators, states, strict=True):
-        generator.bit_generator.state = state
-    if not is_finite(scores):  # the first step names the layer
+    try:
+        scores = _scores(run, x[:_FEW])
+    except ValueError:  # such as of NaN, which has no sign; the first step names the layer
+        return
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.bit_generator.state = state
+    if not is_finite(scores):
         return
     scores = np.resize(scores, (len(y), *scores.shape[1:]))
     for name, metric in run.metrics.items():

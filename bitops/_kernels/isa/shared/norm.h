@@ -15,8 +15,7 @@ BITOPS_INLINE float norm_input(float x, const int relu) {
     return relu && x < 0 ? 0 : x; /* NaN is not below 0 */
 }
 
-/* AP2(z) by its bits: those of a power of two are rounded up from the square root of 1/2 of it. NaN
- * stays. */
+/* AP2(z) by its bits: z rounds up to a power of two from sqrt(1/2) times it on. NaN stays. */
 BITOPS_INLINE float norm_power(float z) {
     uint32_t bits;
     memcpy(&bits, &z, sizeof bits);
