@@ -1,6 +1,9 @@
-"""Helpers of the tests of layers: signs of arrays, and gradients by finite differences."""
+"""Helpers of the tests of layers: signs, gradients by finite differences, equality on threads."""
 
 import numpy as np
+from numpy.testing import assert_array_equal
+
+import bitops as bo
 
 
 def signs(x):
@@ -56,3 +59,16 @@ def assert_state_goes_back(layer, x, rng):
 def real_images(rng, *shape):
     """Normal float32 numbers."""
     return rng.normal(size=shape).astype(np.float32)
+
+
+def assert_same_on_threads(results, threads):
+    """Check that arrays have the same values on one thread and on several."""
+    before = bo.get_num_threads()
+    try:
+        bo.set_num_threads(1)
+        one = results()
+        bo.set_num_threads(threads)
+        for mine, other in zip(results(), one, strict=True):
+            assert_array_equal(mine, other)
+    finally:
+        bo.set_num_threads(before)

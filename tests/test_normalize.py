@@ -10,6 +10,7 @@ from bitops.layers.joined import Joined, training_steps
 from bitops.ops.normalize import Normalized, column_totals, keep_within, signs_within
 from bitops.quantizers import ap2
 from bitops.training.metrics import watched
+from helpers import assert_same_on_threads
 
 SHAPES = pytest.mark.parametrize(
     "shape",
@@ -202,15 +203,7 @@ def test_threads_change_no_bit(shape, threads):
             keep_within(dy, within),
         )
 
-    before = bo.get_num_threads()
-    try:
-        bo.set_num_threads(1)
-        one = results()
-        bo.set_num_threads(threads)
-        for mine, other in zip(results(), one, strict=True):
-            assert_array_equal(mine, other)
-    finally:
-        bo.set_num_threads(before)
+    assert_same_on_threads(results, threads)
 
 
 @KINDS

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import bitops as bo
 from bitops.layers import PReLU, RPReLU, RSign, Scale
 from bitops.ops.normalize import column_totals
 from bitops.ops.prelu import prelu_gradient, prelu_values
+from helpers import assert_same_on_threads
 
 SHAPES = pytest.mark.parametrize(
     "shape",
@@ -96,15 +96,7 @@ def test_threads_change_no_bit(shape, threads):
             *prelu_gradient(x, dy, arrays[0]),
         ]
 
-    before = bo.get_num_threads()
-    try:
-        bo.set_num_threads(1)
-        one = results()
-        bo.set_num_threads(threads)
-        for mine, other in zip(results(), one, strict=True):
-            assert_array_equal(mine, other)
-    finally:
-        bo.set_num_threads(before)
+    assert_same_on_threads(results, threads)
 
 
 def test_sums_that_overflow_float32_or_are_not_finite():
