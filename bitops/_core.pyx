@@ -5,7 +5,7 @@ Array arguments are C-contiguous words or numbers, prepared by the public functi
 the error messages that users see; the checks here keep memory safe. Outputs come last and are named
 ``*_out``. Every call uses ``get_num_threads()`` threads.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 cimport bitops._kernels as c
@@ -134,6 +134,7 @@ cdef int check_size(str name, Py_ssize_t got, Py_ssize_t wanted) except -1:
 
 ctypedef fused element:
     uint8_t
+    int16_t
     uint16_t
     int32_t
     uint64_t

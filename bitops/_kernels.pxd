@@ -1,5 +1,5 @@
 # Declarations of bitops.h, nothing else.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "bitops.h" nogil:
@@ -366,7 +366,13 @@ cdef extern from "bitops.h" nogil:
     void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const float *x,
                           size_t rows, size_t n, float *workspace, double *sum_out,
                           bitops_stop *stop, int n_threads) noexcept
-    void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+
+    ctypedef struct bitops_norm_kept:
+        const float *x
+        const int16_t *x16
+
+    int bitops_norm_narrow(const float *x, size_t count, int16_t *x16_out, int n_threads) noexcept
+    void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                               const float *dy, const uint64_t *within, size_t rows, size_t n,
                               float *workspace, double *sums_out, bitops_stop *stop,
                               int n_threads) noexcept
@@ -376,7 +382,7 @@ cdef extern from "bitops.h" nogil:
     int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x,
                           size_t rows, size_t n, float limit, uint64_t *signs_out,
                           uint64_t *within_out, bitops_stop *stop, int n_threads) noexcept
-    void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+    void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                               const float *dy, const uint64_t *within, size_t rows, size_t n,
                               float *dx_out, bitops_stop *stop, int n_threads) noexcept
 

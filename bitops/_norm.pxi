@@ -1,7 +1,8 @@
 # Batch normalisation for training; operations.h states the steps. Included by _core.pyx.
 #
 # Rows of `norm` are mean, inv_std, gamma and beta of every column; for a gradient, by_xhat, less and
-# factor follow. x and dy are matrices (rows, n), bits have ceil(n / 64) words for each row.
+# factor follow. x and dy are matrices (rows, n), bits have ceil(n / 64) words for each row. For a
+# gradient, x is float32, or int16 of the same values.
 
 
 cdef int check_norm(const float[:, ::1] x, const float[:, ::1] norm, bint relu,
@@ -34,6 +35,40 @@ cdef int check_same(str name, const float[:, ::1] x, Py_ssize_t rows, Py_ssize_t
     check_size(f"rows of {name}", rows, x.shape[0])
     check_size(f"columns of {name}", n, x.shape[1])
     return 0
+
+
+cdef c.bitops_norm_kept kept_of(object x, const float[:, ::1] dy) except *:
+    """Check what was kept for a gradient against it."""
+    cdef const float[:, ::1] numbers
+    cdef const int16_t[:, ::1] halves
+    cdef c.bitops_norm_kept kept
+    memset(&kept, 0, sizeof(kept))
+    check_same("x", dy, x.shape[0], x.shape[1])
+    if x.dtype == numpy.int16:
+        halves = x
+        kept.x16 = <const int16_t *>first(halves)
+    else:
+        numbers = x
+        kept.x = <const float *>first(numbers)
+    return kept
+
+
+def norm_narrow(const float[:, ::1] x, int16_t[:, ::1] x16_out):
+    """Write x as int16; returns whether all numbers stay the same, else some are not written.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    x16_out : OUT, shape (rows, n)
+    """
+    cdef int same
+    check_same("x16_out", x, x16_out.shape[0], x16_out.shape[1])
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return True
+    with nogil:
+        same = c.bitops_norm_narrow(&x[0, 0], x.shape[0] * x.shape[1], &x16_out[0, 0],
+                                    c.bitops_get_num_threads())
+    return same != 0
 
 
 def norm_sums(const float[:, ::1] x, bint relu, double[::1] sum_out, const float[::1] mean=None,
@@ -70,9 +105,8 @@ def norm_sums(const float[:, ::1] x, bint relu, double[::1] sum_out, const float
     check_stop(&stop)
 
 
-def norm_products(const float[:, ::1] x, const float[:, ::1] dy, const float[:, ::1] norm,
-                  bint relu, double[:, ::1] sums_out, const uint64_t[:, ::1] within=None,
-                  bint powers=False):
+def norm_products(x, const float[:, ::1] dy, const float[:, ::1] norm, bint relu,
+                  double[:, ::1] sums_out, const uint64_t[:, ::1] within=None, bint powers=False):
     """Sum dy * xhat and dy of every column.
 
     Parameters
@@ -89,19 +123,20 @@ def norm_products(const float[:, ::1] x, const float[:, ::1] dy, const float[:, 
     cdef c.bitops_stop stop = at_signals()
     cdef const uint64_t *bits = NULL
     cdef Scratch workspace
-    check_norm(x, norm, relu, &args, powers)
-    check_same("dy", x, dy.shape[0], dy.shape[1])
+    cdef c.bitops_norm_kept kept = kept_of(x, dy)
+    check_norm(dy, norm, relu, &args, powers)
     check_size("rows of sums_out", sums_out.shape[0], 2)
-    check_size("columns of sums_out", sums_out.shape[1], x.shape[1])
+    check_size("columns of sums_out", sums_out.shape[1], dy.shape[1])
     if within is not None:
-        bits = words_of("within", x, within)
-    if x.shape[0] == 0 or x.shape[1] == 0:
+        bits = words_of("within", dy, within)
+    if dy.shape[0] == 0 or dy.shape[1] == 0:
         sums_out[:, :] = 0
         return
-    workspace = make_scratch(c.bitops_norm_workspace_size(x.shape[0], x.shape[1]) * sizeof(float))
+    workspace = make_scratch(c.bitops_norm_workspace_size(dy.shape[0], dy.shape[1])
+                             * sizeof(float))
     with nogil:
-        c.bitops_norm_products(c.bitops_isa_active(), &args, &x[0, 0], &dy[0, 0], bits, x.shape[0],
-                               x.shape[1], <float *>workspace.start, &sums_out[0, 0], &stop,
+        c.bitops_norm_products(c.bitops_isa_active(), &args, kept, &dy[0, 0], bits, dy.shape[0],
+                               dy.shape[1], <float *>workspace.start, &sums_out[0, 0], &stop,
                                c.bitops_get_num_threads())
     check_stop(&stop)
 
@@ -161,9 +196,8 @@ def norm_signs(const float[:, ::1] x, float limit, uint64_t[:, ::1] signs_out,
     return nan != 0
 
 
-def norm_gradient(const float[:, ::1] x, const float[:, ::1] dy, const float[:, ::1] norm,
-                  bint relu, float[:, ::1] dx_out, const uint64_t[:, ::1] within=None,
-                  bint powers=False):
+def norm_gradient(x, const float[:, ::1] dy, const float[:, ::1] norm, bint relu,
+                  float[:, ::1] dx_out, const uint64_t[:, ::1] within=None, bint powers=False):
     """Compute the gradient of x.
 
     Parameters
@@ -179,17 +213,17 @@ def norm_gradient(const float[:, ::1] x, const float[:, ::1] dy, const float[:, 
     cdef c.bitops_norm args
     cdef c.bitops_stop stop = at_signals()
     cdef const uint64_t *bits = NULL
-    check_norm(x, norm, relu, &args, powers)
+    cdef c.bitops_norm_kept kept = kept_of(x, dy)
+    check_norm(dy, norm, relu, &args, powers)
     check_size("rows of norm", norm.shape[0], 7)
-    check_same("dy", x, dy.shape[0], dy.shape[1])
-    check_same("dx_out", x, dx_out.shape[0], dx_out.shape[1])
+    check_same("dx_out", dy, dx_out.shape[0], dx_out.shape[1])
     if within is not None:
-        bits = words_of("within", x, within)
-    if x.shape[0] == 0 or x.shape[1] == 0:
+        bits = words_of("within", dy, within)
+    if dy.shape[0] == 0 or dy.shape[1] == 0:
         return
     with nogil:
-        c.bitops_norm_gradient(c.bitops_isa_active(), &args, &x[0, 0], &dy[0, 0], bits, x.shape[0],
-                               x.shape[1], &dx_out[0, 0], &stop, c.bitops_get_num_threads())
+        c.bitops_norm_gradient(c.bitops_isa_active(), &args, kept, &dy[0, 0], bits, dy.shape[0],
+                               dy.shape[1], &dx_out[0, 0], &stop, c.bitops_get_num_threads())
     check_stop(&stop)
 
 
@@ -203,11 +237,13 @@ def keep_within(const float[:, ::1] x, const uint64_t[:, ::1] within, float[:, :
     y_out : OUT, shape (rows, n)
     """
     cdef c.bitops_stop stop = at_signals()
+    cdef c.bitops_norm_kept none
     cdef const uint64_t *bits = words_of("within", x, within)
+    memset(&none, 0, sizeof(none))
     check_same("y_out", x, y_out.shape[0], y_out.shape[1])
     if x.shape[0] == 0 or x.shape[1] == 0:
         return
     with nogil:
-        c.bitops_norm_gradient(c.bitops_isa_active(), NULL, NULL, &x[0, 0], bits, x.shape[0],
+        c.bitops_norm_gradient(c.bitops_isa_active(), NULL, none, &x[0, 0], bits, x.shape[0],
                                x.shape[1], &y_out[0, 0], &stop, c.bitops_get_num_threads())
     check_stop(&stop)

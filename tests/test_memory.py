@@ -9,7 +9,8 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops import reference as ref
-from bitops.ops.memory import aligned_empty
+from bitops.ops import memory
+from bitops.ops.memory import aligned_empty, mapped_empty
 from conftest import random_signs
 
 KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
@@ -98,3 +99,25 @@ def test_impossible_sizes_are_refused_as_by_numpy(shape, dtype):
             make(shape, np.dtype(dtype))
         errors.append((caught.type, str(caught.value)))
     assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 3000])
+def test_arrays_in_pages_of_their_own(rows):
+    made = mapped_empty((rows, 1500), np.int16)
+    assert made.shape == (rows, 1500)
+    assert not made.any()
+    made[...] = 7
+    assert made.sum(dtype=np.int64) == 7 * made.size
+    view = made[1:]
+    del made
+    assert (view == 7).all()  # the pages live as long as anything that shows them
+
+
+def test_pages_that_are_refused(monkeypatch):
+    def refuse(*args, **options):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(memory.mmap, "mmap", refuse)
+    mapped_empty((10,), np.int16)
+    with pytest.raises(MemoryError, match="9000000 bytes"):
+        mapped_empty((9_000_000,), np.uint8)

@@ -1,5 +1,7 @@
 """Batch normalisation in C against its equations in NumPy, alone and joined with its neighbours."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -235,3 +237,49 @@ def test_powers_of_all_numbers(isa, relu):
     with np.errstate(invalid="ignore"):
         assert_array_equal(dx, ap2(t) * (x > 0) if relu else ap2(t))
     assert_array_equal(column_totals(x, relu=relu, mean=zero, powers=True), (t * ap2(t))[0])
+
+
+WHOLE = (0, 1, -1, 32767, -32767)
+
+
+@SHAPES
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("powers", [False, True])
+def test_integers_are_kept_as_int16(isa, shape, relu, powers):
+    rng = np.random.default_rng(2)
+    x = rng.integers(1 - 2**15, 2**15, shape).astype(np.float32)
+    dy, within = numbers(*shape), bo.pack(numbers(*shape, seed=1))
+    arrays = [numbers(shape[-1], seed=seed) for seed in range(3, 10)]
+    batch = Normalized(x, relu, *arrays[:4], powers=powers)
+    kept = batch.narrowed()
+    assert kept.x.dtype == np.int16
+    assert_array_equal(kept.x, x)
+    assert_array_equal(kept.xhat(), batch.xhat())
+    for bits in (within, None):
+        assert_array_equal(kept.product_totals(dy, bits), batch.product_totals(dy, bits))
+        expected = batch.gradient(dy, bits, *arrays[4:])
+        assert_array_equal(kept.gradient(dy, bits, *arrays[4:]), expected)
+
+
+@pytest.mark.parametrize("place", [0, 1023, 1024, 69_999])
+@pytest.mark.parametrize("value", [0.5, -0.0, 32768, -32768, 1e30, np.inf, -np.inf, np.nan, 1e-45])
+def test_what_is_no_int16_is_kept_as_it_is(place, value, threads):
+    x = np.resize(np.float32(WHOLE), (1000, 70))
+    ones = np.ones(70, np.float32)
+    x.flat[place] = value
+    batch = Normalized(x, False, ones, ones, ones, ones)
+    assert batch.narrowed().x is x
+
+
+def test_a_step_of_integers_keeps_half(monkeypatch):
+    """ReLU alone and joined, too, which looks only at signs."""
+    x, dy = np.float32(np.arange(-60, 60).reshape(20, 6)), numbers(20, 6)
+    for kinds in itertools.product([False, True], [False, True]):
+        narrow, wide = (Sequential(layers(6, *kinds)) for _ in range(2))
+        narrow.forward(x, training=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(BatchNorm, "narrow", lambda norm: None)
+            wide.forward(x, training=True)
+        kept = [norm.batch.x for norm in (*narrow.layers, *wide.layers) if hasattr(norm, "batch")]
+        assert [array.dtype for array in kept] == [np.int16, np.float32]
+        assert_array_equal(narrow.backward(dy), wide.backward(dy))

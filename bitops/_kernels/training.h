@@ -26,8 +26,18 @@ size_t bitops_norm_workspace_size(size_t rows, size_t n);
 void bitops_norm_sums(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
                       size_t n, float *workspace, double *sum_out, bitops_stop *stop,
                       int n_threads);
+/* What was normalised, as it is kept for the gradient: float32, or int16 with the same values. */
+typedef struct bitops_norm_kept {
+    const float *x;     /* rows x n, or NULL */
+    const int16_t *x16; /* rows x n where x is NULL */
+} bitops_norm_kept;
+
+/* Writes float32 as int16, and returns 1, if all numbers are integers below 2^15 in magnitude, and
+ * none is -0; of others some are written. */
+int bitops_norm_narrow(const float *x, size_t count, int16_t *x16_out, int n_threads);
+
 /* Sums of dy * xhat, then of dy. within is NULL, or has a bit for each number. */
-void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *workspace, double *sums_out, bitops_stop *stop, int n_threads);
 
@@ -39,7 +49,7 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
                       size_t n, float limit, uint64_t *signs_out, uint64_t *within_out,
                       bitops_stop *stop, int n_threads);
 /* Writes dx, or dy * within if norm is NULL; x is not read then. */
-void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *dx_out, bitops_stop *stop, int n_threads);
 

@@ -527,8 +527,9 @@ def norm_sums(
     mean: NDArray[np.float32] | None = None,
     powers: bool = False,
 ) -> None: ...
+def norm_narrow(x: NDArray[np.float32], x16_out: NDArray[np.int16]) -> bool: ...
 def norm_products(
-    x: NDArray[np.float32],
+    x: NDArray[np.float32] | NDArray[np.int16],
     dy: NDArray[np.float32],
     norm: NDArray[np.float32],
     relu: bool,
@@ -548,7 +549,7 @@ def norm_signs(
     relu: bool = False,
 ) -> bool: ...
 def norm_gradient(
-    x: NDArray[np.float32],
+    x: NDArray[np.float32] | NDArray[np.int16],
     dy: NDArray[np.float32],
     norm: NDArray[np.float32],
     relu: bool,

@@ -38,7 +38,52 @@ static const float *passes_of(const bitops_isa *isa, const uint64_t *within, con
     return passes;
 }
 
-void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+/* The bits of a float. */
+typedef union float_bits {
+    float number;
+    uint32_t bits;
+} float_bits;
+
+/* Returns 1 if all numbers stay the same. Bits are compared, as GCC makes branches of comparisons
+ * of floats, and since -0 would become 0. */
+static int narrow(const float *restrict x, size_t n, int16_t *restrict x16_out) {
+    const uint32_t sign = UINT32_C(1) << 31;
+    const float_bits limit = {32768};
+    uint32_t differ = 0;
+    for (size_t j = 0; j < n; j++) {
+        const float_bits before = {x[j]};
+        const uint32_t kept = (before.bits & ~sign) < limit.bits ? UINT32_MAX : 0;
+        const float_bits within = {.bits = before.bits & kept};
+        const int32_t whole = (int32_t)within.number;
+        const float_bits after = {(float)whole};
+        x16_out[j] = (int16_t)whole;
+        differ |= before.bits ^ after.bits;
+    }
+    return differ == 0;
+}
+
+int bitops_norm_narrow(const float *x, size_t count, int16_t *x16_out, int n_threads) {
+    atomic_int other = 0;
+    FOR_PARTS(1, count, 1) {
+        if (atomic_load_explicit(&other, memory_order_relaxed))
+            continue;
+        const part p = part_of((size_t)task, 1, 1, count);
+        if (!narrow(x + p.column, p.n, x16_out + p.column))
+            atomic_store_explicit(&other, 1, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&other, memory_order_relaxed) == 0;
+}
+
+/* Numbers of a row of a part, which a buffer holds if they were not float32. */
+static const float *kept_at(bitops_norm_kept x, size_t at, size_t n, float *restrict buffer) {
+    if (x.x)
+        return x.x + at;
+    for (size_t j = 0; j < n; j++)
+        buffer[j] = x.x16[at + j];
+    return buffer;
+}
+
+void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *workspace, double *sums_out, bitops_stop *stop, int n_threads) {
     const size_t step = rows_of_block(rows), blocks = ceil_div(rows, step);
@@ -48,13 +93,14 @@ void bitops_norm_products(const bitops_isa *isa, const bitops_norm *norm, const 
             continue;
         const part p = part_of((size_t)task, step, rows, n);
         const size_t to = p.block * n + p.column;
-        float passes[SPAN];
+        float passes[SPAN], numbers[SPAN];
         memset(workspace + to, 0, p.n * sizeof(float));
         memset(dy_sums + to, 0, p.n * sizeof(float));
         for (size_t row = p.first; row < p.first + p.rows; row++) {
             const size_t at = row * n + p.column;
-            isa->norm_products(norm, x + at, dy + at, passes_of(isa, within, &p, row, n, passes),
-                               p.column, p.n, workspace + to, dy_sums + to);
+            isa->norm_products(norm, kept_at(x, at, p.n, numbers), dy + at,
+                               passes_of(isa, within, &p, row, n, passes), p.column, p.n,
+                               workspace + to, dy_sums + to);
         }
     }
     add_blocks(workspace, blocks, n, sums_out);
@@ -110,19 +156,20 @@ static void keep_passed(const float *restrict dy, const float *restrict passes, 
         dx_out[j] = dy[j] * (passes[j] * 0.5f + 0.5f);
 }
 
-void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *dx_out, bitops_stop *stop, int n_threads) {
     FOR_PARTS(rows, n, ROWS) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const part p = part_of((size_t)task, ROWS, rows, n);
-        float memory[SPAN];
+        float memory[SPAN], numbers[SPAN];
         for (size_t row = p.first; row < p.first + p.rows; row++) {
             const size_t at = row * n + p.column;
             const float *passes = passes_of(isa, within, &p, row, n, memory);
             if (norm)
-                isa->norm_gradient(norm, x + at, dy + at, passes, p.column, p.n, dx_out + at);
+                isa->norm_gradient(norm, kept_at(x, at, p.n, numbers), dy + at, passes, p.column,
+                                   p.n, dx_out + at);
             else
                 keep_passed(dy + at, passes, p.n, dx_out + at);
         }

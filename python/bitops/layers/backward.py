@@ -67,6 +67,14 @@ class Gradient:
         """Return the gradient of the unscaled products; alpha has one scale a filter or is None."""
         return self if alpha is None else Gradient(self.exact * alpha, self.rounding)
 
+    def kept(self) -> Gradient:
+        """Return what products need later, when others may have written to an exact gradient."""
+        if self.rounding is None:
+            return Gradient(np.array(self.exact))
+        made = Gradient(np.empty(0, np.float32), self.rounding)
+        made._rounded = self._rounded
+        return made
+
     def matrix(self, index=slice(None)) -> np.ndarray:
         """Return the numbers of some positions as rows."""
         return self.numbers[index].reshape(-1, self.numbers.shape[-1])
@@ -177,6 +185,23 @@ class WeightGradient:
             code_gemm(
                 rows, bits, self.code_bits, self.zero, alpha=self.alpha, bias=self.bias, out=out
             )
+
+
+class ConvWeightGradient:
+    """The gradient of the filters of a convolution, to be computed later.
+
+    Parameters
+    ----------
+    dy, x, window, pad_value
+        As of `conv_weight_gradient`.
+    """
+
+    def __init__(self, dy: Gradient, x: BitArray, window: Window, pad_value: int):
+        self.dy, self.x, self.window, self.pad_value = dy.kept(), x, window, pad_value
+
+    def write(self, out: np.ndarray) -> None:
+        """Write it to an array of shape (o, kh, kw, c), float32."""
+        conv_weight_gradient(self.dy, self.x, self.window, self.pad_value, out)
 
 
 def conv_weight_gradient(

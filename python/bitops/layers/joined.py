@@ -14,6 +14,7 @@ from typing import ClassVar, TypeGuard, TypeVar
 
 import numpy as np
 
+from ..ops.normalize import Normalized
 from .activations import ReLU, Sign
 from .base import TrainingLayer, backward_weights, saved_for_backward
 from .inputs import Activation, as_activation
@@ -57,9 +58,13 @@ class Joined:
 
     def forward(self, x: Activation) -> Activation:
         x = as_activation(self.norm.name, x, self.norm.in_features)
-        batch = self.norm.normalize(x, relu=self.relu is not None)
+        y = self._outputs(self.norm.normalize(x, relu=self.relu is not None))
+        self.norm.narrow()
         if self.relu is not None:
-            self.relu.passed = batch.x
+            self.relu.passed = saved_for_backward(self.norm, self.norm.batch).x
+        return y
+
+    def _outputs(self, batch: Normalized) -> Activation:
         if self.sign is None:
             return batch.values()
         assert self.sign.limit is not None

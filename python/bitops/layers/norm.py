@@ -140,7 +140,9 @@ class BatchNorm(TrainingLayer):
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         self._observed = None
         if training and self.trainable:
-            return self.normalize(x).values()
+            y = self.normalize(x).values()
+            self.narrow()
+            return y
         alpha, bias = self.affine()
         y = as_float(as_activation(self.name, x, self.in_features)) * alpha
         y += bias
@@ -167,6 +169,10 @@ class BatchNorm(TrainingLayer):
             inv_std, gamma = ap2(inv_std), ap2(gamma)
         self.batch = Normalized(x, relu, mean, inv_std, gamma, beta, self.powers)
         return self.batch
+
+    def narrow(self) -> None:
+        """Keep what the gradient needs in less memory; outputs can no longer be computed."""
+        self.batch = saved_for_backward(self, self.batch).narrowed()
 
     def _check_rows(self, x: np.ndarray) -> None:
         rows = x.size // x.shape[-1]

@@ -25,7 +25,13 @@ from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
 from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
 from ..ops.prepack import Prepacked
 from ..ops.scaling import k_map
-from .backward import Gradient, WeightGradient, conv_input_gradient, conv_weight_gradient
+from .backward import (
+    ConvWeightGradient,
+    Gradient,
+    WeightGradient,
+    conv_input_gradient,
+    conv_weight_gradient,
+)
 from .float_conv import conv_gradients, float_convolution
 from .inputs import Activation, Shape, as_activation, as_float, as_images, check_size
 from .planes import Planes
@@ -385,11 +391,15 @@ class Convolution:
         c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
         the sum over the patches that contain it.
         """
-        dw = weight.overwritten_gradient()
         if not (isinstance(x, BitArray) and self.groups == 1 and w.is_single):
+            dw = weight.overwritten_gradient()
             return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
         window = self.windows.on(self.where, x)
-        conv_weight_gradient(dy, x, window, self.pad_value, dw)
+        if 0 < dy.numbers.nbytes + x.words.nbytes < 4 * weight.size:
+            weight.defer_gradient(ConvWeightGradient(dy, x, window, self.pad_value))
+        else:
+            dw = weight.overwritten_gradient()
+            conv_weight_gradient(dy, x, window, self.pad_value, dw)
         if not with_dx:
             return None
         return conv_input_gradient(dy.scaled(w.alpha), w.transposed[0], window, x.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,8 +12,16 @@ from ..ops.array import BitArray, pack, unpack
 from ..ops.checks import as_float32, check_rate, plain_array, real_array
 
 
-class GradientProduct(Protocol):
-    """A gradient that is not computed yet: the product of real numbers with bits.
+class DeferredGradient(Protocol):
+    """A gradient that is not computed yet, as its operands take less memory."""
+
+    def write(self, out: np.ndarray) -> None:
+        """Write the gradient to an array of the shape of the parameter."""
+
+
+@runtime_checkable
+class GradientProduct(DeferredGradient, Protocol):
+    """One that is the product of real numbers with bits, to be computed as a whole or in pieces.
 
     Attributes
     ----------
@@ -29,9 +37,6 @@ class GradientProduct(Protocol):
     zero: int
     alpha: np.ndarray | None
     bias: np.ndarray | None
-
-    def write(self, out: np.ndarray) -> None:
-        """Write the gradient to an array of shape (rows, columns)."""
 
 
 class Parameter:
@@ -51,9 +56,9 @@ class Parameter:
     Attributes
     ----------
     grad : ndarray of float32
-        Gradient of the last backward pass. Ask for it anew after each one: that of a dense layer
-        may be computed only then, see `defer_gradient`.
-    gradient_product : GradientProduct or None
+        Gradient of the last backward pass. Ask for it anew after each one: that of weights may be
+        computed only then, see `defer_gradient`.
+    deferred_gradient : DeferredGradient or None
         The gradient of the last backward pass as long as nobody has asked for `grad`.
     trainable : bool
         Whether optimizers change the value; True at the start.
@@ -89,7 +94,7 @@ class Parameter:
         # None while the value is that of the signs, see `assign_signs`
         self._value: np.ndarray | None = np.array(numbers, order="C")
         self._grad = np.zeros(numbers.shape, np.float32)  # pages come at the first use
-        self.gradient_product: GradientProduct | None = None
+        self.deferred_gradient: DeferredGradient | None = None
         self.clip_value = clip_value
         self.lr_scale = check_rate("Parameter", "lr_scale", lr_scale, zero=True)
         self.binary = binary
@@ -98,7 +103,7 @@ class Parameter:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), "_value": self._array(), "_signs": None, "grad": self.grad}
-        del state["_grad"], state["gradient_product"]
+        del state["_grad"], state["deferred_gradient"]
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -120,27 +125,28 @@ class Parameter:
 
     @property
     def grad(self) -> np.ndarray:
-        product = self.gradient_product
-        if product is not None:
-            product.write(self._grad)
-            self.gradient_product = None
+        deferred = self.deferred_gradient
+        if deferred is not None:
+            deferred.write(self._grad)
+            self.deferred_gradient = None
         return self._grad
 
     @grad.setter
     def grad(self, array: np.ndarray) -> None:
-        self._grad, self.gradient_product = array, None
+        self._grad, self.deferred_gradient = array, None
 
     def overwritten_gradient(self) -> np.ndarray:
         """Return the array of the gradient, all of which the caller writes."""
-        self.gradient_product = None
+        self.deferred_gradient = None
         return self._grad
 
-    def defer_gradient(self, product: GradientProduct) -> None:
-        """Take a product as gradient, to be computed by whoever asks for it first.
+    def defer_gradient(self, gradient: DeferredGradient) -> None:
+        """Take a gradient to be computed by whoever asks for it first.
 
-        An optimizer may take it piece by piece, so that it is never in memory as a whole.
+        An optimizer may take a `GradientProduct` piece by piece, so that it is never in memory as a
+        whole, and another one into memory that it frees at once.
         """
-        self.gradient_product = product
+        self.deferred_gradient = gradient
 
     @property
     def value(self) -> np.ndarray:
@@ -215,7 +221,7 @@ class Outline:
     """
 
     def __init__(self, parameter: Parameter, *, signs: bool) -> None:
-        arrays = ("_value", "_grad", "gradient_product", "_signs")
+        arrays = ("_value", "_grad", "deferred_gradient", "_signs")
         self._settings = {n: v for n, v in vars(parameter).items() if n not in arrays}
         self.value: np.ndarray | BitArray = parameter.signs() if signs else parameter.value
 

@@ -6,22 +6,23 @@ equations. Sums have a fixed order: the same bits with any number of threads and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
 from .array import BitArray
-from .memory import aligned_empty, word_count
+from .memory import aligned_empty, mapped_empty, word_count
 
 __all__ = ["Normalized", "column_totals", "keep_within", "signs_within"]
 
 Numbers = NDArray[np.float32]
+Kept = Numbers | NDArray[np.int16]
 
 
-def as_rows(x: Numbers) -> Numbers:
-    """Return an array of float32 as a contiguous matrix, a row for each position."""
+def as_rows(x: Kept) -> Numbers:
+    """Return numbers as a contiguous matrix of float32, a row for each position."""
     rows = x.reshape(-1, x.shape[-1]) if x.size else np.empty((0, x.shape[-1]), np.float32)
     return np.require(rows, np.float32, ("C", "A"))
 
@@ -40,7 +41,7 @@ def column_totals(
     return sums
 
 
-def _bits_like(x: Numbers) -> BitArray:
+def _bits_like(x: Kept) -> BitArray:
     """Return an uninitialised BitArray of the shape of x, packed along the last axis."""
     words = aligned_empty((*x.shape[:-1], word_count(x.shape[-1])), np.uint64)
     return BitArray._make(words, x.shape, x.ndim - 1)
@@ -83,7 +84,7 @@ class Normalized:
 
     Parameters
     ----------
-    x : ndarray of shape (..., features), float32
+    x : ndarray of shape (..., features), float32; or int16, for the gradient alone
     relu : bool
         Whether max(x, 0) is normalised.
     mean, inv_std, gamma, beta : ndarray of shape (features,), float32
@@ -91,7 +92,7 @@ class Normalized:
         Whether the gradient takes AP2(xhat) for xhat, as that of `ShiftBatchNorm` does.
     """
 
-    x: Numbers
+    x: Kept
     relu: bool
     mean: Numbers
     inv_std: Numbers
@@ -101,6 +102,17 @@ class Normalized:
 
     def _arrays(self, *more: Numbers) -> Numbers:
         return np.stack([self.mean, self.inv_std, self.gamma, self.beta, *more])
+
+    def narrowed(self) -> Normalized:
+        """Return what the gradient needs, in half the memory if x are integers below 2^15."""
+        rows = as_rows(self.x)
+        halves = mapped_empty(rows.shape, np.int16)
+        if not _core.norm_narrow(rows, halves):
+            return self
+        return replace(self, x=halves.reshape(self.x.shape))
+
+    def _kept_rows(self) -> Kept:
+        return self.x.reshape(-1, self.x.shape[-1]) if self.x.dtype == np.int16 else as_rows(self.x)
 
     def xhat(self) -> Numbers:
         """Return the numbers before they are scaled by gamma."""
@@ -140,7 +152,7 @@ class Normalized:
         sums = np.empty((2, self.x.shape[-1]), np.float64)
         bits = None if within is None else _rows_of(within)
         _core.norm_products(
-            as_rows(self.x), as_rows(dy), self._arrays(), self.relu, sums, bits, self.powers
+            self._kept_rows(), as_rows(dy), self._arrays(), self.relu, sums, bits, self.powers
         )
         return sums
 
@@ -164,5 +176,5 @@ class Normalized:
         dx = aligned_empty(rows.shape, np.float32)
         bits = None if within is None else _rows_of(within)
         arrays = self._arrays(by_xhat, less, factor)
-        _core.norm_gradient(as_rows(self.x), rows, arrays, self.relu, dx, bits, self.powers)
+        _core.norm_gradient(self._kept_rows(), rows, arrays, self.relu, dx, bits, self.powers)
         return dx.reshape(self.x.shape)

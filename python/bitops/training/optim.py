@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..layers.parameter import Parameter
+from ..layers.parameter import GradientProduct, Parameter
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_number, check_rate
 from ..ops.memory import CACHE_LINE, aligned_empty, word_count
@@ -348,10 +348,14 @@ class Adam(Optimizer):
 
 def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool:
     """Take a step of Adam, with a gradient that is a product piece by piece."""
-    product = parameter.gradient_product
-    if product is None:
-        g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
-        return _core.adam(g, *step)
+    product = parameter.deferred_gradient
+    if not isinstance(product, GradientProduct):
+        if product is None:
+            g = np.ascontiguousarray(parameter.grad, dtype=np.float32)
+        else:
+            g = np.empty(parameter.shape, np.float32)
+            product.write(g)
+        return _core.adam(g.reshape(rows, n), *step)
     words = product.bits.words
     if product.alpha is None:
         return _core.adam_weight_gemm(product.numbers, words, *step)
