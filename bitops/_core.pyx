@@ -1067,6 +1067,7 @@ include "_range.pxi"
 include "_usual.pxi"
 include "_usual_store.pxi"
 include "_usual_bits.pxi"
+include "_usual_mixed.pxi"
 
 
 # ---- numbers times weights -------------------------------------------------------------------
@@ -1091,22 +1092,29 @@ cdef int check_code_sums(size_t k) except -1:
     return 0
 
 
+cdef int call_mixed(const c.bitops_isa *isa, c.bitops_mixed_args *args) except -1:
+    """Find scratch memory and call."""
+    cdef int n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    args.stop = &stop
+    workspace = make_scratch(c.bitops_mixed_workspace_size(isa, args, n_threads))
+    with nogil:
+        c.bitops_mixed(isa, args, workspace.start, n_threads)
+    return check_stop(&stop)
+
+
 cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels panels,
                    const float[::1] alpha, const float[::1] bias, Py_ssize_t c_rows,
                    Py_ssize_t c_columns) except -1:
-    """Fill in weights and scales, check all sizes, find scratch memory and call."""
+    """Fill in weights and scales, check all sizes, and call."""
     cdef const c.bitops_isa *isa = c.bitops_isa_active()
-    cdef Scratch workspace
-    cdef int n_threads = c.bitops_get_num_threads()
-    cdef c.bitops_stop stop = at_signals()
-
     if not args.is_float:
         check_code_sums(args.k)
         if not 1 <= args.bits <= 8:
             raise ValueError(f"[_core] bits must be in 1..8, got {args.bits}")
     if not 0 <= args.zero <= 255 or not 0 <= args.most <= 255:
         raise ValueError(f"[_core] zero and most must be in 0..255, got {args.zero}, {args.most}")
-    args.stop = &stop
     args.n = w.shape[0]
     args.ldw = w.shape[1]
     check_size("words of a row of w", w.shape[1], c.bitops_words(args.k))
@@ -1122,10 +1130,7 @@ cdef int run_mixed(c.bitops_mixed_args *args, const uint64_t[:, ::1] w, Panels p
     args.alpha = scales("alpha", alpha, c_columns)
     args.bias = scales("bias", bias, c_columns)
     args.w = <const uint64_t *>first(w)
-    workspace = make_scratch(c.bitops_mixed_workspace_size(isa, args, n_threads))
-    with nogil:
-        c.bitops_mixed(isa, args, workspace.start, n_threads)
-    return check_stop(&stop)
+    return call_mixed(isa, args)
 
 
 def weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] w, const float[::1] alpha,

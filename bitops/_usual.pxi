@@ -51,7 +51,7 @@ cdef type ndarray = numpy.ndarray
 cdef object empty = numpy.empty
 
 # Types are compared by their address, and references to them are not counted, see find_memory.
-cdef tuple DTYPES = tuple(numpy.dtype(name) for name in ("i4", "i8", "u2", "u8", "f4", "f8", "?"))
+cdef tuple DTYPES = tuple(numpy.dtype(name) for name in ("i4", "i8", "u2", "u8", "f4", "f8", "?", "u1"))
 cdef PyArray_Descr *INT32 = <PyArray_Descr *><PyObject *>DTYPES[0]
 cdef PyArray_Descr *INT64 = <PyArray_Descr *><PyObject *>DTYPES[1]
 cdef PyArray_Descr *UINT16 = <PyArray_Descr *><PyObject *>DTYPES[2]
@@ -59,6 +59,7 @@ cdef PyArray_Descr *UINT64 = <PyArray_Descr *><PyObject *>DTYPES[3]
 cdef PyArray_Descr *FLOAT32 = <PyArray_Descr *><PyObject *>DTYPES[4]
 cdef PyArray_Descr *FLOAT64 = <PyArray_Descr *><PyObject *>DTYPES[5]
 cdef PyArray_Descr *BOOL = <PyArray_Descr *><PyObject *>DTYPES[6]
+cdef PyArray_Descr *UINT8 = <PyArray_Descr *><PyObject *>DTYPES[7]
 
 # The types that pack takes, with their codes.
 PACK_CODES = {

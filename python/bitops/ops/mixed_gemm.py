@@ -81,6 +81,9 @@ def weight_gemm(
     >>> weight_gemm([[0.5, 2.0, -1.0]], [[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]], alpha=[2.0, 1.0])
     array([[-5. ,  1.5]], dtype=float32)
     """
+    usual = _core.usual_mixed(0, x, w, alpha, bias, out)
+    if usual is not None:
+        return usual
     if isinstance(x, BitArray):
         raise TypeError("[weight_gemm] x must hold real numbers, got a BitArray (gemm takes bits)")
     numbers = real_array("weight_gemm", "x", x)
@@ -146,6 +149,10 @@ def bitplane_gemm(
     >>> bitplane_gemm(np.array([[255, 3, 1]], np.uint8), [[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])
     array([[ 251, -251]], dtype=int32)
     """
+    if type(bits) is int and 1 <= bits <= 8:
+        usual = _core.usual_mixed(bits, x, w, alpha, bias, out)
+        if usual is not None:
+            return usual
     return code_gemm(x, w, bits, 0, alpha=alpha, bias=bias, out=out)
 
 
