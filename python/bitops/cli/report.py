@@ -121,6 +121,7 @@ def _results(
     """Yield what the packed network is and does."""
     from ..recipes.base import inputs
     from ..recipes.preprocess import preprocess
+    from .results import describe_kept
 
     float_bytes = packed.summary().total.float_bytes
     sizes = (
@@ -132,7 +133,7 @@ def _results(
     times = (
         "training",
         f"{(record.seconds or 0) / 60:.1f} minutes",
-        f"epoch {record.best_epoch} is kept, validation error {record.validation_error or 0:.2%}",
+        f"kept: {describe_kept(record.best_epoch, record.validation_error)}",
     )
     data, problem = _load(record, packed, data_folder)
     if data is None:

@@ -29,6 +29,7 @@ __all__ = [
     "check_packed",
     "describe_data",
     "describe_error",
+    "describe_kept",
     "describe_plan",
     "plan_options",
     "rescue",
@@ -54,13 +55,14 @@ def plan_options(args: argparse.Namespace) -> dict[str, Any]:
 def describe_data(data: Dataset) -> str:
     """State name, numbers and size of the images."""
     size = " x ".join(map(str, data.image_shape))
+    validation = f", {len(data.y_validation):,} validation" * (len(data.y_validation) > 0)
     return (
-        f"{printable(data.name)}: {len(data.y_train):,} training, "
-        f"{len(data.y_validation):,} validation and {len(data.y_test):,} test images of {size}"
+        f"{printable(data.name)}: {len(data.y_train):,} training{validation} and "
+        f"{len(data.y_test):,} test images of {size}"
     )
 
 
-def describe_plan(plan: Plan, seed: int) -> str:
+def describe_plan(plan: Plan, seed: int, start: Path | None = None) -> str:
     """State the numbers of a training."""
     gradients = "" if plan.gradients == "float32" else f", gradients as {plan.gradients}"
     return (
@@ -70,7 +72,15 @@ def describe_plan(plan: Plan, seed: int) -> str:
         f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
         f"{', half of the images mirrored' * plan.flip}"
         f"{f', shifted by up to {plan.shift} pixel' * bool(plan.shift)}{'s' * (plan.shift > 1)}"
+        f"{'' if start is None else f', from the network in {printable(start)}'}"
     )
+
+
+def describe_kept(epoch: int | None, error: float | None) -> str:
+    """State the epoch whose weights are kept, and its validation error, if there is one."""
+    if error is None:
+        return f"epoch {epoch}, the last one, without validation images"
+    return f"epoch {epoch}, validation error {error:.2%}"
 
 
 def describe_error(error: float, total: int) -> str:

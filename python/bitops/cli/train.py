@@ -90,6 +90,18 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="move the images of each step by up to N pixels along both axes; not for these either",
     )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="start from the network of another training, that of its best epoch, instead of "
+        "random weights; the layers must be the same",
+    )
+    parser.add_argument(
+        "--all-images",
+        action="store_true",
+        help="train on the validation images too; the last epoch is kept, as nothing chooses one",
+    )
     add_image_options(parser)
     parser.add_argument(
         "--run",
@@ -155,6 +167,12 @@ def run(args: argparse.Namespace) -> int:
         args.refuse("argument --hours: not allowed with argument --epochs")
     kind, data = load_dataset(args.data, size=args.size, channels=args.channels, resize=args.resize)
     setting = find_setting(args, recipe, kind, data)
+    if args.all_images:
+        data = data.without_validation()
+    if args.start is not None and not setting.takes_start:
+        args.refuse(f"argument --start: not allowed with {recipe.name}")
+    if args.start is not None and not args.start.is_file():
+        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
@@ -165,12 +183,13 @@ def run(args: argparse.Namespace) -> int:
         preprocess(data, setting.preprocessing_of(plan)),
         plan,
         args.seed,
+        start=args.start,
         files=files,
         verbose=0 if args.quiet else 1,
         say=lambda line: print(line, flush=True),
     )
     job = replace(job, plan=replace(plan, epochs=choose_epochs(args, setting, job)))
-    print(f"settings {results.describe_plan(job.plan, args.seed)}", flush=True)
+    print(f"settings {results.describe_plan(job.plan, args.seed, args.start)}", flush=True)
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
@@ -308,7 +327,7 @@ def describe_run(
         source=describe_source(recipe),
         data=results.describe_data(job.data),
         preprocessing=setting.preprocessing_of(job.plan),
-        settings=results.describe_plan(job.plan, args.seed),
+        settings=results.describe_plan(job.plan, args.seed, args.start),
         command=shlex.join(["bitops", *args.argv]),
         folder=str(args.data.resolve()),
         size=args.size,
@@ -334,7 +353,7 @@ def finish(
     error = model.error_rate(x, y)
     source = setting.report(job.plan)
     print(
-        f"best     epoch {best.number}, validation error {best.validation_error:.2%}\n"
+        f"best     {results.describe_kept(best.number, best.validation_error)}\n"
         f"test     error {results.describe_error(error, len(y))} with {recipe.tested}"
         f"{source and f'; {source}'}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,16 @@ class Dataset:
         """Reshape rows or images of this data set to (n, height, width, channels)."""
         height, width, *channels = self.image_shape
         return x.reshape(len(x), height, width, *(channels or [1]))
+
+    def without_validation(self) -> Dataset:
+        """Return the data set with the validation images among those to train on, behind these."""
+        return replace(
+            self,
+            x_train=np.concatenate([self.x_train, self.x_validation]),
+            y_train=np.concatenate([self.y_train, self.y_validation]),
+            x_validation=self.x_validation[:0],
+            y_validation=self.y_validation[:0],
+        )
 
     def __repr__(self) -> str:
         sizes = f"{len(self.y_train)} + {len(self.y_validation)} + {len(self.y_test)} images"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..data.datasets import Dataset
 from ..layers import Layer, Packed, Sequential
 from ..training.callbacks import Augment, Callback, History, Loss
-from ..training.checkpoint import Checkpoint
+from ..training.checkpoint import Checkpoint, start_from
 from ..training.log import Log, read_log
 from ..training.loop import fit
 from ..training.losses import squared_hinge
@@ -32,6 +32,7 @@ __all__ = [
     "describe",
     "file_options",
     "inputs",
+    "validation_of",
 ]
 
 DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
@@ -126,6 +127,8 @@ class Job:
         Of start weights, dropout and the order of the images.
     previous : Sequential, optional
         The network of the stage before; the first stage has none.
+    start : path, optional
+        A checkpoint of the same network, from which the first stage starts.
     files : Files
     verbose : int
         As for `fit`.
@@ -139,6 +142,7 @@ class Job:
     plan: Plan
     seed: int = 0
     previous: Sequential | None = None
+    start: Path | None = None
     files: Files = Files()
     verbose: int = 0
     say: Callable[[str], object] = say_nothing
@@ -151,6 +155,10 @@ class Training(Protocol):
     @property
     def name(self) -> str:
         """What the output calls it."""
+
+    @property
+    def takes_start(self) -> bool:
+        """Whether it can start from a checkpoint."""
 
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that it cannot follow, each with the reason."""
@@ -183,11 +191,14 @@ class Stage:
     loss: Loss = squared_hinge
     augment: Augment | None = None
     name: str = "training"
+    takes_start: ClassVar[bool] = True
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         data, plan = job.data, job.plan
         model = self.build(job)
         job.say(f"net      {describe(model)}")
+        if job.start is not None and not job.files.goes_on:
+            start_from(model, job.start)
         if plan.gradients != "float32":
             model.round_gradients(job.seed, GRADIENTS[plan.gradients])
         history = fit(
@@ -196,7 +207,7 @@ class Stage:
             data.y_train,
             epochs=plan.epochs,
             batch_size=plan.batch_size,
-            validation=(inputs(model, data, data.x_validation), data.y_validation),
+            validation=validation_of(model, data),
             schedule=self.schedule(plan.lr),
             optimizer=self.optimizer(model, plan.lr),
             loss=self.loss,
@@ -256,6 +267,13 @@ def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarr
     return x.reshape(len(x), -1)
 
 
+def validation_of(model: Sequential, data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return validation images as a model takes them, and their labels; None if there are none."""
+    if not len(data.y_validation):
+        return None
+    return inputs(model, data, data.x_validation), data.y_validation
+
+
 def file_options(files: Files, others: Sequence[Callback] = ()) -> dict[str, Any]:
     """Return the arguments of `fit` for the files, and for other callbacks."""
     callbacks = list(others)
@@ -305,6 +323,11 @@ class Setting:
         chosen = dict(self.quick) if quick else {}
         chosen |= {name: value for name, value in given.items() if value is not None}
         return replace(self.plan, **chosen)
+
+    @property
+    def takes_start(self) -> bool:
+        """Whether the first stage can start from a checkpoint."""
+        return self.stages[0].takes_start
 
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that one of the stages cannot follow, with the reasons."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..layers import Sequential
 from ..training.callbacks import History
 from ..training.ebp import EBP
-from .base import Job, Plan, Recipe, Setting, describe, file_options, moves
+from .base import Job, Plan, Recipe, Setting, describe, file_options, moves, validation_of
 
 __all__ = ["EBP_D"]
 
@@ -19,6 +19,7 @@ class Expectation:
     """Training by `EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
+    takes_start = False  # weights are distributions, which no network holds
 
     def refused(self, plan: Plan) -> dict[str, str]:
         found = dict.fromkeys(moves(plan), "this recipe cannot move images")
@@ -32,9 +33,7 @@ class Expectation:
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         data, plan = job.data, job.plan
-        x_train, x_validation, x_test = (
-            x.reshape(len(x), -1) for x in (data.x_train, data.x_validation, data.x_test)
-        )
+        x_train, x_test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
         sizes = x_train.shape[1], plan.width, plan.width, data.classes
         # what the source calls dropout is noise of the inputs' signs
         keep = 1 - plan.dropout
@@ -45,7 +44,7 @@ class Expectation:
             data.y_train,
             epochs=plan.epochs,
             batch_size=plan.batch_size,
-            validation=(x_validation, data.y_validation),
+            validation=validation_of(trainer.network, data),
             seed=job.seed,
             verbose=job.verbose,
             **file_options(job.files, job.callbacks),

@@ -19,7 +19,8 @@ LEAST_SECONDS = 3.0  # of the steps that are measured
 class Trained:
     """The network of the last stage, and how each stage went.
 
-    The network has the weights of the epoch with the smallest validation error.
+    The network has the weights of the epoch with the smallest validation error, or without
+    validation images those of the last one.
     """
 
     model: Sequential
@@ -29,7 +30,7 @@ class Trained:
     def best(self) -> Epoch:
         """The epoch of the last stage whose weights these are."""
         best = self.histories[-1].best
-        assert best is not None  # given a validation set, fit always keeps one
+        assert best is not None  # without a validation set it is the last one
         return best
 
     @property
@@ -53,16 +54,20 @@ def train(setting: Setting, job: Job) -> Trained:
     Raises
     ------
     ValueError
-        If one of the stages cannot follow the plan; then none has begun.
+        If one of the stages cannot follow the plan, or the first one cannot start from a
+        checkpoint; then none has begun.
     """
     for name, why in setting.refused(job.plan).items():
         raise ValueError(f"[train] {name} cannot be {getattr(job.plan, name)!r}: {why}")
     stages, model, histories = setting.stages, job.previous, []
+    if job.start is not None and not setting.takes_start:
+        raise ValueError("[train] start must be None: this recipe starts from no checkpoint")
     for number, stage in enumerate(stages, 1):
         if len(stages) > 1:
             job.say(f"stage    {number} of {len(stages)}: {stage.name}")
         files = job.files.of_stage(number, len(stages))
-        model, history = stage.train(replace(job, previous=model, files=files))
+        start = job.start if number == 1 else None
+        model, history = stage.train(replace(job, previous=model, start=start, files=files))
         histories.append(history)
     assert model is not None  # every setting has a stage
     return Trained(model, tuple(histories))
@@ -101,6 +106,13 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
     # of two epochs, as the first one also starts threads and takes memory
     plan = replace(job.plan, epochs=2, recalibrate=calibrated)
     trial = replace(
-        job, data=part, plan=plan, files=Files(), verbose=0, say=say_nothing, callbacks=()
+        job,
+        data=part,
+        plan=plan,
+        start=None,
+        files=Files(),
+        verbose=0,
+        say=say_nothing,
+        callbacks=(),
     )
     return sum(history.epochs[-1].seconds for history in train(setting, trial).histories)

@@ -5,7 +5,7 @@ Imports layers and what they stand on, never recipes or the command line.
 
 from .augment import ZCA, gcn, lcn, random_crop, random_flip
 from .callbacks import Annealing, Callback, EarlyStopping, Epoch, History, Run
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, start_from
 from .ebp import EBP
 from .log import Log, read_log
 from .loop import fit
@@ -82,6 +82,7 @@ __all__ = [
     "recalibrate",
     "rmse",
     "squared_hinge",
+    "start_from",
     "to_bitwise",
     "to_ternary",
     "top_k_accuracy",

@@ -27,9 +27,9 @@ from ..ops.array import BitArray
 from ..ops.checks import check_integer
 from .callbacks import Epoch, History, Position, Run, Writer
 from .metrics import binary_parameters, check_parameters
-from .settings import check_settings, settings_of
+from .settings import check_model, check_settings, settings_of
 
-__all__ = ["Checkpoint", "planned_epochs", "restore"]
+__all__ = ["Checkpoint", "planned_epochs", "restore", "start_from"]
 
 FORMAT = "bitops.checkpoint"
 VERSION = 1
@@ -193,6 +193,43 @@ def restore(run: Run, path: str | os.PathLike) -> dict[str, str]:
         ) from error
     _apply(run, content)
     return description["settings"]
+
+
+def start_from(model: Any, path: str | os.PathLike) -> None:
+    """Give a model the arrays of one that was trained before, for a training of its own.
+
+    Parameters
+    ----------
+    model : Sequential
+        Changed in place. It must have the layers of the other one.
+    path : path
+        A checkpoint. Its best epoch counts, or the last step if validation data chose none.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is damaged, no checkpoint, or of other layers. The model is then as it was.
+
+    Examples
+    --------
+    >>> start_from(model, "run.checkpoint")  # doctest: +SKIP
+    >>> model.fit(more, labels, epochs=5, schedule=1e-4)  # doctest: +SKIP
+    """
+    path = Path(path)
+    template = model.state()
+    try:
+        description, tensors = _read(path)
+        check_model(description["settings"], model)
+        kept = "best" if "best.0" in tensors else "model"
+        check_tensors(tensors, to_tensors(kept, flatten(template)))
+        state = nest_like(template, from_tensors(kept, tensors))
+    except MALFORMED as error:
+        raise ValueError(
+            f"[start_from] {path} must be a checkpoint of the same network: {error}"
+        ) from error
+    model.restore(state)
 
 
 def planned_epochs(path: str | os.PathLike) -> int:

@@ -17,7 +17,7 @@ from ..ops.array import BitArray
 from .callbacks import Data, Run, choose_monitor
 from .optim import Optimizer
 
-__all__ = ["check_settings", "settings_of"]
+__all__ = ["check_model", "check_settings", "settings_of"]
 
 _LONGEST = 300  # characters of values; of longer ones a digest stands for the rest
 _DEEPEST = 4  # levels of functions and objects inside one another
@@ -28,7 +28,7 @@ def settings_of(run: Run) -> dict[str, str]:
     """Put into words what a checkpoint does not carry and what must be equal in the next run."""
     if run.settings is None:
         run.settings = {
-            **{f"layer {i}": _repr_of(layer) for i, layer in enumerate(run.model.flat_layers())},
+            **_layers_of(run.model),
             "optimizer": f"{run.optimizer.name} {_as_floats(run.optimizer.settings())}",
             "loss": _name_of(run.loss),
             "schedule": _describe_schedule(run),
@@ -42,6 +42,16 @@ def settings_of(run: Run) -> dict[str, str]:
             **_describe_details(run),
         }
     return run.settings
+
+
+def _layers_of(model: Any) -> dict[str, str]:
+    return {f"layer {i}": _repr_of(layer) for i, layer in enumerate(model.flat_layers())}
+
+
+def check_model(there: dict[str, str], model: Any) -> None:
+    """Refuse a checkpoint of other layers, and say which differ."""
+    layers = {name: words for name, words in there.items() if name.startswith("layer ")}
+    _compare(_in_present_words(layers), _layers_of(model))
 
 
 def check_settings(there: dict[str, str], run: Run, *, resumes: bool = False) -> None:
@@ -64,7 +74,10 @@ def check_settings(there: dict[str, str], run: Run, *, resumes: bool = False) ->
     bits = missing.get("gradient bits")
     if bits is not None:
         missing["gradient bits"] = bits if bits in ("8", "none") else "8 or none"
-    there = {**there, **missing}
+    _compare({**there, **missing}, here)
+
+
+def _compare(there: dict[str, str], here: dict[str, str]) -> None:
     names = [name for name in {**there, **here} if name not in ("epochs", "recalibrate")]
     differ = [name for name in names if there.get(name) != here.get(name)]
     # details of what is another thing altogether say nothing

@@ -1,0 +1,186 @@
+"""Trainings that start from the network of another one, and on all images."""
+
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from bitops.cli import main as cli
+from bitops.data import load_digits
+from bitops.layers import BatchNorm, BinaryDense, Dropout, Sequential, Sign
+from bitops.layers.states import flatten
+from bitops.models import mlp
+from bitops.recipes import Job, find
+from bitops.recipes.preprocess import preprocess
+from bitops.recipes.training import epoch_seconds, train
+from bitops.training import Checkpoint, start_from
+from commands import failure, usage_error
+
+SMALL = ("--quick", "--epochs", "2", "--width", "32")
+
+
+def problem(seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((200, 20), dtype=np.float32)
+    return x, (x[:, 0] > 0).astype(int)
+
+
+def make(seed=0, hidden=16):
+    return mlp(20, hidden, 1, 2, seed=seed)
+
+
+def trained(path, validation=True, epochs=5):
+    """Train; return the model, which has the weights of the best epoch, and its history."""
+    x, y = problem()
+    model = make()
+    options = {"validation": problem(1)} if validation else {}
+    checkpoint = Checkpoint(path)
+    history = model.fit(
+        x, y, epochs=epochs, batch_size=50, verbose=0, callbacks=checkpoint, **options
+    )
+    return model, history
+
+
+def assert_same_state(model, other):
+    for a, b in zip(flatten(model.state()), flatten(other.state()), strict=True):
+        assert_array_equal(a, b, strict=True)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_model_starts_from_the_kept_epoch(tmp_path, validation):
+    path = tmp_path / "run.ckpt"
+    other, history = trained(path, validation)
+    assert not validation or history.best.number < 5
+    model = make(seed=1)
+    start_from(model, path)
+    assert_same_state(model, other)
+    x, _ = problem(2)
+    assert_array_equal(model(x), other(x))
+
+
+def test_layers_must_be_the_same(tmp_path):
+    path = tmp_path / "run.ckpt"
+    trained(path)
+    others = [
+        make(hidden=17),
+        Sequential(*make().layers, Dropout(0.5)),
+        Sequential(BinaryDense(20, 16), BatchNorm(16), Sign()),
+    ]
+    for model in others:
+        before = [array.copy() for array in flatten(model.state())]
+        with pytest.raises(ValueError, match=r"^\[start_from\] .* of the same network: layer "):
+            start_from(model, path)
+        for a, b in zip(flatten(model.state()), before, strict=True):
+            assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+def test_files_that_are_no_checkpoint(tmp_path, damage):
+    path = tmp_path / "run.ckpt"
+    trained(path)
+    content = bytearray(path.read_bytes())
+    if damage == "changed":
+        content[-10] ^= 1
+    path.write_bytes({"cut": content[:-10], "changed": content, "other": b"{}"}[damage])
+    with pytest.raises(ValueError, match=r"^\[start_from\] .* must be a checkpoint"):
+        start_from(make(), path)
+    with pytest.raises(FileNotFoundError):
+        start_from(make(), tmp_path / "nowhere")
+
+
+def test_images_of_validation_join_those_to_train_on():
+    data = load_digits()
+    everything = data.without_validation()
+    assert len(everything.y_train) == len(data.y_train) + len(data.y_validation)
+    assert_array_equal(everything.x_train[-len(data.x_validation) :], data.x_validation)
+    assert_array_equal(everything.y_train[: len(data.y_train)], data.y_train)
+    assert len(everything.x_validation) == len(everything.y_validation) == 0
+    assert everything.x_test is data.x_test
+
+
+@pytest.mark.parametrize("name", ["bnn-theano", "ternary", "ebp", "dorefa"])
+def test_recipes_train_on_all_images(name):
+    recipe = find(name)
+    kind = "digits" if "digits" in recipe.settings else next(iter(recipe.settings))
+    setting = recipe.setting(kind)
+    data = load_digits()
+    if name == "dorefa":  # whose network needs larger images
+        grown = {
+            p: np.kron(data.images(getattr(data, p))[..., 0], np.ones((1, 4, 4))) for p in PARTS
+        }
+        rows = {p: x.reshape(len(x), -1).astype(np.uint8) for p, x in grown.items()}
+        data = type(data)(**{**vars(data), **rows, "image_shape": (32, 32)})
+    data = preprocess(data.without_validation(), setting.preprocessing)
+    plan = setting.resolve(epochs=2, width=16, dropout=0.0, lr=0.02 if name == "ebp" else None)
+    job = Job(data, plan)
+    done = train(setting, job)
+    assert done.best.number == 2 and done.best.validation_error is None
+    assert epoch_seconds(setting, job) > 0
+
+
+PARTS = ("x_train", "x_validation", "x_test")
+
+
+def test_the_first_stage_starts_there(tmp_path):
+    """The second one of two starts from the first, as ever."""
+    setting = find("ternary").setting("mnist")
+    data = preprocess(load_digits(), setting.preprocessing)
+    job = Job(data, setting.resolve(epochs=1, width=16, dropout=0.0))
+    path = tmp_path / "run.ckpt"
+    model = setting.stages[0].build(job)
+    model.fit(data.x_train, data.y_train, epochs=1, verbose=0, callbacks=Checkpoint(path))
+    fresh = train(setting, job)
+    started = train(setting, Job(data, job.plan, start=path))
+    first = [done.histories[0].epochs[0].loss for done in (fresh, started)]
+    assert first[1] < first[0]
+    ebp = find("ebp").setting("mnist")
+    with pytest.raises(ValueError, match="starts from no checkpoint"):
+        train(ebp, Job(data, ebp.resolve(epochs=1), start=path))
+
+
+@pytest.fixture
+def digits(tmp_path):
+    data = load_digits()
+    parts = {name: getattr(data, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    for name in ("x_train", "x_test"):
+        parts[name] = data.images(parts[name])[..., 0]
+    np.savez(
+        tmp_path / "digits.npz",
+        **parts,
+        x_val=data.images(data.x_validation)[..., 0],
+        y_val=data.y_validation,
+    )
+    return str(tmp_path / "digits.npz")
+
+
+def test_commands(digits, tmp_path, capsys):
+    first, second = str(tmp_path / "first"), tmp_path / "second"
+    call = ["train", "bnn-theano", "--data", digits, *SMALL]
+    assert cli.main([*call, "--run", first]) == 0
+    start = f"{first}/checkpoint.safetensors"
+    capsys.readouterr()
+    again = [*call, "--run", str(second), "--start", start, "--all-images"]
+    assert cli.main(again) == 0
+    out = capsys.readouterr().out
+    assert "training and" in out and " validation and" not in out
+    assert f"from the network in {start}" in out
+    assert "best     epoch 2, the last one, without validation images" in out
+    record = json.loads((second / "run.json").read_text())
+    assert record["best_epoch"] == 2 and record["validation_error"] is None
+    assert cli.main([*again, "--resume"]) == 0
+    for command in ("report", "plot"):
+        assert cli.main([command, str(second)]) == 0
+    report = (second / "report.html").read_text()
+    assert "kept: epoch 2, the last one, without validation images" in report
+
+
+def test_refused_commands(digits, tmp_path, capsys):
+    run = tmp_path / "run"
+    call = ["train", "bnn-theano", "--data", digits, *SMALL, "--run", str(run)]
+    words = usage_error(capsys, *call, "--start", "nowhere")
+    assert words.endswith("argument --start: must be a checkpoint, got nowhere")
+    ebp = ["train", "ebp", "--data", digits, *SMALL, "--start", digits]
+    assert usage_error(capsys, *ebp).endswith("argument --start: not allowed with ebp")
+    assert not run.exists()
+    assert "must be a checkpoint" in failure(capsys, *call, "--start", digits, "--quiet")
