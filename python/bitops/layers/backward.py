@@ -70,8 +70,8 @@ class Gradient:
     def kept(self) -> Gradient:
         """Return what products need later, when others may have written to an exact gradient."""
         if self.rounding is None:
-            return Gradient(np.array(self.exact))
-        made = Gradient(np.empty(0, np.float32), self.rounding)
+            return Gradient(np.array(self.exact, order="C"))
+        made = Gradient(np.empty(0, np.float32), self.rounding)  # products read its bytes alone
         made._rounded = self._rounded
         return made
 
@@ -164,9 +164,7 @@ class WeightGradient:
 
     def __init__(self, dy: Gradient, x: BitArray):
         self.bits = pack(x.T)
-        matrix = dy.matrix()
-        # others may write to an exact gradient by then
-        self.numbers = np.array(matrix, order="C") if dy.step is None else matrix
+        self.numbers = dy.kept().matrix()
         self.code_bits = None if dy.rounding is None else dy.rounding.bits
         self.zero = 0
         self.alpha: np.ndarray | None = None

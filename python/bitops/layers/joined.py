@@ -59,9 +59,9 @@ class Joined:
     def forward(self, x: Activation) -> Activation:
         x = as_activation(self.norm.name, x, self.norm.in_features)
         y = self._outputs(self.norm.normalize(x, relu=self.relu is not None))
-        self.norm.narrow()
+        kept = self.norm.narrow()
         if self.relu is not None:
-            self.relu.passed = saved_for_backward(self.norm, self.norm.batch).x
+            self.relu.passed = kept.x
         return y
 
     def _outputs(self, batch: Normalized) -> Activation:

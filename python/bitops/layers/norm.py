@@ -170,9 +170,10 @@ class BatchNorm(TrainingLayer):
         self.batch = Normalized(x, relu, mean, inv_std, gamma, beta, self.powers)
         return self.batch
 
-    def narrow(self) -> None:
+    def narrow(self) -> Normalized:
         """Keep what the gradient needs in less memory; outputs can no longer be computed."""
         self.batch = saved_for_backward(self, self.batch).narrowed()
+        return self.batch
 
     def _check_rows(self, x: np.ndarray) -> None:
         rows = x.size // x.shape[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def mapped_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array of zeros, a large one in pages of its own, outside the heap.
+    """Return an uninitialised array, a large one in pages of its own, outside the heap.
 
     For what stays while larger arrays come and go: in the heap it would lie between them, and leave
     holes in which none of them fits. It lowered the peak of a training step of BinaryNet's ConvNet
@@ -49,11 +50,12 @@ def mapped_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _MAPPED:
-        return np.zeros(shape, dtype)
+        return aligned_empty(shape, dtype)
     try:
         pages = mmap.mmap(-1, nbytes, **_PRIVATE)
     except OSError as error:
         raise MemoryError(f"{nbytes} bytes of memory are needed and not available") from error
     if _HUGE is not None:
-        pages.madvise(_HUGE)
+        with suppress(OSError):  # of systems that have none
+            pages.madvise(_HUGE)
     return np.frombuffer(pages, dtype).reshape(shape)
