@@ -1,22 +1,29 @@
 # The usual call of numbers with packed weights: weight_gemm, bitplane_gemm. See _usual.pxi.
 
-cdef bint find_weights(usual_call *call, object w, c.bitops_mixed_args *args) except -1:
-    """Fill in a matrix of weights, packed along its last axis; returns whether it is usual."""
+cdef object find_weights(usual_call *call, object w, c.bitops_mixed_args *args):
+    """Fill in a matrix of weights, packed along its last axis.
+
+    Returns what holds their memory, also if another thread replaces it; None if they are unusual.
+    """
     cdef Bits rows
     cdef Panels panels
     if not (isinstance(w, Bits) or isinstance(w, Weights)):
-        return False
+        return None
     rows = (<Weights>w).bits if isinstance(w, Weights) else w
     if len(rows.shape) != 2 or rows.axis != 1 or not 0 < rows.k <= MAX_BITS or rows.shape[0] == 0:
-        return False
+        return None
     args.n, args.k, args.ldw = rows.shape[0], rows.k, c.bitops_words(rows.k)
     args.w = find_bits(call, rows, args.n)
+    if args.w == NULL:
+        return None
     if isinstance(w, Weights) and not args.is_float:
         panels = (<Weights>w).find(ONE_GROUP)
         if panels is None or panels.n != args.n or panels.k_words != args.ldw:
-            return False
+            return None
+        call.isa = panels.isa
         args.panels = panels.words
-    return args.w != NULL
+        return rows._words, panels
+    return rows._words
 
 
 cdef bint find_codes(const uint8_t *codes, size_t count, c.bitops_mixed_args *args) noexcept nogil:
@@ -56,7 +63,10 @@ def usual_mixed(int bits, object x, object w, object alpha, object bias, object 
     memset(&args, 0, sizeof(args))
     call.isa = c.bitops_isa_active()
     args.is_float, args.bits = bits == 0, bits
-    if not (is_array(x, UINT8 if bits else FLOAT32) and find_weights(&call, w, &args)):
+    if not is_array(x, UINT8 if bits else FLOAT32):
+        return None
+    held = find_weights(&call, w, &args)
+    if held is None:
         return None
     args.x = find_read(&call, x, UINT8 if bits else FLOAT32, None)
     shape = x.shape
