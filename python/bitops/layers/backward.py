@@ -195,7 +195,8 @@ class ConvWeightGradient:
     """
 
     def __init__(self, dy: Gradient, x: BitArray, window: Window, pad_value: int):
-        self.dy, self.x, self.window, self.pad_value = dy.kept(), x, window, pad_value
+        self.dy, self.window, self.pad_value = dy.kept(), window, pad_value
+        self.x = BitArray._make(x.words.copy(), x.shape, x.axis)  # others may write to it by then
 
     def write(self, out: np.ndarray) -> None:
         """Write it to an array of shape (o, kh, kw, c), float32."""
