@@ -167,20 +167,23 @@ def run(args: argparse.Namespace) -> int:
         args.refuse("argument --hours: not allowed with argument --epochs")
     kind, data = load_dataset(args.data, size=args.size, channels=args.channels, resize=args.resize)
     setting = find_setting(args, recipe, kind, data)
-    if args.all_images:
-        data = data.without_validation()
     if args.start is not None and not setting.takes_start:
         args.refuse(f"argument --start: not allowed with {recipe.name}")
-    if args.start is not None and not args.start.is_file():
-        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
+    goes_on = files.of_stage(1, len(setting.stages)).goes_on
+    if args.start is not None and not goes_on and not args.start.is_file():
+        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
     for name, why in setting.refused(plan).items():
         args.refuse(f"argument --{name}: not allowed with {recipe.name}: {why}")
-    print_head(recipe, setting, data, plan)
+    print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
+    # as eval and report do it: by the images to train on, without those of validation
+    prepared = preprocess(data, setting.preprocessing_of(plan))
+    if args.all_images:
+        prepared = prepared.without_validation()
     job = Job(
-        preprocess(data, setting.preprocessing_of(plan)),
+        prepared,
         plan,
         args.seed,
         start=args.start,
