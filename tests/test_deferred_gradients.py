@@ -206,3 +206,18 @@ def test_a_training_drops_what_layers_kept():
     with pytest.raises(RuntimeError, match="needs forward"):
         model.backward(y)
     assert model.layers[1].batch is None and model.layers[2].within is None
+
+
+def test_filters_keep_inputs_of_their_own():
+    rng = np.random.default_rng(1)
+    layer = BinaryConv2D(40, 64, 3, padding=1, seed=0)
+    x = pack(rng.standard_normal((4, 2, 2, 40)))
+    grads = []
+    for writes in (False, True):
+        y = layer.forward(x, training=True)
+        layer.backward(np.ones_like(y))
+        assert layer.weight.deferred_gradient is not None
+        if writes:  # into a buffer that the next images use
+            x.words[...] = ~x.words
+        grads.append(layer.weight.grad.copy())
+    assert_array_equal(*grads)

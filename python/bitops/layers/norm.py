@@ -171,7 +171,7 @@ class BatchNorm(TrainingLayer):
         return self.batch
 
     def narrow(self) -> Normalized:
-        """Keep what the gradient needs in less memory; outputs can no longer be computed."""
+        """Keep what the gradient needs in less memory, once the outputs are computed."""
         self.batch = saved_for_backward(self, self.batch).narrowed()
         return self.batch
 

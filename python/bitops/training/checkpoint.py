@@ -203,7 +203,7 @@ def start_from(model: Any, path: str | os.PathLike) -> None:
     model : Sequential
         Changed in place. It must have the layers of the other one.
     path : path
-        A checkpoint. Its best epoch counts, or the last step if validation data chose none.
+        A checkpoint. Its best epoch counts, or the last step if none was chosen.
 
     Raises
     ------

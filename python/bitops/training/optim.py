@@ -347,14 +347,14 @@ class Adam(Optimizer):
 
 
 def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool:
-    """Take a step of Adam, with a gradient that is a product piece by piece."""
+    """Take a step of Adam; a gradient that waits is taken piece by piece, or written and freed."""
     product = parameter.deferred_gradient
+    if product is None:
+        g = np.ascontiguousarray(parameter.grad, dtype=np.float32).reshape(rows, n)
+        return _core.adam(g, *step)
     if not isinstance(product, GradientProduct):
-        if product is None:
-            g = np.ascontiguousarray(parameter.grad, dtype=np.float32)
-        else:
-            g = np.empty(parameter.shape, np.float32)
-            product.write(g)
+        g = np.empty(parameter.shape, np.float32)
+        product.write(g)
         return _core.adam(g.reshape(rows, n), *step)
     words = product.bits.words
     if product.alpha is None:
