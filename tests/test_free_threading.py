@@ -69,6 +69,38 @@ def test_threads_import_modules_at_the_same_time():
     assert "".join(run_program(code)) == str([0] * 8).replace(" ", "")
 
 
+def test_threads_import_a_package_and_a_module_in_it():
+    """One is slow to load `bitops.data`, while the other needs `bitops.data.datasets`."""
+    code = """if True:
+        import importlib.machinery, sys, threading, time
+        import bitops
+        bitops.training  # so that the other thread gets there soon
+        loading = threading.Event()
+
+        class SlowLoader(importlib.machinery.SourceFileLoader):
+            def create_module(self, spec):
+                loading.set()
+                time.sleep(0.5)
+
+        class Finder:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "bitops.data":
+                    spec = importlib.machinery.PathFinder.find_spec(name, path)
+                    spec.loader = SlowLoader(name, spec.origin)
+                    return spec
+
+        sys.meta_path.insert(0, Finder)
+        assert "bitops.data" not in sys.modules
+        slow = threading.Thread(target=lambda: print(bitops.data.__name__))
+        slow.start()
+        assert loading.wait(60)
+        print(bitops.recipes.__name__)
+        slow.join()
+    """
+    assert sorted(run_program(code)) == ["bitops.data", "bitops.recipes"]
+
+
 @pytest.mark.skipif(
     not FREE_THREADED or sys.version_info >= (3, 14),
     reason="only CPython 3.13t counts no reference at all; later versions those outside of calls",

@@ -1,6 +1,7 @@
 """Packed-bit GEMM and binarized neural networks for NumPy."""
 
 import importlib as _importlib
+import threading as _threading
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
@@ -93,11 +94,16 @@ if TYPE_CHECKING:
     from . import training as training
     from . import zoo as zoo
 else:
+    # Two threads that import a package and a module in it at the same time may each hold what the
+    # other waits for, and CPython may then raise in one of them (gh-83065). No module of ours asks
+    # for another by `__getattr__` while it is imported, so that this lock is always the first.
+    _IMPORTING = _threading.RLock()
 
     def __getattr__(name: str) -> _ModuleType:
         """Import a module such as `bitops.layers` at its first use (PEP 562)."""
         if name in _LAZY:
-            return _importlib.import_module(f"{__name__}.{name}")
+            with _IMPORTING:
+                return _importlib.import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

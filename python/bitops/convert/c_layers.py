@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import layers as L
+import bitops.layers as L
+
 from ..layers import Layer, fold
 from ..layers.planes import sum_planes
 from ..layers.product import PackedFloatProduct, PackedProduct

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import layers as L
+import bitops.layers as L
+
 from ..layers.base import TrainingLayer, all_layers
 from ..layers.inputs import Shape
 from .errors import ConversionError

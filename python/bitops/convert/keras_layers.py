@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import layers as L
-from .. import quantizers as q
+import bitops.layers as L
+import bitops.quantizers as q
+
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
 from .keras_file import KerasLayer

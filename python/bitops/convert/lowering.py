@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import layers as L
+import bitops.layers as L
+
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
 from ..ops.array import pack

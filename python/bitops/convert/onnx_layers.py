@@ -21,7 +21,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from .. import layers as L
+import bitops.layers as L
+
 from ..layers import Layer
 from ..layers.inputs import Shape
 from ..layers.operation import Convolution

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from .. import layers as L
+import bitops.layers as L
+
 from ..files.reading import open_regular, read_regular
 from ..files.unpacking import most_unpacked
 from ..layers.base import TrainingLayer, activations

@@ -6,12 +6,13 @@ Packed; `folding` does the work.
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+import bitops
 
 from ..ops.array import BitArray
 from ..ops.checks import as_seed_sequence, check_integer
@@ -41,10 +42,6 @@ from .training_files import read_sequential, write_sequential
 
 if TYPE_CHECKING:
     from ..training.loop import History
-
-# Layers must not import the training code, so that inference does not load it. `Sequential.fit`
-# looks this module up by name when it is first called.
-_TRAINER = "bitops.training.loop"
 
 
 def _as_list(layers: tuple) -> list:
@@ -456,8 +453,9 @@ class Sequential(Model, TrainingLayer):
         return read_sequential(path, cls)
 
     def fit(self, x, y=None, **options) -> History:
-        """Train the model in place; see `bitops.training.loop.fit` for options and result."""
-        return importlib.import_module(_TRAINER).fit(self, x, y, **options)
+        """Train the model in place; see `bitops.training.fit` for options and result."""
+        # An attribute, as layers do not import the training code: inference does without it.
+        return bitops.training.fit(self, x, y, **options)
 
     def to_packed(self) -> Packed:
         check_packed_form(self)

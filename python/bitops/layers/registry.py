@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import quantizers
+import bitops.quantizers as quantizers
+
 from ..ops.array import BitArray, pack, unpack
 from ..quantizers import Quantizer
 from .base import Layer, TrainingLayer
