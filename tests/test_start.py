@@ -7,11 +7,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from bitops.cli import main as cli
-from bitops.data import load_digits
+from bitops.data import load_dataset, load_digits
+from bitops.io import load
 from bitops.layers import BatchNorm, BinaryDense, Dropout, Sequential, Sign
 from bitops.layers.states import flatten
 from bitops.models import mlp
 from bitops.recipes import Job, find
+from bitops.recipes.base import inputs
 from bitops.recipes.preprocess import preprocess
 from bitops.recipes.training import epoch_seconds, train
 from bitops.training import Checkpoint, start_from
@@ -168,11 +170,70 @@ def test_commands(digits, tmp_path, capsys):
     assert "best     epoch 2, the last one, without validation images" in out
     record = json.loads((second / "run.json").read_text())
     assert record["best_epoch"] == 2 and record["validation_error"] is None
-    assert cli.main([*again, "--resume"]) == 0
+    assert record["start"] == start and start in record["settings"]
+    call_again = [*call, "--run", str(second), "--all-images", "--resume"]
+    assert cli.main(call_again) == 0  # it need not be said again
+    assert json.loads((second / "run.json").read_text()) == record
     for command in ("report", "plot"):
         assert cli.main([command, str(second)]) == 0
     report = (second / "report.html").read_text()
     assert "kept: epoch 2, the last one, without validation images" in report
+
+
+def test_a_run_without_a_checkpoint_starts_there_again(digits, tmp_path, capsys):
+    """It was interrupted before it wrote one."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    call = ["train", "bnn-theano", "--data", digits, *SMALL]
+    assert cli.main([*call, "--run", str(first)]) == 0
+    start = ["--start", str(first / "checkpoint.safetensors")]
+    assert cli.main([*call, "--run", str(second), *start]) == 0
+    model = (second / "model.safetensors").read_bytes()
+    for name in ("checkpoint.safetensors", "model.safetensors", "log.csv"):
+        (second / name).unlink()
+    assert cli.main([*call, "--run", str(second), "--resume"]) == 0
+    assert (second / "model.safetensors").read_bytes() == model
+    assert (first / "model.safetensors").read_bytes() != model
+
+
+@pytest.mark.parametrize(
+    ("recipe", "colored", "preprocessing"),
+    [("bnn-theano", False, "pixels"), ("ebp", False, "standard"), ("bnn-torch", True, "whitened")],
+)
+def test_eval_prepares_images_as_a_training_on_all_of_them(
+    recipe, colored, preprocessing, digits, tmp_path, capsys
+):
+    if colored:
+        rng = np.random.default_rng(0)
+        parts = dict(np.load(digits))
+        for name in ("x_train", "x_val", "x_test"):
+            tint = rng.uniform(0.5, 1, (len(parts[name]), 1, 1, 3))
+            parts[name] = (parts[name][..., None] * tint).astype(np.uint8)
+        np.savez(digits, **parts)
+    run = tmp_path / "run"
+    call = ["train", recipe, "--data", digits, "--epochs", "2", "--width", "16", "--lr", "0.02"]
+    assert cli.main([*call, "--quick", "--all-images", "--run", str(run)]) == 0
+    record = json.loads((run / "run.json").read_text())
+    model = load(run / "model.safetensors")
+    assert record["preprocessing"] == model.notes["preprocessing"] == preprocessing
+    data = preprocess(load_dataset(digits)[1], preprocessing)
+    error = model.error_rate(inputs(model, data, data.x_test), data.y_test)
+    assert error == record["test_error"]
+    capsys.readouterr()
+    assert cli.main(["eval", str(run / "model.safetensors"), "--data", digits]) == 0
+    assert f"{error:.2%} (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ((), "with these settings"),
+        (("start",), "with random start weights"),
+        (("start", "all_images"), "with random start weights, images set aside for validation"),
+    ],
+)
+def test_what_differs_from_the_source_is_named(changes, words):
+    setting = find("bnn-theano").setting("mnist")
+    assert setting.report(setting.plan, changes).endswith(words)
 
 
 def test_refused_commands(digits, tmp_path, capsys):
@@ -184,3 +245,8 @@ def test_refused_commands(digits, tmp_path, capsys):
     assert usage_error(capsys, *ebp).endswith("argument --start: not allowed with ebp")
     assert not run.exists()
     assert "must be a checkpoint" in failure(capsys, *call, "--start", digits, "--quiet")
+    path = tmp_path / "run.ckpt"
+    trained(path)
+    words = failure(capsys, *call, "--start", str(path))
+    assert "[start_from]" in words and "of the same network: layer " in words
+    assert not run.exists()

@@ -46,6 +46,8 @@ class Record:
     command : str
     folder : str
         Where the data is, an absolute path.
+    start : str, optional
+        The checkpoint of another training from which it started, an absolute path.
     size, channels, resize
         How pictures of one's own are read, see `load_images`.
     net : str, optional
@@ -63,6 +65,7 @@ class Record:
     settings: str
     command: str
     folder: str
+    start: str | None = None
     size: int | None = None
     channels: int | None = None
     resize: str | None = None

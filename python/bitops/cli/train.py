@@ -95,7 +95,8 @@ def add_parser(commands: Any) -> None:
         type=Path,
         metavar="CHECKPOINT",
         help="start from the network of another training, that of its best epoch, instead of "
-        "random weights; the layers must be the same",
+        "random weights; the layers must be the same, Dropout among them. Of several stages the "
+        "first one starts so",
     )
     parser.add_argument(
         "--all-images",
@@ -167,16 +168,14 @@ def run(args: argparse.Namespace) -> int:
         args.refuse("argument --hours: not allowed with argument --epochs")
     kind, data = load_dataset(args.data, size=args.size, channels=args.channels, resize=args.resize)
     setting = find_setting(args, recipe, kind, data)
-    if args.start is not None and not setting.takes_start:
-        args.refuse(f"argument --start: not allowed with {recipe.name}")
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
-    goes_on = files.of_stage(1, len(setting.stages)).goes_on
-    if args.start is not None and not goes_on and not args.start.is_file():
-        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
+    begun = read_begun(args)
+    choose_start(args, recipe, setting, files, begun)
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
     for name, why in setting.refused(plan).items():
         args.refuse(f"argument --{name}: not allowed with {recipe.name}: {why}")
+    setting.check_start(Job(data, plan, args.seed, start=args.start, files=files))
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
     # as eval and report do it: by the images to train on, without those of validation
     prepared = preprocess(data, setting.preprocessing_of(plan))
@@ -196,8 +195,8 @@ def run(args: argparse.Namespace) -> int:
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
-        if args.resume and runs.is_run(args.folder):
-            record = replace(record, command=runs.read_record("train", args.folder).command)
+        if begun is not None:
+            record = replace(record, command=begun.command)
         job = replace(job, callbacks=(results.Begin(args.folder, record),))
     try:
         trained = train(setting, job)
@@ -223,6 +222,31 @@ def use_folder(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             args.refuse(f"argument --{name}: not allowed with argument --run")
         setattr(args, name, (args.folder / file).absolute())
+
+
+def read_begun(args: argparse.Namespace) -> runs.Record | None:
+    """Return the description of the run that is resumed, if there is one."""
+    if args.folder is None or not args.resume or not runs.is_run(args.folder):
+        return None
+    return runs.read_record("train", args.folder)
+
+
+def choose_start(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    setting: Setting,
+    files: Files,
+    begun: runs.Record | None,
+) -> None:
+    """Let a run that is resumed start where it did, and refuse to start where none can."""
+    if args.start is None:
+        if begun is not None and begun.start is not None:
+            args.start = Path(begun.start)
+        return
+    if not setting.takes_start:
+        args.refuse(f"argument --start: not allowed with {recipe.name}")
+    if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
+        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
 
 
 def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Dataset) -> Setting:
@@ -333,6 +357,7 @@ def describe_run(
         settings=results.describe_plan(job.plan, args.seed, args.start),
         command=shlex.join(["bitops", *args.argv]),
         folder=str(args.data.resolve()),
+        start=None if args.start is None else str(args.start.resolve()),
         size=args.size,
         channels=args.channels,
         resize=args.resize,
@@ -354,7 +379,8 @@ def finish(
     model, best = trained.model, trained.best
     x, y = inputs(model, job.data, job.data.x_test), job.data.y_test
     error = model.error_rate(x, y)
-    source = setting.report(job.plan)
+    changed = {"start": args.start is not None, "all_images": args.all_images}
+    source = setting.report(job.plan, [name for name, done in changed.items() if done])
     print(
         f"best     {results.describe_kept(best.number, best.validation_error)}\n"
         f"test     error {results.describe_error(error, len(y))} with {recipe.tested}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -61,7 +61,7 @@ GRADIENTS = {"float32": 32, "int8": 8, "int7": 7, "int6": 6}
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
 
-# The numbers of a plan as the output states them.
+# The numbers of a plan, and what else a training may change, as the output states them.
 WORDS = {
     "width": "width {:,}",
     "epochs": "{:,} epochs",
@@ -73,6 +73,8 @@ WORDS = {
     "recalibrate": "statistics of the last batches",  # the same
     "flip": "images as they are",
     "shift": "images in their place",
+    "start": "random start weights",
+    "all_images": "images set aside for validation",
 }
 
 
@@ -156,10 +158,6 @@ class Training(Protocol):
     def name(self) -> str:
         """What the output calls it."""
 
-    @property
-    def takes_start(self) -> bool:
-        """Whether it can start from a checkpoint."""
-
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that it cannot follow, each with the reason."""
 
@@ -191,7 +189,6 @@ class Stage:
     loss: Loss = squared_hinge
     augment: Augment | None = None
     name: str = "training"
-    takes_start: ClassVar[bool] = True
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         data, plan = job.data, job.plan
@@ -326,8 +323,17 @@ class Setting:
 
     @property
     def takes_start(self) -> bool:
-        """Whether the first stage can start from a checkpoint."""
-        return self.stages[0].takes_start
+        """Whether the first stage can start from a checkpoint; trainers of their own cannot."""
+        return isinstance(self.stages[0], Stage)
+
+    def check_start(self, job: Job) -> None:
+        """Raise an error if the checkpoint of a job is not one of the first stage's network.
+
+        The images need not have been prepared.
+        """
+        stage, goes_on = self.stages[0], job.files.of_stage(1, len(self.stages)).goes_on
+        if job.start is not None and isinstance(stage, Stage) and not goes_on:
+            start_from(stage.build(job), job.start)
 
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that one of the stages cannot follow, with the reasons."""
@@ -342,17 +348,21 @@ class Setting:
             return "unit"
         return self.preprocessing
 
-    def report(self, plan: Plan) -> str:
-        """Tell what the source reports, and with which numbers where a plan has others."""
+    def report(self, plan: Plan, changed: Iterable[str] = ()) -> str:
+        """Tell what the source reports, and with which numbers where a plan has others.
+
+        What else a training has changed, "start" or "all_images", may be named.
+        """
         if not self.published:
             return ""
-        differ = [
+        differ = [*changed]
+        differ += [
             field.name
             for field in fields(Plan)
             if field.name not in self.ours
             and getattr(plan, field.name) != getattr(self.plan, field.name)
         ]
-        numbers = ", ".join(WORDS[name].format(getattr(self.plan, name)) for name in differ)
+        numbers = ", ".join(WORDS[name].format(getattr(self.plan, name, None)) for name in differ)
         if not differ and not self.ours:
             numbers = "these settings"
         return f"the source reports {self.published} %{numbers and f' with {numbers}'}"

@@ -19,7 +19,6 @@ class Expectation:
     """Training by `EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
-    takes_start = False  # weights are distributions, which no network holds
 
     def refused(self, plan: Plan) -> dict[str, str]:
         found = dict.fromkeys(moves(plan), "this recipe cannot move images")
