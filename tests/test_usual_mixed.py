@@ -1,5 +1,8 @@
 """The usual call of numbers with packed weights: the same as the Python path, or none."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -110,6 +113,25 @@ def test_unusual_calls(isa, rng, bits):
             assert usual(few, np.full((3, 70), 2**few, np.uint8), w) is None
         k = (2**31 - 1) // 255 + 1  # a sum of so many numbers may not fit int32
         assert usual(8, np.zeros((1, k), np.uint8), bo.pack(np.ones((1, k), np.int8))) is None
+
+
+def test_panels_stay_as_long_as_a_kernel_reads_them(rng):
+    """Another thread replaces them, when the ISA has changed."""
+    w, x = bo.prepack(random_signs(rng, 1024, 8192)), numbers(rng, 1, 2000, 8192)
+    before = bo.isa.active()
+    want = bo.bitplane_gemm(x, w, bits=1)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(usual(1, x, w)))
+    reader.start()
+    time.sleep(0.02)
+    for isa in set(bo.isa.available()) - {before}:
+        bo.isa.use(isa)
+        w.panels()
+    taken = [np.ones(10**6, np.uint8) for _ in range(50)]  # so that freed memory is written
+    reader.join()
+    bo.isa.use(before)
+    assert_array_equal(got[0], want, strict=True)
+    assert len(taken) == 50
 
 
 def test_messages_are_those_of_the_python_path(rng):
