@@ -41,7 +41,7 @@ cdef object ready_limits(object threshold, tuple shape):
     if not is_array(threshold, FLOAT32):
         if type(threshold) is not int and type(threshold) is not float:
             return None
-        repeated = ready_scale(threshold, shape)
+        repeated = ready_numbers(threshold, shape)
         if not is_array(repeated, FLOAT32):
             return None
         limits = <float *>PyArray_DATA(<PyArrayObject *><PyObject *>repeated)

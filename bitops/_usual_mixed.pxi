@@ -44,7 +44,7 @@ def usual_mixed(int bits, object x, object w, object alpha, object bias, object 
     ----------
     bits : int
         0 for float32, else that of uint8 numbers, in 1..8.
-    x : IN, ndarray of shape (..., m, k)
+    x : IN, ndarray of shape (..., m, k); float64 if they are few, which are converted
     w : IN, BitArray or Prepacked of shape (n, k), packed along k
     alpha, bias : IN, shape (n,), or one number, or None
     out : OUT, ndarray of shape (..., m, n); or None
@@ -63,6 +63,8 @@ def usual_mixed(int bits, object x, object w, object alpha, object bias, object 
     memset(&args, 0, sizeof(args))
     call.isa = c.bitops_isa_active()
     args.is_float, args.bits = bits == 0, bits
+    if not bits and is_array(x, FLOAT64):
+        x = ready_numbers(x, x.shape)
     if not is_array(x, UINT8 if bits else FLOAT32):
         return None
     held = find_weights(&call, w, &args)
@@ -82,7 +84,7 @@ def usual_mixed(int bits, object x, object w, object alpha, object bias, object 
             fit = find_codes(<const uint8_t *>numbers.start, numbers.nbytes, &args)
         if not fit:
             return None
-    alpha, bias = ready_scale(alpha, (args.n,)), ready_scale(bias, (args.n,))
+    alpha, bias = ready_numbers(alpha, (args.n,)), ready_numbers(bias, (args.n,))
     if not (find_scale(&call, alpha, (args.n,), &args.alpha)
             and find_scale(&call, bias, (args.n,), &args.bias)):
         return None

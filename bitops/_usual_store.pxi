@@ -22,30 +22,30 @@ cdef object new_numbers(PyArray_Descr *dtype, tuple shape, size_t *count):
     return empty(shape, <object>dtype)
 
 
-cdef object ready_scale(object scale, tuple shape):
+cdef object ready_numbers(object given, tuple shape):
     """Return float32 numbers for one number, or for float64 ones; else what is given."""
     cdef float *out
     cdef const double *numbers
     cdef double value
     cdef size_t i, count
     cdef memory found
-    cdef bint converts = is_array(scale, FLOAT64)
-    if scale is None or is_array(scale, FLOAT32) or not (converts or type(scale) in NUMBERS):
-        return scale
-    if converts and not find_memory(<PyObject *>scale, shape, False, &found):
-        return scale
-    if type(scale) in WHOLE and not -EXACT <= scale <= EXACT:
-        return scale
+    cdef bint converts = is_array(given, FLOAT64)
+    if given is None or is_array(given, FLOAT32) or not (converts or type(given) in NUMBERS):
+        return given
+    if converts and not find_memory(<PyObject *>given, shape, False, &found):
+        return given
+    if type(given) in WHOLE and not -EXACT <= given <= EXACT:
+        return given
     array = new_numbers(FLOAT32, shape, &count)
     if array is None:
-        return scale
+        return given
     out = <float *>PyArray_DATA(<PyArrayObject *><PyObject *>array)
     if converts:
         numbers = <const double *>found.start
         for i in range(count):
             out[i] = <float>numbers[i]
     else:
-        value = scale
+        value = given
         for i in range(count):
             out[i] = <float>value
     return array
@@ -97,8 +97,8 @@ cdef tuple ready_factors(int kind, tuple factors, tuple shape):
     alpha, k_map, bias = factors
     if alpha is None and k_map is None and bias is None:
         return factors
-    return (ready_scale(alpha, shape[last:]), ready_scale(k_map, shape[:last]),
-            ready_scale(bias, shape[last:]))
+    return (ready_numbers(alpha, shape[last:]), ready_numbers(k_map, shape[:last]),
+            ready_numbers(bias, shape[last:]))
 
 
 cdef bint find_scale(usual_call *call, object scale, tuple shape, const float **out) except -1:

@@ -63,6 +63,22 @@ def test_out_and_leading_axes(isa, rng, bits):
     assert usual(bits, x, w, 2.0, out=scaled) is scaled
 
 
+def test_few_float64_numbers(isa, rng):
+    """They are converted as NumPy does it, without a warning."""
+    w = bo.pack(random_signs(rng, 5, 70))
+    x = rng.standard_normal((2, 3, 70)) * 10.0 ** rng.integers(-50, 50, 70)
+    x[..., :3] = 1e300, -1e300, 5e-324
+    with np.errstate(all="raise"):
+        found = usual(0, x, w, 2.0)
+    assert_same_bits(found, in_python(0, x, w, alpha=2.0))
+    want = usual(0, x, w)
+    same = x.reshape(-1).view(np.float32)[:30].reshape(2, 3, 5)  # what is read is a copy
+    assert usual(0, x, w, out=same) is same
+    assert_same_bits(same, want)
+    many = np.zeros((2, 2**16, 1))
+    assert usual(0, many, bo.pack(np.ones((1, 1)))) is None
+
+
 @pytest.mark.parametrize("bits", (0, 8))
 def test_unusual_calls(isa, rng, bits):
     x, w = numbers(rng, bits, 3, 70), bo.pack(random_signs(rng, 5, 70))
@@ -72,7 +88,8 @@ def test_unusual_calls(isa, rng, bits):
     assert usual(bits, x, w) is not None
     for a, b in (
         (x.tolist(), w),
-        (x.astype(np.float64), w),
+        (x.astype(np.float64 if bits else np.float16), w),
+        (x.astype(np.float64)[::2], w),
         (x.astype(np.int8), w),
         (x.astype(x.dtype.newbyteorder()) if not bits else x.astype("u2"), w),
         (x.T.copy().T, w),
