@@ -51,31 +51,18 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
             yield from runtime_nodes(node)
 
 
-def import_statements(package: Path, module: str, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """What names are imported from, a full dotted name, and the names; "" for `import` alone."""
+def imported(package: Path, module: str, path: Path) -> Iterator[str]:
+    """Full dotted names that a module imports; a class or function counts as one."""
     home = [package.name, *filter(None, module.split("."))]
     if path.stem != "__init__":
         home.pop()
     for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield "", [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = home[: len(home) - node.level + 1] if node.level else []
             start = [*base, *filter(None, [node.module])]
-            yield ".".join(start), [alias.name for alias in node.names]
-
-
-def imported(package: Path, module: str, path: Path) -> Iterator[str]:
-    """Full dotted names that a module imports; a class or function counts as one."""
-    for source, names in import_statements(package, module, path):
-        yield from (f"{source}.{name}" if source else name for name in names)
-
-
-def taken_from_package(package: Path, module: str, path: Path) -> Iterator[str]:
-    """Names that a module looks up as attributes of the package."""
-    for source, names in import_statements(package, module, path):
-        if source == package.name:
-            yield from names
+            yield from (".".join([*start, alias.name]) for alias in node.names)
 
 
 def import_graph(package: Path) -> Graph:
@@ -165,23 +152,18 @@ def test_modules_imported_by_name():
 
     One more is named where its absence is explained, the extension module.
     """
-    assert named_modules(PACKAGE) == {("", "f'{__name__}.{name}'"), ("", "f'{__name__}._core'")}
+    assert named_modules(PACKAGE) == {("", "name"), ("", "f'{__name__}._core'")}
 
 
-def test_the_lock_of_lazy_modules_is_the_first():
-    """No module asks for it while it is imported, when a lock of its own is held.
-
-    `from bitops import layers` looks the attribute up, `import bitops.layers as layers` does not.
-    The command may: no other module imports it, so that none waits for one of its locks.
-    """
-    asking = {
-        (module, name)
+def test_only_fit_reaches_up_by_an_attribute_of_the_package():
+    """`Sequential.fit` takes the trainer so, which layers may not import."""
+    found = {
+        (module, ast.unparse(node))
         for module, path in find_modules(PACKAGE).items()
-        if module.split(".")[0] not in ("", "cli", "__main__")
-        for name in taken_from_package(PACKAGE, module, path)
-        if name in bitops._LAZY
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == PACKAGE.name
     }
-    assert asking == set()
+    assert found == {("layers.container", "bitops.training")}
 
 
 # ---- the functions above, on packages that are known ------------------------------------------
@@ -270,17 +252,3 @@ def test_modules_imported_by_name_are_found(package):
         d="'import_module'",
     )
     assert named_modules(root) == {("a", "house.b"), ("b", "house.c"), ("c", "'house' + '.a'")}
-
-
-def test_names_taken_from_the_package_are_found(package):
-    root = package(
-        a="from . import b, c",
-        b="import house.a as a\nfrom .c import d",
-        c__in____init__="from .. import a\nfrom house import b",
-        c__in__d="from . import e\ndef f():\n    from ... import x\n    from .. import a",
-    )
-    taken = {
-        module: set(taken_from_package(root, module, path))
-        for module, path in find_modules(root).items()
-    }
-    assert taken == {"": set(), "a": {"b", "c"}, "b": set(), "c": {"a", "b"}, "c.d": {"a"}}

@@ -1,7 +1,7 @@
 """Packed-bit GEMM and binarized neural networks for NumPy."""
 
 import importlib as _importlib
-import threading as _threading
+import time as _time
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
@@ -94,17 +94,28 @@ if TYPE_CHECKING:
     from . import training as training
     from . import zoo as zoo
 else:
-    # Two threads that import a package and a module in it at the same time may each hold what the
-    # other waits for, and CPython may then raise in one of them (gh-83065). No module of ours asks
-    # for another by `__getattr__` while it is imported, so that this lock is always the first.
-    _IMPORTING = _threading.RLock()
 
     def __getattr__(name: str) -> _ModuleType:
         """Import a module such as `bitops.layers` at its first use (PEP 562)."""
         if name in _LAZY:
-            with _IMPORTING:
-                return _importlib.import_module(f"{__name__}.{name}")
+            return _import(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def _import(name: str, tries: int = 10) -> _ModuleType:
+        """Import a module, also while other threads import modules that need each other.
+
+        Of two threads that import a package and a module in it, each may hold what the other waits
+        for. CPython may then raise in one of them (gh-83065), and the other goes on. A lock of our
+        own would be no help: whoever waits for it may hold the lock of a module.
+        """
+        for _ in range(tries - 1):
+            try:
+                return _importlib.import_module(name)
+            except RuntimeError as error:
+                if type(error).__name__ != "_DeadlockError":
+                    raise
+            _time.sleep(1e-3)  # for the other thread to go on
+        return _importlib.import_module(name)
 
 
 def __dir__() -> list[str]:

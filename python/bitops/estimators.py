@@ -27,8 +27,7 @@ except ImportError as error:
         f"[estimators] scikit-learn 1.6 or newer must be installed, got: {error}"
     ) from error
 
-import bitops.search as search
-
+from . import search
 from .layers import BatchNorm, BinaryDense, Dense, Sequential, Sign
 from .models import seed_stream
 from .ops.array import BitArray, pack

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-import bitops.layers as L
-
+from .. import layers as L
 from ..layers import Layer, fold
 from ..layers.planes import sum_planes
 from ..layers.product import PackedFloatProduct, PackedProduct

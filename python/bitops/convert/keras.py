@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import bitops.layers as L
-
+from .. import layers as L
 from ..layers.base import TrainingLayer, all_layers
 from ..layers.inputs import Shape
 from .errors import ConversionError

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-import bitops.layers as L
-import bitops.quantizers as q
-
+from .. import layers as L
+from .. import quantizers as q
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
 from .keras_file import KerasLayer

@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-import bitops.layers as L
-
+from .. import layers as L
 from ..layers.base import TrainingLayer
 from ..layers.inputs import Shape
 from ..ops.array import pack

@@ -21,8 +21,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-import bitops.layers as L
-
+from .. import layers as L
 from ..layers import Layer
 from ..layers.inputs import Shape
 from ..layers.operation import Convolution

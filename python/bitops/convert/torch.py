@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-import bitops.layers as L
-
+from .. import layers as L
 from ..layers.base import TrainingLayer
 from ..layers.container import check_shape
 from .errors import ConversionError

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-import bitops.layers as L
-
+from .. import layers as L
 from ..files.reading import open_regular, read_regular
 from ..files.unpacking import most_unpacked
 from ..layers.base import TrainingLayer, activations

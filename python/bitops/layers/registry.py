@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import bitops.quantizers as quantizers
-
+from .. import quantizers
 from ..ops.array import BitArray, pack, unpack
 from ..quantizers import Quantizer
 from .base import Layer, TrainingLayer

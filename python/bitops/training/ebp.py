@@ -236,8 +236,7 @@ class EBP(Model):
         value = float(-chance.sum(axis=1).mean())
         if self._passes is None:
             return value, np.zeros_like(y)
-        with np.errstate(over="ignore"):  # sums that are no longer finite are refused above
-            ratio = np.exp(_log_density(self._passes[-1]) - chance).astype(np.float32)
+        ratio = np.exp(_log_density(self._passes[-1]) - chance).astype(np.float32)
         return value, 2 * y * ratio / self._root(-1)
 
     def backward(self, grad: np.ndarray) -> None:
@@ -252,8 +251,7 @@ class EBP(Model):
             if place:
                 density = np.exp(_log_density(passes[place - 1])).astype(np.float32)
                 hidden = 2 * density / self._root(place - 1)
-                with np.errstate(over="ignore", invalid="ignore"):  # as in `loss`
-                    d = (d @ passes[place].w) * hidden
+                d = (d @ passes[place].w) * hidden
         self._passes = None
 
     def update(self, x, labels) -> float:
