@@ -8,6 +8,7 @@ from bitops.layers import (
     BatchNorm,
     BinaryConv2D,
     BinaryDense,
+    Dense,
     Dropout,
     GlobalAvgPool2D,
     Parameter,
@@ -193,6 +194,18 @@ def test_a_loss_that_must_be_given_weights_may_fail():
 
     with pytest.raises(FloatingPointError, match="loss must be finite, got nan at step 1"):
         fit(loss=loss, sample_weight=np.ones(60))
+
+
+@pytest.mark.parametrize(("lr", "where"), [(1e20, "loss"), (1e15, "validation_loss")])
+def test_a_training_that_diverges_ends_in_an_error_alone(lr, where):
+    """No warning of NumPy comes before it."""
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((200, 8)), rng.integers(3, size=200)
+    model = Sequential(Dense(8, 3, seed=0))
+    optimizer = SGD(model.parameters(), lr=lr, momentum=0.0)
+    options = {"batch_size": 200 if where == "validation_loss" else 50}
+    with pytest.raises(FloatingPointError, match=rf"^\[fit\] {where} must be finite"):
+        model.fit(x, y, validation=(1e9 * x, y), optimizer=optimizer, verbose=0, **options)
 
 
 def test_image_sizes_are_checked_unless_rows_change_on_their_way():

@@ -323,7 +323,7 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
             batch = _next_batch(run, over)
             if batch is None:
                 break
-            with np.errstate(under="ignore"):  # numbers next to zero are nothing to report
+            with _quietly():
                 _run_step(run, batch)
             run.position.seconds = before + time.perf_counter() - start
             for callback in callbacks:
@@ -335,6 +335,11 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         _finish_epoch(run, before - start)
         for callback in callbacks:
             callback.on_epoch(run)
+
+
+def _quietly() -> np.errstate:
+    """Let NumPy not warn of numbers next to zero, nor of what soon ends in an error of our own."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
 def _goes_by_step(function: Schedule | Augment | None) -> bool:
@@ -407,7 +412,8 @@ def _run_step(run: Run, batch: Batch) -> None:
 def _finish_epoch(run: Run, started: float) -> None:
     """Validate, extend the history, and keep the model if it is the best so far."""
     check_parameters(run.model, run.step)
-    error, loss, metrics = _measure(run)
+    with _quietly():
+        error, loss, metrics = _measure(run)
     seconds = run.position.seconds = started + time.perf_counter()
     rate = run.optimizer.lr
     epoch = Epoch(run.epoch, rate, run.mean_loss, run.error, error, seconds, loss, metrics)
