@@ -174,6 +174,11 @@ def test_commands(digits, tmp_path, capsys):
     call_again = [*call, "--run", str(second), "--all-images", "--resume"]
     assert cli.main(call_again) == 0  # it need not be said again
     assert json.loads((second / "run.json").read_text()) == record
+    capsys.readouterr()
+    words = usage_error(capsys, *call_again, "--start", digits)
+    assert words.endswith(f"argument --start: the run began with {start}, got {digits}")
+    words = usage_error(capsys, *call, "--run", first, "--resume", "--start", start)
+    assert words.endswith(f"argument --start: the run began with random weights, got {start}")
     for command in ("report", "plot"):
         assert cli.main([command, str(second)]) == 0
     report = (second / "report.html").read_text()
@@ -190,9 +195,14 @@ def test_a_run_without_a_checkpoint_starts_there_again(digits, tmp_path, capsys)
     model = (second / "model.safetensors").read_bytes()
     for name in ("checkpoint.safetensors", "model.safetensors", "log.csv"):
         (second / name).unlink()
-    assert cli.main([*call, "--run", str(second), "--resume"]) == 0
+    resume = [*call, "--run", str(second), "--resume"]
+    assert cli.main(resume) == 0
     assert (second / "model.safetensors").read_bytes() == model
     assert (first / "model.safetensors").read_bytes() != model
+    for path in (*second.glob("[clm]*"), first / "checkpoint.safetensors"):
+        path.unlink()
+    capsys.readouterr()
+    assert "argument --start: must be a checkpoint, got " in usage_error(capsys, *resume)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +238,8 @@ def test_eval_prepares_images_as_a_training_on_all_of_them(
     [
         ((), "with these settings"),
         (("start",), "with random start weights"),
-        (("start", "all_images"), "with random start weights, images set aside for validation"),
+        (("start", "all_images"), "with random start weights"),
+        (("all_images",), "the source reports 0.96 %"),
     ],
 )
 def test_what_differs_from_the_source_is_named(changes, words):

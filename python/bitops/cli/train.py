@@ -95,8 +95,8 @@ def add_parser(commands: Any) -> None:
         type=Path,
         metavar="CHECKPOINT",
         help="start from the network of another training, that of its best epoch, instead of "
-        "random weights; the layers must be the same, Dropout among them. Of several stages the "
-        "first one starts so",
+        "random weights; its layers, Dropout included, must be the same. In a recipe of several "
+        "stages this applies to the first",
     )
     parser.add_argument(
         "--all-images",
@@ -239,14 +239,21 @@ def choose_start(
     begun: runs.Record | None,
 ) -> None:
     """Let a run that is resumed start where it did, and refuse to start where none can."""
+    if begun is not None:
+        started = begun.start and Path(begun.start)
+        if args.start is not None and args.start.resolve() != started:
+            args.refuse(
+                f"argument --start: the run began with {started or 'random weights'}, "
+                f"got {args.start}"
+            )
+        args.start = started
     if args.start is None:
-        if begun is not None and begun.start is not None:
-            args.start = Path(begun.start)
         return
     if not setting.takes_start:
         args.refuse(f"argument --start: not allowed with {recipe.name}")
     if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
         args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
+    args.start = args.start.resolve()
 
 
 def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Dataset) -> Setting:
@@ -357,7 +364,7 @@ def describe_run(
         settings=results.describe_plan(job.plan, args.seed, args.start),
         command=shlex.join(["bitops", *args.argv]),
         folder=str(args.data.resolve()),
-        start=None if args.start is None else str(args.start.resolve()),
+        start=args.start and str(args.start),
         size=args.size,
         channels=args.channels,
         resize=args.resize,

@@ -74,7 +74,7 @@ WORDS = {
     "flip": "images as they are",
     "shift": "images in their place",
     "start": "random start weights",
-    "all_images": "images set aside for validation",
+    "all_images": "",  # whether a source sets images aside is not known of each
 }
 
 
@@ -190,12 +190,20 @@ class Stage:
     augment: Augment | None = None
     name: str = "training"
 
-    def train(self, job: Job) -> tuple[Sequential, History]:
-        data, plan = job.data, job.plan
+    def start(self, job: Job) -> Sequential:
+        """Make the network as the training begins with it; a checkpoint to go on from is not read.
+
+        For that the images need not have been prepared.
+        """
         model = self.build(job)
-        job.say(f"net      {describe(model)}")
         if job.start is not None and not job.files.goes_on:
             start_from(model, job.start)
+        return model
+
+    def train(self, job: Job) -> tuple[Sequential, History]:
+        data, plan = job.data, job.plan
+        model = self.start(job)
+        job.say(f"net      {describe(model)}")
         if plan.gradients != "float32":
             model.round_gradients(job.seed, GRADIENTS[plan.gradients])
         history = fit(
@@ -327,13 +335,10 @@ class Setting:
         return isinstance(self.stages[0], Stage)
 
     def check_start(self, job: Job) -> None:
-        """Raise an error if the checkpoint of a job is not one of the first stage's network.
-
-        The images need not have been prepared.
-        """
-        stage, goes_on = self.stages[0], job.files.of_stage(1, len(self.stages)).goes_on
-        if job.start is not None and isinstance(stage, Stage) and not goes_on:
-            start_from(stage.build(job), job.start)
+        """Raise an error if the checkpoint of a job is not one of the first stage's network."""
+        stage = self.stages[0]
+        if job.start is not None and isinstance(stage, Stage):
+            stage.start(replace(job, files=job.files.of_stage(1, len(self.stages))))
 
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that one of the stages cannot follow, with the reasons."""
@@ -362,7 +367,8 @@ class Setting:
             if field.name not in self.ours
             and getattr(plan, field.name) != getattr(self.plan, field.name)
         ]
-        numbers = ", ".join(WORDS[name].format(getattr(self.plan, name, None)) for name in differ)
+        words = [WORDS[name].format(getattr(self.plan, name, None)) for name in differ]
+        numbers = ", ".join(filter(None, words))
         if not differ and not self.ours:
             numbers = "these settings"
         return f"the source reports {self.published} %{numbers and f' with {numbers}'}"
