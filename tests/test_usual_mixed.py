@@ -132,23 +132,31 @@ def test_unusual_calls(isa, rng, bits):
         assert usual(8, np.zeros((1, k), np.uint8), bo.pack(np.ones((1, k), np.int8))) is None
 
 
+@pytest.mark.skipif(len(bo.isa.available()) < 2, reason="needs two ISAs")
 def test_panels_stay_as_long_as_a_kernel_reads_them(rng):
     """Another thread replaces them, when the ISA has changed."""
-    w, x = bo.prepack(random_signs(rng, 1024, 8192)), numbers(rng, 1, 2000, 8192)
     before = bo.isa.active()
-    want = bo.bitplane_gemm(x, w, bits=1)
-    got = []
-    reader = threading.Thread(target=lambda: got.append(usual(1, x, w)))
-    reader.start()
-    time.sleep(0.02)
-    for isa in set(bo.isa.available()) - {before}:
-        bo.isa.use(isa)
-        w.panels()
-    taken = [np.ones(10**6, np.uint8) for _ in range(50)]  # so that freed memory is written
-    reader.join()
-    bo.isa.use(before)
-    assert_array_equal(got[0], want, strict=True)
-    assert len(taken) == 50
+    other = next(isa for isa in bo.isa.available() if isa != before)
+    for rows in (2000, 16000, 64000):
+        w, x = bo.prepack(random_signs(rng, 1024, 8192)), numbers(rng, 1, rows, 8192)
+        want, got = bo.bitplane_gemm(x, w, bits=1), []
+        reader = threading.Thread(target=lambda x=x, w=w, got=got: got.append(usual(1, x, w)))
+        reader.start()
+        time.sleep(0.02)
+        try:
+            bo.isa.use(other)
+            w.panels()
+            taken = [np.ones(10**6, np.uint8) for _ in range(20)]  # what is freed is written to
+            was_reading = reader.is_alive()
+            reader.join()
+        finally:
+            bo.isa.use(before)
+        assert len(taken) == 20
+        if got[0] is not None:  # it may have met panels of the other ISA
+            assert_array_equal(got[0], want, strict=True)
+            if was_reading:
+                return
+    pytest.skip("the kernel was done before the panels were replaced")
 
 
 def test_messages_are_those_of_the_python_path(rng):
