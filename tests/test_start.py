@@ -236,15 +236,15 @@ def test_eval_prepares_images_as_a_training_on_all_of_them(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ((), "with these settings"),
-        (("start",), "with random start weights"),
-        (("start", "all_images"), "with random start weights"),
-        (("all_images",), "the source reports 0.96 %"),
+        ({}, "with these settings"),
+        ({"started": True}, "with random start weights"),
+        ({"started": True, "all_images": True}, "with random start weights"),
+        ({"all_images": True}, "the source reports 0.96 %"),
     ],
 )
 def test_what_differs_from_the_source_is_named(changes, words):
     setting = find("bnn-theano").setting("mnist")
-    assert setting.report(setting.plan, changes).endswith(words)
+    assert setting.report(setting.plan, **changes).endswith(words)
 
 
 def test_refused_commands(digits, tmp_path, capsys):

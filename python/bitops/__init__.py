@@ -101,14 +101,14 @@ else:
             return _import(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def _import(name: str, tries: int = 10) -> _ModuleType:
+    def _import(name: str) -> _ModuleType:
         """Import a module, also while other threads import modules that need each other.
 
         Of two threads that import a package and a module in it, each may hold what the other waits
         for. CPython may then raise in one of them (gh-83065), and the other goes on. A lock of our
         own would be no help: whoever waits for it may hold the lock of a module.
         """
-        for _ in range(tries - 1):
+        for _ in range(9):
             try:
                 return _importlib.import_module(name)
             except RuntimeError as error:

@@ -386,8 +386,8 @@ def finish(
     model, best = trained.model, trained.best
     x, y = inputs(model, job.data, job.data.x_test), job.data.y_test
     error = model.error_rate(x, y)
-    changed = {"start": args.start is not None, "all_images": args.all_images}
-    source = setting.report(job.plan, [name for name, done in changed.items() if done])
+    started = args.start is not None
+    source = setting.report(job.plan, started=started, all_images=args.all_images)
     print(
         f"best     {results.describe_kept(best.number, best.validation_error)}\n"
         f"test     error {results.describe_error(error, len(y))} with {recipe.tested}"

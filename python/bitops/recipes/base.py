@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,7 +61,7 @@ GRADIENTS = {"float32": 32, "int8": 8, "int7": 7, "int6": 6}
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
 
-# The numbers of a plan, and what else a training may change, as the output states them.
+# The numbers of a plan as the output states them.
 WORDS = {
     "width": "width {:,}",
     "epochs": "{:,} epochs",
@@ -73,8 +73,6 @@ WORDS = {
     "recalibrate": "statistics of the last batches",  # the same
     "flip": "images as they are",
     "shift": "images in their place",
-    "start": "random start weights",
-    "all_images": "",  # whether a source sets images aside is not known of each
 }
 
 
@@ -353,23 +351,25 @@ class Setting:
             return "unit"
         return self.preprocessing
 
-    def report(self, plan: Plan, changed: Iterable[str] = ()) -> str:
+    def report(self, plan: Plan, *, started: bool = False, all_images: bool = False) -> str:
         """Tell what the source reports, and with which numbers where a plan has others.
 
-        What else a training has changed, "start" or "all_images", may be named.
+        Trainings that start from a checkpoint, or take all images, have settings of their own, too;
+        whether a source sets images aside is not known of each.
         """
         if not self.published:
             return ""
-        differ = [*changed]
-        differ += [
+        differ = [
             field.name
             for field in fields(Plan)
             if field.name not in self.ours
             and getattr(plan, field.name) != getattr(self.plan, field.name)
         ]
-        words = [WORDS[name].format(getattr(self.plan, name, None)) for name in differ]
-        numbers = ", ".join(filter(None, words))
-        if not differ and not self.ours:
+        words = [WORDS[name].format(getattr(self.plan, name)) for name in differ]
+        if started:
+            words.insert(0, "random start weights")
+        numbers = ", ".join(words)
+        if not (numbers or all_images or self.ours):
             numbers = "these settings"
         return f"the source reports {self.published} %{numbers and f' with {numbers}'}"
 
