@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from bitops.cli import main as cli
 from bitops.cli.charts import MAX_LAYERS, kept_epoch
 from bitops.cli.plot import plot
+from bitops.cli.report import make_report
 from bitops.cli.runs import Record, read_record, write_record
 from bitops.layers import BinaryDense, Dense, Sequential
 from bitops.training.log import Log, read_log
@@ -275,6 +277,23 @@ def test_plot_of_a_run(tmp_path, capsys, drawn):
     assert {figure.get_suptitle() for figure in drawn} == {"\n".join(lines)}
     assert cli.main(["plot", str(tmp_path), "--title", "mine"]) == 0
     assert drawn[-1].get_suptitle() == "mine"
+
+
+def test_the_epoch_that_a_run_kept_is_marked(tmp_path, drawn):
+    """It is told by the run, whose log has the errors before its statistics were taken anew."""
+    record = Record(*("recipe", "title", "source", "data", "pixels", "settings", "bitops", "/"))
+    for stage in (1, 2):
+        write_log(tmp_path / f"log.{stage}.csv", {"validation_error": [0.5, 0.25, 0.75]})
+    write_record(tmp_path, replace(record, best_epoch=3))
+    assert cli.main(["plot", str(tmp_path)]) == 0
+    marks = [figure.axes[1].get_legend().texts[-1].get_text() for figure in drawn]
+    assert marks == ["kept: epoch 2", "kept: epoch 3"]
+    text = make_report(tmp_path)
+    stages = text.split("Training of stage 2")
+    assert [[f"kept: epoch {n}" in part for n in (1, 2, 3)] for part in stages] == [
+        [False, True, False],
+        [False, False, True],
+    ]
 
 
 @pytest.mark.parametrize(

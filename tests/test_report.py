@@ -17,6 +17,7 @@ from bitops.cli.runs import Record, write_record
 from bitops.data import Dataset, load_npz
 from bitops.layers import FloatConv2D, Packed, PackedDense, PackedFlatten
 from bitops.ops.array import pack
+from bitops.training import confusion_matrix
 from commands import failure, usage_error
 
 pytest.importorskip("matplotlib")
@@ -110,8 +111,11 @@ def test_the_page_says_what_the_network_does(trained, made):
         "data" in text and "mine: 48 training, 6 validation and 6 test images of 6 x 5 x 1" in text
     )
     assert "network" in text and "30-20-20-20-3" in text
-    cells = [cell for cell in re.findall(r"<td style=.*?>(.*?)</td>", made) if cell.isdigit()]
-    assert sum(map(int, cells[:9])) >= len(data.y_test) - 1
+    table = re.search(r'<table class="confusion">.*?</table>', made, flags=re.DOTALL)[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", table)
+    counts = np.array([cell or 0 for cell in cells if "%" not in cell], int)
+    expected = confusion_matrix(data.y_test, packed.predict(x), 3)
+    assert_array_equal(counts.reshape(3, 3), expected)
 
 
 def test_the_command(capsys, tmp_path):

@@ -48,16 +48,17 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the log, or those of a run, and print the names of the pictures."""
-    logs, title = [args.log], None
+    logs, title, kept = [args.log], None, None
     if args.log.is_dir():
         record = runs.read_record("plot", args.log)
-        logs, title = runs.find_logs(args.log), record.words
+        logs, title, kept = runs.find_logs(args.log), record.words, record.best_epoch
         if not logs:
             raise ValueError(f"[plot] {args.log} must have at least one epoch, got none")
     if args.title is not None:
         title = [args.title]
     for log in logs:
-        for path in plot(log, args.out, title=title):
+        known = kept if log == logs[-1] else None  # the record has that of the last stage
+        for path in plot(log, args.out, title=title, kept=known):
             print(printable(path, encoding=sys.stdout.encoding))
     return 0
 
@@ -67,6 +68,7 @@ def plot(
     folder: str | os.PathLike | None = None,
     *,
     title: Sequence[str] | None = None,
+    kept: int | None = None,
 ) -> list[Path]:
     """Draw the log of a training.
 
@@ -78,6 +80,9 @@ def plot(
         Where the pictures go, by default that of the log; it is made if it does not exist.
     title : sequence of str, optional
         Lines above each picture, by default the name of the log.
+    kept : int, optional
+        The epoch whose model is kept, by default that with the smallest validation error, or loss
+        where targets are numbers.
 
     Returns
     -------
@@ -96,8 +101,8 @@ def plot(
 
     Notes
     -----
-    A dashed line marks the epoch with the smallest validation error, whose model is kept. Of more
-    than 40 layers a picture shows the first 40, and says so.
+    A dashed line marks the epoch whose model is kept. Of more than 40 layers a picture shows the
+    first 40, and says so.
     """
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..training.log import read_log
@@ -110,20 +115,20 @@ def plot(
     folder = log.parent if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     words = [printable(line) for line in ([log.name] if title is None else title)]
+    marked = charts.kept_epoch(rows) if kept is None else kept
     written = []
     for name, draw in _PICTURES.items():
         figure = new_figure("plot")
-        if draw(figure, rows):
+        if draw(figure, rows, marked):
             charts.set_title(figure, words)
             written.append(folder / f"{log.stem}-{name}.png")
             save_figure("plot", figure, written[-1])
     return written
 
 
-def _curves(figure: Any, rows: list[Row]) -> bool:
+def _curves(figure: Any, rows: list[Row], kept: float | None) -> bool:
     """Draw loss, errors and learning rate below each other, over the epochs."""
     figure.set_size_inches(9, 9)
-    kept = charts.kept_epoch(rows)
     grid = figure.subplots(3, sharex=True, height_ratios=(3, 3, 2))
     for axes, draw in zip(
         grid, (charts.draw_loss, charts.draw_errors, charts.draw_rate), strict=True
@@ -133,31 +138,31 @@ def _curves(figure: Any, rows: list[Row]) -> bool:
     return True
 
 
-def _flips(figure: Any, rows: list[Row]) -> bool:
-    return _by_layer(figure, rows, "flips")
+def _flips(figure: Any, rows: list[Row], kept: float | None) -> bool:
+    return _by_layer(figure, rows, "flips", kept)
 
 
-def _saturation(figure: Any, rows: list[Row]) -> bool:
-    return _by_layer(figure, rows, "saturation")
+def _saturation(figure: Any, rows: list[Row], kept: float | None) -> bool:
+    return _by_layer(figure, rows, "saturation", kept)
 
 
-def _by_layer(figure: Any, rows: list[Row], what: str) -> bool:
+def _by_layer(figure: Any, rows: list[Row], what: str, kept: float | None) -> bool:
     """Draw a line for each layer; nothing without columns for them."""
     if not charts.has_layers(rows, charts.LAYERS[what][0]):
         return False
     figure.set_size_inches(9, 5)
-    charts.draw_layers(figure.subplots(), rows, what, charts.kept_epoch(rows))
+    charts.draw_layers(figure.subplots(), rows, what, kept)
     return True
 
 
-def _weights(figure: Any, rows: list[Row]) -> bool:
+def _weights(figure: Any, rows: list[Row], kept: float | None) -> bool:
     if not charts.has_layers(rows, charts.WEIGHTS):
         return False
     charts.draw_weights(figure, rows, COLUMNS, PANEL)
     return True
 
 
-_PICTURES: dict[str, Callable[[Any, list[Row]], bool]] = {
+_PICTURES: dict[str, Callable[[Any, list[Row], float | None], bool]] = {
     "curves": _curves,
     "flips": _flips,
     "saturation": _saturation,

@@ -90,8 +90,10 @@ def make_report(folder: Path, data_folder: Path | None = None) -> str:
         parts.append(page.note(f"This training is not over, after {epochs:,} complete epochs."))
     else:
         parts += _results(record, packed, model.stat().st_size, data_folder)
-    for number, (log, rows) in enumerate(logs.items(), 1):
-        parts += _curves(log, rows, f" of stage {number}" if len(logs) > 1 else "")
+    for number, rows in enumerate(logs.values(), 1):
+        is_last = number == len(logs)
+        kept = record.best_epoch if is_last and record.best_epoch else charts.kept_epoch(rows)
+        parts += _curves(rows, kept, f" of stage {number}" if len(logs) > 1 else "")
     return page.make_page(f"{record.recipe} on {record.data.split(':')[0]}", [*parts, _end(record)])
 
 
@@ -269,9 +271,8 @@ def _network(packed: Packed) -> str:
     )
 
 
-def _curves(log: Path, rows: list[Row], stage: str) -> Iterator[str]:
+def _curves(rows: list[Row], kept: float | None, stage: str) -> Iterator[str]:
     """Yield the charts of a log."""
-    kept = charts.kept_epoch(rows)
 
     def drawn(name: str, draw: Any, *more: Any) -> str:
         made = new_figure("report")
