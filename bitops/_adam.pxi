@@ -92,42 +92,39 @@ cdef bint take_product(c.bitops_mixed_args *product, const uint64_t[:, ::1] bits
     return nan != 0
 
 
-def adam_weight_gemm(const float[:, ::1] x, const uint64_t[:, ::1] bits, float rate,
-                     float beta1_rest, float beta2_rest, float eps, float keep, float clip,
-                     uint32_t seed, float[:, ::1] w, m, v, uint64_t[:, ::1] words_out=None):
-    """Take one step of `adam` whose gradient is that of `weight_gemm`, never in memory.
+def adam_product(x, const uint64_t[:, ::1] bits, int zero, const float[::1] alpha,
+                 const float[::1] bias, float rate, float beta1_rest, float beta2_rest, float eps,
+                 float keep, float clip, uint32_t seed, float[:, ::1] w, m, v,
+                 uint64_t[:, ::1] words_out=None):
+    """Take one step of `adam` whose gradient is a product with bits, never in memory.
 
     Parameters
     ----------
     x : IN, shape (k, rows)
+        float32, for the gradient of `weight_gemm`, without zero, alpha and bias; or uint8, for that
+        of `bitplane_gemm_scaled` with numbers of 8 bits, 255 * k < 2**31.
     bits : IN, shape (n, ceil(k / 64))
+    zero : int, in 0..255
+        The code of 0 in x.
+    alpha, bias : IN, shape (n,); bias may be None
     The others are those of `adam`.
     """
     cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, seed, w,
                                              m, v, words_out)
-    cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
-    product.is_float = 1
-    return take_product(&product, bits, None, None, &step)
-
-
-def adam_bitplane_gemm(const uint8_t[:, ::1] x, const uint64_t[:, ::1] bits, int zero,
-                       const float[::1] alpha not None, const float[::1] bias, float rate,
-                       float beta1_rest, float beta2_rest, float eps, float keep, float clip,
-                       uint32_t seed, float[:, ::1] w, m, v, uint64_t[:, ::1] words_out=None):
-    """Do the same for that of `bitplane_gemm_scaled`, with numbers of 8 bits.
-
-    Parameters
-    ----------
-    x : IN, shape (k, rows), 255 * k < 2**31
-    zero : int, in 0..255
-        The code of 0 in x.
-    alpha, bias : IN, shape (n,); bias may be None
-    """
-    cdef c.bitops_adam_args step = make_adam(rate, beta1_rest, beta2_rest, eps, keep, clip, seed, w,
-                                             m, v, words_out)
-    cdef c.bitops_mixed_args product = make_mixed(x.shape[0], x.shape[1], first(x), NULL, True)
-    check_code_sums(product.k)
-    if not 0 <= zero <= 255:
-        raise ValueError(f"[_core] zero must be in 0..255, got {zero}")
-    product.bits, product.zero = 8, zero
+    cdef c.bitops_mixed_args product
+    cdef const float[:, ::1] numbers
+    cdef const uint8_t[:, ::1] codes
+    if x.dtype == numpy.float32:
+        numbers = x
+        product = make_mixed(x.shape[0], x.shape[1], first(numbers), NULL, True)
+        product.is_float = 1
+    else:
+        codes = x
+        product = make_mixed(x.shape[0], x.shape[1], first(codes), NULL, True)
+        check_code_sums(product.k)
+        if not 0 <= zero <= 255:
+            raise ValueError(f"[_core] zero must be in 0..255, got {zero}")
+        product.bits, product.zero = 8, zero
+    if (alpha is None) == (product.is_float == 0):
+        raise ValueError("[_core] uint8 must have an alpha, and float32 none")
     return take_product(&product, bits, alpha, bias, &step)

@@ -368,19 +368,37 @@ cdef object find_result(usual_call *call, object out, PyArray_Descr *dtype, tupl
 
 # ---- products --------------------------------------------------------------------------------
 
+cdef Bits bits_of(object w):
+    """The bits of a matrix, whether it is prepacked or not; None if it is neither."""
+    if isinstance(w, Weights):
+        return (<Weights>w).bits
+    return w if isinstance(w, Bits) else None
+
+
+cdef Panels fitting_panels(usual_call *call, Weights w, size_t n, size_t k_words):
+    """The panels of a matrix for the ISA in force, by which the call then goes; None without them.
+
+    The caller holds them until its kernel ends: another thread may make others for another ISA.
+    """
+    cdef Panels panels = w.find(ONE_GROUP)
+    if panels is None or panels.n != n or panels.k_words != k_words:
+        return None
+    call.isa = panels.isa
+    return panels
+
+
 cdef object find_operands(usual_call *call, object a, object w, int w_axis,
                           c.bitops_gemm_args *args):
     """Fill in the operands; returns what holds the memory of w, None if something is unusual.
 
     The rows of the matrix w are its vectors along w_axis.
     """
-    cdef Bits rows, columns
+    cdef Bits rows, columns = bits_of(w)
     cdef Panels panels
     cdef Py_ssize_t i
-    if not (isinstance(a, Bits) and (isinstance(w, Bits) or isinstance(w, Weights))):
+    if columns is None or not isinstance(a, Bits):
         return None
     rows = a
-    columns = (<Weights>w).bits if isinstance(w, Weights) else w
     if (rows.axis == 0 or rows.axis != len(rows.shape) - 1 or len(columns.shape) != 2
             or columns.axis != w_axis or rows.k != columns.k or not 0 < rows.k <= MAX_BITS):
         return None
@@ -397,10 +415,9 @@ cdef object find_operands(usual_call *call, object a, object w, int w_axis,
     if args.a == NULL:
         return None
     if isinstance(w, Weights):
-        panels = (<Weights>w).find(ONE_GROUP)
-        if panels is None or panels.n != args.n or panels.k_words != args.k_words:
+        panels = fitting_panels(call, w, args.n, args.k_words)
+        if panels is None:
             return None
-        call.isa = panels.isa
         args.panels = panels.words
         args.w = <const uint64_t *>first(panels.rows)  # few rows read w as it lies
         return panels

@@ -1,15 +1,37 @@
 # The usual call of what has one operand: packed, counted, or made of words. See _usual.pxi.
 
+cdef object pack_last(usual_call *call, c.bitops_dtype dtype, const memory *source, tuple shape,
+                      const float *limits, const uint64_t *flips):
+    """Pack numbers along their last axis, by their signs or where they exceed limits.
+
+    Returns a BitArray, or None if one of them is NaN or the result would be unusual.
+    """
+    cdef Py_ssize_t last = len(shape) - 1
+    cdef size_t n = shape[last], rows = source.nbytes // (n * item_size(dtype))
+    cdef int nan, n_threads = c.bitops_get_num_threads()
+    cdef c.bitops_stop stop = at_signals()
+    cdef const c.bitops_isa *isa = c.bitops_isa_active()
+    cdef uint64_t *to
+    words = find_result(call, None, UINT64, (*shape[:last], c.bitops_words(n)))
+    if words is None:
+        return None
+    to = <uint64_t *>call.store.c
+    with nogil:
+        if limits == NULL:
+            nan = c.bitops_pack_rows(isa, dtype, source.start, rows, n, to, &stop, n_threads)
+        else:
+            nan = c.bitops_compare_rows(isa, dtype, source.start, rows, n, limits, flips, to, &stop,
+                                        n_threads)
+    check_stop(&stop)
+    return None if nan else make_bits(bits_class, words, shape, last)
+
+
 def usual_pack(object x, object axis):
     """Pack an ndarray without NaN along its last axis, or return None if something is unusual."""
     cdef usual_call call
     cdef memory source
     cdef tuple shape
     cdef Py_ssize_t last
-    cdef size_t n, rows
-    cdef int nan
-    cdef c.bitops_dtype dtype
-    cdef c.bitops_stop stop = at_signals()
     code = pack_codes.get(x.dtype) if type(x) is ndarray else None
     if code is None or type(axis) is not int or not find_memory(<PyObject *>x, None, False, &source):
         return None
@@ -18,16 +40,7 @@ def usual_pack(object x, object axis):
     if source.nbytes == 0 or last < 0 or not (axis == -1 or axis == last):
         return None
     memset(&call, 0, sizeof(call))
-    n, dtype = shape[last], code
-    words = find_result(&call, None, UINT64, (*shape[:last], c.bitops_words(n)))
-    if words is None:
-        return None
-    rows = source.nbytes // (n * item_size(dtype))
-    with nogil:
-        nan = c.bitops_pack_rows(c.bitops_isa_active(), dtype, source.start, rows, n,
-                                 <uint64_t *>call.store.c, &stop, c.bitops_get_num_threads())
-    check_stop(&stop)
-    return None if nan else make_bits(bits_class, words, shape, last)
+    return pack_last(&call, code, &source, shape, NULL, NULL)
 
 
 cdef object ready_limits(object threshold, tuple shape):
@@ -61,11 +74,8 @@ def usual_above(object x, object threshold, object flip):
     cdef memory source
     cdef tuple shape
     cdef Py_ssize_t last
-    cdef size_t n, rows
     cdef const uint64_t *flips = NULL
     cdef const float *bounds
-    cdef int nan
-    cdef c.bitops_stop stop = at_signals()
     if not is_array(x, FLOAT32) or not find_memory(<PyObject *>x, None, False, &source):
         return None
     shape = x.shape
@@ -83,18 +93,8 @@ def usual_above(object x, object threshold, object flip):
         flips = find_bits(&call, flip, 1)
         if flips == NULL:
             return None
-    n = shape[last]
-    words = find_result(&call, None, UINT64, (*shape[:last], c.bitops_words(n)))
-    if words is None:
-        return None
-    rows = source.nbytes // (n * sizeof(float))
     bounds = <const float *>PyArray_DATA(<PyArrayObject *><PyObject *>limits)
-    with nogil:
-        nan = c.bitops_compare_rows(c.bitops_isa_active(), c.BITOPS_F32, source.start, rows, n,
-                                    bounds, flips, <uint64_t *>call.store.c, &stop,
-                                    c.bitops_get_num_threads())
-    check_stop(&stop)
-    return None if nan else make_bits(bits_class, words, shape, last)
+    return pack_last(&call, c.BITOPS_F32, &source, shape, bounds, flips)
 
 
 def usual_popcount(object x, object axis):

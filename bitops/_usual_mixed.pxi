@@ -5,22 +5,19 @@ cdef object find_weights(usual_call *call, object w, c.bitops_mixed_args *args):
 
     Returns what holds their memory, also if another thread replaces it; None if they are unusual.
     """
-    cdef Bits rows
+    cdef Bits rows = bits_of(w)
     cdef Panels panels
-    if not (isinstance(w, Bits) or isinstance(w, Weights)):
-        return None
-    rows = (<Weights>w).bits if isinstance(w, Weights) else w
-    if len(rows.shape) != 2 or rows.axis != 1 or not 0 < rows.k <= MAX_BITS or rows.shape[0] == 0:
+    if (rows is None or len(rows.shape) != 2 or rows.axis != 1 or not 0 < rows.k <= MAX_BITS
+            or rows.shape[0] == 0):
         return None
     args.n, args.k, args.ldw = rows.shape[0], rows.k, c.bitops_words(rows.k)
     args.w = find_bits(call, rows, args.n)
     if args.w == NULL:
         return None
     if isinstance(w, Weights) and not args.is_float:
-        panels = (<Weights>w).find(ONE_GROUP)
-        if panels is None or panels.n != args.n or panels.k_words != args.ldw:
+        panels = fitting_panels(call, w, args.n, args.ldw)
+        if panels is None:
             return None
-        call.isa = panels.isa
         args.panels = panels.words
         return rows._words, panels
     return rows._words

@@ -14,6 +14,7 @@ from bitops.models import mlp
 from bitops.ops.mixed_gemm import code_gemm, weight_gemm
 from bitops.training import SGD, Adam, Checkpoint, cross_entropy
 
+EXACT = 0, None, None  # zero, alpha and bias of real numbers
 NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05, 7
 # rows, columns, k: one and several parts of rows and columns, words that are not full
 SIZES = [(1, 1, 1), (31, 70, 3), (32, 128, 64), (65, 1100, 65), (130, 63, 200), (3, 2049, 7)]
@@ -38,16 +39,16 @@ def step(function, state, *args):
 @pytest.mark.parametrize("size", SIZES)
 def test_step_is_that_of_the_gradient_in_memory(isa, threads, rng, size):
     x, bits, state = operands(rng, *size)
-    found = step(_core.adam_weight_gemm, state, x, bits.words)
+    found = step(_core.adam_product, state, x, bits.words, *EXACT)
     expected = step(_core.adam, state, weight_gemm(x.T, bits))
     for a, b in zip(found, expected, strict=True):
         assert_array_equal(a, b)
     halves = [state[0], *(array.view(np.uint16)[:, 1::2].copy() for array in state[1:])]
-    found_halves = step(_core.adam_weight_gemm, halves, x, bits.words)
+    found_halves = step(_core.adam_product, halves, x, bits.words, *EXACT)
     for a, b in zip(found_halves, step(_core.adam, halves, weight_gemm(x.T, bits)), strict=True):
         assert_array_equal(a, b)
     unpacked = [array.copy() for array in state]
-    assert not _core.adam_weight_gemm(x, bits.words, *NUMBERS, *unpacked)
+    assert not _core.adam_product(x, bits.words, *EXACT, *NUMBERS, *unpacked)
     assert_array_equal(unpacked, found[:3])
 
 
@@ -58,7 +59,7 @@ def test_step_of_codes(isa, threads, rng, size, zero):
     x = rng.integers(256, size=x.shape, dtype=np.uint8)
     alpha, bias = rng.standard_normal((2, size[1])).astype(np.float32)
     for shift in (bias, None):
-        found = step(_core.adam_bitplane_gemm, state, x, bits.words, zero, alpha, shift)
+        found = step(_core.adam_product, state, x, bits.words, zero, alpha, shift)
         product = code_gemm(x.T, bits, 8, zero, alpha=alpha, bias=shift)
         for a, b in zip(found, step(_core.adam, state, product), strict=True):
             assert_array_equal(a, b)
@@ -67,7 +68,7 @@ def test_step_of_codes(isa, threads, rng, size, zero):
 def test_nan_is_told(isa, rng):
     x, bits, state = operands(rng, 40, 300, 5)
     x[2, 33] = math.nan
-    w, _, _, _, nan = step(_core.adam_weight_gemm, state, x, bits.words)
+    w, _, _, _, nan = step(_core.adam_product, state, x, bits.words, *EXACT)
     assert nan
     assert_array_equal(np.isnan(w).all(axis=1), np.arange(40) == 33)
 
@@ -76,9 +77,12 @@ def test_sizes_are_checked(rng):
     x, bits, state = operands(rng, 40, 300, 5)
     for args in [(x[:, :39].copy(), bits.words), (x, bits.words[:-1].copy())]:
         with pytest.raises(ValueError, match="of the product must have"):
-            _core.adam_weight_gemm(*args, *NUMBERS, *state)
+            _core.adam_product(*args, *EXACT, *NUMBERS, *state)
     with pytest.raises(ValueError, match="at least one row"):
-        _core.adam_weight_gemm(x[:0], bits.words[:, :0].copy(), *NUMBERS, *state)
+        _core.adam_product(x[:0], bits.words[:, :0].copy(), *EXACT, *NUMBERS, *state)
+    for numbers, alpha in ((x, np.ones(300, np.float32)), (x.astype(np.uint8), None)):
+        with pytest.raises(ValueError, match="uint8 must have an alpha, and float32 none"):
+            _core.adam_product(numbers, bits.words, 0, alpha, None, *NUMBERS, *state)
 
 
 def small_convnet(**conv):

@@ -488,26 +488,11 @@ def adam(
     v: NDArray[np.float32] | NDArray[np.uint16],
     words_out: NDArray[np.uint64] | None = None,
 ) -> bool: ...
-def adam_weight_gemm(
-    x: NDArray[np.float32],
-    bits: NDArray[np.uint64],
-    rate: float,
-    beta1_rest: float,
-    beta2_rest: float,
-    eps: float,
-    keep: float,
-    clip: float,
-    seed: int,
-    w: NDArray[np.float32],
-    m: NDArray[np.float32] | NDArray[np.uint16],
-    v: NDArray[np.float32] | NDArray[np.uint16],
-    words_out: NDArray[np.uint64] | None = None,
-) -> bool: ...
-def adam_bitplane_gemm(
-    x: NDArray[np.uint8],
+def adam_product(
+    x: NDArray[np.float32] | NDArray[np.uint8],
     bits: NDArray[np.uint64],
     zero: int,
-    alpha: NDArray[np.float32],
+    alpha: NDArray[np.float32] | None,
     bias: NDArray[np.float32] | None,
     rate: float,
     beta1_rest: float,

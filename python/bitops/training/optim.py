@@ -356,11 +356,8 @@ def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool
         g = np.empty(parameter.shape, np.float32)
         product.write(g)
         return _core.adam(g.reshape(rows, n), *step)
-    words = product.bits.words
-    if product.alpha is None:
-        return _core.adam_weight_gemm(product.numbers, words, *step)
-    codes = product.zero, product.alpha, product.bias
-    return _core.adam_bitplane_gemm(product.numbers, words, *codes, *step)
+    operands = product.numbers, product.bits.words, product.zero, product.alpha, product.bias
+    return _core.adam_product(*operands, *step)
 
 
 class AdaMax(Optimizer):
