@@ -21,6 +21,7 @@ from bitops.layers.backward import (
     WeightGradient,
     conv_input_gradient,
     conv_weight_gradient,
+    weight_gradient,
 )
 from bitops.layers.float_conv import conv_gradients
 from bitops.ops.geometry import make_window
@@ -42,8 +43,14 @@ def test_dense_gradients(isa, threads, rng, m, n, k):
     dy = rng.standard_normal((m, n), np.float32)
     x, w = random_signs(rng, m, k), random_signs(rng, n, k)
     grad = np.empty((n, k), np.float32)
-    WeightGradient(Gradient(dy), bo.pack(x)).write(grad)
+    weight_gradient(Gradient(dy), bo.pack(x), grad)
     close(grad, dy.T @ x)
+    for rounding in (None, *(ByteGradient(5, bits) for bits in ROUNDED)):
+        now, later = np.empty((2, n, k), np.float32)
+        gradient = Gradient(dy, rounding)
+        weight_gradient(gradient, bo.pack(x), now)
+        WeightGradient(gradient, bo.pack(x)).write(later)
+        assert_array_equal(now, later)
     exact = Gradient(dy)
     close(exact.times(exact.matrix(), bo.pack(w.T)), dy @ w)
 

@@ -163,9 +163,8 @@ class WeightGradient:
     """
 
     def __init__(self, dy: Gradient, x: BitArray):
-        self.bits = pack(x.T)
-        self.numbers = dy.kept().matrix()
-        self.code_bits = None if dy.rounding is None else dy.rounding.bits
+        self.dy, self.bits = dy.kept(), pack(x.T)
+        self.numbers = self.dy.matrix()
         self.zero = 0
         self.alpha: np.ndarray | None = None
         self.bias: np.ndarray | None = None
@@ -176,13 +175,12 @@ class WeightGradient:
 
     def write(self, out: np.ndarray) -> None:
         """Write dW to an array of shape (n, k), float32."""
-        rows, bits = self.numbers.T, self.bits
-        if self.code_bits is None:
-            weight_gemm(rows, bits, out=out)
-        else:
-            code_gemm(
-                rows, bits, self.code_bits, self.zero, alpha=self.alpha, bias=self.bias, out=out
-            )
+        self.dy.times(self.numbers.T, self.bits, out)
+
+
+def weight_gradient(dy: Gradient, x: BitArray, out: np.ndarray) -> None:
+    """Compute the gradient of the weights of a dense layer; arguments as of `WeightGradient`."""
+    dy.times(dy.matrix().T, pack(x.T), out)
 
 
 class ConvWeightGradient:

@@ -31,6 +31,7 @@ from .backward import (
     WeightGradient,
     conv_input_gradient,
     conv_weight_gradient,
+    weight_gradient,
 )
 from .float_conv import conv_gradients, float_convolution
 from .inputs import Activation, Shape, as_activation, as_float, as_images, check_size
@@ -181,7 +182,7 @@ class Linear:
         elif 0 < len(rows) <= self.in_features // DEFERRED:
             weight.defer_gradient(WeightGradient(dy, rows))
         else:
-            WeightGradient(dy, rows).write(weight.overwritten_gradient())
+            weight_gradient(dy, rows, weight.overwritten_gradient())
         return w.input_gradient(dy).reshape(x.shape) if with_dx else None
 
     def float_gradients(
