@@ -257,8 +257,8 @@ class TanhDense(FloatProduct):
     def bias_value(self) -> np.ndarray | None:
         return None if self.bias is None else np.tanh(self.bias.value)
 
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        dx = super().backward(grad)
+    def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
+        dx = super()._gradients(grad, with_dx=with_dx)
         self.weight.grad *= 1 - np.square(self.values())
         if self.bias is not None:
             self.bias.grad *= 1 - np.square(np.tanh(self.bias.value))

@@ -7,6 +7,7 @@ A layer holds an operation, on rows or on images, and weights:
     quantized       LatentProduct, LatentWeights        PackedProduct, PackedWeights
     float32         FloatProduct, Parameter             PackedFloatProduct, ndarray
 
+Those of training share `TrainedProduct`.
 `dense` and `conv` derive the layers from these.
 """
 
@@ -53,7 +54,49 @@ _UNSCALED: dict[str, Any] = {"alpha": None, "bias": None, "threshold": None, "fl
 _LARGEST_BYTE = 255
 
 
-class LatentProduct(TrainingLayer):
+class TrainedProduct(TrainingLayer):
+    """Base of the training layers that multiply by weights and add a bias.
+
+    Parameters
+    ----------
+    operation : Linear or Convolution
+    bias : bool
+        Whether to add a trained float32 bias, 0 at the start.
+    """
+
+    in_features: int
+    out_features: int
+
+    def __init__(self, operation: Operation, bias: bool):
+        self.operation = operation
+        self.in_features, self.out_features = operation.in_features, operation.out_features
+        is_given = check_flag(self.name, "bias", bias)
+        self.bias = Parameter(np.zeros(operation.out_features)) if is_given else None
+
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else self.bias.value
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self._gradients(grad, with_dx=True)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters; that of the input is not computed."""
+        self._gradients(grad, with_dx=False)
+
+    def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
+        """Write the gradients of the parameters, and return that of the input if it is wanted."""
+        raise NotImplementedError
+
+    def _keep_bias_gradient(self, grad: np.ndarray) -> None:
+        if self.bias is not None:
+            self.bias.grad[...] = column_sums(grad)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
+
+class LatentProduct(TrainedProduct):
     """Base of the training layers with quantized weights.
 
     Parameters
@@ -76,14 +119,11 @@ class LatentProduct(TrainingLayer):
 
     SAVED = ("_saved",)
 
-    in_features: int
-    out_features: int
     rounding: ByteGradient | None = None
 
     def __init__(self, operation: Operation, weights: LatentWeights, bias: bool):
-        self.operation, self.weights = operation, weights
-        self.in_features, self.out_features = operation.in_features, operation.out_features
-        self.bias = _make_bias(self.name, bias, operation.out_features)
+        super().__init__(operation, bias)
+        self.weights = weights
         self._saved: tuple[Activation, Planes] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
@@ -94,13 +134,6 @@ class LatentProduct(TrainingLayer):
         if training:
             self._saved = x, planes
         return self._outputs(x, planes)
-
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        return self._gradients(grad, with_dx=True)
-
-    def backward_weights(self, grad: np.ndarray) -> None:
-        """Write the gradients of the parameters; that of the input is not computed."""
-        self._gradients(grad, with_dx=False)
 
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, planes = saved_for_backward(self, self._saved)
@@ -123,7 +156,7 @@ class LatentProduct(TrainingLayer):
     def _finish_gradients(self, grad: np.ndarray) -> None:
         """Compute the gradients of latent weights and bias; that of `weight` is dQ beforehand."""
         self.weights.take_gradient()
-        _keep_bias_gradient(self.bias, grad)
+        self._keep_bias_gradient(grad)
 
     @property
     def weight(self) -> Parameter:
@@ -139,10 +172,6 @@ class LatentProduct(TrainingLayer):
     def alpha(self) -> np.ndarray | None:
         """Scale of each filter, float32; None without scales."""
         return self.planes().alpha
-
-    @property
-    def bias_value(self) -> np.ndarray | None:
-        return None if self.bias is None else self.bias.value
 
     @property
     def real_evaluation(self) -> bool:
@@ -176,9 +205,6 @@ class LatentProduct(TrainingLayer):
         super().restore(state)
         self.weights.accept()
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return self.operation.output_shape(shape)
-
     def cost(self, input_bits: int | None) -> Cost:
         return self.weights.cost(input_bits, self.bias_value)
 
@@ -211,7 +237,7 @@ def own_outputs(layer: LatentProduct, flow: Flow) -> dict[str, Any]:
     return {"alpha": alpha, "bias": bias}
 
 
-class FloatProduct(TrainingLayer):
+class FloatProduct(TrainedProduct):
     """Base of the training layers with float32 weights.
 
     Parameters
@@ -230,24 +256,15 @@ class FloatProduct(TrainingLayer):
 
     SAVED = ("_x",)
 
-    in_features: int
-    out_features: int
-
     def __init__(self, operation: Operation, *, bias: bool, seed: Any):
-        self.operation = operation
-        self.in_features, self.out_features = operation.in_features, operation.out_features
+        super().__init__(operation, bias)
         rng = as_generator(self.name, seed)
         self.weight = Parameter(start_weights(self.name, "normal", operation.weight_shape, rng))
-        self.bias = _make_bias(self.name, bias, operation.out_features)
         self._x: Activation | None = None
 
     def values(self) -> np.ndarray:
         """Return the weights that products use."""
         return self.weight.value
-
-    @property
-    def bias_value(self) -> np.ndarray | None:
-        return None if self.bias is None else self.bias.value
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = self.operation.input(x)
@@ -255,24 +272,14 @@ class FloatProduct(TrainingLayer):
             self._x = x
         return self.operation.multiply_floats(x, self.values(), self.bias_value)
 
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        return self._gradients(grad, with_dx=True)
-
-    def backward_weights(self, grad: np.ndarray) -> None:
-        """Write the gradients of the parameters; that of the input is not computed."""
-        self._gradients(grad, with_dx=False)
-
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, w = saved_for_backward(self, self._x), self.values()
-        _keep_bias_gradient(self.bias, grad)
+        self._keep_bias_gradient(grad)
         with_dx, dw = with_dx and not is_data(x), self.weight.overwritten_gradient()
         return self.operation.float_gradients(x, grad, w, dw, with_dx=with_dx)
 
     def parameters(self) -> list[Parameter]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return self.operation.output_shape(shape)
 
     def cost(self, input_bits: int | None) -> Cost:
         return float_cost(self.weight.value, self.bias_value)
@@ -283,15 +290,6 @@ class FloatProduct(TrainingLayer):
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{'' if self.bias is not None else ', bias=False'})"
-
-
-def _make_bias(where: str, bias: bool, features: int) -> Parameter | None:
-    return Parameter(np.zeros(features)) if check_flag(where, "bias", bias) else None
-
-
-def _keep_bias_gradient(bias: Parameter | None, dy: np.ndarray) -> None:
-    if bias is not None:
-        bias.grad[...] = column_sums(dy)
 
 
 class PackedFloatProduct(Layer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,17 @@ def check_generators(
         if _as_json(trial.state) != _as_json(state):
             raise ValueError(f"the state of a generator must be one, got {state!r:.80}")
     return restored
+
+
+@contextmanager
+def same_draws(generators: Sequence[np.random.Generator]) -> Iterator[None]:
+    """Put generators back to where they were, so that what comes next draws as if nothing had."""
+    states = [generator.bit_generator.state for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.bit_generator.state = state
 
 
 def _as_json(state: Any) -> Any:

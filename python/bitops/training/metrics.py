@@ -11,6 +11,7 @@ import numpy as np
 from ..layers.base import Layer, TrainingLayer, holders, named_layers
 from ..layers.inputs import as_float, is_finite
 from ..layers.parameter import Parameter
+from ..layers.states import same_draws
 from ..ops.array import BitArray
 
 if TYPE_CHECKING:
@@ -85,12 +86,8 @@ def saturation(model: Trainable, x) -> dict[str, float]:
             outside = np.abs(as_float(given)) > np.float32(clip_value)
             shares[f"{place}.{layer.name}"] = float(np.mean(outside))
 
-    generators = model.generators()
-    states = [generator.bit_generator.state for generator in generators]
-    with watched(model, "forward", look):
+    with watched(model, "forward", look), same_draws(model.generators()):
         model.forward(x)
-    for generator, state in zip(generators, states, strict=True):
-        generator.bit_generator.state = state
     return shares
 
 

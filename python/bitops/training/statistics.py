@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from ..layers.base import all_layers
 from ..layers.inputs import as_rows
 from ..layers.norm import BatchNorm
+from ..layers.states import same_draws
 from ..ops.checks import as_generator, check_integer
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def recalibrate(
     batches = np.array_split(order, max(1, count // batch_size))
     observed: list[list[list[np.ndarray]]] = [[] for _ in norms]
     seen = [norm.batches_seen for norm in norms]
-    with _same_draws(model):
+    with same_draws(model.generators()):
         for batch in batches:
             model.forward(x[batch], training=True)
             for norm, batches_of in zip(norms, observed, strict=True):
@@ -95,14 +94,3 @@ def _variance(means: np.ndarray, inv_stds: np.ndarray, eps: float) -> np.ndarray
     """Return the variance of all rows: the mean within batches, and that of their means."""
     within = np.maximum(inv_stds**-2 - eps, 0)  # rounded, that of equal rows may be below 0
     return within.mean(axis=0) + means.var(axis=0)
-
-
-@contextmanager
-def _same_draws(model: Trainable) -> Iterator[None]:
-    """Put the random generators of a model back to where they were."""
-    states = [generator.bit_generator.state for generator in model.generators()]
-    try:
-        yield
-    finally:
-        for generator, state in zip(model.generators(), states, strict=True):
-            generator.bit_generator.state = state

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..layers.inputs import is_finite
+from ..layers.states import same_draws
 from ..ops.array import BitArray
 from .gradients import call_loss, single_number
 
@@ -63,15 +64,11 @@ def try_metrics(run: Run) -> None:
         return
     assert run.validation is not None
     x, y = run.validation
-    generators = run.model.generators()
-    states = [generator.bit_generator.state for generator in generators]
     try:
-        scores = _scores(run, x[:_FEW])
+        with same_draws(run.model.generators()):
+            scores = _scores(run, x[:_FEW])
     except ValueError:  # such as of NaN, which has no sign; the first step names the layer
         return
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.bit_generator.state = state
     if not is_finite(scores):
         return
     scores = np.resize(scores, (len(y), *scores.shape[1:]))
