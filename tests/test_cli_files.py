@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 
+from bitops.cli import arguments
 from bitops.cli import main as cli
-from bitops.cli.arguments import PREPROCESSING
 from bitops.data import load_mnist
 from bitops.layers import Packed, PackedDense
 from bitops.models import mlp
+from bitops.recipes.base import GRADIENTS
 from bitops.recipes.preprocess import STEPS
 from bitops.training.log import read_log
 from commands import failure, usage_error, write_idx
@@ -191,8 +192,12 @@ def test_notes_of_a_stranger_forge_no_output(capsys, folder, tmp_path, note):
     assert message.isprintable() and len(message) < 500
 
 
+def test_choices_are_those_of_the_recipes():
+    assert tuple(STEPS) == arguments.PREPROCESSING
+    assert ("float32", *GRADIENTS) == arguments.GRADIENTS
+
+
 def test_preprocessing_of_eval(capsys, folder, tmp_path):
-    assert tuple(STEPS) == PREPROCESSING
     data, path = load_mnist(folder), tmp_path / "net.safetensors"
     weights = np.random.default_rng(0).choice([-1, 1], (4, 16))
     bias = -np.median(data.x_train.reshape(-1, 16) / 255 @ weights.T, axis=0)

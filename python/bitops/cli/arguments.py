@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..layers import Packed
 
 __all__ = [
+    "GRADIENTS",
     "PREPROCESSING",
     "add_data_option",
     "add_preprocessing_option",
@@ -134,6 +135,10 @@ PREPROCESSING = (
     "standard",
     "whitened",
 )
+
+
+# float32, and the names of `recipes.base.GRADIENTS`, likewise.
+GRADIENTS = ("float32", "int8", "int7", "int6")
 
 
 def add_preprocessing_option(parser: Any, effect: str) -> None:

@@ -1,4 +1,4 @@
-"""What demo, train and eval have in common: options as a plan, and lines of output.
+"""What demo, train, eval and report have in common: options as a plan, and lines of output.
 
 Loads the training code, so that commands import it only when they run.
 """

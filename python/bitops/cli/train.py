@@ -14,6 +14,7 @@ from ..files.pictures import RESIZE
 from ..files.text import printable
 from . import runs
 from .arguments import (
+    GRADIENTS,
     add_data_option,
     add_training_options,
     log_file,
@@ -66,7 +67,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--gradients",
-        choices=("float32", "int8", "int7", "int6"),
+        choices=GRADIENTS,
         help="what gradients are rounded to in the backward products of binary layers (float32, "
         "exact): steps are shorter with fewer bits",
     )
@@ -274,9 +275,10 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
     from ..recipes.training import epoch_seconds
     from ..training.checkpoint import planned_epochs
 
-    first = job.files.of_stage(1, len(setting.stages)).checkpoint
-    if args.resume and args.epochs is None and first is not None and first.exists():
-        return planned_epochs(first)
+    first = job.files.of_stage(1, len(setting.stages))
+    if args.epochs is None and first.goes_on:
+        assert first.checkpoint is not None
+        return planned_epochs(first.checkpoint)
     if args.hours is None:
         return job.plan.epochs
     seconds = epoch_seconds(setting, job)
@@ -319,14 +321,14 @@ def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
     if files.overwrite or any(stage.goes_on for stage in written):
         return
     # files of other trainings: this one has no checkpoint to go on from, or is not to
-    hardly = [stage.log for stage in written if files.resume and stage.has_hardly_begun]
+    again = [stage.log for stage in written if stage.begins_again]
     given += [("--run", args.save)] if args.folder is not None else []
     can_resume = any(replace(stage, resume=True).goes_on for stage in written)
     way = "go on with --resume or " if can_resume else ""
     if files.resume:
         way = f"there is no checkpoint {written[0].checkpoint} to go on from: "
     for option, path in given:
-        if path is not None and path not in hardly and path.exists() and path.stat().st_size:
+        if path is not None and path not in again and path.exists() and path.stat().st_size:
             args.refuse(f"argument {option}: {way}replace it with --overwrite, {path} exists")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..ops.normalize import Normalized
 from .activations import ReLU, Sign
 from .base import TrainingLayer, backward_weights, saved_for_backward
-from .inputs import Activation, as_activation
+from .inputs import Activation
 from .norm import BatchNorm, ShiftBatchNorm
 
 Kind = TypeVar("Kind", bound=TrainingLayer)
@@ -57,7 +57,6 @@ class Joined:
         return 1 + (self.relu is not None) + (self.sign is not None)
 
     def forward(self, x: Activation) -> Activation:
-        x = as_activation(self.norm.name, x, self.norm.in_features)
         y = self._outputs(self.norm.normalize(x, relu=self.relu is not None))
         kept = self.norm.narrow()
         if self.relu is not None:

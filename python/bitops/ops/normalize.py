@@ -21,7 +21,7 @@ Numbers = NDArray[np.float32]
 Kept = Numbers | NDArray[np.int16]
 
 
-def as_rows(x: Kept) -> Numbers:
+def float_rows(x: Kept) -> Numbers:
     """Return numbers as a contiguous matrix of float32, a row for each position."""
     rows = x.reshape(-1, x.shape[-1]) if x.size else np.empty((0, x.shape[-1]), np.float32)
     return np.require(rows, np.float32, ("C", "A"))
@@ -37,7 +37,7 @@ def column_totals(
     64, whose sums are added in float64. So a sum may be infinite although float64 would hold it.
     """
     sums = np.empty(x.shape[-1], np.float64)
-    _core.norm_sums(as_rows(x), relu, sums, mean, powers)
+    _core.norm_sums(float_rows(x), relu, sums, mean, powers)
     return sums
 
 
@@ -65,14 +65,14 @@ def signs_within(where: str, x: Numbers, limit: float) -> tuple[BitArray, BitArr
         If x holds NaN.
     """
     signs, within = _bits_like(x), _bits_like(x)
-    has_nan = _core.norm_signs(as_rows(x), limit, _rows_of(signs), _rows_of(within))
+    has_nan = _core.norm_signs(float_rows(x), limit, _rows_of(signs), _rows_of(within))
     _refuse_nan(where, has_nan)
     return signs, within
 
 
 def keep_within(x: Numbers, within: BitArray) -> Numbers:
     """Return x where a bit is 1, else 0."""
-    rows = as_rows(x)
+    rows = float_rows(x)
     y = aligned_empty(rows.shape, np.float32)
     _core.keep_within(rows, _rows_of(within), y)
     return y.reshape(x.shape)
@@ -105,14 +105,16 @@ class Normalized:
 
     def narrowed(self) -> Normalized:
         """Return what the gradient needs, in half the memory if x are integers below 2^15."""
-        rows = as_rows(self.x)
+        rows = float_rows(self.x)
         halves = mapped_empty(rows.shape, np.int16)
         if not _core.norm_narrow(rows, halves):
             return self
         return replace(self, x=halves.reshape(self.x.shape))
 
     def _kept_rows(self) -> Kept:
-        return self.x.reshape(-1, self.x.shape[-1]) if self.x.dtype == np.int16 else as_rows(self.x)
+        return (
+            self.x.reshape(-1, self.x.shape[-1]) if self.x.dtype == np.int16 else float_rows(self.x)
+        )
 
     def xhat(self) -> Numbers:
         """Return the numbers before they are scaled by gamma."""
@@ -121,7 +123,7 @@ class Normalized:
 
     def values(self) -> Numbers:
         """Return the outputs."""
-        rows = as_rows(self.x)
+        rows = float_rows(self.x)
         y = aligned_empty(rows.shape, np.float32)
         _core.norm_values(rows, self._arrays(), self.relu, y)
         return y.reshape(self.x.shape)
@@ -130,7 +132,7 @@ class Normalized:
         """Do for the outputs what the function of this name does for numbers."""
         signs, within = _bits_like(self.x), _bits_like(self.x)
         has_nan = _core.norm_signs(
-            as_rows(self.x), limit, _rows_of(signs), _rows_of(within), self._arrays(), self.relu
+            float_rows(self.x), limit, _rows_of(signs), _rows_of(within), self._arrays(), self.relu
         )
         _refuse_nan(where, has_nan)
         return signs, within
@@ -152,7 +154,7 @@ class Normalized:
         sums = np.empty((2, self.x.shape[-1]), np.float64)
         bits = None if within is None else _rows_of(within)
         _core.norm_products(
-            self._kept_rows(), as_rows(dy), self._arrays(), self.relu, sums, bits, self.powers
+            self._kept_rows(), float_rows(dy), self._arrays(), self.relu, sums, bits, self.powers
         )
         return sums
 
@@ -172,7 +174,7 @@ class Normalized:
             As in `product_totals`.
         by_xhat, less, factor : ndarray of shape (features,), float32
         """
-        rows = as_rows(dy)
+        rows = float_rows(dy)
         dx = aligned_empty(rows.shape, np.float32)
         bits = None if within is None else _rows_of(within)
         arrays = self._arrays(by_xhat, less, factor)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .memory import aligned_empty
-from .normalize import as_rows
+from .normalize import float_rows
 
 __all__ = ["prelu_gradient", "prelu_values"]
 
@@ -26,7 +26,7 @@ def prelu_values(
 
     The 0 that is added before the offset makes +0.0 of each -0.0.
     """
-    rows = as_rows(x)
+    rows = float_rows(x)
     y = aligned_empty(rows.shape, np.float32)
     _core.prelu_values(rows, shift, slope, offset, y)
     return y.reshape(x.shape)
@@ -48,8 +48,8 @@ def prelu_gradient(
     sums : ndarray of shape (3, features), or (1, features) without a slope, float64
         Of dx; of dy * z where z < 0; of dy. Added up as `column_totals` does.
     """
-    rows = as_rows(x)
+    rows = float_rows(x)
     dx = aligned_empty(rows.shape, np.float32)
     sums = np.empty((1 if slope is None else 3, x.shape[-1]), np.float64)
-    _core.prelu_gradient(rows, as_rows(dy), shift, slope, dx, sums)
+    _core.prelu_gradient(rows, float_rows(dy), shift, slope, dx, sums)
     return dx.reshape(x.shape), sums

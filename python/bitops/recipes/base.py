@@ -50,14 +50,14 @@ class Plan:
     lr: float  # of the first epoch
     dropout: float = 0.0  # behind hidden layers
     depth: int = 3  # hidden layers of a fully connected network
-    gradients: str = "float32"  # of the backward products of binary layers, one of GRADIENTS
+    gradients: str = "float32"  # of the backward products of binary layers, or one of GRADIENTS
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
 
 
-# The bits that gradients are rounded to; float32 are exact.
-GRADIENTS = {"float32": 32, "int8": 8, "int7": 7, "int6": 6}
+# The bits that gradients are rounded to, unless they are float32, exact.
+GRADIENTS = {"int8": 8, "int7": 7, "int6": 6}
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
 
@@ -95,9 +95,11 @@ class Files:
         return self.resume and self.checkpoint is not None and self.checkpoint.exists()
 
     @property
-    def has_hardly_begun(self) -> bool:
-        """Whether the log is that of a training that ended before its first checkpoint."""
-        return self.log is not None and self.log.exists() and len(read_log(self.log)) < 2
+    def begins_again(self) -> bool:
+        """Whether it is to go on from a training that ended before its first checkpoint."""
+        if not self.resume or self.goes_on or self.log is None or not self.log.exists():
+            return False
+        return len(read_log(self.log)) < 2
 
     def of_stage(self, number: int, stages: int) -> Files:
         """Return the files of one stage, numbered if there are several."""
@@ -283,8 +285,7 @@ def file_options(files: Files, others: Sequence[Callback] = ()) -> dict[str, Any
     # a stage that the interrupted training had not reached has no checkpoint yet
     resumes = files.goes_on
     if files.log is not None:
-        begun = files.resume and not resumes and files.has_hardly_begun
-        callbacks.append(Log(files.log, overwrite=files.overwrite or begun))
+        callbacks.append(Log(files.log, overwrite=files.overwrite or files.begins_again))
     if files.checkpoint is not None:
         callbacks.append(
             Checkpoint(files.checkpoint, steps=CHECKPOINT_STEPS, overwrite=files.overwrite)

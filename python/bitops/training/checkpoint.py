@@ -27,6 +27,7 @@ from ..ops.array import BitArray
 from ..ops.checks import check_integer
 from .callbacks import Epoch, History, Position, Run, Writer
 from .metrics import binary_parameters, check_parameters
+from .schedules import goes_by_step
 from .settings import check_model, check_settings, settings_of
 
 __all__ = ["Checkpoint", "planned_epochs", "restore", "start_from"]
@@ -373,7 +374,7 @@ def _check_epochs(planned: int, run: Run, position: Position) -> None:
     differ = []
     if run.schedule is not None and _rates_differ(planned, run, position):
         differ.append("rates")
-    if getattr(run.augment, "by_step", False):
+    if goes_by_step(run.augment):
         differ.append("images")
     if differ:
         warnings.warn(
@@ -388,7 +389,7 @@ def _rates_differ(planned: int, run: Run, position: Position) -> bool:
     """Tell whether another number of epochs gives those that are done other rates."""
     assert run.schedule is not None
     done, each = position.epoch, 1
-    if getattr(run.schedule, "by_step", False):
+    if goes_by_step(run.schedule):
         done, each = max(done - 1, 0) * run.batches + position.batch, run.batches
     ends = planned * each, run.epochs * each
     return any(len({float(run.schedule(place, end)) for end in ends}) > 1 for place in range(done))

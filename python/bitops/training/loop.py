@@ -51,7 +51,7 @@ from .options import (
     describe_seed,
 )
 from .progress import progress_of
-from .schedules import Schedule
+from .schedules import Schedule, goes_by_step
 from .statistics import recalibrate as take_statistics
 from .streams import Batch
 from .validation import try_metrics, validate
@@ -317,7 +317,7 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
         if run.epoch == len(run.history.epochs):
             _begin_epoch(run)
             before = 0.0
-            if not _goes_by_step(run.schedule):
+            if not goes_by_step(run.schedule):
                 _set_rate(run, run.epoch - 1, run.epochs)
         while run.batch < run.batches:
             batch = _next_batch(run, over)
@@ -340,11 +340,6 @@ def _run_epochs(run: Run, callbacks: list[Callback], interrupted: Callable[[], b
 def _quietly() -> np.errstate:
     """Let NumPy not warn of numbers next to zero, nor of what soon ends in an error of our own."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore")
-
-
-def _goes_by_step(function: Schedule | Augment | None) -> bool:
-    """Tell whether a schedule or an augmentation is called with the step and their number."""
-    return bool(getattr(function, "by_step", False))
 
 
 def _set_rate(run: Run, place: int, places: int) -> None:
@@ -375,7 +370,7 @@ def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
         batch = Batch(run.data[0][rows], run.data[1][rows], weight)
     if run.augment is None:
         return batch
-    place = (run.step, run.steps) if _goes_by_step(run.augment) else ()
+    place = (run.step, run.steps) if goes_by_step(run.augment) else ()
     x = run.augment(batch.x if run.streamed is None else np.copy(batch.x), run.rng, *place)
     if not isinstance(x, BitArray | Codes):
         x = real_array("fit", "what augment returns", x)
@@ -386,7 +381,7 @@ def _next_batch(run: Run, over: Callable[[], bool]) -> Batch | None:
 
 def _run_step(run: Run, batch: Batch) -> None:
     """Compute rows forward and backward, and update the parameters."""
-    if _goes_by_step(run.schedule):
+    if goes_by_step(run.schedule):
         _set_rate(run, run.step, run.steps)
     run.position.batch += 1
     cause: ValueError | None = None

@@ -33,13 +33,19 @@ Watcher = Callable[[str, Layer, Any, Any], None]
 def binary_parameters(model: Trainable) -> dict[str, Parameter]:
     """Return the parameters used by their signs, in order, named as "0.BinaryDense"."""
     found: dict[str, Parameter] = {}
+    for place, layer in _training_layers(model):
+        for parameter in layer.parameters():
+            if parameter.binary:
+                name = f"{place}.{layer.name}"
+                found[name if name not in found else f"{name}.{len(found)}"] = parameter
+    return found
+
+
+def _training_layers(model: Trainable) -> Iterator[tuple[str, TrainingLayer]]:
+    """Yield the layers that may have parameters of their own, with their places."""
     for place, layer in named_layers(model.flat_layers()):
         if isinstance(layer, TrainingLayer) and not layer.branches():
-            for parameter in layer.parameters():
-                if parameter.binary:
-                    name = f"{place}.{layer.name}"
-                    found[name if name not in found else f"{name}.{len(found)}"] = parameter
-    return found
+            yield place, layer
 
 
 def flip_ratios(model: Trainable, before: Iterable[BitArray]) -> dict[str, float]:
@@ -188,18 +194,16 @@ def first_not_finite(model: Trainable, x, labels: np.ndarray, loss: Callable) ->
 
 def _broken_parameter(model: Trainable) -> str | None:
     """Name the parameters that are not finite, or the gradient that made them so."""
-    for place, layer in named_layers(model.flat_layers()):
-        if isinstance(layer, TrainingLayer) and not layer.branches():
-            if not all(is_finite(parameter.value) for parameter in layer.parameters()):
-                gradient = _broken_gradient(model)
-                return gradient or f"NaN or infinity in the parameters of layer {place}, {layer!r}"
+    for place, layer in _training_layers(model):
+        if not all(is_finite(parameter.value) for parameter in layer.parameters()):
+            gradient = _broken_gradient(model)
+            return gradient or f"NaN or infinity in the parameters of layer {place}, {layer!r}"
     return None
 
 
 def _broken_gradient(model: Trainable) -> str | None:
     """Name the first gradient, in the order of the backward pass, that is not finite."""
-    for place, layer in reversed(list(named_layers(model.flat_layers()))):
-        if isinstance(layer, TrainingLayer) and not layer.branches():
-            if not all(is_finite(parameter.grad) for parameter in layer.parameters()):
-                return f"NaN or infinity in the gradient of layer {place}, {layer!r}"
+    for place, layer in reversed(list(_training_layers(model))):
+        if not all(is_finite(parameter.grad) for parameter in layer.parameters()):
+            return f"NaN or infinity in the gradient of layer {place}, {layer!r}"
     return None

@@ -22,9 +22,15 @@ __all__ = [
     "StepDecay",
     "Stretched",
     "Warmup",
+    "goes_by_step",
 ]
 
 Schedule = Callable[[int, int], float]
+
+
+def goes_by_step(function: Any) -> bool:
+    """Tell whether a schedule or an augmentation is called with the step and their number."""
+    return bool(getattr(function, "by_step", False))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from ..layers.activations import ReLU, Sign, Tanh
+from ..layers.activations import Sign, Tanh
 from ..layers.base import TrainingLayer
 from ..layers.container import Sequential
 from ..layers.conv import Conv2D, QuantizedConv2D
@@ -74,7 +74,7 @@ def to_bitwise(
         else:
             weights = ShareTernary(zeros)
             made = QuantizedDense(inputs, outputs, weights, bias=bias, clip_value=1.0)
-        return _start_from(made, layer.values(), layer.bias_value)
+        return _with_start(made, layer.values(), layer.bias_value)
 
     return _converted("to_bitwise", model, convert)
 
@@ -131,7 +131,7 @@ def to_ternary(
     kept = {id(model.layers[place]) for place in places}
 
     def convert(layer: TrainingLayer) -> TrainingLayer:
-        if id(layer) in kept or isinstance(layer, TanhDense | ReLU):
+        if id(layer) in kept:
             return copy.deepcopy(layer)
         if isinstance(layer, Tanh):
             return Sign(quantizer=copy.deepcopy(signs))
@@ -154,13 +154,13 @@ def to_ternary(
                 bias=bias,
                 **layer.operation.options,
             )
-        return _start_from(made, layer.weight.value, layer.bias_value)
+        return _with_start(made, layer.weight.value, layer.bias_value)
 
     return _converted("to_ternary", model, convert)
 
 
-def _start_from(layer: LatentProduct, weight, bias) -> LatentProduct:
-    """Let a layer start from given weights."""
+def _with_start(layer: LatentProduct, weight, bias) -> LatentProduct:
+    """Return a layer that starts from given weights."""
     layer.weight.assign(weight)
     if layer.bias is not None:
         layer.bias.assign(bias)
