@@ -13,8 +13,7 @@ from bitops.data import datasets
 from bitops.layers import BatchNorm, BinaryDense, Dense, Residual, Sequential, Sign
 from bitops.models import mlp
 from bitops.ops.array import pack
-from bitops.training import loop as train
-from bitops.training import progress
+from bitops.training import process, progress
 from bitops.training.callbacks import Callback, EarlyStopping
 from bitops.training.losses import cross_entropy, hinge
 from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
@@ -249,7 +248,7 @@ def test_only_one_pool_has_several_threads(monkeypatch):
         threads = Threads()
         train_small(epochs=1, callbacks=[threads])
         assert (threads.ours, threads.blas) == (wanted, {1})
-        monkeypatch.setattr(train, "threadpool_limits", None)
+        monkeypatch.setattr(process, "threadpool_limits", None)
         train_small(epochs=1, callbacks=[threads])
         assert threads.ours == 1
         monkeypatch.undo()

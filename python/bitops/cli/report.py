@@ -123,7 +123,7 @@ def _results(
     """Yield what the packed network is and does."""
     from ..recipes.base import inputs
     from ..recipes.preprocess import preprocess
-    from .results import describe_kept
+    from .results import describe_kept, describe_seconds
 
     float_bytes = packed.summary().total.float_bytes
     sizes = (
@@ -134,7 +134,7 @@ def _results(
     )
     times = (
         "training",
-        f"{(record.seconds or 0) / 60:.1f} minutes",
+        describe_seconds(record.seconds or 0),
         f"kept: {describe_kept(record.best_epoch, record.validation_error)}",
     )
     data, problem = _load(record, packed, data_folder)

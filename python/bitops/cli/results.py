@@ -31,6 +31,7 @@ __all__ = [
     "describe_error",
     "describe_kept",
     "describe_plan",
+    "describe_seconds",
     "plan_options",
     "rescue",
     "save",
@@ -86,6 +87,13 @@ def describe_kept(epoch: int | None, error: float | None) -> str:
 def describe_error(error: float, total: int) -> str:
     """State an error as a share and as a number of images."""
     return f"{error:.2%} ({round(error * total):,} of {total:,})"
+
+
+def describe_seconds(seconds: float) -> str:
+    """State a time in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def check_packed(command: str, model: Sequential, packed: Packed, x: np.ndarray) -> bool:

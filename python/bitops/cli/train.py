@@ -207,7 +207,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"\ncheckpoint is in {place}: go on with --resume", file=sys.stderr)
         raise
     code = finish(args, recipe, setting, job, trained, record)
-    print(f"time     {describe_seconds(trained.seconds)} of training")
+    print(f"time     {results.describe_seconds(trained.seconds)} of training")
     if args.folder is not None:
         print(f"report   bitops report {shlex.quote(printable(args.folder))}")
     return code
@@ -274,6 +274,7 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
     """Return the epochs that are asked for, or were when the training began, or that fit."""
     from ..recipes.training import epoch_seconds
     from ..training.checkpoint import planned_epochs
+    from . import results
 
     first = job.files.of_stage(1, len(setting.stages))
     if args.epochs is None and first.goes_on:
@@ -290,17 +291,10 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
         )
     print(
         f"hours    {args.hours:g} for {epochs:,} epochs: an epoch takes about "
-        f"{describe_seconds(seconds)}, by a few steps",
+        f"{results.describe_seconds(seconds)}, by a few steps",
         flush=True,
     )
     return epochs
-
-
-def describe_seconds(seconds: float) -> str:
-    """State a time in the unit that suits it."""
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from .. import _core
 from ..layers.inputs import Codes, check_flag
 from ..ops.array import BitArray
 from ..ops.checks import as_generator, check_integer, real_array
@@ -50,16 +47,12 @@ from .options import (
     check_source,
     describe_seed,
 )
+from .process import held_interrupts, one_pool
 from .progress import progress_of
 from .schedules import Schedule, goes_by_step
 from .statistics import recalibrate as take_statistics
 from .streams import Batch
 from .validation import try_metrics, validate
-
-try:
-    from threadpoolctl import threadpool_limits
-except ImportError:  # optional too, see `_one_pool`
-    threadpool_limits = None
 
 __all__ = ["fit"]
 
@@ -289,7 +282,7 @@ def _train(run: Run, callbacks: list[Callback], verbose: int, blas: bool | None)
     keepers = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     others = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     callbacks = [*others, *keepers]
-    with _interrupts() as interrupted, _one_pool(blas), progress_of(run, verbose) as progress:
+    with held_interrupts() as interrupted, one_pool(blas), progress_of(run, verbose) as progress:
         for callback in callbacks:
             callback.check(run)
         for callback in callbacks:
@@ -454,109 +447,3 @@ def _measure(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
         rows = run.batch_size // run.accumulate
         take_statistics(run.model, run.data[0], rows=run.recalibrate, batch_size=rows)
     return validate(run)
-
-
-@contextmanager
-def _one_pool(blas: bool) -> Iterator[None]:
-    """Let only one of the two pools of threads, that of BLAS or ours, have several.
-
-    A step alternates between products of the two. Threads keep spinning for a while after their
-    work, so that two pools delay each other: on two cores with some other work a step of a
-    3 x 1024 network took 42 ms with both and 12 ms with one. Binary layers compute in our pool; but
-    without threadpoolctl ours is the only one that can be limited.
-    """
-    if threadpool_limits is None or blas:
-        with _OURS:
-            yield
-        return
-    # some libraries have a limit for the process, and some one for each thread, hence both
-    with _BLAS, threadpool_limits(limits=1, user_api="blas"):
-        yield
-
-
-class _Limit:
-    """A limit of the whole process, which holds from the first that enters to the last that leaves.
-
-    Trainings may overlap in several threads, or one run inside a callback of another. What each of
-    them found and put back would be the limits of others.
-    """
-
-    def __init__(self, impose: Callable[[], Callable[[], object]]):
-        self._impose = impose  # it returns what lifts the limit
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._lift: Callable[[], object] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._lift = self._impose()
-            self._inside += 1
-
-    def __exit__(self, *error) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside and self._lift is not None:
-                lift, self._lift = self._lift, None
-                lift()
-
-
-def _limit_blas() -> Callable[[], object]:
-    """Limit the pools that the process shares, in a thread that stays until the limit is lifted.
-
-    threadpoolctl lets only one thread at a time control them, as long as it lives. Of several
-    trainings, the first to enter need not be the last to leave.
-    """
-    imposed, over = threading.Event(), threading.Event()
-
-    def keep() -> None:
-        try:
-            with threadpool_limits(limits=1, user_api="blas"):
-                imposed.set()
-                over.wait()
-        finally:
-            imposed.set()
-
-    def lift() -> None:
-        over.set()
-        keeper.join()
-
-    keeper = threading.Thread(target=keep, name="bitops-limit", daemon=True)
-    keeper.start()
-    imposed.wait()
-    return lift
-
-
-def _limit_ours() -> Callable[[], object]:
-    _core.limit_to_one_thread(True)
-    return partial(_core.limit_to_one_thread, False)
-
-
-_BLAS, _OURS = _Limit(_limit_blas), _Limit(_limit_ours)
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C was pressed, and let it do nothing else.
-
-    So an interrupt takes effect between two steps, where a checkpoint can be exact. A second one
-    is not held back. Signals reach only the main thread; a program's own handler stays in place.
-    """
-    pressed = False
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-
-    def handle(number, frame) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if ours:
-        signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: pressed
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from functools import partial
-from hashlib import sha256
 from typing import Any
 
-import numpy as np
-
 from ..layers.base import all_layers, named_layers
-from ..ops.array import BitArray
 from .callbacks import Data, Run, choose_monitor
 from .optim import Optimizer
+from .words import cut, describe_data, in_words, listed, name_of, repr_of, values_of
 
 __all__ = ["check_model", "check_settings", "settings_of"]
-
-_LONGEST = 300  # characters of values; of longer ones a digest stands for the rest
-_DEEPEST = 4  # levels of functions and objects inside one another
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def settings_of(run: Run) -> dict[str, str]:
@@ -30,9 +20,9 @@ def settings_of(run: Run) -> dict[str, str]:
         run.settings = {
             **_layers_of(run.model),
             "optimizer": f"{run.optimizer.name} {_as_floats(run.optimizer.settings())}",
-            "loss": _name_of(run.loss),
+            "loss": name_of(run.loss),
             "schedule": _describe_schedule(run),
-            "augment": _name_of(run.augment),
+            "augment": name_of(run.augment),
             "epochs": str(run.epochs),
             "batch_size": str(run.batch_size),
             "seed": run.seed,
@@ -45,7 +35,7 @@ def settings_of(run: Run) -> dict[str, str]:
 
 
 def _layers_of(model: Any) -> dict[str, str]:
-    return {f"layer {i}": _repr_of(layer) for i, layer in enumerate(model.flat_layers())}
+    return {f"layer {i}": repr_of(layer) for i, layer in enumerate(model.flat_layers())}
 
 
 def check_model(there: dict[str, str], model: Any) -> None:
@@ -123,7 +113,7 @@ def _describe_options(run: Run) -> dict[str, str]:
     frozen = [str(i) for i, p in enumerate(run.model.parameters()) if not p.trainable]
     default = choose_monitor(run, None, None)
     options = {
-        "sample_weight": run.weight is not None and _describe_data(run.weight),
+        "sample_weight": run.weight is not None and describe_data(run.weight),
         "steps_per_epoch": run.stream is not None and str(run.batches),
         "accumulate": run.accumulate > 1 and str(run.accumulate),
         "recalibrate": run.recalibrate and str(run.recalibrate),
@@ -139,8 +129,8 @@ def _describe_options(run: Run) -> dict[str, str]:
 
 
 def _is_detail(name: str) -> bool:
-    listed = ("gradient bits", "optimized parameters", "decayed parameters")
-    return name in listed or name.startswith(("parameter ", "values of "))
+    details = ("gradient bits", "optimized parameters", "decayed parameters")
+    return name in details or name.startswith(("parameter ", "values of "))
 
 
 def _describe_details(run: Run) -> dict[str, str]:
@@ -150,8 +140,8 @@ def _describe_details(run: Run) -> dict[str, str]:
     return {
         "gradient bits": ", ".join(map(str, sorted(bits))) or "none",
         **_describe_parameters(run),
-        **{f"values of {name}": _values_of(thing) or "none" for name, thing in values.items()},
-        "values of metrics": _cut("; ".join(filter(None, map(_values_of, run.metrics.values()))))
+        **{f"values of {name}": values_of(thing) or "none" for name, thing in values.items()},
+        "values of metrics": cut("; ".join(filter(None, map(values_of, run.metrics.values()))))
         or "none",
         "values of layers": _describe_layers(run) or "none",
     }
@@ -162,7 +152,7 @@ def _describe_parameters(run: Run) -> dict[str, str]:
     parameters, optimizer = run.model.parameters(), run.optimizer
     places = {id(parameter): i for i, parameter in enumerate(parameters)}
 
-    def listed(some: list) -> str:
+    def numbered(some: list) -> str:
         found = [places[id(parameter)] for parameter in some]
         return "all" if found == list(range(len(parameters))) else ", ".join(map(str, found))
 
@@ -173,8 +163,8 @@ def _describe_parameters(run: Run) -> dict[str, str]:
     decays = optimizer.weight_decay or optimizer.l2
     return {
         **words,
-        "optimized parameters": listed(optimizer.parameters) or "none",
-        "decayed parameters": (decays and listed(optimizer.decayed)) or "none",
+        "optimized parameters": numbered(optimizer.parameters) or "none",
+        "decayed parameters": (decays and numbered(optimizer.decayed)) or "none",
         "values of optimizer": _describe_optimizer(optimizer) or "none",
     }
 
@@ -186,127 +176,24 @@ def _describe_optimizer(optimizer: Optimizer) -> str:
         if isinstance(value, Optimizer):
             words[name] = f"{value.name} {_as_floats(value.settings())}"
         elif isinstance(value, str | tuple | bool) and not name.startswith("_"):
-            words[name] = _in_words(value, ())
-    return _cut(_listed({k: v for k, v in words.items() if k not in optimizer.varying}))
+            words[name] = in_words(value, ())
+    return cut(listed({k: v for k, v in words.items() if k not in optimizer.varying}))
 
 
 def _describe_layers(run: Run) -> str:
     """Put into words the arguments of layers, those of their quantizers included."""
     words = []
     for place, layer in named_layers(run.model.flat_layers()):
-        values = {name: _in_words(value, ()) for name, value in layer.config().items()}
+        values = {name: in_words(value, ()) for name, value in layer.config().items()}
         if values:
-            words.append(f"{place}.{layer.name}({_listed(values)})")
-    return _cut("; ".join(words))
-
-
-def _values_of(thing: Any, above: tuple[int, ...] = ()) -> str:
-    """Put into words what a function or an object was made with; "" if nothing is known."""
-    within = (*above, id(thing))
-    values = {name: _in_words(value, within) for name, value in _made_with(thing).items()}
-    return _cut(_listed(values))
-
-
-def _made_with(thing: Any) -> Mapping[str, Any]:
-    """Return values by name: of a closure, of arguments, or of an object without words of its own.
-
-    Names that begin with an underscore are an object's own affair.
-    """
-    if isinstance(thing, partial):
-        return {"function": thing.func, "arguments": thing.args, **thing.keywords}
-    if inspect.ismethod(thing):
-        return {"self": thing.__self__}
-    if inspect.isfunction(thing):
-        return _made_with_function(thing)
-    if isinstance(thing, type) or inspect.ismodule(thing):
-        return {}
-    if is_dataclass(thing):  # its repr shows plain values, but not all of others
-        shown = {field.name: getattr(thing, field.name) for field in fields(thing) if field.repr}
-        return {name: value for name, value in shown.items() if not isinstance(value, _PLAIN)}
-    if type(thing).__repr__ is object.__repr__:
-        own = getattr(thing, "__dict__", {})
-        return {name: value for name, value in own.items() if not name.startswith("_")}
-    return {}
-
-
-def _made_with_function(function: Any) -> dict[str, Any]:
-    code = function.__code__
-    defaults = function.__defaults__ or ()
-    last = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
-    values = dict(zip(last, defaults, strict=True)) | (function.__kwdefaults__ or {})
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            values[name] = cell.cell_contents
-        except ValueError:  # it is not filled yet
-            continue
-    return values
-
-
-def _in_words(value: Any, above: tuple[int, ...]) -> str:
-    """Put a value into words that are the same in another process.
-
-    `above` has the addresses of what it is part of, which may be a part of it in turn.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, _PLAIN):
-        return repr(value)
-    if isinstance(value, BitArray) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
-        return _describe_data(value)
-    if len(above) > _DEEPEST or id(value) in above:
-        return _name_of(value)
-    within = (*above, id(value))
-    if isinstance(value, dict):
-        pairs = (f"{_in_words(k, within)}: {_in_words(v, within)}" for k, v in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_in_words(part, within) for part in value)}]"
-    if isinstance(value, set | frozenset):  # whose order differs from process to process
-        return f"{{{', '.join(sorted(_in_words(part, within) for part in value))}}}"
-    values = _values_of(value, above)
-    return f"{_name_of(value)}({values})" if values else _name_of(value)
-
-
-def _listed(words: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in words.items())
-
-
-def _cut(words: str) -> str:
-    """Let a digest stand for the end of long words."""
-    if len(words) <= _LONGEST:
-        return words
-    return f"{words[:_LONGEST]}..., sha256 {sha256(words.encode()).hexdigest()[:16]}"
-
-
-# ---- names ---------------------------------------------------------------------------------------
+            words.append(f"{place}.{layer.name}({listed(values)})")
+    return cut("; ".join(words))
 
 
 def _describe_pair(what: str, data: Data | None) -> dict[str, str]:
     x, y = (None, None) if data is None else data
-    return {f"{what}x": _describe_data(x), f"{what}y": _describe_data(y)}
+    return {f"{what}x": describe_data(x), f"{what}y": describe_data(y)}
 
 
 def _describe_schedule(run: Run) -> str:
-    return f"lr={float(run.optimizer.lr)}" if run.schedule is None else _name_of(run.schedule)
-
-
-def _name_of(function: Any) -> str:
-    """Name a callable by words that are the same in another process: its name or settings."""
-    if isinstance(function, partial):
-        return f"partial({_name_of(function.func)}, {function.args}, {function.keywords})"
-    return getattr(function, "__qualname__", None) or _repr_of(function)
-
-
-def _repr_of(thing: Any) -> str:
-    """Return the repr without addresses, which differ from process to process."""
-    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
-
-
-def _describe_data(x: Any) -> str:
-    """Put shape, type and content of data into words."""
-    if x is None:
-        return "None"
-    array = np.ascontiguousarray(x.words if isinstance(x, BitArray) else x)
-    kind = "bits" if isinstance(x, BitArray) else x.dtype.name
-    content = sha256(array.view(np.uint8).data).hexdigest()[:16]
-    return f"{kind} of shape {tuple(x.shape)}, sha256 {content}"
+    return f"lr={float(run.optimizer.lr)}" if run.schedule is None else name_of(run.schedule)

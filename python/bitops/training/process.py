@@ -1,0 +1,124 @@
+"""What a training does with its process: one pool of threads, and interrupts between steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from .. import _core
+
+try:
+    from threadpoolctl import threadpool_limits
+except ImportError:  # optional, see `one_pool`
+    threadpool_limits = None
+
+__all__ = ["held_interrupts", "one_pool"]
+
+
+@contextmanager
+def one_pool(blas: bool) -> Iterator[None]:
+    """Let only one of the two pools of threads, that of BLAS or ours, have several.
+
+    A step alternates between products of the two. Threads keep spinning for a while after their
+    work, so that two pools delay each other: on two cores with some other work a step of a
+    3 x 1024 network took 42 ms with both and 12 ms with one. Binary layers compute in our pool; but
+    without threadpoolctl ours is the only one that can be limited.
+    """
+    if threadpool_limits is None or blas:
+        with _OURS:
+            yield
+        return
+    # some libraries have a limit for the process, and some one for each thread, hence both
+    with _BLAS, threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+class _Limit:
+    """A limit of the whole process, which holds from the first that enters to the last that leaves.
+
+    Trainings may overlap in several threads, or one run inside a callback of another. What each of
+    them found and put back would be the limits of others.
+    """
+
+    def __init__(self, impose: Callable[[], Callable[[], object]]):
+        self._impose = impose  # it returns what lifts the limit
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._lift: Callable[[], object] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._lift = self._impose()
+            self._inside += 1
+
+    def __exit__(self, *error) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._lift is not None:
+                lift, self._lift = self._lift, None
+                lift()
+
+
+def _limit_blas() -> Callable[[], object]:
+    """Limit the pools that the process shares, in a thread that stays until the limit is lifted.
+
+    threadpoolctl lets only one thread at a time control them, as long as it lives. Of several
+    trainings, the first to enter need not be the last to leave.
+    """
+    imposed, over = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        try:
+            with threadpool_limits(limits=1, user_api="blas"):
+                imposed.set()
+                over.wait()
+        finally:
+            imposed.set()
+
+    def lift() -> None:
+        over.set()
+        keeper.join()
+
+    keeper = threading.Thread(target=keep, name="bitops-limit", daemon=True)
+    keeper.start()
+    imposed.wait()
+    return lift
+
+
+def _limit_ours() -> Callable[[], object]:
+    _core.limit_to_one_thread(True)
+    return partial(_core.limit_to_one_thread, False)
+
+
+_BLAS, _OURS = _Limit(_limit_blas), _Limit(_limit_ours)
+
+
+@contextmanager
+def held_interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C was pressed, and let it do nothing else.
+
+    So an interrupt takes effect between two steps, where a checkpoint can be exact. A second one
+    is not held back. Signals reach only the main thread; a program's own handler stays in place.
+    """
+    pressed = False
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+    def handle(number, frame) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if ours:
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
