@@ -28,9 +28,10 @@ from bitops import io
 from bitops.files.tensors import open_tensors
 from bitops.models import mlp
 from bitops.recipes.base import Files, file_options
-from bitops.training.callbacks import Callback, Run
+from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
 from bitops.training.log import read_log
+from bitops.training.run import Run
 
 LEFT = re.compile(r"\.(run\.ckpt|run\.csv|net)\.[0-9a-f]{16}\.tmp")
 NAMES = {"run.ckpt", "run.csv", "net"}

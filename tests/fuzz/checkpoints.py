@@ -15,8 +15,9 @@ import numpy as np
 import safetensors
 
 from bitops.layers import BatchNorm, BinaryDense, Dropout, Sequential, Sign
-from bitops.training.callbacks import Callback, Run
+from bitops.training.callbacks import Callback
 from bitops.training.checkpoint import Checkpoint
+from bitops.training.run import Run
 from fuzz.documents import forge
 from fuzz.model_files import Document, forged_tensors, safetensors_bytes
 from fuzz.reader import Reader, allowed

@@ -20,8 +20,9 @@ from ..data.datasets import Dataset
 from ..files.text import printable
 from ..layers import Packed, Sequential
 from ..recipes.base import Plan
-from ..training.callbacks import Callback, Run
+from ..training.callbacks import Callback
 from ..training.compare import count_differences
+from ..training.run import Run
 from . import runs
 
 __all__ = [

@@ -21,10 +21,11 @@ from ..layers.base import all_layers, place_in_mro
 from ..layers.container import Sequential
 from ..layers.states import describe_generators
 from ..ops.checks import as_generator, check_integer
-from ..training.callbacks import Callback, History, Run
+from ..training.callbacks import Callback
 from ..training.gradients import parts_of
 from ..training.loop import fit as train
 from ..training.options import as_callbacks
+from ..training.run import History, Run
 from ..training.streams import Batch
 from . import shards as tasks
 from .compression import KINDS, Code, Kind

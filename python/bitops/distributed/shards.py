@@ -18,8 +18,8 @@ from ..layers.base import all_layers
 from ..layers.container import Sequential
 from ..layers.parameter import Outline, Parameter
 from ..layers.product import LatentProduct
-from ..training.callbacks import Trainable
 from ..training.gradients import PairwiseSum, compute_gradients
+from ..training.run import Trainable
 from ..training.streams import Batch
 from .compression import Code
 

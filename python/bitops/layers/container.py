@@ -41,7 +41,7 @@ from .summary import Summary, summarize
 from .training_files import read_sequential, write_sequential
 
 if TYPE_CHECKING:
-    from ..training.loop import History
+    from ..training.run import History
 
 
 def _as_list(layers: tuple) -> list:

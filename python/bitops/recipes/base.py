@@ -11,12 +11,13 @@ import numpy as np
 
 from ..data.datasets import Dataset
 from ..layers import Layer, Packed, Sequential
-from ..training.callbacks import Augment, Callback, History, Loss
+from ..training.callbacks import Callback
 from ..training.checkpoint import Checkpoint, start_from
 from ..training.log import Log, read_log
 from ..training.loop import fit
 from ..training.losses import squared_hinge
 from ..training.optim import Optimizer
+from ..training.run import Augment, History, Loss
 from ..training.schedules import Schedule
 from .augmented import Moved
 

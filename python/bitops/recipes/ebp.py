@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..layers import Sequential
-from ..training.callbacks import History
 from ..training.ebp import EBP
+from ..training.run import History
 from .base import Job, Plan, Recipe, Setting, describe, file_options, moves, validation_of
 
 __all__ = ["EBP_D"]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..layers import Sequential
-from ..training.callbacks import Epoch, History
+from ..training.run import Epoch, History
 from .base import Files, Job, Setting, say_nothing
 
 __all__ = ["Trained", "epoch_seconds", "train"]

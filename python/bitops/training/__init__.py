@@ -4,7 +4,7 @@ Imports layers and what they stand on, never recipes or the command line.
 """
 
 from .augment import ZCA, gcn, lcn, random_crop, random_flip
-from .callbacks import Annealing, Callback, EarlyStopping, Epoch, History, Run
+from .callbacks import Annealing, Callback, EarlyStopping
 from .checkpoint import Checkpoint, start_from
 from .ebp import EBP
 from .log import Log, read_log
@@ -21,6 +21,7 @@ from .losses import (
     squared_hinge,
 )
 from .optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
+from .run import Epoch, History, Run
 from .schedules import (
     CosineDecay,
     ExponentialDecay,

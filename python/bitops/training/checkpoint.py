@@ -25,8 +25,9 @@ from ..layers.states import (
 )
 from ..ops.array import BitArray
 from ..ops.checks import check_integer
-from .callbacks import Epoch, History, Position, Run, Writer
+from .callbacks import Writer
 from .metrics import binary_parameters, check_parameters
+from .run import Epoch, History, Position, Run
 from .schedules import goes_by_step
 from .settings import check_model, check_settings, settings_of
 

@@ -17,10 +17,10 @@ from ..layers.dense import BinaryDense
 from ..layers.inputs import as_labels, check_size
 from ..layers.parameter import Parameter
 from ..ops.checks import as_generator, check_number, check_rate, real_array
-from .callbacks import History
 from .loop import fit
 from .losses import signed_one_hot
 from .optim import SGD
+from .run import History
 from .schedules import StepDecay
 from .targets import takes
 

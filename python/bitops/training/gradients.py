@@ -13,7 +13,7 @@ from ..ops.checks import real_array
 from .streams import Batch
 
 if TYPE_CHECKING:
-    from .callbacks import Loss, Run, Trainable
+    from .run import Loss, Run, Trainable
 
 __all__ = [
     "PairwiseSum",

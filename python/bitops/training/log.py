@@ -16,8 +16,9 @@ from ..files.reading import read_regular
 from ..files.tensors import MALFORMED, parse_json
 from ..files.writing import append_file, try_file, write_file
 from ..ops.checks import check_integer
-from .callbacks import Epoch, Run, Writer
+from .callbacks import Writer
 from .metrics import flip_ratios, histograms, saturation
+from .run import Epoch, Run
 
 __all__ = ["Log", "read_log"]
 

@@ -16,18 +16,7 @@ import numpy as np
 from ..layers.inputs import Codes, check_flag
 from ..ops.array import BitArray
 from ..ops.checks import as_generator, check_integer, real_array
-from .callbacks import (
-    Augment,
-    Callback,
-    Epoch,
-    History,
-    Loss,
-    Position,
-    Run,
-    Trainable,
-    check_files,
-    choose_monitor,
-)
+from .callbacks import Callback, check_files
 from .checkpoint import Checkpoint, restore
 from .losses import squared_hinge
 from .metrics import binary_parameters, check_parameters, first_not_finite
@@ -49,6 +38,7 @@ from .options import (
 )
 from .process import held_interrupts, one_pool
 from .progress import progress_of
+from .run import Augment, Epoch, History, Loss, Position, Run, Trainable, choose_monitor
 from .schedules import Schedule, goes_by_step
 from .statistics import recalibrate as take_statistics
 from .streams import Batch

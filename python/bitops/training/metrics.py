@@ -15,7 +15,7 @@ from ..layers.states import same_draws
 from ..ops.array import BitArray
 
 if TYPE_CHECKING:
-    from .callbacks import Trainable
+    from .run import Trainable
 
 __all__ = [
     "binary_parameters",

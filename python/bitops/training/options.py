@@ -16,7 +16,7 @@ from ..layers.container import check_layers
 from ..layers.inputs import Activation, as_rows
 from ..ops.array import BitArray
 from ..ops.checks import as_float32, check_integer, check_rate
-from .callbacks import Augment, Callback, Data, Epoch, Loss, Trainable
+from .callbacks import Callback
 from .losses import (
     Distillation,
     Huber,
@@ -28,6 +28,7 @@ from .losses import (
     squared_hinge,
 )
 from .optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
+from .run import Augment, Data, Epoch, Loss, Trainable
 from .schedules import CosineDecay, ExponentialDecay, Halving, OneCycle, Schedule, StepDecay
 from .scores import METRICS, Metric, metric_named
 from .streams import Batch, Stream

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .callbacks import Callback, Run
+from .callbacks import Callback
+from .run import Run
 
 try:
     from tqdm import tqdm

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..layers.base import all_layers, named_layers
-from .callbacks import Data, Run, choose_monitor
 from .optim import Optimizer
+from .run import Data, Run, choose_monitor
 from .words import cut, describe_data, in_words, listed, name_of, repr_of, values_of
 
 __all__ = ["check_model", "check_settings", "settings_of"]

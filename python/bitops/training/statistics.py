@@ -13,7 +13,7 @@ from ..layers.states import same_draws
 from ..ops.checks import as_generator, check_integer
 
 if TYPE_CHECKING:
-    from .callbacks import Trainable
+    from .run import Trainable
 
 __all__ = ["recalibrate"]
 

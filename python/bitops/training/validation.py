@@ -13,7 +13,7 @@ from ..ops.array import BitArray
 from .gradients import call_loss, single_number
 
 if TYPE_CHECKING:
-    from .callbacks import Run
+    from .run import Run
 
 __all__ = ["try_metrics", "validate"]
 
