@@ -159,6 +159,30 @@ def test_a_checkpoint_holds_what_callbacks_change(tmp_path, end, place):
             fresh.fit(x, y, optimizer=kind, resume=path, **OPTIONS)
 
 
+class Unfreeze(Callback):
+    """Trains a layer, and changes a number of the optimizer, from the second epoch on."""
+
+    def on_epoch(self, run):
+        if run.epoch == 1:
+            run.model.layers[0].trainable = True
+            run.optimizer.weight_decay = 0.25
+
+
+@pytest.mark.parametrize("step", [3, 5, 6, 12])
+def test_what_callbacks_freeze_and_set_goes_on(tmp_path, step):
+    def make(seed=0):
+        model = dense(seed)
+        model.layers[0].trainable = False
+        return model
+
+    check_resumed(tmp_path / "c", make, step=step, callbacks=[Unfreeze()])
+    if step > 5:
+        made = make()
+        kind = Adam(made.parameters())
+        made.fit(*data(), optimizer=kind, **OPTIONS, resume=tmp_path / "c", callbacks=[])
+        assert made.layers[0].trainable and kind.weight_decay == 0.25
+
+
 def test_a_training_that_is_refused_changes_no_file(tmp_path):
     """Checks of all callbacks come before any of them writes."""
     x, y = data()

@@ -19,7 +19,7 @@ from bitops.training.checkpoint import Checkpoint
 from bitops.training.losses import hinge, squared_hinge
 from bitops.training.optim import SGD, Adam
 from bitops.training.schedules import CosineDecay, PerStep
-from bitops.training.settings import _values_of
+from bitops.training.words import values_of
 from trainings import OPTIONS, At, arrays, data, dense, read, stop
 
 
@@ -218,7 +218,7 @@ def test_trainings_that_differ_in_a_detail(tmp_path, name):
 def test_words_of_sets_and_of_what_holds_itself():
     """Sets have another order in another process, and a cycle has no end."""
     names = frozenset("abcdefgh")
-    words = _values_of(lambda scores, labels, c=names: squared_hinge(scores, labels))
+    words = values_of(lambda scores, labels, c=names: squared_hinge(scores, labels))
     assert words == f"c={{{', '.join(map(repr, 'abcdefgh'))}}}"
 
     class Ring:
@@ -226,7 +226,7 @@ def test_words_of_sets_and_of_what_holds_itself():
 
     ring = Ring()
     ring.size, ring.itself, ring.many = 3, ring, [ring] * 1000
-    assert _values_of(ring).startswith("size=3, itself=<")
+    assert values_of(ring).startswith("size=3, itself=<")
 
 
 def test_an_optimizer_that_goes_on_loses_no_other_training(tmp_path):
@@ -359,6 +359,12 @@ def test_content_that_does_not_fit_is_refused(checkpoint, spoil, message):
         (("generators", 0, "state"), {"state": "text", "inc": 1}, ""),
         (("generators", 0, "state"), None, ""),
         (("settings",), None, ""),
+        (("changed",), 7, ""),
+        (("changed", "more"), 1, "changed must have the keys"),
+        (("changed", "frozen"), [99], "frozen must be numbers of parameters"),
+        (("changed", "frozen"), [[]], ""),
+        (("changed", "optimizer"), {}, "the numbers of the optimizer must have the keys"),
+        (("changed", "optimizer", "eps"), "1", "eps must be of type float"),
     ],
 )
 def test_forged_descriptions_are_refused(checkpoint, place, value, message):

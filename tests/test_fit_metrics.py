@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bitops.layers import BatchNorm, BinaryDense, Dense, Sequential, Sign
-from bitops.training import mse
+from bitops.training import accuracy, mse
 from trainings import OPTIONS, Calls, Noise, assert_same, data, dense
 
 X, Y = data()
@@ -53,6 +53,38 @@ def test_metrics_that_are_refused_before_the_first_step(metrics, kind, message):
     with pytest.raises(kind, match=rf"^\[fit\] {message}"):
         fit(metrics=metrics, validation=(X[:30], Y[:30]), callbacks=calls)
     assert calls.names == []
+
+
+def test_metrics_of_labels_and_a_teacher_get_the_labels():
+    """And those of scores alone, the scores."""
+    seen = []
+
+    def look(scores, targets):
+        seen.append(targets)
+        return 0.0
+
+    teacher = np.random.default_rng(0).standard_normal((len(Y), 4)).astype(np.float32)
+    metrics = ["accuracy", "top_2_accuracy", look]
+    options = {"loss": "distillation", "epochs": 1, "verbose": 0}
+    model, validation = dense(), (X, (Y, teacher))
+    history = model.fit(X, (Y, teacher), validation=validation, metrics=metrics, **options)
+    assert all(targets.dtype == np.int64 for targets in seen)
+    np.testing.assert_array_equal(seen[-1], Y)
+    found = history.epochs[0].metrics
+    assert found["validation_accuracy"] == pytest.approx(1 - history.epochs[0].validation_error)
+    assert found["validation_top_2_accuracy"] >= found["validation_accuracy"]
+    history = dense().fit(
+        X, teacher, validation=(X, teacher), metrics=["mse", "accuracy"], **options
+    )
+    assert set(history.epochs[0].metrics) == {"validation_mse", "validation_accuracy"}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "top_2_accuracy", accuracy])
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
+def test_accuracies_are_for_targets_with_classes(loss, metric):
+    y = np.eye(4, dtype=np.float32)[Y]
+    with pytest.raises(ValueError, match=r"metrics must suit the targets, which name no classes"):
+        dense().fit(X, y, loss=loss, validation=(X, y), metrics=metric)
 
 
 def test_the_trial_of_metrics_changes_nothing():

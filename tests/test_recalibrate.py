@@ -129,6 +129,14 @@ def test_resume_is_exact(tmp_path, step):
     assert errors[0] == errors[1]
 
 
+def test_statistics_taken_anew_are_not_left_by_a_resume(tmp_path):
+    """Those before are gone, and errors by other ones would not compare."""
+    path = tmp_path / "run.ckpt"
+    fitted(recalibrate=100, callbacks=[At(8, stop), Checkpoint(path)])
+    with pytest.raises(ValueError, match="recalibrate is 100 there and none here"):
+        fitted(resume=path)
+
+
 @pytest.mark.parametrize("validation", [OPTIONS["validation"], None])
 def test_finished_training_is_recalibrated(tmp_path, validation):
     path, log = tmp_path / "run.ckpt", tmp_path / "run.csv"

@@ -9,7 +9,7 @@ import pytest
 from bitops import BitArray, pack
 from bitops.layers import BatchNorm, BinaryDense, Dense, Sequential
 from bitops.training import Checkpoint, Log, cross_entropy, mse, read_log
-from trainings import OPTIONS, At, Calls, assert_same, data, dense, press
+from trainings import OPTIONS, At, Calls, assert_same, data, dense, press, stop
 
 X, Y = data()
 BATCHES = [(X[i : i + 20], Y[i : i + 20]) for i in range(0, 100, 20)]
@@ -286,6 +286,17 @@ def test_weights_of_classes_are_checked_before_the_first_batch():
         with pytest.raises(ValueError, match=r"^\[fit\] (classes of )?class_weight must"):
             fit(BATCHES, class_weight=weights, callbacks=calls)
     assert calls.names == []
+
+
+@pytest.mark.parametrize("given", [[1, 2, 3, 1], {1: 2, 2: 3}, np.array([1.0, 2.0, 3.0, 1.0])])
+def test_a_resume_compares_weights_of_classes(tmp_path, given):
+    path = tmp_path / "c"
+    fit(BATCHES, class_weight=given, callbacks=[At(7, stop), Checkpoint(path)])
+    for other in (None, [1, 2, 1, 1], {1: 2}):
+        with pytest.raises(ValueError, match=r"class_weight is .* there and .* here"):
+            fit(BATCHES, class_weight=other, resume=path)
+    resumed, _ = fit(BATCHES, class_weight=[1, 2, 3, 1], resume=path)
+    assert_same(resumed, fit(BATCHES, class_weight=given)[0])
 
 
 def test_options_of_batches_are_refused_with_rows():

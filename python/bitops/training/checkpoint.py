@@ -36,7 +36,10 @@ __all__ = ["Checkpoint", "planned_epochs", "restore", "start_from"]
 FORMAT = "bitops.checkpoint"
 VERSION = 1
 
-_KEYS = {"format", "version", "settings", "history", "best", "position", "generators", "sha256"}
+_KEYS = {
+    *("format", "version", "settings", "history", "best", "position", "generators", "sha256"),
+    "changed",
+}
 _OPTIONAL = {"train_error", "validation_error", "validation_loss"}  # results that an epoch may lack
 
 
@@ -69,7 +72,8 @@ class Checkpoint(Writer):
     of `optimizer.state()`; `order`, the order of the rows in the epoch under way; and `signs.<i>`,
     the packed signs at its start. The metadata entry `bitops` is JSON with `format`, `version`,
     `settings` (what must be equal in the training that resumes), `history`, `position`, the states
-    of all random `generators`, and `sha256` over everything.
+    of all random `generators`, `changed` (which parameters are frozen, and the numbers of the
+    optimizer, as callbacks may have left them), and `sha256` over everything.
 
     Examples
     --------
@@ -157,8 +161,18 @@ def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
         "best": None if best is None else best.number,
         "position": asdict(run.position),
         "generators": describe_generators(_generators(run)),
+        "changed": _changeable(run),
     }
     return description, {name: np.asarray(array, order="C") for name, array in tensors.items()}
+
+
+def _changeable(run: Run) -> dict[str, Any]:
+    """Return what callbacks may change besides arrays, as it is now; `settings` are of the start.
+
+    These are the numbers of parameters that are frozen, and the numbers of the optimizer.
+    """
+    frozen = [i for i, p in enumerate(run.model.parameters()) if not p.trainable]
+    return {"frozen": frozen, "optimizer": run.optimizer.settings()}
 
 
 class _Content(NamedTuple):
@@ -170,6 +184,7 @@ class _Content(NamedTuple):
     order: np.ndarray
     signs: list[BitArray]
     generators: list[dict[str, Any]]
+    changed: dict[str, Any]
     history: History
     position: Position
 
@@ -278,9 +293,25 @@ def _check_content(run: Run, description: dict[str, Any], tensors: Tensors) -> _
             for w, s in zip(words, shapes if position.epoch else [], strict=True)
         ],
         check_generators(description["generators"], _generators(run)),
+        _check_changed(description.get("changed"), run),
         history,
         position,
     )
+
+
+def _check_changed(changed: Any, run: Run) -> dict[str, Any]:
+    """Return what callbacks may have changed; earlier files do not say, so that nothing was."""
+    own = _changeable(run)
+    if changed is None:
+        return own
+    _check_keys("changed", changed, set(own))
+    if not set(changed["frozen"]) <= set(range(len(run.model.parameters()))):
+        raise ValueError(f"frozen must be numbers of parameters, got {changed['frozen']!r:.80}")
+    _check_keys("the numbers of the optimizer", changed["optimizer"], set(own["optimizer"]))
+    for name, value in changed["optimizer"].items():
+        if type(value) is not bool:
+            _check_number(name, value, float)
+    return changed
 
 
 def _check_history(epochs: list[dict[str, Any]], best: Any) -> History:
@@ -339,6 +370,10 @@ def _apply(run: Run, content: _Content) -> None:
     for generator, state in zip(_generators(run), content.generators, strict=True):
         generator.bit_generator.state = state
     run.history, run.position = content.history, content.position
+    for i, parameter in enumerate(run.model.parameters()):
+        parameter.trainable = i not in content.changed["frozen"]
+    for name, value in content.changed["optimizer"].items():
+        setattr(run.optimizer, name, value)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
@@ -352,7 +387,7 @@ def _check_description(description: dict[str, Any]) -> dict[str, Any]:
     version = description.get("version")
     if type(version) is not int or version != VERSION:
         raise ValueError(f"version must be {VERSION}, got {version!r:.80}")
-    _check_keys("the description", description, _KEYS)
+    _check_keys("the description", description, _KEYS, newer={"changed"})
     position = {field.name for field in fields(Position)}
     _check_keys("position", description["position"], position, newer={"rows"})
     return description

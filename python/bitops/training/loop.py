@@ -125,7 +125,8 @@ def fit(
         Measured on the validation data after every epoch: "accuracy", "top_5_accuracy" (or any
         other number), "mae", "mse", "rmse", "r2". History calls them "validation_accuracy" and so
         on; a function goes by its `__name__`. Each is called once before the first step too, with
-        the targets and scores of a few rows, over and over.
+        the targets and scores of a few rows, over and over. Of labels and a teacher's scores,
+        metrics get the labels. Accuracies are for targets that name classes.
     monitor : str, optional
         The quantity by which the best epoch is chosen: "loss", "train_error", "validation_error",
         "validation_loss", or that of a metric. By default it is the validation error, and the
@@ -251,7 +252,8 @@ def fit(
         stream=source.stream,
         accumulate=accumulate,
         recalibrate=recalibrate,
-        metrics=as_metrics(metrics, validation),
+        metrics=as_metrics(metrics, validation, targets),
+        class_weight=source.class_weight,
         callback_settings={k: words for c in called for k, words in c.settings().items()},
     )
     run.monitor = choose_monitor(run, monitor, mode)

@@ -30,7 +30,7 @@ from .losses import (
 from .optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
 from .run import Augment, Data, Epoch, Loss, Trainable
 from .schedules import CosineDecay, ExponentialDecay, Halving, OneCycle, Schedule, StepDecay
-from .scores import METRICS, Metric, metric_named
+from .scores import METRICS, Metric, metric_named, needs_classes
 from .streams import Batch, Stream
 from .targets import Targets, as_sample_weight, labels_of, targets_of
 
@@ -166,7 +166,7 @@ def as_targets(loss: Loss, y: Any, validation: Any) -> Targets:
     return targets_of(loss, y)
 
 
-def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
+def as_metrics(metrics: Any, validation: Any, targets: Targets) -> dict[str, Metric]:
     """Return measures of validation data, given or named, by the names that their values get."""
     found: dict[str, Metric] = {}
     own = {field.name for field in fields(Epoch)}
@@ -189,6 +189,10 @@ def as_metrics(metrics: Any, validation: Any) -> dict[str, Metric]:
         if value in found:
             raise ValueError(
                 f"[fit] metrics must have names of their own, got two of the name {name!r:.80}"
+            )
+        if needs_classes(function) and not targets.has_classes:
+            raise ValueError(
+                f"[fit] metrics must suit the targets, which name no classes here, got {name!r:.80}"
             )
         found[value] = function
     if found and validation is None:
@@ -237,6 +241,7 @@ class Source(NamedTuple):
     data: Data | None = None
     weight: np.ndarray | None = None
     stream: Stream | None = None
+    class_weight: Any = None  # of the batches of the stream
 
 
 @dataclass(frozen=True)
@@ -283,12 +288,15 @@ class Sources:
         steps = check_integer("fit", "steps_per_epoch", steps, 1)
         prefetch = check_integer("fit", "prefetch", prefetch, 0)
         # as they are now, for the batches of all epochs
-        own = replace(self, class_weight=copy.deepcopy(self.class_weight))
-        if self.class_weight is not None:
+        weight = copy.deepcopy(self.class_weight)
+        if weight is not None:
             check_weighing(self.loss)
+            self._check_classes()
             if self.model.out_features is not None:
-                own._weight(np.zeros(0, np.int64), None)
-        return Source(stream=Stream(batches, steps, prefetch, own._batch))
+                weight = _of_classes(np.zeros(0, np.int64), weight, self.model.out_features)
+        own = replace(self, class_weight=weight)
+        stream = Stream(batches, steps, prefetch, own._batch)
+        return Source(stream=stream, class_weight=weight)
 
     def _batch(self, given: Any) -> Batch:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
@@ -318,14 +326,17 @@ class Sources:
             weight = as_sample_weight("fit", "sample_weight", sample_weight, len(y))
         if self.class_weight is None:
             return weight
+        self._check_classes()
+        labels = labels_of(y)
+        of_rows = _of_classes(labels, self.class_weight, self.model.out_features)[labels]
+        return of_rows if weight is None else weight * of_rows
+
+    def _check_classes(self) -> None:
         if not self.targets.has_classes:
             raise ValueError(
                 f"[fit] class_weight must be None for targets without classes, "
                 f"got {self.class_weight!r:.80}"
             )
-        labels = labels_of(y)
-        of_rows = _of_classes(labels, self.class_weight, self.model.out_features)[labels]
-        return of_rows if weight is None else weight * of_rows
 
 
 def check_source(

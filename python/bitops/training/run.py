@@ -223,6 +223,8 @@ class Run:
         Measures of the validation data, by the names that their values get.
     monitor : Monitor, optional
         By what the best epoch is chosen; without it, the last one is kept.
+    class_weight : ndarray or str, optional
+        Of the batches of `stream`; the weights of `data` are in `weight`.
     callback_settings : dict of str to str
         What the callbacks say must be equal in a training that resumes.
     history : History
@@ -272,6 +274,7 @@ class Run:
     recalibrate: int = 0
     metrics: dict[str, Metric] = field(default_factory=dict)
     monitor: Monitor | None = None
+    class_weight: Any = None
     callback_settings: dict[str, str] = field(default_factory=dict)
     history: History = field(default_factory=History)
     position: Position = field(default_factory=Position)

@@ -22,6 +22,7 @@ __all__ = [
     "accuracy",
     "confusion_matrix",
     "metric_named",
+    "needs_classes",
     "r2",
     "rmse",
     "top_k_accuracy",
@@ -186,3 +187,9 @@ def metric_named(name: str) -> Metric | None:
     """Return the function of a name, such as "accuracy" or "top_5_accuracy", if one has it."""
     top = _TOP.fullmatch(name)
     return partial(top_k_accuracy, k=int(top[1])) if top else METRICS.get(name)
+
+
+def needs_classes(metric: Metric) -> bool:
+    """Tell whether a metric compares classes, so that numbers and flags mean nothing to it."""
+    function = metric.func if isinstance(metric, partial) else metric
+    return function in (accuracy, top_k_accuracy)

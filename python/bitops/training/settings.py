@@ -68,7 +68,10 @@ def check_settings(there: dict[str, str], run: Run, *, resumes: bool = False) ->
 
 
 def _compare(there: dict[str, str], here: dict[str, str]) -> None:
-    names = [name for name in {**there, **here} if name not in ("epochs", "recalibrate")]
+    free = {"epochs"}
+    if "recalibrate" in here:  # then what is there is measured anew
+        free.add("recalibrate")
+    names = [name for name in {**there, **here} if name not in free]
     differ = [name for name in names if there.get(name) != here.get(name)]
     # details of what is another thing altogether say nothing
     differ = [name for name in differ if not _is_detail(name)] or differ
@@ -114,6 +117,7 @@ def _describe_options(run: Run) -> dict[str, str]:
     default = choose_monitor(run, None, None)
     options = {
         "sample_weight": run.weight is not None and describe_data(run.weight),
+        "class_weight": run.class_weight is not None and in_words(run.class_weight, ()),
         "steps_per_epoch": run.stream is not None and str(run.batches),
         "accumulate": run.accumulate > 1 and str(run.accumulate),
         "recalibrate": run.recalibrate and str(run.recalibrate),

@@ -23,7 +23,7 @@ import numpy as np
 from ..layers.inputs import as_labels, is_finite
 from ..ops.checks import as_float32, real_array
 
-__all__ = ["TARGETS", "Targets", "as_sample_weight", "labels_of", "takes", "targets_of"]
+__all__ = ["TARGETS", "Targets", "as_sample_weight", "labels_of", "measured", "takes", "targets_of"]
 
 _TOLERANCE = 1e-3  # of a sum of probabilities: float16 is off by as much
 
@@ -76,6 +76,11 @@ def labels_of(targets: np.ndarray) -> np.ndarray:
     if targets.dtype.names:
         return targets["label"]
     return targets if targets.ndim == 1 else targets.argmax(axis=1)
+
+
+def measured(targets: np.ndarray) -> np.ndarray:
+    """Return what metrics get: of labels and a teacher's scores the labels, else the targets."""
+    return targets["label"] if targets.dtype.names else targets
 
 
 def as_sample_weight(where: str, name: str, weight: Any, rows: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from ..layers.inputs import is_finite
 from ..layers.states import same_draws
 from ..ops.array import BitArray
 from .gradients import call_loss, single_number
+from .targets import measured
 
 if TYPE_CHECKING:
     from .run import Run
@@ -30,7 +31,7 @@ def validate(run: Run) -> tuple[float | None, float | None, dict[str, float]]:
     error = None if errors is None else float(np.mean(errors(scores, y)))
     loss, _ = call_loss(run.loss, scores, y)
     metrics = {
-        name: single_number(_called(name), metric(scores, y))
+        name: single_number(_called(name), metric(scores, measured(y)))
         for name, metric in run.metrics.items()
     }
     for name, value in {"validation_loss": loss, **metrics}.items():
@@ -71,7 +72,7 @@ def try_metrics(run: Run) -> None:
         return
     if not is_finite(scores):
         return
-    scores = np.resize(scores, (len(y), *scores.shape[1:]))
+    scores, y = np.resize(scores, (len(y), *scores.shape[1:])), measured(y)
     for name, metric in run.metrics.items():
         try:
             with np.errstate(all="ignore"):
