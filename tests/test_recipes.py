@@ -568,6 +568,28 @@ def test_images_that_cannot_be_moved(name):
         train_small(name, kind, shift=1)
 
 
+@pytest.mark.parametrize(("kind", "size"), (("mnist", 16), ("cifar10", 8)))
+def test_images_that_would_be_moved_away(kind, size):
+    words = rf"^\[train\] shift cannot be {size}: the images have {size} x {size} pixels"
+    with pytest.raises(ValueError, match=words):
+        train_small("bnn-theano", kind, shift=size)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_gradients_are_rounded_where_that_changes_anything(name, kind):
+    if name == "ebp":
+        return
+    if not any(stage.rounds for stage in find(name).setting(kind).stages):
+        with pytest.raises(ValueError, match=r"gradients cannot be 'int6': this recipe multiplies"):
+            train_small(name, kind, epochs=1, gradients="int6")
+        return
+    exact, rounded = (
+        train_small(name, kind, epochs=1, gradients=gradients)[0].model.parameters()
+        for gradients in ("float32", "int6")
+    )
+    assert any(not np.array_equal(a.value, b.value) for a, b in zip(exact, rounded, strict=True))
+
+
 @pytest.mark.parametrize(("gradients", "bits"), (("int8", 8), ("int6", 6)))
 def test_rounded_gradients(gradients, bits):
     trained, _ = train_small("bnn-theano", "mnist", gradients=gradients)

@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     choose_start(args, recipe, setting, files, begun)
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
-    for name, why in setting.refused(plan).items():
+    for name, why in setting.refused(plan, data.image_shape).items():
         args.refuse(f"argument --{name}: not allowed with {recipe.name}: {why}")
     setting.check_start(Job(data, plan, args.seed, start=args.start, files=files))
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)

@@ -396,12 +396,21 @@ class Sequential(Model, TrainingLayer):
             Source of the random rounding. Each layer gets its own stream.
         bits : int in 2..8, default 8
             With 6, products are faster still, and gradients noisier.
+
+        Raises
+        ------
+        ValueError
+            If there are no such layers.
         """
         check_integer("round_gradients", "bits", bits, 2, 8)
         sequence = as_seed_sequence("round_gradients", seed)
-        for layer in all_layers(self.flat_layers()):
-            if hasattr(layer, "rounding"):
-                layer.rounding = ByteGradient(sequence.spawn(1)[0], bits)
+        layers: list[Any] = [x for x in all_layers(self.flat_layers()) if hasattr(x, "rounding")]
+        if not layers:
+            raise ValueError(
+                f"[round_gradients] the model must have layers with binary weights, got {self!r}"
+            )
+        for layer in layers:
+            layer.rounding = ByteGradient(sequence.spawn(1)[0], bits)
 
     @classmethod
     def of_layers(cls, layers: Sequence, input_shape: Sequence[int] | None = None) -> Sequential:

@@ -182,6 +182,8 @@ class Stage:
         Changes the images of each step.
     name : str
         What the output calls it, where there are several.
+    rounds : bool
+        Whether gradients are multiplied by bits, and may be rounded for that.
     """
 
     build: Callable[[Job], Sequential]
@@ -190,6 +192,7 @@ class Stage:
     loss: Loss = squared_hinge
     augment: Augment | None = None
     name: str = "training"
+    rounds: bool = True
 
     def start(self, job: Job) -> Sequential:
         """Make the network as the training begins with it; a checkpoint to go on from is not read.
@@ -205,7 +208,7 @@ class Stage:
         data, plan = job.data, job.plan
         model = self.start(job)
         job.say(f"net      {describe(model)}")
-        if plan.gradients != "float32":
+        if plan.gradients != "float32" and self.rounds:
             model.round_gradients(job.seed, GRADIENTS[plan.gradients])
         history = fit(
             model,
@@ -340,9 +343,20 @@ class Setting:
         if job.start is not None and isinstance(stage, Stage):
             stage.start(replace(job, files=job.files.of_stage(1, len(self.stages))))
 
-    def refused(self, plan: Plan) -> dict[str, str]:
-        """Return the numbers of a plan that one of the stages cannot follow, with the reasons."""
-        return {name: why for stage in self.stages for name, why in stage.refused(plan).items()}
+    def refused(self, plan: Plan, image_shape: tuple[int, ...]) -> dict[str, str]:
+        """Return the numbers of a plan that cannot be followed, each with the reason.
+
+        Those are the numbers that one of the stages refuses, that change nothing in any of them, or
+        that leave nothing of the images.
+        """
+        found = {name: why for stage in self.stages for name, why in stage.refused(plan).items()}
+        rounds = any(isinstance(stage, Stage) and stage.rounds for stage in self.stages)
+        if plan.gradients != "float32" and not rounds:
+            found.setdefault("gradients", "this recipe multiplies no gradients by bits")
+        if plan.shift >= min(image_shape[:2]):
+            size = " x ".join(map(str, image_shape[:2]))
+            found.setdefault("shift", f"the images have {size} pixels")
+        return found
 
     def preprocessing_of(self, plan: Plan) -> str:
         """Name the preprocessing of a plan.

@@ -125,30 +125,36 @@ BNN_TORCH = Recipe(
 
 
 def connect_settings(
-    dense: Blocks, conv: Blocks, published: Mapping[str, str], *, quick_epochs: int
+    dense: Blocks,
+    conv: Blocks,
+    published: Mapping[str, str],
+    *,
+    quick_epochs: int,
+    rounds: bool = True,
 ) -> dict[str, Setting]:
     """Return the settings of BinaryConnect for networks of some blocks.
 
     `published` are the figures of the source by data set, `quick_epochs` those of a short training
-    on MNIST.
+    on MNIST, and `rounds` is as of `Stage`.
     """
+    stage = partial(Stage, rounds=rounds)
     return {
         "mnist": Setting(
             plan=Plan(width=2048, epochs=250, batch_size=100, lr=1e-3),
-            stages=(Stage(partial(mlp, dense), adam, exponential(3e-3)),),
+            stages=(stage(partial(mlp, dense), adam, exponential(3e-3)),),
             quick={"epochs": quick_epochs},
             published=published["mnist"],
         ),
         "cifar10": Setting(
             plan=Plan(width=128, epochs=500, batch_size=50, lr=3e-3),
-            stages=(Stage(partial(convnet, conv, units=8), adam, exponential(2e-3 / 3)),),
+            stages=(stage(partial(convnet, conv, units=8), adam, exponential(2e-3 / 3)),),
             quick={"width": 32, "epochs": 6},
             preprocessing="whitened",
             published=published["cifar10"],
         ),
         "svhn": Setting(
             plan=Plan(width=64, epochs=200, batch_size=50, lr=1e-2),
-            stages=(Stage(partial(convnet, conv, units=16), adam, exponential(3e-4)),),
+            stages=(stage(partial(convnet, conv, units=16), adam, exponential(3e-4)),),
             quick={"width": 32, "epochs": 4},
             preprocessing="local_contrast",
             published=published["svhn"],
@@ -180,7 +186,11 @@ FLOAT32 = Recipe(
     paper=f"{BNN} (no regularization)",
     code="MatthieuCourbariaux/BinaryConnect",
     settings=connect_settings(
-        FLOAT, FLOAT, {"mnist": "1.3", "cifar10": "10.94", "svhn": "2.44"}, quick_epochs=10
+        FLOAT,
+        FLOAT,
+        {"mnist": "1.3", "cifar10": "10.94", "svhn": "2.44"},
+        quick_epochs=10,
+        rounds=False,
     ),
     tested="float32 weights and activations",
     notes="start weights as in He et al., 2015; SVHN as in binaryconnect",

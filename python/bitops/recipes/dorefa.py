@@ -80,7 +80,8 @@ def dorefa_adam(model: Sequential, lr: float) -> Optimizer:
 
 
 PLAN = Plan(width=48, epochs=200, batch_size=128, lr=1e-3, dropout=0.5)
-STAGES = (Stage(dorefa_net, dorefa_adam, halved(100, 200), cross_entropy),)
+# Products of codes of several bits go through float32 in the backward pass.
+STAGES = (Stage(dorefa_net, dorefa_adam, halved(100, 200), cross_entropy, rounds=False),)
 
 DOREFA = Recipe(
     name="dorefa",

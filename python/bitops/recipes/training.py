@@ -57,7 +57,7 @@ def train(setting: Setting, job: Job) -> Trained:
         If one of the stages cannot follow the plan, or the first one cannot start from a
         checkpoint; then none has begun.
     """
-    for name, why in setting.refused(job.plan).items():
+    for name, why in setting.refused(job.plan, job.data.image_shape).items():
         raise ValueError(f"[train] {name} cannot be {getattr(job.plan, name)!r}: {why}")
     stages, model, histories = setting.stages, job.previous, []
     if job.start is not None and not setting.takes_start:

@@ -232,7 +232,7 @@ def fit(
         source = sources.of_rows(x, y, sample_weight, batch_size)
     else:
         source = sources.of_batches(x, steps_per_epoch, prefetch)
-    check_source(source, sample_weight, steps_per_epoch, recalibrate)
+    check_source(model, source, sample_weight, steps_per_epoch, recalibrate)
     rng = as_generator("fit", seed)
     chosen = as_optimizer(model, optimizer)
     run = Run(

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..layers.base import Layer, check_least_rows
+from ..layers.base import Layer, all_layers, check_least_rows
 from ..layers.container import check_layers
 from ..layers.inputs import Activation, as_rows
+from ..layers.norm import BatchNorm
 from ..ops.array import BitArray
 from ..ops.checks import as_float32, check_integer, check_rate
 from .callbacks import Callback
@@ -340,9 +341,14 @@ class Sources:
 
 
 def check_source(
-    source: Source, sample_weight: Any, steps_per_epoch: Any, recalibrate: int
+    model: Trainable, source: Source, sample_weight: Any, steps_per_epoch: Any, recalibrate: int
 ) -> None:
-    """Refuse options of rows with batches, and options of batches with rows."""
+    """Refuse options of rows with batches, options of batches with rows, and one of some models."""
+    norms = (layer for layer in all_layers(model.flat_layers()) if isinstance(layer, BatchNorm))
+    if recalibrate and not any(norms):
+        raise ValueError(
+            f"[fit] recalibrate must be 0 for a model without BatchNorm, got {recalibrate}"
+        )
     if source.data is None and sample_weight is not None:
         raise ValueError("[fit] sample_weight must come with each batch, got one for all")
     if source.data is None and recalibrate:
