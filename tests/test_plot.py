@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitops.cli import main as cli
-from bitops.cli.charts import MAX_LAYERS, kept_epoch
+from bitops.cli.charts import MAX_LAYERS, draw_layers, find_mark
 from bitops.cli.plot import plot
 from bitops.cli.report import make_report
 from bitops.cli.runs import Record, read_record, write_record
@@ -80,7 +80,7 @@ def test_plot_draws_the_numbers(tmp_path, drawn):
     loss, validation = curves.axes[0].lines[0], curves.axes[1].lines[1]
     rates = [epoch.learning_rate for epoch in history.epochs]
     assert list(curves.axes[2].lines[0].get_ydata()) == rates
-    kept = f"kept: epoch {history.best.number}"
+    kept = f"smallest validation error: epoch {history.best.number}"
     for axes in (*curves.axes, flips.axes[0]):
         assert list(axes.lines[-1].get_xdata()) == [history.best.number] * 2
         assert axes.get_legend().texts[-1].get_text() == kept
@@ -169,7 +169,11 @@ def test_labels(tmp_path, drawn):
     path.write_text(f"{TABLE},flips/$a$,flips/_b,latent/$c$/0.5\n1,1,1,1,1,1,1\n")
     plot(path)
     texts = drawn[1].axes[0].get_legend().texts
-    assert [text.get_text() for text in texts] == [r"\$a\$", " _b", "kept: epoch 1"]
+    assert [text.get_text() for text in texts] == [
+        r"\$a\$",
+        " _b",
+        "smallest validation error: epoch 1",
+    ]
     assert drawn[2].axes[0].get_title() == r"\$c\$"
 
 
@@ -199,6 +203,42 @@ def write_log(path, columns):
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
+def test_metrics_get_charts_and_numbers_no_errors(tmp_path, drawn):
+    """A regression has no errors to draw; r2 may be below 0."""
+    path = tmp_path / "log.csv"
+    x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+    options = {"loss": "mse", "metrics": ["r2", "mae"], "validation": (x, x[:, 0]), "verbose": 0}
+    history = Sequential(Dense(5, 1)).fit(x, x[:, 0], epochs=3, callbacks=Log(path), **options)
+    plot(path)
+    labels = [axes.get_ylabel().removesuffix(" (log scale)") for axes in drawn[0].axes]
+    assert labels == ["mean loss", "r2", "mae", "learning rate"]
+    found = [epoch.metrics["validation_r2"] for epoch in history.epochs]
+    assert list(drawn[0].axes[1].lines[0].get_ydata()) == pytest.approx(found)
+    best = min(history.epochs, key=lambda epoch: epoch.validation_loss).number
+    words = drawn[0].axes[0].get_legend().texts[-1].get_text()
+    assert words == f"smallest validation loss: epoch {best}"
+
+
+def test_no_two_lines_look_the_same(tmp_path, drawn):
+    path = tmp_path / "log.csv"
+    write_log(path, {f"flips/{i}.x": [0.5, 0.25] for i in range(MAX_LAYERS)})
+    plot(path)
+    lines = [line for line in drawn[1].axes[0].lines if line.get_label().endswith(".x")]
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(looks) == len(lines) == MAX_LAYERS
+
+
+@pytest.mark.parametrize("layers", [2, 13, MAX_LAYERS])
+def test_charts_of_many_layers_keep_their_height_in_a_report(layers):
+    figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
+    figure.set_size_inches(4.8, 3.2)
+    row = {"epoch": 1.0, **{f"flips/{i}.BinaryConv2D": 0.5 for i in range(layers)}}
+    draw_layers(figure.subplots(), [row], "flips", None, below=True)
+    figure.draw_without_rendering()
+    box, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+    assert box.height / figure.dpi > 1.5 and not legend.overlaps(box)
+
+
 def test_scales_begin_at_zero_or_are_said_to_be_logarithmic(tmp_path, drawn):
     path = tmp_path / "log.csv"
     falls, stays, zero = [10.0, 1.0, 0.1], [0.5, 0.4, 0.45], [0.0, 0.0, 0.0]
@@ -219,9 +259,11 @@ def test_the_epoch_that_is_kept():
         {"epoch": i, "validation_error": error, "validation_loss": loss}
         for i, (error, loss) in enumerate(zip(errors, losses, strict=True), 1)
     ]
-    assert kept_epoch(rows) == 2
-    assert kept_epoch([row | {"validation_error": None} for row in rows]) == 3
-    assert kept_epoch([{"epoch": 1, "validation_error": None}]) is None
+    assert find_mark(rows) == (2, "smallest validation error: epoch 2")
+    by_loss = find_mark([row | {"validation_error": None} for row in rows])
+    assert by_loss == (3, "smallest validation loss: epoch 3")
+    assert find_mark([{"epoch": 1, "validation_error": None}]) is None
+    assert find_mark(rows, 1) == (1, "kept: epoch 1")
 
 
 def test_legends_hide_nothing(tmp_path, drawn):
@@ -287,12 +329,12 @@ def test_the_epoch_that_a_run_kept_is_marked(tmp_path, drawn):
     write_record(tmp_path, replace(record, best_epoch=3))
     assert cli.main(["plot", str(tmp_path)]) == 0
     marks = [figure.axes[1].get_legend().texts[-1].get_text() for figure in drawn]
-    assert marks == ["kept: epoch 2", "kept: epoch 3"]
-    text = make_report(tmp_path)
-    stages = text.split("Training of stage 2")
-    assert [[f"kept: epoch {n}" in part for n in (1, 2, 3)] for part in stages] == [
-        [False, True, False],
-        [False, False, True],
+    expected = ["smallest validation error: epoch 2", "kept: epoch 3"]
+    assert marks == expected
+    stages = make_report(tmp_path).split("Training of stage 2")
+    assert [[words in stage for words in expected] for stage in stages] == [
+        [True, False],
+        [False, True],
     ]
 
 

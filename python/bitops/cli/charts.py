@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ..training.log import Row
@@ -18,19 +18,25 @@ if TYPE_CHECKING:
 __all__ = [
     "LAYERS",
     "WEIGHTS",
+    "Mark",
     "check_rows",
     "draw_errors",
     "draw_layers",
     "draw_loss",
+    "draw_metric",
     "draw_rate",
     "draw_weights",
+    "find_mark",
+    "find_metrics",
+    "has_errors",
     "has_layers",
-    "kept_epoch",
     "set_title",
 ]
 
 MAX_LAYERS = 40  # in a picture: it takes 6 s, those of thousands would take minutes
 LARGEST = 1e15  # of what is drawn: axes of larger numbers fail in many ways
+_STYLES = ("-", "--", ":", "-.")  # of ten lines each, which have the colours in turn
+_LINES, _LINE = 4, 0.2  # of a legend below axes: what charts have room for, and inches of one more
 FALL = 20  # of a curve, from which on its axis is logarithmic
 # What is drawn by layer: the beginning of the columns, and the label of the axis.
 LAYERS = {
@@ -58,16 +64,42 @@ def check_rows(where: str, log: Any, rows: list[Row]) -> None:
 _HISTOGRAM = r"latent/[^/]+/-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?"
 
 
-def kept_epoch(rows: list[Row]) -> float | None:
-    """Return the epoch whose model `fit` keeps, if it was not asked for another one.
+class Mark(NamedTuple):
+    """An epoch that charts mark, and why."""
 
-    That is the one with the smallest validation error, or loss where targets are numbers.
+    epoch: float
+    words: str
+
+
+def find_mark(rows: list[Row], kept: int | None = None) -> Mark | None:
+    """Return the mark of the epoch that was kept; of the best one if that is not known.
+
+    A log does not say which one was kept. By default `fit` keeps that with the smallest validation
+    error, or loss where targets are numbers.
     """
+    if kept is not None:
+        return Mark(kept, f"kept: epoch {kept}")
     for column in ("validation_error", "validation_loss"):
         values = [(value, row["epoch"]) for row in rows if (value := row.get(column)) is not None]
         if values:
-            return min(values, key=lambda pair: pair[0])[1]
+            epoch = min(values, key=lambda pair: pair[0])[1]
+            assert epoch is not None  # no log is without
+            return Mark(epoch, f"smallest {column.replace('_', ' ')}: epoch {epoch:g}")
     return None
+
+
+def find_metrics(rows: list[Row]) -> list[str]:
+    """Return the columns of metrics of the validation data."""
+    return [name for name in rows[0] if name.startswith("validation_") and name not in _OWN]
+
+
+def has_errors(rows: list[Row]) -> bool:
+    """Tell whether targets had errors; numbers have none."""
+    return any(row.get(name) is not None for row in rows for name in _ERRORS)
+
+
+_ERRORS = {"train_error": "training", "validation_error": "validation"}
+_OWN = ("validation_error", "validation_loss")
 
 
 def has_layers(rows: list[Row], prefix: str) -> bool:
@@ -101,32 +133,39 @@ def _first(layers: dict, what: str) -> tuple[dict, str]:
     return kept, f"{what} (first {MAX_LAYERS} of {len(layers):,} layers)"
 
 
-def draw_loss(axes: Any, rows: list[Row], kept: float | None, *, below: bool = False) -> None:
+def draw_loss(axes: Any, rows: list[Row], mark: Mark | None, *, below: bool = False) -> None:
     """Draw the mean loss over the epochs."""
     labels = {"loss": "training", "validation_loss": "validation"}
-    _lines(axes, rows, labels, "mean loss", kept=kept, below=below)
+    _lines(axes, rows, labels, "mean loss", mark=mark, below=below)
 
 
-def draw_errors(axes: Any, rows: list[Row], kept: float | None, *, below: bool = False) -> None:
+def draw_errors(axes: Any, rows: list[Row], mark: Mark | None, *, below: bool = False) -> None:
     """Draw the errors over the epochs."""
-    labels = {"train_error": "training", "validation_error": "validation"}
-    _lines(axes, rows, labels, "error, %", 100, kept=kept, below=below, may_be_log=False)
+    _lines(axes, rows, _ERRORS, "error, %", 100, mark=mark, below=below, may_be_log=False)
 
 
-def draw_rate(axes: Any, rows: list[Row], kept: float | None, *, below: bool = False) -> None:
+def draw_metric(
+    axes: Any, rows: list[Row], name: str, mark: Mark | None, *, below: bool = False
+) -> None:
+    """Draw a metric of the validation data, a column of `find_metrics`, over the epochs."""
+    words = _shown(name.removeprefix("validation_").replace("_", " "))
+    _lines(axes, rows, {name: "validation"}, words, mark=mark, below=below, may_be_log=False)
+
+
+def draw_rate(axes: Any, rows: list[Row], mark: Mark | None, *, below: bool = False) -> None:
     """Draw the learning rate over the epochs."""
     labels = {"learning_rate": "learning rate"}
-    _lines(axes, rows, labels, "learning rate", kept=kept, below=below)
+    _lines(axes, rows, labels, "learning rate", mark=mark, below=below)
 
 
 def draw_layers(
-    axes: Any, rows: list[Row], what: str, kept: float | None, *, below: bool = False
+    axes: Any, rows: list[Row], what: str, mark: Mark | None, *, below: bool = False
 ) -> None:
     """Draw a line for each layer, of one of `LAYERS`."""
     prefix, label = LAYERS[what]
     columns = [name for name in rows[0] if name.startswith(prefix)]
     labels, label = _first({name: _label(name.removeprefix(prefix)) for name in columns}, label)
-    _lines(axes, rows, labels, label, 100, kept=kept, below=below)
+    _lines(axes, rows, labels, label, 100, mark=mark, below=below)
 
 
 def _lines(
@@ -136,21 +175,24 @@ def _lines(
     label: str,
     factor: float = 1,
     *,
-    kept: float | None,
+    mark: Mark | None,
     below: bool,
     may_be_log: bool = True,
 ) -> None:
     """Draw named columns over the epochs, except those without any number."""
     epochs = [row["epoch"] for row in rows]
-    drawn = []
+    drawn: list[float] = []
+    count = 0
     for column, name in labels.items():
         values = [row.get(column) for row in rows]
         if any(value is not None for value in values):
             points = [math.nan if value is None else factor * value for value in values]
-            axes.plot(epochs, points, marker="." if len(rows) < 50 else None, label=name)
+            look = {"color": f"C{count % 10}", "linestyle": _STYLES[count // 10 % len(_STYLES)]}
+            count += 1
+            axes.plot(epochs, points, marker="." if len(rows) < 50 else None, label=name, **look)
             drawn += [point for point in points if not math.isnan(point)]
-    if kept is not None:
-        axes.axvline(kept, color="gray", linestyle="--", linewidth=1, label=f"kept: epoch {kept:g}")
+    if mark is not None:
+        axes.axvline(mark.epoch, color="gray", linestyle="--", linewidth=1, label=mark.words)
     # zeros have no place on a logarithmic axis
     is_log = may_be_log and bool(drawn) and 0 < FALL * min(drawn) < max(drawn)
     if is_log:
@@ -170,6 +212,10 @@ def _add_legend(axes: Any, below: bool) -> None:
         return
     if below:
         columns = 2 if count > 3 else count
+        more = math.ceil(count / columns) - _LINES
+        if more > 0:  # so that the axes keep their height
+            width, height = axes.figure.get_size_inches()
+            axes.figure.set_size_inches(width, height + _LINE * more)
         axes.figure.legend(loc="outside lower left", ncols=columns, fontsize=9, frameon=False)
     else:
         place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.03)}

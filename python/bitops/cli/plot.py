@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "plot",
         help="draw the log of a training as PNG pictures",
-        description="Draw loss, errors and learning rate, flip ratios, saturated activations and "
-        "histograms of latent weights from a log, as `bitops train --log` writes it, even while "
-        "the training still runs. Needs matplotlib.",
+        description="Draw loss, errors, metrics and learning rate, flip ratios, saturated "
+        "activations and histograms of latent weights from a log, as `bitops train --log` writes "
+        "it, even while the training still runs. Needs matplotlib.",
     )
     parser.add_argument(
         "log",
@@ -81,14 +82,14 @@ def plot(
     title : sequence of str, optional
         Lines above each picture, by default the name of the log.
     kept : int, optional
-        The epoch whose model is kept, by default that with the smallest validation error, or loss
-        where targets are numbers.
+        The epoch whose model is kept, which a log does not say. Without it, the one with the
+        smallest validation error is marked, or loss where targets are numbers.
 
     Returns
     -------
     list of Path
-        `<log>-curves.png` with loss, errors and learning rate; `<log>-flips.png` with the flip
-        ratios; `<log>-saturation.png`; and `<log>-weights.png` with the histograms of latent
+        `<log>-curves.png` with loss, errors, metrics and learning rate; `<log>-flips.png` with the
+        flip ratios; `<log>-saturation.png`; and `<log>-weights.png` with the histograms of latent
         weights at the beginning, in the middle and at the end. The log may lack data for the last
         three.
 
@@ -101,8 +102,8 @@ def plot(
 
     Notes
     -----
-    A dashed line marks the epoch whose model is kept. Of more than 40 layers a picture shows the
-    first 40, and says so.
+    A dashed line marks the epoch; the legend says which it is. Of more than 40 layers a picture
+    shows the first 40, and says so.
     """
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..training.log import read_log
@@ -115,54 +116,57 @@ def plot(
     folder = log.parent if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     words = [printable(line) for line in ([log.name] if title is None else title)]
-    marked = charts.kept_epoch(rows) if kept is None else kept
+    mark = charts.find_mark(rows, kept)
     written = []
     for name, draw in _PICTURES.items():
         figure = new_figure("plot")
-        if draw(figure, rows, marked):
+        if draw(figure, rows, mark):
             charts.set_title(figure, words)
             written.append(folder / f"{log.stem}-{name}.png")
             save_figure("plot", figure, written[-1])
     return written
 
 
-def _curves(figure: Any, rows: list[Row], kept: float | None) -> bool:
-    """Draw loss, errors and learning rate below each other, over the epochs."""
-    figure.set_size_inches(9, 9)
-    grid = figure.subplots(3, sharex=True, height_ratios=(3, 3, 2))
-    for axes, draw in zip(
-        grid, (charts.draw_loss, charts.draw_errors, charts.draw_rate), strict=True
-    ):
-        draw(axes, rows, kept)
+def _curves(figure: Any, rows: list[Row], mark: charts.Mark | None) -> bool:
+    """Draw loss, errors, metrics and learning rate below each other, over the epochs."""
+    draws: list[Callable[..., None]] = [charts.draw_loss]
+    draws += [charts.draw_errors] if charts.has_errors(rows) else []
+    draws += [partial(charts.draw_metric, name=name) for name in charts.find_metrics(rows)]
+    heights = [3] * len(draws) + [2]
+    draws.append(charts.draw_rate)
+    figure.set_size_inches(9, 1 + sum(heights))
+    grid = figure.subplots(len(draws), sharex=True, height_ratios=heights)
+    for axes, draw in zip(grid, draws, strict=True):
+        draw(axes, rows, mark=mark)
         axes.label_outer()
     return True
 
 
-def _flips(figure: Any, rows: list[Row], kept: float | None) -> bool:
-    return _by_layer(figure, rows, "flips", kept)
+def _flips(figure: Any, rows: list[Row], mark: charts.Mark | None) -> bool:
+    return _by_layer(figure, rows, "flips", mark)
 
 
-def _saturation(figure: Any, rows: list[Row], kept: float | None) -> bool:
-    return _by_layer(figure, rows, "saturation", kept)
+def _saturation(figure: Any, rows: list[Row], mark: charts.Mark | None) -> bool:
+    return _by_layer(figure, rows, "saturation", mark)
 
 
-def _by_layer(figure: Any, rows: list[Row], what: str, kept: float | None) -> bool:
+def _by_layer(figure: Any, rows: list[Row], what: str, mark: charts.Mark | None) -> bool:
     """Draw a line for each layer; nothing without columns for them."""
     if not charts.has_layers(rows, charts.LAYERS[what][0]):
         return False
     figure.set_size_inches(9, 5)
-    charts.draw_layers(figure.subplots(), rows, what, kept)
+    charts.draw_layers(figure.subplots(), rows, what, mark)
     return True
 
 
-def _weights(figure: Any, rows: list[Row], kept: float | None) -> bool:
+def _weights(figure: Any, rows: list[Row], mark: charts.Mark | None) -> bool:
     if not charts.has_layers(rows, charts.WEIGHTS):
         return False
     charts.draw_weights(figure, rows, COLUMNS, PANEL)
     return True
 
 
-_PICTURES: dict[str, Callable[[Any, list[Row], float | None], bool]] = {
+_PICTURES: dict[str, Callable[[Any, list[Row], charts.Mark | None], bool]] = {
     "curves": _curves,
     "flips": _flips,
     "saturation": _saturation,

@@ -91,9 +91,9 @@ def make_report(folder: Path, data_folder: Path | None = None) -> str:
     else:
         parts += _results(record, packed, model.stat().st_size, data_folder)
     for number, rows in enumerate(logs.values(), 1):
-        is_last = number == len(logs)
-        kept = record.best_epoch if is_last and record.best_epoch else charts.kept_epoch(rows)
-        parts += _curves(rows, kept, f" of stage {number}" if len(logs) > 1 else "")
+        kept = record.best_epoch if number == len(logs) else None  # it is of the last stage
+        mark = charts.find_mark(rows, kept)
+        parts += _curves(rows, mark, f" of stage {number}" if len(logs) > 1 else "")
     return page.make_page(f"{record.recipe} on {record.data.split(':')[0]}", [*parts, _end(record)])
 
 
@@ -271,20 +271,19 @@ def _network(packed: Packed) -> str:
     )
 
 
-def _curves(rows: list[Row], kept: float | None, stage: str) -> Iterator[str]:
+def _curves(rows: list[Row], mark: charts.Mark | None, stage: str) -> Iterator[str]:
     """Yield the charts of a log."""
 
     def drawn(name: str, draw: Any, *more: Any) -> str:
         made = new_figure("report")
         made.set_size_inches(SIZE)
-        draw(made.subplots(), rows, *more, kept, below=True)
+        draw(made.subplots(), rows, *more, mark, below=True)
         return page.figure(page.chart(made, f"{name}{stage}"))
 
-    curves = [
-        drawn("loss", charts.draw_loss),
-        drawn("errors", charts.draw_errors),
-        drawn("learning rate", charts.draw_rate),
-    ]
+    curves = [drawn("loss", charts.draw_loss)]
+    curves += [drawn("errors", charts.draw_errors)] if charts.has_errors(rows) else []
+    curves += [drawn(name, charts.draw_metric, name) for name in charts.find_metrics(rows)]
+    curves.append(drawn("learning rate", charts.draw_rate))
     curves += [
         drawn(what, charts.draw_layers, what)
         for what, (prefix, _) in charts.LAYERS.items()
