@@ -1,6 +1,7 @@
 """Trainings that start from the network of another one, and on all images."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -156,6 +157,7 @@ def digits(tmp_path):
     return str(tmp_path / "digits.npz")
 
 
+@pytest.mark.filterwarnings("ignore:.*resume goes on to epoch 3")
 def test_commands(digits, tmp_path, capsys):
     first, second = str(tmp_path / "first"), tmp_path / "second"
     call = ["train", "bnn-theano", "--data", digits, *SMALL]
@@ -179,10 +181,17 @@ def test_commands(digits, tmp_path, capsys):
     assert words.endswith(f"argument --start: the run began with {start}, got {digits}")
     words = usage_error(capsys, *call, "--run", first, "--resume", "--start", start)
     assert words.endswith(f"argument --start: the run began with random weights, got {start}")
+    longer = [*call, "--run", str(second), "--all-images", "--resume", "--epochs", "3"]
+    for _ in range(2):
+        assert cli.main(longer) == 0
+    record = json.loads((second / "run.json").read_text())
+    assert record["command"].split("\n") == [shlex.join(["bitops", *c]) for c in (again, longer)]
+    assert record["settings"].startswith("3 epochs") and record["best_epoch"] == 3
     for command in ("report", "plot"):
         assert cli.main([command, str(second)]) == 0
     report = (second / "report.html").read_text()
-    assert "kept: epoch 2, the last one, without validation images" in report
+    assert "kept: epoch 3, the last one, without validation images" in report
+    assert all(shlex.join(["bitops", *command]) in report for command in (again, longer))
 
 
 def test_a_run_without_a_checkpoint_starts_there_again(digits, tmp_path, capsys):

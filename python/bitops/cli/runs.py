@@ -11,7 +11,7 @@ A recipe of several stages has a log and a checkpoint for each: log.1.csv, log.2
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -44,6 +44,7 @@ class Record:
     recipe, title, source, data, preprocessing, settings : str
         As `bitops train` prints them.
     command : str
+        A line for the command that began the run, and for each that went on with other settings.
     folder : str
         Where the data is, an absolute path.
     start : str, optional
@@ -74,6 +75,13 @@ class Record:
     validation_error: float | None = None
     test_error: float | None = None
     seconds: float | None = None
+
+    def after(self, begun: Record) -> Record:
+        """Return this record with the commands before, to which one of other settings is added."""
+        commands = (
+            [begun.command] if self.settings == begun.settings else [begun.command, self.command]
+        )
+        return replace(self, command="\n".join(commands))
 
     @property
     def words(self) -> list[str]:

@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
         if begun is not None:
-            record = replace(record, command=begun.command)
+            record = record.after(begun)
         job = replace(job, callbacks=(results.Begin(args.folder, record),))
     try:
         trained = train(setting, job)
