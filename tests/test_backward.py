@@ -318,6 +318,11 @@ def test_bytes_have_2_to_8_bits(bits):
         Sequential(BinaryDense(3, 2)).round_gradients(0, bits)
 
 
+def test_models_without_binary_weights_have_nothing_to_round():
+    with pytest.raises(ValueError, match=r"^\[round_gradients\] the model must have layers with"):
+        Sequential(BatchNorm(3), Sign()).round_gradients(0)
+
+
 def test_empty():
     codes, step = ByteGradient(1).round(np.empty((0, 4), np.float32))
     assert codes.shape == (0, 4)

@@ -103,6 +103,15 @@ def test_the_layer_is_left_as_it_was():
     assert (dense.weight.grad == 7).all()
 
 
+def test_frozen_parameters_are_left_out():
+    frozen = BatchNorm(8)
+    frozen.trainable = False
+    assert [row.name for row in check_gradients(frozen, X).rows] == ["input"]
+    dense = Dense(8, 3, seed=0)
+    dense.bias.trainable = False
+    assert [row.name for row in check_gradients(dense, X).rows] == ["input", "weight"]
+
+
 class Scale(TrainingLayer):
     """y = x * s + t, right."""
 

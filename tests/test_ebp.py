@@ -230,6 +230,9 @@ def test_a_training_that_diverges_ends_in_an_error_alone(lr, keep, sizes):
         (lambda: EBP([3, 2]).fit(np.ones((0, 3)), np.zeros(0, int)), ValueError),
         (lambda: EBP([3, 2]).fit(np.ones((2, 3)), []), TypeError),  # not integers
         (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], epochs=0), ValueError),
+        (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], optimizer="adam"), TypeError),
+        (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], loss="mse", schedule=1.0), TypeError),
+        (lambda: EBP([3, 2]).fit(np.ones((2, 3)), [0, 1], recalibrate=2), ValueError),
         (lambda: EBP([3, 2]).error_rate(np.ones((2, 3)), [0]), ValueError),
     ],
 )

@@ -92,6 +92,7 @@ REFUSED = {
     "epochs: negative": ({"epochs": -1}, ValueError, "epochs must be at least 1"),
     "verbose: text": ({"verbose": "no"}, TypeError, "verbose must be an integer"),
     "blas: number": ({"blas": 1}, TypeError, "blas must be True or False"),
+    "prefetch: text": ({"prefetch": "x"}, TypeError, "prefetch must be an integer"),
     "resume: number": ({"resume": 3}, TypeError, "resume must be a path"),
     "seed: negative": ({"seed": -1}, ValueError, "seed must be"),
     "seed: float": ({"seed": 1.5}, TypeError, "seed must be"),

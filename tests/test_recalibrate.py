@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bitops.cli import main as cli
-from bitops.layers import BatchNorm, Sequential, ShiftBatchNorm
+from bitops.layers import BatchNorm, Dense, Sequential, ShiftBatchNorm
 from bitops.models import mlp
 from bitops.quantizers import ap2
 from bitops.training import Checkpoint, Log, read_log, recalibrate
@@ -127,6 +127,11 @@ def test_resume_is_exact(tmp_path, step):
     assert_same(model, whole)
     errors = [[epoch.validation_error for epoch in h.epochs] for h in (history, resumed)]
     assert errors[0] == errors[1]
+
+
+def test_models_without_batch_normalisation_are_refused():
+    with pytest.raises(ValueError, match="recalibrate must be 0 for a model without BatchNorm"):
+        Sequential(Dense(96, 4)).fit(X, Y, recalibrate=100)
 
 
 def test_statistics_taken_anew_are_not_left_by_a_resume(tmp_path):

@@ -5,6 +5,8 @@ from bitops.training.schedules import (
     CosineDecay,
     ExponentialDecay,
     Halving,
+    OneCycle,
+    PerStep,
     StepDecay,
     Stretched,
     Warmup,
@@ -89,6 +91,9 @@ def test_stretched():
         (lambda: CosineDecay(1.0, -0.1), "CosineDecay"),
         (lambda: Warmup(CosineDecay(1.0), -1), "Warmup"),
         (lambda: Stretched(CosineDecay(1.0), 0), "Stretched"),
+        (lambda: Warmup(OneCycle(1.0), 1), "Warmup"),
+        (lambda: Stretched(PerStep(CosineDecay(1.0)), 1), "Stretched"),
+        (lambda: PerStep(OneCycle(1.0)), "PerStep"),
     ],
 )
 def test_bad_settings(make, name):

@@ -116,7 +116,7 @@ def filter_sheet(packed: Packed, shape: tuple[int, ...]) -> tuple[np.ndarray, in
     largest = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     pixels = (127.5 + 127.5 * shown / np.where(largest == 0, 1, largest)).astype(np.uint8)
     count, height, width, channels = pixels.shape
-    across = COLUMNS if max(height, width) > 8 else 2 * COLUMNS
+    across = min(count, COLUMNS if max(height, width) > 8 else 2 * COLUMNS)
     down = -(-count // across)
     gap = max(1, width // 8)
     sheet = np.zeros((down * (height + gap), across * (width + gap), channels + 1), np.uint8)

@@ -52,7 +52,7 @@ figure { margin: 0; min-width: 0 } figcaption { margin-top: .2rem }
 svg { display: block; width: 100%; height: auto; stroke-linejoin: round }
 svg text { fill: currentColor; font-family: system-ui, sans-serif !important }
 img { display: block; width: 100%; height: auto } .pixels { image-rendering: pixelated }
-.sheet { max-width: 36rem }
+.sheet { max-width: 36rem } .sheet.pixels { background: #3b82d6; padding: 2px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .875rem }
 th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
   overflow-wrap: normal; white-space: nowrap }

@@ -310,7 +310,15 @@ class EBP(Model):
         -------
         History
             Errors are those of the means (EBP-P).
+
+        Raises
+        ------
+        TypeError
+            If an option is given of what the method has of its own: loss, optimizer, schedule.
         """
+        own = sorted(options.keys() & {"blas", "loss", "optimizer", "schedule"})
+        if own:
+            raise TypeError(f"[EBP] fit must be called without {', '.join(own)}: EBP has its own")
         return fit(
             self,
             x,

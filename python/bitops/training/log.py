@@ -210,6 +210,8 @@ def _parse_csv(lines: list[str]) -> Iterator[Row]:
             if len(set(names)) < len(names):
                 raise ValueError("names of columns must be unique")
         else:
+            if len(cells) != len(names):
+                raise ValueError(f"rows must have {len(names)} cells, got {len(cells)}")
             values = [float(cell) if cell else None for cell in cells]
             yield dict(zip(names, values, strict=True))
 

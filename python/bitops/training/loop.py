@@ -213,6 +213,7 @@ def fit(
     epochs = check_integer("fit", "epochs", epochs, 1)
     batch_size = check_integer("fit", "batch_size", batch_size, 1)
     accumulate = check_integer("fit", "accumulate", accumulate, 1)
+    prefetch = check_integer("fit", "prefetch", prefetch, 0)
     recalibrate = check_integer("fit", "recalibrate", recalibrate, 0)
     if recalibrate == 1:
         raise ValueError("[fit] recalibrate must be 0 or at least 2, got 1")

@@ -273,7 +273,7 @@ class Sources:
         self._check_rows(x, min(batch_size, len(y)))
         return Source((x, y), self._weight(y, sample_weight))
 
-    def of_batches(self, batches: Any, steps: Any, prefetch: Any) -> Source:
+    def of_batches(self, batches: Any, steps: Any, prefetch: int) -> Source:
         """Return the batches of an iterable, each of which is checked when it comes."""
         if isinstance(batches, np.ndarray | BitArray) or not isinstance(batches, Iterable):
             raise TypeError(
@@ -287,7 +287,6 @@ class Sources:
             )
         steps = _count_steps(batches) if steps is None else steps
         steps = check_integer("fit", "steps_per_epoch", steps, 1)
-        prefetch = check_integer("fit", "prefetch", prefetch, 0)
         # as they are now, for the batches of all epochs
         weight = copy.deepcopy(self.class_weight)
         if weight is not None:

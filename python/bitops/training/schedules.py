@@ -182,6 +182,11 @@ def _check_schedule(where: str, schedule: Any) -> None:
         raise TypeError(
             f"[{where}] schedule must be a callable (epoch, epochs) -> rate, got {schedule!r:.80}"
         )
+    if goes_by_step(schedule):
+        raise ValueError(
+            f"[{where}] schedule must give the rates of epochs, got {schedule!r:.80}, which gives "
+            f"those of steps"
+        )
 
 
 @dataclass(frozen=True)
