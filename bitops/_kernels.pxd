@@ -385,6 +385,9 @@ cdef extern from "bitops.h" nogil:
     void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                               const float *dy, const uint64_t *within, size_t rows, size_t n,
                               float *dx_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_keep_within(const bitops_isa *isa, const float *x, const uint64_t *within,
+                            size_t rows, size_t n, float *y_out, bitops_stop *stop,
+                            int n_threads) noexcept
 
     ctypedef struct bitops_prelu:
         const float *shift

@@ -237,13 +237,11 @@ def keep_within(const float[:, ::1] x, const uint64_t[:, ::1] within, float[:, :
     y_out : OUT, shape (rows, n)
     """
     cdef c.bitops_stop stop = at_signals()
-    cdef c.bitops_norm_kept none
     cdef const uint64_t *bits = words_of("within", x, within)
-    memset(&none, 0, sizeof(none))
     check_same("y_out", x, y_out.shape[0], y_out.shape[1])
     if x.shape[0] == 0 or x.shape[1] == 0:
         return
     with nogil:
-        c.bitops_norm_gradient(c.bitops_isa_active(), NULL, none, &x[0, 0], bits, x.shape[0],
-                               x.shape[1], &y_out[0, 0], &stop, c.bitops_get_num_threads())
+        c.bitops_keep_within(c.bitops_isa_active(), &x[0, 0], bits, x.shape[0], x.shape[1],
+                             &y_out[0, 0], &stop, c.bitops_get_num_threads())
     check_stop(&stop)

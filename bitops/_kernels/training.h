@@ -48,10 +48,14 @@ void bitops_norm_values(const bitops_isa *isa, const bitops_norm *norm, const fl
 int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
                       size_t n, float limit, uint64_t *signs_out, uint64_t *within_out,
                       bitops_stop *stop, int n_threads);
-/* Writes dx, or dy * within if norm is NULL; x is not read then. */
+/* Writes dx. */
 void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *dx_out, bitops_stop *stop, int n_threads);
+
+/* Writes x where the bits of within are 1, and 0 elsewhere. */
+void bitops_keep_within(const bitops_isa *isa, const float *x, const uint64_t *within, size_t rows,
+                        size_t n, float *y_out, bitops_stop *stop, int n_threads);
 
 /* As the pass prelu_values. */
 void bitops_prelu_values(const bitops_isa *isa, const bitops_prelu *prelu, const float *x,

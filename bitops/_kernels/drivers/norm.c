@@ -149,13 +149,6 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
     return any_nan;
 }
 
-/* Of 1 and -1, halves and a half make 1 and 0, without a branch. */
-static void keep_passed(const float *restrict dy, const float *restrict passes, size_t n,
-                        float *restrict dx_out) {
-    for (size_t j = 0; j < n; j++)
-        dx_out[j] = dy[j] * (passes[j] * 0.5f + 0.5f);
-}
-
 void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *dx_out, bitops_stop *stop, int n_threads) {
@@ -166,12 +159,30 @@ void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops
         float memory[SPAN], numbers[SPAN];
         for (size_t row = p.first; row < p.first + p.rows; row++) {
             const size_t at = row * n + p.column;
-            const float *passes = passes_of(isa, within, &p, row, n, memory);
-            if (norm)
-                isa->norm_gradient(norm, kept_at(x, at, p.n, numbers), dy + at, passes, p.column,
-                                   p.n, dx_out + at);
-            else
-                keep_passed(dy + at, passes, p.n, dx_out + at);
+            isa->norm_gradient(norm, kept_at(x, at, p.n, numbers), dy + at,
+                               passes_of(isa, within, &p, row, n, memory), p.column, p.n,
+                               dx_out + at);
+        }
+    }
+}
+
+/* Of 1 and -1, halves and a half make 1 and 0, without a branch. */
+static void keep_passed(const float *restrict x, const float *restrict passes, size_t n,
+                        float *restrict y_out) {
+    for (size_t j = 0; j < n; j++)
+        y_out[j] = x[j] * (passes[j] * 0.5f + 0.5f);
+}
+
+void bitops_keep_within(const bitops_isa *isa, const float *x, const uint64_t *within, size_t rows,
+                        size_t n, float *y_out, bitops_stop *stop, int n_threads) {
+    FOR_PARTS(rows, n, ROWS) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const part p = part_of((size_t)task, ROWS, rows, n);
+        float passes[SPAN];
+        for (size_t row = p.first; row < p.first + p.rows; row++) {
+            const size_t at = row * n + p.column;
+            keep_passed(x + at, passes_of(isa, within, &p, row, n, passes), p.n, y_out + at);
         }
     }
 }
