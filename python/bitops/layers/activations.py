@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
+from ..ops.array import BitArray, above_operand, pack, pack_above, pack_operand, unpack
 from ..ops.checks import as_generator, check_number
 from ..ops.normalize import keep_within, signs_within
 from ..quantizers import (
@@ -27,6 +27,7 @@ from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
 from .inputs import (
     Activation,
     Codes,
+    SignPairs,
     as_activation,
     as_flips,
     as_float,
@@ -557,18 +558,34 @@ class Dropout(TrainingLayer):
             raise ValueError(f"[Dropout] rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
         self._rng = as_generator("Dropout", seed)
-        self._mask: np.ndarray | None = None
+        self._mask: np.ndarray | BitArray | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_activation("Dropout", x)
         if not training:
             return x
-        keep = self._rng.random(x.shape, dtype=np.float32) >= self.rate
-        self._mask = keep * np.float32(1 / (1 - self.rate))
+        self._mask = self._draw(x.shape) * self._scale
         return as_float(x) * self._mask
 
+    def _draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Tell of each value whether it is kept."""
+        return self._rng.random(shape, dtype=np.float32) >= self.rate
+
+    @property
+    def _scale(self) -> np.float32:
+        return np.float32(1 / (1 - self.rate))
+
+    def drop_signs(self, x: BitArray) -> SignPairs:
+        """Do what `forward` does in training; a sign that is dropped and its opposite make 0."""
+        self._mask = kept = pack_above(self._draw(x.shape), 0)
+        pairs = np.concatenate([x | ~kept, x & kept])
+        return SignPairs(cast(BitArray, pairs), float(self._scale) / 2)
+
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        return grad * saved_for_backward(self, self._mask)
+        mask = saved_for_backward(self, self._mask)
+        if isinstance(mask, BitArray):
+            return keep_within(grad, mask) * self._scale
+        return grad * mask
 
     def generators(self) -> list[np.random.Generator]:
         return [self._rng]

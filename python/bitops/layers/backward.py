@@ -71,8 +71,18 @@ class Gradient:
         """Return what products need later, when others may have written to an exact gradient."""
         if self.rounding is None:
             return Gradient(np.array(self.exact, order="C"))
-        made = Gradient(np.empty(0, np.float32), self.rounding)  # products read its bytes alone
-        made._rounded = self._rounded
+        return self._of_codes(*self._rounded)
+
+    def twice(self, step: float) -> Gradient:
+        """Return it for the first and the second signs of `SignPairs`, times their step."""
+        if self.step is None:
+            return Gradient(np.concatenate([self.exact, self.exact]) * np.float32(step))
+        return self._of_codes(np.concatenate([self.numbers, self.numbers]), self.step * step)
+
+    def _of_codes(self, numbers: np.ndarray, step: float | None) -> Gradient:
+        """Return a gradient that was rounded to these; products do not read the exact one."""
+        made = Gradient(np.empty(0, np.float32), self.rounding)
+        made._rounded = numbers, step
         return made
 
     def matrix(self, index=slice(None)) -> np.ndarray:

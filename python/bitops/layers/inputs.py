@@ -77,6 +77,43 @@ class Codes:
         return self.values().astype(dtype or np.float32, copy=False)
 
 
+@dataclass(frozen=True)
+class SignPairs:
+    """Sums of two signs: the values -2, 0 and 2, times a step. Signs that pass `Dropout` are these.
+
+    Only products of a training step take them, by the bits. Everywhere else they are numbers.
+
+    Parameters
+    ----------
+    bits : BitArray of shape (2 * n, ..., features)
+        The first signs of all n rows, and then the second ones.
+    step : float
+        Value that a sum of 1 stands for.
+
+    Examples
+    --------
+    >>> from bitops import pack
+    >>> SignPairs(pack([[1, 1, -1], [1, -1, -1]]), 0.5).values()
+    array([[ 1.,  0., -1.]], dtype=float32)
+    """
+
+    bits: BitArray
+    step: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.bits) // 2, *self.bits.shape[1:]
+
+    def added(self, products: np.ndarray) -> np.ndarray:
+        """Return the products of the sums, given those of all signs."""
+        first, second = np.split(products, 2)
+        return first + second
+
+    def values(self) -> np.ndarray:
+        """Return the numbers, float32."""
+        return self.added(as_float(self.bits)) * np.float32(self.step)
+
+
 Activation = np.ndarray | BitArray | Codes
 Shape = tuple[int | None, ...]  # last axes of an activation; None marks an unknown length
 

@@ -4,6 +4,9 @@ ReLU -> BatchNorm -> Sign, in which the first and the last may be missing, reads
 writes bits: no array of numbers is made between. It may be a ShiftBatchNorm. Each layer keeps for
 `backward` what it keeps when it runs alone, so that forward may be joined and backward not, or the
 other way round.
+
+Dropout -> BinaryDense or BinaryConv2D multiplies signs that are dropped by bits, too: each one is
+half the sum of two signs, (s + t) / 2, where t is s for those that are kept and -s for the others.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ from typing import ClassVar, TypeGuard, TypeVar
 
 import numpy as np
 
+from ..ops.array import BitArray
 from ..ops.normalize import Normalized
-from .activations import ReLU, Sign
+from .activations import Dropout, ReLU, Sign
 from .base import TrainingLayer, backward_weights, saved_for_backward
+from .conv import BinaryConv2D
+from .dense import BinaryDense
 from .inputs import Activation
 from .norm import BatchNorm, ShiftBatchNorm
 
@@ -83,13 +89,60 @@ class Joined:
                 layer.release()
 
 
-def training_steps(layers: Sequence[TrainingLayer]) -> Iterator[tuple[int, Single | Joined]]:
+@dataclass(frozen=True)
+class Dropped:
+    """A binary product behind Dropout, in a training step."""
+
+    dropout: Dropout
+    product: BinaryDense | BinaryConv2D
+    length: ClassVar[int] = 2
+
+    def forward(self, x: Activation) -> Activation:
+        if isinstance(x, BitArray):
+            self.product.operation.input(x)  # checks it
+            return self.product.take_step(self.dropout.drop_signs(x))
+        return self.product.forward(self.dropout.forward(x, training=True), training=True)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        below = self.product.backward(grad)
+        return None if below is None else self.dropout.backward(below)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        self.product.backward_weights(grad)
+
+    def release(self) -> None:
+        self.dropout.release()
+        self.product.release()
+
+
+Step = Single | Joined | Dropped
+
+
+def training_steps(layers: Sequence[TrainingLayer]) -> Iterator[tuple[int, Step]]:
     """Yield the steps of a chain, with the place of the first layer of each."""
     place = 0
     while place < len(layers):
-        joined = _joined(layers[place : place + 3])
-        yield place, joined or Single(layers[place])
-        place += 1 if joined is None else joined.length
+        ahead = layers[place : place + 3]
+        step: Step = _joined(ahead) or _dropped(ahead) or Single(layers[place])
+        yield place, step
+        place += step.length
+
+
+def _dropped(layers: Sequence[TrainingLayer]) -> Dropped | None:
+    """Return the step that Dropout and a product take together; None if the layers are no such."""
+    dropout, product, *_ = [*layers, None]
+    if not _is_plain(dropout, Dropout):
+        return None
+    if _is_plain(product, BinaryDense):
+        return Dropped(dropout, product)
+    # groups have no gradients by bits, and a pad_value is not scaled as signs that are kept
+    if (
+        _is_plain(product, BinaryConv2D)
+        and not product.scale_input
+        and (product.operation.groups, product.operation.pad_value) == (1, 0)
+    ):
+        return Dropped(dropout, product)
+    return None
 
 
 def _joined(layers: Sequence[TrainingLayer]) -> Joined | None:

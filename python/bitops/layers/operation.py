@@ -34,7 +34,7 @@ from .backward import (
     weight_gradient,
 )
 from .float_conv import conv_gradients, float_convolution
-from .inputs import Activation, Shape, as_activation, as_float, as_images, check_size
+from .inputs import Activation, Shape, SignPairs, as_activation, as_float, as_images, check_size
 from .planes import Planes
 from .windows import Padding, Windows, image_shape
 
@@ -172,17 +172,24 @@ class Linear:
         return chain.matmul(x, w, bias)
 
     def gradients(
-        self, x: Activation, dy: Gradient, w: Planes, weight: Parameter, *, with_dx: bool
+        self,
+        x: Activation | SignPairs,
+        dy: Gradient,
+        w: Planes,
+        weight: Parameter,
+        *,
+        with_dx: bool,
     ) -> np.ndarray | None:
         """Give `weight` the gradient dW = dy^T x; return dx = dy W, or None without `with_dx`."""
-        rows = x.reshape(-1, self.in_features)
+        signs, by_sign = (x.bits, dy.twice(x.step)) if isinstance(x, SignPairs) else (x, dy)
+        rows = signs.reshape(-1, self.in_features)
         if not isinstance(rows, BitArray):
             dw = weight.overwritten_gradient()
             np.matmul(dy.exact.reshape(-1, self.out_features).T, as_float(rows), out=dw)
         elif 0 < len(rows) <= self.in_features // DEFERRED:
-            weight.defer_gradient(WeightGradient(dy, rows))
+            weight.defer_gradient(WeightGradient(by_sign, rows))
         else:
-            weight_gradient(dy, rows, weight.overwritten_gradient())
+            weight_gradient(by_sign, rows, weight.overwritten_gradient())
         return w.input_gradient(dy).reshape(x.shape) if with_dx else None
 
     def float_gradients(
@@ -385,22 +392,32 @@ class Convolution:
         return chain.convolve(x, w, bias, self.windows.on(self.where, x))
 
     def gradients(
-        self, x: Activation, dy: Gradient, w: Planes, weight: Parameter, *, with_dx: bool
+        self,
+        x: Activation | SignPairs,
+        dy: Gradient,
+        w: Planes,
+        weight: Parameter,
+        *,
+        with_dx: bool,
     ) -> np.ndarray | None:
         """Give `weight` the gradient dW = dy^T c(x); return dx, or None without `with_dx`.
 
         c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
         the sum over the patches that contain it.
         """
-        if not (isinstance(x, BitArray) and self.groups == 1 and w.is_single):
-            dw = weight.overwritten_gradient()
-            return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
-        window = self.windows.on(self.where, x)
-        if 0 < dy.numbers.nbytes + x.words.nbytes < 4 * weight.size:
-            weight.defer_gradient(ConvWeightGradient(dy, x, window, self.pad_value))
+        if isinstance(x, SignPairs):
+            signs, by_sign = x.bits, dy.twice(x.step)
+        elif isinstance(x, BitArray) and self.groups == 1 and w.is_single:
+            signs, by_sign = x, dy
         else:
             dw = weight.overwritten_gradient()
-            conv_weight_gradient(dy, x, window, self.pad_value, dw)
+            return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
+        window = self.windows.on(self.where, signs)
+        if 0 < by_sign.numbers.nbytes + signs.words.nbytes < 4 * weight.size:
+            weight.defer_gradient(ConvWeightGradient(by_sign, signs, window, self.pad_value))
+        else:
+            dw = weight.overwritten_gradient()
+            conv_weight_gradient(by_sign, signs, window, self.pad_value, dw)
         if not with_dx:
             return None
         return conv_input_gradient(dy.scaled(w.alpha), w.transposed[0], window, x.shape)

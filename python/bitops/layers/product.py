@@ -30,6 +30,7 @@ from .inputs import (
     Activation,
     Codes,
     Shape,
+    SignPairs,
     as_flips,
     as_scales,
     as_thresholds,
@@ -124,15 +125,18 @@ class LatentProduct(TrainedProduct):
     def __init__(self, operation: Operation, weights: LatentWeights, bias: bool):
         super().__init__(operation, bias)
         self.weights = weights
-        self._saved: tuple[Activation, Planes] | None = None
+        self._saved: tuple[Activation | SignPairs, Planes] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = self.operation.input(x)
         if self.real_evaluation and not training:
             return self.operation.multiply_floats(x, self.weight.value, self.bias_value)
-        planes = self.planes(training)
-        if training:
-            self._saved = x, planes
+        return self.take_step(x) if training else self._outputs(x, self.planes())
+
+    def take_step(self, x: Activation | SignPairs) -> np.ndarray:
+        """Do what `forward` does in training, for an input that needs no check."""
+        planes = self.planes(True)
+        self._saved = x, planes
         return self._outputs(x, planes)
 
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
@@ -146,8 +150,11 @@ class LatentProduct(TrainedProduct):
     def role(self) -> Role:
         return Role.ALONE if self.real_evaluation else Role.PRODUCT
 
-    def _outputs(self, x: Activation, planes: Planes, **scales: Any) -> np.ndarray:
+    def _outputs(self, x: Activation | SignPairs, planes: Planes, **scales: Any) -> np.ndarray:
         """Return the products with any kind of input, scaled and with the bias added, float32."""
+        if isinstance(x, SignPairs):
+            sums = x.added(self.operation.multiply(x.bits, planes.prepacked[0]))
+            return scaled(sums, planes.scale(x.step), self.bias_value)
         bits, step = (x.bits, x.step) if isinstance(x, Codes) else (8, 1.0)
         numbers = x.numbers if isinstance(x, Codes) else x
         multiply = partial(self.operation.multiply, numbers, bits=bits, **scales)
