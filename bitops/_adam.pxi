@@ -118,13 +118,17 @@ def adam_product(x, const uint64_t[:, ::1] bits, int zero, const float[::1] alph
         numbers = x
         product = make_mixed(x.shape[0], x.shape[1], first(numbers), NULL, True)
         product.is_float = 1
-    else:
+    elif x.dtype == numpy.uint8:
         codes = x
         product = make_mixed(x.shape[0], x.shape[1], first(codes), NULL, True)
         check_code_sums(product.k)
         if not 0 <= zero <= 255:
             raise ValueError(f"[_core] zero must be in 0..255, got {zero}")
         product.bits, product.zero = 8, zero
-    if (alpha is None) == (product.is_float == 0):
+    else:
+        raise ValueError(f"[_core] x must be float32 or uint8, got {x.dtype}")
+    if (alpha is None) != (product.is_float != 0):
         raise ValueError("[_core] uint8 must have an alpha, and float32 none")
+    if product.is_float and (zero or bias is not None):
+        raise ValueError("[_core] float32 must have neither zero nor bias")
     return take_product(&product, bits, alpha, bias, &step)

@@ -160,27 +160,42 @@ def test_a_checkpoint_holds_what_callbacks_change(tmp_path, end, place):
 
 
 class Unfreeze(Callback):
-    """Trains a layer, and changes a number of the optimizer, from the second epoch on."""
+    """Trains a layer otherwise, and changes numbers of the optimizer, from the second epoch on."""
 
     def on_epoch(self, run):
         if run.epoch == 1:
             run.model.layers[0].trainable = True
             run.optimizer.weight_decay = 0.25
+            parameter = run.model.parameters()[0]
+            parameter.lr_scale, parameter.clip_value = 0.5, 0.75
+            if isinstance(run.optimizer, Bop):
+                run.optimizer.inner.beta1 = 0.5
 
 
+class Remembers(SGD):
+    """Keeps a number of each step, as optimizers of one's own may."""
+
+    def step(self):
+        self.largest = max(float(np.abs(p.grad).max()) for p in self.parameters)
+        super().step()
+
+
+@pytest.mark.parametrize("optimizer", [Adam, moderate_bop, Remembers])
 @pytest.mark.parametrize("step", [3, 5, 6, 12])
-def test_what_callbacks_freeze_and_set_goes_on(tmp_path, step):
+def test_what_callbacks_freeze_and_set_goes_on(tmp_path, step, optimizer):
     def make(seed=0):
         model = dense(seed)
         model.layers[0].trainable = False
         return model
 
-    check_resumed(tmp_path / "c", make, step=step, callbacks=[Unfreeze()])
+    check_resumed(tmp_path / "c", make, optimizer, step=step, callbacks=[Unfreeze()])
     if step > 5:
         made = make()
-        kind = Adam(made.parameters())
+        kind, first = optimizer(made.parameters()), made.parameters()[0]
         made.fit(*data(), optimizer=kind, **OPTIONS, resume=tmp_path / "c", callbacks=[])
         assert made.layers[0].trainable and kind.weight_decay == 0.25
+        assert (first.lr_scale, first.clip_value) == (0.5, 0.75)
+        assert not isinstance(kind, Bop) or kind.inner.beta1 == 0.5
 
 
 def test_a_training_that_is_refused_changes_no_file(tmp_path):

@@ -361,10 +361,13 @@ def test_content_that_does_not_fit_is_refused(checkpoint, spoil, message):
         (("settings",), None, ""),
         (("changed",), 7, ""),
         (("changed", "more"), 1, "changed must have the keys"),
-        (("changed", "frozen"), [99], "frozen must be numbers of parameters"),
-        (("changed", "frozen"), [[]], ""),
-        (("changed", "optimizer"), {}, "the numbers of the optimizer must have the keys"),
-        (("changed", "optimizer", "eps"), "1", "eps must be of type float"),
+        (("changed", "parameters"), [], ""),
+        (("changed", "parameters"), 7, ""),
+        (("changed", "parameters", 0, "trainable"), 1, "trainable must be True or False"),
+        (("changed", "parameters", 0, "lr_scale"), -1.0, "lr_scale must be >= 0"),
+        (("changed", "optimizer"), {}, "weight_decay"),
+        (("changed", "optimizer", "eps"), "1", "eps must be"),
+        (("changed", "optimizer", "eps"), True, "eps must be a number, got True"),
     ],
 )
 def test_forged_descriptions_are_refused(checkpoint, place, value, message):

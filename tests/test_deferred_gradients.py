@@ -83,6 +83,11 @@ def test_sizes_are_checked(rng):
     for numbers, alpha in ((x, np.ones(300, np.float32)), (x.astype(np.uint8), None)):
         with pytest.raises(ValueError, match="uint8 must have an alpha, and float32 none"):
             _core.adam_product(numbers, bits.words, 0, alpha, None, *NUMBERS, *state)
+    with pytest.raises(ValueError, match="x must be float32 or uint8, got float64"):
+        _core.adam_product(x.astype(np.float64), bits.words, *EXACT, *NUMBERS, *state)
+    for codes in ((1, None, None), (0, None, np.ones(300, np.float32))):
+        with pytest.raises(ValueError, match="float32 must have neither zero nor bias"):
+            _core.adam_product(x, bits.words, *codes, *NUMBERS, *state)
 
 
 def small_convnet(**conv):

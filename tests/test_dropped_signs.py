@@ -134,6 +134,38 @@ def test_a_step_of_adam_takes_the_gradient_that_waits(rng):
     assert_array_equal(*(model.layers[2].weight.value for model in models))
 
 
+@pytest.mark.parametrize("rows", [2, 6, 9])
+@pytest.mark.parametrize("bits", [None, 8, 6])
+def test_weights_whose_signs_are_all_dropped_get_no_gradient(isa, rng, rows, bits):
+    """Not even of rounding, of which Adam would make a full step."""
+    model = Sequential(Sign(), Dropout(0.5, seed=3), BinaryDense(500, 20, seed=1))
+    if bits is not None:
+        model.round_gradients(0, bits)
+    model.forward(rng.standard_normal((rows, 500), np.float32), training=True)
+    dropout, product = model.layers[1:]
+    dropped = (as_float(dropout._kept[0]) < 0).all(axis=0)
+    assert rows > 8 or dropped.any()
+    model.backward(rng.standard_normal((rows, 20), np.float32))
+    assert not product.weight.grad[:, dropped].any()
+
+
+def test_a_rate_that_changes_counts_from_the_next_forward_on(rng):
+    for x in (pack(np.ones((8, 70))), np.ones((8, 70), np.float32)):
+        model = Sequential(Dropout(0.5, seed=3), dense())
+        model.forward(x, training=True)
+        model.layers[0].rate = 0.9
+        assert set(np.unique(model.layers[0].backward(np.ones((8, 70), np.float32)))) == {0, 2}
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_no_images(dropped):
+    between = [Dropout(0.5, seed=3)] if dropped else []
+    model = Sequential(Sign(), *between, conv(padding=1))
+    y = model.forward(np.ones((0, 8, 8, 20), np.float32), training=True)
+    assert model.backward(y).shape == (0, 8, 8, 20)
+    assert not model.layers[-1].weight.grad.any()
+
+
 def test_a_network_learns(rng):
     y = rng.integers(4, size=400)
     x = random_signs(rng, 4, 200)[y] * np.where(rng.random((400, 200)) < 0.2, -1, 1)
@@ -220,6 +252,6 @@ def test_wrong_sizes_are_refused_before_anything_is_drawn():
 
 
 def test_sums_of_signs():
-    pairs = SignPairs(pack([[1, 1, -1, -1], [1, -1, 1, -1]]), 0.25)
-    assert pairs.shape == (1, 4)
-    assert_array_equal(pairs.values(), [[0.5, 0, 0, -0.5]])
+    pairs = SignPairs(pack([[1, 1, -1], [1, -1, -1], [1, 1, 1], [-1, 1, 1]]), 0.25)
+    assert pairs.shape == (2, 3)
+    assert_array_equal(pairs.added(as_float(pairs.bits)), [[2, 0, -2], [0, 2, 2]])

@@ -503,6 +503,7 @@ def test_frozen_layers_at_the_start_take_no_backward_pass(frozen, accumulate):
     assert set(called) == set(range(min(trained, default=end), end))
     # as with the gradients of all layers, of which the optimizer takes those it needs
     again = WithOwnBackward(plain.layers)
+    watch_backward(again)
     fit(model=again, epochs=1, accumulate=accumulate)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
         assert np.array_equal(a.value, b.value)

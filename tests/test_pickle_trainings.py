@@ -1,5 +1,7 @@
 """Trainings, and what belongs to one: behind a pickle or a copy they go on to the bit."""
 
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -140,3 +142,10 @@ def test_recipes_and_data(way):
     job.say("nothing")
     whitening = ZCA().fit(ROWS)
     assert_array_equal(way(whitening).apply(ROWS), whitening.apply(ROWS))
+
+
+def test_histories_that_were_pickled_before_their_file_moved():
+    history = network().fit(IMAGES, np.arange(6) % 5, epochs=1, verbose=0)
+    old = pickle.dumps(history, 0).replace(b"bitops.training.run", b"bitops.training.callbacks")
+    assert b"training.callbacks" in old
+    assert str(pickle.loads(old)) == str(history)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitops.cli import main as cli
-from bitops.cli.charts import MAX_LAYERS, draw_layers, find_mark
+from bitops.cli.charts import MAX_LAYERS, MAX_METRICS, draw_layers, find_mark
 from bitops.cli.plot import plot
 from bitops.cli.report import make_report
 from bitops.cli.runs import Record, read_record, write_record
@@ -217,6 +217,15 @@ def test_metrics_get_charts_and_numbers_no_errors(tmp_path, drawn):
     best = min(history.epochs, key=lambda epoch: epoch.validation_loss).number
     words = drawn[0].axes[0].get_legend().texts[-1].get_text()
     assert words == f"smallest validation loss: epoch {best}"
+
+
+def test_of_many_metrics_the_first_are_drawn(tmp_path, drawn):
+    path = tmp_path / "log.csv"
+    write_log(path, {f"validation_{i}": [0.5, 0.25] for i in range(300)})
+    plot(path)
+    labels = [axes.get_ylabel() for axes in drawn[0].axes]
+    assert len(labels) == 3 + MAX_METRICS
+    assert labels[-2] == f"{MAX_METRICS - 1} (first {MAX_METRICS} of 300 metrics)"
 
 
 def test_no_two_lines_look_the_same(tmp_path, drawn):

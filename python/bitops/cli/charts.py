@@ -33,6 +33,7 @@ __all__ = [
     "set_title",
 ]
 
+MAX_METRICS = 8  # in a picture, each of which has axes of its own
 MAX_LAYERS = 40  # in a picture: it takes 6 s, those of thousands would take minutes
 LARGEST = 1e15  # of what is drawn: axes of larger numbers fail in many ways
 _STYLES = ("-", "--", ":", "-.")  # of ten lines each, which have the colours in turn
@@ -89,7 +90,11 @@ def find_mark(rows: list[Row], kept: int | None = None) -> Mark | None:
 
 
 def find_metrics(rows: list[Row]) -> list[str]:
-    """Return the columns of metrics of the validation data."""
+    """Return the columns of metrics of the validation data, the first of many."""
+    return _metrics(rows)[:MAX_METRICS]
+
+
+def _metrics(rows: list[Row]) -> list[str]:
     return [name for name in rows[0] if name.startswith("validation_") and name not in _OWN]
 
 
@@ -148,7 +153,9 @@ def draw_metric(
     axes: Any, rows: list[Row], name: str, mark: Mark | None, *, below: bool = False
 ) -> None:
     """Draw a metric of the validation data, a column of `find_metrics`, over the epochs."""
-    words = _shown(name.removeprefix("validation_").replace("_", " "))
+    words, count = _shown(name.removeprefix("validation_").replace("_", " ")), len(_metrics(rows))
+    if count > MAX_METRICS and name == find_metrics(rows)[-1]:
+        words = f"{words} (first {MAX_METRICS} of {count:,} metrics)"
     _lines(axes, rows, {name: "validation"}, words, mark=mark, below=below, may_be_log=False)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..ops.array import BitArray, above_operand, pack, pack_above, pack_operand, unpack
+from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
 from ..ops.checks import as_generator, check_number
 from ..ops.normalize import keep_within, signs_within
 from ..quantizers import (
@@ -548,7 +548,7 @@ class Dropout(TrainingLayer):
     [0.0, 2.0]
     """
 
-    SAVED = ("_mask",)
+    SAVED = ("_kept",)
 
     role = Role.NOTHING
 
@@ -558,34 +558,34 @@ class Dropout(TrainingLayer):
             raise ValueError(f"[Dropout] rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
         self._rng = as_generator("Dropout", seed)
-        self._mask: np.ndarray | BitArray | None = None
+        self._kept: tuple[np.ndarray | BitArray, np.float32] | None = None
 
     def forward(self, x, *, training: bool = False) -> Activation:
         x = as_activation("Dropout", x)
         if not training:
             return x
-        self._mask = self._draw(x.shape) * self._scale
-        return as_float(x) * self._mask
-
-    def _draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Tell of each value whether it is kept."""
-        return self._rng.random(shape, dtype=np.float32) >= self.rate
-
-    @property
-    def _scale(self) -> np.float32:
-        return np.float32(1 / (1 - self.rate))
+        kept, scale = self._draw(x.shape)
+        self._kept = kept, scale
+        return as_float(x) * (kept * scale)
 
     def drop_signs(self, x: BitArray) -> SignPairs:
         """Do what `forward` does in training; a sign that is dropped and its opposite make 0."""
-        self._mask = kept = pack_above(self._draw(x.shape), 0)
-        pairs = np.concatenate([x | ~kept, x & kept])
-        return SignPairs(cast(BitArray, pairs), float(self._scale) / 2)
+        drawn, scale = self._draw(x.shape)
+        kept = pack(drawn)
+        self._kept = kept, scale
+        both = cast(BitArray, np.stack([x | ~kept, x & kept], axis=1))
+        return SignPairs(both.reshape(2 * len(x), *x.shape[1:]), float(scale) / 2)
+
+    def _draw(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.float32]:
+        """Tell of each value whether it is kept, and what those that are get multiplied by."""
+        kept = self._rng.random(shape, dtype=np.float32) >= self.rate
+        return kept, np.float32(1 / (1 - self.rate))
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        mask = saved_for_backward(self, self._mask)
-        if isinstance(mask, BitArray):
-            return keep_within(grad, mask) * self._scale
-        return grad * mask
+        kept, scale = saved_for_backward(self, self._kept)
+        if isinstance(kept, BitArray):
+            return keep_within(grad, kept) * scale
+        return grad * (kept * scale)
 
     def generators(self) -> list[np.random.Generator]:
         return [self._rng]

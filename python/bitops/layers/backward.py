@@ -74,10 +74,12 @@ class Gradient:
         return self._of_codes(*self._rounded)
 
     def twice(self, step: float) -> Gradient:
-        """Return it for the first and the second signs of `SignPairs`, times their step."""
+        """Return it for both signs of each of `SignPairs`, times their step."""
+        numbers = np.repeat(self.numbers, 2, axis=0)
         if self.step is None:
-            return Gradient(np.concatenate([self.exact, self.exact]) * np.float32(step))
-        return self._of_codes(np.concatenate([self.numbers, self.numbers]), self.step * step)
+            numbers *= np.float32(step)
+            return Gradient(numbers)
+        return self._of_codes(numbers, self.step * step)
 
     def _of_codes(self, numbers: np.ndarray, step: float | None) -> Gradient:
         """Return a gradient that was rounded to these; products do not read the exact one."""
@@ -93,6 +95,8 @@ class Gradient:
         """Return the sum over the images (n, oh, ow, o), float32."""
         if self.step is None:
             images = self.numbers
+            if not len(images):
+                return np.zeros(images.shape[1:], np.float32)
             sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
             return sums.reshape(images.shape[1:])
         assert self.rounding is not None

@@ -81,19 +81,22 @@ class Codes:
 class SignPairs:
     """Sums of two signs: the values -2, 0 and 2, times a step. Signs that pass `Dropout` are these.
 
-    Only products of a training step take them, by the bits. Everywhere else they are numbers.
+    They go from there to a product of the same step of a training, and nowhere else. The two of a
+    row are neighbours: so they are in one sum of four of `weight_gemm`, where what is dropped in
+    all rows gets a gradient of exactly 0.
 
     Parameters
     ----------
     bits : BitArray of shape (2 * n, ..., features)
-        The first signs of all n rows, and then the second ones.
+        First and second signs of each row in turn.
     step : float
         Value that a sum of 1 stands for.
 
     Examples
     --------
     >>> from bitops import pack
-    >>> SignPairs(pack([[1, 1, -1], [1, -1, -1]]), 0.5).values()
+    >>> pairs = SignPairs(pack([[1, 1, -1], [1, -1, -1]]), 0.5)
+    >>> pairs.added(as_float(pairs.bits)) * pairs.step
     array([[ 1.,  0., -1.]], dtype=float32)
     """
 
@@ -106,12 +109,7 @@ class SignPairs:
 
     def added(self, products: np.ndarray) -> np.ndarray:
         """Return the products of the sums, given those of all signs."""
-        first, second = np.split(products, 2)
-        return first + second
-
-    def values(self) -> np.ndarray:
-        """Return the numbers, float32."""
-        return self.added(as_float(self.bits)) * np.float32(self.step)
+        return products[0::2] + products[1::2]
 
 
 Activation = np.ndarray | BitArray | Codes

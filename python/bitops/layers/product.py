@@ -7,7 +7,6 @@ A layer holds an operation, on rows or on images, and weights:
     quantized       LatentProduct, LatentWeights        PackedProduct, PackedWeights
     float32         FloatProduct, Parameter             PackedFloatProduct, ndarray
 
-Those of training share `TrainedProduct`.
 `dense` and `conv` derive the layers from these.
 """
 
@@ -55,49 +54,7 @@ _UNSCALED: dict[str, Any] = {"alpha": None, "bias": None, "threshold": None, "fl
 _LARGEST_BYTE = 255
 
 
-class TrainedProduct(TrainingLayer):
-    """Base of the training layers that multiply by weights and add a bias.
-
-    Parameters
-    ----------
-    operation : Linear or Convolution
-    bias : bool
-        Whether to add a trained float32 bias, 0 at the start.
-    """
-
-    in_features: int
-    out_features: int
-
-    def __init__(self, operation: Operation, bias: bool):
-        self.operation = operation
-        self.in_features, self.out_features = operation.in_features, operation.out_features
-        is_given = check_flag(self.name, "bias", bias)
-        self.bias = Parameter(np.zeros(operation.out_features)) if is_given else None
-
-    @property
-    def bias_value(self) -> np.ndarray | None:
-        return None if self.bias is None else self.bias.value
-
-    def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        return self._gradients(grad, with_dx=True)
-
-    def backward_weights(self, grad: np.ndarray) -> None:
-        """Write the gradients of the parameters; that of the input is not computed."""
-        self._gradients(grad, with_dx=False)
-
-    def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
-        """Write the gradients of the parameters, and return that of the input if it is wanted."""
-        raise NotImplementedError
-
-    def _keep_bias_gradient(self, grad: np.ndarray) -> None:
-        if self.bias is not None:
-            self.bias.grad[...] = column_sums(grad)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return self.operation.output_shape(shape)
-
-
-class LatentProduct(TrainedProduct):
+class LatentProduct(TrainingLayer):
     """Base of the training layers with quantized weights.
 
     Parameters
@@ -120,11 +77,14 @@ class LatentProduct(TrainedProduct):
 
     SAVED = ("_saved",)
 
+    in_features: int
+    out_features: int
     rounding: ByteGradient | None = None
 
     def __init__(self, operation: Operation, weights: LatentWeights, bias: bool):
-        super().__init__(operation, bias)
-        self.weights = weights
+        self.operation, self.weights = operation, weights
+        self.in_features, self.out_features = operation.in_features, operation.out_features
+        self.bias = _make_bias(self.name, bias, operation.out_features)
         self._saved: tuple[Activation | SignPairs, Planes] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
@@ -138,6 +98,13 @@ class LatentProduct(TrainedProduct):
         planes = self.planes(True)
         self._saved = x, planes
         return self._outputs(x, planes)
+
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self._gradients(grad, with_dx=True)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters; that of the input is not computed."""
+        self._gradients(grad, with_dx=False)
 
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, planes = saved_for_backward(self, self._saved)
@@ -153,6 +120,7 @@ class LatentProduct(TrainedProduct):
     def _outputs(self, x: Activation | SignPairs, planes: Planes, **scales: Any) -> np.ndarray:
         """Return the products with any kind of input, scaled and with the bias added, float32."""
         if isinstance(x, SignPairs):
+            assert planes.is_single  # as of the layers that `joined` gives such an input
             sums = x.added(self.operation.multiply(x.bits, planes.prepacked[0]))
             return scaled(sums, planes.scale(x.step), self.bias_value)
         bits, step = (x.bits, x.step) if isinstance(x, Codes) else (8, 1.0)
@@ -163,7 +131,7 @@ class LatentProduct(TrainedProduct):
     def _finish_gradients(self, grad: np.ndarray) -> None:
         """Compute the gradients of latent weights and bias; that of `weight` is dQ beforehand."""
         self.weights.take_gradient()
-        self._keep_bias_gradient(grad)
+        _keep_bias_gradient(self.bias, grad)
 
     @property
     def weight(self) -> Parameter:
@@ -179,6 +147,10 @@ class LatentProduct(TrainedProduct):
     def alpha(self) -> np.ndarray | None:
         """Scale of each filter, float32; None without scales."""
         return self.planes().alpha
+
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else self.bias.value
 
     @property
     def real_evaluation(self) -> bool:
@@ -212,6 +184,9 @@ class LatentProduct(TrainedProduct):
         super().restore(state)
         self.weights.accept()
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
+
     def cost(self, input_bits: int | None) -> Cost:
         return self.weights.cost(input_bits, self.bias_value)
 
@@ -244,7 +219,7 @@ def own_outputs(layer: LatentProduct, flow: Flow) -> dict[str, Any]:
     return {"alpha": alpha, "bias": bias}
 
 
-class FloatProduct(TrainedProduct):
+class FloatProduct(TrainingLayer):
     """Base of the training layers with float32 weights.
 
     Parameters
@@ -263,15 +238,24 @@ class FloatProduct(TrainedProduct):
 
     SAVED = ("_x",)
 
+    in_features: int
+    out_features: int
+
     def __init__(self, operation: Operation, *, bias: bool, seed: Any):
-        super().__init__(operation, bias)
+        self.operation = operation
+        self.in_features, self.out_features = operation.in_features, operation.out_features
         rng = as_generator(self.name, seed)
         self.weight = Parameter(start_weights(self.name, "normal", operation.weight_shape, rng))
+        self.bias = _make_bias(self.name, bias, operation.out_features)
         self._x: Activation | None = None
 
     def values(self) -> np.ndarray:
         """Return the weights that products use."""
         return self.weight.value
+
+    @property
+    def bias_value(self) -> np.ndarray | None:
+        return None if self.bias is None else self.bias.value
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = self.operation.input(x)
@@ -279,14 +263,24 @@ class FloatProduct(TrainedProduct):
             self._x = x
         return self.operation.multiply_floats(x, self.values(), self.bias_value)
 
+    def backward(self, grad: np.ndarray) -> np.ndarray | None:
+        return self._gradients(grad, with_dx=True)
+
+    def backward_weights(self, grad: np.ndarray) -> None:
+        """Write the gradients of the parameters; that of the input is not computed."""
+        self._gradients(grad, with_dx=False)
+
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, w = saved_for_backward(self, self._x), self.values()
-        self._keep_bias_gradient(grad)
+        _keep_bias_gradient(self.bias, grad)
         with_dx, dw = with_dx and not is_data(x), self.weight.overwritten_gradient()
         return self.operation.float_gradients(x, grad, w, dw, with_dx=with_dx)
 
     def parameters(self) -> list[Parameter]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.operation.output_shape(shape)
 
     def cost(self, input_bits: int | None) -> Cost:
         return float_cost(self.weight.value, self.bias_value)
@@ -297,6 +291,15 @@ class FloatProduct(TrainedProduct):
 
     def __repr__(self) -> str:
         return f"{self.name}({self.operation}{'' if self.bias is not None else ', bias=False'})"
+
+
+def _make_bias(where: str, bias: bool, features: int) -> Parameter | None:
+    return Parameter(np.zeros(features)) if check_flag(where, "bias", bias) else None
+
+
+def _keep_bias_gradient(bias: Parameter | None, dy: np.ndarray) -> None:
+    if bias is not None:
+        bias.grad[...] = column_sums(dy)
 
 
 class PackedFloatProduct(Layer):

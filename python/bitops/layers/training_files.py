@@ -38,6 +38,7 @@ from ..quantizers.base import check_clip
 from .base import Layer, TrainingLayer
 from .inputs import check_flag, is_finite
 from .model_files import MAX_DEPTH
+from .parameter import Parameter
 from .product import LatentProduct
 from .registry import trained_named
 from .states import (
@@ -159,13 +160,31 @@ def _encode(layer: TrainingLayer, place: str, tensors: Tensors) -> Spec:
         "type": kind.__name__,
         "settings": {name: _as_json(value) for name, value in layer.config().items()},
         "arrays": arrays,
-        "parameters": [
-            {"trainable": p.trainable, "clip_value": _as_json(p.clip_value), "lr_scale": p.lr_scale}
-            for p in layer.parameters()
-        ],
+        "parameters": [describe_parameter(parameter) for parameter in layer.parameters()],
         "rounding": (
             isinstance(layer, LatentProduct) and layer.rounding is not None and layer.rounding.bits
         ),
+    }
+
+
+def describe_parameter(parameter: Parameter) -> dict[str, Any]:
+    """Return how a parameter is trained, as values JSON can hold."""
+    return {
+        "trainable": parameter.trainable,
+        "clip_value": _as_json(parameter.clip_value),
+        "lr_scale": parameter.lr_scale,
+    }
+
+
+def check_parameter(where: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a parameter that `describe_parameter` described."""
+    clip = _from_json(options["clip_value"])
+    if clip is not None:
+        check_clip(where, clip)
+    return {
+        "trainable": check_flag(where, "trainable", options["trainable"]),
+        "clip_value": clip,
+        "lr_scale": check_rate(where, "lr_scale", options["lr_scale"], zero=True),
     }
 
 
@@ -300,12 +319,7 @@ def _check_size(place: str, arguments: dict[str, Any], elements: int) -> None:
 def _set_training(layer: TrainingLayer, spec: Spec) -> None:
     """Set how parameters are trained, and gradients rounded."""
     for parameter, options in zip(layer.parameters(), spec["parameters"], strict=True):
-        clip = _from_json(options["clip_value"])
-        if clip is not None:
-            check_clip("load", clip)
-        parameter.clip_value = clip
-        parameter.lr_scale = check_rate("load", "lr_scale", options["lr_scale"], zero=True)
-        parameter.trainable = check_flag("load", "trainable", options["trainable"])
+        vars(parameter).update(check_parameter("load", options))
     bits = spec["rounding"]
     if bits is not False:
         if not isinstance(layer, LatentProduct):

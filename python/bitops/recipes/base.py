@@ -353,7 +353,7 @@ class Setting:
         rounds = any(isinstance(stage, Stage) and stage.rounds for stage in self.stages)
         if plan.gradients != "float32" and not rounds:
             found.setdefault("gradients", "this recipe multiplies no gradients by bits")
-        if plan.shift >= min(image_shape[:2]):
+        if plan.shift and plan.shift >= min(image_shape[:2]):
             size = " x ".join(map(str, image_shape[:2]))
             found.setdefault("shift", f"the images have {size} pixels")
         return found

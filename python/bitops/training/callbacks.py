@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..layers.base import holders, named_layers
 from ..ops.checks import check_integer, check_rate
-from .run import Run, as_monitor, check_monitor
+from .run import Epoch, History, Run, as_monitor, check_monitor
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Annealing", "Callback", "EarlyStopping", "Writer", "check_files"]
+__all__ = [
+    "Annealing",
+    "Callback",
+    "EarlyStopping",
+    "Epoch",  # for pickles of it, which named this module once
+    "History",  # likewise
+    "Writer",
+    "check_files",
+]
 
 
 class Callback:

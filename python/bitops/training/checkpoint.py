@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.writing import try_file
+from ..layers.inputs import check_flag
 from ..layers.states import (
     Tensors,
     check_generators,
@@ -23,10 +25,12 @@ from ..layers.states import (
     nest_like,
     to_tensors,
 )
+from ..layers.training_files import check_parameter, describe_parameter
 from ..ops.array import BitArray
-from ..ops.checks import check_integer
+from ..ops.checks import check_integer, check_number
 from .callbacks import Writer
 from .metrics import binary_parameters, check_parameters
+from .optim import Optimizer
 from .run import Epoch, History, Position, Run
 from .schedules import goes_by_step
 from .settings import check_model, check_settings, settings_of
@@ -72,8 +76,9 @@ class Checkpoint(Writer):
     of `optimizer.state()`; `order`, the order of the rows in the epoch under way; and `signs.<i>`,
     the packed signs at its start. The metadata entry `bitops` is JSON with `format`, `version`,
     `settings` (what must be equal in the training that resumes), `history`, `position`, the states
-    of all random `generators`, `changed` (which parameters are frozen, and the numbers of the
-    optimizer, as callbacks may have left them), and `sha256` over everything.
+    of all random `generators`, `changed` (how parameters are trained, and the numbers of the
+    optimizer, as callbacks may have left them), and `sha256` over everything. What callbacks change
+    in the arguments of layers is not in it.
 
     Examples
     --------
@@ -169,10 +174,24 @@ def _snapshot(run: Run) -> tuple[dict[str, Any], Tensors]:
 def _changeable(run: Run) -> dict[str, Any]:
     """Return what callbacks may change besides arrays, as it is now; `settings` are of the start.
 
-    These are the numbers of parameters that are frozen, and the numbers of the optimizer.
+    That is how parameters are trained, and the numbers of the optimizer and of those inside it.
     """
-    frozen = [i for i, p in enumerate(run.model.parameters()) if not p.trainable]
-    return {"frozen": frozen, "optimizer": run.optimizer.settings()}
+    numbers = {
+        f"{place}{name}": value
+        for place, optimizer in _optimizers(run.optimizer)
+        for name, value in optimizer.settings().items()
+        if math.isfinite(value)  # JSON has no others
+    }
+    parameters = [describe_parameter(parameter) for parameter in run.model.parameters()]
+    return {"parameters": parameters, "optimizer": numbers}
+
+
+def _optimizers(optimizer: Optimizer, place: str = "") -> Iterator[tuple[str, Optimizer]]:
+    """Yield an optimizer and those that it holds, such as "inner.", with their places."""
+    yield place, optimizer
+    for name, value in vars(optimizer).items():
+        if isinstance(value, Optimizer):
+            yield from _optimizers(value, f"{place}{name}.")
 
 
 class _Content(NamedTuple):
@@ -305,13 +324,20 @@ def _check_changed(changed: Any, run: Run) -> dict[str, Any]:
     if changed is None:
         return own
     _check_keys("changed", changed, set(own))
-    if not set(changed["frozen"]) <= set(range(len(run.model.parameters()))):
-        raise ValueError(f"frozen must be numbers of parameters, got {changed['frozen']!r:.80}")
-    _check_keys("the numbers of the optimizer", changed["optimizer"], set(own["optimizer"]))
-    for name, value in changed["optimizer"].items():
-        if type(value) is not bool:
-            _check_number(name, value, float)
-    return changed
+    parameters = [
+        check_parameter("fit", options)
+        for options, _ in zip(changed["parameters"], own["parameters"], strict=True)
+    ]
+    # an optimizer of one's own may have set others in its steps, which it sets again
+    numbers = {name: changed["optimizer"][name] for name in own["optimizer"]}
+    for name, value in numbers.items():
+        if isinstance(own["optimizer"][name], bool):
+            check_flag("fit", name, value)
+        elif isinstance(value, bool):
+            raise ValueError(f"{name} must be a number, got {value}")
+        else:
+            check_number("fit", name, value)
+    return {"parameters": parameters, "optimizer": numbers}
 
 
 def _check_history(epochs: list[dict[str, Any]], best: Any) -> History:
@@ -370,10 +396,13 @@ def _apply(run: Run, content: _Content) -> None:
     for generator, state in zip(_generators(run), content.generators, strict=True):
         generator.bit_generator.state = state
     run.history, run.position = content.history, content.position
-    for i, parameter in enumerate(run.model.parameters()):
-        parameter.trainable = i not in content.changed["frozen"]
-    for name, value in content.changed["optimizer"].items():
-        setattr(run.optimizer, name, value)
+    parameters = zip(run.model.parameters(), content.changed["parameters"], strict=True)
+    for parameter, options in parameters:
+        vars(parameter).update(options)
+    for place, optimizer in _optimizers(run.optimizer):
+        for name in optimizer.settings():
+            if place + name in content.changed["optimizer"]:
+                setattr(optimizer, name, content.changed["optimizer"][place + name])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:

@@ -117,7 +117,6 @@ def _describe_options(run: Run) -> dict[str, str]:
     default = choose_monitor(run, None, None)
     options = {
         "sample_weight": run.weight is not None and describe_data(run.weight),
-        "class_weight": run.class_weight is not None and in_words(run.class_weight, ()),
         "steps_per_epoch": run.stream is not None and str(run.batches),
         "accumulate": run.accumulate > 1 and str(run.accumulate),
         "recalibrate": run.recalibrate and str(run.recalibrate),
@@ -133,7 +132,7 @@ def _describe_options(run: Run) -> dict[str, str]:
 
 
 def _is_detail(name: str) -> bool:
-    details = ("gradient bits", "optimized parameters", "decayed parameters")
+    details = ("gradient bits", "optimized parameters", "decayed parameters", "class_weight")
     return name in details or name.startswith(("parameter ", "values of "))
 
 
@@ -143,6 +142,7 @@ def _describe_details(run: Run) -> dict[str, str]:
     values = {"loss": run.loss, "schedule": run.schedule, "augment": run.augment}
     return {
         "gradient bits": ", ".join(map(str, sorted(bits))) or "none",
+        "class_weight": "none" if run.class_weight is None else in_words(run.class_weight, ()),
         **_describe_parameters(run),
         **{f"values of {name}": values_of(thing) or "none" for name, thing in values.items()},
         "values of metrics": cut("; ".join(filter(None, map(values_of, run.metrics.values()))))
