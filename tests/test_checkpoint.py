@@ -41,6 +41,7 @@ from bitops.training.log import Log
 from bitops.training.losses import cross_entropy
 from bitops.training.optim import SGD, Adam, AdaMax, Bop, ShiftAdaMax
 from bitops.training.schedules import CosineDecay
+from forgery import write
 from trainings import OPTIONS, At, assert_same, data, dense, press, read, stop
 
 
@@ -167,9 +168,28 @@ class Unfreeze(Callback):
             run.model.layers[0].trainable = True
             run.optimizer.weight_decay = 0.25
             parameter = run.model.parameters()[0]
-            parameter.lr_scale, parameter.clip_value = 0.5, 0.75
+            parameter.lr_scale, parameter.clip_value = np.float32(0.5), np.float32(0.75)
             if isinstance(run.optimizer, Bop):
                 run.optimizer.inner.beta1 = 0.5
+
+
+@pytest.mark.parametrize("clip", [np.inf, None, 1.0])
+def test_earlier_files_do_not_say_what_changed(tmp_path, clip):
+    def make(seed=0):
+        model = dense(seed)
+        model.parameters()[0].clip_value = clip
+        return model
+
+    path, (x, y) = tmp_path / "c", data()
+    whole, parts, resumed = make(), make(), make(seed=9)
+    whole.fit(x, y, **OPTIONS)
+    parts.fit(x, y, callbacks=[At(7, stop), Checkpoint(path)], **OPTIONS)
+    description, tensors = read(path)
+    assert description.pop("changed")["parameters"][0]["lr_scale"] > 1
+    write(path, description, tensors)
+    resumed.fit(x, y, resume=path, **OPTIONS)
+    assert_same(whole, resumed)
+    assert resumed.parameters()[0].clip_value == clip
 
 
 class Remembers(SGD):

@@ -170,9 +170,9 @@ def _encode(layer: TrainingLayer, place: str, tensors: Tensors) -> Spec:
 def describe_parameter(parameter: Parameter) -> dict[str, Any]:
     """Return how a parameter is trained, as values JSON can hold."""
     return {
-        "trainable": parameter.trainable,
+        "trainable": bool(parameter.trainable),
         "clip_value": _as_json(parameter.clip_value),
-        "lr_scale": parameter.lr_scale,
+        "lr_scale": float(parameter.lr_scale),
     }
 
 

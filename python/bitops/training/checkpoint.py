@@ -322,7 +322,7 @@ def _check_changed(changed: Any, run: Run) -> dict[str, Any]:
     """Return what callbacks may have changed; earlier files do not say, so that nothing was."""
     own = _changeable(run)
     if changed is None:
-        return own
+        changed = own
     _check_keys("changed", changed, set(own))
     parameters = [
         check_parameter("fit", options)
