@@ -12,13 +12,16 @@ data=$1 out=$2
 shift 2
 mkdir -p "$out"
 if [ $# -eq 0 ]; then
-    set -- speedrun-quick speedrun bnn-theano-40 bnn-theano binaryconnect xnor xnor-convnet bwn dorefa bnn-torch
+    set -- speedrun-quick speedrun-quick-6 speedrun speedrun-128 bnn-theano-40 bnn-theano \
+        binaryconnect xnor xnor-convnet bwn dorefa bnn-torch
 fi
 
 for run; do
     case $run in
         speedrun-quick) command="speedrun --quick" ;;
+        speedrun-quick-6) command="speedrun --quick --epochs 27 --gradients int6" ;;
         speedrun) command="speedrun --epochs 80" ;;
+        speedrun-128) command="speedrun --width 128 --epochs 64 --gradients int6" ;;
         bnn-theano-40)
             command="bnn-theano --epochs 40 --gradients int6 --flip --shift 2 --recalibrate 2000"
             ;;

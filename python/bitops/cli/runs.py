@@ -78,10 +78,8 @@ class Record:
 
     def after(self, begun: Record) -> Record:
         """Return this record with the commands before, to which one of other settings is added."""
-        commands = (
-            [begun.command] if self.settings == begun.settings else [begun.command, self.command]
-        )
-        return replace(self, command="\n".join(commands))
+        own = "" if self.settings == begun.settings else f"\n{self.command}"
+        return replace(self, command=begun.command + own)
 
     @property
     def words(self) -> list[str]:

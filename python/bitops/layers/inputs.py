@@ -113,6 +113,7 @@ class SignPairs:
 
 
 Activation = np.ndarray | BitArray | Codes
+StepInput = Activation | SignPairs  # of a product in training
 Shape = tuple[int | None, ...]  # last axes of an activation; None marks an unknown length
 
 

@@ -34,7 +34,16 @@ from .backward import (
     weight_gradient,
 )
 from .float_conv import conv_gradients, float_convolution
-from .inputs import Activation, Shape, SignPairs, as_activation, as_float, as_images, check_size
+from .inputs import (
+    Activation,
+    Shape,
+    SignPairs,
+    StepInput,
+    as_activation,
+    as_float,
+    as_images,
+    check_size,
+)
 from .planes import Planes
 from .windows import Padding, Windows, image_shape
 
@@ -172,13 +181,7 @@ class Linear:
         return chain.matmul(x, w, bias)
 
     def gradients(
-        self,
-        x: Activation | SignPairs,
-        dy: Gradient,
-        w: Planes,
-        weight: Parameter,
-        *,
-        with_dx: bool,
+        self, x: StepInput, dy: Gradient, w: Planes, weight: Parameter, *, with_dx: bool
     ) -> np.ndarray | None:
         """Give `weight` the gradient dW = dy^T x; return dx = dy W, or None without `with_dx`."""
         signs, by_sign = (x.bits, dy.twice(x.step)) if isinstance(x, SignPairs) else (x, dy)
@@ -392,13 +395,7 @@ class Convolution:
         return chain.convolve(x, w, bias, self.windows.on(self.where, x))
 
     def gradients(
-        self,
-        x: Activation | SignPairs,
-        dy: Gradient,
-        w: Planes,
-        weight: Parameter,
-        *,
-        with_dx: bool,
+        self, x: StepInput, dy: Gradient, w: Planes, weight: Parameter, *, with_dx: bool
     ) -> np.ndarray | None:
         """Give `weight` the gradient dW = dy^T c(x); return dx, or None without `with_dx`.
 

@@ -30,6 +30,7 @@ from .inputs import (
     Codes,
     Shape,
     SignPairs,
+    StepInput,
     as_flips,
     as_scales,
     as_thresholds,
@@ -85,7 +86,7 @@ class LatentProduct(TrainingLayer):
         self.operation, self.weights = operation, weights
         self.in_features, self.out_features = operation.in_features, operation.out_features
         self.bias = _make_bias(self.name, bias, operation.out_features)
-        self._saved: tuple[Activation | SignPairs, Planes] | None = None
+        self._saved: tuple[StepInput, Planes] | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
         x = self.operation.input(x)
@@ -93,7 +94,7 @@ class LatentProduct(TrainingLayer):
             return self.operation.multiply_floats(x, self.weight.value, self.bias_value)
         return self.take_step(x) if training else self._outputs(x, self.planes())
 
-    def take_step(self, x: Activation | SignPairs) -> np.ndarray:
+    def take_step(self, x: StepInput) -> np.ndarray:
         """Do what `forward` does in training, for an input that needs no check."""
         planes = self.planes(True)
         self._saved = x, planes
@@ -117,7 +118,7 @@ class LatentProduct(TrainingLayer):
     def role(self) -> Role:
         return Role.ALONE if self.real_evaluation else Role.PRODUCT
 
-    def _outputs(self, x: Activation | SignPairs, planes: Planes, **scales: Any) -> np.ndarray:
+    def _outputs(self, x: StepInput, planes: Planes, **scales: Any) -> np.ndarray:
         """Return the products with any kind of input, scaled and with the bias added, float32."""
         if isinstance(x, SignPairs):
             assert planes.is_single  # as of the layers that `joined` gives such an input
