@@ -16,6 +16,7 @@ from bitops.models import mlp
 from bitops.recipes.base import GRADIENTS
 from bitops.recipes.preprocess import STEPS
 from bitops.training.log import read_log
+from bitops.training.options import SCHEDULES
 from commands import failure, usage_error, write_idx
 
 SMALL = ("--epochs", "3", "--width", "32", "--batch", "20", "--dropout", "0", "--quiet")
@@ -195,6 +196,7 @@ def test_notes_of_a_stranger_forge_no_output(capsys, folder, tmp_path, note):
 def test_choices_are_those_of_the_recipes():
     assert tuple(STEPS) == arguments.PREPROCESSING
     assert ("float32", *GRADIENTS) == arguments.GRADIENTS
+    assert tuple(SCHEDULES) == arguments.SCHEDULES
 
 
 def test_preprocessing_of_eval(capsys, folder, tmp_path):

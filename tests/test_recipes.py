@@ -17,6 +17,7 @@ from bitops.recipes.preprocess import STEPS, preprocess
 from bitops.recipes.training import train
 from bitops.training.augment import ZCA, gcn, lcn
 from bitops.training.log import read_log
+from bitops.training.schedules import CosineDecay
 from commands import failure, usage_error, write_idx
 
 CASES = [(recipe.name, kind) for recipe in RECIPES for kind in recipe.settings]
@@ -429,6 +430,7 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
         (("--flip",), "cannot move images"),
         (("--gradients", "int6"), "has no gradients"),
         (("--recalibrate", "9"), "has no BatchNorm"),
+        (("--schedule", "halving"), "stays the same"),
     ):
         message = usage_error(capsys, *argv, *options)
         assert f"argument {options[0]}: not allowed with ebp: " in message and reason in message
@@ -443,6 +445,20 @@ def test_moved_images_of_the_command(capsys, folder, tmp_path):
     # another shift would be another training
     argv[argv.index("2", argv.index("--shift"))] = "3"
     assert "augment" in failure(capsys, *argv, "--resume")
+
+
+def test_schedule_of_the_command(capsys, folder, tmp_path):
+    log = tmp_path / "run.csv"
+    argv = ["train", "bnn-theano", "--data", str(folder), *SMALL, "--epochs", "4", "--lr", "0.01"]
+    argv += ["--schedule", "cosine_decay", "--checkpoint", str(tmp_path / "run.ckpt")]
+    assert cli.main([*argv, "--log", str(log)]) == 0
+    lines = lines_of(capsys.readouterr().out)
+    assert "learning rate from 0.01 by cosine_decay, dropout" in lines["settings"]
+    assert "another schedule" in lines["test"]
+    rates = [CosineDecay(0.01)(epoch, 4) for epoch in range(4)]
+    assert [row["learning_rate"] for row in read_log(log)] == rates
+    argv[argv.index("cosine_decay")] = "constant"
+    assert "schedule" in failure(capsys, *argv, "--resume")
 
 
 def test_packed_network_that_differs(capsys, folder, monkeypatch, tmp_path):

@@ -140,6 +140,9 @@ PREPROCESSING = (
 # float32, and the names of `recipes.base.GRADIENTS`, likewise.
 GRADIENTS = ("float32", "int8", "int7", "int6")
 
+# The names of `training.options.SCHEDULES`, likewise.
+SCHEDULES = ("constant", "cosine_decay", "exponential_decay", "halving", "one_cycle")
+
 
 def add_preprocessing_option(parser: Any, effect: str) -> None:
     """Add the option that names what a model takes instead of pixels from 0 to 255."""

@@ -69,7 +69,8 @@ def describe_plan(plan: Plan, seed: int, start: Path | None = None) -> str:
     gradients = "" if plan.gradients == "float32" else f", gradients as {plan.gradients}"
     return (
         f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
-        f"learning rate from {plan.lr:g}, dropout {plan.dropout:g}, "
+        f"learning rate from {plan.lr:g}{f' by {plan.schedule}' * bool(plan.schedule)}, "
+        f"dropout {plan.dropout:g}, "
         f"seed {seed}{gradients}"
         f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
         f"{', half of the images mirrored' * plan.flip}"

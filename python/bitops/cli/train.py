@@ -15,6 +15,7 @@ from ..files.text import printable
 from . import runs
 from .arguments import (
     GRADIENTS,
+    SCHEDULES,
     add_data_option,
     add_training_options,
     log_file,
@@ -70,6 +71,11 @@ def add_parser(commands: Any) -> None:
         choices=GRADIENTS,
         help="what gradients are rounded to in the backward products of binary layers (float32, "
         "exact): steps are shorter with fewer bits",
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="of the learning rate, instead of that of the recipe; one_cycle rises to --lr first",
     )
     parser.add_argument(
         "--recalibrate",

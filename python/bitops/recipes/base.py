@@ -55,6 +55,7 @@ class Plan:
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
+    schedule: str = ""  # of the rate, one of `training.options.SCHEDULES`; "" is the stage's own
 
 
 # The bits that gradients are rounded to, unless they are float32, exact.
@@ -74,6 +75,7 @@ WORDS = {
     "recalibrate": "statistics of the last batches",  # the same
     "flip": "images as they are",
     "shift": "images in their place",
+    "schedule": "another schedule",
 }
 
 
@@ -217,7 +219,7 @@ class Stage:
             epochs=plan.epochs,
             batch_size=plan.batch_size,
             validation=validation_of(model, data),
-            schedule=self.schedule(plan.lr),
+            schedule=plan.schedule or self.schedule(plan.lr),
             optimizer=self.optimizer(model, plan.lr),
             loss=self.loss,
             augment=self.augmentation(job),

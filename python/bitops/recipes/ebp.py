@@ -26,6 +26,8 @@ class Expectation:
             found["dropout"] = "that of this recipe must be at most 0.5"
         if plan.gradients != "float32":
             found["gradients"] = "this recipe has no gradients to round"
+        if plan.schedule:
+            found["schedule"] = "the size of its updates stays the same"
         if plan.recalibrate:
             found["recalibrate"] = "this recipe has no BatchNorm to recalibrate"
         return found
