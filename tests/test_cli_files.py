@@ -13,7 +13,7 @@ from bitops.cli import main as cli
 from bitops.data import load_mnist
 from bitops.layers import Packed, PackedDense
 from bitops.models import mlp
-from bitops.recipes.base import GRADIENTS
+from bitops.recipes.plan import GRADIENTS
 from bitops.recipes.preprocess import STEPS
 from bitops.training.log import read_log
 from bitops.training.options import SCHEDULES

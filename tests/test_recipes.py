@@ -140,7 +140,7 @@ def test_report_names_the_numbers_of_the_source():
         " with batch 100, learning rate from 0.003, dropout 0.5, depth 3, exact gradients"
     )
     moved = setting.resolve(flip=True, shift=2)
-    assert setting.report(moved).endswith(" with images as they are, images in their place")
+    assert setting.report(moved).endswith(" with images as they are, images in place")
     # of this one neither sizes nor batches are known
     setting = find("ebp").setting("mnist")
     assert setting.report(setting.resolve(quick=True)) == "the source reports 2.12 %"
@@ -428,7 +428,7 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
     for options, reason in (
         (("--dropout", "0.6"), "must be at most 0.5"),
         (("--flip",), "cannot move images"),
-        (("--gradients", "int6"), "has no gradients"),
+        (("--gradients", "int6"), "multiplies no gradients"),
         (("--recalibrate", "9"), "has no BatchNorm"),
         (("--schedule", "halving"), "stays the same"),
     ):
@@ -453,8 +453,8 @@ def test_schedule_of_the_command(capsys, folder, tmp_path):
     argv += ["--schedule", "cosine_decay", "--checkpoint", str(tmp_path / "run.ckpt")]
     assert cli.main([*argv, "--log", str(log)]) == 0
     lines = lines_of(capsys.readouterr().out)
-    assert "learning rate from 0.01 by cosine_decay, dropout" in lines["settings"]
-    assert "another schedule" in lines["test"]
+    assert "learning rate from 0.01, dropout 0, seed 0, schedule cosine_decay" in lines["settings"]
+    assert "a schedule of its own" in lines["test"]
     rates = [CosineDecay(0.01)(epoch, 4) for epoch in range(4)]
     assert [row["learning_rate"] for row in read_log(log)] == rates
     argv[argv.index("cosine_decay")] = "constant"

@@ -137,7 +137,7 @@ PREPROCESSING = (
 )
 
 
-# float32, and the names of `recipes.base.GRADIENTS`, likewise.
+# float32, and the names of `recipes.plan.GRADIENTS`, likewise.
 GRADIENTS = ("float32", "int8", "int7", "int6")
 
 # The names of `training.options.SCHEDULES`, likewise.

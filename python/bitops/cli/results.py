@@ -19,7 +19,7 @@ from .. import io
 from ..data.datasets import Dataset
 from ..files.text import printable
 from ..layers import Packed, Sequential
-from ..recipes.base import Plan
+from ..recipes.plan import Plan
 from ..training.callbacks import Callback
 from ..training.compare import count_differences
 from ..training.run import Run
@@ -66,17 +66,14 @@ def describe_data(data: Dataset) -> str:
 
 def describe_plan(plan: Plan, seed: int, start: Path | None = None) -> str:
     """State the numbers of a training."""
-    gradients = "" if plan.gradients == "float32" else f", gradients as {plan.gradients}"
-    return (
-        f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
-        f"learning rate from {plan.lr:g}{f' by {plan.schedule}' * bool(plan.schedule)}, "
-        f"dropout {plan.dropout:g}, "
-        f"seed {seed}{gradients}"
-        f"{f', recalibrated by {plan.recalibrate:,} images' * bool(plan.recalibrate)}"
-        f"{', half of the images mirrored' * plan.flip}"
-        f"{f', shifted by up to {plan.shift} pixel' * bool(plan.shift)}{'s' * (plan.shift > 1)}"
-        f"{'' if start is None else f', from the network in {printable(start)}'}"
-    )
+    words = [plan.words(name) for name in ("epochs", "batch_size", "lr", "dropout")]
+    words.append(f"seed {seed}")
+    for name in ("schedule", "gradients", "recalibrate", "flip", "shift"):
+        if getattr(plan, name) != getattr(Plan, name):
+            words.append(plan.words(name))
+    if start is not None:
+        words.append(f"from the network in {printable(start)}")
+    return ", ".join(words)
 
 
 def describe_kept(epoch: int | None, error: float | None) -> str:

@@ -6,28 +6,17 @@ import argparse
 import shlex
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import notes
-from ..files.pictures import RESIZE
 from ..files.text import printable
 from . import runs
-from .arguments import (
-    GRADIENTS,
-    SCHEDULES,
-    add_data_option,
-    add_training_options,
-    log_file,
-    output_file,
-    positive,
-    share,
-)
+from .train_files import choose_start, read_begun, refuse_files, use_folder
+from .train_options import add_options
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..recipes import Job, Plan, Recipe, Setting
-    from ..recipes.base import Files
     from ..recipes.training import Trained
 
 __all__ = ["add_parser", "run"]
@@ -52,106 +41,8 @@ def add_parser(commands: Any) -> None:
         "y_train, x_test, y_test, x_val, y_val. Grey images get the network of the recipe for "
         "MNIST, others that for CIFAR-10 or SVHN, where the recipe has one.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a name that `bitops recipes` lists")
-    add_data_option(parser)
-    parser.add_argument("--quick", action="store_true", help="numbers for a laptop, see `recipes`")
-    add_training_options(parser)
-    parser.add_argument(
-        "--hours",
-        type=positive(float),
-        metavar="H",
-        help="instead of --epochs: as many as fit, by the time of a few steps; a training that "
-        "is resumed keeps its number",
-    )
-    parser.add_argument(
-        "--dropout", type=share, metavar="D", help="rate behind hidden layers, in [0, 1)"
-    )
-    parser.add_argument(
-        "--gradients",
-        choices=GRADIENTS,
-        help="what gradients are rounded to in the backward products of binary layers (float32, "
-        "exact): steps are shorter with fewer bits",
-    )
-    parser.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        help="of the learning rate, instead of that of the recipe; one_cycle rises to --lr first",
-    )
-    parser.add_argument(
-        "--recalibrate",
-        type=positive(int),
-        metavar="N",
-        help="take the statistics of BatchNorm anew from N training images after each epoch; with "
-        "--resume also for what is in the checkpoint, even of a training that has ended",
-    )
-    parser.add_argument(
-        "--flip",
-        action="store_true",
-        default=None,
-        help="mirror half of the images of each step; not for speedrun, which moves them itself, "
-        "and ebp",
-    )
-    parser.add_argument(
-        "--shift",
-        type=positive(int),
-        metavar="N",
-        help="move the images of each step by up to N pixels along both axes; not for these either",
-    )
-    parser.add_argument(
-        "--start",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="start from the network of another training, that of its best epoch, instead of "
-        "random weights; its layers, Dropout included, must be the same. In a recipe of several "
-        "stages this applies to the first",
-    )
-    parser.add_argument(
-        "--all-images",
-        action="store_true",
-        help="train on the validation images too; the last epoch is kept, as nothing chooses one",
-    )
-    add_image_options(parser)
-    parser.add_argument(
-        "--run",
-        type=Path,
-        dest="folder",
-        metavar="RUN",
-        help="folder for log, checkpoint, model and settings, which `bitops report` shows",
-    )
-    parser.add_argument(
-        "--log", type=log_file, metavar="FILE", help="write a row an epoch, .csv or .jsonl"
-    )
-    parser.add_argument(
-        "--checkpoint", type=output_file, metavar="FILE", help="write all that --resume needs"
-    )
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint, if there is one"
-    )
-    existing.add_argument(
-        "--overwrite", action="store_true", help="replace checkpoint, log and model that exist"
-    )
+    add_options(parser)
     parser.set_defaults(run=run, refuse=parser.error)
-
-
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Add what concerns pictures of one's own alone."""
-    pictures = parser.add_argument_group("pictures of your own")
-    pictures.add_argument(
-        "--size",
-        type=positive(int),
-        metavar="N",
-        help="bring them to N x N pixels (32; pictures of one size up to 64 x 64 keep it)",
-    )
-    pictures.add_argument(
-        "--channels",
-        type=int,
-        choices=(1, 3),
-        help="1 for grey and 3 for colour (grey if all of them are)",
-    )
-    pictures.add_argument(
-        "--resize", choices=RESIZE, help="stretch them to the size, or cut them to its shape (crop)"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -219,50 +110,6 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def use_folder(args: argparse.Namespace) -> None:
-    """Let all files go into the folder of the run."""
-    if args.folder is None:
-        return
-    if args.folder.exists() and not args.folder.is_dir():
-        args.refuse(f"argument --run: must be a folder, got {args.folder}")
-    for name, file in (("log", runs.LOG), ("checkpoint", runs.CHECKPOINT), ("save", runs.MODEL)):
-        if getattr(args, name) is not None:
-            args.refuse(f"argument --{name}: not allowed with argument --run")
-        setattr(args, name, (args.folder / file).absolute())
-
-
-def read_begun(args: argparse.Namespace) -> runs.Record | None:
-    """Return the description of the run that is resumed, if there is one."""
-    if args.folder is None or not args.resume or not runs.is_run(args.folder):
-        return None
-    return runs.read_record("train", args.folder)
-
-
-def choose_start(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    setting: Setting,
-    files: Files,
-    begun: runs.Record | None,
-) -> None:
-    """Let a run that is resumed start where it did, and refuse to start where none can."""
-    if begun is not None:
-        started = begun.start and Path(begun.start)
-        if args.start is not None and args.start.resolve() != started:
-            args.refuse(
-                f"argument --start: the run began with {started or 'random weights'}, "
-                f"got {args.start}"
-            )
-        args.start = started
-    if args.start is None:
-        return
-    if not setting.takes_start:
-        args.refuse(f"argument --start: not allowed with {recipe.name}")
-    if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
-        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
-    args.start = args.start.resolve()
-
-
 def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Dataset) -> Setting:
     """Return the setting of the recipe for the data; images of one's own take that of others."""
     is_pictures = kind == "own" and args.data.is_dir()
@@ -301,35 +148,6 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
         flush=True,
     )
     return epochs
-
-
-def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
-    """Refuse files that would replace each other, or another training."""
-    written = [files.of_stage(number, stages) for number in range(1, stages + 1)]
-    given = [("--save", args.save)]
-    given += [("--checkpoint", stage.checkpoint) for stage in written]
-    given += [("--log", stage.log) for stage in written]
-    if args.folder is not None:
-        given = [("--run", path) for option, path in given if option != "--save"]
-    taken = set()
-    for option, path in given:
-        if path is None:
-            continue
-        if path.resolve() in taken:
-            args.refuse(f"argument {option}: must be a file of its own, got {path}")
-        taken.add(path.resolve())
-    if files.overwrite or any(stage.goes_on for stage in written):
-        return
-    # files of other trainings: this one has no checkpoint to go on from, or is not to
-    again = [stage.log for stage in written if stage.begins_again]
-    given += [("--run", args.save)] if args.folder is not None else []
-    can_resume = any(replace(stage, resume=True).goes_on for stage in written)
-    way = "go on with --resume or " if can_resume else ""
-    if files.resume:
-        way = f"there is no checkpoint {written[0].checkpoint} to go on from: "
-    for option, path in given:
-        if path is not None and path not in again and path.exists() and path.stat().st_size:
-            args.refuse(f"argument {option}: {way}replace it with --overwrite, {path} exists")
 
 
 def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> None:

@@ -3,10 +3,11 @@
 Imports training, models, data and what they stand on, never the command line.
 """
 
-from .base import Job, Plan, Recipe, Setting, Stage
+from .base import Job, Recipe, Setting, Stage
 from .binary import BINARYCONNECT, BNN_THEANO, BNN_TORCH, FLOAT32
 from .dorefa import DOREFA
 from .ebp import EBP_D
+from .plan import Plan
 from .retrained import BITWISE, TERNARY
 from .speedrun import SPEEDRUN
 from .xnor import BWN, XNOR, XNOR_CONVNET

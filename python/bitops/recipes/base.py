@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -20,12 +20,12 @@ from ..training.optim import Optimizer
 from ..training.run import Augment, History, Loss
 from ..training.schedules import Schedule
 from .augmented import Moved
+from .plan import GRADIENTS, Plan
 
 __all__ = [
     "DATASETS",
     "Files",
     "Job",
-    "Plan",
     "Recipe",
     "Setting",
     "Stage",
@@ -41,42 +41,7 @@ DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn":
 GREY, COLOR = ("mnist", "cifar10", "svhn"), ("cifar10", "svhn", "mnist")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of one training, which the options of the command override."""
-
-    width: int  # units of a hidden layer, or channels of the first convolution
-    epochs: int  # of each stage
-    batch_size: int
-    lr: float  # of the first epoch
-    dropout: float = 0.0  # behind hidden layers
-    depth: int = 3  # hidden layers of a fully connected network
-    gradients: str = "float32"  # of the backward products of binary layers, or one of GRADIENTS
-    recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
-    flip: bool = False  # mirror half of the training images
-    shift: int = 0  # pixels that training images move at most, along each axis
-    schedule: str = ""  # of the rate, one of `training.options.SCHEDULES`; "" is the stage's own
-
-
-# The bits that gradients are rounded to, unless they are float32, exact.
-GRADIENTS = {"int8": 8, "int7": 7, "int6": 6}
-
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
-
-# The numbers of a plan as the output states them.
-WORDS = {
-    "width": "width {:,}",
-    "epochs": "{:,} epochs",
-    "batch_size": "batch {:,}",
-    "lr": "learning rate from {:g}",
-    "dropout": "dropout {:g}",
-    "depth": "depth {}",
-    "gradients": "exact gradients",  # as all sources have them
-    "recalibrate": "statistics of the last batches",  # the same
-    "flip": "images as they are",
-    "shift": "images in their place",
-    "schedule": "another schedule",
-}
 
 
 @dataclass(frozen=True)
@@ -161,6 +126,17 @@ class Training(Protocol):
     def name(self) -> str:
         """What the output calls it."""
 
+    @property
+    def rounds(self) -> bool:
+        """Whether gradients are multiplied by bits, and may be rounded for that."""
+
+    @property
+    def takes_start(self) -> bool:
+        """Whether it can start from a checkpoint of another training."""
+
+    def check_start(self, job: Job) -> None:
+        """Raise an error if the checkpoint of a job is not one of its network."""
+
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that it cannot follow, each with the reason."""
 
@@ -195,6 +171,12 @@ class Stage:
     augment: Augment | None = None
     name: str = "training"
     rounds: bool = True
+
+    takes_start: ClassVar[bool] = True
+
+    def check_start(self, job: Job) -> None:
+        if job.start is not None:
+            self.start(job)
 
     def start(self, job: Job) -> Sequential:
         """Make the network as the training begins with it; a checkpoint to go on from is not read.
@@ -336,14 +318,13 @@ class Setting:
 
     @property
     def takes_start(self) -> bool:
-        """Whether the first stage can start from a checkpoint; trainers of their own cannot."""
-        return isinstance(self.stages[0], Stage)
+        """Whether the first stage can start from a checkpoint."""
+        return self.stages[0].takes_start
 
     def check_start(self, job: Job) -> None:
         """Raise an error if the checkpoint of a job is not one of the first stage's network."""
-        stage = self.stages[0]
-        if job.start is not None and isinstance(stage, Stage):
-            stage.start(replace(job, files=job.files.of_stage(1, len(self.stages))))
+        files = job.files.of_stage(1, len(self.stages))
+        self.stages[0].check_start(replace(job, files=files))
 
     def refused(self, plan: Plan, image_shape: tuple[int, ...]) -> dict[str, str]:
         """Return the numbers of a plan that cannot be followed, each with the reason.
@@ -352,8 +333,7 @@ class Setting:
         that leave nothing of the images.
         """
         found = {name: why for stage in self.stages for name, why in stage.refused(plan).items()}
-        rounds = any(isinstance(stage, Stage) and stage.rounds for stage in self.stages)
-        if plan.gradients != "float32" and not rounds:
+        if plan.gradients != "float32" and not any(stage.rounds for stage in self.stages):
             found.setdefault("gradients", "this recipe multiplies no gradients by bits")
         if plan.shift and plan.shift >= min(image_shape[:2]):
             size = " x ".join(map(str, image_shape[:2]))
@@ -383,7 +363,7 @@ class Setting:
             if field.name not in self.ours
             and getattr(plan, field.name) != getattr(self.plan, field.name)
         ]
-        words = [WORDS[name].format(getattr(self.plan, name)) for name in differ]
+        words = [self.plan.words(name) for name in differ]
         if started:
             words.insert(0, "random start weights")
         numbers = ", ".join(words)

@@ -11,9 +11,10 @@ from functools import partial
 from ..layers import BatchNorm, Conv2D, Dense, Sequential, ShiftBatchNorm, Sign, TrainingLayer
 from ..quantizers import StochasticSign, ap2
 from ..training.optim import Optimizer, ShiftAdaMax
-from .base import Plan, Recipe, Setting, Stage
+from .base import Recipe, Setting, Stage
 from .builders import adam, exponential, halved, relu
 from .nets import Blocks, convnet, mlp
+from .plan import Plan
 
 __all__ = ["BINARYCONNECT", "BNN_THEANO", "BNN_TORCH", "FLOAT32"]
 

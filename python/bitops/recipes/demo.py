@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..layers import Sequential
 from ..models import binarynet, mlp
-from .base import Job, Plan, Recipe, Setting, Stage
+from .base import Job, Recipe, Setting, Stage
 from .builders import adam, exponential
+from .plan import Plan
 
 __all__ = ["DEMO"]
 

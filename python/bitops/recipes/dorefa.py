@@ -22,9 +22,10 @@ from ..models import features_of, scaled, seed_stream
 from ..quantizers import DoReFaActivation, DoReFaWeight
 from ..training.losses import cross_entropy
 from ..training.optim import Adam, Optimizer
-from .base import Job, Plan, Recipe, Setting, Stage
+from .base import Job, Recipe, Setting, Stage
 from .builders import halved
 from .nets import images_of
+from .plan import Plan
 
 __all__ = ["DOREFA"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..layers import Sequential
 from ..training.ebp import EBP
 from ..training.run import History
-from .base import Job, Plan, Recipe, Setting, describe, file_options, moves, validation_of
+from .base import Job, Recipe, Setting, describe, file_options, moves, validation_of
+from .plan import Plan
 
 __all__ = ["EBP_D"]
 
@@ -19,13 +20,16 @@ class Expectation:
     """Training by `EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
+    rounds = takes_start = False
+
+    def check_start(self, job: Job) -> None:
+        if job.start is not None:
+            raise ValueError("[train] start must be None: this recipe starts from no checkpoint")
 
     def refused(self, plan: Plan) -> dict[str, str]:
         found = dict.fromkeys(moves(plan), "this recipe cannot move images")
         if plan.dropout > 0.5:
             found["dropout"] = "that of this recipe must be at most 0.5"
-        if plan.gradients != "float32":
-            found["gradients"] = "this recipe has no gradients to round"
         if plan.schedule:
             found["schedule"] = "the size of its updates stays the same"
         if plan.recalibrate:
@@ -33,6 +37,7 @@ class Expectation:
         return found
 
     def train(self, job: Job) -> tuple[Sequential, History]:
+        self.check_start(job)
         data, plan = job.data, job.plan
         x_train, x_test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
         sizes = x_train.shape[1], plan.width, plan.width, data.classes

@@ -7,9 +7,10 @@ from functools import partial
 from ..layers import Dense, Sequential, TanhDense
 from ..quantizers import SteSign
 from ..training.stages import to_bitwise, to_ternary
-from .base import Job, Plan, Recipe, Setting, Stage
+from .base import Job, Recipe, Setting, Stage
 from .builders import adam, exponential, tanh
 from .nets import Blocks, mlp
+from .plan import Plan
 
 __all__ = ["BITWISE", "TERNARY"]
 

@@ -28,8 +28,9 @@ from ..layers import (
 from ..models import seed_stream
 from ..training.augment import random_crop, random_flip
 from ..training.losses import CrossEntropy
-from .base import Job, Plan, Recipe, Setting, Stage
+from .base import Job, Recipe, Setting, Stage
 from .builders import adam, one_cycle
+from .plan import Plan
 
 __all__ = ["SPEEDRUN"]
 

@@ -60,8 +60,6 @@ def train(setting: Setting, job: Job) -> Trained:
     for name, why in setting.refused(job.plan, job.data.image_shape).items():
         raise ValueError(f"[train] {name} cannot be {getattr(job.plan, name)!r}: {why}")
     stages, model, histories = setting.stages, job.previous, []
-    if job.start is not None and not setting.takes_start:
-        raise ValueError("[train] start must be None: this recipe starts from no checkpoint")
     for number, stage in enumerate(stages, 1):
         if len(stages) > 1:
             job.say(f"stage    {number} of {len(stages)}: {stage.name}")

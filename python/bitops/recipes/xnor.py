@@ -21,9 +21,10 @@ from ..layers import (
 from ..models import features_of, lenet5, nin, scaled, seed_stream
 from ..quantizers import XnorSign
 from ..training.losses import cross_entropy
-from .base import Job, Plan, Recipe, Setting, Stage
+from .base import Job, Recipe, Setting, Stage
 from .builders import adam, steps
 from .nets import Seeds, images_of
+from .plan import Plan
 
 __all__ = ["BWN", "XNOR", "XNOR_CONVNET"]
 

@@ -1,0 +1,89 @@
+"""Files of `bitops train`: the folder of a run, where a training starts, what may be replaced."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import runs
+
+if TYPE_CHECKING:
+    from ..recipes import Recipe, Setting
+    from ..recipes.base import Files
+
+__all__ = ["choose_start", "read_begun", "refuse_files", "use_folder"]
+
+
+def use_folder(args: argparse.Namespace) -> None:
+    """Let all files go into the folder of the run."""
+    if args.folder is None:
+        return
+    if args.folder.exists() and not args.folder.is_dir():
+        args.refuse(f"argument --run: must be a folder, got {args.folder}")
+    for name, file in (("log", runs.LOG), ("checkpoint", runs.CHECKPOINT), ("save", runs.MODEL)):
+        if getattr(args, name) is not None:
+            args.refuse(f"argument --{name}: not allowed with argument --run")
+        setattr(args, name, (args.folder / file).absolute())
+
+
+def read_begun(args: argparse.Namespace) -> runs.Record | None:
+    """Return the description of the run that is resumed, if there is one."""
+    if args.folder is None or not args.resume or not runs.is_run(args.folder):
+        return None
+    return runs.read_record("train", args.folder)
+
+
+def choose_start(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    setting: Setting,
+    files: Files,
+    begun: runs.Record | None,
+) -> None:
+    """Let a run that is resumed start where it did, and refuse to start where none can."""
+    if begun is not None:
+        started = begun.start and Path(begun.start)
+        if args.start is not None and args.start.resolve() != started:
+            args.refuse(
+                f"argument --start: the run began with {started or 'random weights'}, "
+                f"got {args.start}"
+            )
+        args.start = started
+    if args.start is None:
+        return
+    if not setting.takes_start:
+        args.refuse(f"argument --start: not allowed with {recipe.name}")
+    if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
+        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
+    args.start = args.start.resolve()
+
+
+def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
+    """Refuse files that would replace each other, or another training."""
+    written = [files.of_stage(number, stages) for number in range(1, stages + 1)]
+    given = [("--save", args.save)]
+    given += [("--checkpoint", stage.checkpoint) for stage in written]
+    given += [("--log", stage.log) for stage in written]
+    if args.folder is not None:
+        given = [("--run", path) for option, path in given if option != "--save"]
+    taken = set()
+    for option, path in given:
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            args.refuse(f"argument {option}: must be a file of its own, got {path}")
+        taken.add(path.resolve())
+    if files.overwrite or any(stage.goes_on for stage in written):
+        return
+    # files of other trainings: this one has no checkpoint to go on from, or is not to
+    again = [stage.log for stage in written if stage.begins_again]
+    given += [("--run", args.save)] if args.folder is not None else []
+    can_resume = any(replace(stage, resume=True).goes_on for stage in written)
+    way = "go on with --resume or " if can_resume else ""
+    if files.resume:
+        way = f"there is no checkpoint {written[0].checkpoint} to go on from: "
+    for option, path in given:
+        if path is not None and path not in again and path.exists() and path.stat().st_size:
+            args.refuse(f"argument {option}: {way}replace it with --overwrite, {path} exists")
