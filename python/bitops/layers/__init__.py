@@ -17,14 +17,12 @@ This folder may import `ops`, `quantizers`, `config` and `files`, but never trai
 """
 
 from .activations import (
-    Dropout,
     PackedLevels,
     PackedQuantize,
     PackedReLU,
     PackedSign,
     PackedTanh,
     Quantize,
-    QuantizeGradient,
     ReLU,
     Sign,
     Tanh,
@@ -68,6 +66,7 @@ from .gradient_check import check_gradients
 from .inputs import Codes, as_float
 from .levels import MultiThreshold, PackedMultiThreshold
 from .multiply import Multiply, PackedMultiply
+from .noise import Dropout, QuantizeGradient
 from .norm import BatchNorm, PackedBatchNorm, ShiftBatchNorm
 from .padding import PackedPad2D, PackedPadFeatures, Pad2D, PadFeatures
 from .parameter import Parameter

@@ -19,11 +19,12 @@ import numpy as np
 
 from ..ops.array import BitArray
 from ..ops.normalize import Normalized
-from .activations import Dropout, ReLU, Sign
+from .activations import ReLU, Sign
 from .base import TrainingLayer, backward_weights, saved_for_backward
 from .conv import BinaryConv2D
 from .dense import BinaryDense
 from .inputs import Activation
+from .noise import Dropout
 from .norm import BatchNorm, ShiftBatchNorm
 
 Kind = TypeVar("Kind", bound=TrainingLayer)
