@@ -19,8 +19,8 @@ from bitops.layers import (
 from bitops.layers.backward import (
     Gradient,
     WeightGradient,
-    conv_input_gradient,
     conv_weight_gradient,
+    gradient_of,
     weight_gradient,
 )
 from bitops.layers.float_conv import conv_gradients
@@ -47,7 +47,7 @@ def test_dense_gradients(isa, threads, rng, m, n, k):
     close(grad, dy.T @ x)
     for rounding in (None, *(ByteGradient(5, bits) for bits in ROUNDED)):
         now, later = np.empty((2, n, k), np.float32)
-        gradient = Gradient(dy, rounding)
+        gradient = gradient_of(dy, rounding)
         weight_gradient(gradient, bo.pack(x), now)
         WeightGradient(gradient, bo.pack(x)).write(later)
         assert_array_equal(now, later)
@@ -69,11 +69,11 @@ def test_conv_gradients(rng, padding, pad_value):
         dx = conv_gradients(bo.pack(x), dy, w.astype(np.float32), window, 1, **options)
         turned = bo.pack(bo.pack(w.reshape(6, -1)).T)
         for rounding, scale in ((None, 1.0), (ByteGradient(0), 1e5 / 127)):
-            gradient = Gradient(dy, rounding)
+            gradient = gradient_of(dy, rounding)
             conv_weight_gradient(gradient, bo.pack(x), window, pad_value, got)
             positions = dy[..., 0].size
             close(got, want, scale * (1 if rounding is None else 4 * np.sqrt(positions)))
-            back = conv_input_gradient(gradient, turned, window, x.shape)
+            back = gradient.to_images(turned, window, x.shape)
             close(back, dx, scale * (1 if rounding is None else 4 * np.sqrt(w[..., 0].size)))
 
 
@@ -261,7 +261,7 @@ def test_equal_on_every_isa_and_thread_count(rng):
             with bo.isa.use(name):
                 for rounding in (None, *(ByteGradient(5, bits) for bits in ROUNDED)):
                     grad = np.empty((33, 3, 3, 40), np.float32)
-                    conv_weight_gradient(Gradient(dy, rounding), x, window, 0, grad)
+                    conv_weight_gradient(gradient_of(dy, rounding), x, window, 0, grad)
                     results.append(grad)
             bo.set_num_threads(before)
     sides = 1 + len(ROUNDED)

@@ -36,93 +36,142 @@ POSITIONS = 4096
 
 
 class Gradient:
-    """Gradient of the outputs of a layer, exact or rounded to bytes, to be multiplied by bits.
+    """Gradient of the outputs of a layer, to be multiplied by bits.
 
     Parameters
     ----------
     dy : ndarray of shape (..., n), float32
-    rounding : ByteGradient, optional
-        Rounds it.
     """
 
-    def __init__(self, dy: np.ndarray, rounding: ByteGradient | None = None):
-        self.exact, self.rounding = dy, rounding
-
-    @cached_property
-    def _rounded(self) -> tuple[np.ndarray, float | None]:
-        """The numbers to multiply, and their step if they are bytes; rounded on first use."""
-        return (self.exact, None) if self.rounding is None else self.rounding.round(self.exact)
+    def __init__(self, dy: np.ndarray):
+        self.exact = dy
 
     @property
     def numbers(self) -> np.ndarray:
-        """The gradient as float32, or rounded to bytes."""
-        return self._rounded[0]
-
-    @property
-    def step(self) -> float | None:
-        """The gradient that one unit of a byte stands for; None if the gradient is exact."""
-        return self._rounded[1]
-
-    def scaled(self, alpha: np.ndarray | None) -> Gradient:
-        """Return the gradient of the unscaled products; alpha has one scale a filter or is None."""
-        return self if alpha is None else Gradient(self.exact * alpha, self.rounding)
-
-    def kept(self) -> Gradient:
-        """Return what products need later, when others may have written to an exact gradient."""
-        if self.rounding is None:
-            return Gradient(np.array(self.exact, order="C"))
-        return self._of_codes(*self._rounded)
-
-    def twice(self, step: float) -> Gradient:
-        """Return it for both signs of each of `SignPairs`, times their step."""
-        numbers = np.repeat(self.numbers, 2, axis=0)
-        if self.step is None:
-            numbers *= np.float32(step)
-            return Gradient(numbers)
-        return self._of_codes(numbers, self.step * step)
-
-    def _of_codes(self, numbers: np.ndarray, step: float | None) -> Gradient:
-        """Return a gradient that was rounded to these; products do not read the exact one."""
-        made = Gradient(np.empty(0, np.float32), self.rounding)
-        made._rounded = numbers, step
-        return made
+        """What products multiply by bits."""
+        return self.exact
 
     def matrix(self, index=slice(None)) -> np.ndarray:
         """Return the numbers of some positions as rows."""
         return self.numbers[index].reshape(-1, self.numbers.shape[-1])
 
+    def scaled(self, alpha: np.ndarray | None) -> Gradient:
+        """Return the gradient of the unscaled products; alpha has one scale a filter or is None."""
+        return self if alpha is None else Gradient(self.exact * alpha)
+
+    def kept(self) -> Gradient:
+        """Return what products need later, when others may have written to `exact`."""
+        return Gradient(np.array(self.exact, order="C"))
+
+    def twice(self, step: float) -> Gradient:
+        """Return it for both signs of each of `SignPairs`, times their step."""
+        numbers = np.repeat(self.exact, 2, axis=0)
+        numbers *= np.float32(step)
+        return Gradient(numbers)
+
     def sum_over_images(self) -> np.ndarray:
         """Return the sum over the images (n, oh, ow, o), float32."""
-        if self.step is None:
-            images = self.numbers
-            if not len(images):
-                return np.zeros(images.shape[1:], np.float32)
-            sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
-            return sums.reshape(images.shape[1:])
-        assert self.rounding is not None
+        images = self.exact
+        if not len(images):
+            return np.zeros(images.shape[1:], np.float32)
+        sums = column_sums(images.reshape(len(images), -1)).astype(np.float32)
+        return sums.reshape(images.shape[1:])
+
+    def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
+        """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
+        return weight_gemm(rows, bits, out=out)
+
+    def scales(self, bits: BitArray) -> tuple[int, np.ndarray | None, np.ndarray | None]:
+        """Return zero, alpha and bias that make products of `numbers` those of the gradient.
+
+        They are sum((number - zero) bit) alpha + bias, with an alpha and a bias for each row of
+        bits, or None for 1 and 0.
+        """
+        return 0, None, None
+
+    def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the gradient of the images of a convolution with +-1 filters, without groups.
+
+        Parameters
+        ----------
+        bits : BitArray of shape (kh * kw * c, n), packed along n
+            The filters, see `Planes.transposed`.
+        window : Window
+        shape : (images, h, w, c)
+            Shape of the images.
+
+        Returns
+        -------
+        ndarray of shape (images, h, w, c), float32
+        """
+        return products_to_images(self.exact, bits, window, shape)
+
+
+class RoundedGradient(Gradient):
+    """A gradient that is rounded at random to bytes, on first use.
+
+    Parameters
+    ----------
+    dy : ndarray of shape (..., n), float32
+    rounding : ByteGradient
+    """
+
+    def __init__(self, dy: np.ndarray, rounding: ByteGradient):
+        super().__init__(dy)
+        self.rounding = rounding
+
+    @cached_property
+    def _rounded(self) -> tuple[np.ndarray, float]:
+        return self.rounding.round(self.exact)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return self._rounded[0]
+
+    @property
+    def step(self) -> float:
+        """The gradient that one unit of a byte stands for."""
+        return self._rounded[1]
+
+    def scaled(self, alpha: np.ndarray | None) -> Gradient:
+        return self if alpha is None else RoundedGradient(self.exact * alpha, self.rounding)
+
+    def kept(self) -> Gradient:
+        return self._of_codes(*self._rounded)
+
+    def twice(self, step: float) -> Gradient:
+        return self._of_codes(np.repeat(self.numbers, 2, axis=0), self.step * step)
+
+    def _of_codes(self, numbers: np.ndarray, step: float) -> RoundedGradient:
+        """Return a gradient that was rounded to these; products do not read the exact one."""
+        made = RoundedGradient(np.empty(0, np.float32), self.rounding)
+        made._rounded = numbers, step
+        return made
+
+    def sum_over_images(self) -> np.ndarray:
         count = len(self.numbers)
         exact = np.int32 if count < 2**23 else np.int64  # the former takes an eighth of the time
         sums = self.numbers.sum(axis=0, dtype=exact)
         return (sums - exact(count * self.rounding.zero)) * np.float32(self.step)
 
     def times(self, rows: np.ndarray, bits: BitArray, out: np.ndarray | None = None) -> np.ndarray:
-        """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
-        if self.rounding is None:
-            return weight_gemm(rows, bits, out=out)
-        zero, bias = self.correction(bits)
+        zero, bias = self._correction(bits)
         scales = {"alpha": self.step, "bias": bias}
         most = self._largest(zero)
         return code_gemm(rows, bits, self.rounding.bits, zero, **scales, most=most, out=out)
 
-    def correction(self, bits: BitArray) -> tuple[int, np.ndarray | None]:
+    def scales(self, bits: BitArray) -> tuple[int, np.ndarray | None, np.ndarray | None]:
+        zero, bias = self._correction(bits)
+        alpha = np.full(len(bits), self.step, np.float32)
+        return zero, alpha, None if bias is None else bias.astype(np.float32)
+
+    def _correction(self, bits: BitArray) -> tuple[int, np.ndarray | None]:
         """Return what products of codes subtract from these, or else add to their outputs.
 
         sum((code - zero) bit) step = sum(code bit) step - zero sum(bit) step
 
         The right side, rounded twice, is that of 8 bits, so that trainings go on as they began.
         """
-        assert self.rounding is not None
-        assert self.step is not None
         if self.rounding.bits < 8:
             return self.rounding.zero, None
         ones = popcount(bits, axis=-1).reshape(len(bits), -1).sum(axis=1)
@@ -130,13 +179,28 @@ class Gradient:
 
     def _largest(self, zero: int) -> int | None:
         """Return the largest magnitude of a code less `zero`; None if that is the code itself."""
-        assert self.rounding is not None
         return self.rounding.most if zero else None
 
-    def convolve(self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair) -> np.ndarray:
-        """Convolve a rounded gradient of images with filters of bits; positions outside are 0."""
-        assert self.rounding is not None
-        zero, bias = self.correction(filters)
+    def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
+        padding = _padding_around(window)
+        if padding is not None:
+            return self._convolve(_flipped(bits, window, shape[3]), padding, window.dilation)
+        zero, bias = self._correction(bits)
+        return products_to_images(
+            self.numbers,
+            bits,
+            window,
+            shape,
+            alpha=self.step,
+            bias=0 if bias is None else bias,
+            zero=zero,
+        )
+
+    def _convolve(
+        self, filters: BitArray, padding: tuple[Pair, Pair], dilation: Pair
+    ) -> np.ndarray:
+        """Convolve the gradient of images with filters of bits; positions outside are 0."""
+        zero, bias = self._correction(filters)
         return code_conv2d(
             self.numbers,
             filters,
@@ -150,20 +214,28 @@ class Gradient:
             most=self._largest(zero),
         )
 
-    def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
-        """Multiply the rows by bits of shape (kh * kw * c, n), and add them to images."""
-        if self.step is None:
-            return products_to_images(self.numbers, bits, window, shape)
-        zero, bias = self.correction(bits)
-        return products_to_images(
-            self.numbers,
-            bits,
-            window,
-            shape,
-            alpha=self.step,
-            bias=0 if bias is None else bias,
-            zero=zero,
-        )
+
+def gradient_of(dy: np.ndarray, rounding: ByteGradient | None) -> Gradient:
+    """Return the gradient of outputs as products take it, rounded if there is a rounding."""
+    return Gradient(dy) if rounding is None else RoundedGradient(dy, rounding)
+
+
+def _padding_around(window: Window) -> tuple[Pair, Pair] | None:
+    """Return the padding with which dy, convolved, gives dx; None if no padding does."""
+    if window.stride != (1, 1):
+        return None
+    reach = [(size - 1) * step for size, step in zip(window.kernel, window.dilation, strict=True)]
+    (top, bottom), (left, right) = window.padding
+    height, width = reach
+    sides = (height - top, height - bottom), (width - left, width - right)
+    return sides if min(map(min, sides)) >= 0 else None
+
+
+def _flipped(transposed: BitArray, window: Window, channels: int) -> BitArray:
+    """Return the filters of the backward convolution, (c, kh, kw, o) with both axes reversed."""
+    words = transposed.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
+    shape = channels, *window.kernel, transposed.shape[1]
+    return BitArray.from_words(np.ascontiguousarray(words), shape)
 
 
 class WeightGradient:
@@ -179,13 +251,7 @@ class WeightGradient:
     def __init__(self, dy: Gradient, x: BitArray):
         self.dy, self.bits = dy.kept(), pack(x.T)
         self.numbers = self.dy.matrix()
-        self.zero = 0
-        self.alpha: np.ndarray | None = None
-        self.bias: np.ndarray | None = None
-        if dy.step is not None:
-            self.zero, bias = dy.correction(self.bits)
-            self.alpha = np.full(len(self.bits), dy.step, np.float32)
-            self.bias = None if bias is None else bias.astype(np.float32)
+        self.zero, self.alpha, self.bias = self.dy.scales(self.bits)
 
     def write(self, out: np.ndarray) -> None:
         """Write dW to an array of shape (n, k), float32."""
@@ -274,46 +340,3 @@ def _sums_outside(dy: Gradient, window: Window) -> np.ndarray:
             columns, _ = tap_slices(window, 1, kx, everywhere[1])
             outside[ky, kx] = total - column_sums(by_position[lines, columns])
     return outside.transpose(2, 0, 1)[..., np.newaxis]
-
-
-def conv_input_gradient(
-    dy: Gradient, transposed: BitArray, window: Window, shape: tuple[int, ...]
-) -> np.ndarray:
-    """Return the gradient of the images of a convolution with +-1 filters, without groups.
-
-    Parameters
-    ----------
-    dy : Gradient of shape (n, oh, ow, o)
-        Already multiplied by the scales of the filters.
-    transposed : BitArray of shape (kh * kw * c, o), packed along o
-        The filters, see `Planes.transposed`.
-    window : Window
-    shape : (n, h, w, c)
-        Shape of the images.
-
-    Returns
-    -------
-    ndarray of shape (n, h, w, c), float32
-    """
-    around = _padding_around(window)
-    if dy.step is not None and around is not None:
-        return dy.convolve(_flipped(transposed, window, shape[3]), around, window.dilation)
-    return dy.to_images(transposed, window, shape)
-
-
-def _padding_around(window: Window) -> tuple[Pair, Pair] | None:
-    """Return the padding with which dy, convolved, gives dx; None if no padding does."""
-    if window.stride != (1, 1):
-        return None
-    reach = [(size - 1) * step for size, step in zip(window.kernel, window.dilation, strict=True)]
-    (top, bottom), (left, right) = window.padding
-    height, width = reach
-    sides = (height - top, height - bottom), (width - left, width - right)
-    return sides if min(map(min, sides)) >= 0 else None
-
-
-def _flipped(transposed: BitArray, window: Window, channels: int) -> BitArray:
-    """Return the filters of the backward convolution, (c, kh, kw, o) with both axes reversed."""
-    words = transposed.words.reshape(*window.kernel, channels, -1)[::-1, ::-1].transpose(2, 0, 1, 3)
-    shape = channels, *window.kernel, transposed.shape[1]
-    return BitArray.from_words(np.ascontiguousarray(words), shape)

@@ -9,7 +9,7 @@ import numpy as np
 from ..ops.array import BitArray
 from ..ops.geometry import Pair
 from ..quantizers.base import LARGEST, check_clip
-from .backward import Gradient
+from .backward import gradient_of
 from .base import Cost, Layer, saved_for_backward
 from .inputs import Activation, as_weights, check_flag, is_data
 from .operation import Convolution
@@ -146,7 +146,7 @@ class BinaryConv2D(LatentProduct):
         if not self.scale_input:
             return super()._gradients(grad, with_dx=with_dx)
         saved: _ScaledPass = saved_for_backward(self, self._scaled)
-        dy = Gradient(grad * saved.scales[..., np.newaxis], self.rounding)
+        dy = gradient_of(grad * saved.scales[..., np.newaxis], self.rounding)
         with_dx = with_dx and saved.passes is not None
         dx = self.operation.gradients(saved.signs, dy, saved.planes, self.weight, with_dx=with_dx)
         self._finish_gradients(grad)

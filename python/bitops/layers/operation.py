@@ -29,7 +29,6 @@ from .backward import (
     ConvWeightGradient,
     Gradient,
     WeightGradient,
-    conv_input_gradient,
     conv_weight_gradient,
     weight_gradient,
 )
@@ -417,7 +416,7 @@ class Convolution:
             conv_weight_gradient(by_sign, signs, window, self.pad_value, dw)
         if not with_dx:
             return None
-        return conv_input_gradient(dy.scaled(w.alpha), w.transposed[0], window, x.shape)
+        return dy.scaled(w.alpha).to_images(w.transposed[0], window, x.shape)
 
     def float_gradients(
         self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool

@@ -21,7 +21,7 @@ import numpy as np
 from ..ops.array import BitArray, above_limits, above_operand, pack
 from ..ops.checks import as_generator
 from ..quantizers import ByteGradient
-from .backward import Gradient
+from .backward import gradient_of
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .columns import column_sums
 from .inputs import (
@@ -109,7 +109,7 @@ class LatentProduct(TrainingLayer):
 
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, planes = saved_for_backward(self, self._saved)
-        dy, with_dx = Gradient(grad, self.rounding), with_dx and not is_data(x)
+        dy, with_dx = gradient_of(grad, self.rounding), with_dx and not is_data(x)
         dx = self.operation.gradients(x, dy, planes, self.weight, with_dx=with_dx)
         self._finish_gradients(grad)
         return dx
