@@ -392,8 +392,12 @@ def test_data_sets_are_told_apart(tmp_path):
     (tmp_path / "test_batch.bin").touch()
     with pytest.raises(FileNotFoundError, match=r"data_batch_1\.bin must be in"):
         load_dataset(tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="must hold the files of MNIST"):
-        load_dataset(tmp_path / "nowhere")
+        load_dataset(tmp_path / "empty")
+    for place in ("nowhere", "nowhere.npz"):
+        with pytest.raises(FileNotFoundError, match=f"there is no file or folder .*{place}"):
+            load_dataset(tmp_path / place)
 
 
 def test_idx_files_of_too_many_items(tmp_path):

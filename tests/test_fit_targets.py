@@ -143,6 +143,8 @@ REFUSED = {
         TypeError,
         r"loss must take \(scores, targets, sample_weight\)",
     ),
+    "weight: zeros": ({"sample_weight": np.zeros(100)}, ValueError, "weights must be above 0"),
+    "class: zeros": ({"class_weight": [0, 0, 0, 0]}, ValueError, "weights must be above 0"),
     "class: name": ({"class_weight": "even"}, ValueError, "class_weight must be 'balanced'"),
     "class: shape": ({"class_weight": [1, 2]}, ValueError, r"class_weight must have shape \(4,\)"),
     "class: label": ({"class_weight": {4: 1}}, ValueError, "classes of class_weight must be in"),
@@ -169,6 +171,16 @@ REFUSED = {
     "monitor: number": ({"monitor": 3}, TypeError, "monitor must be the name of a quantity"),
     "monitor: mode": ({"monitor": "loss", "mode": "least"}, ValueError, "mode must be 'min' or"),
     "monitor: mode alone": ({"mode": "min"}, TypeError, "monitor must be the name of a quantity"),
+    "monitor: direction": (
+        {"metrics": lambda scores, y: 0.0, "validation": (X, Y), "monitor": "validation_<lambda>"},
+        ValueError,
+        "mode must be 'min' or 'max' for 'validation_<lambda>'",
+    ),
+    "metric: k": (
+        {"metrics": "top_5_accuracy", "validation": (X, Y)},
+        ValueError,
+        r"metric 'top_5_accuracy' must take scores .* k must be in 1\.\.4",
+    ),
     "accumulate: 0": ({"accumulate": 0}, ValueError, "accumulate must be at least 1"),
     "accumulate: rows": ({"accumulate": 21}, ValueError, "accumulate must be at most the 20 rows"),
     "accumulate: one row": ({"accumulate": 15}, ValueError, "batch_size must give every layer at"),
@@ -231,11 +243,10 @@ def test_ones_change_nothing_and_zeros_leave_rows_out():
     plain, _ = fit(loss=cross_entropy)
     ones, _ = fit(loss=cross_entropy, sample_weight=np.ones(100), class_weight={2: 1})
     assert_same(plain, ones)
-    none = mlp(40, 24, 1, 4, seed=0)
-    fit(model=none, sample_weight=np.zeros(100), optimizer=SGD(none.parameters(), momentum=0))
-    start = mlp(40, 24, 1, 4, seed=0)
-    for a, b in zip(none.parameters(), start.parameters(), strict=True):
-        assert_array_equal(a.value, b.value)
+    some = np.arange(100) % 3 > 0
+    found, _ = fit(sample_weight=some)
+    other, _ = fit(np.where(some, Y, 0), sample_weight=some)
+    assert_same(found, other)
 
 
 # ---- metrics, monitor, early stopping ------------------------------------------------------------
@@ -281,7 +292,7 @@ def test_metrics_must_be_finite():
         ("validation_loss", None, min),
         ("validation_loss", "max", max),
         ("validation_accuracy", None, max),
-        ("validation_spread", None, min),
+        ("validation_spread", "min", min),
         ("validation_spread", "max", max),
     ],
 )
@@ -497,6 +508,8 @@ def test_frozen_layers_at_the_start_take_no_backward_pass(frozen, accumulate):
     for layer in [*plain.layers[:frozen], *model.layers[:frozen]]:
         layer.trainable = False
     called = watch_backward(model)
+    if frozen is None:
+        warnings.simplefilter("ignore")  # all of them are
     fit(model=model, epochs=1, accumulate=accumulate)
     end = len(model.layers)
     trained = [i for i in range(end) if model.layers[i].parameters() and model.layers[i].trainable]
@@ -507,6 +520,14 @@ def test_frozen_layers_at_the_start_take_no_backward_pass(frozen, accumulate):
     fit(model=again, epochs=1, accumulate=accumulate)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
         assert np.array_equal(a.value, b.value)
+
+
+def test_a_frozen_network_is_said():
+    model = dense()
+    for layer in model.layers:
+        layer.trainable = False
+    with pytest.warns(UserWarning, match=r"^\[fit\] no parameter of the model is trainable"):
+        fit(model=model, epochs=1)
 
 
 class WithOwnBackward(Sequential):

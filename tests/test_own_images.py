@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 from bitops import io
 from bitops.cli import main as cli
 from bitops.data import load_dataset, load_images, load_npz
+from bitops.files.pictures import open_picture, read_pixels
 from bitops.recipes import RECIPES, find
 from bitops.recipes import training as recipe_training
 from bitops.training.log import read_log
@@ -68,18 +69,28 @@ def test_what_does_not_count(folder):
     assert len(load_images(folder).y_train) == len(before.y_train) + 2
 
 
-@pytest.mark.parametrize("names", [("test",), ("val",), ("test", "valid"), ("validation",)])
-def test_folders_of_parts(tmp_path, names):
+@pytest.mark.parametrize(
+    ("train", "names"),
+    [
+        ("train", ("test",)),
+        ("train", ("val",)),
+        ("train", ("test", "valid")),
+        ("train", ("validation",)),
+        ("Train", ("Test", "Valid")),
+        ("TRAINING", ("testing",)),
+        ("Training", ()),
+    ],
+)
+def test_folders_of_parts(tmp_path, train, names):
     starts = itertools.count(0, 20)
-    for part in ("train", *names):
+    for part in (train, *names):
         for name in ("a", "b"):
             write_pictures(tmp_path / part / name, 10, start=next(starts))
     data = load_images(tmp_path)
     assert data.class_names == ("a", "b")
     assert len(data.y_train) == 20 - 2 * (2 - len(names))
-    parts = {"test": (data.x_test, "test" in names), "validation": (data.x_validation, False)}
-    parts["validation"] = data.x_validation, bool({"val", "valid", "validation"} & set(names))
-    for x, is_there in parts.values():
+    found = [name[:3].lower() for name in names]
+    for x, is_there in ((data.x_test, "tes" in found), (data.x_validation, "val" in found)):
         assert len(x) == (20 if is_there else 2)
         assert (min(numbers(x)) >= 40) == is_there
 
@@ -124,6 +135,30 @@ def test_pictures_are_turned_as_their_cameras_say(tmp_path):
     assert load_images(tmp_path).image_shape == (4, 8, 1)
 
 
+def test_what_is_transparent_shows_white(tmp_path):
+    clear = np.zeros((6, 6, 4), np.uint8)  # black where nobody sees it
+    clear[2:4, 2:4, 3] = 255  # a black square
+    whole = clear[..., 3] == 255
+    images = {
+        "RGBA": Image.fromarray(clear),
+        "LA": Image.fromarray(clear).convert("LA"),
+        "P": Image.fromarray(np.uint8(~whole)).convert("P"),
+    }
+    images["P"].info["transparency"] = 1
+    for name, image in images.items():
+        for i in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            image.save(tmp_path / name / f"{i}.png")
+    data = load_images(tmp_path, channels=1)
+    assert_array_equal(data.x_train[..., 0], np.uint8([255 * ~whole] * 3))
+    half = clear.copy()
+    half[..., 3] = 102  # black, two fifths opaque
+    Image.fromarray(half).save(tmp_path / "half.png")
+    opened = open_picture("test", tmp_path / "half.png")
+    assert set(read_pixels("test", opened, (6, 6, 3), None).flat) == {153}
+    assert_array_equal(read_pixels("test", opened, (6, 6, 4), None), half)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -155,7 +190,7 @@ def test_classes_of_parts(tmp_path):
     data = load_images(tmp_path)
     assert set(data.y_validation) == {0}
     write_pictures(tmp_path / "valid" / "a", 4)
-    with pytest.raises(ValueError, match=r"must hold one validation folder, got \['valid', 'val'"):
+    with pytest.raises(ValueError, match=r"must hold one validation folder, got \['val', 'valid'"):
         load_images(tmp_path)
 
 
@@ -288,6 +323,29 @@ def test_train_predict_and_eval(capsys, folder, tmp_path):
     assert "the classes of insects must be ant, bee, got bee, cat" in message
 
 
+def test_a_network_that_predict_will_give_no_pictures(capsys, folder, tmp_path):
+    argv = train(folder, "--epochs", 1, "--run", tmp_path / "run", recipe="ebp")
+    assert cli.main(argv) == 0
+    assert "note     `bitops predict` will take no pictures" in capsys.readouterr().out
+    model = tmp_path / "run" / "model.safetensors"
+    message = failure(capsys, "predict", str(model), str(next((folder / "ant").iterdir())))
+    assert "out of a whole data set" in message
+
+
+def test_images_too_large_to_whiten(capsys, tmp_path):
+    np.savez(tmp_path / "big.npz", x=np.zeros((9, 80, 80, 3), np.uint8), y=np.arange(9) % 2)
+    message = failure(capsys, *train(tmp_path / "big.npz", "--epochs", 1, recipe="xnor"))
+    assert "at most 16,384 numbers to be whitened" in message and "80 x 80 x 3" in message
+
+
+def test_settings_are_those_of_the_rows(capsys, folder):
+    argv = train(folder, "--epochs", 1, "--recalibrate", 5000)
+    argv[argv.index("--batch") + 1] = "999"
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "batch 48, " in out and "recalibrated by 48 images" in out
+
+
 def test_train_on_arrays_that_are_not_square(capsys, tmp_path, rng):
     path, model = tmp_path / "mine.npz", tmp_path / "net.safetensors"
     y = np.arange(60) % 2
@@ -317,7 +375,7 @@ def test_hours_pick_the_epochs_and_a_resumed_run_keeps_them(capsys, folder, tmp_
     assert "settings 3 epochs" in out and "hours   " not in out
     monkeypatch.setattr(recipe_training, "epoch_seconds", lambda setting, job: 36.0)
     message = failure(capsys, *argv, "--overwrite")
-    assert "[train] --hours must be enough for an epoch, about 0.01, got 0.001" in message
+    assert "[train] --hours must be enough for an epoch, about 0.0105, got 0.001" in message
     message = usage_error(capsys, *argv, "--epochs", "3")
     assert "--hours: not allowed with argument --epochs" in message
 
@@ -349,4 +407,4 @@ def test_impossible_uses(capsys, folder, tmp_path):
     assert "argument --run:" in usage_error(capsys, *train(folder, "--run", tmp_path / "file"))
     (tmp_path / "empty").mkdir()
     message = failure(capsys, *train(tmp_path / "empty"))
-    assert "or a folder of pictures for each class, got none" in message
+    assert "pictures (.png, .jpg, .jpeg, .bmp) for each class, got none" in message

@@ -18,7 +18,7 @@ SCORES = np.float32([[3, 1, 2, 0], [0, 5, 5, 1], [2, 2, 2, 2]])
         (2, [1, 3, 2], 0),
         (3, [1, 3, 2], 1),
         (3, [3, 0, 3], 0),
-        (9, [3, 0, 3], 1),
+        (4, [3, 0, 3], 1),
     ],
 )
 def test_top_k_by_hand(k, labels, share):
@@ -86,6 +86,9 @@ def test_unknown_names(name):
         (lambda: accuracy(SCORES, [0, 1, 4]), ValueError, r"\[accuracy\] labels must be in 0\.\.3"),
         (lambda: accuracy(SCORES[0], [0]), ValueError, r"\[accuracy\] scores must have shape"),
         (lambda: top_k_accuracy(SCORES, [0, 1, 2], 0), ValueError, r"\[top_k_accuracy\] k must be"),
+        (lambda: top_k_accuracy(SCORES, [0, 1, 2], 5), ValueError, r"\[top_k_accuracy\] k must be"),
+        (lambda: top_k_accuracy([[1, np.nan]], [0], 1), ValueError, r"\[top_k_.* got NaN"),
+        (lambda: accuracy([[1, np.nan]], [0]), ValueError, r"\[accuracy\] .* got NaN"),
         (lambda: top_k_accuracy(SCORES, [0.0, 1, 2]), TypeError, r"\[top_k_accuracy\] labels must"),
         (lambda: confusion_matrix([0], [0, 1]), ValueError, r"\[confusion_matrix\] predicted must"),
         (lambda: confusion_matrix([2], [0], 2), ValueError, r"\[confusion_matrix\] labels must be"),

@@ -92,8 +92,9 @@ def test_probabilities_of_classes():
         assert_array_equal(found.argmax(axis=1), model.predict(X))
 
 
-def test_probabilities_that_a_softmax_has_made_stay():
-    model = L.Sequential(L.Dense(40, 3, seed=0), L.Softmax())
+@pytest.mark.parametrize("last", [L.Softmax, L.Sigmoid])
+def test_probabilities_that_a_layer_has_made_stay(last):
+    model = L.Sequential(L.Dense(40, 3, seed=0), last())
     for each in (model, model.freeze()):
         assert_array_equal(each.predict_proba(X / np.float32(255)), each(X / np.float32(255)))
 

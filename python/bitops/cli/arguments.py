@@ -140,8 +140,8 @@ PREPROCESSING = (
 # float32, and the names of `recipes.plan.GRADIENTS`, likewise.
 GRADIENTS = ("float32", "int8", "int7", "int6")
 
-# The names of `training.options.SCHEDULES`, likewise.
-SCHEDULES = ("constant", "cosine_decay", "exponential_decay", "halving", "one_cycle")
+# Names of `training.options.SCHEDULES`, likewise: of those that stretch to the epochs.
+SCHEDULES = ("constant", "cosine_decay", "exponential_decay", "one_cycle")
 
 
 def add_preprocessing_option(parser: Any, effect: str) -> None:

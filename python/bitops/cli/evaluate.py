@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import benchmark
 from ..files import notes
 from ..files.text import printable
 from .arguments import add_data_option, add_preprocessing_option, load_model
-
-if TYPE_CHECKING:
-    from ..data.datasets import Dataset
-    from ..layers import Packed
 
 __all__ = ["add_parser", "run"]
 
@@ -49,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     size = None if height is None else (height, width)
     resize = notes.resizing(packed)
     _, data = load_dataset(args.data, size=size, channels=channels, resize=resize)
-    check_scores(packed, data)
+    notes.check_classes("eval", packed, data)
     preprocessing = packed.notes.get("preprocessing", "pixels")
     if preprocessing not in STEPS:
         raise ValueError(
@@ -82,16 +78,3 @@ def run(args: argparse.Namespace) -> int:
         f"speed    {len(batch) / timing.best:,.0f} images a second in batches of {len(batch)}"
     )
     return 0
-
-
-def check_scores(packed: Packed, data: Dataset) -> None:
-    """Refuse a model for another number of classes."""
-    if packed.out_features != data.classes:
-        raise ValueError(
-            f"[eval] the model must give {data.classes} scores for {data.name}, got "
-            f"{packed.out_features}"
-        )
-    names = notes.class_names("eval", packed)
-    if names is not None and data.class_names and list(data.class_names) != names:
-        there, here = (printable(", ".join(words), most=80) for words in (names, data.class_names))
-        raise ValueError(f"[eval] the classes of {data.name} must be {there}, got {here}")

@@ -158,6 +158,7 @@ def _results(
             for size, speed in speeds.items()
         ]
         yield page.facts([error, times, sizes, *speed])
+        yield from _changes(record, data, found.wrong / tested)
         yield _confusions(found)
         yield _mistakes(found)
         yield from _filters(packed, data.image_shape)
@@ -172,15 +173,23 @@ def _load(
 
     try:
         _, data = load_dataset(data_folder or Path(record.folder), **record.reading)
-        if data.classes != packed.out_features:
-            raise ValueError(
-                f"[report] the data must have {packed.out_features} classes, got {data.classes}"
-            )
+        notes.check_classes("report", packed, data)
     except (OSError, ValueError) as error:
         if data_folder is not None:
             raise
         return None, str(error)
     return data, ""
+
+
+def _changes(record: runs.Record, data: Dataset, error: float) -> Iterator[str]:
+    """Yield what is no longer as the training found it."""
+    from .results import describe_data
+
+    here = describe_data(data)
+    if record.data not in (here, describe_data(data.without_validation())):
+        yield page.note(f"The data has changed since the training. Now it is {here}.")
+    if record.test_error is not None and record.test_error != error:
+        yield page.note(f"The training found a test error of {record.test_error:.2%}.")
 
 
 def _confusions(found: Findings) -> str:

@@ -81,14 +81,14 @@ def run(args: argparse.Namespace) -> int:
         prepared = prepared.without_validation()
     job = Job(
         prepared,
-        plan,
+        plan.within(len(prepared.y_train)),
         args.seed,
         start=args.start,
         files=files,
         verbose=0 if args.quiet else 1,
         say=lambda line: print(line, flush=True),
     )
-    job = replace(job, plan=replace(plan, epochs=choose_epochs(args, setting, job)))
+    job = replace(job, plan=replace(job.plan, epochs=choose_epochs(args, setting, job)))
     print(f"settings {results.describe_plan(job.plan, args.seed, args.start)}", flush=True)
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
@@ -136,11 +136,11 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
     if args.hours is None:
         return job.plan.epochs
     seconds = epoch_seconds(setting, job)
-    epochs = int(USED * 3600 * args.hours / seconds)
+    least = seconds / 3600 / USED
+    epochs = int(args.hours / least)
     if epochs < 1:
         raise ValueError(
-            f"[train] --hours must be enough for an epoch, about {seconds / 3600:.3g}, got "
-            f"{args.hours:g}"
+            f"[train] --hours must be enough for an epoch, about {least:.3g}, got {args.hours:g}"
         )
     print(
         f"hours    {args.hours:g} for {epochs:,} epochs: an epoch takes about "
@@ -152,6 +152,7 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
 
 def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> None:
     """Print what is to be trained on what."""
+    from ..recipes.preprocess import takes_pictures
     from . import results
 
     print(
@@ -160,6 +161,13 @@ def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> N
         f"data     {results.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}",
         flush=True,
     )
+    steps = setting.preprocessing_of(plan)
+    if data.class_names and not takes_pictures(steps):
+        print(
+            f"note     `bitops predict` will take no pictures for this network, but arrays only: "
+            f"{steps!r} is made out of a whole data set",
+            flush=True,
+        )
     if data.class_names:
         names = printable(", ".join(data.class_names), most=200, encoding=sys.stdout.encoding)
         print(f"classes  {len(data.class_names):,}: {names}", flush=True)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..files.pictures import PICTURES
 from ..files.reading import open_regular, read_regular
 from .dataset import Dataset
 from .matlab import read_arrays
@@ -522,6 +523,8 @@ def load_dataset(folder: str | os.PathLike, **own: Any) -> tuple[str, Dataset]:
     >>> data.class_names  # doctest: +SKIP
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"[load_dataset] there is no file or folder {folder}")
     for kind, (names, load) in _MARKS.items():
         if any((folder / name).is_file() for name in names):
             return kind, load(folder)
@@ -532,5 +535,5 @@ def load_dataset(folder: str | os.PathLike, **own: Any) -> tuple[str, Dataset]:
     raise FileNotFoundError(
         f"[load_dataset] {folder} must hold the files of MNIST (train-images-idx3-ubyte, ...), "
         "CIFAR-10 (data_batch_1.bin, ... or train.tar) or SVHN (train_32x32.mat, ...), or a folder "
-        "of pictures for each class, got none"
+        f"of pictures ({', '.join(PICTURES)}) for each class, got none"
     )

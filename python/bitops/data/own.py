@@ -18,7 +18,11 @@ __all__ = ["has_pictures", "load_images", "load_npz"]
 
 PARTS = "train", "validation", "test"
 # Names of the folders, and endings of the names of the arrays, of each part.
-NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
 LARGEST = 64  # pixels a side of pictures that stay as they are
 SIZE = 32  # of other pictures
 
@@ -47,7 +51,8 @@ def load_images(
         Of the images. By default pictures of one size of at most 64 x 64 pixels keep it, and others
         are brought to 32 x 32.
     channels : {1, 3}, optional
-        1 for grey and 3 for colour; by default grey only if all pictures are.
+        1 for grey and 3 for colour; by default grey only if all pictures are. What is transparent
+        shows white.
     resize : {"crop", "stretch"}, optional
         How pictures of another size are brought to that of the images; "crop", the default, cuts
         them to their proportions.
@@ -123,11 +128,13 @@ def _folders(folder: Path) -> list[Path]:
 
 def _find(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """Return the pictures of each class of each part that there is."""
-    inner = {path.name for path in _folders(folder)}
-    there = {part: [n for n in names if n in inner] for part, names in NAMES.items()}
+    inner = [path.name for path in _folders(folder)]
+    there = {
+        part: [name for name in inner if name.lower() in names] for part, names in NAMES.items()
+    }
     # a folder "train" may also be a class, beside others
-    has_parts = there["test"] or there["validation"] or inner == {"train"}
-    if not (has_parts and there["train"] and _folders(folder / "train")):
+    has_parts = there["test"] or there["validation"] or inner == there["train"]
+    if not (has_parts and any(_folders(folder / name) for name in there["train"])):
         return {"train": _by_class(folder)}
     for part, names in there.items():
         if len(names) > 1:

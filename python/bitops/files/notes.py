@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from .pictures import RESIZE
 from .tensors import parse_json
+from .text import printable
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..layers import Packed
 
-__all__ = ["class_names", "image_shape", "notes_on_data", "resizing"]
+__all__ = ["check_classes", "class_names", "image_shape", "notes_on_data", "resizing"]
 
 
 def notes_on_data(data: Dataset, resize: str | None) -> dict[str, str]:
@@ -42,6 +43,21 @@ def class_names(where: str, packed: Packed) -> list[str] | None:
             f"{packed.out_features} names, got {note!r:.80}"
         )
     return names
+
+
+def check_classes(where: str, packed: Packed, data: Dataset) -> None:
+    """Refuse data of other classes than those of the model."""
+    if packed.out_features != data.classes:
+        raise ValueError(
+            f"[{where}] the model must give {data.classes} scores for {printable(data.name)}, got "
+            f"{packed.out_features}"
+        )
+    names = class_names(where, packed)
+    if names is not None and data.class_names and list(data.class_names) != names:
+        there, here = (printable(", ".join(words), most=80) for words in (names, data.class_names))
+        raise ValueError(
+            f"[{where}] the classes of {printable(data.name)} must be {there}, got {here}"
+        )
 
 
 def image_shape(packed: Packed) -> tuple[int, int, int] | None:

@@ -101,12 +101,15 @@ def read_pixels(
 ) -> np.ndarray | None:
     """Return the pixels of an open picture in a shape (height, width, channels), uint8.
 
-    Pictures of another size are stretched, or cut to the proportions around their middle ("crop");
-    if `resize` is None, there is no array of them.
+    What is transparent shows white, unless there are 4 channels. Pictures of another size are
+    stretched, or cut to the proportions around their middle ("crop"); if `resize` is None, there is
+    no array of them.
     """
     height, width, channels = shape
     if channels not in _MODES:
         raise ValueError(f"[{where}] pictures have 1, 3 or 4 channels, the model takes {channels}")
+    if channels < 4 and ("A" in image.getbands() or "transparency" in image.info):
+        image = _on_white(where, image)
     image = image.convert(_MODES[channels])
     if image.size != (width, height):
         if resize is None:
@@ -116,3 +119,10 @@ def read_pixels(
         else:
             image = image.resize((width, height))
     return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def _on_white(where: str, image: Any) -> Any:
+    """Lay a picture with transparent pixels, whose colours are often black, on white."""
+    white = _import_pillow(where)[0].new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white

@@ -19,7 +19,7 @@ from ..ops.checks import as_seed_sequence, check_integer
 from ..quantizers import ByteGradient
 from .base import Layer, TrainingLayer, all_layers, backward_weights
 from .batches import Run, join, run_in_batches
-from .elementwise import PackedSoftmax, Softmax, softmax
+from .elementwise import PackedSigmoid, PackedSoftmax, Sigmoid, Softmax, softmax
 from .folding import check_packed_form, fold_chain, to_numbers
 from .inputs import (
     Activation,
@@ -120,7 +120,7 @@ def _probabilities(last: Layer, scores: Activation) -> np.ndarray:
         raise ValueError(
             f"[predict_proba] the model must give a score for each class, got {numbers.shape[-1]}"
         )
-    if isinstance(last, Softmax | PackedSoftmax):
+    if isinstance(last, Softmax | PackedSoftmax | Sigmoid | PackedSigmoid):
         return numbers
     return softmax("predict_proba", numbers)
 
@@ -199,8 +199,10 @@ class Model:
     def predict_proba(self, x, *, batch_size: int | None = None) -> np.ndarray:
         """Return the probability of each class: the softmax of the scores of each row.
 
-        Scores of a model that ends in a softmax are returned as they are. Those of a training
-        without cross-entropy have the right order, but are no calibrated probabilities.
+        Scores of a model that ends in Softmax or Sigmoid are returned as they are. Those of a
+        training without cross-entropy have the right order, but are no calibrated probabilities.
+        Of labels that do not exclude each other, as of ``loss="binary_cross_entropy"``, the
+        probabilities are the sigmoids of `outputs`, ``scipy.special.expit``.
 
         Parameters
         ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["GRADIENTS", "Plan"]
@@ -19,7 +19,7 @@ class Plan:
     width: int  # units of a hidden layer, or channels of the first convolution
     epochs: int  # of each stage
     batch_size: int
-    lr: float  # of the first epoch
+    lr: float  # of the first epoch; the largest one of schedules that rise
     dropout: float = 0.0  # behind hidden layers
     depth: int = 3  # hidden layers of a fully connected network
     schedule: str = ""  # of the rate, one of `training.options.SCHEDULES`; "" is the stage's own
@@ -27,6 +27,11 @@ class Plan:
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
+
+    def within(self, rows: int) -> Plan:
+        """Return the numbers that a training on so many images has."""
+        fewer = {name: min(getattr(self, name), rows) for name in ("batch_size", "recalibrate")}
+        return replace(self, **fewer)
 
     def words(self, name: str) -> str:
         """Put one of the numbers into words."""
@@ -37,7 +42,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "width": "width {:,}".format,
     "epochs": lambda n: f"{n:,} epoch{'s' * (n != 1)}",
     "batch_size": "batch {:,}".format,
-    "lr": "learning rate from {:g}".format,
+    "lr": "learning rate {:g}".format,
     "dropout": "dropout {:g}".format,
     "depth": "depth {}".format,
     "schedule": lambda name: f"schedule {name}" if name else "a schedule of its own",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ from ..data.datasets import Dataset
 from ..layers import Packed
 from ..training.augment import ZCA, gcn, lcn
 
-__all__ = ["STEPS", "image_step", "preprocess"]
+__all__ = ["STEPS", "image_step", "preprocess", "takes_pictures"]
+
+MOST_FEATURES = 1 << 14  # of an image to whiten; three matrices of their square take 6 GiB
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
@@ -68,6 +71,13 @@ def standard(data: Dataset) -> Dataset:
 
 def whitened(data: Dataset) -> Dataset:
     """Apply global contrast normalization, then ZCA whitening learned from training images."""
+    features = math.prod(data.image_shape)
+    if features > MOST_FEATURES:
+        size = " x ".join(map(str, data.image_shape))
+        raise ValueError(
+            f"[preprocess] images must have at most {MOST_FEATURES:,} numbers to be whitened, as "
+            f"their covariance has the square of that, got {features:,}, {size}"
+        )
     normalized = _changed(data, gcn)
     zca = ZCA().fit(normalized.x_train)
     return _changed(normalized, zca.apply)
@@ -96,6 +106,11 @@ def preprocess(data: Dataset, name: str) -> Dataset:
     if name not in STEPS:
         raise ValueError(f"[preprocess] name must be one of {', '.join(STEPS)}, got {name!r:.80}")
     return STEPS[name](data)
+
+
+def takes_pictures(name: str) -> bool:
+    """Tell whether a step looks at each image by itself, so that a model can be given any one."""
+    return name in _IMAGE_STEPS
 
 
 def image_step(packed: Packed) -> Callable[[np.ndarray], np.ndarray]:

@@ -35,6 +35,7 @@ from .options import (
     check_resume,
     check_source,
     describe_seed,
+    warn_of_frozen,
 )
 from .process import held_interrupts, one_pool
 from .progress import progress_of
@@ -132,7 +133,8 @@ def fit(
         "validation_loss", or that of a metric. By default it is the validation error, and the
         validation loss where targets are numbers.
     mode : {"min", "max"}, optional
-        Whether less or more of it is better. By default less, but more of an accuracy and of r2.
+        Whether less or more of it is better; by default as its name ends: less of "error", "loss",
+        "mae", "mse" and "rmse", more of "accuracy" and "r2". Of others it must be given.
     seed : int, SeedSequence or Generator
         It decides the order of the rows. The same seed, data and model give the same weights; see
         the notes.
@@ -234,6 +236,7 @@ def fit(
     else:
         source = sources.of_batches(x, steps_per_epoch, prefetch)
     check_source(model, source, sample_weight, steps_per_epoch, recalibrate)
+    warn_of_frozen(model)
     rng = as_generator("fit", seed)
     chosen = as_optimizer(model, optimizer)
     run = Run(

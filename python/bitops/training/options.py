@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -54,6 +55,7 @@ __all__ = [
     "check_resume",
     "check_source",
     "describe_seed",
+    "warn_of_frozen",
 ]
 
 _START = ExponentialDecay.start
@@ -271,7 +273,10 @@ class Sources:
         """Check rows with their targets and weights."""
         x, y = as_data(self.model, self.targets, x, y, may_change=self.may_change)
         self._check_rows(x, min(batch_size, len(y)))
-        return Source((x, y), self._weight(y, sample_weight))
+        weight = self._weight(y, sample_weight)
+        if weight is not None and not weight.any():
+            raise ValueError("[fit] weights must be above 0 for some of the rows, got 0 for all")
+        return Source((x, y), weight)
 
     def of_batches(self, batches: Any, steps: Any, prefetch: int) -> Source:
         """Return the batches of an iterable, each of which is checked when it comes."""
@@ -357,6 +362,13 @@ def check_source(
         )
     if source.data is not None and steps_per_epoch is not None:
         raise ValueError(f"[fit] steps_per_epoch must be None with rows, got {steps_per_epoch!r}")
+
+
+def warn_of_frozen(model: Trainable) -> None:
+    """Warn of a model whose parameters are all frozen; a callback may be about to change that."""
+    parameters = model.parameters()
+    if parameters and not any(parameter.trainable for parameter in parameters):
+        warnings.warn("[fit] no parameter of the model is trainable", stacklevel=3)
 
 
 def check_weighing(loss: Any) -> None:

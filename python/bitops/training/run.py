@@ -113,6 +113,11 @@ class Epoch:
         return "  ".join([*parts, f"{self.seconds:5.1f} s"])
 
 
+# Endings of the names of quantities of which less is better, and more.
+_LESS = ("loss", "error", "mae", "mse", "rmse")
+_MORE = ("accuracy", "r2")
+
+
 @dataclass(frozen=True)
 class Monitor:
     """A quantity by which epochs are compared.
@@ -121,12 +126,12 @@ class Monitor:
     ----------
     name : str
         As `Epoch.value` takes it.
-    mode : {"min", "max"}
-        Whether a smaller value is better, or a larger one.
+    mode : {"min", "max"} or None
+        Whether a smaller value is better, or a larger one; None if that is not known.
     """
 
     name: str
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] | None = "min"
 
     def is_better(self, epoch: Epoch, best: Epoch, by: float = 0.0) -> bool:
         """Tell whether an epoch is better than another, by more than a difference."""
@@ -337,13 +342,16 @@ class Run:
 
 
 def as_monitor(where: str, name: Any, mode: Any) -> Monitor:
-    """Return the quantity of a name; more of an accuracy, and of r2, is better."""
+    """Return the quantity of a name, which tells whether more of it is better or less."""
     if not isinstance(name, str):
         raise TypeError(f"[{where}] monitor must be the name of a quantity, got {name!r:.80}")
     if mode not in (None, "min", "max"):
         raise ValueError(f"[{where}] mode must be 'min' or 'max', got {mode!r:.80}")
-    is_more = name.endswith(("accuracy", "_r2"))
-    return Monitor(name, mode or ("max" if is_more else "min"))
+    if mode is None and name.endswith(_LESS):
+        mode = "min"
+    if mode is None and name.endswith(_MORE):
+        mode = "max"
+    return Monitor(name, mode)
 
 
 def choose_monitor(run: Run, name: Any, mode: Any) -> Monitor | None:
@@ -368,4 +376,9 @@ def check_monitor(where: str, monitor: Monitor, run: Run) -> None:
     if monitor.name not in known:
         raise ValueError(
             f"[{where}] monitor must be one of {', '.join(known)}, got {monitor.name!r:.80}"
+        )
+    if monitor.mode is None:
+        raise ValueError(
+            f"[{where}] mode must be 'min' or 'max' for {monitor.name!r:.80}, whose name does not "
+            f"tell which is better, got None"
         )

@@ -38,6 +38,8 @@ def _scores_and_labels(where: str, scores: Any, labels: Any) -> tuple[np.ndarray
     scores = real_array(where, "scores", scores)
     if scores.ndim != 2 or not scores.size:
         raise ValueError(f"[{where}] scores must have shape (n, classes), got {scores.shape}")
+    if np.isnan(scores).any():  # it would be no smaller than the others
+        raise ValueError(f"[{where}] scores must be numbers, got NaN in some of them")
     named = labels_of(np.asarray(labels)) if np.ndim(labels) == 2 else labels
     rows, classes = scores.shape
     return scores, as_labels(where, "labels", named, rows=rows, classes=classes)
@@ -69,7 +71,8 @@ def top_k_accuracy(scores, labels, k: int = 5) -> float:
     scores : array_like of shape (n, classes)
     labels : array_like of shape (n,), integer
     k : int
-        Of equal scores, those of smaller labels count as larger; so k = 1 gives `accuracy`.
+        At most the number of classes. Of equal scores, those of smaller labels count as larger; so
+        k = 1 gives `accuracy`.
 
     Examples
     --------
@@ -77,7 +80,7 @@ def top_k_accuracy(scores, labels, k: int = 5) -> float:
     0.5
     """
     scores, labels = _scores_and_labels("top_k_accuracy", scores, labels)
-    k = check_integer("top_k_accuracy", "k", k, 1)
+    k = check_integer("top_k_accuracy", "k", k, 1, scores.shape[1])
     own = np.take_along_axis(scores, labels[:, np.newaxis].astype(np.int64), axis=1)
     before = np.arange(scores.shape[1]) < labels[:, np.newaxis]
     rank = np.count_nonzero((scores > own) | ((scores == own) & before), axis=1)
