@@ -144,7 +144,12 @@ REFUSED = {
         r"loss must take \(scores, targets, sample_weight\)",
     ),
     "weight: zeros": ({"sample_weight": np.zeros(100)}, ValueError, "weights must be above 0"),
-    "class: zeros": ({"class_weight": [0, 0, 0, 0]}, ValueError, "weights must be above 0"),
+    "class: zeros": ({"class_weight": [0, 0, 0, 0]}, ValueError, "class_weight must be above 0"),
+    "classes: zeros": (
+        {"class_weight": {0: 0}, "y": np.zeros(100, int)},
+        ValueError,
+        "weights must be above 0 for some of the rows",
+    ),
     "class: name": ({"class_weight": "even"}, ValueError, "class_weight must be 'balanced'"),
     "class: shape": ({"class_weight": [1, 2]}, ValueError, r"class_weight must have shape \(4,\)"),
     "class: label": ({"class_weight": {4: 1}}, ValueError, "classes of class_weight must be in"),
@@ -328,6 +333,8 @@ def test_early_stopping_by_any_quantity():
     ):
         train(callbacks=EarlyStopping(2, monitor="validation_rmse"))
     fit(callbacks=EarlyStopping(2, monitor="loss"))  # needs no validation data
+    with pytest.raises(ValueError, match=r"^\[EarlyStopping\] mode must be 'min' or 'max'"):
+        train(metrics=spread, callbacks=EarlyStopping(2, monitor="validation_spread"))
     with pytest.raises(TypeError, match=r"^\[EarlyStopping\] monitor must be the name"):
         EarlyStopping(2, mode="max")
 
@@ -526,8 +533,11 @@ def test_a_frozen_network_is_said():
     model = dense()
     for layer in model.layers:
         layer.trainable = False
-    with pytest.warns(UserWarning, match=r"^\[fit\] no parameter of the model is trainable"):
+    with pytest.warns(
+        UserWarning, match=r"^\[fit\] no parameter of the model is trainable"
+    ) as found:
         fit(model=model, epochs=1)
+    assert found[0].filename == __file__
 
 
 class WithOwnBackward(Sequential):

@@ -1,6 +1,8 @@
 """Images of one's own: folders of pictures and .npz files, read and trained on."""
 
 import itertools
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +26,23 @@ def write_pictures(folder, count, *, shape=(6, 6), ending="png", start=0):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + count):
         Image.fromarray(np.full(shape, i, np.uint8)).save(folder / f"{i:03}.{ending}")
+
+
+def write_transparency(path, count):
+    """A picture of a palette, with the alpha of so many colours."""
+    Image.fromarray(np.zeros((6, 6), np.uint8)).convert("P").save(path)
+    whole, chunk = path.read_bytes(), b"tRNS" + bytes(count)
+    place = whole.index(b"IDAT") - 4
+    chunk = struct.pack(">I", count) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(whole[:place] + chunk + whole[place:])
+
+
+def write_bitmap(path, alpha):
+    """A bitmap of 6 x 6 pixels of 32 bits, whose header names a mask of alpha."""
+    pixels = np.full((6, 6, 4), (10, 20, 30, alpha), np.uint8)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 6, 6, 1, 32, 3, 144, 0, 0, 0, 0) + masks + bytes(52)
+    path.write_bytes(struct.pack("<2sIII", b"BM", 266, 0, 122) + header + pixels.tobytes())
 
 
 @pytest.fixture
@@ -159,6 +178,15 @@ def test_what_is_transparent_shows_white(tmp_path):
     assert_array_equal(read_pixels("test", opened, (6, 6, 4), None), half)
 
 
+@pytest.mark.parametrize(("alpha", "shown"), [(0, 30), (255, 30), (51, 210)])
+def test_bitmaps_whose_alpha_nobody_wrote(tmp_path, alpha, shown):
+    """Programs leave the fourth byte 0 and mean opaque pixels."""
+    path = tmp_path / "x.bmp"
+    write_bitmap(path, alpha)
+    pixels = read_pixels("test", open_picture("test", path), (6, 6, 3), None)
+    assert set(pixels[..., 0].flat) == {shown}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -171,6 +199,7 @@ def test_what_is_transparent_shows_white(tmp_path):
             "x.png must be a picture",
         ),
         (lambda f: (f / "ant" / "100.png").rename(f / "ant" / "x.jpg"), "content is no JPEG"),
+        (lambda f: write_transparency(f / "ant" / "x.png", 300), "x.png must be a picture"),
     ],
 )
 def test_folders_that_are_refused(folder, spoil, message):
@@ -375,7 +404,10 @@ def test_hours_pick_the_epochs_and_a_resumed_run_keeps_them(capsys, folder, tmp_
     assert "settings 3 epochs" in out and "hours   " not in out
     monkeypatch.setattr(recipe_training, "epoch_seconds", lambda setting, job: 36.0)
     message = failure(capsys, *argv, "--overwrite")
-    assert "[train] --hours must be enough for an epoch, about 0.0105, got 0.001" in message
+    assert "[train] --hours must be enough for an epoch, about 0.0106, got 0.001" in message
+    argv[argv.index("0.001")] = "0.0106"
+    assert cli.main([*argv, "--overwrite"]) == 0
+    capsys.readouterr()
     message = usage_error(capsys, *argv, "--epochs", "3")
     assert "--hours: not allowed with argument --epochs" in message
 

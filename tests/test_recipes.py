@@ -525,7 +525,9 @@ def test_eval_of_other_files(capsys, folder, tmp_path):
     path.write_bytes(b"no model")
     assert "must be a packed bitops model" in failure(capsys, "eval", str(path), *data)
     mlp(256, 8, 1, 3, seed=0).freeze().save(path)
-    assert "must give 4 scores for tiles, got 3" in failure(capsys, "eval", str(path), *data)
+    assert "tiles must have 3 classes, as many as the model has scores, got 4" in failure(
+        capsys, "eval", str(path), *data
+    )
     mlp(99, 8, 1, 4, seed=0).freeze().save(path)
     assert "99 features" in failure(capsys, "eval", str(path), *data)
     whole = path.read_bytes()

@@ -135,7 +135,7 @@ def test_without_data(trained, tmp_path, capsys):
     moved = (trained / "mine.npz").rename(trained / "moved.npz")
     try:
         text = report.make_report(trained / "run")
-        assert "The data could not be read" in text and "First filters" in text
+        assert "The data could not be used" in text and "First filters" in text
         assert "as the training found it" in text and "Confusion" not in text
         assert "Confusion" in report.make_report(trained / "run", moved)
         message = failure(capsys, "report", str(trained / "run"), "--data", str(tmp_path))
@@ -144,7 +144,7 @@ def test_without_data(trained, tmp_path, capsys):
         message = failure(
             capsys, "report", str(trained / "run"), "--data", str(tmp_path / "two.npz")
         )
-        assert "[report] the model must give 2 scores for two, got 3" in message
+        assert "[report] two must have 3 classes, as many as the model has scores, got 2" in message
     finally:
         moved.rename(trained / "mine.npz")
 
@@ -153,14 +153,16 @@ def test_data_that_has_changed(trained, made, capsys, tmp_path):
     assert "has changed" not in made and "The training found" not in made
     with np.load(trained / "mine.npz") as held:
         x, y = held["x"], held["y"]
-    other = tmp_path / "mine.npz"
+    other = tmp_path / "renamed.npz"
+    np.savez(other, x=x, y=y)
+    assert "has changed" not in report.make_report(trained / "run", other)
     np.savez(other, x=x[::-1][:57], y=y[:57])
     text = report.make_report(trained / "run", other)
-    assert "The data has changed since the training. Now it is mine: 51 training" in text
+    assert "The data has changed since the training. Now there are 51 training" in text
     assert "The training found a test error of" in text
     np.savez(other, x=x, y=np.array(["bee", "cat", "dog"])[np.arange(60) % 3])
     message = failure(capsys, "report", str(trained / "run"), "--data", str(other))
-    assert "[report] the classes of mine must be" in message
+    assert "[report] the classes of renamed must be" in message
 
 
 def test_a_run_that_is_not_over(tmp_path):

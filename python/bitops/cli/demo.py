@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     stamp = benchmark.machine_stamp()
     kind, data = load(args)
     setting = DEMO.setting(kind)
-    plan = setting.resolve(**results.plan_options(args))
+    plan = setting.resolve(**results.plan_options(args)).within(len(data.y_train))
     print(
         f"bitops   {stamp['version']} on {stamp['cpu']}, {stamp['isa']}, "
         f"threads {stamp['threads']}\n"

@@ -141,7 +141,7 @@ def _results(
     if data is None:
         error = ("test error", f"{record.test_error or 0:.2%}", "as the training found it")
         yield page.facts([error, times, sizes])
-        yield page.note(f"The data could not be read, so that its images are left out: {problem}")
+        yield page.note(f"The data could not be used, so that its images are left out: {problem}")
         yield from _filters(packed, notes.image_shape(packed) or ())
     else:
         x = inputs(packed, data, preprocess(data, record.preprocessing).x_test)
@@ -183,11 +183,11 @@ def _load(
 
 def _changes(record: runs.Record, data: Dataset, error: float) -> Iterator[str]:
     """Yield what is no longer as the training found it."""
-    from .results import describe_data
+    from .results import describe_images
 
-    here = describe_data(data)
-    if record.data not in (here, describe_data(data.without_validation())):
-        yield page.note(f"The data has changed since the training. Now it is {here}.")
+    here = describe_images(data)
+    if not record.data.endswith((f": {here}", f": {describe_images(data.without_validation())}")):
+        yield page.note(f"The data has changed since the training. Now there are {here}.")
     if record.test_error is not None and record.test_error != error:
         yield page.note(f"The training found a test error of {record.test_error:.2%}.")
 

@@ -30,6 +30,7 @@ __all__ = [
     "check_packed",
     "describe_data",
     "describe_error",
+    "describe_images",
     "describe_kept",
     "describe_plan",
     "describe_seconds",
@@ -56,11 +57,15 @@ def plan_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def describe_data(data: Dataset) -> str:
     """State name, numbers and size of the images."""
+    return f"{printable(data.name)}: {describe_images(data)}"
+
+
+def describe_images(data: Dataset) -> str:
+    """State numbers and size of the images."""
     size = " x ".join(map(str, data.image_shape))
     validation = f", {len(data.y_validation):,} validation" * (len(data.y_validation) > 0)
     return (
-        f"{printable(data.name)}: {len(data.y_train):,} training{validation} and "
-        f"{len(data.y_test):,} test images of {size}"
+        f"{len(data.y_train):,} training{validation} and {len(data.y_test):,} test images of {size}"
     )
 
 

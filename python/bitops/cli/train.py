@@ -139,8 +139,10 @@ def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
     least = seconds / 3600 / USED
     epochs = int(args.hours / least)
     if epochs < 1:
+        # half a percent more is never rounded to less
         raise ValueError(
-            f"[train] --hours must be enough for an epoch, about {least:.3g}, got {args.hours:g}"
+            f"[train] --hours must be enough for an epoch, about {1.005 * least:.3g}, got "
+            f"{args.hours:g}"
         )
     print(
         f"hours    {args.hours:g} for {epochs:,} epochs: an epoch takes about "
@@ -155,17 +157,17 @@ def print_head(recipe: Recipe, setting: Setting, data: Dataset, plan: Plan) -> N
     from ..recipes.preprocess import takes_pictures
     from . import results
 
+    preprocessing = setting.preprocessing_of(plan)
     print(
         f"recipe   {recipe.name}: {recipe.title}\n"
         f"source   {describe_source(recipe)}\n"
-        f"data     {results.describe_data(data)}; preprocessing: {setting.preprocessing_of(plan)}",
+        f"data     {results.describe_data(data)}; preprocessing: {preprocessing}",
         flush=True,
     )
-    steps = setting.preprocessing_of(plan)
-    if data.class_names and not takes_pictures(steps):
+    if not takes_pictures(preprocessing):
         print(
             f"note     `bitops predict` will take no pictures for this network, but arrays only: "
-            f"{steps!r} is made out of a whole data set",
+            f"{preprocessing!r} is made out of a whole data set",
             flush=True,
         )
     if data.class_names:

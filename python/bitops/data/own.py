@@ -42,11 +42,12 @@ def load_images(
     Parameters
     ----------
     folder : path
-        Holds a folder for each class; or folders train and test, or val, each with those of the
-        classes. Parts that are not there are taken from the training images: for each a tenth of
-        every class, at least one, chosen by a hash of the names of the files. So the choice is
-        always the same. Files are .png, .jpg or .bmp, in folders of any depth; others, and names
-        that begin with a dot, do not count.
+        Holds a folder for each class; or folders train (or training), and test (or testing) or val
+        (or valid, validation), in small or large letters, each with those of the classes. Parts
+        that are not there are taken from the training images: for each a tenth of every class, at
+        least one, chosen by a hash of the names of the files. So the choice is always the same.
+        Files are .png, .jpg or .bmp, in folders of any depth; others, and names that begin with a
+        dot, do not count.
     size : int or tuple of (height, width), optional
         Of the images. By default pictures of one size of at most 64 x 64 pixels keep it, and others
         are brought to 32 x 32.
@@ -232,11 +233,11 @@ def load_npz(path: str | os.PathLike) -> Dataset:
     ----------
     path : path
         Holds arrays x and y; or x_train and y_train, with x_test, y_test, x_val and y_val where
-        there are such parts. Those that are not there are chosen at random from the training
-        images, always in the same way: for each a tenth of every class, at least one. Images are
-        uint8 of shape (n, height, width) or (n, height, width, channels), labels are integers or
-        strings, also as UTF-8, of shape (n,) or (n, 1). Arrays whose names begin otherwise do not
-        count.
+        there are such parts; or arrays of the other names that `load_images` takes, such as
+        x_training. Parts that are not there are chosen at random from the training images, always
+        in the same way: for each a tenth of every class, at least one. Images are uint8 of shape
+        (n, height, width) or (n, height, width, channels), labels are integers or strings, also as
+        UTF-8, of shape (n,) or (n, 1). Arrays whose names begin otherwise do not count.
 
     Returns
     -------

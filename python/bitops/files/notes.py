@@ -49,8 +49,8 @@ def check_classes(where: str, packed: Packed, data: Dataset) -> None:
     """Refuse data of other classes than those of the model."""
     if packed.out_features != data.classes:
         raise ValueError(
-            f"[{where}] the model must give {data.classes} scores for {printable(data.name)}, got "
-            f"{packed.out_features}"
+            f"[{where}] {printable(data.name)} must have {packed.out_features} classes, as many as "
+            f"the model has scores, got {data.classes}"
         )
     names = class_names(where, packed)
     if names is not None and data.class_names and list(data.class_names) != names:

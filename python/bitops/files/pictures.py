@@ -48,7 +48,7 @@ def _import_pillow(where: str) -> Any:
 
 
 def open_picture(where: str, path: Path) -> Any:
-    """Decode a picture, turned as its camera says.
+    """Decode a picture, turned as its camera says; RGBA if some of it may be transparent.
 
     Raises
     ------
@@ -59,7 +59,18 @@ def open_picture(where: str, path: Path) -> Any:
     ValueError
         If it is damaged, has more pixels than Pillow thinks safe, or pixels of more than 8 bits.
     """
-    return _read(where, path, lambda image: _import_pillow(where)[1].exif_transpose(image))
+
+    def of(image: Any) -> Any:
+        may_be_clear = "A" in image.getbands() or "transparency" in image.info
+        is_bmp = image.format == "BMP"
+        image = _import_pillow(where)[1].exif_transpose(image)
+        if not may_be_clear:
+            return image
+        image = image.convert("RGBA")
+        # programs that write bitmaps often leave the fourth byte 0
+        return image.convert("RGB") if is_bmp and not image.getextrema()[3][1] else image
+
+    return _read(where, path, of)
 
 
 def read_header(where: str, path: Path) -> tuple[tuple[int, int], bool]:
@@ -108,7 +119,7 @@ def read_pixels(
     height, width, channels = shape
     if channels not in _MODES:
         raise ValueError(f"[{where}] pictures have 1, 3 or 4 channels, the model takes {channels}")
-    if channels < 4 and ("A" in image.getbands() or "transparency" in image.info):
+    if channels < 4 and image.mode == "RGBA":
         image = _on_white(where, image)
     image = image.convert(_MODES[channels])
     if image.size != (width, height):
@@ -124,5 +135,5 @@ def read_pixels(
 def _on_white(where: str, image: Any) -> Any:
     """Lay a picture with transparent pixels, whose colours are often black, on white."""
     white = _import_pillow(where)[0].new("RGBA", image.size, "white")
-    white.alpha_composite(image.convert("RGBA"))
+    white.alpha_composite(image)
     return white

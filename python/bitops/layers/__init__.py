@@ -2,7 +2,8 @@
 
 A layer that trains, such as `BinaryDense`, lives beside its twin for inference, `PackedDense`, in
 the file of its kind: dense, conv, depthwise, pool, blur, padding, norm, activations, elementwise,
-shifts, levels, residual, concat, multiply, axes and sequences. The models are in container.
+shifts, levels, residual, concat, multiply, axes and sequences. Layers of training alone are in
+noise, and the models in container.
 The other files serve these:
 
     inputs, parameter, base, roles, windows     forms of input, and the interfaces of layers

@@ -81,7 +81,7 @@ class Gradient:
         """Multiply rows of `numbers`, or of their transpose, by bits of shape (k, row length)."""
         return weight_gemm(rows, bits, out=out)
 
-    def scales(self, bits: BitArray) -> tuple[int, np.ndarray | None, np.ndarray | None]:
+    def code_scales(self, bits: BitArray) -> tuple[int, np.ndarray | None, np.ndarray | None]:
         """Return zero, alpha and bias that make products of `numbers` those of the gradient.
 
         They are sum((number - zero) bit) alpha + bias, with an alpha and a bias for each row of
@@ -160,7 +160,7 @@ class RoundedGradient(Gradient):
         most = self._largest(zero)
         return code_gemm(rows, bits, self.rounding.bits, zero, **scales, most=most, out=out)
 
-    def scales(self, bits: BitArray) -> tuple[int, np.ndarray | None, np.ndarray | None]:
+    def code_scales(self, bits: BitArray) -> tuple[int, np.ndarray | None, np.ndarray | None]:
         zero, bias = self._correction(bits)
         alpha = np.full(len(bits), self.step, np.float32)
         return zero, alpha, None if bias is None else bias.astype(np.float32)
@@ -251,7 +251,7 @@ class WeightGradient:
     def __init__(self, dy: Gradient, x: BitArray):
         self.dy, self.bits = dy.kept(), pack(x.T)
         self.numbers = self.dy.matrix()
-        self.zero, self.alpha, self.bias = self.dy.scales(self.bits)
+        self.zero, self.alpha, self.bias = self.dy.code_scales(self.bits)
 
     def write(self, out: np.ndarray) -> None:
         """Write dW to an array of shape (n, k), float32."""

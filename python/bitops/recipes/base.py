@@ -154,7 +154,7 @@ class Stage:
         Makes the network.
     optimizer : callable (model, lr) -> Optimizer
     schedule : callable (lr) -> Schedule
-        For a run of any length.
+        For a run of any length; a plan may name another.
     loss : callable (scores, labels) -> (value, gradient)
     augment : callable (x, rng) -> x, optional
         Changes the images of each step.

@@ -236,7 +236,6 @@ def fit(
     else:
         source = sources.of_batches(x, steps_per_epoch, prefetch)
     check_source(model, source, sample_weight, steps_per_epoch, recalibrate)
-    warn_of_frozen(model)
     rng = as_generator("fit", seed)
     chosen = as_optimizer(model, optimizer)
     run = Run(
@@ -266,6 +265,7 @@ def fit(
         settings = restore(run, resume)
         if recalibrate and settings.get("recalibrate") != str(recalibrate):
             _measure_again(run)
+    warn_of_frozen(model)
     _train(run, called, verbose, blas)
     return run.history
 

@@ -368,7 +368,7 @@ def warn_of_frozen(model: Trainable) -> None:
     """Warn of a model whose parameters are all frozen; a callback may be about to change that."""
     parameters = model.parameters()
     if parameters and not any(parameter.trainable for parameter in parameters):
-        warnings.warn("[fit] no parameter of the model is trainable", stacklevel=3)
+        warnings.warn("[fit] no parameter of the model is trainable", stacklevel=4)
 
 
 def check_weighing(loss: Any) -> None:
@@ -410,7 +410,10 @@ def _of_classes(labels: np.ndarray, class_weight: Any, classes: int | None) -> n
             label = check_integer("fit", "classes of class_weight", label, 0, count - 1)
             weights[label] = check_rate("fit", "class_weight", value, zero=True)
         class_weight = weights
-    return as_sample_weight("fit", "class_weight", class_weight, count)
+    weights = as_sample_weight("fit", "class_weight", class_weight, count)
+    if not weights.any():
+        raise ValueError("[fit] class_weight must be above 0 for some of the classes, got all 0")
+    return weights
 
 
 def as_validation(model: Trainable, targets: Targets, validation: Any) -> Data | None:

@@ -114,7 +114,7 @@ class Epoch:
 
 
 # Endings of the names of quantities of which less is better, and more.
-_LESS = ("loss", "error", "mae", "mse", "rmse")
+_LESS = ("loss", "error", "mae", "mse")  # rmse, too
 _MORE = ("accuracy", "r2")
 
 
