@@ -132,4 +132,6 @@ def test_plans_of_both_budgets():
         setting = find("speedrun").setting(kind)
         assert setting.preprocessing == "unit"
         assert setting.report(setting.plan) == ""
-        assert setting.resolve(quick=True).epochs < setting.plan.epochs
+        quick = setting.resolve(quick=True)
+        assert quick.epochs < setting.plan.epochs and quick.width < setting.plan.width
+        assert quick.gradients == setting.plan.gradients == "int6"

@@ -12,16 +12,16 @@ data=$1 out=$2
 shift 2
 mkdir -p "$out"
 if [ $# -eq 0 ]; then
-    set -- speedrun-quick speedrun-quick-6 speedrun speedrun-128 bnn-theano-40 bnn-theano \
+    set -- speedrun-quick speedrun speedrun-quick-exact speedrun-exact bnn-theano-40 bnn-theano \
         binaryconnect xnor xnor-convnet bwn dorefa bnn-torch
 fi
 
 for run; do
     case $run in
+        speedrun) command="speedrun" ;;
         speedrun-quick) command="speedrun --quick" ;;
-        speedrun-quick-6) command="speedrun --quick --epochs 27 --gradients int6" ;;
-        speedrun) command="speedrun --epochs 80" ;;
-        speedrun-128) command="speedrun --width 128 --epochs 64 --gradients int6" ;;
+        speedrun-exact) command="speedrun --width 64 --epochs 80 --gradients float32" ;;
+        speedrun-quick-exact) command="speedrun --quick --epochs 16 --gradients float32" ;;
         bnn-theano-40)
             command="bnn-theano --epochs 40 --gradients int6 --flip --shift 2 --recalibrate 2000"
             ;;

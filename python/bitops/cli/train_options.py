@@ -52,8 +52,8 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gradients",
         choices=GRADIENTS,
-        help="what gradients are rounded to in the backward products of binary layers (float32, "
-        "exact): steps are shorter with fewer bits",
+        help="what gradients are rounded to in the backward products of binary layers, float32 for "
+        "exact ones: steps are shorter with fewer bits",
     )
     parser.add_argument(
         "--recalibrate",
