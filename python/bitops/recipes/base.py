@@ -40,7 +40,6 @@ DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn":
 # Whose setting serves images of one's own, from the one that suits best.
 GREY, COLOR = ("mnist", "cifar10", "svhn"), ("cifar10", "svhn", "mnist")
 
-
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
 
 

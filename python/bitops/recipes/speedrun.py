@@ -163,5 +163,5 @@ SPEEDRUN = Recipe(
         for kind in ("cifar10", "svhn")
     },
     tested="first and last layer float32, the others binary weights and activations",
-    notes="a recipe of our own, for about 3 hours of one core, quick for half an hour",
+    notes="a recipe of our own, for about 4 hours of one core, quick for half an hour",
 )

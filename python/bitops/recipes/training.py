@@ -77,7 +77,7 @@ def epoch_seconds(setting: Setting, job: Job) -> float:
     Nothing of the job changes. What callbacks take, such as writing a checkpoint, is not measured.
     """
     rows = len(job.data.y_train)
-    batch = min(job.plan.batch_size, rows)
+    batch = job.plan.within(rows).batch_size
     steps, all_steps = min(FEW_STEPS, rows // batch), rows // batch
     seconds = _measure(setting, job, batch * steps)
     if seconds < LEAST_SECONDS and steps < all_steps:
