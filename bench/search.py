@@ -87,7 +87,7 @@ def matrix_case(seconds: float) -> Iterator[Row]:
     }
     numkong = optional("numkong")
     if numkong:
-        for name in () if bo.isa.active() == "avx512" else AVX512:
+        for name in () if bo.isa.active() in ("amx", "avx512") else AVX512:
             numkong.disable_capability(name)
         packed = numkong.hammings_pack(b.view(np.uint8))
         tensor = numkong.jaccards_packed(a.view(np.uint8), packed)  # float32

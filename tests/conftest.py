@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 import bitops as bo
 
-ISAS = ("generic", "avx2", "avx512", "neon")
+ISAS = ("generic", "avx2", "avx512", "amx", "neon")
 SEED = int(os.environ.get("BITOPS_TEST_SEED", "20160316"))
 
 # Numbers of rows and columns: 0, 1, those next to each register tile and vector, and primes.
@@ -56,7 +56,20 @@ def interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(params=ISAS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `isa` with each of them, unless it names its own.
+
+    With amx, which shares all kernels with avx512 but one of numbers times weights, only those of
+    modules that say MULTIPLIES_NUMBERS.
+    """
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "isa" in metafunc.fixturenames and "isa" not in named:
+        has_numbers = getattr(metafunc.module, "MULTIPLIES_NUMBERS", False)
+        names = [name for name in ISAS if has_numbers or name != "amx"]
+        metafunc.parametrize("isa", names, indirect=True)
+
+
+@pytest.fixture
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with the kernels of one ISA; skipped only where the CPU lacks it."""
     name: str = request.param

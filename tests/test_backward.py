@@ -31,6 +31,8 @@ from bitops.ops.patches import patch_blocks
 from bitops.quantizers import ByteGradient
 from conftest import random_signs
 
+MULTIPLIES_NUMBERS = True
+
 ROUNDED = (8, 7, 6)  # bits of gradients that the products treat in different ways
 
 

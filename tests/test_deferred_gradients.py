@@ -14,6 +14,8 @@ from bitops.models import mlp
 from bitops.ops.mixed_gemm import code_gemm, weight_gemm
 from bitops.training import SGD, Adam, Checkpoint, cross_entropy
 
+MULTIPLIES_NUMBERS = True
+
 EXACT = 0, None, None  # zero, alpha and bias of real numbers
 NUMBERS = 0.01, 0.1, 0.001, 1e-8, 0.999, 0.05, 7
 # rows, columns, k: one and several parts of rows and columns, words that are not full

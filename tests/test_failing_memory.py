@@ -16,6 +16,8 @@ from bitops.io import load, save
 from bitops.training.optim import Adam
 from conftest import no_sanitizer
 
+MULTIPLIES_NUMBERS = True
+
 FOREVER = 2**30
 
 

@@ -15,7 +15,7 @@ from bitops import reference as ref
 from conftest import ISAS, random_signs
 
 AVAILABLE = bo.isa.available()
-BEST_FIRST = ("avx512", "avx2", "neon", "generic")
+BEST_FIRST = ("amx", "avx512", "avx2", "neon", "generic")
 
 
 def run_python(code, **environment):
@@ -48,6 +48,8 @@ class TestAvailable:
         avx512 = {f"avx512{name}" for name in ("f", "bw", "vl", "vbmi", "_vnni", "_vpopcntdq")}
         assert ("avx2" in AVAILABLE) == ("avx2" in flags)
         assert ("avx512" in AVAILABLE) == (avx512 <= flags)
+        if "amx" in AVAILABLE:  # which a process has to ask for, and may be refused
+            assert avx512 | {"amx_tile", "amx_int8"} <= flags
 
     def test_the_best_is_the_default(self):
         result = run_python("import bitops as bo; print(bo.isa.active(), *bo.isa.available())")
@@ -135,11 +137,17 @@ class TestEnvironment:
 
 class TestKernels:
     def test_every_row_is_complete(self):
-        """Every ISA of this machine has every operation of generic, once; it may have more."""
+        """Every ISA of this machine has every operation of generic, once; it may have more.
+
+        What amx has not of its own it takes from avx512.
+        """
         kernels = list(_core.kernels())
         assert len(set(kernels)) == len(kernels)
         rows = {name: {op for op, isa in kernels if isa == name} for name in AVAILABLE}
         assert rows["generic"]
+        if "amx" in AVAILABLE:
+            assert rows["amx"] == {"tiles_u8"}
+            rows["amx"] |= rows["avx512"]
         for name in AVAILABLE:
             assert rows[name] >= rows["generic"]
         assert {isa for _, isa in kernels} <= set(ISAS)

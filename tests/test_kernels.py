@@ -46,7 +46,7 @@ def program(overrun, tmp_path_factory):
     environment = dict(os.environ)
     if overrun:
         command += SANITIZERS
-        others = {"avx512", "avx2", "neon"} - set(bo.isa.available())
+        others = {"amx", "avx512", "avx2", "neon"} - set(bo.isa.available())
         environment["UNCHECKED"] = " ".join(others)
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr

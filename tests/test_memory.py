@@ -15,6 +15,8 @@ from bitops.ops import memory
 from bitops.ops.memory import aligned_empty, mapped_empty
 from conftest import random_signs
 
+MULTIPLIES_NUMBERS = True
+
 KS = (*range(1, 131), 191, 192, 193, 255, 256, 257, 511, 512, 513, 577)
 
 

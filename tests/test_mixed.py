@@ -11,6 +11,8 @@ import bitops as bo
 from bitops import reference as ref
 from conftest import EDGE_ROWS, SEED, random_shapes, random_signs
 
+MULTIPLIES_NUMBERS = True
+
 # Around the words, the blocks of k (256, 512 and 1024 bits) and the groups of four elements.
 KS = (
     0,

@@ -14,6 +14,8 @@ from bitops import reference as ref
 from bitops.ops.geometry import make_window
 from conftest import SEED, random_signs
 
+MULTIPLIES_NUMBERS = True
+
 CHANNELS = (1, 3, 31, 64, 65, 130)
 KERNELS = (1, 2, 3, 5, (3, 2))
 STRIDES = (1, 2, (3, 1))

@@ -36,6 +36,8 @@ from bitops.layers import (
     PackedSign,
 )
 
+MULTIPLIES_NUMBERS = True
+
 NETS = {
     "mlp": (lambda: models.mlp(784, 130, 3, seed=0), BYTES, (784,)),
     "mlp of one layer": (lambda: models.mlp(30, depth=0, seed=0), BYTES, (30,)),

@@ -13,6 +13,8 @@ from bitops import reference as ref
 from conftest import EDGE_BITS, random_signs
 from products import assert_same_bits
 
+MULTIPLIES_NUMBERS = True
+
 FACTORS = ("alpha", "bias")
 ODD = np.empty(3 * 70 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(3, 70)
 

@@ -382,6 +382,28 @@ typedef struct bitops_lanes {
 typedef void bitops_lanes_f32_fn(const bitops_lanes *task);
 typedef void bitops_lanes_u8_fn(const bitops_lanes *task);
 
+/* The same for uint8 by products of tiles, with rows and columns as they lie: adds x[m, k] times
+ * the signs of w to int32 sums, or starts them. Optional. */
+enum {
+    BITOPS_TILE_ROWS = 64,
+    BITOPS_TILE_BITS = 64,     /* of k, a word of w */
+    BITOPS_TILE_WORDS = 8,     /* at once */
+    BITOPS_TILE_COLUMNS = 128, /* of a block of sums */
+    BITOPS_TILE_MULTIPLE = 16, /* of rows that are read, and of those and columns of sums */
+};
+typedef struct bitops_tiles {
+    const uint8_t *x;
+    size_t ldx, rows;        /* bytes from a row to the next; up to BITOPS_TILE_ROWS */
+    const ptrdiff_t *places; /* of the 64 elements of each word of k, bytes from the first of x */
+    const uint64_t *w;       /* word p of column j at w[p * stride + j] */
+    size_t stride, words, n;
+    /* IN unless first, OUT: blocks of columns, each with its columns of all rows, BITOPS_TILE_ROWS
+     * x BITOPS_TILE_COLUMNS */
+    int32_t *sums;
+    int first;
+} bitops_tiles;
+typedef void bitops_tiles_u8_fn(const bitops_tiles *task);
+
 /* out[j][i] = in[i][j], 32-bit numbers of any kind. */
 typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t columns,
                                void *turned_out, size_t ld_out);
@@ -520,10 +542,12 @@ typedef void bitops_port_bound_fn(size_t steps, uint64_t *macs_out);
 /* Prototypes bitops_<op>_<isa> of every line of the list. */
 #define BITOPS_ISA_BEGIN(isa, ...)
 #define BITOPS_KERNEL(op, isa) bitops_##op##_fn bitops_##op##_##isa;
+#define BITOPS_SHARED(op, other, isa)
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
 #undef BITOPS_ISA_BEGIN
 #undef BITOPS_KERNEL
+#undef BITOPS_SHARED
 #undef BITOPS_ISA_END
 
 #endif

@@ -425,6 +425,49 @@ static void test_lanes_u8(const bitops_isa *isa) {
         lanes_case(isa, 0, n, (int)(n % PATTERNS));
 }
 
+/* Tiles of x that lie anywhere, added to sums twice. */
+static void tiles_case(const bitops_isa *isa, size_t rows, size_t words, size_t n, int pattern) {
+    enum { BITS = BITOPS_TILE_BITS, BLOCK = BITOPS_TILE_ROWS * BITOPS_TILE_COLUMNS };
+    const size_t ldx = words * BITS + n % 5, stride = n + words % 3;
+    const size_t whole = (rows + BITOPS_TILE_MULTIPLE - 1) / BITOPS_TILE_MULTIPLE;
+    uint8_t *x = input(0, whole * BITOPS_TILE_MULTIPLE * ldx);
+    for (size_t i = 0; i < rows * ldx; i++)
+        x[i] = pattern == RANDOM ? (uint8_t)random64() : 255;
+    const uint64_t *w = input_words(1, (words - 1) * stride + n, pattern);
+    ptrdiff_t places[BITOPS_TILE_WORDS];
+    for (size_t p = 0; p < words; p++)
+        places[p] = (ptrdiff_t)((words - 1 - p) * BITS);
+    const size_t numbers = (n + BITOPS_TILE_COLUMNS - 1) / BITOPS_TILE_COLUMNS * BLOCK;
+    const outputs out = make_outputs(numbers * sizeof(int32_t), 0);
+    int32_t *got = (int32_t *)out.got, *want = (int32_t *)out.want;
+    bitops_tiles t = {x, ldx, rows, places, w, stride, words, n, got, 1};
+    isa->tiles_u8(&t);
+    t.first = 0;
+    isa->tiles_u8(&t);
+    for (size_t i = 0; i < numbers; i++) {
+        const size_t r = i % BLOCK / BITOPS_TILE_COLUMNS;
+        const size_t j = i / BLOCK * BITOPS_TILE_COLUMNS + i % BITOPS_TILE_COLUMNS;
+        want[i] = got[i]; /* anything where there is no row or column */
+        if (r >= rows || j >= n)
+            continue;
+        want[i] = 0;
+        for (size_t k = 0; k < words * BITS; k++) {
+            const int code = x[r * ldx + (size_t)places[k / BITS] + k % BITS];
+            want[i] += w[k / BITS * stride + j] >> k % BITS & 1 ? 2 * code : -2 * code;
+        }
+    }
+    check_outputs(rows, words, n);
+}
+
+static void test_tiles_u8(const bitops_isa *isa) {
+    static const size_t columns[] = {1, 15, 16, 17, 31, 32, 33, 48, 127, 128, 129, 150, 260};
+    int turn = 0;
+    for (size_t rows = 1; rows <= BITOPS_TILE_ROWS; rows += 1 + rows % 15 / 3)
+        for (size_t i = 0; i < COUNT(columns); i++, turn++)
+            tiles_case(isa, rows, 1 + (size_t)turn % BITOPS_TILE_WORDS, columns[i],
+                       turn % PATTERNS);
+}
+
 static void test_turn_32(const bitops_isa *isa) {
     for (size_t rows = 1; rows <= 35; rows++)
         for (size_t columns = 1; columns <= 35; columns += 1 + rows % 3) {
@@ -543,6 +586,7 @@ const named_test product_tests[] = {
     {"lanes_tables_u8", test_lanes_u8},
     {"lanes_f32", test_lanes_f32},
     {"lanes_u8", test_lanes_u8},
+    {"tiles_u8", test_tiles_u8},
     {"turn_32", test_turn_32},
     {"port_bound", test_port_bound},
     {NULL, NULL},

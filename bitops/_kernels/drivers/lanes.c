@@ -22,22 +22,33 @@
 
 enum {
     BITS = BITOPS_LANES_BITS,
-    GROUP_WORDS = LINE_WORDS, /* of each row of w, copied at once */
-    LEAST_ROWS = 16,          /* measured: README.md */
-    LEAST_COLUMNS = 64,       /* fewer do not pay for the tables */
-    WIDE_BLOCKS = 2,          /* blocks of k whose sums fit int16 */
-    THREAD_WORK = 1 << 19,    /* products below which one thread is faster */
+    TILE_BITS = BITOPS_TILE_WORDS * BITOPS_TILE_BITS, /* of k, summed by tiles at once */
+    GROUP_WORDS = LINE_WORDS,                         /* of each row of w, copied at once */
+    LEAST_ROWS = 16,                                  /* measured: README.md */
+    LEAST_COLUMNS = 64,                               /* fewer do not pay for the tables */
+    LEAST_TILE_COLUMNS = 8, /* nor for tiles, with LEAST_ROWS and two words of k */
+    WIDE_BLOCKS = 2,        /* blocks of k whose sums fit int16 */
+    THREAD_WORK = 1 << 19,  /* products below which one thread is faster */
     OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
     SQUARE = 16,                             /* bytes a side that are turned at once */
     AHEAD = 4,                               /* rows of outputs that are asked for */
     BLOCK_BYTES = BITS * BITOPS_LANES_BYTES, /* of x: 64 lines */
 };
 
+static int uses_tiles(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return isa->tiles_u8 && !args->is_float;
+}
+
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
     if (args->x_turned || args->m < LEAST_ROWS || args->n < LEAST_COLUMNS)
         return args->x_turned;
     const int mostly_full = 8 * args->m >= 7 * round_up(args->m, lanes_of(args));
     return isa->lanes_bits == 0 || (args->k >= isa->lanes_bits && mostly_full);
+}
+
+int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return uses_tiles(isa, args) && args->bits > FEW_PLANES && args->m >= LEAST_ROWS &&
+           args->n >= LEAST_TILE_COLUMNS && args->k > 2 * BITOPS_TILE_BITS;
 }
 
 /* Columns of a task: few enough for every thread to have work. */
@@ -48,8 +59,9 @@ static size_t group_columns(const bitops_mixed_args *args, int threads) {
     return threads == 1 ? most : min_size(most, max_size(share, LEAST_COLUMNS));
 }
 
+/* Tiles write whole blocks of sums. */
 static size_t scratch_columns(const bitops_mixed_args *args) {
-    return round_up(min_size(args->n, LANE_COLUMNS), LINE_WORDS);
+    return round_up(min_size(args->n, LANE_COLUMNS), args->is_float ? LINE_WORDS : LANE_OUTPUTS);
 }
 
 /* Distance of the copied words of a column: not a power of two. */
@@ -183,8 +195,55 @@ static void ask_for(const float *c, size_t n) {
         __builtin_prefetch(c + j, 1);
 }
 
+/* Elements [first, first + bits) of k of the rows of a part as rows, with zeros up to a whole word.
+ * Where x has such rows, they are read in place. */
+static const uint8_t *rows_of(const bitops_mixed_args *args, const lane_part *p, size_t first,
+                              size_t bits, char *block, size_t *ld) {
+    const uint8_t *x = args->x;
+    uint8_t *rows = (uint8_t *)block;
+    if (!args->x_turned && bits % BITOPS_TILE_BITS == 0 && p->m % BITOPS_TILE_MULTIPLE == 0) {
+        *ld = args->k;
+        return x + p->i * args->k + first;
+    }
+    *ld = TILE_BITS;
+    if (bits % BITOPS_TILE_BITS)
+        for (size_t r = 0; r < p->m; r++)
+            memset(rows + r * TILE_BITS + bits / BITOPS_TILE_BITS * BITOPS_TILE_BITS, 0,
+                   BITOPS_TILE_BITS);
+    if (args->x_turned)
+        bitops_turn_u8(x + first * args->m + p->i, args->m, bits, p->m, rows, TILE_BITS);
+    else
+        for (size_t r = 0; r < p->m; r++)
+            memcpy(rows + r * TILE_BITS, x + (p->i + r) * args->k + first, bits);
+    return rows;
+}
+
+/* Block `number` of k, of 8 words. */
+static void add_tiles(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                      size_t number, const lane_scratch *s) {
+    static const ptrdiff_t places[BITOPS_TILE_WORDS] = {0, 64, 128, 192, 256, 320, 384, 448};
+    const size_t first = number * TILE_BITS, bits = min_size(TILE_BITS, args->k - first);
+    bitops_tiles task = {.rows = p->m,
+                         .places = places,
+                         .w = s->words,
+                         .stride = words_stride(args),
+                         .words = bitops_words(bits),
+                         .n = p->n,
+                         .sums = s->wide,
+                         .first = number == 0};
+    task.x = rows_of(args, p, first, bits, s->tables, &task.ldx);
+    if (!p->has_words)
+        copy_words(args, p, first / BITOPS_WORD_BITS, s->words);
+    isa->tiles_u8(&task);
+}
+
 void bitops_lane_sums(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
                       const lane_scratch *s) {
+    if (uses_tiles(isa, args)) {
+        for (size_t b = 0; b < ceil_div(args->k, TILE_BITS) && !bitops_stopped(args->stop); b++)
+            add_tiles(isa, args, p, b, s);
+        return;
+    }
     for (size_t b = 0; b < ceil_div(args->k, BITS) && !bitops_stopped(args->stop); b++)
         add_block(isa, args, p, b, s);
 }
@@ -196,6 +255,12 @@ int bitops_lanes_keep_words(const bitops_mixed_args *args) {
 const float *bitops_lane_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
                                  const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
     const size_t all = lanes_of(args) * col;
+    if (uses_tiles(isa, args)) {
+        int32_t *rows = s->wide + all;
+        for (size_t r = 0; r < p->m; r++)
+            scale_sums(args, rows + r * LANE_OUTPUTS, p->j + col, n);
+        return (const float *)rows;
+    }
     const void *sums = args->is_float ? (void *)((float *)s->sums + all) : s->wide + all;
     isa->turn_32(sums, lanes_of(args), n, p->m, s->outputs, LANE_OUTPUTS);
     for (size_t r = 0; r < p->m; r++)

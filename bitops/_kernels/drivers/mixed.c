@@ -13,6 +13,8 @@ enum { LANE_PLANES = 4 };
 typedef enum way { PLANES, LOOKUP, LANES } way;
 
 static way choose(const bitops_isa *isa, const bitops_mixed_args *args) {
+    if (bitops_tiles_are_faster(isa, args))
+        return LANES;
     const int small = bitops_numbers_are_small(isa, args);
     const int lanes = !small && bitops_lanes_are_faster(isa, args);
     const int full = lanes && (args->x_turned || 2 * args->m >= BITOPS_LANES_U8);
@@ -63,14 +65,18 @@ static size_t workspace_size(const bitops_isa *isa, const bitops_mixed_args *arg
 }
 
 /* Whoever cuts a product has it for fewer rows too, which may go another way: below half of the
- * lanes, or below the least rows of lanes. */
+ * lanes, or below the least rows of lanes and tiles. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads) {
     if (args->m == 0 || args->n == 0 || args->k == 0)
         return 0;
-    bitops_mixed_args few = *args;
-    few.m = min_size(args->m, (BITOPS_LANES_U8 - 1) / 2);
-    return max_size(workspace_size(isa, args, n_threads), workspace_size(isa, &few, n_threads));
+    size_t size = workspace_size(isa, args, n_threads);
+    for (size_t rows = BITOPS_LANES_U8 / 2; rows >= BITOPS_TILE_MULTIPLE; rows /= 2) {
+        bitops_mixed_args few = *args;
+        few.m = min_size(args->m, rows - 1);
+        size = max_size(size, workspace_size(isa, &few, n_threads));
+    }
+    return size;
 }
 
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,

@@ -13,8 +13,10 @@ size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_ar
 void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                             int n_threads);
 
-/* lanes.c: for many rows, and a turned x; k > 0. The workspace is aligned to 64. */
+/* lanes.c: for many rows, and a turned x; k > 0. With tiles, where the ISA has them. The workspace is
+ * aligned to 64. */
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
+int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 size_t bitops_lanes_workspace_size(const bitops_mixed_args *args, int n_threads);
 void bitops_mixed_by_lanes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                            int n_threads);

@@ -14,22 +14,26 @@ static const bitops_isa table[] = {
         .medium_rows = (medium_rows_), .long_rows = (long_rows_), .short_rows = (short_rows_),     \
         .few_columns = (few_columns_), .lanes_bits = (lanes_bits_), .small_most = (small_most_),
 #define BITOPS_KERNEL(op, isa) .op = bitops_##op##_##isa,
+#define BITOPS_SHARED(op, other, isa) .op = bitops_##op##_##other,
 #define BITOPS_ISA_END(isa)                                                                        \
     }                                                                                              \
     ,
 #include "kernels.inc"
 #undef BITOPS_ISA_BEGIN
 #undef BITOPS_KERNEL
+#undef BITOPS_SHARED
 #undef BITOPS_ISA_END
 };
 
 static const char *const names[][2] = {
 #define BITOPS_ISA_BEGIN(isa, ...)
 #define BITOPS_KERNEL(op, isa) {#op, #isa},
+#define BITOPS_SHARED(op, other, isa)
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
 #undef BITOPS_ISA_BEGIN
 #undef BITOPS_KERNEL
+#undef BITOPS_SHARED
 #undef BITOPS_ISA_END
 };
 
