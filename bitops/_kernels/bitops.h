@@ -78,7 +78,8 @@ typedef struct bitops_isa {
     bitops_lanes_tables_u8_fn *lanes_tables_u8;
     bitops_lanes_f32_fn *lanes_f32;
     bitops_lanes_u8_fn *lanes_u8;
-    bitops_tiles_u8_fn *tiles_u8; /* or NULL */
+    bitops_tiles_u8_fn *tiles_u8;   /* or NULL */
+    bitops_tile_rows_fn *tile_rows; /* or NULL */
     bitops_turn_32_fn *turn_32;
     bitops_adam_fn *adam;
     bitops_norm_sums_fn *norm_sums;
@@ -107,8 +108,8 @@ const bitops_isa *bitops_isa_find(const char *name);
 const bitops_isa *bitops_isa_active(void);
 void bitops_isa_use(const bitops_isa *isa);
 
-/* The operation and the ISA of kernel `index` of kernels.inc, where each stands once; returns 0 past
- * the end. */
+/* The operation and the ISA of kernel `index` of kernels.inc, where each stands once; returns 0
+ * past the end. */
 int bitops_kernel_name(size_t index, const char **op, const char **isa);
 
 /* Name and version of the C compiler. */

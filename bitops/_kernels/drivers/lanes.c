@@ -195,27 +195,15 @@ static void ask_for(const float *c, size_t n) {
         __builtin_prefetch(c + j, 1);
 }
 
-/* Elements [first, first + bits) of k of the rows of a part as rows, with zeros up to a whole word.
- * Where x has such rows, they are read in place. */
-static const uint8_t *rows_of(const bitops_mixed_args *args, const lane_part *p, size_t first,
-                              size_t bits, char *block, size_t *ld) {
+/* Orders elements [first, first + bits) of k of the rows of a part for tiles. */
+static void order_rows(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                       size_t first, size_t bits, uint8_t *rows_out) {
     const uint8_t *x = args->x;
-    uint8_t *rows = (uint8_t *)block;
-    if (!args->x_turned && bits % BITOPS_TILE_BITS == 0 && p->m % BITOPS_TILE_MULTIPLE == 0) {
-        *ld = args->k;
-        return x + p->i * args->k + first;
-    }
-    *ld = TILE_BITS;
-    if (bits % BITOPS_TILE_BITS)
-        for (size_t r = 0; r < p->m; r++)
-            memset(rows + r * TILE_BITS + bits / BITOPS_TILE_BITS * BITOPS_TILE_BITS, 0,
-                   BITOPS_TILE_BITS);
-    if (args->x_turned)
-        bitops_turn_u8(x + first * args->m + p->i, args->m, bits, p->m, rows, TILE_BITS);
-    else
-        for (size_t r = 0; r < p->m; r++)
-            memcpy(rows + r * TILE_BITS, x + (p->i + r) * args->k + first, bits);
-    return rows;
+    if (args->x_turned) {
+        bitops_turn_u8(x + first * args->m + p->i, args->m, bits, p->m, rows_out, TILE_BITS);
+        isa->tile_rows(rows_out, TILE_BITS, p->m, bits, rows_out);
+    } else
+        isa->tile_rows(x + p->i * args->k + first, args->k, p->m, bits, rows_out);
 }
 
 /* Block `number` of k, of 8 words. */
@@ -223,7 +211,9 @@ static void add_tiles(const bitops_isa *isa, const bitops_mixed_args *args, cons
                       size_t number, const lane_scratch *s) {
     static const ptrdiff_t places[BITOPS_TILE_WORDS] = {0, 64, 128, 192, 256, 320, 384, 448};
     const size_t first = number * TILE_BITS, bits = min_size(TILE_BITS, args->k - first);
-    bitops_tiles task = {.rows = p->m,
+    bitops_tiles task = {.x = (const uint8_t *)s->tables,
+                         .ldx = TILE_BITS,
+                         .rows = p->m,
                          .places = places,
                          .w = s->words,
                          .stride = words_stride(args),
@@ -231,7 +221,7 @@ static void add_tiles(const bitops_isa *isa, const bitops_mixed_args *args, cons
                          .n = p->n,
                          .sums = s->wide,
                          .first = number == 0};
-    task.x = rows_of(args, p, first, bits, s->tables, &task.ldx);
+    order_rows(isa, args, p, first, bits, (uint8_t *)s->tables);
     if (!p->has_words)
         copy_words(args, p, first / BITOPS_WORD_BITS, s->words);
     isa->tiles_u8(&task);

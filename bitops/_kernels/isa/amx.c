@@ -1,21 +1,21 @@
-/* amx.c: codes times +-1 weights by tiles; AMX-TILE, AMX-INT8, and the AVX-512 of avx512.c.
+/* amx.c: codes times +-1 weights by tiles; AMX-TILE, AMX-INT8, GFNI, and the AVX-512 of avx512.c.
  *
  * A tile register holds 16 rows of 64 bytes. TDPBUSD multiplies 16 rows of 64 unsigned bytes of x
- * by a tile of signed bytes, of which a row holds 4 elements of k of each of 16 columns:
+ * by a tile of signed bytes, of which a row holds 4 elements of k of each of 16 columns. Bits
+ * become such bytes, +1 or -1, by GF2P8AFFINEQB, which makes a function of one bit of each of 64
+ * bytes: of 32 bits of 16 columns, one of every 8. So elements of k are taken in this order, in x
+ * too:
  *
- *   row e of the tile of w    | w0[4e..4e+3] | w1[4e..4e+3] | ... | w15[4e..4e+3] |
+ *   row of the tile of w    0             1             ...   7              8 ...
+ *   bits of a column        0, 8, 16, 24  1, 9, 17, 25  ...   7, 15, 23, 31  32, 40, 48, 56 ...
  *
- * A bit of w becomes such a byte, +1 or -1, by a mask of 64 bits for each row: the nibbles of 16
- * columns side by side, so that 16 words of w are turned as 16 x 16 nibbles first.
- *
- *   intrinsic                       instruction   Sapphire Rapids
- *   _tile_dpbusd                    tdpbusd       latency 52, one in 16 cycles
- *   _tile_loadd                     tileloadd     8 cycles from the first-level cache
- *   _mm512_permutex2var_epi8        vpermi2b      latency 5 to 6, p15 and p5
- *   _mm512_mask_blend_epi8          vpblendmb     latency 1, p05
+ *   intrinsic                       instruction      Sapphire Rapids
+ *   _tile_dpbusd                    tdpbusd          latency 52, one in 16 cycles
+ *   _tile_loadd                     tileloadd        8 cycles from the first-level cache
+ *   _mm512_gf2p8affine_epi64_epi8   vgf2p8affineqb   latency 5, p05
  * Four products in a row, of two tiles of x and two of w, use each tile twice. A tile that has been
  * loaded is used at once: with all four loaded before the first product, they took 1.8 times as
- * long. The signs of 32 columns stay in the first-level cache for all rows.
+ * long. While tiles are multiplied, the signs of the next 32 columns are made.
  *
  * Overflow: sums are int32, as the caller's k allows. Tails: columns are masked where they are
  * read, and sums of columns and rows that do not exist are written; the caller has room for them.
@@ -28,7 +28,7 @@
 
 #include <immintrin.h>
 
-BITOPS_TARGET_BEGIN("avx2,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,amx-tile,amx-int8")
+BITOPS_TARGET_BEGIN("avx2,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni,amx-tile,amx-int8")
 
 enum {
     SIDE = 16,                            /* rows of a tile; columns of a product */
@@ -50,56 +50,40 @@ static const tile_config all_full = {
     .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE},
 };
 
-/* Byte 16 b + i of the result is byte b + 4 * `upper` of word i, of 8 words in each vector. */
-BITOPS_INLINE __m512i bytes_of_words(__m512i low_u64x8, __m512i high_u64x8, int upper) {
-    static const uint8_t places[2][64] = {
-#define PLACES(b)                                                                                  \
-    b, b + 8, b + 16, b + 24, b + 32, b + 40, b + 48, b + 56, b + 64, b + 72, b + 80, b + 88,      \
-        b + 96, b + 104, b + 112, b + 120
-        {PLACES(0), PLACES(1), PLACES(2), PLACES(3)},
-        {PLACES(4), PLACES(5), PLACES(6), PLACES(7)},
-#undef PLACES
+/* Reads a word of up to 16 columns: their low halves, or their high ones. */
+BITOPS_INLINE __m512i halves_of_words(const uint64_t *w, size_t n, int upper) {
+    static const uint32_t places[2][LANES] = {
+        {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30},
+        {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31},
     };
-    return _mm512_permutex2var_epi8(low_u64x8, _mm512_loadu_si512(places[upper]), high_u64x8);
-}
-
-/* Turns a word of each of up to 16 columns: bits 4 i to 4 i + 3 of mask e are bits 4 e to 4 e + 3
- * of column i. */
-BITOPS_INLINE void turn_nibbles(const uint64_t *w, size_t n, uint64_t masks_out[SIDE]) {
-    enum { TAKE = 0xe4 }; /* c ? a : b */
-    const __m512i low_u64x8 = _mm512_maskz_loadu_epi64(low_bits8(n), w);
-    const __m512i high_u64x8 =
+    const __m512i first_u64x8 = _mm512_maskz_loadu_epi64(low_bits8(n), w);
+    const __m512i second_u64x8 =
         _mm512_maskz_loadu_epi64(n > ZMM_WORDS ? low_bits8(n - ZMM_WORDS) : 0, w + ZMM_WORDS);
-    const __m512i first_u16x32 = _mm512_set1_epi16(0x0f);
-    BITOPS_UNROLL
-    for (int upper = 0; upper < 2; upper++) {
-        const __m512i pairs_u16x32 = bytes_of_words(low_u64x8, high_u64x8, upper);
-        const __m512i by4_u16x32 = _mm512_srli_epi16(pairs_u16x32, 4);
-        const __m512i by8_u16x32 = _mm512_srli_epi16(pairs_u16x32, 8);
-        const __m256i even_u8x32 = _mm512_cvtepi16_epi8(
-            _mm512_ternarylogic_epi32(pairs_u16x32, by4_u16x32, first_u16x32, TAKE));
-        const __m256i odd_u8x32 = _mm512_cvtepi16_epi8(
-            _mm512_ternarylogic_epi32(by4_u16x32, by8_u16x32, first_u16x32, TAKE));
-        /* even: masks 8 upper, + 2, + 4, + 6; odd: those between */
-        const __m256i low_u64x4 = _mm256_unpacklo_epi64(even_u8x32, odd_u8x32);
-        const __m256i high_u64x4 = _mm256_unpackhi_epi64(even_u8x32, odd_u8x32);
-        uint64_t *out = masks_out + 8 * upper;
-        _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(low_u64x4));
-        _mm_storeu_si128((__m128i *)(out + 2), _mm256_castsi256_si128(high_u64x4));
-        _mm_storeu_si128((__m128i *)(out + 4), _mm256_extracti128_si256(low_u64x4, 1));
-        _mm_storeu_si128((__m128i *)(out + 6), _mm256_extracti128_si256(high_u64x4, 1));
-    }
+    return _mm512_permutex2var_epi32(first_u64x8, _mm512_loadu_si512(places[upper]), second_u64x8);
 }
 
 /* A word of up to 16 columns as a tile of signs. */
 BITOPS_INLINE void make_signs(const uint64_t *w, size_t n, int8_t *signs_out) {
-    const __m512i minus_i8x64 = _mm512_set1_epi8(-1), plus_i8x64 = _mm512_set1_epi8(1);
-    uint64_t masks[SIDE];
-    turn_nibbles(w, n, masks);
+    /* Of a byte's bits all but the lowest are the inverse of bit b: 1 or 255. The row of the matrix
+     * for bit j of a result is byte 7 - j. */
+    const uint64_t all_but_lowest = UINT64_C(0x0001010101010101);
     BITOPS_UNROLL
-    for (int e = 0; e < SIDE; e++)
-        _mm512_store_si512(signs_out + e * 64,
-                           _mm512_mask_blend_epi8(masks[e], minus_i8x64, plus_i8x64));
+    for (int half = 0; half < 2; half++) {
+        const __m512i bits_u8x64 = halves_of_words(w, n, half);
+        BITOPS_UNROLL
+        for (int b = 0; b < 8; b++)
+            _mm512_store_si512(
+                signs_out + (half * 8 + b) * 64,
+                _mm512_gf2p8affine_epi64_epi8(
+                    bits_u8x64, _mm512_set1_epi64((int64_t)(all_but_lowest << b)), 0xff));
+    }
+}
+
+/* The same for 32 columns, one tile after the other. */
+BITOPS_INLINE void make_two_signs(const uint64_t *w, size_t n, int8_t *signs_out) {
+    make_signs(w, n, signs_out);
+    if (n > SIDE)
+        make_signs(w + SIDE, n - SIDE, signs_out + SIGN_BYTES);
 }
 
 /* Tiles: 0 to 3 are sums, 4 and 5 are of x, 6 and 7 of w. Their numbers must be constants. */
@@ -107,9 +91,18 @@ BITOPS_INLINE void make_signs(const uint64_t *w, size_t n, int8_t *signs_out) {
 #define LOAD_SUMS(tile, row, col) _tile_loadd(tile, sums + (row)*SUM_STEP + (col)*4, SUM_STEP)
 #define STORE_SUMS(tile, row, col) _tile_stored(tile, sums + (row)*SUM_STEP + (col)*4, SUM_STEP)
 
-/* 32 rows x 32 columns, or 16 of either, at `sums`. */
+/* Columns of w, and where their signs go. */
+typedef struct tile_columns {
+    const uint64_t *w;
+    size_t n;
+    int8_t *signs;
+} tile_columns;
+
+/* 32 rows x 32 columns, or 16 of either, at `sums`; makes the signs of other columns if there are
+ * any. */
 BITOPS_INLINE void add_products(const int two_rows, const int two_columns, const bitops_tiles *t,
-                                const uint8_t *x, const int8_t *signs, char *sums) {
+                                const uint8_t *x, const int8_t *signs, char *sums,
+                                const tile_columns *others) {
     if (t->first) {
         _tile_zero(0);
         _tile_zero(1);
@@ -139,6 +132,9 @@ BITOPS_INLINE void add_products(const int two_rows, const int two_columns, const
         }
         if (two_rows && two_columns)
             _tile_dpbusd(3, 5, 7);
+        if (others)
+            make_two_signs(others->w + p * t->stride, others->n,
+                           others->signs + p * 2 * SIGN_BYTES);
     }
     STORE_SUMS(0, 0, 0);
     if (two_columns)
@@ -149,37 +145,63 @@ BITOPS_INLINE void add_products(const int two_rows, const int two_columns, const
         STORE_SUMS(3, SIDE, SIDE);
 }
 
-/* All rows, up to 32 columns. */
+/* All rows, up to 32 columns, and the signs of the next ones. */
 BITOPS_INLINE void add_columns(const int two_columns, const bitops_tiles *t, const int8_t *signs,
-                               char *sums) {
-    size_t i = 0;
+                               char *sums, const tile_columns *next) {
+    const uint8_t *x = t->x;
+    size_t i = t->rows > SIDE ? PAIR : SIDE;
+    if (t->rows > SIDE && next)
+        add_products(1, two_columns, t, x, signs, sums, next);
+    else if (t->rows > SIDE)
+        add_products(1, two_columns, t, x, signs, sums, NULL);
+    else if (next)
+        add_products(0, two_columns, t, x, signs, sums, next);
+    else
+        add_products(0, two_columns, t, x, signs, sums, NULL);
     for (; i + SIDE < t->rows; i += PAIR)
-        add_products(1, two_columns, t, t->x + i * t->ldx, signs, sums + i * SUM_STEP);
+        add_products(1, two_columns, t, x + i * t->ldx, signs, sums + i * SUM_STEP, NULL);
     if (i < t->rows)
-        add_products(0, two_columns, t, t->x + i * t->ldx, signs, sums + i * SUM_STEP);
+        add_products(0, two_columns, t, x + i * t->ldx, signs, sums + i * SUM_STEP, NULL);
 }
 
 void bitops_tiles_u8_amx(const bitops_tiles *t) {
-    _Alignas(64) int8_t signs[BITOPS_TILE_WORDS * 2 * SIGN_BYTES];
+    _Alignas(64) int8_t signs[2][BITOPS_TILE_WORDS * 2 * SIGN_BYTES];
     BITOPS_ASSUME(t->words <= BITOPS_TILE_WORDS && t->rows > 0 && t->rows <= BITOPS_TILE_ROWS);
     _tile_loadconfig(&all_full);
+    for (size_t p = 0; p < t->words; p++)
+        make_two_signs(t->w + p * t->stride, t->n, signs[0] + p * 2 * SIGN_BYTES);
     for (size_t j = 0; j < t->n; j += PAIR) {
-        const size_t n = t->n - j;
-        const size_t block = j / BITOPS_TILE_COLUMNS * BITOPS_TILE_COLUMNS;
+        const size_t n = t->n - j, block = j / BITOPS_TILE_COLUMNS * BITOPS_TILE_COLUMNS;
+        const int8_t *own = signs[j / PAIR % 2];
         char *sums = (char *)(t->sums + block * BITOPS_TILE_ROWS + (j - block));
-        for (size_t p = 0; p < t->words; p++) {
-            const uint64_t *w = t->w + p * t->stride + j;
-            make_signs(w, n, signs + p * 2 * SIGN_BYTES);
-            if (n > SIDE)
-                make_signs(w + SIDE, n - SIDE, signs + (2 * p + 1) * SIGN_BYTES);
-        }
+        const tile_columns next = {t->w + j + PAIR, n - PAIR, signs[(j / PAIR + 1) % 2]};
         __asm__ volatile("" ::: "memory"); /* GCC does not know that tiles are loaded from memory */
-        if (n > SIDE)
-            add_columns(1, t, signs, sums);
+        if (n > PAIR)
+            add_columns(1, t, own, sums, &next);
+        else if (n > SIDE)
+            add_columns(1, t, own, sums, NULL);
         else
-            add_columns(0, t, signs, sums);
+            add_columns(0, t, own, sums, NULL);
     }
     _tile_release();
+}
+
+void bitops_tile_rows_amx(const uint8_t *x, size_t ldx, size_t rows, size_t bits,
+                          uint8_t *rows_out) {
+    static const uint8_t order[64] = {
+#define OF_BIT(b) b, b + 8, b + 16, b + 24
+        OF_BIT(0),  OF_BIT(1),  OF_BIT(2),  OF_BIT(3),  OF_BIT(4),  OF_BIT(5),
+        OF_BIT(6),  OF_BIT(7),  OF_BIT(32), OF_BIT(33), OF_BIT(34), OF_BIT(35),
+        OF_BIT(36), OF_BIT(37), OF_BIT(38), OF_BIT(39),
+#undef OF_BIT
+    };
+    const __m512i order_u8x64 = _mm512_loadu_si512(order);
+    for (size_t r = 0; r < rows; r++, x += ldx, rows_out += BITOPS_TILE_WORDS * 64)
+        for (size_t k = 0; k < bits; k += 64)
+            _mm512_storeu_si512(
+                rows_out + k,
+                _mm512_permutexvar_epi8(order_u8x64,
+                                        _mm512_maskz_loadu_epi8(low_bits64(bits - k), x + k)));
 }
 
 BITOPS_TARGET_END

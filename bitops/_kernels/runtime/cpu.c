@@ -68,7 +68,7 @@ static uint32_t detect(void) {
         has(leaf7[ECX], 11) /* VNNI */ && has(leaf7[ECX], 14) /* VPOPCNTDQ */)
         features |= BITOPS_CPU_AVX512;
     if (tiles && has(leaf7[EDX], 24) /* AMX-TILE */ && has(leaf7[EDX], 25) /* AMX-INT8 */ &&
-        may_use_tiles())
+        has(leaf7[ECX], 8) /* GFNI */ && may_use_tiles())
         features |= BITOPS_CPU_AMX;
     return features;
 }
