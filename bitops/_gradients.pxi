@@ -53,13 +53,13 @@ def conv_codes(object x, const uint64_t[:, ::1] w, object window, int bits,
     args.alpha = scales("alpha", alpha, args.n)
     args.bias = scales("bias", bias, args.n)
     args.w = <const uint64_t *>first(w)
-    if args.m == 0 or not c.bitops_taps_share_tables(isa, &args, &windows, n_threads):
+    if args.m == 0 or not c.bitops_convolves_codes(isa, &args, &windows, n_threads):
         return False
     images = numpy.ascontiguousarray(x)
     args.x = &images[0, 0, 0, 0]
-    workspace = make_scratch(c.bitops_conv_by_taps_workspace_size(isa, &args, &windows, n_threads))
+    workspace = make_scratch(c.bitops_conv_codes_workspace_size(isa, &args, &windows, n_threads))
     with nogil:
-        c.bitops_conv_by_taps(isa, &args, &windows, outside, workspace.start, n_threads)
+        c.bitops_conv_codes(isa, &args, &windows, outside, workspace.start, n_threads)
     check_stop(&stop)
     return True
 

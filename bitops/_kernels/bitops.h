@@ -534,18 +534,18 @@ size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args, int 
 void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
                             const bitops_image *windows, void *workspace, int n_threads);
 
-/* Convolutions of images of codes, uint8, contiguous, where all windows that see a pixel share its
- * tables: whether the numbers, filters and windows are such that this is possible, and mostly
- * faster than to multiply patches. m counts output positions, k is that of patches, and `outside`
- * is the code of positions there, whose magnitude is not above `most` either. Of `windows` only the
- * lengths are read; x is not turned. The workspace is aligned to 64. */
-int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
-                             const bitops_image *windows, int n_threads);
-size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
-                                          const bitops_image *windows, int n_threads);
-void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
-                         const bitops_image *windows, uint8_t outside, void *workspace,
-                         int n_threads);
+/* Convolutions of images of codes, uint8, contiguous, without patches: whether the numbers, filters
+ * and windows are such that this is possible, and mostly faster than to multiply patches. m counts
+ * output positions, k is that of patches, and `outside` is the code of positions there, whose
+ * magnitude is not above `most` either. Of `windows` only the lengths are read; x is not turned.
+ * The workspace is aligned to 64. */
+int bitops_convolves_codes(const bitops_isa *isa, const bitops_mixed_args *args,
+                           const bitops_image *windows, int n_threads);
+size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                        const bitops_image *windows, int n_threads);
+void bitops_conv_codes(const bitops_isa *isa, const bitops_mixed_args *args,
+                       const bitops_image *windows, uint8_t outside, void *workspace,
+                       int n_threads);
 
 /* Products of numbers with +-1 weights, of which the largest are kept. */
 typedef struct bitops_score_args {

@@ -404,10 +404,10 @@ typedef struct bitops_tiles {
 } bitops_tiles;
 typedef void bitops_tiles_u8_fn(const bitops_tiles *task);
 
-/* Orders up to BITOPS_TILE_WORDS words of k of some rows of uint8 as tiles_u8 takes them, with
- * zeros up to a whole word; rows_out are BITOPS_TILE_WORDS * 64 bytes apart, and may be x. */
-typedef void bitops_tile_rows_fn(const uint8_t *x, size_t ldx, size_t rows, size_t bits,
-                                 uint8_t *rows_out);
+/* Orders rows of uint8 as tiles_u8 takes them, each 64 bytes for themselves, with zeros up to a
+ * whole 64; rows_out may be x. */
+typedef void bitops_tile_rows_fn(const uint8_t *x, size_t ldx, size_t rows, size_t bytes,
+                                 uint8_t *rows_out, size_t ld_out);
 
 /* out[j][i] = in[i][j], 32-bit numbers of any kind. */
 typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t columns,

@@ -201,9 +201,9 @@ static void order_rows(const bitops_isa *isa, const bitops_mixed_args *args, con
     const uint8_t *x = args->x;
     if (args->x_turned) {
         bitops_turn_u8(x + first * args->m + p->i, args->m, bits, p->m, rows_out, TILE_BITS);
-        isa->tile_rows(rows_out, TILE_BITS, p->m, bits, rows_out);
+        isa->tile_rows(rows_out, TILE_BITS, p->m, bits, rows_out, TILE_BITS);
     } else
-        isa->tile_rows(x + p->i * args->k + first, args->k, p->m, bits, rows_out);
+        isa->tile_rows(x + p->i * args->k + first, args->k, p->m, bits, rows_out, TILE_BITS);
 }
 
 /* Block `number` of k, of 8 words. */

@@ -1,4 +1,5 @@
-/* mixed.c: chooses how numbers are multiplied by +-1 weights: by planes.c, lanes.c or lookup.c. */
+/* mixed.c: chooses how numbers are multiplied by +-1 weights: by planes.c, lanes.c or lookup.c; and
+ * how images of codes are convolved with them: by tile_conv.c or tap_tables.c. */
 #include "drivers/mixed.h"
 #include "bitops.h"
 #include "drivers/scale.h"
@@ -99,4 +100,26 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
         bitops_mixed_by_lanes(isa, &own, workspace, n_threads);
     else
         bitops_mixed_by_lookup(isa, &own, n_threads);
+}
+
+int bitops_convolves_codes(const bitops_isa *isa, const bitops_mixed_args *args,
+                           const bitops_image *windows, int n_threads) {
+    return bitops_tiles_convolve(isa, args, windows) ||
+           bitops_taps_share_tables(isa, args, windows, n_threads);
+}
+
+size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                        const bitops_image *windows, int n_threads) {
+    return bitops_tiles_convolve(isa, args, windows)
+               ? bitops_conv_by_tiles_workspace_size(isa, args, windows, n_threads)
+               : bitops_conv_by_taps_workspace_size(isa, args, windows, n_threads);
+}
+
+void bitops_conv_codes(const bitops_isa *isa, const bitops_mixed_args *args,
+                       const bitops_image *windows, uint8_t outside, void *workspace,
+                       int n_threads) {
+    if (bitops_tiles_convolve(isa, args, windows))
+        bitops_conv_by_tiles(isa, args, windows, outside, workspace, n_threads);
+    else
+        bitops_conv_by_taps(isa, args, windows, outside, workspace, n_threads);
 }

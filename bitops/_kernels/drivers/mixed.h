@@ -13,8 +13,8 @@ size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_ar
 void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                             int n_threads);
 
-/* lanes.c: for many rows, and a turned x; k > 0. With tiles, where the ISA has them. The workspace is
- * aligned to 64. */
+/* lanes.c: for many rows, and a turned x; k > 0. With tiles, where the ISA has them. The workspace
+ * is aligned to 64. */
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 size_t bitops_lanes_workspace_size(const bitops_mixed_args *args, int n_threads);
@@ -26,6 +26,22 @@ void bitops_mixed_by_lanes(const bitops_isa *isa, const bitops_mixed_args *args,
 int bitops_numbers_are_small(const bitops_isa *isa, const bitops_mixed_args *args);
 int bitops_largest_number(const bitops_mixed_args *args); /* in magnitude, that x - zero can have */
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads);
+
+/* tap_tables.c and tile_conv.c: as bitops_conv_codes, which chooses between them. */
+int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
+                             const bitops_image *windows, int n_threads);
+size_t bitops_conv_by_taps_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                          const bitops_image *windows, int n_threads);
+void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
+                         const bitops_image *windows, uint8_t outside, void *workspace,
+                         int n_threads);
+int bitops_tiles_convolve(const bitops_isa *isa, const bitops_mixed_args *args,
+                          const bitops_image *windows);
+size_t bitops_conv_by_tiles_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+                                           const bitops_image *windows, int n_threads);
+void bitops_conv_by_tiles(const bitops_isa *isa, const bitops_mixed_args *args,
+                          const bitops_image *windows, uint8_t outside, void *workspace,
+                          int n_threads);
 
 /* mixed.c: what codes of numbers add to the sums of each column, in a workspace aligned to 64. */
 size_t bitops_surplus_size(const bitops_mixed_args *args);

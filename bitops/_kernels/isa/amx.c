@@ -186,8 +186,8 @@ void bitops_tiles_u8_amx(const bitops_tiles *t) {
     _tile_release();
 }
 
-void bitops_tile_rows_amx(const uint8_t *x, size_t ldx, size_t rows, size_t bits,
-                          uint8_t *rows_out) {
+void bitops_tile_rows_amx(const uint8_t *x, size_t ldx, size_t rows, size_t bytes,
+                          uint8_t *rows_out, size_t ld_out) {
     static const uint8_t order[64] = {
 #define OF_BIT(b) b, b + 8, b + 16, b + 24
         OF_BIT(0),  OF_BIT(1),  OF_BIT(2),  OF_BIT(3),  OF_BIT(4),  OF_BIT(5),
@@ -196,12 +196,11 @@ void bitops_tile_rows_amx(const uint8_t *x, size_t ldx, size_t rows, size_t bits
 #undef OF_BIT
     };
     const __m512i order_u8x64 = _mm512_loadu_si512(order);
-    for (size_t r = 0; r < rows; r++, x += ldx, rows_out += BITOPS_TILE_WORDS * 64)
-        for (size_t k = 0; k < bits; k += 64)
-            _mm512_storeu_si512(
-                rows_out + k,
-                _mm512_permutexvar_epi8(order_u8x64,
-                                        _mm512_maskz_loadu_epi8(low_bits64(bits - k), x + k)));
+    for (size_t r = 0; r < rows; r++, x += ldx, rows_out += ld_out)
+        for (size_t k = 0; k < bytes; k += 64) {
+            const __m512i x_u8x64 = _mm512_maskz_loadu_epi8(low_bits64(bytes - k), x + k);
+            _mm512_storeu_si512(rows_out + k, _mm512_permutexvar_epi8(order_u8x64, x_u8x64));
+        }
 }
 
 BITOPS_TARGET_END
