@@ -141,10 +141,15 @@ def test_codes_outside_of_images_are_0(isa, rng, bits, zero):
         (2, (7, 9), 64, 65, (3, 2), 1, 1, (1, 2)),  # taps are no neighbours
         (1, (4, 3), 1056, 64, (2, 3), 1, 1, 1),  # one tap at a time fits
         (9, (2, 2), 64, 64, (2, 2), 2, 0, 1),  # no pixel is seen twice
+        (2, (41, 33), 128, 20, (3, 3), 1, 1, 1),  # bands of lines
+        (1, (8, 19), 192, 1030, (2, 4), (1, 3), 2, (3, 1)),  # two groups of columns
+        (3, (3, 1), 64, 8, (1, 5), 1, (0, 4), 1),  # more outside than inside
     ),
 )
-@pytest.mark.parametrize(("bits", "zero", "outside"), [(6, 32, 32), (7, 64, 1), (3, 0, 5)])
-def test_windows_share_the_tables_of_pixels(
+@pytest.mark.parametrize(
+    ("bits", "zero", "outside"), [(6, 32, 32), (7, 64, 1), (3, 0, 5), (8, 128, 128), (8, 0, 255)]
+)
+def test_images_are_convolved_without_patches(
     isa,
     threads,
     rng,

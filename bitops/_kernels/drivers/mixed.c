@@ -104,13 +104,13 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
 
 int bitops_convolves_codes(const bitops_isa *isa, const bitops_mixed_args *args,
                            const bitops_image *windows, int n_threads) {
-    return bitops_tiles_convolve(isa, args, windows) ||
+    return bitops_tiles_convolve(isa, args, windows, n_threads) ||
            bitops_taps_share_tables(isa, args, windows, n_threads);
 }
 
 size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                         const bitops_image *windows, int n_threads) {
-    return bitops_tiles_convolve(isa, args, windows)
+    return bitops_tiles_convolve(isa, args, windows, n_threads)
                ? bitops_conv_by_tiles_workspace_size(isa, args, windows, n_threads)
                : bitops_conv_by_taps_workspace_size(isa, args, windows, n_threads);
 }
@@ -118,7 +118,7 @@ size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixe
 void bitops_conv_codes(const bitops_isa *isa, const bitops_mixed_args *args,
                        const bitops_image *windows, uint8_t outside, void *workspace,
                        int n_threads) {
-    if (bitops_tiles_convolve(isa, args, windows))
+    if (bitops_tiles_convolve(isa, args, windows, n_threads))
         bitops_conv_by_tiles(isa, args, windows, outside, workspace, n_threads);
     else
         bitops_conv_by_taps(isa, args, windows, outside, workspace, n_threads);

@@ -36,7 +36,7 @@ void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
                          const bitops_image *windows, uint8_t outside, void *workspace,
                          int n_threads);
 int bitops_tiles_convolve(const bitops_isa *isa, const bitops_mixed_args *args,
-                          const bitops_image *windows);
+                          const bitops_image *windows, int n_threads);
 size_t bitops_conv_by_tiles_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                            const bitops_image *windows, int n_threads);
 void bitops_conv_by_tiles(const bitops_isa *isa, const bitops_mixed_args *args,

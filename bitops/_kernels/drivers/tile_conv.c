@@ -63,12 +63,18 @@ static conv conv_of(const bitops_isa *isa, const bitops_mixed_args *args, const 
     return c;
 }
 
-/* With its borders, a side may be 2**31. */
+static int threads_of(const bitops_mixed_args *args, int n_threads) {
+    const double work = (double)args->m * (double)args->n * (double)args->k;
+    return bitops_share(work, THREAD_WORK, n_threads);
+}
+
+/* Padding may make a side of 2**31, so that sizes would wrap. */
 int bitops_tiles_convolve(const bitops_isa *isa, const bitops_mixed_args *args,
-                          const bitops_image *im) {
+                          const bitops_image *im, int n_threads) {
     const size_t taps = im->kernel_height * im->kernel_width;
     if (!isa->tiles_u8 || args->bits <= FEW_PLANES || args->n < LEAST_COLUMNS ||
-        im->stride_y != 1 || taps <= im->stride_x || im->out_width > MOST_BYTES)
+        im->stride_y != 1 || taps <= im->stride_x || im->out_width > MOST_BYTES ||
+        args->m / im->out_width < (size_t)threads_of(args, n_threads))
         return 0;
     const conv c = conv_of(isa, args, im);
     return c.channels > 0 && c.channels % BITOPS_TILE_BITS == 0 && c.channels <= MOST_BYTES &&
@@ -225,8 +231,7 @@ void bitops_conv_by_tiles(const bitops_isa *isa, const bitops_mixed_args *args,
     c.outside = outside;
     c.places = (ptrdiff_t *)(start + words_size(&c));
     start += words_size(&c) + places_size(&c);
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    const int threads = bitops_share(work, THREAD_WORK, n_threads);
+    const int threads = threads_of(args, n_threads);
     const size_t images = args->m / (im->out_height * im->out_width);
     const size_t wanted = threads == 1 ? 1 : ceil_div(BANDS * (size_t)threads, images);
     c.lines = min_size(c.lines, ceil_div(im->out_height, wanted));
