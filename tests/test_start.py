@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from bitops.cli import main as cli
 from bitops.data import load_dataset, load_digits
-from bitops.io import load
+from bitops.io import load, save
 from bitops.layers import BatchNorm, BinaryDense, Dropout, Sequential, Sign
 from bitops.layers.states import flatten
 from bitops.models import mlp
@@ -211,7 +211,9 @@ def test_a_run_without_a_checkpoint_starts_there_again(digits, tmp_path, capsys)
     for path in (*second.glob("[clm]*"), first / "checkpoint.safetensors"):
         path.unlink()
     capsys.readouterr()
-    assert "argument --start: must be a checkpoint, got " in usage_error(capsys, *resume)
+    assert "argument --start: must be a checkpoint or a packed model, got " in usage_error(
+        capsys, *resume
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_refused_commands(digits, tmp_path, capsys):
     run = tmp_path / "run"
     call = ["train", "bnn-theano", "--data", digits, *SMALL, "--run", str(run)]
     words = usage_error(capsys, *call, "--start", "nowhere")
-    assert words.endswith("argument --start: must be a checkpoint, got nowhere")
+    assert words.endswith("argument --start: must be a checkpoint or a packed model, got nowhere")
     ebp = ["train", "ebp", "--data", digits, *SMALL, "--start", digits]
     assert usage_error(capsys, *ebp).endswith("argument --start: not allowed with ebp")
     assert not run.exists()
@@ -270,3 +272,32 @@ def test_refused_commands(digits, tmp_path, capsys):
     words = failure(capsys, *call, "--start", str(path))
     assert "[start_from]" in words and "of the same network: layer " in words
     assert not run.exists()
+
+
+def test_a_training_starts_from_a_packed_model(digits, tmp_path):
+    def run(name, *options):
+        call = ["train", "bnn-theano", "--data", digits, "--quick", "--width", "64", "--quiet"]
+        assert cli.main([*call, "--run", str(tmp_path / name), *options]) == 0
+        return json.loads((tmp_path / name / "run.json").read_text())
+
+    trained = run("a", "--epochs", "5", "--lr", "0.02")
+    model, short = tmp_path / "a" / "model.safetensors", ("--epochs", "1", "--lr", "1e-4")
+    record = run("b", *short, "--start", str(model))
+    assert record["start"] == str(model)
+    assert f"from the network in {model}" in record["settings"]
+    assert record["test_error"] < trained["test_error"] + 0.05
+    assert record["test_error"] < run("c", *short)["test_error"] - 0.2
+
+
+def test_packed_models_that_do_not_fit_are_refused_first(digits, tmp_path, capsys):
+    path = tmp_path / "other.safetensors"
+    save(make().freeze(), path)
+    call = ["train", "bnn-theano", "--data", digits, *SMALL, "--run", str(tmp_path / "run")]
+    words = failure(capsys, *call, "--start", str(path))
+    assert "[start_from_packed]" in words and "must have as many products" in words
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    words = failure(capsys, *call, "--start", str(path))
+    assert "must be a packed bitops model" in words
+    assert not (tmp_path / "run").exists()

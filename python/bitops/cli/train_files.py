@@ -56,7 +56,7 @@ def choose_start(
     if not setting.takes_start:
         args.refuse(f"argument --start: not allowed with {recipe.name}")
     if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
-        args.refuse(f"argument --start: must be a checkpoint, got {args.start}")
+        args.refuse(f"argument --start: must be a checkpoint or a packed model, got {args.start}")
     args.start = args.start.resolve()
 
 

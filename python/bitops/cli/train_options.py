@@ -65,9 +65,10 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start",
         type=Path,
-        metavar="CHECKPOINT",
-        help="start from the network of another training, that of its best epoch, instead of "
-        "random weights; its layers, Dropout included, must be the same. In a recipe of several "
+        metavar="FILE",
+        help="start from the network of another training instead of random weights: from a "
+        "checkpoint, by its best epoch, whose layers, Dropout included, must be the same, or from "
+        "a packed model, if all layers are binary and have no scales. In a recipe of several "
         "stages this applies to the first",
     )
 

@@ -104,6 +104,15 @@ def _stored(layer: Layer, spec: ArraySpec, value: Any) -> np.ndarray:
     return np.ascontiguousarray(value.words if isinstance(value, BitArray) else value)
 
 
+def is_model_file(path: str | os.PathLike) -> bool:
+    """Return whether a file says that it is a packed model; the rest of it may be damaged."""
+    try:
+        with open_tensors(path, FORMAT):
+            return True
+    except MALFORMED:
+        return False
+
+
 def read_model(path: str | os.PathLike, make: Callable[..., Made]) -> Made:
     """Read a file and return `make(layers, input_shape=..., notes=...)`.
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from ..data.datasets import Dataset
 from ..layers import Layer, Packed, Sequential
+from ..layers.model_files import is_model_file
 from ..training.callbacks import Callback
 from ..training.checkpoint import Checkpoint, start_from
 from ..training.log import Log, read_log
 from ..training.loop import fit
 from ..training.losses import squared_hinge
 from ..training.optim import Optimizer
+from ..training.packed_start import start_from_packed
 from ..training.run import Augment, History, Loss
 from ..training.schedules import Schedule
 from .augmented import Moved
@@ -41,6 +43,7 @@ DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn":
 GREY, COLOR = ("mnist", "cifar10", "svhn"), ("cifar10", "svhn", "mnist")
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
+STATISTICS_ROWS = 2000  # by which a packed network gets its statistics back
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Job:
     previous : Sequential, optional
         The network of the stage before; the first stage has none.
     start : path, optional
-        A checkpoint of the same network, from which the first stage starts.
+        A checkpoint of the same network, or its packed form, from which the first stage starts.
     files : Files
     verbose : int
         As for `fit`.
@@ -131,10 +134,10 @@ class Training(Protocol):
 
     @property
     def takes_start(self) -> bool:
-        """Whether it can start from a checkpoint of another training."""
+        """Whether it can start from another training, by its checkpoint or packed network."""
 
     def check_start(self, job: Job) -> None:
-        """Raise an error if the checkpoint of a job is not one of its network."""
+        """Raise an error if what a job starts from is not of its network."""
 
     def refused(self, plan: Plan) -> dict[str, str]:
         """Return the numbers of a plan that it cannot follow, each with the reason."""
@@ -175,21 +178,30 @@ class Stage:
 
     def check_start(self, job: Job) -> None:
         if job.start is not None:
-            self.start(job)
+            self.start(job, None)
 
-    def start(self, job: Job) -> Sequential:
+    def start(self, job: Job, x: np.ndarray | None) -> Sequential:
         """Make the network as the training begins with it; a checkpoint to go on from is not read.
 
-        For that the images need not have been prepared.
+        Without images, which need not have been prepared then, it only finds out whether it can.
         """
         model = self.build(job)
-        if job.start is not None and not job.files.goes_on:
+        if job.start is None or job.files.goes_on:
+            return model
+        if not is_model_file(job.start):
             start_from(model, job.start)
+            return model
+        if x is None:
+            rows = np.zeros((2, *(model.input_shape or ())), np.float32)
+        else:
+            order = np.random.default_rng(job.seed).permutation(len(x))
+            rows = inputs(model, job.data, x[order[:STATISTICS_ROWS]])
+        start_from_packed(model, Packed.load(job.start), rows)
         return model
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         data, plan = job.data, job.plan
-        model = self.start(job)
+        model = self.start(job, data.x_train)
         job.say(f"net      {describe(model)}")
         if plan.gradients != "float32" and self.rounds:
             model.round_gradients(job.seed, GRADIENTS[plan.gradients])

@@ -21,6 +21,7 @@ from .losses import (
     squared_hinge,
 )
 from .optim import SGD, Adam, AdaMax, Bop, Optimizer, ShiftAdaMax
+from .packed_start import start_from_packed
 from .run import Epoch, History, Run
 from .schedules import (
     CosineDecay,
@@ -84,6 +85,7 @@ __all__ = [
     "rmse",
     "squared_hinge",
     "start_from",
+    "start_from_packed",
     "to_bitwise",
     "to_ternary",
     "top_k_accuracy",
