@@ -206,32 +206,59 @@ static void order_rows(const bitops_isa *isa, const bitops_mixed_args *args, con
         isa->tile_rows(x + p->i * args->k + first, args->k, p->m, bits, rows_out, TILE_BITS);
 }
 
-/* Block `number` of k, of 8 words. */
-static void add_tiles(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
-                      size_t number, const lane_scratch *s) {
-    static const ptrdiff_t places[BITOPS_TILE_WORDS] = {0, 64, 128, 192, 256, 320, 384, 448};
+/* Brings block `number` of k, of 8 words, into the scratch memory. */
+static void prepare_tiles(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                          size_t number, const lane_scratch *s) {
     const size_t first = number * TILE_BITS, bits = min_size(TILE_BITS, args->k - first);
-    bitops_tiles task = {.x = (const uint8_t *)s->tables,
-                         .ldx = TILE_BITS,
-                         .rows = p->m,
-                         .places = places,
-                         .w = s->words,
-                         .stride = words_stride(args),
-                         .words = bitops_words(bits),
-                         .n = p->n,
-                         .sums = s->wide,
-                         .first = number == 0};
     order_rows(isa, args, p, first, bits, (uint8_t *)s->tables);
     if (!p->has_words)
         copy_words(args, p, first / BITOPS_WORD_BITS, s->words);
+}
+
+/* Adds the block to the sums of columns [col, col + n). */
+static void add_tiles(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                      size_t number, size_t col, size_t n, int32_t *sums, const lane_scratch *s) {
+    static const ptrdiff_t places[BITOPS_TILE_WORDS] = {0, 64, 128, 192, 256, 320, 384, 448};
+    const size_t bits = min_size(TILE_BITS, args->k - number * TILE_BITS);
+    const bitops_tiles task = {.x = (const uint8_t *)s->tables,
+                               .ldx = TILE_BITS,
+                               .rows = p->m,
+                               .places = places,
+                               .w = s->words + col,
+                               .stride = words_stride(args),
+                               .words = bitops_words(bits),
+                               .n = n,
+                               .sums = sums,
+                               .first = number == 0};
     isa->tiles_u8(&task);
+}
+
+/* The last block is only prepared, and added as outputs are made: their sums are in the first-level
+ * cache then, and those of a single block never leave it. */
+static void sum_tiles(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                      const lane_scratch *s) {
+    const size_t last = ceil_div(args->k, TILE_BITS) - 1;
+    for (size_t b = 0; b <= last && !bitops_stopped(args->stop); b++) {
+        prepare_tiles(isa, args, p, b, s);
+        if (b < last)
+            add_tiles(isa, args, p, b, 0, p->n, s->wide, s);
+    }
+}
+
+static const float *tile_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
+                                 const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
+    const size_t last = ceil_div(args->k, TILE_BITS) - 1;
+    int32_t *rows = s->wide + (last ? BITOPS_TILE_ROWS * col : 0);
+    add_tiles(isa, args, p, last, col, n, rows, s);
+    for (size_t r = 0; r < p->m; r++)
+        scale_sums(args, rows + r * LANE_OUTPUTS, p->j + col, n);
+    return (const float *)rows;
 }
 
 void bitops_lane_sums(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
                       const lane_scratch *s) {
     if (uses_tiles(isa, args)) {
-        for (size_t b = 0; b < ceil_div(args->k, TILE_BITS) && !bitops_stopped(args->stop); b++)
-            add_tiles(isa, args, p, b, s);
+        sum_tiles(isa, args, p, s);
         return;
     }
     for (size_t b = 0; b < ceil_div(args->k, BITS) && !bitops_stopped(args->stop); b++)
@@ -244,13 +271,9 @@ int bitops_lanes_keep_words(const bitops_mixed_args *args) {
 
 const float *bitops_lane_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
                                  const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
+    if (uses_tiles(isa, args))
+        return tile_outputs(isa, args, p, col, n, s);
     const size_t all = lanes_of(args) * col;
-    if (uses_tiles(isa, args)) {
-        int32_t *rows = s->wide + all;
-        for (size_t r = 0; r < p->m; r++)
-            scale_sums(args, rows + r * LANE_OUTPUTS, p->j + col, n);
-        return (const float *)rows;
-    }
     const void *sums = args->is_float ? (void *)((float *)s->sums + all) : s->wide + all;
     isa->turn_32(sums, lanes_of(args), n, p->m, s->outputs, LANE_OUTPUTS);
     for (size_t r = 0; r < p->m; r++)
