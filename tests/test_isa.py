@@ -146,7 +146,7 @@ class TestKernels:
         rows = {name: {op for op, isa in kernels if isa == name} for name in AVAILABLE}
         assert rows["generic"]
         if "amx" in AVAILABLE:
-            assert rows["amx"] == {"tiles_u8"}
+            assert rows["amx"] == {"tiles_u8", "tile_rows"}
             rows["amx"] |= rows["avx512"]
         for name in AVAILABLE:
             assert rows[name] >= rows["generic"]
