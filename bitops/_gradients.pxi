@@ -32,6 +32,7 @@ def conv_codes(object x, const uint64_t[:, ::1] w, object window, int bits,
     cdef int n_threads = c.bitops_get_num_threads()
     cdef c.bitops_mixed_args args
     cdef const uint8_t[:, :, :, ::1] images
+    cdef c.bitops_code_way way
     cdef size_t n, height, width, channels
     n, height, width, channels = x.shape
     if not (n and height and width and channels and w.shape[0]):
@@ -53,13 +54,17 @@ def conv_codes(object x, const uint64_t[:, ::1] w, object window, int bits,
     args.alpha = scales("alpha", alpha, args.n)
     args.bias = scales("bias", bias, args.n)
     args.w = <const uint64_t *>first(w)
-    if args.m == 0 or not c.bitops_convolves_codes(isa, &args, &windows, n_threads):
+    if args.m == 0:
+        return False
+    way = c.bitops_choose_code_way(isa, &args, &windows, n_threads)
+    if way == c.BITOPS_CODE_PATCHES:
         return False
     images = numpy.ascontiguousarray(x)
     args.x = &images[0, 0, 0, 0]
-    workspace = make_scratch(c.bitops_conv_codes_workspace_size(isa, &args, &windows, n_threads))
+    workspace = make_scratch(
+        c.bitops_conv_codes_workspace_size(way, isa, &args, &windows, n_threads))
     with nogil:
-        c.bitops_conv_codes(isa, &args, &windows, outside, workspace.start, n_threads)
+        c.bitops_conv_codes(way, isa, &args, &windows, outside, workspace.start, n_threads)
     check_stop(&stop)
     return True
 

@@ -299,14 +299,17 @@ cdef extern from "bitops.h" nogil:
     void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                       int n_threads) noexcept
 
-    int bitops_convolves_codes(const bitops_isa *isa, const bitops_mixed_args *args,
-                               const bitops_image *windows, int n_threads) noexcept
-    size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
+    ctypedef enum bitops_code_way:
+        BITOPS_CODE_PATCHES
+    bitops_code_way bitops_choose_code_way(const bitops_isa *isa, const bitops_mixed_args *args,
+                                           const bitops_image *windows, int n_threads) noexcept
+    size_t bitops_conv_codes_workspace_size(bitops_code_way way, const bitops_isa *isa,
+                                            const bitops_mixed_args *args,
                                             const bitops_image *windows,
                                             int n_threads) noexcept
-    void bitops_conv_codes(const bitops_isa *isa, const bitops_mixed_args *args,
-                           const bitops_image *windows, uint8_t outside, void *workspace,
-                           int n_threads) noexcept
+    void bitops_conv_codes(bitops_code_way way, const bitops_isa *isa,
+                           const bitops_mixed_args *args, const bitops_image *windows,
+                           uint8_t outside, void *workspace, int n_threads) noexcept
 
     size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args,
                                                  int n_threads) noexcept

@@ -59,8 +59,8 @@ def interrupts() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes `isa` with each of them, unless it names its own.
 
-    With amx, which shares all kernels with avx512 but one of numbers times weights, only those of
-    modules that say MULTIPLIES_NUMBERS.
+    With amx, whose kernels are those of avx512 but for numbers times weights, only those of modules
+    that say MULTIPLIES_NUMBERS.
     """
     named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "isa" in metafunc.fixturenames and "isa" not in named:

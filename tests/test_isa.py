@@ -49,7 +49,7 @@ class TestAvailable:
         assert ("avx2" in AVAILABLE) == ("avx2" in flags)
         assert ("avx512" in AVAILABLE) == (avx512 <= flags)
         if "amx" in AVAILABLE:  # which a process has to ask for, and may be refused
-            assert avx512 | {"amx_tile", "amx_int8"} <= flags
+            assert avx512 | {"amx_tile", "amx_int8", "gfni"} <= flags
 
     def test_the_best_is_the_default(self):
         result = run_python("import bitops as bo; print(bo.isa.active(), *bo.isa.available())")

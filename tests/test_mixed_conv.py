@@ -358,7 +358,7 @@ def test_fewer_lines_of_outputs_than_threads_are_left_to_patches(rng, size, line
         assert_array_equal(result, results[0])
 
 
-def test_codes_are_copied_only_if_taps_share_tables(rng):
+def test_codes_are_copied_only_if_they_are_not_left_to_patches(rng):
     """A convolution that is left to patches declines before it copies images with gaps."""
     images = octets(rng, 4, 64, 64, 128, bits=4)[..., ::2]
     window = make_window("test", (64, 64), (3, 3), 1, 0, 1)

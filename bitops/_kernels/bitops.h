@@ -100,7 +100,8 @@ typedef struct bitops_isa {
 /* Rows of the table that were compiled in, best first. */
 size_t bitops_isa_count(void);
 const bitops_isa *bitops_isa_get(size_t index);
-/* 1 if this CPU and operating system can run the row. */
+/* 1 if this CPU and operating system can run the row, which also asks the system for what it must
+ * be asked for: no other row may be used. */
 int bitops_isa_runs(const bitops_isa *isa);
 /* NULL if no row has that name. */
 const bitops_isa *bitops_isa_find(const char *name);
@@ -534,16 +535,23 @@ size_t bitops_mixed_to_images_workspace_size(const bitops_mixed_args *args, int 
 void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args,
                             const bitops_image *windows, void *workspace, int n_threads);
 
-/* Convolutions of images of codes, uint8, contiguous, without patches: whether the numbers, filters
- * and windows are such that this is possible, and mostly faster than to multiply patches. m counts
- * output positions, k is that of patches, and `outside` is the code of positions there, whose
- * magnitude is not above `most` either. Of `windows` only the lengths are read; x is not turned.
- * The workspace is aligned to 64. */
-int bitops_convolves_codes(const bitops_isa *isa, const bitops_mixed_args *args,
-                           const bitops_image *windows, int n_threads);
-size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
-                                        const bitops_image *windows, int n_threads);
-void bitops_conv_codes(const bitops_isa *isa, const bitops_mixed_args *args,
+/* Convolutions of images of codes, uint8, contiguous, without patches: the way that the numbers,
+ * filters and windows allow and that is mostly faster than to multiply patches, if there is one. It
+ * depends on the load of the machine too, so it is chosen once. m counts output positions, k is
+ * that of patches, and `outside` is the code of positions there, whose magnitude is not above
+ * `most` either. Of `windows` only the lengths are read; x is not turned. The workspace is aligned
+ * to 64: up to 4 MiB a thread, and w in another order. */
+typedef enum bitops_code_way {
+    BITOPS_CODE_PATCHES,
+    BITOPS_CODE_TAPS,  /* tap_tables.c */
+    BITOPS_CODE_TILES, /* tile_conv.c */
+} bitops_code_way;
+bitops_code_way bitops_choose_code_way(const bitops_isa *isa, const bitops_mixed_args *args,
+                                       const bitops_image *windows, int n_threads);
+size_t bitops_conv_codes_workspace_size(bitops_code_way way, const bitops_isa *isa,
+                                        const bitops_mixed_args *args, const bitops_image *windows,
+                                        int n_threads);
+void bitops_conv_codes(bitops_code_way way, const bitops_isa *isa, const bitops_mixed_args *args,
                        const bitops_image *windows, uint8_t outside, void *workspace,
                        int n_threads);
 

@@ -4,7 +4,7 @@ Importing the package selects the best ISA of the machine, or the one named by t
 variable ``BITOPS_ISA``. Each name stands for one exact set of features:
 
 ======== ==========================================================
-amx      AMX-TILE and AMX-INT8 (and all of avx512); on Linux alone
+amx      AMX-TILE, AMX-INT8, GFNI (and all of avx512); Linux alone
 avx512   AVX-512 F, BW, VL, VBMI, VNNI, VPOPCNTDQ (and all of avx2)
 avx2     AVX2, BMI2 and POPCNT
 neon     Advanced SIMD, which every AArch64 processor has

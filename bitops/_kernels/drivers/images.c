@@ -20,8 +20,7 @@
 #include <string.h>
 
 enum {
-    TASK_POSITIONS = 128,  /* at least so many in a task, if there are several images */
-    THREAD_WORK = 1 << 19, /* products below which one thread is faster */
+    TASK_POSITIONS = 128, /* at least so many in a task, if there are several images */
 };
 
 /* The pixel that each position of a part sees at tap (0, 0): its place, which may be outside. */
@@ -107,8 +106,7 @@ void bitops_mixed_to_images(const bitops_isa *isa, const bitops_mixed_args *args
     workspace = (char *)workspace + bitops_surplus_size(args);
     const size_t positions = windows->out_height * windows->out_width;
     const size_t images = args->m / positions, step = ceil_div(TASK_POSITIONS, positions);
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    BITOPS_PARALLEL_FOR(bitops_share(work, THREAD_WORK, n_threads), schedule(dynamic))
+    BITOPS_PARALLEL_FOR(bitops_mixed_threads(args, n_threads), schedule(dynamic))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(images, step); task++) {
         const lane_scratch s = bitops_lane_scratch(&own, workspace, (size_t)bitops_thread_number());
         const size_t first = (size_t)task * step;

@@ -26,14 +26,16 @@ enum {
     GROUP_WORDS = LINE_WORDS,                         /* of each row of w, copied at once */
     LEAST_ROWS = 16,                                  /* measured: README.md */
     LEAST_COLUMNS = 64,                               /* fewer do not pay for the tables */
-    LEAST_TILE_COLUMNS = 8, /* nor for tiles, with LEAST_ROWS and two words of k */
-    WIDE_BLOCKS = 2,        /* blocks of k whose sums fit int16 */
-    THREAD_WORK = 1 << 19,  /* products below which one thread is faster */
+    WIDE_BLOCKS = 2,                                  /* blocks of k whose sums fit int16 */
     OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
     SQUARE = 16,                             /* bytes a side that are turned at once */
     AHEAD = 4,                               /* rows of outputs that are asked for */
     BLOCK_BYTES = BITS * BITOPS_LANES_BYTES, /* of x: 64 lines */
 };
+
+_Static_assert(BITOPS_TILE_ROWS *TILE_BITS <= BITOPS_LANES_TABLE_BYTES, "rows lie in tables");
+_Static_assert((int)BITOPS_TILE_ROWS == (int)BITOPS_LANES_U8, "a part has the rows of a tile");
+_Static_assert((int)BITOPS_TILE_COLUMNS == (int)LANE_OUTPUTS, "outputs are scaled where they lie");
 
 static int uses_tiles(const bitops_isa *isa, const bitops_mixed_args *args) {
     return isa->tiles_u8 && !args->is_float;
@@ -313,8 +315,7 @@ static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_
 
 void bitops_mixed_by_lanes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                            int n_threads) {
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    const int threads = bitops_share(work, THREAD_WORK, n_threads);
+    const int threads = bitops_mixed_threads(args, n_threads);
     const size_t span = group_columns(args, threads);
     const size_t tasks = ceil_div(args->m, lanes_of(args)) * ceil_div(args->n, span);
     if (threads == 1) { /* perhaps one of a team, whose number is not that of its scratch memory */

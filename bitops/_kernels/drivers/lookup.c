@@ -28,8 +28,7 @@ enum {
     TABLE_BYTES = ROW_BITS / HALF_BITS * BITOPS_LOOKUP_BYTES,
     SMALL_BITS = 512, /* of small numbers, for a tile of ROWS: tables of 8 KiB */
     PANEL_SPACE = GROUP_PANELS * COLUMNS * (ROW_BITS / ROWS / HALF_BITS), /* 32 KiB */
-    TURNED_ROWS = 16,      /* of small numbers at a time, where x is turned: 8 KiB */
-    THREAD_WORK = 1 << 19, /* products below which one thread is faster */
+    TURNED_ROWS = 16, /* of small numbers at a time, where x is turned: 8 KiB */
 };
 
 /* One task: rows [i, i + m), columns [j, j + n). */
@@ -177,8 +176,7 @@ static void run_task(const bitops_isa *isa, const bitops_mixed_args *args, size_
 }
 
 void bitops_mixed_by_lookup(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    const int threads = bitops_share(work, THREAD_WORK, n_threads);
+    const int threads = bitops_mixed_threads(args, n_threads);
     const size_t span = group_panels(isa, args, threads) * COLUMNS;
     const size_t tasks = ceil_div(args->m, BLOCK_ROWS) * ceil_div(args->n, span);
     BITOPS_FOR_TASKS(threads, tasks, run_task(isa, args, span, (size_t)task));

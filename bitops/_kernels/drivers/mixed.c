@@ -102,23 +102,26 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
         bitops_mixed_by_lookup(isa, &own, n_threads);
 }
 
-int bitops_convolves_codes(const bitops_isa *isa, const bitops_mixed_args *args,
-                           const bitops_image *windows, int n_threads) {
-    return bitops_tiles_convolve(isa, args, windows, n_threads) ||
-           bitops_taps_share_tables(isa, args, windows, n_threads);
+bitops_code_way bitops_choose_code_way(const bitops_isa *isa, const bitops_mixed_args *args,
+                                       const bitops_image *windows, int n_threads) {
+    if (bitops_tiles_convolve(isa, args, windows, n_threads))
+        return BITOPS_CODE_TILES;
+    return bitops_taps_share_tables(isa, args, windows, n_threads) ? BITOPS_CODE_TAPS
+                                                                   : BITOPS_CODE_PATCHES;
 }
 
-size_t bitops_conv_codes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
-                                        const bitops_image *windows, int n_threads) {
-    return bitops_tiles_convolve(isa, args, windows, n_threads)
+size_t bitops_conv_codes_workspace_size(bitops_code_way way, const bitops_isa *isa,
+                                        const bitops_mixed_args *args, const bitops_image *windows,
+                                        int n_threads) {
+    return way == BITOPS_CODE_TILES
                ? bitops_conv_by_tiles_workspace_size(isa, args, windows, n_threads)
                : bitops_conv_by_taps_workspace_size(isa, args, windows, n_threads);
 }
 
-void bitops_conv_codes(const bitops_isa *isa, const bitops_mixed_args *args,
+void bitops_conv_codes(bitops_code_way way, const bitops_isa *isa, const bitops_mixed_args *args,
                        const bitops_image *windows, uint8_t outside, void *workspace,
                        int n_threads) {
-    if (bitops_tiles_convolve(isa, args, windows, n_threads))
+    if (way == BITOPS_CODE_TILES)
         bitops_conv_by_tiles(isa, args, windows, outside, workspace, n_threads);
     else
         bitops_conv_by_taps(isa, args, windows, outside, workspace, n_threads);

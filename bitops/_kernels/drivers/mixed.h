@@ -3,8 +3,20 @@
 #define BITOPS_MIXED_H
 
 #include "bitops.h"
+#include "runtime/parallel.h"
 
-enum { FEW_PLANES = 1 }; /* bits up to which planes are faster than lookups of small numbers */
+enum {
+    FEW_PLANES = 1,         /* bits up to which planes are faster than lookups of small numbers */
+    LEAST_TILE_COLUMNS = 8, /* fewer do not pay for tiles */
+    MIXED_WORK = 1 << 19,   /* products below which one thread is faster */
+};
+
+/* Threads that share the work out. It changes with the load of the machine: what is decided by it
+ * is decided once. */
+static inline int bitops_mixed_threads(const bitops_mixed_args *args, int n_threads) {
+    const double work = (double)args->m * (double)args->n * (double)args->k;
+    return bitops_share(work, MIXED_WORK, n_threads);
+}
 
 /* planes.c: for uint8 of few bits. The workspace, in bytes, is aligned to 64. */
 int bitops_planes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);

@@ -27,7 +27,6 @@ enum {
     RUN_HALVES = 64,        /* that lookup_small takes at once */
     MOST_BYTES = 1 << 20,   /* of the tables of a thread */
     BANDS = 4,              /* for each thread, at least */
-    THREAD_WORK = 1 << 19,  /* products below which one thread is faster */
     LEAST_COLUMNS = COLUMNS /* fewer leave lanes of lookups empty */
 };
 
@@ -74,18 +73,12 @@ static size_t panels_size(const conv *c) {
     return bitops_lookup_panels_size(c->args->n, c->k_words) * sizeof(uint32_t);
 }
 
-/* Threads that share out bands: of patches, they share the filters too. */
-static int threads_of(const bitops_mixed_args *args, int n_threads) {
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    return bitops_share(work, THREAD_WORK, n_threads);
-}
-
 int bitops_taps_share_tables(const bitops_isa *isa, const bitops_mixed_args *args,
                              const bitops_image *im, int n_threads) {
     const size_t taps = im->kernel_height * im->kernel_width;
     if (args->bits <= FEW_PLANES || !bitops_numbers_are_small(isa, args) ||
         args->n < LEAST_COLUMNS || taps <= im->stride_y * im->stride_x ||
-        args->m / im->out_width < (size_t)threads_of(args, n_threads))
+        args->m / im->out_width < (size_t)bitops_mixed_threads(args, n_threads))
         return 0;
     const conv c = conv_of(isa, args, im);
     /* Padding may make a side of 2**31, so that the size of the tables would wrap. */
@@ -180,7 +173,7 @@ void bitops_conv_by_taps(const bitops_isa *isa, const bitops_mixed_args *args,
     conv c = conv_of(isa, args, im);
     char *start = (char *)workspace + panels_size(&c);
     memset(start, outside, c.channels);
-    const int threads = threads_of(args, n_threads);
+    const int threads = bitops_mixed_threads(args, n_threads);
     BITOPS_FOR_TASKS(threads, ceil_div(args->n, COLUMNS), make_panel(&c, (size_t)task, workspace));
     c.panels = workspace;
     c.outside = (const uint8_t *)start;

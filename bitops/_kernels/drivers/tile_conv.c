@@ -28,9 +28,7 @@ enum {
     GROUP_COLUMNS = 1024,                  /* whose sums take 256 KiB */
     BAND_BYTES = 1 << 17,                  /* of the lines of a band, if several fit */
     MOST_BYTES = 1 << 20,                  /* of those that a line of outputs sees */
-    LEAST_COLUMNS = 8,                     /* as in lanes.c */
     BANDS = 4,                             /* for each thread, at least */
-    THREAD_WORK = 1 << 19,                 /* products below which one thread is faster */
     SPARE_ROWS = BITOPS_TILE_MULTIPLE - 1, /* that are read behind the last one */
 };
 
@@ -63,21 +61,17 @@ static conv conv_of(const bitops_isa *isa, const bitops_mixed_args *args, const 
     return c;
 }
 
-static int threads_of(const bitops_mixed_args *args, int n_threads) {
-    const double work = (double)args->m * (double)args->n * (double)args->k;
-    return bitops_share(work, THREAD_WORK, n_threads);
-}
-
 /* Padding may make a side of 2**31, so that sizes would wrap. */
 int bitops_tiles_convolve(const bitops_isa *isa, const bitops_mixed_args *args,
                           const bitops_image *im, int n_threads) {
     const size_t taps = im->kernel_height * im->kernel_width;
-    if (!isa->tiles_u8 || args->bits <= FEW_PLANES || args->n < LEAST_COLUMNS ||
+    if (!isa->tiles_u8 || args->bits <= FEW_PLANES || args->n < LEAST_TILE_COLUMNS ||
         im->stride_y != 1 || taps <= im->stride_x || im->out_width > MOST_BYTES ||
-        args->m / im->out_width < (size_t)threads_of(args, n_threads))
+        args->m / im->out_width < (size_t)bitops_mixed_threads(args, n_threads))
         return 0;
     const conv c = conv_of(isa, args, im);
-    return c.channels > 0 && c.channels % BITOPS_TILE_BITS == 0 && c.channels <= MOST_BYTES &&
+    return c.channels > 0 && c.channels % BITOPS_TILE_BITS == 0 &&
+           SPARE_ROWS * c.channels <= MOST_BYTES && im->width * c.channels <= MOST_BYTES &&
            c.halo < MOST_BYTES && c.line_bytes <= MOST_BYTES &&
            c.line_bytes * im->kernel_width * (c.halo + 1) <= MOST_BYTES;
 }
@@ -231,7 +225,7 @@ void bitops_conv_by_tiles(const bitops_isa *isa, const bitops_mixed_args *args,
     c.outside = outside;
     c.places = (ptrdiff_t *)(start + words_size(&c));
     start += words_size(&c) + places_size(&c);
-    const int threads = threads_of(args, n_threads);
+    const int threads = bitops_mixed_threads(args, n_threads);
     const size_t images = args->m / (im->out_height * im->out_width);
     const size_t wanted = threads == 1 ? 1 : ceil_div(BANDS * (size_t)threads, images);
     c.lines = min_size(c.lines, ceil_div(im->out_height, wanted));
