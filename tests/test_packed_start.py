@@ -14,6 +14,7 @@ from bitops.layers import (
     MaxPool2D,
     PackedBatchNorm,
     ReLU,
+    Scale,
     Sequential,
     ShiftBatchNorm,
     Sign,
@@ -28,7 +29,8 @@ def moved(model, rng):
     for layer in model.flat_layers():
         if isinstance(layer, BatchNorm):
             n = layer.in_features
-            layer.gamma.assign(rng.choice(np.float32([-0.5, 0.3, 2]), n))
+            gamma = rng.uniform(0.3, 2, n) * np.where(np.arange(n) % 2, -1, 1)
+            layer.gamma.assign(gamma.astype(np.float32))
             layer.beta.assign(rng.standard_normal(n, dtype=np.float32))
             layer.running_mean[...] = rng.integers(-9, 9, n)
             layer.running_inv_std[...] = rng.uniform(0.05, 0.4, n)
@@ -48,6 +50,17 @@ CASES = {
     "one layer": (
         lambda seed: Sequential(BinaryDense(20, 3, seed=seed), BatchNorm(3)),
         lambda rng: rng.integers(0, 9, (2, 20), np.uint8),
+    ),
+    "real activations": (
+        lambda seed: Sequential(
+            *(BinaryDense(20, 16, seed=seed), BatchNorm(16), ReLU(), Dropout(0.2)),
+            *(BinaryDense(16, 4, seed=seed), BatchNorm(4)),
+        ),
+        lambda rng: rng.standard_normal((40, 20), dtype=np.float32),
+    ),
+    "signs first": (
+        lambda seed: Sequential(Sign(), BinaryDense(20, 3, seed=seed), BatchNorm(3), Sign()),
+        lambda rng: rng.standard_normal((40, 20), dtype=np.float32),
     ),
     "nested": (
         lambda seed: Sequential(
@@ -69,8 +82,8 @@ def test_the_model_computes_what_the_packed_network_does(rng, name):
         if hasattr(twin, "weights"):
             assert_array_equal(layer.weights.bits, twin.weights.bits)
         if getattr(twin, "threshold", None) is not None:
-            if twin.threshold.dtype == np.int32:
-                assert_array_equal(layer.threshold, twin.threshold)
+            if twin.threshold.dtype == np.int32 or x.dtype == np.uint8:
+                assert_array_equal(np.floor(layer.threshold), np.floor(twin.threshold))
             else:
                 np.testing.assert_allclose(layer.threshold, twin.threshold, atol=1e-3)
             assert_array_equal(layer.flip is None or layer.flip, twin.flip is None or twin.flip)
@@ -131,46 +144,113 @@ def test_pixels_of_the_zoo_are_left_out(rng):
     np.testing.assert_allclose(model(x), packed(pixels), rtol=1e-3, atol=1e-3)
 
 
-DENSE, NORM = BinaryDense(20, 16, seed=0), BatchNorm(16)
-LAST = (BinaryDense(16, 3, seed=0), BatchNorm(3))
+def dense(first=20, *, sign=True, **options):
+    """A hidden layer of 16 features."""
+    layers = [BinaryDense(first, 16, seed=0, **options), BatchNorm(16), Sign()]
+    return layers if sign else layers[:2]
+
+
+def last(features=3):
+    return [BinaryDense(16, features, seed=0), BatchNorm(features)]
+
+
+TWICE = BinaryDense(16, 16, seed=0)
 
 
 @pytest.mark.parametrize(
     ("layers", "error", "words"),
     [
-        ((DENSE, NORM, Sign(), BinaryDense(16, 4), BatchNorm(4)), ValueError, "its weights"),
-        ((DENSE, NORM, Sign()), ValueError, "as many products as the model, 1, got 2"),
-        ((DENSE, NORM, Sign(), *LAST, Sign(), BinaryDense(3, 3)), ValueError, "products .* got 2"),
-        ((DENSE, NORM, ReLU(), *LAST), TypeError, "model must be a chain of binary layers, got R"),
-        ((DENSE, ShiftBatchNorm(16), Sign(), *LAST), TypeError, "must be a chain .* ShiftB"),
-        ((DENSE, Sign(), *LAST), ValueError, "a BatchNorm, and a Sign but after the last, must"),
-        ((DENSE, NORM, *LAST), ValueError, "a BatchNorm, and a Sign but after the last, must"),
-        ((DENSE, NORM, Sign(), *LAST, Sign()), ValueError, "a Sign but after the last, must"),
-        ((BinaryDense(20, 16, bias=True), NORM, Sign(), *LAST), TypeError, "neither scales nor"),
-        ((BinaryDense(20, 16, scale_weights=True), NORM, Sign(), *LAST), TypeError, "neither"),
-        ((BinaryDense(20, 16, center=True), NORM, Sign(), *LAST), TypeError, "neither scales"),
-        ((BatchNorm(20), DENSE, NORM, Sign(), *LAST), TypeError, "must be a chain .* got Batch"),
+        ([*dense(), *last(4)], ValueError, "must have its weights"),
+        (dense(), ValueError, "as many products as the model, got 2"),
+        ([*dense(), *last(), Sign(), BinaryDense(3, 3), BatchNorm(3)], ValueError, "got 2"),
+        ([*dense(sign=False), ReLU(), *last()], ValueError, "must be the network of the model"),
+        ([*dense(sign=False), *last()], ValueError, "must be the network of the model"),
+        ([*dense(), *last(), Sign()], ValueError, "must be the network of the model"),
+        ([Sign(), *dense(), *last()], ValueError, "must be the network of the model"),
+        ([BatchNorm(20), *dense(), *last()], ValueError, "must be the network of the model"),
+        ([*dense(), *last(), Scale(3)], ValueError, "must be the network of the model"),
+        ([dense()[0], ShiftBatchNorm(16), Sign(), *last()], ValueError, "BatchNorm must follow"),
+        ([dense()[0], Sign(), *last()], ValueError, "BatchNorm must follow"),
+        ([*dense(bias=True), *last()], TypeError, "neither scales nor bias"),
+        ([*dense(scale_weights=True), *last()], TypeError, "neither scales nor bias"),
+        ([*dense(center=True), *last()], TypeError, "neither scales nor bias"),
     ],
 )
-def test_models_that_are_not_the_same_network(layers, error, words):
-    packed = Sequential(DENSE, BatchNorm(16), Sign(), *LAST).freeze()
-    model = Sequential(*layers)
+def test_models_that_are_not_the_same_network(rng, layers, error, words):
+    packed = moved(Sequential(*dense(), *last()), rng).freeze()
+    assert_refused(Sequential(*layers), packed, (20,), error, words)
+
+
+def assert_refused(model, packed, shape, error=ValueError, words="the network of the model"):
     before = [array.copy() for array in flatten(model.state())]
     with pytest.raises(error, match=rf"^\[start_from_packed\] .*{words}"):
-        start_from_packed(model, packed, np.zeros((4, 20), np.float32))
+        start_from_packed(model, packed, np.zeros((4, *shape), np.float32))
     for a, b in zip(flatten(model.state()), before, strict=True):
         assert_array_equal(a, b)
 
 
-def test_packed_networks_that_are_no_chain():
-    model = mlp(20, 16, 1, 3, seed=0)
-    others = Sequential(BinaryDense(20, 16), BatchNorm(16), ReLU(), *LAST).freeze()
-    with pytest.raises(TypeError, match="packed must be a chain of binary layers, got PackedReLU"):
-        start_from_packed(model, others, np.zeros((4, 20), np.float32))
+def test_a_layer_that_stands_twice(rng):
+    def make(*hidden):
+        return Sequential(*(part for x in hidden for part in (x, BatchNorm(16), Sign())), *last())
+
+    packed = moved(make(*(BinaryDense(16, 16, seed=i) for i in range(2))), rng).freeze()
+    assert_refused(make(TWICE, TWICE), packed, (16,))
+
+
+def conv(*layers, **options):
+    return Sequential(
+        BinaryConv2D(3, 6, 3, seed=0, **options),
+        *layers,
+        Flatten(),
+        BinaryDense(54, 4),
+        BatchNorm(4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "options"),
+    [
+        ((BatchNorm(6), MaxPool2D(2), Sign()), {}),  # of flipped bits the pool is another
+        ((Sign(), MaxPool2D(2), BatchNorm(6), Sign()), {}),
+        ((MaxPool2D(2), BatchNorm(6), Sign(), Sign()), {}),
+        ((MaxPool2D(3, stride=2, padding=1), BatchNorm(6), Sign()), {}),
+        ((BatchNorm(6), Sign()), {"stride": 2}),
+        ((MaxPool2D(2), BatchNorm(6), Sign()), {"padding": 1, "dilation": 2}),
+    ],
+)
+def test_windows_and_pools_must_be_the_same(rng, layers, options):
+    packed = moved(conv(MaxPool2D(2), BatchNorm(6), Sign()), rng).freeze()
+    assert packed.layers[0].flip is not None
+    assert_refused(conv(*layers, **options), packed, (8, 8, 3))
+
+
+def test_a_norm_of_flat_images_is_none_of_a_convolution(rng):
+    packed = moved(conv(MaxPool2D(2), BatchNorm(6), Sign()), rng).freeze()
+    model = Sequential(
+        *(BinaryConv2D(3, 6, 3), MaxPool2D(2), Flatten(), BatchNorm(54), Sign()),
+        *(BinaryDense(54, 4), BatchNorm(4)),
+    )
+    assert_refused(model, packed, (8, 8, 3), words="a BatchNorm must follow")
+
+
+def test_arguments_of_other_types():
+    model, x = mlp(20, 16, 1, 3, seed=0), np.zeros((4, 20), np.float32)
     with pytest.raises(TypeError, match="packed must be a Packed, got Sequential"):
-        start_from_packed(model, model, np.zeros((4, 20), np.float32))
+        start_from_packed(model, model, x)
     with pytest.raises(TypeError, match="model must be a Sequential, got Packed"):
-        start_from_packed(model.freeze(), model.freeze(), np.zeros((4, 20), np.float32))
+        start_from_packed(model.freeze(), model.freeze(), x)
+    with pytest.raises(ValueError, match="batch_size"):
+        start_from_packed(model, model.freeze(), x, batch_size=0)
+
+
+def test_new_batches_count_by_momentum(rng):
+    make, draw = CASES["mlp"]
+    model, x = make(1), draw(rng)
+    start_from_packed(model, make(0).freeze(), x)
+    norm = next(layer for layer in model.layers if isinstance(layer, BatchNorm))
+    before = norm.running_mean.copy()
+    norm.forward(np.full((4, 33), 7.0, np.float32), training=True)
+    np.testing.assert_allclose(norm.running_mean, 0.9 * before + 0.1 * 7, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 20), (4, 19), (4,)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from bitops import zoo
 from bitops.cli import main as cli
 from bitops.data import load_dataset, load_digits
 from bitops.io import load, save
@@ -15,7 +16,7 @@ from bitops.layers.states import flatten
 from bitops.models import mlp
 from bitops.recipes import Job, find
 from bitops.recipes.base import inputs
-from bitops.recipes.preprocess import preprocess
+from bitops.recipes.preprocess import makes_inputs, preprocess
 from bitops.recipes.training import epoch_seconds, train
 from bitops.training import Checkpoint, start_from
 from commands import failure, usage_error
@@ -287,6 +288,24 @@ def test_a_training_starts_from_a_packed_model(digits, tmp_path):
     assert f"from the network in {model}" in record["settings"]
     assert record["test_error"] < trained["test_error"] + 0.05
     assert record["test_error"] < run("c", *short)["test_error"] - 0.2
+
+
+def test_packed_models_of_images_prepared_otherwise_are_refused(digits, tmp_path, capsys):
+    call = ["train", "bnn-theano", "--data", digits, *SMALL, "--quiet"]
+    assert cli.main([*call, "--run", str(tmp_path / "a")]) == 0
+    model = tmp_path / "a" / "model.safetensors"
+    assert load(model).notes["preprocessing"] == "pixels"
+    again = [*call, "--run", str(tmp_path / "b"), "--start", str(model)]
+    words = failure(capsys, *again, "--dropout", "0.1")
+    assert "[train] start must be a network of images prepared as 'unit', got one of 'pi" in words
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("unit", True), ("pixels", False), ("zero_one", False), ("whitened", False)]
+)
+def test_pixels_of_the_zoo_are_prepared_by_its_networks(name, same):
+    assert makes_inputs(name, zoo.load("cifar10-convnet")) is same
 
 
 def test_packed_models_that_do_not_fit_are_refused_first(digits, tmp_path, capsys):

@@ -23,6 +23,7 @@ from ..training.run import Augment, History, Loss
 from ..training.schedules import Schedule
 from .augmented import Moved
 from .plan import GRADIENTS, Plan
+from .preprocess import makes_inputs
 
 __all__ = [
     "DATASETS",
@@ -329,13 +330,25 @@ class Setting:
 
     @property
     def takes_start(self) -> bool:
-        """Whether the first stage can start from a checkpoint."""
+        """Whether the first stage can start from another training."""
         return self.stages[0].takes_start
 
     def check_start(self, job: Job) -> None:
-        """Raise an error if the checkpoint of a job is not one of the first stage's network."""
+        """Raise an error if what a job starts from is not of the first stage's network.
+
+        Thresholds of a packed network also hold only for images that were prepared alike.
+        """
         files = job.files.of_stage(1, len(self.stages))
         self.stages[0].check_start(replace(job, files=files))
+        if job.start is None or files.goes_on or not is_model_file(job.start):
+            return
+        packed, preprocessing = Packed.load(job.start), self.preprocessing_of(job.plan)
+        if not makes_inputs(preprocessing, packed):
+            own = packed.notes.get("preprocessing", "pixels")
+            raise ValueError(
+                f"[train] start must be a network of images prepared as {preprocessing!r}, "
+                f"got one of {own!r:.80}"
+            )
 
     def refused(self, plan: Plan, image_shape: tuple[int, ...]) -> dict[str, str]:
         """Return the numbers of a plan that cannot be followed, each with the reason.
@@ -363,7 +376,7 @@ class Setting:
     def report(self, plan: Plan, *, started: bool = False, all_images: bool = False) -> str:
         """Tell what the source reports, and with which numbers where a plan has others.
 
-        Trainings that start from a checkpoint, or take all images, have settings of their own, too;
+        Trainings that start from another one, or take all images, have settings of their own, too;
         whether a source sets images aside is not known of each.
         """
         if not self.published:

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.datasets import Dataset
-from ..layers import Packed
+from ..layers import Packed, PackedBatchNorm
 from ..training.augment import ZCA, gcn, lcn
 
-__all__ = ["STEPS", "image_step", "preprocess", "takes_pictures"]
+__all__ = ["STEPS", "image_step", "makes_inputs", "preprocess", "takes_pictures"]
 
 MOST_FEATURES = 1 << 14  # of an image to whiten; three matrices of their square take 6 GiB
 
@@ -124,6 +124,22 @@ def image_step(packed: Packed) -> Callable[[np.ndarray], np.ndarray]:
         )
 
     return _IMAGE_STEPS.get(name, refuse)
+
+
+def makes_inputs(name: str, packed: Packed) -> bool:
+    """Tell whether a step makes what the first product of a packed model was trained on.
+
+    That is what its notes name, or what a PackedBatchNorm at its beginning makes of that.
+    """
+    own, layers = packed.notes.get("preprocessing", "pixels"), packed.flat_layers()
+    if not (layers and isinstance(layers[0], PackedBatchNorm)):
+        return own == name
+    if name not in _IMAGE_STEPS or own not in _IMAGE_STEPS:
+        return False
+    ends = np.zeros((2, *(packed.input_shape or (layers[0].in_features,))), np.uint8)
+    ends[1] = 255
+    inputs = np.asarray(layers[0].forward(_IMAGE_STEPS[own](ends)))
+    return bool(np.allclose(inputs, _IMAGE_STEPS[name](ends), atol=1e-3))
 
 
 def _changed(data: Dataset, step: Callable[[np.ndarray], np.ndarray]) -> Dataset:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,18 +14,12 @@ from ..layers import (
     BatchNorm,
     BinaryConv2D,
     BinaryDense,
-    Dropout,
-    Flatten,
     Layer,
-    MaxPool2D,
     Packed,
     PackedBatchNorm,
     PackedConv2D,
     PackedDense,
-    PackedFlatten,
-    PackedMaxPool2D,
     Sequential,
-    Sign,
 )
 from ..layers.inputs import Activation, as_rows
 from ..ops.array import unpack
@@ -39,13 +36,12 @@ def start_from_packed(model: Sequential, packed: Packed, x, *, batch_size: int =
     Parameters
     ----------
     model : Sequential
-        Changed in place. A chain of BinaryDense and BinaryConv2D without scales and bias, each
-        followed by a BatchNorm and, but for the last, a Sign; MaxPool2D, Flatten and Dropout may
-        be between them.
+        Changed in place. Its products are BinaryDense and BinaryConv2D without scales and bias,
+        each of which a BatchNorm follows before the next one.
     packed : Packed
         The same network, as `model.freeze` or `bitops.zoo.load` returns it. A PackedBatchNorm at
         its beginning, by which networks of the zoo take pixels as they are, is left out.
-    x : array_like of shape (n, in_features), or (n, h, w, channels) of images
+    x : BitArray or array_like of shape (n, in_features), or (n, h, w, channels) of images
         At least two rows of the training data, as the model takes them, a few hundred or
         thousands. They give the statistics of BatchNorm.
     batch_size : int
@@ -54,9 +50,10 @@ def start_from_packed(model: Sequential, packed: Packed, x, *, batch_size: int =
     Raises
     ------
     TypeError
-        If an argument has a wrong type, or a layer is none of these.
+        If an argument has a wrong type, or the model has other products.
     ValueError
-        If the networks differ, or x has fewer than two rows. The model is then as it was.
+        If the networks differ, or x has fewer than two rows or does not fit. The model is then as
+        it was.
 
     Notes
     -----
@@ -66,10 +63,11 @@ def start_from_packed(model: Sequential, packed: Packed, x, *, batch_size: int =
 
         gamma (z - mean) / s + beta >= 0,    z > t
 
-    are 1 and (mean - t) / s, or the opposite where the bit is flipped. Of integers t + 1/2 stands
-    for t. So the model computes what the packed network does; only real inputs next to a threshold
-    may fall on its other side. What is lost are magnitudes: the first epochs are worse than those
-    before.
+    are 1 and (mean - t) / s, or the opposite where the bit is flipped; where all z are integers,
+    floor(t) + 1/2 stands for t. Of a BatchNorm that is packed as alpha and bias, gamma is alpha s
+    and beta is bias + alpha mean. So the model computes what the packed network does, but for sums
+    of real numbers next to a threshold. What is lost are magnitudes: the first epochs are worse
+    than those before.
 
     Examples
     --------
@@ -82,20 +80,33 @@ def start_from_packed(model: Sequential, packed: Packed, x, *, batch_size: int =
     True
     """
     batch_size = check_integer("start_from_packed", "batch_size", batch_size, 1)
-    blocks = _matched(model, packed)
+    if not isinstance(model, Sequential):
+        raise TypeError(f"[start_from_packed] model must be a Sequential, got {model!r:.80}")
+    if not isinstance(packed, Packed):
+        raise TypeError(f"[start_from_packed] packed must be a Packed, got {packed!r:.80}")
     rows = as_rows("start_from_packed", "x", x)
     if len(rows) < 2:
         raise ValueError(
             f"[start_from_packed] x must have at least two rows, got shape {rows.shape}"
         )
-    model(rows[:2])  # refuses rows that do not fit
+    made = copy.deepcopy(model)  # the model stays as it is until all has gone well
+    blocks = _matched(made, packed)
+    _check_same(made, packed)
     batches: list[Activation] = [
         rows[first : first + batch_size] for first in range(0, len(rows), batch_size)
     ]
     for block in blocks:
-        block.take_weights()
-        block.take_norm(block.sums(batch) for batch in batches)
-        batches = [block.forward(batch) for batch in batches]
+        block.take_norm(_moments(block.sums(batch) for batch in batches))
+        batches = [block.forward(batch) for batch in batches]  # the sums of all would be too many
+    model.restore(made.state())
+
+
+class _Moments(NamedTuple):
+    """What is known of each feature: mean and variance, float64, and whether all are integers."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    whole: np.ndarray
 
 
 @dataclass
@@ -104,22 +115,22 @@ class _Block:
 
     product: BinaryDense | BinaryConv2D
     twin: PackedDense | PackedConv2D
-    before: list[Layer] = field(default_factory=list)  # the first product
+    before: list[Layer]  # the first product
     between: list[Layer] = field(default_factory=list)  # product and norm
     norm: BatchNorm | None = None
     after: list[Layer] = field(default_factory=list)
 
-    def take(self, layer: Layer) -> None:
+    def add(self, layer: Layer) -> None:
         """Add a layer that follows the product."""
         if self.norm is not None:
             self.after.append(layer)
-        elif type(layer) is BatchNorm:
+        elif type(layer) is BatchNorm and layer.in_features == self.product.out_features:
             self.norm = layer
         else:
             self.between.append(layer)
 
-    def check(self, is_last: bool) -> None:
-        """Refuse what the packed layer does not say, or says otherwise."""
+    def take_weights(self) -> None:
+        """Check that the twin has all that is needed; take its signs and thresholds."""
         product, twin = self.product, self.twin
         weights = product.weights
         is_plain = not (weights.is_scaled or weights.center or weights.real_evaluation)
@@ -127,52 +138,43 @@ class _Block:
             raise TypeError(
                 f"[start_from_packed] products must have neither scales nor bias, got {product!r}"
             )
+        if self.norm is None:
+            raise ValueError(f"[start_from_packed] a BatchNorm must follow {product!r}, got none")
         if twin.weights.coefficients is not None or twin.weights.shape != product.weight.shape:
             raise ValueError(
                 f"[start_from_packed] the packed layer of {product!r} must have its weights, "
                 f"got {twin!r}"
             )
-        for layer in [*self.before, *self.between, *self.after]:
-            if not isinstance(layer, MaxPool2D | Flatten | Dropout | Sign):
-                raise TypeError(
-                    f"[start_from_packed] model must be a chain of binary layers, got {layer!r}"
-                )
-        signs = any(isinstance(layer, Sign) for layer in self.after)
-        if self.norm is None or signs is is_last or signs is (twin.threshold is None):
-            raise ValueError(
-                f"[start_from_packed] a BatchNorm, and a Sign but after the last, must follow "
-                f"{product!r}, got {twin!r}"
-            )
+        signs = unpack(twin.weights.bits)
+        product.weight.assign(signs * np.float32(product.weight.clip_value or 1))
+        features = product.out_features
+        self.take_norm(_Moments(np.zeros(features), np.ones(features), np.zeros(features, bool)))
 
     def sums(self, x: Activation) -> np.ndarray:
-        """Return what the norm takes, as rows of features."""
-        y = _run([*self.before, self.product, *self.between], x)
-        return np.asarray(y).reshape(-1, self.product.out_features)
+        """Return what the norm takes."""
+        return np.asarray(_run([*self.before, self.product, *self.between], x))
 
     def forward(self, x: Activation) -> Activation:
         assert self.norm is not None
-        return _run([*self.before, self.product, *self.between, self.norm, *self.after], x)
+        return _run([self.norm, *self.after], self.sums(x))
 
-    def take_weights(self) -> None:
-        weight = self.product.weight
-        signs = unpack(self.twin.weights.bits)
-        weight.assign(signs * np.float32(weight.clip_value or 1))
-
-    def take_norm(self, sums: Iterator[np.ndarray]) -> None:
+    def take_norm(self, of: _Moments) -> None:
+        """Set the norm to what the twin does, for sums of these moments."""
         assert self.norm is not None
         norm, twin = self.norm, self.twin
-        mean, variance = _moments(sums)
-        deviation = np.sqrt(variance + norm.eps)
-        norm.running_mean[...], norm.running_inv_std[...] = mean, 1 / deviation
+        deviation = np.sqrt(of.variance + norm.eps)
+        norm.running_mean[...], norm.running_inv_std[...] = of.mean, 1 / deviation
+        norm.batches_seen = math.ceil(1 / norm.momentum)  # so that a new batch counts by momentum
         if twin.threshold is None:
-            alpha = np.ones(len(mean)) if twin.alpha is None else twin.alpha
-            bias = np.zeros(len(mean)) if twin.bias is None else twin.bias
-            gamma, beta = alpha * deviation, bias + alpha * mean
+            alpha = np.ones(len(of.mean)) if twin.alpha is None else twin.alpha
+            bias = np.zeros(len(of.mean)) if twin.bias is None else twin.bias
+            gamma, beta = alpha * deviation, bias + alpha * of.mean
         else:
-            half = 0.5 if twin.threshold.dtype.kind == "i" else 0.0
-            gamma = np.ones(len(mean)) if twin.flip is None else np.where(twin.flip, -1.0, 1.0)
-            beta = np.clip((mean - (twin.threshold + half)) / deviation, -FARTHEST, FARTHEST)
-            beta *= gamma
+            threshold = twin.threshold.astype(np.float64)
+            whole = of.whole | (twin.threshold.dtype.kind == "i")
+            threshold = np.where(whole, np.floor(threshold) + 0.5, threshold)
+            gamma = np.ones(len(of.mean)) if twin.flip is None else np.where(twin.flip, -1.0, 1.0)
+            beta = np.clip((of.mean - threshold) / deviation, -FARTHEST, FARTHEST) * gamma
         norm.gamma.assign(gamma.astype(np.float32))
         norm.beta.assign(beta.astype(np.float32))
 
@@ -183,58 +185,79 @@ def _run(layers: Sequence[Layer], x: Activation) -> Activation:
     return x
 
 
-def _moments(parts: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of each column, float64."""
-    count = 0
-    total = squares = np.float64(0)
+def _moments(parts: Iterator[np.ndarray]) -> _Moments:
+    """Return the moments of each column of arrays (..., features)."""
+    count, total, squares, whole = 0, np.float64(0), np.float64(0), np.bool_(True)
     for part in parts:
-        numbers = part.astype(np.float64)
+        numbers = part.reshape(-1, part.shape[-1]).astype(np.float64)
         count += len(numbers)
         total = total + numbers.sum(axis=0)
         squares = squares + np.square(numbers).sum(axis=0)
-    mean = total / count
-    return np.asarray(mean), np.maximum(squares / count - np.square(mean), 0)
+        whole = whole & (numbers == np.floor(numbers)).all(axis=0)
+    mean = np.asarray(total / count)
+    return _Moments(mean, np.maximum(squares / count - np.square(mean), 0), np.asarray(whole))
 
 
 def _matched(model: Sequential, packed: Packed) -> list[_Block]:
-    """Return the products of the model, each with its twin and what follows it."""
-    if not isinstance(model, Sequential):
-        raise TypeError(f"[start_from_packed] model must be a Sequential, got {model!r:.80}")
-    if not isinstance(packed, Packed):
-        raise TypeError(f"[start_from_packed] packed must be a Packed, got {packed!r:.80}")
-    twins = _twins(packed)
+    """Return the products of a model, which has taken the weights and thresholds of their twins."""
+    twins = [x for x in packed.flat_layers() if isinstance(x, PackedDense | PackedConv2D)]
     blocks: list[_Block] = []
-    waiting: list[Layer] = []
+    before: list[Layer] = []
     for layer in model.flat_layers():
-        if isinstance(layer, BinaryDense | BinaryConv2D):
-            if len(blocks) == len(twins):
-                raise ValueError(
-                    f"[start_from_packed] packed must have as many products as the model, got "
-                    f"{len(twins)}"
-                )
-            blocks.append(_Block(layer, twins[len(blocks)], before=waiting))
-            waiting = []
-        elif not blocks:
-            waiting.append(layer)
+        if not isinstance(layer, BinaryDense | BinaryConv2D):
+            if blocks:
+                blocks[-1].add(layer)
+            else:
+                before.append(layer)
+        elif len(blocks) < len(twins):
+            blocks.append(_Block(layer, twins[len(blocks)], before))
+            before = []
         else:
-            blocks[-1].take(layer)
-    if len(blocks) < len(twins):
-        raise ValueError(
-            f"[start_from_packed] packed must have as many products as the model, {len(blocks)}, "
-            f"got {len(twins)}"
-        )
-    for block in blocks:
-        block.check(block is blocks[-1])
-    return blocks
+            break
+    else:
+        if len(blocks) == len(twins):
+            for block in blocks:
+                block.take_weights()
+            return blocks
+    raise ValueError(
+        f"[start_from_packed] packed must have as many products as the model, got {len(twins)}"
+    )
 
 
-def _twins(packed: Packed) -> list[PackedDense | PackedConv2D]:
+def _check_same(model: Sequential, packed: Packed) -> None:
+    """Refuse a model that has taken weights and thresholds and still packs into another network."""
     layers = packed.flat_layers()
     if layers and isinstance(layers[0], PackedBatchNorm):
         layers = layers[1:]
-    for layer in layers:
-        if not isinstance(layer, PackedDense | PackedConv2D | PackedMaxPool2D | PackedFlatten):
-            raise TypeError(
-                f"[start_from_packed] packed must be a chain of binary layers, got {layer!r}"
+    made = model.freeze().flat_layers()
+    for layer, twin in zip(made, layers, strict=False):
+        if not _are_same(layer, twin):
+            raise ValueError(
+                f"[start_from_packed] packed must be the network of the model, which packs into "
+                f"{layer!r} with other bits or windows, got {twin!r}"
             )
-    return [layer for layer in layers if isinstance(layer, PackedDense | PackedConv2D)]
+    if len(made) != len(layers):
+        raise ValueError(
+            f"[start_from_packed] packed must be the network of the model, which packs into "
+            f"{len(made)} layers, got {len(layers)}"
+        )
+
+
+def _are_same(layer: Layer, twin: Layer) -> bool:
+    """Return whether packed layers are the same, but for the values of thresholds and scales."""
+    if type(layer) is not type(twin) or repr(layer) != repr(twin):
+        return False
+    arrays = ("flip", "minimum")
+    if isinstance(layer, PackedDense | PackedConv2D):
+        assert isinstance(twin, PackedDense | PackedConv2D)
+        if not np.array_equal(layer.weights.bits.words, twin.weights.bits.words):
+            return False
+    return all(
+        np.array_equal(_array(layer, name), _array(twin, name), equal_nan=False) for name in arrays
+    )
+
+
+def _array(layer: Layer, name: str) -> np.ndarray:
+    """Return flags of a layer; none are none that are set."""
+    value = getattr(layer, name, None)
+    return np.zeros(0, bool) if value is None or not np.any(value) else np.asarray(value)
