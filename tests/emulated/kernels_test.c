@@ -49,6 +49,8 @@ static unsigned run_op(const bitops_isa *isa, const char *op) {
         test = find_test(training_tests, op);
     if (!test)
         test = find_test(product_tests, op);
+    if (!test)
+        test = find_test(tile_tests, op);
     if (!test) {
         printf("%s %s: there is no test\n", isa->name, op);
         exit(1);

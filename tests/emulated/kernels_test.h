@@ -87,7 +87,8 @@ typedef struct named_test {
 
 /* Each list ends with a name that is NULL. Operations that others cannot do without are tested with
  * those. */
-extern const named_test pack_tests[], training_tests[], product_tests[];
+extern const named_test pack_tests[], training_tests[], product_tests[], tile_tests[];
 extern const named_test driver_tests[], search_tests[], stop_tests[];
+void test_code_conv_driver(const bitops_isa *isa); /* one of driver_tests */
 
 #endif

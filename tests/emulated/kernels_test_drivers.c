@@ -160,5 +160,6 @@ const named_test driver_tests[] = {
     {"gemm driver", test_gemm_driver},
     {"conv driver", test_conv_driver},
     {"mixed driver", test_mixed_driver},
+    {"code conv driver", test_code_conv_driver},
     {NULL, NULL},
 };

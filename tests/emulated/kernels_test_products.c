@@ -425,82 +425,6 @@ static void test_lanes_u8(const bitops_isa *isa) {
         lanes_case(isa, 0, n, (int)(n % PATTERNS));
 }
 
-/* Tiles of x that lie anywhere, added to sums twice. */
-static void tiles_case(const bitops_isa *isa, size_t rows, size_t words, size_t n, int pattern) {
-    enum { BITS = BITOPS_TILE_BITS, BLOCK = BITOPS_TILE_ROWS * BITOPS_TILE_COLUMNS };
-    const size_t ldx = words * BITS + n % 5, stride = n + words % 3;
-    const size_t whole = (rows + BITOPS_TILE_MULTIPLE - 1) / BITOPS_TILE_MULTIPLE;
-    uint8_t *x = input(0, whole * BITOPS_TILE_MULTIPLE * ldx);
-    uint8_t *ordered = input(3, whole * BITOPS_TILE_MULTIPLE * ldx);
-    for (size_t i = 0; i < rows * ldx; i++)
-        x[i] = pattern == RANDOM ? (uint8_t)random64() : 255;
-    isa->tile_rows(x, ldx, rows, words * BITS, ordered, ldx);
-    const uint64_t *w = input_words(1, (words - 1) * stride + n, pattern);
-    ptrdiff_t places[BITOPS_TILE_WORDS];
-    for (size_t p = 0; p < words; p++)
-        places[p] = (ptrdiff_t)((words - 1 - p) * BITS);
-    const size_t numbers = (n + BITOPS_TILE_COLUMNS - 1) / BITOPS_TILE_COLUMNS * BLOCK;
-    const outputs out = make_outputs(numbers * sizeof(int32_t), 0);
-    int32_t *got = (int32_t *)out.got, *want = (int32_t *)out.want;
-    bitops_tiles t = {ordered, ldx, rows, places, w, stride, words, n, got, 1};
-    isa->tiles_u8(&t);
-    t.first = 0;
-    isa->tiles_u8(&t);
-    for (size_t i = 0; i < numbers; i++) {
-        const size_t r = i % BLOCK / BITOPS_TILE_COLUMNS;
-        const size_t j = i / BLOCK * BITOPS_TILE_COLUMNS + i % BITOPS_TILE_COLUMNS;
-        want[i] = got[i]; /* anything where there is no row or column */
-        if (r >= rows || j >= n)
-            continue;
-        want[i] = 0;
-        for (size_t k = 0; k < words * BITS; k++) {
-            const int code = x[r * ldx + (size_t)places[k / BITS] + k % BITS];
-            want[i] += w[k / BITS * stride + j] >> k % BITS & 1 ? 2 * code : -2 * code;
-        }
-    }
-    check_outputs(rows, words, n);
-}
-
-static void test_tiles_u8(const bitops_isa *isa) {
-    static const size_t columns[] = {1, 15, 16, 17, 31, 32, 33, 48, 127, 128, 129, 150, 260};
-    int turn = 0;
-    for (size_t rows = 1; rows <= BITOPS_TILE_ROWS; rows += 1 + rows % 15 / 3)
-        for (size_t i = 0; i < COUNT(columns); i++, turn++)
-            tiles_case(isa, rows, 1 + (size_t)turn % BITOPS_TILE_WORDS, columns[i],
-                       turn % PATTERNS);
-}
-
-/* Of each 32 bytes, the first of every 8, then the second ones and so on; also in place. */
-static void test_tile_rows(const bitops_isa *isa) {
-    enum { BYTES = BITOPS_TILE_BITS, HALF = BYTES / 2 };
-    for (size_t bytes = 1; bytes <= 5 * BYTES; bytes += 1 + bytes / 5)
-        for (size_t rows = 1; rows <= 3; rows++) {
-            const size_t whole = (bytes + BYTES - 1) / BYTES * BYTES;
-            const size_t ldx = whole + rows % 2, ld_out = bytes % 2 ? ldx : whole;
-            uint8_t *x = input(0, rows * ldx);
-            for (size_t i = 0; i < rows * ldx; i++)
-                x[i] = (uint8_t)random64();
-            const outputs out = make_outputs(rows * ld_out, 0);
-            memset(out.got, 0, rows * ld_out); /* also between the rows */
-            memset(out.want, 0, rows * ld_out);
-            for (size_t r = 0; r < rows; r++)
-                for (size_t i = 0; i < bytes; i++) {
-                    const size_t place = i % HALF;
-                    ((uint8_t *)out.want)[r * ld_out + i - place + place % 8 * 4 + place / 8] =
-                        x[r * ldx + i];
-                }
-            isa->tile_rows(x, ldx, rows, bytes, out.got, ld_out);
-            check_outputs(bytes, rows, ldx);
-            if (ld_out == ldx) {
-                memcpy(out.got, x, rows * ldx);
-                isa->tile_rows(out.got, ldx, rows, bytes, out.got, ldx);
-                for (size_t r = 0; r < rows; r++) /* what was between the rows is there still */
-                    memset((uint8_t *)out.got + r * ldx + whole, 0, ldx - whole);
-                check_outputs(bytes, rows, ldx);
-            }
-        }
-}
-
 static void test_turn_32(const bitops_isa *isa) {
     for (size_t rows = 1; rows <= 35; rows++)
         for (size_t columns = 1; columns <= 35; columns += 1 + rows % 3) {
@@ -619,8 +543,6 @@ const named_test product_tests[] = {
     {"lanes_tables_u8", test_lanes_u8},
     {"lanes_f32", test_lanes_f32},
     {"lanes_u8", test_lanes_u8},
-    {"tiles_u8", test_tiles_u8},
-    {"tile_rows", test_tile_rows},
     {"turn_32", test_turn_32},
     {"port_bound", test_port_bound},
     {NULL, NULL},

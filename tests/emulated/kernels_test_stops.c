@@ -130,6 +130,33 @@ static void stop_products(const bitops_isa *isa) {
     bitops_free(w);
 }
 
+/* As many images as it takes, if the ISA convolves codes without patches. */
+static void stop_code_conv(const bitops_isa *isa) {
+    enum { SIDE = 32, CHANNELS = 64, IMAGES = 40, N = 64 };
+    bitops_image im = {.kernel_height = 3, .kernel_width = 3, .pad_top = 1, .pad_left = 1};
+    im.height = im.width = im.out_height = im.out_width = SIDE;
+    im.stride_y = im.stride_x = im.dilation_y = im.dilation_x = 1;
+    bitops_mixed_args args = {.bits = 6, .zero = 32, .m = IMAGES * SIDE * SIDE, .n = N};
+    args.k = 9 * CHANNELS;
+    args.ldw = bitops_words(args.k);
+    const bitops_code_way way = bitops_choose_code_way(isa, &args, &im, 1);
+    if (way == BITOPS_CODE_PATCHES)
+        return;
+    uint8_t *x = filled(IMAGES * SIDE * SIDE * CHANNELS, 0);
+    uint64_t *w = filled(N * args.ldw * sizeof *w, 0);
+    stopped_call c = begin("convolution of codes", args.m * N * sizeof(float));
+    args.x = x;
+    args.w = w;
+    args.c = c.out;
+    args.stop = &c.stop;
+    void *workspace = filled(bitops_conv_codes_workspace_size(way, isa, &args, &im, 1), 0);
+    bitops_conv_codes(way, isa, &args, &im, 0, workspace, 1);
+    end(&c);
+    bitops_free(workspace);
+    bitops_free(x);
+    bitops_free(w);
+}
+
 /* A kernel as large as the image: one output with a long row. */
 static void stop_images(size_t channels) {
     enum { SIDE = 600 };
@@ -192,6 +219,7 @@ static void test_stops(const bitops_isa *isa) {
     stop_sums(isa);
     stop_products(isa);
     stop_pairs(isa);
+    stop_code_conv(isa);
     stop_images(1);
     stop_images(64);
     stop_images(70);
