@@ -245,19 +245,19 @@ def _check_same(model: Sequential, packed: Packed) -> None:
 
 def _are_same(layer: Layer, twin: Layer) -> bool:
     """Return whether packed layers are the same, but for the values of thresholds and scales."""
-    if type(layer) is not type(twin) or repr(layer) != repr(twin):
-        return False
-    arrays = ("flip", "minimum")
-    if isinstance(layer, PackedDense | PackedConv2D):
-        assert isinstance(twin, PackedDense | PackedConv2D)
-        if not np.array_equal(layer.weights.bits.words, twin.weights.bits.words):
-            return False
-    return all(
-        np.array_equal(_array(layer, name), _array(twin, name), equal_nan=False) for name in arrays
+    return (
+        type(layer) is type(twin)
+        and repr(layer) == repr(twin)  # with features and windows
+        and all(map(np.array_equal, _fixed(layer), _fixed(twin)))
     )
 
 
-def _array(layer: Layer, name: str) -> np.ndarray:
-    """Return flags of a layer; none are none that are set."""
-    value = getattr(layer, name, None)
-    return np.zeros(0, bool) if value is None or not np.any(value) else np.asarray(value)
+def _fixed(layer: Layer) -> tuple[np.ndarray, ...]:
+    """Return the bits of the weights of a packed layer, and its flags; empty where it has none."""
+    weights = getattr(layer, "weights", None)
+    flags = (getattr(layer, name, None) for name in ("flip", "minimum"))
+    none = np.zeros(0, bool)
+    return (
+        none if weights is None else weights.bits.words,
+        *(none if each is None or not np.any(each) else np.asarray(each) for each in flags),
+    )
