@@ -1,5 +1,5 @@
 /* lanes.c: numbers times +-1 weights with rows of x in lanes, for many rows: blocks, tables,
- * threads.
+ * threads; and of uint8 by tiles, where the ISA has them.
  *
  *   for each 32 or 64 rows x group of columns               shared out to threads
  *     for each 64 elements of k
@@ -10,7 +10,9 @@
  * Tables stay in the first-level cache while the columns pass, sums in the second-level cache. The
  * words of w that the columns need next are copied side by side, 8 words of each row of w at a
  * time: read in place, from rows whose distance is a power of two, they would displace the tables.
- * An output of float32 is summed in the order of k, as in lookup.c, to the same bits. */
+ * An output of float32 is summed in the order of k, as in lookup.c, to the same bits.
+ *
+ * Tiles take 512 elements of k at a time, without tables, and leave sums as rows. */
 #include "drivers/lane_sums.h"
 #include "bitops.h"
 #include "drivers/mixed.h"

@@ -25,10 +25,10 @@
 #include <string.h>
 
 enum {
-    GROUP_COLUMNS = 1024,                  /* whose sums take 256 KiB */
-    BAND_BYTES = 1 << 17,                  /* of the lines of a band, if several fit */
-    MOST_BYTES = 1 << 20,                  /* of those that a line of outputs sees */
-    BANDS = 4,                             /* for each thread, at least */
+    GROUP_COLUMNS = 1024, /* whose sums take 256 KiB */
+    BAND_BYTES = 1 << 17, /* of the lines of a band, if several fit */
+    MOST_BYTES = 1 << 20, /* of those that a line of outputs sees, and of any line */
+    BANDS = 4,            /* for each thread, at least */
     SPARE_ROWS = BITOPS_TILE_MULTIPLE - 1, /* that are read behind the last one */
 };
 
