@@ -109,8 +109,7 @@ const bitops_isa *bitops_isa_find(const char *name);
 const bitops_isa *bitops_isa_active(void);
 void bitops_isa_use(const bitops_isa *isa);
 
-/* The operation and the ISA of kernel `index` of kernels.inc, where each stands once; returns 0
- * past the end. */
+/* The operation and the ISA of entry `index` of kernels.inc; returns 0 past the end. */
 int bitops_kernel_name(size_t index, const char **op, const char **isa);
 
 /* Name and version of the C compiler. */

@@ -28,7 +28,7 @@ static const bitops_isa table[] = {
 static const char *const names[][2] = {
 #define BITOPS_ISA_BEGIN(isa, ...)
 #define BITOPS_KERNEL(op, isa) {#op, #isa},
-#define BITOPS_SHARED(op, other, isa)
+#define BITOPS_SHARED(op, other, isa) {#op, #isa},
 #define BITOPS_ISA_END(isa)
 #include "kernels.inc"
 #undef BITOPS_ISA_BEGIN

@@ -68,8 +68,8 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="start from the network of another training instead of random weights: from a "
         "checkpoint, by its best epoch, whose layers, Dropout included, must be the same, or from "
-        "a packed model, if all layers are binary and have no scales. In a recipe of several "
-        "stages this applies to the first",
+        "a packed model, if all its products are binary and have no scales. In a recipe of "
+        "several stages this applies to the first",
     )
 
 
