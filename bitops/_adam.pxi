@@ -1,35 +1,44 @@
 # _adam.pxi: steps of Adam, on a gradient in memory or on one that is made meanwhile.
 
+cdef void *start_of(object array, bint is_short) except? NULL:
+    """Check that a matrix is float32, or one of its short forms: int16, or bfloat16 in uint16."""
+    cdef float[:, ::1] numbers
+    cdef int16_t[:, ::1] shorts
+    cdef uint16_t[:, ::1] halves
+    if not is_short:
+        numbers = array
+        return first(numbers)
+    if array.dtype == numpy.int16:
+        shorts = array
+        return first(shorts)
+    halves = array
+    return first(halves)
+
+
 cdef void *moment(str name, object array, c.bitops_adam_args *args) except? NULL:
     """Check m or v against w; both are float32, or both bfloat16."""
-    cdef float[:, ::1] numbers
-    cdef uint16_t[:, ::1] halves
-    cdef void *start
-    if args.bfloat16:
-        halves = array
-        start = first(halves)
-    else:
-        numbers = array
-        start = first(numbers)
+    cdef void *start = start_of(array, args.bfloat16)
     check_size(f"rows of {name}", array.shape[0], args.rows)
     check_size(f"columns of {name}", array.shape[1], args.n)
     return start
 
 
 cdef c.bitops_adam_args make_adam(float rate, float beta1_rest, float beta2_rest, float eps,
-                                  float keep, float clip, uint32_t seed, float[:, ::1] w, object m,
+                                  float keep, float clip, uint32_t seed, object w, object m,
                                   object v, uint64_t[:, ::1] words_out) except *:
     """Check the arrays against each other."""
     cdef c.bitops_adam_args args
     memset(&args, 0, sizeof(args))
-    args.rows = w.shape[0]
-    args.n = w.shape[1]
+    args.short_weights = w.dtype == numpy.int16
     args.bfloat16 = m.dtype == numpy.uint16
+    args.w = start_of(w, args.short_weights)
+    args.rows, args.n = w.shape
+    if args.short_weights and clip != c.BITOPS_SHORT_CLIP:
+        raise ValueError(f"[_core] clip must be {c.BITOPS_SHORT_CLIP} for int16, got {clip}")
     if words_out is not None:
         check_size("rows of words_out", words_out.shape[0], args.rows)
         check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))
         args.words = <uint64_t *>first(words_out)
-    args.w = <float *>first(w)
     args.m, args.v = moment("m", m, &args), moment("v", v, &args)
     args.rate, args.beta1_rest, args.beta2_rest = rate, beta1_rest, beta2_rest
     args.eps, args.keep, args.clip, args.seed = eps, keep, clip, seed
@@ -37,9 +46,9 @@ cdef c.bitops_adam_args make_adam(float rate, float beta1_rest, float beta2_rest
 
 
 def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, float eps,
-         float keep, float clip, uint32_t seed, float[:, ::1] w, m, v,
+         float keep, float clip, uint32_t seed, w, m, v,
          uint64_t[:, ::1] words_out=None):
-    """Take one step of Adam in place; returns whether a packed weight is NaN.
+    """Take one step of Adam in place; returns whether a weight that is packed or int16 is NaN.
 
     operations.h states the step.
 
@@ -49,8 +58,9 @@ def adam(const float[:, ::1] g, float rate, float beta1_rest, float beta2_rest, 
     rate, beta1_rest, beta2_rest, eps, keep, clip : float
         w = clip(w * keep - rate * (m / (sqrt(v) + eps))), the rests being 1 - beta.
     seed : int
-        Of the rounding of bfloat16.
-    w : IN, OUT, shape (rows, n)
+        Of the rounding of bfloat16 and int16.
+    w : IN, OUT, shape (rows, n), float32, or int16 in a unit that rate and clip have, too; then
+        clip is 32767, and -32768 stands for NaN
     m, v : IN, OUT, shape (rows, n), float32, or uint16 with bfloat16
     words_out : OUT, signs of w, shape (rows, ceil(n / 64)), or None
     """
@@ -94,7 +104,7 @@ cdef bint take_product(c.bitops_mixed_args *product, const uint64_t[:, ::1] bits
 
 def adam_product(x, const uint64_t[:, ::1] bits, int zero, const float[::1] alpha,
                  const float[::1] bias, float rate, float beta1_rest, float beta2_rest, float eps,
-                 float keep, float clip, uint32_t seed, float[:, ::1] w, m, v,
+                 float keep, float clip, uint32_t seed, w, m, v,
                  uint64_t[:, ::1] words_out=None):
     """Take one step of `adam` whose gradient is a product with bits, never in memory.
 

@@ -332,12 +332,14 @@ cdef extern from "bitops.h" nogil:
                         const int64_t *indices, size_t count, float *sums_out, void *workspace,
                         int n_threads) noexcept
 
+    enum: BITOPS_SHORT_CLIP
     ctypedef struct bitops_adam_args:
         size_t rows, n
         const float *g
-        float *w
+        void *w
         void *m
         void *v
+        int short_weights
         int bfloat16
         uint32_t seed
         uint64_t *words

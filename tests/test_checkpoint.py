@@ -101,7 +101,14 @@ def moderate_bop(parameters):
     return Bop(parameters, threshold=1e-6, adaptivity=1e-2)
 
 
-@pytest.mark.parametrize("optimizer", [Adam, SGD, AdaMax, ShiftAdaMax, moderate_bop])
+def short_adam(parameters):
+    return Adam(parameters, moment_bits=16, weight_bits=16)
+
+
+OPTIMIZERS = [Adam, short_adam, SGD, AdaMax, ShiftAdaMax, moderate_bop]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resumed_equals_uninterrupted(tmp_path, optimizer):
     check_resumed(tmp_path / "c", dense, optimizer)
 

@@ -422,14 +422,23 @@ typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t
  * m and v may lie in memory as bfloat16, the upper halves of float32. Then they are rounded after
  * the step, away from 0 if their lower half exceeds 65,535 minus a random number of 16 bits: for m
  * the lower half, for v the upper half of hash32(seed + place * 0x9e3779b9), so that the mean is
- * kept. Rounded to the nearest, v would never fall: a step changes it by less than its last bit. */
+ * kept. Rounded to the nearest, v would never fall: a step changes it by less than its last bit.
+ *   w may lie in memory as int16: weights in a unit that rate and clip have, too. Before the clip
+ * they then get another step, and after it they become the whole number next to them, ties to even:
+ *   w = w + ((random + 0.5) / 65536 - 0.5)
+ * `random` is the sum of both halves of that hash without its carry, which is independent of either
+ * half alone. */
+enum {
+    BITOPS_SHORT_CLIP = 32767, /* of int16 */
+    BITOPS_SHORT_NAN = -32768, /* stands for a NaN among them */
+};
 typedef struct bitops_adam_args {
     size_t rows, n;
     const float *g;               /* IN, where the driver does not make it */
-    float *w;                     /* IN, OUT */
+    void *w;                      /* IN, OUT, float32, or int16 with a clip of BITOPS_SHORT_CLIP */
     void *m, *v;                  /* IN, OUT, float32, or bfloat16 in uint16_t */
-    int bfloat16;                 /* whether they are */
-    uint32_t seed;                /* of the rounding to bfloat16 */
+    int short_weights, bfloat16;  /* whether w is int16; whether m and v are bfloat16 */
+    uint32_t seed;                /* of the rounding of either */
     uint64_t *words;              /* OUT signs of w, rows x bitops_words(n), or NULL */
     float beta1_rest, beta2_rest; /* 1 - beta1, 1 - beta2 */
     float eps;
@@ -439,8 +448,9 @@ typedef struct bitops_adam_args {
 } bitops_adam_args;
 
 /* These steps on elements [first, first + n) of the matrix, by their gradients g[0], ..., g[n - 1];
- * no words are written, and g of args is not read. */
-typedef void bitops_adam_fn(const bitops_adam_args *args, const float *g, size_t first, size_t n);
+ * no words are written, and g of args is not read. Returns 1 if one of the weights is int16 and
+ * became NaN; packing finds that of float32. */
+typedef int bitops_adam_fn(const bitops_adam_args *args, const float *g, size_t first, size_t n);
 
 /* Batch normalisation of rows of n float32 numbers. Every step is rounded to float32:
  *   t = x, or max(x, 0) if relu is set

@@ -4,8 +4,8 @@
 
 #include "bitops.h"
 
-/* One step of Adam; the result does not depend on n_threads. Returns 1 if words were asked for and
- * a weight became NaN; the bit of a NaN is 0. */
+/* One step of Adam; the result does not depend on n_threads. Returns 1 if a weight became NaN that
+ * is int16, or whose words were asked for; the bit of a NaN is 0. */
 int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threads);
 
 /* The same with a product as gradient, of which no matrix is made: rows x n, float32, or uint8 with

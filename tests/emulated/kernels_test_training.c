@@ -7,8 +7,11 @@
 static void test_adam(const bitops_isa *isa) {
     enum { ARRAYS = 4 };
     for (size_t s = 0; s < BIT_SIZES; s++)
-        for (size_t turn = 0; turn < 2 * OFFSETS; turn++) {
-            const size_t offset = turn / 2, n = bit_sizes[s], all = offset + n;
+        for (size_t turn = 0; turn < 4 * OFFSETS; turn++) {
+            const size_t offset = turn / 4, n = bit_sizes[s], all = offset + n;
+            const int is_short = turn / 2 % 2; /* weights, which then fill half their memory */
+            const float clip = offset % 3 ? 1 : HUGE_VALF;
+            int nan[2];
             float *x[2][ARRAYS]; /* g, w, m, v of isa and of generic */
             for (int a = 0; a < ARRAYS; a++) {
                 x[0][a] = input(a, all * sizeof(float));
@@ -18,6 +21,9 @@ static void test_adam(const bitops_isa *isa) {
                     x[0][a][i] = x[1][a][i] = a == 3 ? fabsf(v) : v;
                 }
             }
+            for (size_t i = 0; is_short && i < all; i++)
+                ((int16_t *)x[0][1])[i] = ((int16_t *)x[1][1])[i] =
+                    (int16_t)((int)(i * 8191 % 65535) - BITOPS_SHORT_CLIP);
             for (int b = 0; b < 2; b++) {
                 const bitops_adam_args args = {
                     .rows = 1,
@@ -28,13 +34,15 @@ static void test_adam(const bitops_isa *isa) {
                     .beta1_rest = 0.1f,
                     .beta2_rest = 0.001f,
                     .eps = 1e-8f,
-                    .rate = 0.01f,
+                    .rate = is_short ? 300 : 0.01f,
+                    .short_weights = is_short,
                     .bfloat16 = turn % 2, /* m and v then fill half their memory */
                     .seed = (uint32_t)n,
                     .keep = offset % 2 ? 1 : 0.99f,
-                    .clip = offset % 3 ? 1 : HUGE_VALF};
-                (b ? generic : isa)->adam(&args, x[b][0] + offset, offset, n);
+                    .clip = is_short ? BITOPS_SHORT_CLIP : clip};
+                nan[b] = (b ? generic : isa)->adam(&args, x[b][0] + offset, offset, n);
             }
+            check(nan[0] == nan[1], "NaN", n, offset, turn);
             for (int a = 0; a < ARRAYS; a++)
                 check(memcmp(x[0][a], x[1][a], all * sizeof(float)) == 0, "arrays", n, offset,
                       (size_t)a);

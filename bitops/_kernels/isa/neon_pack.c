@@ -383,8 +383,8 @@ void bitops_mean_windows_neon(const bitops_windows *windows, float *mean_out) {
 
 /* ---- training ------------------------------------------------------------------------------ */
 
-void bitops_adam_neon(const bitops_adam_args *args, const float *g, size_t first, size_t n) {
-    adam_update(args, g, first, n);
+int bitops_adam_neon(const bitops_adam_args *args, const float *g, size_t first, size_t n) {
+    return adam_update(args, g, first, n);
 }
 
 DEFINE_NORM(neon)

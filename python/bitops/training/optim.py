@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..layers.parameter import GradientProduct, Parameter
+from ..layers.parameter import SHORT_MOST, GradientProduct, Parameter
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_number, check_rate
 from ..ops.memory import CACHE_LINE, aligned_empty, word_count
@@ -279,6 +279,10 @@ class Adam(Optimizer):
         Decay of the first and second moment; added to the root of the second.
     moment_bits : {32, 16}
         16 keeps the moments as bfloat16, in half the memory, rounded at random.
+    weight_bits : {32, 16}
+        16 keeps weights of which only the signs are used, and which are clipped, as int16 in units
+        of clip_value / 32767, in half the memory, rounded at random; others stay float32. They are
+        rounded to the nearest at once.
 
     Notes
     -----
@@ -288,7 +292,8 @@ class Adam(Optimizer):
     lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t),  keep = 1 - lr * lr_scale * weight_decay,
     with lr_scale * lr_t and keep computed in float64; and packs the signs of binary parameters.
     bfloat16 has 8 significant bits, too few for v to be rounded to the nearest: a step changes it
-    by a thousandth. Rounded up or down at random, so that its mean is kept, it follows yet.
+    by a thousandth. Rounded up or down at random, so that its mean is kept, it follows yet, and so
+    do weights of 16 bits, of which most steps change less than a unit.
     The random numbers are a hash of step and place: the same for any number of threads, on every
     ISA, and in a training that is resumed. The update of w uses m and v before they are rounded.
 
@@ -296,6 +301,8 @@ class Adam(Optimizer):
     ----------
     Kingma and Ba, "Adam", 2015, section 2 (the form that moves the bias correction into the rate).
     Courbariaux, Hubara et al., "Binarized Neural Networks", 2016, algorithm 1 (clip).
+    Wang et al., "Enabling Binary Neural Network Training on the Edge", 2021 (weights and moments of
+    16 bits).
 
     Examples
     --------
@@ -308,6 +315,7 @@ class Adam(Optimizer):
     """
 
     moments = ("m", "v")
+    weight_bits = 32
 
     def __init__(
         self,
@@ -318,17 +326,26 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         eps: float = 1e-8,
         moment_bits: int = 32,
+        weight_bits: int = 32,
         **decay,
     ):
         beta1 = _check_decay_rate("Adam", "beta1", beta1)
         beta2 = _check_decay_rate("Adam", "beta2", beta2)
         eps = check_rate("Adam", "eps", eps)
-        if check_integer("Adam", "moment_bits", moment_bits, 16) not in _MOMENT_TYPES:
-            raise ValueError(f"[Adam] moment_bits must be 16 or 32, got {moment_bits}")
-        if moment_bits != 32:  # settings of checkpoints from before have no such number
-            self.moment_bits = int(moment_bits)
+        for name, bits in (("moment_bits", moment_bits), ("weight_bits", weight_bits)):
+            if check_integer("Adam", name, bits, 16) not in _MOMENT_TYPES:
+                raise ValueError(f"[Adam] {name} must be 16 or 32, got {bits}")
+            if bits != 32:  # settings of checkpoints from before have no such numbers
+                setattr(self, name, int(bits))
+        parameters = list(parameters)
+        for parameter in parameters:  # before there is memory for moments
+            if self._shortens(parameter) and parameter.trainable:
+                parameter.shorts()
         super().__init__(parameters, lr, **decay)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def _shortens(self, parameter: Parameter) -> bool:
+        return self.weight_bits == 16 and parameter.may_be_short
 
     def _rate(self) -> float:
         return self.lr * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
@@ -336,9 +353,13 @@ class Adam(Optimizer):
     def _update(self, parameter: Parameter, rate: float, keep: float, moments) -> None:
         shape = parameter.shape or (1,)
         rows, n = math.prod(shape[:-1]), shape[-1]
-        values = (parameter.writable(), *moments)
-        w, m, v = (array.reshape(rows, n) for array in values)
         clip = math.inf if parameter.clip_value is None else parameter.clip_value
+        if self._shortens(parameter):
+            values = parameter.shorts()
+            rate, clip = rate * SHORT_MOST / clip, SHORT_MOST
+        else:
+            values = parameter.writable()
+        w, m, v = (array.reshape(rows, n) for array in (values, *moments))
         numbers = rate, 1 - self.beta1, 1 - self.beta2, self.eps, keep, clip, self.steps % 2**32
         words = np.empty((rows, word_count(n)), np.uint64) if parameter.binary else None
         nan = _take_gradient(parameter, rows, n, (*numbers, w, m, v, words))
