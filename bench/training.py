@@ -9,8 +9,8 @@ operation with a gradient of its own, weights are binarized without a copy besid
 themselves, Adam is the fused one, images are channels_last. It starts from the same weights; the
 loss, and the gradients of the first step, are compared before anything is timed. `8-bit` and
 `6-bit` are bitops with the gradients of its backward products rounded to so many bits at random
-(`Sequential.round_gradients`), and `6 bf16` keeps Adam's moments as bfloat16 besides. All take
-turns, and figures are medians. `pip install torch`.
+(`Sequential.round_gradients`), and `all 16` is `6-bit` with Adam's moments as bfloat16 and latent
+weights as int16. All take turns, and figures are medians. `pip install torch`.
 
 --memory measures the most memory that some steps take instead, each network in a process of its
 own, weights and moments included; Linux only.
@@ -46,8 +46,8 @@ CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = 
 RATE = 1e-4
 EXACT = 0.02  # relative error of gradients that is allowed
 TOLERANCES = {None: EXACT, 8: 0.1, 6: 0.4}  # of gradients rounded to so many bits
-# Bits of gradients, and of the moments of Adam.
-OURS = {"bitops": (None, 32), "8-bit": (8, 32), "6-bit": (6, 32), "6 bf16": (6, 16)}
+# Bits of gradients, and of the moments and latent weights of Adam.
+OURS = {"bitops": (None, 32), "8-bit": (8, 32), "6-bit": (6, 32), "all 16": (6, 16)}
 SIDES = (*OURS, "torch")
 MEMORY_STEPS = 3
 
@@ -155,11 +155,12 @@ def sign_functions(torch: Any) -> tuple[Callable[[Any], Any], Callable[[Any], An
 class Ours:
     """The network of bitops with its optimizer."""
 
-    def __init__(self, model: Sequential, bits: int | None = None, moment_bits: int = 32):
+    def __init__(self, model: Sequential, bits: int | None = None, state_bits: int = 32):
         self.model = model
         if bits is not None:
             model.round_gradients(0, bits)
-        self.adam = Adam(model.parameters(), lr=RATE, moment_bits=moment_bits)
+        state = {"moment_bits": state_bits, "weight_bits": state_bits}
+        self.adam = Adam(model.parameters(), lr=RATE, **state)
 
     def backward(self, x: np.ndarray, labels: np.ndarray) -> float:
         loss, grad = squared_hinge(self.model.forward(x, training=True), labels)
@@ -250,7 +251,7 @@ def print_memory() -> None:
     """Measure the memory of all sides, each in a process of its own."""
     print("\nMiB that training steps take, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
-    shares = " ".join(f"{side:>6}" for side in ("share", "bf16"))
+    shares = " ".join(f"{side:>6}" for side in ("share", "all 16"))
     print(f"{'net':<20} {'batch':>5} {heading} {shares}")
     for number, (name, _, _, batch) in enumerate(CASES):
         peaks = {}
@@ -259,7 +260,7 @@ def print_memory() -> None:
             made = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
             peaks[side] = int(made.stdout)
         sizes = " ".join(f"{peak / 2**20:>9.0f}" for peak in peaks.values())
-        shares = " ".join(f"{peaks[side] / peaks['torch']:>6.2f}" for side in ("bitops", "6 bf16"))
+        shares = " ".join(f"{peaks[side] / peaks['torch']:>6.2f}" for side in ("bitops", "all 16"))
         print(f"{name:<20} {batch:>5} {sizes} {shares}", flush=True)
 
 
@@ -286,7 +287,7 @@ def main() -> None:
     print("\nms a training step, medians, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
     print(
-        f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'6 bf16':>6}"
+        f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'all 16':>6}"
     )
     rows = []
     with threads(1):

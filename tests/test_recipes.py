@@ -429,6 +429,7 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
         (("--dropout", "0.6"), "must be at most 0.5"),
         (("--flip",), "cannot move images"),
         (("--gradients", "int6"), "multiplies no gradients"),
+        (("--half-state",), "without Adam"),
         (("--recalibrate", "9"), "has no BatchNorm"),
         (("--schedule", "constant"), "stays the same"),
     ):
@@ -606,6 +607,24 @@ def test_gradients_are_rounded_where_that_changes_anything(name, kind):
         for gradients in ("float32", "int6")
     )
     assert any(not np.array_equal(a.value, b.value) for a, b in zip(exact, rounded, strict=True))
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_half_of_the_state(name, kind):
+    if not any(stage.halves for stage in find(name).setting(kind).stages):
+        with pytest.raises(ValueError, match=r"half_state cannot be True: this recipe is trained"):
+            train_small(name, kind, epochs=1, half_state=True)
+        return
+    whole, half = (
+        train_small(name, kind, epochs=1, half_state=halves)[0].model.parameters()
+        for halves in (False, True)
+    )
+    different = [np.abs(a.value - b.value) for a, b in zip(whole, half, strict=True)]
+    assert any(difference.any() for difference in different)
+    clipped = [p for p in half if p.may_be_short]
+    for parameter in clipped:
+        units = parameter.value * np.float32(32767 / parameter.clip_value)
+        np.testing.assert_allclose(units, np.rint(units), atol=4e-3)
 
 
 @pytest.mark.parametrize(("gradients", "bits"), (("int8", 8), ("int6", 6)))

@@ -73,7 +73,7 @@ def describe_plan(plan: Plan, seed: int, start: Path | None = None) -> str:
     """State the numbers of a training."""
     words = [plan.words(name) for name in ("epochs", "batch_size", "lr", "dropout")]
     words.append(f"seed {seed}")
-    for name in ("schedule", "gradients", "recalibrate", "flip", "shift"):
+    for name in ("schedule", "gradients", "half_state", "recalibrate", "flip", "shift"):
         if getattr(plan, name) != getattr(Plan, name):
             words.append(plan.words(name))
     if start is not None:

@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
     for name, why in setting.refused(plan, data.image_shape).items():
-        args.refuse(f"argument --{name}: not allowed with {recipe.name}: {why}")
+        option = name.replace("_", "-")
+        args.refuse(f"argument --{option}: not allowed with {recipe.name}: {why}")
     setting.check_start(Job(data, plan, args.seed, start=args.start, files=files))
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
     # as eval and report do it: by the images to train on, without those of validation

@@ -56,6 +56,13 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         "exact ones: steps are shorter with fewer bits",
     )
     parser.add_argument(
+        "--half-state",
+        action="store_true",
+        default=None,
+        help="keep the moments of Adam and the latent weights of binary layers in 16 bits: half "
+        "their memory, for steps that may take longer",
+    )
+    parser.add_argument(
         "--recalibrate",
         type=positive(int),
         metavar="N",

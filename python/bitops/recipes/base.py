@@ -44,6 +44,7 @@ DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn":
 GREY, COLOR = ("mnist", "cifar10", "svhn"), ("cifar10", "svhn", "mnist")
 
 CHECKPOINT_STEPS = 1000  # an epoch of a large network takes many minutes
+HALF_STATE = {"moment_bits": 16, "weight_bits": 16}  # of an Adam
 STATISTICS_ROWS = 2000  # by which a packed network gets its statistics back
 
 
@@ -134,6 +135,10 @@ class Training(Protocol):
         """Whether gradients are multiplied by bits, and may be rounded for that."""
 
     @property
+    def halves(self) -> bool:
+        """Whether latent weights and moments may be kept in 16 bits."""
+
+    @property
     def takes_start(self) -> bool:
         """Whether it can start from another training, by its checkpoint or packed network."""
 
@@ -155,7 +160,8 @@ class Stage:
     ----------
     build : callable (job) -> Sequential
         Makes the network.
-    optimizer : callable (model, lr) -> Optimizer
+    optimizer : callable (model, lr, **state) -> Optimizer
+        `state` is empty, or has the bits of weights and moments of an `Adam`.
     schedule : callable (lr) -> Schedule
         For a run of any length; a plan may name another.
     loss : callable (scores, labels) -> (value, gradient)
@@ -165,15 +171,18 @@ class Stage:
         What the output calls it, where there are several.
     rounds : bool
         Whether gradients are multiplied by bits, and may be rounded for that.
+    halves : bool
+        Whether the optimizer is an `Adam`, which can keep weights and moments in 16 bits.
     """
 
     build: Callable[[Job], Sequential]
-    optimizer: Callable[[Sequential, float], Optimizer]
+    optimizer: Callable[..., Optimizer]
     schedule: Callable[[float], Schedule]
     loss: Loss = squared_hinge
     augment: Augment | None = None
     name: str = "training"
     rounds: bool = True
+    halves: bool = True
 
     takes_start: ClassVar[bool] = True
 
@@ -206,6 +215,7 @@ class Stage:
         job.say(f"net      {describe(model)}")
         if plan.gradients != "float32" and self.rounds:
             model.round_gradients(job.seed, GRADIENTS[plan.gradients])
+        state = HALF_STATE if plan.half_state and self.halves else {}
         history = fit(
             model,
             inputs(model, data, data.x_train),
@@ -214,7 +224,7 @@ class Stage:
             batch_size=plan.batch_size,
             validation=validation_of(model, data),
             schedule=plan.schedule or self.schedule(plan.lr),
-            optimizer=self.optimizer(model, plan.lr),
+            optimizer=self.optimizer(model, plan.lr, **state),
             loss=self.loss,
             augment=self.augmentation(job),
             seed=job.seed,
@@ -359,6 +369,8 @@ class Setting:
         found = {name: why for stage in self.stages for name, why in stage.refused(plan).items()}
         if plan.gradients != "float32" and not any(stage.rounds for stage in self.stages):
             found.setdefault("gradients", "this recipe multiplies no gradients by bits")
+        if plan.half_state and not any(stage.halves for stage in self.stages):
+            found.setdefault("half_state", "this recipe is trained without Adam")
         if plan.shift and plan.shift >= min(image_shape[:2]):
             size = " x ".join(map(str, image_shape[:2]))
             found.setdefault("shift", f"the images have {size} pixels")

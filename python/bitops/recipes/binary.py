@@ -86,6 +86,8 @@ def shift_adamax_of_powers(model: Sequential, lr: float) -> Optimizer:
     return ShiftAdaMax(model.parameters(), lr)
 
 
+shifting = partial(Stage, halves=False)
+
 BNN_TORCH = Recipe(
     name="bnn-torch",
     title="shift-based BatchNorm and AdaMax, stochastic activations",
@@ -94,7 +96,7 @@ BNN_TORCH = Recipe(
     settings={
         "mnist": Setting(
             plan=Plan(width=2048, epochs=200, batch_size=100, lr=2.0**-6),
-            stages=(Stage(partial(mlp, SHIFT), shift_adamax, halved(20, 200)),),
+            stages=(shifting(partial(mlp, SHIFT), shift_adamax, halved(20, 200)),),
             quick={"epochs": 25},
             preprocessing="unit",
             published="1.40",
@@ -103,7 +105,7 @@ BNN_TORCH = Recipe(
         "cifar10": Setting(
             plan=Plan(width=128, epochs=500, batch_size=200, lr=2.0**-6),
             stages=(
-                Stage(partial(convnet, SHIFT, units=8), shift_adamax_of_powers, halved(50, 500)),
+                shifting(partial(convnet, SHIFT, units=8), shift_adamax_of_powers, halved(50, 500)),
             ),
             quick={"width": 32, "epochs": 6},
             preprocessing="whitened",
@@ -112,7 +114,7 @@ BNN_TORCH = Recipe(
         ),
         "svhn": Setting(
             plan=Plan(width=64, epochs=200, batch_size=200, lr=2.0**-7),
-            stages=(Stage(partial(convnet, SHIFT, units=16), shift_adamax, halved(20, 200)),),
+            stages=(shifting(partial(convnet, SHIFT, units=16), shift_adamax, halved(20, 200)),),
             quick={"width": 32, "epochs": 4},
             preprocessing="local_contrast",
             published="2.53",

@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 
-def adam(model: Sequential, lr: float, *, l2: float = 0.0) -> Optimizer:
+def adam(model: Sequential, lr: float, *, l2: float = 0.0, **state: int) -> Optimizer:
     """Make an Adam; binary layers bring the scale of their rate and the clip of their weights."""
-    return Adam(model.parameters(), lr, l2=l2)
+    return Adam(model.parameters(), lr, l2=l2, **state)
 
 
 def exponential(final_share: float) -> Callable[[float], Schedule]:

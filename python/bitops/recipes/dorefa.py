@@ -73,11 +73,11 @@ def dorefa_net(job: Job) -> Sequential:
     return Sequential(layers, input_shape=shape)
 
 
-def dorefa_adam(model: Sequential, lr: float) -> Optimizer:
+def dorefa_adam(model: Sequential, lr: float, **state: int) -> Optimizer:
     """Make an Adam with an L2 penalty of the weights of the last layer."""
     last = model.layers[-1]
     assert isinstance(last, Dense)
-    return Adam(model.parameters(), lr, eps=1e-5, l2=1e-7, decayed=[last.weight])
+    return Adam(model.parameters(), lr, eps=1e-5, l2=1e-7, decayed=[last.weight], **state)
 
 
 PLAN = Plan(width=48, epochs=200, batch_size=128, lr=1e-3, dropout=0.5)
