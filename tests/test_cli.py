@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import warnings
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from bitops.layers import (
     Sequential,
 )
 from bitops.ops.geometry import make_window
+from bitops.ops.warn import warn_caller
 from commands import failure, usage_error, write_idx
 
 SMALL_NET = ["--width", "48", "--depth", "1", "--epochs", "2", "--quiet"]
@@ -98,6 +100,27 @@ def test_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(info, "describe_machine", interrupted)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err.strip() == "bitops: interrupted"
+
+
+def test_warnings_of_the_package_are_lines(monkeypatch, capsys):
+    def show(message, category, filename, line_number, file=None, line=None):
+        sys.stderr.write(warnings.formatwarning(message, category, filename, line_number, line))
+
+    def warn():
+        warn_caller("[fit] words\nof two lines")
+        warnings.warn("of another package", RuntimeWarning, stacklevel=1)
+        return {}
+
+    usual = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        monkeypatch.setattr(info, "describe_machine", warn)
+        cli.main(["info"])
+    ours, *others = capsys.readouterr().err.splitlines()
+    assert ours == r"bitops info: warning: [fit] words\nof two lines"
+    assert "RuntimeWarning: of another package" in others[0] and __file__ in others[0]
+    assert warnings.formatwarning is usual
 
 
 @pytest.mark.parametrize(

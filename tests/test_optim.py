@@ -342,8 +342,11 @@ def test_l2_is_a_part_of_the_gradient(kind):
 @pytest.mark.parametrize("kind", [SGD, Adam, AdaMax, ShiftAdaMax])
 @pytest.mark.parametrize("latent", [binary_parameter([1.0]), Parameter([1.0], clip_value=1.0)])
 def test_weight_decay_of_latent_weights_warns(kind, latent):
-    with pytest.warns(UserWarning, match=rf"^\[{kind.__name__}\] weight_decay acts on latent"):
+    with pytest.warns(
+        UserWarning, match=rf"^\[{kind.__name__}\] weight_decay acts on latent"
+    ) as found:
         kind([Parameter([1.0]), latent], weight_decay=0.1)
+    assert found[0].filename == __file__
     kind([latent], l2=0.1)
     other = Parameter([1.0])
     kind([latent, other], weight_decay=0.1, decayed=[other])

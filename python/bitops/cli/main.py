@@ -10,7 +10,9 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .. import __version__
 from ..benchmark import WrongResult
@@ -85,6 +87,23 @@ def is_closed_pipe(error: BaseException) -> bool:
     return isinstance(error, BrokenPipeError)
 
 
+@contextmanager
+def warnings_in_a_line(command: str) -> Iterator[None]:
+    """Show warnings of the package as errors are, not at a line of its source."""
+    usual = warnings.formatwarning
+
+    def show(message, category, filename, lineno, line=None) -> str:
+        if category is not UserWarning:
+            return usual(message, category, filename, lineno, line)
+        return f"bitops {command}: warning: {printable(message)}\n"
+
+    warnings.formatwarning = show
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = make_parser().parse_args(argv)
@@ -92,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks ends no work
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = args.run(args)
+        with warnings_in_a_line(args.command):
+            code = args.run(args)
         # Here rather than at exit, where a closed pipe could no longer be reported.
         sys.stdout.flush()
         return code

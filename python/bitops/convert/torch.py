@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
@@ -11,6 +10,7 @@ from typing import Any, TypeGuard
 from .. import layers as L
 from ..layers.base import TrainingLayer
 from ..layers.container import check_shape
+from ..ops.warn import warn_caller
 from .errors import ConversionError
 from .lowering import freeze, network
 from .steps import Map, Step
@@ -104,7 +104,7 @@ def from_torch(
             raise ValueError(f"[from_torch] sign_of_zero must be 0 or 1, got {sign_of_zero!r}")
         net, remarks = _from_module(module_or_state_dict, shape, binary, sign_of_zero)
         for remark in remarks:
-            warnings.warn(f"[from_torch] {remark}", stacklevel=2)
+            warn_caller(f"[from_torch] {remark}")
         return net
     if not isinstance(module_or_state_dict, str | os.PathLike | Mapping):
         raise TypeError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..layers.states import (
 from ..layers.training_files import check_parameter, describe_parameter
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_number
+from ..ops.warn import warn_caller
 from .callbacks import Writer
 from .metrics import binary_parameters, check_parameters
 from .optim import Optimizer
@@ -442,11 +442,10 @@ def _check_epochs(planned: int, run: Run, position: Position) -> None:
     if goes_by_step(run.augment):
         differ.append("images")
     if differ:
-        warnings.warn(
+        warn_caller(
             f"[fit] resume goes on to epoch {run.epochs}, but the {' and the '.join(differ)} of "
             f"the epochs that are done were those of a training of {planned}: the result is not "
-            f"that of {run.epochs} epochs without interruption",
-            stacklevel=6,
+            f"that of {run.epochs} epochs without interruption"
         )
 
 

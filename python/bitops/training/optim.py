@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..layers.parameter import SHORT_MOST, GradientProduct, Parameter
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_number, check_rate
 from ..ops.memory import CACHE_LINE, aligned_empty, word_count
+from ..ops.warn import warn_caller
 from ..quantizers import ap2
 
 __all__ = ["SGD", "AdaMax", "Adam", "Bop", "Optimizer", "ShiftAdaMax"]
@@ -199,11 +199,10 @@ class Optimizer:
     def _warn_of_latent_weights(self) -> None:
         for parameter in self.decayed:
             if parameter.clip_value is not None or parameter.binary:
-                warnings.warn(
+                warn_caller(
                     f"[{self.name}] weight_decay acts on latent weights of shape "
                     f"{parameter.shape}, of which only the signs count: it makes them flip more "
-                    f"easily; name the parameters to decay with decayed=",
-                    stacklevel=4,
+                    f"easily; name the parameters to decay with decayed="
                 )
                 return
 

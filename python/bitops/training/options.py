@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from ..layers.inputs import Activation, as_rows
 from ..layers.norm import BatchNorm
 from ..ops.array import BitArray
 from ..ops.checks import as_float32, check_integer, check_rate
+from ..ops.warn import warn_caller
 from .callbacks import Callback
 from .losses import (
     Distillation,
@@ -368,7 +368,7 @@ def warn_of_frozen(model: Trainable) -> None:
     """Warn of a model whose parameters are all frozen; a callback may be about to change that."""
     parameters = model.parameters()
     if parameters and not any(parameter.trainable for parameter in parameters):
-        warnings.warn("[fit] no parameter of the model is trainable", stacklevel=4)
+        warn_caller("[fit] no parameter of the model is trainable")
 
 
 def check_weighing(loss: Any) -> None:
