@@ -1,23 +1,27 @@
 # _adam.pxi: steps of Adam, on a gradient in memory or on one that is made meanwhile.
 
-cdef void *start_of(object array, bint is_short) except? NULL:
-    """Check that a matrix is float32, or one of its short forms: int16, or bfloat16 in uint16."""
+cdef void *weights(object array, bint are_short) except? NULL:
+    """Check w: a matrix of float32, or of int16."""
     cdef float[:, ::1] numbers
     cdef int16_t[:, ::1] shorts
-    cdef uint16_t[:, ::1] halves
-    if not is_short:
-        numbers = array
-        return first(numbers)
-    if array.dtype == numpy.int16:
+    if are_short:
         shorts = array
         return first(shorts)
-    halves = array
-    return first(halves)
+    numbers = array
+    return first(numbers)
 
 
 cdef void *moment(str name, object array, c.bitops_adam_args *args) except? NULL:
     """Check m or v against w; both are float32, or both bfloat16."""
-    cdef void *start = start_of(array, args.bfloat16)
+    cdef float[:, ::1] numbers
+    cdef uint16_t[:, ::1] halves
+    cdef void *start
+    if args.bfloat16:
+        halves = array
+        start = first(halves)
+    else:
+        numbers = array
+        start = first(numbers)
     check_size(f"rows of {name}", array.shape[0], args.rows)
     check_size(f"columns of {name}", array.shape[1], args.n)
     return start
@@ -31,10 +35,10 @@ cdef c.bitops_adam_args make_adam(float rate, float beta1_rest, float beta2_rest
     memset(&args, 0, sizeof(args))
     args.short_weights = w.dtype == numpy.int16
     args.bfloat16 = m.dtype == numpy.uint16
-    args.w = start_of(w, args.short_weights)
+    args.w = weights(w, args.short_weights)
     args.rows, args.n = w.shape
-    if args.short_weights and clip != c.BITOPS_SHORT_CLIP:
-        raise ValueError(f"[_core] clip must be {c.BITOPS_SHORT_CLIP} for int16, got {clip}")
+    if args.short_weights and clip != c.BITOPS_SHORT_MOST:
+        raise ValueError(f"[_core] clip must be {c.BITOPS_SHORT_MOST} for int16, got {clip}")
     if words_out is not None:
         check_size("rows of words_out", words_out.shape[0], args.rows)
         check_size("words of a row", words_out.shape[1], c.bitops_words(args.n))

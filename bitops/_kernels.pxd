@@ -332,7 +332,7 @@ cdef extern from "bitops.h" nogil:
                         const int64_t *indices, size_t count, float *sums_out, void *workspace,
                         int n_threads) noexcept
 
-    enum: BITOPS_SHORT_CLIP
+    enum: BITOPS_SHORT_MOST
     ctypedef struct bitops_adam_args:
         size_t rows, n
         const float *g

@@ -242,6 +242,8 @@ def assignments(threads: int) -> list[Job]:
     def change() -> object:
         for i in range(ROUNDS):
             layer.weight.assign(W if i % 2 else -W)
+            if i % 3 == 0:
+                layer.weight.shorts()
             if i % 5 == 0:
                 layer.weight.assign_signs(bo.pack(W))
         done.set()

@@ -11,11 +11,11 @@ from test_adam import ADAM_SHAPES, hash32, to_bfloat16
 
 import bitops as bo
 from bitops import _core
-from bitops.layers import Parameter
+from bitops.layers import BatchNorm, BinaryDense, Parameter, Sequential, Sign
 from bitops.layers.parameter import Outline
 from bitops.models import mlp
 from bitops.ops.mixed_gemm import code_gemm, weight_gemm
-from bitops.training import Adam, cross_entropy
+from bitops.training import SGD, Adam, Bop, cross_entropy
 
 F = np.float32
 MOST, NAN = 32767, -32768
@@ -113,7 +113,7 @@ def test_rests_where_nothing_changes(isa):
     before, zeros = w.copy(), np.zeros(w.shape, F)
     for step in range(200):
         _core.adam(zeros, 600.0, 0.1, 0.001, 1e-8, 1.0, MOST, step, w, zeros.copy(), zeros.copy())
-    # a float32 of more than 8 bits before the point has less than 16 behind it
+    # a float32 of 8 bits or more before the point lacks some of the 17 behind it
     assert_array_equal(w[:, 2:-1], before[:, 2:-1])
     assert np.abs(w.astype(int) - before).max() <= 2
 
@@ -136,6 +136,9 @@ def test_tells_of_nan(isa, n):
         g[1, n - 1] = math.nan
         assert _core.adam(g, *NUMBERS, w, m, v, words) is True
         assert w[1, n - 1] == NAN and np.count_nonzero(w == NAN) == 1
+        # and it stays one, whatever the gradient
+        assert _core.adam(np.zeros((3, n), F), *NUMBERS, w, *np.ones((2, 3, n), F), words) is True
+        assert w[1, n - 1] == NAN and np.count_nonzero(w == NAN) == 1
 
 
 def test_checks_arrays():
@@ -147,12 +150,16 @@ def test_checks_arrays():
     for wrong in (w.astype(np.int32), w.astype(np.uint16), w[:, ::2]):
         with pytest.raises(ValueError, match=r"Buffer dtype mismatch|not C-contiguous"):
             _core.adam(good, *NUMBERS, wrong, good, good)
+    halves = np.zeros((2, 65), np.uint16)
+    for m, v in ((halves, w), (w, halves), (halves, good), (good, w)):
+        with pytest.raises(ValueError, match="Buffer dtype mismatch"):
+            _core.adam(good, *NUMBERS, w, m, v)
 
 
 # ---- the parameter ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [1.0, 0.3, 1e-3, 77.7])
+@pytest.mark.parametrize("limit", [1.0, 0.3, 1e-3, 77.7, 1e-30, 1e30])
 def test_shorts_round_to_the_nearest_and_stay(limit):
     value = np.linspace(-1.1, 1.1, 70001) * limit
     parameter = Parameter(value, clip_value=limit, binary=True)
@@ -187,6 +194,28 @@ def test_shorts_end_with_other_changes():
     assert_array_equal(parameter.value, F([-1, 1]))
     parameter.clip_value = 1.0
     assert_array_equal(parameter.shorts(), [-MOST, MOST])
+
+
+@pytest.mark.parametrize("limit", [None, 0.0, 1e-35, 1e36, 1e300, math.inf, math.nan, -1.0])
+def test_some_clips_have_no_unit(limit):
+    parameter = Parameter(np.full(3, 0.1), binary=True, clip_value=limit)
+    assert not parameter.may_be_short
+    assert not Parameter(np.zeros(3), clip_value=1.0).may_be_short  # not its signs alone
+    Adam([parameter], lr=0.0, weight_bits=16)
+    assert_array_equal(parameter.value, np.full(3, F(0.1)))
+
+
+def test_parts_of_a_pickle_are_checked():
+    parameter = Parameter([[0.5, -0.25]], clip_value=1.0, binary=True)
+    parameter.shorts()
+    state = parameter.__getstate__()
+    assert state["_value"].dtype == F
+    for forged in (parameter._value, np.zeros((1, 2), np.int16), None):
+        with pytest.raises(ValueError, match="value of a pickle must be contiguous float32"):
+            Parameter.__new__(Parameter).__setstate__({**state, "_value": forged})
+    other = Parameter.__new__(Parameter)
+    other.__setstate__({**state, "_signs": (parameter.version, bo.pack([[-1, -1, -1]]))})
+    assert_array_equal(other.signs().words, parameter.signs().words)
 
 
 def test_copies_have_the_value():
@@ -255,6 +284,62 @@ def test_goes_on_to_the_bit(moment_bits):
         train(model, rng, 3, optimizer=go_on)
         for one, two in zip(whole.parameters(), model.parameters(), strict=True):
             assert_array_equal(one.value, two.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scale_weights": True}, {"stochastic": True}, {"stochastic": True, "real_evaluation": True}],
+)
+def test_layers_that_read_the_weights(options):
+    def make():
+        return Sequential(BinaryDense(96, 70, seed=0, **options), BatchNorm(70), Sign())
+
+    exact, short = make(), make()
+    for model, bits in ((exact, 32), (short, 16)):
+        model = Sequential(*model.layers, BinaryDense(70, 4, seed=1))
+        train(model, np.random.default_rng(5), 4, lr=1e-3, weight_bits=bits)
+    one, two = (model.layers[0].weight for model in (exact, short))
+    assert one.value.dtype == two.value.dtype == F
+    assert 0 < np.abs(one.value - two.value).mean() < 5e-3  # of steps of 0.01 and more
+    assert two.shorts().dtype == np.int16
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Bop])
+def test_other_optimizers_go_on_in_float32(optimizer):
+    parameter = Parameter([[0.5, -0.25]], clip_value=1.0, binary=True)
+    parameter.shorts()
+    twin = Parameter(parameter.value, clip_value=1.0, binary=True)
+    for one in (parameter, twin):
+        one.grad[...] = [[0.125, -1]]
+        optimizer([one]).step()
+    assert_array_equal(parameter.value, twin.value)
+    assert not (parameter.value == F([[16384, -8192]]) / MOST).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": -1.0}, {"beta1": 2.0}, {"weight_decay": -1.0}, {"decayed": [Parameter([1.0])]}]
+)
+def test_a_refused_optimizer_changes_nothing(wrong):
+    parameter = Parameter([0.12345679, -3.0], clip_value=1.0, binary=True)
+    before = parameter.value.copy(), parameter.version
+    with pytest.raises(ValueError, match="must be"):
+        Adam([parameter], weight_bits=16, **wrong)
+    assert_array_equal(parameter.value, before[0])
+    assert parameter.version == before[1]
+    Adam([parameter], weight_bits=16)
+    assert_array_equal(parameter.value, F([4045 / MOST, -1]))  # rounded, and clipped
+
+
+def test_a_frozen_parameter_keeps_its_bits():
+    parameter = Parameter([0.12345679, -0.5], clip_value=1.0, binary=True)
+    parameter.trainable = False
+    adam = Adam([parameter], lr=0.0, weight_bits=16)
+    adam.step()
+    assert_array_equal(parameter.value, F([0.12345679, -0.5]))
+    parameter.trainable = True
+    parameter.grad[...] = 0
+    adam.step()
+    np.testing.assert_allclose(parameter.value * F(MOST), [4045, -16383.5], atol=1.1)
 
 
 def test_keeps_the_rest_in_float32():

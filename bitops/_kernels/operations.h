@@ -424,18 +424,17 @@ typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t
  * the lower half, for v the upper half of hash32(seed + place * 0x9e3779b9), so that the mean is
  * kept. Rounded to the nearest, v would never fall: a step changes it by less than its last bit.
  *   w may lie in memory as int16: weights in a unit that rate and clip have, too. Before the clip
- * they then get another step, and after it they become the whole number next to them, ties to even:
- *   w = w + ((random + 0.5) / 65536 - 0.5)
- * `random` is the sum of both halves of that hash without its carry, which is independent of either
- * half alone. */
+ * they then get a shift at random, and after it they become the whole number next to them, ties to
+ * even: w = w + ((random + 0.5) / 65536 - 0.5) `random` is the sum of both halves of that hash
+ * without its carry, which is independent of either half alone. */
 enum {
-    BITOPS_SHORT_CLIP = 32767, /* of int16 */
+    BITOPS_SHORT_MOST = 32767, /* of int16 */
     BITOPS_SHORT_NAN = -32768, /* stands for a NaN among them */
 };
 typedef struct bitops_adam_args {
     size_t rows, n;
     const float *g;               /* IN, where the driver does not make it */
-    void *w;                      /* IN, OUT, float32, or int16 with a clip of BITOPS_SHORT_CLIP */
+    void *w;                      /* IN, OUT, float32, or int16 with a clip of BITOPS_SHORT_MOST */
     void *m, *v;                  /* IN, OUT, float32, or bfloat16 in uint16_t */
     int short_weights, bfloat16;  /* whether w is int16; whether m and v are bfloat16 */
     uint32_t seed;                /* of the rounding of either */

@@ -23,7 +23,7 @@ static void test_adam(const bitops_isa *isa) {
             }
             for (size_t i = 0; is_short && i < all; i++)
                 ((int16_t *)x[0][1])[i] = ((int16_t *)x[1][1])[i] =
-                    (int16_t)((int)(i * 8191 % 65535) - BITOPS_SHORT_CLIP);
+                    (int16_t)((int)(i * 8191 % 65535) - BITOPS_SHORT_MOST);
             for (int b = 0; b < 2; b++) {
                 const bitops_adam_args args = {
                     .rows = 1,
@@ -39,7 +39,7 @@ static void test_adam(const bitops_isa *isa) {
                     .bfloat16 = turn % 2, /* m and v then fill half their memory */
                     .seed = (uint32_t)n,
                     .keep = offset % 2 ? 1 : 0.99f,
-                    .clip = is_short ? BITOPS_SHORT_CLIP : clip};
+                    .clip = is_short ? BITOPS_SHORT_MOST : clip};
                 nan[b] = (b ? generic : isa)->adam(&args, x[b][0] + offset, offset, n);
             }
             check(nan[0] == nan[1], "NaN", n, offset, turn);

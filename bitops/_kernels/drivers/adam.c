@@ -63,7 +63,7 @@ static void ask_for(const bitops_adam_args *step, size_t first, size_t n) {
     }
 }
 
-/* Takes the gradient of columns [col, col + n) of a part; returns 1 if a packed weight is NaN. */
+/* Takes the gradient of columns [col, col + n) of a part; returns 1 as adam does. */
 static int take(const bitops_isa *isa, const bitops_adam_args *step, const bitops_mixed_args *args,
                 const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
     const float *rows = bitops_lane_outputs(isa, args, p, col, n, s);

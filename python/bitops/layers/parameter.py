@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,9 +12,8 @@ import numpy as np
 from ..ops.array import BitArray, pack, unpack
 from ..ops.checks import as_float32, check_rate, plain_array, real_array
 
-SHORT_MOST = 32767  # of the int16 that `Parameter.shorts` keeps a value as
-_SHORT_NAN = -32768
-_BLOCK = 32768  # elements that are converted at a time, so that copies fit the cache
+SHORT_MOST, SHORT_NAN = 32767, -32768  # of the int16 that `Parameter.shorts` keeps a value as
+_PIECE = 32768  # elements that are converted at a time, so that copies fit the cache
 
 
 class DeferredGradient(Protocol):
@@ -41,6 +41,34 @@ class GradientProduct(DeferredGradient, Protocol):
     zero: int
     alpha: np.ndarray | None
     bias: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Shorts:
+    """Numbers of [-limit, limit] as int16, in units of limit / 32767; -32768 stands for NaN."""
+
+    limit: float
+    numbers: np.ndarray
+
+    @classmethod
+    def of(cls, value: np.ndarray, limit: float) -> _Shorts:
+        """Clip float32, and round them to the nearest, piece by piece."""
+        floats, numbers = value.reshape(-1), np.empty(value.size, np.int16)
+        for start in range(0, floats.size, _PIECE):
+            piece = slice(start, start + _PIECE)
+            scaled = np.rint(floats[piece] * np.float32(SHORT_MOST / limit))
+            np.clip(scaled, -SHORT_MOST, SHORT_MOST, out=scaled)
+            scaled[np.isnan(scaled)] = SHORT_NAN
+            numbers[piece] = scaled
+        return cls(limit, numbers.reshape(value.shape))
+
+    def floats(self) -> np.ndarray:
+        """Return the float32; `of` gives the same int16 again."""
+        value = self.numbers.astype(np.float32)
+        value *= np.float32(self.limit)
+        value /= np.float32(SHORT_MOST)
+        np.copyto(value, np.float32(np.nan), where=self.numbers == SHORT_NAN)
+        return value
 
 
 class Parameter:
@@ -95,9 +123,9 @@ class Parameter:
         binary: bool = False,
     ):
         numbers = as_float32(real_array("Parameter", "value", value))
-        # None while the value is that of the int16, or of the signs: `shorts`, `assign_signs`
-        self._value: np.ndarray | None = np.array(numbers, order="C")
-        self._shorts: tuple[float, np.ndarray] | None = None  # the clip value, and the int16
+        # one name, so that other threads see one way or another; None while it is that of the
+        # signs, see `assign_signs`
+        self._value: np.ndarray | _Shorts | None = np.array(numbers, order="C")
         self._grad = np.zeros(numbers.shape, np.float32)  # pages come at the first use
         self.deferred_gradient: DeferredGradient | None = None
         self.clip_value = clip_value
@@ -107,14 +135,13 @@ class Parameter:
         self._signs: tuple[int, BitArray] | None = None  # the version that they are of, and signs
 
     def __getstate__(self) -> dict[str, Any]:
-        made = {"_value": self._array(), "_shorts": None, "_signs": None, "grad": self.grad}
-        state = {**vars(self), **made}
+        state = {**vars(self), "_value": self._array(), "_signs": None, "grad": self.grad}
         del state["_grad"], state["deferred_gradient"]
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._shorts = None  # pickles from before have none
         vars(self).update({name: part for name, part in state.items() if name != "grad"})
+        self._signs = None
         self._value = _checked("value", self._value, self._value)
         self.grad = _checked("gradient", state["grad"], self._value)
 
@@ -157,48 +184,49 @@ class Parameter:
 
     @property
     def value(self) -> np.ndarray:
-        """Read-only view; change the parameter with `assign` or through `writable`."""
+        """Read-only view, or a copy while it is kept as bits or int16.
+
+        Change the parameter with `assign` or through `writable`.
+        """
         view = self._array().view()
         view.flags.writeable = False
         return view
 
     def _array(self) -> np.ndarray:
         """Return the value; a new array as long as it is kept as bits or int16."""
-        # once and in this order, as another thread may assign
-        value, shorts, signs = self._value, self._shorts, self._signs
+        value, signs = self._value, self._signs  # once, as another thread may assign
+        if isinstance(value, _Shorts):
+            return value.floats()
         if value is not None:
             return value
-        if shorts is not None:
-            return _from_shorts(*shorts)
         assert signs is not None
         return unpack(signs[1], dtype=np.float32)
 
     def writable(self) -> np.ndarray:
         """Return the array itself, to be changed in place at once; this counts as a change."""
         self._value = value = self._array()
-        self._shorts = None
         self.version += 1
         return value
 
     @property
     def may_be_short(self) -> bool:
-        """Whether `shorts` may keep the value: it is clipped, and only its signs are used."""
-        return self.binary and self.clip_value is not None and 0 < self.clip_value < np.inf
+        """Whether `shorts` may keep the value: that of binary weights which are clipped."""
+        # far from where float32 ends
+        return self.binary and self.clip_value is not None and 1e-30 <= self.clip_value <= 1e30
 
     def shorts(self) -> np.ndarray:
         """Return the value as int16, to be changed in place at once; this counts as a change.
 
         They are in units of clip_value / 32767, and -32768 stands for NaN. From now on the value is
-        theirs, in half the memory, rounded to the nearest, until someone calls `writable`.
+        theirs, in half the memory, clipped, and rounded to the nearest, until someone calls
+        `writable` or assigns to it. `may_be_short` tells for which parameters that is.
         """
-        shorts = self._shorts
-        if shorts is None or shorts[0] != self.clip_value:
+        kept = self._value
+        if not isinstance(kept, _Shorts) or kept.limit != self.clip_value:
             assert self.clip_value is not None
-            limit = float(self.clip_value)
-            self._shorts = shorts = limit, _to_shorts(limit, self._array())
-            self._value = None
+            self._value = kept = _Shorts.of(self._array(), float(self.clip_value))
         self.version += 1
-        return shorts[1]
+        return kept.numbers
 
     def assign(self, value) -> None:
         """Copy `value`, an array_like of the same shape, into the parameter."""
@@ -215,10 +243,10 @@ class Parameter:
         return known[1]
 
     def _packed(self) -> BitArray:
-        shorts = self._shorts
-        if shorts is None or (shorts[1] == _SHORT_NAN).any():  # which packing refuses as float32
-            return pack(self._array())
-        return pack(shorts[1])
+        kept = self._value
+        if isinstance(kept, _Shorts) and not (kept.numbers == SHORT_NAN).any():
+            return pack(kept.numbers)
+        return pack(self._array())  # which refuses NaN
 
     def assign_signs(self, signs: BitArray) -> None:
         """Set the value to the +-1 of bits of the same shape, packed along the last axis.
@@ -232,7 +260,7 @@ class Parameter:
             )
         self.version += 1
         self.adopt_signs(signs)
-        self._value = self._shorts = None
+        self._value = None
 
     def adopt_signs(self, signs: BitArray) -> None:
         """Cache signs of the present value that the caller has already packed."""
@@ -254,18 +282,18 @@ class Outline:
     Attributes
     ----------
     value : ndarray of float32, or BitArray
-        Shared with the parameter.
+        Shared with the parameter, unless that keeps it as int16.
     """
 
     def __init__(self, parameter: Parameter, *, signs: bool) -> None:
-        arrays = ("_value", "_shorts", "_grad", "deferred_gradient", "_signs")
+        arrays = ("_value", "_grad", "deferred_gradient", "_signs")
         self._settings = {n: v for n, v in vars(parameter).items() if n not in arrays}
         self.value: np.ndarray | BitArray = parameter.signs() if signs else parameter.value
 
     def parameter(self) -> Parameter:
         """Return the parameter, with a gradient of its own; it shares the value."""
         made = Parameter.__new__(Parameter)
-        vars(made).update(self._settings, _value=None, _shorts=None, _signs=None)
+        vars(made).update(self._settings, _value=None, _signs=None)
         made.grad = np.zeros(self.value.shape, np.float32)
         if isinstance(self.value, BitArray):
             made.adopt_signs(self.value)
@@ -280,27 +308,6 @@ def own_array(array: np.ndarray) -> np.ndarray:
     Joblib and other programs map large arrays of a pickle read-only, from a file or a message.
     """
     return array if array.flags.writeable and array.flags.aligned else np.array(array)
-
-
-def _to_shorts(limit: float, value: np.ndarray) -> np.ndarray:
-    """Round numbers of [-limit, limit] to int16, block by block."""
-    numbers, shorts = value.reshape(-1), np.empty(value.size, np.int16)
-    for start in range(0, numbers.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        scaled = np.rint(numbers[block] * np.float32(SHORT_MOST / limit))
-        np.clip(scaled, -SHORT_MOST, SHORT_MOST, out=scaled)
-        scaled[np.isnan(scaled)] = _SHORT_NAN
-        shorts[block] = scaled
-    return shorts.reshape(value.shape)
-
-
-def _from_shorts(limit: float, shorts: np.ndarray) -> np.ndarray:
-    """Return the float32 of int16; `_to_shorts` gives the same int16 again."""
-    value = shorts.astype(np.float32)
-    value *= np.float32(limit)
-    value /= np.float32(SHORT_MOST)
-    np.copyto(value, np.float32(np.nan), where=shorts == _SHORT_NAN)
-    return value
 
 
 def _checked(name: str, array: Any, value: Any) -> np.ndarray:

@@ -136,7 +136,7 @@ class Training(Protocol):
 
     @property
     def halves(self) -> bool:
-        """Whether latent weights and moments may be kept in 16 bits."""
+        """Whether moments, and clipped binary weights, may be kept in 16 bits."""
 
     @property
     def takes_start(self) -> bool:
@@ -161,7 +161,7 @@ class Stage:
     build : callable (job) -> Sequential
         Makes the network.
     optimizer : callable (model, lr, **state) -> Optimizer
-        `state` is empty, or has the bits of weights and moments of an `Adam`.
+        `state` is empty, or has the bits of moments and weights of an `Adam`.
     schedule : callable (lr) -> Schedule
         For a run of any length; a plan may name another.
     loss : callable (scores, labels) -> (value, gradient)
@@ -172,7 +172,8 @@ class Stage:
     rounds : bool
         Whether gradients are multiplied by bits, and may be rounded for that.
     halves : bool
-        Whether the optimizer is an `Adam`, which can keep weights and moments in 16 bits.
+        Whether the optimizer is an `Adam`, which can keep moments and clipped binary weights in 16
+        bits.
     """
 
     build: Callable[[Job], Sequential]

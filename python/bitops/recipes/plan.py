@@ -24,7 +24,7 @@ class Plan:
     depth: int = 3  # hidden layers of a fully connected network
     schedule: str = ""  # of the rate, one of `training.options.SCHEDULES`; "" is the stage's own
     gradients: str = "float32"  # of the backward products of binary layers, or one of GRADIENTS
-    half_state: bool = False  # the moments of Adam and its clipped latent weights in 16 bits
+    half_state: bool = False  # the moments of Adam, and clipped binary weights, in 16 bits
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
@@ -48,7 +48,9 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "depth": "depth {}".format,
     "schedule": lambda name: f"schedule {name}" if name else "a schedule of its own",
     "gradients": lambda kind: "exact gradients" if kind == "float32" else f"gradients as {kind}",
-    "half_state": lambda halves: "weights and moments in " + ("16 bits" if halves else "float32"),
+    "half_state": lambda halves: (
+        f"moments and clipped binary weights in {16 if halves else 32} bits"
+    ),
     "recalibrate": lambda n: f"recalibrated by {n:,} images" if n else "statistics of batches",
     "flip": lambda flips: "half of the images mirrored" if flips else "images as they are",
     "shift": lambda n: f"shifted by up to {n} pixel{'s' * (n > 1)}" if n else "images in place",

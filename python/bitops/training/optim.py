@@ -88,7 +88,11 @@ class Optimizer:
         self._decays = [id(p) in chosen for p in self.parameters]
         if weight_decay:
             self._warn_of_latent_weights()
+        self._prepare_values()
         self._moments = self._new_moments()
+
+    def _prepare_values(self) -> None:
+        """Change how parameters are kept, once all arguments are checked."""
 
     def _new_moments(self) -> list[tuple[np.ndarray, ...]]:
         dtype = np.dtype(_MOMENT_TYPES[self.moment_bits])
@@ -279,9 +283,10 @@ class Adam(Optimizer):
     moment_bits : {32, 16}
         16 keeps the moments as bfloat16, in half the memory, rounded at random.
     weight_bits : {32, 16}
-        16 keeps weights of which only the signs are used, and which are clipped, as int16 in units
-        of clip_value / 32767, in half the memory, rounded at random; others stay float32. They are
-        rounded to the nearest at once.
+        16 keeps binary weights that are clipped as int16 in units of clip_value / 32767, in half
+        the memory, rounded at random; others stay float32. They are clipped, and rounded to the
+        nearest, when the optimizer is made. Whoever reads `Parameter.value` gets a float32 copy, as
+        layers with scaled or stochastic weights do in each step.
 
     Notes
     -----
@@ -336,12 +341,13 @@ class Adam(Optimizer):
                 raise ValueError(f"[Adam] {name} must be 16 or 32, got {bits}")
             if bits != 32:  # settings of checkpoints from before have no such numbers
                 setattr(self, name, int(bits))
-        parameters = list(parameters)
-        for parameter in parameters:  # before there is memory for moments
-            if self._shortens(parameter) and parameter.trainable:
-                parameter.shorts()
         super().__init__(parameters, lr, **decay)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def _prepare_values(self) -> None:
+        for parameter in self.parameters:  # before there is memory for moments
+            if self._shortens(parameter) and parameter.trainable:
+                parameter.shorts()
 
     def _shortens(self, parameter: Parameter) -> bool:
         return self.weight_bits == 16 and parameter.may_be_short

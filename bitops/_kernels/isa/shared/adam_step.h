@@ -27,13 +27,23 @@ BITOPS_INLINE uint16_t to_bfloat16(float x, uint32_t random) {
     return (uint16_t)((bits + random) >> 16);
 }
 
+/* The bits of a NaN are set by a mask, since a branch would keep loops from becoming vectors. */
+BITOPS_INLINE float from_short(int16_t number) {
+    float x = (float)number;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits |= 0x7fc00000u & -(uint32_t)(number == BITOPS_SHORT_NAN);
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* What makes rounding to the nearest one that is up with the probability of what is cut off: in
  * (-1/2, 1/2); `random` has 16 bits. */
 BITOPS_INLINE float rounding_shift(uint32_t random) {
     return (float)(int32_t)random * 0x1p-16f + (0x1p-17f - 0.5f);
 }
 
-/* To the nearest, |x| <= BITOPS_SHORT_CLIP or NaN: the sum with 1.5 * 2^23 has the whole number in
+/* To the nearest, |x| <= BITOPS_SHORT_MOST or NaN: the sum with 1.5 * 2^23 has the whole number in
  * its lowest bits. No branch for NaN keeps a loop from becoming vectors, as with a cast. */
 BITOPS_INLINE int16_t to_short(float x) {
     const float sum = x + 0x1.8p23f;
@@ -47,11 +57,12 @@ BITOPS_INLINE int16_t to_short(float x) {
  * them, as far as the compiler knows. */
 BITOPS_INLINE int adam_steps(const bitops_adam_args *args, const float *restrict g, size_t first,
                              size_t n, const int short_weights, const int bfloat16) {
-    float *restrict w = (float *)args->w + first, *restrict m = (float *)args->m + first;
-    float *restrict v = (float *)args->v + first;
-    int16_t *restrict w_short = (int16_t *)args->w + first;
-    uint16_t *restrict m_half = (uint16_t *)args->m + first;
-    uint16_t *restrict v_half = (uint16_t *)args->v + first;
+    float *restrict w = short_weights ? NULL : (float *)args->w + first;
+    float *restrict m = bfloat16 ? NULL : (float *)args->m + first;
+    float *restrict v = bfloat16 ? NULL : (float *)args->v + first;
+    int16_t *restrict w_short = short_weights ? (int16_t *)args->w + first : NULL;
+    uint16_t *restrict m_half = bfloat16 ? (uint16_t *)args->m + first : NULL;
+    uint16_t *restrict v_half = bfloat16 ? (uint16_t *)args->v + first : NULL;
     const float beta1_rest = args->beta1_rest, beta2_rest = args->beta2_rest;
     const float eps = args->eps, rate = args->rate, keep = args->keep, clip = args->clip;
     uint32_t seed = args->seed + (uint32_t)first * NEXT_PLACE;
@@ -60,7 +71,7 @@ BITOPS_INLINE int adam_steps(const bitops_adam_args *args, const float *restrict
         const uint32_t random = short_weights || bfloat16 ? hash32(seed) : 0;
         const float mean_before = bfloat16 ? from_bfloat16(m_half[i]) : m[i];
         const float square_before = bfloat16 ? from_bfloat16(v_half[i]) : v[i];
-        const float weight = short_weights ? (float)w_short[i] : w[i];
+        const float weight = short_weights ? from_short(w_short[i]) : w[i];
         const float mean = mean_before + beta1_rest * (g[i] - mean_before);
         const float square = square_before + beta2_rest * (g[i] * g[i] - square_before);
         const float next = weight * keep - rate * (mean / (sqrtf(square) + eps));
