@@ -423,10 +423,11 @@ typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t
  * the step, away from 0 if their lower half exceeds 65,535 minus a random number of 16 bits: for m
  * the lower half, for v the upper half of hash32(seed + place * 0x9e3779b9), so that the mean is
  * kept. Rounded to the nearest, v would never fall: a step changes it by less than its last bit.
- *   w may lie in memory as int16: weights in a unit that rate and clip have, too. Before the clip
- * they then get a shift at random, and after it they become the whole number next to them, ties to
- * even: w = w + ((random + 0.5) / 65536 - 0.5) `random` is the sum of both halves of that hash
- * without its carry, which is independent of either half alone. */
+ * w may lie in memory as int16: weights in a unit that rate and clip have, too. They get a shift at
+ * random before the clip, and after it become the whole numbers next to them, ties to even:
+ *   w = w + ((random + 0.5) / 65536 - 0.5)
+ * Of 16 bits, too, `random` is the sum of both halves of that hash without its carry, which is
+ * independent of either half alone. */
 enum {
     BITOPS_SHORT_MOST = 32767, /* of int16 */
     BITOPS_SHORT_NAN = -32768, /* stands for a NaN among them */
