@@ -415,8 +415,19 @@ def test_a_client_is_needed():
 def test_steps_of_fewer_rows_than_shards_are_refused(client):
     with pytest.raises(ValueError, match="accumulate must be at most the 5 rows of a step, got 8"):
         distributed.fit(plain(), X, Y, client=client, batch_size=5)
-    with pytest.raises(ValueError, match="y and sample_weight must have the 110 rows of x"):
-        distributed.fit(plain(), da.from_array(X), Y[:9], client=client)
+    x = da.from_array(X)
+    with pytest.raises(ValueError, match="y must have the 110 rows of x"):
+        distributed.fit(plain(), x, Y[:9], client=client)
+    for weight, words in (
+        (np.ones(9), r"sample_weight must have shape \(110,\), got \(9,\)"),
+        (np.full(110, np.nan), "sample_weight must be finite and >= 0, got nan"),
+        (np.full(110, -1), "sample_weight must be finite and >= 0, got -1"),
+        (np.zeros(110), "weights must be above 0 for some of the rows, got 0 for all"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            distributed.fit(plain(), x, Y, client=client, sample_weight=weight)
+        with pytest.raises(ValueError, match=words):
+            distributed.fit(plain(), X, Y, client=client, sample_weight=weight)
 
 
 def test_one_two_and_four_workers_give_the_same_bits(client):

@@ -27,6 +27,7 @@ from ..training.loop import fit as train
 from ..training.options import as_callbacks
 from ..training.run import History, Run
 from ..training.streams import Batch
+from ..training.targets import as_sample_weight, check_any_weight
 from . import shards as tasks
 from .compression import KINDS, Code, Kind
 from .graphs import current_client, with_large_graphs
@@ -312,14 +313,14 @@ class _Rows:
         if np.isnan(x.shape[0]):
             raise ValueError(f"[{where}] x must have chunks of known sizes, got {x.shape}")
         arrays = [np.asarray(client.compute(y).result() if dask.is_dask_collection(y) else y)]
+        if arrays[0].ndim < 1 or len(arrays[0]) != len(x):
+            raise ValueError(
+                f"[{where}] y must have the {len(x)} rows of x, got shape {arrays[0].shape}"
+            )
         if options.get("sample_weight") is not None:
-            arrays.append(np.asarray(options.pop("sample_weight")))
-        for array in arrays:
-            if array.ndim < 1 or len(array) != len(x):
-                raise ValueError(
-                    f"[{where}] y and sample_weight must have the {len(x)} rows of x, "
-                    f"got shape {array.shape}"
-                )
+            weight = options.pop("sample_weight")
+            arrays.append(as_sample_weight(where, "sample_weight", weight, len(x)))
+            check_any_weight(where, arrays[1])
         size = check_integer("fit", "batch_size", options.get("batch_size", 100), 1)
         rng = copy.deepcopy(as_generator("fit", options.get("seed", 0)))
         return cls(client, x, arrays, min(size, len(x)), rng)

@@ -34,7 +34,7 @@ from .run import Augment, Data, Epoch, Loss, Trainable
 from .schedules import CosineDecay, ExponentialDecay, Halving, OneCycle, Schedule, StepDecay
 from .scores import METRICS, Metric, metric_named, needs_classes
 from .streams import Batch, Stream
-from .targets import Targets, as_sample_weight, labels_of, targets_of
+from .targets import Targets, as_sample_weight, check_any_weight, labels_of, targets_of
 
 __all__ = [
     "LOSSES",
@@ -274,8 +274,8 @@ class Sources:
         x, y = as_data(self.model, self.targets, x, y, may_change=self.may_change)
         self._check_rows(x, min(batch_size, len(y)))
         weight = self._weight(y, sample_weight)
-        if weight is not None and not weight.any():
-            raise ValueError("[fit] weights must be above 0 for some of the rows, got 0 for all")
+        if weight is not None:
+            check_any_weight("fit", weight)
         return Source((x, y), weight)
 
     def of_batches(self, batches: Any, steps: Any, prefetch: int) -> Source:

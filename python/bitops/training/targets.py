@@ -23,7 +23,16 @@ import numpy as np
 from ..layers.inputs import as_labels, is_finite
 from ..ops.checks import as_float32, real_array
 
-__all__ = ["TARGETS", "Targets", "as_sample_weight", "labels_of", "measured", "takes", "targets_of"]
+__all__ = [
+    "TARGETS",
+    "Targets",
+    "as_sample_weight",
+    "check_any_weight",
+    "labels_of",
+    "measured",
+    "takes",
+    "targets_of",
+]
 
 _TOLERANCE = 1e-3  # of a sum of probabilities: float16 is off by as much
 
@@ -93,6 +102,12 @@ def as_sample_weight(where: str, name: str, weight: Any, rows: int) -> np.ndarra
         wrong = weights[~(weights >= 0) | np.isinf(weights)][0]
         raise ValueError(f"[{where}] {name} must be finite and >= 0, got {wrong}")
     return weights
+
+
+def check_any_weight(where: str, weight: np.ndarray) -> None:
+    """Refuse rows of which none counts."""
+    if not weight.any():
+        raise ValueError(f"[{where}] weights must be above 0 for some of the rows, got 0 for all")
 
 
 def _check_labels(where: str, name: str, y: Any, rows: int | None, features: int | None):
