@@ -194,7 +194,7 @@ def measure(
     rng = np.random.default_rng(0)
     x, labels = rng.integers(0, 256, (batch, *shape), np.uint8), rng.integers(0, 10, batch)
     ours = {side: Ours(make(), *settings) for side, settings in OURS.items()}
-    start = ours["all 16"].model.state()  # of which the others can be, too
+    start = ours["all 16"].model.state()  # as int16 can hold it, so that all start alike
     for each in ours.values():
         each.model.restore(start)
     twin = TorchTwin(torch, ours["bitops"].model)

@@ -426,7 +426,7 @@ typedef void bitops_turn_32_fn(const void *in, size_t ld_in, size_t rows, size_t
  * w may lie in memory as int16: weights in a unit that rate and clip have, too. They get a shift at
  * random before the clip, and after it become the whole numbers next to them, ties to even:
  *   w = w + ((random + 0.5) / 65536 - 0.5)
- * Of 16 bits, too, `random` is the sum of both halves of that hash without its carry, which is
+ * `random`, also of 16 bits, is the sum of both halves of that hash without its carry, which is
  * independent of either half alone. */
 enum {
     BITOPS_SHORT_MOST = 32767, /* of int16 */

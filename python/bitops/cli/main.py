@@ -89,11 +89,11 @@ def is_closed_pipe(error: BaseException) -> bool:
 
 @contextmanager
 def warnings_in_a_line(command: str) -> Iterator[None]:
-    """Show warnings of the package as errors are, not at a line of its source."""
+    """Show warnings of the package, which begin with "[", as errors are, not at a line of it."""
     usual = warnings.formatwarning
 
     def show(message, category, filename, lineno, line=None) -> str:
-        if category is not UserWarning:
+        if category is not UserWarning or not str(message).startswith("["):
             return usual(message, category, filename, lineno, line)
         return f"bitops {command}: warning: {printable(message)}\n"
 

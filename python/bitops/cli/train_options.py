@@ -59,9 +59,9 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         "--half-state",
         action="store_true",
         default=None,
-        help="keep the moments of Adam, and latent weights that are clipped and used by their "
-        "signs, in 16 bits: half their memory, for steps that may take longer; other weights, as "
-        "those of xnor, bwn and dorefa, stay float32",
+        help="keep the moments of Adam, and binary weights that are clipped, in 16 bits: half "
+        "their memory, for steps that may take longer; other weights, as those of xnor, bwn and "
+        "dorefa, stay float32",
     )
     parser.add_argument(
         "--recalibrate",

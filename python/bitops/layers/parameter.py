@@ -56,7 +56,8 @@ class _Shorts:
         floats, numbers = value.reshape(-1), np.empty(value.size, np.int16)
         for start in range(0, floats.size, _PIECE):
             piece = slice(start, start + _PIECE)
-            scaled = np.rint(floats[piece] * np.float32(SHORT_MOST / limit))
+            with np.errstate(over="ignore"):  # infinity is clipped, too
+                scaled = np.rint(floats[piece] * np.float32(SHORT_MOST / limit))
             np.clip(scaled, -SHORT_MOST, SHORT_MOST, out=scaled)
             scaled[np.isnan(scaled)] = SHORT_NAN
             numbers[piece] = scaled
@@ -211,7 +212,7 @@ class Parameter:
     @property
     def may_be_short(self) -> bool:
         """Whether `shorts` may keep the value: that of binary weights which are clipped."""
-        # far from where float32 ends
+        # so that a unit, and 32767 / clip_value, are normal numbers of float32
         return self.binary and self.clip_value is not None and 1e-30 <= self.clip_value <= 1e30
 
     def shorts(self) -> np.ndarray:
@@ -282,7 +283,7 @@ class Outline:
     Attributes
     ----------
     value : ndarray of float32, or BitArray
-        Shared with the parameter, unless that keeps it as int16.
+        Shared with the parameter, unless that keeps it as bits or int16.
     """
 
     def __init__(self, parameter: Parameter, *, signs: bool) -> None:

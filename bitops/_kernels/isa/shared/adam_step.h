@@ -44,7 +44,8 @@ BITOPS_INLINE float rounding_shift(uint32_t random) {
 }
 
 /* To the nearest, |x| <= BITOPS_SHORT_MOST or NaN: the sum with 1.5 * 2^23 has the whole number in
- * its lowest bits. No branch for NaN keeps a loop from becoming vectors, as with a cast. */
+ * its lowest bits, and what is chosen for NaN are integers. With a cast, compilers would make a
+ * branch of the choice, and no vectors of the loop. */
 BITOPS_INLINE int16_t to_short(float x) {
     const float sum = x + 0x1.8p23f;
     int32_t bits;
