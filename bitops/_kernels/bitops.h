@@ -92,6 +92,7 @@ typedef struct bitops_isa {
     bitops_peak_f32_fn *peak_f32;
     bitops_quantize_f32_fn *quantize_f32;
     bitops_affine_f32_fn *affine_f32;
+    bitops_scale_i32_fn *scale_i32;
     bitops_larger_f32_fn *larger_f32;
     bitops_conv_f32_fn *conv_f32;     /* or NULL */
     bitops_port_bound_fn *port_bound; /* or NULL */

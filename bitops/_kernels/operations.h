@@ -529,6 +529,11 @@ typedef void bitops_quantize_f32_fn(const float *x, size_t n, float scale, uint3
 typedef void bitops_affine_f32_fn(const float *x, size_t rows, size_t n, const float *alpha,
                                   const float *bias, int relu, float *y);
 
+/* n sums, int32, become numbers, float32, in place: (sum [- surplus]) [* alpha] [+ bias], each step
+ * rounded to float32. Arrays have n entries, or are NULL. */
+typedef void bitops_scale_i32_fn(void *row, size_t n, const int32_t *surplus, const float *alpha,
+                                 const float *bias);
+
 /* y = the larger of y and x, x if they are equal (as zeros may be), NaN if one is NaN. */
 typedef void bitops_larger_f32_fn(const float *x, size_t n, float *y);
 

@@ -353,6 +353,28 @@ static void test_affine_f32(const bitops_isa *isa) {
         }
 }
 
+static void test_scale_i32(const bitops_isa *isa) {
+    for (size_t s = 0; s < BIT_SIZES; s++)
+        for (unsigned options = 0; options < 8; options++) {
+            const size_t n = bit_sizes[s];
+            float *scales = input(0, 2 * n * sizeof(float));
+            int32_t *surplus = input(1, n * sizeof *surplus);
+            fill_numbers(scales, 2 * n, s);
+            const outputs out = make_outputs(n * sizeof(float), n % 16 * sizeof(float));
+            for (size_t i = 0; i < n; i++) {
+                surplus[i] = (int32_t)(i * 7919) - 4000;
+                const int32_t sum = (int32_t)(i * i * 104729 % 2147480000) - 1073740000;
+                memcpy((char *)out.got + i * sizeof sum, &sum, sizeof sum);
+                memcpy((char *)out.want + i * sizeof sum, &sum, sizeof sum);
+            }
+            for (int b = 0; b < 2; b++)
+                (b ? generic : isa)
+                    ->scale_i32(b ? out.want : out.got, n, options & 1 ? surplus : NULL,
+                                options & 2 ? scales : NULL, options & 4 ? scales + n : NULL);
+            check_outputs(n, options, s);
+        }
+}
+
 static void test_larger_f32(const bitops_isa *isa) {
     for (size_t s = 0; s < BIT_SIZES; s++) {
         const size_t n = bit_sizes[s];
@@ -457,6 +479,7 @@ const named_test pack_tests[] = {
     {"sum_columns", test_sum_columns},
     {"mean_windows", test_mean_windows},
     {"affine_f32", test_affine_f32},
+    {"scale_i32", test_scale_i32},
     {"larger_f32", test_larger_f32},
     {NULL, NULL},
 };

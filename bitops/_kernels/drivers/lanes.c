@@ -63,9 +63,9 @@ static size_t group_columns(const bitops_mixed_args *args, int threads) {
     return threads == 1 ? most : min_size(most, max_size(share, LEAST_COLUMNS));
 }
 
-/* Tiles write whole blocks of sums. */
+/* Tiles write whole blocks of sums, and outputs of whole blocks take their place. */
 static size_t scratch_columns(const bitops_mixed_args *args) {
-    return round_up(min_size(args->n, LANE_COLUMNS), args->is_float ? LINE_WORDS : LANE_OUTPUTS);
+    return round_up(min_size(args->n, LANE_COLUMNS), LANE_OUTPUTS);
 }
 
 /* Distance of the copied words of a column: not a power of two. */
@@ -249,14 +249,13 @@ static void sum_tiles(const bitops_isa *isa, const bitops_mixed_args *args, cons
     }
 }
 
-static const float *tile_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
-                                 const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
-    const size_t last = ceil_div(args->k, TILE_BITS) - 1;
-    int32_t *rows = s->wide + (last ? BITOPS_TILE_ROWS * col : 0);
-    add_tiles(isa, args, p, last, col, n, rows, s);
+/* Makes them in `rows`, which has the sums of the blocks before, if there are any. */
+static float *tile_outputs(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
+                           size_t col, size_t n, int32_t *rows, const lane_scratch *s) {
+    add_tiles(isa, args, p, ceil_div(args->k, TILE_BITS) - 1, col, n, rows, s);
     for (size_t r = 0; r < p->m; r++)
-        scale_sums(args, rows + r * LANE_OUTPUTS, p->j + col, n);
-    return (const float *)rows;
+        scale_sums(isa, args, rows + r * LANE_OUTPUTS, p->j + col, n);
+    return (float *)rows;
 }
 
 void bitops_lane_sums(const bitops_isa *isa, const bitops_mixed_args *args, const lane_part *p,
@@ -273,16 +272,36 @@ int bitops_lanes_keep_words(const bitops_mixed_args *args) {
     return bitops_words(args->k) <= GROUP_WORDS;
 }
 
+/* Those of columns from col on, rows side by side. */
+static void *sums_from(const bitops_mixed_args *args, size_t col, const lane_scratch *s) {
+    const size_t at = lanes_of(args) * col;
+    return args->is_float ? (void *)((float *)s->sums + at) : s->wide + at;
+}
+
 const float *bitops_lane_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
                                  const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
-    if (uses_tiles(isa, args))
-        return tile_outputs(isa, args, p, col, n, s);
-    const size_t all = lanes_of(args) * col;
-    const void *sums = args->is_float ? (void *)((float *)s->sums + all) : s->wide + all;
-    isa->turn_32(sums, lanes_of(args), n, p->m, s->outputs, LANE_OUTPUTS);
+    if (uses_tiles(isa, args)) {
+        const size_t earlier = args->k > TILE_BITS ? BITOPS_TILE_ROWS * col : 0;
+        return tile_outputs(isa, args, p, col, n, s->wide + earlier, s);
+    }
+    isa->turn_32(sums_from(args, col, s), lanes_of(args), n, p->m, s->outputs, LANE_OUTPUTS);
     for (size_t r = 0; r < p->m; r++)
-        scale_sums(args, (float *)s->outputs + r * LANE_OUTPUTS, p->j + col, n);
+        scale_sums(isa, args, (float *)s->outputs + r * LANE_OUTPUTS, p->j + col, n);
     return (const float *)s->outputs;
+}
+
+const float *bitops_lane_rows(const bitops_isa *isa, const bitops_mixed_args *args,
+                              const lane_part *p, const lane_scratch *s) {
+    for (size_t col = 0; col < p->n; col += LANE_OUTPUTS) {
+        const size_t n = min_size(LANE_OUTPUTS, p->n - col);
+        void *sums = sums_from(args, col, s);
+        if (uses_tiles(isa, args))
+            tile_outputs(isa, args, p, col, n, sums, s);
+        else
+            memcpy(sums, bitops_lane_outputs(isa, args, p, col, n, s),
+                   p->m * LANE_OUTPUTS * sizeof(float));
+    }
+    return sums_from(args, 0, s);
 }
 
 /* Columns [col, col + n) of the sums of a part become outputs. */

@@ -80,7 +80,7 @@ static void run_tile(const bitops_isa *isa, const bitops_mixed_args *args, bitop
         isa->lookup_u8(tile);
     if (last)
         for (size_t r = 0; r < tile->rows; r++)
-            scale_sums(args, c + r * args->n * sizeof(float), col, tile->n);
+            scale_sums(isa, args, c + r * args->n * sizeof(float), col, tile->n);
 }
 
 /* The panel of the columns from col on, from word p of k on, among those of all of w. */

@@ -26,10 +26,10 @@ static way choose(const bitops_isa *isa, const bitops_mixed_args *args) {
 }
 
 /* The outputs of an empty k. */
-static void store_zeros(const bitops_mixed_args *args) {
+static void store_zeros(const bitops_isa *isa, const bitops_mixed_args *args) {
     memset(args->c, 0, args->m * args->n * sizeof(float));
     for (size_t i = 0; i < args->m; i++)
-        scale_sums(args, (float *)args->c + i * args->n, 0, args->n);
+        scale_sums(isa, args, (float *)args->c + i * args->n, 0, args->n);
 }
 
 size_t bitops_surplus_size(const bitops_mixed_args *args) {
@@ -85,7 +85,7 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
     if (args->m == 0 || args->n == 0)
         return;
     if (args->k == 0) {
-        store_zeros(args);
+        store_zeros(isa, args);
         return;
     }
     const size_t surplus = surplus_size(isa, args);

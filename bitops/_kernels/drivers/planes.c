@@ -118,9 +118,9 @@ static void pack_block(const bitops_isa *isa, const planes_plan *plan,
 }
 
 /* Sums the mismatches, n to a row, of row i of a block; its outputs begin at (row, col). */
-static void combine_row(const planes_plan *plan, const bitops_mixed_args *args,
-                        const int32_t *counts, size_t rows, size_t i, size_t n, size_t row,
-                        size_t col) {
+static void combine_row(const bitops_isa *isa, const planes_plan *plan,
+                        const bitops_mixed_args *args, const int32_t *counts, size_t rows, size_t i,
+                        size_t n, size_t row, size_t col) {
     const int32_t top = (int32_t)((1u << plan->planes) - 1), k = (int32_t)args->k;
     int32_t *c = (int32_t *)args->c + row * args->n + col;
     const int32_t *ones = counts + plan->planes * rows * n;
@@ -131,16 +131,16 @@ static void combine_row(const planes_plan *plan, const bitops_mixed_args *args,
         for (size_t j = 0; j < n; j++)
             c[j] -= d[j] << b;
     }
-    scale_sums(args, c, col, n);
+    scale_sums(isa, args, c, col, n);
 }
 
-static void combine_block(const planes_plan *plan, const bitops_mixed_args *args,
-                          const int32_t *counts, size_t first, size_t rows, size_t j, size_t n,
-                          int n_threads) {
+static void combine_block(const bitops_isa *isa, const planes_plan *plan,
+                          const bitops_mixed_args *args, const int32_t *counts, size_t first,
+                          size_t rows, size_t j, size_t n, int n_threads) {
     const int threads = bitops_share((double)rows * (double)n, THREAD_WORK, n_threads);
     BITOPS_PARALLEL_FOR(threads, schedule(static))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)rows; i++)
-        combine_row(plan, args, counts, rows, (size_t)i, n, first + (size_t)i, j);
+        combine_row(isa, plan, args, counts, rows, (size_t)i, n, first + (size_t)i, j);
 }
 
 void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
@@ -157,7 +157,7 @@ void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args
             gemm.a = words;
             gemm.store.c = counts;
             bitops_gemm(isa, &gemm, words + gemm_at(&plan), n_threads);
-            combine_block(&plan, args, counts, i, rows, j, n, n_threads);
+            combine_block(isa, &plan, args, counts, i, rows, j, n, n_threads);
         }
     }
 }

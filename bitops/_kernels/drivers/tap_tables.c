@@ -152,7 +152,7 @@ static void run_line(const conv *c, size_t image, size_t y, const lines *l) {
                 add_run(c, &tile, y * im->stride_y + ky * im->dilation_y, x, ky, kx,
                         min_size(c->run_taps, im->kernel_width - kx), l, sums);
         for (size_t r = 0; r < tile.rows; r++)
-            scale_sums(c->args, sums + r * n, 0, n);
+            scale_sums(c->isa, c->args, sums + r * n, 0, n);
     }
 }
 

@@ -173,7 +173,7 @@ static void store_outputs(const conv *c, size_t rows, size_t col, size_t n, cons
         int32_t *sums = s->sums + j * BITOPS_TILE_ROWS;
         const size_t count = min_size(BITOPS_TILE_COLUMNS, n - j);
         for (size_t r = 0; r < rows; r++, sums += BITOPS_TILE_COLUMNS) {
-            scale_sums(c->args, sums, col + j, count);
+            scale_sums(c->isa, c->args, sums, col + j, count);
             memcpy(c_out + r * c->args->n + col + j, sums, count * sizeof *sums);
         }
     }
