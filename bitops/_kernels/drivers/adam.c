@@ -4,7 +4,7 @@
  * moments in bfloat16, 4 less with weights in int16), a square root and a division. A span is
  * packed while its new weights are still in the first-level cache.
  *
- * A gradient that is a product comes in pieces, 32 or 64 rows of 128 columns, summed with rows in
+ * A gradient that is a product comes in parts, 32 or 64 rows of 1024 columns, summed with rows in
  * lanes (lanes.c), and never leaves the cache: 24 bytes of traffic, or 12 if all is in 16 bits.
  * With a matrix of the gradient between the two it would be 36. */
 #include "bitops.h"
@@ -17,7 +17,7 @@ enum {
     SPAN_WORDS = 16, /* 4 arrays of 1024 elements, 16 KiB */
     SPAN = SPAN_WORDS * BITOPS_WORD_BITS,
     THREAD_ELEMENTS = 1 << 15, /* below, one thread is as fast */
-    AHEAD = 4,                 /* rows of a piece whose numbers are asked for */
+    AHEAD = 2,                 /* pieces of a product whose numbers are asked for */
     LINE = 64 / sizeof(float),
 };
 
@@ -63,22 +63,36 @@ static void ask_for(const bitops_adam_args *step, size_t first, size_t n) {
     }
 }
 
-/* Takes the gradient of columns [col, col + n) of a part; returns 1 as adam does. */
-static int take(const bitops_isa *isa, const bitops_adam_args *step, const bitops_mixed_args *args,
-                const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
-    const float *rows = bitops_lane_outputs(isa, args, p, col, n, s);
-    const size_t first = p->i * step->n + p->j + col, k_words = bitops_words(step->n);
+/* Where a piece of a part begins, LANE_OUTPUTS columns of a row, or fewer at its end. */
+typedef struct piece {
+    size_t row, col;
+} piece;
+
+static void go_on(const lane_part *p, piece *at) {
+    at->col += LANE_OUTPUTS;
+    if (at->col >= p->n)
+        *at = (piece){.row = at->row + 1};
+}
+
+/* Rows of a group one after the other: lines of memory in their order are found ahead. Returns 1 as
+ * adam does. */
+static int take_rows(const bitops_isa *isa, const bitops_adam_args *step, const lane_part *p,
+                     size_t lanes, const float *outputs) {
+    const size_t k_words = bitops_words(step->n), first = p->i * step->n + p->j;
+    piece next = {0};
     int any_nan = 0;
-    for (size_t r = 0; r < min_size(AHEAD, p->m); r++)
-        ask_for(step, first + r * step->n, n);
-    for (size_t r = 0; r < p->m; r++) {
-        const size_t at = first + r * step->n;
-        if (r + AHEAD < p->m)
-            ask_for(step, at + AHEAD * step->n, n);
+    for (int i = 0; i < AHEAD; i++)
+        go_on(p, &next);
+    for (piece at = {0}; at.row < p->m; go_on(p, &at), go_on(p, &next)) {
+        const float *g = outputs + lanes * at.col + LANE_OUTPUTS * at.row;
         uint64_t *words = step->words;
         if (words)
-            words += (p->i + r) * k_words + (p->j + col) / BITOPS_WORD_BITS;
-        any_nan |= take_span(isa, step, rows + r * LANE_OUTPUTS, at, n, words);
+            words += (p->i + at.row) * k_words + (p->j + at.col) / BITOPS_WORD_BITS;
+        if (next.row < p->m)
+            ask_for(step, first + next.row * step->n + next.col,
+                    min_size(LANE_OUTPUTS, p->n - next.col));
+        any_nan |= take_span(isa, step, g, first + at.row * step->n + at.col,
+                             min_size(LANE_OUTPUTS, p->n - at.col), words);
     }
     return any_nan;
 }
@@ -86,11 +100,8 @@ static int take(const bitops_isa *isa, const bitops_adam_args *step, const bitop
 /* A group of rows x a group of columns, whose first one begins a word. */
 static int take_part(const bitops_isa *isa, const bitops_adam_args *step,
                      const bitops_mixed_args *args, const lane_part *p, const lane_scratch *s) {
-    int any_nan = 0;
     bitops_lane_sums(isa, args, p, s);
-    for (size_t col = 0; col < p->n; col += LANE_OUTPUTS)
-        any_nan |= take(isa, step, args, p, col, min_size(LANE_OUTPUTS, p->n - col), s);
-    return any_nan;
+    return take_rows(isa, step, p, lanes_of(args), bitops_lane_rows(isa, args, p, s));
 }
 
 size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads) {
