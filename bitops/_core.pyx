@@ -205,6 +205,11 @@ def live_blocks():
     return c.bitops_live_blocks()
 
 
+def keep_freed(bint keep):
+    """Let the C library keep freed memory or not, in the whole process; glibc only."""
+    c.bitops_keep_freed(keep)
+
+
 cdef int check_kind(int kind) except -1:
     if kind != c.BITOPS_MEMORY and kind != c.BITOPS_THREAD:
         raise ValueError(f"[_core] kind must be MEMORY or THREAD, got {kind}")

@@ -93,6 +93,7 @@ cdef extern from "bitops.h" nogil:
     void *bitops_allocate(size_t size) noexcept
     void bitops_free(void *block) noexcept
     long bitops_live_blocks() noexcept
+    void bitops_keep_freed(int keep) noexcept
     ctypedef enum bitops_request:
         BITOPS_MEMORY
         BITOPS_THREAD

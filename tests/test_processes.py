@@ -4,6 +4,7 @@ Each case runs in an interpreter of its own; time limits are a guard against dea
 """
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bitops.training.process import SETTINGS
 from conftest import no_sanitizer
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -328,3 +330,53 @@ for i, call in enumerate(refused_calls()):
     assert resident() - before < 400_000, (i, resident() - before)
 """
     check(tmp_path, code)
+
+
+# A block above 32 MiB, and what of the memory is the heap, which grows where blocks are kept.
+KEPT = """
+from bitops.layers import BinaryDense, Sequential
+from bitops.training import Callback, fit
+
+def lies_in_heap():
+    block = np.empty(40 << 20, np.uint8)
+    for line in open("/proc/self/maps"):
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= block.ctypes.data < last:
+            return "[heap]" in line
+
+class Look(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_epoch(self, run):
+        self.seen.append(lies_in_heap())
+
+def train(callback, epochs=1):
+    model = Sequential(BinaryDense(64, 2, seed=0))
+    x = np.ones((4, 64), np.float32)
+    fit(model, x, [0, 1, 0, 1], epochs=epochs, verbose=0, callbacks=[callback])
+
+class Nest(Look):
+    def on_epoch(self, run):
+        train(Look())
+        super().on_epoch(run)
+
+look, nest = Look(), Nest()
+before = lies_in_heap()
+train(look, epochs=2)
+train(nest)
+print(before, *look.seen, *nest.seen, lies_in_heap())
+"""
+
+
+@needs_proc
+@no_sanitizer
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("setting", (None, "MALLOC_TRIM_THRESHOLD_"))
+def test_freed_memory_is_kept_during_a_training(tmp_path, monkeypatch, setting):
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    if setting:
+        monkeypatch.setenv(setting, str(1 << 25))
+    kept = setting is None
+    assert check(tmp_path, KEPT).split() == [str(x) for x in (False, kept, kept, kept, False)]

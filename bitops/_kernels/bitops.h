@@ -125,6 +125,10 @@ void bitops_free(void *block); /* NULL too */
 /* Blocks that were allocated and not freed. */
 long bitops_live_blocks(void);
 
+/* Lets the C library keep all memory that is freed, or, if it is 0 again, hand it back to the system
+ * as it otherwise would. Of glibc alone, and of the whole process. */
+void bitops_keep_freed(int keep);
+
 /* What the system may refuse. */
 typedef enum bitops_request {
     BITOPS_MEMORY, /* a block */

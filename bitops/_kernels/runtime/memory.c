@@ -3,6 +3,9 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 enum { LINE = 64 };
 
@@ -64,3 +67,21 @@ void bitops_free(void *block) {
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
     free(((void **)block)[-1]);
 }
+
+#ifdef __GLIBC__
+/* glibc maps blocks from a size on that follows the largest one freed, but is never above 32 MiB,
+ * and trims the heap from twice that size on. To set either ends that, so the highest is set. */
+enum { MIB = 1 << 20, MOST_MAPPED = 1 << 16, LEAST_MAPPED = 32 * MIB, LEAST_TRIMMED = 64 * MIB };
+
+void bitops_keep_freed(int keep) {
+    mallopt(M_MMAP_MAX, keep ? 0 : MOST_MAPPED);
+    mallopt(M_TRIM_THRESHOLD, keep ? -1 : LEAST_TRIMMED);
+    mallopt(M_MMAP_THRESHOLD, LEAST_MAPPED);
+    if (!keep)
+        malloc_trim(0);
+}
+#else
+void bitops_keep_freed(int keep) {
+    (void)keep;
+}
+#endif

@@ -37,7 +37,7 @@ from .options import (
     describe_seed,
     warn_of_frozen,
 )
-from .process import held_interrupts, one_pool
+from .process import held_interrupts, kept_memory, one_pool
 from .progress import progress_of
 from .run import Augment, Epoch, History, Loss, Position, Run, Trainable, choose_monitor
 from .schedules import Schedule, goes_by_step
@@ -278,7 +278,12 @@ def _train(run: Run, callbacks: list[Callback], verbose: int, blas: bool | None)
     keepers = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     others = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     callbacks = [*others, *keepers]
-    with held_interrupts() as interrupted, one_pool(blas), progress_of(run, verbose) as progress:
+    with (
+        held_interrupts() as interrupted,
+        one_pool(blas),
+        kept_memory(),
+        progress_of(run, verbose) as progress,
+    ):
         for callback in callbacks:
             callback.check(run)
         for callback in callbacks:
