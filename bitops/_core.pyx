@@ -321,8 +321,8 @@ def transpose(const uint64_t[:, :, ::1] words, uint64_t[:, :, ::1] words_out):
         return
     workspace = make_scratch(c.bitops_transpose_workspace_size(n_threads))
     with nogil:
-        c.bitops_transpose(&words[0, 0, 0], words.shape[0], rows, columns, &words_out[0, 0, 0],
-                           workspace.start, &stop, n_threads)
+        c.bitops_transpose(c.bitops_isa_active(), &words[0, 0, 0], words.shape[0], rows, columns,
+                           &words_out[0, 0, 0], workspace.start, &stop, n_threads)
     check_stop(&stop)
 
 

@@ -111,8 +111,8 @@ cdef extern from "bitops.h" nogil:
                             size_t n, const float *threshold, const uint64_t *flip,
                             uint64_t *words_out, bitops_stop *stop, int n_threads) noexcept
     size_t bitops_transpose_workspace_size(int n_threads) noexcept
-    void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
-                          uint64_t *words_out, void *workspace, bitops_stop *stop,
+    void bitops_transpose(const bitops_isa *isa, const uint64_t *words, size_t outer, size_t rows,
+                          size_t columns, uint64_t *words_out, void *workspace, bitops_stop *stop,
                           int n_threads) noexcept
     void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                             size_t rows, size_t n, void *x_out, bitops_stop *stop,
@@ -224,8 +224,8 @@ cdef extern from "bitops.h" nogil:
     enum: BITOPS_RANKED_BITS
     enum: BITOPS_MAJORITY_ROWS
     size_t bitops_lines_size(size_t n, size_t k_words) noexcept
-    void bitops_make_lines(const uint64_t *w, size_t ldw, size_t n, size_t k_words,
-                           uint64_t *lines_out, bitops_stop *stop) noexcept
+    void bitops_make_lines(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                           size_t k_words, uint64_t *lines_out, bitops_stop *stop) noexcept
     int bitops_lines_pay(const bitops_gemm_args *args) noexcept
     size_t bitops_topk_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                       size_t count, int n_threads) noexcept

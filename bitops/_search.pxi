@@ -70,8 +70,8 @@ cdef class Lines:
         self.words = <const uint64_t *>self.memory.start
         if self.n and self.k_words:
             with nogil:
-                c.bitops_make_lines(&w[0, 0], self.k_words, self.n, self.k_words,
-                                    <uint64_t *>self.words, &stop)
+                c.bitops_make_lines(c.bitops_isa_active(), &w[0, 0], self.k_words, self.n,
+                                    self.k_words, <uint64_t *>self.words, &stop)
         check_stop(&stop)
 
     def __reduce__(self):

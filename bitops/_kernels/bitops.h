@@ -53,6 +53,7 @@ typedef struct bitops_isa {
     bitops_mirror_words_fn *mirror_words;
     bitops_shift_words_fn *shift_words;
     bitops_roll_rows_fn *roll_rows;
+    bitops_turn_bits_fn *turn_bits;
     bitops_count_taps_fn *count_taps;
     bitops_dot_taps_fn *dot_taps;
     bitops_store_counts_fn *store_counts;
@@ -125,8 +126,8 @@ void bitops_free(void *block); /* NULL too */
 /* Blocks that were allocated and not freed. */
 long bitops_live_blocks(void);
 
-/* Lets the C library keep all memory that is freed, or, if it is 0 again, hand it back to the system
- * as it otherwise would. Of glibc alone, and of the whole process. */
+/* Lets the C library keep all memory that is freed, or, if it is 0 again, hand it back to the
+ * system as it otherwise would. Of glibc alone, and of the whole process. */
 void bitops_keep_freed(int keep);
 
 /* What the system may refuse. */
@@ -202,8 +203,9 @@ int bitops_compare_rows(const bitops_isa *isa, bitops_dtype dtype, const void *x
 /* Transposes `outer` matrices of bits: rows x bitops_words(columns) words of each become columns x
  * bitops_words(rows). The workspace is aligned to 64 bytes. */
 size_t bitops_transpose_workspace_size(int n_threads);
-void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
-                      uint64_t *words_out, void *workspace, bitops_stop *stop, int n_threads);
+void bitops_transpose(const bitops_isa *isa, const uint64_t *words, size_t outer, size_t rows,
+                      size_t columns, uint64_t *words_out, void *workspace, bitops_stop *stop,
+                      int n_threads);
 /* Writes +1 or -1 for each bit; dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                         size_t rows, size_t n, void *x_out, bitops_stop *stop, int n_threads);
@@ -422,8 +424,8 @@ void bitops_conv(const bitops_isa *isa, const bitops_conv_args *args, void *work
  * columns, 64 k_words lines of a bit of each. Runs on the calling thread. */
 enum { BITOPS_LINE_COLUMNS = 512 };
 size_t bitops_lines_size(size_t n, size_t k_words); /* words */
-void bitops_make_lines(const uint64_t *w, size_t ldw, size_t n, size_t k_words, uint64_t *lines_out,
-                       bitops_stop *stop);
+void bitops_make_lines(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                       size_t k_words, uint64_t *lines_out, bitops_stop *stop);
 /* Whether a search takes less time with lines; of args, a, store.k and store.a_counts are read. */
 int bitops_lines_pay(const bitops_gemm_args *args);
 

@@ -165,6 +165,11 @@ typedef void bitops_mirror_words_fn(const uint64_t *words, size_t n, size_t shif
 typedef void bitops_shift_words_fn(const uint64_t *words, size_t n, size_t shift, int past_caches,
                                    uint64_t *words_out);
 
+/* Bit j of row i of 512 rows of 512 bits becomes bit i of row j, of which the first `columns` are
+ * written, in multiples of 64. */
+enum { BITOPS_TURN_BITS = 512 };
+typedef void bitops_turn_bits_fn(const uint64_t *in, size_t columns, uint64_t *out);
+
 /* Writes rows of n bits that begin with their bit `cut`, 0 < cut < n, and end with those before it;
  * the padding bits are 0. */
 enum { BITOPS_ROLL_WORDS = 64 }; /* of a row, at most */

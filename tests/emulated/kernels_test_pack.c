@@ -453,6 +453,20 @@ static void test_roll_rows(const bitops_isa *isa) {
     }
 }
 
+static void test_turn_bits(const bitops_isa *isa) {
+    enum { SIDE = BITOPS_TURN_BITS, ROW_WORDS = SIDE / BITOPS_WORD_BITS };
+    for (size_t columns = 1; columns <= SIDE; columns += columns < 66 ? 63 : 149) {
+        const uint64_t *in = input(0, SIDE * ROW_WORDS * sizeof *in);
+        const size_t written = (columns + 63) / 64 * 64;
+        const outputs out = make_outputs(written * ROW_WORDS * sizeof *in, 0);
+        isa->turn_bits(in, columns, out.got);
+        for (size_t j = 0; j < written; j++)
+            for (size_t i = 0; i < SIDE; i++)
+                set_bit((uint64_t *)out.want + j * ROW_WORDS, i, bit_of(in + i * ROW_WORDS, j));
+        check_outputs(columns, 0, 0);
+    }
+}
+
 const named_test pack_tests[] = {
     {"pack_bool8", test_pack_bool8},
     {"pack_i8", test_pack_i8},
@@ -471,6 +485,7 @@ const named_test pack_tests[] = {
     {"mirror_words", test_mirror_words},
     {"shift_words", test_shift_words},
     {"roll_rows", test_roll_rows},
+    {"turn_bits", test_turn_bits},
     {"popcount_columns", test_popcount_columns},
     {"majority_columns", test_majority_columns},
     {"count_taps", test_count_taps},

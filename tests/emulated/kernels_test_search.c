@@ -71,7 +71,7 @@ static void test_sets_driver(const bitops_isa *isa) {
                 args.store.a_counts = a_counts;
                 args.store.w_counts = w_counts;
                 uint64_t *lines = workspace_of(bitops_lines_size(n, k_words) * sizeof *lines);
-                bitops_make_lines(w, k_words, n, k_words, lines, NULL);
+                bitops_make_lines(isa, w, k_words, n, k_words, lines, NULL);
                 topk_case(isa, args, 11, kind ? sizeof(double) : sizeof(int32_t), lines);
                 topk_case(isa, args, 11, kind ? sizeof(double) : sizeof(int32_t), NULL);
                 free_workspace(lines);

@@ -66,7 +66,7 @@ static void stop_passes(const bitops_isa *isa) {
     end(&c);
     c = begin("transpose", TASKS * 8);
     void *workspace = filled(bitops_transpose_workspace_size(1), 0);
-    bitops_transpose(words, TASKS, 1, 1, (uint64_t *)c.out, workspace, &c.stop, 1);
+    bitops_transpose(isa, words, TASKS, 1, 1, (uint64_t *)c.out, workspace, &c.stop, 1);
     end(&c);
     bitops_free(workspace);
     c = begin("prepack of long rows", bitops_prepack_size(isa, 1, LONG) * 8);

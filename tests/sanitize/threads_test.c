@@ -97,7 +97,7 @@ static void compare(const call *c) {
 
 static void transpose(const call *c) {
     void *workspace = allocate(bitops_transpose_workspace_size(c->threads));
-    bitops_transpose(a_words, 1, 1100, 1100, c->out, workspace, c->stop, c->threads);
+    bitops_transpose(c->isa, a_words, 1, 1100, 1100, c->out, workspace, c->stop, c->threads);
     bitops_free(workspace);
 }
 

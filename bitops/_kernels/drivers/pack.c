@@ -149,8 +149,9 @@ size_t bitops_transpose_workspace_size(int n_threads) {
     return (size_t)n_threads * 2 * sizeof(bit_tile);
 }
 
-void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t columns,
-                      uint64_t *words_out, void *workspace, bitops_stop *stop, int n_threads) {
+void bitops_transpose(const bitops_isa *isa, const uint64_t *words, size_t outer, size_t rows,
+                      size_t columns, uint64_t *words_out, void *workspace, bitops_stop *stop,
+                      int n_threads) {
     const size_t ld = bitops_words(columns), ld_out = bitops_words(rows);
     const size_t across = ceil_div(ld, LINE_WORDS), down = ceil_div(ld_out, LINE_WORDS);
     BITOPS_PARALLEL_FOR(team(outer * rows * ld, n_threads), schedule(static))
@@ -164,14 +165,13 @@ void bitops_transpose(const uint64_t *words, size_t outer, size_t rows, size_t c
         const size_t i = p * BITOPS_WORD_BITS, j = c * BITOPS_WORD_BITS;
         const size_t height = min_size(rows - i, TILE_BITS);
         const size_t width = min_size(columns - j, TILE_BITS);
-        for (size_t row = 0; row < TILE_BITS; row++)
-            for (size_t q = 0; q < LINE_WORDS; q++)
-                in->rows[row][q] =
-                    row < height && c + q < ld ? words[(block * rows + i + row) * ld + c + q] : 0;
-        transpose_tile(in, width, out);
-        for (size_t row = 0; row < width; row++)
-            for (size_t q = 0; q < LINE_WORDS && p + q < ld_out; q++)
-                words_out[(block * columns + j + row) * ld_out + p + q] = out->rows[row][q];
+        fill_tile(words + (block * rows + i) * ld + c, ld, height, min_size(ld - c, LINE_WORDS),
+                  in);
+        isa->turn_bits(in->rows[0], width, out->rows[0]);
+        uint64_t *to = words_out + (block * columns + j) * ld_out + p;
+        const size_t bytes = min_size(ld_out - p, LINE_WORDS) * sizeof *to;
+        for (size_t row = 0; row < width; row++, to += ld_out)
+            memcpy(to, out->rows[row], bytes);
     }
 }
 

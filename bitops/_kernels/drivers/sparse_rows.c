@@ -50,17 +50,15 @@ void bitops_list_ones(const uint64_t *a, size_t lda, size_t m, size_t k_words,
     }
 }
 
-void bitops_make_lines(const uint64_t *w, size_t ldw, size_t n, size_t k_words, uint64_t *lines_out,
-                       bitops_stop *stop) {
+void bitops_make_lines(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
+                       size_t k_words, uint64_t *lines_out, bitops_stop *stop) {
     bit_tile in;
     for (size_t first = 0; first < n && !bitops_stopped(stop); first += TILE_BITS)
         for (size_t p = 0; p < k_words; p += LINE_WORDS) {
             const size_t words = min_size(k_words - p, LINE_WORDS);
-            for (size_t j = 0; j < TILE_BITS; j++)
-                for (size_t q = 0; q < LINE_WORDS; q++)
-                    in.rows[j][q] = first + j < n && q < words ? w[(first + j) * ldw + p + q] : 0;
-            transpose_tile(&in, words * BITOPS_WORD_BITS,
-                           (bit_tile *)(lines_out + first * k_words + p * TILE_BITS));
+            fill_tile(w + first * ldw + p, ldw, min_size(n - first, TILE_BITS), words, &in);
+            isa->turn_bits(in.rows[0], words * BITOPS_WORD_BITS,
+                           lines_out + first * k_words + p * TILE_BITS);
         }
 }
 

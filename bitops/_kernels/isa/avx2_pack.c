@@ -26,6 +26,7 @@
 #include "isa/shared/prelu.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
+#include "isa/shared/turn.h"
 
 #if defined(__x86_64__)
 
@@ -448,6 +449,7 @@ DEFINE_QUANTIZE(avx2)
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 DEFINE_FLOATS(avx2)
+DEFINE_TURN(avx2)
 
 BITOPS_TARGET_END
 

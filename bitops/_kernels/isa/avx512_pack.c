@@ -27,6 +27,7 @@
 #include "isa/shared/prelu.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
+#include "isa/shared/turn.h"
 
 #if defined(__x86_64__)
 
@@ -499,6 +500,7 @@ DEFINE_QUANTIZE(avx512)
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 DEFINE_FLOATS(avx512)
+DEFINE_TURN(avx512)
 
 BITOPS_TARGET_END
 

@@ -12,6 +12,7 @@
 #include "isa/shared/mirror.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
+#include "isa/shared/turn.h"
 
 #include <string.h>
 
@@ -365,3 +366,4 @@ DEFINE_QUANTIZE(generic)
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 DEFINE_FLOATS(generic)
+DEFINE_TURN(generic)

@@ -28,6 +28,7 @@
 #include "isa/shared/prelu.h"
 #include "isa/shared/store.h"
 #include "isa/shared/target.h"
+#include "isa/shared/turn.h"
 
 #if defined(__aarch64__)
 
@@ -394,5 +395,6 @@ DEFINE_QUANTIZE(neon)
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 DEFINE_FLOATS(neon)
+DEFINE_TURN(neon)
 
 #endif
