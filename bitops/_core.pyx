@@ -370,37 +370,61 @@ def popcount(const uint64_t[:, ::1] words, int64_t[::1] count_out):
     check_stop(&stop)
 
 
-def peak(const float[::1] x):
-    """Return the largest magnitude, 0 if there is none, NaN if one is NaN."""
+cdef c.bitops_scaled scaled_numbers(const float[::1] x, const float[::1] alpha) except *:
+    """x in rows of as many numbers as alpha has, times these; alpha may be None."""
+    cdef c.bitops_scaled numbers
+    numbers.x = &x[0] if x.shape[0] else NULL
+    numbers.n = x.shape[0]
+    numbers.alpha = NULL
+    numbers.columns = 0
+    if alpha is not None and x.shape[0]:
+        if alpha.shape[0] == 0 or x.shape[0] % alpha.shape[0]:
+            raise ValueError("[_core] x must have whole rows of as many numbers as alpha")
+        numbers.alpha = &alpha[0]
+        numbers.columns = alpha.shape[0]
+    return numbers
+
+
+def peak(const float[::1] x, const float[::1] alpha=None):
+    """Return the largest magnitude, 0 if there is none, NaN if one is NaN.
+
+    Parameters
+    ----------
+    x : IN, shape (n,)
+    alpha : IN, shape (columns,), or None
+        Factors of the columns of x.
+    """
     cdef c.bitops_stop stop = at_signals()
+    cdef c.bitops_scaled numbers = scaled_numbers(x, alpha)
     cdef float most
-    if x.shape[0] == 0:
-        return 0.0
     with nogil:
-        most = c.bitops_peak(c.bitops_isa_active(), &x[0], x.shape[0], &stop,
-                             c.bitops_get_num_threads())
+        most = c.bitops_peak(c.bitops_isa_active(), &numbers, &stop, c.bitops_get_num_threads())
     check_stop(&stop)
     return most
 
 
-def quantize(const float[::1] x, float scale, uint32_t seed, int zero, uint8_t[::1] codes_out):
-    """Round x * scale + zero up or down at random.
+def quantize(const float[::1] x, float scale, uint32_t seed, int zero, uint8_t[::1] codes_out,
+             const float[::1] alpha=None):
+    """Round x * alpha * scale + zero up or down at random.
 
     Parameters
     ----------
     x : IN, shape (n,)
     scale : float
-        Brings x into 1 - zero..255 - zero.
+        Brings x * alpha into 1 - zero..255 - zero.
     seed, zero : int
     codes_out : OUT, shape (n,)
+    alpha : IN, shape (columns,), or None
+        Factors of the columns of x.
     """
     cdef c.bitops_stop stop = at_signals()
+    cdef c.bitops_scaled numbers = scaled_numbers(x, alpha)
     check_size("codes_out", codes_out.shape[0], x.shape[0])
     if x.shape[0] == 0:
         return
     with nogil:
-        c.bitops_quantize(c.bitops_isa_active(), &x[0], x.shape[0], scale, seed, zero,
-                          &codes_out[0], &stop, c.bitops_get_num_threads())
+        c.bitops_quantize(c.bitops_isa_active(), &numbers, scale, seed, zero, &codes_out[0], &stop,
+                          c.bitops_get_num_threads())
     check_stop(&stop)
 
 

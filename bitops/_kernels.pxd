@@ -117,11 +117,16 @@ cdef extern from "bitops.h" nogil:
     void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                             size_t rows, size_t n, void *x_out, bitops_stop *stop,
                             int n_threads) noexcept
-    float bitops_peak(const bitops_isa *isa, const float *x, size_t n, bitops_stop *stop,
+    ctypedef struct bitops_scaled:
+        const float *x
+        size_t n
+        const float *alpha
+        size_t columns
+    float bitops_peak(const bitops_isa *isa, const bitops_scaled *numbers, bitops_stop *stop,
                       int n_threads) noexcept
-    void bitops_quantize(const bitops_isa *isa, const float *x, size_t n, float scale,
-                         uint32_t seed, int zero,
-                         uint8_t *codes_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_quantize(const bitops_isa *isa, const bitops_scaled *numbers, float scale,
+                         uint32_t seed, int zero, uint8_t *codes_out, bitops_stop *stop,
+                         int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                bitops_stop *stop, int n_threads) noexcept
     void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out,

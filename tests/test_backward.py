@@ -305,6 +305,27 @@ def test_bytes_depend_on_the_seed_alone(rng):
     assert (first != other).any()
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 1), (40, 333), (5, 4, 4, 96), (2, 9000), (0, 4)])
+def test_bytes_of_scaled_numbers(threads, isa, rng, shape):
+    g = rng.standard_normal(shape, np.float32)
+    alpha = rng.standard_normal(shape[-1], np.float32)
+    codes, step = ByteGradient(5, 6).round(g * alpha)
+    scaled_codes, scaled_step = ByteGradient(5, 6).round(g, alpha)
+    assert_array_equal(scaled_codes, codes)
+    assert scaled_step == step
+
+
+@pytest.mark.parametrize("alpha", (np.ones(3), np.ones((1, 4)), np.float32(2)))
+def test_factors_of_bytes_have_one_entry_a_column(alpha):
+    with pytest.raises(ValueError, match=r"\[ByteGradient\] alpha must have shape \(4,\), one"):
+        ByteGradient(1).round(np.ones((2, 4), np.float32), alpha)
+
+
+def test_products_that_overflow_are_refused():
+    with pytest.raises(ValueError, match=r"\[ByteGradient\] g must be finite"):
+        ByteGradient(1).round(np.float32([[1e30, 1]]), np.float32([1e30, 1]))
+
+
 @pytest.mark.parametrize("bits", (2, 6, 8))
 @pytest.mark.parametrize("value", (0.0, 1e-45, 1e-38, 1.0, 3e38))
 def test_bytes_of_extreme_numbers(value, bits):

@@ -56,7 +56,8 @@ static void stop_passes(const bitops_isa *isa) {
     bitops_compare_rows(isa, BITOPS_F32, x, 1, LONG, x, NULL, (uint64_t *)c.out, &c.stop, 1);
     end(&c);
     c = begin("quantize", TASKS * 8192);
-    bitops_quantize(isa, x, TASKS * 8192, 1, 0, 128, c.out, &c.stop, 1);
+    const bitops_scaled numbers = {.x = x, .n = TASKS * 8192};
+    bitops_quantize(isa, &numbers, 1, 0, 128, c.out, &c.stop, 1);
     end(&c);
     bitops_free(x);
 

@@ -106,7 +106,8 @@ static void unpack(const call *c) {
 }
 
 static void quantize(const call *c) {
-    bitops_quantize(c->isa, numbers, LONG, 100, 7, 128, c->out, c->stop, c->threads);
+    const bitops_scaled scaled = {.x = numbers, .n = LONG, .alpha = scales, .columns = 16};
+    bitops_quantize(c->isa, &scaled, 100, 7, 128, c->out, c->stop, c->threads);
 }
 
 static void magnitude(const call *c) {

@@ -11,11 +11,41 @@
 
 enum {
     BLOCK = 1 << 13,       /* elements of a task */
+    CHUNK = 1 << 11,       /* elements that are scaled at once, 8 KiB */
     THREAD_WORK = 1 << 16, /* elements below which one thread is faster */
 };
 
-float bitops_peak(const bitops_isa *isa, const float *x, size_t n, bitops_stop *stop,
+/* Elements [first, first + n), up to CHUNK, scaled in `space` if there are factors. */
+static const float *scaled_chunk(const bitops_isa *isa, const bitops_scaled *numbers, size_t first,
+                                 size_t n, float space[CHUNK]) {
+    const float *x = numbers->x + first, *alpha = numbers->alpha;
+    if (!alpha)
+        return x;
+    for (size_t i = 0, count; i < n; i += count) {
+        const size_t col = (first + i) % numbers->columns;
+        count = min_size(numbers->columns - col, n - i);
+        isa->affine_f32(x + i, 1, count, alpha + col, NULL, 0, space + i);
+    }
+    return space;
+}
+
+static float peak_of_block(const bitops_isa *isa, const bitops_scaled *numbers, size_t first,
+                           size_t n) {
+    float most = 0, space[CHUNK];
+    for (size_t i = 0; i < n; i += CHUNK) {
+        const size_t count = min_size(CHUNK, n - i);
+        const float peak =
+            isa->peak_f32(scaled_chunk(isa, numbers, first + i, count, space), count);
+        if (peak != peak)
+            return peak;
+        most = peak > most ? peak : most;
+    }
+    return most;
+}
+
+float bitops_peak(const bitops_isa *isa, const bitops_scaled *numbers, bitops_stop *stop,
                   int n_threads) {
+    const size_t n = numbers->n;
     float most = 0;
     int any_nan = 0;
     BITOPS_PARALLEL_FOR(bitops_share((double)n, THREAD_WORK, n_threads),
@@ -26,21 +56,33 @@ float bitops_peak(const bitops_isa *isa, const float *x, size_t n, bitops_stop *
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * BLOCK;
-        const float peak = isa->peak_f32(x + first, min_size(BLOCK, n - first));
+        const float peak = peak_of_block(isa, numbers, first, min_size(BLOCK, n - first));
         any_nan |= peak != peak;
         most = peak > most ? peak : most;
     }
     return any_nan ? NAN : most;
 }
 
-void bitops_quantize(const bitops_isa *isa, const float *x, size_t n, float scale, uint32_t seed,
-                     int zero, uint8_t *codes_out, bitops_stop *stop, int n_threads) {
+static void quantize_block(const bitops_isa *isa, const bitops_scaled *numbers, size_t first,
+                           size_t n, float scale, uint32_t seed, int zero, uint8_t *codes_out) {
+    float space[CHUNK];
+    for (size_t i = 0; i < n; i += CHUNK) {
+        const size_t count = min_size(CHUNK, n - i);
+        isa->quantize_f32(scaled_chunk(isa, numbers, first + i, count, space), count, scale,
+                          seed + (uint32_t)i * NEXT_PLACE, zero, codes_out + i);
+    }
+}
+
+void bitops_quantize(const bitops_isa *isa, const bitops_scaled *numbers, float scale,
+                     uint32_t seed, int zero, uint8_t *codes_out, bitops_stop *stop,
+                     int n_threads) {
+    const size_t n = numbers->n;
     BITOPS_PARALLEL_FOR(bitops_share((double)n, THREAD_WORK, n_threads), schedule(static))
     for (ptrdiff_t task = 0; task < (ptrdiff_t)ceil_div(n, BLOCK); task++) {
         if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
             continue;
         const size_t first = (size_t)task * BLOCK;
-        isa->quantize_f32(x + first, min_size(BLOCK, n - first), scale,
-                          hash32(seed + (uint32_t)task), zero, codes_out + first);
+        quantize_block(isa, numbers, first, min_size(BLOCK, n - first), scale,
+                       hash32(seed + (uint32_t)task), zero, codes_out + first);
     }
 }

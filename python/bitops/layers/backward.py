@@ -44,7 +44,12 @@ class Gradient:
     """
 
     def __init__(self, dy: np.ndarray):
-        self.exact = dy
+        self._dy = dy
+
+    @property
+    def exact(self) -> np.ndarray:
+        """The gradient itself."""
+        return self._dy
 
     @property
     def numbers(self) -> np.ndarray:
@@ -114,15 +119,21 @@ class RoundedGradient(Gradient):
     ----------
     dy : ndarray of shape (..., n), float32
     rounding : ByteGradient
+    alpha : ndarray of shape (n,), float32, optional
+        The gradient is dy * alpha, which is made only if somebody asks for it.
     """
 
-    def __init__(self, dy: np.ndarray, rounding: ByteGradient):
+    def __init__(self, dy: np.ndarray, rounding: ByteGradient, alpha: np.ndarray | None = None):
         super().__init__(dy)
-        self.rounding = rounding
+        self.rounding, self.alpha = rounding, alpha
+
+    @property
+    def exact(self) -> np.ndarray:
+        return self._dy if self.alpha is None else self._dy * self.alpha
 
     @cached_property
     def _rounded(self) -> tuple[np.ndarray, float]:
-        return self.rounding.round(self.exact)
+        return self.rounding.round(self._dy, self.alpha)
 
     @property
     def numbers(self) -> np.ndarray:
@@ -134,7 +145,7 @@ class RoundedGradient(Gradient):
         return self._rounded[1]
 
     def scaled(self, alpha: np.ndarray | None) -> Gradient:
-        return self if alpha is None else RoundedGradient(self.exact * alpha, self.rounding)
+        return self if alpha is None else RoundedGradient(self.exact, self.rounding, alpha)
 
     def kept(self) -> Gradient:
         return self._of_codes(*self._rounded)

@@ -108,13 +108,18 @@ class ByteGradient:
         """The source of random numbers; checkpoints save its state."""
         return self._rng
 
-    def round(self, g: ArrayLike) -> tuple[NDArray[np.uint8], float]:
+    def round(
+        self, g: ArrayLike, alpha: ArrayLike | None = None
+    ) -> tuple[NDArray[np.uint8], float]:
         """Round an array to bytes.
 
         Parameters
         ----------
         g : array_like of real numbers
             Used as float32.
+        alpha : array_like of real numbers, shape (n,), optional
+            Factors of the last axis of `g`, of length n: ``g * alpha`` is rounded, without making
+            that array.
 
         Returns
         -------
@@ -125,10 +130,16 @@ class ByteGradient:
         Raises
         ------
         ValueError
-            If `g` holds infinities or NaN.
+            If `g`, or ``g * alpha``, holds infinities or NaN, or if `alpha` has another shape.
         """
         numbers = np.ascontiguousarray(g, np.float32)
-        largest = _core.peak(numbers.reshape(-1))
+        factors = None if alpha is None else np.ascontiguousarray(alpha, np.float32)
+        if factors is not None and factors.shape != numbers.shape[-1:]:
+            raise ValueError(
+                f"[ByteGradient] alpha must have shape {numbers.shape[-1:]}, one factor for each "
+                f"entry of the last axis of g, got {factors.shape}"
+            )
+        largest = _core.peak(numbers.reshape(-1), factors)
         if not math.isfinite(largest):
             raise ValueError("[ByteGradient] g must be finite, got infinity or NaN")
         # This is rounded down, so that the largest number does not exceed so many steps.
@@ -136,5 +147,5 @@ class ByteGradient:
         scale = np.nextafter(np.float32(steps), np.float32(0))
         codes = np.empty(numbers.shape, np.uint8)
         seed = int(self._rng.integers(2**32))
-        _core.quantize(numbers.reshape(-1), scale, seed, self.zero, codes.reshape(-1))
+        _core.quantize(numbers.reshape(-1), scale, seed, self.zero, codes.reshape(-1), factors)
         return codes, 1 / float(scale)
