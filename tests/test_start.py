@@ -316,7 +316,8 @@ def test_packed_models_that_do_not_fit_are_refused_first(digits, tmp_path, capsy
     assert "[start_from_packed]" in words and "must have as many products" in words
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
-    path.write_bytes(content)
-    words = failure(capsys, *call, "--start", str(path))
-    assert "must be a packed bitops model" in words
+    for damaged in (content, content[:-100], content + bytes(8)):
+        path.write_bytes(damaged)
+        words = failure(capsys, *call, "--start", str(path))
+        assert "must be a packed bitops model" in words
     assert not (tmp_path / "run").exists()

@@ -27,6 +27,7 @@ __all__ = [
     "MAX_DESCRIPTION",
     "TensorFile",
     "digest",
+    "names_format",
     "open_tensors",
     "parse_json",
     "write_tensors",
@@ -103,20 +104,9 @@ class TensorFile:
 
     def __init__(self, file: BinaryIO, name: str):
         self._file = file
+        self.description, header = _read_header(file, name)
         size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > size - 8:
-            raise ValueError(f"the file must hold its length and a header, got {size} bytes")
-        _check_header(length)
-        header = parse_json(file.read(length).decode())
-        metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
-        if not isinstance(metadata, dict):
-            raise ValueError(f"the header must be an object, with metadata, got {header!r:.80}")
-        self.description = _parse_description(metadata.get("bitops", ""), name)
-        if set(metadata) != {"bitops"}:
-            raise ValueError(f"metadata must be bitops alone, got {list(metadata)!r:.80}")
-        self.entries = _check_entries(header, size - 8 - length)
+        self.entries = _check_entries(header, size - file.tell())
 
     def read(self) -> dict[str, np.ndarray]:
         """Read all arrays, and check that they and the description are undamaged."""
@@ -131,6 +121,34 @@ class TensorFile:
         if self.description.get("sha256") != digest(self.description, tensors):
             raise ValueError("sha256 must match the content, got another one")
         return tensors
+
+
+def names_format(path: str | os.PathLike, name: str) -> bool:
+    """Return whether the header of a file names a format; what follows it may be damaged."""
+    with open_regular(path) as file:
+        try:
+            _read_header(file, name)
+        except MALFORMED:
+            return False
+    return True
+
+
+def _read_header(file: BinaryIO, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the description, and what the header has of each array, which is not checked."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise ValueError(f"the file must hold its length and a header, got {size} bytes")
+    _check_header(length)
+    header = parse_json(file.read(length).decode())
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"the header must be an object, with metadata, got {header!r:.80}")
+    description = _parse_description(metadata.get("bitops", ""), name)
+    if set(metadata) != {"bitops"}:
+        raise ValueError(f"metadata must be bitops alone, got {list(metadata)!r:.80}")
+    return description, header
 
 
 def _check_header(length: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..files.tensors import MALFORMED, open_tensors, write_tensors
+from ..files.tensors import MALFORMED, names_format, open_tensors, write_tensors
 from ..ops.array import BitArray, pack, unpack
 from ..ops.memory import word_count
 from .base import Layer
@@ -106,11 +106,7 @@ def _stored(layer: Layer, spec: ArraySpec, value: Any) -> np.ndarray:
 
 def is_model_file(path: str | os.PathLike) -> bool:
     """Return whether a file says that it is a packed model; the rest of it may be damaged."""
-    try:
-        with open_tensors(path, FORMAT):
-            return True
-    except MALFORMED:
-        return False
+    return names_format(path, FORMAT)
 
 
 def read_model(path: str | os.PathLike, make: Callable[..., Made]) -> Made:
