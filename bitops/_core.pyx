@@ -207,7 +207,8 @@ def live_blocks():
 
 def keep_freed(bint keep):
     """Let the C library keep freed memory or not, in the whole process; glibc only."""
-    c.bitops_keep_freed(keep)
+    with nogil:  # all that is free is handed back, which takes some ms for each 100 MiB
+        c.bitops_keep_freed(keep)
 
 
 cdef int check_kind(int kind) except -1:

@@ -305,7 +305,10 @@ def test_bytes_depend_on_the_seed_alone(rng):
     assert (first != other).any()
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 1), (40, 333), (5, 4, 4, 96), (2, 9000), (0, 4)])
+@pytest.mark.parametrize(
+    "shape",
+    [(7,), (3, 1), (9000, 1), (5000, 3), (700, 256), (40, 333), (5, 4, 4, 96), (2, 9000), (0, 4)],
+)
 def test_bytes_of_scaled_numbers(threads, isa, rng, shape):
     g = rng.standard_normal(shape, np.float32)
     alpha = rng.standard_normal(shape[-1], np.float32)
@@ -316,13 +319,15 @@ def test_bytes_of_scaled_numbers(threads, isa, rng, shape):
 
 
 @pytest.mark.parametrize("alpha", (np.ones(3), np.ones((1, 4)), np.float32(2)))
-def test_factors_of_bytes_have_one_entry_a_column(alpha):
-    with pytest.raises(ValueError, match=r"\[ByteGradient\] alpha must have shape \(4,\), one"):
-        ByteGradient(1).round(np.ones((2, 4), np.float32), alpha)
+@pytest.mark.parametrize("columns", (4, 1))
+def test_factors_of_bytes_have_one_entry_a_column(alpha, columns):
+    words = rf"\[ByteGradient\] alpha must have shape \({columns},\), one factor for each entry"
+    with pytest.raises(ValueError, match=words):
+        ByteGradient(1).round(np.ones((2, columns), np.float32), alpha)
 
 
 def test_products_that_overflow_are_refused():
-    with pytest.raises(ValueError, match=r"\[ByteGradient\] g must be finite"):
+    with pytest.raises(ValueError, match=r"\[ByteGradient\] g, times alpha, must be finite"):
         ByteGradient(1).round(np.float32([[1e30, 1]]), np.float32([1e30, 1]))
 
 

@@ -334,6 +334,7 @@ for i, call in enumerate(refused_calls()):
 
 # A block above 32 MiB, and what of the memory is the heap, which grows where blocks are kept.
 KEPT = """
+import threading
 from bitops.layers import BinaryDense, Sequential
 from bitops.training import Callback, fit
 
@@ -361,22 +362,43 @@ class Nest(Look):
         train(Look())
         super().on_epoch(run)
 
-look, nest = Look(), Nest()
+class Fork(Look):
+    def on_epoch(self, run):
+        child = os.fork()
+        if child == 0:
+            os._exit(lies_in_heap())
+        self.seen.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1)
+
+look, nest, fork, thread = Look(), Nest(), Fork(), Look()
 before = lies_in_heap()
 train(look, epochs=2)
 train(nest)
+train(fork)
+other = threading.Thread(target=train, args=(thread,))
+other.start()
+other.join()
 print(before, *look.seen, *nest.seen, lies_in_heap())
+print(*fork.seen, *thread.seen)
 """
 
 
 @needs_proc
 @no_sanitizer
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-@pytest.mark.parametrize("setting", (None, "MALLOC_TRIM_THRESHOLD_"))
-def test_freed_memory_is_kept_during_a_training(tmp_path, monkeypatch, setting):
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    if setting:
-        monkeypatch.setenv(setting, str(1 << 25))
-    kept = setting is None
-    assert check(tmp_path, KEPT).split() == [str(x) for x in (False, kept, kept, kept, False)]
+@pytest.mark.parametrize(
+    ("name", "setting", "kept"),
+    [
+        (None, None, True),
+        ("MALLOC_TRIM_THRESHOLD_", "33554432", False),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=33554432", False),
+        ("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=2048", True),
+    ],
+)
+def test_freed_memory_is_kept_during_a_training(tmp_path, monkeypatch, name, setting, kept):
+    for other in (*SETTINGS, "GLIBC_TUNABLES"):
+        monkeypatch.delenv(other, raising=False)
+    if name:
+        monkeypatch.setenv(name, setting)
+    here, elsewhere = check(tmp_path, KEPT).splitlines()
+    assert here.split() == [str(x) for x in (False, kept, kept, kept, False)]
+    assert elsewhere.split() == ["False", "False"]

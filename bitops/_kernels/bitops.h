@@ -126,8 +126,10 @@ void bitops_free(void *block); /* NULL too */
 /* Blocks that were allocated and not freed. */
 long bitops_live_blocks(void);
 
-/* Lets the C library keep all memory that is freed, or, if it is 0 again, hand it back to the
- * system as it otherwise would. Of glibc alone, and of the whole process. */
+/* Lets the C library keep all memory that is freed, for calls from the main thread, or, if it is 0
+ * again, hand back blocks of 32 MiB and what is free above 64 MiB at the end of the heap: the
+ * thresholds that it would reach by itself with large blocks, and does not lower again. Of glibc
+ * alone, and of the whole process. */
 void bitops_keep_freed(int keep);
 
 /* What the system may refuse. */

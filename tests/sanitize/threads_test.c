@@ -280,6 +280,38 @@ static void adam(const call *c) {
     bitops_adam(c->isa, &args, c->threads);
 }
 
+/* Two groups of columns, and of rows by 64 or 32. */
+static void adam_product(const call *c) {
+    enum { STEP_ROWS = 70, N = 1100, SIZE = STEP_ROWS * N, BATCH = 100 };
+    float *w = c->out, *m = w + SIZE, *v = m + SIZE;
+    memcpy(w, numbers, SIZE * sizeof *w);
+    const bitops_mixed_args product = {.bits = 8,
+                                       .zero = 128,
+                                       .x = bytes,
+                                       .x_turned = 1,
+                                       .m = STEP_ROWS,
+                                       .k = BATCH,
+                                       .w = w_words,
+                                       .ldw = 2,
+                                       .n = N,
+                                       .alpha = scales};
+    const bitops_adam_args step = {.w = w,
+                                   .m = m,
+                                   .v = v,
+                                   .words = (uint64_t *)(v + SIZE),
+                                   .rows = STEP_ROWS,
+                                   .n = N,
+                                   .rate = 0.01f,
+                                   .beta1_rest = 0.1f,
+                                   .beta2_rest = 0.01f,
+                                   .eps = 1e-8f,
+                                   .keep = 1,
+                                   .clip = 1};
+    void *workspace = allocate(bitops_adam_product_workspace_size(&product, c->threads));
+    bitops_adam_product(c->isa, &step, &product, workspace, c->threads);
+    bitops_free(workspace);
+}
+
 static const struct driver {
     const char *name;
     void (*run)(const call *c);
@@ -304,7 +336,8 @@ static const struct driver {
                {"floats by lookup", lookup_floats},
                {"bytes by lookup", lookup_bytes},
                {"bit planes", planes},
-               {"adam", adam}};
+               {"adam", adam},
+               {"adam by a product", adam_product}};
 enum { DRIVERS = sizeof drivers / sizeof drivers[0], OUT_BYTES = 1 << 20 };
 
 static char *wanted[DRIVERS];

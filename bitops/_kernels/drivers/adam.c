@@ -5,8 +5,8 @@
  * packed while its new weights are still in the first-level cache.
  *
  * A gradient that is a product comes in parts, 32 or 64 rows of 1024 columns, summed with rows in
- * lanes (lanes.c), and never leaves the cache: 24 bytes of traffic, or 12 if all is in 16 bits.
- * With a matrix of the gradient between the two it would be 36. */
+ * lanes (lanes.c), and never leaves the second-level cache: 24 bytes of traffic, or 12 if all is in
+ * 16 bits. With a matrix of the gradient between the two it would be 36. */
 #include "bitops.h"
 #include "drivers/lane_sums.h"
 #include "drivers/mixed.h"

@@ -42,7 +42,7 @@ const float *bitops_lane_outputs(const bitops_isa *isa, const bitops_mixed_args 
                                  const lane_part *part, size_t col, size_t n,
                                  const lane_scratch *scratch);
 
-/* The same for all columns of a part, in the place of their sums: output (row, col) is entry
+/* The same for all columns of a part, once, in the place of their sums: output (row, col) is entry
  * lanes_of(args) * c + LANE_OUTPUTS * row + col - c, c being col rounded down to LANE_OUTPUTS. */
 const float *bitops_lane_rows(const bitops_isa *isa, const bitops_mixed_args *args,
                               const lane_part *part, const lane_scratch *scratch);

@@ -118,6 +118,7 @@ class RoundedGradient(Gradient):
     Parameters
     ----------
     dy : ndarray of shape (..., n), float32
+        Must not change before that.
     rounding : ByteGradient
     alpha : ndarray of shape (n,), float32, optional
         The gradient is dy * alpha, which is made only if somebody asks for it.

@@ -118,8 +118,8 @@ class ByteGradient:
         g : array_like of real numbers
             Used as float32.
         alpha : array_like of real numbers, shape (n,), optional
-            Factors of the last axis of `g`, of length n: ``g * alpha`` is rounded, without making
-            that array.
+            Factors of the last axis of `g`, of length n, used as float32: ``g * alpha`` is rounded,
+            without making that array.
 
         Returns
         -------
@@ -133,7 +133,7 @@ class ByteGradient:
             If `g`, or ``g * alpha``, holds infinities or NaN, or if `alpha` has another shape.
         """
         numbers = np.ascontiguousarray(g, np.float32)
-        factors = None if alpha is None else np.ascontiguousarray(alpha, np.float32)
+        factors = None if alpha is None else np.array(alpha, np.float32, order="C", copy=None)
         if factors is not None and factors.shape != numbers.shape[-1:]:
             raise ValueError(
                 f"[ByteGradient] alpha must have shape {numbers.shape[-1:]}, one factor for each "
@@ -141,7 +141,8 @@ class ByteGradient:
             )
         largest = _core.peak(numbers.reshape(-1), factors)
         if not math.isfinite(largest):
-            raise ValueError("[ByteGradient] g must be finite, got infinity or NaN")
+            words = "g" if alpha is None else "g, times alpha,"
+            raise ValueError(f"[ByteGradient] {words} must be finite, got infinity or NaN")
         # This is rounded down, so that the largest number does not exceed so many steps.
         steps = min(self.most / largest if largest else 1.0, LARGEST)
         scale = np.nextafter(np.float32(steps), np.float32(0))

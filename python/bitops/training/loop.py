@@ -192,10 +192,10 @@ def fit(
 
     During the training only one of BLAS and bitops has several threads: bitops if the model has
     binary weights, otherwise BLAS; `blas` says which. Without threadpoolctl, which alone can limit
-    BLAS, it always is BLAS. glibc is asked to keep freed memory meanwhile, unless variables of the
-    environment such as ``MALLOC_TRIM_THRESHOLD_`` tell it what to do. All this is of the whole
-    process. Where trainings overlap, in several threads or one in a callback of another, it holds
-    until the last one ends.
+    BLAS, it always is BLAS. In the main thread, glibc is asked to keep freed memory meanwhile,
+    unless variables of the environment such as ``MALLOC_TRIM_THRESHOLD_`` tell it what to do. All
+    this is of the whole process. Where trainings overlap, in several threads or one in a callback
+    of another, it holds until the last one ends.
 
     The products of binary layers, and Adam's steps, give the same bits on every ISA and with any
     number of threads. float32 BLAS computes the products of real layers, and the gradient of

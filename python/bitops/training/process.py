@@ -18,13 +18,9 @@ except ImportError:  # optional, see `one_pool`
 
 __all__ = ["held_interrupts", "kept_memory", "one_pool"]
 
-# With one of these, the user has said what the C library is to do with freed memory.
-SETTINGS = (
-    "MALLOC_MMAP_MAX_",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD_",
-    "GLIBC_TUNABLES",
-)
+# With one of these, the user has said what the C library is to do with freed memory; so does
+# GLIBC_TUNABLES with a tunable of malloc.
+SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 @contextmanager
@@ -57,6 +53,10 @@ class _Limit:
         self._lock = threading.Lock()
         self._inside = 0
         self._lift: Callable[[], object] | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self._inside > 0
 
     def __enter__(self) -> None:
         with self._lock:
@@ -111,14 +111,28 @@ def _keep_freed() -> Callable[[], object]:
 _BLAS, _OURS, _FREED = _Limit(_limit_blas), _Limit(_limit_ours), _Limit(_keep_freed)
 
 
+def _end_in_child() -> None:
+    """Let a child that was forked during a training hand memory back: it has no training."""
+    if _FREED.holds:
+        _core.keep_freed(False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_in_child)
+
+
 def kept_memory() -> AbstractContextManager[None]:
     """Let the C library keep freed memory for the next step, where that is glibc.
 
     Each step makes arrays of the same sizes anew. glibc hands those above 32 MiB back to the
     system at once, which clears their pages again in the next step: a fifth of the time of one of
-    network in network, 128 images of CIFAR-10.
+    network in network, 128 images of CIFAR-10. It can keep them for the main thread alone, since
+    the heaps of others have 64 MiB.
     """
-    return nullcontext() if any(name in os.environ for name in SETTINGS) else _FREED
+    told = any(name in os.environ for name in SETTINGS)
+    told |= "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    in_main = threading.current_thread() is threading.main_thread()
+    return _FREED if in_main and not told else nullcontext()
 
 
 @contextmanager
