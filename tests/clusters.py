@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,19 @@ def cluster_of(workers: int) -> Iterator:
         with cluster, Client(cluster, set_as_default=False) as client:
             with client.as_current():
                 yield client
+
+
+def scale(client, workers: int, seconds: float = 60) -> None:
+    """Let a cluster have so many workers, no more and no fewer.
+
+    `wait_for_workers` also ends when there are too many; and it makes the cluster learn anew which
+    there are, so that the news of one that leaves in the meantime ends in a KeyError.
+    """
+    client.cluster.scale(workers)
+    end = time.monotonic() + seconds
+    while len(client.nthreads()) != workers:
+        assert time.monotonic() < end, f"{len(client.nthreads())} workers, not {workers}"
+        time.sleep(0.05)
 
 
 def kill_once(path: Path) -> None:

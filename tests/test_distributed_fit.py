@@ -34,7 +34,13 @@ pytest.importorskip("distributed", reason="the extra dask is not installed")
 from bitops import distributed  # noqa: E402
 from bitops.distributed import shards  # noqa: E402
 from bitops.distributed.compression import Code  # noqa: E402
-from clusters import cluster_of, kill_once, needs_signals, no_errors_of_warnings  # noqa: E402
+from clusters import (  # noqa: E402
+    cluster_of,
+    kill_once,
+    needs_signals,
+    no_errors_of_warnings,
+    scale,
+)
 
 pytestmark = no_errors_of_warnings
 
@@ -434,8 +440,7 @@ def test_one_two_and_four_workers_give_the_same_bits(client):
     """The last one, as it changes the cluster."""
     found, coded = [], {"int8": [], "sign": []}
     for workers in (2, 1, 4):
-        client.cluster.scale(workers)
-        client.wait_for_workers(workers, timeout=60)
+        scale(client, workers)
         found += both(plain, client)
         for kind, states in coded.items():
             model = plain()
