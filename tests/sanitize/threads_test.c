@@ -260,53 +260,43 @@ static void planes(const call *c) {
     run_mixed(c, 1);
 }
 
+/* A step on weights, moments and words that lie one after the other in the output. */
+static bitops_adam_args make_step(const call *c, size_t rows, size_t n) {
+    float *w = c->out, *m = w + rows * n, *v = m + rows * n;
+    memcpy(w, numbers, rows * n * sizeof *w);
+    return (bitops_adam_args){.g = numbers,
+                              .w = w,
+                              .m = m,
+                              .v = v,
+                              .words = (uint64_t *)(v + rows * n),
+                              .rows = rows,
+                              .n = n,
+                              .rate = 0.01f,
+                              .beta1_rest = 0.1f,
+                              .beta2_rest = 0.01f,
+                              .eps = 1e-8f,
+                              .keep = 1,
+                              .clip = 1};
+}
+
 static void adam(const call *c) {
-    enum { N = LONG / 64 };
-    float *w = c->out, *m = w + LONG, *v = m + LONG;
-    memcpy(w, numbers, LONG * sizeof *w);
-    const bitops_adam_args args = {.g = numbers,
-                                   .w = w,
-                                   .m = m,
-                                   .v = v,
-                                   .words = (uint64_t *)(v + LONG),
-                                   .rows = 64,
-                                   .n = N,
-                                   .rate = 0.01f,
-                                   .beta1_rest = 0.1f,
-                                   .beta2_rest = 0.01f,
-                                   .eps = 1e-8f,
-                                   .keep = 1,
-                                   .clip = 1};
+    const bitops_adam_args args = make_step(c, 64, LONG / 64);
     bitops_adam(c->isa, &args, c->threads);
 }
 
-/* Two groups of columns, and of rows by 64 or 32. */
+/* Two groups of columns, and of rows by 64. */
 static void adam_product(const call *c) {
-    enum { STEP_ROWS = 70, N = 1100, SIZE = STEP_ROWS * N, BATCH = 100 };
-    float *w = c->out, *m = w + SIZE, *v = m + SIZE;
-    memcpy(w, numbers, SIZE * sizeof *w);
+    const bitops_adam_args step = make_step(c, 70, 1100);
     const bitops_mixed_args product = {.bits = 8,
                                        .zero = 128,
                                        .x = bytes,
                                        .x_turned = 1,
-                                       .m = STEP_ROWS,
-                                       .k = BATCH,
+                                       .m = step.rows,
+                                       .k = 100,
                                        .w = w_words,
                                        .ldw = 2,
-                                       .n = N,
+                                       .n = step.n,
                                        .alpha = scales};
-    const bitops_adam_args step = {.w = w,
-                                   .m = m,
-                                   .v = v,
-                                   .words = (uint64_t *)(v + SIZE),
-                                   .rows = STEP_ROWS,
-                                   .n = N,
-                                   .rate = 0.01f,
-                                   .beta1_rest = 0.1f,
-                                   .beta2_rest = 0.01f,
-                                   .eps = 1e-8f,
-                                   .keep = 1,
-                                   .clip = 1};
     void *workspace = allocate(bitops_adam_product_workspace_size(&product, c->threads));
     bitops_adam_product(c->isa, &step, &product, workspace, c->threads);
     bitops_free(workspace);
