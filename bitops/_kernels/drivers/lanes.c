@@ -272,7 +272,7 @@ int bitops_lanes_keep_words(const bitops_mixed_args *args) {
     return bitops_words(args->k) <= GROUP_WORDS;
 }
 
-/* Those of columns from col on, rows side by side. */
+/* The sums of columns from col on, the rows of each side by side, or tiles. */
 static void *sums_from(const bitops_mixed_args *args, size_t col, const lane_scratch *s) {
     const size_t at = lanes_of(args) * col;
     return args->is_float ? (void *)((float *)s->sums + at) : s->wide + at;
@@ -281,8 +281,8 @@ static void *sums_from(const bitops_mixed_args *args, size_t col, const lane_scr
 const float *bitops_lane_outputs(const bitops_isa *isa, const bitops_mixed_args *args,
                                  const lane_part *p, size_t col, size_t n, const lane_scratch *s) {
     if (uses_tiles(isa, args)) {
-        const size_t earlier = args->k > TILE_BITS ? BITOPS_TILE_ROWS * col : 0;
-        return tile_outputs(isa, args, p, col, n, s->wide + earlier, s);
+        const size_t place = args->k > TILE_BITS ? col : 0; /* a single block stays in the cache */
+        return tile_outputs(isa, args, p, col, n, sums_from(args, place, s), s);
     }
     isa->turn_32(sums_from(args, col, s), lanes_of(args), n, p->m, s->outputs, LANE_OUTPUTS);
     for (size_t r = 0; r < p->m; r++)
