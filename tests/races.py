@@ -239,15 +239,22 @@ def assignments(threads: int) -> list[Job]:
     """Others may get anything while weights are assigned, but nothing of it stays."""
     layer, done = BinaryDense(300, 70, seed=1), threading.Event()
 
+    def seen() -> list[bytes]:
+        return [layer(X).tobytes(), layer.bits.words.tobytes(), layer.weight.value.tobytes()]
+
     def change() -> object:
+        after = []
         for i in range(ROUNDS):
             layer.weight.assign(W if i % 2 else -W)
+            after.append(seen())
             if i % 3 == 0:
                 layer.weight.shorts()
+                after.append(seen())
             if i % 5 == 0:
                 layer.weight.assign_signs(bo.pack(W))
+                after.append(seen())
         done.set()
-        return [layer(X).tobytes(), layer.bits.words.tobytes(), layer.weight.value.tobytes()]
+        return after
 
     def use() -> None:
         while not done.is_set():

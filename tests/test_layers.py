@@ -348,6 +348,20 @@ def test_parameter_of_bits_is_an_array_only_once_it_changes(rng):
             parameter.assign_signs(wrong)
 
 
+def test_signs_packed_amid_an_assignment_do_not_stay(monkeypatch):
+    """As another thread may pack them then."""
+    parameter, copyto, seen = Parameter(np.ones((3, 70)), binary=True), np.copyto, []
+
+    def copy_slowly(out, values, **options):
+        seen.append(parameter.signs())
+        copyto(out, values, **options)
+
+    monkeypatch.setattr(np, "copyto", copy_slowly)
+    parameter.assign(-np.ones((3, 70)))
+    assert seen == [pack(np.ones((3, 70)))]
+    assert parameter.signs() == pack(-np.ones((3, 70)))
+
+
 def test_parameter():
     parameter = Parameter([1, 2], lr_scale=3)
     assert parameter.value.dtype == np.float32

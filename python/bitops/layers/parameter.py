@@ -124,9 +124,8 @@ class Parameter:
         binary: bool = False,
     ):
         numbers = as_float32(real_array("Parameter", "value", value))
-        # one name, so that other threads see one way or another; None while it is that of the
-        # signs, see `assign_signs`
-        self._value: np.ndarray | _Shorts | None = np.array(numbers, order="C")
+        # one name, so that other threads see one way or another
+        self._value: np.ndarray | _Shorts | BitArray = np.array(numbers, order="C")
         self._grad = np.zeros(numbers.shape, np.float32)  # pages come at the first use
         self.deferred_gradient: DeferredGradient | None = None
         self.clip_value = clip_value
@@ -195,16 +194,17 @@ class Parameter:
 
     def _array(self) -> np.ndarray:
         """Return the value; a new array as long as it is kept as bits or int16."""
-        value, signs = self._value, self._signs  # once, as another thread may assign
+        value = self._value  # once, as another thread may assign
         if isinstance(value, _Shorts):
             return value.floats()
-        if value is not None:
-            return value
-        assert signs is not None
-        return unpack(signs[1], dtype=np.float32)
+        return unpack(value, dtype=np.float32) if isinstance(value, BitArray) else value
 
     def writable(self) -> np.ndarray:
-        """Return the array itself, to be changed in place at once; this counts as a change."""
+        """Return the array itself, to be changed in place at once; this counts as a change.
+
+        Signs that another thread packs while you write stay until the next change: `assign` is for
+        parameters that other threads use.
+        """
         self._value = value = self._array()
         self.version += 1
         return value
@@ -235,6 +235,7 @@ class Parameter:
         if value.shape != self.shape:
             raise ValueError(f"[Parameter] value must have shape {self.shape}, got {value.shape}")
         np.copyto(self.writable(), value, casting="same_kind")
+        self.version += 1  # another thread may have packed what was half written
 
     def signs(self) -> BitArray:
         """Return the signs of the value, packed along the last axis; repack only after a change."""
@@ -245,6 +246,8 @@ class Parameter:
 
     def _packed(self) -> BitArray:
         kept = self._value
+        if isinstance(kept, BitArray):
+            return kept
         if isinstance(kept, _Shorts) and not (kept.numbers == SHORT_NAN).any():
             return pack(kept.numbers)
         return pack(self._array())  # which refuses NaN
@@ -259,9 +262,8 @@ class Parameter:
                 f"[Parameter] signs must have shape {self.shape} and be packed along the last "
                 f"axis, got {signs!r}"
             )
+        self._value = signs
         self.version += 1
-        self.adopt_signs(signs)
-        self._value = None
 
     def adopt_signs(self, signs: BitArray) -> None:
         """Cache signs of the present value that the caller has already packed."""
@@ -294,11 +296,9 @@ class Outline:
     def parameter(self) -> Parameter:
         """Return the parameter, with a gradient of its own; it shares the value."""
         made = Parameter.__new__(Parameter)
-        vars(made).update(self._settings, _value=None, _signs=None)
+        vars(made).update(self._settings, _value=self.value, _signs=None)
         made.grad = np.zeros(self.value.shape, np.float32)
-        if isinstance(self.value, BitArray):
-            made.adopt_signs(self.value)
-        else:  # messages may lie askew in memory, where BLAS gives other bits
+        if not isinstance(self.value, BitArray):  # lies askew in some messages; BLAS differs then
             made._value = np.require(self.value, requirements="A")
         return made
 
