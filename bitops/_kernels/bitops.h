@@ -30,9 +30,9 @@ typedef struct bitops_isa {
     /* Columns up to which panels, mostly empty, take longer than rows of w as they lie, if these
      * are long; half as many if they are not. */
     size_t few_columns;
-    /* k from which numbers of many rows are faster in lanes than by lookup, if few lanes stay
-     * empty; 0 if they always are. */
-    size_t lanes_bits;
+    /* Numbers are faster in lanes than by lookup from so many bits of k and so many rows on, which
+     * may leave other lanes empty, if their tables take the time of so many columns. */
+    size_t lanes_bits, lanes_rows_f32, lanes_rows_u8, lanes_columns;
     int small_most; /* largest magnitude of the numbers for lookup_small; 0 if there is none */
     bitops_pack_bool8_fn *pack_bool8;
     bitops_pack_i8_fn *pack_i8;

@@ -26,8 +26,7 @@ enum {
     BITS = BITOPS_LANES_BITS,
     TILE_BITS = BITOPS_TILE_WORDS * BITOPS_TILE_BITS, /* of k, summed by tiles at once */
     GROUP_WORDS = LINE_WORDS,                         /* of each row of w, copied at once */
-    LEAST_ROWS = 16,                                  /* measured: README.md */
-    LEAST_COLUMNS = 64,                               /* fewer do not pay for the tables */
+    LEAST_COLUMNS = 64,                               /* of a task: fewer make tables too often */
     WIDE_BLOCKS = 2,                                  /* blocks of k whose sums fit int16 */
     OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
     SQUARE = 16,                             /* bytes a side that are turned at once */
@@ -44,14 +43,15 @@ static int uses_tiles(const bitops_isa *isa, const bitops_mixed_args *args) {
 }
 
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
-    if (args->x_turned || args->m < LEAST_ROWS || args->n < LEAST_COLUMNS)
-        return args->x_turned;
-    const int mostly_full = 8 * args->m >= 7 * round_up(args->m, lanes_of(args));
-    return isa->lanes_bits == 0 || (args->k >= isa->lanes_bits && mostly_full);
+    const size_t least = args->is_float ? isa->lanes_rows_f32 : isa->lanes_rows_u8;
+    const size_t rows = min_size(args->m, lanes_of(args));
+    return args->x_turned ||
+           (args->k >= isa->lanes_bits && rows * args->n >= least * (args->n + isa->lanes_columns));
 }
 
 int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
-    return uses_tiles(isa, args) && args->bits > FEW_PLANES && args->m >= LEAST_ROWS &&
+    const size_t least = bitops_numbers_are_small(isa, args) ? LEAST_SMALL_ROWS : LEAST_TILE_ROWS;
+    return uses_tiles(isa, args) && args->bits > FEW_PLANES && args->m >= least &&
            args->n >= LEAST_TILE_COLUMNS && args->k > 2 * BITOPS_TILE_BITS;
 }
 

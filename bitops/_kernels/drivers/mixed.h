@@ -8,6 +8,8 @@
 enum {
     FEW_PLANES = 1,         /* bits up to which planes are faster than lookups of small numbers */
     LEAST_TILE_COLUMNS = 8, /* fewer do not pay for tiles */
+    LEAST_TILE_ROWS = 8,    /* the same */
+    LEAST_SMALL_ROWS = 12,  /* the same, where lookups of small numbers are the other way */
     MIXED_WORK = 1 << 19,   /* products below which one thread is faster */
 };
 

@@ -7,12 +7,14 @@
 static const bitops_isa table[] = {
 #define BITOPS_ISA_BEGIN(isa, features_, mr_, nr_, row_words_, plane_bits_, few_rows_,             \
                          medium_rows_, long_rows_, short_rows_, few_columns_, lanes_bits_,         \
-                         small_most_)                                                              \
+                         lanes_rows_f32_, lanes_rows_u8_, lanes_columns_, small_most_)             \
     {                                                                                              \
         .name = #isa, .features = (features_), .mr = (mr_), .nr = (nr_),                           \
         .row_words = (row_words_), .plane_bits = (plane_bits_), .few_rows = (few_rows_),           \
         .medium_rows = (medium_rows_), .long_rows = (long_rows_), .short_rows = (short_rows_),     \
-        .few_columns = (few_columns_), .lanes_bits = (lanes_bits_), .small_most = (small_most_),
+        .few_columns = (few_columns_), .lanes_bits = (lanes_bits_),                                \
+        .lanes_rows_f32 = (lanes_rows_f32_), .lanes_rows_u8 = (lanes_rows_u8_),                    \
+        .lanes_columns = (lanes_columns_), .small_most = (small_most_),
 #define BITOPS_KERNEL(op, isa) .op = bitops_##op##_##isa,
 #define BITOPS_SHARED(op, other, isa) .op = bitops_##op##_##other,
 #define BITOPS_ISA_END(isa)                                                                        \
