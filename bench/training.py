@@ -10,7 +10,8 @@ themselves, Adam is the fused one, images are channels_last. It starts from the 
 loss, and the gradients of the first step, are compared before anything is timed. `8-bit` and
 `6-bit` are bitops with the gradients of its backward products rounded to so many bits at random
 (`Sequential.round_gradients`), and `all 16` is `6-bit` with Adam's moments as bfloat16 and latent
-weights as int16. All take turns, and figures are medians. `pip install torch`.
+weights as int16. All take turns, and figures are medians. Memory that steps leave is kept for the
+next one, as `fit` does, PyTorch's too. `pip install torch`.
 
 --memory measures the most memory that some steps take instead, each network in a process of its
 own, weights and moments included; Linux only.
@@ -36,6 +37,7 @@ from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Flatten, MaxPool
 from bitops.models import binarynet, mlp
 from bitops.training.losses import squared_hinge
 from bitops.training.optim import Adam
+from bitops.training.process import kept_memory
 from peers import limit_peers, load_peers
 
 CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = (
@@ -240,7 +242,7 @@ def steps_of(side: str, number: int, torch: Any) -> Callable[[], float]:
 def print_peak(side: str, number: int) -> None:
     """Print the most bytes that steps of one side take in this process."""
     peers = load_peers(("torch",))  # by all sides, so that the start is the same
-    with threads(1):
+    with threads(1), kept_memory():
         limit_peers(peers, 1)
         before = common.peak_bytes()
         step = steps_of(side, number, peers["torch"])
@@ -294,7 +296,7 @@ def main() -> None:
         f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'all 16':>6}"
     )
     rows = []
-    with threads(1):
+    with threads(1), kept_memory():
         limit_peers(peers, 1)
         for case in CASES:
             row = measure(case, peers["torch"], options.seconds)
