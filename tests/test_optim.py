@@ -310,6 +310,27 @@ def test_step_marks_the_parameter_as_changed_and_keeps_the_gradient(kind):
     np.testing.assert_array_equal(parameter.grad, [1, 2, 3])
 
 
+class ReadAmidSteps(Parameter):
+    """One that another thread uses just before it is written."""
+
+    def writable(self):
+        value = super().writable()
+        self.read = self.version, self.signs()
+        return value
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_nothing_stays_of_what_is_read_amid_a_step(kind):
+    parameter = ReadAmidSteps(np.full((3, 70), 1e-3), binary=True)
+    parameter.grad[...] = 1
+    optimizer = kind([parameter], lr=1)
+    for _ in range(3):
+        optimizer.step()
+    version, _ = parameter.read
+    assert parameter.version > version
+    assert parameter.signs() == bo.pack(parameter.value)
+
+
 @pytest.mark.parametrize("kind", [SGD, Adam, AdaMax, ShiftAdaMax])
 def test_weight_decay_is_decoupled(kind):
     decayed, plain = Parameter(np.full(3, 8.0), lr_scale=2.0), Parameter(np.full(3, 8.0))

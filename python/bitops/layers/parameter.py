@@ -202,8 +202,7 @@ class Parameter:
     def writable(self) -> np.ndarray:
         """Return the array itself, to be changed in place at once; this counts as a change.
 
-        Signs that another thread packs while you write stay until the next change: `assign` is for
-        parameters that other threads use.
+        Signs that another thread packs while you write stay until the next change.
         """
         self._value = value = self._array()
         self.version += 1
@@ -234,8 +233,10 @@ class Parameter:
         value = plain_array("Parameter", "value", value)
         if value.shape != self.shape:
             raise ValueError(f"[Parameter] value must have shape {self.shape}, got {value.shape}")
-        np.copyto(self.writable(), value, casting="same_kind")
-        self.version += 1  # another thread may have packed what was half written
+        try:
+            np.copyto(self.writable(), value, casting="same_kind")
+        finally:
+            self.version += 1  # another thread may have packed what was half written
 
     def signs(self) -> BitArray:
         """Return the signs of the value, packed along the last axis; repack only after a change."""
@@ -263,11 +264,13 @@ class Parameter:
                 f"axis, got {signs!r}"
             )
         self._value = signs
-        self.version += 1
+        self.adopt_signs(signs)
 
     def adopt_signs(self, signs: BitArray) -> None:
-        """Cache signs of the present value that the caller has already packed."""
-        self._signs = self.version, signs
+        """Cache signs of a value that the caller has changed; this counts as a change."""
+        version = self.version + 1
+        self._signs = version, signs  # first, so that no other thread packs them again
+        self.version = version
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, lr_scale={self.lr_scale:.4g})"
@@ -298,7 +301,8 @@ class Outline:
         made = Parameter.__new__(Parameter)
         vars(made).update(self._settings, _value=self.value, _signs=None)
         made.grad = np.zeros(self.value.shape, np.float32)
-        if not isinstance(self.value, BitArray):  # lies askew in some messages; BLAS differs then
+        if not isinstance(self.value, BitArray):
+            # messages may lie askew in memory, where BLAS gives other bits
             made._value = np.require(self.value, requirements="A")
         return made
 

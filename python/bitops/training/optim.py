@@ -145,6 +145,7 @@ class Optimizer:
             if parameter.clip_value is not None:
                 limit = np.float32(parameter.clip_value)
                 np.clip(w[block], -limit, limit, out=w[block])
+        parameter.version += 1  # another thread may have quantized what was half written
 
     def _block(self, w, g, rate: np.float32, *moments) -> None:
         """Apply the equations of the class, in place."""
@@ -370,6 +371,8 @@ class Adam(Optimizer):
         nan = _take_gradient(parameter, rows, n, (*numbers, w, m, v, words))
         if words is not None and not nan:  # a NaN is left for packing to refuse
             parameter.adopt_signs(BitArray.from_words(words.reshape(*shape[:-1], -1), shape))
+        else:
+            parameter.version += 1  # as in `Optimizer._update`
 
 
 def _take_gradient(parameter: Parameter, rows: int, n: int, step: tuple) -> bool:
