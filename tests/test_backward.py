@@ -108,7 +108,8 @@ def added_by_tap(products, window, shape):
 )
 def test_codes_of_numbers(isa, threads, rng, bits, least, most, zero):
     """Exact for random codes and for the smallest and largest ones, in every order and size."""
-    for m, n, k in ((1, 65, 2100), (3, 7, 33), (5, 31, 512), (66, 130, 700), (64, 64, 64)):
+    sizes = (1, 65, 2100), (3, 7, 33), (5, 31, 512), (66, 130, 700), (64, 64, 64), (76, 20, 300)
+    for m, n, k in sizes:
         w = random_signs(rng, n, k)
         packed = bo.pack(w)
         for codes in (

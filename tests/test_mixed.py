@@ -119,9 +119,26 @@ class TestResults:
         assert_array_equal(bo.weight_gemm(x, w, bias=bias), ref.weight_gemm(x, w, bias=bias))
         assert_array_equal(bo.bitplane_gemm(u, w), ref.bitplane_gemm(u, w))
 
-    # Rows in lanes: 32 of float32 or 64 of uint8 at a time, blocks of 64 bits, 1024 columns.
+    # Rows in lanes: 32 of float32 or 64 of uint8 at a time, blocks of 64 bits, 1024 columns. Few
+    # rows are looked up instead, and so are the last ones if few are left: from how many on lanes
+    # are faster depends on the ISA and on n.
     @pytest.mark.parametrize(
-        "m, n, k", ((16, 64, 256), (33, 67, 271), (64, 1030, 300), (131, 70, 1100))
+        "m, n, k",
+        (
+            (5, 16, 65),
+            (9, 1024, 65),
+            (25, 1024, 256),
+            (28, 300, 257),
+            (32, 13, 65),
+            (32, 120, 256),
+            (33, 67, 271),
+            (38, 1024, 256),
+            (64, 7, 65),
+            (64, 1030, 300),
+            (76, 20, 300),
+            (100, 130, 512),
+            (131, 70, 1100),
+        ),
     )
     def test_many_rows_as_they_lie_and_transposed(self, isa, rng, threads, m, n, k):
         x, u, w = numbers(rng, m, k), octets(rng, m, k), random_signs(rng, n, k)
@@ -144,7 +161,7 @@ class TestResults:
         assert_array_equal(bo.bitplane_gemm(np.asfortranarray(x), w), want)
 
     def test_a_row_does_not_depend_on_the_others(self, isa, rng, threads):
-        x, w = numbers(rng, 37, 777), bo.pack(random_signs(rng, 90, 777))
+        x, w = numbers(rng, 37, 777), bo.pack(random_signs(rng, 400, 777))
         together = bo.weight_gemm(x, w)
         for m in range(1, 38):
             assert_array_equal(bo.weight_gemm(x[37 - m :], w), together[37 - m :])

@@ -30,8 +30,9 @@ typedef struct bitops_isa {
     /* Columns up to which panels, mostly empty, take longer than rows of w as they lie, if these
      * are long; half as many if they are not. */
     size_t few_columns;
-    /* Numbers are faster in lanes than by lookup from so many bits of k and so many rows on, which
-     * may leave other lanes empty, if their tables take the time of so many columns. */
+    /* In lanes, which take as long empty as full, numbers are faster than by lookup from
+     * lanes_bits of k on and for more than lanes_rows rows, if columns are many: making their
+     * tables takes as long as lanes_columns of these. */
     size_t lanes_bits, lanes_rows_f32, lanes_rows_u8, lanes_columns;
     int small_most; /* largest magnitude of the numbers for lookup_small; 0 if there is none */
     bitops_pack_bool8_fn *pack_bool8;
@@ -377,7 +378,8 @@ typedef struct bitops_gemm_args {
     const uint64_t *lines; /* IN  for searches: all of w turned (bitops_make_lines), or NULL */
 } bitops_gemm_args;
 
-/* Bytes of workspace that bitops_gemm needs, aligned to 64: at most 8 MiB, 0 for few rows. */
+/* Bytes of workspace that bitops_gemm needs for m rows and n columns, or fewer of them, aligned to
+ * 64: at most 8 MiB, 0 for few rows. */
 size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                   int n_threads);
 void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
@@ -536,8 +538,8 @@ size_t bitops_lookup_panels_size(size_t n, size_t k_words);
 void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                               size_t k_words, uint32_t *panels_out);
 
-/* Bytes of workspace that bitops_mixed needs, aligned to 64: at most 8 MiB, or 1 MiB a
- * thread; and 12 bytes for each row of w if the code of 0 is not 0. */
+/* Bytes of workspace that bitops_mixed needs for m rows or fewer, aligned to 64: at most 8 MiB, or
+ * 1 MiB a thread; and 12 bytes for each row of w if the code of 0 is not 0. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,

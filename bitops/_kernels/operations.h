@@ -356,8 +356,8 @@ typedef void bitops_lookup_f32_fn(const bitops_lookup *task);
 typedef void bitops_lookup_u8_fn(const bitops_lookup *task);
 typedef void bitops_lookup_small_fn(const bitops_lookup *task); /* or absent, with its tables */
 
-/* The same with rows of x in lanes, for many rows: an entry of a table holds the sum of 32 rows as
- * float32, or of 64 rows of uint8 as int16, and 4 bits of a row of w select a whole entry. */
+/* The same with rows of x in lanes, for all but a few: an entry of a table holds the sum of 32 rows
+ * as float32, or of 64 rows of uint8 as int16, and 4 bits of a row of w select a whole entry. */
 enum {
     BITOPS_LANES_BYTES = 128, /* of an entry */
     BITOPS_LANES_F32 = 32,

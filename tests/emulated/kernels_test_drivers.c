@@ -123,9 +123,12 @@ static void test_conv_driver(const bitops_isa *isa) {
 }
 
 static void test_mixed_driver(const bitops_isa *isa) {
-    static const size_t shapes[][3] = {{1, 70, 100}, {5, 33, 1000}, {40, 129, 320}, {60, 65, 64}};
+    static const size_t shapes[][3] = {{1, 70, 100}, {5, 33, 1000},  {40, 129, 320},
+                                       {60, 65, 64}, {12, 400, 257}, {36, 200, 300},
+                                       {65, 8, 129}, {76, 130, 320}, {103, 17, 300}};
     for (size_t s = 0; s < COUNT(shapes); s++)
-        for (int bits = 0; bits <= 8; bits++) { /* 0: float32 */
+        for (int turn = 0; turn <= 16; turn++) { /* bits 0: float32 */
+            const int bits = turn % 9;
             const size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
             bitops_mixed_args args = {.is_float = bits == 0, .bits = bits, .m = m, .k = k, .n = n};
             void *x = input(0, m * k * (bits ? 1 : sizeof(float)));
@@ -141,6 +144,7 @@ static void test_mixed_driver(const bitops_isa *isa) {
             args.x = x;
             args.w = w;
             args.ldw = bitops_words(k);
+            args.zero = bits && turn > 8 ? 1 << (bits - 1) : 0;
             fill_store_arrays(n, k);
             args.alpha = bits % 2 ? alpha : NULL;
             args.bias = bits % 3 ? NULL : bias;
@@ -156,10 +160,33 @@ static void test_mixed_driver(const bitops_isa *isa) {
         }
 }
 
+/* Whoever cuts a product has the workspace of its largest block. */
+static void test_workspaces(const bitops_isa *isa) {
+    static const int teams[] = {1, 2, 6};
+    static const uint64_t word;
+    for (int turn = 0; turn < 20000; turn++) {
+        const size_t m = 1 + random64() % 200, n = 1 + random64() % (turn % 2 ? 24 : 1100);
+        const size_t k = 1 + random64() % (turn % 3 ? 700 : 9000), few = 1 + random64() % m;
+        const int threads = teams[random64() % COUNT(teams)], bits = (int)(random64() % 9);
+        bitops_mixed_args mixed = {.is_float = bits == 0, .bits = bits, .m = m, .n = n, .k = k};
+        mixed.w = &word;
+        mixed.zero = bits && random64() % 2 ? 1 << (bits - 1) : 0;
+        const size_t size = bitops_mixed_workspace_size(isa, &mixed, threads);
+        mixed.m = few;
+        check(bitops_mixed_workspace_size(isa, &mixed, threads) <= size, "workspace", m, few, n);
+
+        bitops_gemm_args gemm = {.m = m, .n = n, .k_words = bitops_words(k), .w = &word};
+        gemm.panels = random64() % 2 ? &word : NULL;
+        gemm.store = make_store((int)(random64() % STORES), MAX_N, k);
+        const size_t gemm_size = bitops_gemm_workspace_size(isa, &gemm, threads);
+        gemm.m = few;
+        gemm.n = 1 + random64() % n;
+        check(bitops_gemm_workspace_size(isa, &gemm, threads) <= gemm_size, "workspace", m, few, n);
+    }
+}
+
 const named_test driver_tests[] = {
-    {"gemm driver", test_gemm_driver},
-    {"conv driver", test_conv_driver},
-    {"mixed driver", test_mixed_driver},
-    {"code conv driver", test_code_conv_driver},
-    {NULL, NULL},
+    {"gemm driver", test_gemm_driver},           {"conv driver", test_conv_driver},
+    {"mixed driver", test_mixed_driver},         {"workspaces", test_workspaces},
+    {"code conv driver", test_code_conv_driver}, {NULL, NULL},
 };

@@ -105,26 +105,38 @@ static int keeps_counts(const bitops_isa *isa, const bitops_gemm_args *args) {
     }
 }
 
-/* Rows of a block: as many as fit in the cache, but no more than the share of a thread. */
-static size_t block_rows(const gemm_plan *plan) {
+/* The share of a thread in the rows. */
+static size_t share_of_rows(const gemm_plan *plan) {
+    return round_up(ceil_div(plan->args->m, (size_t)plan->threads), plan->isa->mr);
+}
+
+/* As many rows as fit in the cache, but no more than the share of a thread. */
+static size_t most_rows(const gemm_plan *plan) {
     const bitops_isa *isa = plan->isa;
     const bitops_gemm_args *args = plan->args;
     const size_t threads = (size_t)plan->threads, depth = max_size(plan->depth, 1);
-    const size_t share = round_up(ceil_div(args->m, threads), isa->mr);
+    const size_t share = share_of_rows(plan);
     const size_t most = plan->counted                    ? COUNTED_BLOCK_WORDS
                         : args->image && !isa->row_words ? IMAGE_WORDS
                                                          : BLOCK_WORDS;
     const size_t block_words = min_size(most, ROWS_WORDS / threads);
     if (!isa->row_words)
         return min_size(share, max_size(block_words / depth / isa->mr, 1) * isa->mr);
-    /* The kernel's scratch, not a, fills the cache; blocks are as equal as can be. */
+    /* The kernel's scratch, not a, fills the cache. */
     const size_t row_words =
         isa->row_words + (args->image ? plan->depth : 0) + plan->counted / sizeof(uint64_t);
     size_t fit = max_size(block_words / row_words / isa->mr, 1) * isa->mr;
     if (plan->counted)
         fit = min_size(fit, COUNTED_ROWS);
-    const size_t blocks = ceil_div(share ? share : 1, fit);
-    return round_up(ceil_div(share, blocks), isa->mr);
+    return min_size(share, fit);
+}
+
+/* Rows of a block: where the kernel has scratch, blocks are as equal as can be. */
+static size_t block_rows(const gemm_plan *plan) {
+    const size_t most = most_rows(plan), share = share_of_rows(plan);
+    return plan->isa->row_words && most
+               ? round_up(ceil_div(share, ceil_div(share, most)), plan->isa->mr)
+               : most;
 }
 
 /* Each part takes whole cache lines, so that what follows stays aligned. */
@@ -176,12 +188,26 @@ static gemm_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
     return plan;
 }
 
+/* Words for this many rows and columns, or fewer of them, which blocks may fill better. */
+static size_t words_for(gemm_plan plan, size_t counted) {
+    plan.counted = counted;
+    plan.rows = most_rows(&plan);
+    place_parts(&plan);
+    return plan.threads_at + plan.thread_words * (size_t)plan.threads;
+}
+
 size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                   int n_threads) {
-    const gemm_plan plan = make_plan(isa, args, n_threads);
-    if (plan.way != BITOPS_PANELS)
-        return 0;
-    return (plan.threads_at + plan.thread_words * (size_t)plan.threads) * sizeof(uint64_t);
+    size_t words = 0;
+    for (int team = 0; team < 2; team++) { /* small products have one thread */
+        const gemm_plan plan = make_plan(isa, args, team ? n_threads : 1);
+        if (plan.way != BITOPS_PANELS)
+            return 0;
+        words = max_size(words, words_for(plan, 0));
+        if (keeps_counts(isa, args))
+            words = max_size(words, words_for(plan, min_size(plan.columns, COUNTED_COLUMNS)));
+    }
+    return words * sizeof(uint64_t);
 }
 
 /* ---- one slice of k ------------------------------------------------------------------------ */

@@ -1,5 +1,5 @@
-/* lanes.c: numbers times +-1 weights with rows of x in lanes, for many rows: blocks, tables,
- * threads; and of uint8 by tiles, where the ISA has them.
+/* lanes.c: numbers times +-1 weights with rows of x in lanes, for all but a few rows: blocks,
+ * tables, threads; and of uint8 by tiles, where the ISA has them.
  *
  *   for each 32 or 64 rows x group of columns               shared out to threads
  *     for each 64 elements of k
@@ -27,6 +27,7 @@ enum {
     TILE_BITS = BITOPS_TILE_WORDS * BITOPS_TILE_BITS, /* of k, summed by tiles at once */
     GROUP_WORDS = LINE_WORDS,                         /* of each row of w, copied at once */
     LEAST_COLUMNS = 64,                               /* of a task: fewer make tables too often */
+    FEW_ROW_COLUMNS = 256,                            /* the same, where lanes are empty */
     WIDE_BLOCKS = 2,                                  /* blocks of k whose sums fit int16 */
     OUTPUT_BYTES = LANE_OUTPUTS * BITOPS_LANES_U8 * 4,
     SQUARE = 16,                             /* bytes a side that are turned at once */
@@ -44,9 +45,10 @@ static int uses_tiles(const bitops_isa *isa, const bitops_mixed_args *args) {
 
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
     const size_t least = args->is_float ? isa->lanes_rows_f32 : isa->lanes_rows_u8;
+    const size_t looked_up = round_up(args->n, args->is_float ? 16 : 32); /* whole tiles */
     const size_t rows = min_size(args->m, lanes_of(args));
-    return args->x_turned ||
-           (args->k >= isa->lanes_bits && rows * args->n >= least * (args->n + isa->lanes_columns));
+    return args->x_turned || (args->k >= isa->lanes_bits &&
+                              rows * looked_up > least * (args->n + isa->lanes_columns));
 }
 
 int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args) {
@@ -55,12 +57,13 @@ int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args
            args->n >= LEAST_TILE_COLUMNS && args->k > 2 * BITOPS_TILE_BITS;
 }
 
-/* Columns of a task: few enough for every thread to have work. */
+/* Columns of a task: few enough for every thread to have work, but enough to pay for the tables. */
 static size_t group_columns(const bitops_mixed_args *args, int threads) {
     const size_t blocks = ceil_div(args->m, lanes_of(args));
     const size_t share = ceil_div(args->n * blocks, 4 * (size_t)threads);
     const size_t most = min_size(args->n, LANE_COLUMNS);
-    return threads == 1 ? most : min_size(most, max_size(share, LEAST_COLUMNS));
+    const size_t least = args->m < lanes_of(args) ? FEW_ROW_COLUMNS : LEAST_COLUMNS;
+    return threads == 1 ? most : min_size(most, max_size(share, least));
 }
 
 /* Tiles write whole blocks of sums, and outputs of whole blocks take their place. */

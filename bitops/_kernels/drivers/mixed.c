@@ -26,24 +26,13 @@ static way choose(const bitops_isa *isa, const bitops_mixed_args *args) {
     return lanes ? LANES : LOOKUP;
 }
 
-/* Rows [first, first + rows) of a product. */
-static bitops_mixed_args rows_of_product(const bitops_mixed_args *args, size_t first, size_t rows) {
-    bitops_mixed_args part = *args;
-    part.x = (const char *)args->x + first * args->k * (args->is_float ? sizeof(float) : 1);
-    part.c = (float *)args->c + first * args->n; /* or int32_t */
-    part.m = rows;
-    return part;
-}
-
-/* The first rows, those that fill lanes, if these take them and another way the rest; else all. */
-static size_t first_rows(const bitops_isa *isa, const bitops_mixed_args *args) {
-    const size_t rest = args->m % lanes_of(args), whole = args->m - rest;
-    if (args->x_turned || rest == 0 || whole == 0)
-        return args->m;
-    const bitops_mixed_args first = rows_of_product(args, 0, whole);
-    const bitops_mixed_args last = rows_of_product(args, whole, rest);
-    const int apart = choose(isa, &first) == LANES && choose(isa, &last) != LANES;
-    return apart ? whole : args->m;
+/* The last rows, if they go another way than those that fill lanes, else 0. */
+static size_t rows_apart(const bitops_isa *isa, const bitops_mixed_args *args) {
+    bitops_mixed_args last = *args;
+    last.m = args->m % lanes_of(args);
+    if (args->x_turned || last.m == 0 || last.m == args->m || choose(isa, args) != LANES)
+        return 0;
+    return choose(isa, &last) == LANES ? 0 : last.m;
 }
 
 /* The outputs of an empty k. */
@@ -72,54 +61,44 @@ void bitops_find_surplus(const bitops_isa *isa, const bitops_mixed_args *args, v
     own->surplus = surplus;
 }
 
-/* Lookups of small numbers subtract the code of 0 from the numbers, all others from the sums. */
-static size_t surplus_size(const bitops_isa *isa, const bitops_mixed_args *args) {
-    const int own = choose(isa, args) == LOOKUP && bitops_numbers_are_small(isa, args);
-    return own ? 0 : bitops_surplus_size(args);
+/* Lookups of small numbers subtract the code of 0 from the numbers, all other ways from sums. */
+static int needs_surplus(const bitops_isa *isa, const bitops_mixed_args *args) {
+    return choose(isa, args) != LOOKUP || !bitops_numbers_are_small(isa, args);
 }
 
-static size_t way_size(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
-    const way way = choose(isa, args);
-    return way == PLANES  ? bitops_planes_workspace_size(isa, args, n_threads)
-           : way == LANES ? bitops_lanes_workspace_size(args, n_threads)
-                          : 0;
-}
-
-static size_t workspace_size(const bitops_isa *isa, const bitops_mixed_args *args, int n_threads) {
-    const size_t whole = first_rows(isa, args);
-    const bitops_mixed_args first = rows_of_product(args, 0, whole);
-    size_t size = way_size(isa, &first, n_threads);
-    if (whole < args->m) {
-        const bitops_mixed_args last = rows_of_product(args, whole, args->m - whole);
-        size = max_size(size, way_size(isa, &last, n_threads));
-    }
-    return surplus_size(isa, args) + size;
-}
-
-/* Whoever cuts a product has it for fewer rows too, which may go another way: below half of the
- * lanes, or below the least rows of tiles. */
+/* Planes are the way of few rows, lanes that of many, which needs as much for any number. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads) {
     if (args->m == 0 || args->n == 0 || args->k == 0)
         return 0;
-    size_t size = workspace_size(isa, args, n_threads);
-    for (size_t rows = BITOPS_LANES_U8 / 2; rows >= LEAST_TILE_ROWS; rows /= 2) {
-        bitops_mixed_args few = *args;
-        few.m = min_size(args->m, rows - 1);
-        size = max_size(size, workspace_size(isa, &few, n_threads));
+    const way way = choose(isa, args);
+    bitops_mixed_args few = *args;
+    size_t size = 0;
+    if (way == LANES) {
+        size = bitops_lanes_workspace_size(args, n_threads);
+        few.m = min_size(args->m, BITOPS_LANES_U8 - 1);
     }
-    return size;
+    if (way != LOOKUP && bitops_planes_are_faster(isa, args))
+        size = max_size(size, bitops_planes_workspace_size(isa, &few, n_threads));
+    return size + (needs_surplus(isa, args) ? bitops_surplus_size(args) : 0);
 }
 
-static void multiply(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
-                     int n_threads) {
-    const way way = choose(isa, args);
+/* Rows [first, first + rows) of a product. */
+static void multiply(const bitops_isa *isa, const bitops_mixed_args *args, size_t first,
+                     size_t rows, void *workspace, int n_threads) {
+    bitops_mixed_args own = *args;
+    own.x = (const char *)args->x + first * args->k * (args->is_float ? sizeof(float) : 1);
+    own.c = (float *)args->c + first * args->n; /* or int32_t */
+    own.m = rows;
+    if (!needs_surplus(isa, &own))
+        own.surplus = NULL;
+    const way way = choose(isa, &own);
     if (way == PLANES)
-        bitops_mixed_by_planes(isa, args, workspace, n_threads);
+        bitops_mixed_by_planes(isa, &own, workspace, n_threads);
     else if (way == LANES)
-        bitops_mixed_by_lanes(isa, args, workspace, n_threads);
+        bitops_mixed_by_lanes(isa, &own, workspace, n_threads);
     else
-        bitops_mixed_by_lookup(isa, args, n_threads);
+        bitops_mixed_by_lookup(isa, &own, n_threads);
 }
 
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
@@ -130,18 +109,15 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
         store_zeros(isa, args);
         return;
     }
-    const size_t surplus = surplus_size(isa, args);
+    const size_t surplus = needs_surplus(isa, args) ? bitops_surplus_size(args) : 0;
     bitops_mixed_args own = *args;
     if (surplus)
         bitops_find_surplus(isa, args, workspace, &own);
     workspace = (char *)workspace + surplus;
-    const size_t whole = first_rows(isa, &own);
-    const bitops_mixed_args first = rows_of_product(&own, 0, whole);
-    multiply(isa, &first, workspace, n_threads);
-    if (whole < args->m) {
-        const bitops_mixed_args last = rows_of_product(&own, whole, args->m - whole);
-        multiply(isa, &last, workspace, n_threads);
-    }
+    const size_t apart = rows_apart(isa, args), others = args->m - apart;
+    multiply(isa, &own, 0, others, workspace, n_threads);
+    if (apart)
+        multiply(isa, &own, others, apart, workspace, n_threads);
 }
 
 bitops_code_way bitops_choose_code_way(const bitops_isa *isa, const bitops_mixed_args *args,

@@ -7,10 +7,10 @@
 
 enum {
     FEW_PLANES = 1,         /* bits up to which planes are faster than lookups of small numbers */
-    LEAST_TILE_COLUMNS = 8, /* fewer do not pay for tiles */
-    LEAST_TILE_ROWS = 8,    /* the same */
-    LEAST_SMALL_ROWS = 12,  /* the same, where lookups of small numbers are the other way */
-    MIXED_WORK = 1 << 19,   /* products below which one thread is faster */
+    LEAST_TILE_COLUMNS = 8, /* fewer do not pay for tiles; measured, as the next two: README.md */
+    LEAST_TILE_ROWS = 8,
+    LEAST_SMALL_ROWS = 12, /* where lookups of small numbers are the other way */
+    MIXED_WORK = 1 << 19,  /* products below which one thread is faster */
 };
 
 /* Threads that share the work out. It changes with the load of the machine: what is decided by it
@@ -27,8 +27,8 @@ size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_ar
 void bitops_mixed_by_planes(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,
                             int n_threads);
 
-/* lanes.c: for many rows, and a turned x; k > 0. With tiles, where the ISA has them. The workspace
- * is aligned to 64. */
+/* lanes.c: for all but a few rows, and a turned x; k > 0. With tiles, where the ISA has them. The
+ * workspace is aligned to 64. */
 int bitops_lanes_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 int bitops_tiles_are_faster(const bitops_isa *isa, const bitops_mixed_args *args);
 size_t bitops_lanes_workspace_size(const bitops_mixed_args *args, int n_threads);

@@ -83,8 +83,7 @@ static size_t gemm_at(const planes_plan *plan) {
 size_t bitops_planes_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                     int n_threads) {
     const planes_plan plan = make_plan(args);
-    /* A full block needs the most: of one that has few rows, gemm may read plain w, for which it
-     * needs no workspace. */
+    /* Other blocks have fewer rows or columns. */
     const bitops_gemm_args gemm = block_args(&plan, args, plan.rows, 0, plan.columns);
     return gemm_at(&plan) * sizeof(uint64_t) + bitops_gemm_workspace_size(isa, &gemm, n_threads);
 }

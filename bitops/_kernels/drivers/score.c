@@ -142,6 +142,17 @@ static size_t in_lines(size_t bytes) {
     return round_up(bytes, 64);
 }
 
+/* Bytes for the products of a block of rows with all steps of columns, of which the last may go
+ * another way. */
+static size_t workspace_of_block(const bitops_isa *isa, const bitops_score_args *args,
+                                 size_t rows) {
+    const size_t n = args->product.n, last = n % STEP_COLUMNS;
+    const bitops_mixed_args full = block_args(args, 0, rows, 0, min_size(STEP_COLUMNS, n), NULL);
+    const bitops_mixed_args rest = block_args(args, 0, rows, n - last, last, NULL);
+    return max_size(bitops_mixed_workspace_size(isa, &full, 1),
+                    bitops_mixed_workspace_size(isa, &rest, 1));
+}
+
 static score_plan make_plan(const bitops_isa *isa, const bitops_score_args *args, size_t count,
                             int n_threads) {
     const size_t m = args->product.m, n = args->product.n;
@@ -151,10 +162,8 @@ static score_plan make_plan(const bitops_isa *isa, const bitops_score_args *args
     plan.heap_keys = round_up(m * count, LINE_WORDS);
     plan.product_bytes = in_lines(plan.rows * STEP_COLUMNS * sizeof(float));
     plan.surplus_bytes = in_lines(STEP_COLUMNS * (sizeof(int32_t) + sizeof(int64_t)));
-    const bitops_mixed_args block =
-        block_args(args, 0, plan.rows, 0, min_size(STEP_COLUMNS, n), NULL);
     plan.worker_bytes = plan.product_bytes + plan.surplus_bytes +
-                        in_lines(bitops_mixed_workspace_size(isa, &block, 1));
+                        in_lines(workspace_of_block(isa, args, plan.rows));
     return plan;
 }
 
