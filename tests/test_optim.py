@@ -433,3 +433,54 @@ def test_settings_are_plain_numbers(kind, names):
         for name in names:
             setattr(made, name, number(0.5))
         assert repr(made.settings()) == repr(expected)
+
+
+# ---- tiny numbers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("bits", (32, 16))
+def test_moments_of_weights_that_get_no_gradient_become_0(kind, bits):
+    """They would stay at the smallest numbers above 0."""
+    if bits == 16 and kind is not Adam:
+        pytest.skip("only Adam has moments of 16 bits")
+    parameter = binary_parameter(np.ones((2, 70)))
+    optimizer = kind([parameter], **({"moment_bits": 16} if bits == 16 else {}))
+    parameter.grad[0] = 1e-9
+    optimizer.step()
+    parameter.grad[1] = 1e-17
+    optimizer.step()
+    parameter.grad[...] = 0
+    while optimizer.steps < 1024:
+        optimizer.step()
+    for name in optimizer.moments:
+        m = optimizer.state()[f"{name}.0"]
+        m = m if bits == 32 else (m.astype(np.uint32) << 16).view(F)
+        assert ((m == 0) | (np.abs(m) >= 2.0**-100)).all()
+
+
+@pytest.mark.parametrize("kind", (SGD, Adam, AdaMax, ShiftAdaMax))
+def test_weights_that_decay_become_0_unless_their_signs_count(kind):
+    start = F([-1e-3, 1e-3, -1e-29])
+    real, binary = Parameter(start), binary_parameter(start)
+    with pytest.warns(UserWarning, match="latent weights"):
+        optimizer = kind([real, binary], lr=0.1, weight_decay=2.5)
+    while optimizer.steps < 255:
+        optimizer.step()
+    assert (real.value != 0).all()
+    saved = copy.deepcopy(optimizer.state()), real.value.copy()
+    for _ in range(2):  # the second one resumed
+        optimizer.step()
+        np.testing.assert_array_equal(real.value, 0)
+        np.testing.assert_array_equal(np.sign(binary.value), np.sign(start))
+        optimizer.restore(saved[0])
+        real.assign(saved[1])
+
+
+def test_small_numbers_that_are_not_tiny_stay():
+    value = F([2.0**-100, -(2.0**-100), 1e-20, math.inf, -math.inf, math.nan])
+    parameter = Parameter(value)
+    optimizer = SGD([parameter], momentum=0)
+    while optimizer.steps < 256:
+        optimizer.step()
+    np.testing.assert_array_equal(parameter.value, value)
