@@ -21,12 +21,10 @@ def drop_tiny(numbers: np.ndarray) -> None:
     numbers : ndarray of float32; or of uint16, the bits of bfloat16
         C-contiguous.
     """
-    bits = numbers.reshape(-1)
-    limit = int(np.float32(TINY).view(np.uint32))
-    if bits.dtype == np.uint16:
-        limit, magnitude = limit >> 16, np.uint16(0x7FFF)
-    else:
-        bits, magnitude = bits.view(np.uint32), np.uint32(0x7FFFFFFF)
+    width = 8 * numbers.itemsize
+    limit = int(np.float32(TINY).view(np.uint32)) >> (32 - width)  # bfloat16 is the upper half
+    bits = numbers.reshape(-1).view(f"u{numbers.itemsize}")
+    magnitude = bits.dtype.type(2 ** (width - 1) - 1)
     for start in range(0, bits.size, _PIECE):
         piece = bits[start : start + _PIECE]  # as integers, which take no longer if they are small
         tiny = (piece & magnitude) < limit
