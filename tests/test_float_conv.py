@@ -100,6 +100,18 @@ def test_nan_and_infinity_pass_where_they_are_seen(isa):
     assert np.isinf(y[0, :2, :2]).all() and np.isfinite(y[0, 4]).all()
 
 
+@pytest.mark.parametrize("groups", (1, 2))
+def test_weights_below_the_normal_numbers_count_as_0(isa, rng, groups):
+    x = np.float32(2.0**100) * rng.standard_normal((2, 9, 8, 4), np.float32)
+    w = np.full((34, 3, 3, 4 // groups), 2.0**-126, np.float32)
+    tiny = rng.random(w.shape) < 0.5
+    w[tiny] = np.float32(2.0**-127) * rng.choice(np.float32([-1, 1, 1.5]), tiny.sum())
+    window = make_window("test", (9, 8), (3, 3), 1, 1, 1)
+    want = float_convolution(x, np.where(tiny, np.float32(0), w), None, window, groups)
+    assert_array_equal(float_convolution(x, w, None, window, groups), want)
+    assert np.abs(want).max() > 2.0**-30
+
+
 @pytest.mark.parametrize("size, kernel, stride", ((21, 7, 2), (14, 3, 1), (9, 1, 1), (9, 1, 2)))
 def test_plans_give_the_same_bits(isa, threads, rng, size, kernel, stride):
     w = rng.standard_normal((37, kernel, kernel, 5), np.float32)

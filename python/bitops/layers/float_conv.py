@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..ops.float_filters import convolve_floats, float_panels
+from ..ops.float_filters import convolve_floats, float_panels, normal_or_0
 from ..ops.geometry import Window
 from ..ops.patches import PRODUCT_BYTES, add_patches, patch_blocks, seeing_taps, seen_slices
 from .columns import column_sums
@@ -43,8 +43,9 @@ def float_convolution(
         if bias is not None:
             y += bias
         return y
+    w = normal_or_0(w)
     for channels, filters in _groups(w, groups):
-        matrix = w[filters].reshape(filters.stop - filters.start, -1).T
+        matrix: np.ndarray = w[filters].reshape(filters.stop - filters.start, -1).T
         parts = patch_blocks(images[..., channels], window, max_bytes=PRODUCT_BYTES)
         for block, rows in parts:
             part = y[block][..., filters]
