@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 import bitops as bo
 from bitops.layers import FloatConv2D, Packed, PackedReLU
-from bitops.layers.float_conv import float_convolution
+from bitops.layers.float_conv import conv_gradients, float_convolution
 from bitops.ops.geometry import make_window
 from bitops.ops.patches import patch_blocks
 from conftest import SEED
@@ -100,16 +100,27 @@ def test_nan_and_infinity_pass_where_they_are_seen(isa):
     assert np.isinf(y[0, :2, :2]).all() and np.isfinite(y[0, 4]).all()
 
 
-@pytest.mark.parametrize("groups", (1, 2))
-def test_weights_below_the_normal_numbers_count_as_0(isa, rng, groups):
+@pytest.mark.parametrize("filters, groups", ((34, 1), (34, 2), (4, 4)))
+def test_weights_below_the_normal_numbers_count_as_0(isa, rng, filters, groups):
     x = np.float32(2.0**100) * rng.standard_normal((2, 9, 8, 4), np.float32)
-    w = np.full((34, 3, 3, 4 // groups), 2.0**-126, np.float32)
+    w = np.full((filters, 3, 3, 4 // groups), 2.0**-126, np.float32)
     tiny = rng.random(w.shape) < 0.5
     w[tiny] = np.float32(2.0**-127) * rng.choice(np.float32([-1, 1, 1.5]), tiny.sum())
+    before = w.tobytes()
+    plain = np.where(tiny, np.float32(0), w)
     window = make_window("test", (9, 8), (3, 3), 1, 1, 1)
-    want = float_convolution(x, np.where(tiny, np.float32(0), w), None, window, groups)
+    want = float_convolution(x, plain, None, window, groups)
     assert_array_equal(float_convolution(x, w, None, window, groups), want)
     assert np.abs(want).max() > 2.0**-30
+    settings = {"padding": 1, "groups": groups}
+    model = Packed(PackedReLU(), FloatConv2D(w, **settings))
+    assert_array_equal(model(x), FloatConv2D(plain, **settings)(np.maximum(x, 0)))
+    gradients = [
+        conv_gradients(x, want, each, window, groups, weight_grad=np.empty_like(w), with_dx=True)
+        for each in (w, plain)
+    ]
+    assert_array_equal(*gradients)
+    assert w.tobytes() == before
 
 
 @pytest.mark.parametrize("size, kernel, stride", ((21, 7, 2), (14, 3, 1), (9, 1, 1), (9, 1, 2)))

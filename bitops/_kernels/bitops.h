@@ -378,8 +378,8 @@ typedef struct bitops_gemm_args {
     const uint64_t *lines; /* IN  for searches: all of w turned (bitops_make_lines), or NULL */
 } bitops_gemm_args;
 
-/* Bytes of workspace that bitops_gemm needs for m rows and n columns, or fewer of them, aligned to
- * 64: at most 8 MiB, 0 for few rows. */
+/* Bytes of workspace that bitops_gemm needs for m rows and n columns, or fewer of them, with the
+ * same n_threads, aligned to 64: at most 8 MiB, 0 for few rows. */
 size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                   int n_threads);
 void bitops_gemm(const bitops_isa *isa, const bitops_gemm_args *args, void *workspace,
@@ -538,8 +538,8 @@ size_t bitops_lookup_panels_size(size_t n, size_t k_words);
 void bitops_lookup_panels_all(const bitops_isa *isa, const uint64_t *w, size_t ldw, size_t n,
                               size_t k_words, uint32_t *panels_out);
 
-/* Bytes of workspace that bitops_mixed needs for m rows or fewer, aligned to 64: at most 8 MiB, or
- * 1 MiB a thread; and 12 bytes for each row of w if the code of 0 is not 0. */
+/* Bytes of workspace that bitops_mixed needs for m rows or fewer, but all n columns, aligned to 64:
+ * at most 8 MiB, or 1 MiB a thread; and 12 bytes for each row of w if the code of 0 is not 0. */
 size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_args *args,
                                    int n_threads);
 void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *workspace,

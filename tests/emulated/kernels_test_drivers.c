@@ -162,11 +162,12 @@ static void test_mixed_driver(const bitops_isa *isa) {
 
 /* Whoever cuts a product has the workspace of its largest block. */
 static void test_workspaces(const bitops_isa *isa) {
-    static const int teams[] = {1, 2, 6};
+    static const int teams[] = {1, 2, 6, 8, 32};
     static const uint64_t word;
     for (int turn = 0; turn < 20000; turn++) {
-        const size_t m = 1 + random64() % 200, n = 1 + random64() % (turn % 2 ? 24 : 1100);
-        const size_t k = 1 + random64() % (turn % 3 ? 700 : 9000), few = 1 + random64() % m;
+        const size_t m = 1 + random64() % (turn % 5 ? 200 : 5000), few = 1 + random64() % m;
+        const size_t n = 1 + random64() % (turn % 2 ? 24 : 1100), fewer = 1 + random64() % n;
+        const size_t k = 1 + random64() % (turn % 3 ? 700 : 40000);
         const int threads = teams[random64() % COUNT(teams)], bits = (int)(random64() % 9);
         bitops_mixed_args mixed = {.is_float = bits == 0, .bits = bits, .m = m, .n = n, .k = k};
         mixed.w = &word;
@@ -180,7 +181,7 @@ static void test_workspaces(const bitops_isa *isa) {
         gemm.store = make_store((int)(random64() % STORES), MAX_N, k);
         const size_t gemm_size = bitops_gemm_workspace_size(isa, &gemm, threads);
         gemm.m = few;
-        gemm.n = 1 + random64() % n;
+        gemm.n = fewer;
         check(bitops_gemm_workspace_size(isa, &gemm, threads) <= gemm_size, "workspace", m, few, n);
     }
 }

@@ -228,19 +228,14 @@ size_t bitops_conv_workspace_size(const bitops_isa *isa, const bitops_conv_args 
                                   int n_threads) {
     const conv_plan plan = make_plan(args);
     const size_t rows = count_rows(args);
-    size_t words = 0;
     if (args->filters == 0 || rows == 0)
         return 0;
     if (is_depthwise(args))
         return bitops_depthwise_workspace_size(args, n_threads);
     if (bitops_is_narrow_conv(isa, args))
         return 0;
-    if (args->groups == 1)
-        words = product_words(isa, args, rows, n_threads);
-    else /* fewer rows may be cut less evenly */
-        words = max_size(product_words(isa, args, plan.rows, n_threads),
-                         product_words(isa, args, rows % plan.rows, n_threads));
-    return (words + plan.dots_words) * sizeof(uint64_t);
+    const size_t most = args->groups == 1 ? rows : plan.rows; /* of a product */
+    return (product_words(isa, args, most, n_threads) + plan.dots_words) * sizeof(uint64_t);
 }
 
 /* ---- the convolution ----------------------------------------------------------------------- */

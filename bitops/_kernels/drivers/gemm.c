@@ -189,24 +189,26 @@ static gemm_plan make_plan(const bitops_isa *isa, const bitops_gemm_args *args, 
 }
 
 /* Words for this many rows and columns, or fewer of them, which blocks may fill better. */
-static size_t words_for(gemm_plan plan, size_t counted) {
-    plan.counted = counted;
-    plan.rows = most_rows(&plan);
-    place_parts(&plan);
-    return plan.threads_at + plan.thread_words * (size_t)plan.threads;
+static size_t words_for(gemm_plan plan) {
+    const bitops_isa *isa = plan.isa;
+    const size_t most = keeps_counts(isa, plan.args) ? min_size(plan.columns, COUNTED_COLUMNS) : 0;
+    size_t words = 0;
+    for (plan.counted = 0; plan.counted <= most; plan.counted += isa->nr) {
+        plan.rows = most_rows(&plan);
+        place_parts(&plan);
+        words = max_size(words, plan.threads_at + plan.thread_words * (size_t)plan.threads);
+    }
+    return words;
 }
 
 size_t bitops_gemm_workspace_size(const bitops_isa *isa, const bitops_gemm_args *args,
                                   int n_threads) {
-    size_t words = 0;
-    for (int team = 0; team < 2; team++) { /* small products have one thread */
-        const gemm_plan plan = make_plan(isa, args, team ? n_threads : 1);
-        if (plan.way != BITOPS_PANELS)
-            return 0;
-        words = max_size(words, words_for(plan, 0));
-        if (keeps_counts(isa, args))
-            words = max_size(words, words_for(plan, min_size(plan.columns, COUNTED_COLUMNS)));
-    }
+    const gemm_plan plan = make_plan(isa, args, n_threads);
+    if (plan.way != BITOPS_PANELS)
+        return 0;
+    size_t words = words_for(plan);
+    if (plan.threads > 1) /* a smaller product may have but one thread */
+        words = max_size(words, words_for(make_plan(isa, args, 1)));
     return words * sizeof(uint64_t);
 }
 

@@ -26,15 +26,6 @@ static way choose(const bitops_isa *isa, const bitops_mixed_args *args) {
     return lanes ? LANES : LOOKUP;
 }
 
-/* The last rows, if they go another way than those that fill lanes, else 0. */
-static size_t rows_apart(const bitops_isa *isa, const bitops_mixed_args *args) {
-    bitops_mixed_args last = *args;
-    last.m = args->m % lanes_of(args);
-    if (args->x_turned || last.m == 0 || last.m == args->m || choose(isa, args) != LANES)
-        return 0;
-    return choose(isa, &last) == LANES ? 0 : last.m;
-}
-
 /* The outputs of an empty k. */
 static void store_zeros(const bitops_isa *isa, const bitops_mixed_args *args) {
     memset(args->c, 0, args->m * args->n * sizeof(float));
@@ -62,8 +53,8 @@ void bitops_find_surplus(const bitops_isa *isa, const bitops_mixed_args *args, v
 }
 
 /* Lookups of small numbers subtract the code of 0 from the numbers, all other ways from sums. */
-static int needs_surplus(const bitops_isa *isa, const bitops_mixed_args *args) {
-    return choose(isa, args) != LOOKUP || !bitops_numbers_are_small(isa, args);
+static int needs_surplus(const bitops_isa *isa, const bitops_mixed_args *args, way way) {
+    return way != LOOKUP || !bitops_numbers_are_small(isa, args);
 }
 
 /* Planes are the way of few rows, lanes that of many, which needs as much for any number. */
@@ -80,19 +71,18 @@ size_t bitops_mixed_workspace_size(const bitops_isa *isa, const bitops_mixed_arg
     }
     if (way != LOOKUP && bitops_planes_are_faster(isa, args))
         size = max_size(size, bitops_planes_workspace_size(isa, &few, n_threads));
-    return size + (needs_surplus(isa, args) ? bitops_surplus_size(args) : 0);
+    return size + (needs_surplus(isa, args, way) ? bitops_surplus_size(args) : 0);
 }
 
 /* Rows [first, first + rows) of a product. */
-static void multiply(const bitops_isa *isa, const bitops_mixed_args *args, size_t first,
+static void multiply(const bitops_isa *isa, const bitops_mixed_args *args, way way, size_t first,
                      size_t rows, void *workspace, int n_threads) {
     bitops_mixed_args own = *args;
     own.x = (const char *)args->x + first * args->k * (args->is_float ? sizeof(float) : 1);
     own.c = (float *)args->c + first * args->n; /* or int32_t */
     own.m = rows;
-    if (!needs_surplus(isa, &own))
+    if (!needs_surplus(isa, args, way))
         own.surplus = NULL;
-    const way way = choose(isa, &own);
     if (way == PLANES)
         bitops_mixed_by_planes(isa, &own, workspace, n_threads);
     else if (way == LANES)
@@ -109,15 +99,19 @@ void bitops_mixed(const bitops_isa *isa, const bitops_mixed_args *args, void *wo
         store_zeros(isa, args);
         return;
     }
-    const size_t surplus = needs_surplus(isa, args) ? bitops_surplus_size(args) : 0;
-    bitops_mixed_args own = *args;
+    const way way = choose(isa, args);
+    const size_t surplus = needs_surplus(isa, args, way) ? bitops_surplus_size(args) : 0;
+    bitops_mixed_args own = *args, last = *args;
     if (surplus)
         bitops_find_surplus(isa, args, workspace, &own);
     workspace = (char *)workspace + surplus;
-    const size_t apart = rows_apart(isa, args), others = args->m - apart;
-    multiply(isa, &own, 0, others, workspace, n_threads);
-    if (apart)
-        multiply(isa, &own, others, apart, workspace, n_threads);
+    /* The last rows may be too few for lanes. */
+    last.m = way == LANES && !args->x_turned ? args->m % lanes_of(args) : 0;
+    const enum way way_of_last = last.m && last.m < args->m ? choose(isa, &last) : way;
+    const size_t others = way_of_last == way ? args->m : args->m - last.m;
+    multiply(isa, &own, way, 0, others, workspace, n_threads);
+    if (others < args->m)
+        multiply(isa, &own, way_of_last, others, last.m, workspace, n_threads);
 }
 
 bitops_code_way bitops_choose_code_way(const bitops_isa *isa, const bitops_mixed_args *args,

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..ops.float_filters import convolve_floats, float_panels, normal_or_0
+from ..ops.float_filters import convolve_floats, float_panels
 from ..ops.geometry import Window
 from ..ops.patches import PRODUCT_BYTES, add_patches, patch_blocks, seeing_taps, seen_slices
+from ..ops.tiny import normal_or_0
 from .columns import column_sums
 from .inputs import Activation, as_float
 
@@ -33,7 +34,7 @@ def float_convolution(
     y = np.empty((len(x), *window.output, len(w)), np.float32)
     images = as_float(x)
     if _is_depthwise(w, groups):
-        _apply_taps(images, w, window, y)
+        _apply_taps(images, normal_or_0(w), window, y)
         if bias is not None:
             y += bias
         return y
@@ -45,7 +46,7 @@ def float_convolution(
         return y
     w = normal_or_0(w)
     for channels, filters in _groups(w, groups):
-        matrix: np.ndarray = w[filters].reshape(filters.stop - filters.start, -1).T
+        matrix = w[filters].reshape(filters.stop - filters.start, -1).T
         parts = patch_blocks(images[..., channels], window, max_bytes=PRODUCT_BYTES)
         for block, rows in parts:
             part = y[block][..., filters]
@@ -88,6 +89,7 @@ def conv_gradients(
     """
     dx = np.zeros(x.shape, np.float32) if with_dx else None
     weight_grad[...] = 0
+    w = normal_or_0(w)
     if _is_depthwise(w, groups):
         _depthwise_gradients(x, dy, w, window, outside, weight_grad, dx)
         return dx

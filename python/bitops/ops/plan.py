@@ -31,6 +31,7 @@ from .geometry import Pair, Window
 from .memory import CACHE_LINE, word_count
 from .patches import PRODUCT_BYTES, position_blocks, rows_lie_in
 from .prepack import Prepacked
+from .tiny import normal_or_0
 
 __all__ = ["OtherIsa", "Program", "SpareMemory", "Step", "Value"]
 
@@ -233,7 +234,7 @@ class Program:
         window: Window,
         shape: tuple[int, ...],
     ) -> Value:
-        matrix = w.reshape(len(w), -1).T
+        matrix = normal_or_0(w).reshape(len(w), -1).T
         if rows_lie_in(window):
             ends, images = np.array([math.prod(shape[:-1])], np.int64), None
         else:

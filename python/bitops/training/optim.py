@@ -13,9 +13,9 @@ from ..layers.parameter import SHORT_MOST, GradientProduct, Parameter
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_number, check_rate
 from ..ops.memory import CACHE_LINE, aligned_empty, word_count
+from ..ops.tiny import drop_tiny, lift_tiny
 from ..ops.warn import warn_caller
 from ..quantizers import ap2
-from .tiny import drop_tiny
 
 __all__ = ["SGD", "AdaMax", "Adam", "Bop", "Optimizer", "ShiftAdaMax"]
 
@@ -28,7 +28,8 @@ _BLOCK = 32768
 # with 16.8 million weights a step of Adam took 49 ms without this, and 14 ms with it.
 _STAGGER = 1280
 
-_DROP_STEPS = 256  # from one search for tiny numbers to the next
+# Weights times rates, and thousandths of squares of gradients, stay normal numbers.
+_TINY_STEPS, _TINY_WEIGHT, _TINY_MOMENT = 256, 2.0**-100, 2.0**-116
 
 _MOMENT_TYPES = {32: np.float32, 16: np.uint16}  # by bits
 
@@ -54,8 +55,8 @@ class Optimizer:
     Notes
     -----
     After its update an array is clipped to [-clip_value, clip_value].
-    Every 256 steps, moments that are closer to 0 than 2^-100 become 0, and so do weights that are
-    not binary: they would become numbers that processors take a hundred times as long for.
+    Every 256 steps, moments that are closer to 0 than 2^-116 become 0, and weights that are closer
+    than 2^-100, but not binary, +-2^-100: processors take a hundred times as long for smaller ones.
 
     References
     ----------
@@ -129,11 +130,11 @@ class Optimizer:
         for parameter, decays, moments in items:
             if not parameter.trainable:
                 continue
-            if self.steps % _DROP_STEPS == 0:
+            if self.steps % _TINY_STEPS == 0:
                 for m in moments:
-                    drop_tiny(m)
-                if not parameter.binary:  # of which the signs count, however small they are
-                    drop_tiny(parameter.writable())
+                    drop_tiny(m, _TINY_MOMENT)
+                if not parameter.binary:
+                    lift_tiny(parameter.writable(), _TINY_WEIGHT)
             if decays and self.l2:
                 parameter.grad += np.float32(self.l2) * parameter.value
             keep = 1 - self.lr * parameter.lr_scale * self.weight_decay if decays else 1.0
