@@ -89,7 +89,8 @@ def conv_gradients(
     """
     dx = np.zeros(x.shape, np.float32) if with_dx else None
     weight_grad[...] = 0
-    w = normal_or_0(w)
+    if with_dx:  # nothing else reads them
+        w = normal_or_0(w)
     if _is_depthwise(w, groups):
         _depthwise_gradients(x, dy, w, window, outside, weight_grad, dx)
         return dx
