@@ -17,7 +17,7 @@ from bitops.recipes.preprocess import STEPS, preprocess
 from bitops.recipes.training import train
 from bitops.training.augment import ZCA, gcn, lcn
 from bitops.training.log import read_log
-from bitops.training.schedules import CosineDecay
+from bitops.training.schedules import CosineDecay, goes_by_step
 from commands import failure, usage_error, write_idx
 
 CASES = [(recipe.name, kind) for recipe in RECIPES for kind in recipe.settings]
@@ -572,6 +572,45 @@ def test_moved_images(kind, shape):
     only = replace(job, plan=setting.resolve(shift=3))
     assert not setting.stages[0].augmentation(only).flip
     assert setting.stages[0].augmentation(replace(job, plan=setting.plan)) is None
+
+
+def test_windows_come_before_whole_images():
+    setting, data = find("xnor").setting("cifar10"), blobs((12, 12, 3), noise=0)
+    job = Job(data, setting.resolve(shift=2, crop=9))
+    augment = setting.stages[0].augmentation(job)
+    assert goes_by_step(augment)
+    rng = np.random.default_rng(0)
+    sizes = [augment(data.x_train, rng, step, 10).shape[1:3] for step in range(10)]
+    assert sizes == 7 * [(9, 9)] + 3 * [(12, 12)]
+    windows = augment(data.x_train, rng, 0, 10)
+    for image, window in zip(data.x_train, windows, strict=True):
+        found = np.lib.stride_tricks.sliding_window_view(image, (9, 9), axis=(0, 1))
+        assert (found.transpose(0, 1, 3, 4, 2) == window).all(axis=(2, 3, 4)).any()
+    # without windows, what is done does not depend on how many epochs there are
+    other = replace(job, plan=setting.resolve(shift=2))
+    assert not goes_by_step(setting.stages[0].augmentation(other))
+
+
+def test_windows_train():
+    trained, data = train_small("xnor", "cifar10", width=96, crop=6)
+    epochs = trained.histories[0].epochs
+    assert epochs[-1].loss < epochs[0].loss
+    packed = trained.model.freeze()
+    np.testing.assert_array_equal(packed.outputs(data.x_test), trained.model.outputs(data.x_test))
+
+
+def test_windows_that_are_refused():
+    for name, kind, crop, reason in (
+        ("bnn-theano", "cifar10", 8, "takes images of one size"),
+        ("xnor", "mnist", 8, "takes images of one size"),
+        ("speedrun", "cifar10", 8, "moves images itself"),
+        ("xnor", "cifar10", 12, "the images have 12 x 12 pixels"),
+    ):
+        setting = find(name).setting(kind)
+        why = setting.refused(setting.resolve(crop=crop), (12, 12, 3))
+        assert list(why) == ["crop"] and reason in why["crop"]
+    setting = find("ebp").setting("mnist")
+    assert "cannot move images" in setting.refused(setting.resolve(crop=8), (16, 16, 1))["crop"]
 
 
 def test_moved_images_train():

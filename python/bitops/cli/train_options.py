@@ -102,6 +102,14 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="move the images of each step by up to N pixels along both axes; not for these either",
     )
+    images.add_argument(
+        "--crop",
+        type=positive(int),
+        metavar="N",
+        help="train by windows of N x N pixels, cut out of the images at random places, for 70 %% "
+        "of the steps, which are shorter by what is left out, and by whole images for the rest; "
+        "for networks that take images of any size, as xnor's for colour",
+    )
 
 
 def add_picture_options(parser: argparse.ArgumentParser) -> None:

@@ -174,6 +174,8 @@ class Stage:
     halves : bool
         Whether the optimizer is an `Adam`, which can keep moments and clipped binary weights in 16
         bits.
+    any_size : bool
+        Whether the network takes images of any height and width, and so windows of them.
     """
 
     build: Callable[[Job], Sequential]
@@ -184,6 +186,7 @@ class Stage:
     name: str = "training"
     rounds: bool = True
     halves: bool = True
+    any_size: bool = False
 
     takes_start: ClassVar[bool] = True
 
@@ -236,21 +239,24 @@ class Stage:
         return model, history
 
     def refused(self, plan: Plan) -> dict[str, str]:
-        if self.augment is None:
-            return {}
-        return dict.fromkeys(moves(plan), "the recipe moves images itself")
+        if self.augment is not None:
+            return dict.fromkeys(moves(plan), "the recipe moves images itself")
+        if plan.crop and not self.any_size:
+            return {"crop": "the network takes images of one size"}
+        return {}
 
     def augmentation(self, job: Job) -> Augment | None:
         """Return that of the stage, or the one that the plan asks for."""
         plan = job.plan
         if not moves(plan):
             return self.augment
-        return Moved(plan.flip, plan.shift, job.data.images(job.data.x_train[:1]).shape[1:])
+        shape = job.data.images(job.data.x_train[:1]).shape[1:]
+        return Moved(plan.flip, plan.shift, shape, plan.crop)
 
 
 def moves(plan: Plan) -> list[str]:
     """Return the numbers of a plan that move images."""
-    return [name for name in ("flip", "shift") if getattr(plan, name)]
+    return [name for name in ("flip", "shift", "crop") if getattr(plan, name)]
 
 
 def describe(model: Sequential) -> str:
@@ -372,9 +378,10 @@ class Setting:
             found.setdefault("gradients", "this recipe multiplies no gradients by bits")
         if plan.half_state and not any(stage.halves for stage in self.stages):
             found.setdefault("half_state", "this recipe is trained without Adam")
-        if plan.shift and plan.shift >= min(image_shape[:2]):
-            size = " x ".join(map(str, image_shape[:2]))
-            found.setdefault("shift", f"the images have {size} pixels")
+        for name in ("shift", "crop"):
+            if getattr(plan, name) and getattr(plan, name) >= min(image_shape[:2]):
+                size = " x ".join(map(str, image_shape[:2]))
+                found.setdefault(name, f"the images have {size} pixels")
         return found
 
     def preprocessing_of(self, plan: Plan) -> str:

@@ -28,6 +28,7 @@ class Plan:
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
+    crop: int = 0  # height and width of windows that most steps see instead of whole images
 
     def within(self, rows: int) -> Plan:
         """Return the numbers that a training on so many images has."""
@@ -54,4 +55,5 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "recalibrate": lambda n: f"recalibrated by {n:,} images" if n else "statistics of batches",
     "flip": lambda flips: "half of the images mirrored" if flips else "images as they are",
     "shift": lambda n: f"shifted by up to {n} pixel{'s' * (n > 1)}" if n else "images in place",
+    "crop": lambda n: f"first by windows of {n} x {n} pixels" if n else "by whole images",
 }

@@ -26,8 +26,8 @@ from ..layers import (
     TrainingLayer,
 )
 from ..models import seed_stream
-from ..training.augment import random_crop, random_flip
 from ..training.losses import CrossEntropy
+from .augmented import Moved
 from .base import Job, Recipe, Setting, Stage
 from .builders import adam, one_cycle
 from .plan import Plan
@@ -124,8 +124,7 @@ class SmallThenWhole:
     """Mirror half of the images, and show parts of them until the last steps, then all of each.
 
     A window of three quarters of the height and width, rounded down to a multiple of `STRIDE`, is
-    cut out of each image at a random place: steps are shorter by two fifths, and the network, which
-    averages over all positions, learns nearly as much by them. Whole images are shifted by up to
+    cut out of each image: steps are shorter by two fifths. Whole images are shifted by up to
     `padding` pixels; grey comes in.
 
     Parameters
@@ -141,11 +140,9 @@ class SmallThenWhole:
     by_step: ClassVar[bool] = True
 
     def __call__(self, x: Any, rng: np.random.Generator, step: int, steps: int) -> np.ndarray:
-        x = random_flip(x, rng)
         size = min(x.shape[1:3]) * 3 // 4 // STRIDE * STRIDE
-        if step < self.share * steps and size > 0:
-            return random_crop(x, 0, rng, size=size)
-        return random_crop(x, self.padding, rng)
+        moved = Moved(True, self.padding, x.shape[1:], crop=size, share=self.share, fill=0)
+        return moved(x, rng, step, steps)
 
 
 LOSS = CrossEntropy(label_smoothing=0.1)

@@ -170,7 +170,7 @@ XNOR = Recipe(
         ),
         "cifar10": Setting(
             plan=Plan(width=192, epochs=320, batch_size=128, lr=1e-2, dropout=0.5),
-            stages=(Stage(xnor_nin, penalized, CIFAR_STEPS, cross_entropy),),
+            stages=(Stage(xnor_nin, penalized, CIFAR_STEPS, cross_entropy, any_size=True),),
             quick={"width": 96, "epochs": 5, "dropout": 0.0},
             preprocessing="whitened",
             published="13.72",
