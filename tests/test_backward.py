@@ -12,6 +12,7 @@ from bitops.layers import (
     BinaryConv2D,
     BinaryDense,
     Flatten,
+    QuantizedConv2D,
     Residual,
     Sequential,
     Sign,
@@ -28,7 +29,7 @@ from bitops.ops.geometry import make_window
 from bitops.ops.mixed_conv import code_conv2d, products_to_images
 from bitops.ops.mixed_gemm import code_gemm
 from bitops.ops.patches import patch_blocks
-from bitops.quantizers import ByteGradient
+from bitops.quantizers import ByteGradient, Ternary
 from conftest import random_signs
 
 MULTIPLIES_NUMBERS = True
@@ -397,3 +398,28 @@ def test_a_network_learns_with_rounded_gradients(rng):
     assert_array_equal(train(3)[1], weights)
     assert (train(4)[1] != weights).any()
     assert (train(None)[1] != weights).any()
+
+
+@pytest.mark.parametrize("settings", ({"padding": 1}, {"stride": 2, "padding": (1, 0)}))
+@pytest.mark.parametrize(
+    ("quantizer", "bits"), ((None, None), (None, 8), (None, 6), (Ternary(), None))
+)
+def test_gradients_of_images_of_numbers(isa, rng, quantizer, bits, settings):
+    """That of the images is by bits of the filters, as it is for images of signs."""
+    x = random_signs(rng, 3, 7, 6, 70)
+    dy, found = None, []
+    for images in (x, bo.pack(x), np.maximum(x, 0)):
+        if quantizer is None:
+            layer = BinaryConv2D(70, 40, 3, seed=0, **settings)
+        else:
+            layer = QuantizedConv2D(70, 40, 3, quantizer, seed=0, **settings)
+        if bits is not None:
+            layer.rounding = ByteGradient(5, bits)
+        y = layer.forward(images, training=True)
+        dy = rng.standard_normal(y.shape, np.float32) if dy is None else dy
+        found.append((layer.backward(dy), layer.weight.grad.copy()))
+    (dx, grad), (dx_of_bits, grad_of_bits), (other, _) = found
+    assert np.abs(dx).max() > 0
+    assert_array_equal(dx, dx_of_bits)
+    assert_array_equal(dx, other)
+    assert_allclose(grad, grad_of_bits, atol=(1e-5 if bits is None else 0.2) * np.abs(grad).max())

@@ -74,7 +74,7 @@ def conv_gradients(
     x : BitArray or ndarray of shape (n, h, w, c)
     dy : ndarray of shape (n, oh, ow, o), float32
     w : ndarray of shape (o, kh, kw, c / groups), float32
-        The filters of the forward pass.
+        The filters of the forward pass; only their shape counts without `with_dx`.
     window : Window
     groups : int
     outside : number

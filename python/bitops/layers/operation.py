@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ops.array import BitArray, pack
 from ..ops.conv import conv2d, conv2d_sign
-from ..ops.geometry import Pair
+from ..ops.geometry import Pair, Window
 from ..ops.linalg import gemm, gemm_sign
 from ..ops.mixed_conv import bitplane_conv2d, weight_conv2d
 from ..ops.mixed_gemm import bitplane_gemm, weight_gemm
@@ -43,7 +43,7 @@ from .inputs import (
     as_images,
     check_size,
 )
-from .planes import Planes
+from .planes import Planes, sum_planes
 from .windows import Padding, Windows, image_shape
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 # Inputs for each row of a batch from which the gradient of dense weights is left as a product,
 # whose operands then are a small part of it.
 DEFERRED = 4
+
+# Planes of filters up to which products with each of them take less time than one in BLAS.
+FEW_PLANES = 2
 
 
 @dataclass(frozen=True)
@@ -401,22 +404,33 @@ class Convolution:
         c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
         the sum over the patches that contain it.
         """
+        signs: Activation
         if isinstance(x, SignPairs):
             signs, by_sign = x.bits, dy.twice(x.step)
-        elif isinstance(x, BitArray) and self.groups == 1 and w.is_single:
+        elif self.groups == 1 and len(w.bits) <= FEW_PLANES:
             signs, by_sign = x, dy
         else:
             dw = weight.overwritten_gradient()
             return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
         window = self.windows.on(self.where, signs)
-        if 0 < by_sign.numbers.nbytes + signs.words.nbytes < 4 * weight.size:
-            weight.defer_gradient(ConvWeightGradient(by_sign, signs, window, self.pad_value))
-        else:
-            dw = weight.overwritten_gradient()
-            conv_weight_gradient(by_sign, signs, window, self.pad_value, dw)
+        self._weight_gradient(signs, by_sign, window, weight)
         if not with_dx:
             return None
-        return dy.scaled(w.alpha).to_images(w.transposed[0], window, x.shape)
+        dy = dy.scaled(w.alpha)
+        parts = [dy.to_images(plane, window, x.shape) for plane in w.transposed]
+        return sum_planes(parts, w.coefficients)
+
+    def _weight_gradient(
+        self, x: Activation, dy: Gradient, window: Window, weight: Parameter
+    ) -> None:
+        """Give filters without groups their gradient."""
+        if not isinstance(x, BitArray):
+            dw = weight.overwritten_gradient()
+            conv_gradients(x, dy.exact, dw, window, 1, weight_grad=dw, with_dx=False)
+        elif 0 < dy.numbers.nbytes + x.words.nbytes < 4 * weight.size:
+            weight.defer_gradient(ConvWeightGradient(dy, x, window, self.pad_value))
+        else:
+            conv_weight_gradient(dy, x, window, self.pad_value, weight.overwritten_gradient())
 
     def float_gradients(
         self, x: Activation, dy: np.ndarray, w: np.ndarray, dw: np.ndarray, *, with_dx: bool
