@@ -133,6 +133,35 @@ def bitplanes_to_images(const uint8_t[:, ::1] x, const uint64_t[:, ::1] w, objec
     run_to_images(&args, w, window, alpha, bias, images_out)
 
 
+def byte_gemm(const uint8_t[:, ::1] x, int x_zero, const uint8_t[:, ::1] y,
+              int32_t[:, ::1] sums):
+    """Add the products (x - x_zero)^T y to sums.
+
+    Parameters
+    ----------
+    x : IN, shape (k, m)
+    x_zero : int, in 0..128, at most 127 less than any number of x
+    y : IN, shape (k, n), at most 127
+    sums : IN, OUT, shape (m, n) rounded up to multiples of 16 and 32
+        They must fit. What lies beyond m and n is any number afterwards.
+    """
+    cdef c.bitops_byte_args args
+    cdef c.bitops_stop stop = at_signals()
+    cdef Scratch workspace
+    cdef int n_threads = c.bitops_get_num_threads()
+    args.k, args.m, args.n, args.x_zero = x.shape[0], x.shape[1], y.shape[1], x_zero
+    check_size("rows of y", y.shape[0], args.k)
+    check_size("rows of sums", sums.shape[0], (args.m + 15) // 16 * 16)
+    check_size("columns of sums", sums.shape[1], (args.n + 31) // 32 * 32)
+    if args.k == 0 or args.m == 0 or args.n == 0:
+        return
+    args.x, args.y, args.sums, args.stop = &x[0, 0], &y[0, 0], &sums[0, 0], &stop
+    workspace = make_scratch(c.bitops_byte_gemm_workspace_size(&args, n_threads))
+    with nogil:
+        c.bitops_byte_gemm(c.bitops_isa_active(), &args, workspace.start, n_threads)
+    check_stop(&stop)
+
+
 cdef int check_pooled(object window, object x, object y, c.bitops_image *windows) except -1:
     """Fill in the windows of images of shape x, and check them and the shape y of their maxima."""
     set_window(window, 1, False, windows)

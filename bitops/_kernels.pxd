@@ -127,6 +127,16 @@ cdef extern from "bitops.h" nogil:
     void bitops_quantize(const bitops_isa *isa, const bitops_scaled *numbers, float scale,
                          uint32_t seed, int zero, uint8_t *codes_out, bitops_stop *stop,
                          int n_threads) noexcept
+    ctypedef struct bitops_byte_args:
+        const uint8_t *x
+        const uint8_t *y
+        size_t m, n, k
+        int x_zero
+        int32_t *sums
+        bitops_stop *stop
+    size_t bitops_byte_gemm_workspace_size(const bitops_byte_args *args, int n_threads) noexcept
+    void bitops_byte_gemm(const bitops_isa *isa, const bitops_byte_args *args, void *workspace,
+                          int n_threads) noexcept
     void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,
                                bitops_stop *stop, int n_threads) noexcept
     void bitops_sum_magnitude(const float *x, size_t rows, size_t n, double *sum_out,

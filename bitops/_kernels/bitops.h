@@ -93,6 +93,7 @@ typedef struct bitops_isa {
     bitops_prelu_gradient_fn *prelu_gradient;
     bitops_peak_f32_fn *peak_f32;
     bitops_quantize_f32_fn *quantize_f32;
+    bitops_byte_products_fn *byte_products;
     bitops_affine_f32_fn *affine_f32;
     bitops_scale_i32_fn *scale_i32;
     bitops_larger_f32_fn *larger_f32;
@@ -212,21 +213,6 @@ void bitops_transpose(const bitops_isa *isa, const uint64_t *words, size_t outer
 /* Writes +1 or -1 for each bit; dtype is BITOPS_I8 or BITOPS_F32. */
 void bitops_unpack_rows(const bitops_isa *isa, bitops_dtype dtype, const uint64_t *words,
                         size_t rows, size_t n, void *x_out, bitops_stop *stop, int n_threads);
-/* n numbers in rows of `columns`, each times the factor of its column unless alpha is NULL. The
- * products, rounded to float32, are never in memory all at once. */
-typedef struct bitops_scaled {
-    const float *x; /* IN */
-    size_t n;
-    const float *alpha; /* IN, or NULL */
-    size_t columns;
-} bitops_scaled;
-/* The largest magnitude, 0 for n = 0; NaN if there is one. */
-float bitops_peak(const bitops_isa *isa, const bitops_scaled *numbers, bitops_stop *stop,
-                  int n_threads);
-/* codes_out = number * scale + zero, rounded up or down at random so that the mean is kept; 0 gives
- * zero. The sums must lie in 1..255. The same seed gives the same result. */
-void bitops_quantize(const bitops_isa *isa, const bitops_scaled *numbers, float scale,
-                     uint32_t seed, int zero, uint8_t *codes_out, bitops_stop *stop, int n_threads);
 /* The mean magnitude of each row of n numbers, 0 for n = 0. magnitude.c states the order of the
  * additions. */
 void bitops_mean_magnitude(const float *x, size_t rows, size_t n, float *mean_out,

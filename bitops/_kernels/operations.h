@@ -525,9 +525,28 @@ typedef void bitops_prelu_gradient_fn(const bitops_prelu *prelu, const float *x,
 typedef float bitops_peak_f32_fn(const float *x, size_t n);
 
 /* x * scale + zero, plus the upper 16 bits of hash32(seed + place * 0x9e3779b9) as a fraction,
- * rounded down; the sum without the fraction must lie in 1..255. */
+ * rounded down; the sum without the fraction must lie in 0..255. */
 typedef void bitops_quantize_f32_fn(const float *x, size_t n, float scale, uint32_t seed, int zero,
                                     uint8_t *codes_out);
+
+/* Adds products of bytes to int32 sums, in whole blocks: sums[i][j] += sum over k of x[i][k]
+ * y[k][j]. Of y, 4 elements of k of a column lie side by side, [k / 4][columns][4]. They are at
+ * most BITOPS_BYTE_MOST, so that a sum of two products fits 16 bits. */
+enum {
+    BITOPS_BYTE_ROWS = 16, /* of which the rows are a multiple */
+    BITOPS_BYTE_COLUMNS = 32,
+    BITOPS_BYTE_DEPTH = 64, /* of which k is a multiple */
+    BITOPS_BYTE_MOST = 127,
+};
+typedef struct bitops_byte_block {
+    const int8_t *x;
+    size_t ldx, rows; /* bytes from a row to the next */
+    const uint8_t *y;
+    size_t k;
+    int32_t *sums;
+    size_t ld_sums;
+} bitops_byte_block;
+typedef void bitops_byte_products_fn(const bitops_byte_block *block);
 
 /* y = x [* alpha] [+ bias], then max(y, 0) if asked, for rows of n numbers; each step is rounded to
  * float32, and NaN stays. alpha and bias have n entries, or are NULL. y may be x. */

@@ -1,4 +1,5 @@
-/* training.h: the drivers of training alone: Adam, batch normalisation, PReLU; part of bitops.h. */
+/* training.h: the drivers of training alone: Adam, rounding to bytes, their products, batch
+ * normalisation, PReLU; part of bitops.h. */
 #ifndef BITOPS_TRAINING_H
 #define BITOPS_TRAINING_H
 
@@ -14,6 +15,37 @@ int bitops_adam(const bitops_isa *isa, const bitops_adam_args *args, int n_threa
 size_t bitops_adam_product_workspace_size(const bitops_mixed_args *product, int n_threads);
 int bitops_adam_product(const bitops_isa *isa, const bitops_adam_args *step,
                         const bitops_mixed_args *product, void *workspace, int n_threads);
+
+/* n numbers in rows of `columns`, each times the factor of its column unless alpha is NULL. The
+ * products, rounded to float32, are never in memory all at once. */
+typedef struct bitops_scaled {
+    const float *x; /* IN */
+    size_t n;
+    const float *alpha; /* IN, or NULL */
+    size_t columns;
+} bitops_scaled;
+/* The largest magnitude, 0 for n = 0; NaN if there is one. */
+float bitops_peak(const bitops_isa *isa, const bitops_scaled *numbers, bitops_stop *stop,
+                  int n_threads);
+/* codes_out = number * scale + zero, rounded up or down at random so that the mean is kept; 0 gives
+ * zero. The sums must lie in 0..255. The same seed gives the same result. */
+void bitops_quantize(const bitops_isa *isa, const bitops_scaled *numbers, float scale,
+                     uint32_t seed, int zero, uint8_t *codes_out, bitops_stop *stop, int n_threads);
+
+/* Products of codes of two matrices that lie along k: sums[i][j] += sum over k of
+ * (x[k][i] - x_zero) y[k][j], in int32, which must hold them. */
+typedef struct bitops_byte_args {
+    const uint8_t *x; /* k x m */
+    const uint8_t *y; /* k x n, up to BITOPS_BYTE_MOST */
+    size_t m, n, k;
+    int x_zero;
+    int32_t *sums; /* IN, OUT  m x n, as whole blocks; what lies beyond m and n is any number */
+    bitops_stop *stop;
+} bitops_byte_args;
+/* The workspace is aligned to 64. */
+size_t bitops_byte_gemm_workspace_size(const bitops_byte_args *args, int n_threads);
+void bitops_byte_gemm(const bitops_isa *isa, const bitops_byte_args *args, void *workspace,
+                      int n_threads);
 
 /* Sums over the rows of a matrix that batch normalisation needs. Up to BITOPS_NORM_FEW rows are
  * added in float32, from the first to the last; of more rows, blocks of BITOPS_NORM_BLOCK are, and

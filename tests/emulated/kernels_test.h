@@ -89,6 +89,7 @@ typedef struct named_test {
  * those. */
 extern const named_test pack_tests[], training_tests[], product_tests[], tile_tests[];
 extern const named_test driver_tests[], search_tests[], stop_tests[];
-void test_code_conv_driver(const bitops_isa *isa); /* one of driver_tests */
+void test_code_conv_driver(const bitops_isa *isa); /* of driver_tests */
+void test_byte_gemm_driver(const bitops_isa *isa);
 
 #endif

@@ -187,7 +187,11 @@ static void test_workspaces(const bitops_isa *isa) {
 }
 
 const named_test driver_tests[] = {
-    {"gemm driver", test_gemm_driver},           {"conv driver", test_conv_driver},
-    {"mixed driver", test_mixed_driver},         {"workspaces", test_workspaces},
-    {"code conv driver", test_code_conv_driver}, {NULL, NULL},
+    {"gemm driver", test_gemm_driver},
+    {"conv driver", test_conv_driver},
+    {"mixed driver", test_mixed_driver},
+    {"workspaces", test_workspaces},
+    {"code conv driver", test_code_conv_driver},
+    {"byte gemm driver", test_byte_gemm_driver},
+    {NULL, NULL},
 };

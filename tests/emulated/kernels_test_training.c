@@ -156,6 +156,70 @@ static void test_quantize(const bitops_isa *isa) {
     }
 }
 
+/* Bytes whose products are the largest, or random ones. */
+static void fill_bytes(uint8_t *bytes, size_t n, int most, int pattern) {
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = pattern == RANDOM ? (uint8_t)(random64() % (unsigned)(most + 1))
+                                     : (uint8_t)(pattern == ZEROS ? 0 : most);
+}
+
+static void test_byte_products(const bitops_isa *isa) {
+    enum { ROWS = BITOPS_BYTE_ROWS, DEPTH = BITOPS_BYTE_DEPTH, COLUMNS = BITOPS_BYTE_COLUMNS };
+    for (size_t rows = ROWS; rows <= 5 * ROWS; rows += ROWS)
+        for (size_t k = DEPTH; k <= 4 * DEPTH; k += DEPTH)
+            for (int pattern = 0; pattern < PATTERNS; pattern++) {
+                const size_t ldx = k + (size_t)pattern % 2 * 64, ld_sums = COLUMNS * (1 + k / 128);
+                uint8_t *x = input(0, (rows - 1) * ldx + k), *y = input(1, k * COLUMNS);
+                fill_bytes(x, (rows - 1) * ldx + k, 255, pattern);
+                if (pattern == OPPOSITE) /* -128, of which a sum of two products is the least */
+                    memset(x, 128, (rows - 1) * ldx + k);
+                fill_bytes(y, k * COLUMNS, BITOPS_BYTE_MOST, pattern);
+                const size_t numbers = (rows - 1) * ld_sums + COLUMNS;
+                const outputs out = make_outputs(numbers * sizeof(int32_t), 0);
+                for (size_t i = 0; i < numbers; i++)
+                    ((int32_t *)out.got)[i] = ((int32_t *)out.want)[i] = (int32_t)i - 100;
+                bitops_byte_block block = {(const int8_t *)x, ldx, rows, y, k, out.got, ld_sums};
+                isa->byte_products(&block);
+                block.sums = out.want;
+                generic->byte_products(&block);
+                check_outputs(rows, k, (size_t)pattern);
+            }
+}
+
+/* The driver, against the sums that it stands for. */
+static void byte_gemm_case(const bitops_isa *isa, size_t m, size_t n, size_t k, int zero) {
+    enum { ROWS = BITOPS_BYTE_ROWS, COLUMNS = BITOPS_BYTE_COLUMNS };
+    const size_t whole = (m + ROWS - 1) / ROWS * ROWS;
+    const size_t ld = (n + COLUMNS - 1) / COLUMNS * COLUMNS;
+    uint8_t *x = input(0, k * m), *y = input(1, k * n);
+    fill_bytes(x, k * m, 2 * zero - 1, RANDOM);
+    fill_bytes(y, k * n, BITOPS_BYTE_MOST, RANDOM);
+    const outputs out = make_outputs(whole * ld * sizeof(int32_t), 0);
+    int32_t *got = out.got, *want = out.want;
+    memset(got, 0, whole * ld * sizeof(int32_t));
+    const bitops_byte_args args = {
+        .x = x, .y = y, .m = m, .n = n, .k = k, .x_zero = zero, .sums = got};
+    void *workspace = workspace_of(bitops_byte_gemm_workspace_size(&args, 1));
+    bitops_byte_gemm(isa, &args, workspace, 1);
+    bitops_byte_gemm(isa, &args, workspace, 1); /* which adds them again */
+    free_workspace(workspace);
+    for (size_t i = 0; i < whole; i++)
+        for (size_t j = 0; j < ld; j++) {
+            want[i * ld + j] = i < m && j < n ? 0 : got[i * ld + j];
+            for (size_t p = 0; p < k && i < m && j < n; p++)
+                want[i * ld + j] += 2 * (x[p * m + i] - zero) * y[p * n + j];
+        }
+    check_outputs(m, n, k);
+}
+
+void test_byte_gemm_driver(const bitops_isa *isa) {
+    static const size_t shapes[][3] = {{1, 1, 1},     {16, 32, 64},   {17, 33, 65},  {70, 27, 130},
+                                       {130, 70, 63}, {5, 100, 1030}, {64, 31, 2500}};
+    for (size_t s = 0; s < COUNT(shapes); s++)
+        for (int zero = 8; zero <= 128; zero *= 4)
+            byte_gemm_case(isa, shapes[s][0], shapes[s][1], shapes[s][2], zero);
+}
+
 const named_test training_tests[] = {
     {"adam", test_adam},
     {"norm_sums", test_norm},
@@ -167,5 +231,6 @@ const named_test training_tests[] = {
     {"prelu_gradient", test_prelu},
     {"peak_f32", test_quantize},
     {"quantize_f32", test_quantize},
+    {"byte_products", test_byte_products},
     {NULL, NULL},
 };

@@ -203,6 +203,52 @@ void bitops_tile_rows_amx(const uint8_t *x, size_t ldx, size_t rows, size_t byte
         }
 }
 
+/* ---- bytes times bytes ----------------------------------------------------------------------- */
+
+/* 16 or 32 rows x 32 columns. A row of a tile of y has 4 elements of k of each of 16 columns. */
+BITOPS_INLINE void add_byte_rows(const int two_rows, const bitops_byte_block *block, size_t first) {
+    enum { LINE = 4 * BITOPS_BYTE_COLUMNS };
+    const size_t step = block->ld_sums * sizeof(int32_t), ldx = block->ldx;
+    char *sums = (char *)(block->sums + first * block->ld_sums);
+    const int8_t *x = block->x + first * ldx;
+    const uint8_t *y = block->y;
+    _tile_loadd(0, sums, step);
+    _tile_loadd(1, sums + 4 * SIDE, step);
+    if (two_rows) {
+        _tile_loadd(2, sums + SIDE * step, step);
+        _tile_loadd(3, sums + SIDE * step + 4 * SIDE, step);
+    }
+    for (size_t k = 0; k < block->k; k += BITOPS_BYTE_DEPTH, y += SIDE * LINE) {
+        _tile_loadd(6, y, LINE);
+        _tile_loadd(4, x + k, ldx);
+        _tile_dpbsud(0, 4, 6);
+        _tile_loadd(7, y + 4 * SIDE, LINE);
+        _tile_dpbsud(1, 4, 7);
+        if (two_rows) {
+            _tile_loadd(5, x + SIDE * ldx + k, ldx);
+            _tile_dpbsud(2, 5, 6);
+            _tile_dpbsud(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums, step);
+    _tile_stored(1, sums + 4 * SIDE, step);
+    if (two_rows) {
+        _tile_stored(2, sums + SIDE * step, step);
+        _tile_stored(3, sums + SIDE * step + 4 * SIDE, step);
+    }
+}
+
+void bitops_byte_products_amx(const bitops_byte_block *block) {
+    size_t i = 0;
+    _tile_loadconfig(&all_full);
+    __asm__ volatile("" ::: "memory"); /* as above */
+    for (; i + PAIR <= block->rows; i += PAIR)
+        add_byte_rows(1, block, i);
+    if (i < block->rows)
+        add_byte_rows(0, block, i);
+    _tile_release();
+}
+
 BITOPS_TARGET_END
 
 #endif

@@ -363,6 +363,36 @@ DEFINE_NORM(generic)
 DEFINE_PRELU(generic)
 DEFINE_QUANTIZE(generic)
 
+typedef uint16_t half_pairs __attribute__((vector_size(16)));
+typedef int16_t half_products __attribute__((vector_size(16)));
+typedef uint32_t unsigned_lanes __attribute__((vector_size(16)));
+typedef int32_t lane_sums __attribute__((vector_size(16)));
+
+/* Products of bytes fit 16 bits, and so do sums of two. 4 columns at a time, whose elements 0 and 2
+ * are the lower bytes, and 1 and 3 the upper ones. */
+void bitops_byte_products_generic(const bitops_byte_block *block) {
+    enum { VECTORS = BITOPS_BYTE_COLUMNS / 4 };
+    for (size_t i = 0; i < block->rows; i++) {
+        lane_sums sum_i32x4[VECTORS];
+        int32_t *sums = block->sums + i * block->ld_sums;
+        memcpy(sum_i32x4, sums, sizeof sum_i32x4);
+        for (size_t k = 0; k < block->k; k += 4) {
+            const int8_t *x = block->x + i * block->ldx + k;
+            const half_products lower = {x[0], x[2], x[0], x[2], x[0], x[2], x[0], x[2]};
+            const half_products upper = {x[1], x[3], x[1], x[3], x[1], x[3], x[1], x[3]};
+            for (size_t v = 0; v < VECTORS; v++) {
+                half_pairs y;
+                memcpy(&y, block->y + k * BITOPS_BYTE_COLUMNS + v * sizeof y, sizeof y);
+                const half_products two =
+                    (half_products)(y & 255) * lower + (half_products)(y >> 8) * upper;
+                sum_i32x4[v] +=
+                    ((lane_sums)two >> 16) + ((lane_sums)((unsigned_lanes)two << 16) >> 16);
+            }
+        }
+        memcpy(sums, sum_i32x4, sizeof sum_i32x4);
+    }
+}
+
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 DEFINE_FLOATS(generic)

@@ -390,7 +390,8 @@ class Sequential(Model, TrainingLayer):
 
         Training steps become faster. Gradients become noisier, but stay unbiased; see
         `bitops.quantizers.ByteGradient`, which becomes the attribute `rounding` of each of these
-        layers. Set the attribute to None to undo this.
+        layers. Set the attribute to None to undo this. Where the input of a convolution is real
+        numbers, these are rounded to 7 bits for the gradient of its filters.
 
         Parameters
         ----------

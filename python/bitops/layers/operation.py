@@ -32,6 +32,7 @@ from .backward import (
     conv_weight_gradient,
     weight_gradient,
 )
+from .byte_gradient import number_weight_gradient
 from .float_conv import conv_gradients, float_convolution
 from .inputs import (
     Activation,
@@ -425,8 +426,7 @@ class Convolution:
     ) -> None:
         """Give filters without groups their gradient."""
         if not isinstance(x, BitArray):
-            dw = weight.overwritten_gradient()
-            conv_gradients(x, dy.exact, dw, window, 1, weight_grad=dw, with_dx=False)
+            number_weight_gradient(dy, x, window, weight.overwritten_gradient())
         elif 0 < dy.numbers.nbytes + x.words.nbytes < 4 * weight.size:
             weight.defer_gradient(ConvWeightGradient(dy, x, window, self.pad_value))
         else:

@@ -106,8 +106,8 @@ def position_blocks(
 
 
 def patch_blocks(
-    x: NDArray[np.generic], window: Window, *, outside: float = 0, max_bytes: int = MAX_BYTES
-) -> Iterator[tuple[Block, NDArray[np.generic]]]:
+    x: NDArray[Any], window: Window, *, outside: float = 0, max_bytes: int = MAX_BYTES
+) -> Iterator[tuple[Block, NDArray[Any]]]:
     """Copy the patches of images to rows of a matrix, block by block.
 
     Parameters
@@ -145,7 +145,7 @@ def patch_blocks(
         everything = (slice(0, n), slice(0, window.output[0]), slice(0, window.output[1]))
         yield everything, x.reshape(n * math.prod(window.output), width)
         return
-    buffer: NDArray[np.generic] | None = None
+    buffer: NDArray[Any] | None = None
     for block in position_blocks(n, window, width * x.itemsize, max_bytes=max_bytes):
         shape = tuple(part.stop - part.start for part in block)
         if buffer is None:  # no block is larger than the first

@@ -139,14 +139,45 @@ class ByteGradient:
                 f"[ByteGradient] alpha must have shape {numbers.shape[-1:]}, one factor for each "
                 f"entry of the last axis of g, got {factors.shape}"
             )
+        name = "g" if alpha is None else "g, times alpha,"
+        return self._round(name, numbers, self.zero, self.most, factors)
+
+    def round_numbers(self, x: Array) -> tuple[NDArray[np.uint8], int, float]:
+        """Round numbers that a gradient is multiplied by to 7 bits, with the same generator.
+
+        Parameters
+        ----------
+        x : ndarray, float32
+
+        Returns
+        -------
+        codes : ndarray of the shape of `x`, uint8, up to 127
+        zero : int
+            The code of 0: 0 itself if no number is negative, else 64.
+        step : float
+            A code represents ``(code - zero) * step``.
+
+        Raises
+        ------
+        ValueError
+            If `x` holds infinities or NaN.
+        """
+        numbers = np.ascontiguousarray(x, np.float32)
+        zero, most = (64, 63) if numbers.min(initial=0) < 0 else (0, 127)
+        codes, step = self._round("numbers", numbers, zero, most)
+        return codes, zero, step
+
+    def _round(
+        self, name: str, numbers: Array, zero: int, most: int, factors: Array | None = None
+    ) -> tuple[NDArray[np.uint8], float]:
+        """Round numbers, times factors of the last axis, to zero - most..zero + most."""
         largest = _core.peak(numbers.reshape(-1), factors)
         if not math.isfinite(largest):
-            words = "g" if alpha is None else "g, times alpha,"
-            raise ValueError(f"[ByteGradient] {words} must be finite, got infinity or NaN")
+            raise ValueError(f"[ByteGradient] {name} must be finite, got infinity or NaN")
         # This is rounded down, so that the largest number does not exceed so many steps.
-        steps = min(self.most / largest if largest else 1.0, LARGEST)
+        steps = min(most / largest if largest else 1.0, LARGEST)
         scale = np.nextafter(np.float32(steps), np.float32(0))
         codes = np.empty(numbers.shape, np.uint8)
         seed = int(self._rng.integers(2**32))
-        _core.quantize(numbers.reshape(-1), scale, seed, self.zero, codes.reshape(-1), factors)
+        _core.quantize(numbers.reshape(-1), scale, seed, zero, codes.reshape(-1), factors)
         return codes, 1 / float(scale)

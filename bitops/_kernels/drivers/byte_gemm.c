@@ -1,0 +1,102 @@
+/* byte_gemm.c: products of bytes with bytes, both of which lie along k, as the gradient of weights
+ * needs them: dW = dy^T x.
+ *
+ *   for each 1024 elements of k
+ *     turn those of x, so that each row has its own side by side
+ *     for each 32 columns of y                              shared out to threads
+ *       put 4 elements of k of each column side by side, and multiply all rows by them
+ *
+ * The rows of x stay in the second-level cache, the columns of y in the first-level cache. */
+#include "bitops.h"
+#include "drivers/mixed.h"
+#include "drivers/sizes.h"
+#include "runtime/parallel.h"
+
+#include <string.h>
+
+enum {
+    DEPTH = 1024,      /* of k, at once */
+    LINE = DEPTH + 64, /* bytes from a row of x to the next: not a power of two */
+    GROUP = 64,        /* columns of x that are turned at once */
+    QUAD = 4,
+    COLUMNS = BITOPS_BYTE_COLUMNS,
+    PANEL_BYTES = DEPTH * COLUMNS,
+};
+
+static size_t whole_rows(const bitops_byte_args *args) {
+    return round_up(args->m, BITOPS_BYTE_ROWS);
+}
+
+size_t bitops_byte_gemm_workspace_size(const bitops_byte_args *args, int n_threads) {
+    return whole_rows(args) * LINE + (size_t)n_threads * PANEL_BYTES;
+}
+
+/* Elements [first, first + depth) of k of a group of columns of x become rows of signed bytes. */
+static void turn_group(const bitops_byte_args *args, size_t first, size_t depth, size_t group,
+                       uint8_t *rows) {
+    const size_t col = group * GROUP, columns = min_size(GROUP, args->m - col);
+    uint8_t *out = rows + col * LINE;
+    bitops_turn_u8(args->x + first * args->m + col, args->m, depth, columns, out, LINE);
+    for (size_t i = 0; i < columns * LINE; i++)
+        out[i] = (uint8_t)(out[i] - args->x_zero);
+}
+
+/* Deals two halves out in turn. */
+static void deal(const uint8_t in[QUAD * COLUMNS], uint8_t out[QUAD * COLUMNS]) {
+    enum { HALF = QUAD * COLUMNS / 2 };
+    for (int i = 0; i < HALF; i++) {
+        out[2 * i] = in[i];
+        out[2 * i + 1] = in[HALF + i];
+    }
+}
+
+/* Four lines of k, dealt out twice, give the four elements of each column; zeros for those that do
+ * not exist. */
+static void fill_panel(const bitops_byte_args *args, size_t first, size_t depth, size_t col,
+                       uint8_t *panel) {
+    const size_t columns = min_size(COLUMNS, args->n - col);
+    uint8_t lines[QUAD * COLUMNS] = {0}, dealt[QUAD * COLUMNS];
+    const uint8_t *y = args->y + first * args->n + col;
+    for (size_t k = 0; k < round_up(depth, BITOPS_BYTE_DEPTH); k += QUAD) {
+        for (size_t i = 0; i < QUAD; i++, y += args->n)
+            if (k + i < depth)
+                memcpy(lines + i * COLUMNS, y, columns);
+            else
+                memset(lines + i * COLUMNS, 0, columns);
+        deal(lines, dealt);
+        deal(dealt, panel + k * COLUMNS);
+    }
+}
+
+static void multiply_panel(const bitops_isa *isa, const bitops_byte_args *args, const void *rows,
+                           size_t first, size_t depth, size_t number, uint8_t *panel) {
+    if (bitops_stopped_at(number, BITOPS_STOP_TASKS, args->stop))
+        return;
+    const size_t col = number * COLUMNS;
+    fill_panel(args, first, depth, col, panel);
+    const bitops_byte_block block = {.x = rows,
+                                     .ldx = LINE,
+                                     .rows = whole_rows(args),
+                                     .y = panel,
+                                     .k = round_up(depth, BITOPS_BYTE_DEPTH),
+                                     .sums = args->sums + col,
+                                     .ld_sums = round_up(args->n, COLUMNS)};
+    isa->byte_products(&block);
+}
+
+void bitops_byte_gemm(const bitops_isa *isa, const bitops_byte_args *args, void *workspace,
+                      int n_threads) {
+    const double work = (double)args->m * (double)args->n * (double)args->k;
+    const int threads = bitops_share(work, MIXED_WORK, n_threads);
+    const size_t bytes = whole_rows(args) * LINE;
+    uint8_t *rows = workspace, *panels = rows + bytes;
+    memset(rows, 0, bytes); /* also what no element of x ever comes to */
+    for (size_t first = 0; first < args->k; first += DEPTH) {
+        const size_t depth = min_size(DEPTH, args->k - first);
+        BITOPS_FOR_TASKS(threads, ceil_div(args->m, GROUP),
+                         turn_group(args, first, depth, (size_t)task, rows));
+        BITOPS_FOR_TASKS(threads, ceil_div(args->n, COLUMNS),
+                         multiply_panel(isa, args, rows, first, depth, (size_t)task,
+                                        panels + (size_t)bitops_thread_number() * PANEL_BYTES));
+    }
+}
