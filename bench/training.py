@@ -3,15 +3,16 @@
     python bench/training.py [--seconds 20] [--json training.json]
     python bench/training.py --memory
 
-The MLP 784-4096x3-10 with batch 100 and BinaryNet's ConvNet for CIFAR-10 with batch 50, on one
-thread. The rival keeps the +-1 values in float32, and is written as an optimised one: sign is one
-operation with a gradient of its own, weights are binarized without a copy besides the signs
-themselves, Adam is the fused one, images are channels_last. It starts from the same weights; the
-loss, and the gradients of the first step, are compared before anything is timed. `8-bit` and
-`6-bit` are bitops with the gradients of its backward products rounded to so many bits at random
-(`Sequential.round_gradients`), and `all 16` is `6-bit` with Adam's moments as bfloat16 and latent
-weights as int16. All take turns, and figures are medians. Memory that steps leave is kept for the
-next one, as `fit` does, PyTorch's too. `pip install torch`.
+MLPs of 3 hidden layers with batch 100, and the ConvNets of BinaryNet and BinaryConnect for CIFAR-10
+with batch 50, on one thread. BinaryConnect has ReLU where BinaryNet has signs. The rival keeps the
++-1 values in float32, and is written as an optimised one: sign is one operation with a gradient of
+its own, weights are binarized without a copy besides the signs themselves, Adam is the fused one,
+images are channels_last. It starts from the same weights; the loss, and the gradients of the first
+step, are compared before anything is timed. `8-bit` and `6-bit` are bitops with the gradients of
+its backward products rounded to so many bits at random (`Sequential.round_gradients`), and `all 16`
+is `6-bit` with Adam's moments as bfloat16 and latent weights as int16. All take turns, and figures
+are medians. Memory that steps leave is kept for the next one, as `fit` does, PyTorch's too. `pip
+install torch`.
 
 --memory measures the most memory that some steps take instead, each network in a process of its
 own, weights and moments included; Linux only.
@@ -33,7 +34,16 @@ import numpy as np
 
 import common
 from bitops.benchmark import WrongResult, interleave, threads
-from bitops.layers import BatchNorm, BinaryConv2D, BinaryDense, Flatten, MaxPool2D, Sequential, Sign
+from bitops.layers import (
+    BatchNorm,
+    BinaryConv2D,
+    BinaryDense,
+    Flatten,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    Sign,
+)
 from bitops.models import binarynet, mlp
 from bitops.training.losses import squared_hinge
 from bitops.training.optim import Adam
@@ -44,6 +54,7 @@ CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = 
     ("MLP 784-4096x3-10", lambda: mlp(784, 4096, 3, seed=0), (784,), 100),
     ("MLP 784-1024x3-10", lambda: mlp(784, 1024, 3, seed=0), (784,), 100),
     ("BinaryNet ConvNet", lambda: binarynet(seed=3), (32, 32, 3), 50),
+    ("BinaryConnect ConvNet", lambda: binaryconnect(), (32, 32, 3), 50),
 )
 RATE = 1e-4
 EXACT = 0.02  # relative error of gradients that is allowed
@@ -52,6 +63,13 @@ TOLERANCES = {None: EXACT, 8: 0.1, 6: 0.4}  # of gradients rounded to so many bi
 OURS = {"bitops": (None, 32), "8-bit": (8, 32), "6-bit": (6, 32), "all 16": (6, 16)}
 SIDES = (*OURS, "torch")
 MEMORY_STEPS = 3
+
+
+def binaryconnect() -> Sequential:
+    """BinaryNet's ConvNet with real activations."""
+    model = binarynet(seed=3)
+    layers = [ReLU() if isinstance(layer, Sign) else layer for layer in model.layers]
+    return Sequential(layers, input_shape=model.input_shape)
 
 
 class TorchTwin:
@@ -102,6 +120,8 @@ class TorchTwin:
             )
         if isinstance(layer, Sign):
             return sign_of_activations
+        if isinstance(layer, ReLU):
+            return functional.relu
         if isinstance(layer, MaxPool2D):
             return lambda x: functional.max_pool2d(x, layer.windows.kernel_size)
         if isinstance(layer, Flatten):
@@ -258,7 +278,7 @@ def print_memory() -> None:
     print("\nMiB that training steps take, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
     shares = " ".join(f"{side:>6}" for side in ("share", "all 16"))
-    print(f"{'net':<20} {'batch':>5} {heading} {shares}")
+    print(f"{'net':<22} {'batch':>5} {heading} {shares}")
     for number, (name, _, _, batch) in enumerate(CASES):
         peaks = {}
         for side in SIDES:
@@ -267,7 +287,7 @@ def print_memory() -> None:
             peaks[side] = int(made.stdout)
         sizes = " ".join(f"{peak / 2**20:>9.0f}" for peak in peaks.values())
         shares = " ".join(f"{peaks[side] / peaks['torch']:>6.2f}" for side in ("bitops", "all 16"))
-        print(f"{name:<20} {batch:>5} {sizes} {shares}", flush=True)
+        print(f"{name:<22} {batch:>5} {sizes} {shares}", flush=True)
 
 
 def main() -> None:
@@ -293,7 +313,7 @@ def main() -> None:
     print("\nms a training step, medians, one thread")
     heading = " ".join(f"{side:>9}" for side in SIDES)
     print(
-        f"{'net':<20} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'all 16':>6}"
+        f"{'net':<22} {'batch':>5} {heading} {'ratio':>6} {'8-bit':>6} {'6-bit':>6} {'all 16':>6}"
     )
     rows = []
     with threads(1), kept_memory():
@@ -303,7 +323,7 @@ def main() -> None:
             rows.append(row)
             times = " ".join(f"{1e3 * value:>9.1f}" for value in row["seconds"].values())
             ratios = " ".join(f"{value:>6.2f}" for value in row["ratio"].values())
-            print(f"{row['net']:<20} {row['batch']:>5} {times} {ratios}", flush=True)
+            print(f"{row['net']:<22} {row['batch']:>5} {times} {ratios}", flush=True)
     if options.json:
         report = {"machine": stamp, "training": rows}
         options.json.write_text(json.dumps(report, indent=2, default=str))
