@@ -588,7 +588,11 @@ def test_windows_come_before_whole_images():
         assert (found.transpose(0, 1, 3, 4, 2) == window).all(axis=(2, 3, 4)).any()
     # without windows, what is done does not depend on how many epochs there are
     other = replace(job, plan=setting.resolve(shift=2))
-    assert not goes_by_step(setting.stages[0].augmentation(other))
+    plain = setting.stages[0].augmentation(other)
+    assert not goes_by_step(plain)
+    # as checkpoints have called it since before there were windows
+    assert repr(plain) == "Moved(flip=False, shift=2, image_shape=(12, 12, 3))"
+    assert "crop=9" in repr(augment)
 
 
 def test_windows_train():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..training.augment import random_crop, random_flip
 __all__ = ["Moved"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Moved:
     """Mirror half of the images, and show windows of them first, then all of each, shifted.
 
@@ -45,6 +45,12 @@ class Moved:
     @property
     def by_step(self) -> bool:
         return self.crop > 0
+
+    def __repr__(self) -> str:
+        """Leave out what is at its default: checkpoints from before it was there go on."""
+        items = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        words = ", ".join(f"{name}={value!r}" for name, value, default in items if value != default)
+        return f"Moved({words})"
 
     def __call__(
         self, x: Any, rng: np.random.Generator, step: int = 0, steps: int = 1
