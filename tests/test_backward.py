@@ -25,9 +25,10 @@ from bitops.layers.backward import (
     gradient_of,
     weight_gradient,
 )
-from bitops.layers.byte_gradient import MOST_POSITIONS, number_weight_gradient
+from bitops.layers.byte_gradient import number_weight_gradient
 from bitops.layers.float_conv import conv_gradients
 from bitops.layers.inputs import Codes
+from bitops.ops.byte_gemm import MOST_TERMS
 from bitops.ops.geometry import make_window
 from bitops.ops.mixed_conv import code_conv2d, products_to_images
 from bitops.ops.mixed_gemm import code_gemm
@@ -455,7 +456,9 @@ WINDOWS = (
 def test_weight_gradient_of_numbers(isa, threads, rng, monkeypatch, kind, bits, window):
     """Codes of both sides are multiplied exactly."""
     monkeypatch.setattr("bitops.layers.byte_gradient.POSITIONS", 7)
-    monkeypatch.setattr("bitops.layers.byte_gradient.MOST_POSITIONS", 50)  # of up to 90
+    monkeypatch.setattr("bitops.ops.byte_gemm.MOST_TERMS", 50)  # of up to 90
+    monkeypatch.setattr("bitops.layers.byte_gradient.LEAST_POSITIONS", 1)
+    monkeypatch.setattr("bitops.layers.byte_gradient.LEAST_OF_1X1", 1)
     n, c, o = 3, 37, 21
     x = rng.standard_normal((n, 6, 5, c), np.float32)
     if kind == "codes":
@@ -480,6 +483,80 @@ def test_weight_gradient_of_numbers(isa, threads, rng, monkeypatch, kind, bits, 
     assert_allclose(out, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
 
 
+KINDS = {
+    "bits": bo.pack,
+    "real": lambda x: x,
+    "codes": lambda x: Codes(np.uint8(x > 0), 3, 0.5),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", (None, 8, 7, 6, 2))
+def test_gradients_of_0(isa, rng, kind, bits):
+    """Nothing is learned from them, nor from images of 0."""
+    x = KINDS[kind](rng.standard_normal((5, 8, 8, 40), np.float32))
+    layer = BinaryConv2D(40, 64, 3, padding=1, scale_weights=True, seed=0)
+    layer.rounding = None if bits is None else ByteGradient(0, bits)
+    y = layer.forward(x, training=True)
+    assert not layer.backward(np.zeros_like(y)).any()
+    assert not layer.weight.grad.any()
+    if kind == "real":
+        layer.forward(np.zeros((5, 8, 8, 40), np.float32), training=True)
+        layer.backward(y)
+        assert not layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", (None, 8))
+def test_gradients_of_other_dtypes(rng, kind, bits):
+    """Layers of one's own may hand back float64, or views."""
+    x = KINDS[kind](rng.standard_normal((5, 8, 8, 40), np.float32))
+    found = []
+    for change in (lambda g: g, lambda g: g.astype(np.float64), np.asfortranarray):
+        layer = BinaryConv2D(40, 64, 3, padding=1, bias=True, seed=0)
+        layer.rounding = None if bits is None else ByteGradient(0, bits)
+        y = layer.forward(x, training=True)
+        dx = layer.backward(change(y))
+        found.append((dx, layer.weight.grad.copy(), layer.bias.grad.copy()))
+    for other in found[1:]:
+        for got, want in zip(other, found[0], strict=True):
+            assert got.dtype == np.float32
+            assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("shape", ((0, 6, 5, 40), (3, 0, 5, 40), (3, 6, 0, 40)))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", (None, 8))
+def test_gradients_without_pixels(bits, kind, shape):
+    layer = BinaryConv2D(40, 64, 3, padding=2, seed=0)
+    layer.rounding = None if bits is None else ByteGradient(0, bits)
+    y = layer.forward(KINDS[kind](np.zeros(shape, np.float32)), training=True)
+    assert layer.backward(np.ones_like(y)).shape == shape
+    assert_allclose(layer.weight.grad, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", (8, 6))
+def test_gradients_of_tiny_and_of_huge_numbers(rng, bits):
+    window = make_window("test", (16, 16), 1)
+    x = rng.uniform(1, 2, (4, 16, 16, 64)).astype(np.float32)
+    y = rng.uniform(1, 2, (4, 16, 16, 64)).astype(np.float32)
+    want = direct_weight_gradient(y, x, window)
+    for of_x, of_y in ((1e-20, 3e-21), (1e30, 1e-30), (1e-30, 1e30), (1e17, 1e17)):
+        out = np.empty((64, 1, 1, 64), np.float32)
+        dy = gradient_of(y * np.float32(of_y), ByteGradient(0, bits))
+        number_weight_gradient(dy, x * np.float32(of_x), window, out)
+        assert_allclose(out, want * of_x * of_y, rtol=0.01)
+
+
+def test_byte_gemm_checks_sizes():
+    x, y = np.zeros((9, 17), np.uint8), np.zeros((9, 40), np.uint8)
+    for rows, columns in ((17, 64), (32, 40), (16, 64), (32, 32)):
+        with pytest.raises(ValueError, match=r"\[_core\] (rows|columns) of sums must"):
+            _core.byte_gemm(x, 128, y, np.zeros((rows, columns), np.int32))
+    with pytest.raises(ValueError, match=r"\[_core\] rows of y must"):
+        _core.byte_gemm(x, 128, y[:8], np.zeros((32, 64), np.int32))
+
+
 @pytest.mark.parametrize("x", (np.uint8([[[[3], [200]]]]), Codes(np.uint8([[[[3], [200]]]]), 8, 1)))
 def test_numbers_of_8_bits_stay_exact(x):
     dy, out = np.float32([[[[0.3], [-1.1]]]]), np.empty((1, 1, 1, 1), np.float32)
@@ -489,7 +566,7 @@ def test_numbers_of_8_bits_stay_exact(x):
 
 
 def test_largest_sums_of_bytes_fit(isa):
-    positions = MOST_POSITIONS
+    positions = MOST_TERMS
     x, y = np.full((positions, 1), 255, np.uint8), np.full((positions, 1), 127, np.uint8)
     for codes, zero in ((x, 128), (np.zeros_like(x), 128)):
         sums = np.zeros((16, 32), np.int32)
@@ -499,7 +576,5 @@ def test_largest_sums_of_bytes_fit(isa):
 
 def test_numbers_to_round_must_be_finite():
     for x in ([1, np.inf], [np.nan, 0]):
-        with pytest.raises(
-            ValueError, match=r"^\[ByteGradient\] numbers must be finite, got infin"
-        ):
+        with pytest.raises(ValueError, match=r"^\[ByteGradient\] x must be finite, got infin"):
             ByteGradient(0).round_numbers(np.float32(x))

@@ -1,13 +1,14 @@
 """Recipes: each learns a small problem and freezes to the same outputs; and their commands."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from bitops import io
 from bitops.cli import main as cli
+from bitops.cli.results import describe_plan
 from bitops.data.datasets import Dataset
 from bitops.layers import BatchNorm, BinaryDense, PackedDense, Sequential
 from bitops.models import mlp
@@ -615,6 +616,19 @@ def test_windows_that_are_refused():
         assert list(why) == ["crop"] and reason in why["crop"]
     setting = find("ebp").setting("mnist")
     assert "cannot move images" in setting.refused(setting.resolve(crop=8), (16, 16, 1))["crop"]
+
+
+def test_every_number_of_a_plan_is_said():
+    plan = find("xnor").setting("cifar10").plan
+    others = {"schedule": "constant", "gradients": "int6", "lr": 0.5, "dropout": 0.25}
+    for field in fields(Plan):
+        if field.name in ("width", "depth"):  # of the network, which has a line of its own
+            continue
+        value = getattr(plan, field.name)
+        other = others[field.name] if field.name in others else type(value)(value + 1)
+        changed = replace(plan, **{field.name: other})
+        assert describe_plan(changed, 0) != describe_plan(plan, 0), field.name
+        assert changed.words(field.name) in describe_plan(changed, 0)
 
 
 def test_moved_images_train():

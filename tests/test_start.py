@@ -10,11 +10,14 @@ from numpy.testing import assert_array_equal
 from bitops import zoo
 from bitops.cli import main as cli
 from bitops.data import load_dataset, load_digits
+from bitops.data.datasets import Dataset
 from bitops.io import load, save
 from bitops.layers import BatchNorm, BinaryDense, Dropout, Sequential, Sign
 from bitops.layers.states import flatten
 from bitops.models import mlp
 from bitops.recipes import Job, find
+from bitops.recipes import training as recipe_training
+from bitops.recipes.augmented import Moved
 from bitops.recipes.base import inputs
 from bitops.recipes.preprocess import makes_inputs, preprocess
 from bitops.recipes.training import epoch_seconds, train
@@ -121,6 +124,28 @@ def test_recipes_train_on_all_images(name):
     done = train(setting, job)
     assert done.best.number == 2 and done.best.validation_error is None
     assert epoch_seconds(setting, job) > 0
+
+
+def test_time_of_windows_and_whole_images(monkeypatch):
+    """They are measured in nearly the shares that a training has of them."""
+    monkeypatch.setattr(recipe_training, "LEAST_SECONDS", 0.0)
+    shapes = []
+    augment = Moved.__call__
+
+    def spied(self, x, *args):
+        shapes.append(augment(self, x, *args).shape[1:3])
+        return augment(self, x, *args)
+
+    monkeypatch.setattr(Moved, "__call__", spied)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 8, 8, 3)).astype(np.float32), np.arange(90) % 3
+    data = Dataset("noise", (8, 8, 3), 3, x, y, x[:9], y[:9], x[:9], y[:9])
+    setting = find("xnor").setting("cifar10")
+    job = Job(data, setting.resolve(width=16, batch_size=30, crop=6, dropout=0.0))
+    assert epoch_seconds(setting, job) > 0
+    measured = shapes[3:]  # without the first epoch
+    assert len(measured) == 27
+    assert measured.count((6, 6)) / len(measured) == pytest.approx(0.7, abs=0.05)
 
 
 PARTS = ("x_train", "x_validation", "x_test")

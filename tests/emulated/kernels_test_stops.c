@@ -131,6 +131,20 @@ static void stop_products(const bitops_isa *isa) {
     bitops_free(w);
 }
 
+static void stop_bytes(const bitops_isa *isa) {
+    enum { M = BITOPS_BYTE_ROWS, N = 16 * BITOPS_BYTE_COLUMNS, K = 4096 };
+    stopped_call c = begin("bytes times bytes", M * N * sizeof(int32_t));
+    uint8_t *x = filled(K * M, 1), *y = filled(K * N, 1);
+    const bitops_byte_args args = {
+        .x = x, .y = y, .m = M, .n = N, .k = K, .sums = (int32_t *)c.out, .stop = &c.stop};
+    void *workspace = filled(bitops_byte_gemm_workspace_size(&args, 1), 0);
+    bitops_byte_gemm(isa, &args, workspace, 1);
+    end(&c);
+    bitops_free(workspace);
+    bitops_free(x);
+    bitops_free(y);
+}
+
 /* As many images as it takes, if the ISA convolves codes without patches. */
 static void stop_code_conv(const bitops_isa *isa) {
     enum { SIDE = 32, CHANNELS = 64, IMAGES = 40, N = 64 };
@@ -221,6 +235,7 @@ static void test_stops(const bitops_isa *isa) {
     stop_products(isa);
     stop_pairs(isa);
     stop_code_conv(isa);
+    stop_bytes(isa);
     stop_images(1);
     stop_images(64);
     stop_images(70);

@@ -143,6 +143,13 @@ static void test_quantize(const bitops_isa *isa) {
             generic->quantize_f32(x, n, (float)(zero - 1), 77, zero, out.want);
             check_outputs(n, (size_t)zero, s);
         }
+        const outputs out = make_outputs(n, 0);
+        float *positive = input(1, n * sizeof(float));
+        for (size_t i = 0; i < n; i++)
+            positive[i] = fabsf(x[i]);
+        isa->quantize_f32(positive, n, 127, 77, 0, out.got);
+        generic->quantize_f32(positive, n, 127, 77, 0, out.want);
+        check_outputs(n, 0, s);
         float most = 0;
         for (size_t i = 0; i < n; i++)
             most = fabsf(x[i]) > most ? fabsf(x[i]) : most;

@@ -32,7 +32,7 @@ enum {
 
 static uint64_t *a_words, *w_words, *panels;
 static float *numbers, *scales;
-static uint8_t *bytes;
+static uint8_t *bytes, *small_bytes;
 static int32_t *tap_sums;
 
 static void fail(const char *what) {
@@ -61,6 +61,7 @@ static void make_inputs(void) {
     numbers = allocate(COLUMNS * K_WORDS * 8);
     scales = allocate(K * sizeof *scales);
     bytes = allocate(COLUMNS * K_WORDS * 8);
+    small_bytes = allocate(COLUMNS * K_WORDS * 8);
     tap_sums = allocate(9 * FILTERS * sizeof *tap_sums);
     for (size_t i = 0; i < COLUMNS * K_WORDS; i++) {
         a_words[i] = random64();
@@ -68,7 +69,7 @@ static void make_inputs(void) {
         numbers[2 * i] = (float)(int32_t)random64() * 0x1p-31f;
         numbers[2 * i + 1] = (float)(int32_t)random64() * 0x1p-31f;
         for (size_t j = 0; j < 8; j++)
-            bytes[8 * i + j] = (uint8_t)(random64() >> 32);
+            small_bytes[8 * i + j] = (bytes[8 * i + j] = (uint8_t)(random64() >> 32)) / 2;
     }
     for (size_t i = 0; i < K; i++)
         scales[i] = (float)(int32_t)random64() * 0x1p-31f;
@@ -260,6 +261,20 @@ static void planes(const call *c) {
     run_mixed(c, 1);
 }
 
+static void byte_gemm(const call *c) {
+    const bitops_byte_args args = {.x = bytes,
+                                   .x_zero = 128,
+                                   .y = small_bytes,
+                                   .m = 70,
+                                   .n = COLUMNS,
+                                   .k = 1100,
+                                   .sums = c->out,
+                                   .stop = c->stop};
+    void *workspace = allocate(bitops_byte_gemm_workspace_size(&args, c->threads));
+    bitops_byte_gemm(c->isa, &args, workspace, c->threads);
+    bitops_free(workspace);
+}
+
 /* A step on weights, moments and words that lie one after the other in the output. */
 static bitops_adam_args make_step(const call *c, size_t rows, size_t n) {
     float *w = c->out, *m = w + rows * n, *v = m + rows * n;
@@ -326,6 +341,7 @@ static const struct driver {
                {"floats by lookup", lookup_floats},
                {"bytes by lookup", lookup_bytes},
                {"bit planes", planes},
+               {"bytes times bytes", byte_gemm},
                {"adam", adam},
                {"adam by a product", adam_product}};
 enum { DRIVERS = sizeof drivers / sizeof drivers[0], OUT_BYTES = 1 << 20 };

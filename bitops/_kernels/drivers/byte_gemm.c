@@ -8,6 +8,7 @@
  *
  * The rows of x stay in the second-level cache, the columns of y in the first-level cache. */
 #include "bitops.h"
+#include "drivers/deal.h"
 #include "drivers/mixed.h"
 #include "drivers/sizes.h"
 #include "runtime/parallel.h"
@@ -21,6 +22,7 @@ enum {
     QUAD = 4,
     COLUMNS = BITOPS_BYTE_COLUMNS,
     PANEL_BYTES = DEPTH * COLUMNS,
+    STOP_PANELS = 8, /* after which the clock is read */
 };
 
 static size_t whole_rows(const bitops_byte_args *args) {
@@ -41,15 +43,6 @@ static void turn_group(const bitops_byte_args *args, size_t first, size_t depth,
         out[i] = (uint8_t)(out[i] - args->x_zero);
 }
 
-/* Deals two halves out in turn. */
-static void deal(const uint8_t in[QUAD * COLUMNS], uint8_t out[QUAD * COLUMNS]) {
-    enum { HALF = QUAD * COLUMNS / 2 };
-    for (int i = 0; i < HALF; i++) {
-        out[2 * i] = in[i];
-        out[2 * i + 1] = in[HALF + i];
-    }
-}
-
 /* Four lines of k, dealt out twice, give the four elements of each column; zeros for those that do
  * not exist. */
 static void fill_panel(const bitops_byte_args *args, size_t first, size_t depth, size_t col,
@@ -63,14 +56,14 @@ static void fill_panel(const bitops_byte_args *args, size_t first, size_t depth,
                 memcpy(lines + i * COLUMNS, y, columns);
             else
                 memset(lines + i * COLUMNS, 0, columns);
-        deal(lines, dealt);
-        deal(dealt, panel + k * COLUMNS);
+        deal(QUAD * COLUMNS, lines, dealt);
+        deal(QUAD * COLUMNS, dealt, panel + k * COLUMNS);
     }
 }
 
 static void multiply_panel(const bitops_isa *isa, const bitops_byte_args *args, const void *rows,
                            size_t first, size_t depth, size_t number, uint8_t *panel) {
-    if (bitops_stopped_at(number, BITOPS_STOP_TASKS, args->stop))
+    if (bitops_stopped_at(number, STOP_PANELS, args->stop))
         return;
     const size_t col = number * COLUMNS;
     fill_panel(args, first, depth, col, panel);
@@ -91,7 +84,7 @@ void bitops_byte_gemm(const bitops_isa *isa, const bitops_byte_args *args, void 
     const size_t bytes = whole_rows(args) * LINE;
     uint8_t *rows = workspace, *panels = rows + bytes;
     memset(rows, 0, bytes); /* also what no element of x ever comes to */
-    for (size_t first = 0; first < args->k; first += DEPTH) {
+    for (size_t first = 0; first < args->k && !bitops_stopped(args->stop); first += DEPTH) {
         const size_t depth = min_size(DEPTH, args->k - first);
         BITOPS_FOR_TASKS(threads, ceil_div(args->m, GROUP),
                          turn_group(args, first, depth, (size_t)task, rows));

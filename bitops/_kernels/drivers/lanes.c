@@ -15,6 +15,7 @@
  * Tiles take 512 elements of k at a time, without tables, and leave sums as rows. */
 #include "drivers/lane_sums.h"
 #include "bitops.h"
+#include "drivers/deal.h"
 #include "drivers/mixed.h"
 #include "drivers/scale.h"
 #include "drivers/sizes.h"
@@ -97,25 +98,16 @@ size_t bitops_lanes_workspace_size(const bitops_mixed_args *args, int n_threads)
     return (size_t)n_threads * scratch_size(args);
 }
 
-/* Deals two halves of 16 x 16 bytes out in turn: the bits of a place, 4 of its row and 4 of its
- * column, move up by one. */
-static void deal(const uint8_t in[SQUARE * SQUARE], uint8_t out[SQUARE * SQUARE]) {
-    enum { HALF = SQUARE * SQUARE / 2 };
-    for (int i = 0; i < HALF; i++) {
-        out[2 * i] = in[i];
-        out[2 * i + 1] = in[HALF + i];
-    }
-}
-
-/* Turns 16 x 16 bytes: dealt out four times, rows and columns have changed places. */
+/* Turns 16 x 16 bytes: each time that they are dealt out, the bits of a place, 4 of its row and 4
+ * of its column, move up by one; after four times, rows and columns have changed places. */
 static void turn_square(const uint8_t *in, size_t ld_in, uint8_t *out, size_t ld_out) {
     uint8_t a[SQUARE * SQUARE], b[SQUARE * SQUARE];
     for (size_t r = 0; r < SQUARE; r++)
         memcpy(a + r * SQUARE, in + r * ld_in, SQUARE);
-    deal(a, b);
-    deal(b, a);
-    deal(a, b);
-    deal(b, a);
+    deal(SQUARE * SQUARE, a, b);
+    deal(SQUARE * SQUARE, b, a);
+    deal(SQUARE * SQUARE, a, b);
+    deal(SQUARE * SQUARE, b, a);
     for (size_t r = 0; r < SQUARE; r++)
         memcpy(out + r * ld_out, a + r * SQUARE, SQUARE);
 }

@@ -69,13 +69,17 @@ def describe_images(data: Dataset) -> str:
     )
 
 
+_FIRST = ("epochs", "batch_size", "lr", "dropout")
+_OF_NET = ("width", "depth")  # whose line says them
+
+
 def describe_plan(plan: Plan, seed: int, start: Path | None = None) -> str:
     """State the numbers of a training."""
-    words = [plan.words(name) for name in ("epochs", "batch_size", "lr", "dropout")]
+    words = [plan.words(name) for name in _FIRST]
     words.append(f"seed {seed}")
-    for name in ("schedule", "gradients", "half_state", "recalibrate", "flip", "shift"):
-        if getattr(plan, name) != getattr(Plan, name):
-            words.append(plan.words(name))
+    for field in fields(Plan):
+        if field.name not in (*_FIRST, *_OF_NET) and getattr(plan, field.name) != field.default:
+            words.append(plan.words(field.name))
     if start is not None:
         words.append(f"from the network in {printable(start)}")
     return ", ".join(words)

@@ -34,6 +34,10 @@ from .columns import column_sums
 # gradients must stay in the second-level cache; fewer would mean more passes over the gradient.
 POSITIONS = 4096
 
+# Pixels for each output position up to which dx is a convolution of dy: one of a kernel as large as
+# the image would mostly see zeros around it.
+FEW_MORE = 4
+
 
 class Gradient:
     """Gradient of the outputs of a layer, to be multiplied by bits.
@@ -195,7 +199,7 @@ class RoundedGradient(Gradient):
 
     def to_images(self, bits: BitArray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
         padding = _padding_around(window)
-        if padding is not None:
+        if padding is not None and math.prod(window.image) <= FEW_MORE * math.prod(window.output):
             return self._convolve(_flipped(bits, window, shape[3]), padding, window.dilation)
         zero, bias = self._correction(bits)
         return products_to_images(

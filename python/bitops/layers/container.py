@@ -390,8 +390,12 @@ class Sequential(Model, TrainingLayer):
 
         Training steps become faster. Gradients become noisier, but stay unbiased; see
         `bitops.quantizers.ByteGradient`, which becomes the attribute `rounding` of each of these
-        layers. Set the attribute to None to undo this. Where the input of a convolution is real
-        numbers, these are rounded to 7 bits for the gradient of its filters.
+        layers. Set the attribute to None to undo this.
+
+        Where the images of a convolution are real numbers, these are rounded to 7 bits for the
+        gradient of its filters. What BLAS multiplies stays exact: that of dense weights for
+        numbers, and convolutions of groups, of filters of three planes and more, of uint8, or so
+        small that BLAS is faster.
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ and backward:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,8 +57,9 @@ if TYPE_CHECKING:
 # whose operands then are a small part of it.
 DEFERRED = 4
 
-# Planes of filters up to which products with each of them take less time than one in BLAS.
-FEW_PLANES = 2
+# Channels, in and out, from which products with planes of filters take less time than one product
+# in BLAS: with one plane of 1 x 1, which BLAS multiplies without patches, and with two of others.
+SINGLE_CHANNELS, DOUBLE_CHANNELS = 64, 32
 
 
 @dataclass(frozen=True)
@@ -405,21 +407,33 @@ class Convolution:
         c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
         the sum over the patches that contain it.
         """
-        signs: Activation
+        operand: Activation
         if isinstance(x, SignPairs):
-            signs, by_sign = x.bits, dy.twice(x.step)
-        elif self.groups == 1 and len(w.bits) <= FEW_PLANES:
-            signs, by_sign = x, dy
+            operand, by_row = x.bits, dy.twice(x.step)
+        elif self.groups == 1 and self._multiplies_planes(x, w):
+            operand, by_row = x, dy
         else:
             dw = weight.overwritten_gradient()
             return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
-        window = self.windows.on(self.where, signs)
-        self._weight_gradient(signs, by_sign, window, weight)
+        window = self.windows.on(self.where, operand)
+        self._weight_gradient(operand, by_row, window, weight)
         if not with_dx:
             return None
+        if not math.prod(x.shape):
+            return np.zeros(x.shape, np.float32)
         dy = dy.scaled(w.alpha)
         parts = [dy.to_images(plane, window, x.shape) for plane in w.transposed]
         return sum_planes(parts, w.coefficients)
+
+    def _multiplies_planes(self, x: Activation, w: Planes) -> bool:
+        """Return whether gradients are multiplied by planes of filters without groups."""
+        if w.is_single and isinstance(x, BitArray):
+            return True
+        is_single_tap = math.prod(self.windows.kernel_size) == 1
+        channels = min(self.in_features, self.out_features)
+        if len(w.bits) == 1:
+            return not is_single_tap or channels >= SINGLE_CHANNELS
+        return len(w.bits) == 2 and not is_single_tap and channels >= DOUBLE_CHANNELS
 
     def _weight_gradient(
         self, x: Activation, dy: Gradient, window: Window, weight: Parameter

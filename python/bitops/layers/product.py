@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray, above_limits, above_operand, pack
-from ..ops.checks import as_generator
+from ..ops.checks import as_float32, as_generator
 from ..quantizers import ByteGradient
 from .backward import gradient_of
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
@@ -68,7 +68,7 @@ class LatentProduct(TrainingLayer):
     Attributes
     ----------
     rounding : ByteGradient or None
-        If set, backward products with bits round the gradient to its bits.
+        If set, backward products round the gradient to its bits; see `Sequential.round_gradients`.
 
     Notes
     -----
@@ -101,11 +101,11 @@ class LatentProduct(TrainingLayer):
         return self._outputs(x, planes)
 
     def backward(self, grad: np.ndarray) -> np.ndarray | None:
-        return self._gradients(grad, with_dx=True)
+        return self._gradients(as_float32(grad), with_dx=True)
 
     def backward_weights(self, grad: np.ndarray) -> None:
         """Write the gradients of the parameters; that of the input is not computed."""
-        self._gradients(grad, with_dx=False)
+        self._gradients(as_float32(grad), with_dx=False)
 
     def _gradients(self, grad: np.ndarray, *, with_dx: bool) -> np.ndarray | None:
         x, planes = saved_for_backward(self, self._saved)

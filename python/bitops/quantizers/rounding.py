@@ -52,7 +52,7 @@ def ap2(z: ArrayLike) -> Array:
 
 @dataclass(frozen=True)
 class ByteGradient:
-    """Stochastic rounding of gradients to one byte each, for products with bits.
+    """Stochastic rounding of gradients to one byte each, for products with bits or with bytes.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class ByteGradient:
         -------
         codes : ndarray of the shape of `g`, uint8
         step : float
-            A code represents ``(code - zero) * step``.
+            A code represents ``(code - zero) * step``; 0 if all numbers are 0.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class ByteGradient:
         zero : int
             The code of 0: 0 itself if no number is negative, else 64.
         step : float
-            A code represents ``(code - zero) * step``.
+            A code represents ``(code - zero) * step``; 0 if all numbers are 0.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class ByteGradient:
         """
         numbers = np.ascontiguousarray(x, np.float32)
         zero, most = (64, 63) if numbers.min(initial=0) < 0 else (0, 127)
-        codes, step = self._round("numbers", numbers, zero, most)
+        codes, step = self._round("x", numbers, zero, most)
         return codes, zero, step
 
     def _round(
@@ -174,9 +174,10 @@ class ByteGradient:
         largest = _core.peak(numbers.reshape(-1), factors)
         if not math.isfinite(largest):
             raise ValueError(f"[ByteGradient] {name} must be finite, got infinity or NaN")
+        if not largest:  # products are 0 then, too, however they are rounded
+            return np.full(numbers.shape, zero, np.uint8), 0.0
         # This is rounded down, so that the largest number does not exceed so many steps.
-        steps = min(most / largest if largest else 1.0, LARGEST)
-        scale = np.nextafter(np.float32(steps), np.float32(0))
+        scale = np.nextafter(np.float32(min(most / largest, LARGEST)), np.float32(0))
         codes = np.empty(numbers.shape, np.uint8)
         seed = int(self._rng.integers(2**32))
         _core.quantize(numbers.reshape(-1), scale, seed, zero, codes.reshape(-1), factors)

@@ -55,5 +55,5 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "recalibrate": lambda n: f"recalibrated by {n:,} images" if n else "statistics of batches",
     "flip": lambda flips: "half of the images mirrored" if flips else "images as they are",
     "shift": lambda n: f"shifted by up to {n} pixel{'s' * (n > 1)}" if n else "images in place",
-    "crop": lambda n: f"first by windows of {n} x {n} pixels" if n else "by whole images",
+    "crop": lambda n: f"first by windows of {n} x {n} pixels" if n else "whole images",
 }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 from ..layers import Sequential
 from ..training.run import Epoch, History
-from .base import Files, Job, Setting, say_nothing
+from ..training.schedules import goes_by_step
+from .base import Files, Job, Setting, Stage, Training, say_nothing
 
 __all__ = ["Trained", "epoch_seconds", "train"]
 
 FEW_STEPS = 3
+EPOCHS_BY_STEP = 9  # that are measured where steps differ, so that they are mixed as in a training
 LEAST_SECONDS = 3.0  # of the steps that are measured
 
 
@@ -101,8 +104,9 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
         x_test=data.x_test[:1],
         y_test=data.y_test[:1],
     )
-    # of two epochs, as the first one also starts threads and takes memory
-    plan = replace(job.plan, epochs=2, recalibrate=calibrated)
+    # the first epoch also starts threads and takes memory
+    epochs = 1 + (EPOCHS_BY_STEP if any(map(_goes_by_step, setting.stages, repeat(job))) else 1)
+    plan = replace(job.plan, epochs=epochs, recalibrate=calibrated)
     trial = replace(
         job,
         data=part,
@@ -113,4 +117,12 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
         say=say_nothing,
         callbacks=(),
     )
-    return sum(history.epochs[-1].seconds for history in train(setting, trial).histories)
+    histories = train(setting, trial).histories
+    return sum(
+        sum(epoch.seconds for epoch in history.epochs[1:]) / (epochs - 1) for history in histories
+    )
+
+
+def _goes_by_step(stage: Training, job: Job) -> bool:
+    """Return whether the images of a stage, and so the time of a step, change on the way."""
+    return isinstance(stage, Stage) and goes_by_step(stage.augmentation(job))

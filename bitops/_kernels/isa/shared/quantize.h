@@ -29,7 +29,7 @@ BITOPS_INLINE void quantize_row(const float *restrict x, size_t n, float scale, 
     for (size_t i = 0; i < n; i++, seed += NEXT_PLACE) {
         const int32_t random = (int32_t)(hash32(seed) >> 16);
         const float offset = (float)zero + (float)random * 0x1p-16f;
-        out[i] = (uint8_t)(int32_t)(x[i] * scale + offset); /* positive, so rounded down */
+        out[i] = (uint8_t)(int32_t)(x[i] * scale + offset); /* not negative, so rounded down */
     }
 }
 
