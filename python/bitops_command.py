@@ -16,4 +16,7 @@ def main() -> int:
     except ImportError as error:
         print(f"bitops: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while modules load, which takes a moment
+        print("\nbitops: interrupted", file=sys.stderr)
+        return 130
     return run()

@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import bitops as bo
+import bitops_command
 from bitops import _core, benchmark, reference
 from bitops import io as model_file
 from bitops.benchmark import bounds, gemm_table, inference, timing
@@ -185,6 +186,18 @@ def test_the_installed_command_is_the_command():
     argv = [sys.executable, "-c", COMMAND, "--version"]
     result = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert result.stdout == f"bitops {bo.__version__}\n"
+
+
+def test_an_interrupt_while_modules_load_is_said_in_one_line(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == "bitops.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "bitops.cli.main", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert bitops_command.main() == 130
+    assert capsys.readouterr() == ("", "\nbitops: interrupted\n")
 
 
 @pytest.mark.parametrize("fails", ["once", "always"])
