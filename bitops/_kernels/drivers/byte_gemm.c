@@ -51,9 +51,9 @@ static void fill_panel(const bitops_byte_args *args, size_t first, size_t depth,
     uint8_t lines[QUAD * COLUMNS] = {0}, dealt[QUAD * COLUMNS];
     const uint8_t *y = args->y + first * args->n + col;
     for (size_t k = 0; k < round_up(depth, BITOPS_BYTE_DEPTH); k += QUAD) {
-        for (size_t i = 0; i < QUAD; i++, y += args->n)
+        for (size_t i = 0; i < QUAD; i++)
             if (k + i < depth)
-                memcpy(lines + i * COLUMNS, y, columns);
+                memcpy(lines + i * COLUMNS, y + (k + i) * args->n, columns);
             else
                 memset(lines + i * COLUMNS, 0, columns);
         deal(QUAD * COLUMNS, lines, dealt);
@@ -77,6 +77,11 @@ static void multiply_panel(const bitops_isa *isa, const bitops_byte_args *args, 
     isa->byte_products(&block);
 }
 
+/* A single thread may be one of a team, whose number is not that of its panel. */
+static uint8_t *panel_of(uint8_t *panels, int threads) {
+    return panels + (threads == 1 ? 0 : (size_t)bitops_thread_number() * PANEL_BYTES);
+}
+
 void bitops_byte_gemm(const bitops_isa *isa, const bitops_byte_args *args, void *workspace,
                       int n_threads) {
     const double work = (double)args->m * (double)args->n * (double)args->k;
@@ -88,8 +93,8 @@ void bitops_byte_gemm(const bitops_isa *isa, const bitops_byte_args *args, void 
         const size_t depth = min_size(DEPTH, args->k - first);
         BITOPS_FOR_TASKS(threads, ceil_div(args->m, GROUP),
                          turn_group(args, first, depth, (size_t)task, rows));
-        BITOPS_FOR_TASKS(threads, ceil_div(args->n, COLUMNS),
-                         multiply_panel(isa, args, rows, first, depth, (size_t)task,
-                                        panels + (size_t)bitops_thread_number() * PANEL_BYTES));
+        BITOPS_FOR_TASKS(
+            threads, ceil_div(args->n, COLUMNS),
+            multiply_panel(isa, args, rows, first, depth, (size_t)task, panel_of(panels, threads)));
     }
 }

@@ -363,8 +363,8 @@ DEFINE_NORM(generic)
 DEFINE_PRELU(generic)
 DEFINE_QUANTIZE(generic)
 
-typedef uint16_t half_pairs __attribute__((vector_size(16)));
-typedef int16_t half_products __attribute__((vector_size(16)));
+typedef uint16_t byte_pairs __attribute__((vector_size(16)));
+typedef int16_t pair_sums __attribute__((vector_size(16)));
 typedef uint32_t unsigned_lanes __attribute__((vector_size(16)));
 typedef int32_t lane_sums __attribute__((vector_size(16)));
 
@@ -378,13 +378,12 @@ void bitops_byte_products_generic(const bitops_byte_block *block) {
         memcpy(sum_i32x4, sums, sizeof sum_i32x4);
         for (size_t k = 0; k < block->k; k += 4) {
             const int8_t *x = block->x + i * block->ldx + k;
-            const half_products lower = {x[0], x[2], x[0], x[2], x[0], x[2], x[0], x[2]};
-            const half_products upper = {x[1], x[3], x[1], x[3], x[1], x[3], x[1], x[3]};
+            const pair_sums lower = {x[0], x[2], x[0], x[2], x[0], x[2], x[0], x[2]};
+            const pair_sums upper = {x[1], x[3], x[1], x[3], x[1], x[3], x[1], x[3]};
             for (size_t v = 0; v < VECTORS; v++) {
-                half_pairs y;
+                byte_pairs y;
                 memcpy(&y, block->y + k * BITOPS_BYTE_COLUMNS + v * sizeof y, sizeof y);
-                const half_products two =
-                    (half_products)(y & 255) * lower + (half_products)(y >> 8) * upper;
+                const pair_sums two = (pair_sums)(y & 255) * lower + (pair_sums)(y >> 8) * upper;
                 sum_i32x4[v] +=
                     ((lane_sums)two >> 16) + ((lane_sums)((unsigned_lanes)two << 16) >> 16);
             }
