@@ -65,7 +65,8 @@ def test_conv_works_in_blocks(monkeypatch):
     whole = layer.forward(x, training=True)
     dx, dw = layer.backward(dy), layer.weight.grad.copy()
     monkeypatch.setattr("bitops.layers.float_conv.MAX_BLOCK_BYTES", 2 * x[0].nbytes)
-    monkeypatch.setattr("bitops.ops.patches.MAX_BYTES", 1000)
+    for name in ("PATCH_BYTES", "MOST_PATCH_BYTES"):
+        monkeypatch.setattr(f"bitops.layers.float_conv.{name}", 1000)
     np.testing.assert_allclose(layer.forward(x, training=True), whole, atol=1e-5)
     np.testing.assert_allclose(layer.backward(dy), dx, atol=1e-5)
     np.testing.assert_allclose(layer.weight.grad, dw, rtol=1e-5, atol=1e-4)

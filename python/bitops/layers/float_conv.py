@@ -23,8 +23,12 @@ from .inputs import Activation, as_float
 # An index into images or outputs: images, rows and columns.
 Index = tuple[slice, slice, slice]
 
-# Size of the float32 images that the backward pass holds at once; patches take a few MiB more.
+# Size of the float32 images that the backward pass holds at once.
 MAX_BLOCK_BYTES = 8 << 20
+
+# Size of the patches that it multiplies at once, and those of how many positions it is at least, up
+# to another size: each product is added to the whole gradient of the filters.
+PATCH_BYTES, PATCHES, MOST_PATCH_BYTES = 4 << 20, 512, 16 << 20
 
 
 def float_convolution(
@@ -102,7 +106,9 @@ def conv_gradients(
             count = filters.stop - filters.start
             matrix = w[filters].reshape(count, -1)
             matrix_grad = weight_grad[filters].reshape(count, -1)  # a view: filters are contiguous
-            for block, rows in patch_blocks(images[..., channels], window, outside=outside):
+            size = min(max(PATCH_BYTES, PATCHES * matrix.strides[0]), MOST_PATCH_BYTES)
+            patches = patch_blocks(images[..., channels], window, outside=outside, max_bytes=size)
+            for block, rows in patches:
                 part = dy[some][block][..., filters].reshape(len(rows), count)
                 matrix_grad += part.T @ rows
                 if dx is not None:
