@@ -50,11 +50,19 @@ from bitops.training.optim import Adam
 from bitops.training.process import kept_memory
 from peers import limit_peers, load_peers
 
+
+def binaryconnect() -> Sequential:
+    """BinaryNet's ConvNet with real activations."""
+    model = binarynet(seed=3)
+    layers = [ReLU() if isinstance(layer, Sign) else layer for layer in model.layers]
+    return Sequential(layers, input_shape=model.input_shape)
+
+
 CASES: tuple[tuple[str, Callable[[], Sequential], tuple[int, ...], int], ...] = (
     ("MLP 784-4096x3-10", lambda: mlp(784, 4096, 3, seed=0), (784,), 100),
     ("MLP 784-1024x3-10", lambda: mlp(784, 1024, 3, seed=0), (784,), 100),
     ("BinaryNet ConvNet", lambda: binarynet(seed=3), (32, 32, 3), 50),
-    ("BinaryConnect ConvNet", lambda: binaryconnect(), (32, 32, 3), 50),
+    ("BinaryConnect ConvNet", binaryconnect, (32, 32, 3), 50),
 )
 RATE = 1e-4
 EXACT = 0.02  # relative error of gradients that is allowed
@@ -63,13 +71,6 @@ TOLERANCES = {None: EXACT, 8: 0.1, 6: 0.4}  # of gradients rounded to so many bi
 OURS = {"bitops": (None, 32), "8-bit": (8, 32), "6-bit": (6, 32), "all 16": (6, 16)}
 SIDES = (*OURS, "torch")
 MEMORY_STEPS = 3
-
-
-def binaryconnect() -> Sequential:
-    """BinaryNet's ConvNet with real activations."""
-    model = binarynet(seed=3)
-    layers = [ReLU() if isinstance(layer, Sign) else layer for layer in model.layers]
-    return Sequential(layers, input_shape=model.input_shape)
 
 
 class TorchTwin:
