@@ -163,21 +163,22 @@ def byte_gemm(const uint8_t[:, ::1] x, int x_zero, const uint8_t[:, ::1] y,
 
 
 cdef int check_pooled(object window, object x, object y, c.bitops_image *windows) except -1:
-    """Fill in the windows of images of shape x, and check them and the shape y of their maxima."""
+    """Fill in the windows of images of shape x, and check them and the shape y of their outputs."""
     set_window(window, 1, False, windows)
-    if (windows.pad_top or windows.pad_left or windows.kernel_height > windows.stride_y
-            or windows.kernel_width > windows.stride_x
-            or windows.kernel_height * windows.kernel_width > c.BITOPS_NO_PLACE):
-        raise ValueError(
-            f"[_core] windows must lie inside, not overlap, and have at most {c.BITOPS_NO_PLACE} "
-            f"taps, got {window}"
-        )
     check_size("height", x.shape[1], windows.height)
     check_size("width", x.shape[2], windows.width)
-    check_size("images of the maxima", y.shape[0], x.shape[0])
-    check_size("height of the maxima", y.shape[1], windows.out_height)
-    check_size("width of the maxima", y.shape[2], windows.out_width)
-    check_size("channels of the maxima", y.shape[3], x.shape[3])
+    check_size("images of the outputs", y.shape[0], x.shape[0])
+    check_size("height of the outputs", y.shape[1], windows.out_height)
+    check_size("width of the outputs", y.shape[2], windows.out_width)
+    check_size("channels of the outputs", y.shape[3], x.shape[3])
+    return 0
+
+
+cdef int check_places(const c.bitops_image *windows, object window) except -1:
+    if windows.kernel_height * windows.kernel_width > c.BITOPS_NO_PLACE:
+        raise ValueError(
+            f"[_core] windows must have at most {c.BITOPS_NO_PLACE} taps, got {window}"
+        )
     return 0
 
 
@@ -190,13 +191,15 @@ def max_places(const float[:, :, :, ::1] x, const float[:, :, :, ::1] y, object 
     x : IN, shape (n, h, w, c)
     y : IN, maxima of the windows, shape (n, oh, ow, c)
     window : tuple
-        A Window of geometry.py, not padded, with strides of at least its size.
+        A Window of geometry.py, of at most BITOPS_NO_PLACE taps, each of which sees some of its
+        image.
     places_out : OUT, shape of y
         Counted by lines; BITOPS_NO_PLACE where y is NaN.
     """
     cdef c.bitops_image windows
     cdef c.bitops_stop stop = at_signals()
     check_pooled(window, x, y, &windows)
+    check_places(&windows, window)
     for i in range(4):
         check_size("places_out", places_out.shape[i], y.shape[i])
     if first_number(x) == NULL:
@@ -209,7 +212,7 @@ def max_places(const float[:, :, :, ::1] x, const float[:, :, :, ::1] y, object 
 
 def max_gradient(const uint8_t[:, :, :, ::1] places, const float[:, :, :, ::1] dy, object window,
                  float[:, :, :, ::1] dx_out):
-    """Give dy of each window to the number at its place, 0 to all others.
+    """Give each number the sum of dy over the windows whose place it is.
 
     Parameters
     ----------
@@ -222,6 +225,7 @@ def max_gradient(const uint8_t[:, :, :, ::1] places, const float[:, :, :, ::1] d
     cdef c.bitops_image windows
     cdef c.bitops_stop stop = at_signals()
     check_pooled(window, dx_out, dy, &windows)
+    check_places(&windows, window)
     for i in range(4):
         check_size("places", places.shape[i], dy.shape[i])
     if first_number(dy) == NULL:
@@ -230,4 +234,25 @@ def max_gradient(const uint8_t[:, :, :, ::1] places, const float[:, :, :, ::1] d
         c.bitops_max_gradient(&windows, &places[0, 0, 0, 0], first_number(dy), dx_out.shape[0],
                               dx_out.shape[3], &dx_out[0, 0, 0, 0], &stop,
                               c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
+def mean_gradient(const float[:, :, :, ::1] dy, object window, float[:, :, :, ::1] dx_out):
+    """Give each number dy / (kh * kw) of all windows that see it.
+
+    Parameters
+    ----------
+    dy : IN, shape (n, oh, ow, c)
+    window : tuple
+        A Window of geometry.py.
+    dx_out : OUT, shape (n, h, w, c)
+    """
+    cdef c.bitops_image windows
+    cdef c.bitops_stop stop = at_signals()
+    check_pooled(window, dx_out, dy, &windows)
+    if first_number(dy) == NULL:
+        return
+    with nogil:
+        c.bitops_mean_gradient(&windows, first_number(dy), dx_out.shape[0], dx_out.shape[3],
+                               &dx_out[0, 0, 0, 0], &stop, c.bitops_get_num_threads())
     check_stop(&stop)

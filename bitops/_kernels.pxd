@@ -225,6 +225,9 @@ cdef extern from "bitops.h" nogil:
     void bitops_max_gradient(const bitops_image *windows, const uint8_t *places, const float *dy,
                              size_t images, size_t channels, float *dx_out,
                              bitops_stop *stop, int n_threads) noexcept
+    void bitops_mean_gradient(const bitops_image *windows, const float *dy, size_t images,
+                              size_t channels, float *dx_out, bitops_stop *stop,
+                              int n_threads) noexcept
     void bitops_mean_windows(const bitops_isa *isa, const bitops_image *windows, const float *x,
                              size_t images, size_t channels, float *mean_out, bitops_stop *stop,
                              int n_threads) noexcept

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from bitops import reference
+from bitops import _core, reference
 from bitops.layers import (
     AvgPool2D,
     Flatten,
@@ -16,6 +16,7 @@ from bitops.layers import (
     ReLU,
 )
 from bitops.ops.array import BitArray, pack, unpack
+from bitops.ops.geometry import make_window
 from helpers import assert_gradients
 
 POOLS = [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), ((0, 1), (2, 0))), (3, 1, "same"), (2, 3, 0)]
@@ -63,8 +64,8 @@ def first_maximum(x, dy, size, stride, padding):
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 2)])
-@pytest.mark.parametrize("channels", [3, 70])
-def test_max_pool_gives_the_gradient_to_the_first_maximum(size, stride, padding, channels):
+@pytest.mark.parametrize("channels", [3, 70, 130])
+def test_max_pool_gives_the_gradient_to_the_first_maximum(size, stride, padding, channels, threads):
     rng = np.random.default_rng(13)
     x = rng.integers(-1, 2, size=(2, 6, 7, channels)).astype(np.float32)  # many ties
     bits = pack(rng.normal(size=x.shape) - 1)  # and windows of only -1
@@ -164,13 +165,62 @@ def test_places_of_large_windows(rng, size):
     np.testing.assert_array_equal(layer.backward(dy), expected)
 
 
-def test_training_keeps_no_images_of_numbers(rng):
+@pytest.mark.parametrize("settings", [(2,), (3, 2, 1)])
+def test_training_keeps_no_images_of_numbers(rng, settings):
     x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
-    layer, seen = MaxPool2D(2), weakref.ref(x)
+    layer, seen = MaxPool2D(*settings), weakref.ref(x)
     y = layer.forward(x, training=True)
     del x
     assert seen() is None
     assert layer.backward(y).shape == (2, 4, 4, 3)
+
+
+@pytest.mark.parametrize("channels", [3, 130])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"),
+    [(2, 2, 0), (2, 3, 0), (3, 2, 1), ((3, 2), (1, 2), ((2, 0), (0, 1))), (5, 7, 2)],
+)
+def test_mean_gradient_adds_the_shares_of_all_windows(
+    rng, size, stride, padding, channels, threads
+):
+    x = rng.normal(size=(3, 8, 9, channels)).astype(np.float32)
+    layer = AvgPool2D(size, stride, padding)
+    dy = rng.integers(-9, 9, size=layer.forward(x, training=True).shape).astype(np.float32)
+    window = layer.windows.on("AvgPool2D", x)
+    (top, bottom), (left, right) = window.padding
+    (kh, kw), (sy, sx) = window.kernel, window.stride
+    padded = np.zeros((3, top + 8 + bottom, left + 9 + right, channels), np.float32)
+    for oy, ox in np.ndindex(window.output):
+        share = dy[:, oy : oy + 1, ox : ox + 1] / np.float32(kh * kw)
+        padded[:, oy * sy : oy * sy + kh, ox * sx : ox * sx + kw] += share
+    expected = padded[:, top : top + 8, left : left + 9]
+    found = layer.backward(np.asfortranarray(dy))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+    assert not np.signbit(found[found == 0]).any()
+
+
+def test_gradient_is_the_sum_in_the_order_of_taps():
+    """Four windows share the pixel in the middle; the first tap sees the last of them."""
+    dy = np.float32([1, 3e-8, 3e-8, 3e-8]).reshape(1, 2, 2, 1)
+    x = np.zeros((1, 3, 3, 1), np.float32)
+    x[0, 1, 1] = 1
+    for layer, factor in ((MaxPool2D(2, 1), 1), (AvgPool2D(2, 1), 4)):
+        layer.forward(x, training=True)
+        total = np.float32(0)
+        for share in dy[0, ::-1, ::-1].ravel():
+            total += share
+        assert total > 1  # in the other order each small share is lost
+        assert layer.backward(dy * factor)[0, 1, 1, 0] == total
+
+
+def test_places_are_bytes():
+    window = make_window("test", (16, 16), 16)
+    x, y = np.zeros((1, 16, 16, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    places = np.zeros(y.shape, np.uint8)
+    with pytest.raises(ValueError, match="at most 255 taps"):
+        _core.max_places(x, y, window, places)
+    with pytest.raises(ValueError, match="at most 255 taps"):
+        _core.max_gradient(places, y, window, x)
 
 
 def test_no_maximum_without_a_number():

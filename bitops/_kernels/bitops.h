@@ -329,17 +329,21 @@ void bitops_max_windows(const bitops_isa *isa, const bitops_image *windows, bito
                         size_t pixel_bytes, const void *x, size_t images, const uint64_t *minimum,
                         void *max_out, void *workspace, bitops_stop *stop, int n_threads);
 
-/* The first of the float32 numbers x of each window, counted by lines, that equals their maximum y;
- * BITOPS_NO_PLACE if none does, since y is NaN. Windows lie inside, at most as high and wide as
- * their strides, with at most BITOPS_NO_PLACE taps. */
+/* The first of the float32 numbers x of each window, counted by lines of all its taps, that equals
+ * their maximum y; BITOPS_NO_PLACE if none does, since y is NaN. Every window sees some of its
+ * image, and has at most BITOPS_NO_PLACE taps. */
 enum { BITOPS_NO_PLACE = 255 };
 void bitops_max_places(const bitops_image *windows, const float *x, const float *y, size_t images,
                        size_t channels, uint8_t *places_out, bitops_stop *stop, int n_threads);
 
-/* Gives dy of each window to its number at this place, and 0 to all others. */
+/* Gives each number of the images the sum of dy over the windows whose place it is, in the order of
+ * their taps. */
 void bitops_max_gradient(const bitops_image *windows, const uint8_t *places, const float *dy,
                          size_t images, size_t channels, float *dx_out, bitops_stop *stop,
                          int n_threads);
+/* The same for means: of each window that sees it, dy / (height * width of the kernel). */
+void bitops_mean_gradient(const bitops_image *windows, const float *dy, size_t images,
+                          size_t channels, float *dx_out, bitops_stop *stop, int n_threads);
 
 /* Takes the means of the columns of each of `outer` matrices of rows x n float32 numbers. Sums are
  * made in float64, from the first row to the last. */

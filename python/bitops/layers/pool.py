@@ -13,7 +13,14 @@ from ..ops.conv import im2col
 from ..ops.geometry import Pair, Window
 from ..ops.memory import WORD_BITS
 from ..ops.patches import image_blocks, seen_slices
-from ..ops.pool import avg_pool2d, global_avg_pool2d, max_gradient, max_places, max_pool2d
+from ..ops.pool import (
+    avg_pool2d,
+    global_avg_pool2d,
+    max_gradient,
+    max_places,
+    max_pool2d,
+    mean_gradient,
+)
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
 from .registry import ArraySpec, register
@@ -159,13 +166,6 @@ def _taps(window: Window) -> Iterator[tuple[Part, Part]]:
             yield (slice(None), seen_y, seen_x), (slice(None), rows, columns)
 
 
-def _tiles(x: np.ndarray, window: Window) -> np.ndarray:
-    """View the windows, which lie side by side, as (n, oh, kh, ow, kw, c)."""
-    (oh, ow), (kh, kw) = window.output, window.kernel
-    n, _, _, c = x.shape
-    return x[:, : oh * kh, : ow * kw].reshape(n, oh, kh, ow, kw, c)
-
-
 def _values(x: Activation) -> np.ndarray:
     """Return an array ordered like the values, in the smallest dtype at hand."""
     if isinstance(x, BitArray):
@@ -301,14 +301,7 @@ class AvgPool2D(Pool, TrainingLayer):
         window, shape, data = saved_for_backward(self, self._saved)
         if data:
             return None
-        share = grad / np.float32(window.taps)
-        dx = np.zeros(shape, np.float32)
-        if window.stride == window.kernel and not window.is_padded:
-            _tiles(dx, window)[...] = share[:, :, np.newaxis, :, np.newaxis]
-            return dx
-        for seen, place in _taps(window):
-            dx[place] += share[seen]
-        return dx
+        return mean_gradient(grad, window, shape)
 
     def to_packed(self) -> PackedAvgPool2D:
         return PackedAvgPool2D(**self.config())

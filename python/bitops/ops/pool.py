@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, overload
 
 import numpy as np
@@ -17,7 +16,14 @@ from .memory import aligned_empty
 from .patches import image_blocks, number_images, seen_slices
 from .results import Result
 
-__all__ = ["avg_pool2d", "global_avg_pool2d", "max_gradient", "max_places", "max_pool2d"]
+__all__ = [
+    "avg_pool2d",
+    "global_avg_pool2d",
+    "max_gradient",
+    "max_places",
+    "max_pool2d",
+    "mean_gradient",
+]
 
 
 @overload
@@ -125,11 +131,10 @@ def max_places(x: NDArray[Any], y: NDArray[Any], window: Window) -> NDArray[np.u
     Returns
     -------
     ndarray of the shape of y, uint8, or None
-        Counted in row-major order; 255 where the maximum is NaN. None if numbers are not float32,
-        or windows overlap, are padded, or have more than 255 taps.
+        Counted in row-major order, with the taps outside; 255 where the maximum is NaN. None if
+        numbers are not float32, or windows have more than 255 taps.
     """
-    overlap = any(size > step for size, step in zip(window.kernel, window.stride, strict=True))
-    if x.dtype != np.float32 or overlap or window.is_padded or math.prod(window.kernel) > 255:
+    if x.dtype != np.float32 or window.taps > 255:
         return None
     places = aligned_empty(y.shape, np.uint8)
     _core.max_places(np.ascontiguousarray(x), np.ascontiguousarray(y), window, places)
@@ -139,7 +144,7 @@ def max_places(x: NDArray[Any], y: NDArray[Any], window: Window) -> NDArray[np.u
 def max_gradient(
     places: NDArray[np.uint8], dy: NDArray[Any], window: Window, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Give dy of each window to the number that `max_places` found.
+    """Give each number the sum of dy over the windows where `max_places` found it.
 
     Parameters
     ----------
@@ -154,6 +159,25 @@ def max_gradient(
     """
     dx = aligned_empty(shape, np.float32)
     _core.max_gradient(places, np.ascontiguousarray(dy, np.float32), window, dx)
+    return dx
+
+
+def mean_gradient(dy: NDArray[Any], window: Window, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Give each number dy / (kh * kw) of all windows that see it.
+
+    Parameters
+    ----------
+    dy : ndarray of shape (n, oh, ow, c)
+    window : Window
+    shape : tuple of int
+        (n, h, w, c), of the gradient.
+
+    Returns
+    -------
+    ndarray of that shape, float32
+    """
+    dx = aligned_empty(shape, np.float32)
+    _core.mean_gradient(np.ascontiguousarray(dy, np.float32), window, dx)
     return dx
 
 
