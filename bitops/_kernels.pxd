@@ -406,6 +406,9 @@ cdef extern from "bitops.h" nogil:
     int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x,
                           size_t rows, size_t n, float limit, uint64_t *signs_out,
                           uint64_t *within_out, bitops_stop *stop, int n_threads) noexcept
+    void bitops_norm_positives(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                               size_t rows, size_t n, float *y_out, uint64_t *positive_out,
+                               bitops_stop *stop, int n_threads) noexcept
     void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                               const float *dy, const uint64_t *within, size_t rows, size_t n,
                               float *dx_out, bitops_stop *stop, int n_threads) noexcept

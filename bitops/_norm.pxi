@@ -196,6 +196,36 @@ def norm_signs(const float[:, ::1] x, float limit, uint64_t[:, ::1] signs_out,
     return nan != 0
 
 
+def norm_positives(const float[:, ::1] x, float[:, ::1] y_out, uint64_t[:, ::1] positive_out,
+                   const float[:, ::1] norm=None, bint relu=False):
+    """Compute max(x, 0), or that of what x is normalised to.
+
+    Parameters
+    ----------
+    x : IN, shape (rows, n)
+    y_out : OUT, shape (rows, n)
+    positive_out : OUT, bits of the numbers above 0
+    norm : IN, or None
+    relu : bool
+        Whether max(x, 0) is normalised.
+    """
+    cdef c.bitops_norm args
+    cdef const c.bitops_norm *given = NULL
+    cdef c.bitops_stop stop = at_signals()
+    if norm is not None:
+        check_norm(x, norm, relu, &args)
+        given = &args
+    check_same("y_out", x, y_out.shape[0], y_out.shape[1])
+    words_of("positive_out", x, positive_out)
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return
+    with nogil:
+        c.bitops_norm_positives(c.bitops_isa_active(), given, &x[0, 0], x.shape[0], x.shape[1],
+                                &y_out[0, 0], &positive_out[0, 0], &stop,
+                                c.bitops_get_num_threads())
+    check_stop(&stop)
+
+
 def norm_gradient(x, const float[:, ::1] dy, const float[:, ::1] norm, bint relu,
                   float[:, ::1] dx_out, const uint64_t[:, ::1] within=None, bint powers=False):
     """Compute the gradient of x.

@@ -9,7 +9,13 @@ from numpy.testing import assert_array_equal
 import bitops as bo
 from bitops.layers import BatchNorm, ReLU, Sequential, ShiftBatchNorm, Sign
 from bitops.layers.joined import Joined, training_steps
-from bitops.ops.normalize import Normalized, column_totals, keep_within, signs_within
+from bitops.ops.normalize import (
+    Normalized,
+    column_totals,
+    keep_within,
+    positives,
+    signs_within,
+)
 from bitops.quantizers import ap2
 from bitops.training.metrics import watched
 from helpers import assert_same_on_threads
@@ -64,27 +70,36 @@ def equations(x, relu, gamma, beta, eps, power=same):
     return xhat * gamma + beta, power(xhat), inv_std
 
 
-def layers(features, relu, sign, seed=1, kind=BatchNorm):
+STEPS = pytest.mark.parametrize("step", [None, "sign", "relu"])
+
+
+def layers(features, relu, step, seed=1, kind=BatchNorm):
     norm = kind(features)
     norm.gamma.assign(numbers(features, seed=seed))
     norm.beta.assign(numbers(features, seed=seed + 1))
-    return [*[ReLU()] * relu, norm, *[Sign(0.75)] * sign]
+    behind = {None: [], "sign": [Sign(0.75)], "relu": [ReLU()]}
+    return [*[ReLU()] * relu, norm, *behind[step]]
 
 
 @SHAPES
 @KINDS
+@STEPS
 @pytest.mark.parametrize("relu", [False, True])
-def test_a_step_equals_its_equations(isa, shape, kind, relu):
+def test_a_step_equals_its_equations(isa, shape, kind, relu, step):
     x, dy = numbers(*shape), numbers(*shape, seed=5)
-    chain = layers(shape[-1], relu, sign=True, kind=kind)
+    chain = layers(shape[-1], relu, step, kind=kind)
     norm, power = chain[relu], ap2 if kind is ShiftBatchNorm else same
     gamma, beta = power(norm.gamma.value), norm.beta.value
     y, xhat, inv_std = equations(x, relu, gamma, beta, norm.eps, power)
     model = Sequential(chain)
     assert [type(step) for _, step in training_steps(model.layers)] == [Joined]
-    assert model.forward(x, training=True) == bo.pack(y)
-
-    passed = dy * (np.abs(y) <= np.float32(0.75))
+    found = model.forward(x, training=True)
+    if step == "sign":
+        assert found == bo.pack(y)
+        passed = dy * (np.abs(y) <= np.float32(0.75))
+    else:
+        assert_array_equal(found, np.maximum(y, 0) if step else y)
+        passed = dy * (y > 0) if step else dy
     dx = model.backward(dy)
     assert_array_equal(norm.gamma.grad, sums_in_order(passed * xhat).astype(np.float32))
     assert_array_equal(norm.beta.grad, sums_in_order(passed).astype(np.float32))
@@ -97,13 +112,13 @@ def test_a_step_equals_its_equations(isa, shape, kind, relu):
 
 
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("sign", [False, True])
+@STEPS
 @pytest.mark.parametrize("seen", ["forward", "backward", None])
 @KINDS
-def test_joined_layers_do_what_each_does_alone(kind, relu, sign, seen):
+def test_joined_layers_do_what_each_does_alone(kind, relu, step, seen):
     """What is watched runs alone, and forward and backward need not run alike."""
     x, dy = numbers(6, 5, 4, 70), numbers(6, 5, 4, 70, seed=3)
-    joined, alone = (Sequential(layers(70, relu, sign, kind=kind)) for _ in range(2))
+    joined, alone = (Sequential(layers(70, relu, step, kind=kind)) for _ in range(2))
     calls = []
     if seen is None:
         y, dx = joined.forward(x, training=True), joined.backward(dy)
@@ -113,7 +128,7 @@ def test_joined_layers_do_what_each_does_alone(kind, relu, sign, seen):
                 expected_y = alone.forward(x, training=True)
             else:
                 expected_dx = alone.backward(dy)
-    assert len(calls) == 2 * (1 + relu + sign)
+    assert len(calls) == 2 * (1 + relu + (step is not None))
     if seen == "forward":
         with watched(joined, "forward", lambda *call: None):
             y = joined.forward(x, training=True)
@@ -122,7 +137,7 @@ def test_joined_layers_do_what_each_does_alone(kind, relu, sign, seen):
         y = joined.forward(x, training=True)
         with watched(joined, "backward", lambda *call: None):
             dx = joined.backward(dy)
-    assert y == expected_y if sign else np.array_equal(y, expected_y)
+    assert y == expected_y if step == "sign" else np.array_equal(y, expected_y)
     assert_array_equal(dx, expected_dx)
     for mine, other in zip(joined.parameters(), alone.parameters(), strict=True):
         assert_array_equal(mine.grad, other.grad)
@@ -145,9 +160,29 @@ def test_what_is_not_joined():
         (BatchNorm(3), Sign(quantizer=bo.quantizers.ApproxSign())),
     ):
         steps = [step for _, step in training_steps([ReLU(), norm, sign])]
-        assert not any(isinstance(step, Joined) and step.sign for step in steps)
+        assert not any(isinstance(step, Joined) and step.step for step in steps)
     places = [place for place, _ in training_steps([Sign(), BatchNorm(3), Sign(), ReLU()])]
     assert places == [0, 1, 3]
+
+
+def test_a_relu_between_two_norms_goes_with_the_second():
+    chain = [BatchNorm(3), ReLU(), BatchNorm(3), ReLU(), Sign()]
+    assert [place for place, _ in training_steps(chain)] == [0, 1, 4]
+    chain[2].trainable = False
+    assert [place for place, _ in training_steps(chain)] == [0, 2, 3, 4]
+
+
+def test_a_norm_may_be_frozen_between_forward_and_backward():
+    """The ReLU in the middle went with the second norm, and goes back with the first."""
+    x, dy = numbers(40, 70), numbers(40, 70, seed=3)
+    found = []
+    for is_frozen in (False, True):
+        chain = [*layers(70, False, None), *layers(70, True, None, seed=4)]
+        model = Sequential(chain)
+        model.forward(x, training=True)
+        chain[2].trainable = not is_frozen
+        found.append(model.backward(dy))
+    assert_array_equal(*found)
 
 
 def test_a_frozen_norm_passes_gradients_within_the_sign():
@@ -158,6 +193,21 @@ def test_a_frozen_norm_passes_gradients_within_the_sign():
     model = Sequential(norm, sign)
     assert model.forward(x, training=True) == bo.pack(y)
     assert_array_equal(model.backward(dy), dy * (np.abs(y) <= 1) * alpha)
+
+
+@SHAPES
+def test_numbers_above_0(isa, shape, threads):
+    x = numbers(*shape)
+    x.flat[::5] = -0.0
+    x.flat[1::7] = 0
+    x.flat[2::11] = np.finfo(np.float32).smallest_subnormal
+    x.flat[3::13] = np.inf
+    x.flat[4::17] = -np.inf
+    x.flat[5::19] = np.nan
+    y, positive = positives(x)
+    assert_array_equal(y, np.maximum(x, 0))
+    assert not np.signbit(y[y == 0]).any()
+    assert positive == bo.pack(x > 0)
 
 
 @SHAPES
@@ -199,6 +249,8 @@ def test_threads_change_no_bit(shape, threads):
             shift.product_totals(dy, within),
             shift.gradient(dy, within, *arrays[4:]),
             batch.values(),
+            batch.positives()[0],
+            batch.positives()[1].words,
             *(bits.words for bits in batch.signs_within("test", 1.0)),
             batch.product_totals(dy, within),
             batch.gradient(dy, within, *arrays[4:]),
@@ -274,7 +326,7 @@ def test_what_is_no_int16_is_kept_as_it_is(place, value, threads):
 def test_a_step_of_integers_keeps_half(monkeypatch):
     """ReLU alone and joined, too, which looks only at signs."""
     x, dy = np.float32(np.arange(-60, 60).reshape(20, 6)), numbers(20, 6)
-    for kinds in itertools.product([False, True], [False, True]):
+    for kinds in itertools.product([False, True], [None, "sign", "relu"]):
         narrow, wide = (Sequential(layers(6, *kinds)) for _ in range(2))
         narrow.forward(x, training=True)
         with monkeypatch.context() as patch:

@@ -80,6 +80,10 @@ void bitops_norm_values(const bitops_isa *isa, const bitops_norm *norm, const fl
 int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const float *x, size_t rows,
                       size_t n, float limit, uint64_t *signs_out, uint64_t *within_out,
                       bitops_stop *stop, int n_threads);
+/* Writes max(y, 0), or max(x, 0) if norm is NULL, and the bits of the numbers above 0. */
+void bitops_norm_positives(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                           size_t rows, size_t n, float *y_out, uint64_t *positive_out,
+                           bitops_stop *stop, int n_threads);
 /* Writes dx. */
 void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,

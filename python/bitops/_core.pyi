@@ -398,6 +398,9 @@ def max_gradient(
     window: tuple[Any, ...],
     dx_out: NDArray[np.float32],
 ) -> None: ...
+def mean_gradient(
+    dy: NDArray[np.float32], window: tuple[Any, ...], dx_out: NDArray[np.float32]
+) -> None: ...
 def mean_windows(
     x: NDArray[np.float32], window: tuple[Any, ...], mean_out: NDArray[np.float32]
 ) -> None: ...
@@ -543,6 +546,13 @@ def norm_signs(
     norm: NDArray[np.float32] | None = None,
     relu: bool = False,
 ) -> bool: ...
+def norm_positives(
+    x: NDArray[np.float32],
+    y_out: NDArray[np.float32],
+    positive_out: _Words,
+    norm: NDArray[np.float32] | None = None,
+    relu: bool = False,
+) -> None: ...
 def norm_gradient(
     x: NDArray[np.float32] | NDArray[np.int16],
     dy: NDArray[np.float32],

@@ -149,6 +149,42 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
     return any_nan;
 }
 
+/* Numbers whose bits are one less than those of y, which are at least 0. That of 0 is a NaN, so
+ * that packing, which gives 1 to all numbers but those below 0 and NaN, finds those above 0. */
+static void step_down(const float *restrict y, size_t n, float *restrict below_out) {
+    for (size_t j = 0; j < n; j++) {
+        float_bits below = {y[j]};
+        below.bits--;
+        below_out[j] = below.number;
+    }
+}
+
+void bitops_norm_positives(const bitops_isa *isa, const bitops_norm *norm, const float *x,
+                           size_t rows, size_t n, float *y_out, uint64_t *positive_out,
+                           bitops_stop *stop, int n_threads) {
+    FOR_PARTS(rows, n, ROWS) {
+        if (bitops_stopped_at((size_t)task, BITOPS_STOP_TASKS, stop))
+            continue;
+        const part p = part_of((size_t)task, ROWS, rows, n);
+        const size_t whole = round_up(p.n, BITOPS_WORD_BITS);
+        float below[SPAN];
+        int nan = 0;                         /* of 0, too */
+        for (size_t j = p.n; j < whole; j++) /* padding bits are 0 */
+            below[j] = -1;
+        for (size_t row = p.first; row < p.first + p.rows; row++) {
+            const float *numbers = x + row * n + p.column;
+            float *y = y_out + row * n + p.column;
+            if (norm) {
+                isa->norm_values(norm, numbers, p.column, p.n, y);
+                numbers = y;
+            }
+            isa->affine_f32(numbers, 1, p.n, NULL, NULL, 1, y);
+            step_down(y, p.n, below);
+            isa->pack_f32(below, whole, positive_out + words_at(&p, row, n), &nan);
+        }
+    }
+}
+
 void bitops_norm_gradient(const bitops_isa *isa, const bitops_norm *norm, bitops_norm_kept x,
                           const float *dy, const uint64_t *within, size_t rows, size_t n,
                           float *dx_out, bitops_stop *stop, int n_threads) {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
-from ..ops.normalize import keep_within, signs_within
+from ..ops.normalize import keep_within, positives, signs_within
 from ..quantizers import (
     AnnealedSign,
     ApproxSign,
@@ -382,17 +382,22 @@ class ReLU(TrainingLayer):
     role = Role.STEP
 
     def __init__(self) -> None:
-        # Of the last training step: numbers that are positive where gradients pass.
-        self.passed: np.ndarray | None = None
+        # Of the last training step: where gradients pass, bits, or numbers that are positive there.
+        self.passed: BitArray | np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        y = relu("ReLU", x)
-        if training:
-            self.passed = y
+        if not training:
+            return relu("ReLU", x)
+        y, self.passed = positives(as_float(as_activation("ReLU", x)))
         return y
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        return grad * (saved_for_backward(self, self.passed) > 0)
+        return keep_within(grad, self.passing())
+
+    def passing(self) -> BitArray:
+        """Return where gradients pass, as bits."""
+        passed = saved_for_backward(self, self.passed)
+        return passed if isinstance(passed, BitArray) else pack(passed > 0)
 
     def to_packed(self) -> PackedReLU:
         return PackedReLU()

@@ -1,9 +1,9 @@
 """Training steps of neighbouring layers that pass over their numbers together.
 
 ReLU -> BatchNorm -> Sign, in which the first and the last may be missing, reads its input, and
-writes bits: no array of numbers is made between. It may be a ShiftBatchNorm. Each layer keeps for
-`backward` what it keeps when it runs alone, so that forward may be joined and backward not, or the
-other way round.
+writes bits: no array of numbers is made between. So does ReLU -> BatchNorm -> ReLU, which writes
+numbers. It may be a ShiftBatchNorm. Each layer keeps for `backward` what it keeps when it runs
+alone, so that forward may be joined and backward not, or the other way round.
 
 Dropout -> BinaryDense or BinaryConv2D multiplies signs that are dropped by bits, too: each one is
 half the sum of two signs, (s + t) / 2, where t is s for those that are kept and -s for the others.
@@ -56,12 +56,12 @@ class Joined:
 
     relu: ReLU | None
     norm: BatchNorm
-    sign: Sign | None
+    step: Sign | ReLU | None
 
     @property
     def length(self) -> int:
         """How many layers these are."""
-        return 1 + (self.relu is not None) + (self.sign is not None)
+        return 1 + (self.relu is not None) + (self.step is not None)
 
     def forward(self, x: Activation) -> Activation:
         y = self._outputs(self.norm.normalize(x, relu=self.relu is not None))
@@ -71,21 +71,31 @@ class Joined:
         return y
 
     def _outputs(self, batch: Normalized) -> Activation:
-        if self.sign is None:
+        if self.step is None:
             return batch.values()
-        assert self.sign.limit is not None
-        signs, self.sign.within = batch.signs_within("Sign", self.sign.limit)
+        if isinstance(self.step, ReLU):
+            y, self.step.passed = batch.positives()
+            return y
+        assert self.step.limit is not None
+        signs, self.step.within = batch.signs_within("Sign", self.step.limit)
         return signs
 
+    def _passed(self) -> BitArray | None:
+        """Where gradients pass the step behind; None if there is none."""
+        if self.step is None:
+            return None
+        if isinstance(self.step, ReLU):
+            return self.step.passing()
+        return saved_for_backward(self.step, self.step.within)
+
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        within = None if self.sign is None else saved_for_backward(self.sign, self.sign.within)
-        dx = self.norm.gradient(grad, within)
+        dx = self.norm.gradient(grad, self._passed())
         if self.relu is None or (self.norm.batch is not None and self.norm.batch.relu):
             return dx
         return self.relu.backward(dx)
 
     def release(self) -> None:
-        for layer in (self.relu, self.norm, self.sign):
+        for layer in (self.relu, self.norm, self.step):
             if layer is not None:
                 layer.release()
 
@@ -123,7 +133,7 @@ def training_steps(layers: Sequence[TrainingLayer]) -> Iterator[tuple[int, Step]
     """Yield the steps of a chain, with the place of the first layer of each."""
     place = 0
     while place < len(layers):
-        ahead = layers[place : place + 3]
+        ahead = layers[place : place + 4]
         step: Step = _joined(ahead) or _dropped(ahead) or Single(layers[place])
         yield place, step
         place += step.length
@@ -148,13 +158,24 @@ def _dropped(layers: Sequence[TrainingLayer]) -> Dropped | None:
 
 def _joined(layers: Sequence[TrainingLayer]) -> Joined | None:
     """Return the step that the first of some layers take together; None if they do not."""
-    parts: list[TrainingLayer | None] = [*layers, None, None]
+    parts: list[TrainingLayer | None] = [*layers, None, None, None]
     first, *rest = parts
     relu = first if _is_plain(first, ReLU) else None
-    norm, sign, *_ = rest if relu is not None else [first, *rest]
-    if not (_is_plain(norm, BatchNorm) or _is_plain(norm, ShiftBatchNorm)) or not norm.trainable:
+    norm, step, behind, *_ = rest if relu is not None else [first, *rest]
+    if not _takes_along(norm):
         return None
-    return Joined(relu, norm, sign if _is_plain(sign, Sign) and sign.limit is not None else None)
+    if _is_plain(step, Sign) and step.limit is not None:
+        return Joined(relu, norm, step)
+    # a ReLU between two of them is taken along by the second one, which keeps its input anyway
+    if _is_plain(step, ReLU) and not _takes_along(behind):
+        return Joined(relu, norm, step)
+    return Joined(relu, norm, None)
+
+
+def _takes_along(layer: TrainingLayer | None) -> TypeGuard[BatchNorm]:
+    """Whether a layer is batch normalisation that computes the layers around it, too."""
+    is_plain = _is_plain(layer, BatchNorm) or _is_plain(layer, ShiftBatchNorm)
+    return is_plain and layer is not None and layer.trainable
 
 
 def _is_plain(layer: TrainingLayer | None, kind: type[Kind]) -> TypeGuard[Kind]:

@@ -15,7 +15,7 @@ from .. import _core
 from .array import BitArray
 from .memory import aligned_empty, mapped_empty, word_count
 
-__all__ = ["Normalized", "column_totals", "keep_within", "signs_within"]
+__all__ = ["Normalized", "column_totals", "keep_within", "positives", "signs_within"]
 
 Numbers = NDArray[np.float32]
 Kept = Numbers | NDArray[np.int16]
@@ -68,6 +68,14 @@ def signs_within(where: str, x: Numbers, limit: float) -> tuple[BitArray, BitArr
     has_nan = _core.norm_signs(float_rows(x), limit, _rows_of(signs), _rows_of(within))
     _refuse_nan(where, has_nan)
     return signs, within
+
+
+def positives(x: Numbers) -> tuple[Numbers, BitArray]:
+    """Return max(x, 0), and the bits of the numbers above 0; NaN stays NaN, with a bit of 0."""
+    rows = float_rows(x)
+    y, positive = aligned_empty(rows.shape, np.float32), _bits_like(x)
+    _core.norm_positives(rows, y, _rows_of(positive))
+    return y.reshape(x.shape), positive
 
 
 def keep_within(x: Numbers, within: BitArray) -> Numbers:
@@ -127,6 +135,13 @@ class Normalized:
         y = aligned_empty(rows.shape, np.float32)
         _core.norm_values(rows, self._arrays(), self.relu, y)
         return y.reshape(self.x.shape)
+
+    def positives(self) -> tuple[Numbers, BitArray]:
+        """Do for the outputs what the function of this name does for numbers."""
+        rows = float_rows(self.x)
+        y, positive = aligned_empty(rows.shape, np.float32), _bits_like(self.x)
+        _core.norm_positives(rows, y, _rows_of(positive), self._arrays(), self.relu)
+        return y.reshape(self.x.shape), positive
 
     def signs_within(self, where: str, limit: float) -> tuple[BitArray, BitArray]:
         """Do for the outputs what the function of this name does for numbers."""
