@@ -38,6 +38,10 @@ POSITIONS = 4096
 # the image would mostly see zeros around it.
 FEW_MORE = 4
 
+# How many times as large as another one a filter's scale may be if both gradients of a convolution
+# take the same rounded numbers: those of the smallest scale are rounded so many times as coarsely.
+ALIKE = 4
+
 
 class Gradient:
     """Gradient of the outputs of a layer, to be multiplied by bits.
@@ -67,6 +71,13 @@ class Gradient:
     def scaled(self, alpha: np.ndarray | None) -> Gradient:
         """Return the gradient of the unscaled products; alpha has one scale a filter or is None."""
         return self if alpha is None else Gradient(self.exact * alpha)
+
+    def for_images_and_filters(self, alpha: np.ndarray | None) -> tuple[Gradient, Gradient]:
+        """Return what filters, and what patches are multiplied by: dy * alpha, and dy."""
+        return self.scaled(alpha), self
+
+    def finish(self, out: np.ndarray) -> None:
+        """Turn the products of `numbers` with patches, a row for each filter, into the gradient."""
 
     def kept(self) -> Gradient:
         """Return what products need later, when others may have written to `exact`."""
@@ -131,6 +142,8 @@ class RoundedGradient(Gradient):
     def __init__(self, dy: np.ndarray, rounding: ByteGradient, alpha: np.ndarray | None = None):
         super().__init__(dy)
         self.rounding, self.alpha = rounding, alpha
+        # If the bytes are those of dy times these, what products are divided by, row by row.
+        self.divisors: np.ndarray | None = None
 
     @property
     def exact(self) -> np.ndarray:
@@ -152,6 +165,19 @@ class RoundedGradient(Gradient):
     def scaled(self, alpha: np.ndarray | None) -> Gradient:
         return self if alpha is None else RoundedGradient(self.exact, self.rounding, alpha)
 
+    def for_images_and_filters(self, alpha: np.ndarray | None) -> tuple[Gradient, Gradient]:
+        scaled = self.scaled(alpha)
+        if alpha is None or not 0 < alpha.max(initial=0) <= ALIKE * alpha.min(initial=np.inf):
+            return scaled, self
+        assert isinstance(scaled, RoundedGradient)
+        filters = self._of_codes(*scaled._rounded)
+        filters._dy, filters.divisors = self.exact, alpha
+        return scaled, filters
+
+    def finish(self, out: np.ndarray) -> None:
+        if self.divisors is not None:
+            out /= self.divisors.reshape(-1, *[1] * (out.ndim - 1))
+
     def kept(self) -> Gradient:
         return self._of_codes(*self._rounded)
 
@@ -161,7 +187,7 @@ class RoundedGradient(Gradient):
     def _of_codes(self, numbers: np.ndarray, step: float) -> RoundedGradient:
         """Return a gradient that was rounded to these; products do not read the exact one."""
         made = RoundedGradient(np.empty(0, np.float32), self.rounding)
-        made._rounded = numbers, step
+        made._rounded, made.divisors = (numbers, step), self.divisors
         return made
 
     def sum_over_images(self) -> np.ndarray:
@@ -332,6 +358,7 @@ def conv_weight_gradient(
             matrix += dy.times(dy.matrix(images).T, transposed)
     if pad_value == 0 and window.is_padded:
         out += _sums_outside(dy, window)
+    dy.finish(out)
 
 
 def _images_at_a_time(n: int, positions: int) -> Iterator[slice]:

@@ -55,6 +55,7 @@ def number_weight_gradient(dy: Gradient, x: Activation, window: Window, out: np.
     patches = patch_blocks(codes, window, outside=zero, max_bytes=POSITIONS * matrix.shape[1])
     blocks = ((dy.matrix(block), rows) for block, rows in patches)
     byte_gemm(blocks, (dy.rounding.zero, zero), dy.step * step, matrix)
+    dy.finish(matrix)
 
 
 def _is_large(images: int, window: Window, out: np.ndarray) -> bool:

@@ -407,26 +407,28 @@ class Convolution:
         c(x) is the matrix of patches (im2col). Its gradient is dc = dy W, and each pixel of dx is
         the sum over the patches that contain it.
         """
-        operand: Activation
-        if isinstance(x, SignPairs):
-            operand, by_row = x.bits, dy.twice(x.step)
-        elif self.groups == 1 and self._multiplies_planes(x, w):
-            operand, by_row = x, dy
-        else:
+        if not isinstance(x, SignPairs) and not self._multiplies_planes(x, w):
             dw = weight.overwritten_gradient()
             return self.float_gradients(x, dy.exact, w.values(), dw, with_dx=with_dx)
+        of_images, of_filters = dy.for_images_and_filters(w.alpha if with_dx else None)
+        operand: Activation
+        if isinstance(x, SignPairs):
+            operand, of_filters = x.bits, of_filters.twice(x.step)
+        else:
+            operand = x
         window = self.windows.on(self.where, operand)
-        self._weight_gradient(operand, by_row, window, weight)
+        self._weight_gradient(operand, of_filters, window, weight)
         if not with_dx:
             return None
         if not math.prod(x.shape):
             return np.zeros(x.shape, np.float32)
-        dy = dy.scaled(w.alpha)
-        parts = [dy.to_images(plane, window, x.shape) for plane in w.transposed]
+        parts = [of_images.to_images(plane, window, x.shape) for plane in w.transposed]
         return sum_planes(parts, w.coefficients)
 
     def _multiplies_planes(self, x: Activation, w: Planes) -> bool:
-        """Return whether gradients are multiplied by planes of filters without groups."""
+        """Return whether gradients are multiplied by planes of filters."""
+        if self.groups > 1:
+            return False
         if w.is_single and isinstance(x, BitArray):
             return True
         is_single_tap = math.prod(self.windows.kernel_size) == 1
