@@ -191,8 +191,8 @@ def max_places(const float[:, :, :, ::1] x, const float[:, :, :, ::1] y, object 
     x : IN, shape (n, h, w, c)
     y : IN, maxima of the windows, shape (n, oh, ow, c)
     window : tuple
-        A Window of geometry.py, of at most BITOPS_NO_PLACE taps, each of which sees some of its
-        image.
+        A Window of geometry.py, with at most BITOPS_NO_PLACE taps. It must see some of the image
+        at each position.
     places_out : OUT, shape of y
         Counted by lines; BITOPS_NO_PLACE where y is NaN.
     """

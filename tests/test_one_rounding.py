@@ -75,7 +75,7 @@ def test_scales_that_are_alike_take_one_rounding(rng, bits, kind, images, alpha,
     assert_allclose(dx, want_dx, rtol=0, atol=1e-5 * np.abs(want_dx).max())
 
 
-@pytest.mark.parametrize("alpha", [[0, 1, 1, 1, 1], [-1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("alpha", [[0, 1, 1, 1, 1], [-1, 1, 1, 1, 1], [1e-36] * 5])
 def test_scales_without_a_quotient_take_two(rng, alpha):
     rounding = Counted(3, 8)
     operation = Convolution.of("test", 8, 5, 1, 1, 0, 1, 1)

@@ -15,8 +15,10 @@ from bitops.layers import (
     PackedMaxPool2D,
     ReLU,
 )
+from bitops.ops import pool
 from bitops.ops.array import BitArray, pack, unpack
 from bitops.ops.geometry import make_window
+from bitops.ops.memory import aligned_empty
 from helpers import assert_gradients
 
 POOLS = [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), ((0, 1), (2, 0))), (3, 1, "same"), (2, 3, 0)]
@@ -175,7 +177,27 @@ def test_training_keeps_no_images_of_numbers(rng, settings):
     assert layer.backward(y).shape == (2, 4, 4, 3)
 
 
-@pytest.mark.parametrize("channels", [3, 130])
+TILES = [(2, 2, 0), (3, 3, 1), (4, 4, 1), (2, 2, ((1, 0), (0, 0))), (2, 2, ((0, 0), (1, 0)))]
+
+
+@pytest.mark.parametrize("kind", [MaxPool2D, AvgPool2D])
+@pytest.mark.parametrize(("size", "stride", "padding"), [*TILES, (3, 2, 1), (2, 3, 0)])
+def test_all_numbers_of_a_gradient_are_written(monkeypatch, kind, size, stride, padding, threads):
+    """Also those that are in no window, as padding has pushed the windows out of line."""
+
+    def filled(shape, dtype):
+        array = aligned_empty(shape, dtype)
+        array.fill(np.nan if dtype == np.float32 else 99)
+        return array
+
+    monkeypatch.setattr(pool, "aligned_empty", filled)
+    layer, x = kind(size, stride, padding), np.ones((3, 12, 12, 20), np.float32)
+    y = layer.forward(x, training=True)
+    total = y.size if kind is MaxPool2D else y.astype(np.float64).sum()
+    assert layer.backward(np.ones_like(y)).sum() == pytest.approx(total)
+
+
+@pytest.mark.parametrize("channels", [3, 20, 130])
 @pytest.mark.parametrize(
     ("size", "stride", "padding"),
     [(2, 2, 0), (2, 3, 0), (3, 2, 1), ((3, 2), (1, 2), ((2, 0), (0, 1))), (5, 7, 2)],
@@ -231,3 +253,18 @@ def test_no_maximum_without_a_number():
     found = layer.backward(np.ones((1, 1, 1, 2), np.float32))
     np.testing.assert_array_equal(found[..., 0], 0)
     np.testing.assert_array_equal(found[..., 1].ravel(), [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("shape", [(0, 70), (3, 0), (2, 3, 0), (0, 0), (5, 63), (5, 64), (2, 3, 4)])
+def test_relu_of_any_shape(rng, shape):
+    x, dy = rng.normal(size=(2, *shape)).astype(np.float32)
+    layer = ReLU()
+    np.testing.assert_array_equal(layer.forward(x, training=True), np.maximum(x, 0))
+    np.testing.assert_array_equal(layer.backward(dy), dy * (x > 0))
+
+
+def test_relu_refuses_gradients_of_another_shape(rng):
+    layer = ReLU()
+    layer.forward(rng.normal(size=(2, 3, 70)), training=True)
+    with pytest.raises(ValueError, match=r"^\[backward\] grad must have shape \(2, 3, 70\), got"):
+        layer.backward(np.ones((6, 70), np.float32))

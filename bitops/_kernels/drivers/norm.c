@@ -1,5 +1,5 @@
-/* norm.c: batch normalisation for training: its sums, its outputs as numbers or as bits, and the
- * gradient. */
+/* norm.c: batch normalisation for training: its sums, its outputs as numbers, as bits or behind a
+ * ReLU, and the gradient. */
 #include "drivers/parts.h"
 
 #include <string.h>
@@ -149,14 +149,10 @@ int bitops_norm_signs(const bitops_isa *isa, const bitops_norm *norm, const floa
     return any_nan;
 }
 
-/* Numbers whose bits are one less than those of y, which are at least 0. That of 0 is a NaN, so
- * that packing, which gives 1 to all numbers but those below 0 and NaN, finds those above 0. */
-static void step_down(const float *restrict y, size_t n, float *restrict below_out) {
-    for (size_t j = 0; j < n; j++) {
-        float_bits below = {y[j]};
-        below.bits--;
-        below_out[j] = below.number;
-    }
+/* What packs to 1 for the numbers above 0, and to 0 for all others and NaN. */
+static void tell_positives(const float *restrict y, size_t n, float *restrict signs_out) {
+    for (size_t j = 0; j < n; j++)
+        signs_out[j] = y[j] > 0 ? 0.0f : -1.0f;
 }
 
 void bitops_norm_positives(const bitops_isa *isa, const bitops_norm *norm, const float *x,
@@ -167,10 +163,10 @@ void bitops_norm_positives(const bitops_isa *isa, const bitops_norm *norm, const
             continue;
         const part p = part_of((size_t)task, ROWS, rows, n);
         const size_t whole = round_up(p.n, BITOPS_WORD_BITS);
-        float below[SPAN];
-        int nan = 0;                         /* of 0, too */
+        float signs[SPAN];
+        int nan = 0;                         /* never set */
         for (size_t j = p.n; j < whole; j++) /* padding bits are 0 */
-            below[j] = -1;
+            signs[j] = -1;
         for (size_t row = p.first; row < p.first + p.rows; row++) {
             const float *numbers = x + row * n + p.column;
             float *y = y_out + row * n + p.column;
@@ -179,8 +175,8 @@ void bitops_norm_positives(const bitops_isa *isa, const bitops_norm *norm, const
                 numbers = y;
             }
             isa->affine_f32(numbers, 1, p.n, NULL, NULL, 1, y);
-            step_down(y, p.n, below);
-            isa->pack_f32(below, whole, positive_out + words_at(&p, row, n), &nan);
+            tell_positives(y, p.n, signs);
+            isa->pack_f32(signs, whole, positive_out + words_at(&p, row, n), &nan);
         }
     }
 }

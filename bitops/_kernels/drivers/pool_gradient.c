@@ -4,16 +4,16 @@
  *   places: for each line of outputs                        shared out to threads
  *     for each window, each SPAN channels of it
  *       for each tap that lies inside, from the last: where x is the maximum, the tap
- *   gradients: for each image                               shared out to threads
+ *   gradients: for each image, or line of windows side by side        shared out to threads
  *     for each window, from the last, each SPAN channels of it
  *       for each tap that lies inside: dx += dy; of maxima where the tap is the place
  *
  * Windows are taken from the last, so that a number of dx is the sum of what its taps receive in
- * row-major order, starting from 0.
+ * row-major order, starting from 0. Where each number is in one window, dx is written instead.
  *
  * A place takes a byte, so that a training step keeps a sixteenth of what the images of 2 x 2
- * windows would take. Images are read and written once. Compilers vectorise the loops over
- * channels, and the baseline instructions keep up with the memory. */
+ * windows would take. Compilers vectorise the loops over channels, and the baseline instructions
+ * keep up with the memory where windows lie side by side. */
 #include "bitops.h"
 #include "drivers/sizes.h"
 #include "drivers/taps.h"
@@ -135,11 +135,17 @@ BITOPS_NOINLINE void add_shares(const float *restrict share, size_t n, float *re
         dx[j] += share[j];
 }
 
+BITOPS_NOINLINE void take_shares(const float *restrict share, size_t n, float *restrict dx) {
+    for (size_t j = 0; j < n; j++)
+        dx[j] = 0.0f + share[j];
+}
+
 /* The gradient of a pool. */
 typedef struct gradient {
     const bitops_image *im;
     size_t channels;
     taps_axis vertical, horizontal;
+    int are_tiles;
     const uint8_t *places; /* NULL for means */
     const float *dy;
     float *dx_out;
@@ -147,14 +153,15 @@ typedef struct gradient {
 
 /* Whether each number of the images is in one window. */
 static int are_tiles(const bitops_image *im) {
-    return im->kernel_height == im->stride_y && im->kernel_width == im->stride_x &&
+    const int is_plain = im->pad_top + im->pad_left == 0 && im->dilation_y * im->dilation_x == 1;
+    return is_plain && im->kernel_height == im->stride_y && im->kernel_width == im->stride_x &&
            im->out_height * im->stride_y == im->height && im->out_width * im->stride_x == im->width;
 }
 
 /* Gives dx, the number of some channels of the image at its first pixel, what it receives from the
  * gradients of window (line, column), which start at `out`. */
 static void give_window(const gradient *g, size_t line, size_t column, size_t out, size_t channels,
-                        int is_tile, float *dx) {
+                        float *dx) {
     const bitops_image *im = g->im;
     const tap_range down = taps_inside(&g->vertical, line);
     const tap_range across = taps_inside(&g->horizontal, column);
@@ -170,46 +177,69 @@ static void give_window(const gradient *g, size_t line, size_t column, size_t ou
             const size_t x = column * im->stride_x + kx * im->dilation_x - im->pad_left;
             const uint32_t tap = (uint32_t)(ky * im->kernel_width + kx);
             float *pixel = dx + (y * im->width + x) * g->channels;
-            if (g->places == NULL)
-                add_shares(share, channels, pixel);
-            else if (is_tile)
+            if (g->places && g->are_tiles)
                 take_places(place, g->dy + out, channels, tap, pixel);
-            else
+            else if (g->places)
                 add_places(place, g->dy + out, channels, tap, pixel);
+            else if (g->are_tiles)
+                take_shares(share, channels, pixel);
+            else
+                add_shares(share, channels, pixel);
         }
 }
 
-static void give_image(const gradient *g, size_t image, int is_tiled) {
+/* Gives images what they receive from line `row` of the windows, counted over all of them. */
+static void give_line(const gradient *g, size_t row) {
+    const bitops_image *im = g->im;
+    const size_t image = row / im->out_height, line = row % im->out_height;
+    float *dx = g->dx_out + image * im->height * im->width * g->channels;
+    for (size_t column = im->out_width; column-- > 0;) {
+        const size_t out = (row * im->out_width + column) * g->channels;
+        for (size_t channel = 0; channel < g->channels; channel += SPAN)
+            give_window(g, line, column, out + channel, min_size(SPAN, g->channels - channel),
+                        dx + channel);
+    }
+}
+
+static void give_image(const gradient *g, size_t image, bitops_stop *stop) {
     const bitops_image *im = g->im;
     const size_t line_size = im->width * g->channels;
     float *dx = g->dx_out + image * im->height * line_size;
-    size_t begun = im->height; /* from this line on, what dx received so far */
-    for (size_t line = im->out_height; line-- > 0;) {
+    size_t begun = im->height; /* the first line that holds what it received so far */
+    for (size_t line = im->out_height; line-- > 0 && !bitops_stopped(stop);) {
         const size_t top = line * im->stride_y;
         const size_t first = top > im->pad_top ? top - im->pad_top : 0;
-        if (!is_tiled && first < begun) {
+        if (first < begun) {
             memset(dx + first * line_size, 0, (begun - first) * line_size * sizeof *dx);
             begun = first;
         }
-        for (size_t column = im->out_width; column-- > 0;) {
-            const size_t window = (image * im->out_height + line) * im->out_width + column;
-            for (size_t channel = 0; channel < g->channels; channel += SPAN)
-                give_window(g, line, column, window * g->channels + channel,
-                            min_size(SPAN, g->channels - channel), is_tiled, dx + channel);
-        }
+        give_line(g, image * im->out_height + line);
     }
 }
 
 static void give_images(const bitops_image *im, const uint8_t *places, const float *dy,
                         size_t images, size_t channels, float *dx_out, bitops_stop *stop,
                         int n_threads) {
-    const gradient g = {im, channels, vertical_taps(im), horizontal_taps(im), places, dy, dx_out};
-    const int is_tiled = places && are_tiles(im);
+    const gradient g = {.im = im,
+                        .channels = channels,
+                        .vertical = vertical_taps(im),
+                        .horizontal = horizontal_taps(im),
+                        .are_tiles = are_tiles(im),
+                        .places = places,
+                        .dy = dy,
+                        .dx_out = dx_out};
+    const size_t tasks = g.are_tiles ? images * im->out_height : images;
     const double work = (double)images * (double)(im->height * im->width * channels);
-    BITOPS_PARALLEL_FOR(bitops_share(work, THREAD_WORK, n_threads), schedule(static))
-    for (ptrdiff_t image = 0; image < (ptrdiff_t)images; image++)
-        if (!bitops_stopped(stop))
-            give_image(&g, (size_t)image, is_tiled);
+    const int most = (int)min_size(tasks, (size_t)n_threads);
+    BITOPS_PARALLEL_FOR(bitops_share(work, THREAD_WORK, most), schedule(static))
+    for (ptrdiff_t task = 0; task < (ptrdiff_t)tasks; task++) {
+        if (bitops_stopped(stop))
+            continue;
+        if (g.are_tiles)
+            give_line(&g, (size_t)task);
+        else
+            give_image(&g, (size_t)task, stop);
+    }
 }
 
 void bitops_max_gradient(const bitops_image *windows, const uint8_t *places, const float *dy,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
+from ..ops.memory import WORD_BITS
 from ..ops.normalize import keep_within, positives, signs_within
 from ..quantizers import (
     AnnealedSign,
@@ -382,20 +383,28 @@ class ReLU(TrainingLayer):
     role = Role.STEP
 
     def __init__(self) -> None:
-        # Of the last training step: where gradients pass, bits, or numbers that are positive there.
+        # Of the last training step: bits that are 1 where gradients pass, or numbers that are
+        # positive there. Bits take whole words of each row, so that those of few features do not
+        # pay.
         self.passed: BitArray | np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        if not training:
-            return relu("ReLU", x)
-        y, self.passed = positives(as_float(as_activation("ReLU", x)))
+        if training and np.shape(x)[-1:] >= (WORD_BITS,):
+            y, self.passed = positives(as_float(as_activation("ReLU", x)))
+            return y
+        y = relu("ReLU", x)
+        if training:
+            self.passed = y
         return y
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        return keep_within(grad, self.passing())
+        passed = saved_for_backward(self, self.passed)
+        if isinstance(passed, BitArray):
+            return keep_within(grad, passed)
+        return grad * (passed > 0)
 
-    def passing(self) -> BitArray:
-        """Return where gradients pass, as bits."""
+    def passing_bits(self) -> BitArray:
+        """Return bits that are 1 where gradients pass."""
         passed = saved_for_backward(self, self.passed)
         return passed if isinstance(passed, BitArray) else pack(passed > 0)
 

@@ -40,7 +40,8 @@ FEW_MORE = 4
 
 # How many times as large as another one a filter's scale may be if both gradients of a convolution
 # take the same rounded numbers: those of the smallest scale are rounded so many times as coarsely.
-ALIKE = 4
+# Scales that are closer to 0 than LEAST could make products of gradients too small to be rounded.
+ALIKE, LEAST = 4, 2.0**-16
 
 
 class Gradient:
@@ -49,15 +50,17 @@ class Gradient:
     Parameters
     ----------
     dy : ndarray of shape (..., n), float32
+    alpha : ndarray of shape (n,), float32, optional
+        The gradient is dy * alpha, which is made only if somebody asks for it.
     """
 
-    def __init__(self, dy: np.ndarray):
-        self._dy = dy
+    def __init__(self, dy: np.ndarray, alpha: np.ndarray | None = None):
+        self._dy, self.alpha = dy, alpha
 
-    @property
+    @cached_property
     def exact(self) -> np.ndarray:
         """The gradient itself."""
-        return self._dy
+        return self._dy if self.alpha is None else self._dy * self.alpha
 
     @property
     def numbers(self) -> np.ndarray:
@@ -70,14 +73,14 @@ class Gradient:
 
     def scaled(self, alpha: np.ndarray | None) -> Gradient:
         """Return the gradient of the unscaled products; alpha has one scale a filter or is None."""
-        return self if alpha is None else Gradient(self.exact * alpha)
+        return self if alpha is None else Gradient(self.exact, alpha)
 
     def for_images_and_filters(self, alpha: np.ndarray | None) -> tuple[Gradient, Gradient]:
-        """Return what filters, and what patches are multiplied by: dy * alpha, and dy."""
+        """Return what gives the gradient of the images, dy * alpha, and that of the filters, dy."""
         return self.scaled(alpha), self
 
     def finish(self, out: np.ndarray) -> None:
-        """Turn the products of `numbers` with patches, a row for each filter, into the gradient."""
+        """Turn products of `numbers` and patches, a row for each filter, into their gradient."""
 
     def kept(self) -> Gradient:
         """Return what products need later, when others may have written to `exact`."""
@@ -136,18 +139,14 @@ class RoundedGradient(Gradient):
         Must not change before that.
     rounding : ByteGradient
     alpha : ndarray of shape (n,), float32, optional
-        The gradient is dy * alpha, which is made only if somebody asks for it.
+        The gradient is dy * alpha, which is made only if somebody asks for it exactly.
     """
 
     def __init__(self, dy: np.ndarray, rounding: ByteGradient, alpha: np.ndarray | None = None):
-        super().__init__(dy)
-        self.rounding, self.alpha = rounding, alpha
+        super().__init__(dy, alpha)
+        self.rounding = rounding
         # If the bytes are those of dy times these, what products are divided by, row by row.
         self.divisors: np.ndarray | None = None
-
-    @property
-    def exact(self) -> np.ndarray:
-        return self._dy if self.alpha is None else self._dy * self.alpha
 
     @cached_property
     def _rounded(self) -> tuple[np.ndarray, float]:
@@ -167,10 +166,11 @@ class RoundedGradient(Gradient):
 
     def for_images_and_filters(self, alpha: np.ndarray | None) -> tuple[Gradient, Gradient]:
         scaled = self.scaled(alpha)
-        if alpha is None or not 0 < alpha.max(initial=0) <= ALIKE * alpha.min(initial=np.inf):
+        if alpha is None or not max(LEAST, alpha.max() / ALIKE) <= alpha.min():
             return scaled, self
         assert isinstance(scaled, RoundedGradient)
         filters = self._of_codes(*scaled._rounded)
+        # Products in BLAS, of numbers of few positions, take the exact one.
         filters._dy, filters.divisors = self.exact, alpha
         return scaled, filters
 

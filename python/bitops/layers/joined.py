@@ -1,9 +1,9 @@
 """Training steps of neighbouring layers that pass over their numbers together.
 
 ReLU -> BatchNorm -> Sign, in which the first and the last may be missing, reads its input, and
-writes bits: no array of numbers is made between. So does ReLU -> BatchNorm -> ReLU, which writes
-numbers. It may be a ShiftBatchNorm. Each layer keeps for `backward` what it keeps when it runs
-alone, so that forward may be joined and backward not, or the other way round.
+writes bits: no array of numbers is made between. The last may be a ReLU of 64 features or more,
+behind which are numbers, and BatchNorm a ShiftBatchNorm. Each layer keeps for `backward` what it
+keeps when it runs alone, so that forward may be joined and backward not, or the other way round.
 
 Dropout -> BinaryDense or BinaryConv2D multiplies signs that are dropped by bits, too: each one is
 half the sum of two signs, (s + t) / 2, where t is s for those that are kept and -s for the others.
@@ -18,6 +18,7 @@ from typing import ClassVar, TypeGuard, TypeVar
 import numpy as np
 
 from ..ops.array import BitArray
+from ..ops.memory import WORD_BITS
 from ..ops.normalize import Normalized
 from .activations import ReLU, Sign
 from .base import TrainingLayer, backward_weights, saved_for_backward
@@ -80,16 +81,16 @@ class Joined:
         signs, self.step.within = batch.signs_within("Sign", self.step.limit)
         return signs
 
-    def _passed(self) -> BitArray | None:
-        """Where gradients pass the step behind; None if there is none."""
+    def _within(self) -> BitArray | None:
+        """Return bits that are 1 where gradients pass the step behind; None if there is none."""
         if self.step is None:
             return None
         if isinstance(self.step, ReLU):
-            return self.step.passing()
+            return self.step.passing_bits()
         return saved_for_backward(self.step, self.step.within)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        dx = self.norm.gradient(grad, self._passed())
+        dx = self.norm.gradient(grad, self._within())
         if self.relu is None or (self.norm.batch is not None and self.norm.batch.relu):
             return dx
         return self.relu.backward(dx)
@@ -167,7 +168,7 @@ def _joined(layers: Sequence[TrainingLayer]) -> Joined | None:
     if _is_plain(step, Sign) and step.limit is not None:
         return Joined(relu, norm, step)
     # a ReLU between two of them is taken along by the second one, which keeps its input anyway
-    if _is_plain(step, ReLU) and not _takes_along(behind):
+    if _is_plain(step, ReLU) and norm.gamma.size >= WORD_BITS and not _takes_along(behind):
         return Joined(relu, norm, step)
     return Joined(relu, norm, None)
 

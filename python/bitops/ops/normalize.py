@@ -6,6 +6,7 @@ equations. Sums have a fixed order: the same bits with any number of threads and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +49,8 @@ def _bits_like(x: Kept) -> BitArray:
 
 
 def _rows_of(b: BitArray) -> NDArray[np.uint64]:
-    return b._words.reshape(-1, b._words.shape[-1])
+    *rows, words = b._words.shape
+    return b._words.reshape(math.prod(rows), words)
 
 
 def _refuse_nan(where: str, has_nan: bool) -> None:
@@ -79,7 +81,15 @@ def positives(x: Numbers) -> tuple[Numbers, BitArray]:
 
 
 def keep_within(x: Numbers, within: BitArray) -> Numbers:
-    """Return x where a bit is 1, else 0."""
+    """Return x where a bit is 1, else 0.
+
+    Raises
+    ------
+    ValueError
+        If x, a gradient, has another shape.
+    """
+    if x.shape != within.shape:
+        raise ValueError(f"[backward] grad must have shape {within.shape}, got {x.shape}")
     rows = float_rows(x)
     y = aligned_empty(rows.shape, np.float32)
     _core.keep_within(rows, _rows_of(within), y)
