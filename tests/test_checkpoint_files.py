@@ -193,6 +193,11 @@ DETAILS = {
         {},
         "gradient bits is 8 there and none here",
     ),
+    "activations": (
+        {"change": lambda model: model.round_gradients(0, 8)},
+        {"change": lambda model: model.round_gradients(0, 8, activations=True)},
+        "gradient bits is 8 there and 8 and activations here",
+    ),
 }
 
 

@@ -430,6 +430,7 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
         (("--dropout", "0.6"), "must be at most 0.5"),
         (("--flip",), "cannot move images"),
         (("--gradients", "int6"), "multiplies no gradients"),
+        (("--round-activations",), "multiplies no numbers"),
         (("--half-state",), "without Adam"),
         (("--recalibrate", "9"), "has no BatchNorm"),
         (("--schedule", "constant"), "stays the same"),
@@ -664,6 +665,25 @@ def test_gradients_are_rounded_where_that_changes_anything(name, kind):
         for gradients in ("float32", "int6")
     )
     assert any(not np.array_equal(a.value, b.value) for a, b in zip(exact, rounded, strict=True))
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_activations_are_rounded_where_that_changes_anything(name, kind):
+    if name not in ("binaryconnect", "bwn"):
+        with pytest.raises(ValueError, match=r"round_activations cannot be True: this recipe"):
+            train_small(name, kind, epochs=1, round_activations=True)
+        return
+    with pytest.raises(ValueError, match=r"round_activations cannot be True: gradients are not"):
+        train_small(name, kind, epochs=1, round_activations=True)
+    exact, rounded = (
+        train_small(name, kind, epochs=1, gradients="int8", round_activations=rounds)[0].model
+        for rounds in (False, True)
+    )
+    layers = [layer for layer in rounded.flat_layers() if hasattr(layer, "rounding")]
+    assert all(layer.rounds_activations for layer in layers)
+    assert not any(getattr(layer, "rounds_activations", False) for layer in exact.flat_layers())
+    pairs = zip(exact.parameters(), rounded.parameters(), strict=True)
+    assert any(not np.array_equal(a.value, b.value) for a, b in pairs)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

@@ -52,11 +52,12 @@ def test_every_training_layer_of_the_package_is_registered():
     assert {type(case[0]()) for case in TRAINED.values()} >= set(trained) - {L.TrainingLayer}
 
 
-def test_training_goes_on_as_it_would_have(path):
+@pytest.mark.parametrize("activations", [False, True])
+def test_training_goes_on_as_it_would_have(path, activations):
     y = np.arange(6) % 5
     model, _ = through(path, *network().layers, input_shape=(9, 8, 6))
     model.fit(IMAGES, y, epochs=2, batch_size=6, verbose=0)
-    model.round_gradients(0, 6)
+    model.round_gradients(0, 6, activations=activations)
     model.layers[0].weight.lr_scale, model.layers[0].weight.clip_value = 3.5, None
     model.save(path)
     again = L.Sequential.load(path)
@@ -65,6 +66,7 @@ def test_training_goes_on_as_it_would_have(path):
         each.fit(IMAGES, y, epochs=2, batch_size=6, verbose=0, optimizer=Adam(each.parameters()))
     assert again.layers[0].weight.lr_scale == 3.5
     assert again.layers[0].rounding.bits == 6
+    assert again.layers[0].rounds_activations == activations
     assert_array_equal(again(IMAGES), model(IMAGES))
     assert_array_equal(again.freeze()(IMAGES), model.freeze()(IMAGES))
 
@@ -253,6 +255,7 @@ FORGERIES = {
     "clip": lambda d: d["graph"][0]["parameters"][0].update(clip_value=0),
     "flag": lambda d: d["graph"][0]["parameters"][0].update(trainable=1),
     "rounding": lambda d: d["graph"][1].update(rounding=True),
+    "roundings": lambda d: d["graph"][0].update(rounding=[8, 7]),
     "order": lambda d: d["graph"].reverse(),
     "no layers": lambda d: d["graph"].clear(),
     "shape": lambda d: d.update(input_shape=[5]),

@@ -56,6 +56,13 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         "exact ones: steps are shorter with fewer bits",
     )
     parser.add_argument(
+        "--round-activations",
+        action="store_true",
+        default=None,
+        help="with --gradients: round real activations, too, to 7 bits, where binary layers "
+        "multiply them in training; for binaryconnect and bwn",
+    )
+    parser.add_argument(
         "--half-state",
         action="store_true",
         default=None,

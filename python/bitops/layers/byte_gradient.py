@@ -17,14 +17,29 @@ import numpy as np
 from ..ops.byte_gemm import BYTE_BITS, byte_gemm
 from ..ops.geometry import Window
 from ..ops.patches import patch_blocks
+from ..quantizers import ByteGradient
 from .backward import Gradient, RoundedGradient
 from .float_conv import conv_gradients
-from .inputs import Activation, Codes, as_float, is_data
+from .inputs import Activation, Codes, StepInput, as_float, is_data
 
 POSITIONS = 1024  # whose patches are multiplied at once
 # Where there are fewer, BLAS is faster: positions, weights of a filter, and weights of all filters
 # of 1 x 1, which have no patches.
 LEAST_POSITIONS, LEAST_OF_FILTER, LEAST_OF_1X1 = 256, 32, 4096
+
+
+def rounded_input(x: StepInput, rounding: ByteGradient) -> StepInput:
+    """Round the input of a product to 7 bits if it is real and has no negative numbers.
+
+    Raises
+    ------
+    ValueError
+        If a real input holds infinities or NaN.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        return x
+    codes, zero, step = rounding.round_numbers(x)
+    return Codes(codes, BYTE_BITS, float(np.float32(step))) if step and not zero else x
 
 
 def number_weight_gradient(dy: Gradient, x: Activation, window: Window, out: np.ndarray) -> None:

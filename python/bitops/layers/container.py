@@ -28,6 +28,7 @@ from .inputs import (
     as_float,
     as_labels,
     as_rows,
+    check_flag,
     check_input_bits,
     check_size,
     is_data,
@@ -385,7 +386,7 @@ class Sequential(Model, TrainingLayer):
     def branches(self) -> dict[str, Sequence[Layer]]:
         return {"layers": self.flat_layers()}
 
-    def round_gradients(self, seed=None, bits: int = 8) -> None:
+    def round_gradients(self, seed=None, bits: int = 8, *, activations: bool = False) -> None:
         """Round the gradients in the backward products of all binary layers to 8 bits or fewer.
 
         Training steps become faster. Gradients become noisier, but stay unbiased; see
@@ -403,6 +404,10 @@ class Sequential(Model, TrainingLayer):
             Source of the random rounding. Each layer gets its own stream.
         bits : int in 2..8, default 8
             With 6, products are faster still, and gradients noisier.
+        activations : bool
+            Whether products of a training step also take real activations, such as those of a
+            `ReLU`, rounded at random to 7 bits, if none is negative. Their gradient is that of
+            numbers that are not rounded. Evaluation stays exact.
 
         Raises
         ------
@@ -410,6 +415,7 @@ class Sequential(Model, TrainingLayer):
             If there are no such layers.
         """
         check_integer("round_gradients", "bits", bits, 2, 8)
+        check_flag("round_gradients", "activations", activations)
         sequence = as_seed_sequence("round_gradients", seed)
         layers: list[Any] = [x for x in all_layers(self.flat_layers()) if hasattr(x, "rounding")]
         if not layers:
@@ -418,6 +424,7 @@ class Sequential(Model, TrainingLayer):
             )
         for layer in layers:
             layer.rounding = ByteGradient(sequence.spawn(1)[0], bits)
+            layer.rounds_activations = activations
 
     @classmethod
     def of_layers(cls, layers: Sequence, input_shape: Sequence[int] | None = None) -> Sequential:

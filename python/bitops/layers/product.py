@@ -23,6 +23,7 @@ from ..ops.checks import as_float32, as_generator
 from ..quantizers import ByteGradient
 from .backward import gradient_of
 from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .byte_gradient import rounded_input
 from .columns import column_sums
 from .inputs import (
     EXACT,
@@ -69,6 +70,8 @@ class LatentProduct(TrainingLayer):
     ----------
     rounding : ByteGradient or None
         If set, backward products round the gradient to its bits; see `Sequential.round_gradients`.
+    rounds_activations : bool
+        Whether, with a rounding, products of a training step also round real inputs.
 
     Notes
     -----
@@ -81,6 +84,7 @@ class LatentProduct(TrainingLayer):
     in_features: int
     out_features: int
     rounding: ByteGradient | None = None
+    rounds_activations = False
 
     def __init__(self, operation: Operation, weights: LatentWeights, bias: bool):
         self.operation, self.weights = operation, weights
@@ -97,6 +101,8 @@ class LatentProduct(TrainingLayer):
     def take_step(self, x: StepInput) -> np.ndarray:
         """Do what `forward` does in training, for an input that needs no check."""
         planes = self.planes(True)
+        if self.rounding is not None and self.rounds_activations:
+            x = rounded_input(x, self.rounding)
         self._saved = x, planes
         return self._outputs(x, planes)
 

@@ -13,7 +13,8 @@ that a constructor takes. The metadata entry `bitops` is JSON:
                         of a block, its `body` and `shortcut`; a shortcut of null is the identity
                         of any other, `settings` (arguments of the constructor), `arrays` (names of
                         further ones), `parameters` (how each is trained) and `rounding` (false, or
-                        the bits that gradients are rounded to; true are 8)
+                        the bits that gradients are rounded to; true are 8; in a list if
+                        activations are rounded, too)
     generators      states of the random generators
     sha256          of all of this and all tensors
 
@@ -161,10 +162,14 @@ def _encode(layer: TrainingLayer, place: str, tensors: Tensors) -> Spec:
         "settings": {name: _as_json(value) for name, value in layer.config().items()},
         "arrays": arrays,
         "parameters": [describe_parameter(parameter) for parameter in layer.parameters()],
-        "rounding": (
-            isinstance(layer, LatentProduct) and layer.rounding is not None and layer.rounding.bits
-        ),
+        "rounding": _describe_rounding(layer),
     }
+
+
+def _describe_rounding(layer: TrainingLayer) -> bool | int | list[int]:
+    if not isinstance(layer, LatentProduct) or layer.rounding is None:
+        return False
+    return [layer.rounding.bits] if layer.rounds_activations else layer.rounding.bits
 
 
 def describe_parameter(parameter: Parameter) -> dict[str, Any]:
@@ -324,6 +329,8 @@ def _set_training(layer: TrainingLayer, spec: Spec) -> None:
     if bits is not False:
         if not isinstance(layer, LatentProduct):
             _refuse("rounding", layer)
+        if isinstance(bits, list) and len(bits) == 1:
+            (bits,), layer.rounds_activations = bits, True
         layer.rounding = ByteGradient(bits=8 if bits is True else bits)
 
 

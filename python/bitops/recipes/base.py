@@ -135,6 +135,10 @@ class Training(Protocol):
         """Whether gradients are multiplied by bits, and may be rounded for that."""
 
     @property
+    def takes_numbers(self) -> bool:
+        """Whether real activations are multiplied by bits, and may be rounded for that."""
+
+    @property
     def halves(self) -> bool:
         """Whether moments, and clipped binary weights, may be kept in 16 bits."""
 
@@ -171,6 +175,8 @@ class Stage:
         What the output calls it, where there are several.
     rounds : bool
         Whether gradients are multiplied by bits, and may be rounded for that.
+    takes_numbers : bool
+        Whether real activations are multiplied by bits, and may be rounded for that.
     halves : bool
         Whether the optimizer is an `Adam`, which can keep moments and clipped binary weights in 16
         bits.
@@ -185,6 +191,7 @@ class Stage:
     augment: Augment | None = None
     name: str = "training"
     rounds: bool = True
+    takes_numbers: bool = False
     halves: bool = True
     any_size: bool = False
 
@@ -218,7 +225,8 @@ class Stage:
         model = self.start(job, data.x_train)
         job.say(f"net      {describe(model)}")
         if plan.gradients != "float32" and self.rounds:
-            model.round_gradients(job.seed, GRADIENTS[plan.gradients])
+            activations = plan.round_activations and self.takes_numbers
+            model.round_gradients(job.seed, GRADIENTS[plan.gradients], activations=activations)
         state = HALF_STATE if plan.half_state and self.halves else {}
         history = fit(
             model,
@@ -376,6 +384,12 @@ class Setting:
         found = {name: why for stage in self.stages for name, why in stage.refused(plan).items()}
         if plan.gradients != "float32" and not any(stage.rounds for stage in self.stages):
             found.setdefault("gradients", "this recipe multiplies no gradients by bits")
+        if plan.round_activations and not any(stage.takes_numbers for stage in self.stages):
+            found.setdefault(
+                "round_activations", "this recipe multiplies no real activations by bits"
+            )
+        elif plan.round_activations and plan.gradients == "float32":
+            found.setdefault("round_activations", "gradients are not rounded")
         if plan.half_state and not any(stage.halves for stage in self.stages):
             found.setdefault("half_state", "this recipe is trained without Adam")
         for name in ("shift", "crop"):

@@ -140,7 +140,7 @@ def connect_settings(
     `published` are the figures of the source by data set, `quick_epochs` those of a short training
     on MNIST, and `rounds` is as of `Stage`.
     """
-    stage = partial(Stage, rounds=rounds)
+    stage = partial(Stage, rounds=rounds, takes_numbers=rounds)
     return {
         "mnist": Setting(
             plan=Plan(width=2048, epochs=250, batch_size=100, lr=1e-3),

@@ -20,7 +20,7 @@ class Expectation:
     """Training by `EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
-    rounds = halves = takes_start = False
+    rounds = takes_numbers = halves = takes_start = False
 
     def check_start(self, job: Job) -> None:
         if job.start is not None:

@@ -24,6 +24,7 @@ class Plan:
     depth: int = 3  # hidden layers of a fully connected network
     schedule: str = ""  # of the rate, one of `training.options.SCHEDULES`; "" is the stage's own
     gradients: str = "float32"  # of the backward products of binary layers, or one of GRADIENTS
+    round_activations: bool = False  # to int7, in training, where bits multiply real ones
     half_state: bool = False  # the moments of Adam, and clipped binary weights, in 16 bits
     recalibrate: int = 0  # training images for the statistics of BatchNorm after each epoch
     flip: bool = False  # mirror half of the training images
@@ -49,6 +50,9 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "depth": "depth {}".format,
     "schedule": lambda name: f"schedule {name}" if name else "a schedule of its own",
     "gradients": lambda kind: "exact gradients" if kind == "float32" else f"gradients as {kind}",
+    "round_activations": lambda rounds: (
+        "activations as int7 in training" if rounds else "exact activations"
+    ),
     "half_state": lambda halves: (
         f"moments and clipped binary weights in {16 if halves else 32} bits"
     ),

@@ -206,13 +206,13 @@ BWN = Recipe(
     settings={
         "mnist": Setting(
             plan=Plan(width=500, epochs=60, batch_size=128, lr=1e-2),
-            stages=(Stage(bwn_lenet, penalized, MNIST_STEPS, cross_entropy),),
+            stages=(Stage(bwn_lenet, penalized, MNIST_STEPS, cross_entropy, takes_numbers=True),),
             quick={"epochs": 10},
             preprocessing="standard",
         ),
         "cifar10": Setting(
             plan=CONVNET,
-            stages=(Stage(bwn_convnet, penalized, CIFAR_STEPS, cross_entropy),),
+            stages=(Stage(bwn_convnet, penalized, CIFAR_STEPS, cross_entropy, takes_numbers=True),),
             quick=QUICK_CONVNET,
             preprocessing="whitened",
         ),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..layers.base import all_layers, named_layers
+from ..layers.product import LatentProduct
 from .optim import Optimizer
 from .run import Data, Run, choose_monitor
 from .words import cut, describe_data, in_words, listed, name_of, repr_of, values_of
@@ -137,11 +138,14 @@ def _is_detail(name: str) -> bool:
 
 
 def _describe_details(run: Run) -> dict[str, str]:
-    roundings = (getattr(layer, "rounding", None) for layer in all_layers(run.model.flat_layers()))
-    bits = {rounding.bits for rounding in roundings if rounding is not None}
+    bits = {
+        f"{layer.rounding.bits}{' and activations' * layer.rounds_activations}"
+        for layer in all_layers(run.model.flat_layers())
+        if isinstance(layer, LatentProduct) and layer.rounding is not None
+    }
     values = {"loss": run.loss, "schedule": run.schedule, "augment": run.augment}
     return {
-        "gradient bits": ", ".join(map(str, sorted(bits))) or "none",
+        "gradient bits": ", ".join(sorted(bits)) or "none",
         "class_weight": "none" if run.class_weight is None else in_words(run.class_weight, ()),
         **_describe_parameters(run),
         **{f"values of {name}": values_of(thing) or "none" for name, thing in values.items()},
