@@ -195,7 +195,7 @@ DETAILS = {
     ),
     "activations": (
         {"change": lambda model: model.round_gradients(0, 8)},
-        {"change": lambda model: model.round_gradients(0, 8, activations=True)},
+        {"change": lambda model: model.round_gradients(0, 8, activations=np.True_)},
         "gradient bits is 8 there and 8 and activations here",
     ),
 }

@@ -430,7 +430,7 @@ def test_expectation_backpropagation(capsys, folder, tmp_path):
         (("--dropout", "0.6"), "must be at most 0.5"),
         (("--flip",), "cannot move images"),
         (("--gradients", "int6"), "multiplies no gradients"),
-        (("--round-activations",), "multiplies no numbers"),
+        (("--round-activations",), "multiplies no real activations"),
         (("--half-state",), "without Adam"),
         (("--recalibrate", "9"), "has no BatchNorm"),
         (("--schedule", "constant"), "stays the same"),
@@ -680,7 +680,8 @@ def test_activations_are_rounded_where_that_changes_anything(name, kind):
         for rounds in (False, True)
     )
     layers = [layer for layer in rounded.flat_layers() if hasattr(layer, "rounding")]
-    assert all(layer.rounds_activations for layer in layers)
+    assert layers
+    assert all(layer.rounds_activations is True for layer in layers)
     assert not any(getattr(layer, "rounds_activations", False) for layer in exact.flat_layers())
     pairs = zip(exact.parameters(), rounded.parameters(), strict=True)
     assert any(not np.array_equal(a.value, b.value) for a, b in pairs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.array import BitArray, above_operand, pack, pack_operand, unpack
+from ..ops.checks import as_float32
 from ..ops.memory import WORD_BITS
 from ..ops.normalize import keep_within, positives, signs_within
 from ..quantizers import (
@@ -23,7 +24,14 @@ from ..quantizers import (
     SwishSign,
 )
 from ..quantizers.base import LARGEST, check_clip, check_quantizer
-from .base import Cost, Layer, TrainingLayer, place_in_mro, saved_for_backward
+from .base import (
+    Cost,
+    Layer,
+    TrainingLayer,
+    check_gradient,
+    place_in_mro,
+    saved_for_backward,
+)
 from .inputs import (
     Activation,
     Codes,
@@ -384,24 +392,25 @@ class ReLU(TrainingLayer):
 
     def __init__(self) -> None:
         # Of the last training step: bits that are 1 where gradients pass, or numbers that are
-        # positive there. Bits take whole words of each row, so that those of few features do not
-        # pay.
+        # positive there. Bits are packed word by word, which takes longer for few features.
         self.passed: BitArray | np.ndarray | None = None
 
     def forward(self, x, *, training: bool = False) -> np.ndarray:
-        if training and np.shape(x)[-1:] >= (WORD_BITS,):
-            y, self.passed = positives(as_float(as_activation("ReLU", x)))
-            return y
-        y = relu("ReLU", x)
-        if training:
-            self.passed = y
+        if not training:
+            return relu("ReLU", x)
+        x = as_float(as_activation("ReLU", x))
+        if x.shape[-1] >= WORD_BITS:
+            y, self.passed = positives(x)
+        else:
+            y = self.passed = np.maximum(x, 0)
         return y
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         passed = saved_for_backward(self, self.passed)
+        check_gradient(self, grad, passed.shape)
         if isinstance(passed, BitArray):
             return keep_within(grad, passed)
-        return grad * (passed > 0)
+        return as_float32(grad) * (passed > 0)
 
     def passing_bits(self) -> BitArray:
         """Return bits that are 1 where gradients pass."""

@@ -286,6 +286,13 @@ def saved_for_backward(layer: Layer, value):
     return value
 
 
+def check_gradient(layer: Layer, grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the gradient of an output; raise an error if it does not have its shape."""
+    if grad.shape != shape:
+        raise ValueError(f"[{layer.name}] grad must have shape {shape}, got {grad.shape}")
+    return grad
+
+
 def backward_weights(layer: Any, grad: np.ndarray) -> None:
     """Run the backward pass of a layer, or a chain, whose input needs no gradient.
 

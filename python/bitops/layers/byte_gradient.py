@@ -1,4 +1,6 @@
-"""The gradient of binary filters for images of numbers: dW = dy^T c(x), c the patches (im2col).
+"""Real inputs of binary layers as bytes, and the gradient of filters for them.
+
+That is dW = dy^T c(x), c the patches of x (im2col).
 
 Exact, it is a product of float32 in BLAS. A gradient that is rounded to bytes is multiplied by
 numbers that are, too: with the codes a of dy and b of x, and zeros a0 and b0, by
@@ -29,17 +31,17 @@ LEAST_POSITIONS, LEAST_OF_FILTER, LEAST_OF_1X1 = 256, 32, 4096
 
 
 def rounded_input(x: StepInput, rounding: ByteGradient) -> StepInput:
-    """Round the input of a product to 7 bits if it is real and has no negative numbers.
+    """Round the input of a product to 7 bits if it is float32 and has no negative numbers.
 
     Raises
     ------
     ValueError
-        If a real input holds infinities or NaN.
+        If it holds infinity, or NaN.
     """
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.min(initial=0) < 0:
         return x
-    codes, zero, step = rounding.round_numbers(x)
-    return Codes(codes, BYTE_BITS, float(np.float32(step))) if step and not zero else x
+    codes, _, step = rounding.round_numbers(x)
+    return Codes(codes, BYTE_BITS, float(np.float32(step))) if step else x
 
 
 def number_weight_gradient(dy: Gradient, x: Activation, window: Window, out: np.ndarray) -> None:

@@ -394,9 +394,9 @@ class Sequential(Model, TrainingLayer):
         layers. Set the attribute to None to undo this.
 
         Where the images of a convolution are real numbers, these are rounded to 7 bits for the
-        gradient of its filters. What BLAS multiplies stays exact: that of dense weights for
-        numbers, and convolutions of groups, of filters of three planes and more, of uint8, or so
-        small that BLAS is faster.
+        gradient of its filters. Gradients that BLAS multiplies stay exact: those of dense weights
+        for numbers, and of convolutions of groups, of filters of three planes and more, of uint8,
+        or so small that BLAS is faster.
 
         Parameters
         ----------
@@ -405,9 +405,9 @@ class Sequential(Model, TrainingLayer):
         bits : int in 2..8, default 8
             With 6, products are faster still, and gradients noisier.
         activations : bool
-            Whether products of a training step also take real activations, such as those of a
-            `ReLU`, rounded at random to 7 bits, if none is negative. Their gradient is that of
-            numbers that are not rounded. Evaluation stays exact.
+            Whether all products of a training step take float32 inputs, such as those behind a
+            `ReLU`, rounded at random to 7 bits, if none is negative. Gradients pass the rounding
+            as they are. Evaluation stays exact.
 
         Raises
         ------
@@ -415,7 +415,7 @@ class Sequential(Model, TrainingLayer):
             If there are no such layers.
         """
         check_integer("round_gradients", "bits", bits, 2, 8)
-        check_flag("round_gradients", "activations", activations)
+        activations = check_flag("round_gradients", "activations", activations)
         sequence = as_seed_sequence("round_gradients", seed)
         layers: list[Any] = [x for x in all_layers(self.flat_layers()) if hasattr(x, "rounding")]
         if not layers:

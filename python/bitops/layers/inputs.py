@@ -3,7 +3,8 @@
 An activation has one of five forms:
 
     BitArray        +-1, packed along the last axis
-    Codes           step * code, codes of 1 to 8 bits, made by Quantize in training
+    Codes           step * code, codes of 1 to 8 bits, in training: of Quantize, or of products
+                    that round their input
     uint8           data such as pixels; has no gradient. In inference also codes
     int32           exact sums of an inference layer
     float32         everything else

@@ -12,7 +12,7 @@ from ..ops.array import BitArray
 from ..ops.checks import check_number
 from ..ops.normalize import Normalized, column_totals, keep_within
 from ..quantizers import ap2
-from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .base import Cost, Layer, TrainingLayer, check_gradient, saved_for_backward
 from .columns import as_means, column_means, column_sums, exact_sums
 from .inputs import as_activation, as_float, as_scales, check_size
 from .parameter import Parameter
@@ -235,6 +235,7 @@ class BatchNorm(TrainingLayer):
         if self._alpha is not None:
             return (grad if within is None else keep_within(grad, within)) * self._alpha
         batch = saved_for_backward(self, self.batch)
+        check_gradient(self, grad, batch.x.shape)
         sums = batch.product_totals(grad, within)
         if not np.isfinite(sums).all():
             dy = grad if within is None else keep_within(grad, within)

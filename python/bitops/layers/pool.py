@@ -21,7 +21,7 @@ from ..ops.pool import (
     max_pool2d,
     mean_gradient,
 )
-from .base import Cost, Layer, TrainingLayer, saved_for_backward
+from .base import Cost, Layer, TrainingLayer, check_gradient, saved_for_backward
 from .inputs import Activation, Codes, Shape, as_activation, as_flips, as_float, as_images, is_data
 from .registry import ArraySpec, register
 from .roles import Role
@@ -137,10 +137,12 @@ class MaxPool2D(Pool, TrainingLayer):
         saved = saved_for_backward(self, self._saved)
         if len(saved) == 3:
             shape, window, places = saved
+            check_gradient(self, grad, places.shape)
             return max_gradient(places, grad, window, shape)
         x, y = saved
         if is_data(x):
             return None
+        check_gradient(self, grad, y.shape)
         window = self.windows.on("MaxPool2D", x)
         dx = np.zeros(x.shape, np.float32)
         for images in image_blocks(dx):
@@ -304,6 +306,7 @@ class AvgPool2D(Pool, TrainingLayer):
         window, shape, data = saved_for_backward(self, self._saved)
         if data:
             return None
+        check_gradient(self, grad, (shape[0], *window.output, shape[-1]))
         if shape[-1] >= FEW_CHANNELS:
             return mean_gradient(grad, window, shape)
         dx, share = np.zeros(shape, np.float32), grad / np.float32(window.taps)

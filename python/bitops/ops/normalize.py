@@ -81,15 +81,7 @@ def positives(x: Numbers) -> tuple[Numbers, BitArray]:
 
 
 def keep_within(x: Numbers, within: BitArray) -> Numbers:
-    """Return x where a bit is 1, else 0.
-
-    Raises
-    ------
-    ValueError
-        If x, a gradient, has another shape.
-    """
-    if x.shape != within.shape:
-        raise ValueError(f"[backward] grad must have shape {within.shape}, got {x.shape}")
+    """Return x where a bit is 1, else 0 times x."""
     rows = float_rows(x)
     y = aligned_empty(rows.shape, np.float32)
     _core.keep_within(rows, _rows_of(within), y)

@@ -143,7 +143,7 @@ class ByteGradient:
         return self._round(name, numbers, self.zero, self.most, factors)
 
     def round_numbers(self, x: Array) -> tuple[NDArray[np.uint8], int, float]:
-        """Round numbers that a gradient is multiplied by to 7 bits, with the same generator.
+        """Round the input of a product to 7 bits, with the generator of its gradient.
 
         Parameters
         ----------

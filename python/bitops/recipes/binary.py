@@ -138,7 +138,7 @@ def connect_settings(
     """Return the settings of BinaryConnect for networks of some blocks.
 
     `published` are the figures of the source by data set, `quick_epochs` those of a short training
-    on MNIST, and `rounds` is as of `Stage`.
+    on MNIST, and `rounds` is as of `Stage`, and as its `takes_numbers`.
     """
     stage = partial(Stage, rounds=rounds, takes_numbers=rounds)
     return {

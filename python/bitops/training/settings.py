@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..layers.base import all_layers, named_layers
-from ..layers.product import LatentProduct
 from .optim import Optimizer
 from .run import Data, Run, choose_monitor
 from .words import cut, describe_data, in_words, listed, name_of, repr_of, values_of
@@ -138,11 +137,8 @@ def _is_detail(name: str) -> bool:
 
 
 def _describe_details(run: Run) -> dict[str, str]:
-    bits = {
-        f"{layer.rounding.bits}{' and activations' * layer.rounds_activations}"
-        for layer in all_layers(run.model.flat_layers())
-        if isinstance(layer, LatentProduct) and layer.rounding is not None
-    }
+    layers = all_layers(run.model.flat_layers())
+    bits = {_rounding_of(layer) for layer in layers if getattr(layer, "rounding", None) is not None}
     values = {"loss": run.loss, "schedule": run.schedule, "augment": run.augment}
     return {
         "gradient bits": ", ".join(sorted(bits)) or "none",
@@ -153,6 +149,12 @@ def _describe_details(run: Run) -> dict[str, str]:
         or "none",
         "values of layers": _describe_layers(run) or "none",
     }
+
+
+def _rounding_of(layer: Any) -> str:
+    """Put into words what a layer rounds."""
+    bits = str(layer.rounding.bits)
+    return f"{bits} and activations" if getattr(layer, "rounds_activations", False) else bits
 
 
 def _describe_parameters(run: Run) -> dict[str, str]:
