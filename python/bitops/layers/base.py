@@ -286,11 +286,10 @@ def saved_for_backward(layer: Layer, value):
     return value
 
 
-def check_gradient(layer: Layer, grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the gradient of an output; raise an error if it does not have its shape."""
+def check_gradient(layer: Layer, grad: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise an error if the gradient of an output does not have its shape."""
     if grad.shape != shape:
         raise ValueError(f"[{layer.name}] grad must have shape {shape}, got {grad.shape}")
-    return grad
 
 
 def backward_weights(layer: Any, grad: np.ndarray) -> None:
