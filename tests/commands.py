@@ -1,9 +1,10 @@
-"""Calls of the command line that fail, and a data set for those that do not."""
+"""Calls of the command line that fail, and data sets for those that do not."""
 
 import numpy as np
 import pytest
 
 from bitops.cli import main as cli
+from bitops.data import load_digits
 
 
 def usage_error(capsys, *argv: str) -> str:
@@ -28,3 +29,15 @@ def write_idx(path, array):
     """Write an IDX file of unsigned bytes."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def write_digits(folder) -> str:
+    """Write scikit-learn's digits to a .npz file of images in three parts; return its path."""
+    data, path = load_digits(), folder / "digits.npz"
+    parts = {"train": "train", "validation": "val", "test": "test"}
+    arrays = {}
+    for part, name in parts.items():
+        arrays[f"x_{name}"] = data.images(getattr(data, f"x_{part}"))[..., 0]
+        arrays[f"y_{name}"] = getattr(data, f"y_{part}")
+    np.savez(path, **arrays)
+    return str(path)

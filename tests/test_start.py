@@ -22,7 +22,7 @@ from bitops.recipes.base import inputs
 from bitops.recipes.preprocess import makes_inputs, preprocess
 from bitops.recipes.training import epoch_seconds, train
 from bitops.training import Checkpoint, start_from
-from commands import failure, usage_error
+from commands import failure, usage_error, write_digits
 
 SMALL = ("--quick", "--epochs", "2", "--width", "32")
 
@@ -170,17 +170,7 @@ def test_the_first_stage_starts_there(tmp_path):
 
 @pytest.fixture
 def digits(tmp_path):
-    data = load_digits()
-    parts = {name: getattr(data, name) for name in ("x_train", "y_train", "x_test", "y_test")}
-    for name in ("x_train", "x_test"):
-        parts[name] = data.images(parts[name])[..., 0]
-    np.savez(
-        tmp_path / "digits.npz",
-        **parts,
-        x_val=data.images(data.x_validation)[..., 0],
-        y_val=data.y_validation,
-    )
-    return str(tmp_path / "digits.npz")
+    return write_digits(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.*resume goes on to epoch 3")

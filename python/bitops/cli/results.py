@@ -70,18 +70,22 @@ def describe_images(data: Dataset) -> str:
 
 
 _FIRST = ("epochs", "batch_size", "lr", "dropout")
-_OF_NET = ("width", "depth")  # whose line says them
+_ELSEWHERE = ("width", "depth", "temperature")  # said of the network, and of a teacher
 
 
-def describe_plan(plan: Plan, seed: int, start: Path | None = None) -> str:
-    """State the numbers of a training."""
+def describe_plan(
+    plan: Plan, seed: int, start: Path | None = None, teacher: Path | None = None
+) -> str:
+    """State the numbers of a training, and the networks that it begins with."""
     words = [plan.words(name) for name in _FIRST]
     words.append(f"seed {seed}")
     for field in fields(Plan):
-        if field.name not in (*_FIRST, *_OF_NET) and getattr(plan, field.name) != field.default:
+        if field.name not in (*_FIRST, *_ELSEWHERE) and getattr(plan, field.name) != field.default:
             words.append(plan.words(field.name))
     if start is not None:
         words.append(f"from the network in {printable(start)}")
+    if teacher is not None:
+        words.append(f"taught by {printable(teacher)} at {plan.words('temperature')}")
     return ", ".join(words)
 
 

@@ -49,6 +49,8 @@ class Record:
         Where the data is, an absolute path.
     start : str, optional
         The checkpoint of another training from which it started, an absolute path.
+    teacher : str, optional
+        The packed network whose scores it learns, an absolute path.
     size, channels, resize
         How pictures of one's own are read, see `load_images`.
     net : str, optional
@@ -67,6 +69,7 @@ class Record:
     command: str
     folder: str
     start: str | None = None
+    teacher: str | None = None
     size: int | None = None
     channels: int | None = None
     resize: str | None = None

@@ -8,15 +8,18 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .. import io
 from ..files import notes
 from ..files.text import printable
 from . import runs
-from .train_files import choose_start, read_begun, refuse_files, use_folder
+from .train_files import choose_start, choose_teacher, read_begun, refuse_files, use_folder
 from .train_options import add_options
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
+    from ..layers import Packed
     from ..recipes import Job, Plan, Recipe, Setting
+    from ..recipes.teacher import Lessons
     from ..recipes.training import Trained
 
 __all__ = ["add_parser", "run"]
@@ -69,28 +72,35 @@ def run(args: argparse.Namespace) -> int:
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
     begun = read_begun(args)
     choose_start(args, recipe, setting, files, begun)
+    choose_teacher(args, recipe, setting, begun)
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
     for name, why in setting.refused(plan, data.image_shape).items():
         option = name.replace("_", "-")
         args.refuse(f"argument --{option}: not allowed with {recipe.name}: {why}")
     setting.check_start(Job(data, plan, args.seed, start=args.start, files=files))
+    teacher = read_teacher(args, data)
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
     # as eval and report do it: by the images to train on, without those of validation
     prepared = preprocess(data, setting.preprocessing_of(plan))
+    lessons = None
+    if teacher is not None:
+        lessons = take_lessons(args, teacher, data, prepared, setting.preprocessing_of(plan))
     if args.all_images:
         prepared = prepared.without_validation()
+        lessons = lessons and lessons.without_validation()
     job = Job(
         prepared,
         plan.within(len(prepared.y_train)),
         args.seed,
         start=args.start,
+        lessons=lessons,
         files=files,
         verbose=0 if args.quiet else 1,
         say=lambda line: print(line, flush=True),
     )
     job = replace(job, plan=replace(job.plan, epochs=choose_epochs(args, setting, job)))
-    print(f"settings {results.describe_plan(job.plan, args.seed, args.start)}", flush=True)
+    print(f"settings {describe_settings(args, job.plan)}", flush=True)
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
@@ -122,6 +132,46 @@ def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Data
     if args.resize is None and is_pictures:
         args.resize = "crop"
     return replace(recipe.setting(recipe.own_kind(data)), published="")
+
+
+def read_teacher(args: argparse.Namespace, data: Dataset) -> Packed | None:
+    """Return the network that teaches, if there is one, which must be one for the data."""
+    from ..recipes.teacher import check_teacher
+
+    if args.teacher is None:
+        return None
+    teacher = io.load(args.teacher)
+    check_teacher(teacher, data)
+    return teacher
+
+
+def take_lessons(
+    args: argparse.Namespace, teacher: Packed, data: Dataset, prepared: Dataset, preprocessing: str
+) -> Lessons:
+    """Score the images by the teacher, and say how often it is wrong about them.
+
+    `prepared` is the data as `preprocessing` makes it for the network that learns.
+    """
+    from ..recipes.teacher import teach
+
+    own = teacher.notes.get("preprocessing", "pixels")
+    lessons = teach(teacher, data, prepared if own == preprocessing else None)
+    told = [(lessons.train, data.y_train, "training")]
+    if len(data.y_validation):
+        told.append((lessons.validation, data.y_validation, "validation"))
+    errors = ", ".join(
+        f"{kind} error {(scores.argmax(axis=1) != labels).mean():.2%}"
+        for scores, labels, kind in told
+    )
+    print(f"teacher  {printable(args.teacher, encoding=sys.stdout.encoding)}: {errors}", flush=True)
+    return lessons
+
+
+def describe_settings(args: argparse.Namespace, plan: Plan) -> str:
+    """State the numbers of the training, and the networks that it begins with."""
+    from . import results
+
+    return results.describe_plan(plan, args.seed, args.start, args.teacher)
 
 
 def choose_epochs(args: argparse.Namespace, setting: Setting, job: Job) -> int:
@@ -192,10 +242,11 @@ def describe_run(
         source=describe_source(recipe),
         data=results.describe_data(job.data),
         preprocessing=setting.preprocessing_of(job.plan),
-        settings=results.describe_plan(job.plan, args.seed, args.start),
+        settings=describe_settings(args, job.plan),
         command=shlex.join(["bitops", *args.argv]),
         folder=str(args.data.resolve()),
         start=args.start and str(args.start),
+        teacher=args.teacher and str(args.teacher),
         size=args.size,
         channels=args.channels,
         resize=args.resize,
@@ -217,8 +268,12 @@ def finish(
     model, best = trained.model, trained.best
     x, y = inputs(model, job.data, job.data.x_test), job.data.y_test
     error = model.error_rate(x, y)
-    started = args.start is not None
-    source = setting.report(job.plan, started=started, all_images=args.all_images)
+    source = setting.report(
+        job.plan,
+        started=args.start is not None,
+        taught=args.teacher is not None,
+        all_images=args.all_images,
+    )
     print(
         f"best     {results.describe_kept(best.number, best.validation_error)}\n"
         f"test     error {results.describe_error(error, len(y))} with {recipe.tested}"

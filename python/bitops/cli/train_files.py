@@ -1,4 +1,4 @@
-"""Files of `bitops train`: the folder of a run, where a training starts, what may be replaced."""
+"""Files of `bitops train`: the folder of a run, networks it begins with, what may be replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..recipes import Recipe, Setting
     from ..recipes.base import Files
 
-__all__ = ["choose_start", "read_begun", "refuse_files", "use_folder"]
+__all__ = ["choose_start", "choose_teacher", "read_begun", "refuse_files", "use_folder"]
 
 
 def use_folder(args: argparse.Namespace) -> None:
@@ -43,14 +43,7 @@ def choose_start(
     begun: runs.Record | None,
 ) -> None:
     """Let a run that is resumed start where it did, and refuse to start where none can."""
-    if begun is not None:
-        started = begun.start and Path(begun.start)
-        if args.start is not None and args.start.resolve() != started:
-            args.refuse(
-                f"argument --start: the run began with {started or 'random weights'}, "
-                f"got {args.start}"
-            )
-        args.start = started
+    args.start = _as_begun(args, "start", begun, "random weights")
     if args.start is None:
         return
     if not setting.takes_start:
@@ -58,6 +51,35 @@ def choose_start(
     if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
         args.refuse(f"argument --start: must be a checkpoint or a packed model, got {args.start}")
     args.start = args.start.resolve()
+
+
+def choose_teacher(
+    args: argparse.Namespace, recipe: Recipe, setting: Setting, begun: runs.Record | None
+) -> None:
+    """Let a run that is resumed have its teacher, and refuse one where none can be."""
+    args.teacher = _as_begun(args, "teacher", begun, "no teacher")
+    if args.teacher is None:
+        if args.temperature is not None:
+            args.refuse("argument --temperature: needs --teacher FILE")
+        return
+    if not setting.takes_teacher:
+        args.refuse(f"argument --teacher: not allowed with {recipe.name}")
+    if not args.teacher.is_file():
+        args.refuse(f"argument --teacher: must be a packed model, got {args.teacher}")
+    args.teacher = args.teacher.resolve()
+
+
+def _as_begun(
+    args: argparse.Namespace, name: str, begun: runs.Record | None, nothing: str
+) -> Path | None:
+    """Return the file that is given, which must be that with which a run began that is resumed."""
+    given: Path | None = getattr(args, name)
+    if begun is None:
+        return given
+    there = getattr(begun, name) and Path(getattr(begun, name))
+    if given is not None and given.resolve() != there:
+        args.refuse(f"argument --{name}: the run began with {there or nothing}, got {given}")
+    return there
 
 
 def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:

@@ -86,6 +86,21 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         "a packed model, if all its products are binary and have no scales. In a recipe of "
         "several stages this applies to the first",
     )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="learn, besides the labels, the scores of a trained network for the images as they "
+        "are in the data: a packed model, whatever its preprocessing; by a loss of distillation "
+        "instead of the recipe's",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=positive(float),
+        metavar="T",
+        help="that divides scores of teacher and network, so that unlikely classes count for more "
+        "(4)",
+    )
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:

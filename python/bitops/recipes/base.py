@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..training.callbacks import Callback
 from ..training.checkpoint import Checkpoint, start_from
 from ..training.log import Log, read_log
 from ..training.loop import fit
-from ..training.losses import squared_hinge
+from ..training.losses import Distillation, squared_hinge
 from ..training.optim import Optimizer
 from ..training.packed_start import start_from_packed
 from ..training.run import Augment, History, Loss
@@ -24,6 +24,9 @@ from ..training.schedules import Schedule
 from .augmented import Moved
 from .plan import GRADIENTS, Plan
 from .preprocess import makes_inputs
+
+if TYPE_CHECKING:
+    from .teacher import Lessons
 
 __all__ = [
     "DATASETS",
@@ -103,6 +106,8 @@ class Job:
         The network of the stage before; the first stage has none.
     start : path, optional
         A checkpoint of the same network, or its packed form, from which the first stage starts.
+    lessons : Lessons, optional
+        Scores of a teacher for the images, which every stage learns besides their labels.
     files : Files
     verbose : int
         As for `fit`.
@@ -117,6 +122,7 @@ class Job:
     seed: int = 0
     previous: Sequential | None = None
     start: Path | None = None
+    lessons: Lessons | None = None
     files: Files = Files()
     verbose: int = 0
     say: Callable[[str], object] = say_nothing
@@ -146,6 +152,10 @@ class Training(Protocol):
     def takes_start(self) -> bool:
         """Whether it can start from another training, by its checkpoint or packed network."""
 
+    @property
+    def takes_teacher(self) -> bool:
+        """Whether it can learn the scores of a teacher."""
+
     def check_start(self, job: Job) -> None:
         """Raise an error if what a job starts from is not of its network."""
 
@@ -169,6 +179,7 @@ class Stage:
     schedule : callable (lr) -> Schedule
         For a run of any length; a plan may name another.
     loss : callable (scores, labels) -> (value, gradient)
+        That of a job without a teacher.
     augment : callable (x, rng) -> x, optional
         Changes the images of each step.
     name : str
@@ -196,6 +207,7 @@ class Stage:
     any_size: bool = False
 
     takes_start: ClassVar[bool] = True
+    takes_teacher: ClassVar[bool] = True
 
     def check_start(self, job: Job) -> None:
         if job.start is not None:
@@ -231,13 +243,11 @@ class Stage:
         history = fit(
             model,
             inputs(model, data, data.x_train),
-            data.y_train,
+            **self.targets(job, model),
             epochs=plan.epochs,
             batch_size=plan.batch_size,
-            validation=validation_of(model, data),
             schedule=plan.schedule or self.schedule(plan.lr),
             optimizer=self.optimizer(model, plan.lr, **state),
-            loss=self.loss,
             augment=self.augmentation(job),
             seed=job.seed,
             verbose=job.verbose,
@@ -245,6 +255,17 @@ class Stage:
             **file_options(job.files, job.callbacks),
         )
         return model, history
+
+    def targets(self, job: Job, model: Sequential) -> dict[str, Any]:
+        """Return the arguments of `fit` that say what is learned: y, validation and loss."""
+        data, lessons, validation = job.data, job.lessons, validation_of(model, job.data)
+        if lessons is None:
+            return {"y": data.y_train, "validation": validation, "loss": self.loss}
+        return {
+            "y": (data.y_train, lessons.train),
+            "validation": validation and (validation[0], (validation[1], lessons.validation)),
+            "loss": Distillation(job.plan.temperature),
+        }
 
     def refused(self, plan: Plan) -> dict[str, str]:
         if self.augment is not None:
@@ -358,6 +379,11 @@ class Setting:
         """Whether the first stage can start from another training."""
         return self.stages[0].takes_start
 
+    @property
+    def takes_teacher(self) -> bool:
+        """Whether every stage can learn the scores of a teacher."""
+        return all(stage.takes_teacher for stage in self.stages)
+
     def check_start(self, job: Job) -> None:
         """Raise an error if what a job starts from is not of the first stage's network.
 
@@ -407,23 +433,29 @@ class Setting:
             return "unit"
         return self.preprocessing
 
-    def report(self, plan: Plan, *, started: bool = False, all_images: bool = False) -> str:
+    def report(
+        self,
+        plan: Plan,
+        *,
+        started: bool = False,
+        taught: bool = False,
+        all_images: bool = False,
+    ) -> str:
         """Tell what the source reports, and with which numbers where a plan has others.
 
-        Trainings that start from another one, or take all images, have settings of their own, too;
-        whether a source sets images aside is not known of each.
+        Trainings that start from another one, have a teacher or take all images have settings of
+        their own, too; whether a source sets images aside is not known of each.
         """
         if not self.published:
             return ""
         differ = [
             field.name
             for field in fields(Plan)
-            if field.name not in self.ours
+            if field.name not in (*self.ours, "temperature")  # no source has a teacher
             and getattr(plan, field.name) != getattr(self.plan, field.name)
         ]
-        words = [self.plan.words(name) for name in differ]
-        if started:
-            words.insert(0, "random start weights")
+        words = ["random start weights"] * started + ["labels alone"] * taught
+        words += [self.plan.words(name) for name in differ]
         numbers = ", ".join(words)
         if not (numbers or all_images or self.ours):
             numbers = "these settings"

@@ -20,7 +20,7 @@ class Expectation:
     """Training by `EBP`; the network is the likeliest one (EBP-D)."""
 
     name = "training"
-    rounds = takes_numbers = halves = takes_start = False
+    rounds = takes_numbers = halves = takes_start = takes_teacher = False
 
     def check_start(self, job: Job) -> None:
         if job.start is not None:
@@ -38,6 +38,8 @@ class Expectation:
 
     def train(self, job: Job) -> tuple[Sequential, History]:
         self.check_start(job)
+        if job.lessons is not None:
+            raise ValueError("[train] lessons must be None: this recipe learns from no teacher")
         data, plan = job.data, job.plan
         x_train, x_test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
         sizes = x_train.shape[1], plan.width, plan.width, data.classes

@@ -30,6 +30,7 @@ class Plan:
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
     crop: int = 0  # height and width of windows that most steps see instead of whole images
+    temperature: float = 4.0  # that divides the scores of a teacher and of the network
 
     def within(self, rows: int) -> Plan:
         """Return the numbers that a training on so many images has."""
@@ -60,4 +61,5 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "flip": lambda flips: "half of the images mirrored" if flips else "images as they are",
     "shift": lambda n: f"shifted by up to {n} pixel{'s' * (n > 1)}" if n else "images in place",
     "crop": lambda n: f"first by windows of {n} x {n} pixels" if n else "whole images",
+    "temperature": "temperature {:g}".format,
 }

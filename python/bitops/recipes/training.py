@@ -112,6 +112,7 @@ def _measure(setting: Setting, job: Job, rows: int) -> float:
         data=part,
         plan=plan,
         start=None,
+        lessons=job.lessons and job.lessons.first(rows, checked),
         files=Files(),
         verbose=0,
         say=say_nothing,
