@@ -87,9 +87,10 @@ def run(args: argparse.Namespace) -> int:
         if args.save is None:
             raise
         raise OSError(f"{error}; {results.rescue(packed)}") from error
-    if not results.check_packed("demo", model, packed, x):
+    labels = results.check_packed("demo", model, packed, x)
+    if labels is None:
         return 1
-    print_results(packed, file_bytes, data, x)
+    print_results(packed, file_bytes, data, labels)
     if args.save is not None:
         results.save(packed, args.save)
     print_speed(packed, x)
@@ -118,12 +119,15 @@ def write_and_read(packed: Packed) -> tuple[Packed, int]:
         return io.load(path), path.stat().st_size
 
 
-def print_results(packed: Packed, file_bytes: int, data: Dataset, x: np.ndarray) -> None:
-    """Print error and size of a packed network that was found equal to its training graph."""
+def print_results(packed: Packed, file_bytes: int, data: Dataset, labels: np.ndarray) -> None:
+    """Print error and size of a packed network that was found equal to its training graph.
+
+    `labels` are its classes of the test images.
+    """
     from ..layers import PackedConv2D, PackedDense
 
     total = len(data.y_test)
-    error = packed.error_rate(x, data.y_test)
+    error = (labels != data.y_test).mean()
     products = [i for i in packed.layers if isinstance(i, PackedDense | PackedConv2D)]
     float_bytes = 4 * sum(layer.weight.size for layer in products)
     print(

@@ -21,7 +21,7 @@ from ..files.text import printable
 from ..layers import Packed, Sequential
 from ..recipes.plan import Plan
 from ..training.callbacks import Callback
-from ..training.compare import count_differences
+from ..training.compare import compare
 from ..training.run import Run
 from . import runs
 
@@ -108,16 +108,19 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
-def check_packed(command: str, model: Sequential, packed: Packed, x: np.ndarray) -> bool:
-    """Tell whether packing has changed no output, and complain if it has."""
-    different = count_differences(model, packed, x)
-    if different:
-        print(
-            f"bitops {command}: FAILED: packed and trained network differ on {different:,} of "
-            f"{len(x):,} test images",
-            file=sys.stderr,
-        )
-    return not different
+def check_packed(
+    command: str, model: Sequential, packed: Packed, x: np.ndarray
+) -> np.ndarray | None:
+    """Return the classes of test images; None, with a complaint, if packing changed a score."""
+    different, labels = compare(model, packed, x)
+    if not different:
+        return labels
+    print(
+        f"bitops {command}: FAILED: packed and trained network differ on {different:,} of "
+        f"{len(x):,} test images",
+        file=sys.stderr,
+    )
+    return None
 
 
 def save(packed: Packed, path: Path) -> None:

@@ -267,7 +267,17 @@ def finish(
 
     model, best = trained.model, trained.best
     x, y = inputs(model, job.data, job.data.x_test), job.data.y_test
-    error = model.error_rate(x, y)
+    print(f"best     {results.describe_kept(best.number, best.validation_error)}", flush=True)
+    packed = model.freeze()
+    packed.notes = {
+        "recipe": recipe.name,
+        "preprocessing": setting.preprocessing_of(job.plan),
+        **notes.notes_on_data(job.data, args.resize),
+    }
+    labels = results.check_packed("train", model, packed, x)
+    if labels is None:
+        return 1
+    error = float((labels != y).mean())
     source = setting.report(
         job.plan,
         started=args.start is not None,
@@ -275,20 +285,8 @@ def finish(
         all_images=args.all_images,
     )
     print(
-        f"best     {results.describe_kept(best.number, best.validation_error)}\n"
         f"test     error {results.describe_error(error, len(y))} with {recipe.tested}"
-        f"{source and f'; {source}'}"
-    )
-    packed = model.freeze()
-    packed.notes = {
-        "recipe": recipe.name,
-        "preprocessing": setting.preprocessing_of(job.plan),
-        **notes.notes_on_data(job.data, args.resize),
-    }
-    if not results.check_packed("train", model, packed, x):
-        return 1
-    error = packed.error_rate(x, y)
-    print(
+        f"{source and f'; {source}'}\n"
         f"packed   error {error:.2%}; its scores are those of the training graph, bit for bit, on "
         f"all {len(y):,} test images; {packed.nbytes:,} bytes"
     )

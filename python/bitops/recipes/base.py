@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -315,7 +316,7 @@ def inputs(model: Sequential | Packed, data: Dataset, x: np.ndarray) -> np.ndarr
     """Return images of a data set as a model takes them: as images, or as rows."""
     if model.input_shape is not None and len(model.input_shape) == 3:
         return data.images(x)
-    return x.reshape(len(x), -1)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def validation_of(model: Sequential, data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:

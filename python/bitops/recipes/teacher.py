@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +12,13 @@ from ..files.notes import check_classes
 from ..files.text import printable
 from ..layers import Packed
 from ..search.progress import progress
+from ..training.compare import scores_of
 from ..training.losses import CrossEntropy
 from .base import inputs
 from .preprocess import STEPS, preprocess
 
 __all__ = ["Lessons", "check_teacher", "teach"]
 
-ROWS = 1000  # of one call, between which the progress bar moves
 WIDEST = 12.0  # abs(log) of the largest and smallest factor of scores that is looked at
 
 
@@ -101,23 +100,12 @@ def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Le
     check_teacher(teacher, data)
     if prepared is None:
         prepared = preprocess(data, teacher.notes.get("preprocessing", "pixels"))
-    parts = prepared.x_train, prepared.x_validation
+    parts = [inputs(teacher, prepared, x) for x in (prepared.x_train, prepared.x_validation)]
     with progress(sum(map(len, parts)), "images") as done:
-        train, validation = (_scores(teacher, prepared, x, done) for x in parts)
+        train, validation = (scores_of(teacher, x, done) for x in parts)
     seen = (validation, data.y_validation) if len(validation) else (train, data.y_train)
     factor = _calibration(*seen)
     return Lessons(train * factor, validation * factor)
-
-
-def _scores(
-    teacher: Packed, data: Dataset, x: np.ndarray, done: Callable[[int], object]
-) -> np.ndarray:
-    scores = np.empty((len(x), data.classes), np.float32)
-    for start in range(0, len(x), ROWS):
-        part = x[start : start + ROWS]
-        scores[start : start + ROWS] = teacher.outputs(inputs(teacher, data, part))
-        done(len(part))
-    return scores
 
 
 def _calibration(scores: np.ndarray, labels: np.ndarray) -> np.float32:
