@@ -1,6 +1,7 @@
 """Trainings of recipes with a teacher: what it is taken to say, and what is learned from it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,21 @@ from numpy.testing import assert_allclose, assert_array_equal
 from bitops.cli import main as cli
 from bitops.data import load_digits
 from bitops.io import save
-from bitops.layers import BinaryDense, Dense, Sequential, Sign
+from bitops.layers import (
+    BinaryDense,
+    Conv2D,
+    Dense,
+    GlobalAvgPool2D,
+    Packed,
+    Sequential,
+    Sigmoid,
+    Sign,
+    Softmax,
+)
 from bitops.recipes import Job, find
+from bitops.recipes import training as recipe_training
 from bitops.recipes.preprocess import preprocess
-from bitops.recipes.teacher import check_teacher, teach
+from bitops.recipes.teacher import Lessons, check_teacher, teach
 from bitops.recipes.training import epoch_seconds, train
 from bitops.training import Distillation, cross_entropy
 from commands import failure, usage_error, write_digits
@@ -78,29 +90,85 @@ def test_their_softmax_is_the_best_of_all_scales(data, scale):
         assert cross_entropy(scores * np.float32(factor), labels)[0] > best
 
 
-def test_without_validation_images_the_others_set_the_scale(data, teacher):
-    lessons = teach(teacher, data.without_validation())
-    assert lessons.validation.shape == (0, 10)
-    labels = data.without_validation().y_train
-    best = cross_entropy(lessons.train, labels)[0]
-    for factor in (0.8, 1.25):
-        assert cross_entropy(lessons.train * np.float32(factor), labels)[0] > best
+@pytest.mark.parametrize("count", [0, 1, 2, 99, 100])
+def test_few_validation_images_do_not_set_the_scale_alone(data, teacher, count):
+    few = replace(
+        data, x_validation=data.x_validation[:count], y_validation=data.y_validation[:count]
+    )
+    lessons = teach(teacher, few)
+    assert lessons.validation.shape == (count, 10)
+    if count < 100:
+        scores, labels = lessons.without_validation().train, few.without_validation().y_train
+    else:
+        scores, labels = lessons.validation, few.y_validation
+    best = cross_entropy(scores, labels)[0]
+    for factor in (0.5, 2.0):  # farther, as the labels are taken to be a little uncertain
+        assert cross_entropy(scores * np.float32(factor), labels)[0] > best
 
 
-@pytest.mark.parametrize("value", [0.0, 3.0])
-def test_scores_without_an_error_and_scores_of_0_stay_finite(data, value):
-    """The first teacher knows the answer: images that show nothing but that."""
+def test_a_few_scores_that_are_far_off_do_not_set_the_scale(data, teacher):
+    """One image out of a thousand has scores 10,000 times as large."""
+    x = data.x_train.copy()
+    lessons = teach(teacher, data)
+    prepared = preprocess(data, "standard")
+    x = prepared.x_train.copy()
+    x[7] *= 1e4
+    other = teach(teacher, data, replace(prepared, x_train=x))
+    assert_allclose(other.validation, lessons.validation, rtol=1e-3)
+    assert np.abs(other.train[7]).max() > 1e3 * np.abs(lessons.train[7]).max()
+
+
+@pytest.mark.parametrize("last", [Softmax, Sigmoid])
+def test_probabilities_are_taken_as_the_scores_before_them(data, last):
+    whole = Sequential(Dense(64, 10, seed=0), last())
+    x = preprocess(data, "standard").x_train
+    Sequential(whole.layers[0]).fit(
+        x, data.y_train, epochs=5, loss="cross_entropy", schedule=0.01, verbose=0
+    )
+    notes = {"preprocessing": "standard"}
+    packed, own = whole.freeze(), Sequential(whole.layers[0]).freeze()
+    packed.notes = own.notes = notes
+    assert_array_equal(teach(packed, data).train, teach(own, data).train)
+
+
+def shown_labels(data):
+    """A data set whose images, 1 x 10 pixels, show nothing but the labels."""
     eye = np.eye(10, dtype=np.uint8) * 9
     rows = {f"x_{part}": eye[getattr(data, f"y_{part}")] for part in PARTS}
-    shown = replace(data, image_shape=(1, 10), **rows)
+    return replace(data, image_shape=(1, 10), **rows)
+
+
+def diagonal(values):
     layer = Dense(10, 10, bias=False)
-    layer.weight.assign(np.eye(10, dtype=np.float32) * np.float32(value))
-    lessons = teach(Sequential(layer).freeze(), shown)
+    layer.weight.assign(np.diag(np.full(10, values, np.float32)))
+    return Sequential(layer).freeze()
+
+
+@pytest.mark.parametrize("value", [1e-35, 3.0, 1e35])
+def test_scores_without_an_error_stay_finite(data, value):
+    lessons = teach(diagonal(value), shown_labels(data))
     assert np.isfinite(lessons.train).all() and np.isfinite(lessons.validation).all()
-    if value:
-        assert_array_equal(lessons.train.argmax(axis=1), data.y_train)
-        gap = np.ptp(lessons.train, axis=1)
-        assert_allclose(gap, np.log(10 * (len(data.y_validation) + 2)), atol=0.2)
+    assert_array_equal(lessons.train.argmax(axis=1), data.y_train)
+    gap = np.ptp(lessons.train, axis=1)
+    assert_allclose(gap, np.log(10 * (len(data.y_validation) + 2)), atol=0.2)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0])
+def test_a_teacher_that_knows_nothing_is_refused(data, value):
+    wrong = np.mean(data.y_validation != 0) if value == 0 else 1.0
+    error = f"{wrong:.2%}"
+    with pytest.raises(ValueError, match=rf"^\[teach\] the teacher must know .*, got .* {error}"):
+        teach(diagonal(value), shown_labels(data))
+
+
+def test_scores_that_are_not_finite_are_refused(data):
+    layer = Dense(64, 10)
+    layer.weight.assign(np.full((10, 64), 3e38, np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        with pytest.raises(
+            ValueError, match=r"^\[teach\] the scores of the teacher must be finite"
+        ):
+            teach(Sequential(layer).freeze(), data)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +178,15 @@ def test_scores_without_an_error_and_scores_of_0_stay_finite(data, value):
         (lambda: Sequential(Dense(64, 9)), r"\[teach\] digits must have 9 classes"),
         (
             lambda: Sequential(BinaryDense(64, 10), Sign()),
-            r"\[teach\] the teacher must end in scores, got a network that ends in bits",
+            r"\[teach\] the teacher must end in 10 scores of an image, got bits",
+        ),
+        (
+            lambda: Sequential(Conv2D(1, 10, 3), input_shape=(8, 8, 1)),
+            r"\[teach\] the teacher must end in 10 scores of an image, got \(6, 6, 10\)",
+        ),
+        (
+            lambda: Sequential(Conv2D(1, 10, 3), GlobalAvgPool2D(), input_shape=(32, 32, 1)),
+            r"\[teach\] the teacher must take images of \(8, 8, 1\), got one for \(32, 32, 1\)",
         ),
     ],
 )
@@ -118,6 +194,18 @@ def test_other_networks_are_refused(data, make, words):
     for call in (check_teacher, teach):
         with pytest.raises(ValueError, match=words):
             call(make().freeze(), data)
+
+
+def test_pictures_must_be_read_alike(data, teacher):
+    notes = {"resize": "stretch", "image_shape": "8x8x1"}
+    packed = Packed(teacher.layers, notes={**teacher.notes, **notes})
+    for resize in (None, "stretch"):
+        check_teacher(packed, data, resize)
+    with pytest.raises(ValueError, match=r"pictures read with 'crop', got 'stretch'"):
+        check_teacher(packed, data, "crop")
+    packed.notes["image_shape"] = "4x16x1"
+    with pytest.raises(ValueError, match=r"must take images of \(8, 8, 1\), got .*\(4, 16, 1\)"):
+        check_teacher(packed, data)
 
 
 def test_an_unknown_preprocessing_is_refused(data):
@@ -148,9 +236,9 @@ def test_the_temperature_of_the_plan_is_that_of_the_loss(data, teacher):
     plan = setting.resolve(epochs=1, width=16, dropout=0.0, temperature=2.5)
     stage, job = setting.stages[0], Job(data, plan)
     model = stage.build(job)
-    assert stage.targets(job, model)["loss"] is stage.loss
+    assert stage.targets_and_loss(job, model)["loss"] is stage.loss
     lessons = teach(teacher, data)
-    taught = stage.targets(replace(job, lessons=lessons), model)
+    taught = stage.targets_and_loss(replace(job, lessons=lessons), model)
     assert taught["loss"] == Distillation(2.5)
     assert taught["y"][1] is lessons.train and taught["validation"][1][1] is lessons.validation
 
@@ -161,6 +249,25 @@ def test_ebp_has_no_teacher(data, teacher):
     job = Job(prepared, setting.resolve(epochs=1, width=16), lessons=teach(teacher, data))
     with pytest.raises(ValueError, match=r"^\[train\] lessons must be None"):
         train(setting, job)
+
+
+def test_lessons_are_kept_in_a_file(data, teacher, tmp_path):
+    path, lessons = tmp_path / "lessons.safetensors", teach(teacher, data)
+    lessons.save(path)
+    again = Lessons.load(path, data)
+    assert_array_equal(again.train, lessons.train)
+    assert_array_equal(again.validation, lessons.validation)
+    everything = data.without_validation()
+    with pytest.raises(ValueError, match=r"^\[teach\] .* must hold the scores .* for digits: scor"):
+        Lessons.load(path, everything)
+    lessons.without_validation().save(path)
+    assert Lessons.load(path, everything).validation.shape == (0, 10)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    for damaged in (content, content[:-9], b"{}"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"^\[teach\] .* must hold the scores"):
+            Lessons.load(path, everything)
 
 
 @pytest.fixture
@@ -199,9 +306,75 @@ def test_command(files, data, teacher, capsys):
     capsys.readouterr()
     words = usage_error(capsys, *longer, "--teacher", call[3])
     assert words.endswith(f"argument --teacher: the run began with {path}, got {call[3]}")
+
+
+@pytest.mark.filterwarnings("ignore:.*resume goes on to epoch 3")
+def test_a_run_goes_on_without_its_teacher(files, tmp_path, capsys):
+    """Its scores are kept, to the bit, whatever another machine would compute."""
+    path, call, option = files
+    assert cli.main([*call, *option]) == 0
+    run = tmp_path / "run"
+    longer = [*call, "--resume", "--epochs", "3"]
+    shutil.copytree(run, tmp_path / "copy")
+    straight = [*call[:-1], str(tmp_path / "copy"), "--resume", "--epochs", "3"]
+    assert cli.main(straight) == 0
     path.unlink()
+    capsys.readouterr()
+    assert cli.main(longer) == 0
+    assert f"teacher  {path}: training error" in capsys.readouterr().out
+    models = [(folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "copy")]
+    assert models[0] == models[1]
+    (run / "lessons.safetensors").unlink()
     words = usage_error(capsys, *longer)
     assert words.endswith(f"argument --teacher: must be a packed model, got {path}")
+
+
+def test_the_teacher_is_not_replaced(files, tmp_path, capsys):
+    _, call, option = files
+    assert cli.main([*call, *option]) == 0
+    run = tmp_path / "run"
+    model = run / "model.safetensors"
+    before = model.read_bytes()
+    capsys.readouterr()
+    own = ["--overwrite", "--teacher", str(model)]
+    files = ["--save", str(model)], ["--checkpoint", str(model)], ["--run", str(run)]
+    for where in files:
+        words = usage_error(capsys, *call[:-2], *where, *own)
+        assert words.endswith(f"argument --teacher: must not be replaced, got {model}")
+    assert model.read_bytes() == before
+    # a training without a teacher that takes the folder leaves no scores behind
+    assert (run / "lessons.safetensors").exists()
+    assert cli.main([*call, "--overwrite"]) == 0
+    assert not (run / "lessons.safetensors").exists()
+
+
+def test_a_file_that_names_no_preprocessing_is_warned_of(files, capsys):
+    path, call, option = files
+    layer = Dense(64, 10, seed=0)
+    data = load_digits()
+    Sequential(layer).fit(
+        data.x_train.astype(np.float32), data.y_train, loss="cross_entropy", verbose=0, epochs=5
+    )
+    save(Sequential(layer).freeze(), path)
+    assert cli.main([*call, *option]) == 0
+    assert "warning: the file names no preprocessing; raw pixels" in capsys.readouterr().err
+
+
+def test_hours_are_measured_with_the_teacher(data, teacher, monkeypatch):
+    """A trial learns as many lessons as it has images."""
+    seen = []
+    own = recipe_training.train
+
+    def spied(setting, job):
+        seen.append((len(job.data.y_train), len(job.data.y_validation), job.lessons))
+        return own(setting, job)
+
+    monkeypatch.setattr(recipe_training, "train", spied)
+    setting = find("float").setting("mnist")
+    job = Job(preprocess(data, setting.preprocessing), setting.resolve(epochs=1, width=16))
+    assert epoch_seconds(setting, replace(job, lessons=teach(teacher, data))) > 0
+    for rows, checked, lessons in seen:
+        assert (len(lessons.train), len(lessons.validation)) == (rows, checked) and checked
 
 
 def test_a_run_without_a_teacher_gets_none(files, capsys):
@@ -235,6 +408,9 @@ def test_refused_commands(files, tmp_path, capsys):
     words = usage_error(capsys, *call, "--teacher", "nowhere")
     assert words.endswith("argument --teacher: must be a packed model, got nowhere")
     assert "above 0" in usage_error(capsys, *call, *option, "--temperature", "0")
+    for extreme in ("1e-40", "1e20"):
+        words = failure(capsys, *call, *option, "--temperature", extreme)
+        assert "[Distillation] temperature must be in 1e-15..1e+15, got" in words
     ebp = ["train", "ebp", *call[2:], *option]
     assert usage_error(capsys, *ebp).endswith("argument --teacher: not allowed with ebp")
     save(Sequential(Dense(64, 3)).freeze(), path)

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     # imported here, so that `bitops info` and `bitops bench` load no training code
     from ..data.datasets import load_dataset
     from ..recipes.base import inputs
-    from ..recipes.preprocess import STEPS, preprocess
+    from ..recipes.preprocess import known_preprocessing, preprocess
     from . import results
 
     packed = load_model(args)
@@ -46,12 +46,7 @@ def run(args: argparse.Namespace) -> int:
     resize = notes.resizing(packed)
     _, data = load_dataset(args.data, size=size, channels=channels, resize=resize)
     notes.check_classes("eval", packed, data)
-    preprocessing = packed.notes.get("preprocessing", "pixels")
-    if preprocessing not in STEPS:
-        raise ValueError(
-            f"[eval] the note preprocessing of a model must be one of {', '.join(STEPS)}, "
-            f"got {preprocessing!r:.80}"
-        )
+    preprocessing = known_preprocessing("eval", packed)
     data = preprocess(data, preprocessing)
     x, total = inputs(packed, data, data.x_test), len(data.y_test)
     try:
@@ -64,13 +59,7 @@ def run(args: argparse.Namespace) -> int:
         printable(words, most=200, encoding=sys.stdout.encoding)
         for words in (args.model, packed.notes.get("recipe", "-"), data.name, preprocessing)
     )
-    if "preprocessing" not in packed.notes:
-        print(
-            "bitops eval: warning: the file names no preprocessing; raw pixels, 0 to 255, are "
-            "taken. A model that was trained on others, such as pixels / 255, needs "
-            "--preprocessing",
-            file=sys.stderr,
-        )
+    results.warn_of_pixels("eval", packed, "--preprocessing")
     print(
         f"model    {model}, {packed.nbytes:,} bytes; recipe {recipe}\n"
         f"data     {name}: {total:,} test images; preprocessing: {steps}\n"

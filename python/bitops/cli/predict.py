@@ -207,7 +207,7 @@ def _preparation(
 
 
 def _noted_preparation(packed: Packed) -> Callable[[np.ndarray], np.ndarray]:
-    if packed.notes.get("preprocessing", "pixels") == "pixels":
+    if notes.preprocessing(packed) == "pixels":
         return lambda x: x
     # imported here, since it loads training code
     from ..recipes.preprocess import image_step

@@ -20,6 +20,7 @@ from ..data.datasets import Dataset
 from ..files.text import printable
 from ..layers import Packed, Sequential
 from ..recipes.plan import Plan
+from ..recipes.teacher import Lessons
 from ..training.callbacks import Callback
 from ..training.compare import compare
 from ..training.run import Run
@@ -37,16 +38,25 @@ __all__ = [
     "plan_options",
     "rescue",
     "save",
+    "warn_of_pixels",
 ]
 
 
 class Begin(Callback):
-    """Write the description of a run once its training begins, as it may be refused before."""
+    """Write what a run begins with once its training does, as it may be refused before.
 
-    def __init__(self, folder: Path, record: runs.Record):
-        self._folder, self._record = folder, record
+    Scores of a teacher are written, too: a run that is resumed needs the same, which the teacher
+    may not compute again, on another machine or if its file is gone.
+    """
+
+    def __init__(self, folder: Path, record: runs.Record, lessons: Lessons | None):
+        self._folder, self._record, self._lessons = folder, record, lessons
 
     def on_start(self, run: Run) -> None:
+        path = self._folder / runs.LESSONS
+        path.unlink(missing_ok=True)
+        if self._lessons is not None:
+            self._lessons.save(path)
         runs.write_record(self._folder, self._record)
 
 
@@ -121,6 +131,16 @@ def check_packed(
         file=sys.stderr,
     )
     return None
+
+
+def warn_of_pixels(command: str, packed: Packed, way: str) -> None:
+    """Say that a model is given raw pixels because its file names nothing else, and what does."""
+    if "preprocessing" not in packed.notes:
+        print(
+            f"bitops {command}: warning: the file names no preprocessing; raw pixels, 0 to 255, "
+            f"are taken. A model that was trained on others, such as pixels / 255, needs {way}",
+            file=sys.stderr,
+        )
 
 
 def save(packed: Packed, path: Path) -> None:

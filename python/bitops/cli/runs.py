@@ -4,6 +4,7 @@
     RUN/log.csv                 a row an epoch
     RUN/checkpoint.safetensors  all that --resume needs
     RUN/model.safetensors       the packed network
+    RUN/lessons.safetensors     the scores of a teacher, if there is one
 
 A recipe of several stages has a log and a checkpoint for each: log.1.csv, log.2.csv.
 """
@@ -21,6 +22,7 @@ from ..files.writing import write_file
 
 __all__ = [
     "CHECKPOINT",
+    "LESSONS",
     "LOG",
     "MODEL",
     "Record",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 CHECKPOINT, LOG, MODEL = "checkpoint.safetensors", "log.csv", "model.safetensors"
+LESSONS = "lessons.safetensors"
 DESCRIPTION = "run.json"
 FORMAT, VERSION = "bitops.run", 1
 

@@ -8,18 +8,16 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import io
 from ..files import notes
 from ..files.text import printable
 from . import runs
-from .train_files import choose_start, choose_teacher, read_begun, refuse_files, use_folder
+from .train_files import choose_start, read_begun, refuse_files, use_folder
 from .train_options import add_options
+from .train_teacher import choose_teacher, read_teacher, take_lessons
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
-    from ..layers import Packed
     from ..recipes import Job, Plan, Recipe, Setting
-    from ..recipes.teacher import Lessons
     from ..recipes.training import Trained
 
 __all__ = ["add_parser", "run"]
@@ -83,12 +81,9 @@ def run(args: argparse.Namespace) -> int:
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
     # as eval and report do it: by the images to train on, without those of validation
     prepared = preprocess(data, setting.preprocessing_of(plan))
-    lessons = None
-    if teacher is not None:
-        lessons = take_lessons(args, teacher, data, prepared, setting.preprocessing_of(plan))
+    lessons = take_lessons(args, teacher, data, prepared, setting.preprocessing_of(plan))
     if args.all_images:
         prepared = prepared.without_validation()
-        lessons = lessons and lessons.without_validation()
     job = Job(
         prepared,
         plan.within(len(prepared.y_train)),
@@ -106,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         args.folder.mkdir(parents=True, exist_ok=True)
         if begun is not None:
             record = record.after(begun)
-        job = replace(job, callbacks=(results.Begin(args.folder, record),))
+        job = replace(job, callbacks=(results.Begin(args.folder, record, lessons),))
     try:
         trained = train(setting, job)
     except KeyboardInterrupt:
@@ -132,39 +127,6 @@ def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Data
     if args.resize is None and is_pictures:
         args.resize = "crop"
     return replace(recipe.setting(recipe.own_kind(data)), published="")
-
-
-def read_teacher(args: argparse.Namespace, data: Dataset) -> Packed | None:
-    """Return the network that teaches, if there is one, which must be one for the data."""
-    from ..recipes.teacher import check_teacher
-
-    if args.teacher is None:
-        return None
-    teacher = io.load(args.teacher)
-    check_teacher(teacher, data)
-    return teacher
-
-
-def take_lessons(
-    args: argparse.Namespace, teacher: Packed, data: Dataset, prepared: Dataset, preprocessing: str
-) -> Lessons:
-    """Score the images by the teacher, and say how often it is wrong about them.
-
-    `prepared` is the data as `preprocessing` makes it for the network that learns.
-    """
-    from ..recipes.teacher import teach
-
-    own = teacher.notes.get("preprocessing", "pixels")
-    lessons = teach(teacher, data, prepared if own == preprocessing else None)
-    told = [(lessons.train, data.y_train, "training")]
-    if len(data.y_validation):
-        told.append((lessons.validation, data.y_validation, "validation"))
-    errors = ", ".join(
-        f"{kind} error {(scores.argmax(axis=1) != labels).mean():.2%}"
-        for scores, labels, kind in told
-    )
-    print(f"teacher  {printable(args.teacher, encoding=sys.stdout.encoding)}: {errors}", flush=True)
-    return lessons
 
 
 def describe_settings(args: argparse.Namespace, plan: Plan) -> str:

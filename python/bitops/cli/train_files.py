@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..recipes import Recipe, Setting
     from ..recipes.base import Files
 
-__all__ = ["choose_start", "choose_teacher", "read_begun", "refuse_files", "use_folder"]
+__all__ = ["as_begun", "choose_start", "read_begun", "refuse_files", "use_folder"]
 
 
 def use_folder(args: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def choose_start(
     begun: runs.Record | None,
 ) -> None:
     """Let a run that is resumed start where it did, and refuse to start where none can."""
-    args.start = _as_begun(args, "start", begun, "random weights")
+    args.start = as_begun(args, "start", begun, "random weights")
     if args.start is None:
         return
     if not setting.takes_start:
@@ -53,23 +53,7 @@ def choose_start(
     args.start = args.start.resolve()
 
 
-def choose_teacher(
-    args: argparse.Namespace, recipe: Recipe, setting: Setting, begun: runs.Record | None
-) -> None:
-    """Let a run that is resumed have its teacher, and refuse one where none can be."""
-    args.teacher = _as_begun(args, "teacher", begun, "no teacher")
-    if args.teacher is None:
-        if args.temperature is not None:
-            args.refuse("argument --temperature: needs --teacher FILE")
-        return
-    if not setting.takes_teacher:
-        args.refuse(f"argument --teacher: not allowed with {recipe.name}")
-    if not args.teacher.is_file():
-        args.refuse(f"argument --teacher: must be a packed model, got {args.teacher}")
-    args.teacher = args.teacher.resolve()
-
-
-def _as_begun(
+def as_begun(
     args: argparse.Namespace, name: str, begun: runs.Record | None, nothing: str
 ) -> Path | None:
     """Return the file that is given, which must be that with which a run began that is resumed."""

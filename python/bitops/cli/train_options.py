@@ -92,7 +92,7 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="learn, besides the labels, the scores of a trained network for the images as they "
         "are in the data: a packed model, whatever its preprocessing; by a loss of distillation "
-        "instead of the recipe's",
+        "instead of the recipe's, in every stage; not for ebp",
     )
     parser.add_argument(
         "--temperature",

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..layers import Packed
 
-__all__ = ["check_classes", "class_names", "image_shape", "notes_on_data", "resizing"]
+__all__ = [
+    "check_classes",
+    "class_names",
+    "image_shape",
+    "notes_on_data",
+    "preprocessing",
+    "resizing",
+]
 
 
 def notes_on_data(data: Dataset, resize: str | None) -> dict[str, str]:
@@ -67,6 +74,11 @@ def image_shape(packed: Packed) -> tuple[int, int, int] | None:
     if len(words) == 3 and all(word.isdecimal() and len(word) < 6 for word in words):
         shape = tuple(map(int, words))
     return (shape[0], shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
+
+
+def preprocessing(packed: Packed) -> str:
+    """Return the name of what makes the input of the model; "pixels" if it has no such note."""
+    return packed.notes.get("preprocessing", "pixels")
 
 
 def resizing(packed: Packed) -> str | None:

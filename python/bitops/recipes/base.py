@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..data.datasets import Dataset
+from ..files import notes
 from ..layers import Layer, Packed, Sequential
 from ..layers.model_files import is_model_file
 from ..training.callbacks import Callback
@@ -244,7 +245,7 @@ class Stage:
         history = fit(
             model,
             inputs(model, data, data.x_train),
-            **self.targets(job, model),
+            **self.targets_and_loss(job, model),
             epochs=plan.epochs,
             batch_size=plan.batch_size,
             schedule=plan.schedule or self.schedule(plan.lr),
@@ -257,7 +258,7 @@ class Stage:
         )
         return model, history
 
-    def targets(self, job: Job, model: Sequential) -> dict[str, Any]:
+    def targets_and_loss(self, job: Job, model: Sequential) -> dict[str, Any]:
         """Return the arguments of `fit` that say what is learned: y, validation and loss."""
         data, lessons, validation = job.data, job.lessons, validation_of(model, job.data)
         if lessons is None:
@@ -396,7 +397,7 @@ class Setting:
             return
         packed, preprocessing = Packed.load(job.start), self.preprocessing_of(job.plan)
         if not makes_inputs(preprocessing, packed):
-            own = packed.notes.get("preprocessing", "pixels")
+            own = notes.preprocessing(packed)
             raise ValueError(
                 f"[train] start must be a network of images prepared as {preprocessing!r}, "
                 f"got one of {own!r:.80}"

@@ -9,10 +9,18 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.datasets import Dataset
+from ..files import notes
 from ..layers import Packed, PackedBatchNorm
 from ..training.augment import ZCA, gcn, lcn
 
-__all__ = ["STEPS", "image_step", "makes_inputs", "preprocess", "takes_pictures"]
+__all__ = [
+    "STEPS",
+    "image_step",
+    "known_preprocessing",
+    "makes_inputs",
+    "preprocess",
+    "takes_pictures",
+]
 
 MOST_FEATURES = 1 << 14  # of an image to whiten; three matrices of their square take 6 GiB
 
@@ -108,6 +116,17 @@ def preprocess(data: Dataset, name: str) -> Dataset:
     return STEPS[name](data)
 
 
+def known_preprocessing(where: str, packed: Packed) -> str:
+    """Return the name of the step that makes the input of a packed model, which must be known."""
+    name = notes.preprocessing(packed)
+    if name not in STEPS:
+        raise ValueError(
+            f"[{where}] the note preprocessing of a model must be one of {', '.join(STEPS)}, "
+            f"got {name!r:.80}"
+        )
+    return name
+
+
 def takes_pictures(name: str) -> bool:
     """Tell whether a step looks at each image by itself, so that a model can be given any one."""
     return name in _IMAGE_STEPS
@@ -115,7 +134,7 @@ def takes_pictures(name: str) -> bool:
 
 def image_step(packed: Packed) -> Callable[[np.ndarray], np.ndarray]:
     """Return what makes the input of a packed model of uint8 pixels, as its notes name it."""
-    name = packed.notes.get("preprocessing", "pixels")
+    name = notes.preprocessing(packed)
 
     def refuse(x: np.ndarray) -> np.ndarray:
         raise ValueError(
@@ -131,7 +150,7 @@ def makes_inputs(name: str, packed: Packed) -> bool:
 
     That is what its notes name, or what a PackedBatchNorm at its beginning makes of that.
     """
-    own, layers = packed.notes.get("preprocessing", "pixels"), packed.flat_layers()
+    own, layers = notes.preprocessing(packed), packed.flat_layers()
     if not (layers and isinstance(layers[0], PackedBatchNorm)):
         return own == name
     if name not in _IMAGE_STEPS or own not in _IMAGE_STEPS:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from ..data.datasets import Dataset
-from ..files.notes import check_classes
+from ..files import notes
+from ..files.tensors import MALFORMED, open_tensors, write_tensors
 from ..files.text import printable
-from ..layers import Packed
+from ..layers import Packed, PackedSigmoid, PackedSoftmax
+from ..layers.inputs import is_finite
 from ..search.progress import progress
 from ..training.compare import scores_of
 from ..training.losses import CrossEntropy
 from .base import inputs
-from .preprocess import STEPS, preprocess
+from .preprocess import known_preprocessing, preprocess
 
 __all__ = ["Lessons", "check_teacher", "teach"]
 
-WIDEST = 12.0  # abs(log) of the largest and smallest factor of scores that is looked at
+FORMAT, VERSION = "bitops.lessons", 1
+FEW = 100  # validation images that alone do not tell how sure a teacher may be
+WIDEST = 12.0  # abs(log) of the factors of scores that are looked at, whose mean range is 1
+TINY = 1e-30  # by which a float32 of 1 and more can still be divided
+CHANCE = (
+    0.999  # of the entropy of classes that are equally likely: who leaves so much knows nothing
+)
 
 
 @dataclass(frozen=True)
@@ -43,27 +53,72 @@ class Lessons:
         """Return those of the first images, and of the first ones of validation."""
         return Lessons(self.train[:rows], self.validation[:checked])
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Write them to a file; another machine may compute other scores in their last bits."""
+        description = {"format": FORMAT, "version": VERSION}
+        write_tensors("teach", Path(path), description, asdict(self))
 
-def check_teacher(teacher: Packed, data: Dataset) -> None:
-    """Raise an error if a network cannot score the images of a data set."""
-    check_classes("teach", teacher, data)
-    name = teacher.notes.get("preprocessing", "pixels")
-    if name not in STEPS:
+    @classmethod
+    def load(cls, path: str | os.PathLike, data: Dataset) -> Lessons:
+        """Read those of a data set.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, holds something else, or the scores of other images.
+        """
+        shapes = {
+            "train": (len(data.y_train), data.classes),
+            "validation": (len(data.y_validation), data.classes),
+        }
+        try:
+            with open_tensors(path, FORMAT) as file:
+                version, tensors = file.description.get("version"), file.read()
+            if version != VERSION:
+                raise ValueError(f"version must be {VERSION}, got {version!r:.80}")
+            found = {name: (scores.shape, scores.dtype.name) for name, scores in tensors.items()}
+            if found != {name: (shape, "float32") for name, shape in shapes.items()}:
+                raise ValueError(f"scores must be float32 of shapes {shapes}, got {found}")
+        except MALFORMED as error:
+            raise ValueError(
+                f"[teach] {path} must hold the scores of a teacher for {printable(data.name)}: "
+                f"{str(error)[:300]}"
+            ) from error
+        return cls(**tensors)
+
+
+def check_teacher(teacher: Packed, data: Dataset, resize: str | None = None) -> None:
+    """Raise an error if a network cannot score the images of a data set.
+
+    `resize` is how pictures of one's own were brought to their size.
+    """
+    notes.check_classes("teach", teacher, data)
+    known_preprocessing("teach", teacher)
+    shape = data.images(data.x_train[:1]).shape[1:]
+    taken = notes.image_shape(teacher)
+    if taken is not None and taken != shape:
+        raise ValueError(f"[teach] the teacher must take images of {shape}, got one for {taken}")
+    resized = notes.resizing(teacher)
+    if resized is not None and resize is not None and resized != resize:
         raise ValueError(
-            f"[teach] the note preprocessing of the teacher must be one of {', '.join(STEPS)}, "
-            f"got {name!r:.80}"
+            f"[teach] the teacher must be one for pictures read with {resize!r}, got {resized!r}"
         )
-    images = np.zeros((1, *data.images(data.x_train[:1]).shape[1:]), np.float32)
-    if name == "pixels":
-        images = images.astype(np.uint8)
+    image = np.zeros((1, *shape), np.float32)
+    if notes.preprocessing(teacher) == "pixels":
+        image = image.astype(np.uint8)
     try:
-        scores = teacher.outputs(inputs(teacher, data, images))
+        scores = teacher.outputs(inputs(teacher, data, image))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"[teach] the teacher must be a network for {printable(data.name)}: {error}"
         ) from error
-    if not isinstance(scores, np.ndarray):
-        raise ValueError("[teach] the teacher must end in scores, got a network that ends in bits")
+    if not isinstance(scores, np.ndarray) or scores.shape != (1, data.classes):
+        ends = scores.shape[1:] if isinstance(scores, np.ndarray) else "bits"
+        raise ValueError(
+            f"[teach] the teacher must end in {data.classes} scores of an image, got {ends}"
+        )
 
 
 def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Lessons:
@@ -72,7 +127,8 @@ def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Le
     Parameters
     ----------
     teacher : Packed
-        Its note `preprocessing` names how it takes images, otherwise as pixels.
+        Its note `preprocessing` names how it takes images, otherwise as pixels. A softmax or a
+        sigmoid at its end is left out.
     data : Dataset
         With its images as uint8 pixels.
     prepared : Dataset, optional
@@ -86,38 +142,53 @@ def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Le
     Raises
     ------
     ValueError
-        If the teacher takes other images, or has other classes.
+        If the teacher takes other images, has other classes, or knows no more of the images than
+        chance does.
 
     Notes
     -----
     Of all factors of the scores, that with the smallest cross-entropy with the labels of the
-    validation images is taken, or without these with those of the training images: the inverse of
-    the temperature of Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
-    Scores of a training without cross-entropy, as by the squared hinge, are no logarithms of
-    probabilities before. The labels are smoothed by 1 / (n + 2), after Platt, 1999, so that a
-    teacher without an error gets a finite factor.
+    validation images is taken, or where these are fewer than 100 with the labels of all images: the
+    inverse of the temperature of Guo et al., "On calibration of modern neural networks", 2017,
+    section 4.2. Scores of a training without cross-entropy, as by the squared hinge, are no
+    logarithms of probabilities before. The labels are smoothed by 1 / (n + 2), after Platt, 1999,
+    so that a teacher without an error gets a finite factor.
     """
     check_teacher(teacher, data)
     if prepared is None:
-        prepared = preprocess(data, teacher.notes.get("preprocessing", "pixels"))
+        prepared = preprocess(data, notes.preprocessing(teacher))
+    if isinstance(teacher.layers[-1], PackedSoftmax | PackedSigmoid) and len(teacher.layers) > 1:
+        teacher = Packed(teacher.layers[:-1], input_shape=teacher.input_shape)
     parts = [inputs(teacher, prepared, x) for x in (prepared.x_train, prepared.x_validation)]
     with progress(sum(map(len, parts)), "images") as done:
-        train, validation = (scores_of(teacher, x, done) for x in parts)
-    seen = (validation, data.y_validation) if len(validation) else (train, data.y_train)
-    factor = _calibration(*seen)
+        train, validation = (scores_of(teacher, x, done).astype(np.float32) for x in parts)
+    if not (is_finite(train) and is_finite(validation)):
+        raise ValueError("[teach] the scores of the teacher must be finite, got NaN or infinity")
+    if len(validation) >= FEW:
+        factor = _calibration(validation, data.y_validation)
+    else:
+        everything = Lessons(train, validation).without_validation().train
+        factor = _calibration(everything, data.without_validation().y_train)
     return Lessons(train * factor, validation * factor)
 
 
 def _calibration(scores: np.ndarray, labels: np.ndarray) -> np.float32:
-    """Return the factor of scores with the smallest cross-entropy; that of zeros is 1."""
-    largest = np.abs(scores).max()
-    if not largest:
-        return np.float32(1)
-    scores = scores / largest
+    """Return the factor of scores with the smallest cross-entropy."""
+    from scipy.optimize import minimize_scalar  # a third of a second, for trainings with a teacher
+
+    ends = scores.max(axis=1).astype(np.float64), scores.min(axis=1).astype(np.float64)
+    spread = max(float(np.mean(ends[0] - ends[1])), TINY)
     loss = CrossEntropy(label_smoothing=1 / (len(labels) + 2))
     found = minimize_scalar(
-        lambda logarithm: loss(scores * np.float32(np.exp(logarithm)), labels)[0],
+        lambda logarithm: loss(scores * np.float32(math.exp(logarithm) / spread), labels)[0],
         bounds=(-WIDEST, WIDEST),
         method="bounded",
     )
-    return np.float32(np.exp(found.x)) / largest
+    classes = scores.shape[1]
+    if classes > 1 and found.fun > CHANCE * math.log(classes):
+        wrong = np.mean(scores.argmax(axis=1) != labels)
+        raise ValueError(
+            "[teach] the teacher must know the images better than chance, as one for other labels "
+            f"or of images prepared otherwise does not, got an error of {wrong:.2%}"
+        )
+    return np.float32(math.exp(found.x) / spread)

@@ -245,6 +245,9 @@ class CrossEntropy:
         return _cross_entropy("CrossEntropy", scores, smooth, sample_weight)
 
 
+_WARMEST = 1e15  # whose square is a float32, as are scores that are divided by its inverse
+
+
 @dataclass(frozen=True)
 class Distillation:
     """The loss of a student that learns the scores of a teacher, and labels if there are some.
@@ -252,7 +255,8 @@ class Distillation:
     Parameters
     ----------
     temperature : float
-        T: scores are divided by it, so that classes with small probabilities count for more.
+        T: scores are divided by it, so that classes with small probabilities count for more. In
+        1e-15..1e15.
     label_weight : float
         Weight a of the cross-entropy with labels, in [0, 1].
 
@@ -280,7 +284,12 @@ class Distillation:
     targets: ClassVar[str] = "teacher"
 
     def __post_init__(self):
-        check_rate("Distillation", "temperature", self.temperature)
+        temperature = check_rate("Distillation", "temperature", self.temperature)
+        if not 1 / _WARMEST <= temperature <= _WARMEST:
+            raise ValueError(
+                f"[Distillation] temperature must be in {1 / _WARMEST:g}..{_WARMEST:g}, "
+                f"got {temperature:g}"
+            )
         _check_share("Distillation", "label_weight", self.label_weight)
 
     def __call__(self, scores, targets, sample_weight=None) -> tuple[float, np.ndarray]:
