@@ -99,7 +99,7 @@ def add_more_numbers(parser: argparse.ArgumentParser) -> None:
         type=positive(float),
         metavar="T",
         help="that divides scores of teacher and network, so that unlikely classes count for more "
-        "(4)",
+        "(1)",
     )
 
 

@@ -30,7 +30,7 @@ class Plan:
     flip: bool = False  # mirror half of the training images
     shift: int = 0  # pixels that training images move at most, along each axis
     crop: int = 0  # height and width of windows that most steps see instead of whole images
-    temperature: float = 4.0  # that divides the scores of a teacher and of the network
+    temperature: float = 1.0  # that divides the scores of a teacher and of the network
 
     def within(self, rows: int) -> Plan:
         """Return the numbers that a training on so many images has."""
