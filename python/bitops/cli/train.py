@@ -17,7 +17,9 @@ from .train_teacher import choose_teacher, read_teacher, take_lessons
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
+    from ..layers import Packed
     from ..recipes import Job, Plan, Recipe, Setting
+    from ..recipes.base import Files
     from ..recipes.training import Trained
 
 __all__ = ["add_parser", "run"]
@@ -52,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     from ..data.datasets import load_dataset
     from ..recipes import Job, find
     from ..recipes.base import Files
-    from ..recipes.preprocess import preprocess
     from ..recipes.training import train
     from . import results
 
@@ -79,29 +80,14 @@ def run(args: argparse.Namespace) -> int:
     setting.check_start(Job(data, plan, args.seed, start=args.start, files=files))
     teacher = read_teacher(args, data)
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
-    # as eval and report do it: by the images to train on, without those of validation
-    prepared = preprocess(data, setting.preprocessing_of(plan))
-    lessons = take_lessons(args, teacher, data, prepared, setting.preprocessing_of(plan))
-    if args.all_images:
-        prepared = prepared.without_validation()
-    job = Job(
-        prepared,
-        plan.within(len(prepared.y_train)),
-        args.seed,
-        start=args.start,
-        lessons=lessons,
-        files=files,
-        verbose=0 if args.quiet else 1,
-        say=lambda line: print(line, flush=True),
-    )
-    job = replace(job, plan=replace(job.plan, epochs=choose_epochs(args, setting, job)))
+    job = make_job(args, setting, plan, data, teacher, files)
     print(f"settings {describe_settings(args, job.plan)}", flush=True)
     record = describe_run(args, recipe, setting, job)
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
         if begun is not None:
             record = record.after(begun)
-        job = replace(job, callbacks=(results.Begin(args.folder, record, lessons),))
+        job = replace(job, callbacks=(results.Begin(args.folder, record, job.lessons),))
     try:
         trained = train(setting, job)
     except KeyboardInterrupt:
@@ -127,6 +113,37 @@ def find_setting(args: argparse.Namespace, recipe: Recipe, kind: str, data: Data
     if args.resize is None and is_pictures:
         args.resize = "crop"
     return replace(recipe.setting(recipe.own_kind(data)), published="")
+
+
+def make_job(
+    args: argparse.Namespace,
+    setting: Setting,
+    plan: Plan,
+    data: Dataset,
+    teacher: Packed | None,
+    files: Files,
+) -> Job:
+    """Prepare the images, hear what the teacher says of them, and choose the epochs."""
+    from ..recipes import Job
+    from ..recipes.preprocess import preprocess
+
+    preprocessing = setting.preprocessing_of(plan)
+    # as eval and report do it: by the images to train on, without those of validation
+    prepared = preprocess(data, preprocessing)
+    lessons = take_lessons(args, teacher, data, prepared, preprocessing)
+    if args.all_images:
+        prepared = prepared.without_validation()
+    job = Job(
+        prepared,
+        plan.within(len(prepared.y_train)),
+        args.seed,
+        start=args.start,
+        lessons=lessons,
+        files=files,
+        verbose=0 if args.quiet else 1,
+        say=lambda line: print(line, flush=True),
+    )
+    return replace(job, plan=replace(job.plan, epochs=choose_epochs(args, setting, job)))
 
 
 def describe_settings(args: argparse.Namespace, plan: Plan) -> str:
