@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 
 from bitops.training.losses import (
     CrossEntropy,
@@ -215,6 +216,8 @@ def test_bad_weights(weight, message):
         (lambda: CrossEntropy(1.0), r"\[CrossEntropy\] label_smoothing must be in \[0, 1\)"),
         (lambda: CrossEntropy(-0.1), r"\[CrossEntropy\] label_smoothing must be in \[0, 1\)"),
         (lambda: Distillation(0), r"\[Distillation\] temperature must be positive"),
+        (lambda: Distillation(9e-4), r"\[Distillation\] temperature must be in 0.001..1000, got 0"),
+        (lambda: Distillation(1001), r"\[Distillation\] temperature must be in 0.001..1000, got 1"),
         (lambda: Distillation(1, 1.5), r"\[Distillation\] label_weight must be in \[0, 1\]"),
         (lambda: Huber(-1), r"\[Huber\] delta must be positive"),
     ],
@@ -246,3 +249,18 @@ def test_bad_input(function, scores, labels, error, message):
 def test_bad_labels_of_targets():
     with pytest.raises(ValueError, match=r"^\[signed_one_hot\] labels must be in 0\.\.2, got 7"):
         signed_one_hot([0, 7], 3)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.1, 1.0, 30.0, 1e3])
+def test_distillation_at_all_temperatures(rng, temperature):
+    """Against float64, whose small differences are exact enough."""
+    teacher, scores = (rng.normal(0, 3, (50, 10)).astype(np.float32) for _ in range(2))
+    value, grad = Distillation(temperature)(scores, teacher)
+    p, q = (
+        scipy.special.log_softmax(a.astype(np.float64) / temperature, axis=1)
+        for a in (teacher, scores)
+    )
+    expected = temperature**2 * (np.exp(p) * (p - q)).sum(axis=1).mean()
+    assert value == pytest.approx(expected, rel=0.01)
+    slope = temperature * (np.exp(q) - np.exp(p)) / len(scores)
+    assert np.abs(grad - slope).max() < 1e-3 * np.abs(slope).max()

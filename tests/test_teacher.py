@@ -1,5 +1,6 @@
 """Trainings of recipes with a teacher: what it is taken to say, and what is learned from it."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -34,11 +35,11 @@ from commands import failure, usage_error, write_digits
 PARTS = ("train", "validation", "test")
 
 
-def float_teacher(data, preprocessing="standard", *, scale=1.0):
+def float_teacher(data, preprocessing="standard", *, scale=1.0, epochs=5):
     """Train a small float network."""
     x = preprocess(data, preprocessing).x_train
     model = Sequential(Dense(64, 10, seed=0))
-    model.fit(x, data.y_train, epochs=5, loss="cross_entropy", schedule=0.01, verbose=0)
+    model.fit(x, data.y_train, epochs=epochs, loss="cross_entropy", schedule=0.01, verbose=0)
     for parameter in model.parameters():
         parameter.assign(parameter.value * np.float32(scale))
     packed = model.freeze()
@@ -104,18 +105,6 @@ def test_few_validation_images_do_not_set_the_scale_alone(data, teacher, count):
     best = cross_entropy(scores, labels)[0]
     for factor in (0.5, 2.0):  # farther, as the labels are taken to be a little uncertain
         assert cross_entropy(scores * np.float32(factor), labels)[0] > best
-
-
-def test_a_few_scores_that_are_far_off_do_not_set_the_scale(data, teacher):
-    """One image out of a thousand has scores 10,000 times as large."""
-    x = data.x_train.copy()
-    lessons = teach(teacher, data)
-    prepared = preprocess(data, "standard")
-    x = prepared.x_train.copy()
-    x[7] *= 1e4
-    other = teach(teacher, data, replace(prepared, x_train=x))
-    assert_allclose(other.validation, lessons.validation, rtol=1e-3)
-    assert np.abs(other.train[7]).max() > 1e3 * np.abs(lessons.train[7]).max()
 
 
 @pytest.mark.parametrize("last", [Softmax, Sigmoid])
@@ -310,17 +299,17 @@ def test_command(files, data, teacher, capsys):
 
 @pytest.mark.filterwarnings("ignore:.*resume goes on to epoch 3")
 def test_a_run_goes_on_without_its_teacher(files, tmp_path, capsys):
-    """Its scores are kept, to the bit, whatever another machine would compute."""
+    """Its scores are kept, whatever the file or another machine would say by now."""
     path, call, option = files
     assert cli.main([*call, *option]) == 0
     run = tmp_path / "run"
-    longer = [*call, "--resume", "--epochs", "3"]
     shutil.copytree(run, tmp_path / "copy")
-    straight = [*call[:-1], str(tmp_path / "copy"), "--resume", "--epochs", "3"]
-    assert cli.main(straight) == 0
-    path.unlink()
-    capsys.readouterr()
+    longer = [*call, "--resume", "--epochs", "3"]
     assert cli.main(longer) == 0
+    path.unlink()
+    copy = [*longer, "--run", str(tmp_path / "copy")]  # the last one counts
+    capsys.readouterr()
+    assert cli.main(copy) == 0
     assert f"teacher  {path}: training error" in capsys.readouterr().out
     models = [(folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "copy")]
     assert models[0] == models[1]
@@ -329,23 +318,81 @@ def test_a_run_goes_on_without_its_teacher(files, tmp_path, capsys):
     assert words.endswith(f"argument --teacher: must be a packed model, got {path}")
 
 
-def test_the_teacher_is_not_replaced(files, tmp_path, capsys):
+def test_scores_that_are_kept_must_be_those_of_the_images(files, tmp_path, capsys):
+    _, call, option = files
+    assert cli.main([*call, *option]) == 0
+    capsys.readouterr()
+    resume = [*call, "--resume"]
+    words = failure(capsys, *resume, "--all-images")
+    assert (
+        "must hold the scores of a teacher" in words and "another choice of --all-images" in words
+    )
+    path = tmp_path / "run" / "lessons.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    words = failure(capsys, *resume)
+    assert "must hold the scores of a teacher" in words and "may be deleted" in words
+    path.unlink()
+    assert cli.main(resume) == 0
+    assert path.exists()
+
+
+def test_without_a_checkpoint_the_teacher_is_asked_again(files, tmp_path, data, capsys):
+    """The run ended before it wrote one; its teacher has learned since."""
+    path, call, option = files
+    assert cli.main([*call, *option]) == 0
+    run = tmp_path / "run"
+    kept = (run / "lessons.safetensors").read_bytes()
+    for name in ("checkpoint.safetensors", "model.safetensors", "log.csv"):
+        (run / name).unlink()
+    save(float_teacher(data, epochs=6), path)
+    assert cli.main([*call, "--resume"]) == 0
+    assert (run / "lessons.safetensors").read_bytes() != kept
+
+
+def test_scores_that_cannot_be_written_refuse_the_training(files, tmp_path, capsys, monkeypatch):
+    _, call, option = files
+    assert cli.main([*call, *option]) == 0
+    kept = (tmp_path / "run" / "lessons.safetensors").read_bytes()
+    monkeypatch.setattr(Lessons, "save", raise_full_disk)
+    assert "No space" in failure(capsys, *call, "--resume")
+    assert (tmp_path / "run" / "lessons.safetensors").read_bytes() == kept
+
+
+def raise_full_disk(self, path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_networks_that_are_read_are_not_replaced(files, tmp_path, capsys):
     _, call, option = files
     assert cli.main([*call, *option]) == 0
     run = tmp_path / "run"
     model = run / "model.safetensors"
     before = model.read_bytes()
+    numbered = tmp_path / "net.1.safetensors"
+    shutil.copy(model, numbered)
     capsys.readouterr()
-    own = ["--overwrite", "--teacher", str(model)]
-    files = ["--save", str(model)], ["--checkpoint", str(model)], ["--run", str(run)]
-    for where in files:
-        words = usage_error(capsys, *call[:-2], *where, *own)
-        assert words.endswith(f"argument --teacher: must not be replaced, got {model}")
+    base = [*call[:-2], "--overwrite"]
+    stages = ["train", "ternary", *base[2:], "--checkpoint", str(tmp_path / "net.safetensors")]
+    cases = [
+        ([*base, "--save", str(model)], model),
+        ([*base, "--checkpoint", str(model)], model),
+        ([*base, "--run", str(run)], model),
+        (stages, numbered),
+    ]
+    for argv, path in cases:
+        for option in ("teacher", "start"):
+            words = usage_error(capsys, *argv, f"--{option}", str(path))
+            assert words.endswith(f"argument --{option}: must not be replaced, got {path}")
     assert model.read_bytes() == before
-    # a training without a teacher that takes the folder leaves no scores behind
-    assert (run / "lessons.safetensors").exists()
+
+
+def test_a_run_that_takes_the_place_of_a_taught_one_keeps_no_scores(files, tmp_path):
+    _, call, option = files
+    assert cli.main([*call, *option]) == 0
+    path = tmp_path / "run" / "lessons.safetensors"
+    assert path.exists()
     assert cli.main([*call, "--overwrite"]) == 0
-    assert not (run / "lessons.safetensors").exists()
+    assert not path.exists()
 
 
 def test_a_file_that_names_no_preprocessing_is_warned_of(files, capsys):
@@ -373,6 +420,7 @@ def test_hours_are_measured_with_the_teacher(data, teacher, monkeypatch):
     setting = find("float").setting("mnist")
     job = Job(preprocess(data, setting.preprocessing), setting.resolve(epochs=1, width=16))
     assert epoch_seconds(setting, replace(job, lessons=teach(teacher, data))) > 0
+    assert len(seen) >= 1
     for rows, checked, lessons in seen:
         assert (len(lessons.train), len(lessons.validation)) == (rows, checked) and checked
 
@@ -408,9 +456,9 @@ def test_refused_commands(files, tmp_path, capsys):
     words = usage_error(capsys, *call, "--teacher", "nowhere")
     assert words.endswith("argument --teacher: must be a packed model, got nowhere")
     assert "above 0" in usage_error(capsys, *call, *option, "--temperature", "0")
-    for extreme in ("1e-40", "1e20"):
+    for extreme in ("1e-40", "1e8"):
         words = failure(capsys, *call, *option, "--temperature", extreme)
-        assert "[Distillation] temperature must be in 1e-15..1e+15, got" in words
+        assert "[Distillation] temperature must be in 0.001..1000, got" in words
     ebp = ["train", "ebp", *call[2:], *option]
     assert usage_error(capsys, *ebp).endswith("argument --teacher: not allowed with ebp")
     save(Sequential(Dense(64, 3)).freeze(), path)

@@ -125,9 +125,10 @@ def print_results(packed: Packed, file_bytes: int, data: Dataset, labels: np.nda
     `labels` are its classes of the test images.
     """
     from ..layers import PackedConv2D, PackedDense
+    from ..training.compare import error_of
 
     total = len(data.y_test)
-    error = (labels != data.y_test).mean()
+    error = error_of(labels, data.y_test)
     products = [i for i in packed.layers if isinstance(i, PackedDense | PackedConv2D)]
     float_bytes = 4 * sum(layer.weight.size for layer in products)
     print(

@@ -11,20 +11,23 @@ import sys
 import tempfile
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import io
 from ..data.datasets import Dataset
 from ..files.text import printable
+from ..files.writing import try_file
 from ..layers import Packed, Sequential
 from ..recipes.plan import Plan
-from ..recipes.teacher import Lessons
 from ..training.callbacks import Callback
 from ..training.compare import compare
 from ..training.run import Run
 from . import runs
+
+if TYPE_CHECKING:
+    from ..recipes.teacher import Lessons
 
 __all__ = [
     "Begin",
@@ -52,10 +55,15 @@ class Begin(Callback):
     def __init__(self, folder: Path, record: runs.Record, lessons: Lessons | None):
         self._folder, self._record, self._lessons = folder, record, lessons
 
+    def check(self, run: Run) -> None:
+        if self._lessons is not None:
+            try_file("train", self._folder / runs.LESSONS)
+
     def on_start(self, run: Run) -> None:
         path = self._folder / runs.LESSONS
-        path.unlink(missing_ok=True)
-        if self._lessons is not None:
+        if self._lessons is None:
+            path.unlink(missing_ok=True)  # those of a run that this one replaces
+        else:
             self._lessons.save(path)
         runs.write_record(self._folder, self._record)
 

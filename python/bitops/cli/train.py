@@ -13,13 +13,14 @@ from ..files.text import printable
 from . import runs
 from .train_files import choose_start, read_begun, refuse_files, use_folder
 from .train_options import add_options
-from .train_teacher import choose_teacher, read_teacher, take_lessons
+from .train_teacher import choose_teacher, keeps_lessons, read_teacher, take_lessons
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..layers import Packed
     from ..recipes import Job, Plan, Recipe, Setting
     from ..recipes.base import Files
+    from ..recipes.teacher import Lessons
     from ..recipes.training import Trained
 
 __all__ = ["add_parser", "run"]
@@ -71,14 +72,15 @@ def run(args: argparse.Namespace) -> int:
     files = Files(args.checkpoint, args.log, args.resume, args.overwrite)
     begun = read_begun(args)
     choose_start(args, recipe, setting, files, begun)
-    choose_teacher(args, recipe, setting, begun)
+    choose_teacher(args, recipe, setting, files, begun)
     refuse_files(args, files, len(setting.stages))
     plan = setting.resolve(args.quick, **results.plan_options(args))
     for name, why in setting.refused(plan, data.image_shape).items():
         option = name.replace("_", "-")
         args.refuse(f"argument --{option}: not allowed with {recipe.name}: {why}")
     setting.check_start(Job(data, plan, args.seed, start=args.start, files=files))
-    teacher = read_teacher(args, data)
+    is_kept = keeps_lessons(args, files, len(setting.stages))
+    teacher = read_teacher(args, data, is_kept=is_kept)
     print_head(recipe, setting, data.without_validation() if args.all_images else data, plan)
     job = make_job(args, setting, plan, data, teacher, files)
     print(f"settings {describe_settings(args, job.plan)}", flush=True)
@@ -120,7 +122,7 @@ def make_job(
     setting: Setting,
     plan: Plan,
     data: Dataset,
-    teacher: Packed | None,
+    teacher: Packed | Lessons | None,
     files: Files,
 ) -> Job:
     """Prepare the images, hear what the teacher says of them, and choose the epochs."""
@@ -242,6 +244,7 @@ def finish(
 ) -> int:
     """Test the trained and the packed network; exit code 1 if they differ."""
     from ..recipes.base import describe, inputs
+    from ..training.compare import error_of
     from . import results
 
     model, best = trained.model, trained.best
@@ -256,7 +259,7 @@ def finish(
     labels = results.check_packed("train", model, packed, x)
     if labels is None:
         return 1
-    error = float((labels != y).mean())
+    error = error_of(labels, y)
     source = setting.report(
         job.plan,
         started=args.start is not None,

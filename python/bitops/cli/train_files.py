@@ -68,7 +68,7 @@ def as_begun(
 
 def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
     """Refuse files that would replace each other, or another training."""
-    written = [files.of_stage(number, stages) for number in range(1, stages + 1)]
+    written = files.of_stages(stages)
     given = [("--save", args.save)]
     given += [("--checkpoint", stage.checkpoint) for stage in written]
     given += [("--log", stage.log) for stage in written]
@@ -81,6 +81,11 @@ def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:
         if path.resolve() in taken:
             args.refuse(f"argument {option}: must be a file of its own, got {path}")
         taken.add(path.resolve())
+    taken |= {args.save.resolve()} if args.save is not None else set()
+    for option in ("start", "teacher"):
+        path = getattr(args, option)
+        if path is not None and path.resolve() in taken:
+            args.refuse(f"argument --{option}: must not be replaced, got {path}")
     if files.overwrite or any(stage.goes_on for stage in written):
         return
     # files of other trainings: this one has no checkpoint to go on from, or is not to

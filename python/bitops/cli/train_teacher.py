@@ -16,46 +16,63 @@ if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..layers import Packed
     from ..recipes import Recipe, Setting
+    from ..recipes.base import Files
     from ..recipes.teacher import Lessons
 
-__all__ = ["choose_teacher", "read_teacher", "take_lessons"]
+__all__ = ["choose_teacher", "keeps_lessons", "read_teacher", "take_lessons"]
 
 
 def choose_teacher(
-    args: argparse.Namespace, recipe: Recipe, setting: Setting, begun: runs.Record | None
+    args: argparse.Namespace,
+    recipe: Recipe,
+    setting: Setting,
+    files: Files,
+    begun: runs.Record | None,
 ) -> None:
-    """Let a run that is resumed have its teacher, and refuse one where none can be.
-
-    `args.lessons` becomes the file that holds what the teacher has said before; then the teacher
-    is not asked again.
-    """
+    """Let a run that is resumed have its teacher, and refuse one where none can be."""
     from ..training.losses import Distillation
 
-    args.teacher, args.lessons = as_begun(args, "teacher", begun, "no teacher"), None
+    args.teacher = as_begun(args, "teacher", begun, "no teacher")
     if args.teacher is None:
         if args.temperature is not None:
             args.refuse("argument --temperature: needs --teacher FILE")
         return
     if args.temperature is not None:
-        Distillation(args.temperature)
+        Distillation(args.temperature)  # which refuses some
     if not setting.takes_teacher:
         args.refuse(f"argument --teacher: not allowed with {recipe.name}")
-    if begun is not None and (args.folder / runs.LESSONS).is_file():
-        args.lessons = args.folder / runs.LESSONS
-    elif not args.teacher.is_file():
+    if not (keeps_lessons(args, files, len(setting.stages)) or args.teacher.is_file()):
         args.refuse(f"argument --teacher: must be a packed model, got {args.teacher}")
     args.teacher = args.teacher.resolve()
-    if args.teacher in {path and path.resolve() for path in (args.save, args.checkpoint)}:
-        args.refuse(f"argument --teacher: must not be replaced, got {args.teacher}")
 
 
-def read_teacher(args: argparse.Namespace, data: Dataset) -> Packed | None:
-    """Return the network that is to score the images, if one is, which must be one for them."""
-    if args.teacher is None or args.lessons is not None:
+def keeps_lessons(args: argparse.Namespace, files: Files, stages: int) -> bool:
+    """Tell whether a run goes on with what its teacher has said before.
+
+    Without a checkpoint the teacher is asked again: data or teacher may be others by now.
+    """
+    goes_on = any(stage.goes_on for stage in files.of_stages(stages))
+    return goes_on and args.folder is not None and (args.folder / runs.LESSONS).is_file()
+
+
+def read_teacher(
+    args: argparse.Namespace, data: Dataset, *, is_kept: bool
+) -> Packed | Lessons | None:
+    """Return the network that is to score the images, or what it has said of them before."""
+    if args.teacher is None:
         return None
-    from ..recipes.teacher import check_teacher
+    from ..recipes.teacher import Lessons, check_teacher
     from . import results
 
+    if is_kept:
+        taught = data.without_validation() if args.all_images else data
+        try:
+            return Lessons.load(args.folder / runs.LESSONS, taught)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; of a run with another choice of --all-images it does not, and a damaged "
+                f"file may be deleted, so that the teacher is asked again"
+            ) from None
     teacher = io.load(args.teacher)
     check_teacher(teacher, data, args.resize)
     results.warn_of_pixels("train", teacher, "`bitops import --preprocessing`")
@@ -64,7 +81,7 @@ def read_teacher(args: argparse.Namespace, data: Dataset) -> Packed | None:
 
 def take_lessons(
     args: argparse.Namespace,
-    teacher: Packed | None,
+    teacher: Packed | Lessons | None,
     data: Dataset,
     prepared: Dataset,
     preprocessing: str,
@@ -73,13 +90,13 @@ def take_lessons(
 
     `prepared` is the data as `preprocessing` makes it for the network that learns.
     """
-    if args.teacher is None:
+    if teacher is None:
         return None
     from ..recipes.teacher import Lessons, teach
+    from ..training.compare import error_of
 
-    if teacher is None:
-        data = data.without_validation() if args.all_images else data
-        lessons = Lessons.load(args.lessons, data)
+    if isinstance(teacher, Lessons):
+        lessons, data = teacher, data.without_validation() if args.all_images else data
     else:
         is_alike = notes.preprocessing(teacher) == preprocessing
         lessons = teach(teacher, data, prepared if is_alike else None)
@@ -87,7 +104,7 @@ def take_lessons(
     if len(data.y_validation):
         told.append((lessons.validation, data.y_validation, "validation"))
     errors = ", ".join(
-        f"{kind} error {(scores.argmax(axis=1) != labels).mean():.2%}"
+        f"{kind} error {error_of(scores.argmax(axis=1), labels):.2%}"
         for scores, labels, kind in told
     )
     print(f"teacher  {printable(args.teacher, encoding=sys.stdout.encoding)}: {errors}", flush=True)

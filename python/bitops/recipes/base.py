@@ -78,6 +78,10 @@ class Files:
             return False
         return len(read_log(self.log)) < 2
 
+    def of_stages(self, stages: int) -> list[Files]:
+        """Return the files of each stage."""
+        return [self.of_stage(number, stages) for number in range(1, stages + 1)]
+
     def of_stage(self, number: int, stages: int) -> Files:
         """Return the files of one stage, numbered if there are several."""
         if stages == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..files.text import printable
 from ..layers import Packed, PackedSigmoid, PackedSoftmax
 from ..layers.inputs import is_finite
 from ..search.progress import progress
-from ..training.compare import scores_of
+from ..training.compare import error_of, scores_of
 from ..training.losses import CrossEntropy
 from .base import inputs
 from .preprocess import known_preprocessing, preprocess
@@ -27,9 +27,8 @@ FORMAT, VERSION = "bitops.lessons", 1
 FEW = 100  # validation images that alone do not tell how sure a teacher may be
 WIDEST = 12.0  # abs(log) of the factors of scores that are looked at, whose mean range is 1
 TINY = 1e-30  # by which a float32 of 1 and more can still be divided
-CHANCE = (
-    0.999  # of the entropy of classes that are equally likely: who leaves so much knows nothing
-)
+# The share of the entropy of equally likely classes that a teacher leaves who knows nothing.
+CHANCE = 0.999
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Lessons:
     def save(self, path: str | os.PathLike) -> None:
         """Write them to a file; another machine may compute other scores in their last bits."""
         description = {"format": FORMAT, "version": VERSION}
-        write_tensors("teach", Path(path), description, asdict(self))
+        write_tensors("teach", Path(path), description, vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike, data: Dataset) -> Lessons:
@@ -67,7 +66,7 @@ class Lessons:
         OSError
             If the file cannot be read.
         ValueError
-            If it is damaged, holds something else, or the scores of other images.
+            If it is damaged, holds something else, or other numbers of scores.
         """
         shapes = {
             "train": (len(data.y_train), data.classes),
@@ -156,7 +155,8 @@ def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Le
     """
     check_teacher(teacher, data)
     if prepared is None:
-        prepared = preprocess(data, notes.preprocessing(teacher))
+        few = replace(data, x_test=data.x_test[:1], y_test=data.y_test[:1])  # none are scored
+        prepared = preprocess(few, notes.preprocessing(teacher))
     if isinstance(teacher.layers[-1], PackedSoftmax | PackedSigmoid) and len(teacher.layers) > 1:
         teacher = Packed(teacher.layers[:-1], input_shape=teacher.input_shape)
     parts = [inputs(teacher, prepared, x) for x in (prepared.x_train, prepared.x_validation)]
@@ -164,16 +164,22 @@ def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Le
         train, validation = (scores_of(teacher, x, done).astype(np.float32) for x in parts)
     if not (is_finite(train) and is_finite(validation)):
         raise ValueError("[teach] the scores of the teacher must be finite, got NaN or infinity")
-    if len(validation) >= FEW:
-        factor = _calibration(validation, data.y_validation)
-    else:
-        everything = Lessons(train, validation).without_validation().train
-        factor = _calibration(everything, data.without_validation().y_train)
+    scores, labels = validation, data.y_validation
+    if len(labels) < FEW:
+        scores = Lessons(train, validation).without_validation().train
+        labels = data.without_validation().y_train
+    factor, entropy = _calibration(scores, labels)
+    if data.classes > 1 and entropy > CHANCE * math.log(data.classes):
+        raise ValueError(
+            "[teach] the teacher must know the images better than chance, as one for other labels "
+            "or of images prepared otherwise does not, got an error of "
+            f"{error_of(scores.argmax(axis=1), labels):.2%}"
+        )
     return Lessons(train * factor, validation * factor)
 
 
-def _calibration(scores: np.ndarray, labels: np.ndarray) -> np.float32:
-    """Return the factor of scores with the smallest cross-entropy."""
+def _calibration(scores: np.ndarray, labels: np.ndarray) -> tuple[np.float32, float]:
+    """Return the factor of scores with the smallest cross-entropy, and that."""
     from scipy.optimize import minimize_scalar  # a third of a second, for trainings with a teacher
 
     ends = scores.max(axis=1).astype(np.float64), scores.min(axis=1).astype(np.float64)
@@ -184,11 +190,4 @@ def _calibration(scores: np.ndarray, labels: np.ndarray) -> np.float32:
         bounds=(-WIDEST, WIDEST),
         method="bounded",
     )
-    classes = scores.shape[1]
-    if classes > 1 and found.fun > CHANCE * math.log(classes):
-        wrong = np.mean(scores.argmax(axis=1) != labels)
-        raise ValueError(
-            "[teach] the teacher must know the images better than chance, as one for other labels "
-            f"or of images prepared otherwise does not, got an error of {wrong:.2%}"
-        )
-    return np.float32(math.exp(found.x) / spread)
+    return np.float32(math.exp(found.x) / spread), float(found.fun)

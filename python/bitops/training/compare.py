@@ -12,7 +12,7 @@ from ..search.progress import progress
 if TYPE_CHECKING:
     from ..layers import Packed, Sequential
 
-__all__ = ["Comparison", "compare", "scores_of"]
+__all__ = ["Comparison", "compare", "error_of", "scores_of"]
 
 ROWS = 1000  # of one call, between which a progress bar moves
 
@@ -54,3 +54,8 @@ def compare(model: Sequential, packed: Packed, x: np.ndarray) -> Comparison:
     # As bytes, so that zeros of different sign differ, and equal NaNs do not.
     same = (trained.view(np.uint8) == frozen.view(np.uint8)).all(axis=1)
     return Comparison(int(np.count_nonzero(~same)), labels)
+
+
+def error_of(labels: np.ndarray, y: np.ndarray) -> float:
+    """Return the share of labels, of at least one row, that differ from those in `y`."""
+    return float((labels != y).mean())

@@ -245,7 +245,8 @@ class CrossEntropy:
         return _cross_entropy("CrossEntropy", scores, smooth, sample_weight)
 
 
-_WARMEST = 1e15  # whose square is a float32, as are scores that are divided by its inverse
+# Of T^2 (log p - log q), float32 keeps four digits at this temperature, and none at its square.
+_WARMEST = 1e3
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class Distillation:
     ----------
     temperature : float
         T: scores are divided by it, so that classes with small probabilities count for more. In
-        1e-15..1e15.
+        0.001..1000.
     label_weight : float
         Weight a of the cross-entropy with labels, in [0, 1].
 
