@@ -502,6 +502,37 @@ def test_small_numbers_that_are_not_tiny_stay():
     assert single.value == 2.0**-100
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_tiny_weights_are_those_beside_which_others_are_large(scale):
+    """A weight of a billionth of the largest one counts for nothing, whatever their unit."""
+    share = 2.0**-30
+    start = F(scale) * F([4, -1e-3, 4 * share, 3.9 * share, -1e-20, 0])
+    small, large = Parameter(start), Parameter(np.tile(start, 6000))
+    optimizer = SGD([small, large], lr=0, momentum=0)
+    steps_until(optimizer, 15)
+    np.testing.assert_array_equal(small.value, start)
+    least = F(scale) * F(4 * share)
+    steps_until(optimizer, 16)
+    np.testing.assert_array_equal(small.value, [*start[:3], least, -least, 0])
+    np.testing.assert_array_equal(large.value[:6], start)
+    steps_until(optimizer, 256)
+    np.testing.assert_array_equal(large.value, np.tile(small.value, 6000))
+
+
+def test_scales_of_features_that_are_not_needed_do_not_vanish():
+    """L2 alone acts on them, by steps of Adam whose mean square is far below eps."""
+    gamma = Parameter(F([1, 1e-3, -1e-3, 0.5]))
+    optimizer = Adam([gamma], lr=5e-3, l2=5e-7)
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        gamma.grad[...] = [0.1 * rng.standard_normal(), 0, 0, 0.1 * rng.standard_normal()]
+        optimizer.step()
+        if optimizer.steps > 500:
+            assert np.abs(gamma.value[1:3]).max() < 1e-6
+    before = np.abs(gamma.value)
+    assert before.min() > 1e-14 * before.max()
+
+
 def test_latent_weights_keep_their_signs_however_small_they_are():
     layer = QuantizedDense(3, 2, DoReFaWeight(1), seed=0)
     layer.weight.assign([[0.5, -1e-32, 0.25], [-1e-40, 1e-40, 1]])

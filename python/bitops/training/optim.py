@@ -13,9 +13,9 @@ from ..layers.parameter import SHORT_MOST, GradientProduct, Parameter
 from ..ops.array import BitArray
 from ..ops.checks import check_integer, check_number, check_rate
 from ..ops.memory import CACHE_LINE, aligned_empty, word_count
-from ..ops.tiny import drop_tiny, lift_tiny
 from ..ops.warn import warn_caller
 from ..quantizers import ap2
+from .tiny import keep_normal
 
 __all__ = ["SGD", "AdaMax", "Adam", "Bop", "Optimizer", "ShiftAdaMax"]
 
@@ -27,9 +27,6 @@ _BLOCK = 32768
 # at equal places of a page, and caches that look up a line by part of its address confuse them:
 # with 16.8 million weights a step of Adam took 49 ms without this, and 14 ms with it.
 _STAGGER = 1280
-
-# Weights times rates, and thousandths of squares of gradients, stay normal numbers.
-_TINY_STEPS, _TINY_WEIGHT, _TINY_MOMENT = 256, 2.0**-100, 2.0**-116
 
 _MOMENT_TYPES = {32: np.float32, 16: np.uint16}  # by bits
 
@@ -55,8 +52,10 @@ class Optimizer:
     Notes
     -----
     After its update an array is clipped to [-clip_value, clip_value].
-    Every 256 steps, moments that are closer to 0 than 2^-116 become 0, and weights that are closer
-    than 2^-100, but not binary, +-2^-100: processors take a hundred times as long for smaller ones.
+    Every 256 steps, and of small arrays every 16, moments that are closer to 0 than 2^-116 become
+    0, and weights, but not binary ones, that are closer to it than 2^-30 of the largest of their
+    array, or than 2^-100, take that magnitude: processors take a hundred times as long for numbers
+    below 2^-126, as which products of small ones end.
 
     References
     ----------
@@ -130,11 +129,7 @@ class Optimizer:
         for parameter, decays, moments in items:
             if not parameter.trainable:
                 continue
-            if self.steps % _TINY_STEPS == 0:
-                for m in moments:
-                    drop_tiny(m, _TINY_MOMENT)
-                if not parameter.binary:
-                    lift_tiny(parameter.writable(), _TINY_WEIGHT)
+            keep_normal(self.steps, parameter, moments)
             if decays and self.l2:
                 parameter.grad += np.float32(self.l2) * parameter.value
             keep = 1 - self.lr * parameter.lr_scale * self.weight_decay if decays else 1.0
