@@ -529,8 +529,8 @@ def test_scales_of_features_that_are_not_needed_do_not_vanish():
         optimizer.step()
         if optimizer.steps > 500:
             assert np.abs(gamma.value[1:3]).max() < 1e-6
-    before = np.abs(gamma.value)
-    assert before.min() > 1e-14 * before.max()
+    sizes = np.abs(gamma.value)
+    assert sizes.min() > 1e-14 * sizes.max()
 
 
 def test_latent_weights_keep_their_signs_however_small_they_are():

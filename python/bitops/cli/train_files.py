@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..recipes import Recipe, Setting
     from ..recipes.base import Files
 
-__all__ = ["as_begun", "choose_start", "read_begun", "refuse_files", "use_folder"]
+__all__ = ["choose_start", "network_file", "read_begun", "refuse_files", "use_folder"]
 
 
 def use_folder(args: argparse.Namespace) -> None:
@@ -43,27 +43,46 @@ def choose_start(
     begun: runs.Record | None,
 ) -> None:
     """Let a run that is resumed start where it did, and refuse to start where none can."""
-    args.start = as_begun(args, "start", begun, "random weights")
-    if args.start is None:
-        return
-    if not setting.takes_start:
-        args.refuse(f"argument --start: not allowed with {recipe.name}")
-    if not files.of_stage(1, len(setting.stages)).goes_on and not args.start.is_file():
-        args.refuse(f"argument --start: must be a checkpoint or a packed model, got {args.start}")
-    args.start = args.start.resolve()
+    args.start = network_file(
+        args,
+        "start",
+        recipe,
+        begun,
+        nothing="random weights",
+        kinds="a checkpoint or a packed model",
+        is_taken=setting.takes_start,
+        is_read=not files.of_stage(1, len(setting.stages)).goes_on,
+    )
 
 
-def as_begun(
-    args: argparse.Namespace, name: str, begun: runs.Record | None, nothing: str
+def network_file(
+    args: argparse.Namespace,
+    name: str,
+    recipe: Recipe,
+    begun: runs.Record | None,
+    *,
+    nothing: str,
+    kinds: str,
+    is_taken: bool,
+    is_read: bool,
 ) -> Path | None:
-    """Return the file that is given, which must be that with which a run began that is resumed."""
-    given: Path | None = getattr(args, name)
-    if begun is None:
-        return given
-    there = getattr(begun, name) and Path(getattr(begun, name))
-    if given is not None and given.resolve() != there:
-        args.refuse(f"argument --{name}: the run began with {there or nothing}, got {given}")
-    return there
+    """Return the file of a network that a training begins with, or refuse what is given.
+
+    A run that is resumed has that with which it began.
+    """
+    path: Path | None = getattr(args, name)
+    if begun is not None:
+        there = getattr(begun, name) and Path(getattr(begun, name))
+        if path is not None and path.resolve() != there:
+            args.refuse(f"argument --{name}: the run began with {there or nothing}, got {path}")
+        path = there
+    if path is None:
+        return None
+    if not is_taken:
+        args.refuse(f"argument --{name}: not allowed with {recipe.name}")
+    if is_read and not path.is_file():
+        args.refuse(f"argument --{name}: must be {kinds}, got {path}")
+    return path.resolve()
 
 
 def refuse_files(args: argparse.Namespace, files: Files, stages: int) -> None:

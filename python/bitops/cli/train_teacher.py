@@ -10,7 +10,7 @@ from .. import io
 from ..files import notes
 from ..files.text import printable
 from . import runs
-from .train_files import as_begun
+from .train_files import network_file
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
@@ -26,24 +26,31 @@ def choose_teacher(
     args: argparse.Namespace,
     recipe: Recipe,
     setting: Setting,
-    files: Files,
     begun: runs.Record | None,
+    *,
+    is_kept: bool,
 ) -> None:
-    """Let a run that is resumed have its teacher, and refuse one where none can be."""
+    """Let a run that is resumed have its teacher, and refuse one where none can be.
+
+    `is_kept` tells whether what it has said before is read instead of it.
+    """
     from ..training.losses import Distillation
 
-    args.teacher = as_begun(args, "teacher", begun, "no teacher")
-    if args.teacher is None:
-        if args.temperature is not None:
-            args.refuse("argument --temperature: needs --teacher FILE")
+    args.teacher = network_file(
+        args,
+        "teacher",
+        recipe,
+        begun,
+        nothing="no teacher",
+        kinds="a packed model",
+        is_taken=setting.takes_teacher,
+        is_read=not is_kept,
+    )
+    if args.temperature is None:
         return
-    if args.temperature is not None:
-        Distillation(args.temperature)  # which refuses some
-    if not setting.takes_teacher:
-        args.refuse(f"argument --teacher: not allowed with {recipe.name}")
-    if not (keeps_lessons(args, files, len(setting.stages)) or args.teacher.is_file()):
-        args.refuse(f"argument --teacher: must be a packed model, got {args.teacher}")
-    args.teacher = args.teacher.resolve()
+    if args.teacher is None:
+        args.refuse("argument --temperature: needs --teacher FILE")
+    Distillation(args.temperature)  # which refuses some
 
 
 def keeps_lessons(args: argparse.Namespace, files: Files, stages: int) -> bool:

@@ -161,7 +161,9 @@ def teach(teacher: Packed, data: Dataset, prepared: Dataset | None = None) -> Le
         teacher = Packed(teacher.layers[:-1], input_shape=teacher.input_shape)
     parts = [inputs(teacher, prepared, x) for x in (prepared.x_train, prepared.x_validation)]
     with progress(sum(map(len, parts)), "images") as done:
-        train, validation = (scores_of(teacher, x, done).astype(np.float32) for x in parts)
+        train, validation = (
+            scores_of(teacher, x, done).astype(np.float32, copy=False) for x in parts
+        )
     if not (is_finite(train) and is_finite(validation)):
         raise ValueError("[teach] the scores of the teacher must be finite, got NaN or infinity")
     scores, labels = validation, data.y_validation
